@@ -1,0 +1,73 @@
+package pbft
+
+import "bfs/pkg/pbft/internal/message"
+
+// The few nouns an application speaks.
+type (
+	View      = message.View
+	SeqNum    = message.SeqNum
+	ReplicaID = message.ReplicaID
+	ClientID  = message.ClientID
+	Slot      = message.Slot
+	Timestamp = message.Timestamp
+	PageNum   = message.PageNum
+	Digest    = message.Digest
+)
+
+// PageSize is the length in bytes of a page of the replicated state.
+const PageSize = 4096
+
+// Administrator is the client that signs administrative operations. It is not enrolled: its key
+// stands in the group file, and its rights are empty.
+const Administrator ClientID = 1
+
+// An Operation is one call of a client, as the service sees it.
+type Operation struct {
+	Client ClientID // who asked, authenticated; Administrator for a signed administrative call
+	Rights []byte   // what the group recorded for the client when it was enrolled; the library does not read it
+	Choice []byte   // what the primary chose and the backups accepted for this batch; empty in Query
+	Body   []byte   // the application's bytes; valid during the call only
+}
+
+// A Service is the deterministic program a group replicates: from equal states, equal calls
+// leave equal states and equal replies. It cannot fail; a refused operation is an ordinary
+// reply. All methods are called by one goroutine at a time.
+type Service interface {
+	// Execute runs a committed operation. Calls come in the agreed order. wrote reports whether
+	// the operation may have changed the state: its reply is then kept on the library's pages for
+	// a retransmission, and must be at most Limits.Reply bytes long to be kept. The library owns reply
+	// afterwards; it must not alias pages.
+	Execute(op Operation) (reply []byte, wrote bool)
+	// Query answers an operation that only reads, from the current state and without touching it.
+	// It is not ok if the operation would write; then nothing has happened [TOCS §6.1].
+	Query(op Operation) (reply []byte, ok bool)
+	// Choose is asked of the primary for what replicas cannot compute alike, such as the time
+	// [TOCS §7.2]. At most MaxChoice bytes.
+	Choose(seq SeqNum) []byte
+	// Accept is asked of a backup: is the primary's choice reasonable? It must be tolerant, or
+	// liveness suffers; Execute must cope with any choice.
+	Accept(seq SeqNum, choice []byte) bool
+	// State is the service's memory. The library keeps clients and replies on its first
+	// Group.ReservedPages pages; the service lays out the rest.
+	State() State
+}
+
+// MaxChoice bounds the bytes a primary may choose for a batch.
+const MaxChoice = 64
+
+// State is the replicated memory as the library uses it: numbered pages under a tree of
+// digests. Equal roots mean equal pages. One goroutine at a time calls its methods, the same
+// that calls the Service.
+type State interface {
+	// Page lends page n for reading, PageSize bytes, until its next change.
+	Page(n PageNum) []byte
+	// Modify lends page n for writing and notes that it changes.
+	Modify(n PageNum) []byte
+	// Freeze keeps the pages as they are now as checkpoint seq. rooted is called once, from any
+	// goroutine, when the root digest is known.
+	Freeze(seq SeqNum, rooted func(root Digest))
+	// Discard forgets the checkpoints below seq.
+	Discard(below SeqNum)
+	// Rollback makes the live pages those of checkpoint to again and drops later checkpoints.
+	Rollback(to SeqNum) error
+}
