@@ -1,0 +1,76 @@
+package guest
+
+import (
+	"strings"
+	"testing"
+)
+
+// A Check is one named result on a script's output.
+type Check struct {
+	Name   string
+	OK     bool
+	Why    string
+	Output string // what was printed between its begin and its end
+}
+
+// Checks finds the results in a script's output: the lines begin NAME, ok NAME and FAIL NAME: why. One that began and
+// has no end has failed.
+func Checks(output string) []Check {
+	var all []Check
+	var open *Check
+	closeOpen := func(ok bool, why string) {
+		if open != nil {
+			open.OK, open.Why = ok, why
+			all = append(all, *open)
+			open = nil
+		}
+	}
+	for _, line := range strings.Split(output, "\n") {
+		word, rest, _ := strings.Cut(line, " ")
+		name, why, _ := strings.Cut(rest, ": ")
+		switch {
+		case word == "begin":
+			closeOpen(false, "did not finish")
+			open = &Check{Name: rest}
+		case word == "ok" && open != nil && open.Name == rest:
+			closeOpen(true, "")
+		case word == "FAIL" && open != nil && open.Name == name:
+			closeOpen(false, why)
+		case open != nil:
+			open.Output += line + "\n"
+		}
+	}
+	closeOpen(false, "did not finish")
+	return all
+}
+
+// Run runs a script in a guest, and makes a subtest of each of its checks. A machine that cannot run guests is told so
+// by a skip that gives the reason.
+func Run(t *testing.T, o Options) Result {
+	t.Helper()
+	if err := Available(); err != nil {
+		t.Skipf("NOT RUN: %v", err)
+	}
+	g, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := g.Wait()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, c := range Checks(r.Output) {
+		t.Run(c.Name, func(t *testing.T) {
+			if c.Output != "" {
+				t.Log("\n" + c.Output)
+			}
+			if !c.OK {
+				t.Error(c.Why)
+			}
+		})
+	}
+	if r.Exit != 0 {
+		t.Errorf("script ended with %d; last output:\n%s", r.Exit, lastLines(r.Output, 30))
+	}
+	return r
+}

@@ -1,0 +1,248 @@
+package guest
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+//go:embed init.sh
+var initScript []byte
+
+//go:embed lib.sh
+var libScript []byte
+
+// A Mount is an NFSv3 server to mount before the script starts.
+type Mount struct {
+	Host      string // default 127.0.0.1
+	Port      int
+	MountPort int    // default Port
+	Export    string // for example /export
+	Options   string // after those that every mount gets, for example "noac" or "soft,timeo=100"
+}
+
+// Options say what to run, and in what.
+type Options struct {
+	Script  string   // path of a bash script; or
+	Command string   // shell text to run instead
+	Args    []string // for Script
+	Mounts  []Mount
+	Env     []string // K=V, exported to the script
+	Dir     string   // where the script starts; default: the present directory
+
+	Out     string        // directory seen as $GUEST_OUT; default: a temporary one, removed at the end
+	Output  io.Writer     // gets the script's output while it runs; may be nil
+	Answer  Answer        // answers the script's questions (ask); may be nil
+	Timeout time.Duration // after it the guest is killed; default 10 minutes
+
+	MemoryMB    int      // default 1024
+	CPU         int      // the host CPU to stay on; -1: anywhere; 0 is a CPU too, so the zero value pins to CPU 0
+	SpreadCPU   bool     // pick a CPU by the guest's number instead of CPU
+	Modules     []string // kernel modules beside overlay and nfsv3, for example nfsd
+	OwnLoopback bool     // the guest's 127.0.0.1 is its own, and servers are reached by $GUEST_HOST
+	NetNS       string   // network namespace (of `ip netns`) the guest is wired to; default: ours
+	MTU         int      // default 65000; 1500 looks like Ethernet
+}
+
+// Answer does what a guest's script asked for and returns what to tell it.
+type Answer func(question string) (string, error)
+
+// A Result is what became of a script.
+type Result struct {
+	Exit   int
+	Output string
+}
+
+// ErrNoGuest is wrapped by the errors that mean this machine cannot run a guest at all, as opposed to one that failed.
+var ErrNoGuest = errors.New("no guest kernel on this machine")
+
+// Available says what this machine lacks to run a guest, or nil.
+func Available() error {
+	if os.Getuid() != 0 {
+		return fmt.Errorf("%w: needs root for the tap device", ErrNoGuest)
+	}
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		return fmt.Errorf("%w: no /dev/net/tun", ErrNoGuest)
+	}
+	for tool, pkg := range map[string]string{
+		"linux.uml": "user-mode-linux", "ip": "iproute2", "modinfo": "kmod", "taskset": "util-linux", "unshare": "util-linux",
+	} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return fmt.Errorf("%w: needs %s (Debian package %s)", ErrNoGuest, tool, pkg)
+		}
+	}
+	return nil
+}
+
+// A Guest is a running guest kernel.
+type Guest struct {
+	opts   Options
+	dir    string // everything of this run; removed by Wait
+	link   *link
+	asks   *asks
+	tail   *tail
+	kernel *exec.Cmd
+	ended  chan error // the kernel process's end
+	killed chan struct{}
+}
+
+// Start boots a guest. The caller must call Wait, or the guest and its files stay.
+func Start(ctx context.Context, o Options) (*Guest, error) {
+	if err := Available(); err != nil {
+		return nil, err
+	}
+	g := &Guest{opts: o.withDefaults(), ended: make(chan error, 1), killed: make(chan struct{})}
+	if err := g.boot(ctx); err != nil {
+		g.cleanUp()
+		return nil, fmt.Errorf("guest: %w", err)
+	}
+	return g, nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.Timeout == 0 {
+		o.Timeout = 10 * time.Minute
+	}
+	if o.MemoryMB == 0 {
+		o.MemoryMB = 1024
+	}
+	if o.MTU == 0 {
+		o.MTU = 65000
+	}
+	if o.Dir == "" {
+		o.Dir, _ = os.Getwd()
+	}
+	return o
+}
+
+func (g *Guest) boot(ctx context.Context) error {
+	var err error
+	if g.dir, err = os.MkdirTemp("", "bfs-guest-"); err != nil {
+		return err
+	}
+	if g.link, err = newLink(g.opts.NetNS, g.opts.MTU, !g.opts.OwnLoopback); err != nil {
+		return err
+	}
+	if g.asks, err = listenForAsks(g.opts.NetNS, g.link.hostAddr, g.opts.Answer); err != nil {
+		return err
+	}
+	if err := g.writeOrders(); err != nil {
+		return err
+	}
+	if g.tail, err = follow(filepath.Join(g.io(), "output"), g.opts.Output); err != nil {
+		return err
+	}
+	return g.startKernel(ctx)
+}
+
+// io is the directory the guest and we talk through.
+func (g *Guest) io() string { return filepath.Join(g.dir, "io") }
+
+// startKernel starts user-mode Linux as process 1 of a PID and a mount namespace of its own: killing it ends every
+// process of the guest, and the tmpfs that holds the guest's memory goes away with it.
+func (g *Guest) startKernel(ctx context.Context) error {
+	memory := filepath.Join(g.dir, "memory")
+	if err := os.Mkdir(memory, 0o700); err != nil {
+		return err
+	}
+	console, err := os.Create(filepath.Join(g.dir, "console"))
+	if err != nil {
+		return err
+	}
+	defer console.Close()
+	shell := `mount --make-rprivate / && mount -t tmpfs -o size="$1"m tmpfs "$2" || exit; shift 2; exec "$@"`
+	args := []string{"unshare", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", shell, "sh", strconv.Itoa(g.opts.MemoryMB + 32), memory}
+	if cpu := g.cpu(); cpu >= 0 {
+		args = append(args, "taskset", "-c", strconv.Itoa(cpu))
+	}
+	args = append(args, "linux.uml",
+		fmt.Sprintf("mem=%dM", g.opts.MemoryMB), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
+		"uml_dir="+g.dir, "umid=guest", "con=null", "con0=null,fd:1",
+		fmt.Sprintf("vec0:transport=tap,ifname=%s,depth=128,gro=1,mtu=%d", g.link.tap, g.opts.MTU),
+		"init="+filepath.Join(g.io(), "init.sh"), "guest_io="+g.io(), "guest_out="+g.opts.Out)
+	if g.opts.NetNS != "" {
+		args = append([]string{"ip", "netns", "exec", g.opts.NetNS}, args...)
+	}
+	g.kernel = exec.Command(args[0], args[1:]...)
+	g.kernel.Env = append(os.Environ(), "TMPDIR="+memory)
+	g.kernel.Stdout, g.kernel.Stderr = console, console
+	g.kernel.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := g.kernel.Start(); err != nil {
+		return err
+	}
+	go func() { g.ended <- g.kernel.Wait() }()
+	go g.watch(ctx)
+	return nil
+}
+
+func (g *Guest) cpu() int {
+	if g.opts.SpreadCPU {
+		return g.link.number % numCPU()
+	}
+	return g.opts.CPU
+}
+
+// watch kills the guest when its time is up.
+func (g *Guest) watch(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, g.opts.Timeout)
+	defer cancel()
+	select {
+	case <-g.killed: // Wait is done with it
+	case <-ctx.Done():
+		g.tail.note("guest: killed: %v", ctx.Err())
+		g.Kill()
+	}
+}
+
+// Kill ends the guest at once, as pulling its plug would.
+func (g *Guest) Kill() { _ = syscall.Kill(-g.kernel.Process.Pid, syscall.SIGKILL) }
+
+// Wait waits for the script's end, removes the guest, and returns what became of the script. An error means that there
+// is no result: no boot, a mount that failed, time up.
+func (g *Guest) Wait() (Result, error) {
+	<-g.ended
+	close(g.killed)
+	console, _ := os.ReadFile(filepath.Join(g.dir, "console"))
+	exit, readErr := os.ReadFile(filepath.Join(g.io(), "rc"))
+	output := g.tail.stop()
+	g.cleanUp()
+	r := Result{Output: output, Exit: 125}
+	if readErr != nil {
+		return r, fmt.Errorf("guest: ended without a result; its output:\n%s\nits console:\n%s", lastLines(output, 40), lastLines(string(console), 25))
+	}
+	var err error
+	if r.Exit, err = strconv.Atoi(strings.TrimSpace(string(exit))); err != nil {
+		return r, fmt.Errorf("guest: exit code: %w", err)
+	}
+	if r.Exit == 125 {
+		return r, fmt.Errorf("guest: %s", lastLines(output, 10))
+	}
+	return r, nil
+}
+
+// cleanUp is for a guest that has ended or never started.
+func (g *Guest) cleanUp() {
+	if g.asks != nil {
+		g.asks.close()
+	}
+	if g.link != nil {
+		g.link.remove()
+	}
+	if g.dir != "" {
+		_ = os.RemoveAll(g.dir)
+	}
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
