@@ -132,3 +132,8 @@ func ParseReply(b []byte) (stat AcceptStat, results []byte, err error) {
 	}
 	return AcceptStat(binary.BigEndian.Uint32(b)), b[4:], nil
 }
+
+// AppendReply appends the head of a reply to b; the results go behind it.
+func AppendReply(b []byte, stat AcceptStat) []byte {
+	return binary.BigEndian.AppendUint32(b, uint32(stat))
+}
