@@ -12,6 +12,10 @@ import (
 	"encoding/hex"
 )
 
+// MaxReplicas bounds the size of a group, so that sets of replicas fit a word and vectors of
+// MACs a small array.
+const MaxReplicas = 32
+
 // A View is the paper's v: a configuration in which one replica is primary. Views are
 // consecutive and begin at 0 [TOCS §4.1].
 type View uint64
@@ -26,9 +30,15 @@ type SeqNum uint64
 // A ReplicaID is the number of a replica, 0 to n-1.
 type ReplicaID uint8
 
+// AnyReplier asks every replica for the full result [TOCS §6.1].
+const AnyReplier ReplicaID = 0xff
+
 // A ClientID names a client for as long as its key lives: the first eight bytes of the
 // SHA-256 of its public key, so that it needs nobody to hand out numbers. 0 is nobody.
 type ClientID uint64
+
+// Administrator is the client that signs administrative operations.
+const Administrator ClientID = 1
 
 // ClientOf derives the client's number from its Ed25519 public key.
 func ClientOf(publicKey []byte) ClientID {

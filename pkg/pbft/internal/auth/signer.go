@@ -1,0 +1,124 @@
+package auth
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// MemorySigner signs with a key in this process's memory. Its counter is the clock's, raised where the
+// clock stands still; it is for clients, whom a replay of their own NEW-KEY can only delay, and for
+// tests.
+type MemorySigner struct {
+	key  ed25519.PrivateKey
+	mu   sync.Mutex
+	last uint64
+}
+
+// NewMemorySigner returns a signer that counts from the clock.
+func NewMemorySigner(key ed25519.PrivateKey) *MemorySigner { return &MemorySigner{key: key} }
+
+// PublicKey implements Signer.
+func (s *MemorySigner) PublicKey() ed25519.PublicKey { return s.key.Public().(ed25519.PublicKey) }
+
+// Count implements Signer.
+func (s *MemorySigner) Count() (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = max(s.last+1, uint64(time.Now().UnixNano()))
+	return s.last, nil
+}
+
+// Sign implements Signer.
+func (s *MemorySigner) Sign(covered []byte) ([]byte, error) {
+	return ed25519.Sign(s.key, covered), nil
+}
+
+// FileSigner is a replica's signer until a keeper holds its key: the counter is in a file and is durable
+// before a value is used. The file holds a bound, raised a block at a time, so that most values cost no
+// disk write; a restart goes on above the bound.
+type FileSigner struct {
+	key  ed25519.PrivateKey
+	path string
+	mu   sync.Mutex
+	next uint64 // the value Count returns next
+	end  uint64 // first value not yet covered by the file
+}
+
+const counterBlock = 256
+
+// NewFileSigner opens or creates the counter file at path.
+func NewFileSigner(key ed25519.PrivateKey, path string) (*FileSigner, error) {
+	s := &FileSigner{key: key, path: path, next: 1, end: 1}
+	b, err := os.ReadFile(path)
+	switch {
+	case os.IsNotExist(err):
+	case err != nil:
+		return nil, fmt.Errorf("read signature counter: %w", err)
+	case len(b) != 8:
+		return nil, fmt.Errorf("signature counter %s: got %d bytes, want 8: restore the file, or enrol this host with a new key", path, len(b))
+	default:
+		s.next = binary.LittleEndian.Uint64(b)
+		s.end = s.next
+	}
+	return s, nil
+}
+
+// PublicKey implements Signer.
+func (s *FileSigner) PublicKey() ed25519.PublicKey { return s.key.Public().(ed25519.PublicKey) }
+
+// Count implements Signer.
+func (s *FileSigner) Count() (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next == s.end {
+		if err := writeCounter(s.path, s.end+counterBlock); err != nil {
+			return 0, err
+		}
+		s.end += counterBlock
+	}
+	s.next++
+	return s.next - 1, nil
+}
+
+// Sign implements Signer.
+func (s *FileSigner) Sign(covered []byte) ([]byte, error) { return ed25519.Sign(s.key, covered), nil }
+
+// writeCounter replaces the file so that a crash leaves the old or the new one.
+func writeCounter(path string, v uint64) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".counter-")
+	if err != nil {
+		return fmt.Errorf("write signature counter: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(binary.LittleEndian.AppendUint64(nil, v))
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("write signature counter: %w", err)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

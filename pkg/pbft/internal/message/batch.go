@@ -1,0 +1,104 @@
+package message
+
+import "crypto/sha256"
+
+// A Batch is what gets a sequence number: requests in the order of their execution and what the
+// primary chose for them [TOCS §6.1, §7.2]. The null request is the empty batch (R-MSG-3).
+type Batch struct {
+	Requests []*Request
+	Choice   []byte
+}
+
+// NullDigest is D(null), the digest of the empty batch.
+var NullDigest = (&Batch{}).Digest()
+
+const batchTag = "bfs batch v1\x00"
+
+// Digest names the batch in PREPAREs, P, Q and X. It depends on neither view nor number, and counts and
+// lengths are in it (R-MSG-1, R-MSG-2, R-CRY-7).
+func (b *Batch) Digest() (d Digest) {
+	buf := make([]byte, 0, 2048)
+	buf = append(buf, batchTag...)
+	buf = appendU32(buf, uint32(len(b.Requests)))
+	buf = appendU16(buf, uint16(len(b.Choice)))
+	buf = append(buf, b.Choice...)
+	if len(b.Requests)*DigestSize <= cap(buf)-len(buf) {
+		for _, r := range b.Requests {
+			buf = append(buf, r.Digest[:]...)
+		}
+		return sha256.Sum256(buf)
+	}
+	h := sha256.New()
+	h.Write(buf)
+	for _, r := range b.Requests {
+		h.Write(r.Digest[:])
+	}
+	h.Sum(d[:0])
+	return d
+}
+
+// Bytes is the sum of the operations' lengths, by which batches and logs are bounded.
+func (b *Batch) Bytes() (n int) {
+	for _, r := range b.Requests {
+		n += len(r.Op)
+	}
+	return n
+}
+
+// A PrePrepare is the primary's proposal of a batch for a sequence number [TOCS §4.3].
+type PrePrepare struct {
+	View   View
+	Seq    SeqNum
+	Digest Digest // of the batch; the decoder has recomputed it
+	Batch  Batch
+	From   ReplicaID
+}
+
+// Type implements Message.
+func (*PrePrepare) Type() Type { return TypePrePrepare }
+
+// AppendBody implements Message.
+func (m *PrePrepare) AppendBody(b []byte) []byte {
+	b = appendU64(b, uint64(m.View))
+	b = appendU64(b, uint64(m.Seq))
+	b = append(b, m.Digest[:]...)
+	b = appendU16(b, uint16(len(m.Batch.Choice)))
+	b = append(b, m.Batch.Choice...)
+	b = appendU16(b, uint16(len(m.Batch.Requests)))
+	for _, r := range m.Batch.Requests {
+		b = r.AppendBody(b)
+	}
+	return b
+}
+
+// AppendCovered implements Message.
+func (m *PrePrepare) AppendCovered(b []byte) []byte {
+	b = append(b, byte(TypePrePrepare))
+	b = appendU64(b, uint64(m.View))
+	b = appendU64(b, uint64(m.Seq))
+	return append(b, m.Digest[:]...)
+}
+
+func (m *PrePrepare) decode(r *reader, lim *Limits) {
+	m.View, m.Seq, m.Digest = View(r.u64()), SeqNum(r.u64()), r.digest()
+	m.Batch.Choice = r.bytes(r.count(int(r.u16()), lim.Choice))
+	n := r.count(int(r.u16()), lim.BatchCount)
+	if r.why != "" || n*requestHeader > len(r.b) {
+		r.fail("it ends too soon")
+		return
+	}
+	requests := make([]Request, n)
+	m.Batch.Requests = make([]*Request, n)
+	total := 0
+	for i := range requests {
+		m.Batch.Requests[i] = &requests[i]
+		requests[i].decode(r, lim)
+		total += len(requests[i].Op)
+	}
+	if n > 1 && total > lim.BatchBytes {
+		r.fail("the batch is above its bound")
+	}
+	if r.why == "" && m.Batch.Digest() != m.Digest {
+		r.fail("its digest is not its batch's")
+	}
+}

@@ -1,0 +1,187 @@
+package message
+
+import "fmt"
+
+// A Type is the first byte of every message.
+type Type uint8
+
+// The messages. Their numbers are on the wire and never change meaning.
+const (
+	TypeNewKey     Type = 1
+	TypeRequest    Type = 2
+	TypeReply      Type = 3
+	TypePrePrepare Type = 4
+	TypePrepare    Type = 5
+	TypeCommit     Type = 6
+	TypeCheckpoint Type = 7
+	TypeStatus     Type = 8
+)
+
+// String is the paper's name of the message.
+func (t Type) String() string {
+	names := [...]string{"", "NEW-KEY", "REQUEST", "REPLY", "PRE-PREPARE", "PREPARE", "COMMIT", "CHECKPOINT", "STATUS"}
+	if int(t) < len(names) && t != 0 {
+		return names[t]
+	}
+	return fmt.Sprintf("message type %d", uint8(t))
+}
+
+// A Message is one of the protocol's messages. Which principal sent it is not in its body: the
+// connection's session says so, and auth writes it into From when the MAC has been checked.
+type Message interface {
+	Type() Type
+	// AppendBody appends the canonical encoding without the type byte and without any authenticator.
+	AppendBody(b []byte) []byte
+	// AppendCovered appends what a MAC protects: the type and a header of fixed size, in which a digest
+	// stands for the variable part [TOCS §7.1].
+	AppendCovered(b []byte) []byte
+}
+
+// Limits bound what a decoder accepts; they are the group's, the same at every replica.
+type Limits struct {
+	Replicas     int // n
+	Operation    int // bytes of one request's operation
+	BatchBytes   int // bytes of all operations of a batch
+	BatchCount   int // requests in a batch
+	Choice       int // bytes a primary may choose
+	Reply        int // bytes of a result
+	WindowLength int // L: numbers between the water marks
+}
+
+// A Prepare is a backup's vote for a proposal [TOCS §4.3].
+type Prepare struct {
+	View   View
+	Seq    SeqNum
+	Digest Digest
+	From   ReplicaID
+}
+
+// A Commit says that its sender holds a prepared certificate for (view, seq). It carries no
+// digest: at most one can have prepared [TOCS §4.3].
+type Commit struct {
+	View View
+	Seq  SeqNum
+	From ReplicaID
+}
+
+// A Checkpoint is a replica's statement of its state after executing Seq [TOCS §4.4].
+type Checkpoint struct {
+	Seq    SeqNum
+	Digest Digest
+	Stable bool // the sender holds a stable certificate for it
+	From   ReplicaID
+}
+
+// A Status tells the others where its sender stands, so that they send again what it lacks
+// (R-RTX-1). Bit k of the maps speaks of LastExecuted+1+k.
+type Status struct {
+	View         View
+	Active       bool
+	Low          SeqNum // h, the sender's last stable checkpoint
+	LastExecuted SeqNum
+	Counter      uint64 // rises with every STATUS of the sender: an old one cannot be replayed for load
+	Prepared     Bitmap
+	Committed    Bitmap
+	From         ReplicaID
+}
+
+// Type implements Message.
+func (*Prepare) Type() Type { return TypePrepare }
+
+// AppendBody implements Message.
+func (m *Prepare) AppendBody(b []byte) []byte {
+	b = appendU64(b, uint64(m.View))
+	b = appendU64(b, uint64(m.Seq))
+	return append(b, m.Digest[:]...)
+}
+
+// AppendCovered implements Message.
+func (m *Prepare) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypePrepare))) }
+
+func (m *Prepare) decode(r *reader) {
+	m.View, m.Seq, m.Digest = View(r.u64()), SeqNum(r.u64()), r.digest()
+}
+
+// Type implements Message.
+func (*Commit) Type() Type { return TypeCommit }
+
+// AppendBody implements Message.
+func (m *Commit) AppendBody(b []byte) []byte {
+	b = appendU64(b, uint64(m.View))
+	return appendU64(b, uint64(m.Seq))
+}
+
+// AppendCovered implements Message.
+func (m *Commit) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeCommit))) }
+
+func (m *Commit) decode(r *reader) { m.View, m.Seq = View(r.u64()), SeqNum(r.u64()) }
+
+// Type implements Message.
+func (*Checkpoint) Type() Type { return TypeCheckpoint }
+
+// AppendBody implements Message.
+func (m *Checkpoint) AppendBody(b []byte) []byte {
+	b = appendU64(b, uint64(m.Seq))
+	b = append(b, m.Digest[:]...)
+	return appendBool(b, m.Stable)
+}
+
+// AppendCovered implements Message.
+func (m *Checkpoint) AppendCovered(b []byte) []byte {
+	return m.AppendBody(append(b, byte(TypeCheckpoint)))
+}
+
+func (m *Checkpoint) decode(r *reader) {
+	m.Seq, m.Digest, m.Stable = SeqNum(r.u64()), r.digest(), r.bool()
+}
+
+// Type implements Message.
+func (*Status) Type() Type { return TypeStatus }
+
+// AppendBody implements Message.
+func (m *Status) AppendBody(b []byte) []byte {
+	b = appendU64(b, uint64(m.View))
+	b = appendBool(b, m.Active)
+	b = appendU64(b, uint64(m.Low))
+	b = appendU64(b, uint64(m.LastExecuted))
+	b = appendU64(b, m.Counter)
+	b = m.Prepared.append(b)
+	return m.Committed.append(b)
+}
+
+// AppendCovered implements Message.
+func (m *Status) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeStatus))) }
+
+func (m *Status) decode(r *reader, lim *Limits) {
+	m.View, m.Active = View(r.u64()), r.bool()
+	m.Low, m.LastExecuted, m.Counter = SeqNum(r.u64()), SeqNum(r.u64()), r.u64()
+	m.Prepared.decode(r, lim.WindowLength)
+	m.Committed.decode(r, lim.WindowLength)
+}
+
+// A Bitmap is a small set of positions in the window.
+type Bitmap []byte
+
+// Get reports whether position k is in the set.
+func (m Bitmap) Get(k int) bool { return k >= 0 && k/8 < len(m) && m[k/8]&(1<<(k%8)) != 0 }
+
+// Set returns the set with position k in it.
+func (m Bitmap) Set(k int) Bitmap {
+	for len(m) <= k/8 {
+		m = append(m, 0)
+	}
+	m[k/8] |= 1 << (k % 8)
+	return m
+}
+
+func (m Bitmap) append(b []byte) []byte {
+	b = appendU16(b, uint16(len(m)))
+	return append(b, m...)
+}
+
+func (m *Bitmap) decode(r *reader, window int) {
+	*m = append((*m)[:0], r.bytes(r.count(int(r.u16()), (window+7)/8))...)
+	if n := len(*m); n > 0 && (*m)[n-1] == 0 {
+		r.fail("a bitmap ends in a zero byte")
+	}
+}

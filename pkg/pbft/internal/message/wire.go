@@ -1,0 +1,156 @@
+package message
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// ErrMalformed is the refusal of bytes that no encoder of ours writes.
+var ErrMalformed = errors.New("malformed message")
+
+func appendU16(b []byte, v uint16) []byte { return binary.LittleEndian.AppendUint16(b, v) }
+func appendU32(b []byte, v uint32) []byte { return binary.LittleEndian.AppendUint32(b, v) }
+func appendU64(b []byte, v uint64) []byte { return binary.LittleEndian.AppendUint64(b, v) }
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// A reader takes fields off the front of a message. The first thing wrong sticks; later reads
+// give zeros, so that a decoder is a straight line with one check at its end.
+type reader struct {
+	b   []byte
+	why string
+}
+
+func (r *reader) fail(why string) {
+	if r.why == "" {
+		r.why = why
+	}
+	r.b = nil
+}
+
+func (r *reader) bytes(n int) []byte {
+	if n < 0 || n > len(r.b) {
+		r.fail("it ends too soon")
+		return nil
+	}
+	v := r.b[:n:n]
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) u8() uint8 {
+	if v := r.bytes(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+func (r *reader) bool() bool {
+	v := r.u8()
+	if v > 1 {
+		r.fail("a flag is neither 0 nor 1")
+	}
+	return v == 1
+}
+
+func (r *reader) u16() uint16 {
+	if v := r.bytes(2); v != nil {
+		return binary.LittleEndian.Uint16(v)
+	}
+	return 0
+}
+
+func (r *reader) u32() uint32 {
+	if v := r.bytes(4); v != nil {
+		return binary.LittleEndian.Uint32(v)
+	}
+	return 0
+}
+
+func (r *reader) u64() uint64 {
+	if v := r.bytes(8); v != nil {
+		return binary.LittleEndian.Uint64(v)
+	}
+	return 0
+}
+
+func (r *reader) digest() (d Digest) {
+	copy(d[:], r.bytes(DigestSize))
+	return d
+}
+
+// count is n if it is within the bound, which is checked before anything is allocated for it.
+func (r *reader) count(n, bound int) int {
+	if n < 0 || n > bound {
+		r.fail("a count is above its bound")
+		return 0
+	}
+	return n
+}
+
+// end is the error of the whole reading; bytes left over are one.
+func (r *reader) end(t Type) error {
+	if r.why == "" && len(r.b) > 0 {
+		r.why = "bytes follow its end"
+	}
+	if r.why != "" {
+		return fmt.Errorf("%w: %v: %s", ErrMalformed, t, r.why)
+	}
+	return nil
+}
+
+// Decode reads a message whose last trailer bytes, if any, were cut off already. What it returns
+// aliases b, so the caller must leave b alone for as long as the message lives.
+func Decode(b []byte, lim *Limits) (Message, error) {
+	if len(b) == 0 {
+		return nil, fmt.Errorf("%w: empty", ErrMalformed)
+	}
+	t, r := Type(b[0]), &reader{b: b[1:]}
+	var m Message
+	switch t {
+	case TypeNewKey:
+		x := new(NewKey)
+		x.decode(r)
+		m = x
+	case TypeRequest:
+		x := new(Request)
+		x.decode(r, lim)
+		m = x
+	case TypeReply:
+		x := new(Reply)
+		x.decode(r, lim)
+		m = x
+	case TypePrePrepare:
+		x := new(PrePrepare)
+		x.decode(r, lim)
+		m = x
+	case TypePrepare:
+		x := new(Prepare)
+		x.decode(r)
+		m = x
+	case TypeCommit:
+		x := new(Commit)
+		x.decode(r)
+		m = x
+	case TypeCheckpoint:
+		x := new(Checkpoint)
+		x.decode(r)
+		m = x
+	case TypeStatus:
+		x := new(Status)
+		x.decode(r, lim)
+		m = x
+	default:
+		return nil, fmt.Errorf("%w: %v", ErrMalformed, t)
+	}
+	if err := r.end(t); err != nil {
+		return nil, err
+	}
+	return m, nil
+}

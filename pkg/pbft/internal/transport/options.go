@@ -1,0 +1,58 @@
+package transport
+
+import (
+	"crypto/tls"
+	"time"
+)
+
+// Options bound what connections may cost. A zero field takes the default named beside it, so the
+// zero Options serve.
+type Options struct {
+	MaxFrame int // longest frame in bytes, both ways: 2 MiB
+	Queue    int // bytes queued on one connection to be sent: 16 MiB. What does not fit is dropped
+
+	// TLS, if not nil, runs the connection inside TLS: as the server of what is accepted, as the
+	// client of what is dialled. See HostTLS.
+	TLS *tls.Config
+
+	MaxConns        int // connections accepted at one time: 1024
+	MaxConnsPerHost int // of these from one IP address: MaxConns
+
+	FirstFrame   time.Duration // an accepted connection's first frame is complete within: 10 s
+	PartialFrame time.Duration // a frame that has begun is complete within: 30 s
+	Stall        time.Duration // a peer takes some of what we have for it within: 15 s
+
+	DialTimeout time.Duration // for TCP and TLS to come up, on either side: 5 s
+	BackoffMin  time.Duration // pause after the first failed dial: 20 ms
+	BackoffMax  time.Duration // bound of the pause, which doubles with each failure: 1 s
+
+	ReadBuffer   int // bytes one read may bring: 256 KiB. A buffer starts small and grows to this
+	SocketBuffer int // SO_SNDBUF and SO_RCVBUF: 0 leaves them to the kernel, which tunes them
+
+	// Delay holds frames back for this long before they leave, in order, as a longer wire would.
+	// For benchmarks only.
+	Delay time.Duration
+}
+
+// withDefaults fills in what the caller left zero.
+func (o Options) withDefaults() Options {
+	setDefault(&o.MaxFrame, 2<<20)
+	setDefault(&o.Queue, 16<<20)
+	setDefault(&o.MaxConns, 1024)
+	setDefault(&o.MaxConnsPerHost, o.MaxConns)
+	setDefault(&o.FirstFrame, 10*time.Second)
+	setDefault(&o.PartialFrame, 30*time.Second)
+	setDefault(&o.Stall, 15*time.Second)
+	setDefault(&o.DialTimeout, 5*time.Second)
+	setDefault(&o.BackoffMin, 20*time.Millisecond)
+	setDefault(&o.BackoffMax, time.Second)
+	setDefault(&o.ReadBuffer, 256<<10)
+	o.ReadBuffer = max(o.ReadBuffer, minReadBuffer)
+	return o
+}
+
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field <= 0 {
+		*field = value
+	}
+}

@@ -1,0 +1,98 @@
+package transport
+
+import (
+	"encoding/binary"
+	"sync"
+)
+
+// chunkSize is the unit in which queues take memory: an idle connection holds none.
+const chunkSize = 32 << 10
+
+// A chunk holds bytes that wait to be sent: b[r:w].
+type chunk struct {
+	r, w int
+	b    [chunkSize]byte
+}
+
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
+
+// A queue is a stream of bytes in chunks: appended at the end, consumed at the front. Bytes once
+// appended do not move, so that a write may read them while more are appended behind.
+type queue struct {
+	chunks []*chunk
+	taken  uint64 // position in the stream of the first byte still here
+	total  uint64 // position in the stream after the last
+}
+
+// bytes returns how much waits.
+func (q *queue) bytes() int { return int(q.total - q.taken) }
+
+// appendFrame appends one frame of n bytes, the concatenation of parts.
+func (q *queue) appendFrame(n int, parts [][]byte) {
+	var header [headerSize]byte
+	binary.LittleEndian.PutUint32(header[:], uint32(n))
+	q.append(header[:])
+	for _, p := range parts {
+		q.append(p)
+	}
+}
+
+func (q *queue) append(p []byte) {
+	q.total += uint64(len(p))
+	for len(p) > 0 {
+		last := len(q.chunks) - 1
+		if last < 0 || q.chunks[last].w == chunkSize {
+			c := chunks.Get().(*chunk)
+			c.r, c.w = 0, 0
+			q.chunks = append(q.chunks, c)
+			last++
+		}
+		c := q.chunks[last]
+		n := copy(c.b[c.w:], p)
+		c.w += n
+		p = p[n:]
+	}
+}
+
+// slices appends to to, up to its capacity, the first bytes of the queue, at most limit of them.
+func (q *queue) slices(to [][]byte, limit int) [][]byte {
+	for _, c := range q.chunks {
+		if limit == 0 || len(to) == cap(to) {
+			break
+		}
+		b := c.b[c.r:c.w]
+		b = b[:min(len(b), limit)]
+		limit -= len(b)
+		to = append(to, b)
+	}
+	return to
+}
+
+// consume removes the first n bytes and gives back the chunks they filled. The caller must be the
+// only one who reads them.
+func (q *queue) consume(n int) {
+	q.taken += uint64(n)
+	empty := 0
+	for _, c := range q.chunks {
+		k := min(n, c.w-c.r)
+		c.r += k
+		n -= k
+		if c.r < c.w || (n == 0 && k == 0) {
+			break
+		}
+		chunks.Put(c)
+		empty++
+	}
+	if empty > 0 {
+		rest := copy(q.chunks, q.chunks[empty:])
+		clear(q.chunks[rest:])
+		q.chunks = q.chunks[:rest]
+	}
+}
+
+// drop forgets everything. It leaves the chunks to the garbage collector, for a write may still
+// be reading them.
+func (q *queue) drop() {
+	q.chunks = nil
+	q.taken = q.total
+}
