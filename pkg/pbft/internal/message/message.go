@@ -79,7 +79,6 @@ type Status struct {
 	Active       bool
 	Low          SeqNum // h, the sender's last stable checkpoint
 	LastExecuted SeqNum
-	Counter      uint64 // rises with every STATUS of the sender: an old one cannot be replayed for load
 	Prepared     Bitmap
 	Committed    Bitmap
 	From         ReplicaID
@@ -144,7 +143,6 @@ func (m *Status) AppendBody(b []byte) []byte {
 	b = appendBool(b, m.Active)
 	b = appendU64(b, uint64(m.Low))
 	b = appendU64(b, uint64(m.LastExecuted))
-	b = appendU64(b, m.Counter)
 	b = m.Prepared.append(b)
 	return m.Committed.append(b)
 }
@@ -154,7 +152,7 @@ func (m *Status) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, 
 
 func (m *Status) decode(r *reader, lim *Limits) {
 	m.View, m.Active = View(r.u64()), r.bool()
-	m.Low, m.LastExecuted, m.Counter = SeqNum(r.u64()), SeqNum(r.u64()), r.u64()
+	m.Low, m.LastExecuted = SeqNum(r.u64()), SeqNum(r.u64())
 	m.Prepared.decode(r, lim.WindowLength)
 	m.Committed.decode(r, lim.WindowLength)
 }

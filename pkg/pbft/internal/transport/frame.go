@@ -22,14 +22,13 @@ const (
 // Invariant: a frame under construction is either at the start of buf[r:w], and then its length is
 // unknown or at most Keep; or it is large, and then r == w.
 type splitter struct {
-	max      int // longest frame allowed
-	maxBuf   int // what buf may grow to
-	buf      []byte
-	r, w     int    // buf[r:w] is received and not yet handed over
-	large    []byte // the frame under construction if it is longer than Keep: allocated whole
-	got      int    // large[:got] is received
-	frames   [][]byte
-	complete uint64 // frames handed over since the start
+	max    int // longest frame allowed
+	maxBuf int // what buf may grow to
+	buf    []byte
+	r, w   int    // buf[r:w] is received and not yet handed over
+	large  []byte // the frame under construction if it is longer than Keep: allocated whole
+	got    int    // large[:got] is received
+	frames [][]byte
 }
 
 func newSplitter(maxFrame, maxBuf int) *splitter {
@@ -80,7 +79,6 @@ func (s *splitter) next() ([][]byte, error) {
 			break
 		}
 	}
-	s.complete += uint64(len(s.frames))
 	return s.frames, nil
 }
 

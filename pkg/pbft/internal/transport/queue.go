@@ -77,7 +77,7 @@ func (q *queue) consume(n int) {
 		k := min(n, c.w-c.r)
 		c.r += k
 		n -= k
-		if c.r < c.w || (n == 0 && k == 0) {
+		if c.r < c.w {
 			break
 		}
 		chunks.Put(c)

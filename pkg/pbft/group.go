@@ -1,0 +1,185 @@
+package pbft
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+
+	"bfs/pkg/pbft/internal/ledger"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A Member is one replica as the group file names it.
+type Member struct {
+	Address string            // host:port where it listens
+	Key     ed25519.PublicKey // its long-term key
+}
+
+// Limits are the numbers that all members must share, because they decide results or bound what an
+// honest peer may send. DefaultLimits has the values and the group file's comments the reasons.
+type Limits struct {
+	CheckpointPeriod SeqNum // the paper's K: a checkpoint every so many batches [TOCS §4.4]
+	LogSize          SeqNum // the paper's L, a small multiple of K: numbers between the water marks
+	Clients          int    // clients that can be enrolled at once
+	Slots            int    // requests a client may have outstanding
+	Operation        int    // bytes of one operation
+	Reply            int    // bytes of one result
+	KeptReply        int    // bytes of a result that is kept for retransmission
+	Rights           int    // bytes of a client's rights
+	BatchBytes       int    // bytes of the operations of one batch, unless it holds one operation only
+	BatchCount       int    // operations of one batch
+	LogBytes         int    // bytes of the operations in the whole message log
+}
+
+// DefaultLimits returns the limits of a group of file servers.
+func DefaultLimits() Limits {
+	return Limits{
+		CheckpointPeriod: 128,
+		LogSize:          256,
+		Clients:          256,
+		Slots:            256,
+		Operation:        1<<20 + 2048,
+		Reply:            1<<20 + 2048,
+		KeptReply:        ledger.KeptReply,
+		Rights:           ledger.MaxRights,
+		BatchBytes:       1 << 20,
+		BatchCount:       512,
+		LogBytes:         256 << 20,
+	}
+}
+
+// A Group is who orders operations together, and by which numbers. CheckGroup makes one from parts; a
+// *Group that it returned is right and does not change.
+type Group struct {
+	Name          string
+	Epoch         uint64 // raised by the administrator alone, to restart a group that lost its state (R-OUR-6)
+	Members       []Member
+	Administrator ed25519.PublicKey
+	Limits        Limits
+	Service       Digest // of what the service's results depend on, such as the size of its state
+
+	digest Digest
+}
+
+// CheckGroup returns g if a group can run by it, and what is wrong with it otherwise.
+func CheckGroup(g Group) (*Group, error) {
+	n := len(g.Members)
+	switch {
+	case g.Name == "" || len(g.Name) > 255:
+		return nil, errors.New("name: want 1 to 255 bytes")
+	case n == 0 || (n-1)%3 != 0 || n > message.MaxReplicas:
+		return nil, fmt.Errorf("replicas: got %d, want 3f+1: 4, 7, 10, ... up to 31", n)
+	case len(g.Administrator) != ed25519.PublicKeySize:
+		return nil, fmt.Errorf("administrator: got a key of %d bytes, want %d", len(g.Administrator), ed25519.PublicKeySize)
+	}
+	for i, m := range g.Members {
+		if len(m.Key) != ed25519.PublicKeySize {
+			return nil, fmt.Errorf("replica %d: got a key of %d bytes, want %d", i, len(m.Key), ed25519.PublicKeySize)
+		}
+		if _, _, err := net.SplitHostPort(m.Address); err != nil {
+			return nil, fmt.Errorf("replica %d: address %q: want host:port", i, m.Address)
+		}
+		for j := range i {
+			if m.Key.Equal(g.Members[j].Key) || m.Address == g.Members[j].Address {
+				return nil, fmt.Errorf("replica %d: has the key or address of replica %d", i, j)
+			}
+		}
+	}
+	if err := g.Limits.check(); err != nil {
+		return nil, err
+	}
+	g.digest = g.computeDigest()
+	return &g, nil
+}
+
+func (l Limits) check() error {
+	const huge = 1 << 30
+	for _, c := range []struct {
+		name      string
+		got       int
+		low, high int
+	}{
+		{"checkpoint_period", int(l.CheckpointPeriod), 1, 1 << 16},
+		{"log_size", int(l.LogSize), int(l.CheckpointPeriod) + 1, 1 << 18},
+		{"clients", l.Clients, 1, 1 << 16},
+		{"slots", l.Slots, 1, 1 << 12},
+		{"operation", l.Operation, 64, huge / 16},
+		{"reply", l.Reply, 64, huge / 16},
+		{"kept_reply", l.KeptReply, ledger.KeptReply, ledger.KeptReply},
+		{"rights", l.Rights, 0, ledger.MaxRights},
+		{"batch_bytes", l.BatchBytes, 64, huge / 16},
+		{"batch_count", l.BatchCount, 1, 1 << 14},
+		{"log_bytes", l.LogBytes, int(l.CheckpointPeriod) * max(l.BatchBytes, l.Operation), 1 << 40},
+	} {
+		if c.got < c.low || c.got > c.high {
+			return fmt.Errorf("%s: got %d, want %d to %d", c.name, c.got, c.low, c.high)
+		}
+	}
+	if l.Slots%ledger.SlotsPerPage != 0 {
+		return fmt.Errorf("slots: got %d, want a multiple of %d", l.Slots, ledger.SlotsPerPage)
+	}
+	return nil
+}
+
+// N is the number of replicas.
+func (g *Group) N() int { return len(g.Members) }
+
+// F is the number of faulty replicas the group survives [TOCS §2].
+func (g *Group) F() int { return (g.N() - 1) / 3 }
+
+// Quorum is 2f+1: any two quorums share a correct replica [TOCS §4.1].
+func (g *Group) Quorum() int { return 2*g.F() + 1 }
+
+// Weak is f+1: one of so many replicas is correct [TOCS §4.1].
+func (g *Group) Weak() int { return g.F() + 1 }
+
+// Digest stands for all that members and clients must agree on. Addresses are not in it: a host may
+// move.
+func (g *Group) Digest() Digest { return g.digest }
+
+func (g *Group) computeDigest() (d Digest) {
+	h := sha256.New()
+	u := func(v uint64) { h.Write(binary.LittleEndian.AppendUint64(nil, v)) }
+	s := func(b []byte) { u(uint64(len(b))); h.Write(b) }
+	s([]byte("bfs group v1"))
+	s([]byte(g.Name))
+	u(g.Epoch)
+	u(uint64(g.N()))
+	for _, m := range g.Members {
+		s(m.Key)
+	}
+	s(g.Administrator)
+	l := g.Limits
+	for _, v := range []int{int(l.CheckpointPeriod), int(l.LogSize), l.Clients, l.Slots, l.Operation, l.Reply,
+		l.KeptReply, l.Rights, l.BatchBytes, l.BatchCount, l.LogBytes} {
+		u(uint64(v))
+	}
+	h.Write(g.Service[:])
+	h.Sum(d[:0])
+	return d
+}
+
+// ReservedPages is how many of the state's first pages the library keeps for itself.
+func (g *Group) ReservedPages() PageNum { return ledger.Pages(g.Limits.Clients, g.Limits.Slots) }
+
+// wire is what decoders need of the limits.
+func (g *Group) wire() message.Limits {
+	return message.Limits{
+		Replicas:     g.N(),
+		Operation:    g.Limits.Operation,
+		BatchBytes:   g.Limits.BatchBytes,
+		BatchCount:   g.Limits.BatchCount,
+		Choice:       MaxChoice,
+		Reply:        g.Limits.Reply,
+		WindowLength: int(g.Limits.LogSize),
+	}
+}
+
+// maxFrame bounds a frame between principals: the largest is a PRE-PREPARE.
+func (g *Group) maxFrame() int {
+	perRequest := 64 + g.N()*message.MACSize
+	return max(g.Limits.BatchBytes, g.Limits.Operation, g.Limits.Reply) + g.Limits.BatchCount*perRequest + 1024
+}

@@ -1,0 +1,250 @@
+// Package ledger lays out the library's own pages of the replicated state: who is enrolled, with which
+// rights, and for every slot of every client what was executed last and what it returned
+// [TOCS §4.3, §6.2; R-OUR-13].
+//
+//	page 0             header: magic, number of clients and of slots
+//	then per client    one record page, followed by its slot pages
+//
+//	record page        state u32 (0 free, 1 enrolled, 2 revoked), length of rights u32, key 32 bytes, rights
+//	slot (512 bytes)   timestamp u64, outcome u32, length u32, result
+//
+// Client 0 is the administrator: its record page is empty, for its key stands in the group file. A
+// revoked record keeps its timestamps, so that a key enrolled again goes on where it was; it is given to
+// another key only when no record is free.
+package ledger
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+const (
+	pageSize = 4096
+	slotSize = 512
+	slotHead = 16
+
+	// SlotsPerPage is how many slots share a page.
+	SlotsPerPage = pageSize / slotSize
+	// KeptReply is the longest result in bytes that a slot keeps.
+	KeptReply = slotSize - slotHead
+
+	recordHead = 8 + ed25519.PublicKeySize
+	// MaxRights bounds the rights of a client in bytes.
+	MaxRights = pageSize - recordHead
+
+	magic = 0x3147444c53464201 // "\x01BFSLDG1"
+)
+
+const (
+	free = iota
+	enrolled
+	revoked
+)
+
+// Refusals of an enrolment. Their texts become replies, so all replicas say the same.
+var (
+	ErrEnrolled    = errors.New("this key is enrolled already")
+	ErrNotEnrolled = errors.New("this key is not enrolled")
+	ErrFull        = errors.New("no room for another client: revoke one, or raise clients in a new group")
+	ErrRights      = errors.New("the rights are too long")
+)
+
+// Pages is the number of pages the ledger takes.
+func Pages(clients, slots int) message.PageNum {
+	return message.PageNum(1 + (clients+1)*(1+slots/SlotsPerPage))
+}
+
+// Memory is the state's pages, as far as the ledger needs them.
+type Memory interface {
+	Page(n message.PageNum) []byte
+	Modify(n message.PageNum) []byte
+}
+
+// A Ledger reads and writes those pages. Its index is derived from them: Reload makes it anew after the pages
+// were replaced under it.
+type Ledger struct {
+	memory         Memory
+	clients, slots int
+	index          map[message.ClientID]int
+}
+
+// Open returns the ledger on memory, formatting pages that were never written.
+func Open(memory Memory, clients, slots int) (*Ledger, error) {
+	l := &Ledger{memory: memory, clients: clients, slots: slots}
+	head := memory.Page(0)
+	switch binary.LittleEndian.Uint64(head) {
+	case 0:
+		head = memory.Modify(0)
+		binary.LittleEndian.PutUint64(head, magic)
+		binary.LittleEndian.PutUint32(head[8:], uint32(clients))
+		binary.LittleEndian.PutUint32(head[12:], uint32(slots))
+	case magic:
+		if c, s := binary.LittleEndian.Uint32(head[8:]), binary.LittleEndian.Uint32(head[12:]); c != uint32(clients) || s != uint32(slots) {
+			return nil, fmt.Errorf("the state was made for %d clients of %d slots, the group file says %d of %d", c, s, clients, slots)
+		}
+	default:
+		return nil, errors.New("the state's first page is not a ledger's")
+	}
+	l.Reload()
+	return l, nil
+}
+
+// Reload derives the index again.
+func (l *Ledger) Reload() {
+	l.index = map[message.ClientID]int{message.Administrator: 0}
+	for i := 1; i <= l.clients; i++ {
+		page := l.memory.Page(l.record(i))
+		if binary.LittleEndian.Uint32(page) != free {
+			l.index[message.ClientOf(page[8:recordHead])] = i
+		}
+	}
+}
+
+func (l *Ledger) record(i int) message.PageNum {
+	return message.PageNum(1 + i*(1+l.slots/SlotsPerPage))
+}
+
+// A Client is one record. Rights alias the page: they are good until the next enrolment.
+type Client struct {
+	Key     ed25519.PublicKey
+	Rights  []byte
+	Revoked bool
+}
+
+func (l *Ledger) read(i int) Client {
+	page := l.memory.Page(l.record(i))
+	n := binary.LittleEndian.Uint32(page[4:])
+	return Client{
+		Key:     ed25519.PublicKey(page[8:recordHead]),
+		Rights:  page[recordHead : recordHead+n : recordHead+n],
+		Revoked: binary.LittleEndian.Uint32(page) == revoked,
+	}
+}
+
+// Client returns an enrolled client's record. The administrator's is empty.
+func (l *Ledger) Client(id message.ClientID) (Client, bool) {
+	i, ok := l.index[id]
+	if !ok {
+		return Client{}, false
+	}
+	if i == 0 {
+		return Client{}, true
+	}
+	c := l.read(i)
+	return c, !c.Revoked
+}
+
+// All calls f for every record that is not free, in their order on the pages.
+func (l *Ledger) All(f func(Client)) {
+	for i := 1; i <= l.clients; i++ {
+		if binary.LittleEndian.Uint32(l.memory.Page(l.record(i))) != free {
+			f(l.read(i))
+		}
+	}
+}
+
+// Enrol gives a key its record.
+func (l *Ledger) Enrol(key ed25519.PublicKey, rights []byte) error {
+	if len(rights) > MaxRights {
+		return ErrRights
+	}
+	id := message.ClientOf(key)
+	i, known := l.index[id]
+	switch {
+	case known && (i == 0 || !l.read(i).Revoked || !l.read(i).Key.Equal(key)):
+		return ErrEnrolled
+	case !known:
+		if i = l.vacant(); i == 0 {
+			return ErrFull
+		}
+		if old := l.memory.Page(l.record(i)); binary.LittleEndian.Uint32(old) == revoked {
+			delete(l.index, message.ClientOf(old[8:recordHead]))
+			l.clearSlots(i)
+		}
+	}
+	page := l.memory.Modify(l.record(i))
+	clear(page)
+	binary.LittleEndian.PutUint32(page, enrolled)
+	binary.LittleEndian.PutUint32(page[4:], uint32(len(rights)))
+	copy(page[8:recordHead], key)
+	copy(page[recordHead:], rights)
+	l.index[id] = i
+	return nil
+}
+
+// vacant is the first free record, else the first revoked one, else 0.
+func (l *Ledger) vacant() (i int) {
+	for k := l.clients; k >= 1; k-- {
+		switch binary.LittleEndian.Uint32(l.memory.Page(l.record(k))) {
+		case free:
+			i = k
+		case revoked:
+			if i == 0 || binary.LittleEndian.Uint32(l.memory.Page(l.record(i))) == revoked {
+				i = k
+			}
+		}
+	}
+	return i
+}
+
+func (l *Ledger) clearSlots(i int) {
+	for k := range l.slots / SlotsPerPage {
+		clear(l.memory.Modify(l.record(i) + 1 + message.PageNum(k)))
+	}
+}
+
+// Revoke ends a client's rights. Its timestamps stay.
+func (l *Ledger) Revoke(key ed25519.PublicKey) error {
+	i, ok := l.index[message.ClientOf(key)]
+	if !ok || i == 0 || l.read(i).Revoked || !l.read(i).Key.Equal(key) {
+		return ErrNotEnrolled
+	}
+	binary.LittleEndian.PutUint32(l.memory.Modify(l.record(i)), revoked)
+	return nil
+}
+
+// Last is what a slot executed last.
+type Last struct {
+	Timestamp message.Timestamp
+	Outcome   message.Outcome
+	Result    []byte // aliases the page
+}
+
+func (l *Ledger) slot(i int, s message.Slot) (page message.PageNum, offset int) {
+	return l.record(i) + 1 + message.PageNum(int(s)/SlotsPerPage), int(s) % SlotsPerPage * slotSize
+}
+
+// Last returns the slot's last execution; not ok if the client has no such slot.
+func (l *Ledger) Last(k message.RequestKey) (Last, bool) {
+	i, ok := l.index[k.Client]
+	if !ok || int(k.Slot) >= l.slots {
+		return Last{}, false
+	}
+	n, offset := l.slot(i, k.Slot)
+	b := l.memory.Page(n)[offset : offset+slotSize]
+	length := binary.LittleEndian.Uint32(b[12:])
+	return Last{
+		Timestamp: message.Timestamp(binary.LittleEndian.Uint64(b)),
+		Outcome:   message.Outcome(binary.LittleEndian.Uint32(b[8:])),
+		Result:    b[slotHead : slotHead+length],
+	}, true
+}
+
+// Record notes an execution. A result that is too long to keep, or need not be kept, leaves only its
+// timestamp (R-OUR-14).
+func (l *Ledger) Record(k message.RequestKey, t message.Timestamp, result []byte, keep bool) {
+	n, offset := l.slot(l.index[k.Client], k.Slot)
+	b := l.memory.Modify(n)[offset : offset+slotSize]
+	outcome := message.Executed
+	if !keep || len(result) > KeptReply {
+		outcome, result = message.NotKept, nil
+	}
+	binary.LittleEndian.PutUint64(b, uint64(t))
+	binary.LittleEndian.PutUint32(b[8:], uint32(outcome))
+	binary.LittleEndian.PutUint32(b[12:], uint32(len(result)))
+	clear(b[slotHead+copy(b[slotHead:], result):])
+}

@@ -1,0 +1,278 @@
+package transport
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Why a connection ended, besides what the network said.
+var (
+	ErrOversized = errors.New("transport: oversized frame")
+	ErrLate      = errors.New("transport: frame not complete in time")
+	ErrStalled   = errors.New("transport: peer takes nothing")
+)
+
+// A Handler is told what happens on connections. For one Conn its methods are called by one
+// goroutine, in the order Opened, Frames any number of times, Closed; for different ones at once.
+// A handler that does not return stops the reading of its own connection, and so its peer.
+type Handler interface {
+	// Opened says that the connection is up, on either side, TLS and all. Frames sent here leave
+	// before all others of this connection.
+	Opened(c *Conn)
+
+	// Frames hands over, in order, complete frames, up to a thousand. The slice itself and every
+	// frame of at most Keep bytes are valid until Frames returns; a frame longer than Keep belongs
+	// to the handler.
+	Frames(c *Conn, frames [][]byte)
+
+	// Closed says that no frame will come any more; err is nil if this side closed. It comes
+	// exactly once for each Opened.
+	Closed(c *Conn, err error)
+}
+
+// A Conn is one TCP connection, accepted or dialled. All methods may be called by any goroutine
+// at any time.
+type Conn struct {
+	o    *Options
+	h    Handler
+	link *Link // nil if accepted
+	tcp  *net.TCPConn
+	raw  syscall.RawConn
+	user atomic.Value // of userBox
+
+	tls  *tls.Conn // nil if plain; set before Opened
+	peer [32]byte  // fingerprint of the peer's TLS key
+
+	framesIn, bytesIn, reads, oversizedIn atomic.Uint64
+
+	mu       sync.Mutex
+	out      queue         // frames, as Send appended them
+	wire     queue         // TLS records made of out; unused if plain
+	released uint64        // position in out up to which Flush asked to write
+	late     delayLine     // unused without Options.Delay
+	stats    Stats         // of the way out
+	writing  bool          // someone holds the pen: he alone seals, writes and consumes
+	closed   bool          // after this nothing starts
+	why      error         // nil if this side closed
+	done     chan struct{} // closed with closed
+	helpers  sync.WaitGroup
+
+	pen pen // touched by the holder of the pen only
+}
+
+type userBox struct{ v any }
+
+func newConn(tcp *net.TCPConn, o *Options, h Handler, link *Link) (*Conn, error) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("transport: %w", err)
+	}
+	c := &Conn{o: o, h: h, link: link, tcp: tcp, raw: raw, done: make(chan struct{})}
+	c.pen.init(c)
+	return c, nil
+}
+
+// RemoteAddr returns the address of the peer.
+func (c *Conn) RemoteAddr() net.Addr { return c.tcp.RemoteAddr() }
+
+// Link returns the link that dialled the connection, nil if it was accepted.
+func (c *Conn) Link() *Link { return c.link }
+
+// SetUser hangs on the connection what its owner wants to find there again.
+func (c *Conn) SetUser(v any) { c.user.Store(userBox{v}) }
+
+// User returns what SetUser hung there last, nil if nothing.
+func (c *Conn) User() any {
+	b, _ := c.user.Load().(userBox)
+	return b.v
+}
+
+// PeerFingerprint returns the fingerprint of the key with which the peer made this TLS connection
+// (see NewHostTLS), and whether there is one. Transport accepts any key: compare it with what the
+// peer's NEW-KEY vouches for.
+func (c *Conn) PeerFingerprint() ([32]byte, bool) { return c.peer, c.tls != nil }
+
+// Send queues one frame, the concatenation of parts, which it copies. It reports false, and
+// counts, if the frame does not fit the queue, is longer than MaxFrame, or the connection is down.
+// Nothing leaves before Flush.
+func (c *Conn) Send(parts ...[]byte) bool {
+	n := 0
+	for _, p := range parts {
+		n += len(p)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n > c.o.MaxFrame {
+		c.stats.Oversized++
+		return false
+	}
+	if c.closed || c.out.bytes()+c.wire.bytes()+headerSize+n > c.o.Queue {
+		c.stats.Dropped++
+		return false
+	}
+	c.out.appendFrame(n, parts)
+	c.stats.FramesOut++
+	c.stats.BytesOut += uint64(headerSize + n)
+	return true
+}
+
+// Queued returns how many bytes wait to be taken by the socket.
+func (c *Conn) Queued() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.bytes() + c.wire.bytes()
+}
+
+// Stats returns what was counted so far.
+func (c *Conn) Stats() Stats {
+	c.mu.Lock()
+	s := c.stats
+	c.mu.Unlock()
+	s.FramesIn = c.framesIn.Load()
+	s.BytesIn = c.bytesIn.Load()
+	s.Reads = c.reads.Load()
+	s.Oversized += c.oversizedIn.Load()
+	return s
+}
+
+// Close ends the connection, without waiting for what is queued. Closed follows, from the
+// goroutine that reads.
+func (c *Conn) Close() { c.closeFor(nil) }
+
+// closeFor ends the connection; the first reason is the one that is told.
+func (c *Conn) closeFor(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.closed = true
+	c.why = why
+	close(c.done)
+	c.late.stop()
+	c.out.drop()
+	c.wire.drop()
+	_ = c.tcp.Close() // frees the descriptor whatever it says
+}
+
+// help runs f on a goroutine of its own that the connection's end waits for.
+// Requires c.mu, and a connection not closed.
+func (c *Conn) help(f func()) {
+	c.helpers.Add(1)
+	go func() {
+		defer c.helpers.Done()
+		f()
+	}()
+}
+
+// read delivers frames until the connection ends, and says why it did.
+func (c *Conn) read() error {
+	var source io.Reader = c.tcp
+	if c.tls != nil {
+		source = tlsReader{c.tls}
+	}
+	s := newSplitter(c.o.MaxFrame, c.o.ReadBuffer)
+	p := patience{conn: c.tcp, limit: c.o.PartialFrame}
+	if c.link == nil {
+		p.limit = c.o.FirstFrame
+		p.begin()
+	}
+	for {
+		n, err := source.Read(s.space())
+		if n > 0 {
+			s.filled(n)
+			frames, err := c.deliver(s)
+			if err != nil {
+				return err
+			}
+			c.bytesIn.Add(uint64(n))
+			c.reads.Add(1)
+			if frames > 0 {
+				p.limit = c.o.PartialFrame
+				p.end()
+			}
+			if s.partial() {
+				p.begin()
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if p.lost() {
+				return ErrLate
+			}
+		case errors.Is(err, io.EOF) && s.partial():
+			return io.ErrUnexpectedEOF
+		default:
+			return err
+		}
+	}
+}
+
+// deliver hands all complete frames to the handler and returns how many there were.
+func (c *Conn) deliver(s *splitter) (n int, err error) {
+	for {
+		frames, err := s.next()
+		if err != nil {
+			c.oversizedIn.Add(1)
+			return n, err
+		}
+		if len(frames) == 0 {
+			return n, nil
+		}
+		n += len(frames)
+		c.framesIn.Add(uint64(len(frames)))
+		c.h.Frames(c, frames)
+	}
+}
+
+// patience bounds how long a frame may take to come. It moves the connection's read deadline as
+// seldom as it can, because that costs more than a small frame: a deadline once set is left to
+// strike, and only then is it asked whether there is still something to wait for.
+type patience struct {
+	conn  *net.TCPConn
+	limit time.Duration
+	since time.Time // when the frame we wait for began; zero: there is none
+	armed time.Time // the connection's read deadline; zero: there is none
+}
+
+// begin starts the wait for a frame, unless it has started.
+func (p *patience) begin() {
+	if p.since.IsZero() {
+		p.since = time.Now()
+		p.arm()
+	}
+}
+
+// end says that the frame we waited for has come.
+func (p *patience) end() { p.since = time.Time{} }
+
+// lost is called when the deadline has struck; it reports whether a frame was really too slow.
+func (p *patience) lost() bool {
+	p.armed = time.Time{}
+	if p.since.IsZero() {
+		_ = p.conn.SetReadDeadline(time.Time{}) // a closed connection says so when it is read
+		return false
+	}
+	if time.Since(p.since) >= p.limit {
+		return true
+	}
+	p.arm()
+	return false
+}
+
+func (p *patience) arm() {
+	end := p.since.Add(p.limit)
+	if p.armed.IsZero() || end.Before(p.armed) {
+		p.armed = end
+		_ = p.conn.SetReadDeadline(end)
+	}
+}

@@ -1,0 +1,153 @@
+package transport
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// An endpoint keeps the connections of a Listener or a Link: it runs each from birth to end, and
+// counts for those that are gone.
+type endpoint struct {
+	o Options
+	h Handler
+
+	mu     sync.Mutex
+	closed bool
+	done   chan struct{} // closed with closed
+	conns  map[*Conn]struct{}
+	perIP  map[string]int
+	gone   Stats
+	tasks  sync.WaitGroup
+}
+
+func newEndpoint(o Options, h Handler) *endpoint {
+	return &endpoint{
+		o:     o.withDefaults(),
+		h:     h,
+		done:  make(chan struct{}),
+		conns: make(map[*Conn]struct{}),
+		perIP: make(map[string]int),
+	}
+}
+
+// close ends all connections and waits for all goroutines.
+func (e *endpoint) close() {
+	e.mu.Lock()
+	if !e.closed {
+		e.closed = true
+		close(e.done)
+	}
+	for c := range e.conns {
+		c.Close()
+	}
+	e.mu.Unlock()
+	e.tasks.Wait()
+}
+
+// count changes what the endpoint counts for itself.
+func (e *endpoint) count(f func(*Stats)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f(&e.gone)
+}
+
+// total returns what was counted on all connections, open and gone.
+func (e *endpoint) total() Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.gone
+	for c := range e.conns {
+		s.Add(c.Stats())
+	}
+	return s
+}
+
+// admit takes on a connection, or closes it if there are too many or the endpoint has closed.
+func (e *endpoint) admit(tcp *net.TCPConn, link *Link) *Conn {
+	c, err := newConn(tcp, &e.o, e.h, link)
+	if err != nil {
+		_ = tcp.Close()
+		return nil
+	}
+	ip := hostOf(c)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tooMany := link == nil && (len(e.conns) >= e.o.MaxConns || e.perIP[ip] >= e.o.MaxConnsPerHost)
+	if tooMany {
+		e.gone.Refused++
+	}
+	if tooMany || e.closed {
+		c.Close()
+		return nil
+	}
+	e.conns[c] = struct{}{}
+	e.perIP[ip]++
+	return c
+}
+
+// dismiss forgets a connection that has ended.
+func (e *endpoint) dismiss(c *Conn) {
+	ip := hostOf(c)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.conns, c)
+	if e.perIP[ip]--; e.perIP[ip] == 0 {
+		delete(e.perIP, ip)
+	}
+	e.gone.Add(c.Stats())
+}
+
+// run lives the life of an admitted connection, and reports whether it ever came up. up is called
+// after the handler knows of the connection, and may be nil.
+func (e *endpoint) run(c *Conn, up func()) bool {
+	defer e.dismiss(c)
+	setSocketOptions(c.tcp, &e.o)
+	if err := c.handshake(); err != nil {
+		c.closeFor(err)
+		e.count(func(s *Stats) { s.Failed++ })
+		return false
+	}
+	c.count(func(s *Stats) { s.Opened++ })
+	e.h.Opened(c)
+	if up != nil {
+		up()
+	}
+	err := c.read()
+	c.closeFor(err)
+	c.helpers.Wait()
+	c.count(func(s *Stats) { s.Closed++ })
+	e.h.Closed(c, c.why)
+	return true
+}
+
+// count changes what the connection counts.
+func (c *Conn) count(f func(*Stats)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(&c.stats)
+}
+
+// handshake brings TLS up, if it is wanted.
+func (c *Conn) handshake() error { return nil }
+
+func hostOf(c *Conn) string {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return a.IP.String()
+	}
+	return ""
+}
+
+// setSocketOptions asks for what a protocol of small urgent messages wants. A refusal costs speed
+// or patience, not correctness, and a socket that is already gone is noticed when it is read.
+func setSocketOptions(tcp *net.TCPConn, o *Options) {
+	_ = tcp.SetNoDelay(true)
+	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
+		Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3,
+	})
+	if o.SocketBuffer > 0 {
+		_ = tcp.SetReadBuffer(o.SocketBuffer)
+		_ = tcp.SetWriteBuffer(o.SocketBuffer)
+	}
+	setUserTimeout(tcp, o.Stall)
+}

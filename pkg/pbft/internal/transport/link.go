@@ -1,0 +1,110 @@
+package transport
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// A Link is a connection that is dialled again whenever it breaks, until Close. What is sent while
+// it is down is dropped, and counted.
+type Link struct {
+	*endpoint
+	addr    string
+	up      atomic.Pointer[Conn]
+	dropped atomic.Uint64 // by Send while down
+}
+
+// Dial starts a link to addr, "host:port", and returns at once. Give each link a handler of its
+// own if the handler must know which link a Conn is of before Dial has returned.
+func Dial(addr string, o Options, h Handler) *Link {
+	l := &Link{endpoint: newEndpoint(o, h), addr: addr}
+	l.tasks.Go(l.dialForEver)
+	return l
+}
+
+// Up reports whether there is a connection to send on.
+func (l *Link) Up() bool { return l.up.Load() != nil }
+
+// Conn returns the connection there is, nil if the link is down.
+func (l *Link) Conn() *Conn { return l.up.Load() }
+
+// Addr returns the address that is dialled.
+func (l *Link) Addr() string { return l.addr }
+
+// Send queues one frame on the connection there is, as Conn.Send does. It begins to work after the
+// handler's Opened has returned.
+func (l *Link) Send(parts ...[]byte) bool {
+	if c := l.up.Load(); c != nil {
+		return c.Send(parts...)
+	}
+	l.dropped.Add(1)
+	return false
+}
+
+// Flush writes what is queued on the connection there is, as Conn.Flush does.
+func (l *Link) Flush() {
+	if c := l.up.Load(); c != nil {
+		c.Flush()
+	}
+}
+
+// Stats returns what was counted on all connections dialled so far.
+func (l *Link) Stats() Stats {
+	s := l.total()
+	s.Dropped += l.dropped.Load()
+	return s
+}
+
+// Close ends the link and waits until its handler has been told. It must not be called by the
+// handler.
+func (l *Link) Close() { l.close() }
+
+func (l *Link) dialForEver() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {})
+	defer stop()
+	backoff := l.o.BackoffMin
+	for {
+		if l.dialOnce() {
+			backoff = l.o.BackoffMin
+		}
+		// Jitter, lest all who lost the same host come back at the same moment.
+		if !l.pause(backoff/2 + rand.N(backoff/2+1)) {
+			return
+		}
+		backoff = min(2*backoff, l.o.BackoffMax)
+	}
+}
+
+// dialOnce makes one connection and lives its life. It reports whether the peer was good for
+// anything: one that accepts and closes at once must not make us dial without pause.
+func (l *Link) dialOnce() (good bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), l.o.DialTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {})()
+	var d net.Dialer
+	go func() {
+		select {
+		case <-l.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	conn, err := d.DialContext(ctx, "tcp", l.addr)
+	if err != nil {
+		l.count(func(s *Stats) { s.Failed++ })
+		return false
+	}
+	cancel()
+	c := l.admit(conn.(*net.TCPConn), l)
+	if c == nil {
+		return false
+	}
+	born := time.Now()
+	l.run(c, func() { l.up.Store(c) })
+	return c.framesIn.Load() > 0 || time.Since(born) > l.o.BackoffMax
+}

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package transport
+
+import (
+	"net"
+	"time"
+)
+
+// setUserTimeout has no equivalent here: keep-alive and Stall must do.
+func setUserTimeout(*net.TCPConn, time.Duration) {}

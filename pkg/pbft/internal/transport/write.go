@@ -1,0 +1,172 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxSlices = 64        // chunks given to one system call: 2 MiB
+	sealLimit = 256 << 10 // bytes turned into TLS records at one time
+	maxRounds = 4         // writes one Flush does for others before it hands over to a helper
+)
+
+// A pen is what the holder of the right to write works with. The right is Conn.writing: who turns
+// it from false to true has it, until he turns it back or hands it to drain.
+type pen struct {
+	slices [maxSlices][]byte
+	todo   [][]byte // what write writes
+	n      int      // what it wrote
+	err    error
+	once   func(fd uintptr)      // write, bound once so that a flush allocates nothing
+	wait   func(fd uintptr) bool // write, and report whether to go on without waiting
+}
+
+func (p *pen) init(c *Conn) {
+	p.once = p.write
+	p.wait = func(fd uintptr) bool {
+		p.write(fd)
+		return p.n > 0 || p.err != nil
+	}
+}
+
+// write makes one non-blocking system call. A full socket leaves n == 0 and err == nil.
+func (p *pen) write(fd uintptr) {
+	for {
+		if len(p.todo) == 1 {
+			p.n, p.err = unix.Write(int(fd), p.todo[0])
+		} else {
+			p.n, p.err = unix.Writev(int(fd), p.todo)
+		}
+		if p.err != unix.EINTR {
+			break
+		}
+	}
+	if p.err != nil {
+		p.n = 0
+	}
+	if p.err == unix.EAGAIN {
+		p.err = nil
+	}
+}
+
+// Flush writes what is queued, in one system call if it can, and never blocks: what the socket
+// does not take is written in the background as soon as it does. Frames sent while another
+// goroutine is in Flush are written by that one.
+func (c *Conn) Flush() {
+	c.mu.Lock()
+	if c.closed || c.released == c.out.total {
+		c.mu.Unlock()
+		return
+	}
+	c.stats.Flushes++
+	if c.o.Delay > 0 {
+		c.late.add(c, c.out.total, time.Now().Add(c.o.Delay))
+		c.mu.Unlock()
+		return
+	}
+	c.released = c.out.total
+	c.writeReleased()
+}
+
+// writeReleased writes what is released, unless someone is at it.
+// Requires c.mu, and unlocks it.
+func (c *Conn) writeReleased() {
+	if c.writing {
+		c.mu.Unlock()
+		return
+	}
+	c.writing = true
+	for range maxRounds {
+		if !c.pending() {
+			c.writing = false
+			c.mu.Unlock()
+			return
+		}
+		all, err := c.writeSome()
+		if err != nil {
+			c.mu.Unlock()
+			c.closeFor(err)
+			return
+		}
+		if !all {
+			break
+		}
+	}
+	if !c.closed {
+		c.help(c.drain)
+	}
+	c.mu.Unlock()
+}
+
+// pending reports whether there is something to write. Requires c.mu.
+func (c *Conn) pending() bool {
+	return !c.closed && (c.released > c.out.taken || c.wire.bytes() > 0)
+}
+
+// writeSome makes one non-blocking write of what is pending, and reports whether the socket took
+// all it was offered. Requires the pen and c.mu, which it gives up meanwhile.
+func (c *Conn) writeSome() (all bool, err error) {
+	return c.offer(func() error { return c.raw.Control(c.pen.once) })
+}
+
+// offer prepares what is pending, lets call write it without c.mu, and consumes what was taken.
+// Requires the pen and c.mu.
+func (c *Conn) offer(call func() error) (all bool, err error) {
+	p := &c.pen
+	q, limit := &c.out, int(c.released-c.out.taken)
+	if c.tls != nil {
+		if err := c.seal(); err != nil {
+			return false, err
+		}
+		q, limit = &c.wire, c.wire.bytes()
+	}
+	p.todo = q.slices(p.slices[:0], limit)
+	if len(p.todo) == 0 {
+		return true, nil
+	}
+	c.mu.Unlock()
+	err = call()
+	want := 0
+	for i, s := range p.todo {
+		want += len(s)
+		p.todo[i] = nil
+	}
+	c.mu.Lock()
+	if err == nil {
+		err = p.err
+	}
+	if err != nil {
+		return false, fmt.Errorf("transport: write: %w", err)
+	}
+	c.stats.Writes++
+	if c.closed {
+		return false, nil
+	}
+	q.consume(p.n)
+	return p.n == want, nil
+}
+
+// drain writes what is pending for as long as there is any, waiting for the socket. It is given
+// the pen.
+func (c *Conn) drain() {
+	c.mu.Lock()
+	for c.pending() {
+		_ = c.tcp.SetWriteDeadline(time.Now().Add(c.o.Stall)) // only drain waits, and so heeds it
+		_, err := c.offer(func() error { return c.raw.Write(c.pen.wait) })
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = ErrStalled
+		}
+		if err != nil {
+			c.mu.Unlock()
+			c.closeFor(err)
+			return
+		}
+	}
+	c.writing = false
+	c.mu.Unlock()
+}
