@@ -1,0 +1,249 @@
+package fsmerkle
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Memory outside the garbage-collected heap. A replica holds gigabytes that live as long as it
+// does; on the Go heap they would be scanned for, doubled by the collector's headroom, and
+// never given back in time. Everything of a size that grows with the state comes from here.
+
+// The three ways to get and return memory are variables for one reason: the race detector does
+// not watch memory that Go did not allocate, so under it our own tests put the heap here.
+var (
+	mapMemory   = mapAnonymous
+	unmapMemory = unix.Munmap
+	giveBack    = func(b []byte) error { return unix.Madvise(b, unix.MADV_DONTNEED) }
+	protect     = func(b []byte) error { return unix.Mprotect(b, unix.PROT_READ) }
+	chunkShift  = uint(14) // frames in a chunk, as a power of two: 64 MiB of addresses
+)
+
+// mapAnonymous reserves addresses. Pages of them become resident when first touched, reading as
+// zeros, so an array can be as long as the page numbers it is indexed by.
+func mapAnonymous(size uint64) ([]byte, error) {
+	if size > math.MaxInt {
+		return nil, fmt.Errorf("fsmerkle: map %d bytes: more than this machine can address", size)
+	}
+	b, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("fsmerkle: map %d bytes: %w", size, err)
+	}
+	return b, nil
+}
+
+// must is for memory we cannot do without in calls that cannot fail: a replica that cannot hold
+// its state has to stop.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err.Error())
+	}
+	return v
+}
+
+// A table is an array in mapped memory, all zeros at first, whose untouched parts cost nothing.
+// T must hold no pointers.
+type table[T any] struct {
+	items []T
+	mem   []byte
+}
+
+func newTable[T any](n uint64) (table[T], error) {
+	var zero T
+	mem, err := mapMemory(max(n, 1) * uint64(unsafe.Sizeof(zero)))
+	if err != nil {
+		return table[T]{}, err
+	}
+	return table[T]{unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(mem))), n), mem}, nil
+}
+
+func (t *table[T]) free() {
+	if t.mem != nil {
+		must(0, unmapMemory(t.mem))
+	}
+	*t = table[T]{}
+}
+
+// A vector is a growing list in mapped memory. T must hold no pointers.
+type vector[T any] struct {
+	items []T
+	table table[T]
+}
+
+// vectorKeeps is how many bytes an emptied vector holds on to for its next use.
+const vectorKeeps = 1 << 20
+
+func (v *vector[T]) push(x T) {
+	if len(v.items) == cap(v.items) {
+		v.reserve(len(v.items) + 1)
+	}
+	v.items = append(v.items, x)
+}
+
+// extend lengthens the list by n items of unspecified value.
+func (v *vector[T]) extend(n int) {
+	v.reserve(len(v.items) + n)
+	v.items = v.items[:len(v.items)+n]
+}
+
+func (v *vector[T]) reserve(n int) {
+	if n <= cap(v.items) {
+		return
+	}
+	bigger := must(newTable[T](uint64(max(n, 2*cap(v.items), 512))))
+	copy(bigger.items, v.items)
+	v.items = bigger.items[:len(v.items):len(bigger.items)]
+	v.table.free()
+	v.table = bigger
+}
+
+func (v *vector[T]) reset() {
+	if len(v.table.mem) > vectorKeeps {
+		v.free()
+	}
+	v.items = v.items[:0]
+}
+
+func (v *vector[T]) free() {
+	v.table.free()
+	v.items = nil
+}
+
+// A frame is 4096 bytes of memory that a page can lie in. Frame 0 is always zeros and may not
+// be written: it is where absent pages are read.
+type frame uint32
+
+const absent frame = 0
+
+// frames finds the bytes of a frame. A copy of it stays good for the frames that were in use
+// when it was taken, whatever the arena does afterwards: chunks are only ever added.
+type frames struct {
+	chunks []unsafe.Pointer
+	shift  uint
+}
+
+func (s frames) bytes(f frame) []byte {
+	chunk := s.chunks[f>>s.shift]
+	at := uintptr(f&(1<<s.shift-1)) * PageSize
+	return unsafe.Slice((*byte)(unsafe.Add(chunk, at)), PageSize)
+}
+
+// The arena hands out frames. Freed ones are reused last in, first out, while they are warm in
+// the cache; when many lie idle the kernel gets the memory of the older half back, and these
+// are cold until they are needed again.
+type arena struct {
+	frames
+	maps  [][]byte
+	fresh frame         // the first frame never handed out
+	used  int           // frames handed out and not released
+	warm  vector[frame] // released, resident, contents unspecified
+	cold  vector[frame] // released, given back: all zeros when touched
+}
+
+// An arena keeps at most warmFloor + used/warmShare idle frames resident: small enough to stay
+// within two hundredths of the data, large enough that a steady load never asks the kernel.
+const (
+	warmFloor = 2048
+	warmShare = 256
+)
+
+func newArena() (arena, error) {
+	a := arena{frames: frames{shift: chunkShift}, fresh: 1}
+	if err := a.addChunk(); err != nil {
+		return a, err
+	}
+	if err := protect(a.maps[0][:PageSize]); err != nil {
+		a.free()
+		return a, fmt.Errorf("fsmerkle: protect the zero frame: %w", err)
+	}
+	return a, nil
+}
+
+func (a *arena) addChunk() error {
+	mem, err := mapMemory(PageSize << a.shift)
+	if err != nil {
+		return err
+	}
+	a.maps = append(a.maps, mem)
+	a.chunks = append(a.chunks, unsafe.Pointer(unsafe.SliceData(mem)))
+	return nil
+}
+
+// take returns a frame, and whether it is known to hold zeros.
+func (a *arena) take() (f frame, zeros bool) {
+	a.used++
+	if n := len(a.warm.items); n > 0 {
+		f = a.warm.items[n-1]
+		a.warm.items = a.warm.items[:n-1]
+		return f, false
+	}
+	if n := len(a.cold.items); n > 0 {
+		f = a.cold.items[n-1]
+		a.cold.items = a.cold.items[:n-1]
+		return f, true
+	}
+	if a.fresh == math.MaxUint32 {
+		panic("fsmerkle: out of frames: 16 TiB are in use")
+	}
+	if int(a.fresh>>a.shift) == len(a.chunks) {
+		must(0, a.addChunk())
+	}
+	f = a.fresh
+	a.fresh++
+	return f, true
+}
+
+func (a *arena) takeZeroed() frame {
+	f, zeros := a.take()
+	if !zeros {
+		clear(a.bytes(f))
+	}
+	return f
+}
+
+// release takes a frame back; releasing the absent frame does nothing.
+func (a *arena) release(f frame) {
+	if f == absent {
+		return
+	}
+	a.used--
+	a.warm.push(f)
+	if len(a.warm.items) > warmFloor+a.used/warmShare {
+		a.cool()
+	}
+}
+
+// cool gives the memory of the older half of the idle frames back, neighbours in one call.
+func (a *arena) cool() {
+	warm := a.warm.items
+	old := warm[:len(warm)/2]
+	slices.Sort(old)
+	for i := 0; i < len(old); {
+		j := i + 1
+		for j < len(old) && old[j] == old[j-1]+1 && old[j]>>a.shift == old[i]>>a.shift {
+			j++
+		}
+		run := unsafe.Slice(unsafe.SliceData(a.bytes(old[i])), (j-i)*PageSize)
+		must(0, giveBack(run))
+		i = j
+	}
+	// Backwards, so that the lowest numbers are reused first and memory stays dense.
+	for i := len(old) - 1; i >= 0; i-- {
+		a.cold.push(old[i])
+	}
+	a.warm.items = warm[:copy(warm, warm[len(old):])]
+}
+
+func (a *arena) free() {
+	for _, m := range a.maps {
+		must(0, unmapMemory(m))
+	}
+	a.warm.free()
+	a.cold.free()
+	*a = arena{}
+}
