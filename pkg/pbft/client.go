@@ -2,6 +2,7 @@ package pbft
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 )
 
@@ -64,3 +65,40 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error { return ErrClo
 
 // Close stops the client. Calls under way end with ErrClosed.
 func (c *Client) Close() error { return nil }
+
+// NewClient connects to a group. It does not wait for the connections: see Ready.
+func NewClient(cfg ClientConfig) (*Client, error) { return nil, nil }
+
+// Ready waits until 2f+1 replicas have exchanged keys with this client. ErrNotEnrolled if f+1 refuse it.
+func (c *Client) Ready(ctx context.Context) error { return nil }
+
+// Status of the client's connections, for people.
+func (c *Client) Status() ClientStatus { return ClientStatus{} }
+
+// ClientStatus is a client's account of itself.
+type ClientStatus struct {
+	ID          ClientID `json:"client"`
+	View        View     `json:"view"`
+	Connected   []bool   `json:"connected"` // by replica
+	Outstanding int      `json:"outstanding"`
+	Queued      int      `json:"queued"`
+	Retries     uint64   `json:"retries"`
+	Fallbacks   uint64   `json:"fallbacks"` // read-only tries that had to be ordered
+}
+
+// An Enrolment is one record of the group's client table.
+type Enrolment struct {
+	ID      ClientID
+	Key     ed25519.PublicKey
+	Rights  []byte
+	Revoked bool
+}
+
+// Enrol enrols a client's key with rights. Only the administrator's client may.
+func (c *Client) Enrol(ctx context.Context, key ed25519.PublicKey, rights []byte) error { return nil }
+
+// Revoke ends a client's rights. Only the administrator's client may.
+func (c *Client) Revoke(ctx context.Context, key ed25519.PublicKey) error { return nil }
+
+// Enrolments lists the client table. Only the administrator's client may.
+func (c *Client) Enrolments(ctx context.Context) ([]Enrolment, error) { return nil, nil }

@@ -1,0 +1,77 @@
+package pbft
+
+import (
+	"crypto/ed25519"
+	"log/slog"
+	"time"
+)
+
+// Transport is how principals reach each other.
+type Transport string
+
+// The transports.
+const (
+	TransportTLS   Transport = "tls"   // TLS 1.3, the certificate vouched for in NEW-KEY
+	TransportPlain Transport = "plain" // for benchmarks and private wires; MACs protect integrity all the same
+)
+
+// A ReplicaConfig is what one replica needs.
+type ReplicaConfig struct {
+	Group     *Group
+	Self      ReplicaID
+	Key       ed25519.PrivateKey // the long-term key whose public half the group file names
+	Directory string             // where the signature counter and, later, the journal live
+	Listen    string             // host:port; empty: the member's address in the group file
+	Transport Transport
+	Service   Service
+	Logger    *slog.Logger
+	Window    int           // batches proposed and not yet executed, at most; 0: DefaultWindow
+	Delay     time.Duration // artificial one-way delay of what is sent, for measurements
+}
+
+// DefaultWindow is the number of batches a primary has under way at most: with one batch under way others
+// gather behind it and share its cost [TOCS §6.1].
+const DefaultWindow = 2
+
+// A ClientConfig is what one client needs.
+type ClientConfig struct {
+	Group     *Group
+	Key       ed25519.PrivateKey // enrolled in the group, or the administrator's
+	Transport Transport
+	Logger    *slog.Logger
+	Queue     int           // calls that may wait for a slot; 0: 4096
+	Delay     time.Duration // as in ReplicaConfig
+}
+
+// Status is one replica's account of itself.
+type Status struct {
+	Replica      ReplicaID     `json:"replica"`
+	View         View          `json:"view"`
+	Primary      ReplicaID     `json:"primary"`
+	Active       bool          `json:"active"`
+	LastExecuted SeqNum        `json:"last_executed"`
+	Stable       SeqNum        `json:"stable_checkpoint"`
+	Root         string        `json:"root"` // of the stable checkpoint, hexadecimal
+	Peers        []PeerStatus  `json:"peers"`
+	KeyAge       time.Duration `json:"key_age"`
+	Executed     uint64        `json:"operations"` // executed since start
+	Queries      uint64        `json:"queries"`    // answered on the read-only path since start
+	Clients      int           `json:"clients"`    // connected
+	LogBytes     int           `json:"log_bytes"`
+	Refusals     []Refusals    `json:"refusals,omitempty"`
+}
+
+// PeerStatus is how one replica sees another.
+type PeerStatus struct {
+	Replica      ReplicaID `json:"replica"`
+	Connected    bool      `json:"connected"`
+	Keys         bool      `json:"keys"` // both session keys are there
+	LastExecuted SeqNum    `json:"last_executed"`
+	Stable       SeqNum    `json:"stable_checkpoint"`
+}
+
+// Refusals counts messages refused for one reason.
+type Refusals struct {
+	Reason string `json:"reason"`
+	Count  uint64 `json:"count"`
+}
