@@ -48,21 +48,22 @@ type Conn struct {
 	raw  syscall.RawConn
 	user atomic.Value // of userBox
 
-	tls  *tls.Conn // nil if plain; set before Opened
-	peer [32]byte  // fingerprint of the peer's TLS key
+	tls       *tls.Conn // nil if plain, and during the handshake; set before Opened
+	records   *recordConn
+	peer      [32]byte // fingerprint of the peer's TLS key
+	peerKnown bool
 
 	framesIn, bytesIn, reads, oversizedIn atomic.Uint64
 
 	mu       sync.Mutex
-	out      queue         // frames, as Send appended them
-	wire     queue         // TLS records made of out; unused if plain
-	released uint64        // position in out up to which Flush asked to write
-	late     delayLine     // unused without Options.Delay
-	stats    Stats         // of the way out
-	writing  bool          // someone holds the pen: he alone seals, writes and consumes
-	closed   bool          // after this nothing starts
-	why      error         // nil if this side closed
-	done     chan struct{} // closed with closed
+	out      queue     // frames, as Send appended them
+	wire     queue     // TLS records made of out; unused if plain
+	released uint64    // position in out up to which Flush asked to write
+	late     delayLine // unused without Options.Delay
+	stats    Stats     // of the way out
+	writing  bool      // someone holds the pen: he alone seals, writes and consumes
+	closed   bool      // after this nothing starts
+	why      error     // nil if this side closed
 	helpers  sync.WaitGroup
 
 	pen pen // touched by the holder of the pen only
@@ -75,7 +76,7 @@ func newConn(tcp *net.TCPConn, o *Options, h Handler, link *Link) (*Conn, error)
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	c := &Conn{o: o, h: h, link: link, tcp: tcp, raw: raw, done: make(chan struct{})}
+	c := &Conn{o: o, h: h, link: link, tcp: tcp, raw: raw}
 	c.pen.init(c)
 	return c, nil
 }
@@ -98,7 +99,7 @@ func (c *Conn) User() any {
 // PeerFingerprint returns the fingerprint of the key with which the peer made this TLS connection
 // (see NewHostTLS), and whether there is one. Transport accepts any key: compare it with what the
 // peer's NEW-KEY vouches for.
-func (c *Conn) PeerFingerprint() ([32]byte, bool) { return c.peer, c.tls != nil }
+func (c *Conn) PeerFingerprint() ([32]byte, bool) { return c.peer, c.peerKnown }
 
 // Send queues one frame, the concatenation of parts, which it copies. It reports false, and
 // counts, if the frame does not fit the queue, is longer than MaxFrame, or the connection is down.
@@ -156,7 +157,6 @@ func (c *Conn) closeFor(why error) {
 	}
 	c.closed = true
 	c.why = why
-	close(c.done)
 	c.late.stop()
 	c.out.drop()
 	c.wire.drop()
@@ -177,7 +177,7 @@ func (c *Conn) help(f func()) {
 func (c *Conn) read() error {
 	var source io.Reader = c.tcp
 	if c.tls != nil {
-		source = tlsReader{c.tls}
+		source = recordReader{c.tls, c.records}
 	}
 	s := newSplitter(c.o.MaxFrame, c.o.ReadBuffer)
 	p := patience{conn: c.tcp, limit: c.o.PartialFrame}

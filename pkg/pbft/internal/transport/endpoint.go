@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"net"
 	"sync"
 	"time"
@@ -12,32 +13,30 @@ type endpoint struct {
 	o Options
 	h Handler
 
-	mu     sync.Mutex
-	closed bool
-	done   chan struct{} // closed with closed
-	conns  map[*Conn]struct{}
-	perIP  map[string]int
-	gone   Stats
-	tasks  sync.WaitGroup
+	ctx    context.Context // ends when the endpoint closes
+	cancel context.CancelFunc
+
+	mu    sync.Mutex
+	conns map[*Conn]struct{}
+	perIP map[string]int
+	gone  Stats
+	tasks sync.WaitGroup
 }
 
 func newEndpoint(o Options, h Handler) *endpoint {
-	return &endpoint{
-		o:     o.withDefaults(),
-		h:     h,
-		done:  make(chan struct{}),
-		conns: make(map[*Conn]struct{}),
-		perIP: make(map[string]int),
+	o = o.withDefaults()
+	if o.TLS != nil {
+		o.TLS = hardened(o.TLS)
 	}
+	e := &endpoint{o: o, h: h, conns: make(map[*Conn]struct{}), perIP: make(map[string]int)}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	return e
 }
 
 // close ends all connections and waits for all goroutines.
 func (e *endpoint) close() {
+	e.cancel()
 	e.mu.Lock()
-	if !e.closed {
-		e.closed = true
-		close(e.done)
-	}
 	for c := range e.conns {
 		c.Close()
 	}
@@ -77,7 +76,7 @@ func (e *endpoint) admit(tcp *net.TCPConn, link *Link) *Conn {
 	if tooMany {
 		e.gone.Refused++
 	}
-	if tooMany || e.closed {
+	if tooMany || e.ctx.Err() != nil {
 		c.Close()
 		return nil
 	}
@@ -98,27 +97,28 @@ func (e *endpoint) dismiss(c *Conn) {
 	e.gone.Add(c.Stats())
 }
 
-// run lives the life of an admitted connection, and reports whether it ever came up. up is called
-// after the handler knows of the connection, and may be nil.
-func (e *endpoint) run(c *Conn, up func()) bool {
+// run lives the life of an admitted connection.
+func (e *endpoint) run(c *Conn) {
 	defer e.dismiss(c)
 	setSocketOptions(c.tcp, &e.o)
 	if err := c.handshake(); err != nil {
 		c.closeFor(err)
 		e.count(func(s *Stats) { s.Failed++ })
-		return false
+		return
 	}
 	c.count(func(s *Stats) { s.Opened++ })
 	e.h.Opened(c)
-	if up != nil {
-		up()
+	if c.link != nil {
+		c.link.up.Store(c)
 	}
 	err := c.read()
+	if c.link != nil {
+		c.link.up.Store(nil)
+	}
 	c.closeFor(err)
 	c.helpers.Wait()
 	c.count(func(s *Stats) { s.Closed++ })
 	e.h.Closed(c, c.why)
-	return true
 }
 
 // count changes what the connection counts.
@@ -127,9 +127,6 @@ func (c *Conn) count(f func(*Stats)) {
 	defer c.mu.Unlock()
 	f(&c.stats)
 }
-
-// handshake brings TLS up, if it is wanted.
-func (c *Conn) handshake() error { return nil }
 
 func hostOf(c *Conn) string {
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {

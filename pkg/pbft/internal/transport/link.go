@@ -18,7 +18,7 @@ type Link struct {
 }
 
 // Dial starts a link to addr, "host:port", and returns at once. Give each link a handler of its
-// own if the handler must know which link a Conn is of before Dial has returned.
+// own if the handler must know the peer before Dial has returned.
 func Dial(addr string, o Options, h Handler) *Link {
 	l := &Link{endpoint: newEndpoint(o, h), addr: addr}
 	l.tasks.Go(l.dialForEver)
@@ -34,7 +34,7 @@ func (l *Link) Conn() *Conn { return l.up.Load() }
 // Addr returns the address that is dialled.
 func (l *Link) Addr() string { return l.addr }
 
-// Send queues one frame on the connection there is, as Conn.Send does. It begins to work after the
+// Send queues one frame on the connection there is, as Conn.Send does. It begins to work when the
 // handler's Opened has returned.
 func (l *Link) Send(parts ...[]byte) bool {
 	if c := l.up.Load(); c != nil {
@@ -62,11 +62,9 @@ func (l *Link) Stats() Stats {
 // handler.
 func (l *Link) Close() { l.close() }
 
+// dialForEver keeps one connection alive. The pause between two dials doubles up to its bound, and
+// starts again from its lower bound after a connection that was good.
 func (l *Link) dialForEver() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() {})
-	defer stop()
 	backoff := l.o.BackoffMin
 	for {
 		if l.dialOnce() {
@@ -83,28 +81,19 @@ func (l *Link) dialForEver() {
 // dialOnce makes one connection and lives its life. It reports whether the peer was good for
 // anything: one that accepts and closes at once must not make us dial without pause.
 func (l *Link) dialOnce() (good bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), l.o.DialTimeout)
+	ctx, cancel := context.WithTimeout(l.ctx, l.o.DialTimeout)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() {})()
 	var d net.Dialer
-	go func() {
-		select {
-		case <-l.done:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	conn, err := d.DialContext(ctx, "tcp", l.addr)
 	if err != nil {
 		l.count(func(s *Stats) { s.Failed++ })
 		return false
 	}
-	cancel()
 	c := l.admit(conn.(*net.TCPConn), l)
 	if c == nil {
 		return false
 	}
 	born := time.Now()
-	l.run(c, func() { l.up.Store(c) })
+	l.run(c)
 	return c.framesIn.Load() > 0 || time.Since(born) > l.o.BackoffMax
 }

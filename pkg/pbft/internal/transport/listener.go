@@ -47,7 +47,7 @@ func (l *Listener) accept() {
 		switch {
 		case err == nil:
 			if c := l.admit(tcp, nil); c != nil {
-				l.tasks.Go(func() { l.run(c, nil) })
+				l.tasks.Go(func() { l.run(c) })
 			}
 		case errors.Is(err, net.ErrClosed):
 			return
@@ -67,7 +67,7 @@ func (e *endpoint) pause(d time.Duration) bool {
 	select {
 	case <-t.C:
 		return true
-	case <-e.done:
+	case <-e.ctx.Done():
 		return false
 	}
 }
