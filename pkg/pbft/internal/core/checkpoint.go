@@ -1,0 +1,131 @@
+package core
+
+import (
+	"fmt"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A checkpointSlot gathers the statements about one checkpoint above the stable one.
+type checkpointSlot struct {
+	seq   message.SeqNum
+	votes votes
+	ours  bool // our own state was there: its root is our vote
+}
+
+func (c *Core) checkpoint(n message.SeqNum) *checkpointSlot {
+	k := &c.checkpoints[uint64(n/c.cfg.CheckpointPeriod)%uint64(len(c.checkpoints))]
+	if k.seq != n {
+		k.seq, k.ours = n, false
+		k.votes.clear()
+	}
+	return k
+}
+
+// Frozen says that our state after executing n has this root. The others are told [TOCS §4.4].
+func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
+	if n == 0 {
+		c.stable = message.Checkpoint{Digest: root, Stable: true, From: c.cfg.Self}
+		return
+	}
+	if n <= c.log.low {
+		return
+	}
+	k := c.checkpoint(n)
+	invariant(!k.ours && n <= c.lastExec, "a checkpoint of the future")
+	k.ours = true
+	k.votes.add(c.cfg.Self, root)
+	c.multicast(&message.Checkpoint{Seq: n, Digest: root, From: c.cfg.Self})
+	c.stabilise(k)
+}
+
+// onCheckpoint records what another replica says of its state.
+func (c *Core) onCheckpoint(m *message.Checkpoint) {
+	if why := c.judgeCheckpoint(m); why != accepted {
+		c.refuse(m, why)
+		return
+	}
+	k := c.checkpoint(m.Seq)
+	if !k.votes.add(m.From, m.Digest) {
+		c.refuse(m, SecondVote)
+		return
+	}
+	c.stabilise(k)
+}
+
+func (c *Core) judgeCheckpoint(m *message.Checkpoint) Refusal {
+	switch {
+	case m.Seq%c.cfg.CheckpointPeriod != 0:
+		return NotACheckpoint
+	case m.Seq <= c.log.low:
+		return BelowWindow
+	case m.Seq > c.log.high:
+		// One number for each sender is all we keep of what is above the window (R-GC-5).
+		c.peers[m.From].ahead = max(c.peers[m.From].ahead, m.Seq)
+		return AboveWindow
+	}
+	return accepted
+}
+
+// stabilise completes a stable certificate: 2f+1 replicas, we among them, have the same state after the same
+// number (R-GC-3). Then all before it can be forgotten [TOCS §4.4].
+func (c *Core) stabilise(k *checkpointSlot) {
+	if !k.ours || k.seq <= c.log.low {
+		return
+	}
+	root := k.votes.digests[c.cfg.Self]
+	if k.votes.matching(root) < c.quorum() {
+		c.checkDivergence(k, root)
+		return
+	}
+	c.stable = message.Checkpoint{Seq: k.seq, Digest: root, Stable: true, From: c.cfg.Self}
+	c.log.slide(k.seq)
+	for n := range c.prepared {
+		if n <= k.seq {
+			delete(c.prepared, n)
+		}
+	}
+	for n := range c.preprepared {
+		if n <= k.seq {
+			delete(c.preprepared, n)
+		}
+	}
+	c.do(Effect{Verb: Discard, Seq: k.seq})
+}
+
+// checkDivergence stops us if a quorum has another state than ours: f+1 correct replicas among them
+// cannot all be wrong, so we are, and every reply we give is a lie with our key.
+func (c *Core) checkDivergence(k *checkpointSlot, ours message.Digest) {
+	for i := range k.votes.digests {
+		d := k.votes.digests[i]
+		if k.votes.has(message.ReplicaID(i)) && d != ours && k.votes.matching(d) >= c.quorum() {
+			c.do(Effect{Verb: Stop, Reason: fmt.Sprintf(
+				"our state after batch %d has root %v, but %d replicas have %v: this replica's memory or program is at fault",
+				k.seq, ours, k.votes.matching(d), d)})
+			return
+		}
+	}
+}
+
+// Behind reports whether f+1 replicas announced a checkpoint above our window: then retransmission
+// cannot help us any more, and only their state can (R-GC-5). It returns the highest number that so many
+// have reached.
+func (c *Core) Behind() (message.SeqNum, bool) {
+	var best message.SeqNum
+	for i := range c.peers {
+		n := c.peers[i].ahead
+		if n <= max(best, c.log.high) {
+			continue
+		}
+		count := 0
+		for j := range c.peers {
+			if c.peers[j].ahead >= n {
+				count++
+			}
+		}
+		if count >= c.weak() {
+			best = n
+		}
+	}
+	return best, best > 0
+}

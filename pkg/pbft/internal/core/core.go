@@ -1,0 +1,184 @@
+// Package core is the protocol, pure: a message or a tick goes in, effects come out. No clock, socket, disk,
+// goroutine, lock, key or chance [TOCS §4].
+//
+// The caller has checked who sent a message and has put that into its From; the core asks only whether it may be
+// said now. Handlers judge and record; advance alone decides what the votes now mean.
+package core
+
+import (
+	"fmt"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// Config is what a core must know of its group.
+type Config struct {
+	Self                      message.ReplicaID
+	Replicas                  int            // n = 3f+1
+	CheckpointPeriod, LogSize message.SeqNum // K and L
+	Window                    message.SeqNum // batches under way at the primary, at most
+	BatchBytes, BatchCount    int
+	LogBytes                  int
+	Slots                     int // of a client
+	QueueBytes                int // of one client's waiting requests
+	StatusTicks               int // a STATUS every so many ticks
+	ResendTicks               int // a message is not sent again before so many ticks have passed
+}
+
+// Core is one replica's state of the protocol.
+type Core struct {
+	cfg    Config
+	f      int
+	view   message.View
+	active bool // false from our VIEW-CHANGE until the NEW-VIEW that answers it
+
+	log      messageLog
+	lastExec message.SeqNum // executed, in order, up to here
+	seqno    message.SeqNum // last number assigned, as primary
+	choosing bool           // a Choose for seqno+1 is under way
+	queue    queue
+
+	stable      message.Checkpoint // what let log.low get where it is; number 0 needs no proof
+	checkpoints []checkpointSlot   // above it, ring by number/K
+
+	// P and Q carry across views what prepared and what was pre-prepared here, for numbers in the
+	// window [TOCS §4.5]. Both are empty while view 0 lasts.
+	prepared    map[message.SeqNum]Prepared
+	preprepared map[message.SeqNum][]Prepared
+
+	peers   []peer
+	tick    int
+	lagging int // tick of the last STATUS sent out of turn
+
+	refused [refusals]uint64
+	trace   func(message.Message, Refusal)
+	out     []Effect
+	spare   []Effect
+}
+
+// Prepared is a tuple of P or Q: digest d at number n, last prepared or pre-prepared in view v.
+type Prepared struct {
+	Seq    message.SeqNum
+	Digest message.Digest
+	View   message.View
+}
+
+// peer is what the core knows of another replica.
+type peer struct {
+	low      message.SeqNum
+	lastExec message.SeqNum
+	ahead    message.SeqNum // highest checkpoint it announced above our window
+	answered int            // tick of our last answer to its STATUS
+}
+
+// New returns the core of a replica whose state is the initial one.
+func New(cfg Config) *Core {
+	c := &Core{
+		cfg:         cfg,
+		f:           (cfg.Replicas - 1) / 3,
+		active:      true,
+		peers:       make([]peer, cfg.Replicas),
+		checkpoints: make([]checkpointSlot, cfg.LogSize/cfg.CheckpointPeriod+2),
+		prepared:    map[message.SeqNum]Prepared{},
+		preprepared: map[message.SeqNum][]Prepared{},
+		lagging:     -1 << 30,
+	}
+	for i := range c.peers {
+		c.peers[i].answered = -1 << 30
+	}
+	for i := range c.checkpoints {
+		c.checkpoints[i].votes = newVotes(cfg.Replicas)
+	}
+	c.log.init(cfg.LogSize, cfg.Replicas)
+	c.queue.init(cfg.Slots, cfg.QueueBytes)
+	return c
+}
+
+func (c *Core) quorum() int { return 2*c.f + 1 }
+func (c *Core) weak() int   { return c.f + 1 }
+
+func (c *Core) primary() message.ReplicaID { return c.view.Primary(c.cfg.Replicas) }
+func (c *Core) isPrimary() bool            { return c.primary() == c.cfg.Self }
+
+// Step takes in a message. Its sender was authenticated; a Request tells by its Authentic mark whether its
+// client was.
+func (c *Core) Step(m message.Message) {
+	switch m := m.(type) {
+	case *message.Request:
+		c.onRequest(m)
+	case *message.PrePrepare:
+		c.onPrePrepare(m)
+	case *message.Prepare:
+		c.onPrepare(m)
+	case *message.Commit:
+		c.onCommit(m)
+	case *message.Checkpoint:
+		c.onCheckpoint(m)
+	case *message.Status:
+		c.onStatus(m)
+	default:
+		panic(fmt.Sprintf("core: %v is not for the core", m.Type()))
+	}
+}
+
+// Tick notes that one tick of time passed.
+func (c *Core) Tick() {
+	c.tick++
+	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
+		c.sendStatus()
+	}
+}
+
+// Effects takes what must now be done. The slice is good until the call after next.
+func (c *Core) Effects() []Effect {
+	c.propose()
+	out := c.out
+	c.out, c.spare = c.spare[:0], out
+	return out
+}
+
+func (c *Core) do(e Effect) { c.out = append(c.out, e) }
+
+func (c *Core) multicast(m message.Message) { c.do(Effect{Verb: Multicast, Message: m}) }
+
+func (c *Core) send(to message.ReplicaID, m message.Message) {
+	c.do(Effect{Verb: Send, To: to, Message: m})
+}
+
+func (c *Core) refuse(m message.Message, why Refusal) {
+	c.refused[why]++
+	if c.trace != nil {
+		c.trace(m, why)
+	}
+}
+
+// invariant stops us when our own code is wrong: a stopped replica is one of the f, a wrong one is
+// a lie with our key.
+func invariant(ok bool, what string) {
+	if !ok {
+		panic("core: invariant broken: " + what)
+	}
+}
+
+// View is the view this replica is in, and whether it is active.
+func (c *Core) View() (v message.View, active bool) { return c.view, c.active }
+
+// LastExecuted is the number up to which batches were executed.
+func (c *Core) LastExecuted() message.SeqNum { return c.lastExec }
+
+// Stable is the last stable checkpoint.
+func (c *Core) Stable() message.Checkpoint { return c.stable }
+
+// LogBytes is the length of the operations in the log.
+func (c *Core) LogBytes() int { return c.log.bytes }
+
+// Refused counts what was refused for a reason.
+func (c *Core) Refused(why Refusal) uint64 { return c.refused[why] }
+
+// Peer is what replica i last said of itself.
+func (c *Core) Peer(i message.ReplicaID) (low, lastExecuted message.SeqNum) {
+	return c.peers[i].low, c.peers[i].lastExec
+}
+
+// Trace has f called for every refusal.
+func (c *Core) Trace(f func(message.Message, Refusal)) { c.trace = f }

@@ -1,0 +1,31 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// A Verb is a kind of effect.
+type Verb uint8
+
+// What a replica can be told to do. The list of effects is a little program: it is performed top to bottom, and what
+// stands below may rely on what stands above.
+const (
+	Send      Verb = iota + 1 // Message to replica To, under the newest keys
+	Multicast                 // Message to all other replicas
+	Choose                    // ask the service for its choice for Seq, and answer with Core.Chosen
+	Accept                    // ask the service about the choice of Proposal, and answer with Core.Accepted
+	Execute                   // run Proposal's batch, keep the replies in the state, send them to their clients
+	Query                     // answer Request from the present state, read-only
+	Freeze                    // keep the state as checkpoint Seq, and answer with Core.Frozen when its root is known
+	Discard                   // forget the checkpoints below Seq: it is stable now
+	Stop                      // this replica is wrong, or must not go on: Reason says why
+)
+
+// An Effect is one instruction to the replica around the core.
+type Effect struct {
+	Verb     Verb
+	To       message.ReplicaID
+	Seq      message.SeqNum
+	Message  message.Message
+	Proposal *message.PrePrepare
+	Request  *message.Request
+	Reason   string
+}

@@ -1,0 +1,112 @@
+package core
+
+import (
+	"math/bits"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// messageLog holds one slot for each sequence number in (low, high].
+// Invariant: low is the stable checkpoint's number and high == low+len(slots), which
+// bounds our memory against a primary that numbers wildly [TOCS §4.4].
+type messageLog struct {
+	low, high message.SeqNum
+	slots     []slot // ring; slot(seq) panics outside the marks, callers judge first
+	bytes     int    // of the operations in all proposals
+}
+
+func (l *messageLog) init(size message.SeqNum, replicas int) {
+	l.high = size
+	l.slots = make([]slot, size)
+	for i := range l.slots {
+		l.slots[i].prepares, l.slots[i].commits = newVotes(replicas), newVotes(replicas)
+	}
+	for n := l.low + 1; n <= l.high; n++ {
+		l.slots[uint64(n)%uint64(len(l.slots))].seq = n
+	}
+}
+
+func (l *messageLog) contains(n message.SeqNum) bool { return l.low < n && n <= l.high }
+
+func (l *messageLog) slot(n message.SeqNum) *slot {
+	invariant(l.contains(n), "a slot outside the water marks")
+	return &l.slots[uint64(n)%uint64(len(l.slots))]
+}
+
+// slide moves the low water mark to a new stable checkpoint and forgets what is at or below it.
+func (l *messageLog) slide(low message.SeqNum) {
+	for n := l.low + 1; n <= low; n++ {
+		s := l.slot(n)
+		l.bytes -= s.size
+		s.reset(n + message.SeqNum(len(l.slots)))
+	}
+	l.low, l.high = low, low+message.SeqNum(len(l.slots))
+}
+
+// A slot is all that is known of one sequence number in the present view.
+type slot struct {
+	seq      message.SeqNum
+	proposal *message.PrePrepare // accepted: ours to vote for
+	held     *message.PrePrepare // not yet: some request in it is not authentic here (R-REQ-6)
+	size     int                 // bytes of the proposal's operations
+
+	prepares, commits votes
+	ownPrepare        message.Prepare // sent if prepares has our vote
+	ownCommit         message.Commit  // sent if commits has our vote
+
+	// Certificates stay complete when votes are dropped because keys changed (R-PR-6).
+	isPrepared, isCommitted bool
+	executed                bool
+
+	sentAt int // tick at which we last sent a message of this slot
+}
+
+func (s *slot) reset(n message.SeqNum) {
+	prepares, commits := s.prepares, s.commits
+	prepares.clear()
+	commits.clear()
+	*s = slot{seq: n, prepares: prepares, commits: commits}
+}
+
+// prepared is the paper's prepared(m, v, n, i): a proposal, and 2f backups voting for it.
+func (s *slot) prepared(f int) bool {
+	return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= 2*f
+}
+
+// committedLocal is the paper's committed-local(m, v, n, i): prepared, and 2f+1 replicas say that it
+// prepared at them.
+func (s *slot) committedLocal(f int) bool { return s.isPrepared && s.commits.count() >= 2*f+1 }
+
+// votes are one message type's votes for one number: one for each sender, the first that came
+// (R-NRM-0a).
+type votes struct {
+	have    uint32 // bit i: replica i voted
+	digests []message.Digest
+}
+
+func newVotes(replicas int) votes { return votes{digests: make([]message.Digest, replicas)} }
+
+func (v *votes) clear() { v.have = 0 }
+
+func (v *votes) has(i message.ReplicaID) bool { return v.have&(1<<i) != 0 }
+
+// add records replica i's vote; false if it voted before.
+func (v *votes) add(i message.ReplicaID, d message.Digest) bool {
+	if v.has(i) {
+		return false
+	}
+	v.have |= 1 << i
+	v.digests[i] = d
+	return true
+}
+
+func (v *votes) count() int { return bits.OnesCount32(v.have) }
+
+func (v *votes) matching(d message.Digest) (n int) {
+	for i := range v.digests {
+		if v.have&(1<<i) != 0 && v.digests[i] == d {
+			n++
+		}
+	}
+	return n
+}

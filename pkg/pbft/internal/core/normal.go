@@ -1,0 +1,235 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// onRequest queues a client's request; a backup passes it on to the primary as well, because the client sends
+// to backups only when the primary did not serve it [TOCS §4.2; R-REQ-3]. The replica around us has
+// answered already what was executed before.
+func (c *Core) onRequest(r *message.Request) {
+	switch {
+	case !r.Authentic:
+		c.refuse(r, NotAuthentic)
+		return
+	case r.ReadOnly:
+		c.do(Effect{Verb: Query, Request: r})
+		return
+	}
+	if why := c.queue.add(r); why != accepted {
+		c.refuse(r, why)
+		return
+	}
+	if c.active && !c.isPrimary() {
+		c.send(c.primary(), r)
+	}
+}
+
+// propose gives the next number to what waits, if the window lets it: at most Window batches are under way,
+// so that under load requests gather into batches [TOCS §6.1].
+func (c *Core) propose() {
+	if c.choosing || !c.active || !c.isPrimary() || c.queue.waiting == 0 || !c.mayPropose(c.seqno+1) {
+		return
+	}
+	c.choosing = true
+	c.do(Effect{Verb: Choose, Seq: c.seqno + 1})
+}
+
+func (c *Core) mayPropose(n message.SeqNum) bool {
+	room := c.log.bytes+c.cfg.BatchBytes <= c.cfg.LogBytes
+	return n <= c.lastExec+c.cfg.Window && c.log.contains(n) && room
+}
+
+// Chosen answers Choose: the batch is formed and proposed [TOCS §4.3, §7.2].
+func (c *Core) Chosen(n message.SeqNum, choice []byte) {
+	invariant(c.choosing && n == c.seqno+1, "a choice nobody asked for")
+	c.choosing = false
+	batch := message.Batch{Choice: choice, Requests: c.queue.take(c.cfg.BatchCount, c.cfg.BatchBytes)}
+	if len(batch.Requests) == 0 {
+		return
+	}
+	c.seqno = n
+	p := &message.PrePrepare{View: c.view, Seq: n, Digest: batch.Digest(), Batch: batch, From: c.cfg.Self}
+	s := c.log.slot(n)
+	invariant(s.proposal == nil, "a number assigned twice")
+	c.adopt(s, p)
+	c.multicast(p)
+	c.advance(s)
+}
+
+// adopt makes p the slot's proposal.
+func (c *Core) adopt(s *slot, p *message.PrePrepare) {
+	s.proposal, s.held = p, nil
+	s.size = p.Batch.Bytes()
+	s.sentAt = c.tick
+	c.log.bytes += s.size
+}
+
+// onPrePrepare takes in the primary's proposal [TOCS §4.3].
+func (c *Core) onPrePrepare(p *message.PrePrepare) {
+	if why := c.judgePrePrepare(p); why != accepted {
+		c.refuse(p, why)
+		return
+	}
+	s := c.log.slot(p.Seq)
+	if s.held == nil {
+		s.held = p
+	}
+	if !c.vouchedFor(s) {
+		c.refuse(p, NotAuthentic) // held; advance tries again with every PREPARE
+		return
+	}
+	c.do(Effect{Verb: Accept, Proposal: s.held})
+}
+
+func (c *Core) judgePrePrepare(p *message.PrePrepare) Refusal {
+	if p.From != p.View.Primary(c.cfg.Replicas) {
+		return NotFromPrimary
+	}
+	if why := c.judgeVote(p.View, p.Seq); why != accepted {
+		return why
+	}
+	s := c.log.slot(p.Seq)
+	switch {
+	case !c.active:
+		return ViewNotActive
+	case s.proposal != nil, s.held != nil && s.held.Digest != p.Digest:
+		return SecondProposal
+	case s.prepares.has(c.cfg.Self) && s.ownPrepare.Digest != p.Digest:
+		return AgainstOurVote
+	case c.log.bytes+p.Batch.Bytes() > c.cfg.LogBytes:
+		return LogIsFull
+	}
+	return accepted
+}
+
+// judgeVote is what the three phases have in common: the present view, a number within the marks.
+func (c *Core) judgeVote(v message.View, n message.SeqNum) Refusal {
+	switch {
+	case v < c.view:
+		return EarlierView
+	case v > c.view:
+		c.noticeLag()
+		return LaterView
+	case n <= c.log.low:
+		return BelowWindow
+	case n > c.log.high:
+		c.noticeLag()
+		return AboveWindow
+	}
+	return accepted
+}
+
+// vouchedFor decides R-REQ-6 for the proposal a slot holds: each request is authentic here, or waits in our
+// queue with its client's good MAC, or f backups beside the primary have accepted the batch, so that
+// one correct replica could check it.
+func (c *Core) vouchedFor(s *slot) bool {
+	if s.prepares.matching(s.held.Digest) >= c.f && c.f > 0 {
+		return true
+	}
+	for _, r := range s.held.Batch.Requests {
+		if !r.Authentic && !c.queue.holds(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// Accepted answers Accept: the service finds the primary's choice reasonable, or does not.
+func (c *Core) Accepted(p *message.PrePrepare, ok bool) {
+	if !c.log.contains(p.Seq) || c.log.slot(p.Seq).held != p {
+		return
+	}
+	s := c.log.slot(p.Seq)
+	if !ok {
+		s.held = nil
+		c.refuse(p, UnreasonableChoice)
+		return
+	}
+	c.adopt(s, p)
+	c.seqno = max(c.seqno, p.Seq)
+	c.advance(s)
+}
+
+// onPrepare records a backup's vote for a proposal [TOCS §4.3]. The proposal may come later: a vote is
+// kept all the same, for it may be what vouches for it.
+func (c *Core) onPrepare(p *message.Prepare) {
+	if why := c.judgePrepare(p); why != accepted {
+		c.refuse(p, why)
+		return
+	}
+	c.advance(c.log.slot(p.Seq))
+}
+
+func (c *Core) judgePrepare(p *message.Prepare) Refusal {
+	if p.From == p.View.Primary(c.cfg.Replicas) {
+		return VoteOfPrimary
+	}
+	if why := c.judgeVote(p.View, p.Seq); why != accepted {
+		return why
+	}
+	if !c.log.slot(p.Seq).prepares.add(p.From, p.Digest) {
+		return SecondVote
+	}
+	return accepted
+}
+
+// onCommit records that a proposal prepared at the sender [TOCS §4.3].
+func (c *Core) onCommit(m *message.Commit) {
+	why := c.judgeVote(m.View, m.Seq)
+	if why == accepted && !c.log.slot(m.Seq).commits.add(m.From, message.Digest{}) {
+		why = SecondVote
+	}
+	if why != accepted {
+		c.refuse(m, why)
+		return
+	}
+	c.advance(c.log.slot(m.Seq))
+}
+
+// advance decides what the votes of a slot now mean, and says what follows from it. It is the only place
+// that does [TOCS §4.3].
+func (c *Core) advance(s *slot) {
+	if s.proposal == nil && s.held != nil && c.vouchedFor(s) {
+		c.do(Effect{Verb: Accept, Proposal: s.held})
+		return
+	}
+	if s.proposal == nil {
+		return
+	}
+	if !c.isPrimary() && !s.prepares.has(c.cfg.Self) {
+		s.ownPrepare = message.Prepare{View: c.view, Seq: s.seq, Digest: s.proposal.Digest, From: c.cfg.Self}
+		s.prepares.add(c.cfg.Self, s.proposal.Digest)
+		c.multicast(&s.ownPrepare)
+	}
+	if !s.isPrepared && s.prepared(c.f) {
+		s.isPrepared = true
+		if s.commits.add(c.cfg.Self, message.Digest{}) {
+			s.ownCommit = message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self}
+			c.multicast(&s.ownCommit)
+		}
+	}
+	if !s.isCommitted && s.committedLocal(c.f) {
+		s.isCommitted = true
+		c.executeReady()
+	}
+}
+
+// executeReady executes what committed, strictly in order (R-NRM-8), and takes a checkpoint every K batches
+// [TOCS §4.4].
+func (c *Core) executeReady() {
+	for c.log.contains(c.lastExec + 1) {
+		s := c.log.slot(c.lastExec + 1)
+		if !s.isCommitted {
+			return
+		}
+		invariant(!s.executed, "a batch executed twice")
+		s.executed = true
+		c.lastExec++
+		for _, r := range s.proposal.Batch.Requests {
+			c.queue.executed(r)
+		}
+		c.do(Effect{Verb: Execute, Seq: s.seq, Proposal: s.proposal})
+		if s.seq%c.cfg.CheckpointPeriod == 0 {
+			c.do(Effect{Verb: Freeze, Seq: s.seq})
+		}
+	}
+}

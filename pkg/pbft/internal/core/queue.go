@@ -1,0 +1,156 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// queue holds authentic requests that wait to be executed: first in first out within a client, round
+// robin between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes from it what it proposes.
+//
+// Its memory is bounded: a line has at most one request for each slot and queueBytes of operations,
+// and there is a line only for clients that are enrolled.
+type queue struct {
+	slots, lineBytes int
+	lines            map[message.ClientID]*line
+	turn             []*line // lines with something to propose, the next to be served first
+	waiting          int     // requests in all lines that are not proposed
+}
+
+// A line is one client's requests.
+type line struct {
+	fifo     []*message.Request  // in order of arrival; an entry that is not pending any more is skipped
+	pending  []*message.Request  // by slot: received, neither proposed here nor executed
+	proposed []message.Timestamp // by slot: the last one proposed in this view
+	bytes    int
+	count    int
+	inTurn   bool
+}
+
+func (q *queue) init(slots, lineBytes int) {
+	q.slots, q.lineBytes = slots, lineBytes
+	q.lines = map[message.ClientID]*line{}
+}
+
+func (q *queue) line(c message.ClientID) *line {
+	l := q.lines[c]
+	if l == nil {
+		l = &line{pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots)}
+		q.lines[c] = l
+	}
+	return l
+}
+
+// add takes in a request. A newer one of the same slot replaces the older, at the tail.
+func (q *queue) add(r *message.Request) Refusal {
+	if int(r.Slot) >= q.slots {
+		return TooManyRequests
+	}
+	l := q.line(r.Client)
+	old := l.pending[r.Slot]
+	switch {
+	case r.Timestamp <= l.proposed[r.Slot], old != nil && r.Timestamp <= old.Timestamp:
+		return OlderRequest
+	case l.bytes+len(r.Op) > q.lineBytes && l.count > 0:
+		return TooManyRequests
+	}
+	if old != nil {
+		q.remove(l, old)
+	}
+	l.pending[r.Slot] = r
+	l.bytes += len(r.Op)
+	l.count++
+	q.waiting++
+	l.push(r)
+	if !l.inTurn {
+		l.inTurn = true
+		q.turn = append(q.turn, l)
+	}
+	return accepted
+}
+
+func (l *line) push(r *message.Request) {
+	if len(l.fifo) >= 2*l.count+16 {
+		kept := l.fifo[:0]
+		for _, x := range l.fifo {
+			if l.pending[x.Slot] == x {
+				kept = append(kept, x)
+			}
+		}
+		clear(l.fifo[len(kept):])
+		l.fifo = kept
+	}
+	l.fifo = append(l.fifo, r)
+}
+
+func (q *queue) remove(l *line, r *message.Request) {
+	l.pending[r.Slot] = nil
+	l.bytes -= len(r.Op)
+	l.count--
+	q.waiting--
+}
+
+// holds reports whether the very request with this digest is here, authentic.
+func (q *queue) holds(r *message.Request) bool {
+	l := q.lines[r.Client]
+	if l == nil || int(r.Slot) >= q.slots {
+		return false
+	}
+	p := l.pending[r.Slot]
+	return p != nil && p.Digest == r.Digest
+}
+
+// take removes up to count requests of together at most size bytes, or a single larger one, and
+// marks them proposed.
+func (q *queue) take(count, size int) (batch []*message.Request) {
+	bytes := 0
+	for len(batch) < count && len(q.turn) > 0 {
+		l := q.turn[0]
+		r := l.head()
+		if r == nil {
+			l.inTurn = false
+			q.pop()
+			continue
+		}
+		if len(batch) > 0 && bytes+len(r.Op) > size {
+			break
+		}
+		bytes += len(r.Op)
+		batch = append(batch, r)
+		l.fifo = l.fifo[1:]
+		l.proposed[r.Slot] = r.Timestamp
+		q.remove(l, r)
+		if len(q.turn) > 1 {
+			q.pop()
+			q.turn = append(q.turn, l)
+		}
+	}
+	return batch
+}
+
+func (q *queue) pop() {
+	copy(q.turn, q.turn[1:])
+	q.turn[len(q.turn)-1] = nil
+	q.turn = q.turn[:len(q.turn)-1]
+}
+
+// head is the oldest pending request, and forgets entries before it that are pending no more.
+func (l *line) head() *message.Request {
+	for len(l.fifo) > 0 {
+		if r := l.fifo[0]; l.pending[r.Slot] == r {
+			return r
+		}
+		l.fifo[0] = nil
+		l.fifo = l.fifo[1:]
+	}
+	return nil
+}
+
+// executed removes what a slot has waiting up to timestamp t: it was done, whichever copy of it was
+// (R-REQ-5).
+func (q *queue) executed(r *message.Request) {
+	l := q.lines[r.Client]
+	if l == nil || int(r.Slot) >= q.slots {
+		return
+	}
+	if p := l.pending[r.Slot]; p != nil && p.Timestamp <= r.Timestamp {
+		q.remove(l, p)
+	}
+}

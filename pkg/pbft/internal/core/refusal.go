@@ -1,0 +1,60 @@
+package core
+
+// A Refusal is a reason to ignore a message. A peer's lie or lateness is not our error: it is counted, shown
+// in transcripts, and forgotten.
+type Refusal uint8
+
+// The refusals.
+const (
+	accepted            Refusal = iota
+	NotFromPrimary              // a PRE-PREPARE from a replica that is not the primary of its view
+	VoteOfPrimary               // a PREPARE from the primary, whose vote is its proposal
+	EarlierView                 // its view is over
+	LaterView                   // its view has not begun here
+	ViewNotActive               // we left the view and the next has not begun
+	BelowWindow                 // its number is at or below the stable checkpoint
+	AboveWindow                 // its number is above the high water mark
+	SecondProposal              // another proposal for this view and number came first
+	SecondVote                  // this sender's vote for this view and number came first
+	AgainstOurVote              // we voted for another proposal for this view and number
+	LogIsFull                   // its batch does not fit the bound on the log
+	UnreasonableChoice          // the service does not accept the primary's choice
+	NotAuthentic                // we cannot check who wished it, and not enough others vouch (R-REQ-6)
+	OlderRequest                // a newer or the same request of the slot is here already
+	TooManyRequests             // the client's queue is full
+	NotACheckpoint              // its number is no multiple of the checkpoint period
+	TooSoon                     // we answered the same question a moment ago
+	refusals
+)
+
+var refusalNames = [refusals]string{
+	accepted:           "accepted",
+	NotFromPrimary:     "not from the primary",
+	VoteOfPrimary:      "a vote of the primary",
+	EarlierView:        "earlier view",
+	LaterView:          "later view",
+	ViewNotActive:      "view not active",
+	BelowWindow:        "below the window",
+	AboveWindow:        "above the window",
+	SecondProposal:     "second proposal",
+	SecondVote:         "second vote",
+	AgainstOurVote:     "against our vote",
+	LogIsFull:          "log is full",
+	UnreasonableChoice: "unreasonable choice",
+	NotAuthentic:       "not authentic",
+	OlderRequest:       "older request",
+	TooManyRequests:    "too many requests",
+	NotACheckpoint:     "not a checkpoint",
+	TooSoon:            "asked too soon",
+}
+
+// String says the reason in words.
+func (r Refusal) String() string { return refusalNames[r] }
+
+// Refusals lists all reasons, in their order.
+func Refusals() (all []Refusal) {
+	for r := accepted + 1; r < refusals; r++ {
+		all = append(all, r)
+	}
+	return all
+}
