@@ -9,11 +9,12 @@ import (
 type Check struct {
 	Name   string
 	OK     bool
+	NotRun bool // this machine could not; Why says what was missing
 	Why    string
 	Output string // what was printed between its begin and its end
 }
 
-// Checks finds the results in a script's output: the lines begin NAME, ok NAME and FAIL NAME: why. One that began and
+// Checks finds the results in a script's output: the lines begin NAME, ok NAME, FAIL NAME: why and skip NAME: why. One that began and
 // has no end has failed.
 func Checks(output string) []Check {
 	var all []Check
@@ -34,6 +35,9 @@ func Checks(output string) []Check {
 			open = &Check{Name: rest}
 		case word == "ok" && open != nil && open.Name == rest:
 			closeOpen(true, "")
+		case word == "skip" && open != nil && open.Name == name:
+			open.NotRun = true
+			closeOpen(false, why)
 		case word == "FAIL" && open != nil && open.Name == name:
 			closeOpen(false, why)
 		case open != nil:
@@ -64,7 +68,10 @@ func Run(t *testing.T, o Options) Result {
 			if c.Output != "" {
 				t.Log("\n" + c.Output)
 			}
-			if !c.OK {
+			switch {
+			case c.NotRun:
+				t.Skip("NOT RUN: " + c.Why)
+			case !c.OK:
 				t.Error(c.Why)
 			}
 		})

@@ -20,6 +20,7 @@
 //	begin NAME
 //	ok NAME
 //	FAIL NAME: why
+//	skip NAME: why it cannot be done on this machine
 //
 // and `ask WORDS` sends a question to Options.Answer and waits for the answer; that is how a script has a replica killed
 // while it writes, without anybody having to guess when.

@@ -7,7 +7,7 @@ check() {
   echo "begin $name"
   ("$@") >"$out" 2>&1
   rc=$?
-  sed 's/^/  | /' "$out"
+  head -n 40 "$out" | sed 's/^/  | /'
   if [ $rc = 0 ]; then echo "ok $name"; else echo "FAIL $name: $* ended with $rc: $(tail -n 1 "$out")"; fi
 }
 
@@ -48,3 +48,6 @@ refused() {
   if message=$("$@" 2>&1); then die "$* was allowed"; fi
   case $message in *"$text"*) ;; *) die "$*: got '$message', want '$text'" ;; esac
 }
+
+# not_run NAME WHY...: a check that this machine cannot do.
+not_run() { echo "begin $1"; echo "skip $1: ${*:2}"; }
