@@ -141,6 +141,7 @@ type arena struct {
 	maps  [][]byte
 	fresh frame         // the first frame never handed out
 	used  int           // frames handed out and not released
+	keep  int           // see warmFloor
 	warm  vector[frame] // released, resident, contents unspecified
 	cold  vector[frame] // released, given back: all zeros when touched
 }
@@ -153,7 +154,7 @@ const (
 )
 
 func newArena() (arena, error) {
-	a := arena{frames: frames{shift: chunkShift}, fresh: 1}
+	a := arena{frames: frames{shift: chunkShift}, fresh: 1, keep: warmFloor}
 	if err := a.addChunk(); err != nil {
 		return a, err
 	}
@@ -213,7 +214,7 @@ func (a *arena) release(f frame) {
 	}
 	a.used--
 	a.warm.push(f)
-	if len(a.warm.items) > warmFloor+a.used/warmShare {
+	if len(a.warm.items) > a.keep+a.used/warmShare {
 		a.cool()
 	}
 }

@@ -101,6 +101,7 @@ func (s *Store) freeze(seq Seq, rooted func(Digest), known *tree) {
 	if last.held && seq <= last.seq {
 		panic(fmt.Sprintf("fsmerkle: checkpoint %d does not follow %d", seq, last.seq))
 	}
+	s.version++
 	for i := range last.changes.items {
 		c := &last.changes.items[i]
 		m := &s.table.items[c.page]
@@ -136,11 +137,15 @@ func (s *Store) Checkpoints() []Seq {
 }
 
 // PageAt returns page n as of a checkpoint, not to be written. The view is good until the
-// checkpoint is discarded or dropped, and, as Read's, until the page is next modified.
+// checkpoint is discarded or dropped, and, as Read's, until the page is next modified. The number
+// may come from a stranger: one out of range is an error here.
 func (s *Store) PageAt(seq Seq, n PageNum) ([]byte, error) {
 	i, err := s.find(seq)
 	if err != nil {
 		return nil, err
+	}
+	if n >= s.limit {
+		return nil, fmt.Errorf("%w: page %d", ErrNoNode, n)
 	}
 	return s.arena.bytes(s.frameAt(i, n)), nil
 }
@@ -209,6 +214,7 @@ func (s *Store) Rollback(to Seq) error {
 	if err != nil {
 		return err
 	}
+	s.version++
 	s.hasher.cancel(to)
 	for j := len(s.epochs) - 1; j >= i; j-- {
 		s.undo(s.epochs[j])

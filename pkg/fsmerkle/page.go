@@ -35,9 +35,11 @@ type Store struct {
 	open   *epoch // the last of epochs
 	spare  []*epoch
 
-	tree   *tree // digests as of the newest checkpoint that has been hashed
-	hasher *hasher
-	closed bool
+	tree    *tree // digests as of the newest checkpoint that has been hashed
+	hasher  *hasher
+	install *Install // the session under way, if any
+	version uint64   // changes with each checkpoint taken or rolled back to
+	closed  bool
 }
 
 // A mapping says where a page lies now.
@@ -82,6 +84,9 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
+	if s.install != nil {
+		s.install.Abort()
+	}
 	s.hasher.cancelAll()
 	for _, e := range append(s.epochs, s.spare...) {
 		e.free()
