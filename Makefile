@@ -1,0 +1,51 @@
+# BFS. The words after ## are what bare `make` prints.
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race lint kernel-test bench bench-deps fuzz clean
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@2026.1
+FUZZTIME    ?= 10s
+DEMO        ?=
+BENCH       ?=
+
+help: ## this list
+	@echo 'make VERB, where VERB is'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-13s %s\n", $$1, $$2 }'
+
+build: ## compile bin/bfsd and bin/bfs-relay
+	@test/prepare build
+	go build -o bin/ ./cmd/bfsd ./cmd/bfs-relay
+
+demo: build ## four replicas and a relay on this machine, until ctrl-C (flags: DEMO='--kill --dir D')
+	@exec bin/bfsd demo $(DEMO)
+
+test: ## everything: install what it needs, lint, race detector, a real kernel's client; needs root; < 20 minutes
+	@test/prepare test
+	@go run ./test/all
+
+race: ## unit tests of all packages under the race detector
+	go test -race ./cmd/... ./pkg/...
+
+lint: ## gofmt, go vet, staticcheck
+	@bad=$$(gofmt -l cmd pkg test); [ -z "$$bad" ] || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+kernel-test: ## only the tests with a real Linux NFS client; needs root
+	@test/prepare test
+	BFS_KERNEL=1 go test -count=1 -timeout 20m -v ./test/...
+
+bench-deps: ## install the servers and programs that BFS is measured against; none of them is started
+	@test/prepare bench
+
+bench: bench-deps build ## measure BFS, NO-REP, NFS-Ganesha, the kernel's nfsd and go-nfs side by side (BENCH='-h')
+	go run ./test/bench run $(BENCH)
+
+fuzz: ## every fuzz target in turn, FUZZTIME each (default 10s)
+	@for p in $$(grep -rl --include='*_test.go' '^func Fuzz' cmd pkg | xargs -rn1 dirname | sort -u); do \
+		for f in $$(grep -h '^func Fuzz' $$p/*_test.go | sed 's/func \(Fuzz[A-Za-z0-9_]*\).*/\1/'); do \
+			echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$p || exit 1; \
+		done; \
+	done
+
+clean: ## remove what was built
+	rm -rf bin build

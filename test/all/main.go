@@ -1,0 +1,200 @@
+// Command all is `make test`: it runs every check there is, and ends with a table of what ran, what failed, and what this
+// machine could not run and why. Nothing is left out silently.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// A step is one line of the table.
+type step struct {
+	name    string
+	command []string
+	env     []string
+	json    bool // the command is go test -json
+}
+
+// The unit tests run first without the system tests, so that a broken package is seen before guests boot.
+var steps = []step{
+	{name: "lint", command: []string{"make", "-s", "lint"}},
+	{name: "build", command: []string{"make", "-s", "build"}},
+	{name: "unit tests, race detector", command: goTest("-race", "-timeout", "12m", "./cmd/...", "./pkg/..."), json: true},
+	{name: "whole system, real kernel", command: goTest("-timeout", "20m", "./test/..."), env: []string{"BFS_KERNEL=1"}, json: true},
+}
+
+func goTest(args ...string) []string {
+	return append([]string{"go", "test", "-json", "-count=1"}, args...)
+}
+
+// An outcome is what a step came to.
+type outcome struct {
+	step
+	ok                      bool
+	took                    time.Duration
+	passed, failed, skipped int
+	failures                []string // names
+	notRun                  []string // names and reasons
+}
+
+func main() {
+	var all []outcome
+	for _, s := range steps {
+		fmt.Printf("== %s\n", s.name)
+		all = append(all, s.run())
+	}
+	if !report(os.Stdout, all) {
+		os.Exit(1)
+	}
+}
+
+func (s step) run() outcome {
+	start := time.Now()
+	o := outcome{step: s}
+	c := exec.Command(s.command[0], s.command[1:]...)
+	c.Env = append(os.Environ(), s.env...)
+	c.Stderr = os.Stderr
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err == nil {
+		if s.json {
+			o.readEvents(out)
+		} else {
+			_, _ = io.Copy(os.Stdout, out)
+		}
+		err = c.Wait()
+	}
+	if err != nil {
+		fmt.Printf("%s: %v\n", s.name, err)
+	}
+	o.ok = err == nil && o.failed == 0
+	o.took = time.Since(start)
+	return o
+}
+
+// event is a line of go test -json.
+type event struct {
+	Action      string
+	Package     string
+	ImportPath  string
+	Test        string
+	Output      string
+	Elapsed     float64
+	FailedBuild string
+}
+
+// readEvents counts tests and shows what matters: a line for each package, all that a failed test printed, and the
+// results of the whole-system checks as they come.
+func (o *outcome) readEvents(r io.Reader) {
+	printed := map[string][]string{} // by package and test
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var e event
+		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			fmt.Println(lines.Text())
+			continue
+		}
+		key := e.Package + " " + e.Test
+		switch e.Action {
+		case "build-output":
+			fmt.Print(e.Output)
+		case "output":
+			printed[key] = append(printed[key], e.Output)
+		case "pass", "fail", "skip":
+			o.count(e, printed[key])
+			delete(printed, key)
+		}
+	}
+}
+
+func (o *outcome) count(e event, printed []string) {
+	name := strings.TrimPrefix(e.Package, "bfs/") + " " + e.Test
+	text := strings.Join(printed, "")
+	if e.Test == "" {
+		o.countPackage(e, text)
+		return
+	}
+	switch e.Action {
+	case "pass":
+		o.passed++
+	case "fail":
+		o.failed++
+		o.failures = append(o.failures, name)
+		fmt.Printf("FAIL %s\n%s", name, text)
+	case "skip":
+		o.skipped++
+		o.notRun = append(o.notRun, name+": "+reason(printed))
+	}
+}
+
+func (o *outcome) countPackage(e event, text string) {
+	if e.Action == "fail" && (e.FailedBuild != "" || o.failed == 0) { // no test of it says why
+		o.failed++
+		o.failures = append(o.failures, e.Package)
+		fmt.Print(text)
+	}
+	if !strings.Contains(text, "[no test files]") {
+		fmt.Printf("%-4s %-32s %6.1f s\n", e.Action, strings.TrimPrefix(e.Package, "bfs/"), e.Elapsed)
+	}
+}
+
+// reason is what a skipped test said, without the file and line before it.
+func reason(printed []string) string {
+	for _, line := range printed {
+		if i := strings.Index(line, "_test.go:"); i >= 0 || strings.Contains(line, ".go:") {
+			_, after, _ := strings.Cut(line, ".go:")
+			_, after, _ = strings.Cut(after, ": ")
+			return strings.TrimPrefix(strings.TrimSpace(after), "NOT RUN: ")
+		}
+	}
+	return "no reason given"
+}
+
+// report prints the table and tells whether all is well.
+func report(w io.Writer, all []outcome) bool {
+	fmt.Fprintf(w, "\n%-28s %-6s %8s %8s %8s %8s\n", "what ran", "result", "passed", "failed", "not run", "seconds")
+	ok := true
+	var total outcome
+	for _, o := range all {
+		result := "ok"
+		if !o.ok {
+			result, ok = "FAILED", false
+		}
+		if !o.json { // a step without tests counts as one
+			if o.ok {
+				o.passed = 1
+			} else {
+				o.failed = 1
+			}
+		}
+		fmt.Fprintf(w, "%-28s %-6s %8d %8d %8d %8.0f\n", o.name, result, o.passed, o.failed, o.skipped, o.took.Seconds())
+		total.passed += o.passed
+		total.failed += o.failed
+		total.skipped += o.skipped
+		total.failures = append(total.failures, o.failures...)
+		total.notRun = append(total.notRun, o.notRun...)
+	}
+	list(w, "not run on this machine, and why:", total.notRun)
+	list(w, "failed:", total.failures)
+	fmt.Fprintf(w, "\n%d passed, %d failed, %d skipped\n", total.passed, total.failed, total.skipped)
+	return ok
+}
+
+func list(w io.Writer, title string, items []string) {
+	if len(items) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s\n", title)
+	for _, i := range items {
+		fmt.Fprintf(w, "  %s\n", i)
+	}
+}
