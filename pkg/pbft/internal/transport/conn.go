@@ -53,17 +53,21 @@ type Conn struct {
 	peer      [32]byte // fingerprint of the peer's TLS key
 	peerKnown bool
 
+	trusted atomic.Bool  // see Trust
+	hush    atomic.Int64 // pause before the next read, time.Duration
+
 	framesIn, bytesIn, reads, oversizedIn atomic.Uint64
 
 	mu       sync.Mutex
-	out      queue     // frames, as Send appended them
-	wire     queue     // TLS records made of out; unused if plain
-	released uint64    // position in out up to which Flush asked to write
-	late     delayLine // unused without Options.Delay
-	stats    Stats     // of the way out
-	writing  bool      // someone holds the pen: he alone seals, writes and consumes
-	closed   bool      // after this nothing starts
-	why      error     // nil if this side closed
+	out      queue         // frames, as Send appended them
+	wire     queue         // TLS records made of out; unused if plain
+	released uint64        // position in out up to which Flush asked to write
+	late     delayLine     // unused without Options.Delay
+	stats    Stats         // of the way out
+	writing  bool          // someone holds the pen: he alone seals, writes and consumes
+	closed   bool          // after this nothing starts
+	why      error         // nil if this side closed
+	done     chan struct{} // closed with closed
 	helpers  sync.WaitGroup
 
 	pen pen // touched by the holder of the pen only
@@ -76,7 +80,8 @@ func newConn(tcp *net.TCPConn, o *Options, h Handler, link *Link) (*Conn, error)
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	c := &Conn{o: o, h: h, link: link, tcp: tcp, raw: raw}
+	c := &Conn{o: o, h: h, link: link, tcp: tcp, raw: raw, done: make(chan struct{})}
+	c.trusted.Store(link != nil || o.StrangerFrame >= o.MaxFrame)
 	c.pen.init(c)
 	return c, nil
 }
@@ -100,6 +105,14 @@ func (c *Conn) User() any {
 // (see NewHostTLS), and whether there is one. Transport accepts any key: compare it with what the
 // peer's NEW-KEY vouches for.
 func (c *Conn) PeerFingerprint() ([32]byte, bool) { return c.peer, c.peerKnown }
+
+// Trust says that the peer of an accepted connection is known, and may from now on send frames up
+// to MaxFrame. See Options.StrangerFrame.
+func (c *Conn) Trust() { c.trusted.Store(true) }
+
+// Hush stops reading the connection for a while, after the frames already read: the peer has said
+// much more than its share. Called again it starts the while anew.
+func (c *Conn) Hush(d time.Duration) { c.hush.Store(int64(d)) }
 
 // Send queues one frame, the concatenation of parts, which it copies. It reports false, and
 // counts, if the frame does not fit the queue, is longer than MaxFrame, or the connection is down.
@@ -157,6 +170,7 @@ func (c *Conn) closeFor(why error) {
 	}
 	c.closed = true
 	c.why = why
+	close(c.done)
 	c.late.stop()
 	c.out.drop()
 	c.wire.drop()
@@ -179,7 +193,7 @@ func (c *Conn) read() error {
 	if c.tls != nil {
 		source = recordReader{c.tls, c.records}
 	}
-	s := newSplitter(c.o.MaxFrame, c.o.ReadBuffer)
+	s := newSplitter(c.o.StrangerFrame, c.o.ReadBuffer)
 	p := patience{conn: c.tcp, limit: c.o.PartialFrame}
 	if c.link == nil {
 		p.limit = c.o.FirstFrame
@@ -189,18 +203,10 @@ func (c *Conn) read() error {
 		n, err := source.Read(s.space())
 		if n > 0 {
 			s.filled(n)
-			frames, err := c.deliver(s)
-			if err != nil {
-				return err
-			}
 			c.bytesIn.Add(uint64(n))
 			c.reads.Add(1)
-			if frames > 0 {
-				p.limit = c.o.PartialFrame
-				p.end()
-			}
-			if s.partial() {
-				p.begin()
+			if err := c.deliver(s, &p); err != nil {
+				return err
 			}
 		}
 		switch {
@@ -217,20 +223,47 @@ func (c *Conn) read() error {
 	}
 }
 
-// deliver hands all complete frames to the handler and returns how many there were.
-func (c *Conn) deliver(s *splitter) (n int, err error) {
+// deliver hands all complete frames to the handler.
+func (c *Conn) deliver(s *splitter, p *patience) error {
+	some := false
 	for {
+		if c.trusted.Load() {
+			s.max = c.o.MaxFrame
+		}
 		frames, err := s.next()
 		if err != nil {
 			c.oversizedIn.Add(1)
-			return n, err
+			return err
 		}
 		if len(frames) == 0 {
-			return n, nil
+			break
 		}
-		n += len(frames)
+		some = true
 		c.framesIn.Add(uint64(len(frames)))
 		c.h.Frames(c, frames)
+	}
+	trusted := c.trusted.Load()
+	if some && trusted {
+		p.limit = c.o.PartialFrame
+		p.end()
+	}
+	if d := c.hush.Swap(0); d > 0 {
+		c.rest(time.Duration(d))
+		p.end() // the peer does not answer for our pause
+	}
+	if s.partial() || !trusted {
+		p.begin()
+	}
+	return nil
+}
+
+// rest waits for d, or for the connection to be closed.
+func (c *Conn) rest(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.done:
 	}
 }
 

@@ -22,7 +22,7 @@ const (
 // Invariant: a frame under construction is either at the start of buf[r:w], and then its length is
 // unknown or at most Keep; or it is large, and then r == w.
 type splitter struct {
-	max    int // longest frame allowed
+	max    int // longest frame allowed; may change between calls
 	maxBuf int // what buf may grow to
 	buf    []byte
 	r, w   int    // buf[r:w] is received and not yet handed over

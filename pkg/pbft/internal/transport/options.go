@@ -18,7 +18,12 @@ type Options struct {
 	MaxConns        int // connections accepted at one time: 1024
 	MaxConnsPerHost int // of these from one IP address: MaxConns
 
-	FirstFrame   time.Duration // an accepted connection's first frame is complete within: 10 s
+	// StrangerFrame, if smaller than MaxFrame, is the longest frame an accepted connection may
+	// bring before Conn.Trust is called on it: MaxFrame. It keeps those we do not know yet from
+	// making us allocate large frames.
+	StrangerFrame int
+
+	FirstFrame   time.Duration // an accepted connection's first frame is complete, and with StrangerFrame it is trusted, within: 10 s
 	PartialFrame time.Duration // a frame that has begun is complete within: 30 s
 	Stall        time.Duration // a peer takes some of what we have for it within: 15 s
 
@@ -40,6 +45,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Queue, 16<<20)
 	setDefault(&o.MaxConns, 1024)
 	setDefault(&o.MaxConnsPerHost, o.MaxConns)
+	setDefault(&o.StrangerFrame, o.MaxFrame)
 	setDefault(&o.FirstFrame, 10*time.Second)
 	setDefault(&o.PartialFrame, 30*time.Second)
 	setDefault(&o.Stall, 15*time.Second)
