@@ -1,0 +1,86 @@
+package model
+
+import (
+	"sort"
+
+	"bfs/pkg/nfsstate/nfs3"
+)
+
+// listed is the entries of d behind a cookie, in the order of their cookies.
+func listed(d *file, cookie uint64) []nfs3.EntryPlus {
+	var all []nfs3.EntryPlus
+	add := func(name string, cookie uint64, f *file) {
+		all = append(all, nfs3.EntryPlus{
+			FileID: f.handle.Inode, Name: []byte(name), Cookie: cookie, Attr: post(f), Handle: nfs3.PostFH(f.handle),
+		})
+	}
+	add(".", 1, d)
+	add("..", 2, d.parent)
+	for name, e := range d.entries {
+		add(name, e.cookie, e.file)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Cookie < all[j].Cookie })
+	for len(all) > 0 && all[0].Cookie <= cookie {
+		all = all[1:]
+	}
+	return all
+}
+
+// judgeListing finds the directory to list.
+func (m *Model) judgeListing(c Caller, fh nfs3.FileHandle, cookie uint64, v nfs3.Verifier) (*file, nfs3.Status) {
+	d, who, s := m.directory(c, fh)
+	switch {
+	case s != nfs3.OK:
+	case !may(who, d, read):
+		s = nfs3.ErrAcces
+	case v != nfs3.Verifier{} || cookie >= 1<<63:
+		s = nfs3.ErrBadCookie
+	}
+	return d, s
+}
+
+func (m *Model) readdir(c Caller, a nfs3.ReaddirArgs) nfs3.ReaddirResult {
+	d, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
+	if s != nfs3.OK {
+		return nfs3.ReaddirResult{Status: s, Dir: post(d)}
+	}
+	r := nfs3.ReaddirResult{Dir: post(d), EOF: true}
+	limit := int(min(a.Count, nfs3.MaxTransfer))
+	for _, e := range listed(d, a.Cookie) {
+		longer := r
+		longer.Entries = append(longer.Entries, nfs3.Entry{FileID: e.FileID, Name: e.Name, Cookie: e.Cookie})
+		if len(longer.Append(nil))-4 > limit {
+			r.EOF = false
+			break
+		}
+		r = longer
+	}
+	if !r.EOF && len(r.Entries) == 0 {
+		return nfs3.ReaddirResult{Status: nfs3.ErrTooSmall, Dir: post(d)}
+	}
+	return r
+}
+
+func (m *Model) readdirplus(c Caller, a nfs3.ReaddirplusArgs) nfs3.ReaddirplusResult {
+	d, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
+	if s != nfs3.OK {
+		return nfs3.ReaddirplusResult{Status: s, Dir: post(d)}
+	}
+	r := nfs3.ReaddirplusResult{Dir: post(d), EOF: true}
+	limit := int(min(a.MaxCount, nfs3.MaxTransfer))
+	names := uint64(0)
+	for _, e := range listed(d, a.Cookie) {
+		longer := r
+		longer.Entries = append(longer.Entries, e)
+		names += uint64(4 + 8 + 4 + (len(e.Name)+3)/4*4 + 8)
+		if len(longer.Append(nil))-4 > limit || names > uint64(a.DirCount) {
+			r.EOF = false
+			break
+		}
+		r = longer
+	}
+	if !r.EOF && len(r.Entries) == 0 {
+		return nfs3.ReaddirplusResult{Status: nfs3.ErrTooSmall, Dir: post(d)}
+	}
+	return r
+}

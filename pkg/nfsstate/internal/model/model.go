@@ -1,0 +1,244 @@
+package model
+
+import (
+	"bytes"
+
+	"bfs/pkg/nfsstate/nfs3"
+)
+
+const pageSize = 4096
+
+// Access is what a client may do in one export, and as whom: squash and rights are already applied.
+type Access struct {
+	UID, GID uint32
+	Groups   []uint32
+	ReadOnly bool
+}
+
+// root may all.
+func (a Access) root() bool { return a.UID == 0 }
+
+// in says that the caller is in the group.
+func (a Access) in(group uint32) bool {
+	for _, g := range a.Groups {
+		if g == group {
+			return true
+		}
+	}
+	return a.GID == group
+}
+
+// Caller holds the exports a client was given, by number.
+type Caller map[uint32]Access
+
+// A file is a file of any type.
+type file struct {
+	handle nfs3.Handle
+	attr   nfs3.Fattr3 // all but Size and Used, which follow from the rest
+
+	size      uint64                     // of a regular file
+	pages     map[uint64]*[pageSize]byte // its pages that are not holes
+	exclusive bool                       // made by an EXCLUSIVE CREATE, no SETATTR since
+	verifier  nfs3.Verifier              // of that
+	target    []byte                     // of a symbolic link
+	entries   map[string]*entry          // of a directory
+	cookie    uint64                     // of a directory: the next one
+	parent    *file                      // of a directory
+}
+
+// An entry is a name in a directory.
+type entry struct {
+	cookie uint64
+	file   *file
+}
+
+func (f *file) dir() bool { return f.attr.Type == nfs3.TypeDir }
+func (f *file) reg() bool { return f.attr.Type == nfs3.TypeReg }
+func (f *file) lnk() bool { return f.attr.Type == nfs3.TypeLnk }
+
+// Model is the file systems of a group.
+type Model struct {
+	// Now is the time of the call that comes; whoever calls sets it.
+	Now nfs3.Time3
+	// Full is OK while there is room. Otherwise a call that would take room gets it as its status, and Took says
+	// afterwards that it did: the model does not count pages, so it is told what it cannot know.
+	Full nfs3.Status
+	Took bool
+	// NewHandle gives the handle for a file that is now made: the model does not number files itself.
+	NewHandle func() nfs3.Handle
+	// Verifier is that of WRITE and COMMIT.
+	Verifier nfs3.Verifier
+	// Linkmax and Dtpref are answered by PATHCONF and FSINFO.
+	Linkmax, Dtpref uint32
+
+	files map[nfs3.Handle]*file
+}
+
+// New makes a model without exports.
+func New() *Model { return &Model{files: map[nfs3.Handle]*file{}} }
+
+// AddExport makes an empty file system with the given root.
+func (m *Model) AddExport(root nfs3.Handle, attr nfs3.Fattr3) {
+	f := &file{handle: root, attr: attr, entries: map[string]*entry{}, cookie: 3}
+	f.parent = f
+	m.files[root] = f
+}
+
+// Files is the number of files alive, in all exports.
+func (m *Model) Files() int { return len(m.files) }
+
+// Pages is the number of pages of data that a file has, and whether it is alive.
+func (m *Model) Pages(h nfs3.Handle) (int, bool) {
+	f := m.files[h]
+	if f == nil {
+		return 0, false
+	}
+	return len(f.pages), true
+}
+
+// find is the file that a handle names, and as whom the caller comes to it.
+func (m *Model) find(c Caller, fh nfs3.FileHandle) (*file, Access, nfs3.Status) {
+	h, ok := fh.Parse()
+	if !ok {
+		return nil, Access{}, nfs3.ErrBadHandle
+	}
+	who, ok := c[h.Export]
+	if !ok {
+		return nil, Access{}, nfs3.ErrStale
+	}
+	f := m.files[h]
+	if f == nil {
+		return nil, Access{}, nfs3.ErrStale
+	}
+	return f, who, nfs3.OK
+}
+
+// attributes are what GETATTR says. Used is left to the caller: how much metadata a file needs is the
+// layout's business.
+func (f *file) attributes() nfs3.Fattr3 {
+	a := f.attr
+	a.FSID, a.FileID = uint64(f.handle.Export), f.handle.Inode
+	a.Used = uint64(len(f.pages)) * pageSize
+	switch {
+	case f.reg():
+		a.Size = f.size
+	case f.lnk():
+		a.Size = uint64(len(f.target))
+	case f.dir():
+		a.Size = uint64(len(f.entries))
+	}
+	return a
+}
+
+func post(f *file) nfs3.PostOpAttr {
+	if f == nil {
+		return nfs3.PostOpAttr{}
+	}
+	return nfs3.PostAttr(f.attributes())
+}
+
+// before is the first half of f's wcc_data, and wcc the whole.
+func before(f *file) nfs3.PreOpAttr {
+	if f == nil {
+		return nfs3.PreOpAttr{}
+	}
+	return nfs3.PreAttr(f.attributes())
+}
+
+func wcc(pre nfs3.PreOpAttr, f *file) nfs3.WccData { return nfs3.WccData{Before: pre, After: post(f)} }
+
+// Permissions to ask for, as in one digit of a mode.
+const (
+	execute = 1
+	write   = 2
+	read    = 4
+)
+
+// may says that the mode of f allows all bits of want.
+func may(who Access, f *file, want uint32) bool {
+	mode := f.attr.Mode
+	if who.root() {
+		return want&execute == 0 || f.dir() || mode&0o111 != 0
+	}
+	switch {
+	case who.UID == f.attr.UID:
+		mode >>= 6
+	case who.in(f.attr.GID):
+		mode >>= 3
+	}
+	return mode&want == want
+}
+
+// sticky says that the caller may not take the name of f out of d.
+func sticky(who Access, d, f *file) bool {
+	return d.attr.Mode&nfs3.ModeSticky != 0 && !who.root() && who.UID != d.attr.UID && who.UID != f.attr.UID
+}
+
+// full says that there is no room.
+func (m *Model) full() bool {
+	if m.Full == nfs3.OK {
+		return false
+	}
+	m.Took = true
+	return true
+}
+
+// badName judges the syntax of a name [RFC1813 §3.2].
+func badName(name []byte) nfs3.Status {
+	switch {
+	case len(name) > nfs3.MaxName:
+		return nfs3.ErrNameTooLong
+	case len(name) == 0, bytes.IndexByte(name, '/') >= 0, bytes.IndexByte(name, 0) >= 0:
+		return nfs3.ErrAcces
+	}
+	return nfs3.OK
+}
+
+func dot(name []byte) bool    { return string(name) == "." }
+func dotdot(name []byte) bool { return string(name) == ".." }
+
+// child is the file of a name in d, the dot names included, or nil.
+func (f *file) child(name []byte) *file {
+	switch {
+	case dot(name):
+		return f
+	case dotdot(name):
+		return f.parent
+	}
+	if e := f.entries[string(name)]; e != nil {
+		return e.file
+	}
+	return nil
+}
+
+// put gives child a name in f, whose entry gets the next cookie.
+func (m *Model) put(f *file, name []byte, child *file) {
+	f.entries[string(name)] = &entry{cookie: f.cookie, file: child}
+	f.cookie++
+	if child.dir() {
+		child.parent = f
+		f.attr.Nlink++
+	}
+	m.changed(f)
+}
+
+// take removes a name from f. What it named stays alive.
+func (m *Model) take(f *file, name []byte) {
+	if f.entries[string(name)].file.dir() {
+		f.attr.Nlink--
+	}
+	delete(f.entries, string(name))
+	m.changed(f)
+}
+
+// unlink lets f lose one name, and life with the last.
+func (m *Model) unlink(f *file) {
+	f.attr.Nlink--
+	if f.dir() || f.attr.Nlink == 0 {
+		delete(m.files, f.handle)
+	}
+	f.attr.Ctime = m.Now
+}
+
+// changed sets the times of a file whose contents changed.
+func (m *Model) changed(f *file) { f.attr.Mtime, f.attr.Ctime = m.Now, m.Now }
