@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help build demo test race lint kernel-test bench bench-deps fuzz clean
 
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@2026.1
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 10s
 DEMO        ?=
 BENCH       ?=

@@ -1,0 +1,247 @@
+// Package cluster runs a whole group: four bfsd and any number of bfs-relay, each a process of its own, on the loopback.
+// Any of them can be killed, stopped, continued and started again. Nothing here sleeps: a process is ready when it
+// prints so.
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// A Group is a running group.
+type Group struct {
+	Dir      string // bundles, relays and logs
+	Replicas []*Process
+	Relays   []*Relay
+	bin      string
+	wrap     []string
+}
+
+// A Relay is a bfs-relay and where it serves.
+type Relay struct {
+	*Process
+	Port   int
+	Export string
+	Dir    string
+}
+
+// Config is what a caller may want otherwise than bfsd init makes it.
+type Config struct {
+	Replicas int      // default 4; 1 is NO-REP, the same service without ordering
+	Init     []string // more flags for bfsd init
+	Wrap     []string // put before every command, for example taskset -c 1
+}
+
+// A Client is how a relay is enrolled.
+type Client struct {
+	Export string   // default /export
+	Add    []string // more flags for bfsd client add
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "bfs-test-bin-")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("go", "build", "-o", dir+"/", "bfs/cmd/bfsd", "bfs/cmd/bfs-relay").CombinedOutput()
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	built = dir
+	return dir, nil
+})
+
+var built string // what build made
+
+// Binaries builds bfsd and bfs-relay, once in a run, and returns the directory they are in. It stays until RemoveBinaries.
+func Binaries() (string, error) { return build() }
+
+// RemoveBinaries removes what Binaries built, if it did.
+func RemoveBinaries() {
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+}
+
+// ForTest starts a group that ends with the test, and whose logs are shown if the test fails.
+func ForTest(t testing.TB, c Config) *Group {
+	t.Helper()
+	g, err := Start(t.Context(), t.TempDir(), c)
+	if g != nil {
+		t.Cleanup(func() {
+			g.Stop()
+			if t.Failed() {
+				t.Log(g.Logs(30))
+			}
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// Start makes a group's bundles in dir, starts its replicas and waits until all are ready. With an error the group may
+// have started in part; Stop it if it is not nil.
+func Start(ctx context.Context, dir string, c Config) (*Group, error) {
+	bin, err := Binaries()
+	if err != nil {
+		return nil, err
+	}
+	if c.Replicas == 0 {
+		c.Replicas = 4
+	}
+	g := &Group{Dir: dir, bin: bin, wrap: c.Wrap}
+	var hosts []string
+	for range c.Replicas {
+		port, err := portPair()
+		if err != nil {
+			return nil, err
+		}
+		hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", port))
+	}
+	init := []string{"init", "--hosts", strings.Join(hosts, ","), "--out", g.path("group")}
+	if _, err := g.Command(ctx, "bfsd", append(init, c.Init...)...); err != nil {
+		return nil, err
+	}
+	verb := "run"
+	if c.Replicas == 1 {
+		verb = "norep"
+	}
+	for i := range hosts {
+		config := g.path("group", fmt.Sprintf("host%d", i), "replica.toml")
+		g.Replicas = append(g.Replicas, g.process(fmt.Sprintf("replica%d", i), "bfsd", verb, "--config", config))
+	}
+	return g, g.startReplicas(ctx)
+}
+
+func (g *Group) startReplicas(ctx context.Context) error {
+	for _, p := range g.Replicas {
+		if err := p.Start(); err != nil {
+			return err
+		}
+	}
+	for _, p := range g.Replicas {
+		if err := p.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AddRelay makes a relay's key, enrols it, starts the relay and waits until it is ready.
+func (g *Group) AddRelay(ctx context.Context, c Client) (*Relay, error) {
+	if c.Export == "" {
+		c.Export = "/export"
+	}
+	port, err := portPair()
+	if err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("relay%d", len(g.Relays))
+	r := &Relay{Port: port, Export: c.Export, Dir: g.path(name)}
+	if err := g.enrol(ctx, r, c); err != nil {
+		return nil, err
+	}
+	r.Process = g.process(name, "bfs-relay", "run", "--config", filepath.Join(r.Dir, "relay.toml"))
+	g.Relays = append(g.Relays, r)
+	if err := r.Start(); err != nil {
+		return nil, err
+	}
+	return r, r.Ready(ctx)
+}
+
+// Stop kills every process of the group.
+func (g *Group) Stop() {
+	for _, r := range g.Relays {
+		r.Kill()
+	}
+	for _, p := range g.Replicas {
+		p.Kill()
+	}
+}
+
+// PIDs are the numbers of all processes that run.
+func (g *Group) PIDs() []int {
+	var pids []int
+	add := func(p *Process) {
+		if pid := p.PID(); pid != 0 {
+			pids = append(pids, pid)
+		}
+	}
+	for _, p := range g.Replicas {
+		add(p)
+	}
+	for _, r := range g.Relays {
+		add(r.Process)
+	}
+	return pids
+}
+
+// Logs are the last lines that each process has said.
+func (g *Group) Logs(n int) string {
+	var b strings.Builder
+	for _, p := range g.Replicas {
+		fmt.Fprintf(&b, "-- %s\n%s\n", p.Name, p.LogTail(n))
+	}
+	for _, r := range g.Relays {
+		fmt.Fprintf(&b, "-- %s\n%s\n", r.Name, r.LogTail(n))
+	}
+	return b.String()
+}
+
+// Command runs one of the project's programs to its end and returns what it printed on its standard output.
+func (g *Group) Command(ctx context.Context, program string, args ...string) (string, error) {
+	c := exec.CommandContext(ctx, filepath.Join(g.bin, program), args...)
+	var errs strings.Builder
+	c.Stderr = &errs
+	out, err := c.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("%s %s: %w\n%s%s", program, strings.Join(args, " "), err, out, errs.String())
+	}
+	return string(out), nil
+}
+
+func (g *Group) process(name, program string, args ...string) *Process {
+	all := append(append([]string{}, g.wrap...), filepath.Join(g.bin, program))
+	return &Process{Name: name, args: append(all, args...), log: filepath.Join(g.Dir, name+".log")}
+}
+
+func (g *Group) path(parts ...string) string {
+	return filepath.Join(append([]string{g.Dir}, parts...)...)
+}
+
+// Ports are taken below those that the kernel gives to outgoing connections, so that between our finding one free and a
+// process's listening on it nobody else is handed it.
+const lowestPort, highestPort = 20000, 32000
+
+var given sync.Map // port -> true: two groups of one run never get the same
+
+// portPair finds a port that is free, and whose successor is: every process takes two.
+func portPair() (int, error) {
+	for range 200 {
+		port := lowestPort + 2*rand.IntN((highestPort-lowestPort)/2)
+		if _, taken := given.LoadOrStore(port, true); !taken && free(port) && free(port+1) {
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("no two free ports next to each other")
+}
+
+func free(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
