@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"bfs/cmd/internal/bundle"
+	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/keys"
+	"bfs/pkg/pbft"
+)
+
+func initCommand() *cobra.Command {
+	var (
+		o        = initOptions{size: config.DefaultStateSize}
+		transfer = string(pbft.TransportTLS)
+	)
+	c := &cobra.Command{
+		Use:   "init --hosts A,B,C,D --out DIR",
+		Short: "make a group: its file, its keys, one bundle per host",
+		Long: `Init makes the files of a new group in a new directory:
+
+  DIR/group.toml   what members and clients share; nothing secret in it
+  DIR/hostN/       group.toml, replica.toml and identity.key, to be carried to host N
+  DIR/admin/       group.toml and admin.key, which enrols clients: keep it away from all hosts
+
+3f+1 hosts survive f faulty ones: 4 survive one, 7 survive two. One host makes a group of one, for
+bfsd norep, which survives none and serves for comparison.
+
+Each host is a name or an address, with a port if it is not ` + strconv.Itoa(config.DefaultPort) + `; the admin address (status, metrics) is
+at the next port. Keys have mode 0600 and are refused otherwise. Nothing is ever overwritten.`,
+		Example: `  bfsd init --hosts 10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4 --out bundles
+  bfsd init --hosts a,b,c,d --out bundles --export /home --export /etc --size 64GiB --passphrase-file p
+  bfsd init --loopback 4 --base-port 7450 --out /tmp/group      # four replicas on this machine
+  bfsd init --hosts a --out norep                               # for bfsd norep`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			o.transport = pbft.Transport(transfer)
+			if err := o.run(); err != nil {
+				return err
+			}
+			o.explain(c)
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&o.hosts, "hosts", nil, "the hosts, separated by commas: name, address, or either with :port")
+	f.IntVar(&o.loopback, "loopback", 0, "instead of --hosts: so many members on 127.0.0.1")
+	f.IntVar(&o.basePort, "base-port", config.DefaultPort, "with --loopback: the first port; each member takes two")
+	f.StringVar(&o.out, "out", "", "the directory to make")
+	f.StringVar(&o.name, "name", "bfs", "the group's name")
+	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport}, "a file system to serve; may be given more than once")
+	f.Var(&o.size, "size", "size of the whole state; must fit in each host's memory when it fills up")
+	f.StringVar(&transfer, "transport", transfer, "tls, or plain for benchmarks and private wires")
+	f.StringVar(&o.durability, "durability", config.DurabilityReplicated, "when a write is safe: replicated (disk is not there yet)")
+	f.StringVar(&o.passphrase, "passphrase-file", "", "seal the administrator's key with the passphrase on the first line of this file (mode 0600)")
+	return c
+}
+
+type initOptions struct {
+	hosts      []string
+	loopback   int
+	basePort   int
+	out        string
+	name       string
+	exports    []string
+	size       config.Size
+	transport  pbft.Transport
+	durability string
+	passphrase string
+}
+
+func (o *initOptions) run() error {
+	if o.out == "" {
+		return errors.New("--out is missing: name the directory to make")
+	}
+	hosts, err := o.members()
+	if err != nil {
+		return err
+	}
+	if err := config.CheckDurability(o.durability); err != nil {
+		return fmt.Errorf("--durability: %w", err)
+	}
+	var passphrase []byte
+	if o.passphrase != "" {
+		if passphrase, err = keys.ReadPassphrase(o.passphrase); err != nil {
+			return err
+		}
+	}
+	return bundle.Write(o.out, bundle.Plan{
+		Name:       o.name,
+		Hosts:      hosts,
+		Exports:    o.exports,
+		Size:       o.size,
+		Limits:     pbft.DefaultLimits(),
+		Transport:  o.transport,
+		Durability: o.durability,
+		Window:     pbft.DefaultWindow,
+		Passphrase: passphrase,
+	})
+}
+
+func (o *initOptions) members() ([]bundle.Host, error) {
+	switch {
+	case len(o.hosts) > 0 && o.loopback != 0:
+		return nil, errors.New("--hosts and --loopback exclude each other")
+	case len(o.hosts) > 0:
+		return bundle.Hosts(o.hosts)
+	case o.loopback > 0 && o.basePort > 0 && o.basePort+2*o.loopback < 1<<16:
+		return bundle.Loopback(o.loopback, o.basePort), nil
+	case o.loopback != 0:
+		return nil, fmt.Errorf("--loopback %d --base-port %d: want some members, and two ports below 65536 for each", o.loopback, o.basePort)
+	}
+	return nil, errors.New("--hosts is missing: want 3f+1 names, such as --hosts a,b,c,d, or --loopback 4")
+}
+
+func (o *initOptions) explain(c *cobra.Command) {
+	n := max(len(o.hosts), o.loopback)
+	out := c.OutOrStdout()
+	fmt.Fprintf(out, "made a group of %d in %s\n", n, o.out)
+	if n == 1 {
+		fmt.Fprintf(out, "  run:    bfsd norep --config %s\n", filepath.Join(bundle.HostDir(o.out, 0), bundle.ReplicaFile))
+	} else {
+		fmt.Fprintf(out, "  carry:  %s0 to the first host, and so on; then there: bfsd run --config replica.toml\n", filepath.Join(o.out, "host"))
+	}
+	fmt.Fprintf(out, "  keep:   %s, away from all hosts; it enrols clients\n", filepath.Join(o.out, bundle.AdminDir, bundle.AdminKeyFile))
+	fmt.Fprintf(out, "  watch:  bfsd status --group %s\n", filepath.Join(o.out, bundle.GroupFile))
+}

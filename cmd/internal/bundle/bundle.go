@@ -1,0 +1,246 @@
+// Package bundle writes what `bfsd init` hands out: the group file, one join bundle per host, and the
+// administrator's.
+//
+//	DIR/group.toml                                what members and clients share; nothing secret
+//	DIR/host0/{group.toml,replica.toml,identity.key}   to be carried to host 0, and so on
+//	DIR/admin/{group.toml,admin.key}              to be kept away from all hosts
+//
+// Everything is written beside DIR first and renamed there when it is complete and reads back well.
+package bundle
+
+import (
+	"crypto/ed25519"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/template"
+
+	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/keys"
+	"bfs/pkg/pbft"
+)
+
+// A Host is one member to be.
+type Host struct {
+	Address     string // where the others find it
+	Admin       string // where `bfsd status` asks
+	Listen      string // "": Address
+	AdminListen string // "": Admin
+}
+
+// A Plan is what to write.
+type Plan struct {
+	Name       string
+	Hosts      []Host
+	Exports    []string // paths
+	Size       config.Size
+	Limits     pbft.Limits
+	Transport  pbft.Transport
+	Durability string
+	Window     int
+	Passphrase []byte // seals the administrator's key; nil: not sealed
+}
+
+// Files in a bundle.
+const (
+	GroupFile    = "group.toml"
+	ReplicaFile  = "replica.toml"
+	IdentityFile = "identity.key"
+	AdminKeyFile = "admin.key"
+	AdminDir     = "admin"
+)
+
+// HostDir is the directory of host i's bundle.
+func HostDir(dir string, i int) string { return filepath.Join(dir, "host"+strconv.Itoa(i)) }
+
+// Hosts makes hosts of what --hosts says: names or addresses, with or without a port.
+func Hosts(list []string) ([]Host, error) {
+	var hosts []Host
+	for _, h := range list {
+		name, port, err := net.SplitHostPort(h)
+		if err != nil {
+			name, port = strings.Trim(h, "[]"), strconv.Itoa(config.DefaultPort)
+		}
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 || n == 65535 || name == "" {
+			return nil, fmt.Errorf("host %q: want a name or an address, or either with :port (1 to 65534)", h)
+		}
+		hosts = append(hosts, Host{
+			Address: net.JoinHostPort(name, port),
+			Admin:   net.JoinHostPort(name, strconv.FormatUint(n+1, 10)),
+		})
+	}
+	return hosts, nil
+}
+
+// Loopback makes n hosts on this machine, on ports from base on, two each.
+func Loopback(n, base int) []Host {
+	var hosts []Host
+	for i := range n {
+		hosts = append(hosts, Host{
+			Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(base+2*i)),
+			Admin:   net.JoinHostPort("127.0.0.1", strconv.Itoa(base+2*i+1)),
+		})
+	}
+	return hosts
+}
+
+//go:embed *.tmpl
+var texts embed.FS
+
+var templates = template.Must(template.New("").ParseFS(texts, "*.tmpl"))
+
+// Write writes the plan to dir, which must not exist or be empty.
+func Write(dir string, p Plan) error {
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return fmt.Errorf("%s: is not empty, and nothing is overwritten: remove it or name another directory", dir)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(filepath.Clean(dir)), 0o755); err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), "."+filepath.Base(dir)+".unfinished-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp) // nothing is there after the rename
+	if err := p.write(temp); err != nil {
+		return ofPlan(err)
+	}
+	return os.Rename(temp, filepath.Clean(dir))
+}
+
+// ofPlan leaves out the file and the line of a configuration error: the file never came to be.
+func ofPlan(err error) error {
+	var wrong *config.Error
+	if errors.As(err, &wrong) {
+		return fmt.Errorf("%s: %s", wrong.Key, wrong.Problem)
+	}
+	return err
+}
+
+func (p Plan) write(dir string) error {
+	group, members, err := p.generate()
+	if err != nil {
+		return err
+	}
+	text, err := render("group.toml.tmpl", group)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, GroupFile), text, 0o644); err != nil {
+		return err
+	}
+	if _, err := config.LoadGroup(filepath.Join(dir, GroupFile)); err != nil {
+		return err // the plan was wrong; the error says which key it became
+	}
+	for i, key := range members {
+		if err := p.writeHost(HostDir(dir, i), i, key, text); err != nil {
+			return err
+		}
+	}
+	return p.writeAdmin(filepath.Join(dir, AdminDir), group.adminKey, text)
+}
+
+func (p Plan) writeHost(dir string, i int, key ed25519.PrivateKey, group []byte) error {
+	h := p.Hosts[i]
+	v := replicaValues{Plan: p, Replica: i, Host: h, Loopback: strings.HasPrefix(h.AdminListen, "127.")}
+	if v.AdminListen == "" {
+		v.AdminListen = h.Admin
+	}
+	text, err := render("replica.toml.tmpl", v)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, GroupFile), group, 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, ReplicaFile), text, 0o644); err != nil {
+		return err
+	}
+	if err := keys.WritePrivate(filepath.Join(dir, IdentityFile), key); err != nil {
+		return err
+	}
+	_, err = config.LoadReplica(filepath.Join(dir, ReplicaFile))
+	return err
+}
+
+func (p Plan) writeAdmin(dir string, key ed25519.PrivateKey, group []byte) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, GroupFile), group, 0o644); err != nil {
+		return err
+	}
+	file := filepath.Join(dir, AdminKeyFile)
+	if p.Passphrase != nil {
+		return keys.Seal(file, key, p.Passphrase)
+	}
+	return keys.WritePrivate(file, key)
+}
+
+// groupValues is what the group file's template speaks of.
+type groupValues struct {
+	Plan
+	Administrator string
+	Members       []memberValues
+	ClockBound    string
+	LogBytes      string
+	Replicas, F   int
+
+	adminKey ed25519.PrivateKey
+}
+
+type memberValues struct {
+	Host
+	Key string
+}
+
+type replicaValues struct {
+	Plan
+	Host
+	Replica  int
+	Loopback bool
+}
+
+// generate makes all keys.
+func (p Plan) generate() (v groupValues, members []ed25519.PrivateKey, err error) {
+	v = groupValues{
+		Plan:       p,
+		ClockBound: config.Duration(config.DefaultClockBound).String(),
+		LogBytes:   config.Size(p.Limits.LogBytes).String(),
+		Replicas:   len(p.Hosts),
+		F:          (len(p.Hosts) - 1) / 3,
+	}
+	if v.adminKey, err = keys.Generate(); err != nil {
+		return v, nil, err
+	}
+	v.Administrator = keys.Public(keys.Of(v.adminKey)).String()
+	for _, h := range p.Hosts {
+		key, err := keys.Generate()
+		if err != nil {
+			return v, nil, err
+		}
+		members = append(members, key)
+		v.Members = append(v.Members, memberValues{Host: h, Key: keys.Public(keys.Of(key)).String()})
+	}
+	return v, members, nil
+}
+
+func render(name string, values any) ([]byte, error) {
+	var b strings.Builder
+	if err := templates.ExecuteTemplate(&b, name, values); err != nil {
+		return nil, err
+	}
+	return []byte(b.String()), nil
+}

@@ -1,0 +1,12 @@
+// Package config reads the configuration files of bfsd and bfs-relay.
+//
+// There are three, all TOML: the group file, which members and clients share; one replica's; one
+// relay's. Unknown keys are errors, and every error names the file, the line and the key it is
+// about, also when a value is well formed and still cannot be:
+//
+//	replica.toml:7: durability: got "disc", want "replicated"
+//
+// A file goes through three steps. load decodes it and remembers on which line each key stands; the
+// kind's own check method judges the values; what comes out (a *Group, a *Replica, a *Relay) is right
+// and holds absolute paths, so that nobody behind it checks again.
+package config
