@@ -4,6 +4,14 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/transport"
 )
 
 // Errors of a Client that callers branch on.
@@ -32,48 +40,409 @@ type Call struct {
 	Done func(reply []byte, err error)
 }
 
-// Invoke runs one operation and waits for the reply that enough replicas agree on.
+// Invoke runs one operation and waits for the reply that enough replicas agree on. When ctx ends first the
+// operation itself goes on: it may still be executed.
 func (c *Client) Invoke(ctx context.Context, body []byte, readOnly bool) ([]byte, error) {
+	return wait(ctx, func(done func([]byte, error)) error {
+		return c.Start(Call{Body: body, ReadOnly: readOnly, Done: done})
+	})
+}
+
+// wait turns a call that ends in a callback into one that returns.
+func wait(ctx context.Context, start func(done func([]byte, error)) error) ([]byte, error) {
 	type result struct {
 		reply []byte
 		err   error
 	}
 	done := make(chan result, 1)
-	err := c.Start(Call{Body: body, ReadOnly: readOnly, Done: func(reply []byte, err error) { done <- result{reply, err} }})
-	if err != nil {
+	if err := start(func(reply []byte, err error) { done <- result{reply, err} }); err != nil {
 		return nil, err
 	}
 	select {
 	case r := <-done:
 		return r.reply, r.err
 	case <-ctx.Done():
-		return nil, ctx.Err() // the operation itself goes on: it may still be executed
+		return nil, ctx.Err()
 	}
 }
 
-// A Client speaks to a group for one key pair. Its slots let many operations be outstanding at once;
-// further ones wait in a bounded queue, first come first served. All methods may be called from any
-// goroutine.
-type Client struct{}
+// A Client speaks to a group for one key pair. Its slots let many operations be outstanding at once; further ones
+// wait in a bounded queue, first come first served. All methods may be called from any goroutine.
+//
+// Nothing is passed between goroutines on the way of an operation: Start sends on its caller's, and the
+// goroutine that reads the deciding reply calls Done.
+type Client struct {
+	*endpoint
+	id    ClientID
+	key   ed25519.PrivateKey
+	peers []*replicaEnd
 
-// Start begins one operation and returns without waiting. ErrBusy if no more can be taken.
-func (c *Client) Start(call Call) error { return ErrClosed }
+	mu          sync.Mutex
+	slots       []clientSlot
+	free        []Slot
+	waiting     []*outstanding // calls without a slot, first in first out
+	queueLimit  int
+	view        View
+	nextReplier int
+	timing      roundTrip
+	scratch     auth.Scratch
+	buffer      []byte
+	dirty       flushes
+	held        int // readers that will flush when they are done
+	closed      bool
+	ready       chan struct{} // closed and made anew when a session becomes ready
+	counts      clientCounts
 
-// Resume sends again, unchanged, what an earlier life of this client sent as (slot, t). It must be
-// called before any Start.
-func (c *Client) Resume(slot Slot, t Timestamp, call Call) error { return ErrClosed }
+	stop chan struct{}
+	done chan struct{}
+}
 
-// Close stops the client. Calls under way end with ErrClosed.
-func (c *Client) Close() error { return nil }
+type clientCounts struct{ retries, fallbacks uint64 }
+
+// A replicaEnd is our way to one replica.
+type replicaEnd struct {
+	session *auth.Session
+	link    *transport.Link
+	silent  bool // it left us waiting for a full result, and has not been heard of since
+}
+
+// A clientSlot is one line of calls.
+type clientSlot struct {
+	last Timestamp
+	call *outstanding // nil: free
+}
+
+// An outstanding call waits for its certificate.
+type outstanding struct {
+	Call
+	request  message.Request
+	readOnly bool // the present try
+	resumed  bool
+	tally    tally
+	sent     time.Time
+	due      time.Time // of the next retransmission
+	tries    int
+}
 
 // NewClient connects to a group. It does not wait for the connections: see Ready.
-func NewClient(cfg ClientConfig) (*Client, error) { return nil, nil }
+func NewClient(cfg ClientConfig) (*Client, error) {
+	g := cfg.Group
+	if g == nil || len(cfg.Key) != ed25519.PrivateKeySize {
+		return nil, errors.New("a client needs a group and a private key")
+	}
+	public := cfg.Key.Public().(ed25519.PublicKey)
+	c := &Client{
+		id: ClientOf(public), key: cfg.Key, queueLimit: cfg.Queue,
+		slots: make([]clientSlot, g.Limits.Slots), ready: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	if g.Administrator.Equal(public) {
+		c.id = Administrator
+	}
+	if c.queueLimit <= 0 {
+		c.queueLimit = 4096
+	}
+	var err error
+	self := message.Principal{Client: c.id}
+	if c.endpoint, err = newEndpoint(g, self, auth.NewMemorySigner(cfg.Key), cfg.Transport, cfg.Delay, cfg.Logger); err != nil {
+		return nil, err
+	}
+	c.timing.reset()
+	start := Timestamp(time.Now().UnixNano())
+	for i := range c.slots {
+		c.slots[i].last = start
+		c.free = append(c.free, Slot(len(c.slots)-1-i))
+	}
+	for i, m := range g.Members {
+		c.peers = append(c.peers, &replicaEnd{session: auth.NewSession(message.Principal{Replica: ReplicaID(i)}, m.Key)})
+	}
+	c.mu.Lock()
+	for i, m := range g.Members {
+		c.peers[i].link = transport.Dial(m.Address, c.options, &clientLink{c, ReplicaID(i)})
+	}
+	c.mu.Unlock()
+	go c.tick()
+	return c, nil
+}
 
 // Ready waits until 2f+1 replicas have exchanged keys with this client. ErrNotEnrolled if f+1 refuse it.
-func (c *Client) Ready(ctx context.Context) error { return nil }
+func (c *Client) Ready(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		n := 0
+		for _, p := range c.peers {
+			if p.session.Ready() && p.link.Up() {
+				n++
+			}
+		}
+		changed, closed := c.ready, c.closed
+		c.mu.Unlock()
+		switch {
+		case closed:
+			return ErrClosed
+		case n >= c.group.Quorum():
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d replicas answer, want >= %d: %w", n, c.group.N(), c.group.Quorum(), ctx.Err())
+		}
+	}
+}
+
+// signal wakes those in Ready. The caller holds the lock.
+func (c *Client) signal() {
+	close(c.ready)
+	c.ready = make(chan struct{})
+}
+
+// Start begins one operation and returns without waiting. ErrBusy if no more can be taken.
+func (c *Client) Start(call Call) error {
+	if c.id == Administrator {
+		call.Body = append([]byte{adminService}, call.Body...)
+	}
+	return c.begin(&outstanding{Call: call})
+}
+
+func (c *Client) begin(o *outstanding) error {
+	if len(o.Body) > c.group.Limits.Operation {
+		return fmt.Errorf("operation: got %d bytes, want <= %d", len(o.Body), c.group.Limits.Operation)
+	}
+	c.mu.Lock()
+	switch {
+	case c.closed:
+		c.mu.Unlock()
+		return ErrClosed
+	case len(c.free) == 0 && len(c.waiting) >= c.queueLimit:
+		c.mu.Unlock()
+		return ErrBusy
+	case len(c.free) == 0:
+		c.waiting = append(c.waiting, o)
+		c.mu.Unlock()
+		return nil
+	}
+	err := c.assign(o)
+	c.release()
+	return err
+}
+
+// release gives up the lock and sends what was queued, unless a reader will.
+func (c *Client) release() {
+	var list []flusher
+	if c.held == 0 {
+		list, c.dirty.list = c.dirty.list, nil
+	}
+	c.mu.Unlock()
+	for _, x := range list {
+		x.Flush()
+	}
+}
+
+// assign gives a call a slot and sends it for the first time. The caller holds the lock.
+func (c *Client) assign(o *outstanding) error {
+	s := c.free[len(c.free)-1]
+	c.free = c.free[:len(c.free)-1]
+	if err := c.issue(o, s, o.ReadOnly); err != nil {
+		c.free = append(c.free, s)
+		return err
+	}
+	return nil
+}
+
+// issue makes the call's request under a new timestamp of slot s, and sends it.
+func (c *Client) issue(o *outstanding, s Slot, readOnly bool) error {
+	slot := &c.slots[s]
+	slot.last++
+	if o.Sending != nil && !readOnly {
+		if err := o.Sending(s, slot.last); err != nil {
+			return err
+		}
+	}
+	c.prepare(o, s, slot.last, readOnly)
+	slot.call = o
+	c.transmit(o, false)
+	return nil
+}
+
+func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
+	o.readOnly = readOnly
+	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Op: o.Body, Auth: o.request.Auth}
+	o.request.SetDigest()
+	o.tally.reset(len(c.peers))
+	o.tries = 0
+	o.sent = time.Now()
+	o.due = o.sent.Add(c.timing.timeout())
+}
+
+// Resume sends again, unchanged, what an earlier life of this client sent as (slot, t). It must be called before any
+// Start.
+func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
+	o := &outstanding{Call: call, resumed: true}
+	c.mu.Lock()
+	i := slices.Index(c.free, slot)
+	switch {
+	case c.closed:
+		c.mu.Unlock()
+		return ErrClosed
+	case i < 0:
+		c.mu.Unlock()
+		return fmt.Errorf("slot %d: not there, or taken", slot)
+	}
+	c.free = slices.Delete(c.free, i, i+1)
+	c.slots[slot].last = max(c.slots[slot].last, t)
+	c.prepare(o, slot, t, false)
+	c.slots[slot].call = o
+	c.transmit(o, true)
+	c.release()
+	return nil
+}
+
+// transmit authenticates the request and sends it: a first ordered try to the primary alone, all else to every
+// replica (R-CLI-2, R-CLI-5).
+func (c *Client) transmit(o *outstanding, again bool) {
+	q := &o.request
+	q.Replier = c.replier(again)
+	c.authenticate(q)
+	c.buffer = q.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
+	primary := c.view.Primary(len(c.peers))
+	for i, p := range c.peers {
+		if o.readOnly || again || ReplicaID(i) == primary {
+			c.queueFor(p)
+		}
+	}
+}
+
+func (c *Client) queueFor(p *replicaEnd) {
+	conn := p.link.Conn()
+	if conn == nil || !p.session.Ready() || !c.vouched(conn, p.session) {
+		return
+	}
+	if !p.link.Send(c.buffer) {
+		c.edge.dropped.Add(1)
+	}
+	c.dirty.add(p.link)
+}
+
+// replier picks who returns the full result: in turn, but not one that kept us waiting [TOCS §6.1].
+func (c *Client) replier(again bool) ReplicaID {
+	if again {
+		return message.AnyReplier
+	}
+	for range c.peers {
+		c.nextReplier = (c.nextReplier + 1) % len(c.peers)
+		if !c.peers[c.nextReplier].silent {
+			return ReplicaID(c.nextReplier)
+		}
+	}
+	return message.AnyReplier
+}
+
+func (c *Client) authenticate(q *message.Request) {
+	if c.id == Administrator {
+		d := message.AdministratorDigest(c.group.Digest(), q)
+		q.Signature = ed25519.Sign(c.key, d[:])
+		return
+	}
+	sessions := make([]*auth.Session, len(c.peers))
+	for i, p := range c.peers {
+		sessions[i] = p.session
+	}
+	c.ring.Authenticate(sessions, &c.scratch, q)
+}
+
+// tick retransmits what is due.
+func (c *Client) tick() {
+	defer close(c.done)
+	t := time.NewTicker(tickPeriod)
+	defer t.Stop()
+	for {
+		select {
+		case <-c.stop:
+			for _, p := range c.peers {
+				p.link.Close()
+			}
+			return
+		case now := <-t.C:
+			c.mu.Lock()
+			for i := range c.slots {
+				o := c.slots[i].call
+				if o == nil || now.Before(o.due) {
+					continue
+				}
+				if c.retry(o, now); o.tally.failed != nil {
+					c.vacate(Slot(i))
+					go o.Done(nil, o.tally.failed)
+				}
+			}
+			c.release()
+		}
+	}
+}
+
+// retry sends a request again, to all and for all to answer in full, with exponential back-off; a read-only
+// try that did not succeed is ordered instead [TOCS §6.1].
+func (c *Client) retry(o *outstanding, now time.Time) {
+	c.counts.retries++
+	if replier := o.request.Replier; int(replier) < len(c.peers) && !o.tally.has(replier) {
+		c.peers[replier].silent = true
+	}
+	if o.readOnly && o.tries >= 1 {
+		c.fallBack(o)
+		return
+	}
+	o.tries++
+	o.due = now.Add(c.timing.backOff(o.tries))
+	c.transmit(o, true)
+}
+
+// fallBack orders an operation whose read-only try found no 2f+1 equal answers, under a new timestamp so that the
+// answers cannot be mixed up (R-OPT-RO-5).
+func (c *Client) fallBack(o *outstanding) {
+	c.counts.fallbacks++
+	if err := c.issue(o, o.request.Slot, false); err != nil {
+		o.tally.failed = err
+	}
+}
+
+// Close stops the client. Calls under way end with ErrClosed.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		<-c.done
+		return nil
+	}
+	c.closed = true
+	ended := c.waiting
+	c.waiting = nil
+	for i := range c.slots {
+		if o := c.slots[i].call; o != nil {
+			c.slots[i].call = nil
+			ended = append(ended, o)
+		}
+	}
+	c.signal()
+	c.mu.Unlock()
+	close(c.stop)
+	<-c.done
+	for _, o := range ended {
+		o.Done(nil, ErrClosed)
+	}
+	return nil
+}
 
 // Status of the client's connections, for people.
-func (c *Client) Status() ClientStatus { return ClientStatus{} }
+func (c *Client) Status() ClientStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := ClientStatus{ID: c.id, View: c.view, Queued: len(c.waiting), Outstanding: len(c.slots) - len(c.free),
+		Retries: c.counts.retries, Fallbacks: c.counts.fallbacks}
+	for _, p := range c.peers {
+		s.Connected = append(s.Connected, p.link.Up() && p.session.Ready())
+	}
+	return s
+}
 
 // ClientStatus is a client's account of itself.
 type ClientStatus struct {
@@ -85,20 +454,3 @@ type ClientStatus struct {
 	Retries     uint64   `json:"retries"`
 	Fallbacks   uint64   `json:"fallbacks"` // read-only tries that had to be ordered
 }
-
-// An Enrolment is one record of the group's client table.
-type Enrolment struct {
-	ID      ClientID
-	Key     ed25519.PublicKey
-	Rights  []byte
-	Revoked bool
-}
-
-// Enrol enrols a client's key with rights. Only the administrator's client may.
-func (c *Client) Enrol(ctx context.Context, key ed25519.PublicKey, rights []byte) error { return nil }
-
-// Revoke ends a client's rights. Only the administrator's client may.
-func (c *Client) Revoke(ctx context.Context, key ed25519.PublicKey) error { return nil }
-
-// Enrolments lists the client table. Only the administrator's client may.
-func (c *Client) Enrolments(ctx context.Context) ([]Enrolment, error) { return nil, nil }

@@ -1,26 +1,437 @@
 package pbft
 
-import "context"
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
 
-// A Replica is one member of a group.
-type Replica struct{}
+	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/transport"
+)
 
-// StartReplica starts a replica; it runs until Close, or until it stops itself because of its own disk or
-// its own bug (see Done).
-func StartReplica(cfg ReplicaConfig) (*Replica, error) { return nil, nil }
+// A Replica is one member of a group: the event loop around the core.
+//
+// There is no loop goroutine. Whoever has an event performs it to its end: the goroutine that reads a connection
+// decodes and checks MACs, then takes the lock, steps the core, performs its effects in order, releases the lock and
+// flushes what was queued. The goroutines are
+//
+//	the transport's   one reader and at times one writer for each connection, one dialler for each link
+//	tick              every tickPeriod: retransmission
+//	the State's       calls back when the root of a checkpoint is known
+type Replica struct {
+	*endpoint
+	cfg      ReplicaConfig
+	listener *transport.Listener
+	peers    []*peerEnd // by replica; nil for ourselves
+
+	clientsMu sync.RWMutex
+	clients   map[ClientID]*clientEnd // enrolled ones that have connected: at most Limits.Clients
+
+	mu       sync.Mutex // all below, the core, the service and the sending ends
+	core     *core.Core // nil if unreplicated
+	seq      SeqNum     // last operation, if unreplicated
+	exec     *executor
+	scratch  auth.Scratch
+	buffer   []byte
+	trailer  []byte
+	dirty    flushes
+	executed uint64
+	queries  uint64
+	started  time.Time
+	stopping bool
+
+	stop     chan struct{} // closed to stop the tick
+	done     chan struct{} // closed when all has stopped
+	err      error         // why, before done is closed
+	stopOnce sync.Once
+}
+
+// tickPeriod is the length of the core's tick.
+const tickPeriod = 10 * time.Millisecond
+
+// A peerEnd is our way to another replica.
+type peerEnd struct {
+	session *auth.Session
+	link    *transport.Link
+	inbound bool // it has a connection to us
+}
+
+// A clientEnd is our way to a client: the connection its last NEW-KEY came on.
+type clientEnd struct {
+	session *auth.Session
+	mu      sync.Mutex
+	conn    *transport.Conn
+}
+
+func (c *clientEnd) connection() *transport.Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn
+}
+
+// StartReplica starts a replica; it runs until Close, or until it stops itself because of its own disk or its own
+// bug (see Done).
+func StartReplica(cfg ReplicaConfig) (*Replica, error) {
+	r, err := newReplica(cfg)
+	if err != nil {
+		return nil, err
+	}
+	l := r.group.Limits
+	window := SeqNum(cfg.Window)
+	if window <= 0 {
+		window = DefaultWindow
+	}
+	r.core = core.New(core.Config{
+		Self: cfg.Self, Replicas: r.group.N(),
+		CheckpointPeriod: l.CheckpointPeriod, LogSize: l.LogSize, Window: window,
+		BatchBytes: l.BatchBytes, BatchCount: l.BatchCount, LogBytes: l.LogBytes,
+		Slots: l.Slots, QueueBytes: clientQueueBytes,
+		StatusTicks: 15, ResendTicks: 5,
+	})
+	return r, r.start()
+}
+
+// clientQueueBytes bounds the operations of one client that wait at a replica.
+const clientQueueBytes = 64 << 20
+
+func newReplica(cfg ReplicaConfig) (*Replica, error) {
+	g := cfg.Group
+	switch {
+	case g == nil || cfg.Service == nil:
+		return nil, errors.New("a replica needs a group and a service")
+	case int(cfg.Self) >= g.N():
+		return nil, fmt.Errorf("replica %d: the group has replicas 0 to %d", cfg.Self, g.N()-1)
+	case !g.Members[cfg.Self].Key.Equal(cfg.Key.Public()):
+		return nil, fmt.Errorf("replica %d: this private key is not the one whose public half the group file names", cfg.Self)
+	}
+	signer, err := auth.NewFileSigner(cfg.Key, filepath.Join(cfg.Directory, "signature.counter"))
+	if err != nil {
+		return nil, err
+	}
+	r := &Replica{
+		cfg: cfg, clients: map[ClientID]*clientEnd{}, peers: make([]*peerEnd, g.N()), started: time.Now(),
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	if r.endpoint, err = newEndpoint(g, message.Principal{Replica: cfg.Self}, signer, cfg.Transport, cfg.Delay, cfg.Logger); err != nil {
+		return nil, err
+	}
+	if r.exec, err = newExecutor(g, cfg.Service); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Replica) start() error {
+	address := r.cfg.Listen
+	if address == "" {
+		address = r.group.Members[r.cfg.Self].Address
+	}
+	for i := range r.peers {
+		if i != int(r.cfg.Self) {
+			r.peers[i] = &peerEnd{session: auth.NewSession(message.Principal{Replica: ReplicaID(i)}, r.group.Members[i].Key)}
+		}
+	}
+	listener, err := transport.Listen(address, r.options, (*inbound)(r))
+	if err != nil {
+		close(r.done)
+		return err
+	}
+	r.mu.Lock()
+	r.listener = listener
+	for i, p := range r.peers {
+		if p != nil {
+			p.link = transport.Dial(r.group.Members[i].Address, r.options, &outbound{r, p})
+		}
+	}
+	if r.core != nil {
+		r.freeze(0)
+	}
+	r.mu.Unlock()
+	go r.tick()
+	return nil
+}
+
+func (r *Replica) tick() {
+	t := time.NewTicker(tickPeriod)
+	defer t.Stop()
+	for {
+		select {
+		case <-r.stop:
+			r.shutdown()
+			return
+		case <-t.C:
+			if r.core != nil {
+				r.enter()
+				r.core.Tick()
+				r.leave()
+			}
+		}
+	}
+}
+
+// enter takes the lock for one event.
+func (r *Replica) enter() { r.mu.Lock() }
+
+// leave performs what the event brought about, releases the lock and sends.
+func (r *Replica) leave() {
+	if r.core != nil {
+		r.perform()
+	}
+	list := r.dirty.list
+	r.dirty.list = nil
+	r.mu.Unlock()
+	for _, x := range list {
+		x.Flush()
+	}
+}
+
+// perform does what the core says, top to bottom, until nothing is left to do.
+func (r *Replica) perform() {
+	for {
+		effects := r.core.Effects()
+		if len(effects) == 0 {
+			return
+		}
+		for i := range effects {
+			r.effect(&effects[i])
+		}
+	}
+}
+
+func (r *Replica) effect(e *core.Effect) {
+	switch e.Verb {
+	case core.Send:
+		r.sendTo(e.To, e.Message)
+	case core.Multicast:
+		r.multicast(e.Message)
+	case core.Choose:
+		r.core.Chosen(e.Seq, r.choose(e.Seq))
+	case core.Accept:
+		p := e.Proposal
+		r.core.Accepted(p, r.cfg.Service.Accept(p.Seq, p.Batch.Choice))
+	case core.Execute:
+		r.execute(e.Proposal)
+	case core.Query:
+		r.queries++
+		r.answer(e.Request, r.exec.query(e.Request))
+	case core.Freeze:
+		r.freeze(e.Seq)
+	case core.Discard:
+		r.cfg.Service.State().Discard(e.Seq)
+	case core.Stop:
+		r.fail(errors.New(e.Reason))
+	}
+}
+
+func (r *Replica) choose(n SeqNum) []byte {
+	choice := r.cfg.Service.Choose(n)
+	return choice[:min(len(choice), MaxChoice)]
+}
+
+func (r *Replica) execute(p *message.PrePrepare) {
+	for _, q := range p.Batch.Requests {
+		r.executed++
+		r.answer(q, r.exec.execute(q, p.Batch.Choice))
+	}
+}
+
+// freeze takes a checkpoint. Its root is computed elsewhere and comes back as an event.
+func (r *Replica) freeze(n SeqNum) {
+	r.cfg.Service.State().Freeze(n, func(root Digest) {
+		r.enter()
+		if !r.stopping {
+			r.core.Frozen(n, root)
+		}
+		r.leave()
+	})
+}
+
+// sendTo seals a message for one replica. A request goes as it is: its client's authenticator is in it.
+func (r *Replica) sendTo(i ReplicaID, m message.Message) {
+	p := r.peers[i]
+	r.buffer = m.AppendBody(append(r.buffer[:0], byte(m.Type())))
+	if _, isRequest := m.(*message.Request); isRequest {
+		r.queueFor(p, r.buffer, nil)
+		return
+	}
+	r.seal(p, m)
+}
+
+// seal sends r.buffer, which holds m encoded, with p's MAC behind it.
+func (r *Replica) seal(p *peerEnd, m message.Message) {
+	if r.trailer = r.ring.SealBody(p.session, &r.scratch, r.trailer[:0], m); r.trailer != nil {
+		r.queueFor(p, r.buffer, r.trailer)
+	}
+}
+
+func (r *Replica) queueFor(p *peerEnd, body, trailer []byte) {
+	if c := p.link.Conn(); c == nil || !r.vouched(c, p.session) {
+		return // STATUS brings it back when the link is up
+	}
+	if !p.link.Send(body, trailer) {
+		r.edge.dropped.Add(1)
+	}
+	r.dirty.add(p.link)
+}
+
+// multicast encodes once and seals for each.
+func (r *Replica) multicast(m message.Message) {
+	r.buffer = m.AppendBody(append(r.buffer[:0], byte(m.Type())))
+	for _, p := range r.peers {
+		if p != nil {
+			r.seal(p, m)
+		}
+	}
+}
+
+// answer sends a REPLY, if the client has a connection here.
+func (r *Replica) answer(q *message.Request, a answer) {
+	r.clientsMu.RLock()
+	c := r.clients[q.Client]
+	r.clientsMu.RUnlock()
+	if c == nil {
+		return
+	}
+	if conn := c.connection(); conn != nil {
+		r.answerOn(conn, c.session, q, a)
+	}
+}
+
+func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a answer) {
+	view := View(0)
+	if r.core != nil {
+		view, _ = r.core.View()
+	}
+	m := a.reply(q, r.cfg.Self, view)
+	r.buffer = r.ring.Seal(s, &r.scratch, r.buffer[:0], m)
+	if len(r.buffer) == 0 {
+		return
+	}
+	if !conn.Send(r.buffer) {
+		r.edge.dropped.Add(1)
+	}
+	r.dirty.add(conn)
+}
+
+// request takes in a client's authentic request. What the slot has executed already is answered here and
+// does not reach the core.
+func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Request) {
+	if q.ReadOnly {
+		if _, ok := r.exec.ledger.Client(q.Client); !ok {
+			r.answerOn(conn, s, q, answer{outcome: message.NotEnrolled})
+			return
+		}
+	} else if a, seen := r.exec.seen(q); seen {
+		if conn != nil {
+			r.answerOn(conn, s, q, a)
+		} else {
+			r.answer(q, a)
+		}
+		return
+	}
+	if r.core == nil {
+		r.serveAlone(q)
+		return
+	}
+	r.core.Step(q)
+}
+
+// fail stops the replica for a reason of its own. The caller holds the lock.
+func (r *Replica) fail(err error) {
+	if r.err == nil {
+		r.err = err
+		r.log.Error("this replica stops", "reason", err)
+	}
+	r.stopping = true
+	r.stopOnce.Do(func() { close(r.stop) })
+}
 
 // Done is closed when the replica has stopped; Err then says why, nil after Close.
-func (r *Replica) Done() <-chan struct{} { return nil }
+func (r *Replica) Done() <-chan struct{} { return r.done }
 
 // Err is the reason of a stop.
-func (r *Replica) Err() error { return nil }
+func (r *Replica) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
 
 // Close stops the replica and waits for it, until ctx is done.
-func (r *Replica) Close(ctx context.Context) error { return nil }
+func (r *Replica) Close(ctx context.Context) error {
+	r.mu.Lock()
+	r.stopping = true
+	r.mu.Unlock()
+	r.stopOnce.Do(func() { close(r.stop) })
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Replica) shutdown() {
+	r.listener.Close()
+	for _, p := range r.peers {
+		if p != nil {
+			p.link.Close()
+		}
+	}
+	close(r.done)
+}
 
 // Status returns the replica's account of itself.
-func (r *Replica) Status() Status { return Status{} }
+func (r *Replica) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := Status{
+		Replica: r.cfg.Self, Active: true, KeyAge: time.Since(r.started), LastExecuted: r.seq,
+		Executed: r.executed, Queries: r.queries, Refusals: r.edge.list(),
+	}
+	r.clientsMu.RLock()
+	for _, c := range r.clients {
+		if c.connection() != nil {
+			s.Clients++
+		}
+	}
+	r.clientsMu.RUnlock()
+	if r.core == nil {
+		return s
+	}
+	s.View, s.Active = r.core.View()
+	s.Primary = s.View.Primary(r.group.N())
+	s.LastExecuted, s.LogBytes = r.core.LastExecuted(), r.core.LogBytes()
+	stable := r.core.Stable()
+	s.Stable, s.Root = stable.Seq, hex.EncodeToString(stable.Digest[:])
+	for i, p := range r.peers {
+		if p != nil {
+			low, last := r.core.Peer(ReplicaID(i))
+			s.Peers = append(s.Peers, PeerStatus{Replica: ReplicaID(i), Connected: p.link.Up() && p.inbound,
+				Keys: p.session.Ready(), LastExecuted: last, Stable: low})
+		}
+	}
+	for _, why := range core.Refusals() {
+		s.Refusals = append(s.Refusals, Refusals{why.String(), r.core.Refused(why)})
+	}
+	return s
+}
 
-// StartUnreplicated serves the same clients and the same service from one process, without ordering: the
-// baseline that the paper calls NO-REP [TOCS §8.1.1]. cfg.Group must have one member.
-func StartUnreplicated(cfg ReplicaConfig) (*Replica, error) { return nil, nil }
+// authenticates checks a request's proof of origin: the administrator's signature, or our entry of the client's
+// authenticator (R-REQ-6a).
+func (r *Replica) authenticates(q *message.Request, x *auth.Scratch) bool {
+	if q.Client == Administrator {
+		d := message.AdministratorDigest(r.group.Digest(), q)
+		return ed25519.Verify(r.group.Administrator, d[:], q.Signature)
+	}
+	r.clientsMu.RLock()
+	c := r.clients[q.Client]
+	r.clientsMu.RUnlock()
+	return c != nil && c.session.OpenRequest(x, r.cfg.Self, q)
+}

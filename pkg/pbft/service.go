@@ -19,7 +19,7 @@ const PageSize = 4096
 
 // Administrator is the client that signs administrative operations. It is not enrolled: its key
 // stands in the group file, and its rights are empty.
-const Administrator ClientID = 1
+const Administrator = message.Administrator
 
 // An Operation is one call of a client, as the service sees it.
 type Operation struct {

@@ -80,6 +80,14 @@ type Session struct {
 	sealTo  [message.PublicKeySize]byte // the peer's X25519 key, zero if not known
 	sealed  [message.PublicKeySize]byte // the one that in was made for
 	counter uint64                      // of the last NEW-KEY accepted
+	wire    message.Digest              // fingerprint of the peer's TLS certificate, zero if its transport is plain
+}
+
+// TransportKey is the fingerprint of the TLS certificate that the peer's last NEW-KEY vouches for.
+func (s *Session) TransportKey() message.Digest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wire
 }
 
 // NewSession returns a session with the owner of a long-term key.
@@ -204,7 +212,7 @@ func (r *Ring) Accept(s *Session, m *message.NewKey) (answer, changed bool, err 
 	}
 	s.counter = m.Counter
 	answer = s.sealTo != m.SealTo
-	s.sealTo = m.SealTo
+	s.sealTo, s.wire = m.SealTo, m.TransportKey
 	if old := s.out.Load(); fresh != nil && (old == nil || old.raw != fresh.raw) {
 		s.out.Store(fresh)
 		changed = true

@@ -70,14 +70,12 @@ func (c *Core) onPrePrepare(p *message.PrePrepare) {
 		return
 	}
 	s := c.log.slot(p.Seq)
-	if s.held == nil {
-		s.held = p
-	}
+	s.held = p // a later copy may carry a client's newer MACs
 	if !c.vouchedFor(s) {
 		c.refuse(p, NotAuthentic) // held; advance tries again with every PREPARE
 		return
 	}
-	c.do(Effect{Verb: Accept, Proposal: s.held})
+	c.do(Effect{Verb: Accept, Proposal: p})
 }
 
 func (c *Core) judgePrePrepare(p *message.PrePrepare) Refusal {

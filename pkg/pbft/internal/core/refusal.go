@@ -6,24 +6,24 @@ type Refusal uint8
 
 // The refusals.
 const (
-	accepted            Refusal = iota
-	NotFromPrimary              // a PRE-PREPARE from a replica that is not the primary of its view
-	VoteOfPrimary               // a PREPARE from the primary, whose vote is its proposal
-	EarlierView                 // its view is over
-	LaterView                   // its view has not begun here
-	ViewNotActive               // we left the view and the next has not begun
-	BelowWindow                 // its number is at or below the stable checkpoint
-	AboveWindow                 // its number is above the high water mark
-	SecondProposal              // another proposal for this view and number came first
-	SecondVote                  // this sender's vote for this view and number came first
-	AgainstOurVote              // we voted for another proposal for this view and number
-	LogIsFull                   // its batch does not fit the bound on the log
-	UnreasonableChoice          // the service does not accept the primary's choice
-	NotAuthentic                // we cannot check who wished it, and not enough others vouch (R-REQ-6)
-	OlderRequest                // a newer or the same request of the slot is here already
-	TooManyRequests             // the client's queue is full
-	NotACheckpoint              // its number is no multiple of the checkpoint period
-	TooSoon                     // we answered the same question a moment ago
+	accepted           Refusal = iota
+	NotFromPrimary             // a PRE-PREPARE from a replica that is not the primary of its view
+	VoteOfPrimary              // a PREPARE from the primary, whose vote is its proposal
+	EarlierView                // its view is over
+	LaterView                  // its view has not begun here
+	ViewNotActive              // we left the view and the next has not begun
+	BelowWindow                // its number is at or below the stable checkpoint
+	AboveWindow                // its number is above the high water mark
+	SecondProposal             // another proposal for this view and number came first
+	SecondVote                 // this sender's vote for this view and number came first
+	AgainstOurVote             // we voted for another proposal for this view and number
+	LogIsFull                  // its batch does not fit the bound on the log
+	UnreasonableChoice         // the service does not accept the primary's choice
+	NotAuthentic               // we cannot check who wished it, and not enough others vouch (R-REQ-6)
+	OlderRequest               // a newer or the same request of the slot is here already
+	TooManyRequests            // the client's queue is full
+	NotACheckpoint             // its number is no multiple of the checkpoint period
+	TooSoon                    // we answered the same question a moment ago
 	refusals
 )
 

@@ -81,11 +81,13 @@ func (c *Core) resend(m *message.Status, s *slot) (bytes int) {
 			c.send(m.From, s.proposal)
 			bytes = s.size + 64
 		case s.prepares.has(c.cfg.Self):
-			c.send(m.From, &s.ownPrepare)
+			vote := s.ownPrepare // a copy: the slot may be reset before it is sent
+			c.send(m.From, &vote)
 		}
 	}
 	if s.commits.has(c.cfg.Self) {
-		c.send(m.From, &s.ownCommit)
+		vote := s.ownCommit
+		c.send(m.From, &vote)
 	}
 	return bytes
 }

@@ -234,14 +234,17 @@ func (l *Ledger) Last(k message.RequestKey) (Last, bool) {
 	}, true
 }
 
-// Record notes an execution. A result that is too long to keep, or need not be kept, leaves only its
-// timestamp (R-OUR-14).
+// Record notes an execution. The result of an operation that changed nothing need not be kept
+// (R-OUR-14); one that is too long cannot be.
 func (l *Ledger) Record(k message.RequestKey, t message.Timestamp, result []byte, keep bool) {
 	n, offset := l.slot(l.index[k.Client], k.Slot)
 	b := l.memory.Modify(n)[offset : offset+slotSize]
 	outcome := message.Executed
-	if !keep || len(result) > KeptReply {
+	switch {
+	case !keep:
 		outcome, result = message.NotKept, nil
+	case len(result) > KeptReply:
+		outcome, result = message.Lost, nil
 	}
 	binary.LittleEndian.PutUint64(b, uint64(t))
 	binary.LittleEndian.PutUint32(b[8:], uint32(outcome))

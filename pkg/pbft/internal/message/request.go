@@ -172,9 +172,11 @@ type Outcome uint8
 const (
 	// Executed: Result, or its digest, is what the operation returned.
 	Executed Outcome = iota
-	// NotKept: the operation was executed, or only read, and its result is no longer there (R-OUR-14). A read may be
+	// NotKept: the operation was executed and changed nothing, so its result was not kept (R-OUR-14). It may be
 	// asked again under a new timestamp.
 	NotKept
+	// Lost: the operation was executed, and its result is too long to be kept.
+	Lost
 	// Superseded: a later request of the slot was executed; Result is the last timestamp, 8 bytes.
 	Superseded
 	// NotReadOnly: the service would have to write to answer this read-only request.

@@ -1,0 +1,314 @@
+package pbft
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/transport"
+)
+
+// A tally gathers replies to one request until enough of them agree [TOCS §4.2, §6.1].
+type tally struct {
+	heard   uint32 // bit i: replica i has answered
+	replies []verdict
+	result  []byte // a full result, whose digest is full
+	full    Digest
+	hasFull bool
+	failed  error
+}
+
+type verdict struct {
+	outcome message.Outcome
+	digest  Digest
+	view    View
+	last    Timestamp // of a Superseded
+}
+
+func (t *tally) reset(n int) {
+	if t.replies == nil {
+		t.replies = make([]verdict, n)
+	}
+	t.heard, t.result, t.hasFull, t.failed = 0, nil, false, nil
+}
+
+func (t *tally) has(i ReplicaID) bool { return t.heard&(1<<i) != 0 }
+
+// add notes a reply. A replica may answer again, with the full result or after catching up: its last word
+// counts.
+func (t *tally) add(m *message.Reply) {
+	t.heard |= 1 << m.From
+	v := verdict{outcome: m.Outcome, digest: m.Digest, view: m.View}
+	if m.Outcome == message.Superseded && len(m.Result) == 8 {
+		v.last = Timestamp(binary.LittleEndian.Uint64(m.Result))
+		v.digest = Digest{}
+	}
+	t.replies[m.From] = v
+	if m.Full && (!t.hasFull || t.matching(m.Outcome, m.Digest) > t.matching(m.Outcome, t.full)) {
+		t.result, t.full, t.hasFull = m.Result, m.Digest, true
+	}
+}
+
+func (t *tally) matching(o message.Outcome, d Digest) (n int) {
+	for i, v := range t.replies {
+		if t.has(ReplicaID(i)) && v.outcome == o && v.digest == d {
+			n++
+		}
+	}
+	return n
+}
+
+// best is the answer most replicas agree on.
+func (t *tally) best() (v verdict, count int) {
+	for i, x := range t.replies {
+		if t.has(ReplicaID(i)) {
+			if n := t.matching(x.outcome, x.digest); n > count {
+				v, count = x, n
+			}
+		}
+	}
+	return v, count
+}
+
+// hopeless reports that no answer can reach the quorum any more, whatever the replicas not heard of say.
+func (t *tally) hopeless(n, quorum int) bool {
+	_, count := t.best()
+	return count+n-bits.OnesCount32(t.heard) < quorum
+}
+
+// lastOf is the (f+1)-th largest last timestamp of those that say Superseded: a correct replica has seen one at
+// least as large.
+func (t *tally) lastOf(weak int) Timestamp {
+	var all []Timestamp
+	for i, v := range t.replies {
+		if t.has(ReplicaID(i)) && v.outcome == message.Superseded {
+			all = append(all, v.last)
+		}
+	}
+	slices.Sort(all)
+	return all[len(all)-weak]
+}
+
+// viewOf is the largest view that f+1 of the agreeing replies have reached: one alone must not be trusted
+// (R-CLI-6).
+func (t *tally) viewOf(agreed verdict, weak int) View {
+	var all []View
+	for i, v := range t.replies {
+		if t.has(ReplicaID(i)) && v.outcome == agreed.outcome && v.digest == agreed.digest {
+			all = append(all, v.view)
+		}
+	}
+	slices.Sort(all)
+	return all[len(all)-weak]
+}
+
+// clientLink handles the connection to one replica.
+type clientLink struct {
+	c  *Client
+	id ReplicaID
+}
+
+// Opened implements transport.Handler.
+func (l *clientLink) Opened(c *transport.Conn) {
+	session := l.c.peers[l.id].session
+	c.SetUser(&remote{session: session})
+	l.c.sendKey(c, session)
+}
+
+// Closed implements transport.Handler.
+func (l *clientLink) Closed(_ *transport.Conn, err error) {
+	l.c.log.Debug("connection to replica down", "replica", l.id, "err", err)
+}
+
+// Frames implements transport.Handler: it counts replies, and ends the calls they decide after the lock is released,
+// so that Done may start the next call. What those calls send leaves in one flush.
+func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
+	c, who := l.c, conn.User().(*remote)
+	var replies [32]*message.Reply
+	batch := replies[:0]
+	for _, frame := range frames {
+		if len(frame) > 0 && message.Type(frame[0]) == message.TypeNewKey {
+			if !l.onNewKey(conn, who, frame) {
+				conn.Close()
+				return
+			}
+			continue
+		}
+		m, ok := c.open(who, owned(frame)).(*message.Reply)
+		if !ok {
+			c.resendKey(conn, who, who.session)
+			continue
+		}
+		m.From = l.id
+		batch = append(batch, m)
+	}
+	c.settle(batch)
+}
+
+// settle counts replies and ends calls.
+func (c *Client) settle(batch []*message.Reply) {
+	if len(batch) == 0 {
+		return
+	}
+	type ended struct {
+		o   *outstanding
+		res []byte
+		err error
+	}
+	var over []ended
+	c.mu.Lock()
+	c.held++
+	for _, m := range batch {
+		o := c.outstandingFor(m)
+		if o == nil {
+			continue
+		}
+		c.peers[m.From].silent = false
+		o.tally.add(m)
+		if result, err, done := c.decide(o); done {
+			over = append(over, ended{o, result, err})
+			c.vacate(o.request.Slot)
+		}
+	}
+	c.mu.Unlock()
+	for _, e := range over {
+		e.o.Done(e.res, e.err)
+	}
+	c.mu.Lock()
+	c.held--
+	list := c.dirty.list
+	c.dirty.list = nil
+	c.mu.Unlock()
+	for _, x := range list {
+		x.Flush()
+	}
+}
+
+func (c *Client) outstandingFor(m *message.Reply) *outstanding {
+	if int(m.Slot) >= len(c.slots) {
+		return nil
+	}
+	o := c.slots[m.Slot].call
+	if o == nil || o.request.Timestamp != m.Timestamp || o.readOnly != m.ReadOnly {
+		return nil // late, or of an earlier try
+	}
+	return o
+}
+
+// decide applies the reply rule: 2f+1 equal replies, one of them with the result, for every operation, because
+// reads take the one-round-trip path (R-CLI-3, R-OPT-RO-6).
+func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
+	if o.tally.failed != nil {
+		return nil, o.tally.failed, true
+	}
+	v, count := o.tally.best()
+	enough := count >= c.group.Quorum()
+	refused := count >= c.group.Weak()
+	switch {
+	case enough && v.outcome == message.Executed:
+		if !o.tally.hasFull || o.tally.full != v.digest {
+			return nil, nil, false // the designated replier is slow or lies: the timer asks all
+		}
+		c.view = max(c.view, o.tally.viewOf(v, c.group.Weak()))
+		if o.tries == 0 {
+			c.timing.sample(time.Since(o.sent))
+		}
+		return o.tally.result, nil, true
+	case refused && v.outcome == message.NotEnrolled:
+		return nil, ErrNotEnrolled, true
+	case enough && v.outcome == message.Lost, refused && v.outcome == message.Superseded && o.resumed:
+		return nil, ErrResultLost, true
+	case enough && v.outcome == message.NotKept:
+		err = c.issue(o, o.request.Slot, false)
+	case refused && v.outcome == message.Superseded:
+		slot := &c.slots[o.request.Slot]
+		slot.last = max(slot.last, o.tally.lastOf(c.group.Weak()))
+		err = c.issue(o, o.request.Slot, false)
+	case o.readOnly && (refused && v.outcome == message.NotReadOnly || o.tally.hopeless(len(c.peers), c.group.Quorum())):
+		c.fallBack(o)
+		err = o.tally.failed
+	}
+	return nil, err, err != nil
+}
+
+// vacate frees a slot, or gives it to the call that waits longest. The caller holds the lock.
+func (c *Client) vacate(s Slot) {
+	c.slots[s].call = nil
+	c.free = append(c.free, s)
+	for len(c.waiting) > 0 && len(c.free) > 0 {
+		o := c.waiting[0]
+		c.waiting[0] = nil
+		c.waiting = c.waiting[1:]
+		if err := c.assign(o); err != nil {
+			go o.Done(nil, err)
+		}
+	}
+}
+
+func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) bool {
+	c := l.c
+	m, err := message.Decode(owned(frame), &c.wire)
+	if err != nil {
+		c.edge.malformed.Add(1)
+		return false
+	}
+	answer, changed, err := c.ring.Accept(who.session, m.(*message.NewKey))
+	if err == nil && !c.vouched(conn, who.session) {
+		err = errTransportKey
+	}
+	if err != nil {
+		c.edge.badKey.Add(1)
+		c.log.Warn("NEW-KEY refused", "replica", l.id, "address", conn.RemoteAddr(), "err", err)
+		return false
+	}
+	if answer {
+		c.sendKey(conn, who.session)
+	}
+	if changed {
+		c.keysChanged()
+	}
+	return true
+}
+
+// keysChanged authenticates all outstanding requests again, under the newest keys, to all replicas
+// (R-OUR-10).
+func (c *Client) keysChanged() {
+	c.mu.Lock()
+	c.signal()
+	for i := range c.slots {
+		if o := c.slots[i].call; o != nil {
+			c.transmit(o, true)
+		}
+	}
+	c.release()
+}
+
+// roundTrip estimates how long an answer takes, as TCP does [RFC6298], so that the first retry comes soon after an
+// answer is late and not while the group is merely busy.
+type roundTrip struct{ smoothed, variation time.Duration }
+
+const (
+	minTimeout = 25 * time.Millisecond
+	maxTimeout = 2 * time.Second
+)
+
+func (t *roundTrip) reset() { t.smoothed, t.variation = 10*time.Millisecond, 5*time.Millisecond }
+
+func (t *roundTrip) sample(d time.Duration) {
+	t.variation += ((d - t.smoothed).Abs() - t.variation) / 4
+	t.smoothed += (d - t.smoothed) / 8
+}
+
+func (t *roundTrip) timeout() time.Duration {
+	return min(max(t.smoothed+4*t.variation, minTimeout), maxTimeout)
+}
+
+// backOff is the wait after the given number of tries, doubled each time and spread, so that clients do not
+// come back together.
+func (t *roundTrip) backOff(tries int) time.Duration {
+	d := min(t.timeout()<<min(tries, 8), maxTimeout)
+	return d + time.Duration(rand.Int64N(int64(d)/4))
+}

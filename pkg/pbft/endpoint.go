@@ -1,0 +1,148 @@
+package pbft
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/transport"
+)
+
+// An endpoint is what replicas and clients have in common on the wire: keys, options, and counts of what was
+// refused before the protocol saw it.
+type endpoint struct {
+	group   *Group
+	wire    message.Limits
+	ring    *auth.Ring
+	options transport.Options
+	log     *slog.Logger
+	edge    edgeCounts
+}
+
+// edgeCounts counts refusals at the edge.
+type edgeCounts struct {
+	malformed, badMAC, badKey, unexpected, dropped atomic.Uint64
+}
+
+func (e *edgeCounts) list() []Refusals {
+	return []Refusals{
+		{"malformed", e.malformed.Load()},
+		{"bad MAC", e.badMAC.Load()},
+		{"bad NEW-KEY", e.badKey.Load()},
+		{"unexpected on this connection", e.unexpected.Load()},
+		{"queue to peer full", e.dropped.Load()},
+	}
+}
+
+// queueBytes bounds what waits on one connection to be sent.
+const queueBytes = 32 << 20
+
+func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transport, delay time.Duration, log *slog.Logger) (*endpoint, error) {
+	e := &endpoint{group: g, wire: g.wire(), log: log}
+	if log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	e.options = transport.Options{MaxFrame: g.maxFrame(), Queue: queueBytes, StrangerFrame: 4096, Delay: delay}
+	var fingerprint message.Digest
+	switch t {
+	case TransportPlain:
+	case TransportTLS, "":
+		cert, print, err := transport.NewHostTLS()
+		if err != nil {
+			return nil, err
+		}
+		fingerprint = print
+		e.options.TLS = transport.HostTLS(func() *tls.Certificate { return &cert })
+	default:
+		return nil, fmt.Errorf("transport %q: want %q or %q", t, TransportTLS, TransportPlain)
+	}
+	var err error
+	e.ring, err = auth.NewRing(self, g.Digest(), signer, fingerprint)
+	return e, err
+}
+
+// A remote is who speaks on a connection, once its NEW-KEY has said so. Only the connection's own goroutine
+// touches its fields.
+type remote struct {
+	session *auth.Session
+	scratch auth.Scratch
+	keysAt  time.Time // of our last unasked NEW-KEY
+
+	registered bool // an enrolled client that is answered on this connection
+}
+
+var errTransportKey = errors.New("the TLS certificate is not the one its NEW-KEY vouches for")
+
+// vouched checks that a TLS connection ends at the host whose NEW-KEY we accepted, so that nobody in between
+// reads along.
+func (e *endpoint) vouched(c *transport.Conn, s *auth.Session) bool {
+	fingerprint, isTLS := c.PeerFingerprint()
+	return !isTLS || message.Digest(fingerprint) == s.TransportKey()
+}
+
+// sendKey opens a connection, or answers a peer's NEW-KEY, with ours.
+func (e *endpoint) sendKey(c *transport.Conn, s *auth.Session) {
+	m, err := e.ring.NewKey(s)
+	if err != nil {
+		e.log.Error("cannot make a NEW-KEY: no messages from this peer can be accepted", "peer", s.Peer, "err", err)
+		return
+	}
+	c.Send([]byte{byte(message.TypeNewKey)}, m.AppendBody(nil))
+	c.Flush()
+}
+
+// resendKey is for a peer whose messages we cannot open: perhaps it missed our last NEW-KEY. At most
+// one a second, so that junk cannot make us sign for ever.
+func (e *endpoint) resendKey(c *transport.Conn, r *remote, s *auth.Session) {
+	if now := time.Now(); now.Sub(r.keysAt) > time.Second {
+		r.keysAt = now
+		e.sendKey(c, s)
+	}
+}
+
+// open decodes a sealed frame and checks its MAC against the session.
+func (e *endpoint) open(r *remote, frame []byte) message.Message {
+	body, trailer, ok := auth.Split(frame)
+	if !ok {
+		e.edge.malformed.Add(1)
+		return nil
+	}
+	m, err := message.Decode(body, &e.wire)
+	if err != nil {
+		e.edge.malformed.Add(1)
+		return nil
+	}
+	if !r.session.Open(&r.scratch, m, trailer) {
+		e.edge.badMAC.Add(1)
+		return nil
+	}
+	return m
+}
+
+// owned returns the frame as memory that may be kept: the transport lends small ones.
+func owned(frame []byte) []byte {
+	if len(frame) > transport.Keep {
+		return frame
+	}
+	return append([]byte(nil), frame...)
+}
+
+// A flusher is a connection or link with frames waiting.
+type flusher interface{ Flush() }
+
+// flushes gathers what must be flushed once the lock is released: many messages, one system call.
+type flushes struct{ list []flusher }
+
+func (f *flushes) add(x flusher) {
+	for _, have := range f.list {
+		if have == x {
+			return
+		}
+	}
+	f.list = append(f.list, x)
+}

@@ -1,0 +1,185 @@
+package pbft
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+
+	"bfs/pkg/pbft/internal/ledger"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// An executor runs operations on the service and keeps the ledger: it is the paper's execution of a request,
+// with the filter by timestamp and the reply cache [TOCS §4.3]. From equal states, equal batches
+// leave equal states.
+type executor struct {
+	service Service
+	ledger  *ledger.Ledger
+}
+
+func newExecutor(g *Group, s Service) (*executor, error) {
+	l, err := ledger.Open(s.State(), g.Limits.Clients, g.Limits.Slots)
+	if err != nil {
+		return nil, err
+	}
+	return &executor{service: s, ledger: l}, nil
+}
+
+// An answer is what a request came to, before it is a REPLY.
+type answer struct {
+	outcome message.Outcome
+	result  []byte
+}
+
+// seen answers a request that the slot's last execution has overtaken: again if it is the same one
+// [TOCS §4.3, R-REQ-1].
+func (x *executor) seen(r *message.Request) (answer, bool) {
+	if _, ok := x.ledger.Client(r.Client); !ok {
+		return answer{outcome: message.NotEnrolled}, true
+	}
+	last, ok := x.ledger.Last(r.Key())
+	switch {
+	case !ok:
+		return answer{outcome: message.NotEnrolled}, true
+	case r.Timestamp == last.Timestamp:
+		return answer{last.Outcome, append([]byte(nil), last.Result...)}, true
+	case r.Timestamp < last.Timestamp:
+		return answer{message.Superseded, binary.LittleEndian.AppendUint64(nil, uint64(last.Timestamp))}, true
+	}
+	return answer{}, false
+}
+
+// execute runs one request of a committed batch. A request that the slot has executed already does not run
+// again; one of a client that is not enrolled has no effect at all (R-NRM-7).
+func (x *executor) execute(r *message.Request, choice []byte) answer {
+	if a, seen := x.seen(r); seen {
+		return a
+	}
+	var result []byte
+	var wrote bool
+	if r.Client == Administrator {
+		result, wrote = x.administer(r.Op, choice)
+	} else {
+		c, _ := x.ledger.Client(r.Client)
+		result, wrote = x.service.Execute(Operation{Client: r.Client, Rights: c.Rights, Choice: choice, Body: r.Op})
+	}
+	x.ledger.Record(r.Key(), r.Timestamp, result, wrote)
+	return answer{message.Executed, result}
+}
+
+// query answers a read-only request from the present state (R-OPT-RO-3).
+func (x *executor) query(r *message.Request) answer {
+	c, ok := x.ledger.Client(r.Client)
+	if !ok {
+		return answer{outcome: message.NotEnrolled}
+	}
+	op := Operation{Client: r.Client, Rights: c.Rights, Body: r.Op}
+	if r.Client == Administrator {
+		switch {
+		case len(r.Op) > 0 && r.Op[0] == adminService:
+			op.Body = r.Op[1:]
+		case len(r.Op) == 4 && r.Op[0] == adminList:
+			return answer{message.Executed, x.list(int(binary.LittleEndian.Uint16(r.Op[2:])))}
+		default:
+			return answer{outcome: message.NotReadOnly}
+		}
+	}
+	result, ok := x.service.Query(op)
+	if !ok {
+		return answer{outcome: message.NotReadOnly}
+	}
+	return answer{message.Executed, result}
+}
+
+// What the administrator's operations begin with.
+const (
+	adminService = iota // the rest is for the service
+	adminEnrol          // key, rights
+	adminRevoke         // key
+	adminList           // a zero byte, index of the first record as u16
+)
+
+// administer runs an administrative operation. The reply of the library's own is empty if it was done, else the
+// reason why not.
+func (x *executor) administer(op, choice []byte) (result []byte, wrote bool) {
+	if len(op) == 0 {
+		return []byte("empty operation"), false
+	}
+	kind, body := op[0], op[1:]
+	var err error
+	switch {
+	case kind == adminService:
+		return x.service.Execute(Operation{Client: Administrator, Choice: choice, Body: body})
+	case kind == adminEnrol && len(body) >= ed25519.PublicKeySize:
+		err = x.ledger.Enrol(body[:ed25519.PublicKeySize], body[ed25519.PublicKeySize:])
+	case kind == adminRevoke && len(body) == ed25519.PublicKeySize:
+		err = x.ledger.Revoke(body)
+	case kind == adminList && len(body) == 3:
+		return x.list(int(binary.LittleEndian.Uint16(body[1:]))), false
+	default:
+		return []byte("unknown administrative operation"), false
+	}
+	if err != nil {
+		return []byte(err.Error()), false
+	}
+	return nil, true
+}
+
+// listPage is how many enrolments one reply lists.
+const listPage = 32
+
+// list encodes up to listPage enrolments from index first: for each a flag, the key, the length of the rights
+// as u16 and the rights.
+func (x *executor) list(first int) (b []byte) {
+	i := 0
+	x.ledger.All(func(c ledger.Client) {
+		if i >= first && i < first+listPage {
+			flag := byte(0)
+			if c.Revoked {
+				flag = 1
+			}
+			b = append(b, flag)
+			b = append(b, c.Key...)
+			b = binary.LittleEndian.AppendUint16(b, uint16(len(c.Rights)))
+			b = append(b, c.Rights...)
+		}
+		i++
+	})
+	return b
+}
+
+// parseList is the reverse of list.
+func parseList(b []byte) (all []Enrolment, ok bool) {
+	const head = 1 + ed25519.PublicKeySize + 2
+	for len(b) > 0 {
+		if len(b) < head {
+			return nil, false
+		}
+		n := int(binary.LittleEndian.Uint16(b[head-2:]))
+		if len(b) < head+n {
+			return nil, false
+		}
+		key := append(ed25519.PublicKey(nil), b[1:head-2]...)
+		all = append(all, Enrolment{ID: ClientOf(key), Key: key, Rights: append([]byte(nil), b[head:head+n]...), Revoked: b[0] != 0})
+		b = b[head+n:]
+	}
+	return all, true
+}
+
+// ClientOf derives a client's number from its public key.
+func ClientOf(key ed25519.PublicKey) ClientID { return message.ClientOf(key) }
+
+// smallResult is the length up to which every replica sends the whole result: a digest would be no
+// shorter [TOCS §6.1].
+const smallResult = 256
+
+// reply makes an answer the REPLY of replica self.
+func (a answer) reply(r *message.Request, self ReplicaID, v View) *message.Reply {
+	m := &message.Reply{
+		View: v, Timestamp: r.Timestamp, Slot: r.Slot, From: self, Outcome: a.outcome, ReadOnly: r.ReadOnly,
+		Digest: message.ResultDigest(a.outcome, a.result),
+	}
+	if len(a.result) <= smallResult || r.Replier == self || r.Replier == message.AnyReplier {
+		m.Full, m.Result = true, a.result
+	}
+	return m
+}

@@ -1,0 +1,300 @@
+package pbft
+
+import (
+	"crypto/ed25519"
+
+	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/transport"
+)
+
+// outbound handles our own link to a peer: we speak on it and the peer does not, for it has a link of its own to
+// us.
+type outbound struct {
+	r *Replica
+	p *peerEnd
+}
+
+// Opened implements transport.Handler.
+func (o *outbound) Opened(c *transport.Conn) {
+	if o.p.session.Ready() && !o.r.vouched(c, o.p.session) {
+		// The host has restarted and its NEW-KEY is under way, or somebody sits in between: only our
+		// NEW-KEY, in which nothing is secret, leaves until that is known.
+		o.r.log.Debug("link waits for the peer's NEW-KEY", "peer", o.p.session.Peer.Replica)
+	}
+	o.r.sendKey(c, o.p.session)
+}
+
+// Frames implements transport.Handler.
+func (o *outbound) Frames(_ *transport.Conn, frames [][]byte) {
+	o.r.edge.unexpected.Add(uint64(len(frames)))
+}
+
+// Closed implements transport.Handler.
+func (o *outbound) Closed(_ *transport.Conn, err error) {
+	o.r.log.Debug("link to replica down", "peer", o.p.session.Peer.Replica, "err", err)
+}
+
+// inbound handles connections others made to us: replicas that speak to us, and clients, who are answered on the
+// same connection.
+type inbound Replica
+
+// Opened implements transport.Handler.
+func (in *inbound) Opened(*transport.Conn) {}
+
+// Closed implements transport.Handler.
+func (in *inbound) Closed(c *transport.Conn, err error) {
+	r := (*Replica)(in)
+	who, ok := c.User().(*remote)
+	if !ok {
+		return
+	}
+	if peer := who.session.Peer; peer.IsReplica() {
+		r.mu.Lock()
+		r.peers[peer.Replica].inbound = false
+		r.mu.Unlock()
+		r.log.Info("replica disconnected", "peer", peer.Replica, "err", err)
+		return
+	}
+	r.clientsMu.RLock()
+	end := r.clients[who.session.Peer.Client]
+	r.clientsMu.RUnlock()
+	if end != nil {
+		end.mu.Lock()
+		if end.conn == c {
+			end.conn = nil
+		}
+		end.mu.Unlock()
+	}
+}
+
+// Frames implements transport.Handler. MACs are checked before the lock is taken; one taking of it serves all
+// messages of a read.
+func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
+	r := (*Replica)(in)
+	var messages [64]message.Message
+	batch := messages[:0]
+	for _, frame := range frames {
+		if len(frame) > 0 && message.Type(frame[0]) == message.TypeNewKey {
+			r.deliver(c, batch)
+			batch = batch[:0]
+			if !r.onNewKey(c, frame) {
+				c.Close()
+				return
+			}
+			continue
+		}
+		who, _ := c.User().(*remote)
+		if who == nil {
+			r.edge.unexpected.Add(1)
+			c.Close() // nobody speaks before his NEW-KEY
+			return
+		}
+		if m := r.receive(c, who, frame); m != nil {
+			batch = append(batch, m)
+		}
+	}
+	r.deliver(c, batch)
+}
+
+// receive turns a frame into a message whose sender is certain, or whose client's wish it carries is marked
+// authentic or not. nil: refused and counted.
+func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.Message {
+	fromReplica := who.session.Peer.IsReplica()
+	switch {
+	case len(frame) > 0 && message.Type(frame[0]) == message.TypeRequest:
+		return r.receiveRequest(c, who, frame)
+	case !fromReplica:
+		r.edge.unexpected.Add(1)
+		return nil
+	}
+	if len(frame) > 0 && message.Type(frame[0]) == message.TypePrePrepare {
+		frame = owned(frame)
+	}
+	m := r.open(who, frame)
+	if m == nil {
+		p := r.peers[who.session.Peer.Replica]
+		if conn := p.link.Conn(); conn != nil {
+			r.resendKey(conn, who, p.session)
+		}
+		return nil
+	}
+	from := who.session.Peer.Replica
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		m.From = from
+		for _, q := range m.Batch.Requests {
+			q.Authentic = r.authenticates(q, &who.scratch)
+		}
+	case *message.Prepare:
+		m.From = from
+	case *message.Commit:
+		m.From = from
+	case *message.Checkpoint:
+		m.From = from
+	case *message.Status:
+		m.From = from
+	default:
+		r.edge.unexpected.Add(1)
+		return nil
+	}
+	return m
+}
+
+func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) message.Message {
+	m, err := message.Decode(owned(frame), &r.wire)
+	if err != nil {
+		r.edge.malformed.Add(1)
+		return nil
+	}
+	q := m.(*message.Request)
+	peer := who.session.Peer
+	switch {
+	case peer.IsReplica():
+		q.Authentic = r.authenticates(q, &who.scratch)
+	case peer.Client != q.Client:
+		r.edge.unexpected.Add(1)
+		return nil
+	case q.Client == Administrator:
+		q.Authentic = r.authenticates(q, &who.scratch)
+	default:
+		q.Authentic = who.session.OpenRequest(&who.scratch, r.cfg.Self, q)
+		if !q.Authentic {
+			r.resendKey(c, who, who.session)
+		}
+	}
+	if !q.Authentic {
+		r.edge.badMAC.Add(1)
+		return nil
+	}
+	return q
+}
+
+// deliver steps the core with messages of one connection.
+func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
+	if len(batch) == 0 {
+		return
+	}
+	who := c.User().(*remote)
+	conn := c
+	if who.session.Peer.IsReplica() {
+		conn = nil
+	} else if !who.registered {
+		who.registered = r.register(c, who.session)
+	}
+	r.enter()
+	if r.stopping {
+		batch = nil
+	}
+	for _, m := range batch {
+		if q, ok := m.(*message.Request); ok {
+			r.request(conn, who.session, q)
+		} else if r.core != nil {
+			r.core.Step(m)
+		}
+	}
+	r.leave()
+}
+
+// onNewKey takes in a NEW-KEY; false closes the connection.
+func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
+	decoded, err := message.Decode(owned(frame), &r.wire)
+	if err != nil {
+		r.edge.malformed.Add(1)
+		return false
+	}
+	m := decoded.(*message.NewKey)
+	session := r.sessionFor(m)
+	if session == nil {
+		r.edge.badKey.Add(1)
+		return false
+	}
+	answer, changed, err := r.ring.Accept(session, m)
+	if err == nil && !r.vouched(c, session) {
+		err = errTransportKey
+	}
+	if err != nil {
+		r.edge.badKey.Add(1)
+		r.log.Warn("NEW-KEY refused", "peer", m.From, "address", c.RemoteAddr(), "err", err)
+		return false
+	}
+	who, known := c.User().(*remote)
+	if !known || who.session != session {
+		who = &remote{session: session}
+		c.SetUser(who)
+	}
+	if m.From.IsReplica() {
+		c.Trust()
+		r.peerKey(m.From.Replica, answer, changed)
+		return true
+	}
+	who.registered = r.register(c, session)
+	if answer || !known {
+		r.sendKey(c, session)
+	}
+	return true
+}
+
+// sessionFor finds or begins the session with the sender of a NEW-KEY. A client that is not enrolled gets a session
+// as well, which lives no longer than its connection: it is how it learns that it is not.
+func (r *Replica) sessionFor(m *message.NewKey) *auth.Session {
+	if m.From.IsReplica() {
+		if i := int(m.From.Replica); i < len(r.peers) && r.peers[i] != nil {
+			return r.peers[i].session
+		}
+		return nil
+	}
+	key := ed25519.PublicKey(m.SenderKey[:])
+	administrator := m.From.Client == Administrator
+	if administrator != key.Equal(r.group.Administrator) || !administrator && ClientOf(key) != m.From.Client {
+		return nil
+	}
+	r.clientsMu.RLock()
+	defer r.clientsMu.RUnlock()
+	if end := r.clients[m.From.Client]; end != nil {
+		return end.session
+	}
+	return auth.NewSession(m.From, append(ed25519.PublicKey(nil), key...))
+}
+
+// register makes c the connection on which an enrolled client is answered, and lets it bring frames of full
+// length.
+func (r *Replica) register(c *transport.Conn, s *auth.Session) bool {
+	r.mu.Lock()
+	_, enrolled := r.exec.ledger.Client(s.Peer.Client)
+	r.mu.Unlock()
+	if !enrolled {
+		return false
+	}
+	c.Trust()
+	r.clientsMu.Lock()
+	end := r.clients[s.Peer.Client]
+	if end == nil {
+		end = &clientEnd{session: s}
+		r.clients[s.Peer.Client] = end
+	}
+	r.clientsMu.Unlock()
+	if end.session != s {
+		return false // another connection of this client was first: this one must begin again
+	}
+	end.mu.Lock()
+	end.conn = c
+	end.mu.Unlock()
+	return true
+}
+
+// peerKey follows a replica's NEW-KEY: ours in answer on our own link, and what it may have missed.
+func (r *Replica) peerKey(i ReplicaID, answer, changed bool) {
+	p := r.peers[i]
+	if answer {
+		if conn := p.link.Conn(); conn != nil {
+			r.sendKey(conn, p.session)
+		}
+	}
+	r.enter()
+	p.inbound = true
+	if changed && r.core != nil {
+		r.core.KeysChanged(i)
+	}
+	r.leave()
+}
