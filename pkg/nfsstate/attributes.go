@@ -1,0 +1,223 @@
+package nfsstate
+
+import "bfs/pkg/nfsstate/nfs3"
+
+// post is an inode's attributes, for a reply that has room for them.
+func post(in *inode) nfs3.PostOpAttr { return nfs3.PostAttr(in.attr()) }
+
+// pre is what wcc_data keeps of an inode before an operation.
+func pre(in *inode) nfs3.PreOpAttr {
+	return nfs3.PreOpAttr{Present: true, Attr: nfs3.WccAttr{Size: in.size, Mtime: in.mtime, Ctime: in.ctime}}
+}
+
+// wcc is weak cache consistency data: the operation is atomic, so the two are all there was [RFC1813 §2.6].
+func wcc(before nfs3.PreOpAttr, in *inode) nfs3.WccData {
+	return nfs3.WccData{Before: before, After: post(in)}
+}
+
+// getattr is GETATTR [RFC1813 §3.3.1].
+func (fs *FS) getattr(c *caller, a *nfs3.GetattrArgs) (r nfs3.GetattrResult) {
+	var in inode
+	if r.Status = fs.open(c, a.Object, &in); r.Status == nfs3.OK {
+		r.Attr = in.attr()
+	}
+	return r
+}
+
+// setattr is SETATTR [RFC1813 §3.3.2].
+func (fs *FS) setattr(c *caller, a *nfs3.SetattrArgs) (r nfs3.SetattrResult) {
+	var in inode
+	if r.Status = fs.open(c, a.Object, &in); r.Status != nfs3.OK {
+		return r
+	}
+	before := pre(&in)
+	switch {
+	case c.readOnly:
+		r.Status = nfs3.ErrROFS
+	case a.Guard.Check && a.Guard.Ctime != in.ctime:
+		r.Status = nfs3.ErrNotSync
+	default:
+		if r.Status = c.maySet(&in, &a.New); r.Status == nfs3.OK {
+			fs.set(c, &in, &a.New)
+		}
+	}
+	r.Wcc = wcc(before, &in)
+	return r
+}
+
+// maySet judges all of a SETATTR before any of it is done.
+func (c *caller) maySet(in *inode, s *nfs3.Sattr3) nfs3.Status {
+	owner := c.who.root() || c.who.UID == in.uid
+	switch {
+	case !goodTimes(s):
+		return nfs3.ErrInval
+	case s.SetSize && in.kind != nfs3.TypeReg:
+		return nfs3.ErrInval
+	case s.SetMode && !owner:
+		return nfs3.ErrPerm
+	case !c.mayGive(in, s):
+		return nfs3.ErrPerm
+	case setsTime(s, nfs3.SetToClientTime) && !owner:
+		return nfs3.ErrPerm
+	case setsTime(s, nfs3.SetToServerTime) && !owner && !c.who.may(in, mayWrite):
+		return nfs3.ErrAcces
+	case s.SetSize && !c.who.mayData(in, mayWrite):
+		return nfs3.ErrAcces
+	case s.SetSize && s.Size > nfs3.MaxFileSize:
+		return nfs3.ErrFBig
+	}
+	return nfs3.OK
+}
+
+// mayGive says whether the caller may set this owner and group: root may, and the owner may choose among his groups
+// (chown_restricted).
+func (c *caller) mayGive(in *inode, s *nfs3.Sattr3) bool {
+	if c.who.root() {
+		return true
+	}
+	if s.SetUID && (c.who.UID != in.uid || s.UID != in.uid) {
+		return false
+	}
+	return !s.SetGID || c.who.UID == in.uid && (s.GID == in.gid || c.who.member(s.GID))
+}
+
+func goodTimes(s *nfs3.Sattr3) bool {
+	const second = 1_000_000_000
+	return s.Atime.Time.Nanoseconds < second && s.Mtime.Time.Nanoseconds < second
+}
+
+func setsTime(s *nfs3.Sattr3, how nfs3.TimeHow) bool { return s.Atime.How == how || s.Mtime.How == how }
+
+// set does what maySet allowed. A SETATTR that sets nothing leaves even ctime alone, but any ends the life of an exclusive
+// verifier [RFC1813 §3.3.8].
+func (fs *FS) set(c *caller, in *inode, s *nfs3.Sattr3) {
+	in.exclusive = false
+	if s.SetMode || s.SetUID || s.SetGID || s.SetSize || s.Atime.How != nfs3.DontChange || s.Mtime.How != nfs3.DontChange {
+		in.ctime = c.now
+	}
+	if s.SetMode {
+		in.mode = s.Mode & nfs3.ModeSettable
+	}
+	if s.SetUID {
+		in.uid = s.UID
+	}
+	if s.SetGID {
+		in.gid = s.GID
+	}
+	if s.SetMode && !c.who.root() && !c.who.member(in.gid) {
+		in.mode &^= nfs3.ModeSetGID // it would lend the rights of a group the caller is not of
+	}
+	if (s.SetUID || s.SetGID) && in.kind != nfs3.TypeDir {
+		in.dropSetID()
+	}
+	if s.SetSize {
+		fs.resize(in, s.Size)
+		in.mtime = c.now
+	}
+	in.atime = pickTime(s.Atime, in.atime, c.now)
+	in.mtime = pickTime(s.Mtime, in.mtime, c.now)
+	fs.save(in)
+}
+
+// dropSetID takes the set-user-id bit away, and the set-group-id bit where it means what it says: without the group's
+// execute permission it marks mandatory locking.
+func (in *inode) dropSetID() {
+	in.mode &^= nfs3.ModeSetUID
+	if in.mode&0o010 != 0 {
+		in.mode &^= nfs3.ModeSetGID
+	}
+}
+
+// access is ACCESS [RFC1813 §3.3.4]. It answers from the mode alone: that owners may always write to what they have open
+// is nothing to tell a client.
+func (fs *FS) access(c *caller, a *nfs3.AccessArgs) (r nfs3.AccessResult) {
+	var in inode
+	if r.Status = fs.open(c, a.Object, &in); r.Status != nfs3.OK {
+		return r
+	}
+	r.Attr = post(&in)
+	dir := in.kind == nfs3.TypeDir
+	if c.who.may(&in, mayRead) {
+		r.Access |= nfs3.AccessRead
+	}
+	if c.who.may(&in, mayExec) {
+		if dir {
+			r.Access |= nfs3.AccessLookup
+		} else {
+			r.Access |= nfs3.AccessExecute
+		}
+	}
+	if !c.readOnly && c.who.may(&in, mayWrite) {
+		r.Access |= nfs3.AccessModify | nfs3.AccessExtend
+		if dir {
+			r.Access |= nfs3.AccessDelete
+		}
+	}
+	r.Access &= a.Access
+	return r
+}
+
+// fsstat is FSSTAT [RFC1813 §3.3.18]: the pages and inodes there are, or what the quota leaves of them.
+func (fs *FS) fsstat(c *caller, a *nfs3.FsstatArgs) (r nfs3.FsstatResult) {
+	var in inode
+	if r.Status = fs.open(c, a.Root, &in); r.Status != nfs3.OK {
+		return r
+	}
+	r.Attr = post(&in)
+	row := fs.row(in.export)
+	limit := func(total, free uint64, quota, used int) (uint64, uint64) {
+		q, u := le.Uint64(row[quota:]), le.Uint64(row[used:])
+		if q == 0 {
+			return total, free
+		}
+		return min(total, q), min(free, q-min(q, u))
+	}
+	pages, free := limit(uint64(fs.at.pages-fs.at.data), fs.freeAtAll(), rowQuotaPages, rowPages)
+	r.Tbytes, r.Fbytes, r.Abytes = pages*pageSize, free*pageSize, free*pageSize
+	r.Tfiles, r.Ffiles = limit(fs.config.Inodes-uint64(firstInode), fs.freeInodes(), rowQuotaInodes, rowInodes)
+	r.Afiles = r.Ffiles
+	return r
+}
+
+// fsinfo is FSINFO [RFC1813 §3.3.19].
+func (fs *FS) fsinfo(c *caller, a *nfs3.FsinfoArgs) (r nfs3.FsinfoResult) {
+	var in inode
+	if r.Status = fs.open(c, a.Root, &in); r.Status != nfs3.OK {
+		return r
+	}
+	r.Attr = post(&in)
+	r.Rtmax, r.Rtpref, r.Rtmult = nfs3.MaxTransfer, nfs3.MaxTransfer, pageSize
+	r.Wtmax, r.Wtpref, r.Wtmult = nfs3.MaxTransfer, nfs3.MaxTransfer, pageSize
+	r.Dtpref = 64 << 10
+	r.MaxFileSize = nfs3.MaxFileSize
+	r.TimeDelta = nfs3.Time3{Nanoseconds: 1}
+	r.Properties = nfs3.FSLink | nfs3.FSSymlink | nfs3.FSHomogeneous | nfs3.FSCanSetTime
+	return r
+}
+
+// maxLinks bounds the hard links of a file and the sub-directories of a directory.
+const maxLinks = 1 << 30
+
+// pathconf is PATHCONF [RFC1813 §3.3.20].
+func (fs *FS) pathconf(c *caller, a *nfs3.PathconfArgs) (r nfs3.PathconfResult) {
+	var in inode
+	if r.Status = fs.open(c, a.Object, &in); r.Status != nfs3.OK {
+		return r
+	}
+	r.Attr = post(&in)
+	r.Linkmax, r.NameMax = maxLinks, nfs3.MaxName
+	r.NoTrunc, r.ChownRestricted, r.CasePreserving = true, true, true
+	return r
+}
+
+// pickTime is what one of the times becomes.
+func pickTime(s nfs3.SetTime, old, now nfs3.Time3) nfs3.Time3 {
+	switch s.How {
+	case nfs3.SetToServerTime:
+		return now
+	case nfs3.SetToClientTime:
+		return s.Time
+	default:
+		return old
+	}
+}

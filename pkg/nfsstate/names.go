@@ -1,0 +1,489 @@
+package nfsstate
+
+import (
+	"bytes"
+
+	"bfs/pkg/nfsstate/nfs3"
+)
+
+// search finds a name in a directory for which the caller has execute permission.
+func (fs *FS) search(c *caller, d *inode, name []byte) (e entry, st nfs3.Status) {
+	if d.kind != nfs3.TypeDir {
+		return e, nfs3.ErrNotDir
+	}
+	if st = goodName(name); st != nfs3.OK {
+		return e, st
+	}
+	if !c.who.may(d, mayExec) {
+		return e, nfs3.ErrAcces
+	}
+	switch {
+	case isDot(name):
+		return entry{cookie: cookieDot, inode: d.num}, nfs3.OK
+	case isDotDot(name):
+		return entry{cookie: cookieDotDot, inode: d.parent}, nfs3.OK
+	}
+	e, found := fs.find(d, name)
+	if !found {
+		return e, nfs3.ErrNoEnt
+	}
+	return e, nfs3.OK
+}
+
+// lookup is LOOKUP [RFC1813 §3.3.3].
+func (fs *FS) lookup(c *caller, a *nfs3.LookupArgs) (r nfs3.LookupResult) {
+	var d, in inode
+	if r.Status = fs.open(c, a.What.Dir, &d); r.Status != nfs3.OK {
+		return r
+	}
+	r.Dir = post(&d)
+	var e entry
+	if e, r.Status = fs.search(c, &d, a.What.Name); r.Status != nfs3.OK {
+		return r
+	}
+	fs.load(e.inode, &in)
+	r.Object, r.Attr = in.handle(), post(&in)
+	return r
+}
+
+// A birth is what a creator wants made. The zero mode is GUARDED in effect for all but CREATE: they never take
+// what is there.
+type birth struct {
+	kind     nfs3.FileType
+	attr     *nfs3.Sattr3
+	mode     nfs3.CreateMode // of CREATE
+	verifier nfs3.Verifier   // of an exclusive CREATE
+	rdev     nfs3.SpecData3  // of a device
+	text     []byte          // of a symlink
+}
+
+// create is CREATE [RFC1813 §3.3.8].
+func (fs *FS) create(c *caller, a *nfs3.CreateArgs) nfs3.CreateResult {
+	b := birth{kind: nfs3.TypeReg, attr: &a.Attr, mode: a.Mode, verifier: a.Verifier}
+	return fs.bear(c, &a.Where, &b)
+}
+
+// mkdir is MKDIR [RFC1813 §3.3.9].
+func (fs *FS) mkdir(c *caller, a *nfs3.MkdirArgs) nfs3.CreateResult {
+	return fs.bear(c, &a.Where, &birth{kind: nfs3.TypeDir, attr: &a.Attr, mode: nfs3.Guarded})
+}
+
+// symlink is SYMLINK [RFC1813 §3.3.10].
+func (fs *FS) symlink(c *caller, a *nfs3.SymlinkArgs) nfs3.CreateResult {
+	return fs.bear(c, &a.Where, &birth{kind: nfs3.TypeLnk, attr: &a.Attr, mode: nfs3.Guarded, text: a.Path})
+}
+
+// mknod is MKNOD [RFC1813 §3.3.11].
+func (fs *FS) mknod(c *caller, a *nfs3.MknodArgs) nfs3.CreateResult {
+	return fs.bear(c, &a.Where, &birth{kind: a.Type, attr: &a.Attr, mode: nfs3.Guarded, rdev: a.Spec})
+}
+
+// bear does what the creators have in common.
+func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult) {
+	var d, child inode
+	if r.Status = fs.open(c, where.Dir, &d); r.Status != nfs3.OK {
+		return r
+	}
+	before := pre(&d)
+	e, st := fs.search(c, &d, where.Name)
+	switch {
+	case c.readOnly && d.kind == nfs3.TypeDir:
+		r.Status = nfs3.ErrROFS
+	case st == nfs3.OK:
+		r.Status = fs.again(c, b, e, &child)
+	case st == nfs3.ErrNoEnt:
+		if r.Status = fs.mayBear(c, &d, where.Name, b); r.Status == nfs3.OK {
+			fs.deliver(c, &d, where.Name, b, &child)
+		}
+	default:
+		r.Status = st
+	}
+	if r.Status == nfs3.OK {
+		r.Object, r.Attr = nfs3.PostFH(child.handle()), post(&child)
+	}
+	r.Dir = wcc(before, &d)
+	return r
+}
+
+// again is a creator that finds the name taken. Only CREATE may then succeed: UNCHECKED for a regular file, of
+// which it sets the size if it was told one, and nothing else; EXCLUSIVE for the file its first transmission made.
+func (fs *FS) again(c *caller, b *birth, e entry, child *inode) nfs3.Status {
+	if b.mode == nfs3.Guarded || e.cookie < cookieFirst {
+		return nfs3.ErrExist
+	}
+	fs.load(e.inode, child)
+	switch {
+	case child.kind != nfs3.TypeReg:
+		return nfs3.ErrExist
+	case b.mode == nfs3.Exclusive:
+		if !child.exclusive || child.verifier != b.verifier {
+			return nfs3.ErrExist
+		}
+		return nfs3.OK
+	case !b.attr.SetSize:
+		return nfs3.OK
+	case !c.who.mayData(child, mayWrite):
+		return nfs3.ErrAcces
+	case b.attr.Size > nfs3.MaxFileSize:
+		return nfs3.ErrFBig
+	}
+	fs.resize(child, b.attr.Size)
+	child.mtime, child.ctime = c.now, c.now
+	fs.save(child)
+	return nfs3.OK
+}
+
+// mayBear judges the making of a new object, and sees that there is room for it.
+func (fs *FS) mayBear(c *caller, d *inode, name []byte, b *birth) nfs3.Status {
+	if !c.who.may(d, mayWrite) {
+		return nfs3.ErrAcces
+	}
+	switch b.kind {
+	case nfs3.TypeReg:
+		if b.attr.SetSize && b.attr.Size > nfs3.MaxFileSize {
+			return nfs3.ErrFBig
+		}
+	case nfs3.TypeDir:
+		if d.nlink >= maxLinks {
+			return nfs3.ErrMLink
+		}
+	case nfs3.TypeLnk:
+		if st := goodText(b.text); st != nfs3.OK {
+			return st
+		}
+	case nfs3.TypeBlk, nfs3.TypeChr:
+		if !c.who.root() {
+			return nfs3.ErrPerm
+		}
+	}
+	if b.mode != nfs3.Exclusive {
+		child := inode{kind: b.kind, uid: c.who.UID, gid: c.groupIn(d)}
+		if !goodTimes(b.attr) {
+			return nfs3.ErrInval
+		}
+		if !c.mayGive(&child, b.attr) {
+			return nfs3.ErrPerm
+		}
+	}
+	return fs.room(d.export, fs.enterNeeds(d, name)+textNeeds(b.text), 1)
+}
+
+// goodText judges what a new symlink is to say: bytes as in a path.
+func goodText(text []byte) nfs3.Status {
+	switch {
+	case len(text) > nfs3.MaxPath:
+		return nfs3.ErrNameTooLong
+	case len(text) == 0, bytes.IndexByte(text, 0) >= 0:
+		return nfs3.ErrInval
+	}
+	return nfs3.OK
+}
+
+// groupIn is the group of what the caller makes in a directory: the directory's, if that is what its set-group-id bit
+// asks for.
+func (c *caller) groupIn(d *inode) uint32 {
+	if d.mode&nfs3.ModeSetGID != 0 {
+		return d.gid
+	}
+	return c.who.GID
+}
+
+// deliver makes the object and enters its name.
+func (fs *FS) deliver(c *caller, d *inode, name []byte, b *birth, child *inode) {
+	fs.allocInode(d.export, b.kind, child)
+	child.nlink, child.rdev = 1, b.rdev
+	child.uid, child.gid = c.who.UID, c.groupIn(d)
+	child.atime, child.mtime, child.ctime = c.now, c.now, c.now
+	if b.mode == nfs3.Exclusive {
+		child.exclusive, child.verifier = true, b.verifier
+	} else {
+		c.dress(child, b.attr)
+	}
+	switch b.kind {
+	case nfs3.TypeDir:
+		child.nlink, child.parent, child.nextCookie = 2, d.num, cookieFirst
+		child.mode |= d.mode & nfs3.ModeSetGID
+		d.nlink++
+	case nfs3.TypeLnk:
+		child.mode = nfs3.ModePerm
+		fs.setText(child, b.text)
+	}
+	fs.save(child)
+	fs.enter(d, name, child.num)
+	d.mtime, d.ctime = c.now, c.now
+	fs.save(d)
+}
+
+// dress gives a new object the attributes its maker asked for. A mode that was not asked for is 0: it is for the
+// SETATTR to come.
+func (c *caller) dress(in *inode, s *nfs3.Sattr3) {
+	in.mode = s.Mode & nfs3.ModeSettable
+	if s.SetUID {
+		in.uid = s.UID
+	}
+	if s.SetGID {
+		in.gid = s.GID
+	}
+	if in.kind == nfs3.TypeReg && s.SetSize {
+		in.size = s.Size
+	}
+	if !c.who.root() && !c.who.member(in.gid) {
+		in.mode &^= nfs3.ModeSetGID
+	}
+	in.atime = pickTime(s.Atime, in.atime, c.now)
+	in.mtime = pickTime(s.Mtime, in.mtime, c.now)
+}
+
+// remove is REMOVE [RFC1813 §3.3.12].
+func (fs *FS) remove(c *caller, a *nfs3.RemoveArgs) nfs3.RemoveResult {
+	return fs.unlink(c, &a.Object, false)
+}
+
+// rmdir is RMDIR [RFC1813 §3.3.13].
+func (fs *FS) rmdir(c *caller, a *nfs3.RmdirArgs) nfs3.RemoveResult {
+	return fs.unlink(c, &a.Object, true)
+}
+
+// unlink takes a name away, and the object with its last name.
+func (fs *FS) unlink(c *caller, where *nfs3.DirOp, dir bool) (r nfs3.RemoveResult) {
+	var d, in inode
+	if r.Status = fs.open(c, where.Dir, &d); r.Status != nfs3.OK {
+		return r
+	}
+	before := pre(&d)
+	var e entry
+	if e, r.Status = fs.mayUnlink(c, &d, where.Name, dir, &in); r.Status == nfs3.OK {
+		fs.strike(&d, where.Name, e.cookie)
+		d.mtime, d.ctime = c.now, c.now
+		fs.drop(c, &d, &in)
+		fs.save(&d)
+	}
+	r.Dir = wcc(before, &d)
+	return r
+}
+
+// mayUnlink judges a REMOVE or an RMDIR, and loads what it is about.
+func (fs *FS) mayUnlink(c *caller, d *inode, name []byte, dir bool, in *inode) (e entry, st nfs3.Status) {
+	e, st = fs.search(c, d, name)
+	switch {
+	case c.readOnly && d.kind == nfs3.TypeDir:
+		return e, nfs3.ErrROFS
+	case st != nfs3.OK:
+		return e, st
+	case e.cookie == cookieDotDot && dir:
+		return e, nfs3.ErrExist // [RFC1813 §3.3.13]
+	case e.cookie < cookieFirst:
+		return e, nfs3.ErrInval
+	}
+	fs.load(e.inode, in)
+	switch {
+	case !c.who.may(d, mayWrite):
+		return e, nfs3.ErrAcces
+	case !c.mayStrike(d, in):
+		return e, nfs3.ErrPerm
+	case dir && in.kind != nfs3.TypeDir:
+		return e, nfs3.ErrNotDir
+	case !dir && in.kind == nfs3.TypeDir:
+		return e, nfs3.ErrIsDir
+	case dir && in.size > 0:
+		return e, nfs3.ErrNotEmpty
+	}
+	return e, nfs3.OK
+}
+
+// mayStrike is the rule of the sticky bit: names in such a directory are taken away by the owner of the directory or of
+// the object alone.
+func (c *caller) mayStrike(d, in *inode) bool {
+	return d.mode&nfs3.ModeSticky == 0 || c.who.root() || c.who.UID == d.uid || c.who.UID == in.uid
+}
+
+// drop takes one link from what was struck out of directory d.
+func (fs *FS) drop(c *caller, d, in *inode) {
+	in.nlink--
+	switch {
+	case in.kind == nfs3.TypeDir:
+		d.nlink--
+		fs.freeInode(in)
+	case in.nlink == 0:
+		fs.freeInode(in)
+	default:
+		in.ctime = c.now
+		fs.save(in)
+	}
+}
+
+// link is LINK [RFC1813 §3.3.15].
+func (fs *FS) link(c *caller, a *nfs3.LinkArgs) (r nfs3.LinkResult) {
+	var in, d inode
+	if r.Status = fs.open(c, a.File, &in); r.Status != nfs3.OK {
+		return r
+	}
+	r.Attr = post(&in)
+	if r.Status = fs.open(c, a.Link.Dir, &d); r.Status != nfs3.OK {
+		return r
+	}
+	before := pre(&d)
+	if r.Status = fs.mayLink(c, &in, &d, a.Link.Name); r.Status == nfs3.OK {
+		fs.enter(&d, a.Link.Name, in.num)
+		d.mtime, d.ctime = c.now, c.now
+		fs.save(&d)
+		in.nlink++
+		in.ctime = c.now
+		fs.save(&in)
+		r.Attr = post(&in)
+	}
+	r.Dir = wcc(before, &d)
+	return r
+}
+
+// mayLink judges a LINK, and sees that there is room for it.
+func (fs *FS) mayLink(c *caller, in, d *inode, name []byte) nfs3.Status {
+	switch {
+	case in.export != d.export:
+		return nfs3.ErrXDev
+	case c.readOnly:
+		return nfs3.ErrROFS
+	case in.kind == nfs3.TypeDir:
+		return nfs3.ErrIsDir
+	}
+	switch _, st := fs.search(c, d, name); {
+	case st == nfs3.OK:
+		return nfs3.ErrExist
+	case st != nfs3.ErrNoEnt:
+		return st
+	case !c.who.may(d, mayWrite):
+		return nfs3.ErrAcces
+	case in.nlink >= maxLinks:
+		return nfs3.ErrMLink
+	}
+	return fs.room(d.export, fs.enterNeeds(d, name), 0)
+}
+
+// rename is RENAME [RFC1813 §3.3.14].
+func (fs *FS) rename(c *caller, a *nfs3.RenameArgs) (r nfs3.RenameResult) {
+	var f, t inode
+	m := move{c: c, from: &f, to: &t, oldName: a.From.Name, newName: a.To.Name}
+	if r.Status = fs.open(c, a.From.Dir, &f); r.Status != nfs3.OK {
+		return r
+	}
+	beforeF := pre(&f)
+	if r.Status = fs.open(c, a.To.Dir, &t); r.Status != nfs3.OK {
+		r.From = wcc(beforeF, &f)
+		return r
+	}
+	beforeT := pre(&t)
+	if f.num == t.num {
+		m.to = m.from // one directory, one copy of its inode
+	}
+	if r.Status = fs.mayMove(&m); r.Status == nfs3.OK && !m.nothing {
+		fs.move(&m)
+	}
+	r.From, r.To = wcc(beforeF, m.from), wcc(beforeT, m.to)
+	return r
+}
+
+// A move is a RENAME under way.
+type move struct {
+	c                *caller
+	from, to         *inode // the directories, which may be one
+	oldName, newName []byte
+
+	// Set by mayMove:
+	cookie  uint64 // of the old name
+	in      inode  // what moves
+	over    uint64 // cookie of the new name, if it is taken
+	victim  inode  // what it named so far
+	nothing bool   // both names are the same object's: nothing is to be done
+}
+
+// mayMove judges a RENAME.
+func (fs *FS) mayMove(m *move) nfs3.Status {
+	if m.from.export != m.to.export {
+		return nfs3.ErrXDev
+	}
+	if m.c.readOnly {
+		return nfs3.ErrROFS
+	}
+	old, st := fs.search(m.c, m.from, m.oldName)
+	if st != nfs3.OK {
+		return st
+	}
+	taken, st := fs.search(m.c, m.to, m.newName)
+	switch {
+	case st != nfs3.OK && st != nfs3.ErrNoEnt:
+		return st
+	case old.cookie < cookieFirst, st == nfs3.OK && taken.cookie < cookieFirst:
+		return nfs3.ErrInval // '.' and '..'
+	}
+	m.cookie, m.over = old.cookie, taken.cookie
+	fs.load(old.inode, &m.in)
+	switch {
+	case !m.c.who.may(m.from, mayWrite) || !m.c.who.may(m.to, mayWrite):
+		return nfs3.ErrAcces
+	case !m.c.mayStrike(m.from, &m.in):
+		return nfs3.ErrPerm
+	case m.in.kind == nfs3.TypeDir && fs.within(m.to, m.in.num):
+		return nfs3.ErrInval
+	case m.in.kind == nfs3.TypeDir && m.from != m.to && m.to.nlink >= maxLinks:
+		return nfs3.ErrMLink
+	case m.over == 0:
+		return fs.room(m.to.export, fs.enterNeeds(m.to, m.newName), 0)
+	case taken.inode == old.inode:
+		m.nothing = true
+		return nfs3.OK
+	}
+	fs.load(taken.inode, &m.victim)
+	if st := m.mayReplace(); st != nfs3.OK {
+		return st
+	}
+	return fs.room(m.to.export, fs.enterNeeds(m.to, m.newName), 0)
+}
+
+// mayReplace judges whether what moves may take the victim's name: a file a file's, a directory an empty directory's.
+func (m *move) mayReplace() nfs3.Status {
+	switch {
+	case !m.c.mayStrike(m.to, &m.victim):
+		return nfs3.ErrPerm
+	case m.in.kind == nfs3.TypeDir && m.victim.kind != nfs3.TypeDir:
+		return nfs3.ErrNotDir
+	case m.in.kind != nfs3.TypeDir && m.victim.kind == nfs3.TypeDir:
+		return nfs3.ErrIsDir
+	case m.victim.kind == nfs3.TypeDir && m.victim.size > 0:
+		return nfs3.ErrNotEmpty
+	}
+	return nfs3.OK
+}
+
+// within says whether directory d is n or lies below it.
+func (fs *FS) within(d *inode, n inodeNum) bool {
+	at, parent := d.num, d.parent
+	for at != n {
+		if at == parent {
+			return false
+		}
+		at = parent
+		parent = fs.parentOf(at)
+	}
+	return true
+}
+
+// move does what mayMove allowed. The victim's name goes first, so that its pages are free for the new one.
+func (fs *FS) move(m *move) {
+	if m.over != 0 {
+		fs.strike(m.to, m.newName, m.over)
+		fs.drop(m.c, m.to, &m.victim)
+	}
+	fs.strike(m.from, m.oldName, m.cookie)
+	fs.enter(m.to, m.newName, m.in.num)
+	if m.in.kind == nfs3.TypeDir {
+		m.in.parent = m.to.num
+		m.from.nlink--
+		m.to.nlink++
+	}
+	m.in.ctime = m.c.now
+	fs.save(&m.in)
+	for _, d := range [2]*inode{m.from, m.to} {
+		d.mtime, d.ctime = m.c.now, m.c.now
+		fs.save(d)
+	}
+}

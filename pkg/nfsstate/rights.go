@@ -1,0 +1,287 @@
+package nfsstate
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"bfs/pkg/nfsstate/nfs3"
+)
+
+// Bounds of a client's rights.
+const (
+	MaxRights = 1024 // bytes of the encoding
+	MaxGrants = 16
+	MaxRanges = 16 // in each of a grant's two maps
+)
+
+// Nobody is the user and the group of those who are squashed, unless a grant says otherwise.
+const Nobody uint32 = 65534
+
+// Squash says which of a client's users are made anonymous.
+type Squash uint8
+
+// The values of Squash.
+const (
+	SquashNone Squash = 0
+	SquashRoot Squash = 1 // user 0 and group 0
+	SquashAll  Squash = 2
+)
+
+// Rights are what the group grants one client. The library keeps their encoding in the client's record and hands it to
+// Execute with every operation, so they bind a hostile relay too.
+//
+//	version  u8   1
+//	count    u8   grants
+//	expires  u64  Unix nanoseconds, 0 never
+//	grants, in the order of their exports:
+//	  export   u32
+//	  flags    u8   bit 0: read-only; bits 1 and 2: squash
+//	  anonUID  u32
+//	  anonGID  u32
+//	  count    u8   ranges of user ids, then as many of: from u32, to u32, count u32; rising, apart
+//	  count    u8   ranges of group ids, likewise
+//
+// All numbers are big-endian. Equal rights have equal encodings.
+type Rights struct {
+	Expires uint64  // the agreed time, Unix nanoseconds, from which nothing is granted; 0 is never
+	Grants  []Grant // rising by Export
+}
+
+// A Grant is what a client may do on one export.
+type Grant struct {
+	Export   uint32
+	ReadOnly bool
+	Squash   Squash
+	AnonUID  uint32
+	AnonGID  uint32
+
+	// The maps turn the ids of the client's users into those of the export, on the way in: an id in no range
+	// is anonymous. Without ranges ids are taken as they are. Attributes show the export's own ids.
+	UIDs []IDRange
+	GIDs []IDRange
+}
+
+// An IDRange maps From, From+1, … to To, To+1, …; Count of them.
+type IDRange struct{ From, To, Count uint32 }
+
+// ErrRights is the refusal of bytes that are not Rights.
+var ErrRights = errors.New("malformed rights")
+
+// Append appends the encoding of r to b. It is canonical if Check finds nothing.
+func (r *Rights) Append(b []byte) []byte {
+	b = append(b, 1, byte(len(r.Grants)))
+	b = binary.BigEndian.AppendUint64(b, r.Expires)
+	for i := range r.Grants {
+		g := &r.Grants[i]
+		b = binary.BigEndian.AppendUint32(b, g.Export)
+		flags := byte(g.Squash) << 1
+		if g.ReadOnly {
+			flags |= 1
+		}
+		b = append(b, flags)
+		b = binary.BigEndian.AppendUint32(b, g.AnonUID)
+		b = binary.BigEndian.AppendUint32(b, g.AnonGID)
+		b = appendRanges(b, g.UIDs)
+		b = appendRanges(b, g.GIDs)
+	}
+	return b
+}
+
+func appendRanges(b []byte, ranges []IDRange) []byte {
+	b = append(b, byte(len(ranges)))
+	for _, r := range ranges {
+		b = binary.BigEndian.AppendUint32(b, r.From)
+		b = binary.BigEndian.AppendUint32(b, r.To)
+		b = binary.BigEndian.AppendUint32(b, r.Count)
+	}
+	return b
+}
+
+// Check says what keeps r from being granted.
+func (r *Rights) Check() error {
+	if len(r.Grants) > MaxGrants {
+		return fmt.Errorf("%w: got %d grants, want <= %d", ErrRights, len(r.Grants), MaxGrants)
+	}
+	last := uint32(0)
+	for i := range r.Grants {
+		g := &r.Grants[i]
+		if g.Export <= last {
+			return fmt.Errorf("%w: grant for export %d after %d", ErrRights, g.Export, last)
+		}
+		last = g.Export
+		if g.Squash > SquashAll {
+			return fmt.Errorf("%w: squash %d", ErrRights, g.Squash)
+		}
+		if err := errors.Join(checkRanges(g.UIDs), checkRanges(g.GIDs)); err != nil {
+			return err
+		}
+	}
+	if n := len(r.Append(nil)); n > MaxRights {
+		return fmt.Errorf("%w: got %d bytes, want <= %d", ErrRights, n, MaxRights)
+	}
+	return nil
+}
+
+func checkRanges(ranges []IDRange) error {
+	if len(ranges) > MaxRanges {
+		return fmt.Errorf("%w: got %d ranges, want <= %d", ErrRights, len(ranges), MaxRanges)
+	}
+	next := uint64(0)
+	for _, r := range ranges {
+		end := uint64(r.From) + uint64(r.Count)
+		if r.Count == 0 || uint64(r.From) < next || end > math.MaxUint32 || uint64(r.To)+uint64(r.Count) > math.MaxUint32 {
+			return fmt.Errorf("%w: range %d+%d to %d", ErrRights, r.From, r.Count, r.To)
+		}
+		next = end
+	}
+	return nil
+}
+
+// ParseRights reads Rights. It refuses what Append would not have written.
+func ParseRights(b []byte) (Rights, error) {
+	if len(b) > MaxRights || len(b) < 10 || b[0] != 1 {
+		return Rights{}, fmt.Errorf("%w: %d bytes", ErrRights, len(b))
+	}
+	p := rightsParser{b: b[2:]}
+	r := Rights{Expires: uint64(p.u32())<<32 | uint64(p.u32())}
+	for range min(int(b[1]), MaxGrants) {
+		g := Grant{Export: p.u32()}
+		flags := p.u8()
+		g.ReadOnly, g.Squash = flags&1 != 0, Squash(flags>>1)
+		g.AnonUID, g.AnonGID = p.u32(), p.u32()
+		g.UIDs, g.GIDs = p.ranges(), p.ranges()
+		r.Grants = append(r.Grants, g)
+	}
+	if p.short || !bytes.Equal(r.Append(nil), b) {
+		return Rights{}, fmt.Errorf("%w: not canonical", ErrRights)
+	}
+	return r, r.Check()
+}
+
+type rightsParser struct {
+	b     []byte
+	short bool
+}
+
+func (p *rightsParser) u8() (v byte) {
+	if len(p.b) < 1 {
+		p.short = true
+		return 0
+	}
+	v, p.b = p.b[0], p.b[1:]
+	return v
+}
+
+func (p *rightsParser) u32() (v uint32) {
+	if len(p.b) < 4 {
+		p.short, p.b = true, nil
+		return 0
+	}
+	v, p.b = binary.BigEndian.Uint32(p.b), p.b[4:]
+	return v
+}
+
+func (p *rightsParser) ranges() (r []IDRange) {
+	for range min(int(p.u8()), MaxRanges) {
+		r = append(r, IDRange{From: p.u32(), To: p.u32(), Count: p.u32()})
+	}
+	return r
+}
+
+// grant finds what is granted on an export.
+func (r *Rights) grant(e uint32) *Grant {
+	for i := range r.Grants {
+		if r.Grants[i].Export == e {
+			return &r.Grants[i]
+		}
+	}
+	return nil
+}
+
+// A Cred is who calls, after squash and maps: the ids that modes are judged by.
+type Cred struct {
+	UID    uint32
+	GID    uint32
+	groups [nfs3.MaxGroups]uint32
+	count  int
+}
+
+// cred is the caller as the export knows him.
+func (g *Grant) cred(c *nfs3.Credentials) (who Cred) {
+	if c.None || g.Squash == SquashAll {
+		who.UID, who.GID = g.AnonUID, g.AnonGID
+		return who
+	}
+	who.UID = g.mapped(c.UID, g.UIDs, g.AnonUID)
+	who.GID = g.mapped(c.GID, g.GIDs, g.AnonGID)
+	for _, id := range c.Groups {
+		if who.count < len(who.groups) {
+			who.groups[who.count] = g.mapped(id, g.GIDs, g.AnonGID)
+			who.count++
+		}
+	}
+	return who
+}
+
+func (g *Grant) mapped(id uint32, ranges []IDRange, anonymous uint32) uint32 {
+	if id == 0 && g.Squash == SquashRoot {
+		return anonymous
+	}
+	if len(ranges) == 0 {
+		return id
+	}
+	for _, r := range ranges {
+		if id >= r.From && id-r.From < r.Count {
+			return r.To + (id - r.From)
+		}
+	}
+	return anonymous
+}
+
+// root says whether modes do not hold the caller back.
+func (c *Cred) root() bool { return c.UID == 0 }
+
+// member says whether the caller is of a group.
+func (c *Cred) member(gid uint32) bool {
+	if c.GID == gid {
+		return true
+	}
+	for _, g := range c.groups[:c.count] {
+		if g == gid {
+			return true
+		}
+	}
+	return false
+}
+
+// Permissions, as in one class of the mode.
+const (
+	mayRead  = 4
+	mayWrite = 2
+	mayExec  = 1
+)
+
+// may says whether the mode gives the caller all of these permissions. The first class he is of decides: owner, group or
+// the others. Root may do all, but execute only what somebody may.
+func (c *Cred) may(in *inode, want uint32) bool {
+	if c.root() {
+		return want&mayExec == 0 || in.kind == nfs3.TypeDir || in.mode&0o111 != 0
+	}
+	class := in.mode
+	switch {
+	case c.UID == in.uid:
+		class >>= 6
+	case c.member(in.gid):
+		class >>= 3
+	}
+	return class&want == want
+}
+
+// mayData is may for READ, WRITE and the size: the owner may always, for he may have opened the file before he changed
+// its mode, and so may who executes a file read it [RFC1813 §4.4].
+func (c *Cred) mayData(in *inode, want uint32) bool {
+	return c.UID == in.uid || c.may(in, want) || want == mayRead && c.may(in, mayExec)
+}

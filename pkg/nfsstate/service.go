@@ -1,0 +1,248 @@
+package nfsstate
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"time"
+
+	"bfs/pkg/fsmerkle"
+	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/pbft"
+)
+
+// Config is what decides results, and so must be alike at all replicas; and the machine's clock, which decides
+// nothing by itself.
+type Config struct {
+	Pages    uint64   // of the whole state, the library's included
+	Reserved uint64   // the first pages, which are the library's; at least 1
+	Inodes   uint64   // 0: one for each page
+	Epoch    uint64   // of the group's life; a new one makes clients send again what they have not committed
+	Exports  []Export // that the state begins with, numbered from 1 on
+
+	Now        func() time.Time // the machine's clock, for Choose and Accept; nil is time.Now
+	ClockBound time.Duration    // how far from it another replica's proposal may be; 0 is DefaultClockBound
+}
+
+// DefaultClockBound is tolerant: a backup that refuses costs a view change, and time is only wrong by so much.
+const DefaultClockBound = 5 * time.Minute
+
+const maxPages = math.MaxUint32
+
+// An FS is the file system: a deterministic state machine over the pages of a store. It is a pbft.Service, and
+// can be called without a group too. One goroutine at a time calls its methods.
+type FS struct {
+	config Config
+	store  *fsmerkle.Store
+	at     layout
+
+	// What follows is memory that no result depends on.
+	known   [64]knownRights // by client, so that rights are parsed once
+	pieces  [][]byte        // of READ, lent to the codec
+	listing []nfs3.Entry    // of READDIR, likewise
+	plus    []nfs3.EntryPlus
+}
+
+var _ pbft.Service = (*FS)(nil)
+
+// New returns the file system that lies on the pages of store, or makes an empty one if they are all zero.
+func New(store *fsmerkle.Store, c Config) (*FS, error) {
+	if c.Inodes == 0 {
+		c.Inodes = c.Pages
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.ClockBound == 0 {
+		c.ClockBound = DefaultClockBound
+	}
+	if c.Reserved == 0 || uint64(store.Limit()) < c.Pages {
+		return nil, fmt.Errorf("nfsstate: got %d reserved pages, want >= 1, and a store of %d pages, want >= %d",
+			c.Reserved, store.Limit(), c.Pages)
+	}
+	at, err := layoutOf(&c)
+	if err != nil {
+		return nil, err
+	}
+	fs := &FS{config: c, store: store, at: at}
+	if le.Uint64(fs.read(at.super)[superMagic:]) != 0 {
+		return fs, fs.formatted()
+	}
+	fs.format()
+	for i := range c.Exports {
+		if err := checkExport(&c.Exports[i]); err != nil {
+			return nil, err
+		}
+		if _, st := fs.addExport(nfs3.Time3{}, &c.Exports[i]); st != nfs3.OK {
+			return nil, fmt.Errorf("nfsstate: export %q: %w", c.Exports[i].Name, st)
+		}
+	}
+	return fs, nil
+}
+
+// A caller is who asks, while one operation runs.
+type caller struct {
+	now    nfs3.Time3 // the operation's time
+	clock  uint64     // the same in Unix nanoseconds
+	client pbft.ClientID
+	rights *Rights           // nil: none
+	cred   *nfs3.Credentials // as the client's machine says
+
+	// Set by open, for the export of the handle:
+	who      Cred
+	readOnly bool
+}
+
+// Execute runs one operation, at the agreed time.
+func (fs *FS) Execute(op pbft.Operation) (reply []byte, wrote bool) {
+	call, err := nfs3.ParseCall(op.Body)
+	if err != nil {
+		return refuse(nfs3.GarbageArgs), false
+	}
+	c := caller{client: op.Client, rights: fs.rightsOf(&op), cred: &call.Cred}
+	c.clock = fs.clock(op.Choice)
+	c.now = timeOf(c.clock)
+	if fs.onlyReads(&call) {
+		return fs.answer(&c, &call), false
+	}
+	le.PutUint64(fs.modify(fs.at.super)[superClock:], c.clock)
+	reply = fs.answer(&c, &call)
+	fs.reclaim(reclaimPages)
+	return reply, true
+}
+
+// Query answers an operation that only reads. Its time is that of the last operation that wrote. For a client whose
+// rights have run out by this machine's clock it is not ok, so that the agreed clock decides, in Execute.
+func (fs *FS) Query(op pbft.Operation) (reply []byte, ok bool) {
+	call, err := nfs3.ParseCall(op.Body)
+	if err != nil {
+		return refuse(nfs3.GarbageArgs), true
+	}
+	if !fs.onlyReads(&call) {
+		return nil, false
+	}
+	c := caller{client: op.Client, rights: fs.rightsOf(&op), cred: &call.Cred}
+	if c.rights != nil && c.rights.Expires > 0 && c.rights.Expires <= uint64(fs.config.Now().UnixNano()) {
+		return nil, false
+	}
+	c.clock = le.Uint64(fs.read(fs.at.super)[superClock:])
+	c.now = timeOf(c.clock)
+	return fs.answer(&c, &call), true
+}
+
+// onlyReads says whether a call changes nothing, not even the clock.
+func (fs *FS) onlyReads(call *nfs3.Call) bool {
+	return nfs3.ReadOnly(call.Program, call.Procedure) ||
+		call.Program == nfs3.ProgramAdmin && call.Procedure == AdminExportList
+}
+
+// Choose proposes this machine's time, as Unix nanoseconds [TOCS §7.2].
+func (fs *FS) Choose(pbft.SeqNum) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(max(fs.config.Now().UnixNano(), 0)))
+}
+
+// Accept says whether a proposed time is near this machine's.
+func (fs *FS) Accept(_ pbft.SeqNum, choice []byte) bool {
+	if len(choice) != 8 {
+		return false
+	}
+	t := binary.BigEndian.Uint64(choice)
+	if t > maxClock {
+		return false
+	}
+	off := time.Unix(0, int64(t)).Sub(fs.config.Now())
+	return off.Abs() <= fs.config.ClockBound
+}
+
+// maxClock is the last time that fits the protocol's 32 bits of seconds.
+const maxClock = (1<<32)*uint64(time.Second) - 1
+
+// clock is the time of an operation: what was proposed, but later than all before, so that no two operations that write
+// have one time, and it never runs backwards. What is not a time is no proposal.
+func (fs *FS) clock(choice []byte) uint64 {
+	next := min(le.Uint64(fs.read(fs.at.super)[superClock:])+1, maxClock)
+	if len(choice) != 8 {
+		return next
+	}
+	if t := binary.BigEndian.Uint64(choice); t > next && t <= maxClock {
+		return t
+	}
+	return next
+}
+
+func timeOf(nanoseconds uint64) nfs3.Time3 {
+	s := uint64(time.Second)
+	return nfs3.Time3{Seconds: uint32(nanoseconds / s), Nanoseconds: uint32(nanoseconds % s)}
+}
+
+// knownRights are the rights of a client that called before.
+type knownRights struct {
+	client pbft.ClientID
+	raw    []byte
+	rights *Rights
+}
+
+// rightsOf parses an operation's rights, or finds them parsed: the bytes decide, not who was here before.
+func (fs *FS) rightsOf(op *pbft.Operation) *Rights {
+	k := &fs.known[uint64(op.Client)%uint64(len(fs.known))]
+	if k.raw != nil && k.client == op.Client && bytes.Equal(k.raw, op.Rights) {
+		return k.rights
+	}
+	*k = knownRights{client: op.Client, raw: append(make([]byte, 0, len(op.Rights)), op.Rights...)}
+	if r, err := ParseRights(op.Rights); err == nil {
+		k.rights = &r
+	}
+	return k.rights
+}
+
+// enter looks up what the caller may do on an export. ACCES is the answer of an export he was not given, whether
+// there is one or not.
+func (c *caller) enter(export uint32) nfs3.Status {
+	if c.rights == nil || c.rights.Expires > 0 && c.clock >= c.rights.Expires {
+		return nfs3.ErrAcces
+	}
+	g := c.rights.grant(export)
+	if g == nil {
+		return nfs3.ErrAcces
+	}
+	c.who, c.readOnly = g.cred(c.cred), g.ReadOnly
+	return nfs3.OK
+}
+
+// open loads the inode that a handle names.
+func (fs *FS) open(c *caller, fh nfs3.FileHandle, in *inode) nfs3.Status {
+	h, ok := fh.Parse()
+	if !ok {
+		return nfs3.ErrBadHandle
+	}
+	if st := c.enter(h.Export); st != nfs3.OK {
+		return st
+	}
+	if h.Inode < uint64(firstInode) || h.Inode >= fs.config.Inodes {
+		return nfs3.ErrStale
+	}
+	fs.load(inodeNum(h.Inode), in)
+	if in.kind == 0 || in.generation != h.Generation || uint32(in.export) != h.Export {
+		return nfs3.ErrStale
+	}
+	return nfs3.OK
+}
+
+// state lends the pages to the library.
+type state struct{ fs *FS }
+
+// State is the file system's memory.
+func (fs *FS) State() pbft.State { return state{fs} }
+
+func (s state) Page(n pbft.PageNum) []byte   { return s.fs.store.Read(fsmerkle.PageNum(n)) }
+func (s state) Modify(n pbft.PageNum) []byte { return s.fs.store.Modify(fsmerkle.PageNum(n)) }
+
+func (s state) Freeze(seq pbft.SeqNum, rooted func(root pbft.Digest)) {
+	s.fs.store.Freeze(fsmerkle.Seq(seq), func(d fsmerkle.Digest) { rooted(pbft.Digest(d)) })
+}
+
+func (s state) Discard(below pbft.SeqNum) { s.fs.store.Discard(fsmerkle.Seq(below)) }
+
+// Rollback needs to drop nothing of FS: all it keeps beside the pages is what Execute was given.
+func (s state) Rollback(to pbft.SeqNum) error { return s.fs.store.Rollback(fsmerkle.Seq(to)) }
