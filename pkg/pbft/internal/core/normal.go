@@ -91,8 +91,6 @@ func (c *Core) judgePrePrepare(p *message.PrePrepare) Refusal {
 		return ViewNotActive
 	case s.proposal != nil, s.held != nil && s.held.Digest != p.Digest:
 		return SecondProposal
-	case s.prepares.has(c.cfg.Self) && s.ownPrepare.Digest != p.Digest:
-		return AgainstOurVote
 	case c.log.bytes+p.Batch.Bytes() > c.cfg.LogBytes:
 		return LogIsFull
 	}

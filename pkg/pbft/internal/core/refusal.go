@@ -16,7 +16,6 @@ const (
 	AboveWindow                // its number is above the high water mark
 	SecondProposal             // another proposal for this view and number came first
 	SecondVote                 // this sender's vote for this view and number came first
-	AgainstOurVote             // we voted for another proposal for this view and number
 	LogIsFull                  // its batch does not fit the bound on the log
 	UnreasonableChoice         // the service does not accept the primary's choice
 	NotAuthentic               // we cannot check who wished it, and not enough others vouch (R-REQ-6)
@@ -38,7 +37,6 @@ var refusalNames = [refusals]string{
 	AboveWindow:        "above the window",
 	SecondProposal:     "second proposal",
 	SecondVote:         "second vote",
-	AgainstOurVote:     "against our vote",
 	LogIsFull:          "log is full",
 	UnreasonableChoice: "unreasonable choice",
 	NotAuthentic:       "not authentic",
