@@ -1,10 +1,16 @@
-// Command bench measures BFS and other NFSv3 servers under one Linux kernel's NFS client, in turn.
+// Command bench measures BFS and other NFSv3 servers under one Linux kernel's NFS client, in turn, with the same placement of
+// processes on CPUs.
 //
-//	go run ./test/bench serve KIND DIR     a reference server, until interrupted
+//	go run ./test/bench run [flags]        run workloads, add to build/bench.jsonl, print tables
+//	go run ./test/bench table [RESULTS]    print tables of a results file
+//	go run ./test/bench plot RESULTS DIR   draw them
+//	go run ./test/bench serve KIND DIR     one of the reference servers, until interrupted
 package main
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -16,27 +22,33 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	if err := dispatch(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+func dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: bench serve KIND DIR")
+		return errors.New("usage: bench run|table|plot|serve ...")
 	}
 	switch args[0] {
+	case "run":
+		return runCommand(ctx, args[1:])
+	case "table":
+		return tableCommand(args[1:])
+	case "plot":
+		return plotCommand(args[1:])
 	case "serve":
 		return serve(ctx, args[1:])
 	}
-	return fmt.Errorf("no command %q", args[0])
+	return fmt.Errorf("no command %q; there are run, table, plot, serve", args[0])
 }
 
 // serve runs a reference server in the foreground and says where it is, in the words `test/guest/mount -s` takes.
 func serve(ctx context.Context, args []string) error {
 	if len(args) != 2 {
-		return fmt.Errorf("usage: bench serve KIND DIR")
+		return errors.New("usage: bench serve KIND DIR")
 	}
 	s, err := refserver.Start(ctx, args[0], args[1])
 	if err != nil {

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"bfs/test/cluster"
+	"bfs/test/guest"
+)
+
+// placement says which CPUs a run's processes may use. It is the same for every system of a run: where processes run
+// matters as much as what they are, because waking an idle virtual CPU costs more than a small call.
+type placement struct {
+	guestCPU   int    // the guest kernel's one CPU
+	serverCPUs string // as taskset -c takes them; "": all
+	transport  string
+}
+
+func (p placement) wrap() []string {
+	if p.serverCPUs == "" {
+		return nil
+	}
+	return []string{"taskset", "-c", p.serverCPUs}
+}
+
+func (p placement) init() []string {
+	return []string{"--transport", p.transport}
+}
+
+func (p placement) String() string {
+	servers := p.serverCPUs
+	if servers == "" {
+		servers = "any"
+	}
+	return fmt.Sprintf("guest on CPU %d, servers on %s, transport %s", p.guestCPU, servers, p.transport)
+}
+
+// A result is one run of one workload on one system.
+type result struct {
+	System    string             `json:"system"`
+	Workload  string             `json:"workload"`
+	Round     int                `json:"round"`
+	Seconds   map[string]float64 `json:"seconds"` // by phase, and "total"
+	ServerCPU float64            `json:"server_cpu_s"`
+	Placement string             `json:"placement"`
+	Command   string             `json:"command"`
+	Time      time.Time          `json:"time"`
+}
+
+type runOptions struct {
+	systems   []system
+	workloads []workload
+	rounds    int
+	out       string
+	place     placement
+}
+
+func runCommand(ctx context.Context, args []string) error {
+	o, err := parseRun(args)
+	if err != nil {
+		return err
+	}
+	defer cluster.RemoveBinaries()
+	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(o.out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var results []result
+	failed := 0
+	for round := 1; round <= o.rounds; round++ {
+		for i := range o.systems {
+			// Every other round goes backwards, so that no system always runs after the same one.
+			s := o.systems[i]
+			if round%2 == 0 {
+				s = o.systems[len(o.systems)-1-i]
+			}
+			for _, w := range o.workloads {
+				r, err := o.one(ctx, s, w, round)
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if err != nil {
+					failed++
+					fmt.Printf("round %d  %-10s %-12s FAILED: %v\n", round, w.name, s.name, err)
+					continue
+				}
+				fmt.Printf("round %d  %-10s %-12s %8.3f s   server CPU %7.3f s\n", round, w.name, s.name, r.Seconds["total"], r.ServerCPU)
+				results = append(results, *r)
+				if err := json.NewEncoder(f).Encode(r); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	printTables(os.Stdout, results)
+	if failed > 0 {
+		return fmt.Errorf("%d runs failed", failed)
+	}
+	return nil
+}
+
+func parseRun(args []string) (*runOptions, error) {
+	o := &runOptions{}
+	f := flag.NewFlagSet("bench run", flag.ContinueOnError)
+	names := f.String("systems", strings.Join(systemNames(), ","), "which, in what order")
+	work := f.String("workloads", "andrew,postmark", "which")
+	scale := f.Int("scale", 20, "copies of the source tree in andrew")
+	f.IntVar(&o.rounds, "rounds", 3, "how often each system runs each workload; medians are of these")
+	f.StringVar(&o.out, "out", "build/bench.jsonl", "file that results are added to, for the commands table and plot")
+	f.IntVar(&o.place.guestCPU, "guest-cpu", 0, "the guest's CPU")
+	f.StringVar(&o.place.serverCPUs, "server-cpus", "", "the servers' CPUs, as taskset -c takes them (default all)")
+	f.StringVar(&o.place.transport, "transport", "plain", "between replicas and relay: plain or tls")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	var err error
+	if o.systems, err = findSystems(*names); err == nil {
+		o.workloads, err = findWorkloads(*work, *scale)
+	}
+	return o, err
+}
+
+// one runs one workload on one system, both started for it alone.
+func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (*result, error) {
+	dir, err := os.MkdirTemp("", "bfs-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	server, err := s.start(ctx, filepath.Join(dir, "server"), o.place)
+	if err != nil {
+		return nil, err
+	}
+	defer server.stop()
+	bin := ""
+	if strings.Contains(w.command, "$BFSD") {
+		if bin, err = cluster.Binaries(); err != nil {
+			return nil, err
+		}
+	}
+	here, err := filepath.Abs("test/bench")
+	if err != nil {
+		return nil, err
+	}
+	options := guest.Options{CPU: o.place.guestCPU, Timeout: 30 * time.Minute, Env: []string{"BFSD=" + bin + "/bfsd", "BENCH=" + here}}
+	server.mount(&options, w.command)
+	before := cpuSeconds(server.pids())
+	g, err := guest.Start(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	r, err := g.Wait()
+	if err == nil && r.Exit != 0 {
+		err = fmt.Errorf("ended with %d:\n%s", r.Exit, r.Output)
+	}
+	if err != nil {
+		return nil, err
+	}
+	seconds, err := w.parse(r.Output)
+	return &result{System: s.name, Workload: w.name, Round: round, Seconds: seconds, ServerCPU: cpuSeconds(server.pids()) - before,
+		Placement: o.place.String(), Command: w.command, Time: time.Now()}, err
+}
+
+// cpuSeconds is the user and system time that processes have used.
+func cpuSeconds(pids []int) float64 {
+	const ticksPerSecond = 100 // USER_HZ, the same on every Linux of this architecture
+	total := 0.0
+	for _, pid := range pids {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue
+		}
+		_, after, _ := strings.Cut(string(stat), ") ") // the name before it may hold spaces
+		fields := strings.Fields(after)
+		for _, f := range fields[11:13] { // utime, stime: proc(5) counts from 1 and from the pid
+			n, _ := strconv.ParseFloat(f, 64)
+			total += n / ticksPerSecond
+		}
+	}
+	return total
+}
+
+// readResults reads a results file.
+func readResults(path string) ([]result, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var all []result
+	for d := json.NewDecoder(f); ; {
+		var r result
+		switch err := d.Decode(&r); {
+		case errors.Is(err, io.EOF):
+			return all, nil
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		all = append(all, r)
+	}
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"bfs/test/bench/refserver"
+	"bfs/test/cluster"
+	"bfs/test/guest"
+)
+
+// A system is a file server under measurement, started afresh for every run.
+type system struct {
+	name  string
+	about string
+	start func(ctx context.Context, dir string, p placement) (*running, error)
+}
+
+// A running system: how a guest reaches it, and whose processor time counts as its.
+type running struct {
+	mount func(o *guest.Options, command string)
+	pids  func() []int
+	stop  func()
+}
+
+// systems in the order of the tables.
+var systems = []system{
+	{"bfs", "four replicas and a relay", bfs(4)},
+	{"norep", "the same service and relay, one process, nothing ordered", bfs(1)},
+	{"ganesha-vfs", "NFS-Ganesha, a directory passed through", reference("ganesha-vfs")},
+	{"ganesha-mem", "NFS-Ganesha, everything in memory", reference("ganesha-mem")},
+	{"nfsd", "the guest kernel's own server, a tmpfs exported async (NFS-std)", nfsd(false)},
+	{"go-nfs", "unmodified go-nfs, a directory passed through", reference("go-nfs")},
+	{"local", "no file server: the guest's tmpfs", nfsd(true)},
+}
+
+func findSystems(names string) ([]system, error) {
+	var found []system
+	for _, name := range strings.Split(names, ",") {
+		s := find(systems, func(s system) bool { return s.name == name })
+		if s == nil {
+			return nil, fmt.Errorf("no system %q; there are %s", name, strings.Join(systemNames(), ","))
+		}
+		found = append(found, *s)
+	}
+	return found, nil
+}
+
+func systemNames() []string {
+	var names []string
+	for _, s := range systems {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+func find[T any](all []T, is func(T) bool) *T {
+	for i := range all {
+		if is(all[i]) {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+func bfs(replicas int) func(context.Context, string, placement) (*running, error) {
+	return func(ctx context.Context, dir string, p placement) (*running, error) {
+		g, err := cluster.Start(ctx, dir, cluster.Config{Replicas: replicas, Wrap: p.wrap(), Init: p.init()})
+		if err != nil {
+			if g != nil {
+				g.Stop()
+			}
+			return nil, err
+		}
+		r, err := g.AddRelay(ctx, cluster.Client{})
+		if err != nil {
+			logs := g.Logs(10)
+			g.Stop()
+			return nil, fmt.Errorf("%w\n%s", err, logs)
+		}
+		return &running{mount: mountOf(r.Port, r.Port, r.Export), pids: g.PIDs, stop: g.Stop}, nil
+	}
+}
+
+func reference(kind string) func(context.Context, string, placement) (*running, error) {
+	return func(ctx context.Context, dir string, p placement) (*running, error) {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+		s, err := refserver.Start(ctx, kind, dir, p.wrap()...)
+		if err != nil {
+			return nil, err
+		}
+		return &running{mount: mountOf(s.Port, s.MountPort, s.Export), pids: s.PIDs, stop: s.Stop}, nil
+	}
+}
+
+func mountOf(port, mountPort int, export string) func(*guest.Options, string) {
+	return func(o *guest.Options, command string) {
+		o.Mounts = []guest.Mount{{Port: port, MountPort: mountPort, Export: export, Options: "noacl"}}
+		o.Command = command
+	}
+}
+
+// nfsd runs inside the guest, so it costs no processor time outside and no network.
+func nfsd(local bool) func(context.Context, string, placement) (*running, error) {
+	return func(context.Context, string, placement) (*running, error) {
+		mount := func(o *guest.Options, command string) {
+			o.OwnLoopback = true
+			o.Modules = []string{"nfsd"}
+			if local {
+				o.Env = append(o.Env, "NFSD_LOCAL=1")
+			}
+			o.Env = append(o.Env, "JOB="+command)
+			o.Command = `bash "$BENCH/nfsd.sh" bash -c "$JOB"`
+		}
+		return &running{mount: mount, pids: func() []int { return nil }, stop: func() {}}, nil
+	}
+}
