@@ -1,0 +1,125 @@
+package relay
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/pbft"
+)
+
+// systemErr is the reply to a call that could not be done. It says nothing of files: what an NFS status
+// says is for the replicas alone to say.
+var systemErr = binary.BigEndian.AppendUint32(nil, uint32(nfs3.SystemErr))
+
+// sending notes the call before it leaves (R-OUR-15). The client may choose a new slot or timestamp for a call
+// whose result the group did not keep; then the note moves.
+func (k *call) sending(slot pbft.Slot, t pbft.Timestamp) error {
+	j := k.server.config.Journal
+	if k.journaled {
+		k.journaled = false
+		j.finish(k, nil)
+	}
+	if err := j.begin(slot, t, k); err != nil {
+		return err
+	}
+	k.journaled, k.slot, k.t = true, slot, t
+	return nil
+}
+
+// done is the end of a call. It runs on a goroutine of the client's and does not wait: what it knows
+// it writes to the journal, to the table, and to the kernel, in this order, so that
+// whatever a kernel was told survives us.
+func (k *call) done(reply []byte, err error) {
+	s := k.server
+	if errors.Is(err, pbft.ErrClosed) {
+		k.giveUp()
+		return
+	}
+	reply, result := s.judge(k, reply, err)
+	kept := reply
+	if result == answeredFailed {
+		kept = nil
+	}
+	if k.journaled {
+		s.config.Journal.finish(k, kept)
+	}
+	if k.mount != "" && mountedOK(reply) {
+		s.mounts.add(mounted{hostName(k.key.peer), k.mount})
+	}
+	s.counters.count(k.program, k.procedure, result)
+	s.counters.took(time.Since(k.began))
+	c, alone := s.table.finish(k, reply, kept != nil && !k.readOnly)
+	if c != nil {
+		c.answer(k.key.xid, reply, alone)
+	}
+	s.table.release(c, k.reserved)
+	s.wakeBusy()
+}
+
+// giveUp ends a call that the client will not answer. The kernel gets no answer, but a closed
+// connection: it asks again, here or at our next life, and the journal still has the call.
+func (k *call) giveUp() {
+	s := k.server
+	s.counters.count(k.program, k.procedure, unanswered)
+	c, _ := s.table.finish(k, nil, false)
+	if c != nil {
+		c.close()
+	}
+	s.table.release(c, k.reserved)
+	s.wakeBusy()
+}
+
+// wakeBusy tells one reader that the client may have room.
+func (s *Server) wakeBusy() {
+	if s.busy.Load() > 0 {
+		select {
+		case s.freed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// judge makes a well-formed reply of what the client gave. Only a reply with SUCCESS has results.
+func (s *Server) judge(k *call, reply []byte, err error) ([]byte, outcome) {
+	if err != nil {
+		s.adviseFailure(k, err)
+		return systemErr, answeredFailed
+	}
+	stat, _, err := nfs3.ParseReply(reply)
+	if err == nil {
+		switch stat {
+		case nfs3.Success:
+			return reply, answeredOK
+		case nfs3.ProgUnavail, nfs3.ProcUnavail, nfs3.GarbageArgs, nfs3.SystemErr:
+			return reply[:4:4], answeredRefused
+		case nfs3.ProgMismatch:
+			b := binary.BigEndian.AppendUint32(reply[:4:4], nfs3.Version)
+			return binary.BigEndian.AppendUint32(b, nfs3.Version), answeredRefused
+		}
+	}
+	s.adviseOnce("reply", "the group gave a reply that is none: does it run another service or version?",
+		"bytes", len(reply), "err", err)
+	return systemErr, answeredFailed
+}
+
+// adviseFailure tells the administrator, once for each kind, why calls fail.
+func (s *Server) adviseFailure(k *call, err error) {
+	switch {
+	case errors.Is(err, pbft.ErrNotEnrolled):
+		s.adviseOnce("enrolled", "the group does not know this client, or has revoked it: all calls fail; "+
+			"enrol it with `bfsd client add --key ...` (bfs-relay init prints the key)", "err", err)
+	case errors.Is(err, pbft.ErrResultLost):
+		s.adviseOnce("lost", "an operation was executed but its result is no longer kept; the caller sees an I/O error",
+			"slot", k.slot, "err", err)
+	default:
+		s.adviseOnce("failed", "a call could not be done; the caller sees an I/O error; further ones are only counted",
+			"err", err)
+	}
+}
+
+// mountedOK reports whether a reply to MNT says MNT3_OK, the one word of results we look at.
+func mountedOK(reply []byte) bool {
+	return len(reply) >= 8 && binary.BigEndian.Uint64(reply) == uint64(nfs3.Success)<<32
+}

@@ -1,0 +1,325 @@
+package relay
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/pbft"
+)
+
+// readBuffer is how much is read ahead of a connection: many small calls in one system call.
+const readBuffer = 32 << 10
+
+// A conn is one connection of a kernel. Its reader owns records, head and reserved.
+type conn struct {
+	*lineage
+	server *Server
+	raw    syscall.RawConn
+	quit   chan struct{} // closed with the connection
+	once   sync.Once
+
+	draining atomic.Bool  // read no more; close when everything is answered
+	used     atomic.Int64 // when it last brought a call, in Unix nanoseconds
+	unsent   atomic.Int64 // bytes of replies in out; changed under out.mu
+
+	flying int       // calls in flight to be answered here; guarded by table.mu
+	room   sync.Cond // on table.mu: flying or unsent fell, or the reader must stop waiting
+
+	records  recordReader
+	head     header
+	reserved int // bytes of the table's budget that the record being read holds
+	armed    bool
+
+	out outbox
+}
+
+func newConn(s *Server, tcp *net.TCPConn, raw syscall.RawConn, peer netip.Addr) *conn {
+	c := &conn{
+		lineage: &lineage{addr: peer, tcp: tcp}, server: s, raw: raw, quit: make(chan struct{}),
+	}
+	c.used.Store(time.Now().UnixNano())
+	c.room.L = &s.table.mu
+	c.records = recordReader{
+		src: tcp, buf: make([]byte, readBuffer),
+		reserve: c.reserve, partial: c.partial, whole: c.whole,
+	}
+	c.out.wake = make(chan struct{}, 1)
+	c.out.pushed = c.push
+	return c
+}
+
+func (c *conn) reserve(n int) error {
+	if err := c.server.table.reserve(c, n); err != nil {
+		return err
+	}
+	c.reserved = n
+	return nil
+}
+
+// partial gives the peer a time by which the record that has begun must be whole, so that one who never ends it
+// does not hold our memory.
+func (c *conn) partial() {
+	if !c.armed {
+		c.armed = true
+		c.setReadDeadline(time.Now().Add(c.server.config.Limits.Partial))
+	}
+}
+
+func (c *conn) whole() {
+	if c.armed {
+		c.armed = false
+		c.setReadDeadline(time.Time{})
+	}
+}
+
+// setReadDeadline sets the deadline, unless reading is over.
+func (c *conn) setReadDeadline(t time.Time) {
+	c.tcp.SetReadDeadline(t)
+	if c.draining.Load() {
+		c.tcp.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// drain ends the reading; the connection closes when all is answered.
+func (c *conn) drain() {
+	c.draining.Store(true)
+	c.tcp.SetReadDeadline(time.Unix(1, 0))
+	c.server.table.poke(c)
+}
+
+// read is the reader's goroutine.
+func (c *conn) read() {
+	defer c.server.wg.Done()
+	c.armed = true
+	c.setReadDeadline(time.Now().Add(c.server.config.Limits.FirstCall))
+	err := errStopping
+	for c.server.table.awaitTurn(c) {
+		var record []byte
+		if record, err = c.records.next(); err != nil {
+			break
+		}
+		c.used.Store(time.Now().UnixNano())
+		c.server.counters.bytesIn.Add(uint64(len(record) + 4))
+		if err = c.serve(record); err != nil {
+			break
+		}
+	}
+	c.server.table.unreserve(c.reserved)
+	c.reserved = 0
+	if c.draining.Load() && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errStopping) || err == nil) {
+		c.server.table.poke(c) // it closes once all is answered
+		return
+	}
+	if err != nil && err != io.EOF && !c.gone.Load() {
+		c.server.counters.broken.Add(1)
+	}
+	c.close()
+}
+
+var errNotACall = errors.New("record is not an RPC call")
+
+// serve answers one call, or gives it to the group. Its error ends the connection.
+func (c *conn) serve(record []byte) error {
+	h, n := &c.head, &c.server.counters
+	switch h.parse(record) {
+	case notACall:
+		n.notCalls.Add(1)
+		return errNotACall
+	case rpcMismatch:
+		n.rpcMismatch.Add(1)
+		c.deny(rejectRPCMismatch, rpcVersion, rpcVersion)
+		return nil
+	case badCred:
+		n.authErrors.Add(1)
+		c.deny(rejectAuthError, uint32(authBadCred))
+		return nil
+	case badVerf:
+		n.authErrors.Add(1)
+		c.deny(rejectAuthError, uint32(authBadVerf))
+		return nil
+	case garbage:
+		n.garbage.Add(1)
+		c.refuse(nfs3.GarbageArgs)
+		return nil
+	case proceed:
+	}
+	switch who, stat := route(h); who {
+	case toGroup:
+		c.relay(record)
+	case toUs:
+		c.answerOurselves(record[h.args:])
+	case toNobody:
+		switch stat {
+		case nfs3.ProgMismatch:
+			n.noVersion.Add(1)
+		case nfs3.ProcUnavail:
+			n.noProcedure.Add(1)
+		default:
+			n.noProgram.Add(1)
+		}
+		c.refuse(stat)
+	}
+	c.settle()
+	return nil
+}
+
+// settle gives back what a record reserved, unless its call took it over.
+func (c *conn) settle() {
+	c.server.table.unreserve(c.reserved)
+	c.reserved = 0
+}
+
+func (c *conn) deny(reason uint32, detail ...uint32) {
+	c.send(appendDenied(nil, c.head.xid, reason, detail...), nil, true)
+	c.settle()
+}
+
+func (c *conn) refuse(stat nfs3.AcceptStat) {
+	c.send(appendStat(nil, c.head.xid, stat), nil, true)
+	c.settle()
+}
+
+// answerOurselves answers NULL and what concerns the list of mounts only.
+func (c *conn) answerOurselves(args []byte) {
+	h, s := &c.head, c.server
+	results, ok := []byte(nil), true
+	if h.program == nfs3.ProgramMount && h.procedure != mountNull {
+		results, ok = c.listMounts(args)
+	}
+	if !ok {
+		s.counters.garbage.Add(1)
+		s.counters.count(h.program, h.procedure, answeredRefused)
+		c.refuse(nfs3.GarbageArgs)
+		return
+	}
+	s.counters.count(h.program, h.procedure, answeredOK)
+	b := appendAccepted(nil, h.xid, 4+len(results))
+	c.send(binary.BigEndian.AppendUint32(b, uint32(nfs3.Success)), results, true)
+}
+
+// listMounts does DUMP, UMNT and UMNTALL [RFC1813 appendix I].
+func (c *conn) listMounts(args []byte) (results []byte, ok bool) {
+	host := hostName(c.addr)
+	switch c.head.procedure {
+	case mountUmnt:
+		path, ok := parseMountPath(args)
+		if ok {
+			c.server.mounts.remove(mounted{host, path})
+		}
+		return nil, ok
+	case mountUmntAll:
+		if len(args) == 0 {
+			c.server.mounts.removeHost(host)
+		}
+		return nil, len(args) == 0
+	default: // DUMP
+		if len(args) != 0 {
+			return nil, false
+		}
+		return c.server.mounts.appendDump(nil), true
+	}
+}
+
+// relay gives a call to the group.
+func (c *conn) relay(record []byte) {
+	h, s := &c.head, c.server
+	k := &call{
+		server: s, conn: c, began: time.Now(),
+		program: h.program, procedure: h.procedure, readOnly: readOnly(h),
+	}
+	if h.program == nfs3.ProgramMount && h.procedure == mountMnt {
+		k.mount, _ = parseMountPath(record[h.args:]) // the group says what a wrong one deserves
+	}
+	k.body = h.operation(record)
+	k.key = keyOf(c.addr, h.xid, k.body)
+	switch verdict, reply := s.table.admit(k); verdict {
+	case joined:
+		s.counters.joined.Add(1)
+	case replayed:
+		s.counters.replayed.Add(1)
+		c.answer(h.xid, reply, true)
+	case fresh:
+		k.reserved, c.reserved = c.reserved, 0
+		c.start(k)
+	}
+}
+
+// start hands k to the client, waiting while it has no room.
+func (c *conn) start(k *call) {
+	s := c.server
+	request := pbft.Call{Body: k.body, ReadOnly: k.readOnly, Done: k.done}
+	if s.config.Journal != nil && !k.readOnly {
+		request.Sending = k.sending
+	}
+	for {
+		err := s.group.Start(request)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, pbft.ErrBusy) {
+			k.done(nil, err)
+			return
+		}
+		if !c.awaitClient(k) {
+			return
+		}
+	}
+}
+
+// busyRetry is how long a reader waits at most before it asks a busy client again: others may
+// use the client too, and their calls end without our knowing.
+const busyRetry = 20 * time.Millisecond
+
+// awaitClient waits until the client may have room. False if nobody waits for k any more: it is then forgotten.
+func (c *conn) awaitClient(k *call) bool {
+	s := c.server
+	s.counters.busy.Add(1)
+	s.busy.Add(1)
+	defer s.busy.Add(-1)
+	timer := time.NewTimer(busyRetry)
+	defer timer.Stop()
+	select {
+	case <-s.freed:
+	case <-timer.C:
+	case <-c.quit:
+		if s.table.abandon(k) {
+			s.counters.count(k.program, k.procedure, unanswered)
+			s.table.release(k.conn, k.reserved)
+			return false
+		}
+		<-timer.C // k has another home now; c.quit is no longer worth waiting for
+	}
+	return true
+}
+
+// shut closes the connection. It takes no locks, so it may be called under any.
+func (c *conn) shut() {
+	c.once.Do(func() {
+		c.gone.Store(true)
+		close(c.quit)
+		c.tcp.Close()
+	})
+}
+
+// close closes the connection and wakes who waits for it. Its calls in flight go on; they are
+// answered where they are asked again.
+func (c *conn) close() {
+	c.shut()
+	c.server.table.poke(c)
+}
+
+// closeIfDrained is called under table.mu.
+func (c *conn) closeIfDrained() {
+	if c.draining.Load() && c.flying == 0 && c.unsent.Load() == 0 {
+		c.shut()
+	}
+}

@@ -1,0 +1,310 @@
+package relay
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/pbft"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait of these tests; it is reached only when something is wrong.
+const patience = 10 * time.Second
+
+// A fakeGroup answers what it is told to, when it is told to.
+type fakeGroup struct {
+	slots int
+
+	mu      sync.Mutex
+	clock   pbft.Timestamp
+	inUse   []bool
+	pending []*fakeCall
+	started chan *fakeCall // every call, as it starts; nil: not told
+	answer  func(*fakeCall) ([]byte, error)
+	refuse  error                   // of Start
+	last    map[pbft.Slot]*fakeCall // as the group's reply cache: the last operation of each slot
+	ran     map[string]int          // how often each operation was executed
+}
+
+type fakeCall struct {
+	pbft.Call
+	slot    pbft.Slot
+	t       pbft.Timestamp
+	resumed bool
+}
+
+func newFakeGroup(slots int) *fakeGroup {
+	return &fakeGroup{
+		slots: slots, inUse: make([]bool, slots), started: make(chan *fakeCall, 4096), last: map[pbft.Slot]*fakeCall{},
+		ran: map[string]int{},
+	}
+}
+
+func (g *fakeGroup) Start(c pbft.Call) error {
+	g.mu.Lock()
+	if g.refuse != nil {
+		defer g.mu.Unlock()
+		return g.refuse
+	}
+	f := &fakeCall{Call: c}
+	if !c.ReadOnly {
+		slot := -1
+		for i, used := range g.inUse {
+			if !used {
+				slot = i
+				break
+			}
+		}
+		if slot < 0 {
+			g.mu.Unlock()
+			return pbft.ErrBusy
+		}
+		g.inUse[slot] = true
+		g.clock++
+		f.slot, f.t = pbft.Slot(slot), g.clock
+	}
+	answer := g.answer
+	g.mu.Unlock()
+	if c.Sending != nil {
+		if err := c.Sending(f.slot, f.t); err != nil {
+			g.end(f, nil, err)
+			return nil
+		}
+	}
+	g.begin(f, answer)
+	return nil
+}
+
+func (g *fakeGroup) Resume(slot pbft.Slot, t pbft.Timestamp, c pbft.Call) error {
+	g.mu.Lock()
+	g.clock = max(g.clock, t)
+	g.inUse[slot] = true
+	answer := g.answer
+	g.mu.Unlock()
+	g.begin(&fakeCall{Call: c, slot: slot, t: t, resumed: true}, answer)
+	return nil
+}
+
+func (g *fakeGroup) begin(f *fakeCall, answer func(*fakeCall) ([]byte, error)) {
+	if g.started != nil {
+		g.started <- f
+	}
+	if answer != nil {
+		reply, err := answer(f)
+		g.end(f, reply, err)
+	}
+}
+
+// end runs Done, and frees the slot after it.
+func (g *fakeGroup) end(f *fakeCall, reply []byte, err error) {
+	f.Done(reply, err)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !f.ReadOnly {
+		g.inUse[f.slot] = false
+	}
+}
+
+// next waits for a call to start.
+func (g *fakeGroup) next(t testing.TB) *fakeCall {
+	t.Helper()
+	select {
+	case f := <-g.started:
+		return f
+	case <-time.After(patience):
+		t.Fatal("no call reached the group")
+		return nil
+	}
+}
+
+// quiet fails if a call has started that nobody asked for.
+func (g *fakeGroup) quiet(t testing.TB) {
+	t.Helper()
+	select {
+	case f := <-g.started:
+		t.Fatalf("a call too many reached the group: %x", f.Body)
+	default:
+	}
+}
+
+// echo answers SUCCESS and the arguments.
+func echo(f *fakeCall) ([]byte, error) {
+	c, err := nfs3.ParseCall(f.Body)
+	if err != nil {
+		return nil, err
+	}
+	return append(make([]byte, 4, 4+len(c.Args)), c.Args...), nil
+}
+
+// success makes a reply with SUCCESS and results.
+func success(results string) []byte { return append(make([]byte, 4), results...) }
+
+// A rig is a server on the loopback and what tests need around it.
+type rig struct {
+	*Server
+	group *fakeGroup
+	addr  string
+	ended chan error
+}
+
+func newRig(t testing.TB, group *fakeGroup, change func(*Config)) *rig {
+	t.Helper()
+	config := Config{Group: group, InsecurePorts: true, Log: slog.New(slog.DiscardHandler)}
+	if change != nil {
+		change(&config)
+	}
+	s, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{Server: s, group: group, addr: l.Addr().String(), ended: make(chan error, 1)}
+	go func() { r.ended <- s.Serve(l) }()
+	t.Cleanup(r.kill)
+	return r
+}
+
+// stop shuts the server down and returns what Shutdown said.
+func (r *rig) stop(t testing.TB) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := r.Shutdown(ctx)
+	if e := <-r.ended; e != nil {
+		t.Errorf("Serve: %v", e)
+	}
+	r.ended <- nil
+	return err
+}
+
+// kill ends the server without waiting for any call.
+func (r *rig) kill() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	r.Shutdown(ctx)
+	<-r.ended
+	r.ended <- nil
+}
+
+// A kernel is the other end of a connection.
+type kernel struct {
+	t testing.TB
+	net.Conn
+	r *bufio.Reader
+}
+
+func (r *rig) connect(t testing.TB) *kernel {
+	t.Helper()
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(patience))
+	return &kernel{t: t, Conn: c, r: bufio.NewReader(c)}
+}
+
+// rpc makes the record of a call with AUTH_SYS.
+func rpc(xid, program, procedure uint32, args string) []byte {
+	return record(rpcMessage(xid, program, procedure, args))
+}
+
+func rpcMessage(xid, program, procedure uint32, args string) []byte {
+	var b []byte
+	for _, v := range []uint32{xid, msgCall, rpcVersion, program, nfs3.Version, procedure, flavorSys, 32, 0} {
+		b = binary.BigEndian.AppendUint32(b, v)
+	}
+	b = appendString(b, "host")
+	for _, v := range []uint32{1000, 100, 2, 4, 24, flavorNone, 0} {
+		b = binary.BigEndian.AppendUint32(b, v)
+	}
+	return append(b, args...)
+}
+
+// record puts a mark before a message.
+func record(message []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, lastFragment|uint32(len(message))), message...)
+}
+
+func (k *kernel) send(b []byte) {
+	k.t.Helper()
+	if _, err := k.Write(b); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// receive reads one record, without its mark.
+func (k *kernel) receive() ([]byte, error) {
+	var mark [4]byte
+	if _, err := io.ReadFull(k.r, mark[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(mark[:])
+	if n&lastFragment == 0 {
+		return nil, fmt.Errorf("reply in fragments: mark %x", n)
+	}
+	b := make([]byte, n&^lastFragment)
+	_, err := io.ReadFull(k.r, b)
+	return b, err
+}
+
+// expect reads an accepted reply and checks xid, accept_stat and results.
+func (k *kernel) expect(xid uint32, stat nfs3.AcceptStat, results string) {
+	k.t.Helper()
+	b, err := k.receive()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	want := appendAccepted(nil, xid, 4+len(results))[4:]
+	want = binary.BigEndian.AppendUint32(want, uint32(stat))
+	want = append(want, results...)
+	if string(b) != string(want) {
+		k.t.Fatalf("got reply %x of %d bytes, want %x of %d", b[:min(len(b), 64)], len(b), want[:min(len(want), 64)], len(want))
+	}
+}
+
+// expectClosed reads on until the relay closes the connection.
+func (k *kernel) expectClosed() {
+	k.t.Helper()
+	for {
+		_, err := k.receive()
+		if err == nil {
+			continue
+		}
+		if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+			k.t.Fatal("the relay did not close the connection")
+		}
+		return
+	}
+}
+
+// eventually waits until the counters say so.
+func (r *rig) eventually(t testing.TB, what string, ok func(Stats) bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	end := time.After(patience)
+	for !ok(r.Stats()) {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("never happened: %s; %+v", what, r.Stats())
+		}
+	}
+}

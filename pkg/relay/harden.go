@@ -1,0 +1,69 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Harden readies the process for being in the way of its own kernel's memory reclaim: when memory is
+// short, the kernel writes file pages back through the relay, which then must neither be paged
+// out nor wait for that write-back when it allocates. What it may not do it returns as warnings;
+// the relay works without, and may then hang on a machine short of memory.
+//
+// Call it first in main: memory mapped later is locked as it is touched.
+func Harden() (warnings []string) {
+	if why := lockMemory(); why != "" {
+		warnings = append(warnings, "memory is not locked: "+why+
+			"; give the relay CAP_IPC_LOCK (systemd: AmbientCapabilities=CAP_IPC_LOCK, LimitMEMLOCK=infinity)")
+	}
+	if why := becomeFlusher(); why != "" {
+		warnings = append(warnings, "not marked as an I/O flusher: "+why+
+			"; under memory pressure write-back and the relay may wait for each other")
+	}
+	return warnings
+}
+
+// lockMemory locks what is touched, now and later. MCL_ONFAULT leaves the untouched parts of sparse
+// mappings alone. Under a limit on locked memory a later allocation would fail and end the
+// process, so then nothing is locked.
+func lockMemory() string {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		return err.Error()
+	}
+	if limit.Cur != unix.RLIM_INFINITY && !hasCapability(unix.CAP_IPC_LOCK) {
+		return fmt.Sprintf("at most %d bytes may be", limit.Cur)
+	}
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+func hasCapability(which uint) bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&head, &sets[0]); err != nil {
+		return false
+	}
+	return sets[which/32].Effective>>(which%32)&1 != 0
+}
+
+// becomeFlusher sets PR_SET_IO_FLUSHER on every thread; those made later inherit it. The runtime can reach all
+// threads only in a program without cgo.
+func becomeFlusher() string {
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0)
+	switch {
+	case errno == 0:
+		return ""
+	case errors.Is(errno, unix.ENOTSUP):
+		return "this program was built with cgo; build it with CGO_ENABLED=0"
+	case errors.Is(errno, unix.EPERM):
+		return "it needs CAP_SYS_RESOURCE"
+	default:
+		return errno.Error()
+	}
+}

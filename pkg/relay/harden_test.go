@@ -1,0 +1,36 @@
+package relay
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Harden changes the process for good, so a process of its own tries it, and still works
+// afterwards: allocating a good deal must not fail under the lock.
+func TestHarden(t *testing.T) {
+	if os.Getenv("RELAY_TEST_HARDEN") != "" {
+		for _, w := range Harden() {
+			os.Stdout.WriteString("warning: " + w + "\n")
+		}
+		var keep [][]byte
+		for range 64 {
+			keep = append(keep, make([]byte, 1<<20))
+		}
+		keep[63][0] = 1
+		os.Stdout.WriteString("works\n")
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(self, "-test.run=^TestHarden$")
+	c.Env = append(os.Environ(), "RELAY_TEST_HARDEN=1")
+	out, err := c.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "works\n") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Logf("%s", out)
+}

@@ -1,0 +1,486 @@
+package relay
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/pbft"
+)
+
+type (
+	slotNumber = pbft.Slot
+	timestamp  = pbft.Timestamp
+)
+
+// The file, little-endian:
+//
+//	page 0       header   magic, version, slots, whose it is, CRC; and outside the CRC, the boot it was last used in
+//	ringStart    ring     ringRecords answers of calls that changed something, ringRecord bytes each
+//	regions      one region for each slot: the operation that is under way in it
+//
+// A region or an answer is valid from the moment its guard word is stored, which happens last; a
+// relay killed anywhere leaves the old or the new, never half. The kernel that waits for the answers lives on
+// this machine, so surviving the death of the process is enough: nothing is synced before a call
+// leaves. After a crash of the machine, records may be torn, and nobody asks for them any more.
+//
+//	region   0 guard u32 (0 free, 1 under way)   4 CRC u32 of what follows
+//	         8 t u64   16 xid u32   20 length u32   24 peer 16 bytes   40 slot u32   64 operation
+//	answer   0 guard u64 (its number, from 1)   8 CRC u32 of what follows
+//	         12 slot u32   16 t u64   24 xid u32   28 length, 32 checksum of the operation u32
+//	         36 peer 16 bytes   52 length u32   56 accept_stat and results
+const (
+	journalMagic   = "BFSRELAY"
+	journalVersion = 1
+	pageSize       = 4096
+
+	headerCRC  = 60 // the CRC's place, behind what it covers
+	headerBoot = 64
+	bootSize   = 36
+
+	ringStart   = pageSize
+	ringRecords = 4096
+	ringRecord  = 512
+	ringHead    = 56
+
+	regions     = ringStart + ringRecords*ringRecord
+	regionHead  = 64
+	regionSmall = pageSize // of each region, space taken when the file is made
+	maxBody     = 24 + 4*nfs3.MaxGroups + nfs3.MaxArguments
+	regionSize  = (regionHead + maxBody + pageSize - 1) / pageSize * pageSize
+
+	maxSlots = 4096
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ErrJournal is the refusal of a file that is not a journal of this client's.
+var ErrJournal = errors.New("unusable relay journal")
+
+// bootIDFile names the life of the machine.
+var bootIDFile = "/proc/sys/kernel/random/boot_id"
+
+// A Journal is the mapped file in which the relay notes what it has under way, so that its restart goes
+// unnoticed (R-OUR-15). Its methods may be called from any goroutine.
+type Journal struct {
+	path string
+	file *os.File
+	torn int // records dropped because the machine had crashed
+
+	life   sync.RWMutex // held for reading while mapped is touched
+	mapped []byte       // nil once closed
+
+	mu       sync.Mutex
+	occupied []timestamp // by slot: the operation under way; 0 none
+	space    []int       // by slot: bytes of the region the file system has given
+	answers  uint64      // answers written ever
+
+	overtaken atomic.Uint64 // operations noted in a slot before the one there was answered: a client's bug
+}
+
+// JournalOptions say for whom a journal is.
+type JournalOptions struct {
+	// Slots is the number of the client's slots, fixed at its enrolment (R-OUR-13).
+	Slots int
+	// Owner says whose operations are in the file: a digest over group and client.
+	Owner [32]byte
+}
+
+// OpenJournal opens the journal at path, or makes one. The file is sparse; its size is about a mebibyte
+// a slot and what it takes is what the largest calls have needed. A directory that lives as
+// long as the machine is up, such as one below /run, is good enough.
+//
+// A lost file is replaced by an empty one. A file that is damaged, cut short, or another's is an error
+// that says what to do, unless the machine has been restarted since: then what is torn is dropped.
+func OpenJournal(path string, o JournalOptions) (*Journal, error) {
+	if o.Slots < 1 || o.Slots > maxSlots {
+		return nil, fmt.Errorf("relay journal %s: got %d slots, want 1 to %d", path, o.Slots, maxSlots)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("relay journal: %w", err)
+	}
+	j := &Journal{path: path, file: f, occupied: make([]timestamp, o.Slots), space: make([]int, o.Slots)}
+	if err := j.open(o); err != nil {
+		j.Close()
+		return nil, err
+	}
+	return j, nil
+}
+
+func (j *Journal) open(o JournalOptions) error {
+	if err := unix.Flock(int(j.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("relay journal %s: in use by another relay: %w", j.path, err)
+	}
+	info, err := j.file.Stat()
+	if err != nil {
+		return fmt.Errorf("relay journal: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return j.unusable("not a regular file")
+	}
+	size := int64(regions) + int64(o.Slots)*regionSize
+	head := make([]byte, pageSize)
+	if info.Size() > 0 {
+		if _, err := j.file.ReadAt(head, 0); err != nil {
+			return j.unusable("cut short")
+		}
+	}
+	// A header of zeros is that of a file whose making was interrupted: it is written last.
+	made := strings.Trim(string(head), "\x00") != ""
+	if made {
+		if err := j.checkHeader(head, o, info.Size(), size); err != nil {
+			return err
+		}
+	} else if err := j.create(size); err != nil {
+		return err
+	}
+	if j.mapped, err = unix.Mmap(int(j.file.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return fmt.Errorf("relay journal %s: map: %w", j.path, err)
+	}
+	for i := range j.space {
+		j.space[i] = regionSmall
+	}
+	boot := bootID()
+	if made {
+		if err := j.scan(string(head[headerBoot:headerBoot+bootSize]) == boot); err != nil {
+			return err
+		}
+	} else {
+		j.writeHeader(o)
+	}
+	copy(j.mapped[headerBoot:headerBoot+bootSize], boot)
+	return nil
+}
+
+// unusable makes the error about a file that cannot serve.
+func (j *Journal) unusable(format string, args ...any) error {
+	return fmt.Errorf("%w %s: %s; move the file away to go on without it: calls that were under way "+
+		"when the relay stopped may then fail, or be done twice", ErrJournal, j.path, fmt.Sprintf(format, args...))
+}
+
+// create gives the file its size and takes the space that small calls need, so that a full disk shows now
+// and not as a fault in mapped memory.
+func (j *Journal) create(size int64) error {
+	if err := j.file.Truncate(0); err != nil {
+		return fmt.Errorf("relay journal: %w", err)
+	}
+	if err := j.file.Truncate(size); err != nil {
+		return fmt.Errorf("relay journal: %w", err)
+	}
+	if err := j.take(0, regions); err != nil {
+		return err
+	}
+	for i := range j.space {
+		if err := j.take(regionAt(slotNumber(i)), regionSmall); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take asks the file system for the space of [at, at+n).
+func (j *Journal) take(at, n int) error {
+	err := unix.Fallocate(int(j.file.Fd()), 0, int64(at), int64(n))
+	if errors.Is(err, unix.EOPNOTSUPP) { // then writing has to do
+		_, err = j.file.WriteAt(make([]byte, n), int64(at))
+	}
+	if err != nil {
+		return fmt.Errorf("relay journal %s: take %d bytes of disk: %w", j.path, n, err)
+	}
+	return nil
+}
+
+func (j *Journal) writeHeader(o JournalOptions) {
+	h := make([]byte, headerCRC+4)
+	copy(h, journalMagic)
+	binary.LittleEndian.PutUint32(h[8:], journalVersion)
+	binary.LittleEndian.PutUint32(h[12:], uint32(o.Slots))
+	copy(h[16:48], o.Owner[:])
+	binary.LittleEndian.PutUint32(h[headerCRC:], crc32.Checksum(h[:headerCRC], castagnoli))
+	copy(j.mapped[8:], h[8:])
+	copy(j.mapped[:8], h[:8])
+}
+
+func (j *Journal) checkHeader(h []byte, o JournalOptions, got, want int64) error {
+	switch {
+	case string(h[:8]) != journalMagic:
+		return j.unusable("not a relay journal")
+	case binary.LittleEndian.Uint32(h[8:]) != journalVersion:
+		return j.unusable("version %d, want %d", binary.LittleEndian.Uint32(h[8:]), journalVersion)
+	case binary.LittleEndian.Uint32(h[headerCRC:]) != crc32.Checksum(h[:headerCRC], castagnoli):
+		return j.unusable("damaged header")
+	case string(h[16:48]) != string(o.Owner[:]):
+		return j.unusable("it belongs to another client or group")
+	case binary.LittleEndian.Uint32(h[12:]) != uint32(o.Slots):
+		return j.unusable("made for %d slots, the client has %d", binary.LittleEndian.Uint32(h[12:]), o.Slots)
+	case got != want:
+		return j.unusable("%d bytes long, want %d", got, want)
+	}
+	return nil
+}
+
+// scan checks every record that says it is valid. In the same life of the machine a damaged one is
+// an error; after a crash of the machine it is dropped.
+func (j *Journal) scan(sameBoot bool) error {
+	if err := j.scanRegions(sameBoot); err != nil {
+		return err
+	}
+	for i := range ringRecords {
+		r := j.answerAt(i)
+		if guard64(r).Load() == 0 {
+			continue
+		}
+		if !answerValid(r) {
+			if sameBoot {
+				return j.unusable("damaged answer %d", i)
+			}
+			guard64(r).Store(0)
+			j.torn++
+			continue
+		}
+		j.answers = max(j.answers, guard64(r).Load())
+		// Killed between keeping the answer and freeing the slot: what has an answer is not sent again.
+		slot, t := binary.LittleEndian.Uint32(r[12:]), binary.LittleEndian.Uint64(r[16:])
+		if int(slot) < len(j.occupied) && t != 0 && j.occupied[slot] == timestamp(t) {
+			j.free(slotNumber(slot))
+		}
+	}
+	return nil
+}
+
+func (j *Journal) scanRegions(sameBoot bool) error {
+	for i := range j.occupied {
+		r := j.region(slotNumber(i))
+		if guard32(r).Load() == 0 {
+			continue
+		}
+		if !regionValid(r, i) {
+			if sameBoot {
+				return j.unusable("damaged record of slot %d", i)
+			}
+			guard32(r).Store(0)
+			j.torn++
+			continue
+		}
+		j.occupied[i] = timestamp(binary.LittleEndian.Uint64(r[8:]))
+	}
+	return nil
+}
+
+func regionAt(slot slotNumber) int { return regions + int(slot)*regionSize }
+
+func (j *Journal) region(slot slotNumber) []byte {
+	return j.mapped[regionAt(slot):][:regionSize:regionSize]
+}
+
+func (j *Journal) answerAt(i int) []byte {
+	return j.mapped[ringStart+i*ringRecord:][:ringRecord:ringRecord]
+}
+
+// guard32 and guard64 are the words that make a record valid. Stores before an atomic store are not moved behind
+// it, so a process killed in between has not stored it. Mapped records are aligned.
+func guard32(r []byte) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(unsafe.SliceData(r))) }
+func guard64(r []byte) *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(r))) }
+
+func regionValid(r []byte, slot int) bool {
+	n := binary.LittleEndian.Uint32(r[20:])
+	return guard32(r).Load() == 1 && n <= maxBody &&
+		binary.LittleEndian.Uint32(r[40:]) == uint32(slot) &&
+		binary.LittleEndian.Uint32(r[4:]) == crc32.Checksum(r[8:regionHead+n], castagnoli)
+}
+
+func answerValid(r []byte) bool {
+	n := binary.LittleEndian.Uint32(r[52:])
+	return n >= 4 && n <= ringRecord-ringHead &&
+		binary.LittleEndian.Uint32(r[8:]) == crc32.Checksum(r[12:ringHead+n], castagnoli)
+}
+
+// begin notes that the operation of k leaves as (slot, t). The slot should be free: a client gives it to
+// the next operation only after Done of the one before, or a relay killed between the two does
+// not know the answer to the first.
+func (j *Journal) begin(slot slotNumber, t timestamp, k *call) error {
+	j.life.RLock()
+	defer j.life.RUnlock()
+	switch {
+	case j.mapped == nil:
+		return fmt.Errorf("relay journal %s: closed", j.path)
+	case int(slot) >= len(j.occupied):
+		return fmt.Errorf("relay journal %s: slot %d of %d", j.path, slot, len(j.occupied))
+	case len(k.body) > maxBody:
+		return fmt.Errorf("relay journal %s: operation of %d bytes, want <= %d", j.path, len(k.body), maxBody)
+	}
+	if err := j.occupy(slot, t, regionHead+len(k.body)); err != nil {
+		return err
+	}
+	r := j.region(slot)
+	guard32(r).Store(0)
+	binary.LittleEndian.PutUint64(r[8:], uint64(t))
+	binary.LittleEndian.PutUint32(r[16:], k.key.xid)
+	binary.LittleEndian.PutUint32(r[20:], uint32(len(k.body)))
+	peer := k.key.peer.As16()
+	copy(r[24:40], peer[:])
+	binary.LittleEndian.PutUint32(r[40:], uint32(slot))
+	copy(r[regionHead:], k.body)
+	binary.LittleEndian.PutUint32(r[4:], crc32.Checksum(r[8:regionHead+len(k.body)], castagnoli))
+	guard32(r).Store(1)
+	return nil
+}
+
+// occupy claims the slot, and disk for a record of n bytes.
+func (j *Journal) occupy(slot slotNumber, t timestamp, n int) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if old := j.occupied[slot]; old != 0 && old != t {
+		j.overtaken.Add(1)
+	}
+	if n > j.space[slot] {
+		n = min(regionSize, (n+n/2+pageSize-1)/pageSize*pageSize) // room to grow, so that this is rare
+		if err := j.take(regionAt(slot), n); err != nil {
+			return err
+		}
+		j.space[slot] = n
+	}
+	j.occupied[slot] = t
+	return nil
+}
+
+// finish notes that k has its answer, keeping it if it fits, and only then frees the slot: killed in between,
+// the next life sends the operation once more and gets the same answer. A nil reply keeps none.
+func (j *Journal) finish(k *call, reply []byte) {
+	j.life.RLock()
+	defer j.life.RUnlock()
+	if j.mapped == nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(reply) >= 4 && len(reply) <= ringRecord-ringHead {
+		j.keep(k, reply)
+	}
+	if j.occupied[k.slot] == k.t {
+		j.free(k.slot)
+	}
+}
+
+func (j *Journal) free(slot slotNumber) {
+	guard32(j.region(slot)).Store(0)
+	j.occupied[slot] = 0
+}
+
+func (j *Journal) keep(k *call, reply []byte) {
+	r := j.answerAt(int(j.answers % ringRecords))
+	guard64(r).Store(0)
+	binary.LittleEndian.PutUint32(r[12:], uint32(k.slot))
+	binary.LittleEndian.PutUint64(r[16:], uint64(k.t))
+	binary.LittleEndian.PutUint32(r[24:], k.key.xid)
+	binary.LittleEndian.PutUint32(r[28:], k.key.length)
+	binary.LittleEndian.PutUint32(r[32:], k.key.sum)
+	peer := k.key.peer.As16()
+	copy(r[36:52], peer[:])
+	binary.LittleEndian.PutUint32(r[52:], uint32(len(reply)))
+	copy(r[ringHead:], reply)
+	binary.LittleEndian.PutUint32(r[8:], crc32.Checksum(r[12:ringHead+len(reply)], castagnoli))
+	j.answers++
+	guard64(r).Store(j.answers)
+}
+
+// underway returns the operations that an earlier life sent and got no answer to.
+func (j *Journal) underway() []*call {
+	j.life.RLock()
+	defer j.life.RUnlock()
+	var calls []*call
+	for i, t := range j.occupied {
+		if t == 0 {
+			continue
+		}
+		r := j.region(slotNumber(i))
+		n := binary.LittleEndian.Uint32(r[20:])
+		body := append([]byte(nil), r[regionHead:regionHead+n]...)
+		calls = append(calls, &call{
+			key: keyOf(peerOf(r[24:40]), binary.LittleEndian.Uint32(r[16:]), body), body: body,
+			journaled: true, slot: slotNumber(i), t: t,
+		})
+	}
+	return calls
+}
+
+// answered returns the answers of an earlier life, oldest first.
+func (j *Journal) answered() []*answered {
+	j.life.RLock()
+	defer j.life.RUnlock()
+	var list []*answered
+	for i := range ringRecords {
+		r := j.answerAt(int((j.answers + uint64(i)) % ringRecords))
+		if guard64(r).Load() == 0 {
+			continue
+		}
+		n := binary.LittleEndian.Uint32(r[52:])
+		list = append(list, &answered{
+			key: key{
+				peer: peerOf(r[36:52]), xid: binary.LittleEndian.Uint32(r[24:]),
+				length: binary.LittleEndian.Uint32(r[28:]), sum: binary.LittleEndian.Uint32(r[32:]),
+			},
+			reply: append([]byte(nil), r[ringHead:ringHead+n]...),
+		})
+	}
+	return list
+}
+
+func peerOf(b []byte) netip.Addr { return netip.AddrFrom16([16]byte(b)).Unmap() }
+
+// keyOf makes the key of an operation.
+func keyOf(peer netip.Addr, xid uint32, body []byte) key {
+	return key{peer: peer, xid: xid, sum: crc32.Checksum(body, castagnoli), length: uint32(len(body))}
+}
+
+// Torn counts the records dropped at opening because the machine had crashed while they were written.
+func (j *Journal) Torn() int { return j.torn }
+
+// Sync writes the file to its disk.
+func (j *Journal) Sync() error {
+	j.life.RLock()
+	defer j.life.RUnlock()
+	if j.mapped == nil {
+		return nil
+	}
+	if err := unix.Msync(j.mapped, unix.MS_SYNC); err != nil {
+		return fmt.Errorf("relay journal %s: sync: %w", j.path, err)
+	}
+	return nil
+}
+
+// Close unmaps the file. What is under way stays noted in it.
+func (j *Journal) Close() error {
+	j.life.Lock()
+	defer j.life.Unlock()
+	if j.mapped != nil {
+		if err := unix.Munmap(j.mapped); err != nil {
+			return fmt.Errorf("relay journal %s: unmap: %w", j.path, err)
+		}
+		j.mapped = nil
+	}
+	if err := j.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("relay journal: %w", err)
+	}
+	return nil
+}
+
+// bootID names this life of the machine; unknown, every life is a new one.
+func bootID() string {
+	b, err := os.ReadFile(bootIDFile)
+	if err != nil || len(b) < bootSize {
+		return ""
+	}
+	return string(b[:bootSize])
+}
