@@ -170,11 +170,11 @@ func (c *Conn) closeFor(why error) {
 	}
 	c.closed = true
 	c.why = why
-	close(c.done)
 	c.late.stop()
 	c.out.drop()
 	c.wire.drop()
 	_ = c.tcp.Close() // frees the descriptor whatever it says
+	close(c.done)     // after that, so that who rests finds nothing to read
 }
 
 // help runs f on a goroutine of its own that the connection's end waits for.

@@ -146,7 +146,7 @@ func TestPatience(t *testing.T) {
 
 // Connections beyond the bounds are closed at once, and room is made by those that go.
 func TestMaxConns(t *testing.T) {
-	for name, o := range map[string]Options{"all": {MaxConns: 2}, "host": {MaxConnsPerHost: 2}} {
+	for name, o := range map[string]Options{"all": {MaxConns: 2, MaxConnsPerHost: 9}, "host": {MaxConnsPerHost: 2}} {
 		t.Run(name, func(t *testing.T) {
 			opened, closed := make(chan *Conn, 9), make(chan error, 9)
 			l := listen(t, o, funcs{

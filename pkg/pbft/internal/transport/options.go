@@ -9,14 +9,14 @@ import (
 // zero Options serve.
 type Options struct {
 	MaxFrame int // longest frame in bytes, both ways: 2 MiB
-	Queue    int // bytes queued on one connection to be sent: 16 MiB. What does not fit is dropped
+	Queue    int // bytes queued on one connection to be sent, at least a frame's: 16 MiB
 
 	// TLS, if not nil, runs the connection inside TLS: as the server of what is accepted, as the
 	// client of what is dialled. See HostTLS.
 	TLS *tls.Config
 
 	MaxConns        int // connections accepted at one time: 1024
-	MaxConnsPerHost int // of these from one IP address: MaxConns
+	MaxConnsPerHost int // of these from one IP address, which must not lock out the others: a quarter
 
 	// StrangerFrame, if smaller than MaxFrame, is the longest frame an accepted connection may
 	// bring before Conn.Trust is called on it: MaxFrame. It keeps those we do not know yet from
@@ -44,7 +44,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxFrame, 2<<20)
 	setDefault(&o.Queue, 16<<20)
 	setDefault(&o.MaxConns, 1024)
-	setDefault(&o.MaxConnsPerHost, o.MaxConns)
+	setDefault(&o.MaxConnsPerHost, max(1, o.MaxConns/4))
 	setDefault(&o.StrangerFrame, o.MaxFrame)
 	setDefault(&o.FirstFrame, 10*time.Second)
 	setDefault(&o.PartialFrame, 30*time.Second)

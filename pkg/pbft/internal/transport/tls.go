@@ -125,7 +125,7 @@ func (c *Conn) handshake() error {
 
 const (
 	recordHeader = 5                                 // [RFC8446 §5.1]
-	recordBuffer = 2 * (recordHeader + 16<<10 + 256) // two of the largest records [RFC8446 §5.2]
+	recordBuffer = 4 * (recordHeader + 16<<10 + 256) // four of the largest records [RFC8446 §5.2]
 )
 
 // A recordConn is what the TLS library takes for the network. Its reads stop at the end of each
@@ -236,6 +236,7 @@ func (c *Conn) seal() error {
 		}
 		n += len(s)
 	}
+	clear(slices)
 	c.mu.Lock()
 	if err != nil {
 		return fmt.Errorf("transport: seal: %w", err)
