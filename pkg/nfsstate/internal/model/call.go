@@ -2,12 +2,11 @@ package model
 
 import "bfs/pkg/nfsstate/nfs3"
 
-// A result is what a procedure answers.
-type result interface{ Append([]byte) []byte }
+// A Result is what a procedure answers.
+type Result interface{ Append([]byte) []byte }
 
-// NFS answers one call of the NFS program. ok is false if the arguments are garbage or there is no such procedure,
-// and stat says which.
-func (m *Model) NFS(c Caller, procedure uint32, args []byte) (r result, stat nfs3.AcceptStat) {
+// nfs answers a call of the NFS program.
+func (m *Model) nfs(c Caller, procedure uint32, args []byte) (r Result, stat nfs3.AcceptStat) {
 	m.Took = false
 	p := procedures[procedure]
 	if p == nil {
@@ -21,8 +20,8 @@ func (m *Model) NFS(c Caller, procedure uint32, args []byte) (r result, stat nfs
 }
 
 // procedures is the 22 of them by number [RFC1813 §3.3].
-var procedures = map[uint32]func(*Model, Caller, []byte) (result, error){
-	nfs3.ProcNull: func(_ *Model, _ Caller, b []byte) (result, error) { return void{}, nfs3.DecodeVoid(b) },
+var procedures = map[uint32]func(*Model, Caller, []byte) (Result, error){
+	nfs3.ProcNull: func(_ *Model, _ Caller, b []byte) (Result, error) { return void{}, nfs3.DecodeVoid(b) },
 
 	nfs3.ProcGetattr:     procedure(nfs3.DecodeGetattrArgs, (*Model).getattr),
 	nfs3.ProcSetattr:     procedure(nfs3.DecodeSetattrArgs, (*Model).setattr),
@@ -55,9 +54,9 @@ func (void) Append(b []byte) []byte { return b }
 // procedure puts a decoder before a method.
 func procedure[A, R any, P interface {
 	*R
-	result
-}](decode func([]byte) (A, error), run func(*Model, Caller, A) R) func(*Model, Caller, []byte) (result, error) {
-	return func(m *Model, c Caller, b []byte) (result, error) {
+	Result
+}](decode func([]byte) (A, error), run func(*Model, Caller, A) R) func(*Model, Caller, []byte) (Result, error) {
+	return func(m *Model, c Caller, b []byte) (Result, error) {
 		a, err := decode(b)
 		if err != nil {
 			return nil, err

@@ -74,10 +74,10 @@ func (m *Model) write(c Caller, a nfs3.WriteArgs) nfs3.WriteResult {
 func (m *Model) judgeWrite(who Access, f *file, a *nfs3.WriteArgs) nfs3.Status {
 	n := uint64(len(a.Data))
 	switch {
-	case !f.reg():
-		return nfs3.ErrInval
 	case who.ReadOnly:
 		return nfs3.ErrROFS
+	case !f.reg():
+		return nfs3.ErrInval
 	case who.UID != f.attr.UID && !may(who, f, write):
 		return nfs3.ErrAcces
 	case a.Offset > nfs3.MaxFileSize || n > nfs3.MaxFileSize-a.Offset:

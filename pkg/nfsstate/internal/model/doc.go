@@ -3,7 +3,7 @@
 //
 // # What the RFC leaves open, and what we say
 //
-// Handles. Not ours: BADHANDLE. Of an export that the client was not given, or of a file that is gone: STALE.
+// Handles. Not ours: BADHANDLE. Of an export that the client was not given: ACCES. Of a file that is gone: STALE.
 // RENAME and LINK judge the first handle before the second; both live, in two exports: XDEV.
 //
 // Order of refusals. The handle; the type of what it names (NOTDIR where a directory is needed, INVAL for READ,
@@ -22,7 +22,7 @@
 // changing wants both write and execute. In a sticky directory only root, the directory's owner and
 // the file's owner remove or rename a file: otherwise PERM.
 //
-// SETATTR. An empty one changes nothing. The guard first (NOT_SYNC). Nanoseconds of 10^9 or more: INVAL. Size
+// SETATTR. An empty one changes nothing, but any that succeeds ends the life of an exclusive verifier. The guard first (NOT_SYNC). Nanoseconds of 10^9 or more: INVAL. Size
 // of a directory: ISDIR, of another non-file: INVAL, beyond the largest file: FBIG. Mode, uid, gid and client's times are the
 // owner's business: PERM; uid changes by root only, gid by root and by the owner to a group of his; server's time and size
 // are anybody's who may write: ACCES. Mode bits beyond 07777 are dropped. A mode with

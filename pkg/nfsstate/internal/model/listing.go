@@ -27,25 +27,25 @@ func listed(d *file, cookie uint64) []nfs3.EntryPlus {
 }
 
 // judgeListing finds the directory to list.
-func (m *Model) judgeListing(c Caller, fh nfs3.FileHandle, cookie uint64, v nfs3.Verifier) (*file, nfs3.Status) {
+func (m *Model) judgeListing(c Caller, fh nfs3.FileHandle, cookie uint64, v nfs3.Verifier) (*file, Access, nfs3.Status) {
 	d, who, s := m.directory(c, fh)
 	switch {
 	case s != nfs3.OK:
 	case !may(who, d, read):
 		s = nfs3.ErrAcces
-	case v != nfs3.Verifier{} || cookie >= 1<<63:
+	case cookie != 0 && v != nfs3.Verifier{} || cookie >= 1<<63:
 		s = nfs3.ErrBadCookie
 	}
-	return d, s
+	return d, who, s
 }
 
 func (m *Model) readdir(c Caller, a nfs3.ReaddirArgs) nfs3.ReaddirResult {
-	d, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
+	d, _, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
 	if s != nfs3.OK {
 		return nfs3.ReaddirResult{Status: s, Dir: post(d)}
 	}
 	r := nfs3.ReaddirResult{Dir: post(d), EOF: true}
-	limit := int(min(a.Count, nfs3.MaxTransfer))
+	limit := int(min(a.Count, m.MaxListing))
 	for _, e := range listed(d, a.Cookie) {
 		longer := r
 		longer.Entries = append(longer.Entries, nfs3.Entry{FileID: e.FileID, Name: e.Name, Cookie: e.Cookie})
@@ -55,32 +55,37 @@ func (m *Model) readdir(c Caller, a nfs3.ReaddirArgs) nfs3.ReaddirResult {
 		}
 		r = longer
 	}
-	if !r.EOF && len(r.Entries) == 0 {
+	if !r.EOF && len(r.Entries) == 0 || len(r.Append(nil))-4 > limit {
 		return nfs3.ReaddirResult{Status: nfs3.ErrTooSmall, Dir: post(d)}
 	}
 	return r
 }
 
 func (m *Model) readdirplus(c Caller, a nfs3.ReaddirplusArgs) nfs3.ReaddirplusResult {
-	d, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
+	d, who, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
 	if s != nfs3.OK {
 		return nfs3.ReaddirplusResult{Status: s, Dir: post(d)}
 	}
 	r := nfs3.ReaddirplusResult{Dir: post(d), EOF: true}
-	limit := int(min(a.MaxCount, nfs3.MaxTransfer))
+	limit := int(min(a.MaxCount, m.MaxListing))
 	names := uint64(0)
 	for _, e := range listed(d, a.Cookie) {
 		longer := r
 		longer.Entries = append(longer.Entries, e)
 		names += uint64(4 + 8 + 4 + (len(e.Name)+3)/4*4 + 8)
-		if len(longer.Append(nil))-4 > limit || names > uint64(a.DirCount) {
+		if len(longer.Append(nil))-4 > limit || names > uint64(a.DirCount) && len(r.Entries) > 0 {
 			r.EOF = false
 			break
 		}
 		r = longer
 	}
-	if !r.EOF && len(r.Entries) == 0 {
+	if !r.EOF && len(r.Entries) == 0 || len(r.Append(nil))-4 > limit {
 		return nfs3.ReaddirplusResult{Status: nfs3.ErrTooSmall, Dir: post(d)}
+	}
+	if !may(who, d, execute) {
+		for i := range r.Entries {
+			r.Entries[i].Attr, r.Entries[i].Handle = nfs3.PostOpAttr{}, nfs3.PostOpFH{}
+		}
 	}
 	return r
 }

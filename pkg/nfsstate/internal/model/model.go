@@ -68,33 +68,35 @@ type Model struct {
 	NewHandle func() nfs3.Handle
 	// Verifier is that of WRITE and COMMIT.
 	Verifier nfs3.Verifier
-	// Linkmax and Dtpref are answered by PATHCONF and FSINFO.
-	Linkmax, Dtpref uint32
+	// Linkmax and Dtpref are answered by PATHCONF and FSINFO. MaxListing bounds listings.
+	Linkmax, Dtpref, MaxListing uint32
 
-	files map[nfs3.Handle]*file
+	files   map[nfs3.Handle]*file
+	exports []export // in the order of their numbers
+}
+
+// An export is a file system of its own.
+type export struct {
+	name string
+	root *file
 }
 
 // New makes a model without exports.
 func New() *Model { return &Model{files: map[nfs3.Handle]*file{}} }
 
-// AddExport makes an empty file system with the given root.
-func (m *Model) AddExport(root nfs3.Handle, attr nfs3.Fattr3) {
+// AddExport makes an empty file system with the given root. Exports come in the order of their numbers.
+func (m *Model) AddExport(name string, root nfs3.Handle, attr nfs3.Fattr3) {
 	f := &file{handle: root, attr: attr, entries: map[string]*entry{}, cookie: 3}
 	f.parent = f
 	m.files[root] = f
+	m.exports = append(m.exports, export{name, f})
 }
 
 // Files is the number of files alive, in all exports.
 func (m *Model) Files() int { return len(m.files) }
 
-// Pages is the number of pages of data that a file has, and whether it is alive.
-func (m *Model) Pages(h nfs3.Handle) (int, bool) {
-	f := m.files[h]
-	if f == nil {
-		return 0, false
-	}
-	return len(f.pages), true
-}
+// Alive says that a handle names a file.
+func (m *Model) Alive(h nfs3.Handle) bool { return m.files[h] != nil }
 
 // find is the file that a handle names, and as whom the caller comes to it.
 func (m *Model) find(c Caller, fh nfs3.FileHandle) (*file, Access, nfs3.Status) {
@@ -104,7 +106,7 @@ func (m *Model) find(c Caller, fh nfs3.FileHandle) (*file, Access, nfs3.Status) 
 	}
 	who, ok := c[h.Export]
 	if !ok {
-		return nil, Access{}, nfs3.ErrStale
+		return nil, Access{}, nfs3.ErrAcces
 	}
 	f := m.files[h]
 	if f == nil {
