@@ -141,13 +141,13 @@ func (fs *FS) strike(d *inode, name []byte, cookie uint64) {
 	}
 }
 
-// goodName judges a name that is to be looked up or made.
+// goodName judges a name that is to be looked up or made. ACCES is the RFC's word for what cannot be a name [RFC1813 §3.2].
 func goodName(name []byte) nfs3.Status {
 	switch {
 	case len(name) > nfs3.MaxName:
 		return nfs3.ErrNameTooLong
 	case len(name) == 0, bytes.IndexByte(name, '/') >= 0, bytes.IndexByte(name, 0) >= 0:
-		return nfs3.ErrInval
+		return nfs3.ErrAcces
 	}
 	return nfs3.OK
 }
