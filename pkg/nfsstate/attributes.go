@@ -107,7 +107,7 @@ func (fs *FS) set(c *caller, in *inode, s *nfs3.Sattr3) {
 	if s.SetMode && !c.who.root() && !c.who.member(in.gid) {
 		in.mode &^= nfs3.ModeSetGID // it would lend the rights of a group the caller is not of
 	}
-	if (s.SetUID || s.SetGID) && in.kind != nfs3.TypeDir {
+	if (s.SetUID || s.SetGID) && in.kind != nfs3.TypeDir || s.SetSize && !c.who.root() {
 		in.dropSetID()
 	}
 	if s.SetSize {

@@ -74,7 +74,19 @@ func (fs *FS) symlink(c *caller, a *nfs3.SymlinkArgs) nfs3.CreateResult {
 }
 
 // mknod is MKNOD [RFC1813 §3.3.11].
-func (fs *FS) mknod(c *caller, a *nfs3.MknodArgs) nfs3.CreateResult {
+func (fs *FS) mknod(c *caller, a *nfs3.MknodArgs) (r nfs3.CreateResult) {
+	switch a.Type {
+	case nfs3.TypeReg, nfs3.TypeDir, nfs3.TypeLnk: // they have creators of their own
+		var d inode
+		if r.Status = fs.open(c, a.Where.Dir, &d); r.Status != nfs3.OK {
+			return r
+		}
+		r.Status, r.Dir = nfs3.ErrBadType, wcc(pre(&d), &d)
+		if d.kind != nfs3.TypeDir {
+			r.Status = nfs3.ErrNotDir
+		}
+		return r
+	}
 	return fs.bear(c, &a.Where, &birth{kind: a.Type, attr: &a.Attr, mode: nfs3.Guarded, rdev: a.Spec})
 }
 
@@ -128,6 +140,9 @@ func (fs *FS) again(c *caller, b *birth, e entry, child *inode) nfs3.Status {
 		return nfs3.ErrFBig
 	}
 	fs.resize(child, b.attr.Size)
+	if !c.who.root() {
+		child.dropSetID()
+	}
 	child.mtime, child.ctime = c.now, c.now
 	fs.save(child)
 	return nfs3.OK
@@ -426,6 +441,8 @@ func (fs *FS) mayMove(m *move) nfs3.Status {
 		return nfs3.ErrInval
 	case m.in.kind == nfs3.TypeDir && m.from != m.to && m.to.nlink >= maxLinks:
 		return nfs3.ErrMLink
+	case m.in.kind == nfs3.TypeDir && m.from != m.to && !m.c.who.may(&m.in, mayWrite):
+		return nfs3.ErrAcces // its ".." changes
 	case m.over == 0:
 		return fs.room(m.to.export, fs.enterNeeds(m.to, m.newName), 0)
 	case taken.inode == old.inode:
