@@ -111,7 +111,7 @@ func (m *Model) judgeNewborn(who Access, d *file, n *newborn) nfs3.Status {
 		return nfs3.ErrInval
 	case n.attr.SetUID && !who.root() && n.attr.UID != who.UID:
 		return nfs3.ErrPerm
-	case n.attr.SetGID && !who.root() && !who.in(n.attr.GID):
+	case n.attr.SetGID && !who.root() && !who.in(n.attr.GID) && n.attr.GID != groupIn(d, who):
 		return nfs3.ErrPerm
 	case n.kind == nfs3.TypeDir && d.attr.Nlink >= m.Linkmax:
 		return nfs3.ErrMLink
@@ -121,14 +121,19 @@ func (m *Model) judgeNewborn(who Access, d *file, n *newborn) nfs3.Status {
 	return nfs3.OK
 }
 
+// groupIn is the group of what the caller makes in d.
+func groupIn(d *file, who Access) uint32 {
+	if d.attr.Mode&nfs3.ModeSetGID != 0 {
+		return d.attr.GID
+	}
+	return who.GID
+}
+
 func (m *Model) bear(who Access, d *file, n *newborn) *file {
 	f := &file{handle: m.NewHandle(), target: n.target}
 	f.attr = nfs3.Fattr3{
-		Type: n.kind, Nlink: 1, UID: who.UID, GID: who.GID, Rdev: n.spec,
+		Type: n.kind, Nlink: 1, UID: who.UID, GID: groupIn(d, who), Rdev: n.spec,
 		Atime: m.Now, Mtime: m.Now, Ctime: m.Now,
-	}
-	if d.attr.Mode&nfs3.ModeSetGID != 0 {
-		f.attr.GID = d.attr.GID
 	}
 	if n.attr.SetUID {
 		f.attr.UID = n.attr.UID
@@ -323,6 +328,8 @@ func (m *Model) renameIn(who Access, from *file, old []byte, to *file, name []by
 		return nfs3.ErrPerm
 	case f.dir() && below(to, f):
 		return nfs3.ErrInval
+	case f.dir() && from != to && !may(who, f, write):
+		return nfs3.ErrAcces
 	case over == f:
 		return nfs3.OK
 	case over != nil && sticky(who, to, over):
@@ -339,8 +346,6 @@ func (m *Model) renameIn(who Access, from *file, old []byte, to *file, name []by
 		}
 	}
 	switch {
-	case f.dir() && from != to && !may(who, f, write):
-		return nfs3.ErrAcces
 	case f.dir() && from != to && over == nil && to.attr.Nlink >= m.Linkmax:
 		return nfs3.ErrMLink
 	case m.full():
