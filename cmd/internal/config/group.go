@@ -31,7 +31,7 @@ type State struct {
 	ClockBound time.Duration // how far a primary's time may be from a backup's clock [TOCS §7.2]
 }
 
-// An Export is one file system of the group as `bfsd client add` creates it.
+// An Export is one file system that the group begins with.
 type Export struct {
 	Path   string // "/" and a name
 	Mode   Mode
@@ -60,8 +60,9 @@ const (
 	DefaultMode       = Mode(0o755)
 )
 
-// BytesPerInode decides the default number of inodes: one for as many bytes of state.
-const BytesPerInode = 16 << 10
+// BytesPerInode decides the default number of inodes: one for as many bytes of state. Inodes that were never
+// used take no memory.
+const BytesPerInode = pbft.PageSize
 
 type groupFile struct {
 	Name          string       `toml:"name"`
@@ -170,16 +171,16 @@ func (f *groupFile) check(s *source) (*Group, error) {
 	if g.State, err = f.State.check(s); err != nil {
 		return nil, err
 	}
-	raw.Service = g.State.digest()
+	if g.Exports, err = checkExports(s, f.Exports); err != nil {
+		return nil, err
+	}
+	raw.Service = g.State.digest(g.Exports)
 	if g.Group, err = pbft.CheckGroup(raw); err != nil {
 		return nil, s.fromGroup(err)
 	}
 	if reserved := uint64(g.ReservedPages()) * pbft.PageSize; reserved > uint64(g.State.Size)/2 {
 		return nil, s.errorAt("state.size", "got %v, of which clients and slots would take %v: raise it, or lower limits.clients or limits.slots",
 			g.State.Size, Size(reserved))
-	}
-	if g.Exports, err = checkExports(s, f.Exports); err != nil {
-		return nil, err
 	}
 	return g, nil
 }
@@ -218,11 +219,20 @@ func (f stateFile) check(s *source) (State, error) {
 	return st, nil
 }
 
-// digest stands for the state's part of what all must agree on; each handshake compares it.
-func (s State) digest() (d pbft.Digest) {
+// digest stands for the service's part of what all must agree on; each handshake compares it.
+func (s State) digest(exports []Export) pbft.Digest {
 	b := []byte("bfs files v1")
-	for _, v := range []uint64{uint64(s.Size), s.Inodes, uint64(s.ClockBound)} {
-		b = binary.LittleEndian.AppendUint64(b, v)
+	u := func(v uint64) { b = binary.LittleEndian.AppendUint64(b, v) }
+	u(uint64(s.Size))
+	u(s.Inodes)
+	u(uint64(s.ClockBound))
+	u(uint64(len(exports)))
+	for _, e := range exports {
+		u(uint64(len(e.Path)))
+		b = append(b, e.Path...)
+		for _, v := range []uint64{uint64(e.Mode), uint64(e.UID), uint64(e.GID), uint64(e.Quota), e.Inodes} {
+			u(v)
+		}
 	}
 	return sha256.Sum256(b)
 }

@@ -1,0 +1,109 @@
+// Package admin serves a process's account of itself over HTTP: /status as JSON, /healthz for
+// supervisors, /metrics for Prometheus. It answers questions only; nothing can be changed through it.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"golang.org/x/net/netutil"
+)
+
+// maxConnections bounds who may ask at once; further ones wait in the kernel's queue.
+const maxConnections = 64
+
+// Sources are what the pages show. They are called from any goroutine.
+type Sources struct {
+	Status  func() any
+	Health  func() error      // nil: in health; the error says what is wrong
+	Metrics func(w io.Writer) // the process's own; those of Go and the process are added
+}
+
+// A Server answers until it is closed.
+type Server struct {
+	http   *http.Server
+	listen net.Listener
+	done   chan struct{}
+}
+
+// Serve listens on address and answers from s. An empty address serves nowhere.
+func Serve(address string, s Sources) (*Server, error) {
+	if address == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("admin address: %w", err)
+	}
+	a := &Server{
+		http: &http.Server{
+			Handler:           s.handler(),
+			ReadHeaderTimeout: 5 * time.Second,
+			ReadTimeout:       10 * time.Second,
+			WriteTimeout:      30 * time.Second,
+			IdleTimeout:       time.Minute,
+			MaxHeaderBytes:    8 << 10,
+		},
+		listen: netutil.LimitListener(l, maxConnections),
+		done:   make(chan struct{}),
+	}
+	go func() {
+		defer close(a.done)
+		_ = a.http.Serve(a.listen) // ends by Close only
+	}()
+	return a, nil
+}
+
+// Address is where it listens, "" if nowhere.
+func (a *Server) Address() string {
+	if a == nil {
+		return ""
+	}
+	return a.listen.Addr().String()
+}
+
+// Close stops the server and waits for its goroutine.
+func (a *Server) Close(ctx context.Context) error {
+	if a == nil {
+		return nil
+	}
+	err := a.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, a.http.Close())
+	}
+	<-a.done
+	return err
+}
+
+func (s Sources) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		_ = e.Encode(s.Status()) // the asker went away
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := s.Health(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		s.Metrics(w)
+		metrics.WriteProcessMetrics(w)
+	})
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "/status\n/healthz\n/metrics")
+	})
+	return mux
+}
