@@ -2,11 +2,19 @@ package nfsstate
 
 import "bfs/pkg/nfsstate/nfs3"
 
-// post is an inode's attributes, for a reply that has room for them.
-func post(in *inode) nfs3.PostOpAttr { return nfs3.PostAttr(in.attr()) }
+// post is an inode's attributes, for a reply that has room for them; none if no handle named it.
+func post(in *inode) nfs3.PostOpAttr {
+	if in.num == 0 {
+		return nfs3.PostOpAttr{}
+	}
+	return nfs3.PostAttr(in.attr())
+}
 
 // pre is what wcc_data keeps of an inode before an operation.
 func pre(in *inode) nfs3.PreOpAttr {
+	if in.num == 0 {
+		return nfs3.PreOpAttr{}
+	}
 	return nfs3.PreOpAttr{Present: true, Attr: nfs3.WccAttr{Size: in.size, Mtime: in.mtime, Ctime: in.ctime}}
 }
 
@@ -27,11 +35,10 @@ func (fs *FS) getattr(c *caller, a *nfs3.GetattrArgs) (r nfs3.GetattrResult) {
 // setattr is SETATTR [RFC1813 §3.3.2].
 func (fs *FS) setattr(c *caller, a *nfs3.SetattrArgs) (r nfs3.SetattrResult) {
 	var in inode
-	if r.Status = fs.open(c, a.Object, &in); r.Status != nfs3.OK {
-		return r
-	}
+	r.Status = fs.open(c, a.Object, &in)
 	before := pre(&in)
 	switch {
+	case r.Status != nfs3.OK:
 	case c.readOnly:
 		r.Status = nfs3.ErrROFS
 	case a.Guard.Check && a.Guard.Ctime != in.ctime:
@@ -45,17 +52,24 @@ func (fs *FS) setattr(c *caller, a *nfs3.SetattrArgs) (r nfs3.SetattrResult) {
 	return r
 }
 
-// maySet judges all of a SETATTR before any of it is done.
+// maySet judges all of a SETATTR before any of it is done. Mode and owner are the owner's business, whatever the mode says;
+// root alone gives files away, and the owner chooses among his groups (chown_restricted).
 func (c *caller) maySet(in *inode, s *nfs3.Sattr3) nfs3.Status {
-	owner := c.who.root() || c.who.UID == in.uid
+	root, owner := c.who.root(), c.who.root() || c.who.UID == in.uid
 	switch {
 	case !goodTimes(s):
 		return nfs3.ErrInval
+	case s.SetSize && in.kind == nfs3.TypeDir:
+		return nfs3.ErrIsDir
 	case s.SetSize && in.kind != nfs3.TypeReg:
 		return nfs3.ErrInval
+	case s.SetSize && s.Size > nfs3.MaxFileSize:
+		return nfs3.ErrFBig
 	case s.SetMode && !owner:
 		return nfs3.ErrPerm
-	case !c.mayGive(in, s):
+	case s.SetUID && !root && (!owner || s.UID != in.uid):
+		return nfs3.ErrPerm
+	case s.SetGID && !root && (!owner || s.GID != in.gid && !c.who.member(s.GID)):
 		return nfs3.ErrPerm
 	case setsTime(s, nfs3.SetToClientTime) && !owner:
 		return nfs3.ErrPerm
@@ -63,22 +77,8 @@ func (c *caller) maySet(in *inode, s *nfs3.Sattr3) nfs3.Status {
 		return nfs3.ErrAcces
 	case s.SetSize && !c.who.mayData(in, mayWrite):
 		return nfs3.ErrAcces
-	case s.SetSize && s.Size > nfs3.MaxFileSize:
-		return nfs3.ErrFBig
 	}
 	return nfs3.OK
-}
-
-// mayGive says whether the caller may set this owner and group: root may, and the owner may choose among his groups
-// (chown_restricted).
-func (c *caller) mayGive(in *inode, s *nfs3.Sattr3) bool {
-	if c.who.root() {
-		return true
-	}
-	if s.SetUID && (c.who.UID != in.uid || s.UID != in.uid) {
-		return false
-	}
-	return !s.SetGID || c.who.UID == in.uid && (s.GID == in.gid || c.who.member(s.GID))
 }
 
 func goodTimes(s *nfs3.Sattr3) bool {
@@ -92,11 +92,8 @@ func setsTime(s *nfs3.Sattr3, how nfs3.TimeHow) bool { return s.Atime.How == how
 // verifier [RFC1813 §3.3.8].
 func (fs *FS) set(c *caller, in *inode, s *nfs3.Sattr3) {
 	in.exclusive = false
-	if s.SetMode || s.SetUID || s.SetGID || s.SetSize || s.Atime.How != nfs3.DontChange || s.Mtime.How != nfs3.DontChange {
+	if *s != (nfs3.Sattr3{}) {
 		in.ctime = c.now
-	}
-	if s.SetMode {
-		in.mode = s.Mode & nfs3.ModeSettable
 	}
 	if s.SetUID {
 		in.uid = s.UID
@@ -104,19 +101,37 @@ func (fs *FS) set(c *caller, in *inode, s *nfs3.Sattr3) {
 	if s.SetGID {
 		in.gid = s.GID
 	}
-	if s.SetMode && !c.who.root() && !c.who.member(in.gid) {
-		in.mode &^= nfs3.ModeSetGID // it would lend the rights of a group the caller is not of
-	}
-	if (s.SetUID || s.SetGID) && in.kind != nfs3.TypeDir || s.SetSize && !c.who.root() {
+	if (s.SetUID || s.SetGID) && in.kind != nfs3.TypeDir {
 		in.dropSetID()
 	}
 	if s.SetSize {
 		fs.resize(in, s.Size)
 		in.mtime = c.now
+		c.touchData(in)
+	}
+	if s.SetMode {
+		in.mode = c.modeFor(s.Mode, in.gid)
 	}
 	in.atime = pickTime(s.Atime, in.atime, c.now)
 	in.mtime = pickTime(s.Mtime, in.mtime, c.now)
 	fs.save(in)
+}
+
+// modeFor is the mode that the caller gets for the one he wants: without the set-group-id bit, if it would lend him
+// the rights of a group that he is not of.
+func (c *caller) modeFor(mode, gid uint32) uint32 {
+	mode &= nfs3.ModeSettable
+	if !c.who.root() && !c.who.member(gid) {
+		mode &^= nfs3.ModeSetGID
+	}
+	return mode
+}
+
+// touchData is what becomes of the mode when others than root change a file's data.
+func (c *caller) touchData(in *inode) {
+	if !c.who.root() {
+		in.dropSetID()
+	}
 }
 
 // dropSetID takes the set-user-id bit away, and the set-group-id bit where it means what it says: without the group's
@@ -147,11 +162,12 @@ func (fs *FS) access(c *caller, a *nfs3.AccessArgs) (r nfs3.AccessResult) {
 			r.Access |= nfs3.AccessExecute
 		}
 	}
-	if !c.readOnly && c.who.may(&in, mayWrite) {
+	switch {
+	case c.readOnly:
+	case dir && c.who.may(&in, mayWrite|mayExec):
+		r.Access |= nfs3.AccessModify | nfs3.AccessExtend | nfs3.AccessDelete
+	case !dir && c.who.may(&in, mayWrite):
 		r.Access |= nfs3.AccessModify | nfs3.AccessExtend
-		if dir {
-			r.Access |= nfs3.AccessDelete
-		}
 	}
 	r.Access &= a.Access
 	return r

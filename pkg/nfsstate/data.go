@@ -98,9 +98,7 @@ func (fs *FS) storeData(c *caller, in *inode, offset uint64, data []byte) {
 		}
 		data, offset = data[n:], offset+uint64(n)
 	}
-	if !c.who.root() {
-		in.dropSetID()
-	}
+	c.touchData(in)
 	in.mtime, in.ctime = c.now, c.now
 	fs.save(in)
 }

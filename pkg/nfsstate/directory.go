@@ -141,7 +141,7 @@ func (fs *FS) strike(d *inode, name []byte, cookie uint64) {
 	}
 }
 
-// goodName judges a name that is to be looked up or made. ACCES is the RFC's word for what cannot be a name [RFC1813 §3.2].
+// goodName judges a name that is to be looked up or made [RFC1813 §3.2]. ACCES is the RFC's word for what cannot be a name [RFC1813 §3.2].
 func goodName(name []byte) nfs3.Status {
 	switch {
 	case len(name) > nfs3.MaxName:
@@ -152,5 +152,6 @@ func goodName(name []byte) nfs3.Status {
 	return nfs3.OK
 }
 
-func isDot(name []byte) bool    { return len(name) == 1 && name[0] == '.' }
-func isDotDot(name []byte) bool { return len(name) == 2 && name[0] == '.' && name[1] == '.' }
+func isDot(name []byte) bool    { return string(name) == "." }
+func isDotDot(name []byte) bool { return string(name) == ".." }
+func isDots(name []byte) bool   { return isDot(name) || isDotDot(name) }

@@ -3,7 +3,7 @@ package nfsstate
 import "bfs/pkg/nfsstate/nfs3"
 
 // maxListing bounds the bytes of one READDIR's or READDIRPLUS's reply, whatever the client would take.
-const maxListing = 256 << 10
+const maxListing = nfs3.MaxTransfer
 
 // listable judges what READDIR and READDIRPLUS have in common. The verifier is always 0, for cookies are good for
 // as long as the directory lives.
@@ -13,7 +13,7 @@ func (c *caller) listable(d *inode, cookie uint64, v nfs3.Verifier) nfs3.Status 
 		return nfs3.ErrNotDir
 	case !c.who.may(d, mayRead):
 		return nfs3.ErrAcces
-	case cookie >= cookieLimit, cookie != 0 && v != nfs3.Verifier{}:
+	case cookie >= cookieLimit, v != nfs3.Verifier{}:
 		return nfs3.ErrBadCookie
 	}
 	return nfs3.OK
@@ -70,8 +70,7 @@ func (fs *FS) readdir(c *caller, a *nfs3.ReaddirArgs) (r nfs3.ReaddirResult) {
 	return r
 }
 
-// readdirplus is READDIRPLUS [RFC1813 §3.3.17]. What LOOKUP would not tell the caller, for he may not search the directory,
-// neither does the listing.
+// readdirplus is READDIRPLUS [RFC1813 §3.3.17].
 func (fs *FS) readdirplus(c *caller, a *nfs3.ReaddirplusArgs) (r nfs3.ReaddirplusResult) {
 	var d inode
 	if r.Status = fs.open(c, a.Dir, &d); r.Status != nfs3.OK {
@@ -82,21 +81,18 @@ func (fs *FS) readdirplus(c *caller, a *nfs3.ReaddirplusArgs) (r nfs3.Readdirplu
 		return r
 	}
 	left, names := min(int(a.MaxCount), maxListing)-nfs3.ListingSize(true), int64(a.DirCount)
-	tell := c.who.may(&d, mayExec)
 	list := fs.plus[:0]
+	var in inode
 	r.EOF = left >= 0 && fs.walk(&d, a.Cookie, func(e entry) bool {
 		left -= nfs3.EntryPlusSize(len(e.name))
 		names -= int64(nfs3.EntrySize(len(e.name)))
-		if left < 0 || names < 0 && len(list) > 0 { // dircount is a hint, and must not keep the client from going on
+		if left < 0 || names < 0 {
 			return false
 		}
-		list = append(list, nfs3.EntryPlus{FileID: uint64(e.inode), Name: e.name, Cookie: e.cookie})
-		if tell {
-			var in inode
-			fs.load(e.inode, &in)
-			last := &list[len(list)-1]
-			last.Attr, last.Handle = post(&in), nfs3.PostFH(in.handle())
-		}
+		fs.load(e.inode, &in)
+		list = append(list, nfs3.EntryPlus{
+			FileID: uint64(e.inode), Name: e.name, Cookie: e.cookie, Attr: post(&in), Handle: nfs3.PostFH(in.handle()),
+		})
 		return true
 	})
 	fs.plus = list

@@ -65,6 +65,10 @@ func (fs *FS) mount(c *caller, a *nfs3.MountArgs) (r nfs3.MountResult) {
 		if len(name) == 0 {
 			continue
 		}
+		if d.kind != nfs3.TypeDir {
+			r.Status = nfs3.MountErrNotDir
+			return r
+		}
 		next, st := fs.search(c, &d, name)
 		if st != nfs3.OK {
 			r.Status = nfs3.MountStatus(st)

@@ -1,16 +1,11 @@
 package nfsstate
 
 import (
-	"bytes"
-
 	"bfs/pkg/nfsstate/nfs3"
 )
 
 // search finds a name in a directory for which the caller has execute permission.
 func (fs *FS) search(c *caller, d *inode, name []byte) (e entry, st nfs3.Status) {
-	if d.kind != nfs3.TypeDir {
-		return e, nfs3.ErrNotDir
-	}
 	if st = goodName(name); st != nfs3.OK {
 		return e, st
 	}
@@ -30,13 +25,34 @@ func (fs *FS) search(c *caller, d *inode, name []byte) (e entry, st nfs3.Status)
 	return e, nfs3.OK
 }
 
+// mayEnter judges whether the caller may give a new name in a directory. If it is taken, the status is EXIST, and the
+// entry that has it comes along unless the name is one of the dots.
+func (fs *FS) mayEnter(c *caller, d *inode, name []byte) (e entry, st nfs3.Status) {
+	switch {
+	case c.readOnly:
+		return e, nfs3.ErrROFS
+	case isDots(name):
+		return e, nfs3.ErrExist
+	}
+	switch e, st = fs.search(c, d, name); {
+	case st == nfs3.OK:
+		return e, nfs3.ErrExist
+	case st != nfs3.ErrNoEnt:
+		return e, st
+	case !c.who.may(d, mayWrite):
+		return e, nfs3.ErrAcces
+	}
+	return e, nfs3.OK
+}
+
 // lookup is LOOKUP [RFC1813 §3.3.3].
 func (fs *FS) lookup(c *caller, a *nfs3.LookupArgs) (r nfs3.LookupResult) {
 	var d, in inode
-	if r.Status = fs.open(c, a.What.Dir, &d); r.Status != nfs3.OK {
+	r.Status = fs.openDir(c, a.What.Dir, &d)
+	r.Dir = post(&d)
+	if r.Status != nfs3.OK {
 		return r
 	}
-	r.Dir = post(&d)
 	var e entry
 	if e, r.Status = fs.search(c, &d, a.What.Name); r.Status != nfs3.OK {
 		return r
@@ -46,8 +62,7 @@ func (fs *FS) lookup(c *caller, a *nfs3.LookupArgs) (r nfs3.LookupResult) {
 	return r
 }
 
-// A birth is what a creator wants made. The zero mode is GUARDED in effect for all but CREATE: they never take
-// what is there.
+// A birth is what a creator wants made. All but CREATE are GUARDED: they never take what is there.
 type birth struct {
 	kind     nfs3.FileType
 	attr     *nfs3.Sattr3
@@ -55,6 +70,7 @@ type birth struct {
 	verifier nfs3.Verifier   // of an exclusive CREATE
 	rdev     nfs3.SpecData3  // of a device
 	text     []byte          // of a symlink
+	node     bool            // asked for by MKNOD
 }
 
 // create is CREATE [RFC1813 §3.3.8].
@@ -87,28 +103,27 @@ func (fs *FS) mknod(c *caller, a *nfs3.MknodArgs) (r nfs3.CreateResult) {
 		}
 		return r
 	}
-	return fs.bear(c, &a.Where, &birth{kind: a.Type, attr: &a.Attr, mode: nfs3.Guarded, rdev: a.Spec})
+	return fs.bear(c, &a.Where, &birth{kind: a.Type, attr: &a.Attr, mode: nfs3.Guarded, rdev: a.Spec, node: true})
 }
 
 // bear does what the creators have in common.
 func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult) {
 	var d, child inode
-	if r.Status = fs.open(c, where.Dir, &d); r.Status != nfs3.OK {
-		return r
-	}
+	r.Status = fs.openDir(c, where.Dir, &d)
 	before := pre(&d)
-	e, st := fs.search(c, &d, where.Name)
-	switch {
-	case c.readOnly && d.kind == nfs3.TypeDir:
-		r.Status = nfs3.ErrROFS
-	case st == nfs3.OK:
-		r.Status = fs.again(c, b, e, &child)
-	case st == nfs3.ErrNoEnt:
-		if r.Status = fs.mayBear(c, &d, where.Name, b); r.Status == nfs3.OK {
-			fs.deliver(c, &d, where.Name, b, &child)
+	if r.Status == nfs3.OK {
+		r.Status = b.possible()
+	}
+	if r.Status == nfs3.OK {
+		var e entry
+		switch e, r.Status = fs.mayEnter(c, &d, where.Name); {
+		case r.Status == nfs3.ErrExist && e.inode != 0:
+			r.Status = fs.again(c, b, e, &child)
+		case r.Status == nfs3.OK:
+			if r.Status = fs.mayBear(c, &d, where.Name, b); r.Status == nfs3.OK {
+				fs.deliver(c, &d, where.Name, b, &child)
+			}
 		}
-	default:
-		r.Status = st
 	}
 	if r.Status == nfs3.OK {
 		r.Object, r.Attr = nfs3.PostFH(child.handle()), post(&child)
@@ -117,81 +132,58 @@ func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult)
 	return r
 }
 
+// possible judges what can be made nowhere: a link's text that is too long, and what MKNOD does not make.
+func (b *birth) possible() nfs3.Status {
+	switch {
+	case len(b.text) > nfs3.MaxPath:
+		return nfs3.ErrNameTooLong
+	case b.node && (b.kind == nfs3.TypeReg || b.kind == nfs3.TypeDir || b.kind == nfs3.TypeLnk):
+		return nfs3.ErrBadType
+	}
+	return nfs3.OK
+}
+
 // again is a creator that finds the name taken. Only CREATE may then succeed: UNCHECKED for a regular file, of
 // which it sets the size if it was told one, and nothing else; EXCLUSIVE for the file its first transmission made.
 func (fs *FS) again(c *caller, b *birth, e entry, child *inode) nfs3.Status {
-	if b.mode == nfs3.Guarded || e.cookie < cookieFirst {
+	if b.mode == nfs3.Guarded {
 		return nfs3.ErrExist
 	}
 	fs.load(e.inode, child)
 	switch {
 	case child.kind != nfs3.TypeReg:
 		return nfs3.ErrExist
+	case b.mode == nfs3.Exclusive && child.exclusive && child.verifier == b.verifier:
+		return nfs3.OK
 	case b.mode == nfs3.Exclusive:
-		if !child.exclusive || child.verifier != b.verifier {
-			return nfs3.ErrExist
-		}
-		return nfs3.OK
-	case !b.attr.SetSize:
-		return nfs3.OK
-	case !c.who.mayData(child, mayWrite):
-		return nfs3.ErrAcces
-	case b.attr.Size > nfs3.MaxFileSize:
-		return nfs3.ErrFBig
+		return nfs3.ErrExist
 	}
-	fs.resize(child, b.attr.Size)
-	if !c.who.root() {
-		child.dropSetID()
+	only := nfs3.Sattr3{SetSize: b.attr.SetSize, Size: b.attr.Size}
+	st := c.maySet(child, &only)
+	if st == nfs3.OK {
+		fs.set(c, child, &only)
 	}
-	child.mtime, child.ctime = c.now, c.now
-	fs.save(child)
-	return nfs3.OK
+	return st
 }
 
 // mayBear judges the making of a new object, and sees that there is room for it.
 func (fs *FS) mayBear(c *caller, d *inode, name []byte, b *birth) nfs3.Status {
-	if !c.who.may(d, mayWrite) {
-		return nfs3.ErrAcces
-	}
-	switch b.kind {
-	case nfs3.TypeReg:
-		if b.attr.SetSize && b.attr.Size > nfs3.MaxFileSize {
-			return nfs3.ErrFBig
-		}
-	case nfs3.TypeDir:
-		if d.nlink >= maxLinks {
-			return nfs3.ErrMLink
-		}
-	case nfs3.TypeLnk:
-		if st := goodText(b.text); st != nfs3.OK {
-			return st
-		}
-	case nfs3.TypeBlk, nfs3.TypeChr:
-		if !c.who.root() {
-			return nfs3.ErrPerm
-		}
-	}
-	if b.mode != nfs3.Exclusive {
-		child := inode{kind: b.kind, uid: c.who.UID, gid: c.groupIn(d)}
-		if !goodTimes(b.attr) {
-			return nfs3.ErrInval
-		}
-		if !c.mayGive(&child, b.attr) {
-			return nfs3.ErrPerm
-		}
+	root, s := c.who.root(), b.attr
+	switch {
+	case (b.kind == nfs3.TypeBlk || b.kind == nfs3.TypeChr) && !root:
+		return nfs3.ErrPerm
+	case !goodTimes(s):
+		return nfs3.ErrInval
+	case b.kind == nfs3.TypeReg && s.SetSize && s.Size > nfs3.MaxFileSize:
+		return nfs3.ErrFBig
+	case s.SetUID && !root && s.UID != c.who.UID:
+		return nfs3.ErrPerm
+	case s.SetGID && !root && !c.who.member(s.GID) && s.GID != c.groupIn(d):
+		return nfs3.ErrPerm
+	case b.kind == nfs3.TypeDir && d.nlink >= maxLinks:
+		return nfs3.ErrMLink
 	}
 	return fs.room(d.export, fs.enterNeeds(d, name)+textNeeds(b.text), 1)
-}
-
-// goodText judges what a new symlink is to say: bytes as in a path.
-func goodText(text []byte) nfs3.Status {
-	switch {
-	case len(text) > nfs3.MaxPath:
-		return nfs3.ErrNameTooLong
-	case len(text) == 0, bytes.IndexByte(text, 0) >= 0:
-		return nfs3.ErrInval
-	}
-	return nfs3.OK
 }
 
 // groupIn is the group of what the caller makes in a directory: the directory's, if that is what its set-group-id bit
@@ -209,10 +201,9 @@ func (fs *FS) deliver(c *caller, d *inode, name []byte, b *birth, child *inode) 
 	child.nlink, child.rdev = 1, b.rdev
 	child.uid, child.gid = c.who.UID, c.groupIn(d)
 	child.atime, child.mtime, child.ctime = c.now, c.now, c.now
+	c.dress(child, b.attr)
 	if b.mode == nfs3.Exclusive {
 		child.exclusive, child.verifier = true, b.verifier
-	} else {
-		c.dress(child, b.attr)
 	}
 	switch b.kind {
 	case nfs3.TypeDir:
@@ -220,7 +211,6 @@ func (fs *FS) deliver(c *caller, d *inode, name []byte, b *birth, child *inode) 
 		child.mode |= d.mode & nfs3.ModeSetGID
 		d.nlink++
 	case nfs3.TypeLnk:
-		child.mode = nfs3.ModePerm
 		fs.setText(child, b.text)
 	}
 	fs.save(child)
@@ -229,21 +219,23 @@ func (fs *FS) deliver(c *caller, d *inode, name []byte, b *birth, child *inode) 
 	fs.save(d)
 }
 
-// dress gives a new object the attributes its maker asked for. A mode that was not asked for is 0: it is for the
-// SETATTR to come.
+// dress gives a new object the attributes its maker asked for. A mode that was not asked for is 0, for the SETATTR to come;
+// that of a symlink says nothing, so it allows all.
 func (c *caller) dress(in *inode, s *nfs3.Sattr3) {
-	in.mode = s.Mode & nfs3.ModeSettable
 	if s.SetUID {
 		in.uid = s.UID
 	}
 	if s.SetGID {
 		in.gid = s.GID
 	}
+	if s.SetMode {
+		in.mode = c.modeFor(s.Mode, in.gid)
+	}
+	if in.kind == nfs3.TypeLnk {
+		in.mode = nfs3.ModePerm
+	}
 	if in.kind == nfs3.TypeReg && s.SetSize {
 		in.size = s.Size
-	}
-	if !c.who.root() && !c.who.member(in.gid) {
-		in.mode &^= nfs3.ModeSetGID
 	}
 	in.atime = pickTime(s.Atime, in.atime, c.now)
 	in.mtime = pickTime(s.Mtime, in.mtime, c.now)
@@ -262,16 +254,16 @@ func (fs *FS) rmdir(c *caller, a *nfs3.RmdirArgs) nfs3.RemoveResult {
 // unlink takes a name away, and the object with its last name.
 func (fs *FS) unlink(c *caller, where *nfs3.DirOp, dir bool) (r nfs3.RemoveResult) {
 	var d, in inode
-	if r.Status = fs.open(c, where.Dir, &d); r.Status != nfs3.OK {
-		return r
-	}
+	r.Status = fs.openDir(c, where.Dir, &d)
 	before := pre(&d)
-	var e entry
-	if e, r.Status = fs.mayUnlink(c, &d, where.Name, dir, &in); r.Status == nfs3.OK {
-		fs.strike(&d, where.Name, e.cookie)
-		d.mtime, d.ctime = c.now, c.now
-		fs.drop(c, &d, &in)
-		fs.save(&d)
+	if r.Status == nfs3.OK {
+		var e entry
+		if e, r.Status = fs.mayUnlink(c, &d, where.Name, dir, &in); r.Status == nfs3.OK {
+			fs.strike(&d, where.Name, e.cookie)
+			d.mtime, d.ctime = c.now, c.now
+			fs.drop(c, &d, &in)
+			fs.save(&d)
+		}
 	}
 	r.Dir = wcc(before, &d)
 	return r
@@ -279,16 +271,18 @@ func (fs *FS) unlink(c *caller, where *nfs3.DirOp, dir bool) (r nfs3.RemoveResul
 
 // mayUnlink judges a REMOVE or an RMDIR, and loads what it is about.
 func (fs *FS) mayUnlink(c *caller, d *inode, name []byte, dir bool, in *inode) (e entry, st nfs3.Status) {
-	e, st = fs.search(c, d, name)
 	switch {
-	case c.readOnly && d.kind == nfs3.TypeDir:
+	case c.readOnly:
 		return e, nfs3.ErrROFS
-	case st != nfs3.OK:
-		return e, st
-	case e.cookie == cookieDotDot && dir:
+	case isDots(name) && !dir:
+		return e, nfs3.ErrIsDir
+	case isDot(name):
+		return e, nfs3.ErrInval // [RFC1813 §3.3.13]
+	case isDotDot(name):
 		return e, nfs3.ErrExist // [RFC1813 §3.3.13]
-	case e.cookie < cookieFirst:
-		return e, nfs3.ErrInval
+	}
+	if e, st = fs.search(c, d, name); st != nfs3.OK {
+		return e, st
 	}
 	fs.load(e.inode, in)
 	switch {
@@ -330,24 +324,23 @@ func (fs *FS) drop(c *caller, d, in *inode) {
 // link is LINK [RFC1813 §3.3.15].
 func (fs *FS) link(c *caller, a *nfs3.LinkArgs) (r nfs3.LinkResult) {
 	var in, d inode
-	if r.Status = fs.open(c, a.File, &in); r.Status != nfs3.OK {
-		return r
-	}
-	r.Attr = post(&in)
-	if r.Status = fs.open(c, a.Link.Dir, &d); r.Status != nfs3.OK {
-		return r
+	r.Status = fs.open(c, a.File, &in)
+	if st := fs.open(c, a.Link.Dir, &d); r.Status == nfs3.OK {
+		r.Status = st
 	}
 	before := pre(&d)
-	if r.Status = fs.mayLink(c, &in, &d, a.Link.Name); r.Status == nfs3.OK {
+	if r.Status == nfs3.OK {
+		r.Status = fs.mayLink(c, &in, &d, a.Link.Name)
+	}
+	if r.Status == nfs3.OK {
 		fs.enter(&d, a.Link.Name, in.num)
 		d.mtime, d.ctime = c.now, c.now
 		fs.save(&d)
 		in.nlink++
 		in.ctime = c.now
 		fs.save(&in)
-		r.Attr = post(&in)
 	}
-	r.Dir = wcc(before, &d)
+	r.Attr, r.Dir = post(&in), wcc(before, &d)
 	return r
 }
 
@@ -356,18 +349,16 @@ func (fs *FS) mayLink(c *caller, in, d *inode, name []byte) nfs3.Status {
 	switch {
 	case in.export != d.export:
 		return nfs3.ErrXDev
+	case d.kind != nfs3.TypeDir:
+		return nfs3.ErrNotDir
 	case c.readOnly:
 		return nfs3.ErrROFS
 	case in.kind == nfs3.TypeDir:
 		return nfs3.ErrIsDir
 	}
-	switch _, st := fs.search(c, d, name); {
-	case st == nfs3.OK:
-		return nfs3.ErrExist
-	case st != nfs3.ErrNoEnt:
+	switch _, st := fs.mayEnter(c, d, name); {
+	case st != nfs3.OK:
 		return st
-	case !c.who.may(d, mayWrite):
-		return nfs3.ErrAcces
 	case in.nlink >= maxLinks:
 		return nfs3.ErrMLink
 	}
@@ -378,20 +369,18 @@ func (fs *FS) mayLink(c *caller, in, d *inode, name []byte) nfs3.Status {
 func (fs *FS) rename(c *caller, a *nfs3.RenameArgs) (r nfs3.RenameResult) {
 	var f, t inode
 	m := move{c: c, from: &f, to: &t, oldName: a.From.Name, newName: a.To.Name}
-	if r.Status = fs.open(c, a.From.Dir, &f); r.Status != nfs3.OK {
-		return r
+	r.Status = fs.open(c, a.From.Dir, &f)
+	if st := fs.open(c, a.To.Dir, &t); r.Status == nfs3.OK {
+		r.Status = st
 	}
-	beforeF := pre(&f)
-	if r.Status = fs.open(c, a.To.Dir, &t); r.Status != nfs3.OK {
-		r.From = wcc(beforeF, &f)
-		return r
-	}
-	beforeT := pre(&t)
+	beforeF, beforeT := pre(&f), pre(&t)
 	if f.num == t.num {
 		m.to = m.from // one directory, one copy of its inode
 	}
-	if r.Status = fs.mayMove(&m); r.Status == nfs3.OK && !m.nothing {
-		fs.move(&m)
+	if r.Status == nfs3.OK {
+		if r.Status = fs.mayMove(&m); r.Status == nfs3.OK && !m.nothing {
+			fs.move(&m)
+		}
 	}
 	r.From, r.To = wcc(beforeF, m.from), wcc(beforeT, m.to)
 	return r
@@ -406,67 +395,70 @@ type move struct {
 	// Set by mayMove:
 	cookie  uint64 // of the old name
 	in      inode  // what moves
-	over    uint64 // cookie of the new name, if it is taken
+	over    uint64 // cookie of the new name, 0 if it is free
 	victim  inode  // what it named so far
 	nothing bool   // both names are the same object's: nothing is to be done
 }
 
 // mayMove judges a RENAME.
 func (fs *FS) mayMove(m *move) nfs3.Status {
-	if m.from.export != m.to.export {
+	switch {
+	case m.from.export != m.to.export:
 		return nfs3.ErrXDev
-	}
-	if m.c.readOnly {
+	case m.from.kind != nfs3.TypeDir || m.to.kind != nfs3.TypeDir:
+		return nfs3.ErrNotDir
+	case m.c.readOnly:
 		return nfs3.ErrROFS
+	case isDots(m.oldName) || isDots(m.newName):
+		return nfs3.ErrInval
+	case goodName(m.oldName) != nfs3.OK:
+		return goodName(m.oldName)
+	case goodName(m.newName) != nfs3.OK:
+		return goodName(m.newName)
 	}
 	old, st := fs.search(m.c, m.from, m.oldName)
 	if st != nfs3.OK {
 		return st
 	}
 	taken, st := fs.search(m.c, m.to, m.newName)
-	switch {
-	case st != nfs3.OK && st != nfs3.ErrNoEnt:
+	if st == nfs3.ErrAcces {
 		return st
-	case old.cookie < cookieFirst, st == nfs3.OK && taken.cookie < cookieFirst:
-		return nfs3.ErrInval // '.' and '..'
 	}
 	m.cookie, m.over = old.cookie, taken.cookie
 	fs.load(old.inode, &m.in)
-	switch {
-	case !m.c.who.may(m.from, mayWrite) || !m.c.who.may(m.to, mayWrite):
-		return nfs3.ErrAcces
-	case !m.c.mayStrike(m.from, &m.in):
-		return nfs3.ErrPerm
-	case m.in.kind == nfs3.TypeDir && fs.within(m.to, m.in.num):
-		return nfs3.ErrInval
-	case m.in.kind == nfs3.TypeDir && m.from != m.to && m.to.nlink >= maxLinks:
-		return nfs3.ErrMLink
-	case m.in.kind == nfs3.TypeDir && m.from != m.to && !m.c.who.may(&m.in, mayWrite):
-		return nfs3.ErrAcces // its ".." changes
-	case m.over == 0:
-		return fs.room(m.to.export, fs.enterNeeds(m.to, m.newName), 0)
-	case taken.inode == old.inode:
-		m.nothing = true
+	if m.over != 0 {
+		fs.load(taken.inode, &m.victim)
+	}
+	if m.nothing = m.victim.num == m.in.num; m.nothing {
 		return nfs3.OK
 	}
-	fs.load(taken.inode, &m.victim)
-	if st := m.mayReplace(); st != nfs3.OK {
+	if st := fs.mayTake(m); st != nfs3.OK {
 		return st
 	}
 	return fs.room(m.to.export, fs.enterNeeds(m.to, m.newName), 0)
 }
 
-// mayReplace judges whether what moves may take the victim's name: a file a file's, a directory an empty directory's.
-func (m *move) mayReplace() nfs3.Status {
+// mayTake judges permissions and types of a RENAME: a file may take a file's name, a directory an empty directory's. A
+// directory that changes its parent must be writable itself, for its '..' changes.
+func (fs *FS) mayTake(m *move) nfs3.Status {
+	c, taken, dir := m.c, m.over != 0, m.in.kind == nfs3.TypeDir
 	switch {
-	case !m.c.mayStrike(m.to, &m.victim):
+	case !c.who.may(m.from, mayWrite) || !c.who.may(m.to, mayWrite):
+		return nfs3.ErrAcces
+	case !c.mayStrike(m.from, &m.in), taken && !c.mayStrike(m.to, &m.victim):
 		return nfs3.ErrPerm
-	case m.in.kind == nfs3.TypeDir && m.victim.kind != nfs3.TypeDir:
+	case dir && fs.within(m.to, m.in.num):
+		return nfs3.ErrInval
+	case taken && dir && m.victim.kind != nfs3.TypeDir:
 		return nfs3.ErrNotDir
-	case m.in.kind != nfs3.TypeDir && m.victim.kind == nfs3.TypeDir:
+	case taken && !dir && m.victim.kind == nfs3.TypeDir:
 		return nfs3.ErrIsDir
-	case m.victim.kind == nfs3.TypeDir && m.victim.size > 0:
+	case taken && m.victim.kind == nfs3.TypeDir && m.victim.size > 0:
 		return nfs3.ErrNotEmpty
+	case dir && m.from != m.to && !c.who.may(&m.in, mayWrite):
+		return nfs3.ErrAcces
+	case dir && m.from != m.to && !taken && m.to.nlink >= maxLinks:
+		return nfs3.ErrMLink
 	}
 	return nfs3.OK
 }

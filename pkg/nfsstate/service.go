@@ -210,7 +210,7 @@ func (c *caller) enter(export uint32) nfs3.Status {
 	return nfs3.OK
 }
 
-// open loads the inode that a handle names.
+// open loads the inode that a handle names. If it names none, in stays without a number, and has no attributes.
 func (fs *FS) open(c *caller, fh nfs3.FileHandle, in *inode) nfs3.Status {
 	h, ok := fh.Parse()
 	if !ok {
@@ -224,9 +224,19 @@ func (fs *FS) open(c *caller, fh nfs3.FileHandle, in *inode) nfs3.Status {
 	}
 	fs.load(inodeNum(h.Inode), in)
 	if in.kind == 0 || in.generation != h.Generation || uint32(in.export) != h.Export {
+		in.num = 0
 		return nfs3.ErrStale
 	}
 	return nfs3.OK
+}
+
+// openDir is open for a directory. What is none is loaded nevertheless: the reply has its attributes.
+func (fs *FS) openDir(c *caller, fh nfs3.FileHandle, in *inode) nfs3.Status {
+	st := fs.open(c, fh, in)
+	if st == nfs3.OK && in.kind != nfs3.TypeDir {
+		return nfs3.ErrNotDir
+	}
+	return st
 }
 
 // state lends the pages to the library.
