@@ -32,10 +32,6 @@ func (p placement) wrap() []string {
 	return []string{"taskset", "-c", p.serverCPUs}
 }
 
-func (p placement) init() []string {
-	return []string{"--transport", p.transport}
-}
-
 func (p placement) String() string {
 	servers := p.serverCPUs
 	if servers == "" {

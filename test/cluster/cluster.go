@@ -18,11 +18,12 @@ import (
 
 // A Group is a running group.
 type Group struct {
-	Dir      string // bundles, relays and logs
-	Replicas []*Process
-	Relays   []*Relay
-	bin      string
-	wrap     []string
+	Dir       string // bundles, relays and logs
+	Replicas  []*Process
+	Relays    []*Relay
+	bin       string
+	wrap      []string
+	transport string
 }
 
 // A Relay is a bfs-relay and where it serves.
@@ -35,15 +36,17 @@ type Relay struct {
 
 // Config is what a caller may want otherwise than bfsd init makes it.
 type Config struct {
-	Replicas int      // default 4; 1 is NO-REP, the same service without ordering
-	Init     []string // more flags for bfsd init
-	Wrap     []string // put before every command, for example taskset -c 1
+	Replicas  int      // default 4; 1 is NO-REP, the same service without ordering
+	Transport string   // tls, the default, or plain
+	Wrap      []string // put before every command, for example taskset -c 1
 }
 
 // A Client is how a relay is enrolled.
 type Client struct {
-	Export string   // default /export
-	Add    []string // more flags for bfsd client add
+	Export        string // default /export
+	Squash        bool   // root is nobody
+	Quota         string // for example 32MiB: the export is made for this client, with that much room
+	InsecurePorts bool   // let clients without root call
 }
 
 var build = sync.OnceValues(func() (string, error) {
@@ -100,7 +103,10 @@ func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 	if c.Replicas == 0 {
 		c.Replicas = 4
 	}
-	g := &Group{Dir: dir, bin: bin, wrap: c.Wrap}
+	if c.Transport == "" {
+		c.Transport = "tls"
+	}
+	g := &Group{Dir: dir, bin: bin, wrap: c.Wrap, transport: c.Transport}
 	var hosts []string
 	for range c.Replicas {
 		port, err := portPair()
@@ -109,8 +115,8 @@ func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 		}
 		hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", port))
 	}
-	init := []string{"init", "--hosts", strings.Join(hosts, ","), "--out", g.path("group")}
-	if _, err := g.Command(ctx, "bfsd", append(init, c.Init...)...); err != nil {
+	init := []string{"init", "--hosts", strings.Join(hosts, ","), "--out", g.path("group"), "--transport", c.Transport}
+	if _, err := g.Command(ctx, "bfsd", init...); err != nil {
 		return nil, err
 	}
 	verb := "run"

@@ -74,6 +74,17 @@ sub verify {
 	}
 }
 
+check 'one backup hangs and goes on' => sub {
+	busy($dir, sub {
+		my ($progress) = @_;
+		$progress->(20);
+		note(ask('stop a backup'));
+		$progress->(20);
+		note(ask('continue the backup'));
+		$progress->(20);
+	});
+};
+
 check 'one backup is killed while files are written' => sub {
 	busy($dir, sub {
 		my ($progress) = @_;
@@ -85,15 +96,6 @@ check 'one backup is killed while files are written' => sub {
 
 check 'work goes on with three replicas' => sub {
 	busy($dir, sub { $_[0]->(100) });
-};
-
-check 'the killed backup comes back' => sub {
-	busy($dir, sub {
-		my ($progress) = @_;
-		$progress->(20);
-		note(ask('restart the backup'));
-		$progress->(60);
-	});
 };
 
 check 'the relay restarts under the mount' => sub {

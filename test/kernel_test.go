@@ -1,0 +1,225 @@
+// Package test tests the whole system: real processes, a real kernel's NFS client.
+package test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"bfs/test/cluster"
+	"bfs/test/guest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	cluster.RemoveBinaries()
+	os.Exit(code)
+}
+
+// needKernel skips where guests cannot boot, or are not asked for: they take minutes.
+func needKernel(t *testing.T) {
+	t.Helper()
+	if os.Getenv("BFS_KERNEL") == "" {
+		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to test with a real kernel's NFS client")
+	}
+	if err := guest.Available(); err != nil {
+		t.Skipf("NOT RUN: %v", err)
+	}
+}
+
+// The exports of the group under test, and how their clients are enrolled.
+const (
+	exportMain  = "/export"
+	exportSmall = "/small"
+	smallQuota  = "32MiB"
+	nobody      = 65534
+)
+
+// scripts are the directory of what runs in the guest.
+func scripts(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("kernel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// clients are the relays of one group: two to the same export, one to it with root squashed, one to a small export.
+type clients struct {
+	group                       *cluster.Group
+	first, second, squash, tiny *cluster.Relay
+}
+
+func newClients(t *testing.T) clients {
+	t.Helper()
+	g := cluster.ForTest(t, cluster.Config{})
+	add := func(c cluster.Client) *cluster.Relay {
+		r, err := g.AddRelay(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	return clients{
+		group:  g,
+		first:  add(cluster.Client{Export: exportMain}),
+		second: add(cluster.Client{Export: exportMain}),
+		squash: add(cluster.Client{Export: exportMain, Squash: true}),
+		tiny:   add(cluster.Client{Export: exportSmall, Quota: smallQuota}),
+	}
+}
+
+// TestKernel lets a real Linux kernel mount a group of four and work on it; every check of kernel/ is a subtest. The group
+// is the same for all, and at the end its replicas must hold the same state.
+func TestKernel(t *testing.T) {
+	needKernel(t)
+	c := newClients(t)
+	c.prepareSquashed(t)
+	for _, part := range []struct {
+		name    string
+		scripts []string
+		timeout time.Duration
+	}{
+		{"files", []string{"names.pl", "users.pl", "data.pl", "space.pl"}, 8 * time.Minute},
+		{"two mounts", []string{"exclusive.pl"}, 4 * time.Minute},
+		{"trees", []string{"tree.sh"}, 4 * time.Minute},
+		{"large directory", []string{"directory.pl"}, 6 * time.Minute},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			guest.Run(t, c.options(t, part.timeout, part.scripts...))
+		})
+	}
+	t.Run("faults", func(t *testing.T) {
+		o := c.options(t, 6*time.Minute, "faults.pl")
+		o.Answer = c.faults(t.Context())
+		for i := range o.Mounts {
+			o.Mounts[i].Options += ",timeo=50,retrans=2" // five seconds, then the kernel complains
+		}
+		guest.Run(t, o)
+	})
+}
+
+// prepareSquashed makes a directory where squashed root may write.
+func (c clients) prepareSquashed(t *testing.T) {
+	t.Helper()
+	guest.Run(t, guest.Options{
+		Mounts:  c.mounts(c.first),
+		Command: "mkdir $NFS/squashed && chmod 1777 $NFS/squashed",
+	})
+}
+
+// options run scripts one after the other in one guest, with every relay mounted.
+func (c clients) options(t *testing.T, timeout time.Duration, names ...string) guest.Options {
+	t.Helper()
+	o := guest.Options{
+		Mounts:  c.mounts(c.first, c.second, c.squash, c.tiny),
+		Timeout: timeout,
+		Env: []string{
+			"KERNEL=" + scripts(t), "SQUASHED=/mnt/nfs2/squashed", "SMALL=/mnt/nfs3", fmt.Sprintf("ANONYMOUS=%d", nobody),
+			"TREE=" + filepath.Join(runtime.GOROOT(), "src", "encoding"),
+		},
+		Command: runAll(scripts(t), names...),
+	}
+	if testing.Verbose() {
+		o.Output = os.Stdout
+	}
+	return o
+}
+
+// runAll is a command that runs scripts by what they are written in; it fails if one of them ends badly.
+func runAll(dir string, names ...string) string {
+	var b strings.Builder
+	b.WriteString("rc=0\n")
+	for _, name := range names {
+		with := "bash"
+		if filepath.Ext(name) == ".pl" {
+			with = "perl"
+		}
+		fmt.Fprintf(&b, "%s '%s' || rc=1\n", with, filepath.Join(dir, name))
+	}
+	b.WriteString("exit $rc\n")
+	return b.String()
+}
+
+func (c clients) mounts(relays ...*cluster.Relay) []guest.Mount {
+	var m []guest.Mount
+	for _, r := range relays {
+		m = append(m, guest.Mount{Port: r.Port, Export: r.Export, Options: "nosharecache"})
+	}
+	return m
+}
+
+// faults does what faults.pl asks for. The backup that suffers is always the same: a group of four survives one.
+func (c clients) faults(ctx context.Context) guest.Answer {
+	backup := c.group.Replicas[2]
+	return func(question string) (string, error) {
+		switch question {
+		case "stop a backup":
+			return backup.Name + " is stopped", backup.Signal(syscall.SIGSTOP)
+		case "continue the backup":
+			return backup.Name + " goes on", backup.Signal(syscall.SIGCONT)
+		case "kill a backup":
+			backup.Kill()
+			return backup.Name + " is dead", nil
+		case "restart the relay":
+			return c.first.Name + " has restarted", c.first.Restart(ctx)
+		}
+		return "", fmt.Errorf("nobody knows how to %q", question)
+	}
+}
+
+// TestLibnfs works on a group with libnfs's tools: a second client, that shares no code with any kernel.
+func TestLibnfs(t *testing.T) {
+	for _, tool := range []string{"nfs-ls", "nfs-cp", "nfs-cat"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("NOT RUN: needs %s (Debian package libnfs-utils)", tool)
+		}
+	}
+	g := cluster.ForTest(t, cluster.Config{})
+	r, err := g.AddRelay(t.Context(), cluster.Client{InsecurePorts: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := func(path string) string {
+		return fmt.Sprintf("nfs://127.0.0.1%s/%s?version=3&nfsport=%d&mountport=%d", r.Export, path, r.Port, r.Port)
+	}
+	want := bytes.Repeat([]byte("what libnfs wrote, libnfs reads\n"), 100_000)
+	local := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(local, want, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "nfs-cp", local, url("copied"))
+	if got := tool(t, "nfs-cat", url("copied")); !bytes.Equal(got, want) {
+		t.Errorf("read back %d bytes that differ from the %d written", len(got), len(want))
+	}
+	if list := tool(t, "nfs-ls", url("")); !strings.Contains(string(list), "copied") || !strings.Contains(string(list), fmt.Sprint(len(want))) {
+		t.Errorf("listing shows no file of %d bytes:\n%s", len(want), list)
+	}
+	g.Replicas[3].Kill()
+	if got := tool(t, "nfs-cat", url("copied")); !bytes.Equal(got, want) {
+		t.Errorf("with a replica dead, read back %d bytes that differ from the %d written", len(got), len(want))
+	}
+}
+
+func tool(t *testing.T, name string, args ...string) []byte {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var errs bytes.Buffer
+	c := exec.CommandContext(ctx, name, args...)
+	c.Stderr = &errs
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, out, errs.Bytes())
+	}
+	return out
+}
