@@ -219,7 +219,7 @@ func (g *Group) Command(ctx context.Context, program string, args ...string) (st
 
 func (g *Group) process(name, program string, args ...string) *Process {
 	all := append(append([]string{}, g.wrap...), filepath.Join(g.bin, program))
-	return &Process{Name: name, args: append(all, args...), log: filepath.Join(g.Dir, name+".log")}
+	return NewProcess(name, filepath.Join(g.Dir, name+".log"), append(all, args...)...)
 }
 
 func (g *Group) path(parts ...string) string {

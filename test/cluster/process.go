@@ -28,6 +28,11 @@ type Process struct {
 	ended chan struct{} // closed when this run has ended
 }
 
+// NewProcess is a process that is not started yet; args are its command line, log a file for what it prints.
+func NewProcess(name, log string, args ...string) *Process {
+	return &Process{Name: name, args: args, log: log}
+}
+
 // Start starts the process and returns at once.
 func (p *Process) Start() error {
 	p.mu.Lock()
