@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bfs/cmd/internal/bundle"
+	"bfs/cmd/internal/cli"
+	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/keys"
+	"bfs/pkg/nfsstate"
+	"bfs/pkg/pbft"
+)
+
+func clientCommand() *cobra.Command {
+	return cli.Group(&cobra.Command{
+		Use:   "client",
+		Short: "enrol, list and revoke clients",
+		Long: `A client is a key pair that the administrator has enrolled, with what it may do: on which exports, reading only or
+not, as which users, and until when. The record is part of the replicated state and is checked where operations are
+executed, so that a relay whose host was broken into gets what its record grants and nothing else.
+
+These commands need the administrator's key. They work from any machine that reaches 2f+1 replicas.`,
+		Example: `  bfs-relay init --out /etc/bfs --group group.toml     # on the client machine: prints its public key
+  bfsd client add --admin bundles/admin --key bfs-key:... --export /export
+  bfsd client list --admin bundles/admin`,
+	}, clientAddCommand(), clientListCommand(), clientRevokeCommand())
+}
+
+// administrator is what the three commands share: the group and who speaks to it.
+type administrator struct {
+	admin      string
+	group      string
+	passphrase string
+	transport  string
+	timeout    time.Duration
+}
+
+func (a *administrator) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&a.admin, "admin", "admin", "the administrator's key, or the directory that holds "+bundle.AdminKeyFile)
+	f.StringVar(&a.group, "group", "", "the group file (default: "+bundle.GroupFile+" beside the administrator's key)")
+	f.StringVar(&a.passphrase, "passphrase-file", "", "opens a sealed key: the passphrase is on the first line of this file (mode 0600)")
+	f.StringVar(&a.transport, "transport", string(pbft.TransportTLS), "tls or plain, as in the members' files")
+	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to try")
+}
+
+// with connects to the group and runs do.
+func (a *administrator) with(ctx context.Context, do func(context.Context, *session) error) error {
+	keyFile := a.admin
+	if info, err := os.Stat(keyFile); err == nil && info.IsDir() {
+		keyFile = filepath.Join(keyFile, bundle.AdminKeyFile)
+	}
+	groupFile := a.group
+	if groupFile == "" {
+		groupFile = filepath.Join(filepath.Dir(keyFile), bundle.GroupFile)
+	}
+	g, err := config.LoadGroup(groupFile)
+	if err != nil {
+		return err
+	}
+	var passphrase []byte
+	if a.passphrase != "" {
+		if passphrase, err = keys.ReadPassphrase(a.passphrase); err != nil {
+			return err
+		}
+	}
+	key, err := keys.ReadSealed(keyFile, passphrase)
+	if err != nil {
+		return err
+	}
+	if !keys.Of(key).Equal(g.Administrator) {
+		return fmt.Errorf("%s: is not the key of the administrator in %s", keyFile, groupFile)
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	return withAdministrator(ctx, g, key, pbft.Transport(a.transport), do)
+}
+
+// A session is the administrator, connected.
+type session struct {
+	group  *config.Group
+	client *pbft.Client
+}
+
+func withAdministrator(ctx context.Context, g *config.Group, key ed25519.PrivateKey, t pbft.Transport, do func(context.Context, *session) error) error {
+	client, err := pbft.NewClient(pbft.ClientConfig{Group: g.Group, Key: key, Transport: t, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.Ready(ctx); err != nil {
+		return explain(err, g)
+	}
+	return explain(do(ctx, &session{g, client}), g)
+}
+
+// explain says what a time that ran out means.
+func explain(err error, g *config.Group) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("no answer from %d of %d replicas in time: do they run, with this very group file and transport? (bfsd status --group %s)",
+			g.Quorum(), g.N(), g.File)
+	}
+	return err
+}
+
+// exports asks the group for its exports.
+func (s *session) exports(ctx context.Context) ([]nfsstate.ExportInfo, error) {
+	reply, err := s.client.Invoke(ctx, nfsstate.ExportListCall(), true)
+	if err != nil {
+		return nil, err
+	}
+	return nfsstate.ParseExportList(reply)
+}
+
+// export finds an export's number, and creates it if it is not there and may be.
+func (s *session) export(ctx context.Context, path string, create bool, quota config.Size) (uint32, error) {
+	all, err := s.exports(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var names []string
+	for _, e := range all {
+		if "/"+e.Name == path {
+			return e.ID, nil
+		}
+		names = append(names, "/"+e.Name)
+	}
+	if !create {
+		return 0, fmt.Errorf("export %s: the group has %s; --create-export makes a new one", path, strings.Join(names, ", "))
+	}
+	x := stateExport(config.Export{Path: path, Mode: config.DefaultMode, Quota: quota})
+	reply, err := s.client.Invoke(ctx, nfsstate.ExportAddCall(&x), false)
+	if err != nil {
+		return 0, err
+	}
+	return nfsstate.ParseExportAdd(reply)
+}
+
+// enrol enrols a client. To enrol it again with the same rights is no error, so that scripts may.
+func (s *session) enrol(ctx context.Context, key ed25519.PublicKey, rights nfsstate.Rights) error {
+	if err := rights.Check(); err != nil {
+		return err
+	}
+	encoded := rights.Append(nil)
+	clients, err := s.client.Enrolments(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range clients {
+		if !c.Key.Equal(key) || c.Revoked {
+			continue
+		}
+		if bytes.Equal(c.Rights, encoded) {
+			return nil
+		}
+		return errors.New("this key is enrolled with other rights: revoke it first, then add it; its mounts live on")
+	}
+	return s.client.Enrol(ctx, key, encoded)
+}
+
+func clientListCommand() *cobra.Command {
+	var a administrator
+	c := &cobra.Command{
+		Use:     "list --admin DIR",
+		Short:   "list the enrolled clients and the exports",
+		Long:    `List shows every client that is or was enrolled, with its rights, and every export with what it holds.`,
+		Example: `  bfsd client list --admin bundles/admin`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.with(c.Context(), func(ctx context.Context, s *session) error {
+				clients, err := s.client.Enrolments(ctx)
+				if err != nil {
+					return err
+				}
+				exports, err := s.exports(ctx)
+				if err != nil {
+					return err
+				}
+				return writeClients(c, clients, exports)
+			})
+		},
+	}
+	a.flags(c)
+	return c
+}
+
+func writeClients(c *cobra.Command, clients []pbft.Enrolment, exports []nfsstate.ExportInfo) error {
+	t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "CLIENT\tKEY\tSTATE\tRIGHTS")
+	for _, e := range clients {
+		state := "enrolled"
+		if e.Revoked {
+			state = "revoked"
+		}
+		fmt.Fprintf(t, "%016x\t%s\t%s\t%s\n", uint64(e.ID), keys.Public(e.Key), state, rightsText(e.Rights, exports))
+	}
+	fmt.Fprintln(t, "\nEXPORT\tUSED\tQUOTA\tFILES")
+	for _, e := range exports {
+		quota := "-"
+		if e.QuotaBytes > 0 {
+			quota = config.Size(e.QuotaBytes).String()
+		}
+		fmt.Fprintf(t, "/%s\t%s\t%s\t%d\n", e.Name, config.Size(e.UsedBytes), quota, e.UsedInodes)
+	}
+	return t.Flush()
+}
+
+// rightsText says in a line what a client may do.
+func rightsText(encoded []byte, exports []nfsstate.ExportInfo) string {
+	r, err := nfsstate.ParseRights(encoded)
+	if err != nil {
+		return "unreadable: nothing is granted"
+	}
+	var parts []string
+	for _, g := range r.Grants {
+		name := fmt.Sprintf("export %d", g.Export)
+		if i := slices.IndexFunc(exports, func(e nfsstate.ExportInfo) bool { return e.ID == g.Export }); i >= 0 {
+			name = "/" + exports[i].Name
+		}
+		mode := "rw"
+		if g.ReadOnly {
+			mode = "ro"
+		}
+		part := fmt.Sprintf("%s %s squash=%s", name, mode, squashNames[g.Squash])
+		if g.Squash != nfsstate.SquashNone && (g.AnonUID != nfsstate.Nobody || g.AnonGID != nfsstate.Nobody) {
+			part += fmt.Sprintf(" anon=%d:%d", g.AnonUID, g.AnonGID)
+		}
+		parts = append(parts, part+mapText(" uid-map", g.UIDs)+mapText(" gid-map", g.GIDs))
+	}
+	if r.Expires != 0 {
+		parts = append(parts, "until "+time.Unix(0, int64(r.Expires)).UTC().Format(time.RFC3339))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func mapText(name string, ranges []nfsstate.IDRange) string {
+	var parts []string
+	for _, r := range ranges {
+		parts = append(parts, fmt.Sprintf("%d:%d:%d", r.From, r.To, r.Count))
+	}
+	if parts == nil {
+		return ""
+	}
+	return name + "=" + strings.Join(parts, ",")
+}
+
+func clientRevokeCommand() *cobra.Command {
+	var (
+		a administrator
+		k keyFlags
+	)
+	c := &cobra.Command{
+		Use:   "revoke --admin DIR --key KEY",
+		Short: "end a client's rights",
+		Long: `Revoke ends a client's rights from the batch on in which it is ordered. What the client has written stays. Its key
+can be enrolled again later.`,
+		Example: `  bfsd client revoke --admin bundles/admin --key bfs-key:...`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			key, err := k.read()
+			if err != nil {
+				return err
+			}
+			return a.with(c.Context(), func(ctx context.Context, s *session) error {
+				if err := s.client.Revoke(ctx, key); err != nil {
+					return err
+				}
+				fmt.Fprintf(c.OutOrStdout(), "revoked %s\n", keys.Public(key))
+				return nil
+			})
+		},
+	}
+	a.flags(c)
+	k.flags(c)
+	return c
+}
+
+// keyFlags name a client's public key, in one of two ways.
+type keyFlags struct{ word, file string }
+
+func (k *keyFlags) flags(c *cobra.Command) {
+	c.Flags().StringVar(&k.word, "key", "", "the client's public key, as bfs-relay init prints it")
+	c.Flags().StringVar(&k.file, "key-file", "", "instead of --key: a file that holds it, or the client's key file")
+}
+
+func (k *keyFlags) read() (ed25519.PublicKey, error) {
+	switch {
+	case k.word != "" && k.file != "":
+		return nil, errors.New("--key and --key-file exclude each other")
+	case k.file != "":
+		return keys.ReadPublic(k.file)
+	case k.word != "":
+		key, err := keys.ParsePublic(k.word)
+		if err != nil {
+			return nil, fmt.Errorf("--key: %w", err)
+		}
+		return key, nil
+	}
+	return nil, errors.New("--key is missing: want the public key that bfs-relay init printed")
+}

@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// MountCommand is how a kernel mounts a relay that listens at listen.
+func MountCommand(listen, export, dir string) ([]string, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return nil, err
+	}
+	options := fmt.Sprintf("vers=3,proto=tcp,mountproto=tcp,nolock,port=%s,mountport=%s", port, port)
+	return []string{"mount", "-t", "nfs", "-o", options, host + ":" + export, dir}, nil
+}
+
+// ListURL is what libnfs's programs, such as nfs-ls, want to hear; they need no root.
+func ListURL(listen, export string) (string, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("nfs://%s%s?version=3&nfsport=%s&mountport=%s", host, export, port, port), nil
+}
+
+// HaveMountNFS says whether the kernel's mount has its NFS part. It stands where users' PATH often does not
+// lead.
+func HaveMountNFS() bool {
+	if _, err := exec.LookPath("mount.nfs"); err == nil {
+		return true
+	}
+	for _, dir := range []string{"/sbin", "/usr/sbin"} {
+		if _, err := os.Stat(filepath.Join(dir, "mount.nfs")); err == nil {
+			return true
+		}
+	}
+	return false
+}

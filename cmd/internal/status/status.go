@@ -1,0 +1,198 @@
+// Package status asks every replica of a group for its account of itself, judges whether enough of
+// them agree, and shows both.
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"bfs/cmd/internal/config"
+	"bfs/pkg/pbft"
+)
+
+// maxAnswer bounds what a replica may tell us.
+const maxAnswer = 1 << 20
+
+// A Report is what all replicas said.
+type Report struct {
+	Group    string    `json:"group"`
+	Members  int       `json:"members"`
+	Quorum   int       `json:"quorum"`   // 2f+1
+	Agreeing int       `json:"agreeing"` // active, in one view, with equal roots, and not far behind
+	Healthy  bool      `json:"healthy"`  // at least a quorum agrees
+	Replicas []Replica `json:"replicas"`
+}
+
+// A Replica is one row.
+type Replica struct {
+	Number  int          `json:"number"`
+	Address string       `json:"address"`
+	Problem string       `json:"problem,omitempty"` // why it does not agree, or did not answer
+	Lag     uint64       `json:"lag"`               // batches behind the most advanced
+	Status  *pbft.Status `json:"status,omitempty"`  // nil: no answer
+}
+
+// Ask asks all replicas at once and waits for each at most as long as ctx lasts.
+func Ask(ctx context.Context, g *config.Group) *Report {
+	r := &Report{Group: g.Name, Members: g.N(), Quorum: g.Quorum(), Replicas: make([]Replica, g.N())}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	var all sync.WaitGroup
+	for i := range r.Replicas {
+		row := &r.Replicas[i]
+		row.Number, row.Address = i, g.Admin[i]
+		all.Go(func() {
+			s, err := ask(ctx, client, row.Address)
+			if err == nil && int(s.Replica) != row.Number {
+				err = fmt.Errorf("says it is replica %d", s.Replica)
+			}
+			if err != nil {
+				row.Problem = err.Error()
+				return
+			}
+			row.Status = s
+		})
+	}
+	all.Wait()
+	r.judge(uint64(g.Limits.CheckpointPeriod))
+	return r
+}
+
+func ask(ctx context.Context, client *http.Client, address string) (*pbft.Status, error) {
+	if address == "" {
+		return nil, errors.New("no admin address in the group file")
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return nil, short(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("answers %s", answer.Status)
+	}
+	var s pbft.Status
+	if err := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(&s); err != nil {
+		return nil, fmt.Errorf("answers no status: %w", err)
+	}
+	return &s, nil
+}
+
+// short leaves out the URL, which the row shows already.
+func short(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("no answer in time")
+	}
+	return err
+}
+
+// judge says who agrees with whom. Replicas are asked one after the other while they work, so they
+// may be some batches apart; but those with one stable checkpoint must have one root.
+func (r *Report) judge(period uint64) {
+	best := uint64(0)
+	views := make(map[pbft.View]int)
+	roots := make(map[pbft.SeqNum]map[string]int)
+	for _, row := range r.Replicas {
+		if s := row.Status; s != nil {
+			best = max(best, uint64(s.LastExecuted))
+			views[s.View]++
+			if roots[s.Stable] == nil {
+				roots[s.Stable] = make(map[string]int)
+			}
+			roots[s.Stable][s.Root]++
+		}
+	}
+	view := mostly(views)
+	for i := range r.Replicas {
+		row := &r.Replicas[i]
+		s := row.Status
+		if s == nil {
+			continue
+		}
+		row.Lag = best - uint64(s.LastExecuted)
+		switch {
+		case !s.Active:
+			row.Problem = "in a view change"
+		case s.View != view:
+			row.Problem = fmt.Sprintf("in view %d, most are in %d", s.View, view)
+		case roots[s.Stable][s.Root] < mostOf(roots[s.Stable]):
+			row.Problem = fmt.Sprintf("another root at checkpoint %d", s.Stable)
+		case row.Lag > period:
+			row.Problem = "far behind"
+		default:
+			r.Agreeing++
+		}
+	}
+	r.Healthy = r.Agreeing >= r.Quorum
+}
+
+// mostly is the view most are in, the later of two.
+func mostly(count map[pbft.View]int) (view pbft.View) {
+	for v, n := range count {
+		if n > count[view] || n == count[view] && v > view {
+			view = v
+		}
+	}
+	return view
+}
+
+func mostOf(count map[string]int) (most int) {
+	for _, n := range count {
+		most = max(most, n)
+	}
+	return most
+}
+
+// WriteTable shows the report to people.
+func (r *Report) WriteTable(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "REPLICA\tADDRESS\tVIEW\tPRIMARY\tEXECUTED\tSTABLE\tROOT\tLAG\tKEY AGE\tRECOVERED\tSTATE")
+	for _, row := range r.Replicas {
+		s := row.Status
+		if s == nil {
+			fmt.Fprintf(t, "%d\t%s\t-\t-\t-\t-\t-\t-\t-\t-\t%s\n", row.Number, row.Address, "no answer: "+row.Problem)
+			continue
+		}
+		primary := strconv.Itoa(int(s.Primary))
+		if s.Primary == s.Replica {
+			primary += " (itself)"
+		}
+		state := row.Problem
+		if state == "" {
+			state = "agrees"
+		}
+		fmt.Fprintf(t, "%d\t%s\t%d\t%s\t%d\t%d\t%.12s\t%d\t%s\t%s\t%s\n", row.Number, row.Address, s.View, primary,
+			s.LastExecuted, s.Stable, s.Root, row.Lag, s.KeyAge.Round(time.Second), "-", state)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	verdict := "in health"
+	if !r.Healthy {
+		verdict = "NOT in health"
+	}
+	_, err := fmt.Fprintf(w, "group %s is %s: %d of %d agree, %d are needed\n", r.Group, verdict, r.Agreeing, r.Members, r.Quorum)
+	return err
+}
+
+// WriteJSON shows the report to programs.
+func (r *Report) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
+}
