@@ -62,6 +62,7 @@ func (c *conn) reserve(n int) error {
 		return err
 	}
 	c.reserved = n
+	c.whole() // the peer's time runs from when we were ready
 	return nil
 }
 
