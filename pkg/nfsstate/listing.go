@@ -86,7 +86,7 @@ func (fs *FS) readdirplus(c *caller, a *nfs3.ReaddirplusArgs) (r nfs3.Readdirplu
 	r.EOF = left >= 0 && fs.walk(&d, a.Cookie, func(e entry) bool {
 		left -= nfs3.EntryPlusSize(len(e.name))
 		names -= int64(nfs3.EntrySize(len(e.name)))
-		if left < 0 || names < 0 {
+		if left < 0 || names < 0 && len(list) > 0 { // dircount is a hint, and must not keep the client from going on
 			return false
 		}
 		fs.load(e.inode, &in)
