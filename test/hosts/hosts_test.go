@@ -56,8 +56,24 @@ func TestFourHosts(t *testing.T) {
 		Answer:  h.answer,
 		Timeout: 5 * time.Minute,
 	}
-	guest.Run(t, o)
+	t.Run("cut", func(t *testing.T) { guest.Run(t, o) })
+	t.Run("relay beside the kernel", h.relayBesideKernel)
 	t.Log("transcript:\n" + h.said.String())
+}
+
+// relayBesideKernel runs the relay where it belongs, under the kernel that mounts it, which has little memory.
+func (h *fiveHosts) relayBesideKernel(t *testing.T) {
+	dir := h.path("etc", "relay-in-guest")
+	h.enrolRelay(dir)
+	h.forwardFrom(client)
+	guest.Run(t, guest.Options{
+		NetNS:       h.netns(client),
+		OwnLoopback: true,
+		MemoryMB:    256,
+		Command:     "bash " + filepath.Join(filepath.Dir(h.script()), "beside.sh"),
+		Env:         []string{"RELAY_BIN=" + filepath.Join(h.bin, "bfs-relay"), "RELAY_DIR=" + dir},
+		Timeout:     5 * time.Minute,
+	})
 }
 
 func newFiveHosts(t *testing.T) *fiveHosts {
@@ -143,14 +159,18 @@ func (h *fiveHosts) start(host string, command []string) *cluster.Process {
 	return p
 }
 
+func (h *fiveHosts) enrolRelay(dir string) {
+	h.t.Helper()
+	key := publicKey.FindString(h.do(client, "bfs-relay", "init", "--out", dir, "--group", h.path("bundles", "group.toml")))
+	h.do(client, "bfsd", "client", "add", "--admin", h.path("bundles", "admin"), "--key", key, "--export", "/export", "--squash", "none")
+}
+
 var publicKey = regexp.MustCompile(`bfs-key:\S+`)
 
 func (h *fiveHosts) startRelay() (port int) {
 	h.t.Helper()
 	port = 12049
-	dir := h.path("etc", "relay")
-	key := publicKey.FindString(h.do(client, "bfs-relay", "init", "--out", dir, "--group", h.path("bundles", "group.toml")))
-	h.do(client, "bfsd", "client", "add", "--admin", h.path("bundles", "admin"), "--key", key, "--export", "/export", "--squash", "none")
+	h.enrolRelay(h.path("etc", "relay"))
 	p := h.start(client, unitCommand(h.t, "bfs-relay.service", "", h.bin, h.path("etc")))
 	if err := p.Ready(h.t.Context()); err != nil {
 		h.t.Fatal(err)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -20,6 +22,7 @@ type network struct {
 // newNetwork makes namespaces with the given names. They go with the test, and so does every process in them.
 func newNetwork(t testing.TB, names ...string) *network {
 	t.Helper()
+	sweep()
 	n := &network{t: t, prefix: fmt.Sprintf("bfs%d-", os.Getpid()), hosts: names}
 	n.addNamespace("switch")
 	n.in("switch", "ip", "link", "add", "bridge", "type", "bridge")
@@ -34,6 +37,35 @@ func newNetwork(t testing.TB, names ...string) *network {
 		n.in(name, "ip", "link", "set", "lo", "up")
 	}
 	return n
+}
+
+// sweep removes the namespaces of tests that were killed: their names tell whose they were.
+func sweep() {
+	names, _ := filepath.Glob("/run/netns/bfs*-*")
+	for _, name := range names {
+		name = filepath.Base(name)
+		var pid int
+		if _, err := fmt.Sscanf(name, "bfs%d-", &pid); err == nil && !alive(pid) {
+			_ = exec.Command("ip", "netns", "del", name).Run()
+		}
+	}
+}
+
+func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
+
+// forwardFrom makes a host the way to what is behind it: the guest on its tap device.
+func (n *network) forwardFrom(host string) {
+	n.t.Helper()
+	n.in(host, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+	for i, other := range n.hosts {
+		if other == host {
+			for _, h := range n.hosts {
+				if h != host {
+					n.in(h, "ip", "route", "add", "default", "via", n.address(i))
+				}
+			}
+		}
+	}
 }
 
 func (n *network) address(i int) string { return fmt.Sprintf("10.214.0.%d", 10+i) }
