@@ -159,9 +159,12 @@ func (fs *FS) again(c *caller, b *birth, e entry, child *inode) nfs3.Status {
 		return nfs3.ErrExist
 	}
 	only := nfs3.Sattr3{SetSize: b.attr.SetSize, Size: b.attr.Size}
-	st := c.maySet(child, &only)
-	if st == nfs3.OK {
+	st, exclusive := c.maySet(child, &only), child.exclusive
+	if st == nfs3.OK && only.SetSize {
 		fs.set(c, child, &only)
+		if child.exclusive = exclusive; exclusive { // this is not the SETATTR that the file's maker owes
+			fs.save(child)
+		}
 	}
 	return st
 }
