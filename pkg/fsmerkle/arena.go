@@ -149,8 +149,8 @@ type arena struct {
 // An arena keeps at most warmFloor + used/warmShare idle frames resident: small enough to stay
 // within two hundredths of the data, large enough that a steady load never asks the kernel.
 const (
-	warmFloor = 2048
-	warmShare = 256
+	warmFloor = 1024
+	warmShare = 512
 )
 
 func newArena() (arena, error) {

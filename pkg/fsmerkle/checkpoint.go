@@ -23,8 +23,8 @@ type epoch struct {
 	seq  Seq
 	held bool
 
-	// changes has each page changed in this epoch once. It owns the frames in old, unless the
-	// epoch is not held, when they are all absent. In the order of the first changes while the
+	// changes has each page changed in this epoch once, and owns the frames in old; they are all
+	// absent if the epoch is open and not held. In the order of the first changes while the
 	// epoch is open; sorted by page once it is closed and hashed.
 	changes vector[change]
 
@@ -122,7 +122,9 @@ func (s *Store) Root(seq Seq) (Digest, error) {
 	if err != nil {
 		return Digest{}, err
 	}
-	return s.hasher.root(s.epochs[i]), nil
+	root := s.hasher.root(s.epochs[i])
+	s.reap()
+	return root, nil
 }
 
 // Checkpoints returns the numbers of the checkpoints held, rising.
@@ -179,27 +181,35 @@ func (s *Store) find(seq Seq) (int, error) {
 	return 0, fmt.Errorf("%w: %d", ErrNoCheckpoint, seq)
 }
 
-// Discard forgets the checkpoints with numbers below the given one. It waits for the hashing of
-// those it forgets, which there is none of once the root of a later one is known.
+// Discard forgets the checkpoints with numbers below the given one. If that is all of them, it
+// waits until the newest is hashed; otherwise it does not wait, and what hashing still needs is
+// let go of by a later Freeze, Discard or Root.
 func (s *Store) Discard(below Seq) {
 	for _, e := range s.epochs {
-		if !e.held || e.seq >= below {
-			continue
+		if e.held && e.seq < below {
+			e.held = false
 		}
-		s.hasher.root(e) // hashing may still read frames that this epoch owns
-		e.held = false
-		for i := range e.changes.items {
-			s.arena.release(e.changes.items[i].old)
-			e.changes.items[i].old = absent
-		}
+	}
+	if !s.open.held {
+		s.hasher.idle() // from now on pages are written in place, so nothing may be reading them
+		s.releaseOld(s.open)
 	}
 	s.reap()
 }
 
-// reap lets go of the epochs at the front that no checkpoint held needs.
+// releaseOld lets go of the contents an epoch keeps for the checkpoint it begins with.
+func (s *Store) releaseOld(e *epoch) {
+	for i := range e.changes.items {
+		s.arena.release(e.changes.items[i].old)
+		e.changes.items[i].old = absent
+	}
+}
+
+// reap lets go of the epochs at the front that no checkpoint held needs, nor hashing.
 func (s *Store) reap() {
 	n := 0
 	for n < len(s.epochs)-1 && !s.epochs[n].held && s.hasher.hashed(s.epochs[n]) {
+		s.releaseOld(s.epochs[n])
 		s.recycle(s.epochs[n])
 		n++
 	}

@@ -10,4 +10,5 @@ func init() {
 	giveBack = func(b []byte) error { clear(b); return nil }
 	protect = func([]byte) error { return nil }
 	chunkShift = 6
+	twinSteps = 60
 }

@@ -18,6 +18,9 @@ var (
 	stepsFlag = flag.Int("steps", 0, "steps of each run of the twin test")
 )
 
+// twinSteps is fewer under the race detector, which makes steps ten times slower.
+var twinSteps = 300
+
 // A twin does what a Store does, slowly: pages in a map, checkpoints as whole copies, digests by
 // recursion over everything.
 type twin struct {
@@ -97,7 +100,7 @@ type life struct {
 }
 
 func TestTwin(t *testing.T) {
-	steps, seeds := 300, []uint64{1, 2, 3, 4, 5, 6}
+	steps, seeds := twinSteps, []uint64{1, 2, 3, 4, 5, 6}
 	if testing.Short() {
 		seeds = seeds[:2]
 	}
