@@ -27,6 +27,7 @@ const (
 	testPages    = 1 << 16
 	testReserved = 4
 	testEpoch    = 7
+	checkEvery   = 1000 // operations between walks over the whole state
 )
 
 // exports of all tests here: plenty, a few pages, a few files.
@@ -96,6 +97,13 @@ type subject struct {
 
 func newSubject(t testing.TB, pages uint64) *subject {
 	t.Helper()
+	s := &subject{store: bareStore(t, pages), now: time.Unix(800_000_000, 0)}
+	s.FS = overStore(t, s.store, pages, func() time.Time { return s.now })
+	return s
+}
+
+func bareStore(t testing.TB, pages uint64) *fsmerkle.Store {
+	t.Helper()
 	store, err := fsmerkle.New(fsmerkle.Options{Pages: fsmerkle.PageNum(pages)})
 	if err != nil {
 		t.Fatal(err)
@@ -105,15 +113,18 @@ func newSubject(t testing.TB, pages uint64) *subject {
 			t.Error(err)
 		}
 	})
-	s := &subject{store: store, now: time.Unix(800_000_000, 0)}
-	s.FS, err = nfsstate.New(store, nfsstate.Config{
-		Pages: pages, Reserved: testReserved, Inodes: pages / 4, Epoch: testEpoch, Exports: exports,
-		Now: func() time.Time { return s.now },
+	return store
+}
+
+func overStore(t testing.TB, store *fsmerkle.Store, pages uint64, now func() time.Time) *nfsstate.FS {
+	t.Helper()
+	fs, err := nfsstate.New(store, nfsstate.Config{
+		Pages: pages, Reserved: testReserved, Inodes: pages / 4, Epoch: testEpoch, Exports: exports, Now: now,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return fs
 }
 
 // operation is a call as the library would hand it on.
@@ -146,26 +157,27 @@ func (s *subject) roots(t testing.TB) (roots []nfs3.Handle, paths []string) {
 
 // A duel runs operations through the file system and through the model.
 type duel struct {
-	t     *testing.T
-	fs    *subject
-	m     *model.Model
-	w     *model.Workload
-	clock uint64               // the model's, in nanoseconds
-	given map[nfs3.Handle]bool // handles of all files that ever were
-	seed  uint64
-	ops   int
-	what  map[string]int // statuses met, by procedure
+	t       *testing.T
+	fs      *subject
+	m       *model.Model
+	w       *model.Workload
+	clock   uint64               // the model's, in nanoseconds
+	given   map[nfs3.Handle]bool // handles of all files that ever were
+	seed    uint64
+	ops     int
+	what    map[string]int // statuses met, by procedure
+	refused map[nfs3.Status]int
 }
 
 func newDuel(t *testing.T, seed uint64, pages uint64) *duel {
-	d := &duel{t: t, fs: newSubject(t, pages), m: model.New(), given: map[nfs3.Handle]bool{}, seed: seed, what: map[string]int{}}
+	d := &duel{t: t, fs: newSubject(t, pages), m: model.New(), given: map[nfs3.Handle]bool{}, seed: seed, what: map[string]int{}, refused: map[nfs3.Status]int{}}
 	roots, paths := d.fs.roots(t)
 	for i, h := range roots {
 		x := exports[i]
 		d.m.AddExport(x.Name, h, nfs3.Fattr3{Type: nfs3.TypeDir, Mode: x.Mode, Nlink: 2, UID: x.UID, GID: x.GID})
 		d.given[h] = true
 	}
-	d.m.Linkmax, d.m.Dtpref, d.m.MaxListing = 1<<30, 64<<10, 256<<10
+	d.m.Linkmax, d.m.Dtpref, d.m.MaxListing = 1<<30, 64<<10, nfs3.MaxTransfer
 	binary.BigEndian.PutUint64(d.m.Verifier[:], testEpoch)
 	d.w = model.NewWorkload(seed, len(principals), roots, paths)
 	return d
@@ -243,6 +255,11 @@ func (d *duel) compare(client int, call *nfs3.Call, reply []byte) {
 	}
 	d.w.Learn(*call, got)
 	d.forgetSome()
+	if d.ops%checkEvery == 0 {
+		if err := d.fs.Check(); err != nil {
+			d.fail(client, call, "the state is not in order: %v", err)
+		}
+	}
 }
 
 // prepare tells the model what only the layout decides: a new file's handle, and that there is no room.
@@ -331,6 +348,10 @@ func (d *duel) compareResults(client int, call *nfs3.Call, got []byte, want appe
 	if g, w := r.Append(nil), want.Append(nil); !bytes.Equal(g, w) {
 		d.fail(client, call, "got  %+v\nwant %+v", r, want)
 	}
+	if d.m.Full != nfs3.OK {
+		d.refused[d.m.Full]++
+		d.judgeFull(client, call)
+	}
 }
 
 // judgeUsed walks all attributes of two results of one type. A regular file may use its pages of data and at most
@@ -376,6 +397,30 @@ func (d *duel) judgeFsstat(client int, call *nfs3.Call, f *nfs3.FsstatResult) {
 		d.fail(client, call, "numbers that cannot be: %+v", f)
 	}
 	*f = nfs3.FsstatResult{Attr: f.Attr}
+}
+
+// judgeFull wants a reason for NOSPC and DQUOT: few pages or no inode left, seen through FSSTAT.
+func (d *duel) judgeFull(client int, call *nfs3.Call) {
+	fh, ok := firstHandle(call)
+	ask := nfs3.Call{Program: nfs3.ProgramNFS, Procedure: nfs3.ProcFsstat, Args: (&nfs3.FsstatArgs{Root: fh}).Append(nil)}
+	reply, _ := d.fs.Query(operation(0, &ask, nil))
+	f, err := nfs3.DecodeFsstatResult(reply[4:])
+	if !ok || err != nil || f.Status != nfs3.OK {
+		d.fail(client, call, "FSSTAT: got %+v, %v", f, err)
+	}
+	most := uint64(30 + 5*(len(call.Args)/pbft.PageSize))
+	if f.Abytes > most*pbft.PageSize && f.Afiles > 0 {
+		d.fail(client, call, "got %v while there are %d pages and %d files left", d.m.Full, f.Abytes/pbft.PageSize, f.Afiles)
+	}
+}
+
+// firstHandle is the handle that the arguments of a call of NFS begin with.
+func firstHandle(call *nfs3.Call) (nfs3.FileHandle, bool) {
+	a := call.Args
+	if len(a) < 4+nfs3.HandleSize || binary.BigEndian.Uint32(a) != nfs3.HandleSize {
+		return nil, false
+	}
+	return a[4 : 4+nfs3.HandleSize], true
 }
 
 // forgetSome tells the workload of files that are gone, so that most of its calls meet one.
@@ -428,6 +473,9 @@ func TestModelFull(t *testing.T) {
 		d := newDuel(t, seed, 700)
 		for d.ops < *opsFlag/2 {
 			d.step()
+		}
+		if *seedFlag == 0 && (d.refused[nfs3.ErrNoSpc] < 100 || d.refused[nfs3.ErrDQuot] < 10) {
+			t.Errorf("seed %d: there was room: %v", seed, d.refused)
 		}
 		if testing.Verbose() {
 			t.Log(d.what)

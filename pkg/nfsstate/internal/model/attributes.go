@@ -32,8 +32,12 @@ func (m *Model) judgeSetattr(who Access, f *file, a *nfs3.SetattrArgs) nfs3.Stat
 		return nfs3.ErrNotSync
 	case badTime(n.Atime) || badTime(n.Mtime):
 		return nfs3.ErrInval
+	case n.SetSize && f.dir():
+		return nfs3.ErrIsDir
 	case n.SetSize && !f.reg():
 		return nfs3.ErrInval
+	case n.SetSize && n.Size > nfs3.MaxFileSize:
+		return nfs3.ErrFBig
 	case n.SetMode && !owner:
 		return nfs3.ErrPerm
 	case n.SetUID && !who.root() && (!owner || n.UID != f.attr.UID):
@@ -46,8 +50,6 @@ func (m *Model) judgeSetattr(who Access, f *file, a *nfs3.SetattrArgs) nfs3.Stat
 		return nfs3.ErrAcces
 	case n.SetSize && !owner && !may(who, f, write):
 		return nfs3.ErrAcces
-	case n.SetSize && n.Size > nfs3.MaxFileSize:
-		return nfs3.ErrFBig
 	}
 	return nfs3.OK
 }
@@ -68,15 +70,18 @@ func (m *Model) set(who Access, f *file, n *nfs3.Sattr3) {
 	if n.SetGID {
 		f.attr.GID = n.GID
 	}
-	if n.SetMode {
-		f.attr.Mode = allowedMode(who, n.Mode, f.attr.GID)
+	if (n.SetUID || n.SetGID) && !f.dir() {
+		dropPrivilege(f)
 	}
 	if n.SetSize {
 		f.resize(n.Size)
 		f.attr.Mtime = m.Now
+		if !who.root() {
+			dropPrivilege(f)
+		}
 	}
-	if (n.SetUID || n.SetGID) && !f.dir() || n.SetSize && !who.root() {
-		dropPrivilege(f)
+	if n.SetMode {
+		f.attr.Mode = allowedMode(who, n.Mode, f.attr.GID)
 	}
 	m.setTime(&f.attr.Atime, n.Atime)
 	m.setTime(&f.attr.Mtime, n.Mtime)
@@ -135,7 +140,7 @@ func (m *Model) access(c Caller, a nfs3.AccessArgs) nfs3.AccessResult {
 		if may(who, f, execute) {
 			can |= nfs3.AccessLookup
 		}
-		if may(who, f, write) && !who.ReadOnly {
+		if may(who, f, write|execute) && !who.ReadOnly {
 			can |= nfs3.AccessModify | nfs3.AccessExtend | nfs3.AccessDelete
 		}
 	} else {

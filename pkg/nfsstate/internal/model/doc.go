@@ -4,49 +4,54 @@
 // # What the RFC leaves open, and what we say
 //
 // Handles. Not ours: BADHANDLE. Of an export that the client was not given: ACCES. Of a file that is gone: STALE.
-// RENAME and LINK judge the first handle before the second; both live, in two exports: XDEV.
+// RENAME and LINK judge the first handle before the second, and tell the attributes of both; both live, in two
+// exports: XDEV.
 //
-// Order of refusals. The handle; the type of what it names (NOTDIR where a directory is needed, INVAL for READ,
-// WRITE and COMMIT of what is no regular file and for READLINK of what is no link); ROFS; the syntax of names;
-// permission to search; whether the name is there; permission to write; the sticky bit; the type of what is
-// named; whether a directory is empty. A refused call changes nothing, not even times. Attributes come with
+// Order of refusals. The handle; ROFS of WRITE, SETATTR and LINK; the type of what it names (NOTDIR where a directory
+// is needed, INVAL for READ, WRITE and COMMIT of what is no regular file and for READLINK of what is no link); what
+// cannot be made anywhere (a link's text of more than MaxPath bytes: NAMETOOLONG; MKNOD of a file, directory or link:
+// BADTYPE); ROFS of the others; the dot names; the syntax of names; permission to search; whether the name is there;
+// permission to write; the sticky bit; the rest. A refused call changes nothing, not even times. Attributes come with
 // every reply that has room for them, as soon as the handle named something.
 //
-// Names [RFC1813 §3.2]. More than 255 bytes: NAMETOOLONG. Empty, or with a slash or a NUL: ACCES. The dot names:
+// Names [RFC1813 §3.2]. More than MaxName bytes: NAMETOOLONG. Empty, or with a slash or a NUL: ACCES. The dot names:
 // LOOKUP knows them; the creators and LINK say EXIST; REMOVE says ISDIR; RMDIR says INVAL for "." and EXIST for
 // ".."; RENAME says INVAL.
 //
-// Permissions. Root may all, but execute only what somebody may. Owner, group and others are tried in this
-// order and the first that fits decides. The owner may READ, WRITE and set the size whatever the mode says. READ
-// also goes with execute permission. Searching wants execute permission on the directory, listing wants read,
-// changing wants both write and execute. In a sticky directory only root, the directory's owner and
-// the file's owner remove or rename a file: otherwise PERM.
+// Permissions. Root may all, but execute only what somebody may. Owner, group and others are tried in this order and the
+// first that fits decides. The owner may READ, WRITE and set the size whatever the mode says. READ also goes with execute
+// permission. Searching wants execute permission on the directory, listing wants read, changing wants both write and
+// execute; so ACCESS grants MODIFY, EXTEND and DELETE of a directory for both only. In a sticky directory only root,
+// the directory's owner and the file's owner remove or rename a file: otherwise PERM.
 //
-// SETATTR. An empty one changes nothing, but any that succeeds ends the life of an exclusive verifier. The guard first (NOT_SYNC). Nanoseconds of 10^9 or more: INVAL. Size
-// of a directory: ISDIR, of another non-file: INVAL, beyond the largest file: FBIG. Mode, uid, gid and client's times are the
-// owner's business: PERM; uid changes by root only, gid by root and by the owner to a group of his; server's time and size
-// are anybody's who may write: ACCES. Mode bits beyond 07777 are dropped. A mode with
-// setgid from someone outside the file's group loses that bit. A change of uid or gid of a non-directory clears setuid, and
-// setgid where the group may execute, by whomever; so do WRITE of at least one byte and setting the size, by others
-// than root. Setting the size sets mtime, even to the same size. Any change sets ctime.
+// SETATTR. An empty one changes nothing, but any that succeeds ends the life of an exclusive verifier. The guard first
+// (NOT_SYNC). Nanoseconds of 10^9 or more: INVAL. Size of a directory: ISDIR, of another non-file: INVAL, beyond the
+// largest file: FBIG. Mode, uid, gid and client's times are the owner's business: PERM; uid changes by root only, gid
+// by root and by the owner to a group of his; server's time and size are anybody's who may write: ACCES. Mode bits beyond
+// 07777 are dropped. A mode with setgid from someone outside the file's group loses that bit. A uid or gid for a
+// non-directory, whoever gives it, clears setuid, and setgid where the group may execute; so do WRITE of at least one byte
+// and a size, from others than root; a mode in the same call comes after that. A size sets mtime, even the same size.
+// Any change sets ctime.
 //
-// Creation. The owner is the caller; the group the caller's, or the directory's if that has setgid, which
-// new directories inherit. A mode that is not given is 0, of a symbolic link 0777. Initial uid and gid are judged
-// as in SETATTR. CREATE UNCHECKED of an existing regular file sets the size if given, and ignores all other
-// attributes; anything else that exists is EXIST. Size is ignored by all creators but CREATE.
+// Creation. The owner is the caller; the group the caller's, or the directory's if that has setgid, which new
+// directories inherit. A mode that is not given is 0; a symbolic link's is 0777 always. Block and character devices are
+// root's to make: PERM. Initial uid and gid are judged as in SETATTR. CREATE UNCHECKED of an existing regular file sets
+// the size if given, and ignores all other attributes; anything else that exists is EXIST. Size is ignored by all
+// creators but CREATE.
 //
 // Times. A new file's three times are the call's. A changed directory's mtime and ctime are; so is the ctime of what
 // is linked, renamed, or loses one of several links. atime never moves by itself.
 //
-// READDIR, READDIRPLUS. A verifier other than 0, or a cookie of 2^63 or more: BAD_COOKIE. Any other cookie stands for the place
-// behind it, whether an entry has it or not. An entry gets the next cookie of its directory, from 3 on,
-// when its name is put there, by RENAME too. Count and MaxCount bound the reply behind
-// its status, at MaxTransfer if larger; DirCount bounds the sum of EntrySize. TOOSMALL if
-// entries are left and not one fits.
+// READDIR, READDIRPLUS. A verifier other than 0, or a cookie of 2^63 or more: BAD_COOKIE. Any other cookie stands for
+// the place behind it, whether an entry has it or not. An entry gets the next cookie of its directory, from 3 on, when
+// its name is put there, by RENAME too. Count and MaxCount bound the reply behind its status, at MaxListing if larger:
+// TOOSMALL if not even the empty list fits, or entries are left and not one fits. DirCount bounds the sum of EntrySize,
+// but never keeps the first entry back.
 //
-// RENAME. Over a directory: a file gets ISDIR, over a file a directory gets NOTDIR, over a directory with entries NOTEMPTY.
-// A directory that changes its parent must be writable itself, for its ".." changes. Into itself: INVAL.
-// LINK of a directory: ISDIR. Two names of one file: nothing happens.
+// RENAME. Both names of one file: nothing happens. Into itself: INVAL. Over a directory: a file gets ISDIR; over a file a
+// directory gets NOTDIR, over a directory with entries NOTEMPTY. A directory that changes its parent must be writable itself,
+// for its ".." changes: ACCES. LINK of a directory: ISDIR.
 //
-// Devices. MKNOD of files, directories and links: BADTYPE; of block and character devices by others than root: PERM.
+// MNT. An export's name and names of directories below it, which the caller must be able to search; slashes are as good
+// as one. EXPORT lists what the client was given; nobody keeps who has mounted what.
 package model

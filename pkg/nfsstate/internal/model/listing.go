@@ -27,20 +27,20 @@ func listed(d *file, cookie uint64) []nfs3.EntryPlus {
 }
 
 // judgeListing finds the directory to list.
-func (m *Model) judgeListing(c Caller, fh nfs3.FileHandle, cookie uint64, v nfs3.Verifier) (*file, Access, nfs3.Status) {
+func (m *Model) judgeListing(c Caller, fh nfs3.FileHandle, cookie uint64, v nfs3.Verifier) (*file, nfs3.Status) {
 	d, who, s := m.directory(c, fh)
 	switch {
 	case s != nfs3.OK:
 	case !may(who, d, read):
 		s = nfs3.ErrAcces
-	case cookie != 0 && v != nfs3.Verifier{} || cookie >= 1<<63:
+	case v != nfs3.Verifier{} || cookie >= 1<<63:
 		s = nfs3.ErrBadCookie
 	}
-	return d, who, s
+	return d, s
 }
 
 func (m *Model) readdir(c Caller, a nfs3.ReaddirArgs) nfs3.ReaddirResult {
-	d, _, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
+	d, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
 	if s != nfs3.OK {
 		return nfs3.ReaddirResult{Status: s, Dir: post(d)}
 	}
@@ -62,7 +62,7 @@ func (m *Model) readdir(c Caller, a nfs3.ReaddirArgs) nfs3.ReaddirResult {
 }
 
 func (m *Model) readdirplus(c Caller, a nfs3.ReaddirplusArgs) nfs3.ReaddirplusResult {
-	d, who, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
+	d, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
 	if s != nfs3.OK {
 		return nfs3.ReaddirplusResult{Status: s, Dir: post(d)}
 	}
@@ -81,11 +81,6 @@ func (m *Model) readdirplus(c Caller, a nfs3.ReaddirplusArgs) nfs3.ReaddirplusRe
 	}
 	if !r.EOF && len(r.Entries) == 0 || len(r.Append(nil))-4 > limit {
 		return nfs3.ReaddirplusResult{Status: nfs3.ErrTooSmall, Dir: post(d)}
-	}
-	if !may(who, d, execute) {
-		for i := range r.Entries {
-			r.Entries[i].Attr, r.Entries[i].Handle = nfs3.PostOpAttr{}, nfs3.PostOpFH{}
-		}
 	}
 	return r
 }

@@ -1,10 +1,6 @@
 package model
 
-import (
-	"bytes"
-
-	"bfs/pkg/nfsstate/nfs3"
-)
+import "bfs/pkg/nfsstate/nfs3"
 
 // directory is the directory that a handle names. If it names something else, that comes with NOTDIR, so that
 // its attributes go into the reply.
@@ -46,13 +42,14 @@ func search(who Access, d *file, name []byte) (*file, nfs3.Status) {
 
 // judgeNew says whether the caller may give a new name in d. there is the file that has it already.
 func judgeNew(who Access, d *file, name []byte) (there *file, s nfs3.Status) {
-	if who.ReadOnly {
+	switch {
+	case who.ReadOnly:
 		return nil, nfs3.ErrROFS
+	case dot(name) || dotdot(name):
+		return nil, nfs3.ErrExist
 	}
 	there, s = search(who, d, name)
 	switch {
-	case s == nfs3.OK && (dot(name) || dotdot(name)):
-		return nil, nfs3.ErrExist
 	case s == nfs3.OK:
 		return there, nfs3.ErrExist
 	case s != nfs3.ErrNoEnt:
@@ -101,14 +98,10 @@ func (m *Model) judgeNewborn(who Access, d *file, n *newborn) nfs3.Status {
 	switch {
 	case device && !who.root():
 		return nfs3.ErrPerm
-	case n.kind == nfs3.TypeLnk && len(n.target) > nfs3.MaxPath:
-		return nfs3.ErrNameTooLong
-	case n.kind == nfs3.TypeLnk && (len(n.target) == 0 || bytes.IndexByte(n.target, 0) >= 0):
+	case badTime(n.attr.Atime) || badTime(n.attr.Mtime):
 		return nfs3.ErrInval
 	case n.kind == nfs3.TypeReg && n.attr.SetSize && n.attr.Size > nfs3.MaxFileSize:
 		return nfs3.ErrFBig
-	case badTime(n.attr.Atime) || badTime(n.attr.Mtime):
-		return nfs3.ErrInval
 	case n.attr.SetUID && !who.root() && n.attr.UID != who.UID:
 		return nfs3.ErrPerm
 	case n.attr.SetGID && !who.root() && !who.in(n.attr.GID) && n.attr.GID != groupIn(d, who):
@@ -186,15 +179,12 @@ func (m *Model) createFile(c Caller, a nfs3.CreateArgs) nfs3.CreateResult {
 		if !f.reg() {
 			return nfs3.ErrExist
 		}
-		if !a.Attr.SetSize {
-			return nfs3.OK
-		}
-		only := nfs3.SetattrArgs{New: nfs3.Sattr3{SetSize: true, Size: a.Attr.Size}}
+		only := nfs3.SetattrArgs{New: nfs3.Sattr3{SetSize: a.Attr.SetSize, Size: a.Attr.Size}}
 		s := m.judgeSetattr(who, f, &only)
 		if s == nfs3.OK {
 			exclusive := f.exclusive
 			m.set(who, f, &only.New)
-			f.exclusive = exclusive // this is no SETATTR
+			f.exclusive = exclusive // this is not the SETATTR that its maker owes
 		}
 		return s
 	})
@@ -205,6 +195,13 @@ func (m *Model) mkdir(c Caller, a nfs3.MkdirArgs) nfs3.CreateResult {
 }
 
 func (m *Model) symlink(c Caller, a nfs3.SymlinkArgs) nfs3.CreateResult {
+	if len(a.Path) > nfs3.MaxPath {
+		d, _, s := m.directory(c, a.Where.Dir)
+		if s == nfs3.OK {
+			s = nfs3.ErrNameTooLong
+		}
+		return nfs3.CreateResult{Status: s, Dir: wcc(before(d), d)}
+	}
 	return m.create(c, a.Where, newborn{kind: nfs3.TypeLnk, attr: a.Attr, target: append([]byte(nil), a.Path...)}, nil)
 }
 
@@ -220,8 +217,8 @@ func (m *Model) mknod(c Caller, a nfs3.MknodArgs) nfs3.CreateResult {
 	return nfs3.CreateResult{Status: s, Dir: wcc(before(d), d)}
 }
 
-// judgeOld says whether the caller may take a name out of d. parent is what ".." gets.
-func judgeOld(who Access, d *file, name []byte, parent nfs3.Status) (*file, nfs3.Status) {
+// judgeOld says whether the caller may take a name out of d.
+func judgeOld(who Access, d *file, name []byte) (*file, nfs3.Status) {
 	if who.ReadOnly {
 		return nil, nfs3.ErrROFS
 	}
@@ -229,10 +226,6 @@ func judgeOld(who Access, d *file, name []byte, parent nfs3.Status) (*file, nfs3
 	switch {
 	case s != nfs3.OK:
 		return nil, s
-	case dot(name):
-		return nil, nfs3.ErrInval
-	case dotdot(name):
-		return nil, parent
 	case !may(who, d, write):
 		return nil, nfs3.ErrAcces
 	case sticky(who, d, f):
@@ -251,7 +244,10 @@ func (m *Model) remove(c Caller, a nfs3.RemoveArgs) nfs3.RemoveResult {
 }
 
 func (m *Model) removeFrom(who Access, d *file, name []byte) nfs3.Status {
-	f, s := judgeOld(who, d, name, nfs3.ErrInval)
+	if !who.ReadOnly && (dot(name) || dotdot(name)) {
+		return nfs3.ErrIsDir
+	}
+	f, s := judgeOld(who, d, name)
 	switch {
 	case s != nfs3.OK:
 		return s
@@ -273,7 +269,15 @@ func (m *Model) rmdir(c Caller, a nfs3.RmdirArgs) nfs3.RmdirResult {
 }
 
 func (m *Model) rmdirFrom(who Access, d *file, name []byte) nfs3.Status {
-	f, s := judgeOld(who, d, name, nfs3.ErrExist)
+	switch {
+	case who.ReadOnly:
+		return nfs3.ErrROFS
+	case dot(name):
+		return nfs3.ErrInval
+	case dotdot(name):
+		return nfs3.ErrExist
+	}
+	f, s := judgeOld(who, d, name)
 	switch {
 	case s != nfs3.OK:
 		return s
@@ -288,19 +292,16 @@ func (m *Model) rmdirFrom(who Access, d *file, name []byte) nfs3.Status {
 }
 
 func (m *Model) rename(c Caller, a nfs3.RenameArgs) nfs3.RenameResult {
-	var to *file
 	from, who, s := m.find(c, a.From.Dir)
-	if s == nfs3.OK {
-		to, _, s = m.find(c, a.To.Dir)
-	}
+	to, _, s2 := m.find(c, a.To.Dir)
 	preFrom, preTo := before(from), before(to)
 	switch {
 	case s != nfs3.OK:
+	case s2 != nfs3.OK:
+		s = s2
 	case from.handle.Export != to.handle.Export:
 		s = nfs3.ErrXDev
-	case who.ReadOnly:
-		s = nfs3.ErrROFS
-	case !from.dir():
+	case !from.dir() || !to.dir():
 		s = nfs3.ErrNotDir
 	default:
 		s = m.renameIn(who, from, a.From.Name, to, a.To.Name)
@@ -309,31 +310,34 @@ func (m *Model) rename(c Caller, a nfs3.RenameArgs) nfs3.RenameResult {
 }
 
 func (m *Model) renameIn(who Access, from *file, old []byte, to *file, name []byte) nfs3.Status {
+	switch {
+	case who.ReadOnly:
+		return nfs3.ErrROFS
+	case dot(old) || dotdot(old) || dot(name) || dotdot(name):
+		return nfs3.ErrInval
+	case badName(old) != nfs3.OK:
+		return badName(old)
+	case badName(name) != nfs3.OK:
+		return badName(name)
+	}
 	f, s := search(who, from, old)
 	if s != nfs3.OK {
 		return s
 	}
-	if !to.dir() {
-		return nfs3.ErrNotDir
-	}
 	over, s := search(who, to, name)
 	switch {
-	case s != nfs3.OK && s != nfs3.ErrNoEnt:
+	case s == nfs3.ErrAcces:
 		return s
-	case dot(old) || dotdot(old) || dot(name) || dotdot(name):
-		return nfs3.ErrInval
+	case over == f:
+		return nfs3.OK
 	case !may(who, from, write) || !may(who, to, write):
 		return nfs3.ErrAcces
 	case sticky(who, from, f):
 		return nfs3.ErrPerm
-	case f.dir() && below(to, f):
-		return nfs3.ErrInval
-	case f.dir() && from != to && !may(who, f, write):
-		return nfs3.ErrAcces
-	case over == f:
-		return nfs3.OK
 	case over != nil && sticky(who, to, over):
 		return nfs3.ErrPerm
+	case f.dir() && below(to, f):
+		return nfs3.ErrInval
 	}
 	if over != nil {
 		switch {
@@ -346,6 +350,8 @@ func (m *Model) renameIn(who Access, from *file, old []byte, to *file, name []by
 		}
 	}
 	switch {
+	case f.dir() && from != to && !may(who, f, write):
+		return nfs3.ErrAcces
 	case f.dir() && from != to && over == nil && to.attr.Nlink >= m.Linkmax:
 		return nfs3.ErrMLink
 	case m.full():
@@ -373,22 +379,21 @@ func below(d, top *file) bool {
 }
 
 func (m *Model) link(c Caller, a nfs3.LinkArgs) nfs3.LinkResult {
-	var d *file
 	f, who, s := m.find(c, a.File)
-	if s == nfs3.OK {
-		d, _, s = m.find(c, a.Link.Dir)
-	}
+	d, _, s2 := m.find(c, a.Link.Dir)
 	pre := before(d)
 	switch {
 	case s != nfs3.OK:
+	case s2 != nfs3.OK:
+		s = s2
 	case f.handle.Export != d.handle.Export:
 		s = nfs3.ErrXDev
+	case !d.dir():
+		s = nfs3.ErrNotDir
 	case who.ReadOnly:
 		s = nfs3.ErrROFS
 	case f.dir():
 		s = nfs3.ErrIsDir
-	case !d.dir():
-		s = nfs3.ErrNotDir
 	default:
 		s = m.linkIn(who, f, d, a.Link.Name)
 	}
