@@ -26,17 +26,12 @@ const patience = 10 * time.Second
 
 // A fakeGroup answers what it is told to, when it is told to.
 type fakeGroup struct {
-	slots int
-
 	mu      sync.Mutex
 	clock   pbft.Timestamp
 	inUse   []bool
-	pending []*fakeCall
 	started chan *fakeCall // every call, as it starts; nil: not told
 	answer  func(*fakeCall) ([]byte, error)
-	refuse  error                   // of Start
-	last    map[pbft.Slot]*fakeCall // as the group's reply cache: the last operation of each slot
-	ran     map[string]int          // how often each operation was executed
+	refuse  error // of Start
 }
 
 type fakeCall struct {
@@ -48,8 +43,7 @@ type fakeCall struct {
 
 func newFakeGroup(slots int) *fakeGroup {
 	return &fakeGroup{
-		slots: slots, inUse: make([]bool, slots), started: make(chan *fakeCall, 4096), last: map[pbft.Slot]*fakeCall{},
-		ran: map[string]int{},
+		inUse: make([]bool, slots), started: make(chan *fakeCall, 4096),
 	}
 }
 

@@ -34,8 +34,8 @@ func journalPath(t testing.TB) string { return filepath.Join(t.TempDir(), "journ
 
 // die leaves a server as a killed process does: the file is as it was, nobody is told anything.
 func die(r *rig, j *Journal) {
-	j.Close()
 	r.kill()
+	j.Close()
 }
 
 func withJournal(j *Journal) func(*Config) { return func(c *Config) { c.Journal = j } }
@@ -523,5 +523,37 @@ func TestJournalIsSparse(t *testing.T) {
 	fmt.Sscan(string(out), &kib)
 	if kib > 4096 {
 		t.Fatalf("an empty journal takes %d KiB", kib)
+	}
+}
+
+// A full disk shows when space is taken, not as a fault in mapped memory, and fails that call only.
+func TestFullDiskFailsTheCall(t *testing.T) {
+	j := openJournal(t, journalPath(t))
+	g := newFakeGroup(8)
+	g.answer = echo
+	r := newRig(t, g, withJournal(j))
+	k := r.connect(t)
+	j.file.Close() // the file gives no more space
+	k.send(rpc(1, nfs3.ProgramNFS, procWrite, strings.Repeat("x", 100_000)))
+	k.expect(1, nfs3.SystemErr, "")
+	k.send(rpc(2, nfs3.ProgramNFS, procWrite, "small..."))
+	k.expect(2, nfs3.Success, "small...")
+}
+
+// A record that is sound but holds no NFS operation was not written by us.
+func TestResumeOfForeignBytes(t *testing.T) {
+	for _, body := range []string{"", "not an operation", string(nfs3.AppendCall(nil, &nfs3.Call{Program: nfs3.ProgramNFS, Procedure: 22}))} {
+		j := openJournal(t, journalPath(t))
+		k := &call{body: []byte(body), key: keyOf(netip.MustParseAddr("::1"), 1, []byte(body)), slot: 1, t: 1}
+		if err := j.begin(k.slot, k.t, k); err != nil {
+			t.Fatal(err)
+		}
+		s, err := New(Config{Group: newFakeGroup(8), Journal: j})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Resume(); !errors.Is(err, ErrJournal) {
+			t.Fatalf("%q: got %v", body, err)
+		}
 	}
 }

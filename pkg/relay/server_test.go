@@ -455,3 +455,97 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Large calls wait for each other's memory, small ones do not wait; everything is read in the end.
+func TestLargeCallsShareABudget(t *testing.T) {
+	g := newFakeGroup(0)
+	r := newRig(t, g, func(c *Config) { c.Limits.CallBytes = 250_000 })
+	large := strings.Repeat("x", 100_000)
+	var kernels []*kernel
+	for i := range uint32(4) {
+		k := r.connect(t)
+		k.send(rpc(i, nfs3.ProgramNFS, procRead, large))
+		kernels = append(kernels, k)
+	}
+	first := []*fakeCall{g.next(t), g.next(t)}
+	small := r.connect(t)
+	small.send(rpc(9, nfs3.ProgramNFS, procRead, "small"+"..."))
+	f := g.next(t)
+	if len(f.Body) > 1000 {
+		t.Fatal("a third large call was read")
+	}
+	g.end(f, success(""), nil)
+	small.expect(9, nfs3.Success, "")
+	g.end(first[0], success(""), nil)
+	g.end(g.next(t), success(""), nil)
+	g.end(first[1], success(""), nil)
+	g.end(g.next(t), success(""), nil)
+	for i, k := range kernels {
+		k.expect(uint32(i), nfs3.Success, "")
+	}
+	if err := r.stop(t); err != nil {
+		t.Fatal(err)
+	}
+	if r.table.bytes != 0 {
+		t.Fatalf("%d bytes still reserved", r.table.bytes)
+	}
+}
+
+// A kernel that leaves while it waits for memory, or at the limit of calls, leaves nothing behind.
+func TestWaitersLeave(t *testing.T) {
+	g := newFakeGroup(0)
+	r := newRig(t, g, func(c *Config) { c.Limits.CallBytes = 150_000; c.Limits.Calls = 2 })
+	large := strings.Repeat("x", 100_000)
+	a, b, c := r.connect(t), r.connect(t), r.connect(t)
+	a.send(rpc(1, nfs3.ProgramNFS, procRead, large))
+	g.next(t)
+	b.send(rpc(2, nfs3.ProgramNFS, procRead, large)) // waits for bytes
+	c.send(rpc(3, nfs3.ProgramNFS, procRead, "...."))
+	g.next(t)
+	d := r.connect(t) // waits for calls
+	d.send(rpc(4, nfs3.ProgramNFS, procRead, "...."))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if err := r.Shutdown(ctx); err == nil {
+		t.Fatal("two calls are under way")
+	}
+	for _, k := range []*kernel{a, b, c, d} {
+		k.expectClosed()
+	}
+	g.quiet(t)
+}
+
+func TestStatsTellWhatHappened(t *testing.T) {
+	g := newFakeGroup(4)
+	g.answer = echo
+	r := newRig(t, g, nil)
+	k := r.connect(t)
+	for xid, procedure := range []uint32{procRead, procRead, procRemove, 0, 99} {
+		k.send(rpc(uint32(xid), nfs3.ProgramNFS, procedure, ""))
+		if _, err := k.receive(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.stop(t); err != nil {
+		t.Fatal(err)
+	}
+	s := r.Stats()
+	var got []string
+	for _, p := range s.Procedures {
+		got = append(got, fmt.Sprintf("%s %d", p.Name, p.OK))
+	}
+	if want := "NULL 1,READ 2,REMOVE 1"; strings.Join(got, ",") != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+	var calls uint64
+	for _, n := range s.Latency {
+		calls += n
+	}
+	if calls != 3 || s.NoProcedure != 1 || s.Accepted != 1 || s.Connections != 0 || s.Unsent != 0 ||
+		s.BytesIn != 5*76 || s.BytesOut != 5*28 {
+		t.Errorf("%+v", s)
+	}
+	if LatencyBound(10) != 1024*time.Microsecond {
+		t.Errorf("bound of bucket 10 is %v", LatencyBound(10))
+	}
+}
