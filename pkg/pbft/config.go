@@ -51,7 +51,9 @@ type Status struct {
 	Active       bool          `json:"active"`
 	LastExecuted SeqNum        `json:"last_executed"`
 	Stable       SeqNum        `json:"stable_checkpoint"`
-	Root         string        `json:"root"` // of the stable checkpoint, hexadecimal
+	Root         string        `json:"root"`                   // of the stable checkpoint, hexadecimal
+	SilentUntil  SeqNum        `json:"silent_until,omitempty"` // restarted without its state: votes when this checkpoint is stable
+	Fetching     bool          `json:"fetching"`               // replacing its state by the group's
 	Peers        []PeerStatus  `json:"peers"`
 	KeyAge       time.Duration `json:"key_age"`
 	Executed     uint64        `json:"operations"` // executed since start

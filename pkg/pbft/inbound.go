@@ -102,13 +102,16 @@ func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
 func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.Message {
 	fromReplica := who.session.Peer.IsReplica()
 	switch {
-	case len(frame) > 0 && message.Type(frame[0]) == message.TypeRequest:
+	case len(frame) == 0:
+		r.edge.malformed.Add(1)
+		return nil
+	case message.Type(frame[0]) == message.TypeRequest:
 		return r.receiveRequest(c, who, frame)
 	case !fromReplica:
 		r.edge.unexpected.Add(1)
 		return nil
 	}
-	if len(frame) > 0 && message.Type(frame[0]) == message.TypePrePrepare {
+	if t := message.Type(frame[0]); t == message.TypePrePrepare || t == message.TypeData {
 		frame = owned(frame)
 	}
 	m := r.open(who, frame)
@@ -133,6 +136,10 @@ func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.
 	case *message.Checkpoint:
 		m.From = from
 	case *message.Status:
+		m.From = from
+	case *message.Fetch:
+		m.From = from
+	case *message.Data:
 		m.From = from
 	default:
 		r.edge.unexpected.Add(1)

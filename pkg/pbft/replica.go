@@ -46,6 +46,8 @@ type Replica struct {
 	queries  uint64
 	started  time.Time
 	stopping bool
+	session  Install // while the state is being fetched
+	fence    *fence
 
 	stop     chan struct{} // closed to stop the tick
 	done     chan struct{} // closed when all has stopped
@@ -93,8 +95,12 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		CheckpointPeriod: l.CheckpointPeriod, LogSize: l.LogSize, Window: window,
 		BatchBytes: l.BatchBytes, BatchCount: l.BatchCount, LogBytes: l.LogBytes,
 		Slots: l.Slots, QueueBytes: clientQueueBytes,
-		StatusTicks: 15, ResendTicks: 5,
+		StatusTicks: 15, ResendTicks: 5, Fence: r.fence.last,
 	})
+	if n := r.core.SilentUntil(); n > 0 {
+		r.log.Warn("this replica voted before, and has no durable state: it only listens until a checkpoint is stable at or above"+
+			" all it can have voted for. If more than f replicas say this the group has lost its state and must be made anew", "checkpoint", n)
+	}
 	return r, r.start()
 }
 
@@ -115,8 +121,12 @@ func newReplica(cfg ReplicaConfig) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
+	fence, err := openFence(filepath.Join(cfg.Directory, "fence"))
+	if err != nil {
+		return nil, err
+	}
 	r := &Replica{
-		cfg: cfg, clients: map[ClientID]*clientEnd{}, peers: make([]*peerEnd, g.N()), started: time.Now(),
+		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, peers: make([]*peerEnd, g.N()), started: time.Now(),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	if r.endpoint, err = newEndpoint(g, message.Principal{Replica: cfg.Self}, signer, cfg.Transport, cfg.Delay, cfg.Logger); err != nil {
@@ -225,6 +235,17 @@ func (r *Replica) effect(e *core.Effect) {
 		r.freeze(e.Seq)
 	case core.Discard:
 		r.cfg.Service.State().Discard(e.Seq)
+	case core.Fence:
+		view, _ := r.core.View()
+		if err := r.fence.raise(view, e.Seq); err != nil {
+			r.fail(err)
+		}
+	case core.Fetch:
+		r.fetch(e.Seq, e.Digest)
+	case core.Serve:
+		r.serve(e.To, e.Message.(*message.Fetch))
+	case core.Install:
+		r.install()
 	case core.Stop:
 		r.fail(errors.New(e.Reason))
 	}
@@ -407,6 +428,7 @@ func (r *Replica) Status() Status {
 	}
 	s.View, s.Active = r.core.View()
 	s.Primary = s.View.Primary(r.group.N())
+	s.SilentUntil, s.Fetching = r.core.SilentUntil(), r.core.Transferring()
 	s.LastExecuted, s.LogBytes = r.core.LastExecuted(), r.core.LogBytes()
 	stable := r.core.Stable()
 	s.Stable, s.Root = stable.Seq, hex.EncodeToString(stable.Digest[:])

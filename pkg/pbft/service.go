@@ -12,6 +12,7 @@ type (
 	Timestamp = message.Timestamp
 	PageNum   = message.PageNum
 	Digest    = message.Digest
+	NodeID    = message.NodeID
 )
 
 // PageSize is the length in bytes of a page of the replicated state.
@@ -70,4 +71,34 @@ type State interface {
 	Discard(below SeqNum)
 	// Rollback makes the live pages those of checkpoint to again and drops later checkpoints.
 	Rollback(to SeqNum) error
+
+	// Children returns the digests of an interior node's children as of a checkpoint, PageAt a page. The
+	// node and the page may be a stranger's idea; an error tells him that we do not have them.
+	Children(seq SeqNum, id NodeID) ([]Digest, error)
+	PageAt(seq SeqNum, n PageNum) ([]byte, error)
+	// Install begins to replace the state by that of a checkpoint whose root is known. The live pages, changed
+	// or not since the last Freeze, are no longer written until the session's Commit or Abort.
+	Install(seq SeqNum, root Digest) (Install, error)
+}
+
+// An Install is a state being fetched from peers who need not be trusted: an offer is believed for its digest
+// alone, and nothing is visible before Commit [TOCS §6.2.2].
+type Install interface {
+	// Wants returns up to max nodes (pages are level 0) that are to be asked for, and counts them as asked for.
+	Wants(max int) []NodeID
+	// OfferNode and OfferPage take an answer; an error means that it is false or was not asked for,
+	// and has had no effect.
+	OfferNode(id NodeID, children []Digest) error
+	OfferPage(n PageNum, contents []byte) error
+	// Retry makes something asked for wanted again.
+	Retry(id NodeID)
+	// Retarget aims at another checkpoint; what is the same there is kept.
+	Retarget(seq SeqNum, root Digest) error
+	// Done reports whether nothing is missing.
+	Done() bool
+	// Commit makes the fetched pages the live ones, and the checkpoint aimed at the only one; derived
+	// indexes are made anew.
+	Commit() error
+	// Abort drops what was fetched.
+	Abort()
 }

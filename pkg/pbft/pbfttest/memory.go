@@ -3,7 +3,7 @@ package pbfttest
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,31 +12,47 @@ import (
 )
 
 // Memory is a State for tests and examples: a map of pages, copied whole at every checkpoint and hashed whole
-// for every root. It is slow and obvious.
+// for every root. It is slow and obvious. Its tree has three levels of 256 children, so that it holds
+// 65,536 pages.
 type Memory struct {
-	pages       map[pbft.PageNum][]byte
-	checkpoints map[pbft.SeqNum]map[pbft.PageNum][]byte
+	pages       pages
+	checkpoints map[pbft.SeqNum]pages
 }
+
+type pages map[pbft.PageNum][]byte
 
 var _ pbft.State = (*Memory)(nil)
 
+const fanout = 256
+
+// Limit is the number of pages a Memory holds.
+const Limit pbft.PageNum = fanout * fanout
+
+// top is the root of the tree.
+var top = pbft.NodeID{Level: 2}
+
 // NewMemory returns a State whose pages are all zeros.
 func NewMemory() *Memory {
-	return &Memory{pages: map[pbft.PageNum][]byte{}, checkpoints: map[pbft.SeqNum]map[pbft.PageNum][]byte{}}
+	return &Memory{pages: pages{}, checkpoints: map[pbft.SeqNum]pages{}}
 }
 
 var zeros [pbft.PageSize]byte
 
 // Page implements pbft.State.
-func (m *Memory) Page(n pbft.PageNum) []byte {
-	if p := m.pages[n]; p != nil {
-		return p
+func (m *Memory) Page(n pbft.PageNum) []byte { return m.pages.page(n) }
+
+func (p pages) page(n pbft.PageNum) []byte {
+	if b := p[n]; b != nil {
+		return b
 	}
 	return zeros[:]
 }
 
 // Modify implements pbft.State.
 func (m *Memory) Modify(n pbft.PageNum) []byte {
+	if n >= Limit {
+		panic(fmt.Sprintf("pbfttest: page %d, want < %d", n, Limit))
+	}
 	if m.pages[n] == nil {
 		m.pages[n] = make([]byte, pbft.PageSize)
 	}
@@ -45,46 +61,187 @@ func (m *Memory) Modify(n pbft.PageNum) []byte {
 
 // Freeze implements pbft.State.
 func (m *Memory) Freeze(seq pbft.SeqNum, rooted func(pbft.Digest)) {
-	m.checkpoints[seq] = clone(m.pages)
+	m.checkpoints[seq] = m.pages.clone()
 	if rooted != nil {
 		root := m.Root()
 		go rooted(root)
 	}
 }
 
-// Root hashes the pages as they are now.
-func (m *Memory) Root() (d pbft.Digest) {
-	h := sha256.New()
-	for _, n := range slices.Sorted(maps.Keys(m.pages)) {
-		if p := m.pages[n]; string(p) != string(zeros[:]) {
-			h.Write(binary.LittleEndian.AppendUint64(nil, uint64(n)))
-			h.Write(p)
+// Root is the digest of the pages as they are now.
+func (m *Memory) Root() pbft.Digest { return m.pages.digest(top) }
+
+// digest hashes a node recursively. Pages of zeros have the zero digest, and so have nodes above nothing but such
+// pages, which also says where to stop.
+func (p pages) digest(id pbft.NodeID) (d pbft.Digest) {
+	if id.Level == 0 {
+		if b := p.page(pbft.PageNum(id.Index)); string(b) != string(zeros[:]) {
+			d = sha256.Sum256(b)
 		}
+		return d
 	}
-	h.Sum(d[:0])
+	width := uint64(1)
+	for range id.Level {
+		width *= fanout
+	}
+	empty := true
+	for n := range p {
+		empty = empty && uint64(n)/width != id.Index
+	}
+	if empty {
+		return d
+	}
+	return sum(p.children(id))
+}
+
+func (p pages) children(id pbft.NodeID) (all []pbft.Digest) {
+	for i := range uint64(fanout) {
+		all = append(all, p.digest(pbft.NodeID{Level: id.Level - 1, Index: id.Index*fanout + i}))
+	}
+	return all
+}
+
+func sum(children []pbft.Digest) (d pbft.Digest) {
+	h := sha256.New()
+	empty := true
+	for _, c := range children {
+		h.Write(c[:])
+		empty = empty && c.IsZero()
+	}
+	if !empty {
+		h.Sum(d[:0])
+	}
 	return d
 }
 
 // Discard implements pbft.State.
 func (m *Memory) Discard(below pbft.SeqNum) {
-	maps.DeleteFunc(m.checkpoints, func(seq pbft.SeqNum, _ map[pbft.PageNum][]byte) bool { return seq < below })
+	maps.DeleteFunc(m.checkpoints, func(seq pbft.SeqNum, _ pages) bool { return seq < below })
 }
 
 // Rollback implements pbft.State.
 func (m *Memory) Rollback(to pbft.SeqNum) error {
-	pages, ok := m.checkpoints[to]
+	p, ok := m.checkpoints[to]
 	if !ok {
 		return fmt.Errorf("no checkpoint %d", to)
 	}
-	m.pages = clone(pages)
-	maps.DeleteFunc(m.checkpoints, func(seq pbft.SeqNum, _ map[pbft.PageNum][]byte) bool { return seq > to })
+	m.pages = p.clone()
+	maps.DeleteFunc(m.checkpoints, func(seq pbft.SeqNum, _ pages) bool { return seq > to })
 	return nil
 }
 
-func clone(pages map[pbft.PageNum][]byte) map[pbft.PageNum][]byte {
-	c := make(map[pbft.PageNum][]byte, len(pages))
-	for n, p := range pages {
-		c[n] = slices.Clone(p)
+func (p pages) clone() pages {
+	c := make(pages, len(p))
+	for n, b := range p {
+		c[n] = slices.Clone(b)
 	}
 	return c
 }
+
+var errAbsent = errors.New("not here")
+
+// Children implements pbft.State.
+func (m *Memory) Children(seq pbft.SeqNum, id pbft.NodeID) ([]pbft.Digest, error) {
+	p, ok := m.checkpoints[seq]
+	if !ok || id.Level == 0 || id.Level > top.Level || id.Index >= fanout {
+		return nil, errAbsent
+	}
+	return p.children(id), nil
+}
+
+// PageAt implements pbft.State.
+func (m *Memory) PageAt(seq pbft.SeqNum, n pbft.PageNum) ([]byte, error) {
+	p, ok := m.checkpoints[seq]
+	if !ok || n >= Limit {
+		return nil, errAbsent
+	}
+	return p.page(n), nil
+}
+
+// Install implements pbft.State.
+func (m *Memory) Install(seq pbft.SeqNum, root pbft.Digest) (pbft.Install, error) {
+	s := &install{m: m, old: m.pages}
+	return s, s.Retarget(seq, root)
+}
+
+// install is a state being fetched.
+type install struct {
+	m     *Memory
+	old   pages
+	seq   pbft.SeqNum
+	fresh pages
+	want  []pbft.NodeID               // not asked for yet
+	known map[pbft.NodeID]pbft.Digest // wanted or asked for, with the digest it must have
+}
+
+// Retarget implements pbft.Install.
+func (s *install) Retarget(seq pbft.SeqNum, root pbft.Digest) error {
+	s.seq, s.want, s.known = seq, nil, map[pbft.NodeID]pbft.Digest{}
+	if s.fresh == nil {
+		s.fresh = s.old.clone()
+	}
+	s.need(top, root)
+	return nil
+}
+
+func (s *install) need(id pbft.NodeID, d pbft.Digest) {
+	if s.fresh.digest(id) != d {
+		s.known[id] = d
+		s.want = append(s.want, id)
+	}
+}
+
+// Wants implements pbft.Install.
+func (s *install) Wants(max int) []pbft.NodeID {
+	n := min(max, len(s.want))
+	w := s.want[:n:n]
+	s.want = s.want[n:]
+	return w
+}
+
+// OfferNode implements pbft.Install.
+func (s *install) OfferNode(id pbft.NodeID, children []pbft.Digest) error {
+	if d, ok := s.known[id]; !ok || len(children) != fanout || sum(children) != d {
+		return errAbsent
+	}
+	delete(s.known, id)
+	for i, d := range children {
+		s.need(pbft.NodeID{Level: id.Level - 1, Index: id.Index*fanout + uint64(i)}, d)
+	}
+	return nil
+}
+
+// OfferPage implements pbft.Install.
+func (s *install) OfferPage(n pbft.PageNum, contents []byte) error {
+	id := pbft.NodeID{Index: uint64(n)}
+	d, ok := s.known[id]
+	if !ok || len(contents) != pbft.PageSize || (pages{n: contents}).digest(id) != d {
+		return errAbsent
+	}
+	delete(s.known, id)
+	s.fresh[n] = slices.Clone(contents)
+	return nil
+}
+
+// Retry implements pbft.Install.
+func (s *install) Retry(id pbft.NodeID) {
+	if _, ok := s.known[id]; ok && !slices.Contains(s.want, id) {
+		s.want = append(s.want, id)
+	}
+}
+
+// Done implements pbft.Install.
+func (s *install) Done() bool { return len(s.known) == 0 }
+
+// Commit implements pbft.Install.
+func (s *install) Commit() error {
+	if !s.Done() {
+		return errAbsent
+	}
+	s.m.pages = s.fresh
+	s.m.checkpoints = map[pbft.SeqNum]pages{s.seq: s.fresh.clone()}
+	return nil
+}
+
+// Abort implements pbft.Install.
+func (s *install) Abort() {}

@@ -5,9 +5,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
+
+	"bfs/pkg/pbft/internal/durable"
 )
 
 // MemorySigner signs with a key in this process's memory. Its counter is the clock's, raised where the
@@ -76,8 +77,8 @@ func (s *FileSigner) Count() (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.next == s.end {
-		if err := writeCounter(s.path, s.end+counterBlock); err != nil {
-			return 0, err
+		if err := durable.WriteFile(s.path, binary.LittleEndian.AppendUint64(nil, s.end+counterBlock)); err != nil {
+			return 0, fmt.Errorf("write signature counter: %w", err)
 		}
 		s.end += counterBlock
 	}
@@ -87,38 +88,3 @@ func (s *FileSigner) Count() (uint64, error) {
 
 // Sign implements Signer.
 func (s *FileSigner) Sign(covered []byte) ([]byte, error) { return ed25519.Sign(s.key, covered), nil }
-
-// writeCounter replaces the file so that a crash leaves the old or the new one.
-func writeCounter(path string, v uint64) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".counter-")
-	if err != nil {
-		return fmt.Errorf("write signature counter: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(binary.LittleEndian.AppendUint64(nil, v))
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return fmt.Errorf("write signature counter: %w", err)
-	}
-	return nil
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}

@@ -41,6 +41,7 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 
 // onCheckpoint records what another replica says of its state.
 func (c *Core) onCheckpoint(m *message.Checkpoint) {
+	c.noteStable(m)
 	if why := c.judgeCheckpoint(m); why != accepted {
 		c.refuse(m, why)
 		return
@@ -60,9 +61,7 @@ func (c *Core) judgeCheckpoint(m *message.Checkpoint) Refusal {
 	case m.Seq <= c.log.low:
 		return BelowWindow
 	case m.Seq > c.log.high:
-		// One number for each sender is all we keep of what is above the window (R-GC-5).
-		c.peers[m.From].ahead = max(c.peers[m.From].ahead, m.Seq)
-		return AboveWindow
+		return AboveWindow // noteStable has kept one for each sender (R-GC-5)
 	}
 	return accepted
 }
@@ -78,19 +77,24 @@ func (c *Core) stabilise(k *checkpointSlot) {
 		c.checkDivergence(k, root)
 		return
 	}
-	c.stable = message.Checkpoint{Seq: k.seq, Digest: root, Stable: true, From: c.cfg.Self}
-	c.log.slide(k.seq)
-	for n := range c.prepared {
-		if n <= k.seq {
-			delete(c.prepared, n)
-		}
-	}
-	for n := range c.preprepared {
-		if n <= k.seq {
-			delete(c.preprepared, n)
-		}
-	}
+	c.collect(k.seq, root)
 	c.do(Effect{Verb: Discard, Seq: k.seq})
+}
+
+// collect forgets what is at or below a new stable checkpoint (R-GC-4).
+func (c *Core) collect(n message.SeqNum, root message.Digest) {
+	c.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
+	c.log.slide(n)
+	for old := range c.prepared {
+		if old <= n {
+			delete(c.prepared, old)
+		}
+	}
+	for old := range c.preprepared {
+		if old <= n {
+			delete(c.preprepared, old)
+		}
+	}
 }
 
 // checkDivergence stops us if a quorum has another state than ours: f+1 correct replicas among them
@@ -105,27 +109,4 @@ func (c *Core) checkDivergence(k *checkpointSlot, ours message.Digest) {
 			return
 		}
 	}
-}
-
-// Behind reports whether f+1 replicas announced a checkpoint above our window: then retransmission
-// cannot help us any more, and only their state can (R-GC-5). It returns the highest number that so many
-// have reached.
-func (c *Core) Behind() (message.SeqNum, bool) {
-	var best message.SeqNum
-	for i := range c.peers {
-		n := c.peers[i].ahead
-		if n <= max(best, c.log.high) {
-			continue
-		}
-		count := 0
-		for j := range c.peers {
-			if c.peers[j].ahead >= n {
-				count++
-			}
-		}
-		if count >= c.weak() {
-			best = n
-		}
-	}
-	return best, best > 0
 }

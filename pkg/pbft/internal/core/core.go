@@ -23,6 +23,11 @@ type Config struct {
 	QueueBytes                int // of one client's waiting requests
 	StatusTicks               int // a STATUS every so many ticks
 	ResendTicks               int // a message is not sent again before so many ticks have passed
+
+	// Fence is the highest number that this replica may have voted for in an earlier life, which it has
+	// forgotten. Until a checkpoint at or above it is stable the replica votes for nothing, and counts among the f
+	// (R-OUR-5); it executes what the others commit all the same. 0 for a replica that never voted.
+	Fence message.SeqNum
 }
 
 // Core is one replica's state of the protocol.
@@ -46,9 +51,12 @@ type Core struct {
 	prepared    map[message.SeqNum]Prepared
 	preprepared map[message.SeqNum][]Prepared
 
-	peers   []peer
-	tick    int
-	lagging int // tick of the last STATUS sent out of turn
+	peers    []peer
+	transfer *transfer      // not nil while we fetch the state of a checkpoint
+	progress int            // tick at which lastExec rose last
+	fence    message.SeqNum // durable: we have voted for nothing above it
+	tick     int
+	lagging  int // tick of the last STATUS sent out of turn
 
 	refused [refusals]uint64
 	trace   func(message.Message, Refusal)
@@ -67,8 +75,9 @@ type Prepared struct {
 type peer struct {
 	low      message.SeqNum
 	lastExec message.SeqNum
-	ahead    message.SeqNum // highest checkpoint it announced above our window
-	answered int            // tick of our last answer to its STATUS
+	stable   message.Checkpoint // the highest it said is stable
+	answered int                // tick of our last answer to its STATUS
+	served   int                // FETCHes answered in the present tick
 }
 
 // New returns the core of a replica whose state is the initial one.
@@ -82,6 +91,7 @@ func New(cfg Config) *Core {
 		prepared:    map[message.SeqNum]Prepared{},
 		preprepared: map[message.SeqNum][]Prepared{},
 		lagging:     -1 << 30,
+		fence:       cfg.Fence,
 	}
 	for i := range c.peers {
 		c.peers[i].answered = -1 << 30
@@ -116,6 +126,10 @@ func (c *Core) Step(m message.Message) {
 		c.onCheckpoint(m)
 	case *message.Status:
 		c.onStatus(m)
+	case *message.Fetch:
+		c.onFetch(m)
+	case *message.Data:
+		c.onData(m)
 	default:
 		panic(fmt.Sprintf("core: %v is not for the core", m.Type()))
 	}
@@ -124,6 +138,10 @@ func (c *Core) Step(m message.Message) {
 // Tick notes that one tick of time passed.
 func (c *Core) Tick() {
 	c.tick++
+	for i := range c.peers {
+		c.peers[i].served = 0
+	}
+	c.tickTransfer()
 	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
 		c.sendStatus()
 	}
@@ -165,6 +183,17 @@ func (c *Core) View() (v message.View, active bool) { return c.view, c.active }
 
 // LastExecuted is the number up to which batches were executed.
 func (c *Core) LastExecuted() message.SeqNum { return c.lastExec }
+
+// SilentUntil is the checkpoint that must be stable before this replica votes, 0 if it votes.
+func (c *Core) SilentUntil() message.SeqNum {
+	if c.silent() {
+		return c.cfg.Fence
+	}
+	return 0
+}
+
+// Transferring reports whether the state is being fetched from the others.
+func (c *Core) Transferring() bool { return c.transfer != nil }
 
 // Stable is the last stable checkpoint.
 func (c *Core) Stable() message.Checkpoint { return c.stable }

@@ -35,12 +35,18 @@ func (l *messageLog) slot(n message.SeqNum) *slot {
 
 // slide moves the low water mark to a new stable checkpoint and forgets what is at or below it.
 func (l *messageLog) slide(low message.SeqNum) {
-	for n := l.low + 1; n <= low; n++ {
+	size := message.SeqNum(len(l.slots))
+	for n := l.low + 1; n <= min(low, l.high); n++ {
 		s := l.slot(n)
 		l.bytes -= s.size
-		s.reset(n + message.SeqNum(len(l.slots)))
+		s.reset(n + size)
 	}
-	l.low, l.high = low, low+message.SeqNum(len(l.slots))
+	l.low, l.high = low, low+size
+	for n := l.low + 1; n <= l.high; n++ {
+		if s := l.slot(n); s.seq != n { // a jump over more than the window
+			s.reset(n)
+		}
+	}
 }
 
 // A slot is all that is known of one sequence number in the present view.

@@ -10,6 +10,9 @@ func (c *Core) onRequest(r *message.Request) {
 	case !r.Authentic:
 		c.refuse(r, NotAuthentic)
 		return
+	case r.ReadOnly && c.transfer != nil:
+		c.refuse(r, StateInTransfer)
+		return
 	case r.ReadOnly:
 		c.do(Effect{Verb: Query, Request: r})
 		return
@@ -26,7 +29,7 @@ func (c *Core) onRequest(r *message.Request) {
 // propose gives the next number to what waits, if the window lets it: at most Window batches are under way,
 // so that under load requests gather into batches [TOCS §6.1].
 func (c *Core) propose() {
-	if c.choosing || !c.active || !c.isPrimary() || c.queue.waiting == 0 || !c.mayPropose(c.seqno+1) {
+	if c.choosing || c.silent() || c.transfer != nil || !c.active || !c.isPrimary() || c.queue.waiting == 0 || !c.mayPropose(c.seqno+1) {
 		return
 	}
 	c.choosing = true
@@ -51,6 +54,7 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 	s := c.log.slot(n)
 	invariant(s.proposal == nil, "a number assigned twice")
 	c.adopt(s, p)
+	c.raiseFence(n)
 	c.multicast(p)
 	c.advance(s)
 }
@@ -191,14 +195,15 @@ func (c *Core) advance(s *slot) {
 	if s.proposal == nil {
 		return
 	}
-	if !c.isPrimary() && !s.prepares.has(c.cfg.Self) {
+	if !c.isPrimary() && !s.prepares.has(c.cfg.Self) && !c.silent() {
 		s.ownPrepare = message.Prepare{View: c.view, Seq: s.seq, Digest: s.proposal.Digest, From: c.cfg.Self}
 		s.prepares.add(c.cfg.Self, s.proposal.Digest)
+		c.raiseFence(s.seq)
 		c.multicast(&s.ownPrepare)
 	}
 	if !s.isPrepared && s.prepared(c.f) {
 		s.isPrepared = true
-		if s.commits.add(c.cfg.Self, message.Digest{}) {
+		if !c.silent() && s.commits.add(c.cfg.Self, message.Digest{}) {
 			s.ownCommit = message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self}
 			c.multicast(&s.ownCommit)
 		}
@@ -212,7 +217,7 @@ func (c *Core) advance(s *slot) {
 // executeReady executes what committed, strictly in order (R-NRM-8), and takes a checkpoint every K batches
 // [TOCS §4.4].
 func (c *Core) executeReady() {
-	for c.log.contains(c.lastExec + 1) {
+	for c.transfer == nil && c.log.contains(c.lastExec+1) {
 		s := c.log.slot(c.lastExec + 1)
 		if !s.isCommitted {
 			return
@@ -220,6 +225,7 @@ func (c *Core) executeReady() {
 		invariant(!s.executed, "a batch executed twice")
 		s.executed = true
 		c.lastExec++
+		c.progress = c.tick
 		for _, r := range s.proposal.Batch.Requests {
 			c.queue.executed(r)
 		}

@@ -23,6 +23,9 @@ const (
 	TooManyRequests            // the client's queue is full
 	NotACheckpoint             // its number is no multiple of the checkpoint period
 	TooSoon                    // we answered the same question a moment ago
+	StateInTransfer            // we cannot answer a read while our state is being replaced
+	NotAskedFor                // DATA that answers none of our FETCHes
+	FalseData                  // DATA whose digest is not the one its parent has for it
 	refusals
 )
 
@@ -44,6 +47,9 @@ var refusalNames = [refusals]string{
 	TooManyRequests:    "too many requests",
 	NotACheckpoint:     "not a checkpoint",
 	TooSoon:            "asked too soon",
+	StateInTransfer:    "fetching the state",
+	NotAskedFor:        "not asked for",
+	FalseData:          "false data",
 }
 
 // String says the reason in words.

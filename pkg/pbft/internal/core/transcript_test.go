@@ -203,12 +203,14 @@ func (p *play) command(t *testing.T, text string) {
 func (p *play) group(t *testing.T, a arguments) {
 	n := a.int(t, "n", 4)
 	*p = play{held: make([][]*message.PrePrepare, n), cut: map[[2]int]bool{}, stale: map[int]bool{}, bad: map[int]bool{}, late: map[int]bool{}}
+	fence := map[int]int{a.int(t, "restarted", -1): a.int(t, "fence", 0)}
 	for i := range n {
 		c := New(Config{
 			Self: message.ReplicaID(i), Replicas: n,
 			CheckpointPeriod: message.SeqNum(a.int(t, "k", 4)), LogSize: message.SeqNum(a.int(t, "l", 8)),
 			Window: message.SeqNum(a.int(t, "window", 1)), BatchBytes: 1 << 10, BatchCount: a.int(t, "batch", 8),
 			LogBytes: a.int(t, "log", 1<<20), Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2,
+			Fence: message.SeqNum(fence[i]),
 		})
 		c.Trace(func(m message.Message, why Refusal) {
 			shown[why] = true
@@ -348,6 +350,8 @@ func (p *play) effect(i int, e Effect) {
 	case Execute:
 		p.held[i] = append(p.held[i], e.Proposal)
 		p.say(i, "executes n%d: %s", e.Seq, operations(e.Proposal))
+	case Fence:
+		p.say(i, "may vote up to n%d", e.Seq)
 	case Query:
 		p.say(i, "answers %s", describe(e.Request))
 	case Freeze:

@@ -15,11 +15,13 @@ const (
 	TypeCommit     Type = 6
 	TypeCheckpoint Type = 7
 	TypeStatus     Type = 8
+	TypeFetch      Type = 9
+	TypeData       Type = 10
 )
 
 // String is the paper's name of the message.
 func (t Type) String() string {
-	names := [...]string{"", "NEW-KEY", "REQUEST", "REPLY", "PRE-PREPARE", "PREPARE", "COMMIT", "CHECKPOINT", "STATUS"}
+	names := [...]string{"", "NEW-KEY", "REQUEST", "REPLY", "PRE-PREPARE", "PREPARE", "COMMIT", "CHECKPOINT", "STATUS", "FETCH", "DATA"}
 	if int(t) < len(names) && t != 0 {
 		return names[t]
 	}

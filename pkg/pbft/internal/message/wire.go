@@ -146,6 +146,14 @@ func Decode(b []byte, lim *Limits) (Message, error) {
 		x := new(Status)
 		x.decode(r, lim)
 		m = x
+	case TypeFetch:
+		x := new(Fetch)
+		x.decode(r)
+		m = x
+	case TypeData:
+		x := new(Data)
+		x.decode(r)
+		m = x
 	default:
 		return nil, fmt.Errorf("%w: %v", ErrMalformed, t)
 	}

@@ -1,0 +1,69 @@
+package nfsstate
+
+import (
+	"bfs/pkg/fsmerkle"
+	"bfs/pkg/pbft"
+)
+
+// Children implements pbft.State.
+func (s state) Children(seq pbft.SeqNum, id pbft.NodeID) ([]pbft.Digest, error) {
+	digests, err := s.fs.store.Children(fsmerkle.Seq(seq), fsmerkle.NodeID(id))
+	if err != nil {
+		return nil, err
+	}
+	children := make([]pbft.Digest, len(digests))
+	for i, d := range digests {
+		children[i] = pbft.Digest(d)
+	}
+	return children, nil
+}
+
+// PageAt implements pbft.State.
+func (s state) PageAt(seq pbft.SeqNum, n pbft.PageNum) ([]byte, error) {
+	return s.fs.store.PageAt(fsmerkle.Seq(seq), fsmerkle.PageNum(n))
+}
+
+// Install implements pbft.State. What changed since the last checkpoint is not the group's business any more: the
+// live pages go back to it, so that the session begins from pages whose digests are known.
+func (s state) Install(seq pbft.SeqNum, root pbft.Digest) (pbft.Install, error) {
+	if held := s.fs.store.Checkpoints(); len(held) > 0 {
+		if err := s.Rollback(pbft.SeqNum(held[len(held)-1])); err != nil {
+			return nil, err
+		}
+	}
+	session, err := s.fs.store.Install(fsmerkle.Seq(seq), fsmerkle.Digest(root))
+	if err != nil {
+		return nil, err
+	}
+	return &install{session}, nil
+}
+
+// install lends fsmerkle's session to the library.
+type install struct{ *fsmerkle.Install }
+
+func (i *install) Wants(max int) []pbft.NodeID {
+	wants := i.Install.Wants(max)
+	nodes := make([]pbft.NodeID, len(wants))
+	for k, id := range wants {
+		nodes[k] = pbft.NodeID(id)
+	}
+	return nodes
+}
+
+func (i *install) OfferNode(id pbft.NodeID, children []pbft.Digest) error {
+	digests := make([]fsmerkle.Digest, len(children))
+	for k, d := range children {
+		digests[k] = fsmerkle.Digest(d)
+	}
+	return i.Install.OfferNode(fsmerkle.NodeID(id), digests)
+}
+
+func (i *install) OfferPage(n pbft.PageNum, contents []byte) error {
+	return i.Install.OfferPage(fsmerkle.PageNum(n), contents)
+}
+
+func (i *install) Retry(id pbft.NodeID) { i.Install.Retry(fsmerkle.NodeID(id)) }
+
+func (i *install) Retarget(seq pbft.SeqNum, root pbft.Digest) error {
+	return i.Install.Retarget(fsmerkle.Seq(seq), fsmerkle.Digest(root))
+}

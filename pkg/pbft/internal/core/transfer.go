@@ -1,0 +1,264 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// A Session replaces the state by that of a checkpoint whose root is known. It is arithmetic: it asks for nodes
+// and pages, believes an offer for its digest alone, and keeps all of it invisible until it is committed.
+type Session interface {
+	Wants(max int) []message.NodeID
+	OfferNode(id message.NodeID, children []message.Digest) error
+	OfferPage(n message.PageNum, contents []byte) error
+	Retry(id message.NodeID)
+	Retarget(n message.SeqNum, root message.Digest) error
+	Done() bool
+}
+
+// transfer is the fetching of a stable checkpoint's state [TOCS §6.2.2]. Many nodes and pages are asked for at
+// once, from all replicas in turn; one that is silent or lies costs one round trip and is left alone for a while.
+type transfer struct {
+	seq     message.SeqNum
+	root    message.Digest
+	session Session // nil until Fetching
+	asked   []ask
+	tag     uint32
+	turn    int
+	shunned []int // by replica: not asked before this tick
+	done    bool
+}
+
+// An ask is a FETCH under way.
+type ask struct {
+	tag   uint32
+	to    message.ReplicaID
+	nodes []message.NodeID
+	due   int // tick at which we stop waiting
+}
+
+const (
+	asksPerReplica  = 4  // FETCHes under way to one replica
+	servesPerTick   = 64 // FETCHes of one replica answered in a tick
+	answerTicks     = 50 // an answer may take so long
+	shunTicks       = 100
+	stallTicks      = 20 // behind and without progress for so long: fetch
+	fetchWantsBatch = message.MaxFetch
+)
+
+// silent: we may not vote, because we may have voted otherwise before we forgot.
+func (c *Core) silent() bool { return c.log.low < c.cfg.Fence }
+
+// raiseFence is called before a vote for n leaves: the fence is durable first, and is raised once per checkpoint
+// period ahead of the voting (R-OUR-5).
+func (c *Core) raiseFence(n message.SeqNum) {
+	if n > c.fence {
+		c.fence = (n/c.cfg.CheckpointPeriod + 2) * c.cfg.CheckpointPeriod
+		c.do(Effect{Verb: Fence, Seq: c.fence})
+	}
+}
+
+// noteStable keeps what a replica last said is stable. f+1 that say the same make it certain: one of them
+// is correct and holds a stable certificate.
+func (c *Core) noteStable(m *message.Checkpoint) {
+	p := &c.peers[m.From]
+	if m.Stable && m.Seq > p.stable.Seq && m.Seq%c.cfg.CheckpointPeriod == 0 {
+		p.stable = *m
+	}
+}
+
+// certain is the highest checkpoint that f+1 others say is stable, with equal roots.
+func (c *Core) certain() (best message.Checkpoint) {
+	for i := range c.peers {
+		s := c.peers[i].stable
+		if s.Seq <= best.Seq {
+			continue
+		}
+		n := 0
+		for j := range c.peers {
+			if c.peers[j].stable.Seq == s.Seq && c.peers[j].stable.Digest == s.Digest {
+				n++
+			}
+		}
+		if n >= c.weak() {
+			best = s
+		}
+	}
+	return best
+}
+
+// tickTransfer notices that we are behind, and that those we asked are silent.
+func (c *Core) tickTransfer() {
+	target := c.certain()
+	switch t := c.transfer; {
+	case t == nil && target.Seq > c.lastExec && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
+		c.transfer = &transfer{seq: target.Seq, root: target.Digest, shunned: make([]int, len(c.peers))}
+		c.do(Effect{Verb: Fetch, Seq: target.Seq, Digest: target.Digest})
+	case t != nil && t.session != nil && !t.done:
+		for i := 0; i < len(t.asked); {
+			if a := t.asked[i]; c.tick >= a.due {
+				c.giveUp(i)
+				t.shunned[a.to] = c.tick + shunTicks
+				continue
+			}
+			i++
+		}
+		c.ask()
+	}
+}
+
+// Fetching answers Fetch.
+func (c *Core) Fetching(s Session) {
+	c.transfer.session = s
+	c.continueTransfer()
+}
+
+func (c *Core) continueTransfer() {
+	t := c.transfer
+	if t.session.Done() {
+		t.done = true
+		c.do(Effect{Verb: Install, Seq: t.seq, Digest: t.root})
+		return
+	}
+	c.ask()
+}
+
+// ask sends FETCHes until the session wants nothing more for now or every replica has its share.
+func (c *Core) ask() {
+	t := c.transfer
+	for {
+		to, ok := c.nextReplier()
+		if !ok {
+			return
+		}
+		nodes := t.session.Wants(fetchWantsBatch)
+		if len(nodes) == 0 {
+			return
+		}
+		t.tag++
+		t.asked = append(t.asked, ask{t.tag, to, nodes, c.tick + answerTicks})
+		c.send(to, &message.Fetch{Seq: t.seq, Tag: t.tag, Nodes: nodes, From: c.cfg.Self})
+	}
+}
+
+// nextReplier is the next replica in turn that is not shunned and has not its share of FETCHes.
+func (c *Core) nextReplier() (message.ReplicaID, bool) {
+	t := c.transfer
+	for range c.peers {
+		t.turn = (t.turn + 1) % len(c.peers)
+		to := message.ReplicaID(t.turn)
+		if to == c.cfg.Self || t.shunned[to] > c.tick {
+			continue
+		}
+		busy := 0
+		for _, a := range t.asked {
+			if a.to == to {
+				busy++
+			}
+		}
+		if busy < asksPerReplica {
+			return to, true
+		}
+	}
+	return 0, false
+}
+
+// giveUp ends an ask: what it did not bring is wanted again.
+func (c *Core) giveUp(i int) {
+	t := c.transfer
+	for _, id := range t.asked[i].nodes {
+		t.session.Retry(id)
+	}
+	t.asked = append(t.asked[:i], t.asked[i+1:]...)
+}
+
+// onFetch answers a replica that fetches, within its share.
+func (c *Core) onFetch(m *message.Fetch) {
+	p := &c.peers[m.From]
+	if p.served++; p.served > servesPerTick {
+		c.refuse(m, TooSoon)
+		return
+	}
+	c.do(Effect{Verb: Serve, To: m.From, Message: m})
+}
+
+// onData takes what a replica sent for our state.
+func (c *Core) onData(m *message.Data) {
+	t := c.transfer
+	i := -1
+	if t != nil && t.session != nil {
+		for k := range t.asked {
+			if t.asked[k].tag == m.Tag && t.asked[k].to == m.From {
+				i = k
+			}
+		}
+	}
+	if i < 0 || t.done {
+		c.refuse(m, NotAskedFor)
+		return
+	}
+	if m.Gone {
+		c.giveUp(i)
+		c.moveOn(m.From)
+		return
+	}
+	a := &t.asked[i]
+	for _, x := range m.Items {
+		if !c.offer(x) {
+			t.shunned[m.From] = c.tick + shunTicks
+			c.refuse(m, FalseData)
+			break
+		}
+		for k, id := range a.nodes {
+			if id == x.Node {
+				a.nodes = append(a.nodes[:k], a.nodes[k+1:]...)
+				break
+			}
+		}
+	}
+	c.giveUp(i)
+	c.continueTransfer()
+}
+
+func (c *Core) offer(x message.Item) bool {
+	if x.Node.Level == 0 {
+		return c.transfer.session.OfferPage(message.PageNum(x.Node.Index), x.Bytes) == nil
+	}
+	if len(x.Bytes)%message.DigestSize != 0 {
+		return false
+	}
+	children := make([]message.Digest, len(x.Bytes)/message.DigestSize)
+	for i := range children {
+		copy(children[i][:], x.Bytes[i*message.DigestSize:])
+	}
+	return c.transfer.session.OfferNode(x.Node, children) == nil
+}
+
+// moveOn follows the group to a newer checkpoint when a replica has let go of the one we fetch.
+func (c *Core) moveOn(gone message.ReplicaID) {
+	t := c.transfer
+	target := c.certain()
+	if target.Seq <= t.seq {
+		t.shunned[gone] = c.tick + 2 // its news are under way
+		c.noticeLag()
+		c.ask()
+		return
+	}
+	t.asked = t.asked[:0]
+	t.seq, t.root = target.Seq, target.Digest
+	if err := t.session.Retarget(t.seq, t.root); err != nil {
+		c.do(Effect{Verb: Stop, Reason: "cannot fetch a newer checkpoint: " + err.Error()})
+		return
+	}
+	c.continueTransfer()
+}
+
+// Installed answers Install: the state is that of the checkpoint now, and we go on from there.
+func (c *Core) Installed() {
+	t := c.transfer
+	c.transfer = nil
+	c.lastExec, c.progress = t.seq, c.tick
+	c.seqno = max(c.seqno, t.seq)
+	c.collect(t.seq, t.root)
+	own := c.stable
+	c.multicast(&own)
+	c.sendStatus()
+	c.executeReady()
+}

@@ -1,0 +1,103 @@
+package message
+
+// A NodeID names a node of the digest tree: pages are level 0, where Index is the page number.
+type NodeID struct {
+	Level uint8
+	Index uint64
+}
+
+// MaxFetch is how many nodes and pages one FETCH asks for at most.
+const MaxFetch = 64
+
+// maxNodeBytes bounds what stands for one node: a page, or the digests of an interior node's children.
+const maxNodeBytes = 256 * DigestSize
+
+// A Fetch asks for nodes and pages of a checkpoint [TOCS §6.2.2]. The sender knows the digests of all it asks
+// for, beginning with the root's, so that whoever answers need not be trusted.
+type Fetch struct {
+	Seq   SeqNum
+	Tag   uint32 // comes back in the answer
+	Nodes []NodeID
+	From  ReplicaID
+}
+
+// A Data answers a FETCH: the paper's META-DATA and DATA in one frame. Its MAC covers the header alone, because
+// the rest is believed for its digests only.
+type Data struct {
+	Seq   SeqNum
+	Tag   uint32
+	Gone  bool // the sender does not hold the checkpoint any more, or not yet
+	Items []Item
+	From  ReplicaID
+}
+
+// An Item is a page, or an interior node as the digests of its children one after another.
+type Item struct {
+	Node  NodeID
+	Bytes []byte
+}
+
+// Type implements Message.
+func (*Fetch) Type() Type { return TypeFetch }
+
+// AppendBody implements Message.
+func (m *Fetch) AppendBody(b []byte) []byte {
+	b = appendU64(b, uint64(m.Seq))
+	b = appendU32(b, m.Tag)
+	b = append(b, byte(len(m.Nodes)))
+	for _, id := range m.Nodes {
+		b = appendNode(b, id)
+	}
+	return b
+}
+
+// AppendCovered implements Message.
+func (m *Fetch) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeFetch))) }
+
+func (m *Fetch) decode(r *reader) {
+	m.Seq, m.Tag = SeqNum(r.u64()), r.u32()
+	n := r.count(int(r.u8()), MaxFetch)
+	m.Nodes = make([]NodeID, 0, n)
+	for range n {
+		m.Nodes = append(m.Nodes, r.node())
+	}
+}
+
+func appendNode(b []byte, id NodeID) []byte {
+	return appendU64(append(b, id.Level), id.Index)
+}
+
+func (r *reader) node() NodeID { return NodeID{r.u8(), r.u64()} }
+
+// Type implements Message.
+func (*Data) Type() Type { return TypeData }
+
+func (m *Data) appendHeader(b []byte) []byte {
+	b = appendU64(b, uint64(m.Seq))
+	b = appendU32(b, m.Tag)
+	return appendBool(b, m.Gone)
+}
+
+// AppendBody implements Message.
+func (m *Data) AppendBody(b []byte) []byte {
+	b = append(m.appendHeader(b), byte(len(m.Items)))
+	for _, x := range m.Items {
+		b = appendNode(b, x.Node)
+		b = appendU16(b, uint16(len(x.Bytes)))
+		b = append(b, x.Bytes...)
+	}
+	return b
+}
+
+// AppendCovered implements Message.
+func (m *Data) AppendCovered(b []byte) []byte { return m.appendHeader(append(b, byte(TypeData))) }
+
+func (m *Data) decode(r *reader) {
+	m.Seq, m.Tag, m.Gone = SeqNum(r.u64()), r.u32(), r.bool()
+	n := r.count(int(r.u8()), MaxFetch)
+	m.Items = make([]Item, 0, n)
+	for range n {
+		id := r.node()
+		m.Items = append(m.Items, Item{id, r.bytes(r.count(int(r.u16()), maxNodeBytes))})
+	}
+}
