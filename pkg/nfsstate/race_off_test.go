@@ -1,0 +1,5 @@
+//go:build !race
+
+package nfsstate
+
+const raceDetector = false
