@@ -44,7 +44,8 @@ func (c *Core) onStatus(m *message.Status) {
 	p.answered = c.tick
 	c.resendCheckpoints(m)
 	budget := resendBytes
-	for n := max(m.LastExecuted, c.log.low) + 1; n <= c.log.high && budget > 0; n++ {
+	// What is above the sender's window it would refuse: it needs our state first.
+	for n := max(m.LastExecuted, c.log.low) + 1; n <= min(c.log.high, m.Low+c.cfg.LogSize) && budget > 0; n++ {
 		budget -= c.resend(m, c.log.slot(n))
 	}
 }

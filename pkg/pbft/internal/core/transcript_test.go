@@ -79,6 +79,7 @@ type play struct {
 	stale map[int]bool // replicas whose roots are false
 	bad   map[int]bool // replicas whose service accepts no choice
 	late  map[int]bool // replicas whose roots are withheld
+	liars map[int]bool // replicas that serve false pages
 }
 
 type wire struct {
@@ -165,10 +166,10 @@ func (p *play) command(t *testing.T, text string) {
 			}
 			p.cut[[2]int{from, to}] = verb == "cut"
 		}
-	case "false-root", "stubborn", "slow-hash":
+	case "false-root", "stubborn", "slow-hash", "liar":
 		for _, w := range a.words {
 			i, _ := strconv.Atoi(w)
-			map[string]map[int]bool{"false-root": p.stale, "stubborn": p.bad, "slow-hash": p.late}[verb][i] = true
+			map[string]map[int]bool{"false-root": p.stale, "stubborn": p.bad, "slow-hash": p.late, "liar": p.liars}[verb][i] = true
 		}
 	case "leave": // stands in for a view change
 		c := p.cores[a.int(t, "at", 0)]
@@ -202,7 +203,7 @@ func (p *play) command(t *testing.T, text string) {
 
 func (p *play) group(t *testing.T, a arguments) {
 	n := a.int(t, "n", 4)
-	*p = play{held: make([][]*message.PrePrepare, n), cut: map[[2]int]bool{}, stale: map[int]bool{}, bad: map[int]bool{}, late: map[int]bool{}}
+	*p = play{held: make([][]*message.PrePrepare, n), cut: map[[2]int]bool{}, stale: map[int]bool{}, bad: map[int]bool{}, late: map[int]bool{}, liars: map[int]bool{}}
 	fence := map[int]int{a.int(t, "restarted", -1): a.int(t, "fence", 0)}
 	for i := range n {
 		c := New(Config{
@@ -279,6 +280,8 @@ func (p *play) inject(t *testing.T, a arguments) {
 		m = &message.Checkpoint{Seq: n, Digest: digest, From: from}
 	case "STATUS":
 		m = &message.Status{View: view, Active: true, LastExecuted: message.SeqNum(a.int(t, "executed", 0)), From: from}
+	case "DATA":
+		m = &message.Data{Seq: n, Tag: uint32(a.int(t, "tag", 0)), From: from}
 	default:
 		t.Fatalf("inject %q", a.words)
 	}
@@ -365,6 +368,16 @@ func (p *play) effect(i int, e Effect) {
 		}
 	case Discard:
 		p.say(i, "checkpoint n%d is stable", e.Seq)
+	case Fetch:
+		p.say(i, "begins to fetch checkpoint n%d", e.Seq)
+		c.Fetching(newToy(e.Seq))
+	case Serve:
+		data := p.serve(i, e.Message.(*message.Fetch))
+		p.say(i, "-> %d  %s", e.To, describe(data))
+		p.wires = append(p.wires, wire{i, int(e.To), data})
+	case Install:
+		p.say(i, "installs checkpoint n%d", e.Seq)
+		c.Installed()
 	case Stop:
 		p.say(i, "stops: %s", e.Reason)
 	}
@@ -414,6 +427,13 @@ func describe(m message.Message) string {
 		return fmt.Sprintf("CHECKPOINT n%d %s", m.Seq, short(m.Digest))
 	case *message.Status:
 		return fmt.Sprintf("STATUS v%d h%d executed %d, prepared %x, committed %x", m.View, m.Low, m.LastExecuted, []byte(m.Prepared), []byte(m.Committed))
+	case *message.Fetch:
+		return fmt.Sprintf("FETCH n%d, %d nodes", m.Seq, len(m.Nodes))
+	case *message.Data:
+		if m.Gone {
+			return fmt.Sprintf("DATA n%d gone", m.Seq)
+		}
+		return fmt.Sprintf("DATA n%d, %d nodes", m.Seq, len(m.Items))
 	}
 	return m.Type().String()
 }

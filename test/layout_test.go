@@ -1,0 +1,129 @@
+package test
+
+import (
+	"go/build"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// arrows says which rooms of this house a room may look into, tests aside. A room that is not named here
+// fails the test: give it a place first. Prefixes end in /.
+var arrows = map[string][]string{
+	"pkg/fsmerkle":                {},
+	"pkg/pbft":                    {"pkg/pbft/internal/"},
+	"pkg/pbft/internal/message":   {},
+	"pkg/pbft/internal/core":      {"pkg/pbft/internal/message"},
+	"pkg/pbft/internal/ledger":    {"pkg/pbft/internal/message"},
+	"pkg/pbft/internal/durable":   {},
+	"pkg/pbft/internal/auth":      {"pkg/pbft/internal/message", "pkg/pbft/internal/durable"},
+	"pkg/pbft/internal/transport": {},
+	"pkg/pbft/pbfttest":           {"pkg/pbft", "pkg/pbft/internal/"},
+	"pkg/nfsstate":                {"pkg/nfsstate/nfs3", "pkg/fsmerkle", "pkg/pbft"},
+	"pkg/nfsstate/nfs3":           {},
+	"pkg/nfsstate/internal/model": {"pkg/nfsstate/nfs3"},
+	"pkg/relay":                   {"pkg/pbft", "pkg/nfsstate/nfs3"},
+	"pkg/bfs":                     {"pkg/pbft", "pkg/nfsstate/nfs3"},
+	"pkg/bfs/gonfs":               {"pkg/bfs"},
+	"cmd/bfsd":                    {"pkg/", "cmd/internal/"},
+	"cmd/bfs-relay":               {"pkg/", "cmd/internal/"},
+	"cmd/internal/":               {"pkg/", "cmd/internal/"},
+	"test/":                       {"pkg/", "cmd/internal/", "test/"},
+	"test":                        {"test/"},
+}
+
+// guests are the libraries that a room may lean on besides the standard one. Rooms that are not named have
+// none.
+var guests = map[string][]string{
+	"pkg/fsmerkle":                {"golang.org/x/sys/unix"},
+	"pkg/pbft/internal/transport": {"golang.org/x/sys/unix"},
+	"pkg/relay":                   {"golang.org/x/sys/unix"},
+	"pkg/bfs":                     {"github.com/go-git/go-billy/v5", "golang.org/x/sys/unix"},
+	"pkg/bfs/gonfs":               {"github.com/go-git/go-billy/v5", "github.com/willscott/go-nfs"},
+	"cmd/":                        {""},
+	"test/":                       {""},
+}
+
+// impure packages may not be imported by the core: it has no clock, socket, disk, goroutine or chance.
+var impure = []string{"time", "os", "net", "sync", "math/rand", "math/rand/v2", "crypto/rand", "log", "log/slog", "io", "context"}
+
+// The arrows between rooms point down.
+func TestArrows(t *testing.T) {
+	for _, room := range rooms(t) {
+		p, err := build.ImportDir(filepath.Join("..", room), 0)
+		if _, none := err.(*build.NoGoError); none {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		may, known := lookUp(arrows, room)
+		if !known {
+			t.Errorf("%s: a room without a place in the house: name it in arrows", room)
+		}
+		library, _ := lookUp(guests, room)
+		for _, imported := range p.Imports {
+			local, ours := strings.CutPrefix(imported, "bfs/")
+			switch {
+			case ours && !matches(may, local):
+				t.Errorf("%s imports %s: no arrow points there", room, local)
+			case !ours && strings.Contains(strings.Split(imported, "/")[0], ".") && !matches(library, imported):
+				t.Errorf("%s imports %s: it is not among its guests", room, imported)
+			case room == "pkg/pbft/internal/core" && slices.Contains(impure, imported):
+				t.Errorf("%s imports %s: the core is arithmetic", room, imported)
+			}
+		}
+	}
+}
+
+func rooms(t *testing.T) (all []string) {
+	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if base := path.Base(name); base != ".." && (strings.HasPrefix(base, ".") || base == "testdata" || base == "build" || base == "bin") {
+			return fs.SkipDir
+		}
+		files, err := os.ReadDir(name)
+		for _, f := range files {
+			if strings.HasSuffix(f.Name(), ".go") {
+				room, _ := filepath.Rel("..", name)
+				all = append(all, filepath.ToSlash(room))
+				break
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// lookUp finds a room by its name, else by the longest prefix that ends in /.
+func lookUp(m map[string][]string, room string) (v []string, ok bool) {
+	if v, ok = m[room]; ok {
+		return v, true
+	}
+	best := ""
+	for k := range m {
+		if strings.HasSuffix(k, "/") && strings.HasPrefix(room, k) && len(k) > len(best) {
+			best = k
+		}
+	}
+	v, ok = m[best]
+	return v, ok
+}
+
+func matches(may []string, imported string) bool {
+	for _, m := range may {
+		if m == imported || m == "" || strings.HasSuffix(m, "/") && strings.HasPrefix(imported, m) || strings.HasPrefix(imported, m+"/") && strings.Contains(m, ".") {
+			return true
+		}
+	}
+	return false
+}
