@@ -1,0 +1,7 @@
+//go:build !linux
+
+package bfs
+
+import "bfs/pkg/nfsstate/nfs3"
+
+func sys(a *nfs3.Fattr3) any { return a }
