@@ -191,6 +191,47 @@ func TestInstallRetarget(t *testing.T) {
 	}
 }
 
+// What was fetched for one target does not come back when the next has only zeros there.
+func TestInstallRetargetToZeros(t *testing.T) {
+	s, peer := newStore(t, 3000), newStore(t, 3000)
+	for _, n := range []PageNum{1, 2000, 2001} {
+		s.Modify(n)[0] = 1
+		peer.Modify(n)[0] = 2
+	}
+	s.Freeze(1, nil)
+	peer.Freeze(1, nil)
+	in, err := s.Install(2, root(t, peer, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for !in.Done() {
+		for _, id := range in.Wants(9) {
+			answer(t, in, id, peer)
+		}
+	}
+	peer.Zero(2000)
+	peer.Zero(2001)
+	peer.Freeze(2, nil)
+	if err := in.Retarget(3, root(t, peer, 2)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range in.Wants(9) {
+		family, _ := peer.Children(2, id)
+		if err := in.OfferNode(id, family); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := in.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if s.Read(2000)[0] != 0 || s.Read(2001)[0] != 0 || s.Read(1)[0] != 2 || s.Used() != 1 {
+		t.Error("not what was asked for")
+	}
+	if err := s.Verify(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A session ends when the live pages move under it, and may not begin over changed pages.
 func TestInstallNeedsCleanPages(t *testing.T) {
 	s, peer := twoStores(t, 100)
@@ -213,6 +254,12 @@ func TestInstallNeedsCleanPages(t *testing.T) {
 	family, _ := peer.Children(1, ids[0])
 	if err := in.OfferNode(ids[0], family); !errors.Is(err, ErrUnclean) {
 		t.Errorf("offer over changed pages: %v", err)
+	}
+	if err := s.Rollback(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.OfferNode(ids[0], family); !errors.Is(err, ErrUnclean) {
+		t.Errorf("offer after a rollback: %v", err)
 	}
 	in.Abort()
 	in.Abort()

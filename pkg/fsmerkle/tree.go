@@ -15,7 +15,8 @@ type Digest [sha256.Size]byte
 // String shows the first bytes, enough to tell digests apart in a message.
 func (d Digest) String() string { return fmt.Sprintf("%x", d[:8]) }
 
-// Fanout is the number of children of an interior node.
+// Fanout is the number of children of an interior node. Few make more levels, many make more to
+// hash for one page changed; see the measurement in the package's comment.
 const Fanout = 1 << fanoutBits
 
 const fanoutBits = 4
@@ -99,7 +100,7 @@ func (t *tree) children(id NodeID) []Digest {
 	return t.levels[id.Level-1].items[first : first+Fanout : first+Fanout]
 }
 
-// has reports whether there is an interior node of that name: some page below it is in range.
+// hasInterior reports whether there is an interior node of that name, with a page in range below.
 func (t *tree) hasInterior(id NodeID) bool {
 	return id.Level >= 1 && int(id.Level) < len(t.levels) &&
 		id.Index <= uint64(t.limit-1)>>(fanoutBits*uint(id.Level))
