@@ -366,10 +366,14 @@ func TestListingSizes(t *testing.T) {
 		if got, want := ListingSize(false)+EntrySize(len(name)), len(r.Append(nil))-4; got != want {
 			t.Errorf("%q: got %d, want %d", name, got, want)
 		}
+		r.Dir = goldenPost
+		if got, want := r.Size(), len(r.Append(nil)); got != want {
+			t.Errorf("%q: got %d, want %d", name, got, want)
+		}
 		p := ReaddirplusResult{Dir: goldenPost, Entries: []EntryPlus{
 			{Name: []byte(name), Attr: goldenPost, Handle: PostFH(goldenHandle)}}}
-		if got, want := ListingSize(true)+EntryPlusSize(len(name)), len(p.Append(nil))-4; got != want {
-			t.Errorf("%q: got %d, want %d", name, got, want)
+		if got, want := ListingSize(true)+EntryPlusSize(len(name)), len(p.Append(nil))-4; got != want || p.Size() != want+4 {
+			t.Errorf("%q: got %d and %d, want %d", name, got, p.Size(), want)
 		}
 	}
 	read := ReadResult{Attr: goldenPost, Data: [][]byte{[]byte("12345")}}

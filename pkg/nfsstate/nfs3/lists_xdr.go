@@ -21,6 +21,15 @@ func (r *ReaddirResult) Append(b []byte) []byte {
 	return appendFlag(b, r.EOF)
 }
 
+// Size is how many bytes Append will append at most, for a caller that makes its buffer once.
+func (r *ReaddirResult) Size() int {
+	n := 4 + ListingSize(true)
+	for i := range r.Entries {
+		n += EntrySize(len(r.Entries[i].Name))
+	}
+	return n
+}
+
 // DecodeReaddirResult reads the results of READDIR.
 func DecodeReaddirResult(b []byte) (ReaddirResult, error) {
 	d := reader{b: b}
@@ -53,6 +62,15 @@ func (r *ReaddirplusResult) Append(b []byte) []byte {
 	}
 	b = appendFlag(b, false)
 	return appendFlag(b, r.EOF)
+}
+
+// Size is how many bytes Append will append at most, for a caller that makes its buffer once.
+func (r *ReaddirplusResult) Size() int {
+	n := 4 + ListingSize(true)
+	for i := range r.Entries {
+		n += EntryPlusSize(len(r.Entries[i].Name))
+	}
+	return n
 }
 
 // DecodeReaddirplusResult reads the results of READDIRPLUS.

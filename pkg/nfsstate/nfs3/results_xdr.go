@@ -115,7 +115,7 @@ func (r *ReadResult) Count() int {
 	return n
 }
 
-// Size is how many bytes Append will append, for a caller that makes its buffer once.
+// Size is how many bytes Append will append at most, for a caller that makes its buffer once.
 func (r *ReadResult) Size() int {
 	return 4 + 4 + fattrSize + 4 + 4 + 4 + padded(r.Count())
 }
