@@ -136,14 +136,14 @@ func (fs *FS) answerData(c *caller, proc uint32, args []byte) ([]byte, error) {
 			return nil, err
 		}
 		r := fs.readdir(c, &a)
-		return r.Append(begin(min(int(a.Count), maxListing))), nil
+		return r.Append(begin(r.Size())), nil
 	default: // ProcReaddirplus
 		a, err := nfs3.DecodeReaddirplusArgs(args)
 		if err != nil {
 			return nil, err
 		}
 		r := fs.readdirplus(c, &a)
-		return r.Append(begin(min(int(a.MaxCount), maxListing))), nil
+		return r.Append(begin(r.Size())), nil
 	}
 }
 
