@@ -46,14 +46,14 @@ func (m *Model) readdir(c Caller, a nfs3.ReaddirArgs) nfs3.ReaddirResult {
 	}
 	r := nfs3.ReaddirResult{Dir: post(d), EOF: true}
 	limit := int(min(a.Count, m.MaxListing))
+	size := len(r.Append(nil)) - 4
 	for _, e := range listed(d, a.Cookie) {
-		longer := r
-		longer.Entries = append(longer.Entries, nfs3.Entry{FileID: e.FileID, Name: e.Name, Cookie: e.Cookie})
-		if len(longer.Append(nil))-4 > limit {
+		one := nfs3.Entry{FileID: e.FileID, Name: e.Name, Cookie: e.Cookie}
+		if size += entrySize(&nfs3.ReaddirResult{Entries: []nfs3.Entry{one}}, &nfs3.ReaddirResult{}); size > limit {
 			r.EOF = false
 			break
 		}
-		r = longer
+		r.Entries = append(r.Entries, one)
 	}
 	if !r.EOF && len(r.Entries) == 0 || len(r.Append(nil))-4 > limit {
 		return nfs3.ReaddirResult{Status: nfs3.ErrTooSmall, Dir: post(d)}
@@ -68,19 +68,22 @@ func (m *Model) readdirplus(c Caller, a nfs3.ReaddirplusArgs) nfs3.ReaddirplusRe
 	}
 	r := nfs3.ReaddirplusResult{Dir: post(d), EOF: true}
 	limit := int(min(a.MaxCount, m.MaxListing))
-	names := uint64(0)
+	size, names := len(r.Append(nil))-4, 0
 	for _, e := range listed(d, a.Cookie) {
-		longer := r
-		longer.Entries = append(longer.Entries, e)
-		names += uint64(4 + 8 + 4 + (len(e.Name)+3)/4*4 + 8)
-		if len(longer.Append(nil))-4 > limit || names > uint64(a.DirCount) && len(r.Entries) > 0 {
+		size += entrySize(&nfs3.ReaddirplusResult{Entries: []nfs3.EntryPlus{e}}, &nfs3.ReaddirplusResult{})
+		plain := nfs3.Entry{FileID: e.FileID, Name: e.Name, Cookie: e.Cookie}
+		names += entrySize(&nfs3.ReaddirResult{Entries: []nfs3.Entry{plain}}, &nfs3.ReaddirResult{})
+		if size > limit || uint64(names) > uint64(a.DirCount) && len(r.Entries) > 0 {
 			r.EOF = false
 			break
 		}
-		r = longer
+		r.Entries = append(r.Entries, e)
 	}
 	if !r.EOF && len(r.Entries) == 0 || len(r.Append(nil))-4 > limit {
 		return nfs3.ReaddirplusResult{Status: nfs3.ErrTooSmall, Dir: post(d)}
 	}
 	return r
 }
+
+// entrySize is by how much one entry makes a listing longer.
+func entrySize(with, without Result) int { return len(with.Append(nil)) - len(without.Append(nil)) }

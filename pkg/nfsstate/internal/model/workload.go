@@ -2,6 +2,7 @@ package model
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 
@@ -211,7 +212,13 @@ func (w *Workload) name() []byte {
 	return []byte(pick(w, "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "Makefile", "a longer name"))
 }
 
-func (w *Workload) dirOp() nfs3.DirOp { return nfs3.DirOp{Dir: w.of(nfs3.TypeDir), Name: w.name()} }
+// dirOp is a name in a directory. The first root is crowded.
+func (w *Workload) dirOp() nfs3.DirOp {
+	if w.oneIn(6) {
+		return nfs3.DirOp{Dir: w.roots[0].FileHandle(), Name: fmt.Appendf(nil, "%0*d", 1+w.r.IntN(2)*60, w.r.IntN(1000))}
+	}
+	return nfs3.DirOp{Dir: w.of(nfs3.TypeDir), Name: w.name()}
+}
 
 // Numbers.
 
