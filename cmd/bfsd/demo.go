@@ -1,0 +1,333 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bfs/cmd/internal/bundle"
+	"bfs/cmd/internal/cli"
+	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/keys"
+	"bfs/cmd/internal/probe"
+	"bfs/cmd/internal/procs"
+	"bfs/cmd/internal/status"
+	"bfs/pkg/nfsstate"
+	"bfs/pkg/pbft"
+)
+
+func demoCommand() *cobra.Command {
+	d := demo{size: 4 << 30}
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "four replicas and a relay on this machine, to try it",
+		Long: `Demo makes a group of four, starts its replicas and a relay as processes of their own on the loopback, enrols the relay, and
+shows how to mount it. It needs no root (mounting does) and runs until ctrl-C, which stops everything.
+
+Files live in the replicas' memory: they are gone when the demo ends. With --dir the keys, the configuration and the logs stay,
+to be looked at. --kill goes on to show what the four are for: it writes a file, kills a replica with SIGKILL, and
+reads the file back from the three that are left.`,
+		Example: `  bfsd demo
+  bfsd demo --kill --dir /tmp/bfs`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			d.out = c.OutOrStdout()
+			return d.run(c.Context())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&d.dir, "dir", "", "where keys, configuration and logs are kept (default: a temporary directory, removed at the end)")
+	f.IntVar(&d.basePort, "base-port", 0, "the first of ten ports on 127.0.0.1; 0 finds free ones")
+	f.Var(&d.size, "size", "size of the whole state; each of the four replicas takes as much memory as is in use")
+	f.BoolVar(&d.kill, "kill", false, "show that nothing is lost when a replica is killed")
+	return c
+}
+
+const (
+	demoReplicas = 4
+	demoPorts    = 2*demoReplicas + 2
+	demoExport   = config.DefaultExport
+
+	// What the demo waits for at most. Generous, for a machine that does other things too.
+	demoReadyWithin = time.Minute
+	demoStopWithin  = 10 * time.Second
+)
+
+type demo struct {
+	dir      string
+	basePort int
+	size     config.Size
+	kill     bool
+
+	out      io.Writer
+	bfsd     string // ourselves
+	relayBin string
+	children []*procs.Child // in the order they were started
+	group    *config.Group
+	relay    *config.Relay
+}
+
+func (d *demo) run(ctx context.Context) (err error) {
+	if err := d.findPrograms(); err != nil {
+		return err
+	}
+	if d.dir == "" {
+		if d.dir, err = os.MkdirTemp("", "bfs-demo-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(d.dir)
+	} else if d.dir, err = filepath.Abs(d.dir); err != nil {
+		return err
+	}
+	defer func() { err = d.end(err) }()
+	if err := d.show(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil // ctrl-C is how a demo ends, whatever it was doing
+}
+
+func (d *demo) show(ctx context.Context) error {
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	if err := d.explain(ctx); err != nil {
+		return err
+	}
+	if d.kill {
+		if err := d.killOne(ctx); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(d.out, "\nrunning until ctrl-C")
+	return d.wait(ctx)
+}
+
+func (d *demo) findPrograms() (err error) {
+	if d.bfsd, err = os.Executable(); err != nil {
+		return err
+	}
+	d.relayBin = filepath.Join(filepath.Dir(d.bfsd), "bfs-relay")
+	if _, err := os.Stat(d.relayBin); err != nil {
+		return fmt.Errorf("bfs-relay is not beside bfsd (%s): build both, with make build", d.relayBin)
+	}
+	return nil
+}
+
+// start brings everything up, in the order in which the parts need each other.
+func (d *demo) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, demoReadyWithin)
+	defer cancel()
+	if err := d.makeGroup(); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "starting %d replicas of group %s (logs in %s)\n", demoReplicas, d.group.Name, d.path("log"))
+	for i := range demoReplicas {
+		file := filepath.Join(bundle.HostDir(d.path("group"), i), bundle.ReplicaFile)
+		if err := d.launch(fmt.Sprintf("replica%d", i), d.bfsd, "run", "--config", file); err != nil {
+			return err
+		}
+	}
+	for _, c := range d.children {
+		if err := c.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(d.out, "enrolling the relay for", demoExport)
+	if err := d.enrol(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintln(d.out, "starting the relay at", d.relay.Listen)
+	if err := d.launch("relay", d.relayBin, "run", "--config", d.relay.File); err != nil {
+		return err
+	}
+	return d.children[len(d.children)-1].Ready(ctx)
+}
+
+func (d *demo) path(name string) string { return filepath.Join(d.dir, name) }
+
+func (d *demo) launch(name, program string, args ...string) error {
+	c, err := procs.Start(name, filepath.Join(d.path("log"), name+".log"), program, args...)
+	if err == nil {
+		d.children = append(d.children, c)
+	}
+	return err
+}
+
+// makeGroup writes the files of the group and the relay, or finds those of an earlier demo.
+func (d *demo) makeGroup() error {
+	if err := os.MkdirAll(d.path("log"), 0o755); err != nil {
+		return err
+	}
+	groupFile := filepath.Join(d.path("group"), bundle.GroupFile)
+	relayFile := filepath.Join(d.path("relay"), bundle.RelayFile)
+	if _, err := os.Stat(relayFile); errors.Is(err, os.ErrNotExist) {
+		if err := d.writeFiles(groupFile); err != nil {
+			return err
+		}
+	} else if d.basePort != 0 {
+		return fmt.Errorf("--base-port: %s has its ports already; remove it or name another --dir", d.dir)
+	}
+	var err error
+	if d.group, err = config.LoadGroup(groupFile); err != nil {
+		return err
+	}
+	if d.relay, err = config.LoadRelay(relayFile); err != nil {
+		return err
+	}
+	// The replicas begin empty each time, so there is nothing that an earlier relay could finish.
+	if err := os.Remove(d.relay.Journal); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (d *demo) writeFiles(groupFile string) error {
+	base := d.basePort
+	if base == 0 {
+		var err error
+		if base, err = procs.FreePorts(demoPorts); err != nil {
+			return err
+		}
+	}
+	if base < 1 || base+demoPorts > 1<<16 {
+		return fmt.Errorf("--base-port: got %d, want 1 to %d", base, 1<<16-demoPorts)
+	}
+	err := bundle.Write(d.path("group"), bundle.Plan{
+		Name: "demo", Hosts: bundle.Loopback(demoReplicas, base), Exports: []string{demoExport}, Size: d.size,
+		Limits: pbft.DefaultLimits(), Transport: pbft.TransportTLS, Durability: config.DurabilityReplicated, Window: pbft.DefaultWindow,
+	})
+	if err != nil {
+		return err
+	}
+	local := func(offset int) string { return fmt.Sprintf("127.0.0.1:%d", base+2*demoReplicas+offset) }
+	_, err = bundle.WriteRelay(d.path("relay"), bundle.RelayPlan{
+		Listen: local(0), AdminListen: local(1), Export: demoExport, InsecurePorts: true, Transport: pbft.TransportTLS, Group: groupFile,
+	})
+	return err
+}
+
+// enrol lets whoever mounts be who he says, root included: it is his own machine.
+func (d *demo) enrol(ctx context.Context) error {
+	key, err := keys.ReadPrivate(filepath.Join(d.path("group"), bundle.AdminDir, bundle.AdminKeyFile))
+	if err != nil {
+		return err
+	}
+	return withAdministrator(ctx, d.group, key, pbft.TransportTLS, func(ctx context.Context, s *session) error {
+		id, err := s.export(ctx, demoExport, true, 0)
+		if err != nil {
+			return err
+		}
+		grant := nfsstate.Grant{Export: id, AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody}
+		return s.enrol(ctx, keys.Of(d.relay.Key), nfsstate.Rights{Grants: []nfsstate.Grant{grant}})
+	})
+}
+
+// explain says how to use it.
+func (d *demo) explain(ctx context.Context) error {
+	command, err := cli.MountCommand(d.relay.Listen, demoExport, "DIR")
+	if err != nil {
+		return err
+	}
+	url, err := cli.ListURL(d.relay.Listen, demoExport)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "\nready. As root, with a directory of yours for DIR:\n\n  %s\n\n", strings.Join(command, " "))
+	if !cli.HaveMountNFS() {
+		fmt.Fprint(d.out, "  (this machine lacks mount.nfs: apt-get install nfs-common)\n\n")
+	}
+	fmt.Fprintf(d.out, "Without root, with nfs-ls, nfs-cp and nfs-cat (Debian package libnfs-utils):\n\n  nfs-ls '%s'\n\n", url)
+	if err := d.status(ctx); err != nil || d.kill {
+		return err
+	}
+	_, err = fmt.Fprintf(d.out, "\nOne replica may fail. To see it, kill a backup and go on using the files:\n\n  kill -9 %d\n",
+		d.children[demoReplicas-1].PID())
+	return err
+}
+
+func (d *demo) status(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return status.Ask(ctx, d.group).WriteTable(d.out)
+}
+
+// killOne shows what survives. It kills a backup: of the primary's end a later version will take
+// care, with the view change.
+func (d *demo) killOne(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, demoReadyWithin)
+	defer cancel()
+	c, err := probe.Mount(ctx, d.relay.Listen, demoExport)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	text := []byte("four replicas agreed on this line\n")
+	fmt.Fprintf(d.out, "\nwriting %s/demo.txt through the relay\n", demoExport)
+	file, err := c.Write(ctx, "demo.txt", text)
+	if err != nil {
+		return err
+	}
+	const victim = demoReplicas - 1
+	fmt.Fprintf(d.out, "killing replica %d (process %d) with SIGKILL\n", victim, d.children[victim].PID())
+	d.children[victim].Kill()
+	got, err := c.Read(ctx, file)
+	if err != nil {
+		return err
+	}
+	if string(got) != string(text) {
+		return fmt.Errorf("read back %q, want %q", got, text)
+	}
+	fmt.Fprintf(d.out, "reading it back from the other three: %s", got)
+	if _, err := c.Write(ctx, "after.txt", []byte("three of four agreed on this line\n")); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "writing %s/after.txt: done\n\n", demoExport)
+	d.children = slices.Delete(d.children, victim, victim+1)
+	return d.status(ctx)
+}
+
+// wait waits for ctrl-C. A replica that ends is told of, for that is what the others are for; without the
+// relay there is nothing left to see.
+func (d *demo) wait(ctx context.Context) error {
+	ended := make(chan *procs.Child, len(d.children))
+	for _, c := range d.children {
+		go func() {
+			<-c.Exited()
+			ended <- c
+		}()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case c := <-ended:
+			if c == d.children[len(d.children)-1] {
+				return c.Failure()
+			}
+			fmt.Fprintf(d.out, "%s has ended: %s\n", c.Name, c.HowEnded())
+		}
+	}
+}
+
+// end stops all children: the relay first, then the replicas, which it may still ask something.
+func (d *demo) end(first error) error {
+	if len(d.children) == 0 {
+		return first
+	}
+	fmt.Fprintln(d.out, "stopping")
+	last := len(d.children) - 1
+	problems := procs.StopAll(d.children[last:], demoStopWithin)
+	problems = append(problems, procs.StopAll(d.children[:last], demoStopWithin)...)
+	if first != nil {
+		return first
+	}
+	return errors.Join(problems...)
+}

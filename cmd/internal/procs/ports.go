@@ -1,0 +1,37 @@
+package procs
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+)
+
+// Ports are looked for below those that kernels give to outgoing connections, so that nobody is handed one between
+// our look and its use.
+const (
+	firstPort = 20000
+	lastPort  = 32000
+)
+
+// FreePorts finds n ports in a row on 127.0.0.1 that nobody listens on, and returns the first.
+func FreePorts(n int) (int, error) {
+	for range 100 {
+		base := firstPort + rand.IntN(lastPort-firstPort-n)
+		if allFree(base, n) {
+			return base, nil
+		}
+	}
+	return 0, fmt.Errorf("no %d free ports in a row between %d and %d on 127.0.0.1", n, firstPort, lastPort)
+}
+
+func allFree(base, n int) bool {
+	for port := base; port < base+n; port++ {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}

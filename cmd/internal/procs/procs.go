@@ -1,0 +1,186 @@
+// Package procs starts, watches and stops child processes that say when they are ready. Children do not outlive
+// their parent, however it ends.
+package procs
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"bfs/cmd/internal/cli"
+)
+
+// A Child is one process.
+type Child struct {
+	Name string
+
+	log    string
+	cmd    *exec.Cmd
+	output *os.File
+	ready  chan struct{}
+	exited chan struct{}
+	err    error // of Wait, once exited is closed
+}
+
+// Start starts a program. What it prints, but for the ready line, goes to the file log, which is added to.
+func Start(name, log, program string, args ...string) (*Child, error) {
+	output, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	c := &Child{
+		Name: name, log: log, cmd: exec.Command(program, args...), output: output,
+		ready: make(chan struct{}), exited: make(chan struct{}),
+	}
+	c.cmd.Stderr = output
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true, // a ctrl-C at the terminal is for the parent, who stops children in order
+		Pdeathsig: syscall.SIGKILL,
+	}
+	stdout, err := c.cmd.StdoutPipe()
+	if err == nil {
+		err = spawn(c.cmd)
+	}
+	if err != nil {
+		output.Close()
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go c.follow(stdout)
+	return c, nil
+}
+
+// spawn starts cmd on a thread that lives as long as we do: Pdeathsig is sent when the thread that
+// started the child ends, not the process.
+func spawn(cmd *exec.Cmd) error {
+	spawner.Do(func() {
+		go func() {
+			runtime.LockOSThread()
+			for s := range spawns {
+				s.err <- s.cmd.Start()
+			}
+		}()
+	})
+	err := make(chan error, 1)
+	spawns <- spawning{cmd, err}
+	return <-err
+}
+
+type spawning struct {
+	cmd *exec.Cmd
+	err chan error
+}
+
+var (
+	spawner sync.Once
+	spawns  = make(chan spawning)
+)
+
+// follow reads what the child prints until it ends.
+func (c *Child) follow(stdout io.Reader) {
+	lines := bufio.NewScanner(stdout)
+	for said := false; lines.Scan(); {
+		if lines.Text() == cli.Ready && !said {
+			said = true
+			close(c.ready)
+			continue
+		}
+		fmt.Fprintln(c.output, lines.Text())
+	}
+	_, _ = io.Copy(c.output, stdout) // a line too long for the scanner must not block the child
+	c.err = c.cmd.Wait()
+	c.output.Close()
+	close(c.exited)
+}
+
+// Ready waits for the child's ready line. That it ended instead is an error with its last words.
+func (c *Child) Ready(ctx context.Context) error {
+	select {
+	case <-c.ready:
+		return nil
+	case <-c.exited:
+		return c.Failure()
+	case <-ctx.Done():
+		return fmt.Errorf("%s: not ready: %w", c.Name, ctx.Err())
+	}
+}
+
+// Exited is closed when the child has ended.
+func (c *Child) Exited() <-chan struct{} { return c.exited }
+
+// HowEnded says how the child ended. Requires that it has.
+func (c *Child) HowEnded() string {
+	if c.err != nil {
+		return c.err.Error()
+	}
+	return "exit status 0"
+}
+
+// Failure is HowEnded as an error, with the child's last words.
+func (c *Child) Failure() error {
+	return fmt.Errorf("%s: %s; its last words (%s):\n%s", c.Name, c.HowEnded(), c.log, tail(c.log, 10))
+}
+
+func tail(file string, n int) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	return "  " + strings.Join(lines[max(0, len(lines)-n):], "\n  ")
+}
+
+// PID is the process's number.
+func (c *Child) PID() int { return c.cmd.Process.Pid }
+
+// Kill ends the child with SIGKILL and waits for it.
+func (c *Child) Kill() {
+	_ = c.cmd.Process.Kill() // it may have ended already
+	<-c.exited
+}
+
+// Stop asks the child to end, kills it if it has not after a while, and waits for it.
+func (c *Child) Stop(patience time.Duration) error {
+	select {
+	case <-c.exited:
+		return nil
+	default:
+	}
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may be ending
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-c.exited:
+		if c.err != nil {
+			return c.Failure()
+		}
+		return nil
+	case <-timer.C:
+		c.Kill()
+		return fmt.Errorf("%s: did not stop within %v and was killed", c.Name, patience)
+	}
+}
+
+// StopAll stops children at once, last ones first, and tells of all that went wrong.
+func StopAll(children []*Child, patience time.Duration) (problems []error) {
+	errs := make([]error, len(children))
+	var all sync.WaitGroup
+	for i := range children {
+		c := children[len(children)-1-i]
+		all.Go(func() { errs[i] = c.Stop(patience) })
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return problems
+}
