@@ -120,7 +120,7 @@ func (c *conn) read() {
 		c.server.table.poke(c) // it closes once all is answered
 		return
 	}
-	if err != nil && err != io.EOF && !c.gone.Load() {
+	if err != nil && err != io.EOF && !errors.Is(err, syscall.ECONNRESET) && !c.gone.Load() {
 		c.server.counters.broken.Add(1)
 	}
 	c.close()

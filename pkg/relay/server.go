@@ -15,8 +15,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// A Group is what the relay needs of a pbft.Client. Done of a call should run before its slot is
-// given to another.
+// A Group is what the relay needs of a pbft.Client. Done of a call must run before Sending of the next one in its
+// slot: else a relay killed between the two has lost the answer to the first, which the group no
+// longer keeps either, and the kernel's retransmission is done a second time. Stats.Overtaken counts it.
 type Group interface {
 	Start(call pbft.Call) error
 	Resume(slot pbft.Slot, t pbft.Timestamp, call pbft.Call) error

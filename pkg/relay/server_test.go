@@ -549,3 +549,19 @@ func TestStatsTellWhatHappened(t *testing.T) {
 		t.Errorf("bound of bucket 10 is %v", LatencyBound(10))
 	}
 }
+
+// Between records a peer may leave as it likes.
+func TestResetIsNoFault(t *testing.T) {
+	r := newRig(t, newFakeGroup(1), nil)
+	k := r.connect(t)
+	k.send(rpc(1, nfs3.ProgramNFS, 0, ""))
+	k.expect(1, nfs3.Success, "")
+	if err := k.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	k.Close()
+	r.eventually(t, "gone", func(s Stats) bool { return s.Connections == 0 })
+	if n := r.Stats().Broken; n != 0 {
+		t.Fatalf("got %d broken, want 0", n)
+	}
+}
