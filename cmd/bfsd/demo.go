@@ -182,11 +182,18 @@ func (d *demo) makeGroup() error {
 	if d.relay, err = config.LoadRelay(relayFile); err != nil {
 		return err
 	}
-	// The replicas begin empty each time, so there is nothing that an earlier relay could finish.
-	if err := os.Remove(d.relay.Journal); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	return d.forget()
+}
+
+// forget drops what replicas and relay remember of an earlier demo: its files were in the replicas' memory only, so
+// that there is no vote left to stand by and nothing to finish.
+func (d *demo) forget() error {
+	for i := range demoReplicas {
+		if err := os.RemoveAll(filepath.Join(bundle.HostDir(d.path("group"), i), "state")); err != nil {
+			return err
+		}
 	}
-	return nil
+	return os.RemoveAll(d.relay.Journal)
 }
 
 func (d *demo) writeFiles(groupFile string) error {
