@@ -90,7 +90,7 @@ func twoStores(t testing.TB, limit PageNum) (s, peer *Store) {
 	}
 	s.Freeze(1, nil)
 	for i := range PageNum(20) {
-		binary.LittleEndian.PutUint64(peer.Modify(i*41%limit)[8:], uint64(i+1))
+		binary.LittleEndian.PutUint64(peer.Modify(i * 41 % limit)[8:], uint64(i+1))
 		peer.Zero((i*37 + 37*30) % limit)
 	}
 	peer.Freeze(1, nil)
