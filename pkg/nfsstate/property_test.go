@@ -435,7 +435,7 @@ func (d *duel) forgetSome() {
 func (d *duel) fail(client int, call *nfs3.Call, format string, args ...any) {
 	d.t.Helper()
 	d.t.Fatalf("client %d, program %d, procedure %d, %+v, arguments %x (of %d bytes)\n%s\noperation %d; repeat with\n"+
-		"go test ./pkg/nfsstate -run '%s' -model.seed %d -model.ops %d",
+		"go test ./pkg/nfsstate -run '^%s$' -model.seed %d -model.ops %d",
 		client, call.Program, call.Procedure, call.Cred, call.Args[:min(len(call.Args), 200)], len(call.Args), fmt.Sprintf(format, args...), d.ops,
 		d.t.Name(), d.seed, d.ops)
 }
@@ -471,7 +471,7 @@ func TestModel(t *testing.T) {
 func TestModelFull(t *testing.T) {
 	for _, seed := range seeds() {
 		d := newDuel(t, seed, 700)
-		for d.ops < *opsFlag/2 {
+		for d.ops < *opsFlag {
 			d.step()
 		}
 		if *seedFlag == 0 && (d.refused[nfs3.ErrNoSpc] < 100 || d.refused[nfs3.ErrDQuot] < 10) {
