@@ -450,7 +450,7 @@ func (fs *FS) mayTake(m *move) nfs3.Status {
 		return nfs3.ErrAcces
 	case !c.mayStrike(m.from, &m.in), taken && !c.mayStrike(m.to, &m.victim):
 		return nfs3.ErrPerm
-	case dir && fs.within(m.to, m.in.num):
+	case dir && m.from != m.to && fs.within(m.to, m.in.num):
 		return nfs3.ErrInval
 	case taken && dir && m.victim.kind != nfs3.TypeDir:
 		return nfs3.ErrNotDir
@@ -466,15 +466,21 @@ func (fs *FS) mayTake(m *move) nfs3.Status {
 	return nfs3.OK
 }
 
-// within says whether directory d is n or lies below it.
+// maxDepth bounds how far below the root a directory may be moved to, for the way up is walked to see that it does not
+// lead through the directory itself. Directories may be made deeper; no path of a client's reaches there.
+const maxDepth = 1 << 14
+
+// within says whether directory d is n or lies below it, or too deep to tell.
 func (fs *FS) within(d *inode, n inodeNum) bool {
 	at, parent := d.num, d.parent
-	for at != n {
-		if at == parent {
-			return false
+	for range maxDepth {
+		switch at {
+		case n:
+			return true
+		case parent:
+			return false // the root
 		}
-		at = parent
-		parent = fs.parentOf(at)
+		at, parent = parent, fs.parentOf(parent)
 	}
 	return true
 }

@@ -144,25 +144,28 @@ func (s *session) run(words []string) string {
 
 var commands = map[string]func(s *session, args []string) string{}
 
+// withPath is a command whose first argument is the path of what it is about, withName one whose first is a name.
+func withPath(f func(s *session, h nfs3.FileHandle, args []string) string) func(*session, []string) string {
+	return func(s *session, args []string) string {
+		h, st := s.at(args[0])
+		if st != nfs3.OK {
+			return st.String()
+		}
+		return f(s, h, args[1:])
+	}
+}
+
+func withName(f func(s *session, at nfs3.DirOp, args []string) nfs3.Status) func(*session, []string) string {
+	return func(s *session, args []string) string {
+		at, st := s.walk(args[0])
+		if st == nfs3.OK {
+			st = f(s, at, args[1:])
+		}
+		return quiet(st)
+	}
+}
+
 func init() {
-	withPath := func(f func(s *session, h nfs3.FileHandle, args []string) string) func(*session, []string) string {
-		return func(s *session, args []string) string {
-			h, st := s.at(args[0])
-			if st != nfs3.OK {
-				return st.String()
-			}
-			return f(s, h, args[1:])
-		}
-	}
-	withName := func(f func(s *session, at nfs3.DirOp, args []string) nfs3.Status) func(*session, []string) string {
-		return func(s *session, args []string) string {
-			at, st := s.walk(args[0])
-			if st == nfs3.OK {
-				st = f(s, at, args[1:])
-			}
-			return quiet(st)
-		}
-	}
 	commands["su"] = (*session).su
 	commands["client"] = (*session).become
 	commands["hold"] = func(s *session, args []string) string {
@@ -184,6 +187,9 @@ func init() {
 		a := nfs3.SymlinkArgs{Where: at, Path: []byte(repeated(args))}
 		return s.status(nfs3.ProcSymlink, a.Append(nil))
 	})
+}
+
+func init() {
 	commands["rm"] = withName(func(s *session, at nfs3.DirOp, _ []string) nfs3.Status {
 		return s.remove(at.Dir, string(at.Name))
 	})
@@ -228,6 +234,9 @@ func init() {
 	})
 	commands["stat"] = withPath((*session).stat)
 	commands["ls"] = withPath((*session).ls)
+}
+
+func init() {
 	commands["access"] = withPath(func(s *session, h nfs3.FileHandle, _ []string) string {
 		a := nfs3.AccessArgs{Object: h, Access: nfs3.AccessAll}
 		r, err := nfs3.DecodeAccessResult(s.call(nfs3.ProgramNFS, nfs3.ProcAccess, a.Append(nil)))
