@@ -44,6 +44,7 @@ type Plan struct {
 	Transport  pbft.Transport
 	Durability string
 	Window     int
+	LogLevel   string // "": info
 	Passphrase []byte // seals the administrator's key; nil: not sealed
 }
 
@@ -154,6 +155,9 @@ func (p Plan) writeHost(dir string, i int, key ed25519.PrivateKey, group []byte)
 	v := replicaValues{Plan: p, Replica: i, Host: h, Loopback: strings.HasPrefix(h.AdminListen, "127.")}
 	if v.AdminListen == "" {
 		v.AdminListen = h.Admin
+	}
+	if v.LogLevel == "" {
+		v.LogLevel = "info"
 	}
 	text, err := render("replica.toml.tmpl", v)
 	if err != nil {

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bfs/cmd/internal/bench"
+	"bfs/cmd/internal/cli"
+	"bfs/cmd/internal/config"
+	"bfs/pkg/pbft"
+)
+
+func benchCommand() *cobra.Command {
+	return cli.Group(&cobra.Command{
+		Use:   "bench",
+		Short: "measure the protocol, or a mounted file system",
+		Long: `micro measures what agreement costs: operations that do nothing, on replicas that are processes of their own. andrew
+measures a mounted file system, ours or any other, with what programmers do all day.
+
+Names, flags and JSON fields stay as they are, so that figures can be compared over time.`,
+		Example: `  bfsd bench micro --op 0/0 --path rw --clients 1 --outstanding 1
+  bfsd bench andrew --scale 20 --target /mnt`,
+	}, benchMicroCommand(), benchAndrewCommand(), benchReplicaCommand())
+}
+
+func benchMicroCommand() *cobra.Command {
+	var (
+		m         bench.Micro
+		op        string
+		transport string
+		asJSON    bool
+	)
+	c := &cobra.Command{
+		Use:   "micro",
+		Short: "measure operations that do nothing",
+		Long: `Micro starts n replica processes of a service that does nothing, with real sockets, authentication and the transport asked for,
+and clients that keep a number of operations outstanding. It measures after a warm-up and prints one line or, with
+--json, one object:
+
+  ops_per_s        operations completed per second
+  p50_us, p99_us   their latency as a client sees it
+  cpu_us_per_op    user and system time of all processes, clients too, over the operations
+  n, op, path, clients, outstanding, durability, transport   as asked for
+
+--op 4/0 is an argument of 4 KB and no result. --path rw orders each operation, ro asks all replicas at once without
+ordering, norep is one process of the same service and wire without replication (n is 1 then).`,
+		Example: `  bfsd bench micro                                               # one client, one operation at a time
+  bfsd bench micro --op 4/0 --clients 16 --outstanding 64 --json
+  bfsd bench micro --path norep --transport plain --duration 5s`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if m.Op, err = bench.ParseOp(op); err != nil {
+				return fmt.Errorf("--op: %w", err)
+			}
+			m.Transport = pbft.Transport(transport)
+			if m.Program, err = os.Executable(); err != nil {
+				return err
+			}
+			r, err := m.Run(c.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(c.OutOrStdout()).Encode(r)
+			}
+			return r.WriteTable(c.OutOrStdout())
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&m.N, "n", 4, "replicas: 3f+1")
+	f.StringVar(&op, "op", "0/0", "argument/result in KB")
+	f.StringVar(&m.Path, "path", bench.PathReadWrite, "rw, ro or norep")
+	f.IntVar(&m.Clients, "clients", 1, "clients, each with a key and connections of its own")
+	f.IntVar(&m.Outstanding, "outstanding", 1, "operations each client keeps outstanding")
+	f.DurationVar(&m.Duration, "duration", 10*time.Second, "how long to measure")
+	f.DurationVar(&m.Warmup, "warmup", time.Second, "how long to run before")
+	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")
+	f.StringVar(&m.Durability, "durability", config.DurabilityReplicated, "replicated (disk is not there yet)")
+	f.IntVar(&m.Window, "window", pbft.DefaultWindow, "batches the primary has under way")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+func benchAndrewCommand() *cobra.Command {
+	var (
+		a         bench.Andrew
+		noCompile bool
+		asJSON    bool
+	)
+	c := &cobra.Command{
+		Use:   "andrew --target DIR",
+		Short: "measure a mounted file system with what programmers do all day",
+		Long: `Andrew works in five phases on copies of a source tree that it makes itself, the same everywhere: 20 directories and
+70 files of C.
+
+  mkdir     makes the directories
+  copy      writes the files
+  stat      looks at every file's attributes
+  read      reads every file, and compares it with what was written
+  compile   compiles every C file and links one program in each copy, and runs it
+
+It works in a new directory under --target, which it removes at the end, and prints the seconds each phase took. The
+reading is partly answered from this kernel's cache; --drop empties that before each phase (as root).`,
+		Example: `  bfsd bench andrew --scale 20 --target /mnt
+  bfsd bench andrew --scale 20 --target /mnt --drop --json
+  bfsd bench andrew --target /tmp --no-compile`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if noCompile {
+				a.Compiler = ""
+			}
+			r, err := a.Run(c.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(c.OutOrStdout()).Encode(r)
+			}
+			return r.WriteTable(c.OutOrStdout())
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&a.Scale, "scale", 1, "copies of the source tree")
+	f.StringVar(&a.Target, "target", "", "the directory to work in")
+	f.StringVar(&a.Compiler, "cc", "tcc", "the compiler: called with -c -o FILE.o FILE.c, and with -o PROGRAM FILES.o")
+	f.BoolVar(&noCompile, "no-compile", false, "leave out the compile phase")
+	f.BoolVar(&a.Drop, "drop", false, "empty the kernel's caches before each phase; needs root")
+	f.BoolVar(&asJSON, "json", false, "print one JSON object")
+	return c
+}
+
+// benchReplicaCommand is what micro runs as its replicas.
+func benchReplicaCommand() *cobra.Command {
+	var (
+		file         string
+		unreplicated bool
+	)
+	c := &cobra.Command{
+		Use:    "replica --config FILE",
+		Short:  "run one replica of a service that does nothing",
+		Args:   cobra.NoArgs,
+		Hidden: true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			start := pbft.StartReplica
+			if unreplicated {
+				start = pbft.StartUnreplicated
+			}
+			return serve(c.Context(), file, start, func(g *config.Group) (pbft.Service, func() error, error) {
+				files, free, err := newFiles(g)
+				return bench.Null(files), free, err
+			})
+		},
+	}
+	c.Flags().StringVar(&file, "config", "replica.toml", "the replica's configuration file")
+	c.Flags().BoolVar(&unreplicated, "unreplicated", false, "without ordering")
+	return c
+}

@@ -1,0 +1,100 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bfs/pkg/pbft"
+)
+
+// A load keeps a number of operations outstanding at each of a number of clients: a closed loop, as in
+// the paper. An operation that ends starts the next, on the goroutine it ended on.
+type load struct {
+	body      []byte
+	result    int // bytes that each must return
+	readOnly  bool
+	latencies histogram
+	failed    chan error // the first failure
+	stopping  atomic.Bool
+	running   sync.WaitGroup
+}
+
+func newLoad(o Op, readOnly bool) *load {
+	return &load{body: o.body(), result: o.Result, readOnly: readOnly, failed: make(chan error, 1)}
+}
+
+// A loop is one outstanding operation after the other.
+type loop struct {
+	load    *load
+	client  *pbft.Client
+	call    pbft.Call // the same each time
+	started time.Time
+}
+
+func (l *load) start(clients []*pbft.Client, outstanding int) {
+	for range outstanding {
+		for _, c := range clients {
+			x := &loop{load: l, client: c}
+			x.call = pbft.Call{Body: l.body, ReadOnly: l.readOnly, Done: x.done}
+			l.running.Add(1)
+			x.next()
+		}
+	}
+}
+
+func (x *loop) next() {
+	x.started = time.Now()
+	if err := x.client.Start(x.call); err != nil {
+		x.fail(err)
+	}
+}
+
+func (x *loop) done(reply []byte, err error) {
+	l := x.load
+	switch {
+	case l.stopping.Load():
+		l.running.Done()
+	case err != nil:
+		x.fail(err)
+	case len(reply) != l.result:
+		x.fail(fmt.Errorf("got a result of %d bytes, want %d", len(reply), l.result))
+	default:
+		l.latencies.add(time.Since(x.started))
+		x.next()
+	}
+}
+
+// fail ends the loop, and tells if it is the first.
+func (x *loop) fail(err error) {
+	select {
+	case x.load.failed <- fmt.Errorf("operation: %w", err):
+	default:
+	}
+	x.load.running.Done()
+}
+
+// stop lets the operations under way end.
+func (l *load) stop(ctx context.Context) error {
+	l.stopping.Store(true)
+	ended := make(chan struct{})
+	go func() {
+		l.running.Wait()
+		close(ended)
+	}()
+	timer := time.NewTimer(10 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return nil
+	case err := <-l.failed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return errors.New("operations under way did not end within 10s")
+	}
+}
