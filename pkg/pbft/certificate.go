@@ -170,7 +170,7 @@ func (c *Client) settle(batch []*message.Reply) {
 		o.tally.add(m)
 		if result, err, done := c.decide(o); done {
 			over = append(over, ended{o, result, err})
-			c.vacate(o.request.Slot)
+			c.slots[m.Slot].call = nil
 		}
 	}
 	c.mu.Unlock()
@@ -178,6 +178,9 @@ func (c *Client) settle(batch []*message.Reply) {
 		e.o.Done(e.res, e.err)
 	}
 	c.mu.Lock()
+	for _, e := range over {
+		c.vacate(e.o.request.Slot) // not before Done has noted the result: the group keeps only a slot's last
+	}
 	c.held--
 	list := c.dirty.list
 	c.dirty.list = nil

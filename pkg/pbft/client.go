@@ -364,6 +364,7 @@ func (c *Client) tick() {
 			}
 			return
 		case now := <-t.C:
+			var failed []*outstanding
 			c.mu.Lock()
 			for i := range c.slots {
 				o := c.slots[i].call
@@ -371,12 +372,23 @@ func (c *Client) tick() {
 					continue
 				}
 				if c.retry(o, now); o.tally.failed != nil {
-					c.vacate(Slot(i))
-					go o.Done(nil, o.tally.failed)
+					c.slots[i].call = nil
+					failed = append(failed, o)
 				}
 			}
 			c.release()
+			c.abandon(failed)
 		}
+	}
+}
+
+// abandon ends calls that could not be sent again.
+func (c *Client) abandon(failed []*outstanding) {
+	for _, o := range failed {
+		o.Done(nil, o.tally.failed)
+		c.mu.Lock()
+		c.vacate(o.request.Slot)
+		c.release()
 	}
 }
 

@@ -46,13 +46,13 @@ func (r *Replica) serve(to ReplicaID, m *message.Fetch) {
 }
 
 // install makes the fetched state ours.
-func (r *Replica) install() {
+func (r *Replica) install(n SeqNum) {
 	if err := r.session.Commit(); err != nil {
 		r.fail(fmt.Errorf("install the fetched state: %w", err))
 		return
 	}
 	r.session = nil
 	r.exec.ledger.Reload()
-	r.core.Installed()
+	r.core.Installed(n)
 	r.log.Info("state fetched", "checkpoint", r.core.Stable().Seq)
 }

@@ -111,7 +111,7 @@ func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.
 		r.edge.unexpected.Add(1)
 		return nil
 	}
-	if t := message.Type(frame[0]); t == message.TypePrePrepare || t == message.TypeData {
+	if t := message.Type(frame[0]); t == message.TypePrePrepare || t == message.TypeData || t == message.TypeBatchBody {
 		frame = owned(frame)
 	}
 	m := r.open(who, frame)
@@ -122,6 +122,11 @@ func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.
 		}
 		return nil
 	}
+	return r.attribute(m, who)
+}
+
+// attribute writes into a message who sent it, which the session knows.
+func (r *Replica) attribute(m message.Message, who *remote) message.Message {
 	from := who.session.Peer.Replica
 	switch m := m.(type) {
 	case *message.PrePrepare:
@@ -141,6 +146,20 @@ func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.
 		m.From = from
 	case *message.Data:
 		m.From = from
+	case *message.ViewChange:
+		m.Relayed = m.From != from
+	case *message.ViewChangeAck:
+		m.From = from
+	case *message.NewView:
+		m.From = from
+	case *message.Forward:
+		m.From = from
+	case *message.FetchBatch:
+		m.From = from
+	case *message.BatchBody:
+		m.From = from
+	case *message.Decided:
+		m.From = from
 	default:
 		r.edge.unexpected.Add(1)
 		return nil
@@ -158,7 +177,10 @@ func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) m
 	peer := who.session.Peer
 	switch {
 	case peer.IsReplica():
-		q.Authentic = r.authenticates(q, &who.scratch)
+		q.PassedBy = peer.Replica
+		if q.Authentic = r.authenticates(q, &who.scratch); q.Client != Administrator {
+			return q // if it is not authentic here, others may vouch for it
+		}
 	case peer.Client != q.Client:
 		r.edge.unexpected.Add(1)
 		return nil
@@ -174,6 +196,7 @@ func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) m
 		r.edge.badMAC.Add(1)
 		return nil
 	}
+	q.PassedBy = r.cfg.Self
 	return q
 }
 

@@ -95,7 +95,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		CheckpointPeriod: l.CheckpointPeriod, LogSize: l.LogSize, Window: window,
 		BatchBytes: l.BatchBytes, BatchCount: l.BatchCount, LogBytes: l.LogBytes,
 		Slots: l.Slots, QueueBytes: clientQueueBytes,
-		StatusTicks: 15, ResendTicks: 5, Fence: r.fence.last,
+		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: r.fence.last,
 	})
 	if n := r.core.SilentUntil(); n > 0 {
 		r.log.Warn("this replica voted before, and has no durable state: it only listens until a checkpoint is stable at or above"+
@@ -227,7 +227,7 @@ func (r *Replica) effect(e *core.Effect) {
 		p := e.Proposal
 		r.core.Accepted(p, r.cfg.Service.Accept(p.Seq, p.Batch.Choice))
 	case core.Execute:
-		r.execute(e.Proposal)
+		r.execute(e.Batch)
 	case core.Query:
 		r.queries++
 		r.answer(e.Request, r.exec.query(e.Request))
@@ -245,7 +245,7 @@ func (r *Replica) effect(e *core.Effect) {
 	case core.Serve:
 		r.serve(e.To, e.Message.(*message.Fetch))
 	case core.Install:
-		r.install()
+		r.install(e.Seq)
 	case core.Stop:
 		r.fail(errors.New(e.Reason))
 	}
@@ -256,10 +256,10 @@ func (r *Replica) choose(n SeqNum) []byte {
 	return choice[:min(len(choice), MaxChoice)]
 }
 
-func (r *Replica) execute(p *message.PrePrepare) {
-	for _, q := range p.Batch.Requests {
+func (r *Replica) execute(b *message.Batch) {
+	for _, q := range b.Requests {
 		r.executed++
-		r.answer(q, r.exec.execute(q, p.Batch.Choice))
+		r.answer(q, r.exec.execute(q, b.Choice))
 	}
 }
 
@@ -350,6 +350,9 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 			return
 		}
 	} else if a, seen := r.exec.seen(q); seen {
+		if !q.Authentic {
+			return
+		}
 		if conn != nil {
 			r.answerOn(conn, s, q, a)
 		} else {

@@ -37,6 +37,7 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 	k.votes.add(c.cfg.Self, root)
 	c.multicast(&message.Checkpoint{Seq: n, Digest: root, From: c.cfg.Self})
 	c.stabilise(k)
+	c.tryNewView() // it may have waited for this root
 }
 
 // onCheckpoint records what another replica says of its state.
@@ -95,6 +96,7 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 			delete(c.preprepared, old)
 		}
 	}
+	c.wait.bodies = map[message.Digest]*message.Batch{}
 }
 
 // checkDivergence stops us if a quorum has another state than ours: f+1 correct replicas among them

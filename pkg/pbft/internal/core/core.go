@@ -23,6 +23,8 @@ type Config struct {
 	QueueBytes                int // of one client's waiting requests
 	StatusTicks               int // a STATUS every so many ticks
 	ResendTicks               int // a message is not sent again before so many ticks have passed
+	ForwardTicks              int // a request that a backup holds is proposed within so many ticks, or the others are told
+	TimeoutTicks              int // the view-change timer's first period
 
 	// Fence is the highest number that this replica may have voted for in an earlier life, which it has
 	// forgotten. Until a checkpoint at or above it is stable the replica votes for nothing, and counts among the f
@@ -48,8 +50,10 @@ type Core struct {
 
 	// P and Q carry across views what prepared and what was pre-prepared here, for numbers in the
 	// window [TOCS §4.5]. Both are empty while view 0 lasts.
-	prepared    map[message.SeqNum]Prepared
-	preprepared map[message.SeqNum][]Prepared
+	prepared    map[message.SeqNum]carried
+	preprepared map[message.SeqNum][]carried
+	change      viewChange
+	wait        waiting
 
 	peers    []peer
 	transfer *transfer      // not nil while we fetch the state of a checkpoint
@@ -62,13 +66,6 @@ type Core struct {
 	trace   func(message.Message, Refusal)
 	out     []Effect
 	spare   []Effect
-}
-
-// Prepared is a tuple of P or Q: digest d at number n, last prepared or pre-prepared in view v.
-type Prepared struct {
-	Seq    message.SeqNum
-	Digest message.Digest
-	View   message.View
 }
 
 // peer is what the core knows of another replica.
@@ -88,8 +85,8 @@ func New(cfg Config) *Core {
 		active:      true,
 		peers:       make([]peer, cfg.Replicas),
 		checkpoints: make([]checkpointSlot, cfg.LogSize/cfg.CheckpointPeriod+2),
-		prepared:    map[message.SeqNum]Prepared{},
-		preprepared: map[message.SeqNum][]Prepared{},
+		prepared:    map[message.SeqNum]carried{},
+		preprepared: map[message.SeqNum][]carried{},
 		lagging:     -1 << 30,
 		fence:       cfg.Fence,
 	}
@@ -101,6 +98,8 @@ func New(cfg Config) *Core {
 	}
 	c.log.init(cfg.LogSize, cfg.Replicas)
 	c.queue.init(cfg.Slots, cfg.QueueBytes)
+	c.change.init(cfg.Replicas)
+	c.wait.init(cfg.Replicas, cfg.TimeoutTicks)
 	return c
 }
 
@@ -130,6 +129,20 @@ func (c *Core) Step(m message.Message) {
 		c.onFetch(m)
 	case *message.Data:
 		c.onData(m)
+	case *message.ViewChange:
+		c.onViewChange(m)
+	case *message.ViewChangeAck:
+		c.onViewChangeAck(m)
+	case *message.NewView:
+		c.onNewView(m)
+	case *message.Forward:
+		c.onForward(m)
+	case *message.FetchBatch:
+		c.onFetchBatch(m)
+	case *message.BatchBody:
+		c.onBatchBody(m)
+	case *message.Decided:
+		c.onDecided(m)
 	default:
 		panic(fmt.Sprintf("core: %v is not for the core", m.Type()))
 	}
@@ -142,6 +155,8 @@ func (c *Core) Tick() {
 		c.peers[i].served = 0
 	}
 	c.tickTransfer()
+	c.tickWaiting()
+	c.fetchBodies()
 	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
 		c.sendStatus()
 	}

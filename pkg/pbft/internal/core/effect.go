@@ -12,7 +12,7 @@ const (
 	Multicast                 // Message to all other replicas
 	Choose                    // ask the service for its choice for Seq, and answer with Core.Chosen
 	Accept                    // ask the service about the choice of Proposal, and answer with Core.Accepted
-	Execute                   // run Proposal's batch, keep the replies in the state, send them to their clients
+	Execute                   // run Batch, keep the replies in the state, send them to their clients
 	Query                     // answer Request from the present state, read-only
 	Freeze                    // keep the state as checkpoint Seq, and answer with Core.Frozen when its root is known
 	Discard                   // forget the checkpoints below Seq: it is stable now
@@ -30,6 +30,7 @@ type Effect struct {
 	Seq      message.SeqNum
 	Message  message.Message
 	Proposal *message.PrePrepare
+	Batch    *message.Batch
 	Request  *message.Request
 	Digest   message.Digest
 	Reason   string

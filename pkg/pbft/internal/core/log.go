@@ -19,7 +19,7 @@ func (l *messageLog) init(size message.SeqNum, replicas int) {
 	l.high = size
 	l.slots = make([]slot, size)
 	for i := range l.slots {
-		l.slots[i].prepares, l.slots[i].commits = newVotes(replicas), newVotes(replicas)
+		l.slots[i].prepares, l.slots[i].commits, l.slots[i].decided = newVotes(replicas), newVotes(replicas), newVotes(replicas)
 	}
 	for n := l.low + 1; n <= l.high; n++ {
 		l.slots[uint64(n)%uint64(len(l.slots))].seq = n
@@ -49,29 +49,39 @@ func (l *messageLog) slide(low message.SeqNum) {
 	}
 }
 
+// clear forgets every proposal and vote: their view is over.
+func (l *messageLog) clear() {
+	for i := range l.slots {
+		l.slots[i].reset(l.slots[i].seq)
+	}
+	l.bytes = 0
+}
+
 // A slot is all that is known of one sequence number in the present view.
 type slot struct {
 	seq      message.SeqNum
 	proposal *message.PrePrepare // accepted: ours to vote for
 	held     *message.PrePrepare // not yet: some request in it is not authentic here (R-REQ-6)
+	chosen   message.Digest      // what a NEW-VIEW put here; zero if it put nothing
+	batch    *message.Batch      // what committed: the proposal's, or one that f+1 replicas say was decided
 	size     int                 // bytes of the proposal's operations
 
 	prepares, commits votes
+	decided           votes           // DECIDEDs; they hold in every view
 	ownPrepare        message.Prepare // sent if prepares has our vote
 	ownCommit         message.Commit  // sent if commits has our vote
 
 	// Certificates stay complete when votes are dropped because keys changed (R-PR-6).
 	isPrepared, isCommitted bool
-	executed                bool
-
-	sentAt int // tick at which we last sent a message of this slot
+	sentAt                  int // tick at which we last sent a message of this slot
 }
 
 func (s *slot) reset(n message.SeqNum) {
-	prepares, commits := s.prepares, s.commits
+	prepares, commits, decided := s.prepares, s.commits, s.decided
 	prepares.clear()
 	commits.clear()
-	*s = slot{seq: n, prepares: prepares, commits: commits}
+	decided.clear()
+	*s = slot{seq: n, prepares: prepares, commits: commits, decided: decided}
 }
 
 // prepared is the paper's prepared(m, v, n, i): a proposal, and 2f backups voting for it.
@@ -115,4 +125,14 @@ func (v *votes) matching(d message.Digest) (n int) {
 		}
 	}
 	return n
+}
+
+// with returns the digest that at least count voters agree on.
+func (v *votes) with(count int) (message.Digest, bool) {
+	for i := range v.digests {
+		if v.have&(1<<i) != 0 && v.matching(v.digests[i]) >= count {
+			return v.digests[i], true
+		}
+	}
+	return message.Digest{}, false
 }

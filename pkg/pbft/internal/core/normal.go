@@ -8,7 +8,7 @@ import "bfs/pkg/pbft/internal/message"
 func (c *Core) onRequest(r *message.Request) {
 	switch {
 	case !r.Authentic:
-		c.refuse(r, NotAuthentic)
+		c.keepUnproven(r)
 		return
 	case r.ReadOnly && c.transfer != nil:
 		c.refuse(r, StateInTransfer)
@@ -17,7 +17,7 @@ func (c *Core) onRequest(r *message.Request) {
 		c.do(Effect{Verb: Query, Request: r})
 		return
 	}
-	if why := c.queue.add(r); why != accepted {
+	if why := c.queue.add(r, c.tick); why != accepted {
 		c.refuse(r, why)
 		return
 	}
@@ -43,7 +43,9 @@ func (c *Core) mayPropose(n message.SeqNum) bool {
 
 // Chosen answers Choose: the batch is formed and proposed [TOCS §4.3, §7.2].
 func (c *Core) Chosen(n message.SeqNum, choice []byte) {
-	invariant(c.choosing && n == c.seqno+1, "a choice nobody asked for")
+	if !c.choosing || n != c.seqno+1 {
+		return // the view has changed since
+	}
 	c.choosing = false
 	batch := message.Batch{Choice: choice, Requests: c.queue.take(c.cfg.BatchCount, c.cfg.BatchBytes)}
 	if len(batch.Requests) == 0 {
@@ -74,6 +76,10 @@ func (c *Core) onPrePrepare(p *message.PrePrepare) {
 		return
 	}
 	s := c.log.slot(p.Seq)
+	if s.chosen == p.Digest {
+		c.adoptChosen(s, &p.Batch)
+		return
+	}
 	s.held = p // a later copy may carry a client's newer MACs
 	if !c.vouchedFor(s) {
 		c.refuse(p, NotAuthentic) // held; advance tries again with every PREPARE
@@ -93,7 +99,7 @@ func (c *Core) judgePrePrepare(p *message.PrePrepare) Refusal {
 	switch {
 	case !c.active:
 		return ViewNotActive
-	case s.proposal != nil, s.held != nil && s.held.Digest != p.Digest:
+	case !s.chosen.IsZero() && s.chosen != p.Digest, s.proposal != nil, s.held != nil && s.held.Digest != p.Digest:
 		return SecondProposal
 	case c.log.bytes+p.Batch.Bytes() > c.cfg.LogBytes:
 		return LogIsFull
@@ -126,7 +132,7 @@ func (c *Core) vouchedFor(s *slot) bool {
 		return true
 	}
 	for _, r := range s.held.Batch.Requests {
-		if !r.Authentic && !c.queue.holds(r) {
+		if !r.Authentic && !c.queue.holds(r) && c.wait.forwards(r) < c.weak() {
 			return false
 		}
 	}
@@ -188,7 +194,7 @@ func (c *Core) onCommit(m *message.Commit) {
 // advance decides what the votes of a slot now mean, and says what follows from it. It is the only place
 // that does [TOCS §4.3].
 func (c *Core) advance(s *slot) {
-	if s.proposal == nil && s.held != nil && c.vouchedFor(s) {
+	if s.proposal == nil && s.held != nil && c.active && c.vouchedFor(s) {
 		c.do(Effect{Verb: Accept, Proposal: s.held})
 		return
 	}
@@ -209,9 +215,14 @@ func (c *Core) advance(s *slot) {
 		}
 	}
 	if !s.isCommitted && s.committedLocal(c.f) {
-		s.isCommitted = true
-		c.executeReady()
+		c.commit(s, &s.proposal.Batch)
 	}
+}
+
+// commit fixes what the slot executes.
+func (c *Core) commit(s *slot, b *message.Batch) {
+	s.isCommitted, s.batch = true, b
+	c.executeReady()
 }
 
 // executeReady executes what committed, strictly in order (R-NRM-8), and takes a checkpoint every K batches
@@ -222,14 +233,14 @@ func (c *Core) executeReady() {
 		if !s.isCommitted {
 			return
 		}
-		invariant(!s.executed, "a batch executed twice")
-		s.executed = true
 		c.lastExec++
 		c.progress = c.tick
-		for _, r := range s.proposal.Batch.Requests {
+		for _, r := range s.batch.Requests {
 			c.queue.executed(r)
+			c.wait.executed(r)
 		}
-		c.do(Effect{Verb: Execute, Seq: s.seq, Proposal: s.proposal})
+		c.wait.progress(s.batch)
+		c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch})
 		if s.seq%c.cfg.CheckpointPeriod == 0 {
 			c.do(Effect{Verb: Freeze, Seq: s.seq})
 		}

@@ -10,6 +10,7 @@ import "bfs/pkg/pbft/internal/message"
 type queue struct {
 	slots, lineBytes int
 	lines            map[message.ClientID]*line
+	order            []*line // all lines, in the order of their making: to walk them alike everywhere
 	turn             []*line // lines with something to propose, the next to be served first
 	waiting          int     // requests in all lines that are not proposed
 }
@@ -17,6 +18,8 @@ type queue struct {
 // A line is one client's requests.
 type line struct {
 	fifo     []*message.Request  // in order of arrival; an entry that is not pending any more is skipped
+	arrived  []int               // by slot: tick at which the pending request came
+	told     []int               // by slot: tick of our last FORWARD for it, 0 if there was none
 	pending  []*message.Request  // by slot: received, neither proposed here nor executed
 	proposed []message.Timestamp // by slot: the last one proposed in this view
 	bytes    int
@@ -32,14 +35,18 @@ func (q *queue) init(slots, lineBytes int) {
 func (q *queue) line(c message.ClientID) *line {
 	l := q.lines[c]
 	if l == nil {
-		l = &line{pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots)}
+		l = &line{
+			pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
+			arrived: make([]int, q.slots), told: make([]int, q.slots),
+		}
+		q.order = append(q.order, l)
 		q.lines[c] = l
 	}
 	return l
 }
 
 // add takes in a request. A newer one of the same slot replaces the older, at the tail.
-func (q *queue) add(r *message.Request) Refusal {
+func (q *queue) add(r *message.Request, tick int) Refusal {
 	if int(r.Slot) >= q.slots {
 		return TooManyRequests
 	}
@@ -55,6 +62,7 @@ func (q *queue) add(r *message.Request) Refusal {
 		q.remove(l, old)
 	}
 	l.pending[r.Slot] = r
+	l.arrived[r.Slot], l.told[r.Slot] = tick, 0
 	l.bytes += len(r.Op)
 	l.count++
 	q.waiting++
@@ -153,4 +161,47 @@ func (q *queue) executed(r *message.Request) {
 	if p := l.pending[r.Slot]; p != nil && p.Timestamp <= r.Timestamp {
 		q.remove(l, p)
 	}
+}
+
+// newView forgets what was proposed in the view that is over: what of it was not executed must be proposable again
+// (R-VC-37).
+func (q *queue) newView() {
+	for _, l := range q.order {
+		clear(l.proposed)
+	}
+}
+
+// markProposed keeps what a NEW-VIEW has chosen from being proposed a second time.
+func (q *queue) markProposed(r *message.Request) {
+	if l := q.lines[r.Client]; l != nil && int(r.Slot) < q.slots {
+		l.proposed[r.Slot] = max(l.proposed[r.Slot], r.Timestamp)
+		if p := l.pending[r.Slot]; p != nil && p.Timestamp <= r.Timestamp && p.Digest == r.Digest {
+			q.remove(l, p)
+		}
+	}
+}
+
+// each calls f for every pending request until it returns false.
+func (q *queue) each(f func(l *line, r *message.Request) bool) {
+	if q.waiting == 0 {
+		return
+	}
+	for _, l := range q.order {
+		if l.count == 0 {
+			continue
+		}
+		for _, r := range l.pending {
+			if r != nil && !f(l, r) {
+				return
+			}
+		}
+	}
+}
+
+// pendingRequest is what a slot has waiting.
+func (q *queue) pendingRequest(k message.RequestKey) *message.Request {
+	if l := q.lines[k.Client]; l != nil && int(k.Slot) < q.slots {
+		return l.pending[k.Slot]
+	}
+	return nil
 }

@@ -26,6 +26,8 @@ const (
 	StateInTransfer            // we cannot answer a read while our state is being replaced
 	NotAskedFor                // DATA that answers none of our FETCHes
 	FalseData                  // DATA whose digest is not the one its parent has for it
+	BadViewChange              // a VIEW-CHANGE that no correct replica sends (R-VC-13)
+	BadNewView                 // a NEW-VIEW that its VIEW-CHANGEs do not justify (R-VC-32)
 	refusals
 )
 
@@ -49,6 +51,8 @@ var refusalNames = [refusals]string{
 	TooSoon:            "asked too soon",
 	StateInTransfer:    "fetching the state",
 	NotAskedFor:        "not asked for",
+	BadViewChange:      "a view change no correct replica sends",
+	BadNewView:         "a new view its view changes do not justify",
 	FalseData:          "false data",
 }
 

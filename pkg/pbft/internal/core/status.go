@@ -14,15 +14,42 @@ func (c *Core) noticeLag() {
 // sendStatus tells the others where we stand.
 func (c *Core) sendStatus() {
 	m := &message.Status{View: c.view, Active: c.active, Low: c.log.low, LastExecuted: c.lastExec, From: c.cfg.Self}
-	for n := c.lastExec + 1; n <= c.log.high; n++ {
+	base := m.Base()
+	for n := base + 1; n <= c.log.high; n++ {
 		if s := c.log.slot(n); s.isCommitted {
-			m.Committed = m.Committed.Set(int(n - c.lastExec - 1))
+			m.Committed = m.Committed.Set(int(n - base - 1))
 		}
 		if s := c.log.slot(n); s.isPrepared {
-			m.Prepared = m.Prepared.Set(int(n - c.lastExec - 1))
+			m.Prepared = m.Prepared.Set(int(n - base - 1))
+		}
+	}
+	if !c.active {
+		m.HasNewView = c.change.newView != nil
+		for j := range c.peers {
+			if c.hasViewChange(message.ReplicaID(j)) {
+				m.ViewChanges |= 1 << j
+			}
 		}
 	}
 	c.multicast(m)
+}
+
+// hasViewChange reports whether j's VIEW-CHANGE for our pending view needs no more sending: the new primary has it
+// and may use it, a backup has it, or may believe the copy that the NEW-VIEW names.
+func (c *Core) hasViewChange(j message.ReplicaID) bool {
+	x := &c.change
+	if nv := x.newView; nv != nil {
+		for _, v := range nv.V {
+			if v.From == j {
+				return c.usable(j, v.Digest) != nil
+			}
+		}
+	}
+	m := x.last[j]
+	if m == nil || m.View < c.view {
+		return false
+	}
+	return !c.isPrimary() || j == c.cfg.Self || c.vouchers(j, x.digests[j]) >= 2*c.f-1
 }
 
 // resendBytes bounds what one STATUS can make us send, in bytes of operations.
@@ -34,8 +61,9 @@ func (c *Core) onStatus(m *message.Status) {
 	p := &c.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
 	switch {
-	case m.View != c.view:
-		c.refuse(m, laterOrEarlier(m.View, c.view))
+	case m.View > c.view:
+		c.refuse(m, LaterView)
+		c.noticeLag()
 		return
 	case c.tick-p.answered < c.cfg.ResendTicks:
 		c.refuse(m, TooSoon)
@@ -43,18 +71,43 @@ func (c *Core) onStatus(m *message.Status) {
 	}
 	p.answered = c.tick
 	c.resendCheckpoints(m)
+	if m.View < c.view || !m.Active {
+		c.resendViewChange(m)
+	}
 	budget := resendBytes
 	// What is above the sender's window it would refuse: it needs our state first.
-	for n := max(m.LastExecuted, c.log.low) + 1; n <= min(c.log.high, m.Low+c.cfg.LogSize) && budget > 0; n++ {
+	for n := max(m.Base(), c.log.low) + 1; n <= min(c.log.high, m.Low+c.cfg.LogSize) && budget > 0; n++ {
 		budget -= c.resend(m, c.log.slot(n))
 	}
 }
 
-func laterOrEarlier(theirs, ours message.View) Refusal {
-	if theirs > ours {
-		return LaterView
+// resendViewChange helps the sender of a STATUS into our view: our own VIEW-CHANGE, what we acknowledge, and from the
+// primary its NEW-VIEW and the VIEW-CHANGEs of others that it names (R-RTX-4).
+func (c *Core) resendViewChange(m *message.Status) {
+	x := &c.change
+	has := func(j message.ReplicaID) bool { return m.View == c.view && m.ViewChanges&(1<<j) != 0 }
+	if x.own != nil && !c.silent() && !has(c.cfg.Self) {
+		c.send(m.From, x.own)
 	}
-	return EarlierView
+	if m.View < c.view {
+		return
+	}
+	if nv := x.newView; c.isPrimary() && nv != nil {
+		if !m.HasNewView {
+			c.send(m.From, nv)
+		}
+		for _, v := range nv.V {
+			if vc := x.last[v.From]; v.From != c.cfg.Self && v.From != m.From && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
+				c.send(m.From, vc)
+			}
+		}
+		return
+	}
+	for j := range x.last {
+		if a := c.ackFor(message.ReplicaID(j)); a != nil && a.Of != m.From && !has(a.Of) {
+			c.send(m.From, a)
+		}
+	}
 }
 
 func (c *Core) resendCheckpoints(m *message.Status) {
@@ -69,11 +122,17 @@ func (c *Core) resendCheckpoints(m *message.Status) {
 	}
 }
 
-// resend sends our own messages of one slot that the sender of the STATUS does not have. It returns the
-// bytes of operations sent.
+// resend sends our own messages of one slot that the sender of the STATUS does not have, and what was decided if it
+// may have been left out of the deciding (R-HD-15). It returns the bytes of operations sent.
 func (c *Core) resend(m *message.Status, s *slot) (bytes int) {
-	k := int(s.seq - m.LastExecuted - 1)
-	if s.proposal == nil || m.Committed.Get(k) || c.tick-s.sentAt < c.cfg.ResendTicks {
+	k := int(s.seq - m.Base() - 1)
+	if m.View == c.view && m.Committed.Get(k) || c.tick-s.sentAt < c.cfg.ResendTicks {
+		return 0
+	}
+	if s.isCommitted && s.seq <= c.lastExec {
+		c.send(m.From, &message.Decided{Seq: s.seq, Digest: s.batch.Digest(), From: c.cfg.Self})
+	}
+	if s.proposal == nil || m.View != c.view || !m.Active {
 		return 0
 	}
 	if !m.Prepared.Get(k) {
@@ -96,10 +155,13 @@ func (c *Core) resend(m *message.Status, s *slot) (bytes int) {
 // KeysChanged says that a peer can open what we seal from now on, and perhaps nothing of what we sealed
 // before: it gets our messages above its last known execution again (R-OUR-9).
 func (c *Core) KeysChanged(i message.ReplicaID) {
-	all := &message.Status{View: c.view, LastExecuted: max(c.log.low, min(c.peers[i].lastExec, c.lastExec)), Low: c.peers[i].low, From: i}
+	all := &message.Status{View: c.view, Active: c.active, LastExecuted: max(c.log.low, min(c.peers[i].lastExec, c.lastExec)), Low: c.peers[i].low, From: i}
 	c.resendCheckpoints(all)
+	if c.view > 0 && !c.active {
+		c.resendViewChange(all)
+	}
 	budget := resendBytes
-	for n := all.LastExecuted + 1; n <= c.log.high && budget > 0; n++ {
+	for n := max(all.Base(), c.log.low) + 1; n <= c.log.high && budget > 0; n++ {
 		s := c.log.slot(n)
 		s.sentAt = c.tick - c.cfg.ResendTicks
 		budget -= c.resend(all, s)

@@ -72,7 +72,7 @@ func runTranscript(t *testing.T, path string) {
 // A play is a group of cores and the wires between them.
 type play struct {
 	cores []*Core
-	held  [][]*message.PrePrepare // executed batches by replica, for equality
+	held  [][]*message.Batch // executed batches by replica, for equality
 	wires []wire
 	cut   map[[2]int]bool
 	lines []event
@@ -80,6 +80,7 @@ type play struct {
 	bad   map[int]bool // replicas whose service accepts no choice
 	late  map[int]bool // replicas whose roots are withheld
 	liars map[int]bool // replicas that serve false pages
+	quiet bool         // STATUSes, acks and refusals are not told
 }
 
 type wire struct {
@@ -94,7 +95,13 @@ type event struct {
 }
 
 func (p *play) say(who int, format string, args ...any) {
-	p.lines = append(p.lines, event{who, fmt.Sprintf(format, args...)})
+	what := fmt.Sprintf(format, args...)
+	for _, noise := range []string{"STATUS", "refuses", "-ACK", "second vote", "may vote"} {
+		if p.quiet && strings.Contains(what, noise) {
+			return
+		}
+	}
+	p.lines = append(p.lines, event{who, what})
 }
 
 // take renders what happened since: replicas that did the same at the same time share a line.
@@ -171,9 +178,9 @@ func (p *play) command(t *testing.T, text string) {
 			i, _ := strconv.Atoi(w)
 			map[string]map[int]bool{"false-root": p.stale, "stubborn": p.bad, "slow-hash": p.late, "liar": p.liars}[verb][i] = true
 		}
-	case "leave": // stands in for a view change
-		c := p.cores[a.int(t, "at", 0)]
-		c.view, c.active = message.View(a.int(t, "v", 1)), false
+	case "leave":
+		p.cores[a.int(t, "at", 0)].leave(message.View(a.int(t, "v", 1)))
+		p.perform(a.int(t, "at", 0))
 	case "request":
 		p.request(t, a)
 	case "deliver":
@@ -203,14 +210,14 @@ func (p *play) command(t *testing.T, text string) {
 
 func (p *play) group(t *testing.T, a arguments) {
 	n := a.int(t, "n", 4)
-	*p = play{held: make([][]*message.PrePrepare, n), cut: map[[2]int]bool{}, stale: map[int]bool{}, bad: map[int]bool{}, late: map[int]bool{}, liars: map[int]bool{}}
+	*p = play{held: make([][]*message.Batch, n), cut: map[[2]int]bool{}, stale: map[int]bool{}, bad: map[int]bool{}, late: map[int]bool{}, liars: map[int]bool{}, quiet: a.named["quiet"] != ""}
 	fence := map[int]int{a.int(t, "restarted", -1): a.int(t, "fence", 0)}
 	for i := range n {
 		c := New(Config{
 			Self: message.ReplicaID(i), Replicas: n,
 			CheckpointPeriod: message.SeqNum(a.int(t, "k", 4)), LogSize: message.SeqNum(a.int(t, "l", 8)),
 			Window: message.SeqNum(a.int(t, "window", 1)), BatchBytes: 1 << 10, BatchCount: a.int(t, "batch", 8),
-			LogBytes: a.int(t, "log", 1<<20), Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2,
+			LogBytes: a.int(t, "log", 1<<20), Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2, ForwardTicks: 2, TimeoutTicks: 20,
 			Fence: message.SeqNum(fence[i]),
 		})
 		c.Trace(func(m message.Message, why Refusal) {
@@ -255,6 +262,7 @@ func (p *play) request(t *testing.T, a arguments) {
 // arrive is a request as replica i has it: with its own judgement of the authenticator.
 func (p *play) arrive(i int, r *message.Request) *message.Request {
 	own := *r
+	own.PassedBy = message.ReplicaID(len(p.cores))
 	own.Authentic = r.Auth.Tags[i*message.MACSize] == 1
 	return &own
 }
@@ -280,6 +288,21 @@ func (p *play) inject(t *testing.T, a arguments) {
 		m = &message.Checkpoint{Seq: n, Digest: digest, From: from}
 	case "STATUS":
 		m = &message.Status{View: view, Active: true, LastExecuted: message.SeqNum(a.int(t, "executed", 0)), From: from}
+	case "VIEW-CHANGE":
+		vc := &message.ViewChange{View: view, Checkpoints: []message.CheckpointID{{Digest: message.Digest{1}}}, From: from}
+		vc.P = []message.Prepared{{Seq: n, Digest: digest}}
+		vc.Q = vc.P
+		m = vc
+	case "NEW-VIEW":
+		nv := &message.NewView{View: view, Checkpoint: message.CheckpointID{Digest: message.Digest{1}}, Chosen: []message.Digest{digest}, From: from}
+		for j, d := range p.cores[at].change.digests {
+			if p.cores[at].change.last[j] != nil {
+				nv.V = append(nv.V, message.Vouched{From: message.ReplicaID(j), Digest: d})
+			}
+		}
+		m = nv
+	case "BATCH":
+		m = &message.BatchBody{PrePrepare: message.PrePrepare{Digest: digest}}
 	case "DATA":
 		m = &message.Data{Seq: n, Tag: uint32(a.int(t, "tag", 0)), From: from}
 	default:
@@ -308,7 +331,13 @@ func (p *play) round() {
 func (p *play) onWire(w wire) message.Message {
 	switch m := w.m.(type) {
 	case *message.Request:
-		return p.arrive(w.to, m)
+		r := p.arrive(w.to, m)
+		r.PassedBy = message.ReplicaID(w.from)
+		return r
+	case *message.ViewChange:
+		copied := *m
+		copied.Relayed = w.from != int(m.From)
+		return &copied
 	case *message.PrePrepare:
 		copied := *m
 		copied.Batch.Requests = nil
@@ -351,8 +380,8 @@ func (p *play) effect(i int, e Effect) {
 	case Accept:
 		c.Accepted(e.Proposal, !p.bad[i])
 	case Execute:
-		p.held[i] = append(p.held[i], e.Proposal)
-		p.say(i, "executes n%d: %s", e.Seq, operations(e.Proposal))
+		p.held[i] = append(p.held[i], e.Batch)
+		p.say(i, "executes n%d: %s", e.Seq, operations(e.Batch))
 	case Fence:
 		p.say(i, "may vote up to n%d", e.Seq)
 	case Query:
@@ -377,7 +406,7 @@ func (p *play) effect(i int, e Effect) {
 		p.wires = append(p.wires, wire{i, int(e.To), data})
 	case Install:
 		p.say(i, "installs checkpoint n%d", e.Seq)
-		c.Installed()
+		c.Installed(e.Seq)
 	case Stop:
 		p.say(i, "stops: %s", e.Reason)
 	}
@@ -399,9 +428,12 @@ func clone(m message.Message) message.Message {
 	return m
 }
 
-func operations(m *message.PrePrepare) string {
+func operations(m *message.Batch) string {
+	if len(m.Requests) == 0 {
+		return "nothing"
+	}
 	var ops []string
-	for _, r := range m.Batch.Requests {
+	for _, r := range m.Requests {
 		op := string(r.Op)
 		if strings.Trim(op, "\x00") == "" {
 			op = fmt.Sprintf("(%d bytes)", len(r.Op))
@@ -409,6 +441,22 @@ func operations(m *message.PrePrepare) string {
 		ops = append(ops, op)
 	}
 	return strings.Join(ops, ", ")
+}
+
+func checkpoints(all []message.CheckpointID) string {
+	var out []string
+	for _, k := range all {
+		out = append(out, strconv.Itoa(int(k.Seq)))
+	}
+	return "{" + strings.Join(out, " ") + "}"
+}
+
+func tuples(all []message.Prepared) string {
+	var out []string
+	for _, p := range all {
+		out = append(out, fmt.Sprintf("n%d %s v%d", p.Seq, short(p.Digest), p.View))
+	}
+	return "{" + strings.Join(out, ", ") + "}"
 }
 
 func short(d message.Digest) string { return fmt.Sprintf("%x", d[:2]) }
@@ -426,7 +474,31 @@ func describe(m message.Message) string {
 	case *message.Checkpoint:
 		return fmt.Sprintf("CHECKPOINT n%d %s", m.Seq, short(m.Digest))
 	case *message.Status:
+		if !m.Active {
+			return fmt.Sprintf("STATUS v%d pending, h%d executed %d, has VIEW-CHANGEs %04b, NEW-VIEW %v", m.View, m.Low, m.LastExecuted, m.ViewChanges, m.HasNewView)
+		}
 		return fmt.Sprintf("STATUS v%d h%d executed %d, prepared %x, committed %x", m.View, m.Low, m.LastExecuted, []byte(m.Prepared), []byte(m.Committed))
+	case *message.ViewChange:
+		return fmt.Sprintf("VIEW-CHANGE v%d of %d: h%d C%s P%s Q%s", m.View, m.From, m.Low, checkpoints(m.Checkpoints), tuples(m.P), tuples(m.Q))
+	case *message.ViewChangeAck:
+		return fmt.Sprintf("VIEW-CHANGE-ACK v%d of %d", m.View, m.Of)
+	case *message.NewView:
+		var from, chosen []string
+		for _, v := range m.V {
+			from = append(from, strconv.Itoa(int(v.From)))
+		}
+		for _, d := range m.Chosen {
+			chosen = append(chosen, short(d))
+		}
+		return fmt.Sprintf("NEW-VIEW v%d V{%s} n%d X{%s}", m.View, strings.Join(from, " "), m.Checkpoint.Seq, strings.Join(chosen, " "))
+	case *message.Forward:
+		return fmt.Sprintf("FORWARD c%d.%d t%d", m.Client, m.Slot, m.Timestamp)
+	case *message.FetchBatch:
+		return fmt.Sprintf("FETCH-BATCH %d", len(m.Digests))
+	case *message.BatchBody:
+		return fmt.Sprintf("BATCH %s", short(m.Digest))
+	case *message.Decided:
+		return fmt.Sprintf("DECIDED n%d %s", m.Seq, short(m.Digest))
 	case *message.Fetch:
 		return fmt.Sprintf("FETCH n%d, %d nodes", m.Seq, len(m.Nodes))
 	case *message.Data:

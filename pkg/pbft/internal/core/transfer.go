@@ -24,6 +24,7 @@ type transfer struct {
 	turn    int
 	shunned []int // by replica: not asked before this tick
 	done    bool
+	moved   bool // the target changed before the session was there
 }
 
 // An ask is a FETCH under way.
@@ -89,8 +90,7 @@ func (c *Core) tickTransfer() {
 	target := c.certain()
 	switch t := c.transfer; {
 	case t == nil && target.Seq > c.lastExec && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
-		c.transfer = &transfer{seq: target.Seq, root: target.Digest, shunned: make([]int, len(c.peers))}
-		c.do(Effect{Verb: Fetch, Seq: target.Seq, Digest: target.Digest})
+		c.fetchState(message.CheckpointID{Seq: target.Seq, Digest: target.Digest})
 	case t != nil && t.session != nil && !t.done:
 		for i := 0; i < len(t.asked); {
 			if a := t.asked[i]; c.tick >= a.due {
@@ -104,9 +104,42 @@ func (c *Core) tickTransfer() {
 	}
 }
 
+// fetchState begins to fetch a checkpoint whose root is certain, or follows to it.
+func (c *Core) fetchState(target message.CheckpointID) {
+	if c.transfer != nil {
+		if c.transfer.seq < target.Seq {
+			c.retarget(target)
+		}
+		return
+	}
+	c.transfer = &transfer{seq: target.Seq, root: target.Digest, shunned: make([]int, len(c.peers))}
+	c.do(Effect{Verb: Fetch, Seq: target.Seq, Digest: target.Digest})
+}
+
 // Fetching answers Fetch.
 func (c *Core) Fetching(s Session) {
-	c.transfer.session = s
+	t := c.transfer
+	t.session = s
+	if t.moved {
+		c.retarget(message.CheckpointID{Seq: t.seq, Digest: t.root})
+		return
+	}
+	c.continueTransfer()
+}
+
+func (c *Core) retarget(target message.CheckpointID) {
+	t := c.transfer
+	t.asked = t.asked[:0]
+	t.seq, t.root, t.done = target.Seq, target.Digest, false
+	if t.session == nil {
+		t.moved = true // the session is being opened for the old one
+		return
+	}
+	t.moved = false
+	if err := t.session.Retarget(t.seq, t.root); err != nil {
+		c.do(Effect{Verb: Stop, Reason: "cannot fetch a newer checkpoint: " + err.Error()})
+		return
+	}
 	c.continueTransfer()
 }
 
@@ -241,22 +274,19 @@ func (c *Core) moveOn(gone message.ReplicaID) {
 		c.ask()
 		return
 	}
-	t.asked = t.asked[:0]
-	t.seq, t.root = target.Seq, target.Digest
-	if err := t.session.Retarget(t.seq, t.root); err != nil {
-		c.do(Effect{Verb: Stop, Reason: "cannot fetch a newer checkpoint: " + err.Error()})
-		return
-	}
-	c.continueTransfer()
+	c.retarget(message.CheckpointID{Seq: target.Seq, Digest: target.Digest})
 }
 
 // Installed answers Install: the state is that of the checkpoint now, and we go on from there.
-func (c *Core) Installed() {
+func (c *Core) Installed(n message.SeqNum) {
 	t := c.transfer
+	invariant(t != nil && t.seq == n, "a state installed that was not asked for")
 	c.transfer = nil
 	c.lastExec, c.progress = t.seq, c.tick
 	c.seqno = max(c.seqno, t.seq)
-	c.collect(t.seq, t.root)
+	if t.seq >= c.log.low {
+		c.collect(t.seq, t.root)
+	}
 	own := c.stable
 	c.multicast(&own)
 	c.sendStatus()

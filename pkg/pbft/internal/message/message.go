@@ -7,21 +7,29 @@ type Type uint8
 
 // The messages. Their numbers are on the wire and never change meaning.
 const (
-	TypeNewKey     Type = 1
-	TypeRequest    Type = 2
-	TypeReply      Type = 3
-	TypePrePrepare Type = 4
-	TypePrepare    Type = 5
-	TypeCommit     Type = 6
-	TypeCheckpoint Type = 7
-	TypeStatus     Type = 8
-	TypeFetch      Type = 9
-	TypeData       Type = 10
+	TypeNewKey        Type = 1
+	TypeRequest       Type = 2
+	TypeReply         Type = 3
+	TypePrePrepare    Type = 4
+	TypePrepare       Type = 5
+	TypeCommit        Type = 6
+	TypeCheckpoint    Type = 7
+	TypeStatus        Type = 8
+	TypeFetch         Type = 9
+	TypeData          Type = 10
+	TypeViewChange    Type = 11
+	TypeViewChangeAck Type = 12
+	TypeNewView       Type = 13
+	TypeForward       Type = 14
+	TypeFetchBatch    Type = 15
+	TypeBatchBody     Type = 16
+	TypeDecided       Type = 17
 )
 
 // String is the paper's name of the message.
 func (t Type) String() string {
-	names := [...]string{"", "NEW-KEY", "REQUEST", "REPLY", "PRE-PREPARE", "PREPARE", "COMMIT", "CHECKPOINT", "STATUS", "FETCH", "DATA"}
+	names := [...]string{"", "NEW-KEY", "REQUEST", "REPLY", "PRE-PREPARE", "PREPARE", "COMMIT", "CHECKPOINT", "STATUS", "FETCH", "DATA",
+		"VIEW-CHANGE", "VIEW-CHANGE-ACK", "NEW-VIEW", "FORWARD", "FETCH-BATCH", "BATCH", "DECIDED"}
 	if int(t) < len(names) && t != 0 {
 		return names[t]
 	}
@@ -75,7 +83,8 @@ type Checkpoint struct {
 }
 
 // A Status tells the others where its sender stands, so that they send again what it lacks
-// (R-RTX-1). Bit k of the maps speaks of LastExecuted+1+k.
+// (R-RTX-1). Bit k of Prepared and Committed speaks of Base()+1+k. While its view is not active the sender says
+// instead whose VIEW-CHANGEs for the view it has (R-RTX-3).
 type Status struct {
 	View         View
 	Active       bool
@@ -83,8 +92,13 @@ type Status struct {
 	LastExecuted SeqNum
 	Prepared     Bitmap
 	Committed    Bitmap
+	ViewChanges  uint32 // bit i: has replica i's VIEW-CHANGE, and may use it
+	HasNewView   bool
 	From         ReplicaID
 }
+
+// Base is the number that the bitmaps count from.
+func (m *Status) Base() SeqNum { return max(m.Low, m.LastExecuted) }
 
 // Type implements Message.
 func (*Prepare) Type() Type { return TypePrepare }
@@ -146,7 +160,9 @@ func (m *Status) AppendBody(b []byte) []byte {
 	b = appendU64(b, uint64(m.Low))
 	b = appendU64(b, uint64(m.LastExecuted))
 	b = m.Prepared.append(b)
-	return m.Committed.append(b)
+	b = m.Committed.append(b)
+	b = appendU32(b, m.ViewChanges)
+	return appendBool(b, m.HasNewView)
 }
 
 // AppendCovered implements Message.
@@ -157,6 +173,7 @@ func (m *Status) decode(r *reader, lim *Limits) {
 	m.Low, m.LastExecuted = SeqNum(r.u64()), SeqNum(r.u64())
 	m.Prepared.decode(r, lim.WindowLength)
 	m.Committed.decode(r, lim.WindowLength)
+	m.ViewChanges, m.HasNewView = r.u32(), r.bool()
 }
 
 // A Bitmap is a small set of positions in the window.

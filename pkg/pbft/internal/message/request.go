@@ -43,6 +43,8 @@ type Request struct {
 
 	// Digest is D(m), set by the decoder and by Seal: it is computed once per replica.
 	Digest Digest
+	// PassedBy is the replica that passed it on. It never travels.
+	PassedBy ReplicaID
 	// Authentic: this replica has checked the sender's MAC or signature. It never travels.
 	Authentic bool
 }

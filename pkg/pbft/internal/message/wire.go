@@ -154,6 +154,34 @@ func Decode(b []byte, lim *Limits) (Message, error) {
 		x := new(Data)
 		x.decode(r)
 		m = x
+	case TypeViewChange:
+		x := new(ViewChange)
+		x.decode(r, lim)
+		m = x
+	case TypeViewChangeAck:
+		x := new(ViewChangeAck)
+		x.decode(r, lim)
+		m = x
+	case TypeNewView:
+		x := new(NewView)
+		x.decode(r, lim)
+		m = x
+	case TypeForward:
+		x := new(Forward)
+		x.decode(r)
+		m = x
+	case TypeFetchBatch:
+		x := new(FetchBatch)
+		x.decode(r)
+		m = x
+	case TypeBatchBody:
+		x := new(BatchBody)
+		x.decode(r, lim)
+		m = x
+	case TypeDecided:
+		x := new(Decided)
+		x.decode(r)
+		m = x
 	default:
 		return nil, fmt.Errorf("%w: %v", ErrMalformed, t)
 	}

@@ -1,0 +1,417 @@
+package core
+
+import (
+	"bytes"
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// decide has the new primary begin the view as soon as the VIEW-CHANGEs it may use allow it. It is tried again whenever
+// there is one more, or one more batch [TOCS §4.5, Fig. 4; R-VC-18].
+func (c *Core) decide() {
+	x := &c.change
+	if c.active || !c.isPrimary() || x.newView != nil || c.silent() || x.own == nil {
+		return
+	}
+	var set []*message.ViewChange
+	m := &message.NewView{View: c.view, From: c.cfg.Self}
+	for j, vc := range x.last {
+		id := message.ReplicaID(j)
+		if vc == nil || vc.View != c.view || id != c.cfg.Self && c.vouchers(id, x.digests[j]) < 2*c.f-1 {
+			continue
+		}
+		set = append(set, vc)
+		m.V = append(m.V, message.Vouched{From: id, Digest: x.digests[j]})
+	}
+	d := decision{c, set}
+	start, ok := d.checkpoint()
+	if !ok {
+		return
+	}
+	m.Checkpoint = start
+	if m.Chosen, ok = d.choose(start.Seq); !ok {
+		return
+	}
+	for _, digest := range m.Chosen {
+		if c.body(digest) == nil {
+			return // A3: not before we can serve it (R-VC-19); fetchBodies asks for it
+		}
+	}
+	x.newView = m
+	c.multicast(m)
+	c.tryNewView()
+}
+
+// A decision applies the conditions of the decision procedure to a set of VIEW-CHANGEs.
+type decision struct {
+	c   *Core
+	set []*message.ViewChange
+}
+
+func (d decision) count(f func(*message.ViewChange) bool) (n int) {
+	for _, m := range d.set {
+		if f(m) {
+			n++
+		}
+	}
+	return n
+}
+
+// checkpoint is the highest that f+1 of the set hold and 2f+1 have not gone beyond (R-VC-21).
+func (d decision) checkpoint() (best message.CheckpointID, found bool) {
+	for _, m := range d.set {
+		for _, k := range m.Checkpoints {
+			if found && k.Seq <= best.Seq {
+				continue
+			}
+			reach := d.count(func(m *message.ViewChange) bool { return m.Low <= k.Seq })
+			hold := d.count(func(m *message.ViewChange) bool { return slices.Contains(m.Checkpoints, k) })
+			if reach >= d.c.quorum() && hold >= d.c.weak() {
+				best, found = k, true
+			}
+		}
+	}
+	return best, found
+}
+
+// choose finds a digest for every number above the checkpoint, up to the last one that B does not leave empty. Not ok:
+// more VIEW-CHANGEs are needed (R-VC-22).
+func (d decision) choose(start message.SeqNum) (chosen []message.Digest, ok bool) {
+	end := 0
+	for n := start + 1; n <= start+d.c.cfg.LogSize; n++ {
+		digest, ok := d.candidate(n)
+		if ok {
+			end = int(n - start)
+		} else if !d.empty(n) {
+			return nil, false
+		} else {
+			digest = message.NullDigest
+		}
+		chosen = append(chosen, digest)
+	}
+	return chosen[:end], true
+}
+
+// candidate is the digest that A gives for n: of the highest view, and of these the smallest.
+func (d decision) candidate(n message.SeqNum) (best message.Digest, found bool) {
+	var view message.View
+	for _, m := range d.set {
+		p, ok := entry(m.P, n)
+		if !ok || !d.holds(p) {
+			continue
+		}
+		if !found || p.View > view || p.View == view && bytes.Compare(p.Digest[:], best[:]) < 0 {
+			best, view, found = p.Digest, p.View, true
+		}
+	}
+	return best, found
+}
+
+// holds is condition A for a tuple of somebody's P. A1: 2f+1 have collected nothing at n and prepared nothing there that
+// contradicts it. A2: f+1 say that they pre-prepared it then or later, so that one correct replica
+// did [TOCS Fig. 4].
+func (d decision) holds(p message.Prepared) bool {
+	a1 := d.count(func(m *message.ViewChange) bool {
+		q, has := entry(m.P, p.Seq)
+		return m.Low < p.Seq && (!has || q.View < p.View || q.View == p.View && q.Digest == p.Digest)
+	})
+	a2 := d.count(func(m *message.ViewChange) bool {
+		return slices.ContainsFunc(m.Q, func(q message.Prepared) bool {
+			return q.Seq == p.Seq && q.Digest == p.Digest && q.View >= p.View
+		})
+	})
+	return a1 >= d.c.quorum() && a2 >= d.c.weak()
+}
+
+// empty is condition B: 2f+1 have collected nothing at n and prepared nothing there.
+func (d decision) empty(n message.SeqNum) bool {
+	return d.count(func(m *message.ViewChange) bool {
+		_, has := entry(m.P, n)
+		return m.Low < n && !has
+	}) >= d.c.quorum()
+}
+
+func entry(all []message.Prepared, n message.SeqNum) (message.Prepared, bool) {
+	for _, p := range all {
+		if p.Seq == n {
+			return p, true
+		}
+	}
+	return message.Prepared{}, false
+}
+
+// justified checks a NEW-VIEW by its conditions, not by making it again: more than one choice may be right (R-VC-24,
+// R-VC-31). A applies to every digest, null included (R-VC-24a).
+func (d decision) justified(m *message.NewView) bool {
+	start, ok := d.checkpoint()
+	if !ok || start != m.Checkpoint || len(d.set) < d.c.quorum() {
+		return false
+	}
+	for i := range d.c.cfg.LogSize {
+		n := start.Seq + 1 + i
+		if int(i) >= len(m.Chosen) {
+			if !d.empty(n) {
+				return false
+			}
+			continue
+		}
+		digest := m.Chosen[i]
+		prepared := slices.ContainsFunc(d.set, func(vc *message.ViewChange) bool {
+			p, has := entry(vc.P, n)
+			return has && p.Digest == digest && d.holds(p)
+		})
+		if !prepared && !(digest == message.NullDigest && d.empty(n)) {
+			return false
+		}
+	}
+	return true
+}
+
+// onNewView takes the new primary's word for how the view begins, and then checks it [TOCS §4.5].
+func (c *Core) onNewView(m *message.NewView) {
+	x := &c.change
+	switch {
+	case m.From != m.View.Primary(c.cfg.Replicas) || m.View == 0:
+		c.refuse(m, NotFromPrimary)
+	case m.View < c.view:
+		c.refuse(m, EarlierView)
+	case m.View > c.view:
+		if x.later == nil || x.later.View < m.View {
+			x.later = m // until we get there (R-VC-28)
+		}
+	case x.newView != nil:
+		c.refuse(m, SecondProposal)
+	default:
+		x.newView = m
+		c.tryNewView()
+	}
+}
+
+// tryNewView begins the view if the NEW-VIEW and all VIEW-CHANGEs that it names are here, authentic to us or vouched
+// for by f others beside the primary (R-VC-29). If it is not justified the primary is faulty, and we
+// move on at once (R-VC-32).
+func (c *Core) tryNewView() {
+	m := c.change.newView
+	if c.active || m == nil {
+		return
+	}
+	var set []*message.ViewChange
+	for _, v := range m.V {
+		vc := c.usable(v.From, v.Digest)
+		if vc == nil {
+			return // STATUS asks for it
+		}
+		set = append(set, vc)
+	}
+	if !(decision{c, set}).justified(m) {
+		c.refuse(m, BadNewView)
+		c.leave(c.view + 1)
+		return
+	}
+	if c.moveTo(m.Checkpoint) {
+		c.enter(m)
+	}
+}
+
+// usable is j's VIEW-CHANGE with digest d, if we may believe it.
+func (c *Core) usable(j message.ReplicaID, d message.Digest) *message.ViewChange {
+	x := &c.change
+	if m := x.last[j]; m != nil && m.View == c.view && x.digests[j] == d {
+		return m
+	}
+	if m := x.relayed[j]; m != nil && c.vouchers(j, d) >= c.f {
+		return m
+	}
+	return nil
+}
+
+// moveTo makes the chosen checkpoint the bottom of our window, fetching its state if we are behind it. Not ok: our
+// own root for it is still being computed, and Frozen tries again.
+func (c *Core) moveTo(start message.CheckpointID) bool {
+	if start.Seq <= c.log.low {
+		return true
+	}
+	if c.lastExec < start.Seq {
+		c.log.slide(start.Seq)
+		c.fetchState(start)
+		return true
+	}
+	k := c.checkpoint(start.Seq)
+	if !k.ours {
+		return false
+	}
+	if root := k.votes.digests[c.cfg.Self]; root != start.Digest {
+		c.do(Effect{Verb: Stop, Reason: "our state is not the one that the new view begins from: this replica's memory or program is at fault"})
+		return false
+	}
+	c.collect(start.Seq, start.Digest)
+	c.do(Effect{Verb: Discard, Seq: start.Seq})
+	return true
+}
+
+// enter begins the view: what X chose is pre-prepared again [TOCS §4.5, R-VC-33].
+func (c *Core) enter(m *message.NewView) {
+	c.active = true
+	c.wait.entered()
+	last := m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
+	c.seqno = max(last, c.log.low)
+	if c.seqno < c.lastExec {
+		// What we executed committed, and is in X unless a stable checkpoint covers it.
+		c.seqno = c.lastExec
+	}
+	own := c.stable
+	if own.Seq == m.Checkpoint.Seq && own.Seq > 0 {
+		c.multicast(&own) // so that it becomes stable everywhere (R-VC-34)
+	}
+	for i, digest := range m.Chosen {
+		n := m.Checkpoint.Seq + 1 + message.SeqNum(i)
+		if !c.log.contains(n) {
+			continue
+		}
+		s := c.log.slot(n)
+		s.chosen = digest
+		if b := c.body(digest); b != nil {
+			c.adoptChosen(s, b)
+		}
+	}
+	c.fetchBodies()
+}
+
+// adoptChosen makes a batch that a NEW-VIEW chose the slot's proposal. Nobody checks its clients' MACs or its choice
+// again: a correct replica did before, and the digest is fixed [TOCS §4.5.1].
+func (c *Core) adoptChosen(s *slot, b *message.Batch) {
+	c.adopt(s, &message.PrePrepare{View: c.view, Seq: s.seq, Digest: s.chosen, Batch: *b, From: c.primary()})
+	for _, r := range b.Requests {
+		c.queue.markProposed(r)
+	}
+	c.advance(s)
+}
+
+// body is a batch we hold, by its digest.
+func (c *Core) body(d message.Digest) *message.Batch {
+	if d == message.NullDigest {
+		return &message.Batch{}
+	}
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		s := c.log.slot(n)
+		switch {
+		case s.proposal != nil && s.proposal.Digest == d:
+			return &s.proposal.Batch
+		case s.held != nil && s.held.Digest == d:
+			return &s.held.Batch
+		}
+		if p, ok := c.prepared[n]; ok && p.Digest == d {
+			return p.batch
+		}
+		for _, q := range c.preprepared[n] {
+			if q.Digest == d {
+				return q.batch
+			}
+		}
+	}
+	return c.wait.bodies[d]
+}
+
+// missing lists the batches we need and do not hold: those a NEW-VIEW chose, ours as its sender included, and those that
+// were decided without us.
+func (c *Core) missing() (digests []message.Digest) {
+	add := func(d message.Digest) {
+		if len(digests) < message.MaxFetchBatch && !slices.Contains(digests, d) && c.body(d) == nil {
+			digests = append(digests, d)
+		}
+	}
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		s := c.log.slot(n)
+		if s.proposal == nil && !s.chosen.IsZero() {
+			add(s.chosen)
+		}
+		if d, ok := s.decided.with(c.weak()); ok && !s.isCommitted {
+			add(d)
+		}
+	}
+	if x := &c.change; !c.active && c.isPrimary() && x.newView == nil {
+		for _, m := range x.last {
+			if m != nil && m.View == c.view {
+				for _, p := range m.P {
+					add(p.Digest)
+				}
+			}
+		}
+	}
+	return digests
+}
+
+// fetchBodies asks all for the batches we miss (R-RTX-7), not more often than the resend interval.
+func (c *Core) fetchBodies() {
+	if c.tick-c.wait.askedBodies < c.cfg.ResendTicks {
+		return
+	}
+	if d := c.missing(); len(d) > 0 {
+		c.wait.askedBodies = c.tick
+		c.multicast(&message.FetchBatch{Digests: d, From: c.cfg.Self})
+	}
+}
+
+// onFetchBatch serves batches by digest, within the sender's share.
+func (c *Core) onFetchBatch(m *message.FetchBatch) {
+	p := &c.peers[m.From]
+	if p.served += len(m.Digests); p.served > servesPerTick {
+		c.refuse(m, TooSoon)
+		return
+	}
+	for _, d := range m.Digests {
+		if b := c.body(d); b != nil {
+			c.send(m.From, &message.BatchBody{PrePrepare: message.PrePrepare{Digest: d, Batch: *b}})
+		}
+	}
+}
+
+// onBatchBody takes a batch that we miss, from anyone.
+func (c *Core) onBatchBody(m *message.BatchBody) {
+	if !slices.Contains(c.missing(), m.Digest) {
+		c.refuse(m, NotAskedFor)
+		return
+	}
+	c.wait.bodies[m.Digest] = &m.Batch
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		s := c.log.slot(n)
+		if s.proposal == nil && s.chosen == m.Digest {
+			c.adoptChosen(s, &m.Batch)
+		}
+		c.adoptDecision(s)
+	}
+	c.decide()
+}
+
+// onDecided records that a batch committed at another replica.
+func (c *Core) onDecided(m *message.Decided) {
+	switch {
+	case m.Seq <= c.log.low || m.Seq <= c.lastExec:
+		c.refuse(m, BelowWindow)
+		return
+	case m.Seq > c.log.high:
+		c.refuse(m, AboveWindow)
+		return
+	}
+	s := c.log.slot(m.Seq)
+	if !s.decided.add(m.From, m.Digest) {
+		c.refuse(m, SecondVote)
+		return
+	}
+	c.adoptDecision(s)
+	c.fetchBodies()
+}
+
+// adoptDecision executes what f+1 replicas say was decided, if we have the batch. It leaves no trace in P and Q: the
+// quorum that prepared it has it there (R-HD-15).
+func (c *Core) adoptDecision(s *slot) {
+	if s.isCommitted {
+		return
+	}
+	if d, ok := s.decided.with(c.weak()); ok {
+		if b := c.body(d); b != nil {
+			c.commit(s, b)
+		}
+	}
+}

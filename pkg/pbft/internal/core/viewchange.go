@@ -1,0 +1,260 @@
+package core
+
+import (
+	"bytes"
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// carried is a tuple of P or Q with the batch it is about, which is kept as long as the tuple
+// (R-VC-3).
+type carried struct {
+	message.Prepared
+	batch *message.Batch
+}
+
+// maxCarried bounds the digests that Q keeps for one number: the newest, which costs liveness only, and only after
+// so many fruitless views with different digests (R-VC-7).
+const maxCarried = 16
+
+// viewChange is what is known about the way into the present view, or a later one.
+type viewChange struct {
+	own     *message.ViewChange   // ours for the present view; nil in view 0
+	last    []*message.ViewChange // by replica: its latest, authentic to us, for our view or a later one
+	digests []message.Digest      // of last
+	relayed []*message.ViewChange // by replica: a copy the new primary relayed, named by the NEW-VIEW below
+	acks    [][]ack               // [of][from]: the latest
+	newView *message.NewView      // of the present view: ours, or received and not refused
+	later   *message.NewView      // one for a view we have not reached
+}
+
+type ack struct {
+	view   message.View
+	digest message.Digest
+}
+
+func (x *viewChange) init(n int) {
+	x.last = make([]*message.ViewChange, n)
+	x.digests = make([]message.Digest, n)
+	x.relayed = make([]*message.ViewChange, n)
+	x.acks = make([][]ack, n)
+	for i := range x.acks {
+		x.acks[i] = make([]ack, n)
+	}
+}
+
+// carry updates P and Q with what the log says of the view we are leaving [TOCS Fig. 3].
+func (c *Core) carry() {
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		s := c.log.slot(n)
+		if s.proposal == nil {
+			continue
+		}
+		entry := carried{message.Prepared{Seq: n, Digest: s.proposal.Digest, View: c.view}, &s.proposal.Batch}
+		if s.isPrepared {
+			c.prepared[n] = entry
+		}
+		if c.isPrimary() || s.prepares.has(c.cfg.Self) {
+			q := slices.DeleteFunc(c.preprepared[n], func(x carried) bool { return x.Digest == entry.Digest })
+			if q = append(q, entry); len(q) > maxCarried {
+				q = q[1:] // the oldest view
+			}
+			c.preprepared[n] = q
+		}
+	}
+}
+
+// leave abandons the present view for view v [TOCS §4.5, R-VC-8]. From here on nothing of an earlier view is sent or
+// accepted.
+func (c *Core) leave(v message.View) {
+	invariant(v > c.view, "views only rise")
+	c.carry()
+	c.view, c.active, c.choosing = v, false, false
+	c.log.clear()
+	c.queue.newView()
+	c.wait.stop()
+	x := &c.change
+	x.newView = nil
+	clear(x.relayed)
+	x.own = c.makeViewChange()
+	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()
+	if !c.silent() {
+		c.multicast(x.own)
+	}
+	for j := range x.last {
+		c.acknowledge(message.ReplicaID(j))
+	}
+	if later := x.later; later != nil && later.View <= v {
+		x.later = nil
+		if later.View == v {
+			x.newView = later
+		}
+	}
+	c.startPendingTimer()
+	c.decide()
+	c.tryNewView()
+}
+
+func (c *Core) makeViewChange() *message.ViewChange {
+	m := &message.ViewChange{View: c.view, Low: c.log.low, From: c.cfg.Self}
+	if c.stable.Seq == c.log.low {
+		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: c.stable.Seq, Digest: c.stable.Digest})
+	}
+	period := c.cfg.CheckpointPeriod
+	for n := (c.log.low/period + 1) * period; n <= min(c.lastExec, c.log.high); n += period {
+		if k := c.checkpoint(n); k.ours {
+			m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: n, Digest: k.votes.digests[c.cfg.Self]})
+		}
+	}
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		if p, ok := c.prepared[n]; ok {
+			m.P = append(m.P, p.Prepared)
+		}
+		from := len(m.Q)
+		for _, q := range c.preprepared[n] {
+			m.Q = append(m.Q, q.Prepared)
+		}
+		slices.SortFunc(m.Q[from:], func(a, b message.Prepared) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
+	}
+	return m
+}
+
+// correctViewChange is what every correct replica's VIEW-CHANGE satisfies (R-VC-13).
+func (c *Core) correctViewChange(m *message.ViewChange) bool {
+	if m.View == 0 {
+		return false
+	}
+	in := func(n message.SeqNum) bool { return m.Low < n && n <= m.Low+c.cfg.LogSize }
+	for _, k := range m.Checkpoints {
+		if k.Seq%c.cfg.CheckpointPeriod != 0 || k.Seq != m.Low && !in(k.Seq) {
+			return false
+		}
+	}
+	for i, p := range m.P {
+		if p.View >= m.View || !in(p.Seq) || i > 0 && m.P[i-1].Seq >= p.Seq {
+			return false
+		}
+	}
+	for i, q := range m.Q {
+		if q.View >= m.View || !in(q.Seq) {
+			return false
+		}
+		if i > 0 {
+			b := m.Q[i-1]
+			if b.Seq > q.Seq || b.Seq == q.Seq && bytes.Compare(b.Digest[:], q.Digest[:]) >= 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// onViewChange records another replica's leaving, acknowledges it, and follows if enough others left
+// [TOCS §4.5].
+func (c *Core) onViewChange(m *message.ViewChange) {
+	x := &c.change
+	switch {
+	case m.View < c.view:
+		c.refuse(m, EarlierView)
+		return
+	case !c.correctViewChange(m):
+		c.refuse(m, BadViewChange)
+		return
+	case m.Relayed:
+		c.onRelayed(m)
+		return
+	case x.last[m.From] != nil && x.last[m.From].View >= m.View:
+		c.refuse(m, SecondVote) // the first for a view counts (R-VC-14)
+		return
+	}
+	x.last[m.From], x.digests[m.From] = m, m.Digest()
+	c.acknowledge(m.From)
+	if m.From == c.primary() && m.View == c.view+1 && c.active {
+		c.leave(m.View) // the primary itself steps down (R-VT-5)
+		return
+	}
+	if v := c.joinable(); v > c.view {
+		c.leave(v)
+		return
+	}
+	c.startPendingTimer()
+	c.decide()
+	c.tryNewView()
+}
+
+// onRelayed takes a copy of a VIEW-CHANGE from the new primary, if the NEW-VIEW we hold names it.
+func (c *Core) onRelayed(m *message.ViewChange) {
+	x := &c.change
+	if nv := x.newView; nv != nil && m.View == c.view {
+		d := m.Digest()
+		for _, v := range nv.V {
+			if v.From == m.From && v.Digest == d {
+				x.relayed[m.From] = m
+				c.tryNewView()
+				return
+			}
+		}
+	}
+	c.refuse(m, NotAskedFor)
+}
+
+// joinable is the view that f+1 other replicas have reached or passed (R-VT-4): one of them is correct.
+func (c *Core) joinable() message.View {
+	views := make([]message.View, 0, len(c.change.last))
+	for i, m := range c.change.last {
+		if m != nil && message.ReplicaID(i) != c.cfg.Self {
+			views = append(views, m.View)
+		}
+	}
+	if len(views) < c.weak() {
+		return 0
+	}
+	slices.Sort(views)
+	return views[len(views)-c.weak()]
+}
+
+// acknowledge tells the new primary that we hold j's VIEW-CHANGE for the present view (R-VC-15).
+func (c *Core) acknowledge(j message.ReplicaID) {
+	if a := c.ackFor(j); a != nil && !c.active {
+		c.send(c.primary(), a)
+	}
+}
+
+// ackFor is our ack for j's VIEW-CHANGE, nil if there is nothing to acknowledge.
+func (c *Core) ackFor(j message.ReplicaID) *message.ViewChangeAck {
+	m := c.change.last[j]
+	if m == nil || m.View != c.view || c.isPrimary() || j == c.cfg.Self || j == c.primary() || c.silent() {
+		return nil
+	}
+	return &message.ViewChangeAck{View: c.view, Of: j, Digest: c.change.digests[j], From: c.cfg.Self}
+}
+
+// onViewChangeAck records what another replica says it holds. The new primary counts acks to admit a VIEW-CHANGE, a
+// backup to believe a relayed one.
+func (c *Core) onViewChangeAck(m *message.ViewChangeAck) {
+	a := &c.change.acks[m.Of][m.From]
+	switch {
+	case m.View < c.view:
+		c.refuse(m, EarlierView)
+		return
+	case m.View <= a.view || m.From == m.Of:
+		c.refuse(m, SecondVote)
+		return
+	}
+	*a = ack{m.View, m.Digest}
+	c.decide()
+	c.tryNewView()
+}
+
+// vouchers counts the replicas, other than j itself, the view's primary and we, whose acks for j's VIEW-CHANGE
+// carry digest d.
+func (c *Core) vouchers(j message.ReplicaID, d message.Digest) (n int) {
+	for i, a := range c.change.acks[j] {
+		from := message.ReplicaID(i)
+		if a.view == c.view && a.digest == d && from != j && from != c.primary() && from != c.cfg.Self {
+			n++
+		}
+	}
+	return n
+}

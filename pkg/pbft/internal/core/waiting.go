@@ -1,0 +1,212 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// waiting is a replica's patience: what it waits for, since when, and who else does.
+type waiting struct {
+	first   int // the timer's first period, ticks
+	timeout int // its present period: doubled for each view that brought nothing
+	on      bool
+	due     int              // tick at which it expires
+	request *message.Request // for which it runs; nil while it runs for a NEW-VIEW
+
+	// forwarded[i] is what replica i says it holds and the primary has not proposed (R-OUR-11).
+	forwarded []map[message.RequestKey]forward
+	// unproven[i] are requests that replica i passed on and that are not authentic here, the latest few.
+	unproven [][]*message.Request
+
+	bodies      map[message.Digest]*message.Batch // fetched by digest, dropped with the window
+	askedBodies int
+}
+
+type forward struct {
+	t      message.Timestamp
+	digest message.Digest
+}
+
+const (
+	maxForwards = 4096 // FORWARDs kept of one replica
+	maxUnproven = 8    // requests kept of one replica that are not authentic here
+	maxDoubling = 6    // of the view-change timer (R-HD-8)
+	tellTicks   = 10   // a FORWARD is repeated so often
+)
+
+func (w *waiting) init(n, timeout int) {
+	w.first, w.timeout = timeout, timeout
+	w.forwarded = make([]map[message.RequestKey]forward, n)
+	for i := range w.forwarded {
+		w.forwarded[i] = map[message.RequestKey]forward{}
+	}
+	w.unproven = make([][]*message.Request, n)
+	w.bodies = map[message.Digest]*message.Batch{}
+	w.askedBodies = -1 << 30
+}
+
+func (w *waiting) stop() { w.on, w.request = false, nil }
+
+func (w *waiting) start(tick int, r *message.Request) {
+	w.on, w.request, w.due = true, r, tick+w.timeout
+}
+
+// entered: the view is active. From now on the timer runs only while a request waits (R-OUR-17).
+func (w *waiting) entered() { w.stop() }
+
+// progress: a batch was executed that was not before. An empty one proves nothing.
+func (w *waiting) progress(b *message.Batch) {
+	if len(b.Requests) > 0 {
+		w.timeout = w.first
+	}
+}
+
+func (w *waiting) double() { w.timeout = min(2*w.timeout, w.first<<maxDoubling) }
+
+// forwards counts the replicas that say they hold this very request.
+func (w *waiting) forwards(r *message.Request) (n int) {
+	for _, m := range w.forwarded {
+		if f, ok := m[r.Key()]; ok && f.t == r.Timestamp && f.digest == r.Digest {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *waiting) executed(r *message.Request) {
+	for _, m := range w.forwarded {
+		if f, ok := m[r.Key()]; ok && f.t <= r.Timestamp {
+			delete(m, r.Key())
+		}
+	}
+}
+
+// startPendingTimer runs the timer for the NEW-VIEW once 2f+1 replicas have come as far as we: before that the new
+// primary cannot send it (R-VT-3).
+func (c *Core) startPendingTimer() {
+	if c.active || c.wait.on {
+		return
+	}
+	n := 0
+	for _, m := range c.change.last {
+		if m != nil && m.View >= c.view {
+			n++
+		}
+	}
+	if n >= c.quorum() {
+		c.wait.start(c.tick, nil)
+	}
+}
+
+// tickWaiting complains about requests that the primary leaves waiting, and leaves its view when it is time
+// [TOCS §4.5.1].
+func (c *Core) tickWaiting() {
+	w := &c.wait
+	if c.active {
+		c.tell()
+		c.watch()
+	}
+	if w.on && c.tick >= w.due && c.transfer == nil {
+		w.double()
+		c.leave(c.view + 1)
+	}
+}
+
+// tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again.
+func (c *Core) tell() {
+	if c.isPrimary() || c.silent() {
+		return
+	}
+	budget := 64
+	c.queue.each(func(l *line, r *message.Request) bool {
+		told := l.told[r.Slot]
+		if c.tick-l.arrived[r.Slot] < c.cfg.ForwardTicks || told > 0 && c.tick-told < tellTicks {
+			return true
+		}
+		if told > 0 {
+			c.send(c.primary(), r)
+		}
+		l.told[r.Slot] = c.tick
+		c.forwardFrom(c.cfg.Self, r.Key(), forward{r.Timestamp, r.Digest})
+		c.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp, Digest: r.Digest, From: c.cfg.Self})
+		budget--
+		return budget > 0
+	})
+}
+
+// watch runs the timer for the oldest request that 2f+1 replicas wait for, until it is executed; other progress does not
+// stop it (R-VT-2), and a client whose MACs are good for some replicas only cannot start it.
+func (c *Core) watch() {
+	w := &c.wait
+	if c.isPrimary() || w.on && c.queue.pendingRequest(w.request.Key()) == w.request {
+		return
+	}
+	w.stop()
+	var oldest *message.Request
+	arrived := 0
+	c.queue.each(func(l *line, r *message.Request) bool {
+		if at := l.arrived[r.Slot]; (oldest == nil || at < arrived) && c.wait.forwards(r) >= c.quorum() {
+			oldest, arrived = r, at
+		}
+		return true
+	})
+	if oldest != nil {
+		w.start(c.tick, oldest)
+	}
+}
+
+func (c *Core) forwardFrom(i message.ReplicaID, k message.RequestKey, f forward) bool {
+	m := c.wait.forwarded[i]
+	old, known := m[k]
+	if known && old.t >= f.t || !known && len(m) >= maxForwards {
+		return false
+	}
+	m[k] = f
+	return true
+}
+
+// onForward records that another replica waits for a request. f+1 of them make it authentic: a correct one has seen
+// a good MAC.
+func (c *Core) onForward(m *message.Forward) {
+	key := message.RequestKey{Client: m.Client, Slot: m.Slot}
+	if !c.forwardFrom(m.From, key, forward{m.Timestamp, m.Digest}) {
+		c.refuse(m, OlderRequest)
+		return
+	}
+	c.prove()
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		if s := c.log.slot(n); s.held != nil && s.proposal == nil {
+			c.advance(s)
+		}
+	}
+}
+
+// keepUnproven keeps a request that is not authentic here and that another replica passed on, in case f+1 vouch for
+// it.
+func (c *Core) keepUnproven(r *message.Request) {
+	c.refuse(r, NotAuthentic)
+	from := r.PassedBy
+	if int(from) >= len(c.wait.unproven) || from == c.cfg.Self {
+		return
+	}
+	u := append(c.wait.unproven[from], r)
+	if len(u) > maxUnproven {
+		u = u[1:]
+	}
+	c.wait.unproven[from] = u
+	c.prove()
+}
+
+// prove queues the requests that enough FORWARDs have made authentic.
+func (c *Core) prove() {
+	for i, u := range c.wait.unproven {
+		kept := u[:0]
+		for _, r := range u {
+			if c.wait.forwards(r) < c.weak() {
+				kept = append(kept, r)
+				continue
+			}
+			r.Authentic = true
+			c.queue.add(r, c.tick)
+		}
+		clear(u[len(kept):])
+		c.wait.unproven[i] = kept
+	}
+}
