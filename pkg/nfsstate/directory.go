@@ -90,7 +90,21 @@ func (fs *FS) enterNeeds(d *inode, name []byte) uint64 {
 	case d.indexHeight > 0:
 		n += hashes.missing(key{nameHash(name), d.nextCookie}, 16)
 	case d.height == 1 && n > 0:
-		n += 4 // three leaves of hashes and a root
+		n += indexNeeds
+	}
+	return n
+}
+
+// indexNeeds is the most that the index of a directory of one page takes: three leaves of hashes and a root.
+const indexNeeds = 4
+
+// reenterNeeds is enterNeeds for a name that is entered after others were struck out. Striking gives back at least
+// what it makes entering take more, with one exception: a directory that shrinks to one page drops its index, and if it then
+// grows again the new one may be larger.
+func (fs *FS) reenterNeeds(d *inode, name []byte) uint64 {
+	n := fs.enterNeeds(d, name)
+	if d.height == 2 {
+		n += indexNeeds
 	}
 	return n
 }

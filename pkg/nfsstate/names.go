@@ -438,7 +438,7 @@ func (fs *FS) mayMove(m *move) nfs3.Status {
 	if st := fs.mayTake(m); st != nfs3.OK {
 		return st
 	}
-	return fs.room(m.to.export, fs.enterNeeds(m.to, m.newName), 0)
+	return fs.room(m.to.export, fs.reenterNeeds(m.to, m.newName), 0)
 }
 
 // mayTake judges permissions and types of a RENAME: a file may take a file's name, a directory an empty directory's. A

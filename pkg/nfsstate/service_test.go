@@ -249,6 +249,49 @@ func TestDeepDirectories(t *testing.T) {
 	}
 }
 
+// The last entry of a directory is alone on its second page: renaming it makes the directory small, which drops the index, and
+// large again, which builds it. However few pages are free, that is done wholly or refused.
+func TestRenameWhenFull(t *testing.T) {
+	for spare := range 10 {
+		fs, u := newFS(t, 1<<10)
+		made := 0
+		name := func(i int) string { // the shortest names there are
+			for b := range 256 {
+				if one := string([]byte{byte(b)}); goodName([]byte(one)) == nfs3.OK && one != "." {
+					if i--; i < 0 {
+						return one
+					}
+				}
+			}
+			return fmt.Sprint("x", i)
+		}
+		var d inode
+		for d.height < 2 {
+			u.create(u.root, name(made), nfs3.Guarded, nfs3.Sattr3{})
+			fs.load(firstInode, &d)
+			made++
+		}
+		f := u.create(u.root, "file", nfs3.Guarded, nfs3.Sattr3{}).Object.Handle.FileHandle()
+		u.remove(u.root, name(made-1))
+		u.rename(u.root, "file", u.root, name(made-1))
+		for off := uint64(0); fs.freeAtAll() > uint64(spare); off += pageSize {
+			if r := u.write(f, off, make([]byte, pageSize)); r.Status != nfs3.OK {
+				break
+			}
+		}
+		for i := range 5 {
+			st := u.rename(u.root, name(made-1), u.root, name(made))
+			if st != nfs3.OK && st != nfs3.ErrNoSpc {
+				t.Fatalf("%d pages free: rename %d of entry %d: got %v", spare, i, made, st)
+			}
+			if st == nfs3.OK {
+				made++
+			}
+			u.check()
+		}
+	}
+}
+
 func TestRights(t *testing.T) {
 	good := []Rights{
 		{},
