@@ -354,7 +354,7 @@ func (f *FS) removeTree(dir nfs3.Handle, name string, n node) error {
 	return err
 }
 
-// Rename is os.Rename: atomic, and over what is there.
+// Rename is rename(2): atomic, and over a file or an empty directory that is there.
 func (f *FS) Rename(from, to string) error {
 	if err := errors.Join(valid("rename", from), valid("rename", to)); err != nil {
 		return wrapLink("rename", from, to, fs.ErrInvalid)
@@ -363,15 +363,17 @@ func (f *FS) Rename(from, to string) error {
 }
 
 func (f *FS) move(from, to string) error {
-	p, err := f.find(from, false)
+	p, err := f.walk(from, false)
 	if err != nil {
 		return err
 	}
 	q, err := f.walk(to, false)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if p.root() || q.root() {
+	case !p.found:
+		return syscall.ENOENT
+	case p.root() || q.root():
 		return syscall.EBUSY
 	}
 	return f.rename(p.entry(), q.entry())
@@ -382,18 +384,26 @@ func (f *FS) Link(from, to string) error {
 	if err := errors.Join(valid("link", from), valid("link", to)); err != nil {
 		return wrapLink("link", from, to, fs.ErrInvalid)
 	}
-	p, err := f.find(from, false)
+	return wrapLink("link", from, to, f.makeLink(from, to))
+}
+
+func (f *FS) makeLink(from, to string) error {
+	p, err := f.walk(from, false)
 	if err != nil {
-		return wrapLink("link", from, to, err)
+		return err
 	}
 	q, err := f.walk(to, false)
-	if err == nil && q.found {
-		err = syscall.EEXIST
+	switch {
+	case err != nil:
+		return err
+	case !p.found:
+		return syscall.ENOENT
+	case q.found:
+		return syscall.EEXIST
+	case p.node.is(nfs3.TypeDir):
+		return syscall.EPERM // as link(2) has it; NFS would say ISDIR
 	}
-	if err == nil {
-		err = f.link(p.node.handle, q.entry())
-	}
-	return wrapLink("link", from, to, err)
+	return f.link(p.node.handle, q.entry())
 }
 
 // Symlink makes a symbolic link with the text target.
