@@ -72,12 +72,13 @@ func TestBillyChroot(t *testing.T) {
 	ok(t, cage.Symlink("../../../secret", "in/out"))
 	ok(t, cage.Symlink("/in/file", "absolute"))
 	ok(t, cage.Symlink("..", "in/up"))
+	ok(t, cage.Symlink("../..", "in/above"))
 	for name, err := range map[string]error{
 		"by name":         second(cage.Open("../secret")),
 		"by a long name":  second(cage.Create("in/../../x")),
 		"by absolute":     second(cage.Stat("/../../secret")),
 		"by link":         second(cage.Open("in/out")),
-		"by link in path": second(cage.Create("in/up/../../secret/../x/in/up/../../..")),
+		"by link in path": second(cage.Create("in/above/x")),
 		"rename from":     cage.Rename("../secret", "x"),
 		"rename to":       cage.Rename("in/file", "../x"),
 		"remove":          cage.Remove("../../secret"),
