@@ -363,18 +363,6 @@ func TestIDMaps(t *testing.T) {
 	}
 }
 
-// FuzzRights: what parses is canonical, and checks.
-func FuzzRights(f *testing.F) {
-	r := Rights{Expires: 1, Grants: []Grant{{Export: 1, UIDs: []IDRange{{1, 2, 3}}}}}
-	f.Add(r.Append(nil))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := ParseRights(b)
-		if err == nil && (!bytes.Equal(r.Append(nil), b) || r.Check() != nil) {
-			t.Errorf("%x is taken for %+v", b, r)
-		}
-	})
-}
-
 // FuzzExportList: whatever a reply holds, reading it ends.
 func FuzzExportList(f *testing.F) {
 	fs, _ := newFS(f, 1<<10)
