@@ -24,7 +24,7 @@ func (c *Core) checkpoint(n message.SeqNum) *checkpointSlot {
 
 // Frozen says that our state after executing n has this root. The others are told [TOCS §4.4].
 func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
-	if n == 0 {
+	if n == 0 && c.log.low == 0 {
 		c.stable = message.Checkpoint{Digest: root, Stable: true, From: c.cfg.Self}
 		return
 	}
@@ -84,8 +84,12 @@ func (c *Core) stabilise(k *checkpointSlot) {
 
 // collect forgets what is at or below a new stable checkpoint (R-GC-4).
 func (c *Core) collect(n message.SeqNum, root message.Digest) {
+	silent := c.silent()
 	c.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
 	c.log.slide(n)
+	if silent && !c.silent() {
+		c.voteAgain()
+	}
 	for old := range c.prepared {
 		if old <= n {
 			delete(c.prepared, old)

@@ -74,6 +74,7 @@ type peer struct {
 	lastExec message.SeqNum
 	stable   message.Checkpoint // the highest it said is stable
 	answered int                // tick of our last answer to its STATUS
+	keyed    int                // tick at which its new keys last made us send again
 	served   int                // FETCHes answered in the present tick
 }
 
@@ -91,7 +92,7 @@ func New(cfg Config) *Core {
 		fence:       cfg.Fence,
 	}
 	for i := range c.peers {
-		c.peers[i].answered = -1 << 30
+		c.peers[i].answered, c.peers[i].keyed = -1<<30, -1<<30
 	}
 	for i := range c.checkpoints {
 		c.checkpoints[i].votes = newVotes(cfg.Replicas)

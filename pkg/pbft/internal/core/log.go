@@ -64,7 +64,7 @@ type slot struct {
 	held     *message.PrePrepare // not yet: some request in it is not authentic here (R-REQ-6)
 	chosen   message.Digest      // what a NEW-VIEW put here; zero if it put nothing
 	batch    *message.Batch      // what committed: the proposal's, or one that f+1 replicas say was decided
-	size     int                 // bytes of the proposal's operations
+	size     int                 // bytes of the operations of the proposal, held or accepted
 
 	prepares, commits votes
 	decided           votes           // DECIDEDs; they hold in every view

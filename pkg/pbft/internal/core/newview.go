@@ -356,12 +356,13 @@ func (c *Core) fetchBodies() {
 // onFetchBatch serves batches by digest, within the sender's share.
 func (c *Core) onFetchBatch(m *message.FetchBatch) {
 	p := &c.peers[m.From]
-	if p.served += len(m.Digests); p.served > servesPerTick {
-		c.refuse(m, TooSoon)
-		return
-	}
 	for _, d := range m.Digests {
+		if p.served++; p.served > servesPerTick {
+			c.refuse(m, TooSoon)
+			return
+		}
 		if b := c.body(d); b != nil {
+			p.served += b.Bytes() / fetchBytes
 			c.send(m.From, &message.BatchBody{PrePrepare: message.PrePrepare{Digest: d, Batch: *b}})
 		}
 	}

@@ -63,10 +63,16 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 
 // adopt makes p the slot's proposal.
 func (c *Core) adopt(s *slot, p *message.PrePrepare) {
+	c.hold(s, p)
 	s.proposal, s.held = p, nil
-	s.size = p.Batch.Bytes()
 	s.sentAt = c.tick
-	c.log.bytes += s.size
+}
+
+// hold keeps p as what the slot's proposal may become. It counts in the log as if it were that already, or a
+// primary could fill our memory with what nobody can authenticate.
+func (c *Core) hold(s *slot, p *message.PrePrepare) {
+	c.log.bytes += p.Batch.Bytes() - s.size
+	s.held, s.size = p, p.Batch.Bytes()
 }
 
 // onPrePrepare takes in the primary's proposal [TOCS §4.3].
@@ -80,7 +86,7 @@ func (c *Core) onPrePrepare(p *message.PrePrepare) {
 		c.adoptChosen(s, &p.Batch)
 		return
 	}
-	s.held = p // a later copy may carry a client's newer MACs
+	c.hold(s, p) // a later copy may carry a client's newer MACs
 	if !c.vouchedFor(s) {
 		c.refuse(p, NotAuthentic) // held; advance tries again with every PREPARE
 		return
@@ -101,7 +107,7 @@ func (c *Core) judgePrePrepare(p *message.PrePrepare) Refusal {
 		return ViewNotActive
 	case !s.chosen.IsZero() && s.chosen != p.Digest, s.proposal != nil, s.held != nil && s.held.Digest != p.Digest:
 		return SecondProposal
-	case c.log.bytes+p.Batch.Bytes() > c.cfg.LogBytes:
+	case c.log.bytes-s.size+p.Batch.Bytes() > c.cfg.LogBytes:
 		return LogIsFull
 	}
 	return accepted
@@ -146,7 +152,8 @@ func (c *Core) Accepted(p *message.PrePrepare, ok bool) {
 	}
 	s := c.log.slot(p.Seq)
 	if !ok {
-		s.held = nil
+		c.log.bytes -= s.size
+		s.held, s.size = nil, 0
 		c.refuse(p, UnreasonableChoice)
 		return
 	}
@@ -205,13 +212,15 @@ func (c *Core) advance(s *slot) {
 		s.ownPrepare = message.Prepare{View: c.view, Seq: s.seq, Digest: s.proposal.Digest, From: c.cfg.Self}
 		s.prepares.add(c.cfg.Self, s.proposal.Digest)
 		c.raiseFence(s.seq)
-		c.multicast(&s.ownPrepare)
+		vote := s.ownPrepare // a copy: the slot may be reset before it is sent
+		c.multicast(&vote)
 	}
 	if !s.isPrepared && s.prepared(c.f) {
 		s.isPrepared = true
 		if !c.silent() && s.commits.add(c.cfg.Self, message.Digest{}) {
 			s.ownCommit = message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self}
-			c.multicast(&s.ownCommit)
+			vote := s.ownCommit
+			c.multicast(&vote)
 		}
 	}
 	if !s.isCommitted && s.committedLocal(c.f) {

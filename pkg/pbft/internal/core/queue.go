@@ -122,6 +122,7 @@ func (q *queue) take(count, size int) (batch []*message.Request) {
 		}
 		bytes += len(r.Op)
 		batch = append(batch, r)
+		l.fifo[0] = nil // its bytes are the log's now
 		l.fifo = l.fifo[1:]
 		l.proposed[r.Slot] = r.Timestamp
 		q.remove(l, r)

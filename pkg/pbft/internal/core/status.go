@@ -153,8 +153,13 @@ func (c *Core) resend(m *message.Status, s *slot) (bytes int) {
 }
 
 // KeysChanged says that a peer can open what we seal from now on, and perhaps nothing of what we sealed
-// before: it gets our messages above its last known execution again (R-OUR-9).
+// before: it gets our messages above its last known execution again (R-OUR-9). One whose keys change all the time
+// waits for the answer to its STATUS.
 func (c *Core) KeysChanged(i message.ReplicaID) {
+	if c.tick-c.peers[i].keyed < c.cfg.ResendTicks {
+		return
+	}
+	c.peers[i].keyed = c.tick
 	all := &message.Status{View: c.view, Active: c.active, LastExecuted: max(c.log.low, min(c.peers[i].lastExec, c.lastExec)), Low: c.peers[i].low, From: i}
 	c.resendCheckpoints(all)
 	if c.view > 0 && !c.active {

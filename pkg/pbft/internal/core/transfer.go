@@ -37,7 +37,8 @@ type ask struct {
 
 const (
 	asksPerReplica  = 4  // FETCHes under way to one replica
-	servesPerTick   = 64 // FETCHes of one replica answered in a tick
+	servesPerTick   = 64 // FETCHes of one replica answered in a tick, or batches of no more bytes
+	fetchBytes      = message.MaxFetch * 4096
 	answerTicks     = 50 // an answer may take so long
 	shunTicks       = 100
 	stallTicks      = 20 // behind and without progress for so long: fetch
@@ -46,6 +47,14 @@ const (
 
 // silent: we may not vote, because we may have voted otherwise before we forgot.
 func (c *Core) silent() bool { return c.log.low < c.cfg.Fence }
+
+// voteAgain votes, at the end of a silence, for what came meanwhile: the others have said all they have to say of
+// it, and a vote of theirs that comes twice moves nothing.
+func (c *Core) voteAgain() {
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		c.advance(c.log.slot(n))
+	}
+}
 
 // raiseFence is called before a vote for n leaves: the fence is durable first, and is raised once per checkpoint
 // period ahead of the voting (R-OUR-5).

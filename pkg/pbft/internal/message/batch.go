@@ -80,7 +80,7 @@ func (m *PrePrepare) AppendCovered(b []byte) []byte {
 }
 
 func (m *PrePrepare) decode(r *reader, lim *Limits) {
-	m.View, m.Seq, m.Digest = View(r.u64()), SeqNum(r.u64()), r.digest()
+	m.View, m.Seq, m.Digest = r.view(), r.seqNum(), r.digest()
 	m.Batch.Choice = r.bytes(r.count(int(r.u16()), lim.Choice))
 	n := r.count(int(r.u16()), lim.BatchCount)
 	if r.why != "" || n*requestHeader > len(r.b) {

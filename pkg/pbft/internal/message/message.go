@@ -114,7 +114,7 @@ func (m *Prepare) AppendBody(b []byte) []byte {
 func (m *Prepare) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypePrepare))) }
 
 func (m *Prepare) decode(r *reader) {
-	m.View, m.Seq, m.Digest = View(r.u64()), SeqNum(r.u64()), r.digest()
+	m.View, m.Seq, m.Digest = r.view(), r.seqNum(), r.digest()
 }
 
 // Type implements Message.
@@ -129,7 +129,7 @@ func (m *Commit) AppendBody(b []byte) []byte {
 // AppendCovered implements Message.
 func (m *Commit) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeCommit))) }
 
-func (m *Commit) decode(r *reader) { m.View, m.Seq = View(r.u64()), SeqNum(r.u64()) }
+func (m *Commit) decode(r *reader) { m.View, m.Seq = r.view(), r.seqNum() }
 
 // Type implements Message.
 func (*Checkpoint) Type() Type { return TypeCheckpoint }
@@ -147,7 +147,7 @@ func (m *Checkpoint) AppendCovered(b []byte) []byte {
 }
 
 func (m *Checkpoint) decode(r *reader) {
-	m.Seq, m.Digest, m.Stable = SeqNum(r.u64()), r.digest(), r.bool()
+	m.Seq, m.Digest, m.Stable = r.seqNum(), r.digest(), r.bool()
 }
 
 // Type implements Message.
@@ -169,8 +169,8 @@ func (m *Status) AppendBody(b []byte) []byte {
 func (m *Status) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeStatus))) }
 
 func (m *Status) decode(r *reader, lim *Limits) {
-	m.View, m.Active = View(r.u64()), r.bool()
-	m.Low, m.LastExecuted = SeqNum(r.u64()), SeqNum(r.u64())
+	m.View, m.Active = r.view(), r.bool()
+	m.Low, m.LastExecuted = r.seqNum(), r.seqNum()
 	m.Prepared.decode(r, lim.WindowLength)
 	m.Committed.decode(r, lim.WindowLength)
 	m.ViewChanges, m.HasNewView = r.u32(), r.bool()

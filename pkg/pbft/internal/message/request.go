@@ -258,7 +258,7 @@ func (m *Reply) AppendBody(b []byte) []byte { return append(m.appendHeader(b), m
 func (m *Reply) AppendCovered(b []byte) []byte { return m.appendHeader(append(b, byte(TypeReply))) }
 
 func (m *Reply) decode(r *reader, lim *Limits) {
-	m.View, m.Timestamp, m.Slot = View(r.u64()), Timestamp(r.u64()), Slot(r.u16())
+	m.View, m.Timestamp, m.Slot = r.view(), Timestamp(r.u64()), Slot(r.u16())
 	m.Outcome = Outcome(r.u8())
 	flags := r.u8()
 	if m.Outcome >= outcomes || flags&^(replyReadOnly|replyTentative|replyFull) != 0 {

@@ -55,7 +55,7 @@ func (m *Fetch) AppendBody(b []byte) []byte {
 func (m *Fetch) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeFetch))) }
 
 func (m *Fetch) decode(r *reader) {
-	m.Seq, m.Tag = SeqNum(r.u64()), r.u32()
+	m.Seq, m.Tag = r.seqNum(), r.u32()
 	n := r.count(int(r.u8()), MaxFetch)
 	m.Nodes = make([]NodeID, 0, n)
 	for range n {
@@ -93,7 +93,7 @@ func (m *Data) AppendBody(b []byte) []byte {
 func (m *Data) AppendCovered(b []byte) []byte { return m.appendHeader(append(b, byte(TypeData))) }
 
 func (m *Data) decode(r *reader) {
-	m.Seq, m.Tag, m.Gone = SeqNum(r.u64()), r.u32(), r.bool()
+	m.Seq, m.Tag, m.Gone = r.seqNum(), r.u32(), r.bool()
 	n := r.count(int(r.u8()), MaxFetch)
 	m.Items = make([]Item, 0, n)
 	for range n {

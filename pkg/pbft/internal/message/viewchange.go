@@ -73,13 +73,13 @@ func (m *ViewChange) AppendCovered(b []byte) []byte {
 }
 
 func (m *ViewChange) decode(r *reader, lim *Limits) {
-	m.From, m.View, m.Low = ReplicaID(r.u8()), View(r.u64()), SeqNum(r.u64())
+	m.From, m.View, m.Low = ReplicaID(r.u8()), r.view(), r.seqNum()
 	if int(m.From) >= lim.Replicas {
 		r.fail("no such replica")
 	}
 	n := r.count(int(r.u16()), lim.WindowLength+1)
 	for range n {
-		c := CheckpointID{SeqNum(r.u64()), r.digest()}
+		c := CheckpointID{r.seqNum(), r.digest()}
 		if k := len(m.Checkpoints); k > 0 && m.Checkpoints[k-1].Seq >= c.Seq {
 			r.fail("its checkpoints do not rise")
 			return
@@ -98,7 +98,7 @@ func (r *reader) prepared(bound int) (all []Prepared) {
 		return nil
 	}
 	for range n {
-		all = append(all, Prepared{SeqNum(r.u64()), r.digest(), View(r.u64())})
+		all = append(all, Prepared{r.seqNum(), r.digest(), r.view()})
 	}
 	return all
 }
@@ -128,7 +128,7 @@ func (m *ViewChangeAck) AppendCovered(b []byte) []byte {
 }
 
 func (m *ViewChangeAck) decode(r *reader, lim *Limits) {
-	m.View, m.Of, m.Digest = View(r.u64()), ReplicaID(r.u8()), r.digest()
+	m.View, m.Of, m.Digest = r.view(), ReplicaID(r.u8()), r.digest()
 	if int(m.Of) >= lim.Replicas {
 		r.fail("no such replica")
 	}
@@ -177,7 +177,7 @@ func (m *NewView) AppendCovered(b []byte) []byte {
 }
 
 func (m *NewView) decode(r *reader, lim *Limits) {
-	m.View = View(r.u64())
+	m.View = r.view()
 	for range r.count(int(r.u8()), lim.Replicas) {
 		v := Vouched{ReplicaID(r.u8()), r.digest()}
 		if k := len(m.V); int(v.From) >= lim.Replicas || k > 0 && m.V[k-1].From >= v.From {
@@ -186,7 +186,7 @@ func (m *NewView) decode(r *reader, lim *Limits) {
 		}
 		m.V = append(m.V, v)
 	}
-	m.Checkpoint = CheckpointID{SeqNum(r.u64()), r.digest()}
+	m.Checkpoint = CheckpointID{r.seqNum(), r.digest()}
 	n := r.count(int(r.u32()), lim.WindowLength)
 	if n*DigestSize > len(r.b) {
 		r.fail("it ends too soon")
@@ -289,4 +289,4 @@ func (m *Decided) AppendBody(b []byte) []byte {
 // AppendCovered implements Message.
 func (m *Decided) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeDecided))) }
 
-func (m *Decided) decode(r *reader) { m.Seq, m.Digest = SeqNum(r.u64()), r.digest() }
+func (m *Decided) decode(r *reader) { m.Seq, m.Digest = r.seqNum(), r.digest() }

@@ -80,6 +80,22 @@ func (r *reader) u64() uint64 {
 	return 0
 }
 
+// maxNumber is above every view and every number that a group can reach: at a million batches a second it lasts for
+// a hundred thousand years. What is above is a lie, and refused here, so that sums of numbers never wrap.
+const maxNumber = 1 << 62
+
+func (r *reader) number() uint64 {
+	v := r.u64()
+	if v >= maxNumber {
+		r.fail("a number that no group reaches")
+		return 0
+	}
+	return v
+}
+
+func (r *reader) view() View     { return View(r.number()) }
+func (r *reader) seqNum() SeqNum { return SeqNum(r.number()) }
+
 func (r *reader) digest() (d Digest) {
 	copy(d[:], r.bytes(DigestSize))
 	return d

@@ -1,0 +1,317 @@
+package core
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// newAttacked is a core in view 0 that hears what nobody honest would say.
+func newAttacked(self message.ReplicaID, fence message.SeqNum) *Core {
+	return New(Config{
+		Self: self, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 10, BatchCount: 8,
+		LogBytes: 1 << 12, Slots: 4, QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2, Fence: fence,
+	})
+}
+
+// perform does what the core says as a replica would whose service accepts everything, and returns what was sent.
+func perform(c *Core) (sent []message.Message) {
+	for {
+		effects := c.Effects()
+		if len(effects) == 0 {
+			return sent
+		}
+		for i := range effects {
+			switch e := &effects[i]; e.Verb {
+			case Send, Multicast:
+				sent = append(sent, e.Message)
+			case Choose:
+				c.Chosen(e.Seq, nil)
+			case Accept:
+				c.Accepted(e.Proposal, true)
+			case Freeze:
+				c.Frozen(e.Seq, message.Digest{byte(e.Seq)})
+			}
+		}
+	}
+}
+
+func batchOf(ops ...string) message.Batch {
+	var b message.Batch
+	for i, op := range ops {
+		r := &message.Request{Client: 9, Slot: message.Slot(i % 4), Timestamp: message.Timestamp(i + 1), Op: []byte(op), Authentic: true}
+		r.SetDigest()
+		b.Requests = append(b.Requests, r)
+	}
+	return b
+}
+
+func proposal(n message.SeqNum, op string) *message.PrePrepare {
+	b := batchOf(op)
+	return &message.PrePrepare{Seq: n, Digest: b.Digest(), Batch: b}
+}
+
+// largest is the largest number that a decoder lets through.
+const largest = 1<<62 - 1
+
+// edges are the numbers at which arithmetic goes wrong.
+var edges = []uint64{0, 1, 3, 4, 5, 7, 8, 9, 12, 13, 1 << 31, 1 << 32, largest - 8, largest - 1, largest}
+
+func edge(r *rand.Rand) uint64 {
+	if r.IntN(2) == 0 {
+		return edges[r.IntN(len(edges))]
+	}
+	return r.Uint64N(12)
+}
+
+// lie is any message that one faulty replica can send.
+func lie(r *rand.Rand, from message.ReplicaID) message.Message {
+	v := message.View(0)
+	if r.IntN(8) == 0 {
+		v = message.View(edge(r))
+	}
+	n, d := message.SeqNum(edge(r)), message.Digest{byte(r.IntN(3))}
+	switch r.IntN(16) {
+	case 8, 9:
+		return lyingViewChange(r, from)
+	case 10:
+		return &message.ViewChangeAck{View: message.View(edge(r)), Of: message.ReplicaID(r.IntN(4)), Digest: d, From: from}
+	case 11:
+		m := &message.NewView{View: message.View(edge(r)), Checkpoint: message.CheckpointID{Seq: n, Digest: d}, From: from}
+		for i := range message.ReplicaID(r.IntN(5)) {
+			m.V = append(m.V, message.Vouched{From: i, Digest: d})
+		}
+		m.Chosen = make([]message.Digest, r.IntN(9))
+		return m
+	case 12:
+		q := batchOf("f").Requests[0]
+		return &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: message.Timestamp(edge(r)), Digest: q.Digest, From: from}
+	case 13:
+		return &message.FetchBatch{Digests: []message.Digest{d, message.NullDigest}, From: from}
+	case 14:
+		p := proposal(n, fmt.Sprint(r.IntN(3)))
+		p.From = from
+		return &message.BatchBody{PrePrepare: *p}
+	case 15:
+		if r.IntN(2) == 0 {
+			q := batchOf("f").Requests[0]
+			q.Authentic, q.PassedBy, q.Slot = false, from, message.Slot(r.IntN(1<<16))
+			return q
+		}
+		return &message.Decided{Seq: n, Digest: d, From: from}
+	case 0:
+		p := proposal(n, fmt.Sprint(r.IntN(3)))
+		p.View, p.From = v, from
+		p.Batch.Requests[0].Authentic = r.IntN(2) == 0
+		return p
+	case 1:
+		return &message.Prepare{View: v, Seq: n, Digest: d, From: from}
+	case 2:
+		return &message.Commit{View: v, Seq: n, From: from}
+	case 3:
+		return &message.Checkpoint{Seq: n, Digest: d, Stable: r.IntN(2) == 0, From: from}
+	case 4:
+		return &message.Fetch{Seq: n, Tag: uint32(r.IntN(3)), Nodes: make([]message.NodeID, r.IntN(3)), From: from}
+	case 5:
+		return &message.Data{Seq: n, Tag: uint32(r.IntN(3)), Gone: r.IntN(2) == 0, From: from,
+			Items: []message.Item{{Node: message.NodeID{Level: uint8(r.IntN(3)), Index: edge(r)}, Bytes: make([]byte, r.IntN(64))}}}
+	default:
+		return &message.Status{View: v, Active: r.IntN(2) == 0, Low: n, LastExecuted: message.SeqNum(edge(r)),
+			Prepared: message.Bitmap{0xff}, Committed: message.Bitmap{byte(r.IntN(256))}, From: from}
+	}
+}
+
+func lyingViewChange(r *rand.Rand, from message.ReplicaID) *message.ViewChange {
+	m := &message.ViewChange{View: message.View(edge(r)), Low: message.SeqNum(edge(r)), From: from}
+	if r.IntN(3) == 0 {
+		m.From, m.Relayed = message.ReplicaID(r.IntN(4)), true
+	}
+	n := m.Low
+	for range r.IntN(4) {
+		n += message.SeqNum(r.IntN(5))
+		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: n, Digest: message.Digest{byte(n)}})
+		m.P = append(m.P, message.Prepared{Seq: n + 1, Digest: message.Digest{byte(r.IntN(3))}, View: message.View(r.IntN(2))})
+		m.Q = append(m.Q, message.Prepared{Seq: n + 1, Digest: message.Digest{byte(r.IntN(3))}, View: message.View(r.IntN(2))})
+	}
+	return m
+}
+
+// One faulty replica may say anything: a core must not stop for it. Its invariants are about our code.
+func TestNoLieBreaksAnInvariant(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		c := newAttacked(message.ReplicaID(1+seed%3), 0)
+		c.Frozen(0, message.Digest{})
+		liar := message.ReplicaID(0)
+		if seed%2 == 1 {
+			liar = 1 + (c.cfg.Self % 3)
+		}
+		for range 300 {
+			c.Step(lie(r, liar))
+			if r.IntN(4) == 0 {
+				c.Tick()
+			}
+			if r.IntN(4) == 0 {
+				c.KeysChanged(liar)
+			}
+			perform(c)
+		}
+		if c.log.bytes > c.cfg.LogBytes {
+			t.Fatalf("seed %d: the log holds %d bytes, want <= %d", seed, c.log.bytes, c.cfg.LogBytes)
+		}
+	}
+}
+
+// A STATUS whose numbers end at the largest there is made the loop over what its sender lacks begin at 0, outside the
+// marks: one message stopped every replica that heard it. Decoders refuse such numbers now.
+func TestStatusFromTheEndOfNumbers(t *testing.T) {
+	for _, m := range []*message.Status{
+		{Active: true, LastExecuted: largest, From: 2},
+		{Active: true, Low: largest, From: 2},
+		{Active: true, Low: largest, LastExecuted: largest, From: 2},
+		{Active: true, Low: math.MaxUint64, LastExecuted: math.MaxUint64, From: 2},
+	} {
+		bytes := m.AppendBody([]byte{byte(message.TypeStatus)})
+		decoded, err := message.Decode(bytes, &message.Limits{Replicas: 4, WindowLength: 8})
+		if absurd := m.Low > largest; absurd != (err != nil) {
+			t.Fatalf("STATUS of low %d: %v", m.Low, err)
+		} else if absurd {
+			continue
+		}
+		status := decoded.(*message.Status)
+		status.From = 2
+		c := newAttacked(1, 0)
+		c.Step(status)
+		c.KeysChanged(2)
+		perform(c)
+	}
+}
+
+// A replica that was silent for having forgotten its votes must vote, when the silence ends, for what came
+// meanwhile: nobody sends it again in a way that would remind it.
+func TestSilenceEndsWithVotes(t *testing.T) {
+	c := newAttacked(3, 4)
+	c.Frozen(0, message.Digest{})
+	for n := message.SeqNum(1); n <= 5; n++ {
+		p := proposal(n, fmt.Sprint(n))
+		c.Step(p)
+		c.Step(&message.Prepare{Seq: n, Digest: p.Digest, From: 1})
+		if n <= 4 {
+			c.Step(&message.Prepare{Seq: n, Digest: p.Digest, From: 2})
+			for i := range message.ReplicaID(3) {
+				c.Step(&message.Commit{Seq: n, From: i})
+			}
+		}
+	}
+	for _, m := range perform(c) {
+		switch m.(type) {
+		case *message.Prepare, *message.Commit:
+			t.Fatalf("a silent replica sends %v", m.Type())
+		}
+	}
+	for i := range message.ReplicaID(3) {
+		c.Step(&message.Checkpoint{Seq: 4, Digest: message.Digest{4}, From: i})
+	}
+	voted := false
+	for _, m := range perform(c) {
+		if p, ok := m.(*message.Prepare); ok && p.Seq == 5 {
+			voted = true
+		}
+	}
+	if !voted {
+		t.Fatal("no PREPARE for number 5, which was proposed during the silence")
+	}
+}
+
+// A message once made must not change: the slot it was made for may be reset before it is sent.
+func TestVotesOutliveTheirSlot(t *testing.T) {
+	c := newAttacked(3, 0)
+	c.Frozen(0, message.Digest{})
+	p := proposal(1, "x")
+	c.Step(p)
+	for _, e := range c.Effects() { // what the service accepts becomes votes in the list after it
+		if e.Verb == Accept {
+			c.Accepted(e.Proposal, true)
+		}
+	}
+	effects := append([]Effect(nil), c.Effects()...)
+	c.log.slide(4)
+	for _, e := range effects {
+		if m, ok := e.Message.(*message.Prepare); ok && (m.Seq != 1 || m.Digest != p.Digest) {
+			t.Fatalf("the PREPARE for 1 became one for %d", m.Seq)
+		}
+	}
+}
+
+// Proposals that are held, because a request in them is not authentic here, are bounded like those accepted.
+func TestHeldProposalsAreBounded(t *testing.T) {
+	c := newAttacked(1, 0)
+	op := make([]byte, 1000)
+	for n := message.SeqNum(1); n <= 8; n++ {
+		p := proposal(n, string(op))
+		p.Batch.Requests[0].Authentic = false
+		c.Step(p)
+		c.Step(p)
+	}
+	held := 0
+	for i := range c.log.slots {
+		if h := c.log.slots[i].held; h != nil {
+			held += h.Batch.Bytes()
+		}
+	}
+	if held > c.cfg.LogBytes || c.Refused(LogIsFull) == 0 {
+		t.Fatalf("%d bytes are held, want <= %d", held, c.cfg.LogBytes)
+	}
+	if c.log.bytes != held {
+		t.Fatalf("the log counts %d bytes, holds %d", c.log.bytes, held)
+	}
+}
+
+// A root of the initial state that comes late must not take the place of a later stable checkpoint.
+func TestLateInitialRoot(t *testing.T) {
+	c := newAttacked(3, 0)
+	c.collect(8, message.Digest{8})
+	c.Frozen(0, message.Digest{1})
+	if got := c.Stable().Seq; got != 8 {
+		t.Fatalf("stable checkpoint %d, want 8", got)
+	}
+}
+
+// Keys that change all the time must not make us send our log each time.
+func TestKeyChangesResendAtMostOncePerInterval(t *testing.T) {
+	c := newAttacked(0, 0)
+	c.Frozen(0, message.Digest{})
+	r := batchOf("x").Requests[0]
+	c.Step(r)
+	perform(c)
+	sent := 0
+	for range 100 {
+		c.KeysChanged(2)
+		sent += len(perform(c))
+	}
+	if sent != 1 {
+		t.Fatalf("100 changes of keys in one tick brought %d messages, want the proposal once", sent)
+	}
+}
+
+// A FETCH-BATCH of a few bytes must not make us send megabytes as often as it comes.
+func TestFetchBatchIsBoundedInBytes(t *testing.T) {
+	c := newAttacked(1, 0)
+	c.cfg.LogBytes = 1 << 30
+	b := batchOf(string(make([]byte, 1<<20)))
+	c.Step(&message.PrePrepare{Seq: 1, Digest: b.Digest(), Batch: b})
+	perform(c)
+	bytes := 0
+	for range 100 {
+		c.Step(&message.FetchBatch{Digests: []message.Digest{b.Digest(), b.Digest(), b.Digest()}, From: 2})
+		for _, m := range perform(c) {
+			bytes += m.(*message.BatchBody).Batch.Bytes()
+		}
+	}
+	if bound := servesPerTick * fetchBytes; bytes > bound+1<<20 {
+		t.Fatalf("%d bytes sent in one tick, want <= %d", bytes, bound)
+	}
+}
