@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,7 +108,8 @@ func numCPU() int {
 }
 
 // listenIn listens on a TCP port of a network namespace. A socket stays in the namespace it was made in, so only the
-// making needs a thread there; the thread is not given back if it cannot return.
+// making needs a thread there. The thread must come back, not end: processes that were started from it with Pdeathsig
+// would end with it.
 func listenIn(netns, addr string) (net.Listener, error) {
 	if netns == "" {
 		return net.Listen("tcp", addr)
@@ -120,20 +120,33 @@ func listenIn(netns, addr string) (net.Listener, error) {
 	}
 	ch := make(chan made, 1)
 	go func() {
-		runtime.LockOSThread() // no Unlock: the thread ends with this goroutine
-		ns, err := os.Open("/run/netns/" + netns)
-		if err != nil {
-			ch <- made{nil, err}
-			return
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), syscall.CLONE_NEWNET); err != nil {
-			ch <- made{nil, fmt.Errorf("setns %s: %w", netns, err)}
-			return
-		}
-		l, err := net.Listen("tcp", addr)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		l, err := listenOnThread(netns, addr)
 		ch <- made{l, err}
 	}()
 	m := <-ch
 	return m.l, m.err
+}
+
+// listenOnThread runs on a locked thread, and leaves it where it was.
+func listenOnThread(netns, addr string) (net.Listener, error) {
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer home.Close()
+	there, err := os.Open("/run/netns/" + netns)
+	if err != nil {
+		return nil, err
+	}
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("setns %s: %w", netns, err)
+	}
+	l, err := net.Listen("tcp", addr)
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		panic(fmt.Sprintf("guest: a thread is lost in %s: %v", netns, back)) // nothing that it does from here on is right
+	}
+	return l, err
 }

@@ -11,6 +11,7 @@ start_relay() {
   mkfifo "$TMPDIR/said"
   "$RELAY_BIN" run --config "$TMPDIR/relay/relay.toml" >"$TMPDIR/said" 2>"$GUEST_OUT/relay.log" &
   relay=$!
+  echo -1000 >/proc/$relay/oom_score_adj # as bfs-relay.service has it
   exec 7<"$TMPDIR/said"
   read -r line <&7
   [ "$line" = ready ]
