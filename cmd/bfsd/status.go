@@ -24,7 +24,7 @@ func statusCommand() *cobra.Command {
 		Long: `Status asks the admin address of every replica in the group file and shows one row for each:
 
   VIEW, PRIMARY  the view it is in, and who orders operations in it
-  EXECUTED       the last batch it has executed; LAG is how many the most advanced is ahead
+  EXECUTED       the last batch it has executed; LAG is how far f+1 others are ahead
   STABLE, ROOT   its last stable checkpoint and the digest of the whole state there
   KEY AGE        since its session keys were made
   RECOVERED      its last proactive recovery; "-" is never

@@ -54,7 +54,7 @@ func ReplicaHealth(s pbft.Status, n int) error {
 		}
 	}
 	if quorum := 2*((n-1)/3) + 1; reached < quorum {
-		return fmt.Errorf("reaches %d replicas with itself, want %d", reached, quorum)
+		return fmt.Errorf("has keys with %d replicas, itself included, want %d", reached, quorum)
 	}
 	return nil
 }

@@ -152,7 +152,7 @@ func (p Plan) write(dir string) error {
 
 func (p Plan) writeHost(dir string, i int, key ed25519.PrivateKey, group []byte) error {
 	h := p.Hosts[i]
-	v := replicaValues{Plan: p, Replica: i, Host: h, Loopback: strings.HasPrefix(h.AdminListen, "127.")}
+	v := replicaValues{Plan: p, Replica: i, Host: h}
 	if v.AdminListen == "" {
 		v.AdminListen = h.Admin
 	}
@@ -200,7 +200,6 @@ type groupValues struct {
 	Members       []memberValues
 	ClockBound    string
 	LogBytes      string
-	Replicas, F   int
 
 	adminKey ed25519.PrivateKey
 }
@@ -213,8 +212,7 @@ type memberValues struct {
 type replicaValues struct {
 	Plan
 	Host
-	Replica  int
-	Loopback bool
+	Replica int
 }
 
 // generate makes all keys.
@@ -223,8 +221,6 @@ func (p Plan) generate() (v groupValues, members []ed25519.PrivateKey, err error
 		Plan:       p,
 		ClockBound: config.Duration(config.DefaultClockBound).String(),
 		LogBytes:   config.Size(p.Limits.LogBytes).String(),
-		Replicas:   len(p.Hosts),
-		F:          (len(p.Hosts) - 1) / 3,
 	}
 	if v.adminKey, err = keys.Generate(); err != nil {
 		return v, nil, err

@@ -10,11 +10,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"text/tabwriter"
 	"time"
 
+	"bfs/cmd/internal/admin"
 	"bfs/cmd/internal/config"
 	"bfs/pkg/pbft"
 )
@@ -37,7 +39,7 @@ type Replica struct {
 	Number  int          `json:"number"`
 	Address string       `json:"address"`
 	Problem string       `json:"problem,omitempty"` // why it does not agree, or did not answer
-	Lag     uint64       `json:"lag"`               // batches behind the most advanced
+	Lag     uint64       `json:"lag"`               // batches behind what f+1 have executed
 	Status  *pbft.Status `json:"status,omitempty"`  // nil: no answer
 }
 
@@ -102,14 +104,14 @@ func short(err error) error {
 }
 
 // judge says who agrees with whom. Replicas are asked one after the other while they work, so they
-// may be some batches apart; but those with one stable checkpoint must have one root.
+// may be some batches apart; but those with one stable checkpoint must have one root, that of most of them.
 func (r *Report) judge(period uint64) {
-	best := uint64(0)
 	views := make(map[pbft.View]int)
+	var executed []uint64
 	roots := make(map[pbft.SeqNum]map[string]int)
 	for _, row := range r.Replicas {
 		if s := row.Status; s != nil {
-			best = max(best, uint64(s.LastExecuted))
+			executed = append(executed, uint64(s.LastExecuted))
 			views[s.View]++
 			if roots[s.Stable] == nil {
 				roots[s.Stable] = make(map[string]int)
@@ -118,27 +120,43 @@ func (r *Report) judge(period uint64) {
 		}
 	}
 	view := mostly(views)
+	best := r.front(executed)
 	for i := range r.Replicas {
 		row := &r.Replicas[i]
 		s := row.Status
 		if s == nil {
 			continue
 		}
-		row.Lag = best - uint64(s.LastExecuted)
+		row.Lag = max(best, uint64(s.LastExecuted)) - uint64(s.LastExecuted)
 		switch {
 		case !s.Active:
 			row.Problem = "in a view change"
 		case s.View != view:
 			row.Problem = fmt.Sprintf("in view %d, most are in %d", s.View, view)
-		case roots[s.Stable][s.Root] < mostOf(roots[s.Stable]):
+		case 2*roots[s.Stable][s.Root] <= answers(roots[s.Stable]):
 			row.Problem = fmt.Sprintf("another root at checkpoint %d", s.Stable)
 		case row.Lag > period:
 			row.Problem = "far behind"
 		default:
+			if err := admin.ReplicaHealth(*s, r.Members); err != nil {
+				row.Problem = err.Error()
+				continue
+			}
 			r.Agreeing++
 		}
 	}
 	r.Healthy = r.Agreeing >= r.Quorum
+}
+
+// front is the largest number that f+1 replicas say they have executed, so that a correct one has: f liars cannot make
+// the others look late.
+func (r *Report) front(executed []uint64) uint64 {
+	slices.Sort(executed)
+	f := (r.Members - 1) / 3
+	if len(executed) <= f {
+		return 0
+	}
+	return executed[len(executed)-1-f]
 }
 
 // mostly is the view most are in, the later of two.
@@ -151,11 +169,11 @@ func mostly(count map[pbft.View]int) (view pbft.View) {
 	return view
 }
 
-func mostOf(count map[string]int) (most int) {
+func answers(count map[string]int) (all int) {
 	for _, n := range count {
-		most = max(most, n)
+		all += n
 	}
-	return most
+	return all
 }
 
 // WriteTable shows the report to people.

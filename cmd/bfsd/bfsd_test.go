@@ -1,0 +1,159 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"bfs/cmd/internal/bundle"
+	"bfs/cmd/internal/cli/clitest"
+	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/keys"
+	"bfs/pkg/nfsstate"
+)
+
+func TestHelp(t *testing.T) { clitest.Help(t, root) }
+
+// What the help says are the defaults of the configuration file are.
+func TestHelpTellsTheDefaults(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "g")
+	clitest.Run(t, root(), "init", "--loopback", "4", "--out", dir)
+	file := filepath.Join(bundle.HostDir(dir, 1), bundle.ReplicaFile)
+	if err := os.WriteFile(file, []byte("replica = 1\ndurability = \"replicated\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r, err := config.LoadReplica(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`directory    = "` + filepath.Base(r.Directory) + `"`,
+		`listen       = "` + r.Listen + `"`,
+		`admin_listen = "` + r.AdminListen + `"`,
+		`transport    = "` + string(r.Transport) + `"`,
+		`log_level    = "` + strings.ToLower(r.Log.Level.String()) + `"`,
+		`window       = 2`,
+	} {
+		if !strings.Contains(replicaKeys, line) {
+			t.Errorf("help lacks %s", line)
+		}
+	}
+	if r.Window != 2 {
+		t.Errorf("window: got %d, want 2, as help says", r.Window)
+	}
+}
+
+func TestInit(t *testing.T) {
+	dir := t.TempDir()
+	phrase := filepath.Join(dir, "phrase")
+	if err := os.WriteFile(phrase, []byte("correct horse battery\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "g")
+	clitest.Run(t, root(), "init", "--hosts", "a,b:9000,c,d", "--out", out, "--export", "/home", "--export", "/etc",
+		"--size", "1GiB", "--name", "house", "--passphrase-file", phrase)
+	g, err := config.LoadGroup(filepath.Join(out, bundle.GroupFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.Name != "house" || g.Members[1].Address != "b:9000" || len(g.Exports) != 2 || g.Exports[1].Path != "/etc" || g.State.Size != 1<<30 {
+		t.Errorf("got %+v", g)
+	}
+	admin := filepath.Join(out, bundle.AdminDir, bundle.AdminKeyFile)
+	if _, err := keys.ReadPrivate(admin); err == nil {
+		t.Error("the administrator's key is not sealed")
+	}
+	if key, err := keys.ReadPublic(admin); err != nil || !key.Equal(g.Administrator) {
+		t.Errorf("sealed key: got %v, %v", key, err)
+	}
+}
+
+func TestErrorsSayWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	clitest.Run(t, root(), "init", "--hosts", "a", "--out", filepath.Join(dir, "g"))
+	admin := filepath.Join(dir, "g", bundle.AdminDir)
+	key := keys.Public(make([]byte, 32)).String()
+	for want, args := range map[string][]string{
+		"--out is missing":            {"init", "--hosts", "a"},
+		"--hosts is missing":          {"init", "--out", filepath.Join(dir, "x")},
+		"want 3f+1":                   {"init", "--hosts", "a,b", "--out", filepath.Join(dir, "x")},
+		"is not empty":                {"init", "--hosts", "a", "--out", filepath.Join(dir, "g")},
+		"exclude each other":          {"init", "--hosts", "a", "--loopback", "4", "--out", filepath.Join(dir, "x")},
+		"\"disk\" is not there yet":   {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--durability", "disk"},
+		"unknown flag: --byzantine":   {"demo", "--byzantine"},
+		"unknown command":             {"keeper"},
+		"--key is missing":            {"client", "add", "--admin", admin},
+		"--squash: got \"some\"":      {"client", "add", "--admin", admin, "--key", key, "--squash", "some"},
+		"--uid-map: got \"1:2\"":      {"client", "add", "--admin", admin, "--key", key, "--uid-map", "1:2"},
+		"--expires: is in the past":   {"client", "add", "--admin", admin, "--key", key, "--expires", "2001-01-01"},
+		"--export: got \"export\"":    {"client", "add", "--admin", admin, "--key", key, "--export", "export"},
+		"--key: got \"hello\"":        {"client", "revoke", "--admin", admin, "--key", "hello"},
+		"no such file":                {"run", "--config", filepath.Join(dir, "none.toml")},
+		"--op: got \"4\"":             {"bench", "micro", "--op", "4"},
+		"--target is missing":         {"bench", "andrew"},
+		"unknown command \"x\"":       {"bench", "micro", "--n", "4", "x"},
+		"is not the key of the admin": {"client", "list", "--admin", filepath.Join(dir, "g", "host0", bundle.IdentityFile)},
+	} {
+		_, err := clitest.Try(t, root(), args...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: got %v, want %q", args, err, want)
+		}
+	}
+}
+
+func TestParseMap(t *testing.T) {
+	got, err := parseMap("1000:2000:10,0:65534:1")
+	want := []nfsstate.IDRange{{From: 0, To: 65534, Count: 1}, {From: 1000, To: 2000, Count: 10}}
+	if err != nil || len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if text := mapText(" uid-map", got); text != " uid-map=0:65534:1,1000:2000:10" {
+		t.Errorf("written: got %q", text)
+	}
+	for _, s := range []string{",", "1", "1:2", "1:2:3:4", "a:b:c", "1:2:-3", "4294967296:0:1"} {
+		if got, err := parseMap(s); err == nil {
+			t.Errorf("%q: got %v, want an error", s, got)
+		}
+	}
+}
+
+func TestParseExpiry(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for s, want := range map[string]time.Time{
+		"2027-01-31":           time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC),
+		"2027-01-31T12:00:00Z": time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC),
+		"720h":                 now.Add(720 * time.Hour),
+	} {
+		if got, err := parseExpiry(s, now); err != nil || got != uint64(want.UnixNano()) {
+			t.Errorf("%s: got %d, %v, want %v", s, got, err, want)
+		}
+	}
+	if got, err := parseExpiry("", now); got != 0 || err != nil {
+		t.Errorf("never: got %d, %v", got, err)
+	}
+	for _, s := range []string{"2025-01-01", "-1h", "tomorrow", "2027-13-01"} {
+		if got, err := parseExpiry(s, now); err == nil {
+			t.Errorf("%s: got %d, want an error", s, got)
+		}
+	}
+}
+
+func TestRightsText(t *testing.T) {
+	r := nfsstate.Rights{
+		Expires: uint64(time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC).UnixNano()),
+		Grants: []nfsstate.Grant{
+			{Export: 1, Squash: nfsstate.SquashRoot, AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody},
+			{Export: 2, ReadOnly: true, Squash: nfsstate.SquashAll, AnonUID: 7, AnonGID: 8, UIDs: []nfsstate.IDRange{{From: 1, To: 2, Count: 3}}},
+		},
+	}
+	exports := []nfsstate.ExportInfo{{ID: 1, Name: "home"}}
+	const want = "/home rw squash=root; export 2 ro squash=all anon=7:8 uid-map=1:2:3; until 2027-01-31T00:00:00Z"
+	if got := rightsText(r.Append(nil), exports); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := rightsText([]byte("x"), nil); !strings.Contains(got, "nothing is granted") {
+		t.Errorf("got %s", got)
+	}
+}
