@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
 	"os"
@@ -38,10 +39,12 @@ better server. What a kernel misses here:
   - a connection has one call under way at a time, and a call is several operations of the group
   - no hard links, no device nodes, no exclusive create; CREATE empties a file that is there
   - handles name paths: they are stale after a restart, and when another client renames
+  - MOUNT knows no EXPORT, and go-nfs's answer to it is no RPC: libnfs needs auto-traverse-mounts=0
 
 Only one export is served. The admin address and the journal of the configuration file are not used.`,
 		Example: `  bfs-relay gonfs --config /etc/bfs/relay.toml --listen 127.0.0.1:12051 --uid 1000 --gid 1000
-  mount -t nfs -o vers=3,proto=tcp,mountproto=tcp,nolock,port=12051,mountport=12051 127.0.0.1:/export /mnt`,
+  mount -t nfs -o vers=3,proto=tcp,mountproto=tcp,nolock,port=12051,mountport=12051 127.0.0.1:/export /mnt
+  nfs-ls 'nfs://127.0.0.1/export?version=3&nfsport=12051&mountport=12051&auto-traverse-mounts=0'`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runGonfs(c.Context(), &o) },
 	}
@@ -94,6 +97,7 @@ func runGonfs(ctx context.Context, o *gonfsOptions) error {
 		o.export = c.Export
 	}
 	log := cli.Logger(os.Stderr, c.Log)
+	slog.SetDefault(log) // go-nfs speaks through package log, which then speaks through this
 	client, err := pbft.NewClient(pbft.ClientConfig{Group: c.Group.Group, Key: c.Key, Transport: c.Transport, Logger: log})
 	if err != nil {
 		return err

@@ -10,5 +10,6 @@
 //     are judged in two steps, atime and ctime are shown as mtime, READDIR starts over when a directory changes.
 //   - Handles are names for paths. They follow the renames made through this server, not those of others;
 //     a handle that was not used for long, and all of them after a restart, are STALE.
-//   - MOUNT knows MNT and UMNT of the export itself.
+//   - MOUNT knows MNT and UMNT of the export itself. What go-nfs answers to its other procedures is no RPC;
+//     libnfs asks for EXPORT unless it is told auto-traverse-mounts=0.
 package gonfs
