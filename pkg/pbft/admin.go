@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
+	"fmt"
 )
 
 // An Enrolment is one record of the group's client table.
@@ -38,6 +39,9 @@ func (c *Client) change(ctx context.Context, op []byte) error {
 
 // Enrol enrols a client's key with rights. Only the administrator's client may.
 func (c *Client) Enrol(ctx context.Context, key ed25519.PublicKey, rights []byte) error {
+	if len(key) != ed25519.PublicKeySize {
+		return fmt.Errorf("key: got %d bytes, want %d", len(key), ed25519.PublicKeySize)
+	}
 	return c.change(ctx, append(append([]byte{adminEnrol}, key...), rights...))
 }
 

@@ -26,6 +26,7 @@ type verdict struct {
 	digest  Digest
 	view    View
 	last    Timestamp // of a Superseded
+	try     int       // the request's tries when it came
 }
 
 func (t *tally) reset(n int) {
@@ -37,17 +38,24 @@ func (t *tally) reset(n int) {
 
 func (t *tally) has(i ReplicaID) bool { return t.heard&(1<<i) != 0 }
 
-// add notes a reply. A replica may answer again, with the full result or after catching up: its last word
-// counts.
-func (t *tally) add(m *message.Reply) {
+// add notes a reply to the given try of a request of which replier was to return the full result. A replica may answer
+// again, with the full result or after catching up: its last word counts. But that a result is no longer kept is
+// what it says to a copy of a request it has just answered, and outweighs that answer at a later try only.
+func (t *tally) add(m *message.Reply, replier ReplicaID, try int) {
+	v := verdict{outcome: m.Outcome, digest: m.Digest, view: m.View, try: try}
+	old := t.replies[m.From]
+	noResult := m.Outcome == message.NotKept || m.Outcome == message.Lost
+	if noResult && t.has(m.From) && old.outcome == message.Executed && try <= old.try {
+		return
+	}
 	t.heard |= 1 << m.From
-	v := verdict{outcome: m.Outcome, digest: m.Digest, view: m.View}
 	if m.Outcome == message.Superseded && len(m.Result) == 8 {
 		v.last = Timestamp(binary.LittleEndian.Uint64(m.Result))
 		v.digest = Digest{}
 	}
 	t.replies[m.From] = v
-	if m.Full && (!t.hasFull || t.matching(m.Outcome, m.Digest) > t.matching(m.Outcome, t.full)) {
+	asked := m.From == replier || replier == message.AnyReplier || len(m.Result) <= smallResult
+	if m.Full && asked && (!t.hasFull || t.matching(m.Outcome, m.Digest) > t.matching(m.Outcome, t.full)) {
 		t.result, t.full, t.hasFull = m.Result, m.Digest, true
 	}
 }
@@ -167,7 +175,7 @@ func (c *Client) settle(batch []*message.Reply) {
 			continue
 		}
 		c.peers[m.From].silent = false
-		o.tally.add(m)
+		o.tally.add(m, o.request.Replier, o.tries)
 		if result, err, done := c.decide(o); done {
 			over = append(over, ended{o, result, err})
 			c.slots[m.Slot].call = nil
@@ -202,7 +210,8 @@ func (c *Client) outstandingFor(m *message.Reply) *outstanding {
 }
 
 // decide applies the reply rule: 2f+1 equal replies, one of them with the result, for every operation, because
-// reads take the one-round-trip path (R-CLI-3, R-OPT-RO-6).
+// reads take the one-round-trip path (R-CLI-3, R-OPT-RO-6). Refusals need as many: f correct replicas may be so far
+// behind that they do not know the client yet, and f others may lie.
 func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 	if o.tally.failed != nil {
 		return nil, o.tally.failed, true
@@ -216,17 +225,15 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 			return nil, nil, false // the designated replier is slow or lies: the timer asks all
 		}
 		c.view = max(c.view, o.tally.viewOf(v, c.group.Weak()))
-		if o.tries == 0 {
-			c.timing.sample(time.Since(o.sent))
-		}
+		c.timing.sample(time.Since(o.sent), o.tries)
 		return o.tally.result, nil, true
-	case refused && v.outcome == message.NotEnrolled:
+	case enough && v.outcome == message.NotEnrolled:
 		return nil, ErrNotEnrolled, true
-	case enough && v.outcome == message.Lost, refused && v.outcome == message.Superseded && o.resumed:
+	case enough && v.outcome == message.Lost, enough && v.outcome == message.Superseded && o.resumed:
 		return nil, ErrResultLost, true
 	case enough && v.outcome == message.NotKept:
 		err = c.issue(o, o.request.Slot, false)
-	case refused && v.outcome == message.Superseded:
+	case enough && v.outcome == message.Superseded:
 		slot := &c.slots[o.request.Slot]
 		slot.last = max(slot.last, o.tally.lastOf(c.group.Weak()))
 		err = c.issue(o, o.request.Slot, false)
@@ -253,6 +260,10 @@ func (c *Client) vacate(s Slot) {
 
 func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) bool {
 	c := l.c
+	if !who.mayChangeKeys(time.Now()) {
+		c.edge.badKey.Add(1)
+		return false
+	}
 	m, err := message.Decode(owned(frame), &c.wire)
 	if err != nil {
 		c.edge.malformed.Add(1)
@@ -264,34 +275,44 @@ func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) b
 	}
 	if err != nil {
 		c.edge.badKey.Add(1)
-		c.log.Warn("NEW-KEY refused", "replica", l.id, "address", conn.RemoteAddr(), "err", err)
+		c.warn("NEW-KEY refused", "replica", l.id, "address", conn.RemoteAddr(), "err", err)
 		return false
 	}
 	if answer {
 		c.sendKey(conn, who.session)
 	}
-	if changed {
-		c.keysChanged()
-	}
+	c.keyAccepted(l.id, changed)
 	return true
 }
 
-// keysChanged authenticates all outstanding requests again, under the newest keys, to all replicas
-// (R-OUR-10).
-func (c *Client) keysChanged() {
+// keyAccepted wakes those who wait for sessions and, if we seal under a new key, authenticates all outstanding
+// requests again, under the newest keys, to all replicas (R-OUR-10). A replica that changes its key all the time makes
+// us do so once a second; the rest is the timers' work.
+func (c *Client) keyAccepted(i ReplicaID, changed bool) {
+	now := time.Now()
 	c.mu.Lock()
+	defer c.release()
 	c.signal()
+	p := c.peers[i]
+	if !changed || now.Sub(p.rekeyed) < time.Second {
+		return
+	}
+	p.rekeyed = now
 	for i := range c.slots {
 		if o := c.slots[i].call; o != nil {
 			c.transmit(o, true)
 		}
 	}
-	c.release()
 }
 
 // roundTrip estimates how long an answer takes, as TCP does [RFC6298], so that the first retry comes soon after an
 // answer is late and not while the group is merely busy.
-type roundTrip struct{ smoothed, variation time.Duration }
+//
+// An answer to a request that was sent more than once is no sample, for it may answer any of them. But then the
+// present timeout is shorter than a busy group needs, and if nothing were learnt from it every request would be sent
+// twice, which keeps the group busy. So the time it took bounds the next timeouts from below, and that bound
+// is forgotten as requests are answered at their first try.
+type roundTrip struct{ smoothed, variation, floor time.Duration }
 
 const (
 	minTimeout = 25 * time.Millisecond
@@ -300,13 +321,18 @@ const (
 
 func (t *roundTrip) reset() { t.smoothed, t.variation = 10*time.Millisecond, 5*time.Millisecond }
 
-func (t *roundTrip) sample(d time.Duration) {
+func (t *roundTrip) sample(d time.Duration, tries int) {
+	if tries > 0 {
+		t.floor = max(t.floor, min(d, maxTimeout))
+		return
+	}
+	t.floor -= t.floor / 4
 	t.variation += ((d - t.smoothed).Abs() - t.variation) / 4
 	t.smoothed += (d - t.smoothed) / 8
 }
 
 func (t *roundTrip) timeout() time.Duration {
-	return min(max(t.smoothed+4*t.variation, minTimeout), maxTimeout)
+	return min(max(t.smoothed+4*t.variation, minTimeout, t.floor), maxTimeout)
 }
 
 // backOff is the wait after the given number of tries, doubled each time and spread, so that clients do not

@@ -20,7 +20,7 @@ var (
 	ErrBusy = errors.New("too many calls outstanding")
 	// ErrClosed: the client was closed before the group answered.
 	ErrClosed = errors.New("client closed")
-	// ErrNotEnrolled: f+1 replicas say that this client's key is not enrolled, or was revoked.
+	// ErrNotEnrolled: 2f+1 replicas say that this client's key is not enrolled, or was revoked.
 	ErrNotEnrolled = errors.New("client is not enrolled in the group")
 	// ErrResultLost: the operation was executed, but its result is no longer kept.
 	ErrResultLost = errors.New("operation was executed, its result is no longer available")
@@ -103,7 +103,8 @@ type clientCounts struct{ retries, fallbacks uint64 }
 type replicaEnd struct {
 	session *auth.Session
 	link    *transport.Link
-	silent  bool // it left us waiting for a full result, and has not been heard of since
+	rekeyed time.Time // when its new key last made us authenticate again
+	silent  bool      // it left us waiting for a full result, and has not been heard of since
 }
 
 // A clientSlot is one line of calls.
@@ -165,7 +166,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return c, nil
 }
 
-// Ready waits until 2f+1 replicas have exchanged keys with this client. ErrNotEnrolled if f+1 refuse it.
+// Ready waits until 2f+1 replicas have exchanged keys with this client. They do so with anybody: whether it is enrolled
+// shows with the first call.
 func (c *Client) Ready(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -199,15 +201,27 @@ func (c *Client) signal() {
 
 // Start begins one operation and returns without waiting. ErrBusy if no more can be taken.
 func (c *Client) Start(call Call) error {
+	return c.begin(&outstanding{Call: c.forService(call)})
+}
+
+// forService marks the administrator's calls that are for the service and not for the library.
+func (c *Client) forService(call Call) Call {
 	if c.id == Administrator {
 		call.Body = append([]byte{adminService}, call.Body...)
 	}
-	return c.begin(&outstanding{Call: call})
+	return call
+}
+
+func (c *Client) checkLength(o *outstanding) error {
+	if len(o.Body) > c.group.Limits.Operation {
+		return fmt.Errorf("operation: got %d bytes, want <= %d", len(o.Body), c.group.Limits.Operation)
+	}
+	return nil
 }
 
 func (c *Client) begin(o *outstanding) error {
-	if len(o.Body) > c.group.Limits.Operation {
-		return fmt.Errorf("operation: got %d bytes, want <= %d", len(o.Body), c.group.Limits.Operation)
+	if err := c.checkLength(o); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	switch {
@@ -260,6 +274,7 @@ func (c *Client) issue(o *outstanding, s Slot, readOnly bool) error {
 		}
 	}
 	c.prepare(o, s, slot.last, readOnly)
+	o.resumed = false // nobody sent this one before
 	slot.call = o
 	c.transmit(o, false)
 	return nil
@@ -278,7 +293,10 @@ func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 // Resume sends again, unchanged, what an earlier life of this client sent as (slot, t). It must be called before any
 // Start.
 func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
-	o := &outstanding{Call: call, resumed: true}
+	o := &outstanding{Call: c.forService(call), resumed: true}
+	if err := c.checkLength(o); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	i := slices.Index(c.free, slot)
 	switch {
@@ -318,10 +336,10 @@ func (c *Client) queueFor(p *replicaEnd) {
 	if conn == nil || !p.session.Ready() || !c.vouched(conn, p.session) {
 		return
 	}
-	if !p.link.Send(c.buffer) {
+	if !conn.Send(c.buffer) {
 		c.edge.dropped.Add(1)
 	}
-	c.dirty.add(p.link)
+	c.dirty.add(conn)
 }
 
 // replier picks who returns the full result: in turn, but not one that kept us waiting [TOCS §6.1].

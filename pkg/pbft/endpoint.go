@@ -21,6 +21,7 @@ type endpoint struct {
 	ring    *auth.Ring
 	options transport.Options
 	log     *slog.Logger
+	warned  atomic.Int64 // time of the last warn
 	edge    edgeCounts
 }
 
@@ -72,8 +73,39 @@ type remote struct {
 	session *auth.Session
 	scratch auth.Scratch
 	keysAt  time.Time // of our last unasked NEW-KEY
+	budget  newKeyBudget
 
 	registered bool // an enrolled client that is answered on this connection
+}
+
+// A newKeyBudget bounds the NEW-KEYs that one connection may bring: each costs us a signature to check and often one
+// to make, and may have us send much again.
+type newKeyBudget struct {
+	since time.Time
+	count int
+}
+
+const (
+	newKeysPerPeriod = 16
+	newKeyPeriod     = 10 * time.Second
+)
+
+// mayChangeKeys counts one more NEW-KEY on the connection.
+func (r *remote) mayChangeKeys(now time.Time) bool {
+	b := &r.budget
+	if now.Sub(b.since) > newKeyPeriod {
+		*b = newKeyBudget{since: now}
+	}
+	b.count++
+	return b.count <= newKeysPerPeriod
+}
+
+// warn logs what a stranger can cause, at most once a second: he gets no log to flood.
+func (e *endpoint) warn(text string, args ...any) {
+	now, last := time.Now().UnixNano(), e.warned.Load()
+	if now-last > int64(time.Second) && e.warned.CompareAndSwap(last, now) {
+		e.log.Warn(text, args...)
+	}
 }
 
 var errTransportKey = errors.New("the TLS certificate is not the one its NEW-KEY vouches for")
@@ -89,7 +121,7 @@ func (e *endpoint) vouched(c *transport.Conn, s *auth.Session) bool {
 func (e *endpoint) sendKey(c *transport.Conn, s *auth.Session) {
 	m, err := e.ring.NewKey(s)
 	if err != nil {
-		e.log.Error("cannot make a NEW-KEY: no messages from this peer can be accepted", "peer", s.Peer, "err", err)
+		e.warn("cannot make a NEW-KEY: no messages from this peer can be accepted", "peer", s.Peer, "err", err)
 		return
 	}
 	c.Send([]byte{byte(message.TypeNewKey)}, m.AppendBody(nil))

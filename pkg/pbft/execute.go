@@ -14,6 +14,7 @@ import (
 type executor struct {
 	service Service
 	ledger  *ledger.Ledger
+	limits  Limits
 }
 
 func newExecutor(g *Group, s Service) (*executor, error) {
@@ -21,7 +22,7 @@ func newExecutor(g *Group, s Service) (*executor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &executor{service: s, ledger: l}, nil
+	return &executor{service: s, ledger: l, limits: g.Limits}, nil
 }
 
 // An answer is what a request came to, before it is a REPLY.
@@ -62,6 +63,11 @@ func (x *executor) execute(r *message.Request, choice []byte) answer {
 		c, _ := x.ledger.Client(r.Client)
 		result, wrote = x.service.Execute(Operation{Client: r.Client, Rights: c.Rights, Choice: choice, Body: r.Op})
 	}
+	if len(result) > x.limits.Reply {
+		// The service's mistake, and the same at every replica: no client takes such a reply.
+		x.ledger.Record(r.Key(), r.Timestamp, result, true)
+		return answer{outcome: message.Lost}
+	}
 	x.ledger.Record(r.Key(), r.Timestamp, result, wrote)
 	return answer{message.Executed, result}
 }
@@ -84,7 +90,7 @@ func (x *executor) query(r *message.Request) answer {
 		}
 	}
 	result, ok := x.service.Query(op)
-	if !ok {
+	if !ok || len(result) > x.limits.Reply {
 		return answer{outcome: message.NotReadOnly}
 	}
 	return answer{message.Executed, result}
@@ -109,6 +115,8 @@ func (x *executor) administer(op, choice []byte) (result []byte, wrote bool) {
 	switch {
 	case kind == adminService:
 		return x.service.Execute(Operation{Client: Administrator, Choice: choice, Body: body})
+	case kind == adminEnrol && len(body) > ed25519.PublicKeySize+x.limits.Rights:
+		err = ledger.ErrRights
 	case kind == adminEnrol && len(body) >= ed25519.PublicKeySize:
 		err = x.ledger.Enrol(body[:ed25519.PublicKeySize], body[ed25519.PublicKeySize:])
 	case kind == adminRevoke && len(body) == ed25519.PublicKeySize:
@@ -124,15 +132,18 @@ func (x *executor) administer(op, choice []byte) (result []byte, wrote bool) {
 	return nil, true
 }
 
-// listPage is how many enrolments one reply lists.
-const listPage = 32
+const (
+	listPage = 32                            // enrolments that one reply lists at most
+	listHead = 1 + ed25519.PublicKeySize + 2 // bytes of one besides the rights
+)
 
-// list encodes up to listPage enrolments from index first: for each a flag, the key, the length of the rights
-// as u16 and the rights.
+// list encodes up to listPage enrolments from index first, as many as a reply holds: for each a flag, the key, the
+// length of the rights as u16 and the rights.
 func (x *executor) list(first int) (b []byte) {
-	i := 0
+	i, full := 0, false
 	x.ledger.All(func(c ledger.Client) {
-		if i >= first && i < first+listPage {
+		full = full || i >= first && len(b)+listHead+len(c.Rights) > x.limits.Reply
+		if i >= first && i < first+listPage && !full {
 			flag := byte(0)
 			if c.Revoked {
 				flag = 1
@@ -149,18 +160,18 @@ func (x *executor) list(first int) (b []byte) {
 
 // parseList is the reverse of list.
 func parseList(b []byte) (all []Enrolment, ok bool) {
-	const head = 1 + ed25519.PublicKeySize + 2
 	for len(b) > 0 {
-		if len(b) < head {
+		if len(b) < listHead {
 			return nil, false
 		}
-		n := int(binary.LittleEndian.Uint16(b[head-2:]))
-		if len(b) < head+n {
+		n := int(binary.LittleEndian.Uint16(b[listHead-2:]))
+		if len(b) < listHead+n {
 			return nil, false
 		}
-		key := append(ed25519.PublicKey(nil), b[1:head-2]...)
-		all = append(all, Enrolment{ID: ClientOf(key), Key: key, Rights: append([]byte(nil), b[head:head+n]...), Revoked: b[0] != 0})
-		b = b[head+n:]
+		key := append(ed25519.PublicKey(nil), b[1:listHead-2]...)
+		rights := append([]byte(nil), b[listHead:listHead+n]...)
+		all = append(all, Enrolment{ID: ClientOf(key), Key: key, Rights: rights, Revoked: b[0] != 0})
+		b = b[listHead+n:]
 	}
 	return all, true
 }

@@ -99,20 +99,20 @@ func (l Limits) check() error {
 	const huge = 1 << 30
 	for _, c := range []struct {
 		name      string
-		got       int
-		low, high int
+		got       int64
+		low, high int64
 	}{
-		{"checkpoint_period", int(l.CheckpointPeriod), 1, 1 << 16},
-		{"log_size", int(l.LogSize), int(l.CheckpointPeriod) + 1, 1 << 18},
-		{"clients", l.Clients, 1, 1 << 16},
-		{"slots", l.Slots, 1, 1 << 12},
-		{"operation", l.Operation, 64, huge / 16},
-		{"reply", l.Reply, 64, huge / 16},
-		{"kept_reply", l.KeptReply, ledger.KeptReply, ledger.KeptReply},
-		{"rights", l.Rights, 0, ledger.MaxRights},
-		{"batch_bytes", l.BatchBytes, 64, huge / 16},
-		{"batch_count", l.BatchCount, 1, 1 << 14},
-		{"log_bytes", l.LogBytes, int(l.CheckpointPeriod) * max(l.BatchBytes, l.Operation), 1 << 40},
+		{"checkpoint_period", int64(l.CheckpointPeriod), 1, 1 << 16},
+		{"log_size", int64(l.LogSize), int64(l.CheckpointPeriod) + 1, 1 << 18},
+		{"clients", int64(l.Clients), 1, 1<<16 - 1},
+		{"slots", int64(l.Slots), 1, 1 << 12},
+		{"operation", int64(l.Operation), 64, huge / 16},
+		{"rights", int64(l.Rights), 0, ledger.MaxRights},
+		{"reply", int64(l.Reply), int64(max(listHead+l.Rights, ledger.KeptReply)), huge / 16},
+		{"kept_reply", int64(l.KeptReply), ledger.KeptReply, ledger.KeptReply},
+		{"batch_bytes", int64(l.BatchBytes), 64, huge / 16},
+		{"batch_count", int64(l.BatchCount), 1, 1 << 14},
+		{"log_bytes", int64(l.LogBytes), int64(l.CheckpointPeriod) * int64(max(l.BatchBytes, l.Operation)), 1 << 40},
 	} {
 		if c.got < c.low || c.got > c.high {
 			return fmt.Errorf("%s: got %d, want %d to %d", c.name, c.got, c.low, c.high)
@@ -178,8 +178,10 @@ func (g *Group) wire() message.Limits {
 	}
 }
 
-// maxFrame bounds a frame between principals: the largest is a PRE-PREPARE.
+// maxFrame bounds a frame between principals: the largest is a PRE-PREPARE, or where the group's limits are small a
+// DATA or a VIEW-CHANGE.
 func (g *Group) maxFrame() int {
-	perRequest := 64 + g.N()*message.MACSize
-	return max(g.Limits.BatchBytes, g.Limits.Operation, g.Limits.Reply) + g.Limits.BatchCount*perRequest + 1024
+	perRequest := 128 + g.N()*message.MACSize
+	batch := max(g.Limits.BatchBytes, g.Limits.Operation, g.Limits.Reply) + g.Limits.BatchCount*perRequest
+	return max(batch, message.MaxData, message.MaxViewChange(int(g.Limits.LogSize))) + 1024
 }

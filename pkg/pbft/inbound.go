@@ -2,6 +2,7 @@ package pbft
 
 import (
 	"crypto/ed25519"
+	"time"
 
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/message"
@@ -22,6 +23,7 @@ func (o *outbound) Opened(c *transport.Conn) {
 		// NEW-KEY, in which nothing is secret, leaves until that is known.
 		o.r.log.Debug("link waits for the peer's NEW-KEY", "peer", o.p.session.Peer.Replica)
 	}
+	o.p.opened.Store(c)
 	o.r.sendKey(c, o.p.session)
 }
 
@@ -51,7 +53,9 @@ func (in *inbound) Closed(c *transport.Conn, err error) {
 	}
 	if peer := who.session.Peer; peer.IsReplica() {
 		r.mu.Lock()
-		r.peers[peer.Replica].inbound = false
+		if p := r.peers[peer.Replica]; p.inbound == c {
+			p.inbound = nil
+		}
 		r.mu.Unlock()
 		r.log.Info("replica disconnected", "peer", peer.Replica, "err", err)
 		return
@@ -176,6 +180,9 @@ func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) m
 	q := m.(*message.Request)
 	peer := who.session.Peer
 	switch {
+	case peer.IsReplica() && q.ReadOnly:
+		r.edge.unexpected.Add(1) // clients bring those themselves
+		return nil
 	case peer.IsReplica():
 		q.PassedBy = peer.Replica
 		if q.Authentic = r.authenticates(q, &who.scratch); q.Client != Administrator {
@@ -228,13 +235,17 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 
 // onNewKey takes in a NEW-KEY; false closes the connection.
 func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
+	if who, ok := c.User().(*remote); ok && !who.mayChangeKeys(time.Now()) {
+		r.edge.badKey.Add(1)
+		return false
+	}
 	decoded, err := message.Decode(owned(frame), &r.wire)
 	if err != nil {
 		r.edge.malformed.Add(1)
 		return false
 	}
 	m := decoded.(*message.NewKey)
-	session := r.sessionFor(m)
+	session := r.sessionFor(c, m)
 	if session == nil {
 		r.edge.badKey.Add(1)
 		return false
@@ -245,17 +256,21 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 	}
 	if err != nil {
 		r.edge.badKey.Add(1)
-		r.log.Warn("NEW-KEY refused", "peer", m.From, "address", c.RemoteAddr(), "err", err)
+		r.warn("NEW-KEY refused", "peer", m.From, "address", c.RemoteAddr(), "err", err)
 		return false
 	}
 	who, known := c.User().(*remote)
 	if !known || who.session != session {
-		who = &remote{session: session}
+		budget := newKeyBudget{}
+		if known {
+			budget = who.budget // who changes his name has no new one
+		}
+		who = &remote{session: session, budget: budget}
 		c.SetUser(who)
 	}
 	if m.From.IsReplica() {
 		c.Trust()
-		r.peerKey(m.From.Replica, answer, changed)
+		r.peerKey(c, m.From.Replica, answer, changed)
 		return true
 	}
 	who.registered = r.register(c, session)
@@ -267,7 +282,7 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 
 // sessionFor finds or begins the session with the sender of a NEW-KEY. A client that is not enrolled gets a session
 // as well, which lives no longer than its connection: it is how it learns that it is not.
-func (r *Replica) sessionFor(m *message.NewKey) *auth.Session {
+func (r *Replica) sessionFor(c *transport.Conn, m *message.NewKey) *auth.Session {
 	if m.From.IsReplica() {
 		if i := int(m.From.Replica); i < len(r.peers) && r.peers[i] != nil {
 			return r.peers[i].session
@@ -284,6 +299,9 @@ func (r *Replica) sessionFor(m *message.NewKey) *auth.Session {
 	if end := r.clients[m.From.Client]; end != nil {
 		return end.session
 	}
+	if who, ok := c.User().(*remote); ok && who.session.Peer == m.From && who.session.Owner(key) {
+		return who.session
+	}
 	return auth.NewSession(m.From, append(ed25519.PublicKey(nil), key...))
 }
 
@@ -291,7 +309,11 @@ func (r *Replica) sessionFor(m *message.NewKey) *auth.Session {
 // length.
 func (r *Replica) register(c *transport.Conn, s *auth.Session) bool {
 	r.mu.Lock()
-	_, enrolled := r.exec.ledger.Client(s.Peer.Client)
+	client, enrolled := r.exec.ledger.Client(s.Peer.Client)
+	if s.Peer.Client != Administrator {
+		// A client's number is a short digest of its key: another key may be made to have it.
+		enrolled = enrolled && s.Owner(client.Key)
+	}
 	r.mu.Unlock()
 	if !enrolled {
 		return false
@@ -314,15 +336,17 @@ func (r *Replica) register(c *transport.Conn, s *auth.Session) bool {
 }
 
 // peerKey follows a replica's NEW-KEY: ours in answer on our own link, and what it may have missed.
-func (r *Replica) peerKey(i ReplicaID, answer, changed bool) {
+func (r *Replica) peerKey(c *transport.Conn, i ReplicaID, answer, changed bool) {
 	p := r.peers[i]
 	if answer {
-		if conn := p.link.Conn(); conn != nil {
+		// If the link is just coming up, its NEW-KEY was made before this one was accepted or after: with the connection
+		// noted before that, none is missed.
+		if conn := p.opened.Load(); conn != nil {
 			r.sendKey(conn, p.session)
 		}
 	}
 	r.enter()
-	p.inbound = true
+	p.inbound = c
 	if changed && r.core != nil {
 		r.core.KeysChanged(i)
 	}

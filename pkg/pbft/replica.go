@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bfs/pkg/pbft/internal/auth"
@@ -62,7 +63,8 @@ const tickPeriod = 10 * time.Millisecond
 type peerEnd struct {
 	session *auth.Session
 	link    *transport.Link
-	inbound bool // it has a connection to us
+	opened  atomic.Pointer[transport.Conn] // the link's last, from before our NEW-KEY for it is made
+	inbound *transport.Conn                // its last connection to us; nil if that is down
 }
 
 // A clientEnd is our way to a client: the connection its last NEW-KEY came on.
@@ -148,24 +150,34 @@ func (r *Replica) start() error {
 			r.peers[i] = &peerEnd{session: auth.NewSession(message.Principal{Replica: ReplicaID(i)}, r.group.Members[i].Key)}
 		}
 	}
-	listener, err := transport.Listen(address, r.options, (*inbound)(r))
-	if err != nil {
-		close(r.done)
-		return err
-	}
-	r.mu.Lock()
-	r.listener = listener
+	// The links come first: who connects to us is answered on them.
 	for i, p := range r.peers {
 		if p != nil {
 			p.link = transport.Dial(r.group.Members[i].Address, r.options, &outbound{r, p})
 		}
 	}
+	listener, err := transport.Listen(address, r.options, (*inbound)(r))
+	if err != nil {
+		r.closeLinks()
+		close(r.done)
+		return err
+	}
+	r.listener = listener
+	r.mu.Lock()
 	if r.core != nil {
 		r.freeze(0)
 	}
 	r.mu.Unlock()
 	go r.tick()
 	return nil
+}
+
+func (r *Replica) closeLinks() {
+	for _, p := range r.peers {
+		if p != nil {
+			p.link.Close()
+		}
+	}
 }
 
 func (r *Replica) tick() {
@@ -210,6 +222,9 @@ func (r *Replica) perform() {
 			return
 		}
 		for i := range effects {
+			if r.err != nil {
+				return // what stands below may rely on what has failed: a vote on its fence
+			}
 			r.effect(&effects[i])
 		}
 	}
@@ -293,13 +308,14 @@ func (r *Replica) seal(p *peerEnd, m message.Message) {
 }
 
 func (r *Replica) queueFor(p *peerEnd, body, trailer []byte) {
-	if c := p.link.Conn(); c == nil || !r.vouched(c, p.session) {
+	c := p.link.Conn()
+	if c == nil || !r.vouched(c, p.session) {
 		return // STATUS brings it back when the link is up
 	}
-	if !p.link.Send(body, trailer) {
+	if !c.Send(body, trailer) {
 		r.edge.dropped.Add(1)
 	}
-	r.dirty.add(p.link)
+	r.dirty.add(c)
 }
 
 // multicast encodes once and seals for each.
@@ -403,11 +419,7 @@ func (r *Replica) Close(ctx context.Context) error {
 
 func (r *Replica) shutdown() {
 	r.listener.Close()
-	for _, p := range r.peers {
-		if p != nil {
-			p.link.Close()
-		}
-	}
+	r.closeLinks()
 	close(r.done)
 }
 
@@ -438,7 +450,7 @@ func (r *Replica) Status() Status {
 	for i, p := range r.peers {
 		if p != nil {
 			low, last := r.core.Peer(ReplicaID(i))
-			s.Peers = append(s.Peers, PeerStatus{Replica: ReplicaID(i), Connected: p.link.Up() && p.inbound,
+			s.Peers = append(s.Peers, PeerStatus{Replica: ReplicaID(i), Connected: p.link.Up() && p.inbound != nil,
 				Keys: p.session.Ready(), LastExecuted: last, Stable: low})
 		}
 	}

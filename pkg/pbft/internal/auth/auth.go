@@ -51,6 +51,7 @@ const keySize = 16
 type key struct {
 	raw  [keySize]byte
 	aead cipher.AEAD
+	seen atomic.Uint64 // highest nonce opened under it, of messages that come in order
 }
 
 func newKey(raw []byte) *key {
@@ -72,23 +73,26 @@ type Session struct {
 	Peer message.Principal
 	key  ed25519.PublicKey // the peer's long-term key
 
-	out  atomic.Pointer[key] // for messages to the peer; the peer chose it
-	in   atomic.Pointer[key] // for messages from the peer; we chose it
-	seen atomic.Uint64       // highest nonce opened under in, of messages that come in order
+	out  atomic.Pointer[key]            // for messages to the peer; the peer chose it
+	in   atomic.Pointer[key]            // for messages from the peer; we chose it
+	wire atomic.Pointer[message.Digest] // fingerprint of the peer's TLS certificate, zero if its transport is plain
 
 	mu      sync.Mutex
 	sealTo  [message.PublicKeySize]byte // the peer's X25519 key, zero if not known
 	sealed  [message.PublicKeySize]byte // the one that in was made for
 	counter uint64                      // of the last NEW-KEY accepted
-	wire    message.Digest              // fingerprint of the peer's TLS certificate, zero if its transport is plain
 }
 
 // TransportKey is the fingerprint of the TLS certificate that the peer's last NEW-KEY vouches for.
-func (s *Session) TransportKey() message.Digest {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.wire
+func (s *Session) TransportKey() (d message.Digest) {
+	if w := s.wire.Load(); w != nil {
+		d = *w
+	}
+	return d
 }
+
+// Owner reports whether the session is with the owner of this long-term key.
+func (s *Session) Owner(publicKey ed25519.PublicKey) bool { return s.key.Equal(publicKey) }
 
 // NewSession returns a session with the owner of a long-term key.
 func NewSession(peer message.Principal, publicKey ed25519.PublicKey) *Session {
@@ -172,7 +176,6 @@ func (r *Ring) sealKey(s *Session, m *message.NewKey) error {
 		rand.Read(raw[:])
 		in = newKey(raw[:])
 		s.in.Store(in)
-		s.seen.Store(0)
 		s.sealed = s.sealTo
 	}
 	m.Sealed, err = hpke.Seal(to, hpke.HKDFSHA256(), hpke.AES128GCM(), sealInfo(s.Peer, r.self), in.raw[:])
@@ -184,7 +187,8 @@ func (r *Ring) sealKey(s *Session, m *message.NewKey) error {
 }
 
 // Accept takes in a peer's NEW-KEY. answer says that the peer does not have, or no longer has, a
-// session key of ours, so that a NEW-KEY is due to it; changed that we may now seal for it under a new key.
+// session key of ours, so that a NEW-KEY is due to it: its X25519 key is new, or it does not know ours, or we never
+// sealed a key to it. changed says that we may now seal for it under a new key.
 func (r *Ring) Accept(s *Session, m *message.NewKey) (answer, changed bool, err error) {
 	switch {
 	case m.Major != message.VersionMajor:
@@ -211,8 +215,10 @@ func (r *Ring) Accept(s *Session, m *message.NewKey) (answer, changed bool, err 
 		fresh = newKey(raw)
 	}
 	s.counter = m.Counter
-	answer = s.sealTo != m.SealTo
-	s.sealTo, s.wire = m.SealTo, m.TransportKey
+	answer = s.sealTo != m.SealTo || s.sealed != m.SealTo || m.Recipient != r.public
+	s.sealTo = m.SealTo
+	wire := m.TransportKey
+	s.wire.Store(&wire)
 	if old := s.out.Load(); fresh != nil && (old == nil || old.raw != fresh.raw) {
 		s.out.Store(fresh)
 		changed = true
@@ -282,7 +288,7 @@ func (s *Session) Open(x *Scratch, m message.Message, trailer []byte) bool {
 		return false
 	}
 	nonce := binary.LittleEndian.Uint64(trailer)
-	seen := s.seen.Load()
+	seen := k.seen.Load()
 	if nonce <= seen {
 		return false
 	}
@@ -290,7 +296,7 @@ func (s *Session) Open(x *Scratch, m message.Message, trailer []byte) bool {
 	if !x.check(k, nonce, x.covered, trailer[8:]) {
 		return false
 	}
-	return s.seen.CompareAndSwap(seen, nonce)
+	return k.seen.CompareAndSwap(seen, nonce)
 }
 
 // Authenticate gives a client's request its authenticator: a MAC for every replica whose key the client

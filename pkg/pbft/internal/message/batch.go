@@ -93,6 +93,10 @@ func (m *PrePrepare) decode(r *reader, lim *Limits) {
 	for i := range requests {
 		m.Batch.Requests[i] = &requests[i]
 		requests[i].decode(r, lim)
+		if requests[i].ReadOnly {
+			// Its client will ask again under a new timestamp if it must be ordered: then it would run twice.
+			r.fail("a read-only request in a batch")
+		}
 		total += len(requests[i].Op)
 	}
 	if n > 1 && total > lim.BatchBytes {

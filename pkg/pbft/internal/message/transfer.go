@@ -12,6 +12,9 @@ const MaxFetch = 64
 // maxNodeBytes bounds what stands for one node: a page, or the digests of an interior node's children.
 const maxNodeBytes = 256 * DigestSize
 
+// MaxData is the length of the longest DATA, about.
+const MaxData = MaxFetch*(1+8+2+maxNodeBytes) + 64
+
 // A Fetch asks for nodes and pages of a checkpoint [TOCS §6.2.2]. The sender knows the digests of all it asks
 // for, beginning with the root's, so that whoever answers need not be trusted.
 type Fetch struct {

@@ -33,6 +33,11 @@ type ViewChange struct {
 // maxPreprepared bounds the entries of Q in proportion to the window (R-VC-7).
 const maxPreprepared = 16
 
+// MaxViewChange is the length of the longest VIEW-CHANGE for a window, about.
+func MaxViewChange(window int) int {
+	return (window+1)*(8+DigestSize) + window*(1+maxPreprepared)*preparedSize + 64
+}
+
 // Type implements Message.
 func (*ViewChange) Type() Type { return TypeViewChange }
 
@@ -90,10 +95,11 @@ func (m *ViewChange) decode(r *reader, lim *Limits) {
 	m.Q = r.prepared(lim.WindowLength * maxPreprepared)
 }
 
+const preparedSize = 8 + DigestSize + 8
+
 func (r *reader) prepared(bound int) (all []Prepared) {
-	const size = 8 + DigestSize + 8
 	n := r.count(int(r.u32()), bound)
-	if n*size > len(r.b) {
+	if n*preparedSize > len(r.b) {
 		r.fail("it ends too soon")
 		return nil
 	}
