@@ -22,5 +22,5 @@ the same bytes.`,
   bfsd client add --admin admin --key ...             # on the administrator's machine
   bfs-relay run --config /etc/bfs/relay.toml
   bfs-relay mount /mnt --config /etc/bfs/relay.toml   # as root`,
-	}, initCommand(), runCommand(), mountCommand())
+	}, initCommand(), runCommand(), mountCommand(), gonfsCommand())
 }
