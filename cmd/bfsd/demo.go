@@ -255,8 +255,9 @@ func (d *demo) explain(ctx context.Context) error {
 	if err := d.status(ctx); err != nil || d.kill {
 		return err
 	}
-	_, err = fmt.Fprintf(d.out, "\nOne replica may fail. To see it, kill a backup and go on using the files:\n\n  kill -9 %d\n",
-		d.children[demoReplicas-1].PID())
+	_, err = fmt.Fprintf(d.out, "\nOne replica may fail. To see it, kill a backup and go on using the files:\n\n  kill -9 %d\n\n"+
+		"(replica 0, the primary, is process %d: without it the others take a moment to agree on the next)\n",
+		d.children[demoReplicas-1].PID(), d.children[0].PID())
 	return err
 }
 
@@ -266,8 +267,7 @@ func (d *demo) status(ctx context.Context) error {
 	return status.Ask(ctx, d.group).WriteTable(d.out)
 }
 
-// killOne shows what survives. It kills a backup: of the primary's end a later version will take
-// care, with the view change.
+// killOne shows what survives. It kills a backup, for which nobody waits.
 func (d *demo) killOne(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, demoReadyWithin)
 	defer cancel()
