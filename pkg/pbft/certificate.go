@@ -145,13 +145,9 @@ func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 			}
 			continue
 		}
-		m, ok := c.open(who, owned(frame)).(*message.Reply)
-		if !ok {
-			c.resendKey(conn, who, who.session)
-			continue
+		if m := l.receive(conn, who, frame); m != nil {
+			batch = append(batch, m)
 		}
-		m.From = l.id
-		batch = append(batch, m)
 	}
 	c.settle(batch)
 }

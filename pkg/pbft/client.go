@@ -92,6 +92,8 @@ type Client struct {
 	closed      bool
 	ready       chan struct{} // closed and made anew when a session becomes ready
 	counts      clientCounts
+	nonce       uint64       // of the last QUERY-STABLE
+	stable      *stableQuery // the one that waits
 
 	stop chan struct{}
 	done chan struct{}

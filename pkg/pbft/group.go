@@ -114,7 +114,7 @@ func (l Limits) check() error {
 		{"batch_count", int64(l.BatchCount), 1, 1 << 14},
 		{"log_bytes", int64(l.LogBytes), int64(l.CheckpointPeriod) * int64(max(l.BatchBytes, l.Operation)), 1 << 40},
 	} {
-		if c.got < c.low || c.got > c.high {
+		if got := int64(c.got); got < c.low || got > c.high {
 			return fmt.Errorf("%s: got %d, want %d to %d", c.name, c.got, c.low, c.high)
 		}
 	}

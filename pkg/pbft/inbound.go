@@ -111,7 +111,7 @@ func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.
 		return nil
 	case message.Type(frame[0]) == message.TypeRequest:
 		return r.receiveRequest(c, who, frame)
-	case !fromReplica:
+	case !fromReplica && message.Type(frame[0]) != message.TypeQueryStable:
 		r.edge.unexpected.Add(1)
 		return nil
 	}
@@ -119,7 +119,13 @@ func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.
 		frame = owned(frame)
 	}
 	m := r.open(who, frame)
-	if m == nil {
+	switch {
+	case !fromReplica && m == nil:
+		r.resendKey(c, who, who.session)
+		return nil
+	case !fromReplica:
+		return m
+	case m == nil:
 		p := r.peers[who.session.Peer.Replica]
 		if conn := p.link.Conn(); conn != nil {
 			r.resendKey(conn, who, p.session)
@@ -224,10 +230,15 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 		batch = nil
 	}
 	for _, m := range batch {
-		if q, ok := m.(*message.Request); ok {
-			r.request(conn, who.session, q)
-		} else if r.core != nil {
-			r.core.Step(m)
+		switch m := m.(type) {
+		case *message.Request:
+			r.request(conn, who.session, m)
+		case *message.QueryStable:
+			r.replyStable(c, who.session, m)
+		default:
+			if r.core != nil {
+				r.core.Step(m)
+			}
 		}
 	}
 	r.leave()
@@ -351,4 +362,17 @@ func (r *Replica) peerKey(c *transport.Conn, i ReplicaID, answer, changed bool) 
 		r.core.KeysChanged(i)
 	}
 	r.leave()
+}
+
+// replyStable tells a client our stable checkpoint.
+func (r *Replica) replyStable(c *transport.Conn, s *auth.Session, q *message.QueryStable) {
+	m := &message.ReplyStable{Nonce: q.Nonce}
+	if r.core != nil {
+		stable := r.core.Stable()
+		m.Seq, m.Digest = stable.Seq, stable.Digest
+	}
+	if r.buffer = r.ring.Seal(s, &r.scratch, r.buffer[:0], m); len(r.buffer) > 0 {
+		c.Send(r.buffer)
+		r.dirty.add(c)
+	}
 }

@@ -24,12 +24,15 @@ const (
 	TypeFetchBatch    Type = 15
 	TypeBatchBody     Type = 16
 	TypeDecided       Type = 17
+	TypeQueryStable   Type = 18
+	TypeReplyStable   Type = 19
 )
 
 // String is the paper's name of the message.
 func (t Type) String() string {
 	names := [...]string{"", "NEW-KEY", "REQUEST", "REPLY", "PRE-PREPARE", "PREPARE", "COMMIT", "CHECKPOINT", "STATUS", "FETCH", "DATA",
-		"VIEW-CHANGE", "VIEW-CHANGE-ACK", "NEW-VIEW", "FORWARD", "FETCH-BATCH", "BATCH", "DECIDED"}
+		"VIEW-CHANGE", "VIEW-CHANGE-ACK", "NEW-VIEW", "FORWARD", "FETCH-BATCH", "BATCH", "DECIDED",
+		"QUERY-STABLE", "REPLY-STABLE"}
 	if int(t) < len(names) && t != 0 {
 		return names[t]
 	}

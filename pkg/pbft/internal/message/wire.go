@@ -198,6 +198,14 @@ func Decode(b []byte, lim *Limits) (Message, error) {
 		x := new(Decided)
 		x.decode(r)
 		m = x
+	case TypeQueryStable:
+		x := new(QueryStable)
+		x.decode(r)
+		m = x
+	case TypeReplyStable:
+		x := new(ReplyStable)
+		x.decode(r)
+		m = x
 	default:
 		return nil, fmt.Errorf("%w: %v", ErrMalformed, t)
 	}

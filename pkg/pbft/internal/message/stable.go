@@ -1,0 +1,45 @@
+package message
+
+// A QueryStable asks a replica for its stable checkpoint [TOCS §5.2.3].
+type QueryStable struct {
+	Nonce uint64 // comes back in the answer
+}
+
+// Type implements Message.
+func (*QueryStable) Type() Type { return TypeQueryStable }
+
+// AppendBody implements Message.
+func (m *QueryStable) AppendBody(b []byte) []byte { return appendU64(b, m.Nonce) }
+
+// AppendCovered implements Message.
+func (m *QueryStable) AppendCovered(b []byte) []byte {
+	return m.AppendBody(append(b, byte(TypeQueryStable)))
+}
+
+func (m *QueryStable) decode(r *reader) { m.Nonce = r.u64() }
+
+// A ReplyStable answers a QUERY-STABLE.
+type ReplyStable struct {
+	Nonce  uint64
+	Seq    SeqNum
+	Digest Digest
+	From   ReplicaID
+}
+
+// Type implements Message.
+func (*ReplyStable) Type() Type { return TypeReplyStable }
+
+// AppendBody implements Message.
+func (m *ReplyStable) AppendBody(b []byte) []byte {
+	b = appendU64(appendU64(b, m.Nonce), uint64(m.Seq))
+	return append(b, m.Digest[:]...)
+}
+
+// AppendCovered implements Message.
+func (m *ReplyStable) AppendCovered(b []byte) []byte {
+	return m.AppendBody(append(b, byte(TypeReplyStable)))
+}
+
+func (m *ReplyStable) decode(r *reader) {
+	m.Nonce, m.Seq, m.Digest = r.u64(), r.seqNum(), r.digest()
+}
