@@ -69,7 +69,8 @@ func (h *fiveHosts) relayBesideKernel(t *testing.T) {
 	guest.Run(t, guest.Options{
 		NetNS:       h.netns(client),
 		OwnLoopback: true,
-		MemoryMB:    256,
+		MemoryMB:    512,
+		MTU:         1500, // what this guest sends is routed on to other hosts
 		Command:     "bash " + filepath.Join(filepath.Dir(h.script()), "beside.sh"),
 		Env:         []string{"RELAY_BIN=" + filepath.Join(h.bin, "bfs-relay"), "RELAY_DIR=" + dir},
 		Timeout:     5 * time.Minute,

@@ -22,19 +22,20 @@ mounted() {
     mkdir $nfs/beside
 }
 
-# Three times the memory there is, written without a pause, then read back.
+# Half as much again as there is memory, written without a pause, then read back.
 write_under_pressure() {
   local total
   total=$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)
-  echo "$total MB of memory, writing $((3 * total)) MB"
+  echo "$total MB of memory, writing $((total * 3 / 2)) MB"
   perl -e '
     my ($path, $mb) = @ARGV;
     open my $h, ">", $path or die "create: $!\n";
     for my $i (1 .. $mb) { syswrite($h, pack("N", $i) x (1 << 18)) == 1 << 20 or die "write: $!\n" }
     close $h or die "close: $!\n";
+    print "written after ", time - $^T, " s\n";
     open $h, "<", $path or die "open: $!\n";
     for my $i (1 .. $mb) { sysread($h, my $b, 1 << 20) == 1 << 20 or die "read: $!\n"; $b eq pack("N", $i) x (1 << 18) or die "megabyte $i differs\n" }
-  ' $nfs/beside/big $((3 * total)) || return
+  ' $nfs/beside/big $((total * 3 / 2)) || return
   drop
   rm $nfs/beside/big
 }
