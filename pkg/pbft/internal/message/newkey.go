@@ -63,7 +63,13 @@ func appendPrincipal(b []byte, p Principal) []byte {
 	return appendU64(b, uint64(p.Client))
 }
 
-func (r *reader) principal() Principal { return Principal{ReplicaID(r.u8()), ClientID(r.u64())} }
+func (r *reader) principal() Principal {
+	p := Principal{ReplicaID(r.u8()), ClientID(r.u64())}
+	if p.Replica != 0 && !p.IsReplica() {
+		r.fail("a client with the number of a replica")
+	}
+	return p
+}
 
 // AppendBody implements Message.
 func (m *NewKey) AppendBody(b []byte) []byte {
