@@ -1,0 +1,272 @@
+package bench
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bfs/cmd/internal/bundle"
+	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/keys"
+	"bfs/cmd/internal/procs"
+	"bfs/pkg/bfs"
+	"bfs/pkg/nfsstate"
+	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/pbft"
+)
+
+// Memory measures what one replica process holds resident for what it stores: a group of one, with checkpoints, log and
+// all, filled over the wire and weighed after a stable checkpoint.
+type Memory struct {
+	Program string // bfsd
+	Files   int    // empty files to make in a first replica; 0: no such run
+	Bytes   int64  // bytes of file data to write to a second one; 0: no such run
+	Size    int64  // of the state; 0: enough
+}
+
+// Weight is what one run found.
+type Weight struct {
+	Stored   string  `json:"stored"`
+	Units    float64 `json:"units"` // files, or bytes
+	Resident float64 `json:"resident_bytes"`
+	Empty    float64 `json:"empty_bytes"` // of the same process before
+	PerUnit  float64 `json:"bytes_each"`  // Resident over Units
+	Seconds  float64 `json:"seconds"`     // to store it
+}
+
+// Run measures. Processes and files are gone when it returns.
+func (m Memory) Run(ctx context.Context) (all []Weight, err error) {
+	if m.Files > 0 {
+		w, err := m.weigh(ctx, fmt.Sprintf("%d empty files", m.Files), float64(m.Files), func(fsys *bfs.FS) error {
+			return makeEmpty(fsys, m.Files)
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, w)
+	}
+	if m.Bytes > 0 {
+		w, err := m.weigh(ctx, fmt.Sprintf("%d MiB of file data", m.Bytes>>20), float64(m.Bytes), func(fsys *bfs.FS) error {
+			return writeLarge(fsys, m.Bytes)
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, w)
+	}
+	return all, nil
+}
+
+func (m Memory) weigh(ctx context.Context, what string, units float64, fill func(*bfs.FS) error) (w Weight, err error) {
+	dir, err := os.MkdirTemp("", "bfs-memory-")
+	if err != nil {
+		return w, err
+	}
+	defer os.RemoveAll(dir)
+	r, err := m.start(ctx, dir)
+	if r != nil {
+		defer r.stop()
+	}
+	if err != nil {
+		return w, err
+	}
+	w = Weight{Stored: what, Units: units}
+	if w.Empty, err = resident(r.child.PID()); err != nil {
+		return w, err
+	}
+	begin := time.Now()
+	if err := fill(r.files); err != nil {
+		return w, err
+	}
+	w.Seconds = time.Since(begin).Seconds()
+	if err := r.settle(ctx); err != nil {
+		return w, err
+	}
+	w.Resident, err = resident(r.child.PID())
+	w.PerUnit = w.Resident / units
+	return w, err
+}
+
+// weighed is the replica on the scales, and a client of it.
+type weighed struct {
+	child  *procs.Child
+	client *pbft.Client
+	files  *bfs.FS
+	group  *config.Group
+}
+
+func (r *weighed) stop() {
+	if r.client != nil {
+		r.client.Close()
+	}
+	r.child.Kill()
+}
+
+func (m Memory) start(ctx context.Context, dir string) (*weighed, error) {
+	size := max(m.Size, 2*m.Bytes, int64(m.Files)*2*pbft.PageSize, config.MinStateSize)
+	base, err := procs.FreePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	group := filepath.Join(dir, "group")
+	plan := bundle.Plan{
+		Name: "memory", Hosts: bundle.Loopback(1, base), Size: config.Size(size), Limits: pbft.DefaultLimits(), Transport: pbft.TransportPlain,
+		Durability: config.DurabilityReplicated, Window: pbft.DefaultWindow, LogLevel: "warn", Exports: []string{"/export"},
+	}
+	if err := bundle.Write(group, plan); err != nil {
+		return nil, err
+	}
+	r := &weighed{}
+	replica := filepath.Join(bundle.HostDir(group, 0), bundle.ReplicaFile)
+	if r.child, err = procs.Start("replica", filepath.Join(dir, "log"), m.Program, "run", "--config", replica); err != nil {
+		return nil, err
+	}
+	if err := r.child.Ready(ctx); err != nil {
+		return r, err
+	}
+	if r.group, err = config.LoadGroup(filepath.Join(group, bundle.GroupFile)); err != nil {
+		return r, err
+	}
+	return r, r.connect(ctx, filepath.Join(group, bundle.AdminDir, bundle.AdminKeyFile))
+}
+
+// connect enrols a client with all rights and mounts its export.
+func (r *weighed) connect(ctx context.Context, adminKey string) error {
+	admin, err := keys.ReadPrivate(adminKey)
+	if err != nil {
+		return err
+	}
+	key, err := keys.Generate()
+	if err != nil {
+		return err
+	}
+	administrator, err := r.open(ctx, admin)
+	if err != nil {
+		return err
+	}
+	defer administrator.Close()
+	rights := nfsstate.Rights{Grants: []nfsstate.Grant{{Export: 1, AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody}}}
+	if err := administrator.Enrol(ctx, keys.Of(key), rights.Append(nil)); err != nil {
+		return err
+	}
+	if r.client, err = r.open(ctx, key); err != nil {
+		return err
+	}
+	r.files, err = bfs.Mount(ctx, r.client, "/export", nfs3.Credentials{})
+	return err
+}
+
+func (r *weighed) open(ctx context.Context, key ed25519.PrivateKey) (*pbft.Client, error) {
+	c, err := pbft.NewClient(pbft.ClientConfig{Group: r.group.Group, Key: key, Transport: pbft.TransportPlain})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Ready(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// settle goes on with small changes until a checkpoint taken after now is stable.
+func (r *weighed) settle(ctx context.Context) error {
+	_, begin, err := r.client.Stable(ctx)
+	for err == nil {
+		var reached pbft.SeqNum
+		if err = r.files.Chmod(".", 0o755); err != nil {
+			break
+		}
+		if _, reached, err = r.client.Stable(ctx); reached >= begin+2*r.group.Limits.CheckpointPeriod {
+			break
+		}
+	}
+	return err
+}
+
+// resident is a process's resident set in bytes, as the kernel counts it.
+func resident(pid int) (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) < 2 {
+		return 0, errors.New("statm: no resident set in it")
+	}
+	pages, err := strconv.ParseFloat(fields[1], 64)
+	return pages * float64(os.Getpagesize()), err
+}
+
+// makeEmpty creates empty files in directories of ten thousand.
+func makeEmpty(fsys *bfs.FS, n int) error {
+	const each = 10_000
+	for d := range (n + each - 1) / each {
+		if err := fsys.Mkdir(fmt.Sprintf("d%d", d), 0o755); err != nil {
+			return err
+		}
+	}
+	return parallel(n, func(i int) error {
+		f, err := fsys.OpenFile(fmt.Sprintf("d%d/file-%d", i/each, i), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	})
+}
+
+// writeLarge writes n bytes to files of 64 MiB.
+func writeLarge(fsys *bfs.FS, n int64) error {
+	const each = 64 << 20
+	data := make([]byte, min(n, each))
+	for i := range data {
+		data[i] = byte(i>>12) | 1
+	}
+	for i := 0; n > 0; i++ {
+		if err := fsys.WriteFile(fmt.Sprintf("data-%d", i), data[:min(n, each)], 0o644); err != nil {
+			return err
+		}
+		n -= each
+	}
+	return nil
+}
+
+// parallel runs f for 0 to n-1, 128 at a time, until one fails.
+func parallel(n int, f func(i int) error) error {
+	var next atomic.Int64
+	var failed atomic.Pointer[error]
+	var workers sync.WaitGroup
+	for range 128 {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n) && failed.Load() == nil; i = next.Add(1) - 1 {
+				if err := f(int(i)); err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// WriteWeights prints a table.
+func WriteWeights(out io.Writer, all []Weight) error {
+	_, err := fmt.Fprintf(out, "%-24s %14s %12s %14s %10s\n", "STORED", "RESIDENT MiB", "EMPTY MiB", "BYTES EACH", "SECONDS")
+	for _, w := range all {
+		if err == nil {
+			_, err = fmt.Fprintf(out, "%-24s %14.1f %12.1f %14.4f %10.1f\n", w.Stored, w.Resident/(1<<20), w.Empty/(1<<20), w.PerUnit, w.Seconds)
+		}
+	}
+	return err
+}
