@@ -86,10 +86,16 @@ func (c *Core) stabilise(k *checkpointSlot) {
 func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	silent := c.silent()
 	c.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
-	c.log.slide(n)
+	c.slide(n)
+	c.wait.bodies = map[message.Digest]*message.Batch{}
 	if silent && !c.silent() {
 		c.voteAgain()
 	}
+}
+
+// slide moves the low water mark up to n, and P and Q with it (R-VC-3).
+func (c *Core) slide(n message.SeqNum) {
+	c.log.slide(n)
 	for old := range c.prepared {
 		if old <= n {
 			delete(c.prepared, old)
@@ -100,7 +106,6 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 			delete(c.preprepared, old)
 		}
 	}
-	c.wait.bodies = map[message.Digest]*message.Batch{}
 }
 
 // checkDivergence stops us if a quorum has another state than ours: f+1 correct replicas among them

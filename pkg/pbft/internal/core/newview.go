@@ -233,7 +233,7 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 		return true
 	}
 	if c.lastExec < start.Seq {
-		c.log.slide(start.Seq)
+		c.slide(start.Seq)
 		c.fetchState(start)
 		return true
 	}

@@ -219,6 +219,7 @@ func (c *Core) advance(s *slot) {
 		s.isPrepared = true
 		if !c.silent() && s.commits.add(c.cfg.Self, message.Digest{}) {
 			s.ownCommit = message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self}
+			c.raiseFence(s.seq) // the primary of a NEW-VIEW's choice has cast no other vote for it
 			vote := s.ownCommit
 			c.multicast(&vote)
 		}

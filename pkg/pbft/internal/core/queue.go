@@ -1,9 +1,14 @@
 package core
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // queue holds authentic requests that wait to be executed: first in first out within a client, round
-// robin between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes from it what it proposes.
+// robin between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes from it what it proposes; what is
+// proposed waits on, for its view may end before it is executed (R-VT-1, R-VC-37).
 //
 // Its memory is bounded: a line has at most one request for each slot and queueBytes of operations,
 // and there is a line only for clients that are enrolled.
@@ -12,15 +17,16 @@ type queue struct {
 	lines            map[message.ClientID]*line
 	order            []*line // all lines, in the order of their making: to walk them alike everywhere
 	turn             []*line // lines with something to propose, the next to be served first
-	waiting          int     // requests in all lines that are not proposed
+	held             int     // requests in all lines
+	waiting          int     // of these, not proposed in this view
 }
 
 // A line is one client's requests.
 type line struct {
-	fifo     []*message.Request  // in order of arrival; an entry that is not pending any more is skipped
+	fifo     []*message.Request  // to be proposed, in order of arrival; an entry that is to be no more is skipped
 	arrived  []int               // by slot: tick at which the pending request came
 	told     []int               // by slot: tick of our last FORWARD for it, 0 if there was none
-	pending  []*message.Request  // by slot: received, neither proposed here nor executed
+	pending  []*message.Request  // by slot: received and not executed
 	proposed []message.Timestamp // by slot: the last one proposed in this view
 	bytes    int
 	count    int
@@ -53,7 +59,7 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	l := q.line(r.Client)
 	old := l.pending[r.Slot]
 	switch {
-	case r.Timestamp <= l.proposed[r.Slot], old != nil && r.Timestamp <= old.Timestamp:
+	case old != nil && r.Timestamp <= old.Timestamp:
 		return OlderRequest
 	case l.bytes+len(r.Op) > q.lineBytes && l.count > 0:
 		return TooManyRequests
@@ -65,20 +71,33 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	l.arrived[r.Slot], l.told[r.Slot] = tick, 0
 	l.bytes += len(r.Op)
 	l.count++
+	q.held++
+	if r.Timestamp > l.proposed[r.Slot] {
+		q.offer(l, r)
+	}
+	return accepted
+}
+
+// offer puts a pending request up for being proposed.
+func (q *queue) offer(l *line, r *message.Request) {
 	q.waiting++
 	l.push(r)
 	if !l.inTurn {
 		l.inTurn = true
 		q.turn = append(q.turn, l)
 	}
-	return accepted
+}
+
+// proposable: r is pending and was not proposed in this view, nor was a later one of its slot.
+func (l *line) proposable(r *message.Request) bool {
+	return l.pending[r.Slot] == r && r.Timestamp > l.proposed[r.Slot]
 }
 
 func (l *line) push(r *message.Request) {
 	if len(l.fifo) >= 2*l.count+16 {
 		kept := l.fifo[:0]
 		for _, x := range l.fifo {
-			if l.pending[x.Slot] == x {
+			if l.proposable(x) {
 				kept = append(kept, x)
 			}
 		}
@@ -89,10 +108,21 @@ func (l *line) push(r *message.Request) {
 }
 
 func (q *queue) remove(l *line, r *message.Request) {
+	if l.proposable(r) {
+		q.waiting--
+	}
 	l.pending[r.Slot] = nil
 	l.bytes -= len(r.Op)
 	l.count--
-	q.waiting--
+	q.held--
+}
+
+// propose notes that a request of the slot with timestamp t is proposed: what is pending up to t no more need be.
+func (q *queue) propose(l *line, s message.Slot, t message.Timestamp) {
+	if p := l.pending[s]; p != nil && l.proposable(p) && p.Timestamp <= t {
+		q.waiting--
+	}
+	l.proposed[s] = max(l.proposed[s], t)
 }
 
 // holds reports whether the very request with this digest is here, authentic.
@@ -124,8 +154,7 @@ func (q *queue) take(count, size int) (batch []*message.Request) {
 		batch = append(batch, r)
 		l.fifo[0] = nil // its bytes are the log's now
 		l.fifo = l.fifo[1:]
-		l.proposed[r.Slot] = r.Timestamp
-		q.remove(l, r)
+		q.propose(l, r.Slot, r.Timestamp)
 		if len(q.turn) > 1 {
 			q.pop()
 			q.turn = append(q.turn, l)
@@ -140,10 +169,10 @@ func (q *queue) pop() {
 	q.turn = q.turn[:len(q.turn)-1]
 }
 
-// head is the oldest pending request, and forgets entries before it that are pending no more.
+// head is the oldest request to be proposed, and forgets entries before it that are to be no more.
 func (l *line) head() *message.Request {
 	for len(l.fifo) > 0 {
-		if r := l.fifo[0]; l.pending[r.Slot] == r {
+		if r := l.fifo[0]; l.proposable(r) {
 			return r
 		}
 		l.fifo[0] = nil
@@ -167,24 +196,35 @@ func (q *queue) executed(r *message.Request) {
 // newView forgets what was proposed in the view that is over: what of it was not executed must be proposable again
 // (R-VC-37).
 func (q *queue) newView() {
+	clear(q.turn)
+	q.turn, q.waiting = q.turn[:0], 0
 	for _, l := range q.order {
 		clear(l.proposed)
+		clear(l.fifo)
+		l.fifo, l.inTurn = l.fifo[:0], false
+		var all []*message.Request
+		for _, r := range l.pending {
+			if r != nil {
+				all = append(all, r)
+			}
+		}
+		slices.SortStableFunc(all, func(a, b *message.Request) int { return l.arrived[a.Slot] - l.arrived[b.Slot] })
+		for _, r := range all {
+			q.offer(l, r)
+		}
 	}
 }
 
 // markProposed keeps what a NEW-VIEW has chosen from being proposed a second time.
 func (q *queue) markProposed(r *message.Request) {
 	if l := q.lines[r.Client]; l != nil && int(r.Slot) < q.slots {
-		l.proposed[r.Slot] = max(l.proposed[r.Slot], r.Timestamp)
-		if p := l.pending[r.Slot]; p != nil && p.Timestamp <= r.Timestamp && p.Digest == r.Digest {
-			q.remove(l, p)
-		}
+		q.propose(l, r.Slot, r.Timestamp)
 	}
 }
 
 // each calls f for every pending request until it returns false.
 func (q *queue) each(f func(l *line, r *message.Request) bool) {
-	if q.waiting == 0 {
+	if q.held == 0 {
 		return
 	}
 	for _, l := range q.order {

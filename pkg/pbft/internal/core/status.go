@@ -61,17 +61,16 @@ func (c *Core) onStatus(m *message.Status) {
 	p := &c.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
 	switch {
-	case m.View > c.view:
-		c.refuse(m, LaterView)
-		c.noticeLag()
-		return
 	case c.tick-p.answered < c.cfg.ResendTicks:
 		c.refuse(m, TooSoon)
 		return
 	}
 	p.answered = c.tick
+	if m.View > c.view {
+		c.noticeLag() // and tell it what was decided all the same: it may wait in that view alone
+	}
 	c.resendCheckpoints(m)
-	if m.View < c.view || !m.Active {
+	if m.View < c.view || m.View == c.view && !m.Active {
 		c.resendViewChange(m)
 	}
 	budget := resendBytes

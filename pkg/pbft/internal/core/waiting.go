@@ -99,8 +99,8 @@ func (c *Core) startPendingTimer() {
 // [TOCS §4.5.1].
 func (c *Core) tickWaiting() {
 	w := &c.wait
+	c.tell()
 	if c.active {
-		c.tell()
 		c.watch()
 	}
 	if w.on && c.tick >= w.due && c.transfer == nil {
@@ -109,18 +109,20 @@ func (c *Core) tickWaiting() {
 	}
 }
 
-// tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again.
+// tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again. A
+// replica between views does so too: those that it left behind need to know that it waits as they do. The primary says
+// so when it is asked.
 func (c *Core) tell() {
-	if c.isPrimary() || c.silent() {
-		return
-	}
 	budget := 64
 	c.queue.each(func(l *line, r *message.Request) bool {
 		told := l.told[r.Slot]
 		if c.tick-l.arrived[r.Slot] < c.cfg.ForwardTicks || told > 0 && c.tick-told < tellTicks {
 			return true
 		}
-		if told > 0 {
+		if c.isPrimary() && c.wait.forwards(r) == 0 {
+			return true
+		}
+		if told > 0 && !c.isPrimary() {
 			c.send(c.primary(), r)
 		}
 		l.told[r.Slot] = c.tick

@@ -1,0 +1,52 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// What tests may see of a core beside its effects. Nothing here changes it.
+
+// Prepared is the digest for which the present view has a prepared certificate at n.
+func (c *Core) Prepared(n message.SeqNum) (message.Digest, bool) {
+	if !c.log.contains(n) {
+		return message.Digest{}, false
+	}
+	s := c.log.slot(n)
+	if !s.isPrepared {
+		return message.Digest{}, false
+	}
+	return s.proposal.Digest, true
+}
+
+// Beginning is the NEW-VIEW that the present view began with, or waits to begin with.
+func (c *Core) Beginning() *message.NewView { return c.change.newView }
+
+// Pending counts the requests that wait here.
+func (c *Core) Pending() int { return c.queue.held }
+
+// Sizes counts everything in a core that others could make grow.
+type Sizes struct {
+	Prepared, Preprepared, Digests int // entries of P; numbers in Q; the most digests for one of them
+	Bodies, Forwards, Unproven     int // the most of one replica, for the latter two
+	Lines, Line, Asks              int // clients' queues, the longest of them, FETCHes under way
+	LogBytes                       int
+}
+
+// Sizes measures the core.
+func (c *Core) Sizes() (s Sizes) {
+	s.Prepared, s.Preprepared, s.Bodies = len(c.prepared), len(c.preprepared), len(c.wait.bodies)
+	for _, q := range c.preprepared {
+		s.Digests = max(s.Digests, len(q))
+	}
+	for i := range c.peers {
+		s.Forwards = max(s.Forwards, len(c.wait.forwarded[i]))
+		s.Unproven = max(s.Unproven, len(c.wait.unproven[i]))
+	}
+	s.Lines = len(c.queue.order)
+	for _, l := range c.queue.order {
+		s.Line = max(s.Line, len(l.fifo))
+	}
+	if c.transfer != nil {
+		s.Asks = len(c.transfer.asked)
+	}
+	s.LogBytes = c.log.bytes
+	return s
+}

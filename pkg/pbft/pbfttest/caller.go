@@ -1,0 +1,269 @@
+package pbfttest
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A client calls, waits, calls again after a while, and asks again when answers are late, by the same rules as
+// pbft.Client. A faulty one sends what its mischief makes of its requests and is owed nothing.
+type client struct {
+	w        *world
+	index    int
+	id       message.ClientID
+	view     message.View
+	slots    []*callSlot
+	mischief mischief // nil for a correct client
+}
+
+// A callSlot is one line of calls.
+type callSlot struct {
+	c     *client
+	slot  message.Slot
+	last  message.Timestamp
+	call  *call
+	done  int
+	quota int // calls to make after the faults have stopped
+}
+
+// A call waits for its certificate.
+type call struct {
+	q      message.Request
+	tally  tally
+	tries  int
+	floor  uint64 // the place in the order that some accepted reply had shown when the call began
+	serial int
+}
+
+type tally struct {
+	heard   uint32
+	replies []message.Reply
+}
+
+func newClient(w *world, index int, view message.View) *client {
+	c := &client{w: w, index: index, id: message.ClientOf(clientKey(index)), view: view}
+	for s := range w.shape.slots {
+		c.slots = append(c.slots, &callSlot{c: c, slot: message.Slot(s), last: 100, quota: 2})
+	}
+	return c
+}
+
+func (w *world) clientOf(id message.ClientID) *client {
+	for _, c := range w.clients {
+		if c.id == id {
+			return c
+		}
+	}
+	return nil
+}
+
+// principal is the client's number in the network.
+func (c *client) principal() int { return c.w.n + c.index }
+
+func (c *client) start() {
+	for _, s := range c.slots {
+		c.w.after(c.w.rng.Int64N(10*tick), s.begin)
+	}
+}
+
+// finished: every call that was due after the faults stopped has its answer.
+func (c *client) finished() bool {
+	for _, s := range c.slots {
+		if s.call != nil || s.quota > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// begin makes the slot's next call.
+func (s *callSlot) begin() {
+	w := s.c.w
+	if w.calm {
+		if s.quota == 0 || s.c.mischief != nil {
+			return
+		}
+		s.quota--
+	}
+	op := make([]byte, 12, 64)
+	op[0] = opWrite
+	switch w.rng.IntN(8) {
+	case 0, 1:
+		op[0] = opRead
+	case 2:
+		op[0] = opLong
+		op = op[:64]
+	}
+	binary.LittleEndian.PutUint16(op[1:], uint16(s.c.index)<<8|uint16(s.slot))
+	binary.LittleEndian.PutUint64(op[3:], w.rng.Uint64())
+	s.issue(op, op[0] == opRead && w.rng.IntN(3) > 0)
+}
+
+// issue makes a request of the operation under a new timestamp.
+func (s *callSlot) issue(op []byte, readOnly bool) {
+	s.last++
+	k := &call{q: message.Request{Client: s.c.id, Slot: s.slot, Timestamp: s.last, ReadOnly: readOnly, Op: op},
+		floor: s.c.w.judge.floor}
+	k.tally.replies = make([]message.Reply, s.c.w.n)
+	s.call = k
+	k.q.SetDigest()
+	s.c.w.judge.requested(s.c, &k.q)
+	s.transmit(false)
+}
+
+// transmit sends the request: a first ordered try to the primary alone, all else to every replica.
+func (s *callSlot) transmit(again bool) {
+	c, k, w := s.c, s.call, s.c.w
+	k.q.Replier = message.ReplicaID(w.rng.IntN(w.n))
+	if again {
+		k.q.Replier = message.AnyReplier
+	}
+	if c.mischief != nil {
+		c.mischief(s, &k.q)
+	} else {
+		all := make([]bool, w.n)
+		for i := range all {
+			all[i] = true
+		}
+		w.seal(&k.q, all)
+		for i := range w.n {
+			if k.q.ReadOnly || again || message.ReplicaID(i) == c.view.Primary(w.n) {
+				c.send(i, &k.q)
+			}
+		}
+	}
+	k.serial++
+	serial := k.serial
+	wait := int64(4*tick) << min(k.tries, 5)
+	w.after(wait+w.rng.Int64N(wait/4), func() {
+		if s.call == k && k.serial == serial {
+			s.retry()
+		}
+	})
+}
+
+func (c *client) send(to int, q *message.Request) {
+	if c.w.log != nil {
+		c.w.say("c%d  -> %d  %s", c.index, to, describe(q))
+	}
+	b := encode(q)
+	for _, r := range c.w.sites[to].copies {
+		c.w.network.send(c.principal(), to, func() { r.running(func() { r.hear(b) }) })
+	}
+}
+
+func (s *callSlot) retry() {
+	k := s.call
+	k.tries++
+	if s.c.mischief != nil {
+		if k.tries > 3 {
+			s.end()
+			return
+		}
+	} else if k.q.ReadOnly && k.tries > 1 {
+		s.issue(k.q.Op, false)
+		return
+	}
+	s.transmit(true)
+}
+
+// end frees the slot and thinks about the next call.
+func (s *callSlot) end() {
+	s.call = nil
+	s.done++
+	s.c.w.after(1+s.c.w.rng.Int64N(int64(s.c.w.shape.think)*tick), s.begin)
+}
+
+// hear takes in a reply that replica from sent.
+func (c *client) hear(from int, b []byte) {
+	w := c.w
+	if w.err != nil || c.mischief != nil {
+		return
+	}
+	decoded, err := message.Decode(b, &w.wire)
+	if err != nil {
+		if !w.sites[from].liar() {
+			w.fail("replica %d, which is correct, sent client %d what does not decode: %v", from, c.index, err)
+		}
+		return
+	}
+	m, ok := decoded.(*message.Reply)
+	if !ok || int(m.Slot) >= len(c.slots) {
+		return
+	}
+	m.From = message.ReplicaID(from)
+	s := c.slots[m.Slot]
+	k := s.call
+	if k == nil || k.q.Timestamp != m.Timestamp || k.q.ReadOnly != m.ReadOnly {
+		return
+	}
+	k.tally.add(m)
+	s.decide()
+}
+
+// add notes a reply: a replica's last word counts, but a result once sent is not forgotten for a digest.
+func (t *tally) add(m *message.Reply) {
+	old := t.replies[m.From]
+	t.heard |= 1 << m.From
+	if old.Full && !m.Full && old.Digest == m.Digest {
+		m.Full, m.Result = true, old.Result
+	}
+	t.replies[m.From] = *m
+	if m.Outcome == message.Superseded {
+		t.replies[m.From].Digest = message.Digest{}
+	}
+}
+
+// best is the answer that most replicas agree on, and how many.
+func (t *tally) best() (best message.Reply, count int) {
+	for i, x := range t.replies {
+		if t.heard&(1<<i) == 0 {
+			continue
+		}
+		if n := len(t.agreeing(x)); n > count || n == count && x.Full && !best.Full && x.Digest == best.Digest {
+			best, count = x, n
+		}
+	}
+	return best, count
+}
+
+func (t *tally) agreeing(x message.Reply) (views []message.View) {
+	for i, y := range t.replies {
+		if t.heard&(1<<i) != 0 && y.Outcome == x.Outcome && y.Digest == x.Digest {
+			views = append(views, y.View)
+		}
+	}
+	return views
+}
+
+// decide applies the reply rule: 2f+1 equal replies, one of them with the result (R-CLI-3).
+func (s *callSlot) decide() {
+	c, k, w := s.c, s.call, s.c.w
+	best, count := k.tally.best()
+	enough, refused := count >= 2*w.f+1, count >= w.f+1
+	switch {
+	case enough && best.Outcome == message.Executed && best.Full:
+		views := k.tally.agreeing(best)
+		slices.Sort(views)
+		c.view = max(c.view, views[len(views)-(w.f+1)])
+		w.judge.accepted(c, k, best.Result)
+		s.end()
+	case enough && best.Outcome == message.Lost:
+		w.judge.lost(c, k)
+		s.end()
+	case enough && best.Outcome == message.NotKept:
+		w.judge.lost(c, k)
+		s.issue(k.q.Op, false)
+	case refused && (best.Outcome == message.Superseded || best.Outcome == message.NotEnrolled):
+		w.fail("%d replicas tell client %d that t%d of slot %d is %v", count, c.index, k.q.Timestamp, s.slot, best.Outcome)
+	case k.q.ReadOnly && (refused && best.Outcome == message.NotReadOnly || k.tally.hopeless(w.n, count, 2*w.f+1)):
+		s.issue(k.q.Op, false)
+	}
+}
+
+func (t *tally) hopeless(n, best, quorum int) bool {
+	return best+n-bits.OnesCount32(t.heard) < quorum
+}

@@ -1,0 +1,162 @@
+package pbfttest
+
+import (
+	"bytes"
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// nudge adds or takes one.
+func nudge[T ~uint64](l *liarMemory, x T) T {
+	if l.chance(0.5) {
+		return x + 1
+	}
+	return x - min(x, 1)
+}
+
+// offByOne changes a number or a view by one (ByzzFuzz's small mutations).
+func offByOne(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+	if !l.chance(0.3) {
+		return one(m)
+	}
+	number := l.chance(0.5)
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		x := *m
+		if number {
+			x.Seq = nudge(l, x.Seq)
+		} else {
+			x.View = nudge(l, x.View)
+		}
+		return one(&x)
+	case *message.Prepare:
+		x := *m
+		if number {
+			x.Seq = nudge(l, x.Seq)
+		} else {
+			x.View = nudge(l, x.View)
+		}
+		return one(&x)
+	case *message.Commit:
+		x := *m
+		if number {
+			x.Seq = nudge(l, x.Seq)
+		} else {
+			x.View = nudge(l, x.View)
+		}
+		return one(&x)
+	case *message.Checkpoint:
+		x := *m
+		x.Seq, x.Stable = nudge(l, x.Seq), x.Stable != number
+		return one(&x)
+	case *message.ViewChange:
+		return one(nudgeViewChange(l, m, number))
+	case *message.NewView:
+		x := *m
+		if number {
+			x.Checkpoint.Seq = nudge(l, x.Checkpoint.Seq)
+		} else {
+			x.View = nudge(l, x.View)
+		}
+		return one(&x)
+	case *message.Status:
+		x := *m
+		x.LastExecuted, x.View = nudge(l, x.LastExecuted), nudge(l, x.View)
+		return one(&x)
+	case *message.Decided:
+		x := *m
+		x.Seq = nudge(l, x.Seq)
+		return one(&x)
+	}
+	return one(m)
+}
+
+func nudgeViewChange(l *liarMemory, m *message.ViewChange, number bool) message.Message {
+	x := *m
+	x.P, x.Q = slices.Clone(m.P), slices.Clone(m.Q)
+	switch {
+	case number && len(x.P) > 0:
+		i := l.rng.IntN(len(x.P))
+		x.P[i].View = nudge(l, x.P[i].View)
+	case len(x.Q) > 0:
+		i := l.rng.IntN(len(x.Q))
+		x.Q[i].View = nudge(l, x.Q[i].View)
+	case number:
+		x.Low = nudge(l, x.Low)
+	default:
+		x.View = nudge(l, x.View)
+	}
+	return &x
+}
+
+// falsePQ claims to have prepared what it has not, and forgets what it has, to each receiver differently.
+func falsePQ(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	vc, ok := m.(*message.ViewChange)
+	if !ok || int(vc.From) != r.id {
+		return one(m)
+	}
+	x := *vc
+	x.P, x.Q = slices.Clone(vc.P), slices.Clone(vc.Q)
+	if l.chance(0.3) {
+		x.P = nil
+	}
+	if l.chance(0.3) {
+		x.Q = nil
+	}
+	for range 1 + l.rng.IntN(3) {
+		p := message.Prepared{Seq: x.Low + 1 + message.SeqNum(l.rng.IntN(int(r.w.shape.log))), Digest: l.digest(), View: x.View - 1}
+		if l.chance(0.3) {
+			p.View -= min(p.View, 1)
+		}
+		x.P = append(slices.DeleteFunc(x.P, func(q message.Prepared) bool { return q.Seq == p.Seq }), p)
+		x.Q = append(slices.DeleteFunc(x.Q, func(q message.Prepared) bool { return q.Seq == p.Seq && q.Digest == p.Digest }), p)
+	}
+	if l.chance(0.2) {
+		k := message.CheckpointID{Seq: (x.Low/r.w.shape.period + 1) * r.w.shape.period, Digest: l.digest()}
+		x.Checkpoints = append(slices.Clone(x.Checkpoints[:min(1, len(x.Checkpoints))]), k)
+	}
+	sortPrepared(x.P)
+	sortPrepared(x.Q)
+	return one(&x)
+}
+
+func sortPrepared(all []message.Prepared) {
+	slices.SortFunc(all, func(a, b message.Prepared) int {
+		if a.Seq != b.Seq {
+			return int(a.Seq) - int(b.Seq)
+		}
+		return bytes.Compare(a.Digest[:], b.Digest[:])
+	})
+}
+
+// falseNewView begins its views with other choices than the conditions allow, or with different ones for
+// different replicas.
+func falseNewView(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	nv, ok := m.(*message.NewView)
+	if !ok || l.chance(0.2) {
+		return one(m)
+	}
+	x := *nv
+	x.V, x.Chosen = slices.Clone(nv.V), slices.Clone(nv.Chosen)
+	switch k := l.rng.IntN(6); {
+	case k == 0 && len(x.Chosen) > 0:
+		x.Chosen[l.rng.IntN(len(x.Chosen))] = message.NullDigest
+	case k == 1 && len(x.Chosen) > 0:
+		x.Chosen = x.Chosen[:len(x.Chosen)-1]
+	case k == 2:
+		x.Chosen = append(x.Chosen, l.digest())
+	case k == 3 && len(x.Chosen) > 0:
+		x.Chosen[l.rng.IntN(len(x.Chosen))] = l.digest()
+	case k == 4 && len(x.V) > 0:
+		x.V = slices.Delete(x.V, 0, 1)
+	case k == 5 && len(x.V) > 0:
+		x.V[l.rng.IntN(len(x.V))].Digest[0]++
+	default:
+		x.Checkpoint.Seq += r.w.shape.period
+	}
+	if len(x.Chosen) > int(r.w.shape.log) {
+		x.Chosen = x.Chosen[:r.w.shape.log]
+	}
+	return one(&x)
+}

@@ -1,0 +1,340 @@
+package pbfttest
+
+import (
+	"bytes"
+
+	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/internal/ledger"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// judge watches everything that correct replicas do and correct clients are told, and fails the schedule at the
+// first wrong step. At its heart is the automaton Safe: a single copy that executes, in the order the group agreed
+// on, requests that were made, each at most once, and whose results are the only ones a correct client may
+// accept [TOCS App. B; R-MOD-9].
+type judge struct {
+	w       *world
+	in      map[message.Digest]bool // REQUEST and FAULTY-REQUEST: wishes that somebody had
+	out     map[outKey]outcome      // EXECUTE: results
+	last    map[message.RequestKey]message.Timestamp
+	copy    *register // the single copy
+	history []step    // history[n] is what was executed as n, by the first correct replica to do so
+	chain   [][8]byte // chain[k]: the digest in a reply whose place is k
+	floor   uint64    // the highest place that a correct client has seen
+
+	roots    map[message.SeqNum]message.Digest // of correct replicas' checkpoints (I5)
+	prepared map[slotKey]message.Digest        // I1
+	begun    map[message.View]int              // how much had been executed when a correct replica first began a view
+}
+
+type outKey struct {
+	message.RequestKey
+	t message.Timestamp
+}
+
+type outcome struct {
+	digest message.Digest
+	result []byte
+}
+
+type step struct {
+	digest message.Digest
+	by     int
+}
+
+type slotKey struct {
+	view message.View
+	seq  message.SeqNum
+}
+
+func (j *judge) init(w *world) {
+	*j = judge{
+		w: w, in: map[message.Digest]bool{}, out: map[outKey]outcome{}, last: map[message.RequestKey]message.Timestamp{},
+		copy: newRegister(NewMemory(), w.first), history: make([]step, 1), chain: make([][8]byte, 1),
+		roots: map[message.SeqNum]message.Digest{}, prepared: map[slotKey]message.Digest{}, begun: map[message.View]int{},
+	}
+}
+
+// requested is REQUEST of a correct client, FAULTY-REQUEST of another.
+func (j *judge) requested(_ *client, q *message.Request) {
+	if !q.ReadOnly {
+		j.in[q.Digest] = true
+	}
+}
+
+// executed judges a batch that replica r executes as n: it is the same at all correct replicas (I3), and what is
+// new goes through the automaton.
+func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
+	r.idle = 0
+	w := j.w
+	if r.lies() {
+		return
+	}
+	d := b.Digest()
+	switch {
+	case int(n) < len(j.history):
+		if first := j.history[n]; first.digest != d {
+			w.fail("I3: replica %d executes %v as n%d, replica %d executed %v", r.id, d, n, first.by, first.digest)
+		}
+		return
+	case int(n) > len(j.history):
+		w.fail("replica %d executes n%d, and no correct replica has executed n%d", r.id, n, n-1)
+		return
+	}
+	j.history = append(j.history, step{d, r.id})
+	if len(b.Requests) == 0 {
+		w.marks.hit(markNullBatch)
+	}
+	if _, prepared := r.core.Prepared(n); !prepared {
+		w.marks.hit(markDecided)
+	}
+	for _, q := range b.Requests {
+		j.execute(r, n, q, b.Choice)
+	}
+}
+
+func (j *judge) execute(r *replica, n message.SeqNum, q *message.Request, choice []byte) {
+	check := *q
+	check.SetDigest()
+	if check.Digest != q.Digest || !j.in[q.Digest] {
+		j.w.fail("Safe: replica %d executes in n%d a request that nobody made: %s", r.id, n, describe(q))
+		return
+	}
+	if q.Timestamp <= j.last[q.Key()] || int(q.Slot) >= ledgerSlots {
+		j.w.marks.hit(markDuplicate)
+		return
+	}
+	j.last[q.Key()] = q.Timestamp
+	result, wrote := j.copy.Execute(pbft.Operation{Client: q.Client, Choice: choice, Body: q.Op})
+	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest, result}
+	if wrote {
+		_, chain := place(result)
+		j.chain = append(j.chain, chain)
+	}
+}
+
+// accepted judges REPLY: the result is the one the automaton put out, or for a read, one that a single copy could
+// have given between the call and now.
+func (j *judge) accepted(c *client, k *call, result []byte) {
+	w := j.w
+	count, chain := place(result)
+	if int(count) >= len(j.chain) || j.chain[count] != chain {
+		w.fail("Safe: client %d accepts the result %d %x, which no correct replica had", c.index, count, chain)
+		return
+	}
+	if count < k.floor {
+		w.fail("Safe: client %d accepts a result of place %d, and %d had been seen before it called", c.index, count, k.floor)
+		return
+	}
+	j.floor = max(j.floor, count)
+	if k.q.ReadOnly {
+		w.marks.hit(markFastRead)
+		return
+	}
+	o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
+	if !ok || o.digest != k.q.Digest || !bytes.Equal(o.result, result) {
+		w.fail("Safe: client %d accepts %x for t%d of slot %d, a single copy gives %x", c.index, result, k.q.Timestamp, k.q.Slot, o.result)
+	}
+}
+
+// lost judges the answer that a request was executed and its result is not kept.
+func (j *judge) lost(c *client, k *call) {
+	o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
+	if !ok || o.digest != k.q.Digest {
+		j.w.fail("Safe: client %d is told that t%d of slot %d was executed, and it was not", c.index, k.q.Timestamp, k.q.Slot)
+	} else if k.q.Op[0] == opWrite || len(o.result) <= ledger.KeptReply && k.q.Op[0] == opLong {
+		j.w.fail("client %d is told that the result of t%d is not kept, and it should be", c.index, k.q.Timestamp)
+	}
+}
+
+// root judges a correct replica's checkpoint: equal at all of them, replies and timestamps in it (I5).
+func (j *judge) root(r *replica, n message.SeqNum, d message.Digest) {
+	if r.lies() {
+		return
+	}
+	if first, ok := j.roots[n]; !ok {
+		j.roots[n] = d
+	} else if first != d {
+		j.w.fail("I5: replica %d has root %v at n%d, another correct one %v", r.id, d, n, first)
+	}
+}
+
+// said judges what a correct replica tells everyone.
+func (j *judge) said(r *replica, m message.Message) {
+	if r.lies() {
+		return
+	}
+	if r.core.SilentUntil() > 0 {
+		switch m.(type) {
+		case *message.PrePrepare, *message.Prepare, *message.Commit, *message.ViewChange, *message.NewView:
+			j.w.fail("replica %d sends %s, and may have sent another before it forgot", r.id, describe(m))
+		}
+	}
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		j.authenticity(r, m.Batch.Requests)
+	case *message.Commit:
+		if d, ok := r.core.Prepared(m.Seq); ok {
+			j.certificate(r, m.View, m.Seq, d)
+		}
+		j.fenced(r, m.Seq)
+	case *message.Prepare:
+		j.fenced(r, m.Seq)
+	case *message.ViewChange:
+		j.viewChange(r, m)
+	case *message.NewView:
+		j.beginning(r, m)
+	}
+}
+
+// authenticity: a correct primary proposes what its client has made authentic to it, or to f+1 of the others.
+func (j *judge) authenticity(r *replica, all []*message.Request) {
+	for _, q := range all {
+		if !j.w.authentic(q, r.id) {
+			j.w.marks.hit(markForwarded)
+		}
+	}
+}
+
+// fenced: the fence stands at or above every vote (R-OUR-5).
+func (j *judge) fenced(r *replica, n message.SeqNum) {
+	if j.w.sites[r.id].fence < n {
+		j.w.fail("replica %d votes for n%d beyond its fence %d", r.id, n, j.w.sites[r.id].fence)
+	}
+}
+
+// certificate: no two correct replicas hold prepared certificates with different digests for one view and number
+// (I1).
+func (j *judge) certificate(r *replica, v message.View, n message.SeqNum, d message.Digest) {
+	key := slotKey{v, n}
+	if first, ok := j.prepared[key]; !ok {
+		j.prepared[key] = d
+	} else if first != d {
+		j.w.fail("I1: replica %d has %v prepared at v%d n%d, another correct one %v", r.id, d, v, n, first)
+	}
+}
+
+// viewChange judges a correct replica's VIEW-CHANGE (I2).
+func (j *judge) viewChange(r *replica, m *message.ViewChange) {
+	for i, p := range m.P {
+		if i > 0 && m.P[i-1].Seq == p.Seq {
+			j.w.fail("I2: replica %d has two tuples in P for n%d", r.id, p.Seq)
+		}
+		j.certificate(r, p.View, p.Seq, p.Digest)
+		witness := false
+		for _, q := range m.Q {
+			witness = witness || q.Seq == p.Seq && q.Digest == p.Digest && q.View >= p.View
+		}
+		if !witness {
+			j.w.fail("I2: replica %d has n%d %v v%d in P and nothing as late in Q", r.id, p.Seq, p.Digest, p.View)
+		}
+	}
+	if len(m.P) > 0 {
+		j.w.marks.hit(markPrepared)
+	}
+}
+
+// beginning judges a NEW-VIEW that a correct replica sends or takes for right: what committed before is chosen
+// again (I4).
+func (j *judge) beginning(r *replica, m *message.NewView) {
+	before, known := j.begun[m.View]
+	if !known {
+		before = len(j.history)
+		j.begun[m.View] = before
+	}
+	for n := int(m.Checkpoint.Seq) + 1; n < before; n++ {
+		i := n - int(m.Checkpoint.Seq) - 1
+		if i >= len(m.Chosen) || m.Chosen[i] != j.history[n].digest {
+			j.w.fail("I4: v%d begins without the batch that was executed as n%d (replica %d)", m.View, n, r.id)
+			return
+		}
+	}
+	if len(m.Chosen) > 0 {
+		j.w.marks.hit(markChosen)
+	}
+}
+
+// watch judges a replica after every event.
+func (j *judge) watch(r *replica) {
+	view, active := r.core.View()
+	if r.lies() {
+		return
+	}
+	switch {
+	case view < r.view:
+		j.w.fail("replica %d went back from view %d to %d", r.id, r.view, view)
+	case view > r.view:
+		r.say("leaves for view %d", view)
+		j.w.marks.hit(markViewChange)
+		if r.idle += int(view - r.view); r.idle >= 3 {
+			j.w.marks.hit(markThreeViews)
+		}
+		r.view = view
+	}
+	if active && view > r.begun {
+		r.begun = view
+		r.say("is active in view %d", view)
+		if m := r.core.Beginning(); m != nil {
+			j.beginning(r, m)
+		}
+	}
+}
+
+// stable notes what a checkpoint became stable by.
+func (j *judge) stable(r *replica, _ message.SeqNum) {
+	if r.lies() {
+		return
+	}
+	j.w.marks.hit(markStable)
+	if view, active := r.core.View(); active && view > r.begun {
+		j.w.marks.hit(markStableByViewChange)
+	}
+}
+
+// installed notes a state transfer.
+func (j *judge) installed(r *replica) {
+	r.idle = 0
+	if r.lies() {
+		return
+	}
+	j.w.marks.hit(markTransfer)
+	for _, c := range j.w.clients {
+		for _, s := range c.slots {
+			if s.call != nil && !j.w.calm {
+				j.w.marks.hit(markTransferUnderLoad)
+			}
+		}
+	}
+}
+
+// bounds judges a replica's memory: nobody can make it grow.
+func (j *judge) bounds(r *replica) {
+	s, shape := r.core.Sizes(), j.w.shape
+	l := int(shape.log)
+	for _, x := range []struct {
+		what      string
+		got, most int
+	}{
+		{"P", s.Prepared, l}, {"Q", s.Preprepared, l}, {"digests of Q", s.Digests, 16},
+		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, 4096}, {"unproven requests", s.Unproven, 8},
+		{"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
+		{"bytes of the log", s.LogBytes, 1 << 20}, {"checkpoints", len(r.memory.checkpoints), l/int(shape.period) + 2},
+	} {
+		if x.got > x.most {
+			j.w.fail("memory: replica %d keeps %d of %s, want <= %d", r.id, x.got, x.what, x.most)
+		}
+	}
+}
+
+// end judges what is left when all is quiet: correct replicas that have executed the same are the same, byte
+// for byte.
+func (j *judge) end() {
+	roots := map[message.SeqNum]pbft.Digest{}
+	for _, r := range j.w.correct() {
+		n, root := r.core.LastExecuted(), r.memory.Root()
+		if first, ok := roots[n]; ok && first != root {
+			j.w.fail("replica %d ends with root %v after n%d, another correct one with %v", r.id, root, n, first)
+		}
+		roots[n] = root
+	}
+}

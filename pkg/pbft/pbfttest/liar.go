@@ -1,0 +1,382 @@
+package pbfttest
+
+import (
+	"math/rand/v2"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A lie edits what a real core wants to say to one receiver: it returns what is said instead. A liar can sign
+// only for himself: the receiver knows who he is, whatever he writes.
+type lie struct {
+	name string
+	edit func(l *liarMemory, r *replica, to int, m message.Message) []message.Message
+}
+
+// liarMemory is what a liar remembers, and his chance.
+type liarMemory struct {
+	rng  *rand.Rand
+	said []message.Message // the latest few things, for replay
+	seen []message.Digest  // digests of batches, to be named falsely
+	held map[int]bool      // whom he leaves out
+}
+
+func (l *liarMemory) chance(p float64) bool { return l.rng.Float64() < p }
+
+// tell is what the site in fact says when its replica wants to say m.
+func (s *site) tell(r *replica, to int, m message.Message) []message.Message {
+	if !s.liar() {
+		return []message.Message{m}
+	}
+	if r.w.calm {
+		return nil
+	}
+	l := s.memory
+	if l == nil {
+		return nil // not begun
+	}
+	l.remember(m)
+	said := []message.Message{m}
+	for _, lie := range s.lies {
+		var next []message.Message
+		for _, x := range said {
+			next = append(next, lie.edit(l, r, to, x)...)
+		}
+		said = next
+	}
+	return said
+}
+
+func (l *liarMemory) remember(m message.Message) {
+	if _, ok := m.(*message.Data); ok {
+		return
+	}
+	if len(l.said) < 64 {
+		l.said = append(l.said, m)
+	} else {
+		l.said[l.rng.IntN(64)] = m
+	}
+	if p, ok := m.(*message.PrePrepare); ok {
+		l.know(p.Digest)
+	}
+	if p, ok := m.(*message.Prepare); ok {
+		l.know(p.Digest)
+	}
+}
+
+func (l *liarMemory) know(d message.Digest) {
+	if len(l.seen) < 32 {
+		l.seen = append(l.seen, d)
+	} else {
+		l.seen[l.rng.IntN(32)] = d
+	}
+}
+
+func (l *liarMemory) digest() message.Digest {
+	if len(l.seen) == 0 || l.chance(0.2) {
+		return message.Digest{0xfa, byte(l.rng.IntN(4))}
+	}
+	if l.chance(0.15) {
+		return message.NullDigest
+	}
+	return l.seen[l.rng.IntN(len(l.seen))]
+}
+
+func one(m message.Message) []message.Message { return []message.Message{m} }
+
+// lies are all there are. Their order is the order of their drawing and must not change: add at the end.
+var lies = []lie{
+	{"mute", mute},
+	{"moody", moody},
+	{"equivocate", equivocate},
+	{"stale-view", staleView},
+	{"false-root", falseRoot},
+	{"isolate", isolate},
+	{"false-data", falseData},
+	{"off-by-one", offByOne},
+	{"replay", replay},
+	{"false-pq", falsePQ},
+	{"false-new-view", falseNewView},
+	{"eager", eager},
+	{"false-decided", falseDecided},
+	{"false-forward", falseForward},
+	{"false-status", falseStatus},
+	{"false-reply", falseReply},
+	{"false-ack", falseAck},
+	{"unfair", unfair},
+}
+
+// mute says nothing at all.
+func mute(*liarMemory, *replica, int, message.Message) []message.Message { return nil }
+
+// moody says half.
+func moody(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+	if l.chance(0.5) {
+		return nil
+	}
+	return one(m)
+}
+
+// otherBatch is a well-formed batch that differs from b and holds only what clients wished.
+func (l *liarMemory) otherBatch(b message.Batch) message.Batch {
+	other := message.Batch{Choice: append([]byte{}, b.Choice...), Requests: append([]*message.Request{}, b.Requests...)}
+	switch k := len(other.Requests); {
+	case k > 1 && l.chance(0.4):
+		other.Requests[0], other.Requests[k-1] = other.Requests[k-1], other.Requests[0]
+	case k > 1 && l.chance(0.5):
+		other.Requests = other.Requests[1:]
+	case k > 0 && l.chance(0.3):
+		other.Requests = append(other.Requests, other.Requests[0])
+	case l.chance(0.2):
+		other.Requests = nil
+	case l.chance(0.2) && k > 0:
+		forged := *other.Requests[0]
+		forged.Op = append([]byte{opWrite}, forged.Op...)
+		forged.SetDigest()
+		other.Requests[0] = &forged
+	case l.chance(0.2):
+		other.Choice = []byte{badChoice}
+	default:
+		other.Choice = append(other.Choice, byte(l.rng.IntN(2)))
+	}
+	return other
+}
+
+// equivocate tells the upper half of the group something else.
+func equivocate(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	if to >= r.w.n || to*2 < r.w.n || l.chance(0.2) {
+		return one(m)
+	}
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		x := *m
+		x.Batch = l.otherBatch(m.Batch)
+		x.Digest = x.Batch.Digest()
+		l.know(x.Digest)
+		return one(&x)
+	case *message.Prepare:
+		x := *m
+		x.Digest = l.digest()
+		return one(&x)
+	case *message.Decided:
+		x := *m
+		x.Digest = l.digest()
+		return one(&x)
+	case *message.Checkpoint:
+		x := *m
+		x.Digest[0]++
+		return one(&x)
+	}
+	return one(m)
+}
+
+// staleView votes in views that are over, and again in those where it voted.
+func staleView(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+	if !l.chance(0.3) {
+		return one(m)
+	}
+	d := message.View(1 + l.rng.IntN(2))
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		x := *m
+		x.View -= min(x.View, d)
+		return []message.Message{m, &x}
+	case *message.Prepare:
+		x := *m
+		x.View -= min(x.View, d)
+		return []message.Message{m, &x}
+	case *message.Commit:
+		x := *m
+		x.View -= min(x.View, d)
+		return []message.Message{m, &x}
+	case *message.ViewChange:
+		x := *m
+		x.View -= min(x.View, d)
+		return []message.Message{m, &x}
+	}
+	return one(m)
+}
+
+// falseRoot has another state than everyone.
+func falseRoot(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+	switch m := m.(type) {
+	case *message.Checkpoint:
+		x := *m
+		x.Digest[1] ^= 0x55
+		x.Stable = x.Stable || l.chance(0.3)
+		return one(&x)
+	case *message.ViewChange:
+		x := *m
+		x.Checkpoints = append([]message.CheckpointID{}, m.Checkpoints...)
+		for i := range x.Checkpoints {
+			x.Checkpoints[i].Digest[1] ^= 0x55
+		}
+		return one(&x)
+	}
+	return one(m)
+}
+
+// isolate leaves f others out of everything: they do not learn what is agreed on.
+func isolate(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	if l.held == nil {
+		l.held = map[int]bool{}
+		for len(l.held) < r.w.f {
+			if i := l.rng.IntN(r.w.n); i != r.id {
+				l.held[i] = true
+			}
+		}
+	}
+	if l.held[to] {
+		return nil
+	}
+	return one(m)
+}
+
+// falseData serves what is not the state.
+func falseData(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+	d, ok := m.(*message.Data)
+	if !ok {
+		return one(m)
+	}
+	x := *d
+	switch l.rng.IntN(4) {
+	case 0:
+		return nil
+	case 1:
+		x.Gone = !x.Gone
+	case 2:
+		x.Items = x.Items[:len(x.Items)/2]
+	default:
+		x.Items = append([]message.Item{}, d.Items...)
+		for i := range x.Items {
+			b := append([]byte{}, x.Items[i].Bytes...)
+			if len(b) > 0 {
+				b[l.rng.IntN(len(b))]++
+			}
+			x.Items[i].Bytes = b
+		}
+	}
+	return one(&x)
+}
+
+// eager commits before anything has prepared, and tells some only.
+func eager(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	switch p := m.(type) {
+	case *message.PrePrepare:
+		return []message.Message{m, &message.Commit{View: p.View, Seq: p.Seq}}
+	case *message.Prepare:
+		return []message.Message{m, &message.Commit{View: p.View, Seq: p.Seq}}
+	case *message.Commit:
+		if l.chance(0.4) {
+			return nil
+		}
+	}
+	return one(m)
+}
+
+// falseDecided says that something else was decided.
+func falseDecided(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
+	switch p := m.(type) {
+	case *message.Commit:
+		return []message.Message{m, &message.Decided{Seq: p.Seq, Digest: l.digest()}}
+	case *message.Decided:
+		return one(&message.Decided{Seq: p.Seq, Digest: l.digest()})
+	case *message.Status:
+		n := r.core.LastExecuted() + message.SeqNum(l.rng.IntN(3))
+		return []message.Message{m, &message.Decided{Seq: n, Digest: l.digest()}}
+	}
+	return one(m)
+}
+
+// falseForward vouches for requests nobody made, and sends a flood of them.
+func falseForward(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	said := one(m)
+	if to >= r.w.n || !l.chance(0.1) {
+		return said
+	}
+	c := r.w.clients[l.rng.IntN(len(r.w.clients))]
+	q := message.Request{Client: c.id, Slot: message.Slot(l.rng.IntN(ledgerSlots)), Timestamp: message.Timestamp(100 + l.rng.IntN(40)),
+		Op: []byte{opWrite, byte(l.rng.IntN(3))}}
+	q.SetDigest()
+	q.Auth.Tags = make([]byte, r.w.n*message.MACSize)
+	for range 1 + l.rng.IntN(8) {
+		said = append(said, &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: q.Timestamp, Digest: q.Digest})
+		if l.chance(0.5) {
+			q.Slot = message.Slot(l.rng.Uint32())
+		}
+	}
+	return append(said, &q)
+}
+
+// falseStatus has executed what it has not, or nothing.
+func falseStatus(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+	s, ok := m.(*message.Status)
+	if !ok {
+		return one(m)
+	}
+	x := *s
+	switch l.rng.IntN(4) {
+	case 0:
+		x.Low, x.LastExecuted = 0, 0
+	case 1:
+		x.View += message.View(l.rng.IntN(4))
+	case 2:
+		x.LastExecuted += message.SeqNum(l.rng.IntN(100))
+	default:
+		x.Active, x.ViewChanges = !x.Active, l.rng.Uint32()
+	}
+	return one(&x)
+}
+
+// falseReply answers clients with something else.
+func falseReply(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+	p, ok := m.(*message.Reply)
+	if !ok {
+		return one(m)
+	}
+	x := *p
+	switch l.rng.IntN(3) {
+	case 0:
+		x.Outcome = message.Outcome(l.rng.IntN(6))
+	case 1:
+		x.View += message.View(l.rng.IntN(9))
+	}
+	x.Result = append([]byte{}, p.Result...)
+	if len(x.Result) > 0 {
+		x.Result[0]++
+	}
+	x.Digest = message.ResultDigest(x.Outcome, x.Result)
+	return one(&x)
+}
+
+// falseAck acknowledges other VIEW-CHANGEs than those that were sent.
+func falseAck(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+	if a, ok := m.(*message.ViewChangeAck); ok && l.chance(0.6) {
+		x := *a
+		x.Digest[0]++
+		return one(&x)
+	}
+	return one(m)
+}
+
+// unfair never proposes what one client asks for.
+func unfair(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
+	if p, ok := m.(*message.PrePrepare); ok {
+		for _, q := range p.Batch.Requests {
+			if q.Client == r.w.clients[0].id {
+				return nil
+			}
+		}
+	}
+	return one(m)
+}
+
+// replay says again what it said before.
+func replay(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	if to < r.w.n && len(l.said) > 0 && l.chance(0.25) {
+		if old := l.said[l.rng.IntN(len(l.said))]; old.Type() != message.TypeReply {
+			return []message.Message{m, old}
+		}
+	}
+	return one(m)
+}

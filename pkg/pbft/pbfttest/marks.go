@@ -1,0 +1,66 @@
+package pbfttest
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A mark notes that a schedule has been somewhere. A set of schedules that was not everywhere proves less than
+// it seems to.
+type mark int
+
+const (
+	markStable             mark = iota // a checkpoint became stable
+	markViewChange                     // a correct replica left a view
+	markPrepared                       // a VIEW-CHANGE with a non-empty P
+	markChosen                         // a NEW-VIEW that chose batches
+	markNullBatch                      // an empty batch was executed
+	markThreeViews                     // three views without an execution in between
+	markStableByViewChange             // a NEW-VIEW moved a low water mark
+	markTransfer                       // a state was fetched
+	markTransferUnderLoad              // while clients were calling
+	markDecided                        // a batch was executed because f+1 said that it was decided
+	markForwarded                      // a primary proposed what only others could authenticate
+	markDuplicate                      // a request was ordered twice and executed once
+	markFastRead                       // a read in one round trip
+	markRestart                        // a replica restarted with nothing but its fence
+	markRejoined                       // and votes again
+	marksCount
+)
+
+var markNames = [marksCount]string{
+	"stable checkpoint", "view change", "view change with P", "NEW-VIEW with batches", "null batch", "three views in a row",
+	"checkpoint stable by a view change", "state transfer", "state transfer under load", "DECIDED used", "authentic by FORWARDs",
+	"duplicate ordered", "read in one round trip", "restart", "votes again after a restart",
+}
+
+// marks counts the visits.
+type marks [marksCount]int
+
+func (m *marks) hit(k mark) { m[k]++ }
+
+func (m *marks) add(other marks) {
+	for i, n := range other {
+		if n > 0 {
+			m[i]++
+		}
+	}
+}
+
+// missing lists where nobody has been.
+func (m *marks) missing() (all []string) {
+	for i, n := range m {
+		if n == 0 {
+			all = append(all, markNames[i])
+		}
+	}
+	return all
+}
+
+func (m marks) String() string {
+	var b strings.Builder
+	for i, n := range m {
+		fmt.Fprintf(&b, "%s %d, ", markNames[i], n)
+	}
+	return strings.TrimSuffix(b.String(), ", ")
+}

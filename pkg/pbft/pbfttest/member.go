@@ -1,0 +1,432 @@
+package pbfttest
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/ledger"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A replica is one live copy of a member: a real core, with a state, a ledger and a service around it, that does what
+// pbft.Replica does with sockets.
+type replica struct {
+	w       *world
+	id      int
+	twin    int
+	life    int // raised by every restart: what was meant for an earlier one does not arrive
+	core    *core.Core
+	memory  *Memory
+	ledger  *ledger.Ledger
+	service pbft.Service
+	session pbft.Install
+	pace    int64 // of its clock: a tick lasts so long
+	paused  int64 // until when it stands still
+	down    bool
+	view    message.View // the highest seen
+	begun   message.View // the last one it was active in
+	idle    int          // views since it executed something
+	hashing int64        // a root takes so long at most
+	stopped string
+}
+
+func newReplica(w *world, id, twin int) *replica {
+	r := &replica{w: w, id: id, twin: twin, pace: 95 + w.rng.Int64N(11)}
+	r.boot()
+	w.after(w.rng.Int64N(tick), r.tick)
+	return r
+}
+
+// boot gives the replica an empty state and a core that remembers nothing but its fence.
+func (r *replica) boot() {
+	w := r.w
+	r.memory = NewMemory()
+	l, err := ledger.Open(r.memory, maxClients, ledgerSlots)
+	if err != nil {
+		panic(err)
+	}
+	for i := range maxClients {
+		if err := l.Enrol(clientKey(i), nil); err != nil {
+			panic(err)
+		}
+	}
+	r.ledger, r.service, r.session = l, newRegister(r.memory, w.first), nil
+	r.core = core.New(core.Config{
+		Self: message.ReplicaID(r.id), Replicas: w.n,
+		CheckpointPeriod: w.shape.period, LogSize: w.shape.log, Window: w.shape.window,
+		BatchBytes: 4 << 10, BatchCount: w.shape.batch, LogBytes: 1 << 20,
+		Slots: ledgerSlots, QueueBytes: queueBytes,
+		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence,
+	})
+	if w.log != nil {
+		r.core.Trace(func(m message.Message, why core.Refusal) { r.say("refuses %s: %v", describe(m), why) })
+	}
+	r.view, r.begun, r.idle = 0, 0, 0
+	r.freeze(0)
+	r.perform()
+}
+
+func (r *replica) say(format string, args ...any) {
+	if r.w.log == nil {
+		return
+	}
+	who := fmt.Sprint(r.id)
+	if r.w.sites[r.id].twins {
+		who += string(rune('a' + r.twin))
+	}
+	r.w.say("%-3s %s", who, fmt.Sprintf(format, args...))
+}
+
+func (r *replica) lies() bool { return r.w.sites[r.id].liar() }
+
+// running runs f now, or when the replica stands still no more; never in another life.
+func (r *replica) running(f func()) {
+	switch {
+	case r.down || r.stopped != "":
+	case r.paused > r.w.now:
+		life := r.life
+		r.w.at(r.paused, func() {
+			if r.life == life {
+				r.running(f)
+			}
+		})
+	default:
+		r.w.acting = r
+		f()
+	}
+}
+
+func (r *replica) tick() {
+	w := r.w
+	if !r.down && r.paused <= w.now && r.stopped == "" {
+		w.acting = r
+		r.core.Tick()
+		r.perform()
+		w.judge.bounds(r)
+	}
+	w.after(r.pace, r.tick)
+}
+
+// restart ends this life and begins another, which knows nothing but its fence.
+func (r *replica) restart(pause int64) {
+	r.life++
+	r.down = true
+	r.w.after(pause, func() {
+		r.down, r.stopped = false, ""
+		r.boot()
+		r.say("restarts with fence %d", r.w.sites[r.id].fence)
+		for _, s := range r.w.sites {
+			for _, peer := range s.copies {
+				if peer != r {
+					r.w.after(r.w.rng.Int64N(3*tick), func() {
+						peer.running(func() { peer.core.KeysChanged(message.ReplicaID(r.id)); peer.perform() })
+					})
+				}
+			}
+		}
+	})
+}
+
+// receive takes in what replica from sent.
+func (r *replica) receive(from int, b []byte) {
+	m, err := message.Decode(b, &r.w.wire)
+	if err != nil {
+		if !r.w.sites[from].liar() {
+			r.w.fail("replica %d, which is correct, sent %d what does not decode: %v", from, r.id, err)
+		}
+		return
+	}
+	if m = r.attribute(m, message.ReplicaID(from)); m == nil {
+		return
+	}
+	if q, ok := m.(*message.Request); ok {
+		r.request(q)
+	} else {
+		r.core.Step(m)
+	}
+	r.perform()
+}
+
+// attribute writes into a message who sent it, as the sessions' MACs say.
+func (r *replica) attribute(m message.Message, from message.ReplicaID) message.Message {
+	switch m := m.(type) {
+	case *message.Request:
+		m.PassedBy = from
+		m.Authentic = r.w.authentic(m, r.id)
+	case *message.PrePrepare:
+		m.From = from
+		for _, q := range m.Batch.Requests {
+			q.Authentic = r.w.authentic(q, r.id)
+		}
+	case *message.Prepare:
+		m.From = from
+	case *message.Commit:
+		m.From = from
+	case *message.Checkpoint:
+		m.From = from
+	case *message.Status:
+		m.From = from
+	case *message.Fetch:
+		m.From = from
+	case *message.Data:
+		m.From = from
+	case *message.ViewChange:
+		m.Relayed = m.From != from
+	case *message.ViewChangeAck:
+		m.From = from
+	case *message.NewView:
+		m.From = from
+	case *message.Forward:
+		m.From = from
+	case *message.FetchBatch:
+		m.From = from
+	case *message.BatchBody:
+		m.From = from
+	case *message.Decided:
+		m.From = from
+	default:
+		return nil
+	}
+	return m
+}
+
+// hear takes in a client's request from its own connection.
+func (r *replica) hear(b []byte) {
+	m, err := message.Decode(b, &r.w.wire)
+	if err != nil {
+		return
+	}
+	q := m.(*message.Request)
+	q.PassedBy, q.Authentic = message.ReplicaID(r.id), r.w.authentic(q, r.id)
+	if q.Authentic {
+		r.request(q)
+		r.perform()
+	}
+}
+
+// request answers what the slot has executed already, and gives the rest to the core.
+func (r *replica) request(q *message.Request) {
+	if q.ReadOnly {
+		if _, ok := r.ledger.Client(q.Client); !ok {
+			return
+		}
+	} else if outcome, result, seen := r.seen(q); seen {
+		if q.Authentic {
+			r.answer(q, outcome, result)
+		}
+		return
+	}
+	r.core.Step(q)
+}
+
+// seen is the filter by timestamp (R-REQ-1).
+func (r *replica) seen(q *message.Request) (message.Outcome, []byte, bool) {
+	last, ok := r.ledger.Last(q.Key())
+	switch {
+	case !ok:
+		return message.NotEnrolled, nil, true
+	case q.Timestamp == last.Timestamp:
+		return last.Outcome, append([]byte(nil), last.Result...), true
+	case q.Timestamp < last.Timestamp:
+		return message.Superseded, binary.LittleEndian.AppendUint64(nil, uint64(last.Timestamp)), true
+	}
+	return 0, nil, false
+}
+
+func (r *replica) execute(b *message.Batch) {
+	for _, q := range b.Requests {
+		outcome, result, seen := r.seen(q)
+		if !seen {
+			var wrote bool
+			result, wrote = r.service.Execute(pbft.Operation{Client: q.Client, Choice: b.Choice, Body: q.Op})
+			r.ledger.Record(q.Key(), q.Timestamp, result, wrote)
+			outcome = message.Executed
+		}
+		r.answer(q, outcome, result)
+	}
+}
+
+func (r *replica) query(q *message.Request) {
+	if result, ok := r.service.Query(pbft.Operation{Client: q.Client, Body: q.Op}); ok {
+		r.answer(q, message.Executed, result)
+	} else {
+		r.answer(q, message.NotReadOnly, nil)
+	}
+}
+
+// smallResult is the length up to which every replica sends the whole result.
+const smallResult = 256
+
+func (r *replica) answer(q *message.Request, outcome message.Outcome, result []byte) {
+	w := r.w
+	c := w.clientOf(q.Client)
+	if c == nil {
+		return
+	}
+	view, _ := r.core.View()
+	m := &message.Reply{View: view, Timestamp: q.Timestamp, Slot: q.Slot, Outcome: outcome, ReadOnly: q.ReadOnly,
+		Digest: message.ResultDigest(outcome, result)}
+	if len(result) <= smallResult || int(q.Replier) == r.id || q.Replier == message.AnyReplier {
+		m.Full, m.Result = true, result
+	}
+	for _, edited := range w.sites[r.id].tell(r, c.principal(), m) {
+		b := encode(edited)
+		w.network.send(r.id, c.principal(), func() { c.hear(r.id, b) })
+	}
+}
+
+// perform does what the core says, top to bottom, until nothing is left to do.
+func (r *replica) perform() {
+	for r.stopped == "" {
+		effects := r.core.Effects()
+		if len(effects) == 0 {
+			break
+		}
+		for i := range effects {
+			r.effect(&effects[i])
+		}
+	}
+	r.w.judge.watch(r)
+}
+
+func (r *replica) effect(e *core.Effect) {
+	w := r.w
+	switch e.Verb {
+	case core.Send:
+		r.send(int(e.To), e.Message)
+	case core.Multicast:
+		w.judge.said(r, e.Message)
+		for to := range w.n {
+			if to != r.id {
+				r.send(to, e.Message)
+			}
+		}
+	case core.Choose:
+		r.core.Chosen(e.Seq, r.service.Choose(e.Seq))
+	case core.Accept:
+		r.core.Accepted(e.Proposal, r.service.Accept(e.Proposal.Seq, e.Proposal.Batch.Choice))
+	case core.Execute:
+		r.say("executes n%d %s", e.Seq, describeBatch(e.Batch))
+		w.judge.executed(r, e.Seq, e.Batch)
+		r.execute(e.Batch)
+	case core.Query:
+		r.query(e.Request)
+	case core.Freeze:
+		r.freeze(e.Seq)
+	case core.Discard:
+		r.say("checkpoint n%d is stable", e.Seq)
+		w.judge.stable(r, e.Seq)
+		r.memory.Discard(e.Seq)
+	case core.Fence:
+		w.sites[r.id].fence = max(w.sites[r.id].fence, e.Seq)
+	case core.Fetch:
+		r.fetch(e.Seq, e.Digest)
+	case core.Serve:
+		r.serve(int(e.To), e.Message.(*message.Fetch))
+	case core.Install:
+		r.install(e.Seq)
+	case core.Stop:
+		r.stop(e.Reason)
+	}
+}
+
+func (r *replica) stop(why string) {
+	r.stopped = why
+	r.say("stops: %s", why)
+	if !r.lies() {
+		r.w.fail("replica %d, which is correct, stops: %s", r.id, why)
+	}
+}
+
+// send carries a message to the live copies of a replica.
+func (r *replica) send(to int, m message.Message) {
+	w := r.w
+	for _, edited := range w.sites[r.id].tell(r, to, m) {
+		if w.log != nil {
+			r.say("-> %d  %s", to, describe(edited))
+		}
+		b := encode(edited)
+		life := r.life
+		for _, peer := range w.sites[to].copies {
+			if w.sites[to].twins && !w.network.reaches(r, peer) || w.sites[r.id].twins && !w.network.reaches(peer, r) {
+				continue
+			}
+			was := peer.life
+			w.network.send(r.id, to, func() {
+				if peer.life == was && r.life == life {
+					peer.running(func() { peer.receive(r.id, b) })
+				}
+			})
+		}
+	}
+}
+
+// freeze takes a checkpoint. Its root is known later.
+func (r *replica) freeze(n message.SeqNum) {
+	r.memory.Freeze(n, nil)
+	root := r.memory.Root()
+	r.w.judge.root(r, n, root)
+	frozen := func() {
+		r.core.Frozen(n, root)
+		r.perform()
+	}
+	if r.hashing == 0 || n == 0 {
+		r.core.Frozen(n, root)
+		return
+	}
+	life, of := r.life, r.core
+	r.w.after(r.w.rng.Int64N(r.hashing), func() {
+		if r.life == life && r.core == of {
+			r.running(frozen)
+		}
+	})
+}
+
+func (r *replica) fetch(n message.SeqNum, root message.Digest) {
+	session, err := r.memory.Install(n, root)
+	if err != nil {
+		r.stop(err.Error())
+		return
+	}
+	r.say("begins to fetch checkpoint n%d", n)
+	r.session = session
+	r.core.Fetching(session)
+}
+
+func (r *replica) serve(to int, m *message.Fetch) {
+	answer := &message.Data{Seq: m.Seq, Tag: m.Tag}
+	for _, id := range m.Nodes {
+		var item message.Item
+		var err error
+		if id.Level == 0 {
+			item.Bytes, err = r.memory.PageAt(m.Seq, pbft.PageNum(id.Index))
+		} else {
+			var children []pbft.Digest
+			children, err = r.memory.Children(m.Seq, id)
+			for _, d := range children {
+				item.Bytes = append(item.Bytes, d[:]...)
+			}
+		}
+		if err == nil {
+			item.Node = id
+			answer.Items = append(answer.Items, item)
+		}
+	}
+	answer.Gone = len(answer.Items) == 0 && len(m.Nodes) > 0
+	r.send(to, answer)
+}
+
+func (r *replica) install(n message.SeqNum) {
+	if err := r.session.Commit(); err != nil {
+		r.stop(err.Error())
+		return
+	}
+	r.say("installs checkpoint n%d", n)
+	r.session = nil
+	r.ledger.Reload()
+	r.w.judge.root(r, n, r.memory.Root())
+	r.w.judge.installed(r)
+	r.core.Installed(n)
+}

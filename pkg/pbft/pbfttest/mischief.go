@@ -1,0 +1,104 @@
+package pbfttest
+
+import "bfs/pkg/pbft/internal/message"
+
+// A mischief is how a faulty client sends a request. It must tell the judge of every wish it makes.
+type mischief func(s *callSlot, q *message.Request)
+
+var mischiefs = []struct {
+	name string
+	do   mischief
+}{
+	{"has wrong MACs for some", wrongMACs},
+	{"wishes different things under one timestamp", twoWishes},
+	{"uses stale and far timestamps", staleTimes},
+	{"floods", flood},
+}
+
+// faultyClient adds a client that is owed nothing.
+func (d *drawing) faultyClient() {
+	m := mischiefs[d.rng.IntN(len(mischiefs))]
+	d.add(func(w *world) {
+		if len(w.clients) < maxClients {
+			c := newClient(w, len(w.clients), 0)
+			c.mischief = m.do
+			w.clients = append(w.clients, c)
+		}
+	}, "a client %s", m.name)
+}
+
+func (s *callSlot) some() []bool {
+	good := make([]bool, s.c.w.n)
+	for i := range good {
+		good[i] = s.c.w.rng.IntN(2) == 0
+	}
+	return good
+}
+
+func (s *callSlot) every() []bool {
+	good := make([]bool, s.c.w.n)
+	for i := range good {
+		good[i] = true
+	}
+	return good
+}
+
+func (s *callSlot) sendSome(q *message.Request) {
+	for i := range s.c.w.n {
+		if s.c.w.rng.IntN(3) > 0 {
+			s.c.send(i, q)
+		}
+	}
+}
+
+func wrongMACs(s *callSlot, q *message.Request) {
+	s.c.w.seal(q, s.some())
+	s.sendSome(q)
+	if s.c.w.rng.IntN(3) == 0 {
+		s.c.w.seal(q, s.some())
+		s.sendSome(q)
+	}
+}
+
+func twoWishes(s *callSlot, q *message.Request) {
+	for i := range s.c.w.n {
+		x := *q
+		x.Op = append([]byte{opWrite, byte(s.c.w.rng.IntN(2))}, q.Op[1:]...)
+		s.c.w.seal(&x, s.every())
+		s.c.w.judge.requested(s.c, &x)
+		s.c.send(i, &x)
+	}
+}
+
+func staleTimes(s *callSlot, q *message.Request) {
+	switch s.c.w.rng.IntN(5) {
+	case 0:
+		q.Timestamp -= message.Timestamp(s.c.w.rng.IntN(10))
+	case 1:
+		q.Timestamp = ^message.Timestamp(0)
+	case 2:
+		q.Slot = message.Slot(s.c.w.rng.IntN(2 * ledgerSlots))
+	case 3:
+		q.Timestamp = 0
+	}
+	s.c.w.seal(q, s.every())
+	s.c.w.judge.requested(s.c, q)
+	s.sendSome(q)
+}
+
+func flood(s *callSlot, q *message.Request) {
+	for k := range 24 {
+		x := *q
+		x.Slot = message.Slot(k % ledgerSlots)
+		x.Timestamp += message.Timestamp(k)
+		x.ReadOnly = false
+		x.Op = append(make([]byte, 0, 700), q.Op...)[:12+s.c.w.rng.IntN(600)]
+		if x.Op[0] == 0 {
+			x.Op[0] = opWrite
+		}
+		s.c.w.seal(&x, s.some())
+		s.c.w.judge.requested(s.c, &x)
+		s.sendSome(&x)
+	}
+	s.last += 24
+}

@@ -1,0 +1,32 @@
+package pbfttest
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Reduce leaves out of a schedule that fails all that it can: what remains fails still, and without any one of its items
+// would not.
+func Reduce(s *Schedule) *Schedule {
+	for again := true; again; {
+		again = false
+		for i := range s.items {
+			if contains(s.dropped, i) {
+				continue
+			}
+			if t := s.Without(i); t.Run().Err != nil {
+				s, again = t, true
+			}
+		}
+	}
+	return s
+}
+
+// Command repeats the schedule.
+func (s *Schedule) Command() string {
+	c := fmt.Sprintf("go test ./pkg/pbft/pbfttest -run TestOne -sim.v -sim.seed=%d", s.Seed)
+	if len(s.dropped) > 0 {
+		c += " -sim.drop=" + strings.Trim(strings.Join(strings.Fields(fmt.Sprint(s.dropped)), ","), "[]")
+	}
+	return c
+}

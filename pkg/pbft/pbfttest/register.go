@@ -1,0 +1,102 @@
+package pbfttest
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+
+	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// register is the service that schedules run. Its state is the number of operations executed so far and a
+// digest chained over all of them, and every reply shows both: whoever has a reply knows its place in the
+// order and all that came before it. Beside that it writes here and there, so that there is something to fetch.
+type register struct {
+	memory *Memory
+	first  pbft.PageNum
+}
+
+// What operations begin with.
+const (
+	opWrite = 'w' // a short reply, kept
+	opLong  = 'l' // a reply too long to be kept
+	opRead  = 'r' // changes nothing
+)
+
+const (
+	scattered = 12   // pages written here and there
+	badChoice = 0xee // what no replica accepts as a choice
+	longReply = 600
+)
+
+func newRegister(m *Memory, first pbft.PageNum) *register { return &register{m, first} }
+
+func (r *register) reply(head []byte, length int) []byte {
+	b := make([]byte, length)
+	copy(b, head[:16])
+	return b
+}
+
+// Execute implements pbft.Service.
+func (r *register) Execute(op pbft.Operation) ([]byte, bool) {
+	if len(op.Body) == 0 || op.Body[0] == opRead {
+		return r.reply(r.memory.Page(r.first), 16), false
+	}
+	head := r.memory.Modify(r.first)
+	count := binary.LittleEndian.Uint64(head) + 1
+	binary.LittleEndian.PutUint64(head, count)
+	h := sha256.New()
+	h.Write(head[8:16])
+	h.Write(binary.LittleEndian.AppendUint64(nil, uint64(op.Client)))
+	h.Write(op.Choice)
+	h.Write(op.Body)
+	sum := h.Sum(nil)
+	copy(head[8:16], sum)
+	page := r.memory.Modify(r.first + 1 + pbft.PageNum(sum[0])%scattered)
+	page[int(sum[1])<<4|int(sum[2])&15] = sum[3] | 1
+	if op.Body[0] == opLong {
+		return r.reply(head, longReply), true
+	}
+	return r.reply(head, 16), true
+}
+
+// Query implements pbft.Service.
+func (r *register) Query(op pbft.Operation) ([]byte, bool) {
+	if len(op.Body) == 0 || op.Body[0] != opRead {
+		return nil, false
+	}
+	return r.reply(r.memory.Page(r.first), 16), true
+}
+
+// Choose implements pbft.Service.
+func (r *register) Choose(n pbft.SeqNum) []byte { return []byte{1, byte(n)} }
+
+// Accept implements pbft.Service.
+func (r *register) Accept(_ pbft.SeqNum, choice []byte) bool {
+	return len(choice) > 0 && choice[0] != badChoice
+}
+
+// State implements pbft.Service.
+func (r *register) State() pbft.State { return r.memory }
+
+// place is where in the order a reply says that it stands.
+func place(reply []byte) (count uint64, chain [8]byte) {
+	if len(reply) < 16 {
+		return 0, chain
+	}
+	copy(chain[:], reply[8:16])
+	return binary.LittleEndian.Uint64(reply), chain
+}
+
+var _ pbft.Service = (*register)(nil)
+
+// outcomeOf says whether a result of this length, of an operation that wrote or not, can be had again.
+func outcomeOf(length int, wrote bool, kept int) message.Outcome {
+	switch {
+	case !wrote:
+		return message.NotKept
+	case length > kept:
+		return message.Lost
+	}
+	return message.Executed
+}

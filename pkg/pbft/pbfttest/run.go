@@ -1,0 +1,158 @@
+package pbfttest
+
+import (
+	"fmt"
+	"strings"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// Patience after the last fault, in ticks: the view-change timer may have doubled six times before, and has to run
+// out for a few primaries that are not there.
+const patience = 30000
+
+// An Outcome is how a schedule ended.
+type Outcome struct {
+	Err    error // nil: nothing went wrong
+	Ticks  int   // the group's age at the end
+	Events int
+	Calm   int // ticks from the last fault until every client had its answers
+
+	marks marks
+}
+
+// Run lives the schedule.
+func (s *Schedule) Run() Outcome { return s.run(nil) }
+
+// Tell lives the schedule and has everything that happens told.
+func (s *Schedule) Tell(log func(string)) Outcome { return s.run(log) }
+
+func (s *Schedule) run(log func(string)) Outcome {
+	w := newWorld(s.shape, s.Seed)
+	w.log = log
+	for i, x := range s.items {
+		if !contains(s.dropped, i) {
+			x.apply(w)
+		}
+	}
+	w.guarded(w.start)
+	stop := int64(s.shape.stop) * tick
+	w.runUntil(stop, nil)
+	w.pacify()
+	w.runUntil(stop+patience*tick, w.finished)
+	calm := int(w.now/tick) - s.shape.stop
+	if w.err == nil && !w.finished() {
+		w.fail("liveness: %d ticks after the last fault, with at most f replicas silent, %s", patience, w.account())
+	}
+	w.settle()
+	w.judge.end()
+	return Outcome{Err: w.err, Ticks: int(w.now / tick), Events: w.stepped, Calm: calm, marks: w.marks}
+}
+
+func contains(all []int, i int) bool {
+	for _, x := range all {
+		if x == i {
+			return true
+		}
+	}
+	return false
+}
+
+// pacify ends all faults: liars fall silent, and whoever stood still goes on.
+func (w *world) pacify() {
+	w.calm = true
+	w.say("all faults end")
+	w.network.delay, w.network.spread = 20, 30
+	for i := range w.network.cut {
+		clear(w.network.cut[i])
+	}
+	for _, s := range w.sites {
+		for _, r := range s.copies {
+			r.paused, r.hashing = min(r.paused, w.now), 0
+		}
+	}
+	for _, c := range w.clients {
+		for _, k := range c.slots {
+			if k.call == nil && c.mischief == nil {
+				w.after(w.rng.Int64N(tick), func() {
+					if k.call == nil {
+						k.begin()
+					}
+				})
+			}
+		}
+	}
+}
+
+// finished: all correct clients have what they are owed.
+func (w *world) finished() bool {
+	for _, c := range w.clients {
+		if c.mischief == nil && !c.finished() {
+			return false
+		}
+	}
+	return true
+}
+
+// settle lets those catch up that can, and judges whether they do.
+func (w *world) settle() {
+	if w.err != nil {
+		return
+	}
+	caught := func() bool {
+		most := w.most()
+		for _, r := range w.correct() {
+			if r.core.LastExecuted() != most || r.core.Transferring() {
+				return false
+			}
+		}
+		return true
+	}
+	w.runUntil(w.now+patience*tick, caught)
+	if w.err == nil && !caught() {
+		w.fail("liveness: not all correct replicas catch up when all is quiet: %s", w.account())
+	}
+	for _, r := range w.correct() {
+		if r.life > 0 && r.core.SilentUntil() == 0 {
+			w.marks.hit(markRejoined)
+		}
+	}
+}
+
+// most is how far any correct replica has come.
+func (w *world) most() (n message.SeqNum) {
+	for _, r := range w.correct() {
+		n = max(n, r.core.LastExecuted())
+	}
+	return n
+}
+
+// account says where everyone stands.
+func (w *world) account() string {
+	var b strings.Builder
+	waiting := 0
+	for _, c := range w.clients {
+		for _, s := range c.slots {
+			if s.call != nil && c.mischief == nil {
+				waiting++
+			}
+		}
+	}
+	fmt.Fprintf(&b, "%d calls wait", waiting)
+	for _, s := range w.sites {
+		r := s.copies[0]
+		view, active := r.core.View()
+		fmt.Fprintf(&b, "; replica %d: view %d active %v executed %d stable %d pending %d", r.id, view, active,
+			r.core.LastExecuted(), r.core.Stable().Seq, r.core.Pending())
+		if s.liar() {
+			b.WriteString(" liar")
+		}
+		if n := r.core.SilentUntil(); n > 0 {
+			fmt.Fprintf(&b, " silent until %d", n)
+		}
+		if r.core.Transferring() {
+			b.WriteString(" fetching")
+		}
+	}
+	return b.String()
+}

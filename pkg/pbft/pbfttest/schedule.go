@@ -1,0 +1,287 @@
+package pbfttest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A Schedule is one life of a group: a configuration, and a list of things that go wrong. All of it follows
+// from the seed, so that a life that ended badly can be lived again, and again without some of its misfortunes.
+type Schedule struct {
+	Seed     uint64
+	Replicas int
+	shape    shape
+	items    []item
+	dropped  []int
+}
+
+// An item is one thing that goes wrong.
+type item struct {
+	name  string
+	apply func(w *world)
+}
+
+// Draw makes the schedule of a seed.
+func Draw(seed uint64) *Schedule {
+	s := &Schedule{Seed: seed}
+	d := &drawing{rng: rand.New(rand.NewPCG(seed, 0)), s: s}
+	d.shape()
+	d.weather()
+	d.liars()
+	for range d.rng.IntN(2) + d.rng.IntN(2) {
+		d.faultyClient()
+	}
+	for range d.rng.IntN(6) {
+		d.misfortune()
+	}
+	return s
+}
+
+// Without is the schedule with some of its items left out, besides those that are already.
+func (s *Schedule) Without(items ...int) *Schedule {
+	t := *s
+	t.dropped = append(slices.Clone(s.dropped), items...)
+	slices.Sort(t.dropped)
+	t.dropped = slices.Compact(t.dropped)
+	return &t
+}
+
+// Dropped lists the items left out.
+func (s *Schedule) Dropped() []int { return s.dropped }
+
+func (s *Schedule) String() string {
+	var b strings.Builder
+	h := s.shape
+	fmt.Fprintf(&b, "seed %d: n=%d K=%d L=%d window %d batch %d, %d clients of %d slots, faults end at tick %d",
+		s.Seed, h.replicas, h.period, h.log, h.window, h.batch, h.clients, h.slots, h.stop)
+	for i, x := range s.items {
+		if !slices.Contains(s.dropped, i) {
+			fmt.Fprintf(&b, "\n  %2d %s", i, x.name)
+		}
+	}
+	return b.String()
+}
+
+// A drawing is a schedule being made.
+type drawing struct {
+	rng *rand.Rand
+	s   *Schedule
+}
+
+func (d *drawing) add(apply func(*world), format string, args ...any) {
+	d.s.items = append(d.s.items, item{fmt.Sprintf(format, args...), apply})
+}
+
+func (d *drawing) pick(all ...int) int { return all[d.rng.IntN(len(all))] }
+
+func (d *drawing) shape() {
+	h := &d.s.shape
+	h.replicas = d.pick(4, 4, 4, 7)
+	h.period = message.SeqNum(d.pick(2, 4, 8))
+	h.log = h.period * message.SeqNum(d.pick(2, 2, 3, 4))
+	h.window = message.SeqNum(d.pick(1, 2, 2, 4))
+	h.batch = d.pick(1, 4, 16)
+	h.clients = d.pick(1, 2, 3)
+	h.slots = d.pick(1, 2, 3)
+	h.think = d.pick(1, 5, 20, 60)
+	h.stop = d.pick(60, 150, 300, 600)
+	if h.replicas == 7 {
+		h.stop = min(h.stop, 200)
+	}
+	d.s.Replicas = h.replicas
+}
+
+// moment is a tick before the faults end.
+func (d *drawing) moment() int { return d.rng.IntN(d.s.shape.stop) }
+
+// span is how long something lasts.
+func (d *drawing) span() (from, to int) {
+	from = d.moment()
+	return from, min(from+d.pick(5, 20, 60, 150)+d.rng.IntN(10), d.s.shape.stop)
+}
+
+// weather is what the network does all the time.
+func (d *drawing) weather() {
+	if d.rng.IntN(2) == 0 {
+		p := float64(d.pick(1, 5, 20)) / 100
+		d.add(func(w *world) { w.network.loss = p }, "loss %.2f", p)
+	}
+	if d.rng.IntN(3) == 0 {
+		p := float64(d.pick(2, 20)) / 100
+		d.add(func(w *world) { w.network.duplication = p }, "duplication %.2f", p)
+	}
+	if d.rng.IntN(2) == 0 {
+		p, by := float64(d.pick(1, 5, 20))/100, int64(d.pick(5, 30, 100))*tick
+		d.add(func(w *world) { w.network.straggle, w.network.straggleBy = p, by }, "one in %.0f messages is up to %d ticks late", 1/p, by/tick)
+	}
+	if d.rng.IntN(4) == 0 {
+		delay, spread := int64(d.pick(1, 60)), int64(d.pick(1, 200))
+		d.add(func(w *world) { w.network.delay, w.network.spread = delay, spread }, "every message takes %d to %d hundredths of a tick", delay, delay+spread)
+	}
+}
+
+// liars are at most f.
+func (d *drawing) liars() {
+	n := d.s.Replicas
+	f := (n - 1) / 3
+	if d.rng.IntN(4) == 0 {
+		return
+	}
+	for _, i := range d.rng.Perm(n)[:1+d.rng.IntN(f)] {
+		if d.rng.IntN(4) > 0 && d.rng.IntN(2) == 0 {
+			i = 0 // the first primary
+		}
+		if d.rng.IntN(6) == 0 {
+			d.add(func(w *world) { w.sites[i].twins = true }, "replica %d is twins", i)
+			d.regroup()
+			continue
+		}
+		for range 1 + d.rng.IntN(3) {
+			k := lies[d.rng.IntN(len(lies))]
+			d.add(func(w *world) { w.sites[i].lies = append(w.sites[i].lies, k) }, "replica %d lies: %s", i, k.name)
+		}
+	}
+}
+
+// regroup changes from time to time which replicas see which of the twins.
+func (d *drawing) regroup() {
+	for range 1 + d.rng.IntN(4) {
+		side := make([]int, d.s.Replicas)
+		for i := range side {
+			side[i] = d.pick(0, 1, 2)
+		}
+		t := d.moment()
+		d.add(func(w *world) { w.at(int64(t)*tick, func() { w.network.side = side }) }, "at %d the replicas see the twins %s", t, names(side))
+	}
+}
+
+// misfortune is something that happens once.
+func (d *drawing) misfortune() {
+	n := d.s.Replicas
+	switch d.rng.IntN(7) {
+	case 0, 1:
+		d.partition()
+	case 2:
+		d.oneWay()
+	case 3:
+		i := d.rng.IntN(n)
+		from, to := d.span()
+		d.add(func(w *world) {
+			w.at(int64(from)*tick, func() { w.sites[i].pause(int64(to) * tick) })
+		}, "replica %d stands still from %d to %d", i, from, to)
+	case 4:
+		i, t, rest := d.rng.IntN(n), d.moment(), d.rng.IntN(60)
+		d.add(func(w *world) { w.at(int64(t)*tick, func() { w.restart(i, int64(rest)*tick) }) }, "replica %d restarts at %d, %d ticks later", i, t, rest)
+	case 5:
+		i, by := d.rng.IntN(n), d.pick(2, 20, 100)
+		d.add(func(w *world) { w.slowHash(i, int64(by)*tick) }, "replica %d takes up to %d ticks for a root", i, by)
+	case 6:
+		d.flapping()
+	}
+}
+
+func (s *site) pause(until int64) {
+	for _, r := range s.copies {
+		r.paused = max(r.paused, until)
+	}
+}
+
+func (w *world) slowHash(i int, by int64) {
+	w.at(0, func() {
+		for _, r := range w.sites[i].copies {
+			r.hashing = by
+		}
+	})
+}
+
+// restart ends a replica's life, unless then more than f could not be counted on.
+func (w *world) restart(i int, rest int64) {
+	s := w.sites[i]
+	if s.liar() || s.copies[0].down || w.disabled(i) >= w.f {
+		return
+	}
+	w.marks.hit(markRestart)
+	s.copies[0].restart(rest)
+}
+
+// cutOff adds to or takes from what is between two principals.
+func (w *world) cutOff(from, to, by int) { w.network.cut[from][to] += by }
+
+// partition separates the principals into two groups for a while.
+func (d *drawing) partition() {
+	all := d.s.Replicas + maxClients
+	side := make([]int, all)
+	for i := range side {
+		side[i] = d.rng.IntN(2)
+	}
+	from, to := d.span()
+	cut := func(by int) func(w *world) {
+		return func(w *world) {
+			for a := range side {
+				for b := range side {
+					if side[a] != side[b] {
+						w.cutOff(a, b, by)
+					}
+				}
+			}
+		}
+	}
+	d.add(func(w *world) {
+		w.at(int64(from)*tick, func() { cut(1)(w) })
+		w.at(int64(to)*tick, func() { cut(-1)(w) })
+	}, "from %d to %d the replicas are apart: %s, clients %s", from, to, names(side[:d.s.Replicas]), names(side[d.s.Replicas:]))
+}
+
+// oneWay lets one replica not be heard by some, though it hears them, or the other way round.
+func (d *drawing) oneWay() {
+	i := d.rng.IntN(d.s.Replicas)
+	deaf := d.rng.IntN(2) == 0
+	var others []int
+	for j := range d.s.Replicas {
+		if j != i && d.rng.IntN(2) == 0 {
+			others = append(others, j)
+		}
+	}
+	from, to := d.span()
+	cut := func(w *world, by int) {
+		for _, j := range others {
+			if deaf {
+				w.cutOff(j, i, by)
+			} else {
+				w.cutOff(i, j, by)
+			}
+		}
+	}
+	what := "is not heard by"
+	if deaf {
+		what = "does not hear"
+	}
+	d.add(func(w *world) {
+		w.at(int64(from)*tick, func() { cut(w, 1) })
+		w.at(int64(to)*tick, func() { cut(w, -1) })
+	}, "from %d to %d replica %d %s %s", from, to, i, what, names(others))
+}
+
+// flapping cuts one replica off and joins it again many times.
+func (d *drawing) flapping() {
+	i, on, off := d.rng.IntN(d.s.Replicas), 1+d.rng.IntN(30), 1+d.rng.IntN(60)
+	from, to := d.span()
+	d.add(func(w *world) {
+		for t := from; t < to; t += on + off {
+			for by, at := range map[int]int{1: t, -1: t + off} {
+				w.at(int64(at)*tick, func() {
+					for j := range w.n {
+						if j != i {
+							w.cutOff(i, j, by)
+							w.cutOff(j, i, by)
+						}
+					}
+				})
+			}
+		}
+	}, "from %d to %d replica %d is cut off for %d ticks and back for %d", from, to, i, off, on)
+}

@@ -1,0 +1,113 @@
+package pbfttest
+
+import (
+	"flag"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var (
+	seedFlag  = flag.Uint64("sim.seed", 0, "live this one schedule")
+	dropFlag  = flag.String("sim.drop", "", "without these items of it, separated by commas")
+	seedsFlag = flag.Int("sim.seeds", 0, "live so many fresh schedules besides the fixed ones")
+	tellFlag  = flag.Bool("sim.v", false, "tell everything that happens in the schedule of -sim.seed")
+)
+
+// TestOne repeats one schedule: go test ./pkg/pbft/pbfttest -run TestOne -sim.seed=S -sim.drop=1,2 -sim.v
+func TestOne(t *testing.T) {
+	if *seedFlag == 0 {
+		t.Skip("give -sim.seed to live one schedule")
+	}
+	s := Draw(*seedFlag)
+	for _, f := range strings.Split(*dropFlag, ",") {
+		var i int
+		if _, err := fmt.Sscan(f, &i); err == nil {
+			s = s.Without(i)
+		}
+	}
+	t.Log(s)
+	var log func(string)
+	if *tellFlag {
+		log = func(line string) { fmt.Println(line) }
+	}
+	if o := s.run(log); o.Err != nil {
+		t.Error(o.Err)
+	}
+}
+
+// liveAll lives schedules on all processors and reports the first few that end badly, shrunk.
+func liveAll(t *testing.T, seeds []uint64) (all marks) {
+	began := time.Now()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	next, failures, slowest, events := 0, 0, 0, 0
+	for range runtime.GOMAXPROCS(0) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for {
+				mu.Lock()
+				if next == len(seeds) || failures >= 5 {
+					mu.Unlock()
+					return
+				}
+				seed := seeds[next]
+				next++
+				mu.Unlock()
+				s := Draw(seed)
+				o := s.Run()
+				mu.Lock()
+				all.add(o.marks)
+				slowest, events = max(slowest, o.Calm), events+o.Events
+				if o.Err != nil {
+					failures++
+				}
+				mu.Unlock()
+				if o.Err != nil {
+					report(t, s)
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	took := time.Since(began)
+	t.Logf("%d schedules in %v, %.0f a minute, %d events each; the longest wait after the last fault was %d ticks",
+		next, took.Round(time.Millisecond), float64(next)/took.Minutes(), events/max(next, 1), slowest)
+	t.Logf("visited by so many schedules: %v", all)
+	return all
+}
+
+func report(t *testing.T, s *Schedule) {
+	s = Reduce(s)
+	o := s.Run()
+	t.Errorf("%v\n%v\nrepeat it with: %s", o.Err, s, s.Command())
+}
+
+func TestFixedSeeds(t *testing.T) {
+	seeds := make([]uint64, 200)
+	for i := range seeds {
+		seeds[i] = uint64(i + 1)
+	}
+	all := liveAll(t, seeds)
+	if missing := all.missing(); len(missing) > 0 && !t.Failed() {
+		t.Errorf("no schedule has seen: %s", strings.Join(missing, ", "))
+	}
+}
+
+func TestFreshSeeds(t *testing.T) {
+	n := *seedsFlag
+	if n == 0 {
+		n = 50
+	}
+	first := uint64(time.Now().UnixNano()) &^ 0xfffff
+	seeds := make([]uint64, n)
+	for i := range seeds {
+		seeds[i] = first + uint64(i)
+	}
+	t.Logf("seeds from %d", first)
+	liveAll(t, seeds)
+}

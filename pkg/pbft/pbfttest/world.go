@@ -1,0 +1,336 @@
+package pbfttest
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"strings"
+
+	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/internal/ledger"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// tick is the length of a core's tick in the world's time.
+const tick = 100
+
+// Bounds of a world that no schedule changes.
+const (
+	ledgerSlots  = 8
+	queueBytes   = 4 << 10
+	firstTimeout = 40 // ticks of a view-change timer
+)
+
+// world is a whole group with its clients, network and clock. One goroutine runs it, and everything that happens
+// follows from the seed.
+type world struct {
+	n, f    int
+	shape   shape
+	rng     *rand.Rand
+	now     int64
+	events  events
+	sites   []*site // by replica
+	clients []*client
+	network network
+	judge   judge
+	wire    message.Limits
+	first   pbft.PageNum     // of the service's pages
+	proofs  map[proof][]bool // which replicas find a request's MAC good
+	nonce   uint64
+	calm    bool // all faults have stopped
+	marks   marks
+	err     error
+	log     func(string)
+	stepped int
+	acting  *replica // whose event it is
+}
+
+// shape is the group's configuration.
+type shape struct {
+	replicas    int
+	period, log message.SeqNum // K and L
+	window      message.SeqNum
+	batch       int
+	clients     int // correct ones
+	slots       int // of a client in use
+	think       int // ticks between its calls, at most
+	stop        int // tick at which all faults end
+}
+
+// A proof names an authenticator: the request it is for, what else it covers, and its nonce.
+type proof struct {
+	digest   message.Digest
+	nonce    uint64
+	readOnly bool
+	replier  message.ReplicaID
+}
+
+func proofOf(r *message.Request) proof { return proof{r.Digest, r.Auth.Nonce, r.ReadOnly, r.Replier} }
+
+// A site is where one replica lives: mostly one live copy of it, two if it is a twin.
+type site struct {
+	copies []*replica
+	lies   []lie
+	memory *liarMemory
+	fence  message.SeqNum // survives restarts
+	twins  bool
+}
+
+func (s *site) liar() bool { return len(s.lies) > 0 || s.twins }
+
+func newWorld(s shape, seed uint64) *world {
+	w := &world{
+		n: s.replicas, f: (s.replicas - 1) / 3, shape: s, rng: rand.New(rand.NewPCG(seed, 1)),
+		proofs: map[proof][]bool{}, first: ledger.Pages(maxClients, ledgerSlots),
+	}
+	w.wire = message.Limits{Replicas: w.n, Operation: 1 << 10, BatchBytes: 4 << 10, BatchCount: 64, Choice: 64,
+		Reply: 1 << 10, WindowLength: int(s.log)}
+	w.network.init(w)
+	w.judge.init(w)
+	for i := range s.clients {
+		w.clients = append(w.clients, newClient(w, i, 0))
+	}
+	for range w.n {
+		w.sites = append(w.sites, &site{})
+	}
+	return w
+}
+
+// maxClients is how many clients are enrolled in every schedule, correct and faulty.
+const maxClients = 8
+
+// clientKey is client i's public key. Only its digest matters.
+func clientKey(i int) []byte {
+	k := sha256.Sum256([]byte{'c', byte(i)})
+	return k[:]
+}
+
+// start brings the replicas to life.
+func (w *world) start() {
+	for i, s := range w.sites {
+		s.copies = append(s.copies, newReplica(w, i, 0))
+		if s.twins {
+			s.copies = append(s.copies, newReplica(w, i, 1))
+		}
+		if s.liar() {
+			s.memory = &liarMemory{rng: rand.New(rand.NewPCG(w.rng.Uint64(), uint64(i)))}
+		}
+	}
+	for _, c := range w.clients {
+		c.start()
+	}
+}
+
+// at has f happen at time t.
+func (w *world) at(t int64, f func()) { w.events.push(max(t, w.now), f) }
+
+func (w *world) after(d int64, f func()) { w.at(w.now+d, f) }
+
+// step lets the next thing happen; false if nothing is left, or a judge has spoken.
+func (w *world) step() bool {
+	if w.err != nil || w.events.empty() {
+		return false
+	}
+	e := w.events.pop()
+	w.now = e.at
+	w.stepped++
+	w.guarded(e.do)
+	return w.err == nil
+}
+
+// guarded runs f. A core that panics has found its own bug, unless it is a liar's, whose two copies or edited messages
+// may well confuse it.
+func (w *world) guarded(f func()) {
+	defer func() {
+		why := recover()
+		switch {
+		case why == nil:
+		case w.acting != nil && w.acting.lies():
+			w.acting.stopped = fmt.Sprint(why)
+		default:
+			w.fail("panic: %v\n%s", why, debug.Stack())
+		}
+	}()
+	f()
+}
+
+// runUntil lets things happen until time t, or until done says so.
+func (w *world) runUntil(t int64, done func() bool) bool {
+	for !w.events.empty() && w.events.next() <= t {
+		if !w.step() {
+			return false
+		}
+		if done != nil && done() {
+			return true
+		}
+	}
+	w.now = max(w.now, t)
+	return done == nil && w.err == nil
+}
+
+func (w *world) fail(format string, args ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf("tick %d.%02d: %s", w.now/tick, w.now%tick, fmt.Sprintf(format, args...))
+		w.say("FAILED %v", w.err)
+	}
+}
+
+func (w *world) say(format string, args ...any) {
+	if w.log != nil {
+		w.log(fmt.Sprintf("%6d.%02d  ", w.now/tick, w.now%tick) + fmt.Sprintf(format, args...))
+	}
+}
+
+// chance is true with probability p.
+func (w *world) chance(p float64) bool { return p > 0 && w.rng.Float64() < p }
+
+// correct are the live copies of the replicas that do not lie.
+func (w *world) correct() (all []*replica) {
+	for _, s := range w.sites {
+		if !s.liar() {
+			all = append(all, s.copies...)
+		}
+	}
+	return all
+}
+
+// disabled counts the replicas other than i that may not be counted on: they lie, or have forgotten.
+func (w *world) disabled(i int) (n int) {
+	for j, s := range w.sites {
+		if j != i && (s.liar() || s.copies[0].down || s.copies[0].core.SilentUntil() > 0) {
+			n++
+		}
+	}
+	return n
+}
+
+// authentic: the request's MAC is good at replica i. Nobody but its client can make one.
+func (w *world) authentic(r *message.Request, i int) bool {
+	good, known := w.proofs[proofOf(r)]
+	tag := r.Auth.Tag(message.ReplicaID(i))
+	return known && good[i] && len(tag) > 0 && tag[0] == 1
+}
+
+// seal makes the authenticator of a request whose MACs are good at the replicas that good names.
+func (w *world) seal(r *message.Request, good []bool) {
+	r.SetDigest()
+	w.nonce++
+	r.Auth.Nonce = w.nonce
+	r.Auth.Tags = make([]byte, w.n*message.MACSize)
+	for i := range w.n {
+		if good[i] {
+			r.Auth.Tags[i*message.MACSize] = 1
+		}
+	}
+	w.proofs[proofOf(r)] = good
+}
+
+// encode is the message as it travels: the type and the canonical encoding.
+func encode(m message.Message) []byte {
+	return m.AppendBody(append(make([]byte, 0, 128), byte(m.Type())))
+}
+
+// network carries what is sent, or does not.
+type network struct {
+	w                          *world
+	loss, duplication, corrupt float64
+	delay, spread              int64 // of every message, and at most more
+	straggle                   float64
+	straggleBy                 int64
+	cut                        [][]int // [from][to]: how many partitions are between them; replicas first, then clients
+	side                       []int   // which copy of a twin each replica is with; 2: with both
+}
+
+func (x *network) init(w *world) {
+	x.w = w
+	x.delay, x.spread = 20, 30
+	x.side = make([]int, w.n)
+	for i := range x.side {
+		x.side[i] = 2
+	}
+	all := w.n + maxClients
+	x.cut = make([][]int, all)
+	for i := range x.cut {
+		x.cut[i] = make([]int, all)
+	}
+}
+
+// send carries something from one principal to another and has arrive called, once, more than once or never.
+func (x *network) send(from, to int, arrive func()) {
+	w := x.w
+	if x.cut[from][to] > 0 || !w.calm && (w.chance(x.loss) || w.chance(x.corrupt)) {
+		return
+	}
+	copies := 1
+	if !w.calm && w.chance(x.duplication) {
+		copies++
+	}
+	for range copies {
+		d := x.delay + w.rng.Int64N(x.spread+1)
+		if !w.calm && w.chance(x.straggle) {
+			d += w.rng.Int64N(x.straggleBy)
+		}
+		w.after(d, arrive)
+	}
+}
+
+// reaches: a replica and a copy of a twin hear of each other at present.
+func (x *network) reaches(other, twin *replica) bool {
+	side := x.side[other.id]
+	return side == 2 || side == twin.twin
+}
+
+// events is a heap of what will happen, by time and then in the order of its arranging.
+type events struct {
+	heap  []event
+	count uint64
+}
+
+type event struct {
+	at    int64
+	order uint64
+	do    func()
+}
+
+func (e event) before(f event) bool { return e.at < f.at || e.at == f.at && e.order < f.order }
+
+func (h *events) empty() bool { return len(h.heap) == 0 }
+
+func (h *events) next() int64 { return h.heap[0].at }
+
+func (h *events) push(at int64, do func()) {
+	h.count++
+	h.heap = append(h.heap, event{at, h.count, do})
+	for i := len(h.heap) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !h.heap[i].before(h.heap[up]) {
+			return
+		}
+		h.heap[i], h.heap[up] = h.heap[up], h.heap[i]
+		i = up
+	}
+}
+
+func (h *events) pop() event {
+	top, last := h.heap[0], len(h.heap)-1
+	h.heap[0] = h.heap[last]
+	h.heap[last] = event{}
+	h.heap = h.heap[:last]
+	for i := 0; ; {
+		least := i
+		for _, k := range []int{2*i + 1, 2*i + 2} {
+			if k < last && h.heap[k].before(h.heap[least]) {
+				least = k
+			}
+		}
+		if least == i {
+			return top
+		}
+		h.heap[i], h.heap[least] = h.heap[least], h.heap[i]
+		i = least
+	}
+}
+
+// names writes replica numbers one after another.
+func names(all []int) string { return strings.Trim(fmt.Sprint(all), "[]") }
