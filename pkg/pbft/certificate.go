@@ -312,6 +312,7 @@ type roundTrip struct{ smoothed, variation, floor time.Duration }
 
 const (
 	minTimeout = 25 * time.Millisecond
+	maxFloor   = 10 * minTimeout // a primary that serves no first try costs each request no more
 	maxTimeout = 2 * time.Second
 )
 
@@ -319,7 +320,7 @@ func (t *roundTrip) reset() { t.smoothed, t.variation = 10*time.Millisecond, 5*t
 
 func (t *roundTrip) sample(d time.Duration, tries int) {
 	if tries > 0 {
-		t.floor = max(t.floor, min(d, maxTimeout))
+		t.floor = max(t.floor, min(d, maxFloor))
 		return
 	}
 	t.floor -= t.floor / 4

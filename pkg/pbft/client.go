@@ -318,30 +318,33 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	return nil
 }
 
-// transmit authenticates the request and sends it: a first ordered try to the primary alone, all else to every
-// replica (R-CLI-2, R-CLI-5).
+// transmit authenticates the request and sends it: a first ordered try to the primary alone, if there is a way to it,
+// all else to every replica (R-CLI-2, R-CLI-5).
 func (c *Client) transmit(o *outstanding, again bool) {
 	q := &o.request
 	q.Replier = c.replier(again)
 	c.authenticate(q)
 	c.buffer = q.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
 	primary := c.view.Primary(len(c.peers))
-	for i, p := range c.peers {
-		if o.readOnly || again || ReplicaID(i) == primary {
-			c.queueFor(p)
-		}
+	if !o.readOnly && !again && c.queueFor(c.peers[primary]) {
+		return
+	}
+	for _, p := range c.peers {
+		c.queueFor(p)
 	}
 }
 
-func (c *Client) queueFor(p *replicaEnd) {
+// queueFor queues the request for one replica. It reports whether there was a connection to queue it on.
+func (c *Client) queueFor(p *replicaEnd) bool {
 	conn := p.link.Conn()
 	if conn == nil || !p.session.Ready() || !c.vouched(conn, p.session) {
-		return
+		return false
 	}
 	if !conn.Send(c.buffer) {
 		c.edge.dropped.Add(1)
 	}
 	c.dirty.add(conn)
+	return true
 }
 
 // replier picks who returns the full result: in turn, but not one that kept us waiting [TOCS §6.1].
@@ -360,6 +363,7 @@ func (c *Client) replier(again bool) ReplicaID {
 
 func (c *Client) authenticate(q *message.Request) {
 	if c.id == Administrator {
+		q.Signature = make([]byte, message.SignatureSize) // that there is one is signed too
 		d := message.AdministratorDigest(c.group.Digest(), q)
 		q.Signature = ed25519.Sign(c.key, d[:])
 		return
