@@ -112,7 +112,7 @@ func TestKernel(t *testing.T) {
 func (c clients) prepareSquashed(t *testing.T) {
 	t.Helper()
 	guest.Run(t, guest.Options{
-		Mounts:  c.mounts(c.first),
+		Mounts:  mounts(c.first),
 		Command: "mkdir $NFS/squashed && chmod 1777 $NFS/squashed",
 	})
 }
@@ -121,7 +121,7 @@ func (c clients) prepareSquashed(t *testing.T) {
 func (c clients) options(t *testing.T, timeout time.Duration, names ...string) guest.Options {
 	t.Helper()
 	o := guest.Options{
-		Mounts:  c.mounts(c.first, c.second, c.squash, c.tiny),
+		Mounts:  mounts(c.first, c.second, c.squash, c.tiny),
 		Timeout: timeout,
 		Env: []string{
 			"KERNEL=" + scripts(t), "SQUASHED=/mnt/nfs2/squashed", "SMALL=/mnt/nfs3", fmt.Sprintf("ANONYMOUS=%d", nobody),
@@ -150,7 +150,7 @@ func runAll(dir string, names ...string) string {
 	return b.String()
 }
 
-func (c clients) mounts(relays ...*cluster.Relay) []guest.Mount {
+func mounts(relays ...*cluster.Relay) []guest.Mount {
 	var m []guest.Mount
 	for _, r := range relays {
 		m = append(m, guest.Mount{Port: r.Port, Export: r.Export, Options: "nosharecache"})
@@ -175,6 +175,25 @@ func (c clients) faults(ctx context.Context) guest.Answer {
 		}
 		return "", fmt.Errorf("nobody knows how to %q", question)
 	}
+}
+
+// TestGoNFS mounts the group through unmodified go-nfs, beside the relay.
+func TestGoNFS(t *testing.T) {
+	needKernel(t)
+	g := cluster.ForTest(t, cluster.Config{})
+	through, err := g.AddGoNFS(t.Context(), cluster.Client{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay, err := g.AddRelay(t.Context(), cluster.Client{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest.Run(t, guest.Options{
+		Mounts:  mounts(through, relay),
+		Env:     []string{"KERNEL=" + scripts(t)},
+		Command: runAll(scripts(t), "gonfs.pl"),
+	})
 }
 
 // TestLibnfs works on a group with libnfs's tools: a second client, that shares no code with any kernel.

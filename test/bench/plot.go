@@ -35,7 +35,7 @@ func plotCommand(args []string) error {
 	if err != nil {
 		return err
 	}
-	known, err := findWorkloads("andrew,postmark", 0)
+	known, err := findWorkloads(allWorkloads, 0)
 	if err != nil {
 		return err
 	}

@@ -112,7 +112,7 @@ func parseRun(args []string) (*runOptions, error) {
 	o := &runOptions{}
 	f := flag.NewFlagSet("bench run", flag.ContinueOnError)
 	names := f.String("systems", strings.Join(systemNames(), ","), "which, in what order")
-	work := f.String("workloads", "andrew,postmark", "which")
+	work := f.String("workloads", allWorkloads, "which")
 	scale := f.Int("scale", 20, "copies of the source tree in andrew")
 	f.IntVar(&o.rounds, "rounds", 3, "how often each system runs each workload; medians are of these")
 	f.StringVar(&o.out, "out", "build/bench.jsonl", "file that results are added to, for the commands table and plot")

@@ -23,7 +23,7 @@ func columns(w workload) []column {
 
 // printTables prints one table of medians for each workload, and one of ratios to each of the anchors.
 func printTables(w io.Writer, results []result) {
-	known, _ := findWorkloads("andrew,postmark", 0)
+	known, _ := findWorkloads(allWorkloads, 0)
 	for _, work := range known {
 		var mine []result
 		for _, r := range results {

@@ -13,17 +13,21 @@ type workload struct {
 	command string
 }
 
+const allWorkloads = "andrew,andrew-drop,postmark"
+
 func findWorkloads(names string, scale int) ([]workload, error) {
+	phases := []string{"mkdir", "copy", "stat", "read", "compile"}
+	andrew := fmt.Sprintf(`"$BFSD" bench andrew --scale %d --target $NFS --json`, scale)
 	all := []workload{
-		{"andrew", []string{"mkdir", "copy", "stat", "read", "compile"},
-			fmt.Sprintf(`"$BFSD" bench andrew --scale %d --target $NFS --json`, scale)},
+		{"andrew", phases, andrew},
+		{"andrew-drop", phases, andrew + " --drop"}, // the kernel's cache answers nothing
 		{"postmark", nil, `bash "$BENCH/../postmark/run"`},
 	}
 	var found []workload
 	for _, name := range strings.Split(names, ",") {
 		w := find(all, func(w workload) bool { return w.name == name })
 		if w == nil {
-			return nil, fmt.Errorf("no workload %q; there are andrew, postmark", name)
+			return nil, fmt.Errorf("no workload %q; there are andrew, andrew-drop, postmark", name)
 		}
 		found = append(found, *w)
 	}

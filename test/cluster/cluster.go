@@ -151,6 +151,10 @@ func (g *Group) startReplicas(ctx context.Context) error {
 
 // AddRelay makes a relay's key, enrols it, starts the relay and waits until it is ready.
 func (g *Group) AddRelay(ctx context.Context, c Client) (*Relay, error) {
+	return g.addServer(ctx, c, "run")
+}
+
+func (g *Group) addServer(ctx context.Context, c Client, verb string) (*Relay, error) {
 	if c.Export == "" {
 		c.Export = "/export"
 	}
@@ -163,12 +167,17 @@ func (g *Group) AddRelay(ctx context.Context, c Client) (*Relay, error) {
 	if err := g.enrol(ctx, r, c); err != nil {
 		return nil, err
 	}
-	r.Process = g.process(name, "bfs-relay", "run", "--config", filepath.Join(r.Dir, "relay.toml"))
+	r.Process = g.process(name, "bfs-relay", verb, "--config", filepath.Join(r.Dir, "relay.toml"))
 	g.Relays = append(g.Relays, r)
 	if err := r.Start(); err != nil {
 		return nil, err
 	}
 	return r, r.Ready(ctx)
+}
+
+// AddGoNFS serves a relay's export a second time, through unmodified go-nfs, with a client key of its own.
+func (g *Group) AddGoNFS(ctx context.Context, c Client) (*Relay, error) {
+	return g.addServer(ctx, c, "gonfs")
 }
 
 // Stop kills every process of the group.

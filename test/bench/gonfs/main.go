@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"os"
+	"path/filepath"
+	"time"
 
+	"github.com/go-git/go-billy/v5"
 	"github.com/go-git/go-billy/v5/osfs"
 	nfs "github.com/willscott/go-nfs"
 	helper "github.com/willscott/go-nfs/helpers"
@@ -23,6 +27,27 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	anyone := helper.NewNullAuthHandler(osfs.New(*dir))
+	anyone := helper.NewNullAuthHandler(changeable{osfs.New(*dir), *dir})
 	log.Fatal(nfs.Serve(l, helper.NewCachingHandler(anyone, handles)))
+}
+
+// changeable adds to a directory what billy's own does not have and go-nfs needs for every mode that is not the
+// default: billy.Change.
+type changeable struct {
+	billy.Filesystem
+	dir string
+}
+
+func (c changeable) path(name string) string { return filepath.Join(c.dir, filepath.Join("/", name)) }
+
+func (c changeable) Chmod(name string, mode os.FileMode) error { return os.Chmod(c.path(name), mode) }
+
+func (c changeable) Lchown(name string, uid, gid int) error {
+	return os.Lchown(c.path(name), uid, gid)
+}
+
+func (c changeable) Chown(name string, uid, gid int) error { return os.Chown(c.path(name), uid, gid) }
+
+func (c changeable) Chtimes(name string, atime, mtime time.Time) error {
+	return os.Chtimes(c.path(name), atime, mtime)
 }
