@@ -70,6 +70,9 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	if r.lies() {
 		return
 	}
+	if _, prepared := r.core.Prepared(n); !prepared {
+		w.marks.hit(markDecided)
+	}
 	d := b.Digest()
 	switch {
 	case int(n) < len(j.history):
@@ -84,9 +87,6 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	j.history = append(j.history, step{d, r.id})
 	if len(b.Requests) == 0 {
 		w.marks.hit(markNullBatch)
-	}
-	if _, prepared := r.core.Prepared(n); !prepared {
-		w.marks.hit(markDecided)
 	}
 	for _, q := range b.Requests {
 		j.execute(r, n, q, b.Choice)

@@ -21,6 +21,7 @@ func (c *Core) onRequest(r *message.Request) {
 		c.refuse(r, why)
 		return
 	}
+	c.trust(r)
 	if c.active && !c.isPrimary() {
 		c.send(c.primary(), r)
 	}

@@ -1,14 +1,14 @@
 package core
 
-import (
-	"slices"
-
-	"bfs/pkg/pbft/internal/message"
-)
+import "bfs/pkg/pbft/internal/message"
 
 // queue holds authentic requests that wait to be executed: first in first out within a client, round
 // robin between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes from it what it proposes; what is
 // proposed waits on, for its view may end before it is executed (R-VT-1, R-VC-37).
+//
+// A request that is good here only would stall the batch it is in, and all behind it, until the view ends. So what
+// waited in an earlier view already, or comes from a client that stalled one, is in doubt: it is not proposed before
+// 2f+1 replicas have said that they hold it, which makes it authentic to everyone (R-HD-2, R-OUR-11).
 //
 // Its memory is bounded: a line has at most one request for each slot and queueBytes of operations,
 // and there is a line only for clients that are enrolled.
@@ -18,13 +18,15 @@ type queue struct {
 	order            []*line // all lines, in the order of their making: to walk them alike everywhere
 	turn             []*line // lines with something to propose, the next to be served first
 	held             int     // requests in all lines
-	waiting          int     // of these, not proposed in this view
+	waiting          int     // of these, to be proposed: not proposed in this view, nor in doubt
 }
 
 // A line is one client's requests.
 type line struct {
 	fifo     []*message.Request  // to be proposed, in order of arrival; an entry that is to be no more is skipped
 	arrived  []int               // by slot: tick at which the pending request came
+	doubt    []bool              // by slot: the pending request is in doubt
+	suspect  int                 // until this tick all that comes is in doubt
 	told     []int               // by slot: tick of our last FORWARD for it, 0 if there was none
 	pending  []*message.Request  // by slot: received and not executed
 	proposed []message.Timestamp // by slot: the last one proposed in this view
@@ -43,7 +45,7 @@ func (q *queue) line(c message.ClientID) *line {
 	if l == nil {
 		l = &line{
 			pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
-			arrived: make([]int, q.slots), told: make([]int, q.slots),
+			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots),
 		}
 		q.order = append(q.order, l)
 		q.lines[c] = l
@@ -72,10 +74,30 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	l.bytes += len(r.Op)
 	l.count++
 	q.held++
-	if r.Timestamp > l.proposed[r.Slot] {
+	if l.doubt[r.Slot] = tick < l.suspect; l.proposable(r) {
 		q.offer(l, r)
 	}
 	return accepted
+}
+
+// suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again.
+const suspicion = 2000
+
+func (q *queue) suspect(c message.ClientID, tick int) {
+	if l := q.lines[c]; l != nil {
+		l.suspect = tick + suspicion
+	}
+}
+
+// trust ends the doubt about a pending request.
+func (q *queue) trust(r *message.Request) {
+	l := q.lines[r.Client]
+	if l == nil || l.pending[r.Slot] != r || !l.doubt[r.Slot] {
+		return
+	}
+	if l.doubt[r.Slot] = false; l.proposable(r) {
+		q.offer(l, r)
+	}
 }
 
 // offer puts a pending request up for being proposed.
@@ -88,9 +110,9 @@ func (q *queue) offer(l *line, r *message.Request) {
 	}
 }
 
-// proposable: r is pending and was not proposed in this view, nor was a later one of its slot.
+// proposable: r is pending and not in doubt, and was not proposed in this view, nor was a later one of its slot.
 func (l *line) proposable(r *message.Request) bool {
-	return l.pending[r.Slot] == r && r.Timestamp > l.proposed[r.Slot]
+	return l.pending[r.Slot] == r && !l.doubt[r.Slot] && r.Timestamp > l.proposed[r.Slot]
 }
 
 func (l *line) push(r *message.Request) {
@@ -194,7 +216,7 @@ func (q *queue) executed(r *message.Request) {
 }
 
 // newView forgets what was proposed in the view that is over: what of it was not executed must be proposable again
-// (R-VC-37).
+// (R-VC-37), when it is in doubt no more.
 func (q *queue) newView() {
 	clear(q.turn)
 	q.turn, q.waiting = q.turn[:0], 0
@@ -202,15 +224,8 @@ func (q *queue) newView() {
 		clear(l.proposed)
 		clear(l.fifo)
 		l.fifo, l.inTurn = l.fifo[:0], false
-		var all []*message.Request
-		for _, r := range l.pending {
-			if r != nil {
-				all = append(all, r)
-			}
-		}
-		slices.SortStableFunc(all, func(a, b *message.Request) int { return l.arrived[a.Slot] - l.arrived[b.Slot] })
-		for _, r := range all {
-			q.offer(l, r)
+		for s, r := range l.pending {
+			l.doubt[s] = r != nil
 		}
 	}
 }

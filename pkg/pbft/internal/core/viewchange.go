@@ -55,7 +55,7 @@ func (c *Core) carry() {
 		if s.isPrepared {
 			c.prepared[n] = entry
 		}
-		if c.isPrimary() || s.prepares.has(c.cfg.Self) {
+		if c.isPrimary() || s.isPrepared || s.prepares.has(c.cfg.Self) { // prepared without our vote: while we were silent
 			q := slices.DeleteFunc(c.preprepared[n], func(x carried) bool { return x.Digest == entry.Digest })
 			if q = append(q, entry); len(q) > maxCarried {
 				q = q[1:] // the oldest view
@@ -70,9 +70,14 @@ func (c *Core) carry() {
 func (c *Core) leave(v message.View) {
 	invariant(v > c.view, "views only rise")
 	c.carry()
+	c.suspectStallers()
 	c.view, c.active, c.choosing = v, false, false
 	c.log.clear()
 	c.queue.newView()
+	c.queue.each(func(_ *line, r *message.Request) bool {
+		c.trust(r)
+		return true
+	})
 	c.wait.stop()
 	x := &c.change
 	x.newView = nil
@@ -94,6 +99,26 @@ func (c *Core) leave(v message.View) {
 	c.startPendingTimer()
 	c.decide()
 	c.tryNewView()
+}
+
+// suspectStallers suspects the clients whose requests, here or elsewhere, could not be told to be theirs: a proposal
+// that did not prepare holds them, and too few have said that they hold them too.
+func (c *Core) suspectStallers() {
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		s := c.log.slot(n)
+		p := s.held
+		if c.isPrimary() {
+			p = s.proposal
+		}
+		if p == nil || s.isPrepared {
+			continue
+		}
+		for _, r := range p.Batch.Requests {
+			if c.wait.forwards(r) < c.quorum() && (c.isPrimary() || !r.Authentic) {
+				c.queue.suspect(r.Client, c.tick)
+			}
+		}
+	}
 }
 
 func (c *Core) makeViewChange() *message.ViewChange {

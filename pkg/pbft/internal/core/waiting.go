@@ -161,7 +161,17 @@ func (c *Core) forwardFrom(i message.ReplicaID, k message.RequestKey, f forward)
 		return false
 	}
 	m[k] = f
+	if r := c.queue.pendingRequest(k); r != nil {
+		c.trust(r)
+	}
 	return true
+}
+
+// trust lets a pending request be proposed that 2f+1 replicas say they hold, doubt or not.
+func (c *Core) trust(r *message.Request) {
+	if c.wait.forwards(r) >= c.quorum() {
+		c.queue.trust(r)
+	}
 }
 
 // onForward records that another replica waits for a request. f+1 of them make it authentic: a correct one has seen
