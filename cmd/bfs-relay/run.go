@@ -17,6 +17,7 @@ import (
 	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
+	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 	"bfs/pkg/relay"
 )
@@ -71,8 +72,8 @@ func run(ctx context.Context, file string) error {
 	}
 	defer client.Close()
 	log.Info("connecting", "group", c.Group.Name, "key", keys.Public(keys.Of(c.Key)).String())
-	if err := client.Ready(ctx); err != nil {
-		return notReady(ctx, err, c)
+	if err := waitFor(ctx, client, c, log, connect(ctx, client)); err != nil || ctx.Err() != nil {
+		return err // a signal while waiting is no error
 	}
 	journal, err := openJournal(c)
 	if err != nil {
@@ -90,16 +91,69 @@ func run(ctx context.Context, file string) error {
 	return err
 }
 
+// patience is how long the relay waits for the group before it says so, again and again.
+const patience = 15 * time.Second
+
+// waitFor waits for something that the group must do first, as long as it takes: hosts may start in any order.
+func waitFor(ctx context.Context, client *pbft.Client, c *config.Relay, log *slog.Logger, begin func(done func(error)) error) error {
+	done := make(chan error, 1)
+	if err := begin(func(err error) { done <- err }); err != nil {
+		return err
+	}
+	tick := time.NewTicker(patience)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return notReady(ctx, err, c)
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			log.Warn("still waiting for the group", "reached", reached(client), "needed", c.Group.Quorum())
+		}
+	}
+}
+
+// connect waits until a quorum has exchanged keys with us.
+func connect(ctx context.Context, client *pbft.Client) func(done func(error)) error {
+	return func(done func(error)) error {
+		go func() { done(client.Ready(ctx)) }()
+		return nil
+	}
+}
+
+// ask calls NFS's procedure that does nothing: replicas exchange keys with anybody, and whether the group knows us
+// shows with the first call.
+func ask(client *pbft.Client) func(done func(error)) error {
+	return func(done func(error)) error {
+		return client.Start(pbft.Call{
+			Body:     nfs3.AppendCall(nil, &nfs3.Call{Program: nfs3.ProgramNFS, Cred: nfs3.Credentials{None: true}}),
+			ReadOnly: true,
+			Done:     func(_ []byte, err error) { done(err) },
+		})
+	}
+}
+
 // notReady says what keeps the group from knowing us. A signal while waiting is no error.
 func notReady(ctx context.Context, err error, c *config.Relay) error {
 	switch {
-	case ctx.Err() != nil:
+	case err == nil || ctx.Err() != nil:
 		return nil
 	case errors.Is(err, pbft.ErrNotEnrolled):
 		return fmt.Errorf("%w: have the administrator run\n  bfsd client add --admin admin --key %v --export %s",
 			err, keys.Public(keys.Of(c.Key)), c.Export)
 	}
 	return err
+}
+
+// reached counts the replicas there is a connection to.
+func reached(client *pbft.Client) (n int) {
+	for _, connected := range client.Status().Connected {
+		if connected {
+			n++
+		}
+	}
+	return n
 }
 
 func openJournal(c *config.Relay) (*relay.Journal, error) {
@@ -115,7 +169,10 @@ func openJournal(c *config.Relay) (*relay.Journal, error) {
 
 // serve listens until ctx ends, then lets calls under way finish.
 func serve(ctx context.Context, c *config.Relay, server *relay.Server, client *pbft.Client, log *slog.Logger) error {
-	if err := server.Resume(); err != nil {
+	if err := server.Resume(); err != nil { // before any other call
+		return err
+	}
+	if err := waitFor(ctx, client, c, log, ask(client)); err != nil || ctx.Err() != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", c.Listen)
@@ -156,14 +213,8 @@ func sources(server *relay.Server, client *pbft.Client, quorum int) admin.Source
 			}{client.Status(), server.Stats()}
 		},
 		Health: func() error {
-			reached := 0
-			for _, connected := range client.Status().Connected {
-				if connected {
-					reached++
-				}
-			}
-			if reached < quorum {
-				return fmt.Errorf("reaches %d replicas, want %d", reached, quorum)
+			if n := reached(client); n < quorum {
+				return fmt.Errorf("reaches %d replicas, want %d", n, quorum)
 			}
 			return nil
 		},
