@@ -48,8 +48,19 @@ func Help(t *testing.T, root func() *cobra.Command) {
 		t.Fatal(err)
 	}
 	if got.String() != string(want) {
-		t.Errorf("help differs from %s (refresh with -rewrite and read the diff); got:\n%s", golden, got.String())
+		t.Errorf("help differs from %s from this line on (refresh with -rewrite and read the diff): %q", golden, firstNew(got.String(), string(want)))
 	}
+}
+
+// firstNew is the first line that is not in the other text at the same place.
+func firstNew(got, want string) string {
+	lines := strings.Split(want, "\n")
+	for i, line := range strings.Split(got, "\n") {
+		if i >= len(lines) || line != lines[i] {
+			return line
+		}
+	}
+	return "" // it is shorter
 }
 
 func walk(c *cobra.Command, visit func(*cobra.Command)) {
