@@ -98,6 +98,9 @@ func TestKernel(t *testing.T) {
 			guest.Run(t, c.options(t, part.timeout, part.scripts...))
 		})
 	}
+	if err := c.group.Agree(t.Context(), 4); err != nil {
+		t.Error(err)
+	}
 	t.Run("faults", func(t *testing.T) {
 		o := c.options(t, 6*time.Minute, "faults.pl")
 		o.Answer = c.faults(t.Context())
@@ -106,6 +109,9 @@ func TestKernel(t *testing.T) {
 		}
 		guest.Run(t, o)
 	})
+	if err := c.group.Agree(t.Context(), 4); err != nil {
+		t.Error(err)
+	}
 }
 
 // prepareSquashed makes a directory where squashed root may write.
@@ -170,6 +176,8 @@ func (c clients) faults(ctx context.Context) guest.Answer {
 		case "kill a backup":
 			backup.Kill()
 			return backup.Name + " is dead", nil
+		case "restart the backup":
+			return backup.Name + " is back", backup.Restart(ctx)
 		case "restart the relay":
 			return c.first.Name + " has restarted", c.first.Restart(ctx)
 		}

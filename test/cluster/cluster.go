@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A Group is a running group.
@@ -178,6 +180,49 @@ func (g *Group) addServer(ctx context.Context, c Client, verb string) (*Relay, e
 // AddGoNFS serves a relay's export a second time, through unmodified go-nfs, with a client key of its own.
 func (g *Group) AddGoNFS(ctx context.Context, c Client) (*Relay, error) {
 	return g.addServer(ctx, c, "gonfs")
+}
+
+// Agree waits until so many replicas say that they are at the same batch of the same view and in the same state.
+func (g *Group) Agree(ctx context.Context, replicas int) error {
+	ctx, cancel := context.WithTimeout(ctx, agreeWithin)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		agreeing, table := g.status(ctx)
+		if agreeing >= replicas {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d replicas agree, want %d:\n%s", agreeing, replicas, table)
+		case <-tick.C:
+		}
+	}
+}
+
+const agreeWithin = 60 * time.Second
+
+// status counts the replicas that agree and have executed as much as the most advanced.
+func (g *Group) status(ctx context.Context) (agreeing int, raw string) {
+	// The exit code says no more than the report.
+	raw, _ = g.Command(ctx, "bfsd", "status", "--json", "--group", g.path("group", "group.toml"))
+	var report struct {
+		Replicas []struct {
+			Problem string
+			Lag     uint64
+			Status  *struct{}
+		}
+	}
+	if err := json.Unmarshal([]byte(raw), &report); err != nil {
+		return 0, raw
+	}
+	for _, r := range report.Replicas {
+		if r.Status != nil && r.Problem == "" && r.Lag == 0 {
+			agreeing++
+		}
+	}
+	return agreeing, raw
 }
 
 // Stop kills every process of the group.

@@ -123,3 +123,13 @@ check 'a large write survives a restart of the relay' => sub {
 	same('length', length $text, $mb << 20);
 	for my $i (1 .. $mb) { substr($text, ($i - 1) << 20, 1 << 20) eq chr(64 + $i) x (1 << 20) or die "megabyte $i differs\n" }
 };
+
+# It lost all it had, for this group keeps its state in memory alone; its peers have it.
+check 'the killed backup comes back' => sub {
+	busy($dir, sub {
+		my ($progress) = @_;
+		$progress->(20);
+		note(ask('restart the backup'));
+		$progress->(60);
+	});
+};
