@@ -1,0 +1,15 @@
+// Package linear judges what several clients of a running group saw while its replicas were killed, stopped and cut off:
+// there must be one order of all calls that explains every answer, and that agrees with the order in which
+// calls ended and began [TOCS §4.6].
+//
+//	workers ──▶ relay 0 ──▶ cables ──▶ four bfsd
+//	        ──▶ relay 1 ──▶   │
+//	        ──▶ pbft.Client ──┘
+//
+// Replicas, relays and the Go client reach replicas over cables, small TCP proxies of this process, one
+// for each ordered pair. A cable can be cut, or hold back what goes one way. What a network drops, TCP sends again: to
+// those at its ends a drop is silence that ends, and that is what a cable makes.
+//
+// Faults come one at a time, from a seed, and the next one waits until the group is whole again, so that never more
+// than f replicas are faulty. A failure names the seed, and leaves the history as a page to look at in build/.
+package linear

@@ -1,0 +1,144 @@
+package linear
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"time"
+)
+
+// A fault is one thing that goes wrong for a while. It needs no more than one replica to be called faulty.
+type fault struct {
+	name string
+	// begin does the damage to replica r (or to the relay or the link that the numbers lead to), and returns
+	// how it is made good.
+	begin func(g *group, r, other int) (end func() error, err error)
+}
+
+var faults = []fault{
+	{"killed", func(g *group, r, _ int) (func() error, error) {
+		g.replicas[r].Kill()
+		return func() error {
+			if err := g.replicas[r].Start(); err != nil {
+				return err
+			}
+			return g.replicas[r].Ready(g.t.Context())
+		}, nil
+	}},
+	{"stopped", func(g *group, r, _ int) (func() error, error) {
+		p := g.replicas[r]
+		return func() error { return p.Signal(syscall.SIGCONT) }, p.Signal(syscall.SIGSTOP)
+	}},
+	{"hears nobody", func(g *group, r, _ int) (func() error, error) {
+		g.mute(r, true, false)
+		return func() error { g.mute(r, false, false); return nil }, nil
+	}},
+	{"is heard by nobody", func(g *group, r, _ int) (func() error, error) {
+		g.mute(r, false, true)
+		return func() error { g.mute(r, false, false); return nil }, nil
+	}},
+	{"cut off", func(g *group, r, _ int) (func() error, error) {
+		g.setCut(r, true)
+		return func() error { g.setCut(r, false); return nil }, nil
+	}},
+	{"does not hear one other", func(g *group, r, other int) (func() error, error) {
+		g.between[other][r].there.set(false)
+		g.between[r][other].back.set(false)
+		return func() error { g.mute(r, false, false); return nil }, nil
+	}},
+	{"killed relay beside", func(g *group, r, _ int) (func() error, error) {
+		relay := g.relays[r%len(g.relays)]
+		relay.Kill()
+		return func() error {
+			if err := relay.Start(); err != nil {
+				return err
+			}
+			return relay.Ready(g.t.Context())
+		}, nil
+	}},
+}
+
+// mute holds back what goes to a replica, or what comes from it, or lets both pass.
+func (g *group) mute(r int, to, from bool) {
+	for _, c := range g.cables[r] {
+		c.there.set(!to)
+		c.back.set(!from)
+	}
+	for j := range members {
+		if c := g.between[r][j]; c != nil {
+			c.there.set(!from)
+			c.back.set(!to)
+		}
+	}
+}
+
+// setCut breaks all connections to and from a replica, or lets them be made again.
+func (g *group) setCut(r int, cut bool) {
+	for _, c := range g.cables[r] {
+		c.setCut(cut)
+	}
+	for j := range members {
+		if c := g.between[r][j]; c != nil {
+			c.setCut(cut)
+		}
+	}
+}
+
+// A step of the schedule is decided by the seed alone; who is primary shows when it is its turn.
+type step struct {
+	fault   fault
+	primary bool // hits who is primary then
+	replica int
+	other   int
+	lasts   time.Duration
+}
+
+// schedule draws steps: every fault on the primary and on a backup once, in random order, then again.
+func schedule(chance *rand.Rand) func() step {
+	var bag []step
+	return func() step {
+		if len(bag) == 0 {
+			for _, f := range faults {
+				bag = append(bag, step{fault: f, primary: true}, step{fault: f})
+			}
+			chance.Shuffle(len(bag), func(i, j int) { bag[i], bag[j] = bag[j], bag[i] })
+		}
+		s := bag[0]
+		bag = bag[1:]
+		s.replica, s.other = chance.IntN(members), 1+chance.IntN(members-1)
+		s.lasts = 100*time.Millisecond + time.Duration(chance.IntN(1400))*time.Millisecond
+		return s
+	}
+}
+
+// suffer runs the schedule until ctx is done, and leaves the group whole.
+func (g *group) suffer(ctx context.Context, seed uint64) (steps int, err error) {
+	next := schedule(rand.New(rand.NewPCG(seed, 0)))
+	for ; ctx.Err() == nil; steps++ {
+		s := next()
+		if s.primary {
+			s.replica = primaryOf(g.t.Context(), g.admins)
+		}
+		other := (s.replica + s.other) % members
+		begun := time.Now()
+		end, err := s.fault.begin(g, s.replica, other)
+		if err != nil {
+			return steps, err
+		}
+		select {
+		case <-time.After(s.lasts): // this long the fault lasts; nobody waits for anything
+		case <-ctx.Done():
+		}
+		if err = end(); err == nil {
+			healed := time.Now()
+			err = whole(g.t.Context(), g.admins)
+			g.t.Logf("%6.2f s: replica %d (primary %t) %s, other %d: lasted %v, whole after %v", begun.Sub(g.began).Seconds(), s.replica,
+				s.primary, s.fault.name, other, healed.Sub(begun).Round(time.Millisecond), time.Since(healed).Round(time.Millisecond))
+		}
+		if err != nil {
+			return steps, fmt.Errorf("replica %d (primary %t) %s, other %d, for %v: %w", s.replica, s.primary, s.fault.name, other, s.lasts, err)
+		}
+	}
+	return steps, nil
+}

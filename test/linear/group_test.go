@@ -1,0 +1,357 @@
+package linear
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"bfs/pkg/pbft"
+	"bfs/test/cluster"
+)
+
+const members = 4
+
+// A group is four replicas and some relays, each on cables of its own.
+type group struct {
+	t        testing.TB
+	began    time.Time // when the faults began
+	dir, bin string
+	hosts    []string                 // addresses of the replicas
+	admins   []string                 // where they tell their status
+	replicas []*cluster.Process       //
+	relays   []*relay                 //
+	cables   [members][]*cable        // by the replica they lead to: from replicas, then from clients
+	between  [members][members]*cable // from replica, to replica
+}
+
+// A relay is a bfs-relay and where it serves.
+type relay struct {
+	*cluster.Process
+	address string
+}
+
+// startGroup makes a group, cables between its members, and starts it.
+func startGroup(t testing.TB) *group {
+	t.Helper()
+	bin, err := cluster.Binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &group{t: t, dir: t.TempDir(), bin: bin}
+	for range members {
+		host, admin := portPair(t)
+		g.hosts, g.admins = append(g.hosts, host), append(g.admins, admin)
+	}
+	g.run("bfsd", "init", "--hosts", strings.Join(g.hosts, ","), "--out", g.path("group"))
+	for i := range members {
+		home := g.path("group", fmt.Sprintf("host%d", i))
+		for j := range members {
+			if i != j {
+				g.between[i][j] = g.lay(home, j)
+			}
+		}
+		g.replicas = append(g.replicas, g.process(fmt.Sprintf("replica%d", i), "bfsd", "run", "--config", filepath.Join(home, "replica.toml")))
+	}
+	t.Cleanup(g.stop)
+	for _, p := range g.replicas {
+		g.must(p.Start())
+	}
+	for _, p := range g.replicas {
+		g.must(p.Ready(t.Context()))
+	}
+	return g
+}
+
+// lay puts a cable between the owner of a directory and replica j: his copy of the group file leads there.
+func (g *group) lay(home string, j int) *cable {
+	c := newCable(g.t, g.hosts[j])
+	g.cables[j] = append(g.cables[j], c)
+	file := filepath.Join(home, "group.toml")
+	text, err := os.ReadFile(file)
+	g.must(err)
+	old, now := fmt.Sprintf("address = %q", g.hosts[j]), fmt.Sprintf("address = %q", c.address())
+	if !bytes.Contains(text, []byte(old)) {
+		g.t.Fatalf("%s: no line %s", file, old)
+	}
+	g.must(os.WriteFile(file, bytes.Replace(text, []byte(old), []byte(now), 1), 0o644))
+	return c
+}
+
+var publicKey = regexp.MustCompile(`bfs-key:\S+`)
+
+// addRelay starts a relay with a client key of its own.
+func (g *group) addRelay() {
+	g.t.Helper()
+	address, admin := portPair(g.t)
+	name := fmt.Sprintf("relay%d", len(g.relays))
+	home := g.path(name)
+	printed := g.run("bfs-relay", "init", "--out", home, "--group", g.path("group", "group.toml"),
+		"--listen", address, "--admin-listen", admin, "--insecure-ports")
+	g.enrol(publicKey.FindString(printed))
+	for j := range members {
+		g.lay(home, j)
+	}
+	r := &relay{g.process(name, "bfs-relay", "run", "--config", filepath.Join(home, "relay.toml")), address}
+	g.relays = append(g.relays, r)
+	g.must(r.Start())
+	g.must(r.Ready(g.t.Context()))
+}
+
+func (g *group) enrol(key string) {
+	g.t.Helper()
+	g.run("bfsd", "client", "add", "--admin", g.path("group", "admin"), "--key", key, "--squash", "none")
+}
+
+// addClient makes a Go client with a key of its own.
+func (g *group) addClient() *pbft.Client {
+	g.t.Helper()
+	home := g.path("client")
+	g.must(os.Mkdir(home, 0o755))
+	text, err := os.ReadFile(g.path("group", "group.toml"))
+	g.must(err)
+	g.must(os.WriteFile(filepath.Join(home, "group.toml"), text, 0o644))
+	for j := range members {
+		g.lay(home, j)
+	}
+	return newClient(g.t, filepath.Join(home, "group.toml"), pbft.TransportTLS, g.enrol)
+}
+
+// newClient makes a key, has it enrolled and connects to the group of a group file.
+func newClient(t testing.TB, file string, transport pbft.Transport, enrol func(key string)) *pbft.Client {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enrol("bfs-key:" + base64.StdEncoding.EncodeToString(public))
+	c, err := pbft.NewClient(pbft.ClientConfig{
+		Group: readGroup(t, file), Key: private, Transport: transport, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+var addressOrKey = regexp.MustCompile(`(?m)^(address|key|administrator) = "([^"]+)"`)
+
+// readGroup reads addresses and keys from a group file that bfsd init made; the rest is what init writes by default.
+func readGroup(t testing.TB, file string) *pbft.Group {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := pbft.Group{Name: "bfs", Epoch: 1, Limits: pbft.DefaultLimits(), Service: defaultService()}
+	for _, m := range addressOrKey.FindAllStringSubmatch(string(text), -1) {
+		if m[1] == "address" {
+			raw.Members = append(raw.Members, pbft.Member{Address: m[2]})
+			continue
+		}
+		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(m[2], "bfs-key:"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m[1] == "administrator" {
+			raw.Administrator = key
+		} else {
+			raw.Members[len(raw.Members)-1].Key = key
+		}
+	}
+	g, err := pbft.CheckGroup(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// defaultService stands for the state and the exports that bfsd init writes, as docs/STATE.md has it: whoever computes
+// another value is refused by the replicas.
+func defaultService() pbft.Digest {
+	const size = 8 << 30
+	b := []byte("bfs files v1")
+	for _, v := range []uint64{size, size / pbft.PageSize, uint64(10 * time.Minute), 1, uint64(len("/export"))} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	b = append(b, "/export"...)
+	for _, v := range []uint64{0o755, 0, 0, 0, 0} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	return sha256.Sum256(b)
+}
+
+// status asks replica i for its account of itself.
+func (g *group) status(ctx context.Context, i int) (*pbft.Status, error) {
+	return askStatus(ctx, g.admins[i])
+}
+
+func askStatus(ctx context.Context, admin string) (*pbft.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	s := new(pbft.Status)
+	return s, json.NewDecoder(answer.Body).Decode(s)
+}
+
+// primary is the primary of the highest view that f+1 replicas are in, as they say.
+func primaryOf(ctx context.Context, admins []string) int {
+	var views []pbft.View
+	for _, admin := range admins {
+		if s, err := askStatus(ctx, admin); err == nil {
+			views = append(views, s.View)
+		}
+	}
+	best := pbft.View(0)
+	for _, v := range views {
+		n := 0
+		for _, w := range views {
+			if w >= v {
+				n++
+			}
+		}
+		if n >= 2 {
+			best = max(best, v)
+		}
+	}
+	return int(best % members)
+}
+
+// whole waits until every replica votes, in one view, and has executed what any had executed when the wait began.
+func whole(ctx context.Context, admins []string) error {
+	ctx, cancel := context.WithTimeout(ctx, wholeWithin)
+	defer cancel()
+	var goal pbft.SeqNum
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for first := true; ; first = false {
+		missing := ""
+		views := make(map[pbft.View]bool)
+		var reached pbft.SeqNum
+		for i, admin := range admins {
+			s, err := askStatus(ctx, admin)
+			switch {
+			case err != nil:
+				missing += fmt.Sprintf(" replica %d: %v;", i, err)
+				continue
+			case s.SilentUntil > 0 || s.Fetching || !s.Active || s.LastExecuted < goal:
+				missing += fmt.Sprintf(" replica %d: view %d active %t executed %d of %d, stable %d, silent until %d, fetching %t;",
+					i, s.View, s.Active, s.LastExecuted, goal, s.Stable, s.SilentUntil, s.Fetching)
+			}
+			views[s.View] = true
+			reached = max(reached, s.LastExecuted)
+		}
+		if first {
+			goal = reached
+		}
+		if missing == "" && len(views) == 1 && !first {
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the group is not whole again: views %v;%s", views, missing)
+		}
+	}
+}
+
+func (g *group) stop() {
+	for _, r := range g.relays {
+		r.Kill()
+	}
+	for _, p := range g.replicas {
+		p.Kill()
+	}
+	if !g.t.Failed() {
+		return
+	}
+	for _, p := range g.replicas {
+		g.t.Logf("-- %s\n%s", p.Name, p.LogTail(20))
+	}
+	for _, r := range g.relays {
+		g.t.Logf("-- %s\n%s", r.Name, r.LogTail(10))
+	}
+}
+
+func (g *group) must(err error) {
+	g.t.Helper()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *group) path(parts ...string) string {
+	return filepath.Join(append([]string{g.dir}, parts...)...)
+}
+
+func (g *group) process(name, program string, args ...string) *cluster.Process {
+	return cluster.NewProcess(name, g.path(name+".log"), append([]string{filepath.Join(g.bin, program)}, args...)...)
+}
+
+// run runs a program to its end and returns what it printed.
+func (g *group) run(program string, args ...string) string {
+	g.t.Helper()
+	c := exec.CommandContext(g.t.Context(), filepath.Join(g.bin, program), args...)
+	var errs strings.Builder
+	c.Stderr = &errs
+	out, err := c.Output()
+	if err != nil {
+		g.t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, errs.String())
+	}
+	return string(out)
+}
+
+// portPair finds two free ports next to each other, below those that the kernel gives to outgoing connections and above
+// those that test/cluster takes.
+func portPair(t testing.TB) (first, second string) {
+	t.Helper()
+	for range 200 {
+		port := 32002 + 2*rand.IntN(350)
+		first, second = fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("127.0.0.1:%d", port+1)
+		if _, taken := givenPorts[port]; !taken && free(first) && free(second) {
+			givenPorts[port] = struct{}{}
+			return first, second
+		}
+	}
+	t.Fatal("no two free ports next to each other")
+	return "", ""
+}
+
+var givenPorts = make(map[int]struct{})
+
+func free(address string) bool {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}

@@ -1,0 +1,144 @@
+package linear
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"bfs/test/cluster"
+)
+
+var (
+	seedFlag     = flag.Uint64("linear.seed", 0, "seed of the faults and of the calls; 0: a fresh one")
+	durationFlag = flag.Duration("linear.duration", 20*time.Second, "how long the clients work and faults come")
+	limitFlag    = flag.Duration("linear.limit", 4*time.Second, "a call that takes longer is given up and may have happened")
+)
+
+// wholeWithin bounds how long a group may take to be whole after a fault. It is generous: other tests run beside.
+const wholeWithin = 60 * time.Second
+
+// judgeWithin bounds the search for an order of one directory's calls.
+const judgeWithin = 30 * time.Second
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	cluster.RemoveBinaries()
+	os.Exit(code)
+}
+
+// Clients of three identities work on the same files while one replica after the other, the primary among them,
+// is killed, stopped and cut off, and relays are killed. All they saw has one order.
+func TestLinearizable(t *testing.T) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	defer func() {
+		if t.Failed() {
+			t.Logf("again: go test ./test/linear -run TestLinearizable -linear.seed %d -linear.duration %v", seed, *durationFlag)
+		}
+	}()
+	g := startGroup(t)
+	g.addRelay()
+	g.addRelay()
+	callers := []caller{goCaller{g.addClient()}}
+	callers = append(callers, callers[0])
+	for i, r := range []int{0, 0, 1, 1} {
+		c := &rpcCaller{address: g.relays[r].address, xid: uint32(i) << 24}
+		callers = append(callers, c)
+		defer c.close()
+	}
+	y := &yard{root: mount(t, callers[0]), start: time.Now()}
+	g.began = y.start
+	workers, err := g.work(y, callers, seed)
+	if err != nil {
+		t.Error(err)
+	}
+	report(t, workers, seed)
+	judge(t, y, seed)
+}
+
+// work lets workers and faults run, and then waits until every worker has ended the call it was in.
+func (g *group) work(y *yard, callers []caller, seed uint64) ([]*worker, error) {
+	ctx, cancel := context.WithTimeout(g.t.Context(), *durationFlag)
+	defer cancel()
+	var all sync.WaitGroup
+	var workers []*worker
+	failed := make(chan error, len(callers)+1)
+	busy, rest := context.WithCancel(context.Background())
+	defer rest()
+	for i, c := range callers {
+		w := &worker{number: i, yard: y, chance: rand.New(rand.NewPCG(seed, uint64(i+1))), caller: c, limit: *limitFlag}
+		workers = append(workers, w)
+		all.Go(func() {
+			if err := w.run(busy); err != nil {
+				failed <- err
+				cancel()
+			}
+		})
+	}
+	steps, err := g.suffer(ctx, seed) // the workers work on until the group is whole: a checkpoint needs them
+	if err != nil {
+		failed <- err
+	}
+	rest()
+	all.Wait()
+	g.t.Logf("%d faults", steps)
+	select {
+	case err := <-failed:
+		return workers, err
+	default:
+		return workers, nil
+	}
+}
+
+func report(t testing.TB, workers []*worker, seed uint64) {
+	calls, unknown, longest := 0, 0, time.Duration(0)
+	for _, w := range workers {
+		calls, unknown, longest = calls+w.calls, unknown+w.unknown, max(longest, w.longest)
+	}
+	t.Logf("seed %d: %d calls, %d given up, the longest took %v", seed, calls, unknown, longest.Round(time.Millisecond))
+}
+
+// judge looks for an order for each directory's calls.
+func judge(t testing.TB, y *yard, seed uint64) {
+	t.Helper()
+	begun := time.Now()
+	var all sync.WaitGroup
+	turns := make(chan struct{}, 2)
+	for place, history := range y.judged {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			result, info := porcupine.CheckOperationsVerbose(model, history, judgeWithin)
+			if result == porcupine.Ok {
+				return
+			}
+			t.Errorf("seed %d, directory %d: %d calls: %s; see %s", seed, place, len(history), result, keep(info, seed, place))
+		})
+	}
+	all.Wait()
+	t.Logf("%d directories judged in %v", len(y.judged), time.Since(begun).Round(time.Millisecond))
+}
+
+// keep writes a history as a page to look at, and says where.
+func keep(info porcupine.LinearizationInfo, seed uint64, place int) string {
+	file := filepath.Join("..", "..", "build", fmt.Sprintf("linear-seed%d-directory%d.html", seed, place))
+	err := os.MkdirAll(filepath.Dir(file), 0o755)
+	if err == nil {
+		err = porcupine.VisualizePath(model, info, file)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return file
+}

@@ -1,0 +1,299 @@
+package linear
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/anishathalye/porcupine"
+
+	"bfs/pkg/nfsstate/nfs3"
+)
+
+// names is how many names a directory of the test may have.
+const names = 4
+
+// An identity tells files apart: a handle's bytes; or, of a file whose creation nobody heard the end of, a word
+// of our own until somebody looks it up.
+type identity string
+
+// String is the inode and its generation, or our own word.
+func (f identity) String() string {
+	if h, ok := nfs3.FileHandle(f).Parse(); ok {
+		return fmt.Sprintf("%d.%d", h.Inode, h.Generation)
+	}
+	return string(f)
+}
+
+// An entry is a name's file. A file with two links is in two entries.
+type entry struct {
+	file identity // "": no such name
+	data string
+}
+
+// A directory is the model's state: comparable, so that porcupine can.
+type directory [names]entry
+
+type verb int
+
+const (
+	lookup verb = iota
+	create
+	write
+	read
+	getattr
+	truncate
+	remove
+	rename
+	link
+	list
+	verbs int = iota
+)
+
+var verbNames = [...]string{"lookup", "create", "write", "read", "getattr", "truncate", "remove", "rename", "link", "list"}
+
+// An asked is one call: the fields that its verb needs.
+type asked struct {
+	serial   int // no two calls of a history have the same
+	place    int // the directory, by which histories are judged
+	verb     verb
+	name, to int
+	file     identity
+	offset   int
+	size     int
+	data     string
+	mode     nfs3.CreateMode
+	empty    bool // of an UNCHECKED create: and set the size to 0
+}
+
+// An answer is what came back. What a call does not tell is zero.
+type answer struct {
+	unknown bool // nothing came back: it may have been done, now or any time later
+	status  nfs3.Status
+	file    identity
+	data    string
+	size    int // of the file afterwards
+	links   int
+	before  int // size before, as wcc_data has it
+	entries [names]listed
+}
+
+type listed struct {
+	file  identity
+	size  int
+	links int
+}
+
+// model is one directory with its files, as RFC 1813 has them, one call after the other.
+var model = porcupine.Model{
+	Init: func() any { return directory{} },
+	Step: func(state, input, output any) (bool, any) {
+		d, in, out := state.(directory), input.(asked), output.(answer)
+		if out.unknown {
+			d.apply(in, identity(fmt.Sprintf("?%d", in.serial)))
+			return true, d
+		}
+		d = d.bind(in, out)
+		want := d.apply(in, out.file)
+		return want == out, d
+	},
+	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%v -> %v", input.(asked), output.(answer)) },
+	DescribeState:     func(state any) string { return fmt.Sprint(state.(directory)) },
+}
+
+// bind gives files that nobody had seen yet the identity that this answer shows.
+func (d directory) bind(in asked, out answer) directory {
+	switch in.verb {
+	case lookup, create:
+		d = d.bindOne(in.name, out.file)
+	case list:
+		for i, e := range out.entries {
+			d = d.bindOne(i, e.file)
+		}
+	}
+	return d
+}
+
+func (d directory) bindOne(name int, seen identity) directory {
+	old := d[name].file
+	if seen == "" || !strings.HasPrefix(string(old), "?") || d.links(seen) > 0 {
+		return d
+	}
+	for i := range d {
+		if d[i].file == old {
+			d[i].file = seen
+		}
+	}
+	return d
+}
+
+func (d *directory) links(f identity) (n int) {
+	for _, e := range d {
+		if f != "" && e.file == f {
+			n++
+		}
+	}
+	return n
+}
+
+func (d *directory) find(f identity) (data string, ok bool) {
+	for _, e := range d {
+		if f != "" && e.file == f {
+			return e.data, true
+		}
+	}
+	return "", false
+}
+
+func (d *directory) store(f identity, data string) {
+	for i := range d {
+		if d[i].file == f {
+			d[i].data = data
+		}
+	}
+}
+
+// told is what any answer about a file says of it.
+func (d *directory) told(f identity) answer {
+	data, _ := d.find(f)
+	return answer{size: len(data), links: d.links(f)}
+}
+
+// apply does one call and returns the only right answer to it. made is the identity of a file it makes.
+func (d *directory) apply(in asked, made identity) answer {
+	switch in.verb {
+	case lookup:
+		return d.lookup(in)
+	case create:
+		return d.create(in, made)
+	case remove:
+		if d[in.name].file == "" {
+			return answer{status: nfs3.ErrNoEnt}
+		}
+		d[in.name] = entry{}
+		return answer{}
+	case rename:
+		return d.rename(in)
+	case list:
+		return d.list()
+	}
+	return d.applyToFile(in)
+}
+
+func (d *directory) lookup(in asked) answer {
+	f := d[in.name].file
+	if f == "" {
+		return answer{status: nfs3.ErrNoEnt}
+	}
+	a := d.told(f)
+	a.file = f
+	return a
+}
+
+// create [RFC1813 §3.3.8]: no two calls of a history use the same verifier, so EXCLUSIVE finds its own file never.
+func (d *directory) create(in asked, made identity) answer {
+	e := &d[in.name]
+	switch {
+	case e.file == "":
+		*e = entry{file: made}
+	case in.mode != nfs3.Unchecked:
+		return answer{status: nfs3.ErrExist}
+	case in.empty:
+		d.store(e.file, "")
+	}
+	a := d.told(e.file)
+	a.file = e.file
+	return a
+}
+
+// rename of a file over itself changes nothing [RFC1813 §3.3.14].
+func (d *directory) rename(in asked) answer {
+	from := d[in.name]
+	if from.file == "" {
+		return answer{status: nfs3.ErrNoEnt}
+	}
+	if from.file != d[in.to].file {
+		d[in.to], d[in.name] = from, entry{}
+	}
+	return answer{}
+}
+
+func (d *directory) list() (a answer) {
+	for i, e := range d {
+		if e.file != "" {
+			a.entries[i] = listed{e.file, len(e.data), d.links(e.file)}
+		}
+	}
+	return a
+}
+
+// applyToFile does calls that name a file by its handle: one without links is gone.
+func (d *directory) applyToFile(in asked) answer {
+	data, ok := d.find(in.file)
+	if !ok {
+		return answer{status: nfs3.ErrStale}
+	}
+	before := 0
+	result := ""
+	switch in.verb {
+	case write:
+		before = len(data)
+		d.store(in.file, splice(data, in.offset, in.data))
+	case truncate:
+		before = len(data)
+		d.store(in.file, splice(data, in.size, "")[:in.size])
+	case link:
+		if d[in.to].file != "" {
+			a := d.told(in.file)
+			a.status = nfs3.ErrExist
+			return a
+		}
+		d[in.to] = entry{in.file, data}
+	case read:
+		result = data
+	}
+	a := d.told(in.file)
+	a.before, a.data = before, result
+	return a
+}
+
+// splice writes piece over data at an offset; a hole reads as zeros.
+func splice(data string, offset int, piece string) string {
+	if len(data) < offset {
+		data += strings.Repeat("\x00", offset-len(data))
+	}
+	end := min(offset+len(piece), len(data))
+	return data[:offset] + piece + data[end:]
+}
+
+// String is a call as a history shows it.
+func (in asked) String() string {
+	s := fmt.Sprintf("%d: %s", in.serial, verbNames[in.verb])
+	switch in.verb {
+	case lookup, remove:
+		return fmt.Sprintf("%s %d", s, in.name)
+	case create:
+		return fmt.Sprintf("%s %d mode %d empty %t", s, in.name, in.mode, in.empty)
+	case rename:
+		return fmt.Sprintf("%s %d to %d", s, in.name, in.to)
+	case link:
+		return fmt.Sprintf("%s %s to %d", s, in.file, in.to)
+	case write:
+		return fmt.Sprintf("%s %s at %d %q", s, in.file, in.offset, in.data)
+	case truncate:
+		return fmt.Sprintf("%s %s to %d", s, in.file, in.size)
+	case list:
+		return s
+	}
+	return fmt.Sprintf("%s %s", s, in.file)
+}
+
+func (a answer) String() string {
+	if a.unknown {
+		return "?"
+	}
+	s := a.status.String()
+	if a.entries != [names]listed{} {
+		return fmt.Sprintf("%s %v", s, a.entries)
+	}
+	return fmt.Sprintf("%s %s %q size %d links %d before %d", s, a.file, a.data, a.size, a.links, a.before)
+}
