@@ -40,6 +40,7 @@ The configuration file, with its defaults (paths are relative to the file; unkno
   insecure_ports = false               true takes calls from ports >= 1024: any local process may then
                                        claim to be any user
   journal        = "journal"           hides a restart from a mounted kernel; "" is nowhere
+  anchor         = "anchor"            the last certified root: a group behind it is refused; "" is nowhere
   transport      = "tls"               or "plain", as in the members' files
   log_level      = "info"              debug, info, warn, error
   log_format     = "text"              or "json"`,
@@ -75,6 +76,11 @@ func run(ctx context.Context, file string) error {
 	if err := waitFor(ctx, client, c, log, connect(ctx, client)); err != nil || ctx.Err() != nil {
 		return err // a signal while waiting is no error
 	}
+	drop, err := holdTo(ctx, c, client, log)
+	if err != nil {
+		return err
+	}
+	defer drop()
 	journal, err := openJournal(c)
 	if err != nil {
 		return err
@@ -154,6 +160,28 @@ func reached(client *pbft.Client) (n int) {
 		}
 	}
 	return n
+}
+
+// holdTo refuses a group that is behind what this relay has seen certified, and goes on keeping what it sees, until
+// drop.
+func holdTo(ctx context.Context, c *config.Relay, client *pbft.Client, log *slog.Logger) (drop func(), err error) {
+	if c.Anchor == "" {
+		return func() {}, nil
+	}
+	anchor, err := relay.OpenAnchor(c.Anchor, c.Group.Group, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := anchor.Check(ctx, client); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		anchor.Run(ctx, client)
+	}()
+	return func() { cancel(); <-done }, nil
 }
 
 func openJournal(c *config.Relay) (*relay.Journal, error) {

@@ -17,6 +17,7 @@ type Relay struct {
 	Export        string // what `bfs-relay mount` mounts
 	InsecurePorts bool
 	Journal       string // "": none
+	Anchor        string // "": none
 	Transport     pbft.Transport
 	Log           Log
 }
@@ -36,6 +37,7 @@ type relayFile struct {
 	Export        string `toml:"export"`
 	InsecurePorts bool   `toml:"insecure_ports"`
 	Journal       string `toml:"journal"`
+	Anchor        string `toml:"anchor"`
 	Transport     string `toml:"transport"`
 	LogLevel      string `toml:"log_level"`
 	LogFormat     string `toml:"log_format"`
@@ -59,6 +61,7 @@ func defaultRelay() relayFile {
 		AdminListen: DefaultRelayAdminListen,
 		Export:      DefaultExport,
 		Journal:     "journal",
+		Anchor:      "anchor",
 		Transport:   string(pbft.TransportTLS),
 		LogLevel:    "info",
 		LogFormat:   "text",
@@ -88,6 +91,9 @@ func (f *relayFile) check(s *source) (*Relay, error) {
 	}
 	if f.Journal != "" {
 		r.Journal = s.beside(f.Journal)
+	}
+	if f.Anchor != "" {
+		r.Anchor = s.beside(f.Anchor)
 	}
 	if r.Transport, err = s.transport(f.Transport); err != nil {
 		return nil, err
