@@ -380,7 +380,7 @@ func (c *Client) tick() {
 	defer close(c.done)
 	t := time.NewTicker(tickPeriod)
 	defer t.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-c.stop:
 			for _, p := range c.peers {
@@ -402,6 +402,18 @@ func (c *Client) tick() {
 			}
 			c.release()
 			c.abandon(failed)
+			if n%askKeyTicks == 0 {
+				c.askForKeys()
+			}
+		}
+	}
+}
+
+// askForKeys sends a NEW-KEY to the replicas that we have no session key of.
+func (c *Client) askForKeys() {
+	for _, p := range c.peers {
+		if conn := p.link.Conn(); conn != nil && !p.session.Ready() {
+			c.sendKey(conn, p.session)
 		}
 	}
 }

@@ -136,7 +136,7 @@ func (r *Ring) NewKey(s *Session) (*message.NewKey, error) {
 	defer s.mu.Unlock()
 	m := &message.NewKey{
 		Major: message.VersionMajor, Minor: message.VersionMinor, Group: r.group,
-		From: r.self, To: s.Peer, SealTo: r.public, TransportKey: r.transport,
+		From: r.self, To: s.Peer, SealTo: r.public, TransportKey: r.transport, Wants: !s.Ready(),
 	}
 	copy(m.SenderKey[:], r.signer.PublicKey())
 	if s.sealTo != ([message.PublicKeySize]byte{}) {
@@ -215,7 +215,7 @@ func (r *Ring) Accept(s *Session, m *message.NewKey) (answer, changed bool, err 
 		fresh = newKey(raw)
 	}
 	s.counter = m.Counter
-	answer = s.sealTo != m.SealTo || s.sealed != m.SealTo || m.Recipient != r.public
+	answer = s.sealTo != m.SealTo || s.sealed != m.SealTo || m.Recipient != r.public || m.Wants
 	s.sealTo = m.SealTo
 	wire := m.TransportKey
 	s.wire.Store(&wire)

@@ -37,6 +37,7 @@ type NewKey struct {
 	TransportKey Digest              // fingerprint of the sender's TLS certificate, zero if the transport is plain
 	Recipient    [PublicKeySize]byte // the X25519 key that Sealed is sealed to; zero if none is known yet
 	Sealed       []byte              // encapsulated key and sealed session key; empty if Recipient is zero
+	Wants        bool                // the sender has no session key of the receiver's: it asks for a NEW-KEY
 	Signature    [SignatureSize]byte
 }
 
@@ -55,7 +56,7 @@ func (m *NewKey) appendUnsigned(b []byte) []byte {
 	b = append(b, m.TransportKey[:]...)
 	b = append(b, m.Recipient[:]...)
 	b = appendU16(b, uint16(len(m.Sealed)))
-	return append(b, m.Sealed...)
+	return appendBool(append(b, m.Sealed...), m.Wants)
 }
 
 func appendPrincipal(b []byte, p Principal) []byte {
@@ -90,6 +91,7 @@ func (m *NewKey) decode(r *reader) {
 	m.TransportKey = r.digest()
 	copy(m.Recipient[:], r.bytes(PublicKeySize))
 	m.Sealed = r.bytes(r.count(int(r.u16()), maxSealed))
+	m.Wants = r.bool()
 	copy(m.Signature[:], r.bytes(SignatureSize))
 }
 
