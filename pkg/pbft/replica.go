@@ -123,7 +123,7 @@ func newReplica(cfg ReplicaConfig) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	fence, err := openFence(filepath.Join(cfg.Directory, "fence"))
+	fence, err := openFence(filepath.Join(cfg.Directory, "fence"), cfg.Group.Digest())
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func (r *Replica) closeLinks() {
 func (r *Replica) tick() {
 	t := time.NewTicker(tickPeriod)
 	defer t.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-r.stop:
 			r.shutdown()
@@ -194,6 +194,25 @@ func (r *Replica) tick() {
 				r.core.Tick()
 				r.leave()
 			}
+			if n%askKeyTicks == 0 {
+				r.askForKeys()
+			}
+		}
+	}
+}
+
+// askKeyTicks is how often a session key that is still missing is asked for: once a second.
+const askKeyTicks = 100
+
+// askForKeys sends a NEW-KEY to the replicas that we have no session key of: theirs was lost, or came when there was no
+// way to answer it.
+func (r *Replica) askForKeys() {
+	for _, p := range r.peers {
+		if p == nil || p.session.Ready() {
+			continue
+		}
+		if conn := p.link.Conn(); conn != nil {
+			r.sendKey(conn, p.session)
 		}
 	}
 }
