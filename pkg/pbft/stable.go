@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
@@ -15,6 +16,9 @@ type Certified struct {
 	Seq  SeqNum
 	Root Digest
 }
+
+// stableAgain is how long a question after the stable checkpoint waits for its answers until it is asked again.
+const stableAgain = 100 * time.Millisecond
 
 // stableQuery is a QUERY-STABLE that waits for answers.
 type stableQuery struct {
@@ -38,7 +42,29 @@ func (c *Client) Stable(ctx context.Context) (certified Certified, reached SeqNu
 	c.nonce++
 	q.nonce = c.nonce
 	c.stable = q // a later question takes the place of one that nobody waits for any more
-	m := &message.QueryStable{Nonce: q.nonce}
+	c.mu.Unlock()
+	again := time.NewTicker(stableAgain)
+	defer again.Stop()
+	for asked := false; !asked; {
+		c.queryStable(q.nonce)
+		select {
+		case <-q.enough:
+			asked = true
+		case <-again.C: // a connection or a key may have come since, and questions are lost like everything else
+		case <-ctx.Done():
+			return certified, 0, fmt.Errorf("ask for the stable checkpoint: %w", ctx.Err())
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return q.certified(c.group.Weak()), q.reached(c.group.Weak()), nil
+}
+
+// queryStable sends the question to all.
+func (c *Client) queryStable(nonce uint64) {
+	m := &message.QueryStable{Nonce: nonce}
+	c.mu.Lock()
+	defer c.release()
 	for _, p := range c.peers {
 		conn := p.link.Conn()
 		if conn == nil || !c.vouched(conn, p.session) {
@@ -49,15 +75,6 @@ func (c *Client) Stable(ctx context.Context) (certified Certified, reached SeqNu
 			c.dirty.add(p.link)
 		}
 	}
-	c.release()
-	select {
-	case <-q.enough:
-	case <-ctx.Done():
-		return certified, 0, fmt.Errorf("ask for the stable checkpoint: %w", ctx.Err())
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return q.certified(c.group.Weak()), q.reached(c.group.Weak()), nil
 }
 
 func (q *stableQuery) certified(weak int) (best Certified) {
