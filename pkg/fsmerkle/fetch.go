@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // Why an offer, or a session, is refused. An offer refused has had no effect.
@@ -250,14 +251,40 @@ func (in *Install) OfferNode(id NodeID, children []Digest) error {
 
 // OfferPage gives the session the contents of a page, from anyone.
 func (in *Install) OfferPage(n PageNum, contents []byte) error {
-	id := NodeID{Index: uint64(n)}
-	if err := in.expects(id); err != nil {
+	if err := in.expects(NodeID{Index: uint64(n)}); err != nil {
 		return err
 	}
 	if len(contents) != PageSize {
 		return fmt.Errorf("%w: got %d bytes for page %d, want %d", ErrMismatch, len(contents), n, PageSize)
 	}
-	if in.d.page(n, contents) != *in.target.at(id) {
+	return in.stage(n, contents, in.d.page(n, contents))
+}
+
+// OfferDigested is OfferPage for a caller who has computed the page's digest by DigestPage, perhaps on another
+// goroutine.
+func (in *Install) OfferDigested(n PageNum, contents []byte, d Digest) error {
+	if err := in.expects(NodeID{Index: uint64(n)}); err != nil {
+		return err
+	}
+	if len(contents) != PageSize {
+		return fmt.Errorf("%w: got %d bytes for page %d, want %d", ErrMismatch, len(contents), n, PageSize)
+	}
+	return in.stage(n, contents, d)
+}
+
+var digesters = sync.Pool{New: func() any { return newDigester() }}
+
+// DigestPage computes the digest of a page of PageSize bytes. It may be called on any goroutine.
+func DigestPage(n PageNum, contents []byte) Digest {
+	d := digesters.Get().(*digester)
+	defer digesters.Put(d)
+	return d.page(n, contents)
+}
+
+// stage keeps a page that was asked for and has digest d, if that is the one wanted.
+func (in *Install) stage(n PageNum, contents []byte, d Digest) error {
+	id := NodeID{Index: uint64(n)}
+	if d != *in.target.at(id) {
 		return fmt.Errorf("%w: page %d", ErrMismatch, n)
 	}
 	delete(in.asked, id)

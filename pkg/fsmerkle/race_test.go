@@ -9,6 +9,7 @@ func init() {
 	unmapMemory = func([]byte) error { return nil }
 	giveBack = func(b []byte) error { clear(b); return nil }
 	protect = func([]byte) error { return nil }
+	ready = func([]byte) {}
 	chunkShift = 6
 	twinSteps = 60
 }
