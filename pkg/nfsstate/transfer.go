@@ -62,6 +62,15 @@ func (i *install) OfferPage(n pbft.PageNum, contents []byte) error {
 	return i.Install.OfferPage(fsmerkle.PageNum(n), contents)
 }
 
+// Digest implements pbft.Digester.
+func (state) Digest(n pbft.PageNum, contents []byte) pbft.Digest {
+	return pbft.Digest(fsmerkle.DigestPage(fsmerkle.PageNum(n), contents))
+}
+
+func (i *install) OfferDigested(n pbft.PageNum, contents []byte, d pbft.Digest) error {
+	return i.Install.OfferDigested(fsmerkle.PageNum(n), contents, fsmerkle.Digest(d))
+}
+
 func (i *install) Retry(id pbft.NodeID) { i.Install.Retry(fsmerkle.NodeID(id)) }
 
 func (i *install) Retarget(seq pbft.SeqNum, root pbft.Digest) error {

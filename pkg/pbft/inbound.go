@@ -156,6 +156,7 @@ func (r *Replica) attribute(m message.Message, who *remote) message.Message {
 		m.From = from
 	case *message.Data:
 		m.From = from
+		r.digest(m)
 	case *message.ViewChange:
 		m.Relayed = m.From != from
 	case *message.ViewChangeAck:
@@ -237,6 +238,7 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 			r.replyStable(c, who.session, m)
 		default:
 			if r.core != nil {
+				r.measured.received(m)
 				r.core.Step(m)
 			}
 		}

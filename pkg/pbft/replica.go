@@ -48,6 +48,8 @@ type Replica struct {
 	started  time.Time
 	stopping bool
 	session  Install // while the state is being fetched
+	fetching atomic.Bool
+	measured measured
 	fence    *fence
 
 	stop     chan struct{} // closed to stop the tick
@@ -254,6 +256,7 @@ func (r *Replica) effect(e *core.Effect) {
 	case core.Send:
 		r.sendTo(e.To, e.Message)
 	case core.Multicast:
+		r.measured.multicast(e.Message)
 		r.multicast(e.Message)
 	case core.Choose:
 		r.core.Chosen(e.Seq, r.choose(e.Seq))
@@ -262,6 +265,7 @@ func (r *Replica) effect(e *core.Effect) {
 		r.core.Accepted(p, r.cfg.Service.Accept(p.Seq, p.Batch.Choice))
 	case core.Execute:
 		r.execute(e.Batch)
+		r.measured.execute()
 	case core.Query:
 		r.queries++
 		r.answer(e.Request, r.exec.query(e.Request))
@@ -313,7 +317,7 @@ func (r *Replica) sendTo(i ReplicaID, m message.Message) {
 	p := r.peers[i]
 	r.buffer = m.AppendBody(append(r.buffer[:0], byte(m.Type())))
 	if _, isRequest := m.(*message.Request); isRequest {
-		r.queueFor(p, r.buffer, nil)
+		r.queueFor(p, r.buffer)
 		return
 	}
 	r.seal(p, m)
@@ -326,12 +330,12 @@ func (r *Replica) seal(p *peerEnd, m message.Message) {
 	}
 }
 
-func (r *Replica) queueFor(p *peerEnd, body, trailer []byte) {
+func (r *Replica) queueFor(p *peerEnd, parts ...[]byte) {
 	c := p.link.Conn()
 	if c == nil || !r.vouched(c, p.session) {
 		return // STATUS brings it back when the link is up
 	}
-	if !c.Send(body, trailer) {
+	if !c.Send(parts...) {
 		r.edge.dropped.Add(1)
 	}
 	r.dirty.add(c)
@@ -466,6 +470,7 @@ func (r *Replica) Status() Status {
 	s.LastExecuted, s.LogBytes = r.core.LastExecuted(), r.core.LogBytes()
 	stable := r.core.Stable()
 	s.Stable, s.Root = stable.Seq, hex.EncodeToString(stable.Digest[:])
+	s.ViewChange, s.Fetched = r.measured.stall, r.measured.fetched
 	for i, p := range r.peers {
 		if p != nil {
 			low, last := r.core.Peer(ReplicaID(i))

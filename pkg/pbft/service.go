@@ -102,3 +102,15 @@ type Install interface {
 	// Abort drops what was fetched.
 	Abort()
 }
+
+// A Digester is a State that can digest a page on any goroutine, whatever its other methods are about. The sessions of
+// such a State are DigestedInstalls: fetching uses more than one core then.
+type Digester interface {
+	Digest(n PageNum, contents []byte) Digest
+}
+
+// A DigestedInstall is an Install that also takes a page together with its digest, computed by the State's Digest.
+type DigestedInstall interface {
+	Install
+	OfferDigested(n PageNum, contents []byte, d Digest) error
+}

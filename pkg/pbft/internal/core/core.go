@@ -197,6 +197,14 @@ func invariant(ok bool, what string) {
 // View is the view this replica is in, and whether it is active.
 func (c *Core) View() (v message.View, active bool) { return c.view, c.active }
 
+// StepDown leaves the view if we are its primary: the others follow at once, without waiting for their timers
+// (R-VT-5).
+func (c *Core) StepDown() {
+	if c.active && c.isPrimary() {
+		c.leave(c.view + 1)
+	}
+}
+
 // LastExecuted is the number up to which batches were executed.
 func (c *Core) LastExecuted() message.SeqNum { return c.lastExec }
 

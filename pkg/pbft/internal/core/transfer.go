@@ -13,6 +13,11 @@ type Session interface {
 	Done() bool
 }
 
+// A digestedSession also takes pages whose digests were computed before.
+type digestedSession interface {
+	OfferDigested(n message.PageNum, contents []byte, d message.Digest) error
+}
+
 // transfer is the fetching of a stable checkpoint's state [TOCS §6.2.2]. Many nodes and pages are asked for at
 // once, from all replicas in turn; one that is silent or lies costs one round trip and is left alone for a while.
 type transfer struct {
@@ -260,6 +265,9 @@ func (c *Core) onData(m *message.Data) {
 }
 
 func (c *Core) offer(x message.Item) bool {
+	if s, ok := c.transfer.session.(digestedSession); ok && x.Node.Level == 0 && !x.Digest.IsZero() {
+		return s.OfferDigested(message.PageNum(x.Node.Index), x.Bytes, x.Digest) == nil
+	}
 	if x.Node.Level == 0 {
 		return c.transfer.session.OfferPage(message.PageNum(x.Node.Index), x.Bytes) == nil
 	}

@@ -97,7 +97,7 @@ func (g generator) newView() *NewView {
 func (g generator) data() *Data {
 	m := &Data{Seq: SeqNum(g.number()), Tag: g.Uint32(), Gone: g.bool()}
 	for range g.IntN(4) {
-		m.Items = append(m.Items, Item{NodeID{uint8(g.Uint32()), g.Uint64()}, g.bytes(g.IntN(300))})
+		m.Items = append(m.Items, Item{Node: NodeID{uint8(g.Uint32()), g.Uint64()}, Bytes: g.bytes(g.IntN(300))})
 	}
 	return m
 }

@@ -36,8 +36,9 @@ type Data struct {
 
 // An Item is a page, or an interior node as the digests of its children one after another.
 type Item struct {
-	Node  NodeID
-	Bytes []byte
+	Node   NodeID
+	Bytes  []byte
+	Digest Digest // of a page, if whoever received it has computed that already; it is not sent
 }
 
 // Type implements Message.
@@ -57,7 +58,7 @@ func (m *Fetch) AppendBody(b []byte) []byte {
 // AppendCovered implements Message.
 func (m *Fetch) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeFetch))) }
 
-func (m *Fetch) decode(r *reader) {
+func (m *Fetch) decode(r *reader, _ *Limits) {
 	m.Seq, m.Tag = r.seqNum(), r.u32()
 	n := r.count(int(r.u8()), MaxFetch)
 	m.Nodes = make([]NodeID, 0, n)
@@ -92,15 +93,34 @@ func (m *Data) AppendBody(b []byte) []byte {
 	return b
 }
 
+// itemHead is what stands before an item's bytes.
+const itemHead = 1 + 8 + 2
+
+// Pieces is a DATA as it is sent, type and all, in pieces of which the items' bytes are lent and the others lie in
+// b: a page is copied once less.
+func (m *Data) Pieces(b []byte) (pieces [][]byte, _ []byte) {
+	b = append(m.appendHeader(append(b[:0], byte(TypeData))), byte(len(m.Items)))
+	at := len(b)
+	for _, x := range m.Items {
+		b = appendU16(appendNode(b, x.Node), uint16(len(x.Bytes)))
+	}
+	pieces = append(make([][]byte, 0, 2*len(m.Items)+2), b[:at])
+	for i, x := range m.Items {
+		head := at + i*itemHead
+		pieces = append(pieces, b[head:head+itemHead], x.Bytes)
+	}
+	return pieces, b
+}
+
 // AppendCovered implements Message.
 func (m *Data) AppendCovered(b []byte) []byte { return m.appendHeader(append(b, byte(TypeData))) }
 
-func (m *Data) decode(r *reader) {
+func (m *Data) decode(r *reader, _ *Limits) {
 	m.Seq, m.Tag, m.Gone = r.seqNum(), r.u32(), r.bool()
 	n := r.count(int(r.u8()), MaxFetch)
 	m.Items = make([]Item, 0, n)
 	for range n {
 		id := r.node()
-		m.Items = append(m.Items, Item{id, r.bytes(r.count(int(r.u16()), maxNodeBytes))})
+		m.Items = append(m.Items, Item{Node: id, Bytes: r.bytes(r.count(int(r.u16()), maxNodeBytes))})
 	}
 }
