@@ -116,7 +116,7 @@ func (m *Prepare) AppendBody(b []byte) []byte {
 // AppendCovered implements Message.
 func (m *Prepare) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypePrepare))) }
 
-func (m *Prepare) decode(r *reader) {
+func (m *Prepare) decode(r *reader, _ *Limits) {
 	m.View, m.Seq, m.Digest = r.view(), r.seqNum(), r.digest()
 }
 
@@ -132,7 +132,7 @@ func (m *Commit) AppendBody(b []byte) []byte {
 // AppendCovered implements Message.
 func (m *Commit) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeCommit))) }
 
-func (m *Commit) decode(r *reader) { m.View, m.Seq = r.view(), r.seqNum() }
+func (m *Commit) decode(r *reader, _ *Limits) { m.View, m.Seq = r.view(), r.seqNum() }
 
 // Type implements Message.
 func (*Checkpoint) Type() Type { return TypeCheckpoint }
@@ -149,7 +149,7 @@ func (m *Checkpoint) AppendCovered(b []byte) []byte {
 	return m.AppendBody(append(b, byte(TypeCheckpoint)))
 }
 
-func (m *Checkpoint) decode(r *reader) {
+func (m *Checkpoint) decode(r *reader, _ *Limits) {
 	m.Seq, m.Digest, m.Stable = r.seqNum(), r.digest(), r.bool()
 }
 

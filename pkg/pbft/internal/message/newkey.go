@@ -82,7 +82,7 @@ func (m *NewKey) AppendCovered(b []byte) []byte {
 	return m.appendUnsigned(append(append(b, "bfs new-key v1\x00"...), byte(TypeNewKey)))
 }
 
-func (m *NewKey) decode(r *reader) {
+func (m *NewKey) decode(r *reader, _ *Limits) {
 	m.Major, m.Minor, m.Group = r.u16(), r.u16(), r.digest()
 	m.From, m.To = r.principal(), r.principal()
 	copy(m.SenderKey[:], r.bytes(PublicKeySize))

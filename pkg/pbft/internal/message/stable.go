@@ -16,7 +16,7 @@ func (m *QueryStable) AppendCovered(b []byte) []byte {
 	return m.AppendBody(append(b, byte(TypeQueryStable)))
 }
 
-func (m *QueryStable) decode(r *reader) { m.Nonce = r.u64() }
+func (m *QueryStable) decode(r *reader, _ *Limits) { m.Nonce = r.u64() }
 
 // A ReplyStable answers a QUERY-STABLE.
 type ReplyStable struct {
@@ -40,6 +40,6 @@ func (m *ReplyStable) AppendCovered(b []byte) []byte {
 	return m.AppendBody(append(b, byte(TypeReplyStable)))
 }
 
-func (m *ReplyStable) decode(r *reader) {
+func (m *ReplyStable) decode(r *reader, _ *Limits) {
 	m.Nonce, m.Seq, m.Digest = r.u64(), r.seqNum(), r.digest()
 }

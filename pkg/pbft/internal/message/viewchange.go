@@ -227,7 +227,7 @@ func (m *Forward) AppendBody(b []byte) []byte {
 // AppendCovered implements Message.
 func (m *Forward) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeForward))) }
 
-func (m *Forward) decode(r *reader) {
+func (m *Forward) decode(r *reader, _ *Limits) {
 	m.Client, m.Slot, m.Timestamp, m.Digest = ClientID(r.u64()), Slot(r.u16()), Timestamp(r.u64()), r.digest()
 }
 
@@ -257,7 +257,7 @@ func (m *FetchBatch) AppendCovered(b []byte) []byte {
 	return m.AppendBody(append(b, byte(TypeFetchBatch)))
 }
 
-func (m *FetchBatch) decode(r *reader) {
+func (m *FetchBatch) decode(r *reader, _ *Limits) {
 	for range r.count(int(r.u8()), MaxFetchBatch) {
 		m.Digests = append(m.Digests, r.digest())
 	}
@@ -295,4 +295,4 @@ func (m *Decided) AppendBody(b []byte) []byte {
 // AppendCovered implements Message.
 func (m *Decided) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypeDecided))) }
 
-func (m *Decided) decode(r *reader) { m.Seq, m.Digest = r.seqNum(), r.digest() }
+func (m *Decided) decode(r *reader, _ *Limits) { m.Seq, m.Digest = r.seqNum(), r.digest() }

@@ -128,89 +128,64 @@ func Decode(b []byte, lim *Limits) (Message, error) {
 		return nil, fmt.Errorf("%w: empty", ErrMalformed)
 	}
 	t, r := Type(b[0]), &reader{b: b[1:]}
-	var m Message
-	switch t {
-	case TypeNewKey:
-		x := new(NewKey)
-		x.decode(r)
-		m = x
-	case TypeRequest:
-		x := new(Request)
-		x.decode(r, lim)
-		m = x
-	case TypeReply:
-		x := new(Reply)
-		x.decode(r, lim)
-		m = x
-	case TypePrePrepare:
-		x := new(PrePrepare)
-		x.decode(r, lim)
-		m = x
-	case TypePrepare:
-		x := new(Prepare)
-		x.decode(r)
-		m = x
-	case TypeCommit:
-		x := new(Commit)
-		x.decode(r)
-		m = x
-	case TypeCheckpoint:
-		x := new(Checkpoint)
-		x.decode(r)
-		m = x
-	case TypeStatus:
-		x := new(Status)
-		x.decode(r, lim)
-		m = x
-	case TypeFetch:
-		x := new(Fetch)
-		x.decode(r)
-		m = x
-	case TypeData:
-		x := new(Data)
-		x.decode(r)
-		m = x
-	case TypeViewChange:
-		x := new(ViewChange)
-		x.decode(r, lim)
-		m = x
-	case TypeViewChangeAck:
-		x := new(ViewChangeAck)
-		x.decode(r, lim)
-		m = x
-	case TypeNewView:
-		x := new(NewView)
-		x.decode(r, lim)
-		m = x
-	case TypeForward:
-		x := new(Forward)
-		x.decode(r)
-		m = x
-	case TypeFetchBatch:
-		x := new(FetchBatch)
-		x.decode(r)
-		m = x
-	case TypeBatchBody:
-		x := new(BatchBody)
-		x.decode(r, lim)
-		m = x
-	case TypeDecided:
-		x := new(Decided)
-		x.decode(r)
-		m = x
-	case TypeQueryStable:
-		x := new(QueryStable)
-		x.decode(r)
-		m = x
-	case TypeReplyStable:
-		x := new(ReplyStable)
-		x.decode(r)
-		m = x
-	default:
+	m := blank(t)
+	if m == nil {
 		return nil, fmt.Errorf("%w: %v", ErrMalformed, t)
 	}
+	m.decode(r, lim)
 	if err := r.end(t); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// A decodable message reads its body off a reader.
+type decodable interface {
+	Message
+	decode(r *reader, lim *Limits)
+}
+
+// blank returns an empty message of a type, nil if there is no such type.
+func blank(t Type) decodable {
+	switch t {
+	case TypeNewKey:
+		return new(NewKey)
+	case TypeRequest:
+		return new(Request)
+	case TypeReply:
+		return new(Reply)
+	case TypePrePrepare:
+		return new(PrePrepare)
+	case TypePrepare:
+		return new(Prepare)
+	case TypeCommit:
+		return new(Commit)
+	case TypeCheckpoint:
+		return new(Checkpoint)
+	case TypeStatus:
+		return new(Status)
+	case TypeFetch:
+		return new(Fetch)
+	case TypeData:
+		return new(Data)
+	case TypeViewChange:
+		return new(ViewChange)
+	case TypeViewChangeAck:
+		return new(ViewChangeAck)
+	case TypeNewView:
+		return new(NewView)
+	case TypeForward:
+		return new(Forward)
+	case TypeFetchBatch:
+		return new(FetchBatch)
+	case TypeBatchBody:
+		return new(BatchBody)
+	case TypeDecided:
+		return new(Decided)
+	case TypeQueryStable:
+		return new(QueryStable)
+	case TypeReplyStable:
+		return new(ReplyStable)
+	}
+	return nil
 }
