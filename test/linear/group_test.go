@@ -284,6 +284,9 @@ func whole(ctx context.Context, admins []string) error {
 }
 
 func (g *group) stop() {
+	if g.t.Failed() {
+		g.tell()
+	}
 	for _, r := range g.relays {
 		r.Kill()
 	}
@@ -354,4 +357,13 @@ func free(address string) bool {
 	}
 	l.Close()
 	return true
+}
+
+// tell shows what every replica says of itself, for a run that failed.
+func (g *group) tell() {
+	for i, admin := range g.admins {
+		s, err := askStatus(context.Background(), admin)
+		text, _ := json.Marshal(s)
+		g.t.Logf("replica %d: %s %v", i, text, err)
+	}
 }
