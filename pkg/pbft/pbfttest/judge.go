@@ -24,7 +24,6 @@ type judge struct {
 
 	roots    map[message.SeqNum]message.Digest // of correct replicas' checkpoints (I5)
 	prepared map[slotKey]message.Digest        // I1
-	begun    map[message.View]int              // how much had been executed when a correct replica first began a view
 }
 
 type outKey struct {
@@ -40,6 +39,7 @@ type outcome struct {
 type step struct {
 	digest message.Digest
 	by     int
+	view   message.View // a view in which it committed, as far as is known
 }
 
 type slotKey struct {
@@ -51,7 +51,7 @@ func (j *judge) init(w *world) {
 	*j = judge{
 		w: w, in: map[message.Digest]bool{}, out: map[outKey]outcome{}, last: map[message.RequestKey]message.Timestamp{},
 		copy: newRegister(NewMemory(), w.first), history: make([]step, 1), chain: make([][8]byte, 1),
-		roots: map[message.SeqNum]message.Digest{}, prepared: map[slotKey]message.Digest{}, begun: map[message.View]int{},
+		roots: map[message.SeqNum]message.Digest{}, prepared: map[slotKey]message.Digest{},
 	}
 }
 
@@ -70,8 +70,10 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	if r.lies() {
 		return
 	}
+	view, _ := r.core.View()
 	if _, prepared := r.core.Prepared(n); !prepared {
 		w.marks.hit(markDecided)
+		view = ^message.View(0) // an earlier one, who knows which
 	}
 	d := b.Digest()
 	switch {
@@ -79,12 +81,13 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 		if first := j.history[n]; first.digest != d {
 			w.fail("I3: replica %d executes %v as n%d, replica %d executed %v", r.id, d, n, first.by, first.digest)
 		}
+		j.history[n].view = min(j.history[n].view, view)
 		return
 	case int(n) > len(j.history):
 		w.fail("replica %d executes n%d, and no correct replica has executed n%d", r.id, n, n-1)
 		return
 	}
-	j.history = append(j.history, step{d, r.id})
+	j.history = append(j.history, step{d, r.id, view})
 	if len(b.Requests) == 0 {
 		w.marks.hit(markNullBatch)
 	}
@@ -237,12 +240,10 @@ func (j *judge) viewChange(r *replica, m *message.ViewChange) {
 // beginning judges a NEW-VIEW that a correct replica sends or takes for right: what committed before is chosen
 // again (I4).
 func (j *judge) beginning(r *replica, m *message.NewView) {
-	before, known := j.begun[m.View]
-	if !known {
-		before = len(j.history)
-		j.begun[m.View] = before
-	}
-	for n := int(m.Checkpoint.Seq) + 1; n < before; n++ {
+	for n := int(m.Checkpoint.Seq) + 1; n < len(j.history); n++ {
+		if j.history[n].view >= m.View {
+			continue
+		}
 		i := n - int(m.Checkpoint.Seq) - 1
 		if i >= len(m.Chosen) || m.Chosen[i] != j.history[n].digest {
 			j.w.fail("I4: v%d begins without the batch that was executed as n%d (replica %d)", m.View, n, r.id)

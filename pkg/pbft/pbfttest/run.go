@@ -9,7 +9,7 @@ import (
 
 // Patience after the last fault, in ticks: the view-change timer may have doubled six times before, and has to run
 // out for a few primaries that are not there.
-const patience = 30000
+const patience = 12000
 
 // An Outcome is how a schedule ended.
 type Outcome struct {

@@ -20,6 +20,7 @@ const (
 	ledgerSlots  = 8
 	queueBytes   = 4 << 10
 	firstTimeout = 40 // ticks of a view-change timer
+	maxEvents    = 3_000_000
 )
 
 // world is a whole group with its clients, network and clock. One goroutine runs it, and everything that happens
@@ -135,6 +136,10 @@ func (w *world) step() bool {
 	e := w.events.pop()
 	w.now = e.at
 	w.stepped++
+	if w.stepped > maxEvents {
+		w.fail("livelock: %d things have happened", w.stepped)
+		return false
+	}
 	w.guarded(e.do)
 	return w.err == nil
 }

@@ -27,6 +27,7 @@ type line struct {
 	arrived  []int               // by slot: tick at which the pending request came
 	doubt    []bool              // by slot: the pending request is in doubt
 	suspect  int                 // until this tick all that comes is in doubt
+	done     []forward           // by slot: the last one executed here
 	told     []int               // by slot: tick of our last FORWARD for it, 0 if there was none
 	pending  []*message.Request  // by slot: received and not executed
 	proposed []message.Timestamp // by slot: the last one proposed in this view
@@ -45,7 +46,7 @@ func (q *queue) line(c message.ClientID) *line {
 	if l == nil {
 		l = &line{
 			pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
-			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots),
+			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]forward, q.slots),
 		}
 		q.order = append(q.order, l)
 		q.lines[c] = l
@@ -206,13 +207,22 @@ func (l *line) head() *message.Request {
 // executed removes what a slot has waiting up to timestamp t: it was done, whichever copy of it was
 // (R-REQ-5).
 func (q *queue) executed(r *message.Request) {
-	l := q.lines[r.Client]
-	if l == nil || int(r.Slot) >= q.slots {
+	if int(r.Slot) >= q.slots {
 		return
+	}
+	l := q.line(r.Client)
+	if l.done[r.Slot].t < r.Timestamp {
+		l.done[r.Slot] = forward{r.Timestamp, r.Digest}
 	}
 	if p := l.pending[r.Slot]; p != nil && p.Timestamp <= r.Timestamp {
 		q.remove(l, p)
 	}
+}
+
+// wasDone reports whether this very request was the last that its slot executed here.
+func (q *queue) wasDone(k message.RequestKey, f forward) bool {
+	l := q.lines[k.Client]
+	return l != nil && int(k.Slot) < q.slots && l.done[k.Slot] == f
 }
 
 // newView forgets what was proposed in the view that is over: what of it was not executed must be proposable again

@@ -178,6 +178,18 @@ func (c *Core) trust(r *message.Request) {
 // a good MAC.
 func (c *Core) onForward(m *message.Forward) {
 	key := message.RequestKey{Client: m.Client, Slot: m.Slot}
+	if c.queue.wasDone(key, forward{m.Timestamp, m.Digest}) {
+		if m.Executed {
+			c.refuse(m, OlderRequest)
+			return
+		}
+		// We wait no more, but fewer than f+1 may have executed it, and those who have not must be able to leave
+		// this view together.
+		answer := *m
+		answer.From, answer.Executed = c.cfg.Self, true
+		c.send(m.From, &answer)
+		return
+	}
 	if !c.forwardFrom(m.From, key, forward{m.Timestamp, m.Digest}) {
 		c.refuse(m, OlderRequest)
 		return

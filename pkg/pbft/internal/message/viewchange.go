@@ -210,6 +210,7 @@ type Forward struct {
 	Slot      Slot
 	Timestamp Timestamp
 	Digest    Digest
+	Executed  bool // the sender waits no more: it answers one who does
 	From      ReplicaID
 }
 
@@ -221,7 +222,8 @@ func (m *Forward) AppendBody(b []byte) []byte {
 	b = appendU64(b, uint64(m.Client))
 	b = appendU16(b, uint16(m.Slot))
 	b = appendU64(b, uint64(m.Timestamp))
-	return append(b, m.Digest[:]...)
+	b = append(b, m.Digest[:]...)
+	return appendBool(b, m.Executed)
 }
 
 // AppendCovered implements Message.
@@ -229,6 +231,7 @@ func (m *Forward) AppendCovered(b []byte) []byte { return m.AppendBody(append(b,
 
 func (m *Forward) decode(r *reader, _ *Limits) {
 	m.Client, m.Slot, m.Timestamp, m.Digest = ClientID(r.u64()), Slot(r.u16()), Timestamp(r.u64()), r.digest()
+	m.Executed = r.bool()
 }
 
 // A FetchBatch asks anyone for batches by digest (R-RTX-7).
