@@ -30,7 +30,7 @@ func main() {
 
 func dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: bench run|table|plot|serve ...")
+		return errors.New("usage: bench run|table|plot|serve")
 	}
 	switch args[0] {
 	case "run":

@@ -20,7 +20,7 @@ func findWorkloads(names string, scale int) ([]workload, error) {
 	andrew := fmt.Sprintf(`"$BFSD" bench andrew --scale %d --target $NFS --json`, scale)
 	all := []workload{
 		{"andrew", phases, andrew},
-		{"andrew-drop", phases, andrew + " --drop"}, // the kernel's cache answers nothing
+		{"andrew-drop", phases, andrew + " --drop"},                   // the kernel's cache answers nothing
 		{"andrew-files", phases[:4], andrew + " --drop --no-compile"}, // and the guest's own work is left out
 		{"postmark", nil, `bash "$BENCH/../postmark/run"`},
 	}

@@ -55,6 +55,7 @@ func Run(t *testing.T, o Options) Result {
 	if err := Available(); err != nil {
 		t.Skipf("NOT RUN: %v", err)
 	}
+	o.SpreadCPU = true // several packages test at once
 	g, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
