@@ -1,0 +1,589 @@
+package pbft_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+
+	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/transport"
+)
+
+// A rogue speaks the wire protocol with a key it owns and says what it likes.
+type rogue struct {
+	t        testing.TB
+	self     message.Principal
+	ring     *auth.Ring
+	sessions []*auth.Session
+	links    []*transport.Link
+	listener *transport.Listener // if it plays a replica
+
+	mu    sync.Mutex
+	x     auth.Scratch
+	heard map[message.Type]int // frames from others, by type
+}
+
+// rogueEnd handles one connection of a rogue.
+type rogueEnd struct {
+	r  *rogue
+	to int // -1: accepted
+}
+
+func newRogue(t testing.TB, c *cluster, self message.Principal, key ed25519.PrivateKey) *rogue {
+	t.Helper()
+	r := &rogue{t: t, self: self, heard: map[message.Type]int{}, links: make([]*transport.Link, c.g.N())}
+	var err error
+	if r.ring, err = auth.NewRing(self, c.g.Digest(), auth.NewMemorySigner(key), message.Digest{}); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range c.g.Members {
+		r.sessions = append(r.sessions, auth.NewSession(message.Principal{Replica: message.ReplicaID(i)}, m.Key))
+	}
+	options := transport.Options{MaxFrame: 4 << 20}
+	for i, m := range c.g.Members {
+		if !self.IsReplica() || i != int(self.Replica) {
+			r.links[i] = transport.Dial(m.Address, options, &rogueEnd{r, i})
+			t.Cleanup(r.links[i].Close)
+		}
+	}
+	if self.IsReplica() {
+		if r.listener, err = transport.Listen(c.g.Members[self.Replica].Address, options, &rogueEnd{r, -1}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.listener.Close)
+	}
+	return r
+}
+
+// asReplica plays replica i of the cluster, which must not run.
+func asReplica(t testing.TB, c *cluster, i int) *rogue {
+	return newRogue(t, c, message.Principal{Replica: message.ReplicaID(i)}, c.keys[i])
+}
+
+func asClient(t testing.TB, c *cluster, key ed25519.PrivateKey) *rogue {
+	return newRogue(t, c, message.Principal{Client: pbft.ClientOf(key.Public().(ed25519.PublicKey))}, key)
+}
+
+func (e *rogueEnd) Opened(c *transport.Conn) {
+	if e.to >= 0 {
+		e.r.sendKey(c, e.to)
+	}
+}
+
+func (r *rogue) sendKey(c *transport.Conn, to int) {
+	if m, err := r.ring.NewKey(r.sessions[to]); err == nil {
+		c.Send([]byte{byte(message.TypeNewKey)}, m.AppendBody(nil))
+		c.Flush()
+	}
+}
+
+func (e *rogueEnd) Closed(*transport.Conn, error) {}
+
+func (e *rogueEnd) Frames(c *transport.Conn, frames [][]byte) {
+	for _, f := range frames {
+		if len(f) == 0 {
+			continue
+		}
+		t := message.Type(f[0])
+		e.r.mu.Lock()
+		e.r.heard[t]++
+		e.r.mu.Unlock()
+		if t != message.TypeNewKey {
+			continue
+		}
+		m, err := message.Decode(append([]byte(nil), f...), &message.Limits{})
+		if err != nil {
+			e.r.t.Errorf("NEW-KEY: %v", err)
+			continue
+		}
+		k := m.(*message.NewKey)
+		from := int(k.From.Replica)
+		if answer, _, err := e.r.ring.Accept(e.r.sessions[from], k); err == nil && answer {
+			if e.to >= 0 {
+				e.r.sendKey(c, from)
+			} else if l := e.r.links[from].Conn(); l != nil {
+				e.r.sendKey(l, from)
+			}
+		}
+	}
+}
+
+func (r *rogue) count(t message.Type) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.heard[t]
+}
+
+// ready waits until all who run have given it keys.
+func (r *rogue) ready(c *cluster) {
+	r.t.Helper()
+	eventually(r.t, "the rogue has keys", func() bool {
+		for i, x := range c.replicas {
+			if x != nil && (!r.sessions[i].Ready() || r.links[i].Conn() == nil) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// say sends a sealed message to replica i.
+func (r *rogue) say(i int, m message.Message) {
+	r.mu.Lock()
+	frame := r.ring.Seal(r.sessions[i], &r.x, nil, m)
+	r.mu.Unlock()
+	r.raw(i, frame)
+}
+
+func (r *rogue) raw(i int, frame []byte) {
+	if l := r.links[i]; l != nil {
+		l.Send(frame)
+		l.Flush()
+	}
+}
+
+// request makes an authenticated request with good MACs for some of the replicas.
+func (r *rogue) request(q *message.Request, good ...int) *message.Request {
+	q.Client = r.self.Client
+	q.SetDigest()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ring.Authenticate(r.sessions, &r.x, q)
+	for i := range r.sessions {
+		keep := len(good) == 0
+		for _, g := range good {
+			keep = keep || g == i
+		}
+		if !keep {
+			q.Auth.Tag(message.ReplicaID(i))[0] ^= 1
+		}
+	}
+	return q
+}
+
+func (r *rogue) ask(i int, q *message.Request) {
+	r.raw(i, q.AppendBody([]byte{byte(message.TypeRequest)}))
+}
+
+func running(c *cluster) (all []int) {
+	for i, r := range c.replicas {
+		if r != nil {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// works checks that the group still counts, exactly once each.
+func (c *cluster) works(client *pbft.Client) {
+	c.t.Helper()
+	before := invoke(c.t, client, "r", true)
+	for n := range uint64(12) {
+		if got := invoke(c.t, client, "i", false); got != before+n+1 {
+			c.t.Fatalf("the counter is %d, want %d", got, before+n+1)
+		}
+	}
+	for i, r := range c.replicas {
+		if r != nil && r.Err() != nil {
+			c.t.Fatalf("replica %d has stopped: %v", i, r.Err())
+		}
+	}
+}
+
+// A backup that is owned says all it can to the three others.
+func TestFaultyBackup(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	for i := range 3 {
+		c.start(i)
+	}
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	r := asReplica(t, c, 3)
+	r.ready(c)
+	c.works(client)
+
+	const largest = 1<<62 - 1
+	unknown := &message.Request{Client: 12345, Timestamp: 9, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("i")}
+	foreign := &message.Request{Client: message.Administrator, Timestamp: 9, Replier: message.AnyReplier, Op: []byte{0, 'i'},
+		Signature: make([]byte, message.SignatureSize)}
+	liar := rand.New(rand.NewPCG(1, 1))
+	for round := range 30 {
+		for _, i := range running(c) {
+			s := c.replicas[i].Status()
+			for _, m := range []message.Message{
+				&message.Status{Active: true, Low: largest, LastExecuted: largest},
+				&message.Status{Active: true, LastExecuted: largest, Prepared: message.Bitmap{0xff}},
+				&message.Status{Active: true},
+				&message.Status{View: largest},
+				&message.Checkpoint{Seq: s.Stable + 4, Digest: message.Digest{1}, Stable: true},
+				&message.Checkpoint{Seq: largest / 4 * 4, Digest: message.Digest{1}, Stable: true},
+				&message.Prepare{Seq: s.LastExecuted + 1 + message.SeqNum(round%3), Digest: message.Digest{byte(round)}},
+				&message.Commit{Seq: s.LastExecuted + 1 + message.SeqNum(round%3)},
+				&message.Commit{View: 7, Seq: s.LastExecuted + 1},
+				&message.PrePrepare{Seq: s.LastExecuted + 1, Digest: message.NullDigest},
+				&message.PrePrepare{View: 3, Seq: s.LastExecuted + 1, Digest: message.NullDigest},
+				&message.Fetch{Seq: s.Stable, Nodes: []message.NodeID{{Level: 2}, {Level: 255, Index: 1 << 63}, {Index: 1 << 63}, {Level: 2, Index: 9}}},
+				&message.Fetch{Seq: s.Stable, Nodes: make([]message.NodeID, message.MaxFetch)},
+				&message.Data{Seq: s.Stable, Tag: 1, Items: []message.Item{{Bytes: make([]byte, 4096)}}},
+				&message.Decided{Seq: s.LastExecuted + 1, Digest: message.Digest{9}},
+				&message.FetchBatch{Digests: []message.Digest{{}, message.NullDigest}},
+				&message.BatchBody{PrePrepare: message.PrePrepare{Digest: message.NullDigest}},
+				&message.Forward{Client: message.ClientID(liar.Uint64()), Timestamp: largest},
+				&message.ViewChange{View: largest, From: 3},
+				&message.ViewChange{View: 1, From: 0},
+				&message.ViewChangeAck{View: 1, Of: 0},
+				&message.NewView{View: 3}, &message.NewView{View: largest},
+				&message.Reply{},
+			} {
+				r.say(i, m)
+			}
+			r.ask(i, unknown)
+			r.ask(i, foreign)
+			junk := make([]byte, liar.IntN(300))
+			for k := range junk {
+				junk[k] = byte(liar.Uint32())
+			}
+			r.raw(i, junk)
+			r.raw(i, append([]byte{byte(liar.IntN(20))}, junk...))
+		}
+	}
+	c.works(client)
+	if n := refusals(c.replicas[0], "unexpected on this connection"); n == 0 {
+		t.Error("nothing was refused as unexpected")
+	}
+	if n := refusals(c.replicas[0], "malformed"); n == 0 {
+		t.Error("nothing was refused as malformed")
+	}
+}
+
+// A client may show different operations under one timestamp, good MACs to some, slots and times out of range. The
+// group goes on for others, and all replicas stay equal.
+func TestFaultyClient(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	admin := c.client(c.admin)
+	client := c.client(c.enrolled(admin, ""))
+	r := asClient(t, c, c.enrolled(admin, ""))
+	r.ready(c)
+	time := message.Timestamp(1 << 40)
+	ask := func(i int, q message.Request, good ...int) {
+		q.Replier = message.AnyReplier
+		r.ask(i, r.request(&q, good...))
+	}
+	for round := range 8 {
+		time++
+		for i := range c.replicas {
+			ask(i, message.Request{Timestamp: time, Op: fmt.Appendf(nil, "i%d", i)})           // four operations, one timestamp
+			ask(i, message.Request{Timestamp: time + 1, Slot: 1, Op: []byte("i")}, round%4)    // good for one
+			ask(i, message.Request{Timestamp: time + 1, Slot: 2, Op: []byte("i")}, 1, 2)       // for two
+			ask(i, message.Request{Timestamp: time + 1, Slot: 3, Op: []byte("i")}, 0, 3, 1)    // for three
+			ask(i, message.Request{Timestamp: time, Slot: 9999, Op: []byte("i")})              // no such slot
+			ask(i, message.Request{Timestamp: 1<<64 - 1, Slot: 4, Op: []byte("i")})            // no time after it
+			ask(i, message.Request{Timestamp: 0, Slot: 5, Op: []byte("i")})                    // none before it
+			ask(i, message.Request{Timestamp: time, Slot: 6, Op: []byte("i"), ReadOnly: true}) // it writes
+			r.say(i, &message.Commit{Seq: 1})
+		}
+	}
+	// Its own odd requests may count, so only the differences of the honest client are its own.
+	for range 12 {
+		invoke(t, client, "i", false)
+	}
+	c.agree(c.replicas[0].Status().Stable, func() { invoke(t, client, "i", false) })
+	for i, x := range c.replicas {
+		if x.Err() != nil {
+			t.Fatalf("replica %d has stopped: %v", i, x.Err())
+		}
+	}
+}
+
+// Somebody repeats what the administrator signed, word for word, and changed.
+func TestAdministratorIsNotReplayed(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	admin := c.client(c.admin)
+	public, _, _ := ed25519.GenerateKey(nil)
+	q := &message.Request{Client: message.Administrator, Slot: 7, Timestamp: 1 << 60, Replier: message.AnyReplier,
+		Op: append([]byte{1}, public...), Signature: make([]byte, message.SignatureSize)}
+	q.SetDigest()
+	d := message.AdministratorDigest(c.g.Digest(), q)
+	copy(q.Signature, ed25519.Sign(c.admin, d[:]))
+	r := newRogue(t, c, message.Principal{Client: message.Administrator}, c.admin)
+	r.ready(c)
+	enrolled := func() bool {
+		all, err := admin.Enrolments(deadline(t))
+		return err == nil && len(all) == 1 && !all[0].Revoked
+	}
+	r.ask(0, q)
+	eventually(t, "the administrator's request is executed", enrolled)
+	if err := admin.Revoke(deadline(t), public); err != nil {
+		t.Fatal(err)
+	}
+	other := *q
+	other.Timestamp++
+	other.SetDigest()
+	for i := range c.replicas {
+		r.ask(i, q)
+		r.ask(i, &other)
+	}
+	eventually(t, "a changed request is refused", func() bool {
+		return refusals(c.replicas[0], "bad MAC") > 0 && refusals(c.replicas[3], "bad MAC") > 0
+	})
+	for range 3 {
+		invoke(t, admin, "i", false)
+	}
+	if enrolled() {
+		t.Fatal("a replayed request has enrolled again whom the administrator revoked")
+	}
+}
+
+// Strangers, without a key or with one that nobody enrolled, are refused and counted, and take no memory.
+func TestStrangers(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	c.works(client)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	junk := rand.New(rand.NewPCG(2, 2))
+	for n := range 60 {
+		conn, err := net.Dial("tcp", c.g.Members[n%4].Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b []byte
+		switch n % 5 {
+		case 0: // a frame longer than anything
+			b = binary.LittleEndian.AppendUint32(nil, 1<<31)
+		case 1: // longer than a stranger's may be
+			b = append(binary.LittleEndian.AppendUint32(nil, 8000), make([]byte, 8000)...)
+		case 2: // a NEW-KEY of nothing
+			b = append(binary.LittleEndian.AppendUint32(nil, 300), byte(message.TypeNewKey))
+			b = append(b, make([]byte, 299)...)
+		case 3: // a vote without a NEW-KEY
+			m := &message.Prepare{Seq: 1}
+			b = m.AppendBody([]byte{byte(message.TypePrepare)})
+			b = append(binary.LittleEndian.AppendUint32(nil, uint32(len(b))), b...)
+		case 4:
+			b = make([]byte, 2000)
+			for i := range b {
+				b[i] = byte(junk.Uint32())
+			}
+		}
+		_, _ = conn.Write(b)
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.CloseWrite()
+		}
+		_, _ = io.Copy(io.Discard, conn) // until it is thrown out
+		_ = conn.Close()
+	}
+	_, stranger, _ := ed25519.GenerateKey(nil)
+	r := asClient(t, c, stranger)
+	r.ready(c)
+	for i := range 100 {
+		q := &message.Request{Timestamp: message.Timestamp(i + 1), Replier: message.AnyReplier, ReadOnly: i%2 == 0, Op: []byte("i")}
+		r.ask(i%4, r.request(q))
+	}
+	eventually(t, "the stranger is told that it is one", func() bool { return r.count(message.TypeReply) >= 50 })
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 {
+		t.Errorf("strangers took %d bytes", grown)
+	}
+	c.works(client)
+	for _, x := range c.replicas {
+		if refusals(x, "unexpected on this connection") == 0 {
+			t.Errorf("replica %d counted no vote without a key", x.Status().Replica)
+		}
+	}
+}
+
+// A peer that sends NEW-KEYs without end is thrown out, though each is right.
+func TestNewKeyFlood(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	_, stranger, _ := ed25519.GenerateKey(nil)
+	r := asClient(t, c, stranger)
+	r.ready(c)
+	eventually(t, "the flood is refused", func() bool {
+		if conn := r.links[0].Conn(); conn != nil {
+			r.sendKey(conn, 0)
+		}
+		return refusals(c.replicas[0], "bad NEW-KEY") > 0
+	})
+	c.works(client)
+}
+
+// A vote waits for its fence: a replica that cannot write it says nothing and stops.
+func TestNoVoteWithoutFence(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	dir := c.dirs[1]
+	victim := c.start(1)
+	primary := asReplica(t, c, 0)
+	primary.ready(c)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	primary.say(1, &message.PrePrepare{Seq: 1, Digest: message.NullDigest})
+	<-victim.Done()
+	if victim.Err() == nil {
+		t.Fatal("it stopped without a reason")
+	}
+	if n := primary.count(message.TypePrepare); n > 0 {
+		t.Fatalf("%d votes left before their fence was written", n)
+	}
+}
+
+// A primary may propose a client's read-only request. The client, told that the operation writes, has it ordered
+// under another timestamp: both would run. Nobody votes for the first.
+func TestPrimaryOrdersAReadOnlyRequest(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	victim := c.start(1)
+	primary := asReplica(t, c, 0)
+	primary.ready(c)
+	q := &message.Request{Client: 77, Timestamp: 1, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("i")}
+	q.SetDigest()
+	b := message.Batch{Requests: []*message.Request{q}}
+	primary.say(1, &message.PrePrepare{Seq: 1, Digest: b.Digest(), Batch: b})
+	eventually(t, "the proposal is refused", func() bool { return refusals(victim, "malformed") > 0 })
+	if n := primary.count(message.TypePrepare); n > 0 {
+		t.Fatal("it votes for a read-only request")
+	}
+}
+
+// A man in the middle, who ends TLS with a certificate of his own on both sides, sees NEW-KEYs and nothing else.
+func TestManInTheMiddle(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportTLS)
+	for i := range c.replicas {
+		c.start(i)
+	}
+	key := c.enrolled(c.client(c.admin), "")
+	m := newMiddle(t, c.g.Members[1].Address)
+	parts := *c.g
+	parts.Members = append([]pbft.Member(nil), c.g.Members...)
+	parts.Members[1].Address = m.l.Addr().String()
+	g, err := pbft.CheckGroup(parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := c.client(key, func(cfg *pbft.ClientConfig) { cfg.Group = g })
+	eventually(t, "the client talks to the man in the middle", func() bool {
+		invoke(t, client, "i", false)
+		invoke(t, client, "r", true)
+		return m.frames() >= 2
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for kind, n := range m.seen {
+		if kind != message.TypeNewKey {
+			t.Errorf("he saw %d of %v", n, kind)
+		}
+	}
+}
+
+// A middle forwards TLS connections and reads along.
+type middle struct {
+	l    net.Listener
+	mu   sync.Mutex
+	seen map[message.Type]int
+}
+
+func newMiddle(t testing.TB, to string) *middle {
+	t.Helper()
+	cert, _, err := transport.NewHostTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := transport.HostTLS(func() *tls.Certificate { return &cert })
+	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &middle{l: l, seen: map[message.Type]int{}}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := tls.Dial("tcp", to, config)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			all.Go(func() { m.copy(in, out) })
+			all.Go(func() { m.copy(out, in) })
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); all.Wait() })
+	return m
+}
+
+func (m *middle) copy(from, to net.Conn) {
+	defer from.Close()
+	defer to.Close()
+	for {
+		var head [4]byte
+		if _, err := io.ReadFull(from, head[:]); err != nil {
+			return
+		}
+		frame := make([]byte, binary.LittleEndian.Uint32(head[:]))
+		if _, err := io.ReadFull(from, frame); err != nil || len(frame) == 0 {
+			return
+		}
+		m.mu.Lock()
+		m.seen[message.Type(frame[0])]++
+		m.mu.Unlock()
+		if _, err := to.Write(append(head[:], frame...)); err != nil {
+			return
+		}
+	}
+}
+
+func (m *middle) frames() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, k := range m.seen {
+		n += k
+	}
+	return n
+}
+
+// Who closes while others work, closes: replicas in any order, with calls outstanding.
+func TestCloseUnderLoad(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	var ended sync.WaitGroup
+	var again func([]byte, error)
+	again = func(_ []byte, err error) {
+		if err != nil || client.Start(pbft.Call{Body: []byte("i"), Done: again}) != nil {
+			ended.Done()
+		}
+	}
+	for range 20 {
+		ended.Add(1)
+		again(nil, nil)
+	}
+	eventually(t, "some work is done", func() bool { return c.replicas[0].Status().Executed > 100 })
+	for _, i := range []int{2, 0, 3, 1} {
+		c.stop(i)
+	}
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ended.Wait()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := client.Invoke(ctx, nil, false); !errors.Is(err, pbft.ErrClosed) {
+		t.Fatalf("after Close: %v", err)
+	}
+}
