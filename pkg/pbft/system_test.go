@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,14 +29,18 @@ type history struct {
 	events []event
 }
 
-func (h *history) run(t testing.TB, c *pbft.Client, op string, readOnly bool) {
-	t.Helper()
+func (h *history) run(ctx context.Context, c *pbft.Client, op string, readOnly bool) error {
 	e := event{began: time.Since(h.start), read: op == "r" || op == "R"}
-	e.value = invoke(t, c, op, readOnly)
+	reply, err := c.Invoke(ctx, []byte(op), readOnly)
+	if err != nil {
+		return fmt.Errorf("%s: %w; the client is %+v", op, err, c.Status())
+	}
+	e.value = binary.BigEndian.Uint64(reply)
 	e.ended = time.Since(h.start)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.events = append(h.events, e)
+	return nil
 }
 
 // check decides whether the history is that of one counter: in the order of the values, a read behind the increment it
@@ -72,7 +77,7 @@ func (h *history) check(t testing.TB) {
 func TestLinearizable(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	admin := c.client(c.admin)
-	h := &history{start: time.Now()}
+	h, ctx := &history{start: time.Now()}, deadline(t)
 	var all sync.WaitGroup
 	var done atomic.Int64
 	halfway := make(chan struct{})
@@ -82,13 +87,10 @@ func TestLinearizable(t *testing.T) {
 		for range 2 {
 			all.Go(func() {
 				for k := range ops {
-					switch (k + i) % 3 {
-					case 0:
-						h.run(t, client, "r", true)
-					case 1:
-						h.run(t, client, "R", k%2 == 0)
-					default:
-						h.run(t, client, "i", k%2 == 0)
+					op := []string{"r", "R", "i"}[(k+i)%3]
+					if err := h.run(ctx, client, op, op == "r" || k%2 == 0); err != nil {
+						t.Error(err)
+						return
 					}
 					if done.Add(1) == clients*ops {
 						close(halfway)
@@ -97,9 +99,20 @@ func TestLinearizable(t *testing.T) {
 			})
 		}
 	}
-	<-halfway
-	c.stop(2)
+	select {
+	case <-halfway:
+		c.stop(2)
+	case <-ctx.Done():
+	}
 	all.Wait()
+	if t.Failed() {
+		for _, r := range c.replicas {
+			if r != nil {
+				t.Logf("%+v", r.Status())
+			}
+		}
+		return
+	}
 	h.check(t)
 }
 
@@ -163,7 +176,10 @@ func TestCutOffBackupCatchesUp(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					invoke(t, client, "p", false)
+					if _, err := client.Invoke(deadline(t), []byte("p"), false); err != nil {
+						t.Error(err)
+						return
+					}
 				}
 			}
 		})
