@@ -121,11 +121,11 @@ func newReplica(cfg ReplicaConfig) (*Replica, error) {
 	case !g.Members[cfg.Self].Key.Equal(cfg.Key.Public()):
 		return nil, fmt.Errorf("replica %d: this private key is not the one whose public half the group file names", cfg.Self)
 	}
-	signer, err := auth.NewFileSigner(cfg.Key, filepath.Join(cfg.Directory, "signature.counter"))
+	signer, err := auth.NewFileSigner(cfg.Key, filepath.Join(cfg.Directory, counterFile))
 	if err != nil {
 		return nil, err
 	}
-	fence, err := openFence(filepath.Join(cfg.Directory, "fence"), cfg.Group.Digest())
+	fence, err := openFence(filepath.Join(cfg.Directory, fenceFile), cfg.Group.Digest())
 	if err != nil {
 		return nil, err
 	}

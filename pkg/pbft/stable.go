@@ -33,11 +33,22 @@ type stableQuery struct {
 // A client that remembers a certified checkpoint above reached has to do with a group that has lost its state and begun
 // again.
 func (c *Client) Stable(ctx context.Context) (certified Certified, reached SeqNum, err error) {
+	q, err := c.askStable(ctx)
+	if err != nil {
+		return certified, 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return q.certified(c.group.Weak()), q.reached(c.group.Weak()), nil
+}
+
+// askStable waits for the answers of 2f+1 replicas.
+func (c *Client) askStable(ctx context.Context) (*stableQuery, error) {
 	q := &stableQuery{answers: make([]*message.ReplyStable, len(c.peers)), enough: make(chan struct{})}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		return certified, 0, ErrClosed
+		return nil, ErrClosed
 	}
 	c.nonce++
 	q.nonce = c.nonce
@@ -52,12 +63,10 @@ func (c *Client) Stable(ctx context.Context) (certified Certified, reached SeqNu
 			asked = true
 		case <-again.C: // a connection or a key may have come since, and questions are lost like everything else
 		case <-ctx.Done():
-			return certified, 0, fmt.Errorf("ask for the stable checkpoint: %w", ctx.Err())
+			return nil, fmt.Errorf("ask for the stable checkpoint: %w", ctx.Err())
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return q.certified(c.group.Weak()), q.reached(c.group.Weak()), nil
+	return q, nil
 }
 
 // queryStable sends the question to all.
