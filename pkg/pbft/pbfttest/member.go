@@ -428,5 +428,9 @@ func (r *replica) install(n message.SeqNum) {
 	r.ledger.Reload()
 	r.w.judge.root(r, n, r.memory.Root())
 	r.w.judge.installed(r)
+	r.core.Forget(func(q *message.Request) bool {
+		last, ok := r.ledger.Last(q.Key())
+		return ok && q.Timestamp <= last.Timestamp
+	})
 	r.core.Installed(n)
 }

@@ -103,7 +103,7 @@ func (c *Core) tickWaiting() {
 	if c.active {
 		c.watch()
 	}
-	if w.on && c.tick >= w.due && c.transfer == nil {
+	if w.on && c.tick >= w.due && c.transfer == nil && !c.silent() { // a silent one could tell nobody that it left
 		w.double()
 		c.leave(c.view + 1)
 	}
@@ -134,10 +134,11 @@ func (c *Core) tell() {
 }
 
 // watch runs the timer for the oldest request that 2f+1 replicas wait for, until it is executed; other progress does not
-// stop it (R-VT-2), and a client whose MACs are good for some replicas only cannot start it.
+// stop it (R-VT-2), and a client whose MACs are good for some replicas only cannot start it. The primary's runs too: some
+// of those it needs may have gone ahead, and the rest be content.
 func (c *Core) watch() {
 	w := &c.wait
-	if c.isPrimary() || w.on && c.queue.pendingRequest(w.request.Key()) == w.request {
+	if w.on && c.queue.pendingRequest(w.request.Key()) == w.request {
 		return
 	}
 	w.stop()
