@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -27,14 +29,9 @@ func newGroup(n int) (g *pbft.Group, keys []ed25519.PrivateKey, admin ed25519.Pr
 func newGroupWith(n int, limits pbft.Limits) (g *pbft.Group, keys []ed25519.PrivateKey, admin ed25519.PrivateKey) {
 	parts := pbft.Group{Name: "test", Limits: limits}
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			log.Fatal(err)
-		}
-		defer l.Close()
 		public, private, _ := ed25519.GenerateKey(nil)
 		keys = append(keys, private)
-		parts.Members = append(parts.Members, pbft.Member{Address: l.Addr().String(), Key: public})
+		parts.Members = append(parts.Members, pbft.Member{Address: freeAddress(), Key: public})
 	}
 	parts.Administrator, admin, _ = ed25519.GenerateKey(nil)
 	g, err := pbft.CheckGroup(parts)
@@ -42,6 +39,23 @@ func newGroupWith(n int, limits pbft.Limits) (g *pbft.Group, keys []ed25519.Priv
 		log.Fatal(err)
 	}
 	return g, keys, admin
+}
+
+var given sync.Map // addresses that freeAddress returned
+
+// freeAddress is one at which nobody listens. Its port is below those that the kernel hands out, so that nobody gets
+// it before a replica listens there.
+func freeAddress() string {
+	for {
+		address := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000))
+		if _, known := given.LoadOrStore(address, true); known {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
+	}
 }
 
 // smallLimits make windows, tables and queues small enough to be filled in a test.
