@@ -49,6 +49,12 @@ func (x *executor) seen(r *message.Request) (answer, bool) {
 	return answer{}, false
 }
 
+// executed reports whether the state knows that this request, or a later one of its slot, was executed.
+func (x *executor) executed(r *message.Request) bool {
+	last, ok := x.ledger.Last(r.Key())
+	return ok && r.Timestamp <= last.Timestamp
+}
+
 // execute runs one request of a committed batch. A request that the slot has executed already does not run
 // again; one of a client that is not enrolled has no effect at all (R-NRM-7).
 func (x *executor) execute(r *message.Request, choice []byte) answer {

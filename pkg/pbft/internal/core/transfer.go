@@ -294,6 +294,18 @@ func (c *Core) moveOn(gone message.ReplicaID) {
 	c.retarget(message.CheckpointID{Seq: target.Seq, Digest: target.Digest})
 }
 
+// Forget drops what waits here and was executed in a batch that we never saw: the state that was fetched knows. Left
+// in the queue it would look as if the primary left it waiting, and we would leave the view alone.
+func (c *Core) Forget(executed func(r *message.Request) bool) {
+	c.queue.each(func(_ *line, r *message.Request) bool {
+		if executed(r) {
+			c.queue.executed(r)
+			c.wait.executed(r)
+		}
+		return true
+	})
+}
+
 // Installed answers Install: the state is that of the checkpoint now, and we go on from there.
 func (c *Core) Installed(n message.SeqNum) {
 	t := c.transfer
