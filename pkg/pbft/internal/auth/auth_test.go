@@ -385,8 +385,10 @@ func TestAuthenticator(t *testing.T) {
 			t.Errorf("the entry for replica %d opens at replica 0: %v", i, !want)
 		}
 	}
-	if !thereB.OpenRequest(&x, 1, q) || !thereB.OpenRequest(&x, 1, q) {
-		t.Error("a relayed request opens as often as it comes")
+	for range 2 {
+		if !thereB.OpenRequest(&x, 1, q) {
+			t.Error("a relayed request does not open as often as it comes")
+		}
 	}
 	q.ReadOnly = true
 	if thereA.OpenRequest(&x, 0, q) {
