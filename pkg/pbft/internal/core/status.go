@@ -81,7 +81,8 @@ func (c *Core) onStatus(m *message.Status) {
 }
 
 // resendViewChange helps the sender of a STATUS into our view: our own VIEW-CHANGE, what we acknowledge, and from the
-// primary its NEW-VIEW and the VIEW-CHANGEs of others that it names (R-RTX-4).
+// primary its NEW-VIEW and the VIEW-CHANGEs of others that it names (R-RTX-4): the sender's own too, which it
+// does not have if it was restarted since.
 func (c *Core) resendViewChange(m *message.Status) {
 	x := &c.change
 	has := func(j message.ReplicaID) bool { return m.View == c.view && m.ViewChanges&(1<<j) != 0 }
@@ -96,14 +97,14 @@ func (c *Core) resendViewChange(m *message.Status) {
 			c.send(m.From, nv)
 		}
 		for _, v := range nv.V {
-			if vc := x.last[v.From]; v.From != c.cfg.Self && v.From != m.From && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
+			if vc := x.last[v.From]; v.From != c.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
 				c.send(m.From, vc)
 			}
 		}
 		return
 	}
 	for j := range x.last {
-		if a := c.ackFor(message.ReplicaID(j)); a != nil && a.Of != m.From && !has(a.Of) {
+		if a := c.ackFor(message.ReplicaID(j)); a != nil && !has(a.Of) {
 			c.send(m.From, a)
 		}
 	}
