@@ -23,6 +23,7 @@ var arrows = map[string][]string{
 	"pkg/pbft/internal/auth":      {"pkg/pbft/internal/message", "pkg/pbft/internal/durable"},
 	"pkg/pbft/internal/transport": {},
 	"pkg/pbft/pbfttest":           {"pkg/pbft", "pkg/pbft/internal/"},
+	"pkg/pbft/pbfttest/signed":    {"pkg/pbft/internal/message"},
 	"pkg/nfsstate":                {"pkg/nfsstate/nfs3", "pkg/fsmerkle", "pkg/pbft"},
 	"pkg/nfsstate/nfs3":           {},
 	"pkg/nfsstate/internal/model": {"pkg/nfsstate/nfs3"},

@@ -37,6 +37,8 @@ type Effect struct {
 	Batch   *message.Batch
 }
 
+const maxDoubling = 6 // of the view-change timer
+
 // A Replica is one replica's state of the protocol.
 type Replica struct {
 	cfg    Config
@@ -168,7 +170,7 @@ func (r *Replica) Tick() {
 	case r.due == 0 && (r.active || r.reached(r.view) >= r.quorum()):
 		r.due = r.tick + r.timeout
 	case r.due > 0 && r.tick >= r.due:
-		r.timeout *= 2
+		r.timeout = min(2*r.timeout, r.cfg.TimeoutTicks<<maxDoubling)
 		r.Leave(r.view + 1)
 	}
 }
@@ -349,8 +351,7 @@ func (r *Replica) execute(d Decision) {
 	}
 }
 
-// onCheckpoint gathers the proof of a stable checkpoint [OSDI99 §4.3]. Ours need not be among the votes: decisions bring
-// us there.
+// onCheckpoint gathers the proof of a stable checkpoint [OSDI99 §4.3]. Ours is among the votes, as in the core.
 func (r *Replica) onCheckpoint(m Signed, k Checkpoint) {
 	if k.Seq <= r.low || k.Seq%r.cfg.CheckpointPeriod != 0 || k.Seq > r.low+2*r.cfg.LogSize {
 		return
@@ -361,7 +362,8 @@ func (r *Replica) onCheckpoint(m Signed, k Checkpoint) {
 		r.checkpoints[k.Seq] = votes
 	}
 	record(votes, m)
-	if signers(votes, k, nobody) < r.quorum() {
+	own, ours := votes[r.cfg.Self].body.(Checkpoint)
+	if k = own; !ours || signers(votes, k, nobody) < r.quorum() {
 		return
 	}
 	proof := slices.DeleteFunc(slices.Clone(votes), func(s Signed) bool { return s.body != k })

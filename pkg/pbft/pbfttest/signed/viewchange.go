@@ -120,7 +120,7 @@ type Choice struct {
 
 // Chosen is what a NEW-VIEW proposes for a number.
 type Chosen struct {
-	Vote // the view is the one it prepared in
+	Vote  // the view is the one it prepared in
 	Batch *message.Batch
 }
 
