@@ -247,40 +247,46 @@ func primaryOf(ctx context.Context, admins []string) int {
 
 // whole waits until every replica votes, in one view, and has executed what any had executed when the wait began.
 func whole(ctx context.Context, admins []string) error {
-	ctx, cancel := context.WithTimeout(ctx, wholeWithin)
-	defer cancel()
-	var goal pbft.SeqNum
+	deadline := time.NewTimer(wholeWithin)
+	defer deadline.Stop()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
-	for first := true; ; first = false {
-		missing := ""
-		views := make(map[pbft.View]bool)
-		var reached pbft.SeqNum
-		for i, admin := range admins {
-			s, err := askStatus(ctx, admin)
-			switch {
-			case err != nil:
-				missing += fmt.Sprintf(" replica %d: %v;", i, err)
-				continue
-			case s.SilentUntil > 0 || s.Fetching || !s.Active || s.LastExecuted < goal:
-				missing += fmt.Sprintf(" replica %d: view %d active %t executed %d of %d, stable %d, silent until %d, fetching %t;",
-					i, s.View, s.Active, s.LastExecuted, goal, s.Stable, s.SilentUntil, s.Fetching)
-			}
-			views[s.View] = true
-			reached = max(reached, s.LastExecuted)
-		}
-		if first {
-			goal = reached
-		}
-		if missing == "" && len(views) == 1 && !first {
+	goal, _ := survey(ctx, admins, 0)
+	for {
+		_, missing := survey(ctx, admins, goal)
+		if missing == "" {
 			return nil
 		}
 		select {
 		case <-poll.C:
+		case <-deadline.C:
+			return fmt.Errorf("the group is not whole again:%s", missing)
 		case <-ctx.Done():
-			return fmt.Errorf("the group is not whole again: views %v;%s", views, missing)
+			return ctx.Err()
 		}
 	}
+}
+
+// survey asks every replica how far it is, and says what is missing to a whole group that has executed goal.
+func survey(ctx context.Context, admins []string, goal pbft.SeqNum) (reached pbft.SeqNum, missing string) {
+	views := make(map[pbft.View]bool)
+	for i, admin := range admins {
+		s, err := askStatus(ctx, admin)
+		switch {
+		case err != nil:
+			missing += fmt.Sprintf(" replica %d: %v;", i, err)
+			continue
+		case s.SilentUntil > 0 || s.Fetching || !s.Active || s.LastExecuted < goal:
+			missing += fmt.Sprintf(" replica %d: view %d active %t executed %d of %d, stable %d, silent until %d, fetching %t;",
+				i, s.View, s.Active, s.LastExecuted, goal, s.Stable, s.SilentUntil, s.Fetching)
+		}
+		views[s.View] = true
+		reached = max(reached, s.LastExecuted)
+	}
+	if len(views) > 1 {
+		missing += fmt.Sprintf(" they are in %d views;", len(views))
+	}
+	return reached, missing
 }
 
 func (g *group) stop() {
