@@ -55,7 +55,8 @@ type Status struct {
 	SilentUntil  SeqNum        `json:"silent_until,omitempty"` // restarted without its state: votes when this checkpoint is stable
 	Fetching     bool          `json:"fetching"`               // replacing its state by the group's
 	Peers        []PeerStatus  `json:"peers"`
-	ViewChange   time.Duration `json:"view_change"` // how long the last took, from our VIEW-CHANGE to the next execution
+	ViewChanges  int           `json:"view_changes"` // gone through since start
+	ViewChange   time.Duration `json:"view_change"`  // how long the last took, from our VIEW-CHANGE to the next execution
 	Fetched      Fetched       `json:"fetched"`
 	KeyAge       time.Duration `json:"key_age"`
 	Executed     uint64        `json:"operations"` // executed since start

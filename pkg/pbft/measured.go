@@ -9,6 +9,7 @@ import (
 // measured is how long that took which clients and administrators notice. Nothing depends on it.
 type measured struct {
 	left     time.Time     // when our VIEW-CHANGE was sent; zero: executing as ever
+	changes  int           // views left and followed by an execution
 	stall    time.Duration // from the last VIEW-CHANGE of ours to the execution that followed
 	fetching time.Time
 	fetched  Fetched
@@ -23,6 +24,7 @@ func (x *measured) multicast(m message.Message) {
 
 func (x *measured) execute() {
 	if !x.left.IsZero() {
+		x.changes++
 		x.stall, x.left = time.Since(x.left), time.Time{}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -51,6 +52,7 @@ type Replica struct {
 	fetching atomic.Bool
 	measured measured
 	fence    *fence
+	lock     *os.File // on the directory
 
 	stop     chan struct{} // closed to stop the tick
 	done     chan struct{} // closed when all has stopped
@@ -99,7 +101,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		CheckpointPeriod: l.CheckpointPeriod, LogSize: l.LogSize, Window: window,
 		BatchBytes: l.BatchBytes, BatchCount: l.BatchCount, LogBytes: l.LogBytes,
 		Slots: l.Slots, QueueBytes: clientQueueBytes,
-		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: r.fence.last,
+		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: r.fence.last, FenceView: r.fence.view,
 	})
 	if n := r.core.SilentUntil(); n > 0 {
 		r.log.Warn("this replica voted before, and has no durable state: it only listens until a checkpoint is stable at or above"+
@@ -121,6 +123,21 @@ func newReplica(cfg ReplicaConfig) (*Replica, error) {
 	case !g.Members[cfg.Self].Key.Equal(cfg.Key.Public()):
 		return nil, fmt.Errorf("replica %d: this private key is not the one whose public half the group file names", cfg.Self)
 	}
+	lock, err := lockDirectory(cfg.Directory)
+	if err != nil {
+		return nil, err
+	}
+	r, err := assemble(cfg)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	r.lock = lock
+	return r, nil
+}
+
+// assemble reads what an earlier life left in the directory and makes the parts of a replica.
+func assemble(cfg ReplicaConfig) (*Replica, error) {
+	g := cfg.Group
 	signer, err := auth.NewFileSigner(cfg.Key, filepath.Join(cfg.Directory, counterFile))
 	if err != nil {
 		return nil, err
@@ -161,6 +178,7 @@ func (r *Replica) start() error {
 	listener, err := transport.Listen(address, r.options, (*inbound)(r))
 	if err != nil {
 		r.closeLinks()
+		err = errors.Join(err, r.lock.Close())
 		close(r.done)
 		return err
 	}
@@ -443,6 +461,7 @@ func (r *Replica) Close(ctx context.Context) error {
 func (r *Replica) shutdown() {
 	r.listener.Close()
 	r.closeLinks()
+	r.lock.Close()
 	close(r.done)
 }
 
@@ -470,7 +489,7 @@ func (r *Replica) Status() Status {
 	s.LastExecuted, s.LogBytes = r.core.LastExecuted(), r.core.LogBytes()
 	stable := r.core.Stable()
 	s.Stable, s.Root = stable.Seq, hex.EncodeToString(stable.Digest[:])
-	s.ViewChange, s.Fetched = r.measured.stall, r.measured.fetched
+	s.ViewChanges, s.ViewChange, s.Fetched = r.measured.changes, r.measured.stall, r.measured.fetched
 	for i, p := range r.peers {
 		if p != nil {
 			low, last := r.core.Peer(ReplicaID(i))

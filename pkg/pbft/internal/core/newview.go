@@ -276,7 +276,27 @@ func (c *Core) enter(m *message.NewView) {
 		}
 	}
 	c.fetchBodies()
+	c.passOn()
 }
+
+// passOn gives the new primary what came to us while the view began, or to the old primary that we were: it is not with
+// the others yet, and its client would have to send it again. What waits for longer they have.
+func (c *Core) passOn() {
+	if c.isPrimary() {
+		return
+	}
+	budget := passedOn
+	c.queue.each(func(l *line, r *message.Request) bool {
+		if l.told[r.Slot] == 0 {
+			c.send(c.primary(), r)
+			budget--
+		}
+		return budget > 0
+	})
+}
+
+// passedOn bounds the requests that a backup gives to the primary of a view that begins.
+const passedOn = 256
 
 // adoptChosen makes a batch that a NEW-VIEW chose the slot's proposal. Nobody checks its clients' MACs or its choice
 // again: a correct replica did before, and the digest is fixed [TOCS §4.5.1].
