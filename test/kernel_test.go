@@ -246,6 +246,45 @@ func TestLibnfs(t *testing.T) {
 	}
 }
 
+// TestCatchUp has a backup sleep through some work. Awake again it must come level, though nobody asks anything of the
+// group any more: by retransmission if it slept a little, by fetching the state if it slept long.
+func TestCatchUp(t *testing.T) {
+	if _, err := exec.LookPath("nfs-cp"); err != nil {
+		t.Skip("NOT RUN: needs nfs-cp (Debian package libnfs-utils)")
+	}
+	g := cluster.ForTest(t, cluster.Config{})
+	r, err := g.AddRelay(t.Context(), cluster.Client{InsecurePorts: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(local, make([]byte, 10_000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	files := 0
+	for _, sleeps := range []struct {
+		name  string
+		files int
+	}{{"a little", 5}, {"for long", 120}, {"a little again", 5}, {"for long again", 150}} {
+		t.Run(sleeps.name, func(t *testing.T) {
+			backup := g.Replicas[1]
+			if err := backup.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			for range sleeps.files {
+				files++
+				tool(t, "nfs-cp", local, fmt.Sprintf("nfs://127.0.0.1%s/f%d?version=3&nfsport=%d&mountport=%d", r.Export, files, r.Port, r.Port))
+			}
+			if err := backup.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.Agree(t.Context(), len(g.Replicas)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func tool(t *testing.T, name string, args ...string) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

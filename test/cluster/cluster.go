@@ -189,7 +189,7 @@ func (g *Group) Agree(ctx context.Context, replicas int) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		agreeing, table := g.status(ctx)
+		agreeing, table := g.status(context.WithoutCancel(ctx)) // its own time-out is short, and a failure should show it
 		if agreeing >= replicas {
 			return nil
 		}
