@@ -16,6 +16,7 @@ type fence struct {
 	path  string
 	group Digest
 	last  SeqNum
+	view  View
 }
 
 const fenceSize = message.DigestSize + 16
@@ -32,6 +33,7 @@ func openFence(path string, group Digest) (*fence, error) {
 		return nil, fmt.Errorf("fence %s: got %d bytes, want %d: restore the file, or replace this replica by one with a new key", path, len(b), fenceSize)
 	}
 	if Digest(b[:message.DigestSize]) == group {
+		f.view = View(binary.LittleEndian.Uint64(b[message.DigestSize:]))
 		f.last = SeqNum(binary.LittleEndian.Uint64(b[message.DigestSize+8:]))
 	}
 	return f, nil
@@ -43,6 +45,6 @@ func (f *fence) raise(v View, n SeqNum) error {
 	if err := durable.WriteFile(f.path, binary.LittleEndian.AppendUint64(b, uint64(n))); err != nil {
 		return fmt.Errorf("raise fence to %d: %w", n, err)
 	}
-	f.last = n
+	f.last, f.view = n, v
 	return nil
 }

@@ -160,3 +160,28 @@ func falseNewView(l *liarMemory, r *replica, to int, m message.Message) []messag
 	}
 	return one(&x)
 }
+
+// forgeRelay begins its views from VIEW-CHANGEs that the others have not sent: it forgets what they prepared, and hands
+// its forgeries round as copies of theirs.
+func forgeRelay(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	nv, ok := m.(*message.NewView)
+	if !ok {
+		return one(m)
+	}
+	x := *nv
+	x.V, x.Chosen = nil, nil
+	said := []message.Message{&x}
+	for _, v := range nv.V {
+		if vc := l.changes[v.From]; vc != nil && vc.View == nv.View {
+			forged := *vc
+			forged.P = nil
+			if l.chance(0.3) {
+				forged.Q = nil
+			}
+			v.Digest = forged.Digest()
+			said = append(said, &forged)
+		}
+		x.V = append(x.V, v)
+	}
+	return said
+}

@@ -19,6 +19,8 @@ type liarMemory struct {
 	said []message.Message // the latest few things, for replay
 	seen []message.Digest  // digests of batches, to be named falsely
 	held map[int]bool      // whom he leaves out
+
+	changes map[message.ReplicaID]*message.ViewChange // the others', the latest
 }
 
 func (l *liarMemory) chance(p float64) bool { return l.rng.Float64() < p }
@@ -28,7 +30,7 @@ func (s *site) tell(r *replica, to int, m message.Message) []message.Message {
 	if !s.liar() {
 		return []message.Message{m}
 	}
-	if r.w.calm {
+	if r.w.calm && !r.w.shape.stubborn {
 		return nil
 	}
 	l := s.memory
@@ -104,6 +106,7 @@ var lies = []lie{
 	{"false-reply", falseReply},
 	{"false-ack", falseAck},
 	{"unfair", unfair},
+	{"forge-relay", forgeRelay},
 }
 
 // mute says nothing at all.

@@ -16,7 +16,8 @@ type replica struct {
 	w       *world
 	id      int
 	twin    int
-	life    int // raised by every restart: what was meant for an earlier one does not arrive
+	silence message.SeqNum // until this checkpoint is stable it may not vote in this life
+	life    int            // raised by every restart: what was meant for an earlier one does not arrive
 	core    *core.Core
 	memory  *Memory
 	ledger  *ledger.Ledger
@@ -58,12 +59,12 @@ func (r *replica) boot() {
 		CheckpointPeriod: w.shape.period, LogSize: w.shape.log, Window: w.shape.window,
 		BatchBytes: 4 << 10, BatchCount: w.shape.batch, LogBytes: 1 << 20,
 		Slots: ledgerSlots, QueueBytes: queueBytes,
-		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence,
+		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence, FenceView: w.sites[r.id].view,
 	})
 	if w.log != nil {
 		r.core.Trace(func(m message.Message, why core.Refusal) { r.say("refuses %s: %v", describe(m), why) })
 	}
-	r.view, r.begun, r.idle = 0, 0, 0
+	r.view, r.begun, r.idle, r.silence = w.sites[r.id].view, w.sites[r.id].view, 0, w.sites[r.id].fence
 	r.freeze(0)
 	r.perform()
 }
@@ -174,6 +175,9 @@ func (r *replica) attribute(m message.Message, from message.ReplicaID) message.M
 		m.From = from
 	case *message.ViewChange:
 		m.Relayed = m.From != from
+		if l := r.w.sites[r.id].memory; l != nil && !m.Relayed {
+			l.changes[from] = m
+		}
 	case *message.ViewChangeAck:
 		m.From = from
 	case *message.NewView:
@@ -320,7 +324,8 @@ func (r *replica) effect(e *core.Effect) {
 		w.judge.stable(r, e.Seq)
 		r.memory.Discard(e.Seq)
 	case core.Fence:
-		w.sites[r.id].fence = max(w.sites[r.id].fence, e.Seq)
+		view, _ := r.core.View()
+		w.sites[r.id].fence, w.sites[r.id].view = max(w.sites[r.id].fence, e.Seq), max(w.sites[r.id].view, view)
 	case core.Fetch:
 		r.fetch(e.Seq, e.Digest)
 	case core.Serve:
@@ -433,4 +438,5 @@ func (r *replica) install(n message.SeqNum) {
 		return ok && q.Timestamp <= last.Timestamp
 	})
 	r.core.Installed(n)
+	r.core.Forget(func(q *message.Request) bool { _, _, seen := r.seen(q); return seen })
 }

@@ -58,6 +58,9 @@ func (s *Schedule) String() string {
 	h := s.shape
 	fmt.Fprintf(&b, "seed %d: n=%d K=%d L=%d window %d batch %d, %d clients of %d slots, faults end at tick %d",
 		s.Seed, h.replicas, h.period, h.log, h.window, h.batch, h.clients, h.slots, h.stop)
+	if h.stubborn {
+		b.WriteString(", liars go on")
+	}
 	for i, x := range s.items {
 		if !slices.Contains(s.dropped, i) {
 			fmt.Fprintf(&b, "\n  %2d %s", i, x.name)
@@ -89,6 +92,7 @@ func (d *drawing) shape() {
 	h.slots = d.pick(1, 2, 3)
 	h.think = d.pick(1, 5, 20, 60)
 	h.stop = d.pick(60, 150, 300, 600)
+	h.stubborn = d.rng.IntN(4) == 0
 	if h.replicas == 7 {
 		h.stop = min(h.stop, 200)
 	}
@@ -162,7 +166,7 @@ func (d *drawing) regroup() {
 // misfortune is something that happens once.
 func (d *drawing) misfortune() {
 	n := d.s.Replicas
-	switch d.rng.IntN(7) {
+	switch d.rng.IntN(9) {
 	case 0, 1:
 		d.partition()
 	case 2:
@@ -181,6 +185,26 @@ func (d *drawing) misfortune() {
 		d.add(func(w *world) { w.slowHash(i, int64(by)*tick) }, "replica %d takes up to %d ticks for a root", i, by)
 	case 6:
 		d.flapping()
+	case 7:
+		i, t := d.rng.IntN(n), d.moment()
+		d.add(func(w *world) {
+			w.at(int64(t)*tick, func() {
+				for _, r := range w.sites[i].copies {
+					r.running(func() { r.core.StepDown(); r.perform() })
+				}
+			})
+		}, "at %d replica %d hands over if it is primary", t, i)
+	case 8:
+		i, j, t := d.rng.IntN(n), d.rng.IntN(n), d.moment()
+		d.add(func(w *world) {
+			w.at(int64(t)*tick, func() {
+				for _, r := range w.sites[i].copies {
+					if i != j {
+						r.running(func() { r.core.KeysChanged(message.ReplicaID(j)); r.perform() })
+					}
+				}
+			})
+		}, "at %d replica %d has new keys for %d", t, i, j)
 	}
 }
 

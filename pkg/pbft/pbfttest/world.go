@@ -53,10 +53,11 @@ type shape struct {
 	period, log message.SeqNum // K and L
 	window      message.SeqNum
 	batch       int
-	clients     int // correct ones
-	slots       int // of a client in use
-	think       int // ticks between its calls, at most
-	stop        int // tick at which all faults end
+	clients     int  // correct ones
+	slots       int  // of a client in use
+	think       int  // ticks between its calls, at most
+	stop        int  // tick at which all faults end
+	stubborn    bool // liars go on lying after that
 }
 
 // A proof names an authenticator: the request it is for, what else it covers, and its nonce.
@@ -74,7 +75,8 @@ type site struct {
 	copies []*replica
 	lies   []lie
 	memory *liarMemory
-	fence  message.SeqNum // survives restarts
+	fence  message.SeqNum // survives restarts, and so does
+	view   message.View   // what it had reached
 	twins  bool
 }
 
@@ -115,7 +117,7 @@ func (w *world) start() {
 			s.copies = append(s.copies, newReplica(w, i, 1))
 		}
 		if s.liar() {
-			s.memory = &liarMemory{rng: rand.New(rand.NewPCG(w.rng.Uint64(), uint64(i)))}
+			s.memory = &liarMemory{rng: rand.New(rand.NewPCG(w.rng.Uint64(), uint64(i))), changes: map[message.ReplicaID]*message.ViewChange{}}
 		}
 	}
 	for _, c := range w.clients {

@@ -30,6 +30,10 @@ type Config struct {
 	// forgotten. Until a checkpoint at or above it is stable the replica votes for nothing, and counts among the f
 	// (R-OUR-5); it executes what the others commit all the same. 0 for a replica that never voted.
 	Fence message.SeqNum
+
+	// FenceView is the view that this replica had reached then. It waits for that view's NEW-VIEW, or for a later
+	// view: a vote in an earlier one could contradict the VIEW-CHANGE in which it said what it had voted for.
+	FenceView message.View
 }
 
 // Core is one replica's state of the protocol.
@@ -83,13 +87,14 @@ func New(cfg Config) *Core {
 	c := &Core{
 		cfg:         cfg,
 		f:           (cfg.Replicas - 1) / 3,
-		active:      true,
+		active:      cfg.FenceView == 0,
 		peers:       make([]peer, cfg.Replicas),
 		checkpoints: make([]checkpointSlot, cfg.LogSize/cfg.CheckpointPeriod+2),
 		prepared:    map[message.SeqNum]carried{},
 		preprepared: map[message.SeqNum][]carried{},
 		lagging:     -1 << 30,
 		fence:       cfg.Fence,
+		view:        cfg.FenceView,
 	}
 	for i := range c.peers {
 		c.peers[i].answered, c.peers[i].keyed = -1<<30, -1<<30

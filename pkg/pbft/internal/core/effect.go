@@ -16,7 +16,7 @@ const (
 	Query                     // answer Request from the present state, read-only
 	Freeze                    // keep the state as checkpoint Seq, and answer with Core.Frozen when its root is known
 	Discard                   // forget the checkpoints below Seq: it is stable now
-	Fence                     // make it durable that we may have voted up to Seq; votes below this effect wait for it
+	Fence                     // make it durable that we may have voted up to Seq, and reached the present view; votes below this effect wait for it
 	Fetch                     // open an install session for checkpoint Seq with root Digest, and answer with Core.Fetching
 	Serve                     // answer the FETCH in Message to replica To
 	Install                   // the session has all it wants: commit it, and answer with Core.Installed

@@ -85,6 +85,7 @@ func (c *Core) leave(v message.View) {
 	x.own = c.makeViewChange()
 	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()
 	if !c.silent() {
+		c.do(Effect{Verb: Fence, Seq: c.fence}) // for the view: who forgets that he left the earlier ones must not vote there
 		c.multicast(x.own)
 	}
 	for j := range x.last {
