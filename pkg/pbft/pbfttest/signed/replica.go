@@ -287,12 +287,13 @@ func (r *Replica) advance(n message.SeqNum, s *slot) {
 		r.say(Prepare{r.view, n, d}, nil)
 		return // say came back here
 	}
-	if signers(s.prepares, Prepare{r.view, n, d}, nobody) >= 2*r.f {
-		r.carry(n, s, d)
-		if s.commits[r.cfg.Self].signer == 0 {
-			r.say(Commit{r.view, n, d}, nil)
-			return
-		}
+	if signers(s.prepares, Prepare{r.view, n, d}, nobody) < 2*r.f {
+		return
+	}
+	r.carry(n, s, d)
+	if s.commits[r.cfg.Self].signer == 0 {
+		r.say(Commit{r.view, n, d}, nil)
+		return
 	}
 	if signers(s.commits, Commit{r.view, n, d}, nobody) >= r.quorum() {
 		r.onDecision(Decision{n, s.batch, slices.Clone(s.commits)})

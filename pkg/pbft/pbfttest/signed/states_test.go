@@ -15,7 +15,7 @@ import (
 
 var (
 	seedFlag   = flag.Uint64("signed.seed", 0, "run this seed only")
-	statesFlag = flag.Int("signed.states", 3000, "so many histories of view changes")
+	statesFlag = flag.Int("signed.states", 2000, "so many histories of view changes")
 )
 
 const (
@@ -283,6 +283,9 @@ func (h *history) phase(kind message.Type, reaches func(string, int, int, messag
 				return ok && c.View == m.View && c.Seq == m.Seq
 			}
 		case *message.Checkpoint:
+			if m.Stable {
+				continue // said again on entering a view
+			}
 			n, match = m.Seq, func(s signed.Statement) bool {
 				k, ok := s.(signed.Checkpoint)
 				return ok && k.Seq == m.Seq

@@ -21,12 +21,18 @@ func (r *Replica) Leave(v message.View) {
 	r.say(m, nil)
 }
 
-// abandon ends all that belongs to the present view.
+// abandon ends all that belongs to the present view. What was decided and cannot be executed yet is agreed again, as in
+// the core.
 func (r *Replica) abandon(v message.View) {
 	r.view, r.active, r.due = v, false, 0
 	r.newView = Signed{}
 	clear(r.slots)
 	clear(r.proposed)
+	for n := range r.decided {
+		if n > r.lastExec {
+			delete(r.decided, n)
+		}
+	}
 }
 
 // reached counts the replicas that have announced view v or a later one.
