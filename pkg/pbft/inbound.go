@@ -372,9 +372,22 @@ func (r *Replica) replyStable(c *transport.Conn, s *auth.Session, q *message.Que
 	if r.core != nil {
 		stable := r.core.Stable()
 		m.Seq, m.Digest = stable.Seq, stable.Digest
+		m.View = r.viewFor(s)
 	}
 	if r.buffer = r.ring.Seal(s, &r.scratch, r.buffer[:0], m); len(r.buffer) > 0 {
 		c.Send(r.buffer)
 		r.dirty.add(c)
 	}
+}
+
+// viewFor is our view, or the one for which the replica whose key made this session has left, if that is higher: its
+// VIEW-CHANGE may be used yet, and it must not vote below.
+func (r *Replica) viewFor(s *auth.Session) View {
+	view, _ := r.core.View()
+	for i, member := range r.group.Members {
+		if s.Owner(member.Key) {
+			return max(view, r.core.LeftFor(ReplicaID(i)))
+		}
+	}
+	return view
 }

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"bfs/pkg/pbft/internal/durable"
+	"bfs/pkg/pbft/internal/message"
 )
 
 // Files of a replica's directory.
@@ -37,7 +39,7 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
 		return 0, err
 	}
 	defer func() { _ = client.Close() }()
-	reached, err := client.reachedBeyond(ctx, cfg.Self)
+	reached, view, err := client.reachedBeyond(ctx, cfg.Self)
 	if err != nil {
 		return 0, err
 	}
@@ -55,60 +57,80 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
 		return 0, err
 	}
 	fence = reached + 2*cfg.Group.Limits.LogSize
-	return fence, f.raise(0, fence)
+	return fence, f.raise(view, fence)
 }
 
 // replaceAgain is the pause before the others are asked again.
 const replaceAgain = 200 * time.Millisecond
 
-// reachedBeyond is a number s such that no vote of replica lost is for a number above s+2L, L being the log's size.
+// reachedBeyond is a number s such that no vote of replica lost is for a number above s+2L, L being the log's size, and the
+// view that it had reached.
 //
 // It voted up to L above its stable checkpoint. To have that, 2f+1 replicas executed so far, and f correct ones among the
 // others did; they executed no further than L above their own. Of these f one is among any 2f+1 of the 3f others, so
 // that the highest answer will do. If it is a lie, upwards, the replica would be silent for long: it is believed when
 // f+1 of the others have come as far.
-func (c *Client) reachedBeyond(ctx context.Context, lost ReplicaID) (s SeqNum, err error) {
+//
+// The view matters because a VIEW-CHANGE of the lost replica may be used yet, and says that it has voted for nothing else.
+// Whoever has it tells.
+func (c *Client) reachedBeyond(ctx context.Context, lost ReplicaID) (s SeqNum, v View, err error) {
 	again := time.NewTicker(replaceAgain)
 	defer again.Stop()
 	for known := false; ; known = true {
 		q, err := c.askStable(ctx)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		highest, answered, ok := c.othersStable(q, lost, s)
-		switch {
-		case !ok:
-			return 0, ErrRuns
-		case !known:
-			s = highest
-			_, answered, _ = c.othersStable(q, lost, s)
+		others, err := c.others(q, lost)
+		if err != nil {
+			return 0, 0, err
 		}
-		if answered >= c.group.Weak() {
-			return s, nil
+		if !known {
+			for _, a := range others {
+				s = max(s, a.Seq)
+			}
+		}
+		reached := 0
+		for _, a := range others {
+			if a.Seq >= s {
+				reached++
+			}
+		}
+		if reached >= c.group.Weak() {
+			return s, c.leftFor(others), nil
 		}
 		select {
 		case <-again.C:
 		case <-ctx.Done():
-			return 0, fmt.Errorf("one replica says that checkpoint %d is stable, and no other comes so far: %w", s, ctx.Err())
+			return 0, 0, fmt.Errorf("one replica says that checkpoint %d is stable, and no other comes so far: %w", s, ctx.Err())
 		}
 	}
 }
 
-// othersStable is the highest answer, and how many are at or above s. Not ok: the lost replica answered.
-func (c *Client) othersStable(q *stableQuery, lost ReplicaID, s SeqNum) (highest SeqNum, reached int, ok bool) {
+// leftFor is the highest view that was told, as far as it can be true: a correct replica leaves a view that others
+// have begun, and at most f faulty primaries in a row make it go on alone.
+func (c *Client) leftFor(others []*message.ReplyStable) View {
+	views := make([]View, 0, len(others))
+	for _, a := range others {
+		views = append(views, a.View)
+	}
+	slices.Sort(views)
+	f := c.group.Weak() - 1
+	common := views[len(views)-1-f]
+	return min(views[len(views)-1], common+1+View(f))
+}
+
+// others are the answers of all but the lost replica, which must not answer.
+func (c *Client) others(q *stableQuery, lost ReplicaID) (all []*message.ReplyStable, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, a := range q.answers {
-		switch {
-		case a == nil:
-			continue
-		case ReplicaID(i) == lost:
-			return 0, 0, false
-		}
-		highest = max(highest, a.Seq)
-		if a.Seq >= s {
-			reached++
+	if q.answers[lost] != nil {
+		return nil, ErrRuns
+	}
+	for _, a := range q.answers {
+		if a != nil {
+			all = append(all, a)
 		}
 	}
-	return highest, reached, true
+	return all, nil
 }

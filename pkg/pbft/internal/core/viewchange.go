@@ -225,6 +225,14 @@ func (c *Core) onRelayed(m *message.ViewChange) {
 	c.refuse(m, NotAskedFor)
 }
 
+// LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we know.
+func (c *Core) LeftFor(i message.ReplicaID) message.View {
+	if m := c.change.last[i]; m != nil {
+		return m.View
+	}
+	return 0
+}
+
 // joinable is the view that f+1 other replicas have reached or passed (R-VT-4): one of them is correct.
 func (c *Core) joinable() message.View {
 	views := make([]message.View, 0, len(c.change.last))

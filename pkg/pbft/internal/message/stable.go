@@ -23,6 +23,7 @@ type ReplyStable struct {
 	Nonce  uint64
 	Seq    SeqNum
 	Digest Digest
+	View   View // the sender's; to a replica that asks with its own key, the one that it has said it left for, if higher
 	From   ReplicaID
 }
 
@@ -32,7 +33,7 @@ func (*ReplyStable) Type() Type { return TypeReplyStable }
 // AppendBody implements Message.
 func (m *ReplyStable) AppendBody(b []byte) []byte {
 	b = appendU64(appendU64(b, m.Nonce), uint64(m.Seq))
-	return append(b, m.Digest[:]...)
+	return appendU64(append(b, m.Digest[:]...), uint64(m.View))
 }
 
 // AppendCovered implements Message.
@@ -41,5 +42,5 @@ func (m *ReplyStable) AppendCovered(b []byte) []byte {
 }
 
 func (m *ReplyStable) decode(r *reader, _ *Limits) {
-	m.Nonce, m.Seq, m.Digest = r.u64(), r.seqNum(), r.digest()
+	m.Nonce, m.Seq, m.Digest, m.View = r.u64(), r.seqNum(), r.digest(), r.view()
 }
