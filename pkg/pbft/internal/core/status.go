@@ -60,6 +60,9 @@ const resendBytes = 2 << 20
 func (c *Core) onStatus(m *message.Status) {
 	p := &c.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
+	if c.wait.working[m.From] = 0; m.Active {
+		c.wait.working[m.From] = m.View
+	}
 	switch {
 	case c.tick-p.answered < c.cfg.ResendTicks:
 		c.refuse(m, TooSoon)

@@ -10,6 +10,8 @@ type waiting struct {
 	due     int              // tick at which it expires
 	request *message.Request // for which it runs; nil while it runs for a NEW-VIEW
 
+	working []message.View // by replica: the view it is active in, as its last STATUS says; 0 if in none
+
 	// forwarded[i] is what replica i says it holds and the primary has not proposed (R-OUR-11).
 	forwarded []map[message.RequestKey]forward
 	// unproven[i] are requests that replica i passed on and that are not authentic here, the latest few.
@@ -33,6 +35,7 @@ const (
 
 func (w *waiting) init(n, timeout int) {
 	w.first, w.timeout = timeout, timeout
+	w.working = make([]message.View, n)
 	w.forwarded = make([]map[message.RequestKey]forward, n)
 	for i := range w.forwarded {
 		w.forwarded[i] = map[message.RequestKey]forward{}
@@ -104,9 +107,26 @@ func (c *Core) tickWaiting() {
 		c.watch()
 	}
 	if w.on && c.tick >= w.due && c.transfer == nil && !c.silent() { // a silent one could tell nobody that it left
+		if w.request == nil && c.othersWork() {
+			w.start(c.tick, nil)
+			return
+		}
 		w.double()
 		c.leave(c.view + 1)
 	}
+}
+
+// othersWork reports whether 2f+1 others work in the view whose NEW-VIEW we wait for. It is on its way, then, and if we left
+// we would leave alone, and be of no use before the next view change. Should that view bring nothing, f+1 of them will
+// leave it and take us along.
+func (c *Core) othersWork() bool {
+	n := 0
+	for i, v := range c.wait.working {
+		if v == c.view && message.ReplicaID(i) != c.cfg.Self {
+			n++
+		}
+	}
+	return n >= c.quorum()
 }
 
 // tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again. A
