@@ -75,13 +75,14 @@ func (c *rpcCaller) try(ctx context.Context, message []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
+	conn := c.conn
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := c.conn.Write(message); err != nil {
+	if _, err := conn.Write(message); err != nil {
 		return nil, err
 	}
 	var head [4]byte
-	if _, err := io.ReadFull(c.conn, head[:]); err != nil {
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return nil, err
 	}
 	n := binary.BigEndian.Uint32(head[:])
@@ -89,7 +90,7 @@ func (c *rpcCaller) try(ctx context.Context, message []byte) ([]byte, error) {
 		return nil, fmt.Errorf("got a record mark of %#x", n)
 	}
 	reply := make([]byte, n&^(1<<31))
-	_, err := io.ReadFull(c.conn, reply)
+	_, err := io.ReadFull(conn, reply)
 	return reply, err
 }
 
