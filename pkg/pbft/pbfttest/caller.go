@@ -256,6 +256,12 @@ func (s *callSlot) decide() {
 		s.end()
 	case enough && best.Outcome == message.NotKept:
 		w.judge.lost(c, k)
+		if w.calm && w.shape.stubborn {
+			// An isolating primary that also answers falsely can have the last of the 2f+1 learn every result by state
+			// transfer, where those of ordered reads are not kept: such a read is asked again for ever.
+			s.end()
+			return
+		}
 		s.issue(k.q.Op, false)
 	case refused && (best.Outcome == message.Superseded || best.Outcome == message.NotEnrolled):
 		w.fail("%d replicas tell client %d that t%d of slot %d is %v", count, c.index, k.q.Timestamp, s.slot, best.Outcome)

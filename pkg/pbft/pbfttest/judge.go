@@ -167,7 +167,7 @@ func (j *judge) said(r *replica, m message.Message) {
 	if r.lies() {
 		return
 	}
-	if r.core.Stable().Seq < r.silence {
+	if r.core.Low() < r.silence {
 		switch m.(type) {
 		case *message.PrePrepare, *message.Prepare, *message.Commit, *message.ViewChange, *message.NewView:
 			j.w.fail("replica %d sends %s, and may have sent another before it forgot", r.id, describe(m))

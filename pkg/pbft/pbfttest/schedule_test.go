@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -110,4 +111,29 @@ func TestFreshSeeds(t *testing.T) {
 	}
 	t.Logf("seeds from %d", first)
 	liveAll(t, seeds)
+}
+
+// TestMutant stops at the first schedule that ends badly: it is for a core with a mistake in it, see test/mutants.
+func TestMutant(t *testing.T) {
+	if *seedsFlag == 0 {
+		t.Skip("give -sim.seeds to look for a mistake")
+	}
+	var wg sync.WaitGroup
+	var next, stop atomic.Uint64
+	for range runtime.GOMAXPROCS(0) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for stop.Load() == 0 {
+				seed := next.Add(1)
+				if seed > uint64(*seedsFlag) {
+					return
+				}
+				if o := Draw(seed).Run(); o.Err != nil && stop.Add(1) == 1 {
+					t.Errorf("noticed by seed %d: %v", seed, o.Err)
+				}
+			}
+		}()
+	}
+	wg.Wait()
 }

@@ -42,7 +42,7 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 
 // onCheckpoint records what another replica says of its state.
 func (c *Core) onCheckpoint(m *message.Checkpoint) {
-	c.noteStable(m)
+	c.noteCheckpoint(m)
 	if why := c.judgeCheckpoint(m); why != accepted {
 		c.refuse(m, why)
 		return
@@ -62,7 +62,7 @@ func (c *Core) judgeCheckpoint(m *message.Checkpoint) Refusal {
 	case m.Seq <= c.log.low:
 		return BelowWindow
 	case m.Seq > c.log.high:
-		return AboveWindow // noteStable has kept one for each sender (R-GC-5)
+		return AboveWindow // noteCheckpoint has kept the highest of each sender (R-GC-5)
 	}
 	return accepted
 }

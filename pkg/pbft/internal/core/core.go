@@ -60,9 +60,10 @@ type Core struct {
 	wait        waiting
 
 	peers    []peer
-	transfer *transfer      // not nil while we fetch the state of a checkpoint
-	progress int            // tick at which lastExec rose last
-	fence    message.SeqNum // durable: we have voted for nothing above it
+	fetched  message.CheckpointID // the last checkpoint whose state was fetched
+	transfer *transfer            // not nil while we fetch the state of a checkpoint
+	progress int                  // tick at which lastExec rose last
+	fence    message.SeqNum       // durable: we have voted for nothing above it
 	tick     int
 	lagging  int // tick of the last STATUS sent out of turn
 
@@ -76,10 +77,10 @@ type Core struct {
 type peer struct {
 	low      message.SeqNum
 	lastExec message.SeqNum
-	stable   message.Checkpoint // the highest it said is stable
-	answered int                // tick of our last answer to its STATUS
-	keyed    int                // tick at which its new keys last made us send again
-	served   int                // FETCHes answered in the present tick
+	claims   []message.Checkpoint // the highest checkpoints it spoke of, rising
+	answered int                  // tick of our last answer to its STATUS
+	keyed    int                  // tick at which its new keys last made us send again
+	served   int                  // FETCHes answered in the present tick
 }
 
 // New returns the core of a replica whose state is the initial one.

@@ -50,3 +50,6 @@ func (c *Core) Sizes() (s Sizes) {
 	s.LogBytes = c.log.bytes
 	return s
 }
+
+// Low is the low water mark: the last stable checkpoint, or the one that the present view began from.
+func (c *Core) Low() message.SeqNum { return c.log.low }

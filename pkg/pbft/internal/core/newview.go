@@ -354,7 +354,9 @@ func (c *Core) missing() (digests []message.Digest) {
 		for _, m := range x.last {
 			if m != nil && m.View == c.view {
 				for _, p := range m.P {
-					add(p.Digest)
+					if p.Seq > c.log.low {
+						add(p.Digest)
+					}
 				}
 			}
 		}

@@ -1,6 +1,11 @@
 package core
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"cmp"
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // A Session replaces the state by that of a checkpoint whose root is known. It is arithmetic: it asks for nodes
 // and pages, believes an offer for its digest alone, and keeps all of it invisible until it is committed.
@@ -70,34 +75,56 @@ func (c *Core) raiseFence(n message.SeqNum) {
 	}
 }
 
-// noteStable keeps what a replica last said is stable. f+1 that say the same make it certain: one of them
-// is correct and holds a stable certificate.
-func (c *Core) noteStable(m *message.Checkpoint) {
+// maxClaims is how many checkpoints a replica is remembered to have spoken of, the highest.
+const maxClaims = 8
+
+// noteCheckpoint keeps what a replica last said of checkpoints, whether in our window or not (R-GC-5).
+func (c *Core) noteCheckpoint(m *message.Checkpoint) {
 	p := &c.peers[m.From]
-	if m.Stable && m.Seq > p.stable.Seq && m.Seq%c.cfg.CheckpointPeriod == 0 {
-		p.stable = *m
+	if m.Seq%c.cfg.CheckpointPeriod != 0 || m.Seq == 0 {
+		return
 	}
+	at, known := slices.BinarySearchFunc(p.claims, m.Seq, func(k message.Checkpoint, n message.SeqNum) int { return cmp.Compare(k.Seq, n) })
+	switch {
+	case known:
+		if m.Stable && p.claims[at].Digest == m.Digest {
+			p.claims[at].Stable = true
+		}
+	case len(p.claims) < maxClaims:
+		p.claims = slices.Insert(p.claims, at, *m)
+	case at > 0:
+		copy(p.claims, p.claims[1:at])
+		p.claims[at-1] = *m
+	}
+	c.collectFetched()
 }
 
-// certain is the highest checkpoint that f+1 others say is stable, with equal roots.
-func (c *Core) certain() (best message.Checkpoint) {
+// claimed is the highest checkpoint that f+1 others speak of with equal roots: one of them is correct, so it is a
+// state of the group. If all of them say that it is stable, it is certain to be, and the low water mark may follow it.
+func (c *Core) claimed(stable bool) (best message.Checkpoint) {
 	for i := range c.peers {
-		s := c.peers[i].stable
-		if s.Seq <= best.Seq {
-			continue
-		}
-		n := 0
-		for j := range c.peers {
-			if c.peers[j].stable.Seq == s.Seq && c.peers[j].stable.Digest == s.Digest {
-				n++
+		for _, k := range c.peers[i].claims {
+			if k.Seq > best.Seq && c.claimants(message.CheckpointID{Seq: k.Seq, Digest: k.Digest}, stable) >= c.weak() {
+				best = k
 			}
-		}
-		if n >= c.weak() {
-			best = s
 		}
 	}
 	return best
 }
+
+// claimants counts the replicas that speak of a checkpoint, or say that it is stable.
+func (c *Core) claimants(id message.CheckpointID, stable bool) (n int) {
+	for i := range c.peers {
+		for _, k := range c.peers[i].claims {
+			if k.Seq == id.Seq && k.Digest == id.Digest && (k.Stable || !stable) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (c *Core) certain() message.Checkpoint { return c.claimed(true) }
 
 // tickTransfer notices that we are behind, and that those we asked are silent.
 func (c *Core) tickTransfer() {
@@ -105,6 +132,11 @@ func (c *Core) tickTransfer() {
 	switch t := c.transfer; {
 	case t == nil && target.Seq > c.lastExec && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
 		c.fetchState(message.CheckpointID{Seq: target.Seq, Digest: target.Digest})
+	case t == nil && c.tick-c.progress > 2*stallTicks:
+		// Those ahead of us may each have another stable checkpoint and none the batches we need.
+		if k := c.claimed(false); k.Seq > c.lastExec {
+			c.fetchState(message.CheckpointID{Seq: k.Seq, Digest: k.Digest})
+		}
 	case t != nil && t.session != nil && !t.done:
 		for i := 0; i < len(t.asked); {
 			if a := t.asked[i]; c.tick >= a.due {
@@ -284,7 +316,7 @@ func (c *Core) offer(x message.Item) bool {
 // moveOn follows the group to a newer checkpoint when a replica has let go of the one we fetch.
 func (c *Core) moveOn(gone message.ReplicaID) {
 	t := c.transfer
-	target := c.certain()
+	target := c.claimed(false)
 	if target.Seq <= t.seq {
 		t.shunned[gone] = c.tick + 2 // its news are under way
 		c.noticeLag()
@@ -313,11 +345,38 @@ func (c *Core) Installed(n message.SeqNum) {
 	c.transfer = nil
 	c.lastExec, c.progress = t.seq, c.tick
 	c.seqno = max(c.seqno, t.seq)
-	if t.seq >= c.log.low {
-		c.collect(t.seq, t.root)
+	c.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}
+	c.collectFetched()
+	if c.stable.Seq != t.seq {
+		c.claimFetched()
 	}
 	own := c.stable
 	c.multicast(&own)
 	c.sendStatus()
 	c.executeReady()
+}
+
+// collectFetched moves the low water mark to the checkpoint we fetched last, if it is certain to be stable or a NEW-VIEW
+// has moved the mark there. Elsewise too few might hold it: no view could begin from it, nor from one below our mark.
+func (c *Core) collectFetched() {
+	k := c.fetched
+	if k.Seq == 0 || k.Seq < c.log.low || c.stable.Seq == k.Seq || c.transfer != nil {
+		return
+	}
+	if k.Seq == c.log.low || c.claimants(k, true) >= c.weak() {
+		c.collect(k.Seq, k.Digest)
+		c.do(Effect{Verb: Discard, Seq: k.Seq})
+	}
+}
+
+// claimFetched votes for the checkpoint we fetched, which is not known to be stable yet: we hold it now (R-GC-2).
+func (c *Core) claimFetched() {
+	k := c.fetched
+	c.multicast(&message.Checkpoint{Seq: k.Seq, Digest: k.Digest, From: c.cfg.Self})
+	if c.log.contains(k.Seq) {
+		slot := c.checkpoint(k.Seq)
+		slot.ours = true
+		slot.votes.add(c.cfg.Self, k.Digest)
+		c.stabilise(slot)
+	}
 }
