@@ -70,6 +70,29 @@ var liars = []struct {
 	page: func(in *Install, n PageNum, page []byte) error { return in.OfferPage(n+1<<30, page) },
 	want: ErrUnwanted,
 }, {
+	name: "a digest that is the page's elsewhere",
+	node: func(in *Install, id NodeID, _ []Digest) error { return in.OfferNode(id, nil) },
+	page: func(in *Install, n PageNum, page []byte) error {
+		return in.OfferDigested(n, page, DigestPage(n+1, page))
+	},
+	want: ErrMismatch,
+}, {
+	name: "a digest, and too short a page",
+	node: func(in *Install, id NodeID, _ []Digest) error { return in.OfferNode(id, nil) },
+	page: func(in *Install, n PageNum, page []byte) error {
+		return in.OfferDigested(n, page[1:], DigestPage(n, page))
+	},
+	want: ErrMismatch,
+}, {
+	name: "a digest of what was not asked for",
+	node: func(in *Install, id NodeID, _ []Digest) error {
+		return in.OfferNode(NodeID{id.Level, id.Index + 1<<40}, nil)
+	},
+	page: func(in *Install, n PageNum, page []byte) error {
+		return in.OfferDigested(n+1<<30, page, DigestPage(n+1<<30, page))
+	},
+	want: ErrUnwanted,
+}, {
 	name: "a page for a node and a node for a page",
 	node: func(in *Install, id NodeID, _ []Digest) error {
 		return in.OfferPage(PageNum(id.Index)+1<<31, make([]byte, PageSize))

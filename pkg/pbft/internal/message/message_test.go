@@ -324,3 +324,18 @@ func BenchmarkDecodePrePrepare(b *testing.B) {
 		}
 	}
 }
+
+// A DATA in pieces is the same bytes.
+func TestPieces(t *testing.T) {
+	g := newGenerator(5)
+	var buffer []byte
+	for range 200 {
+		m := g.data()
+		var pieces [][]byte
+		pieces, buffer = m.Pieces(buffer)
+		got, want := bytes.Join(pieces, nil), m.AppendBody([]byte{byte(TypeData)})
+		if !bytes.Equal(got, want) {
+			t.Fatalf("got %x, want %x", got, want)
+		}
+	}
+}
