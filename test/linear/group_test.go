@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -222,28 +223,23 @@ func askStatus(ctx context.Context, admin string) (*pbft.Status, error) {
 	return s, json.NewDecoder(answer.Body).Decode(s)
 }
 
-// primary is the primary of the highest view that f+1 replicas are in, as they say.
-func primaryOf(ctx context.Context, admins []string) int {
+// viewOf is the highest view that f+1 replicas have come to, as they say.
+func viewOf(ctx context.Context, admins []string) (best pbft.View) {
 	var views []pbft.View
 	for _, admin := range admins {
 		if s, err := askStatus(ctx, admin); err == nil {
 			views = append(views, s.View)
 		}
 	}
-	best := pbft.View(0)
-	for _, v := range views {
-		n := 0
-		for _, w := range views {
-			if w >= v {
-				n++
-			}
-		}
-		if n >= 2 {
-			best = max(best, v)
-		}
+	slices.Sort(views)
+	if len(views) < 2 {
+		return 0
 	}
-	return int(best % members)
+	return views[len(views)-2]
 }
+
+// primaryOf is that view's primary.
+func primaryOf(ctx context.Context, admins []string) int { return int(viewOf(ctx, admins) % members) }
 
 // whole waits until every replica votes, in one view, and has executed what any had executed when the wait began.
 func whole(ctx context.Context, admins []string) error {

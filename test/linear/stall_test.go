@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,10 +38,15 @@ var troubles = []trouble{
 }
 
 // A stall is how long the longest call of a phase took.
-type stall struct{ before, during, after time.Duration }
+type stall struct {
+	before, during, after time.Duration
+	changes               [2]pbft.View // views that were passed during the fault, and on return
+}
 
 func (s *stall) max(o stall) {
 	s.before, s.during, s.after = max(s.before, o.before), max(s.during, o.during), max(s.after, o.after)
+	s.changes[0] += o.changes[0]
+	s.changes[1] += o.changes[1]
 }
 
 // How long clients wait at most when a replica is killed or stopped: a table, and no assertion, for a machine's load
@@ -63,7 +69,7 @@ func TestStalls(t *testing.T) {
 	}}, {"pbft.Client", func(int) caller { return goCaller{client} }}}
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "fault\troad\tcalls/s before\tlongest before\tlongest during\tlongest on return\t")
+	fmt.Fprintln(w, "fault\troad\tcalls/s before\tlongest before\tlongest during\tlongest on return\tviews\t")
 	for _, tr := range troubles {
 		for _, r := range roads {
 			var worst stall
@@ -76,10 +82,11 @@ func TestStalls(t *testing.T) {
 				worst.max(s)
 				rate += calls / float64(*stallRounds)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%.0f\t%.1f ms\t%.1f ms\t%.1f ms\t\n", tr.name, r.name, rate, ms(worst.before), ms(worst.during), ms(worst.after))
+			fmt.Fprintf(w, "%s\t%s\t%.0f\t%.1f ms\t%.1f ms\t%.1f ms\t%d+%d\t\n", tr.name, r.name, rate, ms(worst.before), ms(worst.during), ms(worst.after), worst.changes[0], worst.changes[1])
 		}
 	}
 	w.Flush()
+	t.Logf("%+v", client.Status())
 	t.Logf("%d rounds of %v, 4 callers\n%s", *stallRounds, *stallLasts, table.String())
 }
 
@@ -106,7 +113,8 @@ func adminsOf(t testing.TB, g *pbft.Group) (all []string) {
 
 // endure loads the group over one road while trouble comes and goes.
 func endure(t *testing.T, g *cluster.Group, admins []string, r road, tr trouble) (s stall, rate float64, err error) {
-	victim := primaryOf(t.Context(), admins)
+	first := viewOf(t.Context(), admins)
+	victim := int(first % members)
 	if !tr.primary {
 		victim = (victim + 2) % members
 	}
@@ -122,6 +130,7 @@ func endure(t *testing.T, g *cluster.Group, admins []string, r road, tr trouble)
 	}
 	<-time.After(*stallLasts) // this long the fault lasts
 	s.during = l.longest()
+	second := viewOf(t.Context(), slices.Delete(slices.Clone(admins), victim, victim+1))
 	if !tr.kill {
 		err = p.Signal(syscall.SIGCONT)
 	} else if err = p.Start(); err == nil {
@@ -131,6 +140,7 @@ func endure(t *testing.T, g *cluster.Group, admins []string, r road, tr trouble)
 		err = whole(t.Context(), admins)
 	}
 	s.after = l.longest()
+	s.changes = [2]pbft.View{second - first, viewOf(t.Context(), admins) - second}
 	return s, rate, err
 }
 
