@@ -201,11 +201,7 @@ func defaultService() pbft.Digest {
 	return sha256.Sum256(b)
 }
 
-// status asks replica i for its account of itself.
-func (g *group) status(ctx context.Context, i int) (*pbft.Status, error) {
-	return askStatus(ctx, g.admins[i])
-}
-
+// askStatus asks a replica for its account of itself.
 func askStatus(ctx context.Context, admin string) (*pbft.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

@@ -82,7 +82,8 @@ func TestStalls(t *testing.T) {
 				worst.max(s)
 				rate += calls / float64(*stallRounds)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%.0f\t%.1f ms\t%.1f ms\t%.1f ms\t%d+%d\t\n", tr.name, r.name, rate, ms(worst.before), ms(worst.during), ms(worst.after), worst.changes[0], worst.changes[1])
+			fmt.Fprintf(w, "%s\t%s\t%.0f\t%.1f ms\t%.1f ms\t%.1f ms\t%d+%d\t\n", tr.name, r.name, rate,
+				ms(worst.before), ms(worst.during), ms(worst.after), worst.changes[0], worst.changes[1])
 		}
 	}
 	w.Flush()
