@@ -41,14 +41,11 @@ func (h *history) change(s *tally) message.SeqNum {
 	h.view++
 	primary := int(h.view.Primary(h.n))
 	order := h.rng.Perm(h.n)
-	truthful := true
-	for i, lies := range h.liars {
-		if lies && (i == primary || h.draw(3, "truthful", i) == 0) {
-			continue // its VIEW-CHANGE is a correct one this time
-		}
-		truthful = truthful && !lies
-	}
 	lying := func(i int) bool { return h.liars[i] && i != primary && h.draw(3, "truthful", i) > 0 }
+	truthful := true
+	for i := range h.n {
+		truthful = truthful && !lying(i)
+	}
 	mac, ok := h.changeCores(int(old.Primary(h.n)), primary, order, lying)
 	if !ok {
 		h.fail("the core of replica %d decides nothing, with all VIEW-CHANGEs", primary)
@@ -98,12 +95,11 @@ func (h *history) changeCores(old, primary int, order []int, lying func(int) boo
 	for range 8000 {
 		all := true
 		for i := range h.n {
-			if i != primary || changes[primary] == nil {
-				if i != primary {
-					deliver(i)
-				}
+			if i == primary {
+				continue
 			}
-			if v, _ := h.cores[i].View(); v < h.view && i != primary {
+			deliver(i)
+			if v, _ := h.cores[i].View(); v < h.view {
 				all = false
 				h.cores[i].Tick()
 				h.perform(i)
@@ -279,7 +275,8 @@ func (h *history) catchUp(i int, n message.SeqNum) {
 }
 
 // hidingChange is what a liar may say with signatures: it hides what it likes and shows any certificate that the PREPAREs
-// of the past and the liars' own add up to.
+// of the past and the liars' own add up to; now and then one that does not
+// add up, and is refused.
 func (h *history) hidingChange(i int, m signed.ViewChange) signed.Signed {
 	m.P = nil
 	for n := m.Low + 1; n <= m.Low+window; n++ {
@@ -294,6 +291,10 @@ func (h *history) hidingChange(i int, m signed.ViewChange) signed.Signed {
 		if k := h.draw(len(all)+1, "show", i, n); k < len(all) {
 			m.P = append(m.P, all[k])
 		}
+	}
+	if h.draw(4, "forge", i) == 0 && len(m.P) > 0 {
+		v := signed.Vote{View: h.view - 1, Seq: m.P[0].Vote().Seq, Digest: h.batch(7, 1).Digest()}
+		m.P[0] = signed.Certificate{Proposal: h.keys[i].Sign(signed.PrePrepare(v)), Prepares: m.P[0].Prepares, Batch: h.batch(7, 1)}
 	}
 	return h.keys[i].Sign(m)
 }

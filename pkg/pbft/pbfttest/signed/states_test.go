@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -307,7 +308,8 @@ func (h *history) phase(kind message.Type, reaches func(string, int, int, messag
 		return
 	}
 	for i, lies := range h.liars {
-		for n, all := range h.proposed {
+		for _, n := range slices.Sorted(maps.Keys(h.proposed)) {
+			all := h.proposed[n]
 			for to := 0; lies && to < h.n; to++ {
 				if to != i && reaches("lie"+kind.String(), i, to, n) {
 					h.lie(kind, i, to, n, all[h.draw(len(all), "lie", i, to, n)])
