@@ -15,7 +15,7 @@ import (
 	"bfs/pkg/pbft/pbfttest/signed"
 )
 
-var schedulesFlag = flag.Int("signed.schedules", 120, "so many schedules")
+var schedulesFlag = flag.Int("signed.schedules", 100, "so many schedules")
 
 // A schedule is what happens to a group, whichever protocol it runs.
 type schedule struct {

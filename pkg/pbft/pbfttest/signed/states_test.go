@@ -16,7 +16,7 @@ import (
 
 var (
 	seedFlag   = flag.Uint64("signed.seed", 0, "run this seed only")
-	statesFlag = flag.Int("signed.states", 2000, "so many histories of view changes")
+	statesFlag = flag.Int("signed.states", 1200, "so many histories of view changes")
 )
 
 const (
