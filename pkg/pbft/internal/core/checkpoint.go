@@ -88,6 +88,7 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	c.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
 	c.slide(n)
 	c.wait.bodies = map[message.Digest]*message.Batch{}
+	c.place()
 	if silent && !c.silent() {
 		c.voteAgain()
 	}

@@ -226,14 +226,19 @@ func (c *Core) usable(j message.ReplicaID, d message.Digest) *message.ViewChange
 	return nil
 }
 
-// moveTo makes the chosen checkpoint the bottom of our window, fetching its state if we are behind it. Not ok: our
-// own root for it is still being computed, and Frozen tries again.
+// moveTo readies us for a view that begins from a checkpoint. Our own water marks, P and Q stay where they are until it is
+// stable here: f+1 hold it, of whom f may lie, so that the next view may have to begin from an earlier one
+// [TOCS Fig. 24]. If we are behind it we fetch its state. Not ok: our own root for it is still being computed,
+// and Frozen tries again.
 func (c *Core) moveTo(start message.CheckpointID) bool {
 	if start.Seq <= c.log.low {
 		return true
 	}
 	if c.lastExec < start.Seq {
-		c.slide(start.Seq)
+		if size := c.cfg.LogSize; start.Seq > c.log.low+size {
+			// A correct replica that holds it has a stable one no more than L below (R-ST-17).
+			c.slide(start.Seq - size)
+		}
 		c.fetchState(start)
 		return true
 	}
@@ -245,8 +250,8 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 		c.do(Effect{Verb: Stop, Reason: "our state is not the one that the new view begins from: this replica's memory or program is at fault"})
 		return false
 	}
-	c.collect(start.Seq, start.Digest)
-	c.do(Effect{Verb: Discard, Seq: start.Seq})
+	// So that it becomes stable everywhere (R-VC-34).
+	c.multicast(&message.Checkpoint{Seq: start.Seq, Digest: start.Digest, From: c.cfg.Self})
 	return true
 }
 
@@ -260,21 +265,7 @@ func (c *Core) enter(m *message.NewView) {
 		// What we executed committed, and is in X unless a stable checkpoint covers it.
 		c.seqno = c.lastExec
 	}
-	own := c.stable
-	if own.Seq == m.Checkpoint.Seq && own.Seq > 0 {
-		c.multicast(&own) // so that it becomes stable everywhere (R-VC-34)
-	}
-	for i, digest := range m.Chosen {
-		n := m.Checkpoint.Seq + 1 + message.SeqNum(i)
-		if !c.log.contains(n) {
-			continue
-		}
-		s := c.log.slot(n)
-		s.chosen = digest
-		if b := c.body(digest); b != nil {
-			c.adoptChosen(s, b)
-		}
-	}
+	c.place()
 	c.fetchBodies()
 	c.passOn()
 }
@@ -297,6 +288,38 @@ func (c *Core) passOn() {
 
 // passedOn bounds the requests that a backup gives to the primary of a view that begins.
 const passedOn = 256
+
+// place pre-prepares what the view's NEW-VIEW chose, as far as our window reaches; a later stable checkpoint lets it reach
+// further.
+func (c *Core) place() {
+	m := c.change.newView
+	if !c.active || m == nil {
+		return
+	}
+	for i, digest := range m.Chosen {
+		n := m.Checkpoint.Seq + 1 + message.SeqNum(i)
+		if !c.log.contains(n) {
+			continue
+		}
+		s := c.log.slot(n)
+		if s.proposal != nil || !s.chosen.IsZero() {
+			continue
+		}
+		s.chosen = digest
+		if b := c.body(digest); b != nil {
+			c.adoptChosen(s, b)
+		}
+	}
+}
+
+// bottom is the number at and below which nothing is ordered in this view: it began from there, whether or not that
+// checkpoint is stable here yet.
+func (c *Core) bottom() message.SeqNum {
+	if m := c.change.newView; c.active && m != nil {
+		return max(c.log.low, m.Checkpoint.Seq)
+	}
+	return c.log.low
+}
 
 // adoptChosen makes a batch that a NEW-VIEW chose the slot's proposal. Nobody checks its clients' MACs or its choice
 // again: a correct replica did before, and the digest is fixed [TOCS §4.5.1].

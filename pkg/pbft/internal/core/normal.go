@@ -122,7 +122,7 @@ func (c *Core) judgeVote(v message.View, n message.SeqNum) Refusal {
 	case v > c.view:
 		c.noticeLag()
 		return LaterView
-	case n <= c.log.low:
+	case n <= c.bottom():
 		return BelowWindow
 	case n > c.log.high:
 		c.noticeLag()

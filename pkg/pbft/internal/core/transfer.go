@@ -346,6 +346,9 @@ func (c *Core) Installed(n message.SeqNum) {
 	c.lastExec, c.progress = t.seq, c.tick
 	c.seqno = max(c.seqno, t.seq)
 	c.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}
+	for i := range c.checkpoints {
+		c.checkpoints[i].ours = false // the state holds no other than the one it was replaced by
+	}
 	c.collectFetched()
 	if c.stable.Seq != t.seq {
 		c.claimFetched()
@@ -356,14 +359,14 @@ func (c *Core) Installed(n message.SeqNum) {
 	c.executeReady()
 }
 
-// collectFetched moves the low water mark to the checkpoint we fetched last, if it is certain to be stable or a NEW-VIEW
-// has moved the mark there. Elsewise too few might hold it: no view could begin from it, nor from one below our mark.
+// collectFetched moves the low water mark to the checkpoint we fetched last, if it is certain to be stable. Elsewise too
+// few might hold it: no view could begin from it, nor from one below our mark.
 func (c *Core) collectFetched() {
 	k := c.fetched
 	if k.Seq == 0 || k.Seq < c.log.low || c.stable.Seq == k.Seq || c.transfer != nil {
 		return
 	}
-	if k.Seq == c.log.low || c.claimants(k, true) >= c.weak() {
+	if c.claimants(k, true) >= c.weak() {
 		c.collect(k.Seq, k.Digest)
 		c.do(Effect{Verb: Discard, Seq: k.Seq})
 	}
