@@ -88,6 +88,9 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 		return
 	}
 	j.history = append(j.history, step{d, r.id, view})
+	if w.ahead != nil {
+		w.ahead(r)
+	}
 	if len(b.Requests) == 0 {
 		w.marks.hit(markNullBatch)
 	}
@@ -316,7 +319,7 @@ func (j *judge) bounds(r *replica) {
 		what      string
 		got, most int
 	}{
-		{"P", s.Prepared, l}, {"Q", s.Preprepared, l}, {"digests of Q", s.Digests, 16},
+		{"P", s.Prepared, l}, {"Q", s.Preprepared, 2 * l}, {"digests of Q", s.Digests, 16},
 		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, 4096}, {"unproven requests", s.Unproven, 8},
 		{"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
 		{"bytes of the log", s.LogBytes, 1 << 20}, {"checkpoints", len(r.memory.checkpoints), l/int(shape.period) + 2},

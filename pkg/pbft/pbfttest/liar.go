@@ -262,11 +262,11 @@ func falseData(l *liarMemory, _ *replica, _ int, m message.Message) []message.Me
 	return one(&x)
 }
 
-// eager commits before anything has prepared, and tells some only.
+// eager votes as the primary too, commits before anything has prepared, and tells some only.
 func eager(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	switch p := m.(type) {
 	case *message.PrePrepare:
-		return []message.Message{m, &message.Commit{View: p.View, Seq: p.Seq}}
+		return []message.Message{m, &message.Prepare{View: p.View, Seq: p.Seq, Digest: p.Digest}, &message.Commit{View: p.View, Seq: p.Seq}}
 	case *message.Prepare:
 		return []message.Message{m, &message.Commit{View: p.View, Seq: p.Seq}}
 	case *message.Commit:

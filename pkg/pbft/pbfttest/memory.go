@@ -74,31 +74,41 @@ func (m *Memory) Root() pbft.Digest { return m.pages.digest(top) }
 // digest hashes a node recursively. Pages of zeros have the zero digest, and so have nodes above nothing but such
 // pages, which also says where to stop.
 func (p pages) digest(id pbft.NodeID) (d pbft.Digest) {
-	if id.Level == 0 {
-		if b := p.page(pbft.PageNum(id.Index)); string(b) != string(zeros[:]) {
-			d = sha256.Sum256(b)
+	if id.Level > 0 {
+		if _, any := p.below(id); !any {
+			return d
 		}
-		return d
+		return sum(p.children(id))
 	}
-	width := uint64(1)
-	for range id.Level {
-		width *= fanout
+	if b := p[pbft.PageNum(id.Index)]; b != nil && string(b) != string(zeros[:]) {
+		d = sha256.Sum256(b)
 	}
-	empty := true
-	for n := range p {
-		empty = empty && uint64(n)/width != id.Index
-	}
-	if empty {
-		return d
-	}
-	return sum(p.children(id))
+	return d
 }
 
-func (p pages) children(id pbft.NodeID) (all []pbft.Digest) {
-	for i := range uint64(fanout) {
-		all = append(all, p.digest(pbft.NodeID{Level: id.Level - 1, Index: id.Index*fanout + i}))
+func (p pages) children(id pbft.NodeID) []pbft.Digest {
+	all := make([]pbft.Digest, fanout)
+	occupied, _ := p.below(id)
+	for i := range all {
+		if occupied[i] {
+			all[i] = p.digest(pbft.NodeID{Level: id.Level - 1, Index: id.Index*fanout + uint64(i)})
+		}
 	}
 	return all
+}
+
+// below tells which children of a node have pages below them that were ever written.
+func (p pages) below(id pbft.NodeID) (occupied [fanout]bool, any bool) {
+	width := uint64(1)
+	for range id.Level - 1 {
+		width *= fanout
+	}
+	for n := range p {
+		if child := uint64(n) / width; child/fanout == id.Index {
+			occupied[child%fanout], any = true, true
+		}
+	}
+	return occupied, any
 }
 
 func sum(children []pbft.Digest) (d pbft.Digest) {

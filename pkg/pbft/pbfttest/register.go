@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 
 	"bfs/pkg/pbft"
-	"bfs/pkg/pbft/internal/message"
 )
 
 // register is the service that schedules run. Its state is the number of operations executed so far and a
@@ -89,14 +88,3 @@ func place(reply []byte) (count uint64, chain [8]byte) {
 }
 
 var _ pbft.Service = (*register)(nil)
-
-// outcomeOf says whether a result of this length, of an operation that wrote or not, can be had again.
-func outcomeOf(length int, wrote bool, kept int) message.Outcome {
-	switch {
-	case !wrote:
-		return message.NotKept
-	case length > kept:
-		return message.Lost
-	}
-	return message.Executed
-}

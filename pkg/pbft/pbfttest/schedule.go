@@ -166,7 +166,7 @@ func (d *drawing) regroup() {
 // misfortune is something that happens once.
 func (d *drawing) misfortune() {
 	n := d.s.Replicas
-	switch d.rng.IntN(9) {
+	switch d.rng.IntN(11) {
 	case 0, 1:
 		d.partition()
 	case 2:
@@ -185,6 +185,8 @@ func (d *drawing) misfortune() {
 		d.add(func(w *world) { w.slowHash(i, int64(by)*tick) }, "replica %d takes up to %d ticks for a root", i, by)
 	case 6:
 		d.flapping()
+	case 9, 10:
+		d.jealous()
 	case 7:
 		i, t := d.rng.IntN(n), d.moment()
 		d.add(func(w *world) {
@@ -233,7 +235,11 @@ func (w *world) restart(i int, rest int64) {
 }
 
 // cutOff adds to or takes from what is between two principals.
-func (w *world) cutOff(from, to, by int) { w.network.cut[from][to] += by }
+func (w *world) cutOff(from, to, by int) {
+	if !w.calm {
+		w.network.cut[from][to] += by
+	}
+}
 
 // partition separates the principals into two groups for a while.
 func (d *drawing) partition() {
@@ -308,4 +314,32 @@ func (d *drawing) flapping() {
 			}
 		}
 	}, "from %d to %d replica %d is cut off for %d ticks and back for %d", from, to, i, off, on)
+}
+
+// jealous cuts off whoever is the first to execute something, a few times over, with all that it has just said: what one
+// replica knows alone is where mistakes hide.
+func (d *drawing) jealous() {
+	from, _ := d.span()
+	times, length := 1+d.rng.IntN(4), int64(d.pick(20, 60, 150))*tick
+	d.add(func(w *world) {
+		left, until := times, int64(from)*tick
+		w.ahead = func(r *replica) {
+			if left == 0 || w.calm || w.now < until {
+				return
+			}
+			left--
+			until = w.now + length/2
+			r.say("is cut off")
+			cut := func(by int) {
+				for j := range w.network.cut {
+					if j != r.id {
+						w.cutOff(r.id, j, by)
+						w.cutOff(j, r.id, by)
+					}
+				}
+			}
+			cut(1)
+			w.after(length, func() { cut(-1) })
+		}
+	}, "from %d on who is the first to execute a batch is cut off for %d ticks, %d times", from, length/tick, times)
 }

@@ -44,7 +44,8 @@ type world struct {
 	err     error
 	log     func(string)
 	stepped int
-	acting  *replica // whose event it is
+	ahead   func(r *replica) // called with who executes a batch for the first time
+	acting  *replica         // whose event it is
 }
 
 // shape is the group's configuration.
@@ -278,7 +279,11 @@ func (x *network) send(from, to int, arrive func()) {
 		if !w.calm && w.chance(x.straggle) {
 			d += w.rng.Int64N(x.straggleBy)
 		}
-		w.after(d, arrive)
+		w.after(d, func() {
+			if x.cut[from][to] == 0 {
+				arrive()
+			}
+		})
 	}
 }
 

@@ -266,8 +266,23 @@ func (c *Core) enter(m *message.NewView) {
 		c.seqno = c.lastExec
 	}
 	c.place()
+	c.promise(m)
 	c.fetchBodies()
 	c.passOn()
+}
+
+// promise has the primary remember in Q what it chose above its own window: its NEW-VIEW was the PRE-PREPARE for it, with
+// which others prepare, and a later view must find f+1 who say so (A2).
+func (c *Core) promise(m *message.NewView) {
+	if !c.isPrimary() {
+		return
+	}
+	for i, digest := range m.Chosen {
+		n := m.Checkpoint.Seq + 1 + message.SeqNum(i)
+		if b := c.body(digest); n > c.log.high && b != nil {
+			c.witness(carried{message.Prepared{Seq: n, Digest: digest, View: c.view}, b})
+		}
+	}
 }
 
 // passOn gives the new primary what came to us while the view began, or to the old primary that we were: it is not with
@@ -336,13 +351,14 @@ func (c *Core) body(d message.Digest) *message.Batch {
 	if d == message.NullDigest {
 		return &message.Batch{}
 	}
-	for n := c.log.low + 1; n <= c.log.high; n++ {
-		s := c.log.slot(n)
-		switch {
-		case s.proposal != nil && s.proposal.Digest == d:
-			return &s.proposal.Batch
-		case s.held != nil && s.held.Digest == d:
-			return &s.held.Batch
+	for n := c.log.low + 1; n <= c.log.high+c.cfg.LogSize; n++ {
+		if c.log.contains(n) {
+			switch s := c.log.slot(n); {
+			case s.proposal != nil && s.proposal.Digest == d:
+				return &s.proposal.Batch
+			case s.held != nil && s.held.Digest == d:
+				return &s.held.Batch
+			}
 		}
 		if p, ok := c.prepared[n]; ok && p.Digest == d {
 			return p.batch

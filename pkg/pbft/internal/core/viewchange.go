@@ -56,13 +56,19 @@ func (c *Core) carry() {
 			c.prepared[n] = entry
 		}
 		if c.isPrimary() || s.isPrepared || s.prepares.has(c.cfg.Self) { // prepared without our vote: while we were silent
-			q := slices.DeleteFunc(c.preprepared[n], func(x carried) bool { return x.Digest == entry.Digest })
-			if q = append(q, entry); len(q) > maxCarried {
-				q = q[1:] // the oldest view
-			}
-			c.preprepared[n] = q
+			c.witness(entry)
 		}
 	}
+}
+
+// witness keeps in Q that we pre-prepared a batch.
+func (c *Core) witness(entry carried) {
+	n := entry.Seq
+	q := slices.DeleteFunc(c.preprepared[n], func(x carried) bool { return x.Digest == entry.Digest })
+	if q = append(q, entry); len(q) > maxCarried {
+		q = q[1:] // the oldest view
+	}
+	c.preprepared[n] = q
 }
 
 // leave abandons the present view for view v [TOCS §4.5, R-VC-8]. From here on nothing of an earlier view is sent or
@@ -133,7 +139,7 @@ func (c *Core) makeViewChange() *message.ViewChange {
 			m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: n, Digest: k.votes.digests[c.cfg.Self]})
 		}
 	}
-	for n := c.log.low + 1; n <= c.log.high; n++ {
+	for n := c.log.low + 1; n <= c.log.high+c.cfg.LogSize; n++ {
 		if p, ok := c.prepared[n]; ok {
 			m.P = append(m.P, p.Prepared)
 		}
@@ -163,7 +169,7 @@ func (c *Core) correctViewChange(m *message.ViewChange) bool {
 		}
 	}
 	for i, q := range m.Q {
-		if q.View >= m.View || !in(q.Seq) {
+		if q.View >= m.View || !in(q.Seq) && !in(q.Seq-c.cfg.LogSize) { // a primary may have chosen above its window
 			return false
 		}
 		if i > 0 {

@@ -1,0 +1,5 @@
+//go:build race
+
+package pbfttest
+
+func init() { share = 2 }

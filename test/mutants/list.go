@@ -1,0 +1,83 @@
+package main
+
+// A mutant is one mistake: old, which occurs once in file, becomes new.
+type mutant struct{ name, file, old, new string }
+
+var mutants = []mutant{
+	// Certificates.
+	{"prepared with 2f-1 PREPAREs", core + "log.go", "matching(s.proposal.Digest) >= 2*f", "matching(s.proposal.Digest) >= 2*f-1"},
+	{"committed with 2f COMMITs", core + "log.go", "s.commits.count() >= 2*f+1", "s.commits.count() >= 2*f"},
+	{"PREPAREs count whatever their digest", core + "log.go", "return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= 2*f", "return s.proposal != nil && s.prepares.count() >= 2*f"},
+	{"the primary's PREPARE counts", core + "normal.go", "if p.From == p.View.Primary(c.cfg.Replicas) {", "if false {"},
+	{"a COMMIT before it has prepared", core + "normal.go", "if !s.isPrepared && s.prepared(c.f) {", "if !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f {"},
+	{"a later PREPARE replaces a sender's first", core + "log.go", "	if v.has(i) {\n		return false\n	}\n	v.have", "	v.have"},
+
+	// Proposals.
+	{"a PRE-PREPARE from anyone", core + "normal.go", "if p.From != p.View.Primary(c.cfg.Replicas) {\n		return NotFromPrimary\n	}\n	if why", "if why"},
+	{"a second PRE-PREPARE replaces the first", core + "normal.go", "s.proposal != nil, s.held != nil", "s.held != nil"},
+	{"a PRE-PREPARE against what the NEW-VIEW chose", core + "normal.go", "case !s.chosen.IsZero() && s.chosen != p.Digest, s.proposal", "case s.proposal"},
+	{"a PRE-PREPARE while the view is not active", core + "normal.go", "	case !c.active:\n		return ViewNotActive\n", ""},
+	{"votes of earlier views count", core + "normal.go", "	case v < c.view:\n		return EarlierView\n	case v > c.view:", "	case v > c.view:"},
+	{"votes of later views count", core + "normal.go", "	case v > c.view:\n		c.noticeLag()\n		return LaterView\n	case n <=", "	case n <="},
+	{"requests need no MAC", core + "normal.go", "		if !r.Authentic && !c.queue.holds(r) && c.wait.forwards(r) < c.weak() {\n			return false\n		}\n", ""},
+	{"one PREPARE vouches for a request", core + "normal.go", "s.prepares.matching(s.held.Digest) >= c.f && c.f > 0", "s.prepares.count() >= 1"},
+	{"f FORWARDs make a request authentic", core + "waiting.go", "if c.wait.forwards(r) < c.weak() {", "if c.wait.forwards(r) < c.f {"},
+	{"an unreasonable choice is accepted", core + "normal.go", "	if !ok {\n		c.log.bytes", "	if false {\n		c.log.bytes"},
+
+	// Leaving a view.
+	{"P forgets earlier views", core + "viewchange.go", "	c.carry()\n", "	clear(c.prepared)\n	c.carry()\n"},
+	{"P is cleared on entering a view", core + "newview.go", "	c.active = true\n", "	c.active = true\n	clear(c.prepared)\n"},
+	{"Q is cleared on entering a view", core + "newview.go", "	c.active = true\n", "	c.active = true\n	clear(c.preprepared)\n"},
+	{"P keeps what prepared first", core + "viewchange.go", "			c.prepared[n] = entry\n", "			if _, ok := c.prepared[n]; !ok {\n				c.prepared[n] = entry\n			}\n"},
+	{"P does not know what prepared", core + "viewchange.go", "		if s.isPrepared {\n			c.prepared[n]", "		if s.isCommitted {\n			c.prepared[n]"},
+	{"Q holds only what prepared", core + "viewchange.go", "if c.isPrimary() || s.isPrepared || s.prepares.has(c.cfg.Self) {", "if s.isPrepared {"},
+	{"the log outlives its view", core + "viewchange.go", "	c.log.clear()\n", ""},
+	{"C lacks the stable checkpoint", core + "viewchange.go", "	if c.stable.Seq == c.log.low {\n", "	if false {\n"},
+	{"a VIEW-CHANGE may claim anything", core + "viewchange.go", "if p.View >= m.View || !in(p.Seq) ||", "if"},
+	{"what was proposed is not proposed again in the next view", core + "queue.go", "		clear(l.proposed)\n", ""},
+	{"views are joined only by 2f+1", core + "viewchange.go", "	if len(views) < c.weak() {\n		return 0\n	}\n	slices.Sort(views)\n	return views[len(views)-c.weak()]", "	if len(views) < c.quorum() {\n		return 0\n	}\n	slices.Sort(views)\n	return views[len(views)-c.quorum()]"},
+
+	// The decision procedure.
+	{"A1 holds with f+1", core + "newview.go", "return a1 >= d.c.quorum() && a2", "return a1 >= d.c.weak() && a2"},
+	{"A1 does not look at views", core + "newview.go", "!has || q.View < p.View || q.View == p.View && q.Digest == p.Digest)", "!has || true)"},
+	{"A2 holds with one", core + "newview.go", "&& a2 >= d.c.weak()", "&& a2 >= 1"},
+	{"A2 is not asked", core + "newview.go", "&& a2 >= d.c.weak()", "&& a2 >= 0"},
+	{"A2 takes any view", core + "newview.go", "&& q.Digest == p.Digest && q.View >= p.View", "&& q.Digest == p.Digest"},
+	{"A is barred for null", core + "newview.go", "		if !ok || !d.holds(p) {", "		if !ok || p.Digest == message.NullDigest || !d.holds(p) {"},
+	{"B holds with f+1", core + "newview.go", "		return m.Low < n && !has\n	}) >= d.c.quorum()", "		return m.Low < n && !has\n	}) >= d.c.weak()"},
+	{"B counts those who have collected n", core + "newview.go", "		return m.Low < n && !has\n", "		return !has\n"},
+	{"B before A", core + "newview.go", "		digest, ok := d.candidate(n)\n		if ok {", "		digest, ok := d.candidate(n)\n		if ok && !(n%2 == 0) {"},
+	{"a checkpoint that one holds", core + "newview.go", "reach >= d.c.quorum() && hold >= d.c.weak()", "reach >= d.c.quorum() && hold >= 1"},
+	{"a checkpoint that too many have passed", core + "newview.go", "reach >= d.c.quorum() && hold >= d.c.weak()", "reach >= d.c.weak() && hold >= d.c.weak()"},
+	{"S is frozen at 2f+1", core + "newview.go", "	d := decision{c, set}\n	start", "	if len(set) > c.quorum() {\n		return\n	}\n	d := decision{c, set}\n	start"},
+	{"a NEW-VIEW is believed", core + "newview.go", "	if !(decision{c, set}).justified(m) {", "	if false {"},
+	{"the end of X is not checked", core + "newview.go", "			if !d.empty(n) {\n				return false\n			}\n			continue", "			continue"},
+	{"null is always justified", core + "newview.go", "if !prepared && !(digest == message.NullDigest && d.empty(n)) {", "if !prepared && digest != message.NullDigest {"},
+	{"relayed VIEW-CHANGEs need no acks", core + "newview.go", "if m := x.relayed[j]; m != nil && c.vouchers(j, d) >= c.f {", "if m := x.relayed[j]; m != nil {"},
+	{"a view begins without the state it begins from", core + "newview.go", "		c.slide(start.Seq)\n		c.fetchState(start)\n", "		c.slide(start.Seq)\n"},
+	{"batches chosen are not fetched", core + "newview.go", "		if s.proposal == nil && !s.chosen.IsZero() {\n			add(s.chosen)", "		if false {\n			add(s.chosen)"},
+
+	// Checkpoints and transfer.
+	{"DECIDED from one", core + "newview.go", "	if d, ok := s.decided.with(c.weak()); ok {\n		if b", "	if d, ok := s.decided.with(1); ok {\n		if b"},
+	{"no DECIDED is sent", core + "status.go", "if s.isCommitted && s.seq <= c.lastExec {", "if false {"},
+	{"a checkpoint one claims is fetched", core + "transfer.go", "			if n >= c.weak() {\n				best = k", "			if n >= 1 {\n				best = k"},
+	{"execution does not wait for its turn", core + "normal.go", "		if !s.isCommitted {\n			return\n		}\n		c.lastExec++", "		if s.batch == nil && s.proposal == nil {\n			return\n		}\n		if s.batch == nil {\n			s.batch = &s.proposal.Batch\n		}\n		c.lastExec++"},
+	{"no checkpoint is taken", core + "normal.go", "		if s.seq%c.cfg.CheckpointPeriod == 0 {\n			c.do", "		if false {\n			c.do"},
+	{"checkpoints keep old slots", core + "log.go", "		s.reset(n + size)\n", "		s.seq = n + size\n"},
+	{"a checkpoint is stable without our own state", core + "checkpoint.go", "	if !k.ours || k.seq <= c.log.low {", "	if k.seq <= c.log.low {"},
+	{"the state fetched is not the state executed", core + "transfer.go", "	c.lastExec, c.progress = t.seq, c.tick\n", "	c.lastExec, c.progress = max(c.lastExec, t.seq-1), c.tick\n"},
+
+	// Forgetting.
+	{"the fence is not raised", core + "transfer.go", "	if n > c.fence {\n", "	if false {\n"},
+	{"a COMMIT does not raise the fence", core + "normal.go", "			c.raiseFence(s.seq) // the primary of", "			// the primary of"},
+	{"who forgot votes at once", core + "transfer.go", "func (c *Core) silent() bool { return c.log.low < c.cfg.Fence }", "func (c *Core) silent() bool { return false }"},
+
+	// Waiting: mistakes that were made, and found by the simulator.
+	{"a replica ahead is left alone", core + "status.go", "	if m.View > c.view {\n		c.noticeLag()", "	if m.View > c.view {\n		return\n	}\n	if false {\n		c.noticeLag()"},
+	{"the primary does not say that it waits", core + "waiting.go", "		if c.isPrimary() && c.wait.forwards(r) == 0 {", "		if c.isPrimary() {"},
+	{"the primary has no timer", core + "waiting.go", "	w := &c.wait\n	if w.on && c.queue", "	w := &c.wait\n	if c.isPrimary() || w.on && c.queue"},
+	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.queue.wasDone(key, forward{m.Timestamp, m.Digest}) {", "	if false {"},
+	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if r != nil {\n				q.offer(l, r)\n			}\n"},
+	{"P and Q stay below a moved mark", core + "newview.go", "		c.slide(start.Seq)\n", "		c.log.slide(start.Seq)\n"},
+	{"only certain checkpoints are fetched", core + "transfer.go", "		if k := c.claimed(false); k.Seq > c.lastExec {", "		if k := c.claimed(true); k.Seq > c.lastExec {"},
+}
