@@ -40,6 +40,19 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 	c.tryNewView() // it may have waited for this root
 }
 
+// ownRoot is the root of our state after n, if it is known and n above the low water mark: computed here, or of a state
+// that was fetched and may lie above the window.
+func (c *Core) ownRoot(n message.SeqNum) (message.Digest, bool) {
+	if c.fetched.Seq == n {
+		return c.fetched.Digest, true
+	}
+	if !c.log.contains(n) {
+		return message.Digest{}, false
+	}
+	k := c.checkpoint(n)
+	return k.votes.digests[c.cfg.Self], k.ours
+}
+
 // onCheckpoint records what another replica says of its state.
 func (c *Core) onCheckpoint(m *message.Checkpoint) {
 	c.noteCheckpoint(m)

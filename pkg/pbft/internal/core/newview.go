@@ -242,11 +242,11 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 		c.fetchState(start)
 		return true
 	}
-	k := c.checkpoint(start.Seq)
-	if !k.ours {
+	root, known := c.ownRoot(start.Seq)
+	if !known {
 		return false
 	}
-	if root := k.votes.digests[c.cfg.Self]; root != start.Digest {
+	if root != start.Digest {
 		c.do(Effect{Verb: Stop, Reason: "our state is not the one that the new view begins from: this replica's memory or program is at fault"})
 		return false
 	}

@@ -118,9 +118,10 @@ func (c *Core) resendCheckpoints(m *message.Status) {
 		stable := c.stable
 		c.send(m.From, &stable)
 	}
-	for n := c.log.low + c.cfg.CheckpointPeriod; n <= c.lastExec; n += c.cfg.CheckpointPeriod {
-		if k := c.checkpoint(n); k.ours && n > m.Low {
-			c.send(m.From, &message.Checkpoint{Seq: n, Digest: k.votes.digests[c.cfg.Self], From: c.cfg.Self})
+	period := c.cfg.CheckpointPeriod
+	for n := (max(c.log.low, m.Low)/period + 1) * period; n <= min(c.lastExec, max(c.log.high, c.fetched.Seq)); n += period {
+		if root, known := c.ownRoot(n); known {
+			c.send(m.From, &message.Checkpoint{Seq: n, Digest: root, From: c.cfg.Self})
 		}
 	}
 }
