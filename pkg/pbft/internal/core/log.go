@@ -49,10 +49,14 @@ func (l *messageLog) slide(low message.SeqNum) {
 	}
 }
 
-// clear forgets every proposal and vote: their view is over.
+// clear forgets every proposal and vote: their view is over. What committed, or was decided elsewhere, stays so: those
+// who missed it may be too few to agree on it again.
 func (l *messageLog) clear() {
 	for i := range l.slots {
-		l.slots[i].reset(l.slots[i].seq)
+		s := &l.slots[i]
+		committed, decision, batch, decided := s.isCommitted, s.decision, s.batch, s.decided.have
+		s.reset(s.seq)
+		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided
 	}
 	l.bytes = 0
 }
@@ -64,6 +68,7 @@ type slot struct {
 	held     *message.PrePrepare // not yet: some request in it is not authentic here (R-REQ-6)
 	chosen   message.Digest      // what a NEW-VIEW put here; zero if it put nothing
 	batch    *message.Batch      // what committed: the proposal's, or one that f+1 replicas say was decided
+	decision message.Digest      // of batch
 	size     int                 // bytes of the operations of the proposal, held or accepted
 
 	prepares, commits votes

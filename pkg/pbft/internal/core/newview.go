@@ -358,6 +358,8 @@ func (c *Core) body(d message.Digest) *message.Batch {
 				return &s.proposal.Batch
 			case s.held != nil && s.held.Digest == d:
 				return &s.held.Batch
+			case s.batch != nil && s.decision == d:
+				return s.batch
 			}
 		}
 		if p, ok := c.prepared[n]; ok && p.Digest == d {
@@ -473,7 +475,7 @@ func (c *Core) adoptDecision(s *slot) {
 	}
 	if d, ok := s.decided.with(c.weak()); ok {
 		if b := c.body(d); b != nil {
-			c.commit(s, b)
+			c.commit(s, b, d)
 		}
 	}
 }

@@ -226,13 +226,13 @@ func (c *Core) advance(s *slot) {
 		}
 	}
 	if !s.isCommitted && s.committedLocal(c.f) {
-		c.commit(s, &s.proposal.Batch)
+		c.commit(s, &s.proposal.Batch, s.proposal.Digest)
 	}
 }
 
 // commit fixes what the slot executes.
-func (c *Core) commit(s *slot, b *message.Batch) {
-	s.isCommitted, s.batch = true, b
+func (c *Core) commit(s *slot, b *message.Batch, d message.Digest) {
+	s.isCommitted, s.batch, s.decision = true, b, d
 	c.executeReady()
 }
 

@@ -134,7 +134,7 @@ func (c *Core) resend(m *message.Status, s *slot) (bytes int) {
 		return 0
 	}
 	if s.isCommitted && s.seq <= c.lastExec {
-		c.send(m.From, &message.Decided{Seq: s.seq, Digest: s.batch.Digest(), From: c.cfg.Self})
+		c.send(m.From, &message.Decided{Seq: s.seq, Digest: s.decision, From: c.cfg.Self})
 	}
 	if s.proposal == nil || m.View != c.view || !m.Active {
 		return 0
