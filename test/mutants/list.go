@@ -54,13 +54,13 @@ var mutants = []mutant{
 	{"the end of X is not checked", core + "newview.go", "			if !d.empty(n) {\n				return false\n			}\n			continue", "			continue"},
 	{"null is always justified", core + "newview.go", "if !prepared && !(digest == message.NullDigest && d.empty(n)) {", "if !prepared && digest != message.NullDigest {"},
 	{"relayed VIEW-CHANGEs need no acks", core + "newview.go", "if m := x.relayed[j]; m != nil && c.vouchers(j, d) >= c.f {", "if m := x.relayed[j]; m != nil {"},
-	{"a view begins without the state it begins from", core + "newview.go", "		c.slide(start.Seq)\n		c.fetchState(start)\n", "		c.slide(start.Seq)\n"},
+	{"a view begins without the state it begins from", core + "newview.go", "		c.fetchState(start)\n		return true\n	}\n	root", "		return true\n	}\n	root"},
 	{"batches chosen are not fetched", core + "newview.go", "		if s.proposal == nil && !s.chosen.IsZero() {\n			add(s.chosen)", "		if false {\n			add(s.chosen)"},
 
 	// Checkpoints and transfer.
 	{"DECIDED from one", core + "newview.go", "	if d, ok := s.decided.with(c.weak()); ok {\n		if b", "	if d, ok := s.decided.with(1); ok {\n		if b"},
 	{"no DECIDED is sent", core + "status.go", "if s.isCommitted && s.seq <= c.lastExec {", "if false {"},
-	{"a checkpoint one claims is fetched", core + "transfer.go", "			if n >= c.weak() {\n				best = k", "			if n >= 1 {\n				best = k"},
+	{"a checkpoint one claims is fetched", core + "transfer.go", "Digest: k.Digest}, stable) >= c.weak() {", "Digest: k.Digest}, stable) >= 1 {"},
 	{"execution does not wait for its turn", core + "normal.go", "		if !s.isCommitted {\n			return\n		}\n		c.lastExec++", "		if s.batch == nil && s.proposal == nil {\n			return\n		}\n		if s.batch == nil {\n			s.batch = &s.proposal.Batch\n		}\n		c.lastExec++"},
 	{"no checkpoint is taken", core + "normal.go", "		if s.seq%c.cfg.CheckpointPeriod == 0 {\n			c.do", "		if false {\n			c.do"},
 	{"checkpoints keep old slots", core + "log.go", "		s.reset(n + size)\n", "		s.seq = n + size\n"},
@@ -78,6 +78,10 @@ var mutants = []mutant{
 	{"the primary has no timer", core + "waiting.go", "	w := &c.wait\n	if w.on && c.queue", "	w := &c.wait\n	if c.isPrimary() || w.on && c.queue"},
 	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.queue.wasDone(key, forward{m.Timestamp, m.Digest}) {", "	if false {"},
 	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if r != nil {\n				q.offer(l, r)\n			}\n"},
-	{"P and Q stay below a moved mark", core + "newview.go", "		c.slide(start.Seq)\n", "		c.log.slide(start.Seq)\n"},
+	{"P and Q stay below a moved mark", core + "newview.go", "			c.slide(start.Seq - size)\n", "			c.log.slide(start.Seq - size)\n"},
+	{"a primary forgets what it chose above its window", core + "newview.go", "	c.promise(m)\n", ""},
+	{"a state fetched above the window is not vouched for again", core + "status.go", "max(c.log.high, c.fetched.Seq)", "c.log.high"},
+	{"what committed is forgotten with its view", core + "log.go", "		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided\n", "		_, _, _, _ = committed, decision, batch, decided\n"},
+	{"the view that was left is forgotten by a restart", core + "core.go", "		view:        cfg.FenceView,\n", ""},
 	{"only certain checkpoints are fetched", core + "transfer.go", "		if k := c.claimed(false); k.Seq > c.lastExec {", "		if k := c.claimed(true); k.Seq > c.lastExec {"},
 }

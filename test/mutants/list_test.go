@@ -1,0 +1,20 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// Every mistake has its place: a change of the core must take its mutants along.
+func TestEveryMutantHasItsPlace(t *testing.T) {
+	for _, m := range mutants {
+		source, err := os.ReadFile("../../" + m.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(source), m.old); n != 1 {
+			t.Errorf("%q: its place occurs %d times in %s, want once", m.name, n, m.file)
+		}
+	}
+}
