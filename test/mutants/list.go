@@ -10,7 +10,6 @@ var mutants = []mutant{
 	{"PREPAREs count whatever their digest", core + "log.go", "return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= 2*f", "return s.proposal != nil && s.prepares.count() >= 2*f"},
 	{"the primary's PREPARE counts", core + "normal.go", "if p.From == p.View.Primary(c.cfg.Replicas) {", "if false {"},
 	{"a COMMIT before it has prepared", core + "normal.go", "if !s.isPrepared && s.prepared(c.f) {", "if !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f {"},
-	{"a later PREPARE replaces a sender's first", core + "log.go", "	if v.has(i) {\n		return false\n	}\n	v.have", "	v.have"},
 
 	// Proposals.
 	{"a PRE-PREPARE from anyone", core + "normal.go", "if p.From != p.View.Primary(c.cfg.Replicas) {\n		return NotFromPrimary\n	}\n	if why", "if why"},
@@ -19,7 +18,7 @@ var mutants = []mutant{
 	{"a PRE-PREPARE while the view is not active", core + "normal.go", "	case !c.active:\n		return ViewNotActive\n", ""},
 	{"votes of earlier views count", core + "normal.go", "	case v < c.view:\n		return EarlierView\n	case v > c.view:", "	case v > c.view:"},
 	{"votes of later views count", core + "normal.go", "	case v > c.view:\n		c.noticeLag()\n		return LaterView\n	case n <=", "	case n <="},
-	{"requests need no MAC", core + "normal.go", "		if !r.Authentic && !c.queue.holds(r) && c.wait.forwards(r) < c.weak() {\n			return false\n		}\n", ""},
+	{"requests need no MAC", core + "normal.go", "		if !r.Authentic && !c.queue.holds(r) && c.wait.forwards(r) < c.weak() {\n			return false", "		if r == nil {\n			return false"},
 	{"one PREPARE vouches for a request", core + "normal.go", "s.prepares.matching(s.held.Digest) >= c.f && c.f > 0", "s.prepares.count() >= 1"},
 	{"f FORWARDs make a request authentic", core + "waiting.go", "if c.wait.forwards(r) < c.weak() {", "if c.wait.forwards(r) < c.f {"},
 	{"an unreasonable choice is accepted", core + "normal.go", "	if !ok {\n		c.log.bytes", "	if false {\n		c.log.bytes"},

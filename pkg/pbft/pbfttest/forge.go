@@ -185,3 +185,37 @@ func forgeRelay(l *liarMemory, r *replica, to int, m message.Message) []message.
 	}
 	return said
 }
+
+// usurp proposes where it is not its turn: as a backup, in a view that has not begun, and against what its own NEW-VIEW
+// chose.
+func usurp(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+	var v message.View
+	var n message.SeqNum
+	switch m := m.(type) {
+	case *message.Prepare:
+		v, n = m.View, m.Seq
+	case *message.Commit:
+		v, n = m.View, m.Seq+1
+	case *message.ViewChange:
+		v, n = m.View, m.Low+1
+	case *message.NewView:
+		v, n = m.View, m.Checkpoint.Seq+1
+	}
+	if v == 0 && n == 0 || len(l.batches) == 0 {
+		return one(m)
+	}
+	said := one(m)
+	for k := range message.SeqNum(1 + l.rng.IntN(4)) {
+		b := l.otherBatch(l.batches[l.rng.IntN(len(l.batches))])
+		p := &message.PrePrepare{View: v, Seq: n + k, Batch: b, Digest: b.Digest()}
+		l.know(p.Digest)
+		said = append(said, p)
+		if l.chance(0.5) {
+			said = append(said, &message.Prepare{View: v, Seq: p.Seq, Digest: p.Digest}, &message.Commit{View: v, Seq: p.Seq})
+		}
+	}
+	if _, begins := m.(*message.NewView); begins && l.chance(0.5) {
+		said[0], said[1] = said[1], said[0]
+	}
+	return said
+}

@@ -20,6 +20,7 @@ type liarMemory struct {
 	seen []message.Digest  // digests of batches, to be named falsely
 	held map[int]bool      // whom he leaves out
 
+	batches []message.Batch                           // the latest few that were proposed
 	changes map[message.ReplicaID]*message.ViewChange // the others', the latest
 }
 
@@ -107,6 +108,7 @@ var lies = []lie{
 	{"false-ack", falseAck},
 	{"unfair", unfair},
 	{"forge-relay", forgeRelay},
+	{"usurp", usurp},
 }
 
 // mute says nothing at all.

@@ -161,6 +161,9 @@ func (r *replica) attribute(m message.Message, from message.ReplicaID) message.M
 		for _, q := range m.Batch.Requests {
 			q.Authentic = r.w.authentic(q, r.id)
 		}
+		if l := r.w.sites[r.id].memory; l != nil && len(m.Batch.Requests) > 0 {
+			l.batches = append(l.batches[max(0, len(l.batches)-15):], m.Batch)
+		}
 	case *message.Prepare:
 		m.From = from
 	case *message.Commit:
