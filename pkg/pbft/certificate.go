@@ -81,6 +81,16 @@ func (t *tally) best() (v verdict, count int) {
 	return v, count
 }
 
+// agreeing is the set of replicas that gave this answer.
+func (t *tally) agreeing(v verdict) (set uint32) {
+	for i, x := range t.replies {
+		if t.has(ReplicaID(i)) && x.outcome == v.outcome && x.digest == v.digest {
+			set |= 1 << i
+		}
+	}
+	return set
+}
+
 // hopeless reports that no answer can reach the quorum any more, whatever the replicas not heard of say.
 func (t *tally) hopeless(n, quorum int) bool {
 	_, count := t.best()
@@ -222,6 +232,9 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 		}
 		c.view = max(c.view, o.tally.viewOf(v, c.group.Weak()))
 		c.timing.sample(time.Since(o.sent), o.tries)
+		if !o.readOnly {
+			c.fresh = o.tally.agreeing(v)
+		}
 		return o.tally.result, nil, true
 	case enough && v.outcome == message.NotEnrolled:
 		return nil, ErrNotEnrolled, true
@@ -236,6 +249,8 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 	case o.readOnly && (refused && v.outcome == message.NotReadOnly || o.tally.hopeless(len(c.peers), c.group.Quorum())):
 		c.fallBack(o)
 		err = o.tally.failed
+	case o.readOnly && o.asked&^o.tally.heard == 0 && o.asked != c.everybody():
+		c.askRest(o)
 	}
 	return nil, err, err != nil
 }

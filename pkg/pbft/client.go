@@ -84,6 +84,7 @@ type Client struct {
 	queueLimit  int
 	view        View
 	nextReplier int
+	fresh       uint32 // bit i: replica i was among the 2f+1 that gave the last ordered result; 0: none yet
 	timing      roundTrip
 	scratch     auth.Scratch
 	buffer      []byte
@@ -103,10 +104,11 @@ type clientCounts struct{ retries, fallbacks uint64 }
 
 // A replicaEnd is our way to one replica.
 type replicaEnd struct {
-	session *auth.Session
-	link    *transport.Link
-	rekeyed time.Time // when its new key last made us authenticate again
-	silent  bool      // it left us waiting for a full result, and has not been heard of since
+	session   *auth.Session
+	link      *transport.Link
+	rekeyed   time.Time // when its new key last made us authenticate again
+	lateUntil time.Time // until then reads are sent to others as well: it did not answer one in time
+	silent    bool      // it left us waiting for a full result, and has not been heard of since
 }
 
 // A clientSlot is one line of calls.
@@ -119,7 +121,8 @@ type clientSlot struct {
 type outstanding struct {
 	Call
 	request  message.Request
-	readOnly bool // the present try
+	readOnly bool   // the present try
+	asked    uint32 // bit i: the present try was sent to replica i
 	resumed  bool
 	tally    tally
 	sent     time.Time
@@ -318,20 +321,60 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	return nil
 }
 
-// transmit authenticates the request and sends it: a first ordered try to the primary alone, if there is a way to it,
-// all else to every replica (R-CLI-2, R-CLI-5).
+// transmit authenticates the request and sends it: a first ordered try to the primary alone, if there is a way to it, a
+// first read to those who answered last, all else to every replica (R-CLI-2, R-CLI-5).
 func (c *Client) transmit(o *outstanding, again bool) {
+	set := c.audience(o, again)
 	q := &o.request
-	q.Replier = c.replier(again)
+	q.Replier = c.replier(again, o.readOnly, set)
 	c.authenticate(q)
 	c.buffer = q.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
-	primary := c.view.Primary(len(c.peers))
-	if !o.readOnly && !again && c.queueFor(c.peers[primary]) {
-		return
+	if o.asked = set; c.sendTo(set) == 0 && set != c.everybody() {
+		o.asked = c.everybody()
+		c.sendTo(o.asked)
 	}
-	for _, p := range c.peers {
-		c.queueFor(p)
+}
+
+// sendTo queues the request for a set of replicas and counts those there is a way to.
+func (c *Client) sendTo(set uint32) (n int) {
+	for i, p := range c.peers {
+		if set&(1<<i) != 0 && c.queueFor(p) {
+			n++
+		}
 	}
+	return n
+}
+
+func (c *Client) everybody() uint32 { return 1<<len(c.peers) - 1 }
+
+// audience is whom to send a request to. A read needs 2f+1 answers that are alike, and those who gave the last ordered
+// result have executed all that this client knows of: the others are asked only if that does not do.
+func (c *Client) audience(o *outstanding, again bool) uint32 {
+	switch {
+	case again:
+		return c.everybody()
+	case !o.readOnly:
+		return 1 << c.view.Primary(len(c.peers))
+	case c.fresh == 0:
+		return c.everybody()
+	}
+	now := time.Now()
+	for i, p := range c.peers {
+		if c.fresh&(1<<i) != 0 && (now.Before(p.lateUntil) || !p.link.Up()) {
+			return c.everybody()
+		}
+	}
+	return c.fresh
+}
+
+// askRest asks the replicas that a read was not sent to, because those it was sent to differ.
+func (c *Client) askRest(o *outstanding) {
+	rest := c.everybody() &^ o.asked
+	o.request.Replier = message.AnyReplier
+	c.authenticate(&o.request)
+	c.buffer = o.request.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
+	o.asked = c.everybody()
+	c.sendTo(rest)
 }
 
 // queueFor queues the request for one replica. It reports whether there was a connection to queue it on.
@@ -348,13 +391,16 @@ func (c *Client) queueFor(p *replicaEnd) bool {
 }
 
 // replier picks who returns the full result: in turn, but not one that kept us waiting [TOCS §6.1].
-func (c *Client) replier(again bool) ReplicaID {
+func (c *Client) replier(again, readOnly bool, set uint32) ReplicaID {
 	if again {
 		return message.AnyReplier
 	}
+	if !readOnly {
+		set = c.everybody() // all execute what the primary alone is sent
+	}
 	for range c.peers {
 		c.nextReplier = (c.nextReplier + 1) % len(c.peers)
-		if !c.peers[c.nextReplier].silent {
+		if set&(1<<c.nextReplier) != 0 && !c.peers[c.nextReplier].silent {
 			return ReplicaID(c.nextReplier)
 		}
 	}
@@ -434,6 +480,11 @@ func (c *Client) retry(o *outstanding, now time.Time) {
 	c.counts.retries++
 	if replier := o.request.Replier; int(replier) < len(c.peers) && !o.tally.has(replier) {
 		c.peers[replier].silent = true
+	}
+	for i, p := range c.peers {
+		if o.readOnly && o.asked&(1<<i) != 0 && !o.tally.has(ReplicaID(i)) {
+			p.lateUntil = now.Add(time.Second)
+		}
 	}
 	if o.readOnly && o.tries >= 1 {
 		c.fallBack(o)
