@@ -84,7 +84,7 @@ type Client struct {
 	queueLimit  int
 	view        View
 	nextReplier int
-	fresh       uint32 // bit i: replica i was among the 2f+1 that gave the last ordered result; 0: none yet
+	fresh       uint32 // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read; 0: none yet
 	timing      roundTrip
 	scratch     auth.Scratch
 	buffer      []byte
