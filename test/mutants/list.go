@@ -38,7 +38,7 @@ var mutants = []mutant{
 
 	// The decision procedure.
 	{"A1 holds with f+1", core + "newview.go", "return a1 >= d.c.quorum() && a2", "return a1 >= d.c.weak() && a2"},
-	{"A1 does not look at views", core + "newview.go", "!has || q.View < p.View || q.View == p.View && q.Digest == p.Digest)", "!has || true)"},
+	{"A1 does not look at views", core + "newview.go", "!has || q.View < p.View || q.View == p.View && q.Digest == p.Digest)", "!has || q.Seq > 0)"},
 	{"A2 holds with one", core + "newview.go", "&& a2 >= d.c.weak()", "&& a2 >= 1"},
 	{"A2 is not asked", core + "newview.go", "&& a2 >= d.c.weak()", "&& a2 >= 0"},
 	{"A2 takes any view", core + "newview.go", "&& q.Digest == p.Digest && q.View >= p.View", "&& q.Digest == p.Digest"},

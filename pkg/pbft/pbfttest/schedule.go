@@ -166,7 +166,7 @@ func (d *drawing) regroup() {
 // misfortune is something that happens once.
 func (d *drawing) misfortune() {
 	n := d.s.Replicas
-	switch d.rng.IntN(11) {
+	switch d.rng.IntN(13) {
 	case 0, 1:
 		d.partition()
 	case 2:
@@ -187,6 +187,8 @@ func (d *drawing) misfortune() {
 		d.flapping()
 	case 9, 10:
 		d.jealous()
+	case 11, 12:
+		d.storm()
 	case 7:
 		i, t := d.rng.IntN(n), d.moment()
 		d.add(func(w *world) {
@@ -304,12 +306,7 @@ func (d *drawing) flapping() {
 		for t := from; t < to; t += on + off {
 			for by, at := range map[int]int{1: t, -1: t + off} {
 				w.at(int64(at)*tick, func() {
-					for j := range w.n {
-						if j != i {
-							w.cutOff(i, j, by)
-							w.cutOff(j, i, by)
-						}
-					}
+					w.alone(i, by)
 				})
 			}
 		}
@@ -330,16 +327,43 @@ func (d *drawing) jealous() {
 			left--
 			until = w.now + length/2
 			r.say("is cut off")
-			cut := func(by int) {
-				for j := range w.network.cut {
-					if j != r.id {
-						w.cutOff(r.id, j, by)
-						w.cutOff(j, r.id, by)
-					}
-				}
-			}
-			cut(1)
-			w.after(length, func() { cut(-1) })
+			w.alone(r.id, 1)
+			w.after(length, func() { w.alone(r.id, -1) })
 		}
 	}, "from %d on who is the first to execute a batch is cut off for %d ticks, %d times", from, length/tick, times)
+}
+
+// storm cuts off one primary after the other, so that views end before they bring anything, and a liar's VIEW-CHANGE is
+// needed for the next.
+func (d *drawing) storm() {
+	from, _ := d.span()
+	times, length := 2+d.rng.IntN(3), d.pick(50, 90, 140)
+	d.add(func(w *world) {
+		for k := range times {
+			w.at(int64(from+k*length)*tick, func() {
+				var v message.View
+				for _, r := range w.correct() {
+					x, _ := r.core.View()
+					v = max(v, x)
+				}
+				i := int(v.Primary(w.n))
+				if w.sites[i].liar() || w.calm {
+					return
+				}
+				w.say("primary %d is cut off", i)
+				w.alone(i, 1)
+				w.after(int64(length)*tick, func() { w.alone(i, -1) })
+			})
+		}
+	}, "from %d on the primary is cut off for %d ticks, %d times", from, length, times)
+}
+
+// alone cuts a replica off from everyone, or joins it again.
+func (w *world) alone(i, by int) {
+	for j := range w.network.cut {
+		if j != i {
+			w.cutOff(i, j, by)
+			w.cutOff(j, i, by)
+		}
+	}
 }
