@@ -83,7 +83,7 @@ func (m *mutant) plant(directory string) (verdict string, caught bool) {
 	binary := filepath.Join(directory, "sim.test")
 	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", filepath.Join(directory, "overlay.json"), "-o", binary, "./pkg/pbft/pbfttest")
 	if out, err := build.CombinedOutput(); err != nil {
-		return "STALE: does not compile: " + string(out), false
+		return fmt.Sprintf("STALE: does not compile: %v %s", err, out), false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), *limit)
 	defer cancel()
@@ -95,17 +95,17 @@ func (m *mutant) plant(directory string) (verdict string, caught bool) {
 	case err == nil:
 		return fmt.Sprintf("SURVIVES: %d schedules did not notice", *seeds), false
 	}
-	return reason(string(out)), true
+	return reason(err, string(out)), true
 }
 
 // reason is what the judge said first.
-func reason(out string) string {
+func reason(err error, out string) string {
 	for _, line := range strings.Split(out, "\n") {
 		if _, said, ok := strings.Cut(line, "noticed by "); ok {
 			return said[:min(len(said), 140)]
 		}
 	}
-	return "the test binary stopped: " + out[:min(len(out), 140)]
+	return fmt.Sprintf("%v: %s", err, out[:min(len(out), 140)])
 }
 
 func write(path string, b []byte) {
