@@ -1,6 +1,6 @@
 # BFS. The words after ## are what bare `make` prints.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race lint kernel-test bench bench-deps fuzz clean
+.PHONY: help build demo test race lint kernel-test bench bench-deps fuzz sim mutants clean
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 10s
@@ -47,6 +47,12 @@ fuzz: ## every fuzz target in turn, FUZZTIME each (default 10s)
 			echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$p || exit 1; \
 		done; \
 	done
+
+sim: ## 200 fixed and 500 fresh schedules of the protocol under faults, from seeds
+	go test -count=1 ./pkg/pbft/pbfttest -v -run 'Fixed|Fresh' -sim.seeds=500
+
+mutants: ## plant known mistakes in the protocol, one at a time; the simulator must notice each (an hour and more)
+	go run ./test/mutants
 
 clean: ## remove what was built
 	rm -rf bin build
