@@ -73,6 +73,7 @@ func (a *Anchor) Check(ctx context.Context, g checkpoints) error {
 	ctx, cancel := context.WithTimeout(ctx, anchorPatience)
 	defer cancel()
 	var seen pbft.SeqNum
+	answered := false
 	for {
 		certified, reached, err := g.Stable(ctx)
 		switch {
@@ -81,10 +82,13 @@ func (a *Anchor) Check(ctx context.Context, g checkpoints) error {
 		case err == nil && reached >= a.last.Seq:
 			return nil
 		case err == nil:
-			seen = reached
+			seen, answered = reached, true
 		}
 		select {
 		case <-ctx.Done():
+			if !answered {
+				return fmt.Errorf("fewer than 2f+1 replicas said where the group is, so it may be behind checkpoint %d in %s: %w", a.last.Seq, a.path, ctx.Err())
+			}
 			return fmt.Errorf("%w: it is at checkpoint %d, %s says %d. Ask the administrator; if it was begun anew on purpose, remove the file",
 				ErrRolledBack, seen, a.path, a.last.Seq)
 		case <-time.After(anchorEvery / 10):
