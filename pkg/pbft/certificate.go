@@ -21,13 +21,21 @@ type tally struct {
 	failed  error
 }
 
+// A verdict is one replica's answer. It may stand on two grounds: the replica has executed the request in the batch
+// prepared as number seq of view prepared, and it knows that it has committed.
 type verdict struct {
-	outcome message.Outcome
-	digest  Digest
-	view    View
-	last    Timestamp // of a Superseded
-	try     int       // the request's tries when it came
+	outcome   message.Outcome
+	digest    Digest
+	view      View
+	seq       SeqNum // 0: not on that ground
+	prepared  View
+	committed bool
+	last      Timestamp // of a Superseded
+	try       int       // the request's tries when it came
 }
+
+// alike: the same answer, whatever it stands on.
+func (v *verdict) alike(w *verdict) bool { return v.outcome == w.outcome && v.digest == w.digest }
 
 func (t *tally) reset(n int) {
 	if t.replies == nil {
@@ -42,49 +50,76 @@ func (t *tally) has(i ReplicaID) bool { return t.heard&(1<<i) != 0 }
 // again, with the full result or after catching up: its last word counts. But that a result is no longer kept is
 // what it says to a copy of a request it has just answered, and outweighs that answer at a later try only.
 func (t *tally) add(m *message.Reply, replier ReplicaID, try int) {
-	v := verdict{outcome: m.Outcome, digest: m.Digest, view: m.View, try: try}
-	old := t.replies[m.From]
+	v := verdict{outcome: m.Outcome, digest: m.Digest, view: m.View, seq: m.Seq, prepared: m.View, committed: !m.Tentative, try: try}
+	old := &t.replies[m.From]
 	noResult := m.Outcome == message.NotKept || m.Outcome == message.Lost
 	if noResult && t.has(m.From) && old.outcome == message.Executed && try <= old.try {
 		return
 	}
-	t.heard |= 1 << m.From
 	if m.Outcome == message.Superseded && len(m.Result) == 8 {
 		v.last = Timestamp(binary.LittleEndian.Uint64(m.Result))
 		v.digest = Digest{}
 	}
+	if t.has(m.From) && old.alike(&v) {
+		// It said so before, and what it said on one ground it need not repeat on the other.
+		v.committed = v.committed || old.committed
+		if v.seq == 0 {
+			v.seq, v.prepared = old.seq, old.prepared
+		}
+	}
+	t.heard |= 1 << m.From
 	t.replies[m.From] = v
 	asked := m.From == replier || replier == message.AnyReplier || len(m.Result) <= smallResult
-	if m.Full && asked && (!t.hasFull || t.matching(m.Outcome, m.Digest) > t.matching(m.Outcome, t.full)) {
+	if m.Full && asked && (!t.hasFull || t.alike(&v) > t.alike(&verdict{outcome: m.Outcome, digest: t.full})) {
 		t.result, t.full, t.hasFull = m.Result, m.Digest, true
 	}
 }
 
-func (t *tally) matching(o message.Outcome, d Digest) (n int) {
-	for i, v := range t.replies {
-		if t.has(ReplicaID(i)) && v.outcome == o && v.digest == d {
+// alike counts the replicas that gave this answer, on whatever ground.
+func (t *tally) alike(v *verdict) (n int) {
+	for i := range t.replies {
+		if t.has(ReplicaID(i)) && t.replies[i].alike(v) {
 			n++
 		}
 	}
 	return n
 }
 
-// best is the answer most replicas agree on.
-func (t *tally) best() (v verdict, count int) {
-	for i, x := range t.replies {
-		if t.has(ReplicaID(i)) {
-			if n := t.matching(x.outcome, x.digest); n > count {
-				v, count = x, n
+// best is the answer that most replicas agree on, and those who do on one common ground: all know that it has
+// committed, or all have prepared it under one number in one view. Mixed they prove nothing: what one prepared need
+// not be what another saw commit, and a replica that must take its answer back may tell the next reader otherwise.
+func (t *tally) best() (v verdict, agreeing uint32) {
+	for i := range t.replies {
+		if !t.has(ReplicaID(i)) {
+			continue
+		}
+		x := &t.replies[i]
+		for _, set := range [2]uint32{t.committed(x), t.preparedAlike(x)} {
+			if bits.OnesCount32(set) > bits.OnesCount32(agreeing) {
+				v, agreeing = *x, set
 			}
 		}
 	}
-	return v, count
+	return v, agreeing
 }
 
-// agreeing is the set of replicas that gave this answer.
-func (t *tally) agreeing(v verdict) (set uint32) {
-	for i, x := range t.replies {
-		if t.has(ReplicaID(i)) && x.outcome == v.outcome && x.digest == v.digest {
+// committed is the set of replicas that know that the request has committed, with the same answer as x.
+func (t *tally) committed(x *verdict) (set uint32) {
+	for i := range t.replies {
+		if y := &t.replies[i]; t.has(ReplicaID(i)) && y.committed && y.alike(x) {
+			set |= 1 << i
+		}
+	}
+	return set
+}
+
+// preparedAlike is the set of replicas that have prepared what x has prepared, with the same answer.
+func (t *tally) preparedAlike(x *verdict) (set uint32) {
+	if x.seq == 0 {
+		return 0
+	}
+	for i := range t.replies {
+		if y := &t.replies[i]; t.has(ReplicaID(i)) && y.seq == x.seq && y.prepared == x.prepared && y.alike(x) {
 			set |= 1 << i
 		}
 	}
@@ -93,8 +128,8 @@ func (t *tally) agreeing(v verdict) (set uint32) {
 
 // hopeless reports that no answer can reach the quorum any more, whatever the replicas not heard of say.
 func (t *tally) hopeless(n, quorum int) bool {
-	_, count := t.best()
-	return count+n-bits.OnesCount32(t.heard) < quorum
+	_, agreeing := t.best()
+	return bits.OnesCount32(agreeing)+n-bits.OnesCount32(t.heard) < quorum
 }
 
 // lastOf is the (f+1)-th largest last timestamp of those that say Superseded: a correct replica has seen one at
@@ -222,7 +257,8 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 	if o.tally.failed != nil {
 		return nil, o.tally.failed, true
 	}
-	v, count := o.tally.best()
+	v, agreeing := o.tally.best()
+	count := bits.OnesCount32(agreeing)
 	enough := count >= c.group.Quorum()
 	refused := count >= c.group.Weak()
 	switch {
@@ -233,7 +269,7 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 		c.view = max(c.view, o.tally.viewOf(v, c.group.Weak()))
 		c.timing.sample(time.Since(o.sent), o.tries)
 		if !o.readOnly || c.fresh == 0 {
-			c.fresh = o.tally.agreeing(v)
+			c.fresh = agreeing
 		}
 		return o.tally.result, nil, true
 	case enough && v.outcome == message.NotEnrolled:

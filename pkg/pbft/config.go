@@ -27,6 +27,10 @@ type ReplicaConfig struct {
 	Logger    *slog.Logger
 	Window    int           // batches proposed and not yet executed, at most; 0: DefaultWindow
 	Delay     time.Duration // artificial one-way delay of what is sent, for measurements
+
+	// What follows turns an optimisation off, to measure what it brings. The replicas of a group may differ in them.
+	NoTentative bool // execute batches only when they have committed
+	NoPiggyback bool // send every COMMIT by itself
 }
 
 // DefaultWindow is the number of batches a primary has under way at most: with one batch under way others
@@ -57,6 +61,7 @@ type Status struct {
 	Peers        []PeerStatus  `json:"peers"`
 	ViewChanges  int           `json:"view_changes"` // gone through since start
 	ViewChange   time.Duration `json:"view_change"`  // how long the last took, from our VIEW-CHANGE to the next execution
+	Rollbacks    int           `json:"rollbacks"`    // batches executed tentatively that did not commit, since start
 	Fetched      Fetched       `json:"fetched"`
 	KeyAge       time.Duration `json:"key_age"`
 	Executed     uint64        `json:"operations"` // executed since start

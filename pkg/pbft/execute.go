@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 
+	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/ledger"
 	"bfs/pkg/pbft/internal/message"
 )
@@ -190,9 +191,9 @@ func ClientOf(key ed25519.PublicKey) ClientID { return message.ClientOf(key) }
 const smallResult = 256
 
 // reply makes an answer the REPLY of replica self.
-func (a answer) reply(r *message.Request, self ReplicaID, v View) *message.Reply {
+func (a answer) reply(r *message.Request, self ReplicaID, st core.Standing) *message.Reply {
 	m := &message.Reply{
-		View: v, Timestamp: r.Timestamp, Slot: r.Slot, From: self, Outcome: a.outcome, ReadOnly: r.ReadOnly,
+		View: st.View, Seq: st.Seq, Tentative: st.Tentative, Timestamp: r.Timestamp, Slot: r.Slot, From: self, Outcome: a.outcome, ReadOnly: r.ReadOnly,
 		Digest: message.ResultDigest(a.outcome, a.result),
 	}
 	if len(a.result) <= smallResult || r.Replier == self || r.Replier == message.AnyReplier {

@@ -8,11 +8,12 @@ import (
 
 // measured is how long that took which clients and administrators notice. Nothing depends on it.
 type measured struct {
-	left     time.Time     // when our VIEW-CHANGE was sent; zero: executing as ever
-	changes  int           // views left and followed by an execution
-	stall    time.Duration // from the last VIEW-CHANGE of ours to the execution that followed
-	fetching time.Time
-	fetched  Fetched
+	left      time.Time     // when our VIEW-CHANGE was sent; zero: executing as ever
+	changes   int           // views left and followed by an execution
+	stall     time.Duration // from the last VIEW-CHANGE of ours to the execution that followed
+	rollbacks int
+	fetching  time.Time
+	fetched   Fetched
 }
 
 // multicast notes that we leave a view; of several in a row the first counts.

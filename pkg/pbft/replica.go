@@ -99,6 +99,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 	r.core = core.New(core.Config{
 		Self: cfg.Self, Replicas: r.group.N(),
 		CheckpointPeriod: l.CheckpointPeriod, LogSize: l.LogSize, Window: window,
+		Tentative: !cfg.NoTentative, Piggyback: !cfg.NoPiggyback,
 		BatchBytes: l.BatchBytes, BatchCount: l.BatchCount, LogBytes: l.LogBytes,
 		Slots: l.Slots, QueueBytes: clientQueueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: r.fence.last, FenceView: r.fence.view,
@@ -282,11 +283,18 @@ func (r *Replica) effect(e *core.Effect) {
 		p := e.Proposal
 		r.core.Accepted(p, r.cfg.Service.Accept(p.Seq, p.Batch.Choice))
 	case core.Execute:
-		r.execute(e.Batch)
+		r.execute(e.Batch, e.Standing)
 		r.measured.execute()
+	case core.Confirm:
+	case core.Rollback:
+		r.rollback(e.Seq)
+	case core.Repeat:
+		for _, q := range e.Batch.Requests {
+			r.exec.execute(q, e.Batch.Choice)
+		}
 	case core.Query:
 		r.queries++
-		r.answer(e.Request, r.exec.query(e.Request))
+		r.answer(e.Request, r.exec.query(e.Request), r.ground())
 	case core.Freeze:
 		r.freeze(e.Seq)
 	case core.Discard:
@@ -312,11 +320,30 @@ func (r *Replica) choose(n SeqNum) []byte {
 	return choice[:min(len(choice), MaxChoice)]
 }
 
-func (r *Replica) execute(b *message.Batch) {
+func (r *Replica) execute(b *message.Batch, st core.Standing) {
 	for _, q := range b.Requests {
 		r.executed++
-		r.answer(q, r.exec.execute(q, b.Choice))
+		r.answer(q, r.exec.execute(q, b.Choice), st)
 	}
+}
+
+// rollback makes the state that of checkpoint n again.
+func (r *Replica) rollback(n SeqNum) {
+	if err := r.cfg.Service.State().Rollback(n); err != nil {
+		r.fail(fmt.Errorf("roll back to checkpoint %d: %w", n, err))
+		return
+	}
+	r.exec.ledger.Reload()
+	r.measured.rollbacks++
+	r.log.Info("a batch was executed that did not commit: rolled back", "checkpoint", n, "executed", r.core.LastExecuted())
+}
+
+// ground is that of an answer which certainly holds.
+func (r *Replica) ground() (st core.Standing) {
+	if r.core != nil {
+		st.View, _ = r.core.View()
+	}
+	return st
 }
 
 // freeze takes a checkpoint. Its root is computed elsewhere and comes back as an event.
@@ -370,7 +397,7 @@ func (r *Replica) multicast(m message.Message) {
 }
 
 // answer sends a REPLY, if the client has a connection here.
-func (r *Replica) answer(q *message.Request, a answer) {
+func (r *Replica) answer(q *message.Request, a answer, st core.Standing) {
 	r.clientsMu.RLock()
 	c := r.clients[q.Client]
 	r.clientsMu.RUnlock()
@@ -378,16 +405,12 @@ func (r *Replica) answer(q *message.Request, a answer) {
 		return
 	}
 	if conn := c.connection(); conn != nil {
-		r.answerOn(conn, c.session, q, a)
+		r.answerOn(conn, c.session, q, a, st)
 	}
 }
 
-func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a answer) {
-	view := View(0)
-	if r.core != nil {
-		view, _ = r.core.View()
-	}
-	m := a.reply(q, r.cfg.Self, view)
+func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a answer, st core.Standing) {
+	m := a.reply(q, r.cfg.Self, st)
 	r.buffer = r.ring.Seal(s, &r.scratch, r.buffer[:0], m)
 	if len(r.buffer) == 0 {
 		return
@@ -403,18 +426,11 @@ func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Request) {
 	if q.ReadOnly {
 		if _, ok := r.exec.ledger.Client(q.Client); !ok {
-			r.answerOn(conn, s, q, answer{outcome: message.NotEnrolled})
+			r.answerOn(conn, s, q, answer{outcome: message.NotEnrolled}, r.ground())
 			return
 		}
 	} else if a, seen := r.exec.seen(q); seen {
-		if !q.Authentic {
-			return
-		}
-		if conn != nil {
-			r.answerOn(conn, s, q, a)
-		} else {
-			r.answer(q, a)
-		}
+		r.repeat(conn, s, q, a)
 		return
 	}
 	if r.core == nil {
@@ -422,6 +438,25 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 		return
 	}
 	r.core.Step(q)
+}
+
+// repeat answers a request that the slot's last execution has overtaken, if it is certain what to say.
+func (r *Replica) repeat(conn *transport.Conn, s *auth.Session, q *message.Request, a answer) {
+	if !q.Authentic {
+		return
+	}
+	st := r.ground()
+	if r.core != nil {
+		var certain bool
+		if st, certain = r.core.Standing(q); !certain {
+			return
+		}
+	}
+	if conn != nil {
+		r.answerOn(conn, s, q, a, st)
+	} else {
+		r.answer(q, a, st)
+	}
 }
 
 // fail stops the replica for a reason of its own. The caller holds the lock.
@@ -490,6 +525,7 @@ func (r *Replica) Status() Status {
 	stable := r.core.Stable()
 	s.Stable, s.Root = stable.Seq, hex.EncodeToString(stable.Digest[:])
 	s.ViewChanges, s.ViewChange, s.Fetched = r.measured.changes, r.measured.stall, r.measured.fetched
+	s.Rollbacks = r.measured.rollbacks
 	for i, p := range r.peers {
 		if p != nil {
 			low, last := r.core.Peer(ReplicaID(i))

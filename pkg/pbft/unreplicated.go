@@ -23,10 +23,10 @@ func StartUnreplicated(cfg ReplicaConfig) (*Replica, error) {
 func (r *Replica) serveAlone(q *message.Request) {
 	if q.ReadOnly {
 		r.queries++
-		r.answer(q, r.exec.query(q))
+		r.answer(q, r.exec.query(q), r.ground())
 		return
 	}
 	r.seq++
 	r.executed++
-	r.answer(q, r.exec.execute(q, r.choose(r.seq)))
+	r.answer(q, r.exec.execute(q, r.choose(r.seq)), r.ground())
 }

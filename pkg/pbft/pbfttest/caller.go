@@ -40,7 +40,14 @@ type call struct {
 
 type tally struct {
 	heard   uint32
-	replies []message.Reply
+	replies []answer
+}
+
+// An answer is a replica's last word, and the grounds on which it has given it.
+type answer struct {
+	message.Reply
+	committed bool
+	prepared  slotKey // seq 0: not on that ground
 }
 
 func newClient(w *world, index int, view message.View) *client {
@@ -107,7 +114,7 @@ func (s *callSlot) issue(op []byte, readOnly bool) {
 	s.last++
 	k := &call{q: message.Request{Client: s.c.id, Slot: s.slot, Timestamp: s.last, ReadOnly: readOnly, Op: op},
 		floor: s.c.w.judge.floor}
-	k.tally.replies = make([]message.Reply, s.c.w.n)
+	k.tally.replies = make([]answer, s.c.w.n)
 	s.call = k
 	k.q.SetDigest()
 	s.c.w.judge.requested(s.c, &k.q)
@@ -204,35 +211,63 @@ func (c *client) hear(from int, b []byte) {
 	s.decide()
 }
 
-// add notes a reply: a replica's last word counts, but a result once sent is not forgotten for a digest.
+// add notes a reply: a replica's last word counts, but a result once sent is not forgotten for a digest, nor a ground for
+// another.
 func (t *tally) add(m *message.Reply) {
 	old := t.replies[m.From]
-	t.heard |= 1 << m.From
-	if old.Full && !m.Full && old.Digest == m.Digest {
-		m.Full, m.Result = true, old.Result
+	x := answer{Reply: *m, committed: !m.Tentative}
+	if m.Seq > 0 {
+		x.prepared = slotKey{m.View, m.Seq}
 	}
-	t.replies[m.From] = *m
 	if m.Outcome == message.Superseded {
-		t.replies[m.From].Digest = message.Digest{}
+		x.Digest = message.Digest{}
 	}
+	if t.heard&(1<<m.From) != 0 && old.like(x) {
+		if old.Full && !m.Full {
+			x.Full, x.Result = true, old.Result
+		}
+		x.committed = x.committed || old.committed
+		if x.prepared.seq == 0 {
+			x.prepared = old.prepared
+		}
+	}
+	t.heard |= 1 << m.From
+	t.replies[m.From] = x
 }
 
-// best is the answer that most replicas agree on, and how many.
-func (t *tally) best() (best message.Reply, count int) {
+func (x answer) like(y answer) bool { return x.Outcome == y.Outcome && x.Digest == y.Digest }
+
+// best is the answer that most replicas agree on, and how many do on one ground: that it has committed, or that they
+// prepared it as the same number in the same view.
+func (t *tally) best() (best answer, count int) {
 	for i, x := range t.replies {
 		if t.heard&(1<<i) == 0 {
 			continue
 		}
-		if n := len(t.agreeing(x)); n > count || n == count && x.Full && !best.Full && x.Digest == best.Digest {
+		committed, prepared := 0, 0
+		for j, y := range t.replies {
+			if t.heard&(1<<j) == 0 || !x.like(y) {
+				continue
+			}
+			if x.committed && y.committed {
+				committed++
+			}
+			if x.prepared.seq > 0 && x.prepared == y.prepared {
+				prepared++
+			}
+		}
+		x.committed = committed >= prepared
+		if n := max(committed, prepared); n > count || n == count && x.Full && !best.Full && x.Digest == best.Digest {
 			best, count = x, n
 		}
 	}
 	return best, count
 }
 
-func (t *tally) agreeing(x message.Reply) (views []message.View) {
+// views are those of all who gave the answer.
+func (t *tally) views(x answer) (views []message.View) {
 	for i, y := range t.replies {
-		if t.heard&(1<<i) != 0 && y.Outcome == x.Outcome && y.Digest == x.Digest {
+		if t.heard&(1<<i) != 0 && x.like(y) {
 			views = append(views, y.View)
 		}
 	}
@@ -244,9 +279,12 @@ func (s *callSlot) decide() {
 	c, k, w := s.c, s.call, s.c.w
 	best, count := k.tally.best()
 	enough, refused := count >= 2*w.f+1, count >= w.f+1
+	if enough && !best.committed {
+		w.judge.promised(c, best.prepared)
+	}
 	switch {
 	case enough && best.Outcome == message.Executed && best.Full:
-		views := k.tally.agreeing(best)
+		views := k.tally.views(best)
 		slices.Sort(views)
 		c.view = max(c.view, views[len(views)-(w.f+1)])
 		w.judge.accepted(c, k, best.Result)

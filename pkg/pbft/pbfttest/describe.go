@@ -13,11 +13,11 @@ func describe(m message.Message) string {
 	case *message.Request:
 		return fmt.Sprintf("REQUEST %v.%d t%d %v", m.Client, m.Slot, m.Timestamp, m.Digest)
 	case *message.Reply:
-		return fmt.Sprintf("REPLY v%d slot %d t%d outcome %d %v", m.View, m.Slot, m.Timestamp, m.Outcome, m.Digest)
+		return fmt.Sprintf("REPLY v%d n%d tentative %v slot %d t%d outcome %d %v", m.View, m.Seq, m.Tentative, m.Slot, m.Timestamp, m.Outcome, m.Digest)
 	case *message.PrePrepare:
-		return fmt.Sprintf("PRE-PREPARE v%d n%d %v %s", m.View, m.Seq, m.Digest, describeBatch(&m.Batch))
+		return fmt.Sprintf("PRE-PREPARE v%d n%d %v %s COMMITs %v", m.View, m.Seq, m.Digest, describeBatch(&m.Batch), m.Commits)
 	case *message.Prepare:
-		return fmt.Sprintf("PREPARE v%d n%d %v", m.View, m.Seq, m.Digest)
+		return fmt.Sprintf("PREPARE v%d n%d %v COMMITs %v", m.View, m.Seq, m.Digest, m.Commits)
 	case *message.Commit:
 		return fmt.Sprintf("COMMIT v%d n%d", m.View, m.Seq)
 	case *message.Checkpoint:

@@ -24,6 +24,7 @@ type judge struct {
 
 	roots    map[message.SeqNum]message.Digest // of correct replicas' checkpoints (I5)
 	prepared map[slotKey]message.Digest        // I1
+	ahead    map[slotKey]*message.Batch        // what correct replicas say in replies that they have prepared
 }
 
 type outKey struct {
@@ -52,6 +53,7 @@ func (j *judge) init(w *world) {
 		w: w, in: map[message.Digest]bool{}, out: map[outKey]outcome{}, last: map[message.RequestKey]message.Timestamp{},
 		copy: newRegister(NewMemory(), w.first), history: make([]step, 1), chain: make([][8]byte, 1),
 		roots: map[message.SeqNum]message.Digest{}, prepared: map[slotKey]message.Digest{},
+		ahead: map[slotKey]*message.Batch{},
 	}
 }
 
@@ -87,23 +89,64 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 		w.fail("replica %d executes n%d, and no correct replica has executed n%d", r.id, n, n-1)
 		return
 	}
-	j.history = append(j.history, step{d, r.id, view})
+	j.commit(r.id, n, view, b)
 	if w.ahead != nil {
 		w.ahead(r)
 	}
+}
+
+// commit takes a batch for the next of the one order, on the word of replica by.
+func (j *judge) commit(by int, n message.SeqNum, view message.View, b *message.Batch) {
+	j.history = append(j.history, step{b.Digest(), by, view})
 	if len(b.Requests) == 0 {
-		w.marks.hit(markNullBatch)
+		j.w.marks.hit(markNullBatch)
 	}
 	for _, q := range b.Requests {
-		j.execute(r, n, q, b.Choice)
+		j.execute(by, n, q, b.Choice)
 	}
 }
 
-func (j *judge) execute(r *replica, n message.SeqNum, q *message.Request, choice []byte) {
+// tentative judges a batch that replica r executes because it has prepared, whether it is known to have committed or not.
+func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *message.Batch) {
+	if r.lies() {
+		return
+	}
+	key := slotKey{v, n}
+	j.certificate(r, v, n, b.Digest())
+	if int(n) > len(j.history) {
+		j.w.fail("replica %d executes n%d tentatively, and no correct replica has executed n%d", r.id, n, n-1)
+		return
+	}
+	first := j.ahead[key] == nil
+	j.ahead[key] = b
+	if first && int(n) == len(j.history) && j.w.ahead != nil {
+		j.w.ahead(r)
+	}
+}
+
+// promised judges that a client believes what 2f+1 replicas have prepared: it counts as committed from now on, and must stay
+// so (R-HD-20).
+func (j *judge) promised(c *client, at slotKey) {
+	b := j.ahead[at]
+	switch {
+	case b == nil:
+		j.w.fail("Safe: client %d believes a reply to v%d n%d, which no correct replica has executed", c.index, at.view, at.seq)
+	case int(at.seq) < len(j.history):
+		if first := j.history[at.seq]; first.digest != b.Digest() {
+			j.w.fail("Safe: client %d believes v%d n%d %v, replica %d executed %v", c.index, at.view, at.seq, b.Digest(), first.by, first.digest)
+		}
+		j.history[at.seq].view = min(j.history[at.seq].view, at.view)
+	default:
+		j.w.marks.hit(markTentative)
+		j.commit(-1, at.seq, at.view, b)
+	}
+}
+
+func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []byte) {
 	check := *q
 	check.SetDigest()
 	if check.Digest != q.Digest || !j.in[q.Digest] {
-		j.w.fail("Safe: replica %d executes in n%d a request that nobody made: %s", r.id, n, describe(q))
+		j.w.fail("Safe: replica %d executes in n%d a request that nobody made: %s", by, n, describe(q))
 		return
 	}
 	if q.Timestamp <= j.last[q.Key()] || int(q.Slot) >= ledgerSlots {
@@ -322,7 +365,8 @@ func (j *judge) bounds(r *replica) {
 		{"P", s.Prepared, l}, {"Q", s.Preprepared, 2 * l}, {"digests of Q", s.Digests, 16},
 		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, 4096}, {"unproven requests", s.Unproven, 8},
 		{"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
-		{"bytes of the log", s.LogBytes, 1 << 20}, {"checkpoints", len(r.memory.checkpoints), l/int(shape.period) + 2},
+		{"bytes of the log", s.LogBytes, 1 << 20}, {"reads", s.Reads, 1024}, {"held COMMITs", s.Held, 8},
+		{"checkpoints", len(r.memory.checkpoints), l/int(shape.period) + 2},
 	} {
 		if x.got > x.most {
 			j.w.fail("memory: replica %d keeps %d of %s, want <= %d", r.id, x.got, x.what, x.most)
@@ -335,6 +379,9 @@ func (j *judge) bounds(r *replica) {
 func (j *judge) end() {
 	roots := map[message.SeqNum]pbft.Digest{}
 	for _, r := range j.w.correct() {
+		if r.core.Ahead() > 0 {
+			continue // with a batch that may yet commit elsewhere
+		}
 		n, root := r.core.LastExecuted(), r.memory.Root()
 		if first, ok := roots[n]; ok && first != root {
 			j.w.fail("replica %d ends with root %v after n%d, another correct one with %v", r.id, root, n, first)

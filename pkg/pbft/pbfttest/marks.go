@@ -25,6 +25,8 @@ const (
 	markFastRead                       // a read in one round trip
 	markRestart                        // a replica restarted with nothing but its fence
 	markRejoined                       // and votes again
+	markTentative                      // a client believed what had prepared before anybody knew that it had committed
+	markRollback                       // a batch that was executed tentatively was taken back
 	marksCount
 )
 
@@ -32,6 +34,7 @@ var markNames = [marksCount]string{
 	"stable checkpoint", "view change", "view change with P", "NEW-VIEW with batches", "null batch", "three views in a row",
 	"checkpoint stable by a view change", "state transfer", "state transfer under load", "DECIDED used", "authentic by FORWARDs",
 	"duplicate ordered", "read in one round trip", "restart", "votes again after a restart",
+	"tentative reply", "tentative rollback",
 }
 
 // marks counts the visits.

@@ -23,8 +23,9 @@ type replica struct {
 	ledger  *ledger.Ledger
 	service pbft.Service
 	session pbft.Install
-	pace    int64 // of its clock: a tick lasts so long
-	paused  int64 // until when it stands still
+	ahead   *message.Batch // executed last, tentatively
+	pace    int64          // of its clock: a tick lasts so long
+	paused  int64          // until when it stands still
 	down    bool
 	view    message.View // the highest seen
 	begun   message.View // the last one it was active in
@@ -57,6 +58,7 @@ func (r *replica) boot() {
 	r.core = core.New(core.Config{
 		Self: message.ReplicaID(r.id), Replicas: w.n,
 		CheckpointPeriod: w.shape.period, LogSize: w.shape.log, Window: w.shape.window,
+		Tentative: w.shape.tentative, Piggyback: w.shape.piggyback,
 		BatchBytes: 4 << 10, BatchCount: w.shape.batch, LogBytes: 1 << 20,
 		Slots: ledgerSlots, QueueBytes: queueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence, FenceView: w.sites[r.id].view,
@@ -220,8 +222,8 @@ func (r *replica) request(q *message.Request) {
 			return
 		}
 	} else if outcome, result, seen := r.seen(q); seen {
-		if q.Authentic {
-			r.answer(q, outcome, result)
+		if st, certain := r.core.Standing(q); certain && q.Authentic {
+			r.answer(q, outcome, result, st)
 		}
 		return
 	}
@@ -242,7 +244,8 @@ func (r *replica) seen(q *message.Request) (message.Outcome, []byte, bool) {
 	return 0, nil, false
 }
 
-func (r *replica) execute(b *message.Batch) {
+// execute runs a batch and answers; st nil: it was answered before.
+func (r *replica) execute(b *message.Batch, st *core.Standing) {
 	for _, q := range b.Requests {
 		outcome, result, seen := r.seen(q)
 		if !seen {
@@ -251,29 +254,32 @@ func (r *replica) execute(b *message.Batch) {
 			r.ledger.Record(q.Key(), q.Timestamp, result, wrote)
 			outcome = message.Executed
 		}
-		r.answer(q, outcome, result)
+		if st != nil {
+			r.answer(q, outcome, result, *st)
+		}
 	}
 }
 
 func (r *replica) query(q *message.Request) {
+	view, _ := r.core.View()
+	st := core.Standing{View: view}
 	if result, ok := r.service.Query(pbft.Operation{Client: q.Client, Body: q.Op}); ok {
-		r.answer(q, message.Executed, result)
+		r.answer(q, message.Executed, result, st)
 	} else {
-		r.answer(q, message.NotReadOnly, nil)
+		r.answer(q, message.NotReadOnly, nil, st)
 	}
 }
 
 // smallResult is the length up to which every replica sends the whole result.
 const smallResult = 256
 
-func (r *replica) answer(q *message.Request, outcome message.Outcome, result []byte) {
+func (r *replica) answer(q *message.Request, outcome message.Outcome, result []byte, st core.Standing) {
 	w := r.w
 	c := w.clientOf(q.Client)
 	if c == nil {
 		return
 	}
-	view, _ := r.core.View()
-	m := &message.Reply{View: view, Timestamp: q.Timestamp, Slot: q.Slot, Outcome: outcome, ReadOnly: q.ReadOnly,
+	m := &message.Reply{View: st.View, Seq: st.Seq, Tentative: st.Tentative, Timestamp: q.Timestamp, Slot: q.Slot, Outcome: outcome, ReadOnly: q.ReadOnly,
 		Digest: message.ResultDigest(outcome, result)}
 	if len(result) <= smallResult || int(q.Replier) == r.id || q.Replier == message.AnyReplier {
 		m.Full, m.Result = true, result
@@ -315,9 +321,24 @@ func (r *replica) effect(e *core.Effect) {
 	case core.Accept:
 		r.core.Accepted(e.Proposal, r.service.Accept(e.Proposal.Seq, e.Proposal.Batch.Choice))
 	case core.Execute:
-		r.say("executes n%d %s", e.Seq, describeBatch(e.Batch))
-		w.judge.executed(r, e.Seq, e.Batch)
-		r.execute(e.Batch)
+		if e.Standing.Tentative {
+			r.say("executes n%d %s tentatively", e.Seq, describeBatch(e.Batch))
+			w.judge.tentative(r, e.Seq, e.Standing.View, e.Batch)
+			r.ahead = e.Batch
+		} else {
+			r.say("executes n%d %s", e.Seq, describeBatch(e.Batch))
+			w.judge.executed(r, e.Seq, e.Batch)
+			if e.Standing.Seq > 0 {
+				w.judge.tentative(r, e.Seq, e.Standing.View, e.Batch)
+			}
+		}
+		r.execute(e.Batch, &e.Standing)
+	case core.Confirm:
+		w.judge.executed(r, e.Seq, r.ahead)
+	case core.Rollback:
+		r.rollback(e.Seq)
+	case core.Repeat:
+		r.execute(e.Batch, nil)
 	case core.Query:
 		r.query(e.Request)
 	case core.Freeze:
@@ -338,6 +359,15 @@ func (r *replica) effect(e *core.Effect) {
 	case core.Stop:
 		r.stop(e.Reason)
 	}
+}
+
+func (r *replica) rollback(n message.SeqNum) {
+	r.say("rolls back to n%d", n)
+	r.w.marks.hit(markRollback)
+	if err := r.memory.Rollback(n); err != nil {
+		r.stop(err.Error())
+	}
+	r.ledger.Reload()
 }
 
 func (r *replica) stop(why string) {

@@ -58,8 +58,13 @@ func (s *Schedule) String() string {
 	h := s.shape
 	fmt.Fprintf(&b, "seed %d: n=%d K=%d L=%d window %d batch %d, %d clients of %d slots, faults end at tick %d",
 		s.Seed, h.replicas, h.period, h.log, h.window, h.batch, h.clients, h.slots, h.stop)
-	if h.stubborn {
-		b.WriteString(", liars go on")
+	for _, x := range []struct {
+		on   bool
+		name string
+	}{{h.stubborn, "liars go on"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"}} {
+		if x.on {
+			b.WriteString(", " + x.name)
+		}
 	}
 	for i, x := range s.items {
 		if !slices.Contains(s.dropped, i) {
@@ -96,6 +101,8 @@ func (d *drawing) shape() {
 	if h.replicas == 7 {
 		h.stop = min(h.stop, 200)
 	}
+	more := rand.New(rand.NewPCG(d.s.Seed, 2))
+	h.tentative, h.piggyback = more.IntN(4) > 0, more.IntN(4) > 0
 	d.s.Replicas = h.replicas
 }
 

@@ -59,6 +59,8 @@ type shape struct {
 	think       int  // ticks between its calls, at most
 	stop        int  // tick at which all faults end
 	stubborn    bool // liars go on lying after that
+	tentative   bool // batches are executed when they have prepared
+	piggyback   bool // COMMITs ride on other messages
 }
 
 // A proof names an authenticator: the request it is for, what else it covers, and its nonce.

@@ -19,12 +19,14 @@ type Config struct {
 	Window                    message.SeqNum // batches under way at the primary, at most
 	BatchBytes, BatchCount    int
 	LogBytes                  int
-	Slots                     int // of a client
-	QueueBytes                int // of one client's waiting requests
-	StatusTicks               int // a STATUS every so many ticks
-	ResendTicks               int // a message is not sent again before so many ticks have passed
-	ForwardTicks              int // a request that a backup holds is proposed within so many ticks, or the others are told
-	TimeoutTicks              int // the view-change timer's first period
+	Tentative                 bool // execute what has prepared, before it has committed [TOCS §6.1]
+	Piggyback                 bool // let the COMMITs of what was executed tentatively ride on later messages
+	Slots                     int  // of a client
+	QueueBytes                int  // of one client's waiting requests
+	StatusTicks               int  // a STATUS every so many ticks
+	ResendTicks               int  // a message is not sent again before so many ticks have passed
+	ForwardTicks              int  // a request that a backup holds is proposed within so many ticks, or the others are told
+	TimeoutTicks              int  // the view-change timer's first period
 
 	// Fence is the highest number that this replica may have voted for in an earlier life, which it has
 	// forgotten. Until a checkpoint at or above it is stable the replica votes for nothing, and counts among the f
@@ -44,7 +46,11 @@ type Core struct {
 	active bool // false from our VIEW-CHANGE until the NEW-VIEW that answers it
 
 	log      messageLog
-	lastExec message.SeqNum // executed, in order, up to here
+	lastExec message.SeqNum     // committed and executed, in order, up to here
+	ahead    tentative          // what was executed beyond that
+	reads    []*message.Request // that wait until nothing is
+	held     heldCommits
+	kept     message.SeqNum // the last checkpoint that our state holds
 	seqno    message.SeqNum // last number assigned, as primary
 	choosing bool           // a Choose for seqno+1 is under way
 	queue    queue
@@ -164,6 +170,7 @@ func (c *Core) Tick() {
 	c.tickTransfer()
 	c.tickWaiting()
 	c.fetchBodies()
+	c.flushOldCommits()
 	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
 		c.sendStatus()
 	}
@@ -211,7 +218,7 @@ func (c *Core) StepDown() {
 	}
 }
 
-// LastExecuted is the number up to which batches were executed.
+// LastExecuted is the number up to which batches have committed and were executed.
 func (c *Core) LastExecuted() message.SeqNum { return c.lastExec }
 
 // SilentUntil is the checkpoint that must be stable before this replica votes, 0 if it votes.

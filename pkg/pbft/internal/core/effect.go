@@ -12,7 +12,10 @@ const (
 	Multicast                 // Message to all other replicas
 	Choose                    // ask the service for its choice for Seq, and answer with Core.Chosen
 	Accept                    // ask the service about the choice of Proposal, and answer with Core.Accepted
-	Execute                   // run Batch, keep the replies in the state, send them to their clients
+	Execute                   // run Batch as number Seq, keep the replies in the state, send them to their clients on the ground of Standing
+	Confirm                   // what was executed tentatively as Seq has committed
+	Rollback                  // make the state that of checkpoint Seq again
+	Repeat                    // run Batch as number Seq once more, after a Rollback: its replies were sent
 	Query                     // answer Request from the present state, read-only
 	Freeze                    // keep the state as checkpoint Seq, and answer with Core.Frozen when its root is known
 	Discard                   // forget the checkpoints below Seq: it is stable now
@@ -31,7 +34,15 @@ type Effect struct {
 	Message  message.Message
 	Proposal *message.PrePrepare
 	Batch    *message.Batch
+	Standing Standing
 	Request  *message.Request
 	Digest   message.Digest
 	Reason   string
+}
+
+// A Standing is the ground on which replies are sent: see message.Reply.
+type Standing struct {
+	View      message.View
+	Seq       message.SeqNum // in which the batch is prepared here, in View; 0 if it need not be
+	Tentative bool           // it is not known to have committed
 }

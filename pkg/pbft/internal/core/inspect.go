@@ -28,6 +28,7 @@ type Sizes struct {
 	Bodies, Forwards, Unproven     int // the most of one replica, for the latter two
 	Lines, Line, Asks              int // clients' queues, the longest of them, FETCHes under way
 	LogBytes                       int
+	Reads, Held                    int // read-only requests that wait, COMMITs held back
 }
 
 // Sizes measures the core.
@@ -47,9 +48,12 @@ func (c *Core) Sizes() (s Sizes) {
 	if c.transfer != nil {
 		s.Asks = len(c.transfer.asked)
 	}
-	s.LogBytes = c.log.bytes
+	s.LogBytes, s.Reads, s.Held = c.log.bytes, len(c.reads), len(c.held.numbers)
 	return s
 }
+
+// Ahead is the number of the batch that was executed and is not known to have committed, 0 if there is none.
+func (c *Core) Ahead() message.SeqNum { return c.ahead.seq }
 
 // Low is the low water mark: the last stable checkpoint, or the one that the present view began from.
 func (c *Core) Low() message.SeqNum { return c.log.low }

@@ -14,7 +14,7 @@ func (c *Core) onRequest(r *message.Request) {
 		c.refuse(r, StateInTransfer)
 		return
 	case r.ReadOnly:
-		c.do(Effect{Verb: Query, Request: r})
+		c.read(r)
 		return
 	}
 	if why := c.queue.add(r, c.tick); why != accepted {
@@ -58,7 +58,9 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 	invariant(s.proposal == nil, "a number assigned twice")
 	c.adopt(s, p)
 	c.raiseFence(n)
-	c.multicast(p)
+	said := *p
+	said.Commits = c.takeCommits()
+	c.multicast(&said)
 	c.advance(s)
 }
 
@@ -78,6 +80,7 @@ func (c *Core) hold(s *slot, p *message.PrePrepare) {
 
 // onPrePrepare takes in the primary's proposal [TOCS §4.3].
 func (c *Core) onPrePrepare(p *message.PrePrepare) {
+	c.onCommits(p.View, p.Commits, p.From)
 	if why := c.judgePrePrepare(p); why != accepted {
 		c.refuse(p, why)
 		return
@@ -166,6 +169,7 @@ func (c *Core) Accepted(p *message.PrePrepare, ok bool) {
 // onPrepare records a backup's vote for a proposal [TOCS §4.3]. The proposal may come later: a vote is
 // kept all the same, for it may be what vouches for it.
 func (c *Core) onPrepare(p *message.Prepare) {
+	c.onCommits(p.View, p.Commits, p.From)
 	if why := c.judgePrepare(p); why != accepted {
 		c.refuse(p, why)
 		return
@@ -188,15 +192,29 @@ func (c *Core) judgePrepare(p *message.Prepare) Refusal {
 
 // onCommit records that a proposal prepared at the sender [TOCS §4.3].
 func (c *Core) onCommit(m *message.Commit) {
-	why := c.judgeVote(m.View, m.Seq)
-	if why == accepted && !c.log.slot(m.Seq).commits.add(m.From, message.Digest{}) {
-		why = SecondVote
-	}
-	if why != accepted {
+	if why := c.commitVote(m.View, m.Seq, m.From); why != accepted {
 		c.refuse(m, why)
-		return
 	}
-	c.advance(c.log.slot(m.Seq))
+}
+
+// onCommits takes the COMMITs that rode on a message of the same sender and view.
+func (c *Core) onCommits(v message.View, numbers []message.SeqNum, from message.ReplicaID) {
+	for _, n := range numbers {
+		if why := c.commitVote(v, n, from); why != accepted {
+			c.refuse(&message.Commit{View: v, Seq: n, From: from}, why)
+		}
+	}
+}
+
+func (c *Core) commitVote(v message.View, n message.SeqNum, from message.ReplicaID) Refusal {
+	if why := c.judgeVote(v, n); why != accepted {
+		return why
+	}
+	if !c.log.slot(n).commits.add(from, message.Digest{}) {
+		return SecondVote
+	}
+	c.advance(c.log.slot(n))
+	return accepted
 }
 
 // advance decides what the votes of a slot now mean, and says what follows from it. It is the only place
@@ -214,6 +232,7 @@ func (c *Core) advance(s *slot) {
 		s.prepares.add(c.cfg.Self, s.proposal.Digest)
 		c.raiseFence(s.seq)
 		vote := s.ownPrepare // a copy: the slot may be reset before it is sent
+		vote.Commits = c.takeCommits()
 		c.multicast(&vote)
 	}
 	if !s.isPrepared && s.prepared(c.f) {
@@ -221,9 +240,9 @@ func (c *Core) advance(s *slot) {
 		if !c.silent() && s.commits.add(c.cfg.Self, message.Digest{}) {
 			s.ownCommit = message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self}
 			c.raiseFence(s.seq) // the primary of a NEW-VIEW's choice has cast no other vote for it
-			vote := s.ownCommit
-			c.multicast(&vote)
+			c.sayCommit(s)
 		}
+		c.executeReady()
 	}
 	if !s.isCommitted && s.committedLocal(c.f) {
 		c.commit(s, &s.proposal.Batch, s.proposal.Digest)
@@ -234,26 +253,4 @@ func (c *Core) advance(s *slot) {
 func (c *Core) commit(s *slot, b *message.Batch, d message.Digest) {
 	s.isCommitted, s.batch, s.decision = true, b, d
 	c.executeReady()
-}
-
-// executeReady executes what committed, strictly in order (R-NRM-8), and takes a checkpoint every K batches
-// [TOCS §4.4].
-func (c *Core) executeReady() {
-	for c.transfer == nil && c.log.contains(c.lastExec+1) {
-		s := c.log.slot(c.lastExec + 1)
-		if !s.isCommitted {
-			return
-		}
-		c.lastExec++
-		c.progress = c.tick
-		for _, r := range s.batch.Requests {
-			c.queue.executed(r)
-			c.wait.executed(r)
-		}
-		c.wait.progress(s.batch)
-		c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch})
-		if s.seq%c.cfg.CheckpointPeriod == 0 {
-			c.do(Effect{Verb: Freeze, Seq: s.seq})
-		}
-	}
 }

@@ -218,7 +218,7 @@ func (p *play) group(t *testing.T, a arguments) {
 			CheckpointPeriod: message.SeqNum(a.int(t, "k", 4)), LogSize: message.SeqNum(a.int(t, "l", 8)),
 			Window: message.SeqNum(a.int(t, "window", 1)), BatchBytes: 1 << 10, BatchCount: a.int(t, "batch", 8),
 			LogBytes: a.int(t, "log", 1<<20), Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2, ForwardTicks: 2, TimeoutTicks: 20,
-			Fence: message.SeqNum(fence[i]),
+			Fence: message.SeqNum(fence[i]), Tentative: a.named["tentative"] != "", Piggyback: a.named["piggyback"] != "",
 		})
 		c.Trace(func(m message.Message, why Refusal) {
 			shown[why] = true
@@ -381,7 +381,17 @@ func (p *play) effect(i int, e Effect) {
 		c.Accepted(e.Proposal, !p.bad[i])
 	case Execute:
 		p.held[i] = append(p.held[i], e.Batch)
-		p.say(i, "executes n%d: %s", e.Seq, operations(e.Batch))
+		how := ""
+		if e.Standing.Tentative {
+			how = " tentatively"
+		}
+		p.say(i, "executes n%d%s: %s", e.Seq, how, operations(e.Batch))
+	case Confirm:
+		p.say(i, "knows that n%d has committed", e.Seq)
+	case Rollback:
+		p.say(i, "rolls back to n%d", e.Seq)
+	case Repeat:
+		p.say(i, "executes n%d once more: %s", e.Seq, operations(e.Batch))
 	case Fence:
 		p.say(i, "may vote up to n%d", e.Seq)
 	case Query:
@@ -461,14 +471,22 @@ func tuples(all []message.Prepared) string {
 
 func short(d message.Digest) string { return fmt.Sprintf("%x", d[:2]) }
 
+// riding lists the COMMITs on a message.
+func riding(commits []message.SeqNum) (s string) {
+	for _, n := range commits {
+		s += fmt.Sprintf(" + COMMIT n%d", n)
+	}
+	return s
+}
+
 func describe(m message.Message) string {
 	switch m := m.(type) {
 	case *message.Request:
 		return fmt.Sprintf("REQUEST c%d.%d t%d", m.Client, m.Slot, m.Timestamp)
 	case *message.PrePrepare:
-		return fmt.Sprintf("PRE-PREPARE v%d n%d %s", m.View, m.Seq, short(m.Digest))
+		return fmt.Sprintf("PRE-PREPARE v%d n%d %s%s", m.View, m.Seq, short(m.Digest), riding(m.Commits))
 	case *message.Prepare:
-		return fmt.Sprintf("PREPARE v%d n%d %s", m.View, m.Seq, short(m.Digest))
+		return fmt.Sprintf("PREPARE v%d n%d %s%s", m.View, m.Seq, short(m.Digest), riding(m.Commits))
 	case *message.Commit:
 		return fmt.Sprintf("COMMIT v%d n%d", m.View, m.Seq)
 	case *message.Checkpoint:

@@ -344,6 +344,7 @@ func (c *Core) Installed(n message.SeqNum) {
 	invariant(t != nil && t.seq == n, "a state installed that was not asked for")
 	c.transfer = nil
 	c.lastExec, c.progress = t.seq, c.tick
+	c.ahead, c.kept = tentative{}, t.seq // it was number t.seq at most
 	c.seqno = max(c.seqno, t.seq)
 	c.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}
 	for i := range c.checkpoints {
@@ -356,6 +357,7 @@ func (c *Core) Installed(n message.SeqNum) {
 	own := c.stable
 	c.multicast(&own)
 	c.sendStatus()
+	c.answerReads()
 	c.executeReady()
 }
 

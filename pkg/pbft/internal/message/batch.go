@@ -47,11 +47,12 @@ func (b *Batch) Bytes() (n int) {
 
 // A PrePrepare is the primary's proposal of a batch for a sequence number [TOCS §4.3].
 type PrePrepare struct {
-	View   View
-	Seq    SeqNum
-	Digest Digest // of the batch; the decoder has recomputed it
-	Batch  Batch
-	From   ReplicaID
+	View    View
+	Seq     SeqNum
+	Digest  Digest // of the batch; the decoder has recomputed it
+	Batch   Batch
+	Commits []SeqNum // as in Prepare
+	From    ReplicaID
 }
 
 // Type implements Message.
@@ -62,6 +63,7 @@ func (m *PrePrepare) AppendBody(b []byte) []byte {
 	b = appendU64(b, uint64(m.View))
 	b = appendU64(b, uint64(m.Seq))
 	b = append(b, m.Digest[:]...)
+	b = appendCommits(b, m.Commits)
 	b = appendU16(b, uint16(len(m.Batch.Choice)))
 	b = append(b, m.Batch.Choice...)
 	b = appendU16(b, uint16(len(m.Batch.Requests)))
@@ -76,11 +78,12 @@ func (m *PrePrepare) AppendCovered(b []byte) []byte {
 	b = append(b, byte(TypePrePrepare))
 	b = appendU64(b, uint64(m.View))
 	b = appendU64(b, uint64(m.Seq))
-	return append(b, m.Digest[:]...)
+	b = append(b, m.Digest[:]...)
+	return appendCommits(b, m.Commits)
 }
 
 func (m *PrePrepare) decode(r *reader, lim *Limits) {
-	m.View, m.Seq, m.Digest = r.view(), r.seqNum(), r.digest()
+	m.View, m.Seq, m.Digest, m.Commits = r.view(), r.seqNum(), r.digest(), r.commits()
 	m.Batch.Choice = r.bytes(r.count(int(r.u16()), lim.Choice))
 	n := r.count(int(r.u16()), lim.BatchCount)
 	if r.why != "" || n*requestHeader > len(r.b) {

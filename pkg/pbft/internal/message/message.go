@@ -63,10 +63,29 @@ type Limits struct {
 
 // A Prepare is a backup's vote for a proposal [TOCS §4.3].
 type Prepare struct {
-	View   View
-	Seq    SeqNum
-	Digest Digest
-	From   ReplicaID
+	View    View
+	Seq     SeqNum
+	Digest  Digest
+	Commits []SeqNum // the sender's COMMITs for these numbers of the same view ride along (R-OPT-PC)
+	From    ReplicaID
+}
+
+// MaxCommits bounds the COMMITs that ride on one message.
+const MaxCommits = 8
+
+func appendCommits(b []byte, commits []SeqNum) []byte {
+	b = append(b, byte(len(commits)))
+	for _, n := range commits {
+		b = appendU64(b, uint64(n))
+	}
+	return b
+}
+
+func (r *reader) commits() (all []SeqNum) {
+	for range r.count(int(r.u8()), MaxCommits) {
+		all = append(all, r.seqNum())
+	}
+	return all
 }
 
 // A Commit says that its sender holds a prepared certificate for (view, seq). It carries no
@@ -110,14 +129,15 @@ func (*Prepare) Type() Type { return TypePrepare }
 func (m *Prepare) AppendBody(b []byte) []byte {
 	b = appendU64(b, uint64(m.View))
 	b = appendU64(b, uint64(m.Seq))
-	return append(b, m.Digest[:]...)
+	b = append(b, m.Digest[:]...)
+	return appendCommits(b, m.Commits)
 }
 
 // AppendCovered implements Message.
 func (m *Prepare) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypePrepare))) }
 
 func (m *Prepare) decode(r *reader, _ *Limits) {
-	m.View, m.Seq, m.Digest = r.view(), r.seqNum(), r.digest()
+	m.View, m.Seq, m.Digest, m.Commits = r.view(), r.seqNum(), r.digest(), r.commits()
 }
 
 // Type implements Message.

@@ -189,14 +189,19 @@ const (
 )
 
 // A Reply is one replica's answer to a request [TOCS §4.2].
+//
+// An answer stands on one of two grounds, or on both. With a number in Seq its sender says that the request was executed
+// in the batch which is prepared there as number Seq of view View: 2f+1 who say so have made it certain to commit. Without
+// Tentative the sender knows that it has committed. The two are never counted together (R-OPT-TE-2).
 type Reply struct {
-	View      View
+	View      View   // in which it prepared; with Seq 0, the sender's
+	Seq       SeqNum // 0: executed in a batch that need not be prepared at the sender
 	Timestamp Timestamp
 	Slot      Slot
 	From      ReplicaID
 	Outcome   Outcome
 	ReadOnly  bool   // answers the read-only form of the request (R-OPT-RO-5)
-	Tentative bool   // the batch has prepared, not yet committed
+	Tentative bool   // the batch is not known to have committed
 	Full      bool   // Result is here, not only its digest
 	Digest    Digest // of the result, see ResultDigest
 	Result    []byte
@@ -245,6 +250,7 @@ func (*Reply) Type() Type { return TypeReply }
 
 func (m *Reply) appendHeader(b []byte) []byte {
 	b = appendU64(b, uint64(m.View))
+	b = appendU64(b, uint64(m.Seq))
 	b = appendU64(b, uint64(m.Timestamp))
 	b = appendU16(b, uint16(m.Slot))
 	b = append(b, byte(m.Outcome), m.flags())
@@ -258,13 +264,16 @@ func (m *Reply) AppendBody(b []byte) []byte { return append(m.appendHeader(b), m
 func (m *Reply) AppendCovered(b []byte) []byte { return m.appendHeader(append(b, byte(TypeReply))) }
 
 func (m *Reply) decode(r *reader, lim *Limits) {
-	m.View, m.Timestamp, m.Slot = r.view(), Timestamp(r.u64()), Slot(r.u16())
+	m.View, m.Seq, m.Timestamp, m.Slot = r.view(), r.seqNum(), Timestamp(r.u64()), Slot(r.u16())
 	m.Outcome = Outcome(r.u8())
 	flags := r.u8()
 	if m.Outcome >= outcomes || flags&^(replyReadOnly|replyTentative|replyFull) != 0 {
 		r.fail("unknown outcome or flags")
 	}
 	m.ReadOnly, m.Tentative, m.Full = flags&replyReadOnly != 0, flags&replyTentative != 0, flags&replyFull != 0
+	if m.Tentative && m.Seq == 0 {
+		r.fail("a tentative reply names no number")
+	}
 	m.Digest = r.digest()
 	m.Result = r.bytes(r.count(len(r.b), lim.Reply))
 	if !m.Full && len(m.Result) > 0 {

@@ -58,12 +58,19 @@ func (g generator) request() *Request {
 }
 
 func (g generator) prePrepare() PrePrepare {
-	p := PrePrepare{View: View(g.number()), Seq: SeqNum(g.number()), Batch: Batch{Choice: g.bytes(g.IntN(limits.Choice + 1))}}
+	p := PrePrepare{View: View(g.number()), Seq: SeqNum(g.number()), Commits: g.commits(), Batch: Batch{Choice: g.bytes(g.IntN(limits.Choice + 1))}}
 	for range g.IntN(5) {
 		p.Batch.Requests = append(p.Batch.Requests, g.request())
 	}
 	p.Digest = p.Batch.Digest()
 	return p
+}
+
+func (g generator) commits() (all []SeqNum) {
+	for range g.IntN(3) * g.IntN(MaxCommits/2+1) {
+		all = append(all, SeqNum(g.number()))
+	}
+	return all
 }
 
 func (g generator) tuples() (all []Prepared) {
@@ -103,8 +110,11 @@ func (g generator) data() *Data {
 }
 
 func (g generator) reply() *Reply {
-	m := &Reply{View: View(g.number()), Timestamp: Timestamp(g.Uint64()), Slot: Slot(g.Uint32()), Outcome: Outcome(g.IntN(int(outcomes))),
+	m := &Reply{View: View(g.number()), Seq: SeqNum(g.number()), Timestamp: Timestamp(g.Uint64()), Slot: Slot(g.Uint32()), Outcome: Outcome(g.IntN(int(outcomes))),
 		ReadOnly: g.bool(), Tentative: g.bool(), Full: g.bool(), Digest: g.digest()}
+	if g.bool() {
+		m.Seq, m.Tentative = 0, false
+	}
 	if m.Full {
 		m.Result = g.bytes(g.IntN(700))
 		m.Digest = ResultDigest(m.Outcome, m.Result)
@@ -136,7 +146,7 @@ func (g generator) message(t Type) Message {
 		p := g.prePrepare()
 		return &p
 	case TypePrepare:
-		return &Prepare{View: view, Seq: seq, Digest: g.digest()}
+		return &Prepare{View: view, Seq: seq, Digest: g.digest(), Commits: g.commits()}
 	case TypeCommit:
 		return &Commit{View: view, Seq: seq}
 	case TypeCheckpoint:

@@ -1,0 +1,180 @@
+package core
+
+import (
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// tentative is a batch that was executed when it had prepared, and is not known to have committed: number lastExec+1, or
+// nothing. It stays so across views until its number commits: most often as what it is, and then it was executed; else it
+// is rolled back first [TOCS §6.1; R-OPT-TE-4, R-OUR-16].
+//
+// Checkpoints are taken when a batch commits. Nothing behind it was executed by then, so none is ever tentative (R-OPT-TE-5
+// has no case here).
+type tentative struct {
+	seq    message.SeqNum // 0: nothing
+	view   message.View   // in which it prepared
+	digest message.Digest
+	batch  *message.Batch
+}
+
+// executeReady executes what committed, strictly in order (R-NRM-8), takes a checkpoint every K batches
+// [TOCS §4.4], and goes one batch further if that has prepared.
+func (c *Core) executeReady() {
+	for c.transfer == nil && c.log.contains(c.lastExec+1) {
+		s := c.log.slot(c.lastExec + 1)
+		if !s.isCommitted {
+			c.executeTentatively(s)
+			return
+		}
+		switch c.ahead.seq {
+		case 0:
+			c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch, Standing: c.standing(s)})
+		default:
+			c.settle(s)
+		}
+		c.executed(s)
+	}
+}
+
+// executed follows an execution that will stay.
+func (c *Core) executed(s *slot) {
+	c.lastExec++
+	c.progress = c.tick
+	for _, r := range s.batch.Requests {
+		c.queue.executed(r)
+		c.wait.executed(r)
+	}
+	c.wait.progress(s.batch)
+	if s.seq%c.cfg.CheckpointPeriod == 0 {
+		c.kept = s.seq
+		c.do(Effect{Verb: Freeze, Seq: s.seq})
+	}
+	c.answerReads()
+}
+
+// standing is the ground for the replies of a batch that committed.
+func (c *Core) standing(s *slot) Standing {
+	if s.isPrepared && !c.silent() && s.proposal.Digest == s.decision {
+		return Standing{View: c.view, Seq: s.seq}
+	}
+	return Standing{View: c.view}
+}
+
+// executeTentatively executes a batch that has prepared, all before it having committed (R-OPT-TE-1). Clients that get such
+// replies from 2f+1 replicas know that it will commit: these hold prepared certificates, and a view change cannot
+// pass them by. What an administrator asks waits for the commit, for it decides who is answered at all.
+func (c *Core) executeTentatively(s *slot) {
+	if !c.cfg.Tentative || !s.isPrepared || c.ahead.seq != 0 || !c.active || c.silent() || administrative(&s.proposal.Batch) {
+		return
+	}
+	c.ahead = tentative{s.seq, c.view, s.proposal.Digest, &s.proposal.Batch}
+	c.do(Effect{Verb: Execute, Seq: s.seq, Batch: c.ahead.batch, Standing: Standing{c.view, s.seq, true}})
+}
+
+func administrative(b *message.Batch) bool {
+	return slices.ContainsFunc(b.Requests, func(r *message.Request) bool { return r.Client == message.Administrator })
+}
+
+// settle ends the wait of the batch that was executed tentatively: its number has committed.
+func (c *Core) settle(s *slot) {
+	a := c.ahead
+	invariant(a.seq == s.seq, "a tentative execution out of order")
+	c.ahead = tentative{}
+	if a.digest == s.decision {
+		c.do(Effect{Verb: Confirm, Seq: s.seq})
+		return
+	}
+	// Clients that believed our reply had it from fewer than 2f+1. All since the last checkpoint is executed again.
+	c.do(Effect{Verb: Rollback, Seq: c.kept})
+	for n := c.kept + 1; n < s.seq; n++ {
+		c.do(Effect{Verb: Repeat, Seq: n, Batch: c.log.slot(n).batch})
+	}
+	c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch, Standing: c.standing(s)})
+}
+
+// Standing is the ground on which the answer to a request that was executed can be repeated. Not ok: that it was
+// superseded is not certain yet.
+func (c *Core) Standing(q *message.Request) (st Standing, ok bool) {
+	if c.ahead.seq != 0 {
+		for _, r := range c.ahead.batch.Requests {
+			if r.Key() == q.Key() {
+				return Standing{c.ahead.view, c.ahead.seq, true}, r.Timestamp == q.Timestamp
+			}
+		}
+	}
+	return Standing{View: c.view}, true
+}
+
+// maxReads bounds the read-only requests that wait.
+const maxReads = 1024
+
+// read answers a read-only request from the present state, if all that was executed for it has committed (R-OPT-RO-2).
+func (c *Core) read(r *message.Request) {
+	switch {
+	case c.ahead.seq == 0:
+		c.do(Effect{Verb: Query, Request: r})
+	case len(c.reads) >= maxReads:
+		c.refuse(r, TooManyRequests)
+	default:
+		c.reads = append(c.reads, r)
+		c.flushCommits()
+	}
+}
+
+// answerReads answers what waited, before anything is executed tentatively again (R-OUR-16).
+func (c *Core) answerReads() {
+	for _, r := range c.reads {
+		c.do(Effect{Verb: Query, Request: r})
+	}
+	clear(c.reads)
+	c.reads = c.reads[:0]
+}
+
+// heldCommits are the numbers of the present view whose COMMITs we hold back, to let them ride on what we say next.
+// Clients do not wait for them: the replies are out (R-OPT-PC).
+type heldCommits struct {
+	numbers []message.SeqNum
+	old     int // of these, the first so many were held a tick ago
+}
+
+// sayCommit tells the others that a slot has prepared here, at once if somebody may wait for it: a reader, a checkpoint, a
+// primary whose window is full, or a client whose batch is not executed before it commits.
+func (c *Core) sayCommit(s *slot) {
+	wait := c.cfg.Tentative && c.cfg.Piggyback && c.seqno < c.lastExec+c.cfg.Window && len(c.reads) == 0 &&
+		s.seq%c.cfg.CheckpointPeriod != 0 && len(c.held.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
+	if wait {
+		c.held.numbers = append(c.held.numbers, s.seq)
+		return
+	}
+	c.flushCommits()
+	vote := s.ownCommit // a copy: the slot may be reset before it is sent
+	c.multicast(&vote)
+}
+
+// takeCommits gives the held COMMITs to a message that is multicast now.
+func (c *Core) takeCommits() []message.SeqNum {
+	if len(c.held.numbers) == 0 {
+		return nil
+	}
+	all := c.held.numbers
+	c.held = heldCommits{}
+	return all
+}
+
+// flushCommits sends the held COMMITs by themselves.
+func (c *Core) flushCommits() {
+	for _, n := range c.held.numbers {
+		c.multicast(&message.Commit{View: c.view, Seq: n, From: c.cfg.Self})
+	}
+	c.held = heldCommits{numbers: c.held.numbers[:0]}
+}
+
+// flushOldCommits sends what was held for a whole tick: nothing came along to ride on.
+func (c *Core) flushOldCommits() {
+	if c.held.old > 0 {
+		c.flushCommits()
+	}
+	c.held.old = len(c.held.numbers)
+}
