@@ -429,8 +429,7 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 			r.answerOn(conn, s, q, answer{outcome: message.NotEnrolled}, r.ground())
 			return
 		}
-	} else if a, seen := r.exec.seen(q); seen {
-		r.repeat(conn, s, q, a)
+	} else if a, seen := r.exec.seen(q); seen && r.repeat(conn, s, q, a) {
 		return
 	}
 	if r.core == nil {
@@ -440,23 +439,24 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 	r.core.Step(q)
 }
 
-// repeat answers a request that the slot's last execution has overtaken, if it is certain what to say.
-func (r *Replica) repeat(conn *transport.Conn, s *auth.Session, q *message.Request, a answer) {
+// repeat answers a request that the slot's last execution has overtaken. False if that execution may yet be taken back: the
+// request waits for the commit then, and counts as waiting.
+func (r *Replica) repeat(conn *transport.Conn, s *auth.Session, q *message.Request, a answer) (over bool) {
 	if !q.Authentic {
-		return
+		return true
 	}
-	st := r.ground()
+	st, certain := r.ground(), true
 	if r.core != nil {
-		var certain bool
-		if st, certain = r.core.Standing(q); !certain {
-			return
-		}
+		st, certain = r.core.Standing(q)
 	}
-	if conn != nil {
+	switch {
+	case !certain:
+	case conn != nil:
 		r.answerOn(conn, s, q, a, st)
-	} else {
+	default:
 		r.answer(q, a, st)
 	}
+	return certain && !st.Tentative
 }
 
 // fail stops the replica for a reason of its own. The caller holds the lock.

@@ -222,10 +222,16 @@ func (r *replica) request(q *message.Request) {
 			return
 		}
 	} else if outcome, result, seen := r.seen(q); seen {
-		if st, certain := r.core.Standing(q); certain && q.Authentic {
+		if !q.Authentic {
+			return
+		}
+		st, certain := r.core.Standing(q)
+		if certain {
 			r.answer(q, outcome, result, st)
 		}
-		return
+		if certain && !st.Tentative {
+			return
+		}
 	}
 	r.core.Step(q)
 }
