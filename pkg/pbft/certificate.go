@@ -268,6 +268,9 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 		}
 		c.view = max(c.view, o.tally.viewOf(v, c.group.Weak()))
 		c.timing.sample(time.Since(o.sent), o.tries)
+		if !o.readOnly {
+			c.progress = time.Now()
+		}
 		if !o.readOnly || c.fresh == 0 {
 			c.fresh = agreeing
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -86,6 +87,7 @@ type Client struct {
 	nextReplier int
 	fresh       uint32 // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read; 0: none yet
 	timing      roundTrip
+	progress    time.Time // when an ordered operation had its result last
 	scratch     auth.Scratch
 	buffer      []byte
 	dirty       flushes
@@ -438,7 +440,7 @@ func (c *Client) tick() {
 			c.mu.Lock()
 			for i := range c.slots {
 				o := c.slots[i].call
-				if o == nil || now.Before(o.due) {
+				if o == nil || now.Before(o.due) || c.inTurn(o, now) {
 					continue
 				}
 				if c.retry(o, now); o.tally.failed != nil {
@@ -453,6 +455,17 @@ func (c *Client) tick() {
 			}
 		}
 	}
+}
+
+// inTurn reports whether an ordered request is late, but others of ours get their results: the group is busy, and would be
+// busier yet if everything were sent twice. One whose result is agreed on lacks only a full reply, and is asked for at once;
+// and nothing waits for longer than maxFloor, since a primary may serve others to starve it.
+func (c *Client) inTurn(o *outstanding, now time.Time) bool {
+	if o.readOnly || o.tries > 0 || now.Sub(o.sent) > maxFloor || now.Sub(c.progress) > minTimeout {
+		return false
+	}
+	_, agreeing := o.tally.best()
+	return bits.OnesCount32(agreeing) < c.group.Quorum()
 }
 
 // askForKeys sends a NEW-KEY to the replicas that we have no session key of.
