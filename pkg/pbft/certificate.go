@@ -277,9 +277,14 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 		return o.tally.result, nil, true
 	case enough && v.outcome == message.NotEnrolled:
 		return nil, ErrNotEnrolled, true
+	case enough && v.outcome == message.Lost && o.keep:
+		err = c.issue(o, o.request.Slot, true) // too long to be kept; it changes nothing, so it may be asked again
 	case enough && v.outcome == message.Lost, enough && v.outcome == message.Superseded && o.resumed:
 		return nil, ErrResultLost, true
 	case enough && v.outcome == message.NotKept:
+		// It changed nothing, and those who executed it are too few to say what it returned: a liar may see to it that
+		// this happens every time.
+		o.keep = true
 		err = c.issue(o, o.request.Slot, false)
 	case enough && v.outcome == message.Superseded:
 		slot := &c.slots[o.request.Slot]

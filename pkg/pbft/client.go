@@ -126,6 +126,7 @@ type outstanding struct {
 	readOnly bool   // the present try
 	asked    uint32 // bit i: the present try was sent to replica i
 	resumed  bool
+	keep     bool // the result of an earlier try was not kept
 	tally    tally
 	sent     time.Time
 	due      time.Time // of the next retransmission
@@ -289,7 +290,7 @@ func (c *Client) issue(o *outstanding, s Slot, readOnly bool) error {
 
 func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 	o.readOnly = readOnly
-	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Op: o.Body, Auth: o.request.Auth}
+	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Keep: o.keep, Op: o.Body, Auth: o.request.Auth}
 	o.request.SetDigest()
 	o.tally.reset(len(c.peers))
 	o.tries = 0

@@ -75,7 +75,7 @@ func (x *executor) execute(r *message.Request, choice []byte) answer {
 		x.ledger.Record(r.Key(), r.Timestamp, result, true)
 		return answer{outcome: message.Lost}
 	}
-	x.ledger.Record(r.Key(), r.Timestamp, result, wrote)
+	x.ledger.Record(r.Key(), r.Timestamp, result, wrote || r.Keep)
 	return answer{message.Executed, result}
 }
 

@@ -101,7 +101,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		CheckpointPeriod: l.CheckpointPeriod, LogSize: l.LogSize, Window: window,
 		Tentative: !cfg.NoTentative, Piggyback: !cfg.NoPiggyback,
 		BatchBytes: l.BatchBytes, BatchCount: l.BatchCount, LogBytes: l.LogBytes,
-		Slots: l.Slots, QueueBytes: clientQueueBytes,
+		Clients: l.Clients + 1, Slots: l.Slots, QueueBytes: clientQueueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: r.fence.last, FenceView: r.fence.view,
 	})
 	if n := r.core.SilentUntil(); n > 0 {

@@ -26,7 +26,8 @@ type callSlot struct {
 	last  message.Timestamp
 	call  *call
 	done  int
-	quota int // calls to make after the faults have stopped
+	quota int  // calls to make after the faults have stopped
+	keep  bool // the present call's result was not kept before
 }
 
 // A call waits for its certificate.
@@ -112,7 +113,7 @@ func (s *callSlot) begin() {
 // issue makes a request of the operation under a new timestamp.
 func (s *callSlot) issue(op []byte, readOnly bool) {
 	s.last++
-	k := &call{q: message.Request{Client: s.c.id, Slot: s.slot, Timestamp: s.last, ReadOnly: readOnly, Op: op},
+	k := &call{q: message.Request{Client: s.c.id, Slot: s.slot, Timestamp: s.last, ReadOnly: readOnly, Keep: s.keep, Op: op},
 		floor: s.c.w.judge.floor}
 	k.tally.replies = make([]answer, s.c.w.n)
 	s.call = k
@@ -179,7 +180,7 @@ func (s *callSlot) retry() {
 
 // end frees the slot and thinks about the next call.
 func (s *callSlot) end() {
-	s.call = nil
+	s.call, s.keep = nil, false
 	s.done++
 	s.c.w.after(1+s.c.w.rng.Int64N(int64(s.c.w.shape.think)*tick), s.begin)
 }
@@ -294,12 +295,7 @@ func (s *callSlot) decide() {
 		s.end()
 	case enough && best.Outcome == message.NotKept:
 		w.judge.lost(c, k)
-		if w.calm && w.shape.stubborn {
-			// An isolating primary that also answers falsely can have the last of the 2f+1 learn every result by state
-			// transfer, where those of ordered reads are not kept: such a read is asked again for ever.
-			s.end()
-			return
-		}
+		s.keep = true
 		s.issue(k.q.Op, false)
 	case refused && (best.Outcome == message.Superseded || best.Outcome == message.NotEnrolled):
 		w.fail("%d replicas tell client %d that t%d of slot %d is %v", count, c.index, k.q.Timestamp, s.slot, best.Outcome)

@@ -60,7 +60,7 @@ func (r *replica) boot() {
 		CheckpointPeriod: w.shape.period, LogSize: w.shape.log, Window: w.shape.window,
 		Tentative: w.shape.tentative, Piggyback: w.shape.piggyback,
 		BatchBytes: 4 << 10, BatchCount: w.shape.batch, LogBytes: 1 << 20,
-		Slots: ledgerSlots, QueueBytes: queueBytes,
+		Clients: maxClients + 1, Slots: ledgerSlots, QueueBytes: queueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence, FenceView: w.sites[r.id].view,
 	})
 	if w.log != nil {
@@ -257,7 +257,7 @@ func (r *replica) execute(b *message.Batch, st *core.Standing) {
 		if !seen {
 			var wrote bool
 			result, wrote = r.service.Execute(pbft.Operation{Client: q.Client, Choice: b.Choice, Body: q.Op})
-			r.ledger.Record(q.Key(), q.Timestamp, result, wrote)
+			r.ledger.Record(q.Key(), q.Timestamp, result, wrote || q.Keep)
 			outcome = message.Executed
 		}
 		if st != nil {

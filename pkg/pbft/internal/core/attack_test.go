@@ -13,7 +13,7 @@ import (
 func newAttacked(self message.ReplicaID, fence message.SeqNum) *Core {
 	return New(Config{
 		Self: self, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 10, BatchCount: 8,
-		LogBytes: 1 << 12, Slots: 4, QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2, Fence: fence,
+		LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2, Fence: fence,
 	})
 }
 

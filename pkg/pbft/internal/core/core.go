@@ -21,7 +21,7 @@ type Config struct {
 	LogBytes                  int
 	Tentative                 bool // execute what has prepared, before it has committed [TOCS §6.1]
 	Piggyback                 bool // let the COMMITs of what was executed tentatively ride on later messages
-	Slots                     int  // of a client
+	Clients, Slots            int  // enrolled at most, and of each of them
 	QueueBytes                int  // of one client's waiting requests
 	StatusTicks               int  // a STATUS every so many ticks
 	ResendTicks               int  // a message is not sent again before so many ticks have passed

@@ -12,7 +12,8 @@ type waiting struct {
 
 	working []message.View // by replica: the view it is active in, as its last STATUS says; 0 if in none
 
-	// forwarded[i] is what replica i says it holds and the primary has not proposed (R-OUR-11).
+	// forwarded[i] is what replica i says it holds and the primary has not proposed (R-OUR-11): one request for each slot
+	// of each client at most, as many as a correct replica can hold.
 	forwarded []map[message.RequestKey]forward
 	// unproven[i] are requests that replica i passed on and that are not authentic here, the latest few.
 	unproven [][]*message.Request
@@ -27,10 +28,9 @@ type forward struct {
 }
 
 const (
-	maxForwards = 4096 // FORWARDs kept of one replica
-	maxUnproven = 8    // requests kept of one replica that are not authentic here
-	maxDoubling = 6    // of the view-change timer (R-HD-8)
-	tellTicks   = 10   // a FORWARD is repeated so often
+	maxUnproven = 8  // requests kept of one replica that are not authentic here
+	maxDoubling = 6  // of the view-change timer (R-HD-8)
+	tellTicks   = 10 // a FORWARD is repeated so often
 )
 
 func (w *waiting) init(n, timeout int) {
@@ -178,7 +178,7 @@ func (c *Core) watch() {
 func (c *Core) forwardFrom(i message.ReplicaID, k message.RequestKey, f forward) bool {
 	m := c.wait.forwarded[i]
 	old, known := m[k]
-	if known && old.t >= f.t || !known && len(m) >= maxForwards {
+	if known && old.t >= f.t || !known && len(m) >= c.cfg.Clients*c.cfg.Slots {
 		return false
 	}
 	m[k] = f

@@ -34,6 +34,7 @@ type Request struct {
 	Timestamp Timestamp
 	ReadOnly  bool      // try the one-round-trip path; not part of the digest
 	Replier   ReplicaID // who returns the full result, AnyReplier for all; not part of the digest
+	Keep      bool      // keep the result even if the operation changed nothing: it was asked before, in vain (R-OUR-14)
 	Op        []byte
 
 	// Auth is the proof of origin, unless the request is the administrator's: those are signed
@@ -61,6 +62,7 @@ func (m *Request) Key() RequestKey { return RequestKey{m.Client, m.Slot} }
 const (
 	flagReadOnly = 1 << iota
 	flagSigned
+	flagKeep
 )
 
 func (m *Request) flags() (f byte) {
@@ -69,6 +71,9 @@ func (m *Request) flags() (f byte) {
 	}
 	if m.Signature != nil {
 		f |= flagSigned
+	}
+	if m.Keep {
+		f |= flagKeep
 	}
 	return f
 }
@@ -109,9 +114,10 @@ func (m *Request) decode(r *reader, lim *Limits) {
 	start := r.b
 	m.Client, m.Slot, m.Timestamp = ClientID(r.u64()), Slot(r.u16()), Timestamp(r.u64())
 	flags := r.u8()
-	if flags&^(flagReadOnly|flagSigned) != 0 {
+	if flags&^(flagReadOnly|flagSigned|flagKeep) != 0 {
 		r.fail("unknown flags")
 	}
+	m.Keep = flags&flagKeep != 0
 	m.ReadOnly, m.Replier = flags&flagReadOnly != 0, ReplicaID(r.u8())
 	if m.Replier != AnyReplier && int(m.Replier) >= lim.Replicas {
 		r.fail("no such replier")
@@ -138,7 +144,7 @@ func (m *Request) SetDigest() {
 	b := appendU64(head[:0], uint64(m.Client))
 	b = appendU16(b, uint16(m.Slot))
 	b = appendU64(b, uint64(m.Timestamp))
-	b = append(b, 0, 0)
+	b = append(b, m.flags()&flagKeep, 0)
 	appendU32(b, uint32(len(m.Op)))
 	h := sha256.New()
 	h.Write([]byte(requestTag))
@@ -149,14 +155,15 @@ func (m *Request) SetDigest() {
 
 const requestTag = "bfs request v1\x00"
 
-// digestRequest hashes an encoded request: (c, s, t, o) behind a tag, with flags and replier, which
+// digestRequest hashes an encoded request: (c, s, t, o) behind a tag, with replier and flags, but for Keep, which
 // are not part of the wish, as zeros (R-OPT-IX-3).
 func digestRequest(encoded []byte, op int) (d Digest) {
 	const small = 512
 	var buf [len(requestTag) + requestHeader + small]byte
 	b := append(buf[:0], requestTag...)
 	b = append(b, encoded[:requestHeader]...)
-	b[len(requestTag)+18], b[len(requestTag)+19] = 0, 0
+	b[len(requestTag)+18] &= flagKeep
+	b[len(requestTag)+19] = 0
 	if op <= small {
 		return sha256.Sum256(append(b, encoded[requestHeader:requestHeader+op]...))
 	}

@@ -48,6 +48,7 @@ func (g generator) request() *Request {
 	if g.bool() {
 		q.Replier = AnyReplier
 	}
+	q.Keep = g.IntN(4) == 0
 	if g.IntN(4) == 0 {
 		q.Client, q.Signature = Administrator, g.bytes(SignatureSize)
 	} else {

@@ -171,7 +171,7 @@ func newGroup(s *schedule, signatures bool) *group {
 		}
 		c := core.New(core.Config{
 			Self: self, Replicas: s.n, CheckpointPeriod: period, LogSize: window, Window: 2, BatchCount: 2, BatchBytes: 1 << 10, LogBytes: 1 << 20,
-			Slots: 1, QueueBytes: 1 << 10, StatusTicks: 15, ResendTicks: 5, ForwardTicks: 10, TimeoutTicks: 60,
+			Clients: 64, Slots: 1, QueueBytes: 1 << 10, StatusTicks: 15, ResendTicks: 5, ForwardTicks: 10, TimeoutTicks: 60,
 		})
 		g.cores = append(g.cores, c)
 		c.Frozen(0, message.Digest{1})
