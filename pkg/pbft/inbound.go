@@ -94,8 +94,18 @@ func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
 			c.Close() // nobody speaks before his NEW-KEY
 			return
 		}
-		if m := r.receive(c, who, frame); m != nil {
-			batch = append(batch, m)
+		m := r.receive(c, who, frame)
+		if m == nil {
+			continue
+		}
+		batch = append(batch, m)
+		switch m.(type) {
+		case *message.Fetch, *message.Data:
+			r.deliver(c, batch) // a quarter of a mebibyte to copy: others have their turn between two of these
+			batch = batch[:0]
+		}
+		if _, copied := m.(*message.Data); copied {
+			transport.Recycle(frame)
 		}
 	}
 	r.deliver(c, batch)

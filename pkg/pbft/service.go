@@ -86,8 +86,8 @@ type State interface {
 type Install interface {
 	// Wants returns up to max nodes (pages are level 0) that are to be asked for, and counts them as asked for.
 	Wants(max int) []NodeID
-	// OfferNode and OfferPage take an answer; an error means that it is false or was not asked for,
-	// and has had no effect.
+	// OfferNode and OfferPage take an answer, which is lent for the call; an error means that it is false or was not
+	// asked for, and has had no effect.
 	OfferNode(id NodeID, children []Digest) error
 	OfferPage(n PageNum, contents []byte) error
 	// Retry makes something asked for wanted again.

@@ -46,7 +46,7 @@ type ask struct {
 }
 
 const (
-	asksPerReplica  = 4  // FETCHes under way to one replica
+	asksPerReplica  = 8  // FETCHes under way to one replica
 	servesPerTick   = 64 // FETCHes of one replica answered in a tick, or batches of no more bytes
 	fetchBytes      = message.MaxFetch * 4096
 	answerTicks     = 50 // an answer may take so long

@@ -3,6 +3,7 @@ package transport
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 )
 
 const (
@@ -15,6 +16,31 @@ const (
 	minReadBuffer = 2 * (headerSize + Keep) // room for a lent frame and as much again
 	maxFrames     = 1024                    // handed over at one time
 )
+
+// spare holds frames that were given back. A state that is fetched comes as thousands of a quarter of a mebibyte each,
+// and fresh memory for every one costs more than reading it does: it is cleared, touched and collected.
+var spare sync.Pool
+
+// takeLarge returns memory for a frame of n bytes, not much more than that: the handler may keep it.
+func takeLarge(n int) []byte {
+	b, _ := spare.Get().(*[]byte)
+	switch {
+	case b == nil || cap(*b) < n:
+		return make([]byte, n)
+	case cap(*b) > 2*n:
+		spare.Put(b)
+		return make([]byte, n)
+	}
+	return (*b)[:n]
+}
+
+// Recycle takes back a frame that its handler has no more use for, so that its memory serves for one to come. Lent
+// frames are left alone.
+func Recycle(frame []byte) {
+	if cap(frame) > Keep {
+		spare.Put(&frame)
+	}
+}
 
 // A splitter cuts a stream of bytes into frames. The reader fills Space, tells Filled how much
 // came, and calls Next until there is nothing.
@@ -96,7 +122,7 @@ func (s *splitter) cut() (more bool, err error) {
 	have = have[headerSize:]
 	switch {
 	case n > Keep:
-		frame := make([]byte, n)
+		frame := takeLarge(n)
 		got := copy(frame, have)
 		s.r += headerSize + got
 		if got < n {

@@ -111,3 +111,39 @@ func FuzzQueue(f *testing.F) {
 		}
 	})
 }
+
+// What is given back serves only frames of about its length, so that a short one that is kept holds no more than twice
+// its own.
+func TestRecycledFrames(t *testing.T) {
+	for range 100 {
+		Recycle(make([]byte, 20*Keep))
+		for _, n := range []int{Keep + 1, 9 * Keep, 10 * Keep, 20 * Keep, 21 * Keep} {
+			s := newSplitter(64*Keep, 4*minReadBuffer)
+			stream := append(binary.LittleEndian.AppendUint32(nil, uint32(n)), bytes.Repeat([]byte{7}, n)...)
+			var frame []byte
+			for frame == nil {
+				k := copy(s.space(), stream)
+				s.filled(k)
+				stream = stream[k:]
+				frames, err := s.next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(frames) > 0 {
+					frame = frames[0]
+				}
+			}
+			if !bytes.Equal(frame, bytes.Repeat([]byte{7}, n)) {
+				t.Fatalf("a frame of %d bytes did not come as it was sent", n)
+			}
+			if cap(frame) > 2*n {
+				t.Fatalf("a frame of %d bytes holds %d", n, cap(frame))
+			}
+		}
+	}
+	lent := make([]byte, Keep)
+	Recycle(lent)
+	if again := takeLarge(Keep); &again[0] == &lent[0] {
+		t.Fatal("a lent frame was taken back")
+	}
+}
