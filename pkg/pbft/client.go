@@ -401,9 +401,10 @@ func (c *Client) replier(again, readOnly bool, set uint32) ReplicaID {
 	if !readOnly {
 		set = c.everybody() // all execute what the primary alone is sent
 	}
+	now := time.Now()
 	for range c.peers {
 		c.nextReplier = (c.nextReplier + 1) % len(c.peers)
-		if set&(1<<c.nextReplier) != 0 && !c.peers[c.nextReplier].silent {
+		if p := c.peers[c.nextReplier]; set&(1<<c.nextReplier) != 0 && !p.silent && !now.Before(p.lateUntil) {
 			return ReplicaID(c.nextReplier)
 		}
 	}

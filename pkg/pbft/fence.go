@@ -12,11 +12,17 @@ import (
 // fence is the file that remembers how far a replica may have voted, when it remembers nothing else (R-OUR-5): the
 // digest of the group file, view and number, the latter 8 bytes each, little-endian. It is raised before the votes it
 // covers leave. Votes in a group with another digest, such as one of an earlier epoch, bind nobody in this one.
+//
+// A disk may take a tenth of a second, and votes wait for it. So it is raised while there is still room below it, on
+// another goroutine. All but that goroutine's writing is under the replica's lock.
 type fence struct {
-	path  string
-	group Digest
-	last  SeqNum
-	view  View
+	path   string
+	group  Digest
+	last   SeqNum // on disk, and so is view
+	view   View
+	rising chan error // what came of writing next and nextIn; nil: nobody is writing
+	next   SeqNum
+	nextIn View
 }
 
 const fenceSize = message.DigestSize + 16
@@ -39,12 +45,44 @@ func openFence(path string, group Digest) (*fence, error) {
 	return f, nil
 }
 
+// raise returns when it is on disk that we may have voted up to n, and reached view v.
 func (f *fence) raise(v View, n SeqNum) error {
+	if err := f.settle(); err != nil {
+		return err
+	}
+	if n <= f.last && v <= f.view {
+		return nil
+	}
+	f.begin(max(v, f.view), max(n, f.last))
+	return f.settle()
+}
+
+// foresee begins to raise the fence if it will have to be soon: half a checkpoint period is left below it.
+func (f *fence) foresee(v View, executed, period SeqNum) {
+	if f.rising == nil && f.last > 0 && executed+period/2 >= f.last {
+		f.begin(max(v, f.view), f.last+2*period)
+	}
+}
+
+func (f *fence) begin(v View, n SeqNum) {
+	done := make(chan error, 1)
+	f.rising, f.nextIn, f.next = done, v, n
 	b := append(make([]byte, 0, fenceSize), f.group[:]...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(v))
-	if err := durable.WriteFile(f.path, binary.LittleEndian.AppendUint64(b, uint64(n))); err != nil {
-		return fmt.Errorf("raise fence to %d: %w", n, err)
+	b = binary.LittleEndian.AppendUint64(b, uint64(n))
+	go func() { done <- durable.WriteFile(f.path, b) }()
+}
+
+// settle waits until nobody is writing.
+func (f *fence) settle() error {
+	if f.rising == nil {
+		return nil
 	}
-	f.last, f.view = n, v
+	err := <-f.rising
+	f.rising = nil
+	if err != nil {
+		return fmt.Errorf("raise fence to %d: %w", f.next, err)
+	}
+	f.last, f.view = f.next, f.nextIn
 	return nil
 }

@@ -27,6 +27,7 @@ import (
 //	the transport's   one reader and at times one writer for each connection, one dialler for each link
 //	tick              every tickPeriod: retransmission
 //	the State's       calls back when the root of a checkpoint is known
+//	the fence's       writes it, while there is still room below it
 type Replica struct {
 	*endpoint
 	cfg      ReplicaConfig
@@ -285,6 +286,8 @@ func (r *Replica) effect(e *core.Effect) {
 	case core.Execute:
 		r.execute(e.Batch, e.Standing)
 		r.measured.execute()
+		view, _ := r.core.View()
+		r.fence.foresee(view, e.Seq, r.group.Limits.CheckpointPeriod)
 	case core.Confirm:
 	case core.Rollback:
 		r.rollback(e.Seq)
@@ -496,6 +499,11 @@ func (r *Replica) Close(ctx context.Context) error {
 func (r *Replica) shutdown() {
 	r.listener.Close()
 	r.closeLinks()
+	r.mu.Lock()
+	if err := r.fence.settle(); err != nil && r.err == nil {
+		r.err = err
+	}
+	r.mu.Unlock()
 	r.lock.Close()
 	close(r.done)
 }
