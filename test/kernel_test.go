@@ -194,6 +194,52 @@ func (c clients) faults(ctx context.Context) guest.Answer {
 	}
 }
 
+// TestLargerGroups has a kernel work on groups that survive more faults, and kills as many backups as they do survive.
+func TestLargerGroups(t *testing.T) {
+	needKernel(t)
+	for _, n := range []int{7, 10} {
+		t.Run(fmt.Sprintf("n=%d", n), func(t *testing.T) {
+			g := cluster.ForTest(t, cluster.Config{Replicas: n})
+			relay, err := g.AddRelay(t.Context(), cluster.Client{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := guest.Options{
+				Mounts: mounts(relay),
+				Env: []string{
+					"KERNEL=" + scripts(t), "TREE=" + sourceTree(t), fmt.Sprintf("FAULTS=%d", (n-1)/3),
+				},
+				Command: runAll(scripts(t), "larger.pl"),
+				Answer:  losses(t.Context(), g),
+			}
+			o.Mounts[0].Options += ",timeo=50,retrans=2" // five seconds, then the kernel complains
+			guest.Run(t, o)
+			if err := g.Agree(t.Context(), n); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// losses does what larger.pl asks for: the last backup dies first, and comes back last.
+func losses(ctx context.Context, g *cluster.Group) guest.Answer {
+	var dead []*cluster.Process
+	return func(question string) (string, error) {
+		switch question {
+		case "kill a backup":
+			p := g.Replicas[len(g.Replicas)-1-len(dead)]
+			p.Kill()
+			dead = append(dead, p)
+			return p.Name + " is dead", nil
+		case "restart a backup":
+			p := dead[len(dead)-1]
+			dead = dead[:len(dead)-1]
+			return p.Name + " is back", p.Restart(ctx)
+		}
+		return "", fmt.Errorf("nobody knows how to %q", question)
+	}
+}
+
 // TestGoNFS mounts the group through unmodified go-nfs, beside the relay.
 func TestGoNFS(t *testing.T) {
 	needKernel(t)
