@@ -4,6 +4,7 @@
 //	go run ./test/bench run [flags]        run workloads, add to build/bench.jsonl, print tables
 //	go run ./test/bench table [RESULTS]    print tables of a results file
 //	go run ./test/bench plot RESULTS DIR   draw them
+//	go run ./test/bench growth [flags]     what more replicas cost: bfsd bench micro for n = 4, 7, 10, a table and a plot
 //	go run ./test/bench serve KIND DIR     one of the reference servers, until interrupted
 package main
 
@@ -30,7 +31,7 @@ func main() {
 
 func dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: bench run|table|plot|serve")
+		return errors.New("usage: bench run|table|plot|growth|serve")
 	}
 	switch args[0] {
 	case "run":
@@ -39,10 +40,12 @@ func dispatch(ctx context.Context, args []string) error {
 		return tableCommand(args[1:])
 	case "plot":
 		return plotCommand(args[1:])
+	case "growth":
+		return growthCommand(ctx, args[1:])
 	case "serve":
 		return serve(ctx, args[1:])
 	}
-	return fmt.Errorf("no command %q; there are run, table, plot, serve", args[0])
+	return fmt.Errorf("no command %q; there are run, table, plot, growth, serve", args[0])
 }
 
 // serve runs a reference server in the foreground and says where it is, in the words `test/guest/mount -s` takes.

@@ -1,7 +1,7 @@
 # Workers that keep a mount busy while ask has faults made. The kernel must have nothing to complain of, and what the workers
+# leave must be what undisturbed ones leave.
 use strict;
 use warnings;
-# leave must be what undisturbed ones leave.
 our ($nfs, $other, $dir);
 
 my $workers = 4;
