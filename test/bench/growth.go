@@ -59,7 +59,7 @@ type measure struct {
 // All replicas of a group share this machine, and so the time an operation takes grows with the work of all. What it would
 // be where each has a machine of its own, as the paper's had, lies nearer to the processor time of one.
 var measures = []measure{
-	{"time of an operation, all on one machine", "#b2182b", func(r microResult) float64 { return 1e6 / r.OpsPerSecond }},
+	{"median time of an operation, all on one machine", "#b2182b", func(r microResult) float64 { return r.P50 }},
 	{"processor time of one replica", "#2166ac", func(r microResult) float64 { return r.ReplicaCPU / float64(r.N) }},
 }
 
@@ -67,7 +67,7 @@ var measures = []measure{
 func growthCommand(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("bench growth", flag.ContinueOnError)
 	list := f.String("n", "4,7,10", "sizes of groups; ratios are to the first")
-	rounds := f.Int("rounds", 3, "how often each is measured; medians are of these")
+	rounds := f.Int("rounds", 3, "how often each is measured; medians are of these. 0: draw the growth.jsonl that is there")
 	duration := f.Duration("duration", 5*time.Second, "of one measurement")
 	transport := f.String("transport", "plain", "between replicas and clients: plain or tls")
 	dir := f.String("dir", "docs/plots", "where growth.jsonl and growth.svg are written")
@@ -78,23 +78,46 @@ func growthCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer cluster.RemoveBinaries()
-	bin, err := cluster.Binaries()
+	o := growthOptions{sizes: sizes, rounds: *rounds, duration: *duration, transport: *transport}
+	var results []microResult
+	if *rounds > 0 {
+		results, err = o.measure(ctx)
+	} else {
+		results, err = readJSONLines[microResult](filepath.Join(*dir, "growth.jsonl"))
+	}
 	if err != nil {
 		return err
 	}
-	var results []microResult
-	for round := 1; round <= *rounds; round++ {
-		order := slices.Clone(sizes)
+	if err := writeGrowth(*dir, sizes, results); err != nil {
+		return err
+	}
+	return growthTable(os.Stdout, sizes, results)
+}
+
+type growthOptions struct {
+	sizes     []int
+	rounds    int
+	duration  time.Duration
+	transport string
+}
+
+func (o growthOptions) measure(ctx context.Context) (results []microResult, err error) {
+	defer cluster.RemoveBinaries()
+	bin, err := cluster.Binaries()
+	if err != nil {
+		return nil, err
+	}
+	for round := 1; round <= o.rounds; round++ {
+		order := slices.Clone(o.sizes)
 		if round%2 == 0 {
 			slices.Reverse(order) // so that none always runs after the same one
 		}
 		for _, l := range microLoads {
 			for _, n := range order {
-				common := []string{"bench", "micro", "--n", strconv.Itoa(n), "--op", "0/0", "--duration", duration.String(), "--transport", *transport, "--json"}
+				common := []string{"bench", "micro", "--n", strconv.Itoa(n), "--op", "0/0", "--duration", o.duration.String(), "--transport", o.transport, "--json"}
 				r, err := measureMicro(ctx, filepath.Join(bin, "bfsd"), append(common, l.args...))
 				if err != nil {
-					return fmt.Errorf("%s, n = %d: %w", l.name, n, err)
+					return nil, fmt.Errorf("%s, n = %d: %w", l.name, n, err)
 				}
 				r.Load, r.Round = l.name, round
 				fmt.Printf("round %d  %-30s n = %2d  %8.0f op/s  p50 %6.0f us  CPU %6.1f us/op\n", round, l.name, n, r.OpsPerSecond, r.P50, r.CPU)
@@ -102,10 +125,7 @@ func growthCommand(ctx context.Context, args []string) error {
 			}
 		}
 	}
-	if err := writeGrowth(*dir, sizes, results); err != nil {
-		return err
-	}
-	return growthTable(os.Stdout, sizes, results)
+	return results, nil
 }
 
 func parseSizes(list string) (sizes []int, err error) {
@@ -193,7 +213,7 @@ func drawGrowth(w io.Writer, sizes []int, results []microResult) {
 	for _, l := range microLoads {
 		for _, m := range measures {
 			for _, n := range sizes {
-				top = max(top, 0.25+growthOf(results, l.name, n, m.of)/growthOf(results, l.name, sizes[0], m.of))
+				top = max(top, 1.1*growthOf(results, l.name, n, m.of)/growthOf(results, l.name, sizes[0], m.of))
 			}
 		}
 	}
@@ -215,9 +235,9 @@ func drawGrowth(w io.Writer, sizes []int, results []microResult) {
 	y := panelTop + panelHeight + 58
 	for i, m := range measures {
 		fmt.Fprintf(w, `<rect x="%d" y="%d" width="12" height="12" fill="%s"/><text x="%d" y="%d">%s</text>`+"\n",
-			panelLeft+i*300, y-10, m.colour, panelLeft+18+i*300, y, m.title)
+			panelLeft+i*320, y-10, m.colour, panelLeft+18+i*320, y, m.title)
 	}
-	x := panelLeft + len(measures)*300
+	x := panelLeft + len(measures)*320
 	fmt.Fprintf(w, `<path d="M%d %dl6 6l-6 6l-6 -6z" fill="none" stroke="black"/><text x="%d" y="%d">the paper's slowdown, n = 7</text>`+"\n", x+6, y-10, x+18, y)
 	fmt.Fprintln(w, `</svg>`)
 }
@@ -240,7 +260,11 @@ func (p panel) y(ratio float64) float64 {
 
 func (p panel) frame(title string) {
 	fmt.Fprintf(p.w, `<text x="%d" y="%d" text-anchor="middle" font-weight="bold">%s</text>`+"\n", p.left+panelWidth/2, panelTop-12, title)
-	for r := 0.0; r <= p.top; r += 0.5 {
+	step := 0.5
+	for p.top/step > 10 {
+		step *= 2
+	}
+	for r := 0.0; r <= p.top; r += step {
 		fmt.Fprintf(p.w, `<path d="M%d %.1fh%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%.1f</text>`+"\n", p.left, p.y(r), panelWidth, p.left-6, p.y(r)+4, r)
 	}
 	fmt.Fprintf(p.w, `<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="black"/>`+"\n", p.left, panelTop, panelWidth, panelHeight)

@@ -190,15 +190,17 @@ func cpuSeconds(pids []int) float64 {
 }
 
 // readResults reads a results file.
-func readResults(path string) ([]result, error) {
+func readResults(path string) ([]result, error) { return readJSONLines[result](path) }
+
+func readJSONLines[T any](path string) ([]T, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	var all []result
+	var all []T
 	for d := json.NewDecoder(f); ; {
-		var r result
+		var r T
 		switch err := d.Decode(&r); {
 		case errors.Is(err, io.EOF):
 			return all, nil
