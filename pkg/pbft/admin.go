@@ -24,7 +24,7 @@ func (c *Client) administer(ctx context.Context, op []byte, readOnly bool) ([]by
 		return nil, errNotAdministrator
 	}
 	return wait(ctx, func(done func([]byte, error)) error {
-		return c.begin(&outstanding{Call: Call{Body: op, ReadOnly: readOnly, Done: done}})
+		return c.begin(Call{Body: op, ReadOnly: readOnly, Done: done})
 	})
 }
 

@@ -41,7 +41,7 @@ func (t *tally) reset(n int) {
 	if t.replies == nil {
 		t.replies = make([]verdict, n)
 	}
-	t.heard, t.result, t.hasFull, t.failed = 0, nil, false, nil
+	t.heard, t.result, t.hasFull, t.failed = 0, nil, false, nil // the last result is its receiver's
 }
 
 func (t *tally) has(i ReplicaID) bool { return t.heard&(1<<i) != 0 }
@@ -71,7 +71,10 @@ func (t *tally) add(m *message.Reply, replier ReplicaID, try int) {
 	t.replies[m.From] = v
 	asked := m.From == replier || replier == message.AnyReplier || len(m.Result) <= smallResult
 	if m.Full && asked && (!t.hasFull || t.alike(&v) > t.alike(&verdict{outcome: m.Outcome, digest: t.full})) {
-		t.result, t.full, t.hasFull = m.Result, m.Digest, true
+		t.full, t.hasFull = m.Digest, true
+		if t.result = m.Result; len(m.Result) <= transport.Keep {
+			t.result = append(make([]byte, 0, len(m.Result)), m.Result...) // it lies in a frame that is lent
+		}
 	}
 }
 
@@ -148,7 +151,8 @@ func (t *tally) lastOf(weak int) Timestamp {
 // viewOf is the largest view that f+1 of the agreeing replies have reached: one alone must not be trusted
 // (R-CLI-6).
 func (t *tally) viewOf(agreed verdict, weak int) View {
-	var all []View
+	var space [32]View
+	all := space[:0]
 	for i, v := range t.replies {
 		if t.has(ReplicaID(i)) && v.outcome == agreed.outcome && v.digest == agreed.digest {
 			all = append(all, v.view)
@@ -195,6 +199,7 @@ func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 		}
 	}
 	c.settle(batch)
+	who.decoder.Reset()
 }
 
 // settle counts replies and ends calls.
@@ -207,7 +212,8 @@ func (c *Client) settle(batch []*message.Reply) {
 		res []byte
 		err error
 	}
-	var over []ended
+	var room [32]ended
+	over := room[:0]
 	c.mu.Lock()
 	c.held++
 	for _, m := range batch {
@@ -229,10 +235,11 @@ func (c *Client) settle(batch []*message.Reply) {
 	c.mu.Lock()
 	for _, e := range over {
 		c.vacate(e.o.request.Slot) // not before Done has noted the result: the group keeps only a slot's last
+		c.forget(e.o)
 	}
 	c.held--
-	list := c.dirty.list
-	c.dirty.list = nil
+	var space [flushSpace]flusher
+	list := c.dirty.take(space[:0])
 	c.mu.Unlock()
 	for _, x := range list {
 		x.Flush()

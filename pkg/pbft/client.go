@@ -74,13 +74,15 @@ func wait(ctx context.Context, start func(done func([]byte, error)) error) ([]by
 // goroutine that reads the deciding reply calls Done.
 type Client struct {
 	*endpoint
-	id    ClientID
-	key   ed25519.PrivateKey
-	peers []*replicaEnd
+	id       ClientID
+	key      ed25519.PrivateKey
+	peers    []*replicaEnd
+	sessions []*auth.Session // of peers
 
 	mu          sync.Mutex
 	slots       []clientSlot
 	free        []Slot
+	spare       []*outstanding // ended; at most as many as there are slots
 	waiting     []*outstanding // calls without a slot, first in first out
 	queueLimit  int
 	view        View
@@ -163,7 +165,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		c.free = append(c.free, Slot(len(c.slots)-1-i))
 	}
 	for i, m := range g.Members {
-		c.peers = append(c.peers, &replicaEnd{session: auth.NewSession(message.Principal{Replica: ReplicaID(i)}, m.Key)})
+		session := auth.NewSession(message.Principal{Replica: ReplicaID(i)}, m.Key)
+		c.peers, c.sessions = append(c.peers, &replicaEnd{session: session}), append(c.sessions, session)
 	}
 	c.mu.Lock()
 	for i, m := range g.Members {
@@ -209,7 +212,7 @@ func (c *Client) signal() {
 
 // Start begins one operation and returns without waiting. ErrBusy if no more can be taken.
 func (c *Client) Start(call Call) error {
-	return c.begin(&outstanding{Call: c.forService(call)})
+	return c.begin(c.forService(call))
 }
 
 // forService marks the administrator's calls that are for the service and not for the library.
@@ -220,15 +223,15 @@ func (c *Client) forService(call Call) Call {
 	return call
 }
 
-func (c *Client) checkLength(o *outstanding) error {
+func (c *Client) checkLength(o *Call) error {
 	if len(o.Body) > c.group.Limits.Operation {
 		return fmt.Errorf("operation: got %d bytes, want <= %d", len(o.Body), c.group.Limits.Operation)
 	}
 	return nil
 }
 
-func (c *Client) begin(o *outstanding) error {
-	if err := c.checkLength(o); err != nil {
+func (c *Client) begin(call Call) error {
+	if err := c.checkLength(&call); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -240,20 +243,39 @@ func (c *Client) begin(o *outstanding) error {
 		c.mu.Unlock()
 		return ErrBusy
 	case len(c.free) == 0:
-		c.waiting = append(c.waiting, o)
+		c.waiting = append(c.waiting, c.outstanding(call))
 		c.mu.Unlock()
 		return nil
 	}
-	err := c.assign(o)
+	err := c.assign(c.outstanding(call))
 	c.release()
 	return err
 }
 
+// outstanding makes a call one that waits, in the memory of one that has ended if there is such.
+func (c *Client) outstanding(call Call) *outstanding {
+	o := &outstanding{}
+	if n := len(c.spare); n > 0 {
+		o, c.spare = c.spare[n-1], c.spare[:n-1]
+	}
+	o.Call = call
+	return o
+}
+
+// forget gives back the memory of a call that has ended and that nobody knows any more.
+func (c *Client) forget(o *outstanding) {
+	if len(c.spare) < len(c.slots) {
+		*o = outstanding{tally: tally{replies: o.tally.replies}, request: message.Request{Auth: message.Authenticator{Tags: o.request.Auth.Tags[:0]}}}
+		c.spare = append(c.spare, o)
+	}
+}
+
 // release gives up the lock and sends what was queued, unless a reader will.
 func (c *Client) release() {
-	var list []flusher
+	var space [flushSpace]flusher
+	list := space[:0]
 	if c.held == 0 {
-		list, c.dirty.list = c.dirty.list, nil
+		list = c.dirty.take(list)
 	}
 	c.mu.Unlock()
 	for _, x := range list {
@@ -302,7 +324,7 @@ func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 // Start.
 func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	o := &outstanding{Call: c.forService(call), resumed: true}
-	if err := c.checkLength(o); err != nil {
+	if err := c.checkLength(&o.Call); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -418,11 +440,7 @@ func (c *Client) authenticate(q *message.Request) {
 		q.Signature = ed25519.Sign(c.key, d[:])
 		return
 	}
-	sessions := make([]*auth.Session, len(c.peers))
-	for i, p := range c.peers {
-		sessions[i] = p.session
-	}
-	c.ring.Authenticate(sessions, &c.scratch, q)
+	c.ring.Authenticate(c.sessions, &c.scratch, q)
 }
 
 // tick retransmits what is due.

@@ -72,6 +72,7 @@ func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transpo
 type remote struct {
 	session *auth.Session
 	scratch auth.Scratch
+	decoder message.Decoder
 	keysAt  time.Time // of our last unasked NEW-KEY
 	budget  newKeyBudget
 
@@ -137,14 +138,15 @@ func (e *endpoint) resendKey(c *transport.Conn, r *remote, s *auth.Session) {
 	}
 }
 
-// open decodes a sealed frame and checks its MAC against the session.
+// open decodes a sealed frame and checks its MAC against the session. A vote or reply is good until the connection's decoder is
+// reset.
 func (e *endpoint) open(r *remote, frame []byte) message.Message {
 	body, trailer, ok := auth.Split(frame)
 	if !ok {
 		e.edge.malformed.Add(1)
 		return nil
 	}
-	m, err := message.Decode(body, &e.wire)
+	m, err := r.decoder.Decode(body, &e.wire)
 	if err != nil {
 		e.edge.malformed.Add(1)
 		return nil
@@ -169,6 +171,17 @@ type flusher interface{ Flush() }
 
 // flushes gathers what must be flushed once the lock is released: many messages, one system call.
 type flushes struct{ list []flusher }
+
+// flushSpace is how many connections an event commonly writes to: to so many there is no allocation.
+const flushSpace = 16
+
+// take moves what was gathered into space, for the lock is released before it is flushed.
+func (f *flushes) take(space []flusher) []flusher {
+	space = append(space, f.list...)
+	clear(f.list)
+	f.list = f.list[:0]
+	return space
+}
 
 func (f *flushes) add(x flusher) {
 	for _, have := range f.list {

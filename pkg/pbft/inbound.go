@@ -109,6 +109,9 @@ func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
 		}
 	}
 	r.deliver(c, batch)
+	if who, _ := c.User().(*remote); who != nil {
+		who.decoder.Reset()
+	}
 }
 
 // receive turns a frame into a message whose sender is certain, or whose client's wish it carries is marked

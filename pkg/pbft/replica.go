@@ -44,6 +44,7 @@ type Replica struct {
 	scratch  auth.Scratch
 	buffer   []byte
 	trailer  []byte
+	reply    message.Reply // being sent
 	dirty    flushes
 	executed uint64
 	queries  uint64
@@ -247,8 +248,8 @@ func (r *Replica) leave() {
 	if r.core != nil {
 		r.perform()
 	}
-	list := r.dirty.list
-	r.dirty.list = nil
+	var space [flushSpace]flusher
+	list := r.dirty.take(space[:0])
 	r.mu.Unlock()
 	for _, x := range list {
 		x.Flush()
@@ -413,8 +414,8 @@ func (r *Replica) answer(q *message.Request, a answer, st core.Standing) {
 }
 
 func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a answer, st core.Standing) {
-	m := a.reply(q, r.cfg.Self, st)
-	r.buffer = r.ring.Seal(s, &r.scratch, r.buffer[:0], m)
+	a.reply(&r.reply, q, r.cfg.Self, st)
+	r.buffer = r.ring.Seal(s, &r.scratch, r.buffer[:0], &r.reply)
 	if len(r.buffer) == 0 {
 		return
 	}

@@ -132,7 +132,7 @@ func (c *Client) onReplyStable(m *message.ReplyStable) {
 
 // receive opens a sealed frame of replica l.id. Replies are returned, to be counted together.
 func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *message.Reply {
-	switch m := l.c.open(who, owned(frame)).(type) {
+	switch m := l.c.open(who, frame).(type) {
 	case *message.Reply:
 		m.From = l.id
 		return m

@@ -83,7 +83,7 @@ func (m *PrePrepare) AppendCovered(b []byte) []byte {
 }
 
 func (m *PrePrepare) decode(r *reader, lim *Limits) {
-	m.View, m.Seq, m.Digest, m.Commits = r.view(), r.seqNum(), r.digest(), r.commits()
+	m.View, m.Seq, m.Digest, m.Commits = r.view(), r.seqNum(), r.digest(), r.commits(nil)
 	m.Batch.Choice = r.bytes(r.count(int(r.u16()), lim.Choice))
 	n := r.count(int(r.u16()), lim.BatchCount)
 	if r.why != "" || n*requestHeader > len(r.b) {

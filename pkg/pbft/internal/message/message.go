@@ -81,7 +81,7 @@ func appendCommits(b []byte, commits []SeqNum) []byte {
 	return b
 }
 
-func (r *reader) commits() (all []SeqNum) {
+func (r *reader) commits(all []SeqNum) []SeqNum {
 	for range r.count(int(r.u8()), MaxCommits) {
 		all = append(all, r.seqNum())
 	}
@@ -137,7 +137,7 @@ func (m *Prepare) AppendBody(b []byte) []byte {
 func (m *Prepare) AppendCovered(b []byte) []byte { return m.AppendBody(append(b, byte(TypePrepare))) }
 
 func (m *Prepare) decode(r *reader, _ *Limits) {
-	m.View, m.Seq, m.Digest, m.Commits = r.view(), r.seqNum(), r.digest(), r.commits()
+	m.View, m.Seq, m.Digest, m.Commits = r.view(), r.seqNum(), r.digest(), r.commits(m.Commits)
 }
 
 // Type implements Message.

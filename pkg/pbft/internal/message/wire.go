@@ -124,19 +124,75 @@ func (r *reader) end(t Type) error {
 // Decode reads a message whose last trailer bytes, if any, were cut off already. What it returns
 // aliases b, so the caller must leave b alone for as long as the message lives.
 func Decode(b []byte, lim *Limits) (Message, error) {
+	var d Decoder
+	return d.Decode(b, lim)
+}
+
+// A Decoder decodes the messages of one connection. Votes and replies, of which there are many and which nobody keeps,
+// it makes in memory that it uses again after Reset. It is for one goroutine at a time.
+type Decoder struct {
+	r        reader
+	prepares slab[Prepare]
+	commits  slab[Commit]
+	replies  slab[Reply]
+}
+
+// Decode is like the function, but a Prepare, Commit or Reply is good only until Reset.
+func (d *Decoder) Decode(b []byte, lim *Limits) (Message, error) {
 	if len(b) == 0 {
 		return nil, fmt.Errorf("%w: empty", ErrMalformed)
 	}
-	t, r := Type(b[0]), &reader{b: b[1:]}
-	m := blank(t)
+	t := Type(b[0])
+	d.r = reader{b: b[1:]}
+	m := d.blank(t)
 	if m == nil {
 		return nil, fmt.Errorf("%w: %v", ErrMalformed, t)
 	}
-	m.decode(r, lim)
-	if err := r.end(t); err != nil {
+	m.decode(&d.r, lim)
+	if err := d.r.end(t); err != nil {
 		return nil, err
 	}
 	return m, nil
+}
+
+// Reset ends the lives of all Prepares, Commits and Replies that were decoded.
+func (d *Decoder) Reset() { d.prepares.used, d.commits.used, d.replies.used = 0, 0, 0 }
+
+func (d *Decoder) blank(t Type) decodable {
+	switch t {
+	case TypePrepare:
+		m := d.prepares.next()
+		*m = Prepare{Commits: m.Commits[:0]}
+		return m
+	case TypeCommit:
+		m := d.commits.next()
+		*m = Commit{}
+		return m
+	case TypeReply:
+		m := d.replies.next()
+		*m = Reply{}
+		return m
+	}
+	return blank(t)
+}
+
+// slabSize is how many messages of a type are made in memory that is used again.
+const slabSize = 64
+
+type slab[T any] struct {
+	items []T // slabSize of them, once there is one
+	used  int
+}
+
+func (s *slab[T]) next() *T {
+	if s.used == slabSize {
+		return new(T)
+	}
+	if s.items == nil {
+		s.items = make([]T, slabSize)
+	}
+	s.used++
+	return &s.items[s.used-1]
 }
 
 // A decodable message reads its body off a reader.
