@@ -15,19 +15,20 @@ import (
 // fails the test: give it a place first. Prefixes end in /.
 var arrows = map[string][]string{
 	"pkg/fsmerkle":                {},
+	"pkg/internal/rawio":          {},
 	"pkg/pbft":                    {"pkg/pbft/internal/"},
 	"pkg/pbft/internal/message":   {},
 	"pkg/pbft/internal/core":      {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/ledger":    {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/durable":   {},
 	"pkg/pbft/internal/auth":      {"pkg/pbft/internal/message", "pkg/pbft/internal/durable"},
-	"pkg/pbft/internal/transport": {},
+	"pkg/pbft/internal/transport": {"pkg/internal/rawio"},
 	"pkg/pbft/pbfttest":           {"pkg/pbft", "pkg/pbft/internal/"},
 	"pkg/pbft/pbfttest/signed":    {"pkg/pbft/internal/message"},
 	"pkg/nfsstate":                {"pkg/nfsstate/nfs3", "pkg/fsmerkle", "pkg/pbft"},
 	"pkg/nfsstate/nfs3":           {},
 	"pkg/nfsstate/internal/model": {"pkg/nfsstate/nfs3"},
-	"pkg/relay":                   {"pkg/pbft", "pkg/nfsstate/nfs3"},
+	"pkg/relay":                   {"pkg/pbft", "pkg/nfsstate/nfs3", "pkg/internal/rawio"},
 	"pkg/bfs":                     {"pkg/pbft", "pkg/nfsstate/nfs3"},
 	"pkg/bfs/gonfs":               {"pkg/bfs"},
 	"cmd/bfsd":                    {"pkg/", "cmd/internal/"},
@@ -41,6 +42,7 @@ var arrows = map[string][]string{
 // none.
 var guests = map[string][]string{
 	"pkg/fsmerkle":                {"golang.org/x/sys/unix"},
+	"pkg/internal/rawio":          {"golang.org/x/sys/unix"},
 	"pkg/pbft/internal/transport": {"golang.org/x/sys/unix"},
 	"pkg/relay":                   {"golang.org/x/sys/unix"},
 	"pkg/bfs":                     {"github.com/go-git/go-billy/v5", "golang.org/x/sys/unix"},

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"bfs/pkg/internal/rawio"
 	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 )
@@ -49,7 +50,7 @@ func newConn(s *Server, tcp *net.TCPConn, raw syscall.RawConn, peer netip.Addr) 
 	c.used.Store(time.Now().UnixNano())
 	c.room.L = &s.table.mu
 	c.records = recordReader{
-		src: tcp, buf: make([]byte, readBuffer),
+		src: rawio.NewReader(raw, &rawio.Silent), buf: make([]byte, readBuffer),
 		reserve: c.reserve, partial: c.partial, whole: c.whole,
 	}
 	c.out.wake = make(chan struct{}, 1)

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"bfs/pkg/internal/rawio"
 )
 
 const (
@@ -233,15 +234,15 @@ func (c *conn) pushOut(block bool) error {
 func (c *conn) push(fd uintptr) bool {
 	o := &c.out
 	for len(o.vector) > 0 {
-		n, err := o.writev(int(fd))
+		n, err := o.writev(fd)
 		c.server.counters.writes.Add(1)
 		if n > 0 {
 			o.sent += n
 			o.advance(n)
 		}
 		switch {
-		case err == nil || errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN):
+		case err == nil:
+		case errors.Is(err, syscall.EAGAIN):
 			return !o.block || o.sent > 0
 		default:
 			o.err = err
@@ -251,15 +252,12 @@ func (c *conn) push(fd uintptr) bool {
 	return true
 }
 
-func (o *outbox) writev(fd int) (int, error) {
-	if len(o.vector) == 1 {
-		return unix.Write(fd, o.vector[0].b)
-	}
+func (o *outbox) writev(fd uintptr) (int, error) {
 	o.iov = o.iov[:0]
 	for _, s := range o.vector[:min(len(o.vector), maxVector)] {
 		o.iov = append(o.iov, s.b)
 	}
-	n, err := unix.Writev(fd, o.iov)
+	n, err := rawio.Silent.Write(fd, o.iov)
 	clear(o.iov)
 	return n, err
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"bfs/pkg/internal/rawio"
 )
 
 // Why a connection ended, besides what the network said.
@@ -46,7 +48,8 @@ type Conn struct {
 	link *Link // nil if accepted
 	tcp  *net.TCPConn
 	raw  syscall.RawConn
-	user atomic.Value // of userBox
+	in   *rawio.Reader // of tcp
+	user atomic.Value  // of userBox
 
 	tls       *tls.Conn // nil if plain, and during the handshake; set before Opened
 	records   *recordConn
@@ -81,6 +84,7 @@ func newConn(tcp *net.TCPConn, o *Options, h Handler, link *Link) (*Conn, error)
 		return nil, fmt.Errorf("transport: %w", err)
 	}
 	c := &Conn{o: o, h: h, link: link, tcp: tcp, raw: raw, done: make(chan struct{})}
+	c.in = rawio.NewReader(raw, o.calls)
 	c.trusted.Store(link != nil || o.StrangerFrame >= o.MaxFrame)
 	c.pen.init(c)
 	return c, nil
@@ -189,7 +193,7 @@ func (c *Conn) help(f func()) {
 
 // read delivers frames until the connection ends, and says why it did.
 func (c *Conn) read() error {
-	var source io.Reader = c.tcp
+	var source io.Reader = c.in
 	if c.tls != nil {
 		source = recordReader{c.tls, c.records}
 	}

@@ -13,7 +13,7 @@ import (
 // A peer that reads nothing fills its own queue and no other; when it reads again, what was
 // accepted arrives complete and in order.
 func TestSlowReader(t *testing.T) {
-	overBoth(t, func(t *testing.T, o Options) {
+	overAll(t, func(t *testing.T, o Options) {
 		gate := make(chan struct{})
 		var open sync.Once
 		defer open.Do(func() { close(gate) })
@@ -180,7 +180,7 @@ func TestMaxConns(t *testing.T) {
 
 // Closed comes once, whoever closes and however often.
 func TestClosedOnce(t *testing.T) {
-	overBoth(t, func(t *testing.T, o Options) {
+	overAll(t, func(t *testing.T, o Options) {
 		var mu sync.Mutex
 		told := map[*Conn]int{}
 		h := funcs{

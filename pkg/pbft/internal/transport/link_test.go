@@ -9,7 +9,7 @@ import (
 
 // A link whose connection is killed comes back by itself, and drops and counts meanwhile.
 func TestReconnect(t *testing.T) {
-	overBoth(t, func(t *testing.T, o Options) {
+	overAll(t, func(t *testing.T, o Options) {
 		up, down := make(chan *Conn, 9), make(chan *Conn, 9)
 		accepted, got := make(chan *Conn, 9), make(chan string, 9)
 		l := listen(t, o, funcs{
@@ -53,7 +53,7 @@ func TestReconnect(t *testing.T) {
 
 // Many goroutines share a connection: nothing is lost, and each one's frames stay in order.
 func TestManySenders(t *testing.T) {
-	overBoth(t, func(t *testing.T, o Options) {
+	overAll(t, func(t *testing.T, o Options) {
 		const senders, each = 16, 200 // 29 MB, less than the queue holds
 		done := make(chan [senders]uint64, 1)
 		var next [senders]uint64
@@ -99,7 +99,7 @@ func TestManySenders(t *testing.T) {
 
 // Delayed frames leave no sooner than they may, and in order.
 func TestDelay(t *testing.T) {
-	overBoth(t, func(t *testing.T, o Options) {
+	overAll(t, func(t *testing.T, o Options) {
 		const count = 50
 		got := make(chan uint64, count)
 		l := listen(t, o, funcs{frames: func(_ *Conn, frames [][]byte) {

@@ -3,6 +3,8 @@ package transport
 import (
 	"crypto/tls"
 	"time"
+
+	"bfs/pkg/internal/rawio"
 )
 
 // Options bound what connections may cost. A zero field takes the default named beside it, so the
@@ -37,6 +39,8 @@ type Options struct {
 	// Delay holds frames back for this long before they leave, in order, as a longer wire would.
 	// For benchmarks only.
 	Delay time.Duration
+
+	calls *rawio.Calls // how the socket is read and written; tests choose
 }
 
 // withDefaults fills in what the caller left zero.
@@ -54,6 +58,9 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.BackoffMax, time.Second)
 	setDefault(&o.ReadBuffer, 256<<10)
 	o.ReadBuffer = max(o.ReadBuffer, minReadBuffer)
+	if o.calls == nil {
+		o.calls = &rawio.Silent
+	}
 	return o
 }
 

@@ -171,7 +171,7 @@ func (rc *recordConn) nextLength() (int, bool) {
 func (rc *recordConn) fill() error {
 	rc.w = copy(rc.buf, rc.buf[rc.r:rc.w])
 	rc.r = 0
-	n, err := rc.TCPConn.Read(rc.buf[rc.w:])
+	n, err := rc.c.in.Read(rc.buf[rc.w:])
 	rc.w += n
 	if n > 0 {
 		return nil

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"bfs/pkg/internal/rawio"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -103,10 +105,12 @@ func numbered(n uint64, size int) []byte {
 	return b
 }
 
-// overBoth runs a test over plain TCP and over TLS.
-func overBoth(t *testing.T, f func(t *testing.T, o Options)) {
+// overAll runs a test over plain TCP and over TLS, with silent system calls and with ordinary ones.
+func overAll(t *testing.T, f func(t *testing.T, o Options)) {
 	t.Run("plain", func(t *testing.T) { f(t, Options{}) })
 	t.Run("tls", func(t *testing.T) { f(t, Options{TLS: hostTLS(t)}) })
+	t.Run("plain/ordinary", func(t *testing.T) { f(t, Options{calls: &rawio.Ordinary}) })
+	t.Run("tls/ordinary", func(t *testing.T) { f(t, Options{calls: &rawio.Ordinary, TLS: hostTLS(t)}) })
 }
 
 func hostTLS(t testing.TB) *tls.Config {
@@ -120,7 +124,7 @@ func hostTLS(t testing.TB) *tls.Config {
 
 // Frames of all sizes arrive complete and in the order sent, both ways at once.
 func TestOrder(t *testing.T) {
-	overBoth(t, func(t *testing.T, o Options) {
+	overAll(t, func(t *testing.T, o Options) {
 		const count = 2000
 		sizeOf := func(n uint64) int {
 			if n%100 == 0 {

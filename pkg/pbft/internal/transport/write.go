@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"bfs/pkg/internal/rawio"
 )
 
 const (
@@ -18,6 +19,7 @@ const (
 // A pen is what the holder of the right to write works with. The right is Conn.writing: who turns
 // it from false to true has it, until he turns it back or hands it to drain.
 type pen struct {
+	calls  *rawio.Calls
 	slices [maxSlices][]byte
 	todo   [][]byte // what write writes
 	n      int      // what it wrote
@@ -27,6 +29,7 @@ type pen struct {
 }
 
 func (p *pen) init(c *Conn) {
+	p.calls = c.o.calls
 	p.once = p.write
 	p.wait = func(fd uintptr) bool {
 		p.write(fd)
@@ -36,20 +39,8 @@ func (p *pen) init(c *Conn) {
 
 // write makes one non-blocking system call. A full socket leaves n == 0 and err == nil.
 func (p *pen) write(fd uintptr) {
-	for {
-		if len(p.todo) == 1 {
-			p.n, p.err = unix.Write(int(fd), p.todo[0])
-		} else {
-			p.n, p.err = unix.Writev(int(fd), p.todo)
-		}
-		if p.err != unix.EINTR {
-			break
-		}
-	}
-	if p.err != nil {
-		p.n = 0
-	}
-	if p.err == unix.EAGAIN {
+	p.n, p.err = p.calls.Write(fd, p.todo)
+	if p.err == syscall.EAGAIN {
 		p.err = nil
 	}
 }
