@@ -3,8 +3,13 @@ package relay
 import (
 	"bufio"
 	"encoding/binary"
+	"fmt"
 	"io"
+	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"bfs/pkg/nfsstate/nfs3"
@@ -93,4 +98,92 @@ func benchmarkCalls(b *testing.B, r *rig, depth int, message []byte) {
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 	b.ReportMetric(float64(r.Stats().Writes-before)/float64(b.N), "writes/call")
+}
+
+// relayServer, set in the environment, makes the test binary serve a group that answers at once, until its input ends, and
+// print for each line of input how much CPU time it took.
+const relayServer = "RELAY_BENCH_SERVER"
+
+func init() {
+	if os.Getenv(relayServer) == "" {
+		return
+	}
+	g := newFakeGroup(256)
+	g.started = nil
+	reply := success(string(make([]byte, 92)))
+	g.answer = func(*fakeCall) ([]byte, error) { return reply, nil }
+	s, err := New(Config{Group: g, InsecurePorts: true})
+	if err != nil {
+		panic(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	go func() { _ = s.Serve(l) }()
+	fmt.Println(l.Addr())
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			panic(err)
+		}
+		fmt.Println(u.Utime.Nano() + u.Stime.Nano())
+	}
+	os.Exit(0)
+}
+
+// BenchmarkCallsProcess has the relay in a process of its own, as kernels have, and measures the CPU time of that process.
+func BenchmarkCallsProcess(b *testing.B) {
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), relayServer+"=1")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	defer in.Close()
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() {
+		b.Fatal("no address")
+	}
+	kernel, err := net.Dial("tcp", lines.Text())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer kernel.Close()
+	cpu := func() (ns int64) {
+		_, _ = fmt.Fprintln(in)
+		lines.Scan()
+		if _, err := fmt.Sscan(lines.Text(), &ns); err != nil {
+			b.Fatal(err)
+		}
+		return ns
+	}
+	message := rpc(0, nfs3.ProgramNFS, procGetattr, string(make([]byte, 36)))
+	reply := make([]byte, 4+acceptedSize+96)
+	before := cpu()
+	b.ResetTimer()
+	for xid := range uint32(b.N) {
+		binary.BigEndian.PutUint32(message[4:], xid)
+		if _, err := kernel.Write(message); err != nil {
+			b.Fatal(err)
+		}
+		n, err := io.ReadAtLeast(kernel, reply, 4)
+		if err == nil {
+			length := 4 + int(binary.BigEndian.Uint32(reply)&^lastFragment)
+			_, err = io.ReadFull(kernel, reply[n:length])
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(cpu()-before)/1e3/float64(b.N), "relay-cpu-µs/call")
 }

@@ -7,7 +7,9 @@
 // has nothing to watch. So on Linux these calls are made without a word to the scheduler; who must wait for a socket still
 // does it in Go's poller, and deadlines and Close work as ever.
 //
-// What a silent call does delay is the garbage collector, which waits for it. Therefore one moves at most 128 KiB.
+// What that costs is bounded. The garbage collector waits for a silent call, so one moves at most 64 KiB. And while the
+// watchman sleeps, nobody makes a goroutine give way that always finds something to read; so such a one makes every 64th
+// call aloud, and so does one that reads more than that at a time.
 package rawio
 
 import (
@@ -24,10 +26,16 @@ type Calls struct {
 	Write func(fd uintptr, slices [][]byte) (n int, err error)
 }
 
+const (
+	most  = 64 << 10 // bytes that one silent call moves
+	aloud = 64       // reads in a row that find something make one of them ordinary
+)
+
 // A Reader reads a connection as its Read method does. It is for one goroutine at a time.
 type Reader struct {
 	raw   syscall.RawConn
 	calls *Calls
+	row   int // reads since the last that found nothing
 	p     []byte
 	n     int
 	err   error
@@ -38,8 +46,16 @@ type Reader struct {
 func NewReader(raw syscall.RawConn, calls *Calls) *Reader {
 	r := &Reader{raw: raw, calls: calls}
 	r.try = func(fd uintptr) bool {
-		r.n, r.err = r.calls.Read(fd, r.p)
-		return r.err != syscall.EAGAIN
+		c := r.calls
+		if r.row++; r.row%aloud == 0 || r.n >= most {
+			c = &Ordinary
+		}
+		r.n, r.err = c.Read(fd, r.p)
+		if r.err == syscall.EAGAIN {
+			r.row = 0
+			return false
+		}
+		return true
 	}
 	return r
 }

@@ -176,6 +176,29 @@ func TestEndOfWaiting(t *testing.T) {
 	})
 }
 
+// A reader that never has to wait makes some of its calls aloud.
+func TestBusyReaderIsHeard(t *testing.T) {
+	silent := 0
+	p := connect(t, &Calls{Read: func(fd uintptr, p []byte) (int, error) {
+		n, err := Silent.Read(fd, p)
+		if err == nil {
+			silent++
+		}
+		return n, err
+	}})
+	if _, err := p.far.Write(make([]byte, 10*aloud)); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 * aloud {
+		if _, err := p.in.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := 10*aloud - 10; silent != want {
+		t.Errorf("got %d silent reads, want %d", silent, want)
+	}
+}
+
 // A message written and read allocates nothing.
 func TestNoAllocations(t *testing.T) {
 	p := connect(t, &Silent)

@@ -6,10 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	most      = 128 << 10 // bytes one silent call moves: some tens of microseconds
-	maxSlices = 8         // that it writes
-)
+// maxSlices is how many slices one silent call writes.
+const maxSlices = 8
 
 // Silent calls are not announced to the scheduler.
 var Silent = Calls{Read: readSilently, Write: writeSilently}
