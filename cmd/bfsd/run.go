@@ -28,6 +28,8 @@ const replicaKeys = `The configuration file, with its defaults (paths are relati
   transport    = "tls"              or "plain"
   durability   = "disk"             not there yet: say "replicated"
   window       = 2                  batches under way at the primary
+  without      = []                 optimisations to do without, for measurements: "tentative", "piggyback",
+                                    "digest-replies", "batching"
   log_level    = "info"             debug, info, warn, error
   log_format   = "text"             or "json"`
 
@@ -96,7 +98,7 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	}
 	replica, err := start(pbft.ReplicaConfig{
 		Group: c.Group.Group, Self: c.Self, Key: c.Key, Directory: c.Directory, Listen: c.Listen,
-		Transport: c.Transport, Service: s, Logger: log, Window: c.Window,
+		Transport: c.Transport, Service: s, Logger: log, Window: c.Window, Without: c.Without,
 	})
 	if err != nil {
 		free()

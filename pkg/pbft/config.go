@@ -3,6 +3,7 @@ package pbft
 import (
 	"crypto/ed25519"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -28,10 +29,26 @@ type ReplicaConfig struct {
 	Window    int           // batches proposed and not yet executed, at most; 0: DefaultWindow
 	Delay     time.Duration // artificial one-way delay of what is sent, for measurements
 
-	// What follows turns an optimisation off, to measure what it brings. The replicas of a group may differ in them.
-	NoTentative bool // execute batches only when they have committed
-	NoPiggyback bool // send every COMMIT by itself
+	Without []Optimisation // turned off, to measure what they bring; the replicas of a group may differ in it
 }
+
+// An Optimisation is one of the paper's [TOCS §6.1].
+type Optimisation string
+
+// The optimisations that can be turned off. Reads in one round trip are the client's choice.
+const (
+	Tentative     Optimisation = "tentative"      // execute what has prepared, before it has committed
+	Piggyback     Optimisation = "piggyback"      // COMMITs that nobody waits for ride on other messages
+	DigestReplies Optimisation = "digest-replies" // one replica sends a long result, the others its digest
+	Batching      Optimisation = "batching"       // many requests under one number
+)
+
+// Optimisations lists them.
+func Optimisations() []Optimisation {
+	return []Optimisation{Tentative, Piggyback, DigestReplies, Batching}
+}
+
+func (cfg *ReplicaConfig) has(o Optimisation) bool { return !slices.Contains(cfg.Without, o) }
 
 // DefaultWindow is the number of batches a primary has under way at most: with one batch under way others
 // gather behind it and share its cost [TOCS §6.1].

@@ -190,13 +190,13 @@ func ClientOf(key ed25519.PublicKey) ClientID { return message.ClientOf(key) }
 // shorter [TOCS §6.1].
 const smallResult = 256
 
-// reply makes an answer the REPLY of replica self, in m.
-func (a answer) reply(m *message.Reply, r *message.Request, self ReplicaID, st core.Standing) {
+// reply makes an answer the REPLY of replica self, in m; full or not, that is short or asked for it gets its result whole.
+func (a answer) reply(m *message.Reply, r *message.Request, self ReplicaID, st core.Standing, full bool) {
 	*m = message.Reply{
 		View: st.View, Seq: st.Seq, Tentative: st.Tentative, Timestamp: r.Timestamp, Slot: r.Slot, From: self, Outcome: a.outcome,
 		ReadOnly: r.ReadOnly, Digest: message.ResultDigest(a.outcome, a.result),
 	}
-	if len(a.result) <= smallResult || r.Replier == self || r.Replier == message.AnyReplier {
+	if full || len(a.result) <= smallResult || r.Replier == self || r.Replier == message.AnyReplier {
 		m.Full, m.Result = true, a.result
 	}
 }

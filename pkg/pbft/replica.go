@@ -37,24 +37,25 @@ type Replica struct {
 	clientsMu sync.RWMutex
 	clients   map[ClientID]*clientEnd // enrolled ones that have connected: at most Limits.Clients
 
-	mu       sync.Mutex // all below, the core, the service and the sending ends
-	core     *core.Core // nil if unreplicated
-	seq      SeqNum     // last operation, if unreplicated
-	exec     *executor
-	scratch  auth.Scratch
-	buffer   []byte
-	trailer  []byte
-	reply    message.Reply // being sent
-	dirty    flushes
-	executed uint64
-	queries  uint64
-	started  time.Time
-	stopping bool
-	session  Install // while the state is being fetched
-	fetching atomic.Bool
-	measured measured
-	fence    *fence
-	lock     *os.File // on the directory
+	mu          sync.Mutex // all below, the core, the service and the sending ends
+	core        *core.Core // nil if unreplicated
+	seq         SeqNum     // last operation, if unreplicated
+	exec        *executor
+	scratch     auth.Scratch
+	buffer      []byte
+	trailer     []byte
+	fullReplies bool          // send every result in full
+	reply       message.Reply // being sent
+	dirty       flushes
+	executed    uint64
+	queries     uint64
+	started     time.Time
+	stopping    bool
+	session     Install // while the state is being fetched
+	fetching    atomic.Bool
+	measured    measured
+	fence       *fence
+	lock        *os.File // on the directory
 
 	stop     chan struct{} // closed to stop the tick
 	done     chan struct{} // closed when all has stopped
@@ -98,11 +99,15 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 	if window <= 0 {
 		window = DefaultWindow
 	}
+	batch := l.BatchCount
+	if !cfg.has(Batching) {
+		batch = 1
+	}
 	r.core = core.New(core.Config{
 		Self: cfg.Self, Replicas: r.group.N(),
 		CheckpointPeriod: l.CheckpointPeriod, LogSize: l.LogSize, Window: window,
-		Tentative: !cfg.NoTentative, Piggyback: !cfg.NoPiggyback,
-		BatchBytes: l.BatchBytes, BatchCount: l.BatchCount, LogBytes: l.LogBytes,
+		Tentative: cfg.has(Tentative), Piggyback: cfg.has(Piggyback),
+		BatchBytes: l.BatchBytes, BatchCount: batch, LogBytes: l.LogBytes,
 		Clients: l.Clients + 1, Slots: l.Slots, QueueBytes: clientQueueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: r.fence.last, FenceView: r.fence.view,
 	})
@@ -152,6 +157,7 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 	r := &Replica{
 		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, peers: make([]*peerEnd, g.N()), started: time.Now(),
 		stop: make(chan struct{}), done: make(chan struct{}),
+		fullReplies: !cfg.has(DigestReplies),
 	}
 	if r.endpoint, err = newEndpoint(g, message.Principal{Replica: cfg.Self}, signer, cfg.Transport, cfg.Delay, cfg.Logger); err != nil {
 		return nil, err
@@ -414,7 +420,7 @@ func (r *Replica) answer(q *message.Request, a answer, st core.Standing) {
 }
 
 func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a answer, st core.Standing) {
-	a.reply(&r.reply, q, r.cfg.Self, st)
+	a.reply(&r.reply, q, r.cfg.Self, st, r.fullReplies)
 	r.buffer = r.ring.Seal(s, &r.scratch, r.buffer[:0], &r.reply)
 	if len(r.buffer) == 0 {
 		return

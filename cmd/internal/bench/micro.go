@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -40,7 +41,8 @@ type Micro struct {
 	Transport   pbft.Transport
 	Durability  string
 	Window      int
-	Program     string // bfsd
+	Without     []string // optimisations
+	Program     string   // bfsd
 }
 
 // A Result is one measurement. CPU is user and system of all processes, clients' included.
@@ -56,6 +58,7 @@ type Result struct {
 	Outstanding  int     `json:"outstanding"`
 	Durability   string  `json:"durability"`
 	Transport    string  `json:"transport"`
+	Without      string  `json:"without,omitempty"` // optimisations, separated by commas
 
 	Seconds     float64 `json:"seconds"` // as measured
 	Operations  uint64  `json:"operations"`
@@ -80,6 +83,9 @@ func (m *Micro) Check() error {
 		return fmt.Errorf("--duration: got %v, want at least 100ms", m.Duration)
 	case m.Warmup < 0:
 		return fmt.Errorf("--warmup: got %v, want 0s or more", m.Warmup)
+	}
+	if _, err := config.ParseWithout(m.Without); err != nil {
+		return fmt.Errorf("--without: %w", err)
 	}
 	if err := config.CheckDurability(m.Durability); err != nil {
 		return fmt.Errorf("--durability: %w", err)
@@ -167,7 +173,7 @@ func (b *microRun) plan(base int) bundle.Plan {
 	pages := (l.Clients + 2) * (l.Slots/8 + 2)
 	return bundle.Plan{
 		Name: "bench", Hosts: bundle.Loopback(b.N, base), Size: config.Size(max(config.MinStateSize, 4*pages*pbft.PageSize)), Limits: l,
-		Transport: b.Transport, Durability: b.Durability, Window: b.Window, LogLevel: "warn",
+		Transport: b.Transport, Durability: b.Durability, Window: b.Window, Without: b.Without, LogLevel: "warn",
 	}
 }
 
@@ -312,7 +318,7 @@ func (m *Micro) result(first, second sample) *Result {
 		P99:          micros(latencies.quantile(0.99)),
 		CPU:          perOp(replicas + second.own - first.own),
 		N:            m.N, Op: m.Op.String(), Path: m.Path, Clients: m.Clients, Outstanding: m.Outstanding,
-		Durability: m.Durability, Transport: string(m.Transport),
+		Durability: m.Durability, Transport: string(m.Transport), Without: strings.Join(m.Without, ","),
 		Seconds: seconds, Operations: ops, ReplicaCPU: perOp(replicas),
 		Retries: second.retries - first.retries, Fallbacks: second.fallbacks - first.fallbacks,
 	}

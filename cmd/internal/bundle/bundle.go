@@ -44,8 +44,9 @@ type Plan struct {
 	Transport  pbft.Transport
 	Durability string
 	Window     int
-	LogLevel   string // "": info
-	Passphrase []byte // seals the administrator's key; nil: not sealed
+	Without    []string // optimisations; for measurements
+	LogLevel   string   // "": info
+	Passphrase []byte   // seals the administrator's key; nil: not sealed
 }
 
 // Files in a bundle.

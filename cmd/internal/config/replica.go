@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	"bfs/cmd/internal/keys"
 	"bfs/pkg/pbft"
@@ -24,6 +25,7 @@ type Replica struct {
 	Transport   pbft.Transport
 	Durability  string
 	Window      int
+	Without     []pbft.Optimisation
 	Log         Log
 }
 
@@ -47,17 +49,18 @@ const (
 )
 
 type replicaFile struct {
-	Group       string `toml:"group"`
-	Replica     int    `toml:"replica"`
-	Key         string `toml:"key"`
-	Directory   string `toml:"directory"`
-	Listen      string `toml:"listen"`
-	AdminListen string `toml:"admin_listen"`
-	Transport   string `toml:"transport"`
-	Durability  string `toml:"durability"`
-	Window      int    `toml:"window"`
-	LogLevel    string `toml:"log_level"`
-	LogFormat   string `toml:"log_format"`
+	Group       string   `toml:"group"`
+	Replica     int      `toml:"replica"`
+	Key         string   `toml:"key"`
+	Directory   string   `toml:"directory"`
+	Listen      string   `toml:"listen"`
+	AdminListen string   `toml:"admin_listen"`
+	Transport   string   `toml:"transport"`
+	Durability  string   `toml:"durability"`
+	Window      int      `toml:"window"`
+	Without     []string `toml:"without"`
+	LogLevel    string   `toml:"log_level"`
+	LogFormat   string   `toml:"log_format"`
 }
 
 // LoadReplica reads and checks a replica's file, and the group file and the key it names.
@@ -120,8 +123,23 @@ func (f *replicaFile) check(s *source) (*Replica, error) {
 	if f.Window < 1 || f.Window > int(r.Group.Limits.LogSize) {
 		return nil, s.errorAt("window", "got %d, want 1 to %d (limits.log_size)", f.Window, r.Group.Limits.LogSize)
 	}
+	if r.Without, err = ParseWithout(f.Without); err != nil {
+		return nil, s.errorAt("without", "%v", err)
+	}
 	r.Log, err = s.log(f.LogLevel, f.LogFormat)
 	return r, err
+}
+
+// ParseWithout reads the names of optimisations.
+func ParseWithout(names []string) (all []pbft.Optimisation, err error) {
+	for _, name := range names {
+		o := pbft.Optimisation(name)
+		if !slices.Contains(pbft.Optimisations(), o) {
+			return nil, fmt.Errorf("got %q, want some of %q", name, pbft.Optimisations())
+		}
+		all = append(all, o)
+	}
+	return all, nil
 }
 
 // CheckDurability accepts what this version can do.
