@@ -421,7 +421,10 @@ func (c *Client) replier(again, readOnly bool, set uint32) ReplicaID {
 		return message.AnyReplier
 	}
 	if !readOnly {
-		set = c.everybody() // all execute what the primary alone is sent
+		// All execute what the primary alone is sent, but those who gave the last result first.
+		if set = c.fresh; set == 0 {
+			set = c.everybody()
+		}
 	}
 	now := time.Now()
 	for range c.peers {

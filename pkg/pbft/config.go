@@ -32,7 +32,7 @@ type ReplicaConfig struct {
 	Without []Optimisation // turned off, to measure what they bring; the replicas of a group may differ in it
 }
 
-// An Optimisation is one of the paper's [TOCS §6.1].
+// An Optimisation is one of the paper's [TOCS §6.1], or Sparing.
 type Optimisation string
 
 // The optimisations that can be turned off. Reads in one round trip are the client's choice.
@@ -41,11 +41,12 @@ const (
 	Piggyback     Optimisation = "piggyback"      // COMMITs that nobody waits for ride on other messages
 	DigestReplies Optimisation = "digest-replies" // one replica sends a long result, the others its digest
 	Batching      Optimisation = "batching"       // many requests under one number
+	Sparing       Optimisation = "sparing"        // f replicas hear of what the others agree on once a tick
 )
 
 // Optimisations lists them.
 func Optimisations() []Optimisation {
-	return []Optimisation{Tentative, Piggyback, DigestReplies, Batching}
+	return []Optimisation{Tentative, Piggyback, DigestReplies, Batching, Sparing}
 }
 
 func (cfg *ReplicaConfig) has(o Optimisation) bool { return !slices.Contains(cfg.Without, o) }

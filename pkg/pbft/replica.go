@@ -47,6 +47,8 @@ type Replica struct {
 	fullReplies bool          // send every result in full
 	reply       message.Reply // being sent
 	dirty       flushes
+	sparing     sparing
+	paced       [32]flusher
 	executed    uint64
 	queries     uint64
 	started     time.Time
@@ -157,7 +159,7 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 	r := &Replica{
 		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, peers: make([]*peerEnd, g.N()), started: time.Now(),
 		stop: make(chan struct{}), done: make(chan struct{}),
-		fullReplies: !cfg.has(DigestReplies),
+		fullReplies: !cfg.has(DigestReplies), sparing: sparing{off: !cfg.has(Sparing)},
 	}
 	if r.endpoint, err = newEndpoint(g, message.Principal{Replica: cfg.Self}, signer, cfg.Transport, cfg.Delay, cfg.Logger); err != nil {
 		return nil, err
@@ -221,6 +223,9 @@ func (r *Replica) tick() {
 			if r.core != nil {
 				r.enter()
 				r.core.Tick()
+				for _, c := range r.pace(r.paced[:0]) {
+					r.dirty.add(c)
+				}
 				r.leave()
 			}
 			if n%askKeyTicks == 0 {
@@ -372,20 +377,20 @@ func (r *Replica) sendTo(i ReplicaID, m message.Message) {
 	p := r.peers[i]
 	r.buffer = m.AppendBody(append(r.buffer[:0], byte(m.Type())))
 	if _, isRequest := m.(*message.Request); isRequest {
-		r.queueFor(p, r.buffer)
+		r.queueFor(p, false, r.buffer)
 		return
 	}
-	r.seal(p, m)
+	r.seal(p, m, false)
 }
 
-// seal sends r.buffer, which holds m encoded, with p's MAC behind it.
-func (r *Replica) seal(p *peerEnd, m message.Message) {
+// seal sends r.buffer, which holds m encoded, with p's MAC behind it. If the peer is spared it may wait for the tick.
+func (r *Replica) seal(p *peerEnd, m message.Message, spared bool) {
 	if r.trailer = r.ring.SealBody(p.session, &r.scratch, r.trailer[:0], m); r.trailer != nil {
-		r.queueFor(p, r.buffer, r.trailer)
+		r.queueFor(p, spared, r.buffer, r.trailer)
 	}
 }
 
-func (r *Replica) queueFor(p *peerEnd, parts ...[]byte) {
+func (r *Replica) queueFor(p *peerEnd, spared bool, parts ...[]byte) {
 	c := p.link.Conn()
 	if c == nil || !r.vouched(c, p.session) {
 		return // STATUS brings it back when the link is up
@@ -393,15 +398,17 @@ func (r *Replica) queueFor(p *peerEnd, parts ...[]byte) {
 	if !c.Send(parts...) {
 		r.edge.dropped.Add(1)
 	}
-	r.dirty.add(c)
+	if !spared || c.Queued() > spareBytes {
+		r.dirty.add(c)
+	}
 }
 
 // multicast encodes once and seals for each.
 func (r *Replica) multicast(m message.Message) {
 	r.buffer = m.AppendBody(append(r.buffer[:0], byte(m.Type())))
-	for _, p := range r.peers {
+	for i, p := range r.peers {
 		if p != nil {
-			r.seal(p, m)
+			r.seal(p, m, r.spares(ReplicaID(i), m))
 		}
 	}
 }

@@ -94,6 +94,17 @@ func (c *Core) settle(s *slot) {
 	c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch, Standing: c.standing(s)})
 }
 
+// UnderWay is the lowest number for which something was proposed or voted and nothing executed, tentatively or not; 0 if there
+// is none.
+func (c *Core) UnderWay() message.SeqNum {
+	for n := max(c.lastExec, c.ahead.seq) + 1; n <= c.log.high; n++ {
+		if s := c.log.slot(n); s.proposal != nil || s.held != nil || s.prepares.have != 0 {
+			return n
+		}
+	}
+	return 0
+}
+
 // Standing is the ground on which the answer to a request that was executed can be repeated. Not ok: that it was
 // superseded is not certain yet.
 func (c *Core) Standing(q *message.Request) (st Standing, ok bool) {
