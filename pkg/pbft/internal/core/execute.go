@@ -122,7 +122,9 @@ func (c *Core) Standing(q *message.Request) (st Standing, ok bool) {
 const maxReads = 1024
 
 // read answers a read-only request from the present state, if all that was executed for it has committed (R-OPT-RO-2).
+// Whether it waits here or not, it may wait at another replica for the COMMITs that we hold back.
 func (c *Core) read(r *message.Request) {
+	c.flushCommits()
 	switch {
 	case c.ahead.seq == 0:
 		c.do(Effect{Verb: Query, Request: r})
@@ -130,7 +132,6 @@ func (c *Core) read(r *message.Request) {
 		c.refuse(r, TooManyRequests)
 	default:
 		c.reads = append(c.reads, r)
-		c.flushCommits()
 	}
 }
 
