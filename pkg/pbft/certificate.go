@@ -225,7 +225,7 @@ func (c *Client) settle(batch []*message.Reply) {
 		o.tally.add(m, o.request.Replier, o.tries)
 		if result, err, done := c.decide(o); done {
 			over = append(over, ended{o, result, err})
-			c.slots[m.Slot].call = nil
+			c.slots[m.Slot].hold(nil)
 		}
 	}
 	c.mu.Unlock()
@@ -308,7 +308,7 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 
 // vacate frees a slot, or gives it to the call that waits longest. The caller holds the lock.
 func (c *Client) vacate(s Slot) {
-	c.slots[s].call = nil
+	c.slots[s].hold(nil)
 	c.free = append(c.free, s)
 	for len(c.waiting) > 0 && len(c.free) > 0 {
 		o := c.waiting[0]

@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bfs/pkg/pbft/internal/auth"
@@ -118,7 +119,25 @@ type replicaEnd struct {
 // A clientSlot is one line of calls.
 type clientSlot struct {
 	last Timestamp
-	call *outstanding // nil: free
+	call *outstanding  // nil: free
+	due  atomic.Uint64 // the timestamp of call; 0 if there is none
+}
+
+// hold makes o what the slot waits for. The caller holds the client's lock.
+func (s *clientSlot) hold(o *outstanding) {
+	s.call = o
+	if o == nil {
+		s.due.Store(0)
+	} else {
+		s.due.Store(uint64(o.request.Timestamp))
+	}
+}
+
+// late reports whether a frame is a reply that nobody waits for any more: the last f come when enough have come. Most
+// of what there is to do for a reply is saved then.
+func (c *Client) late(frame []byte) bool {
+	s, t, ok := message.PeekReply(frame)
+	return ok && int(s) < len(c.slots) && c.slots[s].due.Load() != uint64(t)
 }
 
 // An outstanding call waits for its certificate.
@@ -305,7 +324,7 @@ func (c *Client) issue(o *outstanding, s Slot, readOnly bool) error {
 	}
 	c.prepare(o, s, slot.last, readOnly)
 	o.resumed = false // nobody sent this one before
-	slot.call = o
+	slot.hold(o)
 	c.transmit(o, false)
 	return nil
 }
@@ -340,7 +359,7 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	c.free = slices.Delete(c.free, i, i+1)
 	c.slots[slot].last = max(c.slots[slot].last, t)
 	c.prepare(o, slot, t, false)
-	c.slots[slot].call = o
+	c.slots[slot].hold(o)
 	c.transmit(o, true)
 	c.release()
 	return nil
@@ -467,7 +486,7 @@ func (c *Client) tick() {
 					continue
 				}
 				if c.retry(o, now); o.tally.failed != nil {
-					c.slots[i].call = nil
+					c.slots[i].hold(nil)
 					failed = append(failed, o)
 				}
 			}
@@ -553,7 +572,7 @@ func (c *Client) Close() error {
 	c.waiting = nil
 	for i := range c.slots {
 		if o := c.slots[i].call; o != nil {
-			c.slots[i].call = nil
+			c.slots[i].hold(nil)
 			ended = append(ended, o)
 		}
 	}

@@ -132,6 +132,9 @@ func (c *Client) onReplyStable(m *message.ReplyStable) {
 
 // receive opens a sealed frame of replica l.id. Replies are returned, to be counted together.
 func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *message.Reply {
+	if l.c.late(frame) {
+		return nil
+	}
 	switch m := l.c.open(who, frame).(type) {
 	case *message.Reply:
 		m.From = l.id

@@ -339,3 +339,20 @@ func TestPieces(t *testing.T) {
 		}
 	}
 }
+
+// What PeekReply reads off is what a decoder finds; of anything else it reads nothing.
+func TestPeekReply(t *testing.T) {
+	g := newGenerator(5)
+	for range 100 {
+		m := g.reply()
+		slot, at, ok := PeekReply(encode(m))
+		if !ok || slot != m.Slot || at != m.Timestamp {
+			t.Fatalf("got slot %d, timestamp %d, %v, want slot %d, timestamp %d", slot, at, ok, m.Slot, m.Timestamp)
+		}
+	}
+	for _, b := range [][]byte{nil, {byte(TypeReply)}, encode(&Prepare{}), encode(g.reply())[:26]} {
+		if _, _, ok := PeekReply(b); ok {
+			t.Errorf("%x is taken for a reply", b)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package message
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/binary"
 )
 
 // MACSize is the length of a tag on the wire: the whole of an AES-GMAC tag.
@@ -212,6 +213,15 @@ type Reply struct {
 	Full      bool   // Result is here, not only its digest
 	Digest    Digest // of the result, see ResultDigest
 	Result    []byte
+}
+
+// PeekReply reads off an encoded message which request it answers, if it is a REPLY. Nothing else of it is checked.
+func PeekReply(b []byte) (Slot, Timestamp, bool) {
+	const at = 1 + 8 + 8
+	if len(b) < at+10 || Type(b[0]) != TypeReply {
+		return 0, 0, false
+	}
+	return Slot(binary.LittleEndian.Uint16(b[at+8:])), Timestamp(binary.LittleEndian.Uint64(b[at:])), true
 }
 
 // ResultDigest is the digest by which clients match results.
