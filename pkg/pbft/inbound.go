@@ -150,43 +150,17 @@ func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.
 
 // attribute writes into a message who sent it, which the session knows.
 func (r *Replica) attribute(m message.Message, who *remote) message.Message {
-	from := who.session.Peer.Replica
+	if !message.Attribute(m, who.session.Peer.Replica) {
+		r.edge.unexpected.Add(1)
+		return nil
+	}
 	switch m := m.(type) {
 	case *message.PrePrepare:
-		m.From = from
 		for _, q := range m.Batch.Requests {
 			q.Authentic = r.authenticates(q, &who.scratch)
 		}
-	case *message.Prepare:
-		m.From = from
-	case *message.Commit:
-		m.From = from
-	case *message.Checkpoint:
-		m.From = from
-	case *message.Status:
-		m.From = from
-	case *message.Fetch:
-		m.From = from
 	case *message.Data:
-		m.From = from
 		r.digest(m)
-	case *message.ViewChange:
-		m.Relayed = m.From != from
-	case *message.ViewChangeAck:
-		m.From = from
-	case *message.NewView:
-		m.From = from
-	case *message.Forward:
-		m.From = from
-	case *message.FetchBatch:
-		m.From = from
-	case *message.BatchBody:
-		m.From = from
-	case *message.Decided:
-		m.From = from
-	default:
-		r.edge.unexpected.Add(1)
-		return nil
 	}
 	return m
 }

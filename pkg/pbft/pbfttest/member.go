@@ -106,6 +106,7 @@ func (r *replica) tick() {
 	if !r.down && r.paused <= w.now && r.stopped == "" {
 		w.acting = r
 		r.core.Tick()
+		r.core.UnderWay() // asked for once a tick; that it may be is all there is to see
 		r.perform()
 		w.judge.bounds(r)
 	}
@@ -154,49 +155,25 @@ func (r *replica) receive(from int, b []byte) {
 
 // attribute writes into a message who sent it, as the sessions' MACs say.
 func (r *replica) attribute(m message.Message, from message.ReplicaID) message.Message {
+	if q, ok := m.(*message.Request); ok {
+		q.PassedBy, q.Authentic = from, r.w.authentic(q, r.id)
+		return q
+	}
+	if !message.Attribute(m, from) {
+		return nil
+	}
 	switch m := m.(type) {
-	case *message.Request:
-		m.PassedBy = from
-		m.Authentic = r.w.authentic(m, r.id)
 	case *message.PrePrepare:
-		m.From = from
 		for _, q := range m.Batch.Requests {
 			q.Authentic = r.w.authentic(q, r.id)
 		}
 		if l := r.w.sites[r.id].memory; l != nil && len(m.Batch.Requests) > 0 {
 			l.batches = append(l.batches[max(0, len(l.batches)-15):], m.Batch)
 		}
-	case *message.Prepare:
-		m.From = from
-	case *message.Commit:
-		m.From = from
-	case *message.Checkpoint:
-		m.From = from
-	case *message.Status:
-		m.From = from
-	case *message.Fetch:
-		m.From = from
-	case *message.Data:
-		m.From = from
 	case *message.ViewChange:
-		m.Relayed = m.From != from
 		if l := r.w.sites[r.id].memory; l != nil && !m.Relayed {
 			l.changes[from] = m
 		}
-	case *message.ViewChangeAck:
-		m.From = from
-	case *message.NewView:
-		m.From = from
-	case *message.Forward:
-		m.From = from
-	case *message.FetchBatch:
-		m.From = from
-	case *message.BatchBody:
-		m.From = from
-	case *message.Decided:
-		m.From = from
-	default:
-		return nil
 	}
 	return m
 }

@@ -97,7 +97,7 @@ func (c *Core) settle(s *slot) {
 // UnderWay is the lowest number for which something was proposed or voted and nothing executed, tentatively or not; 0 if there
 // is none.
 func (c *Core) UnderWay() message.SeqNum {
-	for n := max(c.lastExec, c.ahead.seq) + 1; n <= c.log.high; n++ {
+	for n := max(c.lastExec, c.ahead.seq, c.log.low) + 1; n <= c.log.high; n++ {
 		if s := c.log.slot(n); s.proposal != nil || s.held != nil || s.prepares.have != 0 {
 			return n
 		}

@@ -225,3 +225,41 @@ func (m *Bitmap) decode(r *reader, window int) {
 		r.fail("a bitmap ends in a zero byte")
 	}
 }
+
+// Attribute writes into a message which replica sent it, for those that only replicas send and whose MAC says who: it is not
+// in their bodies. A VIEW-CHANGE names its sender and may be brought by another. False for any other message.
+func Attribute(m Message, from ReplicaID) bool {
+	switch m := m.(type) {
+	case *PrePrepare:
+		m.From = from
+	case *Prepare:
+		m.From = from
+	case *Commit:
+		m.From = from
+	case *Checkpoint:
+		m.From = from
+	case *Status:
+		m.From = from
+	case *Fetch:
+		m.From = from
+	case *Data:
+		m.From = from
+	case *ViewChange:
+		m.Relayed = m.From != from
+	case *ViewChangeAck:
+		m.From = from
+	case *NewView:
+		m.From = from
+	case *Forward:
+		m.From = from
+	case *FetchBatch:
+		m.From = from
+	case *BatchBody:
+		m.From = from
+	case *Decided:
+		m.From = from
+	default:
+		return false
+	}
+	return true
+}
