@@ -246,6 +246,13 @@ func (c *Client) settle(batch []*message.Reply) {
 	}
 }
 
+func minTime(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 func (c *Client) outstandingFor(m *message.Reply) *outstanding {
 	if int(m.Slot) >= len(c.slots) {
 		return nil
@@ -271,7 +278,15 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 	switch {
 	case enough && v.outcome == message.Executed:
 		if !o.tally.hasFull || o.tally.full != v.digest {
-			return nil, nil, false // the designated replier is slow or lies: the timer asks all
+			// The designated replier is slow or lies: the timer asks all, soon. A long result takes longer than a digest.
+			if o.agreed.IsZero() {
+				o.agreed = time.Now()
+				o.due = minTime(o.due, o.agreed.Add(max(minTimeout, 4*c.lag)))
+			}
+			return nil, nil, false
+		}
+		if !o.agreed.IsZero() && o.tries == 0 {
+			c.lag += (time.Since(o.agreed) - c.lag) / 4
 		}
 		c.view = max(c.view, o.tally.viewOf(v, c.group.Weak()))
 		c.timing.sample(time.Since(o.sent), o.tries)

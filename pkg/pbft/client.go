@@ -90,7 +90,8 @@ type Client struct {
 	nextReplier int
 	fresh       uint32 // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read; 0: none yet
 	timing      roundTrip
-	progress    time.Time // when an ordered operation had its result last
+	lag         time.Duration // by which results follow their digests, where they do
+	progress    time.Time     // when an ordered operation had its result last
 	scratch     auth.Scratch
 	buffer      []byte
 	dirty       flushes
@@ -150,6 +151,7 @@ type outstanding struct {
 	keep     bool // the result of an earlier try was not kept
 	tally    tally
 	sent     time.Time
+	agreed   time.Time // when 2f+1 digests were equal and the result was not there; zero: that has not been so
 	due      time.Time // of the next retransmission
 	tries    int
 }
@@ -335,6 +337,7 @@ func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 	o.request.SetDigest()
 	o.tally.reset(len(c.peers))
 	o.tries = 0
+	o.agreed = time.Time{}
 	o.sent = time.Now()
 	o.due = o.sent.Add(c.timing.timeout())
 }
