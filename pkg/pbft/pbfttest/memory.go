@@ -11,15 +11,22 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Memory is a State for tests and examples: a map of pages, copied whole at every checkpoint and hashed whole
-// for every root. It is slow and obvious. Its tree has three levels of 256 children, so that it holds
-// 65,536 pages.
+// Memory is a State for tests and examples: a map of pages, copied at every checkpoint. It is obvious, and quick as long
+// as pages are few. Its tree has three levels of 256 children, so that it holds 65,536 pages.
 type Memory struct {
 	pages       pages
 	checkpoints map[pbft.SeqNum]pages
 }
 
-type pages map[pbft.PageNum][]byte
+type pages map[pbft.PageNum]*page
+
+// A page may be in several copies of the map. Then it is shared for good, and does not change.
+type page struct {
+	bytes  []byte
+	shared bool
+	hashed bool // since it was last lent for writing
+	digest pbft.Digest
+}
 
 var _ pbft.State = (*Memory)(nil)
 
@@ -42,8 +49,8 @@ var zeros [pbft.PageSize]byte
 func (m *Memory) Page(n pbft.PageNum) []byte { return m.pages.page(n) }
 
 func (p pages) page(n pbft.PageNum) []byte {
-	if b := p[n]; b != nil {
-		return b
+	if x := p[n]; x != nil {
+		return x.bytes
 	}
 	return zeros[:]
 }
@@ -53,10 +60,16 @@ func (m *Memory) Modify(n pbft.PageNum) []byte {
 	if n >= Limit {
 		panic(fmt.Sprintf("pbfttest: page %d, want < %d", n, Limit))
 	}
-	if m.pages[n] == nil {
-		m.pages[n] = make([]byte, pbft.PageSize)
+	x := m.pages[n]
+	switch {
+	case x == nil:
+		x = &page{bytes: make([]byte, pbft.PageSize)}
+	case x.shared:
+		x = &page{bytes: slices.Clone(x.bytes)}
 	}
-	return m.pages[n]
+	x.hashed = false
+	m.pages[n] = x
+	return x.bytes
 }
 
 // Freeze implements pbft.State.
@@ -75,51 +88,77 @@ func (m *Memory) Root() pbft.Digest { return m.pages.digest(top) }
 // pages, which also says where to stop.
 func (p pages) digest(id pbft.NodeID) (d pbft.Digest) {
 	if id.Level > 0 {
-		if _, any := p.below(id); !any {
-			return d
-		}
-		return sum(p.children(id))
+		var h hasher
+		p.each(id, h.add)
+		return h.sum()
 	}
-	if b := p[pbft.PageNum(id.Index)]; b != nil && string(b) != string(zeros[:]) {
-		d = sha256.Sum256(b)
+	x := p[pbft.PageNum(id.Index)]
+	if x == nil {
+		return d
+	}
+	if !x.hashed {
+		x.hashed, x.digest = true, digest(x.bytes)
+	}
+	return x.digest
+}
+
+func digest(contents []byte) (d pbft.Digest) {
+	if string(contents) != string(zeros[:]) {
+		d = sha256.Sum256(contents)
 	}
 	return d
 }
 
 func (p pages) children(id pbft.NodeID) []pbft.Digest {
 	all := make([]pbft.Digest, fanout)
-	occupied, _ := p.below(id)
-	for i := range all {
-		if occupied[i] {
-			all[i] = p.digest(pbft.NodeID{Level: id.Level - 1, Index: id.Index*fanout + uint64(i)})
-		}
-	}
+	p.each(id, func(i int, d pbft.Digest) { all[i] = d })
 	return all
 }
 
+// each calls f for a node's children that may not be zero, in order.
+func (p pages) each(id pbft.NodeID, f func(i int, d pbft.Digest)) {
+	occupied := p.below(id)
+	for i := range occupied {
+		if occupied[i] {
+			f(i, p.digest(pbft.NodeID{Level: id.Level - 1, Index: id.Index*fanout + uint64(i)}))
+		}
+	}
+}
+
 // below tells which children of a node have pages below them that were ever written.
-func (p pages) below(id pbft.NodeID) (occupied [fanout]bool, any bool) {
+func (p pages) below(id pbft.NodeID) (occupied [fanout]bool) {
 	width := uint64(1)
 	for range id.Level - 1 {
 		width *= fanout
 	}
 	for n := range p {
 		if child := uint64(n) / width; child/fanout == id.Index {
-			occupied[child%fanout], any = true, true
+			occupied[child%fanout] = true
 		}
 	}
-	return occupied, any
+	return occupied
 }
 
-func sum(children []pbft.Digest) (d pbft.Digest) {
-	h := sha256.New()
-	empty := true
-	for _, c := range children {
-		h.Write(c[:])
-		empty = empty && c.IsZero()
+func sum(children []pbft.Digest) pbft.Digest {
+	var h hasher
+	for i, d := range children {
+		h.add(i, d)
 	}
-	if !empty {
-		h.Sum(d[:0])
+	return h.sum()
+}
+
+// A hasher makes a node's digest of its children's that are not zero, each after its place.
+type hasher []byte
+
+func (h *hasher) add(i int, d pbft.Digest) {
+	if !d.IsZero() {
+		*h = append(append(*h, byte(i)), d[:]...)
+	}
+}
+
+func (h hasher) sum() (d pbft.Digest) {
+	if len(h) > 0 {
+		d = sha256.Sum256(h)
 	}
 	return d
 }
@@ -141,11 +180,10 @@ func (m *Memory) Rollback(to pbft.SeqNum) error {
 }
 
 func (p pages) clone() pages {
-	c := make(pages, len(p))
-	for n, b := range p {
-		c[n] = slices.Clone(b)
+	for _, x := range p {
+		x.shared = true
 	}
-	return c
+	return maps.Clone(p)
 }
 
 var errAbsent = errors.New("not here")
@@ -190,13 +228,14 @@ func (s *install) Retarget(seq pbft.SeqNum, root pbft.Digest) error {
 	if s.fresh == nil {
 		s.fresh = s.old.clone()
 	}
-	s.need(top, root)
+	s.need(top, s.fresh.digest(top), root)
 	return nil
 }
 
-func (s *install) need(id pbft.NodeID, d pbft.Digest) {
-	if s.fresh.digest(id) != d {
-		s.known[id] = d
+// need has a node fetched if it is not as it shall be.
+func (s *install) need(id pbft.NodeID, is, want pbft.Digest) {
+	if is != want {
+		s.known[id] = want
 		s.want = append(s.want, id)
 	}
 }
@@ -215,8 +254,8 @@ func (s *install) OfferNode(id pbft.NodeID, children []pbft.Digest) error {
 		return errAbsent
 	}
 	delete(s.known, id)
-	for i, d := range children {
-		s.need(pbft.NodeID{Level: id.Level - 1, Index: id.Index*fanout + uint64(i)}, d)
+	for i, is := range s.fresh.children(id) {
+		s.need(pbft.NodeID{Level: id.Level - 1, Index: id.Index*fanout + uint64(i)}, is, children[i])
 	}
 	return nil
 }
@@ -225,11 +264,11 @@ func (s *install) OfferNode(id pbft.NodeID, children []pbft.Digest) error {
 func (s *install) OfferPage(n pbft.PageNum, contents []byte) error {
 	id := pbft.NodeID{Index: uint64(n)}
 	d, ok := s.known[id]
-	if !ok || len(contents) != pbft.PageSize || (pages{n: contents}).digest(id) != d {
+	if !ok || len(contents) != pbft.PageSize || digest(contents) != d {
 		return errAbsent
 	}
 	delete(s.known, id)
-	s.fresh[n] = slices.Clone(contents)
+	s.fresh[n] = &page{bytes: slices.Clone(contents)}
 	return nil
 }
 
