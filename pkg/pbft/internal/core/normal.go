@@ -48,6 +48,9 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 		return // the view has changed since
 	}
 	c.choosing = false
+	if !c.mayPropose(n) {
+		return // what the others decided in a later view has moved our marks past it
+	}
 	batch := message.Batch{Choice: choice, Requests: c.queue.take(c.cfg.BatchCount, c.cfg.BatchBytes)}
 	if len(batch.Requests) == 0 {
 		return
