@@ -179,7 +179,7 @@ func forgeRelay(l *liarMemory, r *replica, to int, m message.Message) []message.
 				forged.Q = nil
 			}
 			v.Digest = forged.Digest()
-			said = append(said, &forged)
+			said = append(said, &forged, &message.ViewChangeAck{View: nv.View, Of: v.From, Digest: v.Digest})
 		}
 		x.V = append(x.V, v)
 	}
@@ -218,4 +218,112 @@ func usurp(l *liarMemory, _ *replica, _ int, m message.Message) []message.Messag
 		said[0], said[1] = said[1], said[0]
 	}
 	return said
+}
+
+// falseRecord lies about what it did and tells everyone the same, so that its VIEW-CHANGE is acknowledged and used: it
+// forgets, or claims that something else prepared, or nothing where something did.
+func falseRecord(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
+	switch m := m.(type) {
+	case *message.ViewChange:
+		if int(m.From) != r.id {
+			break
+		}
+		if l.forged == nil || l.forged.View != m.View {
+			l.forged = l.forge(r, m)
+		}
+		return one(l.forged)
+	case *message.NewView:
+		if l.forged == nil || l.forged.View != m.View {
+			break
+		}
+		x := *m
+		x.V = slices.Clone(m.V)
+		for i := range x.V {
+			if int(x.V[i].From) == r.id {
+				x.V[i].Digest = l.forged.Digest()
+			}
+		}
+		return one(&x)
+	}
+	return one(m)
+}
+
+func (l *liarMemory) forge(r *replica, vc *message.ViewChange) *message.ViewChange {
+	x := *vc
+	x.P, x.Q = slices.Clone(vc.P), slices.Clone(vc.Q)
+	if l.chance(0.3) {
+		x.Low += r.w.shape.period * message.SeqNum(1+l.rng.IntN(2))
+		x.Checkpoints = []message.CheckpointID{{Seq: x.Low, Digest: l.digest()}}
+		collected := func(p message.Prepared) bool { return p.Seq <= x.Low }
+		x.P, x.Q = without(x.P, collected), without(x.Q, collected)
+	}
+	const forgets, nulls, others = 0, 1, 2
+	mood := l.rng.IntN(4)
+	for n := x.Low + 1; n <= x.Low+r.w.shape.log; n++ {
+		act := mood
+		if mood > others {
+			act = l.rng.IntN(5)
+		}
+		p := message.Prepared{Seq: n, Digest: message.NullDigest, View: vc.View - 1}
+		known := l.plot.proposed[n]
+		switch {
+		case act == forgets:
+			x.P = without(x.P, func(q message.Prepared) bool { return q.Seq == n })
+			x.Q = without(x.Q, func(q message.Prepared) bool { return q.Seq == n })
+			continue
+		case act == nulls && (len(known) > 0 || l.chance(0.2)):
+		case act == others && len(known) > 0:
+			if p = known[l.rng.IntN(len(known))]; p.View >= vc.View || l.chance(0.5) {
+				p.View = vc.View - 1
+			}
+		default:
+			continue
+		}
+		x.P = append(without(x.P, func(q message.Prepared) bool { return q.Seq == n }), p)
+		x.Q = append(without(x.Q, func(q message.Prepared) bool { return q.Seq == n && q.Digest == p.Digest }), p)
+	}
+	sortPrepared(x.P)
+	sortPrepared(x.Q)
+	return &x
+}
+
+func without(all []message.Prepared, which func(message.Prepared) bool) []message.Prepared {
+	return slices.DeleteFunc(all, which)
+}
+
+// convenientNewView begins its views with what some VIEW-CHANGE speaks for, whether the conditions hold or not, and from
+// no more VIEW-CHANGEs than it must.
+func convenientNewView(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
+	nv, ok := m.(*message.NewView)
+	if !ok {
+		return one(m)
+	}
+	x := *nv
+	x.V, x.Chosen = slices.Clone(nv.V), slices.Clone(nv.Chosen)
+	for len(x.V) > 2*r.w.f+1 && l.chance(0.7) {
+		i := l.rng.IntN(len(x.V))
+		x.V = slices.Delete(x.V, i, i+1)
+	}
+	odds := []float64{0.1, 0.5, 1}[l.rng.IntN(3)]
+	for i := range x.Chosen {
+		if !l.chance(odds) {
+			continue
+		}
+		n := x.Checkpoint.Seq + 1 + message.SeqNum(i)
+		may := []message.Digest{message.NullDigest}
+		for _, v := range x.V {
+			if vc := l.changes[v.From]; vc != nil {
+				for _, p := range vc.P {
+					if p.Seq == n {
+						may = append(may, p.Digest)
+					}
+				}
+			}
+		}
+		x.Chosen[i] = may[l.rng.IntN(len(may))]
+	}
+	if k := len(x.Chosen); k > 0 && l.chance(0.2) {
+		x.Chosen = x.Chosen[:l.rng.IntN(k)]
+	}
+	return one(&x)
 }

@@ -25,6 +25,7 @@ type judge struct {
 	roots    map[message.SeqNum]message.Digest // of correct replicas' checkpoints (I5)
 	prepared map[slotKey]message.Digest        // I1
 	ahead    map[slotKey]*message.Batch        // what correct replicas say in replies that they have prepared
+	vows     vows
 }
 
 type outKey struct {
@@ -55,6 +56,7 @@ func (j *judge) init(w *world) {
 		roots: map[message.SeqNum]message.Digest{}, prepared: map[slotKey]message.Digest{},
 		ahead: map[slotKey]*message.Batch{},
 	}
+	j.vows.init(j)
 }
 
 // requested is REQUEST of a correct client, FAULTY-REQUEST of another.
@@ -78,6 +80,7 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 		view = ^message.View(0) // an earlier one, who knows which
 	}
 	d := b.Digest()
+	j.vows.committed(r, n, d)
 	switch {
 	case int(n) < len(j.history):
 		if first := j.history[n]; first.digest != d {
@@ -117,6 +120,7 @@ func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *messa
 		j.w.fail("replica %d executes n%d tentatively, and no correct replica has executed n%d", r.id, n, n-1)
 		return
 	}
+	j.vows.prepares(r, v, n, b.Digest())
 	first := j.ahead[key] == nil
 	j.ahead[key] = b
 	if first && int(n) == len(j.history) && j.w.ahead != nil {
@@ -219,6 +223,7 @@ func (j *judge) said(r *replica, m message.Message) {
 			j.w.fail("replica %d sends %s, and may have sent another before it forgot", r.id, describe(m))
 		}
 	}
+	j.vows.said(r, m)
 	switch m := m.(type) {
 	case *message.PrePrepare:
 		j.authenticity(r, m.Batch.Requests)
@@ -286,6 +291,7 @@ func (j *judge) viewChange(r *replica, m *message.ViewChange) {
 // beginning judges a NEW-VIEW that a correct replica sends or takes for right: what committed before is chosen
 // again (I4).
 func (j *judge) beginning(r *replica, m *message.NewView) {
+	j.vows.begins(r, m)
 	for n := int(m.Checkpoint.Seq) + 1; n < len(j.history); n++ {
 		if j.history[n].view >= m.View {
 			continue
@@ -328,10 +334,11 @@ func (j *judge) watch(r *replica) {
 }
 
 // stable notes what a checkpoint became stable by.
-func (j *judge) stable(r *replica, _ message.SeqNum) {
+func (j *judge) stable(r *replica, n message.SeqNum) {
 	if r.lies() {
 		return
 	}
+	j.vows.stable(r, n)
 	j.w.marks.hit(markStable)
 	if view, active := r.core.View(); active && view > r.begun {
 		j.w.marks.hit(markStableByViewChange)

@@ -2,6 +2,7 @@ package pbfttest
 
 import (
 	"math/rand/v2"
+	"slices"
 
 	"bfs/pkg/pbft/internal/message"
 )
@@ -21,7 +22,33 @@ type liarMemory struct {
 	held map[int]bool      // whom he leaves out
 
 	batches []message.Batch                           // the latest few that were proposed
-	changes map[message.ReplicaID]*message.ViewChange // the others', the latest
+	changes map[message.ReplicaID]*message.ViewChange // everyone's, the latest
+	forged  *message.ViewChange                       // our own, the latest
+	plot    *plot
+	day     int64 // when fickle chose its lies
+	today   []lie
+}
+
+// plot is what all liars know together.
+type plot struct {
+	proposed map[message.SeqNum][]message.Prepared // to anyone, and in which view
+	to       map[told]message.Digest               // what liars proposed to whom
+}
+
+type told struct {
+	to int
+	slotKey
+}
+
+func newPlot() plot {
+	return plot{map[message.SeqNum][]message.Prepared{}, map[told]message.Digest{}}
+}
+
+func (p *plot) note(m *message.PrePrepare) {
+	x := message.Prepared{Seq: m.Seq, Digest: m.Digest, View: m.View}
+	if all := p.proposed[m.Seq]; len(all) < 32 && !slices.Contains(all, x) {
+		p.proposed[m.Seq] = append(all, x)
+	}
 }
 
 func (l *liarMemory) chance(p float64) bool { return l.rng.Float64() < p }
@@ -38,19 +65,37 @@ func (s *site) tell(r *replica, to int, m message.Message) []message.Message {
 	if l == nil {
 		return nil // not begun
 	}
-	l.remember(m)
-	said := []message.Message{m}
-	for _, lie := range s.lies {
-		var next []message.Message
-		for _, x := range said {
-			next = append(next, lie.edit(l, r, to, x)...)
+	l.remember(r, m)
+	said := l.tell(s.lies, r, to, m)
+	for _, x := range said {
+		if p, ok := x.(*message.PrePrepare); ok {
+			l.plot.note(p)
+			l.plot.to[told{to, slotKey{p.View, p.Seq}}] = p.Digest
 		}
-		said = next
 	}
 	return said
 }
 
-func (l *liarMemory) remember(m message.Message) {
+// learn has a liar listen.
+func (s *site) learn(from message.ReplicaID, m message.Message) {
+	l := s.memory
+	if l == nil {
+		return
+	}
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		l.plot.note(m)
+		if len(m.Batch.Requests) > 0 {
+			l.batches = append(l.batches[max(0, len(l.batches)-15):], m.Batch)
+		}
+	case *message.ViewChange:
+		if m.From == from {
+			l.changes[from] = m
+		}
+	}
+}
+
+func (l *liarMemory) remember(r *replica, m message.Message) {
 	if _, ok := m.(*message.Data); ok {
 		return
 	}
@@ -61,6 +106,9 @@ func (l *liarMemory) remember(m message.Message) {
 	}
 	if p, ok := m.(*message.PrePrepare); ok {
 		l.know(p.Digest)
+	}
+	if vc, ok := m.(*message.ViewChange); ok && int(vc.From) == r.id {
+		l.changes[vc.From] = vc
 	}
 	if p, ok := m.(*message.Prepare); ok {
 		l.know(p.Digest)
@@ -109,6 +157,52 @@ var lies = []lie{
 	{"unfair", unfair},
 	{"forge-relay", forgeRelay},
 	{"usurp", usurp},
+	{"false-record", falseRecord},
+	{"convenient-new-view", convenientNewView},
+	{"unreasonable", unreasonable},
+	{"agreeable", agreeable},
+	{"forge-request", forgeRequest},
+}
+
+// fickle tells other lies every while.
+var fickle = lie{"fickle", func(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	if now := r.w.now / (fickleness * tick); l.today == nil || now != l.day {
+		l.day, l.today = now, nil
+		for range 1 + l.rng.IntN(3) {
+			l.today = append(l.today, lies[l.rng.IntN(len(lies))])
+		}
+	}
+	return l.tell(l.today, r, to, m)
+}}
+
+const fickleness = 25 // ticks
+
+// scheming is out for the way from view to view: whoever has part of the group accept something else here may have it
+// chosen there.
+var scheming = lie{"scheming", func(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	all := []lie{{"", falseRecord}, {"", convenientNewView}, {"", agreeable}}
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		if m.Seq%2 == 0 {
+			all = append(all, lie{"", equivocate})
+		}
+	case *message.NewView:
+		all = append(all, lie{"", usurp})
+	}
+	return l.tell(all, r, to, m)
+}}
+
+// tell applies lies one after the other.
+func (l *liarMemory) tell(lies []lie, r *replica, to int, m message.Message) []message.Message {
+	said := one(m)
+	for _, lie := range lies {
+		var next []message.Message
+		for _, x := range said {
+			next = append(next, lie.edit(l, r, to, x)...)
+		}
+		said = next
+	}
+	return said
 }
 
 // mute says nothing at all.
@@ -200,6 +294,45 @@ func staleView(l *liarMemory, _ *replica, _ int, m message.Message) []message.Me
 		return []message.Message{m, &x}
 	}
 	return one(m)
+}
+
+// unreasonable proposes choices that no replica finds reasonable.
+func unreasonable(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+	p, ok := m.(*message.PrePrepare)
+	if !ok || p.Seq%3 == 0 {
+		return one(m)
+	}
+	x := *p
+	x.Batch.Choice = []byte{badChoice}
+	x.Digest = x.Batch.Digest()
+	return one(&x)
+}
+
+// forgeRequest proposes to some what no client asked for.
+func forgeRequest(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+	p, ok := m.(*message.PrePrepare)
+	if !ok || len(p.Batch.Requests) == 0 || (to+int(p.Seq))%2 == 0 {
+		return one(m)
+	}
+	x, forged := *p, *p.Batch.Requests[0]
+	forged.Op = append([]byte{opWrite}, forged.Op...)
+	forged.SetDigest()
+	x.Batch.Requests = append([]*message.Request{&forged}, p.Batch.Requests[1:]...)
+	x.Digest = x.Batch.Digest()
+	return one(&x)
+}
+
+// agreeable votes with everyone for what he was proposed, whatever that was.
+func agreeable(l *liarMemory, _ *replica, to int, m message.Message) []message.Message {
+	p, ok := m.(*message.Prepare)
+	if !ok {
+		return one(m)
+	}
+	x := *p
+	if d, ok := l.plot.to[told{to, slotKey{p.View, p.Seq}}]; ok {
+		x.Digest = d
+	}
+	return []message.Message{&x, &message.Commit{View: p.View, Seq: p.Seq}}
 }
 
 // falseRoot has another state than everyone.

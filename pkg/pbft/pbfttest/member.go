@@ -31,6 +31,10 @@ type replica struct {
 	begun   message.View // the last one it was active in
 	idle    int          // views since it executed something
 	hashing int64        // a root takes so long at most
+	encoded struct {
+		of message.Message // the last that was
+		as []byte
+	}
 	stopped string
 }
 
@@ -63,10 +67,14 @@ func (r *replica) boot() {
 		Clients: maxClients + 1, Slots: ledgerSlots, QueueBytes: queueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence, FenceView: w.sites[r.id].view,
 	})
-	if w.log != nil {
-		r.core.Trace(func(m message.Message, why core.Refusal) { r.say("refuses %s: %v", describe(m), why) })
-	}
+	r.core.Trace(func(m message.Message, why core.Refusal) {
+		if w.log != nil {
+			r.say("refuses %s: %v", describe(m), why)
+		}
+		w.judge.vows.refused(r, m, why)
+	})
 	r.view, r.begun, r.idle, r.silence = w.sites[r.id].view, w.sites[r.id].view, 0, w.sites[r.id].fence
+	w.judge.vows.forgets(r.id)
 	r.freeze(0)
 	r.perform()
 }
@@ -162,17 +170,10 @@ func (r *replica) attribute(m message.Message, from message.ReplicaID) message.M
 	if !message.Attribute(m, from) {
 		return nil
 	}
-	switch m := m.(type) {
-	case *message.PrePrepare:
-		for _, q := range m.Batch.Requests {
+	r.w.sites[r.id].learn(from, m)
+	if p, ok := m.(*message.PrePrepare); ok {
+		for _, q := range p.Batch.Requests {
 			q.Authentic = r.w.authentic(q, r.id)
-		}
-		if l := r.w.sites[r.id].memory; l != nil && len(m.Batch.Requests) > 0 {
-			l.batches = append(l.batches[max(0, len(l.batches)-15):], m.Batch)
-		}
-	case *message.ViewChange:
-		if l := r.w.sites[r.id].memory; l != nil && !m.Relayed {
-			l.changes[from] = m
 		}
 	}
 	return m
@@ -368,8 +369,14 @@ func (r *replica) send(to int, m message.Message) {
 		if w.log != nil {
 			r.say("-> %d  %s", to, describe(edited))
 		}
-		b := encode(edited)
-		life := r.life
+		w.judge.vows.told(r, edited)
+		if w.network.sieved(r.id, to, edited) {
+			continue
+		}
+		if r.encoded.of != edited {
+			r.encoded.of, r.encoded.as = edited, encode(edited)
+		}
+		b, life := r.encoded.as, r.life
 		for _, peer := range w.sites[to].copies {
 			if w.sites[to].twins && !w.network.reaches(r, peer) || w.sites[r.id].twins && !w.network.reaches(peer, r) {
 				continue
@@ -406,6 +413,7 @@ func (r *replica) freeze(n message.SeqNum) {
 }
 
 func (r *replica) fetch(n message.SeqNum, root message.Digest) {
+	r.w.judge.vows.fetches(r, n, root)
 	session, err := r.memory.Install(n, root)
 	if err != nil {
 		r.stop(err.Error())

@@ -62,7 +62,9 @@ func contains(all []int, i int) bool {
 func (w *world) pacify() {
 	w.calm = true
 	w.say("all faults end")
+	w.judge.vows.calm()
 	w.network.delay, w.network.spread = 20, 30
+	w.network.sieve = nil
 	for i := range w.network.cut {
 		clear(w.network.cut[i])
 	}

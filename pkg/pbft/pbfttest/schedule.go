@@ -31,12 +31,16 @@ func Draw(seed uint64) *Schedule {
 	d := &drawing{rng: rand.New(rand.NewPCG(seed, 0)), s: s}
 	d.shape()
 	d.weather()
-	d.liars()
 	for range d.rng.IntN(2) + d.rng.IntN(2) {
 		d.faultyClient()
 	}
 	for range d.rng.IntN(6) {
 		d.misfortune()
+	}
+	if !d.liars() && d.rng.IntN(2) == 0 {
+		for range 1 + d.rng.IntN(3) {
+			d.restart()
+		}
 	}
 	return s
 }
@@ -136,11 +140,17 @@ func (d *drawing) weather() {
 }
 
 // liars are at most f.
-func (d *drawing) liars() {
+func (d *drawing) liars() bool {
 	n := d.s.Replicas
 	f := (n - 1) / 3
 	if d.rng.IntN(4) == 0 {
-		return
+		return false
+	}
+	if d.rng.IntN(6) == 0 {
+		for _, i := range d.rng.Perm(n)[:f] {
+			d.lies(i, scheming)
+		}
+		return true
 	}
 	for _, i := range d.rng.Perm(n)[:1+d.rng.IntN(f)] {
 		if d.rng.IntN(4) > 0 && d.rng.IntN(2) == 0 {
@@ -151,11 +161,23 @@ func (d *drawing) liars() {
 			d.regroup()
 			continue
 		}
+		switch d.rng.IntN(5) {
+		case 0, 1:
+			d.lies(i, fickle)
+			continue
+		case 2:
+			d.lies(i, scheming)
+			continue
+		}
 		for range 1 + d.rng.IntN(3) {
-			k := lies[d.rng.IntN(len(lies))]
-			d.add(func(w *world) { w.sites[i].lies = append(w.sites[i].lies, k) }, "replica %d lies: %s", i, k.name)
+			d.lies(i, lies[d.rng.IntN(len(lies))])
 		}
 	}
+	return true
+}
+
+func (d *drawing) lies(i int, k lie) {
+	d.add(func(w *world) { w.sites[i].lies = append(w.sites[i].lies, k) }, "replica %d lies: %s", i, k.name)
 }
 
 // regroup changes from time to time which replicas see which of the twins.
@@ -173,7 +195,7 @@ func (d *drawing) regroup() {
 // misfortune is something that happens once.
 func (d *drawing) misfortune() {
 	n := d.s.Replicas
-	switch d.rng.IntN(13) {
+	switch d.rng.IntN(15) {
 	case 0, 1:
 		d.partition()
 	case 2:
@@ -185,8 +207,7 @@ func (d *drawing) misfortune() {
 			w.at(int64(from)*tick, func() { w.sites[i].pause(int64(to) * tick) })
 		}, "replica %d stands still from %d to %d", i, from, to)
 	case 4:
-		i, t, rest := d.rng.IntN(n), d.moment(), d.rng.IntN(60)
-		d.add(func(w *world) { w.at(int64(t)*tick, func() { w.restart(i, int64(rest)*tick) }) }, "replica %d restarts at %d, %d ticks later", i, t, rest)
+		d.restart()
 	case 5:
 		i, by := d.rng.IntN(n), d.pick(2, 20, 100)
 		d.add(func(w *world) { w.slowHash(i, int64(by)*tick) }, "replica %d takes up to %d ticks for a root", i, by)
@@ -196,6 +217,8 @@ func (d *drawing) misfortune() {
 		d.jealous()
 	case 11, 12:
 		d.storm()
+	case 13, 14:
+		d.sieve()
 	case 7:
 		i, t := d.rng.IntN(n), d.moment()
 		d.add(func(w *world) {
@@ -363,6 +386,53 @@ func (d *drawing) storm() {
 			})
 		}
 	}, "from %d on the primary is cut off for %d ticks, %d times", from, length, times)
+}
+
+func (d *drawing) restart() {
+	i, t, rest := d.rng.IntN(d.s.Replicas), d.moment(), d.rng.IntN(60)
+	d.add(func(w *world) { w.at(int64(t)*tick, func() { w.restart(i, int64(rest)*tick) }) }, "replica %d restarts at %d, %d ticks later", i, t, rest)
+}
+
+// sieve loses for a while all messages of some types between some replicas, and after a while between others: so a batch
+// prepares here and not there, commits at one and at nobody else, and a view begins for some.
+func (d *drawing) sieve() {
+	types := []message.Type{message.TypePrePrepare, message.TypePrepare, message.TypeCommit, message.TypeCheckpoint, message.TypeDecided,
+		message.TypeViewChange, message.TypeViewChangeAck, message.TypeNewView, message.TypeBatchBody}
+	odds := make([]float64, len(types))
+	for i := range odds {
+		odds[i] = float64(d.pick(0, 0, 20, 50, 80)) / 100
+	}
+	from, to := d.span()
+	every := d.pick(5, 20, 60)
+	d.add(func(w *world) {
+		for t := from; t < to; t += every {
+			w.at(int64(t)*tick, func() {
+				if !w.calm {
+					w.network.sieve = w.drawSieve(types, odds)
+				}
+			})
+		}
+		w.at(int64(to)*tick, func() { w.network.sieve = nil })
+	}, "from %d to %d some messages do not reach some replicas, others every %d ticks: %v, of %v", from, to, every, odds, types)
+}
+
+func (w *world) drawSieve(types []message.Type, odds []float64) map[message.Type][]uint32 {
+	all := map[message.Type][]uint32{}
+	for i, t := range types {
+		if odds[i] == 0 {
+			continue
+		}
+		lost := make([]uint32, w.n)
+		for from := range lost {
+			for to := range w.n {
+				if w.chance(odds[i]) {
+					lost[from] |= 1 << to
+				}
+			}
+		}
+		all[t] = lost
+	}
+	return all
 }
 
 // alone cuts a replica off from everyone, or joins it again.

@@ -3,10 +3,11 @@ package pbfttest
 import (
 	"flag"
 	"fmt"
+	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -14,13 +15,20 @@ import (
 var (
 	seedFlag  = flag.Uint64("sim.seed", 0, "live this one schedule")
 	dropFlag  = flag.String("sim.drop", "", "without these items of it, separated by commas")
-	seedsFlag = flag.Int("sim.seeds", 0, "live so many fresh schedules besides the fixed ones")
+	fixedFlag = flag.Int("sim.fixed", 200, "live so many schedules that are always the same")
+	seedsFlag = flag.Int("sim.seeds", 0, "live so many fresh schedules besides the fixed ones; 0: 50")
 	tellFlag  = flag.Bool("sim.v", false, "tell everything that happens in the schedule of -sim.seed")
 )
 
 // share is how much shorter a run is under the race detector, which has nothing to find in one goroutine and takes its
 // time.
 var share = 1
+
+// A schedule lives in a few megabytes and makes much that is soon forgotten.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(800)
+	os.Exit(m.Run())
+}
 
 // TestOne repeats one schedule: go test ./pkg/pbft/pbfttest -run TestOne -sim.seed=S -sim.drop=1,2 -sim.v
 func TestOne(t *testing.T) {
@@ -93,7 +101,7 @@ func report(t *testing.T, s *Schedule) {
 }
 
 func TestFixedSeeds(t *testing.T) {
-	seeds := make([]uint64, 200/share)
+	seeds := make([]uint64, *fixedFlag/share)
 	for i := range seeds {
 		seeds[i] = uint64(i + 1)
 	}
@@ -122,22 +130,9 @@ func TestMutant(t *testing.T) {
 	if *seedsFlag == 0 {
 		t.Skip("give -sim.seeds to look for a mistake")
 	}
-	var wg sync.WaitGroup
-	var next, stop atomic.Uint64
-	for range runtime.GOMAXPROCS(0) {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for stop.Load() == 0 {
-				seed := next.Add(1)
-				if seed > uint64(*seedsFlag) {
-					return
-				}
-				if o := Draw(seed).Run(); o.Err != nil && stop.Add(1) == 1 {
-					t.Errorf("noticed by seed %d: %v", seed, o.Err)
-				}
-			}
-		}()
+	for seed := range uint64(*seedsFlag) {
+		if o := Draw(seed + 1).Run(); o.Err != nil {
+			t.Fatalf("noticed by seed %d: %v", seed+1, o.Err)
+		}
 	}
-	wg.Wait()
 }

@@ -46,6 +46,7 @@ type world struct {
 	stepped int
 	ahead   func(r *replica) // called with who executes a batch for the first time
 	acting  *replica         // whose event it is
+	plot    plot
 }
 
 // shape is the group's configuration.
@@ -88,7 +89,7 @@ func (s *site) liar() bool { return len(s.lies) > 0 || s.twins }
 func newWorld(s shape, seed uint64) *world {
 	w := &world{
 		n: s.replicas, f: (s.replicas - 1) / 3, shape: s, rng: rand.New(rand.NewPCG(seed, 1)),
-		proofs: map[proof][]bool{}, first: ledger.Pages(maxClients, ledgerSlots),
+		proofs: map[proof][]bool{}, first: ledger.Pages(maxClients, ledgerSlots), plot: newPlot(),
 	}
 	w.wire = message.Limits{Replicas: w.n, Operation: 1 << 10, BatchBytes: 4 << 10, BatchCount: 64, Choice: 64,
 		Reply: 1 << 10, WindowLength: int(s.log)}
@@ -120,7 +121,7 @@ func (w *world) start() {
 			s.copies = append(s.copies, newReplica(w, i, 1))
 		}
 		if s.liar() {
-			s.memory = &liarMemory{rng: rand.New(rand.NewPCG(w.rng.Uint64(), uint64(i))), changes: map[message.ReplicaID]*message.ViewChange{}}
+			s.memory = &liarMemory{rng: rand.New(rand.NewPCG(w.rng.Uint64(), uint64(i))), changes: map[message.ReplicaID]*message.ViewChange{}, plot: &w.plot}
 		}
 	}
 	for _, c := range w.clients {
@@ -248,8 +249,9 @@ type network struct {
 	delay, spread              int64 // of every message, and at most more
 	straggle                   float64
 	straggleBy                 int64
-	cut                        [][]int // [from][to]: how many partitions are between them; replicas first, then clients
-	side                       []int   // which copy of a twin each replica is with; 2: with both
+	cut                        [][]int                   // [from][to]: how many partitions are between them; replicas first, then clients
+	side                       []int                     // which copy of a twin each replica is with; 2: with both
+	sieve                      map[message.Type][]uint32 // [from]: whom nothing of this type reaches
 }
 
 func (x *network) init(w *world) {
@@ -287,6 +289,12 @@ func (x *network) send(from, to int, arrive func()) {
 			}
 		})
 	}
+}
+
+// sieved: at present no message of this type gets from one replica to the other.
+func (x *network) sieved(from, to int, m message.Message) bool {
+	s := x.sieve[m.Type()]
+	return s != nil && s[from]&(1<<to) != 0
 }
 
 // reaches: a replica and a copy of a twin hear of each other at present.

@@ -1,0 +1,407 @@
+package pbfttest
+
+import (
+	"math/bits"
+	"slices"
+
+	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// vows are what the proof of safety asks of each correct replica, judged when it speaks. A mistake is seen here long before
+// liars and chance make two replicas differ by it.
+type vows struct {
+	j     *judge
+	votes map[voteKey]message.Digest // what a replica proposed or accepted, in all its lives
+	left  []message.View             // by replica: the highest view for which it sent a VIEW-CHANGE
+
+	// done is, by replica and number, what it must carry in P and Q: it ends with a life.
+	done []map[message.SeqNum]*record
+	// certified are the correct replicas that said that a batch prepared at them, or executed it for that.
+	certified map[slotKey]uint32
+	prepared  map[slotKey]message.Digest
+	executed  map[message.SeqNum]bool // by a correct replica, as committed
+	// holders are the correct replicas that said that they have a checkpoint.
+	holders map[message.CheckpointID]uint32
+
+	changes map[message.Digest]*message.ViewChange // all that their senders sent
+	pending message.View                           // in calm: the view that all correct replicas wait for
+	since   int64                                  // since when
+
+	faults map[message.Digest]string // of batches proposed: why no correct replica should accept them
+}
+
+type voteKey struct {
+	by int
+	slotKey
+}
+
+// A record is what a replica did at one number.
+type record struct {
+	accepted map[message.Digest]message.View // the last view of each digest
+	prepared message.Digest
+	in       message.View // prepared last in this view
+	any      bool         // something did
+}
+
+func (v *vows) init(j *judge) {
+	*v = vows{
+		j: j, votes: map[voteKey]message.Digest{}, left: make([]message.View, j.w.n), done: make([]map[message.SeqNum]*record, j.w.n),
+		certified: map[slotKey]uint32{}, prepared: map[slotKey]message.Digest{},
+		executed: map[message.SeqNum]bool{},
+		holders:  map[message.CheckpointID]uint32{},
+		changes:  map[message.Digest]*message.ViewChange{}, faults: map[message.Digest]string{},
+	}
+	for i := range v.done {
+		v.forgets(i)
+	}
+}
+
+// forgets: replica i begins a new life.
+func (v *vows) forgets(i int) { v.done[i] = map[message.SeqNum]*record{} }
+
+func (v *vows) record(i int, n message.SeqNum) *record {
+	x := v.done[i][n]
+	if x == nil {
+		x = &record{accepted: map[message.Digest]message.View{}}
+		v.done[i][n] = x
+	}
+	return x
+}
+
+// told notes what anyone, liars included, tells somebody.
+func (v *vows) told(r *replica, m message.Message) {
+	switch m := m.(type) {
+	case *message.ViewChange:
+		if int(m.From) == r.id {
+			v.changes[m.Digest()] = m
+		}
+	case *message.PrePrepare:
+		if _, known := v.faults[m.Digest]; !known && m.Batch.Digest() == m.Digest {
+			v.faults[m.Digest] = v.fault(m)
+		}
+	}
+}
+
+func (v *vows) fault(m *message.PrePrepare) string {
+	for _, q := range m.Batch.Requests {
+		if !v.j.in[q.Digest] {
+			return "with a request that nobody made"
+		}
+	}
+	if len(m.Batch.Requests) > 0 && !v.j.copy.Accept(m.Seq, m.Batch.Choice) {
+		return "with an unreasonable choice"
+	}
+	return ""
+}
+
+// said judges what a correct replica tells everyone.
+func (v *vows) said(r *replica, m message.Message) {
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		v.told(r, m)
+		v.accepts(r, m.View, m.Seq, m.Digest)
+		v.commits(r, m.View, m.Commits...)
+	case *message.Prepare:
+		v.accepts(r, m.View, m.Seq, m.Digest)
+		v.commits(r, m.View, m.Commits...)
+	case *message.Commit:
+		v.commits(r, m.View, m.Seq)
+	case *message.Checkpoint:
+		v.holders[message.CheckpointID{Seq: m.Seq, Digest: m.Digest}] |= 1 << r.id
+	case *message.ViewChange:
+		v.told(r, m)
+		v.leaves(r, m)
+	case *message.NewView: // the PRE-PREPARE of all it chose
+		for i, d := range m.Chosen {
+			v.record(r.id, m.Checkpoint.Seq+1+message.SeqNum(i)).accepted[d] = m.View
+		}
+	}
+}
+
+// accepts: one digest for a number and view; what the NEW-VIEW chose, and nothing of a view that was left.
+func (v *vows) accepts(r *replica, view message.View, n message.SeqNum, d message.Digest) {
+	w := v.j.w
+	v.inView(r, view, n)
+	key := voteKey{r.id, slotKey{view, n}}
+	if first, ok := v.votes[key]; ok && first != d {
+		w.fail("replica %d votes for %v at v%d n%d, and voted for %v before", r.id, d, view, n, first)
+	}
+	v.votes[key] = d
+	chosen := false
+	if x := r.core.Beginning(); x != nil && x.View == view {
+		switch i := int(n) - int(x.Checkpoint.Seq) - 1; {
+		case i < 0:
+			w.fail("replica %d votes at v%d n%d, and the view begins after n%d", r.id, view, n, x.Checkpoint.Seq)
+		case i < len(x.Chosen) && x.Chosen[i] != d:
+			w.fail("replica %d votes for %v at v%d n%d, and the NEW-VIEW chose %v", r.id, d, view, n, x.Chosen[i])
+		default:
+			chosen = i < len(x.Chosen)
+		}
+	}
+	if fault := v.faults[d]; fault != "" && !chosen {
+		w.fail("replica %d votes at v%d n%d for a batch %s", r.id, view, n, fault)
+	}
+	x := v.record(r.id, n)
+	x.accepted[d] = max(x.accepted[d], view)
+}
+
+// refused: nobody takes for wrong what a correct replica says about a view's beginning.
+func (v *vows) refused(r *replica, m message.Message, why core.Refusal) {
+	if r.lies() || why != core.BadViewChange && why != core.BadNewView {
+		return
+	}
+	from := r.id
+	switch m := m.(type) {
+	case *message.ViewChange:
+		if known := v.changes[m.Digest()]; known != nil {
+			from = int(m.From)
+		}
+	case *message.NewView:
+		from = int(m.From)
+	}
+	if from != r.id && !v.j.w.sites[from].liar() {
+		v.j.w.fail("replica %d refuses %s, and %d, which sent it, is correct", r.id, describe(m), from)
+	}
+}
+
+// inView: who has left a view says nothing in it any more, not even in another life (R-VC-11).
+func (v *vows) inView(r *replica, view message.View, n message.SeqNum) {
+	if view < v.left[r.id] {
+		v.j.w.fail("replica %d votes at v%d n%d, and has left for view %d", r.id, view, n, v.left[r.id])
+	}
+}
+
+// commits: what was said to have prepared is the digest that was voted for.
+func (v *vows) commits(r *replica, view message.View, numbers ...message.SeqNum) {
+	for _, n := range numbers {
+		v.inView(r, view, n)
+		d, known := r.core.Prepared(n)
+		if now, _ := r.core.View(); !known || now != view {
+			d, known = v.votes[voteKey{r.id, slotKey{view, n}}]
+		}
+		if known {
+			v.prepares(r, view, n, d)
+		}
+	}
+}
+
+func (v *vows) prepares(r *replica, view message.View, n message.SeqNum, d message.Digest) {
+	x, key := v.record(r.id, n), slotKey{view, n}
+	if !x.any || view >= x.in {
+		x.any, x.in, x.prepared = true, view, d
+	}
+	v.certified[key] |= 1 << r.id
+	v.prepared[key] = d
+	votes := 0
+	for i, s := range v.j.w.sites {
+		cast, ok := v.votes[voteKey{i, key}]
+		if !s.liar() && (ok && cast == d || i == int(view.Primary(v.j.w.n))) { // whose vote may be his NEW-VIEW
+			votes++
+		}
+	}
+	if votes < v.j.w.quorum() {
+		v.j.w.fail("replica %d has %v prepared at v%d n%d, and %d correct replicas have voted for it", r.id, d, view, n, votes)
+	}
+}
+
+// leaves: P and Q are what the replica has done, and all of it (R-VC-1, R-VC-2).
+func (v *vows) leaves(r *replica, m *message.ViewChange) {
+	w := v.j.w
+	v.left[r.id] = max(v.left[r.id], m.View)
+	for n, x := range v.done[r.id] {
+		if n <= m.Low {
+			delete(v.done[r.id], n)
+			continue
+		}
+		if x.any {
+			i := slices.IndexFunc(m.P, func(p message.Prepared) bool { return p.Seq == n })
+			if i < 0 || m.P[i].View < x.in || m.P[i].View == x.in && m.P[i].Digest != x.prepared {
+				w.fail("I2: replica %d leaves for view %d, and P lacks %v that prepared at v%d n%d", r.id, m.View, x.prepared, x.in, n)
+			}
+		}
+		if len(x.accepted) > 8 {
+			continue // Q is bounded
+		}
+		for d, view := range x.accepted {
+			if !slices.ContainsFunc(m.Q, func(q message.Prepared) bool { return q.Seq == n && q.Digest == d && q.View >= view }) {
+				w.fail("I2: replica %d leaves for view %d, and Q lacks %v that it accepted at v%d n%d", r.id, m.View, d, view, n)
+			}
+		}
+	}
+}
+
+// committed: what the first correct replica takes for committed prepared at f+1 correct ones in one view, so that no later
+// view can miss it [TOCS §4.3].
+func (v *vows) committed(r *replica, n message.SeqNum, d message.Digest) {
+	if v.executed[n] {
+		return
+	}
+	v.executed[n] = true
+	for key, by := range v.certified {
+		if by |= 1 << r.id; key.seq == n && v.prepared[key] == d && bits.OnesCount32(by) >= v.j.w.quorum() {
+			return
+		}
+	}
+	v.j.w.fail("replica %d executes %v as n%d, and too few correct replicas say that it prepared", r.id, d, n)
+}
+
+// stable: what is forgotten because a checkpoint is stable, every 2f+1 replicas can give back.
+func (v *vows) stable(r *replica, n message.SeqNum) {
+	by := v.holders[message.CheckpointID{Seq: n, Digest: v.j.roots[n]}]
+	if bits.OnesCount32(by) < v.j.w.quorum() {
+		v.j.w.fail("replica %d takes n%d for stable, and of the correct replicas only %b have said that they hold it", r.id, n, by)
+	}
+}
+
+// fetches: a state that is fetched is one that a correct replica had.
+func (v *vows) fetches(r *replica, n message.SeqNum, root message.Digest) {
+	if have, ok := v.j.roots[n]; !r.lies() && (!ok || have != root) {
+		v.j.w.fail("replica %d fetches n%d with root %v, which no correct replica had", r.id, n, root)
+	}
+}
+
+// quorum is how many correct replicas are in every 2f+1.
+func (w *world) quorum() int {
+	n := 2*w.f + 1
+	for _, s := range w.sites {
+		if s.liar() {
+			n--
+		}
+	}
+	return n
+}
+
+// calm judges from time to time, when all faults have ended, whether a view begins whose primary is correct: the
+// VIEW-CHANGEs of the correct replicas suffice, whatever the others claim (R-VC-22).
+func (v *vows) calm() {
+	w := v.j.w
+	w.after(5*tick, v.calm)
+	var view message.View
+	for _, r := range w.correct() {
+		x, active := r.core.View()
+		if active || view != 0 && x != view {
+			v.pending = 0
+			return
+		}
+		view = x
+	}
+	switch i := view.Primary(w.n); {
+	case view != v.pending:
+		v.pending, v.since = view, w.now
+	case !w.sites[i].liar() && w.sites[i].copies[0].core.SilentUntil() == 0 && w.now > v.since+beginning*tick:
+		w.fail("all correct replicas wait for view %d since tick %d, and %d, its primary, is correct", view, v.since/tick, i)
+	}
+}
+
+const beginning = 70 // ticks that a view may take to begin
+
+// begins judges a NEW-VIEW that a correct replica begins a view with, by the conditions and nothing else
+// [TOCS Fig. 23; R-VC-24a, 26].
+func (v *vows) begins(r *replica, m *message.NewView) {
+	w := v.j.w
+	var set []*message.ViewChange
+	for _, x := range m.V {
+		vc := v.changes[x.Digest]
+		if vc == nil && int(x.From) == r.id {
+			return // its own, made while it was silent, and in nobody else's hands yet
+		}
+		if vc == nil || vc.From != x.From || vc.View != m.View {
+			w.fail("replica %d begins view %d with a VIEW-CHANGE of %d that was never sent", r.id, m.View, x.From)
+			return
+		}
+		set = append(set, vc)
+	}
+	d := decisions{set, w.f}
+	if !d.highest(m.Checkpoint) {
+		w.fail("replica %d begins view %d from n%d, which its VIEW-CHANGEs do not allow", r.id, m.View, m.Checkpoint.Seq)
+	}
+	for i := range w.shape.log {
+		n := m.Checkpoint.Seq + 1 + i
+		switch {
+		case int(i) >= len(m.Chosen):
+			if !d.b(n) {
+				w.fail("replica %d begins view %d with nothing at n%d, which its VIEW-CHANGEs do not allow", r.id, m.View, n)
+			}
+		case !d.a(n, m.Chosen[i]) && !(m.Chosen[i] == message.NullDigest && d.b(n)):
+			w.fail("replica %d begins view %d with %v at n%d, which its VIEW-CHANGEs do not allow", r.id, m.View, m.Chosen[i], n)
+		}
+	}
+}
+
+// decisions are the conditions of Fig. 23 over a set of VIEW-CHANGEs, as they are printed.
+type decisions struct {
+	set []*message.ViewChange
+	f   int
+}
+
+func (d decisions) most(holds func(m *message.ViewChange) bool) (n int) {
+	for _, m := range d.set {
+		if holds(m) {
+			n++
+		}
+	}
+	return n
+}
+
+// highest: k is the last checkpoint that f+1 hold and 2f+1 have not passed.
+func (d decisions) highest(k message.CheckpointID) bool {
+	may := func(k message.CheckpointID) bool {
+		return d.most(func(m *message.ViewChange) bool { return m.Low <= k.Seq }) >= 2*d.f+1 &&
+			d.most(func(m *message.ViewChange) bool { return slices.Contains(m.Checkpoints, k) }) >= d.f+1
+	}
+	for _, m := range d.set {
+		for _, other := range m.Checkpoints {
+			if other.Seq > k.Seq && may(other) {
+				return false
+			}
+		}
+	}
+	return may(k)
+}
+
+// a is condition A of digest x at n.
+func (d decisions) a(n message.SeqNum, x message.Digest) bool {
+	for _, m := range d.set {
+		for _, p := range m.P {
+			if p.Seq == n && p.Digest == x && d.a1(p) && d.a2(p) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (d decisions) a1(p message.Prepared) bool {
+	return d.most(func(m *message.ViewChange) bool {
+		for _, q := range m.P {
+			if q.Seq == p.Seq && (q.View > p.View || q.View == p.View && q.Digest != p.Digest) {
+				return false
+			}
+		}
+		return m.Low < p.Seq
+	}) >= 2*d.f+1
+}
+
+func (d decisions) a2(p message.Prepared) bool {
+	return d.most(func(m *message.ViewChange) bool {
+		for _, q := range m.Q {
+			if q.Seq == p.Seq && q.Digest == p.Digest && q.View >= p.View {
+				return true
+			}
+		}
+		return false
+	}) >= d.f+1
+}
+
+// b is condition B at n.
+func (d decisions) b(n message.SeqNum) bool {
+	return d.most(func(m *message.ViewChange) bool {
+		for _, p := range m.P {
+			if p.Seq == n {
+				return false
+			}
+		}
+		return m.Low < n
+	}) >= 2*d.f+1
+}
