@@ -4,6 +4,7 @@
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 10s
+SEEDS       ?= 200
 DEMO        ?=
 BENCH       ?=
 
@@ -48,10 +49,10 @@ fuzz: ## every fuzz target in turn, FUZZTIME each (default 10s)
 		done; \
 	done
 
-sim: ## 200 fixed and 500 fresh schedules of the protocol under faults, from seeds
-	go test -count=1 ./pkg/pbft/pbfttest -v -run 'Fixed|Fresh' -sim.seeds=500
+sim: ## 500 fixed and SEEDS fresh (default 200) schedules of the protocol under faults
+	go test -count=1 -timeout 0 ./pkg/pbft/pbfttest -v -run 'Fixed|Fresh' -sim.fixed=500 -sim.seeds=$(SEEDS)
 
-mutants: ## plant known mistakes in the protocol, one at a time; the simulator must notice each (an hour and more)
+mutants: ## plant known mistakes in the protocol, one at a time; the simulator must notice each
 	go run ./test/mutants
 
 clean: ## remove what was built
