@@ -105,6 +105,7 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	if silent && !c.silent() {
 		c.voteAgain()
 	}
+	c.tryNewView() // it may have waited for the root of a checkpoint that we have passed
 }
 
 // slide moves the low water mark up to n, and P and Q with it (R-VC-3).

@@ -39,6 +39,7 @@ func (c *Core) decide() {
 		}
 	}
 	x.newView = m
+	c.promise(m)
 	c.multicast(m)
 	c.tryNewView()
 }
@@ -266,21 +267,16 @@ func (c *Core) enter(m *message.NewView) {
 		c.seqno = c.lastExec
 	}
 	c.place()
-	c.promise(m)
 	c.fetchBodies()
 	c.passOn()
 }
 
-// promise has the primary remember in Q what it chose above its own window: its NEW-VIEW was the PRE-PREPARE for it, with
-// which others prepare, and a later view must find f+1 who say so (A2).
+// promise has the primary remember in Q what it chose, above its own window too: its NEW-VIEW is the PRE-PREPARE for it, with
+// which others prepare whether or not the view ever begins here, and a later view must find f+1 who say so (A2).
 func (c *Core) promise(m *message.NewView) {
-	if !c.isPrimary() {
-		return
-	}
 	for i, digest := range m.Chosen {
-		n := m.Checkpoint.Seq + 1 + message.SeqNum(i)
-		if b := c.body(digest); n > c.log.high && b != nil {
-			c.witness(carried{message.Prepared{Seq: n, Digest: digest, View: c.view}, b})
+		if n := m.Checkpoint.Seq + 1 + message.SeqNum(i); n > c.log.low {
+			c.witness(carried{message.Prepared{Seq: n, Digest: digest, View: c.view}, c.body(digest)})
 		}
 	}
 }
