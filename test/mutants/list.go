@@ -63,11 +63,17 @@ var mutants = []mutant{
 	{"DECIDED from one", core + "newview.go", "	if d, ok := s.decided.with(c.weak()); ok {\n		if b", "	if d, ok := s.decided.with(1); ok {\n		if b"},
 	{"no DECIDED is sent", core + "status.go", "if s.isCommitted && s.seq <= c.lastExec {", "if false {"},
 	{"a checkpoint one claims is fetched", core + "transfer.go", "Digest: k.Digest}, stable) >= c.weak() {", "Digest: k.Digest}, stable) >= 1 {"},
-	{"execution does not wait for its turn", core + "normal.go", "		if !s.isCommitted {\n			return\n		}\n		c.lastExec++", "		if s.batch == nil && s.proposal == nil {\n			return\n		}\n		if s.batch == nil {\n			s.batch = &s.proposal.Batch\n		}\n		c.lastExec++"},
-	{"no checkpoint is taken", core + "normal.go", "		if s.seq%c.cfg.CheckpointPeriod == 0 {\n			c.do", "		if false {\n			c.do"},
+	{"execution does not wait for its turn", core + "execute.go", "		if !s.isCommitted {\n			c.executeTentatively(s)\n			return\n		}\n", "		if s.batch == nil && s.proposal == nil {\n			return\n		}\n		if s.batch == nil {\n			s.batch, s.decision = &s.proposal.Batch, s.proposal.Digest\n		}\n"},
+	{"no checkpoint is taken", core + "execute.go", "	if s.seq%c.cfg.CheckpointPeriod == 0 {\n		c.kept", "	if false {\n		c.kept"},
 	{"checkpoints keep old slots", core + "log.go", "		s.reset(n + size)\n", "		s.seq = n + size\n"},
 	{"a checkpoint is stable without our own state", core + "checkpoint.go", "	if !k.ours || k.seq <= c.log.low {", "	if k.seq <= c.log.low {"},
 	{"the state fetched is not the state executed", core + "transfer.go", "	c.lastExec, c.progress = t.seq, c.tick\n", "	c.lastExec, c.progress = max(c.lastExec, t.seq-1), c.tick\n"},
+
+	// Tentative execution.
+	{"what was executed tentatively is never taken back", core + "execute.go", "	if a.digest == s.decision {\n		c.do(Effect{Verb: Confirm", "	if true {\n		c.do(Effect{Verb: Confirm"},
+	{"a tentative execution is taken for a committed one", core + "execute.go", "Standing{c.view, s.seq, true}}", "Standing{c.view, s.seq, false}}"},
+	{"a read does not wait for what is tentative", core + "execute.go", "	case c.ahead.seq == 0:\n		c.do(Effect{Verb: Query", "	case true:\n		c.do(Effect{Verb: Query"},
+	{"COMMITs held back outlive their view", core + "viewchange.go", "	c.held = heldCommits{}\n", ""},
 
 	// Forgetting.
 	{"the fence is not raised", core + "transfer.go", "	if n > c.fence {\n", "	if false {\n"},
@@ -79,10 +85,11 @@ var mutants = []mutant{
 	{"the primary does not say that it waits", core + "waiting.go", "		if c.isPrimary() && c.wait.forwards(r) == 0 {", "		if c.isPrimary() {"},
 	{"the primary has no timer", core + "waiting.go", "	w := &c.wait\n	if w.on && c.queue", "	w := &c.wait\n	if c.isPrimary() || w.on && c.queue"},
 	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.queue.wasDone(key, forward{m.Timestamp, m.Digest}) {", "	if false {"},
-	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if r != nil {\n				q.offer(l, r)\n			}\n"},
+	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if _ = s; r != nil {\n				q.offer(l, r)\n			}\n"},
 	{"P outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.prepared", "		if false {\n			delete(c.prepared"},
 	{"Q outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.preprepared", "		if false {\n			delete(c.preprepared"},
-	{"a primary forgets what it chose above its window", core + "newview.go", "	c.promise(m)\n", ""},
+	{"a primary forgets what it chose above its window", core + "newview.go", "n > c.log.low {\n			c.witness", "n > c.log.low && n <= c.log.high {\n			c.witness"},
+	{"a primary forgets what it chose when the view does not begin here", core + "newview.go", "n > c.log.low {\n			c.witness", "n > c.log.high {\n			c.witness"},
 	{"a state fetched above the window is not vouched for again", core + "status.go", "max(c.log.high, c.fetched.Seq)", "c.log.high"},
 	{"what committed is forgotten with its view", core + "log.go", "		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided\n", "		_, _, _, _ = committed, decision, batch, decided\n"},
 	{"the view that was left is forgotten by a restart", core + "core.go", "		view:        cfg.FenceView,\n", ""},

@@ -76,6 +76,10 @@ func (v *vows) told(r *replica, m message.Message) {
 		if int(m.From) == r.id {
 			v.changes[m.Digest()] = m
 		}
+	case *message.Commit: // one that is held back may be sent to a single replica before all others
+		if !r.lies() {
+			v.commits(r, m.View, m.Seq)
+		}
 	case *message.PrePrepare:
 		if _, known := v.faults[m.Digest]; !known && m.Batch.Digest() == m.Digest {
 			v.faults[m.Digest] = v.fault(m)
@@ -105,8 +109,6 @@ func (v *vows) said(r *replica, m message.Message) {
 	case *message.Prepare:
 		v.accepts(r, m.View, m.Seq, m.Digest)
 		v.commits(r, m.View, m.Commits...)
-	case *message.Commit:
-		v.commits(r, m.View, m.Seq)
 	case *message.Checkpoint:
 		v.holders[message.CheckpointID{Seq: m.Seq, Digest: m.Digest}] |= 1 << r.id
 	case *message.ViewChange:
@@ -177,7 +179,11 @@ func (v *vows) commits(r *replica, view message.View, numbers ...message.SeqNum)
 	for _, n := range numbers {
 		v.inView(r, view, n)
 		d, known := r.core.Prepared(n)
-		if now, _ := r.core.View(); !known || now != view {
+		now, _ := r.core.View()
+		if now == view && n > r.core.Low() && !known {
+			v.j.w.fail("replica %d says that v%d n%d has prepared, and it has not", r.id, view, n)
+		}
+		if now != view || !known {
 			d, known = v.votes[voteKey{r.id, slotKey{view, n}}]
 		}
 		if known {
