@@ -87,9 +87,9 @@ func (c *Core) startPendingTimer() {
 	if c.active || c.wait.on {
 		return
 	}
-	n := 0
-	for _, m := range c.change.last {
-		if m != nil && m.View >= c.view {
+	n := 1 // we have: if our VIEW-CHANGE is one of an earlier life, which we forgot and must not make again, we can leave all the same
+	for i, m := range c.change.last {
+		if m != nil && m.View >= c.view && message.ReplicaID(i) != c.cfg.Self {
 			n++
 		}
 	}
