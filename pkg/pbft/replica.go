@@ -309,7 +309,7 @@ func (r *Replica) effect(e *core.Effect) {
 		}
 	case core.Query:
 		r.queries++
-		r.answer(e.Request, r.exec.query(e.Request), r.ground())
+		r.answer(e.Request, r.exec.query(e.Request), e.Standing)
 	case core.Freeze:
 		r.freeze(e.Seq)
 	case core.Discard:

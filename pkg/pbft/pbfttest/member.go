@@ -244,9 +244,7 @@ func (r *replica) execute(b *message.Batch, st *core.Standing) {
 	}
 }
 
-func (r *replica) query(q *message.Request) {
-	view, _ := r.core.View()
-	st := core.Standing{View: view}
+func (r *replica) query(q *message.Request, st core.Standing) {
 	if result, ok := r.service.Query(pbft.Operation{Client: q.Client, Body: q.Op}); ok {
 		r.answer(q, message.Executed, result, st)
 	} else {
@@ -324,7 +322,7 @@ func (r *replica) effect(e *core.Effect) {
 	case core.Repeat:
 		r.execute(e.Batch, nil)
 	case core.Query:
-		r.query(e.Request)
+		r.query(e.Request, e.Standing)
 	case core.Freeze:
 		r.freeze(e.Seq)
 	case core.Discard:

@@ -46,9 +46,9 @@ type Core struct {
 	active bool // false from our VIEW-CHANGE until the NEW-VIEW that answers it
 
 	log      messageLog
-	lastExec message.SeqNum     // committed and executed, in order, up to here
-	ahead    tentative          // what was executed beyond that
-	reads    []*message.Request // that wait until nothing is
+	lastExec message.SeqNum // committed and executed, in order, up to here
+	ahead    tentative      // what was executed beyond that
+	ground   Standing       // of answers from the present state
 	held     heldCommits
 	kept     message.SeqNum // the last checkpoint that our state holds
 	seqno    message.SeqNum // last number assigned, as primary

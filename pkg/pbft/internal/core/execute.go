@@ -30,7 +30,8 @@ func (c *Core) executeReady() {
 		}
 		switch c.ahead.seq {
 		case 0:
-			c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch, Standing: c.standing(s)})
+			c.ground = c.standing(s)
+			c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch, Standing: c.ground})
 		default:
 			c.settle(s)
 		}
@@ -42,6 +43,7 @@ func (c *Core) executeReady() {
 func (c *Core) executed(s *slot) {
 	c.lastExec++
 	c.progress = c.tick
+	c.ground.Tentative = false
 	for _, r := range s.batch.Requests {
 		c.queue.executed(r)
 		c.wait.executed(r)
@@ -51,7 +53,6 @@ func (c *Core) executed(s *slot) {
 		c.kept = s.seq
 		c.do(Effect{Verb: Freeze, Seq: s.seq})
 	}
-	c.answerReads()
 }
 
 // standing is the ground for the replies of a batch that committed.
@@ -70,7 +71,8 @@ func (c *Core) executeTentatively(s *slot) {
 		return
 	}
 	c.ahead = tentative{s.seq, c.view, s.proposal.Digest, &s.proposal.Batch}
-	c.do(Effect{Verb: Execute, Seq: s.seq, Batch: c.ahead.batch, Standing: Standing{c.view, s.seq, true}})
+	c.ground = Standing{c.view, s.seq, true}
+	c.do(Effect{Verb: Execute, Seq: s.seq, Batch: c.ahead.batch, Standing: c.ground})
 }
 
 func administrative(b *message.Batch) bool {
@@ -91,7 +93,8 @@ func (c *Core) settle(s *slot) {
 	for n := c.kept + 1; n < s.seq; n++ {
 		c.do(Effect{Verb: Repeat, Seq: n, Batch: c.log.slot(n).batch})
 	}
-	c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch, Standing: c.standing(s)})
+	c.ground = c.standing(s)
+	c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch, Standing: c.ground})
 }
 
 // UnderWay is the lowest number for which something was proposed or voted and nothing executed, tentatively or not; 0 if there
@@ -118,30 +121,12 @@ func (c *Core) Standing(q *message.Request) (st Standing, ok bool) {
 	return Standing{View: c.view}, true
 }
 
-// maxReads bounds the read-only requests that wait.
-const maxReads = 1024
-
-// read answers a read-only request from the present state, if all that was executed for it has committed (R-OPT-RO-2).
-// Whether it waits here or not, it may wait at another replica for the COMMITs that we hold back.
+// read answers a read-only request from the present state, even if that is not known to have committed: the answer says
+// which batch it includes. 2f+1 equal ones that have prepared the same make it certain to commit, and no reader has to wait
+// for COMMITs (the paper's R-OPT-RO-2 does). Nor can a later reader be told less: f+1 correct replicas have executed that
+// batch, and none of them will take it back.
 func (c *Core) read(r *message.Request) {
-	c.flushCommits()
-	switch {
-	case c.ahead.seq == 0:
-		c.do(Effect{Verb: Query, Request: r})
-	case len(c.reads) >= maxReads:
-		c.refuse(r, TooManyRequests)
-	default:
-		c.reads = append(c.reads, r)
-	}
-}
-
-// answerReads answers what waited, before anything is executed tentatively again (R-OUR-16).
-func (c *Core) answerReads() {
-	for _, r := range c.reads {
-		c.do(Effect{Verb: Query, Request: r})
-	}
-	clear(c.reads)
-	c.reads = c.reads[:0]
+	c.do(Effect{Verb: Query, Request: r, Standing: c.ground})
 }
 
 // heldCommits are the numbers of the present view whose COMMITs we hold back, to let them ride on what we say next.
@@ -151,10 +136,10 @@ type heldCommits struct {
 	old     int // of these, the first so many were held a tick ago
 }
 
-// sayCommit tells the others that a slot has prepared here, at once if somebody may wait for it: a reader, a checkpoint, a
-// primary whose window is full, or a client whose batch is not executed before it commits.
+// sayCommit tells the others that a slot has prepared here, at once if somebody may wait for it: a checkpoint, a primary
+// whose window is full, or a client whose batch is not executed before it commits.
 func (c *Core) sayCommit(s *slot) {
-	wait := c.cfg.Tentative && c.cfg.Piggyback && c.seqno < c.lastExec+c.cfg.Window && len(c.reads) == 0 &&
+	wait := c.cfg.Tentative && c.cfg.Piggyback && c.seqno < c.lastExec+c.cfg.Window &&
 		s.seq%c.cfg.CheckpointPeriod != 0 && len(c.held.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
 	if wait {
 		c.held.numbers = append(c.held.numbers, s.seq)

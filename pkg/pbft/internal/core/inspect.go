@@ -28,7 +28,7 @@ type Sizes struct {
 	Bodies, Forwards, Unproven     int // the most of one replica, for the latter two
 	Lines, Line, Asks              int // clients' queues, the longest of them, FETCHes under way
 	LogBytes                       int
-	Reads, Held                    int // read-only requests that wait, COMMITs held back
+	Held                           int // COMMITs held back
 }
 
 // Sizes measures the core.
@@ -48,7 +48,7 @@ func (c *Core) Sizes() (s Sizes) {
 	if c.transfer != nil {
 		s.Asks = len(c.transfer.asked)
 	}
-	s.LogBytes, s.Reads, s.Held = c.log.bytes, len(c.reads), len(c.held.numbers)
+	s.LogBytes, s.Held = c.log.bytes, len(c.held.numbers)
 	return s
 }
 

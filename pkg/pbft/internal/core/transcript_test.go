@@ -395,7 +395,11 @@ func (p *play) effect(i int, e Effect) {
 	case Fence:
 		p.say(i, "may vote up to n%d", e.Seq)
 	case Query:
-		p.say(i, "answers %s", describe(e.Request))
+		ground := ""
+		if e.Standing.Tentative {
+			ground = fmt.Sprintf(" as of n%d, tentatively", e.Standing.Seq)
+		}
+		p.say(i, "answers %s%s", describe(e.Request), ground)
 	case Freeze:
 		root := message.Digest{byte(e.Seq), 0xcc}
 		if p.stale[i] {

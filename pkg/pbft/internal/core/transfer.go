@@ -345,6 +345,7 @@ func (c *Core) Installed(n message.SeqNum) {
 	c.transfer = nil
 	c.lastExec, c.progress = t.seq, c.tick
 	c.ahead, c.kept = tentative{}, t.seq // it was number t.seq at most
+	c.ground = Standing{View: c.view}
 	c.seqno = max(c.seqno, t.seq)
 	c.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}
 	for i := range c.checkpoints {
@@ -357,7 +358,6 @@ func (c *Core) Installed(n message.SeqNum) {
 	own := c.stable
 	c.multicast(&own)
 	c.sendStatus()
-	c.answerReads()
 	c.executeReady()
 }
 

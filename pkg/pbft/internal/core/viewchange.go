@@ -79,8 +79,6 @@ func (c *Core) leave(v message.View) {
 	c.suspectStallers()
 	c.view, c.active, c.choosing = v, false, false
 	c.held = heldCommits{}
-	clear(c.reads) // their clients ask again
-	c.reads = c.reads[:0]
 	c.log.clear()
 	c.queue.newView()
 	c.queue.each(func(_ *line, r *message.Request) bool {
