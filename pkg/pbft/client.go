@@ -88,7 +88,9 @@ type Client struct {
 	queueLimit  int
 	view        View
 	nextReplier int
-	fresh       uint32 // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read; 0: none yet
+	fresh       uint32      // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read; 0: none yet
+	clock       *time.Timer // the next look at what is due
+	idle        bool        // nothing can be due, and the clock ticks slowly
 	timing      roundTrip
 	lag         time.Duration // by which results follow their digests, where they do
 	progress    time.Time     // when an ordered operation had its result last
@@ -166,7 +168,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	c := &Client{
 		id: ClientOf(public), key: cfg.Key, queueLimit: cfg.Queue,
 		slots: make([]clientSlot, g.Limits.Slots), ready: make(chan struct{}),
-		stop: make(chan struct{}), done: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}), clock: time.NewTimer(tickPeriod),
 	}
 	if g.Administrator.Equal(public) {
 		c.id = Administrator
@@ -328,7 +330,16 @@ func (c *Client) issue(o *outstanding, s Slot, readOnly bool) error {
 	o.resumed = false // nobody sent this one before
 	slot.hold(o)
 	c.transmit(o, false)
+	c.wake()
 	return nil
+}
+
+// wake has the clock tick that an idle client does not need. The caller holds the lock.
+func (c *Client) wake() {
+	if c.idle {
+		c.idle = false
+		c.clock.Reset(tickPeriod)
+	}
 }
 
 func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
@@ -364,6 +375,7 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	c.prepare(o, slot, t, false)
 	c.slots[slot].hold(o)
 	c.transmit(o, true)
+	c.wake()
 	c.release()
 	return nil
 }
@@ -471,18 +483,22 @@ func (c *Client) authenticate(q *message.Request) {
 // tick retransmits what is due.
 func (c *Client) tick() {
 	defer close(c.done)
-	t := time.NewTicker(tickPeriod)
-	defer t.Stop()
-	for n := 1; ; n++ {
+	defer c.clock.Stop()
+	for asked := time.Now(); ; {
 		select {
 		case <-c.stop:
 			for _, p := range c.peers {
 				p.link.Close()
 			}
 			return
-		case now := <-t.C:
+		case now := <-c.clock.C:
 			var failed []*outstanding
 			c.mu.Lock()
+			if c.idle = len(c.free) == len(c.slots); c.idle {
+				c.clock.Reset(askKeyPeriod)
+			} else {
+				c.clock.Reset(tickPeriod)
+			}
 			for i := range c.slots {
 				o := c.slots[i].call
 				if o == nil || now.Before(o.due) || c.inTurn(o, now) {
@@ -495,7 +511,8 @@ func (c *Client) tick() {
 			}
 			c.release()
 			c.abandon(failed)
-			if n%askKeyTicks == 0 {
+			if now.Sub(asked) >= askKeyPeriod {
+				asked = now
 				c.askForKeys()
 			}
 		}

@@ -25,7 +25,7 @@ import (
 // flushes what was queued. The goroutines are
 //
 //	the transport's   one reader and at times one writer for each connection, one dialler for each link
-//	tick              every tickPeriod: retransmission
+//	tick              every tickPeriod, less often when idle: retransmission
 //	the State's       calls back when the root of a checkpoint is known
 //	the fence's       writes it, while there is still room below it
 type Replica struct {
@@ -48,6 +48,9 @@ type Replica struct {
 	reply       message.Reply // being sent
 	dirty       flushes
 	sparing     sparing
+	clock       *time.Timer // the next tick
+	ticked      time.Time   // up to when the core has its ticks
+	slow        bool        // it has nothing to do, and ticks come late
 	paced       [32]flusher
 	executed    uint64
 	queries     uint64
@@ -198,6 +201,7 @@ func (r *Replica) start() error {
 	if r.core != nil {
 		r.freeze(0)
 	}
+	r.clock, r.ticked = time.NewTimer(tickPeriod), time.Now()
 	r.mu.Unlock()
 	go r.tick()
 	return nil
@@ -212,31 +216,56 @@ func (r *Replica) closeLinks() {
 }
 
 func (r *Replica) tick() {
-	t := time.NewTicker(tickPeriod)
-	defer t.Stop()
-	for n := 1; ; n++ {
+	for asked := time.Now(); ; {
 		select {
 		case <-r.stop:
+			r.clock.Stop()
 			r.shutdown()
 			return
-		case <-t.C:
+		case <-r.clock.C:
 			if r.core != nil {
-				r.enter()
-				r.core.Tick()
+				if r.enter(); !r.slow {
+					r.ticked = time.Now()
+					r.core.Tick()
+				}
+				r.perform()
 				for _, c := range r.pace(r.paced[:0]) {
 					r.dirty.add(c)
 				}
+				r.slow = r.core.Idle()
 				r.leave()
 			}
-			if n%askKeyTicks == 0 {
+			if time.Since(asked) >= askKeyPeriod {
+				asked = time.Now()
 				r.askForKeys()
 			}
+			r.mu.Lock()
+			if r.slow || r.core == nil {
+				r.clock.Reset(idlePeriod)
+			} else {
+				r.clock.Reset(tickPeriod)
+			}
+			r.mu.Unlock()
 		}
 	}
 }
 
-// askKeyTicks is how often a session key that is still missing is asked for: once a second.
-const askKeyTicks = 100
+// idlePeriod is how often a replica wakes that has nothing to do. Waking costs a processor more than a tick's work: five idle
+// processes that each did so a hundred times a second took a twelfth of one.
+const idlePeriod = 15 * tickPeriod
+
+// catchUp has an idle core know of the ticks that have passed. The caller holds the lock.
+func (r *Replica) catchUp() {
+	now := time.Now()
+	n := now.Sub(r.ticked) / tickPeriod
+	r.ticked = r.ticked.Add(n * tickPeriod)
+	for range min(n, idlePeriod/tickPeriod) { // if it were more we have stood still, and nobody made us wait
+		r.core.Tick()
+	}
+}
+
+// askKeyPeriod is how often a session key that is still missing is asked for.
+const askKeyPeriod = time.Second
 
 // askForKeys sends a NEW-KEY to the replicas that we have no session key of: theirs was lost, or came when there was no
 // way to answer it.
@@ -251,13 +280,22 @@ func (r *Replica) askForKeys() {
 	}
 }
 
-// enter takes the lock for one event.
-func (r *Replica) enter() { r.mu.Lock() }
+// enter takes the lock for one event. The core's time is right then.
+func (r *Replica) enter() {
+	r.mu.Lock()
+	if r.slow {
+		r.catchUp()
+	}
+}
 
 // leave performs what the event brought about, releases the lock and sends.
 func (r *Replica) leave() {
 	if r.core != nil {
 		r.perform()
+		if r.slow && (r.sparing.queued || !r.core.Idle()) {
+			r.slow = false
+			r.clock.Reset(tickPeriod)
+		}
 	}
 	var space [flushSpace]flusher
 	list := r.dirty.take(space[:0])
@@ -400,6 +438,8 @@ func (r *Replica) queueFor(p *peerEnd, spared bool, parts ...[]byte) {
 	}
 	if !spared || c.Queued() > spareBytes {
 		r.dirty.add(c)
+	} else {
+		r.sparing.queued = true
 	}
 }
 

@@ -15,6 +15,7 @@ type sparing struct {
 	length int    // of the last such period
 	calm   int    // ticks since
 	stuck  SeqNum // what was under way at the last tick
+	queued bool   // something waits for the tick
 }
 
 const (
@@ -43,7 +44,7 @@ func (r *Replica) pace(space []flusher) []flusher {
 	s := &r.sparing
 	under := r.core.UnderWay()
 	slow := under > 0 && under == s.stuck
-	s.stuck = under
+	s.stuck, s.queued = under, false
 	up := 1 // replicas there is a way to, we among them
 	for _, p := range r.peers {
 		if p == nil {

@@ -108,6 +108,13 @@ func (c *Core) UnderWay() message.SeqNum {
 	return 0
 }
 
+// Idle reports whether there is nothing that a tick could bring forward, but for STATUS and what others may say meanwhile:
+// whoever ticks may then do so later, for several ticks at once.
+func (c *Core) Idle() bool {
+	return c.active && c.transfer == nil && c.queue.held == 0 && c.ahead.seq == 0 && len(c.held.numbers) == 0 && !c.wait.on &&
+		c.UnderWay() == 0
+}
+
 // Standing is the ground on which the answer to a request that was executed can be repeated. Not ok: that it was
 // superseded is not certain yet.
 func (c *Core) Standing(q *message.Request) (st Standing, ok bool) {
