@@ -60,6 +60,9 @@ func (in *inbound) Closed(c *transport.Conn, err error) {
 		r.log.Info("replica disconnected", "peer", peer.Replica, "err", err)
 		return
 	}
+	r.mu.Lock()
+	delete(r.strangers, c)
+	r.mu.Unlock()
 	r.clientsMu.RLock()
 	end := r.clients[who.session.Peer.Client]
 	r.clientsMu.RUnlock()
@@ -309,15 +312,22 @@ func (r *Replica) sessionFor(c *transport.Conn, m *message.NewKey) *auth.Session
 // length.
 func (r *Replica) register(c *transport.Conn, s *auth.Session) bool {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.admit(c, s)
+}
+
+// admit is register for who holds the lock. A client that is not enrolled is remembered for as long as its connection lives.
+func (r *Replica) admit(c *transport.Conn, s *auth.Session) bool {
 	client, enrolled := r.exec.ledger.Client(s.Peer.Client)
 	if s.Peer.Client != Administrator {
 		// A client's number is a short digest of its key: another key may be made to have it.
 		enrolled = enrolled && s.Owner(client.Key)
 	}
-	r.mu.Unlock()
 	if !enrolled {
+		r.strangers[c] = s
 		return false
 	}
+	delete(r.strangers, c)
 	c.Trust()
 	r.clientsMu.Lock()
 	end := r.clients[s.Peer.Client]
@@ -333,6 +343,14 @@ func (r *Replica) register(c *transport.Conn, s *auth.Session) bool {
 	end.conn = c
 	end.mu.Unlock()
 	return true
+}
+
+// admitStrangers answers clients from now on that had connected before they were enrolled: it is the primary alone to whom
+// they send what is ordered, and the others would not know whom to answer.
+func (r *Replica) admitStrangers() {
+	for c, s := range r.strangers {
+		r.admit(c, s)
+	}
 }
 
 // peerKey follows a replica's NEW-KEY: ours in answer on our own link, and what it may have missed.

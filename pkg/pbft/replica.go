@@ -37,9 +37,10 @@ type Replica struct {
 	clientsMu sync.RWMutex
 	clients   map[ClientID]*clientEnd // enrolled ones that have connected: at most Limits.Clients
 
-	mu          sync.Mutex // all below, the core, the service and the sending ends
-	core        *core.Core // nil if unreplicated
-	seq         SeqNum     // last operation, if unreplicated
+	mu          sync.Mutex                        // all below, the core, the service and the sending ends
+	core        *core.Core                        // nil if unreplicated
+	strangers   map[*transport.Conn]*auth.Session // clients' connections that are not answered on; no more than there are connections
+	seq         SeqNum                            // last operation, if unreplicated
 	exec        *executor
 	scratch     auth.Scratch
 	buffer      []byte
@@ -160,7 +161,7 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 		return nil, err
 	}
 	r := &Replica{
-		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, peers: make([]*peerEnd, g.N()), started: time.Now(),
+		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, strangers: map[*transport.Conn]*auth.Session{}, peers: make([]*peerEnd, g.N()), started: time.Now(),
 		stop: make(chan struct{}), done: make(chan struct{}),
 		fullReplies: !cfg.has(DigestReplies), sparing: sparing{off: !cfg.has(Sparing)},
 	}
@@ -377,6 +378,9 @@ func (r *Replica) execute(b *message.Batch, st core.Standing) {
 	for _, q := range b.Requests {
 		r.executed++
 		r.answer(q, r.exec.execute(q, b.Choice), st)
+		if q.Client == Administrator && len(r.strangers) > 0 {
+			r.admitStrangers()
+		}
 	}
 }
 

@@ -7,14 +7,15 @@ import "bfs/pkg/pbft/internal/message"
 // it together. It costs them and us a fraction of the system calls and wake-ups, and nobody waits for them. It is a matter of
 // time alone: everything is said to everyone, in order, and a rule that counts votes counts the same.
 //
-// When a batch stays where it is for a whole tick, somebody among the 2f+1 is not quick. Then nobody is spared for a while,
-// which is longer the more often it happens.
+// When batches take a whole tick each, or stay where they are, somebody among the 2f+1 is not quick. Then nobody is spared for
+// a while, which is longer the more often it happens.
 type sparing struct {
 	off    bool
 	brisk  int    // ticks for which nobody is spared
 	length int    // of the last such period
 	calm   int    // ticks since
-	stuck  SeqNum // what was under way at the last tick
+	under  bool   // something was under way at the last tick
+	done   SeqNum // and so much was executed
 	queued bool   // something waits for the tick
 }
 
@@ -42,9 +43,10 @@ func (r *Replica) spares(i ReplicaID, m message.Message) bool {
 // pace decides once a tick who may be spared, and returns the connections on which something waits.
 func (r *Replica) pace(space []flusher) []flusher {
 	s := &r.sparing
-	under := r.core.UnderWay()
-	slow := under > 0 && under == s.stuck
-	s.stuck, s.queued = under, false
+	// With no more than one batch from tick to tick it may be the tick that each is waiting for.
+	under, done := r.core.UnderWay() > 0, r.core.LastExecuted()
+	slow := under && s.under && done <= s.done+1
+	s.under, s.done, s.queued = under, done, false
 	up := 1 // replicas there is a way to, we among them
 	for _, p := range r.peers {
 		if p == nil {

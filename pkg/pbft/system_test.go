@@ -116,6 +116,29 @@ func TestLinearizable(t *testing.T) {
 	h.check(t)
 }
 
+// A client that connects before it is enrolled is answered by everyone as soon as it is, though it sends what is ordered to
+// the primary alone: with a replica stopped it needs all others.
+func TestEnrolledAfterItConnected(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	admin := c.client(c.admin)
+	public, private, _ := ed25519.GenerateKey(nil)
+	client := c.client(private)
+	if err := client.Ready(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := admin.Enrol(deadline(t), public, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.stop(3)
+	eventually(t, "nobody is asked twice", func() bool {
+		before := client.Status().Retries
+		for range 5 {
+			invoke(t, client, "p", false)
+		}
+		return client.Status().Retries == before
+	})
+}
+
 // A replica that comes back in its directory with an empty state has forgotten its votes: it listens, fetches the state,
 // and votes again when a checkpoint above all it can have voted for is stable. Then the group can do without another.
 func TestRestartWithoutState(t *testing.T) {
