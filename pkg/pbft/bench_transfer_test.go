@@ -48,8 +48,11 @@ func write(from, count, step, seed uint64) []byte {
 	return b
 }
 
-// Execute runs a write.
+// Execute runs a write, or a read that had to be ordered.
 func (s paged) Execute(op pbft.Operation) ([]byte, bool) {
+	if len(op.Body) == 0 {
+		return nil, false
+	}
 	var v [4]uint64
 	for i := range v {
 		v[i] = binary.BigEndian.Uint64(op.Body[8*i:])

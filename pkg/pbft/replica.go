@@ -52,7 +52,6 @@ type Replica struct {
 	clock       *time.Timer // the next tick
 	ticked      time.Time   // up to when the core has its ticks
 	slow        bool        // it has nothing to do, and ticks come late
-	paced       [32]flusher
 	executed    uint64
 	queries     uint64
 	started     time.Time
@@ -184,6 +183,9 @@ func (r *Replica) start() error {
 			r.peers[i] = &peerEnd{session: auth.NewSession(message.Principal{Replica: ReplicaID(i)}, r.group.Members[i].Key)}
 		}
 	}
+	r.clock, r.ticked = time.NewTimer(tickPeriod), time.Now()
+	r.sparing.clock = time.AfterFunc(time.Hour, r.endSparing)
+	r.sparing.clock.Stop()
 	// The links come first: who connects to us is answered on them.
 	for i, p := range r.peers {
 		if p != nil {
@@ -202,7 +204,6 @@ func (r *Replica) start() error {
 	if r.core != nil {
 		r.freeze(0)
 	}
-	r.clock, r.ticked = time.NewTimer(tickPeriod), time.Now()
 	r.mu.Unlock()
 	go r.tick()
 	return nil
@@ -221,6 +222,7 @@ func (r *Replica) tick() {
 		select {
 		case <-r.stop:
 			r.clock.Stop()
+			r.sparing.clock.Stop()
 			r.shutdown()
 			return
 		case <-r.clock.C:
@@ -229,10 +231,8 @@ func (r *Replica) tick() {
 					r.ticked = time.Now()
 					r.core.Tick()
 				}
+				r.pace()
 				r.perform()
-				for _, c := range r.pace(r.paced[:0]) {
-					r.dirty.add(c)
-				}
 				r.slow = r.core.Idle()
 				r.leave()
 			}
@@ -293,7 +293,7 @@ func (r *Replica) enter() {
 func (r *Replica) leave() {
 	if r.core != nil {
 		r.perform()
-		if r.slow && (r.sparing.queued || !r.core.Idle()) {
+		if r.slow && !r.core.Idle() {
 			r.slow = false
 			r.clock.Reset(tickPeriod)
 		}
@@ -443,7 +443,7 @@ func (r *Replica) queueFor(p *peerEnd, spared bool, parts ...[]byte) {
 	if !spared || c.Queued() > spareBytes {
 		r.dirty.add(c)
 	} else {
-		r.sparing.queued = true
+		r.spare()
 	}
 }
 

@@ -1,31 +1,37 @@
 package pbft
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"time"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // sparing has f replicas follow the others at some distance. What is ordered needs 2f+1, and these are enough while they are
-// quick: so what the three phases say to the last f in line for primary is not written at once, but once a tick, all of
-// it together. It costs them and us a fraction of the system calls and wake-ups, and nobody waits for them. It is a matter of
-// time alone: everything is said to everyone, in order, and a rule that counts votes counts the same.
+// quick: so what the three phases say to the last f in line for primary is not written at once, but some milliseconds later,
+// all of it together. It costs them and us a fraction of the system calls and wake-ups, and nobody waits for them. It is a
+// matter of time alone: everything is said to everyone, in order, and a rule that counts votes counts the same.
 //
-// When batches take a whole tick each, or stay where they are, somebody among the 2f+1 is not quick. Then nobody is spared for
-// a while, which is longer the more often it happens.
+// When batches take as long as that each, or stay where they are, somebody among the 2f+1 is not quick. Then nobody is spared
+// for a while, which is longer the more often it happens.
 type sparing struct {
 	off    bool
-	brisk  int    // ticks for which nobody is spared
-	length int    // of the last such period
-	calm   int    // ticks since
-	under  bool   // something was under way at the last tick
+	brisk  int         // ticks for which nobody is spared
+	length int         // of the last such period
+	calm   int         // ticks since
+	clock  *time.Timer // runs while something is queued for those who are spared
+	queued bool
+	under  bool   // something was under way when it ran out last
 	done   SeqNum // and so much was executed
-	queued bool   // something waits for the tick
 }
 
 const (
+	sparePeriod   = 3 * time.Millisecond
 	briskTicks    = 100
 	maxBriskTicks = 64 * briskTicks
 	spareBytes    = 64 << 10 // queued for a spared replica at most before it is written
 )
 
-// spares reports whether a message to replica i may wait for the tick.
+// spares reports whether a message to replica i may wait.
 func (r *Replica) spares(i ReplicaID, m message.Message) bool {
 	if r.sparing.off || r.sparing.brisk > 0 {
 		return false
@@ -40,38 +46,59 @@ func (r *Replica) spares(i ReplicaID, m message.Message) bool {
 	return active && (int(i)-int(view.Primary(n))+n)%n >= r.group.Quorum()
 }
 
-// pace decides once a tick who may be spared, and returns the connections on which something waits.
-func (r *Replica) pace(space []flusher) []flusher {
+// spare notes that something is queued that will not be written now.
+func (r *Replica) spare() {
+	if s := &r.sparing; !s.queued {
+		s.queued = true
+		s.clock.Reset(sparePeriod)
+	}
+}
+
+// endSparing writes what those who were spared have waited for, and looks whether the others do without them.
+func (r *Replica) endSparing() {
+	r.enter()
 	s := &r.sparing
-	// With no more than one batch from tick to tick it may be the tick that each is waiting for.
+	s.queued = false
+	// With no more than one batch since the last time, it may be this that each was waiting for.
 	under, done := r.core.UnderWay() > 0, r.core.LastExecuted()
-	slow := under && s.under && done <= s.done+1
-	s.under, s.done, s.queued = under, done, false
-	up := 1 // replicas there is a way to, we among them
+	if under && s.under && done <= s.done+1 {
+		r.beBrisk()
+	}
+	s.under, s.done = under, done
 	for _, p := range r.peers {
-		if p == nil {
-			continue
-		}
-		if c := p.link.Conn(); c != nil {
-			up++
-			if c.Queued() > 0 {
-				space = append(space, c)
+		if p != nil {
+			if c := p.link.Conn(); c != nil && c.Queued() > 0 {
+				r.dirty.add(c)
 			}
 		}
 	}
-	switch {
-	case slow || up < r.group.N():
-		if s.brisk == 0 {
-			if s.calm > 10*s.length {
-				s.length = 0
-			}
-			s.length = min(max(2*s.length, briskTicks), maxBriskTicks)
+	r.leave()
+}
+
+// beBrisk spares nobody for a while.
+func (r *Replica) beBrisk() {
+	s := &r.sparing
+	if s.brisk == 0 {
+		if s.calm > 10*s.length {
+			s.length = 0
 		}
-		s.brisk, s.calm = s.length, 0
-	case s.brisk > 0:
+		s.length = min(max(2*s.length, briskTicks), maxBriskTicks)
+	}
+	s.brisk, s.calm = s.length, 0
+}
+
+// pace decides once a tick whether somebody may be spared.
+func (r *Replica) pace() {
+	s := &r.sparing
+	if s.brisk > 0 {
 		s.brisk--
-	default:
+	} else {
 		s.calm = min(s.calm+1, 1<<30)
 	}
-	return space
+	for _, p := range r.peers {
+		if p != nil && p.link.Conn() == nil {
+			r.beBrisk()
+			return
+		}
+	}
 }

@@ -156,8 +156,12 @@ func TestRestartWithoutState(t *testing.T) {
 	if r.Status().SilentUntil == 0 {
 		t.Fatal("it votes, and does not know what it voted before")
 	}
+	looks := 0
 	eventually(t, "the silence ends", func() bool {
-		invoke(t, client, "p", false)
+		// Not without a pause: the log of this group is so short that who is behind would be left behind.
+		if looks++; looks%16 < c.checkpointPushes() {
+			invoke(t, client, "p", false)
+		}
 		return r.Status().SilentUntil == 0
 	})
 	c.agree(0, func() { invoke(t, client, "p", false) })
