@@ -12,6 +12,10 @@ var remembered = []struct {
 	{2844, "a request that backups had executed tentatively did not count as waiting there, so that nobody left the view of a" +
 		" primary that had gone silent before the commit"},
 	{4342, "the same, with seven replicas"},
+	{1795359242436219922, "a batch that f+1 said was decided, and that came later as a proposal and not as what was asked for, was never" +
+		" executed by a replica that may not vote"},
+	{1795359242436221882, "a primary that held the checkpoint its view began from, fetched and far above its window, lost from Q what" +
+		" it chose above twice its window"},
 	{1795356540696269469, "a replica that had forgotten its VIEW-CHANGE did not count itself among those who wait for the view, and" +
 		" never left it: with another one silent nobody could go on"},
 }

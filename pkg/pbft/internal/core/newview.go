@@ -235,11 +235,11 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 	if start.Seq <= c.log.low {
 		return true
 	}
+	if size := c.cfg.LogSize; start.Seq > c.log.low+size {
+		// A correct replica that holds it has a stable one no more than L below (R-ST-17). We may hold it ourselves, fetched.
+		c.slide(start.Seq - size)
+	}
 	if c.lastExec < start.Seq {
-		if size := c.cfg.LogSize; start.Seq > c.log.low+size {
-			// A correct replica that holds it has a stable one no more than L below (R-ST-17).
-			c.slide(start.Seq - size)
-		}
 		c.fetchState(start)
 		return true
 	}
@@ -405,6 +405,9 @@ func (c *Core) missing() (digests []message.Digest) {
 func (c *Core) fetchBodies() {
 	if c.tick-c.wait.askedBodies < c.cfg.ResendTicks {
 		return
+	}
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		c.adoptDecision(c.log.slot(n)) // its batch may have come as something else
 	}
 	if d := c.missing(); len(d) > 0 {
 		c.wait.askedBodies = c.tick

@@ -250,6 +250,7 @@ func (c *Core) advance(s *slot) {
 	if !s.isCommitted && s.committedLocal(c.f) {
 		c.commit(s, &s.proposal.Batch, s.proposal.Digest)
 	}
+	c.adoptDecision(s)
 }
 
 // commit fixes what the slot executes.

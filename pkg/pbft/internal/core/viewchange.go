@@ -136,8 +136,8 @@ func (c *Core) makeViewChange() *message.ViewChange {
 	}
 	period := c.cfg.CheckpointPeriod
 	for n := (c.log.low/period + 1) * period; n <= min(c.lastExec, c.log.high); n += period {
-		if k := c.checkpoint(n); k.ours {
-			m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: n, Digest: k.votes.digests[c.cfg.Self]})
+		if root, known := c.ownRoot(n); known {
+			m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: n, Digest: root})
 		}
 	}
 	for n := c.log.low + 1; n <= c.log.high+c.cfg.LogSize; n++ {
