@@ -71,8 +71,8 @@ var mutants = []mutant{
 
 	// Tentative execution.
 	{"what was executed tentatively is never taken back", core + "execute.go", "	if a.digest == s.decision {\n		c.do(Effect{Verb: Confirm", "	if true {\n		c.do(Effect{Verb: Confirm"},
-	{"a tentative execution is taken for a committed one", core + "execute.go", "Standing{c.view, s.seq, true}}", "Standing{c.view, s.seq, false}}"},
-	{"a read does not wait for what is tentative", core + "execute.go", "	case c.ahead.seq == 0:\n		c.do(Effect{Verb: Query", "	case true:\n		c.do(Effect{Verb: Query"},
+	{"a tentative execution is taken for a committed one", core + "execute.go", "	c.ground = Standing{c.view, s.seq, true}\n", "	c.ground = Standing{c.view, s.seq, false}\n"},
+	{"an answer to a read is taken for committed", core + "execute.go", "Request: r, Standing: c.ground})", "Request: r, Standing: Standing{View: c.view}})"},
 	{"COMMITs held back outlive their view", core + "viewchange.go", "	c.held = heldCommits{}\n", ""},
 
 	// Forgetting.

@@ -87,6 +87,7 @@ type peer struct {
 	answered int                  // tick of our last answer to its STATUS
 	keyed    int                  // tick at which its new keys last made us send again
 	served   int                  // FETCHes answered in the present tick
+	apart    int                  // tick since when it waits in a later view than ours, as it says; 0: it does not
 }
 
 // New returns the core of a replica whose state is the initial one.

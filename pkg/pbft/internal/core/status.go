@@ -64,6 +64,12 @@ func (c *Core) onStatus(m *message.Status) {
 		c.wait.working[m.From] = m.View
 	}
 	switch {
+	case m.Active || m.View <= c.view:
+		p.apart = 0
+	case p.apart == 0:
+		p.apart = c.tick
+	}
+	switch {
 	case c.tick-p.answered < c.cfg.ResendTicks:
 		c.refuse(m, TooSoon)
 		return

@@ -10,6 +10,8 @@ type waiting struct {
 	due     int              // tick at which it expires
 	request *message.Request // for which it runs; nil while it runs for a NEW-VIEW
 
+	handover, pause int // tick before which we do not hand over to follow a loner; how long that was at last
+
 	working []message.View // by replica: the view it is active in, as its last STATUS says; 0 if in none
 
 	// forwarded[i] is what replica i says it holds and the primary has not proposed (R-OUR-11): one request for each slot
@@ -28,9 +30,10 @@ type forward struct {
 }
 
 const (
-	maxUnproven = 8  // requests kept of one replica that are not authentic here
-	maxDoubling = 6  // of the view-change timer (R-HD-8)
-	tellTicks   = 10 // a FORWARD is repeated so often
+	maxUnproven = 8   // requests kept of one replica that are not authentic here
+	maxDoubling = 6   // of the view-change timer (R-HD-8)
+	tellTicks   = 10  // a FORWARD is repeated so often
+	apartTicks  = 500 // somebody waits so long in a later view before we follow
 )
 
 func (w *waiting) init(n, timeout int) {
@@ -105,6 +108,7 @@ func (c *Core) tickWaiting() {
 	c.tell()
 	if c.active {
 		c.watch()
+		c.fetchLoner()
 	}
 	if w.on && c.tick >= w.due && c.transfer == nil && !c.silent() { // a silent one could tell nobody that it left
 		if w.request == nil && c.othersWork() {
@@ -113,6 +117,24 @@ func (c *Core) tickWaiting() {
 		}
 		w.double()
 		c.leave(c.view + 1)
+	}
+}
+
+// fetchLoner has the primary hand over if somebody has waited in a later view for long: it cannot come back, nobody would join
+// it while all goes well, and until then it is of no more use than a faulty one. A faulty one may say so to no end, so the
+// pauses grow.
+func (c *Core) fetchLoner() {
+	w := &c.wait
+	if !c.isPrimary() || c.tick < w.handover {
+		return
+	}
+	for i := range c.peers {
+		if p := &c.peers[i]; p.apart > 0 && c.tick-p.apart >= apartTicks {
+			w.pause = min(max(2*w.pause, apartTicks), apartTicks<<maxDoubling)
+			w.handover, p.apart = c.tick+w.pause, 0
+			c.StepDown()
+			return
+		}
 	}
 }
 
