@@ -16,6 +16,8 @@ var remembered = []struct {
 		" executed by a replica that may not vote"},
 	{1795359242436221882, "a primary that held the checkpoint its view began from, fetched and far above its window, lost from Q what" +
 		" it chose above twice its window"},
+	{1795360721062607844, "a replica voted for a checkpoint that it had fetched from far above its window, and could not name it in its" +
+		" VIEW-CHANGE, so that no checkpoint was left for a view to begin from"},
 	{1795356540696269469, "a replica that had forgotten its VIEW-CHANGE did not count itself among those who wait for the view, and" +
 		" never left it: with another one silent nobody could go on"},
 }

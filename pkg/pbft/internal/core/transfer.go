@@ -377,6 +377,10 @@ func (c *Core) collectFetched() {
 // claimFetched votes for the checkpoint we fetched, which is not known to be stable yet: we hold it now (R-GC-2).
 func (c *Core) claimFetched() {
 	k := c.fetched
+	if k.Seq > c.log.high {
+		// Who votes for it must be able to say so in a VIEW-CHANGE. One no more than L below is stable somewhere (R-ST-17).
+		c.slide(k.Seq - c.cfg.LogSize)
+	}
 	c.multicast(&message.Checkpoint{Seq: k.Seq, Digest: k.Digest, From: c.cfg.Self})
 	if c.log.contains(k.Seq) {
 		slot := c.checkpoint(k.Seq)
