@@ -41,7 +41,7 @@ const (
 	Piggyback     Optimisation = "piggyback"      // COMMITs that nobody waits for ride on other messages
 	DigestReplies Optimisation = "digest-replies" // one replica sends a long result, the others its digest
 	Batching      Optimisation = "batching"       // many requests under one number
-	Sparing       Optimisation = "sparing"        // f replicas hear of what the others agree on once a tick
+	Sparing       Optimisation = "sparing"        // f replicas hear a little later, much at a time, of what the others agree on
 )
 
 // Optimisations lists them.

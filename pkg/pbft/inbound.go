@@ -47,6 +47,9 @@ func (in *inbound) Opened(*transport.Conn) {}
 // Closed implements transport.Handler.
 func (in *inbound) Closed(c *transport.Conn, err error) {
 	r := (*Replica)(in)
+	r.mu.Lock()
+	delete(r.strangers, c) // first of all: it may have been somebody else's before
+	r.mu.Unlock()
 	who, ok := c.User().(*remote)
 	if !ok {
 		return
@@ -60,9 +63,6 @@ func (in *inbound) Closed(c *transport.Conn, err error) {
 		r.log.Info("replica disconnected", "peer", peer.Replica, "err", err)
 		return
 	}
-	r.mu.Lock()
-	delete(r.strangers, c)
-	r.mu.Unlock()
 	r.clientsMu.RLock()
 	end := r.clients[who.session.Peer.Client]
 	r.clientsMu.RUnlock()

@@ -160,8 +160,8 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 		return nil, err
 	}
 	r := &Replica{
-		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, strangers: map[*transport.Conn]*auth.Session{}, peers: make([]*peerEnd, g.N()), started: time.Now(),
-		stop: make(chan struct{}), done: make(chan struct{}),
+		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, strangers: map[*transport.Conn]*auth.Session{},
+		peers: make([]*peerEnd, g.N()), started: time.Now(), stop: make(chan struct{}), done: make(chan struct{}),
 		fullReplies: !cfg.has(DigestReplies), sparing: sparing{off: !cfg.has(Sparing)},
 	}
 	if r.endpoint, err = newEndpoint(g, message.Principal{Replica: cfg.Self}, signer, cfg.Transport, cfg.Delay, cfg.Logger); err != nil {
@@ -339,7 +339,7 @@ func (r *Replica) effect(e *core.Effect) {
 		r.measured.execute()
 		view, _ := r.core.View()
 		r.fence.foresee(view, e.Seq, r.group.Limits.CheckpointPeriod)
-	case core.Confirm:
+	case core.Confirm: // the replies are out; a journal would note it
 	case core.Rollback:
 		r.rollback(e.Seq)
 	case core.Repeat:
@@ -425,7 +425,7 @@ func (r *Replica) sendTo(i ReplicaID, m message.Message) {
 	r.seal(p, m, false)
 }
 
-// seal sends r.buffer, which holds m encoded, with p's MAC behind it. If the peer is spared it may wait for the tick.
+// seal sends r.buffer, which holds m encoded, with p's MAC behind it. If the peer is spared it may wait.
 func (r *Replica) seal(p *peerEnd, m message.Message, spared bool) {
 	if r.trailer = r.ring.SealBody(p.session, &r.scratch, r.trailer[:0], m); r.trailer != nil {
 		r.queueFor(p, spared, r.buffer, r.trailer)

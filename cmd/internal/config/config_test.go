@@ -180,6 +180,7 @@ func TestErrorsNameFileLineAndKey(t *testing.T) {
 		{"replica.toml", `durability = "replicated"`, ``},
 		{"replica.toml", `"replicated"`, `"disc"`},
 		{"replica.toml", "window = 2", "window = 0"},
+		{"replica.toml", "window = 2", `without = ["speed"]`},
 		{"replica.toml", `"info"`, `"loud"`},
 		{"replica.toml", `"text"`, `"xml"`},
 		{"replica.toml", `log_level`, `loglevel`},

@@ -140,7 +140,7 @@ func (c *Core) read(r *message.Request) {
 // Clients do not wait for them: the replies are out (R-OPT-PC).
 type heldCommits struct {
 	numbers []message.SeqNum
-	old     int // of these, the first so many were held a tick ago
+	old     int // so many were held at the last tick; 0: none waits for long
 }
 
 // sayCommit tells the others that a slot has prepared here, at once if somebody may wait for it: a checkpoint, a primary

@@ -356,3 +356,30 @@ func TestPeekReply(t *testing.T) {
 		}
 	}
 }
+
+// A Decoder that is used again and again makes of every message what a fresh one makes of it, also where the one before it
+// was longer, and its votes and replies keep apart until Reset.
+func TestDecoderIsUsedAgain(t *testing.T) {
+	g := newGenerator(9)
+	var d Decoder
+	for range 20 {
+		var all []Message
+		var want []string
+		for range 2 * slabSize {
+			for _, kind := range []Type{TypePrepare, TypeCommit, TypeReply, TypePrePrepare} {
+				b := encode(g.message(kind))
+				m, err := d.Decode(b, &limits)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all, want = append(all, m), append(want, string(b))
+			}
+		}
+		for i, m := range all {
+			if string(encode(m)) != want[i] {
+				t.Fatalf("message %d, a %v, is not what was decoded any more", i, m.Type())
+			}
+		}
+		d.Reset()
+	}
+}
