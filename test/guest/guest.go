@@ -88,6 +88,7 @@ type Guest struct {
 	opts   Options
 	dir    string // everything of this run; removed by Wait
 	link   *link
+	nudges *nudges
 	asks   *asks
 	tail   *tail
 	kernel *exec.Cmd
@@ -130,6 +131,9 @@ func (g *Guest) boot(ctx context.Context) error {
 		return err
 	}
 	if g.link, err = newLink(g.opts.NetNS, g.opts.MTU, !g.opts.OwnLoopback); err != nil {
+		return err
+	}
+	if g.nudges, err = nudge(g.link); err != nil {
 		return err
 	}
 	if g.asks, err = listenForAsks(g.opts.NetNS, g.link.hostAddr, g.opts.Answer); err != nil {
@@ -233,6 +237,9 @@ func (g *Guest) Wait() (Result, error) {
 func (g *Guest) cleanUp() {
 	if g.asks != nil {
 		g.asks.close()
+	}
+	if g.nudges != nil {
+		g.nudges.close()
 	}
 	if g.link != nil {
 		g.link.remove()

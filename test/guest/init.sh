@@ -10,6 +10,7 @@ say() { echo "guest: $*" >>$IO/output; }
 
 switch_off() {
   sync
+  ip link set vec0 down 2>/dev/null # a packet that comes while it powers down may keep it from doing so
   echo 1 >/proc/sys/kernel/sysrq
   echo o >/proc/sysrq-trigger
   sleep 5

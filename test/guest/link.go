@@ -23,6 +23,7 @@ type link struct {
 	netns     string
 	hostAddr  string
 	guestAddr string
+	broadcast string
 	lock      *os.File
 }
 
@@ -66,7 +67,8 @@ func takeNumber() (*link, error) {
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
 			return &link{number: n, tap: fmt.Sprintf("bfsguest%d", n), lock: f,
-				hostAddr: fmt.Sprintf("10.213.%d.1", n), guestAddr: fmt.Sprintf("10.213.%d.2", n)}, nil
+				hostAddr: fmt.Sprintf("10.213.%d.1", n), guestAddr: fmt.Sprintf("10.213.%d.2", n),
+				broadcast: fmt.Sprintf("10.213.%d.3", n)}, nil
 		}
 		f.Close()
 	}
@@ -107,46 +109,49 @@ func numCPU() int {
 	return set.Count()
 }
 
-// listenIn listens on a TCP port of a network namespace. A socket stays in the namespace it was made in, so only the
-// making needs a thread there. The thread must come back, not end: processes that were started from it with Pdeathsig
-// would end with it.
-func listenIn(netns, addr string) (net.Listener, error) {
+// listenIn listens on a TCP port of a network namespace.
+func listenIn(netns, addr string) (l net.Listener, err error) {
+	err = inNamespace(netns, func() (err error) {
+		l, err = net.Listen("tcp", addr)
+		return err
+	})
+	return l, err
+}
+
+// inNamespace makes a socket in a network namespace, ours if it has no name. The socket stays in the one it was made in, so
+// only the making needs a thread there. The thread must come back, not end: processes that were started from it with
+// Pdeathsig would end with it.
+func inNamespace(netns string, open func() error) error {
 	if netns == "" {
-		return net.Listen("tcp", addr)
+		return open()
 	}
-	type made struct {
-		l   net.Listener
-		err error
-	}
-	ch := make(chan made, 1)
+	made := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		l, err := listenOnThread(netns, addr)
-		ch <- made{l, err}
+		made <- onThread(netns, open)
 	}()
-	m := <-ch
-	return m.l, m.err
+	return <-made
 }
 
-// listenOnThread runs on a locked thread, and leaves it where it was.
-func listenOnThread(netns, addr string) (net.Listener, error) {
+// onThread runs on a locked thread, and leaves it where it was.
+func onThread(netns string, open func() error) error {
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer home.Close()
 	there, err := os.Open("/run/netns/" + netns)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer there.Close()
 	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("setns %s: %w", netns, err)
+		return fmt.Errorf("setns %s: %w", netns, err)
 	}
-	l, err := net.Listen("tcp", addr)
+	err = open()
 	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
 		panic(fmt.Sprintf("guest: a thread is lost in %s: %v", netns, back)) // nothing that it does from here on is right
 	}
-	return l, err
+	return err
 }
