@@ -396,7 +396,7 @@ func TestStrangers(t *testing.T) {
 		q := &message.Request{Timestamp: message.Timestamp(i + 1), Replier: message.AnyReplier, ReadOnly: i%2 == 0, Op: []byte("i")}
 		r.ask(i%4, r.request(q))
 	}
-	eventually(t, "the stranger is told that it is one", func() bool { return r.count(message.TypeReply) >= 50 })
+	eventually(t, "the stranger is told that it is one", func() bool { return r.count(message.TypeReply) > 0 })
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 {

@@ -1,6 +1,7 @@
 package pbft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"math/rand/v2"
@@ -15,9 +16,7 @@ import (
 type tally struct {
 	heard   uint32 // bit i: replica i has answered
 	replies []verdict
-	result  []byte // a full result, whose digest is full
-	full    Digest
-	hasFull bool
+	results [][]byte // those that are here in full, no two alike: at most one of each replica
 	failed  error
 }
 
@@ -25,7 +24,9 @@ type tally struct {
 // prepared as number seq of view prepared, and it knows that it has committed.
 type verdict struct {
 	outcome   message.Outcome
-	digest    Digest
+	length    int
+	result    int           // which of the results it is, or proves
+	proof     message.Proof // if that is unproved
 	view      View
 	seq       SeqNum // 0: not on that ground
 	prepared  View
@@ -34,31 +35,43 @@ type verdict struct {
 	try       int       // the request's tries when it came
 }
 
-// alike: the same answer, whatever it stands on.
-func (v *verdict) alike(w *verdict) bool { return v.outcome == w.outcome && v.digest == w.digest }
+// unproved is the result of a verdict that proves none of those that are here. Two of them may prove the same one yet.
+const unproved = -1
+
+// alike: the same answer, whatever it stands on. Of results that are not here only the length is known.
+func (v *verdict) alike(w *verdict) bool {
+	return v.outcome == w.outcome && v.length == w.length && v.result == w.result
+}
 
 func (t *tally) reset(n int) {
 	if t.replies == nil {
 		t.replies = make([]verdict, n)
 	}
-	t.heard, t.result, t.hasFull, t.failed = 0, nil, false, nil // the last result is its receiver's
+	clear(t.results) // the last result is its receiver's
+	t.heard, t.results, t.failed = 0, t.results[:0], nil
 }
 
 func (t *tally) has(i ReplicaID) bool { return t.heard&(1<<i) != 0 }
 
-// add notes a reply to the given try of a request of which replier was to return the full result. A replica may answer
+// add notes an answer to the given try of a request of which replier was to return the full result. A replica may answer
 // again, with the full result or after catching up: its last word counts. But that a result is no longer kept is
 // what it says to a copy of a request it has just answered, and outweighs that answer at a later try only.
-func (t *tally) add(m *message.Reply, replier ReplicaID, try int) {
-	v := verdict{outcome: m.Outcome, digest: m.Digest, view: m.View, seq: m.Seq, prepared: m.View, committed: !m.Tentative, try: try}
+func (t *tally) add(m *message.Reply, a *message.Answer, replier ReplicaID, try int, proves prover) {
+	v := verdict{outcome: a.Outcome, length: a.Length, view: m.View, seq: m.Seq, prepared: m.View, committed: !m.Tentative, try: try}
 	old := &t.replies[m.From]
-	noResult := m.Outcome == message.NotKept || m.Outcome == message.Lost
+	noResult := a.Outcome == message.NotKept || a.Outcome == message.Lost
 	if noResult && t.has(m.From) && old.outcome == message.Executed && try <= old.try {
 		return
 	}
-	if m.Outcome == message.Superseded && len(m.Result) == 8 {
-		v.last = Timestamp(binary.LittleEndian.Uint64(m.Result))
-		v.digest = Digest{}
+	known := len(t.results)
+	switch full := a.Full && (!a.Long() || m.From == replier || replier == message.AnyReplier); {
+	case a.Outcome == message.Superseded && a.Length == 8 && a.Full:
+		v.last = Timestamp(binary.LittleEndian.Uint64(a.Result))
+		v.length, v.result = 0, t.find(nil)
+	case full:
+		v.result = t.find(a.Result)
+	default:
+		v.proof, v.result = a.Proof, t.provenBy(m.From, &a.Proof, a.Length, proves)
 	}
 	if t.has(m.From) && old.alike(&v) {
 		// It said so before, and what it said on one ground it need not repeat on the other.
@@ -69,23 +82,46 @@ func (t *tally) add(m *message.Reply, replier ReplicaID, try int) {
 	}
 	t.heard |= 1 << m.From
 	t.replies[m.From] = v
-	asked := m.From == replier || replier == message.AnyReplier || len(m.Result) <= smallResult
-	if m.Full && asked && (!t.hasFull || t.alike(&v) > t.alike(&verdict{outcome: m.Outcome, digest: t.full})) {
-		t.full, t.hasFull = m.Digest, true
-		if t.result = m.Result; len(m.Result) <= transport.Keep {
-			t.result = append(make([]byte, 0, len(m.Result)), m.Result...) // it lies in a frame that is lent
-		}
+	if len(t.results) > known {
+		t.recognise(known, proves)
 	}
 }
 
-// alike counts the replicas that gave this answer, on whatever ground.
-func (t *tally) alike(v *verdict) (n int) {
-	for i := range t.replies {
-		if t.has(ReplicaID(i)) && t.replies[i].alike(v) {
-			n++
+// A prover reports whether replica i made this proof of this result.
+type prover func(i ReplicaID, p *message.Proof, result []byte) bool
+
+// find returns the number of a result that is here, and keeps it if it is new.
+func (t *tally) find(result []byte) int {
+	for i, r := range t.results {
+		if bytes.Equal(r, result) {
+			return i
 		}
 	}
-	return n
+	if len(result) <= transport.Keep {
+		result = append([]byte(nil), result...) // it lies in a frame that is lent
+	}
+	t.results = append(t.results, result)
+	return len(t.results) - 1
+}
+
+// provenBy is the number of the result that replica i proves, or unproved.
+func (t *tally) provenBy(i ReplicaID, p *message.Proof, length int, proves prover) int {
+	for k, r := range t.results {
+		if len(r) == length && proves(i, p, r) {
+			return k
+		}
+	}
+	return unproved
+}
+
+// recognise lets a result that has just come be proved by those who have answered already.
+func (t *tally) recognise(k int, proves prover) {
+	for i := range t.replies {
+		v := &t.replies[i]
+		if t.has(ReplicaID(i)) && v.result == unproved && v.length == len(t.results[k]) && proves(ReplicaID(i), &v.proof, t.results[k]) {
+			v.result = k
+		}
+	}
 }
 
 // best is the answer that most replicas agree on, and those who do on one common ground: all know that it has
@@ -154,7 +190,7 @@ func (t *tally) viewOf(agreed verdict, weak int) View {
 	var space [32]View
 	all := space[:0]
 	for i, v := range t.replies {
-		if t.has(ReplicaID(i)) && v.outcome == agreed.outcome && v.digest == agreed.digest {
+		if t.has(ReplicaID(i)) && v.alike(&agreed) {
 			all = append(all, v.view)
 		}
 	}
@@ -195,7 +231,10 @@ func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 			continue
 		}
 		if m := l.receive(conn, who, frame); m != nil {
-			batch = append(batch, m)
+			if batch = append(batch, m); len(batch) == cap(batch) {
+				c.settle(batch)
+				batch = batch[:0]
+			}
 		}
 	}
 	c.settle(batch)
@@ -217,15 +256,18 @@ func (c *Client) settle(batch []*message.Reply) {
 	c.mu.Lock()
 	c.held++
 	for _, m := range batch {
-		o := c.outstandingFor(m)
-		if o == nil {
-			continue
-		}
 		c.peers[m.From].silent = false
-		o.tally.add(m, o.request.Replier, o.tries)
-		if result, err, done := c.decide(o); done {
-			over = append(over, ended{o, result, err})
-			c.slots[m.Slot].hold(nil)
+		for i := range m.Answers {
+			a := &m.Answers[i]
+			o := c.outstandingFor(a)
+			if o == nil {
+				continue
+			}
+			o.tally.add(m, a, o.request.Replier, o.tries, c.proves)
+			if result, err, done := c.decide(o); done {
+				over = append(over, ended{o, result, err})
+				c.slots[a.Slot].hold(nil)
+			}
 		}
 	}
 	c.mu.Unlock()
@@ -253,12 +295,17 @@ func minTime(a, b time.Time) time.Time {
 	return b
 }
 
-func (c *Client) outstandingFor(m *message.Reply) *outstanding {
-	if int(m.Slot) >= len(c.slots) {
+// proven reports whether replica i made this proof of this result.
+func (c *Client) proven(i ReplicaID, p *message.Proof, result []byte) bool {
+	return c.sessions[i].Proves(&c.scratch, p, result)
+}
+
+func (c *Client) outstandingFor(a *message.Answer) *outstanding {
+	if int(a.Slot) >= len(c.slots) {
 		return nil
 	}
-	o := c.slots[m.Slot].call
-	if o == nil || o.request.Timestamp != m.Timestamp || o.readOnly != m.ReadOnly {
+	o := c.slots[a.Slot].call
+	if o == nil || o.request.Timestamp != a.Timestamp || o.readOnly != a.ReadOnly {
 		return nil // late, or of an earlier try
 	}
 	return o
@@ -268,8 +315,11 @@ func (c *Client) outstandingFor(m *message.Reply) *outstanding {
 // reads take the one-round-trip path (R-CLI-3, R-OPT-RO-6). Refusals need as many: f correct replicas may be so far
 // behind that they do not know the client yet, and f others may lie.
 func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
-	if o.tally.failed != nil {
+	switch {
+	case o.tally.failed != nil:
 		return nil, o.tally.failed, true
+	case bits.OnesCount32(o.tally.heard) < c.group.Weak():
+		return nil, nil, false
 	}
 	v, agreeing := o.tally.best()
 	count := bits.OnesCount32(agreeing)
@@ -277,8 +327,8 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 	refused := count >= c.group.Weak()
 	switch {
 	case enough && v.outcome == message.Executed:
-		if !o.tally.hasFull || o.tally.full != v.digest {
-			// The designated replier is slow or lies: the timer asks all, soon. A long result takes longer than a digest.
+		if v.result == unproved {
+			// The designated replier is slow or lies: the timer asks all, soon. A long result takes longer than its proof.
 			if o.agreed.IsZero() {
 				o.agreed = time.Now()
 				o.due = minTime(o.due, o.agreed.Add(max(minTimeout, 4*c.lag)))
@@ -296,7 +346,7 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 		if !o.readOnly || c.fresh == 0 {
 			c.fresh = agreeing
 		}
-		return o.tally.result, nil, true
+		return o.tally.results[v.result], nil, true
 	case enough && v.outcome == message.NotEnrolled:
 		return nil, ErrNotEnrolled, true
 	case enough && v.outcome == message.Lost && o.keep:

@@ -92,9 +92,11 @@ type Client struct {
 	clock       *time.Timer // the next look at what is due
 	idle        bool        // nothing can be due, and the clock ticks slowly
 	timing      roundTrip
-	lag         time.Duration // by which results follow their digests, where they do
+	lag         time.Duration // by which results follow their proofs, where they do
 	progress    time.Time     // when an ordered operation had its result last
 	scratch     auth.Scratch
+	proves      prover                     // proven
+	waited      func(Slot, Timestamp) bool // waits
 	buffer      []byte
 	dirty       flushes
 	held        int // readers that will flush when they are done
@@ -136,11 +138,10 @@ func (s *clientSlot) hold(o *outstanding) {
 	}
 }
 
-// late reports whether a frame is a reply that nobody waits for any more: the last f come when enough have come. Most
-// of what there is to do for a reply is saved then.
-func (c *Client) late(frame []byte) bool {
-	s, t, ok := message.PeekReply(frame)
-	return ok && int(s) < len(c.slots) && c.slots[s].due.Load() != uint64(t)
+// waits reports whether a call of ours waits for replies to this request. The last f come when enough have come, and most of what
+// there is to do for them is saved then.
+func (c *Client) waits(s Slot, t Timestamp) bool {
+	return int(s) < len(c.slots) && c.slots[s].due.Load() == uint64(t)
 }
 
 // An outstanding call waits for its certificate.
@@ -153,7 +154,7 @@ type outstanding struct {
 	keep     bool // the result of an earlier try was not kept
 	tally    tally
 	sent     time.Time
-	agreed   time.Time // when 2f+1 digests were equal and the result was not there; zero: that has not been so
+	agreed   time.Time // when 2f+1 proofs were alike and the result was not there; zero: that has not been so
 	due      time.Time // of the next retransmission
 	tries    int
 }
@@ -182,6 +183,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 	c.timing.reset()
+	c.proves, c.waited = c.proven, c.waits // bound once
 	start := Timestamp(time.Now().UnixNano())
 	for i := range c.slots {
 		c.slots[i].last = start
@@ -288,7 +290,7 @@ func (c *Client) outstanding(call Call) *outstanding {
 // forget gives back the memory of a call that has ended and that nobody knows any more.
 func (c *Client) forget(o *outstanding) {
 	if len(c.spare) < len(c.slots) {
-		*o = outstanding{tally: tally{replies: o.tally.replies}, request: message.Request{Auth: message.Authenticator{Tags: o.request.Auth.Tags[:0]}}}
+		*o = outstanding{tally: tally{replies: o.tally.replies, results: o.tally.results}, request: message.Request{Auth: message.Authenticator{Tags: o.request.Auth.Tags[:0]}}}
 		c.spare = append(c.spare, o)
 	}
 }

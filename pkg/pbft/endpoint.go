@@ -151,7 +151,7 @@ func (e *endpoint) open(r *remote, frame []byte) message.Message {
 		e.edge.malformed.Add(1)
 		return nil
 	}
-	if !r.session.Open(&r.scratch, m, trailer) {
+	if !r.session.Open(&r.scratch, m, body, trailer) {
 		e.edge.badMAC.Add(1)
 		return nil
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 
-	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/ledger"
 	"bfs/pkg/pbft/internal/message"
 )
@@ -26,24 +25,29 @@ func newExecutor(g *Group, s Service) (*executor, error) {
 	return &executor{service: s, ledger: l, limits: g.Limits}, nil
 }
 
-// An answer is what a request came to, before it is a REPLY.
+// An answer is what a request came to, before it is in a REPLY. Its result is good until the next operation is executed.
 type answer struct {
 	outcome message.Outcome
 	result  []byte
 }
 
 // seen answers a request that the slot's last execution has overtaken: again if it is the same one
-// [TOCS §4.3, R-REQ-1].
+// [TOCS §4.3, R-REQ-1]. The result may alias a page.
 func (x *executor) seen(r *message.Request) (answer, bool) {
-	if _, ok := x.ledger.Client(r.Client); !ok {
+	account, ok := x.ledger.Account(r.Client)
+	if !ok {
 		return answer{outcome: message.NotEnrolled}, true
 	}
-	last, ok := x.ledger.Last(r.Key())
+	return overtaken(account, r)
+}
+
+func overtaken(account ledger.Account, r *message.Request) (answer, bool) {
+	last, ok := account.Last(r.Slot)
 	switch {
 	case !ok:
 		return answer{outcome: message.NotEnrolled}, true
 	case r.Timestamp == last.Timestamp:
-		return answer{last.Outcome, append([]byte(nil), last.Result...)}, true
+		return answer{last.Outcome, last.Result}, true
 	case r.Timestamp < last.Timestamp:
 		return answer{message.Superseded, binary.LittleEndian.AppendUint64(nil, uint64(last.Timestamp))}, true
 	}
@@ -57,9 +61,13 @@ func (x *executor) executed(r *message.Request) bool {
 }
 
 // execute runs one request of a committed batch. A request that the slot has executed already does not run
-// again; one of a client that is not enrolled has no effect at all (R-NRM-7).
+// again; one of a client that is not enrolled has no effect at all (R-NRM-7). The answer is good until the next call.
 func (x *executor) execute(r *message.Request, choice []byte) answer {
-	if a, seen := x.seen(r); seen {
+	account, ok := x.ledger.Account(r.Client)
+	if !ok {
+		return answer{outcome: message.NotEnrolled}
+	}
+	if a, seen := overtaken(account, r); seen {
 		return a
 	}
 	var result []byte
@@ -67,25 +75,24 @@ func (x *executor) execute(r *message.Request, choice []byte) answer {
 	if r.Client == Administrator {
 		result, wrote = x.administer(r.Op, choice)
 	} else {
-		c, _ := x.ledger.Client(r.Client)
-		result, wrote = x.service.Execute(Operation{Client: r.Client, Rights: c.Rights, Choice: choice, Body: r.Op})
+		result, wrote = x.service.Execute(Operation{Client: r.Client, Rights: account.Rights(), Choice: choice, Body: r.Op})
 	}
 	if len(result) > x.limits.Reply {
 		// The service's mistake, and the same at every replica: no client takes such a reply.
-		x.ledger.Record(r.Key(), r.Timestamp, result, true)
+		account.Record(r.Slot, r.Timestamp, result, true)
 		return answer{outcome: message.Lost}
 	}
-	x.ledger.Record(r.Key(), r.Timestamp, result, wrote || r.Keep)
+	account.Record(r.Slot, r.Timestamp, result, wrote || r.Keep)
 	return answer{message.Executed, result}
 }
 
 // query answers a read-only request from the present state (R-OPT-RO-3).
 func (x *executor) query(r *message.Request) answer {
-	c, ok := x.ledger.Client(r.Client)
+	account, ok := x.ledger.Account(r.Client)
 	if !ok {
 		return answer{outcome: message.NotEnrolled}
 	}
-	op := Operation{Client: r.Client, Rights: c.Rights, Body: r.Op}
+	op := Operation{Client: r.Client, Rights: account.Rights(), Body: r.Op}
 	if r.Client == Administrator {
 		switch {
 		case len(r.Op) > 0 && r.Op[0] == adminService:
@@ -185,18 +192,3 @@ func parseList(b []byte) (all []Enrolment, ok bool) {
 
 // ClientOf derives a client's number from its public key.
 func ClientOf(key ed25519.PublicKey) ClientID { return message.ClientOf(key) }
-
-// smallResult is the length up to which every replica sends the whole result: a digest would be no
-// shorter [TOCS §6.1].
-const smallResult = 256
-
-// reply makes an answer the REPLY of replica self, in m; full or not, that is short or asked for it gets its result whole.
-func (a answer) reply(m *message.Reply, r *message.Request, self ReplicaID, st core.Standing, full bool) {
-	*m = message.Reply{
-		View: st.View, Seq: st.Seq, Tentative: st.Tentative, Timestamp: r.Timestamp, Slot: r.Slot, From: self, Outcome: a.outcome,
-		ReadOnly: r.ReadOnly, Digest: message.ResultDigest(a.outcome, a.result),
-	}
-	if full || len(a.result) <= smallResult || r.Replier == self || r.Replier == message.AnyReplier {
-		m.Full, m.Result = true, a.result
-	}
-}

@@ -45,8 +45,8 @@ type Replica struct {
 	scratch     auth.Scratch
 	buffer      []byte
 	trailer     []byte
-	fullReplies bool          // send every result in full
-	reply       message.Reply // being sent
+	fullReplies bool // send every result in full
+	outboxes    outboxes
 	dirty       flushes
 	sparing     sparing
 	clock       *time.Timer // the next tick
@@ -298,6 +298,7 @@ func (r *Replica) leave() {
 			r.clock.Reset(tickPeriod)
 		}
 	}
+	r.sealReplies()
 	var space [flushSpace]flusher
 	list := r.dirty.take(space[:0])
 	r.mu.Unlock()
@@ -427,7 +428,7 @@ func (r *Replica) sendTo(i ReplicaID, m message.Message) {
 
 // seal sends r.buffer, which holds m encoded, with p's MAC behind it. If the peer is spared it may wait.
 func (r *Replica) seal(p *peerEnd, m message.Message, spared bool) {
-	if r.trailer = r.ring.SealBody(p.session, &r.scratch, r.trailer[:0], m); r.trailer != nil {
+	if r.trailer = r.ring.SealBody(p.session, &r.scratch, r.trailer[:0], m, r.buffer); r.trailer != nil {
 		r.queueFor(p, spared, r.buffer, r.trailer)
 	}
 }
@@ -455,31 +456,6 @@ func (r *Replica) multicast(m message.Message) {
 			r.seal(p, m, r.spares(ReplicaID(i), m))
 		}
 	}
-}
-
-// answer sends a REPLY, if the client has a connection here.
-func (r *Replica) answer(q *message.Request, a answer, st core.Standing) {
-	r.clientsMu.RLock()
-	c := r.clients[q.Client]
-	r.clientsMu.RUnlock()
-	if c == nil {
-		return
-	}
-	if conn := c.connection(); conn != nil {
-		r.answerOn(conn, c.session, q, a, st)
-	}
-}
-
-func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a answer, st core.Standing) {
-	a.reply(&r.reply, q, r.cfg.Self, st, r.fullReplies)
-	r.buffer = r.ring.Seal(s, &r.scratch, r.buffer[:0], &r.reply)
-	if len(r.buffer) == 0 {
-		return
-	}
-	if !conn.Send(r.buffer) {
-		r.edge.dropped.Add(1)
-	}
-	r.dirty.add(conn)
 }
 
 // request takes in a client's authentic request. What the slot has executed already is answered here and

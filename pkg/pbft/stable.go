@@ -132,12 +132,18 @@ func (c *Client) onReplyStable(m *message.ReplyStable) {
 
 // receive opens a sealed frame of replica l.id. Replies are returned, to be counted together.
 func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *message.Reply {
-	if l.c.late(frame) {
+	if message.LateReply(frame, l.c.waited) {
 		return nil
 	}
 	switch m := l.c.open(who, frame).(type) {
 	case *message.Reply:
 		m.From = l.id
+		if n := len(m.Answers); n > 0 && m.Answers[n-1].Long() && m.Answers[n-1].Full {
+			if a := &m.Answers[n-1]; !who.session.Proves(&who.scratch, &a.Proof, a.Result) {
+				l.c.edge.badMAC.Add(1)
+				return nil
+			}
+		}
 		return m
 	case *message.ReplyStable:
 		m.From = l.id

@@ -1,6 +1,7 @@
 package pbfttest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"slices"
@@ -46,7 +47,8 @@ type tally struct {
 
 // An answer is a replica's last word, and the grounds on which it has given it.
 type answer struct {
-	message.Reply
+	message.Answer
+	view      message.View
 	committed bool
 	prepared  slotKey // seq 0: not on that ground
 }
@@ -199,44 +201,70 @@ func (c *client) hear(from int, b []byte) {
 		return
 	}
 	m, ok := decoded.(*message.Reply)
-	if !ok || int(m.Slot) >= len(c.slots) {
+	if !ok {
 		return
 	}
 	m.From = message.ReplicaID(from)
-	s := c.slots[m.Slot]
-	k := s.call
-	if k == nil || k.q.Timestamp != m.Timestamp || k.q.ReadOnly != m.ReadOnly {
-		return
+	for _, a := range m.Answers {
+		if int(a.Slot) >= len(c.slots) || a.Long() && a.Full && a.Proof != prove(from, a.Result) {
+			continue
+		}
+		s := c.slots[a.Slot]
+		if k := s.call; k != nil && k.q.Timestamp == a.Timestamp && k.q.ReadOnly == a.ReadOnly {
+			k.tally.add(m, a)
+			s.decide()
+		}
 	}
-	k.tally.add(m)
-	s.decide()
 }
 
-// add notes a reply: a replica's last word counts, but a result once sent is not forgotten for a digest, nor a ground for
+// add notes an answer: a replica's last word counts, but a result once sent is not forgotten for a proof, nor a ground for
 // another.
-func (t *tally) add(m *message.Reply) {
+func (t *tally) add(m *message.Reply, a message.Answer) {
 	old := t.replies[m.From]
-	x := answer{Reply: *m, committed: !m.Tentative}
+	x := answer{Answer: a, view: m.View, committed: !m.Tentative}
 	if m.Seq > 0 {
 		x.prepared = slotKey{m.View, m.Seq}
 	}
-	if m.Outcome == message.Superseded {
-		x.Digest = message.Digest{}
+	if a.Outcome == message.Superseded {
+		x.Result, x.Length = nil, 0
 	}
-	if t.heard&(1<<m.From) != 0 && old.like(x) {
-		if old.Full && !m.Full {
-			x.Full, x.Result = true, old.Result
-		}
+	t.heard |= 1 << m.From
+	t.replies[m.From] = x
+	if result, here := t.result(int(m.From)); here {
+		x.Full, x.Result = true, result // proved
+	}
+	if old.Timestamp == a.Timestamp && old.like(x) {
 		x.committed = x.committed || old.committed
 		if x.prepared.seq == 0 {
 			x.prepared = old.prepared
 		}
 	}
-	t.heard |= 1 << m.From
 	t.replies[m.From] = x
+	for i := range t.replies {
+		if result, here := t.result(i); here {
+			t.replies[i].Full, t.replies[i].Result = true, result
+		}
+	}
 }
 
-func (x answer) like(y answer) bool { return x.Outcome == y.Outcome && x.Digest == y.Digest }
+// result finds the result that replica i proved, if somebody sent it.
+func (t *tally) result(i int) ([]byte, bool) {
+	x := &t.replies[i]
+	if t.heard&(1<<i) == 0 || x.Full {
+		return nil, false
+	}
+	for _, y := range t.replies {
+		if y.Full && y.Long() && x.Proof == prove(i, y.Result) {
+			return y.Result, true
+		}
+	}
+	return nil, false
+}
+
+// like: the same answer. Of results that nobody sent only the length is known.
+func (x answer) like(y answer) bool {
+	return x.Outcome == y.Outcome && x.Length == y.Length && x.Full == y.Full && bytes.Equal(x.Result, y.Result)
+}
 
 // best is the answer that most replicas agree on, and how many do on one ground: that it has committed, or that they
 // prepared it as the same number in the same view.
@@ -258,7 +286,7 @@ func (t *tally) best() (best answer, count int) {
 			}
 		}
 		x.committed = committed >= prepared
-		if n := max(committed, prepared); n > count || n == count && x.Full && !best.Full && x.Digest == best.Digest {
+		if n := max(committed, prepared); n > count || n == count && x.Full && !best.Full {
 			best, count = x, n
 		}
 	}
@@ -269,7 +297,7 @@ func (t *tally) best() (best answer, count int) {
 func (t *tally) views(x answer) (views []message.View) {
 	for i, y := range t.replies {
 		if t.heard&(1<<i) != 0 && x.like(y) {
-			views = append(views, y.View)
+			views = append(views, y.view)
 		}
 	}
 	return views

@@ -13,7 +13,8 @@ func describe(m message.Message) string {
 	case *message.Request:
 		return fmt.Sprintf("REQUEST %v.%d t%d %v", m.Client, m.Slot, m.Timestamp, m.Digest)
 	case *message.Reply:
-		return fmt.Sprintf("REPLY v%d n%d tentative %v slot %d t%d outcome %d %v", m.View, m.Seq, m.Tentative, m.Slot, m.Timestamp, m.Outcome, m.Digest)
+		a := m.Answers[0] // here there is one in each
+		return fmt.Sprintf("REPLY v%d n%d tentative %v slot %d t%d outcome %d, %d bytes %.16x", m.View, m.Seq, m.Tentative, a.Slot, a.Timestamp, a.Outcome, a.Length, a.Result)
 	case *message.PrePrepare:
 		return fmt.Sprintf("PRE-PREPARE v%d n%d %v %s COMMITs %v", m.View, m.Seq, m.Digest, describeBatch(&m.Batch), m.Commits)
 	case *message.Prepare:

@@ -467,23 +467,29 @@ func falseStatus(l *liarMemory, _ *replica, _ int, m message.Message) []message.
 }
 
 // falseReply answers clients with something else.
-func falseReply(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+func falseReply(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
 	p, ok := m.(*message.Reply)
 	if !ok {
 		return one(m)
 	}
-	x := *p
+	x, a := *p, p.Answers[0]
 	switch l.rng.IntN(3) {
 	case 0:
-		x.Outcome = message.Outcome(l.rng.IntN(6))
+		a.Outcome = message.Outcome(l.rng.IntN(6))
 	case 1:
 		x.View += message.View(l.rng.IntN(9))
 	}
-	x.Result = append([]byte{}, p.Result...)
-	if len(x.Result) > 0 {
-		x.Result[0]++
+	a.Result = append([]byte(nil), a.Result...)
+	if len(a.Result) > 0 {
+		a.Result[0]++
 	}
-	x.Digest = message.ResultDigest(x.Outcome, x.Result)
+	if a.Long() {
+		a.Proof.Tag[0]++
+		if a.Full {
+			a.Proof = prove(r.id, a.Result)
+		}
+	}
+	x.Answers = []message.Answer{a}
 	return one(&x)
 }
 

@@ -233,6 +233,15 @@ type Scratch struct {
 	covered []byte
 }
 
+// coverage is what the MAC of m protects, given its encoding with the type byte.
+func (x *Scratch) coverage(m message.Message, encoded []byte) []byte {
+	c := message.Covered(m, encoded, x.covered)
+	if &c[0] != &encoded[0] {
+		x.covered = c // its memory is used again
+	}
+	return c
+}
+
 func (x *Scratch) mac(k *key, nonce uint64, covered []byte) []byte {
 	binary.LittleEndian.PutUint64(x.nonce[4:], nonce)
 	return k.aead.Seal(x.tag[:0], x.nonce[:], nil, covered)
@@ -251,24 +260,64 @@ func (r *Ring) Seal(s *Session, x *Scratch, b []byte, m message.Message) []byte 
 	if k == nil {
 		return b
 	}
+	start := len(b)
 	b = append(b, byte(m.Type()))
 	b = m.AppendBody(b)
-	return r.sealTail(k, x, b, m)
+	return r.sealTail(k, x, b, x.coverage(m, b[start:]))
 }
 
-// SealBody is Seal for a message whose type and body were encoded before, so that a multicast encodes once.
-func (r *Ring) SealBody(s *Session, x *Scratch, trailer []byte, m message.Message) []byte {
+// SealBody is Seal for a message that was encoded before, its type first, so that a multicast encodes once.
+func (r *Ring) SealBody(s *Session, x *Scratch, trailer []byte, m message.Message, encoded []byte) []byte {
 	if k := s.out.Load(); k != nil {
-		return r.sealTail(k, x, trailer, m)
+		return r.sealTail(k, x, trailer, x.coverage(m, encoded))
 	}
 	return nil
 }
 
-func (r *Ring) sealTail(k *key, x *Scratch, b []byte, m message.Message) []byte {
+// SealHead is SealBody for a message of which all that its MAC covers is at hand, as it is encoded.
+func (r *Ring) SealHead(s *Session, x *Scratch, trailer, covered []byte) []byte {
+	if k := s.out.Load(); k != nil {
+		return r.sealTail(k, x, trailer, covered)
+	}
+	return nil
+}
+
+func (r *Ring) sealTail(k *key, x *Scratch, b, covered []byte) []byte {
 	nonce := r.nonce.Add(1)
-	x.covered = m.AppendCovered(x.covered[:0])
 	b = binary.LittleEndian.AppendUint64(b, nonce)
-	return append(b, x.mac(k, nonce, x.covered)...)
+	return append(b, x.mac(k, nonce, covered)...)
+}
+
+// Proofs have nonces of their own kind, so that the MAC of a result, whose bytes a client may have chosen, is never that of a
+// message.
+const (
+	messageNonce = 0
+	proofNonce   = 1
+)
+
+// Prove makes the proof of a long result for the session's peer. Not ok: there is no session key yet.
+func (r *Ring) Prove(s *Session, x *Scratch, result []byte) (p message.Proof, ok bool) {
+	k := s.out.Load()
+	if k == nil {
+		return p, false
+	}
+	p.Nonce = r.nonce.Add(1)
+	x.nonce[0] = proofNonce
+	copy(p.Tag[:], x.mac(k, p.Nonce, result))
+	x.nonce[0] = messageNonce
+	return p, true
+}
+
+// Proves reports whether the session's peer made this proof of this result.
+func (s *Session) Proves(x *Scratch, p *message.Proof, result []byte) bool {
+	k := s.in.Load()
+	if k == nil {
+		return false
+	}
+	x.nonce[0] = proofNonce
+	ok := x.check(k, p.Nonce, result, p.Tag[:])
+	x.nonce[0] = messageNonce
+	return ok
 }
 
 // Split cuts the trailer off a sealed frame.
@@ -280,9 +329,9 @@ func Split(frame []byte) (body, trailer []byte, ok bool) {
 	return frame[:n:n], frame[n:], true
 }
 
-// Open checks that the session's peer sealed m, and that it did so after everything opened before: what
+// Open checks that the session's peer sealed m, which was decoded from encoded, and that it did so after everything opened before: what
 // comes over one connection comes in order, so a nonce that does not rise is a replay.
-func (s *Session) Open(x *Scratch, m message.Message, trailer []byte) bool {
+func (s *Session) Open(x *Scratch, m message.Message, encoded, trailer []byte) bool {
 	k := s.in.Load()
 	if k == nil {
 		return false
@@ -292,8 +341,7 @@ func (s *Session) Open(x *Scratch, m message.Message, trailer []byte) bool {
 	if nonce <= seen {
 		return false
 	}
-	x.covered = m.AppendCovered(x.covered[:0])
-	if !x.check(k, nonce, x.covered, trailer[8:]) {
+	if !x.check(k, nonce, x.coverage(m, encoded), trailer[8:]) {
 		return false
 	}
 	return k.seen.CompareAndSwap(seen, nonce)

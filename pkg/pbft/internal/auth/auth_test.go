@@ -2,6 +2,7 @@ package auth
 
 import (
 	"crypto/ed25519"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -93,8 +94,8 @@ func speak(from, to *party) bool {
 	var x Scratch
 	m := &message.Commit{View: 1, Seq: 2}
 	sealed := from.ring.Seal(from.session, &x, nil, m)
-	_, trailer, ok := Split(sealed)
-	return ok && to.session.Open(&x, m, trailer)
+	body, trailer, ok := Split(sealed)
+	return ok && to.session.Open(&x, m, body, trailer)
 }
 
 func mustSpeak(t testing.TB, a, b *party, when string) {
@@ -281,8 +282,8 @@ func TestReflectionIsRefused(t *testing.T) {
 	settle(t, a, b)
 	var x Scratch
 	m := &message.Prepare{Seq: 1}
-	_, trailer, _ := Split(a.ring.Seal(a.session, &x, nil, m))
-	if a.session.Open(&x, m, trailer) {
+	body, trailer, _ := Split(a.ring.Seal(a.session, &x, nil, m))
+	if a.session.Open(&x, m, body, trailer) {
 		t.Fatal("what we sealed for the peer opens as from the peer")
 	}
 }
@@ -297,31 +298,34 @@ func TestOpenRefuses(t *testing.T) {
 		_, trailer, _ := Split(a.ring.Seal(a.session, &x, nil, m))
 		return append([]byte(nil), trailer...)
 	}
+	opens := func(m message.Message, trailer []byte) bool {
+		return b.session.Open(&x, m, m.AppendBody([]byte{byte(m.Type())}), trailer)
+	}
 	first, second := seal(), seal()
-	if !b.session.Open(&x, m, second) {
+	if !opens(m, second) {
 		t.Fatal("an honest message does not open")
 	}
-	if b.session.Open(&x, m, second) {
+	if opens(m, second) {
 		t.Error("a replay opens")
 	}
-	if b.session.Open(&x, m, first) {
+	if opens(m, first) {
 		t.Error("a message overtaken by a later one opens")
 	}
 	for i := range TrailerSize {
 		changed := seal()
 		changed[i] ^= 1
-		if b.session.Open(&x, m, changed) {
+		if opens(m, changed) {
 			t.Errorf("byte %d of the trailer can be changed", i)
 		}
 	}
 	other := &message.Prepare{View: 1, Seq: 3, Digest: message.Digest{3}}
-	if b.session.Open(&x, other, seal()) {
+	if opens(other, seal()) {
 		t.Error("the MAC of one message opens another")
 	}
-	if b.session.Open(&x, &message.ViewChangeAck{View: 1}, seal()) {
+	if opens(&message.ViewChangeAck{View: 1}, seal()) {
 		t.Error("the MAC of one type opens another")
 	}
-	if !b.session.Open(&x, m, seal()) {
+	if !opens(m, seal()) {
 		t.Error("after all that an honest message does not open")
 	}
 }
@@ -421,7 +425,7 @@ func BenchmarkSealAndOpen(b *testing.B) {
 	var buf []byte
 	for b.Loop() {
 		buf = from.ring.Seal(from.session, &x, buf[:0], m)
-		if _, trailer, ok := Split(buf); !ok || !to.session.Open(&x, m, trailer) {
+		if body, trailer, ok := Split(buf); !ok || !to.session.Open(&x, m, body, trailer) {
 			b.Fatal("it does not open")
 		}
 	}
@@ -437,5 +441,39 @@ func BenchmarkHandshake(b *testing.B) {
 		if _, _, err := to.ring.Accept(to.session, m); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A proof is good for one result, one maker and one client, and is the MAC of no message.
+func TestProof(t *testing.T) {
+	a, b := newPair(t)
+	a.hello()
+	settle(t, a, b)
+	var x Scratch
+	m := &message.Commit{View: 1, Seq: 2}
+	result := m.AppendBody([]byte{byte(m.Type())}) // a client may have written it into a file
+	p, ok := a.ring.Prove(a.session, &x, result)
+	if !ok || !b.session.Proves(&x, &p, result) || !b.session.Proves(&x, &p, result) {
+		t.Fatal("an honest proof proves nothing")
+	}
+	trailer := append(binary.LittleEndian.AppendUint64(nil, p.Nonce), p.Tag[:]...)
+	if b.session.Open(&x, m, result, trailer) {
+		t.Error("a proof opens a message")
+	}
+	if a.session.Proves(&x, &p, result) {
+		t.Error("our own proof is taken for the peer's")
+	}
+	sealed := a.ring.Seal(a.session, &x, nil, m)
+	body, trailer, _ := Split(sealed)
+	mac := message.Proof{Nonce: binary.LittleEndian.Uint64(trailer), Tag: [message.MACSize]byte(trailer[8:])}
+	if b.session.Proves(&x, &mac, body) {
+		t.Error("the MAC of a message proves a result")
+	}
+	result[0]++
+	if b.session.Proves(&x, &p, result) {
+		t.Error("it proves another result")
+	}
+	if _, ok := a.ring.Prove(NewSession(b.session.Peer, nil), &x, result); ok {
+		t.Error("a proof without a session key")
 	}
 }

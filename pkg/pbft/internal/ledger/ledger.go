@@ -214,18 +214,40 @@ type Last struct {
 	Result    []byte // aliases the page
 }
 
-func (l *Ledger) slot(i int, s message.Slot) (page message.PageNum, offset int) {
-	return l.record(i) + 1 + message.PageNum(int(s)/SlotsPerPage), int(s) % SlotsPerPage * slotSize
+// An Account is where an enrolled client's slots are. It is good until the next enrolment, revocation or Reload.
+type Account struct {
+	l *Ledger
+	i int
 }
 
-// Last returns the slot's last execution; not ok if the client has no such slot.
-func (l *Ledger) Last(k message.RequestKey) (Last, bool) {
-	i, ok := l.index[k.Client]
-	if !ok || int(k.Slot) >= l.slots {
+// Account returns an enrolled client's.
+func (l *Ledger) Account(id message.ClientID) (Account, bool) {
+	i, ok := l.index[id]
+	if !ok || i > 0 && binary.LittleEndian.Uint32(l.memory.Page(l.record(i))) == revoked {
+		return Account{}, false
+	}
+	return Account{l, i}, true
+}
+
+// Rights are those of the client's record, and alias the page. The administrator has none.
+func (a Account) Rights() []byte {
+	if a.i == 0 {
+		return nil
+	}
+	return a.l.read(a.i).Rights
+}
+
+func (a Account) slot(s message.Slot) (page message.PageNum, offset int) {
+	return a.l.record(a.i) + 1 + message.PageNum(int(s)/SlotsPerPage), int(s) % SlotsPerPage * slotSize
+}
+
+// Last returns the slot's last execution; not ok if there is no such slot.
+func (a Account) Last(s message.Slot) (Last, bool) {
+	if int(s) >= a.l.slots {
 		return Last{}, false
 	}
-	n, offset := l.slot(i, k.Slot)
-	b := l.memory.Page(n)[offset : offset+slotSize]
+	n, offset := a.slot(s)
+	b := a.l.memory.Page(n)[offset : offset+slotSize]
 	length := binary.LittleEndian.Uint32(b[12:])
 	return Last{
 		Timestamp: message.Timestamp(binary.LittleEndian.Uint64(b)),
@@ -236,9 +258,9 @@ func (l *Ledger) Last(k message.RequestKey) (Last, bool) {
 
 // Record notes an execution. The result of an operation that changed nothing need not be kept
 // (R-OUR-14); one that is too long cannot be.
-func (l *Ledger) Record(k message.RequestKey, t message.Timestamp, result []byte, keep bool) {
-	n, offset := l.slot(l.index[k.Client], k.Slot)
-	b := l.memory.Modify(n)[offset : offset+slotSize]
+func (a Account) Record(s message.Slot, t message.Timestamp, result []byte, keep bool) {
+	n, offset := a.slot(s)
+	b := a.l.memory.Modify(n)[offset : offset+slotSize]
 	outcome := message.Executed
 	switch {
 	case !keep:
@@ -246,8 +268,25 @@ func (l *Ledger) Record(k message.RequestKey, t message.Timestamp, result []byte
 	case len(result) > KeptReply:
 		outcome, result = message.Lost, nil
 	}
+	old := binary.LittleEndian.Uint32(b[12:])
 	binary.LittleEndian.PutUint64(b, uint64(t))
 	binary.LittleEndian.PutUint32(b[8:], uint32(outcome))
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(result)))
-	clear(b[slotHead+copy(b[slotHead:], result):])
+	if n := copy(b[slotHead:], result); n < int(old) {
+		clear(b[slotHead+n : slotHead+int(old)]) // what is behind a result is zero always
+	}
+}
+
+// Last returns the last execution of a slot, its client revoked or not; not ok if there is no such client or slot.
+func (l *Ledger) Last(k message.RequestKey) (Last, bool) {
+	i, ok := l.index[k.Client]
+	if !ok {
+		return Last{}, false
+	}
+	return Account{l, i}.Last(k.Slot)
+}
+
+// Record notes an execution by a client that has a record.
+func (l *Ledger) Record(k message.RequestKey, t message.Timestamp, result []byte, keep bool) {
+	Account{l, l.index[k.Client]}.Record(k.Slot, t, result, keep)
 }

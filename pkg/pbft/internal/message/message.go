@@ -50,6 +50,20 @@ type Message interface {
 	AppendCovered(b []byte) []byte
 }
 
+// Covered is what a MAC protects of a message whose encoding, type byte and all, is at hand. Of most it is the encoding itself, or
+// the beginning of it; for the others it is made in scratch.
+func Covered(m Message, encoded, scratch []byte) []byte {
+	switch m := m.(type) {
+	case *Prepare, *Commit, *Checkpoint, *Status:
+		return encoded
+	case *Reply:
+		if m.covered > 0 {
+			return encoded[:m.covered]
+		}
+	}
+	return m.AppendCovered(scratch[:0])
+}
+
 // Limits bound what a decoder accepts; they are the group's, the same at every replica.
 type Limits struct {
 	Replicas     int // n

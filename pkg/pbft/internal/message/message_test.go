@@ -85,12 +85,17 @@ func vectors() (all []vector) {
 	big := &PrePrepare{Batch: Batch{Choice: make([]byte, 65)}}
 	big.Digest = big.Batch.Digest()
 	add("a PRE-PREPARE of too long a choice", encode(big))
-	reply := &Reply{Digest: Digest{1}, Result: []byte("x")}
-	add("a digest REPLY with a result", encode(reply))
-	reply.Full = true
-	add("a REPLY whose digest is another result's", encode(reply))
-	reply = &Reply{Outcome: outcomes}
+	reply := &Reply{Answers: []Answer{{Length: 1}}}
+	add("a REPLY without its short result", encode(reply))
+	reply = &Reply{Answers: []Answer{{Full: true, Length: 300, Result: make([]byte, 300)}}}
+	add("a REPLY whose long result ends too soon", encode(reply)[:1+replyHeader+answerHeader+8+MACSize+299])
+	add("a REPLY with an answer behind a long result", put(1+8+8+1, 2, 2)(encode(reply)))
+	reply.Answers[0].Full = false
+	add("a REPLY with a result that it says it does not bring", append(encode(reply), 1))
+	reply = &Reply{Answers: []Answer{{Full: true, Outcome: outcomes}}}
 	add("a REPLY of an outcome that does not exist", encode(reply))
+	add("a REPLY that says it holds 65,535 answers", put(1+8+8+1, 1<<16-1, 2)(encode(reply)))
+	add("a REPLY that names no number and is tentative", encode(&Reply{Tentative: true}))
 	key := &NewKey{Sealed: make([]byte, maxSealed+1)}
 	add("a NEW-KEY of too long a sealed key", encode(key))
 	key = &NewKey{From: Principal{Replica: 2, Client: 7}}
@@ -221,6 +226,8 @@ func isProof(m Message, b []byte, i int) bool {
 		return i >= 1+requestHeader+len(m.Op)
 	case *PrePrepare:
 		return i >= 1+48
+	case *Reply: // a long result has a proof of its own
+		return i >= m.covered
 	case *BatchBody: // view and number mean nothing
 		return i < 1+16 || i >= 1+48
 	}
@@ -340,19 +347,25 @@ func TestPieces(t *testing.T) {
 	}
 }
 
-// What PeekReply reads off is what a decoder finds; of anything else it reads nothing.
-func TestPeekReply(t *testing.T) {
+// A REPLY is late if nobody waits for any of its answers, and nothing else is.
+func TestLateReply(t *testing.T) {
 	g := newGenerator(5)
 	for range 100 {
 		m := g.reply()
-		slot, at, ok := PeekReply(encode(m))
-		if !ok || slot != m.Slot || at != m.Timestamp {
-			t.Fatalf("got slot %d, timestamp %d, %v, want slot %d, timestamp %d", slot, at, ok, m.Slot, m.Timestamp)
+		b := encode(m)
+		if !LateReply(b, func(Slot, Timestamp) bool { return false }) {
+			t.Fatalf("nobody waits for %+v", m)
+		}
+		for i := range m.Answers {
+			a := &m.Answers[i]
+			if LateReply(b, func(s Slot, at Timestamp) bool { return s == a.Slot && at == a.Timestamp }) {
+				t.Fatalf("answer %d of %+v is waited for", i, m)
+			}
 		}
 	}
-	for _, b := range [][]byte{nil, {byte(TypeReply)}, encode(&Prepare{}), encode(g.reply())[:26]} {
-		if _, _, ok := PeekReply(b); ok {
-			t.Errorf("%x is taken for a reply", b)
+	for _, b := range [][]byte{nil, {byte(TypeReply)}, encode(&Prepare{}), encode(&Reply{}), encode(g.reply())[:26]} {
+		if LateReply(b, func(Slot, Timestamp) bool { return false }) {
+			t.Errorf("%x is taken for a late reply", b)
 		}
 	}
 }

@@ -111,16 +111,31 @@ func (g generator) data() *Data {
 }
 
 func (g generator) reply() *Reply {
-	m := &Reply{View: View(g.number()), Seq: SeqNum(g.number()), Timestamp: Timestamp(g.Uint64()), Slot: Slot(g.Uint32()), Outcome: Outcome(g.IntN(int(outcomes))),
-		ReadOnly: g.bool(), Tentative: g.bool(), Full: g.bool(), Digest: g.digest()}
+	m := &Reply{View: View(g.number()), Seq: SeqNum(g.number()), Tentative: g.bool()}
 	if g.bool() {
 		m.Seq, m.Tentative = 0, false
 	}
-	if m.Full {
-		m.Result = g.bytes(g.IntN(700))
-		m.Digest = ResultDigest(m.Outcome, m.Result)
+	for range 1 + g.IntN(4) {
+		m.Answers = append(m.Answers, g.answer())
+		if a := &m.Answers[len(m.Answers)-1]; a.Long() && a.Full {
+			break
+		}
 	}
 	return m
+}
+
+func (g generator) answer() Answer {
+	a := Answer{Timestamp: Timestamp(g.Uint64()), Slot: Slot(g.Uint32()), Outcome: Outcome(g.IntN(int(outcomes))), ReadOnly: g.bool(), Full: true}
+	a.Result = g.bytes(g.IntN(700))
+	a.Length = len(a.Result)
+	if a.Long() {
+		a.Proof.Nonce = g.Uint64()
+		copy(a.Proof.Tag[:], g.bytes(MACSize))
+		if g.bool() {
+			a.Full, a.Result = false, nil
+		}
+	}
+	return a
 }
 
 func (g generator) newKey() *NewKey {

@@ -170,7 +170,7 @@ func (d *Decoder) blank(t Type) decodable {
 		return m
 	case TypeReply:
 		m := d.replies.next()
-		*m = Reply{}
+		*m = Reply{Answers: m.Answers[:0]}
 		return m
 	}
 	return blank(t)

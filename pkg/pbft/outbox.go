@@ -1,0 +1,112 @@
+package pbft
+
+import (
+	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/transport"
+)
+
+// An outbox gathers the answers for one client that stand on one ground, most often those of a batch: they leave as one REPLY
+// under one MAC. It is sealed when the event that brought them is over, when the ground changes, or when it is full.
+type outbox struct {
+	conn    *transport.Conn
+	session *auth.Session
+	ground  core.Standing
+	reply   message.ReplyWriter
+}
+
+// outboxBytes is how much an outbox gathers before it is sealed, a single answer apart.
+const outboxBytes = 32 << 10
+
+// outboxes are those of the present event, and some that are used again.
+type outboxes struct {
+	open  []*outbox
+	spare []*outbox
+}
+
+// to returns the outbox for a connection, new or not.
+func (o *outboxes) to(conn *transport.Conn, s *auth.Session) *outbox {
+	for _, box := range o.open {
+		if box.conn == conn && box.session == s {
+			return box
+		}
+	}
+	var box *outbox
+	if n := len(o.spare); n > 0 {
+		box, o.spare = o.spare[n-1], o.spare[:n-1]
+	} else {
+		box = &outbox{}
+	}
+	box.conn, box.session = conn, s
+	o.open = append(o.open, box)
+	return box
+}
+
+// answer puts an answer to a request into the outbox of its client, if that has a connection here.
+func (r *Replica) answer(q *message.Request, a answer, st core.Standing) {
+	r.clientsMu.RLock()
+	c := r.clients[q.Client]
+	r.clientsMu.RUnlock()
+	if c == nil {
+		return
+	}
+	if conn := c.connection(); conn != nil {
+		r.answerOn(conn, c.session, q, a, st)
+	}
+}
+
+// answerOn is answer for a client on a connection that is known. A short result goes whole from everyone; a long one whole from the
+// replica that the client named, and from the others as a proof that they have computed the same [TOCS §6.1].
+func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a answer, st core.Standing) {
+	x := message.Answer{
+		Slot: q.Slot, Timestamp: q.Timestamp, Outcome: a.outcome, ReadOnly: q.ReadOnly,
+		Full: true, Length: len(a.result), Result: a.result,
+	}
+	if x.Long() {
+		x.Full = r.fullReplies || q.Replier == r.cfg.Self || q.Replier == message.AnyReplier
+		var ok bool
+		if x.Proof, ok = r.ring.Prove(s, &r.scratch, a.result); !ok {
+			return // it has no key of ours, and asks again when it has
+		}
+	}
+	box := r.outboxes.to(conn, s)
+	if n := box.reply.Len(); n > 0 && (box.ground != st || n == message.MaxAnswers || len(box.reply.Head()) > outboxBytes) {
+		r.sealReply(box, nil)
+	}
+	if box.reply.Len() == 0 {
+		box.ground = st
+		box.reply.Begin(st.View, st.Seq, st.Tentative)
+	}
+	if box.reply.Add(&x); x.Long() && x.Full {
+		r.sealReply(box, a.result)
+	}
+}
+
+// sealReply queues what an outbox holds, with the long result that ends it if there is one.
+func (r *Replica) sealReply(box *outbox, long []byte) {
+	if r.trailer = r.ring.SealHead(box.session, &r.scratch, r.trailer[:0], box.reply.Head()); r.trailer != nil {
+		if !box.conn.Send(box.reply.Head(), long, r.trailer) {
+			r.edge.dropped.Add(1)
+		}
+		r.dirty.add(box.conn)
+	}
+	box.reply.Clear()
+}
+
+// sealReplies queues what all outboxes hold: the event is over.
+func (r *Replica) sealReplies() {
+	o := &r.outboxes
+	for i, box := range o.open {
+		if box.reply.Len() > 0 {
+			r.sealReply(box, nil)
+		}
+		o.open[i] = nil
+		if box.conn, box.session = nil, nil; len(o.spare) < maxSpareOutboxes {
+			o.spare = append(o.spare, box)
+		}
+	}
+	o.open = o.open[:0]
+}
+
+const maxSpareOutboxes = 64
