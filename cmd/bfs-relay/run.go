@@ -17,6 +17,7 @@ import (
 	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
+	"bfs/cmd/internal/procs"
 	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 	"bfs/pkg/relay"
@@ -59,6 +60,7 @@ const stopWithin = 5 * time.Second
 
 func run(ctx context.Context, file string) error {
 	warnings := relay.Harden() // before anything takes memory
+	procs.Batch()
 	c, err := config.LoadRelay(file)
 	if err != nil {
 		return err

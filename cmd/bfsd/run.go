@@ -13,6 +13,7 @@ import (
 	"bfs/cmd/internal/admin"
 	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/procs"
 	"bfs/pkg/pbft"
 )
 
@@ -88,6 +89,7 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	if err != nil {
 		return err
 	}
+	procs.Batch()
 	log := cli.Logger(os.Stderr, c.Log).With("replica", c.Self)
 	if err := os.MkdirAll(c.Directory, 0o700); err != nil {
 		return err

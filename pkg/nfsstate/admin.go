@@ -107,7 +107,7 @@ func (r *adminReader) end() error {
 // answerAdmin runs a call of the administration program.
 func (fs *FS) answerAdmin(c *caller, proc uint32, args []byte) ([]byte, error) {
 	in := adminReader{b: args}
-	reply := begin(smallReply)
+	reply := fs.begin(smallReply)
 	put := func(v uint32) { reply = binary.BigEndian.AppendUint32(reply, v) }
 	admin := c.client == pbft.Administrator
 	switch proc {

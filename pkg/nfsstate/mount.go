@@ -9,7 +9,7 @@ import (
 // answerMount runs a call of the MOUNT program [RFC1813 §5.2]. Exports and paths are replicated state, so MNT
 // and EXPORT are answered from there; who has mounted what is not kept, so DUMP is empty, and UMNT does nothing.
 func (fs *FS) answerMount(c *caller, proc uint32, args []byte) ([]byte, error) {
-	reply := begin(smallReply)
+	reply := fs.begin(smallReply)
 	switch proc {
 	case nfs3.MountProcMnt:
 		a, err := nfs3.DecodeMountArgs(args)

@@ -42,6 +42,7 @@ type FS struct {
 	pieces  [][]byte        // of READ, lent to the codec
 	listing []nfs3.Entry    // of READDIR, likewise
 	plus    []nfs3.EntryPlus
+	reply   []byte // of the last operation
 }
 
 var _ pbft.Service = (*FS)(nil)

@@ -36,11 +36,11 @@ type Operation struct {
 type Service interface {
 	// Execute runs a committed operation. Calls come in the agreed order. wrote reports whether
 	// the operation may have changed the state: its reply is then kept on the library's pages for
-	// a retransmission, and must be at most Limits.Reply bytes long to be kept. The library owns reply
-	// afterwards; it must not alias pages.
+	// a retransmission, and must be at most Limits.Reply bytes long to be kept. The library is done with the reply
+	// when it next calls the service.
 	Execute(op Operation) (reply []byte, wrote bool)
 	// Query answers an operation that only reads, from the current state and without touching it.
-	// It is not ok if the operation would write; then nothing has happened [TOCS §6.1].
+	// It is not ok if the operation would write; then nothing has happened [TOCS §6.1]. The reply is as Execute's.
 	Query(op Operation) (reply []byte, ok bool)
 	// Choose is asked of the primary for what replicas cannot compute alike, such as the time
 	// [TOCS §7.2]. At most MaxChoice bytes.

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bfs/pkg/internal/rawio"
 	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 )
@@ -220,6 +221,7 @@ func (s *Server) welcome(nc net.Conn) {
 		nc.Close()
 		return
 	}
+	rawio.Unpaced(raw)
 	c := newConn(s, tcp, raw, peer.Addr().Unmap().WithZone(""))
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -230,6 +230,7 @@ type sample struct {
 
 // measure loads the group, and samples it twice while it works.
 func (b *microRun) measure(ctx context.Context) (*Result, error) {
+	procs.Batch() // as a relay does
 	l := newLoad(b.Op, b.Path == PathReadOnly)
 	l.start(b.clients, b.Outstanding)
 	err := b.wait(ctx, b.Warmup, l)

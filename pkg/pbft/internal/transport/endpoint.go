@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"bfs/pkg/internal/rawio"
 )
 
 // An endpoint keeps the connections of a Listener or a Link: it runs each from birth to end, and
@@ -147,4 +149,7 @@ func setSocketOptions(tcp *net.TCPConn, o *Options) {
 		_ = tcp.SetWriteBuffer(o.SocketBuffer)
 	}
 	setUserTimeout(tcp, o.Stall)
+	if raw, err := tcp.SyscallConn(); err == nil {
+		rawio.Unpaced(raw)
+	}
 }
