@@ -315,3 +315,40 @@ func TestFetchBatchIsBoundedInBytes(t *testing.T) {
 		t.Fatalf("%d bytes sent in one tick, want <= %d", bytes, bound)
 	}
 }
+
+// leaving is the VIEW-CHANGE of a replica at which nothing has happened.
+func leaving(from message.ReplicaID, v message.View) *message.ViewChange {
+	return &message.ViewChange{View: v, Checkpoints: []message.CheckpointID{{}}, From: from}
+}
+
+// A faulty replica may have its VIEW-CHANGE named by a NEW-VIEW and leave for a later view at once. Whoever has not had
+// the first must still get it from the primary, and acks for it from the others: or it could not check the NEW-VIEW, and
+// f such replicas could spoil one view after the other.
+func TestNamedViewChangeOutlivesItsSendersNext(t *testing.T) {
+	for _, self := range []message.ReplicaID{1, 0} { // the primary of view 1, and a backup
+		c := newAttacked(self, 0)
+		c.Frozen(0, message.Digest{})
+		named := leaving(3, 1)
+		c.Step(named)
+		c.Step(leaving(1-self, 1))
+		for i := range message.ReplicaID(4) {
+			c.Step(&message.ViewChangeAck{View: 1, Of: 3, Digest: named.Digest(), From: i % 3})
+			c.Step(&message.ViewChangeAck{View: 1, Of: 0, Digest: leaving(0, 1).Digest(), From: i})
+		}
+		perform(c)
+		c.Step(leaving(3, 2))
+		c.Step(&message.Status{View: 1, ViewChanges: 1<<0 | 1<<1 | 1<<2, HasNewView: true, From: 2})
+		helped := false
+		for _, m := range perform(c) {
+			switch m := m.(type) {
+			case *message.ViewChange:
+				helped = helped || m.From == 3 && m.View == 1
+			case *message.ViewChangeAck:
+				helped = helped || m.Of == 3 && m.View == 1 && m.Digest == named.Digest()
+			}
+		}
+		if !helped {
+			t.Errorf("replica %d does not help with the VIEW-CHANGE of 3 for view 1, for 3 has left for view 2", self)
+		}
+	}
+}

@@ -91,8 +91,8 @@ func (c *Core) startPendingTimer() {
 		return
 	}
 	n := 1 // we have: if our VIEW-CHANGE is one of an earlier life, which we forgot and must not make again, we can leave all the same
-	for i, m := range c.change.last {
-		if m != nil && m.View >= c.view && message.ReplicaID(i) != c.cfg.Self {
+	for i := range c.change.last {
+		if m := c.change.latest(i); m != nil && m.View >= c.view && message.ReplicaID(i) != c.cfg.Self {
 			n++
 		}
 	}
