@@ -352,3 +352,32 @@ func TestNamedViewChangeOutlivesItsSendersNext(t *testing.T) {
 		}
 	}
 }
+
+// Who is the first to have requests that wait cannot keep those of others from being told of.
+func TestEveryWaitingRequestIsForwarded(t *testing.T) {
+	c := New(Config{
+		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 10, BatchCount: 8, LogBytes: 1 << 12,
+		Clients: 64, Slots: 256, QueueBytes: 1 << 20, StatusTicks: 10, ResendTicks: 2, ForwardTicks: 3, TimeoutTicks: 40,
+	})
+	c.Frozen(0, message.Digest{})
+	ask := func(client message.ClientID, slots int) {
+		for s := range slots {
+			r := &message.Request{Client: client, Slot: message.Slot(s), Timestamp: 1, Op: []byte("x"), Authentic: true}
+			r.SetDigest()
+			c.Step(r)
+		}
+	}
+	for client := range message.ClientID(3) {
+		ask(10+client, 256) // that only this replica can tell to be theirs: they wait for ever
+	}
+	ask(20, 1)
+	for range 40 {
+		c.Tick()
+		for _, m := range perform(c) {
+			if f, ok := m.(*message.Forward); ok && f.Client == 20 {
+				return
+			}
+		}
+	}
+	t.Fatal("768 requests that wait keep a client's only one from being forwarded")
+}

@@ -12,6 +12,8 @@ type waiting struct {
 
 	handover, pause int // tick before which we do not hand over to follow a loner; how long that was at last
 
+	telling int // the client's line, in the queue's order, with which FORWARDs go on
+
 	working []message.View // by replica: the view it is active in, as its last STATUS says; 0 if in none
 
 	// forwarded[i] is what replica i says it holds and the primary has not proposed (R-OUR-11): one request for each slot
@@ -33,6 +35,7 @@ const (
 	maxUnproven = 8   // requests kept of one replica that are not authentic here
 	maxDoubling = 6   // of the view-change timer (R-HD-8)
 	tellTicks   = 10  // a FORWARD is repeated so often
+	tellBudget  = 64  // FORWARDs that a tick sends
 	apartTicks  = 500 // somebody waits so long in a later view before we follow
 )
 
@@ -153,26 +156,42 @@ func (c *Core) othersWork() bool {
 
 // tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again. A
 // replica between views does so too: those that it left behind need to know that it waits as they do. The primary says
-// so when it is asked.
+// so when it is asked. A tick tells of so many, and the next goes on with the client that was left: those who have many
+// requests wait do not keep the others from being told of.
 func (c *Core) tell() {
-	budget := 64
-	c.queue.each(func(l *line, r *message.Request) bool {
-		told := l.told[r.Slot]
-		if c.tick-l.arrived[r.Slot] < c.cfg.ForwardTicks || told > 0 && c.tick-told < tellTicks {
-			return true
+	if c.queue.held == 0 {
+		return
+	}
+	budget, lines, from := tellBudget, c.queue.order, c.wait.telling
+	for k := range lines {
+		at := (from + k) % len(lines)
+		for _, r := range lines[at].pending {
+			if r == nil || !c.tellOf(lines[at], r) {
+				continue
+			}
+			if budget--; budget == 0 {
+				c.wait.telling = at
+				return
+			}
 		}
-		if c.isPrimary() && c.wait.forwards(r) == 0 {
-			return true
-		}
-		if told > 0 && !c.isPrimary() {
-			c.send(c.primary(), r)
-		}
-		l.told[r.Slot] = c.tick
-		c.forwardFrom(c.cfg.Self, r.Key(), forward{r.Timestamp, r.Digest})
-		c.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp, Digest: r.Digest, From: c.cfg.Self})
-		budget--
-		return budget > 0
-	})
+	}
+}
+
+// tellOf tells of one request, if it is time to.
+func (c *Core) tellOf(l *line, r *message.Request) bool {
+	told := l.told[r.Slot]
+	switch {
+	case c.tick-l.arrived[r.Slot] < c.cfg.ForwardTicks, told > 0 && c.tick-told < tellTicks:
+		return false
+	case c.isPrimary() && c.wait.forwards(r) == 0:
+		return false
+	case told > 0 && !c.isPrimary():
+		c.send(c.primary(), r)
+	}
+	l.told[r.Slot] = c.tick
+	c.forwardFrom(c.cfg.Self, r.Key(), forward{r.Timestamp, r.Digest})
+	c.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp, Digest: r.Digest, From: c.cfg.Self})
+	return true
 }
 
 // watch runs the timer for the oldest request that 2f+1 replicas wait for, until it is executed; other progress does not
