@@ -381,3 +381,26 @@ func TestEveryWaitingRequestIsForwarded(t *testing.T) {
 	}
 	t.Fatal("768 requests that wait keep a client's only one from being forwarded")
 }
+
+// What a single replica says that it has prepared is not asked for, nor taken from it: a batch is fetched for a new view
+// when f+1 have pre-prepared it, so that a correct one did.
+func TestNobodyMakesThePrimaryKeepBatches(t *testing.T) {
+	c := newAttacked(1, 0)
+	c.Frozen(0, message.Digest{})
+	lie := leaving(3, 1)
+	for n := message.SeqNum(1); n <= 8; n++ {
+		b := batchOf(fmt.Sprint("made up ", n))
+		lie.P = append(lie.P, message.Prepared{Seq: n, Digest: b.Digest()})
+	}
+	lie.Q = lie.P
+	c.Step(lie)
+	c.Step(leaving(0, 1))
+	for n := message.SeqNum(1); n <= 8; n++ {
+		b := batchOf(fmt.Sprint("made up ", n))
+		c.Step(&message.BatchBody{PrePrepare: message.PrePrepare{Digest: b.Digest(), Batch: b, From: 3}})
+	}
+	perform(c)
+	if n := c.Sizes().Bodies; n > 0 {
+		t.Fatalf("%d batches are kept that one replica alone knows of", n)
+	}
+}

@@ -109,6 +109,7 @@ func (c *Core) leave(v message.View) {
 	c.view, c.active, c.choosing = v, false, false
 	c.held = heldCommits{}
 	c.log.clear()
+	c.wait.bodies = map[message.Digest]*message.Batch{} // what was proposed or decided of them is kept where it is
 	c.queue.newView()
 	c.queue.each(func(_ *line, r *message.Request) bool {
 		c.trust(r)
@@ -118,8 +119,8 @@ func (c *Core) leave(v message.View) {
 	x := &c.change
 	x.newView = nil
 	clear(x.relayed)
-	x.own = c.makeViewChange()
 	x.reach()
+	x.own = c.makeViewChange()
 	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()
 	if !c.silent() {
 		c.do(Effect{Verb: Fence, Seq: c.fence}) // for the view: who forgets that he left the earlier ones must not vote there
