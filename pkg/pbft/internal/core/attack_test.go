@@ -404,3 +404,46 @@ func TestNobodyMakesThePrimaryKeepBatches(t *testing.T) {
 		t.Fatalf("%d batches are kept that one replica alone knows of", n)
 	}
 }
+
+// A replica whose state is that of a checkpoint it fetched does not hold the earlier ones. A view that begins from one of
+// these begins here all the same: what it lacks is the earlier root, and it has executed what follows.
+func TestViewFromBelowTheFetchedState(t *testing.T) {
+	c := newAttacked(2, 0)
+	c.Frozen(0, message.Digest{})
+	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	c.Fetching(newToy(8))
+	c.Installed(8)
+	perform(c)
+	if c.log.low != 0 || c.lastExec != 8 {
+		t.Fatalf("h is %d and %d executed, want 0 and 8", c.log.low, c.lastExec)
+	}
+	m := &message.NewView{View: 1, Checkpoint: message.CheckpointID{Seq: 4, Digest: message.Digest{4}}, From: 1}
+	for _, i := range []message.ReplicaID{0, 1, 3} {
+		vc := leaving(i, 1)
+		vc.Checkpoints = append(vc.Checkpoints, m.Checkpoint)
+		c.Step(vc)
+		m.V = append(m.V, message.Vouched{From: i, Digest: vc.Digest()})
+	}
+	c.Step(m)
+	perform(c)
+	if v, active := c.View(); v != 1 || !active {
+		t.Fatalf("view %d, active %v: the view that begins from checkpoint 4 does not begin here", v, active)
+	}
+}
+
+// The root of a checkpoint that comes when the state was replaced by a later one is no more ours to vouch for.
+func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
+	c := newAttacked(2, 0)
+	c.Frozen(0, message.Digest{})
+	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	c.Fetching(newToy(8))
+	c.Installed(8)
+	perform(c)
+	c.Frozen(4, message.Digest{4})
+	c.leave(1)
+	for _, k := range c.change.own.Checkpoints {
+		if k.Seq == 4 {
+			t.Fatal("a VIEW-CHANGE names a checkpoint that is not held")
+		}
+	}
+}

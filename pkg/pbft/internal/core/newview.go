@@ -251,7 +251,7 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 	}
 	root, known := c.ownRoot(start.Seq)
 	if !known {
-		return false
+		return start.Seq < c.fetched.Seq // our state is that of a later one, and never was that of this
 	}
 	if root != start.Digest {
 		c.do(Effect{Verb: Stop, Reason: "our state is not the one that the new view begins from: this replica's memory or program is at fault"})
