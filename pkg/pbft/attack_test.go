@@ -34,6 +34,7 @@ type rogue struct {
 	mu    sync.Mutex
 	x     auth.Scratch
 	heard map[message.Type]int // frames from others, by type
+	deaf  chan struct{}        // not nil: it reads nothing behind a REPLY until this is closed
 }
 
 // rogueEnd handles one connection of a rogue.
@@ -101,6 +102,9 @@ func (e *rogueEnd) Frames(c *transport.Conn, frames [][]byte) {
 		e.r.mu.Lock()
 		e.r.heard[t]++
 		e.r.mu.Unlock()
+		if t == message.TypeReply && e.r.deaf != nil {
+			<-e.r.deaf
+		}
 		if t != message.TypeNewKey {
 			continue
 		}
@@ -408,6 +412,30 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("replica %d counted no vote without a key", x.Status().Replica)
 		}
 	}
+}
+
+// A client that takes none of its answers has one queue at a replica to fill, however many connections it makes.
+func TestClientThatTakesNoAnswers(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	key := c.enrolled(c.client(c.admin), "")
+	deaf := asClient(t, c, key)
+	deaf.deaf = make(chan struct{})
+	t.Cleanup(func() { close(deaf.deaf) }) // before its links are closed, which wait for their readers
+	deaf.ready(c)
+	q := deaf.request(&message.Request{Timestamp: 1 << 40, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("R")})
+	for range 5000 { // 4,000 bytes each
+		deaf.ask(0, q)
+	}
+	conn := deaf.links[0].Conn()
+	eventually(t, "it is answered", func() bool { return deaf.count(message.TypeReply) > 0 })
+	again := asClient(t, c, key)
+	again.ready(c)
+	eventually(t, "its first connection is closed", func() bool {
+		again.ask(0, again.request(&message.Request{Timestamp: 1 << 41, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("r")}))
+		sent := conn.Send([]byte{0})
+		conn.Flush()
+		return !sent
+	})
 }
 
 // A peer that sends NEW-KEYs without end is thrown out, though each is right.
