@@ -438,6 +438,28 @@ func TestClientThatTakesNoAnswers(t *testing.T) {
 	})
 }
 
+// One replica cannot have the others check signatures without end.
+func TestSignaturesAreBounded(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	for i := range 3 {
+		c.start(i)
+	}
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	r := asReplica(t, c, 3)
+	r.ready(c)
+	good := &message.Request{Client: message.Administrator, Timestamp: 1, Replier: message.AnyReplier, Op: []byte{0, 'i'},
+		Signature: make([]byte, message.SignatureSize)}
+	good.SetDigest()
+	d := message.AdministratorDigest(c.g.Digest(), good)
+	good.Signature = ed25519.Sign(c.admin, d[:])
+	before := refusals(c.replicas[0], "bad MAC")
+	for range 3000 {
+		r.ask(0, good)
+	}
+	eventually(t, "some are not checked", func() bool { return refusals(c.replicas[0], "bad MAC") > before })
+	c.works(client)
+}
+
 // A peer that sends NEW-KEYs without end is thrown out, though each is right.
 func TestNewKeyFlood(t *testing.T) {
 	c := startCluster(t, smallLimits())

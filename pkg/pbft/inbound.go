@@ -160,7 +160,7 @@ func (r *Replica) attribute(m message.Message, who *remote) message.Message {
 	switch m := m.(type) {
 	case *message.PrePrepare:
 		for _, q := range m.Batch.Requests {
-			q.Authentic = r.authenticates(q, &who.scratch)
+			q.Authentic = r.authenticates(q, who)
 		}
 	case *message.Data:
 		r.digest(m)
@@ -182,14 +182,14 @@ func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) m
 		return nil
 	case peer.IsReplica():
 		q.PassedBy = peer.Replica
-		if q.Authentic = r.authenticates(q, &who.scratch); q.Client != Administrator {
+		if q.Authentic = r.authenticates(q, who); q.Client != Administrator {
 			return q // if it is not authentic here, others may vouch for it
 		}
 	case peer.Client != q.Client:
 		r.edge.unexpected.Add(1)
 		return nil
 	case q.Client == Administrator:
-		q.Authentic = r.authenticates(q, &who.scratch)
+		q.Authentic = r.authenticates(q, who)
 	default:
 		q.Authentic = who.session.OpenRequest(&who.scratch, r.cfg.Self, q)
 		if !q.Authentic {

@@ -77,6 +77,30 @@ type peerEnd struct {
 	link    *transport.Link
 	opened  atomic.Pointer[transport.Conn] // the link's last, from before our NEW-KEY for it is made
 	inbound *transport.Conn                // its last connection to us; nil if that is down
+
+	signatures budget // of the administrator's requests that it brings
+}
+
+// signaturesPerSecond bounds the signatures that one replica can have us check: each costs as much as a hundred MACs, and
+// a batch has room for hundreds. What is above is not authentic for now, and comes again.
+const signaturesPerSecond = 1000
+
+// A budget is for what a peer may cause so often in a second.
+type budget struct {
+	mu    sync.Mutex
+	since time.Time
+	count int
+}
+
+// spend reports whether there is something left.
+func (b *budget) spend(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Sub(b.since) > time.Second {
+		b.since, b.count = now, 0
+	}
+	b.count++
+	return b.count <= signaturesPerSecond
 }
 
 // A clientEnd is our way to a client: the connection its last NEW-KEY came on.
@@ -605,15 +629,18 @@ func (r *Replica) Status() Status {
 	return s
 }
 
-// authenticates checks a request's proof of origin: the administrator's signature, or our entry of the client's
-// authenticator (R-REQ-6a).
-func (r *Replica) authenticates(q *message.Request, x *auth.Scratch) bool {
+// authenticates checks the proof of origin of a request that who has brought: the administrator's signature, or our entry
+// of the client's authenticator (R-REQ-6a).
+func (r *Replica) authenticates(q *message.Request, who *remote) bool {
 	if q.Client == Administrator {
+		if peer := who.session.Peer; peer.IsReplica() && !r.peers[peer.Replica].signatures.spend(time.Now()) {
+			return false
+		}
 		d := message.AdministratorDigest(r.group.Digest(), q)
 		return ed25519.Verify(r.group.Administrator, d[:], q.Signature)
 	}
 	r.clientsMu.RLock()
 	c := r.clients[q.Client]
 	r.clientsMu.RUnlock()
-	return c != nil && c.session.OpenRequest(x, r.cfg.Self, q)
+	return c != nil && c.session.OpenRequest(&who.scratch, r.cfg.Self, q)
 }
