@@ -447,3 +447,28 @@ func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
 		}
 	}
 }
+
+// A DATA that brings nothing of what was asked for, as fast as it is asked, is a lie like a false one.
+func TestEmptyDataIsShunned(t *testing.T) {
+	c := newAttacked(2, 0)
+	c.Frozen(0, message.Digest{})
+	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	c.Fetching(newToy(8))
+	asked := 0
+	for range 10 {
+		for _, e := range c.Effects() {
+			if f, ok := e.Message.(*message.Fetch); ok && e.To == 3 {
+				asked++
+				c.Step(&message.Data{Seq: f.Seq, Tag: f.Tag, From: 3})
+			} else if ok {
+				c.Step(&message.Data{Seq: f.Seq, Tag: f.Tag, Gone: true, From: e.To})
+			}
+		}
+		c.Tick()
+		c.Tick()
+		c.Tick()
+	}
+	if asked != 1 {
+		t.Fatalf("replica 3 answers with nothing and is asked %d times, want once", asked)
+	}
+}

@@ -278,6 +278,10 @@ func (c *Core) onData(m *message.Data) {
 		c.moveOn(m.From)
 		return
 	}
+	if len(m.Items) == 0 { // who has nothing of it says Gone
+		t.shunned[m.From] = c.tick + shunTicks
+		c.refuse(m, FalseData)
+	}
 	a := &t.asked[i]
 	for _, x := range m.Items {
 		if !c.offer(x) {
