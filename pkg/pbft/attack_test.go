@@ -101,9 +101,10 @@ func (e *rogueEnd) Frames(c *transport.Conn, frames [][]byte) {
 		t := message.Type(f[0])
 		e.r.mu.Lock()
 		e.r.heard[t]++
+		deaf := e.r.deaf
 		e.r.mu.Unlock()
-		if t == message.TypeReply && e.r.deaf != nil {
-			<-e.r.deaf
+		if t == message.TypeReply && deaf != nil {
+			<-deaf
 		}
 		if t != message.TypeNewKey {
 			continue
@@ -419,8 +420,11 @@ func TestClientThatTakesNoAnswers(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	key := c.enrolled(c.client(c.admin), "")
 	deaf := asClient(t, c, key)
-	deaf.deaf = make(chan struct{})
-	t.Cleanup(func() { close(deaf.deaf) }) // before its links are closed, which wait for their readers
+	hears := make(chan struct{})
+	deaf.mu.Lock()
+	deaf.deaf = hears
+	deaf.mu.Unlock()
+	t.Cleanup(func() { close(hears) }) // before its links are closed, which wait for their readers
 	deaf.ready(c)
 	q := deaf.request(&message.Request{Timestamp: 1 << 40, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("R")})
 	for range 5000 { // 4,000 bytes each

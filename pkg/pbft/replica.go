@@ -443,11 +443,18 @@ func (r *Replica) sendTo(i ReplicaID, m message.Message) {
 	p := r.peers[i]
 	r.buffer = m.AppendBody(append(r.buffer[:0], byte(m.Type())))
 	if _, isRequest := m.(*message.Request); isRequest {
+		if c := p.link.Conn(); c != nil && c.Queued() > passedBytes {
+			r.edge.dropped.Add(1) // clients may not fill the way that our votes take
+			return
+		}
 		r.queueFor(p, false, r.buffer)
 		return
 	}
 	r.seal(p, m, false)
 }
+
+// passedBytes may wait for a peer already when a client's request is passed on to it.
+const passedBytes = 1 << 20
 
 // seal sends r.buffer, which holds m encoded, with p's MAC behind it. If the peer is spared it may wait.
 func (r *Replica) seal(p *peerEnd, m message.Message, spared bool) {
@@ -630,7 +637,7 @@ func (r *Replica) Status() Status {
 }
 
 // authenticates checks the proof of origin of a request that who has brought: the administrator's signature, or our entry
-// of the client's authenticator (R-REQ-6a).
+// of the client's authenticator (R-REQ-6).
 func (r *Replica) authenticates(q *message.Request, who *remote) bool {
 	if q.Client == Administrator {
 		if peer := who.session.Peer; peer.IsReplica() && !r.peers[peer.Replica].signatures.spend(time.Now()) {

@@ -448,6 +448,34 @@ func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
 	}
 }
 
+// What one client has waiting here, and nobody else can tell to be its, is not sent to the primary again without end: the
+// votes take the same way.
+func TestPassingOnIsBounded(t *testing.T) {
+	c := New(Config{
+		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 20, BatchCount: 8, LogBytes: 1 << 24,
+		Clients: 64, Slots: 64, QueueBytes: 64 << 20, StatusTicks: 10, ResendTicks: 2, ForwardTicks: 3, TimeoutTicks: 40,
+	})
+	c.Frozen(0, message.Digest{})
+	for s := range 64 {
+		r := &message.Request{Client: 9, Slot: message.Slot(s), Timestamp: 1, Op: make([]byte, 1<<20), Authentic: true}
+		r.SetDigest()
+		c.Step(r)
+	}
+	perform(c)
+	bytes, ticks := 0, 200
+	for range ticks {
+		c.Tick()
+		for _, m := range perform(c) {
+			if r, ok := m.(*message.Request); ok {
+				bytes += len(r.Op)
+			}
+		}
+	}
+	if bound := ticks*passBytes + 1<<20; bytes == 0 || bytes > bound {
+		t.Fatalf("%d bytes are passed on again in %d ticks, want some and <= %d", bytes, ticks, bound)
+	}
+}
+
 // A DATA that brings nothing of what was asked for, as fast as it is asked, is a lie like a false one.
 func TestEmptyDataIsShunned(t *testing.T) {
 	c := newAttacked(2, 0)

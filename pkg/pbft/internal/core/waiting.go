@@ -13,6 +13,7 @@ type waiting struct {
 	handover, pause int // tick before which we do not hand over to follow a loner; how long that was at last
 
 	telling int // the client's line, in the queue's order, with which FORWARDs go on
+	allowed int // bytes of operations that may be passed on again
 
 	working []message.View // by replica: the view it is active in, as its last STATUS says; 0 if in none
 
@@ -32,11 +33,12 @@ type forward struct {
 }
 
 const (
-	maxUnproven = 8   // requests kept of one replica that are not authentic here
-	maxDoubling = 6   // of the view-change timer (R-HD-8)
-	tellTicks   = 10  // a FORWARD is repeated so often
-	tellBudget  = 64  // FORWARDs that a tick sends
-	apartTicks  = 500 // somebody waits so long in a later view before we follow
+	maxUnproven = 8         // requests kept of one replica that are not authentic here
+	maxDoubling = 6         // of the view-change timer (R-HD-8)
+	tellTicks   = 10        // a FORWARD is repeated so often
+	tellBudget  = 64        // FORWARDs that a tick sends
+	passBytes   = 128 << 10 // of operations that a tick passes on again, if it is not one longer operation
+	apartTicks  = 500       // somebody waits so long in a later view before we follow
 )
 
 func (w *waiting) init(n, timeout int) {
@@ -157,14 +159,17 @@ func (c *Core) othersWork() bool {
 // tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again. A
 // replica between views does so too: those that it left behind need to know that it waits as they do. The primary says
 // so when it is asked. A tick tells of so many, and the next goes on with the client that was left: those who have many
-// requests wait do not keep the others from being told of.
+// requests wait do not keep the others from being told of, and what only we can tell to be theirs does not fill our way to the
+// primary for ever.
 func (c *Core) tell() {
 	if c.queue.held == 0 {
 		return
 	}
 	budget, lines, from := tellBudget, c.queue.order, c.wait.telling
+	c.wait.allowed = min(c.wait.allowed+passBytes, passBytes)
 	for k := range lines {
 		at := (from + k) % len(lines)
+		allowed := c.wait.allowed
 		for _, r := range lines[at].pending {
 			if r == nil || !c.tellOf(lines[at], r) {
 				continue
@@ -173,6 +178,9 @@ func (c *Core) tell() {
 				c.wait.telling = at
 				return
 			}
+		}
+		if c.wait.allowed < allowed {
+			c.wait.telling = at + 1 // others pass on first the next time
 		}
 	}
 }
@@ -185,7 +193,8 @@ func (c *Core) tellOf(l *line, r *message.Request) bool {
 		return false
 	case c.isPrimary() && c.wait.forwards(r) == 0:
 		return false
-	case told > 0 && !c.isPrimary():
+	case told > 0 && !c.isPrimary() && c.wait.allowed > 0:
+		c.wait.allowed -= len(r.Op) // below 0 it takes some ticks until the next
 		c.send(c.primary(), r)
 	}
 	l.told[r.Slot] = c.tick
