@@ -432,6 +432,21 @@ func TestClientThatTakesNoAnswers(t *testing.T) {
 	}
 	conn := deaf.links[0].Conn()
 	eventually(t, "it is answered", func() bool { return deaf.count(message.TypeReply) > 0 })
+	dropped := refusals(c.replicas[0], "queue to peer full")
+	eventually(t, "its queue is full", func() bool {
+		for range 1000 {
+			deaf.ask(0, q)
+		}
+		return refusals(c.replicas[0], "queue to peer full") > dropped
+	})
+	answered := c.replicas[0].Status().Queries
+	for range 1000 {
+		deaf.ask(0, q)
+	}
+	eventually(t, "they came", func() bool { return refusals(c.replicas[0], "queue to peer full") > dropped+1000 })
+	if more := c.replicas[0].Status().Queries - answered; more > 500 {
+		t.Errorf("%d reads were executed for whom there was no room to answer", more)
+	}
 	again := asClient(t, c, key)
 	again.ready(c)
 	eventually(t, "its first connection is closed", func() bool {

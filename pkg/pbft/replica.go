@@ -521,6 +521,10 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 			r.answerOn(conn, s, q, answer{outcome: message.NotEnrolled}, r.ground())
 			return
 		}
+		if conn.Queued()+r.group.Limits.Reply > queueBytes {
+			r.edge.dropped.Add(1) // it takes no answers, or not this one: why make it?
+			return
+		}
 	} else if a, seen := r.exec.seen(q); seen && r.repeat(conn, s, q, a) {
 		return
 	}
