@@ -500,3 +500,22 @@ func TestEmptyDataIsShunned(t *testing.T) {
 		t.Fatalf("replica 3 answers with nothing and is asked %d times, want once", asked)
 	}
 }
+
+// A later checkpoint that a view begins from must not be aimed at while the state that was fetched is being installed.
+func TestNoNewAimDuringInstall(t *testing.T) {
+	c := newAttacked(2, 0)
+	c.Frozen(0, message.Digest{})
+	c.fetchState(message.CheckpointID{Seq: 4, Digest: message.Digest{4}})
+	s := newToy(4)
+	s.left = nil // all is here already
+	c.Fetching(s)
+	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	for _, e := range c.Effects() {
+		if e.Verb == Install {
+			c.Installed(e.Seq)
+		}
+	}
+	if c.lastExec != 4 || c.transfer != nil {
+		t.Fatalf("%d executed, want 4", c.lastExec)
+	}
+}
