@@ -34,6 +34,7 @@ type rogue struct {
 	mu    sync.Mutex
 	x     auth.Scratch
 	heard map[message.Type]int // frames from others, by type
+	deaf  chan struct{}        // not nil: it reads nothing behind a REPLY until this is closed
 }
 
 // rogueEnd handles one connection of a rogue.
@@ -100,7 +101,11 @@ func (e *rogueEnd) Frames(c *transport.Conn, frames [][]byte) {
 		t := message.Type(f[0])
 		e.r.mu.Lock()
 		e.r.heard[t]++
+		deaf := e.r.deaf
 		e.r.mu.Unlock()
+		if t == message.TypeReply && deaf != nil {
+			<-deaf
+		}
 		if t != message.TypeNewKey {
 			continue
 		}
@@ -408,6 +413,70 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("replica %d counted no vote without a key", x.Status().Replica)
 		}
 	}
+}
+
+// A client that takes none of its answers has one queue at a replica to fill, however many connections it makes.
+func TestClientThatTakesNoAnswers(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	key := c.enrolled(c.client(c.admin), "")
+	deaf := asClient(t, c, key)
+	hears := make(chan struct{})
+	deaf.mu.Lock()
+	deaf.deaf = hears
+	deaf.mu.Unlock()
+	t.Cleanup(func() { close(hears) }) // before its links are closed, which wait for their readers
+	deaf.ready(c)
+	q := deaf.request(&message.Request{Timestamp: 1 << 40, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("R")})
+	for range 5000 { // 4,000 bytes each
+		deaf.ask(0, q)
+	}
+	conn := deaf.links[0].Conn()
+	eventually(t, "it is answered", func() bool { return deaf.count(message.TypeReply) > 0 })
+	dropped := refusals(c.replicas[0], "queue to peer full")
+	eventually(t, "its queue is full", func() bool {
+		for range 1000 {
+			deaf.ask(0, q)
+		}
+		return refusals(c.replicas[0], "queue to peer full") > dropped
+	})
+	answered := c.replicas[0].Status().Queries
+	for range 1000 {
+		deaf.ask(0, q)
+	}
+	eventually(t, "they came", func() bool { return refusals(c.replicas[0], "queue to peer full") > dropped+1000 })
+	if more := c.replicas[0].Status().Queries - answered; more > 500 {
+		t.Errorf("%d reads were executed for whom there was no room to answer", more)
+	}
+	again := asClient(t, c, key)
+	again.ready(c)
+	eventually(t, "its first connection is closed", func() bool {
+		again.ask(0, again.request(&message.Request{Timestamp: 1 << 41, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("r")}))
+		sent := conn.Send([]byte{0})
+		conn.Flush()
+		return !sent
+	})
+}
+
+// One replica cannot have the others check signatures without end.
+func TestSignaturesAreBounded(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	for i := range 3 {
+		c.start(i)
+	}
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	r := asReplica(t, c, 3)
+	r.ready(c)
+	good := &message.Request{Client: message.Administrator, Timestamp: 1, Replier: message.AnyReplier, Op: []byte{0, 'i'},
+		Signature: make([]byte, message.SignatureSize)}
+	good.SetDigest()
+	d := message.AdministratorDigest(c.g.Digest(), good)
+	good.Signature = ed25519.Sign(c.admin, d[:])
+	before := refusals(c.replicas[0], "bad MAC")
+	for range 3000 {
+		r.ask(0, good)
+	}
+	eventually(t, "some are not checked", func() bool { return refusals(c.replicas[0], "bad MAC") > before })
+	c.works(client)
 }
 
 // A peer that sends NEW-KEYs without end is thrown out, though each is right.

@@ -160,7 +160,7 @@ func (r *Replica) attribute(m message.Message, who *remote) message.Message {
 	switch m := m.(type) {
 	case *message.PrePrepare:
 		for _, q := range m.Batch.Requests {
-			q.Authentic = r.authenticates(q, &who.scratch)
+			q.Authentic = r.authenticates(q, who)
 		}
 	case *message.Data:
 		r.digest(m)
@@ -182,14 +182,14 @@ func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) m
 		return nil
 	case peer.IsReplica():
 		q.PassedBy = peer.Replica
-		if q.Authentic = r.authenticates(q, &who.scratch); q.Client != Administrator {
+		if q.Authentic = r.authenticates(q, who); q.Client != Administrator {
 			return q // if it is not authentic here, others may vouch for it
 		}
 	case peer.Client != q.Client:
 		r.edge.unexpected.Add(1)
 		return nil
 	case q.Client == Administrator:
-		q.Authentic = r.authenticates(q, &who.scratch)
+		q.Authentic = r.authenticates(q, who)
 	default:
 		q.Authentic = who.session.OpenRequest(&who.scratch, r.cfg.Self, q)
 		if !q.Authentic {
@@ -213,7 +213,7 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 	conn := c
 	if who.session.Peer.IsReplica() {
 		conn = nil
-	} else if !who.registered {
+	} else if !who.registered || !r.answeredOn(c, who.session) {
 		who.registered = r.register(c, who.session)
 	}
 	r.enter()
@@ -340,9 +340,24 @@ func (r *Replica) admit(c *transport.Conn, s *auth.Session) bool {
 		return false // another connection of this client was first: this one must begin again
 	}
 	end.mu.Lock()
+	old := end.conn
 	end.conn = c
 	end.mu.Unlock()
+	if old != nil && old != c && old.Queued() > supersededBytes {
+		old.Close() // a client that takes none of its answers has one queue to fill, not one for each connection
+	}
 	return true
+}
+
+// supersededBytes may still wait on a connection when its client is answered on another.
+const supersededBytes = 64 << 10
+
+// answeredOn reports whether c is the connection on which its client is answered: the last on which it spoke.
+func (r *Replica) answeredOn(c *transport.Conn, s *auth.Session) bool {
+	r.clientsMu.RLock()
+	end := r.clients[s.Peer.Client]
+	r.clientsMu.RUnlock()
+	return end != nil && end.connection() == c
 }
 
 // admitStrangers answers clients from now on that had connected before they were enrolled: it is the primary alone to whom

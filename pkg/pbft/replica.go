@@ -77,6 +77,30 @@ type peerEnd struct {
 	link    *transport.Link
 	opened  atomic.Pointer[transport.Conn] // the link's last, from before our NEW-KEY for it is made
 	inbound *transport.Conn                // its last connection to us; nil if that is down
+
+	signatures budget // of the administrator's requests that it brings
+}
+
+// signaturesPerSecond bounds the signatures that one replica can have us check: each costs as much as a hundred MACs, and
+// a batch has room for hundreds. What is above is not authentic for now, and comes again.
+const signaturesPerSecond = 1000
+
+// A budget is for what a peer may cause so often in a second.
+type budget struct {
+	mu    sync.Mutex
+	since time.Time
+	count int
+}
+
+// spend reports whether there is something left.
+func (b *budget) spend(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Sub(b.since) > time.Second {
+		b.since, b.count = now, 0
+	}
+	b.count++
+	return b.count <= signaturesPerSecond
 }
 
 // A clientEnd is our way to a client: the connection its last NEW-KEY came on.
@@ -420,11 +444,18 @@ func (r *Replica) sendTo(i ReplicaID, m message.Message) {
 	p := r.peers[i]
 	r.buffer = m.AppendBody(append(r.buffer[:0], byte(m.Type())))
 	if _, isRequest := m.(*message.Request); isRequest {
+		if c := p.link.Conn(); c != nil && c.Queued() > passedBytes {
+			r.edge.dropped.Add(1) // clients may not fill the way that our votes take
+			return
+		}
 		r.queueFor(p, false, r.buffer)
 		return
 	}
 	r.seal(p, m, false)
 }
+
+// passedBytes may wait for a peer already when a client's request is passed on to it.
+const passedBytes = 1 << 20
 
 // seal sends r.buffer, which holds m encoded, with p's MAC behind it. If the peer is spared it may wait.
 func (r *Replica) seal(p *peerEnd, m message.Message, spared bool) {
@@ -464,6 +495,10 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 	if q.ReadOnly {
 		if _, ok := r.exec.ledger.Client(q.Client); !ok {
 			r.answerOn(conn, s, q, answer{outcome: message.NotEnrolled}, r.ground())
+			return
+		}
+		if conn.Queued()+r.group.Limits.Reply > queueBytes {
+			r.edge.dropped.Add(1) // it takes no answers, or not this one: why make it?
 			return
 		}
 	} else if a, seen := r.exec.seen(q); seen && r.repeat(conn, s, q, a) {
@@ -581,15 +616,18 @@ func (r *Replica) Status() Status {
 	return s
 }
 
-// authenticates checks a request's proof of origin: the administrator's signature, or our entry of the client's
-// authenticator (R-REQ-6a).
-func (r *Replica) authenticates(q *message.Request, x *auth.Scratch) bool {
+// authenticates checks the proof of origin of a request that who has brought: the administrator's signature, or our entry
+// of the client's authenticator (R-REQ-6).
+func (r *Replica) authenticates(q *message.Request, who *remote) bool {
 	if q.Client == Administrator {
+		if peer := who.session.Peer; peer.IsReplica() && !r.peers[peer.Replica].signatures.spend(time.Now()) {
+			return false
+		}
 		d := message.AdministratorDigest(r.group.Digest(), q)
 		return ed25519.Verify(r.group.Administrator, d[:], q.Signature)
 	}
 	r.clientsMu.RLock()
 	c := r.clients[q.Client]
 	r.clientsMu.RUnlock()
-	return c != nil && c.session.OpenRequest(x, r.cfg.Self, q)
+	return c != nil && c.session.OpenRequest(&who.scratch, r.cfg.Self, q)
 }

@@ -39,11 +39,11 @@ var mutants = []mutant{
 	{"views are joined only by 2f+1", core + "viewchange.go", "	if len(views) < c.weak() {\n		return 0\n	}\n	slices.Sort(views)\n	return views[len(views)-c.weak()]", "	if len(views) < c.quorum() {\n		return 0\n	}\n	slices.Sort(views)\n	return views[len(views)-c.quorum()]"},
 
 	// The decision procedure.
-	{"A1 holds with f+1", core + "newview.go", "return a1 >= d.c.quorum() && a2", "return a1 >= d.c.weak() && a2"},
+	{"A1 holds with f+1", core + "newview.go", "return a1 >= d.c.quorum() && d", "return a1 >= d.c.weak() && d"},
 	{"A1 does not look at views", core + "newview.go", "!has || q.View < p.View || q.View == p.View && q.Digest == p.Digest)", "!has || q.Seq > 0)"},
-	{"A2 holds with one", core + "newview.go", "&& a2 >= d.c.weak()", "&& a2 >= 1"},
-	{"A2 is not asked", core + "newview.go", "&& a2 >= d.c.weak()", "&& a2 >= 0"},
-	{"A2 takes any view", core + "newview.go", "&& q.Digest == p.Digest && q.View >= p.View", "&& q.Digest == p.Digest"},
+	{"A2 holds with one", core + "newview.go", "m.Q[i].View >= p.View\n	}) >= d.c.weak()", "m.Q[i].View >= p.View\n	}) >= 1"},
+	{"A2 is not asked", core + "newview.go", " && d.witnessed(p)\n}", "\n}"},
+	{"A2 takes any view", core + "newview.go", "has && m.Q[i].View >= p.View", "has && i >= 0"},
 	{"A is barred for null", core + "newview.go", "		if !ok || !d.holds(p) {", "		if !ok || p.Digest == message.NullDigest || !d.holds(p) {"},
 	{"B holds with f+1", core + "newview.go", "		return m.Low < n && !has\n	}) >= d.c.quorum()", "		return m.Low < n && !has\n	}) >= d.c.weak()"},
 	{"B counts those who have collected n", core + "newview.go", "		return m.Low < n && !has\n", "		return !has\n"},
@@ -82,7 +82,7 @@ var mutants = []mutant{
 
 	// Waiting: mistakes that were made, and found by the simulator.
 	{"a replica ahead is left alone", core + "status.go", "	if m.View > c.view {\n		c.noticeLag()", "	if m.View > c.view {\n		return\n	}\n	if false {\n		c.noticeLag()"},
-	{"the primary does not say that it waits", core + "waiting.go", "		if c.isPrimary() && c.wait.forwards(r) == 0 {", "		if c.isPrimary() {"},
+	{"the primary does not say that it waits", core + "waiting.go", "	case c.isPrimary() && c.wait.forwards(r) == 0:", "	case c.isPrimary():"},
 	{"the primary has no timer", core + "waiting.go", "	w := &c.wait\n	if w.on && c.queue", "	w := &c.wait\n	if c.isPrimary() || w.on && c.queue"},
 	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.queue.wasDone(key, forward{m.Timestamp, m.Digest}) {", "	if false {"},
 	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if _ = s; r != nil {\n				q.offer(l, r)\n			}\n"},

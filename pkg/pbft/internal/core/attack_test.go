@@ -315,3 +315,207 @@ func TestFetchBatchIsBoundedInBytes(t *testing.T) {
 		t.Fatalf("%d bytes sent in one tick, want <= %d", bytes, bound)
 	}
 }
+
+// leaving is the VIEW-CHANGE of a replica at which nothing has happened.
+func leaving(from message.ReplicaID, v message.View) *message.ViewChange {
+	return &message.ViewChange{View: v, Checkpoints: []message.CheckpointID{{}}, From: from}
+}
+
+// A faulty replica may have its VIEW-CHANGE named by a NEW-VIEW and leave for a later view at once. Whoever has not had
+// the first must still get it from the primary, and acks for it from the others: or it could not check the NEW-VIEW, and
+// f such replicas could spoil one view after the other.
+func TestNamedViewChangeOutlivesItsSendersNext(t *testing.T) {
+	for _, self := range []message.ReplicaID{1, 0} { // the primary of view 1, and a backup
+		c := newAttacked(self, 0)
+		c.Frozen(0, message.Digest{})
+		named := leaving(3, 1)
+		c.Step(named)
+		c.Step(leaving(1-self, 1))
+		for i := range message.ReplicaID(4) {
+			c.Step(&message.ViewChangeAck{View: 1, Of: 3, Digest: named.Digest(), From: i % 3})
+			c.Step(&message.ViewChangeAck{View: 1, Of: 0, Digest: leaving(0, 1).Digest(), From: i})
+		}
+		perform(c)
+		c.Step(leaving(3, 2))
+		c.Step(&message.Status{View: 1, ViewChanges: 1<<0 | 1<<1 | 1<<2, HasNewView: true, From: 2})
+		helped := false
+		for _, m := range perform(c) {
+			switch m := m.(type) {
+			case *message.ViewChange:
+				helped = helped || m.From == 3 && m.View == 1
+			case *message.ViewChangeAck:
+				helped = helped || m.Of == 3 && m.View == 1 && m.Digest == named.Digest()
+			}
+		}
+		if !helped {
+			t.Errorf("replica %d does not help with the VIEW-CHANGE of 3 for view 1, for 3 has left for view 2", self)
+		}
+	}
+}
+
+// Who is the first to have requests that wait cannot keep those of others from being told of.
+func TestEveryWaitingRequestIsForwarded(t *testing.T) {
+	c := New(Config{
+		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 10, BatchCount: 8, LogBytes: 1 << 12,
+		Clients: 64, Slots: 256, QueueBytes: 1 << 20, StatusTicks: 10, ResendTicks: 2, ForwardTicks: 3, TimeoutTicks: 40,
+	})
+	c.Frozen(0, message.Digest{})
+	ask := func(client message.ClientID, slots int) {
+		for s := range slots {
+			r := &message.Request{Client: client, Slot: message.Slot(s), Timestamp: 1, Op: []byte("x"), Authentic: true}
+			r.SetDigest()
+			c.Step(r)
+		}
+	}
+	for client := range message.ClientID(3) {
+		ask(10+client, 256) // that only this replica can tell to be theirs: they wait for ever
+	}
+	ask(20, 1)
+	for range 40 {
+		c.Tick()
+		for _, m := range perform(c) {
+			if f, ok := m.(*message.Forward); ok && f.Client == 20 {
+				return
+			}
+		}
+	}
+	t.Fatal("768 requests that wait keep a client's only one from being forwarded")
+}
+
+// What a single replica says that it has prepared is not asked for, nor taken from it: a batch is fetched for a new view
+// when f+1 have pre-prepared it, so that a correct one did.
+func TestNobodyMakesThePrimaryKeepBatches(t *testing.T) {
+	c := newAttacked(1, 0)
+	c.Frozen(0, message.Digest{})
+	lie := leaving(3, 1)
+	for n := message.SeqNum(1); n <= 8; n++ {
+		b := batchOf(fmt.Sprint("made up ", n))
+		lie.P = append(lie.P, message.Prepared{Seq: n, Digest: b.Digest()})
+	}
+	lie.Q = lie.P
+	c.Step(lie)
+	c.Step(leaving(0, 1))
+	for n := message.SeqNum(1); n <= 8; n++ {
+		b := batchOf(fmt.Sprint("made up ", n))
+		c.Step(&message.BatchBody{PrePrepare: message.PrePrepare{Digest: b.Digest(), Batch: b, From: 3}})
+	}
+	perform(c)
+	if n := c.Sizes().Bodies; n > 0 {
+		t.Fatalf("%d batches are kept that one replica alone knows of", n)
+	}
+}
+
+// A replica whose state is that of a checkpoint it fetched does not hold the earlier ones. A view that begins from one of
+// these begins here all the same: what it lacks is the earlier root, and it has executed what follows.
+func TestViewFromBelowTheFetchedState(t *testing.T) {
+	c := newAttacked(2, 0)
+	c.Frozen(0, message.Digest{})
+	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	c.Fetching(newToy(8))
+	c.Installed(8)
+	perform(c)
+	if c.log.low != 0 || c.lastExec != 8 {
+		t.Fatalf("h is %d and %d executed, want 0 and 8", c.log.low, c.lastExec)
+	}
+	m := &message.NewView{View: 1, Checkpoint: message.CheckpointID{Seq: 4, Digest: message.Digest{4}}, From: 1}
+	for _, i := range []message.ReplicaID{0, 1, 3} {
+		vc := leaving(i, 1)
+		vc.Checkpoints = append(vc.Checkpoints, m.Checkpoint)
+		c.Step(vc)
+		m.V = append(m.V, message.Vouched{From: i, Digest: vc.Digest()})
+	}
+	c.Step(m)
+	perform(c)
+	if v, active := c.View(); v != 1 || !active {
+		t.Fatalf("view %d, active %v: the view that begins from checkpoint 4 does not begin here", v, active)
+	}
+}
+
+// The root of a checkpoint that comes when the state was replaced by a later one is no more ours to vouch for.
+func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
+	c := newAttacked(2, 0)
+	c.Frozen(0, message.Digest{})
+	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	c.Fetching(newToy(8))
+	c.Installed(8)
+	perform(c)
+	c.Frozen(4, message.Digest{4})
+	c.leave(1)
+	for _, k := range c.change.own.Checkpoints {
+		if k.Seq == 4 {
+			t.Fatal("a VIEW-CHANGE names a checkpoint that is not held")
+		}
+	}
+}
+
+// What one client has waiting here, and nobody else can tell to be its, is not sent to the primary again without end: the
+// votes take the same way.
+func TestPassingOnIsBounded(t *testing.T) {
+	c := New(Config{
+		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 20, BatchCount: 8, LogBytes: 1 << 24,
+		Clients: 64, Slots: 64, QueueBytes: 64 << 20, StatusTicks: 10, ResendTicks: 2, ForwardTicks: 3, TimeoutTicks: 40,
+	})
+	c.Frozen(0, message.Digest{})
+	for s := range 64 {
+		r := &message.Request{Client: 9, Slot: message.Slot(s), Timestamp: 1, Op: make([]byte, 1<<20), Authentic: true}
+		r.SetDigest()
+		c.Step(r)
+	}
+	perform(c)
+	bytes, ticks := 0, 200
+	for range ticks {
+		c.Tick()
+		for _, m := range perform(c) {
+			if r, ok := m.(*message.Request); ok {
+				bytes += len(r.Op)
+			}
+		}
+	}
+	if bound := ticks*passBytes + 1<<20; bytes == 0 || bytes > bound {
+		t.Fatalf("%d bytes are passed on again in %d ticks, want some and <= %d", bytes, ticks, bound)
+	}
+}
+
+// A DATA that brings nothing of what was asked for, as fast as it is asked, is a lie like a false one.
+func TestEmptyDataIsShunned(t *testing.T) {
+	c := newAttacked(2, 0)
+	c.Frozen(0, message.Digest{})
+	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	c.Fetching(newToy(8))
+	asked := 0
+	for range 10 {
+		for _, e := range c.Effects() {
+			if f, ok := e.Message.(*message.Fetch); ok && e.To == 3 {
+				asked++
+				c.Step(&message.Data{Seq: f.Seq, Tag: f.Tag, From: 3})
+			} else if ok {
+				c.Step(&message.Data{Seq: f.Seq, Tag: f.Tag, Gone: true, From: e.To})
+			}
+		}
+		c.Tick()
+		c.Tick()
+		c.Tick()
+	}
+	if asked != 1 {
+		t.Fatalf("replica 3 answers with nothing and is asked %d times, want once", asked)
+	}
+}
+
+// A later checkpoint that a view begins from must not be aimed at while the state that was fetched is being installed.
+func TestNoNewAimDuringInstall(t *testing.T) {
+	c := newAttacked(2, 0)
+	c.Frozen(0, message.Digest{})
+	c.fetchState(message.CheckpointID{Seq: 4, Digest: message.Digest{4}})
+	s := newToy(4)
+	s.left = nil // all is here already
+	c.Fetching(s)
+	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	for _, e := range c.Effects() {
+		if e.Verb == Install {
+			c.Installed(e.Seq)
+		}
+	}
+	if c.lastExec != 4 || c.transfer != nil {
+		t.Fatalf("%d executed, want 4", c.lastExec)
+	}
+}

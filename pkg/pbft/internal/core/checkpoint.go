@@ -28,8 +28,8 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 		c.stable = message.Checkpoint{Digest: root, Stable: true, From: c.cfg.Self}
 		return
 	}
-	if n <= c.log.low {
-		return
+	if n <= c.log.low || n < c.fetched.Seq {
+		return // it is past, or not ours any more: a later state has taken its place
 	}
 	k := c.checkpoint(n)
 	invariant(!k.ours && n <= c.lastExec, "a checkpoint of the future")

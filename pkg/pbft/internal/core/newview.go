@@ -2,6 +2,7 @@ package core
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 
 	"bfs/pkg/pbft/internal/message"
@@ -117,12 +118,17 @@ func (d decision) holds(p message.Prepared) bool {
 		q, has := entry(m.P, p.Seq)
 		return m.Low < p.Seq && (!has || q.View < p.View || q.View == p.View && q.Digest == p.Digest)
 	})
-	a2 := d.count(func(m *message.ViewChange) bool {
-		return slices.ContainsFunc(m.Q, func(q message.Prepared) bool {
-			return q.Seq == p.Seq && q.Digest == p.Digest && q.View >= p.View
+	return a1 >= d.c.quorum() && d.witnessed(p)
+}
+
+// witnessed is condition A2.
+func (d decision) witnessed(p message.Prepared) bool {
+	return d.count(func(m *message.ViewChange) bool {
+		i, has := slices.BinarySearchFunc(m.Q, p, func(q, p message.Prepared) int {
+			return cmp.Or(cmp.Compare(q.Seq, p.Seq), bytes.Compare(q.Digest[:], p.Digest[:]))
 		})
-	})
-	return a1 >= d.c.quorum() && a2 >= d.c.weak()
+		return has && m.Q[i].View >= p.View
+	}) >= d.c.weak()
 }
 
 // empty is condition B: 2f+1 have collected nothing at n and prepared nothing there.
@@ -133,13 +139,13 @@ func (d decision) empty(n message.SeqNum) bool {
 	}) >= d.c.quorum()
 }
 
+// entry finds number n in a P, which rises.
 func entry(all []message.Prepared, n message.SeqNum) (message.Prepared, bool) {
-	for _, p := range all {
-		if p.Seq == n {
-			return p, true
-		}
+	i, has := slices.BinarySearchFunc(all, n, func(p message.Prepared, n message.SeqNum) int { return cmp.Compare(p.Seq, n) })
+	if !has {
+		return message.Prepared{}, false
 	}
-	return message.Prepared{}, false
+	return all[i], true
 }
 
 // justified checks a NEW-VIEW by its conditions, not by making it again: more than one choice may be right (R-VC-24,
@@ -245,7 +251,7 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 	}
 	root, known := c.ownRoot(start.Seq)
 	if !known {
-		return false
+		return start.Seq < c.fetched.Seq // our state is that of a later one, and never was that of this
 	}
 	if root != start.Digest {
 		c.do(Effect{Verb: Stop, Reason: "our state is not the one that the new view begins from: this replica's memory or program is at fault"})
@@ -370,8 +376,8 @@ func (c *Core) body(d message.Digest) *message.Batch {
 	return c.wait.bodies[d]
 }
 
-// missing lists the batches we need and do not hold: those a NEW-VIEW chose, ours as its sender included, and those that
-// were decided without us.
+// missing lists the batches we need and do not hold: those a NEW-VIEW chose, or ours may choose, and those that
+// were decided without us. A correct replica has pre-prepared each: what one alone speaks of nobody need keep.
 func (c *Core) missing() (digests []message.Digest) {
 	add := func(d message.Digest) {
 		if len(digests) < message.MaxFetchBatch && !slices.Contains(digests, d) && c.body(d) == nil {
@@ -388,12 +394,16 @@ func (c *Core) missing() (digests []message.Digest) {
 		}
 	}
 	if x := &c.change; !c.active && c.isPrimary() && x.newView == nil {
+		d := decision{c: c}
 		for _, m := range x.last {
 			if m != nil && m.View == c.view {
-				for _, p := range m.P {
-					if p.Seq > c.log.low {
-						add(p.Digest)
-					}
+				d.set = append(d.set, m)
+			}
+		}
+		for _, m := range d.set {
+			for _, p := range m.P {
+				if p.Seq > c.log.low && d.witnessed(p) {
+					add(p.Digest)
 				}
 			}
 		}

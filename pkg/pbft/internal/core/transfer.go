@@ -152,8 +152,8 @@ func (c *Core) tickTransfer() {
 
 // fetchState begins to fetch a checkpoint whose root is certain, or follows to it.
 func (c *Core) fetchState(target message.CheckpointID) {
-	if c.transfer != nil {
-		if c.transfer.seq < target.Seq {
+	if t := c.transfer; t != nil {
+		if t.seq < target.Seq && !t.done { // what is done is being installed, and the next is fetched after that
 			c.retarget(target)
 		}
 		return
@@ -277,6 +277,10 @@ func (c *Core) onData(m *message.Data) {
 		c.giveUp(i)
 		c.moveOn(m.From)
 		return
+	}
+	if len(m.Items) == 0 { // who has nothing of it says Gone
+		t.shunned[m.From] = c.tick + shunTicks
+		c.refuse(m, FalseData)
 	}
 	a := &t.asked[i]
 	for _, x := range m.Items {

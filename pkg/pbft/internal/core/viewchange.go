@@ -21,8 +21,9 @@ const maxCarried = 16
 // viewChange is what is known about the way into the present view, or a later one.
 type viewChange struct {
 	own     *message.ViewChange   // ours for the present view; nil in view 0
-	last    []*message.ViewChange // by replica: its latest, authentic to us, for our view or a later one
+	last    []*message.ViewChange // by replica: its own for our view, authentic to us, or the latest for a later one
 	digests []message.Digest      // of last
+	next    []*message.ViewChange // by replica: its latest for a later view, if last has the one for ours
 	relayed []*message.ViewChange // by replica: a copy the new primary relayed, named by the NEW-VIEW below
 	acks    [][]ack               // [of][from]: the latest
 	newView *message.NewView      // of the present view: ours, or received and not refused
@@ -37,10 +38,38 @@ type ack struct {
 func (x *viewChange) init(n int) {
 	x.last = make([]*message.ViewChange, n)
 	x.digests = make([]message.Digest, n)
+	x.next = make([]*message.ViewChange, n)
 	x.relayed = make([]*message.ViewChange, n)
 	x.acks = make([][]ack, n)
 	for i := range x.acks {
 		x.acks[i] = make([]ack, n)
+	}
+}
+
+// latest is the VIEW-CHANGE for the highest view that replica i has sent us, nil if there is none.
+func (x *viewChange) latest(i int) *message.ViewChange {
+	if x.next[i] != nil {
+		return x.next[i]
+	}
+	return x.last[i]
+}
+
+// keep notes a VIEW-CHANGE that its sender brought. One for our view, v, stays when the next comes: a NEW-VIEW may name it,
+// and those who have not had it need it from us, or our ack (R-RTX-4).
+func (x *viewChange) keep(m *message.ViewChange, v message.View) {
+	if old := x.last[m.From]; old != nil && old.View == v {
+		x.next[m.From] = m
+		return
+	}
+	x.last[m.From], x.digests[m.From] = m, m.Digest()
+}
+
+// reach is called when our view has become a later one.
+func (x *viewChange) reach() {
+	for i, m := range x.next {
+		if m != nil {
+			x.last[i], x.digests[i], x.next[i] = m, m.Digest(), nil
+		}
 	}
 }
 
@@ -80,6 +109,7 @@ func (c *Core) leave(v message.View) {
 	c.view, c.active, c.choosing = v, false, false
 	c.held = heldCommits{}
 	c.log.clear()
+	c.wait.bodies = map[message.Digest]*message.Batch{} // what was proposed or decided of them is kept where it is
 	c.queue.newView()
 	c.queue.each(func(_ *line, r *message.Request) bool {
 		c.trust(r)
@@ -89,6 +119,7 @@ func (c *Core) leave(v message.View) {
 	x := &c.change
 	x.newView = nil
 	clear(x.relayed)
+	x.reach()
 	x.own = c.makeViewChange()
 	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()
 	if !c.silent() {
@@ -197,12 +228,14 @@ func (c *Core) onViewChange(m *message.ViewChange) {
 	case m.Relayed:
 		c.onRelayed(m)
 		return
-	case x.last[m.From] != nil && x.last[m.From].View >= m.View:
+	case x.latest(int(m.From)) != nil && x.latest(int(m.From)).View >= m.View:
 		c.refuse(m, SecondVote) // the first for a view counts (R-VC-14)
 		return
 	}
-	x.last[m.From], x.digests[m.From] = m, m.Digest()
-	c.acknowledge(m.From)
+	x.keep(m, c.view)
+	if m.View == c.view {
+		c.acknowledge(m.From)
+	}
 	if m.From == c.primary() && m.View == c.view+1 && c.active {
 		c.leave(m.View) // the primary itself steps down (R-VT-5)
 		return
@@ -212,8 +245,10 @@ func (c *Core) onViewChange(m *message.ViewChange) {
 		return
 	}
 	c.startPendingTimer()
-	c.decide()
-	c.tryNewView()
+	if m.View == c.view {
+		c.decide()
+		c.tryNewView()
+	}
 }
 
 // onRelayed takes a copy of a VIEW-CHANGE from the new primary, if the NEW-VIEW we hold names it.
@@ -234,7 +269,7 @@ func (c *Core) onRelayed(m *message.ViewChange) {
 
 // LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we know.
 func (c *Core) LeftFor(i message.ReplicaID) message.View {
-	if m := c.change.last[i]; m != nil {
+	if m := c.change.latest(int(i)); m != nil {
 		return m.View
 	}
 	return 0
@@ -243,8 +278,8 @@ func (c *Core) LeftFor(i message.ReplicaID) message.View {
 // joinable is the view that f+1 other replicas have reached or passed (R-VT-4): one of them is correct.
 func (c *Core) joinable() message.View {
 	views := make([]message.View, 0, len(c.change.last))
-	for i, m := range c.change.last {
-		if m != nil && message.ReplicaID(i) != c.cfg.Self {
+	for i := range c.change.last {
+		if m := c.change.latest(i); m != nil && message.ReplicaID(i) != c.cfg.Self {
 			views = append(views, m.View)
 		}
 	}
@@ -284,8 +319,10 @@ func (c *Core) onViewChangeAck(m *message.ViewChangeAck) {
 		return
 	}
 	*a = ack{m.View, m.Digest}
-	c.decide()
-	c.tryNewView()
+	if m.View == c.view { // else it decides nothing yet, and costs its sender less than us
+		c.decide()
+		c.tryNewView()
+	}
 }
 
 // vouchers counts the replicas, other than j itself, the view's primary and we, whose acks for j's VIEW-CHANGE

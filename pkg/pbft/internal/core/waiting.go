@@ -12,6 +12,9 @@ type waiting struct {
 
 	handover, pause int // tick before which we do not hand over to follow a loner; how long that was at last
 
+	telling int // the client's line, in the queue's order, with which FORWARDs go on
+	allowed int // bytes of operations that may be passed on again
+
 	working []message.View // by replica: the view it is active in, as its last STATUS says; 0 if in none
 
 	// forwarded[i] is what replica i says it holds and the primary has not proposed (R-OUR-11): one request for each slot
@@ -30,10 +33,12 @@ type forward struct {
 }
 
 const (
-	maxUnproven = 8   // requests kept of one replica that are not authentic here
-	maxDoubling = 6   // of the view-change timer (R-HD-8)
-	tellTicks   = 10  // a FORWARD is repeated so often
-	apartTicks  = 500 // somebody waits so long in a later view before we follow
+	maxUnproven = 8         // requests kept of one replica that are not authentic here
+	maxDoubling = 6         // of the view-change timer (R-HD-8)
+	tellTicks   = 10        // a FORWARD is repeated so often
+	tellBudget  = 64        // FORWARDs that a tick sends
+	passBytes   = 128 << 10 // of operations that a tick passes on again, if it is not one longer operation
+	apartTicks  = 500       // somebody waits so long in a later view before we follow
 )
 
 func (w *waiting) init(n, timeout int) {
@@ -91,8 +96,8 @@ func (c *Core) startPendingTimer() {
 		return
 	}
 	n := 1 // we have: if our VIEW-CHANGE is one of an earlier life, which we forgot and must not make again, we can leave all the same
-	for i, m := range c.change.last {
-		if m != nil && m.View >= c.view && message.ReplicaID(i) != c.cfg.Self {
+	for i := range c.change.last {
+		if m := c.change.latest(i); m != nil && m.View >= c.view && message.ReplicaID(i) != c.cfg.Self {
 			n++
 		}
 	}
@@ -153,26 +158,49 @@ func (c *Core) othersWork() bool {
 
 // tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again. A
 // replica between views does so too: those that it left behind need to know that it waits as they do. The primary says
-// so when it is asked.
+// so when it is asked. A tick tells of so many, and the next goes on with the client that was left: those who have many
+// requests wait do not keep the others from being told of, and what only we can tell to be theirs does not fill our way to the
+// primary for ever.
 func (c *Core) tell() {
-	budget := 64
-	c.queue.each(func(l *line, r *message.Request) bool {
-		told := l.told[r.Slot]
-		if c.tick-l.arrived[r.Slot] < c.cfg.ForwardTicks || told > 0 && c.tick-told < tellTicks {
-			return true
+	if c.queue.held == 0 {
+		return
+	}
+	budget, lines, from := tellBudget, c.queue.order, c.wait.telling
+	c.wait.allowed = min(c.wait.allowed+passBytes, passBytes)
+	for k := range lines {
+		at := (from + k) % len(lines)
+		allowed := c.wait.allowed
+		for _, r := range lines[at].pending {
+			if r == nil || !c.tellOf(lines[at], r) {
+				continue
+			}
+			if budget--; budget == 0 {
+				c.wait.telling = at
+				return
+			}
 		}
-		if c.isPrimary() && c.wait.forwards(r) == 0 {
-			return true
+		if c.wait.allowed < allowed {
+			c.wait.telling = at + 1 // others pass on first the next time
 		}
-		if told > 0 && !c.isPrimary() {
-			c.send(c.primary(), r)
-		}
-		l.told[r.Slot] = c.tick
-		c.forwardFrom(c.cfg.Self, r.Key(), forward{r.Timestamp, r.Digest})
-		c.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp, Digest: r.Digest, From: c.cfg.Self})
-		budget--
-		return budget > 0
-	})
+	}
+}
+
+// tellOf tells of one request, if it is time to.
+func (c *Core) tellOf(l *line, r *message.Request) bool {
+	told := l.told[r.Slot]
+	switch {
+	case c.tick-l.arrived[r.Slot] < c.cfg.ForwardTicks, told > 0 && c.tick-told < tellTicks:
+		return false
+	case c.isPrimary() && c.wait.forwards(r) == 0:
+		return false
+	case told > 0 && !c.isPrimary() && c.wait.allowed > 0:
+		c.wait.allowed -= len(r.Op) // below 0 it takes some ticks until the next
+		c.send(c.primary(), r)
+	}
+	l.told[r.Slot] = c.tick
+	c.forwardFrom(c.cfg.Self, r.Key(), forward{r.Timestamp, r.Digest})
+	c.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp, Digest: r.Digest, From: c.cfg.Self})
+	return true
 }
 
 // watch runs the timer for the oldest request that 2f+1 replicas wait for, until it is executed; other progress does not
