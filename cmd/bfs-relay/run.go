@@ -60,10 +60,12 @@ const stopWithin = 5 * time.Second
 
 func run(ctx context.Context, file string) error {
 	warnings := relay.Harden() // before anything takes memory
-	procs.Batch()
 	c, err := config.LoadRelay(file)
 	if err != nil {
 		return err
+	}
+	if c.Group.N() > 1 {
+		procs.Batch()
 	}
 	log := cli.Logger(os.Stderr, c.Log)
 	for _, w := range warnings {

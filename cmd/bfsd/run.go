@@ -89,7 +89,9 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	if err != nil {
 		return err
 	}
-	procs.Batch()
+	if c.Group.N() > 1 {
+		procs.Batch()
+	}
 	log := cli.Logger(os.Stderr, c.Log).With("replica", c.Self)
 	if err := os.MkdirAll(c.Directory, 0o700); err != nil {
 		return err

@@ -273,6 +273,7 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 	}
 	if m.From.IsReplica() {
 		c.Trust()
+		c.OneWay() // our link to it is another
 		r.peerKey(c, m.From.Replica, answer, changed)
 		return true
 	}

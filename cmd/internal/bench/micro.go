@@ -230,7 +230,9 @@ type sample struct {
 
 // measure loads the group, and samples it twice while it works.
 func (b *microRun) measure(ctx context.Context) (*Result, error) {
-	procs.Batch() // as a relay does
+	if b.Path != PathNoRep {
+		procs.Batch() // as a relay does
+	}
 	l := newLoad(b.Op, b.Path == PathReadOnly)
 	l.start(b.clients, b.Outstanding)
 	err := b.wait(ctx, b.Warmup, l)

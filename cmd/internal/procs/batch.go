@@ -12,7 +12,8 @@ const schedBatch = 3
 
 // Batch asks the kernel not to let this process interrupt others when it is woken. What wakes a replica or a relay is one message,
 // often the first of several: who sent it is about to send to others, and more answers are about to come. To finish that first
-// costs nobody anything, and one waking then serves for all. A kernel that has no such policy, or a program built with cgo,
+// costs nobody anything, and one waking then serves for all. (Of a single server and its client each waits for the other alone,
+// and it would only delay them.) A kernel that has no such policy, or a program built with cgo,
 // whose threads cannot be reached, works as before.
 func Batch() {
 	var priority int32

@@ -40,7 +40,16 @@ type Reader struct {
 	n     int
 	err   error
 	try   func(fd uintptr) bool // made once, lest each Read allocate it
+
+	oneWay bool // see OneWay
+	reads  int
 }
+
+// OneWay says that the peer is not answered on this connection: acknowledgements are held back then.
+func (r *Reader) OneWay() { r.oneWay = true }
+
+// heldFor is for how many reads acknowledgements are held back at one asking.
+const heldFor = 16
 
 // NewReader returns a Reader of the connection that raw belongs to.
 func NewReader(raw syscall.RawConn, calls *Calls) *Reader {
@@ -50,6 +59,10 @@ func NewReader(raw syscall.RawConn, calls *Calls) *Reader {
 		if r.row++; r.row%aloud == 0 || r.n >= most {
 			c = &Ordinary
 		}
+		if r.oneWay && r.reads%heldFor == 0 {
+			holdAcks(fd)
+		}
+		r.reads++
 		r.n, r.err = c.Read(fd, r.p)
 		if r.err == syscall.EAGAIN {
 			r.row = 0

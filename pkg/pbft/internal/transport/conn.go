@@ -114,6 +114,10 @@ func (c *Conn) PeerFingerprint() ([32]byte, bool) { return c.peer, c.peerKnown }
 // to MaxFrame. See Options.StrangerFrame.
 func (c *Conn) Trust() { c.trusted.Store(true) }
 
+// OneWay says that this side has hardly anything to send on the connection: what comes is acknowledged at leisure. Only the
+// handler may call it.
+func (c *Conn) OneWay() { c.in.OneWay() }
+
 // Hush stops reading the connection for a while, after the frames already read: the peer has said
 // much more than its share. Called again it starts the while anew.
 func (c *Conn) Hush(d time.Duration) { c.hush.Store(int64(d)) }
