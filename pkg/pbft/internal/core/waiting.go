@@ -153,7 +153,7 @@ func (c *Core) othersWork() bool {
 
 // tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again. A
 // replica between views does so too: those that it left behind need to know that it waits as they do. The primary says
-// so when it is asked.
+// so when it is asked; the next one, between views, does not wait to be, or the two would wait for each other.
 func (c *Core) tell() {
 	budget := 64
 	c.queue.each(func(l *line, r *message.Request) bool {
@@ -161,7 +161,7 @@ func (c *Core) tell() {
 		if c.tick-l.arrived[r.Slot] < c.cfg.ForwardTicks || told > 0 && c.tick-told < tellTicks {
 			return true
 		}
-		if c.isPrimary() && c.wait.forwards(r) == 0 {
+		if c.active && c.isPrimary() && c.wait.forwards(r) == 0 {
 			return true
 		}
 		if told > 0 && !c.isPrimary() {
