@@ -90,7 +90,6 @@ var mutants = []mutant{
 	{"Q outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.preprepared", "		if false {\n			delete(c.preprepared"},
 	{"a primary forgets what it chose above its window", core + "newview.go", "n > c.log.low {\n			c.witness", "n > c.log.low && n <= c.log.high {\n			c.witness"},
 	{"a primary forgets what it chose when the view does not begin here", core + "newview.go", "n > c.log.low {\n			c.witness", "n > c.log.high {\n			c.witness"},
-	{"a state fetched above the window is not vouched for again", core + "status.go", "max(c.log.high, c.fetched.Seq)", "c.log.high"},
 	{"what committed is forgotten with its view", core + "log.go", "		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided\n", "		_, _, _, _ = committed, decision, batch, decided\n"},
 	{"the view that was left is forgotten by a restart", core + "core.go", "		view:        cfg.FenceView,\n", ""},
 	{"only certain checkpoints are fetched", core + "transfer.go", "		if k := c.claimed(false); k.Seq > c.lastExec {", "		if k := c.claimed(true); k.Seq > c.lastExec {"},
