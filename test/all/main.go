@@ -26,7 +26,7 @@ var steps = []step{
 	{name: "lint", command: []string{"make", "-s", "lint"}},
 	{name: "build", command: []string{"make", "-s", "build"}},
 	{name: "unit tests, race detector", command: goTest("-race", "-timeout", "12m", "./cmd/...", "./pkg/..."), json: true},
-	{name: "simulator, 700 schedules", command: goTest("-run", "Fixed|Fresh", "-timeout", "12m", "./pkg/pbft/pbfttest", "-sim.fixed=500", "-sim.seeds=200"), json: true},
+	{name: "simulator, 700 schedules", command: goTest("-run", "Directed|Fixed|Fresh", "-timeout", "12m", "./pkg/pbft/pbfttest", "-sim.fixed=500", "-sim.seeds=200"), json: true},
 	{name: "whole system, real kernel", command: goTest("-timeout", "20m", "./test/..."), env: []string{"BFS_KERNEL=1"}, json: true},
 }
 

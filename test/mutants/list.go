@@ -3,6 +3,11 @@ package main
 // A mutant is one mistake: old, which occurs once in file, becomes new.
 type mutant struct{ name, file, old, new string }
 
+// also has the second half of a mistake that is in two files.
+var also = map[string]mutant{
+	"what was decided is executed only when its batch comes as asked for": {"", core + "normal.go", "	c.adoptDecision(s)\n}", "}"},
+}
+
 var mutants = []mutant{
 	// Certificates.
 	{"prepared with 2f-1 PREPAREs", core + "log.go", "matching(s.proposal.Digest) >= 2*f", "matching(s.proposal.Digest) >= 2*f-1"},
@@ -56,6 +61,7 @@ var mutants = []mutant{
 	{"null is always justified", core + "newview.go", "if !prepared && !(digest == message.NullDigest && d.empty(n)) {", "if !prepared && digest != message.NullDigest {"},
 	{"relayed VIEW-CHANGEs need no acks", core + "newview.go", "if m := x.relayed[j]; m != nil && c.vouchers(j, d) >= c.f {", "if m := x.relayed[j]; m != nil {"},
 	{"a view begins as if the state it begins from were here", core + "newview.go", "		c.fetchState(start)\n		return true\n	}\n	root", "		c.lastExec = start.Seq\n		return true\n	}\n	root"},
+	{"a view does not begin without batches that its primary has collected", core + "newview.go", "n > c.log.low && c.body(digest) == nil", "n > 0 && c.body(digest) == nil"},
 	{"the new primary does not fetch what it must choose", core + "newview.go", "if x := &c.change; !c.active && c.isPrimary() && x.newView == nil {", "if x := &c.change; false {"},
 	{"batches decided are not fetched", core + "newview.go", "		if d, ok := s.decided.with(c.weak()); ok && !s.isCommitted {\n			add(d)", "		if d, ok := s.decided.with(c.weak()); ok && false {\n			add(d)"},
 
@@ -82,15 +88,20 @@ var mutants = []mutant{
 
 	// Waiting: mistakes that were made, and found by the simulator.
 	{"a replica ahead is left alone", core + "status.go", "	if m.View > c.view {\n		c.noticeLag()", "	if m.View > c.view {\n		return\n	}\n	if false {\n		c.noticeLag()"},
-	{"the primary does not say that it waits", core + "waiting.go", "	case c.isPrimary() && c.wait.forwards(r) == 0:", "	case c.isPrimary():"},
+	{"the primary does not say that it waits", core + "waiting.go", "	case c.active && c.isPrimary() && c.wait.forwards(r) == 0:", "	case c.active && c.isPrimary():"},
+	{"the primary of a view that has not begun does not say that it waits", core + "waiting.go", "	case c.active && c.isPrimary() && c.wait.forwards(r) == 0:", "	case c.isPrimary() && c.wait.forwards(r) == 0:"},
 	{"the primary has no timer", core + "waiting.go", "	w := &c.wait\n	if w.on && c.queue", "	w := &c.wait\n	if c.isPrimary() || w.on && c.queue"},
 	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.queue.wasDone(key, forward{m.Timestamp, m.Digest}) {", "	if false {"},
-	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if _ = s; r != nil {\n				q.offer(l, r)\n			}\n"},
+	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if l.doubt[s] = false; r != nil {\n				q.offer(l, r)\n			}\n"},
 	{"P outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.prepared", "		if false {\n			delete(c.prepared"},
 	{"Q outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.preprepared", "		if false {\n			delete(c.preprepared"},
 	{"a primary forgets what it chose above its window", core + "newview.go", "n > c.log.low {\n			c.witness", "n > c.log.low && n <= c.log.high {\n			c.witness"},
 	{"a primary forgets what it chose when the view does not begin here", core + "newview.go", "n > c.log.low {\n			c.witness", "n > c.log.high {\n			c.witness"},
-	{"a state fetched above the window is not vouched for again", core + "status.go", "max(c.log.high, c.fetched.Seq)", "c.log.high"},
+	{"who votes for a checkpoint fetched from above the window cannot name it", core + "transfer.go", "		c.slide(k.Seq - c.cfg.LogSize)\n	}\n	c.multicast", "	}\n	c.multicast"},
+	{"a view that begins far above the window does not move it", core + "newview.go", "		c.slide(start.Seq - size)\n", ""},
+	{"what was executed tentatively does not wait", core + "waiting.go", "		if at := l.arrived[r.Slot]; (oldest", "		if st, _ := c.Standing(r); st.Tentative {\n			return true\n		}\n		if at := l.arrived[r.Slot]; (oldest"},
+	{"who has forgotten his VIEW-CHANGE does not wait for the view", core + "waiting.go", "	n := 1 // we have", "	n := 0\n	if c.change.own != nil {\n		n = 1\n	} // we have"},
+	{"what was decided is executed only when its batch comes as asked for", core + "newview.go", "		c.adoptDecision(c.log.slot(n)) // its batch", "		// its batch"},
 	{"what committed is forgotten with its view", core + "log.go", "		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided\n", "		_, _, _, _ = committed, decision, batch, decided\n"},
 	{"the view that was left is forgotten by a restart", core + "core.go", "		view:        cfg.FenceView,\n", ""},
 	{"only certain checkpoints are fetched", core + "transfer.go", "		if k := c.claimed(false); k.Seq > c.lastExec {", "		if k := c.claimed(true); k.Seq > c.lastExec {"},

@@ -81,20 +81,26 @@ func (m *mutant) plant(directory string) (verdict string, caught bool) {
 		fatal(err)
 	}
 	defer os.RemoveAll(directory)
-	source, err := os.ReadFile(m.file)
-	if err != nil {
-		fatal(err)
+	halves, replace := []mutant{*m}, map[string]string{}
+	if second, ok := also[m.name]; ok {
+		halves = append(halves, second)
 	}
-	if n := bytes.Count(source, []byte(m.old)); n != 1 {
-		return fmt.Sprintf("STALE: its place occurs %d times in %s", n, m.file), false
+	for i, h := range halves {
+		source, err := os.ReadFile(h.file)
+		if err != nil {
+			fatal(err)
+		}
+		if n := bytes.Count(source, []byte(h.old)); n != 1 {
+			return fmt.Sprintf("STALE: its place occurs %d times in %s", n, h.file), false
+		}
+		path, err := filepath.Abs(h.file)
+		if err != nil {
+			fatal(err)
+		}
+		replace[path] = filepath.Join(directory, fmt.Sprintf("changed%d.go", i))
+		write(replace[path], bytes.Replace(source, []byte(h.old), []byte(h.new), 1))
 	}
-	changed := filepath.Join(directory, "changed.go")
-	write(changed, bytes.Replace(source, []byte(m.old), []byte(m.new), 1))
-	path, err := filepath.Abs(m.file)
-	if err != nil {
-		fatal(err)
-	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		fatal(err)
 	}

@@ -92,8 +92,11 @@ func (c *client) finished() bool {
 // begin makes the slot's next call.
 func (s *callSlot) begin() {
 	w := s.c.w
+	if s.call != nil {
+		return
+	}
 	if w.calm {
-		if s.quota == 0 || s.c.mischief != nil {
+		if w.quiet || s.quota == 0 || s.c.mischief != nil {
 			return
 		}
 		s.quota--
@@ -106,6 +109,9 @@ func (s *callSlot) begin() {
 	case 2:
 		op[0] = opLong
 		op = op[:64]
+	}
+	if w.shape.writes {
+		op[0] = opWrite
 	}
 	binary.LittleEndian.PutUint16(op[1:], uint16(s.c.index)<<8|uint16(s.slot))
 	binary.LittleEndian.PutUint64(op[3:], w.rng.Uint64())
@@ -158,6 +164,9 @@ func (s *callSlot) transmit(again bool) {
 func (c *client) send(to int, q *message.Request) {
 	if c.w.log != nil {
 		c.w.say("c%d  -> %d  %s", c.index, to, describe(q))
+	}
+	if c.w.network.loses(c.principal(), to, q) {
+		return
 	}
 	b := encode(q)
 	for _, r := range c.w.sites[to].copies {

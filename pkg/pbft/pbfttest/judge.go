@@ -75,11 +75,11 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 		return
 	}
 	view, _ := r.core.View()
-	if _, prepared := r.core.Prepared(n); !prepared {
-		w.marks.hit(markDecided)
-		view = ^message.View(0) // an earlier one, who knows which
-	}
 	d := b.Digest()
+	if here, prepared := r.core.Prepared(n); !prepared || here != d {
+		w.marks.hit(markDecided)
+		view = ^message.View(0) // another one, who knows which
+	}
 	j.vows.committed(r, n, d)
 	switch {
 	case int(n) < len(j.history):
@@ -328,6 +328,9 @@ func (j *judge) watch(r *replica) {
 		r.begun = view
 		r.say("is active in view %d", view)
 		if m := r.core.Beginning(); m != nil {
+			if m.Checkpoint.Seq > r.core.Low() {
+				j.w.marks.hit(markUnstableStart)
+			}
 			j.beginning(r, m)
 		}
 	}
@@ -340,9 +343,6 @@ func (j *judge) stable(r *replica, n message.SeqNum) {
 	}
 	j.vows.stable(r, n)
 	j.w.marks.hit(markStable)
-	if view, active := r.core.View(); active && view > r.begun {
-		j.w.marks.hit(markStableByViewChange)
-	}
 }
 
 // installed notes a state transfer.

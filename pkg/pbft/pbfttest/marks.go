@@ -10,32 +10,35 @@ import (
 type mark int
 
 const (
-	markStable             mark = iota // a checkpoint became stable
-	markViewChange                     // a correct replica left a view
-	markPrepared                       // a VIEW-CHANGE with a non-empty P
-	markChosen                         // a NEW-VIEW that chose batches
-	markNullBatch                      // an empty batch was executed
-	markThreeViews                     // three views without an execution in between
-	markStableByViewChange             // a NEW-VIEW moved a low water mark
-	markTransfer                       // a state was fetched
-	markTransferUnderLoad              // while clients were calling
-	markDecided                        // a batch was executed because f+1 said that it was decided
-	markForwarded                      // a primary proposed what only others could authenticate
-	markDuplicate                      // a request was ordered twice and executed once
-	markFastRead                       // a read in one round trip
-	markRestart                        // a replica restarted with nothing but its fence
-	markRejoined                       // and votes again
-	markTentative                      // a client believed what had prepared before anybody knew that it had committed
-	markRollback                       // a batch that was executed tentatively was taken back
+	markStable            mark = iota // a checkpoint became stable
+	markViewChange                    // a correct replica left a view
+	markPrepared                      // a VIEW-CHANGE with a non-empty P
+	markChosen                        // a NEW-VIEW that chose batches
+	markNullBatch                     // an empty batch was executed
+	markThreeViews                    // three views without an execution in between
+	markUnstableStart                 // a view began from a checkpoint that was not known to be stable here
+	markTransfer                      // a state was fetched
+	markTransferUnderLoad             // while clients were calling
+	markDecided                       // a batch was executed because f+1 said that it was decided
+	markForwarded                     // a primary proposed what only others could authenticate
+	markDuplicate                     // a request was ordered twice and executed once
+	markFastRead                      // a read in one round trip
+	markRestart                       // a replica restarted with nothing but its fence
+	markRejoined                      // and votes again
+	markTentative                     // a client believed what had prepared before anybody knew that it had committed
+	markRollback                      // a batch that was executed tentatively was taken back
 	marksCount
 )
 
 var markNames = [marksCount]string{
 	"stable checkpoint", "view change", "view change with P", "NEW-VIEW with batches", "null batch", "three views in a row",
-	"checkpoint stable by a view change", "state transfer", "state transfer under load", "DECIDED used", "authentic by FORWARDs",
+	"view from an unstable checkpoint", "state transfer", "state transfer under load", "DECIDED used", "authentic by FORWARDs",
 	"duplicate ordered", "read in one round trip", "restart", "votes again after a restart",
 	"tentative reply", "tentative rollback",
 }
+
+// least is how often somewhere must be visited, if oftener than once, in 500 schedules.
+var least = map[mark]int{markRollback: 25}
 
 // marks counts the visits.
 type marks [marksCount]int
@@ -50,11 +53,11 @@ func (m *marks) add(other marks) {
 	}
 }
 
-// missing lists where nobody has been.
-func (m *marks) missing() (all []string) {
+// missing lists where too few of so many schedules have been.
+func (m *marks) missing(schedules int) (all []string) {
 	for i, n := range m {
-		if n == 0 {
-			all = append(all, markNames[i])
+		if want := max(1, least[mark(i)]*schedules/500); n < want {
+			all = append(all, fmt.Sprintf("%s: got %d, want >= %d", markNames[i], n, want))
 		}
 	}
 	return all

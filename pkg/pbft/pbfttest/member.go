@@ -59,7 +59,9 @@ func (r *replica) boot() {
 			panic(err)
 		}
 	}
-	r.ledger, r.service, r.session = l, newRegister(r.memory, w.first), nil
+	service := newRegister(r.memory, w.first)
+	service.by = byte(r.id)
+	r.ledger, r.service, r.session = l, service, nil
 	r.core = core.New(core.Config{
 		Self: message.ReplicaID(r.id), Replicas: w.n,
 		CheckpointPeriod: w.shape.period, LogSize: w.shape.log, Window: w.shape.window,
@@ -268,6 +270,9 @@ func (r *replica) answer(q *message.Request, outcome message.Outcome, result []b
 	}
 	m := &message.Reply{View: st.View, Seq: st.Seq, Tentative: st.Tentative, Answers: []message.Answer{a}}
 	for _, edited := range w.sites[r.id].tell(r, c.principal(), m) {
+		if w.network.loses(r.id, c.principal(), edited) {
+			continue
+		}
 		b := encode(edited)
 		w.network.send(r.id, c.principal(), func() { c.hear(r.id, b) })
 	}
@@ -314,6 +319,9 @@ func (r *replica) effect(e *core.Effect) {
 		if e.Standing.Tentative {
 			r.say("executes n%d %s tentatively", e.Seq, describeBatch(e.Batch))
 			w.judge.tentative(r, e.Seq, e.Standing.View, e.Batch)
+			for _, f := range w.early {
+				f(r, e.Standing.View, e.Seq)
+			}
 			r.ahead = e.Batch
 		} else {
 			r.say("executes n%d %s", e.Seq, describeBatch(e.Batch))
@@ -376,7 +384,7 @@ func (r *replica) send(to int, m message.Message) {
 			r.say("-> %d  %s", to, describe(edited))
 		}
 		w.judge.vows.told(r, edited)
-		if w.network.sieved(r.id, to, edited) {
+		if w.network.loses(r.id, to, edited) {
 			continue
 		}
 		if r.encoded.of != edited {

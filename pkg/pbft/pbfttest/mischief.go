@@ -13,6 +13,7 @@ var mischiefs = []struct {
 	{"wishes different things under one timestamp", twoWishes},
 	{"uses stale and far timestamps", staleTimes},
 	{"floods", flood},
+	{"makes for each replica a request that is good there alone", goodAtOne},
 }
 
 // faultyClient adds a client that is owed nothing.
@@ -57,6 +58,18 @@ func wrongMACs(s *callSlot, q *message.Request) {
 	if s.c.w.rng.IntN(3) == 0 {
 		s.c.w.seal(q, s.some())
 		s.sendSome(q)
+	}
+}
+
+// goodAtOne gives each replica a request that it alone can authenticate, so that whoever becomes primary has one to propose that
+// nobody else accepts.
+func goodAtOne(s *callSlot, q *message.Request) {
+	for i := range s.c.w.n {
+		x, good := *q, make([]bool, s.c.w.n)
+		x.Slot, x.ReadOnly, good[i] = message.Slot(i), false, true
+		s.c.w.seal(&x, good)
+		s.c.w.judge.requested(s.c, &x)
+		s.c.send(i, &x)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 type register struct {
 	memory *Memory
 	first  pbft.PageNum
+	by     byte // whose it is: shown in its choices, which differ from replica to replica as times do
 }
 
 // What operations begin with.
@@ -28,7 +29,7 @@ const (
 	longReply = 600
 )
 
-func newRegister(m *Memory, first pbft.PageNum) *register { return &register{m, first} }
+func newRegister(m *Memory, first pbft.PageNum) *register { return &register{memory: m, first: first} }
 
 func (r *register) reply(head []byte, length int) []byte {
 	b := make([]byte, length)
@@ -68,7 +69,7 @@ func (r *register) Query(op pbft.Operation) ([]byte, bool) {
 }
 
 // Choose implements pbft.Service.
-func (r *register) Choose(n pbft.SeqNum) []byte { return []byte{1, byte(n)} }
+func (r *register) Choose(n pbft.SeqNum) []byte { return []byte{1, byte(n), r.by} }
 
 // Accept implements pbft.Service.
 func (r *register) Accept(_ pbft.SeqNum, choice []byte) bool {

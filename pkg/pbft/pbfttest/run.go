@@ -18,7 +18,8 @@ type Outcome struct {
 	Events int
 	Calm   int // ticks from the last fault until every client had its answers
 
-	marks marks
+	marks  marks
+	missed string // where a schedule written by hand should have come, and has not
 }
 
 // Run lives the schedule.
@@ -38,11 +39,20 @@ func (s *Schedule) run(log func(string)) Outcome {
 	w.guarded(w.start)
 	stop := int64(s.shape.stop) * tick
 	w.runUntil(stop, nil)
+	for _, p := range s.reaches {
+		if w.err == nil && !p.holds(w) {
+			return Outcome{missed: p.name}
+		}
+	}
 	w.pacify()
-	w.runUntil(stop+patience*tick, w.finished)
+	if s.shape.quiet {
+		w.hush(s.within)
+	}
+	w.resume()
+	w.runUntil(w.now+patience*tick, w.finished)
 	calm := int(w.now/tick) - s.shape.stop
 	if w.err == nil && !w.finished() {
-		w.fail("liveness: %d ticks after the last fault, with at most f replicas silent, %s", patience, w.account())
+		w.fail("liveness: %d ticks after the last fault, with at most f replicas silent, %s", calm, w.account())
 	}
 	w.settle()
 	w.judge.end()
@@ -64,7 +74,7 @@ func (w *world) pacify() {
 	w.say("all faults end")
 	w.judge.vows.calm()
 	w.network.delay, w.network.spread = 20, 30
-	w.network.sieve = nil
+	w.network.sieve, w.network.losses, w.early = nil, nil, nil
 	for i := range w.network.cut {
 		clear(w.network.cut[i])
 	}
@@ -73,17 +83,42 @@ func (w *world) pacify() {
 			r.paused, r.hashing = min(r.paused, w.now), 0
 		}
 	}
+}
+
+// hush waits for what was called before the faults ended, while nobody calls for anything else: a new request would have the
+// group move that an old one has left standing.
+func (w *world) hush(within int) {
+	if within == 0 {
+		within = patience
+	}
+	w.quiet = true
+	if w.runUntil(w.now+int64(within)*tick, w.answered); w.err == nil && !w.answered() {
+		w.fail("liveness: %d ticks after the last fault, with at most f replicas silent and nothing else asked for, %s", within, w.account())
+	}
+	w.quiet = false
+}
+
+// resume has the clients call again.
+func (w *world) resume() {
 	for _, c := range w.clients {
 		for _, k := range c.slots {
 			if k.call == nil && c.mischief == nil {
-				w.after(w.rng.Int64N(tick), func() {
-					if k.call == nil {
-						k.begin()
-					}
-				})
+				w.after(w.rng.Int64N(tick), k.begin)
 			}
 		}
 	}
+}
+
+// answered: no correct client waits.
+func (w *world) answered() bool {
+	for _, c := range w.clients {
+		for _, s := range c.slots {
+			if s.call != nil && c.mischief == nil {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // finished: all correct clients have what they are owed.

@@ -17,6 +17,17 @@ type Schedule struct {
 	shape    shape
 	items    []item
 	dropped  []int
+
+	// Of one written by hand:
+	name    string
+	within  int // what was called before the faults ended is answered so many ticks after that; 0: in good time
+	reaches []stage
+}
+
+// A stage is where a schedule must have come when its faults end, to be worth anything.
+type stage struct {
+	name  string
+	holds func(w *world) bool
 }
 
 // An item is one thing that goes wrong.
@@ -33,6 +44,10 @@ func Draw(seed uint64) *Schedule {
 	d.weather()
 	for range d.rng.IntN(2) + d.rng.IntN(2) {
 		d.faultyClient()
+	}
+	if d.rng.IntN(6) == 0 {
+		d.minority() // for once, nothing else is in its way
+		return s
 	}
 	for range d.rng.IntN(6) {
 		d.misfortune()
@@ -60,12 +75,15 @@ func (s *Schedule) Dropped() []int { return s.dropped }
 func (s *Schedule) String() string {
 	var b strings.Builder
 	h := s.shape
+	if s.name != "" {
+		fmt.Fprintf(&b, "%s, ", s.name)
+	}
 	fmt.Fprintf(&b, "seed %d: n=%d K=%d L=%d window %d batch %d, %d clients of %d slots, faults end at tick %d",
 		s.Seed, h.replicas, h.period, h.log, h.window, h.batch, h.clients, h.slots, h.stop)
 	for _, x := range []struct {
 		on   bool
 		name string
-	}{{h.stubborn, "liars go on"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"}} {
+	}{{h.stubborn, "liars go on"}, {h.quiet, "quiet afterwards"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"}} {
 		if x.on {
 			b.WriteString(", " + x.name)
 		}
@@ -106,7 +124,7 @@ func (d *drawing) shape() {
 		h.stop = min(h.stop, 200)
 	}
 	more := rand.New(rand.NewPCG(d.s.Seed, 2))
-	h.tentative, h.piggyback = more.IntN(4) > 0, more.IntN(4) > 0
+	h.tentative, h.piggyback, h.quiet = more.IntN(4) > 0, more.IntN(4) > 0, more.IntN(2) > 0
 	d.s.Replicas = h.replicas
 }
 
@@ -195,7 +213,7 @@ func (d *drawing) regroup() {
 // misfortune is something that happens once.
 func (d *drawing) misfortune() {
 	n := d.s.Replicas
-	switch d.rng.IntN(15) {
+	switch d.rng.IntN(16) {
 	case 0, 1:
 		d.partition()
 	case 2:
@@ -219,6 +237,8 @@ func (d *drawing) misfortune() {
 		d.storm()
 	case 13, 14:
 		d.sieve()
+	case 15:
+		d.minority()
 	case 7:
 		i, t := d.rng.IntN(n), d.moment()
 		d.add(func(w *world) {
@@ -371,12 +391,7 @@ func (d *drawing) storm() {
 	d.add(func(w *world) {
 		for k := range times {
 			w.at(int64(from+k*length)*tick, func() {
-				var v message.View
-				for _, r := range w.correct() {
-					x, _ := r.core.View()
-					v = max(v, x)
-				}
-				i := int(v.Primary(w.n))
+				i := int(w.latest().Primary(w.n))
 				if w.sites[i].liar() || w.calm {
 					return
 				}
@@ -386,6 +401,72 @@ func (d *drawing) storm() {
 			})
 		}
 	}, "from %d on the primary is cut off for %d ticks, %d times", from, length, times)
+}
+
+// latest is the highest view that a correct replica has reached.
+func (w *world) latest() (v message.View) {
+	for _, r := range w.correct() {
+		x, _ := r.core.View()
+		v = max(v, x)
+	}
+	return v
+}
+
+// minority has what is proposed in a view prepare at a few replicas alone, for nobody else gets PREPAREs of it. Each of them is
+// cut off when it has executed a batch tentatively, and comes back when the others have begun another view without it, most often with
+// another batch.
+func (d *drawing) minority() {
+	few := d.rng.Perm(d.s.Replicas)[:1+d.rng.IntN((d.s.Replicas-1)/3)]
+	from, late := d.rng.IntN(d.s.shape.stop/2), d.pick(0, 1, 5, 20)
+	d.s.shape.tentative = true
+	d.add(func(w *world) {
+		w.at(int64(from)*tick, func() {
+			view, left := w.latest(), slices.Clone(few)
+			w.network.losses = append(w.network.losses, func(_, to int, m message.Message) bool {
+				p, ok := m.(*message.Prepare)
+				return ok && p.View == view && !slices.Contains(few, to)
+			})
+			w.early = append(w.early, func(r *replica, v message.View, n message.SeqNum) {
+				i := slices.Index(left, r.id)
+				if i < 0 || v != view || w.preparedBeside(few, n) {
+					return
+				}
+				left = slices.Delete(left, i, i+1)
+				r.say("is cut off")
+				w.alone(r.id, 1)
+				var back func()
+				back = func() {
+					if w.activeAfter(view) {
+						w.after(int64(late)*tick, func() { w.alone(r.id, -1) })
+					} else {
+						w.after(tick, back)
+					}
+				}
+				back()
+			})
+		})
+	}, "from %d on PREPAREs of the present view reach %s only, and who of them has executed what prepared nowhere else is cut off until %d ticks after the next begins",
+		from, names(few), late)
+}
+
+// activeAfter: a correct replica works in a later view.
+func (w *world) activeAfter(v message.View) bool {
+	for _, r := range w.correct() {
+		if now, active := r.core.View(); active && now > v {
+			return true
+		}
+	}
+	return false
+}
+
+// preparedBeside: something has prepared as n at another correct replica than those.
+func (w *world) preparedBeside(few []int, n message.SeqNum) bool {
+	for _, r := range w.correct() {
+		if _, prepared := r.core.Prepared(n); prepared && !slices.Contains(few, r.id) {
+			return true
+		}
+	}
+	return false
 }
 
 func (d *drawing) restart() {

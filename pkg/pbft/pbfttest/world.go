@@ -40,12 +40,14 @@ type world struct {
 	proofs  map[proof][]bool // which replicas find a request's MAC good
 	nonce   uint64
 	calm    bool // all faults have stopped
+	quiet   bool // and nobody calls for more than it has called for
 	marks   marks
 	err     error
 	log     func(string)
 	stepped int
-	ahead   func(r *replica) // called with who executes a batch for the first time
-	acting  *replica         // whose event it is
+	ahead   func(r *replica)                                     // called with who executes a batch for the first time
+	early   []func(r *replica, v message.View, n message.SeqNum) // called with who executes tentatively what prepared as n in v
+	acting  *replica                                             // whose event it is
 	plot    plot
 }
 
@@ -60,6 +62,8 @@ type shape struct {
 	think       int  // ticks between its calls, at most
 	stop        int  // tick at which all faults end
 	stubborn    bool // liars go on lying after that
+	quiet       bool // and what was called before must be answered before anybody calls again
+	writes      bool // correct clients read nothing
 	tentative   bool // batches are executed when they have prepared
 	piggyback   bool // COMMITs ride on other messages
 }
@@ -252,6 +256,7 @@ type network struct {
 	cut                        [][]int                   // [from][to]: how many partitions are between them; replicas first, then clients
 	side                       []int                     // which copy of a twin each replica is with; 2: with both
 	sieve                      map[message.Type][]uint32 // [from]: whom nothing of this type reaches
+	losses                     []loss
 }
 
 func (x *network) init(w *world) {
@@ -291,10 +296,18 @@ func (x *network) send(from, to int, arrive func()) {
 	}
 }
 
-// sieved: at present no message of this type gets from one replica to the other.
-func (x *network) sieved(from, to int, m message.Message) bool {
+// A loss tells which messages the network loses, until the faults end.
+type loss func(from, to int, m message.Message) bool
+
+// loses: at present no such message gets from one principal to the other.
+func (x *network) loses(from, to int, m message.Message) bool {
+	for _, lost := range x.losses {
+		if lost(from, to, m) {
+			return true
+		}
+	}
 	s := x.sieve[m.Type()]
-	return s != nil && s[from]&(1<<to) != 0
+	return s != nil && from < x.w.n && s[from]&(1<<to) != 0
 }
 
 // reaches: a replica and a copy of a twin hear of each other at present.

@@ -105,7 +105,8 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	if silent && !c.silent() {
 		c.voteAgain()
 	}
-	c.tryNewView() // it may have waited for the root of a checkpoint that we have passed
+	c.decide()     // it may have waited for batches that are behind us now
+	c.tryNewView() // and this for the root of a checkpoint that we have passed
 }
 
 // slide moves the low water mark up to n, and P and Q with it (R-VC-3).

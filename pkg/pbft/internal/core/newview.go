@@ -34,9 +34,11 @@ func (c *Core) decide() {
 	if m.Chosen, ok = d.choose(start.Seq); !ok {
 		return
 	}
-	for _, digest := range m.Chosen {
-		if c.body(digest) == nil {
-			return // A3: not before we can serve it (R-VC-19); fetchBodies asks for it
+	for i, digest := range m.Chosen {
+		// A3: not before we can serve it (R-VC-19); fetchBodies asks for it. What has become stable here since we left is forgotten,
+		// perhaps everywhere: who lacks it fetches the state.
+		if n := start.Seq + 1 + message.SeqNum(i); n > c.log.low && c.body(digest) == nil {
+			return
 		}
 	}
 	x.newView = m

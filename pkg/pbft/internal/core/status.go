@@ -125,7 +125,7 @@ func (c *Core) resendCheckpoints(m *message.Status) {
 		c.send(m.From, &stable)
 	}
 	period := c.cfg.CheckpointPeriod
-	for n := (max(c.log.low, m.Low)/period + 1) * period; n <= min(c.lastExec, max(c.log.high, c.fetched.Seq)); n += period {
+	for n := (max(c.log.low, m.Low)/period + 1) * period; n <= min(c.lastExec, c.log.high); n += period {
 		if root, known := c.ownRoot(n); known {
 			c.send(m.From, &message.Checkpoint{Seq: n, Digest: root, From: c.cfg.Self})
 		}

@@ -158,9 +158,9 @@ func (c *Core) othersWork() bool {
 
 // tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again. A
 // replica between views does so too: those that it left behind need to know that it waits as they do. The primary says
-// so when it is asked. A tick tells of so many, and the next goes on with the client that was left: those who have many
-// requests wait do not keep the others from being told of, and what only we can tell to be theirs does not fill our way to the
-// primary for ever.
+// so when it is asked; the next one, between views, does not wait to be, or the two would wait for each other. A tick tells of so
+// many, and the next goes on with the client that was left: those who have many requests wait do not keep the others from being
+// told of, and what only we can tell to be theirs does not fill our way to the primary for ever.
 func (c *Core) tell() {
 	if c.queue.held == 0 {
 		return
@@ -191,7 +191,7 @@ func (c *Core) tellOf(l *line, r *message.Request) bool {
 	switch {
 	case c.tick-l.arrived[r.Slot] < c.cfg.ForwardTicks, told > 0 && c.tick-told < tellTicks:
 		return false
-	case c.isPrimary() && c.wait.forwards(r) == 0:
+	case c.active && c.isPrimary() && c.wait.forwards(r) == 0:
 		return false
 	case told > 0 && !c.isPrimary() && c.wait.allowed > 0:
 		c.wait.allowed -= len(r.Op) // below 0 it takes some ticks until the next

@@ -1,0 +1,352 @@
+package pbfttest
+
+import (
+	"fmt"
+
+	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// directed are schedules that were written by hand, each for a corner where chance hardly ever comes. All that goes wrong in
+// them is what a network may lose, what one faulty replica may say or leave unsaid, a slow disk, a restart, and a primary that
+// is told to hand over. Each says where it must have come when its faults end, or it would show nothing.
+func directed() []*Schedule {
+	return []*Schedule{
+		executedAlone(), primaryLeftBehind(), decidedInAnEarlierView(), rootTooLate(),
+		forgottenViewChange(), decidedBeforeProposed(), fetchedAboveTheWindow(), collectedByTheLiar(),
+		collectedMeanwhile(),
+	}
+}
+
+// scene begins a schedule of four replicas and one client, which writes one thing after the other, and after the last fault
+// calls for nothing else until it has its answer.
+func scene(name string, stop int) *Schedule {
+	return &Schedule{Seed: 1, Replicas: 4, name: name, shape: shape{
+		replicas: 4, period: 8, log: 16, window: 2, batch: 1, clients: 1, slots: 1, think: 1, stop: stop, quiet: true, tentative: true, writes: true,
+	}}
+}
+
+func (s *Schedule) add(apply func(w *world), format string, args ...any) {
+	s.items = append(s.items, item{fmt.Sprintf(format, args...), apply})
+}
+
+// loses has the network lose messages while the faults last.
+func (s *Schedule) loses(lost func(w *world, from, to int, m message.Message) bool, format string, args ...any) {
+	s.add(func(w *world) {
+		w.network.losses = append(w.network.losses, func(from, to int, m message.Message) bool { return lost(w, from, to, m) })
+	}, format, args...)
+}
+
+// leavesUnsaid makes replica i the faulty one: it says all that a correct one would, but for some.
+func (s *Schedule) leavesUnsaid(i int, unsaid func(w *world, to int, m message.Message) bool, format string, args ...any) {
+	s.says(i, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
+		if unsaid(r.w, to, m) {
+			return nil
+		}
+		return one(m)
+	}, format, args...)
+}
+
+// says makes replica i the faulty one: this is what it says instead of what a correct one would.
+func (s *Schedule) says(i int, edit func(l *liarMemory, r *replica, to int, m message.Message) []message.Message, format string, args ...any) {
+	s.add(func(w *world) {
+		w.sites[i].lies = append(w.sites[i].lies, lie{"directed", edit})
+	}, "replica %d, which is faulty, %s", i, fmt.Sprintf(format, args...))
+}
+
+// handsOver has a primary leave its view, as one does that is about to be restarted (R-VT-5).
+func (s *Schedule) handsOver(i, t int) {
+	s.add(func(w *world) {
+		w.at(int64(t)*tick, func() {
+			r := w.sites[i].copies[0]
+			r.running(func() { r.core.StepDown(); r.perform() })
+		})
+	}, "at %d replica %d hands over", t, i)
+}
+
+// reach names what must hold when the faults end.
+func (s *Schedule) reach(name string, holds func(w *world) bool) {
+	s.reaches = append(s.reaches, stage{name, holds})
+}
+
+func (w *world) core(i int) *core.Core { return w.sites[i].copies[0].core }
+
+func (w *world) view(i int) message.View {
+	v, _ := w.core(i).View()
+	return v
+}
+
+// orders: m has part in agreeing on a batch, or tells what was agreed on.
+func orders(m message.Message) bool {
+	switch m.(type) {
+	case *message.PrePrepare, *message.Prepare, *message.Commit, *message.Decided, *message.BatchBody:
+		return true
+	}
+	return false
+}
+
+// executedAlone: the primary falls silent when 2 alone has executed a batch that 1 has prepared and 3 has never seen. 1 and 3
+// cannot agree on it and cannot leave the view without a third who says that the request is not done with everywhere;
+// 2, who has done it, must say so.
+func executedAlone() *Schedule {
+	s := scene("executed alone", 30)
+	s.leavesUnsaid(0, func(_ *world, to int, m message.Message) bool {
+		switch m.(type) {
+		case *message.PrePrepare:
+			return to == 3
+		case *message.Commit:
+			return to != 2
+		case *message.Decided, *message.BatchBody, *message.Forward, *message.Reply:
+			return true
+		}
+		return false
+	}, "proposes to 1 and 2 only, commits to 2 only, and answers nobody")
+	s.reach("2 alone has executed the first batch, in view 0", func(w *world) bool {
+		return w.core(1).LastExecuted() == 0 && w.core(2).LastExecuted() == 1 && w.core(3).LastExecuted() == 0 && w.view(1)+w.view(2)+w.view(3) == 0
+	})
+	return s
+}
+
+// primaryLeftBehind: 1 has left for view 1 alone, and 3 falls silent when 2 has executed a batch with the COMMIT that 3 sent to
+// nobody else. 2 is content, the primary has prepared the batch and needs one COMMIT more: unless its own timer runs for the
+// request, and 2 says that it waits with it, it stays until it hands over to 1, which takes five seconds and may take minutes.
+func primaryLeftBehind() *Schedule {
+	s := scene("the primary is left behind", 110)
+	s.within = 250
+	s.loses(func(_ *world, _, to int, m message.Message) bool { return to == 1 && orders(m) }, "1 hears nothing of what is agreed on")
+	s.leavesUnsaid(3, func(w *world, to int, m message.Message) bool {
+		apart := w.view(1) > 0
+		switch m := m.(type) {
+		case *message.Commit:
+			return apart && to != 2
+		case *message.Reply:
+			return !apart || !m.Answers[0].ReadOnly && m.Answers[0].Timestamp > 101
+		case *message.Forward:
+			return true
+		case *message.Decided:
+			return apart
+		}
+		return false
+	}, "answers the first call when 1 has left the view, and then commits to 2 only and answers no more")
+	s.reach("1 is in view 1, and 2 has executed one batch more than the primary", func(w *world) bool {
+		return w.view(0)+w.view(2) == 0 && w.view(1) == 1 && w.core(2).LastExecuted() == w.core(0).LastExecuted()+1
+	})
+	return s
+}
+
+// decidedInAnEarlierView: the first batch has committed at 0 and 2 in view 0; 3 has missed it. In view 1 it is chosen again, its
+// primary falls silent, 3 waits in view 2 alone: nobody can agree on the batch once more, and 0 and 2, who are content, must
+// still know that it was decided.
+func decidedInAnEarlierView() *Schedule {
+	s := scene("decided in an earlier view", 110)
+	s.loses(func(_ *world, _, to int, m message.Message) bool {
+		return to == 3 && (orders(m) || m.Type() == message.TypeNewView)
+	},
+		"3 hears nothing of what is agreed on, and no NEW-VIEW")
+	s.leavesUnsaid(1, func(_ *world, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.Reply, *message.Decided:
+			return true
+		case *message.Status:
+			return to == 3
+		case *message.Commit:
+			return m.View > 0
+		}
+		return false
+	}, "answers nobody, and commits nothing in the view that it begins")
+	s.handsOver(0, 20)
+	s.reach("0 and 2 are in view 1 and have executed the first batch, 3 has not and is in view 2", func(w *world) bool {
+		return w.view(0) == 1 && w.view(2) == 1 && w.view(3) == 2 && w.core(0).LastExecuted() == 1 && w.core(2).LastExecuted() == 1 && w.core(3).LastExecuted() == 0
+	})
+	return s
+}
+
+// rootTooLate: view 1 begins from a checkpoint whose root is still being computed at its primary, which has sent its
+// NEW-VIEW and leaves the view before it could begin it. It has pre-prepared all the same what it chose, and others have prepared
+// it: a later view must find that in its Q.
+func rootTooLate() *Schedule {
+	s := scene("the root comes too late", 100)
+	s.shape.period, s.shape.log = 2, 4
+	s.add(func(w *world) { w.slowHash(1, 400*tick) }, "replica 1 takes up to 400 ticks for a root")
+	s.loses(func(_ *world, _, to int, m message.Message) bool {
+		c, ok := m.(*message.Commit)
+		return ok && c.Seq == 3
+	}, "nobody hears the COMMITs for n3")
+	s.loses(func(_ *world, from, to int, m message.Message) bool {
+		return to == 1 && from == 3 && m.Type() == message.TypeStatus
+	},
+		"1 does not hear where 3 stands")
+	s.handsOver(0, 30)
+	s.reach("1 has left view 1 without having begun it", func(w *world) bool {
+		return w.view(1) >= 2 && w.sites[1].copies[0].begun == 0
+	})
+	return s
+}
+
+// forgottenViewChange: 3, which has voted for nothing yet, leaves view 0 with the others, and is restarted before anybody has heard
+// its VIEW-CHANGE; it must not make another. The next primary is faulty and silent. Only 3 itself can know that 2f+1 have left.
+func forgottenViewChange() *Schedule {
+	s := scene("a forgotten VIEW-CHANGE", 40)
+	s.leavesUnsaid(1, func(*world, int, message.Message) bool { return true }, "says nothing")
+	s.loses(func(_ *world, from, to int, m message.Message) bool {
+		return to == 3 && orders(m) || from == 3 && m.Type() == message.TypeViewChange
+	}, "3 hears nothing of what is agreed on, and nobody hears its VIEW-CHANGE")
+	s.handsOver(0, 15)
+	s.add(func(w *world) { w.at(20*tick, func() { w.sites[3].copies[0].restart(tick) }) }, "3 restarts at 20")
+	s.reach("0, 2 and 3 have left for view 1, and 3 has forgotten it and may vote", func(w *world) bool {
+		r := w.sites[3].copies[0]
+		return w.view(0) == 1 && w.view(2) == 1 && w.view(3) == 1 && r.life == 1 && r.core.SilentUntil() == 0
+	})
+	return s
+}
+
+// decidedBeforeProposed: 3 restarts and may not vote for a while. It hears first that a batch was decided, and of the batch
+// itself when the primary proposes it once more; too few have voted for it to COMMITs for 3, since 1 knows of it only that it was
+// decided.
+func decidedBeforeProposed() *Schedule {
+	s := scene("decided before it is proposed", 120)
+	s.shape.think = 60
+	again := func(w *world) bool { return w.sites[3].copies[0].life > 0 }
+	s.loses(func(w *world, _, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.Prepare, *message.Commit:
+			return to == 1
+		case *message.Request:
+			return m.Timestamp > 101
+		case *message.PrePrepare:
+			return to == 3 && again(w) && w.now < 80*tick
+		case *message.BatchBody:
+			return to == 3
+		}
+		return false
+	}, "1 hears no PREPAREs and COMMITs, 3 no PRE-PREPARE from its restart until 80 and nothing that it asks for, and nobody a second call")
+	s.add(func(w *world) { w.at(40*tick, func() { w.restart(3, tick) }) }, "3 restarts at 40")
+	s.reach("1 has executed the first batch, which has not prepared there, and 3 must not vote", func(w *world) bool {
+		_, prepared := w.core(1).Prepared(1)
+		return !prepared && w.core(1).LastExecuted() == 1 && again(w) && w.core(3).SilentUntil() > 0
+	})
+	return s
+}
+
+// fetchedAboveTheWindow: 1 has missed everything and fetches checkpoint 6 on the word of 3 and of the faulty 0; with its vote it
+// becomes stable at 3, which goes on from there, while 2 has got no further than 5. When all three leave the view, 1 must name
+// the checkpoint that it voted for, although it lies above its window, or there is none that two of them hold.
+func fetchedAboveTheWindow() *Schedule {
+	s := scene("fetched above the window", 96)
+	s.shape.period, s.shape.log, s.shape.clients = 2, 4, 2
+	s.loses(func(w *world, _, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.Checkpoint:
+			return to == 1 && m.Seq != 6 || to == 2 && m.Seq == 6
+		case *message.Commit:
+			return to == 1 || to == 2 && m.Seq == 6
+		case *message.Decided:
+			return to == 1 || to == 2 && m.Seq == 6
+		case *message.Forward:
+			return w.now < 46*tick
+		case *message.ViewChange, *message.NewView:
+			return true
+		}
+		return to == 1 && orders(m)
+	}, "1 hears nothing of what is agreed on and of checkpoint 6 only, 2 nothing of that and no COMMIT for n6, nobody a FORWARD before 46 or a VIEW-CHANGE")
+	s.leavesUnsaid(0, func(_ *world, _ int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.PrePrepare:
+			return m.Seq > 6
+		case *message.Checkpoint:
+			return m.Stable
+		}
+		return false
+	}, "proposes nothing after n6, and does not say what is stable")
+	s.reach("1 has fetched checkpoint 6, which is stable at 3, 2 has executed n5, and all have left for view 1", func(w *world) bool {
+		return w.core(1).LastExecuted() == 6 && w.core(3).Stable().Seq == 6 && w.core(2).LastExecuted() == 5 &&
+			w.view(1) == 1 && w.view(2) == 1 && w.view(3) == 1
+	})
+	return s
+}
+
+// collectedByTheLiar: batches prepare as n1 at 0 alone in view 0, and another one at 1 alone in view 1. The primary of view 3 says
+// that it has collected n1, and chooses the earlier of the two: without its word, only 0 and 2 do not contradict it (A1).
+func collectedByTheLiar() *Schedule {
+	s := scene("collected by the liar", 130)
+	s.loses(func(_ *world, from, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.Prepare:
+			return m.View < 2 && to != int(m.View)
+		case *message.ViewChange:
+			return m.View == 1 && from == 0 && to == 1
+		case *message.ViewChangeAck:
+			return m.View == 2 && to == 2
+		}
+		return false
+	}, "PREPAREs of views 0 and 1 reach their primaries only, 1 does not hear that 0 leaves for view 1, nor 2 what is acknowledged in view 2")
+	s.handsOver(0, 20)
+	s.handsOver(1, 40)
+	s.says(3, func(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
+		switch m := m.(type) {
+		case *message.ViewChange:
+			if int(m.From) != r.id || m.View != 3 {
+				break
+			}
+			x := *m
+			x.Low, x.Checkpoints, x.P, x.Q = r.w.shape.period, []message.CheckpointID{{Seq: r.w.shape.period}}, nil, nil
+			l.forged = &x
+			return one(&x)
+		case *message.NewView:
+			if m.View != 3 {
+				break
+			}
+			x := message.NewView{View: 3, From: m.From, Checkpoint: message.CheckpointID{Digest: r.w.judge.roots[0]}}
+			for i := range r.w.n {
+				vc := l.changes[message.ReplicaID(i)]
+				if i == r.id {
+					vc = l.forged
+				}
+				if vc == nil || vc.View != 3 {
+					return nil
+				}
+				x.V = append(x.V, message.Vouched{From: message.ReplicaID(i), Digest: vc.Digest()})
+				if i == 0 && len(vc.P) > 0 {
+					x.Chosen = []message.Digest{vc.P[0].Digest}
+				}
+			}
+			return one(&x)
+		}
+		return one(m)
+	}, "says in view 3 that it has collected n1, and chooses for it what prepared in view 0")
+	s.reach("one batch has prepared at 0 in view 0 and another at 1 in view 1, and 3 has shown its NEW-VIEW of view 3", func(w *world) bool {
+		v := w.judge.vows
+		return v.certified[slotKey{0, 1}] == 1<<0 && v.certified[slotKey{1, 1}] == 1<<1 && v.prepared[slotKey{0, 1}] != v.prepared[slotKey{1, 1}] &&
+			w.view(0) >= 3 && w.view(1) >= 3 && w.view(2) >= 3
+	})
+	return s
+}
+
+// collectedMeanwhile: 1, 2 and 3 leave view 0, all with what prepared up to n4 above checkpoint 0. Before 1, the next primary, hears
+// of the others' VIEW-CHANGEs it fetches checkpoint 4, which becomes stable with its vote, and forgets the batches below. It must
+// begin the view without them.
+func collectedMeanwhile() *Schedule {
+	s := scene("collected meanwhile", 110)
+	s.shape.period, s.shape.log = 4, 8
+	s.loses(func(w *world, _, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.Commit:
+			return m.Seq == 4 && (to == 1 || to == 2)
+		case *message.Decided:
+			return m.Seq == 4
+		case *message.Checkpoint:
+			return to == 2 || to == 1 && w.view(1) == 0
+		case *message.ViewChange:
+			return true
+		}
+		return false
+	}, "1 and 2 hear no COMMIT for n4 and of no checkpoint, until 1 has left view 0, and nobody hears a VIEW-CHANGE")
+	s.leavesUnsaid(0, func(_ *world, _ int, m message.Message) bool {
+		p, ok := m.(*message.PrePrepare)
+		return ok && p.Seq > 4
+	}, "proposes nothing after n4")
+	s.reach("1, 2 and 3 have left for view 1, and checkpoint 4 is stable at 1", func(w *world) bool {
+		return w.view(1) == 1 && w.view(2) == 1 && w.view(3) == 1 && w.core(1).Stable().Seq == 4 && w.core(2).LastExecuted() == 3
+	})
+	return s
+}
