@@ -158,7 +158,7 @@ func (r *rogue) raw(i int, frame []byte) {
 // request makes an authenticated request with good MACs for some of the replicas.
 func (r *rogue) request(q *message.Request, good ...int) *message.Request {
 	q.Client = r.self.Client
-	q.SetDigest()
+	q.Altered()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ring.Authenticate(r.sessions, &r.x, q)
@@ -317,7 +317,6 @@ func TestAdministratorIsNotReplayed(t *testing.T) {
 	public, _, _ := ed25519.GenerateKey(nil)
 	q := &message.Request{Client: message.Administrator, Slot: 7, Timestamp: 1 << 60, Replier: message.AnyReplier,
 		Op: append([]byte{1}, public...), Signature: make([]byte, message.SignatureSize)}
-	q.SetDigest()
 	d := message.AdministratorDigest(c.g.Digest(), q)
 	copy(q.Signature, ed25519.Sign(c.admin, d[:]))
 	r := newRogue(t, c, message.Principal{Client: message.Administrator}, c.admin)
@@ -333,7 +332,7 @@ func TestAdministratorIsNotReplayed(t *testing.T) {
 	}
 	other := *q
 	other.Timestamp++
-	other.SetDigest()
+	other.Altered()
 	for i := range c.replicas {
 		r.ask(i, q)
 		r.ask(i, &other)
@@ -454,7 +453,6 @@ func TestPrimaryOrdersAReadOnlyRequest(t *testing.T) {
 	primary := asReplica(t, c, 0)
 	primary.ready(c)
 	q := &message.Request{Client: 77, Timestamp: 1, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("i")}
-	q.SetDigest()
 	b := message.Batch{Requests: []*message.Request{q}}
 	primary.say(1, &message.PrePrepare{Seq: 1, Digest: b.Digest(), Batch: b})
 	eventually(t, "the proposal is refused", func() bool { return refusals(victim, "malformed") > 0 })

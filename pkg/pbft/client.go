@@ -345,7 +345,6 @@ func (c *Client) wake() {
 func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 	o.readOnly = readOnly
 	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Keep: o.keep, Op: o.Body, Auth: o.request.Auth}
-	o.request.SetDigest()
 	o.tally.reset(len(c.peers))
 	o.tries = 0
 	o.agreed = time.Time{}

@@ -84,7 +84,7 @@ var mutants = []mutant{
 	{"a replica ahead is left alone", core + "status.go", "	if m.View > c.view {\n		c.noticeLag()", "	if m.View > c.view {\n		return\n	}\n	if false {\n		c.noticeLag()"},
 	{"the primary does not say that it waits", core + "waiting.go", "		if c.isPrimary() && c.wait.forwards(r) == 0 {", "		if c.isPrimary() {"},
 	{"the primary has no timer", core + "waiting.go", "	w := &c.wait\n	if w.on && c.queue", "	w := &c.wait\n	if c.isPrimary() || w.on && c.queue"},
-	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.queue.wasDone(key, forward{m.Timestamp, m.Digest}) {", "	if false {"},
+	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.wasDone(key, forward{m.Timestamp, m.Digest}) {", "	if false {"},
 	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if _ = s; r != nil {\n				q.offer(l, r)\n			}\n"},
 	{"P outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.prepared", "		if false {\n			delete(c.prepared"},
 	{"Q outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.preprepared", "		if false {\n			delete(c.preprepared"},

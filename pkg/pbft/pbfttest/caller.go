@@ -117,7 +117,6 @@ func (s *callSlot) issue(op []byte, readOnly bool) {
 		floor: s.c.w.judge.floor}
 	k.tally.replies = make([]answer, s.c.w.n)
 	s.call = k
-	k.q.SetDigest()
 	s.c.w.judge.requested(s.c, &k.q)
 	s.transmit(false)
 }

@@ -11,7 +11,7 @@ import (
 func describe(m message.Message) string {
 	switch m := m.(type) {
 	case *message.Request:
-		return fmt.Sprintf("REQUEST %v.%d t%d %v", m.Client, m.Slot, m.Timestamp, m.Digest)
+		return fmt.Sprintf("REQUEST %v.%d t%d %v", m.Client, m.Slot, m.Timestamp, m.Digest())
 	case *message.Reply:
 		return fmt.Sprintf("REPLY v%d n%d tentative %v slot %d t%d outcome %d %v", m.View, m.Seq, m.Tentative, m.Slot, m.Timestamp, m.Outcome, m.Digest)
 	case *message.PrePrepare:

@@ -62,7 +62,7 @@ func (j *judge) init(w *world) {
 // requested is REQUEST of a correct client, FAULTY-REQUEST of another.
 func (j *judge) requested(_ *client, q *message.Request) {
 	if !q.ReadOnly {
-		j.in[q.Digest] = true
+		j.in[q.Digest()] = true
 	}
 }
 
@@ -148,8 +148,8 @@ func (j *judge) promised(c *client, at slotKey) {
 
 func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []byte) {
 	check := *q
-	check.SetDigest()
-	if check.Digest != q.Digest || !j.in[q.Digest] {
+	check.Altered()
+	if check.Digest() != q.Digest() || !j.in[q.Digest()] {
 		j.w.fail("Safe: replica %d executes in n%d a request that nobody made: %s", by, n, describe(q))
 		return
 	}
@@ -159,7 +159,7 @@ func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []b
 	}
 	j.last[q.Key()] = q.Timestamp
 	result, wrote := j.copy.Execute(pbft.Operation{Client: q.Client, Choice: choice, Body: q.Op})
-	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest, result}
+	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest(), result}
 	if wrote {
 		_, chain := place(result)
 		j.chain = append(j.chain, chain)
@@ -185,7 +185,7 @@ func (j *judge) accepted(c *client, k *call, result []byte) {
 		return
 	}
 	o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
-	if !ok || o.digest != k.q.Digest || !bytes.Equal(o.result, result) {
+	if !ok || o.digest != k.q.Digest() || !bytes.Equal(o.result, result) {
 		w.fail("Safe: client %d accepts %x for t%d of slot %d, a single copy gives %x", c.index, result, k.q.Timestamp, k.q.Slot, o.result)
 	}
 }
@@ -193,7 +193,7 @@ func (j *judge) accepted(c *client, k *call, result []byte) {
 // lost judges the answer that a request was executed and its result is not kept.
 func (j *judge) lost(c *client, k *call) {
 	o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
-	if !ok || o.digest != k.q.Digest {
+	if !ok || o.digest != k.q.Digest() {
 		j.w.fail("Safe: client %d is told that t%d of slot %d was executed, and it was not", c.index, k.q.Timestamp, k.q.Slot)
 	} else if k.q.Op[0] == opWrite || len(o.result) <= ledger.KeptReply && k.q.Op[0] == opLong {
 		j.w.fail("client %d is told that the result of t%d is not kept, and it should be", c.index, k.q.Timestamp)

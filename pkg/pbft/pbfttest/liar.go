@@ -231,7 +231,7 @@ func (l *liarMemory) otherBatch(b message.Batch) message.Batch {
 	case l.chance(0.2) && k > 0:
 		forged := *other.Requests[0]
 		forged.Op = append([]byte{opWrite}, forged.Op...)
-		forged.SetDigest()
+		forged.Altered()
 		other.Requests[0] = &forged
 	case l.chance(0.2):
 		other.Choice = []byte{badChoice}
@@ -316,7 +316,7 @@ func forgeRequest(l *liarMemory, r *replica, to int, m message.Message) []messag
 	}
 	x, forged := *p, *p.Batch.Requests[0]
 	forged.Op = append([]byte{opWrite}, forged.Op...)
-	forged.SetDigest()
+	forged.Altered()
 	x.Batch.Requests = append([]*message.Request{&forged}, p.Batch.Requests[1:]...)
 	x.Digest = x.Batch.Digest()
 	return one(&x)
@@ -435,10 +435,9 @@ func falseForward(l *liarMemory, r *replica, to int, m message.Message) []messag
 	c := r.w.clients[l.rng.IntN(len(r.w.clients))]
 	q := message.Request{Client: c.id, Slot: message.Slot(l.rng.IntN(ledgerSlots)), Timestamp: message.Timestamp(100 + l.rng.IntN(40)),
 		Op: []byte{opWrite, byte(l.rng.IntN(3))}}
-	q.SetDigest()
 	q.Auth.Tags = make([]byte, r.w.n*message.MACSize)
 	for range 1 + l.rng.IntN(8) {
-		said = append(said, &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: q.Timestamp, Digest: q.Digest})
+		said = append(said, &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: q.Timestamp, Digest: q.Digest()})
 		if l.chance(0.5) {
 			q.Slot = message.Slot(l.rng.Uint32())
 		}

@@ -89,7 +89,7 @@ func (v *vows) told(r *replica, m message.Message) {
 
 func (v *vows) fault(m *message.PrePrepare) string {
 	for _, q := range m.Batch.Requests {
-		if !v.j.in[q.Digest] {
+		if !v.j.in[q.Digest()] {
 			return "with a request that nobody made"
 		}
 	}

@@ -72,7 +72,7 @@ type proof struct {
 	replier  message.ReplicaID
 }
 
-func proofOf(r *message.Request) proof { return proof{r.Digest, r.Auth.Nonce, r.ReadOnly, r.Replier} }
+func proofOf(r *message.Request) proof { return proof{r.Digest(), r.Auth.Nonce, r.ReadOnly, r.Replier} }
 
 // A site is where one replica lives: mostly one live copy of it, two if it is a twin.
 type site struct {
@@ -225,7 +225,7 @@ func (w *world) authentic(r *message.Request, i int) bool {
 
 // seal makes the authenticator of a request whose MACs are good at the replicas that good names.
 func (w *world) seal(r *message.Request, good []bool) {
-	r.SetDigest()
+	r.Altered()
 	w.nonce++
 	r.Auth.Nonce = w.nonce
 	r.Auth.Tags = make([]byte, w.n*message.MACSize)

@@ -43,7 +43,6 @@ func batchOf(ops ...string) message.Batch {
 	var b message.Batch
 	for i, op := range ops {
 		r := &message.Request{Client: 9, Slot: message.Slot(i % 4), Timestamp: message.Timestamp(i + 1), Op: []byte(op), Authentic: true}
-		r.SetDigest()
 		b.Requests = append(b.Requests, r)
 	}
 	return b
@@ -88,7 +87,7 @@ func lie(r *rand.Rand, from message.ReplicaID) message.Message {
 		return m
 	case 12:
 		q := batchOf("f").Requests[0]
-		return &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: message.Timestamp(edge(r)), Digest: q.Digest, From: from}
+		return &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: message.Timestamp(edge(r)), Digest: q.Digest(), From: from}
 	case 13:
 		return &message.FetchBatch{Digests: []message.Digest{d, message.NullDigest}, From: from}
 	case 14:

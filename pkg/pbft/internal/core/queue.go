@@ -27,13 +27,22 @@ type line struct {
 	arrived  []int               // by slot: tick at which the pending request came
 	doubt    []bool              // by slot: the pending request is in doubt
 	suspect  int                 // until this tick all that comes is in doubt
-	done     []forward           // by slot: the last one executed here
+	done     []place             // by slot: the last one executed here
 	told     []int               // by slot: tick of our last FORWARD for it, 0 if there was none
 	pending  []*message.Request  // by slot: received and not executed
 	proposed []message.Timestamp // by slot: the last one proposed in this view
 	bytes    int
 	count    int
 	inTurn   bool
+}
+
+// A place says which request a slot executed last: the i-th of batch n, or one that only a fetched state knows of, by its
+// digest.
+type place struct {
+	t      message.Timestamp
+	n      message.SeqNum
+	i      int
+	digest message.Digest // if n is 0
 }
 
 func (q *queue) init(slots, lineBytes int) {
@@ -46,7 +55,7 @@ func (q *queue) line(c message.ClientID) *line {
 	if l == nil {
 		l = &line{
 			pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
-			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]forward, q.slots),
+			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]place, q.slots),
 		}
 		q.order = append(q.order, l)
 		q.lines[c] = l
@@ -155,7 +164,7 @@ func (q *queue) holds(r *message.Request) bool {
 		return false
 	}
 	p := l.pending[r.Slot]
-	return p != nil && p.Digest == r.Digest
+	return p != nil && p.Timestamp == r.Timestamp && p.Digest() == r.Digest()
 }
 
 // take removes up to count requests of together at most size bytes, or a single larger one, and
@@ -206,23 +215,25 @@ func (l *line) head() *message.Request {
 
 // executed removes what a slot has waiting up to timestamp t: it was done, whichever copy of it was
 // (R-REQ-5).
-func (q *queue) executed(r *message.Request) {
+func (q *queue) executed(r *message.Request, as place) {
 	if int(r.Slot) >= q.slots {
 		return
 	}
 	l := q.line(r.Client)
 	if l.done[r.Slot].t < r.Timestamp {
-		l.done[r.Slot] = forward{r.Timestamp, r.Digest}
+		l.done[r.Slot] = as
 	}
 	if p := l.pending[r.Slot]; p != nil && p.Timestamp <= r.Timestamp {
 		q.remove(l, p)
 	}
 }
 
-// wasDone reports whether this very request was the last that its slot executed here.
-func (q *queue) wasDone(k message.RequestKey, f forward) bool {
-	l := q.lines[k.Client]
-	return l != nil && int(k.Slot) < q.slots && l.done[k.Slot] == f
+// lastDone is the last request that the slot executed here.
+func (q *queue) lastDone(k message.RequestKey) place {
+	if l := q.lines[k.Client]; l != nil && int(k.Slot) < q.slots {
+		return l.done[k.Slot]
+	}
+	return place{}
 }
 
 // newView forgets what was proposed in the view that is over: what of it was not executed must be proposable again

@@ -239,7 +239,6 @@ func (p *play) request(t *testing.T, a arguments) {
 	if size := a.int(t, "size", 0); size > 0 {
 		r.Op = make([]byte, size)
 	}
-	r.SetDigest()
 	r.Auth.Tags = make([]byte, len(p.cores)*message.MACSize)
 	good := a.named["authentic"]
 	for i := range p.cores {
@@ -276,7 +275,6 @@ func (p *play) inject(t *testing.T, a arguments) {
 	switch a.words[0] {
 	case "PRE-PREPARE":
 		r := message.Request{Client: 7, Timestamp: message.Timestamp(a.int(t, "t", 1)), Op: make([]byte, a.int(t, "size", 1)), Authentic: true}
-		r.SetDigest()
 		r.Auth.Tags = make([]byte, len(p.cores)*message.MACSize)
 		b := message.Batch{Requests: []*message.Request{&r}}
 		m = &message.PrePrepare{View: view, Seq: n, Digest: b.Digest(), Batch: b, From: from}
@@ -303,6 +301,9 @@ func (p *play) inject(t *testing.T, a arguments) {
 		m = nv
 	case "BATCH":
 		m = &message.BatchBody{PrePrepare: message.PrePrepare{Digest: digest}}
+	case "FORWARD":
+		q := message.Request{Client: message.ClientID(a.int(t, "client", 9)), Timestamp: message.Timestamp(a.int(t, "t", 1)), Op: []byte(a.named["op"])}
+		m = &message.Forward{Client: q.Client, Timestamp: q.Timestamp, Digest: q.Digest(), From: from}
 	case "DATA":
 		m = &message.Data{Seq: n, Tag: uint32(a.int(t, "tag", 0)), From: from}
 	default:
@@ -514,6 +515,9 @@ func describe(m message.Message) string {
 		}
 		return fmt.Sprintf("NEW-VIEW v%d V{%s} n%d X{%s}", m.View, strings.Join(from, " "), m.Checkpoint.Seq, strings.Join(chosen, " "))
 	case *message.Forward:
+		if m.Executed {
+			return fmt.Sprintf("FORWARD c%d.%d t%d, executed", m.Client, m.Slot, m.Timestamp)
+		}
 		return fmt.Sprintf("FORWARD c%d.%d t%d", m.Client, m.Slot, m.Timestamp)
 	case *message.FetchBatch:
 		return fmt.Sprintf("FETCH-BATCH %d", len(m.Digests))

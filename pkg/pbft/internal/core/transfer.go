@@ -331,7 +331,7 @@ func (c *Core) moveOn(gone message.ReplicaID) {
 func (c *Core) Forget(executed func(r *message.Request) bool) {
 	c.queue.each(func(_ *line, r *message.Request) bool {
 		if executed(r) {
-			c.queue.executed(r)
+			c.queue.executed(r, place{t: r.Timestamp, digest: r.Digest()})
 			c.wait.executed(r)
 		}
 		return true

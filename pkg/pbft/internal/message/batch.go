@@ -14,25 +14,23 @@ var NullDigest = (&Batch{}).Digest()
 
 const batchTag = "bfs batch v1\x00"
 
-// Digest names the batch in PREPAREs, P, Q and X. It depends on neither view nor number, and counts and
-// lengths are in it (R-MSG-1, R-MSG-2, R-CRY-7).
+// Digest names the batch in PREPAREs, P, Q and X. It depends on neither view nor number. It is over the requests' essences,
+// and counts and lengths are in it (R-MSG-1, R-MSG-2, R-CRY-7).
 func (b *Batch) Digest() (d Digest) {
-	buf := make([]byte, 0, 2048)
+	const chunk, essence = 4 << 10, requestHeader + ShortOperation
+	buf := make([]byte, 0, chunk+essence)
 	buf = append(buf, batchTag...)
 	buf = appendU32(buf, uint32(len(b.Requests)))
 	buf = appendU16(buf, uint16(len(b.Choice)))
 	buf = append(buf, b.Choice...)
-	if len(b.Requests)*DigestSize <= cap(buf)-len(buf) {
-		for _, r := range b.Requests {
-			buf = append(buf, r.Digest[:]...)
-		}
-		return sha256.Sum256(buf)
-	}
 	h := sha256.New()
-	h.Write(buf)
 	for _, r := range b.Requests {
-		h.Write(r.Digest[:])
+		if buf = r.appendEssence(buf); len(buf) >= chunk {
+			h.Write(buf)
+			buf = buf[:0]
+		}
 	}
+	h.Write(buf)
 	h.Sum(d[:0])
 	return d
 }

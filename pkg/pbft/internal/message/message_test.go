@@ -69,7 +69,6 @@ func vectors() (all []vector) {
 	unsigned := &Request{Client: Administrator, Replier: AnyReplier}
 	add("an administrator's REQUEST without signature", encode(unsigned))
 	q := &Request{Client: 7, Replier: AnyReplier, Op: []byte("x")}
-	q.SetDigest()
 	batch := Batch{Requests: []*Request{q}}
 	p := &PrePrepare{View: 1, Seq: 2, Batch: batch, Digest: batch.Digest()}
 	p.Digest[0] ^= 1
@@ -253,11 +252,9 @@ func checkAllocation(t *testing.T, name string, b []byte) {
 
 // A batch's digest binds counts, lengths, order and choice (R-CRY-7).
 func TestBatchDigestBinds(t *testing.T) {
-	r := func(op string) *Request {
-		q := &Request{Client: 7, Op: []byte(op)}
-		q.SetDigest()
-		return q
-	}
+	r := func(op string) *Request { return &Request{Client: 7, Op: []byte(op)} }
+	long := strings.Repeat("x", ShortOperation+1)
+	hashed := digestOperation([]byte(long))
 	batches := map[string]Batch{
 		"null":          {},
 		"a":             {Requests: []*Request{r("a")}},
@@ -267,8 +264,15 @@ func TestBatchDigestBinds(t *testing.T) {
 		"aa":            {Requests: []*Request{r("a"), r("a")}},
 		"a with choice": {Requests: []*Request{r("a")}, Choice: []byte{1}},
 		"choice only":   {Choice: []byte{1}},
+		"long":          {Requests: []*Request{r(long)}},
+		"long, another": {Requests: []*Request{r(long[1:] + "y")}},
+		"longer":        {Requests: []*Request{r(long + "x")}},
+		"its digest":    {Requests: []*Request{r(string(hashed[:]))}},
+		"short at most": {Requests: []*Request{r(long[1:])}},
 	}
-	a := r("a").Digest
+	q := &Request{Client: 7, Op: append(r("").appendEssence(nil), 'b')}
+	batches["two in one"] = Batch{Requests: []*Request{q}}
+	a := r("a").Digest()
 	batches["a as a choice"] = Batch{Choice: a[:]}
 	seen := map[Digest]string{}
 	for name, b := range batches {
@@ -277,6 +281,32 @@ func TestBatchDigestBinds(t *testing.T) {
 			t.Errorf("%s and %s have one digest", name, other)
 		}
 		seen[d] = name
+	}
+}
+
+// What a request is does not depend on how it came here, nor on who shall answer and whether it may try the short way.
+func TestRequestDigest(t *testing.T) {
+	for _, n := range []int{0, 1, ShortOperation, ShortOperation + 1, 5000} {
+		made := &Request{Client: 7, Slot: 3, Timestamp: 9, Replier: 2, Op: bytes.Repeat([]byte{5}, n)}
+		decoded, err := Decode(encode(made), &limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := decoded.(*Request)
+		other.ReadOnly, other.Replier = true, AnyReplier
+		if made.Digest() != other.Digest() {
+			t.Errorf("%d bytes: a request and its copy have two digests", n)
+		}
+		for i, change := range []func(q *Request){
+			func(q *Request) { q.Client++ }, func(q *Request) { q.Slot++ }, func(q *Request) { q.Timestamp++ }, func(q *Request) { q.Keep = true },
+			func(q *Request) { q.Op = append(bytes.Clone(q.Op), 0) }, func(q *Request) { q.Op = append([]byte{1}, q.Op[min(1, n):]...) },
+		} {
+			x := *made
+			change(&x)
+			if x.Altered(); x.Digest() == made.Digest() {
+				t.Errorf("%d bytes: change %d leaves the digest as it was", n, i)
+			}
+		}
 	}
 }
 

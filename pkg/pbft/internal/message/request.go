@@ -43,12 +43,14 @@ type Request struct {
 	Auth      Authenticator
 	Signature []byte
 
-	// Digest is D(m), set by the decoder and by Seal: it is computed once per replica.
-	Digest Digest
 	// PassedBy is the replica that passed it on. It never travels.
 	PassedBy ReplicaID
 	// Authentic: this replica has checked the sender's MAC or signature. It never travels.
 	Authentic bool
+
+	// hash is what was hashed of it: the operation if that is long, the whole if it is short. Zero before it is asked for; the
+	// decoder asks for a long operation's.
+	hash Digest
 }
 
 // RequestKey names a request among all requests of a group.
@@ -91,11 +93,7 @@ func (m *Request) Size() int {
 
 // AppendBody implements Message.
 func (m *Request) AppendBody(b []byte) []byte {
-	b = appendU64(b, uint64(m.Client))
-	b = appendU16(b, uint16(m.Slot))
-	b = appendU64(b, uint64(m.Timestamp))
-	b = append(b, m.flags(), byte(m.Replier))
-	b = appendU32(b, uint32(len(m.Op)))
+	b = m.appendHeader(b, m.flags(), m.Replier)
 	b = append(b, m.Op...)
 	if m.Signature != nil {
 		return append(b, m.Signature...)
@@ -105,14 +103,68 @@ func (m *Request) AppendBody(b []byte) []byte {
 	return append(b, m.Auth.Tags...)
 }
 
-// AppendCovered implements Message: the digest stands for the rest, replier and flags beside it.
+// AppendCovered implements Message: replier and flags stand beside the essence, for they are not part of the wish.
 func (m *Request) AppendCovered(b []byte) []byte {
-	b = append(b, byte(TypeRequest), m.flags(), byte(m.Replier))
-	return append(b, m.Digest[:]...)
+	return m.appendEssence(append(b, byte(TypeRequest), m.flags(), byte(m.Replier)))
 }
 
+// ShortOperation is the length up to which an operation stands for itself. To hash it, and put the digest where it could
+// stand, would cost more.
+const ShortOperation = 256
+
+// appendEssence appends what the request is: its header, with replier and flags, but for Keep, as zeros
+// (R-OPT-IX-3), then the operation, or the digest of a long one. The header holds the operation's length, so that no two
+// requests have one essence.
+func (m *Request) appendEssence(b []byte) []byte {
+	b = m.appendHeader(b, m.flags()&flagKeep, 0)
+	if len(m.Op) <= ShortOperation {
+		return append(b, m.Op...)
+	}
+	if m.hash.IsZero() {
+		m.hash = digestOperation(m.Op)
+	}
+	return append(b, m.hash[:]...)
+}
+
+func (m *Request) appendHeader(b []byte, flags byte, replier ReplicaID) []byte {
+	b = appendU64(b, uint64(m.Client))
+	b = appendU16(b, uint16(m.Slot))
+	b = appendU64(b, uint64(m.Timestamp))
+	b = append(b, flags, byte(replier))
+	return appendU32(b, uint32(len(m.Op)))
+}
+
+const operationTag = "bfs operation v1\x00"
+
+func digestOperation(op []byte) (d Digest) {
+	h := sha256.New()
+	h.Write([]byte(operationTag))
+	h.Write(op)
+	h.Sum(d[:0])
+	return d
+}
+
+const requestTag = "bfs request v1\x00"
+
+// Digest is D(m), over the essence. Few requests are ever asked for it: a batch's digest and the MACs are over the essence
+// itself. A request is for one goroutine at a time, for a digest is remembered.
+func (m *Request) Digest() Digest {
+	short := len(m.Op) <= ShortOperation
+	if short && !m.hash.IsZero() {
+		return m.hash
+	}
+	var buf [len(requestTag) + requestHeader + ShortOperation]byte
+	d := sha256.Sum256(m.appendEssence(append(buf[:0], requestTag...)))
+	if short {
+		m.hash = d
+	}
+	return d
+}
+
+// Altered forgets what was hashed: the request was changed since.
+func (m *Request) Altered() { m.hash = Digest{} }
+
 func (m *Request) decode(r *reader, lim *Limits) {
-	start := r.b
 	m.Client, m.Slot, m.Timestamp = ClientID(r.u64()), Slot(r.u16()), Timestamp(r.u64())
 	flags := r.u8()
 	if flags&^(flagReadOnly|flagSigned|flagKeep) != 0 {
@@ -134,45 +186,9 @@ func (m *Request) decode(r *reader, lim *Limits) {
 		m.Auth.Nonce = r.u64()
 		m.Auth.Tags = r.bytes(r.count(int(r.u8()), lim.Replicas) * MACSize)
 	}
-	if r.why == "" {
-		m.Digest = digestRequest(start, len(m.Op))
+	if r.why == "" && len(m.Op) > ShortOperation {
+		m.hash = digestOperation(m.Op)
 	}
-}
-
-// SetDigest computes the digest of a request that was made here.
-func (m *Request) SetDigest() {
-	var head [requestHeader]byte
-	b := appendU64(head[:0], uint64(m.Client))
-	b = appendU16(b, uint16(m.Slot))
-	b = appendU64(b, uint64(m.Timestamp))
-	b = append(b, m.flags()&flagKeep, 0)
-	appendU32(b, uint32(len(m.Op)))
-	h := sha256.New()
-	h.Write([]byte(requestTag))
-	h.Write(head[:])
-	h.Write(m.Op)
-	h.Sum(m.Digest[:0])
-}
-
-const requestTag = "bfs request v1\x00"
-
-// digestRequest hashes an encoded request: (c, s, t, o) behind a tag, with replier and flags, but for Keep, which
-// are not part of the wish, as zeros (R-OPT-IX-3).
-func digestRequest(encoded []byte, op int) (d Digest) {
-	const small = 512
-	var buf [len(requestTag) + requestHeader + small]byte
-	b := append(buf[:0], requestTag...)
-	b = append(b, encoded[:requestHeader]...)
-	b[len(requestTag)+18] &= flagKeep
-	b[len(requestTag)+19] = 0
-	if op <= small {
-		return sha256.Sum256(append(b, encoded[requestHeader:requestHeader+op]...))
-	}
-	h := sha256.New()
-	h.Write(b)
-	h.Write(encoded[requestHeader : requestHeader+op])
-	h.Sum(d[:0])
-	return d
 }
 
 // Outcome is what a REPLY says beside its result.

@@ -54,7 +54,6 @@ func (g generator) request() *Request {
 	} else {
 		q.Auth = Authenticator{g.Uint64(), g.bytes(g.IntN(limits.Replicas+1) * MACSize)}
 	}
-	q.SetDigest()
 	return q
 }
 
