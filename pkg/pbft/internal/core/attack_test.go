@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"bfs/pkg/pbft/internal/message"
@@ -105,6 +107,12 @@ func lie(r *rand.Rand, from message.ReplicaID) message.Message {
 		p := proposal(n, fmt.Sprint(r.IntN(3)))
 		p.View, p.From = v, from
 		p.Batch.Requests[0].Authentic = r.IntN(2) == 0
+		if r.IntN(3) == 0 {
+			q := p.Batch.Requests[0]
+			q.Op = make([]byte, message.ShortOperation+1+r.IntN(2))
+			q.Altered()
+			p.Batch.Requests[0], p.Digest = q.Stub(), p.Batch.Digest()
+		}
 		return p
 	case 1:
 		return &message.Prepare{View: v, Seq: n, Digest: d, From: from}
@@ -312,5 +320,43 @@ func TestFetchBatchIsBoundedInBytes(t *testing.T) {
 	}
 	if bound := servesPerTick * fetchBytes; bytes > bound+1<<20 {
 		t.Fatalf("%d bytes sent in one tick, want <= %d", bytes, bound)
+	}
+}
+
+// The primary of a new view proposes what its NEW-VIEW chose, without an operation that this replica never had. There is no
+// vote before the batch is here.
+func TestChosenWithoutItsOperation(t *testing.T) {
+	c := newAttacked(2, 0)
+	whole := proposal(1, strings.Repeat("x", message.ShortOperation+1))
+	stub := *whole
+	stub.Batch.Requests = []*message.Request{whole.Batch.Requests[0].Stub()}
+	c.log.slot(1).chosen = whole.Digest
+	voted := func() bool {
+		return slices.ContainsFunc(perform(c), func(m message.Message) bool { return m.Type() == message.TypePrepare })
+	}
+	if c.Step(&stub); voted() || c.Refused(OperationMissing) != 1 {
+		t.Fatal("it votes for what it cannot execute")
+	}
+	c.Step(&message.BatchBody{PrePrepare: *whole})
+	if !voted() {
+		t.Fatal("it does not vote for what it has")
+	}
+}
+
+// Nobody makes a replica keep more operations for a client than that client may have waiting.
+func TestOperationsLaidByAreBounded(t *testing.T) {
+	c := newAttacked(2, 0)
+	for round := range 20 {
+		for s := range message.Slot(6) {
+			q := &message.Request{Client: 9, Slot: s, Timestamp: message.Timestamp(round), Apart: true, PassedBy: 2, Authentic: true,
+				Op: make([]byte, message.ShortOperation+100*round)}
+			c.Step(q)
+		}
+		if got := c.Sizes().LineBytes; got > 1<<10+message.ShortOperation {
+			t.Fatalf("round %d: it keeps %d bytes", round, got)
+		}
+		if c.Pending() > 0 || len(perform(c)) > 0 {
+			t.Fatal("it waits for them, or passes them on")
+		}
 	}
 }

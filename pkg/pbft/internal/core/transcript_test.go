@@ -74,6 +74,7 @@ type play struct {
 	cores []*Core
 	held  [][]*message.Batch // executed batches by replica, for equality
 	wires []wire
+	nonce uint64 // of the last request
 	cut   map[[2]int]bool
 	lines []event
 	stale map[int]bool // replicas whose roots are false
@@ -217,8 +218,9 @@ func (p *play) group(t *testing.T, a arguments) {
 			Self: message.ReplicaID(i), Replicas: n,
 			CheckpointPeriod: message.SeqNum(a.int(t, "k", 4)), LogSize: message.SeqNum(a.int(t, "l", 8)),
 			Window: message.SeqNum(a.int(t, "window", 1)), BatchBytes: 1 << 10, BatchCount: a.int(t, "batch", 8),
-			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2, ForwardTicks: 2, TimeoutTicks: 20,
+			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: a.int(t, "status", 10), ResendTicks: 2, ForwardTicks: 2, TimeoutTicks: 20,
 			Fence: message.SeqNum(fence[i]), Tentative: a.named["tentative"] != "", Piggyback: a.named["piggyback"] != "",
+			Separate: a.named["separate"] != "",
 		})
 		c.Trace(func(m message.Message, why Refusal) {
 			shown[why] = true
@@ -234,11 +236,13 @@ func (p *play) group(t *testing.T, a arguments) {
 func (p *play) request(t *testing.T, a arguments) {
 	r := message.Request{
 		Client: message.ClientID(a.int(t, "client", 9)), Slot: message.Slot(a.int(t, "slot", 0)),
-		Timestamp: message.Timestamp(a.int(t, "t", 1)), ReadOnly: a.named["ro"] != "", Op: []byte(a.named["op"]),
+		Timestamp: message.Timestamp(a.int(t, "t", 1)), ReadOnly: a.named["ro"] != "", Apart: a.named["apart"] != "", Op: []byte(a.named["op"]),
 	}
 	if size := a.int(t, "size", 0); size > 0 {
 		r.Op = make([]byte, size)
 	}
+	p.nonce++
+	r.Auth.Nonce = p.nonce
 	r.Auth.Tags = make([]byte, len(p.cores)*message.MACSize)
 	good := a.named["authentic"]
 	for i := range p.cores {
@@ -261,7 +265,7 @@ func (p *play) request(t *testing.T, a arguments) {
 // arrive is a request as replica i has it: with its own judgement of the authenticator.
 func (p *play) arrive(i int, r *message.Request) *message.Request {
 	own := *r
-	own.PassedBy = message.ReplicaID(len(p.cores))
+	own.PassedBy = message.ReplicaID(i)
 	own.Authentic = r.Auth.Tags[i*message.MACSize] == 1
 	return &own
 }
@@ -484,12 +488,22 @@ func riding(commits []message.SeqNum) (s string) {
 	return s
 }
 
+// stubs lists the requests whose operations a proposal does not hold.
+func stubs(m *message.PrePrepare) (s string) {
+	for _, r := range m.Batch.Requests {
+		if r.IsStub() {
+			s += fmt.Sprintf(" without c%d.%d t%d", r.Client, r.Slot, r.Timestamp)
+		}
+	}
+	return s
+}
+
 func describe(m message.Message) string {
 	switch m := m.(type) {
 	case *message.Request:
 		return fmt.Sprintf("REQUEST c%d.%d t%d", m.Client, m.Slot, m.Timestamp)
 	case *message.PrePrepare:
-		return fmt.Sprintf("PRE-PREPARE v%d n%d %s%s", m.View, m.Seq, short(m.Digest), riding(m.Commits))
+		return fmt.Sprintf("PRE-PREPARE v%d n%d %s%s%s", m.View, m.Seq, short(m.Digest), stubs(m), riding(m.Commits))
 	case *message.Prepare:
 		return fmt.Sprintf("PREPARE v%d n%d %s%s", m.View, m.Seq, short(m.Digest), riding(m.Commits))
 	case *message.Commit:

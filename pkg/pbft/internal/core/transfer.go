@@ -336,6 +336,13 @@ func (c *Core) Forget(executed func(r *message.Request) bool) {
 		}
 		return true
 	})
+	for _, l := range c.queue.order {
+		for _, r := range l.apart {
+			if r != nil && executed(r) {
+				c.queue.executed(r, place{t: r.Timestamp, digest: r.Digest()})
+			}
+		}
+	}
 }
 
 // Installed answers Install: the state is that of the checkpoint now, and we go on from there.

@@ -77,7 +77,7 @@ func (c *Core) leave(v message.View) {
 	invariant(v > c.view, "views only rise")
 	c.carry()
 	c.suspectStallers()
-	c.view, c.active, c.choosing = v, false, false
+	c.view, c.active, c.choosing, c.lacking = v, false, false, 0
 	c.held = heldCommits{}
 	c.log.clear()
 	c.queue.newView()

@@ -78,6 +78,14 @@ func vectors() (all []vector) {
 	q.ReadOnly = true
 	p.Digest = batch.Digest()
 	add("a PRE-PREPARE of a read-only REQUEST", encode(p))
+	long := &Request{Client: 7, Replier: AnyReplier, Op: make([]byte, ShortOperation+1)}
+	add("a REQUEST without its operation", encode(long.Stub()))
+	batch = Batch{Requests: []*Request{long.Stub()}}
+	body := PrePrepare{Batch: batch, Digest: batch.Digest()}
+	add("a BATCH without an operation", encode(&BatchBody{PrePrepare: body}))
+	const lengthAt = 1 + 16 + DigestSize + 1 + 2 + 2 + requestHeader - 4
+	add("a PRE-PREPARE without a short operation", put(lengthAt, ShortOperation, 2)(encode(&body)))
+	add("a PRE-PREPARE without an operation, and without its digest", put(lengthAt+4, 0, 8)(put(lengthAt+12, 0, 8)(put(lengthAt+20, 0, 8)(put(lengthAt+28, 0, 8)(encode(&body))))))
 	empty := &PrePrepare{Digest: NullDigest}
 	add("a PRE-PREPARE that says it holds 65,535 requests", put(51, 1<<16-1, 2)(encode(empty)))
 	add("a PRE-PREPARE that says it holds 512 requests, and none is there", put(51, 512, 2)(encode(empty)))
@@ -307,6 +315,34 @@ func TestRequestDigest(t *testing.T) {
 				t.Errorf("%d bytes: change %d leaves the digest as it was", n, i)
 			}
 		}
+	}
+}
+
+// A stub is the same request, and takes no other operation than its own.
+func TestStub(t *testing.T) {
+	long := &Request{Client: 7, Timestamp: 9, Op: bytes.Repeat([]byte{5}, 300)}
+	stub := long.Stub()
+	if !stub.IsStub() || long.IsStub() || stub.Length() != 300 || stub.Digest() != long.Digest() {
+		t.Errorf("%+v is no stub of %+v", stub, long)
+	}
+	if a, b := (&Batch{Requests: []*Request{stub}}), (&Batch{Requests: []*Request{long}}); a.Digest() != b.Digest() || a.Bytes() != b.Bytes() {
+		t.Error("a batch with a stub has another digest or another length")
+	}
+	if short := (&Request{Op: make([]byte, ShortOperation)}); short.Stub() != short {
+		t.Error("a short operation has a stub")
+	}
+	other := &Request{Client: 7, Timestamp: 9, Op: bytes.Repeat([]byte{6}, 300)}
+	shorter := &Request{Client: 7, Timestamp: 9, Op: bytes.Repeat([]byte{5}, 299)}
+	for _, x := range []*Request{other, shorter, other.Stub(), stub} {
+		if stub.Fill(x) || !stub.IsStub() {
+			t.Errorf("it takes %+v", x)
+		}
+	}
+	if !stub.Fill(long) || stub.IsStub() || !bytes.Equal(stub.Op, long.Op) || stub.Digest() != long.Digest() {
+		t.Errorf("filled, it is %+v", stub)
+	}
+	if stub.Fill(long) {
+		t.Error("it is filled twice")
 	}
 }
 

@@ -36,7 +36,8 @@ type Request struct {
 	ReadOnly  bool      // try the one-round-trip path; not part of the digest
 	Replier   ReplicaID // who returns the full result, AnyReplier for all; not part of the digest
 	Keep      bool      // keep the result even if the operation changed nothing: it was asked before, in vain (R-OUR-14)
-	Op        []byte
+	Apart     bool      // its client sent it to every replica: a proposal need not hold the operation; not part of the digest
+	Op        []byte    // nil in a stub
 
 	// Auth is the proof of origin, unless the request is the administrator's: those are signed
 	// (R-OUR-12) and Signature is set.
@@ -50,7 +51,8 @@ type Request struct {
 
 	// hash is what was hashed of it: the operation if that is long, the whole if it is short. Zero before it is asked for; the
 	// decoder asks for a long operation's.
-	hash Digest
+	hash   Digest
+	absent int // in a stub, the length of the operation; else 0
 }
 
 // RequestKey names a request among all requests of a group.
@@ -66,6 +68,8 @@ const (
 	flagReadOnly = 1 << iota
 	flagSigned
 	flagKeep
+	flagApart
+	flagStub // how it travels, and so not covered by its MAC
 )
 
 func (m *Request) flags() (f byte) {
@@ -78,6 +82,9 @@ func (m *Request) flags() (f byte) {
 	if m.Keep {
 		f |= flagKeep
 	}
+	if m.Apart {
+		f |= flagApart
+	}
 	return f
 }
 
@@ -88,13 +95,18 @@ const requestHeader = 8 + 2 + 8 + 1 + 1 + 4
 
 // Size is the length of AppendBody's encoding in bytes.
 func (m *Request) Size() int {
-	return requestHeader + len(m.Op) + 8 + 1 + len(m.Auth.Tags) + len(m.Signature)
+	return requestHeader + len(m.Op) + len(m.stubDigest()) + 8 + 1 + len(m.Auth.Tags) + len(m.Signature)
 }
 
 // AppendBody implements Message.
 func (m *Request) AppendBody(b []byte) []byte {
-	b = m.appendHeader(b, m.flags(), m.Replier)
+	flags := m.flags()
+	if m.IsStub() {
+		flags |= flagStub
+	}
+	b = m.appendHeader(b, flags, m.Replier)
 	b = append(b, m.Op...)
+	b = append(b, m.stubDigest()...)
 	if m.Signature != nil {
 		return append(b, m.Signature...)
 	}
@@ -117,13 +129,11 @@ const ShortOperation = 256
 // requests have one essence.
 func (m *Request) appendEssence(b []byte) []byte {
 	b = m.appendHeader(b, m.flags()&flagKeep, 0)
-	if len(m.Op) <= ShortOperation {
+	if m.Length() <= ShortOperation {
 		return append(b, m.Op...)
 	}
-	if m.hash.IsZero() {
-		m.hash = digestOperation(m.Op)
-	}
-	return append(b, m.hash[:]...)
+	d := m.operation()
+	return append(b, d[:]...)
 }
 
 func (m *Request) appendHeader(b []byte, flags byte, replier ReplicaID) []byte {
@@ -131,7 +141,50 @@ func (m *Request) appendHeader(b []byte, flags byte, replier ReplicaID) []byte {
 	b = appendU16(b, uint16(m.Slot))
 	b = appendU64(b, uint64(m.Timestamp))
 	b = append(b, flags, byte(replier))
-	return appendU32(b, uint32(len(m.Op)))
+	return appendU32(b, uint32(m.Length()))
+}
+
+// Length is that of the operation, whether it is here or not.
+func (m *Request) Length() int { return len(m.Op) + m.absent }
+
+// operation is the digest of a long operation.
+func (m *Request) operation() Digest {
+	if m.hash.IsZero() {
+		m.hash = digestOperation(m.Op)
+	}
+	return m.hash
+}
+
+// A stub is a request without its operation, which is long, so that its digest stands for it in all that is MAC'd and hashed.
+// Proposals hold stubs of what clients have sent to every replica [TOCS §6.1; R-OPT-BR-1].
+
+// IsStub reports whether the operation is not here.
+func (m *Request) IsStub() bool { return m.absent > 0 }
+
+// Stub is a copy without the operation, or the request itself if that is short.
+func (m *Request) Stub() *Request {
+	if m.IsStub() || len(m.Op) <= ShortOperation {
+		return m
+	}
+	stub := *m
+	stub.hash, stub.absent, stub.Op = m.operation(), len(m.Op), nil
+	return &stub
+}
+
+// Fill gives a stub the operation of another request, if that is the one which its digest names.
+func (m *Request) Fill(from *Request) bool {
+	if !m.IsStub() || from.IsStub() || from.Length() != m.absent || from.operation() != m.hash {
+		return false
+	}
+	m.Op, m.absent = from.Op, 0
+	return true
+}
+
+func (m *Request) stubDigest() []byte {
+	if m.IsStub() {
+		return m.hash[:]
+	}
+	return nil
 }
 
 const operationTag = "bfs operation v1\x00"
@@ -149,7 +202,7 @@ const requestTag = "bfs request v1\x00"
 // Digest is D(m), over the essence. Few requests are ever asked for it: a batch's digest and the MACs are over the essence
 // itself. A request is for one goroutine at a time, for a digest is remembered.
 func (m *Request) Digest() Digest {
-	short := len(m.Op) <= ShortOperation
+	short := m.Length() <= ShortOperation
 	if short && !m.hash.IsZero() {
 		return m.hash
 	}
@@ -165,17 +218,28 @@ func (m *Request) Digest() Digest {
 func (m *Request) Altered() { m.hash = Digest{} }
 
 func (m *Request) decode(r *reader, lim *Limits) {
+	if m.read(r, lim); m.IsStub() {
+		r.fail("its operation is not there")
+	}
+}
+
+// read decodes a request that may be a stub.
+func (m *Request) read(r *reader, lim *Limits) {
 	m.Client, m.Slot, m.Timestamp = ClientID(r.u64()), Slot(r.u16()), Timestamp(r.u64())
 	flags := r.u8()
-	if flags&^(flagReadOnly|flagSigned|flagKeep) != 0 {
+	if flags >= flagStub<<1 {
 		r.fail("unknown flags")
 	}
-	m.Keep = flags&flagKeep != 0
+	m.Keep, m.Apart = flags&flagKeep != 0, flags&flagApart != 0
 	m.ReadOnly, m.Replier = flags&flagReadOnly != 0, ReplicaID(r.u8())
 	if m.Replier != AnyReplier && int(m.Replier) >= lim.Replicas {
 		r.fail("no such replier")
 	}
-	m.Op = r.bytes(r.count(int(r.u32()), lim.Operation))
+	if n := r.count(int(r.u32()), lim.Operation); flags&flagStub == 0 {
+		m.Op = r.bytes(n)
+	} else if m.hash, m.absent = r.digest(), n; n <= ShortOperation || m.hash.IsZero() {
+		r.fail("a stub of a short operation, or of none")
+	}
 	signed := flags&flagSigned != 0
 	if signed != (m.Client == Administrator) {
 		r.fail("the administrator's requests are signed, and nobody else's")
@@ -187,7 +251,7 @@ func (m *Request) decode(r *reader, lim *Limits) {
 		m.Auth.Tags = r.bytes(r.count(int(r.u8()), lim.Replicas) * MACSize)
 	}
 	if r.why == "" && len(m.Op) > ShortOperation {
-		m.hash = digestOperation(m.Op)
+		m.operation()
 	}
 }
 

@@ -48,7 +48,7 @@ func (g generator) request() *Request {
 	if g.bool() {
 		q.Replier = AnyReplier
 	}
-	q.Keep = g.IntN(4) == 0
+	q.Keep, q.Apart = g.IntN(4) == 0, g.IntN(4) == 0
 	if g.IntN(4) == 0 {
 		q.Client, q.Signature = Administrator, g.bytes(SignatureSize)
 	} else {
@@ -144,6 +144,11 @@ func (g generator) message(t Type) Message {
 		return g.reply()
 	case TypePrePrepare:
 		p := g.prePrepare()
+		for i, q := range p.Batch.Requests {
+			if g.bool() {
+				p.Batch.Requests[i] = q.Stub()
+			}
+		}
 		return &p
 	case TypePrepare:
 		return &Prepare{View: view, Seq: seq, Digest: g.digest(), Commits: g.commits()}
