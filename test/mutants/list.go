@@ -23,6 +23,12 @@ var mutants = []mutant{
 	{"f FORWARDs make a request authentic", core + "waiting.go", "if c.wait.forwards(r) < c.weak() {", "if c.wait.forwards(r) < c.f {"},
 	{"an unreasonable choice is accepted", core + "normal.go", "	if !ok {\n		c.log.bytes", "	if false {\n		c.log.bytes"},
 
+	// Long operations that come apart.
+	{"a vote without the operations", core + "normal.go", "	case !c.fill(&s.held.Batch):\n", "	case false:\n"},
+	{"an operation is taken for another of its length", noun + "request.go", " || from.operation() != m.hash {", " {"},
+	{"a batch that lacks operations is served", core + "newview.go", " && s.held.Batch.Complete():", ":"},
+	{"the digest of a long operation stands for nothing", noun + "request.go", "	d := m.operation()\n", "	d := Digest{1}\n	m.operation()\n"},
+
 	// Leaving a view.
 	{"P forgets earlier views", core + "viewchange.go", "	c.carry()\n", "	clear(c.prepared)\n	c.carry()\n"},
 	{"P is cleared on entering a view", core + "newview.go", "	c.active = true\n", "	c.active = true\n	clear(c.prepared)\n"},

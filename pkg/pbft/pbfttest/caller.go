@@ -104,6 +104,8 @@ func (s *callSlot) begin() {
 	case 2:
 		op[0] = opLong
 		op = op[:64]
+	case 3, 4:
+		op = append(op, make([]byte, message.ShortOperation+w.rng.IntN(100))...)
 	}
 	binary.LittleEndian.PutUint16(op[1:], uint16(s.c.index)<<8|uint16(s.slot))
 	binary.LittleEndian.PutUint64(op[3:], w.rng.Uint64())
@@ -128,6 +130,7 @@ func (s *callSlot) transmit(again bool) {
 	if again {
 		k.q.Replier = message.AnyReplier
 	}
+	k.q.Apart = w.shape.separate && !again && !k.q.ReadOnly && k.q.Length() > message.ShortOperation
 	if c.mischief != nil {
 		c.mischief(s, &k.q)
 	} else {
@@ -137,7 +140,7 @@ func (s *callSlot) transmit(again bool) {
 		}
 		w.seal(&k.q, all)
 		for i := range w.n {
-			if k.q.ReadOnly || again || message.ReplicaID(i) == c.view.Primary(w.n) {
+			if k.q.ReadOnly || again || k.q.Apart || message.ReplicaID(i) == c.view.Primary(w.n) {
 				c.send(i, &k.q)
 			}
 		}

@@ -50,7 +50,11 @@ func describe(m message.Message) string {
 func describeBatch(b *message.Batch) string {
 	var all []string
 	for _, q := range b.Requests {
-		all = append(all, fmt.Sprintf("%v.%d t%d", q.Client, q.Slot, q.Timestamp))
+		text := fmt.Sprintf("%v.%d t%d", q.Client, q.Slot, q.Timestamp)
+		if q.IsStub() {
+			text = "without " + text
+		}
+		all = append(all, text)
 	}
 	return "[" + strings.Join(all, ", ") + "]"
 }

@@ -79,7 +79,7 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 		w.marks.hit(markDecided)
 		view = ^message.View(0) // an earlier one, who knows which
 	}
-	d := b.Digest()
+	d := j.digest(r, b)
 	j.vows.committed(r, n, d)
 	switch {
 	case int(n) < len(j.history):
@@ -96,6 +96,20 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	if w.ahead != nil {
 		w.ahead(r)
 	}
+}
+
+// digest is that of a batch which replica r executes, of what is in it and not of what r believes to be in it.
+func (j *judge) digest(r *replica, b *message.Batch) message.Digest {
+	checked := message.Batch{Choice: b.Choice}
+	for _, q := range b.Requests {
+		if q.IsStub() {
+			j.w.fail("replica %d executes a request without its operation: %s", r.id, describe(q))
+		}
+		x := *q
+		x.Altered()
+		checked.Requests = append(checked.Requests, &x)
+	}
+	return checked.Digest()
 }
 
 // commit takes a batch for the next of the one order, on the word of replica by.
@@ -115,7 +129,7 @@ func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *messa
 		return
 	}
 	key := slotKey{v, n}
-	j.certificate(r, v, n, b.Digest())
+	j.certificate(r, v, n, j.digest(r, b))
 	if int(n) > len(j.history) {
 		j.w.fail("replica %d executes n%d tentatively, and no correct replica has executed n%d", r.id, n, n-1)
 		return
@@ -227,6 +241,9 @@ func (j *judge) said(r *replica, m message.Message) {
 	switch m := m.(type) {
 	case *message.PrePrepare:
 		j.authenticity(r, m.Batch.Requests)
+		if !m.Batch.Complete() {
+			j.w.marks.hit(markApart)
+		}
 	case *message.Commit:
 		if d, ok := r.core.Prepared(m.Seq); ok {
 			j.certificate(r, m.View, m.Seq, d)
@@ -371,7 +388,7 @@ func (j *judge) bounds(r *replica) {
 	}{
 		{"P", s.Prepared, l}, {"Q", s.Preprepared, 2 * l}, {"digests of Q", s.Digests, 16},
 		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1) * ledgerSlots}, {"unproven requests", s.Unproven, 8},
-		{"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
+		{"bytes of one client", s.LineBytes, queueBytes + 1<<10}, {"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
 		{"bytes of the log", s.LogBytes, 1 << 20}, {"held COMMITs", s.Held, 8},
 		{"checkpoints", len(r.memory.checkpoints), l/int(shape.period) + 2},
 	} {

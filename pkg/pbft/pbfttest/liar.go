@@ -162,6 +162,7 @@ var lies = []lie{
 	{"unreasonable", unreasonable},
 	{"agreeable", agreeable},
 	{"forge-request", forgeRequest},
+	{"withhold", withhold},
 }
 
 // fickle tells other lies every while.
@@ -228,7 +229,7 @@ func (l *liarMemory) otherBatch(b message.Batch) message.Batch {
 		other.Requests = append(other.Requests, other.Requests[0])
 	case l.chance(0.2):
 		other.Requests = nil
-	case l.chance(0.2) && k > 0:
+	case l.chance(0.2) && k > 0 && !other.Requests[0].IsStub():
 		forged := *other.Requests[0]
 		forged.Op = append([]byte{opWrite}, forged.Op...)
 		forged.Altered()
@@ -320,6 +321,31 @@ func forgeRequest(l *liarMemory, r *replica, to int, m message.Message) []messag
 	x.Batch.Requests = append([]*message.Request{&forged}, p.Batch.Requests[1:]...)
 	x.Digest = x.Batch.Digest()
 	return one(&x)
+}
+
+// withhold proposes without its operation what nobody else has, or nobody at all, and answers no question for it.
+func withhold(l *liarMemory, _ *replica, to int, m message.Message) []message.Message {
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		x := *m
+		x.Batch.Requests = nil
+		for i, q := range m.Batch.Requests {
+			if i == 0 && m.Seq%4 == 0 {
+				forged := *q
+				forged.Op = make([]byte, message.ShortOperation+1)
+				forged.Altered()
+				q = &forged
+			}
+			x.Batch.Requests = append(x.Batch.Requests, q.Stub())
+		}
+		x.Digest = x.Batch.Digest()
+		return one(&x)
+	case *message.BatchBody:
+		if l.chance(0.7) {
+			return nil
+		}
+	}
+	return one(m)
 }
 
 // agreeable votes with everyone for what he was proposed, whatever that was.

@@ -65,7 +65,7 @@ func (s *Schedule) String() string {
 	for _, x := range []struct {
 		on   bool
 		name string
-	}{{h.stubborn, "liars go on"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"}} {
+	}{{h.stubborn, "liars go on"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"}, {h.separate, "separate"}} {
 		if x.on {
 			b.WriteString(", " + x.name)
 		}
@@ -106,7 +106,7 @@ func (d *drawing) shape() {
 		h.stop = min(h.stop, 200)
 	}
 	more := rand.New(rand.NewPCG(d.s.Seed, 2))
-	h.tentative, h.piggyback = more.IntN(4) > 0, more.IntN(4) > 0
+	h.tentative, h.piggyback, h.separate = more.IntN(4) > 0, more.IntN(4) > 0, more.IntN(4) > 0
 	d.s.Replicas = h.replicas
 }
 
@@ -371,12 +371,7 @@ func (d *drawing) storm() {
 	d.add(func(w *world) {
 		for k := range times {
 			w.at(int64(from+k*length)*tick, func() {
-				var v message.View
-				for _, r := range w.correct() {
-					x, _ := r.core.View()
-					v = max(v, x)
-				}
-				i := int(v.Primary(w.n))
+				i := int(w.highestView().Primary(w.n))
 				if w.sites[i].liar() || w.calm {
 					return
 				}
@@ -397,7 +392,7 @@ func (d *drawing) restart() {
 // prepares here and not there, commits at one and at nobody else, and a view begins for some.
 func (d *drawing) sieve() {
 	types := []message.Type{message.TypePrePrepare, message.TypePrepare, message.TypeCommit, message.TypeCheckpoint, message.TypeDecided,
-		message.TypeViewChange, message.TypeViewChangeAck, message.TypeNewView, message.TypeBatchBody}
+		message.TypeViewChange, message.TypeViewChangeAck, message.TypeNewView, message.TypeBatchBody, message.TypeFetchBatch}
 	odds := make([]float64, len(types))
 	for i := range odds {
 		odds[i] = float64(d.pick(0, 0, 20, 50, 80)) / 100

@@ -62,6 +62,7 @@ type shape struct {
 	stubborn    bool // liars go on lying after that
 	tentative   bool // batches are executed when they have prepared
 	piggyback   bool // COMMITs ride on other messages
+	separate    bool // clients send long operations to all, proposals name them
 }
 
 // A proof names an authenticator: the request it is for, what else it covers, and its nonce.
@@ -69,10 +70,13 @@ type proof struct {
 	digest   message.Digest
 	nonce    uint64
 	readOnly bool
+	apart    bool
 	replier  message.ReplicaID
 }
 
-func proofOf(r *message.Request) proof { return proof{r.Digest(), r.Auth.Nonce, r.ReadOnly, r.Replier} }
+func proofOf(r *message.Request) proof {
+	return proof{r.Digest(), r.Auth.Nonce, r.ReadOnly, r.Apart, r.Replier}
+}
 
 // A site is where one replica lives: mostly one live copy of it, two if it is a twin.
 type site struct {
@@ -204,6 +208,15 @@ func (w *world) correct() (all []*replica) {
 		}
 	}
 	return all
+}
+
+// highestView is that of the correct replica that is furthest.
+func (w *world) highestView() (v message.View) {
+	for _, r := range w.correct() {
+		x, _ := r.core.View()
+		v = max(v, x)
+	}
+	return v
 }
 
 // disabled counts the replicas other than i that may not be counted on: they lie, or have forgotten.
