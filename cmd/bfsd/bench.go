@@ -81,7 +81,7 @@ ordering, norep is one process of the same service and wire without replication 
 	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")
 	f.StringVar(&m.Durability, "durability", config.DurabilityReplicated, "replicated (disk is not there yet)")
 	f.IntVar(&m.Window, "window", pbft.DefaultWindow, "batches the primary has under way")
-	f.StringSliceVar(&m.Without, "without", nil, "optimisations to do without: tentative, piggyback, digest-replies, batching, sparing")
+	f.StringSliceVar(&m.Without, "without", nil, "optimisations to do without: tentative, piggyback, digest-replies, batching, sparing, separate")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c
 }

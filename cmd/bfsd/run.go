@@ -30,7 +30,7 @@ const replicaKeys = `The configuration file, with its defaults (paths are relati
   durability   = "disk"             not there yet: say "replicated"
   window       = 2                  batches under way at the primary
   without      = []                 optimisations to do without, for measurements: "tentative", "piggyback",
-                                    "digest-replies", "batching", "sparing"
+                                    "digest-replies", "batching", "sparing", "separate"
   log_level    = "info"             debug, info, warn, error
   log_format   = "text"             or "json"`
 

@@ -1,6 +1,7 @@
 package bfs_test
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"testing"
@@ -77,12 +78,12 @@ func (d *direct) Invoke(ctx context.Context, body []byte, readOnly bool) ([]byte
 	op := pbft.Operation{Client: 7, Rights: d.rights, Body: body}
 	if readOnly {
 		if reply, ok := d.fs.Query(op); ok {
-			return reply, nil
+			return bytes.Clone(reply), nil
 		}
 	}
 	op.Choice = d.fs.Choose(0)
 	reply, _ := d.fs.Execute(op)
-	return reply, nil
+	return bytes.Clone(reply), nil
 }
 
 // mount mounts the export of a new file system, with no umask.

@@ -40,6 +40,7 @@ func record(t *testing.T, seed uint64) *trace {
 			s.now = s.now.Add(pickPause(i))
 			op := operation(client, &call, s.Choose(0))
 			reply, _ := s.Execute(op)
+			reply = bytes.Clone(reply) // what follows is encoded where it was
 			w.Learn(call, reply[4:])
 			for range 2 {
 				h := w.Some()
@@ -189,9 +190,11 @@ func TestRightsAreTheOperations(t *testing.T) {
 		Args: (&nfs3.GetattrArgs{Object: roots[1].FileHandle()}).Append(nil)}
 	op := operation(0, &ask, nil)
 	want, _ := s.Query(op)
+	want = bytes.Clone(want)
 	none := op
 	none.Rights = (&nfsstate.Rights{}).Append(nil)
 	refused, _ := s.Query(none)
+	refused = bytes.Clone(refused)
 	again, _ := s.Query(op)
 	if bytes.Equal(want, refused) || !bytes.Equal(want, again) {
 		t.Errorf("rights stay: got\n%x\n%x\n%x", want, refused, again)

@@ -86,6 +86,7 @@ func FuzzOperations(f *testing.F) {
 		}
 		for _, op := range script(input) {
 			queried, only := a.Query(op)
+			queried = bytes.Clone(queried)
 			got, wrote := a.Execute(op)
 			if only && (wrote || !bytes.Equal(queried, got)) {
 				t.Fatalf("%+v\nonly reads, but wrote %v; Query gives\n%x\nExecute\n%x", op, wrote, queried, got)

@@ -163,7 +163,7 @@ func (r *rogue) raw(i int, frame []byte) {
 // request makes an authenticated request with good MACs for some of the replicas.
 func (r *rogue) request(q *message.Request, good ...int) *message.Request {
 	q.Client = r.self.Client
-	q.SetDigest()
+	q.Altered()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ring.Authenticate(r.sessions, &r.x, q)
@@ -322,7 +322,6 @@ func TestAdministratorIsNotReplayed(t *testing.T) {
 	public, _, _ := ed25519.GenerateKey(nil)
 	q := &message.Request{Client: message.Administrator, Slot: 7, Timestamp: 1 << 60, Replier: message.AnyReplier,
 		Op: append([]byte{1}, public...), Signature: make([]byte, message.SignatureSize)}
-	q.SetDigest()
 	d := message.AdministratorDigest(c.g.Digest(), q)
 	copy(q.Signature, ed25519.Sign(c.admin, d[:]))
 	r := newRogue(t, c, message.Principal{Client: message.Administrator}, c.admin)
@@ -338,7 +337,7 @@ func TestAdministratorIsNotReplayed(t *testing.T) {
 	}
 	other := *q
 	other.Timestamp++
-	other.SetDigest()
+	other.Altered()
 	for i := range c.replicas {
 		r.ask(i, q)
 		r.ask(i, &other)
@@ -468,7 +467,6 @@ func TestSignaturesAreBounded(t *testing.T) {
 	r.ready(c)
 	good := &message.Request{Client: message.Administrator, Timestamp: 1, Replier: message.AnyReplier, Op: []byte{0, 'i'},
 		Signature: make([]byte, message.SignatureSize)}
-	good.SetDigest()
 	d := message.AdministratorDigest(c.g.Digest(), good)
 	good.Signature = ed25519.Sign(c.admin, d[:])
 	before := refusals(c.replicas[0], "bad MAC")
@@ -523,7 +521,6 @@ func TestPrimaryOrdersAReadOnlyRequest(t *testing.T) {
 	primary := asReplica(t, c, 0)
 	primary.ready(c)
 	q := &message.Request{Client: 77, Timestamp: 1, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("i")}
-	q.SetDigest()
 	b := message.Batch{Requests: []*message.Request{q}}
 	primary.say(1, &message.PrePrepare{Seq: 1, Digest: b.Digest(), Batch: b})
 	eventually(t, "the proposal is refused", func() bool { return refusals(victim, "malformed") > 0 })

@@ -86,6 +86,7 @@ type Client struct {
 	spare       []*outstanding // ended; at most as many as there are slots
 	waiting     []*outstanding // calls without a slot, first in first out
 	queueLimit  int
+	separate    bool
 	view        View
 	nextReplier int
 	fresh       uint32      // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read; 0: none yet
@@ -168,7 +169,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	public := cfg.Key.Public().(ed25519.PublicKey)
 	c := &Client{
 		id: ClientOf(public), key: cfg.Key, queueLimit: cfg.Queue,
-		slots: make([]clientSlot, g.Limits.Slots), ready: make(chan struct{}),
+		separate: !slices.Contains(cfg.Without, Separate) && !g.Administrator.Equal(public),
+		slots:    make([]clientSlot, g.Limits.Slots), ready: make(chan struct{}),
 		stop: make(chan struct{}), done: make(chan struct{}), clock: time.NewTimer(tickPeriod),
 	}
 	if g.Administrator.Equal(public) {
@@ -347,7 +349,6 @@ func (c *Client) wake() {
 func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 	o.readOnly = readOnly
 	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Keep: o.keep, Op: o.Body, Auth: o.request.Auth}
-	o.request.SetDigest()
 	o.tally.reset(len(c.peers))
 	o.tries = 0
 	o.agreed = time.Time{}
@@ -387,6 +388,9 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 func (c *Client) transmit(o *outstanding, again bool) {
 	set := c.audience(o, again)
 	q := &o.request
+	if q.Apart = !again && c.apart(o); q.Apart {
+		set = c.everybody()
+	}
 	q.Replier = c.replier(again, o.readOnly, set)
 	c.authenticate(q)
 	c.buffer = q.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
@@ -394,6 +398,30 @@ func (c *Client) transmit(o *outstanding, again bool) {
 		o.asked = c.everybody()
 		c.sendTo(o.asked)
 	}
+}
+
+// separateAbove is the length of the longest operation that goes to the primary alone. A longer one goes to every replica at
+// once, and the primary proposes it by its digest: its wire is spared what this client's carries instead
+// [TOCS §6.1; R-OPT-BR-1]. On one host a copy costs the same whoever sends it, and many in one batch cost less than one by
+// one: see docs/PERFORMANCE.md.
+const separateAbove = 32 << 10
+
+// maxBehind is how much may wait on a connection to a replica before an operation leaves for it that a proposal names. The
+// proposal would overtake what is behind more: a client whose own wire is full leaves some of the carrying to the primary.
+const maxBehind = 1 << 20
+
+// apart reports whether a first try goes to every replica, though only the primary orders it. Backups do not pass it on, so
+// there must be a way to the primary.
+func (c *Client) apart(o *outstanding) bool {
+	if !c.separate || o.readOnly || len(o.Body) <= separateAbove || c.wayTo(c.peers[c.view.Primary(len(c.peers))]) == nil {
+		return false
+	}
+	for _, p := range c.peers {
+		if conn := c.wayTo(p); conn != nil && conn.Queued() > maxBehind {
+			return false
+		}
+	}
+	return true
 }
 
 // sendTo queues the request for a set of replicas and counts those there is a way to.
@@ -440,8 +468,8 @@ func (c *Client) askRest(o *outstanding) {
 
 // queueFor queues the request for one replica. It reports whether there was a connection to queue it on.
 func (c *Client) queueFor(p *replicaEnd) bool {
-	conn := p.link.Conn()
-	if conn == nil || !p.session.Ready() || !c.vouched(conn, p.session) {
+	conn := c.wayTo(p)
+	if conn == nil {
 		return false
 	}
 	if !conn.Send(c.buffer) {
@@ -449,6 +477,14 @@ func (c *Client) queueFor(p *replicaEnd) bool {
 	}
 	c.dirty.add(conn)
 	return true
+}
+
+// wayTo is a connection on which a replica can be spoken to, nil if there is none.
+func (c *Client) wayTo(p *replicaEnd) *transport.Conn {
+	if conn := p.link.Conn(); conn != nil && p.session.Ready() && c.vouched(conn, p.session) {
+		return conn
+	}
+	return nil
 }
 
 // replier picks who returns the full result: in turn, but not one that kept us waiting [TOCS §6.1].

@@ -178,10 +178,14 @@ func (c *cluster) groupOf(i int) *pbft.Group {
 }
 
 // start runs replica i, in its directory and with an empty state.
-func (c *cluster) start(i int) *pbft.Replica {
+func (c *cluster) start(i int, change ...func(*pbft.ReplicaConfig)) *pbft.Replica {
 	c.t.Helper()
-	r, err := pbft.StartReplica(pbft.ReplicaConfig{Group: c.groupOf(i), Self: pbft.ReplicaID(i), Key: c.keys[i], Directory: c.dirs[i],
-		Listen: c.g.Members[i].Address, Service: newTally(c.g), Transport: c.transport})
+	cfg := pbft.ReplicaConfig{Group: c.groupOf(i), Self: pbft.ReplicaID(i), Key: c.keys[i], Directory: c.dirs[i],
+		Listen: c.g.Members[i].Address, Service: newTally(c.g), Transport: c.transport}
+	for _, f := range change {
+		f(&cfg)
+	}
+	r, err := pbft.StartReplica(cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}

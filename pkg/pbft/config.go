@@ -35,18 +35,19 @@ type ReplicaConfig struct {
 // An Optimisation is one of the paper's [TOCS §6.1], or Sparing.
 type Optimisation string
 
-// The optimisations that can be turned off. Reads in one round trip are the client's choice.
+// The optimisations that can be turned off. Reads in one round trip are the client's choice; Separate is that of both ends.
 const (
 	Tentative     Optimisation = "tentative"      // execute what has prepared, before it has committed
 	Piggyback     Optimisation = "piggyback"      // COMMITs that nobody waits for ride on other messages
 	DigestReplies Optimisation = "digest-replies" // one replica sends a long result, the others its digest
 	Batching      Optimisation = "batching"       // many requests under one number
 	Sparing       Optimisation = "sparing"        // f replicas hear a little later, much at a time, of what the others agree on
+	Separate      Optimisation = "separate"       // long operations come to all replicas from their clients; proposals name them by digest
 )
 
 // Optimisations lists them.
 func Optimisations() []Optimisation {
-	return []Optimisation{Tentative, Piggyback, DigestReplies, Batching, Sparing}
+	return []Optimisation{Tentative, Piggyback, DigestReplies, Batching, Sparing, Separate}
 }
 
 func (cfg *ReplicaConfig) has(o Optimisation) bool { return !slices.Contains(cfg.Without, o) }
@@ -63,6 +64,8 @@ type ClientConfig struct {
 	Logger    *slog.Logger
 	Queue     int           // calls that may wait for a slot; 0: 4096
 	Delay     time.Duration // as in ReplicaConfig
+
+	Without []Optimisation // turned off; a client knows Separate
 }
 
 // Status is one replica's account of itself.

@@ -135,7 +135,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 	r.core = core.New(core.Config{
 		Self: cfg.Self, Replicas: r.group.N(),
 		CheckpointPeriod: l.CheckpointPeriod, LogSize: l.LogSize, Window: window,
-		Tentative: cfg.has(Tentative), Piggyback: cfg.has(Piggyback),
+		Tentative: cfg.has(Tentative), Piggyback: cfg.has(Piggyback), Separate: cfg.has(Separate),
 		BatchBytes: l.BatchBytes, BatchCount: batch, LogBytes: l.LogBytes,
 		Clients: l.Clients + 1, Slots: l.Slots, QueueBytes: clientQueueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: r.fence.last, FenceView: r.fence.view,

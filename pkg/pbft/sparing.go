@@ -36,8 +36,12 @@ func (r *Replica) spares(i ReplicaID, m message.Message) bool {
 	if r.sparing.off || r.sparing.brisk > 0 {
 		return false
 	}
-	switch m.(type) {
-	case *message.PrePrepare, *message.Prepare, *message.Commit, *message.Checkpoint:
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		if !m.Batch.Complete() {
+			return false // the next operations may come from their clients before it, in place of those it names
+		}
+	case *message.Prepare, *message.Commit, *message.Checkpoint:
 	default:
 		return false
 	}

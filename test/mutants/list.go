@@ -28,6 +28,12 @@ var mutants = []mutant{
 	{"f FORWARDs make a request authentic", core + "waiting.go", "if c.wait.forwards(r) < c.weak() {", "if c.wait.forwards(r) < c.f {"},
 	{"an unreasonable choice is accepted", core + "normal.go", "	if !ok {\n		c.log.bytes", "	if false {\n		c.log.bytes"},
 
+	// Long operations that come apart.
+	{"a vote without the operations", core + "normal.go", "	case !c.fill(&s.held.Batch):\n", "	case false:\n"},
+	{"an operation is taken for another of its length", noun + "request.go", " || from.operation() != m.hash {", " {"},
+	{"a batch that lacks operations is served", core + "newview.go", " && s.held.Batch.Complete():", ":"},
+	{"the digest of a long operation stands for nothing", noun + "request.go", "	d := m.operation()\n", "	d := Digest{1}\n	m.operation()\n"},
+
 	// Leaving a view.
 	{"P forgets earlier views", core + "viewchange.go", "	c.carry()\n", "	clear(c.prepared)\n	c.carry()\n"},
 	{"P is cleared on entering a view", core + "newview.go", "	c.active = true\n", "	c.active = true\n	clear(c.prepared)\n"},
@@ -91,7 +97,7 @@ var mutants = []mutant{
 	{"the primary does not say that it waits", core + "waiting.go", "	case c.active && c.isPrimary() && c.wait.forwards(r) == 0:", "	case c.active && c.isPrimary():"},
 	{"the primary of a view that has not begun does not say that it waits", core + "waiting.go", "	case c.active && c.isPrimary() && c.wait.forwards(r) == 0:", "	case c.isPrimary() && c.wait.forwards(r) == 0:"},
 	{"the primary has no timer", core + "waiting.go", "	w := &c.wait\n	if w.on && c.queue", "	w := &c.wait\n	if c.isPrimary() || w.on && c.queue"},
-	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.queue.wasDone(key, forward{m.Timestamp, m.Digest}) {", "	if false {"},
+	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.wasDone(key, forward{m.Timestamp, m.Digest}) {", "	if false {"},
 	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if l.doubt[s] = false; r != nil {\n				q.offer(l, r)\n			}\n"},
 	{"P outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.prepared", "		if false {\n			delete(c.prepared"},
 	{"Q outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.preprepared", "		if false {\n			delete(c.preprepared"},

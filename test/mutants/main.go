@@ -28,7 +28,10 @@ var (
 	jobs  = flag.Int("jobs", runtime.NumCPU(), "mistakes looked for at a time, each by one processor")
 )
 
-const core = "pkg/pbft/internal/core/"
+const (
+	core = "pkg/pbft/internal/core/"
+	noun = "pkg/pbft/internal/message/"
+)
 
 func main() {
 	flag.Parse()

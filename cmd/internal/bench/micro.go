@@ -214,8 +214,12 @@ func (b *microRun) connect(ctx context.Context, adminKey string) error {
 }
 
 func (b *microRun) client(key ed25519.PrivateKey) (*pbft.Client, error) {
+	without, err := config.ParseWithout(b.Without)
+	if err != nil {
+		return nil, err
+	}
 	return pbft.NewClient(pbft.ClientConfig{
-		Group: b.group.Group, Key: key, Transport: b.Transport, Logger: slog.New(slog.DiscardHandler), Queue: b.Outstanding,
+		Group: b.group.Group, Key: key, Transport: b.Transport, Logger: slog.New(slog.DiscardHandler), Queue: b.Outstanding, Without: without,
 	})
 }
 

@@ -109,6 +109,8 @@ func (s *callSlot) begin() {
 	case 2:
 		op[0] = opLong
 		op = op[:64]
+	case 3, 4:
+		op = append(op, make([]byte, message.ShortOperation+w.rng.IntN(100))...)
 	}
 	if w.shape.writes {
 		op[0] = opWrite
@@ -125,7 +127,6 @@ func (s *callSlot) issue(op []byte, readOnly bool) {
 		floor: s.c.w.judge.floor}
 	k.tally.replies = make([]answer, s.c.w.n)
 	s.call = k
-	k.q.SetDigest()
 	s.c.w.judge.requested(s.c, &k.q)
 	s.transmit(false)
 }
@@ -137,6 +138,7 @@ func (s *callSlot) transmit(again bool) {
 	if again {
 		k.q.Replier = message.AnyReplier
 	}
+	k.q.Apart = w.shape.separate && !again && !k.q.ReadOnly && k.q.Length() > message.ShortOperation
 	if c.mischief != nil {
 		c.mischief(s, &k.q)
 	} else {
@@ -146,7 +148,7 @@ func (s *callSlot) transmit(again bool) {
 		}
 		w.seal(&k.q, all)
 		for i := range w.n {
-			if k.q.ReadOnly || again || message.ReplicaID(i) == c.view.Primary(w.n) {
+			if k.q.ReadOnly || again || k.q.Apart || message.ReplicaID(i) == c.view.Primary(w.n) {
 				c.send(i, &k.q)
 			}
 		}

@@ -11,7 +11,7 @@ import (
 func describe(m message.Message) string {
 	switch m := m.(type) {
 	case *message.Request:
-		return fmt.Sprintf("REQUEST %v.%d t%d %v", m.Client, m.Slot, m.Timestamp, m.Digest)
+		return fmt.Sprintf("REQUEST %v.%d t%d %v", m.Client, m.Slot, m.Timestamp, m.Digest())
 	case *message.Reply:
 		a := m.Answers[0] // here there is one in each
 		return fmt.Sprintf("REPLY v%d n%d tentative %v slot %d t%d outcome %d, %d bytes %.16x", m.View, m.Seq, m.Tentative, a.Slot, a.Timestamp, a.Outcome, a.Length, a.Result)
@@ -51,7 +51,11 @@ func describe(m message.Message) string {
 func describeBatch(b *message.Batch) string {
 	var all []string
 	for _, q := range b.Requests {
-		all = append(all, fmt.Sprintf("%v.%d t%d", q.Client, q.Slot, q.Timestamp))
+		text := fmt.Sprintf("%v.%d t%d", q.Client, q.Slot, q.Timestamp)
+		if q.IsStub() {
+			text = "without " + text
+		}
+		all = append(all, text)
 	}
 	return "[" + strings.Join(all, ", ") + "]"
 }

@@ -167,7 +167,7 @@ func decidedInAnEarlierView() *Schedule {
 func rootTooLate() *Schedule {
 	s := scene("the root comes too late", 100)
 	s.shape.period, s.shape.log = 2, 4
-	s.add(func(w *world) { w.slowHash(1, 400*tick) }, "replica 1 takes up to 400 ticks for a root")
+	s.add(func(w *world) { w.slowHash(1, 2000*tick) }, "replica 1 takes up to 2000 ticks for a root")
 	s.loses(func(_ *world, _, to int, m message.Message) bool {
 		c, ok := m.(*message.Commit)
 		return ok && c.Seq == 3

@@ -62,7 +62,7 @@ func (j *judge) init(w *world) {
 // requested is REQUEST of a correct client, FAULTY-REQUEST of another.
 func (j *judge) requested(_ *client, q *message.Request) {
 	if !q.ReadOnly {
-		j.in[q.Digest] = true
+		j.in[q.Digest()] = true
 	}
 }
 
@@ -75,7 +75,7 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 		return
 	}
 	view, _ := r.core.View()
-	d := b.Digest()
+	d := j.digest(r, b)
 	if here, prepared := r.core.Prepared(n); !prepared || here != d {
 		w.marks.hit(markDecided)
 		view = ^message.View(0) // another one, who knows which
@@ -98,6 +98,20 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	}
 }
 
+// digest is that of a batch which replica r executes, of what is in it and not of what r believes to be in it.
+func (j *judge) digest(r *replica, b *message.Batch) message.Digest {
+	checked := message.Batch{Choice: b.Choice}
+	for _, q := range b.Requests {
+		if q.IsStub() {
+			j.w.fail("replica %d executes a request without its operation: %s", r.id, describe(q))
+		}
+		x := *q
+		x.Altered()
+		checked.Requests = append(checked.Requests, &x)
+	}
+	return checked.Digest()
+}
+
 // commit takes a batch for the next of the one order, on the word of replica by.
 func (j *judge) commit(by int, n message.SeqNum, view message.View, b *message.Batch) {
 	j.history = append(j.history, step{b.Digest(), by, view})
@@ -115,7 +129,7 @@ func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *messa
 		return
 	}
 	key := slotKey{v, n}
-	j.certificate(r, v, n, b.Digest())
+	j.certificate(r, v, n, j.digest(r, b))
 	if int(n) > len(j.history) {
 		j.w.fail("replica %d executes n%d tentatively, and no correct replica has executed n%d", r.id, n, n-1)
 		return
@@ -148,8 +162,8 @@ func (j *judge) promised(c *client, at slotKey) {
 
 func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []byte) {
 	check := *q
-	check.SetDigest()
-	if check.Digest != q.Digest || !j.in[q.Digest] {
+	check.Altered()
+	if check.Digest() != q.Digest() || !j.in[q.Digest()] {
 		j.w.fail("Safe: replica %d executes in n%d a request that nobody made: %s", by, n, describe(q))
 		return
 	}
@@ -159,7 +173,7 @@ func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []b
 	}
 	j.last[q.Key()] = q.Timestamp
 	result, wrote := j.copy.Execute(pbft.Operation{Client: q.Client, Choice: choice, Body: q.Op})
-	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest, result}
+	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest(), result}
 	if wrote {
 		_, chain := place(result)
 		j.chain = append(j.chain, chain)
@@ -185,7 +199,7 @@ func (j *judge) accepted(c *client, k *call, result []byte) {
 		return
 	}
 	o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
-	if !ok || o.digest != k.q.Digest || !bytes.Equal(o.result, result) {
+	if !ok || o.digest != k.q.Digest() || !bytes.Equal(o.result, result) {
 		w.fail("Safe: client %d accepts %x for t%d of slot %d, a single copy gives %x", c.index, result, k.q.Timestamp, k.q.Slot, o.result)
 	}
 }
@@ -193,7 +207,7 @@ func (j *judge) accepted(c *client, k *call, result []byte) {
 // lost judges the answer that a request was executed and its result is not kept.
 func (j *judge) lost(c *client, k *call) {
 	o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
-	if !ok || o.digest != k.q.Digest {
+	if !ok || o.digest != k.q.Digest() {
 		j.w.fail("Safe: client %d is told that t%d of slot %d was executed, and it was not", c.index, k.q.Timestamp, k.q.Slot)
 	} else if k.q.Op[0] == opWrite || len(o.result) <= ledger.KeptReply && k.q.Op[0] == opLong {
 		j.w.fail("client %d is told that the result of t%d is not kept, and it should be", c.index, k.q.Timestamp)
@@ -227,6 +241,9 @@ func (j *judge) said(r *replica, m message.Message) {
 	switch m := m.(type) {
 	case *message.PrePrepare:
 		j.authenticity(r, m.Batch.Requests)
+		if !m.Batch.Complete() {
+			j.w.marks.hit(markApart)
+		}
 	case *message.Commit:
 		if d, ok := r.core.Prepared(m.Seq); ok {
 			j.certificate(r, m.View, m.Seq, d)
@@ -371,7 +388,7 @@ func (j *judge) bounds(r *replica) {
 	}{
 		{"P", s.Prepared, l}, {"Q", s.Preprepared, 2 * l}, {"digests of Q", s.Digests, 16},
 		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1) * ledgerSlots}, {"unproven requests", s.Unproven, 8},
-		{"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
+		{"bytes of one client", s.LineBytes, queueBytes + 1<<10}, {"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
 		{"bytes of the log", s.LogBytes, 1 << 20}, {"held COMMITs", s.Held, 8},
 		{"checkpoints", len(r.memory.checkpoints), l/int(shape.period) + 2},
 	} {

@@ -162,6 +162,7 @@ var lies = []lie{
 	{"unreasonable", unreasonable},
 	{"agreeable", agreeable},
 	{"forge-request", forgeRequest},
+	{"withhold", withhold},
 }
 
 // fickle tells other lies every while.
@@ -228,10 +229,10 @@ func (l *liarMemory) otherBatch(b message.Batch) message.Batch {
 		other.Requests = append(other.Requests, other.Requests[0])
 	case l.chance(0.2):
 		other.Requests = nil
-	case l.chance(0.2) && k > 0:
+	case l.chance(0.2) && k > 0 && !other.Requests[0].IsStub():
 		forged := *other.Requests[0]
 		forged.Op = append([]byte{opWrite}, forged.Op...)
-		forged.SetDigest()
+		forged.Altered()
 		other.Requests[0] = &forged
 	case l.chance(0.2):
 		other.Choice = []byte{badChoice}
@@ -316,10 +317,35 @@ func forgeRequest(l *liarMemory, r *replica, to int, m message.Message) []messag
 	}
 	x, forged := *p, *p.Batch.Requests[0]
 	forged.Op = append([]byte{opWrite}, forged.Op...)
-	forged.SetDigest()
+	forged.Altered()
 	x.Batch.Requests = append([]*message.Request{&forged}, p.Batch.Requests[1:]...)
 	x.Digest = x.Batch.Digest()
 	return one(&x)
+}
+
+// withhold proposes without its operation what nobody else has, or nobody at all, and answers no question for it.
+func withhold(l *liarMemory, _ *replica, to int, m message.Message) []message.Message {
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		x := *m
+		x.Batch.Requests = nil
+		for i, q := range m.Batch.Requests {
+			if i == 0 && m.Seq%4 == 0 {
+				forged := *q
+				forged.Op = make([]byte, message.ShortOperation+1)
+				forged.Altered()
+				q = &forged
+			}
+			x.Batch.Requests = append(x.Batch.Requests, q.Stub())
+		}
+		x.Digest = x.Batch.Digest()
+		return one(&x)
+	case *message.BatchBody:
+		if l.chance(0.7) {
+			return nil
+		}
+	}
+	return one(m)
 }
 
 // agreeable votes with everyone for what he was proposed, whatever that was.
@@ -435,10 +461,9 @@ func falseForward(l *liarMemory, r *replica, to int, m message.Message) []messag
 	c := r.w.clients[l.rng.IntN(len(r.w.clients))]
 	q := message.Request{Client: c.id, Slot: message.Slot(l.rng.IntN(ledgerSlots)), Timestamp: message.Timestamp(100 + l.rng.IntN(40)),
 		Op: []byte{opWrite, byte(l.rng.IntN(3))}}
-	q.SetDigest()
 	q.Auth.Tags = make([]byte, r.w.n*message.MACSize)
 	for range 1 + l.rng.IntN(8) {
-		said = append(said, &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: q.Timestamp, Digest: q.Digest})
+		said = append(said, &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: q.Timestamp, Digest: q.Digest()})
 		if l.chance(0.5) {
 			q.Slot = message.Slot(l.rng.Uint32())
 		}

@@ -27,6 +27,9 @@ const (
 	markRejoined                      // and votes again
 	markTentative                     // a client believed what had prepared before anybody knew that it had committed
 	markRollback                      // a batch that was executed tentatively was taken back
+	markApart                         // a batch was proposed without an operation
+	markLacked                        // a proposal waited for an operation
+	markFetched                       // an operation was fetched
 	marksCount
 )
 
@@ -34,7 +37,7 @@ var markNames = [marksCount]string{
 	"stable checkpoint", "view change", "view change with P", "NEW-VIEW with batches", "null batch", "three views in a row",
 	"view from an unstable checkpoint", "state transfer", "state transfer under load", "DECIDED used", "authentic by FORWARDs",
 	"duplicate ordered", "read in one round trip", "restart", "votes again after a restart",
-	"tentative reply", "tentative rollback",
+	"tentative reply", "tentative rollback", "proposed without an operation", "waited for an operation", "operation fetched",
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.

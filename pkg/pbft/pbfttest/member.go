@@ -65,7 +65,7 @@ func (r *replica) boot() {
 	r.core = core.New(core.Config{
 		Self: message.ReplicaID(r.id), Replicas: w.n,
 		CheckpointPeriod: w.shape.period, LogSize: w.shape.log, Window: w.shape.window,
-		Tentative: w.shape.tentative, Piggyback: w.shape.piggyback,
+		Tentative: w.shape.tentative, Piggyback: w.shape.piggyback, Separate: w.shape.separate,
 		BatchBytes: 4 << 10, BatchCount: w.shape.batch, LogBytes: 1 << 20,
 		Clients: maxClients + 1, Slots: ledgerSlots, QueueBytes: queueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence, FenceView: w.sites[r.id].view,
@@ -75,6 +75,9 @@ func (r *replica) boot() {
 			r.say("refuses %s: %v", describe(m), why)
 		}
 		w.judge.vows.refused(r, m, why)
+		if why == core.OperationMissing && !r.lies() {
+			w.marks.hit(markLacked)
+		}
 	})
 	r.view, r.begun, r.idle, r.silence = w.sites[r.id].view, w.sites[r.id].view, 0, w.sites[r.id].fence
 	w.judge.vows.forgets(r.id)
@@ -156,9 +159,15 @@ func (r *replica) receive(from int, b []byte) {
 	if m = r.attribute(m, message.ReplicaID(from)); m == nil {
 		return
 	}
-	if q, ok := m.(*message.Request); ok {
-		r.request(q)
-	} else {
+	switch m := m.(type) {
+	case *message.Request:
+		r.request(m)
+	case *message.BatchBody:
+		lacked := r.core.Lacks(m.Digest)
+		if r.core.Step(m); lacked && !r.core.Lacks(m.Digest) && !r.lies() {
+			r.w.marks.hit(markFetched)
+		}
+	default:
 		r.core.Step(m)
 	}
 	r.perform()

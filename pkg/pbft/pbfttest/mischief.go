@@ -1,6 +1,10 @@
 package pbfttest
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"bytes"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // A mischief is how a faulty client sends a request. It must tell the judge of every wish it makes.
 type mischief func(s *callSlot, q *message.Request)
@@ -14,6 +18,7 @@ var mischiefs = []struct {
 	{"uses stale and far timestamps", staleTimes},
 	{"floods", flood},
 	{"makes for each replica a request that is good there alone", goodAtOne},
+	{"sends long operations to some only", hoard},
 }
 
 // faultyClient adds a client that is owed nothing.
@@ -80,6 +85,28 @@ func twoWishes(s *callSlot, q *message.Request) {
 		s.c.w.seal(&x, s.every())
 		s.c.w.judge.requested(s.c, &x)
 		s.c.send(i, &x)
+	}
+}
+
+// hoard says that it sends to everyone, and sends to the primary and some others, or something else to those.
+func hoard(s *callSlot, q *message.Request) {
+	w := s.c.w
+	q.ReadOnly, q.Apart = false, true
+	q.Op = append(bytes.Clone(q.Op), make([]byte, message.ShortOperation)...)
+	w.seal(q, s.every())
+	w.judge.requested(s.c, q)
+	other := *q
+	other.Op = bytes.Clone(q.Op)
+	other.Op[len(other.Op)-1]++
+	w.seal(&other, s.every())
+	w.judge.requested(s.c, &other)
+	for i := range w.n {
+		switch {
+		case i == int(w.latest().Primary(w.n)), w.rng.IntN(4) == 0:
+			s.c.send(i, q)
+		case w.rng.IntN(3) == 0:
+			s.c.send(i, &other)
+		}
 	}
 }
 

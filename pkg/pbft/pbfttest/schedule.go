@@ -83,7 +83,7 @@ func (s *Schedule) String() string {
 	for _, x := range []struct {
 		on   bool
 		name string
-	}{{h.stubborn, "liars go on"}, {h.quiet, "quiet afterwards"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"}} {
+	}{{h.stubborn, "liars go on"}, {h.quiet, "quiet afterwards"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"}, {h.separate, "separate"}} {
 		if x.on {
 			b.WriteString(", " + x.name)
 		}
@@ -125,6 +125,7 @@ func (d *drawing) shape() {
 	}
 	more := rand.New(rand.NewPCG(d.s.Seed, 2))
 	h.tentative, h.piggyback, h.quiet = more.IntN(4) > 0, more.IntN(4) > 0, more.IntN(2) > 0
+	h.separate = more.IntN(4) > 0
 	d.s.Replicas = h.replicas
 }
 
@@ -478,7 +479,7 @@ func (d *drawing) restart() {
 // prepares here and not there, commits at one and at nobody else, and a view begins for some.
 func (d *drawing) sieve() {
 	types := []message.Type{message.TypePrePrepare, message.TypePrepare, message.TypeCommit, message.TypeCheckpoint, message.TypeDecided,
-		message.TypeViewChange, message.TypeViewChangeAck, message.TypeNewView, message.TypeBatchBody}
+		message.TypeViewChange, message.TypeViewChangeAck, message.TypeNewView, message.TypeBatchBody, message.TypeFetchBatch}
 	odds := make([]float64, len(types))
 	for i := range odds {
 		odds[i] = float64(d.pick(0, 0, 20, 50, 80)) / 100

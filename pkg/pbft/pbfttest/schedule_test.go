@@ -15,7 +15,7 @@ import (
 var (
 	seedFlag  = flag.Uint64("sim.seed", 0, "live this one schedule")
 	dropFlag  = flag.String("sim.drop", "", "without these items of it, separated by commas")
-	fixedFlag = flag.Int("sim.fixed", 200, "live so many schedules that are always the same")
+	fixedFlag = flag.Int("sim.fixed", 500, "live so many schedules that are always the same")
 	seedsFlag = flag.Int("sim.seeds", 0, "live so many fresh schedules besides the fixed ones; 0: 50")
 	nameFlag  = flag.String("sim.name", "", "tell everything that happens in the schedule of this name that was written by hand")
 	tellFlag  = flag.Bool("sim.v", false, "tell everything that happens in the schedule of -sim.seed")

@@ -89,7 +89,7 @@ func (v *vows) told(r *replica, m message.Message) {
 
 func (v *vows) fault(m *message.PrePrepare) string {
 	for _, q := range m.Batch.Requests {
-		if !v.j.in[q.Digest] {
+		if !v.j.in[q.Digest()] {
 			return "with a request that nobody made"
 		}
 	}
@@ -107,6 +107,9 @@ func (v *vows) said(r *replica, m message.Message) {
 		v.accepts(r, m.View, m.Seq, m.Digest)
 		v.commits(r, m.View, m.Commits...)
 	case *message.Prepare:
+		if m.Seq > r.core.Low() && !r.core.Holds(m.Digest) {
+			v.j.w.fail("replica %d votes for %v at v%d n%d without its operations", r.id, m.Digest, m.View, m.Seq)
+		}
 		v.accepts(r, m.View, m.Seq, m.Digest)
 		v.commits(r, m.View, m.Commits...)
 	case *message.Checkpoint:

@@ -66,6 +66,7 @@ type shape struct {
 	writes      bool // correct clients read nothing
 	tentative   bool // batches are executed when they have prepared
 	piggyback   bool // COMMITs ride on other messages
+	separate    bool // clients send long operations to all, proposals name them
 }
 
 // A proof names an authenticator: the request it is for, what else it covers, and its nonce.
@@ -73,10 +74,13 @@ type proof struct {
 	digest   message.Digest
 	nonce    uint64
 	readOnly bool
+	apart    bool
 	replier  message.ReplicaID
 }
 
-func proofOf(r *message.Request) proof { return proof{r.Digest, r.Auth.Nonce, r.ReadOnly, r.Replier} }
+func proofOf(r *message.Request) proof {
+	return proof{r.Digest(), r.Auth.Nonce, r.ReadOnly, r.Apart, r.Replier}
+}
 
 // A site is where one replica lives: mostly one live copy of it, two if it is a twin.
 type site struct {
@@ -229,7 +233,7 @@ func (w *world) authentic(r *message.Request, i int) bool {
 
 // seal makes the authenticator of a request whose MACs are good at the replicas that good names.
 func (w *world) seal(r *message.Request, good []bool) {
-	r.SetDigest()
+	r.Altered()
 	w.nonce++
 	r.Auth.Nonce = w.nonce
 	r.Auth.Tags = make([]byte, w.n*message.MACSize)

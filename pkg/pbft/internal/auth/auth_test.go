@@ -381,7 +381,6 @@ func TestAuthenticator(t *testing.T) {
 	hereB, thereB := at(b)
 	unknown := NewSession(message.Principal{Replica: 3}, public)
 	q := &message.Request{Client: 9, Timestamp: 1, Op: []byte("x")}
-	q.SetDigest()
 	var x Scratch
 	client.Authenticate([]*Session{hereA, hereB, unknown}, &x, q)
 	for i, want := range map[message.ReplicaID]bool{0: true, 1: false, 2: false, 9: false} {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"bfs/pkg/pbft/internal/message"
@@ -43,7 +45,6 @@ func batchOf(ops ...string) message.Batch {
 	var b message.Batch
 	for i, op := range ops {
 		r := &message.Request{Client: 9, Slot: message.Slot(i % 4), Timestamp: message.Timestamp(i + 1), Op: []byte(op), Authentic: true}
-		r.SetDigest()
 		b.Requests = append(b.Requests, r)
 	}
 	return b
@@ -88,7 +89,7 @@ func lie(r *rand.Rand, from message.ReplicaID) message.Message {
 		return m
 	case 12:
 		q := batchOf("f").Requests[0]
-		return &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: message.Timestamp(edge(r)), Digest: q.Digest, From: from}
+		return &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: message.Timestamp(edge(r)), Digest: q.Digest(), From: from}
 	case 13:
 		return &message.FetchBatch{Digests: []message.Digest{d, message.NullDigest}, From: from}
 	case 14:
@@ -106,6 +107,12 @@ func lie(r *rand.Rand, from message.ReplicaID) message.Message {
 		p := proposal(n, fmt.Sprint(r.IntN(3)))
 		p.View, p.From = v, from
 		p.Batch.Requests[0].Authentic = r.IntN(2) == 0
+		if r.IntN(3) == 0 {
+			q := p.Batch.Requests[0]
+			q.Op = make([]byte, message.ShortOperation+1+r.IntN(2))
+			q.Altered()
+			p.Batch.Requests[0], p.Digest = q.Stub(), p.Batch.Digest()
+		}
 		return p
 	case 1:
 		return &message.Prepare{View: v, Seq: n, Digest: d, From: from}
@@ -363,7 +370,6 @@ func TestEveryWaitingRequestIsForwarded(t *testing.T) {
 	ask := func(client message.ClientID, slots int) {
 		for s := range slots {
 			r := &message.Request{Client: client, Slot: message.Slot(s), Timestamp: 1, Op: []byte("x"), Authentic: true}
-			r.SetDigest()
 			c.Step(r)
 		}
 	}
@@ -458,7 +464,6 @@ func TestPassingOnIsBounded(t *testing.T) {
 	c.Frozen(0, message.Digest{})
 	for s := range 64 {
 		r := &message.Request{Client: 9, Slot: message.Slot(s), Timestamp: 1, Op: make([]byte, 1<<20), Authentic: true}
-		r.SetDigest()
 		c.Step(r)
 	}
 	perform(c)
@@ -517,5 +522,43 @@ func TestNoNewAimDuringInstall(t *testing.T) {
 	}
 	if c.lastExec != 4 || c.transfer != nil {
 		t.Fatalf("%d executed, want 4", c.lastExec)
+	}
+}
+
+// The primary of a new view proposes what its NEW-VIEW chose, without an operation that this replica never had. There is no
+// vote before the batch is here.
+func TestChosenWithoutItsOperation(t *testing.T) {
+	c := newAttacked(2, 0)
+	whole := proposal(1, strings.Repeat("x", message.ShortOperation+1))
+	stub := *whole
+	stub.Batch.Requests = []*message.Request{whole.Batch.Requests[0].Stub()}
+	c.log.slot(1).chosen = whole.Digest
+	voted := func() bool {
+		return slices.ContainsFunc(perform(c), func(m message.Message) bool { return m.Type() == message.TypePrepare })
+	}
+	if c.Step(&stub); voted() || c.Refused(OperationMissing) != 1 {
+		t.Fatal("it votes for what it cannot execute")
+	}
+	c.Step(&message.BatchBody{PrePrepare: *whole})
+	if !voted() {
+		t.Fatal("it does not vote for what it has")
+	}
+}
+
+// Nobody makes a replica keep more operations for a client than that client may have waiting.
+func TestOperationsLaidByAreBounded(t *testing.T) {
+	c := newAttacked(2, 0)
+	for round := range 20 {
+		for s := range message.Slot(6) {
+			q := &message.Request{Client: 9, Slot: s, Timestamp: message.Timestamp(round), Apart: true, PassedBy: 2, Authentic: true,
+				Op: make([]byte, message.ShortOperation+100*round)}
+			c.Step(q)
+		}
+		if got := c.Sizes().LineBytes; got > 1<<10+message.ShortOperation {
+			t.Fatalf("round %d: it keeps %d bytes", round, got)
+		}
+		if c.Pending() > 0 || len(perform(c)) > 0 {
+			t.Fatal("it waits for them, or passes them on")
+		}
 	}
 }

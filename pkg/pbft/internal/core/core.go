@@ -21,6 +21,7 @@ type Config struct {
 	LogBytes                  int
 	Tentative                 bool // execute what has prepared, before it has committed [TOCS §6.1]
 	Piggyback                 bool // let the COMMITs of what was executed tentatively ride on later messages
+	Separate                  bool // propose without the operations that clients sent to everyone
 	Clients, Slots            int  // enrolled at most, and of each of them
 	QueueBytes                int  // of one client's waiting requests
 	StatusTicks               int  // a STATUS every so many ticks
@@ -54,6 +55,7 @@ type Core struct {
 	seqno    message.SeqNum // last number assigned, as primary
 	choosing bool           // a Choose for seqno+1 is under way
 	queue    queue
+	lacking  message.SeqNum // no proposal above it is held for want of an operation
 
 	stable      message.Checkpoint // what let log.low get where it is; number 0 needs no proof
 	checkpoints []checkpointSlot   // above it, ring by number/K
@@ -171,6 +173,7 @@ func (c *Core) Tick() {
 	c.tickTransfer()
 	c.tickWaiting()
 	c.fetchBodies()
+	c.fetchOperations()
 	c.flushOldCommits()
 	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
 		c.sendStatus()

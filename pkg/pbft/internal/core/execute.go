@@ -44,8 +44,8 @@ func (c *Core) executed(s *slot) {
 	c.lastExec++
 	c.progress = c.tick
 	c.ground.Tentative = false
-	for _, r := range s.batch.Requests {
-		c.queue.executed(r)
+	for i, r := range s.batch.Requests {
+		c.queue.executed(r, place{t: r.Timestamp, n: s.seq, i: i})
 		c.wait.executed(r)
 	}
 	c.wait.progress(s.batch)

@@ -27,6 +27,7 @@ type Sizes struct {
 	Prepared, Preprepared, Digests int // entries of P; numbers in Q; the most digests for one of them
 	Bodies, Forwards, Unproven     int // the most of one replica, for the latter two
 	Lines, Line, Asks              int // clients' queues, the longest of them, FETCHes under way
+	LineBytes                      int // the most of one client's operations that wait or are laid by
 	LogBytes                       int
 	Held                           int // COMMITs held back
 }
@@ -43,13 +44,25 @@ func (c *Core) Sizes() (s Sizes) {
 	}
 	s.Lines = len(c.queue.order)
 	for _, l := range c.queue.order {
-		s.Line = max(s.Line, len(l.fifo))
+		s.Line, s.LineBytes = max(s.Line, len(l.fifo)), max(s.LineBytes, l.bytes)
 	}
 	if c.transfer != nil {
 		s.Asks = len(c.transfer.asked)
 	}
 	s.LogBytes, s.Held = c.log.bytes, len(c.held.numbers)
 	return s
+}
+
+// Holds reports whether a batch is here with all its operations.
+func (c *Core) Holds(d message.Digest) bool {
+	b := c.body(d)
+	return b != nil && b.Complete()
+}
+
+// Lacks reports whether a proposal is held because operations of this batch are missing.
+func (c *Core) Lacks(d message.Digest) (lacks bool) {
+	c.eachLacking(func(s *slot) { lacks = lacks || s.held.Digest == d })
+	return lacks
 }
 
 // Ahead is the number of the batch that was executed and is not known to have committed, 0 if there is none.

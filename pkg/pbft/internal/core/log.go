@@ -65,7 +65,7 @@ func (l *messageLog) clear() {
 type slot struct {
 	seq      message.SeqNum
 	proposal *message.PrePrepare // accepted: ours to vote for
-	held     *message.PrePrepare // not yet: some request in it is not authentic here (R-REQ-6)
+	held     *message.PrePrepare // not yet: some request in it is not authentic here (R-REQ-6), or its operation is not
 	chosen   message.Digest      // what a NEW-VIEW put here; zero if it put nothing
 	batch    *message.Batch      // what committed: the proposal's, or one that f+1 replicas say was decided
 	decision message.Digest      // of batch
@@ -79,6 +79,7 @@ type slot struct {
 	// Certificates stay complete when votes are dropped because keys changed (R-PR-6).
 	isPrepared, isCommitted bool
 	sentAt                  int // tick at which we last sent a message of this slot
+	lackedAt, askedAt       int // tick since which the held proposal lacks an operation; at which that was asked for, 0: not yet
 }
 
 func (s *slot) reset(n message.SeqNum) {

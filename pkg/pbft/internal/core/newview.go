@@ -360,7 +360,7 @@ func (c *Core) body(d message.Digest) *message.Batch {
 			switch s := c.log.slot(n); {
 			case s.proposal != nil && s.proposal.Digest == d:
 				return &s.proposal.Batch
-			case s.held != nil && s.held.Digest == d:
+			case s.held != nil && s.held.Digest == d && s.held.Batch.Complete():
 				return &s.held.Batch
 			case s.batch != nil && s.decision == d:
 				return s.batch
@@ -429,6 +429,7 @@ func (c *Core) fetchBodies() {
 
 // onFetchBatch serves batches by digest, within the sender's share.
 func (c *Core) onFetchBatch(m *message.FetchBatch) {
+	c.spellOut(m)
 	p := &c.peers[m.From]
 	for _, d := range m.Digests {
 		if p.served++; p.served > servesPerTick {
@@ -444,8 +445,11 @@ func (c *Core) onFetchBatch(m *message.FetchBatch) {
 
 // onBatchBody takes a batch that we miss, from anyone.
 func (c *Core) onBatchBody(m *message.BatchBody) {
+	completes := c.completes(m)
 	if !slices.Contains(c.missing(), m.Digest) {
-		c.refuse(m, NotAskedFor)
+		if !completes {
+			c.refuse(m, NotAskedFor)
+		}
 		return
 	}
 	c.wait.bodies[m.Digest] = &m.Batch

@@ -16,6 +16,9 @@ func (c *Core) onRequest(r *message.Request) {
 	case r.ReadOnly:
 		c.read(r)
 		return
+	case r.Apart && r.PassedBy == c.cfg.Self && !c.isPrimary():
+		c.layBy(r)
+		return
 	}
 	if why := c.queue.add(r, c.tick); why != accepted {
 		c.refuse(r, why)
@@ -25,6 +28,7 @@ func (c *Core) onRequest(r *message.Request) {
 	if c.active && !c.isPrimary() {
 		c.send(c.primary(), r)
 	}
+	c.operationCame(r)
 }
 
 // propose gives the next number to what waits, if the window lets it: at most Window batches are under way,
@@ -62,13 +66,14 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 	c.adopt(s, p)
 	c.raiseFence(n)
 	said := *p
-	said.Commits = c.takeCommits()
+	said.Batch, said.Commits = c.abridged(batch), c.takeCommits()
 	c.multicast(&said)
 	c.advance(s)
 }
 
-// adopt makes p the slot's proposal.
+// adopt makes p the slot's proposal. All its operations are here: a vote says that we can execute it (R-NRM-0).
 func (c *Core) adopt(s *slot, p *message.PrePrepare) {
+	invariant(p.Batch.Complete(), "a proposal accepted without its operations")
 	c.hold(s, p)
 	s.proposal, s.held = p, nil
 	s.sentAt = c.tick
@@ -90,15 +95,34 @@ func (c *Core) onPrePrepare(p *message.PrePrepare) {
 	}
 	s := c.log.slot(p.Seq)
 	if s.chosen == p.Digest {
+		if !c.fill(&p.Batch) {
+			c.refuse(p, OperationMissing) // fetchBodies asks for what was chosen
+			return
+		}
 		c.adoptChosen(s, &p.Batch)
 		return
 	}
+	if s.held != nil {
+		p.Batch.Fill(&s.held.Batch)
+	}
 	c.hold(s, p) // a later copy may carry a client's newer MACs
-	if !c.vouchedFor(s) {
-		c.refuse(p, NotAuthentic) // held; advance tries again with every PREPARE
+	if why := c.fit(s); why != accepted {
+		c.lack(s, why)
+		c.refuse(p, why) // held; advance tries again with every PREPARE and operation
 		return
 	}
 	c.do(Effect{Verb: Accept, Proposal: p})
+}
+
+// fit decides whether the proposal that a slot holds may be voted for yet.
+func (c *Core) fit(s *slot) Refusal {
+	switch {
+	case !c.fill(&s.held.Batch):
+		return OperationMissing
+	case !c.vouchedFor(s):
+		return NotAuthentic
+	}
+	return accepted
 }
 
 func (c *Core) judgePrePrepare(p *message.PrePrepare) Refusal {
@@ -223,7 +247,7 @@ func (c *Core) commitVote(v message.View, n message.SeqNum, from message.Replica
 // advance decides what the votes of a slot now mean, and says what follows from it. It is the only place
 // that does [TOCS §4.3].
 func (c *Core) advance(s *slot) {
-	if s.proposal == nil && s.held != nil && c.active && c.vouchedFor(s) {
+	if s.proposal == nil && s.held != nil && c.active && c.fit(s) == accepted {
 		c.do(Effect{Verb: Accept, Proposal: s.held})
 		return
 	}

@@ -10,8 +10,8 @@ import "bfs/pkg/pbft/internal/message"
 // waited in an earlier view already, or comes from a client that stalled one, is in doubt: it is not proposed before
 // 2f+1 replicas have said that they hold it, which makes it authentic to everyone (R-HD-2, R-OUR-11).
 //
-// Its memory is bounded: a line has at most one request for each slot and queueBytes of operations,
-// and there is a line only for clients that are enrolled.
+// Its memory is bounded: a line has at most one request for each slot, another that is laid by (see separate.go), and
+// lineBytes of operations, and there is a line only for clients that are enrolled.
 type queue struct {
 	slots, lineBytes int
 	lines            map[message.ClientID]*line
@@ -27,13 +27,26 @@ type line struct {
 	arrived  []int               // by slot: tick at which the pending request came
 	doubt    []bool              // by slot: the pending request is in doubt
 	suspect  int                 // until this tick all that comes is in doubt
-	done     []forward           // by slot: the last one executed here
+	done     []place             // by slot: the last one executed here
 	told     []int               // by slot: tick of our last FORWARD for it, 0 if there was none
 	pending  []*message.Request  // by slot: received and not executed
+	apart    []*message.Request  // by slot: what the client sent to everyone last, and may be named by a proposal
+	heard    uint64              // the nonce of the last of these
+	inFull   int                 // until this tick proposals hold them all the same
+	period   int                 // for which they did so last, ticks
 	proposed []message.Timestamp // by slot: the last one proposed in this view
 	bytes    int
 	count    int
 	inTurn   bool
+}
+
+// A place says which request a slot executed last: the i-th of batch n, or one that only a fetched state knows of, by its
+// digest.
+type place struct {
+	t      message.Timestamp
+	n      message.SeqNum
+	i      int
+	digest message.Digest // if n is 0
 }
 
 func (q *queue) init(slots, lineBytes int) {
@@ -45,8 +58,8 @@ func (q *queue) line(c message.ClientID) *line {
 	l := q.lines[c]
 	if l == nil {
 		l = &line{
-			pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
-			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]forward, q.slots),
+			pending: make([]*message.Request, q.slots), apart: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
+			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]place, q.slots),
 		}
 		q.order = append(q.order, l)
 		q.lines[c] = l
@@ -64,15 +77,18 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	switch {
 	case old != nil && r.Timestamp <= old.Timestamp:
 		return OlderRequest
-	case l.bytes+len(r.Op) > q.lineBytes && l.count > 0:
+	case l.bytes+r.Length() > q.lineBytes && l.count > 0:
 		return TooManyRequests
 	}
 	if old != nil {
 		q.remove(l, old)
 	}
+	if a := l.apart[r.Slot]; a != nil && a.Timestamp == r.Timestamp {
+		l.dropApart(r.Slot)
+	}
 	l.pending[r.Slot] = r
 	l.arrived[r.Slot], l.told[r.Slot] = tick, 0
-	l.bytes += len(r.Op)
+	l.bytes += r.Length()
 	l.count++
 	q.held++
 	if l.doubt[r.Slot] = tick < l.suspect; l.proposable(r) {
@@ -135,7 +151,7 @@ func (q *queue) remove(l *line, r *message.Request) {
 		q.waiting--
 	}
 	l.pending[r.Slot] = nil
-	l.bytes -= len(r.Op)
+	l.bytes -= r.Length()
 	l.count--
 	q.held--
 }
@@ -155,7 +171,7 @@ func (q *queue) holds(r *message.Request) bool {
 		return false
 	}
 	p := l.pending[r.Slot]
-	return p != nil && p.Digest == r.Digest
+	return p != nil && p.Timestamp == r.Timestamp && p.Digest() == r.Digest()
 }
 
 // take removes up to count requests of together at most size bytes, or a single larger one, and
@@ -170,10 +186,10 @@ func (q *queue) take(count, size int) (batch []*message.Request) {
 			q.pop()
 			continue
 		}
-		if len(batch) > 0 && bytes+len(r.Op) > size {
+		if len(batch) > 0 && bytes+r.Length() > size {
 			break
 		}
-		bytes += len(r.Op)
+		bytes += r.Length()
 		batch = append(batch, r)
 		l.fifo[0] = nil // its bytes are the log's now
 		l.fifo = l.fifo[1:]
@@ -206,23 +222,28 @@ func (l *line) head() *message.Request {
 
 // executed removes what a slot has waiting up to timestamp t: it was done, whichever copy of it was
 // (R-REQ-5).
-func (q *queue) executed(r *message.Request) {
+func (q *queue) executed(r *message.Request, as place) {
 	if int(r.Slot) >= q.slots {
 		return
 	}
 	l := q.line(r.Client)
 	if l.done[r.Slot].t < r.Timestamp {
-		l.done[r.Slot] = forward{r.Timestamp, r.Digest}
+		l.done[r.Slot] = as
 	}
 	if p := l.pending[r.Slot]; p != nil && p.Timestamp <= r.Timestamp {
 		q.remove(l, p)
 	}
+	if a := l.apart[r.Slot]; a != nil && a.Timestamp <= r.Timestamp {
+		l.dropApart(r.Slot)
+	}
 }
 
-// wasDone reports whether this very request was the last that its slot executed here.
-func (q *queue) wasDone(k message.RequestKey, f forward) bool {
-	l := q.lines[k.Client]
-	return l != nil && int(k.Slot) < q.slots && l.done[k.Slot] == f
+// lastDone is the last request that the slot executed here.
+func (q *queue) lastDone(k message.RequestKey) place {
+	if l := q.lines[k.Client]; l != nil && int(k.Slot) < q.slots {
+		return l.done[k.Slot]
+	}
+	return place{}
 }
 
 // newView forgets what was proposed in the view that is over: what of it was not executed must be proposable again

@@ -19,6 +19,7 @@ const (
 	LogIsFull                  // its batch does not fit the bound on the log
 	UnreasonableChoice         // the service does not accept the primary's choice
 	NotAuthentic               // we cannot check who wished it, and not enough others vouch (R-REQ-6)
+	OperationMissing           // a client was to send it to us itself, and it is not here
 	OlderRequest               // a newer or the same request of the slot is here already
 	TooManyRequests            // the client's queue is full
 	NotACheckpoint             // its number is no multiple of the checkpoint period
@@ -45,6 +46,7 @@ var refusalNames = [refusals]string{
 	LogIsFull:          "log is full",
 	UnreasonableChoice: "unreasonable choice",
 	NotAuthentic:       "not authentic",
+	OperationMissing:   "an operation is missing",
 	OlderRequest:       "older request",
 	TooManyRequests:    "too many requests",
 	NotACheckpoint:     "not a checkpoint",

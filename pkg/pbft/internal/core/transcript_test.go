@@ -74,6 +74,7 @@ type play struct {
 	cores []*Core
 	held  [][]*message.Batch // executed batches by replica, for equality
 	wires []wire
+	nonce uint64 // of the last request
 	cut   map[[2]int]bool
 	lines []event
 	stale map[int]bool // replicas whose roots are false
@@ -217,8 +218,9 @@ func (p *play) group(t *testing.T, a arguments) {
 			Self: message.ReplicaID(i), Replicas: n,
 			CheckpointPeriod: message.SeqNum(a.int(t, "k", 4)), LogSize: message.SeqNum(a.int(t, "l", 8)),
 			Window: message.SeqNum(a.int(t, "window", 1)), BatchBytes: 1 << 10, BatchCount: a.int(t, "batch", 8),
-			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2, ForwardTicks: 2, TimeoutTicks: 20,
+			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: a.int(t, "status", 10), ResendTicks: 2, ForwardTicks: 2, TimeoutTicks: 20,
 			Fence: message.SeqNum(fence[i]), Tentative: a.named["tentative"] != "", Piggyback: a.named["piggyback"] != "",
+			Separate: a.named["separate"] != "",
 		})
 		c.Trace(func(m message.Message, why Refusal) {
 			shown[why] = true
@@ -234,12 +236,13 @@ func (p *play) group(t *testing.T, a arguments) {
 func (p *play) request(t *testing.T, a arguments) {
 	r := message.Request{
 		Client: message.ClientID(a.int(t, "client", 9)), Slot: message.Slot(a.int(t, "slot", 0)),
-		Timestamp: message.Timestamp(a.int(t, "t", 1)), ReadOnly: a.named["ro"] != "", Op: []byte(a.named["op"]),
+		Timestamp: message.Timestamp(a.int(t, "t", 1)), ReadOnly: a.named["ro"] != "", Apart: a.named["apart"] != "", Op: []byte(a.named["op"]),
 	}
 	if size := a.int(t, "size", 0); size > 0 {
 		r.Op = make([]byte, size)
 	}
-	r.SetDigest()
+	p.nonce++
+	r.Auth.Nonce = p.nonce
 	r.Auth.Tags = make([]byte, len(p.cores)*message.MACSize)
 	good := a.named["authentic"]
 	for i := range p.cores {
@@ -262,7 +265,7 @@ func (p *play) request(t *testing.T, a arguments) {
 // arrive is a request as replica i has it: with its own judgement of the authenticator.
 func (p *play) arrive(i int, r *message.Request) *message.Request {
 	own := *r
-	own.PassedBy = message.ReplicaID(len(p.cores))
+	own.PassedBy = message.ReplicaID(i)
 	own.Authentic = r.Auth.Tags[i*message.MACSize] == 1
 	return &own
 }
@@ -276,7 +279,6 @@ func (p *play) inject(t *testing.T, a arguments) {
 	switch a.words[0] {
 	case "PRE-PREPARE":
 		r := message.Request{Client: 7, Timestamp: message.Timestamp(a.int(t, "t", 1)), Op: make([]byte, a.int(t, "size", 1)), Authentic: true}
-		r.SetDigest()
 		r.Auth.Tags = make([]byte, len(p.cores)*message.MACSize)
 		b := message.Batch{Requests: []*message.Request{&r}}
 		m = &message.PrePrepare{View: view, Seq: n, Digest: b.Digest(), Batch: b, From: from}
@@ -303,6 +305,9 @@ func (p *play) inject(t *testing.T, a arguments) {
 		m = nv
 	case "BATCH":
 		m = &message.BatchBody{PrePrepare: message.PrePrepare{Digest: digest}}
+	case "FORWARD":
+		q := message.Request{Client: message.ClientID(a.int(t, "client", 9)), Timestamp: message.Timestamp(a.int(t, "t", 1)), Op: []byte(a.named["op"])}
+		m = &message.Forward{Client: q.Client, Timestamp: q.Timestamp, Digest: q.Digest(), From: from}
 	case "DATA":
 		m = &message.Data{Seq: n, Tag: uint32(a.int(t, "tag", 0)), From: from}
 	default:
@@ -483,12 +488,22 @@ func riding(commits []message.SeqNum) (s string) {
 	return s
 }
 
+// stubs lists the requests whose operations a proposal does not hold.
+func stubs(m *message.PrePrepare) (s string) {
+	for _, r := range m.Batch.Requests {
+		if r.IsStub() {
+			s += fmt.Sprintf(" without c%d.%d t%d", r.Client, r.Slot, r.Timestamp)
+		}
+	}
+	return s
+}
+
 func describe(m message.Message) string {
 	switch m := m.(type) {
 	case *message.Request:
 		return fmt.Sprintf("REQUEST c%d.%d t%d", m.Client, m.Slot, m.Timestamp)
 	case *message.PrePrepare:
-		return fmt.Sprintf("PRE-PREPARE v%d n%d %s%s", m.View, m.Seq, short(m.Digest), riding(m.Commits))
+		return fmt.Sprintf("PRE-PREPARE v%d n%d %s%s%s", m.View, m.Seq, short(m.Digest), stubs(m), riding(m.Commits))
 	case *message.Prepare:
 		return fmt.Sprintf("PREPARE v%d n%d %s%s", m.View, m.Seq, short(m.Digest), riding(m.Commits))
 	case *message.Commit:
@@ -514,6 +529,9 @@ func describe(m message.Message) string {
 		}
 		return fmt.Sprintf("NEW-VIEW v%d V{%s} n%d X{%s}", m.View, strings.Join(from, " "), m.Checkpoint.Seq, strings.Join(chosen, " "))
 	case *message.Forward:
+		if m.Executed {
+			return fmt.Sprintf("FORWARD c%d.%d t%d, executed", m.Client, m.Slot, m.Timestamp)
+		}
 		return fmt.Sprintf("FORWARD c%d.%d t%d", m.Client, m.Slot, m.Timestamp)
 	case *message.FetchBatch:
 		return fmt.Sprintf("FETCH-BATCH %d", len(m.Digests))

@@ -335,11 +335,18 @@ func (c *Core) moveOn(gone message.ReplicaID) {
 func (c *Core) Forget(executed func(r *message.Request) bool) {
 	c.queue.each(func(_ *line, r *message.Request) bool {
 		if executed(r) {
-			c.queue.executed(r)
+			c.queue.executed(r, place{t: r.Timestamp, digest: r.Digest()})
 			c.wait.executed(r)
 		}
 		return true
 	})
+	for _, l := range c.queue.order {
+		for _, r := range l.apart {
+			if r != nil && executed(r) {
+				c.queue.executed(r, place{t: r.Timestamp, digest: r.Digest()})
+			}
+		}
+	}
 }
 
 // Installed answers Install: the state is that of the checkpoint now, and we go on from there.

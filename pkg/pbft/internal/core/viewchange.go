@@ -106,7 +106,7 @@ func (c *Core) leave(v message.View) {
 	invariant(v > c.view, "views only rise")
 	c.carry()
 	c.suspectStallers()
-	c.view, c.active, c.choosing = v, false, false
+	c.view, c.active, c.choosing, c.lacking = v, false, false, 0
 	c.held = heldCommits{}
 	c.log.clear()
 	c.wait.bodies = map[message.Digest]*message.Batch{} // what was proposed or decided of them is kept where it is

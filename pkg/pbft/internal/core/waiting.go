@@ -74,7 +74,7 @@ func (w *waiting) double() { w.timeout = min(2*w.timeout, w.first<<maxDoubling) 
 // forwards counts the replicas that say they hold this very request.
 func (w *waiting) forwards(r *message.Request) (n int) {
 	for _, m := range w.forwarded {
-		if f, ok := m[r.Key()]; ok && f.t == r.Timestamp && f.digest == r.Digest {
+		if f, ok := m[r.Key()]; ok && f.t == r.Timestamp && f.digest == r.Digest() {
 			n++
 		}
 	}
@@ -198,8 +198,8 @@ func (c *Core) tellOf(l *line, r *message.Request) bool {
 		c.send(c.primary(), r)
 	}
 	l.told[r.Slot] = c.tick
-	c.forwardFrom(c.cfg.Self, r.Key(), forward{r.Timestamp, r.Digest})
-	c.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp, Digest: r.Digest, From: c.cfg.Self})
+	c.forwardFrom(c.cfg.Self, r.Key(), forward{r.Timestamp, r.Digest()})
+	c.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp, Digest: r.Digest(), From: c.cfg.Self})
 	return true
 }
 
@@ -249,7 +249,7 @@ func (c *Core) trust(r *message.Request) {
 // a good MAC.
 func (c *Core) onForward(m *message.Forward) {
 	key := message.RequestKey{Client: m.Client, Slot: m.Slot}
-	if c.queue.wasDone(key, forward{m.Timestamp, m.Digest}) {
+	if c.wasDone(key, forward{m.Timestamp, m.Digest}) {
 		if m.Executed {
 			c.refuse(m, OlderRequest)
 			return
@@ -271,6 +271,24 @@ func (c *Core) onForward(m *message.Forward) {
 			c.advance(s)
 		}
 	}
+}
+
+// wasDone reports whether this very request was the last that its slot executed here. It is looked up in the log, so that
+// nothing is hashed for what nobody asks about. When its checkpoint is stable it is gone from there and not known any more;
+// nobody needs the answer then: 2f+1 replicas have that checkpoint, and who still waits for the request is to fetch the
+// state, not to leave the view.
+func (c *Core) wasDone(k message.RequestKey, f forward) bool {
+	p := c.queue.lastDone(k)
+	switch {
+	case p.t != f.t:
+		return false
+	case p.n == 0:
+		return p.digest == f.digest
+	case !c.log.contains(p.n):
+		return false
+	}
+	b := c.log.slot(p.n).batch
+	return b != nil && p.i < len(b.Requests) && b.Requests[p.i].Digest() == f.digest
 }
 
 // keepUnproven keeps a request that is not authentic here and that another replica passed on, in case f+1 vouch for

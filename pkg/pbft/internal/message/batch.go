@@ -14,35 +14,52 @@ var NullDigest = (&Batch{}).Digest()
 
 const batchTag = "bfs batch v1\x00"
 
-// Digest names the batch in PREPAREs, P, Q and X. It depends on neither view nor number, and counts and
-// lengths are in it (R-MSG-1, R-MSG-2, R-CRY-7).
+// Digest names the batch in PREPAREs, P, Q and X. It depends on neither view nor number. It is over the requests' essences,
+// and counts and lengths are in it (R-MSG-1, R-MSG-2, R-CRY-7).
 func (b *Batch) Digest() (d Digest) {
-	buf := make([]byte, 0, 2048)
+	const chunk, essence = 4 << 10, requestHeader + ShortOperation
+	buf := make([]byte, 0, chunk+essence)
 	buf = append(buf, batchTag...)
 	buf = appendU32(buf, uint32(len(b.Requests)))
 	buf = appendU16(buf, uint16(len(b.Choice)))
 	buf = append(buf, b.Choice...)
-	if len(b.Requests)*DigestSize <= cap(buf)-len(buf) {
-		for _, r := range b.Requests {
-			buf = append(buf, r.Digest[:]...)
-		}
-		return sha256.Sum256(buf)
-	}
 	h := sha256.New()
-	h.Write(buf)
 	for _, r := range b.Requests {
-		h.Write(r.Digest[:])
+		if buf = r.appendEssence(buf); len(buf) >= chunk {
+			h.Write(buf)
+			buf = buf[:0]
+		}
 	}
+	h.Write(buf)
 	h.Sum(d[:0])
 	return d
 }
 
-// Bytes is the sum of the operations' lengths, by which batches and logs are bounded.
+// Bytes is the sum of the operations' lengths, whether they are here or not. Batches and logs are bounded by it.
 func (b *Batch) Bytes() (n int) {
 	for _, r := range b.Requests {
-		n += len(r.Op)
+		n += r.Length()
 	}
 	return n
+}
+
+// Complete reports whether all operations are here.
+func (b *Batch) Complete() bool {
+	for _, r := range b.Requests {
+		if r.IsStub() {
+			return false
+		}
+	}
+	return true
+}
+
+// Fill gives the stubs of a batch the operations of another copy of it.
+func (b *Batch) Fill(from *Batch) {
+	for i, r := range b.Requests {
+		if r.IsStub() && i < len(from.Requests) {
+			r.Fill(from.Requests[i])
+		}
+	}
 }
 
 // A PrePrepare is the primary's proposal of a batch for a sequence number [TOCS §4.3].
@@ -95,12 +112,12 @@ func (m *PrePrepare) decode(r *reader, lim *Limits) {
 	total := 0
 	for i := range requests {
 		m.Batch.Requests[i] = &requests[i]
-		requests[i].decode(r, lim)
+		requests[i].read(r, lim)
 		if requests[i].ReadOnly {
 			// Its client will ask again under a new timestamp if it must be ordered: then it would run twice.
 			r.fail("a read-only request in a batch")
 		}
-		total += len(requests[i].Op)
+		total += requests[i].Length()
 	}
 	if n > 1 && total > lim.BatchBytes {
 		r.fail("the batch is above its bound")

@@ -69,7 +69,6 @@ func vectors() (all []vector) {
 	unsigned := &Request{Client: Administrator, Replier: AnyReplier}
 	add("an administrator's REQUEST without signature", encode(unsigned))
 	q := &Request{Client: 7, Replier: AnyReplier, Op: []byte("x")}
-	q.SetDigest()
 	batch := Batch{Requests: []*Request{q}}
 	p := &PrePrepare{View: 1, Seq: 2, Batch: batch, Digest: batch.Digest()}
 	p.Digest[0] ^= 1
@@ -79,6 +78,14 @@ func vectors() (all []vector) {
 	q.ReadOnly = true
 	p.Digest = batch.Digest()
 	add("a PRE-PREPARE of a read-only REQUEST", encode(p))
+	long := &Request{Client: 7, Replier: AnyReplier, Op: make([]byte, ShortOperation+1)}
+	add("a REQUEST without its operation", encode(long.Stub()))
+	batch = Batch{Requests: []*Request{long.Stub()}}
+	body := PrePrepare{Batch: batch, Digest: batch.Digest()}
+	add("a BATCH without an operation", encode(&BatchBody{PrePrepare: body}))
+	const lengthAt = 1 + 16 + DigestSize + 1 + 2 + 2 + requestHeader - 4
+	add("a PRE-PREPARE without a short operation", put(lengthAt, ShortOperation, 2)(encode(&body)))
+	add("a PRE-PREPARE without an operation, and without its digest", put(lengthAt+4, 0, 8)(put(lengthAt+12, 0, 8)(put(lengthAt+20, 0, 8)(put(lengthAt+28, 0, 8)(encode(&body))))))
 	empty := &PrePrepare{Digest: NullDigest}
 	add("a PRE-PREPARE that says it holds 65,535 requests", put(51, 1<<16-1, 2)(encode(empty)))
 	add("a PRE-PREPARE that says it holds 512 requests, and none is there", put(51, 512, 2)(encode(empty)))
@@ -260,11 +267,9 @@ func checkAllocation(t *testing.T, name string, b []byte) {
 
 // A batch's digest binds counts, lengths, order and choice (R-CRY-7).
 func TestBatchDigestBinds(t *testing.T) {
-	r := func(op string) *Request {
-		q := &Request{Client: 7, Op: []byte(op)}
-		q.SetDigest()
-		return q
-	}
+	r := func(op string) *Request { return &Request{Client: 7, Op: []byte(op)} }
+	long := strings.Repeat("x", ShortOperation+1)
+	hashed := digestOperation([]byte(long))
 	batches := map[string]Batch{
 		"null":          {},
 		"a":             {Requests: []*Request{r("a")}},
@@ -274,8 +279,15 @@ func TestBatchDigestBinds(t *testing.T) {
 		"aa":            {Requests: []*Request{r("a"), r("a")}},
 		"a with choice": {Requests: []*Request{r("a")}, Choice: []byte{1}},
 		"choice only":   {Choice: []byte{1}},
+		"long":          {Requests: []*Request{r(long)}},
+		"long, another": {Requests: []*Request{r(long[1:] + "y")}},
+		"longer":        {Requests: []*Request{r(long + "x")}},
+		"its digest":    {Requests: []*Request{r(string(hashed[:]))}},
+		"short at most": {Requests: []*Request{r(long[1:])}},
 	}
-	a := r("a").Digest
+	q := &Request{Client: 7, Op: append(r("").appendEssence(nil), 'b')}
+	batches["two in one"] = Batch{Requests: []*Request{q}}
+	a := r("a").Digest()
 	batches["a as a choice"] = Batch{Choice: a[:]}
 	seen := map[Digest]string{}
 	for name, b := range batches {
@@ -284,6 +296,60 @@ func TestBatchDigestBinds(t *testing.T) {
 			t.Errorf("%s and %s have one digest", name, other)
 		}
 		seen[d] = name
+	}
+}
+
+// What a request is does not depend on how it came here, nor on who shall answer and whether it may try the short way.
+func TestRequestDigest(t *testing.T) {
+	for _, n := range []int{0, 1, ShortOperation, ShortOperation + 1, 5000} {
+		made := &Request{Client: 7, Slot: 3, Timestamp: 9, Replier: 2, Op: bytes.Repeat([]byte{5}, n)}
+		decoded, err := Decode(encode(made), &limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := decoded.(*Request)
+		other.ReadOnly, other.Replier = true, AnyReplier
+		if made.Digest() != other.Digest() {
+			t.Errorf("%d bytes: a request and its copy have two digests", n)
+		}
+		for i, change := range []func(q *Request){
+			func(q *Request) { q.Client++ }, func(q *Request) { q.Slot++ }, func(q *Request) { q.Timestamp++ }, func(q *Request) { q.Keep = true },
+			func(q *Request) { q.Op = append(bytes.Clone(q.Op), 0) }, func(q *Request) { q.Op = append([]byte{1}, q.Op[min(1, n):]...) },
+		} {
+			x := *made
+			change(&x)
+			if x.Altered(); x.Digest() == made.Digest() {
+				t.Errorf("%d bytes: change %d leaves the digest as it was", n, i)
+			}
+		}
+	}
+}
+
+// A stub is the same request, and takes no other operation than its own.
+func TestStub(t *testing.T) {
+	long := &Request{Client: 7, Timestamp: 9, Op: bytes.Repeat([]byte{5}, 300)}
+	stub := long.Stub()
+	if !stub.IsStub() || long.IsStub() || stub.Length() != 300 || stub.Digest() != long.Digest() {
+		t.Errorf("%+v is no stub of %+v", stub, long)
+	}
+	if a, b := (&Batch{Requests: []*Request{stub}}), (&Batch{Requests: []*Request{long}}); a.Digest() != b.Digest() || a.Bytes() != b.Bytes() {
+		t.Error("a batch with a stub has another digest or another length")
+	}
+	if short := (&Request{Op: make([]byte, ShortOperation)}); short.Stub() != short {
+		t.Error("a short operation has a stub")
+	}
+	other := &Request{Client: 7, Timestamp: 9, Op: bytes.Repeat([]byte{6}, 300)}
+	shorter := &Request{Client: 7, Timestamp: 9, Op: bytes.Repeat([]byte{5}, 299)}
+	for _, x := range []*Request{other, shorter, other.Stub(), stub} {
+		if stub.Fill(x) || !stub.IsStub() {
+			t.Errorf("it takes %+v", x)
+		}
+	}
+	if !stub.Fill(long) || stub.IsStub() || !bytes.Equal(stub.Op, long.Op) || stub.Digest() != long.Digest() {
+		t.Errorf("filled, it is %+v", stub)
+	}
+	if stub.Fill(long) {
+		t.Error("it is filled twice")
 	}
 }
 

@@ -32,19 +32,23 @@ type Request struct {
 	ReadOnly  bool      // try the one-round-trip path; not part of the digest
 	Replier   ReplicaID // who returns the full result, AnyReplier for all; not part of the digest
 	Keep      bool      // keep the result even if the operation changed nothing: it was asked before, in vain (R-OUR-14)
-	Op        []byte
+	Apart     bool      // its client sent it to every replica: a proposal need not hold the operation; not part of the digest
+	Op        []byte    // nil in a stub
 
 	// Auth is the proof of origin, unless the request is the administrator's: those are signed
 	// (R-OUR-12) and Signature is set.
 	Auth      Authenticator
 	Signature []byte
 
-	// Digest is D(m), set by the decoder and by Seal: it is computed once per replica.
-	Digest Digest
 	// PassedBy is the replica that passed it on. It never travels.
 	PassedBy ReplicaID
 	// Authentic: this replica has checked the sender's MAC or signature. It never travels.
 	Authentic bool
+
+	// hash is what was hashed of it: the operation if that is long, the whole if it is short. Zero before it is asked for; the
+	// decoder asks for a long operation's.
+	hash   Digest
+	absent int // in a stub, the length of the operation; else 0
 }
 
 // RequestKey names a request among all requests of a group.
@@ -60,6 +64,8 @@ const (
 	flagReadOnly = 1 << iota
 	flagSigned
 	flagKeep
+	flagApart
+	flagStub // how it travels, and so not covered by its MAC
 )
 
 func (m *Request) flags() (f byte) {
@@ -72,6 +78,9 @@ func (m *Request) flags() (f byte) {
 	if m.Keep {
 		f |= flagKeep
 	}
+	if m.Apart {
+		f |= flagApart
+	}
 	return f
 }
 
@@ -82,17 +91,18 @@ const requestHeader = 8 + 2 + 8 + 1 + 1 + 4
 
 // Size is the length of AppendBody's encoding in bytes.
 func (m *Request) Size() int {
-	return requestHeader + len(m.Op) + 8 + 1 + len(m.Auth.Tags) + len(m.Signature)
+	return requestHeader + len(m.Op) + len(m.stubDigest()) + 8 + 1 + len(m.Auth.Tags) + len(m.Signature)
 }
 
 // AppendBody implements Message.
 func (m *Request) AppendBody(b []byte) []byte {
-	b = appendU64(b, uint64(m.Client))
-	b = appendU16(b, uint16(m.Slot))
-	b = appendU64(b, uint64(m.Timestamp))
-	b = append(b, m.flags(), byte(m.Replier))
-	b = appendU32(b, uint32(len(m.Op)))
+	flags := m.flags()
+	if m.IsStub() {
+		flags |= flagStub
+	}
+	b = m.appendHeader(b, flags, m.Replier)
 	b = append(b, m.Op...)
+	b = append(b, m.stubDigest()...)
 	if m.Signature != nil {
 		return append(b, m.Signature...)
 	}
@@ -101,25 +111,131 @@ func (m *Request) AppendBody(b []byte) []byte {
 	return append(b, m.Auth.Tags...)
 }
 
-// AppendCovered implements Message: the digest stands for the rest, replier and flags beside it.
+// AppendCovered implements Message: replier and flags stand beside the essence, for they are not part of the wish.
 func (m *Request) AppendCovered(b []byte) []byte {
-	b = append(b, byte(TypeRequest), m.flags(), byte(m.Replier))
-	return append(b, m.Digest[:]...)
+	return m.appendEssence(append(b, byte(TypeRequest), m.flags(), byte(m.Replier)))
 }
 
+// ShortOperation is the length up to which an operation stands for itself. To hash it, and put the digest where it could
+// stand, would cost more.
+const ShortOperation = 256
+
+// appendEssence appends what the request is: its header, with replier and flags, but for Keep, as zeros
+// (R-OPT-IX-3), then the operation, or the digest of a long one. The header holds the operation's length, so that no two
+// requests have one essence.
+func (m *Request) appendEssence(b []byte) []byte {
+	b = m.appendHeader(b, m.flags()&flagKeep, 0)
+	if m.Length() <= ShortOperation {
+		return append(b, m.Op...)
+	}
+	d := m.operation()
+	return append(b, d[:]...)
+}
+
+func (m *Request) appendHeader(b []byte, flags byte, replier ReplicaID) []byte {
+	b = appendU64(b, uint64(m.Client))
+	b = appendU16(b, uint16(m.Slot))
+	b = appendU64(b, uint64(m.Timestamp))
+	b = append(b, flags, byte(replier))
+	return appendU32(b, uint32(m.Length()))
+}
+
+// Length is that of the operation, whether it is here or not.
+func (m *Request) Length() int { return len(m.Op) + m.absent }
+
+// operation is the digest of a long operation.
+func (m *Request) operation() Digest {
+	if m.hash.IsZero() {
+		m.hash = digestOperation(m.Op)
+	}
+	return m.hash
+}
+
+// A stub is a request without its operation, which is long, so that its digest stands for it in all that is MAC'd and hashed.
+// Proposals hold stubs of what clients have sent to every replica [TOCS §6.1; R-OPT-BR-1].
+
+// IsStub reports whether the operation is not here.
+func (m *Request) IsStub() bool { return m.absent > 0 }
+
+// Stub is a copy without the operation, or the request itself if that is short.
+func (m *Request) Stub() *Request {
+	if m.IsStub() || len(m.Op) <= ShortOperation {
+		return m
+	}
+	stub := *m
+	stub.hash, stub.absent, stub.Op = m.operation(), len(m.Op), nil
+	return &stub
+}
+
+// Fill gives a stub the operation of another request, if that is the one which its digest names.
+func (m *Request) Fill(from *Request) bool {
+	if !m.IsStub() || from.IsStub() || from.Length() != m.absent || from.operation() != m.hash {
+		return false
+	}
+	m.Op, m.absent = from.Op, 0
+	return true
+}
+
+func (m *Request) stubDigest() []byte {
+	if m.IsStub() {
+		return m.hash[:]
+	}
+	return nil
+}
+
+const operationTag = "bfs operation v1\x00"
+
+func digestOperation(op []byte) (d Digest) {
+	h := sha256.New()
+	h.Write([]byte(operationTag))
+	h.Write(op)
+	h.Sum(d[:0])
+	return d
+}
+
+const requestTag = "bfs request v1\x00"
+
+// Digest is D(m), over the essence. Few requests are ever asked for it: a batch's digest and the MACs are over the essence
+// itself. A request is for one goroutine at a time, for a digest is remembered.
+func (m *Request) Digest() Digest {
+	short := m.Length() <= ShortOperation
+	if short && !m.hash.IsZero() {
+		return m.hash
+	}
+	var buf [len(requestTag) + requestHeader + ShortOperation]byte
+	d := sha256.Sum256(m.appendEssence(append(buf[:0], requestTag...)))
+	if short {
+		m.hash = d
+	}
+	return d
+}
+
+// Altered forgets what was hashed: the request was changed since.
+func (m *Request) Altered() { m.hash = Digest{} }
+
 func (m *Request) decode(r *reader, lim *Limits) {
-	start := r.b
+	if m.read(r, lim); m.IsStub() {
+		r.fail("its operation is not there")
+	}
+}
+
+// read decodes a request that may be a stub.
+func (m *Request) read(r *reader, lim *Limits) {
 	m.Client, m.Slot, m.Timestamp = ClientID(r.u64()), Slot(r.u16()), Timestamp(r.u64())
 	flags := r.u8()
-	if flags&^(flagReadOnly|flagSigned|flagKeep) != 0 {
+	if flags >= flagStub<<1 {
 		r.fail("unknown flags")
 	}
-	m.Keep = flags&flagKeep != 0
+	m.Keep, m.Apart = flags&flagKeep != 0, flags&flagApart != 0
 	m.ReadOnly, m.Replier = flags&flagReadOnly != 0, ReplicaID(r.u8())
 	if m.Replier != AnyReplier && int(m.Replier) >= lim.Replicas {
 		r.fail("no such replier")
 	}
-	m.Op = r.bytes(r.count(int(r.u32()), lim.Operation))
+	if n := r.count(int(r.u32()), lim.Operation); flags&flagStub == 0 {
+		m.Op = r.bytes(n)
+	} else if m.hash, m.absent = r.digest(), n; n <= ShortOperation || m.hash.IsZero() {
+		r.fail("a stub of a short operation, or of none")
+	}
 	signed := flags&flagSigned != 0
 	if signed != (m.Client == Administrator) {
 		r.fail("the administrator's requests are signed, and nobody else's")
@@ -130,43 +246,7 @@ func (m *Request) decode(r *reader, lim *Limits) {
 		m.Auth.Nonce = r.u64()
 		m.Auth.Tags = r.bytes(r.count(int(r.u8()), lim.Replicas) * MACSize)
 	}
-	if r.why == "" {
-		m.Digest = digestRequest(start, len(m.Op))
+	if r.why == "" && len(m.Op) > ShortOperation {
+		m.operation()
 	}
-}
-
-// SetDigest computes the digest of a request that was made here.
-func (m *Request) SetDigest() {
-	var head [requestHeader]byte
-	b := appendU64(head[:0], uint64(m.Client))
-	b = appendU16(b, uint16(m.Slot))
-	b = appendU64(b, uint64(m.Timestamp))
-	b = append(b, m.flags()&flagKeep, 0)
-	appendU32(b, uint32(len(m.Op)))
-	h := sha256.New()
-	h.Write([]byte(requestTag))
-	h.Write(head[:])
-	h.Write(m.Op)
-	h.Sum(m.Digest[:0])
-}
-
-const requestTag = "bfs request v1\x00"
-
-// digestRequest hashes an encoded request: (c, s, t, o) behind a tag, with replier and flags, but for Keep, which
-// are not part of the wish, as zeros (R-OPT-IX-3).
-func digestRequest(encoded []byte, op int) (d Digest) {
-	const small = 512
-	var buf [len(requestTag) + requestHeader + small]byte
-	b := append(buf[:0], requestTag...)
-	b = append(b, encoded[:requestHeader]...)
-	b[len(requestTag)+18] &= flagKeep
-	b[len(requestTag)+19] = 0
-	if op <= small {
-		return sha256.Sum256(append(b, encoded[requestHeader:requestHeader+op]...))
-	}
-	h := sha256.New()
-	h.Write(b)
-	h.Write(encoded[requestHeader : requestHeader+op])
-	h.Sum(d[:0])
-	return d
 }

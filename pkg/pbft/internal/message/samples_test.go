@@ -48,13 +48,12 @@ func (g generator) request() *Request {
 	if g.bool() {
 		q.Replier = AnyReplier
 	}
-	q.Keep = g.IntN(4) == 0
+	q.Keep, q.Apart = g.IntN(4) == 0, g.IntN(4) == 0
 	if g.IntN(4) == 0 {
 		q.Client, q.Signature = Administrator, g.bytes(SignatureSize)
 	} else {
 		q.Auth = Authenticator{g.Uint64(), g.bytes(g.IntN(limits.Replicas+1) * MACSize)}
 	}
-	q.SetDigest()
 	return q
 }
 
@@ -160,6 +159,11 @@ func (g generator) message(t Type) Message {
 		return g.reply()
 	case TypePrePrepare:
 		p := g.prePrepare()
+		for i, q := range p.Batch.Requests {
+			if g.bool() {
+				p.Batch.Requests[i] = q.Stub()
+			}
+		}
 		return &p
 	case TypePrepare:
 		return &Prepare{View: view, Seq: seq, Digest: g.digest(), Commits: g.commits()}

@@ -279,6 +279,12 @@ func (m *BatchBody) AppendCovered(b []byte) []byte {
 	return append(append(b, byte(TypeBatchBody)), m.Digest[:]...)
 }
 
+func (m *BatchBody) decode(r *reader, lim *Limits) {
+	if m.PrePrepare.decode(r, lim); !m.Batch.Complete() {
+		r.fail("an operation is not there")
+	}
+}
+
 // A Decided says that the batch with this digest committed at its sender. A replica that a faulty primary leaves out
 // takes f+1 of them as the decision: one is a correct replica's (R-HD-15).
 type Decided struct {

@@ -105,7 +105,8 @@ func (r *register) execute(q *message.Request) {
 		return
 	}
 	r.count++
-	sum := sha256.Sum256(append(r.chain[:], q.Digest[:]...))
+	digest := q.Digest()
+	sum := sha256.Sum256(append(r.chain[:], digest[:]...))
 	copy(r.chain[:], sum[:])
 	r.last[q.Client] = q.Timestamp
 	r.reply[q.Client] = append(binary.LittleEndian.AppendUint64(nil, r.count), r.chain[:]...)
@@ -336,7 +337,6 @@ func (g *group) call() (all bool) {
 		if c.request == nil && c.calls < g.calls && g.tick >= c.rests {
 			c.calls++
 			c.request = &message.Request{Client: message.ClientID(10 + k), Timestamp: message.Timestamp(c.calls), Op: []byte{byte(k), byte(c.calls)}, Authentic: true, PassedBy: message.AnyReplier}
-			c.request.SetDigest()
 			c.heard, c.sent = make([][]byte, g.n), -1000
 			for _, other := range g.callers {
 				for _, reply := range other.replies {
@@ -400,7 +400,7 @@ func (g *group) serialised() {
 	}
 	for i, s := range g.services {
 		for k, q := range s.order {
-			if q.Digest != longest.order[k].Digest {
+			if q.Digest() != longest.order[k].Digest() {
 				g.fail("replica %d has another order", i)
 			}
 		}

@@ -106,7 +106,6 @@ func (h *history) draw(k int, what ...any) int {
 
 func (h *history) batch(tag int, n message.SeqNum) *message.Batch {
 	q := &message.Request{Client: 9, Timestamp: message.Timestamp(uint64(h.view)<<16 | uint64(n)<<4 | uint64(tag)), Op: []byte{byte(tag), byte(n)}, Authentic: true}
-	q.SetDigest()
 	b := &message.Batch{Requests: []*message.Request{q}}
 	h.batches[b.Digest()] = b
 	return b

@@ -1,0 +1,208 @@
+package core
+
+import (
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// Long operations may come to every replica from their clients, and proposals name them by their digests: so the primary's
+// wire carries each once and not 3f times [TOCS §6.1; R-OPT-BR]. Each replica keeps the last of every slot until it is
+// executed. It does not wait for it: the client sends again, and in the common way, what the primary leaves. A proposal that
+// names what is not here is held, and nobody who lacks it votes, until it comes from its client or as a batch by digest.
+
+// layBy keeps a request for the proposal that will name it.
+func (c *Core) layBy(r *message.Request) {
+	if why := c.queue.layBy(r); why != accepted {
+		c.refuse(r, why)
+		return
+	}
+	c.operationCame(r)
+}
+
+// layBy takes in what a client sent to everyone, in place of what was there of its slot (R-OPT-BR-2).
+func (q *queue) layBy(r *message.Request) Refusal {
+	if int(r.Slot) >= q.slots {
+		return TooManyRequests
+	}
+	l, freed := q.line(r.Client), 0
+	if old := l.apart[r.Slot]; old != nil {
+		if r.Timestamp <= old.Timestamp {
+			return OlderRequest
+		}
+		freed = old.Length()
+	}
+	switch {
+	case r.Timestamp <= l.done[r.Slot].t:
+		return OlderRequest
+	case l.bytes-freed > 0 && l.bytes-freed+r.Length() > q.lineBytes:
+		return TooManyRequests
+	}
+	l.bytes += r.Length() - freed
+	l.apart[r.Slot], l.heard = r, r.Auth.Nonce
+	return accepted
+}
+
+// passed reports whether a stub's client has brought us something later than what the stub stands for. What comes from a
+// client comes in order, and its nonces rise: so that will not come.
+func (q *queue) passed(r *message.Request) bool {
+	l := q.lines[r.Client]
+	return l != nil && l.heard > r.Auth.Nonce
+}
+
+func (l *line) dropApart(s message.Slot) {
+	l.bytes -= l.apart[s].Length()
+	l.apart[s] = nil
+}
+
+// fill gives a stub its operation, if that is here.
+func (q *queue) fill(r *message.Request) bool {
+	l := q.lines[r.Client]
+	if l == nil || int(r.Slot) >= q.slots {
+		return false
+	}
+	for _, x := range []*message.Request{l.apart[r.Slot], l.pending[r.Slot]} {
+		if x != nil && r.Fill(x) {
+			return true
+		}
+	}
+	return false
+}
+
+// fill gives the stubs of a batch the operations that are here, and reports whether none is missing.
+func (c *Core) fill(b *message.Batch) bool {
+	all := true
+	for _, r := range b.Requests {
+		if r.IsStub() && !c.queue.fill(r) {
+			all = false
+		}
+	}
+	return all
+}
+
+// operationCame tries the proposals again that lack an operation.
+func (c *Core) operationCame(r *message.Request) {
+	if r.Length() > message.ShortOperation {
+		c.eachLacking(c.advance)
+	}
+}
+
+func (c *Core) eachLacking(f func(s *slot)) {
+	for n := max(c.lastExec, c.log.low) + 1; n <= min(c.lacking, c.log.high); n++ {
+		if s := c.log.slot(n); s.proposal == nil && s.held != nil && !s.held.Batch.Complete() {
+			f(s)
+		}
+	}
+}
+
+// lack notes why a proposal is held.
+func (c *Core) lack(s *slot, why Refusal) {
+	if why == OperationMissing {
+		if c.lacking = max(c.lacking, s.seq); s.lackedAt == 0 {
+			s.lackedAt = c.tick
+		}
+	}
+}
+
+// patienceTicks is how long an operation may be under way from its client after it was proposed. It is long when the group is
+// busy, and would be longer yet if everything were sent twice.
+const patienceTicks = 10
+
+// overdue reports whether a proposal lacks an operation that should be here.
+func (c *Core) overdue(s *slot) bool {
+	if c.tick-s.lackedAt >= patienceTicks {
+		return true
+	}
+	for _, r := range s.held.Batch.Requests {
+		if r.IsStub() && c.queue.passed(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// fetchOperations asks for the batches of proposals that lack an operation: of the primary when the client had its time, of
+// everyone when the primary had (R-RTX-7).
+func (c *Core) fetchOperations() {
+	var first, again []message.Digest
+	c.eachLacking(func(s *slot) {
+		switch {
+		case s.askedAt == 0 && len(first) < message.MaxFetchBatch && c.overdue(s):
+			first = append(first, s.held.Digest)
+		case s.askedAt > 0 && len(again) < message.MaxFetchBatch && c.tick-s.askedAt >= c.cfg.ResendTicks:
+			again = append(again, s.held.Digest)
+		default:
+			return
+		}
+		s.askedAt = c.tick
+	})
+	if len(first) > 0 {
+		c.send(c.primary(), &message.FetchBatch{Digests: first, From: c.cfg.Self})
+	}
+	if len(again) > 0 {
+		c.multicast(&message.FetchBatch{Digests: again, From: c.cfg.Self})
+	}
+}
+
+// completes gives the proposals that lack an operation those of a batch that came. Its digest is theirs, so it is believed
+// from anyone.
+func (c *Core) completes(m *message.BatchBody) (some bool) {
+	c.eachLacking(func(s *slot) {
+		if s.held.Digest == m.Digest {
+			some = true
+			s.held.Batch.Fill(&m.Batch)
+			c.advance(s)
+		}
+	})
+	return some
+}
+
+// abridged is a batch as the primary proposes it.
+func (c *Core) abridged(b message.Batch) message.Batch {
+	if !c.cfg.Separate {
+		return b
+	}
+	requests := make([]*message.Request, len(b.Requests))
+	for i, r := range b.Requests {
+		if requests[i] = r; r.Apart && c.tick >= c.queue.line(r.Client).inFull {
+			requests[i] = r.Stub()
+		}
+	}
+	return message.Batch{Requests: requests, Choice: b.Choice}
+}
+
+// For so many ticks a client's operations are proposed in full after some did not reach everyone; longer if that happens again.
+const (
+	inFullTicks    = 100
+	maxInFullTicks = 64 * inFullTicks
+)
+
+// spellOut has the primary send whole, for a while, what those clients ask whose operations a backup lacked. Each of its
+// batches is late by the backup's patience, and all behind it.
+func (c *Core) spellOut(m *message.FetchBatch) {
+	if !c.isPrimary() || !c.active {
+		return
+	}
+	for n := max(c.lastExec, c.log.low) + 1; n <= min(c.seqno, c.log.high); n++ {
+		p := c.log.slot(n).proposal
+		if p == nil || !slices.Contains(m.Digests, p.Digest) {
+			continue
+		}
+		for _, r := range p.Batch.Requests {
+			if r.Apart {
+				c.queue.line(r.Client).spellOut(c.tick)
+			}
+		}
+	}
+}
+
+func (l *line) spellOut(tick int) {
+	if tick < l.inFull {
+		return
+	}
+	if tick-l.inFull > 10*l.period {
+		l.period = 0
+	}
+	l.period = min(max(2*l.period, inFullTicks), maxInFullTicks)
+	l.inFull = tick + l.period
+}
