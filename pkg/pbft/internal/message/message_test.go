@@ -254,15 +254,20 @@ func TestDecodingAllocatesLittle(t *testing.T) {
 	}
 }
 
+// checkAllocation takes the least of three measurements: the runtime allocates too, when it likes.
 func checkAllocation(t *testing.T, name string, b []byte) {
 	t.Helper()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	_, _ = Decode(b, &limits)
-	runtime.ReadMemStats(&after)
-	if got, bound := after.TotalAlloc-before.TotalAlloc, uint64(16*len(b)+8<<10); got > bound {
-		t.Errorf("%s: %d bytes make us allocate %d, want <= %d", name, len(b), got, bound)
+	bound, least := uint64(16*len(b)+8<<10), ^uint64(0)
+	for range 3 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _ = Decode(b, &limits)
+		runtime.ReadMemStats(&after)
+		if least = min(least, after.TotalAlloc-before.TotalAlloc); least <= bound {
+			return
+		}
 	}
+	t.Errorf("%s: %d bytes make us allocate %d, want <= %d", name, len(b), least, bound)
 }
 
 // A batch's digest binds counts, lengths, order and choice (R-CRY-7).
