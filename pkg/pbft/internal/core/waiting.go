@@ -83,6 +83,9 @@ func (w *waiting) forwards(r *message.Request) (n int) {
 
 func (w *waiting) executed(r *message.Request) {
 	for _, m := range w.forwarded {
+		if len(m) == 0 { // mostly
+			continue
+		}
 		if f, ok := m[r.Key()]; ok && f.t <= r.Timestamp {
 			delete(m, r.Key())
 		}
