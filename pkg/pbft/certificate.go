@@ -367,8 +367,26 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 		err = o.tally.failed
 	case o.readOnly && o.asked&^o.tally.heard == 0 && o.asked != c.everybody():
 		c.askRest(o)
+	case o.readOnly && c.alone(o):
+		c.fallBack(o)
+		err = o.tally.failed
 	}
 	return nil, err, err != nil
+}
+
+// alone reports whether 2f+1 have answered a read, not alike, and those who have not are known to be slow: others write meanwhile, and
+// to wait for one who may have stopped would take longer than to have the read ordered.
+func (c *Client) alone(o *outstanding) bool {
+	if bits.OnesCount32(o.tally.heard) < c.group.Quorum() {
+		return false
+	}
+	now := time.Now()
+	for i, p := range c.peers {
+		if o.asked&^o.tally.heard&(1<<i) != 0 && p.link.Up() && !now.Before(p.lateUntil) {
+			return false
+		}
+	}
+	return true
 }
 
 // vacate frees a slot, or gives it to the call that waits longest. The caller holds the lock.
