@@ -14,7 +14,9 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"bfs/pkg/pbft"
 	"bfs/pkg/pbft/internal/auth"
@@ -455,6 +457,54 @@ func TestClientThatTakesNoAnswers(t *testing.T) {
 		conn.Flush()
 		return !sent
 	})
+}
+
+// slowReader is a tally whose reads are long and take their time.
+type slowReader struct {
+	tally
+	reads *atomic.Int64
+	begun func()
+}
+
+func (s slowReader) Query(op pbft.Operation) ([]byte, bool) {
+	if string(op.Body) != "long" {
+		return s.tally.Query(op)
+	}
+	if s.reads.Add(1) == 1 {
+		s.begun()
+	}
+	time.Sleep(3 * time.Millisecond)
+	return make([]byte, 1<<20), true
+}
+
+// A client that asks for much at once does not keep the others, and our votes, waiting until it has all of it.
+func TestLongReadsGiveWay(t *testing.T) {
+	c := newCluster(t, pbft.DefaultLimits(), pbft.TransportPlain)
+	var reads atomic.Int64
+	begun := make(chan struct{})
+	c.service = func(i int) pbft.Service {
+		if i > 0 {
+			return newTally(c.g)
+		}
+		return slowReader{newTally(c.g), &reads, func() { close(begun) }}
+	}
+	for i := range c.replicas {
+		c.start(i)
+	}
+	r := asClient(t, c, c.enrolled(c.client(c.admin), ""))
+	r.ready(c)
+	c.works(c.client(c.enrolled(c.client(c.admin), "")))
+	conn := r.links[0].Conn()
+	for n := range 20 {
+		q := r.request(&message.Request{Timestamp: message.Timestamp(1<<40 + n), ReadOnly: true, Replier: message.AnyReplier, Op: []byte("long")})
+		conn.Send(q.AppendBody([]byte{byte(message.TypeRequest)}))
+	}
+	conn.Flush() // so that one read brings them all
+	<-begun
+	c.replicas[0].Status()
+	if n := reads.Load(); n > 8 {
+		t.Fatalf("%d long reads were answered before somebody else had his turn", n)
+	}
 }
 
 // One replica cannot have the others check signatures without end.

@@ -217,13 +217,16 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 		who.registered = r.register(c, who.session)
 	}
 	r.enter()
-	if r.stopping {
-		batch = nil
-	}
 	for _, m := range batch {
+		if r.stopping {
+			break
+		}
 		switch m := m.(type) {
 		case *message.Request:
-			r.request(conn, who.session, m)
+			if r.request(conn, who.session, m); m.ReadOnly && r.answersMuch() {
+				r.leave()
+				r.enter()
+			}
 		case *message.QueryStable:
 			r.replyStable(c, who.session, m)
 		default:
@@ -235,6 +238,18 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 	}
 	r.leave()
 }
+
+// answersMuch answers the reads that were taken in, and reports whether that was work enough for one taking of the lock: a
+// connection may bring many of a mebibyte each at once, and votes wait meanwhile.
+func (r *Replica) answersMuch() bool {
+	if r.core != nil {
+		r.performAll(r.core.Due)
+	}
+	return r.answered > answeredBytes
+}
+
+// answeredBytes is how much is answered under one taking of the lock, the last answer apart.
+const answeredBytes = 256 << 10
 
 // onNewKey takes in a NEW-KEY; false closes the connection.
 func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {

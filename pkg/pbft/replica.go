@@ -54,6 +54,7 @@ type Replica struct {
 	slow        bool        // it has nothing to do, and ticks come late
 	executed    uint64
 	queries     uint64
+	answered    int // bytes of results since the lock was taken
 	started     time.Time
 	stopping    bool
 	session     Install // while the state is being fetched
@@ -308,6 +309,7 @@ func (r *Replica) askForKeys() {
 // enter takes the lock for one event. The core's time is right then.
 func (r *Replica) enter() {
 	r.mu.Lock()
+	r.answered = 0
 	if r.slow {
 		r.catchUp()
 	}
@@ -332,9 +334,11 @@ func (r *Replica) leave() {
 }
 
 // perform does what the core says, top to bottom, until nothing is left to do.
-func (r *Replica) perform() {
+func (r *Replica) perform() { r.performAll(r.core.Effects) }
+
+func (r *Replica) performAll(next func() []core.Effect) {
 	for {
-		effects := r.core.Effects()
+		effects := next()
 		if len(effects) == 0 {
 			return
 		}

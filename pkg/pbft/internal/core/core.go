@@ -180,6 +180,11 @@ func (c *Core) Tick() {
 // Effects takes what must now be done. The slice is good until the call after next.
 func (c *Core) Effects() []Effect {
 	c.propose()
+	return c.Due()
+}
+
+// Due is Effects while more of the same event is to come: nothing is proposed before it is there too.
+func (c *Core) Due() []Effect {
 	out := c.out
 	c.out, c.spare = c.spare[:0], out
 	return out
