@@ -22,6 +22,7 @@ import (
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
+	"bfs/pkg/pbft/pbfttest"
 )
 
 // A rogue speaks the wire protocol with a key it owns and says what it likes.
@@ -505,6 +506,64 @@ func TestLongReadsGiveWay(t *testing.T) {
 	if n := reads.Load(); n > 8 {
 		t.Fatalf("%d long reads were answered before somebody else had his turn", n)
 	}
+}
+
+// digesting is a tally whose checkpoints can be had when the test says so.
+type digesting struct {
+	tally
+	*pages
+}
+
+type pages struct {
+	*pbfttest.Memory
+	digested atomic.Bool
+	asked    atomic.Int64
+}
+
+func (s digesting) State() pbft.State { return s.pages }
+
+func (p *pages) Children(n pbft.SeqNum, id pbft.NodeID) ([]pbft.Digest, error) {
+	if p.asked.Add(1); !p.digested.Load() {
+		return nil, pbft.ErrNotYet
+	}
+	return p.Memory.Children(n, id)
+}
+
+func (p *pages) PageAt(n pbft.SeqNum, page pbft.PageNum) ([]byte, error) {
+	if p.asked.Add(1); !p.digested.Load() {
+		return nil, pbft.ErrNotYet
+	}
+	return p.Memory.PageAt(n, page)
+}
+
+// A FETCH of a checkpoint that is being digested waits for that, and nobody waits for the FETCH. So many are kept.
+func TestFetchWaitsForDigests(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	held := newTally(c.g)
+	state := &pages{Memory: held.Memory}
+	c.service = func(i int) pbft.Service {
+		if i > 0 {
+			return newTally(c.g)
+		}
+		return digesting{held, state}
+	}
+	for i := range 3 {
+		c.start(i)
+	}
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	c.works(client)
+	r := asReplica(t, c, 3)
+	r.ready(c)
+	for tag := range uint32(12) {
+		r.say(0, &message.Fetch{Seq: c.replicas[0].Status().Stable, Tag: tag, Nodes: []message.NodeID{{Index: 1}}})
+	}
+	eventually(t, "what is above the bound is answered", func() bool { return r.count(message.TypeData) == 4 })
+	c.works(client)
+	if asked, data := state.asked.Load(), r.count(message.TypeData); asked == 0 || data != 4 {
+		t.Fatalf("asked %d times, %d answers", asked, data)
+	}
+	state.digested.Store(true)
+	eventually(t, "the others are answered", func() bool { return r.count(message.TypeData) == 12 })
 }
 
 // One replica cannot have the others check signatures without end.

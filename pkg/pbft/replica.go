@@ -59,6 +59,7 @@ type Replica struct {
 	stopping    bool
 	session     Install // while the state is being fetched
 	fetching    atomic.Bool
+	kept        []keptFetch // in order: at most keptFetches of each replica
 	measured    measured
 	fence       *fence
 	lock        *os.File // on the directory
@@ -260,6 +261,7 @@ func (r *Replica) tick() {
 				r.perform()
 				r.slow = r.core.Idle()
 				r.leave()
+				r.serveKept()
 			}
 			if time.Since(asked) >= askKeyPeriod {
 				asked = time.Now()
@@ -440,6 +442,7 @@ func (r *Replica) freeze(n SeqNum) {
 			r.core.Frozen(n, root)
 		}
 		r.leave()
+		r.serveKept()
 	})
 }
 
