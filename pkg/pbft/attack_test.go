@@ -566,6 +566,31 @@ func TestFetchWaitsForDigests(t *testing.T) {
 	eventually(t, "the others are answered", func() bool { return r.count(message.TypeData) == 12 })
 }
 
+// Who takes all the places there are for connections locks out neither a client nor a replica.
+func TestStrangersLockOutNobody(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	key := c.enrolled(c.client(c.admin), "")
+	c.stop(3)
+	for i := range 2 {
+		for range 300 {
+			conn, err := net.Dial("tcp", c.g.Members[i].Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+		}
+	}
+	begun := time.Now()
+	c.works(c.client(key))
+	c.start(3)
+	eventually(t, "the replica is back", func() bool {
+		return c.replicas[0].Status().Peers[2].Connected && c.replicas[1].Status().Peers[2].Connected
+	})
+	if took := time.Since(begun); took > 9*time.Second {
+		t.Errorf("it took %v: until the strangers had to go", took)
+	}
+}
+
 // One replica cannot have the others check signatures without end.
 func TestSignaturesAreBounded(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)

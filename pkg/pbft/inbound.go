@@ -287,7 +287,6 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 		c.SetUser(who)
 	}
 	if m.From.IsReplica() {
-		c.Trust()
 		c.OneWay() // our link to it is another
 		r.peerKey(c, m.From.Replica, answer, changed)
 		return true
@@ -344,7 +343,6 @@ func (r *Replica) admit(c *transport.Conn, s *auth.Session) bool {
 		return false
 	}
 	delete(r.strangers, c)
-	c.Trust()
 	r.clientsMu.Lock()
 	end := r.clients[s.Peer.Client]
 	if end == nil {
@@ -359,9 +357,12 @@ func (r *Replica) admit(c *transport.Conn, s *auth.Session) bool {
 	old := end.conn
 	end.conn = c
 	end.mu.Unlock()
-	if old != nil && old != c && old.Queued() > supersededBytes {
-		old.Close() // a client that takes none of its answers has one queue to fill, not one for each connection
+	if old != nil && old != c {
+		if old.Release(); old.Queued() > supersededBytes {
+			old.Close() // a client that takes none of its answers has one queue to fill, not one for each connection
+		}
 	}
+	c.Trust()
 	return true
 }
 
@@ -395,7 +396,11 @@ func (r *Replica) peerKey(c *transport.Conn, i ReplicaID, answer, changed bool) 
 		}
 	}
 	r.enter()
+	if p.inbound != nil {
+		p.inbound.Release()
+	}
 	p.inbound = c
+	c.Trust()
 	if changed && r.core != nil {
 		r.core.KeysChanged(i)
 	}
