@@ -79,6 +79,9 @@ func (i *install) OfferPage(n pbft.PageNum, contents []byte) error {
 	return i.Install.OfferPage(fsmerkle.PageNum(n), contents)
 }
 
+// Pages implements pbft.Sized.
+func (s state) Pages() int { return int(s.fs.store.Used()) }
+
 // Digest implements pbft.Digester.
 func (state) Digest(n pbft.PageNum, contents []byte) pbft.Digest {
 	return pbft.Digest(fsmerkle.DigestPage(fsmerkle.PageNum(n), contents))

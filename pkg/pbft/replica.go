@@ -436,6 +436,9 @@ func (r *Replica) ground() (st core.Standing) {
 
 // freeze takes a checkpoint. Its root is computed elsewhere and comes back as an event.
 func (r *Replica) freeze(n SeqNum) {
+	if s, ok := r.cfg.Service.State().(Sized); ok {
+		r.core.StateSize(s.Pages())
+	}
 	r.cfg.Service.State().Freeze(n, func(root Digest) {
 		r.enter()
 		if !r.stopping {

@@ -111,6 +111,10 @@ type Install interface {
 	Abort()
 }
 
+// A Sized State knows about how many pages it takes, and so how much a replica may want to fetch of it. Others are served a gibibyte
+// at full speed.
+type Sized interface{ Pages() int }
+
 // A Digester is a State that can digest a page on any goroutine, whatever its other methods are about. The sessions of
 // such a State are DigestedInstalls: fetching uses more than one core then.
 type Digester interface {

@@ -316,6 +316,41 @@ func TestFetchBatchIsBoundedInBytes(t *testing.T) {
 	}
 }
 
+// A replica that fetches for ever has twice the state at full speed, and then little; after a while it may fetch again.
+func TestFetchingForEverIsBounded(t *testing.T) {
+	c := newAttacked(1, 0)
+	const pages = 1 << 19
+	c.StateSize(pages)
+	served := func(ticks int) (n int) {
+		for range ticks {
+			for range servesPerTick + 1 {
+				c.Step(&message.Fetch{Nodes: make([]message.NodeID, message.MaxFetch), From: 2})
+			}
+			for _, e := range c.Effects() {
+				if e.Verb == Serve {
+					n += message.MaxFetch
+				}
+			}
+			c.Tick()
+		}
+		return n
+	}
+	if n := served(2 * pages / message.MaxFetch / servesPerTick); n < 2*pages*9/10 {
+		t.Fatalf("%d pages served at full speed, want about %d", n, 2*pages)
+	}
+	served(100)
+	const ticks = 1000
+	if n, bound := served(ticks), ticks*(message.MaxFetch+2*pages/creditTicks+1); n > bound || n == 0 {
+		t.Fatalf("%d pages served then in %d ticks, want some and <= %d", n, ticks, bound)
+	}
+	for range creditTicks + 100 {
+		c.Tick()
+	}
+	if n := served(10); n < 10*(servesPerTick-1)*message.MaxFetch {
+		t.Fatalf("%d pages served in 10 ticks later", n)
+	}
+}
+
 // leaving is the VIEW-CHANGE of a replica at which nothing has happened.
 func leaving(from message.ReplicaID, v message.View) *message.ViewChange {
 	return &message.ViewChange{View: v, Checkpoints: []message.CheckpointID{{}}, From: from}

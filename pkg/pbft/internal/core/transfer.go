@@ -48,6 +48,8 @@ type ask struct {
 const (
 	asksPerReplica  = 8  // FETCHes under way to one replica
 	servesPerTick   = 64 // FETCHes of one replica answered in a tick, or batches of no more bytes
+	leastCredit     = 1 << 18
+	creditTicks     = 30000 // in which all of a replica's credit comes back
 	fetchBytes      = message.MaxFetch * 4096
 	answerTicks     = 50 // an answer may take so long
 	shunTicks       = 100
@@ -248,10 +250,33 @@ func (c *Core) giveUp(i int) {
 	t.asked = append(t.asked[:i], t.asked[i+1:]...)
 }
 
+// StateSize says how many pages the state takes, about.
+func (c *Core) StateSize(pages int) { c.credit = max(leastCredit, 2*pages) }
+
+// earn gives a replica back, in a tick, some of the pages that it may have us serve. What it may have at once is twice the state:
+// a replica that was restarted fetches a third of it from each of us, or a half. One that fetches for ever would cost each of us
+// a good part of a core if it might do so as fast as those who need it.
+func (p *peer) earn(all int) {
+	p.served = 0
+	p.spent = max(0, p.spent-max(1, all/creditTicks))
+}
+
+// mayServe reports whether a replica may have us serve something more, of about so many pages or nodes: within its share of this
+// tick, and within its credit, beyond which it has one thing a tick.
+func (c *Core) mayServe(p *peer, pages int) bool {
+	p.served++
+	switch {
+	case p.served > servesPerTick, p.spent >= c.credit && p.served > 1:
+		return false
+	case p.spent < c.credit:
+		p.spent += pages
+	}
+	return true
+}
+
 // onFetch answers a replica that fetches, within its share.
 func (c *Core) onFetch(m *message.Fetch) {
-	p := &c.peers[m.From]
-	if p.served++; p.served > servesPerTick {
+	if !c.mayServe(&c.peers[m.From], max(1, len(m.Nodes))) {
 		c.refuse(m, TooSoon)
 		return
 	}
