@@ -591,6 +591,49 @@ func TestStrangersLockOutNobody(t *testing.T) {
 	}
 }
 
+// What a client asked for is not executed again when its key is enrolled once more, though another had its record meanwhile and
+// its process still lives. And who is revoked is forgotten, not only refused.
+func TestRevokedAndEnrolledAgain(t *testing.T) {
+	limits := smallLimits()
+	limits.Clients = 2
+	c := startCluster(t, limits)
+	admin := c.client(c.admin)
+	client := c.client(c.enrolled(admin, ""))
+	key := c.enrolled(admin, "")
+	public := key.Public().(ed25519.PublicKey)
+	r := asClient(t, c, key)
+	r.ready(c)
+	q := r.request(&message.Request{Timestamp: 1 << 40, Replier: message.AnyReplier, Op: []byte("i")})
+	ask := func() {
+		for i := range c.replicas {
+			r.ask(i, q)
+		}
+	}
+	ask()
+	eventually(t, "it is executed", func() bool { return invoke(t, client, "r", true) == 1 })
+	eventually(t, "all three clients are there", func() bool { return c.replicas[0].Status().Clients == 3 })
+	revoke := func(key ed25519.PublicKey) {
+		t.Helper()
+		if err := admin.Revoke(deadline(t), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke(public)
+	eventually(t, "it is forgotten", func() bool { return c.replicas[0].Status().Clients == 2 })
+	revoke(c.enrolled(admin, "").Public().(ed25519.PublicKey))
+	if err := admin.Enrol(deadline(t), public, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is known again", func() bool { return c.replicas[0].Status().Clients == 3 })
+	replies := r.count(message.TypeReply)
+	ask()
+	eventually(t, "it is told", func() bool { return r.count(message.TypeReply) >= replies+3 })
+	if n := invoke(t, client, "r", true); n != 1 {
+		t.Fatalf("the counter is %d: executed again", n)
+	}
+	c.works(client)
+}
+
 // One replica cannot have the others check signatures without end.
 func TestSignaturesAreBounded(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)

@@ -127,6 +127,7 @@ func (r *Replica) install(n SeqNum) {
 	r.fetching.Store(false)
 	r.exec.ledger.Reload()
 	r.core.Forget(r.exec.executed)
+	r.forgetRevoked()
 	r.core.Installed(n)
 	r.measured.installed()
 	r.log.Info("state fetched", "checkpoint", n, "took", r.measured.fetched.Took, "bytes", r.measured.fetched.Bytes)

@@ -377,6 +377,29 @@ func (r *Replica) answeredOn(c *transport.Conn, s *auth.Session) bool {
 	return end != nil && end.connection() == c
 }
 
+// forgetRevoked treats clients as strangers that are not enrolled any more. What they have waiting is not proposed.
+func (r *Replica) forgetRevoked() {
+	enrolled := func(id ClientID) bool {
+		_, ok := r.exec.ledger.Client(id)
+		return ok
+	}
+	r.clientsMu.Lock()
+	for id, end := range r.clients {
+		if enrolled(id) {
+			continue
+		}
+		delete(r.clients, id)
+		if conn := end.connection(); conn != nil {
+			conn.Release()
+			r.strangers[conn] = end.session
+		}
+	}
+	r.clientsMu.Unlock()
+	if r.core != nil {
+		r.core.Retain(enrolled)
+	}
+}
+
 // admitStrangers answers clients from now on that had connected before they were enrolled: it is the primary alone to whom
 // they send what is ordered, and the others would not know whom to answer.
 func (r *Replica) admitStrangers() {

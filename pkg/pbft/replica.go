@@ -409,7 +409,8 @@ func (r *Replica) execute(b *message.Batch, st core.Standing) {
 	for _, q := range b.Requests {
 		r.executed++
 		r.answer(q, r.exec.execute(q, b.Choice), st)
-		if q.Client == Administrator && len(r.strangers) > 0 {
+		if q.Client == Administrator {
+			r.forgetRevoked()
 			r.admitStrangers()
 		}
 	}

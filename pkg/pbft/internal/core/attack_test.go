@@ -351,6 +351,26 @@ func TestFetchingForEverIsBounded(t *testing.T) {
 	}
 }
 
+// Who is not enrolled any more leaves nothing waiting, nor a place taken.
+func TestRevokedClientsAreForgotten(t *testing.T) {
+	c := newAttacked(1, 0)
+	for client := range message.ClientID(3) {
+		r := &message.Request{Client: client + 1, Timestamp: 1, Authentic: true, Op: []byte("x")}
+		r.SetDigest()
+		c.Step(r)
+		c.Step(&message.Forward{Client: r.Client, Timestamp: 1, Digest: r.Digest, From: 2})
+	}
+	c.Retain(func(id message.ClientID) bool { return id == 2 })
+	q := &c.queue
+	if len(q.lines) != 1 || len(q.order) != 1 || len(q.turn) != 1 || q.held != 1 || q.waiting != 1 || len(c.wait.forwarded[2]) != 1 {
+		t.Fatalf("%d lines, %d in order, %d in turn, %d held, %d waiting, %d FORWARDs, want 1 of each",
+			len(q.lines), len(q.order), len(q.turn), q.held, q.waiting, len(c.wait.forwarded[2]))
+	}
+	if batch := q.take(8, 1<<10); len(batch) != 1 || batch[0].Client != 2 {
+		t.Fatalf("to be proposed: %v", batch)
+	}
+}
+
 // leaving is the VIEW-CHANGE of a replica at which nothing has happened.
 func leaving(from message.ReplicaID, v message.View) *message.ViewChange {
 	return &message.ViewChange{View: v, Checkpoints: []message.CheckpointID{{}}, From: from}

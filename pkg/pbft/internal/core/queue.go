@@ -1,6 +1,10 @@
 package core
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // queue holds authentic requests that wait to be executed: first in first out within a client, round
 // robin between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes from it what it proposes; what is
@@ -23,6 +27,7 @@ type queue struct {
 
 // A line is one client's requests.
 type line struct {
+	client   message.ClientID
 	fifo     []*message.Request  // to be proposed, in order of arrival; an entry that is to be no more is skipped
 	arrived  []int               // by slot: tick at which the pending request came
 	doubt    []bool              // by slot: the pending request is in doubt
@@ -45,7 +50,7 @@ func (q *queue) line(c message.ClientID) *line {
 	l := q.lines[c]
 	if l == nil {
 		l = &line{
-			pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
+			client: c, pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
 			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]forward, q.slots),
 		}
 		q.order = append(q.order, l)
@@ -88,6 +93,23 @@ func (q *queue) suspect(c message.ClientID, tick int) {
 	if l := q.lines[c]; l != nil {
 		l.suspect = tick + suspicion
 	}
+}
+
+// retain drops the lines of clients that are not enrolled any more.
+func (q *queue) retain(enrolled func(message.ClientID) bool) {
+	gone := func(l *line) bool { return q.lines[l.client] != l }
+	for _, l := range q.order {
+		if enrolled(l.client) {
+			continue
+		}
+		for _, r := range l.pending {
+			if r != nil {
+				q.remove(l, r)
+			}
+		}
+		delete(q.lines, l.client)
+	}
+	q.order, q.turn = slices.DeleteFunc(q.order, gone), slices.DeleteFunc(q.turn, gone)
 }
 
 // trust ends the doubt about a pending request.

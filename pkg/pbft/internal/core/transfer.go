@@ -2,6 +2,7 @@ package core
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"bfs/pkg/pbft/internal/message"
@@ -365,6 +366,14 @@ func (c *Core) Forget(executed func(r *message.Request) bool) {
 		}
 		return true
 	})
+}
+
+// Retain forgets the clients that are not enrolled any more, and what they have waiting.
+func (c *Core) Retain(enrolled func(message.ClientID) bool) {
+	c.queue.retain(enrolled)
+	for _, m := range c.wait.forwarded {
+		maps.DeleteFunc(m, func(k message.RequestKey, _ forward) bool { return !enrolled(k.Client) })
+	}
 }
 
 // Installed answers Install: the state is that of the checkpoint now, and we go on from there.
