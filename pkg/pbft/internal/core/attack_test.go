@@ -371,6 +371,28 @@ func TestRevokedClientsAreForgotten(t *testing.T) {
 	}
 }
 
+// Each view that a client stalls has it suspected for longer, and as it behaves it is forgiven.
+func TestSuspicionGrows(t *testing.T) {
+	var q queue
+	q.init(2, 1<<10)
+	l := q.line(7)
+	offend := func(tick, want int) int {
+		t.Helper()
+		q.suspect(7, tick)
+		q.suspect(7, tick) // with another request
+		if l.suspect != tick+want {
+			t.Fatalf("suspected for %d ticks, want %d", l.suspect-tick, want)
+		}
+		return l.suspect
+	}
+	at := 1
+	for double := range 10 {
+		at = offend(at, suspicion<<min(double, suspicionDouble))
+	}
+	at = offend(at+suspicion<<suspicionDouble, suspicion<<suspicionDouble) // one period of good behaviour, and twice half of it
+	offend(at+suspicion<<(suspicionDouble+1), suspicion)                   // long ago
+}
+
 // leaving is the VIEW-CHANGE of a replica at which nothing has happened.
 func leaving(from message.ReplicaID, v message.View) *message.ViewChange {
 	return &message.ViewChange{View: v, Checkpoints: []message.CheckpointID{{}}, From: from}

@@ -32,6 +32,7 @@ type line struct {
 	arrived  []int               // by slot: tick at which the pending request came
 	doubt    []bool              // by slot: the pending request is in doubt
 	suspect  int                 // until this tick all that comes is in doubt
+	penalty  int                 // for how many ticks that was so at last
 	done     []forward           // by slot: the last one executed here
 	told     []int               // by slot: tick of our last FORWARD for it, 0 if there was none
 	pending  []*message.Request  // by slot: received and not executed
@@ -86,13 +87,25 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	return accepted
 }
 
-// suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again.
-const suspicion = 2000
+// suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again: twice as long each time, up to
+// most of an hour, and half as long again for each time it has behaved for as long. So many clients who take turns at it do
+// so ever more rarely.
+const (
+	suspicion       = 2000
+	suspicionDouble = 7
+)
 
 func (q *queue) suspect(c message.ClientID, tick int) {
-	if l := q.lines[c]; l != nil {
-		l.suspect = tick + suspicion
+	l := q.lines[c]
+	if l == nil || l.suspect > 0 && l.suspect == tick+l.penalty {
+		return // it stalled with several requests
 	}
+	for good := tick - l.suspect; l.penalty > 0 && good >= l.penalty; {
+		good -= l.penalty
+		l.penalty /= 2
+	}
+	l.penalty = min(max(2*l.penalty, suspicion), suspicion<<suspicionDouble)
+	l.suspect = tick + l.penalty
 }
 
 // retain drops the lines of clients that are not enrolled any more.
