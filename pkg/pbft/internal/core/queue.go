@@ -1,10 +1,6 @@
 package core
 
-import (
-	"slices"
-
-	"bfs/pkg/pbft/internal/message"
-)
+import "bfs/pkg/pbft/internal/message"
 
 // queue holds authentic requests that wait to be executed: first in first out within a client, round
 // robin between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes from it what it proposes; what is
@@ -51,9 +47,10 @@ func (q *queue) line(c message.ClientID) *line {
 	l := q.lines[c]
 	if l == nil {
 		l = &line{
-			client: c, pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
+			pending: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
 			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]forward, q.slots),
 		}
+		l.client = c
 		q.order = append(q.order, l)
 		q.lines[c] = l
 	}
@@ -106,23 +103,6 @@ func (q *queue) suspect(c message.ClientID, tick int) {
 	}
 	l.penalty = min(max(2*l.penalty, suspicion), suspicion<<suspicionDouble)
 	l.suspect = tick + l.penalty
-}
-
-// retain drops the lines of clients that are not enrolled any more.
-func (q *queue) retain(enrolled func(message.ClientID) bool) {
-	gone := func(l *line) bool { return q.lines[l.client] != l }
-	for _, l := range q.order {
-		if enrolled(l.client) {
-			continue
-		}
-		for _, r := range l.pending {
-			if r != nil {
-				q.remove(l, r)
-			}
-		}
-		delete(q.lines, l.client)
-	}
-	q.order, q.turn = slices.DeleteFunc(q.order, gone), slices.DeleteFunc(q.turn, gone)
 }
 
 // trust ends the doubt about a pending request.

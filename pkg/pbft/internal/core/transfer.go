@@ -376,6 +376,23 @@ func (c *Core) Retain(enrolled func(message.ClientID) bool) {
 	}
 }
 
+// retain drops the lines of clients that are not enrolled any more.
+func (q *queue) retain(enrolled func(message.ClientID) bool) {
+	gone := func(l *line) bool { return q.lines[l.client] != l }
+	for _, l := range q.order {
+		if enrolled(l.client) {
+			continue
+		}
+		for _, r := range l.pending {
+			if r != nil {
+				q.remove(l, r)
+			}
+		}
+		delete(q.lines, l.client)
+	}
+	q.order, q.turn = slices.DeleteFunc(q.order, gone), slices.DeleteFunc(q.turn, gone)
+}
+
 // Installed answers Install: the state is that of the checkpoint now, and we go on from there.
 func (c *Core) Installed(n message.SeqNum) {
 	t := c.transfer
