@@ -385,10 +385,10 @@ func (r *Replica) forgetRevoked() {
 	}
 	r.clientsMu.Lock()
 	for id, end := range r.clients {
-		if enrolled(id) {
+		if client, ok := r.exec.ledger.Client(id); ok && (id == Administrator || end.session.Owner(client.Key)) {
 			continue
 		}
-		delete(r.clients, id)
+		delete(r.clients, id) // or another key has its number by now
 		if conn := end.connection(); conn != nil {
 			conn.Release()
 			r.strangers[conn] = end.session
