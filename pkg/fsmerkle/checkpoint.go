@@ -14,6 +14,9 @@ type Seq uint64
 // by a rollback.
 var ErrNoCheckpoint = errors.New("fsmerkle: no such checkpoint")
 
+// ErrUnhashed answers for a checkpoint that is still being hashed, or whose pages cannot be found while a later one waits to be.
+var ErrUnhashed = errors.New("fsmerkle: the checkpoint is not hashed yet")
+
 // An epoch is the stretch from one checkpoint to the next, and the record of what it changed:
 // all it takes to get from the pages and digests at its end back to those at its beginning
 // [TOCS §6.2.1].
@@ -42,6 +45,7 @@ type epochState uint8
 const (
 	epochOpen   epochState = iota // pages may change
 	epochClosed                   // a checkpoint was taken at its end; hashing owns changes and nodes
+	epochSorted                   // changes are sorted, and anybody's to read; hashing still owns nodes
 	epochHashed                   // hashing is done: changes and nodes are sorted, and ours again
 )
 
@@ -136,6 +140,19 @@ func (s *Store) Checkpoints() []Seq {
 		}
 	}
 	return held
+}
+
+// Ready reports whether Children and PageAt answer for a checkpoint without waiting: nil, ErrUnhashed or ErrNoCheckpoint. Who
+// cannot wait, because what a stranger asks for must not hold up others, asks first.
+func (s *Store) Ready(seq Seq) error {
+	i, err := s.find(seq)
+	if err != nil {
+		return err
+	}
+	if !s.hasher.ready(s.epochs[i:]) {
+		return ErrUnhashed
+	}
+	return nil
 }
 
 // PageAt returns page n as of a checkpoint, not to be written. The view is good until the

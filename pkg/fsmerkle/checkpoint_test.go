@@ -88,6 +88,36 @@ func TestDiscardWhileHashing(t *testing.T) {
 	}
 }
 
+// Who asks first need not wait for hashing, which may take long: here it begins when the test says so.
+func TestReady(t *testing.T) {
+	s := newStore(t, 1000)
+	check := func(when string, seq Seq, want error) {
+		t.Helper()
+		if err := s.Ready(seq); !errors.Is(err, want) {
+			t.Errorf("%s: checkpoint %d: got %v, want %v", when, seq, err, want)
+		}
+	}
+	check("at first", 1, ErrNoCheckpoint)
+	for seq := Seq(1); seq <= 2; seq++ {
+		s.hasher.mu.Lock()
+		s.hasher.working = true // nobody is
+		s.hasher.mu.Unlock()
+		s.Modify(3)[0] = byte(seq)
+		s.Freeze(seq, nil)
+		check("not hashed", seq, ErrUnhashed)
+		if seq == 2 {
+			check("the next one not hashed", 1, ErrUnhashed)
+		}
+		go s.hasher.work()
+		if _, err := s.Root(seq); err != nil {
+			t.Fatal(err)
+		}
+		check("hashed", seq, nil)
+	}
+	s.hasher.idle()
+	check("both hashed", 1, nil)
+}
+
 // Zero, Modify and Overwrite of one page within one epoch, in every order of three.
 func TestOneEpochOnePage(t *testing.T) {
 	ops := []func(*Store) byte{

@@ -67,7 +67,7 @@ func (h *hasher) work() {
 	for len(h.queue) > 0 {
 		j := h.queue[0]
 		h.mu.Unlock()
-		(&hashing{job: j, tree: h.tree, digesters: digesters, stop: &h.stop}).run()
+		(&hashing{job: j, tree: h.tree, digesters: digesters, stop: &h.stop, sorted: func() { h.sorted(j) }}).run()
 		h.mu.Lock()
 		if !h.stop.Load() {
 			h.finish(j)
@@ -78,6 +78,14 @@ func (h *hasher) work() {
 		h.moved.Broadcast()
 	}
 	h.working = false
+}
+
+// sorted lets the owner read the changes that a job goes on with.
+func (h *hasher) sorted(j *job) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	j.from.state = epochSorted
+	h.moved.Broadcast()
 }
 
 // finish exchanges the digests computed with those in the tree: the tree has the new ones then,
@@ -165,13 +173,26 @@ func (h *hasher) root(e *epoch) Digest {
 	return e.root
 }
 
-// wait returns when the records of a closed epoch are the owner's to read.
+// wait returns when the changes of a closed epoch are the owner's to read.
 func (h *hasher) wait(e *epoch) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for e.state != epochHashed {
+	for e.state < epochSorted {
 		h.moved.Wait()
 	}
+}
+
+// ready reports whether the checkpoint that begins the first of these epochs is hashed, and the records of all that are closed
+// can be read.
+func (h *hasher) ready(since []*epoch) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range since {
+		if e.state == epochClosed {
+			return false
+		}
+	}
+	return since[0].rooted
 }
 
 // idle waits until nothing is queued.
@@ -238,6 +259,7 @@ type hashing struct {
 	tree      *tree
 	digesters [2]*digester
 	stop      *atomic.Bool
+	sorted    func() // called when the changes are
 }
 
 // run fills the nodes of the epoch with the new digests of all that changed, level by level
@@ -246,6 +268,7 @@ type hashing struct {
 func (w *hashing) run() {
 	changes := w.from.changes.items
 	slices.SortFunc(changes, func(a, b change) int { return cmp.Compare(a.page, b.page) })
+	w.sorted()
 	nodes := &w.from.nodes
 	nodes.reset()
 	nodes.extend(len(changes))

@@ -1,12 +1,26 @@
 package nfsstate
 
 import (
+	"errors"
+
 	"bfs/pkg/fsmerkle"
 	"bfs/pkg/pbft"
 )
 
+// ready keeps those who fetch from having the group wait for the hashing of a checkpoint.
+func (s state) ready(seq pbft.SeqNum) error {
+	err := s.fs.store.Ready(fsmerkle.Seq(seq))
+	if errors.Is(err, fsmerkle.ErrUnhashed) {
+		return pbft.ErrNotYet
+	}
+	return err
+}
+
 // Children implements pbft.State.
 func (s state) Children(seq pbft.SeqNum, id pbft.NodeID) ([]pbft.Digest, error) {
+	if err := s.ready(seq); err != nil {
+		return nil, err
+	}
 	digests, err := s.fs.store.Children(fsmerkle.Seq(seq), fsmerkle.NodeID(id))
 	if err != nil {
 		return nil, err
@@ -20,6 +34,9 @@ func (s state) Children(seq pbft.SeqNum, id pbft.NodeID) ([]pbft.Digest, error) 
 
 // PageAt implements pbft.State.
 func (s state) PageAt(seq pbft.SeqNum, n pbft.PageNum) ([]byte, error) {
+	if err := s.ready(seq); err != nil {
+		return nil, err
+	}
 	return s.fs.store.PageAt(fsmerkle.Seq(seq), fsmerkle.PageNum(n))
 }
 
@@ -61,6 +78,9 @@ func (i *install) OfferNode(id pbft.NodeID, children []pbft.Digest) error {
 func (i *install) OfferPage(n pbft.PageNum, contents []byte) error {
 	return i.Install.OfferPage(fsmerkle.PageNum(n), contents)
 }
+
+// Pages implements pbft.Sized.
+func (s state) Pages() int { return int(s.fs.store.Used()) }
 
 // Digest implements pbft.Digester.
 func (state) Digest(n pbft.PageNum, contents []byte) pbft.Digest {

@@ -14,12 +14,15 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"bfs/pkg/pbft"
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
+	"bfs/pkg/pbft/pbfttest"
 )
 
 // A rogue speaks the wire protocol with a key it owns and says what it likes.
@@ -454,6 +457,180 @@ func TestClientThatTakesNoAnswers(t *testing.T) {
 		conn.Flush()
 		return !sent
 	})
+}
+
+// slowReader is a tally whose reads are long and take their time.
+type slowReader struct {
+	tally
+	reads *atomic.Int64
+	begun func()
+}
+
+func (s slowReader) Query(op pbft.Operation) ([]byte, bool) {
+	if string(op.Body) != "long" {
+		return s.tally.Query(op)
+	}
+	if s.reads.Add(1) == 1 {
+		s.begun()
+	}
+	time.Sleep(3 * time.Millisecond)
+	return make([]byte, 1<<20), true
+}
+
+// A client that asks for much at once does not keep the others, and our votes, waiting until it has all of it.
+func TestLongReadsGiveWay(t *testing.T) {
+	c := newCluster(t, pbft.DefaultLimits(), pbft.TransportPlain)
+	var reads atomic.Int64
+	begun := make(chan struct{})
+	c.service = func(i int) pbft.Service {
+		if i > 0 {
+			return newTally(c.g)
+		}
+		return slowReader{newTally(c.g), &reads, func() { close(begun) }}
+	}
+	for i := range c.replicas {
+		c.start(i)
+	}
+	r := asClient(t, c, c.enrolled(c.client(c.admin), ""))
+	r.ready(c)
+	c.works(c.client(c.enrolled(c.client(c.admin), "")))
+	conn := r.links[0].Conn()
+	for n := range 20 {
+		q := r.request(&message.Request{Timestamp: message.Timestamp(1<<40 + n), ReadOnly: true, Replier: message.AnyReplier, Op: []byte("long")})
+		conn.Send(q.AppendBody([]byte{byte(message.TypeRequest)}))
+	}
+	conn.Flush() // so that one read brings them all
+	<-begun
+	c.replicas[0].Status()
+	if n := reads.Load(); n > 8 {
+		t.Fatalf("%d long reads were answered before somebody else had his turn", n)
+	}
+}
+
+// digesting is a tally whose checkpoints can be had when the test says so.
+type digesting struct {
+	tally
+	*pages
+}
+
+type pages struct {
+	*pbfttest.Memory
+	digested atomic.Bool
+	asked    atomic.Int64
+}
+
+func (s digesting) State() pbft.State { return s.pages }
+
+func (p *pages) Children(n pbft.SeqNum, id pbft.NodeID) ([]pbft.Digest, error) {
+	if p.asked.Add(1); !p.digested.Load() {
+		return nil, pbft.ErrNotYet
+	}
+	return p.Memory.Children(n, id)
+}
+
+func (p *pages) PageAt(n pbft.SeqNum, page pbft.PageNum) ([]byte, error) {
+	if p.asked.Add(1); !p.digested.Load() {
+		return nil, pbft.ErrNotYet
+	}
+	return p.Memory.PageAt(n, page)
+}
+
+// A FETCH of a checkpoint that is being digested waits for that, and nobody waits for the FETCH. So many are kept.
+func TestFetchWaitsForDigests(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	held := newTally(c.g)
+	state := &pages{Memory: held.Memory}
+	c.service = func(i int) pbft.Service {
+		if i > 0 {
+			return newTally(c.g)
+		}
+		return digesting{held, state}
+	}
+	for i := range 3 {
+		c.start(i)
+	}
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	c.works(client)
+	r := asReplica(t, c, 3)
+	r.ready(c)
+	for tag := range uint32(12) {
+		r.say(0, &message.Fetch{Seq: c.replicas[0].Status().Stable, Tag: tag, Nodes: []message.NodeID{{Index: 1}}})
+	}
+	eventually(t, "what is above the bound is answered", func() bool { return r.count(message.TypeData) == 4 })
+	c.works(client)
+	if asked, data := state.asked.Load(), r.count(message.TypeData); asked == 0 || data != 4 {
+		t.Fatalf("asked %d times, %d answers", asked, data)
+	}
+	state.digested.Store(true)
+	eventually(t, "the others are answered", func() bool { return r.count(message.TypeData) == 12 })
+}
+
+// Who takes all the places there are for connections locks out neither a client nor a replica.
+func TestStrangersLockOutNobody(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	key := c.enrolled(c.client(c.admin), "")
+	c.stop(3)
+	for i := range 2 {
+		for range 300 {
+			conn, err := net.Dial("tcp", c.g.Members[i].Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+		}
+	}
+	begun := time.Now()
+	c.works(c.client(key))
+	c.start(3)
+	eventually(t, "the replica is back", func() bool {
+		return c.replicas[0].Status().Peers[2].Connected && c.replicas[1].Status().Peers[2].Connected
+	})
+	if took := time.Since(begun); took > 9*time.Second {
+		t.Errorf("it took %v: until the strangers had to go", took)
+	}
+}
+
+// What a client asked for is not executed again when its key is enrolled once more, though another had its record meanwhile and
+// its process still lives. And who is revoked is forgotten, not only refused.
+func TestRevokedAndEnrolledAgain(t *testing.T) {
+	limits := smallLimits()
+	limits.Clients = 2
+	c := startCluster(t, limits)
+	admin := c.client(c.admin)
+	client := c.client(c.enrolled(admin, ""))
+	key := c.enrolled(admin, "")
+	public := key.Public().(ed25519.PublicKey)
+	r := asClient(t, c, key)
+	r.ready(c)
+	q := r.request(&message.Request{Timestamp: 1 << 40, Replier: message.AnyReplier, Op: []byte("i")})
+	ask := func() {
+		for i := range c.replicas {
+			r.ask(i, q)
+		}
+	}
+	ask()
+	eventually(t, "it is executed", func() bool { return invoke(t, client, "r", true) == 1 })
+	eventually(t, "all three clients are there", func() bool { return c.replicas[0].Status().Clients == 3 })
+	revoke := func(key ed25519.PublicKey) {
+		t.Helper()
+		if err := admin.Revoke(deadline(t), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke(public)
+	eventually(t, "it is forgotten", func() bool { return c.replicas[0].Status().Clients == 2 })
+	revoke(c.enrolled(admin, "").Public().(ed25519.PublicKey))
+	if err := admin.Enrol(deadline(t), public, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is known again", func() bool { return c.replicas[0].Status().Clients == 3 })
+	replies := r.count(message.TypeReply)
+	ask()
+	eventually(t, "it is told", func() bool { return r.count(message.TypeReply) >= replies+3 })
+	if n := invoke(t, client, "r", true); n != 1 {
+		t.Fatalf("the counter is %d: executed again", n)
+	}
+	c.works(client)
 }
 
 // One replica cannot have the others check signatures without end.

@@ -353,6 +353,10 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 		err = c.issue(o, o.request.Slot, true) // too long to be kept; it changes nothing, so it may be asked again
 	case enough && v.outcome == message.Lost, enough && v.outcome == message.Superseded && o.resumed:
 		return nil, ErrResultLost, true
+	case enough && v.outcome == message.Superseded && !o.ReadOnly:
+		// Another process with our key has used the slot, before our request was executed or after: it must not run twice.
+		c.catchUp(o.tally.lastOf(c.group.Weak()))
+		return nil, ErrResultLost, true
 	case enough && v.outcome == message.NotKept:
 		// It changed nothing, and those who executed it are too few to say what it returned: a liar may see to it that
 		// this happens every time.
@@ -387,6 +391,14 @@ func (c *Client) alone(o *outstanding) bool {
 		}
 	}
 	return true
+}
+
+// catchUp has what is sent from now on, in whatever slot, be later than a timestamp that the group knows in one of them: if our
+// clock is behind it is so for all.
+func (c *Client) catchUp(last Timestamp) {
+	for i := range c.slots {
+		c.slots[i].last = max(c.slots[i].last, last)
+	}
 }
 
 // vacate frees a slot, or gives it to the call that waits longest. The caller holds the lock.

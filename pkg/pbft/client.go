@@ -24,8 +24,10 @@ var (
 	ErrClosed = errors.New("client closed")
 	// ErrNotEnrolled: 2f+1 replicas say that this client's key is not enrolled, or was revoked.
 	ErrNotEnrolled = errors.New("client is not enrolled in the group")
-	// ErrResultLost: the operation was executed, but its result is no longer kept.
-	ErrResultLost = errors.New("operation was executed, its result is no longer available")
+	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been, for its slot has gone on
+	// to something that this client did not ask for. That is so once when its clock went back, and more often if another process
+	// uses the same key.
+	ErrResultLost = errors.New("operation was executed, or may have been, and its result is no longer available")
 )
 
 // A Call is one operation for Client.Start.

@@ -122,6 +122,7 @@ type cluster struct {
 	dirs      []string
 	replicas  []*pbft.Replica // nil: not running
 	wires     [][]*wire       // [from][to]
+	service   func(i int) pbft.Service
 }
 
 // newCluster makes a cluster of four; start runs its replicas.
@@ -129,6 +130,7 @@ func newCluster(t testing.TB, limits pbft.Limits, transport pbft.Transport) *clu
 	t.Helper()
 	c := &cluster{t: t, transport: transport, replicas: make([]*pbft.Replica, 4)}
 	c.g, c.keys, c.admin = newGroupWith(4, limits)
+	c.service = func(int) pbft.Service { return newTally(c.g) }
 	for range c.replicas {
 		c.dirs = append(c.dirs, t.TempDir())
 	}
@@ -181,7 +183,7 @@ func (c *cluster) groupOf(i int) *pbft.Group {
 func (c *cluster) start(i int, change ...func(*pbft.ReplicaConfig)) *pbft.Replica {
 	c.t.Helper()
 	cfg := pbft.ReplicaConfig{Group: c.groupOf(i), Self: pbft.ReplicaID(i), Key: c.keys[i], Directory: c.dirs[i],
-		Listen: c.g.Members[i].Address, Service: newTally(c.g), Transport: c.transport}
+		Listen: c.g.Members[i].Address, Service: c.service(i), Transport: c.transport}
 	for _, f := range change {
 		f(&cfg)
 	}

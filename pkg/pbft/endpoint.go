@@ -48,7 +48,8 @@ func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transpo
 	if log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	e.options = transport.Options{MaxFrame: g.maxFrame(), Queue: queueBytes, StrangerFrame: 4096, Delay: delay}
+	e.options = transport.Options{MaxFrame: g.maxFrame(), Queue: queueBytes, StrangerFrame: 4096, Delay: delay,
+		MaxConns: max(1024, 2*(g.Limits.Clients+g.N()))} // one is kept of each, and there are places for strangers
 	var fingerprint message.Digest
 	switch t {
 	case TransportPlain:

@@ -46,9 +46,9 @@ func overtaken(account ledger.Account, r *message.Request) (answer, bool) {
 	switch {
 	case !ok:
 		return answer{outcome: message.NotEnrolled}, true
-	case r.Timestamp == last.Timestamp:
+	case r.Timestamp == last.Timestamp && last.Outcome != message.Superseded:
 		return answer{last.Outcome, last.Result}, true
-	case r.Timestamp < last.Timestamp:
+	case r.Timestamp <= last.Timestamp:
 		return answer{message.Superseded, binary.LittleEndian.AppendUint64(nil, uint64(last.Timestamp))}, true
 	}
 	return answer{}, false
@@ -73,7 +73,7 @@ func (x *executor) execute(r *message.Request, choice []byte) answer {
 	var result []byte
 	var wrote bool
 	if r.Client == Administrator {
-		result, wrote = x.administer(r.Op, choice)
+		result, wrote = x.administer(r, choice)
 	} else {
 		result, wrote = x.service.Execute(Operation{Client: r.Client, Rights: account.Rights(), Choice: choice, Body: r.Op})
 	}
@@ -120,7 +120,8 @@ const (
 
 // administer runs an administrative operation. The reply of the library's own is empty if it was done, else the
 // reason why not.
-func (x *executor) administer(op, choice []byte) (result []byte, wrote bool) {
+func (x *executor) administer(r *message.Request, choice []byte) (result []byte, wrote bool) {
+	op := r.Op
 	if len(op) == 0 {
 		return []byte("empty operation"), false
 	}
@@ -132,7 +133,7 @@ func (x *executor) administer(op, choice []byte) (result []byte, wrote bool) {
 	case kind == adminEnrol && len(body) > ed25519.PublicKeySize+x.limits.Rights:
 		err = ledger.ErrRights
 	case kind == adminEnrol && len(body) >= ed25519.PublicKeySize:
-		err = x.ledger.Enrol(body[:ed25519.PublicKeySize], body[ed25519.PublicKeySize:])
+		err = x.ledger.Enrol(body[:ed25519.PublicKeySize], body[ed25519.PublicKeySize:], r.Timestamp)
 	case kind == adminRevoke && len(body) == ed25519.PublicKeySize:
 		err = x.ledger.Revoke(body)
 	case kind == adminList && len(body) == 3:

@@ -1,7 +1,9 @@
 package pbft
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"bfs/pkg/pbft/internal/message"
@@ -22,8 +24,48 @@ func (r *Replica) fetch(n SeqNum, root Digest) {
 	r.core.Fetching(session)
 }
 
-// serve answers a FETCH from a checkpoint we hold. What we do not have is left out; who asked sees that.
+// A keptFetch is a FETCH of a checkpoint that is being digested.
+type keptFetch struct {
+	from  ReplicaID
+	fetch message.Fetch
+}
+
+// keptFetches is how many are kept of one replica, which asks for no more at a time. What is above is gone.
+const keptFetches = 8
+
+// serve answers a FETCH, or keeps it for when its checkpoint is digested.
 func (r *Replica) serve(to ReplicaID, m *message.Fetch) {
+	if r.answerFetch(to, m) {
+		return
+	}
+	kept := 0
+	for i := range r.kept {
+		if r.kept[i].from == to {
+			kept++
+		}
+	}
+	if kept >= keptFetches {
+		r.sendData(r.peers[to], &message.Data{Seq: m.Seq, Tag: m.Tag, Gone: true})
+		return
+	}
+	k := keptFetch{to, *m}
+	k.fetch.Nodes = slices.Clone(m.Nodes) // they lie in a frame that is lent
+	r.kept = append(r.kept, k)
+}
+
+// serveKept answers the FETCHes that were kept and need not be any more. Others have their turn between two of them.
+func (r *Replica) serveKept() {
+	for more := true; more; {
+		r.enter()
+		if more = len(r.kept) > 0 && !r.stopping && r.answerFetch(r.kept[0].from, &r.kept[0].fetch); more {
+			r.kept = slices.Delete(r.kept, 0, 1)
+		}
+		r.leave()
+	}
+}
+
+// answerFetch answers a FETCH from a checkpoint we hold. What we do not have is left out; who asked sees that. False: not yet.
+func (r *Replica) answerFetch(to ReplicaID, m *message.Fetch) bool {
 	state := r.cfg.Service.State()
 	answer := &message.Data{Seq: m.Seq, Tag: m.Tag, Items: make([]message.Item, 0, len(m.Nodes))}
 	for _, id := range m.Nodes {
@@ -38,7 +80,10 @@ func (r *Replica) serve(to ReplicaID, m *message.Fetch) {
 				item.Bytes = append(item.Bytes, d[:]...)
 			}
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrNotYet):
+			return false
+		case err != nil:
 			continue
 		}
 		item.Node = id
@@ -46,6 +91,7 @@ func (r *Replica) serve(to ReplicaID, m *message.Fetch) {
 	}
 	answer.Gone = len(answer.Items) == 0 && len(m.Nodes) > 0
 	r.sendData(r.peers[to], answer)
+	return true
 }
 
 // sendData sends a DATA whose pages are copied from where they lie into the queue, and nowhere else.
@@ -81,6 +127,7 @@ func (r *Replica) install(n SeqNum) {
 	r.fetching.Store(false)
 	r.exec.ledger.Reload()
 	r.core.Forget(r.exec.executed)
+	r.forgetRevoked()
 	r.core.Installed(n)
 	r.measured.installed()
 	r.log.Info("state fetched", "checkpoint", n, "took", r.measured.fetched.Took, "bytes", r.measured.fetched.Bytes)

@@ -217,13 +217,16 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 		who.registered = r.register(c, who.session)
 	}
 	r.enter()
-	if r.stopping {
-		batch = nil
-	}
 	for _, m := range batch {
+		if r.stopping {
+			break
+		}
 		switch m := m.(type) {
 		case *message.Request:
-			r.request(conn, who.session, m)
+			if r.request(conn, who.session, m); m.ReadOnly && r.answersMuch() {
+				r.leave()
+				r.enter()
+			}
 		case *message.QueryStable:
 			r.replyStable(c, who.session, m)
 		default:
@@ -235,6 +238,18 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 	}
 	r.leave()
 }
+
+// answersMuch answers the reads that were taken in, and reports whether that was work enough for one taking of the lock: a
+// connection may bring many of a mebibyte each at once, and votes wait meanwhile.
+func (r *Replica) answersMuch() bool {
+	if r.core != nil {
+		r.performAll(r.core.Due)
+	}
+	return r.answered > answeredBytes
+}
+
+// answeredBytes is how much is answered under one taking of the lock, the last answer apart.
+const answeredBytes = 256 << 10
 
 // onNewKey takes in a NEW-KEY; false closes the connection.
 func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
@@ -272,7 +287,6 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 		c.SetUser(who)
 	}
 	if m.From.IsReplica() {
-		c.Trust()
 		c.OneWay() // our link to it is another
 		r.peerKey(c, m.From.Replica, answer, changed)
 		return true
@@ -329,7 +343,6 @@ func (r *Replica) admit(c *transport.Conn, s *auth.Session) bool {
 		return false
 	}
 	delete(r.strangers, c)
-	c.Trust()
 	r.clientsMu.Lock()
 	end := r.clients[s.Peer.Client]
 	if end == nil {
@@ -344,9 +357,12 @@ func (r *Replica) admit(c *transport.Conn, s *auth.Session) bool {
 	old := end.conn
 	end.conn = c
 	end.mu.Unlock()
-	if old != nil && old != c && old.Queued() > supersededBytes {
-		old.Close() // a client that takes none of its answers has one queue to fill, not one for each connection
+	if old != nil && old != c {
+		if old.Release(); old.Queued() > supersededBytes {
+			old.Close() // a client that takes none of its answers has one queue to fill, not one for each connection
+		}
 	}
+	c.Trust()
 	return true
 }
 
@@ -359,6 +375,29 @@ func (r *Replica) answeredOn(c *transport.Conn, s *auth.Session) bool {
 	end := r.clients[s.Peer.Client]
 	r.clientsMu.RUnlock()
 	return end != nil && end.connection() == c
+}
+
+// forgetRevoked treats clients as strangers that are not enrolled any more. What they have waiting is not proposed.
+func (r *Replica) forgetRevoked() {
+	enrolled := func(id ClientID) bool {
+		_, ok := r.exec.ledger.Client(id)
+		return ok
+	}
+	r.clientsMu.Lock()
+	for id, end := range r.clients {
+		if client, ok := r.exec.ledger.Client(id); ok && (id == Administrator || end.session.Owner(client.Key)) {
+			continue
+		}
+		delete(r.clients, id) // or another key has its number by now
+		if conn := end.connection(); conn != nil {
+			conn.Release()
+			r.strangers[conn] = end.session
+		}
+	}
+	r.clientsMu.Unlock()
+	if r.core != nil {
+		r.core.Retain(enrolled)
+	}
 }
 
 // admitStrangers answers clients from now on that had connected before they were enrolled: it is the primary alone to whom
@@ -380,7 +419,11 @@ func (r *Replica) peerKey(c *transport.Conn, i ReplicaID, answer, changed bool) 
 		}
 	}
 	r.enter()
+	if p.inbound != nil {
+		p.inbound.Release()
+	}
 	p.inbound = c
+	c.Trust()
 	if changed && r.core != nil {
 		r.core.KeysChanged(i)
 	}

@@ -70,6 +70,7 @@ func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 			return // it has no key of ours, and asks again when it has
 		}
 	}
+	r.answered += len(a.result)
 	box := r.outboxes.to(conn, s)
 	if n := box.reply.Len(); n > 0 && (box.ground != st || n == message.MaxAnswers || len(box.reply.Head()) > outboxBytes) {
 		r.sealReply(box, nil)

@@ -54,10 +54,12 @@ type Replica struct {
 	slow        bool        // it has nothing to do, and ticks come late
 	executed    uint64
 	queries     uint64
+	answered    int // bytes of results since the lock was taken
 	started     time.Time
 	stopping    bool
 	session     Install // while the state is being fetched
 	fetching    atomic.Bool
+	kept        []keptFetch // in order: at most keptFetches of each replica
 	measured    measured
 	fence       *fence
 	lock        *os.File // on the directory
@@ -259,6 +261,7 @@ func (r *Replica) tick() {
 				r.perform()
 				r.slow = r.core.Idle()
 				r.leave()
+				r.serveKept()
 			}
 			if time.Since(asked) >= askKeyPeriod {
 				asked = time.Now()
@@ -308,6 +311,7 @@ func (r *Replica) askForKeys() {
 // enter takes the lock for one event. The core's time is right then.
 func (r *Replica) enter() {
 	r.mu.Lock()
+	r.answered = 0
 	if r.slow {
 		r.catchUp()
 	}
@@ -332,9 +336,11 @@ func (r *Replica) leave() {
 }
 
 // perform does what the core says, top to bottom, until nothing is left to do.
-func (r *Replica) perform() {
+func (r *Replica) perform() { r.performAll(r.core.Effects) }
+
+func (r *Replica) performAll(next func() []core.Effect) {
 	for {
-		effects := r.core.Effects()
+		effects := next()
 		if len(effects) == 0 {
 			return
 		}
@@ -403,7 +409,8 @@ func (r *Replica) execute(b *message.Batch, st core.Standing) {
 	for _, q := range b.Requests {
 		r.executed++
 		r.answer(q, r.exec.execute(q, b.Choice), st)
-		if q.Client == Administrator && len(r.strangers) > 0 {
+		if q.Client == Administrator {
+			r.forgetRevoked()
 			r.admitStrangers()
 		}
 	}
@@ -430,12 +437,16 @@ func (r *Replica) ground() (st core.Standing) {
 
 // freeze takes a checkpoint. Its root is computed elsewhere and comes back as an event.
 func (r *Replica) freeze(n SeqNum) {
+	if s, ok := r.cfg.Service.State().(Sized); ok {
+		r.core.StateSize(s.Pages())
+	}
 	r.cfg.Service.State().Freeze(n, func(root Digest) {
 		r.enter()
 		if !r.stopping {
 			r.core.Frozen(n, root)
 		}
 		r.leave()
+		r.serveKept()
 	})
 }
 

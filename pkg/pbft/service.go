@@ -1,6 +1,10 @@
 package pbft
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"errors"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // The few nouns an application speaks.
 type (
@@ -56,6 +60,9 @@ type Service interface {
 // MaxChoice bounds the bytes a primary may choose for a batch.
 const MaxChoice = 64
 
+// ErrNotYet answers for a part of a checkpoint that can be had when its digests are known.
+var ErrNotYet = errors.New("the checkpoint is being digested")
+
 // State is the replicated memory as the library uses it: numbered pages under a tree of
 // digests. Equal roots mean equal pages. One goroutine at a time calls its methods, the same
 // that calls the Service.
@@ -73,7 +80,8 @@ type State interface {
 	Rollback(to SeqNum) error
 
 	// Children returns the digests of an interior node's children as of a checkpoint, PageAt a page. The
-	// node and the page may be a stranger's idea; an error tells him that we do not have them.
+	// node and the page may be a stranger's idea; an error tells him that we do not have them, ErrNotYet has him wait. They do
+	// not wait for the digests of a checkpoint: ordering would.
 	Children(seq SeqNum, id NodeID) ([]Digest, error)
 	PageAt(seq SeqNum, n PageNum) ([]byte, error)
 	// Install begins to replace the state by that of a checkpoint whose root is known. The live pages, changed
@@ -102,6 +110,10 @@ type Install interface {
 	// Abort drops what was fetched.
 	Abort()
 }
+
+// A Sized State knows about how many pages it takes, and so how much a replica may want to fetch of it. Others are served a gibibyte
+// at full speed.
+type Sized interface{ Pages() int }
 
 // A Digester is a State that can digest a page on any goroutine, whatever its other methods are about. The sessions of
 // such a State are DigestedInstalls: fetching uses more than one core then.

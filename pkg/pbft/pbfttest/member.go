@@ -55,7 +55,7 @@ func (r *replica) boot() {
 		panic(err)
 	}
 	for i := range maxClients {
-		if err := l.Enrol(clientKey(i), nil); err != nil {
+		if err := l.Enrol(clientKey(i), nil, 0); err != nil {
 			panic(err)
 		}
 	}

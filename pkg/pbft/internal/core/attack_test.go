@@ -323,6 +323,82 @@ func TestFetchBatchIsBoundedInBytes(t *testing.T) {
 	}
 }
 
+// A replica that fetches for ever has twice the state at full speed, and then little; after a while it may fetch again.
+func TestFetchingForEverIsBounded(t *testing.T) {
+	c := newAttacked(1, 0)
+	const pages = 1 << 19
+	c.StateSize(pages)
+	served := func(ticks int) (n int) {
+		for range ticks {
+			for range servesPerTick + 1 {
+				c.Step(&message.Fetch{Nodes: make([]message.NodeID, message.MaxFetch), From: 2})
+			}
+			for _, e := range c.Effects() {
+				if e.Verb == Serve {
+					n += message.MaxFetch
+				}
+			}
+			c.Tick()
+		}
+		return n
+	}
+	if n := served(2 * pages / message.MaxFetch / servesPerTick); n < 2*pages*9/10 {
+		t.Fatalf("%d pages served at full speed, want about %d", n, 2*pages)
+	}
+	served(100)
+	const ticks = 1000
+	if n, bound := served(ticks), ticks*(message.MaxFetch+2*pages/creditTicks+1); n > bound || n == 0 {
+		t.Fatalf("%d pages served then in %d ticks, want some and <= %d", n, ticks, bound)
+	}
+	for range creditTicks + 100 {
+		c.Tick()
+	}
+	if n := served(10); n < 10*(servesPerTick-1)*message.MaxFetch {
+		t.Fatalf("%d pages served in 10 ticks later", n)
+	}
+}
+
+// Who is not enrolled any more leaves nothing waiting, nor a place taken.
+func TestRevokedClientsAreForgotten(t *testing.T) {
+	c := newAttacked(1, 0)
+	for client := range message.ClientID(3) {
+		r := &message.Request{Client: client + 1, Timestamp: 1, Authentic: true, Op: []byte("x")}
+		c.Step(r)
+		c.Step(&message.Forward{Client: r.Client, Timestamp: 1, Digest: r.Digest(), From: 2})
+	}
+	c.Retain(func(id message.ClientID) bool { return id == 2 })
+	q := &c.queue
+	if len(q.lines) != 1 || len(q.order) != 1 || len(q.turn) != 1 || q.held != 1 || q.waiting != 1 || len(c.wait.forwarded[2]) != 1 {
+		t.Fatalf("%d lines, %d in order, %d in turn, %d held, %d waiting, %d FORWARDs, want 1 of each",
+			len(q.lines), len(q.order), len(q.turn), q.held, q.waiting, len(c.wait.forwarded[2]))
+	}
+	if batch := q.take(8, 1<<10); len(batch) != 1 || batch[0].Client != 2 {
+		t.Fatalf("to be proposed: %v", batch)
+	}
+}
+
+// Each view that a client stalls has it suspected for longer, and as it behaves it is forgiven.
+func TestSuspicionGrows(t *testing.T) {
+	var q queue
+	q.init(2, 1<<10)
+	l := q.line(7)
+	offend := func(tick, want int) int {
+		t.Helper()
+		q.suspect(7, tick)
+		q.suspect(7, tick) // with another request
+		if l.suspect != tick+want {
+			t.Fatalf("suspected for %d ticks, want %d", l.suspect-tick, want)
+		}
+		return l.suspect
+	}
+	at := 1
+	for double := range 10 {
+		at = offend(at, suspicion<<min(double, suspicionDouble))
+	}
+	at = offend(at+suspicion<<suspicionDouble, suspicion<<suspicionDouble) // one period of good behaviour, and twice half of it
+	offend(at+suspicion<<(suspicionDouble+1), suspicion)                   // long ago
+}
+
 // leaving is the VIEW-CHANGE of a replica at which nothing has happened.
 func leaving(from message.ReplicaID, v message.View) *message.ViewChange {
 	return &message.ViewChange{View: v, Checkpoints: []message.CheckpointID{{}}, From: from}

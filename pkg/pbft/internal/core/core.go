@@ -71,6 +71,7 @@ type Core struct {
 	fetched  message.CheckpointID // the last checkpoint whose state was fetched
 	transfer *transfer            // not nil while we fetch the state of a checkpoint
 	progress int                  // tick at which lastExec rose last
+	credit   int                  // pages that we serve each replica at full speed
 	fence    message.SeqNum       // durable: we have voted for nothing above it
 	tick     int
 	lagging  int // tick of the last STATUS sent out of turn
@@ -89,6 +90,8 @@ type peer struct {
 	answered int                  // tick of our last answer to its STATUS
 	keyed    int                  // tick at which its new keys last made us send again
 	served   int                  // FETCHes answered in the present tick
+	spent    int                  // of its credit, in pages: see earn
+	shunned  int                  // not asked for state before this tick
 	apart    int                  // tick since when it waits in a later view than ours, as it says; 0: it does not
 }
 
@@ -105,6 +108,7 @@ func New(cfg Config) *Core {
 		lagging:     -1 << 30,
 		fence:       cfg.Fence,
 		view:        cfg.FenceView,
+		credit:      leastCredit,
 	}
 	for i := range c.peers {
 		c.peers[i].answered, c.peers[i].keyed = -1<<30, -1<<30
@@ -168,7 +172,7 @@ func (c *Core) Step(m message.Message) {
 func (c *Core) Tick() {
 	c.tick++
 	for i := range c.peers {
-		c.peers[i].served = 0
+		c.peers[i].earn(c.credit)
 	}
 	c.tickTransfer()
 	c.tickWaiting()
@@ -183,6 +187,11 @@ func (c *Core) Tick() {
 // Effects takes what must now be done. The slice is good until the call after next.
 func (c *Core) Effects() []Effect {
 	c.propose()
+	return c.Due()
+}
+
+// Due is Effects while more of the same event is to come: nothing is proposed before it is there too.
+func (c *Core) Due() []Effect {
 	out := c.out
 	c.out, c.spare = c.spare[:0], out
 	return out

@@ -432,11 +432,16 @@ func (c *Core) onFetchBatch(m *message.FetchBatch) {
 	c.spellOut(m)
 	p := &c.peers[m.From]
 	for _, d := range m.Digests {
-		if p.served++; p.served > servesPerTick {
+		b := c.body(d)
+		pages := 1
+		if b != nil {
+			pages += b.Bytes() / 4096
+		}
+		if !c.mayServe(p, pages) {
 			c.refuse(m, TooSoon)
 			return
 		}
-		if b := c.body(d); b != nil {
+		if b != nil {
 			p.served += b.Bytes() / fetchBytes
 			c.send(m.From, &message.BatchBody{PrePrepare: message.PrePrepare{Digest: d, Batch: *b}})
 		}

@@ -23,10 +23,12 @@ type queue struct {
 
 // A line is one client's requests.
 type line struct {
+	client   message.ClientID
 	fifo     []*message.Request  // to be proposed, in order of arrival; an entry that is to be no more is skipped
 	arrived  []int               // by slot: tick at which the pending request came
 	doubt    []bool              // by slot: the pending request is in doubt
 	suspect  int                 // until this tick all that comes is in doubt
+	penalty  int                 // for how many ticks that was so at last
 	done     []place             // by slot: the last one executed here
 	told     []int               // by slot: tick of our last FORWARD for it, 0 if there was none
 	pending  []*message.Request  // by slot: received and not executed
@@ -61,6 +63,7 @@ func (q *queue) line(c message.ClientID) *line {
 			pending: make([]*message.Request, q.slots), apart: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
 			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]place, q.slots),
 		}
+		l.client = c
 		q.order = append(q.order, l)
 		q.lines[c] = l
 	}
@@ -97,13 +100,25 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	return accepted
 }
 
-// suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again.
-const suspicion = 2000
+// suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again: twice as long each time, up to
+// most of an hour, and half as long again for each time it has behaved for as long. So many clients who take turns at it do
+// so ever more rarely.
+const (
+	suspicion       = 2000
+	suspicionDouble = 7
+)
 
 func (q *queue) suspect(c message.ClientID, tick int) {
-	if l := q.lines[c]; l != nil {
-		l.suspect = tick + suspicion
+	l := q.lines[c]
+	if l == nil || l.suspect > 0 && l.suspect == tick+l.penalty {
+		return // it stalled with several requests
 	}
+	for good := tick - l.suspect; l.penalty > 0 && good >= l.penalty; {
+		good -= l.penalty
+		l.penalty /= 2
+	}
+	l.penalty = min(max(2*l.penalty, suspicion), suspicion<<suspicionDouble)
+	l.suspect = tick + l.penalty
 }
 
 // trust ends the doubt about a pending request.

@@ -2,6 +2,7 @@ package core
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"bfs/pkg/pbft/internal/message"
@@ -32,7 +33,7 @@ type transfer struct {
 	asked   []ask
 	tag     uint32
 	turn    int
-	shunned []int // by replica: not asked before this tick
+	answers uint32 // bit i: replica i has answered
 	done    bool
 	moved   bool // the target changed before the session was there
 }
@@ -48,8 +49,11 @@ type ask struct {
 const (
 	asksPerReplica  = 8  // FETCHes under way to one replica
 	servesPerTick   = 64 // FETCHes of one replica answered in a tick, or batches of no more bytes
+	leastCredit     = 1 << 18
+	creditTicks     = 30000 // in which all of a replica's credit comes back
 	fetchBytes      = message.MaxFetch * 4096
 	answerTicks     = 50 // an answer may take so long
+	firstTicks      = 10 // the first of a replica: it may be down, or have no way to us yet
 	shunTicks       = 100
 	stallTicks      = 20 // behind and without progress for so long: fetch
 	fetchWantsBatch = message.MaxFetch
@@ -141,7 +145,7 @@ func (c *Core) tickTransfer() {
 		for i := 0; i < len(t.asked); {
 			if a := t.asked[i]; c.tick >= a.due {
 				c.giveUp(i)
-				t.shunned[a.to] = c.tick + shunTicks
+				c.peers[a.to].shunned = c.tick + shunTicks
 				continue
 			}
 			i++
@@ -158,7 +162,7 @@ func (c *Core) fetchState(target message.CheckpointID) {
 		}
 		return
 	}
-	c.transfer = &transfer{seq: target.Seq, root: target.Digest, shunned: make([]int, len(c.peers))}
+	c.transfer = &transfer{seq: target.Seq, root: target.Digest}
 	c.do(Effect{Verb: Fetch, Seq: target.Seq, Digest: target.Digest})
 }
 
@@ -212,7 +216,11 @@ func (c *Core) ask() {
 			return
 		}
 		t.tag++
-		t.asked = append(t.asked, ask{t.tag, to, nodes, c.tick + answerTicks})
+		due := c.tick + answerTicks
+		if t.answers&(1<<to) == 0 {
+			due = c.tick + firstTicks
+		}
+		t.asked = append(t.asked, ask{t.tag, to, nodes, due})
 		c.send(to, &message.Fetch{Seq: t.seq, Tag: t.tag, Nodes: nodes, From: c.cfg.Self})
 	}
 }
@@ -223,7 +231,7 @@ func (c *Core) nextReplier() (message.ReplicaID, bool) {
 	for range c.peers {
 		t.turn = (t.turn + 1) % len(c.peers)
 		to := message.ReplicaID(t.turn)
-		if to == c.cfg.Self || t.shunned[to] > c.tick {
+		if to == c.cfg.Self || c.peers[to].shunned > c.tick {
 			continue
 		}
 		busy := 0
@@ -248,10 +256,33 @@ func (c *Core) giveUp(i int) {
 	t.asked = append(t.asked[:i], t.asked[i+1:]...)
 }
 
+// StateSize says how many pages the state takes, about.
+func (c *Core) StateSize(pages int) { c.credit = max(leastCredit, 2*pages) }
+
+// earn gives a replica back, in a tick, some of the pages that it may have us serve. What it may have at once is twice the state:
+// a replica that was restarted fetches a third of it from each of us, or a half. One that fetches for ever would cost each of us
+// a good part of a core if it might do so as fast as those who need it.
+func (p *peer) earn(all int) {
+	p.served = 0
+	p.spent = max(0, p.spent-max(1, all/creditTicks))
+}
+
+// mayServe reports whether a replica may have us serve something more, of about so many pages or nodes: within its share of this
+// tick, and within its credit, beyond which it has one thing a tick.
+func (c *Core) mayServe(p *peer, pages int) bool {
+	p.served++
+	switch {
+	case p.served > servesPerTick, p.spent >= c.credit && p.served > 1:
+		return false
+	case p.spent < c.credit:
+		p.spent += pages
+	}
+	return true
+}
+
 // onFetch answers a replica that fetches, within its share.
 func (c *Core) onFetch(m *message.Fetch) {
-	p := &c.peers[m.From]
-	if p.served++; p.served > servesPerTick {
+	if !c.mayServe(&c.peers[m.From], max(1, len(m.Nodes))) {
 		c.refuse(m, TooSoon)
 		return
 	}
@@ -273,19 +304,20 @@ func (c *Core) onData(m *message.Data) {
 		c.refuse(m, NotAskedFor)
 		return
 	}
+	t.answers |= 1 << m.From
 	if m.Gone {
 		c.giveUp(i)
 		c.moveOn(m.From)
 		return
 	}
 	if len(m.Items) == 0 { // who has nothing of it says Gone
-		t.shunned[m.From] = c.tick + shunTicks
+		c.peers[m.From].shunned = c.tick + shunTicks
 		c.refuse(m, FalseData)
 	}
 	a := &t.asked[i]
 	for _, x := range m.Items {
 		if !c.offer(x) {
-			t.shunned[m.From] = c.tick + shunTicks
+			c.peers[m.From].shunned = c.tick + shunTicks
 			c.refuse(m, FalseData)
 			break
 		}
@@ -322,7 +354,7 @@ func (c *Core) moveOn(gone message.ReplicaID) {
 	t := c.transfer
 	target := c.claimed(false)
 	if target.Seq <= t.seq {
-		t.shunned[gone] = c.tick + 2 // its news are under way
+		c.peers[gone].shunned = c.tick + 2 // its news are under way
 		c.noticeLag()
 		c.ask()
 		return
@@ -347,6 +379,31 @@ func (c *Core) Forget(executed func(r *message.Request) bool) {
 			}
 		}
 	}
+}
+
+// Retain forgets the clients that are not enrolled any more, and what they have waiting.
+func (c *Core) Retain(enrolled func(message.ClientID) bool) {
+	c.queue.retain(enrolled)
+	for _, m := range c.wait.forwarded {
+		maps.DeleteFunc(m, func(k message.RequestKey, _ forward) bool { return !enrolled(k.Client) })
+	}
+}
+
+// retain drops the lines of clients that are not enrolled any more.
+func (q *queue) retain(enrolled func(message.ClientID) bool) {
+	gone := func(l *line) bool { return q.lines[l.client] != l }
+	for _, l := range q.order {
+		if enrolled(l.client) {
+			continue
+		}
+		for _, r := range l.pending {
+			if r != nil {
+				q.remove(l, r)
+			}
+		}
+		delete(q.lines, l.client)
+	}
+	q.order, q.turn = slices.DeleteFunc(q.order, gone), slices.DeleteFunc(q.turn, gone)
 }
 
 // Installed answers Install: the state is that of the checkpoint now, and we go on from there.

@@ -2,7 +2,7 @@
 // rights, and for every slot of every client what was executed last and what it returned
 // [TOCS §4.3, §6.2; R-OUR-13].
 //
-//	page 0             header: magic, number of clients and of slots
+//	page 0             header: magic u64, number of clients u32 and of slots u32, floor u64
 //	then per client    one record page, followed by its slot pages
 //
 //	record page        state u32 (0 free, 1 enrolled, 2 revoked), length of rights u32, key 32 bytes, rights
@@ -10,7 +10,10 @@
 //
 // Client 0 is the administrator: its record page is empty, for its key stands in the group file. A
 // revoked record keeps its timestamps, so that a key enrolled again goes on where it was; it is given to
-// another key only when no record is free.
+// another key only when no record is free. What it knew is then in the floor: the highest timestamp of all that were forgotten.
+// The slots of a key that has no record begin there, as Superseded, so that nothing is executed again that it asked for when it
+// had one. A timestamp later than the administrator's, who gives the record away, does not raise the floor: a client that makes up
+// high ones would otherwise leave none to those that come after it.
 package ledger
 
 import (
@@ -147,8 +150,8 @@ func (l *Ledger) All(f func(Client)) {
 	}
 }
 
-// Enrol gives a key its record.
-func (l *Ledger) Enrol(key ed25519.PublicKey, rights []byte) error {
+// Enrol gives a key its record. The administrator asked for it at now.
+func (l *Ledger) Enrol(key ed25519.PublicKey, rights []byte, now message.Timestamp) error {
 	if len(rights) > MaxRights {
 		return ErrRights
 	}
@@ -163,8 +166,9 @@ func (l *Ledger) Enrol(key ed25519.PublicKey, rights []byte) error {
 		}
 		if old := l.memory.Page(l.record(i)); binary.LittleEndian.Uint32(old) == revoked {
 			delete(l.index, message.ClientOf(old[8:recordHead]))
-			l.clearSlots(i)
+			l.raiseFloor(min(l.latest(i), now))
 		}
+		l.clearSlots(i)
 	}
 	page := l.memory.Modify(l.record(i))
 	clear(page)
@@ -191,9 +195,40 @@ func (l *Ledger) vacant() (i int) {
 	return i
 }
 
+const floorAt = 16 // on page 0
+
+func (l *Ledger) floor() message.Timestamp {
+	return message.Timestamp(binary.LittleEndian.Uint64(l.memory.Page(0)[floorAt:]))
+}
+
+func (l *Ledger) raiseFloor(t message.Timestamp) {
+	if t > l.floor() {
+		binary.LittleEndian.PutUint64(l.memory.Modify(0)[floorAt:], uint64(t))
+	}
+}
+
+// latest is the highest timestamp that a record's slots know.
+func (l *Ledger) latest(i int) (t message.Timestamp) {
+	for s := range l.slots {
+		last, _ := Account{l, i}.Last(message.Slot(s))
+		t = max(t, last.Timestamp)
+	}
+	return t
+}
+
+// clearSlots makes a record's slots those of a key that was never enrolled. Those of a free record are so while the floor is 0.
 func (l *Ledger) clearSlots(i int) {
+	floor := l.floor()
+	if floor == 0 && l.latest(i) == 0 {
+		return
+	}
 	for k := range l.slots / SlotsPerPage {
-		clear(l.memory.Modify(l.record(i) + 1 + message.PageNum(k)))
+		page := l.memory.Modify(l.record(i) + 1 + message.PageNum(k))
+		clear(page)
+		for at := 0; floor > 0 && at < pageSize; at += slotSize {
+			binary.LittleEndian.PutUint64(page[at:], uint64(floor))
+			binary.LittleEndian.PutUint32(page[at+8:], uint32(message.Superseded))
+		}
 	}
 }
 

@@ -48,6 +48,9 @@ func keyOf(i int) ed25519.PublicKey {
 	return d[:]
 }
 
+// now is when an administrator enrols, later than anything that clients here say.
+const now = 1 << 40
+
 func open(t *testing.T, m memory, clients, slots int) *Ledger {
 	t.Helper()
 	l, err := Open(m, clients, slots)
@@ -69,11 +72,11 @@ func TestEnrolAndRevoke(t *testing.T) {
 			t.Fatalf("%s: got %v, want %v", what, got, want)
 		}
 	}
-	step("enrol 1", l.Enrol(keyOf(1), []byte("rights")), nil)
-	step("enrol 1 again", l.Enrol(keyOf(1), nil), ErrEnrolled)
-	step("enrol 2", l.Enrol(keyOf(2), make([]byte, MaxRights)), nil)
-	step("enrol 3", l.Enrol(keyOf(3), nil), ErrFull)
-	step("rights too long", l.Enrol(keyOf(3), make([]byte, MaxRights+1)), ErrRights)
+	step("enrol 1", l.Enrol(keyOf(1), []byte("rights"), now), nil)
+	step("enrol 1 again", l.Enrol(keyOf(1), nil, now), ErrEnrolled)
+	step("enrol 2", l.Enrol(keyOf(2), make([]byte, MaxRights), now), nil)
+	step("enrol 3", l.Enrol(keyOf(3), nil, now), ErrFull)
+	step("rights too long", l.Enrol(keyOf(3), make([]byte, MaxRights+1), now), ErrRights)
 	step("revoke 3", l.Revoke(keyOf(3)), ErrNotEnrolled)
 	l.Record(key(1, 5), 77, []byte("r"), true)
 	step("revoke 1", l.Revoke(keyOf(1)), nil)
@@ -81,7 +84,7 @@ func TestEnrolAndRevoke(t *testing.T) {
 	if _, ok := l.Client(message.ClientOf(keyOf(1))); ok {
 		t.Fatal("a revoked client is a client")
 	}
-	step("enrol 1 after all", l.Enrol(keyOf(1), []byte("new")), nil)
+	step("enrol 1 after all", l.Enrol(keyOf(1), []byte("new"), now), nil)
 	if c, ok := l.Client(message.ClientOf(keyOf(1))); !ok || string(c.Rights) != "new" || !c.Key.Equal(keyOf(1)) {
 		t.Fatalf("enrolled again: %v %v", c, ok)
 	}
@@ -89,14 +92,14 @@ func TestEnrolAndRevoke(t *testing.T) {
 		t.Fatalf("a key enrolled again goes on at %d, want 77", last.Timestamp)
 	}
 	step("revoke 1", l.Revoke(keyOf(1)), nil)
-	step("3 takes its record", l.Enrol(keyOf(3), nil), nil)
-	if last, ok := l.Last(key(3, 5)); !ok || last.Timestamp != 0 || len(last.Result) != 0 {
+	step("3 takes its record", l.Enrol(keyOf(3), nil, now), nil)
+	if last, ok := l.Last(key(3, 5)); !ok || last.Timestamp != 77 || last.Outcome != message.Superseded || len(last.Result) != 0 {
 		t.Fatalf("the new owner of a record inherits %v", last)
 	}
 	if _, ok := l.Last(key(1, 5)); ok {
 		t.Fatal("the old owner still has slots")
 	}
-	step("enrol 1 in a full table", l.Enrol(keyOf(1), nil), ErrFull)
+	step("enrol 1 in a full table", l.Enrol(keyOf(1), nil, now), ErrFull)
 }
 
 func TestAdministrator(t *testing.T) {
@@ -113,7 +116,7 @@ func TestAdministrator(t *testing.T) {
 
 func TestSlots(t *testing.T) {
 	l := open(t, memory{}, 1, 16)
-	if err := l.Enrol(keyOf(1), nil); err != nil {
+	if err := l.Enrol(keyOf(1), nil, now); err != nil {
 		t.Fatal(err)
 	}
 	long := bytes.Repeat([]byte("x"), KeptReply+1)
@@ -147,7 +150,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	a, b := memory{}, memory{}
 	la, lb := open(t, a, 1, 8), open(t, b, 1, 8)
 	for _, l := range []*Ledger{la, lb} {
-		if err := l.Enrol(keyOf(1), nil); err != nil {
+		if err := l.Enrol(keyOf(1), nil, now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -157,6 +160,46 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	if a.digest() != b.digest() {
 		t.Fatal("the pages differ")
 	}
+}
+
+// A key that is enrolled again, in whatever record, does not have executed again what it asked for when it had another.
+func TestFloor(t *testing.T) {
+	m := memory{}
+	l := open(t, m, 2, 8)
+	enrol := func(i int) {
+		t.Helper()
+		if err := l.Enrol(keyOf(i), nil, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke := func(i int) {
+		t.Helper()
+		if err := l.Revoke(keyOf(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(i int, want message.Timestamp) {
+		t.Helper()
+		for s := range message.Slot(8) {
+			if last, ok := l.Last(key(i, s)); !ok || last.Timestamp != want || want > 0 && last.Outcome != message.Superseded {
+				t.Errorf("client %d slot %d: got %v %v, want %d", i, s, last, ok, want)
+			}
+		}
+	}
+	enrol(1)
+	check(1, 0)
+	l.Record(key(1, 3), 70, []byte("x"), true)
+	enrol(2)
+	revoke(1)
+	enrol(3) // in the record of 1
+	check(3, 70)
+	revoke(2)
+	enrol(1) // in the record of 2, which knows nothing
+	check(1, 70)
+	l.Record(key(3, 0), 1<<63, []byte("y"), true) // a clock that is far ahead
+	revoke(3)
+	enrol(4)
+	check(4, now)
 }
 
 func TestOpenErrors(t *testing.T) {
@@ -185,23 +228,32 @@ func TestTwin(t *testing.T) {
 		m, n := memory{}, memory{}
 		l, forgetful := open(t, m, clients, slots), open(t, n, clients, slots)
 		known := map[int]*twin{}
+		floor := message.Timestamp(0)
 		for step := range 200 {
 			i := r.IntN(6)
 			switch r.IntN(4) {
 			case 0:
 				rights := fmt.Sprint(r.IntN(1000))
-				err := l.Enrol(keyOf(i), []byte(rights))
-				if other := forgetful.Enrol(keyOf(i), []byte(rights)); !errors.Is(other, err) {
+				err := l.Enrol(keyOf(i), []byte(rights), now)
+				if other := forgetful.Enrol(keyOf(i), []byte(rights), now); !errors.Is(other, err) {
 					t.Fatalf("seed %d step %d: %v and %v", seed, step, err, other)
 				}
 				if err == nil && known[i] != nil {
 					known[i].revoked, known[i].rights = false, rights
 				} else if err == nil {
-					known[i] = &twin{rights: rights, last: map[message.Slot]message.Timestamp{}}
 					maps.DeleteFunc(known, func(k int, c *twin) bool { // somebody revoked made room
 						_, ok := l.Last(key(k, 0))
+						for _, t := range c.last {
+							if !ok && c.revoked {
+								floor = max(floor, t)
+							}
+						}
 						return !ok && c.revoked
 					})
+					known[i] = &twin{rights: rights, last: map[message.Slot]message.Timestamp{}}
+					for s := range message.Slot(slots) {
+						known[i].last[s] = floor
+					}
 				}
 			case 1:
 				err := l.Revoke(keyOf(i))
@@ -250,7 +302,7 @@ func TestPages(t *testing.T) {
 	m := memory{}
 	l := open(t, m, 3, 16)
 	for i := range 3 {
-		if err := l.Enrol(keyOf(i), nil); err != nil {
+		if err := l.Enrol(keyOf(i), nil, now); err != nil {
 			t.Fatal(err)
 		}
 		l.Record(key(i, 15), 1, []byte("x"), true)

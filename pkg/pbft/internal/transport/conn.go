@@ -20,6 +20,7 @@ var (
 	ErrOversized = errors.New("transport: oversized frame")
 	ErrLate      = errors.New("transport: frame not complete in time")
 	ErrStalled   = errors.New("transport: peer takes nothing")
+	ErrDisplaced = errors.New("transport: another connection needs the place")
 )
 
 // A Handler is told what happens on connections. For one Conn its methods are called by one
@@ -56,7 +57,11 @@ type Conn struct {
 	peer      [32]byte // fingerprint of the peer's TLS key
 	peerKnown bool
 
+	host string // the peer's
+	born uint64 // its number among the endpoint's
+
 	trusted atomic.Bool  // see Trust
+	kept    atomic.Bool  // see Trust and Release
 	hush    atomic.Int64 // pause before the next read, time.Duration
 
 	framesIn, bytesIn, reads, oversizedIn atomic.Uint64
@@ -86,6 +91,7 @@ func newConn(tcp *net.TCPConn, o *Options, h Handler, link *Link) (*Conn, error)
 	c := &Conn{o: o, h: h, link: link, tcp: tcp, raw: raw, done: make(chan struct{})}
 	c.in = rawio.NewReader(raw, o.calls)
 	c.trusted.Store(link != nil || o.StrangerFrame >= o.MaxFrame)
+	c.kept.Store(c.trusted.Load())
 	c.pen.init(c)
 	return c, nil
 }
@@ -111,8 +117,15 @@ func (c *Conn) User() any {
 func (c *Conn) PeerFingerprint() ([32]byte, bool) { return c.peer, c.peerKnown }
 
 // Trust says that the peer of an accepted connection is known, and may from now on send frames up
-// to MaxFrame. See Options.StrangerFrame.
-func (c *Conn) Trust() { c.trusted.Store(true) }
+// to MaxFrame. See Options.StrangerFrame. Its place is its own until Release.
+func (c *Conn) Trust() {
+	c.trusted.Store(true)
+	c.kept.Store(true)
+}
+
+// Release says that the connection may end when another needs its place: its peer has a later one, or is not
+// known any more.
+func (c *Conn) Release() { c.kept.Store(false) }
 
 // OneWay says that this side has hardly anything to send on the connection: what comes is acknowledged at leisure. Only the
 // handler may call it.

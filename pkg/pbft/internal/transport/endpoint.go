@@ -21,6 +21,7 @@ type endpoint struct {
 	mu    sync.Mutex
 	conns map[*Conn]struct{}
 	perIP map[string]int
+	born  uint64 // connections so far
 	gone  Stats
 	tasks sync.WaitGroup
 }
@@ -64,38 +65,66 @@ func (e *endpoint) total() Stats {
 	return s
 }
 
-// admit takes on a connection, or closes it if there are too many or the endpoint has closed.
+// admit takes on a connection, or closes it if there is no room or the endpoint has closed.
 func (e *endpoint) admit(tcp *net.TCPConn, link *Link) *Conn {
 	c, err := newConn(tcp, &e.o, e.h, link)
 	if err != nil {
 		_ = tcp.Close()
 		return nil
 	}
-	ip := hostOf(c)
+	c.host = hostOf(c)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	tooMany := link == nil && (len(e.conns) >= e.o.MaxConns || e.perIP[ip] >= e.o.MaxConnsPerHost)
-	if tooMany {
-		e.gone.Refused++
-	}
-	if tooMany || e.ctx.Err() != nil {
+	if e.ctx.Err() != nil || link == nil && !e.makeRoom(c.host) {
 		c.Close()
 		return nil
 	}
+	e.born++
+	c.born = e.born
 	e.conns[c] = struct{}{}
-	e.perIP[ip]++
+	e.perIP[c.host]++
 	return c
+}
+
+// makeRoom reports whether there is room for one more from a host: a connection that is not kept gives its place up, the
+// oldest first. So strangers can lock out nobody but each other, and who connects faster than others can say who they are. The
+// caller holds the lock.
+func (e *endpoint) makeRoom(host string) bool {
+	crowded := e.perIP[host] >= e.o.MaxConnsPerHost
+	if !crowded && len(e.conns) < e.o.MaxConns {
+		return true
+	}
+	e.gone.Refused++
+	var oldest *Conn
+	for c := range e.conns {
+		if !c.kept.Load() && (!crowded || c.host == host) && (oldest == nil || c.born < oldest.born) {
+			oldest = c
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	e.remove(oldest)
+	oldest.closeFor(ErrDisplaced)
+	return true
+}
+
+// remove takes a connection off the table, if it is there. The caller holds the lock.
+func (e *endpoint) remove(c *Conn) {
+	if _, ok := e.conns[c]; !ok {
+		return
+	}
+	delete(e.conns, c)
+	if e.perIP[c.host]--; e.perIP[c.host] == 0 {
+		delete(e.perIP, c.host)
+	}
 }
 
 // dismiss forgets a connection that has ended.
 func (e *endpoint) dismiss(c *Conn) {
-	ip := hostOf(c)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.conns, c)
-	if e.perIP[ip]--; e.perIP[ip] == 0 {
-		delete(e.perIP, ip)
-	}
+	e.remove(c)
 	e.gone.Add(c.Stats())
 }
 

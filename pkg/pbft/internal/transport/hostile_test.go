@@ -178,6 +178,49 @@ func TestMaxConns(t *testing.T) {
 	}
 }
 
+// Strangers who take all places make room for newer ones, who may turn out to be known, and so do those that are
+// not needed any more; who is known stays.
+func TestStrangersMakeRoom(t *testing.T) {
+	for name, o := range map[string]Options{"all": {MaxConns: 3, MaxConnsPerHost: 9}, "host": {MaxConnsPerHost: 3}} {
+		t.Run(name, func(t *testing.T) {
+			o.StrangerFrame = 16
+			opened, closed := make(chan *Conn, 9), make(chan *Conn, 9)
+			l := listen(t, o, funcs{
+				opened: func(c *Conn) { opened <- c },
+				closed: func(c *Conn, err error) {
+					if errors.Is(err, ErrDisplaced) {
+						closed <- c
+					}
+				},
+			})
+			connect := func() *Conn {
+				t.Helper()
+				stranger(t, l.Addr())
+				return await(t, opened)
+			}
+			displaced := func(want *Conn) {
+				t.Helper()
+				if await(t, closed) != want {
+					t.Error("another one had to go")
+				}
+			}
+			first, second, third := connect(), connect(), connect()
+			first.Trust()
+			fourth := connect()
+			displaced(second)
+			third.Trust()
+			fourth.Trust()
+			late := stranger(t, l.Addr())
+			if n, err := late.Read(make([]byte, 1)); n != 0 || !isEnd(err) {
+				t.Fatalf("got %d, %v, want the end", n, err)
+			}
+			third.Release()
+			connect()
+			displaced(third)
+		})
+	}
+}
+
 // Closed comes once, whoever closes and however often.
 func TestClosedOnce(t *testing.T) {
 	overAll(t, func(t *testing.T, o Options) {

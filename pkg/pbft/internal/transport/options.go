@@ -17,7 +17,7 @@ type Options struct {
 	// client of what is dialled. See HostTLS.
 	TLS *tls.Config
 
-	MaxConns        int // connections accepted at one time: 1024
+	MaxConns        int // connections accepted at one time: 1024. Those not kept, see Conn.Trust, make room for newer ones
 	MaxConnsPerHost int // of these from one IP address, which must not lock out the others: a quarter
 
 	// StrangerFrame, if smaller than MaxFrame, is the longest frame an accepted connection may

@@ -10,7 +10,7 @@ type Stats struct {
 	Dropped             uint64 // frames Send refused: queue full, connection down
 	Oversized           uint64 // frames longer than MaxFrame, either way
 	Opened, Closed      uint64 // connections
-	Refused             uint64 // connections not accepted: too many
+	Refused             uint64 // connections too many: not accepted, or another one closed for it
 	Failed              uint64 // dials and handshakes that came to nothing
 }
 
