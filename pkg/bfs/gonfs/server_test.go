@@ -32,7 +32,7 @@ func (d *direct) Invoke(_ context.Context, body []byte, _ bool) ([]byte, error) 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	reply, _ := d.fs.Execute(pbft.Operation{Client: 7, Rights: d.rights, Body: body, Choice: d.fs.Choose(0)})
-	return reply, nil
+	return bytes.Clone(reply), nil
 }
 
 func ok(t *testing.T, err error) {
