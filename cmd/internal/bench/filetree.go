@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bfs/pkg/bfs"
+	"bfs/pkg/pbft"
 )
 
 // FileTree makes empty files over directories, lists the directories and looks at every file, for several numbers of
@@ -78,7 +79,7 @@ func (t FileTree) Run(ctx context.Context) (r *TreeResult, err error) {
 	for _, n := range t.Files {
 		total += n
 	}
-	g, err := startFileGroup(ctx, fileGroupConfig{Program: t.Program, Dir: dir, N: t.N, Size: int64(total) * 1024})
+	g, err := startFileGroup(ctx, fileGroupConfig{Program: t.Program, Dir: dir, N: t.N, Size: int64(total) * 2 * pbft.PageSize})
 	if err != nil {
 		return nil, err
 	}
@@ -224,8 +225,9 @@ func (k kernelFiles) path(name string) string { return filepath.Join(string(k), 
 
 func (k kernelFiles) mkdir(name string) error { return os.Mkdir(k.path(name), 0o755) }
 
+// create opens as touch and cp do. With O_EXCL the kernel would send a SETATTR after each CREATE.
 func (k kernelFiles) create(name string) error {
-	f, err := os.OpenFile(k.path(name), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
+	f, err := os.OpenFile(k.path(name), os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
