@@ -51,6 +51,7 @@ type result struct {
 	Rates     map[string]float64 `json:"rates,omitempty"` // by phase and unit
 	ServerCPU float64            `json:"server_cpu_s"`
 	Processes []float64          `json:"process_cpu_s,omitempty"` // the same by process: replicas in their order, then the relay
+	Calls     map[string]int     `json:"calls,omitempty"`         // by procedure, as the guest's kernel counts them
 	Placement string             `json:"placement"`
 	Command   string             `json:"command"`
 	Time      time.Time          `json:"time"`
@@ -164,7 +165,7 @@ func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (
 		return nil, err
 	}
 	options := guest.Options{CPU: o.place.guestCPU, MemoryMB: w.memory, Timeout: 30 * time.Minute, Env: []string{"BFSD=" + bin + "/bfsd", "BENCH=" + here}}
-	server.mount(&options, w.command)
+	server.mount(&options, w.counted())
 	before := cpuEach(server.pids())
 	g, err := guest.Start(ctx, options)
 	if err != nil {
@@ -179,7 +180,7 @@ func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (
 	}
 	seconds, err := w.parse(r.Output)
 	cpu, total := used(before, cpuEach(server.pids()))
-	return &result{System: s.name, Workload: w.name, Round: round, Seconds: seconds, Phases: w.phases, Rates: w.ratesOf(seconds), ServerCPU: total, Processes: cpu,
+	return &result{System: s.name, Workload: w.name, Round: round, Seconds: seconds, Phases: w.phases, Rates: w.ratesOf(seconds), ServerCPU: total, Processes: cpu, Calls: calls(r.Output),
 		Placement: o.place.String(), Command: w.command, Time: time.Now()}, err
 }
 

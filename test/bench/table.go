@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -68,6 +70,7 @@ func printTable(w io.Writer, work workload, results []result) {
 	}
 	printRates(w, results)
 	printProcesses(w, results)
+	printCalls(w, results)
 	fmt.Fprintln(w, strings.TrimSpace(results[0].Command))
 }
 
@@ -164,4 +167,22 @@ func median(results []result, of func(result) float64) float64 {
 	slices.Sort(v)
 	n := len(v)
 	return (v[(n-1)/2] + v[n/2]) / 2
+}
+
+// printCalls prints what the kernel asked a server for in the last run.
+func printCalls(w io.Writer, results []result) {
+	r := results[len(results)-1]
+	if len(r.Calls) == 0 {
+		return
+	}
+	names := slices.SortedFunc(maps.Keys(r.Calls), func(a, b string) int {
+		return cmp.Or(r.Calls[b]-r.Calls[a], strings.Compare(a, b))
+	})
+	total := 0
+	var list []string
+	for _, name := range names {
+		total += r.Calls[name]
+		list = append(list, fmt.Sprintf("%s %d", name, r.Calls[name]))
+	}
+	fmt.Fprintf(w, "%d calls in a run of %s: %s\n", total, r.System, strings.Join(list, ", "))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -156,4 +157,20 @@ func (w workload) phasesOf(results []result) []string {
 		return results[0].Phases
 	}
 	return w.phases
+}
+
+// counted is the command, and then how many calls the kernel made for it.
+func (w workload) counted() string { return "(" + w.command + ") && cat /proc/self/mountstats" }
+
+var callCount = regexp.MustCompile(`(?m)^\s+([A-Z]+): (\d+) \d+ \d+ \d+ `)
+
+// calls reads how many calls of each procedure were made.
+func calls(output string) map[string]int {
+	all := map[string]int{}
+	for _, m := range callCount.FindAllStringSubmatch(output, -1) {
+		if n, _ := strconv.Atoi(m[2]); n > 0 && m[1] != "NULL" {
+			all[m[1]] += n
+		}
+	}
+	return all
 }
