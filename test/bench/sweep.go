@@ -251,12 +251,12 @@ func lines(name string, points []point, x func(int) float64, results []microResu
 func latencyScript(results []microResult) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, terminal, 760)
-	b.WriteString("set multiplot layout 1,2\nset ylabel \"median, µs\"\nset yrange [0:*]\n")
+	b.WriteString("set multiplot layout 1,2\nset ylabel \"median, µs\"\n")
 	top := 0.0
 	for _, p := range latencyPoints() {
 		top = max(top, at(results, p, "rw", p50))
 	}
-	fmt.Fprintf(&b, "set yrange [0:%.0f]\n", 1.25*top)
+	fmt.Fprintf(&b, "set yrange [0:%.0f]\n", 1.5*top)
 	for i, side := range []string{"argument", "result"} {
 		var points []point
 		for _, kb := range kilobytes {
@@ -325,9 +325,13 @@ func clientTable(w io.Writer, results []microResult) error {
 func clientScript(results []microResult) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, terminal, 1080)
-	b.WriteString("set multiplot layout 1,3\nset ylabel \"operations a second\"\nset yrange [0:*]\nset xlabel \"clients, one operation each\"\n")
+	b.WriteString("set multiplot layout 1,3\nset ylabel \"operations a second\"\nset xtics 50\nset xlabel \"clients, one operation each\"\n")
 	for i, op := range clientOps {
-		fmt.Fprintf(&b, "set title %q\n", op)
+		top := 0.0
+		for _, p := range clientsOf(op) {
+			top = max(top, at(results, p, "norep", perSecond))
+		}
+		fmt.Fprintf(&b, "set title %q\nset yrange [0:%.0f]\n", op, 1.4*top)
 		b.WriteString(lines("ops"+strconv.Itoa(i), clientsOf(op), func(i int) float64 { return float64(clientCounts[i]) }, results, perSecond))
 	}
 	return b.String() + "unset multiplot\n"
