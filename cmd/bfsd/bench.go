@@ -24,7 +24,7 @@ measures a mounted file system, ours or any other, with what programmers do all 
 Names, flags and JSON fields stay as they are, so that figures can be compared over time.`,
 		Example: `  bfsd bench micro --op 0/0 --path rw --clients 1 --outstanding 1
   bfsd bench andrew --scale 20 --target /mnt`,
-	}, benchMicroCommand(), benchAndrewCommand(), benchMemoryCommand(), benchReplicaCommand())
+	}, benchMicroCommand(), benchAndrewCommand(), benchStreamCommand(), benchTreeCommand(), benchMemoryCommand(), benchReplicaCommand())
 }
 
 func benchMicroCommand() *cobra.Command {
@@ -81,6 +81,7 @@ ordering, norep is one process of the same service and wire without replication 
 	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")
 	f.StringVar(&m.Durability, "durability", config.DurabilityReplicated, "replicated (disk is not there yet)")
 	f.IntVar(&m.Window, "window", pbft.DefaultWindow, "batches the primary has under way")
+	f.DurationVar(&m.Delay, "delay", 0, "hold back what anybody sends for so long: half a round trip of a longer wire")
 	f.StringSliceVar(&m.Without, "without", nil, "optimisations to do without: tentative, piggyback, digest-replies, batching, sparing, separate")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c
@@ -139,6 +140,7 @@ func benchReplicaCommand() *cobra.Command {
 	var (
 		file         string
 		unreplicated bool
+		delay        time.Duration
 	)
 	c := &cobra.Command{
 		Use:    "replica --config FILE",
@@ -150,13 +152,18 @@ func benchReplicaCommand() *cobra.Command {
 			if unreplicated {
 				start = pbft.StartUnreplicated
 			}
-			return serve(c.Context(), file, start, func(g *config.Group) (pbft.Service, func() error, error) {
+			late := func(c pbft.ReplicaConfig) (*pbft.Replica, error) {
+				c.Delay = delay
+				return start(c)
+			}
+			return serve(c.Context(), file, late, func(g *config.Group) (pbft.Service, func() error, error) {
 				files, free, err := newFiles(g)
 				return bench.Null(files), free, err
 			})
 		},
 	}
 	c.Flags().StringVar(&file, "config", "replica.toml", "the replica's configuration file")
+	c.Flags().DurationVar(&delay, "delay", 0, "as micro's")
 	c.Flags().BoolVar(&unreplicated, "unreplicated", false, "without ordering")
 	return c
 }

@@ -34,6 +34,11 @@ type microResult struct {
 	Retries      uint64  `json:"retries"`
 	Fallbacks    uint64  `json:"fallbacks"`
 	Transport    string  `json:"transport"`
+	Op           string  `json:"op,omitempty"`
+	Path         string  `json:"path,omitempty"`
+	Clients      int     `json:"clients,omitempty"`
+	Outstanding  int     `json:"outstanding,omitempty"`
+	Delay        float64 `json:"delay_ms,omitempty"` // one way
 }
 
 // A microLoad is a way to load a group, and how much slower the paper's was with seven replicas than with four
@@ -139,8 +144,10 @@ func parseSizes(list string) (sizes []int, err error) {
 	return sizes, nil
 }
 
-func measureMicro(ctx context.Context, bfsd string, args []string) (*microResult, error) {
-	c := exec.CommandContext(ctx, bfsd, args...)
+// measureMicro runs bfsd with some arguments, and with others before it, such as taskset's.
+func measureMicro(ctx context.Context, bfsd string, args []string, wrap ...string) (*microResult, error) {
+	all := append(append(slices.Clone(wrap), bfsd), args...)
+	c := exec.CommandContext(ctx, all[0], all[1:]...)
 	var errs strings.Builder
 	c.Stderr = &errs
 	out, err := c.Output()
@@ -152,17 +159,21 @@ func measureMicro(ctx context.Context, bfsd string, args []string) (*microResult
 }
 
 func writeGrowth(dir string, sizes []int, results []microResult) error {
+	var drawing strings.Builder
+	drawGrowth(&drawing, sizes, results)
+	return errors.Join(writeJSONLines(filepath.Join(dir, "growth.jsonl"), results),
+		os.WriteFile(filepath.Join(dir, "growth.svg"), []byte(drawing.String()), 0o644))
+}
+
+func writeJSONLines[T any](path string, all []T) error {
 	var lines strings.Builder
 	e := json.NewEncoder(&lines)
-	for _, r := range results {
+	for _, r := range all {
 		if err := e.Encode(r); err != nil {
 			return err
 		}
 	}
-	var drawing strings.Builder
-	drawGrowth(&drawing, sizes, results)
-	return errors.Join(os.WriteFile(filepath.Join(dir, "growth.jsonl"), []byte(lines.String()), 0o644),
-		os.WriteFile(filepath.Join(dir, "growth.svg"), []byte(drawing.String()), 0o644))
+	return os.WriteFile(path, []byte(lines.String()), 0o644)
 }
 
 // growthOf is the median of a measure for groups of n under a load.
@@ -173,6 +184,11 @@ func growthOf(results []microResult, load string, n int, of func(microResult) fl
 			values = append(values, of(r))
 		}
 	}
+	return middle(values)
+}
+
+// middle is the median of some values, 0 of none.
+func middle(values []float64) float64 {
 	slices.Sort(values)
 	if len(values) == 0 {
 		return 0

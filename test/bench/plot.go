@@ -35,7 +35,7 @@ func plotCommand(args []string) error {
 	if err != nil {
 		return err
 	}
-	known, err := findWorkloads(allWorkloads, 0)
+	known, err := findWorkloads(allWorkloads, sizes{})
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func plotCommand(args []string) error {
 }
 
 func plot(file string, w workload, results []result) error {
-	phases := w.phases
+	phases := w.phasesOf(results)
 	if len(phases) == 0 {
 		phases = []string{"total"}
 	}

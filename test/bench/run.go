@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -46,7 +47,11 @@ type result struct {
 	Workload  string             `json:"workload"`
 	Round     int                `json:"round"`
 	Seconds   map[string]float64 `json:"seconds"` // by phase, and "total"
+	Phases    []string           `json:"phases,omitempty"`
+	Rates     map[string]float64 `json:"rates,omitempty"` // by phase and unit
 	ServerCPU float64            `json:"server_cpu_s"`
+	Processes []float64          `json:"process_cpu_s,omitempty"` // the same by process: replicas in their order, then the relay
+	Calls     map[string]int     `json:"calls,omitempty"`         // by procedure, as the guest's kernel counts them
 	Placement string             `json:"placement"`
 	Command   string             `json:"command"`
 	Time      time.Time          `json:"time"`
@@ -113,7 +118,12 @@ func parseRun(args []string) (*runOptions, error) {
 	f := flag.NewFlagSet("bench run", flag.ContinueOnError)
 	names := f.String("systems", strings.Join(systemNames(), ","), "which, in what order")
 	work := f.String("workloads", allWorkloads, "which")
-	scale := f.Int("scale", 20, "copies of the source tree in andrew")
+	var z sizes
+	f.IntVar(&z.scale, "scale", 20, "copies of the source tree in andrew")
+	f.IntVar(&z.stream, "size", 1024, "MiB that stream writes and reads")
+	f.IntVar(&z.creates, "files", 10_000, "files that creates makes")
+	tree := f.String("tree-files", "1000,100000", "files that tree makes, lists and looks at")
+	f.IntVar(&z.threads, "threads", 8, "threads of creates and tree")
 	f.IntVar(&o.rounds, "rounds", 3, "how often each system runs each workload; medians are of these")
 	f.StringVar(&o.out, "out", "build/bench.jsonl", "file that results are added to, for the commands table and plot")
 	f.IntVar(&o.place.guestCPU, "guest-cpu", 0, "the guest's CPU")
@@ -123,8 +133,11 @@ func parseRun(args []string) (*runOptions, error) {
 		return nil, err
 	}
 	var err error
+	if z.tree, err = parseNumbers(*tree); err != nil {
+		return nil, fmt.Errorf("-tree-files: %w", err)
+	}
 	if o.systems, err = findSystems(*names); err == nil {
-		o.workloads, err = findWorkloads(*work, *scale)
+		o.workloads, err = findWorkloads(*work, z)
 	}
 	return o, err
 }
@@ -151,9 +164,9 @@ func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (
 	if err != nil {
 		return nil, err
 	}
-	options := guest.Options{CPU: o.place.guestCPU, Timeout: 30 * time.Minute, Env: []string{"BFSD=" + bin + "/bfsd", "BENCH=" + here}}
-	server.mount(&options, w.command)
-	before := cpuSeconds(server.pids())
+	options := guest.Options{CPU: o.place.guestCPU, MemoryMB: w.memory, Timeout: 30 * time.Minute, Env: []string{"BFSD=" + bin + "/bfsd", "BENCH=" + here}}
+	server.mount(&options, w.counted())
+	before := cpuEach(server.pids())
 	g, err := guest.Start(ctx, options)
 	if err != nil {
 		return nil, err
@@ -166,15 +179,16 @@ func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (
 		return nil, err
 	}
 	seconds, err := w.parse(r.Output)
-	return &result{System: s.name, Workload: w.name, Round: round, Seconds: seconds, ServerCPU: cpuSeconds(server.pids()) - before,
+	cpu, total := used(before, cpuEach(server.pids()))
+	return &result{System: s.name, Workload: w.name, Round: round, Seconds: seconds, Phases: w.phases, Rates: w.ratesOf(seconds), ServerCPU: total, Processes: cpu, Calls: calls(r.Output),
 		Placement: o.place.String(), Command: w.command, Time: time.Now()}, err
 }
 
-// cpuSeconds is the user and system time that processes have used.
-func cpuSeconds(pids []int) float64 {
+// cpuEach is the user and system time, in seconds, that each of some processes has used.
+func cpuEach(pids []int) []float64 {
 	const ticksPerSecond = 100 // USER_HZ, the same on every Linux of this architecture
-	total := 0.0
-	for _, pid := range pids {
+	each := make([]float64, len(pids))
+	for i, pid := range pids {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			continue
@@ -183,10 +197,19 @@ func cpuSeconds(pids []int) float64 {
 		fields := strings.Fields(after)
 		for _, f := range fields[11:13] { // utime, stime: proc(5) counts from 1 and from the pid
 			n, _ := strconv.ParseFloat(f, 64)
-			total += n / ticksPerSecond
+			each[i] += n / ticksPerSecond
 		}
 	}
-	return total
+	return each
+}
+
+// used is what processes used between two looks, and the sum.
+func used(before, after []float64) (each []float64, total float64) {
+	for i := range min(len(before), len(after)) {
+		each = append(each, math.Round(100*(after[i]-before[i]))/100)
+		total += after[i] - before[i]
+	}
+	return each, total
 }
 
 // readResults reads a results file.

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
+	"text/tabwriter"
 )
 
 // column is a figure of a workload: a phase, or the servers' processor time.
@@ -13,9 +16,9 @@ type column struct {
 	of    func(result) float64
 }
 
-func columns(w workload) []column {
+func columns(phases []string) []column {
 	var c []column
-	for _, p := range append(slices.Clone(w.phases), "total") {
+	for _, p := range append(slices.Clone(phases), "total") {
 		c = append(c, column{p, func(r result) float64 { return r.Seconds[p] }})
 	}
 	return append(c, column{"server CPU", func(r result) float64 { return r.ServerCPU }})
@@ -23,7 +26,7 @@ func columns(w workload) []column {
 
 // printTables prints one table of medians for each workload, and one of ratios to each of the anchors.
 func printTables(w io.Writer, results []result) {
-	known, _ := findWorkloads(allWorkloads, 0)
+	known, _ := findWorkloads(allWorkloads, sizes{})
 	for _, work := range known {
 		var mine []result
 		for _, r := range results {
@@ -41,11 +44,11 @@ func printTables(w io.Writer, results []result) {
 var anchors = []string{"norep", "ganesha-vfs", "nfsd"}
 
 func printTable(w io.Writer, work workload, results []result) {
-	cols := columns(work)
+	cols := columns(work.phasesOf(results))
 	fmt.Fprintf(w, "\n%s: seconds, medians; %s\n", work.name, results[0].Placement)
 	fmt.Fprintf(w, "%-12s %5s", "", "runs")
 	for _, c := range cols {
-		fmt.Fprintf(w, " %10s", c.title)
+		fmt.Fprintf(w, " %13s", c.title)
 	}
 	for _, a := range anchors {
 		fmt.Fprintf(w, " %14s", "/"+a)
@@ -58,14 +61,79 @@ func printTable(w io.Writer, work workload, results []result) {
 		}
 		fmt.Fprintf(w, "%-12s %5d", s.name, len(mine))
 		for _, c := range cols {
-			fmt.Fprintf(w, " %10.3f", median(mine, c.of))
+			fmt.Fprintf(w, " %13.3f", median(mine, c.of))
 		}
 		for _, a := range anchors {
 			fmt.Fprintf(w, " %14s", ratio(results, s.name, a))
 		}
 		fmt.Fprintln(w)
 	}
+	printRates(w, results)
+	printProcesses(w, results)
+	printCalls(w, results)
 	fmt.Fprintln(w, strings.TrimSpace(results[0].Command))
+}
+
+// printRates prints what was done by the second, and the ratios to the anchors' rates, for docs/EVALUATION.md.
+func printRates(w io.Writer, results []result) {
+	if len(results[0].Rates) == 0 {
+		return
+	}
+	var names []string
+	for _, p := range results[0].Phases {
+		for name := range results[0].Rates {
+			if strings.HasPrefix(name, p+" ") {
+				names = append(names, name)
+			}
+		}
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
+	fmt.Fprint(t, "\n| \t| runs\t")
+	for _, name := range names {
+		fmt.Fprintf(t, "| %s\t| / NO-REP\t| / Ganesha\t", name)
+	}
+	fmt.Fprintln(t, "|")
+	fmt.Fprintln(t, strings.Repeat("|---\t", 2+3*len(names))+"|")
+	for _, s := range systems {
+		mine := of(results, s.name)
+		if len(mine) == 0 {
+			continue
+		}
+		fmt.Fprintf(t, "| %s\t| %d\t", s.name, len(mine))
+		for _, name := range names {
+			rate := func(r result) float64 { return r.Rates[name] }
+			fmt.Fprintf(t, "| %.0f\t", median(mine, rate))
+			for _, a := range []string{"norep", "ganesha-vfs"} {
+				if below := of(results, a); len(below) > 0 {
+					fmt.Fprintf(t, "| %.2f\t", median(mine, rate)/median(below, rate))
+				} else {
+					fmt.Fprint(t, "| \t")
+				}
+			}
+		}
+		fmt.Fprintln(t, "|")
+	}
+	_ = t.Flush()
+}
+
+// printProcesses prints medians of what each process used, where there are several.
+func printProcesses(w io.Writer, results []result) {
+	for _, s := range systems {
+		mine := of(results, s.name)
+		if len(mine) == 0 || len(mine[0].Processes) < 2 {
+			continue
+		}
+		fmt.Fprintf(w, "%s, processor time of each process (the relay last), s:", s.name)
+		for i := range mine[0].Processes {
+			fmt.Fprintf(w, " %.2f", median(mine, func(r result) float64 {
+				if i < len(r.Processes) {
+					return r.Processes[i]
+				}
+				return 0
+			}))
+		}
+		fmt.Fprintln(w)
+	}
 }
 
 // ratio is that of the medians of totals.
@@ -99,4 +167,22 @@ func median(results []result, of func(result) float64) float64 {
 	slices.Sort(v)
 	n := len(v)
 	return (v[(n-1)/2] + v[n/2]) / 2
+}
+
+// printCalls prints what the kernel asked a server for in the last run.
+func printCalls(w io.Writer, results []result) {
+	r := results[len(results)-1]
+	if len(r.Calls) == 0 {
+		return
+	}
+	names := slices.SortedFunc(maps.Keys(r.Calls), func(a, b string) int {
+		return cmp.Or(r.Calls[b]-r.Calls[a], strings.Compare(a, b))
+	})
+	total := 0
+	var list []string
+	for _, name := range names {
+		total += r.Calls[name]
+		list = append(list, fmt.Sprintf("%s %d", name, r.Calls[name]))
+	}
+	fmt.Fprintf(w, "%d calls in a run of %s: %s\n", total, r.System, strings.Join(list, ", "))
 }

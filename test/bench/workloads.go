@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -11,18 +13,36 @@ type workload struct {
 	name    string
 	phases  []string // what to read of the object, beside total; in the order of the tables
 	command string
+	rates   []rate // what is done in a phase: tables show it by the second
+	memory  int    // MiB of the guest's; 0: as usual
 }
 
-const allWorkloads = "andrew,andrew-drop,andrew-files,postmark"
+// A rate is of so many units a phase.
+type rate struct {
+	phase, unit string
+	amount      float64
+}
 
-func findWorkloads(names string, scale int) ([]workload, error) {
+const allWorkloads = "andrew,andrew-drop,andrew-files,postmark,stream,creates,tree"
+
+// sizes are how much the workloads do.
+type sizes struct {
+	scale   int // copies of Andrew's tree
+	stream  int // MiB
+	creates int // files in one directory
+	tree    []int
+	threads int // of creates and tree
+}
+
+func findWorkloads(names string, z sizes) ([]workload, error) {
 	phases := []string{"mkdir", "copy", "stat", "read", "compile"}
-	andrew := fmt.Sprintf(`"$BFSD" bench andrew --scale %d --target $NFS --json`, scale)
+	andrew := fmt.Sprintf(`"$BFSD" bench andrew --scale %d --target $NFS --json`, z.scale)
 	all := []workload{
-		{"andrew", phases, andrew},
-		{"andrew-drop", phases, andrew + " --drop"},                   // the kernel's cache answers nothing
-		{"andrew-files", phases[:4], andrew + " --drop --no-compile"}, // and the guest's own work is left out
-		{"postmark", nil, `bash "$BENCH/../postmark/run"`},
+		{name: "andrew", phases: phases, command: andrew},
+		{name: "andrew-drop", phases: phases, command: andrew + " --drop"},                   // the kernel's cache answers nothing
+		{name: "andrew-files", phases: phases[:4], command: andrew + " --drop --no-compile"}, // and the guest's own work is left out
+		{name: "postmark", command: `bash "$BENCH/../postmark/run"`},
+		z.streamed(), z.created(), z.treeWorkload(),
 	}
 	var found []workload
 	for _, name := range strings.Split(names, ",") {
@@ -33,6 +53,42 @@ func findWorkloads(names string, scale int) ([]workload, error) {
 		found = append(found, *w)
 	}
 	return found, nil
+}
+
+// streamed writes one large file and reads it back.
+func (z sizes) streamed() workload {
+	mb := float64(z.stream) * (1 << 20) / 1e6
+	return workload{
+		name: "stream", phases: []string{"write", "read"}, memory: 1024 + z.stream,
+		command: fmt.Sprintf(`"$BFSD" bench stream --size %dMiB --target $NFS --drop --json`, z.stream),
+		rates:   []rate{{"write", "MB/s", mb}, {"read", "MB/s", mb}},
+	}
+}
+
+// created makes files in one directory.
+func (z sizes) created() workload {
+	phase := fmt.Sprintf("create_%d", z.creates)
+	return workload{
+		name: "creates", phases: []string{phase},
+		command: fmt.Sprintf(`"$BFSD" bench tree --files %d --each %d --threads %d --create-only --target $NFS --json`, z.creates, z.creates, z.threads),
+		rates:   []rate{{phase, "/s", float64(z.creates)}},
+	}
+}
+
+// treeWorkload makes, lists and looks at files of many directories.
+func (z sizes) treeWorkload() workload {
+	w := workload{name: "tree", memory: 2048}
+	var list []string
+	for _, n := range z.tree {
+		list = append(list, strconv.Itoa(n))
+		for _, p := range []string{"create", "list", "stat"} {
+			phase := fmt.Sprintf("%s_%d", p, n)
+			w.phases = append(w.phases, phase)
+			w.rates = append(w.rates, rate{phase, "/s", float64(n)})
+		}
+	}
+	w.command = fmt.Sprintf(`"$BFSD" bench tree --files %s --each 1000 --threads %d --drop --target $NFS --json`, strings.Join(list, ","), z.threads)
+	return w
 }
 
 // parse finds the seconds in the last line that is a JSON object. Phases may stand in it or in an object "seconds" in it; a
@@ -69,4 +125,52 @@ func (w workload) pick(object map[string]any) (map[string]float64, error) {
 	}
 	seconds["total"] = total
 	return seconds, nil
+}
+
+// ratesOf is what was done by the second.
+func (w workload) ratesOf(seconds map[string]float64) map[string]float64 {
+	if len(w.rates) == 0 {
+		return nil
+	}
+	rates := map[string]float64{}
+	for _, r := range w.rates {
+		rates[r.phase+" "+r.unit] = r.amount / seconds[r.phase]
+	}
+	return rates
+}
+
+// parseNumbers reads numbers above 0, separated by commas.
+func parseNumbers(list string) (numbers []int, err error) {
+	for _, s := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("got %q, want numbers separated by commas", list)
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, nil
+}
+
+// phasesOf are the phases of some results: how much was done may have been chosen then.
+func (w workload) phasesOf(results []result) []string {
+	if len(results) > 0 && len(results[0].Phases) > 0 {
+		return results[0].Phases
+	}
+	return w.phases
+}
+
+// counted is the command, and then how many calls the kernel made for it.
+func (w workload) counted() string { return "(" + w.command + ") && cat /proc/self/mountstats" }
+
+var callCount = regexp.MustCompile(`(?m)^\s+([A-Z]+): (\d+) \d+ \d+ \d+ `)
+
+// calls reads how many calls of each procedure were made.
+func calls(output string) map[string]int {
+	all := map[string]int{}
+	for _, m := range callCount.FindAllStringSubmatch(output, -1) {
+		if n, _ := strconv.Atoi(m[2]); n > 0 && m[1] != "NULL" {
+			all[m[1]] += n
+		}
+	}
+	return all
 }

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Andrew says what to do in which mounted directory.
@@ -115,8 +113,7 @@ type work struct {
 // time empties caches if asked for, and times a phase.
 func (w *work) time(ctx context.Context, phase func(context.Context) error) (float64, error) {
 	if w.Drop {
-		unix.Sync()
-		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0); err != nil {
+		if err := dropCaches(); err != nil {
 			return 0, err
 		}
 	}

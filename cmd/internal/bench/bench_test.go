@@ -228,3 +228,25 @@ func TestAndrewCheck(t *testing.T) {
 		}
 	}
 }
+
+// Stream and FileTree in a directory of this machine: they count what they made, and leave nothing.
+func TestMountedWorkloads(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Stream{Target: dir, Size: 3<<20 + 5}.Run(t.Context())
+	if err != nil || s.Seconds.Write <= 0 || s.Seconds.Read <= 0 {
+		t.Errorf("stream: got %+v, %v", s, err)
+	}
+	r, err := FileTree{Target: dir, Files: []int{30, 101}, Each: 10, Threads: 4}.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Rates) != 2 || r.Rates[0].Listed != 30 || r.Rates[1].Listed != 101 || r.Seconds["stat_101"] <= 0 {
+		t.Errorf("tree: got %+v", r)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if _, err := (FileTree{Files: []int{1}, Each: 1, Threads: 1}).Run(t.Context()); err == nil {
+		t.Error("neither a target nor a group: got no error")
+	}
+}

@@ -2,25 +2,15 @@ package bench
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"bfs/cmd/internal/bundle"
-	"bfs/cmd/internal/config"
-	"bfs/cmd/internal/keys"
-	"bfs/cmd/internal/procs"
 	"bfs/pkg/bfs"
-	"bfs/pkg/nfsstate"
-	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 )
 
@@ -72,15 +62,14 @@ func (m Memory) weigh(ctx context.Context, what string, units float64, fill func
 		return w, err
 	}
 	defer os.RemoveAll(dir)
-	r, err := m.start(ctx, dir)
-	if r != nil {
-		defer r.stop()
-	}
+	r, err := startFileGroup(ctx, fileGroupConfig{Program: m.Program, Dir: dir, N: 1, Size: max(m.Size, 2*m.Bytes, int64(m.Files)*2*pbft.PageSize)})
 	if err != nil {
 		return w, err
 	}
+	defer r.stop()
 	w = Weight{Stored: what, Units: units}
-	if w.Empty, err = resident(r.child.PID()); err != nil {
+	pid := r.replicas[0].PID()
+	if w.Empty, err = resident(pid); err != nil {
 		return w, err
 	}
 	begin := time.Now()
@@ -91,94 +80,13 @@ func (m Memory) weigh(ctx context.Context, what string, units float64, fill func
 	if err := r.settle(ctx); err != nil {
 		return w, err
 	}
-	w.Resident, err = resident(r.child.PID())
+	w.Resident, err = resident(pid)
 	w.PerUnit = w.Resident / units
 	return w, err
 }
 
-// weighed is the replica on the scales, and a client of it.
-type weighed struct {
-	child  *procs.Child
-	client *pbft.Client
-	files  *bfs.FS
-	group  *config.Group
-}
-
-func (r *weighed) stop() {
-	if r.client != nil {
-		r.client.Close()
-	}
-	r.child.Kill()
-}
-
-func (m Memory) start(ctx context.Context, dir string) (*weighed, error) {
-	size := max(m.Size, 2*m.Bytes, int64(m.Files)*2*pbft.PageSize, config.MinStateSize)
-	base, err := procs.FreePorts(2)
-	if err != nil {
-		return nil, err
-	}
-	group := filepath.Join(dir, "group")
-	plan := bundle.Plan{
-		Name: "memory", Hosts: bundle.Loopback(1, base), Size: config.Size(size), Limits: pbft.DefaultLimits(), Transport: pbft.TransportPlain,
-		Durability: config.DurabilityReplicated, Window: pbft.DefaultWindow, LogLevel: "warn", Exports: []string{"/export"},
-	}
-	if err := bundle.Write(group, plan); err != nil {
-		return nil, err
-	}
-	r := &weighed{}
-	replica := filepath.Join(bundle.HostDir(group, 0), bundle.ReplicaFile)
-	if r.child, err = procs.Start("replica", filepath.Join(dir, "log"), m.Program, "run", "--config", replica); err != nil {
-		return nil, err
-	}
-	if err := r.child.Ready(ctx); err != nil {
-		return r, err
-	}
-	if r.group, err = config.LoadGroup(filepath.Join(group, bundle.GroupFile)); err != nil {
-		return r, err
-	}
-	return r, r.connect(ctx, filepath.Join(group, bundle.AdminDir, bundle.AdminKeyFile))
-}
-
-// connect enrols a client with all rights and mounts its export.
-func (r *weighed) connect(ctx context.Context, adminKey string) error {
-	admin, err := keys.ReadPrivate(adminKey)
-	if err != nil {
-		return err
-	}
-	key, err := keys.Generate()
-	if err != nil {
-		return err
-	}
-	administrator, err := r.open(ctx, admin)
-	if err != nil {
-		return err
-	}
-	defer administrator.Close()
-	rights := nfsstate.Rights{Grants: []nfsstate.Grant{{Export: 1, AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody}}}
-	if err := administrator.Enrol(ctx, keys.Of(key), rights.Append(nil)); err != nil {
-		return err
-	}
-	if r.client, err = r.open(ctx, key); err != nil {
-		return err
-	}
-	r.files, err = bfs.Mount(ctx, r.client, "/export", nfs3.Credentials{})
-	return err
-}
-
-func (r *weighed) open(ctx context.Context, key ed25519.PrivateKey) (*pbft.Client, error) {
-	c, err := pbft.NewClient(pbft.ClientConfig{Group: r.group.Group, Key: key, Transport: pbft.TransportPlain})
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Ready(ctx); err != nil {
-		c.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
 // settle goes on with small changes until a checkpoint taken after now is stable.
-func (r *weighed) settle(ctx context.Context) error {
+func (r *fileGroup) settle(ctx context.Context) error {
 	_, begin, err := r.client.Stable(ctx)
 	for err == nil {
 		var reached pbft.SeqNum
@@ -214,7 +122,7 @@ func makeEmpty(fsys *bfs.FS, n int) error {
 			return err
 		}
 	}
-	return parallel(n, func(i int) error {
+	return parallel(128, n, func(i int) error {
 		f, err := fsys.OpenFile(fmt.Sprintf("d%d/file-%d", i/each, i), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
 		if err != nil {
 			return err
@@ -235,27 +143,6 @@ func writeLarge(fsys *bfs.FS, n int64) error {
 			return err
 		}
 		n -= each
-	}
-	return nil
-}
-
-// parallel runs f for 0 to n-1, 128 at a time, until one fails.
-func parallel(n int, f func(i int) error) error {
-	var next atomic.Int64
-	var failed atomic.Pointer[error]
-	var workers sync.WaitGroup
-	for range 128 {
-		workers.Go(func() {
-			for i := next.Add(1) - 1; i < int64(n) && failed.Load() == nil; i = next.Add(1) - 1 {
-				if err := f(int(i)); err != nil {
-					failed.CompareAndSwap(nil, &err)
-				}
-			}
-		})
-	}
-	workers.Wait()
-	if err := failed.Load(); err != nil {
-		return *err
 	}
 	return nil
 }

@@ -41,8 +41,9 @@ type Micro struct {
 	Transport   pbft.Transport
 	Durability  string
 	Window      int
-	Without     []string // optimisations
-	Program     string   // bfsd
+	Delay       time.Duration // of what anybody sends, one way
+	Without     []string      // optimisations
+	Program     string        // bfsd
 }
 
 // A Result is one measurement. CPU is user and system of all processes, clients' included.
@@ -58,7 +59,8 @@ type Result struct {
 	Outstanding  int     `json:"outstanding"`
 	Durability   string  `json:"durability"`
 	Transport    string  `json:"transport"`
-	Without      string  `json:"without,omitempty"` // optimisations, separated by commas
+	Without      string  `json:"without,omitempty"`  // optimisations, separated by commas
+	Delay        float64 `json:"delay_ms,omitempty"` // one way
 
 	Seconds     float64 `json:"seconds"` // as measured
 	Operations  uint64  `json:"operations"`
@@ -81,6 +83,8 @@ func (m *Micro) Check() error {
 		return fmt.Errorf("--outstanding: got %d, want 1 to 4096", m.Outstanding)
 	case m.Duration < 100*time.Millisecond:
 		return fmt.Errorf("--duration: got %v, want at least 100ms", m.Duration)
+	case m.Delay < 0 || m.Delay > time.Second:
+		return fmt.Errorf("--delay: got %v, want 0s to 1s", m.Delay)
 	case m.Warmup < 0:
 		return fmt.Errorf("--warmup: got %v, want 0s or more", m.Warmup)
 	}
@@ -146,7 +150,8 @@ func (b *microRun) start(ctx context.Context) error {
 		return err
 	}
 	for i := range b.N {
-		args := []string{"bench", "replica", "--config", filepath.Join(bundle.HostDir(dir, i), bundle.ReplicaFile)}
+		args := []string{"bench", "replica", "--config", filepath.Join(bundle.HostDir(dir, i), bundle.ReplicaFile),
+			"--delay", b.Delay.String()}
 		if b.Path == PathNoRep {
 			args = append(args, "--unreplicated")
 		}
@@ -219,7 +224,8 @@ func (b *microRun) client(key ed25519.PrivateKey) (*pbft.Client, error) {
 		return nil, err
 	}
 	return pbft.NewClient(pbft.ClientConfig{
-		Group: b.group.Group, Key: key, Transport: b.Transport, Logger: slog.New(slog.DiscardHandler), Queue: b.Outstanding, Without: without,
+		Group: b.group.Group, Key: key, Transport: b.Transport, Logger: slog.New(slog.DiscardHandler), Queue: b.Outstanding, Delay: b.Delay,
+		Without: without,
 	})
 }
 
@@ -325,7 +331,7 @@ func (m *Micro) result(first, second sample) *Result {
 		P99:          micros(latencies.quantile(0.99)),
 		CPU:          perOp(replicas + second.own - first.own),
 		N:            m.N, Op: m.Op.String(), Path: m.Path, Clients: m.Clients, Outstanding: m.Outstanding,
-		Durability: m.Durability, Transport: string(m.Transport), Without: strings.Join(m.Without, ","),
+		Durability: m.Durability, Transport: string(m.Transport), Without: strings.Join(m.Without, ","), Delay: m.Delay.Seconds() * 1000,
 		Seconds: seconds, Operations: ops, ReplicaCPU: perOp(replicas),
 		Retries: second.retries - first.retries, Fallbacks: second.fallbacks - first.fallbacks,
 	}
