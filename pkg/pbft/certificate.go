@@ -276,7 +276,7 @@ func (c *Client) settle(batch []*message.Reply) {
 	}
 	c.mu.Lock()
 	for _, e := range over {
-		c.vacate(e.o.request.Slot) // not before Done has noted the result: the group keeps only a slot's last
+		c.vacate(e.o) // not before Done has noted the result: the group keeps only a slot's last
 		c.forget(e.o)
 	}
 	c.held--
@@ -401,11 +401,13 @@ func (c *Client) catchUp(last Timestamp) {
 	}
 }
 
-// vacate frees a slot, or gives it to the call that waits longest. The caller holds the lock.
-func (c *Client) vacate(s Slot) {
+// vacate frees the slot of a call that is over, or gives it to the one that waits longest. The caller holds the lock.
+func (c *Client) vacate(over *outstanding) {
+	s := over.request.Slot
 	c.slots[s].hold(nil)
 	c.free = append(c.free, s)
-	for len(c.waiting) > 0 && len(c.free) > 0 {
+	c.under -= bulk(len(over.Body))
+	for len(c.waiting) > 0 && c.room(len(c.waiting[0].Body)) {
 		o := c.waiting[0]
 		c.waiting[0] = nil
 		c.waiting = c.waiting[1:]

@@ -86,7 +86,8 @@ type Client struct {
 	slots       []clientSlot
 	free        []Slot
 	spare       []*outstanding // ended; at most as many as there are slots
-	waiting     []*outstanding // calls without a slot, first in first out
+	waiting     []*outstanding // calls without a slot, or too long for now, first in first out
+	under       int            // bytes of the long operations under way
 	queueLimit  int
 	separate    bool
 	view        View
@@ -268,10 +269,10 @@ func (c *Client) begin(call Call) error {
 	case c.closed:
 		c.mu.Unlock()
 		return ErrClosed
-	case len(c.free) == 0 && len(c.waiting) >= c.queueLimit:
+	case !c.room(len(call.Body)) && len(c.waiting) >= c.queueLimit:
 		c.mu.Unlock()
 		return ErrBusy
-	case len(c.free) == 0:
+	case !c.room(len(call.Body)):
 		c.waiting = append(c.waiting, c.outstanding(call))
 		c.mu.Unlock()
 		return nil
@@ -316,12 +317,38 @@ func (c *Client) release() {
 func (c *Client) assign(o *outstanding) error {
 	s := c.free[len(c.free)-1]
 	c.free = c.free[:len(c.free)-1]
+	c.under += bulk(len(o.Body))
 	if err := c.issue(o, s, o.ReadOnly); err != nil {
 		c.free = append(c.free, s)
+		c.under -= bulk(len(o.Body))
 		return err
 	}
 	return nil
 }
+
+// bulkBytes is how many bytes of long operations a client has under way at most, a single one apart. The group executes no more of
+// them at a time for being sent more, and they fill the connections that the votes of other clients' requests share.
+const (
+	bulkBytes    = 8 << 20
+	bulkLength   = 32 << 10
+	slowestBytes = 32 << 20 // a second: what bulk makes others of ours wait for
+)
+
+// bulk is what an operation of n bytes counts as.
+func bulk(n int) int {
+	if n < bulkLength {
+		return 0
+	}
+	return n
+}
+
+// room reports whether a call of n bytes may begin: there is a free slot, and a long one finds room beside the others.
+func (c *Client) room(n int) bool {
+	return len(c.free) > 0 && (bulk(n) == 0 || c.under == 0 || c.under+n <= bulkBytes)
+}
+
+// patience is how much longer an answer may take for what of ours is before it.
+func (c *Client) patience() time.Duration { return time.Duration(c.under) * time.Second / slowestBytes }
 
 // issue makes the call's request under a new timestamp of slot s, and sends it.
 func (c *Client) issue(o *outstanding, s Slot, readOnly bool) error {
@@ -355,7 +382,7 @@ func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 	o.tries = 0
 	o.agreed = time.Time{}
 	o.sent = time.Now()
-	o.due = o.sent.Add(c.timing.timeout())
+	o.due = o.sent.Add(c.timing.timeout() + c.patience())
 }
 
 // Resume sends again, unchanged, what an earlier life of this client sent as (slot, t). It must be called before any
@@ -377,6 +404,7 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	}
 	c.free = slices.Delete(c.free, i, i+1)
 	c.slots[slot].last = max(c.slots[slot].last, t)
+	c.under += bulk(len(o.Body))
 	c.prepare(o, slot, t, false)
 	c.slots[slot].hold(o)
 	c.transmit(o, true)
@@ -563,7 +591,7 @@ func (c *Client) tick() {
 // busier yet if everything were sent twice. One whose result is agreed on lacks only a full reply, and is asked for at once;
 // and nothing waits for longer than maxFloor, since a primary may serve others to starve it.
 func (c *Client) inTurn(o *outstanding, now time.Time) bool {
-	if o.readOnly || o.tries > 0 || now.Sub(o.sent) > maxFloor || now.Sub(c.progress) > minTimeout {
+	if o.readOnly || o.tries > 0 || now.Sub(o.sent) > maxFloor+c.patience() || now.Sub(c.progress) > minTimeout {
 		return false
 	}
 	_, agreeing := o.tally.best()
@@ -584,7 +612,7 @@ func (c *Client) abandon(failed []*outstanding) {
 	for _, o := range failed {
 		o.Done(nil, o.tally.failed)
 		c.mu.Lock()
-		c.vacate(o.request.Slot)
+		c.vacate(o)
 		c.release()
 	}
 }
@@ -606,7 +634,7 @@ func (c *Client) retry(o *outstanding, now time.Time) {
 		return
 	}
 	o.tries++
-	o.due = now.Add(c.timing.backOff(o.tries))
+	o.due = now.Add(c.timing.backOff(o.tries) + c.patience())
 	c.transmit(o, true)
 }
 
