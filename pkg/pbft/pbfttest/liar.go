@@ -1,6 +1,7 @@
 package pbfttest
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"slices"
 
@@ -316,7 +317,12 @@ func forgeRequest(l *liarMemory, r *replica, to int, m message.Message) []messag
 		return one(m)
 	}
 	x, forged := *p, *p.Batch.Requests[0]
-	forged.Op = append([]byte{opWrite}, forged.Op...)
+	if n := len(forged.Op); n > message.ShortOperation {
+		forged.Op = bytes.Clone(forged.Op) // as long as it was, for its digest stands for it
+		forged.Op[n-1]++
+	} else {
+		forged.Op = append([]byte{opWrite}, forged.Op...)
+	}
 	forged.Altered()
 	x.Batch.Requests = append([]*message.Request{&forged}, p.Batch.Requests[1:]...)
 	x.Digest = x.Batch.Digest()
