@@ -140,9 +140,9 @@ func tail(file string, n int) string {
 // PID is the process's number.
 func (c *Child) PID() int { return c.cmd.Process.Pid }
 
-// Kill ends the child with SIGKILL and waits for it.
+// Kill ends the child with SIGKILL, and what it has started itself, which would keep its output open; and waits for it.
 func (c *Child) Kill() {
-	_ = c.cmd.Process.Kill() // it may have ended already
+	_ = syscall.Kill(-c.PID(), syscall.SIGKILL) // it may have ended already
 	<-c.exited
 }
 
