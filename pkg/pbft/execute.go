@@ -61,14 +61,15 @@ func (x *executor) executed(r *message.Request) bool {
 }
 
 // execute runs one request of a committed batch. A request that the slot has executed already does not run
-// again; one of a client that is not enrolled has no effect at all (R-NRM-7). The answer is good until the next call.
-func (x *executor) execute(r *message.Request, choice []byte) answer {
+// again; one of a client that is not enrolled has no effect at all (R-NRM-7). Ran reports whether it did. The answer is good
+// until the next call.
+func (x *executor) execute(r *message.Request, choice []byte) (a answer, ran bool) {
 	account, ok := x.ledger.Account(r.Client)
 	if !ok {
-		return answer{outcome: message.NotEnrolled}
+		return answer{outcome: message.NotEnrolled}, false
 	}
 	if a, seen := overtaken(account, r); seen {
-		return a
+		return a, false
 	}
 	var result []byte
 	var wrote bool
@@ -80,10 +81,10 @@ func (x *executor) execute(r *message.Request, choice []byte) answer {
 	if len(result) > x.limits.Reply {
 		// The service's mistake, and the same at every replica: no client takes such a reply.
 		account.Record(r.Slot, r.Timestamp, result, true)
-		return answer{outcome: message.Lost}
+		return answer{outcome: message.Lost}, true
 	}
 	account.Record(r.Slot, r.Timestamp, result, wrote || r.Keep)
-	return answer{message.Executed, result}
+	return answer{message.Executed, result}, true
 }
 
 // query answers a read-only request from the present state (R-OPT-RO-3).

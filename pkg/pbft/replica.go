@@ -366,7 +366,7 @@ func (r *Replica) effect(e *core.Effect) {
 		p := e.Proposal
 		r.core.Accepted(p, r.cfg.Service.Accept(p.Seq, p.Batch.Choice))
 	case core.Execute:
-		r.execute(e.Batch, e.Standing)
+		r.execute(e.Seq, e.Batch, e.Standing)
 		r.measured.execute()
 		view, _ := r.core.View()
 		r.fence.foresee(view, e.Seq, r.group.Limits.CheckpointPeriod)
@@ -405,10 +405,13 @@ func (r *Replica) choose(n SeqNum) []byte {
 	return choice[:min(len(choice), MaxChoice)]
 }
 
-func (r *Replica) execute(b *message.Batch, st core.Standing) {
-	for _, q := range b.Requests {
+func (r *Replica) execute(n SeqNum, b *message.Batch, st core.Standing) {
+	for i, q := range b.Requests {
 		r.executed++
-		r.answer(q, r.exec.execute(q, b.Choice), st)
+		a, ran := r.exec.execute(q, b.Choice)
+		if r.answer(q, a, st); !ran {
+			r.core.Again(n, i)
+		}
 		if q.Client == Administrator {
 			r.forgetRevoked()
 			r.admitStrangers()

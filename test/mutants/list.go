@@ -67,7 +67,7 @@ var mutants = []mutant{
 	{"null is always justified", core + "newview.go", "if !prepared && !(digest == message.NullDigest && d.empty(n)) {", "if !prepared && digest != message.NullDigest {"},
 	{"relayed VIEW-CHANGEs need no acks", core + "newview.go", "if m := x.relayed[j]; m != nil && c.vouchers(j, d) >= c.f {", "if m := x.relayed[j]; m != nil {"},
 	{"a view begins as if the state it begins from were here", core + "newview.go", "		c.fetchState(start)\n		return true\n	}\n	root", "		c.lastExec = start.Seq\n		return true\n	}\n	root"},
-	{"a view does not begin without batches that its primary has collected", core + "newview.go", "n > c.log.low && c.body(digest) == nil", "n > 0 && c.body(digest) == nil"},
+	{"who has left says of a checkpoint what his VIEW-CHANGE does not", core + "checkpoint.go", "	return c.active || own != nil && (n", "	return true || own != nil && (n"},
 	{"the new primary does not fetch what it must choose", core + "newview.go", "if x := &c.change; !c.active && c.isPrimary() && x.newView == nil {", "if x := &c.change; false {"},
 	{"batches decided are not fetched", core + "newview.go", "		if d, ok := s.decided.with(c.weak()); ok && !s.isCommitted {\n			add(d)", "		if d, ok := s.decided.with(c.weak()); ok && false {\n			add(d)"},
 
@@ -106,6 +106,7 @@ var mutants = []mutant{
 	{"who votes for a checkpoint fetched from above the window cannot name it", core + "transfer.go", "		c.slide(k.Seq - c.cfg.LogSize)\n	}\n	c.multicast", "	}\n	c.multicast"},
 	{"a view that begins far above the window does not move it", core + "newview.go", "		c.slide(start.Seq - size)\n", ""},
 	{"what was executed tentatively does not wait", core + "waiting.go", "		if at := l.arrived[r.Slot]; (oldest", "		if st, _ := c.Standing(r); st.Tentative {\n			return true\n		}\n		if at := l.arrived[r.Slot]; (oldest"},
+	{"what was executed again is tentative again", core + "execute.go", " && !slices.Contains(c.ahead.again, i) {", " && i >= 0 {"},
 	{"who has forgotten his VIEW-CHANGE does not wait for the view", core + "waiting.go", "	n := 1 // we have", "	n := 0\n	if c.change.own != nil {\n		n = 1\n	} // we have"},
 	{"what was decided is executed only when its batch comes as asked for", core + "newview.go", "		c.adoptDecision(c.log.slot(n)) // its batch", "		// its batch"},
 	{"what committed is forgotten with its view", core + "log.go", "		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided\n", "		_, _, _, _ = committed, decision, batch, decided\n"},

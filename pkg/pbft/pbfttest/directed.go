@@ -14,7 +14,7 @@ func directed() []*Schedule {
 	return []*Schedule{
 		executedAlone(), primaryLeftBehind(), decidedInAnEarlierView(), rootTooLate(),
 		forgottenViewChange(), decidedBeforeProposed(), fetchedAboveTheWindow(), collectedByTheLiar(),
-		collectedMeanwhile(),
+		proposedAgain(), votedAfterLeaving(),
 	}
 }
 
@@ -322,31 +322,69 @@ func collectedByTheLiar() *Schedule {
 	return s
 }
 
-// collectedMeanwhile: 1, 2 and 3 leave view 0, all with what prepared up to n4 above checkpoint 0. Before 1, the next primary, hears
-// of the others' VIEW-CHANGEs it fetches checkpoint 4, which becomes stable with its vote, and forgets the batches below. It must
-// begin the view without them.
-func collectedMeanwhile() *Schedule {
-	s := scene("collected meanwhile", 110)
+// proposedAgain: the first batch has been executed, and nobody has heard of it; its primary has proposed it again, as n2, to 2
+// and 3, who have executed that tentatively and must not wait for it to commit before they repeat their answer. They
+// know that it is done, so they would leave no view for it.
+func proposedAgain() *Schedule {
+	s := scene("proposed again", 60)
+	s.loses(func(w *world, _, to int, _ message.Message) bool { return to >= w.n }, "clients hear no answers")
+	s.says(0, func(_ *liarMemory, _ *replica, to int, m message.Message) []message.Message {
+		if p, ok := m.(*message.PrePrepare); ok && to != 1 && p.Seq == 1 {
+			again := *p
+			again.Seq = 2
+			return []message.Message{m, &again}
+		}
+		return one(m)
+	}, "proposes the first batch to 2 and 3 as the second, too")
+	s.reach("all have executed the first batch, and 2 and 3 the second tentatively", func(w *world) bool {
+		for i := range 4 {
+			if w.core(i).LastExecuted() != 1 {
+				return false
+			}
+		}
+		return w.sites[2].copies[0].ahead != nil && w.core(2).UnderWay() == 0 && w.core(3).UnderWay() == 0 && w.core(1).UnderWay() == 2
+	})
+	return s
+}
+
+// votedAfterLeaving: 1 and 3 have left view 0 before batch 4 committed there. 3 hears that it was decided, and comes to checkpoint 4,
+// which would be stable at 2 with its vote; 2, when it leaves too, would name no other, and neither of the two who left
+// before names that. The VIEW-CHANGE of the faulty 0 helps nobody.
+func votedAfterLeaving() *Schedule {
+	s := scene("voted after leaving", 58)
 	s.shape.period, s.shape.log = 4, 8
-	s.loses(func(w *world, _, to int, m message.Message) bool {
+	s.loses(func(w *world, from, to int, m message.Message) bool {
 		switch m := m.(type) {
 		case *message.Commit:
-			return m.Seq == 4 && (to == 1 || to == 2)
+			return m.Seq == 4 && (to == 1 || to == 3)
 		case *message.Decided:
-			return m.Seq == 4
+			return m.Seq == 4 && (to == 1 || to == 3 && w.view(3) == 0)
 		case *message.Checkpoint:
-			return to == 2 || to == 1 && w.view(1) == 0
+			return to == 1 || to == 3
 		case *message.ViewChange:
-			return true
+			return to == 2
 		}
 		return false
-	}, "1 and 2 hear no COMMIT for n4 and of no checkpoint, until 1 has left view 0, and nobody hears a VIEW-CHANGE")
-	s.leavesUnsaid(0, func(_ *world, _ int, m message.Message) bool {
-		p, ok := m.(*message.PrePrepare)
-		return ok && p.Seq > 4
-	}, "proposes nothing after n4")
-	s.reach("1, 2 and 3 have left for view 1, and checkpoint 4 is stable at 1", func(w *world) bool {
-		return w.view(1) == 1 && w.view(2) == 1 && w.view(3) == 1 && w.core(1).Stable().Seq == 4 && w.core(2).LastExecuted() == 3
+	}, "1 and 3 hear no COMMIT for n4 and of no checkpoint, 1 not that n4 was decided, nor 3 in view 0, and 2 hears no VIEW-CHANGE")
+	s.says(0, func(_ *liarMemory, _ *replica, to int, m message.Message) []message.Message {
+		switch m := m.(type) {
+		case *message.PrePrepare:
+			if m.Seq > 4 {
+				return nil
+			}
+		case *message.ViewChange:
+			if to == 3 {
+				x := *m
+				x.P = nil
+				return one(&x)
+			}
+		}
+		return one(m)
+	}, "proposes nothing after n4, and tells 3 another VIEW-CHANGE than 1")
+	s.handsOver(0, 50)
+	s.reach("1 and 3 have left for view 1, 1 with three batches, 3 has executed the fourth since, as 2 has in view 0", func(w *world) bool {
+		return w.view(1) == 1 && w.view(3) == 1 && w.view(2) == 0 && w.core(1).LastExecuted() == 3 &&
+			w.core(2).LastExecuted() == 4 && w.core(3).LastExecuted() == 4 && len(w.core(3).Leaving().Checkpoints) == 1
 	})
 	return s
 }

@@ -241,10 +241,12 @@ func (r *replica) seen(q *message.Request) (message.Outcome, []byte, bool) {
 }
 
 // execute runs a batch and answers; st nil: it was answered before.
-func (r *replica) execute(b *message.Batch, st *core.Standing) {
-	for _, q := range b.Requests {
+func (r *replica) execute(n message.SeqNum, b *message.Batch, st *core.Standing) {
+	for i, q := range b.Requests {
 		outcome, result, seen := r.seen(q)
-		if !seen {
+		if seen {
+			r.core.Again(n, i)
+		} else {
 			var wrote bool
 			result, wrote = r.service.Execute(pbft.Operation{Client: q.Client, Choice: b.Choice, Body: q.Op})
 			r.ledger.Record(q.Key(), q.Timestamp, result, wrote || q.Keep)
@@ -339,13 +341,13 @@ func (r *replica) effect(e *core.Effect) {
 				w.judge.tentative(r, e.Seq, e.Standing.View, e.Batch)
 			}
 		}
-		r.execute(e.Batch, &e.Standing)
+		r.execute(e.Seq, e.Batch, &e.Standing)
 	case core.Confirm:
 		w.judge.executed(r, e.Seq, r.ahead)
 	case core.Rollback:
 		r.rollback(e.Seq)
 	case core.Repeat:
-		r.execute(e.Batch, nil)
+		r.execute(e.Seq, e.Batch, nil)
 	case core.Query:
 		r.query(e.Request, e.Standing)
 	case core.Freeze:

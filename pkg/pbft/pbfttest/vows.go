@@ -113,7 +113,7 @@ func (v *vows) said(r *replica, m message.Message) {
 		v.accepts(r, m.View, m.Seq, m.Digest)
 		v.commits(r, m.View, m.Commits...)
 	case *message.Checkpoint:
-		v.holders[message.CheckpointID{Seq: m.Seq, Digest: m.Digest}] |= 1 << r.id
+		v.holds(r, m)
 	case *message.ViewChange:
 		v.told(r, m)
 		v.leaves(r, m)
@@ -121,6 +121,15 @@ func (v *vows) said(r *replica, m message.Message) {
 		for i, d := range m.Chosen {
 			v.record(r.id, m.Checkpoint.Seq+1+message.SeqNum(i)).accepted[d] = m.View
 		}
+	}
+}
+
+// holds: who says that he holds a checkpoint names it in the VIEW-CHANGE that he has sent or will send, or has passed it.
+func (v *vows) holds(r *replica, m *message.Checkpoint) {
+	k := message.CheckpointID{Seq: m.Seq, Digest: m.Digest}
+	v.holders[k] |= 1 << r.id
+	if own := r.core.Leaving(); own != nil && !m.Stable && m.Seq > own.Low && !slices.Contains(own.Checkpoints, k) {
+		v.j.w.fail("replica %d says that it holds n%d, and left for view %d without saying so", r.id, m.Seq, own.View)
 	}
 }
 

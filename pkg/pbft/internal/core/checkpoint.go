@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 
 	"bfs/pkg/pbft/internal/message"
 )
@@ -35,9 +36,40 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 	invariant(!k.ours && n <= c.lastExec, "a checkpoint of the future")
 	k.ours = true
 	k.votes.add(c.cfg.Self, root)
-	c.multicast(&message.Checkpoint{Seq: n, Digest: root, From: c.cfg.Self})
+	c.sayCheckpoint(n, root)
 	c.stabilise(k)
 	c.tryNewView() // it may have waited for this root
+}
+
+// sayCheckpoint tells the others that we hold a checkpoint, if we may say so.
+func (c *Core) sayCheckpoint(n message.SeqNum, root message.Digest) {
+	if c.maySay(n) {
+		c.multicast(&message.Checkpoint{Seq: n, Digest: root, From: c.cfg.Self})
+	}
+}
+
+// maySay: who has left a view says no more of checkpoints than his VIEW-CHANGE does. With a later word of his one might
+// become stable at somebody who has yet to leave, and who will name none below it: the new primary would find no checkpoint
+// that 2f+1 have not passed and f+1 hold.
+func (c *Core) maySay(n message.SeqNum) bool {
+	own := c.change.own
+	return c.active || own != nil && (n <= own.Low || slices.ContainsFunc(own.Checkpoints, func(k message.CheckpointID) bool { return k.Seq == n }))
+}
+
+// sayCheckpoints says what we could not say while we were between views.
+func (c *Core) sayCheckpoints() {
+	c.eachCheckpoint(c.log.low, func(k message.CheckpointID) { c.sayCheckpoint(k.Seq, k.Digest) })
+	c.eachCheckpoint(c.log.low, func(k message.CheckpointID) { c.stabilise(c.checkpoint(k.Seq)) })
+}
+
+// eachCheckpoint calls f for the checkpoints above low that our state has come to and that are not known to be stable.
+func (c *Core) eachCheckpoint(low message.SeqNum, f func(message.CheckpointID)) {
+	period := c.cfg.CheckpointPeriod
+	for n := (max(c.log.low, low)/period + 1) * period; n <= min(c.lastExec, c.log.high); n += period {
+		if root, known := c.ownRoot(n); known {
+			f(message.CheckpointID{Seq: n, Digest: root})
+		}
+	}
 }
 
 // ownRoot is the root of our state after n, if it is known and n above the low water mark: computed here, or of a state
@@ -87,9 +119,12 @@ func (c *Core) stabilise(k *checkpointSlot) {
 		return
 	}
 	root := k.votes.digests[c.cfg.Self]
-	if k.votes.matching(root) < c.quorum() {
+	switch {
+	case k.votes.matching(root) < c.quorum():
 		c.checkDivergence(k, root)
 		return
+	case !c.maySay(k.seq):
+		return // our own vote is not cast
 	}
 	c.collect(k.seq, root)
 	c.do(Effect{Verb: Discard, Seq: k.seq})

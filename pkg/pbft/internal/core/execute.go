@@ -17,6 +17,7 @@ type tentative struct {
 	view   message.View   // in which it prepared
 	digest message.Digest
 	batch  *message.Batch
+	again  []int // which of its requests had been executed before
 }
 
 // executeReady executes what committed, strictly in order (R-NRM-8), takes a checkpoint every K batches
@@ -70,7 +71,7 @@ func (c *Core) executeTentatively(s *slot) {
 	if !c.cfg.Tentative || !s.isPrepared || c.ahead.seq != 0 || !c.active || c.silent() || administrative(&s.proposal.Batch) {
 		return
 	}
-	c.ahead = tentative{s.seq, c.view, s.proposal.Digest, &s.proposal.Batch}
+	c.ahead = tentative{seq: s.seq, view: c.view, digest: s.proposal.Digest, batch: &s.proposal.Batch}
 	c.ground = Standing{c.view, s.seq, true}
 	c.do(Effect{Verb: Execute, Seq: s.seq, Batch: c.ahead.batch, Standing: c.ground})
 }
@@ -115,12 +116,21 @@ func (c *Core) Idle() bool {
 		c.UnderWay() == 0
 }
 
+// Again answers Execute for batch n: its i-th request was not executed, for the state knows the slot's answer to it, or to a
+// later one. A primary may propose a request as often as it likes, and never let the last of these batches commit; what was
+// answered before does not wait for that.
+func (c *Core) Again(n message.SeqNum, i int) {
+	if c.ahead.seq == n {
+		c.ahead.again = append(c.ahead.again, i)
+	}
+}
+
 // Standing is the ground on which the answer to a request that was executed can be repeated. Not ok: that it was
 // superseded is not certain yet.
 func (c *Core) Standing(q *message.Request) (st Standing, ok bool) {
 	if c.ahead.seq != 0 {
-		for _, r := range c.ahead.batch.Requests {
-			if r.Key() == q.Key() {
+		for i, r := range c.ahead.batch.Requests {
+			if r.Key() == q.Key() && !slices.Contains(c.ahead.again, i) {
 				return Standing{c.ahead.view, c.ahead.seq, true}, r.Timestamp == q.Timestamp
 			}
 		}

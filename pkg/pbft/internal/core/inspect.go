@@ -70,3 +70,11 @@ func (c *Core) Ahead() message.SeqNum { return c.ahead.seq }
 
 // Low is the low water mark: the last stable checkpoint, or the one that the present view began from.
 func (c *Core) Low() message.SeqNum { return c.log.low }
+
+// Leaving is our VIEW-CHANGE for a view that has not begun here; nil if none is, or if an earlier life sent it.
+func (c *Core) Leaving() *message.ViewChange {
+	if c.active {
+		return nil
+	}
+	return c.change.own
+}

@@ -34,11 +34,9 @@ func (c *Core) decide() {
 	if m.Chosen, ok = d.choose(start.Seq); !ok {
 		return
 	}
-	for i, digest := range m.Chosen {
-		// A3: not before we can serve it (R-VC-19); fetchBodies asks for it. What has become stable here since we left is forgotten,
-		// perhaps everywhere: who lacks it fetches the state.
-		if n := start.Seq + 1 + message.SeqNum(i); n > c.log.low && c.body(digest) == nil {
-			return
+	for _, digest := range m.Chosen {
+		if c.body(digest) == nil {
+			return // A3: not before we can serve it (R-VC-19); fetchBodies asks for it
 		}
 	}
 	x.newView = m
@@ -259,8 +257,6 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 		c.do(Effect{Verb: Stop, Reason: "our state is not the one that the new view begins from: this replica's memory or program is at fault"})
 		return false
 	}
-	// So that it becomes stable everywhere (R-VC-34).
-	c.multicast(&message.Checkpoint{Seq: start.Seq, Digest: start.Digest, From: c.cfg.Self})
 	return true
 }
 
@@ -274,6 +270,7 @@ func (c *Core) enter(m *message.NewView) {
 		// What we executed committed, and is in X unless a stable checkpoint covers it.
 		c.seqno = c.lastExec
 	}
+	c.sayCheckpoints() // the one that the view begins from among them, so that it becomes stable everywhere (R-VC-34)
 	c.place()
 	c.fetchBodies()
 	c.passOn()

@@ -124,12 +124,11 @@ func (c *Core) resendCheckpoints(m *message.Status) {
 		stable := c.stable
 		c.send(m.From, &stable)
 	}
-	period := c.cfg.CheckpointPeriod
-	for n := (max(c.log.low, m.Low)/period + 1) * period; n <= min(c.lastExec, c.log.high); n += period {
-		if root, known := c.ownRoot(n); known {
-			c.send(m.From, &message.Checkpoint{Seq: n, Digest: root, From: c.cfg.Self})
+	c.eachCheckpoint(m.Low, func(k message.CheckpointID) {
+		if c.maySay(k.Seq) {
+			c.send(m.From, &message.Checkpoint{Seq: k.Seq, Digest: k.Digest, From: c.cfg.Self})
 		}
-	}
+	})
 }
 
 // resend sends our own messages of one slot that the sender of the STATUS does not have, and what was decided if it

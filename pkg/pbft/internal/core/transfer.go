@@ -449,7 +449,7 @@ func (c *Core) claimFetched() {
 		// Who votes for it must be able to say so in a VIEW-CHANGE. One no more than L below is stable somewhere (R-ST-17).
 		c.slide(k.Seq - c.cfg.LogSize)
 	}
-	c.multicast(&message.Checkpoint{Seq: k.Seq, Digest: k.Digest, From: c.cfg.Self})
+	c.sayCheckpoint(k.Seq, k.Digest)
 	if c.log.contains(k.Seq) {
 		slot := c.checkpoint(k.Seq)
 		slot.ours = true

@@ -136,6 +136,7 @@ func (c *Core) leave(v message.View) {
 		}
 	}
 	c.startPendingTimer()
+	c.sayCheckpoints()
 	c.decide()
 	c.tryNewView()
 }
@@ -165,12 +166,7 @@ func (c *Core) makeViewChange() *message.ViewChange {
 	if c.stable.Seq == c.log.low {
 		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: c.stable.Seq, Digest: c.stable.Digest})
 	}
-	period := c.cfg.CheckpointPeriod
-	for n := (c.log.low/period + 1) * period; n <= min(c.lastExec, c.log.high); n += period {
-		if root, known := c.ownRoot(n); known {
-			m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: n, Digest: root})
-		}
-	}
+	c.eachCheckpoint(c.log.low, func(k message.CheckpointID) { m.Checkpoints = append(m.Checkpoints, k) })
 	for n := c.log.low + 1; n <= c.log.high+c.cfg.LogSize; n++ {
 		if p, ok := c.prepared[n]; ok {
 			m.P = append(m.P, p.Prepared)
