@@ -298,16 +298,19 @@ func (v *vows) calm() {
 	var view message.View
 	for _, r := range w.correct() {
 		x, active := r.core.View()
-		if active || view != 0 && x != view {
+		if r.down || active || view != 0 && x != view {
 			v.pending = 0
 			return
 		}
 		view = x
 	}
-	switch i := view.Primary(w.n); {
+	i := view.Primary(w.n)
+	p := w.sites[i].copies[0].core
+	remembers := p.SilentUntil() == 0 && p.Leaving() != nil // what it said in an earlier life, too
+	switch {
 	case view != v.pending:
 		v.pending, v.since = view, w.now
-	case !w.sites[i].liar() && w.sites[i].copies[0].core.SilentUntil() == 0 && w.now > v.since+beginning*tick:
+	case !w.sites[i].liar() && remembers && w.now > v.since+beginning*tick:
 		w.fail("all correct replicas wait for view %d since tick %d, and %d, its primary, is correct", view, v.since/tick, i)
 	}
 }
