@@ -14,7 +14,7 @@ func directed() []*Schedule {
 	return []*Schedule{
 		executedAlone(), primaryLeftBehind(), decidedInAnEarlierView(), rootTooLate(),
 		forgottenViewChange(), decidedBeforeProposed(), fetchedAboveTheWindow(), collectedByTheLiar(),
-		proposedAgain(), votedAfterLeaving(),
+		proposedAgain(), votedAfterLeaving(), stableHereAndThere(),
 	}
 }
 
@@ -385,6 +385,33 @@ func votedAfterLeaving() *Schedule {
 	s.reach("1 and 3 have left for view 1, 1 with three batches, 3 has executed the fourth since, as 2 has in view 0", func(w *world) bool {
 		return w.view(1) == 1 && w.view(3) == 1 && w.view(2) == 0 && w.core(1).LastExecuted() == 3 &&
 			w.core(2).LastExecuted() == 4 && w.core(3).LastExecuted() == 4 && len(w.core(3).Leaving().Checkpoints) == 1
+	})
+	return s
+}
+
+// stableHereAndThere: 1 has missed everything. At 0 checkpoint 6 is stable, and at 2, whom the faulty 3 does not tell that it holds that, only
+// checkpoint 4: nobody has the batches that 1 needs, and no two say of the same checkpoint that it is stable. Two say that they
+// hold the later one, and that must do, for the next call needs 1.
+func stableHereAndThere() *Schedule {
+	s := scene("stable here and there", 60)
+	s.within = 250
+	s.shape.period = 2
+	s.loses(func(_ *world, from, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.Request:
+			return m.Timestamp > 106
+		case *message.Checkpoint:
+			return to == 1
+		}
+		return to == 1 && orders(m)
+	}, "1 hears nothing of what is agreed on and of no checkpoint, nobody a seventh call")
+	s.leavesUnsaid(3, func(_ *world, to int, m message.Message) bool {
+		k, ok := m.(*message.Checkpoint)
+		return ok && k.Seq == 6 && to == 2
+	}, "does not tell 2 that it holds checkpoint 6")
+	s.reach("6 is stable at 0, 4 at 2, and 1 has executed nothing, all in view 0", func(w *world) bool {
+		return w.core(0).Stable().Seq == 6 && w.core(2).Stable().Seq == 4 && w.core(2).LastExecuted() == 6 && w.core(1).LastExecuted() == 0 &&
+			w.view(0)+w.view(1)+w.view(2) == 0
 	})
 	return s
 }
