@@ -29,7 +29,7 @@ var (
 
 // fiveHosts is the whole set-up, and the transcript of what was done to it.
 type fiveHosts struct {
-	*network
+	*Network
 	t        *testing.T
 	bin, dir string
 	said     strings.Builder
@@ -84,7 +84,7 @@ func newFiveHosts(t *testing.T) *fiveHosts {
 		t.Fatal(err)
 	}
 	h := &fiveHosts{t: t, bin: bin, dir: t.TempDir()}
-	h.network = newNetwork(t, append(append([]string{}, hostNames...), client)...)
+	h.Network = NewNetwork(t, append(append([]string{}, hostNames...), client)...)
 	return h
 }
 
@@ -118,7 +118,7 @@ func (h *fiveHosts) startReplicas() {
 	h.t.Helper()
 	var addresses []string
 	for i := range hostNames {
-		addresses = append(addresses, h.address(i))
+		addresses = append(addresses, h.Address(i))
 	}
 	h.do(client, "bfsd", "init", "--hosts", strings.Join(addresses, ","), "--out", h.path("bundles"))
 	var started []*cluster.Process
@@ -147,7 +147,7 @@ func (h *fiveHosts) startReplicas() {
 func (h *fiveHosts) start(host string, command []string) *cluster.Process {
 	h.t.Helper()
 	h.tell(host, strings.TrimPrefix(strings.Join(command, " "), "env "), "")
-	p := cluster.NewProcess(host, h.path(host+".log"), h.on(host, command...)...)
+	p := cluster.NewProcess(host, h.path(host+".log"), h.On(host, command...)...)
 	h.t.Cleanup(func() {
 		p.Kill()
 		if h.t.Failed() {
@@ -184,10 +184,10 @@ func (h *fiveHosts) answer(question string) (string, error) {
 	switch verb, host, _ := strings.Cut(question, " "); verb {
 	case "cut":
 		h.tell("switch", "ip link set "+h.port(host)+" down", "")
-		return host + " is cut off", h.cut(host)
+		return host + " is cut off", h.Cut(host)
 	case "join":
 		h.tell("switch", "ip link set "+h.port(host)+" up", "")
-		return host + " is joined again", h.join(host)
+		return host + " is joined again", h.Join(host)
 	case "status":
 		_, table := h.status()
 		return strings.ReplaceAll(strings.TrimSpace(table), "\n", " | "), nil
@@ -199,14 +199,14 @@ func (h *fiveHosts) answer(question string) (string, error) {
 
 // status asks all replicas as an administrator would, and puts the table into the transcript.
 func (h *fiveHosts) status() (agreeing int, table string) {
-	args := h.on(client, filepath.Join(h.bin, "bfsd"), "status", "--group", h.path("bundles", "group.toml"))
+	args := h.On(client, filepath.Join(h.bin, "bfsd"), "status", "--group", h.path("bundles", "group.toml"))
 	out, _ := exec.Command(args[0], args[1:]...).CombinedOutput() // its exit code says what the table says
 	h.tell(client, "bfsd status --group bundles/group.toml", string(out))
 	return h.agreeing(), string(out)
 }
 
 func (h *fiveHosts) agreeing() int {
-	args := h.on(client, filepath.Join(h.bin, "bfsd"), "status", "--json", "--group", h.path("bundles", "group.toml"))
+	args := h.On(client, filepath.Join(h.bin, "bfsd"), "status", "--json", "--group", h.path("bundles", "group.toml"))
 	out, _ := exec.Command(args[0], args[1:]...).Output()
 	var report struct {
 		Agreeing int `json:"agreeing"`

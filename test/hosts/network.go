@@ -7,23 +7,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 )
 
-// A network is hosts on one bridge. Host i is 10.214.0.(10+i).
-type network struct {
+// A Network is hosts on one bridge. Host i is 10.214.0.(10+i).
+type Network struct {
 	t      testing.TB
 	prefix string // of the namespaces' names
 	hosts  []string
 }
 
-// newNetwork makes namespaces with the given names. They go with the test, and so does every process in them.
-func newNetwork(t testing.TB, names ...string) *network {
+// NewNetwork makes namespaces with the given names. They go with the test, and so does every process in them.
+func NewNetwork(t testing.TB, names ...string) *Network {
 	t.Helper()
 	sweep()
-	n := &network{t: t, prefix: fmt.Sprintf("bfs%d-", os.Getpid()), hosts: names}
+	n := Attach(t, fmt.Sprintf("bfs%d-", os.Getpid()), names...)
 	n.addNamespace("switch")
 	n.in("switch", "ip", "link", "add", "bridge", "type", "bridge")
 	n.in("switch", "ip", "link", "set", "bridge", "up")
@@ -32,12 +33,20 @@ func newNetwork(t testing.TB, names ...string) *network {
 		port := n.port(name)
 		n.run("ip", "-n", n.netns("switch"), "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", n.netns(name))
 		n.in("switch", "ip", "link", "set", port, "master", "bridge", "up")
-		n.in(name, "ip", "addr", "add", n.address(i)+"/24", "dev", "eth0")
+		n.in(name, "ip", "addr", "add", n.Address(i)+"/24", "dev", "eth0")
 		n.in(name, "ip", "link", "set", "eth0", "up")
 		n.in(name, "ip", "link", "set", "lo", "up")
 	}
 	return n
 }
+
+// Attach finds a network that another process has made, by its prefix.
+func Attach(t testing.TB, prefix string, names ...string) *Network {
+	return &Network{t: t, prefix: prefix, hosts: names}
+}
+
+// Prefix is what the names of the namespaces begin with, by which another process finds them.
+func (n *Network) Prefix() string { return n.prefix }
 
 // sweep removes the namespaces of tests that were killed: their names tell whose they were.
 func sweep() {
@@ -54,38 +63,53 @@ func sweep() {
 func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 // forwardFrom makes a host the way to what is behind it: the guest on its tap device.
-func (n *network) forwardFrom(host string) {
+func (n *Network) forwardFrom(host string) {
 	n.t.Helper()
 	n.in(host, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
 	for i, other := range n.hosts {
 		if other == host {
 			for _, h := range n.hosts {
 				if h != host {
-					n.in(h, "ip", "route", "add", "default", "via", n.address(i))
+					n.in(h, "ip", "route", "add", "default", "via", n.Address(i))
 				}
 			}
 		}
 	}
 }
 
-func (n *network) address(i int) string { return fmt.Sprintf("10.214.0.%d", 10+i) }
+// Address is that of the i-th host.
+func (n *Network) Address(i int) string { return fmt.Sprintf("10.214.0.%d", 10+i) }
 
-func (n *network) netns(host string) string { return n.prefix + host }
+func (n *Network) netns(host string) string { return n.prefix + host }
 
 // port is the bridge's end of a host's cable.
-func (n *network) port(host string) string { return "to-" + host }
+func (n *Network) port(host string) string { return "to-" + host }
 
-func (n *network) addNamespace(host string) {
+func (n *Network) addNamespace(host string) {
 	n.t.Helper()
 	n.run("ip", "netns", "add", n.netns(host))
 	n.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", n.netns(host)).Run() })
 }
 
-// cut takes a host's cable out; join puts it back.
-func (n *network) cut(host string) error  { return n.cable(host, "down") }
-func (n *network) join(host string) error { return n.cable(host, "up") }
+// Cut takes a host's cable out; Join puts it back.
+func (n *Network) Cut(host string) error  { return n.cable(host, "down") }
+func (n *Network) Join(host string) error { return n.cable(host, "up") }
 
-func (n *network) cable(host, state string) error {
+// Drop has a host throw away what it sends to another, and goes on taking in what that one sends; or has it send again.
+func (n *Network) Drop(from, to string, drop bool) error {
+	verb := "del"
+	if drop {
+		verb = "replace"
+	}
+	address := n.Address(slices.Index(n.hosts, to)) + "/32"
+	out, err := exec.Command("ip", "-n", n.netns(from), "route", verb, "blackhole", address).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s drops what goes to %s: %t: %w: %s", from, to, drop, err, out)
+	}
+	return nil
+}
+
+func (n *Network) cable(host, state string) error {
 	out, err := exec.Command("ip", "-n", n.netns("switch"), "link", "set", n.port(host), state).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("set cable of %s %s: %w: %s", host, state, err, out)
@@ -93,18 +117,18 @@ func (n *network) cable(host, state string) error {
 	return nil
 }
 
-// on is a command line that runs on a host.
-func (n *network) on(host string, args ...string) []string {
+// On is a command line that runs on a host.
+func (n *Network) On(host string, args ...string) []string {
 	return append([]string{"ip", "netns", "exec", n.netns(host)}, args...)
 }
 
 // in runs a command on a host and returns what it printed.
-func (n *network) in(host string, args ...string) string {
+func (n *Network) in(host string, args ...string) string {
 	n.t.Helper()
-	return n.run(n.on(host, args...)...)
+	return n.run(n.On(host, args...)...)
 }
 
-func (n *network) run(args ...string) string {
+func (n *Network) run(args ...string) string {
 	n.t.Helper()
 	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 	if err != nil {

@@ -30,23 +30,12 @@ var faults = []fault{
 		p := g.replicas[r]
 		return func() error { return p.Signal(syscall.SIGCONT) }, p.Signal(syscall.SIGSTOP)
 	}},
-	{"hears nobody", func(g *group, r, _ int) (func() error, error) {
-		g.mute(r, true, false)
-		return func() error { g.mute(r, false, false); return nil }, nil
-	}},
-	{"is heard by nobody", func(g *group, r, _ int) (func() error, error) {
-		g.mute(r, false, true)
-		return func() error { g.mute(r, false, false); return nil }, nil
-	}},
+	{"hears nobody", func(g *group, r, _ int) (func() error, error) { return g.drop(everyone, r) }},
+	{"is heard by nobody", func(g *group, r, _ int) (func() error, error) { return g.drop(r, everyone) }},
 	{"cut off", func(g *group, r, _ int) (func() error, error) {
-		g.setCut(r, true)
-		return func() error { g.setCut(r, false); return nil }, nil
+		return func() error { return g.links.cut(r, false) }, g.links.cut(r, true)
 	}},
-	{"does not hear one other", func(g *group, r, other int) (func() error, error) {
-		g.between[other][r].there.set(false)
-		g.between[r][other].back.set(false)
-		return func() error { g.mute(r, false, false); return nil }, nil
-	}},
+	{"does not hear one other", func(g *group, r, other int) (func() error, error) { return g.drop(other, r) }},
 	{"killed relay beside", func(g *group, r, _ int) (func() error, error) {
 		relay := g.relays[r%len(g.relays)]
 		relay.Kill()
@@ -59,30 +48,8 @@ var faults = []fault{
 	}},
 }
 
-// mute holds back what goes to a replica, or what comes from it, or lets both pass.
-func (g *group) mute(r int, to, from bool) {
-	for _, c := range g.cables[r] {
-		c.there.set(!to)
-		c.back.set(!from)
-	}
-	for j := range members {
-		if c := g.between[r][j]; c != nil {
-			c.there.set(!from)
-			c.back.set(!to)
-		}
-	}
-}
-
-// setCut breaks all connections to and from a replica, or lets them be made again.
-func (g *group) setCut(r int, cut bool) {
-	for _, c := range g.cables[r] {
-		c.setCut(cut)
-	}
-	for j := range members {
-		if c := g.between[r][j]; c != nil {
-			c.setCut(cut)
-		}
-	}
+func (g *group) drop(from, to int) (end func() error, err error) {
+	return func() error { return g.links.drop(from, to, false) }, g.links.drop(from, to, true)
 }
 
 // A step of the schedule is decided by the seed alone; who is primary shows when it is its turn.

@@ -1,7 +1,6 @@
 package linear
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -28,17 +27,15 @@ import (
 
 const members = 4
 
-// A group is four replicas and some relays, each on cables of its own.
+// A group is four replicas and some relays.
 type group struct {
 	t        testing.TB
 	began    time.Time // when the faults began
 	dir, bin string
-	hosts    []string                 // addresses of the replicas
-	admins   []string                 // where they tell their status
-	replicas []*cluster.Process       //
-	relays   []*relay                 //
-	cables   [members][]*cable        // by the replica they lead to: from replicas, then from clients
-	between  [members][members]*cable // from replica, to replica
+	links    links
+	admins   []string // where the replicas tell their status
+	replicas []*cluster.Process
+	relays   []*relay
 }
 
 // A relay is a bfs-relay and where it serves.
@@ -47,27 +44,22 @@ type relay struct {
 	address string
 }
 
-// startGroup makes a group, cables between its members, and starts it.
-func startGroup(t testing.TB) *group {
+// startGroup makes a group whose members reach each other by links, and starts it.
+func startGroup(t testing.TB, l links) *group {
 	t.Helper()
 	bin, err := cluster.Binaries()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &group{t: t, dir: t.TempDir(), bin: bin}
-	for range members {
-		host, admin := portPair(t)
-		g.hosts, g.admins = append(g.hosts, host), append(g.admins, admin)
-	}
-	g.run("bfsd", "init", "--hosts", strings.Join(g.hosts, ","), "--out", g.path("group"))
+	g := &group{t: t, dir: t.TempDir(), bin: bin, links: l}
+	hosts, admins := l.addresses()
+	g.admins = admins
+	g.run("bfsd", "init", "--hosts", strings.Join(hosts, ","), "--out", g.path("group"))
 	for i := range members {
 		home := g.path("group", fmt.Sprintf("host%d", i))
-		for j := range members {
-			if i != j {
-				g.between[i][j] = g.lay(home, j)
-			}
-		}
-		g.replicas = append(g.replicas, g.process(fmt.Sprintf("replica%d", i), "bfsd", "run", "--config", filepath.Join(home, "replica.toml")))
+		g.must(l.lay(home, i))
+		g.replicas = append(g.replicas, g.process(fmt.Sprintf("replica%d", i),
+			l.on(i, filepath.Join(g.bin, "bfsd"), "run", "--config", filepath.Join(home, "replica.toml"))...))
 	}
 	t.Cleanup(g.stop)
 	for _, p := range g.replicas {
@@ -77,21 +69,6 @@ func startGroup(t testing.TB) *group {
 		g.must(p.Ready(t.Context()))
 	}
 	return g
-}
-
-// lay puts a cable between the owner of a directory and replica j: his copy of the group file leads there.
-func (g *group) lay(home string, j int) *cable {
-	c := newCable(g.t, g.hosts[j])
-	g.cables[j] = append(g.cables[j], c)
-	file := filepath.Join(home, "group.toml")
-	text, err := os.ReadFile(file)
-	g.must(err)
-	old, now := fmt.Sprintf("address = %q", g.hosts[j]), fmt.Sprintf("address = %q", c.address())
-	if !bytes.Contains(text, []byte(old)) {
-		g.t.Fatalf("%s: no line %s", file, old)
-	}
-	g.must(os.WriteFile(file, bytes.Replace(text, []byte(old), []byte(now), 1), 0o644))
-	return c
 }
 
 var publicKey = regexp.MustCompile(`bfs-key:\S+`)
@@ -105,10 +82,8 @@ func (g *group) addRelay() {
 	printed := g.run("bfs-relay", "init", "--out", home, "--group", g.path("group", "group.toml"),
 		"--listen", address, "--admin-listen", admin, "--insecure-ports")
 	g.enrol(publicKey.FindString(printed))
-	for j := range members {
-		g.lay(home, j)
-	}
-	r := &relay{g.process(name, "bfs-relay", "run", "--config", filepath.Join(home, "relay.toml")), address}
+	g.must(g.links.lay(home, everyone))
+	r := &relay{g.process(name, filepath.Join(g.bin, "bfs-relay"), "run", "--config", filepath.Join(home, "relay.toml")), address}
 	g.relays = append(g.relays, r)
 	g.must(r.Start())
 	g.must(r.Ready(g.t.Context()))
@@ -127,9 +102,7 @@ func (g *group) addClient() *pbft.Client {
 	text, err := os.ReadFile(g.path("group", "group.toml"))
 	g.must(err)
 	g.must(os.WriteFile(filepath.Join(home, "group.toml"), text, 0o644))
-	for j := range members {
-		g.lay(home, j)
-	}
+	g.must(g.links.lay(home, everyone))
 	return newClient(g.t, filepath.Join(home, "group.toml"), pbft.TransportTLS, g.enrol)
 }
 
@@ -313,8 +286,8 @@ func (g *group) path(parts ...string) string {
 	return filepath.Join(append([]string{g.dir}, parts...)...)
 }
 
-func (g *group) process(name, program string, args ...string) *cluster.Process {
-	return cluster.NewProcess(name, g.path(name+".log"), append([]string{filepath.Join(g.bin, program)}, args...)...)
+func (g *group) process(name string, args ...string) *cluster.Process {
+	return cluster.NewProcess(name, g.path(name+".log"), args...)
 }
 
 // run runs a program to its end and returns what it printed.

@@ -1,11 +1,13 @@
 package linear
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -14,11 +16,13 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"bfs/test/cluster"
+	"bfs/test/hosts"
 )
 
 var (
 	seedFlag     = flag.Uint64("linear.seed", 0, "seed of the faults and of the calls; 0: a fresh one")
 	durationFlag = flag.Duration("linear.duration", 20*time.Second, "how long the clients work and faults come")
+	hostsFlag    = flag.String("linear.hosts", "", "prefix of the network of hosts that this process is on; empty: all is on the loopback")
 	limitFlag    = flag.Duration("linear.limit", 4*time.Second, "a call that takes longer is given up and may have happened")
 )
 
@@ -47,7 +51,11 @@ func TestLinearizable(t *testing.T) {
 			t.Logf("again: go test ./test/linear -run TestLinearizable -linear.seed %d -linear.duration %v", seed, *durationFlag)
 		}
 	}()
-	g := startGroup(t)
+	var l links = &cables{t: t}
+	if *hostsFlag != "" {
+		l = wires{hosts.Attach(t, *hostsFlag, hostNames...)}
+	}
+	g := startGroup(t, l)
 	g.addRelay()
 	g.addRelay()
 	callers := []caller{goCaller{g.addClient()}}
@@ -65,6 +73,27 @@ func TestLinearizable(t *testing.T) {
 	}
 	report(t, workers, seed)
 	judge(t, y, seed)
+}
+
+// The same on five hosts, where it is the kernel's routes that drop packets one way, and TCP that must get over it.
+func TestLinearizableOnHosts(t *testing.T) {
+	if os.Getenv("BFS_KERNEL") == "" {
+		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to test on five network namespaces")
+	}
+	bin, err := cluster.Binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := hosts.NewNetwork(t, hostNames...)
+	args := n.On(hostNames[members], os.Args[0], "-test.run", "^TestLinearizable$", "-test.v", "-linear.hosts", n.Prefix(),
+		"-linear.seed", fmt.Sprint(*seedFlag), "-linear.duration", durationFlag.String(), "-linear.limit", limitFlag.String())
+	c := exec.CommandContext(t.Context(), args[0], args[1:]...)
+	c.Env = append(os.Environ(), "BFS_BIN="+bin)
+	out, err := c.CombinedOutput()
+	t.Logf("on the clients' host:\n%s", out)
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestLinearizable")) {
+		t.Errorf("%v", err)
+	}
 }
 
 // work lets workers and faults run, and then waits until every worker has ended the call it was in.

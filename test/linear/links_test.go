@@ -1,0 +1,148 @@
+package linear
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"bfs/test/hosts"
+)
+
+// links are how replicas and clients reach each other, and how that is disturbed.
+type links interface {
+	// addresses are where the replicas listen, and where they tell their status.
+	addresses() (hosts, admins []string)
+	// on is how a command is run where replica i is.
+	on(i int, command ...string) []string
+	// lay leads the owner of a home directory to the replicas before he starts: replica i, or a client if i is everyone.
+	lay(home string, i int) error
+	// drop keeps what one replica says from another, and lets the other way pass. Everyone stands for all others, clients too.
+	drop(from, to int, drop bool) error
+	// cut leaves a replica no link at all.
+	cut(r int, cut bool) error
+}
+
+const everyone = -1
+
+// cables are links over the loopback.
+type cables struct {
+	t       testing.TB
+	hosts   []string
+	to      [members][]*cable        // by the replica they lead to: from replicas, then from clients
+	between [members][members]*cable // from replica, to replica
+}
+
+func (l *cables) addresses() (hosts, admins []string) {
+	for range members {
+		host, admin := portPair(l.t)
+		hosts, admins = append(hosts, host), append(admins, admin)
+	}
+	l.hosts = hosts
+	return hosts, admins
+}
+
+func (l *cables) on(_ int, command ...string) []string { return command }
+
+// lay puts a cable between the owner of a directory and each replica: his copy of the group file leads there.
+func (l *cables) lay(home string, i int) error {
+	file := filepath.Join(home, "group.toml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	for j := range members {
+		if i == j {
+			continue
+		}
+		c := newCable(l.t, l.hosts[j])
+		l.to[j] = append(l.to[j], c)
+		if i != everyone {
+			l.between[i][j] = c
+		}
+		old, now := fmt.Sprintf("address = %q", l.hosts[j]), fmt.Sprintf("address = %q", c.address())
+		if !bytes.Contains(text, []byte(old)) {
+			return fmt.Errorf("%s: no line %s", file, old)
+		}
+		text = bytes.Replace(text, []byte(old), []byte(now), 1)
+	}
+	return os.WriteFile(file, text, 0o644)
+}
+
+func (l *cables) drop(from, to int, drop bool) error {
+	switch {
+	case from == everyone:
+		for _, c := range l.to[to] {
+			c.there.set(!drop)
+		}
+		for _, c := range l.between[to] {
+			if c != nil {
+				c.back.set(!drop)
+			}
+		}
+	case to == everyone:
+		for _, c := range l.to[from] {
+			c.back.set(!drop)
+		}
+		for _, c := range l.between[from] {
+			if c != nil {
+				c.there.set(!drop)
+			}
+		}
+	default:
+		l.between[from][to].there.set(!drop)
+		l.between[to][from].back.set(!drop)
+	}
+	return nil
+}
+
+func (l *cables) cut(r int, cut bool) error {
+	for _, c := range l.to[r] {
+		c.setCut(cut)
+	}
+	for _, c := range l.between[r] {
+		if c != nil {
+			c.setCut(cut)
+		}
+	}
+	return nil
+}
+
+// wires are links between hosts: each replica is on one of its own, clients and this process are on another.
+type wires struct{ *hosts.Network }
+
+// hostNames are the replicas' hosts, and then the clients'.
+var hostNames = []string{"h0", "h1", "h2", "h3", "client"}
+
+func (w wires) addresses() (hosts, admins []string) {
+	for i := range members {
+		hosts, admins = append(hosts, w.Address(i)+":7450"), append(admins, w.Address(i)+":7451")
+	}
+	return hosts, admins
+}
+
+func (w wires) on(i int, command ...string) []string { return w.On(hostNames[i], command...) }
+
+func (w wires) lay(string, int) error { return nil }
+
+func (w wires) drop(from, to int, drop bool) error {
+	for i, a := range hostNames {
+		for j, b := range hostNames {
+			if i == j || from != everyone && from != i || to != everyone && to != j {
+				continue
+			}
+			if err := w.Drop(a, b, drop); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w wires) cut(r int, cut bool) error {
+	if cut {
+		return w.Cut(hostNames[r])
+	}
+	return w.Join(hostNames[r])
+}
