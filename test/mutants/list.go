@@ -103,7 +103,7 @@ var mutants = []mutant{
 	{"Q outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.preprepared", "		if false {\n			delete(c.preprepared"},
 	{"a primary forgets what it chose above its window", core + "newview.go", "n > c.log.low {\n			c.witness", "n > c.log.low && n <= c.log.high {\n			c.witness"},
 	{"a primary forgets what it chose when the view does not begin here", core + "newview.go", "n > c.log.low {\n			c.witness", "n > c.log.high {\n			c.witness"},
-	{"who votes for a checkpoint fetched from above the window cannot name it", core + "transfer.go", "		c.slide(k.Seq - c.cfg.LogSize)\n	}\n	c.multicast", "	}\n	c.multicast"},
+	{"who votes for a checkpoint fetched from above the window cannot name it", core + "transfer.go", "		c.slide(k.Seq - c.cfg.LogSize)\n	}\n	c.sayCheckpoint", "	}\n	c.sayCheckpoint"},
 	{"a view that begins far above the window does not move it", core + "newview.go", "		c.slide(start.Seq - size)\n", ""},
 	{"what was executed tentatively does not wait", core + "waiting.go", "		if at := l.arrived[r.Slot]; (oldest", "		if st, _ := c.Standing(r); st.Tentative {\n			return true\n		}\n		if at := l.arrived[r.Slot]; (oldest"},
 	{"what was executed again is tentative again", core + "execute.go", " && !slices.Contains(c.ahead.again, i) {", " && i >= 0 {"},
