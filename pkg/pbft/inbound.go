@@ -418,6 +418,7 @@ func (r *Replica) peerKey(c *transport.Conn, i ReplicaID, answer, changed bool) 
 			r.sendKey(conn, p.session)
 		}
 	}
+	p.link.Hurry()
 	r.enter()
 	if p.inbound != nil {
 		p.inbound.Release()

@@ -13,6 +13,7 @@ import (
 type Link struct {
 	*endpoint
 	addr    string
+	hurry   chan struct{} // ends a pause between two dials
 	up      atomic.Pointer[Conn]
 	dropped atomic.Uint64 // by Send while down
 }
@@ -20,7 +21,7 @@ type Link struct {
 // Dial starts a link to addr, "host:port", and returns at once. Give each link a handler of its
 // own if the handler must know the peer before Dial has returned.
 func Dial(addr string, o Options, h Handler) *Link {
-	l := &Link{endpoint: newEndpoint(o, h), addr: addr}
+	l := &Link{endpoint: newEndpoint(o, h), addr: addr, hurry: make(chan struct{}, 1)}
 	l.tasks.Go(l.dialForEver)
 	return l
 }
@@ -58,6 +59,18 @@ func (l *Link) Stats() Stats {
 	return s
 }
 
+// Hurry has a link that is down dialled at once: its peer has just been heard of, and the pause may be long that it earned while
+// it was away.
+func (l *Link) Hurry() {
+	if l.Up() {
+		return
+	}
+	select {
+	case l.hurry <- struct{}{}:
+	default: // it is in a hurry already
+	}
+}
+
 // Close ends the link and waits until its handler has been told. It must not be called by the
 // handler.
 func (l *Link) Close() { l.close() }
@@ -71,10 +84,18 @@ func (l *Link) dialForEver() {
 			backoff = l.o.BackoffMin
 		}
 		// Jitter, lest all who lost the same host come back at the same moment.
-		if !l.pause(backoff/2 + rand.N(backoff/2+1)) {
+		pause := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
+		select {
+		case <-pause.C:
+			backoff = min(2*backoff, l.o.BackoffMax)
+		case <-l.hurry:
+			backoff = l.o.BackoffMin
+		case <-l.ctx.Done():
+		}
+		pause.Stop()
+		if l.ctx.Err() != nil {
 			return
 		}
-		backoff = min(2*backoff, l.o.BackoffMax)
 	}
 }
 

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"encoding/binary"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -49,6 +50,27 @@ func TestReconnect(t *testing.T) {
 			t.Errorf("got %+v", s)
 		}
 	})
+}
+
+// A link that is in a hurry does not sit out the pause that its failures have earned.
+func TestHurry(t *testing.T) {
+	o := Options{BackoffMin: time.Hour, BackoffMax: time.Hour}
+	gone := listen(t, o, funcs{})
+	addr := gone.Addr().String()
+	gone.Close()
+	up := make(chan *Conn, 1)
+	k := Dial(addr, o, funcs{opened: func(c *Conn) { up <- c }})
+	defer k.Close()
+	for k.Stats().Failed == 0 {
+		runtime.Gosched()
+	}
+	back, err := Listen(addr, o, funcs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer back.Close()
+	k.Hurry()
+	await(t, up)
 }
 
 // Many goroutines share a connection: nothing is lost, and each one's frames stay in order.
