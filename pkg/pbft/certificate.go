@@ -152,6 +152,16 @@ func (t *tally) committed(x *verdict) (set uint32) {
 	return set
 }
 
+// alike counts the replicas that give the same answer as x, on whatever ground.
+func (t *tally) alike(x *verdict) (n int) {
+	for i := range t.replies {
+		if t.has(ReplicaID(i)) && t.replies[i].alike(x) {
+			n++
+		}
+	}
+	return n
+}
+
 // preparedAlike is the set of replicas that have prepared what x has prepared, with the same answer.
 func (t *tally) preparedAlike(x *verdict) (set uint32) {
 	if x.seq == 0 {
@@ -374,6 +384,11 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 	case o.readOnly && c.alone(o):
 		c.fallBack(o)
 		err = o.tally.failed
+	case !o.readOnly && !o.parted && v.outcome == message.Executed && o.tally.alike(&v) >= c.group.Quorum():
+		// Most often some executed it in one view and the rest in the next. All know by now that it has committed, or soon will, and
+		// need only be asked; our back-off may have become long meanwhile.
+		o.parted = true
+		o.due = minTime(o.due, time.Now().Add(minTimeout))
 	}
 	return nil, err, err != nil
 }

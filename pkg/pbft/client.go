@@ -160,6 +160,7 @@ type outstanding struct {
 	sent     time.Time
 	agreed   time.Time // when 2f+1 proofs were alike and the result was not there; zero: that has not been so
 	due      time.Time // of the next retransmission
+	parted   bool      // a quorum gave one answer on different grounds: it was sent again soon
 	tries    int
 }
 
@@ -380,7 +381,7 @@ func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Keep: o.keep, Op: o.Body, Auth: o.request.Auth}
 	o.tally.reset(len(c.peers))
 	o.tries = 0
-	o.agreed = time.Time{}
+	o.agreed, o.parted = time.Time{}, false
 	o.sent = time.Now()
 	o.due = o.sent.Add(c.timing.timeout() + c.patience())
 }
