@@ -14,7 +14,7 @@ func directed() []*Schedule {
 	return []*Schedule{
 		executedAlone(), primaryLeftBehind(), decidedInAnEarlierView(), rootTooLate(),
 		forgottenViewChange(), decidedBeforeProposed(), fetchedAboveTheWindow(), collectedByTheLiar(),
-		proposedAgain(), votedAfterLeaving(), stableHereAndThere(),
+		proposedAgain(), votedAfterLeaving(), stableHereAndThere(), whatIsPast(),
 	}
 }
 
@@ -412,6 +412,29 @@ func stableHereAndThere() *Schedule {
 	s.reach("6 is stable at 0, 4 at 2, and 1 has executed nothing, all in view 0", func(w *world) bool {
 		return w.core(0).Stable().Seq == 6 && w.core(2).Stable().Seq == 4 && w.core(2).LastExecuted() == 6 && w.core(1).LastExecuted() == 0 &&
 			w.view(0)+w.view(1)+w.view(2) == 0
+	})
+	return s
+}
+
+// whatIsPast: 3 has missed six batches, the others have forgotten what the protocol lets them forget of these, and 3 hears of no
+// checkpoint. It must come level by what they say was decided, and by batches that are past.
+func whatIsPast() *Schedule {
+	s := scene("what is past", 120)
+	s.shape.period, s.shape.log = 4, 8
+	s.loses(func(w *world, _, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.PrePrepare, *message.Prepare, *message.Commit, *message.Checkpoint:
+			return to == 3
+		case *message.Decided:
+			return to == 3 && w.core(0).Stable().Seq < 4
+		case *message.Request:
+			return m.Timestamp > 106
+		}
+		return false
+	}, "3 hears nothing of what is agreed on and of no checkpoint, and of what was decided only when checkpoint 4 is stable; nobody hears a seventh call")
+	s.reach("checkpoint 4 is stable at 0, 1 and 2, and 3 has executed as much as they", func(w *world) bool {
+		return w.core(0).Stable().Seq == 4 && w.core(1).Stable().Seq == 4 && w.core(2).Stable().Seq == 4 &&
+			w.core(0).LastExecuted() == 6 && w.core(3).LastExecuted() == 6
 	})
 	return s
 }

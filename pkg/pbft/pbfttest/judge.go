@@ -123,6 +123,16 @@ func (j *judge) commit(by int, n message.SeqNum, view message.View, b *message.B
 	}
 }
 
+// decided judges what replica r says was decided: some correct replica has executed it.
+func (j *judge) decided(r *replica, m *message.Decided) {
+	if r.lies() {
+		return
+	}
+	if int(m.Seq) >= len(j.history) || j.history[m.Seq].digest != m.Digest {
+		j.w.fail("replica %d says that %v was decided as n%d, and no correct replica has executed that", r.id, m.Digest, m.Seq)
+	}
+}
+
 // tentative judges a batch that replica r executes because it has prepared, whether it is known to have committed or not.
 func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *message.Batch) {
 	if r.lies() {

@@ -314,6 +314,9 @@ func (r *replica) effect(e *core.Effect) {
 	w := r.w
 	switch e.Verb {
 	case core.Send:
+		if m, ok := e.Message.(*message.Decided); ok {
+			w.judge.decided(r, m)
+		}
 		r.send(int(e.To), e.Message)
 	case core.Multicast:
 		w.judge.said(r, e.Message)

@@ -147,6 +147,7 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 // slide moves the low water mark up to n, and P and Q with it (R-VC-3).
 func (c *Core) slide(n message.SeqNum) {
 	c.log.slide(n)
+	c.recallCheckpoints()
 	for old := range c.prepared {
 		if old <= n {
 			delete(c.prepared, old)
@@ -155,6 +156,17 @@ func (c *Core) slide(n message.SeqNum) {
 	for old := range c.preprepared {
 		if old <= n {
 			delete(c.preprepared, old)
+		}
+	}
+}
+
+// recallCheckpoints counts what the others said of checkpoints that were above the window and are in it now.
+func (c *Core) recallCheckpoints() {
+	for i := range c.peers {
+		for _, m := range c.peers[i].claims {
+			if c.log.contains(m.Seq) {
+				c.checkpoint(m.Seq).votes.add(m.From, m.Digest)
+			}
 		}
 	}
 }

@@ -67,14 +67,17 @@ type Core struct {
 	change      viewChange
 	wait        waiting
 
-	peers    []peer
-	fetched  message.CheckpointID // the last checkpoint whose state was fetched
-	transfer *transfer            // not nil while we fetch the state of a checkpoint
-	progress int                  // tick at which lastExec rose last
-	credit   int                  // pages that we serve each replica at full speed
-	fence    message.SeqNum       // durable: we have voted for nothing above it
-	tick     int
-	lagging  int // tick of the last STATUS sent out of turn
+	peers      []peer
+	fetched    message.CheckpointID // the last checkpoint whose state was fetched
+	transfer   *transfer            // not nil while we fetch the state of a checkpoint
+	progress   int                  // tick at which lastExec rose last
+	credit     int                  // pages that we serve each replica at full speed
+	fence      message.SeqNum       // durable: we have voted for nothing above it
+	tick       int
+	lagging    int            // tick of the last STATUS sent out of turn
+	reported   message.SeqNum // how far we were by the last STATUS: see cameOn
+	reportedAt int            // tick of it
+	pulling    bool           // something was decided whose batch may have to be asked for
 
 	refused [refusals]uint64
 	trace   func(message.Message, Refusal)
@@ -87,7 +90,8 @@ type peer struct {
 	low      message.SeqNum
 	lastExec message.SeqNum
 	claims   []message.Checkpoint // the highest checkpoints it spoke of, rising
-	answered int                  // tick of our last answer to its STATUS
+	answered int                  // tick for which we have answered its STATUSes: see mayAsk
+	reached  message.SeqNum       // how far it was when we answered last
 	keyed    int                  // tick at which its new keys last made us send again
 	served   int                  // FETCHes answered in the present tick
 	spent    int                  // of its credit, in pages: see earn
@@ -176,16 +180,20 @@ func (c *Core) Tick() {
 	}
 	c.tickTransfer()
 	c.tickWaiting()
+	c.tickPulls()
 	c.fetchBodies()
 	c.fetchOperations()
 	c.flushOldCommits()
 	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
 		c.sendStatus()
+	} else {
+		c.closeGap()
 	}
 }
 
 // Effects takes what must now be done. The slice is good until the call after next.
 func (c *Core) Effects() []Effect {
+	c.pullBodies()
 	c.propose()
 	return c.Due()
 }

@@ -13,10 +13,12 @@ type messageLog struct {
 	low, high message.SeqNum
 	slots     []slot // ring; slot(seq) panics outside the marks, callers judge first
 	bytes     int    // of the operations in all proposals
+	past      past
 }
 
 func (l *messageLog) init(size message.SeqNum, replicas int) {
 	l.high = size
+	l.past.entries = make([]pastBatch, size)
 	l.slots = make([]slot, size)
 	for i := range l.slots {
 		l.slots[i].prepares, l.slots[i].commits, l.slots[i].decided = newVotes(replicas), newVotes(replicas), newVotes(replicas)
@@ -33,14 +35,19 @@ func (l *messageLog) slot(n message.SeqNum) *slot {
 	return &l.slots[uint64(n)%uint64(len(l.slots))]
 }
 
-// slide moves the low water mark to a new stable checkpoint and forgets what is at or below it.
+// slide moves the low water mark to a new stable checkpoint and forgets what is at or below it, but for the decisions that the
+// past has room for.
 func (l *messageLog) slide(low message.SeqNum) {
 	size := message.SeqNum(len(l.slots))
 	for n := l.low + 1; n <= min(low, l.high); n++ {
 		s := l.slot(n)
 		l.bytes -= s.size
+		if s.isCommitted {
+			l.past.add(n, pastBatch{s.decision, s.batch, s.batch.Bytes()})
+		}
 		s.reset(n + size)
 	}
+	l.past.fit(pastBytes)
 	l.low, l.high = low, low+size
 	for n := l.low + 1; n <= l.high; n++ {
 		if s := l.slot(n); s.seq != n { // a jump over more than the window
@@ -54,9 +61,9 @@ func (l *messageLog) slide(low message.SeqNum) {
 func (l *messageLog) clear() {
 	for i := range l.slots {
 		s := &l.slots[i]
-		committed, decision, batch, decided := s.isCommitted, s.decision, s.batch, s.decided.have
+		committed, decision, batch, decided, pull := s.isCommitted, s.decision, s.batch, s.decided.have, s.pull
 		s.reset(s.seq)
-		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided
+		s.isCommitted, s.decision, s.batch, s.decided.have, s.pull = committed, decision, batch, decided, pull
 	}
 	l.bytes = 0
 }
@@ -78,8 +85,9 @@ type slot struct {
 
 	// Certificates stay complete when votes are dropped because keys changed (R-PR-6).
 	isPrepared, isCommitted bool
-	sentAt                  int // tick at which we last sent a message of this slot
-	lackedAt, askedAt       int // tick since which the held proposal lacks an operation; at which that was asked for, 0: not yet
+	sentAt                  int  // tick at which we last sent a message of this slot
+	lackedAt, askedAt       int  // tick since which the held proposal lacks an operation; at which that was asked for, 0: not yet
+	pull                    pull // of the batch, if it was decided without us
 }
 
 func (s *slot) reset(n message.SeqNum) {

@@ -352,6 +352,9 @@ func (c *Core) body(d message.Digest) *message.Batch {
 	if d == message.NullDigest {
 		return &message.Batch{}
 	}
+	if b := c.log.past.find(d); b != nil {
+		return b
+	}
 	for n := c.log.low + 1; n <= c.log.high+c.cfg.LogSize; n++ {
 		if c.log.contains(n) {
 			switch s := c.log.slot(n); {
@@ -375,8 +378,8 @@ func (c *Core) body(d message.Digest) *message.Batch {
 	return c.wait.bodies[d]
 }
 
-// missing lists the batches we need and do not hold: those a NEW-VIEW chose, or ours may choose, and those that
-// were decided without us. A correct replica has pre-prepared each: what one alone speaks of nobody need keep.
+// missing lists batches we need and do not hold: those a NEW-VIEW chose, or ours may choose, and those that were decided without
+// us and that nobody brought who was asked. A correct replica has pre-prepared each: what one alone speaks of nobody need keep.
 func (c *Core) missing() (digests []message.Digest) {
 	add := func(d message.Digest) {
 		if len(digests) < message.MaxFetchBatch && !slices.Contains(digests, d) && c.body(d) == nil {
@@ -388,7 +391,7 @@ func (c *Core) missing() (digests []message.Digest) {
 		if s.proposal == nil && !s.chosen.IsZero() {
 			add(s.chosen)
 		}
-		if d, ok := s.decided.with(c.weak()); ok && !s.isCommitted {
+		if d, ok := s.decided.with(c.weak()); ok && !s.isCommitted && s.pull.tries >= maxPulls {
 			add(d)
 		}
 	}
@@ -415,9 +418,7 @@ func (c *Core) fetchBodies() {
 	if c.tick-c.wait.askedBodies < c.cfg.ResendTicks {
 		return
 	}
-	for n := c.log.low + 1; n <= c.log.high; n++ {
-		c.adoptDecision(c.log.slot(n)) // its batch may have come as something else
-	}
+	c.pulling = true // what was decided may have come as something else
 	if d := c.missing(); len(d) > 0 {
 		c.wait.askedBodies = c.tick
 		c.multicast(&message.FetchBatch{Digests: d, From: c.cfg.Self})
@@ -448,7 +449,7 @@ func (c *Core) onFetchBatch(m *message.FetchBatch) {
 // onBatchBody takes a batch that we miss, from anyone.
 func (c *Core) onBatchBody(m *message.BatchBody) {
 	completes := c.completes(m)
-	if !slices.Contains(c.missing(), m.Digest) {
+	if !c.pulled(m) && !slices.Contains(c.missing(), m.Digest) {
 		if !completes {
 			c.refuse(m, NotAskedFor)
 		}
@@ -481,18 +482,24 @@ func (c *Core) onDecided(m *message.Decided) {
 		return
 	}
 	c.adoptDecision(s)
-	c.fetchBodies()
 }
 
-// adoptDecision executes what f+1 replicas say was decided, if we have the batch. It leaves no trace in P and Q: the
-// quorum that prepared it has it there (R-HD-15).
+// adoptDecision executes what f+1 replicas say was decided, if we have the batch; else it is asked for. It leaves no trace in
+// P and Q: the quorum that prepared it has it there (R-HD-15).
 func (c *Core) adoptDecision(s *slot) {
-	if s.isCommitted {
+	if s.isCommitted || s.decided.have == 0 {
 		return
 	}
-	if d, ok := s.decided.with(c.weak()); ok {
-		if b := c.body(d); b != nil {
-			c.commit(s, b, d)
-		}
+	d, ok := s.decided.with(c.weak())
+	if !ok {
+		return
+	}
+	switch b := c.wait.bodies[d]; {
+	case s.proposal != nil && s.proposal.Digest == d:
+		c.commit(s, &s.proposal.Batch, d)
+	case b != nil:
+		c.commit(s, b, d)
+	default:
+		c.pulling = true
 	}
 }

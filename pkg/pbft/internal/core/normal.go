@@ -84,6 +84,7 @@ func (c *Core) adopt(s *slot, p *message.PrePrepare) {
 func (c *Core) hold(s *slot, p *message.PrePrepare) {
 	c.log.bytes += p.Batch.Bytes() - s.size
 	s.held, s.size = p, p.Batch.Bytes()
+	c.log.past.fit(min(pastBytes, c.cfg.LogBytes-c.log.bytes))
 }
 
 // onPrePrepare takes in the primary's proposal [TOCS §4.3].

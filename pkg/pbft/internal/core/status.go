@@ -2,17 +2,24 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// noticeLag sends a STATUS out of turn when a message shows that we have missed something, at most once
-// per resend interval (R-RTX-1).
+// noticeLag sends a STATUS out of turn when a message shows that we have missed something: at most once per resend interval
+// (R-RTX-1), or when we have come on so far since the last one that there is more to ask for.
 func (c *Core) noticeLag() {
-	if c.tick-c.lagging >= c.cfg.ResendTicks {
+	if c.tick-c.lagging >= c.cfg.ResendTicks || c.cameOn(c.reported, c.lastExec, c.log.low) {
 		c.lagging = c.tick
 		c.sendStatus()
 	}
 }
 
+// cameOn reports whether who was so far once, and is here now, has come on by a good part of a checkpoint period, counting
+// what he executed and what he collected.
+func (c *Core) cameOn(since, lastExec, low message.SeqNum) bool {
+	return lastExec+low >= since+c.cfg.CheckpointPeriod/2+1
+}
+
 // sendStatus tells the others where we stand.
 func (c *Core) sendStatus() {
+	c.reported, c.reportedAt = c.lastExec+c.log.low, c.tick
 	m := &message.Status{View: c.view, Active: c.active, Low: c.log.low, LastExecuted: c.lastExec, From: c.cfg.Self}
 	base := m.Base()
 	for n := base + 1; n <= c.log.high; n++ {
@@ -59,6 +66,10 @@ const resendBytes = 2 << 20
 // keys, and not what left a moment ago (R-RTX-4).
 func (c *Core) onStatus(m *message.Status) {
 	p := &c.peers[m.From]
+	heard := c.log.high
+	if m.LastExecuted <= m.Low && m.Low > p.low {
+		heard = p.low + c.cfg.LogSize // it has just installed a checkpoint, and refused what we said of higher numbers
+	}
 	p.low, p.lastExec = m.Low, m.LastExecuted
 	if c.wait.working[m.From] = 0; m.Active {
 		c.wait.working[m.From] = m.View
@@ -69,12 +80,10 @@ func (c *Core) onStatus(m *message.Status) {
 	case p.apart == 0:
 		p.apart = c.tick
 	}
-	switch {
-	case c.tick-p.answered < c.cfg.ResendTicks:
+	if !c.mayAsk(p, m) {
 		c.refuse(m, TooSoon)
 		return
 	}
-	p.answered = c.tick
 	if m.View > c.view {
 		c.noticeLag() // and tell it what was decided all the same: it may wait in that view alone
 	}
@@ -82,11 +91,35 @@ func (c *Core) onStatus(m *message.Status) {
 	if m.View < c.view || m.View == c.view && !m.Active {
 		c.resendViewChange(m)
 	}
+	c.tellPast(m)
 	budget := resendBytes
 	// What is above the sender's window it would refuse: it needs our state first.
 	for n := max(m.Base(), c.log.low) + 1; n <= min(c.log.high, m.Low+c.cfg.LogSize) && budget > 0; n++ {
-		budget -= c.resend(m, c.log.slot(n))
+		s := c.log.slot(n)
+		budget -= c.resend(m, s, n > heard || c.tick-s.sentAt >= c.cfg.ResendTicks)
 	}
+}
+
+// askBurst is how many STATUSes of one who works with us and is behind are answered at once.
+const askBurst = 3
+
+// mayAsk reports whether a STATUS is answered: within its sender's share, or because it has come on since the last one, which is
+// how who is behind asks for what follows. A liar can come on no faster than we do.
+func (c *Core) mayAsk(p *peer, m *message.Status) bool {
+	lastExec, low := min(m.LastExecuted, c.lastExec), min(m.Low, c.log.low)
+	early := 0
+	if m.View == c.view && m.Active && m.LastExecuted < c.lastExec {
+		early = (askBurst - 1) * c.cfg.ResendTicks
+	}
+	switch {
+	case c.cameOn(p.reached, lastExec, low):
+	case p.answered > c.tick+early:
+		return false
+	default:
+		p.answered = max(p.answered, c.tick) + c.cfg.ResendTicks
+	}
+	p.reached = max(p.reached, lastExec+low)
+	return true
 }
 
 // resendViewChange helps the sender of a STATUS into our view: our own VIEW-CHANGE, what we acknowledge, and from the
@@ -131,17 +164,17 @@ func (c *Core) resendCheckpoints(m *message.Status) {
 	})
 }
 
-// resend sends our own messages of one slot that the sender of the STATUS does not have, and what was decided if it
-// may have been left out of the deciding (R-HD-15). It returns the bytes of operations sent.
-func (c *Core) resend(m *message.Status, s *slot) (bytes int) {
+// resend sends our own messages of one slot that the sender of the STATUS does not have, unless they are under way to it; and
+// what was decided, for it may have been left out of the deciding (R-HD-15). It returns the bytes of operations sent.
+func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 	k := int(s.seq - m.Base() - 1)
-	if m.View == c.view && m.Committed.Get(k) || c.tick-s.sentAt < c.cfg.ResendTicks {
+	if m.View == c.view && m.Committed.Get(k) {
 		return 0
 	}
 	if s.isCommitted && s.seq <= c.lastExec {
 		c.send(m.From, &message.Decided{Seq: s.seq, Digest: s.decision, From: c.cfg.Self})
 	}
-	if s.proposal == nil || m.View != c.view || !m.Active {
+	if s.proposal == nil || m.View != c.view || !m.Active || !lost {
 		return 0
 	}
 	if !m.Prepared.Get(k) {
@@ -176,8 +209,6 @@ func (c *Core) KeysChanged(i message.ReplicaID) {
 	}
 	budget := resendBytes
 	for n := max(all.Base(), c.log.low) + 1; n <= c.log.high && budget > 0; n++ {
-		s := c.log.slot(n)
-		s.sentAt = c.tick - c.cfg.ResendTicks
-		budget -= c.resend(all, s)
+		budget -= c.resend(all, c.log.slot(n), true)
 	}
 }

@@ -104,16 +104,22 @@ func (c *Core) noteCheckpoint(m *message.Checkpoint) {
 }
 
 // claimed is the highest checkpoint that f+1 others speak of with equal roots: one of them is correct, so it is a
-// state of the group. If all of them say that it is stable, it is certain to be, and the low water mark may follow it.
+// state of the group. Stable ones are certain to be stable too, and the low water mark may follow them.
 func (c *Core) claimed(stable bool) (best message.Checkpoint) {
 	for i := range c.peers {
 		for _, k := range c.peers[i].claims {
-			if k.Seq > best.Seq && c.claimants(message.CheckpointID{Seq: k.Seq, Digest: k.Digest}, stable) >= c.weak() {
+			id := message.CheckpointID{Seq: k.Seq, Digest: k.Digest}
+			if k.Seq > best.Seq && (c.provenStable(id) || !stable && c.claimants(id, false) >= c.weak()) {
 				best = k
 			}
 		}
 	}
 	return best
+}
+
+// provenStable: f+1 say that a checkpoint is stable, one of them correct, or 2f+1 have it.
+func (c *Core) provenStable(k message.CheckpointID) bool {
+	return c.claimants(k, true) >= c.weak() || c.claimants(k, false) >= c.quorum()
 }
 
 // claimants counts the replicas that speak of a checkpoint, or say that it is stable.
@@ -436,7 +442,7 @@ func (c *Core) collectFetched() {
 	if k.Seq == 0 || k.Seq < c.log.low || c.stable.Seq == k.Seq || c.transfer != nil {
 		return
 	}
-	if c.claimants(k, true) >= c.weak() {
+	if c.provenStable(k) {
 		c.collect(k.Seq, k.Digest)
 		c.do(Effect{Verb: Discard, Seq: k.Seq})
 	}
