@@ -76,9 +76,9 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	}
 	view, _ := r.core.View()
 	d := j.digest(r, b)
-	if here, prepared := r.core.Prepared(n); !prepared || here != d {
+	if here, committed := r.core.Committed(n); !committed || here != d {
 		w.marks.hit(markDecided)
-		view = ^message.View(0) // another one, who knows which
+		view = ^message.View(0) // in another one, who knows which
 	}
 	j.vows.committed(r, n, d)
 	switch {

@@ -16,6 +16,12 @@ func (c *Core) Prepared(n message.SeqNum) (message.Digest, bool) {
 	return s.proposal.Digest, true
 }
 
+// Committed is the digest for which the present view has a committed certificate at n: it was not merely told that n was decided.
+func (c *Core) Committed(n message.SeqNum) (message.Digest, bool) {
+	d, ok := c.Prepared(n)
+	return d, ok && c.log.slot(n).committedLocal(c.f)
+}
+
 // Beginning is the NEW-VIEW that the present view began with, or waits to begin with.
 func (c *Core) Beginning() *message.NewView { return c.change.newView }
 
