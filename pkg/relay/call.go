@@ -54,6 +54,7 @@ func (k *call) done(reply []byte, err error) {
 	if c != nil {
 		c.answer(k.key.xid, reply, alone)
 	}
+	recycleRecord(k.record) // the client has let go of it, and an answer is never in it
 	s.table.release(c, k.reserved)
 	s.wakeBusy()
 }

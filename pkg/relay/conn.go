@@ -241,7 +241,7 @@ func (c *conn) relay(record []byte) {
 	if h.program == nfs3.ProgramMount && h.procedure == mountMnt {
 		k.mount, _ = parseMountPath(record[h.args:]) // the group says what a wrong one deserves
 	}
-	k.body = h.operation(record)
+	k.record, k.body = record, h.operation(record)
 	k.key = keyOf(c.addr, h.xid, k.body)
 	switch verdict, reply := s.table.admit(k); verdict {
 	case joined:

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
+	"sync"
 
 	"bfs/pkg/nfsstate/nfs3"
 )
@@ -20,6 +22,35 @@ const maxRecord = maxHeader + nfs3.MaxArguments
 const smallRecord = 8 << 10
 
 const lastFragment = 1 << 31
+
+// longRecords holds the memory of long records whose calls are over. A kernel that writes a large file sends one of a
+// mebibyte after the other, and to touch fresh memory for each costs more than to receive it does.
+var longRecords sync.Pool
+
+// takeRecord returns an empty record with room for n bytes.
+func takeRecord(n int) []byte {
+	if n > smallRecord {
+		if b, _ := longRecords.Get().(*[]byte); b != nil && cap(*b) >= n {
+			return (*b)[:0]
+		}
+		n = (n + longStep - 1) / longStep * longStep
+	}
+	return make([]byte, 0, n)
+}
+
+// longStep is what the room of a long record is a multiple of, so that it serves for others of about its length.
+const longStep = 64 << 10
+
+// recycleRecord takes back the memory of a record that nobody reads any more. Small ones are left alone.
+func recycleRecord(record []byte) {
+	if cap(record) > smallRecord {
+		spoil(record)
+		longRecords.Put(&record)
+	}
+}
+
+// spoil is told of memory that is given back. Tests overwrite it, so that whoever still reads it is found out.
+var spoil = func([]byte) {}
 
 var (
 	errOversized     = errors.New("record is longer than any call")
@@ -95,7 +126,7 @@ func (r *recordReader) fragment(record []byte, n int, begun, last bool) ([]byte,
 				return nil, err
 			}
 		}
-		record = make([]byte, 0, n)
+		record = takeRecord(n)
 	}
 	have := min(n, r.w-r.r)
 	start := len(record)
@@ -104,7 +135,7 @@ func (r *recordReader) fragment(record []byte, n int, begun, last bool) ([]byte,
 	if have == n {
 		return record, nil
 	}
-	record = append(record, make([]byte, n-have)...) // in place: the capacity is there for a single fragment
+	record = slices.Grow(record, n-have)[:start+n] // in place: the capacity is there for a single fragment
 	r.partial()
 	if _, err := io.ReadFull(r.src, record[start+have:]); err != nil {
 		if err == io.EOF {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -565,5 +566,40 @@ func TestResetIsNoFault(t *testing.T) {
 	r.eventually(t, "gone", func(s Stats) bool { return s.Connections == 0 })
 	if n := r.Stats().Broken; n != 0 {
 		t.Fatalf("got %d broken, want 0", n)
+	}
+}
+
+// The memory of a long call serves for others when it is over, and not before: whoever is answered first, the calls
+// under way are what they were, and one that comes again joins the one that came.
+func TestLongRecordsAreUsedAgain(t *testing.T) {
+	const length, depth, rounds = 3 * smallRecord, 8, 20
+	args := func(xid uint32) string { return strings.Repeat(string(rune('a'+xid%26)), length+int(xid%5)) }
+	g := newFakeGroup(depth)
+	r := newRig(t, g, nil)
+	k := r.connect(t)
+	var flying []uint32
+	calls := map[uint32]*fakeCall{}
+	for xid := range uint32(rounds*depth + depth - 1) {
+		if xid < rounds*depth {
+			k.send(rpc(xid, nfs3.ProgramNFS, procWrite, args(xid)))
+			flying, calls[xid] = append(flying, xid), g.next(t)
+		}
+		if xid%3 == 0 && len(flying) > 0 {
+			again := flying[0]
+			k.send(rpc(again, nfs3.ProgramNFS, procWrite, args(again)))
+			r.eventually(t, "joined", func(s Stats) bool { return s.Joined > uint64(xid/3) })
+		}
+		if xid+1 < depth {
+			continue
+		}
+		next := int(xid) * 5 % len(flying)
+		ends := flying[next]
+		flying = slices.Delete(flying, next, next+1)
+		c, err := nfs3.ParseCall(calls[ends].Body)
+		if err != nil || string(c.Args) != args(ends) {
+			t.Fatalf("call %d is not what it was: %v", ends, err)
+		}
+		g.end(calls[ends], success("done"), nil)
+		k.expect(ends, nfs3.Success, "done")
 	}
 }

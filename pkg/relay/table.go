@@ -291,8 +291,9 @@ func (t *table) inFlight() int {
 type call struct {
 	server   *Server
 	key      key
-	body     []byte
-	reserved int // bytes of the table's budget
+	record   []byte // which brought it; its memory is used again when the call is over. nil: an earlier life had it
+	body     []byte // the operation, in record
+	reserved int    // bytes of the table's budget
 	began    time.Time
 
 	program, procedure uint32
