@@ -151,6 +151,7 @@ func (c *Client) waits(s Slot, t Timestamp) bool {
 // An outstanding call waits for its certificate.
 type outstanding struct {
 	Call
+	digest   message.Digest // OperationDigest of Body
 	request  message.Request
 	readOnly bool   // the present try
 	asked    uint32 // bit i: the present try was sent to replica i
@@ -265,6 +266,7 @@ func (c *Client) begin(call Call) error {
 	if err := c.checkLength(&call); err != nil {
 		return err
 	}
+	digest := message.OperationDigest(call.Body) // not under the lock: replies wait for that
 	c.mu.Lock()
 	switch {
 	case c.closed:
@@ -274,22 +276,22 @@ func (c *Client) begin(call Call) error {
 		c.mu.Unlock()
 		return ErrBusy
 	case !c.room(len(call.Body)):
-		c.waiting = append(c.waiting, c.outstanding(call))
+		c.waiting = append(c.waiting, c.outstanding(call, digest))
 		c.mu.Unlock()
 		return nil
 	}
-	err := c.assign(c.outstanding(call))
+	err := c.assign(c.outstanding(call, digest))
 	c.release()
 	return err
 }
 
 // outstanding makes a call one that waits, in the memory of one that has ended if there is such.
-func (c *Client) outstanding(call Call) *outstanding {
+func (c *Client) outstanding(call Call, digest message.Digest) *outstanding {
 	o := &outstanding{}
 	if n := len(c.spare); n > 0 {
 		o, c.spare = c.spare[n-1], c.spare[:n-1]
 	}
-	o.Call = call
+	o.Call, o.digest = call, digest
 	return o
 }
 
@@ -378,7 +380,8 @@ func (c *Client) wake() {
 
 func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 	o.readOnly = readOnly
-	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Keep: o.keep, Op: o.Body, Auth: o.request.Auth}
+	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Keep: o.keep, Auth: o.request.Auth}
+	o.request.SetOperation(o.Body, o.digest)
 	o.tally.reset(len(c.peers))
 	o.tries = 0
 	o.agreed, o.parted = time.Time{}, false
@@ -393,6 +396,7 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	if err := c.checkLength(&o.Call); err != nil {
 		return err
 	}
+	o.digest = message.OperationDigest(o.Body)
 	c.mu.Lock()
 	i := slices.Index(c.free, slot)
 	switch {

@@ -270,6 +270,22 @@ func checkAllocation(t *testing.T, name string, b []byte) {
 	t.Errorf("%s: %d bytes make us allocate %d, want <= %d", name, len(b), least, bound)
 }
 
+// A request whose operation was hashed before is the same request.
+func TestSetOperation(t *testing.T) {
+	for _, n := range []int{0, 1, ShortOperation, ShortOperation + 1, 1 << 16} {
+		op := bytes.Repeat([]byte{7}, n)
+		want := Request{Client: 1, Slot: 2, Timestamp: 3, Op: op}
+		got := Request{Client: 1, Slot: 2, Timestamp: 3}
+		got.SetOperation(op, OperationDigest(op))
+		if !bytes.Equal(got.AppendCovered(nil), want.AppendCovered(nil)) || !bytes.Equal(got.AppendBody(nil), want.AppendBody(nil)) {
+			t.Errorf("%d bytes: hashed before it differs", n)
+		}
+		if got.Digest() != want.Digest() {
+			t.Errorf("%d bytes: got digest %v, want %v", n, got.Digest(), want.Digest())
+		}
+	}
+}
+
 // A batch's digest binds counts, lengths, order and choice (R-CRY-7).
 func TestBatchDigestBinds(t *testing.T) {
 	r := func(op string) *Request { return &Request{Client: 7, Op: []byte(op)} }

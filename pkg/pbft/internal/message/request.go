@@ -143,6 +143,18 @@ func (m *Request) appendHeader(b []byte, flags byte, replier ReplicaID) []byte {
 // Length is that of the operation, whether it is here or not.
 func (m *Request) Length() int { return len(m.Op) + m.absent }
 
+// OperationDigest is what stands for an operation in its request: its digest if it is long, else nothing.
+func OperationDigest(op []byte) (d Digest) {
+	if len(op) > ShortOperation {
+		d = digestOperation(op)
+	}
+	return d
+}
+
+// SetOperation makes op the request's operation, of which d is the OperationDigest: who sends it again, or under a lock that
+// others wait for, has hashed it before.
+func (m *Request) SetOperation(op []byte, d Digest) { m.Op, m.hash, m.absent = op, d, 0 }
+
 // operation is the digest of a long operation.
 func (m *Request) operation() Digest {
 	if m.hash.IsZero() {
