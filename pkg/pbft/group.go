@@ -22,6 +22,7 @@ type Member struct {
 // honest peer may send. DefaultLimits has the values and the group file's comments the reasons.
 type Limits struct {
 	CheckpointPeriod SeqNum // the paper's K: a checkpoint every so many batches [TOCS §4.4]
+	CheckpointBytes  int    // and one sooner, when the operations since the last have so many bytes; 0: never
 	LogSize          SeqNum // the paper's L, a small multiple of K: numbers between the water marks
 	Clients          int    // clients that can be enrolled at once
 	Slots            int    // requests a client may have outstanding
@@ -38,6 +39,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		CheckpointPeriod: 128,
+		CheckpointBytes:  32 << 20,
 		LogSize:          256,
 		Clients:          256,
 		Slots:            256,
@@ -103,6 +105,7 @@ func (l Limits) check() error {
 		low, high int64
 	}{
 		{"checkpoint_period", int64(l.CheckpointPeriod), 1, 1 << 16},
+		{"checkpoint_bytes", int64(l.CheckpointBytes), 0, 1 << 40},
 		{"log_size", int64(l.LogSize), int64(l.CheckpointPeriod) + 1, 1 << 18},
 		{"clients", int64(l.Clients), 1, 1<<16 - 1},
 		{"slots", int64(l.Slots), 1, 1 << 12},
@@ -153,7 +156,7 @@ func (g *Group) computeDigest() (d Digest) {
 	}
 	s(g.Administrator)
 	l := g.Limits
-	for _, v := range []int{int(l.CheckpointPeriod), int(l.LogSize), l.Clients, l.Slots, l.Operation, l.Reply,
+	for _, v := range []int{int(l.CheckpointPeriod), l.CheckpointBytes, int(l.LogSize), l.Clients, l.Slots, l.Operation, l.Reply,
 		l.KeptReply, l.Rights, l.BatchBytes, l.BatchCount, l.LogBytes} {
 		u(uint64(v))
 	}

@@ -136,7 +136,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 	}
 	r.core = core.New(core.Config{
 		Self: cfg.Self, Replicas: r.group.N(),
-		CheckpointPeriod: l.CheckpointPeriod, LogSize: l.LogSize, Window: window,
+		CheckpointPeriod: l.CheckpointPeriod, CheckpointBytes: l.CheckpointBytes, LogSize: l.LogSize, Window: window,
 		Tentative: cfg.has(Tentative), Piggyback: cfg.has(Piggyback), Separate: cfg.has(Separate),
 		BatchBytes: l.BatchBytes, BatchCount: batch, LogBytes: l.LogBytes,
 		Clients: l.Clients + 1, Slots: l.Slots, QueueBytes: clientQueueBytes,

@@ -197,10 +197,11 @@ func (p Plan) writeAdmin(dir string, key ed25519.PrivateKey, group []byte) error
 // groupValues is what the group file's template speaks of.
 type groupValues struct {
 	Plan
-	Administrator string
-	Members       []memberValues
-	ClockBound    string
-	LogBytes      string
+	Administrator   string
+	Members         []memberValues
+	ClockBound      string
+	LogBytes        string
+	CheckpointBytes string
 
 	adminKey ed25519.PrivateKey
 }
@@ -219,9 +220,10 @@ type replicaValues struct {
 // generate makes all keys.
 func (p Plan) generate() (v groupValues, members []ed25519.PrivateKey, err error) {
 	v = groupValues{
-		Plan:       p,
-		ClockBound: config.Duration(config.DefaultClockBound).String(),
-		LogBytes:   config.Size(p.Limits.LogBytes).String(),
+		Plan:            p,
+		ClockBound:      config.Duration(config.DefaultClockBound).String(),
+		LogBytes:        config.Size(p.Limits.LogBytes).String(),
+		CheckpointBytes: config.Size(p.Limits.CheckpointBytes).String(),
 	}
 	if v.adminKey, err = keys.Generate(); err != nil {
 		return v, nil, err

@@ -36,7 +36,8 @@ func TestExamples(t *testing.T) {
 	}
 	group := groupValues{
 		Plan: p, Administrator: exampleAdministrator, ClockBound: config.Duration(config.DefaultClockBound).String(),
-		LogBytes: config.Size(p.Limits.LogBytes).String(),
+		LogBytes:        config.Size(p.Limits.LogBytes).String(),
+		CheckpointBytes: config.Size(p.Limits.CheckpointBytes).String(),
 	}
 	for i, h := range hosts {
 		group.Members = append(group.Members, memberValues{h, exampleKeys[i]})

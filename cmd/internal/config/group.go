@@ -82,6 +82,7 @@ type memberFile struct {
 
 type limitsFile struct {
 	CheckpointPeriod uint32 `toml:"checkpoint_period"`
+	CheckpointBytes  Size   `toml:"checkpoint_bytes"`
 	LogSize          uint32 `toml:"log_size"`
 	Clients          uint32 `toml:"clients"`
 	Slots            uint32 `toml:"slots"`
@@ -125,6 +126,7 @@ func LoadGroup(file string) (*Group, error) {
 func limitsOf(l pbft.Limits) limitsFile {
 	return limitsFile{
 		CheckpointPeriod: uint32(l.CheckpointPeriod),
+		CheckpointBytes:  Size(l.CheckpointBytes),
 		LogSize:          uint32(l.LogSize),
 		Clients:          uint32(l.Clients),
 		Slots:            uint32(l.Slots),
@@ -139,6 +141,7 @@ func limitsOf(l pbft.Limits) limitsFile {
 func (f limitsFile) limits() pbft.Limits {
 	l := pbft.DefaultLimits() // for what the file does not hold
 	l.CheckpointPeriod = pbft.SeqNum(f.CheckpointPeriod)
+	l.CheckpointBytes = int(min(f.CheckpointBytes, 1<<50))
 	l.LogSize = pbft.SeqNum(f.LogSize)
 	l.Clients = int(f.Clients)
 	l.Slots = int(f.Slots)

@@ -392,6 +392,10 @@ func (j *judge) installed(r *replica) {
 func (j *judge) bounds(r *replica) {
 	s, shape := r.core.Sizes(), j.w.shape
 	l := int(shape.log)
+	checkpoints := l/int(shape.period) + 2
+	if shape.bytes > 0 {
+		checkpoints = l + 2 // each batch may bring one
+	}
 	for _, x := range []struct {
 		what      string
 		got, most int
@@ -400,7 +404,7 @@ func (j *judge) bounds(r *replica) {
 		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1) * ledgerSlots}, {"unproven requests", s.Unproven, 8},
 		{"bytes of one client", s.LineBytes, queueBytes + 1<<10}, {"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
 		{"bytes of the log", s.LogBytes, 1 << 20}, {"held COMMITs", s.Held, 8},
-		{"checkpoints", len(r.memory.checkpoints), l/int(shape.period) + 2},
+		{"checkpoints", len(r.memory.checkpoints), checkpoints},
 	} {
 		if x.got > x.most {
 			j.w.fail("memory: replica %d keeps %d of %s, want <= %d", r.id, x.got, x.what, x.most)

@@ -64,7 +64,7 @@ func (r *replica) boot() {
 	r.ledger, r.service, r.session = l, service, nil
 	r.core = core.New(core.Config{
 		Self: message.ReplicaID(r.id), Replicas: w.n,
-		CheckpointPeriod: w.shape.period, LogSize: w.shape.log, Window: w.shape.window,
+		CheckpointPeriod: w.shape.period, CheckpointBytes: w.shape.bytes, LogSize: w.shape.log, Window: w.shape.window,
 		Tentative: w.shape.tentative, Piggyback: w.shape.piggyback, Separate: w.shape.separate,
 		BatchBytes: 4 << 10, BatchCount: w.shape.batch, LogBytes: 1 << 20,
 		Clients: maxClients + 1, Slots: ledgerSlots, QueueBytes: queueBytes,

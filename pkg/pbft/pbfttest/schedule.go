@@ -80,6 +80,9 @@ func (s *Schedule) String() string {
 	}
 	fmt.Fprintf(&b, "seed %d: n=%d K=%d L=%d window %d batch %d, %d clients of %d slots, faults end at tick %d",
 		s.Seed, h.replicas, h.period, h.log, h.window, h.batch, h.clients, h.slots, h.stop)
+	if h.bytes > 0 {
+		fmt.Fprintf(&b, ", a checkpoint every %d bytes", h.bytes)
+	}
 	for _, x := range []struct {
 		on   bool
 		name string
@@ -126,6 +129,7 @@ func (d *drawing) shape() {
 	more := rand.New(rand.NewPCG(d.s.Seed, 2))
 	h.tentative, h.piggyback, h.quiet = more.IntN(4) > 0, more.IntN(4) > 0, more.IntN(2) > 0
 	h.separate = more.IntN(4) > 0
+	h.bytes = []int{0, 0, 1, 100, 1000}[more.IntN(5)]
 	d.s.Replicas = h.replicas
 }
 

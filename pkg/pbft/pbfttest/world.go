@@ -55,6 +55,7 @@ type world struct {
 type shape struct {
 	replicas    int
 	period, log message.SeqNum // K and L
+	bytes       int            // of operations that bring a checkpoint before that; 0: none do
 	window      message.SeqNum
 	batch       int
 	clients     int  // correct ones

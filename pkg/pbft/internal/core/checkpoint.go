@@ -7,6 +7,40 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
+// A checkpoint is taken when K batches have been executed since the last one, or so many bytes of operations that it pays to let
+// the log forget them: what a log of large operations lies in is fresh memory, to be touched for the first time. Which number that is
+// follows from the last checkpoint and the batches since, so all replicas take the same.
+
+// step is what the number of every checkpoint is a multiple of: K, or a sixteenth of it if operations of any length may bring one
+// about, so that those who cannot tell which numbers have checkpoints know which do not.
+func (cfg *Config) step() message.SeqNum {
+	if cfg.CheckpointBytes == 0 {
+		return cfg.CheckpointPeriod
+	}
+	for k := message.SeqNum(checkpointSteps); k > 1; k /= 2 {
+		if cfg.CheckpointPeriod%k == 0 {
+			return cfg.CheckpointPeriod / k
+		}
+	}
+	return cfg.CheckpointPeriod
+}
+
+const checkpointSteps = 16 // a power of two
+
+// isDue reports whether batch n brings a checkpoint, when the operations up to it, since the last checkpoint, have so many bytes.
+func (c *Core) isDue(n message.SeqNum, bytes int) bool {
+	return n%c.cfg.step() == 0 && (n-c.kept >= c.cfg.CheckpointPeriod || c.cfg.CheckpointBytes > 0 && bytes >= c.cfg.CheckpointBytes)
+}
+
+// willBeDue reports whether a batch that has prepared will bring a checkpoint.
+func (c *Core) willBeDue(s *slot) bool {
+	bytes := c.since
+	for n := max(c.lastExec, c.log.low) + 1; n <= s.seq; n++ {
+		bytes += c.log.slot(n).size
+	}
+	return c.isDue(s.seq, bytes)
+}
+
 // A checkpointSlot gathers the statements about one checkpoint above the stable one.
 type checkpointSlot struct {
 	seq   message.SeqNum
@@ -15,7 +49,7 @@ type checkpointSlot struct {
 }
 
 func (c *Core) checkpoint(n message.SeqNum) *checkpointSlot {
-	k := &c.checkpoints[uint64(n/c.cfg.CheckpointPeriod)%uint64(len(c.checkpoints))]
+	k := &c.checkpoints[uint64(n/c.cfg.step())%uint64(len(c.checkpoints))]
 	if k.seq != n {
 		k.seq, k.ours = n, false
 		k.votes.clear()
@@ -64,8 +98,8 @@ func (c *Core) sayCheckpoints() {
 
 // eachCheckpoint calls f for the checkpoints above low that our state has come to and that are not known to be stable.
 func (c *Core) eachCheckpoint(low message.SeqNum, f func(message.CheckpointID)) {
-	period := c.cfg.CheckpointPeriod
-	for n := (max(c.log.low, low)/period + 1) * period; n <= min(c.lastExec, c.log.high); n += period {
+	step := c.cfg.step()
+	for n := (max(c.log.low, low)/step + 1) * step; n <= min(c.lastExec, c.log.high); n += step {
 		if root, known := c.ownRoot(n); known {
 			f(message.CheckpointID{Seq: n, Digest: root})
 		}
@@ -102,7 +136,7 @@ func (c *Core) onCheckpoint(m *message.Checkpoint) {
 
 func (c *Core) judgeCheckpoint(m *message.Checkpoint) Refusal {
 	switch {
-	case m.Seq%c.cfg.CheckpointPeriod != 0:
+	case m.Seq%c.cfg.step() != 0:
 		return NotACheckpoint
 	case m.Seq <= c.log.low:
 		return BelowWindow

@@ -16,6 +16,7 @@ type Config struct {
 	Self                      message.ReplicaID
 	Replicas                  int            // n = 3f+1
 	CheckpointPeriod, LogSize message.SeqNum // K and L
+	CheckpointBytes           int            // a checkpoint comes sooner when the operations since the last have so many bytes; 0: never
 	Window                    message.SeqNum // batches under way at the primary, at most
 	BatchBytes, BatchCount    int
 	LogBytes                  int
@@ -52,13 +53,14 @@ type Core struct {
 	ground   Standing       // of answers from the present state
 	held     heldCommits
 	kept     message.SeqNum // the last checkpoint that our state holds
+	since    int            // bytes of the operations executed after it
 	seqno    message.SeqNum // last number assigned, as primary
 	choosing bool           // a Choose for seqno+1 is under way
 	queue    queue
 	lacking  message.SeqNum // no proposal above it is held for want of an operation
 
 	stable      message.Checkpoint // what let log.low get where it is; number 0 needs no proof
-	checkpoints []checkpointSlot   // above it, ring by number/K
+	checkpoints []checkpointSlot   // above it, ring by number/step
 
 	// P and Q carry across views what prepared and what was pre-prepared here, for numbers in the
 	// window [TOCS §4.5]. Both are empty while view 0 lasts.
@@ -106,7 +108,7 @@ func New(cfg Config) *Core {
 		f:           (cfg.Replicas - 1) / 3,
 		active:      cfg.FenceView == 0,
 		peers:       make([]peer, cfg.Replicas),
-		checkpoints: make([]checkpointSlot, cfg.LogSize/cfg.CheckpointPeriod+2),
+		checkpoints: make([]checkpointSlot, cfg.LogSize/cfg.step()+2),
 		prepared:    map[message.SeqNum]carried{},
 		preprepared: map[message.SeqNum][]carried{},
 		lagging:     -1 << 30,

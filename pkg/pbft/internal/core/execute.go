@@ -20,7 +20,7 @@ type tentative struct {
 	again  []int // which of its requests had been executed before
 }
 
-// executeReady executes what committed, strictly in order (R-NRM-8), takes a checkpoint every K batches
+// executeReady executes what committed, strictly in order (R-NRM-8), takes a checkpoint when one is due
 // [TOCS §4.4], and goes one batch further if that has prepared.
 func (c *Core) executeReady() {
 	for c.transfer == nil && c.log.contains(c.lastExec+1) {
@@ -50,8 +50,9 @@ func (c *Core) executed(s *slot) {
 		c.wait.executed(r)
 	}
 	c.wait.progress(s.batch)
-	if s.seq%c.cfg.CheckpointPeriod == 0 {
-		c.kept = s.seq
+	c.since += s.batch.Bytes()
+	if c.isDue(s.seq, c.since) {
+		c.kept, c.since = s.seq, 0
 		c.do(Effect{Verb: Freeze, Seq: s.seq})
 	}
 }
@@ -157,7 +158,7 @@ type heldCommits struct {
 // whose window is full, or a client whose batch is not executed before it commits.
 func (c *Core) sayCommit(s *slot) {
 	wait := c.cfg.Tentative && c.cfg.Piggyback && c.seqno < c.lastExec+c.cfg.Window &&
-		s.seq%c.cfg.CheckpointPeriod != 0 && len(c.held.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
+		!c.willBeDue(s) && len(c.held.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
 	if wait {
 		c.held.numbers = append(c.held.numbers, s.seq)
 		return

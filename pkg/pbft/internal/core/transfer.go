@@ -80,12 +80,12 @@ func (c *Core) raiseFence(n message.SeqNum) {
 }
 
 // maxClaims is how many checkpoints a replica is remembered to have spoken of, the highest.
-const maxClaims = 8
+const maxClaims = 16
 
 // noteCheckpoint keeps what a replica last said of checkpoints, whether in our window or not (R-GC-5).
 func (c *Core) noteCheckpoint(m *message.Checkpoint) {
 	p := &c.peers[m.From]
-	if m.Seq%c.cfg.CheckpointPeriod != 0 || m.Seq == 0 {
+	if m.Seq%c.cfg.step() != 0 || m.Seq == 0 {
 		return
 	}
 	at, known := slices.BinarySearchFunc(p.claims, m.Seq, func(k message.Checkpoint, n message.SeqNum) int { return cmp.Compare(k.Seq, n) })
@@ -418,7 +418,7 @@ func (c *Core) Installed(n message.SeqNum) {
 	invariant(t != nil && t.seq == n, "a state installed that was not asked for")
 	c.transfer = nil
 	c.lastExec, c.progress = t.seq, c.tick
-	c.ahead, c.kept = tentative{}, t.seq // it was number t.seq at most
+	c.ahead, c.kept, c.since = tentative{}, t.seq, 0 // it was number t.seq at most
 	c.ground = Standing{View: c.view}
 	c.seqno = max(c.seqno, t.seq)
 	c.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}

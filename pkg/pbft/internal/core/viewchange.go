@@ -187,7 +187,7 @@ func (c *Core) correctViewChange(m *message.ViewChange) bool {
 	}
 	in := func(n message.SeqNum) bool { return m.Low < n && n <= m.Low+c.cfg.LogSize }
 	for _, k := range m.Checkpoints {
-		if k.Seq%c.cfg.CheckpointPeriod != 0 || k.Seq != m.Low && !in(k.Seq) {
+		if k.Seq%c.cfg.step() != 0 || k.Seq != m.Low && !in(k.Seq) {
 			return false
 		}
 	}
