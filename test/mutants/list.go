@@ -69,7 +69,7 @@ var mutants = []mutant{
 	{"a view begins as if the state it begins from were here", core + "newview.go", "		c.fetchState(start)\n		return true\n	}\n	root", "		c.lastExec = start.Seq\n		return true\n	}\n	root"},
 	{"who has left says of a checkpoint what his VIEW-CHANGE does not", core + "checkpoint.go", "	return c.active || own != nil && (n", "	return true || own != nil && (n"},
 	{"the new primary does not fetch what it must choose", core + "newview.go", "if x := &c.change; !c.active && c.isPrimary() && x.newView == nil {", "if x := &c.change; false {"},
-	{"batches decided are not fetched", core + "catchup.go", "	c.pulling = false\n	under := c.pullsUnderWay()\n", "	if c.pulling {\n		return\n	}\n	under := c.pullsUnderWay()\n"},
+	{"batches decided are not fetched", core + "catchup.go", "	c.pulling = false\n	if c.log.told", "	if c.pulling {\n		return\n	}\n	if c.log.told"},
 
 	// Checkpoints and transfer.
 	{"DECIDED from one", core + "newview.go", "	d, ok := s.decided.with(c.weak())\n	if !ok {", "	d, ok := s.decided.with(1)\n	if !ok {"},

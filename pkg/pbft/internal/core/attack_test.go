@@ -609,6 +609,7 @@ func TestChosenWithoutItsOperation(t *testing.T) {
 	stub := *whole
 	stub.Batch.Requests = []*message.Request{whole.Batch.Requests[0].Stub()}
 	c.log.slot(1).chosen = whole.Digest
+	c.log.told = 1
 	voted := func() bool {
 		return slices.ContainsFunc(perform(c), func(m message.Message) bool { return m.Type() == message.TypePrepare })
 	}

@@ -109,9 +109,12 @@ func (c *Core) pullBodies() {
 		return
 	}
 	c.pulling = false
+	if c.log.told <= c.lastExec {
+		return // mostly
+	}
 	under := c.pullsUnderWay()
 	asks := make([][]message.Digest, len(c.peers))
-	for n := max(c.log.low, c.lastExec) + 1; n <= c.log.high; n++ {
+	for n := max(c.log.low, c.lastExec) + 1; n <= min(c.log.told, c.log.high); n++ {
 		s := c.log.slot(n)
 		d, decided := s.decided.with(c.weak())
 		if !decided || s.isCommitted || s.pull.due > 0 {
@@ -143,7 +146,7 @@ func (c *Core) pullBodies() {
 // employed, so that not each batch that comes has us ask for a single one.
 func (c *Core) pullsUnderWay() []int {
 	under := make([]int, len(c.peers))
-	for n := max(c.log.low, c.lastExec) + 1; n <= c.log.high; n++ {
+	for n := max(c.log.low, c.lastExec) + 1; n <= min(c.log.told, c.log.high); n++ {
 		if s := c.log.slot(n); s.pull.due > 0 && !s.isCommitted {
 			under[s.pull.of]++
 		}
@@ -180,7 +183,7 @@ func (c *Core) bearer(s *slot, d message.Digest, under []int) (message.ReplicaID
 
 // tickPulls turns away from those who were asked for batches and bring none.
 func (c *Core) tickPulls() {
-	for n := max(c.log.low, c.lastExec) + 1; n <= c.log.high; n++ {
+	for n := max(c.log.low, c.lastExec) + 1; n <= min(c.log.told, c.log.high); n++ {
 		if s := c.log.slot(n); s.pull.due > 0 && !s.isCommitted && c.tick >= s.pull.due {
 			c.peers[s.pull.of].shunned = max(c.peers[s.pull.of].shunned, c.tick+pullShunTicks)
 			s.pull.due = 0
@@ -192,7 +195,7 @@ func (c *Core) tickPulls() {
 
 // pulled reports whether a batch is one that we asked for because it was decided.
 func (c *Core) pulled(m *message.BatchBody) (some bool) {
-	for n := max(c.log.low, c.lastExec) + 1; n <= c.log.high; n++ {
+	for n := max(c.log.low, c.lastExec) + 1; n <= min(c.log.told, c.log.high); n++ {
 		s := c.log.slot(n)
 		if s.isCommitted || s.pull.due == 0 && s.pull.tries == 0 {
 			continue

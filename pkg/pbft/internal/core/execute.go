@@ -102,7 +102,7 @@ func (c *Core) settle(s *slot) {
 // UnderWay is the lowest number for which something was proposed or voted and nothing executed, tentatively or not; 0 if there
 // is none.
 func (c *Core) UnderWay() message.SeqNum {
-	for n := max(c.lastExec, c.ahead.seq, c.log.low) + 1; n <= c.log.high; n++ {
+	for n := max(c.lastExec, c.ahead.seq, c.log.low) + 1; n <= min(max(c.log.heard, c.log.told), c.log.high); n++ {
 		if s := c.log.slot(n); s.proposal != nil || s.held != nil || s.prepares.have != 0 || s.pull.due > 0 {
 			return n
 		}

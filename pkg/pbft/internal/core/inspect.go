@@ -36,6 +36,7 @@ type Sizes struct {
 	LineBytes                      int // the most of one client's operations that wait or are laid by
 	LogBytes                       int
 	Held                           int // COMMITs held back
+	Overlooked                     int // slots above the log's marks that are not as these say
 }
 
 // Sizes measures the core.
@@ -56,7 +57,19 @@ func (c *Core) Sizes() (s Sizes) {
 		s.Asks = len(c.transfer.asked)
 	}
 	s.LogBytes, s.Held = c.log.bytes+c.log.past.bytes, len(c.held.numbers)
+	s.Overlooked = c.log.overlooked()
 	return s
+}
+
+// overlooked counts the slots that those who go by the marks would miss.
+func (l *messageLog) overlooked() (n int) {
+	for i := range l.slots {
+		s := &l.slots[i]
+		if s.seq > l.heard && (s.proposal != nil || s.held != nil || s.prepares.have != 0) || s.seq > l.told && (!s.chosen.IsZero() || s.decided.have != 0 || s.pull.due != 0) {
+			n++
+		}
+	}
+	return n
 }
 
 // Holds reports whether a batch is here with all its operations.

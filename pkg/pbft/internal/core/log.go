@@ -14,6 +14,10 @@ type messageLog struct {
 	slots     []slot // ring; slot(seq) panics outside the marks, callers judge first
 	bytes     int    // of the operations in all proposals
 	past      past
+
+	// No slot above these numbers has a proposal, held or accepted, or a PREPARE; or anything that was chosen, decided or asked
+	// for because it was. They only rise, so that who looks at the log every tick need not look at all of it.
+	heard, told message.SeqNum
 }
 
 func (l *messageLog) init(size message.SeqNum, replicas int) {

@@ -322,6 +322,7 @@ func (c *Core) place() {
 			continue
 		}
 		s.chosen = digest
+		c.log.told = max(c.log.told, s.seq)
 		if b := c.body(digest); b != nil {
 			c.adoptChosen(s, b)
 		}
@@ -386,7 +387,7 @@ func (c *Core) missing() (digests []message.Digest) {
 			digests = append(digests, d)
 		}
 	}
-	for n := c.log.low + 1; n <= c.log.high; n++ {
+	for n := c.log.low + 1; n <= min(c.log.told, c.log.high); n++ {
 		s := c.log.slot(n)
 		if s.proposal == nil && !s.chosen.IsZero() {
 			add(s.chosen)
@@ -477,6 +478,7 @@ func (c *Core) onDecided(m *message.Decided) {
 		return
 	}
 	s := c.log.slot(m.Seq)
+	c.log.told = max(c.log.told, m.Seq)
 	if !s.decided.add(m.From, m.Digest) {
 		c.refuse(m, SecondVote)
 		return

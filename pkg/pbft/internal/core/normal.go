@@ -82,6 +82,7 @@ func (c *Core) adopt(s *slot, p *message.PrePrepare) {
 // hold keeps p as what the slot's proposal may become. It counts in the log as if it were that already, or a
 // primary could fill our memory with what nobody can authenticate.
 func (c *Core) hold(s *slot, p *message.PrePrepare) {
+	c.log.heard = max(c.log.heard, s.seq)
 	c.log.bytes += p.Batch.Bytes() - s.size
 	s.held, s.size = p, p.Batch.Bytes()
 	c.log.past.fit(min(pastBytes, c.cfg.LogBytes-c.log.bytes))
@@ -215,6 +216,7 @@ func (c *Core) judgePrepare(p *message.Prepare) Refusal {
 	if !c.log.slot(p.Seq).prepares.add(p.From, p.Digest) {
 		return SecondVote
 	}
+	c.log.heard = max(c.log.heard, p.Seq)
 	return accepted
 }
 
