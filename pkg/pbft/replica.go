@@ -210,8 +210,6 @@ func (r *Replica) start() error {
 		}
 	}
 	r.clock, r.ticked = time.NewTimer(tickPeriod), time.Now()
-	r.sparing.clock = time.AfterFunc(time.Hour, r.endSparing)
-	r.sparing.clock.Stop()
 	// The links come first: who connects to us is answered on them.
 	for i, p := range r.peers {
 		if p != nil {
@@ -248,7 +246,6 @@ func (r *Replica) tick() {
 		select {
 		case <-r.stop:
 			r.clock.Stop()
-			r.sparing.clock.Stop()
 			r.shutdown()
 			return
 		case <-r.clock.C:
@@ -259,6 +256,7 @@ func (r *Replica) tick() {
 				}
 				r.pace()
 				r.perform()
+				r.endSparing()
 				r.slow = r.core.Idle()
 				r.leave()
 				r.serveKept()
@@ -321,7 +319,7 @@ func (r *Replica) enter() {
 func (r *Replica) leave() {
 	if r.core != nil {
 		r.perform()
-		if r.slow && !r.core.Idle() {
+		if r.slow && (r.sparing.queued || !r.core.Idle()) {
 			r.slow = false
 			r.clock.Reset(tickPeriod)
 		}
@@ -489,7 +487,7 @@ func (r *Replica) queueFor(p *peerEnd, spared bool, parts ...[]byte) {
 	if !spared || c.Queued() > spareBytes {
 		r.dirty.add(c)
 	} else {
-		r.spare()
+		r.sparing.queued = true
 	}
 }
 

@@ -1,34 +1,31 @@
 package pbft
 
-import (
-	"time"
-
-	"bfs/pkg/pbft/internal/message"
-)
+import "bfs/pkg/pbft/internal/message"
 
 // sparing has f replicas follow the others at some distance. What is ordered needs 2f+1, and these are enough while they are
-// quick: so what the three phases say to the last f in line for primary is not written at once, but some milliseconds later,
-// all of it together. It costs them and us a fraction of the system calls and wake-ups, and nobody waits for them. It is a
-// matter of time alone: everything is said to everyone, in order, and a rule that counts votes counts the same.
+// quick: so what the three phases say to the last f in line for primary is not written at once, but with the next tick, all of
+// it together. It costs them and us a fraction of the system calls and wake-ups, and nobody waits for them. It is a matter of
+// time alone: everything is said to everyone, in order, and a rule that counts votes counts the same.
+//
+// A caller who thinks between two calls has some tens of them ordered in that time at most, and then three replicas, one after
+// the other, wake the spared one, whose votes wake them in turn: so the period is no shorter than it needs to be.
 //
 // When batches take as long as that each, or stay where they are, somebody among the 2f+1 is not quick. Then nobody is spared
 // for a while, which is longer the more often it happens.
 type sparing struct {
 	off    bool
-	brisk  int         // ticks for which nobody is spared
-	length int         // of the last such period
-	calm   int         // ticks since
-	clock  *time.Timer // runs while something is queued for those who are spared
-	queued bool
-	under  bool   // something was under way when it ran out last
+	brisk  int    // ticks for which nobody is spared
+	length int    // of the last such period
+	calm   int    // ticks since
+	queued bool   // something waits for the next tick
+	under  bool   // something was under way when what had waited was written last
 	done   SeqNum // and so much was executed
 }
 
 const (
-	sparePeriod   = 3 * time.Millisecond
 	briskTicks    = 100
 	maxBriskTicks = 64 * briskTicks
-	spareBytes    = 64 << 10 // queued for a spared replica at most before it is written
+	spareBytes    = 256 << 10 // queued for a spared replica at most before it is written
 )
 
 // spares reports whether a message to replica i may wait.
@@ -50,20 +47,14 @@ func (r *Replica) spares(i ReplicaID, m message.Message) bool {
 	return active && (int(i)-int(view.Primary(n))+n)%n >= r.group.Quorum()
 }
 
-// spare notes that something is queued that will not be written now.
-func (r *Replica) spare() {
-	if s := &r.sparing; !s.queued {
-		s.queued = true
-		s.clock.Reset(sparePeriod)
-	}
-}
-
-// endSparing writes what those who were spared have waited for, and looks whether the others do without them.
+// endSparing has what is queued for those who were spared written, and looks whether the others do without them.
 func (r *Replica) endSparing() {
-	r.enter()
 	s := &r.sparing
+	if !s.queued {
+		return
+	}
 	s.queued = false
-	// With no more than one batch since the last time, it may be this that each was waiting for.
+	// With no more than one batch since the last time, it may be us that each was waiting for.
 	under, done := r.core.UnderWay() > 0, r.core.LastExecuted()
 	if under && s.under && done <= s.done+1 {
 		r.beBrisk()
@@ -76,7 +67,6 @@ func (r *Replica) endSparing() {
 			}
 		}
 	}
-	r.leave()
 }
 
 // beBrisk spares nobody for a while.
