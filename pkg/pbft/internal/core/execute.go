@@ -110,11 +110,10 @@ func (c *Core) UnderWay() message.SeqNum {
 	return 0
 }
 
-// Idle reports whether there is nothing that a tick could bring forward, but for STATUS and what others may say meanwhile:
-// whoever ticks may then do so later, for several ticks at once.
+// Idle reports whether there is nothing that a tick could bring forward, but for STATUS, COMMITs that nobody waits for, and what
+// others may say meanwhile: whoever ticks may then do so later, for several ticks at once.
 func (c *Core) Idle() bool {
-	return c.active && c.transfer == nil && c.queue.held == 0 && c.ahead.seq == 0 && len(c.held.numbers) == 0 && !c.wait.on &&
-		c.UnderWay() == 0
+	return c.active && c.transfer == nil && c.queue.held == 0 && !c.wait.on && c.UnderWay() == 0
 }
 
 // Again answers Execute for batch n: its i-th request was not executed, for the state knows the slot's answer to it, or to a
@@ -151,8 +150,12 @@ func (c *Core) read(r *message.Request) {
 // Clients do not wait for them: the replies are out (R-OPT-PC).
 type heldCommits struct {
 	numbers []message.SeqNum
-	old     int // so many were held at the last tick; 0: none waits for long
+	since   int // tick at which the first was held
 }
+
+// companyTicks is how long COMMITs wait for company. A kernel that compiles writes every thirty milliseconds or so, and n COMMITs to
+// n-1 replicas each would wake everyone in between for nothing.
+const companyTicks = 10
 
 // sayCommit tells the others that a slot has prepared here, at once if somebody may wait for it: a checkpoint, a primary
 // whose window is full, or a client whose batch is not executed before it commits.
@@ -160,6 +163,9 @@ func (c *Core) sayCommit(s *slot) {
 	wait := c.cfg.Tentative && c.cfg.Piggyback && c.seqno < c.lastExec+c.cfg.Window &&
 		!c.willBeDue(s) && len(c.held.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
 	if wait {
+		if len(c.held.numbers) == 0 {
+			c.held.since = c.tick
+		}
 		c.held.numbers = append(c.held.numbers, s.seq)
 		return
 	}
@@ -181,15 +187,17 @@ func (c *Core) takeCommits() []message.SeqNum {
 // flushCommits sends the held COMMITs by themselves.
 func (c *Core) flushCommits() {
 	for _, n := range c.held.numbers {
+		if c.log.contains(n) {
+			c.log.slot(n).sentAt = c.tick
+		}
 		c.multicast(&message.Commit{View: c.view, Seq: n, From: c.cfg.Self})
 	}
 	c.held = heldCommits{numbers: c.held.numbers[:0]}
 }
 
-// flushOldCommits sends what was held for a whole tick: nothing came along to ride on.
+// flushOldCommits sends what was held for long: nothing came along to ride on.
 func (c *Core) flushOldCommits() {
-	if c.held.old > 0 {
+	if len(c.held.numbers) > 0 && c.tick-c.held.since >= companyTicks {
 		c.flushCommits()
 	}
-	c.held.old = len(c.held.numbers)
 }

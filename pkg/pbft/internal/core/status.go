@@ -1,6 +1,10 @@
 package core
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // noticeLag sends a STATUS out of turn when a message shows that we have missed something: at most once per resend interval
 // (R-RTX-1), or when we have come on so far since the last one that there is more to ask for.
@@ -187,7 +191,7 @@ func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 			c.send(m.From, &vote)
 		}
 	}
-	if s.commits.has(c.cfg.Self) {
+	if s.commits.has(c.cfg.Self) && !slices.Contains(c.held.numbers, s.seq) { // what is held back will be said to all
 		vote := s.ownCommit
 		c.send(m.From, &vote)
 	}
