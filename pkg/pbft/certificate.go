@@ -23,16 +23,16 @@ type tally struct {
 // A verdict is one replica's answer. It may stand on two grounds: the replica has executed the request in the batch
 // prepared as number seq of view prepared, and it knows that it has committed.
 type verdict struct {
-	outcome   message.Outcome
-	length    int
-	result    int           // which of the results it is, or proves
-	proof     message.Proof // if that is unproved
 	view      View
 	seq       SeqNum // 0: not on that ground
 	prepared  View
+	length    int32
+	try       int32 // the request's tries when it came
+	result    int8  // which of the results it is, or proves
+	outcome   message.Outcome
 	committed bool
-	last      Timestamp // of a Superseded
-	try       int       // the request's tries when it came
+	proof     message.Proof // if the result is unproved
+	last      Timestamp     // of a Superseded
 }
 
 // unproved is the result of a verdict that proves none of those that are here. Two of them may prove the same one yet.
@@ -57,10 +57,10 @@ func (t *tally) has(i ReplicaID) bool { return t.heard&(1<<i) != 0 }
 // again, with the full result or after catching up: its last word counts. But that a result is no longer kept is
 // what it says to a copy of a request it has just answered, and outweighs that answer at a later try only.
 func (t *tally) add(m *message.Reply, a *message.Answer, replier ReplicaID, try int, proves prover) {
-	v := verdict{outcome: a.Outcome, length: a.Length, view: m.View, seq: m.Seq, prepared: m.View, committed: !m.Tentative, try: try}
+	v := verdict{outcome: a.Outcome, length: int32(a.Length), view: m.View, seq: m.Seq, prepared: m.View, committed: !m.Tentative, try: int32(try)}
 	old := &t.replies[m.From]
 	noResult := a.Outcome == message.NotKept || a.Outcome == message.Lost
-	if noResult && t.has(m.From) && old.outcome == message.Executed && try <= old.try {
+	if noResult && t.has(m.From) && old.outcome == message.Executed && v.try <= old.try {
 		return
 	}
 	known := len(t.results)
@@ -91,24 +91,24 @@ func (t *tally) add(m *message.Reply, a *message.Answer, replier ReplicaID, try 
 type prover func(i ReplicaID, p *message.Proof, result []byte) bool
 
 // find returns the number of a result that is here, and keeps it if it is new.
-func (t *tally) find(result []byte) int {
+func (t *tally) find(result []byte) int8 {
 	for i, r := range t.results {
 		if bytes.Equal(r, result) {
-			return i
+			return int8(i)
 		}
 	}
 	if len(result) <= transport.Keep {
 		result = append([]byte(nil), result...) // it lies in a frame that is lent
 	}
 	t.results = append(t.results, result)
-	return len(t.results) - 1
+	return int8(len(t.results) - 1)
 }
 
 // provenBy is the number of the result that replica i proves, or unproved.
-func (t *tally) provenBy(i ReplicaID, p *message.Proof, length int, proves prover) int {
+func (t *tally) provenBy(i ReplicaID, p *message.Proof, length int, proves prover) int8 {
 	for k, r := range t.results {
 		if len(r) == length && proves(i, p, r) {
-			return k
+			return int8(k)
 		}
 	}
 	return unproved
@@ -118,8 +118,8 @@ func (t *tally) provenBy(i ReplicaID, p *message.Proof, length int, proves prove
 func (t *tally) recognise(k int, proves prover) {
 	for i := range t.replies {
 		v := &t.replies[i]
-		if t.has(ReplicaID(i)) && v.result == unproved && v.length == len(t.results[k]) && proves(ReplicaID(i), &v.proof, t.results[k]) {
-			v.result = k
+		if t.has(ReplicaID(i)) && v.result == unproved && int(v.length) == len(t.results[k]) && proves(ReplicaID(i), &v.proof, t.results[k]) {
+			v.result = int8(k)
 		}
 	}
 }
@@ -128,28 +128,44 @@ func (t *tally) recognise(k int, proves prover) {
 // committed, or all have prepared it under one number in one view. Mixed they prove nothing: what one prepared need
 // not be what another saw commit, and a replica that must take its answer back may tell the next reader otherwise.
 func (t *tally) best() (v verdict, agreeing uint32) {
+	var best *verdict
 	for i := range t.replies {
 		if !t.has(ReplicaID(i)) {
 			continue
 		}
 		x := &t.replies[i]
-		for _, set := range [2]uint32{t.committed(x), t.preparedAlike(x)} {
+		committed, prepared := t.agreeing(x)
+		for _, set := range [2]uint32{committed, prepared} {
 			if bits.OnesCount32(set) > bits.OnesCount32(agreeing) {
-				v, agreeing = *x, set
+				best, agreeing = x, set
 			}
 		}
+		if agreeing == t.heard {
+			break // all do, as mostly
+		}
+	}
+	if best != nil {
+		v = *best
 	}
 	return v, agreeing
 }
 
-// committed is the set of replicas that know that the request has committed, with the same answer as x.
-func (t *tally) committed(x *verdict) (set uint32) {
+// agreeing are the replicas with the same answer as x: those that know that the request has committed, and those that have prepared
+// what x has prepared.
+func (t *tally) agreeing(x *verdict) (committed, prepared uint32) {
 	for i := range t.replies {
-		if y := &t.replies[i]; t.has(ReplicaID(i)) && y.committed && y.alike(x) {
-			set |= 1 << i
+		y := &t.replies[i]
+		if !t.has(ReplicaID(i)) || !y.alike(x) {
+			continue
+		}
+		if y.committed {
+			committed |= 1 << i
+		}
+		if x.seq != 0 && y.seq == x.seq && y.prepared == x.prepared {
+			prepared |= 1 << i
 		}
 	}
-	return set
+	return committed, prepared
 }
 
 // alike counts the replicas that give the same answer as x, on whatever ground.
@@ -160,19 +176,6 @@ func (t *tally) alike(x *verdict) (n int) {
 		}
 	}
 	return n
-}
-
-// preparedAlike is the set of replicas that have prepared what x has prepared, with the same answer.
-func (t *tally) preparedAlike(x *verdict) (set uint32) {
-	if x.seq == 0 {
-		return 0
-	}
-	for i := range t.replies {
-		if y := &t.replies[i]; t.has(ReplicaID(i)) && y.seq == x.seq && y.prepared == x.prepared && y.alike(x) {
-			set |= 1 << i
-		}
-	}
-	return set
 }
 
 // hopeless reports that no answer can reach the quorum any more, whatever the replicas not heard of say.
@@ -199,8 +202,8 @@ func (t *tally) lastOf(weak int) Timestamp {
 func (t *tally) viewOf(agreed verdict, weak int) View {
 	var space [32]View
 	all := space[:0]
-	for i, v := range t.replies {
-		if t.has(ReplicaID(i)) && v.alike(&agreed) {
+	for i := range t.replies {
+		if v := &t.replies[i]; t.has(ReplicaID(i)) && v.alike(&agreed) {
 			all = append(all, v.view)
 		}
 	}
@@ -265,6 +268,7 @@ func (c *Client) settle(batch []*message.Reply) {
 	over := room[:0]
 	c.mu.Lock()
 	c.held++
+	c.looked = time.Now()
 	for _, m := range batch {
 		c.peers[m.From].silent = false
 		for i := range m.Answers {
@@ -328,7 +332,7 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 	switch {
 	case o.tally.failed != nil:
 		return nil, o.tally.failed, true
-	case bits.OnesCount32(o.tally.heard) < c.group.Weak():
+	case bits.OnesCount32(o.tally.heard) < c.votes(o):
 		return nil, nil, false
 	}
 	v, agreeing := o.tally.best()
@@ -340,18 +344,18 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 		if v.result == unproved {
 			// The designated replier is slow or lies: the timer asks all, soon. A long result takes longer than its proof.
 			if o.agreed.IsZero() {
-				o.agreed = time.Now()
+				o.agreed = c.now()
 				o.due = minTime(o.due, o.agreed.Add(max(minTimeout, 4*c.lag)))
 			}
 			return nil, nil, false
 		}
 		if !o.agreed.IsZero() && o.tries == 0 {
-			c.lag += (time.Since(o.agreed) - c.lag) / 4
+			c.lag += (c.now().Sub(o.agreed) - c.lag) / 4
 		}
 		c.view = max(c.view, o.tally.viewOf(v, c.group.Weak()))
-		c.timing.sample(time.Since(o.sent), o.tries)
+		c.timing.sample(c.now().Sub(o.sent), o.tries)
 		if !o.readOnly {
-			c.progress = time.Now()
+			c.progress = c.now()
 		}
 		if !o.readOnly || c.fresh == 0 {
 			c.fresh = agreeing
@@ -391,6 +395,14 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 		o.due = minTime(o.due, time.Now().Add(minTimeout))
 	}
 	return nil, err, err != nil
+}
+
+// votes is how many replies can bring something about: f+1 do to say that a read must be ordered.
+func (c *Client) votes(o *outstanding) int {
+	if o.readOnly {
+		return c.group.Weak()
+	}
+	return c.group.Quorum()
 }
 
 // alone reports whether 2f+1 have answered a read, not alike, and those who have not are known to be slow: others write meanwhile, and

@@ -103,7 +103,8 @@ type Client struct {
 	waited      func(Slot, Timestamp) bool // waits
 	buffer      []byte
 	dirty       flushes
-	held        int // readers that will flush when they are done
+	held        int       // readers that will flush when they are done
+	looked      time.Time // when the last of them looked at the clock
 	closed      bool
 	ready       chan struct{} // closed and made anew when a session becomes ready
 	counts      clientCounts
@@ -287,10 +288,12 @@ func (c *Client) begin(call Call) error {
 
 // outstanding makes a call one that waits, in the memory of one that has ended if there is such.
 func (c *Client) outstanding(call Call, digest message.Digest) *outstanding {
-	o := &outstanding{}
-	if n := len(c.spare); n > 0 {
-		o, c.spare = c.spare[n-1], c.spare[:n-1]
+	n := len(c.spare)
+	if n == 0 {
+		return &outstanding{Call: call, digest: digest}
 	}
+	o := c.spare[n-1]
+	c.spare = c.spare[:n-1]
 	o.Call, o.digest = call, digest
 	return o
 }
@@ -378,6 +381,15 @@ func (c *Client) wake() {
 	}
 }
 
+// now is the time. A reader has looked when it began to settle, and what it brings about is not later by anything that matters.
+// The caller holds the lock.
+func (c *Client) now() time.Time {
+	if c.held > 0 {
+		return c.looked
+	}
+	return time.Now()
+}
+
 func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 	o.readOnly = readOnly
 	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Keep: o.keep, Auth: o.request.Auth}
@@ -385,7 +397,7 @@ func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 	o.tally.reset(len(c.peers))
 	o.tries = 0
 	o.agreed, o.parted = time.Time{}, false
-	o.sent = time.Now()
+	o.sent = c.now()
 	o.due = o.sent.Add(c.timing.timeout() + c.patience())
 }
 
@@ -482,7 +494,7 @@ func (c *Client) audience(o *outstanding, again bool) uint32 {
 	case c.fresh == 0:
 		return c.everybody()
 	}
-	now := time.Now()
+	now := c.now()
 	for i, p := range c.peers {
 		if c.fresh&(1<<i) != 0 && (now.Before(p.lateUntil) || !p.link.Up()) {
 			return c.everybody()
@@ -533,7 +545,7 @@ func (c *Client) replier(again, readOnly bool, set uint32) ReplicaID {
 			set = c.everybody()
 		}
 	}
-	now := time.Now()
+	now := c.now()
 	for range c.peers {
 		c.nextReplier = (c.nextReplier + 1) % len(c.peers)
 		if p := c.peers[c.nextReplier]; set&(1<<c.nextReplier) != 0 && !p.silent && !now.Before(p.lateUntil) {
