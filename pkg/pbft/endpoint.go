@@ -74,6 +74,7 @@ type remote struct {
 	session *auth.Session
 	scratch auth.Scratch
 	decoder message.Decoder
+	kept    []byte    // the rest of a piece of memory for frames that are kept
 	keysAt  time.Time // of our last unasked NEW-KEY
 	budget  newKeyBudget
 
@@ -165,6 +166,22 @@ func owned(frame []byte) []byte {
 		return frame
 	}
 	return append([]byte(nil), frame...)
+}
+
+// keep is owned for requests, of which there are many: small ones share a piece of memory, which lives until the last of them is
+// forgotten.
+func (r *remote) keep(frame []byte) []byte {
+	const piece, small = 4 << 10, 512
+	if len(frame) > small {
+		return owned(frame)
+	}
+	if len(frame) > len(r.kept) {
+		r.kept = make([]byte, piece)
+	}
+	n := copy(r.kept, frame)
+	kept := r.kept[:n:n]
+	r.kept = r.kept[n:]
+	return kept
 }
 
 // A flusher is a connection or link with frames waiting.

@@ -63,10 +63,7 @@ func (in *inbound) Closed(c *transport.Conn, err error) {
 		r.log.Info("replica disconnected", "peer", peer.Replica, "err", err)
 		return
 	}
-	r.clientsMu.RLock()
-	end := r.clients[who.session.Peer.Client]
-	r.clientsMu.RUnlock()
-	if end != nil {
+	if end := r.client(who.session.Peer.Client); end != nil {
 		end.mu.Lock()
 		if end.conn == c {
 			end.conn = nil
@@ -159,8 +156,12 @@ func (r *Replica) attribute(m message.Message, who *remote) message.Message {
 	}
 	switch m := m.(type) {
 	case *message.PrePrepare:
-		for _, q := range m.Batch.Requests {
-			q.Authentic = r.authenticates(q, who)
+		var end *clientEnd
+		for i, q := range m.Batch.Requests {
+			if i == 0 || q.Client != m.Batch.Requests[i-1].Client {
+				end = r.client(q.Client)
+			}
+			q.Authentic = r.authenticates(q, end, who)
 		}
 	case *message.Data:
 		r.digest(m)
@@ -169,7 +170,7 @@ func (r *Replica) attribute(m message.Message, who *remote) message.Message {
 }
 
 func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) message.Message {
-	m, err := message.Decode(owned(frame), &r.wire)
+	m, err := who.decoder.Decode(who.keep(frame), &r.wire)
 	if err != nil {
 		r.edge.malformed.Add(1)
 		return nil
@@ -182,14 +183,14 @@ func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) m
 		return nil
 	case peer.IsReplica():
 		q.PassedBy = peer.Replica
-		if q.Authentic = r.authenticates(q, who); q.Client != Administrator {
+		if q.Authentic = r.authenticates(q, r.client(q.Client), who); q.Client != Administrator {
 			return q // if it is not authentic here, others may vouch for it
 		}
 	case peer.Client != q.Client:
 		r.edge.unexpected.Add(1)
 		return nil
 	case q.Client == Administrator:
-		q.Authentic = r.authenticates(q, who)
+		q.Authentic = r.authenticates(q, r.client(q.Client), who)
 	default:
 		q.Authentic = who.session.OpenRequest(&who.scratch, r.cfg.Self, q)
 		if !q.Authentic {
@@ -371,9 +372,7 @@ const supersededBytes = 64 << 10
 
 // answeredOn reports whether c is the connection on which its client is answered: the last on which it spoke.
 func (r *Replica) answeredOn(c *transport.Conn, s *auth.Session) bool {
-	r.clientsMu.RLock()
-	end := r.clients[s.Peer.Client]
-	r.clientsMu.RUnlock()
+	end := r.client(s.Peer.Client)
 	return end != nil && end.connection() == c
 }
 

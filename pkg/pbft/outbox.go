@@ -27,8 +27,8 @@ type outboxes struct {
 
 // to returns the outbox for a connection, new or not.
 func (o *outboxes) to(conn *transport.Conn, s *auth.Session) *outbox {
-	for _, box := range o.open {
-		if box.conn == conn && box.session == s {
+	for i := range o.open { // the last one first: a batch has the requests of a client together
+		if box := o.open[len(o.open)-1-i]; box.conn == conn && box.session == s {
 			return box
 		}
 	}
@@ -43,16 +43,27 @@ func (o *outboxes) to(conn *transport.Conn, s *auth.Session) *outbox {
 	return box
 }
 
+// A recipient is where a client is answered. Without a connection it is not.
+type recipient struct {
+	conn    *transport.Conn
+	session *auth.Session
+}
+
+func (r *Replica) recipient(id ClientID) recipient {
+	if c := r.client(id); c != nil {
+		return recipient{c.connection(), c.session}
+	}
+	return recipient{}
+}
+
 // answer puts an answer to a request into the outbox of its client, if that has a connection here.
 func (r *Replica) answer(q *message.Request, a answer, st core.Standing) {
-	r.clientsMu.RLock()
-	c := r.clients[q.Client]
-	r.clientsMu.RUnlock()
-	if c == nil {
-		return
-	}
-	if conn := c.connection(); conn != nil {
-		r.answerOn(conn, c.session, q, a, st)
+	r.answerTo(r.recipient(q.Client), q, a, st)
+}
+
+func (r *Replica) answerTo(to recipient, q *message.Request, a answer, st core.Standing) {
+	if to.conn != nil {
+		r.answerOn(to.conn, to.session, q, a, st)
 	}
 }
 

@@ -112,6 +112,13 @@ type clientEnd struct {
 	conn    *transport.Conn
 }
 
+// client is the end of an enrolled client that has connected, nil if there is none.
+func (r *Replica) client(id ClientID) *clientEnd {
+	r.clientsMu.RLock()
+	defer r.clientsMu.RUnlock()
+	return r.clients[id]
+}
+
 func (c *clientEnd) connection() *transport.Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -404,10 +411,14 @@ func (r *Replica) choose(n SeqNum) []byte {
 }
 
 func (r *Replica) execute(n SeqNum, b *message.Batch, st core.Standing) {
+	var to recipient
 	for i, q := range b.Requests {
+		if i == 0 || q.Client != b.Requests[i-1].Client {
+			to = r.recipient(q.Client)
+		}
 		r.executed++
 		a, ran := r.exec.execute(q, b.Choice)
-		if r.answer(q, a, st); !ran {
+		if r.answerTo(to, q, a, st); !ran {
 			r.core.Again(n, i)
 		}
 		if q.Client == Administrator {
@@ -629,8 +640,8 @@ func (r *Replica) Status() Status {
 }
 
 // authenticates checks the proof of origin of a request that who has brought: the administrator's signature, or our entry
-// of the client's authenticator (R-REQ-6).
-func (r *Replica) authenticates(q *message.Request, who *remote) bool {
+// of the client's authenticator (R-REQ-6). c is that client's end, nil if there is none.
+func (r *Replica) authenticates(q *message.Request, c *clientEnd, who *remote) bool {
 	if q.Client == Administrator {
 		if peer := who.session.Peer; peer.IsReplica() && !r.peers[peer.Replica].signatures.spend(time.Now()) {
 			return false
@@ -638,8 +649,5 @@ func (r *Replica) authenticates(q *message.Request, who *remote) bool {
 		d := message.AdministratorDigest(r.group.Digest(), q)
 		return ed25519.Verify(r.group.Administrator, d[:], q.Signature)
 	}
-	r.clientsMu.RLock()
-	c := r.clients[q.Client]
-	r.clientsMu.RUnlock()
 	return c != nil && c.session.OpenRequest(&who.scratch, r.cfg.Self, q)
 }

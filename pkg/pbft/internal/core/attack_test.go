@@ -375,6 +375,34 @@ func TestRevokedClientsAreForgotten(t *testing.T) {
 	if batch := q.take(8, 1<<10); len(batch) != 1 || batch[0].Client != 2 {
 		t.Fatalf("to be proposed: %v", batch)
 	}
+	if q.find(2); q.find(3) != nil {
+		t.Fatal("a revoked client still has a line")
+	}
+	c.Retain(func(message.ClientID) bool { return false })
+	if q.find(2) != nil {
+		t.Fatal("the line that was asked for last is there though its client was revoked")
+	}
+}
+
+// Clients share a batch evenly when it has no room for all that waits, the first come first served; and what it has of one stands
+// together.
+func TestBatchIsSharedEvenly(t *testing.T) {
+	var q queue
+	q.init(8, 1<<10)
+	for client := range message.ClientID(3) {
+		for s := range message.Slot(2 + 3*client) { // 2, 5 and 8
+			q.add(&message.Request{Client: client + 1, Slot: s, Timestamp: 1, Authentic: true}, 0)
+		}
+	}
+	for i, want := range []string{"1.0 1.1 2.0 2.1 2.2 3.0 3.1 3.2", "2.3 2.4 3.3 3.4 3.5 3.6 3.7", ""} {
+		var got []string
+		for _, r := range q.take(8, 1<<10) {
+			got = append(got, fmt.Sprintf("%d.%d", r.Client, r.Slot))
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("batch %d: got %q, want %q", i, got, want)
+		}
+	}
 }
 
 // Each view that a client stalls has it suspected for longer, and as it behaves it is forgiven.

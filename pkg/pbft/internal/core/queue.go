@@ -15,6 +15,7 @@ import "bfs/pkg/pbft/internal/message"
 type queue struct {
 	slots, lineBytes int
 	lines            map[message.ClientID]*line
+	recent           *line   // the last that was asked for, if it is in lines: requests of one client come together
 	order            []*line // all lines, in the order of their making: to walk them alike everywhere
 	turn             []*line // lines with something to propose, the next to be served first
 	held             int     // requests in all lines
@@ -40,6 +41,7 @@ type line struct {
 	bytes    int
 	count    int
 	inTurn   bool
+	taken    []*message.Request // while a batch is made: what it has of this line
 }
 
 // A place says which request a slot executed last: the i-th of batch n, or one that only a fetched state knows of, by its
@@ -56,8 +58,16 @@ func (q *queue) init(slots, lineBytes int) {
 	q.lines = map[message.ClientID]*line{}
 }
 
+// find is a client's line, nil if it has none.
+func (q *queue) find(c message.ClientID) *line {
+	if q.recent == nil || q.recent.client != c {
+		q.recent = q.lines[c]
+	}
+	return q.recent
+}
+
 func (q *queue) line(c message.ClientID) *line {
-	l := q.lines[c]
+	l := q.find(c)
 	if l == nil {
 		l = &line{
 			pending: make([]*message.Request, q.slots), apart: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
@@ -65,7 +75,7 @@ func (q *queue) line(c message.ClientID) *line {
 		}
 		l.client = c
 		q.order = append(q.order, l)
-		q.lines[c] = l
+		q.lines[c], q.recent = l, l
 	}
 	return l
 }
@@ -123,7 +133,7 @@ func (q *queue) suspect(c message.ClientID, tick int) {
 
 // trust ends the doubt about a pending request.
 func (q *queue) trust(r *message.Request) {
-	l := q.lines[r.Client]
+	l := q.find(r.Client)
 	if l == nil || l.pending[r.Slot] != r || !l.doubt[r.Slot] {
 		return
 	}
@@ -181,7 +191,7 @@ func (q *queue) propose(l *line, s message.Slot, t message.Timestamp) {
 
 // holds reports whether the very request with this digest is here, authentic.
 func (q *queue) holds(r *message.Request) bool {
-	l := q.lines[r.Client]
+	l := q.find(r.Client)
 	if l == nil || int(r.Slot) >= q.slots {
 		return false
 	}
@@ -190,10 +200,11 @@ func (q *queue) holds(r *message.Request) bool {
 }
 
 // take removes up to count requests of together at most size bytes, or a single larger one, and
-// marks them proposed.
+// marks them proposed. Clients are served in turn, and what a batch has of each stands together: everyone looks it up once.
 func (q *queue) take(count, size int) (batch []*message.Request) {
-	bytes := 0
-	for len(batch) < count && len(q.turn) > 0 {
+	var served []*line
+	n, bytes := 0, 0
+	for n < count && len(q.turn) > 0 {
 		l := q.turn[0]
 		r := l.head()
 		if r == nil {
@@ -201,11 +212,14 @@ func (q *queue) take(count, size int) (batch []*message.Request) {
 			q.pop()
 			continue
 		}
-		if len(batch) > 0 && bytes+r.Length() > size {
+		if n > 0 && bytes+r.Length() > size {
 			break
 		}
-		bytes += r.Length()
-		batch = append(batch, r)
+		n, bytes = n+1, bytes+r.Length()
+		if len(l.taken) == 0 {
+			served = append(served, l)
+		}
+		l.taken = append(l.taken, r)
 		l.fifo[0] = nil // its bytes are the log's now
 		l.fifo = l.fifo[1:]
 		q.propose(l, r.Slot, r.Timestamp)
@@ -213,6 +227,12 @@ func (q *queue) take(count, size int) (batch []*message.Request) {
 			q.pop()
 			q.turn = append(q.turn, l)
 		}
+	}
+	batch = make([]*message.Request, 0, n)
+	for _, l := range served {
+		batch = append(batch, l.taken...)
+		clear(l.taken)
+		l.taken = l.taken[:0]
 	}
 	return batch
 }
@@ -255,7 +275,7 @@ func (q *queue) executed(r *message.Request, as place) {
 
 // lastDone is the last request that the slot executed here.
 func (q *queue) lastDone(k message.RequestKey) place {
-	if l := q.lines[k.Client]; l != nil && int(k.Slot) < q.slots {
+	if l := q.find(k.Client); l != nil && int(k.Slot) < q.slots {
 		return l.done[k.Slot]
 	}
 	return place{}
@@ -278,7 +298,7 @@ func (q *queue) newView() {
 
 // markProposed keeps what a NEW-VIEW has chosen from being proposed a second time.
 func (q *queue) markProposed(r *message.Request) {
-	if l := q.lines[r.Client]; l != nil && int(r.Slot) < q.slots {
+	if l := q.find(r.Client); l != nil && int(r.Slot) < q.slots {
 		q.propose(l, r.Slot, r.Timestamp)
 	}
 }
@@ -302,7 +322,7 @@ func (q *queue) each(f func(l *line, r *message.Request) bool) {
 
 // pendingRequest is what a slot has waiting.
 func (q *queue) pendingRequest(k message.RequestKey) *message.Request {
-	if l := q.lines[k.Client]; l != nil && int(k.Slot) < q.slots {
+	if l := q.find(k.Client); l != nil && int(k.Slot) < q.slots {
 		return l.pending[k.Slot]
 	}
 	return nil

@@ -46,7 +46,7 @@ func (q *queue) layBy(r *message.Request) Refusal {
 // passed reports whether a stub's client has brought us something later than what the stub stands for. What comes from a
 // client comes in order, and its nonces rise: so that will not come.
 func (q *queue) passed(r *message.Request) bool {
-	l := q.lines[r.Client]
+	l := q.find(r.Client)
 	return l != nil && l.heard > r.Auth.Nonce
 }
 
@@ -57,7 +57,7 @@ func (l *line) dropApart(s message.Slot) {
 
 // fill gives a stub its operation, if that is here.
 func (q *queue) fill(r *message.Request) bool {
-	l := q.lines[r.Client]
+	l := q.find(r.Client)
 	if l == nil || int(r.Slot) >= q.slots {
 		return false
 	}

@@ -408,6 +408,7 @@ func (q *queue) retain(enrolled func(message.ClientID) bool) {
 			}
 		}
 		delete(q.lines, l.client)
+		q.recent = nil
 	}
 	q.order, q.turn = slices.DeleteFunc(q.order, gone), slices.DeleteFunc(q.turn, gone)
 }

@@ -73,6 +73,14 @@ type Ledger struct {
 	memory         Memory
 	clients, slots int
 	index          map[message.ClientID]int
+	recent         recent
+}
+
+// recent is whose account was asked for last, until records change: the requests of a client come together.
+type recent struct {
+	client  message.ClientID
+	account Account
+	ok      bool
 }
 
 // Open returns the ledger on memory, formatting pages that were never written.
@@ -98,6 +106,7 @@ func Open(memory Memory, clients, slots int) (*Ledger, error) {
 
 // Reload derives the index again.
 func (l *Ledger) Reload() {
+	l.recent.ok = false
 	l.index = map[message.ClientID]int{message.Administrator: 0}
 	for i := 1; i <= l.clients; i++ {
 		page := l.memory.Page(l.record(i))
@@ -170,6 +179,7 @@ func (l *Ledger) Enrol(key ed25519.PublicKey, rights []byte, now message.Timesta
 		}
 		l.clearSlots(i)
 	}
+	l.recent.ok = false
 	page := l.memory.Modify(l.record(i))
 	clear(page)
 	binary.LittleEndian.PutUint32(page, enrolled)
@@ -238,6 +248,7 @@ func (l *Ledger) Revoke(key ed25519.PublicKey) error {
 	if !ok || i == 0 || l.read(i).Revoked || !l.read(i).Key.Equal(key) {
 		return ErrNotEnrolled
 	}
+	l.recent.ok = false
 	binary.LittleEndian.PutUint32(l.memory.Modify(l.record(i)), revoked)
 	return nil
 }
@@ -257,11 +268,15 @@ type Account struct {
 
 // Account returns an enrolled client's.
 func (l *Ledger) Account(id message.ClientID) (Account, bool) {
+	if l.recent.ok && l.recent.client == id {
+		return l.recent.account, true
+	}
 	i, ok := l.index[id]
 	if !ok || i > 0 && binary.LittleEndian.Uint32(l.memory.Page(l.record(i))) == revoked {
 		return Account{}, false
 	}
-	return Account{l, i}, true
+	l.recent = recent{id, Account{l, i}, true}
+	return l.recent.account, true
 }
 
 // Rights are those of the client's record, and alias the page. The administrator has none.

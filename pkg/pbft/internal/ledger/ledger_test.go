@@ -273,6 +273,7 @@ func TestTwin(t *testing.T) {
 				}
 			}
 			forgetful.Reload()
+			l.Account(message.ClientOf(keyOf(r.IntN(6)))) // which it may remember
 			if len(known) > clients {
 				t.Fatalf("seed %d step %d: %d clients, want <= %d", seed, step, len(known), clients)
 			}
@@ -281,6 +282,9 @@ func TestTwin(t *testing.T) {
 				c := known[i]
 				if ok != (c != nil && !c.revoked) || ok && string(got.Rights) != c.rights {
 					t.Fatalf("seed %d step %d: client %d: %v %v, want %v", seed, step, i, got, ok, c)
+				}
+				if account, is := l.Account(message.ClientOf(keyOf(i))); is != ok || ok && string(account.Rights()) != c.rights {
+					t.Fatalf("seed %d step %d: account of client %d: %v %v, want %v", seed, step, i, account, is, c)
 				}
 				if c == nil {
 					continue

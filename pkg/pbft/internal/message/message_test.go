@@ -458,21 +458,26 @@ func TestLateReply(t *testing.T) {
 }
 
 // A Decoder that is used again and again makes of every message what a fresh one makes of it, also where the one before it
-// was longer, and its votes and replies keep apart until Reset.
+// was longer, and its votes and replies keep apart until Reset, its requests for ever.
 func TestDecoderIsUsedAgain(t *testing.T) {
 	g := newGenerator(9)
 	var d Decoder
+	var requests []Message
+	var asked []string
 	for range 20 {
 		var all []Message
 		var want []string
 		for range 2 * slabSize {
-			for _, kind := range []Type{TypePrepare, TypeCommit, TypeReply, TypePrePrepare} {
+			for _, kind := range []Type{TypePrepare, TypeCommit, TypeReply, TypePrePrepare, TypeRequest} {
 				b := encode(g.message(kind))
 				m, err := d.Decode(b, &limits)
 				if err != nil {
 					t.Fatal(err)
 				}
 				all, want = append(all, m), append(want, string(b))
+				if kind == TypeRequest {
+					requests, asked = append(requests, m), append(asked, string(b))
+				}
 			}
 		}
 		for i, m := range all {
@@ -481,5 +486,10 @@ func TestDecoderIsUsedAgain(t *testing.T) {
 			}
 		}
 		d.Reset()
+	}
+	for i, m := range requests {
+		if string(encode(m)) != asked[i] {
+			t.Fatalf("request %d is not what was decoded any more", i)
+		}
 	}
 }

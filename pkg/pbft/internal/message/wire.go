@@ -129,12 +129,13 @@ func Decode(b []byte, lim *Limits) (Message, error) {
 }
 
 // A Decoder decodes the messages of one connection. Votes and replies, of which there are many and which nobody keeps,
-// it makes in memory that it uses again after Reset. It is for one goroutine at a time.
+// it makes in memory that it uses again after Reset; and requests several at a time. It is for one goroutine at a time.
 type Decoder struct {
 	r        reader
 	prepares slab[Prepare]
 	commits  slab[Commit]
 	replies  slab[Reply]
+	requests []Request // blank ones, for those to come
 }
 
 // Decode is like the function, but a Prepare, Commit or Reply is good only until Reset.
@@ -172,8 +173,22 @@ func (d *Decoder) blank(t Type) decodable {
 		m := d.replies.next()
 		*m = Reply{Answers: m.Answers[:0]}
 		return m
+	case TypeRequest:
+		return d.request()
 	}
 	return blank(t)
+}
+
+// requestsAtATime share an allocation, and live until the last of them is forgotten.
+const requestsAtATime = 16
+
+func (d *Decoder) request() *Request {
+	if len(d.requests) == 0 {
+		d.requests = make([]Request, requestsAtATime)
+	}
+	m := &d.requests[0]
+	d.requests = d.requests[1:]
+	return m
 }
 
 // slabSize is how many messages of a type are made in memory that is used again.

@@ -1,0 +1,37 @@
+package pbft
+
+import (
+	"bytes"
+	"testing"
+
+	"bfs/pkg/pbft/internal/transport"
+)
+
+// A call that has ended gives its memory to one that comes later.
+func TestCallsUseMemoryAgain(t *testing.T) {
+	c := &Client{slots: make([]clientSlot, 4)}
+	call := Call{Body: []byte("x")}
+	c.forget(c.outstanding(call))
+	if n := testing.AllocsPerRun(100, func() { c.forget(c.outstanding(call)) }); n > 0 {
+		t.Errorf("%v allocations a call, want none", n)
+	}
+}
+
+// Frames that are kept outlive those of the transport's that they were copied from, and each other.
+func TestKeptFrames(t *testing.T) {
+	var who remote
+	var kept [][]byte
+	for i := range 300 {
+		frame := bytes.Repeat([]byte{byte(i)}, i*transport.Keep/290)
+		kept = append(kept, who.keep(frame))
+		if len(frame) <= transport.Keep {
+			clear(frame)
+		}
+	}
+	for i, frame := range kept {
+		if want := bytes.Repeat([]byte{byte(i)}, i*transport.Keep/290); !bytes.Equal(frame, want) {
+			t.Fatalf("frame %d of %d bytes is not what it was", i, len(want))
+		}
+		_ = append(frame, 'x') // and nobody who adds to one writes on the next
+	}
+}
