@@ -92,6 +92,7 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	if c.Group.N() > 1 {
 		procs.Batch()
 	}
+	procs.FloorHeap()
 	log := cli.Logger(os.Stderr, c.Log).With("replica", c.Self)
 	if err := os.MkdirAll(c.Directory, 0o700); err != nil {
 		return err

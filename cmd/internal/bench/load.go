@@ -41,13 +41,13 @@ func (l *load) start(clients []*pbft.Client, outstanding int) {
 			x := &loop{load: l, client: c}
 			x.call = pbft.Call{Body: l.body, ReadOnly: l.readOnly, Done: x.done}
 			l.running.Add(1)
-			x.next()
+			x.next(time.Now())
 		}
 	}
 }
 
-func (x *loop) next() {
-	x.started = time.Now()
+func (x *loop) next(now time.Time) {
+	x.started = now
 	if err := x.client.Start(x.call); err != nil {
 		x.fail(err)
 	}
@@ -63,8 +63,9 @@ func (x *loop) done(reply []byte, err error) {
 	case len(reply) != l.result:
 		x.fail(fmt.Errorf("got a result of %d bytes, want %d", len(reply), l.result))
 	default:
-		l.latencies.add(time.Since(x.started))
-		x.next()
+		now := time.Now()
+		l.latencies.add(now.Sub(x.started))
+		x.next(now)
 	}
 }
 

@@ -243,6 +243,7 @@ func (b *microRun) measure(ctx context.Context) (*Result, error) {
 	if b.Path != PathNoRep {
 		procs.Batch() // as a relay does
 	}
+	procs.FloorHeap()
 	l := newLoad(b.Op, b.Path == PathReadOnly)
 	l.start(b.clients, b.Outstanding)
 	err := b.wait(ctx, b.Warmup, l)
