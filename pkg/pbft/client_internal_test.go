@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 )
 
@@ -11,8 +12,8 @@ import (
 func TestCallsUseMemoryAgain(t *testing.T) {
 	c := &Client{slots: make([]clientSlot, 4)}
 	call := Call{Body: []byte("x")}
-	c.forget(c.outstanding(call))
-	if n := testing.AllocsPerRun(100, func() { c.forget(c.outstanding(call)) }); n > 0 {
+	c.forget(c.outstanding(call, message.Digest{}))
+	if n := testing.AllocsPerRun(100, func() { c.forget(c.outstanding(call, message.Digest{})) }); n > 0 {
 		t.Errorf("%v allocations a call, want none", n)
 	}
 }

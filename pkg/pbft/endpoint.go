@@ -169,9 +169,9 @@ func owned(frame []byte) []byte {
 }
 
 // keep is owned for requests, of which there are many: small ones share a piece of memory, which lives until the last of them is
-// forgotten.
+// forgotten. The piece is small, or a client could have us hold many times what it sends us.
 func (r *remote) keep(frame []byte) []byte {
-	const piece, small = 4 << 10, 512
+	const piece, small = 1 << 10, 256
 	if len(frame) > small {
 		return owned(frame)
 	}

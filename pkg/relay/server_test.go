@@ -267,6 +267,7 @@ func TestIdleConnectionMakesRoom(t *testing.T) {
 	a := r.connect(t)
 	a.send(rpc(1, nfs3.ProgramNFS, 0, ""))
 	a.expect(1, nfs3.Success, "")
+	r.eventually(t, "an idle connection", func(s Stats) bool { return s.InFlight == 0 && s.Unsent == 0 })
 	b := r.connect(t)
 	b.send(rpc(1, nfs3.ProgramNFS, 0, ""))
 	b.expect(1, nfs3.Success, "")
