@@ -14,7 +14,7 @@ func TestFloorHeap(t *testing.T) {
 		metrics.Read(s)
 		return s[0].Value.Uint64()
 	}
-	defer func() { floor = nil }()
+	defer func() { floor.Store(nil) }()
 	before := goal()
 	FloorHeap()
 	if after := goal(); after < before+2*heapFloor*9/10 {
