@@ -16,7 +16,7 @@ import (
 type tally struct {
 	heard   uint32 // bit i: replica i has answered
 	replies []verdict
-	results [][]byte // those that are here in full, no two alike: at most one of each replica
+	results [][]byte // those that are here in full, no two alike: no more than there are replicas
 	failed  error
 }
 
@@ -63,17 +63,18 @@ func (t *tally) add(m *message.Reply, a *message.Answer, replier ReplicaID, try 
 	if noResult && t.has(m.From) && old.outcome == message.Executed && v.try <= old.try {
 		return
 	}
-	known := len(t.results)
+	fresh := false // nobody gave it before
 	switch full := a.Full && (!a.Long() || m.From == replier || replier == message.AnyReplier); {
 	case a.Outcome == message.Superseded && a.Length == 8 && a.Full:
 		v.last = Timestamp(binary.LittleEndian.Uint64(a.Result))
-		v.length, v.result = 0, t.find(nil)
+		v.length = 0
+		v.result, fresh = t.find(nil, m.From)
 	case full:
-		v.result = t.find(a.Result)
+		v.result, fresh = t.find(a.Result, m.From)
 	default:
 		v.proof, v.result = a.Proof, t.provenBy(m.From, &a.Proof, a.Length, proves)
 	}
-	if t.has(m.From) && old.alike(&v) {
+	if !fresh && t.has(m.From) && old.alike(&v) {
 		// It said so before, and what it said on one ground it need not repeat on the other.
 		v.committed = v.committed || old.committed
 		if v.seq == 0 {
@@ -82,26 +83,43 @@ func (t *tally) add(m *message.Reply, a *message.Answer, replier ReplicaID, try 
 	}
 	t.heard |= 1 << m.From
 	t.replies[m.From] = v
-	if len(t.results) > known {
-		t.recognise(known, proves)
+	if fresh {
+		t.recognise(v.result, proves)
 	}
 }
 
 // A prover reports whether replica i made this proof of this result.
 type prover func(i ReplicaID, p *message.Proof, result []byte) bool
 
-// find returns the number of a result that is here, and keeps it if it is new.
-func (t *tally) find(result []byte) int8 {
+// find returns the number of a result that a replica gives now, and keeps it if it is fresh: in the place of one that nobody
+// else's last word is, or one liar could give as many as it likes.
+func (t *tally) find(result []byte, from ReplicaID) (k int8, fresh bool) {
 	for i, r := range t.results {
 		if bytes.Equal(r, result) {
-			return int8(i)
+			return int8(i), false
 		}
 	}
 	if len(result) <= transport.Keep {
 		result = append([]byte(nil), result...) // it lies in a frame that is lent
 	}
+	for i := range t.results {
+		if !t.given(int8(i), from) {
+			t.results[i] = result
+			return int8(i), true
+		}
+	}
 	t.results = append(t.results, result)
-	return int8(len(t.results) - 1)
+	return int8(len(t.results) - 1), true
+}
+
+// given reports whether a result is the last word of a replica other than this one.
+func (t *tally) given(k int8, but ReplicaID) bool {
+	for i := range t.replies {
+		if j := ReplicaID(i); j != but && t.has(j) && t.replies[i].result == k {
+			return true
+		}
+	}
+	return false
 }
 
 // provenBy is the number of the result that replica i proves, or unproved.
@@ -115,11 +133,11 @@ func (t *tally) provenBy(i ReplicaID, p *message.Proof, length int, proves prove
 }
 
 // recognise lets a result that has just come be proved by those who have answered already.
-func (t *tally) recognise(k int, proves prover) {
+func (t *tally) recognise(k int8, proves prover) {
 	for i := range t.replies {
 		v := &t.replies[i]
 		if t.has(ReplicaID(i)) && v.result == unproved && int(v.length) == len(t.results[k]) && proves(ReplicaID(i), &v.proof, t.results[k]) {
-			v.result = int8(k)
+			v.result = k
 		}
 	}
 }
