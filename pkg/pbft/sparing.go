@@ -10,8 +10,9 @@ import "bfs/pkg/pbft/internal/message"
 // A caller who thinks between two calls has some tens of them ordered in that time at most, and then three replicas, one after
 // the other, wake the spared one, whose votes wake them in turn: so the period is no shorter than it needs to be.
 //
-// When batches take as long as that each, or stay where they are, somebody among the 2f+1 is not quick. Then nobody is spared
-// for a while, which is longer the more often it happens.
+// When no batch is executed before the tick after the one that came after it was proposed, somebody among the 2f+1 is not quick:
+// silent perhaps, so that each batch waits for us to speak to the spared one. Then nobody is spared for a while, which is
+// longer the more often it happens.
 type sparing struct {
 	off    bool
 	brisk  int    // ticks for which nobody is spared
@@ -19,7 +20,7 @@ type sparing struct {
 	calm   int    // ticks since
 	queued bool   // something waits for the next tick
 	under  bool   // something was under way when what had waited was written last
-	done   SeqNum // and so much was executed
+	known  SeqNum // and so much was proposed
 }
 
 const (
@@ -54,12 +55,9 @@ func (r *Replica) endSparing() {
 		return
 	}
 	s.queued = false
-	// With no more than one batch since the last time, it may be us that each was waiting for.
-	under, done := r.core.UnderWay() > 0, r.core.LastExecuted()
-	if under && s.under && done <= s.done+1 {
+	if s.waited(r.core.UnderWay() > 0, r.core.LastExecuted(), r.core.LastProposed()) {
 		r.beBrisk()
 	}
-	s.under, s.done = under, done
 	for _, p := range r.peers {
 		if p != nil {
 			if c := p.link.Conn(); c != nil && c.Queued() > 0 {
@@ -67,6 +65,15 @@ func (r *Replica) endSparing() {
 			}
 		}
 	}
+}
+
+// waited is told, whenever what had waited is written, whether something is under way, and how far we have executed and know of
+// proposals. It reports whether it may have been us that all of it was waiting for: nothing that was proposed since the last time
+// is executed yet, though something was under way all the while.
+func (s *sparing) waited(under bool, executed, proposed SeqNum) bool {
+	idle := under && s.under && executed <= s.known
+	s.under, s.known = under, proposed
+	return idle
 }
 
 // beBrisk spares nobody for a while.

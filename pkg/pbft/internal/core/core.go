@@ -244,6 +244,9 @@ func (c *Core) StepDown() {
 // LastExecuted is the number up to which batches have committed and were executed.
 func (c *Core) LastExecuted() message.SeqNum { return c.lastExec }
 
+// LastProposed is the last number for which this replica has proposed something, or accepted a proposal.
+func (c *Core) LastProposed() message.SeqNum { return c.seqno }
+
 // SilentUntil is the checkpoint that must be stable before this replica votes, 0 if it votes.
 func (c *Core) SilentUntil() message.SeqNum {
 	if c.silent() {

@@ -1,0 +1,34 @@
+package pbft
+
+import "testing"
+
+// Nobody is spared when each batch waits for us to write to the spared one, however many are under way at once. While the others do
+// without it, some that were proposed since it was written to last are executed when it is written to again.
+func TestSparingNoticesThatBatchesWait(t *testing.T) {
+	type moment struct {
+		under              bool
+		executed, proposed SeqNum
+	}
+	for _, c := range []struct {
+		name    string
+		moments []moment
+		waited  bool
+	}{
+		{"one batch a tick", []moment{{true, 6, 7}, {true, 7, 8}, {true, 8, 9}}, true},
+		{"a window of two, all of it a tick", []moment{{true, 6, 8}, {true, 8, 10}, {true, 10, 12}}, true},
+		{"a window of eight, all of it a tick", []moment{{true, 8, 16}, {true, 16, 24}}, true},
+		{"nothing is executed", []moment{{true, 6, 8}, {true, 6, 8}}, true},
+		{"many batches a tick", []moment{{true, 6, 8}, {true, 31, 33}, {true, 57, 59}}, false},
+		{"few, quickly", []moment{{false, 6, 6}, {true, 7, 8}, {false, 8, 8}, {true, 8, 9}}, false},
+		{"nothing", []moment{{false, 6, 6}, {false, 6, 6}}, false},
+	} {
+		var s sparing
+		waited := false
+		for _, m := range c.moments {
+			waited = s.waited(m.under, m.executed, m.proposed) || waited
+		}
+		if waited != c.waited {
+			t.Errorf("%s: got %t, want %t", c.name, waited, c.waited)
+		}
+	}
+}
