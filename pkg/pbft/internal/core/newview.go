@@ -431,17 +431,15 @@ func (c *Core) onFetchBatch(m *message.FetchBatch) {
 	c.spellOut(m)
 	p := &c.peers[m.From]
 	for _, d := range m.Digests {
-		b := c.body(d)
-		pages := 1
-		if b != nil {
-			pages += b.Bytes() / 4096
-		}
-		if !c.mayServe(p, pages) {
+		if !c.mayServe(p, 1) { // before we look for it
 			c.refuse(m, TooSoon)
 			return
 		}
-		if b != nil {
+		if b := c.body(d); b != nil {
 			p.served += b.Bytes() / fetchBytes
+			if p.spent < c.credit {
+				p.spent += b.Bytes() / 4096
+			}
 			c.send(m.From, &message.BatchBody{PrePrepare: message.PrePrepare{Digest: d, Batch: *b}})
 		}
 	}
