@@ -27,15 +27,21 @@ const lastFragment = 1 << 31
 // mebibyte after the other, and to touch fresh memory for each costs more than to receive it does.
 var longRecords sync.Pool
 
-// takeRecord returns an empty record with room for n bytes.
+// takeRecord returns an empty record with room for n bytes. A long one has at most twice the room it needs: its call reserves n
+// bytes, and what others leave behind must not make much more of them.
 func takeRecord(n int) []byte {
-	if n > smallRecord {
-		if b, _ := longRecords.Get().(*[]byte); b != nil && cap(*b) >= n {
-			return (*b)[:0]
-		}
-		n = (n + longStep - 1) / longStep * longStep
+	if n <= smallRecord {
+		return make([]byte, 0, n)
 	}
-	return make([]byte, 0, n)
+	room := (n + longStep - 1) / longStep * longStep
+	switch b, _ := longRecords.Get().(*[]byte); {
+	case b == nil || cap(*b) < n:
+	case cap(*b) > 2*room:
+		longRecords.Put(b)
+	default:
+		return (*b)[:0]
+	}
+	return make([]byte, 0, room)
 }
 
 // longStep is what the room of a long record is a multiple of, so that it serves for others of about its length.
