@@ -390,12 +390,12 @@ func votedAfterLeaving() *Schedule {
 }
 
 // stableHereAndThere: 1 has missed everything. At 0 checkpoint 6 is stable, and at 2, whom the faulty 3 does not tell that it holds that, only
-// checkpoint 4: nobody has the batches that 1 needs, and no two say of the same checkpoint that it is stable. Two say that they
-// hold the later one, and that must do, for the next call needs 1.
+// checkpoint 4: 2 alone has the first batches, which 1 needs, and no two say of the same checkpoint that it is stable. Two say
+// that they hold the later one, and that must do, for the next call needs 1: or all would have to leave the view for it.
 func stableHereAndThere() *Schedule {
 	s := scene("stable here and there", 60)
-	s.within = 250
-	s.shape.period = 2
+	s.within = 60
+	s.shape.period, s.shape.log = 2, 4
 	s.loses(func(_ *world, from, to int, m message.Message) bool {
 		switch m := m.(type) {
 		case *message.Request:
