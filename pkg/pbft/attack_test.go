@@ -557,8 +557,14 @@ func TestFetchWaitsForDigests(t *testing.T) {
 	c.works(client)
 	r := asReplica(t, c, 3)
 	r.ready(c)
+	var stable pbft.SeqNum
+	eventually(t, "all 13 batches have committed and the last checkpoint is stable", func() bool {
+		s := c.replicas[0].Status()
+		stable = s.Stable
+		return s.LastExecuted >= 13 && s.Stable == s.LastExecuted/4*4
+	})
 	for tag := range uint32(12) {
-		r.say(0, &message.Fetch{Seq: c.replicas[0].Status().Stable, Tag: tag, Nodes: []message.NodeID{{Index: 1}}})
+		r.say(0, &message.Fetch{Seq: stable, Tag: tag, Nodes: []message.NodeID{{Index: 1}}})
 	}
 	eventually(t, "what is above the bound is answered", func() bool { return r.count(message.TypeData) == 4 })
 	c.works(client)
