@@ -410,7 +410,7 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 		// Most often some executed it in one view and the rest in the next. All know by now that it has committed, or soon will, and
 		// need only be asked; our back-off may have become long meanwhile.
 		o.parted = true
-		o.due = minTime(o.due, time.Now().Add(minTimeout))
+		o.due = minTime(o.due, c.now().Add(minTimeout))
 	}
 	return nil, err, err != nil
 }
