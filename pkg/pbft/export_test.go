@@ -1,5 +1,7 @@
 package pbft
 
+import "bfs/pkg/pbft/internal/message"
+
 // StepDown has a primary leave its view, as it will before a proactive recovery. It reports whether we were one.
 func (r *Replica) StepDown() bool {
 	r.enter()
@@ -8,4 +10,13 @@ func (r *Replica) StepDown() bool {
 	r.core.StepDown()
 	after, _ := r.core.View()
 	return after > before
+}
+
+// Executes returns what executes requests on a service, and reports of each whether it ran.
+func Executes(g *Group, s Service) (func(r *message.Request) (ran bool), error) {
+	x, err := newExecutor(g, s)
+	return func(r *message.Request) bool {
+		_, ran := x.execute(r, nil)
+		return ran
+	}, err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/internal/message"
 )
 
 // An event is one operation on the counter as its client saw it.
@@ -568,4 +569,25 @@ func refusals(r *pbft.Replica, reason string) uint64 {
 		}
 	}
 	return 0
+}
+
+// A request runs once: the core is told which of a batch did not, and calls no answer tentative that was given before.
+func TestRequestsRunOnce(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	execute, err := pbft.Executes(c.g, newTally(c.g))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, x := range []struct {
+		client pbft.ClientID
+		time   message.Timestamp
+		ran    bool
+	}{
+		{pbft.Administrator, 5, true}, {pbft.Administrator, 5, false}, {pbft.Administrator, 4, false},
+		{pbft.Administrator + 1, 9, false}, {pbft.Administrator, 6, true}, {pbft.Administrator, 6, false},
+	} {
+		if ran := execute(&message.Request{Client: x.client, Timestamp: x.time, Op: []byte{0, 'i'}}); ran != x.ran {
+			t.Errorf("request %d ran: %v, want %v", i, ran, x.ran)
+		}
+	}
 }
