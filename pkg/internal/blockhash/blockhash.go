@@ -1,0 +1,38 @@
+// Package blockhash digests blocks of 4 KiB: pages of the state, and the blocks that long operations are cut into. Both are
+// digested alike, so that who has digested an operation need not digest the pages that it fills.
+package blockhash
+
+import "crypto/sha256"
+
+const (
+	// Size is the length of a block in bytes.
+	Size = 4096
+	half = Size / 2
+)
+
+// The tags keep a half, a block and whatever else is digested with SHA-256 apart: nothing that has one of them where it stands
+// here has the same length.
+const (
+	halfTag  = "bfs half"
+	blockTag = "bfs block"
+)
+
+// A Digest is a SHA-256 digest.
+type Digest = [sha256.Size]byte
+
+// Sum is the digest of a block, which must have Size bytes:
+//
+//	half:   SHA-256(its 2048 bytes, halfTag)
+//	block:  SHA-256(blockTag, first half's, second half's)
+func Sum(block []byte) Digest {
+	var buf [half + len(halfTag)]byte
+	var node [len(blockTag) + 2*sha256.Size]byte
+	copy(node[:], blockTag)
+	copy(buf[half:], halfTag)
+	for i := range 2 {
+		copy(buf[:], block[i*half:][:half])
+		d := sha256.Sum256(buf[:])
+		copy(node[len(blockTag)+i*sha256.Size:], d[:])
+	}
+	return sha256.Sum256(node[:])
+}
