@@ -304,6 +304,74 @@ func TestKeyChangesResendAtMostOncePerInterval(t *testing.T) {
 	}
 }
 
+// newAhead is a primary whose checkpoint 8 is stable, and that has just proposed number 9: beyond the window of who has
+// installed no checkpoint yet.
+func newAhead() *Core {
+	c := newAttacked(0, 0)
+	c.lastExec, c.seqno = 8, 8
+	c.collect(8, message.Digest{8})
+	c.Step(batchOf("x").Requests[0])
+	perform(c)
+	return c
+}
+
+// sentAgain counts the proposals that a STATUS brings replica 2, which stands at a checkpoint, when our last word of number 9 has
+// just left.
+func sentAgain(c *Core, checkpoint message.SeqNum) (proposals int) {
+	c.log.slot(9).sentAt = c.tick
+	c.Step(&message.Status{Active: true, Low: checkpoint, LastExecuted: checkpoint, From: 2})
+	for _, m := range perform(c) {
+		if _, ok := m.(*message.PrePrepare); ok {
+			proposals++
+		}
+	}
+	return proposals
+}
+
+// Who says by turns that it has installed a checkpoint, and that it has not, is sent once what it refused until it had. Then it
+// has heard that, and may lack only what left long ago, like everyone.
+func TestMarksThatGoToAndFro(t *testing.T) {
+	c := newAhead()
+	sent := 0
+	for i := range 100 {
+		for range c.cfg.ResendTicks {
+			c.Tick()
+		}
+		sent += sentAgain(c, message.SeqNum(i%2)*8)
+	}
+	if sent != 1 {
+		t.Fatalf("what had just left was sent %d times more, want once", sent)
+	}
+}
+
+// Who was restarted, and has installed a checkpoint once more, is sent what it refused meanwhile, though the first STATUS in which
+// it told us so came too soon.
+func TestInstalledWhileNotAnswered(t *testing.T) {
+	c := newAhead()
+	if n := sentAgain(c, 8); n != 1 {
+		t.Fatalf("%d proposals for who has installed a checkpoint, want 1", n)
+	}
+	for range c.cfg.ResendTicks {
+		c.Tick()
+	}
+	c.KeysChanged(2)
+	perform(c)
+	for c.Refused(TooSoon) == 0 {
+		if n := sentAgain(c, 0); n != 0 {
+			t.Fatalf("%d proposals for who is before its checkpoint", n)
+		}
+	}
+	if n := sentAgain(c, 8); n != 0 || c.Refused(TooSoon) != 2 {
+		t.Fatalf("%d proposals beyond its share", n)
+	}
+	for range askBurst * c.cfg.ResendTicks {
+		c.Tick()
+	}
+	if n := sentAgain(c, 8); n != 1 {
+		t.Errorf("%d proposals for who has installed a checkpoint once more, want 1", n)
+	}
+}
+
 // A FETCH-BATCH of a few bytes must not make us send megabytes as often as it comes.
 func TestFetchBatchIsBoundedInBytes(t *testing.T) {
 	c := newAttacked(1, 0)

@@ -91,6 +91,7 @@ type Core struct {
 type peer struct {
 	low      message.SeqNum
 	lastExec message.SeqNum
+	high     message.SeqNum       // the end of its window when we answered it, the highest in its life: it took in what we said up to here
 	claims   []message.Checkpoint // the highest checkpoints it spoke of, rising
 	answered int                  // tick for which we have answered its STATUSes: see mayAsk
 	reached  message.SeqNum       // how far it was when we answered last
@@ -118,6 +119,7 @@ func New(cfg Config) *Core {
 	}
 	for i := range c.peers {
 		c.peers[i].answered, c.peers[i].keyed = -1<<30, -1<<30
+		c.peers[i].high = cfg.LogSize
 	}
 	for i := range c.checkpoints {
 		c.checkpoints[i].votes = newVotes(cfg.Replicas)

@@ -70,10 +70,6 @@ const resendBytes = 2 << 20
 // keys, and not what left a moment ago (R-RTX-4).
 func (c *Core) onStatus(m *message.Status) {
 	p := &c.peers[m.From]
-	heard := c.log.high
-	if m.LastExecuted <= m.Low && m.Low > p.low {
-		heard = p.low + c.cfg.LogSize // it has just installed a checkpoint, and refused what we said of higher numbers
-	}
 	p.low, p.lastExec = m.Low, m.LastExecuted
 	if c.wait.working[m.From] = 0; m.Active {
 		c.wait.working[m.From] = m.View
@@ -96,11 +92,18 @@ func (c *Core) onStatus(m *message.Status) {
 		c.resendViewChange(m)
 	}
 	c.tellPast(m)
+	refused := c.log.high // above this
+	if high := m.Low + c.cfg.LogSize; high > p.high {
+		if m.LastExecuted <= m.Low {
+			refused = p.high // it has just installed a checkpoint, and its window had ended there
+		}
+		p.high = high
+	}
 	budget := resendBytes
 	// What is above the sender's window it would refuse: it needs our state first.
 	for n := max(m.Base(), c.log.low) + 1; n <= min(c.log.high, m.Low+c.cfg.LogSize) && budget > 0; n++ {
 		s := c.log.slot(n)
-		budget -= c.resend(m, s, n > heard || c.tick-s.sentAt >= c.cfg.ResendTicks)
+		budget -= c.resend(m, s, n > refused || c.tick-s.sentAt >= c.cfg.ResendTicks)
 	}
 }
 
@@ -206,6 +209,7 @@ func (c *Core) KeysChanged(i message.ReplicaID) {
 		return
 	}
 	c.peers[i].keyed = c.tick
+	c.peers[i].high = c.cfg.LogSize // it may have another life, and begin again
 	all := &message.Status{View: c.view, Active: c.active, LastExecuted: max(c.log.low, min(c.peers[i].lastExec, c.lastExec)), Low: c.peers[i].low, From: i}
 	c.resendCheckpoints(all)
 	if c.view > 0 && !c.active {
