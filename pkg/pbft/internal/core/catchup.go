@@ -90,6 +90,8 @@ func (c *Core) closeGap() {
 const (
 	gapTicks        = 2                     // what is missing may be under way for so long
 	pullsPerReplica = message.MaxFetchBatch // decided batches asked of one replica at a time
+	pullBytes       = 1 << 20               // fewer, if they are so long
+	pullsPerTick    = servesPerTick / 2     // what is asked of it in a tick, as it counts: its ticks begin at other times than ours
 	pullTicks       = 3                     // an answer may take so long before another is asked
 	pullShunTicks   = 20                    // and its sender is left alone so long if others have it
 	maxPulls        = 2                     // then everyone is asked
@@ -110,9 +112,10 @@ func (c *Core) pullBodies() {
 	}
 	c.pulling = false
 	if c.log.told <= c.lastExec {
-		return // mostly
+		c.pullSize = c.cfg.BatchBytes // nobody knows yet how long the next will be
+		return                        // mostly
 	}
-	under := c.pullsUnderWay()
+	under, cost := c.pullsUnderWay(), serveCost(c.pullSize)
 	asks := make([][]message.Digest, len(c.peers))
 	for n := max(c.log.low, c.lastExec) + 1; n <= min(c.log.told, c.log.high); n++ {
 		s := c.log.slot(n)
@@ -133,6 +136,7 @@ func (c *Core) pullBodies() {
 		}
 		s.pull.of, s.pull.due = to, c.tick+pullTicks
 		under[to]++
+		c.peers[to].pulled += cost
 		asks[to] = append(asks[to], d)
 	}
 	for to, d := range asks {
@@ -141,6 +145,10 @@ func (c *Core) pullBodies() {
 		}
 	}
 }
+
+// pullsAtOnce is how many batches one replica is asked for at a time: as many as it can send us while we wait, if they are as long
+// as the last.
+func (c *Core) pullsAtOnce() int { return max(1, min(pullsPerReplica, pullBytes/max(c.pullSize, 1))) }
 
 // pullsUnderWay counts what each replica was asked for and has not brought. One that has brought less than half counts as fully
 // employed, so that not each batch that comes has us ask for a single one.
@@ -151,9 +159,10 @@ func (c *Core) pullsUnderWay() []int {
 			under[s.pull.of]++
 		}
 	}
+	most := c.pullsAtOnce()
 	for i, n := range under {
-		if n > pullsPerReplica/2 {
-			under[i] = pullsPerReplica
+		if n > most/2 {
+			under[i] = most
 		}
 	}
 	return under
@@ -161,7 +170,8 @@ func (c *Core) pullsUnderWay() []int {
 
 // bearer is a replica to ask for what was decided for a slot: one that says so, and has answered lately if there is such.
 func (c *Core) bearer(s *slot, d message.Digest, under []int) (message.ReplicaID, bool) {
-	first := int(s.seq)/pullsPerReplica + s.pull.tries
+	most, cost := c.pullsAtOnce(), serveCost(c.pullSize)
+	first := int(s.seq)/most + s.pull.tries
 	for _, shunned := range []bool{false, true} {
 		some := false
 		for k := range c.peers {
@@ -169,7 +179,7 @@ func (c *Core) bearer(s *slot, d message.Digest, under []int) (message.ReplicaID
 			if !s.decided.has(i) || s.decided.digests[i] != d || (c.peers[i].shunned > c.tick) != shunned {
 				continue
 			}
-			if under[i] < pullsPerReplica {
+			if under[i] < most && c.peers[i].pulled+cost <= pullsPerTick {
 				return i, true
 			}
 			some = true
@@ -181,8 +191,14 @@ func (c *Core) bearer(s *slot, d message.Digest, under []int) (message.ReplicaID
 	return 0, false
 }
 
-// tickPulls turns away from those who were asked for batches and bring none.
+// tickPulls turns away from those who were asked for batches and bring none, and goes on with those who had their share of a tick.
 func (c *Core) tickPulls() {
+	for i := range c.peers {
+		if p := &c.peers[i]; p.pulled > 0 {
+			p.pulled = 0
+			c.pulling = true
+		}
+	}
 	for n := max(c.log.low, c.lastExec) + 1; n <= min(c.log.told, c.log.high); n++ {
 		if s := c.log.slot(n); s.pull.due > 0 && !s.isCommitted && c.tick >= s.pull.due {
 			c.peers[s.pull.of].shunned = max(c.peers[s.pull.of].shunned, c.tick+pullShunTicks)
@@ -204,6 +220,9 @@ func (c *Core) pulled(m *message.BatchBody) (some bool) {
 			some = true
 		}
 	}
-	c.pulling = c.pulling || some
+	if some {
+		c.pulling = true
+		c.pullSize = max(m.Batch.Bytes(), c.pullSize/2)
+	}
 	return some
 }

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"strconv"
 	"testing"
 
 	"bfs/pkg/pbft/internal/message"
@@ -69,4 +70,66 @@ func TestHowOftenStatusIsAnswered(t *testing.T) {
 		c.Tick()
 	}
 	answered(1, "a resend interval later")
+}
+
+// Batches that were decided are asked for no faster than they are served, however short or long they are and however short the way:
+// so nobody is left alone for not answering what came too soon, and of long ones no more are under way than take a moment.
+func TestPullsKeepToWhatIsServed(t *testing.T) {
+	for _, x := range []struct{ count, size, atOnce int }{{256, 8, pullsPerReplica}, {128, 100 << 10, 10}, {64, 1 << 20, 1}} {
+		t.Run(strconv.Itoa(x.size), func(t *testing.T) {
+			cores := make([]*Core, 4)
+			for i := range cores {
+				cores[i] = New(Config{
+					Self: message.ReplicaID(i), Replicas: 4, CheckpointPeriod: 128, LogSize: 256, Window: 2, BatchBytes: 1 << 20,
+					BatchCount: 4, LogBytes: 1 << 30, Clients: 1, Slots: 1, QueueBytes: 1 << 10, StatusTicks: 1000, ResendTicks: 5,
+				})
+			}
+			others, behind := cores[:3], cores[3]
+			behind.Frozen(0, message.Digest{})
+			for n := 1; n <= x.count; n++ {
+				op := make([]byte, x.size)
+				copy(op, strconv.Itoa(n))
+				b := batchOf(string(op))
+				for i, c := range others {
+					c.wait.bodies[b.Digest()] = &b
+					behind.Step(&message.Decided{Seq: message.SeqNum(n), Digest: b.Digest(), From: message.ReplicaID(i)})
+				}
+			}
+			most := 0 // batches asked of one replica at once, when it is known how long they are
+			for int(behind.lastExec) < x.count {
+				if behind.tick == 100 {
+					t.Fatalf("%d of %d batches are here after 100 ticks", behind.lastExec, x.count)
+				}
+				for effects := behind.Effects(); len(effects) > 0; effects = behind.Effects() {
+					for _, e := range append([]Effect(nil), effects...) {
+						m, ok := e.Message.(*message.FetchBatch)
+						if !ok {
+							continue
+						}
+						if e.Verb == Multicast {
+							t.Fatal("everyone is asked")
+						}
+						if int(behind.lastExec) > x.count/2 {
+							most = max(most, len(m.Digests))
+						}
+						others[e.To].Step(m)
+						for _, answer := range perform(others[e.To]) {
+							behind.Step(answer)
+						}
+					}
+				}
+				for _, c := range cores {
+					c.Tick()
+				}
+			}
+			for i, c := range others {
+				if n := c.Refused(TooSoon); n > 0 || behind.peers[i].shunned > 0 {
+					t.Errorf("replica %d was asked too soon %d times, and is left alone until tick %d", i, n, behind.peers[i].shunned)
+				}
+			}
+			if most > x.atOnce {
+				t.Errorf("%d batches of %d bytes were asked of one replica at once, want <= %d", most, x.size, x.atOnce)
+			}
+		})
+	}
 }

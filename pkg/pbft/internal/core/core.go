@@ -80,6 +80,7 @@ type Core struct {
 	reported   message.SeqNum // how far we were by the last STATUS: see cameOn
 	reportedAt int            // tick of it
 	pulling    bool           // something was decided whose batch may have to be asked for
+	pullSize   int            // how long such a batch is, about: the latest were no longer
 
 	refused [refusals]uint64
 	trace   func(message.Message, Refusal)
@@ -98,6 +99,7 @@ type peer struct {
 	keyed    int                  // tick at which its new keys last made us send again
 	served   int                  // FETCHes answered in the present tick
 	spent    int                  // of its credit, in pages: see earn
+	pulled   int                  // what it was asked for in the present tick, as it counts: see serveCost
 	shunned  int                  // not asked for state before this tick
 	apart    int                  // tick since when it waits in a later view than ours, as it says; 0: it does not
 }
@@ -116,6 +118,7 @@ func New(cfg Config) *Core {
 		fence:       cfg.Fence,
 		view:        cfg.FenceView,
 		credit:      leastCredit,
+		pullSize:    cfg.BatchBytes,
 	}
 	for i := range c.peers {
 		c.peers[i].answered, c.peers[i].keyed = -1<<30, -1<<30

@@ -436,7 +436,7 @@ func (c *Core) onFetchBatch(m *message.FetchBatch) {
 			return
 		}
 		if b := c.body(d); b != nil {
-			p.served += b.Bytes() / fetchBytes
+			p.served += serveCost(b.Bytes()) - 1
 			if p.spent < c.credit {
 				p.spent += b.Bytes() / 4096
 			}

@@ -273,6 +273,9 @@ func (p *peer) earn(all int) {
 	p.spent = max(0, p.spent-max(1, all/creditTicks))
 }
 
+// serveCost is what a batch of so many bytes takes of its sender's share of a tick.
+func serveCost(bytes int) int { return 1 + bytes/fetchBytes }
+
 // mayServe reports whether a replica may have us serve something more, of about so many pages or nodes: within its share of this
 // tick, and within its credit, beyond which it has one thing a tick.
 func (c *Core) mayServe(p *peer, pages int) bool {
