@@ -287,6 +287,71 @@ func TestLateInitialRoot(t *testing.T) {
 	}
 }
 
+// A checkpoint that becomes stable may let a view begin, in which a later one becomes stable at once, so that the place in the ring
+// where the first was counted is another's when we come back to it. Roots come in any order, and the one that the view begins from
+// comes last here. A state told to discard the checkpoints below a number that a liar has made up has none left to go back to.
+func TestStableWhileBecomingStable(t *testing.T) {
+	c := New(Config{
+		Self: 3, Replicas: 4, CheckpointPeriod: 16, LogSize: 32, CheckpointBytes: 1, Window: 2, BatchBytes: 1 << 10, BatchCount: 8,
+		LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2,
+	})
+	root := func(n message.SeqNum) message.Digest { return message.Digest{byte(n), 1} }
+	step := func(m message.Message) (discarded []message.SeqNum) {
+		c.Step(m)
+		for effects := c.Effects(); len(effects) > 0; effects = c.Effects() {
+			for _, e := range effects {
+				switch e.Verb {
+				case Freeze:
+					if e.Seq != 2 {
+						c.Frozen(e.Seq, root(e.Seq))
+					}
+				case Discard:
+					discarded = append(discarded, e.Seq)
+				}
+			}
+		}
+		return discarded
+	}
+	execute := func(from, to message.SeqNum) {
+		for n := from; n <= to; n++ {
+			b := batchOf(fmt.Sprint(n))
+			for i := range message.ReplicaID(2) {
+				step(&message.Decided{Seq: n, Digest: b.Digest(), From: i})
+			}
+			step(&message.BatchBody{PrePrepare: message.PrePrepare{Digest: b.Digest(), Batch: b}})
+		}
+		if c.lastExec != to {
+			t.Fatalf("executed %d, want %d", c.lastExec, to)
+		}
+	}
+	c.Frozen(0, root(0))
+	execute(1, 3)
+	begin := &message.NewView{View: 1, Checkpoint: message.CheckpointID{Seq: 2, Digest: root(2)}, From: 1}
+	for i := range message.ReplicaID(3) {
+		m := &message.ViewChange{View: 1, Low: 2, Checkpoints: []message.CheckpointID{begin.Checkpoint}, From: i}
+		step(m)
+		begin.V = append(begin.V, message.Vouched{From: i, Digest: m.Digest()})
+	}
+	step(begin)
+	execute(4, 6)
+	liar := message.ReplicaID(2)
+	step(&message.Checkpoint{Seq: 3 + message.SeqNum(len(c.checkpoints)), From: liar})
+	for i := range message.ReplicaID(3) {
+		step(&message.Checkpoint{Seq: 6, Digest: root(6), From: i})
+	}
+	step(&message.Checkpoint{Seq: 3, Digest: root(3), From: 0})
+	if v, active := c.View(); v != 1 || active || c.log.low != 0 {
+		t.Fatalf("in view %d, active: %t, low water mark %d; want to wait for view 1 from 0", v, active, c.log.low)
+	}
+	discarded := step(&message.Checkpoint{Seq: 3, Digest: root(3), From: 1})
+	if _, active := c.View(); !active || c.stable.Seq != 6 {
+		t.Fatalf("active: %t, stable checkpoint %d, want 6 in view 1", active, c.stable.Seq)
+	}
+	if !slices.Equal(discarded, []message.SeqNum{3, 6}) {
+		t.Errorf("discards what is below %v, want below 3 and then 6", discarded)
+	}
+}
+
 // Keys that change all the time must not make us send our log each time.
 func TestKeyChangesResendAtMostOncePerInterval(t *testing.T) {
 	c := newAttacked(0, 0)

@@ -96,7 +96,9 @@ func (c *Core) sayCheckpoints() {
 	c.eachCheckpoint(c.log.low, func(k message.CheckpointID) { c.stabilise(c.checkpoint(k.Seq)) })
 }
 
-// eachCheckpoint calls f for the checkpoints above low that our state has come to and that are not known to be stable.
+// eachCheckpoint calls f for the checkpoints above low that our state has come to and that are not known to be stable. F may have
+// one of them become stable, and us go on from there: those below it are ours no more then. One that was fetched would be, but it
+// comes first, for we hold none below it.
 func (c *Core) eachCheckpoint(low message.SeqNum, f func(message.CheckpointID)) {
 	step := c.cfg.step()
 	for n := (max(c.log.low, low)/step + 1) * step; n <= min(c.lastExec, c.log.high); n += step {
@@ -161,14 +163,15 @@ func (c *Core) stabilise(k *checkpointSlot) {
 		return // our own vote is not cast
 	}
 	c.collect(k.seq, root)
-	c.do(Effect{Verb: Discard, Seq: k.seq})
 }
 
-// collect forgets what is at or below a new stable checkpoint (R-GC-4).
+// collect forgets what is at or below a new stable checkpoint (R-GC-4). With it a view may begin, and in that a later one become
+// stable at once: then this one's place in the ring may be another's when collect returns.
 func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	silent := c.silent()
 	c.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
 	c.slide(n)
+	c.do(Effect{Verb: Discard, Seq: n})
 	c.wait.bodies = map[message.Digest]*message.Batch{}
 	c.place()
 	if silent && !c.silent() {

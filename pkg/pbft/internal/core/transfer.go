@@ -448,7 +448,6 @@ func (c *Core) collectFetched() {
 	}
 	if c.provenStable(k) {
 		c.collect(k.Seq, k.Digest)
-		c.do(Effect{Verb: Discard, Seq: k.Seq})
 	}
 }
 
