@@ -716,6 +716,59 @@ func TestPrimaryOrdersAReadOnlyRequest(t *testing.T) {
 	}
 }
 
+// A primary proposes again what has been executed, to two backups, and never lets it commit. They do not run it twice, and answer
+// its client as before: nobody waits for that batch, and the view lasts.
+func TestPrimaryProposesAgain(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	for i := 1; i < 4; i++ {
+		c.start(i)
+	}
+	primary := asReplica(t, c, 0)
+	primary.ready(c)
+	n := message.SeqNum(0)
+	propose := func(q *message.Request, to ...int) {
+		n++
+		b := message.Batch{Requests: []*message.Request{q}}
+		for _, i := range to {
+			primary.say(i, &message.PrePrepare{Seq: n, Digest: b.Digest(), Batch: b})
+		}
+	}
+	committed := func() bool {
+		return !slices.ContainsFunc(running(c), func(i int) bool { return c.replicas[i].Status().LastExecuted < n })
+	}
+
+	public, key, _ := ed25519.GenerateKey(nil)
+	enrol := &message.Request{Client: message.Administrator, Timestamp: 1, Replier: message.AnyReplier, Op: append([]byte{1}, public...),
+		Signature: make([]byte, message.SignatureSize)}
+	d := message.AdministratorDigest(c.g.Digest(), enrol)
+	copy(enrol.Signature, ed25519.Sign(c.admin, d[:]))
+	propose(enrol, running(c)...)
+	eventually(t, "the client is enrolled", committed)
+	early := asClient(t, c, key)
+	early.ready(c)
+	q := early.request(&message.Request{Timestamp: 1, Replier: message.AnyReplier, Op: []byte("i")})
+	propose(q, running(c)...)
+	eventually(t, "its request has committed", committed)
+	propose(q, 1, 2)
+	eventually(t, "the request is in a batch that is executed tentatively", func() bool {
+		return c.replicas[1].Status().Executed == uint64(n) && c.replicas[2].Status().Executed == uint64(n)
+	})
+
+	late := c.client(key)
+	sum, err := resume(t, late, sent{t: 1}, "i")
+	if err != nil || binary.BigEndian.Uint64(sum) != 1 {
+		t.Fatalf("the result is %x, %v, want 1", sum, err)
+	}
+	for _, i := range running(c) {
+		if s := c.replicas[i].Status(); s.View != 0 || !s.Active || s.LastExecuted != n-1 {
+			t.Errorf("replica %d is in view %d, active: %t, and has executed %d; want view 0 and %d", i, s.View, s.Active, s.LastExecuted, n-1)
+		}
+	}
+	if got := invoke(t, late, "r", true); got != 1 {
+		t.Errorf("the counter is %d, want 1", got)
+	}
+}
+
 // A man in the middle, who ends TLS with a certificate of his own on both sides, sees NEW-KEYs and nothing else.
 func TestManInTheMiddle(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportTLS)

@@ -357,7 +357,7 @@ func tryNoting(c *pbft.Client, op string) (s sent, reply []byte, err error) {
 	return s, reply, err
 }
 
-func resume(c *pbft.Client, s sent, op string) ([]byte, error) {
+func resume(t testing.TB, c *pbft.Client, s sent, op string) ([]byte, error) {
 	type result struct {
 		reply []byte
 		err   error
@@ -366,8 +366,12 @@ func resume(c *pbft.Client, s sent, op string) ([]byte, error) {
 	if err := c.Resume(s.slot, s.t, pbft.Call{Body: []byte(op), Done: func(r []byte, err error) { done <- result{r, err} }}); err != nil {
 		return nil, err
 	}
-	r := <-done
-	return r.reply, r.err
+	select {
+	case r := <-done:
+		return r.reply, r.err
+	case <-deadline(t).Done():
+		return nil, errors.New("no result")
+	}
 }
 
 // A client that restarts sends again what it may have sent: exactly once, whatever became of it.
@@ -380,7 +384,7 @@ func TestResume(t *testing.T) {
 	_ = first.Close()
 
 	second := c.client(key)
-	if got, err := resume(second, kept, "i"); err != nil || string(got) != string(reply) {
+	if got, err := resume(t, second, kept, "i"); err != nil || string(got) != string(reply) {
 		t.Fatalf("the result kept: %x, %v, want %x", got, err, reply)
 	}
 	lost, _, err := tryNoting(second, "l")
@@ -390,14 +394,14 @@ func TestResume(t *testing.T) {
 	_ = second.Close()
 
 	third := c.client(key)
-	if _, err := resume(third, lost, "l"); !errors.Is(err, pbft.ErrResultLost) {
+	if _, err := resume(t, third, lost, "l"); !errors.Is(err, pbft.ErrResultLost) {
 		t.Fatalf("a result too long to keep: %v", err)
 	}
 	read, _ := invokeNoting(t, third, "r")
 	_ = third.Close()
 
 	fourth := c.client(key)
-	if got, err := resume(fourth, read, "r"); err != nil || binary.BigEndian.Uint64(got) != 2 {
+	if got, err := resume(t, fourth, read, "r"); err != nil || binary.BigEndian.Uint64(got) != 2 {
 		t.Fatalf("a read is asked again: %x, %v", got, err)
 	}
 	if err := fourth.Resume(pbft.Slot(c.g.Limits.Slots), 1, pbft.Call{}); err == nil {
@@ -409,13 +413,13 @@ func TestResume(t *testing.T) {
 	_ = fourth.Close()
 
 	fifth := c.client(key)
-	if _, err := resume(fifth, sent{read.slot, read.t - 1}, "i"); !errors.Is(err, pbft.ErrResultLost) {
+	if _, err := resume(t, fifth, sent{read.slot, read.t - 1}, "i"); !errors.Is(err, pbft.ErrResultLost) {
 		t.Fatalf("a request overtaken by another: %v", err)
 	}
 	// The clock went back: of the slot that a new client uses first the group knows a later timestamp than this client makes, and tells
 	// it. Whether another process has that from the same operation is not known, so it is not sent again; a read is.
 	future := sent{0, pbft.Timestamp(time.Now().Add(time.Hour).UnixNano())}
-	if _, err := resume(fifth, future, "i"); err != nil {
+	if _, err := resume(t, fifth, future, "i"); err != nil {
 		t.Fatal(err)
 	}
 	_ = fifth.Close()
@@ -434,7 +438,7 @@ func TestResumeOfTheAdministrator(t *testing.T) {
 	first := c.client(c.admin)
 	s, reply := invokeNoting(t, first, "i")
 	_ = first.Close()
-	if got, err := resume(c.client(c.admin), s, "i"); err != nil || string(got) != string(reply) {
+	if got, err := resume(t, c.client(c.admin), s, "i"); err != nil || string(got) != string(reply) {
 		t.Fatalf("got %x, %v, want %x", got, err, reply)
 	}
 }
