@@ -107,7 +107,6 @@ type growthOptions struct {
 }
 
 func (o growthOptions) measure(ctx context.Context) (results []microResult, err error) {
-	defer cluster.RemoveBinaries()
 	bin, err := cluster.Binaries()
 	if err != nil {
 		return nil, err

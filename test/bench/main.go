@@ -21,12 +21,15 @@ import (
 	"syscall"
 
 	"bfs/test/bench/refserver"
+	"bfs/test/cluster"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := dispatch(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+	err := dispatch(ctx, os.Args[1:])
+	cluster.RemoveBinaries()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

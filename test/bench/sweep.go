@@ -108,7 +108,6 @@ type sweepOptions struct {
 
 // measure is one round. Paths take turns at each point, every other time backwards.
 func (o sweepOptions) measure(ctx context.Context, s *sweep, round int) (results []microResult, err error) {
-	defer cluster.RemoveBinaries()
 	bin, err := cluster.Binaries()
 	if err != nil {
 		return nil, err

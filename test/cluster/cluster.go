@@ -51,9 +51,20 @@ type Client struct {
 	InsecurePorts bool   // let clients without root call
 }
 
-var build = sync.OnceValues(func() (string, error) {
+var built struct {
+	sync.Mutex
+	dir string // what Binaries made; empty if nothing is there
+}
+
+// Binaries builds bfsd and bfs-relay, if they are not there, and returns the directory they are in. It stays until RemoveBinaries.
+func Binaries() (string, error) {
 	if dir := os.Getenv("BFS_BIN"); dir != "" { // programs that somebody else has built
 		return filepath.Abs(dir)
+	}
+	built.Lock()
+	defer built.Unlock()
+	if built.dir != "" {
+		return built.dir, nil
 	}
 	dir, err := os.MkdirTemp("", "bfs-test-bin-")
 	if err != nil {
@@ -66,19 +77,17 @@ var build = sync.OnceValues(func() (string, error) {
 		_ = os.RemoveAll(dir)
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}
-	built = dir
+	built.dir = dir
 	return dir, nil
-})
-
-var built string // what build made
-
-// Binaries builds bfsd and bfs-relay, once in a run, and returns the directory they are in. It stays until RemoveBinaries.
-func Binaries() (string, error) { return build() }
+}
 
 // RemoveBinaries removes what Binaries built, if it did.
 func RemoveBinaries() {
-	if built != "" {
-		_ = os.RemoveAll(built)
+	built.Lock()
+	defer built.Unlock()
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir)
+		built.dir = ""
 	}
 }
 

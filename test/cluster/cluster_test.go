@@ -1,0 +1,26 @@
+package cluster
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Binaries that were removed are built again: those who measure round by round ask for them in each.
+func TestBinariesAreBuiltAgain(t *testing.T) {
+	t.Setenv("BFS_BIN", "")
+	for round := range 2 {
+		dir, err := Binaries()
+		if err != nil {
+			t.Fatal(err)
+		}
+		bfsd := filepath.Join(dir, "bfsd")
+		if _, err := os.Stat(bfsd); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		RemoveBinaries()
+		if _, err := os.Stat(bfsd); !os.IsNotExist(err) {
+			t.Fatalf("round %d: %s was not removed: %v", round, bfsd, err)
+		}
+	}
+}
