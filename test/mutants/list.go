@@ -118,5 +118,5 @@ var mutants = []mutant{
 	{"what was decided is executed only when its batch comes as asked for", core + "catchup.go", "if b := c.body(d); b != nil { // it has come as something else", "if b := c.wait.bodies[d]; b != nil {"},
 	{"what committed is forgotten with its view", core + "log.go", "		s.isCommitted, s.decision, s.batch, s.decided.have, s.pull = committed, decision, batch, decided, pull\n", "		_, _, _, _, _ = committed, decision, batch, decided, pull\n"},
 	{"the view that was left is forgotten by a restart", core + "core.go", "		view:        cfg.FenceView,\n", ""},
-	{"only certain checkpoints are fetched", core + "transfer.go", "		if k := c.claimed(false); k.Seq > c.lastExec {", "		if k := c.claimed(true); k.Seq > c.lastExec {"},
+	{"only certain checkpoints are fetched", core + "transfer.go", "		if k, ok := c.claimed(c.lastExec, false); ok {", "		if k, ok := c.claimed(c.lastExec, true); ok {"},
 }

@@ -287,6 +287,42 @@ func TestLateInitialRoot(t *testing.T) {
 	}
 }
 
+// Whatever replicas say of checkpoints, the highest that enough of them speak of is found: as by who counts them all.
+func TestClaimed(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		c := newAttacked(3, 0)
+		for range 150 {
+			n := message.SeqNum(4 * r.IntN(24))
+			c.noteCheckpoint(&message.Checkpoint{Seq: n, Digest: message.Digest{byte(r.IntN(2))}, Stable: r.IntN(3) == 0, From: message.ReplicaID(r.IntN(3))})
+		}
+		type counts struct{ all, stable int }
+		said := map[message.CheckpointID]counts{}
+		for i := range c.peers {
+			for _, k := range c.peers[i].claims {
+				id := message.CheckpointID{Seq: k.Seq, Digest: k.Digest}
+				x := said[id]
+				if x.all++; k.Stable {
+					x.stable++
+				}
+				said[id] = x
+			}
+		}
+		above := message.SeqNum(4 * r.IntN(24))
+		for _, stable := range []bool{false, true} {
+			want := message.SeqNum(0)
+			for id, x := range said {
+				if id.Seq > above && (x.stable >= 2 || x.all >= 3 || !stable && x.all >= 2) {
+					want = max(want, id.Seq)
+				}
+			}
+			if got, found := c.claimed(above, stable); got.Seq != want || found != (want > 0) {
+				t.Fatalf("seed %d: above %d, stable: %t: got %d, %t, want %d", seed, above, stable, got.Seq, found, want)
+			}
+		}
+	}
+}
+
 // A checkpoint that becomes stable may let a view begin, in which a later one becomes stable at once, so that the place in the ring
 // where the first was counted is another's when we come back to it. Roots come in any order, and the one that the view begins from
 // comes last here. A state told to discard the checkpoints below a number that a liar has made up has none left to go back to.

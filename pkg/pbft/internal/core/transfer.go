@@ -88,7 +88,7 @@ func (c *Core) noteCheckpoint(m *message.Checkpoint) {
 	if m.Seq%c.cfg.step() != 0 || m.Seq == 0 {
 		return
 	}
-	at, known := slices.BinarySearchFunc(p.claims, m.Seq, func(k message.Checkpoint, n message.SeqNum) int { return cmp.Compare(k.Seq, n) })
+	at, known := p.claim(m.Seq)
 	switch {
 	case known:
 		if m.Stable && p.claims[at].Digest == m.Digest {
@@ -103,18 +103,28 @@ func (c *Core) noteCheckpoint(m *message.Checkpoint) {
 	c.collectFetched()
 }
 
-// claimed is the highest checkpoint that f+1 others speak of with equal roots: one of them is correct, so it is a
-// state of the group. Stable ones are certain to be stable too, and the low water mark may follow them.
-func (c *Core) claimed(stable bool) (best message.Checkpoint) {
+// claim finds what a replica said of checkpoint n, or where it would stand.
+func (p *peer) claim(n message.SeqNum) (at int, known bool) {
+	return slices.BinarySearchFunc(p.claims, n, func(k message.Checkpoint, n message.SeqNum) int { return cmp.Compare(k.Seq, n) })
+}
+
+// claimed is the highest checkpoint above some number that f+1 others speak of with equal roots: one of them is correct, so it is a
+// state of the group. Stable ones are certain to be stable too, and the low water mark may follow them. It is asked for in every
+// tick, and mostly nobody speaks of any above what was executed here.
+func (c *Core) claimed(above message.SeqNum, stable bool) (best message.Checkpoint, found bool) {
 	for i := range c.peers {
-		for _, k := range c.peers[i].claims {
+		for _, k := range slices.Backward(c.peers[i].claims) {
+			if k.Seq <= max(above, best.Seq) {
+				break
+			}
 			id := message.CheckpointID{Seq: k.Seq, Digest: k.Digest}
-			if k.Seq > best.Seq && (c.provenStable(id) || !stable && c.claimants(id, false) >= c.weak()) {
-				best = k
+			if c.provenStable(id) || !stable && c.claimants(id, false) >= c.weak() {
+				best, found = k, true
+				break
 			}
 		}
 	}
-	return best
+	return best, found
 }
 
 // provenStable: f+1 say that a checkpoint is stable, one of them correct, or 2f+1 have it.
@@ -125,26 +135,23 @@ func (c *Core) provenStable(k message.CheckpointID) bool {
 // claimants counts the replicas that speak of a checkpoint, or say that it is stable.
 func (c *Core) claimants(id message.CheckpointID, stable bool) (n int) {
 	for i := range c.peers {
-		for _, k := range c.peers[i].claims {
-			if k.Seq == id.Seq && k.Digest == id.Digest && (k.Stable || !stable) {
-				n++
-			}
+		p := &c.peers[i]
+		if at, known := p.claim(id.Seq); known && p.claims[at].Digest == id.Digest && (p.claims[at].Stable || !stable) {
+			n++
 		}
 	}
 	return n
 }
 
-func (c *Core) certain() message.Checkpoint { return c.claimed(true) }
-
 // tickTransfer notices that we are behind, and that those we asked are silent.
 func (c *Core) tickTransfer() {
-	target := c.certain()
+	target, certain := c.claimed(c.lastExec, true)
 	switch t := c.transfer; {
-	case t == nil && target.Seq > c.lastExec && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
+	case t == nil && certain && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
 		c.fetchState(message.CheckpointID{Seq: target.Seq, Digest: target.Digest})
 	case t == nil && c.tick-c.progress > 2*stallTicks:
 		// Those ahead of us may each have another stable checkpoint and none the batches we need.
-		if k := c.claimed(false); k.Seq > c.lastExec {
+		if k, ok := c.claimed(c.lastExec, false); ok {
 			c.fetchState(message.CheckpointID{Seq: k.Seq, Digest: k.Digest})
 		}
 	case t != nil && t.session != nil && !t.done:
@@ -361,8 +368,8 @@ func (c *Core) offer(x message.Item) bool {
 // moveOn follows the group to a newer checkpoint when a replica has let go of the one we fetch.
 func (c *Core) moveOn(gone message.ReplicaID) {
 	t := c.transfer
-	target := c.claimed(false)
-	if target.Seq <= t.seq {
+	target, later := c.claimed(t.seq, false)
+	if !later {
 		c.peers[gone].shunned = c.tick + 2 // its news are under way
 		c.noticeLag()
 		c.ask()
