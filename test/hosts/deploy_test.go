@@ -6,8 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"bfs/test/cluster"
 )
 
 const deploy = "../../deploy"
@@ -51,4 +54,123 @@ func unitCommand(t *testing.T, unit, instance, bin, etc string) []string {
 	}
 	t.Fatalf("%s has no ExecStart", unit)
 	return nil
+}
+
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(path...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// A container is what compose.yaml says of a service.
+type container struct{ command, bundle, address string }
+
+func containers(text string) map[string]container {
+	all := map[string]container{}
+	first := func(text, pattern string) string {
+		if m := regexp.MustCompile(pattern).FindStringSubmatch(text); m != nil {
+			return m[1]
+		}
+		return ""
+	}
+	common := first(text, `(?s)x-replica: &replica\n(.*?)\n\n`)
+	_, services, _ := strings.Cut(text, "\nservices:\n")
+	services, _, _ = strings.Cut(services, "\n\n")
+	for _, m := range regexp.MustCompile(`(?m)^  (\w+):\n((?:    .*\n?)+)`).FindAllStringSubmatch(services, -1) {
+		said := strings.Replace(m[2], "<<: *replica", common, 1)
+		all[m[1]] = container{
+			command: first(said, `command: \[(\w+), /bundle\]`), bundle: first(said, `volumes: \["\./([^:]+):/bundle"\]`),
+			address: first(said, `ipv4_address: ([\d.]+)`),
+		}
+	}
+	return all
+}
+
+// The commands at the head of compose.yaml make the bundles that its containers have, for the addresses that they have; the programs
+// take what the containers start them with; and the kernel mounts what the relay serves.
+func TestCompose(t *testing.T) {
+	bin, err := cluster.Binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(bin, filepath.Join(dir, "bin")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "deploy"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	head, file, _ := strings.Cut(read(t, deploy, "compose.yaml"), "\nname: bfs\n")
+	image, services := read(t, deploy, "Dockerfile"), containers(file)
+	started := map[string]bool{}
+	mounted := ""
+	for _, m := range regexp.MustCompile(`(?m)^#   (\S.*?)(?: +#.*)?$`).FindAllStringSubmatch(head, -1) {
+		switch words := strings.Fields(m[1]); words[0] {
+		case "make":
+			if !strings.Contains(read(t, "../../Makefile"), "\n"+words[1]+":") {
+				t.Errorf("%s: make has no such verb", m[1])
+			}
+		case "chown":
+			if !strings.Contains(image, "--uid "+words[2]+" bfs\n") {
+				t.Errorf("%s: the image's user is another", m[1])
+			}
+		case "docker":
+			for _, s := range words[1:] {
+				if _, ok := services[s]; ok {
+					started[s] = true
+				}
+			}
+		case "mount":
+			mounted = m[1]
+		default:
+			c := exec.Command(filepath.Join(dir, words[0]), words[1:]...)
+			c.Dir = dir
+			if out, err := c.CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v\n%s", m[1], err, out)
+			}
+		}
+	}
+	if len(services) != 5 || len(started) != 5 {
+		t.Errorf("of %v, the commands start %v; want four replicas and a relay", services, started)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^COPY (.*) \S+$`).FindAllStringSubmatch(image, -1) {
+		for _, source := range strings.Fields(m[1]) {
+			root := dir
+			if strings.HasPrefix(source, "deploy/") {
+				root = "../.."
+			}
+			if _, err := os.Stat(filepath.Join(root, source)); err != nil {
+				t.Errorf("the image is made of what is not there: %v", err)
+			}
+		}
+	}
+	for name, c := range services {
+		bundle := filepath.Join(dir, "deploy", c.bundle)
+		if c.command == "replica" {
+			toml := read(t, bundle, "replica.toml")
+			if want := "replica = " + strings.TrimPrefix(name, "replica"); !strings.Contains(toml, want+"\n") || !strings.Contains(toml, " on "+c.address+":") {
+				t.Errorf("%s has address %q and the bundle of another:\n%s", name, c.address, toml)
+			}
+		}
+		// The script's programs say what they would do.
+		tell := t.TempDir()
+		for _, program := range []string{"bfsd", "bfs-relay"} {
+			script := "#!/bin/sh\n[ -r \"$3\" ] && exec " + filepath.Join(bin, program) + " \"$@\" --help\n"
+			if err := os.WriteFile(filepath.Join(tell, program), []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start := exec.Command(filepath.Join(deploy, "start"), c.command, bundle)
+		start.Env = append(os.Environ(), "BFS_BIN="+tell)
+		if out, err := start.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %v\n%s", name, start.Args, err, out)
+		}
+	}
+	port := regexp.MustCompile(`,port=(\d+),mountport=(\d+) `).FindStringSubmatch(mounted)
+	if port == nil || port[1] != port[2] || !strings.Contains(read(t, dir, "deploy", services["relay"].bundle, "relay.toml"), "listen = \"127.0.0.1:"+port[1]+"\"\n") {
+		t.Errorf("%s: the relay listens elsewhere", mounted)
+	}
 }
