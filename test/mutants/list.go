@@ -104,7 +104,7 @@ var mutants = []mutant{
 	{"the primary does not say that it waits", core + "waiting.go", "	case c.active && c.isPrimary() && c.wait.forwards(r) == 0:", "	case c.active && c.isPrimary():"},
 	{"the primary of a view that has not begun does not say that it waits", core + "waiting.go", "	case c.active && c.isPrimary() && c.wait.forwards(r) == 0:", "	case c.isPrimary() && c.wait.forwards(r) == 0:"},
 	{"the primary has no timer", core + "waiting.go", "	w := &c.wait\n	if w.on && c.queue", "	w := &c.wait\n	if c.isPrimary() || w.on && c.queue"},
-	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.wasDone(key, forward{m.Timestamp, m.Digest}) {", "	if false {"},
+	{"who has executed does not answer FORWARDs", core + "waiting.go", "	if c.wasDone(key, said) {", "	if false {"},
 	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if l.doubt[s] = false; r != nil {\n				q.offer(l, r)\n			}\n"},
 	{"P outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.prepared", "		if false {\n			delete(c.prepared"},
 	{"Q outlives a stable checkpoint", core + "checkpoint.go", "		if old <= n {\n			delete(c.preprepared", "		if false {\n			delete(c.preprepared"},

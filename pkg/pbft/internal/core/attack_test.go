@@ -836,3 +836,27 @@ func TestOperationsLaidByAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// What a FORWARD costs that makes nothing authentic, when a faulty primary has filled the log with proposals that wait for that.
+func BenchmarkForwardAlone(b *testing.B) {
+	const window, each = 256, 512
+	c := New(Config{
+		Self: 1, Replicas: 4, CheckpointPeriod: window / 2, LogSize: window, Window: 2, BatchBytes: 1 << 20, BatchCount: each,
+		LogBytes: 1 << 28, Clients: 2, Slots: 1 << 16, QueueBytes: 1 << 20, StatusTicks: 10, ResendTicks: 2,
+	})
+	for n := message.SeqNum(1); n <= window; n++ {
+		var batch message.Batch
+		for i := range each {
+			batch.Requests = append(batch.Requests, &message.Request{Client: 9, Slot: message.Slot(i), Timestamp: message.Timestamp(n), Authentic: i < each-1})
+		}
+		c.Step(&message.PrePrepare{Seq: n, Digest: batch.Digest(), Batch: batch})
+	}
+	if perform(c); c.log.slot(window).held == nil {
+		b.Fatal("the last proposal is not held")
+	}
+	t := message.Timestamp(0)
+	for b.Loop() {
+		t++
+		c.Step(&message.Forward{Client: 10, Timestamp: t, From: 2})
+	}
+}

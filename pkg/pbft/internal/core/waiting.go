@@ -71,6 +71,16 @@ func (w *waiting) progress(b *message.Batch) {
 
 func (w *waiting) double() { w.timeout = min(2*w.timeout, w.first<<maxDoubling) }
 
+// vouches counts the replicas that say so of a slot's request.
+func (w *waiting) vouches(k message.RequestKey, f forward) (n int) {
+	for _, m := range w.forwarded {
+		if x, ok := m[k]; ok && x == f {
+			n++
+		}
+	}
+	return n
+}
+
 // forwards counts the replicas that say they hold this very request.
 func (w *waiting) forwards(r *message.Request) (n int) {
 	for _, m := range w.forwarded {
@@ -252,7 +262,8 @@ func (c *Core) trust(r *message.Request) {
 // a good MAC.
 func (c *Core) onForward(m *message.Forward) {
 	key := message.RequestKey{Client: m.Client, Slot: m.Slot}
-	if c.wasDone(key, forward{m.Timestamp, m.Digest}) {
+	said := forward{m.Timestamp, m.Digest}
+	if c.wasDone(key, said) {
 		if m.Executed {
 			c.refuse(m, OlderRequest)
 			return
@@ -264,9 +275,12 @@ func (c *Core) onForward(m *message.Forward) {
 		c.send(m.From, &answer)
 		return
 	}
-	if !c.forwardFrom(m.From, key, forward{m.Timestamp, m.Digest}) {
+	if !c.forwardFrom(m.From, key, said) {
 		c.refuse(m, OlderRequest)
 		return
+	}
+	if c.wait.vouches(key, said) < c.weak() {
+		return // it makes nothing authentic yet, and one liar can send many
 	}
 	c.prove()
 	for n := c.log.low + 1; n <= c.log.high; n++ {
