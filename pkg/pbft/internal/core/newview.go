@@ -392,7 +392,10 @@ func (c *Core) missing() (digests []message.Digest) {
 		if s.proposal == nil && !s.chosen.IsZero() {
 			add(s.chosen)
 		}
-		if d, ok := s.decided.with(c.weak()); ok && !s.isCommitted && s.pull.tries >= maxPulls {
+		if s.isCommitted || s.pull.tries < maxPulls {
+			continue // before the votes are counted: this is asked for every BATCH that comes
+		}
+		if d, ok := s.decided.with(c.weak()); ok {
 			add(d)
 		}
 	}
