@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -241,4 +242,48 @@ func warm(t testing.TB, bytes uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// BenchmarkTransferPages: a replica of an idle group is cut off while some of its 256 MiB change, and fetches them [TOCS §8.1.5,
+// figure 14].
+//
+//	ms    from noticing the lag until the state is installed
+//	MB/s  of DATA
+func BenchmarkTransferPages(b *testing.B) {
+	for _, spread := range []string{"together", "scattered"} {
+		for _, pages := range []uint64{1 << 10, 1 << 12, 1 << 14, 1 << 16} {
+			b.Run(fmt.Sprintf("%s/%d", spread, pages), func(b *testing.B) { benchmarkTransferPages(b, pages, spread == "scattered") })
+		}
+	}
+}
+
+func benchmarkTransferPages(b *testing.B, pages uint64, scattered bool) {
+	const state, run = 256, 256 // MiB; pages that an operation writes
+	c, client := pagedCluster(b, true)
+	c.startPaged(3)
+	fill(b, client, state)
+	pass(b, client, c.g.Limits.CheckpointPeriod)
+	var bytes, seconds float64
+	b.ResetTimer()
+	for i := range uint64(b.N) {
+		c.level(client)
+		before := c.replicas[3].Status().Fetched
+		c.isolate(3, true)
+		for k := range pages / run {
+			seed := 1 + i*pages + k
+			if scattered {
+				mustWrite(b, client, write(k*61%256, run, 256, seed)) // every 256th page from there on
+			} else {
+				mustWrite(b, client, write(k*run, run, 1, seed))
+			}
+		}
+		pass(b, client, 3*c.g.Limits.LogSize)
+		c.isolate(3, false)
+		got := c.fetched(3, before.States)
+		bytes += float64(got.Bytes - before.Bytes)
+		seconds += got.Took.Seconds()
+	}
+	b.ReportMetric(1000*seconds/float64(b.N), "ms")
+	b.ReportMetric(bytes/seconds/1e6, "MB/s")
+	b.ReportMetric(0, "ns/op")
 }

@@ -19,17 +19,19 @@ var viewStateFlag = flag.Uint64("viewstate", 256, "mebibytes of state under whic
 //	p50-ms, p90-ms  over replicas and views
 //	slowest-ms      median over views of the slowest of the four
 func BenchmarkViewChange(b *testing.B) {
-	b.Run("idle", func(b *testing.B) { benchmarkViewChange(b, false) })
-	b.Run("busy", func(b *testing.B) { benchmarkViewChange(b, true) })
+	b.Run("idle", func(b *testing.B) { benchmarkViewChange(b, 0) })
+	b.Run("writes=10%", func(b *testing.B) { benchmarkViewChange(b, 10) })
+	b.Run("writes=50%", func(b *testing.B) { benchmarkViewChange(b, 2) })
 }
 
-func benchmarkViewChange(b *testing.B, busy bool) {
+// Of what is asked for meanwhile, every so many-th operation writes; 0: nothing is asked for.
+func benchmarkViewChange(b *testing.B, every uint64) {
 	c, client := pagedCluster(b, false)
 	c.startPaged(3)
 	fill(b, client, *viewStateFlag)
 	pass(b, client, c.g.Limits.CheckpointPeriod)
 	c.level(client)
-	stop := c.mixed(client, busy)
+	stop := c.mixed(client, every)
 	var all, slowest []time.Duration
 	b.ResetTimer()
 	for range b.N {
@@ -91,18 +93,21 @@ func (c *cluster) level(client *pbft.Client) {
 	})
 }
 
-// mixed has eight clients at work until stop, which read and write a page in turn.
-func (c *cluster) mixed(client *pbft.Client, on bool) (stop func()) {
+// mixed has eight clients at work until stop, of whose operations every so many-th writes a page and the others read.
+func (c *cluster) mixed(client *pbft.Client, every uint64) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	for w := range 8 {
-		if !on {
+		if every == 0 {
 			break
 		}
 		all.Go(func() {
-			for n := uint64(w); ctx.Err() == nil; n += 8 {
-				_, _ = client.Invoke(ctx, write(n*7919%(256**viewStateFlag), 1, 1, n), false)
-				_, _ = client.Invoke(ctx, nil, true)
+			for n := uint64(w); ctx.Err() == nil; n++ {
+				if n%every == 0 {
+					_, _ = client.Invoke(ctx, write(n*7919%(256**viewStateFlag), 1, 1, n), false)
+				} else {
+					_, _ = client.Invoke(ctx, nil, true)
+				}
 			}
 		})
 	}

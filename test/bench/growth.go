@@ -39,6 +39,7 @@ type microResult struct {
 	Clients      int     `json:"clients,omitempty"`
 	Outstanding  int     `json:"outstanding,omitempty"`
 	Delay        float64 `json:"delay_ms,omitempty"` // one way
+	Without      string  `json:"without,omitempty"`  // an optimisation
 }
 
 // A microLoad is a way to load a group, and how much slower the paper's was with seven replicas than with four

@@ -8,6 +8,7 @@
 //	go run ./test/bench latency [flags]    an operation's time against its size: bfsd bench micro, ordered, read-only, NO-REP
 //	go run ./test/bench clients [flags]    operations a second against the number of clients
 //	go run ./test/bench delay [flags]      what a longer wire costs
+//	go run ./test/bench without [flags]    what each optimisation brings
 //	go run ./test/bench serve KIND DIR     one of the reference servers, until interrupted
 package main
 
@@ -37,7 +38,7 @@ func main() {
 
 func dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: bench run|table|plot|growth|latency|clients|delay|serve")
+		return errors.New("usage: bench run|table|plot|growth|latency|clients|delay|without|serve")
 	}
 	switch args[0] {
 	case "run":
@@ -50,10 +51,12 @@ func dispatch(ctx context.Context, args []string) error {
 		return growthCommand(ctx, args[1:])
 	case "latency", "clients", "delay":
 		return sweepCommand(ctx, args[0], args[1:])
+	case "without":
+		return withoutCommand(ctx, args[1:])
 	case "serve":
 		return serve(ctx, args[1:])
 	}
-	return fmt.Errorf("no command %q; there are run, table, plot, growth, latency, clients, delay, serve", args[0])
+	return fmt.Errorf("no command %q; there are run, table, plot, growth, latency, clients, delay, without, serve", args[0])
 }
 
 // serve runs a reference server in the foreground and says where it is, in the words `test/guest/mount -s` takes.
