@@ -115,7 +115,7 @@ func runCommand(ctx context.Context, args []string) error {
 func parseRun(args []string) (*runOptions, error) {
 	o := &runOptions{}
 	f := flag.NewFlagSet("bench run", flag.ContinueOnError)
-	names := f.String("systems", strings.Join(systemNames(), ","), "which, in what order")
+	names := f.String("systems", strings.Join(systemNames(false), ","), "which, in what order")
 	work := f.String("workloads", allWorkloads, "which")
 	var z sizes
 	f.IntVar(&z.scale, "scale", 20, "copies of the source tree in andrew")
