@@ -43,7 +43,6 @@ var arrows = map[string][]string{
 // none.
 var guests = map[string][]string{
 	"pkg/fsmerkle":                {"golang.org/x/sys/unix"},
-	"pkg/internal/blockhash":      {"golang.org/x/sys/cpu"},
 	"pkg/internal/rawio":          {"golang.org/x/sys/unix"},
 	"pkg/pbft/internal/transport": {"golang.org/x/sys/unix"},
 	"pkg/relay":                   {"golang.org/x/sys/unix"},

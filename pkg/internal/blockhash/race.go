@@ -1,0 +1,6 @@
+//go:build race
+
+package blockhash
+
+// watched: the race detector must see that a block is read, which it does not where assembly reads it.
+const watched = true
