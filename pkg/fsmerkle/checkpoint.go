@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"bfs/pkg/internal/blockhash"
 )
 
 // A Seq is the number of a checkpoint. From one checkpoint to the next they rise.
@@ -31,6 +33,10 @@ type epoch struct {
 	// epoch is open; sorted by page once it is closed and hashed.
 	changes vector[change]
 
+	// blocks has the digests that pages were put with: one for each of the changes that ever had
+	// one, and so no more than there are. They are of no use, and gone, when the epoch is hashed.
+	blocks vector[blockhash.Digest]
+
 	// nodes has each digest changed by this epoch, with its value at the beginning, sorted. It
 	// is filled when hashing the checkpoint at the epoch's end is finished.
 	nodes vector[nodeDigest]
@@ -53,6 +59,20 @@ type change struct {
 	page uint32 // page numbers are below MaxPages
 	old  frame  // where the page lay at the beginning of the epoch
 	now  frame  // where it lay at the end, once closed; owned by whoever owns it by then
+
+	// block is one more than the index of the page's digest in the epoch's blocks, or 0 if it has
+	// none there. While the epoch is open it is good only if the page's mapping says so; once the
+	// epoch is closed, always.
+	block uint32
+}
+
+// setBlock notes the digest of the contents that a changed page has now.
+func (e *epoch) setBlock(c *change, d blockhash.Digest) {
+	if c.block == 0 {
+		e.blocks.push(d)
+		c.block = uint32(len(e.blocks.items))
+	}
+	e.blocks.items[c.block-1] = d
 }
 
 type nodeDigest struct {
@@ -72,8 +92,9 @@ func (s *Store) newEpoch() *epoch {
 // recycle readies an epoch that owns no frames any more for its next use.
 func (s *Store) recycle(e *epoch) {
 	e.changes.reset()
+	e.blocks.reset()
 	e.nodes.reset()
-	*e = epoch{changes: e.changes, nodes: e.nodes}
+	*e = epoch{changes: e.changes, blocks: e.blocks, nodes: e.nodes}
 	if len(s.spare) < 4 {
 		s.spare = append(s.spare, e)
 		return
@@ -83,6 +104,7 @@ func (s *Store) recycle(e *epoch) {
 
 func (e *epoch) free() {
 	e.changes.free()
+	e.blocks.free()
 	e.nodes.free()
 }
 
@@ -110,6 +132,9 @@ func (s *Store) freeze(seq Seq, rooted func(Digest), known *tree) {
 		c := &last.changes.items[i]
 		m := &s.table.items[c.page]
 		c.now = m.at
+		if !m.blockIsKnown() {
+			c.block = 0
+		}
 		m.change = 0
 	}
 	next := s.newEpoch()
@@ -182,8 +207,8 @@ func (s *Store) frameAt(i int, n PageNum) frame {
 			return e.changes.items[at].old
 		}
 	}
-	if m.change != 0 {
-		return s.open.changes.items[m.change-1].old
+	if c := s.changeOf(m); c != nil {
+		return c.old
 	}
 	return m.at
 }
@@ -265,5 +290,6 @@ func (s *Store) undo(e *epoch) {
 		*m = mapping{at: c.old}
 	}
 	e.changes.reset()
+	e.blocks.reset()
 	s.hasher.undo(e)
 }

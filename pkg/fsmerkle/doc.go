@@ -12,12 +12,15 @@
 //	page := s.Modify(n)  // before the first write to page n in an epoch, and best before each
 //	copy(page[16:], "…")
 //
-// The duty that comes with it: no write without Modify, Overwrite or, for zeros, Zero. A stray
+// The duty that comes with it: no write without Modify, Overwrite, Put or, for zeros, Zero. A stray
 // write makes a digest wrong without a trace; [Store.Verify] finds it.
+//
+// Who has a page's contents and their digest already, because they came in an operation that was
+// digested by blocks, puts both ([Store.Put]), and the page is not read again for its digest.
 //
 // Pages, their table and the digests lie in mapped memory outside the Go heap (arena.go).
 // For each byte of data about 1.011 bytes are resident: a page costs 8 bytes of table and 34 of
-// digests, besides a few idle frames.
+// digests, besides a few idle frames; one that was put 32 more until the next checkpoint is hashed.
 //
 // # Epochs and records
 //

@@ -92,6 +92,7 @@ func (h *hasher) sorted(j *job) {
 // and the record of the epoch the old ones.
 func (h *hasher) finish(j *job) {
 	h.swap(j.from)
+	j.from.blocks.reset()
 	j.from.state = epochHashed
 	j.root = *h.tree.at(h.tree.root())
 	if j.known != nil && j.root != *j.known.at(j.known.root()) {
@@ -296,6 +297,8 @@ func (w *hashing) page(d *digester, c change) Digest {
 		return Digest{}
 	case w.known != nil:
 		return *w.known.at(NodeID{Index: uint64(n)})
+	case c.block != 0:
+		return d.pageOf(n, w.from.blocks.items[c.block-1])
 	default:
 		return d.page(n, w.frames.bytes(c.now))
 	}

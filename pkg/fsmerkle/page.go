@@ -2,10 +2,12 @@ package fsmerkle
 
 import (
 	"fmt"
+
+	"bfs/pkg/internal/blockhash"
 )
 
 // PageSize is the number of bytes in a page.
-const PageSize = 4096
+const PageSize = blockhash.Size
 
 // A PageNum is the number of a page, from 0 to below [Options.Pages].
 type PageNum uint64
@@ -49,8 +51,20 @@ type mapping struct {
 	// change is one more than the index of this page in the open epoch's changes, or 0 if the
 	// page has not changed since the latest checkpoint. A page with a change owns its frame:
 	// no checkpoint and no hashing needs the present contents.
+	//
+	// With blockKnown added, the change's block is the digest of the present contents, which are
+	// not all zeros for want of a frame. Modify, which everything is written through, then finds
+	// its fast path closed, and so needs no other look at it.
 	change uint32
 }
+
+const blockKnown = 1 << 31
+
+// blockIsKnown reports whether the open epoch has the block digest of the page's contents.
+func (m *mapping) blockIsKnown() bool { return m.change&blockKnown != 0 }
+
+// forgetBlock is for whoever is about to change the contents.
+func (m *mapping) forgetBlock() { m.change &^= blockKnown }
 
 // New returns a store whose pages are all zeros and that has no checkpoint.
 func New(o Options) (*Store, error) {
@@ -116,13 +130,17 @@ func (s *Store) Read(n PageNum) []byte {
 // Freeze, Zero of this page, Rollback, Commit or Close: call Modify again after each of these.
 func (s *Store) Modify(n PageNum) []byte {
 	m := s.mapping(n)
-	if m.change != 0 && m.at != absent {
+	if int32(m.change) > 0 && m.at != absent { // changed, and nothing known of the contents
 		return s.arena.bytes(m.at)
 	}
 	return s.modifyFirst(n, m)
 }
 
 func (s *Store) modifyFirst(n PageNum, m *mapping) []byte {
+	if m.blockIsKnown() {
+		m.forgetBlock()
+		return s.arena.bytes(m.at)
+	}
 	old := m.at
 	if old == absent {
 		s.place(n, m, s.arena.takeZeroed())
@@ -142,6 +160,7 @@ func (s *Store) modifyFirst(n PageNum, m *mapping) []byte {
 // unspecified, and nothing is copied.
 func (s *Store) Overwrite(n PageNum) []byte {
 	m := s.mapping(n)
+	m.forgetBlock()
 	switch {
 	case m.at != absent && m.change != 0:
 	case m.at != absent && !s.open.held:
@@ -151,6 +170,24 @@ func (s *Store) Overwrite(n PageNum) []byte {
 		s.place(n, m, f)
 	}
 	return s.arena.bytes(m.at)
+}
+
+// Put makes contents, which are PageSize bytes, those of page n, for a caller who knows their digest:
+// block is blockhash.Sum(contents). So long as they stay, the next checkpoint is hashed without
+// reading them. That the digest is right is the caller's duty, as it is not to write without
+// Modify: a wrong one makes a state that nobody else has. Verify, and the race detector's build,
+// compute it anew.
+func (s *Store) Put(n PageNum, contents []byte, block blockhash.Digest) {
+	if len(contents) != PageSize {
+		panic(fmt.Sprintf("fsmerkle: got %d bytes for page %d, want %d", len(contents), n, PageSize))
+	}
+	if distrustful && blockhash.Sum(contents) != block {
+		panic(fmt.Sprintf("fsmerkle: page %d was put with a digest that is not its contents'", n))
+	}
+	copy(s.Overwrite(n), contents)
+	m := s.mapping(n)
+	s.open.setBlock(s.changeOf(m), block)
+	m.change |= blockKnown
 }
 
 // Zero makes page n all zeros, and lets go of its memory.
@@ -169,6 +206,7 @@ func (s *Store) place(n PageNum, m *mapping, f frame) {
 	}
 	s.used += holds(f) - holds(old)
 	m.at = f
+	m.forgetBlock()
 }
 
 // setAside enters page n among the open epoch's changes, with the frame it had at the latest
@@ -182,9 +220,20 @@ func (s *Store) setAside(n PageNum, m *mapping) (first bool) {
 	if s.open.held {
 		c.old = m.at
 	}
+	if len(s.open.changes.items) >= blockKnown-1 {
+		panic("fsmerkle: 8 TiB were changed in one epoch")
+	}
 	s.open.changes.push(c)
 	m.change = uint32(len(s.open.changes.items))
 	return true
+}
+
+// changeOf returns the change that a page has among those of the open epoch, or nil.
+func (s *Store) changeOf(m *mapping) *change {
+	if m.change == 0 {
+		return nil
+	}
+	return &s.open.changes.items[m.change&^blockKnown-1]
 }
 
 // holds is 1 for a real frame, 0 for the absent one.

@@ -7,6 +7,8 @@ import (
 	"hash"
 	"math/bits"
 	"unsafe"
+
+	"bfs/pkg/internal/blockhash"
 )
 
 // A Digest stands for the contents of a page, or of all pages below a node.
@@ -108,7 +110,7 @@ func (t *tree) hasInterior(id NodeID) bool {
 
 // digester computes digests. This is the one place that says which hash function, over what.
 //
-//	page n:      H("bfspage" 0 n contents)
+//	page n:      H("bfspage" 0 n blockhash.Sum(contents))
 //	node (l, i): H("bfsnode" l i digest of child 0 ... digest of child Fanout-1)
 //	zeros:       Digest{}, for a page of zeros and a node with nothing but zeros below it
 //
@@ -122,9 +124,13 @@ func (t *tree) hasInterior(id NodeID) bool {
 //
 // So two trees of one height with equal roots have equal pages, or someone has found a
 // collision or that preimage; and equal pages give equal roots, since a page of zeros is
-// recognised by its contents, not by how it came about.
+// recognised by its contents, or by their digest in [blockhash], not by how it came about.
+//
+// That digest is between, and knows nothing of the page's number, because who writes a page may
+// have it already: a page takes its contents from an operation that was digested by blocks.
 type digester struct {
 	hash   hash.Hash
+	leaf   [16 + len(blockhash.Digest{})]byte
 	prefix [16]byte
 	sum    Digest
 	family [Fanout]Digest // scratch for callers: a node's children
@@ -134,6 +140,7 @@ func newDigester() *digester { return &digester{hash: sha256.New()} }
 
 var (
 	zeroPage   [PageSize]byte
+	zeroBlock  = blockhash.Sum(zeroPage[:])
 	zeroFamily [Fanout]Digest
 )
 
@@ -141,13 +148,18 @@ func (d *digester) page(n PageNum, contents []byte) Digest {
 	if [PageSize]byte(contents) == zeroPage {
 		return Digest{}
 	}
-	copy(d.prefix[:], "bfspage\x00")
-	binary.BigEndian.PutUint64(d.prefix[8:], uint64(n))
-	d.hash.Reset()
-	d.hash.Write(d.prefix[:])
-	d.hash.Write(contents)
-	d.hash.Sum(d.sum[:0])
-	return d.sum
+	return d.pageOf(n, blockhash.Sum(contents))
+}
+
+// pageOf is page, for contents of which the block digest is known.
+func (d *digester) pageOf(n PageNum, block blockhash.Digest) Digest {
+	if block == zeroBlock {
+		return Digest{}
+	}
+	copy(d.leaf[:], "bfspage\x00")
+	binary.BigEndian.PutUint64(d.leaf[8:], uint64(n))
+	copy(d.leaf[16:], block[:])
+	return sha256.Sum256(d.leaf[:])
 }
 
 func (d *digester) node(id, root NodeID, children []Digest) Digest {

@@ -11,6 +11,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"bfs/pkg/internal/blockhash"
 )
 
 var (
@@ -73,7 +75,7 @@ func (p twinPages) digest(level int, index uint64, below []PageNum, isRoot bool)
 	}
 	if level == 0 {
 		page := p[below[0]]
-		return sha256.Sum256(fmt.Appendf(nil, "bfspage\x00%s%s", binary.BigEndian.AppendUint64(nil, index), page[:]))
+		return sha256.Sum256(fmt.Appendf(nil, "bfspage\x00%s%s", binary.BigEndian.AppendUint64(nil, index), blockhash.Sum(page[:])))
 	}
 	text := fmt.Appendf(nil, "bfsnode%c%s", level, binary.BigEndian.AppendUint64(nil, index))
 	span := PageNum(1)
@@ -162,7 +164,7 @@ func (l *life) page() PageNum {
 func (l *life) write(s *Store, t *twin) {
 	n := l.page()
 	page := t.pages[n]
-	switch l.rand.IntN(8) {
+	switch l.rand.IntN(12) {
 	case 0:
 		s.Zero(n)
 		page = [PageSize]byte{}
@@ -174,6 +176,9 @@ func (l *life) write(s *Store, t *twin) {
 	case 3, 4:
 		page = [PageSize]byte(pageOf(byte(l.rand.Uint32())))
 		copy(s.Overwrite(n), page[:])
+	case 5, 6, 7:
+		page = [PageSize]byte(pageOf(byte(l.rand.IntN(4)))) // of few kinds, zeros among them
+		s.Put(n, page[:], blockhash.Sum(page[:]))
 	default:
 		at, b := l.rand.IntN(PageSize), byte(l.rand.Uint32())
 		s.Modify(n)[at] = b

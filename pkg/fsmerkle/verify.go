@@ -3,6 +3,8 @@ package fsmerkle
 import (
 	"errors"
 	"fmt"
+
+	"bfs/pkg/internal/blockhash"
 )
 
 // Verify computes all digests anew and compares, and checks the books kept of frames. It
@@ -37,10 +39,7 @@ func (v *verifier) livePages() {
 	used := PageNum(0)
 	for n, m := range s.table.items {
 		if m.change != 0 {
-			changes := s.open.changes.items
-			if int(m.change) > len(changes) || int(changes[m.change-1].page) != n {
-				v.report("page %d is not at its place among the changes", n)
-			}
+			v.change(PageNum(n), &m)
 		} else if v.d.page(PageNum(n), s.arena.bytes(m.at)) != *s.tree.at(NodeID{Index: uint64(n)}) {
 			v.report("page %d was changed without Modify", n)
 		}
@@ -51,6 +50,24 @@ func (v *verifier) livePages() {
 	}
 	if used != s.used {
 		v.report("%d pages hold frames, but %d are counted", used, s.used)
+	}
+}
+
+// change checks what is known of a page that has changed since the latest checkpoint.
+func (v *verifier) change(n PageNum, m *mapping) {
+	open := v.s.open
+	if int(m.change&^blockKnown) > len(open.changes.items) || PageNum(v.s.changeOf(m).page) != n {
+		v.report("page %d is not at its place among the changes", n)
+		return
+	}
+	if !m.blockIsKnown() {
+		return
+	}
+	at := v.s.changeOf(m).block
+	if m.at == absent || at == 0 || int(at) > len(open.blocks.items) {
+		v.report("page %d has no digest among the blocks", n)
+	} else if blockhash.Sum(v.s.arena.bytes(m.at)) != open.blocks.items[at-1] {
+		v.report("page %d was changed without Modify, or put with a digest that is not its contents'", n)
 	}
 }
 
