@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"bfs/pkg/internal/blockhash"
 )
 
 var benchGiB = flag.Int("gib", 1, "largest state in benchmarks, in GiB of real memory; 8 for the full table")
@@ -179,6 +181,46 @@ func BenchmarkHashing(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkPut: a page filled and, some hundreds together, hashed for a checkpoint, with its block digest known and without.
+func BenchmarkPut(b *testing.B) {
+	for _, known := range []bool{false, true} {
+		b.Run(map[bool]string{false: "Overwrite", true: "Put"}[known], func(b *testing.B) {
+			const pages = 512
+			s := filled(b, pages)
+			contents, seq := pageOf(1), Seq(1)
+			b.SetBytes(PageSize)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if i%pages == 0 {
+					contents = pageOf(byte(1 + i/pages%255)) // so that all pages change
+				}
+				n := PageNum(i % pages)
+				if known {
+					s.Put(n, contents, blockOf[contents[0]])
+				} else {
+					copy(s.Overwrite(n), contents)
+				}
+				if n == pages-1 {
+					seq++
+					s.Freeze(seq, nil)
+					if _, err := s.Root(seq); err != nil {
+						b.Fatal(err)
+					}
+					s.Discard(seq)
+				}
+			}
+		})
+	}
+}
+
+// blockOf has the block digest of pageOf(b) for each b.
+var blockOf = func() (d [256]blockhash.Digest) {
+	for b := range d {
+		d[b] = blockhash.Sum(pageOf(byte(b)))
+	}
+	return d
+}()
 
 // BenchmarkResident reports how many bytes are resident for one byte of data, after a stable
 // checkpoint: once filled in one epoch, and again when a tenth of it was rewritten epoch by
