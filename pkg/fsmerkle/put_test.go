@@ -147,6 +147,30 @@ func TestPutKeepsOneDigest(t *testing.T) {
 	}
 }
 
+// What a rollback drops takes its digests along, hashed or not.
+func TestPutKeepsNoDigestsRolledBack(t *testing.T) {
+	s := newStore(t, 100)
+	s.Freeze(1, nil)
+	put(s, 7, pageOf(1))
+	s.Freeze(2, nil)
+	put(s, 7, pageOf(2))
+	if err := s.Rollback(1); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range append(s.spare, s.epochs...) {
+		if got := len(e.blocks.items); got != 0 {
+			t.Errorf("%d digests are kept", got)
+		}
+	}
+	put(s, 7, pageOf(3))
+	if err := s.Rollback(1); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(s.open.blocks.items); got != 0 {
+		t.Errorf("%d digests are kept in the open epoch", got)
+	}
+}
+
 // Contents that are no page are our own mistake.
 func TestPutWantsAPage(t *testing.T) {
 	s := newStore(t, 100)
