@@ -31,11 +31,11 @@ const (
 	aloud = 64       // reads in a row that find something make one of them ordinary
 )
 
-// A Reader reads a connection as its Read method does. It is for one goroutine at a time.
+// A Reader reads a connection, as its Read method does or by Each. It is for one goroutine at a time.
 type Reader struct {
 	raw   syscall.RawConn
 	calls *Calls
-	row   int // reads since the last that found nothing
+	row   int // reads since the last before a waiting
 	p     []byte
 	n     int
 	err   error
@@ -55,28 +55,43 @@ const heldFor = 16
 func NewReader(raw syscall.RawConn, calls *Calls) *Reader {
 	r := &Reader{raw: raw, calls: calls}
 	r.try = func(fd uintptr) bool {
-		c := r.calls
-		if r.row++; r.row%aloud == 0 || r.n >= most {
-			c = &Ordinary
-		}
-		if r.oneWay && r.reads%heldFor == 0 {
-			holdAcks(fd)
-		}
-		r.reads++
-		r.n, r.err = c.Read(fd, r.p)
-		if r.err == syscall.EAGAIN {
-			r.row = 0
-			return false
-		}
-		return true
+		r.read(fd)
+		return r.err != syscall.EAGAIN
 	}
 	return r
 }
 
+// read makes one call, which may find nothing.
+func (r *Reader) read(fd uintptr) {
+	c := r.calls
+	if r.row++; r.row%aloud == 0 || r.n >= most {
+		c = &Ordinary
+	}
+	if r.oneWay && r.reads%heldFor == 0 {
+		holdAcks(fd)
+	}
+	r.reads++
+	r.n, r.err = c.Read(fd, r.p)
+	if r.err == syscall.EAGAIN {
+		r.row = 0
+	}
+}
+
+// over is why a call that did not find the socket empty read nothing; nil if it did read.
+func (r *Reader) over() error {
+	switch {
+	case r.err != nil:
+		return os.NewSyscallError("read", r.err)
+	case r.n == 0:
+		return io.EOF
+	}
+	return nil
+}
+
 // Read implements io.Reader. It waits until there is something, the read deadline strikes or the connection is closed.
 //
-// It asks the kernel once more than needed, after each message whether there is another. To take a short read for a no and
-// wait at once would lose the end of a stream whose last bytes came together with it: the poller tells of both once.
+// It asks the kernel once more than needed, after each message whether there is another: what the poller told before we wait
+// is forgotten.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -84,13 +99,57 @@ func (r *Reader) Read(p []byte) (int, error) {
 	r.p = p
 	err := r.raw.Read(r.try)
 	r.p = nil
-	switch {
-	case err != nil:
+	if err == nil {
+		err = r.over()
+	}
+	if err != nil {
 		return 0, err
-	case r.err != nil:
-		return 0, os.NewSyscallError("read", r.err)
-	case r.n == 0:
-		return 0, io.EOF
 	}
 	return r.n, nil
+}
+
+// Each reads into what space returns, which must have room, and tells filled how much came, again and again. It returns the
+// error that filled returns, io.EOF at the end of the stream, or why it cannot wait: the read deadline has struck, the
+// connection is closed.
+//
+// Where Read asks whether there is more, Each takes a read that did not fill its space for a no, and waits. The price is that
+// the connection's Close waits in turn for filled to return. So who closes it from within filled, or under a lock that filled
+// takes, leaves that to another goroutine; and filled then returns an error, lest it be called once more.
+func (r *Reader) Each(space func() []byte, filled func(n int) error) error {
+	end := watchEnd(r.raw)
+	if end != nil {
+		defer end.forget()
+	}
+	var over error
+	try := func(fd uintptr) bool {
+		for {
+			r.p = space()
+			if r.read(fd); r.err == syscall.EAGAIN {
+				return false
+			}
+			if over = r.over(); over == nil {
+				over = filled(r.n)
+			}
+			switch {
+			case over != nil:
+				return true
+			case r.n < min(len(r.p), most) && end != nil && !end.came.Load():
+				r.row = 0
+				return false
+			case r.row >= aloud:
+				r.row = 0
+				return true // and come back, if the deadline has not struck and nobody has called Close
+			}
+		}
+	}
+	for {
+		err := r.raw.Read(try)
+		r.p = nil
+		if err == nil {
+			err = over
+		}
+		if err != nil {
+			return err
+		}
+	}
 }

@@ -1,7 +1,10 @@
 package rawio
 
 import (
+	"errors"
 	"io"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -9,6 +12,27 @@ import (
 
 // The end of a stream is seen also if the last bytes came in one segment with it.
 func TestEndTogetherWithBytes(t *testing.T) {
+	t.Run("Read", func(t *testing.T) {
+		testEndTogetherWithBytes(t, func(p *pair) (string, error) {
+			b, err := io.ReadAll(p.in)
+			return string(b), err
+		})
+	})
+	t.Run("Each", func(t *testing.T) {
+		testEndTogetherWithBytes(t, func(p *pair) (got string, err error) {
+			err = p.each(100, func(b []byte) error {
+				got += string(b)
+				return nil
+			})
+			if err == io.EOF {
+				err = nil
+			}
+			return got, err
+		})
+	})
+}
+
+func testEndTogetherWithBytes(t *testing.T, read func(p *pair) (string, error)) {
 	withBoth(t, func(t *testing.T, p *pair) {
 		raw, err := p.far.SyscallConn()
 		if err != nil {
@@ -16,8 +40,8 @@ func TestEndTogetherWithBytes(t *testing.T) {
 		}
 		reading := make(chan error, 1)
 		go func() {
-			got, err := io.ReadAll(p.in)
-			if string(got) != "last words" {
+			got, err := read(p)
+			if got != "last words" {
 				t.Errorf("got %q", got)
 			}
 			reading <- err
@@ -40,4 +64,106 @@ func TestEndTogetherWithBytes(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// The end of a stream is seen, and a reset, also if it came with the last bytes while the reader was busy with others: then
+// the poller tells of all of it once.
+func TestEndWhileBusy(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(p *pair)
+		want error
+	}{
+		"end":   {func(p *pair) { p.far.Close() }, io.EOF},
+		"reset": {func(p *pair) { p.far.SetLinger(0); p.far.Close() }, syscall.ECONNRESET},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withBoth(t, func(t *testing.T, p *pair) {
+				p.far.Write([]byte("first"))
+				reads := 0
+				err := p.each(100, func([]byte) error {
+					if reads++; reads > 1 {
+						return nil
+					}
+					p.far.Write([]byte("last"))
+					test.end(p)
+					awaitEnd(t, p)
+					// Who waits for another connection has had the poller tell of this one.
+					other := connect(t, &Silent)
+					go other.far.Write([]byte("x"))
+					_, err := other.in.Read(make([]byte, 1))
+					return err
+				})
+				if !errors.Is(err, test.want) || test.want == io.EOF && reads != 2 {
+					t.Errorf("got %v after %d reads", err, reads)
+				}
+			})
+		})
+	}
+}
+
+// awaitEnd waits until the kernel has the end of the stream, which nobody need have read yet.
+func awaitEnd(t *testing.T, p *pair) {
+	t.Helper()
+	if err := p.nearRaw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		if n, err := again(func() (int, error) { return unix.Poll(poll, 10_000) }); n != 1 || err != nil {
+			t.Errorf("got %d, %v", n, err)
+		}
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A reader does not ask after each message whether there is another.
+func TestEachAsksOnce(t *testing.T) {
+	var empty atomic.Int32
+	next, stop := exchange(t, countEmpty(&empty))
+	const messages = 100
+	for range messages {
+		next()
+	}
+	stop()
+	if n := empty.Load(); n > messages/10 {
+		t.Errorf("got %d reads that found nothing for %d messages", n, messages)
+	}
+}
+
+// A reader asks where nobody would tell it of the end.
+func TestEachUnwatched(t *testing.T) {
+	defer func(limit int) { maxWatched = limit }(maxWatched)
+	maxWatched = 0
+	var empty atomic.Int32
+	next, stop := exchange(t, countEmpty(&empty))
+	const messages = 100
+	for range messages {
+		next()
+	}
+	stop()
+	if n := empty.Load(); n < messages/2 {
+		t.Errorf("got %d reads that found nothing for %d messages", n, messages)
+	}
+}
+
+// The poller for ends is there while somebody reads, and no longer.
+func TestEndsAreForgotten(t *testing.T) {
+	var stops []func()
+	for range 3 {
+		next, stop := exchange(t, &Silent)
+		next()
+		stops = append(stops, stop)
+	}
+	watched := func() (n int, open bool) {
+		ends.mu.Lock()
+		defer ends.mu.Unlock()
+		return len(ends.watched), ends.epoll != nil
+	}
+	for i, stop := range stops {
+		if n, open := watched(); n != 3-i || !open {
+			t.Errorf("got %d watched, open %v, want %d", n, open, 3-i)
+		}
+		stop()
+	}
+	if n, open := watched(); n != 0 || open {
+		t.Errorf("got %d watched, open %v, at the end", n, open)
+	}
 }
