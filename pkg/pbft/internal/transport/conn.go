@@ -189,13 +189,15 @@ func (c *Conn) closeFor(why error) {
 	if c.closed {
 		return
 	}
-	c.closed = true
 	c.why = why
 	c.late.stop()
 	c.out.drop()
 	c.wire.drop()
-	_ = c.tcp.Close() // frees the descriptor whatever it says
-	close(c.done)     // after that, so that who rests finds nothing to read
+	// Close waits for the reader to come back from the handler, who may be the one who asks or wait for a lock of his. It frees
+	// the descriptor whatever it says.
+	c.help(func() { _ = c.tcp.Close() })
+	c.closed = true
+	close(c.done)
 }
 
 // help runs f on a goroutine of its own that the connection's end waits for.
@@ -208,11 +210,16 @@ func (c *Conn) help(f func()) {
 	}()
 }
 
+// A source is read by its Each method as a rawio.Reader is.
+type source interface {
+	Each(space func() []byte, filled func(n int) error) error
+}
+
 // read delivers frames until the connection ends, and says why it did.
 func (c *Conn) read() error {
-	var source io.Reader = c.in
+	var in source = c.in
 	if c.tls != nil {
-		source = recordReader{c.tls, c.records}
+		in = recordReader{c.tls, c.records}
 	}
 	s := newSplitter(c.o.StrangerFrame, c.o.ReadBuffer)
 	p := patience{conn: c.tcp, limit: c.o.PartialFrame}
@@ -220,18 +227,15 @@ func (c *Conn) read() error {
 		p.limit = c.o.FirstFrame
 		p.begin()
 	}
+	filled := func(n int) error {
+		s.filled(n)
+		c.bytesIn.Add(uint64(n))
+		c.reads.Add(1)
+		return c.deliver(s, &p)
+	}
 	for {
-		n, err := source.Read(s.space())
-		if n > 0 {
-			s.filled(n)
-			c.bytesIn.Add(uint64(n))
-			c.reads.Add(1)
-			if err := c.deliver(s, &p); err != nil {
-				return err
-			}
-		}
+		err := in.Each(s.space, filled)
 		switch {
-		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if p.lost() {
 				return ErrLate
@@ -244,7 +248,7 @@ func (c *Conn) read() error {
 	}
 }
 
-// deliver hands all complete frames to the handler.
+// deliver hands all complete frames to the handler. Its error ends the reading: a closed connection is not read any more.
 func (c *Conn) deliver(s *splitter, p *patience) error {
 	some := false
 	for {
@@ -275,7 +279,12 @@ func (c *Conn) deliver(s *splitter, p *patience) error {
 	if s.partial() || !trusted {
 		p.begin()
 	}
-	return nil
+	select {
+	case <-c.done:
+		return net.ErrClosed
+	default:
+		return nil
+	}
 }
 
 // rest waits for d, or for the connection to be closed.

@@ -131,6 +131,7 @@ func (e *endpoint) dismiss(c *Conn) {
 // run lives the life of an admitted connection.
 func (e *endpoint) run(c *Conn) {
 	defer e.dismiss(c)
+	defer c.helpers.Wait()
 	setSocketOptions(c.tcp, &e.o)
 	if err := c.handshake(); err != nil {
 		c.closeFor(err)

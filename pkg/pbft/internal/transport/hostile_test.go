@@ -274,3 +274,28 @@ func TestHush(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A connection may be closed under a lock that its handler waits for.
+func TestCloseUnderTheHandlersLock(t *testing.T) {
+	overAll(t, func(t *testing.T, o Options) {
+		var mu sync.Mutex
+		called, why := make(chan *Conn, 1), make(chan error, 1)
+		l := listen(t, o, funcs{
+			frames: func(c *Conn, _ [][]byte) {
+				called <- c
+				mu.Lock()
+				defer mu.Unlock()
+			},
+			closed: func(_ *Conn, err error) { why <- err },
+		})
+		mu.Lock()
+		_, c := dial(t, l.Addr(), o, funcs{})
+		c.Send([]byte("x"))
+		c.Flush()
+		await(t, called).Close()
+		mu.Unlock()
+		if err := await(t, why); err != nil {
+			t.Errorf("got %v", err)
+		}
+	})
+}

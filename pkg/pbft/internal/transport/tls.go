@@ -220,6 +220,21 @@ func (r recordReader) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
+// Each implements source.
+func (r recordReader) Each(space func() []byte, filled func(n int) error) error {
+	for {
+		n, err := r.Read(space())
+		if n > 0 {
+			if err := filled(n); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // seal turns what is released of out into TLS records on wire, if there are none there.
 // Requires the pen and c.mu, which it gives up meanwhile.
 func (c *Conn) seal() error {
