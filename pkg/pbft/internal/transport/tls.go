@@ -135,8 +135,9 @@ type recordConn struct {
 	*net.TCPConn
 	c    *Conn
 	buf  []byte
-	r, w int // buf[r:w] is received and not yet read
-	left int // bytes of the current record not yet read
+	r, w int  // buf[r:w] is received and not yet read
+	left int  // bytes of the current record not yet read
+	fed  bool // what is received comes by itself: after the handshake
 }
 
 // Read reads from the current record, or if that is done, from the next.
@@ -167,11 +168,19 @@ func (rc *recordConn) nextLength() (int, bool) {
 	return recordHeader + int(binary.BigEndian.Uint16(rc.buf[rc.r+3:])), true
 }
 
-// fill receives more, at least a byte.
-func (rc *recordConn) fill() error {
+// space is where what is received goes. There is always some: the longest record that a header can claim leaves room.
+func (rc *recordConn) space() []byte {
 	rc.w = copy(rc.buf, rc.buf[rc.r:rc.w])
 	rc.r = 0
-	n, err := rc.c.in.Read(rc.buf[rc.w:])
+	return rc.buf[rc.w:]
+}
+
+// fill receives more, at least a byte.
+func (rc *recordConn) fill() error {
+	if rc.fed {
+		return errDry
+	}
+	n, err := rc.c.in.Read(rc.space())
 	rc.w += n
 	if n > 0 {
 		return nil
@@ -222,18 +231,42 @@ func (r recordReader) Read(p []byte) (n int, err error) {
 
 // Each implements source.
 func (r recordReader) Each(space func() []byte, filled func(n int) error) error {
-	for {
-		n, err := r.Read(space())
-		if n > 0 {
-			if err := filled(n); err != nil {
+	rc := r.records
+	rc.fed = true
+	open := func() error {
+		for {
+			p := space()
+			n, err := r.Read(p)
+			if n > 0 {
+				if err := filled(n); err != nil {
+					return err
+				}
+			}
+			if err == errDry || err == nil && n < len(p) {
+				return nil
+			}
+			if err != nil {
 				return err
 			}
 		}
-		if err != nil {
-			return err
-		}
 	}
+	if err := open(); err != nil { // what came behind the handshake
+		return err
+	}
+	return rc.c.in.Each(rc.space, func(n int) error {
+		rc.w += n
+		return open()
+	})
 }
+
+// errDry says that all that was received has been read. To the TLS library it is an error that passes.
+var errDry net.Error = dry{}
+
+type dry struct{}
+
+func (dry) Error() string   { return "transport: nothing more received" }
+func (dry) Timeout() bool   { return true }
+func (dry) Temporary() bool { return true }
 
 // seal turns what is released of out into TLS records on wire, if there are none there.
 // Requires the pen and c.mu, which it gives up meanwhile.

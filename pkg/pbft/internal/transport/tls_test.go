@@ -1,13 +1,17 @@
 package transport
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"math/big"
+	"net"
+	"sync"
 	"testing"
 	"time"
 )
@@ -105,4 +109,60 @@ func withCert(t *testing.T, key, public any) *tls.Config {
 	}
 	cert := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	return &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}}
+}
+
+// Records that come a byte at a time, or many at once, are read like others.
+func TestRecordsInPieces(t *testing.T) {
+	for _, size := range []int{1, 100_000} {
+		o := Options{TLS: hostTLS(t)}
+		got := make(chan []byte, 10)
+		l := listen(t, o, funcs{frames: func(_ *Conn, frames [][]byte) {
+			for _, f := range frames {
+				got <- bytes.Clone(f)
+			}
+		}})
+		_, c := dial(t, inPieces(t, l.Addr(), size), o, funcs{})
+		for n := range uint64(10) {
+			c.Send(numbered(n, 8+int(n)*700))
+		}
+		c.Flush()
+		for n := range uint64(10) {
+			if f := await(t, got); !bytes.Equal(f, numbered(n, 8+int(n)*700)) {
+				t.Errorf("got another frame than %d, of %d bytes", n, len(f))
+			}
+		}
+	}
+}
+
+// inPieces listens for one connection, and passes on to addr what it brings, so many bytes at a time, and back what comes.
+func inPieces(t *testing.T, addr net.Addr, size int) net.Addr {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tasks sync.WaitGroup
+	t.Cleanup(tasks.Wait)
+	far := stranger(t, addr)
+	tasks.Go(func() {
+		defer l.Close()
+		near, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		tasks.Go(func() {
+			defer near.Close()
+			io.Copy(near, far)
+		})
+		defer far.Close()
+		for b := make([]byte, size); ; {
+			n, err := near.Read(b)
+			if err != nil {
+				return
+			}
+			far.Write(b[:n])
+		}
+	})
+	return l.Addr()
 }
