@@ -35,6 +35,7 @@ type conn struct {
 	flying int       // calls in flight to be answered here; guarded by table.mu
 	room   sync.Cond // on table.mu: flying or unsent fell, or the reader must stop waiting
 
+	in       *rawio.Reader
 	records  recordReader
 	head     header
 	reserved int // bytes of the table's budget that the record being read holds
@@ -49,8 +50,9 @@ func newConn(s *Server, tcp *net.TCPConn, raw syscall.RawConn, peer netip.Addr) 
 	}
 	c.used.Store(time.Now().UnixNano())
 	c.room.L = &s.table.mu
+	c.in = rawio.NewReader(raw, &rawio.Silent)
 	c.records = recordReader{
-		src: rawio.NewReader(raw, &rawio.Silent), buf: make([]byte, readBuffer),
+		buf:     make([]byte, readBuffer),
 		reserve: c.reserve, partial: c.partial, whole: c.whole,
 	}
 	c.out.wake = make(chan struct{}, 1)
@@ -103,28 +105,40 @@ func (c *conn) read() {
 	defer c.server.wg.Done()
 	c.armed = true
 	c.setReadDeadline(time.Now().Add(c.server.config.Limits.FirstCall))
-	err := errStopping
-	for c.server.table.awaitTurn(c) {
-		var record []byte
-		if record, err = c.records.next(); err != nil {
-			break
-		}
-		c.used.Store(time.Now().UnixNano())
-		c.server.counters.bytesIn.Add(uint64(len(record) + 4))
-		if err = c.serve(record); err != nil {
-			break
-		}
+	err := c.in.Each(c.records.space, c.filled)
+	if err == io.EOF && c.records.unfinished() {
+		err = io.ErrUnexpectedEOF
 	}
 	c.server.table.unreserve(c.reserved)
 	c.reserved = 0
-	if c.draining.Load() && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errStopping) || err == nil) {
+	if c.draining.Load() && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, errStopping)) {
 		c.server.table.poke(c) // it closes once all is answered
 		return
 	}
-	if err != nil && err != io.EOF && !errors.Is(err, syscall.ECONNRESET) && !c.gone.Load() {
+	if err != io.EOF && !errors.Is(err, syscall.ECONNRESET) && !c.gone.Load() {
 		c.server.counters.broken.Add(1)
 	}
 	c.close()
+}
+
+// filled serves the calls that n more bytes have made whole. Its error ends the reading.
+func (c *conn) filled(n int) error {
+	c.records.filled(n)
+	for c.server.table.awaitTurn(c) {
+		record, err := c.records.next()
+		if err == errUnfinished {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c.used.Store(time.Now().UnixNano())
+		c.server.counters.bytesIn.Add(uint64(len(record) + 4))
+		if err := c.serve(record); err != nil {
+			return err
+		}
+	}
+	return errStopping
 }
 
 var errNotACall = errors.New("record is not an RPC call")
@@ -303,12 +317,13 @@ func (c *conn) awaitClient(k *call) bool {
 	return true
 }
 
-// shut closes the connection. It takes no locks, so it may be called under any.
+// shut closes the connection. It takes no locks, so it may be called under any; the socket's Close waits for the reader, which
+// may be the one who calls.
 func (c *conn) shut() {
 	c.once.Do(func() {
 		c.gone.Store(true)
 		close(c.quit)
-		c.tcp.Close()
+		c.server.wg.Go(func() { c.tcp.Close() })
 	})
 }
 

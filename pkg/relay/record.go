@@ -3,7 +3,6 @@ package relay
 import (
 	"encoding/binary"
 	"errors"
-	"io"
 	"slices"
 	"sync"
 
@@ -61,14 +60,21 @@ var spoil = func([]byte) {}
 var (
 	errOversized     = errors.New("record is longer than any call")
 	errEmptyFragment = errors.New("empty fragment that is not the last")
+	errUnfinished    = errors.New("record is not whole yet")
 )
 
 // A recordReader takes calls off a stream by the record marking of [RFC5531 §11]. A record is a
 // chain of fragments, each behind a word with its length and a bit that says whether it is the last.
+//
+// What comes goes to space, filled is told how much it was, and next called until it says errUnfinished.
 type recordReader struct {
-	src  io.Reader
 	buf  []byte // what was read ahead is buf[r:w]
 	r, w int
+
+	record []byte // what there is of the record under construction; its capacity is that of the fragments begun
+	begun  bool   // the record has a fragment already
+	left   int    // bytes of the current fragment that are not in record; then buf is empty
+	last   bool   // it is the last
 
 	// reserve is asked before memory for a record of n bytes is taken; its error ends the stream.
 	reserve func(n int) error
@@ -76,93 +82,81 @@ type recordReader struct {
 	partial, whole func()
 }
 
-// next returns the next record, in memory of its own. io.EOF only between records.
+// space returns where the next bytes go; it is never empty.
+func (r *recordReader) space() []byte {
+	if r.left > 0 {
+		return r.record[len(r.record) : len(r.record)+r.left]
+	}
+	r.w = copy(r.buf, r.buf[r.r:r.w])
+	r.r = 0
+	return r.buf[r.w:]
+}
+
+// filled records that the first n bytes of space have come.
+func (r *recordReader) filled(n int) {
+	if r.left > 0 {
+		r.record = r.record[:len(r.record)+n]
+		r.left -= n
+		return
+	}
+	r.w += n
+}
+
+// next returns the next record, in memory of its own, or errUnfinished if more must come first.
 func (r *recordReader) next() ([]byte, error) {
-	var record []byte
-	for begun := false; ; begun = true {
-		mark, err := r.mark(begun)
-		if err != nil {
-			return nil, err
+	for {
+		if r.left > 0 {
+			r.partial()
+			return nil, errUnfinished
 		}
-		n, last := int(mark&^lastFragment), mark&lastFragment != 0
-		switch {
-		case n > maxRecord-len(record):
-			return nil, errOversized
-		case n == 0 && !last: // or a record could have fragments without end
-			return nil, errEmptyFragment
-		}
-		if record, err = r.fragment(record, n, begun, last); err != nil {
-			return nil, err
-		}
-		if last {
+		if r.last {
+			record := r.record
+			r.record, r.begun, r.last = nil, false, false
 			r.whole()
 			return record, nil
 		}
-	}
-}
-
-// mark reads the word before a fragment.
-func (r *recordReader) mark(begun bool) (uint32, error) {
-	for r.w-r.r < 4 {
-		if begun || r.w > r.r {
-			r.partial()
-		}
-		if err := r.fill(); err != nil {
-			if err == io.EOF && (begun || r.w > r.r) {
-				err = io.ErrUnexpectedEOF
+		if r.w-r.r < 4 {
+			if r.unfinished() {
+				r.partial()
 			}
-			return 0, err
+			return nil, errUnfinished
+		}
+		mark := binary.BigEndian.Uint32(r.buf[r.r:])
+		r.r += 4
+		if err := r.fragment(int(mark&^lastFragment), mark&lastFragment != 0); err != nil {
+			return nil, err
 		}
 	}
-	mark := binary.BigEndian.Uint32(r.buf[r.r:])
-	r.r += 4
-	return mark, nil
 }
 
-// fragment appends the n bytes of a fragment to record. The first fragment of several reserves the
-// largest record at once: nobody may hold memory while waiting for more of it.
-func (r *recordReader) fragment(record []byte, n int, begun, last bool) ([]byte, error) {
-	if !begun {
+// unfinished reports whether a record has begun that is not whole: a stream must not end there.
+func (r *recordReader) unfinished() bool { return r.begun || r.w > r.r }
+
+// fragment begins a fragment of n bytes with what is there of it. The first of several reserves the largest record at
+// once: nobody may hold memory while waiting for more of it.
+func (r *recordReader) fragment(n int, last bool) error {
+	switch {
+	case n > maxRecord-len(r.record):
+		return errOversized
+	case n == 0 && !last: // or a record could have fragments without end
+		return errEmptyFragment
+	}
+	if !r.begun {
 		need := n
 		if !last {
 			need = maxRecord
 		}
 		if need > smallRecord {
 			if err := r.reserve(need); err != nil {
-				return nil, err
+				return err
 			}
 		}
-		record = takeRecord(n)
+		r.record = takeRecord(n)
 	}
 	have := min(n, r.w-r.r)
-	start := len(record)
-	record = append(record, r.buf[r.r:r.r+have]...)
+	r.record = append(r.record, r.buf[r.r:r.r+have]...)
 	r.r += have
-	if have == n {
-		return record, nil
-	}
-	record = slices.Grow(record, n-have)[:start+n] // in place: the capacity is there for a single fragment
-	r.partial()
-	if _, err := io.ReadFull(r.src, record[start+have:]); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
-	}
-	return record, nil
-}
-
-// fill reads ahead as much as the buffer holds. Precondition: fewer than four bytes are in it.
-func (r *recordReader) fill() error {
-	r.w = copy(r.buf, r.buf[r.r:r.w])
-	r.r = 0
-	n, err := r.src.Read(r.buf[r.w:])
-	r.w += n
-	if n > 0 {
-		return nil
-	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
-	return err
+	r.record = slices.Grow(r.record, n-have) // in place: the capacity is there for a single fragment
+	r.begun, r.left, r.last = true, n-have, last
+	return nil
 }
