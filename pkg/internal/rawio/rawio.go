@@ -29,6 +29,7 @@ type Calls struct {
 const (
 	most  = 64 << 10 // bytes that one silent call moves
 	aloud = 64       // reads in a row that find something make one of them ordinary
+	few   = 4 << 10  // bytes that are likely to be all there is
 )
 
 // A Reader reads a connection, as its Read method does or by Each. It is for one goroutine at a time.
@@ -112,8 +113,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 // error that filled returns, io.EOF at the end of the stream, or why it cannot wait: the read deadline has struck, the
 // connection is closed.
 //
-// Where Read asks whether there is more, Each takes a read that did not fill its space for a no, and waits. The price is that
-// the connection's Close waits in turn for filled to return. So who closes it from within filled, or under a lock that filled
+// Where Read asks whether there is more, Each takes a read that brought little and did not fill its space for a no, and waits.
+// (Behind much there often is more by the time that it is dealt with, and to ask is cheap then.) The price is that the connection's Close waits in turn for filled to return. So who closes it from within filled, or under a lock that filled
 // takes, leaves that to another goroutine; and filled then returns an error, lest it be called once more.
 func (r *Reader) Each(space func() []byte, filled func(n int) error) error {
 	end := watchEnd(r.raw)
@@ -133,7 +134,7 @@ func (r *Reader) Each(space func() []byte, filled func(n int) error) error {
 			switch {
 			case over != nil:
 				return true
-			case r.n < min(len(r.p), most) && end != nil && !end.came.Load():
+			case r.n < min(len(r.p), few) && end != nil && !end.came.Load():
 				r.row = 0
 				return false
 			case r.row >= aloud:
