@@ -37,7 +37,8 @@ type rogue struct {
 	mu    sync.Mutex
 	x     auth.Scratch
 	heard map[message.Type]int // frames from others, by type
-	deaf  chan struct{}        // not nil: it reads nothing behind a REPLY until this is closed
+	last  map[int]*message.Reply
+	deaf  chan struct{} // not nil: it reads nothing behind a REPLY until this is closed
 }
 
 // rogueEnd handles one connection of a rogue.
@@ -48,7 +49,7 @@ type rogueEnd struct {
 
 func newRogue(t testing.TB, c *cluster, self message.Principal, key ed25519.PrivateKey) *rogue {
 	t.Helper()
-	r := &rogue{t: t, self: self, heard: map[message.Type]int{}, links: make([]*transport.Link, c.g.N())}
+	r := &rogue{t: t, self: self, heard: map[message.Type]int{}, last: map[int]*message.Reply{}, links: make([]*transport.Link, c.g.N())}
 	var err error
 	if r.ring, err = auth.NewRing(self, c.g.Digest(), auth.NewMemorySigner(key), message.Digest{}); err != nil {
 		t.Fatal(err)
@@ -108,6 +109,11 @@ func (e *rogueEnd) Frames(c *transport.Conn, frames [][]byte) {
 			n = int(binary.LittleEndian.Uint16(f[18:])) // of answers
 		}
 		e.r.heard[t] += n
+		if body, _, ok := auth.Split(f); ok && t == message.TypeReply && e.to >= 0 {
+			if m, err := message.Decode(append([]byte(nil), body...), &message.Limits{Reply: 1 << 20}); err == nil {
+				e.r.last[e.to] = m.(*message.Reply)
+			}
+		}
 		deaf := e.r.deaf
 		e.r.mu.Unlock()
 		if t == message.TypeReply && deaf != nil {
@@ -461,6 +467,54 @@ func TestClientThatTakesNoAnswers(t *testing.T) {
 		conn.Flush()
 		return !sent
 	})
+}
+
+// A long result that was ordered comes whole from whom the client names for that, and proved from those it names for that. A read, and
+// what is asked for again, is proved by all.
+func TestWhoProves(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	r := asClient(t, c, c.enrolled(c.client(c.admin), ""))
+	r.ready(c)
+	for k, x := range []struct {
+		q      message.Request
+		full   uint32
+		proved uint32
+	}{
+		{message.Request{Op: []byte("l"), Replier: 1, Provers: 1 << 2}, 1 << 1, 1<<1 | 1<<2},
+		{message.Request{Op: []byte("l"), Replier: 3}, 1 << 3, 1 << 3},
+		{message.Request{Op: []byte("l"), Replier: 0, Provers: 15}, 1 << 0, 15},
+		{message.Request{Op: []byte("l"), Replier: message.AnyReplier}, 15, 15},
+		{message.Request{Op: []byte("R"), Replier: 2, ReadOnly: true}, 1 << 2, 15},
+	} {
+		x.q.Timestamp = message.Timestamp(1<<40 + k)
+		q := r.request(&x.q)
+		r.ask(0, q)
+		for i := 1; i < len(c.replicas) && q.ReadOnly; i++ {
+			r.ask(i, q)
+		}
+		var full, proved uint32
+		eventually(t, "all have answered", func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			full, proved = 0, 0
+			for i := range c.replicas {
+				m := r.last[i]
+				if m == nil || m.Answers[0].Timestamp != q.Timestamp {
+					return false
+				}
+				if a := &m.Answers[0]; a.Full {
+					full |= 1 << i
+				}
+				if a := &m.Answers[0]; a.Proved {
+					proved |= 1 << i
+				}
+			}
+			return true
+		})
+		if full != x.full || proved != x.proved {
+			t.Errorf("request %d: %04b answer in full, %04b prove, want %04b and %04b", k, full, proved, x.full, x.proved)
+		}
+	}
 }
 
 // slowReader is a tally whose reads are long and take their time.

@@ -28,19 +28,29 @@ type verdict struct {
 	prepared  View
 	length    int32
 	try       int32 // the request's tries when it came
-	result    int8  // which of the results it is, or proves
+	result    int8  // which of the results it is, or proves; unproved, untold
 	outcome   message.Outcome
 	committed bool
 	proof     message.Proof // if the result is unproved
 	last      Timestamp     // of a Superseded
 }
 
-// unproved is the result of a verdict that proves none of those that are here. Two of them may prove the same one yet.
-const unproved = -1
+const (
+	// unproved is the result of a verdict that proves none of those that are here. Two of them may prove the same one yet.
+	unproved = -1 - iota
+	// untold is that of a verdict with the length alone: that the request was executed.
+	untold
+)
 
 // alike: the same answer, whatever it stands on. Of results that are not here only the length is known.
 func (v *verdict) alike(w *verdict) bool {
 	return v.outcome == w.outcome && v.length == w.length && v.result == w.result
+}
+
+// supports reports whether v is the same answer as w, or may be for all that it tells. What correct replicas executed on one ground they
+// executed alike. Of a read, where there is no such ground before they are asked, all of them tell.
+func (v *verdict) supports(w *verdict) bool {
+	return v.outcome == w.outcome && v.length == w.length && (v.result == w.result || v.result == untold)
 }
 
 func (t *tally) reset(n int) {
@@ -71,6 +81,8 @@ func (t *tally) add(m *message.Reply, a *message.Answer, replier ReplicaID, try 
 		v.result, fresh = t.find(nil, m.From)
 	case full:
 		v.result, fresh = t.find(a.Result, m.From)
+	case !a.Proved:
+		v.result = untold
 	default:
 		v.proof, v.result = a.Proof, t.provenBy(m.From, &a.Proof, a.Length, proves)
 	}
@@ -142,54 +154,76 @@ func (t *tally) recognise(k int8, proves prover) {
 	}
 }
 
-// best is the answer that most replicas agree on, and those who do on one common ground: all know that it has
-// committed, or all have prepared it under one number in one view. Mixed they prove nothing: what one prepared need
+// A support is who agrees on an answer, on one ground.
+type support struct {
+	all  uint32 // bit i: replica i gives the answer, or may have it for all that it tells
+	told uint32 // those that give the result or prove it
+}
+
+func (s *support) add(i int, told bool) {
+	s.all |= 1 << i
+	if told {
+		s.told |= 1 << i
+	}
+}
+
+// decides reports whether an answer is certain: 2f+1 executed the request on one ground, and f+1 of them, of which one is correct and
+// executed what all correct ones did, say with what result.
+func (s support) decides(f int) bool {
+	return bits.OnesCount32(s.all) > 2*f && bits.OnesCount32(s.told) > f
+}
+
+// best is the answer that is certain, or else the one that most replicas agree on, and those who do on one common ground: all know that
+// it has committed, or all have prepared it under one number in one view. Mixed they prove nothing: what one prepared need
 // not be what another saw commit, and a replica that must take its answer back may tell the next reader otherwise.
-func (t *tally) best() (v verdict, agreeing uint32) {
+func (t *tally) best() (v verdict, by support) {
+	f := (len(t.replies) - 1) / 3
 	var best *verdict
+	var certain bool
 	for i := range t.replies {
 		if !t.has(ReplicaID(i)) {
 			continue
 		}
 		x := &t.replies[i]
 		committed, prepared := t.agreeing(x)
-		for _, set := range [2]uint32{committed, prepared} {
-			if bits.OnesCount32(set) > bits.OnesCount32(agreeing) {
-				best, agreeing = x, set
+		for _, s := range [2]support{committed, prepared} {
+			if c := x.result != unproved && s.decides(f); c && !certain || c == certain && bits.OnesCount32(s.all) > bits.OnesCount32(by.all) {
+				best, by, certain = x, s, c
 			}
 		}
-		if agreeing == t.heard {
+		if certain && by.all == t.heard {
 			break // all do, as mostly
 		}
 	}
 	if best != nil {
 		v = *best
 	}
-	return v, agreeing
+	return v, by
 }
 
-// agreeing are the replicas with the same answer as x: those that know that the request has committed, and those that have prepared
+// agreeing are the replicas that support the answer x: those that know that the request has committed, and those that have prepared
 // what x has prepared.
-func (t *tally) agreeing(x *verdict) (committed, prepared uint32) {
+func (t *tally) agreeing(x *verdict) (committed, prepared support) {
 	for i := range t.replies {
 		y := &t.replies[i]
-		if !t.has(ReplicaID(i)) || !y.alike(x) {
+		if !t.has(ReplicaID(i)) || !y.supports(x) {
 			continue
 		}
+		told := y.result != untold
 		if y.committed {
-			committed |= 1 << i
+			committed.add(i, told)
 		}
 		if x.seq != 0 && y.seq == x.seq && y.prepared == x.prepared {
-			prepared |= 1 << i
+			prepared.add(i, told)
 		}
 	}
 	return committed, prepared
 }
 
-// alike counts the replicas that give the same answer as x, on whatever ground.
+// alike counts the replicas that support the answer x, on whatever ground.
 func (t *tally) alike(x *verdict) (n int) {
 	for i := range t.replies {
-		if t.has(ReplicaID(i)) && t.replies[i].alike(x) {
+		if t.has(ReplicaID(i)) && t.replies[i].supports(x) {
 			n++
 		}
 	}
@@ -198,8 +232,8 @@ func (t *tally) alike(x *verdict) (n int) {
 
 // hopeless reports that no answer can reach the quorum any more, whatever the replicas not heard of say.
 func (t *tally) hopeless(n, quorum int) bool {
-	_, agreeing := t.best()
-	return bits.OnesCount32(agreeing)+n-bits.OnesCount32(t.heard) < quorum
+	_, by := t.best()
+	return bits.OnesCount32(by.all)+n-bits.OnesCount32(t.heard) < quorum
 }
 
 // lastOf is the (f+1)-th largest last timestamp of those that say Superseded: a correct replica has seen one at
@@ -221,7 +255,7 @@ func (t *tally) viewOf(agreed verdict, weak int) View {
 	var space [32]View
 	all := space[:0]
 	for i := range t.replies {
-		if v := &t.replies[i]; t.has(ReplicaID(i)) && v.alike(&agreed) {
+		if v := &t.replies[i]; t.has(ReplicaID(i)) && v.supports(&agreed) {
 			all = append(all, v.view)
 		}
 	}
@@ -343,8 +377,8 @@ func (c *Client) outstandingFor(a *message.Answer) *outstanding {
 	return o
 }
 
-// decide applies the reply rule: 2f+1 equal replies, one of them with the result, for every operation, because
-// reads take the one-round-trip path (R-CLI-3, R-OPT-RO-6). Refusals need as many: f correct replicas may be so far
+// decide applies the reply rule: 2f+1 replies on one ground for every operation, because reads take the one-round-trip path
+// (R-CLI-3, R-OPT-RO-6), f+1 of them with a proof of the result and one with the result. Refusals need as many: f correct replicas may be so far
 // behind that they do not know the client yet, and f others may lie.
 func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 	switch {
@@ -353,14 +387,14 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 	case bits.OnesCount32(o.tally.heard) < c.votes(o):
 		return nil, nil, false
 	}
-	v, agreeing := o.tally.best()
-	count := bits.OnesCount32(agreeing)
+	v, by := o.tally.best()
+	count := bits.OnesCount32(by.all)
 	enough := count >= c.group.Quorum()
 	refused := count >= c.group.Weak()
 	switch {
 	case enough && v.outcome == message.Executed:
-		if v.result == unproved {
-			// The designated replier is slow or lies: the timer asks all, soon. A long result takes longer than its proof.
+		if v.result < 0 || bits.OnesCount32(by.told) < c.group.Weak() {
+			// One of those who were named is slow or lies: the timer asks all, soon. A long result takes longer than its proof.
 			if o.agreed.IsZero() {
 				o.agreed = c.now()
 				o.due = minTime(o.due, o.agreed.Add(max(minTimeout, 4*c.lag)))
@@ -376,7 +410,7 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 			c.progress = c.now()
 		}
 		if !o.readOnly || c.fresh == 0 {
-			c.fresh = agreeing
+			c.fresh = by.all
 		}
 		return o.tally.results[v.result], nil, true
 	case enough && v.outcome == message.NotEnrolled:

@@ -96,7 +96,8 @@ type Client struct {
 	clock       *time.Timer // the next look at what is due
 	idle        bool        // nothing can be due, and the clock ticks slowly
 	timing      roundTrip
-	lag         time.Duration // by which results follow their proofs, where they do
+	lag         time.Duration // by which results, or the last of their proofs, follow the agreement, where they do
+	waryUntil   time.Time     // until then everybody proves long results: those who were named for it did not agree
 	progress    time.Time     // when an ordered operation had its result last
 	scratch     auth.Scratch
 	proves      prover                     // proven
@@ -123,7 +124,7 @@ type replicaEnd struct {
 	link      *transport.Link
 	rekeyed   time.Time // when its new key last made us authenticate again
 	lateUntil time.Time // until then reads are sent to others as well: it did not answer one in time
-	silent    bool      // it left us waiting for a full result, and has not been heard of since
+	silent    bool      // it left us waiting for a result or a proof, and has not been heard of since
 }
 
 // A clientSlot is one line of calls.
@@ -160,7 +161,7 @@ type outstanding struct {
 	keep     bool // the result of an earlier try was not kept
 	tally    tally
 	sent     time.Time
-	agreed   time.Time // when 2f+1 proofs were alike and the result was not there; zero: that has not been so
+	agreed   time.Time // when 2f+1 had executed it alike, and the result or a proof of it was not there; zero: that has not been so
 	due      time.Time // of the next retransmission
 	parted   bool      // a quorum gave one answer on different grounds: it was sent again soon
 	tries    int
@@ -438,7 +439,7 @@ func (c *Client) transmit(o *outstanding, again bool) {
 	if q.Apart = !again && c.apart(o); q.Apart {
 		set = c.everybody()
 	}
-	q.Replier = c.replier(again, o.readOnly, set)
+	q.Replier, q.Provers = c.replier(again, o.readOnly, set)
 	c.authenticate(q)
 	c.buffer = q.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
 	if o.asked = set; c.sendTo(set) == 0 && set != c.everybody() {
@@ -534,10 +535,11 @@ func (c *Client) wayTo(p *replicaEnd) *transport.Conn {
 	return nil
 }
 
-// replier picks who returns the full result: in turn, but not one that kept us waiting [TOCS §6.1].
-func (c *Client) replier(again, readOnly bool, set uint32) ReplicaID {
+// replier picks who returns the full result: in turn, but not one that kept us waiting [TOCS §6.1]. Of an ordered request the f
+// who come next prove it; everybody, if there are not so many, or if that did not do lately.
+func (c *Client) replier(again, readOnly bool, set uint32) (who ReplicaID, provers uint32) {
 	if again {
-		return message.AnyReplier
+		return message.AnyReplier, 0
 	}
 	if !readOnly {
 		// All execute what the primary alone is sent, but those who gave the last result first.
@@ -546,13 +548,30 @@ func (c *Client) replier(again, readOnly bool, set uint32) ReplicaID {
 		}
 	}
 	now := c.now()
-	for range c.peers {
-		c.nextReplier = (c.nextReplier + 1) % len(c.peers)
-		if p := c.peers[c.nextReplier]; set&(1<<c.nextReplier) != 0 && !p.silent && !now.Before(p.lateUntil) {
-			return ReplicaID(c.nextReplier)
+	next := func(i int) (int, bool) {
+		for range c.peers {
+			i = (i + 1) % len(c.peers)
+			if p := c.peers[i]; set&(1<<i) != 0 && !p.silent && !now.Before(p.lateUntil) {
+				return i, true
+			}
 		}
+		return i, false
 	}
-	return message.AnyReplier
+	first, ok := next(c.nextReplier)
+	if !ok {
+		return message.AnyReplier, 0
+	}
+	c.nextReplier = first
+	if now.Before(c.waryUntil) {
+		return ReplicaID(first), c.everybody()
+	}
+	for i := first; bits.OnesCount32(provers) < c.group.Weak()-1; {
+		if i, _ = next(i); i == first {
+			return ReplicaID(first), c.everybody()
+		}
+		provers |= 1 << i
+	}
+	return ReplicaID(first), provers
 }
 
 func (c *Client) authenticate(q *message.Request) {
@@ -611,8 +630,8 @@ func (c *Client) inTurn(o *outstanding, now time.Time) bool {
 	if o.readOnly || o.tries > 0 || now.Sub(o.sent) > maxFloor+c.patience() || now.Sub(c.progress) > minTimeout {
 		return false
 	}
-	_, agreeing := o.tally.best()
-	return bits.OnesCount32(agreeing) < c.group.Quorum()
+	_, by := o.tally.best()
+	return bits.OnesCount32(by.all) < c.group.Quorum()
 }
 
 // askForKeys sends a NEW-KEY to the replicas that we have no session key of.
@@ -638,10 +657,13 @@ func (c *Client) abandon(failed []*outstanding) {
 // try that did not succeed is ordered instead [TOCS §6.1].
 func (c *Client) retry(o *outstanding, now time.Time) {
 	c.counts.retries++
-	if replier := o.request.Replier; int(replier) < len(c.peers) && !o.tally.has(replier) {
-		c.peers[replier].silent = true
+	if !o.agreed.IsZero() && !o.readOnly {
+		c.waryUntil = now.Add(time.Second)
 	}
 	for i, p := range c.peers {
+		if q := &o.request; (i == int(q.Replier) || !o.readOnly && q.Provers&(1<<i) != 0) && !o.tally.has(ReplicaID(i)) {
+			p.silent = true
+		}
 		if o.readOnly && o.asked&(1<<i) != 0 && !o.tally.has(ReplicaID(i)) {
 			p.lateUntil = now.Add(time.Second)
 		}

@@ -68,7 +68,8 @@ func (r *Replica) answerTo(to recipient, q *message.Request, a answer, st core.S
 }
 
 // answerOn is answer for a client on a connection that is known. A short result goes whole from everyone; a long one whole from the
-// replica that the client named, and from the others as a proof that they have computed the same [TOCS §6.1].
+// replica that the client named [TOCS §6.1]. Others prove that they have computed the same: of an ordered request those that the
+// client named for that, and the rest say no more than that they have executed it.
 func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a answer, st core.Standing) {
 	x := message.Answer{
 		Slot: q.Slot, Timestamp: q.Timestamp, Outcome: a.outcome, ReadOnly: q.ReadOnly,
@@ -76,6 +77,9 @@ func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 	}
 	if x.Long() {
 		x.Full = r.fullReplies || q.Replier == r.cfg.Self || q.Replier == message.AnyReplier
+		x.Proved = x.Full || q.ReadOnly || q.Provers&(1<<r.cfg.Self) != 0
+	}
+	if x.Proved {
 		var ok bool
 		if x.Proof, ok = r.ring.Prove(s, &r.scratch, a.result); !ok {
 			return // it has no key of ours, and asks again when it has

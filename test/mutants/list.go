@@ -16,6 +16,11 @@ var mutants = []mutant{
 	{"the primary's PREPARE counts", core + "normal.go", "if p.From == p.View.Primary(c.cfg.Replicas) {", "if false {"},
 	{"a COMMIT before it has prepared", core + "normal.go", "if !s.isPrepared && s.prepared(c.f) {", "if !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f {"},
 
+	// The client's certificate: its rule is the same in pbft.Client, which no simulator runs.
+	{"f vouch for a result", call, "g.vouching > f", "g.vouching >= f"},
+	{"what was prepared in one view and in another is one ground", call, "if x.prepared.seq > 0 && x.prepared == y.prepared {", "if x.prepared.seq > 0 && y.prepared.seq > 0 {"},
+	{"what has committed and what was prepared is one ground", call, "			if x.committed && y.committed {", "			if x.committed || y.committed {"},
+
 	// Proposals.
 	{"a PRE-PREPARE from anyone", core + "normal.go", "if p.From != p.View.Primary(c.cfg.Replicas) {\n		return NotFromPrimary\n	}\n	if why", "if why"},
 	{"a second PRE-PREPARE replaces the first", core + "normal.go", "s.proposal != nil, s.held != nil", "s.held != nil"},

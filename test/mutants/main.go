@@ -31,6 +31,7 @@ var (
 const (
 	core = "pkg/pbft/internal/core/"
 	noun = "pkg/pbft/internal/message/"
+	call = "pkg/pbft/pbfttest/caller.go"
 )
 
 func main() {

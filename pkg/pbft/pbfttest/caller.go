@@ -104,8 +104,11 @@ func (s *callSlot) begin() {
 	op := make([]byte, 12, 64)
 	op[0] = opWrite
 	switch w.rng.IntN(8) {
-	case 0, 1:
+	case 0:
 		op[0] = opRead
+	case 1:
+		op[0] = opRead
+		op = op[:longRead]
 	case 2:
 		op[0] = opLong
 		op = op[:64]
@@ -134,7 +137,10 @@ func (s *callSlot) issue(op []byte, readOnly bool) {
 // transmit sends the request: a first ordered try to the primary alone, all else to every replica.
 func (s *callSlot) transmit(again bool) {
 	c, k, w := s.c, s.call, s.c.w
-	k.q.Replier = message.ReplicaID(w.rng.IntN(w.n))
+	k.q.Replier, k.q.Provers = message.ReplicaID(w.rng.IntN(w.n)), 0
+	for i := range w.f {
+		k.q.Provers |= 1 << ((int(k.q.Replier) + 1 + i) % w.n)
+	}
 	if again {
 		k.q.Replier = message.AnyReplier
 	}
@@ -261,7 +267,7 @@ func (t *tally) add(m *message.Reply, a message.Answer) {
 // result finds the result that replica i proved, if somebody sent it.
 func (t *tally) result(i int) ([]byte, bool) {
 	x := &t.replies[i]
-	if t.heard&(1<<i) == 0 || x.Full {
+	if t.heard&(1<<i) == 0 || x.Full || !x.Proved {
 		return nil, false
 	}
 	for _, y := range t.replies {
@@ -274,56 +280,77 @@ func (t *tally) result(i int) ([]byte, bool) {
 
 // like: the same answer. Of results that nobody sent only the length is known.
 func (x answer) like(y answer) bool {
-	return x.Outcome == y.Outcome && x.Length == y.Length && x.Full == y.Full && bytes.Equal(x.Result, y.Result)
+	return x.Outcome == y.Outcome && x.Length == y.Length && x.Full == y.Full && x.vouches() == y.vouches() && bytes.Equal(x.Result, y.Result)
+}
+
+// vouches: it says which result it is, and not only how long.
+func (x answer) vouches() bool { return x.Full || x.Proved }
+
+// supports: x may be the answer y. What was executed on one ground was executed alike, whoever says so.
+func (x answer) supports(y answer) bool {
+	return x.like(y) || !x.vouches() && x.Outcome == y.Outcome && x.Length == y.Length
 }
 
 // best is the answer that most replicas agree on, and how many do on one ground: that it has committed, or that they
-// prepared it as the same number in the same view.
-func (t *tally) best() (best answer, count int) {
+// prepared it as the same number in the same view. Of these, f+1 must vouch for its result before it is believed.
+func (t *tally) best(f int) (best answer, count int, vouched bool) {
 	for i, x := range t.replies {
 		if t.heard&(1<<i) == 0 {
 			continue
 		}
-		committed, prepared := 0, 0
+		committed, prepared := ground{}, ground{}
 		for j, y := range t.replies {
-			if t.heard&(1<<j) == 0 || !x.like(y) {
+			if t.heard&(1<<j) == 0 || !y.supports(x) {
 				continue
 			}
 			if x.committed && y.committed {
-				committed++
+				committed.add(y)
 			}
 			if x.prepared.seq > 0 && x.prepared == y.prepared {
-				prepared++
+				prepared.add(y)
 			}
 		}
-		x.committed = committed >= prepared
-		if n := max(committed, prepared); n > count || n == count && x.Full && !best.Full {
-			best, count = x, n
+		for _, g := range []ground{committed, prepared} {
+			believed := x.Full && g.all > 2*f && g.vouching > f
+			if believed && !vouched || believed == vouched && g.all > count {
+				x.committed = g == committed
+				best, count, vouched = x, g.all, believed
+			}
 		}
 	}
-	return best, count
+	return best, count, vouched
+}
+
+// A ground counts those who support an answer on it.
+type ground struct{ all, vouching int }
+
+func (g *ground) add(x answer) {
+	g.all++
+	if x.vouches() {
+		g.vouching++
+	}
 }
 
 // views are those of all who gave the answer.
 func (t *tally) views(x answer) (views []message.View) {
 	for i, y := range t.replies {
-		if t.heard&(1<<i) != 0 && x.like(y) {
+		if t.heard&(1<<i) != 0 && y.supports(x) {
 			views = append(views, y.view)
 		}
 	}
 	return views
 }
 
-// decide applies the reply rule: 2f+1 equal replies, one of them with the result (R-CLI-3).
+// decide applies the reply rule: 2f+1 replies on one ground, f+1 of them equal and one of those with the result (R-CLI-3).
 func (s *callSlot) decide() {
 	c, k, w := s.c, s.call, s.c.w
-	best, count := k.tally.best()
+	best, count, vouched := k.tally.best(w.f)
 	enough, refused := count >= 2*w.f+1, count >= w.f+1
 	if enough && !best.committed {
 		w.judge.promised(c, best.prepared)
 	}
 	switch {
-	case enough && best.Outcome == message.Executed && best.Full:
+	case enough && best.Outcome == message.Executed && vouched:
 		views := k.tally.views(best)
 		slices.Sort(views)
 		c.view = max(c.view, views[len(views)-(w.f+1)])

@@ -515,9 +515,12 @@ func falseReply(l *liarMemory, r *replica, _ int, m message.Message) []message.M
 		a.Result[0]++
 	}
 	if a.Long() {
-		a.Proof.Tag[0]++
-		if a.Full {
-			a.Proof = prove(r.id, a.Result)
+		a.Proved, a.Proof = true, prove(r.id, a.Result) // asked or not: another may give this very result
+		switch k := l.rng.IntN(4); {
+		case k == 0:
+			a.Full, a.Proved = false, false
+		case k == 1 && !a.Full:
+			a.Proof.Tag[0]++
 		}
 	}
 	x.Answers = []message.Answer{a}

@@ -272,12 +272,12 @@ func (r *replica) answer(q *message.Request, outcome message.Outcome, result []b
 	if c == nil {
 		return
 	}
-	a := message.Answer{Slot: q.Slot, Timestamp: q.Timestamp, Outcome: outcome, ReadOnly: q.ReadOnly, Length: len(result)}
-	if a.Long() {
-		a.Proof = prove(r.id, result)
-	}
+	a := message.Answer{Slot: q.Slot, Timestamp: q.Timestamp, Outcome: outcome, ReadOnly: q.ReadOnly, Length: len(result), Result: result}
 	if !a.Long() || int(q.Replier) == r.id || q.Replier == message.AnyReplier {
-		a.Full, a.Result = true, result
+		a.Full = true
+	}
+	if a.Long() && (a.Full || q.ReadOnly || q.Provers&(1<<r.id) != 0) {
+		a.Proved, a.Proof = true, prove(r.id, result)
 	}
 	m := &message.Reply{View: st.View, Seq: st.Seq, Tentative: st.Tentative, Answers: []message.Answer{a}}
 	for _, edited := range w.sites[r.id].tell(r, c.principal(), m) {

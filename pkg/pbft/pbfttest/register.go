@@ -27,6 +27,7 @@ const (
 	scattered = 12   // pages written here and there
 	badChoice = 0xee // what no replica accepts as a choice
 	longReply = 600
+	longRead  = 64 // bytes of a read whose reply is long
 )
 
 func newRegister(m *Memory, first pbft.PageNum) *register { return &register{memory: m, first: first} }
@@ -40,7 +41,7 @@ func (r *register) reply(head []byte, length int) []byte {
 // Execute implements pbft.Service.
 func (r *register) Execute(op pbft.Operation) ([]byte, bool) {
 	if len(op.Body) == 0 || op.Body[0] == opRead {
-		return r.reply(r.memory.Page(r.first), 16), false
+		return r.read(op.Body), false
 	}
 	head := r.memory.Modify(r.first)
 	count := binary.LittleEndian.Uint64(head) + 1
@@ -65,7 +66,15 @@ func (r *register) Query(op pbft.Operation) ([]byte, bool) {
 	if len(op.Body) == 0 || op.Body[0] != opRead {
 		return nil, false
 	}
-	return r.reply(r.memory.Page(r.first), 16), true
+	return r.read(op.Body), true
+}
+
+func (r *register) read(op []byte) []byte {
+	length := 16
+	if len(op) == longRead {
+		length = longReply
+	}
+	return r.reply(r.memory.Page(r.first), length)
 }
 
 // Choose implements pbft.Service.

@@ -77,10 +77,11 @@ type proof struct {
 	readOnly bool
 	apart    bool
 	replier  message.ReplicaID
+	provers  uint32
 }
 
 func proofOf(r *message.Request) proof {
-	return proof{r.Digest(), r.Auth.Nonce, r.ReadOnly, r.Apart, r.Replier}
+	return proof{r.Digest(), r.Auth.Nonce, r.ReadOnly, r.Apart, r.Replier, r.Provers}
 }
 
 // A site is where one replica lives: mostly one live copy of it, two if it is a twin.

@@ -62,6 +62,7 @@ func vectors() (all []vector) {
 	add("DATA of more than a node", encode(item)[:200])
 	add("a REQUEST with unknown flags", change(TypeRequest, put(19, 0x80, 1)))
 	add("a REQUEST for a replier who is not there", change(TypeRequest, put(20, 4, 1)))
+	add("a REQUEST for a prover who is not there", change(TypeRequest, put(25, 1<<4, 4)))
 	add("a REQUEST longer than allowed", change(TypeRequest, put(21, 1<<21, 4)))
 	add("a REQUEST that says it is four gigabytes long", change(TypeRequest, put(21, 1<<32-1, 4)))
 	signed := &Request{Client: 7, Replier: AnyReplier, Signature: make([]byte, SignatureSize)}
@@ -84,8 +85,9 @@ func vectors() (all []vector) {
 	body := PrePrepare{Batch: batch, Digest: batch.Digest()}
 	add("a BATCH without an operation", encode(&BatchBody{PrePrepare: body}))
 	const lengthAt = 1 + 16 + DigestSize + 1 + 2 + 2 + requestHeader - 4
+	const hashAt = lengthAt + 4 + proversSize
 	add("a PRE-PREPARE without a short operation", put(lengthAt, ShortOperation, 2)(encode(&body)))
-	add("a PRE-PREPARE without an operation, and without its digest", put(lengthAt+4, 0, 8)(put(lengthAt+12, 0, 8)(put(lengthAt+20, 0, 8)(put(lengthAt+28, 0, 8)(encode(&body))))))
+	add("a PRE-PREPARE without an operation, and without its digest", put(hashAt, 0, 8)(put(hashAt+8, 0, 8)(put(hashAt+16, 0, 8)(put(hashAt+24, 0, 8)(encode(&body))))))
 	empty := &PrePrepare{Digest: NullDigest}
 	add("a PRE-PREPARE that says it holds 65,535 requests", put(51, 1<<16-1, 2)(encode(empty)))
 	add("a PRE-PREPARE that says it holds 512 requests, and none is there", put(51, 512, 2)(encode(empty)))
@@ -94,12 +96,14 @@ func vectors() (all []vector) {
 	add("a PRE-PREPARE of too long a choice", encode(big))
 	reply := &Reply{Answers: []Answer{{Length: 1}}}
 	add("a REPLY without its short result", encode(reply))
-	reply = &Reply{Answers: []Answer{{Full: true, Length: 300, Result: make([]byte, 300)}}}
+	reply = &Reply{Answers: []Answer{{Full: true, Proved: true, Length: 300, Result: make([]byte, 300)}}}
 	add("a REPLY whose long result ends too soon", encode(reply)[:1+replyHeader+answerHeader+8+MACSize+299])
 	add("a REPLY with an answer behind a long result", put(1+8+8+1, 2, 2)(encode(reply)))
 	reply.Answers[0].Full = false
 	add("a REPLY with a result that it says it does not bring", append(encode(reply), 1))
 	reply = &Reply{Answers: []Answer{{Full: true, Outcome: outcomes}}}
+	add("a REPLY with a long result and no proof of it", encode(&Reply{Answers: []Answer{{Full: true, Length: 300, Result: make([]byte, 300)}}}))
+	add("a REPLY that proves a short result", encode(&Reply{Answers: []Answer{{Full: true, Proved: true, Length: 1, Result: make([]byte, 1)}}}))
 	add("a REPLY of an outcome that does not exist", encode(reply))
 	add("a REPLY that says it holds 65,535 answers", put(1+8+8+1, 1<<16-1, 2)(encode(reply)))
 	add("a REPLY that names no number and is tentative", encode(&Reply{Tentative: true}))
@@ -230,7 +234,7 @@ func isProof(m Message, b []byte, i int) bool {
 	case *NewKey:
 		return i >= len(b)-SignatureSize
 	case *Request:
-		return i >= 1+requestHeader+len(m.Op)
+		return i >= 1+requestHeader+proversSize+len(m.Op)
 	case *PrePrepare:
 		return i >= 1+48
 	case *Reply: // a long result has a proof of its own
@@ -329,7 +333,7 @@ func TestRequestDigest(t *testing.T) {
 			t.Fatal(err)
 		}
 		other := decoded.(*Request)
-		other.ReadOnly, other.Replier = true, AnyReplier
+		other.ReadOnly, other.Replier, other.Provers = true, AnyReplier, 3
 		if made.Digest() != other.Digest() {
 			t.Errorf("%d bytes: a request and its copy have two digests", n)
 		}

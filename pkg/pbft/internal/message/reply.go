@@ -23,8 +23,8 @@ const (
 	outcomes
 )
 
-// ShortResult is the length in bytes up to which every replica sends the whole result. A longer one is proved by all and sent by
-// one [TOCS §6.1].
+// ShortResult is the length in bytes up to which every replica sends the whole result. A longer one is sent by one and proved by
+// some [TOCS §6.1].
 const ShortResult = 256
 
 // A Proof is a replica's MAC of a long result, for the client that asked: whoever has the result and the key can tell that it is
@@ -40,13 +40,14 @@ type Answer struct {
 	Timestamp Timestamp
 	Outcome   Outcome
 	ReadOnly  bool   // answers the read-only form of the request (R-OPT-RO-5)
-	Full      bool   // Result is here, and not only proved
+	Full      bool   // Result is here
+	Proved    bool   // if Long: Proof is here, as it is if Full. Else its sender says only that the request was executed
 	Length    int    // of the result
 	Result    []byte // if Full
-	Proof     Proof  // if Long
+	Proof     Proof  // if Proved
 }
 
-// Long reports whether the result is proved, and sent by one replica only.
+// Long reports whether the result is sent by one replica only, and proved by some.
 func (a *Answer) Long() bool { return a.Length > ShortResult }
 
 // A Reply is one replica's answers to requests of one client that stand on one ground [TOCS §4.2]: most often all of the
@@ -68,6 +69,7 @@ type Reply struct {
 const (
 	replyHeader  = 8 + 8 + 1 + 2
 	answerHeader = 2 + 8 + 1 + 1 + 4
+	proofSize    = 8 + MACSize
 
 	// MaxAnswers bounds the answers of one REPLY.
 	MaxAnswers = 512
@@ -86,8 +88,12 @@ func LateReply(b []byte, waited func(Slot, Timestamp) bool) bool {
 			return false
 		}
 		length := int(binary.LittleEndian.Uint32(b[12:]))
-		if length > ShortResult {
-			length = 8 + MACSize
+		switch {
+		case length <= ShortResult:
+		case b[11]&answerProved != 0:
+			length = proofSize
+		default:
+			length = 0
 		}
 		if waited(Slot(binary.LittleEndian.Uint16(b)), Timestamp(binary.LittleEndian.Uint64(b[2:]))) || len(b) < answerHeader+length {
 			return false
@@ -100,6 +106,7 @@ func LateReply(b []byte, waited func(Slot, Timestamp) bool) bool {
 const (
 	answerReadOnly = 1 << iota
 	answerFull
+	answerProved
 )
 
 // Type implements Message.
@@ -136,10 +143,16 @@ func (a *Answer) append(b []byte) []byte {
 	if a.Full {
 		flags |= answerFull
 	}
+	if a.Proved {
+		flags |= answerProved
+	}
 	b = append(b, byte(a.Outcome), flags)
 	b = appendU32(b, uint32(a.Length))
-	if !a.Long() {
+	switch {
+	case !a.Long():
 		return append(b, a.Result...)
+	case !a.Proved:
+		return b
 	}
 	b = appendU64(b, a.Proof.Nonce)
 	return append(b, a.Proof.Tag[:]...)
@@ -177,18 +190,20 @@ func (m *Reply) decode(r *reader, lim *Limits) {
 func (a *Answer) decode(r *reader, lim *Limits) {
 	a.Slot, a.Timestamp, a.Outcome = Slot(r.u16()), Timestamp(r.u64()), Outcome(r.u8())
 	flags := r.u8()
-	if a.Outcome >= outcomes || flags&^(answerReadOnly|answerFull) != 0 {
+	if a.Outcome >= outcomes || flags&^(answerReadOnly|answerFull|answerProved) != 0 {
 		r.fail("unknown outcome or flags")
 	}
-	a.ReadOnly, a.Full = flags&answerReadOnly != 0, flags&answerFull != 0
+	a.ReadOnly, a.Full, a.Proved = flags&answerReadOnly != 0, flags&answerFull != 0, flags&answerProved != 0
 	a.Length = r.count(int(r.u32()), lim.Reply)
 	switch {
-	case a.Long():
+	case a.Proved && !a.Long(), a.Long() && a.Full && !a.Proved:
+		r.fail("a proof of a short result, or none of a long one that is here")
+	case a.Proved:
 		a.Proof.Nonce = r.u64()
 		copy(a.Proof.Tag[:], r.bytes(MACSize))
 	case a.Full:
 		a.Result = r.bytes(a.Length)
-	default:
+	case !a.Long():
 		r.fail("a short result is not there")
 	}
 }

@@ -31,6 +31,7 @@ type Request struct {
 	Timestamp Timestamp
 	ReadOnly  bool      // try the one-round-trip path; not part of the digest
 	Replier   ReplicaID // who returns the full result, AnyReplier for all; not part of the digest
+	Provers   uint32    // bit i: replica i proves an ordered result that it does not return in full; not part of the digest
 	Keep      bool      // keep the result even if the operation changed nothing: it was asked before, in vain (R-OUR-14)
 	Apart     bool      // its client sent it to every replica: a proposal need not hold the operation; not part of the digest
 	Op        []byte    // nil in a stub
@@ -87,11 +88,14 @@ func (m *Request) flags() (f byte) {
 // Type implements Message.
 func (*Request) Type() Type { return TypeRequest }
 
-const requestHeader = 8 + 2 + 8 + 1 + 1 + 4
+const (
+	requestHeader = 8 + 2 + 8 + 1 + 1 + 4
+	proversSize   = 4 // behind the header
+)
 
 // Size is the length of AppendBody's encoding in bytes.
 func (m *Request) Size() int {
-	return requestHeader + len(m.Op) + len(m.stubDigest()) + 8 + 1 + len(m.Auth.Tags) + len(m.Signature)
+	return requestHeader + proversSize + len(m.Op) + len(m.stubDigest()) + 8 + 1 + len(m.Auth.Tags) + len(m.Signature)
 }
 
 // AppendBody implements Message.
@@ -101,6 +105,7 @@ func (m *Request) AppendBody(b []byte) []byte {
 		flags |= flagStub
 	}
 	b = m.appendHeader(b, flags, m.Replier)
+	b = appendU32(b, m.Provers)
 	b = append(b, m.Op...)
 	b = append(b, m.stubDigest()...)
 	if m.Signature != nil {
@@ -111,9 +116,10 @@ func (m *Request) AppendBody(b []byte) []byte {
 	return append(b, m.Auth.Tags...)
 }
 
-// AppendCovered implements Message: replier and flags stand beside the essence, for they are not part of the wish.
+// AppendCovered implements Message: replier, provers and flags stand beside the essence, for they are not part of the wish.
 func (m *Request) AppendCovered(b []byte) []byte {
-	return m.appendEssence(append(b, byte(TypeRequest), m.flags(), byte(m.Replier)))
+	b = append(b, byte(TypeRequest), m.flags(), byte(m.Replier))
+	return m.appendEssence(appendU32(b, m.Provers))
 }
 
 // ShortOperation is the length up to which an operation stands for itself. To hash it, and put the digest where it could
@@ -243,7 +249,11 @@ func (m *Request) read(r *reader, lim *Limits) {
 	if m.Replier != AnyReplier && int(m.Replier) >= lim.Replicas {
 		r.fail("no such replier")
 	}
-	if n := r.count(int(r.u32()), lim.Operation); flags&flagStub == 0 {
+	n := r.count(int(r.u32()), lim.Operation)
+	if m.Provers = r.u32(); m.Provers>>lim.Replicas != 0 {
+		r.fail("no such prover")
+	}
+	if flags&flagStub == 0 {
 		m.Op = r.bytes(n)
 	} else if m.hash, m.absent = r.digest(), n; n <= ShortOperation || m.hash.IsZero() {
 		r.fail("a stub of a short operation, or of none")

@@ -48,6 +48,7 @@ func (g generator) request() *Request {
 	if g.bool() {
 		q.Replier = AnyReplier
 	}
+	q.Provers = g.Uint32N(1 << limits.Replicas)
 	q.Keep, q.Apart = g.IntN(4) == 0, g.IntN(4) == 0
 	if g.IntN(4) == 0 {
 		q.Client, q.Signature = Administrator, g.bytes(SignatureSize)
@@ -127,7 +128,10 @@ func (g generator) answer() Answer {
 	a := Answer{Timestamp: Timestamp(g.Uint64()), Slot: Slot(g.Uint32()), Outcome: Outcome(g.IntN(int(outcomes))), ReadOnly: g.bool(), Full: true}
 	a.Result = g.bytes(g.IntN(700))
 	a.Length = len(a.Result)
-	if a.Long() {
+	if a.Long() && g.IntN(3) == 0 {
+		a.Full, a.Result = false, nil
+	} else if a.Long() {
+		a.Proved = true
 		a.Proof.Nonce = g.Uint64()
 		copy(a.Proof.Tag[:], g.bytes(MACSize))
 		if g.bool() {
