@@ -2,8 +2,8 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// queue holds authentic requests that wait to be executed: first in first out within a client, round
-// robin between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes from it what it proposes; what is
+// queue holds authentic requests that wait to be executed: first in first out within a client, in
+// turn between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes from it what it proposes; what is
 // proposed waits on, for its view may end before it is executed (R-VT-1, R-VC-37).
 //
 // A request that is good here only would stall the batch it is in, and all behind it, until the view ends. So what
@@ -42,6 +42,8 @@ type line struct {
 	count    int
 	inTurn   bool
 	taken    []*message.Request // while a batch is made: what it has of this line
+	// What it was served since it is its turn.
+	served, servedBytes int
 }
 
 // A place says which request a slot executed last: the i-th of batch n, or one that only a fetched state knows of, by its
@@ -200,36 +202,77 @@ func (q *queue) holds(r *message.Request) bool {
 }
 
 // take removes up to count requests of together at most size bytes, or a single larger one, and
-// marks them proposed. Clients are served in turn, and what a batch has of each stands together: everyone looks it up once.
-func (q *queue) take(count, size int) (batch []*message.Request) {
-	var served []*line
-	n, bytes := 0, 0
-	for n < count && len(q.turn) > 0 {
-		l := q.turn[0]
-		r := l.head()
-		if r == nil {
-			l.inTurn = false
-			q.pop()
+// marks them proposed. What a batch has of each client stands together: everyone looks it up once, and answers all in one REPLY.
+//
+// So a batch has much of few clients rather than little of all: clients are served in turn, but each for an eighth of a batch. Those
+// who wait for a few requests do not wait for all these turns: when half a batch has been given in turn, they are next.
+func (q *queue) take(count, size int) []*message.Request {
+	t := taking{queue: q, stretch: max(count/8, 1), stretchBytes: size / 8, little: max(count/128, 1)}
+	t.inTurn((count+1)/2, size/2)
+	t.few(count, size)
+	t.inTurn(count, size)
+	return t.batch()
+}
+
+// A taking makes a batch.
+type taking struct {
+	*queue
+	stretch, stretchBytes int     // what a turn is
+	little                int     // requests: who waits for no more does not wait for his turn
+	served                []*line // those it has something of
+	n, bytes              int
+}
+
+// inTurn serves clients in turn until the batch has count requests, or size bytes.
+func (t *taking) inTurn(count, size int) {
+	for len(t.turn) > 0 {
+		l := t.turn[0]
+		if l.head() == nil {
+			l.inTurn, l.served, l.servedBytes = false, 0, 0
+			t.pop()
 			continue
 		}
-		if n > 0 && bytes+r.Length() > size {
-			break
+		if !t.one(l, count, size) {
+			return
 		}
-		n, bytes = n+1, bytes+r.Length()
-		if len(l.taken) == 0 {
-			served = append(served, l)
-		}
-		l.taken = append(l.taken, r)
-		l.fifo[0] = nil // its bytes are the log's now
-		l.fifo = l.fifo[1:]
-		q.propose(l, r.Slot, r.Timestamp)
-		if len(q.turn) > 1 {
-			q.pop()
-			q.turn = append(q.turn, l)
+		if len(t.turn) > 1 && (l.served >= t.stretch || l.servedBytes >= t.stretchBytes) {
+			l.served, l.servedBytes = 0, 0
+			t.pop()
+			t.turn = append(t.turn, l)
 		}
 	}
-	batch = make([]*message.Request, 0, n)
-	for _, l := range served {
+}
+
+// few serves those who wait for a few requests, whosever turn it is.
+func (t *taking) few(count, size int) {
+	for _, l := range t.turn {
+		for more := true; more && len(l.fifo) <= t.little; {
+			more = t.one(l, count, size)
+		}
+	}
+}
+
+// one adds a client's next request to the batch, if it has one and there is room.
+func (t *taking) one(l *line, count, size int) bool {
+	r := l.head()
+	if r == nil || t.n >= count || t.n > 0 && t.bytes+r.Length() > size {
+		return false
+	}
+	t.n, t.bytes = t.n+1, t.bytes+r.Length()
+	l.served, l.servedBytes = l.served+1, l.servedBytes+r.Length()
+	if len(l.taken) == 0 {
+		t.served = append(t.served, l)
+	}
+	l.taken = append(l.taken, r)
+	l.fifo[0] = nil // its bytes are the log's now
+	l.fifo = l.fifo[1:]
+	t.propose(l, r.Slot, r.Timestamp)
+	return true
+}
+
+func (t *taking) batch() []*message.Request {
+	batch := make([]*message.Request, 0, t.n)
+	for _, l := range t.served {
 		batch = append(batch, l.taken...)
 		clear(l.taken)
 		l.taken = l.taken[:0]
