@@ -294,7 +294,7 @@ func TestSetOperation(t *testing.T) {
 func TestBatchDigestBinds(t *testing.T) {
 	r := func(op string) *Request { return &Request{Client: 7, Op: []byte(op)} }
 	long := strings.Repeat("x", ShortOperation+1)
-	hashed := digestOperation([]byte(long))
+	hashed := OperationDigest([]byte(long))
 	batches := map[string]Batch{
 		"null":          {},
 		"a":             {Requests: []*Request{r("a")}},

@@ -4,7 +4,7 @@ import "crypto/sha256"
 
 // Version of the wire protocol. A replica speaks to peers of the same major version.
 const (
-	VersionMajor = 2
+	VersionMajor = 3
 	VersionMinor = 0
 )
 

@@ -49,7 +49,8 @@ type Request struct {
 	// hash is what was hashed of it: the operation if that is long, the whole if it is short. Zero before it is asked for; the
 	// decoder asks for a long operation's.
 	hash   Digest
-	absent int // in a stub, the length of the operation; else 0
+	blocks []Digest // of Op, see Blocks; empty or all of them
+	absent int      // in a stub, the length of the operation; else 0
 }
 
 // RequestKey names a request among all requests of a group.
@@ -122,10 +123,6 @@ func (m *Request) AppendCovered(b []byte) []byte {
 	return m.appendEssence(appendU32(b, m.Provers))
 }
 
-// ShortOperation is the length up to which an operation stands for itself. To hash it, and put the digest where it could
-// stand, would cost more.
-const ShortOperation = 256
-
 // appendEssence appends what the request is: its header, with replier and flags, but for Keep, as zeros
 // (R-OPT-IX-3), then the operation, or the digest of a long one. The header holds the operation's length, so that no two
 // requests have one essence.
@@ -149,22 +146,14 @@ func (m *Request) appendHeader(b []byte, flags byte, replier ReplicaID) []byte {
 // Length is that of the operation, whether it is here or not.
 func (m *Request) Length() int { return len(m.Op) + m.absent }
 
-// OperationDigest is what stands for an operation in its request: its digest if it is long, else nothing.
-func OperationDigest(op []byte) (d Digest) {
-	if len(op) > ShortOperation {
-		d = digestOperation(op)
-	}
-	return d
-}
-
 // SetOperation makes op the request's operation, of which d is the OperationDigest: who sends it again, or under a lock that
 // others wait for, has hashed it before.
-func (m *Request) SetOperation(op []byte, d Digest) { m.Op, m.hash, m.absent = op, d, 0 }
+func (m *Request) SetOperation(op []byte, d Digest) { m.Op, m.hash, m.blocks, m.absent = op, d, nil, 0 }
 
 // operation is the digest of a long operation.
 func (m *Request) operation() Digest {
 	if m.hash.IsZero() {
-		m.hash = digestOperation(m.Op)
+		m.hash = digestOperation(m.Op, nil)
 	}
 	return m.hash
 }
@@ -181,16 +170,16 @@ func (m *Request) Stub() *Request {
 		return m
 	}
 	stub := *m
-	stub.hash, stub.absent, stub.Op = m.operation(), len(m.Op), nil
+	stub.hash, stub.absent, stub.Op, stub.blocks = m.operation(), len(m.Op), nil, nil
 	return &stub
 }
 
-// Fill gives a stub the operation of another request, if that is the one which its digest names.
+// Fill gives a stub the operation of another request, if that is the one which its digest names, and what was hashed of it.
 func (m *Request) Fill(from *Request) bool {
 	if !m.IsStub() || from.IsStub() || from.Length() != m.absent || from.operation() != m.hash {
 		return false
 	}
-	m.Op, m.absent = from.Op, 0
+	m.Op, m.blocks, m.absent = from.Op, from.blocks, 0
 	return true
 }
 
@@ -199,16 +188,6 @@ func (m *Request) stubDigest() []byte {
 		return m.hash[:]
 	}
 	return nil
-}
-
-const operationTag = "bfs operation v1\x00"
-
-func digestOperation(op []byte) (d Digest) {
-	h := sha256.New()
-	h.Write([]byte(operationTag))
-	h.Write(op)
-	h.Sum(d[:0])
-	return d
 }
 
 const requestTag = "bfs request v1\x00"
@@ -229,7 +208,7 @@ func (m *Request) Digest() Digest {
 }
 
 // Altered forgets what was hashed: the request was changed since.
-func (m *Request) Altered() { m.hash = Digest{} }
+func (m *Request) Altered() { m.hash, m.blocks = Digest{}, nil }
 
 func (m *Request) decode(r *reader, lim *Limits) {
 	if m.read(r, lim); m.IsStub() {
@@ -269,6 +248,6 @@ func (m *Request) read(r *reader, lim *Limits) {
 		m.Auth.Tags = r.bytes(r.count(int(r.u8()), lim.Replicas) * MACSize)
 	}
 	if r.why == "" && len(m.Op) > ShortOperation {
-		m.operation()
+		m.hashOperation()
 	}
 }
