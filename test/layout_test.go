@@ -24,7 +24,7 @@ var arrows = map[string][]string{
 	"pkg/pbft/internal/durable":   {},
 	"pkg/pbft/internal/auth":      {"pkg/pbft/internal/message", "pkg/pbft/internal/durable"},
 	"pkg/pbft/internal/transport": {"pkg/internal/rawio"},
-	"pkg/pbft/pbfttest":           {"pkg/pbft", "pkg/pbft/internal/"},
+	"pkg/pbft/pbfttest":           {"pkg/pbft", "pkg/pbft/internal/", "pkg/internal/blockhash"},
 	"pkg/pbft/pbfttest/signed":    {"pkg/pbft/internal/message"},
 	"pkg/nfsstate":                {"pkg/nfsstate/nfs3", "pkg/fsmerkle", "pkg/pbft"},
 	"pkg/nfsstate/nfs3":           {},

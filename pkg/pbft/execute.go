@@ -76,7 +76,7 @@ func (x *executor) execute(r *message.Request, choice []byte) (a answer, ran boo
 	if r.Client == Administrator {
 		result, wrote = x.administer(r, choice)
 	} else {
-		result, wrote = x.service.Execute(Operation{Client: r.Client, Rights: account.Rights(), Choice: choice, Body: r.Op})
+		result, wrote = x.service.Execute(Operation{Client: r.Client, Rights: account.Rights(), Choice: choice, Body: r.Op, Blocks: r.Blocks()})
 	}
 	if len(result) > x.limits.Reply {
 		// The service's mistake, and the same at every replica: no client takes such a reply.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"bfs/pkg/internal/blockhash"
 	"bfs/pkg/pbft"
 	"bfs/pkg/pbft/internal/message"
 )
@@ -15,6 +16,7 @@ func TestLongOperations(t *testing.T) {
 	limits := pbft.DefaultLimits()
 	limits.CheckpointPeriod, limits.LogSize, limits.LogBytes = 4, 8, 8<<20
 	c := newCluster(t, limits, pbft.TransportPlain)
+	c.service = func(int) pbft.Service { return blockwise{newTally(c.g), t} }
 	for i := range c.replicas {
 		without := []pbft.Optimisation{}
 		if i == 1 {
@@ -42,9 +44,30 @@ func TestLongOperations(t *testing.T) {
 	count(pbft.Separate)
 }
 
+// blockwise is a tally that looks at the digests of its operations' blocks: all must be there, whichever way an operation came.
+type blockwise struct {
+	tally
+	t *testing.T
+}
+
+func (s blockwise) Execute(op pbft.Operation) ([]byte, bool) {
+	var want []pbft.Digest
+	for rest := op.Body[len(op.Body)%pbft.PageSize:]; len(rest) > 0; rest = rest[pbft.PageSize:] {
+		want = append(want, blockhash.Sum(rest[:pbft.PageSize]))
+	}
+	if !slices.Equal(op.Blocks, want) {
+		s.t.Errorf("an operation of %d bytes comes with the digests %v, want %v", len(op.Body), op.Blocks, want)
+	}
+	return s.tally.Execute(op)
+}
+
 // A client says that it sends to everyone, and sends to the primary alone: the backups ask for it.
 func TestOperationForThePrimaryAlone(t *testing.T) {
-	c := startCluster(t, smallLimits())
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	c.service = func(int) pbft.Service { return blockwise{newTally(c.g), t} }
+	for i := range c.replicas {
+		c.start(i)
+	}
 	admin := c.client(c.admin)
 	client := c.client(c.enrolled(admin, ""))
 	r := asClient(t, c, c.enrolled(admin, ""))
@@ -52,7 +75,7 @@ func TestOperationForThePrimaryAlone(t *testing.T) {
 	before := invoke(t, client, "r", false)
 	for round := range 5 {
 		q := &message.Request{Timestamp: message.Timestamp(1<<40 + round), Apart: true, Replier: message.AnyReplier,
-			Op: fmt.Appendf(nil, "i%0*d", message.ShortOperation, round)}
+			Op: fmt.Appendf(nil, "i%0*d", message.ShortOperation+round*1500, round)}
 		r.ask(0, r.request(q))
 		eventually(t, "it is executed", func() bool { return invoke(t, client, "r", true) == before+uint64(round)+1 })
 	}

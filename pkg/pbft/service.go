@@ -32,6 +32,10 @@ type Operation struct {
 	Rights []byte   // what the group recorded for the client when it was enrolled; the library does not read it
 	Choice []byte   // what the primary chose and the backups accepted for this batch; empty in Query
 	Body   []byte   // the application's bytes; valid during the call only
+	// Blocks are the digests of the last len(Blocks)*PageSize bytes of Body, page by page and in order, as fsmerkle digests the
+	// contents of a page: the library had to hash them anyway. There may be fewer than Body has room for, and are none in Query.
+	// Replicas need not be given the same, so no result may depend on what is here. Valid during the call only.
+	Blocks []Digest
 }
 
 // A Service is the deterministic program a group replicates: from equal states, equal calls

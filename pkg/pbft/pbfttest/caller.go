@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"slices"
 
+	"bfs/pkg/internal/blockhash"
 	"bfs/pkg/pbft/internal/message"
 )
 
@@ -113,7 +114,7 @@ func (s *callSlot) begin() {
 		op[0] = opLong
 		op = op[:64]
 	case 3, 4:
-		op = append(op, make([]byte, message.ShortOperation+w.rng.IntN(100))...)
+		op = append(op, body(message.ShortOperation+w.rng.IntN(100))...)
 	}
 	if w.shape.writes {
 		op[0] = opWrite
@@ -121,6 +122,18 @@ func (s *callSlot) begin() {
 	binary.LittleEndian.PutUint16(op[1:], uint16(s.c.index)<<8|uint16(s.slot))
 	binary.LittleEndian.PutUint64(op[3:], w.rng.Uint64())
 	s.issue(op, op[0] == opRead && w.rng.IntN(3) > 0)
+}
+
+// body is what follows the head of a long operation. One in ten has two blocks more, which are not alike.
+func body(n int) []byte {
+	if n%10 == 0 {
+		n += 2 * blockhash.Size
+	}
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i >> 8)
+	}
+	return b
 }
 
 // issue makes a request of the operation under a new timestamp.

@@ -2,7 +2,9 @@ package pbfttest
 
 import (
 	"bytes"
+	"slices"
 
+	"bfs/pkg/internal/blockhash"
 	"bfs/pkg/pbft"
 	"bfs/pkg/pbft/internal/ledger"
 	"bfs/pkg/pbft/internal/message"
@@ -187,6 +189,21 @@ func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []b
 	if wrote {
 		_, chain := place(result)
 		j.chain = append(j.chain, chain)
+	}
+}
+
+// blocks judges what a replica tells its service of an operation: the digests of the blocks with which it ends, all of them and
+// in order.
+func (j *judge) blocks(r *replica, q *message.Request) {
+	var want []message.Digest
+	for rest := q.Op[len(q.Op)%blockhash.Size:]; len(rest) > 0; rest = rest[blockhash.Size:] {
+		want = append(want, blockhash.Sum(rest[:blockhash.Size]))
+	}
+	if !slices.Equal(q.Blocks(), want) {
+		j.w.fail("Safe: replica %d executes %s with the digests %v of its blocks, want %v", r.id, describe(q), q.Blocks(), want)
+	}
+	if len(want) > 1 {
+		j.w.marks.hit(markBlocks)
 	}
 }
 
@@ -402,7 +419,7 @@ func (j *judge) bounds(r *replica) {
 	}{
 		{"P", s.Prepared, l}, {"Q", s.Preprepared, 2 * l}, {"digests of Q", s.Digests, 16},
 		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1) * ledgerSlots}, {"unproven requests", s.Unproven, 8},
-		{"bytes of one client", s.LineBytes, queueBytes + 1<<10}, {"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
+		{"bytes of one client", s.LineBytes, queueBytes + longest}, {"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
 		{"bytes of the log", s.LogBytes, 1 << 20}, {"held COMMITs", s.Held, 8}, {"slots that nobody looks at", s.Overlooked, 0},
 		{"checkpoints", len(r.memory.checkpoints), checkpoints},
 	} {

@@ -30,6 +30,7 @@ const (
 	markApart                         // a batch was proposed without an operation
 	markLacked                        // a proposal waited for an operation
 	markFetched                       // an operation was fetched
+	markBlocks                        // an operation of several blocks was executed
 	marksCount
 )
 
@@ -38,6 +39,7 @@ var markNames = [marksCount]string{
 	"view from an unstable checkpoint", "state transfer", "state transfer under load", "DECIDED used", "authentic by FORWARDs",
 	"duplicate ordered", "read in one round trip", "restart", "votes again after a restart",
 	"tentative reply", "tentative rollback", "proposed without an operation", "waited for an operation", "operation fetched",
+	"operation of several blocks",
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.

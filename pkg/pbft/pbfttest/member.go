@@ -248,7 +248,8 @@ func (r *replica) execute(n message.SeqNum, b *message.Batch, st *core.Standing)
 			r.core.Again(n, i)
 		} else {
 			var wrote bool
-			result, wrote = r.service.Execute(pbft.Operation{Client: q.Client, Choice: b.Choice, Body: q.Op})
+			r.w.judge.blocks(r, q)
+			result, wrote = r.service.Execute(pbft.Operation{Client: q.Client, Choice: b.Choice, Body: q.Op, Blocks: q.Blocks()})
 			r.ledger.Record(q.Key(), q.Timestamp, result, wrote || q.Keep)
 			outcome = message.Executed
 		}

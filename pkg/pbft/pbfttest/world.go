@@ -18,8 +18,9 @@ const tick = 100
 // Bounds of a world that no schedule changes.
 const (
 	ledgerSlots  = 8
-	queueBytes   = 4 << 10
-	firstTimeout = 40 // ticks of a view-change timer
+	queueBytes   = 4 * longest
+	longest      = 9 << 10 // of an operation
+	firstTimeout = 40      // ticks of a view-change timer
 	maxEvents    = 3_000_000
 )
 
@@ -101,7 +102,7 @@ func newWorld(s shape, seed uint64) *world {
 		n: s.replicas, f: (s.replicas - 1) / 3, shape: s, rng: rand.New(rand.NewPCG(seed, 1)),
 		proofs: map[proof][]bool{}, first: ledger.Pages(maxClients, ledgerSlots), plot: newPlot(),
 	}
-	w.wire = message.Limits{Replicas: w.n, Operation: 1 << 10, BatchBytes: 4 << 10, BatchCount: 64, Choice: 64,
+	w.wire = message.Limits{Replicas: w.n, Operation: longest, BatchBytes: 4 << 10, BatchCount: 64, Choice: 64,
 		Reply: 1 << 10, WindowLength: int(s.log)}
 	w.network.init(w)
 	w.judge.init(w)
