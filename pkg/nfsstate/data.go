@@ -58,7 +58,7 @@ func (fs *FS) write(c *caller, a *nfs3.WriteArgs) (r nfs3.WriteResult) {
 	before := pre(&in)
 	if r.Status = fs.mayStore(c, &in, a); r.Status == nfs3.OK {
 		if len(a.Data) > 0 {
-			fs.storeData(c, &in, a.Offset, a.Data)
+			fs.storeData(c, &in, a)
 		}
 		r.Count, r.Committed, r.Verifier = uint32(len(a.Data)), nfs3.FileSync, fs.verifier()
 	}
@@ -84,19 +84,22 @@ func (fs *FS) mayStore(c *caller, in *inode, a *nfs3.WriteArgs) nfs3.Status {
 	return fs.room(in.export, fs.mapMissing(in, a.Offset/pageSize, last), 0)
 }
 
-// storeData copies data to the file's pages. A page that is written whole is not read first.
-func (fs *FS) storeData(c *caller, in *inode, offset uint64, data []byte) {
-	in.size = max(in.size, offset+uint64(len(data)))
-	for len(data) > 0 {
+// storeData copies a WRITE's data to the file's pages. A page that is written whole is not read first, and takes the digest
+// along if the library has it.
+func (fs *FS) storeData(c *caller, in *inode, a *nfs3.WriteArgs) {
+	in.size = max(in.size, a.Offset+uint64(len(a.Data)))
+	for offset, data := a.Offset, a.Data; len(data) > 0; {
 		p, _ := fs.mapMake(in, offset/pageSize)
 		from := offset % pageSize
-		var n int
-		if from == 0 && len(data) >= pageSize {
-			n = copy(fs.overwrite(p), data)
+		piece := data[:min(pageSize-from, uint64(len(data)))]
+		if len(piece) < pageSize {
+			copy(fs.modify(p)[from:], piece)
+		} else if block, ok := c.block(len(data) + a.Behind()); ok {
+			fs.put(p, piece, block)
 		} else {
-			n = copy(fs.modify(p)[from:], data)
+			copy(fs.overwrite(p), piece)
 		}
-		data, offset = data[n:], offset+uint64(n)
+		data, offset = data[len(piece):], offset+uint64(len(piece))
 	}
 	c.touchData(in)
 	in.mtime, in.ctime = c.now, c.now

@@ -193,6 +193,7 @@ func (d *duel) step() {
 	if d.ops%50 == 0 {
 		op.Choice = op.Choice[:d.ops/50%9] // what no honest primary sends
 	}
+	op = nfsstate.Digested(op, d.ops%5)
 	now := max(proposal(op.Choice), d.clock+1)
 
 	if queried, ok := d.fs.Query(op); ok {

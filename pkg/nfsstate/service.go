@@ -89,10 +89,20 @@ type caller struct {
 	client pbft.ClientID
 	rights *Rights           // nil: none
 	cred   *nfs3.Credentials // as the client's machine says
+	blocks []pbft.Digest     // of the end of the operation, as far as the library has them
 
 	// Set by open, for the export of the handle:
 	who      Cred
 	readOnly bool
+}
+
+// block is the digest of the page's worth of bytes that begins so many bytes before the end of the operation, if the library has
+// digested just these.
+func (c *caller) block(fromEnd int) (d pbft.Digest, ok bool) {
+	if n := fromEnd / pageSize; fromEnd%pageSize == 0 && 0 < n && n <= len(c.blocks) {
+		return c.blocks[len(c.blocks)-n], true
+	}
+	return d, false
 }
 
 // Execute runs one operation, at the agreed time.
@@ -101,7 +111,7 @@ func (fs *FS) Execute(op pbft.Operation) (reply []byte, wrote bool) {
 	if err != nil {
 		return refuse(nfs3.GarbageArgs), false
 	}
-	c := caller{client: op.Client, rights: fs.rightsOf(&op), cred: &call.Cred}
+	c := caller{client: op.Client, rights: fs.rightsOf(&op), cred: &call.Cred, blocks: op.Blocks}
 	c.clock = fs.clock(op.Choice)
 	c.now = timeOf(c.clock)
 	if fs.onlyReads(&call) {

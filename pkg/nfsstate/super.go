@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"bfs/pkg/fsmerkle"
+	"bfs/pkg/pbft"
 )
 
 // Numbers on pages are little-endian; what travels is big-endian, as XDR has it.
@@ -131,6 +132,11 @@ func (fs *FS) read(p pageNo) []byte      { return fs.store.Read(fsmerkle.PageNum
 func (fs *FS) modify(p pageNo) []byte    { return fs.store.Modify(fsmerkle.PageNum(p)) }
 func (fs *FS) overwrite(p pageNo) []byte { return fs.store.Overwrite(fsmerkle.PageNum(p)) }
 func (fs *FS) zero(p pageNo)             { fs.store.Zero(fsmerkle.PageNum(p)) }
+
+// put fills a page with contents of which the library knows the digest.
+func (fs *FS) put(p pageNo, contents []byte, block pbft.Digest) {
+	fs.store.Put(fsmerkle.PageNum(p), contents, block)
+}
 
 // invariant stops us at our own bug: a stopped replica is one of the f, a wrong one is a lie with our key.
 // It is never about what an operation's bytes say.

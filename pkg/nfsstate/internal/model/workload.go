@@ -253,6 +253,9 @@ func (w *Workload) data() []byte {
 	if w.oneIn(200) {
 		n = 1 + w.r.IntN(nfs3.MaxTransfer)
 	}
+	if w.oneIn(4) {
+		n = min((n+pageSize-1)&^(pageSize-1), nfs3.MaxTransfer) // whole pages, if it begins where one does
+	}
 	return bytes.Repeat([]byte{byte(1 + w.r.IntN(255))}, n)
 }
 
