@@ -8,6 +8,16 @@ var also = map[string]mutant{
 	"what was decided is executed only when its batch comes as asked for": {"", core + "normal.go", "	c.adoptDecision(s)\n}", "}"},
 }
 
+// unit has the packages whose own tests must notice what the simulator cannot: there are no files in it.
+var unit = map[string]string{
+	"a page takes the digest of a block that it is not":             "./pkg/nfsstate",
+	"what pads the data is not reckoned with":                       "./pkg/nfsstate",
+	"a page takes the digest of the block before":                   "./pkg/nfsstate",
+	"an operation that was altered keeps the digests of its blocks": "./pkg/pbft/internal/message",
+	"an operation that is set anew keeps the digests of its blocks": "./pkg/pbft/internal/message",
+	"what is hashed of a long operation is its blocks only":         "./pkg/pbft/internal/message",
+}
+
 var mutants = []mutant{
 	// Certificates.
 	{"prepared with 2f-1 PREPAREs", core + "log.go", "matching(s.proposal.Digest) >= 2*f", "matching(s.proposal.Digest) >= 2*f-1"},
@@ -37,6 +47,15 @@ var mutants = []mutant{
 	{"a vote without the operations", core + "normal.go", "	case !c.fill(&s.held.Batch):\n", "	case false:\n"},
 	{"an operation is taken for another of its length", noun + "request.go", " || from.operation() != m.hash {", " {"},
 	{"a batch that lacks operations is served", core + "newview.go", " && s.held.Batch.Complete():", ":"},
+	{"blocks have their digests in another order", noun + "operation.go", "keep[i] = block", "keep[len(keep)-1-i] = block"},
+	{"blocks are cut from the front", noun + "operation.go", "op[head+i*blockhash.Size:]", "op[i*blockhash.Size:]"},
+	{"an operation that was altered keeps the digests of its blocks", noun + "request.go", "m.hash, m.blocks = Digest{}, nil }", "m.hash = Digest{} }"},
+	{"an operation that is set anew keeps the digests of its blocks", noun + "request.go", "m.Op, m.hash, m.blocks, m.absent = op, d, nil, 0 }", "m.Op, m.hash, m.absent = op, d, 0 }"},
+	{"a stub that is filled keeps no digests", noun + "request.go", "m.Op, m.blocks, m.absent = from.Op, from.blocks, 0", "m.Op, m.absent = from.Op, 0"},
+	{"what is hashed of a long operation is its blocks only", noun + "operation.go", "	h.Write(op[:head])\n", ""},
+	{"a page takes the digest of a block that it is not", file + "service.go", "fromEnd%pageSize == 0 && 0 < n", "0 < n"},
+	{"a page takes the digest of the block before", file + "service.go", "return c.blocks[len(c.blocks)-n], true", "return c.blocks[max(len(c.blocks)-n-1, 0)], true"},
+	{"what pads the data is not reckoned with", file + "data.go", "c.block(len(data) + a.Behind())", "c.block(len(data))"},
 	{"the digest of a long operation stands for nothing", noun + "request.go", "	d := m.operation()\n", "	d := Digest{1}\n	m.operation()\n"},
 
 	// Leaving a view.

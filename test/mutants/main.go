@@ -32,6 +32,7 @@ const (
 	core = "pkg/pbft/internal/core/"
 	noun = "pkg/pbft/internal/message/"
 	call = "pkg/pbft/pbfttest/caller.go"
+	file = "pkg/nfsstate/"
 )
 
 func main() {
@@ -109,8 +110,12 @@ func (m *mutant) plant(directory string) (verdict string, caught bool) {
 		fatal(err)
 	}
 	write(filepath.Join(directory, "overlay.json"), overlay)
+	overlaid := filepath.Join(directory, "overlay.json")
+	if room, ok := unit[m.name]; ok {
+		return noticed(exec.Command("go", "test", "-vet=off", "-short", "-count=1", "-overlay", overlaid, room))
+	}
 	binary := filepath.Join(directory, "sim.test")
-	build := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", filepath.Join(directory, "overlay.json"), "-o", binary, "./pkg/pbft/pbfttest")
+	build := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlaid, "-o", binary, "./pkg/pbft/pbfttest")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Sprintf("STALE: does not compile: %v %s", err, out), false
 	}
@@ -120,6 +125,24 @@ func (m *mutant) plant(directory string) (verdict string, caught bool) {
 		return fmt.Sprintf("SURVIVES: %d schedules did not notice", *seeds), false
 	}
 	return reason(err, string(out)), true
+}
+
+// noticed runs a package's own tests, and reports which failed.
+func noticed(run *exec.Cmd) (verdict string, caught bool) {
+	out, err := run.CombinedOutput()
+	if err == nil {
+		return "SURVIVES: the package's tests did not notice", false
+	}
+	if strings.Contains(string(out), "[build failed]") {
+		return fmt.Sprintf("STALE: does not compile: %s", out), false
+	}
+	var failed []string
+	for _, line := range strings.Split(string(out), "\n") {
+		if name, ok := strings.CutPrefix(line, "--- FAIL: "); ok {
+			failed = append(failed, strings.Fields(name)[0])
+		}
+	}
+	return strings.Join(failed, ", "), len(failed) > 0
 }
 
 // reason is what the judge said first.
