@@ -442,9 +442,14 @@ func (c *Client) transmit(o *outstanding, again bool) {
 	q.Replier, q.Provers = c.replier(again, o.readOnly, set)
 	c.authenticate(q)
 	c.buffer = q.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
-	if o.asked = set; c.sendTo(set) == 0 && set != c.everybody() {
+	var shared *transport.Shared // a long one lies in one place for all
+	if len(c.buffer) >= transport.ShareFrom {
+		shared, c.buffer = transport.Share(c.buffer)
+		defer shared.Release()
+	}
+	if o.asked = set; c.sendTo(set, shared) == 0 && set != c.everybody() {
 		o.asked = c.everybody()
-		c.sendTo(o.asked)
+		c.sendTo(o.asked, shared)
 	}
 }
 
@@ -472,10 +477,10 @@ func (c *Client) apart(o *outstanding) bool {
 	return true
 }
 
-// sendTo queues the request for a set of replicas and counts those there is a way to.
-func (c *Client) sendTo(set uint32) (n int) {
+// sendTo queues the request, what is shared and behind it c.buffer, for a set of replicas and counts those there is a way to.
+func (c *Client) sendTo(set uint32, shared *transport.Shared) (n int) {
 	for i, p := range c.peers {
-		if set&(1<<i) != 0 && c.queueFor(p) {
+		if set&(1<<i) != 0 && c.queueFor(p, shared) {
 			n++
 		}
 	}
@@ -511,16 +516,16 @@ func (c *Client) askRest(o *outstanding) {
 	c.authenticate(&o.request)
 	c.buffer = o.request.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
 	o.asked = c.everybody()
-	c.sendTo(rest)
+	c.sendTo(rest, nil)
 }
 
 // queueFor queues the request for one replica. It reports whether there was a connection to queue it on.
-func (c *Client) queueFor(p *replicaEnd) bool {
+func (c *Client) queueFor(p *replicaEnd, shared *transport.Shared) bool {
 	conn := c.wayTo(p)
 	if conn == nil {
 		return false
 	}
-	if !conn.Send(c.buffer) {
+	if !conn.SendShared(shared, c.buffer) {
 		c.edge.dropped.Add(1)
 	}
 	c.dirty.add(conn)

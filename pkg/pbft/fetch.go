@@ -99,7 +99,7 @@ func (r *Replica) sendData(p *peerEnd, m *message.Data) {
 	var pieces [][]byte
 	pieces, r.buffer = m.Pieces(r.buffer)
 	if r.trailer = r.ring.SealBody(p.session, &r.scratch, r.trailer[:0], m, pieces[0]); r.trailer != nil {
-		r.queueFor(p, false, append(pieces, r.trailer)...)
+		r.queueFor(p, false, nil, append(pieces, r.trailer)...)
 	}
 }
 

@@ -471,28 +471,37 @@ func (r *Replica) sendTo(i ReplicaID, m message.Message) {
 			r.edge.dropped.Add(1) // clients may not fill the way that our votes take
 			return
 		}
-		r.queueFor(p, false, r.buffer)
+		r.queueFor(p, false, nil, r.buffer)
 		return
 	}
-	r.seal(p, m, false)
+	r.seal(p, m, false, nil)
 }
 
 // passedBytes may wait for a peer already when a client's request is passed on to it.
 const passedBytes = 1 << 20
 
-// seal sends r.buffer, which holds m encoded, with p's MAC behind it. If the peer is spared it may wait.
-func (r *Replica) seal(p *peerEnd, m message.Message, spared bool) {
-	if r.trailer = r.ring.SealBody(p.session, &r.scratch, r.trailer[:0], m, r.buffer); r.trailer != nil {
-		r.queueFor(p, spared, r.buffer, r.trailer)
+// seal sends m, which r.buffer holds encoded, or what is shared if that is not nil, with p's MAC behind it. If the peer is spared
+// it may wait.
+func (r *Replica) seal(p *peerEnd, m message.Message, spared bool, shared *transport.Shared) {
+	encoded := r.buffer
+	if shared != nil {
+		encoded = shared.Bytes()
+	}
+	switch r.trailer = r.ring.SealBody(p.session, &r.scratch, r.trailer[:0], m, encoded); {
+	case r.trailer == nil:
+	case shared != nil:
+		r.queueFor(p, spared, shared, r.trailer)
+	default:
+		r.queueFor(p, spared, nil, r.buffer, r.trailer)
 	}
 }
 
-func (r *Replica) queueFor(p *peerEnd, spared bool, parts ...[]byte) {
+func (r *Replica) queueFor(p *peerEnd, spared bool, shared *transport.Shared, parts ...[]byte) {
 	c := p.link.Conn()
 	if c == nil || !r.vouched(c, p.session) {
 		return // STATUS brings it back when the link is up
 	}
-	if !c.Send(parts...) {
+	if !c.SendShared(shared, parts...) {
 		r.edge.dropped.Add(1)
 	}
 	if !spared || c.Queued() > spareBytes {
@@ -502,12 +511,17 @@ func (r *Replica) queueFor(p *peerEnd, spared bool, parts ...[]byte) {
 	}
 }
 
-// multicast encodes once and seals for each.
+// multicast encodes once and seals for each. What is long all connections send from one place.
 func (r *Replica) multicast(m message.Message) {
 	r.buffer = m.AppendBody(append(r.buffer[:0], byte(m.Type())))
+	var shared *transport.Shared
+	if len(r.buffer) >= transport.ShareFrom {
+		shared, r.buffer = transport.Share(r.buffer)
+		defer shared.Release()
+	}
 	for i, p := range r.peers {
 		if p != nil {
-			r.seal(p, m, r.spares(ReplicaID(i), m))
+			r.seal(p, m, r.spares(ReplicaID(i), m), shared)
 		}
 	}
 }

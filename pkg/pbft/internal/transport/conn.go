@@ -138,8 +138,14 @@ func (c *Conn) Hush(d time.Duration) { c.hush.Store(int64(d)) }
 // Send queues one frame, the concatenation of parts, which it copies. It reports false, and
 // counts, if the frame does not fit the queue, is longer than MaxFrame, or the connection is down.
 // Nothing leaves before Flush.
-func (c *Conn) Send(parts ...[]byte) bool {
+func (c *Conn) Send(parts ...[]byte) bool { return c.SendShared(nil, parts...) }
+
+// SendShared is Send for a frame that begins with what is shared, which is not copied; nil is nothing.
+func (c *Conn) SendShared(shared *Shared, parts ...[]byte) bool {
 	n := 0
+	if shared != nil {
+		n = len(shared.b)
+	}
 	for _, p := range parts {
 		n += len(p)
 	}
@@ -153,7 +159,7 @@ func (c *Conn) Send(parts ...[]byte) bool {
 		c.stats.Dropped++
 		return false
 	}
-	c.out.appendFrame(n, parts)
+	c.out.appendFrame(n, shared, parts)
 	c.stats.FramesOut++
 	c.stats.BytesOut += uint64(headerSize + n)
 	return true

@@ -97,8 +97,17 @@ func FuzzQueue(f *testing.F) {
 		take := int(step%(3*chunkSize)) + 1
 		for i, size := range sizes[:min(len(sizes), 64)] {
 			p := bytes.Repeat([]byte{byte(i)}, int(size)*300)
-			q.append(p)
-			model = append(model, p...)
+			if size%3 == 0 {
+				var header [headerSize]byte
+				binary.LittleEndian.PutUint32(header[:], uint32(len(p)+1))
+				shared, _ := Share(bytes.Clone(p))
+				q.appendFrame(len(p)+1, shared, [][]byte{{byte(i)}})
+				shared.Release()
+				model = append(append(append(model, header[:]...), p...), byte(i))
+			} else {
+				q.append(p)
+				model = append(model, p...)
+			}
 			got := bytes.Join(q.slices(make([][]byte, 0, 8), take), nil)
 			if !bytes.HasPrefix(model, got) || len(got) > take || len(got) == 0 && len(model) > 0 {
 				t.Fatalf("got %d bytes that differ", len(got))
@@ -110,6 +119,39 @@ func FuzzQueue(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What several queues share is used again when the last of them has sent it, and its maker is done with it: not before.
+func TestSharedIsReleasedOnce(t *testing.T) {
+	shared, other := Share([]byte("shared"))
+	if len(other) != 0 {
+		t.Fatalf("got %d bytes in place of what is shared, want none", len(other))
+	}
+	var a, b, dropped queue
+	for _, q := range []*queue{&a, &b, &dropped} {
+		q.appendFrame(7, shared, [][]byte{{'!'}})
+	}
+	holders := func(want int32) {
+		t.Helper()
+		if got := shared.holders.Load(); got != want {
+			t.Fatalf("got %d holders, want %d", got, want)
+		}
+	}
+	holders(4)
+	a.consume(headerSize + 3)
+	holders(4) // the rest of it waits yet
+	a.consume(3)
+	holders(3)
+	dropped.drop()
+	holders(3) // a write may be reading it
+	a.consume(1)
+	shared.Release()
+	holders(2)
+	if got := string(bytes.Join(b.slices(make([][]byte, 0, 8), 100), nil)[headerSize:]); got != "shared!" {
+		t.Fatalf("got %q", got)
+	}
+	b.consume(b.bytes())
+	holders(1) // the one that was dropped: it is the collector's
 }
 
 // What is given back serves only frames of about its length, so that a short one that is kept holds no more than twice

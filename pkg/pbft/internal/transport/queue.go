@@ -10,11 +10,12 @@ const chunkSize = 32 << 10
 
 // A chunk holds bytes that wait to be sent: b[r:w].
 type chunk struct {
-	r, w int
-	b    [chunkSize]byte
+	r, w   int
+	b      []byte
+	shared *Shared // whose b is; nil: it has chunkSize bytes, and is the chunk's own
 }
 
-var chunks = sync.Pool{New: func() any { return new(chunk) }}
+var chunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, chunkSize)} }}
 
 // A queue is a stream of bytes in chunks: appended at the end, consumed at the front. Bytes once
 // appended do not move, so that a write may read them while more are appended behind.
@@ -27,11 +28,16 @@ type queue struct {
 // bytes returns how much waits.
 func (q *queue) bytes() int { return int(q.total - q.taken) }
 
-// appendFrame appends one frame of n bytes, the concatenation of parts.
-func (q *queue) appendFrame(n int, parts [][]byte) {
+// appendFrame appends one frame of n bytes, the concatenation of what is shared, if that is not nil, and parts.
+func (q *queue) appendFrame(n int, shared *Shared, parts [][]byte) {
 	var header [headerSize]byte
 	binary.LittleEndian.PutUint32(header[:], uint32(n))
 	q.append(header[:])
+	if shared != nil {
+		shared.holders.Add(1)
+		q.chunks = append(q.chunks, &chunk{w: len(shared.b), b: shared.b, shared: shared})
+		q.total += uint64(len(shared.b))
+	}
 	for _, p := range parts {
 		q.append(p)
 	}
@@ -41,7 +47,7 @@ func (q *queue) append(p []byte) {
 	q.total += uint64(len(p))
 	for len(p) > 0 {
 		last := len(q.chunks) - 1
-		if last < 0 || q.chunks[last].w == chunkSize {
+		if last < 0 || q.chunks[last].w == len(q.chunks[last].b) {
 			c := chunks.Get().(*chunk)
 			c.r, c.w = 0, 0
 			q.chunks = append(q.chunks, c)
@@ -80,7 +86,7 @@ func (q *queue) consume(n int) {
 		if c.r < c.w {
 			break
 		}
-		chunks.Put(c)
+		c.done()
 		empty++
 	}
 	if empty > 0 {
@@ -88,6 +94,15 @@ func (q *queue) consume(n int) {
 		clear(q.chunks[rest:])
 		q.chunks = q.chunks[:rest]
 	}
+}
+
+// done gives back the memory of a chunk that nobody reads any more.
+func (c *chunk) done() {
+	if c.shared != nil {
+		c.shared.Release()
+		return
+	}
+	chunks.Put(c)
 }
 
 // drop forgets everything. It leaves the chunks to the garbage collector, for a write may still
