@@ -247,7 +247,7 @@ func (l *life) install() {
 		l.Fatal(err)
 	}
 	stop := l.rand.IntN(100) // give up after so many answers
-	for !in.Done() && stop > 0 {
+	for !in.Done() && stop > 0 && !l.Failed() {
 		for _, id := range in.Wants(1 + l.rand.IntN(20)) {
 			if l.rand.IntN(5) == 0 {
 				in.Retry(id)
