@@ -179,7 +179,7 @@ func (c *Core) bearer(s *slot, d message.Digest, under []int) (message.ReplicaID
 			if !s.decided.has(i) || s.decided.digests[i] != d || (c.peers[i].shunned > c.tick) != shunned {
 				continue
 			}
-			if under[i] < most && c.peers[i].pulled+cost <= pullsPerTick {
+			if p := c.peers[i].pulled; under[i] < most && (p == 0 || p+cost <= pullsPerTick) { // a batch may be longer than a share
 				return i, true
 			}
 			some = true
