@@ -318,12 +318,13 @@ func (c *conn) awaitClient(k *call) bool {
 }
 
 // shut closes the connection. It takes no locks, so it may be called under any; the socket's Close waits for the reader, which
-// may be the one who calls.
+// may be the one who calls. Shutdown waits for that too: so it is counted before quit is closed, for with that the writer ends,
+// who may be the last that was counted.
 func (c *conn) shut() {
 	c.once.Do(func() {
 		c.gone.Store(true)
-		close(c.quit)
 		c.server.wg.Go(func() { c.tcp.Close() })
+		close(c.quit)
 	})
 }
 
