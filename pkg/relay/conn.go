@@ -124,7 +124,7 @@ func (c *conn) read() {
 // filled serves the calls that n more bytes have made whole. Its error ends the reading.
 func (c *conn) filled(n int) error {
 	c.records.filled(n)
-	for c.server.table.awaitTurn(c) {
+	for c.records.begun || c.server.table.awaitTurn(c) { // what has begun had its turn, and its time runs
 		record, err := c.records.next()
 		if err == errUnfinished {
 			return nil

@@ -495,6 +495,28 @@ func TestLargeCallsShareABudget(t *testing.T) {
 	}
 }
 
+// A call that has begun is read to its end, though others reach the limit meanwhile: the time in which it must be whole runs.
+func TestWhatHasBegunIsReadOn(t *testing.T) {
+	g := newFakeGroup(0)
+	r := newRig(t, g, func(c *Config) { c.Limits.Calls = 1 })
+	slow, quick := r.connect(t), r.connect(t)
+	large := rpc(1, nfs3.ProgramNFS, procRead, strings.Repeat("x", 400_000))
+	half := len(large) / 2
+	slow.send(large[:half])
+	r.eventually(t, "half of the call read", func(Stats) bool {
+		r.table.mu.Lock()
+		defer r.table.mu.Unlock()
+		return r.table.bytes > 0
+	})
+	quick.send(rpc(2, nfs3.ProgramNFS, procRead, "...."))
+	other := g.next(t)
+	slow.send(large[half:])
+	g.end(g.next(t), success("slow"), nil)
+	slow.expect(1, nfs3.Success, "slow")
+	g.end(other, success("quick"), nil)
+	quick.expect(2, nfs3.Success, "quick")
+}
+
 // A kernel that leaves while it waits for memory, or at the limit of calls, leaves nothing behind.
 func TestWaitersLeave(t *testing.T) {
 	g := newFakeGroup(0)
