@@ -28,6 +28,7 @@ var mutants = []mutant{
 
 	// The client's certificate: its rule is the same in pbft.Client, which no simulator runs.
 	{"f vouch for a result", call, "g.vouching > f", "g.vouching >= f"},
+	{"who vouches need not stand on the ground", call, "believed := x.Full && g.all > 2*f && g.vouching > f\n", "vouching := 0\n			for j, y := range t.replies {\n				if t.heard&(1<<j) != 0 && y.supports(x) && y.vouches() {\n					vouching++\n				}\n			}\n			believed := x.Full && g.all > 2*f && vouching > f\n"},
 	{"what was prepared in one view and in another is one ground", call, "if x.prepared.seq > 0 && x.prepared == y.prepared {", "if x.prepared.seq > 0 && y.prepared.seq > 0 {"},
 	{"what has committed and what was prepared is one ground", call, "			if x.committed && y.committed {", "			if x.committed || y.committed {"},
 

@@ -119,6 +119,9 @@ func (s *callSlot) begin() {
 	if w.shape.writes {
 		op[0] = opWrite
 	}
+	if w.shape.long {
+		op[0] = opLong
+	}
 	binary.LittleEndian.PutUint16(op[1:], uint16(s.c.index)<<8|uint16(s.slot))
 	binary.LittleEndian.PutUint64(op[3:], w.rng.Uint64())
 	s.issue(op, op[0] == opRead && w.rng.IntN(3) > 0)

@@ -15,6 +15,7 @@ func directed() []*Schedule {
 		executedAlone(), primaryLeftBehind(), decidedInAnEarlierView(), rootTooLate(),
 		forgottenViewChange(), decidedBeforeProposed(), fetchedAboveTheWindow(), collectedByTheLiar(),
 		proposedAgain(), votedAfterLeaving(), stableHereAndThere(), whatIsPast(),
+		provedElsewhere(),
 	}
 }
 
@@ -435,6 +436,60 @@ func whatIsPast() *Schedule {
 	s.reach("checkpoint 4 is stable at 0, 1 and 2, and 3 has executed as much as they", func(w *world) bool {
 		return w.core(0).Stable().Seq == 4 && w.core(1).Stable().Seq == 4 && w.core(2).Stable().Seq == 4 &&
 			w.core(0).LastExecuted() == 6 && w.core(3).LastExecuted() == 6
+	})
+	return s
+}
+
+// provedElsewhere: 3 alone has executed the first call in view 0, and gives its result. In view 1 the call is executed anew, with
+// another choice and so another result, at 1 and 2, who say that it was and no more, and at the faulty 0, which proves the result
+// that 3 gave. So f+1 have that result and 2f+1 have executed the call on one ground, but f+1 of these must have it.
+func provedElsewhere() *Schedule {
+	s := scene("proved elsewhere", 60)
+	s.Seed = 1 // the client names 3 for the result, and 0 for a proof of it
+	s.shape.long = true
+	var given []byte // by 3, in view 0
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.Request:
+			return m.Replier == message.AnyReplier || m.Timestamp > 101
+		case *message.Reply:
+			if from == 3 && m.View == 0 && m.Answers[0].Full {
+				given = m.Answers[0].Result
+			}
+		case *message.Prepare:
+			return from == 3 || to == 3 && w.view(1) > 0
+		case *message.Commit:
+			return from == 3 || m.View == 0 || to == 3
+		case *message.ViewChange:
+			return from == 3
+		case *message.PrePrepare:
+			return to == 3 && m.View > 0
+		case *message.NewView, *message.Decided, *message.BatchBody:
+			return to == 3
+		}
+		return false
+	}, "nobody hears PREPAREs, COMMITs and VIEW-CHANGEs of 3, no COMMITs of view 0 and no request a second time, and 3 nothing of view 1")
+	s.says(0, func(_ *liarMemory, _ *replica, to int, m message.Message) []message.Message {
+		switch m := m.(type) {
+		case *message.PrePrepare:
+			if to == 2 && m.View == 0 {
+				return nil
+			}
+		case *message.Reply:
+			if a := m.Answers[0]; a.Long() && given != nil {
+				x := *m
+				a.Full, a.Proved, a.Proof = false, true, prove(0, given)
+				x.Answers = []message.Answer{a}
+				return one(&x)
+			}
+		}
+		return one(m)
+	}, "proposes to 1 and 3 only in view 0, and proves the result that 3 gave")
+	s.handsOver(0, 10)
+	s.reach("1 and 2 have executed the first call in view 1, 3 in view 0, and the client has four answers", func(w *world) bool {
+		k := w.clients[0].slots[0].call
+		return given != nil && w.view(1) == 1 && w.view(2) == 1 && w.core(1).LastExecuted() == 1 && w.core(2).LastExecuted() == 1 &&
+			w.core(3).LastExecuted() == 0 && k != nil && k.q.Timestamp == 101 && k.tally.heard == 15
 	})
 	return s
 }

@@ -66,6 +66,7 @@ type shape struct {
 	stubborn    bool // liars go on lying after that
 	quiet       bool // and what was called before must be answered before anybody calls again
 	writes      bool // correct clients read nothing
+	long        bool // and all that they write has a long result
 	tentative   bool // batches are executed when they have prepared
 	piggyback   bool // COMMITs ride on other messages
 	separate    bool // clients send long operations to all, proposals name them
