@@ -127,7 +127,7 @@ func (s *Store) Read(n PageNum) []byte {
 
 // Modify returns the contents of page n, to be changed in place. The first call in an epoch
 // sets the old contents aside for the latest checkpoint. The view may be written until the next
-// Freeze, Zero of this page, Rollback, Commit or Close: call Modify again after each of these.
+// Freeze, Zero or Put of this page, Rollback, Commit or Close: call Modify again after each of these.
 func (s *Store) Modify(n PageNum) []byte {
 	m := s.mapping(n)
 	if int32(m.change) > 0 && m.at != absent { // changed, and nothing known of the contents
