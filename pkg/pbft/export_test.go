@@ -1,6 +1,10 @@
 package pbft
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"testing"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // StepDown has a primary leave its view, as it will before a proactive recovery. It reports whether we were one.
 func (r *Replica) StepDown() bool {
@@ -19,4 +23,11 @@ func Executes(g *Group, s Service) (func(r *message.Request) (ran bool), error) 
 		_, ran := x.execute(r, nil)
 		return ran
 	}, err
+}
+
+// BoundSignatures has replicas that are started from now on check no more than n signatures a second for another, until the test ends.
+func BoundSignatures(t testing.TB, n int) {
+	old := signaturesPerSecond
+	signaturesPerSecond = n
+	t.Cleanup(func() { signaturesPerSecond = old })
 }
