@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -115,6 +116,21 @@ func TestRights(t *testing.T) {
 // Long transfers are split, run several calls at once but not too many, and end where they should.
 func TestBulk(t *testing.T) {
 	fsys, group := mount(t)
+	second, writes := make(chan struct{}), atomic.Int32{}
+	group.before = func(proc uint32) { // the first WRITE is not over before there is another
+		if proc != nfs3.ProcWrite {
+			return
+		}
+		switch writes.Add(1) {
+		case 1:
+			select {
+			case <-second:
+			case <-time.After(30 * time.Second):
+			}
+		case 2:
+			close(second)
+		}
+	}
 	data := make([]byte, 21<<20+7)
 	rand.NewChaCha8([32]byte{3}).Read(data)
 	ok(t, fsys.WriteFile("big", data, 0o644))
