@@ -378,8 +378,8 @@ func (c *Client) outstandingFor(a *message.Answer) *outstanding {
 }
 
 // decide applies the reply rule: 2f+1 replies on one ground for every operation, because reads take the one-round-trip path
-// (R-CLI-3, R-OPT-RO-6), f+1 of them with a proof of the result and one with the result. Refusals need as many: f correct replicas may be so far
-// behind that they do not know the client yet, and f others may lie.
+// (R-CLI-3, R-OPT-RO-6), f+1 of them with a proof of the result and one with the result. Refusals need 2f+1: f correct replicas
+// may be so far behind that they do not know the client yet, and f others may lie.
 func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 	switch {
 	case o.tally.failed != nil:

@@ -71,7 +71,6 @@ func withoutCommand(ctx context.Context, args []string) error {
 
 // measureWithout has the rows take turns under each load, every other round backwards.
 func measureWithout(ctx context.Context, rounds int, duration time.Duration, wrap []string) (results []microResult, err error) {
-	defer cluster.RemoveBinaries()
 	bin, err := cluster.Binaries()
 	if err != nil {
 		return nil, err

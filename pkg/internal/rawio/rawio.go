@@ -114,7 +114,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 // connection is closed.
 //
 // Where Read asks whether there is more, Each takes a read that brought little and did not fill its space for a no, and waits.
-// (Behind much there often is more by the time that it is dealt with, and to ask is cheap then.) The price is that the connection's Close waits in turn for filled to return. So who closes it from within filled, or under a lock that filled
+// (Behind much there often is more by the time that it is dealt with, and to ask is cheap then.) The price is that the
+// connection's Close waits in turn for filled to return. So who closes it from within filled, or under a lock that filled
 // takes, leaves that to another goroutine; and filled then returns an error, lest it be called once more.
 func (r *Reader) Each(space func() []byte, filled func(n int) error) error {
 	end := watchEnd(r.raw)

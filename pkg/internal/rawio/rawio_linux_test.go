@@ -116,14 +116,7 @@ func awaitEnd(t *testing.T, p *pair) {
 
 // A reader does not ask after each message whether there is another.
 func TestEachAsksOnce(t *testing.T) {
-	var empty atomic.Int32
-	next, stop := exchange(t, countEmpty(&empty))
-	const messages = 100
-	for range messages {
-		next()
-	}
-	stop()
-	if n := empty.Load(); n > messages/10 {
+	if n, messages := emptyReads(t); n > messages/10 {
 		t.Errorf("got %d reads that found nothing for %d messages", n, messages)
 	}
 }
@@ -132,16 +125,21 @@ func TestEachAsksOnce(t *testing.T) {
 func TestEachUnwatched(t *testing.T) {
 	defer func(limit int) { maxWatched = limit }(maxWatched)
 	maxWatched = 0
-	var empty atomic.Int32
-	next, stop := exchange(t, countEmpty(&empty))
-	const messages = 100
-	for range messages {
-		next()
-	}
-	stop()
-	if n := empty.Load(); n < messages/2 {
+	if n, messages := emptyReads(t); n < messages/2 {
 		t.Errorf("got %d reads that found nothing for %d messages", n, messages)
 	}
+}
+
+// emptyReads counts the reads that find nothing while messages come one by one.
+func emptyReads(t *testing.T) (n, messages int32) {
+	var empty atomic.Int32
+	next, stop := exchange(t, countEmpty(&empty))
+	for messages < 100 {
+		next()
+		messages++
+	}
+	stop()
+	return empty.Load(), messages
 }
 
 // The poller for ends is there while somebody reads, and no longer.
