@@ -64,6 +64,9 @@ type change struct {
 	// none there. While the epoch is open it is good only if the page's mapping says so; once the
 	// epoch is closed, always.
 	block uint32
+
+	// stamp is, while the epoch is open, how far above its checkpoint the last batch lies that changed the page.
+	stamp uint32
 }
 
 // setBlock notes the digest of the contents that a changed page has now.
@@ -139,6 +142,7 @@ func (s *Store) freeze(seq Seq, rooted func(Digest), known *tree) {
 	}
 	next := s.newEpoch()
 	next.seq, next.held = seq, true
+	s.stamp = 0
 	s.epochs = append(s.epochs, next)
 	s.open = next
 	s.hasher.submit(&job{from: last, to: next, frames: s.arena.frames, rooted: rooted, known: known})
@@ -275,7 +279,7 @@ func (s *Store) Rollback(to Seq) error {
 		s.recycle(e)
 	}
 	s.epochs = slices.Delete(s.epochs, i+1, len(s.epochs))
-	s.open = s.epochs[i]
+	s.open, s.stamp = s.epochs[i], 0
 	return nil
 }
 

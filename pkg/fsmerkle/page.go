@@ -2,6 +2,7 @@ package fsmerkle
 
 import (
 	"fmt"
+	"math"
 
 	"bfs/pkg/internal/blockhash"
 )
@@ -41,7 +42,11 @@ type Store struct {
 	hasher  *hasher
 	install *Install // the session under way, if any
 	version uint64   // changes with each checkpoint taken or rolled back to
-	closed  bool
+
+	stamp    uint32 // of changes made now: how far their batch lies above the open epoch's checkpoint
+	watching bool   // Read notes the changes of what it returns
+	seen     uint32 // the highest stamp among these
+	closed   bool
 }
 
 // A mapping says where a page lies now.
@@ -122,7 +127,33 @@ func (s *Store) Used() PageNum { return s.used }
 // Read returns the contents of page n, not to be written. The view is good until the page is
 // next modified, and until Rollback, Commit or Close.
 func (s *Store) Read(n PageNum) []byte {
-	return s.arena.bytes(s.mapping(n).at)
+	m := s.mapping(n)
+	if s.watching && m.change != 0 {
+		s.seen = max(s.seen, s.changeOf(m).stamp)
+	}
+	return s.arena.bytes(m.at)
+}
+
+// Begin says that changes made from now on are those of batch n, which lies above the latest checkpoint and no lower than the
+// batch before.
+func (s *Store) Begin(n Seq) {
+	if n < s.open.seq {
+		panic(fmt.Sprintf("fsmerkle: batch %d does not follow checkpoint %d", n, s.open.seq))
+	}
+	s.stamp = uint32(min(n-s.open.seq, math.MaxUint32)) // only without checkpoints, where nobody observes, can there be more
+}
+
+// Observe begins to watch what is read.
+func (s *Store) Observe() { s.watching, s.seen = true, 0 }
+
+// Observed ends the watching. It returns the last batch since the latest checkpoint that changed a page which was read since
+// Observe, 0 if none did. It is a function of the batches since that checkpoint alone.
+func (s *Store) Observed() Seq {
+	s.watching = false
+	if s.seen == 0 {
+		return 0
+	}
+	return s.open.seq + Seq(s.seen)
 }
 
 // Modify returns the contents of page n, to be changed in place. The first call in an epoch
@@ -131,6 +162,7 @@ func (s *Store) Read(n PageNum) []byte {
 func (s *Store) Modify(n PageNum) []byte {
 	m := s.mapping(n)
 	if int32(m.change) > 0 && m.at != absent { // changed, and nothing known of the contents
+		s.open.changes.items[m.change-1].stamp = s.stamp
 		return s.arena.bytes(m.at)
 	}
 	return s.modifyFirst(n, m)
@@ -139,6 +171,7 @@ func (s *Store) Modify(n PageNum) []byte {
 func (s *Store) modifyFirst(n PageNum, m *mapping) []byte {
 	if m.blockIsKnown() {
 		m.forgetBlock()
+		s.changeOf(m).stamp = s.stamp
 		return s.arena.bytes(m.at)
 	}
 	old := m.at
@@ -163,6 +196,7 @@ func (s *Store) Overwrite(n PageNum) []byte {
 	m.forgetBlock()
 	switch {
 	case m.at != absent && m.change != 0:
+		s.changeOf(m).stamp = s.stamp
 	case m.at != absent && !s.open.held:
 		s.setAside(n, m)
 	default:
@@ -214,9 +248,10 @@ func (s *Store) place(n PageNum, m *mapping, f frame) {
 // checkpoint at all; the caller must give the page another.
 func (s *Store) setAside(n PageNum, m *mapping) (first bool) {
 	if m.change != 0 {
+		s.changeOf(m).stamp = s.stamp
 		return false
 	}
-	c := change{page: uint32(n)}
+	c := change{page: uint32(n), stamp: s.stamp}
 	if s.open.held {
 		c.old = m.at
 	}
