@@ -45,7 +45,10 @@ type FS struct {
 	reply   []byte // of the last operation
 }
 
-var _ pbft.Service = (*FS)(nil)
+var (
+	_ pbft.Service   = (*FS)(nil)
+	_ pbft.Versioned = state{}
+)
 
 // New returns the file system that lies on the pages of store, or makes an empty one if they are all zero.
 func New(store *fsmerkle.Store, c Config) (*FS, error) {
@@ -134,11 +137,13 @@ func (fs *FS) Query(op pbft.Operation) (reply []byte, ok bool) {
 		return nil, false
 	}
 	c := caller{client: op.Client, rights: fs.rightsOf(&op), cred: &call.Cred}
-	if c.rights != nil && c.rights.Expires > 0 && c.rights.Expires <= uint64(fs.config.Now().UnixNano()) {
-		return nil, false
+	if c.rights != nil && c.rights.Expires > 0 {
+		if c.rights.Expires <= uint64(fs.config.Now().UnixNano()) {
+			return nil, false
+		}
+		c.clock = le.Uint64(fs.read(fs.at.super)[superClock:]) // the answer depends on it only here
+		c.now = timeOf(c.clock)
 	}
-	c.clock = le.Uint64(fs.read(fs.at.super)[superClock:])
-	c.now = timeOf(c.clock)
 	return fs.answer(&c, &call), true
 }
 
@@ -258,6 +263,10 @@ func (fs *FS) State() pbft.State { return state{fs} }
 
 func (s state) Page(n pbft.PageNum) []byte   { return s.fs.store.Read(fsmerkle.PageNum(n)) }
 func (s state) Modify(n pbft.PageNum) []byte { return s.fs.store.Modify(fsmerkle.PageNum(n)) }
+
+func (s state) Begin(n pbft.SeqNum)   { s.fs.store.Begin(fsmerkle.Seq(n)) }
+func (s state) Observe()              { s.fs.store.Observe() }
+func (s state) Observed() pbft.SeqNum { return pbft.SeqNum(s.fs.store.Observed()) }
 
 func (s state) Freeze(seq pbft.SeqNum, rooted func(root pbft.Digest)) {
 	s.fs.store.Freeze(fsmerkle.Seq(seq), func(d fsmerkle.Digest) { rooted(pbft.Digest(d)) })

@@ -6,15 +6,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"bfs/pkg/pbft/internal/executor"
+	"bfs/pkg/pbft/internal/message"
 )
 
 // An Enrolment is one record of the group's client table.
-type Enrolment struct {
-	ID      ClientID
-	Key     ed25519.PublicKey
-	Rights  []byte
-	Revoked bool
-}
+type Enrolment = executor.Enrolment
+
+// ClientOf derives a client's number from its public key.
+func ClientOf(key ed25519.PublicKey) ClientID { return message.ClientOf(key) }
 
 var errNotAdministrator = errors.New("only the administrator's key may do this")
 
@@ -42,23 +43,23 @@ func (c *Client) Enrol(ctx context.Context, key ed25519.PublicKey, rights []byte
 	if len(key) != ed25519.PublicKeySize {
 		return fmt.Errorf("key: got %d bytes, want %d", len(key), ed25519.PublicKeySize)
 	}
-	return c.change(ctx, append(append([]byte{adminEnrol}, key...), rights...))
+	return c.change(ctx, append(append([]byte{executor.AdminEnrol}, key...), rights...))
 }
 
 // Revoke ends a client's rights. Only the administrator's client may.
 func (c *Client) Revoke(ctx context.Context, key ed25519.PublicKey) error {
-	return c.change(ctx, append([]byte{adminRevoke}, key...))
+	return c.change(ctx, append([]byte{executor.AdminRevoke}, key...))
 }
 
 // Enrolments lists the client table. Only the administrator's client may.
 func (c *Client) Enrolments(ctx context.Context) (all []Enrolment, err error) {
 	for {
-		op := binary.LittleEndian.AppendUint16([]byte{adminList, 0}, uint16(len(all)))
+		op := binary.LittleEndian.AppendUint16([]byte{executor.AdminList, 0}, uint16(len(all)))
 		b, err := c.administer(ctx, op, true)
 		if err != nil {
 			return nil, err
 		}
-		page, ok := parseList(b)
+		page, ok := executor.ParseList(b)
 		if !ok {
 			return nil, errors.New("the group's list of clients is malformed")
 		}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/client"
+	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 )
@@ -100,7 +102,7 @@ type Client struct {
 	waryUntil   time.Time     // until then everybody proves long results: those who were named for it did not agree
 	progress    time.Time     // when an ordered operation had its result last
 	scratch     auth.Scratch
-	proves      prover                     // proven
+	proves      client.Prover              // proven
 	waited      func(Slot, Timestamp) bool // waits
 	buffer      []byte
 	dirty       flushes
@@ -159,7 +161,8 @@ type outstanding struct {
 	asked    uint32 // bit i: the present try was sent to replica i
 	resumed  bool
 	keep     bool // the result of an earlier try was not kept
-	tally    tally
+	tally    client.Tally
+	failed   error // it could not be sent again
 	sent     time.Time
 	agreed   time.Time // when 2f+1 had executed it alike, and the result or a proof of it was not there; zero: that has not been so
 	due      time.Time // of the next retransmission
@@ -252,7 +255,7 @@ func (c *Client) Start(call Call) error {
 // forService marks the administrator's calls that are for the service and not for the library.
 func (c *Client) forService(call Call) Call {
 	if c.id == Administrator {
-		call.Body = append([]byte{adminService}, call.Body...)
+		call.Body = append([]byte{executor.AdminService}, call.Body...)
 	}
 	return call
 }
@@ -302,7 +305,7 @@ func (c *Client) outstanding(call Call, digest message.Digest) *outstanding {
 // forget gives back the memory of a call that has ended and that nobody knows any more.
 func (c *Client) forget(o *outstanding) {
 	if len(c.spare) < len(c.slots) {
-		*o = outstanding{tally: tally{replies: o.tally.replies, results: o.tally.results}, request: message.Request{Auth: message.Authenticator{Tags: o.request.Auth.Tags[:0]}}}
+		*o = outstanding{tally: o.tally, request: message.Request{Auth: message.Authenticator{Tags: o.request.Auth.Tags[:0]}}}
 		c.spare = append(c.spare, o)
 	}
 }
@@ -395,7 +398,7 @@ func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
 	o.readOnly = readOnly
 	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Keep: o.keep, Auth: o.request.Auth}
 	o.request.SetOperation(o.Body, o.digest)
-	o.tally.reset(len(c.peers))
+	o.tally.Reset(len(c.peers), transport.Keep)
 	o.tries = 0
 	o.agreed, o.parted = time.Time{}, false
 	o.sent = c.now()
@@ -613,7 +616,7 @@ func (c *Client) tick() {
 				if o == nil || now.Before(o.due) || c.inTurn(o, now) {
 					continue
 				}
-				if c.retry(o, now); o.tally.failed != nil {
+				if c.retry(o, now); o.failed != nil {
 					c.slots[i].hold(nil)
 					failed = append(failed, o)
 				}
@@ -635,8 +638,7 @@ func (c *Client) inTurn(o *outstanding, now time.Time) bool {
 	if o.readOnly || o.tries > 0 || now.Sub(o.sent) > maxFloor+c.patience() || now.Sub(c.progress) > minTimeout {
 		return false
 	}
-	_, by := o.tally.best()
-	return bits.OnesCount32(by.all) < c.group.Quorum()
+	return bits.OnesCount32(o.tally.Find(false).By) < c.group.Quorum()
 }
 
 // askForKeys sends a NEW-KEY to the replicas that we have no session key of.
@@ -651,7 +653,7 @@ func (c *Client) askForKeys() {
 // abandon ends calls that could not be sent again.
 func (c *Client) abandon(failed []*outstanding) {
 	for _, o := range failed {
-		o.Done(nil, o.tally.failed)
+		o.Done(nil, o.failed)
 		c.mu.Lock()
 		c.vacate(o)
 		c.release()
@@ -666,10 +668,10 @@ func (c *Client) retry(o *outstanding, now time.Time) {
 		c.waryUntil = now.Add(time.Second)
 	}
 	for i, p := range c.peers {
-		if q := &o.request; (i == int(q.Replier) || !o.readOnly && q.Provers&(1<<i) != 0) && !o.tally.has(ReplicaID(i)) {
+		if q := &o.request; (i == int(q.Replier) || !o.readOnly && q.Provers&(1<<i) != 0) && !o.tally.Has(ReplicaID(i)) {
 			p.silent = true
 		}
-		if o.readOnly && o.asked&(1<<i) != 0 && !o.tally.has(ReplicaID(i)) {
+		if o.readOnly && o.asked&(1<<i) != 0 && !o.tally.Has(ReplicaID(i)) {
 			p.lateUntil = now.Add(time.Second)
 		}
 	}
@@ -687,7 +689,7 @@ func (c *Client) retry(o *outstanding, now time.Time) {
 func (c *Client) fallBack(o *outstanding) {
 	c.counts.fallbacks++
 	if err := c.issue(o, o.request.Slot, false); err != nil {
-		o.tally.failed = err
+		o.failed = err
 	}
 }
 

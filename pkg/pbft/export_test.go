@@ -20,7 +20,7 @@ func (r *Replica) StepDown() bool {
 func Executes(g *Group, s Service) (func(r *message.Request) (ran bool), error) {
 	x, err := newExecutor(g, s)
 	return func(r *message.Request) bool {
-		_, ran := x.execute(r, nil)
+		_, ran := x.Execute(r, nil)
 		return ran
 	}, err
 }

@@ -125,8 +125,8 @@ func (r *Replica) install(n SeqNum) {
 	}
 	r.session = nil
 	r.fetching.Store(false)
-	r.exec.ledger.Reload()
-	r.core.Forget(r.exec.executed)
+	r.exec.Replaced(n)
+	r.core.Forget(r.exec.Executed)
 	r.forgetRevoked()
 	r.core.Installed(n)
 	r.measured.installed()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 
+	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/ledger"
 	"bfs/pkg/pbft/internal/message"
 )
@@ -111,7 +112,7 @@ func (l Limits) check() error {
 		{"slots", int64(l.Slots), 1, 1 << 12},
 		{"operation", int64(l.Operation), 64, huge / 16},
 		{"rights", int64(l.Rights), 0, ledger.MaxRights},
-		{"reply", int64(l.Reply), int64(max(listHead+l.Rights, ledger.KeptReply)), huge / 16},
+		{"reply", int64(l.Reply), int64(max(executor.ListHead+l.Rights, ledger.KeptReply)), huge / 16},
 		{"kept_reply", int64(l.KeptReply), ledger.KeptReply, ledger.KeptReply},
 		{"batch_bytes", int64(l.BatchBytes), 64, huge / 16},
 		{"batch_count", int64(l.BatchCount), 1, 1 << 14},

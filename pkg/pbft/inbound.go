@@ -334,7 +334,7 @@ func (r *Replica) register(c *transport.Conn, s *auth.Session) bool {
 
 // admit is register for who holds the lock. A client that is not enrolled is remembered for as long as its connection lives.
 func (r *Replica) admit(c *transport.Conn, s *auth.Session) bool {
-	client, enrolled := r.exec.ledger.Client(s.Peer.Client)
+	client, enrolled := r.exec.Ledger().Client(s.Peer.Client)
 	if s.Peer.Client != Administrator {
 		// A client's number is a short digest of its key: another key may be made to have it.
 		enrolled = enrolled && s.Owner(client.Key)
@@ -379,12 +379,12 @@ func (r *Replica) answeredOn(c *transport.Conn, s *auth.Session) bool {
 // forgetRevoked treats clients as strangers that are not enrolled any more. What they have waiting is not proposed.
 func (r *Replica) forgetRevoked() {
 	enrolled := func(id ClientID) bool {
-		_, ok := r.exec.ledger.Client(id)
+		_, ok := r.exec.Ledger().Client(id)
 		return ok
 	}
 	r.clientsMu.Lock()
 	for id, end := range r.clients {
-		if client, ok := r.exec.ledger.Client(id); ok && (id == Administrator || end.session.Owner(client.Key)) {
+		if client, ok := r.exec.Ledger().Client(id); ok && (id == Administrator || end.session.Owner(client.Key)) {
 			continue
 		}
 		delete(r.clients, id) // or another key has its number by now

@@ -3,6 +3,7 @@ package pbft
 import (
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 )
@@ -57,11 +58,11 @@ func (r *Replica) recipient(id ClientID) recipient {
 }
 
 // answer puts an answer to a request into the outbox of its client, if that has a connection here.
-func (r *Replica) answer(q *message.Request, a answer, st core.Standing) {
+func (r *Replica) answer(q *message.Request, a executor.Answer, st core.Standing) {
 	r.answerTo(r.recipient(q.Client), q, a, st)
 }
 
-func (r *Replica) answerTo(to recipient, q *message.Request, a answer, st core.Standing) {
+func (r *Replica) answerTo(to recipient, q *message.Request, a executor.Answer, st core.Standing) {
 	if to.conn != nil {
 		r.answerOn(to.conn, to.session, q, a, st)
 	}
@@ -70,10 +71,10 @@ func (r *Replica) answerTo(to recipient, q *message.Request, a answer, st core.S
 // answerOn is answer for a client on a connection that is known. A short result goes whole from everyone; a long one whole from the
 // replica that the client named [TOCS §6.1]. Others prove that they have computed the same: of an ordered request those that the
 // client named for that, and the rest say no more than that they have executed it.
-func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a answer, st core.Standing) {
+func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a executor.Answer, st core.Standing) {
 	x := message.Answer{
-		Slot: q.Slot, Timestamp: q.Timestamp, Outcome: a.outcome, ReadOnly: q.ReadOnly,
-		Full: true, Length: len(a.result), Result: a.result,
+		Slot: q.Slot, Timestamp: q.Timestamp, Outcome: a.Outcome, ReadOnly: q.ReadOnly, Version: a.Version,
+		Full: true, Length: len(a.Result), Result: a.Result,
 	}
 	if x.Long() {
 		x.Full = r.fullReplies || q.Replier == r.cfg.Self || q.Replier == message.AnyReplier
@@ -81,11 +82,11 @@ func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 	}
 	if x.Proved {
 		var ok bool
-		if x.Proof, ok = r.ring.Prove(s, &r.scratch, a.result); !ok {
+		if x.Proof, ok = r.ring.Prove(s, &r.scratch, a.Result); !ok {
 			return // it has no key of ours, and asks again when it has
 		}
 	}
-	r.answered += len(a.result)
+	r.answered += len(a.Result)
 	box := r.outboxes.to(conn, s)
 	if n := box.reply.Len(); n > 0 && (box.ground != st || n == message.MaxAnswers || len(box.reply.Head()) > outboxBytes) {
 		r.sealReply(box, nil)
@@ -95,7 +96,7 @@ func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 		box.reply.Begin(st.View, st.Seq, st.Tentative)
 	}
 	if box.reply.Add(&x); x.Long() && x.Full {
-		r.sealReply(box, a.result)
+		r.sealReply(box, a.Result)
 	}
 }
 

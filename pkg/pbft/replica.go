@@ -14,6 +14,7 @@ import (
 
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 )
@@ -41,7 +42,8 @@ type Replica struct {
 	core        *core.Core                        // nil if unreplicated
 	strangers   map[*transport.Conn]*auth.Session // clients' connections that are not answered on; no more than there are connections
 	seq         SeqNum                            // last operation, if unreplicated
-	exec        *executor
+	exec        *executor.Executor
+	mute        bool // this replica is silent: no client is answered
 	scratch     auth.Scratch
 	buffer      []byte
 	trailer     []byte
@@ -150,6 +152,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: r.fence.last, FenceView: r.fence.view,
 	})
 	if n := r.core.SilentUntil(); n > 0 {
+		r.mute = true
 		r.log.Warn("this replica voted before, and has no durable state: it only listens until a checkpoint is stable at or above"+
 			" all it can have voted for. If more than f replicas say this the group has lost its state and must be made anew", "checkpoint", n)
 	}
@@ -204,6 +207,11 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+func newExecutor(g *Group, s Service) (*executor.Executor, error) {
+	l := g.Limits
+	return executor.New(s, s.State(), l.Clients, l.Slots, executor.Limits{Reply: l.Reply, Rights: l.Rights})
 }
 
 func (r *Replica) start() error {
@@ -371,7 +379,7 @@ func (r *Replica) effect(e *core.Effect) {
 		p := e.Proposal
 		r.core.Accepted(p, r.cfg.Service.Accept(p.Seq, p.Batch.Choice))
 	case core.Execute:
-		r.execute(e.Seq, e.Batch, e.Standing)
+		r.execute(e)
 		r.measured.execute()
 		view, _ := r.core.View()
 		r.fence.foresee(view, e.Seq, r.group.Limits.CheckpointPeriod)
@@ -379,21 +387,25 @@ func (r *Replica) effect(e *core.Effect) {
 	case core.Rollback:
 		r.rollback(e.Seq)
 	case core.Repeat:
+		r.exec.Begin(e.Seq)
 		for _, q := range e.Batch.Requests {
-			r.exec.execute(q, e.Batch.Choice)
+			r.exec.Execute(q, e.Batch.Choice)
 		}
 	case core.Query:
 		r.queries++
-		r.answer(e.Request, r.exec.query(e.Request), e.Standing)
+		a := r.exec.Query(e.Request)
+		r.answer(e.Request, a, r.core.Ground(a.Version))
 	case core.Freeze:
 		r.freeze(e.Seq)
 	case core.Discard:
 		r.cfg.Service.State().Discard(e.Seq)
 	case core.Fence:
-		view, _ := r.core.View()
-		if err := r.fence.raise(view, e.Seq); err != nil {
+		if err := r.fence.raise(e.View, e.Seq); err != nil {
 			r.fail(err)
 		}
+	case core.Speak:
+		r.mute = false
+		r.log.Info("this replica votes again", "checkpoint", r.core.Stable().Seq)
 	case core.Fetch:
 		r.fetch(e.Seq, e.Digest)
 	case core.Serve:
@@ -410,16 +422,18 @@ func (r *Replica) choose(n SeqNum) []byte {
 	return choice[:min(len(choice), MaxChoice)]
 }
 
-func (r *Replica) execute(n SeqNum, b *message.Batch, st core.Standing) {
+func (r *Replica) execute(e *core.Effect) {
 	var to recipient
+	b := e.Batch
+	r.exec.Begin(e.Seq)
 	for i, q := range b.Requests {
-		if i == 0 || q.Client != b.Requests[i-1].Client {
+		if !e.Mute && (i == 0 || q.Client != b.Requests[i-1].Client) {
 			to = r.recipient(q.Client)
 		}
 		r.executed++
-		a, ran := r.exec.execute(q, b.Choice)
-		if r.answerTo(to, q, a, st); !ran {
-			r.core.Again(n, i)
+		a, ran := r.exec.Execute(q, b.Choice)
+		if r.answerTo(to, q, a, e.Standing); !ran {
+			r.core.Again(e.Seq, i)
 		}
 		if q.Client == Administrator {
 			r.forgetRevoked()
@@ -434,7 +448,7 @@ func (r *Replica) rollback(n SeqNum) {
 		r.fail(fmt.Errorf("roll back to checkpoint %d: %w", n, err))
 		return
 	}
-	r.exec.ledger.Reload()
+	r.exec.Replaced(n)
 	r.measured.rollbacks++
 	r.log.Info("a batch was executed that did not commit: rolled back", "checkpoint", n, "executed", r.core.LastExecuted())
 }
@@ -452,6 +466,7 @@ func (r *Replica) freeze(n SeqNum) {
 	if s, ok := r.cfg.Service.State().(Sized); ok {
 		r.core.StateSize(s.Pages())
 	}
+	r.exec.Frozen(n)
 	r.cfg.Service.State().Freeze(n, func(root Digest) {
 		r.enter()
 		if !r.stopping {
@@ -530,15 +545,17 @@ func (r *Replica) multicast(m message.Message) {
 // does not reach the core.
 func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Request) {
 	if q.ReadOnly {
-		if _, ok := r.exec.ledger.Client(q.Client); !ok {
-			r.answerOn(conn, s, q, answer{outcome: message.NotEnrolled}, r.ground())
+		if _, ok := r.exec.Ledger().Client(q.Client); !ok {
+			if !r.mute {
+				r.answerOn(conn, s, q, executor.Answer{Outcome: message.NotEnrolled}, r.ground())
+			}
 			return
 		}
 		if conn.Queued()+r.group.Limits.Reply > queueBytes {
 			r.edge.dropped.Add(1) // it takes no answers, or not this one: why make it?
 			return
 		}
-	} else if a, seen := r.exec.seen(q); seen && r.repeat(conn, s, q, a) {
+	} else if a, seen := r.exec.Seen(q); seen && r.repeat(conn, s, q, a) {
 		return
 	}
 	if r.core == nil {
@@ -550,8 +567,8 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 
 // repeat answers a request that the slot's last execution has overtaken. False if that execution may yet be taken back: the
 // request waits for the commit then, and counts as waiting.
-func (r *Replica) repeat(conn *transport.Conn, s *auth.Session, q *message.Request, a answer) (over bool) {
-	if !q.Authentic {
+func (r *Replica) repeat(conn *transport.Conn, s *auth.Session, q *message.Request, a executor.Answer) (over bool) {
+	if !q.Authentic || r.mute {
 		return true
 	}
 	st, certain := r.ground(), true

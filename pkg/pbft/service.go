@@ -3,6 +3,7 @@ package pbft
 import (
 	"errors"
 
+	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/message"
 )
 
@@ -27,16 +28,7 @@ const PageSize = 4096
 const Administrator = message.Administrator
 
 // An Operation is one call of a client, as the service sees it.
-type Operation struct {
-	Client ClientID // who asked, authenticated; Administrator for a signed administrative call
-	Rights []byte   // what the group recorded for the client when it was enrolled; the library does not read it
-	Choice []byte   // what the primary chose and the backups accepted for this batch; empty in Query
-	Body   []byte   // the application's bytes; valid during the call only
-	// Blocks are the digests of the last len(Blocks)*PageSize bytes of Body, page by page and in order, as fsmerkle digests the
-	// contents of a page: the library had to hash them anyway. There may be fewer than Body has room for, and are none in Query.
-	// Replicas need not be given the same, so no result may depend on what is here. Valid during the call only.
-	Blocks []Digest
-}
+type Operation = executor.Operation
 
 // A Service is the deterministic program a group replicates: from equal states, equal calls
 // leave equal states and equal replies. It cannot fail; a refused operation is an ordinary
@@ -114,6 +106,11 @@ type Install interface {
 	// Abort drops what was fetched.
 	Abort()
 }
+
+// A Versioned State also knows which batch changed a page last, for the pages changed since the latest checkpoint. Replicas
+// that are a batch apart then agree on reads of what that batch did not change. The version of a read on any other State is
+// the last batch that was executed.
+type Versioned = executor.Versioned
 
 // A Sized State knows about how many pages it takes, and so how much a replica may want to fetch of it. Others are served a gibibyte
 // at full speed.

@@ -23,11 +23,12 @@ func StartUnreplicated(cfg ReplicaConfig) (*Replica, error) {
 func (r *Replica) serveAlone(q *message.Request) {
 	if q.ReadOnly {
 		r.queries++
-		r.answer(q, r.exec.query(q), r.ground())
+		r.answer(q, r.exec.Query(q), r.ground())
 		return
 	}
 	r.seq++
 	r.executed++
-	a, _ := r.exec.execute(q, r.choose(r.seq))
+	r.exec.Begin(r.seq)
+	a, _ := r.exec.Execute(q, r.choose(r.seq))
 	r.answer(q, a, r.ground())
 }

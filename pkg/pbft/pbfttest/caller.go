@@ -1,29 +1,30 @@
 package pbfttest
 
 import (
-	"bytes"
 	"encoding/binary"
-	"math/bits"
-	"slices"
 
 	"bfs/pkg/internal/blockhash"
+	"bfs/pkg/pbft/internal/client"
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A client calls, waits, calls again after a while, and asks again when answers are late, by the same rules as
+// A caller calls, waits, calls again after a while, and asks again when answers are late. It believes replies by the rule of
 // pbft.Client. A faulty one sends what its mischief makes of its requests and is owed nothing.
-type client struct {
+type caller struct {
 	w        *world
-	index    int
+	index    int // in the order of clientKey; of the administrator: maxClients
 	id       message.ClientID
 	view     message.View
 	slots    []*callSlot
 	mischief mischief // nil for a correct client
+	life     int      // raised by every restart: answers to an earlier life do not arrive
+	guest    bool     // it may be revoked, and enrolled again
+	idle     bool     // it makes no calls of its own
 }
 
 // A callSlot is one line of calls.
 type callSlot struct {
-	c     *client
+	c     *caller
 	slot  message.Slot
 	last  message.Timestamp
 	call  *call
@@ -34,35 +35,25 @@ type callSlot struct {
 
 // A call waits for its certificate.
 type call struct {
-	q      message.Request
-	tally  tally
-	tries  int
-	floor  uint64 // the place in the order that some accepted reply had shown when the call began
-	serial int
+	q     message.Request
+	tally client.Tally
+	tries int
+	floor uint64 // the place in the order that some accepted reply had shown when the call began
+	// The number of the last batch then whose operation of the administrator was answered.
+	enrolled int
+	serial   int
+	resumed  bool // an earlier life sent it first
 }
 
-type tally struct {
-	heard   uint32
-	replies []answer
-}
-
-// An answer is a replica's last word, and the grounds on which it has given it.
-type answer struct {
-	message.Answer
-	view      message.View
-	committed bool
-	prepared  slotKey // seq 0: not on that ground
-}
-
-func newClient(w *world, index int, view message.View) *client {
-	c := &client{w: w, index: index, id: message.ClientOf(clientKey(index)), view: view}
+func newClient(w *world, index int, view message.View) *caller {
+	c := &caller{w: w, index: index, id: message.ClientOf(clientKey(index)), view: view}
 	for s := range w.shape.slots {
 		c.slots = append(c.slots, &callSlot{c: c, slot: message.Slot(s), last: 100, quota: 2})
 	}
 	return c
 }
 
-func (w *world) clientOf(id message.ClientID) *client {
+func (w *world) clientOf(id message.ClientID) *caller {
 	for _, c := range w.clients {
 		if c.id == id {
 			return c
@@ -72,16 +63,16 @@ func (w *world) clientOf(id message.ClientID) *client {
 }
 
 // principal is the client's number in the network.
-func (c *client) principal() int { return c.w.n + c.index }
+func (c *caller) principal() int { return c.w.n + c.index }
 
-func (c *client) start() {
+func (c *caller) start() {
 	for _, s := range c.slots {
 		c.w.after(c.w.rng.Int64N(10*tick), s.begin)
 	}
 }
 
 // finished: every call that was due after the faults stopped has its answer.
-func (c *client) finished() bool {
+func (c *caller) finished() bool {
 	for _, s := range c.slots {
 		if s.call != nil || s.quota > 0 {
 			return false
@@ -93,7 +84,7 @@ func (c *client) finished() bool {
 // begin makes the slot's next call.
 func (s *callSlot) begin() {
 	w := s.c.w
-	if s.call != nil {
+	if s.call != nil || s.c.idle {
 		return
 	}
 	if w.calm {
@@ -102,9 +93,17 @@ func (s *callSlot) begin() {
 		}
 		s.quota--
 	}
+	if s.c.id == message.Administrator {
+		s.issue(s.c.administrate(), false)
+		return
+	}
 	op := make([]byte, 12, 64)
 	op[0] = opWrite
-	switch w.rng.IntN(8) {
+	switch w.rng.IntN(10) {
+	case 8:
+		op[0] = opSet
+	case 9:
+		op[0] = opGet
 	case 0:
 		op[0] = opRead
 	case 1:
@@ -124,7 +123,7 @@ func (s *callSlot) begin() {
 	}
 	binary.LittleEndian.PutUint16(op[1:], uint16(s.c.index)<<8|uint16(s.slot))
 	binary.LittleEndian.PutUint64(op[3:], w.rng.Uint64())
-	s.issue(op, op[0] == opRead && w.rng.IntN(3) > 0)
+	s.issue(op, (op[0] == opRead || op[0] == opGet) && w.rng.IntN(3) > 0)
 }
 
 // body is what follows the head of a long operation. One in ten has two blocks more, which are not alike.
@@ -143,8 +142,8 @@ func body(n int) []byte {
 func (s *callSlot) issue(op []byte, readOnly bool) {
 	s.last++
 	k := &call{q: message.Request{Client: s.c.id, Slot: s.slot, Timestamp: s.last, ReadOnly: readOnly, Keep: s.keep, Op: op},
-		floor: s.c.w.judge.floor}
-	k.tally.replies = make([]answer, s.c.w.n)
+		floor: s.c.w.judge.floor, enrolled: s.c.w.judge.administered}
+	k.tally.Reset(s.c.w.n, longest)
 	s.call = k
 	s.c.w.judge.requested(s.c, &k.q)
 	s.transmit(false)
@@ -185,16 +184,16 @@ func (s *callSlot) transmit(again bool) {
 	})
 }
 
-func (c *client) send(to int, q *message.Request) {
+func (c *caller) send(to int, q *message.Request) {
 	if c.w.log != nil {
 		c.w.say("c%d  -> %d  %s", c.index, to, describe(q))
 	}
 	if c.w.network.loses(c.principal(), to, q) {
 		return
 	}
-	b := encode(q)
+	b, from := encode(q), c.principal()
 	for _, r := range c.w.sites[to].copies {
-		c.w.network.send(c.principal(), to, func() { r.running(func() { r.hear(b) }) })
+		c.w.network.send(from, to, func() { r.running(func() { r.gather(from, b) }) })
 	}
 }
 
@@ -220,10 +219,10 @@ func (s *callSlot) end() {
 	s.c.w.after(1+s.c.w.rng.Int64N(int64(s.c.w.shape.think)*tick), s.begin)
 }
 
-// hear takes in a reply that replica from sent.
-func (c *client) hear(from int, b []byte) {
+// hear takes in a reply that replica from sent to a life of this client.
+func (c *caller) hear(life, from int, b []byte) {
 	w := c.w
-	if w.err != nil || c.mischief != nil {
+	if w.err != nil || c.mischief != nil || c.life != life {
 		return
 	}
 	decoded, err := message.Decode(b, &w.wire)
@@ -244,148 +243,66 @@ func (c *client) hear(from int, b []byte) {
 		}
 		s := c.slots[a.Slot]
 		if k := s.call; k != nil && k.q.Timestamp == a.Timestamp && k.q.ReadOnly == a.ReadOnly {
-			k.tally.add(m, a)
+			k.tally.Add(m, &a, k.q.Replier, k.tries, proves)
 			s.decide()
 		}
 	}
 }
 
-// add notes an answer: a replica's last word counts, but a result once sent is not forgotten for a proof, nor a ground for
-// another.
-func (t *tally) add(m *message.Reply, a message.Answer) {
-	old := t.replies[m.From]
-	x := answer{Answer: a, view: m.View, committed: !m.Tentative}
-	if m.Seq > 0 {
-		x.prepared = slotKey{m.View, m.Seq}
-	}
-	if a.Outcome == message.Superseded {
-		x.Result, x.Length = nil, 0
-	}
-	t.heard |= 1 << m.From
-	t.replies[m.From] = x
-	if result, here := t.result(int(m.From)); here {
-		x.Full, x.Result = true, result // proved
-	}
-	if old.Timestamp == a.Timestamp && old.like(x) {
-		x.committed = x.committed || old.committed
-		if x.prepared.seq == 0 {
-			x.prepared = old.prepared
-		}
-	}
-	t.replies[m.From] = x
-	for i := range t.replies {
-		if result, here := t.result(i); here {
-			t.replies[i].Full, t.replies[i].Result = true, result
-		}
-	}
+func proves(i message.ReplicaID, p *message.Proof, result []byte) bool {
+	return *p == prove(int(i), result)
 }
 
-// result finds the result that replica i proved, if somebody sent it.
-func (t *tally) result(i int) ([]byte, bool) {
-	x := &t.replies[i]
-	if t.heard&(1<<i) == 0 || x.Full || !x.Proved {
-		return nil, false
-	}
-	for _, y := range t.replies {
-		if y.Full && y.Long() && x.Proof == prove(i, y.Result) {
-			return y.Result, true
-		}
-	}
-	return nil, false
-}
-
-// like: the same answer. Of results that nobody sent only the length is known.
-func (x answer) like(y answer) bool {
-	return x.Outcome == y.Outcome && x.Length == y.Length && x.Full == y.Full && x.vouches() == y.vouches() && bytes.Equal(x.Result, y.Result)
-}
-
-// vouches: it says which result it is, and not only how long.
-func (x answer) vouches() bool { return x.Full || x.Proved }
-
-// supports: x may be the answer y. What was executed on one ground was executed alike, whoever says so.
-func (x answer) supports(y answer) bool {
-	return x.like(y) || !x.vouches() && x.Outcome == y.Outcome && x.Length == y.Length
-}
-
-// best is the answer that most replicas agree on, and how many do on one ground: that it has committed, or that they
-// prepared it as the same number in the same view. Of these, f+1 must vouch for its result before it is believed.
-func (t *tally) best(f int) (best answer, count int, vouched bool) {
-	for i, x := range t.replies {
-		if t.heard&(1<<i) == 0 {
-			continue
-		}
-		committed, prepared := ground{}, ground{}
-		for j, y := range t.replies {
-			if t.heard&(1<<j) == 0 || !y.supports(x) {
-				continue
-			}
-			if x.committed && y.committed {
-				committed.add(y)
-			}
-			if x.prepared.seq > 0 && x.prepared == y.prepared {
-				prepared.add(y)
-			}
-		}
-		for _, g := range []ground{committed, prepared} {
-			believed := x.Full && g.all > 2*f && g.vouching > f
-			if believed && !vouched || believed == vouched && g.all > count {
-				x.committed = g == committed
-				best, count, vouched = x, g.all, believed
-			}
-		}
-	}
-	return best, count, vouched
-}
-
-// A ground counts those who support an answer on it.
-type ground struct{ all, vouching int }
-
-func (g *ground) add(x answer) {
-	g.all++
-	if x.vouches() {
-		g.vouching++
-	}
-}
-
-// views are those of all who gave the answer.
-func (t *tally) views(x answer) (views []message.View) {
-	for i, y := range t.replies {
-		if t.heard&(1<<i) != 0 && y.supports(x) {
-			views = append(views, y.view)
-		}
-	}
-	return views
-}
-
-// decide applies the reply rule: 2f+1 replies on one ground, f+1 of them equal and one of those with the result (R-CLI-3).
+// decide acts on what the answers so far come to, by the rule of pbft.Client.
 func (s *callSlot) decide() {
 	c, k, w := s.c, s.call, s.c.w
-	best, count, vouched := k.tally.best(w.f)
-	enough, refused := count >= 2*w.f+1, count >= w.f+1
-	if enough && !best.committed {
-		w.judge.promised(c, best.prepared)
+	x := k.tally.Find(k.q.ReadOnly)
+	if x.Kind != client.Waiting && x.Kind != client.MustOrder && x.Kind != client.Apart && x.Seq > 0 {
+		w.judge.promised(c, slotKey{x.Prepared, x.Seq})
 	}
-	switch {
-	case enough && best.Outcome == message.Executed && vouched:
-		views := k.tally.views(best)
-		slices.Sort(views)
-		c.view = max(c.view, views[len(views)-(w.f+1)])
-		w.judge.accepted(c, k, best.Result)
+	switch x.Kind {
+	case client.Believed:
+		c.view = max(c.view, x.View)
+		w.judge.accepted(c, k, x.Result)
 		s.end()
-	case enough && best.Outcome == message.Lost:
+	case client.Lost:
 		w.judge.lost(c, k)
 		s.end()
-	case enough && best.Outcome == message.NotKept:
+	case client.NotKept:
 		w.judge.lost(c, k)
 		s.keep = true
 		s.issue(k.q.Op, false)
-	case refused && (best.Outcome == message.Superseded || best.Outcome == message.NotEnrolled):
-		w.fail("%d replicas tell client %d that t%d of slot %d is %v", count, c.index, k.q.Timestamp, s.slot, best.Outcome)
-	case k.q.ReadOnly && (refused && best.Outcome == message.NotReadOnly || k.tally.hopeless(w.n, count, 2*w.f+1)):
+	case client.NotEnrolled:
+		w.judge.notEnrolled(c, k)
+		s.end()
+	case client.Superseded:
+		w.fail("2f+1 replicas tell client %d that t%d of slot %d is superseded", c.index, k.q.Timestamp, s.slot)
+	case client.MustOrder:
 		s.issue(k.q.Op, false)
+	case client.Waiting, client.Untold, client.Apart: // the timer asks again
 	}
 }
 
-func (t *tally) hopeless(n, best, quorum int) bool {
-	return best+n-bits.OnesCount32(t.heard) < quorum
+// restart ends the client's life. The next sends again what was ordered and not answered, unchanged, as a client does that kept a
+// journal; a read is forgotten.
+func (c *caller) restart() {
+	if c.mischief != nil {
+		return
+	}
+	c.life++
+	c.view = 0
+	c.w.say("c%d restarts", c.index)
+	c.w.marks.hit(markResumed)
+	for _, s := range c.slots {
+		k := s.call
+		switch {
+		case k == nil:
+		case k.q.ReadOnly:
+			s.end()
+		default:
+			k.tally.Reset(c.w.n, longest)
+			k.tries, k.resumed = 0, true
+			s.transmit(true)
+		}
+	}
 }

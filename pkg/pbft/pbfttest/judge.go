@@ -6,6 +6,7 @@ import (
 
 	"bfs/pkg/internal/blockhash"
 	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/ledger"
 	"bfs/pkg/pbft/internal/message"
 )
@@ -19,10 +20,18 @@ type judge struct {
 	in      map[message.Digest]bool // REQUEST and FAULTY-REQUEST: wishes that somebody had
 	out     map[outKey]outcome      // EXECUTE: results
 	last    map[message.RequestKey]message.Timestamp
-	copy    *register // the single copy
-	history []step    // history[n] is what was executed as n, by the first correct replica to do so
-	chain   [][8]byte // chain[k]: the digest in a reply whose place is k
-	floor   uint64    // the highest place that a correct client has seen
+	copy    *register          // the single copy
+	exec    *executor.Executor // of the administrator's operations on it
+	history []step             // history[n] is what was executed as n, by the first correct replica to do so
+	after   []moment           // after[n] is what the single copy is after batch n
+	chain   [][8]byte          // chain[k]: the digest in a reply whose place is k
+	cells   []byte             // cells[k]: the cell after as many operations
+	sets    int                // operations so far that set it
+	floor   uint64             // the highest place that a correct client has seen
+
+	enrolled     map[message.ClientID]bool
+	administered int                      // the last batch with an operation of the administrator that was answered
+	since        map[message.ClientID]int // the batch that enrolled a client last
 
 	roots    map[message.SeqNum]message.Digest // of correct replicas' checkpoints (I5)
 	prepared map[slotKey]message.Digest        // I1
@@ -38,6 +47,15 @@ type outKey struct {
 type outcome struct {
 	digest message.Digest
 	result []byte
+	place  uint64 // how many operations had written by then
+	batch  int
+}
+
+// A moment is the single copy between two batches.
+type moment struct {
+	place uint64
+	sets  int
+	cell  byte
 }
 
 type step struct {
@@ -56,13 +74,18 @@ func (j *judge) init(w *world) {
 		w: w, in: map[message.Digest]bool{}, out: map[outKey]outcome{}, last: map[message.RequestKey]message.Timestamp{},
 		copy: newRegister(NewMemory(), w.first), history: make([]step, 1), chain: make([][8]byte, 1),
 		roots: map[message.SeqNum]message.Digest{}, prepared: map[slotKey]message.Digest{},
-		ahead: map[slotKey]*message.Batch{},
+		ahead: map[slotKey]*message.Batch{}, cells: make([]byte, 1), after: make([]moment, 1),
+		enrolled: map[message.ClientID]bool{}, since: map[message.ClientID]int{},
+	}
+	j.exec = w.newExecutor(j.copy, j.copy.memory)
+	for i := range maxClients {
+		j.enrolled[message.ClientOf(clientKey(i))] = true
 	}
 	j.vows.init(j)
 }
 
 // requested is REQUEST of a correct client, FAULTY-REQUEST of another.
-func (j *judge) requested(_ *client, q *message.Request) {
+func (j *judge) requested(_ *caller, q *message.Request) {
 	if !q.ReadOnly {
 		j.in[q.Digest()] = true
 	}
@@ -123,6 +146,7 @@ func (j *judge) commit(by int, n message.SeqNum, view message.View, b *message.B
 	for _, q := range b.Requests {
 		j.execute(by, n, q, b.Choice)
 	}
+	j.after = append(j.after, moment{uint64(len(j.chain) - 1), j.sets, j.cells[len(j.cells)-1]})
 }
 
 // decided judges what replica r says was decided: some correct replica has executed it.
@@ -156,7 +180,7 @@ func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *messa
 
 // promised judges that a client believes what 2f+1 replicas have prepared: it counts as committed from now on, and must stay
 // so (R-HD-20).
-func (j *judge) promised(c *client, at slotKey) {
+func (j *judge) promised(c *caller, at slotKey) {
 	b := j.ahead[at]
 	switch {
 	case b == nil:
@@ -179,16 +203,59 @@ func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []b
 		j.w.fail("Safe: replica %d executes in n%d a request that nobody made: %s", by, n, describe(q))
 		return
 	}
-	if q.Timestamp <= j.last[q.Key()] || int(q.Slot) >= ledgerSlots {
+	switch {
+	case q.Client == message.Administrator:
+		j.administer(n, q, choice)
+		return
+	case !j.enrolled[q.Client]:
+		return
+	case q.Timestamp <= j.last[q.Key()] || int(q.Slot) >= ledgerSlots:
 		j.w.marks.hit(markDuplicate)
 		return
 	}
 	j.last[q.Key()] = q.Timestamp
 	result, wrote := j.copy.Execute(pbft.Operation{Client: q.Client, Choice: choice, Body: q.Op})
-	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest(), result}
 	if wrote {
 		_, chain := place(result)
-		j.chain = append(j.chain, chain)
+		j.chain, j.cells = append(j.chain, chain), append(j.cells, j.copy.memory.Page(j.copy.cell())[0])
+		if q.Op[0] == opSet {
+			j.sets++
+		}
+	}
+	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest(), result, uint64(len(j.chain) - 1), int(n)}
+}
+
+// administer is EXECUTE of an operation of the administrator: it is done on the single copy, and who is enrolled then is what the
+// operations so far say.
+func (j *judge) administer(n message.SeqNum, q *message.Request, choice []byte) {
+	if q.Timestamp <= j.last[q.Key()] {
+		return
+	}
+	j.last[q.Key()] = q.Timestamp
+	a, _ := j.exec.Execute(q, choice)
+	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest(), a.Result, uint64(len(j.chain) - 1), int(n)}
+	if len(q.Op) <= len(clientKey(0)) {
+		return
+	}
+	id := message.ClientOf(q.Op[1:])
+	was := j.enrolled[id]
+	j.enrolled[id] = q.Op[0] == executor.AdminEnrol
+	switch {
+	case was && !j.enrolled[id]:
+		j.w.marks.hit(markRevoked)
+	case !was && j.enrolled[id]:
+		j.w.marks.hit(markEnrolled)
+		j.since[id] = int(n)
+	}
+	if c, ok := j.exec.Ledger().Client(id); j.enrolled[id] != (ok && !c.Revoked) {
+		j.w.fail("Safe: after n%d client %v is enrolled %t, want %t", n, id, !j.enrolled[id], j.enrolled[id])
+	}
+}
+
+// notEnrolled judges that a client is told that it is not enrolled: it was not, at some time since it called.
+func (j *judge) notEnrolled(c *caller, k *call) {
+	if j.enrolled[c.id] && j.since[c.id] <= k.enrolled {
+		j.w.fail("client %d is told that it is not enrolled, and was since before it called", c.index)
 	}
 }
 
@@ -207,32 +274,52 @@ func (j *judge) blocks(r *replica, q *message.Request) {
 	}
 }
 
-// accepted judges REPLY: the result is the one the automaton put out, or for a read, one that a single copy could
-// have given between the call and now.
-func (j *judge) accepted(c *client, k *call, result []byte) {
+// accepted judges REPLY: the result is the one the automaton put out, or for a read, one that a single copy could have given
+// between the call and now, and no earlier than what any correct client had seen before the call.
+func (j *judge) accepted(c *caller, k *call, result []byte) {
 	w := j.w
-	count, chain := place(result)
-	if int(count) >= len(j.chain) || j.chain[count] != chain {
-		w.fail("Safe: client %d accepts the result %d %x, which no correct replica had", c.index, count, chain)
+	if !k.q.ReadOnly {
+		o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
+		if !ok || o.digest != k.q.Digest() || !bytes.Equal(o.result, result) {
+			w.fail("Safe: client %d accepts %x for t%d of slot %d, a single copy gives %x", c.index, result, k.q.Timestamp, k.q.Slot, o.result)
+		}
+		if c.id == message.Administrator {
+			j.administered = max(j.administered, o.batch)
+		}
+		j.see(c, k, o.place)
 		return
 	}
-	if count < k.floor {
-		w.fail("Safe: client %d accepts a result of place %d, and %d had been seen before it called", c.index, count, k.floor)
+	w.marks.hit(markFastRead)
+	if k.q.Op[0] == opGet {
+		at := k.floor // values recur: of the places where the cell had this one, the first can do no harm
+		for at < uint64(len(j.cells)) && (len(result) != 1 || j.cells[at] != result[0]) {
+			at++
+		}
+		if at == uint64(len(j.cells)) {
+			w.fail("Safe: client %d reads %q, and since place %d, which had been seen before it called, the cell has never had that value", c.index, result, k.floor)
+			return
+		}
+		j.see(c, k, at)
 		return
 	}
-	j.floor = max(j.floor, count)
-	if k.q.ReadOnly {
-		w.marks.hit(markFastRead)
+	at, chain := place(result)
+	if at >= uint64(len(j.chain)) || j.chain[at] != chain {
+		w.fail("Safe: client %d accepts the result %d %x, which no correct replica had", c.index, at, chain)
 		return
 	}
-	o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
-	if !ok || o.digest != k.q.Digest() || !bytes.Equal(o.result, result) {
-		w.fail("Safe: client %d accepts %x for t%d of slot %d, a single copy gives %x", c.index, result, k.q.Timestamp, k.q.Slot, o.result)
+	j.see(c, k, at)
+}
+
+// see notes that a correct client has seen the single copy at a place.
+func (j *judge) see(c *caller, k *call, at uint64) {
+	if at < k.floor {
+		j.w.fail("Safe: client %d accepts a result of place %d, and %d had been seen before it called", c.index, at, k.floor)
 	}
+	j.floor = max(j.floor, at)
 }
 
 // lost judges the answer that a request was executed and its result is not kept.
-func (j *judge) lost(c *client, k *call) {
+func (j *judge) lost(c *caller, k *call) {
 	o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
 	if !ok || o.digest != k.q.Digest() {
 		j.w.fail("Safe: client %d is told that t%d of slot %d was executed, and it was not", c.index, k.q.Timestamp, k.q.Slot)
@@ -258,16 +345,13 @@ func (j *judge) said(r *replica, m message.Message) {
 	if r.lies() {
 		return
 	}
-	if r.core.Low() < r.silence {
-		switch m.(type) {
-		case *message.PrePrepare, *message.Prepare, *message.Commit, *message.ViewChange, *message.NewView:
-			j.w.fail("replica %d sends %s, and may have sent another before it forgot", r.id, describe(m))
-		}
-	}
 	j.vows.said(r, m)
 	switch m := m.(type) {
 	case *message.PrePrepare:
 		j.authenticity(r, m.Batch.Requests)
+		if m.Digest == message.NullDigest {
+			j.w.marks.hit(markNullFill)
+		}
 		if !m.Batch.Complete() {
 			j.w.marks.hit(markApart)
 		}
@@ -275,9 +359,6 @@ func (j *judge) said(r *replica, m message.Message) {
 		if d, ok := r.core.Prepared(m.Seq); ok {
 			j.certificate(r, m.View, m.Seq, d)
 		}
-		j.fenced(r, m.Seq)
-	case *message.Prepare:
-		j.fenced(r, m.Seq)
 	case *message.ViewChange:
 		j.viewChange(r, m)
 	case *message.NewView:
@@ -291,13 +372,6 @@ func (j *judge) authenticity(r *replica, all []*message.Request) {
 		if !j.w.authentic(q, r.id) {
 			j.w.marks.hit(markForwarded)
 		}
-	}
-}
-
-// fenced: the fence stands at or above every vote (R-OUR-5).
-func (j *judge) fenced(r *replica, n message.SeqNum) {
-	if j.w.sites[r.id].fence < n {
-		j.w.fail("replica %d votes for n%d beyond its fence %d", r.id, n, j.w.sites[r.id].fence)
 	}
 }
 

@@ -31,6 +31,12 @@ const (
 	markLacked                        // a proposal waited for an operation
 	markFetched                       // an operation was fetched
 	markBlocks                        // an operation of several blocks was executed
+	markTurned                        // a replica turned faulty after another, or itself, had been restarted
+	markNullFill                      // a silence ended by null batches in an idle group
+	markEnrolled                      // an operation of the administrator was executed that enrols or revokes
+	markRevoked                       // a client was revoked
+	markResumed                       // a client was restarted
+	markLost                          // more than f replicas forgot their state
 	marksCount
 )
 
@@ -39,7 +45,8 @@ var markNames = [marksCount]string{
 	"view from an unstable checkpoint", "state transfer", "state transfer under load", "DECIDED used", "authentic by FORWARDs",
 	"duplicate ordered", "read in one round trip", "restart", "votes again after a restart",
 	"tentative reply", "tentative rollback", "proposed without an operation", "waited for an operation", "operation fetched",
-	"operation of several blocks",
+	"operation of several blocks", "turned faulty after a restart", "null batch for a silent replica", "enrolment or revocation", "revocation",
+	"client restarted", "group lost",
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.

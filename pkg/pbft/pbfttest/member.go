@@ -2,12 +2,11 @@ package pbfttest
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 
 	"bfs/pkg/pbft"
 	"bfs/pkg/pbft/internal/core"
-	"bfs/pkg/pbft/internal/ledger"
+	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/message"
 )
 
@@ -17,14 +16,15 @@ type replica struct {
 	w       *world
 	id      int
 	twin    int
-	silence message.SeqNum // until this checkpoint is stable it may not vote in this life
-	life    int            // raised by every restart: what was meant for an earlier one does not arrive
+	mute    bool // silent: no client is answered
+	life    int  // raised by every restart: what was meant for an earlier one does not arrive
 	core    *core.Core
 	memory  *Memory
-	ledger  *ledger.Ledger
+	exec    *executor.Executor
 	service pbft.Service
 	session pbft.Install
 	ahead   *message.Batch // executed last, tentatively
+	at      message.SeqNum // the last batch in the state
 	pace    int64          // of its clock: a tick lasts so long
 	paused  int64          // until when it stands still
 	down    bool
@@ -32,6 +32,7 @@ type replica struct {
 	begun   message.View // the last one it was active in
 	idle    int          // views since it executed something
 	hashing int64        // a root takes so long at most
+	inbox   map[int][][]byte
 	encoded struct {
 		of message.Message // the last that was
 		as []byte
@@ -50,18 +51,10 @@ func newReplica(w *world, id, twin int) *replica {
 func (r *replica) boot() {
 	w := r.w
 	r.memory = NewMemory()
-	l, err := ledger.Open(r.memory, maxClients, ledgerSlots)
-	if err != nil {
-		panic(err)
-	}
-	for i := range maxClients {
-		if err := l.Enrol(clientKey(i), nil, 0); err != nil {
-			panic(err)
-		}
-	}
 	service := newRegister(r.memory, w.first)
 	service.by = byte(r.id)
-	r.ledger, r.service, r.session = l, service, nil
+	r.service, r.session = service, nil
+	r.exec, r.at = w.newExecutor(service, r.memory), 0
 	r.core = core.New(core.Config{
 		Self: message.ReplicaID(r.id), Replicas: w.n,
 		CheckpointPeriod: w.shape.period, CheckpointBytes: w.shape.bytes, LogSize: w.shape.log, Window: w.shape.window,
@@ -79,7 +72,7 @@ func (r *replica) boot() {
 			w.marks.hit(markLacked)
 		}
 	})
-	r.view, r.begun, r.idle, r.silence = w.sites[r.id].view, w.sites[r.id].view, 0, w.sites[r.id].fence
+	r.view, r.begun, r.idle, r.mute = w.sites[r.id].view, w.sites[r.id].view, 0, r.core.SilentUntil() > 0
 	w.judge.vows.forgets(r.id)
 	r.freeze(0)
 	r.perform()
@@ -130,7 +123,7 @@ func (r *replica) tick() {
 // restart ends this life and begins another, which knows nothing but its fence.
 func (r *replica) restart(pause int64) {
 	r.life++
-	r.down = true
+	r.down, r.inbox = true, nil
 	r.w.after(pause, func() {
 		r.down, r.stopped = false, ""
 		r.boot()
@@ -145,6 +138,56 @@ func (r *replica) restart(pause int64) {
 			}
 		}
 	})
+}
+
+// gather has the replica take in what a principal sent, at once or with all else that comes from there in a moment: a read of a
+// connection brings up to 64 messages, and the core steps all of them before its effects are performed.
+func (r *replica) gather(from int, b []byte) {
+	w := r.w
+	if w.shape.gather == 0 {
+		r.take(from, b)
+		r.perform()
+		return
+	}
+	if r.inbox == nil {
+		r.inbox = map[int][][]byte{}
+	}
+	r.inbox[from] = append(r.inbox[from], b)
+	if len(r.inbox[from]) > 1 {
+		return
+	}
+	life := r.life
+	w.after(w.rng.Int64N(w.shape.gather), func() {
+		if r.life == life {
+			r.running(func() { r.drain(from) })
+		}
+	})
+}
+
+// drain takes in what has gathered from a principal.
+func (r *replica) drain(from int) {
+	all := r.inbox[from]
+	if len(all) > 64 {
+		r.inbox[from] = all[64:]
+		r.w.after(0, func() { r.running(func() { r.drain(from) }) })
+	} else {
+		delete(r.inbox, from)
+	}
+	for _, b := range all[:min(len(all), 64)] {
+		if r.stopped == "" {
+			r.take(from, b)
+		}
+	}
+	r.perform()
+}
+
+// take steps the core with a message of a replica or a client.
+func (r *replica) take(from int, b []byte) {
+	if from < r.w.n {
+		r.receive(from, b)
+	} else {
+		r.hear(b)
+	}
 }
 
 // receive takes in what replica from sent.
@@ -170,7 +213,6 @@ func (r *replica) receive(from int, b []byte) {
 	default:
 		r.core.Step(m)
 	}
-	r.perform()
 }
 
 // attribute writes into a message who sent it, as the sessions' MACs say.
@@ -201,24 +243,22 @@ func (r *replica) hear(b []byte) {
 	q.PassedBy, q.Authentic = message.ReplicaID(r.id), r.w.authentic(q, r.id)
 	if q.Authentic {
 		r.request(q)
-		r.perform()
 	}
 }
 
 // request answers what the slot has executed already, and gives the rest to the core.
 func (r *replica) request(q *message.Request) {
 	if q.ReadOnly {
-		if _, ok := r.ledger.Client(q.Client); !ok {
+		if _, ok := r.exec.Ledger().Client(q.Client); !ok {
+			r.answerUnless(r.mute, q, executor.Answer{Outcome: message.NotEnrolled}, r.ground())
 			return
 		}
-	} else if outcome, result, seen := r.seen(q); seen {
-		if !q.Authentic {
+	} else if a, seen := r.exec.Seen(q); seen {
+		if !q.Authentic || r.mute {
 			return
 		}
 		st, certain := r.core.Standing(q)
-		if certain {
-			r.answer(q, outcome, result, st)
-		}
+		r.answerUnless(!certain, q, a, st)
 		if certain && !st.Tentative {
 			return
 		}
@@ -226,67 +266,62 @@ func (r *replica) request(q *message.Request) {
 	r.core.Step(q)
 }
 
-// seen is the filter by timestamp (R-REQ-1).
-func (r *replica) seen(q *message.Request) (message.Outcome, []byte, bool) {
-	last, ok := r.ledger.Last(q.Key())
-	switch {
-	case !ok:
-		return message.NotEnrolled, nil, true
-	case q.Timestamp == last.Timestamp:
-		return last.Outcome, append([]byte(nil), last.Result...), true
-	case q.Timestamp < last.Timestamp:
-		return message.Superseded, binary.LittleEndian.AppendUint64(nil, uint64(last.Timestamp)), true
-	}
-	return 0, nil, false
+// ground is that of an answer which certainly holds.
+func (r *replica) ground() (st core.Standing) {
+	st.View, _ = r.core.View()
+	return st
 }
 
-// execute runs a batch and answers; st nil: it was answered before.
-func (r *replica) execute(n message.SeqNum, b *message.Batch, st *core.Standing) {
+// execute runs a batch as number n and answers on the ground of st, unless it is mute.
+func (r *replica) execute(n message.SeqNum, b *message.Batch, st core.Standing, mute bool) {
+	r.exec.Begin(n)
+	r.at = n
 	for i, q := range b.Requests {
-		outcome, result, seen := r.seen(q)
-		if seen {
+		r.w.judge.blocks(r, q)
+		a, ran := r.exec.Execute(q, b.Choice)
+		if !ran {
 			r.core.Again(n, i)
-		} else {
-			var wrote bool
-			r.w.judge.blocks(r, q)
-			result, wrote = r.service.Execute(pbft.Operation{Client: q.Client, Choice: b.Choice, Body: q.Op, Blocks: q.Blocks()})
-			r.ledger.Record(q.Key(), q.Timestamp, result, wrote || q.Keep)
-			outcome = message.Executed
 		}
-		if st != nil {
-			r.answer(q, outcome, result, *st)
+		r.answerUnless(mute, q, a, st)
+		if q.Client == message.Administrator {
+			r.retain()
 		}
 	}
 }
 
-func (r *replica) query(q *message.Request, st core.Standing) {
-	if result, ok := r.service.Query(pbft.Operation{Client: q.Client, Body: q.Op}); ok {
-		r.answer(q, message.Executed, result, st)
-	} else {
-		r.answer(q, message.NotReadOnly, nil, st)
-	}
+// retain has the core forget the clients that are not enrolled any more.
+func (r *replica) retain() {
+	r.core.Retain(func(id message.ClientID) bool {
+		_, ok := r.exec.Ledger().Client(id)
+		return ok
+	})
 }
 
-func (r *replica) answer(q *message.Request, outcome message.Outcome, result []byte, st core.Standing) {
+// tentative reports whether the last batch in the state may yet be taken back.
+func (r *replica) tentative() bool { return r.core.Ahead() == r.at && r.at > 0 }
+
+func (r *replica) answerUnless(mute bool, q *message.Request, x executor.Answer, st core.Standing) {
 	w := r.w
 	c := w.clientOf(q.Client)
-	if c == nil {
+	if mute || c == nil {
 		return
 	}
-	a := message.Answer{Slot: q.Slot, Timestamp: q.Timestamp, Outcome: outcome, ReadOnly: q.ReadOnly, Length: len(result), Result: result}
+	a := message.Answer{Slot: q.Slot, Timestamp: q.Timestamp, Outcome: x.Outcome, ReadOnly: q.ReadOnly, Length: len(x.Result), Result: x.Result, Version: x.Version}
 	if !a.Long() || int(q.Replier) == r.id || q.Replier == message.AnyReplier {
 		a.Full = true
 	}
 	if a.Long() && (a.Full || q.ReadOnly || q.Provers&(1<<r.id) != 0) {
-		a.Proved, a.Proof = true, prove(r.id, result)
+		a.Proved, a.Proof = true, prove(r.id, x.Result)
 	}
 	m := &message.Reply{View: st.View, Seq: st.Seq, Tentative: st.Tentative, Answers: []message.Answer{a}}
+	w.judge.vows.replies(r, m)
 	for _, edited := range w.sites[r.id].tell(r, c.principal(), m) {
 		if w.network.loses(r.id, c.principal(), edited) {
 			continue
 		}
 		b := encode(edited)
-		w.network.send(r.id, c.principal(), func() { c.hear(r.id, b) })
+		life := c.life
+		w.network.send(r.id, c.principal(), func() { c.hear(life, r.id, b) })
 	}
 }
 
@@ -315,11 +350,13 @@ func (r *replica) effect(e *core.Effect) {
 	w := r.w
 	switch e.Verb {
 	case core.Send:
+		w.judge.vows.promises(r, e.Message)
 		if m, ok := e.Message.(*message.Decided); ok {
 			w.judge.decided(r, m)
 		}
 		r.send(int(e.To), e.Message)
 	case core.Multicast:
+		w.judge.vows.promises(r, e.Message)
 		w.judge.said(r, e.Message)
 		for to := range w.n {
 			if to != r.id {
@@ -345,15 +382,16 @@ func (r *replica) effect(e *core.Effect) {
 				w.judge.tentative(r, e.Seq, e.Standing.View, e.Batch)
 			}
 		}
-		r.execute(e.Seq, e.Batch, &e.Standing)
+		r.execute(e.Seq, e.Batch, e.Standing, e.Mute)
 	case core.Confirm:
 		w.judge.executed(r, e.Seq, r.ahead)
 	case core.Rollback:
 		r.rollback(e.Seq)
 	case core.Repeat:
-		r.execute(e.Seq, e.Batch, nil)
+		r.execute(e.Seq, e.Batch, core.Standing{}, true)
 	case core.Query:
-		r.query(e.Request, e.Standing)
+		a := r.exec.Query(e.Request)
+		r.answerUnless(false, e.Request, a, r.core.Ground(a.Version))
 	case core.Freeze:
 		r.freeze(e.Seq)
 	case core.Discard:
@@ -361,8 +399,11 @@ func (r *replica) effect(e *core.Effect) {
 		w.judge.stable(r, e.Seq)
 		r.memory.Discard(e.Seq)
 	case core.Fence:
-		view, _ := r.core.View()
-		w.sites[r.id].fence, w.sites[r.id].view = max(w.sites[r.id].fence, e.Seq), max(w.sites[r.id].view, view)
+		r.say("may promise up to n%d and view %d", e.Seq, e.View)
+		w.sites[r.id].fence, w.sites[r.id].view = max(w.sites[r.id].fence, e.Seq), max(w.sites[r.id].view, e.View)
+	case core.Speak:
+		r.say("is silent no more")
+		r.mute = false
 	case core.Fetch:
 		r.fetch(e.Seq, e.Digest)
 	case core.Serve:
@@ -380,7 +421,8 @@ func (r *replica) rollback(n message.SeqNum) {
 	if err := r.memory.Rollback(n); err != nil {
 		r.stop(err.Error())
 	}
-	r.ledger.Reload()
+	r.exec.Replaced(n)
+	r.at = n
 }
 
 func (r *replica) stop(why string) {
@@ -413,7 +455,7 @@ func (r *replica) send(to int, m message.Message) {
 			was := peer.life
 			w.network.send(r.id, to, func() {
 				if peer.life == was && r.life == life {
-					peer.running(func() { peer.receive(r.id, b) })
+					peer.running(func() { peer.gather(r.id, b) })
 				}
 			})
 		}
@@ -422,6 +464,7 @@ func (r *replica) send(to int, m message.Message) {
 
 // freeze takes a checkpoint. Its root is known later.
 func (r *replica) freeze(n message.SeqNum) {
+	r.exec.Frozen(n)
 	r.memory.Freeze(n, nil)
 	root := r.memory.Root()
 	r.w.judge.root(r, n, root)
@@ -483,13 +526,28 @@ func (r *replica) install(n message.SeqNum) {
 	}
 	r.say("installs checkpoint n%d", n)
 	r.session = nil
-	r.ledger.Reload()
+	r.exec.Replaced(n)
+	r.at = n
 	r.w.judge.root(r, n, r.memory.Root())
 	r.w.judge.installed(r)
-	r.core.Forget(func(q *message.Request) bool {
-		last, ok := r.ledger.Last(q.Key())
-		return ok && q.Timestamp <= last.Timestamp
-	})
+	r.core.Forget(r.exec.Executed)
+	r.retain()
 	r.core.Installed(n)
-	r.core.Forget(func(q *message.Request) bool { _, _, seen := r.seen(q); return seen })
 }
+
+// newExecutor runs requests on a service whose ledger has all clients enrolled.
+func (w *world) newExecutor(s pbft.Service, m *Memory) *executor.Executor {
+	x, err := executor.New(s, m, maxClients, ledgerSlots, executor.Limits{Reply: w.wire.Reply, Rights: maxRights})
+	if err != nil {
+		panic(err)
+	}
+	for i := range maxClients {
+		if err := x.Ledger().Enrol(clientKey(i), nil, 0); err != nil {
+			panic(err)
+		}
+	}
+	return x
+}
+
+// maxRights bounds the rights of a client, in bytes.
+const maxRights = 16

@@ -16,6 +16,11 @@ import (
 type Memory struct {
 	pages       pages
 	checkpoints map[pbft.SeqNum]pages
+
+	batch    pbft.SeqNum                  // the present one
+	changed  map[pbft.PageNum]pbft.SeqNum // the last batch that changed a page, since the latest checkpoint
+	watching bool
+	seen     pbft.SeqNum
 }
 
 type pages map[pbft.PageNum]*page
@@ -28,7 +33,10 @@ type page struct {
 	digest pbft.Digest
 }
 
-var _ pbft.State = (*Memory)(nil)
+var (
+	_ pbft.State     = (*Memory)(nil)
+	_ pbft.Versioned = (*Memory)(nil)
+)
 
 const fanout = 256
 
@@ -40,13 +48,30 @@ var top = pbft.NodeID{Level: 2}
 
 // NewMemory returns a State whose pages are all zeros.
 func NewMemory() *Memory {
-	return &Memory{pages: pages{}, checkpoints: map[pbft.SeqNum]pages{}}
+	return &Memory{pages: pages{}, checkpoints: map[pbft.SeqNum]pages{}, changed: map[pbft.PageNum]pbft.SeqNum{}}
 }
 
 var zeros [pbft.PageSize]byte
 
 // Page implements pbft.State.
-func (m *Memory) Page(n pbft.PageNum) []byte { return m.pages.page(n) }
+func (m *Memory) Page(n pbft.PageNum) []byte {
+	if m.watching {
+		m.seen = max(m.seen, m.changed[n])
+	}
+	return m.pages.page(n)
+}
+
+// Begin implements pbft.Versioned.
+func (m *Memory) Begin(n pbft.SeqNum) { m.batch = n }
+
+// Observe implements pbft.Versioned.
+func (m *Memory) Observe() { m.watching, m.seen = true, 0 }
+
+// Observed implements pbft.Versioned.
+func (m *Memory) Observed() pbft.SeqNum {
+	m.watching = false
+	return m.seen
+}
 
 func (p pages) page(n pbft.PageNum) []byte {
 	if x := p[n]; x != nil {
@@ -69,12 +94,14 @@ func (m *Memory) Modify(n pbft.PageNum) []byte {
 	}
 	x.hashed = false
 	m.pages[n] = x
+	m.changed[n] = m.batch
 	return x.bytes
 }
 
 // Freeze implements pbft.State.
 func (m *Memory) Freeze(seq pbft.SeqNum, rooted func(pbft.Digest)) {
 	m.checkpoints[seq] = m.pages.clone()
+	clear(m.changed)
 	if rooted != nil {
 		root := m.Root()
 		go rooted(root)
@@ -175,6 +202,7 @@ func (m *Memory) Rollback(to pbft.SeqNum) error {
 		return fmt.Errorf("no checkpoint %d", to)
 	}
 	m.pages = p.clone()
+	clear(m.changed)
 	maps.DeleteFunc(m.checkpoints, func(seq pbft.SeqNum, _ pages) bool { return seq > to })
 	return nil
 }
@@ -288,6 +316,7 @@ func (s *install) Commit() error {
 		return errAbsent
 	}
 	s.m.pages = s.fresh
+	clear(s.m.changed)
 	s.m.checkpoints = map[pbft.SeqNum]pages{s.seq: s.fresh.clone()}
 	return nil
 }

@@ -25,7 +25,7 @@ var mischiefs = []struct {
 func (d *drawing) faultyClient() {
 	m := mischiefs[d.rng.IntN(len(mischiefs))]
 	d.add(func(w *world) {
-		if len(w.clients) < maxClients {
+		if len(w.clients) < guest {
 			c := newClient(w, len(w.clients), 0)
 			c.mischief = m.do
 			w.clients = append(w.clients, c)

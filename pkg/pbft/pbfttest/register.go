@@ -21,6 +21,8 @@ const (
 	opWrite = 'w' // a short reply, kept
 	opLong  = 'l' // a reply too long to be kept
 	opRead  = 'r' // changes nothing
+	opSet   = 's' // sets the cell to one of two values, which therefore recur
+	opGet   = 'g' // returns the cell, and depends on nothing else
 )
 
 const (
@@ -40,8 +42,8 @@ func (r *register) reply(head []byte, length int) []byte {
 
 // Execute implements pbft.Service.
 func (r *register) Execute(op pbft.Operation) ([]byte, bool) {
-	if len(op.Body) == 0 || op.Body[0] == opRead {
-		return r.read(op.Body), false
+	if reply, ok := r.Query(op); ok || len(op.Body) == 0 {
+		return reply, false
 	}
 	head := r.memory.Modify(r.first)
 	count := binary.LittleEndian.Uint64(head) + 1
@@ -53,6 +55,10 @@ func (r *register) Execute(op pbft.Operation) ([]byte, bool) {
 	h.Write(op.Body)
 	sum := h.Sum(nil)
 	copy(head[8:16], sum)
+	if op.Body[0] == opSet {
+		r.memory.Modify(r.cell())[0] = setTo(op.Body)
+		return r.reply(head, 16), true
+	}
 	page := r.memory.Modify(r.first + 1 + pbft.PageNum(sum[0])%scattered)
 	page[int(sum[1])<<4|int(sum[2])&15] = sum[3] | 1
 	if op.Body[0] == opLong {
@@ -63,11 +69,20 @@ func (r *register) Execute(op pbft.Operation) ([]byte, bool) {
 
 // Query implements pbft.Service.
 func (r *register) Query(op pbft.Operation) ([]byte, bool) {
-	if len(op.Body) == 0 || op.Body[0] != opRead {
-		return nil, false
+	switch {
+	case len(op.Body) > 0 && op.Body[0] == opRead:
+		return r.read(op.Body), true
+	case len(op.Body) > 0 && op.Body[0] == opGet:
+		return []byte{r.memory.Page(r.cell())[0]}, true
 	}
-	return r.read(op.Body), true
+	return nil, false
 }
+
+// cell is the page that opSet writes and opGet reads.
+func (r *register) cell() pbft.PageNum { return r.first + 1 + scattered }
+
+// setTo is the value to which an opSet sets the cell.
+func setTo(op []byte) byte { return 'a' + op[len(op)-1]&1 }
 
 func (r *register) read(op []byte) []byte {
 	length := 16

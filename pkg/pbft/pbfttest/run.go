@@ -45,18 +45,32 @@ func (s *Schedule) run(log func(string)) Outcome {
 		}
 	}
 	w.pacify()
+	calm := 0
+	if w.lost {
+		w.runUntil(w.now+mourning*tick, nil)
+	} else {
+		calm = w.recover(s)
+	}
+	w.judge.end()
+	return Outcome{Err: w.err, Ticks: int(w.now / tick), Events: w.stepped, Calm: calm, marks: w.marks}
+}
+
+// mourning is for how many ticks a group that has lost its state is watched.
+const mourning = 1000
+
+// recover judges whether all is well after the faults have ended, and how many ticks that takes.
+func (w *world) recover(s *Schedule) (calm int) {
 	if s.shape.quiet {
 		w.hush(s.within)
 	}
 	w.resume()
 	w.runUntil(w.now+patience*tick, w.finished)
-	calm := int(w.now/tick) - s.shape.stop
+	calm = int(w.now/tick) - s.shape.stop
 	if w.err == nil && !w.finished() {
 		w.fail("liveness: %d ticks after the last fault, with at most f replicas silent, %s", calm, w.account())
 	}
 	w.settle()
-	w.judge.end()
-	return Outcome{Err: w.err, Ticks: int(w.now / tick), Events: w.stepped, Calm: calm, marks: w.marks}
+	return calm
 }
 
 func contains(all []int, i int) bool {

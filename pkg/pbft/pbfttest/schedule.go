@@ -45,6 +45,7 @@ func Draw(seed uint64) *Schedule {
 	for range d.rng.IntN(2) + d.rng.IntN(2) {
 		d.faultyClient()
 	}
+	d.administration()
 	if d.rng.IntN(6) == 0 {
 		d.minority() // for once, nothing else is in its way
 		return s
@@ -52,12 +53,34 @@ func Draw(seed uint64) *Schedule {
 	for range d.rng.IntN(6) {
 		d.misfortune()
 	}
-	if !d.liars() && d.rng.IntN(2) == 0 {
+	liars := d.liars()
+	if d.rng.IntN(3) == 0 {
 		for range 1 + d.rng.IntN(3) {
-			d.restart()
+			d.clientRestart()
 		}
 	}
+	if d.rng.IntN(2) == 0 {
+		d.amnesia(liars)
+	}
 	return s
+}
+
+// amnesia is what restarts bring with them.
+func (d *drawing) amnesia(liars bool) {
+	switch d.rng.IntN(8) {
+	case 0, 1, 2:
+		d.turn()
+	case 3:
+		d.rolling()
+	case 4:
+		if !liars {
+			d.outage()
+			return
+		}
+	}
+	for range 1 + d.rng.IntN(3) {
+		d.restart()
+	}
 }
 
 // Without is the schedule with some of its items left out, besides those that are already.
@@ -82,6 +105,9 @@ func (s *Schedule) String() string {
 		s.Seed, h.replicas, h.period, h.log, h.window, h.batch, h.clients, h.slots, h.stop)
 	if h.bytes > 0 {
 		fmt.Fprintf(&b, ", a checkpoint every %d bytes", h.bytes)
+	}
+	if h.gather > 0 {
+		fmt.Fprintf(&b, ", messages gather for %d hundredths of a tick", h.gather)
 	}
 	for _, x := range []struct {
 		on   bool
@@ -130,6 +156,7 @@ func (d *drawing) shape() {
 	h.tentative, h.piggyback, h.quiet = more.IntN(4) > 0, more.IntN(4) > 0, more.IntN(2) > 0
 	h.separate = more.IntN(4) > 0
 	h.bytes = []int{0, 0, 1, 100, 1000}[more.IntN(5)]
+	h.gather = []int64{0, 0, 10, 60, 200}[more.IntN(5)]
 	d.s.Replicas = h.replicas
 }
 
@@ -474,9 +501,112 @@ func (w *world) preparedBeside(few []int, n message.SeqNum) bool {
 	return false
 }
 
+// restart ends a replica's life. One time in three it does so again soon, most often before it has voted.
 func (d *drawing) restart() {
 	i, t, rest := d.rng.IntN(d.s.Replicas), d.moment(), d.rng.IntN(60)
-	d.add(func(w *world) { w.at(int64(t)*tick, func() { w.restart(i, int64(rest)*tick) }) }, "replica %d restarts at %d, %d ticks later", i, t, rest)
+	again := 0
+	if d.rng.IntN(3) == 0 {
+		again = 1 + d.rng.IntN(40)
+	}
+	d.add(func(w *world) {
+		w.at(int64(t)*tick, func() {
+			w.restart(i, int64(rest)*tick)
+			if again > 0 {
+				w.after(int64(rest+again)*tick, func() { w.restart(i, tick) })
+			}
+		})
+	}, "replica %d restarts at %d, %d ticks later, and again %d ticks after that (0: not)", i, t, rest, again)
+}
+
+// patiently has f happen from a moment on, as soon as it can: f reports whether it has.
+func (w *world) patiently(from int, f func() bool) {
+	var try func()
+	try = func() {
+		if !w.calm && !f() {
+			w.after(3*tick, try)
+		}
+	}
+	w.at(int64(from)*tick, try)
+}
+
+// turn has a replica be correct for a while, and then lie: from a moment on when another replica, or it, has been restarted, and no
+// more than f are faulty with it. What it said while it was correct is part of the proof.
+func (d *drawing) turn() {
+	n := d.s.Replicas
+	i, first := d.rng.IntN(n), d.rng.IntN(n)
+	t, rest := d.rng.IntN(d.s.shape.stop/2), d.rng.IntN(20)
+	turned := []lie{fickle, scheming, lies[d.rng.IntN(len(lies))]}[d.rng.IntN(3)]
+	d.add(func(w *world) {
+		w.patiently(t, func() bool {
+			lives := w.sites[first].copies[0].life
+			w.restart(first, int64(rest)*tick)
+			return w.sites[first].copies[0].life > lives || w.sites[first].liar()
+		})
+		w.patiently(t+rest, func() bool {
+			s := w.sites[i]
+			if s.liar() || w.sites[first].copies[0].life == 0 || s.copies[0].down || s.copies[0].mute || w.disabled(i) >= w.f {
+				return s.liar()
+			}
+			w.say("replica %d turns faulty", i)
+			w.marks.hit(markTurned)
+			s.lies = append(s.lies, turned)
+			w.remember(i)
+			return true
+		})
+	}, "from %d on replica %d restarts for %d ticks as soon as it may, and after that replica %d turns faulty as soon as it may: %s", t, first, rest, i, turned.name)
+}
+
+// rolling restarts the replicas one after the other, each as soon as that is allowed.
+func (d *drawing) rolling() {
+	t, rest := d.rng.IntN(d.s.shape.stop/2), d.rng.IntN(10)
+	order := d.rng.Perm(d.s.Replicas)
+	d.add(func(w *world) {
+		next := 0
+		w.patiently(t, func() bool {
+			if next < len(order) {
+				r := w.sites[order[next]].copies[0]
+				lives := r.life
+				if w.restart(order[next], int64(rest)*tick); r.life > lives || r.lies() {
+					next++
+				}
+			}
+			return next == len(order)
+		})
+	}, "from %d on the replicas %s restart one after the other, each as soon as it may, for %d ticks", t, names(order), rest)
+}
+
+// outage restarts all replicas at once: the power of the room. A group that has no durable state is lost then, and must do no
+// harm.
+func (d *drawing) outage() {
+	t, rest := d.moment(), d.rng.IntN(30)
+	d.add(func(w *world) {
+		w.at(int64(t)*tick, func() {
+			w.lost = true
+			w.marks.hit(markLost)
+			for i, s := range w.sites {
+				if !s.liar() && !s.copies[0].down {
+					s.copies[0].restart(int64(rest+i) * tick)
+				}
+			}
+		})
+	}, "at %d all replicas restart, after %d ticks or so", t, rest)
+}
+
+// clientRestart ends a client's life. The next goes on with what was not answered.
+func (d *drawing) clientRestart() {
+	i, t := d.rng.IntN(d.s.shape.clients), d.moment()
+	d.add(func(w *world) { w.at(int64(t)*tick, w.clients[i].restart) }, "client %d restarts at %d", i, t)
+}
+
+// administration adds the administrator, and the guest, which is revoked and enrolled again.
+func (d *drawing) administration() {
+	if d.rng.IntN(4) > 0 {
+		return
+	}
+	d.add(func(w *world) {
+		g := newClient(w, guest, 0)
+		w.clients = append(w.clients, g, newAdministrator(w))
+	}, "the administrator revokes and enrols client %d", guest)
 }
 
 // sieve loses for a while all messages of some types between some replicas, and after a while between others: so a batch

@@ -1,6 +1,7 @@
 package pbfttest
 
 import (
+	"crypto/sha256"
 	"math/bits"
 	"slices"
 
@@ -29,6 +30,17 @@ type vows struct {
 	since   int64                                  // since when
 
 	faults map[message.Digest]string // of batches proposed: why no correct replica should accept them
+	oaths  []oath                    // by replica
+}
+
+// An oath is what a replica has promised, in all its lives (R-OUR-21): the proof counts on it whether or not the replica remembers.
+type oath struct {
+	n, before        message.SeqNum // the highest number of a promise; of one in an earlier life
+	view, viewBefore message.View   // likewise
+	left             message.View   // the highest for which an earlier life sent a VIEW-CHANGE
+	changes          map[message.View]message.Digest
+	begins           map[message.View]message.Digest
+	roots            map[message.SeqNum]message.Digest
 }
 
 type voteKey struct {
@@ -51,6 +63,7 @@ func (v *vows) init(j *judge) {
 		executed: map[message.SeqNum]bool{},
 		holders:  map[message.CheckpointID]uint32{},
 		changes:  map[message.Digest]*message.ViewChange{}, faults: map[message.Digest]string{},
+		oaths: make([]oath, j.w.n),
 	}
 	for i := range v.done {
 		v.forgets(i)
@@ -58,7 +71,94 @@ func (v *vows) init(j *judge) {
 }
 
 // forgets: replica i begins a new life.
-func (v *vows) forgets(i int) { v.done[i] = map[message.SeqNum]*record{} }
+func (v *vows) forgets(i int) {
+	v.done[i] = map[message.SeqNum]*record{}
+	o := &v.oaths[i]
+	o.before, o.viewBefore, o.left = o.n, o.view, v.left[i]
+	if o.changes == nil {
+		o.changes, o.begins = map[message.View]message.Digest{}, map[message.View]message.Digest{}
+		o.roots = map[message.SeqNum]message.Digest{}
+	}
+}
+
+// promises judges whatever a correct replica sends, to one or to all, against all that it has promised in all its lives.
+func (v *vows) promises(r *replica, m message.Message) {
+	if r.lies() {
+		return
+	}
+	o := &v.oaths[r.id]
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		v.promise(r, m, m.Seq, m.View)
+	case *message.Prepare:
+		v.promise(r, m, m.Seq, m.View)
+	case *message.Commit:
+		v.promise(r, m, m.Seq, m.View)
+	case *message.Checkpoint:
+		v.holds(r, m)
+		v.promise(r, m, m.Seq, o.viewBefore)
+		v.same(r, m, m.Digest, o.roots[m.Seq])
+		o.roots[m.Seq] = m.Digest
+	case *message.ViewChange:
+		if int(m.From) != r.id {
+			return // it is somebody else's promise
+		}
+		v.promise(r, m, m.Low, m.View)
+		if m.View <= o.left && o.changes[m.View] != m.Digest() {
+			v.j.w.fail("replica %d sends %s, and in an earlier life it had left for view %d", r.id, describe(m), o.left)
+		}
+		v.same(r, m, m.Digest(), o.changes[m.View])
+		o.changes[m.View] = m.Digest()
+	case *message.NewView:
+		v.promise(r, m, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)), m.View)
+		d := message.Digest(sha256.Sum256(encode(m)))
+		v.same(r, m, d, o.begins[m.View])
+		o.begins[m.View] = d
+	}
+}
+
+// promise: the fence stands at or above every promise before it leaves, and a replica that forgot promises nothing until a
+// checkpoint is stable at or above all that it promised before, in whatever life, and nothing for a view that it had left.
+func (v *vows) promise(r *replica, m message.Message, n message.SeqNum, view message.View) {
+	w, s, o := v.j.w, v.j.w.sites[r.id], &v.oaths[r.id]
+	switch {
+	case n > s.fence || view > s.view:
+		w.fail("replica %d sends %s beyond its fence, n%d view %d", r.id, describe(m), s.fence, s.view)
+	case r.core.Stable().Seq < o.before:
+		w.fail("replica %d sends %s, and made promises up to n%d before it forgot", r.id, describe(m), o.before)
+	case view < o.viewBefore:
+		w.fail("replica %d sends %s, and was in view %d before it forgot", r.id, describe(m), o.viewBefore)
+	}
+	o.n, o.view = max(o.n, n), max(o.view, view)
+}
+
+// same: what is promised once is not promised otherwise.
+func (v *vows) same(r *replica, m message.Message, is, was message.Digest) {
+	if was != is && !was.IsZero() {
+		v.j.w.fail("replica %d sends %s, and has sent another before", r.id, describe(m))
+	}
+}
+
+// replies judges what a correct replica tells a client: it is a promise of the state that the answer comes from, and the version
+// of a read is as late as the last batch that changed what the answer depends on.
+func (v *vows) replies(r *replica, m *message.Reply) {
+	if r.lies() {
+		return
+	}
+	v.promise(r, m, r.at, v.oaths[r.id].viewBefore)
+	a := &m.Answers[0]
+	if !a.ReadOnly || a.Outcome != message.Executed || int(r.at) >= len(v.j.after) || int(a.Version) >= len(v.j.after) {
+		return // what was executed ahead of all others is judged when a client believes it
+	}
+	then, now := v.j.after[a.Version], v.j.after[r.at]
+	changed := then.place != now.place
+	if len(a.Result) == 1 {
+		changed = then.sets != now.sets
+	}
+	if changed && !r.tentative() {
+		v.j.w.fail("replica %d answers a read from n%d, and says that nothing it depends on has changed since n%d", r.id, r.at, a.Version)
+	}
+}
 
 func (v *vows) record(i int, n message.SeqNum) *record {
 	x := v.done[i][n]
@@ -112,8 +212,6 @@ func (v *vows) said(r *replica, m message.Message) {
 		}
 		v.accepts(r, m.View, m.Seq, m.Digest)
 		v.commits(r, m.View, m.Commits...)
-	case *message.Checkpoint:
-		v.holds(r, m)
 	case *message.ViewChange:
 		v.told(r, m)
 		v.leaves(r, m)
@@ -266,7 +364,7 @@ func (v *vows) committed(r *replica, n message.SeqNum, d message.Digest) {
 
 // stable: what is forgotten because a checkpoint is stable, every 2f+1 replicas can give back.
 func (v *vows) stable(r *replica, n message.SeqNum) {
-	by := v.holders[message.CheckpointID{Seq: n, Digest: v.j.roots[n]}]
+	by := v.holders[message.CheckpointID{Seq: n, Digest: v.j.roots[n]}] | 1<<r.id
 	if bits.OnesCount32(by) < v.j.w.quorum() {
 		v.j.w.fail("replica %d takes n%d for stable, and of the correct replicas only %b have said that they hold it", r.id, n, by)
 	}
@@ -324,9 +422,6 @@ func (v *vows) begins(r *replica, m *message.NewView) {
 	var set []*message.ViewChange
 	for _, x := range m.V {
 		vc := v.changes[x.Digest]
-		if vc == nil && int(x.From) == r.id {
-			return // its own, made while it was silent, and in nobody else's hands yet
-		}
 		if vc == nil || vc.From != x.From || vc.View != m.View {
 			w.fail("replica %d begins view %d with a VIEW-CHANGE of %d that was never sent", r.id, m.View, x.From)
 			return

@@ -2,6 +2,7 @@ package pbfttest
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
@@ -33,7 +34,7 @@ type world struct {
 	now     int64
 	events  events
 	sites   []*site // by replica
-	clients []*client
+	clients []*caller
 	network network
 	judge   judge
 	wire    message.Limits
@@ -43,6 +44,7 @@ type world struct {
 	calm    bool // all faults have stopped
 	quiet   bool // and nobody calls for more than it has called for
 	marks   marks
+	lost    bool // more than f replicas have forgotten their state: the group must do no harm, and can do nothing else
 	err     error
 	log     func(string)
 	stepped int
@@ -59,17 +61,18 @@ type shape struct {
 	bytes       int            // of operations that bring a checkpoint before that; 0: none do
 	window      message.SeqNum
 	batch       int
-	clients     int  // correct ones
-	slots       int  // of a client in use
-	think       int  // ticks between its calls, at most
-	stop        int  // tick at which all faults end
-	stubborn    bool // liars go on lying after that
-	quiet       bool // and what was called before must be answered before anybody calls again
-	writes      bool // correct clients read nothing
-	long        bool // and all that they write has a long result
-	tentative   bool // batches are executed when they have prepared
-	piggyback   bool // COMMITs ride on other messages
-	separate    bool // clients send long operations to all, proposals name them
+	clients     int   // correct ones
+	slots       int   // of a client in use
+	think       int   // ticks between its calls, at most
+	stop        int   // tick at which all faults end
+	stubborn    bool  // liars go on lying after that
+	quiet       bool  // and what was called before must be answered before anybody calls again
+	writes      bool  // correct clients read nothing
+	long        bool  // and all that they write has a long result
+	tentative   bool  // batches are executed when they have prepared
+	piggyback   bool  // COMMITs ride on other messages
+	separate    bool  // clients send long operations to all, proposals name them
+	gather      int64 // messages of one sender are taken in together that come within so many hundredths of a tick; 0: one by one
 }
 
 // A proof names an authenticator: the request it is for, what else it covers, and its nonce.
@@ -83,7 +86,11 @@ type proof struct {
 }
 
 func proofOf(r *message.Request) proof {
-	return proof{r.Digest(), r.Auth.Nonce, r.ReadOnly, r.Apart, r.Replier, r.Provers}
+	nonce := r.Auth.Nonce
+	if len(r.Signature) >= 8 {
+		nonce = binary.LittleEndian.Uint64(r.Signature)
+	}
+	return proof{r.Digest(), nonce, r.ReadOnly, r.Apart, r.Replier, r.Provers}
 }
 
 // A site is where one replica lives: mostly one live copy of it, two if it is a twin.
@@ -133,12 +140,18 @@ func (w *world) start() {
 			s.copies = append(s.copies, newReplica(w, i, 1))
 		}
 		if s.liar() {
-			s.memory = &liarMemory{rng: rand.New(rand.NewPCG(w.rng.Uint64(), uint64(i))), changes: map[message.ReplicaID]*message.ViewChange{}, plot: &w.plot}
+			w.remember(i)
 		}
 	}
 	for _, c := range w.clients {
 		c.start()
 	}
+}
+
+// remember gives a liar its memory.
+func (w *world) remember(i int) {
+	rng := rand.New(rand.NewPCG(w.rng.Uint64(), uint64(i)))
+	w.sites[i].memory = &liarMemory{rng: rng, changes: map[message.ReplicaID]*message.ViewChange{}, plot: &w.plot}
 }
 
 // at has f happen at time t.
@@ -231,6 +244,9 @@ func (w *world) disabled(i int) (n int) {
 // authentic: the request's MAC is good at replica i. Nobody but its client can make one.
 func (w *world) authentic(r *message.Request, i int) bool {
 	good, known := w.proofs[proofOf(r)]
+	if r.Client == message.Administrator {
+		return known // it is signed
+	}
 	tag := r.Auth.Tag(message.ReplicaID(i))
 	return known && good[i] && len(tag) > 0 && tag[0] == 1
 }
@@ -239,6 +255,12 @@ func (w *world) authentic(r *message.Request, i int) bool {
 func (w *world) seal(r *message.Request, good []bool) {
 	r.Altered()
 	w.nonce++
+	if r.Client == message.Administrator {
+		r.Signature = binary.LittleEndian.AppendUint64(nil, w.nonce)
+		r.Signature = append(r.Signature, make([]byte, message.SignatureSize-8)...)
+		w.proofs[proofOf(r)] = good
+		return
+	}
 	r.Auth.Nonce = w.nonce
 	r.Auth.Tags = make([]byte, w.n*message.MACSize)
 	for i := range w.n {
@@ -274,7 +296,7 @@ func (x *network) init(w *world) {
 	for i := range x.side {
 		x.side[i] = 2
 	}
-	all := w.n + maxClients
+	all := w.n + maxClients + 1 // and the administrator
 	x.cut = make([][]int, all)
 	for i := range x.cut {
 		x.cut[i] = make([]int, all)

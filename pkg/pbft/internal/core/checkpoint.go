@@ -78,16 +78,22 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 // sayCheckpoint tells the others that we hold a checkpoint, if we may say so.
 func (c *Core) sayCheckpoint(n message.SeqNum, root message.Digest) {
 	if c.maySay(n) {
+		c.promise(n)
 		c.multicast(&message.Checkpoint{Seq: n, Digest: root, From: c.cfg.Self})
 	}
 }
 
-// maySay: who has left a view says no more of checkpoints than his VIEW-CHANGE does. With a later word of his one might
-// become stable at somebody who has yet to leave, and who will name none below it: the new primary would find no checkpoint
-// that 2f+1 have not passed and f+1 hold.
+// maySay reports whether we may tell the others that we hold checkpoint n. A silent replica says nothing. One that has left
+// a view says no more of checkpoints than its VIEW-CHANGE does: by a later word of it a checkpoint might become stable at
+// a replica that has yet to leave and that will name none below it, and the new primary would find no checkpoint that 2f+1
+// replicas have not passed and f+1 hold.
 func (c *Core) maySay(n message.SeqNum) bool {
 	own := c.change.own
-	return c.active || own != nil && (n <= own.Low || slices.ContainsFunc(own.Checkpoints, func(k message.CheckpointID) bool { return k.Seq == n }))
+	if c.silent() || c.active {
+		return c.active && !c.silent()
+	}
+	named := func(k message.CheckpointID) bool { return k.Seq == n }
+	return own != nil && (n <= own.Low || slices.ContainsFunc(own.Checkpoints, named))
 }
 
 // sayCheckpoints says what we could not say while we were between views.
@@ -159,8 +165,8 @@ func (c *Core) stabilise(k *checkpointSlot) {
 	case k.votes.matching(root) < c.quorum():
 		c.checkDivergence(k, root)
 		return
-	case !c.maySay(k.seq):
-		return // our own vote is not cast
+	case !c.maySay(k.seq) && !c.silent():
+		return // our own vote is not cast; that of a silent replica binds nobody, its own VIEW-CHANGE least of all
 	}
 	c.collect(k.seq, root)
 }
@@ -175,7 +181,7 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	c.wait.bodies = map[message.Digest]*message.Batch{}
 	c.place()
 	if silent && !c.silent() {
-		c.voteAgain()
+		c.endSilence()
 	}
 	c.decide()     // it may have waited for batches that are behind us now
 	c.tryNewView() // and this for the root of a checkpoint that we have passed

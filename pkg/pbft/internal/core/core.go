@@ -30,9 +30,9 @@ type Config struct {
 	ForwardTicks              int  // a request that a backup holds is proposed within so many ticks, or the others are told
 	TimeoutTicks              int  // the view-change timer's first period
 
-	// Fence is the highest number that this replica may have voted for in an earlier life, which it has
-	// forgotten. Until a checkpoint at or above it is stable the replica votes for nothing, and counts among the f
-	// (R-OUR-5); it executes what the others commit all the same. 0 for a replica that never voted.
+	// Fence is the highest number for which this replica may have made a promise in an earlier life, which it has
+	// forgotten. Until a checkpoint at or above it is stable the replica is silent, and counts among the f (R-OUR-5):
+	// see silence.go. 0 for a replica that never promised anything.
 	Fence message.SeqNum
 
 	// FenceView is the view that this replica had reached then. It waits for that view's NEW-VIEW, or for a later
@@ -50,7 +50,6 @@ type Core struct {
 	log      messageLog
 	lastExec message.SeqNum // committed and executed, in order, up to here
 	ahead    tentative      // what was executed beyond that
-	ground   Standing       // of answers from the present state
 	held     heldCommits
 	kept     message.SeqNum // the last checkpoint that our state holds
 	since    int            // bytes of the operations executed after it
@@ -74,7 +73,8 @@ type Core struct {
 	transfer   *transfer            // not nil while we fetch the state of a checkpoint
 	progress   int                  // tick at which lastExec rose last
 	credit     int                  // pages that we serve each replica at full speed
-	fence      message.SeqNum       // durable: we have voted for nothing above it
+	fence      message.SeqNum       // no promise of ours is for a number above it, nor
+	fencedView message.View         // for a view above this: both are durable
 	tick       int
 	lagging    int            // tick of the last STATUS sent out of turn
 	reported   message.SeqNum // how far we were by the last STATUS: see cameOn
@@ -102,6 +102,8 @@ type peer struct {
 	pulled   int                  // what it was asked for in the present tick, as it counts: see serveCost
 	shunned  int                  // not asked for state before this tick
 	apart    int                  // tick since when it waits in a later view than ours, as it says; 0: it does not
+	silence  message.SeqNum       // the checkpoint that must be stable before it votes, as it says; 0: it votes
+	fills    int                  // null batches that its silence may still cause in the present period: see proposeNull
 }
 
 // New returns the core of a replica whose state is the initial one.
@@ -116,6 +118,7 @@ func New(cfg Config) *Core {
 		preprepared: map[message.SeqNum][]carried{},
 		lagging:     -1 << 30,
 		fence:       cfg.Fence,
+		fencedView:  cfg.FenceView,
 		view:        cfg.FenceView,
 		credit:      leastCredit,
 		pullSize:    cfg.BatchBytes,
@@ -123,6 +126,7 @@ func New(cfg Config) *Core {
 	for i := range c.peers {
 		c.peers[i].answered, c.peers[i].keyed = -1<<30, -1<<30
 		c.peers[i].high = cfg.LogSize
+		c.peers[i].fills = c.fillsPerPeriod()
 	}
 	for i := range c.checkpoints {
 		c.checkpoints[i].votes = newVotes(cfg.Replicas)
@@ -188,6 +192,7 @@ func (c *Core) Tick() {
 	c.tickTransfer()
 	c.tickWaiting()
 	c.tickPulls()
+	c.tickFills()
 	c.fetchBodies()
 	c.fetchOperations()
 	c.flushOldCommits()
@@ -241,7 +246,7 @@ func (c *Core) View() (v message.View, active bool) { return c.view, c.active }
 // StepDown leaves the view if we are its primary: the others follow at once, without waiting for their timers
 // (R-VT-5).
 func (c *Core) StepDown() {
-	if c.active && c.isPrimary() {
+	if c.active && c.isPrimary() && !c.silent() {
 		c.leave(c.view + 1)
 	}
 }

@@ -12,14 +12,15 @@ const (
 	Multicast                 // Message to all other replicas
 	Choose                    // ask the service for its choice for Seq, and answer with Core.Chosen
 	Accept                    // ask the service about the choice of Proposal, and answer with Core.Accepted
-	Execute                   // run Batch as number Seq, keep the replies in the state, send them to their clients on the ground of Standing
+	Execute                   // run Batch as number Seq, keep the replies in the state, and send them on the ground of Standing unless Mute
 	Confirm                   // what was executed tentatively as Seq has committed
 	Rollback                  // make the state that of checkpoint Seq again
 	Repeat                    // run Batch as number Seq once more, after a Rollback: its replies were sent
-	Query                     // answer Request from the present state, read-only
+	Query                     // answer Request from the present state, read-only, on the ground that Core.Ground gives for its version
 	Freeze                    // keep the state as checkpoint Seq, and answer with Core.Frozen when its root is known
 	Discard                   // forget the checkpoints below Seq: it is stable now
-	Fence                     // make it durable that we may have voted up to Seq, and reached the present view; votes below this effect wait for it
+	Fence                     // make it durable that we may have promised something up to Seq and View; what stands below waits for it
+	Speak                     // the silence is over: clients are answered from now on
 	Fetch                     // open an install session for checkpoint Seq with root Digest, and answer with Core.Fetching
 	Serve                     // answer the FETCH in Message to replica To
 	Install                   // the session has all it wants: commit it, and answer with Core.Installed
@@ -31,10 +32,12 @@ type Effect struct {
 	Verb     Verb
 	To       message.ReplicaID
 	Seq      message.SeqNum
+	View     message.View
 	Message  message.Message
 	Proposal *message.PrePrepare
 	Batch    *message.Batch
 	Standing Standing
+	Mute     bool // this replica is silent: no reply leaves
 	Request  *message.Request
 	Digest   message.Digest
 	Reason   string

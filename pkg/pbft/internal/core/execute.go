@@ -31,8 +31,7 @@ func (c *Core) executeReady() {
 		}
 		switch c.ahead.seq {
 		case 0:
-			c.ground = c.standing(s)
-			c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch, Standing: c.ground})
+			c.execute(s.seq, s.batch, c.standing(s))
 		default:
 			c.settle(s)
 		}
@@ -40,11 +39,18 @@ func (c *Core) executeReady() {
 	}
 }
 
+// execute has a batch run. Its replies are promises, and so is every answer from the state that it leaves.
+func (c *Core) execute(n message.SeqNum, b *message.Batch, st Standing) {
+	if !c.silent() {
+		c.promise(n)
+	}
+	c.do(Effect{Verb: Execute, Seq: n, Batch: b, Standing: st, Mute: c.silent()})
+}
+
 // executed follows an execution that will stay.
 func (c *Core) executed(s *slot) {
 	c.lastExec++
 	c.progress = c.tick
-	c.ground.Tentative = false
 	for i, r := range s.batch.Requests {
 		c.queue.executed(r, place{t: r.Timestamp, n: s.seq, i: i})
 		c.wait.executed(r)
@@ -73,8 +79,7 @@ func (c *Core) executeTentatively(s *slot) {
 		return
 	}
 	c.ahead = tentative{seq: s.seq, view: c.view, digest: s.proposal.Digest, batch: &s.proposal.Batch}
-	c.ground = Standing{c.view, s.seq, true}
-	c.do(Effect{Verb: Execute, Seq: s.seq, Batch: c.ahead.batch, Standing: c.ground})
+	c.execute(s.seq, c.ahead.batch, Standing{c.view, s.seq, true})
 }
 
 func administrative(b *message.Batch) bool {
@@ -95,8 +100,7 @@ func (c *Core) settle(s *slot) {
 	for n := c.kept + 1; n < s.seq; n++ {
 		c.do(Effect{Verb: Repeat, Seq: n, Batch: c.log.slot(n).batch})
 	}
-	c.ground = c.standing(s)
-	c.do(Effect{Verb: Execute, Seq: s.seq, Batch: s.batch, Standing: c.ground})
+	c.execute(s.seq, s.batch, c.standing(s))
 }
 
 // UnderWay is the lowest number for which something was proposed or voted and nothing executed, tentatively or not; 0 if there
@@ -113,7 +117,7 @@ func (c *Core) UnderWay() message.SeqNum {
 // Idle reports whether there is nothing that a tick could bring forward, but for STATUS, COMMITs that nobody waits for, and what
 // others may say meanwhile: whoever ticks may then do so later, for several ticks at once.
 func (c *Core) Idle() bool {
-	return c.active && c.transfer == nil && c.queue.held == 0 && !c.wait.on && c.UnderWay() == 0
+	return c.active && c.transfer == nil && c.queue.held == 0 && !c.wait.on && c.UnderWay() == 0 && !c.fillDue()
 }
 
 // Again answers Execute for batch n: its i-th request was not executed, for the state knows the slot's answer to it, or to a
@@ -138,12 +142,18 @@ func (c *Core) Standing(q *message.Request) (st Standing, ok bool) {
 	return Standing{View: c.view}, true
 }
 
-// read answers a read-only request from the present state, even if that is not known to have committed: the answer says
-// which batch it includes. 2f+1 equal ones that have prepared the same make it certain to commit, and no reader has to wait
-// for COMMITs (the paper's R-OPT-RO-2 does). Nor can a later reader be told less: f+1 correct replicas have executed that
-// batch, and none of them will take it back.
-func (c *Core) read(r *message.Request) {
-	c.do(Effect{Verb: Query, Request: r, Standing: c.ground})
+// Ground is the ground of an answer to a read of the given version: the number of the last batch in the state that
+// changed anything the answer depends on, or of a later one (R-OUR-22). The answer can be given before that batch is
+// known to have committed: 2f+1 replicas that have prepared the same make it certain to commit, and no reader has to
+// wait for COMMITs (the paper's R-OPT-RO-2 does).
+func (c *Core) Ground(version message.SeqNum) Standing {
+	if version > 0 && version == c.ahead.seq {
+		return Standing{c.ahead.view, version, true}
+	}
+	if c.log.contains(version) {
+		return c.standing(c.log.slot(version))
+	}
+	return Standing{View: c.view}
 }
 
 // heldCommits are the numbers of the present view whose COMMITs we hold back, to let them ride on what we say next.

@@ -40,7 +40,8 @@ func (c *Core) decide() {
 		}
 	}
 	x.newView = m
-	c.promise(m)
+	c.witnessChosen(m)
+	c.promise(m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))) // it is the PRE-PREPARE of all that it chose
 	c.multicast(m)
 	c.tryNewView()
 }
@@ -276,9 +277,10 @@ func (c *Core) enter(m *message.NewView) {
 	c.passOn()
 }
 
-// promise has the primary remember in Q what it chose, above its own window too: its NEW-VIEW is the PRE-PREPARE for it, with
-// which others prepare whether or not the view ever begins here, and a later view must find f+1 who say so (A2).
-func (c *Core) promise(m *message.NewView) {
+// witnessChosen has the primary remember in Q what it chose, above its own window too: its NEW-VIEW is the PRE-PREPARE
+// for it, with which others prepare whether or not the view ever begins here, and a later view must find f+1 replicas
+// that say so (A2).
+func (c *Core) witnessChosen(m *message.NewView) {
 	for i, digest := range m.Chosen {
 		if n := m.Checkpoint.Seq + 1 + message.SeqNum(i); n > c.log.low {
 			c.witness(carried{message.Prepared{Seq: n, Digest: digest, View: c.view}, c.body(digest)})

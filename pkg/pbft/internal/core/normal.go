@@ -13,8 +13,11 @@ func (c *Core) onRequest(r *message.Request) {
 	case r.ReadOnly && c.transfer != nil:
 		c.refuse(r, StateInTransfer)
 		return
+	case r.ReadOnly && c.silent():
+		c.refuse(r, Silent)
+		return
 	case r.ReadOnly:
-		c.read(r)
+		c.do(Effect{Verb: Query, Request: r})
 		return
 	case r.Apart && r.PassedBy == c.cfg.Self && !c.isPrimary():
 		c.layBy(r)
@@ -34,7 +37,11 @@ func (c *Core) onRequest(r *message.Request) {
 // propose gives the next number to what waits, if the window lets it: at most Window batches are under way,
 // so that under load requests gather into batches [TOCS §6.1].
 func (c *Core) propose() {
-	if c.choosing || c.silent() || c.transfer != nil || !c.active || !c.isPrimary() || c.queue.waiting == 0 || !c.mayPropose(c.seqno+1) {
+	if c.choosing || c.silent() || c.transfer != nil || !c.active || !c.isPrimary() || !c.mayPropose(c.seqno+1) {
+		return
+	}
+	if c.queue.waiting == 0 {
+		c.proposeNull()
 		return
 	}
 	c.choosing = true
@@ -59,12 +66,18 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 	if len(batch.Requests) == 0 {
 		return
 	}
-	c.seqno = n
+	c.assign(batch)
+}
+
+// assign gives a batch the next number and tells the others [TOCS §4.3].
+func (c *Core) assign(batch message.Batch) {
+	c.seqno++
+	n := c.seqno
 	p := &message.PrePrepare{View: c.view, Seq: n, Digest: batch.Digest(), Batch: batch, From: c.cfg.Self}
 	s := c.log.slot(n)
 	invariant(s.proposal == nil, "a number assigned twice")
 	c.adopt(s, p)
-	c.raiseFence(n)
+	c.promise(n)
 	said := *p
 	said.Batch, said.Commits = c.abridged(batch), c.takeCommits()
 	c.multicast(&said)
@@ -111,6 +124,15 @@ func (c *Core) onPrePrepare(p *message.PrePrepare) {
 	if why := c.fit(s); why != accepted {
 		c.lack(s, why)
 		c.refuse(p, why) // held; advance tries again with every PREPARE and operation
+		return
+	}
+	c.askService(p)
+}
+
+// askService has the service judge the primary's choice. A null batch has none.
+func (c *Core) askService(p *message.PrePrepare) {
+	if p.Digest == message.NullDigest {
+		c.Accepted(p, true)
 		return
 	}
 	c.do(Effect{Verb: Accept, Proposal: p})
@@ -251,27 +273,28 @@ func (c *Core) commitVote(v message.View, n message.SeqNum, from message.Replica
 // that does [TOCS §4.3].
 func (c *Core) advance(s *slot) {
 	if s.proposal == nil && s.held != nil && c.active && c.fit(s) == accepted {
-		c.do(Effect{Verb: Accept, Proposal: s.held})
+		c.askService(s.held)
 		return
 	}
 	if s.proposal == nil {
 		return
 	}
-	if !c.isPrimary() && !s.prepares.has(c.cfg.Self) && !c.silent() {
+	if !c.silent() && !c.isPrimary() && !s.prepares.has(c.cfg.Self) {
 		s.ownPrepare = message.Prepare{View: c.view, Seq: s.seq, Digest: s.proposal.Digest, From: c.cfg.Self}
 		s.prepares.add(c.cfg.Self, s.proposal.Digest)
-		c.raiseFence(s.seq)
+		c.promise(s.seq)
 		vote := s.ownPrepare // a copy: the slot may be reset before it is sent
 		vote.Commits = c.takeCommits()
 		c.multicast(&vote)
 	}
-	if !s.isPrepared && s.prepared(c.f) {
-		s.isPrepared = true
-		if !c.silent() && s.commits.add(c.cfg.Self, message.Digest{}) {
-			s.ownCommit = message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self}
-			c.raiseFence(s.seq) // the primary of a NEW-VIEW's choice has cast no other vote for it
-			c.sayCommit(s)
-		}
+	newly := !s.isPrepared && s.prepared(c.f)
+	s.isPrepared = s.isPrepared || newly
+	if s.isPrepared && !c.silent() && s.commits.add(c.cfg.Self, message.Digest{}) {
+		s.ownCommit = message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self}
+		c.promise(s.seq)
+		c.sayCommit(s)
+	}
+	if newly {
 		c.executeReady()
 	}
 	if !s.isCommitted && s.committedLocal(c.f) {

@@ -24,6 +24,7 @@ const (
 	TooManyRequests            // the client's queue is full
 	NotACheckpoint             // its number is no multiple of the checkpoint period
 	TooSoon                    // we answered the same question a moment ago
+	Silent                     // we may have answered otherwise before we forgot
 	StateInTransfer            // we cannot answer a read while our state is being replaced
 	NotAskedFor                // DATA that answers none of our FETCHes
 	FalseData                  // DATA whose digest is not the one its parent has for it
@@ -51,6 +52,7 @@ var refusalNames = [refusals]string{
 	TooManyRequests:    "too many requests",
 	NotACheckpoint:     "not a checkpoint",
 	TooSoon:            "asked too soon",
+	Silent:             "silent",
 	StateInTransfer:    "fetching the state",
 	NotAskedFor:        "not asked for",
 	BadViewChange:      "a view change no correct replica sends",

@@ -24,7 +24,7 @@ func (c *Core) cameOn(since, lastExec, low message.SeqNum) bool {
 // sendStatus tells the others where we stand.
 func (c *Core) sendStatus() {
 	c.reported, c.reportedAt = c.lastExec+c.log.low, c.tick
-	m := &message.Status{View: c.view, Active: c.active, Low: c.log.low, LastExecuted: c.lastExec, From: c.cfg.Self}
+	m := &message.Status{View: c.view, Active: c.active, Low: c.log.low, LastExecuted: c.lastExec, SilentUntil: c.SilentUntil(), From: c.cfg.Self}
 	base := m.Base()
 	for n := base + 1; n <= c.log.high; n++ {
 		if s := c.log.slot(n); s.isCommitted {
@@ -71,6 +71,7 @@ const resendBytes = 2 << 20
 func (c *Core) onStatus(m *message.Status) {
 	p := &c.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
+	c.noteSilence(m)
 	if c.wait.working[m.From] = 0; m.Active {
 		c.wait.working[m.From] = m.View
 	}
@@ -135,7 +136,7 @@ func (c *Core) mayAsk(p *peer, m *message.Status) bool {
 func (c *Core) resendViewChange(m *message.Status) {
 	x := &c.change
 	has := func(j message.ReplicaID) bool { return m.View == c.view && m.ViewChanges&(1<<j) != 0 }
-	if x.own != nil && !c.silent() && !has(c.cfg.Self) {
+	if x.own != nil && !has(c.cfg.Self) {
 		c.send(m.From, x.own)
 	}
 	if m.View < c.view {
@@ -160,6 +161,9 @@ func (c *Core) resendViewChange(m *message.Status) {
 }
 
 func (c *Core) resendCheckpoints(m *message.Status) {
+	if c.silent() {
+		return
+	}
 	if c.stable.Seq > m.Low {
 		stable := c.stable
 		c.send(m.From, &stable)

@@ -97,7 +97,7 @@ type event struct {
 
 func (p *play) say(who int, format string, args ...any) {
 	what := fmt.Sprintf(format, args...)
-	for _, noise := range []string{"STATUS", "refuses", "-ACK", "second vote", "may vote"} {
+	for _, noise := range []string{"STATUS", "refuses", "-ACK", "second vote", "may promise"} {
 		if p.quiet && strings.Contains(what, noise) {
 			return
 		}
@@ -390,6 +390,9 @@ func (p *play) effect(i int, e Effect) {
 		if e.Standing.Tentative {
 			how = " tentatively"
 		}
+		if e.Mute {
+			how = " and answers nobody"
+		}
 		p.say(i, "executes n%d%s: %s", e.Seq, how, operations(e.Batch))
 	case Confirm:
 		p.say(i, "knows that n%d has committed", e.Seq)
@@ -398,11 +401,13 @@ func (p *play) effect(i int, e Effect) {
 	case Repeat:
 		p.say(i, "executes n%d once more: %s", e.Seq, operations(e.Batch))
 	case Fence:
-		p.say(i, "may vote up to n%d", e.Seq)
+		p.say(i, "may promise up to n%d and view %d", e.Seq, e.View)
+	case Speak:
+		p.say(i, "is silent no more")
 	case Query:
 		ground := ""
-		if e.Standing.Tentative {
-			ground = fmt.Sprintf(" as of n%d, tentatively", e.Standing.Seq)
+		if st := c.Ground(max(c.LastExecuted(), c.Ahead())); st.Tentative {
+			ground = fmt.Sprintf(" as of n%d, tentatively", st.Seq)
 		}
 		p.say(i, "answers %s%s", describe(e.Request), ground)
 	case Freeze:
@@ -514,7 +519,11 @@ func describe(m message.Message) string {
 		if !m.Active {
 			return fmt.Sprintf("STATUS v%d pending, h%d executed %d, has VIEW-CHANGEs %04b, NEW-VIEW %v", m.View, m.Low, m.LastExecuted, m.ViewChanges, m.HasNewView)
 		}
-		return fmt.Sprintf("STATUS v%d h%d executed %d, prepared %x, committed %x", m.View, m.Low, m.LastExecuted, []byte(m.Prepared), []byte(m.Committed))
+		silent := ""
+		if m.SilentUntil > 0 {
+			silent = fmt.Sprintf(", silent until n%d", m.SilentUntil)
+		}
+		return fmt.Sprintf("STATUS v%d h%d executed %d, prepared %x, committed %x%s", m.View, m.Low, m.LastExecuted, []byte(m.Prepared), []byte(m.Committed), silent)
 	case *message.ViewChange:
 		return fmt.Sprintf("VIEW-CHANGE v%d of %d: h%d C%s P%s Q%s", m.View, m.From, m.Low, checkpoints(m.Checkpoints), tuples(m.P), tuples(m.Q))
 	case *message.ViewChangeAck:

@@ -59,26 +59,6 @@ const (
 	fetchWantsBatch = message.MaxFetch
 )
 
-// silent: we may not vote, because we may have voted otherwise before we forgot.
-func (c *Core) silent() bool { return c.log.low < c.cfg.Fence }
-
-// voteAgain votes, at the end of a silence, for what came meanwhile: the others have said all they have to say of
-// it, and a vote of theirs that comes twice moves nothing.
-func (c *Core) voteAgain() {
-	for n := c.log.low + 1; n <= c.log.high; n++ {
-		c.advance(c.log.slot(n))
-	}
-}
-
-// raiseFence is called before a vote for n leaves: the fence is durable first, and is raised once per checkpoint
-// period ahead of the voting (R-OUR-5).
-func (c *Core) raiseFence(n message.SeqNum) {
-	if n > c.fence {
-		c.fence = (n/c.cfg.CheckpointPeriod + 2) * c.cfg.CheckpointPeriod
-		c.do(Effect{Verb: Fence, Seq: c.fence})
-	}
-}
-
 // maxClaims is how many checkpoints a replica is remembered to have spoken of, the highest.
 const maxClaims = 16
 
@@ -430,7 +410,6 @@ func (c *Core) Installed(n message.SeqNum) {
 	c.transfer = nil
 	c.lastExec, c.progress = t.seq, c.tick
 	c.ahead, c.kept, c.since = tentative{}, t.seq, 0 // it was number t.seq at most
-	c.ground = Standing{View: c.view}
 	c.seqno = max(c.seqno, t.seq)
 	c.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}
 	for i := range c.checkpoints {
@@ -440,8 +419,11 @@ func (c *Core) Installed(n message.SeqNum) {
 	if c.stable.Seq != t.seq {
 		c.claimFetched()
 	}
-	own := c.stable
-	c.multicast(&own)
+	if !c.silent() {
+		c.promise(t.seq) // answers come from this state from now on
+		own := c.stable
+		c.multicast(&own)
+	}
 	c.sendStatus()
 	c.executeReady()
 }

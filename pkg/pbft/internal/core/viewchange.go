@@ -20,7 +20,7 @@ const maxCarried = 16
 
 // viewChange is what is known about the way into the present view, or a later one.
 type viewChange struct {
-	own     *message.ViewChange   // ours for the present view; nil in view 0
+	own     *message.ViewChange   // ours for the present view; nil in view 0, and if we have sent none in this life
 	last    []*message.ViewChange // by replica: its own for our view, authentic to us, or the latest for a later one
 	digests []message.Digest      // of last
 	next    []*message.ViewChange // by replica: its latest for a later view, if last has the one for ours
@@ -120,14 +120,9 @@ func (c *Core) leave(v message.View) {
 	x.newView = nil
 	clear(x.relayed)
 	x.reach()
-	x.own = c.makeViewChange()
-	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()
+	x.own, x.last[c.cfg.Self] = nil, nil
 	if !c.silent() {
-		c.do(Effect{Verb: Fence, Seq: c.fence}) // for the view: who forgets that he left the earlier ones must not vote there
-		c.multicast(x.own)
-	}
-	for j := range x.last {
-		c.acknowledge(message.ReplicaID(j))
+		c.sayViewChange()
 	}
 	if later := x.later; later != nil && later.View <= v {
 		x.later = nil
@@ -139,6 +134,19 @@ func (c *Core) leave(v message.View) {
 	c.sayCheckpoints()
 	c.decide()
 	c.tryNewView()
+}
+
+// sayViewChange tells the others that we have left for the present view, what we had prepared and pre-prepared by then,
+// and which of their VIEW-CHANGEs we hold.
+func (c *Core) sayViewChange() {
+	x := &c.change
+	x.own = c.makeViewChange()
+	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()
+	c.promise(c.lastExec)
+	c.multicast(x.own)
+	for j := range x.last {
+		c.acknowledge(message.ReplicaID(j))
+	}
 }
 
 // suspectStallers suspects the clients whose requests, here or elsewhere, could not be told to be theirs: a proposal

@@ -130,6 +130,7 @@ type Status struct {
 	Committed    Bitmap
 	ViewChanges  uint32 // bit i: has replica i's VIEW-CHANGE, and may use it
 	HasNewView   bool
+	SilentUntil  SeqNum // the sender votes for nothing before a checkpoint at or above this is stable there; 0: it votes
 	From         ReplicaID
 }
 
@@ -199,7 +200,8 @@ func (m *Status) AppendBody(b []byte) []byte {
 	b = m.Prepared.append(b)
 	b = m.Committed.append(b)
 	b = appendU32(b, m.ViewChanges)
-	return appendBool(b, m.HasNewView)
+	b = appendBool(b, m.HasNewView)
+	return appendU64(b, uint64(m.SilentUntil))
 }
 
 // AppendCovered implements Message.
@@ -211,6 +213,7 @@ func (m *Status) decode(r *reader, lim *Limits) {
 	m.Prepared.decode(r, lim.WindowLength)
 	m.Committed.decode(r, lim.WindowLength)
 	m.ViewChanges, m.HasNewView = r.u32(), r.bool()
+	m.SilentUntil = r.seqNum()
 }
 
 // A Bitmap is a small set of positions in the window.

@@ -45,6 +45,11 @@ type Answer struct {
 	Length    int    // of the result
 	Result    []byte // if Full
 	Proof     Proof  // if Proved
+
+	// Version is, of the result of a read, the number of the last batch in the sender's state that changed anything that the
+	// result depends on, or of a later one: the result is what a read gives right after that batch. Results of
+	// different versions are never counted together, however equal they are (R-OUR-22).
+	Version SeqNum
 }
 
 // Long reports whether the result is sent by one replica only, and proved by some.
@@ -69,6 +74,7 @@ type Reply struct {
 const (
 	replyHeader  = 8 + 8 + 1 + 2
 	answerHeader = 2 + 8 + 1 + 1 + 4
+	versionSize  = 8
 	proofSize    = 8 + MACSize
 
 	// MaxAnswers bounds the answers of one REPLY.
@@ -94,6 +100,9 @@ func LateReply(b []byte, waited func(Slot, Timestamp) bool) bool {
 			length = proofSize
 		default:
 			length = 0
+		}
+		if b[11]&answerReadOnly != 0 {
+			length += versionSize
 		}
 		if waited(Slot(binary.LittleEndian.Uint16(b)), Timestamp(binary.LittleEndian.Uint64(b[2:]))) || len(b) < answerHeader+length {
 			return false
@@ -148,6 +157,9 @@ func (a *Answer) append(b []byte) []byte {
 	}
 	b = append(b, byte(a.Outcome), flags)
 	b = appendU32(b, uint32(a.Length))
+	if a.ReadOnly {
+		b = appendU64(b, uint64(a.Version))
+	}
 	switch {
 	case !a.Long():
 		return append(b, a.Result...)
@@ -195,6 +207,9 @@ func (a *Answer) decode(r *reader, lim *Limits) {
 	}
 	a.ReadOnly, a.Full, a.Proved = flags&answerReadOnly != 0, flags&answerFull != 0, flags&answerProved != 0
 	a.Length = r.count(int(r.u32()), lim.Reply)
+	if a.ReadOnly {
+		a.Version = r.seqNum()
+	}
 	switch {
 	case a.Proved && !a.Long(), a.Long() && a.Full && !a.Proved:
 		r.fail("a proof of a short result, or none of a long one that is here")

@@ -177,7 +177,7 @@ func (g generator) message(t Type) Message {
 		return &Checkpoint{Seq: seq, Digest: g.digest(), Stable: g.bool()}
 	case TypeStatus:
 		return &Status{View: view, Active: g.bool(), Low: seq, LastExecuted: SeqNum(g.number()), Prepared: g.bitmap(),
-			Committed: g.bitmap(), ViewChanges: g.Uint32(), HasNewView: g.bool()}
+			Committed: g.bitmap(), ViewChanges: g.Uint32(), HasNewView: g.bool(), SilentUntil: SeqNum(g.number())}
 	case TypeFetch:
 		m := &Fetch{Seq: seq, Tag: g.Uint32()}
 		for range g.IntN(MaxFetch + 1) {

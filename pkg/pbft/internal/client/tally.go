@@ -1,0 +1,336 @@
+// Package client is the rule by which replies are believed [TOCS §4.2, §6.1]: arithmetic over what the replicas have answered. The
+// client and the simulator run the same code.
+package client
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A Tally gathers replies to one request until enough of them agree [TOCS §4.2, §6.1].
+type Tally struct {
+	heard   uint32 // bit i: replica i has answered
+	replies []verdict
+	results [][]byte // those that are here in full, no two alike: no more than there are replicas
+	lent    int      // bytes up to which a result's memory is lent for the call, and must be copied to be kept
+}
+
+// A verdict is one replica's answer. It may stand on two grounds: the replica has executed the request in the batch
+// prepared as number seq of view prepared, and it knows that it has committed.
+type verdict struct {
+	view      message.View
+	seq       message.SeqNum // 0: not on that ground
+	prepared  message.View
+	length    int32
+	try       int32 // the request's tries when it came
+	result    int8  // which of the results it is, or proves; unproved, untold
+	outcome   message.Outcome
+	committed bool
+	version   message.SeqNum    // of the result of a read
+	proof     message.Proof     // if the result is unproved
+	last      message.Timestamp // of a Superseded
+}
+
+const (
+	// unproved is the result of a verdict that proves none of those that are here. Two of them may prove the same one yet.
+	unproved = -1 - iota
+	// untold is that of a verdict with the length alone: that the request was executed.
+	untold
+)
+
+// alike: the same answer, whatever it stands on. Of results that are not here only the length is known.
+func (v *verdict) alike(w *verdict) bool {
+	return v.outcome == w.outcome && v.version == w.version && v.length == w.length && v.result == w.result
+}
+
+// supports reports whether v is the same answer as w, or may be for all that it tells. What correct replicas executed on one ground they
+// executed alike. Of a read, where there is no such ground before they are asked, all of them tell, and equal results support each
+// other only if they were read from the same version (R-OUR-22).
+func (v *verdict) supports(w *verdict) bool {
+	return v.outcome == w.outcome && v.version == w.version && v.length == w.length && (v.result == w.result || v.result == untold)
+}
+
+// Reset readies the tally for the answers of n replicas to another request, or to another try of it that is not to be mixed up
+// with earlier ones. Results of at most lent bytes are copied when they are kept.
+func (t *Tally) Reset(n, lent int) {
+	t.lent = lent
+	if t.replies == nil {
+		t.replies = make([]verdict, n)
+	}
+	clear(t.results) // the last result is its receiver's
+	t.heard, t.results = 0, t.results[:0]
+}
+
+func (t *Tally) Has(i message.ReplicaID) bool { return t.heard&(1<<i) != 0 }
+
+// Add notes an answer to the given try of a request of which replier was to return the full result. A replica may answer
+// again, with the full result or after catching up: its last word counts. But that a result is no longer kept is
+// what it says to a copy of a request it has just answered, and outweighs that answer at a later try only.
+func (t *Tally) Add(m *message.Reply, a *message.Answer, replier message.ReplicaID, try int, proves Prover) {
+	v := verdict{outcome: a.Outcome, length: int32(a.Length), view: m.View, seq: m.Seq, prepared: m.View, committed: !m.Tentative, version: a.Version, try: int32(try)}
+	old := &t.replies[m.From]
+	noResult := a.Outcome == message.NotKept || a.Outcome == message.Lost
+	if noResult && t.Has(m.From) && old.outcome == message.Executed && v.try <= old.try {
+		return
+	}
+	fresh := false // nobody gave it before
+	switch full := a.Full && (!a.Long() || m.From == replier || replier == message.AnyReplier); {
+	case a.Outcome == message.Superseded && a.Length == 8 && a.Full:
+		v.last = message.Timestamp(binary.LittleEndian.Uint64(a.Result))
+		v.length = 0
+		v.result, fresh = t.find(nil, m.From)
+	case full:
+		v.result, fresh = t.find(a.Result, m.From)
+	case !a.Proved:
+		v.result = untold
+	default:
+		v.proof, v.result = a.Proof, t.provenBy(m.From, &a.Proof, a.Length, proves)
+	}
+	if !fresh && t.Has(m.From) && old.alike(&v) {
+		// It said so before, and what it said on one ground it need not repeat on the other.
+		v.committed = v.committed || old.committed
+		if v.seq == 0 {
+			v.seq, v.prepared = old.seq, old.prepared
+		}
+	}
+	t.heard |= 1 << m.From
+	t.replies[m.From] = v
+	if fresh {
+		t.recognise(v.result, proves)
+	}
+}
+
+// A Prover reports whether replica i made this proof of this result.
+type Prover func(i message.ReplicaID, p *message.Proof, result []byte) bool
+
+// find returns the number of a result that a replica gives now, and keeps it if it is fresh: in the place of one that nobody
+// else's last word is, or one liar could give as many as it likes.
+func (t *Tally) find(result []byte, from message.ReplicaID) (k int8, fresh bool) {
+	for i, r := range t.results {
+		if bytes.Equal(r, result) {
+			return int8(i), false
+		}
+	}
+	if len(result) <= t.lent {
+		result = append([]byte(nil), result...) // it lies in memory that is lent
+	}
+	for i := range t.results {
+		if !t.given(int8(i), from) {
+			t.results[i] = result
+			return int8(i), true
+		}
+	}
+	t.results = append(t.results, result)
+	return int8(len(t.results) - 1), true
+}
+
+// given reports whether a result is the last word of a replica other than this one.
+func (t *Tally) given(k int8, but message.ReplicaID) bool {
+	for i := range t.replies {
+		if j := message.ReplicaID(i); j != but && t.Has(j) && t.replies[i].result == k {
+			return true
+		}
+	}
+	return false
+}
+
+// provenBy is the number of the result that replica i proves, or unproved.
+func (t *Tally) provenBy(i message.ReplicaID, p *message.Proof, length int, proves Prover) int8 {
+	for k, r := range t.results {
+		if len(r) == length && proves(i, p, r) {
+			return int8(k)
+		}
+	}
+	return unproved
+}
+
+// recognise lets a result that has just come be proved by those who have answered already.
+func (t *Tally) recognise(k int8, proves Prover) {
+	for i := range t.replies {
+		v := &t.replies[i]
+		if t.Has(message.ReplicaID(i)) && v.result == unproved && int(v.length) == len(t.results[k]) && proves(message.ReplicaID(i), &v.proof, t.results[k]) {
+			v.result = k
+		}
+	}
+}
+
+// A support is who agrees on an answer, on one ground.
+type support struct {
+	all  uint32 // bit i: replica i gives the answer, or may have it for all that it tells
+	told uint32 // those that give the result or prove it
+
+	prepared bool // the ground is that they have prepared it, in the view and as the number that the answer names
+}
+
+func (s *support) add(i int, told bool) {
+	s.all |= 1 << i
+	if told {
+		s.told |= 1 << i
+	}
+}
+
+// decides reports whether an answer is certain: 2f+1 executed the request on one ground, and f+1 of them, of which one is correct and
+// executed what all correct ones did, say with what result.
+func (s support) decides(f int) bool {
+	return bits.OnesCount32(s.all) > 2*f && bits.OnesCount32(s.told) > f
+}
+
+// best is the answer that is certain, or else the one that most replicas agree on, and those who do on one common ground: all know that
+// it has committed, or all have prepared it under one number in one view. Mixed they prove nothing: what one prepared need
+// not be what another saw commit, and a replica that must take its answer back may tell the next reader otherwise.
+func (t *Tally) best() (v verdict, by support) {
+	f := (len(t.replies) - 1) / 3
+	var best *verdict
+	var certain bool
+	for i := range t.replies {
+		if !t.Has(message.ReplicaID(i)) {
+			continue
+		}
+		x := &t.replies[i]
+		committed, prepared := t.agreeing(x)
+		for _, s := range [2]support{committed, prepared} {
+			if c := x.result != unproved && s.decides(f); c && !certain || c == certain && bits.OnesCount32(s.all) > bits.OnesCount32(by.all) {
+				best, by, certain = x, s, c
+			}
+		}
+		if certain && by.all == t.heard {
+			break // all do, as mostly
+		}
+	}
+	if best != nil {
+		v = *best
+	}
+	return v, by
+}
+
+// agreeing are the replicas that support the answer x: those that know that the request has committed, and those that have prepared
+// what x has prepared.
+func (t *Tally) agreeing(x *verdict) (committed, prepared support) {
+	prepared.prepared = true
+	for i := range t.replies {
+		y := &t.replies[i]
+		if !t.Has(message.ReplicaID(i)) || !y.supports(x) {
+			continue
+		}
+		told := y.result != untold
+		if y.committed {
+			committed.add(i, told)
+		}
+		if x.seq != 0 && y.seq == x.seq && y.prepared == x.prepared {
+			prepared.add(i, told)
+		}
+	}
+	return committed, prepared
+}
+
+// alike counts the replicas that support the answer x, on whatever ground.
+func (t *Tally) alike(x *verdict) (n int) {
+	for i := range t.replies {
+		if t.Has(message.ReplicaID(i)) && t.replies[i].supports(x) {
+			n++
+		}
+	}
+	return n
+}
+
+// lastOf is the (f+1)-th largest last timestamp of those that say Superseded: a correct replica has seen one at
+// least as large.
+func (t *Tally) lastOf(weak int) message.Timestamp {
+	var all []message.Timestamp
+	for i, v := range t.replies {
+		if t.Has(message.ReplicaID(i)) && v.outcome == message.Superseded {
+			all = append(all, v.last)
+		}
+	}
+	slices.Sort(all)
+	return all[len(all)-weak]
+}
+
+// viewOf is the largest view that f+1 of the agreeing replies have reached: one alone must not be trusted
+// (R-CLI-6).
+func (t *Tally) viewOf(agreed verdict, weak int) message.View {
+	var space [32]message.View
+	all := space[:0]
+	for i := range t.replies {
+		if v := &t.replies[i]; t.Has(message.ReplicaID(i)) && v.supports(&agreed) {
+			all = append(all, v.view)
+		}
+	}
+	slices.Sort(all)
+	return all[len(all)-weak]
+}
+
+// A Kind is what the answers so far come to.
+type Kind uint8
+
+// What answers come to. All but Waiting, MustOrder and Apart are what 2f+1 replicas say on one ground.
+const (
+	Waiting     Kind = iota // nothing yet
+	Believed                // the request was executed, with this result
+	Untold                  // it was executed, and the result, or f+1 proofs of it, are missing
+	NotEnrolled             // the client is not enrolled
+	Lost                    // it was executed, and its result was too long to be kept
+	NotKept                 // it was executed, changed nothing, and its result was not kept
+	Superseded              // the slot has executed something later
+	MustOrder               // the request cannot be answered as a read: f+1 say so, or no 2f+1 can agree any more
+	Apart                   // 2f+1 give one answer, on different grounds
+)
+
+// A Finding is what the answers so far come to, and more about it.
+type Finding struct {
+	Kind   Kind
+	Result []byte            // if Believed; the tally's no more
+	By     uint32            // bit i: replica i supports it
+	View   message.View      // if Believed: the largest that f+1 of these have reached
+	Last   message.Timestamp // if Superseded: one that a correct replica has seen
+
+	// What 2f+1 say they say on one of two grounds. They have prepared it as number Seq of view Prepared, or, with Seq 0, they
+	// know that it has committed.
+	Seq      message.SeqNum
+	Prepared message.View
+}
+
+// Find applies the reply rule: 2f+1 replies on one ground for every operation, because reads take the one-round-trip path
+// (R-CLI-3, R-OPT-RO-6), f+1 of them with a proof of the result and one with the result. Refusals need 2f+1: f correct
+// replicas may be so far behind that they do not know the client yet, and f others may lie. f+1 do to say that a read
+// must be ordered.
+func (t *Tally) Find(readOnly bool) (x Finding) {
+	n := len(t.replies)
+	f := (n - 1) / 3
+	quorum, heard := 2*f+1, bits.OnesCount32(t.heard)
+	if heard < f+1 || !readOnly && heard < quorum {
+		return x
+	}
+	v, by := t.best()
+	x.By = by.all
+	if by.prepared {
+		x.Seq, x.Prepared = v.seq, v.prepared
+	}
+	count := bits.OnesCount32(by.all)
+	switch {
+	case count >= quorum && v.outcome == message.Executed:
+		if x.Kind = Untold; v.result >= 0 && bits.OnesCount32(by.told) > f {
+			x.Kind, x.Result, x.View = Believed, t.results[v.result], t.viewOf(v, f+1)
+		}
+	case count >= quorum && v.outcome == message.NotEnrolled:
+		x.Kind = NotEnrolled
+	case count >= quorum && v.outcome == message.Lost:
+		x.Kind = Lost
+	case count >= quorum && v.outcome == message.NotKept:
+		x.Kind = NotKept
+	case count >= quorum && v.outcome == message.Superseded:
+		x.Kind, x.Last = Superseded, t.lastOf(f+1)
+	case readOnly && (count > f && v.outcome == message.NotReadOnly || count+n-heard < quorum):
+		x.Kind = MustOrder
+	case !readOnly && v.outcome == message.Executed && t.alike(&v) >= quorum:
+		x.Kind = Apart
+	}
+	return x
+}
+
+// Heard is the set of the replicas that have answered: bit i stands for replica i.
+func (t *Tally) Heard() uint32 { return t.heard }

@@ -1,0 +1,235 @@
+package pbfttest
+
+import "bfs/pkg/pbft/internal/message"
+
+// Directed schedules of replicas that are restarted and forget what they promised (R-OUR-21), and of a value that recurs
+// (R-OUR-22).
+
+// restarts ends the life of a replica at a tick, whether or not more than f may not be counted on then.
+func (s *Schedule) restarts(i int, ticks ...int) {
+	s.add(func(w *world) {
+		for _, t := range ticks {
+			w.at(int64(t)*tick, func() { w.sites[i].copies[0].restart(tick) })
+		}
+	}, "replica %d restarts at %v", i, ticks)
+}
+
+// lives is how often replica i has been restarted.
+func (w *world) lives(i int) int { return w.sites[i].copies[0].life }
+
+// forgottenWhileSilent: 2 is restarted, joins view 1 while it is silent, has its checkpoint there, leaves view 0 in the eyes of
+// the others with a VIEW-CHANGE, and is restarted once more. 0, the primary of view 0, turns faulty then and goes on in
+// view 0. If 2 did not remember that it had left, it would prepare another batch there than the others have executed.
+func forgottenWhileSilent() *Schedule {
+	s := scene("forgotten while silent", 220)
+	s.shape.period, s.shape.log = 2, 4
+	const turns = 140
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		at := w.now / tick
+		switch m := m.(type) {
+		case *message.Request:
+			return m.Timestamp > 104 && (at < turns+25 || to != 1)
+		case *message.Checkpoint, *message.Data, *message.Decided:
+			return to == 2 && at >= 30 && at < 60
+		case *message.ViewChange:
+			return to == 3 && at < turns+25 || to == 2 && from != 0 && at < 62 || to == 2 && at >= 62
+		case *message.NewView:
+			return to == 2 || to == 3 && at < turns+25
+		case *message.Forward:
+			return true
+		}
+		return false
+	}, "2 hears nothing of checkpoints from 30 to 60, no NEW-VIEW, and of VIEW-CHANGEs only that of 0 and only before 62; 3 hears of view 1 late; nobody gets a fifth call before that")
+	d := message.Batch{Choice: []byte{1}}
+	s.says(0, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
+		if _, ok := m.(*message.Status); ok && r.w.now >= turns*tick && (to == 2 || to == 3) {
+			return []message.Message{m, &message.PrePrepare{View: 0, Seq: 5, Digest: d.Digest(), Batch: d}, &message.Commit{View: 0, Seq: 5}}
+		}
+		return one(m)
+	}, "is correct until %d, and then goes on as primary of view 0", turns)
+	s.handsOver(0, 45)
+	s.restarts(2, 40, 110)
+	s.reach("2 was restarted twice, and 0 and 1 are in view 1", func(w *world) bool {
+		return w.lives(2) == 2 && w.view(0) >= 1 && w.view(1) >= 1
+	})
+	return s
+}
+
+// forgottenNewView: 1 has voted for nothing in view 0 and begins view 1 with what prepared there. It is restarted before the batch
+// has committed; then 3 falls silent. The NEW-VIEW was its PRE-PREPARE, so it must not vote before that batch is behind it.
+func forgottenNewView() *Schedule {
+	s := scene("a forgotten NEW-VIEW", 40)
+	s.loses(func(_ *world, _, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.PrePrepare, *message.Prepare:
+			return to == 1
+		case *message.Commit:
+			return true
+		case *message.NewView:
+			return to == 0
+		case *message.Request:
+			return m.Timestamp > 101
+		}
+		return false
+	}, "1 hears no PRE-PREPAREs and PREPAREs, nobody a COMMIT, 0 no NEW-VIEW, and nobody gets a second call")
+	s.handsOver(0, 15)
+	s.restarts(1, 22)
+	s.reach("1 was restarted and is silent, and view 2 began with what prepared in view 1", func(w *world) bool {
+		m := w.core(2).Beginning()
+		return w.lives(1) == 1 && w.core(1).SilentUntil() > 0 && w.view(2) == 2 && m != nil && len(m.Chosen) == 1 && m.Chosen[0] != message.NullDigest
+	})
+	return s
+}
+
+// forgottenCheckpoint: 3 votes for nothing, executes what the others say was decided, and says that it holds checkpoint 2, which
+// is stable for that. It is restarted. If it did not know that it may have said so, 2 could be restarted next, and 1, which has
+// nothing, and 0 would be all that is left of the group.
+func forgottenCheckpoint() *Schedule {
+	s := scene("a forgotten CHECKPOINT", 100)
+	s.shape.period, s.shape.log = 2, 4
+	s.loses(func(w *world, _, to int, m message.Message) bool {
+		again := w.lives(3) > 0
+		switch m := m.(type) {
+		case *message.PrePrepare, *message.Prepare:
+			return to == 3
+		case *message.Commit:
+			return to == 3 || to == 1
+		case *message.Decided, *message.Checkpoint:
+			return to == 1 || to == 3 && again
+		case *message.Request:
+			return m.Timestamp > 102
+		}
+		return false
+	}, "3 hears no PRE-PREPAREs, PREPAREs and COMMITs, 1 no COMMITs and nothing of what was decided and of checkpoints, 3 neither after its restart, and nobody gets a third call")
+	s.add(func(w *world) {
+		w.at(60*tick, func() { w.restart(3, tick) })
+		w.at(80*tick, func() { w.restart(2, tick) })
+	}, "3 restarts at 60, 2 at 80 if the group can spare it")
+	s.reach("3 was restarted and is silent, so that 2 was not", func(w *world) bool {
+		return w.lives(3) == 1 && w.core(3).SilentUntil() > 0 && w.lives(2) == 0 && w.core(0).Stable().Seq == 2 && w.clients[0].slots[0].done == 2
+	})
+	return s
+}
+
+// forgottenReply: without tentative execution, 3's answer to the first call is one of the 2f+1. It is restarted, and the client
+// reads. 2 is faulty by then and gives the reader the initial state; 3, which has forgotten, must not do so too.
+func forgottenReply() *Schedule {
+	s := scene("a forgotten REPLY", 100)
+	s.shape.stubborn = true // 2 does all else that a correct replica does: with 3 silent the group needs it
+	s.shape.tentative, s.shape.think = false, 5000
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		again := w.lives(3) > 0
+		switch m := m.(type) {
+		case *message.PrePrepare, *message.Prepare:
+			return to == 3
+		case *message.Commit:
+			return to == 3 || to == 1
+		case *message.Decided, *message.Checkpoint:
+			return to == 1 || to == 3 && again
+		case *message.Reply:
+			return from == 0 && m.Answers[0].ReadOnly
+		}
+		return false
+	}, "3 hears no PRE-PREPAREs, PREPAREs and COMMITs, 1 no COMMITs and nothing of what was decided, and the reader nothing of 0")
+	s.says(2, func(_ *liarMemory, r *replica, _ int, m message.Message) []message.Message {
+		if p, ok := m.(*message.Reply); ok && r.w.now > 65*tick && p.Answers[0].ReadOnly {
+			x, a := *p, p.Answers[0]
+			a.Result, a.Version = make([]byte, 16), 0
+			x.Seq, x.Tentative, x.Answers = 0, false, []message.Answer{a}
+			return one(&x)
+		}
+		return one(m)
+	}, "is correct until 3 is back, and then gives a reader the initial state")
+	s.restarts(3, 60)
+	s.calls(0, 66, append([]byte{opRead}, make([]byte, 11)...), true)
+	s.reach("3 was restarted and is silent, and the reader has asked", func(w *world) bool {
+		return w.lives(3) == 1 && w.core(3).SilentUntil() > 0 && w.clients[0].slots[0].last > 101
+	})
+	return s
+}
+
+// calls has a client that waits for nothing issue a request at a tick.
+func (s *Schedule) calls(c, t int, op []byte, readOnly bool) {
+	s.add(func(w *world) {
+		w.at(int64(t)*tick, func() {
+			if k := w.clients[c].slots[0]; k.call == nil {
+				k.issue(op, readOnly)
+			}
+		})
+	}, "at %d client %d asks for %q", t, c, op[0])
+}
+
+// hush has the clients call for nothing but what the schedule says.
+func (s *Schedule) hush() {
+	s.add(func(w *world) {
+		for _, c := range w.clients {
+			c.slots[0].quota = 0
+			c.idle = true
+		}
+	}, "no client calls for anything else")
+}
+
+// valueThatRecurs: client 0 writes a, b and a again. Only 0 has executed the third write when client 1 reads: 0 says a, of batch 3,
+// 1 says a, of batch 1, and 3, which is faulty, says a of whatever batch. Counted together they would be believed, and the
+// next reader would get b from 1, which has come to batch 2, from 2, and from 3.
+func valueThatRecurs() *Schedule {
+	s := scene("a value that recurs", 200)
+	s.shape.clients = 2
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		late := w.now > 110*tick
+		switch m := m.(type) {
+		case *message.PrePrepare:
+			return to == 1 && (m.Seq == 3 || m.Seq == 2 && !late)
+		case *message.Commit:
+			return (m.Seq == 2 || m.Seq == 3) && to != 0
+		case *message.Reply:
+			a := m.Answers[0]
+			return a.ReadOnly && (a.Timestamp == 101 && from == 2 || a.Timestamp == 102 && from == 0)
+		case *message.BatchBody, *message.Decided, *message.ViewChange, *message.Forward, *message.Checkpoint:
+			return true
+		}
+		return false
+	}, "1 hears of n2 late and of n3 not at all, 2 and 3 no COMMITs for n2 and n3; the first read is not answered by 2, the second not by 0")
+	s.says(3, func(_ *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+		p, ok := m.(*message.Reply)
+		if !ok || !p.Answers[0].ReadOnly {
+			return one(m)
+		}
+		var all []message.Message
+		for n := range message.SeqNum(4) {
+			x, a := *p, p.Answers[0]
+			a.Result, a.Version, x.Seq, x.Tentative = []byte("a"), n, n, false
+			if a.Timestamp == 102 {
+				a.Result[0], x.Tentative = 'b', n == 2
+			}
+			x.Answers = []message.Answer{a}
+			all = append(all, &x)
+		}
+		return all
+	}, "tells the first reader a and the second b, of every batch")
+	set := func(value byte) []byte { return append([]byte{opSet}, append(make([]byte, 10), value)...) }
+	get := append([]byte{opGet}, make([]byte, 11)...)
+	s.hush()
+	s.calls(0, 20, set(0), false)
+	s.calls(0, 40, set(1), false)
+	s.calls(0, 70, set(0), false)
+	s.calls(1, 100, get, true)
+	s.calls(1, 140, get, true)
+	s.reach("0 alone has executed the third write, and 1 was slow with the second", func(w *world) bool {
+		return w.core(0).LastExecuted() >= 3 && w.core(1).LastExecuted() < 3 && w.clients[1].slots[0].last > 100
+	})
+	return s
+}
+
+// idleSilence: a replica is restarted in a group that nobody calls. The primary fills numbers with null batches until the checkpoint
+// is stable for which the replica is silent.
+func idleSilence() *Schedule {
+	s := scene("silence in an idle group", 200)
+	s.hush()
+	s.calls(0, 20, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.restarts(2, 60)
+	s.reach("2 was restarted and votes again, and nobody has called for more", func(w *world) bool {
+		return w.lives(2) == 1 && w.core(2).SilentUntil() == 0 && w.clients[0].slots[0].done == 1
+	})
+	return s
+}
