@@ -204,13 +204,25 @@ func (t *tree) get(k key) ([]byte, bool) {
 	return t.look(way[d].page).record(way[d].at), true
 }
 
-// missing counts the pages that inserting a record of that size under k will allocate. It is exact.
+// own is the record with key k, which must be there, to be changed behind its key and without its length.
+func (t *tree) own(k key) []byte {
+	var way path
+	d, found := t.descend(k, &way)
+	invariant(found, "key to change is not there")
+	return t.edit(way[d].page).record(way[d].at)
+}
+
+// missing counts the pages that insert allocates for a record of that size under k, or replace if k has a record. It is
+// exact.
 func (t *tree) missing(k key, size int) uint64 {
 	if *t.height == 0 {
 		return 1
 	}
 	var way path
-	d, _ := t.descend(k, &way)
+	d, found := t.descend(k, &way)
+	if found {
+		size -= len(t.look(way[d].page).record(way[d].at)) + 2 // replace takes this record out first
+	}
 	var pages uint64
 	for ; d >= 0; d-- {
 		if t.look(way[d].page).fits(size) {
@@ -232,6 +244,19 @@ func (t *tree) insert(rec []byte) {
 	d, found := t.descend(k, &way)
 	invariant(!found, "key inserted twice")
 	t.put(&way, d, rec)
+}
+
+// replace puts rec in the place of the record that has the same key, which must be there. Requires room for missing pages.
+func (t *tree) replace(rec []byte) {
+	var way path
+	d, found := t.descend(recordKey(t.f, rec), &way)
+	invariant(found, "key to replace is not there")
+	n := t.edit(way[d].page)
+	n.remove(way[d].at)
+	t.put(&way, d, rec)
+	if n = t.look(way[d].page); d > 0 && n.used() < nodeScarce {
+		t.join(&way, d)
+	}
 }
 
 func recordKey(f *form, rec []byte) (k key) {

@@ -10,8 +10,10 @@ import (
 
 // A directory is a tree of entries in the order of their cookies. A cookie is the number of the entry in the
 // life of the directory, from 3 on, and never given twice: so a listing goes on behind any cookie, whatever
-// came and went since [RFC1813 §3.3.16]. Names of a directory of one page are looked for one by one. A larger one
-// has a second tree, of the pairs (hash of a name, its cookie).
+// came and went since [RFC1813 §3.3.16]. RENAME moves no entry behind a reader, who would meet it again and again: an entry
+// that gets another name in its directory keeps its cookie, and so does a name that gets another file.
+// Names of a directory of one page are looked for one by one. A larger one has a second tree, of the pairs (hash of a name,
+// its cookie).
 const (
 	cookieDot    = 1
 	cookieDotDot = 2
@@ -41,14 +43,27 @@ func nameHash(name []byte) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
+// entryHead is what stands before the name in a record of the tree of entries: cookie u64, inode u32, length of the name u8.
+const entryHead = 13
+
 // entryOf reads a record of the tree of entries.
 func entryOf(rec []byte) entry {
 	return entry{
 		cookie: binary.BigEndian.Uint64(rec),
 		inode:  inodeNum(le.Uint32(rec[8:])),
-		name:   rec[13:],
+		name:   rec[entryHead:],
 	}
 }
+
+// record writes e as a record of the tree of entries to b.
+func (e entry) record(b *[maxRecord]byte) []byte {
+	binary.BigEndian.PutUint64(b[:], e.cookie)
+	setEntryInode(b[:], e.inode)
+	b[entryHead-1] = byte(len(e.name))
+	return b[:entryHead+copy(b[entryHead:], e.name)]
+}
+
+func setEntryInode(rec []byte, n inodeNum) { le.PutUint32(rec[8:], uint32(n)) }
 
 // find looks name up.
 func (fs *FS) find(d *inode, name []byte) (e entry, found bool) {
@@ -59,7 +74,7 @@ func (fs *FS) find(d *inode, name []byte) (e entry, found bool) {
 		}
 		n := entries.look(d.root)
 		for i := range n.count() {
-			if rec := n.record(i); bytes.Equal(rec[13:], name) {
+			if rec := n.record(i); bytes.Equal(rec[entryHead:], name) {
 				return entryOf(rec), true
 			}
 		}
@@ -73,7 +88,7 @@ func (fs *FS) find(d *inode, name []byte) (e entry, found bool) {
 		}
 		at, ok := entries.get(key{hi: binary.BigEndian.Uint64(rec[8:])})
 		invariant(ok, "hash without an entry")
-		if bytes.Equal(at[13:], name) {
+		if bytes.Equal(at[entryHead:], name) {
 			e, found = entryOf(at), true
 		}
 		return !found
@@ -83,12 +98,21 @@ func (fs *FS) find(d *inode, name []byte) (e entry, found bool) {
 
 // enterNeeds counts the pages that entering a name will allocate, at most: it is exact but for the moment when a
 // directory outgrows its first page.
-func (fs *FS) enterNeeds(d *inode, name []byte) uint64 {
+func (fs *FS) enterNeeds(d *inode, name []byte) uint64 { return fs.entryNeeds(d, name, d.nextCookie) }
+
+// renameNeeds counts likewise for an entry that gets another name. The hash of the old name goes first, which never makes
+// the other hash need more pages: nodes that are joined then have room for a record.
+func (fs *FS) renameNeeds(d *inode, name []byte, cookie uint64) uint64 {
+	return fs.entryNeeds(d, name, cookie)
+}
+
+// entryNeeds counts the pages that a name needs under a cookie that is new, or has an entry whose place the name takes.
+func (fs *FS) entryNeeds(d *inode, name []byte, cookie uint64) uint64 {
 	entries, hashes := fs.entries(d), fs.hashes(d)
-	n := entries.missing(key{hi: d.nextCookie}, 13+len(name))
+	n := entries.missing(key{hi: cookie}, entryHead+len(name))
 	switch {
 	case d.indexHeight > 0:
-		n += hashes.missing(key{nameHash(name), d.nextCookie}, 16)
+		n += hashes.missing(key{nameHash(name), cookie}, 16)
 	case d.height == 1 && n > 0:
 		n += indexNeeds
 	}
@@ -98,33 +122,46 @@ func (fs *FS) enterNeeds(d *inode, name []byte) uint64 {
 // indexNeeds is the most that the index of a directory of one page takes: three leaves of hashes and a root.
 const indexNeeds = 4
 
-// reenterNeeds is enterNeeds for a name that is entered after others were struck out. Striking gives back at least
-// what it makes entering take more, with one exception: a directory that shrinks to one page drops its index, and if it then
-// grows again the new one may be larger.
-func (fs *FS) reenterNeeds(d *inode, name []byte) uint64 {
-	n := fs.enterNeeds(d, name)
-	if d.height == 2 {
-		n += indexNeeds
-	}
-	return n
-}
-
-// enter adds a name that is not there, for inode n. The caller saves the directory. Requires room.
+// enter adds a name that is not there, for inode n. The caller saves the directory. Requires room for enterNeeds.
 func (fs *FS) enter(d *inode, name []byte, n inodeNum) {
 	var b [maxRecord]byte
-	cookie := d.nextCookie
+	e := entry{d.nextCookie, n, name}
 	d.nextCookie++
 	d.size++
-	binary.BigEndian.PutUint64(b[:], cookie)
-	le.PutUint32(b[8:], uint32(n))
-	b[12] = byte(len(name))
-	copy(b[13:], name)
 	entries := fs.entries(d)
-	entries.insert(b[:13+len(name)])
+	entries.insert(e.record(&b))
+	fs.index(d, e)
+}
+
+// renameEntry gives the entry old of a directory another name, which is not there. Its cookie stays. The caller saves the
+// directory. Requires room for renameNeeds.
+func (fs *FS) renameEntry(d *inode, old entry, name []byte) {
+	var b [maxRecord]byte
+	e := entry{old.cookie, old.inode, name}
+	if hashes := fs.hashes(d); d.indexHeight > 0 {
+		hashes.remove(key{nameHash(old.name), old.cookie})
+	}
+	entries := fs.entries(d)
+	entries.replace(e.record(&b))
+	fs.index(d, e)
+}
+
+// repoint lets the entry with a cookie name inode n.
+func (fs *FS) repoint(d *inode, cookie uint64, n inodeNum) {
+	entries := fs.entries(d)
+	setEntryInode(entries.own(key{hi: cookie}), n)
+}
+
+// index enters the hash of e, which is in the tree of entries already; all hashes, if the directory has just outgrown its
+// first page; and drops the index of a directory that has shrunk to one.
+func (fs *FS) index(d *inode, e entry) {
+	hashes, entries := fs.hashes(d), fs.entries(d)
 	switch {
+	case d.height <= 1:
+		hashes.drop()
 	case d.indexHeight > 0:
-		fs.enterHash(d, name, cookie)
-	case d.height > 1:
+		fs.enterHash(d, e.name, e.cookie)
+	default:
 		entries.ascend(key{}, func(rec []byte) bool {
 			e := entryOf(rec)
 			fs.enterHash(d, e.name, e.cookie)

@@ -438,7 +438,18 @@ func (fs *FS) mayMove(m *move) nfs3.Status {
 	if st := fs.mayTake(m); st != nfs3.OK {
 		return st
 	}
-	return fs.room(m.to.export, fs.reenterNeeds(m.to, m.newName), 0)
+	return fs.room(m.to.export, fs.moveNeeds(m), 0)
+}
+
+// moveNeeds counts the pages that move will allocate, at most. A name that is there already needs none.
+func (fs *FS) moveNeeds(m *move) uint64 {
+	switch {
+	case m.over != 0:
+		return 0
+	case m.from == m.to:
+		return fs.renameNeeds(m.to, m.newName, m.cookie)
+	}
+	return fs.enterNeeds(m.to, m.newName)
 }
 
 // mayTake judges permissions and types of a RENAME: a file may take a file's name, a directory an empty directory's. A
@@ -485,14 +496,19 @@ func (fs *FS) within(d *inode, n inodeNum) bool {
 	return true
 }
 
-// move does what mayMove allowed. The victim's name goes first, so that its pages are free for the new one.
+// move does what mayMove allowed.
 func (fs *FS) move(m *move) {
-	if m.over != 0 {
-		fs.strike(m.to, m.newName, m.over)
+	switch {
+	case m.over != 0:
+		fs.strike(m.from, m.oldName, m.cookie)
+		fs.repoint(m.to, m.over, m.in.num)
 		fs.drop(m.c, m.to, &m.victim)
+	case m.from == m.to:
+		fs.renameEntry(m.to, entry{m.cookie, m.in.num, m.oldName}, m.newName)
+	default:
+		fs.strike(m.from, m.oldName, m.cookie)
+		fs.enter(m.to, m.newName, m.in.num)
 	}
-	fs.strike(m.from, m.oldName, m.cookie)
-	fs.enter(m.to, m.newName, m.in.num)
 	if m.in.kind == nfs3.TypeDir {
 		m.in.parent = m.to.num
 		m.from.nlink--

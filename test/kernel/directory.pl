@@ -75,3 +75,30 @@ check 'positions in a directory stay good' => sub {
 	my @lost = grep { !$again{$_} } @after;
 	die "after going back: @lost are missing\n" if @lost;
 };
+
+# A program that renames what it lists must come to the end: a rename keeps an entry's place. The directory is larger than the
+# kernel reads at once.
+for my $way (
+	['a new file over each name', sub { my $n = shift; put("$dir/d/tmp", 'new'); rename "$dir/d/tmp", "$dir/d/$n" or fail("rename over $n") }],
+	['there and back', sub { my $n = shift; rename "$dir/d/$n", "$dir/d/aside" or fail("rename $n"); rename "$dir/d/aside", "$dir/d/$n" or fail("rename to $n") }],
+	['to another name', sub { my $n = shift; rename "$dir/d/$n", "$dir/d/$n.x" or fail("rename $n") }],
+) {
+	my ($name, $rename) = @$way;
+	check "a listing ends under renames - $name" => sub {
+		my $count = $ENV{RENAMED} // 2500;
+		mkdir "$dir/d" or fail('mkdir');
+		for my $i (1 .. $count) { syscall(133, "$dir/d/f$i", S_IFREG | 0644, 0) == 0 or fail("create f$i") }
+		drop();
+		my ($listed, %times) = (0);
+		opendir my $d, "$dir/d" or fail('opendir');
+		while (defined(my $n = readdir $d)) {
+			next unless $n =~ /^(f\d+)/;
+			$times{$1}++;
+			last if ++$listed > 2 * $count;
+			$rename->($n);
+		}
+		closedir $d;
+		same('entries listed', $listed, $count);
+		same('different entries listed', scalar(keys %times), $count);
+	};
+}

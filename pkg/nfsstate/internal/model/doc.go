@@ -44,7 +44,8 @@
 //
 // READDIR, READDIRPLUS. A verifier other than 0, or a cookie of 2^63 or more: BAD_COOKIE. Any other cookie stands for
 // the place behind it, whether an entry has it or not. An entry gets the next cookie of its directory, from 3 on, when
-// its name is put there, by RENAME too. Count and MaxCount bound the reply behind its status, at MaxListing if larger:
+// its name is put there. RENAME keeps cookies where it can, so that it moves nothing behind a reader: a name that is there
+// keeps its cookie, whatever file it names now; a new name in the same directory keeps that of the old one. Count and MaxCount bound the reply behind its status, at MaxListing if larger:
 // TOOSMALL if not even the empty list fits, or entries are left and not one fits. DirCount bounds the sum of EntrySize,
 // but never keeps the first entry back.
 //

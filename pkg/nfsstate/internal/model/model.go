@@ -214,9 +214,12 @@ func (f *file) child(name []byte) *file {
 }
 
 // put gives child a name in f, whose entry gets the next cookie.
-func (m *Model) put(f *file, name []byte, child *file) {
-	f.entries[string(name)] = &entry{cookie: f.cookie, file: child}
-	f.cookie++
+func (m *Model) put(f *file, name []byte, child *file) { m.putAt(f, name, child, f.cookie) }
+
+// putAt gives child a name in f, under a cookie of its own or the next.
+func (m *Model) putAt(f *file, name []byte, child *file, cookie uint64) {
+	f.entries[string(name)] = &entry{cookie: cookie, file: child}
+	f.cookie = max(f.cookie, cookie+1)
 	if child.dir() {
 		child.parent = f
 		f.attr.Nlink++

@@ -354,15 +354,19 @@ func (m *Model) renameIn(who Access, from *file, old []byte, to *file, name []by
 		return nfs3.ErrAcces
 	case f.dir() && from != to && over == nil && to.attr.Nlink >= m.Linkmax:
 		return nfs3.ErrMLink
-	case m.full():
+	case over == nil && m.full():
 		return m.Full
 	}
+	cookie := to.cookie
 	if over != nil {
+		cookie = to.entries[string(name)].cookie
 		m.take(to, name)
 		m.unlink(over)
+	} else if from == to {
+		cookie = from.entries[string(old)].cookie
 	}
 	m.take(from, old)
-	m.put(to, name, f)
+	m.putAt(to, name, f, cookie)
 	f.attr.Ctime = m.Now
 	return nfs3.OK
 }
