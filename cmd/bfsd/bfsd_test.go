@@ -76,25 +76,28 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	admin := filepath.Join(dir, "g", bundle.AdminDir)
 	key := keys.Public(make([]byte, 32)).String()
 	for want, args := range map[string][]string{
-		"--out is missing":            {"init", "--hosts", "a"},
-		"--hosts is missing":          {"init", "--out", filepath.Join(dir, "x")},
-		"want 3f+1":                   {"init", "--hosts", "a,b", "--out", filepath.Join(dir, "x")},
-		"is not empty":                {"init", "--hosts", "a", "--out", filepath.Join(dir, "g")},
-		"exclude each other":          {"init", "--hosts", "a", "--loopback", "4", "--out", filepath.Join(dir, "x")},
-		"\"disk\" is not there yet":   {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--durability", "disk"},
-		"unknown flag: --byzantine":   {"demo", "--byzantine"},
-		"unknown command":             {"keeper"},
-		"--key is missing":            {"client", "add", "--admin", admin},
-		"--squash: got \"some\"":      {"client", "add", "--admin", admin, "--key", key, "--squash", "some"},
-		"--uid-map: got \"1:2\"":      {"client", "add", "--admin", admin, "--key", key, "--uid-map", "1:2"},
-		"--expires: is in the past":   {"client", "add", "--admin", admin, "--key", key, "--expires", "2001-01-01"},
-		"--export: got \"export\"":    {"client", "add", "--admin", admin, "--key", key, "--export", "export"},
-		"--key: got \"hello\"":        {"client", "revoke", "--admin", admin, "--key", "hello"},
-		"no such file":                {"run", "--config", filepath.Join(dir, "none.toml")},
-		"--op: got \"4\"":             {"bench", "micro", "--op", "4"},
-		"--target is missing":         {"bench", "andrew"},
-		"unknown command \"x\"":       {"bench", "micro", "--n", "4", "x"},
-		"is not the key of the admin": {"client", "list", "--admin", filepath.Join(dir, "g", "host0", bundle.IdentityFile)},
+		"--out is missing":           {"init", "--hosts", "a"},
+		"--hosts is missing":         {"init", "--out", filepath.Join(dir, "x")},
+		"want 3f+1":                  {"init", "--hosts", "a,b", "--out", filepath.Join(dir, "x")},
+		"is not empty":               {"init", "--hosts", "a", "--out", filepath.Join(dir, "g")},
+		"exclude each other":         {"init", "--hosts", "a", "--loopback", "4", "--out", filepath.Join(dir, "x")},
+		"\"disk\" is not there yet":  {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--durability", "disk"},
+		"unknown flag: --byzantine":  {"demo", "--byzantine"},
+		"unknown command":            {"keeper"},
+		"--key is missing":           {"client", "add", "--admin", admin},
+		"--squash: got \"some\"":     {"client", "add", "--admin", admin, "--key", key, "--squash", "some"},
+		"--uid-map: got \"1:2\"":     {"client", "add", "--admin", admin, "--key", key, "--uid-map", "1:2"},
+		"--anon-uid: got 4294967295": {"client", "add", "--admin", admin, "--key", key, "--anon-uid", "4294967295"},
+		"--anon-gid: got 4294967295": {"client", "add", "--admin", admin, "--key", key, "--anon-gid", "4294967295"},
+		"--gid-map: range 1:4294967295:1 goes beyond 4294967294": {"client", "add", "--admin", admin, "--key", key, "--gid-map", "1:4294967295:1"},
+		"--expires: is in the past":                              {"client", "add", "--admin", admin, "--key", key, "--expires", "2001-01-01"},
+		"--export: got \"export\"":                               {"client", "add", "--admin", admin, "--key", key, "--export", "export"},
+		"--key: got \"hello\"":                                   {"client", "revoke", "--admin", admin, "--key", "hello"},
+		"no such file":                                           {"run", "--config", filepath.Join(dir, "none.toml")},
+		"--op: got \"4\"":                                        {"bench", "micro", "--op", "4"},
+		"--target is missing":                                    {"bench", "andrew"},
+		"unknown command \"x\"":                                  {"bench", "micro", "--n", "4", "x"},
+		"is not the key of the admin":                            {"client", "list", "--admin", filepath.Join(dir, "g", "host0", bundle.IdentityFile)},
 	} {
 		_, err := clitest.Try(t, root(), args...)
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -112,7 +115,7 @@ func TestParseMap(t *testing.T) {
 	if text := mapText(" uid-map", got); text != " uid-map=0:65534:1,1000:2000:10" {
 		t.Errorf("written: got %q", text)
 	}
-	for _, s := range []string{",", "1", "1:2", "1:2:3:4", "a:b:c", "1:2:-3", "4294967296:0:1"} {
+	for _, s := range []string{",", "1", "1:2", "1:2:3:4", "a:b:c", "1:2:-3", "4294967296:0:1", "4294967295:0:1", "0:4294967290:6", "1:1:0", "1:5:2,2:9:1"} {
 		if got, err := parseMap(s); err == nil {
 			t.Errorf("%q: got %v, want an error", s, got)
 		}

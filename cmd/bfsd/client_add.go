@@ -15,6 +15,7 @@ import (
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
 	"bfs/pkg/nfsstate"
+	"bfs/pkg/nfsstate/nfs3"
 )
 
 func clientAddCommand() *cobra.Command {
@@ -31,8 +32,9 @@ func clientAddCommand() *cobra.Command {
   --ro          writes, creations and the like fail with "read-only file system"
   --squash      root: user 0 becomes the anonymous user, so that root of the client machine is nobody special;
                 all: everybody does; none: user 0 is root on the export too
-  --uid-map     FROM:TO:COUNT[,...]: the client's users FROM, FROM+1, ... are the export's TO, TO+1, ...;
-                who is in no range is anonymous. Without it ids are taken as they are
+  --uid-map     FROM:TO:COUNT[,...]: the client's users FROM, FROM+1, ... are the export's TO, TO+1, ..., and the
+                other way round in what the client reads. A user in no range is anonymous; an owner that no range
+                leads to is shown as 65534. Without it ids are taken as they are
   --expires     a date (2027-01-31), a time (2027-01-31T12:00:00Z) or a while from now (720h)
 
 To change the rights of a client, revoke it and add it again: its mounts live on.`,
@@ -110,6 +112,12 @@ func (o *addOptions) check() (g nfsstate.Grant, expires uint64, err error) {
 	if !known {
 		return g, 0, fmt.Errorf("--squash: got %q, want none, root or all", o.squash)
 	}
+	if err = nfs3.CheckID(o.anonUID); err != nil {
+		return g, 0, fmt.Errorf("--anon-uid: %w", err)
+	}
+	if err = nfs3.CheckID(o.anonGID); err != nil {
+		return g, 0, fmt.Errorf("--anon-gid: %w", err)
+	}
 	if g.UIDs, err = parseMap(o.uidMap); err != nil {
 		return g, 0, fmt.Errorf("--uid-map: %w", err)
 	}
@@ -165,7 +173,7 @@ func parseMap(s string) (ranges []nfsstate.IDRange, err error) {
 		ranges = append(ranges, nfsstate.IDRange{From: v[0], To: v[1], Count: v[2]})
 	}
 	slices.SortFunc(ranges, func(a, b nfsstate.IDRange) int { return int(int64(a.From) - int64(b.From)) })
-	return ranges, nil
+	return ranges, nfsstate.CheckMap(ranges)
 }
 
 // parseExpiry reads a date, a time or a while from now, as Unix nanoseconds.

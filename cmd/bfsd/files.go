@@ -21,6 +21,7 @@ func newFiles(g *config.Group) (pbft.Service, func() error, error) {
 		Inodes:     g.State.Inodes,
 		Epoch:      g.Epoch,
 		ClockBound: g.State.ClockBound,
+		Created:    g.State.Created,
 	}
 	for _, e := range g.Exports {
 		c.Exports = append(c.Exports, stateExport(e))

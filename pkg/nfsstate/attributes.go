@@ -2,12 +2,19 @@ package nfsstate
 
 import "bfs/pkg/nfsstate/nfs3"
 
+// attr is what the caller's client sees of an inode. Requires that the client was granted its export.
+func (c *caller) attr(in *inode) nfs3.Fattr3 {
+	a, g := in.attr(), c.rights.grant(uint32(in.export))
+	a.UID, a.GID = shown(a.UID, g.UIDs), shown(a.GID, g.GIDs)
+	return a
+}
+
 // post is an inode's attributes, for a reply that has room for them; none if no handle named it.
-func post(in *inode) nfs3.PostOpAttr {
+func (c *caller) post(in *inode) nfs3.PostOpAttr {
 	if in.num == 0 {
 		return nfs3.PostOpAttr{}
 	}
-	return nfs3.PostAttr(in.attr())
+	return nfs3.PostAttr(c.attr(in))
 }
 
 // pre is what wcc_data keeps of an inode before an operation.
@@ -19,15 +26,15 @@ func pre(in *inode) nfs3.PreOpAttr {
 }
 
 // wcc is weak cache consistency data: the operation is atomic, so the two are all there was [RFC1813 §2.6].
-func wcc(before nfs3.PreOpAttr, in *inode) nfs3.WccData {
-	return nfs3.WccData{Before: before, After: post(in)}
+func (c *caller) wcc(before nfs3.PreOpAttr, in *inode) nfs3.WccData {
+	return nfs3.WccData{Before: before, After: c.post(in)}
 }
 
 // getattr is GETATTR [RFC1813 §3.3.1].
 func (fs *FS) getattr(c *caller, a *nfs3.GetattrArgs) (r nfs3.GetattrResult) {
 	var in inode
 	if r.Status = fs.open(c, a.Object, &in); r.Status == nfs3.OK {
-		r.Attr = in.attr()
+		r.Attr = c.attr(&in)
 	}
 	return r
 }
@@ -44,11 +51,12 @@ func (fs *FS) setattr(c *caller, a *nfs3.SetattrArgs) (r nfs3.SetattrResult) {
 	case a.Guard.Check && a.Guard.Ctime != in.ctime:
 		r.Status = nfs3.ErrNotSync
 	default:
-		if r.Status = c.maySet(&in, &a.New); r.Status == nfs3.OK {
-			fs.set(c, &in, &a.New)
+		s := c.grant.wanted(a.New)
+		if r.Status = c.maySet(&in, &s); r.Status == nfs3.OK {
+			fs.set(c, &in, &s)
 		}
 	}
-	r.Wcc = wcc(before, &in)
+	r.Wcc = c.wcc(before, &in)
 	return r
 }
 
@@ -82,9 +90,10 @@ func (c *caller) maySet(in *inode, s *nfs3.Sattr3) nfs3.Status {
 }
 
 func goodTimes(s *nfs3.Sattr3) bool {
-	const second = 1_000_000_000
-	return s.Atime.Time.Nanoseconds < second && s.Mtime.Time.Nanoseconds < second
+	return goodTime(s.Atime.Time) && goodTime(s.Mtime.Time)
 }
+
+func goodTime(t nfs3.Time3) bool { return t.Nanoseconds < 1_000_000_000 }
 
 func setsTime(s *nfs3.Sattr3, how nfs3.TimeHow) bool { return s.Atime.How == how || s.Mtime.How == how }
 
@@ -150,7 +159,7 @@ func (fs *FS) access(c *caller, a *nfs3.AccessArgs) (r nfs3.AccessResult) {
 	if r.Status = fs.open(c, a.Object, &in); r.Status != nfs3.OK {
 		return r
 	}
-	r.Attr = post(&in)
+	r.Attr = c.post(&in)
 	dir := in.kind == nfs3.TypeDir
 	if c.who.may(&in, mayRead) {
 		r.Access |= nfs3.AccessRead
@@ -179,7 +188,7 @@ func (fs *FS) fsstat(c *caller, a *nfs3.FsstatArgs) (r nfs3.FsstatResult) {
 	if r.Status = fs.open(c, a.Root, &in); r.Status != nfs3.OK {
 		return r
 	}
-	r.Attr = post(&in)
+	r.Attr = c.post(&in)
 	row := fs.row(in.export)
 	limit := func(total, free uint64, quota, used int) (uint64, uint64) {
 		q, u := le.Uint64(row[quota:]), le.Uint64(row[used:])
@@ -201,7 +210,7 @@ func (fs *FS) fsinfo(c *caller, a *nfs3.FsinfoArgs) (r nfs3.FsinfoResult) {
 	if r.Status = fs.open(c, a.Root, &in); r.Status != nfs3.OK {
 		return r
 	}
-	r.Attr = post(&in)
+	r.Attr = c.post(&in)
 	r.Rtmax, r.Rtpref, r.Rtmult = nfs3.MaxTransfer, nfs3.MaxTransfer, pageSize
 	r.Wtmax, r.Wtpref, r.Wtmult = nfs3.MaxTransfer, nfs3.MaxTransfer, pageSize
 	r.Dtpref = 64 << 10
@@ -220,7 +229,7 @@ func (fs *FS) pathconf(c *caller, a *nfs3.PathconfArgs) (r nfs3.PathconfResult) 
 	if r.Status = fs.open(c, a.Object, &in); r.Status != nfs3.OK {
 		return r
 	}
-	r.Attr = post(&in)
+	r.Attr = c.post(&in)
 	r.Linkmax, r.NameMax = maxLinks, nfs3.MaxName
 	r.NoTrunc, r.ChownRestricted, r.CasePreserving = true, true, true
 	return r

@@ -156,6 +156,7 @@ func (k *checker) allInodes() {
 
 // inode looks at one inode and its trees.
 func (k *checker) inode(in *inode) {
+	k.values(in)
 	var found uint32
 	switch in.kind {
 	case nfs3.TypeDir:
@@ -165,6 +166,29 @@ func (k *checker) inode(in *inode) {
 	}
 	if found != in.pages {
 		k.fault("inode %d has %d pages, says %d", in.num, found, in.pages)
+	}
+}
+
+// values looks for what a client's decoder would refuse. Ids and device numbers are good as soon as they are loaded.
+func (k *checker) values(in *inode) {
+	for _, t := range [...]nfs3.Time3{in.atime, in.mtime, in.ctime} {
+		if !goodTime(t) {
+			k.fault("inode %d has a time of %d nanoseconds", in.num, t.Nanoseconds)
+		}
+	}
+	switch {
+	case in.kind > nfs3.TypeFifo:
+		k.fault("inode %d is of kind %d", in.num, in.kind)
+	case in.mode > nfs3.ModeSettable:
+		k.fault("inode %d has mode %#o", in.num, in.mode)
+	case in.kind == nfs3.TypeReg && in.size > nfs3.MaxFileSize:
+		k.fault("inode %d has %d bytes", in.num, in.size)
+	case in.kind == nfs3.TypeLnk && (in.size > nfs3.MaxPath || goodText(k.fs.text(in)) != nfs3.OK):
+		k.fault("inode %d is a link with a text of %d bytes that is no path", in.num, in.size)
+	case in.kind == nfs3.TypeDir && in.nextCookie > cookieLimit:
+		k.fault("directory %d gives cookie %d", in.num, in.nextCookie)
+	case in.rdev != nfs3.SpecData3{} && in.kind != nfs3.TypeBlk && in.kind != nfs3.TypeChr:
+		k.fault("inode %d of kind %d has a device number", in.num, in.kind)
 	}
 }
 

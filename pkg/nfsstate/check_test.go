@@ -10,7 +10,7 @@ import (
 // The checker is what other tests rely on, so it must find what they might do wrong: each damage below is done by hand to
 // a state that is in order.
 func TestCheckFinds(t *testing.T) {
-	var file, other, dir, long inode // as they lie on the pages before the damage
+	var file, other, dir, long, link inode // as they lie on the pages before the damage
 	for _, x := range []struct {
 		name   string
 		damage func(fs *FS)
@@ -67,6 +67,15 @@ func TestCheckFinds(t *testing.T) {
 		{"a free inode that is in use", func(fs *FS) { fs.setCounter(superInodeFree, uint32(file.num)) }, "free list"},
 		{"inodes in use", func(fs *FS) { fs.addCounter(superInodesUsed, 1) }, "in use"},
 		{"an export's account", func(fs *FS) { fs.charge(1, 1, -1) }, "export 1 uses"},
+		{"nanoseconds", func(fs *FS) { file.mtime.Nanoseconds = 1e9; fs.save(&file) }, "nanoseconds"},
+		{"mode bits", func(fs *FS) { file.mode = 0o100644; fs.save(&file) }, "mode"},
+		{"a kind that is none", func(fs *FS) { file.kind = 8; fs.save(&file) }, "of kind 8"},
+		{"a size beyond all", func(fs *FS) { file.size = nfs3.MaxFileSize + 1; fs.save(&file) }, "has 8796093022208 bytes"},
+		{"cookies beyond all", func(fs *FS) { dir.nextCookie = cookieLimit + 1; fs.save(&dir) }, "gives cookie"},
+		{"a device number of a file", func(fs *FS) { file.rdev.Minor = 1; fs.save(&file) }, "device number"},
+		{"a link without a text", func(fs *FS) { link.size = 0; fs.save(&link) }, "no path"},
+		{"a link with a NUL", func(fs *FS) { link.size++; fs.save(&link) }, "no path"},
+		{"a link beyond its page", func(fs *FS) { link.size = 1 << 40; fs.save(&link) }, "no path"},
 		{"orphans", func(fs *FS) { fs.addCounter(superOrphanPages, 3) }, "orphans hold"},
 	} {
 		fs, u := newFS(t, 1<<12, func(c *Config) { c.Exports = append(c.Exports, Export{Name: "other"}) })
@@ -80,6 +89,7 @@ func TestCheckFinds(t *testing.T) {
 		plant(u.root, "other", 1, &other)
 		plant(u.root, "long", 40, &long)
 		d := u.mkdir(u.root, "dir").Object.Handle
+		fs.load(inodeNum(u.symlink(u.root, "link", "text").Object.Handle.Inode), &link)
 		var gone inode
 		plant(u.root, "gone", 8, &gone)
 		for i := range 600 {

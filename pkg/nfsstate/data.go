@@ -1,6 +1,7 @@
 package nfsstate
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"bfs/pkg/nfsstate/nfs3"
@@ -15,7 +16,7 @@ func (fs *FS) readData(c *caller, a *nfs3.ReadArgs) (r nfs3.ReadResult) {
 	if r.Status = fs.open(c, a.File, &in); r.Status != nfs3.OK {
 		return r
 	}
-	r.Attr = post(&in)
+	r.Attr = c.post(&in)
 	switch {
 	case in.kind != nfs3.TypeReg:
 		r.Status = nfs3.ErrInval
@@ -62,7 +63,7 @@ func (fs *FS) write(c *caller, a *nfs3.WriteArgs) (r nfs3.WriteResult) {
 		}
 		r.Count, r.Committed, r.Verifier = uint32(len(a.Data)), nfs3.FileSync, fs.verifier()
 	}
-	r.Wcc = wcc(before, &in)
+	r.Wcc = c.wcc(before, &in)
 	return r
 }
 
@@ -129,7 +130,7 @@ func (fs *FS) commit(c *caller, a *nfs3.CommitArgs) (r nfs3.CommitResult) {
 	if in.kind != nfs3.TypeReg {
 		r.Status = nfs3.ErrInval
 	}
-	r.Wcc = wcc(pre(&in), &in)
+	r.Wcc = c.wcc(pre(&in), &in)
 	r.Verifier = fs.verifier()
 	return r
 }
@@ -146,13 +147,28 @@ func (fs *FS) readlink(c *caller, a *nfs3.ReadlinkArgs) (r nfs3.ReadlinkResult) 
 	if r.Status = fs.open(c, a.Symlink, &in); r.Status != nfs3.OK {
 		return r
 	}
-	r.Attr = post(&in)
+	r.Attr = c.post(&in)
 	if in.kind != nfs3.TypeLnk {
 		r.Status = nfs3.ErrInval
 		return r
 	}
-	r.Path = fs.text(&in)
+	if text := fs.text(&in); goodText(text) == nfs3.OK {
+		r.Path = text
+	} else {
+		r.Status = nfs3.ErrInval // kept by a version that did not judge texts
+	}
 	return r
+}
+
+// goodText judges the text of a symlink: 1 to MaxPath bytes without a NUL, for a client's programs could not say another.
+func goodText(text []byte) nfs3.Status {
+	switch {
+	case len(text) > nfs3.MaxPath:
+		return nfs3.ErrNameTooLong
+	case len(text) == 0, bytes.IndexByte(text, 0) >= 0:
+		return nfs3.ErrInval
+	}
+	return nfs3.OK
 }
 
 // text is what a symlink says, lent by its inode's page, or by a page of its own if it is long.

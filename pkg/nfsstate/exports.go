@@ -101,6 +101,12 @@ func checkExport(x *Export) error {
 	if !ok {
 		return fmt.Errorf("nfsstate: export name %q: want 1 to %d of letters, digits, '.', '_', '-'", x.Name, MaxExportName)
 	}
+	if err := nfs3.CheckID(x.UID); err != nil {
+		return fmt.Errorf("nfsstate: export %q: owner: %w", x.Name, err)
+	}
+	if err := nfs3.CheckID(x.GID); err != nil {
+		return fmt.Errorf("nfsstate: export %q: group: %w", x.Name, err)
+	}
 	return nil
 }
 

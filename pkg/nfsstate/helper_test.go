@@ -106,6 +106,20 @@ func (u *user) mkdir(dir nfs3.FileHandle, name string) nfs3.CreateResult {
 	return must(u.t, r, err)
 }
 
+func (u *user) symlink(dir nfs3.FileHandle, name, text string) nfs3.CreateResult {
+	u.t.Helper()
+	a := nfs3.SymlinkArgs{Where: nfs3.DirOp{Dir: dir, Name: []byte(name)}, Path: []byte(text)}
+	r, err := nfs3.DecodeCreateResult(u.call(nfs3.ProgramNFS, nfs3.ProcSymlink, a.Append(nil)))
+	return must(u.t, r, err)
+}
+
+func (u *user) readlink(h nfs3.FileHandle) nfs3.ReadlinkResult {
+	u.t.Helper()
+	a := nfs3.ReadlinkArgs{Symlink: h}
+	r, err := nfs3.DecodeReadlinkResult(u.call(nfs3.ProgramNFS, nfs3.ProcReadlink, a.Append(nil)))
+	return must(u.t, r, err)
+}
+
 func (u *user) lookup(dir nfs3.FileHandle, name string) nfs3.LookupResult {
 	u.t.Helper()
 	a := nfs3.LookupArgs{What: nfs3.DirOp{Dir: dir, Name: []byte(name)}}

@@ -99,7 +99,25 @@ func (fs *FS) load(n inodeNum, in *inode) {
 		in.direct[i] = pageNo(le.Uint32(b[88+4*i:]))
 	}
 	in.nextCookie, in.index = le.Uint64(b[136:]), pageNo(le.Uint32(b[144:]))
+	in.amend()
 }
+
+// amend puts the anonymous user, the anonymous group and device 0:0 in the place of values that clients cannot read, for
+// earlier versions kept what they were told. The page follows at the next save.
+func (in *inode) amend() {
+	if in.uid == nfs3.NoID {
+		in.uid = Nobody
+	}
+	if in.gid == nfs3.NoID {
+		in.gid = Nobody
+	}
+	if !goodDevice(in.rdev) {
+		in.rdev = nfs3.SpecData3{}
+	}
+}
+
+// goodDevice says whether clients can read a device's number.
+func goodDevice(d nfs3.SpecData3) bool { return d.Major <= nfs3.MaxMajor && d.Minor <= nfs3.MaxMinor }
 
 // save writes in back. The text of a symlink stays as it is.
 func (fs *FS) save(in *inode) {

@@ -48,7 +48,7 @@ func (fs *FS) readdir(c *caller, a *nfs3.ReaddirArgs) (r nfs3.ReaddirResult) {
 	if r.Status = fs.open(c, a.Dir, &d); r.Status != nfs3.OK {
 		return r
 	}
-	r.Dir = post(&d)
+	r.Dir = c.post(&d)
 	if r.Status = c.listable(&d, a.Cookie, a.Verifier); r.Status != nfs3.OK {
 		return r
 	}
@@ -76,7 +76,7 @@ func (fs *FS) readdirplus(c *caller, a *nfs3.ReaddirplusArgs) (r nfs3.Readdirplu
 	if r.Status = fs.open(c, a.Dir, &d); r.Status != nfs3.OK {
 		return r
 	}
-	r.Dir = post(&d)
+	r.Dir = c.post(&d)
 	if r.Status = c.listable(&d, a.Cookie, a.Verifier); r.Status != nfs3.OK {
 		return r
 	}
@@ -91,7 +91,7 @@ func (fs *FS) readdirplus(c *caller, a *nfs3.ReaddirplusArgs) (r nfs3.Readdirplu
 		}
 		fs.load(e.inode, &in)
 		list = append(list, nfs3.EntryPlus{
-			FileID: uint64(e.inode), Name: e.name, Cookie: e.cookie, Attr: post(&in), Handle: nfs3.PostFH(in.handle()),
+			FileID: uint64(e.inode), Name: e.name, Cookie: e.cookie, Attr: c.post(&in), Handle: nfs3.PostFH(in.handle()),
 		})
 		return true
 	})

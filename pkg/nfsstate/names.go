@@ -49,7 +49,7 @@ func (fs *FS) mayEnter(c *caller, d *inode, name []byte) (e entry, st nfs3.Statu
 func (fs *FS) lookup(c *caller, a *nfs3.LookupArgs) (r nfs3.LookupResult) {
 	var d, in inode
 	r.Status = fs.openDir(c, a.What.Dir, &d)
-	r.Dir = post(&d)
+	r.Dir = c.post(&d)
 	if r.Status != nfs3.OK {
 		return r
 	}
@@ -58,7 +58,7 @@ func (fs *FS) lookup(c *caller, a *nfs3.LookupArgs) (r nfs3.LookupResult) {
 		return r
 	}
 	fs.load(e.inode, &in)
-	r.Object, r.Attr = in.handle(), post(&in)
+	r.Object, r.Attr = in.handle(), c.post(&in)
 	return r
 }
 
@@ -97,7 +97,7 @@ func (fs *FS) mknod(c *caller, a *nfs3.MknodArgs) (r nfs3.CreateResult) {
 		if r.Status = fs.open(c, a.Where.Dir, &d); r.Status != nfs3.OK {
 			return r
 		}
-		r.Status, r.Dir = nfs3.ErrBadType, wcc(pre(&d), &d)
+		r.Status, r.Dir = nfs3.ErrBadType, c.wcc(pre(&d), &d)
 		if d.kind != nfs3.TypeDir {
 			r.Status = nfs3.ErrNotDir
 		}
@@ -115,6 +115,10 @@ func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult)
 		r.Status = b.possible()
 	}
 	if r.Status == nfs3.OK {
+		wanted := c.wantedAtBirth(b.attr)
+		b.attr = &wanted
+	}
+	if r.Status == nfs3.OK {
 		var e entry
 		switch e, r.Status = fs.mayEnter(c, &d, where.Name); {
 		case r.Status == nfs3.ErrExist && e.inode != 0:
@@ -126,17 +130,30 @@ func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult)
 		}
 	}
 	if r.Status == nfs3.OK {
-		r.Object, r.Attr = nfs3.PostFH(child.handle()), post(&child)
+		r.Object, r.Attr = nfs3.PostFH(child.handle()), c.post(&child)
 	}
-	r.Dir = wcc(before, &d)
+	r.Dir = c.wcc(before, &d)
 	return r
 }
 
-// possible judges what can be made nowhere: a link's text that is too long, and what MKNOD does not make.
+// wantedAtBirth is what a creator asks to set. Root alone chooses an owner and a group. For others these are left out, not
+// refused: some clients send along who they believe to be, which squash and maps may have changed.
+func (c *caller) wantedAtBirth(s *nfs3.Sattr3) nfs3.Sattr3 {
+	w := c.grant.wanted(*s)
+	if !c.who.root() {
+		w.SetUID, w.UID, w.SetGID, w.GID = false, 0, false, 0
+	}
+	return w
+}
+
+// possible judges what can be made nowhere: a link's text and a device's number that clients cannot read back, and what
+// MKNOD does not make.
 func (b *birth) possible() nfs3.Status {
 	switch {
-	case len(b.text) > nfs3.MaxPath:
-		return nfs3.ErrNameTooLong
+	case b.kind == nfs3.TypeLnk && goodText(b.text) != nfs3.OK:
+		return goodText(b.text)
+	case !goodDevice(b.rdev):
+		return nfs3.ErrInval
 	case b.node && (b.kind == nfs3.TypeReg || b.kind == nfs3.TypeDir || b.kind == nfs3.TypeLnk):
 		return nfs3.ErrBadType
 	}
@@ -171,18 +188,14 @@ func (fs *FS) again(c *caller, b *birth, e entry, child *inode) nfs3.Status {
 
 // mayBear judges the making of a new object, and sees that there is room for it.
 func (fs *FS) mayBear(c *caller, d *inode, name []byte, b *birth) nfs3.Status {
-	root, s := c.who.root(), b.attr
+	s := b.attr
 	switch {
-	case (b.kind == nfs3.TypeBlk || b.kind == nfs3.TypeChr) && !root:
+	case (b.kind == nfs3.TypeBlk || b.kind == nfs3.TypeChr) && !c.who.root():
 		return nfs3.ErrPerm
 	case !goodTimes(s):
 		return nfs3.ErrInval
 	case b.kind == nfs3.TypeReg && s.SetSize && s.Size > nfs3.MaxFileSize:
 		return nfs3.ErrFBig
-	case s.SetUID && !root && s.UID != c.who.UID:
-		return nfs3.ErrPerm
-	case s.SetGID && !root && !c.who.member(s.GID) && s.GID != c.groupIn(d):
-		return nfs3.ErrPerm
 	case b.kind == nfs3.TypeDir && d.nlink >= maxLinks:
 		return nfs3.ErrMLink
 	}
@@ -268,7 +281,7 @@ func (fs *FS) unlink(c *caller, where *nfs3.DirOp, dir bool) (r nfs3.RemoveResul
 			fs.save(&d)
 		}
 	}
-	r.Dir = wcc(before, &d)
+	r.Dir = c.wcc(before, &d)
 	return r
 }
 
@@ -343,7 +356,7 @@ func (fs *FS) link(c *caller, a *nfs3.LinkArgs) (r nfs3.LinkResult) {
 		in.ctime = c.now
 		fs.save(&in)
 	}
-	r.Attr, r.Dir = post(&in), wcc(before, &d)
+	r.Attr, r.Dir = c.post(&in), c.wcc(before, &d)
 	return r
 }
 
@@ -385,7 +398,7 @@ func (fs *FS) rename(c *caller, a *nfs3.RenameArgs) (r nfs3.RenameResult) {
 			fs.move(&m)
 		}
 	}
-	r.From, r.To = wcc(beforeF, m.from), wcc(beforeT, m.to)
+	r.From, r.To = c.wcc(beforeF, m.from), c.wcc(beforeT, m.to)
 	return r
 }
 

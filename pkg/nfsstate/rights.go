@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 
 	"bfs/pkg/nfsstate/nfs3"
 )
@@ -58,8 +57,10 @@ type Grant struct {
 	AnonUID  uint32
 	AnonGID  uint32
 
-	// The maps turn the ids of the client's users into those of the export, on the way in: an id in no range
-	// is anonymous. Without ranges ids are taken as they are. Attributes show the export's own ids.
+	// The maps turn the ids of the client's users into those of the export, in credentials and in the attributes that a call
+	// sets: an id in no range is anonymous. Attributes that the client reads are turned back: an id of the export
+	// that no range leads to is Nobody. So the owner of a file is itself on both sides. Without ranges ids are taken, and
+	// shown, as they are.
 	UIDs []IDRange
 	GIDs []IDRange
 }
@@ -112,11 +113,8 @@ func (r *Rights) Check() error {
 			return fmt.Errorf("%w: grant for export %d after %d", ErrRights, g.Export, last)
 		}
 		last = g.Export
-		if g.Squash > SquashAll {
-			return fmt.Errorf("%w: squash %d", ErrRights, g.Squash)
-		}
-		if err := errors.Join(checkRanges(g.UIDs), checkRanges(g.GIDs)); err != nil {
-			return err
+		if err := g.check(); err != nil {
+			return fmt.Errorf("%w: export %d: %w", ErrRights, g.Export, err)
 		}
 	}
 	if n := len(r.Append(nil)); n > MaxRights {
@@ -125,15 +123,41 @@ func (r *Rights) Check() error {
 	return nil
 }
 
-func checkRanges(ranges []IDRange) error {
+func (g *Grant) check() error {
+	if g.Squash > SquashAll {
+		return fmt.Errorf("squash %d", g.Squash)
+	}
+	for _, x := range [...]struct {
+		what string
+		err  error
+	}{
+		{"anonymous user", nfs3.CheckID(g.AnonUID)},
+		{"anonymous group", nfs3.CheckID(g.AnonGID)},
+		{"map of users", CheckMap(g.UIDs)},
+		{"map of groups", CheckMap(g.GIDs)},
+	} {
+		if x.err != nil {
+			return fmt.Errorf("%s: %w", x.what, x.err)
+		}
+	}
+	return nil
+}
+
+// CheckMap says what keeps ranges from being a map of users or groups.
+func CheckMap(ranges []IDRange) error {
 	if len(ranges) > MaxRanges {
-		return fmt.Errorf("%w: got %d ranges, want <= %d", ErrRights, len(ranges), MaxRanges)
+		return fmt.Errorf("got %d ranges, want <= %d", len(ranges), MaxRanges)
 	}
 	next := uint64(0)
 	for _, r := range ranges {
 		end := uint64(r.From) + uint64(r.Count)
-		if r.Count == 0 || uint64(r.From) < next || end > math.MaxUint32 || uint64(r.To)+uint64(r.Count) > math.MaxUint32 {
-			return fmt.Errorf("%w: range %d+%d to %d", ErrRights, r.From, r.Count, r.To)
+		switch {
+		case r.Count == 0:
+			return fmt.Errorf("range %d:%d:%d is empty", r.From, r.To, r.Count)
+		case uint64(r.From) < next:
+			return fmt.Errorf("range %d:%d:%d begins below %d, where the one before it ends", r.From, r.To, r.Count, next)
+		case end > uint64(nfs3.NoID) || uint64(r.To)+uint64(r.Count) > uint64(nfs3.NoID):
+			return fmt.Errorf("range %d:%d:%d goes beyond %d, the last id there is", r.From, r.To, r.Count, nfs3.NoID-1)
 		}
 		next = end
 	}
@@ -212,7 +236,7 @@ type Cred struct {
 // cred is the caller as the export knows him.
 func (g *Grant) cred(c *nfs3.Credentials) (who Cred) {
 	if c.None || g.Squash == SquashAll {
-		who.UID, who.GID = g.AnonUID, g.AnonGID
+		who.UID, who.GID = g.AnonUID, g.AnonGID // and no groups
 		return who
 	}
 	who.UID = g.mapped(c.UID, g.UIDs, g.AnonUID)
@@ -226,11 +250,12 @@ func (g *Grant) cred(c *nfs3.Credentials) (who Cred) {
 	return who
 }
 
+// mapped is an id of the client's as the export knows it.
 func (g *Grant) mapped(id uint32, ranges []IDRange, anonymous uint32) uint32 {
-	if id == 0 && g.Squash == SquashRoot {
+	switch {
+	case id == nfs3.NoID, g.Squash == SquashAll, id == 0 && g.Squash == SquashRoot:
 		return anonymous
-	}
-	if len(ranges) == 0 {
+	case len(ranges) == 0:
 		return id
 	}
 	for _, r := range ranges {
@@ -239,6 +264,34 @@ func (g *Grant) mapped(id uint32, ranges []IDRange, anonymous uint32) uint32 {
 		}
 	}
 	return anonymous
+}
+
+// shown is an id of the export's as the client knows it: the first that the map turns into it.
+func shown(id uint32, ranges []IDRange) uint32 {
+	if len(ranges) == 0 {
+		return id
+	}
+	for _, r := range ranges {
+		if id >= r.To && id-r.To < r.Count {
+			return r.From + (id - r.To)
+		}
+	}
+	return Nobody
+}
+
+// wanted is what a call asks to set, as the export knows it: ids are mapped as those in credentials are.
+func (g *Grant) wanted(s nfs3.Sattr3) nfs3.Sattr3 {
+	if s.SetUID = s.SetUID && s.UID != nfs3.NoID; s.SetUID {
+		s.UID = g.mapped(s.UID, g.UIDs, g.AnonUID)
+	} else {
+		s.UID = 0
+	}
+	if s.SetGID = s.SetGID && s.GID != nfs3.NoID; s.SetGID {
+		s.GID = g.mapped(s.GID, g.GIDs, g.AnonGID)
+	} else {
+		s.GID = 0
+	}
+	return s
 }
 
 // root says whether modes do not hold the caller back.

@@ -21,6 +21,8 @@ type Config struct {
 	Epoch    uint64   // of the group's life; a new one makes clients send again what they have not committed
 	Exports  []Export // that the state begins with, numbered from 1 on
 
+	Created time.Time // of these exports' roots; the zero time is shown as 1970
+
 	Now        func() time.Time // the machine's clock, for Choose and Accept; nil is time.Now
 	ClockBound time.Duration    // how far from it another replica's proposal may be; 0 is DefaultClockBound
 }
@@ -78,7 +80,7 @@ func New(store *fsmerkle.Store, c Config) (*FS, error) {
 		if err := checkExport(&c.Exports[i]); err != nil {
 			return nil, err
 		}
-		if _, st := fs.addExport(nfs3.Time3{}, &c.Exports[i]); st != nfs3.OK {
+		if _, st := fs.addExport(nfs3.MakeTime3(c.Created), &c.Exports[i]); st != nfs3.OK {
 			return nil, fmt.Errorf("nfsstate: export %q: %w", c.Exports[i].Name, st)
 		}
 	}
@@ -95,6 +97,7 @@ type caller struct {
 	blocks []pbft.Digest     // of the end of the operation, as far as the library has them
 
 	// Set by open, for the export of the handle:
+	grant    *Grant
 	who      Cred
 	readOnly bool
 }
@@ -222,7 +225,7 @@ func (c *caller) enter(export uint32) nfs3.Status {
 	if g == nil {
 		return nfs3.ErrAcces
 	}
-	c.who, c.readOnly = g.cred(c.cred), g.ReadOnly
+	c.grant, c.who, c.readOnly = g, g.cred(c.cred), g.ReadOnly
 	return nfs3.OK
 }
 

@@ -329,6 +329,10 @@ func TestRights(t *testing.T) {
 		"an empty range":      {Grants: []Grant{{Export: 1, UIDs: []IDRange{{1, 1, 0}}}}},
 		"ranges that overlap": {Grants: []Grant{{Export: 1, UIDs: []IDRange{{1, 1, 5}, {3, 9, 1}}}}},
 		"a range beyond all":  {Grants: []Grant{{Export: 1, GIDs: []IDRange{{1<<32 - 1, 1, 2}}}}},
+		"anonymous user -1":   {Grants: []Grant{{Export: 1, AnonUID: nfs3.NoID}}},
+		"anonymous group -1":  {Grants: []Grant{{Export: 1, AnonGID: nfs3.NoID}}},
+		"a range from -1":     {Grants: []Grant{{Export: 1, UIDs: []IDRange{{nfs3.NoID, 1, 1}}}}},
+		"a range to -1":       {Grants: []Grant{{Export: 1, GIDs: []IDRange{{1, nfs3.NoID - 1, 2}}}}},
 		"too many grants":     {Grants: make([]Grant, MaxGrants+1)},
 		"too many ranges":     {Grants: []Grant{{Export: 1, UIDs: append(many, IDRange{99, 99, 1})}}},
 		"longer than a kilobyte": {Grants: []Grant{
@@ -354,6 +358,8 @@ func TestIDMaps(t *testing.T) {
 	}{
 		{nfs3.Credentials{UID: 1001, GID: 100, Groups: []uint32{100, 0, 7}}, nfs3.Credentials{UID: 5001, GID: 0, Groups: []uint32{0, 65533, 65533}}},
 		{nfs3.Credentials{UID: 1002, GID: 0}, nfs3.Credentials{UID: 65534, GID: 65533}},
+		{nfs3.Credentials{UID: nfs3.NoID, GID: nfs3.NoID, Groups: []uint32{nfs3.NoID, 100}},
+			nfs3.Credentials{UID: 65534, GID: 65533, Groups: []uint32{65533, 0}}},
 		{nfs3.Credentials{None: true, UID: 1000}, nfs3.Credentials{UID: 65534, GID: 65533}},
 	} {
 		got := g.cred(&x.in)

@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+	"time"
 
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
@@ -44,9 +45,10 @@ type Plan struct {
 	Transport  pbft.Transport
 	Durability string
 	Window     int
-	Without    []string // optimisations; for measurements
-	LogLevel   string   // "": info
-	Passphrase []byte   // seals the administrator's key; nil: not sealed
+	Without    []string  // optimisations; for measurements
+	LogLevel   string    // "": info
+	Passphrase []byte    // seals the administrator's key; nil: not sealed
+	Created    time.Time // of the first exports; zero: now
 }
 
 // Files in a bundle.
@@ -224,6 +226,9 @@ func (p Plan) generate() (v groupValues, members []ed25519.PrivateKey, err error
 		ClockBound:      config.Duration(config.DefaultClockBound).String(),
 		LogBytes:        config.Size(p.Limits.LogBytes).String(),
 		CheckpointBytes: config.Size(p.Limits.CheckpointBytes).String(),
+	}
+	if v.Created.IsZero() {
+		v.Created = time.Now().UTC().Truncate(time.Second)
 	}
 	if v.adminKey, err = keys.Generate(); err != nil {
 		return v, nil, err

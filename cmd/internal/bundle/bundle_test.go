@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
@@ -22,6 +23,7 @@ func testPlan(n int) Plan {
 
 func TestWrite(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "group")
+	before := time.Now().Truncate(time.Second)
 	if err := Write(dir, testPlan(4)); err != nil {
 		t.Fatal(err)
 	}
@@ -39,6 +41,9 @@ func TestWrite(t *testing.T) {
 		}
 		if int(r.Self) != i || r.AdminListen != r.Group.Admin[i] || r.Group.State.Size != 1<<30 || len(r.Group.Exports) != 2 {
 			t.Errorf("host %d: got %+v", i, r)
+		}
+		if c := r.Group.State.Created; c.Before(before) || c.After(time.Now()) {
+			t.Errorf("created: got %v, want now", c)
 		}
 		if r.Group.Limits != pbft.DefaultLimits() {
 			t.Errorf("limits: got %+v, want the defaults", r.Group.Limits)

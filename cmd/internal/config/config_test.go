@@ -30,7 +30,7 @@ func goodGroup() string {
 		fmt.Fprintf(&b, "\n[[members]]\naddress = \"host%d:7450\"\nadmin = \"host%d:7451\"\nkey = %q\n", i, i, testPublic(i))
 	}
 	b.WriteString("\n[limits]\ncheckpoint_period = 64\nlog_size = 256\nslots = 64\n")
-	b.WriteString("\n[state]\nsize = \"1GiB\"\nclock_bound = \"5m\"\n")
+	b.WriteString("\n[state]\nsize = \"1GiB\"\nclock_bound = \"5m\"\ncreated = 2026-01-31T12:00:00Z\n")
 	b.WriteString("\n[[exports]]\npath = \"/export\"\nmode = \"1777\"\nquota = \"512 MiB\"\n\n[[exports]]\npath = \"/home\"\n")
 	return b.String()
 }
@@ -88,7 +88,8 @@ func TestGoodFiles(t *testing.T) {
 	if g.Limits.CheckpointPeriod != 64 || g.Limits.Slots != 64 || g.Limits.Clients != pbft.DefaultLimits().Clients {
 		t.Errorf("limits: got %+v", g.Limits)
 	}
-	if g.State.Size != 1<<30 || g.State.Inodes != 1<<30/BytesPerInode || g.State.ClockBound != 5*time.Minute {
+	if g.State.Size != 1<<30 || g.State.Inodes != 1<<30/BytesPerInode || g.State.ClockBound != 5*time.Minute ||
+		!g.State.Created.Equal(time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)) {
 		t.Errorf("state: got %+v", g.State)
 	}
 	if len(g.Exports) != 2 || g.Exports[0] != (Export{Path: "/export", Mode: 0o1777, Quota: 512 << 20}) || g.Exports[1].Mode != DefaultMode {
@@ -125,6 +126,7 @@ func TestGroupDigest(t *testing.T) {
 	}
 	for _, change := range [][2]string{
 		{`"1GiB"`, `"2GiB"`}, {`"5m"`, `"6m"`}, {"epoch = 3", "epoch = 4"}, {"slots = 64", "slots = 128"}, {`"test"`, `"other"`}, {`"/home"`, `"/srv"`},
+		{"12:00:00Z", "12:00:01Z"}, {"created", "# "},
 	} {
 		if digest(change[0], change[1]) == same {
 			t.Errorf("%v: the digest stayed the same", change)
@@ -160,6 +162,11 @@ func TestErrorsNameFileLineAndKey(t *testing.T) {
 		{"group.toml", `"5m"`, `"5 minutes"`},
 		{"group.toml", `"5m"`, `"1ms"`},
 		{"group.toml", `clock_bound`, "inodes = 4000000\nclock_bound"},
+		{"group.toml", "2026-01-31T12:00:00Z", "2026-01-31T12:00:00"},
+		{"group.toml", "2026-01-31T12:00:00Z", "1969-12-31T12:00:00Z"},
+		{"group.toml", "2026-01-31T12:00:00Z", `"yesterday"`},
+		{"group.toml", `"/home"`, "\"/home\"\nuid = 4294967295"},
+		{"group.toml", `"/home"`, "\"/home\"\ngid = 4294967295"},
 		{"group.toml", `"1777"`, `"1888"`},
 		{"group.toml", `"1777"`, `0x1ff`},
 		{"group.toml", `"/home"`, `"home"`},

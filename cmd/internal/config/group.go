@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"bfs/cmd/internal/keys"
+	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 )
 
@@ -29,6 +30,7 @@ type State struct {
 	Size       Size // of the whole state, the library's pages included
 	Inodes     uint64
 	ClockBound time.Duration // how far a primary's time may be from a backup's clock [TOCS §7.2]
+	Created    time.Time     // of the exports that the group begins with; zero: nobody said, clients see 1970
 }
 
 // An Export is one file system that the group begins with.
@@ -97,6 +99,8 @@ type stateFile struct {
 	Size       Size     `toml:"size"`
 	Inodes     uint64   `toml:"inodes"`
 	ClockBound Duration `toml:"clock_bound"`
+
+	Created time.Time `toml:"created"`
 }
 
 type exportFile struct {
@@ -206,7 +210,7 @@ func (m memberFile) check(s *source, i int) (pbft.Member, error) {
 }
 
 func (f stateFile) check(s *source) (State, error) {
-	st := State{Size: f.Size, Inodes: f.Inodes, ClockBound: time.Duration(f.ClockBound)}
+	st := State{Size: f.Size, Inodes: f.Inodes, ClockBound: time.Duration(f.ClockBound), Created: f.Created}
 	if st.Size < MinStateSize || st.Size > maxStateSize || st.Size%pbft.PageSize != 0 {
 		return st, s.errorAt("state.size", "got %v, want %v to %v, a multiple of %d bytes", st.Size, Size(MinStateSize), Size(maxStateSize), pbft.PageSize)
 	}
@@ -218,6 +222,10 @@ func (f stateFile) check(s *source) (State, error) {
 	}
 	if st.ClockBound < minClock || st.ClockBound > maxClock {
 		return st, s.errorAt("state.clock_bound", "got %v, want %v to %v", st.ClockBound, minClock, Duration(maxClock))
+	}
+	if c := st.Created; !c.IsZero() && (!nfs3.MakeTime3(c).Time().Equal(c) || c.Location() == time.Local) {
+		return st, s.errorAt("state.created", "got %s, want a time from 1970 to 2106 that names its zone, such as 2026-01-31T12:00:00Z",
+			c.Format(time.DateTime))
 	}
 	return st, nil
 }
@@ -236,6 +244,9 @@ func (s State) digest(exports []Export) pbft.Digest {
 		for _, v := range []uint64{uint64(e.Mode), uint64(e.UID), uint64(e.GID), uint64(e.Quota), e.Inodes} {
 			u(v)
 		}
+	}
+	if !s.Created.IsZero() {
+		u(uint64(s.Created.UnixNano()))
 	}
 	return sha256.Sum256(b)
 }
@@ -267,6 +278,12 @@ func checkExports(s *source, files []exportFile) ([]Export, error) {
 			if files[j].Path == f.Path {
 				return nil, s.errorAt(at("path"), "got %q a second time", f.Path)
 			}
+		}
+		if err := nfs3.CheckID(f.UID); err != nil {
+			return nil, s.errorAt(at("uid"), "%v", err)
+		}
+		if err := nfs3.CheckID(f.GID); err != nil {
+			return nil, s.errorAt(at("gid"), "%v", err)
 		}
 		e := Export{Path: f.Path, Mode: DefaultMode, UID: f.UID, GID: f.GID, Quota: f.Quota, Inodes: f.Inodes}
 		if f.Mode != "" {

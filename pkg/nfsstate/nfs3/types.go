@@ -2,6 +2,7 @@ package nfs3
 
 import (
 	"encoding/binary"
+	"fmt"
 	"time"
 )
 
@@ -11,10 +12,25 @@ const (
 	MaxMountPath  = 1024      // MNTPATHLEN [RFC1813 §5.1.3]
 	MaxMountName  = 255       // MNTNAMLEN [RFC1813 §5.1.3]
 	MaxName       = 255       // longest name in a directory; a longer one is NAMETOOLONG, not garbage
-	MaxPath       = 4096 - 1  // longest text of a symbolic link, as PATH_MAX has it
+	MaxPath       = 4096 - 1  // longest text of a symbolic link, as PATH_MAX has it, and as a page of the kernel's holds
 	MaxTransfer   = 1 << 20   // rtmax, wtmax: what one READ or WRITE moves
 	MaxFileSize   = 1<<43 - 1 // largest size of a file
+	MaxMajor      = 1<<12 - 1 // of a device: Linux keeps 12 bits of the major number,
+	MaxMinor      = 1<<20 - 1 // and 20 of the minor one; a client reads others as device 0:0
 )
+
+// NoID is no user and no group: (uid_t)-1, which chown takes for "leave it". XDR can carry it, but a Linux client that reads
+// it in attributes drops the whole reply, a listing for instance, and asks again. So it is never kept nor told:
+// in credentials it is the anonymous user or group, in a Sattr3 it asks for nothing, elsewhere it is an error.
+const NoID uint32 = 1<<32 - 1
+
+// CheckID says what keeps id from being a user or a group.
+func CheckID(id uint32) error {
+	if id == NoID {
+		return fmt.Errorf("got %d, want <= %d: NFS clients take this number (-1) for no id at all", id, NoID-1)
+	}
+	return nil
+}
 
 // FileType is ftype3 [RFC1813 §2.6].
 type FileType uint32

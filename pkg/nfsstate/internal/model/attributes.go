@@ -7,19 +7,20 @@ func (m *Model) getattr(c Caller, a nfs3.GetattrArgs) nfs3.GetattrResult {
 	if s != nfs3.OK {
 		return nfs3.GetattrResult{Status: s}
 	}
-	return nfs3.GetattrResult{Attr: f.attributes()}
+	return nfs3.GetattrResult{Attr: c.shown(f)}
 }
 
 func (m *Model) setattr(c Caller, a nfs3.SetattrArgs) nfs3.SetattrResult {
 	f, who, s := m.find(c, a.Object)
 	pre := before(f)
+	a.New = who.wanted(a.New)
 	if s == nfs3.OK {
 		s = m.judgeSetattr(who, f, &a)
 	}
 	if s == nfs3.OK {
 		m.set(who, f, &a.New)
 	}
-	return nfs3.SetattrResult{Status: s, Wcc: wcc(pre, f)}
+	return nfs3.SetattrResult{Status: s, Wcc: c.wcc(pre, f)}
 }
 
 func (m *Model) judgeSetattr(who Access, f *file, a *nfs3.SetattrArgs) nfs3.Status {
@@ -151,18 +152,18 @@ func (m *Model) access(c Caller, a nfs3.AccessArgs) nfs3.AccessResult {
 			can |= nfs3.AccessModify | nfs3.AccessExtend
 		}
 	}
-	return nfs3.AccessResult{Attr: post(f), Access: can & a.Access}
+	return nfs3.AccessResult{Attr: c.post(f), Access: can & a.Access}
 }
 
 func (m *Model) fsstat(c Caller, a nfs3.FsstatArgs) nfs3.FsstatResult {
 	f, _, s := m.find(c, a.Root)
-	return nfs3.FsstatResult{Status: s, Attr: post(f)} // the numbers are the layout's
+	return nfs3.FsstatResult{Status: s, Attr: c.post(f)} // the numbers are the layout's
 }
 
 func (m *Model) fsinfo(c Caller, a nfs3.FsinfoArgs) nfs3.FsinfoResult {
 	f, _, s := m.find(c, a.Root)
 	return nfs3.FsinfoResult{
-		Status: s, Attr: post(f),
+		Status: s, Attr: c.post(f),
 		Rtmax: nfs3.MaxTransfer, Rtpref: nfs3.MaxTransfer, Rtmult: pageSize,
 		Wtmax: nfs3.MaxTransfer, Wtpref: nfs3.MaxTransfer, Wtmult: pageSize,
 		Dtpref: m.Dtpref, MaxFileSize: nfs3.MaxFileSize, TimeDelta: nfs3.Time3{Nanoseconds: 1},
@@ -173,7 +174,7 @@ func (m *Model) fsinfo(c Caller, a nfs3.FsinfoArgs) nfs3.FsinfoResult {
 func (m *Model) pathconf(c Caller, a nfs3.PathconfArgs) nfs3.PathconfResult {
 	f, _, s := m.find(c, a.Object)
 	return nfs3.PathconfResult{
-		Status: s, Attr: post(f),
+		Status: s, Attr: c.post(f),
 		Linkmax: m.Linkmax, NameMax: nfs3.MaxName, NoTrunc: true, ChownRestricted: true, CasePreserving: true,
 	}
 }

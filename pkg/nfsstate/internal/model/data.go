@@ -7,7 +7,7 @@ func (m *Model) readlink(c Caller, a nfs3.ReadlinkArgs) nfs3.ReadlinkResult {
 	if s == nfs3.OK && !f.lnk() {
 		s = nfs3.ErrInval
 	}
-	r := nfs3.ReadlinkResult{Status: s, Attr: post(f)}
+	r := nfs3.ReadlinkResult{Status: s, Attr: c.post(f)}
 	if s == nfs3.OK {
 		r.Path = f.target
 	}
@@ -23,7 +23,7 @@ func (m *Model) read(c Caller, a nfs3.ReadArgs) nfs3.ReadResult {
 	case who.UID != f.attr.UID && !may(who, f, read) && !may(who, f, execute):
 		s = nfs3.ErrAcces
 	}
-	r := nfs3.ReadResult{Status: s, Attr: post(f)}
+	r := nfs3.ReadResult{Status: s, Attr: c.post(f)}
 	if s != nfs3.OK {
 		return r
 	}
@@ -66,7 +66,7 @@ func (m *Model) write(c Caller, a nfs3.WriteArgs) nfs3.WriteResult {
 		}
 	}
 	return nfs3.WriteResult{
-		Status: s, Wcc: wcc(pre, f),
+		Status: s, Wcc: c.wcc(pre, f),
 		Count: uint32(len(a.Data)), Committed: nfs3.FileSync, Verifier: m.Verifier,
 	}
 }
@@ -106,5 +106,5 @@ func (m *Model) commit(c Caller, a nfs3.CommitArgs) nfs3.CommitResult {
 	if s == nfs3.OK && !f.reg() {
 		s = nfs3.ErrInval
 	}
-	return nfs3.CommitResult{Status: s, Wcc: wcc(before(f), f), Verifier: m.Verifier}
+	return nfs3.CommitResult{Status: s, Wcc: c.wcc(before(f), f), Verifier: m.Verifier}
 }

@@ -9,8 +9,8 @@
 //
 // Order of refusals. The handle; ROFS of WRITE, SETATTR and LINK; the type of what it names (NOTDIR where a directory
 // is needed, INVAL for READ, WRITE and COMMIT of what is no regular file and for READLINK of what is no link); what
-// cannot be made anywhere (a link's text of more than MaxPath bytes: NAMETOOLONG; MKNOD of a file, directory or link:
-// BADTYPE); ROFS of the others; the dot names; the syntax of names; permission to search; whether the name is there;
+// cannot be made anywhere (a link's text of more than MaxPath bytes: NAMETOOLONG, of none or with a NUL: INVAL; MKNOD of a
+// file, directory or link: BADTYPE, of a device with a major number of 2^12 or a minor of 2^20: INVAL); ROFS of the others; the dot names; the syntax of names; permission to search; whether the name is there;
 // permission to write; the sticky bit; the rest. A refused call changes nothing, not even times. Attributes come with
 // every reply that has room for them, as soon as the handle named something.
 //
@@ -33,9 +33,12 @@
 // and a size, from others than root; a mode in the same call comes after that. A size sets mtime, even the same size.
 // Any change sets ctime.
 //
+// Ids. Those that a call sets are mapped as those of its credentials are, one of 2^32-1 asks for nothing; those that a reply
+// tells are mapped back.
+//
 // Creation. The owner is the caller; the group the caller's, or the directory's if that has setgid, which new
 // directories inherit. A mode that is not given is 0; a symbolic link's is 0777 always. Block and character devices are
-// root's to make: PERM. Initial uid and gid are judged as in SETATTR. CREATE UNCHECKED of an existing regular file sets
+// root's to make: PERM. Initial uid and gid are root's to choose too, and ignored from others. CREATE UNCHECKED of an existing regular file sets
 // the size if given, and ignores all other attributes; anything else that exists is EXIST. Size is ignored by all
 // creators but CREATE.
 //

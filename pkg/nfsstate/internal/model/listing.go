@@ -7,11 +7,11 @@ import (
 )
 
 // listed is the entries of d behind a cookie, in the order of their cookies.
-func listed(d *file, cookie uint64) []nfs3.EntryPlus {
+func (c Caller) listed(d *file, cookie uint64) []nfs3.EntryPlus {
 	var all []nfs3.EntryPlus
 	add := func(name string, cookie uint64, f *file) {
 		all = append(all, nfs3.EntryPlus{
-			FileID: f.handle.Inode, Name: []byte(name), Cookie: cookie, Attr: post(f), Handle: nfs3.PostFH(f.handle),
+			FileID: f.handle.Inode, Name: []byte(name), Cookie: cookie, Attr: c.post(f), Handle: nfs3.PostFH(f.handle),
 		})
 	}
 	add(".", 1, d)
@@ -42,12 +42,12 @@ func (m *Model) judgeListing(c Caller, fh nfs3.FileHandle, cookie uint64, v nfs3
 func (m *Model) readdir(c Caller, a nfs3.ReaddirArgs) nfs3.ReaddirResult {
 	d, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
 	if s != nfs3.OK {
-		return nfs3.ReaddirResult{Status: s, Dir: post(d)}
+		return nfs3.ReaddirResult{Status: s, Dir: c.post(d)}
 	}
-	r := nfs3.ReaddirResult{Dir: post(d), EOF: true}
+	r := nfs3.ReaddirResult{Dir: c.post(d), EOF: true}
 	limit := int(min(a.Count, m.MaxListing))
 	size := len(r.Append(nil)) - 4
-	for _, e := range listed(d, a.Cookie) {
+	for _, e := range c.listed(d, a.Cookie) {
 		one := nfs3.Entry{FileID: e.FileID, Name: e.Name, Cookie: e.Cookie}
 		if size += entrySize(&nfs3.ReaddirResult{Entries: []nfs3.Entry{one}}, &nfs3.ReaddirResult{}); size > limit {
 			r.EOF = false
@@ -56,7 +56,7 @@ func (m *Model) readdir(c Caller, a nfs3.ReaddirArgs) nfs3.ReaddirResult {
 		r.Entries = append(r.Entries, one)
 	}
 	if !r.EOF && len(r.Entries) == 0 || len(r.Append(nil))-4 > limit {
-		return nfs3.ReaddirResult{Status: nfs3.ErrTooSmall, Dir: post(d)}
+		return nfs3.ReaddirResult{Status: nfs3.ErrTooSmall, Dir: c.post(d)}
 	}
 	return r
 }
@@ -64,12 +64,12 @@ func (m *Model) readdir(c Caller, a nfs3.ReaddirArgs) nfs3.ReaddirResult {
 func (m *Model) readdirplus(c Caller, a nfs3.ReaddirplusArgs) nfs3.ReaddirplusResult {
 	d, s := m.judgeListing(c, a.Dir, a.Cookie, a.Verifier)
 	if s != nfs3.OK {
-		return nfs3.ReaddirplusResult{Status: s, Dir: post(d)}
+		return nfs3.ReaddirplusResult{Status: s, Dir: c.post(d)}
 	}
-	r := nfs3.ReaddirplusResult{Dir: post(d), EOF: true}
+	r := nfs3.ReaddirplusResult{Dir: c.post(d), EOF: true}
 	limit := int(min(a.MaxCount, m.MaxListing))
 	size, names := len(r.Append(nil))-4, 0
-	for _, e := range listed(d, a.Cookie) {
+	for _, e := range c.listed(d, a.Cookie) {
 		size += entrySize(&nfs3.ReaddirplusResult{Entries: []nfs3.EntryPlus{e}}, &nfs3.ReaddirplusResult{})
 		plain := nfs3.Entry{FileID: e.FileID, Name: e.Name, Cookie: e.Cookie}
 		names += entrySize(&nfs3.ReaddirResult{Entries: []nfs3.Entry{plain}}, &nfs3.ReaddirResult{})
@@ -80,7 +80,7 @@ func (m *Model) readdirplus(c Caller, a nfs3.ReaddirplusArgs) nfs3.ReaddirplusRe
 		r.Entries = append(r.Entries, e)
 	}
 	if !r.EOF && len(r.Entries) == 0 || len(r.Append(nil))-4 > limit {
-		return nfs3.ReaddirplusResult{Status: nfs3.ErrTooSmall, Dir: post(d)}
+		return nfs3.ReaddirplusResult{Status: nfs3.ErrTooSmall, Dir: c.post(d)}
 	}
 	return r
 }

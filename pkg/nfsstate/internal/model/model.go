@@ -13,6 +13,27 @@ type Access struct {
 	UID, GID uint32
 	Groups   []uint32
 	ReadOnly bool
+
+	// What the client's ids are in the export, in attributes that a call sets, and what the export's are for the client, in
+	// attributes that a reply tells. Nil changes nothing.
+	UserIn, UserOut   func(id uint32) uint32
+	GroupIn, GroupOut func(id uint32) uint32
+}
+
+// wanted is what a call asks to set, in the export's ids. An id of 2^32-1 asks for nothing.
+func (a Access) wanted(s nfs3.Sattr3) nfs3.Sattr3 {
+	one := func(set *bool, id *uint32, in func(uint32) uint32) {
+		switch {
+		case !*set:
+		case *id == 1<<32-1:
+			*set, *id = false, 0
+		case in != nil:
+			*id = in(*id)
+		}
+	}
+	one(&s.SetUID, &s.UID, a.UserIn)
+	one(&s.SetGID, &s.GID, a.GroupIn)
+	return s
 }
 
 // root may all.
@@ -132,11 +153,23 @@ func (f *file) attributes() nfs3.Fattr3 {
 	return a
 }
 
-func post(f *file) nfs3.PostOpAttr {
+// shown are a file's attributes for a client, with its own ids.
+func (c Caller) shown(f *file) nfs3.Fattr3 {
+	a, who := f.attributes(), c[f.handle.Export]
+	if who.UserOut != nil {
+		a.UID = who.UserOut(a.UID)
+	}
+	if who.GroupOut != nil {
+		a.GID = who.GroupOut(a.GID)
+	}
+	return a
+}
+
+func (c Caller) post(f *file) nfs3.PostOpAttr {
 	if f == nil {
 		return nfs3.PostOpAttr{}
 	}
-	return nfs3.PostAttr(f.attributes())
+	return nfs3.PostAttr(c.shown(f))
 }
 
 // before is the first half of f's wcc_data, and wcc the whole.
@@ -147,7 +180,9 @@ func before(f *file) nfs3.PreOpAttr {
 	return nfs3.PreAttr(f.attributes())
 }
 
-func wcc(pre nfs3.PreOpAttr, f *file) nfs3.WccData { return nfs3.WccData{Before: pre, After: post(f)} }
+func (c Caller) wcc(pre nfs3.PreOpAttr, f *file) nfs3.WccData {
+	return nfs3.WccData{Before: pre, After: c.post(f)}
+}
 
 // Permissions to ask for, as in one digit of a mode.
 const (

@@ -1,6 +1,10 @@
 package model
 
-import "bfs/pkg/nfsstate/nfs3"
+import (
+	"bytes"
+
+	"bfs/pkg/nfsstate/nfs3"
+)
 
 // directory is the directory that a handle names. If it names something else, that comes with NOTDIR, so that
 // its attributes go into the reply.
@@ -18,7 +22,7 @@ func (m *Model) lookup(c Caller, a nfs3.LookupArgs) nfs3.LookupResult {
 	if s == nfs3.OK {
 		f, s = search(who, d, a.What.Name)
 	}
-	r := nfs3.LookupResult{Status: s, Dir: post(d), Attr: post(f)}
+	r := nfs3.LookupResult{Status: s, Dir: c.post(d), Attr: c.post(f)}
 	if f != nil {
 		r.Object = f.handle
 	}
@@ -74,6 +78,9 @@ func (m *Model) create(c Caller, where nfs3.DirOp, n newborn, exists func(Access
 	d, who, s := m.directory(c, where.Dir)
 	pre := before(d)
 	var f *file
+	if n.attr = who.wanted(n.attr); !who.root() { // others do not choose, and are not told so
+		n.attr.SetUID, n.attr.UID, n.attr.SetGID, n.attr.GID = false, 0, false, 0
+	}
 	if s == nfs3.OK {
 		f, s = judgeNew(who, d, where.Name)
 	}
@@ -86,9 +93,9 @@ func (m *Model) create(c Caller, where nfs3.DirOp, n newborn, exists func(Access
 			m.put(d, where.Name, f)
 		}
 	}
-	r := nfs3.CreateResult{Status: s, Dir: wcc(pre, d)}
+	r := nfs3.CreateResult{Status: s, Dir: c.wcc(pre, d)}
 	if s == nfs3.OK {
-		r.Object, r.Attr = nfs3.PostFH(f.handle), post(f)
+		r.Object, r.Attr = nfs3.PostFH(f.handle), c.post(f)
 	}
 	return r
 }
@@ -102,10 +109,6 @@ func (m *Model) judgeNewborn(who Access, d *file, n *newborn) nfs3.Status {
 		return nfs3.ErrInval
 	case n.kind == nfs3.TypeReg && n.attr.SetSize && n.attr.Size > nfs3.MaxFileSize:
 		return nfs3.ErrFBig
-	case n.attr.SetUID && !who.root() && n.attr.UID != who.UID:
-		return nfs3.ErrPerm
-	case n.attr.SetGID && !who.root() && !who.in(n.attr.GID) && n.attr.GID != groupIn(d, who):
-		return nfs3.ErrPerm
 	case n.kind == nfs3.TypeDir && d.attr.Nlink >= m.Linkmax:
 		return nfs3.ErrMLink
 	case m.full():
@@ -195,26 +198,35 @@ func (m *Model) mkdir(c Caller, a nfs3.MkdirArgs) nfs3.CreateResult {
 }
 
 func (m *Model) symlink(c Caller, a nfs3.SymlinkArgs) nfs3.CreateResult {
-	if len(a.Path) > nfs3.MaxPath {
+	if len(a.Path) == 0 || len(a.Path) > nfs3.MaxPath || bytes.IndexByte(a.Path, 0) >= 0 {
 		d, _, s := m.directory(c, a.Where.Dir)
-		if s == nfs3.OK {
+		switch {
+		case s != nfs3.OK:
+		case len(a.Path) > nfs3.MaxPath:
 			s = nfs3.ErrNameTooLong
+		default:
+			s = nfs3.ErrInval
 		}
-		return nfs3.CreateResult{Status: s, Dir: wcc(before(d), d)}
+		return nfs3.CreateResult{Status: s, Dir: c.wcc(before(d), d)}
 	}
 	return m.create(c, a.Where, newborn{kind: nfs3.TypeLnk, attr: a.Attr, target: append([]byte(nil), a.Path...)}, nil)
 }
 
 func (m *Model) mknod(c Caller, a nfs3.MknodArgs) nfs3.CreateResult {
+	impossible := nfs3.ErrBadType
 	switch a.Type {
 	case nfs3.TypeBlk, nfs3.TypeChr, nfs3.TypeSock, nfs3.TypeFifo:
+		if a.Spec.Major >= 1<<12 || a.Spec.Minor >= 1<<20 {
+			impossible = nfs3.ErrInval
+			break
+		}
 		return m.create(c, a.Where, newborn{kind: a.Type, attr: a.Attr, spec: a.Spec}, nil)
 	}
 	d, _, s := m.directory(c, a.Where.Dir)
 	if s == nfs3.OK {
-		s = nfs3.ErrBadType
+		s = impossible
 	}
-	return nfs3.CreateResult{Status: s, Dir: wcc(before(d), d)}
+	return nfs3.CreateResult{Status: s, Dir: c.wcc(before(d), d)}
 }
 
 // judgeOld says whether the caller may take a name out of d.
@@ -240,7 +252,7 @@ func (m *Model) remove(c Caller, a nfs3.RemoveArgs) nfs3.RemoveResult {
 	if s == nfs3.OK {
 		s = m.removeFrom(who, d, a.Object.Name)
 	}
-	return nfs3.RemoveResult{Status: s, Dir: wcc(pre, d)}
+	return nfs3.RemoveResult{Status: s, Dir: c.wcc(pre, d)}
 }
 
 func (m *Model) removeFrom(who Access, d *file, name []byte) nfs3.Status {
@@ -265,7 +277,7 @@ func (m *Model) rmdir(c Caller, a nfs3.RmdirArgs) nfs3.RmdirResult {
 	if s == nfs3.OK {
 		s = m.rmdirFrom(who, d, a.Object.Name)
 	}
-	return nfs3.RmdirResult{Status: s, Dir: wcc(pre, d)}
+	return nfs3.RmdirResult{Status: s, Dir: c.wcc(pre, d)}
 }
 
 func (m *Model) rmdirFrom(who Access, d *file, name []byte) nfs3.Status {
@@ -306,7 +318,7 @@ func (m *Model) rename(c Caller, a nfs3.RenameArgs) nfs3.RenameResult {
 	default:
 		s = m.renameIn(who, from, a.From.Name, to, a.To.Name)
 	}
-	return nfs3.RenameResult{Status: s, From: wcc(preFrom, from), To: wcc(preTo, to)}
+	return nfs3.RenameResult{Status: s, From: c.wcc(preFrom, from), To: c.wcc(preTo, to)}
 }
 
 func (m *Model) renameIn(who Access, from *file, old []byte, to *file, name []byte) nfs3.Status {
@@ -401,7 +413,7 @@ func (m *Model) link(c Caller, a nfs3.LinkArgs) nfs3.LinkResult {
 	default:
 		s = m.linkIn(who, f, d, a.Link.Name)
 	}
-	return nfs3.LinkResult{Status: s, Attr: post(f), Dir: wcc(pre, d)}
+	return nfs3.LinkResult{Status: s, Attr: c.post(f), Dir: c.wcc(pre, d)}
 }
 
 func (m *Model) linkIn(who Access, f, d *file, name []byte) nfs3.Status {

@@ -143,8 +143,11 @@ func (w *Workload) credentials() nfs3.Credentials {
 		return nfs3.Credentials{None: true}
 	}
 	c := nfs3.Credentials{UID: pick[uint32](w, 0, 0, 0, 0, 0, 1000, 1000, 1001, 1002), GID: pick[uint32](w, 0, 100, 100, 101)}
+	if w.oneIn(30) {
+		c.UID = 1<<32 - 1
+	}
 	for w.oneIn(2) && len(c.Groups) < nfs3.MaxGroups {
-		c.Groups = append(c.Groups, pick[uint32](w, 0, 100, 101, 102))
+		c.Groups = append(c.Groups, pick[uint32](w, 0, 100, 101, 102, 1<<32-1))
 	}
 	return c
 }
@@ -285,10 +288,10 @@ func (w *Workload) sattr(rare int) (s nfs3.Sattr3) {
 		s.Mode = w.mode()
 	}
 	if s.SetUID = w.oneIn(rare); s.SetUID {
-		s.UID = pick[uint32](w, 0, 1000, 1001, 1<<32-1)
+		s.UID = pick[uint32](w, 0, 1000, 1001, 65534, 1<<32-1)
 	}
 	if s.SetGID = w.oneIn(rare); s.SetGID {
-		s.GID = pick[uint32](w, 0, 100, 101, 102)
+		s.GID = pick[uint32](w, 0, 100, 101, 102, 1<<32-1)
 	}
 	if s.SetSize = w.oneIn(rare); s.SetSize {
 		s.Size = w.size()
@@ -362,13 +365,20 @@ func (w *Workload) symlink() arguments {
 	if n == nfs3.MaxPath+1 && !w.oneIn(5) {
 		n = 103 + w.r.IntN(3)
 	}
-	return &nfs3.SymlinkArgs{Where: w.dirOp(), Attr: w.sattr(15), Path: bytes.Repeat([]byte("t"), n)}
+	text := bytes.Repeat([]byte("t"), n)
+	if n > 0 && w.oneIn(15) {
+		text[w.r.IntN(n)] = 0
+	}
+	return &nfs3.SymlinkArgs{Where: w.dirOp(), Attr: w.sattr(15), Path: text}
 }
 
 func (w *Workload) mknod() arguments {
 	a := nfs3.MknodArgs{Where: w.dirOp(), Type: nfs3.FileType(1 + w.r.Uint32N(7))}
 	a.Attr = w.sattr(15)
-	a.Spec = nfs3.SpecData3{Major: w.r.Uint32N(300), Minor: w.r.Uint32()}
+	a.Spec = nfs3.SpecData3{Major: w.r.Uint32N(300), Minor: w.r.Uint32N(1 << 20)}
+	if w.oneIn(8) {
+		a.Spec = pick(w, nfs3.SpecData3{Major: 1<<12 - 1, Minor: 1<<20 - 1}, nfs3.SpecData3{Major: 1 << 12}, nfs3.SpecData3{Minor: 1 << 20})
+	}
 	return &a
 }
 
