@@ -19,6 +19,7 @@ func mountCommand() *cobra.Command {
 	var (
 		file     string
 		export   string
+		more     []string
 		onlyShow bool
 	)
 	c := &cobra.Command{
@@ -28,9 +29,12 @@ func mountCommand() *cobra.Command {
 nfs-common brings. With --print it shows the mount command instead, for those who have their own way of
 mounting. To unmount: umount DIR.
 
-Locks are local to this machine (nolock): two machines that lock one file do not exclude each other.`,
+Locks are local to this machine (nolock): two machines that lock one file do not exclude each other. Where several machines
+make files in one tree, mount with -o lookupcache=positive: otherwise a kernel that once found no file of some name may
+not look again for a minute. The options and the line for /etc/fstab are explained in OPERATING.md.`,
 		Example: `  bfs-relay mount /mnt --config /etc/bfs/relay.toml
   bfs-relay mount /mnt/sub --export /export/sub       # a part of an export
+  bfs-relay mount /mnt -o lookupcache=positive        # a tree that other machines write to, too
   bfs-relay mount /mnt --print`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -46,7 +50,7 @@ Locks are local to this machine (nolock): two machines that lock one file do not
 			if export == "" {
 				export = configured
 			}
-			command, err := cli.MountCommand(listen, export, args[0])
+			command, err := cli.MountCommand(listen, export, args[0], more...)
 			if err != nil {
 				return err
 			}
@@ -59,6 +63,7 @@ Locks are local to this machine (nolock): two machines that lock one file do not
 	}
 	c.Flags().StringVar(&file, "config", "relay.toml", "the relay's configuration file")
 	c.Flags().StringVar(&export, "export", "", "what to mount: an export, or a directory in one (default: export in the file)")
+	c.Flags().StringSliceVarP(&more, "options", "o", nil, "more options of mount, such as ro or lookupcache=positive")
 	c.Flags().BoolVar(&onlyShow, "print", false, "print the mount command and do nothing")
 	return c
 }

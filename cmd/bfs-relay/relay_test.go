@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,7 +9,9 @@ import (
 	"time"
 
 	"bfs/cmd/internal/bundle"
+	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/cli/clitest"
+	"bfs/cmd/internal/config"
 	"bfs/pkg/pbft"
 	"bfs/pkg/relay"
 )
@@ -30,6 +33,29 @@ func TestInitPrintsTheKeyAlone(t *testing.T) {
 	const want = "mount -t nfs -o vers=3,proto=tcp,mountproto=tcp,nolock,port=2049,mountport=2049 127.0.0.1:/home /mnt\n"
 	if line != want {
 		t.Errorf("mount: got %s want %s", line, want)
+	}
+	line = clitest.Run(t, root(), "mount", "/mnt", "--print", "--config", filepath.Join(dir, bundle.RelayFile), "-o", "ro,noatime", "-o", "lookupcache=positive")
+	if !strings.Contains(line, ",mountport=2049,ro,noatime,lookupcache=positive 127.0.0.1:/home") {
+		t.Errorf("mount with more options: got %s", line)
+	}
+}
+
+// The line for /etc/fstab has the options of the mount command, and one that orders the mount behind the relay. It must not
+// require the relay: systemd would unmount whenever the relay is restarted.
+func TestFstabLine(t *testing.T) {
+	command, err := cli.MountCommand(config.DefaultRelayListen, config.DefaultExport, "/srv/bfs", "x-systemd.after=bfs-relay.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := fmt.Sprintf("%s %s nfs %s 0 0\n", command[5], command[6], command[4])
+	for _, file := range []string{"../../deploy/bfs-relay.service", "../../docs/OPERATING.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), line) || strings.Contains(string(text), "x-systemd.requires=bfs") {
+			t.Errorf("%s: want %s", file, line)
+		}
 	}
 }
 

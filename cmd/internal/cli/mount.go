@@ -6,15 +6,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
-// MountCommand is how a kernel mounts a relay that listens at listen.
-func MountCommand(listen, export, dir string) ([]string, error) {
+// MountCommand is how a kernel mounts a relay that listens at listen. None of its options can be left out: OPERATING.md says
+// what each is for. More options may follow.
+func MountCommand(listen, export, dir string, more ...string) ([]string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return nil, err
 	}
 	options := fmt.Sprintf("vers=3,proto=tcp,mountproto=tcp,nolock,port=%s,mountport=%s", port, port)
+	options = strings.Join(append([]string{options}, more...), ",")
 	return []string{"mount", "-t", "nfs", "-o", options, host + ":" + export, dir}, nil
 }
 
