@@ -246,7 +246,8 @@ func (t *tree) insert(rec []byte) {
 	t.put(&way, d, rec)
 }
 
-// replace puts rec in the place of the record that has the same key, which must be there. Requires room for missing pages.
+// replace puts rec in the place of the record that has the same key, which must be there. Requires room for
+// missing pages.
 func (t *tree) replace(rec []byte) {
 	var way path
 	d, found := t.descend(recordKey(t.f, rec), &way)

@@ -85,8 +85,8 @@ func (fs *FS) mayStore(c *caller, in *inode, a *nfs3.WriteArgs) nfs3.Status {
 	return fs.room(in.export, fs.mapMissing(in, a.Offset/pageSize, last), 0)
 }
 
-// storeData copies a WRITE's data to the file's pages. A page that is written whole is not read first, and takes the digest
-// along if the library has it.
+// storeData copies a WRITE's data to the file's pages. A page that is written whole is not read first, and takes
+// the digest along if the library has it.
 func (fs *FS) storeData(c *caller, in *inode, a *nfs3.WriteArgs) {
 	in.size = max(in.size, a.Offset+uint64(len(a.Data)))
 	for offset, data := a.Offset, a.Data; len(data) > 0; {
@@ -160,7 +160,8 @@ func (fs *FS) readlink(c *caller, a *nfs3.ReadlinkArgs) (r nfs3.ReadlinkResult) 
 	return r
 }
 
-// goodText judges the text of a symlink: 1 to MaxPath bytes without a NUL, for a client's programs could not say another.
+// goodText judges the text of a symlink: 1 to MaxPath bytes without a NUL, for a client's programs could not say
+// another.
 func goodText(text []byte) nfs3.Status {
 	switch {
 	case len(text) > nfs3.MaxPath:

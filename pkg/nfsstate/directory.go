@@ -8,11 +8,11 @@ import (
 	"bfs/pkg/nfsstate/nfs3"
 )
 
-// A directory is a tree of entries in the order of their cookies. A cookie is the number of the entry in the
-// life of the directory, from 3 on, and never given twice: so a listing goes on behind any cookie, whatever
-// came and went since [RFC1813 §3.3.16]. RENAME moves no entry behind a reader, who would meet it again and again: an entry
-// that gets another name in its directory keeps its cookie, and so does a name that gets another file.
-// Names of a directory of one page are looked for one by one. A larger one has a second tree, of the pairs (hash of a name,
+// A directory is a tree of entries in the order of their cookies. A cookie is the number of the entry in the life
+// of the directory, from 3 on, and never given twice: so a listing goes on behind any cookie, whatever came and
+// went since [RFC1813 §3.3.16]. RENAME moves no entry behind a reader, who would meet it again and again: an entry
+// that gets another name in its directory keeps its cookie, and so does a name that gets another file. Names of a
+// directory of one page are looked for one by one. A larger one has a second tree, of the pairs (hash of a name,
 // its cookie).
 const (
 	cookieDot    = 1
@@ -43,7 +43,8 @@ func nameHash(name []byte) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// entryHead is what stands before the name in a record of the tree of entries: cookie u64, inode u32, length of the name u8.
+// entryHead is what stands before the name in a record of the tree of entries: cookie u64, inode u32, length of
+// the name u8.
 const entryHead = 13
 
 // entryOf reads a record of the tree of entries.
@@ -100,8 +101,8 @@ func (fs *FS) find(d *inode, name []byte) (e entry, found bool) {
 // directory outgrows its first page.
 func (fs *FS) enterNeeds(d *inode, name []byte) uint64 { return fs.entryNeeds(d, name, d.nextCookie) }
 
-// renameNeeds counts likewise for an entry that gets another name. The hash of the old name goes first, which never makes
-// the other hash need more pages: nodes that are joined then have room for a record.
+// renameNeeds counts likewise for an entry that gets another name. The hash of the old name goes first, which
+// never makes the other hash need more pages: nodes that are joined then have room for a record.
 func (fs *FS) renameNeeds(d *inode, name []byte, cookie uint64) uint64 {
 	return fs.entryNeeds(d, name, cookie)
 }
@@ -133,8 +134,8 @@ func (fs *FS) enter(d *inode, name []byte, n inodeNum) {
 	fs.index(d, e)
 }
 
-// renameEntry gives the entry old of a directory another name, which is not there. Its cookie stays. The caller saves the
-// directory. Requires room for renameNeeds.
+// renameEntry gives the entry old of a directory another name, which is not there. Its cookie stays. The caller
+// saves the directory. Requires room for renameNeeds.
 func (fs *FS) renameEntry(d *inode, old entry, name []byte) {
 	var b [maxRecord]byte
 	e := entry{old.cookie, old.inode, name}
@@ -152,8 +153,8 @@ func (fs *FS) repoint(d *inode, cookie uint64, n inodeNum) {
 	setEntryInode(entries.own(key{hi: cookie}), n)
 }
 
-// index enters the hash of e, which is in the tree of entries already; all hashes, if the directory has just outgrown its
-// first page; and drops the index of a directory that has shrunk to one.
+// index enters the hash of e, which is in the tree of entries already; all hashes, if the directory has just
+// outgrown its first page; and drops the index of a directory that has shrunk to one.
 func (fs *FS) index(d *inode, e entry) {
 	hashes, entries := fs.hashes(d), fs.entries(d)
 	switch {
@@ -192,7 +193,8 @@ func (fs *FS) strike(d *inode, name []byte, cookie uint64) {
 	}
 }
 
-// goodName judges a name that is to be looked up or made [RFC1813 §3.2]. ACCES is the RFC's word for what cannot be a name [RFC1813 §3.2].
+// goodName judges a name that is to be looked up or made [RFC1813 §3.2]. ACCES is the RFC's word for what cannot
+// be a name [RFC1813 §3.2].
 func goodName(name []byte) nfs3.Status {
 	switch {
 	case len(name) > nfs3.MaxName:

@@ -102,8 +102,8 @@ func (fs *FS) load(n inodeNum, in *inode) {
 	in.amend()
 }
 
-// amend puts the anonymous user, the anonymous group and device 0:0 in the place of values that clients cannot read, for
-// earlier versions kept what they were told. The page follows at the next save.
+// amend puts the anonymous user, the anonymous group and device 0:0 in the place of values that clients cannot
+// read, for earlier versions kept what they were told. The page follows at the next save.
 func (in *inode) amend() {
 	if in.uid == nfs3.NoID {
 		in.uid = Nobody

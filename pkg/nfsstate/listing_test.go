@@ -63,8 +63,8 @@ func (u *user) mustDo(st nfs3.Status) {
 	}
 }
 
-// A program that renames what it lists, in a directory larger than one reply, must come to the end. Every entry is listed
-// once: under RENAME an entry keeps its place.
+// A program that renames the entries it lists, in a directory larger than one reply, must come to the end. Every
+// entry is listed once: under RENAME an entry keeps its place.
 func TestListingEndsUnderRenames(t *testing.T) {
 	for _, x := range []struct {
 		name   string
@@ -173,8 +173,8 @@ func (c *churn) change() {
 	}
 }
 
-// Whatever comes, goes and changes its name during a listing: an entry that is there all the time is listed exactly once,
-// no entry is listed twice, and the end comes when changes make no entries for ever.
+// Entries come, go and change their names during a listing: an entry that stays is listed exactly once, no entry is
+// listed twice, and the listing ends.
 func TestListingUnderChurn(t *testing.T) {
 	for seed := range uint64(30) {
 		fs, u := newFS(t, 1<<12)

@@ -136,8 +136,8 @@ func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult)
 	return r
 }
 
-// wantedAtBirth is what a creator asks to set. Root alone chooses an owner and a group. For others these are left out, not
-// refused: some clients send along who they believe to be, which squash and maps may have changed.
+// wantedAtBirth is what a creator asks to set. Root alone chooses an owner and a group. For others these are left
+// out, not refused: some clients send the ids that they believe to have, which squash and maps may have changed.
 func (c *caller) wantedAtBirth(s *nfs3.Sattr3) nfs3.Sattr3 {
 	w := c.grant.wanted(*s)
 	if !c.who.root() {
@@ -235,8 +235,8 @@ func (fs *FS) deliver(c *caller, d *inode, name []byte, b *birth, child *inode) 
 	fs.save(d)
 }
 
-// dress gives a new object the attributes its maker asked for. A mode that was not asked for is 0, for the SETATTR to come;
-// that of a symlink says nothing, so it allows all.
+// dress gives a new object the attributes its maker asked for. A mode that was not asked for is 0, for the SETATTR
+// to come; that of a symlink says nothing, so it allows all.
 func (c *caller) dress(in *inode, s *nfs3.Sattr3) {
 	if s.SetUID {
 		in.uid = s.UID

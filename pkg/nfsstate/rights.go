@@ -57,10 +57,10 @@ type Grant struct {
 	AnonUID  uint32
 	AnonGID  uint32
 
-	// The maps turn the ids of the client's users into those of the export, in credentials and in the attributes that a call
-	// sets: an id in no range is anonymous. Attributes that the client reads are turned back: an id of the export
-	// that no range leads to is Nobody. So the owner of a file is itself on both sides. Without ranges ids are taken, and
-	// shown, as they are.
+	// The maps turn the ids of the client's users into those of the export, in credentials and in the attributes
+	// that a call sets: an id in no range is anonymous. Attributes that the client reads are turned back: an id of
+	// the export that no range leads to is Nobody. So the owner of a file is itself on both sides. Without ranges
+	// ids are taken, and shown, as they are.
 	UIDs []IDRange
 	GIDs []IDRange
 }
@@ -317,8 +317,8 @@ const (
 	mayExec  = 1
 )
 
-// may says whether the mode gives the caller all of these permissions. The first class he is of decides: owner, group or
-// the others. Root may do all, but execute only what somebody may.
+// may says whether the mode gives the caller all of these permissions. The first class he is of decides: owner,
+// group or the others. Root may do all, but execute only what somebody may.
 func (c *Cred) may(in *inode, want uint32) bool {
 	if c.root() {
 		return want&mayExec == 0 || in.kind == nfs3.TypeDir || in.mode&0o111 != 0

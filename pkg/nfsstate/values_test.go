@@ -10,8 +10,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// These tests are about values that XDR can carry and a client's decoder refuses, or takes for something else. One of them in
-// the attributes of one file makes Linux drop the listing of a whole directory, again and again.
+// These tests are about values that XDR can carry and a client's decoder refuses, or takes for something else. One
+// of them in the attributes of one file makes Linux drop the listing of a whole directory, again and again.
 
 func owner(uid, gid uint32) nfs3.Sattr3 {
 	return nfs3.Sattr3{SetUID: true, UID: uid, SetGID: true, GID: gid}
@@ -39,7 +39,7 @@ func TestNoID(t *testing.T) {
 	u.wantOwner("gid left alone", root.getattr(h).Attr, 6, 5)
 
 	before := root.getattr(h).Attr
-	u.mustDo(u.with(8, grants).as(1000, 100).setattr(h, owner(nfs3.NoID, nfs3.NoID)).Status) // not the owner, and nothing is asked
+	u.mustDo(u.with(8, grants).as(1000, 100).setattr(h, owner(nfs3.NoID, nfs3.NoID)).Status) // not the owner
 	if after := root.getattr(h).Attr; after != before {
 		t.Errorf("chown(-1, -1) made of %+v\n%+v", before, after)
 	}
@@ -47,7 +47,7 @@ func TestNoID(t *testing.T) {
 	u.check()
 }
 
-// What an earlier version kept is served as something that clients can read.
+// Values that an earlier version stored are served as values that clients can decode.
 func TestValuesOfEarlierVersions(t *testing.T) {
 	fs, u := newFS(t, 1<<10)
 	f := u.create(u.root, "f", nfs3.Guarded, nfs3.Sattr3{SetMode: true, Mode: 0o600}).Object.Handle
@@ -66,7 +66,7 @@ func TestValuesOfEarlierVersions(t *testing.T) {
 		t.Errorf("device %v is served", a.Rdev)
 	}
 	if st := u.as(Nobody, Nobody).setattr(f.FileHandle(), nfs3.Sattr3{SetMode: true, Mode: 0o644}).Status; st != nfs3.OK {
-		t.Errorf("who is shown as the owner may not set the mode: %v", st)
+		t.Errorf("the user shown as the owner may not set the mode: %v", st)
 	}
 	if r := u.readlink(l.FileHandle()); r.Status != nfs3.ErrInval || !r.Attr.Present {
 		t.Errorf("text with a NUL: got %+v", r)
@@ -133,7 +133,7 @@ func TestOwnerAtCreation(t *testing.T) {
 	for _, x := range []struct {
 		name             string
 		grant            Grant
-		uid, gid         uint32 // who calls
+		uid, gid         uint32 // the caller
 		asks             nfs3.Sattr3
 		ownUID, ownGID   uint32 // on the export
 		seenUID, seenGID uint32 // by the caller's client

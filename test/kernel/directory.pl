@@ -76,12 +76,14 @@ check 'positions in a directory stay good' => sub {
 	die "after going back: @lost are missing\n" if @lost;
 };
 
-# A program that renames what it lists must come to the end: a rename keeps an entry's place. The directory is larger than the
+sub move { rename "$dir/d/$_[0]", "$dir/d/$_[1]" or fail("rename $_[0] to $_[1]") }
+
+# A program that renames the entries it lists must come to the end: a rename keeps an entry's place. The directory is larger than the
 # kernel reads at once.
 for my $way (
-	['a new file over each name', sub { my $n = shift; put("$dir/d/tmp", 'new'); rename "$dir/d/tmp", "$dir/d/$n" or fail("rename over $n") }],
-	['there and back', sub { my $n = shift; rename "$dir/d/$n", "$dir/d/aside" or fail("rename $n"); rename "$dir/d/aside", "$dir/d/$n" or fail("rename to $n") }],
-	['to another name', sub { my $n = shift; rename "$dir/d/$n", "$dir/d/$n.x" or fail("rename $n") }],
+	['a new file over each name', sub { put("$dir/d/tmp", 'new'); move('tmp', $_[0]) }],
+	['there and back', sub { move($_[0], 'aside'); move('aside', $_[0]) }],
+	['to another name', sub { move($_[0], "$_[0].x") }],
 ) {
 	my ($name, $rename) = @$way;
 	check "a listing ends under renames - $name" => sub {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// MountCommand is how a kernel mounts a relay that listens at listen. None of its options can be left out: OPERATING.md says
-// what each is for. More options may follow.
+// MountCommand is how a kernel mounts a relay that listens at listen. None of its options can be left out:
+// OPERATING.md says what each is for. More options may follow.
 func MountCommand(listen, export, dir string, more ...string) ([]string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {

@@ -19,9 +19,10 @@ const (
 	MaxMinor      = 1<<20 - 1 // and 20 of the minor one; a client reads others as device 0:0
 )
 
-// NoID is no user and no group: (uid_t)-1, which chown takes for "leave it". XDR can carry it, but a Linux client that reads
-// it in attributes drops the whole reply, a listing for instance, and asks again. So it is never kept nor told:
-// in credentials it is the anonymous user or group, in a Sattr3 it asks for nothing, elsewhere it is an error.
+// NoID is no user and no group: (uid_t)-1, which chown takes for "leave it". XDR can carry it, but a Linux client
+// that reads it in attributes drops the whole reply, a listing for instance, and asks again. So it is never kept
+// nor told: in credentials it is the anonymous user or group, in a Sattr3 it asks for nothing, elsewhere it is an
+// error.
 const NoID uint32 = 1<<32 - 1
 
 // CheckID says what keeps id from being a user or a group.

@@ -14,8 +14,8 @@ type Access struct {
 	Groups   []uint32
 	ReadOnly bool
 
-	// What the client's ids are in the export, in attributes that a call sets, and what the export's are for the client, in
-	// attributes that a reply tells. Nil changes nothing.
+	// In translates an id of the client's in attributes that a call sets, Out one of the export's in attributes that a
+	// reply tells. Nil changes nothing.
 	UserIn, UserOut   func(id uint32) uint32
 	GroupIn, GroupOut func(id uint32) uint32
 }
