@@ -19,7 +19,7 @@ func (k *call) sending(slot pbft.Slot, t pbft.Timestamp) error {
 	j := k.server.config.Journal
 	if k.journaled {
 		k.journaled = false
-		j.finish(k, nil)
+		j.finish(k, nil, 0)
 	}
 	if err := j.begin(slot, t, k); err != nil {
 		return err
@@ -42,17 +42,24 @@ func (k *call) done(reply []byte, err error) {
 	if result == answeredFailed {
 		kept = nil
 	}
+	var a *answered
+	if kept != nil && !k.readOnly {
+		a = &answered{key: k.key, reply: kept}
+	}
 	if k.journaled {
-		s.config.Journal.finish(k, kept)
+		note := s.config.Journal.finish(k, kept, s.table.now())
+		if a != nil {
+			a.note = note
+		}
 	}
 	if k.mount != "" && mountedOK(reply) {
 		s.mounts.add(mounted{hostName(k.key.peer), k.mount})
 	}
 	s.counters.count(k.program, k.procedure, result)
-	s.counters.took(time.Since(k.began))
-	c, alone := s.table.finish(k, reply, kept != nil && !k.readOnly)
+	s.counters.took(time.Duration(s.table.now() - k.began))
+	c, alone := s.table.finish(k, a)
 	if c != nil {
-		c.answer(k.key.xid, reply, alone)
+		c.answer(k.key.xid, reply, alone, a)
 	}
 	recycleRecord(k.record) // the client has let go of it, and an answer is never in it
 	s.table.release(c, k.reserved)
@@ -64,7 +71,7 @@ func (k *call) done(reply []byte, err error) {
 func (k *call) giveUp() {
 	s := k.server
 	s.counters.count(k.program, k.procedure, unanswered)
-	c, _ := s.table.finish(k, nil, false)
+	c, _ := s.table.finish(k, nil)
 	if c != nil {
 		c.close()
 	}
@@ -100,22 +107,23 @@ func (s *Server) judge(k *call, reply []byte, err error) ([]byte, outcome) {
 			return binary.BigEndian.AppendUint32(b, nfs3.Version), answeredRefused
 		}
 	}
-	s.adviseOnce("reply", "the group gave a reply that is none: does it run another service or version?",
+	s.advise("reply", "the group gave a reply that is none: does it run another service or version?",
 		"bytes", len(reply), "err", err)
 	return systemErr, answeredFailed
 }
 
-// adviseFailure tells the administrator, once for each kind, why calls fail.
+// adviseFailure tells the administrator, now and then for each kind, why calls fail.
 func (s *Server) adviseFailure(k *call, err error) {
 	switch {
 	case errors.Is(err, pbft.ErrNotEnrolled):
-		s.adviseOnce("enrolled", "the group does not know this client, or has revoked it: all calls fail; "+
+		s.advise("enrolled", "the group does not know this client, or has revoked it: all calls fail; "+
 			"enrol it with `bfsd client add --key ...` (bfs-relay init prints the key)", "err", err)
 	case errors.Is(err, pbft.ErrResultLost):
-		s.adviseOnce("lost", "an operation was executed but its result is no longer kept; the caller sees an I/O error",
+		s.advise("lost", "an operation was executed but its result is no longer kept; the caller sees an I/O error. Does another "+
+			"process use this relay's key (a copy of this machine, or bfs-relay gonfs)? Give each its own: bfs-relay init",
 			"slot", k.slot, "err", err)
 	default:
-		s.adviseOnce("failed", "a call could not be done; the caller sees an I/O error; further ones are only counted",
+		s.advise("failed", "a call could not be done; the caller sees an I/O error; further ones are only counted",
 			"err", err)
 	}
 }

@@ -28,6 +28,7 @@ type conn struct {
 	quit   chan struct{} // closed with the connection
 	once   sync.Once
 
+	gone     atomic.Bool  // closed
 	draining atomic.Bool  // read no more; close when everything is answered
 	used     atomic.Int64 // when it last brought a call, in Unix nanoseconds
 	unsent   atomic.Int64 // bytes of replies in out; changed under out.mu
@@ -44,9 +45,9 @@ type conn struct {
 	out outbox
 }
 
-func newConn(s *Server, tcp *net.TCPConn, raw syscall.RawConn, peer netip.Addr) *conn {
+func newConn(s *Server, tcp *net.TCPConn, raw syscall.RawConn, peer netip.AddrPort) *conn {
 	c := &conn{
-		lineage: &lineage{addr: peer, tcp: tcp}, server: s, raw: raw, quit: make(chan struct{}),
+		lineage: &lineage{peer: peer, tcp: tcp}, server: s, raw: raw, quit: make(chan struct{}),
 	}
 	c.used.Store(time.Now().UnixNano())
 	c.room.L = &s.table.mu
@@ -106,6 +107,10 @@ func (c *conn) read() {
 	c.armed = true
 	c.setReadDeadline(time.Now().Add(c.server.config.Limits.FirstCall))
 	err := c.in.Each(c.records.space, c.filled)
+	if err == io.EOF {
+		c.look(c.server.table.now())
+		c.server.table.dropTaken(c.lineage)
+	}
 	if err == io.EOF && c.records.unfinished() {
 		err = io.ErrUnexpectedEOF
 	}
@@ -195,12 +200,12 @@ func (c *conn) settle() {
 }
 
 func (c *conn) deny(reason uint32, detail ...uint32) {
-	c.send(appendDenied(nil, c.head.xid, reason, detail...), nil, true)
+	c.send(appendDenied(nil, c.head.xid, reason, detail...), nil, true, nil)
 	c.settle()
 }
 
 func (c *conn) refuse(stat nfs3.AcceptStat) {
-	c.send(appendStat(nil, c.head.xid, stat), nil, true)
+	c.send(appendStat(nil, c.head.xid, stat), nil, true, nil)
 	c.settle()
 }
 
@@ -219,12 +224,12 @@ func (c *conn) answerOurselves(args []byte) {
 	}
 	s.counters.count(h.program, h.procedure, answeredOK)
 	b := appendAccepted(nil, h.xid, 4+len(results))
-	c.send(binary.BigEndian.AppendUint32(b, uint32(nfs3.Success)), results, true)
+	c.send(binary.BigEndian.AppendUint32(b, uint32(nfs3.Success)), results, true, nil)
 }
 
 // listMounts does DUMP, UMNT and UMNTALL [RFC1813 appendix I].
 func (c *conn) listMounts(args []byte) (results []byte, ok bool) {
-	host := hostName(c.addr)
+	host := hostName(c.peer)
 	switch c.head.procedure {
 	case mountUmnt:
 		path, ok := parseMountPath(args)
@@ -249,20 +254,20 @@ func (c *conn) listMounts(args []byte) (results []byte, ok bool) {
 func (c *conn) relay(record []byte) {
 	h, s := &c.head, c.server
 	k := &call{
-		server: s, conn: c, began: time.Now(),
+		server: s, conn: c, from: c.lineage, began: s.table.now(),
 		program: h.program, procedure: h.procedure, readOnly: readOnly(h),
 	}
 	if h.program == nfs3.ProgramMount && h.procedure == mountMnt {
 		k.mount, _ = parseMountPath(record[h.args:]) // the group says what a wrong one deserves
 	}
+	k.key = keyOf(c.peer, h.xid, record) // before the record's header is overwritten
 	k.record, k.body = record, h.operation(record)
-	k.key = keyOf(c.addr, h.xid, k.body)
-	switch verdict, reply := s.table.admit(k); verdict {
+	switch verdict, done := s.table.admit(k); verdict {
 	case joined:
 		s.counters.joined.Add(1)
 	case replayed:
 		s.counters.replayed.Add(1)
-		c.answer(h.xid, reply, true)
+		c.answer(h.xid, done.reply, true, done)
 	case fresh:
 		k.reserved, c.reserved = c.reserved, 0
 		c.start(k)
@@ -323,6 +328,7 @@ func (c *conn) awaitClient(k *call) bool {
 func (c *conn) shut() {
 	c.once.Do(func() {
 		c.gone.Store(true)
+		c.end(c.server.table.now(), 0)
 		c.server.wg.Go(func() { c.tcp.Close() })
 		close(c.quit)
 	})

@@ -24,7 +24,7 @@
 //
 // # Goroutines
 //
-// Serve accepts. Each connection has two: one reads records and starts calls; one writes what
+// Serve accepts. One goroutine looks after calls that stay unanswered. Each connection has two: one reads records and starts calls; one writes what
 // could not be written at once, so that a kernel which does not read holds up nobody else.
 // Everything else runs on the client's goroutines, which never wait here.
 //

@@ -1,12 +1,14 @@
 package relay
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"bfs/pkg/nfsstate/nfs3"
 )
@@ -35,8 +37,7 @@ func TestReconnectedKernelGetsTheReply(t *testing.T) {
 		old := r.connect(t)
 		old.send(m)
 		f := g.next(t)
-		old.Close()
-		again := r.connect(t)
+		again := r.reconnect(t, old)
 		again.send(m)
 		r.eventually(t, "joined", func(s Stats) bool { return s.Joined == 1 })
 		g.quiet(t)
@@ -53,8 +54,7 @@ func TestReconnectFromAConnectionThatIsNotRead(t *testing.T) {
 	old := r.connect(t)
 	old.send(m)
 	f := g.next(t)
-	old.Close()
-	again := r.connect(t)
+	again := r.reconnect(t, old)
 	again.send(m)
 	r.eventually(t, "joined", func(s Stats) bool { return s.Joined == 1 })
 	g.end(f, success("gone"), nil)
@@ -71,8 +71,8 @@ func TestDoneCallIsAnsweredAgain(t *testing.T) {
 		k.send(m)
 		k.expect(1, nfs3.Success, "aaaa")
 	}
-	k.Close()
-	k = r.connect(t) // and after a reconnect
+	k.reset()
+	k = r.reconnect(t, k) // and after a reconnect: who knows what the reset made of the answer
 	k.send(m)
 	k.expect(1, nfs3.Success, "aaaa")
 	if s := r.Stats(); s.Replayed != 2 {
@@ -88,6 +88,134 @@ func TestDoneCallIsAnsweredAgain(t *testing.T) {
 	for range 2 {
 		k.send(rpc(2, nfs3.ProgramNFS, procRead, "cccc"))
 		k.expect(2, nfs3.Success, "cccc")
+		g.next(t)
+	}
+}
+
+// Two processes make the same call, byte for byte and with the same xid. What tells a new process from one that asks again is
+// whether the first took its answer, its port, and time.
+func TestWhoAsksAgain(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		answered bool // the first process reads its answer
+		orderly  bool // and closes in good order
+		samePort bool
+		later    time.Duration
+		again    bool // the second gets the first one's answer
+	}{
+		{name: "reconnect after a lost answer", samePort: true, again: true},
+		{name: "reconnect after five minutes", samePort: true, later: 5 * time.Minute, again: true},
+		{name: "reconnect after an hour", samePort: true, later: time.Hour},
+		{name: "answer read, connection reset", answered: true, samePort: true, again: true},
+		{name: "answer read, closed, same port", answered: true, orderly: true, samePort: true},
+		{name: "answer read, closed, other port", answered: true, orderly: true},
+		{name: "killed before its answer, other port"},
+		{name: "killed after its answer, other port", answered: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g, clock := newFakeGroup(4), newHandClock()
+			g.answer, g.now = echo, clock.now
+			r := newRig(t, g, nil)
+			m := rpc(7, nfs3.ProgramNFS, procWrite, "same")
+			old := r.connect(t)
+			old.send(m)
+			if c.answered {
+				old.expect(7, nfs3.Success, "same")
+			} else { // it has come and is never read
+				r.eventually(t, "answered", func(s Stats) bool { return s.BytesOut > 0 })
+			}
+			g.next(t)
+			if c.orderly {
+				old.Close()
+			} else {
+				old.reset()
+			}
+			r.eventually(t, "end seen", func(s Stats) bool { return s.Connections == 0 })
+			clock.pass(c.later)
+			k := old
+			if c.samePort {
+				k = r.reconnect(t, old)
+			} else {
+				k = r.connect(t)
+			}
+			k.send(m)
+			k.expect(7, nfs3.Success, "same")
+			if s := r.Stats(); (s.Replayed == 1) != c.again {
+				t.Errorf("got %d answered again, want %v", s.Replayed, c.again)
+			}
+			if n := len(g.started); (n == 0) != c.again {
+				t.Errorf("%d calls reached the group", n)
+			}
+		})
+	}
+}
+
+// The first process is gone while its call is in flight: only a client from its port is taken for it.
+func TestWhoJoinsACallInFlight(t *testing.T) {
+	g, clock := newFakeGroup(4), newHandClock()
+	g.now = clock.now
+	r := newRig(t, g, nil)
+	m := rpc(7, nfs3.ProgramNFS, procWrite, "same")
+	old := r.connect(t)
+	old.send(m)
+	first := g.next(t)
+	old.reset()
+	r.eventually(t, "end seen", func(s Stats) bool { return s.Connections == 0 })
+	other := r.connect(t)
+	other.send(m)
+	g.end(g.next(t), success("its own"), nil)
+	other.expect(7, nfs3.Success, "its own")
+	again := r.reconnect(t, old)
+	again.send(m)
+	r.eventually(t, "joined", func(s Stats) bool { return s.Joined == 1 })
+	again.reset()
+	r.eventually(t, "end seen", func(s Stats) bool { return s.Connections == 1 })
+	clock.pass(time.Hour)
+	late := r.reconnect(t, again)
+	late.send(m)
+	g.end(g.next(t), success("late"), nil)
+	late.expect(7, nfs3.Success, "late")
+	g.end(first, success("first"), nil)
+	if s := r.Stats(); s.Joined != 1 || s.InFlight != 0 {
+		t.Errorf("got %d joined, %d in flight", s.Joined, s.InFlight)
+	}
+}
+
+// On one connection an xid belongs to one call for two minutes.
+func TestXidUsedAgainOnOneConnection(t *testing.T) {
+	g, clock := newFakeGroup(4), newHandClock()
+	g.answer, g.now = echo, clock.now
+	r := newRig(t, g, nil)
+	k := r.connect(t)
+	m := rpc(7, nfs3.ProgramNFS, procWrite, "same")
+	for _, c := range []struct {
+		later time.Duration
+		again bool
+	}{{0, false}, {time.Minute, true}, {50 * time.Second, true}, {time.Minute, false}} {
+		clock.pass(c.later)
+		k.send(m)
+		k.expect(7, nfs3.Success, "same")
+		if n := len(g.started); (n == 0) != c.again {
+			t.Errorf("after %v: %d calls reached the group", c.later, n)
+		}
+		for len(g.started) > 0 {
+			<-g.started
+		}
+	}
+}
+
+// A call that differs in its credentials only, even in what the relay does not pass on, is another call.
+func TestOtherCredentialsAreAnotherCall(t *testing.T) {
+	g := newFakeGroup(4)
+	g.answer = echo
+	r := newRig(t, g, nil)
+	k := r.connect(t)
+	m := rpc(7, nfs3.ProgramNFS, procWrite, "same")
+	stamp := bytes.Clone(m)
+	stamp[4+8*4+3] ^= 1 // behind the mark: eight words, then the stamp
+	for _, m := range [][]byte{m, stamp} {
+		k.send(m)
+		k.expect(7, nfs3.Success, "same")
 		g.next(t)
 	}
 }
@@ -114,40 +242,62 @@ func TestLiveConnectionsDoNotShareAnswers(t *testing.T) {
 	}
 }
 
-// TestTableProperties drives the table against a plain model: every operation that changes something
-// runs once for each (xid, bytes) that its client chose, however often, on whichever connection it comes, as long as
-// its answer is kept; bounds hold after every step; and nothing is left in flight.
+// TestTableProperties drives the table against a plain model: an operation that changes something and comes again with the
+// same bytes runs again exactly if its client cannot be asking for the answer, as long as the answer is kept; bounds hold after
+// every step; and nothing is left in flight.
 func TestTableProperties(t *testing.T) {
 	for seed := range uint64(50) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { tableLife(t, rand.New(rand.NewPCG(seed, 0))) })
 	}
 }
 
+// A modelAnswer is what the model knows of an answer that may be kept.
+type modelAnswer struct {
+	key   key
+	reply string
+	from  *lineage
+	at    instant
+	taken bool
+}
+
+// wanted is the rule of docs/PROTOCOL.md.
+func (a *modelAnswer) wanted(c *conn, now instant) bool {
+	if a.from == c.lineage {
+		return now-a.at <= instant(2*time.Minute)
+	}
+	return a.from.ended != 0 && now-a.from.ended <= instant(6*time.Minute) && !a.taken
+}
+
 func tableLife(t *testing.T, chance *rand.Rand) {
-	limits := Limits{Answers: 8, AnswerBytes: 2000}.withDefaults()
+	limits := Limits{Answers: 8, AnswerBytes: 2400}.withDefaults()
 	s := &Server{table: newTable(limits), config: Config{Limits: limits}}
-	conns := []*conn{tableConn(s), tableConn(s)}
+	clock := newHandClock()
+	s.table.now = clock.now
+	conns := []*conn{tableConn(s, 700), tableConn(s, 701)}
 	var flying []*call
-	var kept []key // of the model: finished, oldest first; a prefix may be forgotten
-	replies := map[key]string{}
-	for step := range 400 {
-		c := conns[chance.IntN(len(conns))]
-		switch chance.IntN(5) {
+	answers := map[key]*modelAnswer{}
+	for step := range 600 {
+		i := chance.IntN(len(conns))
+		c := conns[i]
+		switch chance.IntN(6) {
 		case 0, 1: // a call, new or again
-			k := &call{server: s, conn: c, readOnly: chance.IntN(3) == 0}
-			n := chance.IntN(30)
-			k.key = keyOf(c.addr, uint32(n), []byte{byte(n), b2i(k.readOnly)})
-			how, reply := s.table.admit(k)
-			switch how {
+			k := &call{server: s, conn: c, from: c.lineage, readOnly: chance.IntN(3) == 0}
+			k.key = keyOf(c.peer, uint32(chance.IntN(15)), []byte{0, 0, 0, 0, b2i(k.readOnly)})
+			was, kept := answers[k.key], s.table.answers[k.key] != nil
+			switch how, a := s.table.admit(k); how {
 			case fresh:
-				if _, answered := s.table.answers[k.key]; answered && sameClient(s.table.answers[k.key].from, c) {
+				if kept && was.wanted(c, clock.now()) {
 					t.Fatalf("step %d: %v done twice", step, k.key)
 				}
 				flying = append(flying, k)
 			case replayed:
-				if string(reply) != replies[k.key] || k.readOnly {
-					t.Fatalf("step %d: %v answered %q, want %q", step, k.key, reply, replies[k.key])
+				if !was.wanted(c, clock.now()) || string(a.reply) != was.reply {
+					t.Fatalf("step %d: %v answered %q, want %+v", step, k.key, a.reply, was)
 				}
+				if was.from != c.lineage {
+					was.from, was.at = c.lineage, clock.now()
+				}
+				sendAll(c, a)
 			case joined:
 			}
 		case 2, 3: // an answer, in any order
@@ -157,26 +307,41 @@ func tableLife(t *testing.T, chance *rand.Rand) {
 			i := chance.IntN(len(flying))
 			k := flying[i]
 			flying = append(flying[:i], flying[i+1:]...)
-			reply := success(strings.Repeat("x", chance.IntN(400)))
-			to, _ := s.table.finish(k, reply, !k.readOnly)
+			a := &answered{key: k.key, reply: success(strings.Repeat("x", chance.IntN(400)))}
+			if k.readOnly {
+				a = nil
+			}
+			to, _ := s.table.finish(k, a)
 			if to == nil {
 				t.Fatalf("step %d: nobody to answer", step)
 			}
 			s.table.release(to, 0)
-			if !k.readOnly {
-				kept, replies[k.key] = append(kept, k.key), string(reply)
+			if a != nil {
+				answers[k.key] = &modelAnswer{key: k.key, reply: string(a.reply), from: k.from, at: clock.now()}
+				sendAll(to, a)
 			}
-		case 4: // a kernel reconnects
-			if chance.IntN(4) == 0 {
-				i := chance.IntN(len(conns))
-				conns[i].gone.Store(true)
-				conns[i] = tableConn(s)
+		case 4: // a kernel reconnects, having taken everything or maybe nothing
+			if chance.IntN(4) != 0 {
+				continue
 			}
+			c.gone.Store(true)
+			if chance.IntN(2) == 0 {
+				c.end(clock.now(), c.written.Load())
+				for _, a := range answers {
+					a.taken = a.taken || a.from == c.lineage
+				}
+				s.table.dropTaken(c.lineage)
+			} else {
+				c.end(clock.now(), 0)
+			}
+			conns[i] = tableConn(s, c.peer.Port())
+		case 5:
+			clock.pass(time.Duration(chance.IntN(60)) * time.Second)
 		}
-		checkTable(t, s.table, limits, len(flying), kept)
+		checkTable(t, s.table, limits, len(flying))
 	}
 	for _, k := range flying {
-		to, _ := s.table.finish(k, nil, false)
+		to, _ := s.table.finish(k, nil)
 		s.table.release(to, 0)
 	}
 	for _, c := range conns {
@@ -184,28 +349,48 @@ func tableLife(t *testing.T, chance *rand.Rand) {
 			t.Fatalf("%d calls counted on an idle connection", c.flying)
 		}
 	}
-	checkTable(t, s.table, limits, 0, kept)
+	checkTable(t, s.table, limits, 0)
+	if s.table.oldest != nil || s.table.newest != nil || len(s.table.flying) != 0 {
+		t.Fatal("a call is still in flight")
+	}
 }
 
-func checkTable(t *testing.T, b *table, l Limits, flying int, kept []key) {
+// sendAll has c's socket take an answer whole, unless the connection has ended.
+func sendAll(c *conn, a *answered) {
+	if !c.gone.Load() {
+		a.end.Store(c.written.Add(uint64(len(a.reply))))
+	}
+}
+
+func checkTable(t *testing.T, b *table, l Limits, flying int) {
 	t.Helper()
-	bytes := 0
+	bytes, found := 0, 0
 	for i := range b.kept {
 		a := b.queue[(b.first+i)%len(b.queue)]
-		bytes += len(a.reply) + answeredOverhead
-		if want := kept[len(kept)-b.kept+i]; a.key != want { // the newest are kept, in order
-			t.Fatalf("kept %v, want %v", a.key, want)
+		if a == nil {
+			continue
+		}
+		bytes += a.size()
+		if b.answers[a.key] == a {
+			found++
 		}
 	}
-	if b.total != flying || b.kept > l.Answers || b.keptBytes > l.AnswerBytes || bytes != b.keptBytes || len(b.answers) > b.kept {
-		t.Fatalf("total %d of %d, kept %d, bytes %d of %d, answers %d", b.total, flying, b.kept, b.keptBytes, bytes, len(b.answers))
+	linked := 0
+	for k := b.oldest; k != nil; k = k.newer {
+		linked++
+	}
+	if b.total != flying || linked != flying {
+		t.Fatalf("total %d, linked %d, want %d", b.total, linked, flying)
+	}
+	if b.kept > l.Answers || b.keptBytes > l.AnswerBytes || bytes != b.keptBytes || len(b.answers) != found {
+		t.Fatalf("kept %d, bytes %d of %d, answers %d of %d", b.kept, b.keptBytes, bytes, len(b.answers), found)
 	}
 }
 
-// tableConn makes a connection without a socket; its peer has not left until gone is set.
-func tableConn(s *Server) *conn {
+// tableConn makes a connection without a socket of its own; it lives until it is ended.
+func tableConn(s *Server, port uint16) *conn {
 	c := &conn{
-		lineage: &lineage{addr: netip.MustParseAddr("127.0.0.1"), tcp: loopback},
+		lineage: &lineage{peer: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), tcp: loopback},
 		server:  s, quit: make(chan struct{}),
 	}
 	c.room.L = &s.table.mu

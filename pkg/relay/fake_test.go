@@ -10,10 +10,13 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
@@ -27,6 +30,18 @@ func TestMain(m *testing.M) {
 // patience bounds every wait of these tests; it is reached only when something is wrong.
 const patience = 10 * time.Second
 
+// A handClock is a relay's clock that tests move.
+type handClock struct{ at atomic.Int64 }
+
+func newHandClock() *handClock {
+	c := new(handClock)
+	c.at.Store(int64(time.Hour))
+	return c
+}
+
+func (c *handClock) now() instant         { return instant(c.at.Load()) }
+func (c *handClock) pass(d time.Duration) { c.at.Add(int64(d)) }
+
 // A fakeGroup answers what it is told to, when it is told to.
 type fakeGroup struct {
 	mu      sync.Mutex
@@ -34,7 +49,8 @@ type fakeGroup struct {
 	inUse   []bool
 	started chan *fakeCall // every call, as it starts; nil: not told
 	answer  func(*fakeCall) ([]byte, error)
-	refuse  error // of Start
+	refuse  error          // of Start
+	now     func() instant // the relay's clock; nil: the machine's
 }
 
 type fakeCall struct {
@@ -155,6 +171,7 @@ type rig struct {
 	group *fakeGroup
 	addr  string
 	ended chan error
+	also  sync.WaitGroup // listeners besides the first
 }
 
 func newRig(t testing.TB, group *fakeGroup, change func(*Config)) *rig {
@@ -166,6 +183,9 @@ func newRig(t testing.TB, group *fakeGroup, change func(*Config)) *rig {
 	s, err := New(config)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if group.now != nil {
+		s.table.now = group.now
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -197,6 +217,7 @@ func (r *rig) kill() {
 	r.Shutdown(ctx)
 	<-r.ended
 	r.ended <- nil
+	r.also.Wait()
 }
 
 // A kernel is the other end of a connection.
@@ -206,15 +227,67 @@ type kernel struct {
 	r *bufio.Reader
 }
 
-func (r *rig) connect(t testing.TB) *kernel {
+func (r *rig) connect(t testing.TB) *kernel { return dial(t, r.addr, nil) }
+
+// reconnect connects from the port of an earlier connection, which is closed first; a nil one had any port. It connects to a listener of
+// its own, for the machine may keep the old pair of addresses busy for a minute.
+func (r *rig) reconnect(t testing.TB, old *kernel) *kernel {
 	t.Helper()
-	c, err := net.Dial("tcp", r.addr)
+	if old == nil {
+		return r.connect(t)
+	}
+	old.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.also.Go(func() { r.Serve(l) })
+	return dial(t, l.Addr().String(), old.LocalAddr())
+}
+
+// dial connects from a local address, nil for any, which stays this test's own to connect from again.
+func dial(t testing.TB, to string, from net.Addr) *kernel {
+	t.Helper()
+	if from == nil {
+		from = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	}
+	d := net.Dialer{LocalAddr: from, Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+	}}
+	c, err := d.Dial("tcp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holdPort(t, c.LocalAddr().(*net.TCPAddr))
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(patience))
 	return &kernel{t: t, Conn: c, r: bufio.NewReader(c)}
+}
+
+// holdPort keeps others from taking a port while the test has no connection from it.
+func holdPort(t testing.TB, a *net.TCPAddr) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Port: a.Port, Addr: [4]byte(a.IP.To4())})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reset ends the connection without good order, as a client that dies with unread replies does.
+func (k *kernel) reset() {
+	k.t.Helper()
+	if err := k.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+		k.t.Fatal(err)
+	}
+	k.Close()
 }
 
 // rpc makes the record of a call with AUTH_SYS.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,33 +26,39 @@ type (
 
 // The file, little-endian:
 //
-//	page 0       header   magic, version, slots, whose it is, CRC; and outside the CRC, the boot it was last used in
+//	page 0       header   magic, version, slots, whose it is, CRC; and outside the CRC, the boot it was last used in, and when
 //	ringStart    ring     ringRecords answers of calls that changed something, ringRecord bytes each
 //	regions      one region for each slot: the operation that is under way in it
 //
 // A region or an answer is valid from the moment its guard word is stored, which happens last; a
 // relay killed anywhere leaves the old or the new, never half. The kernel that waits for the answers lives on
 // this machine, so surviving the death of the process is enough: nothing is synced before a call
-// leaves. After a crash of the machine, records may be torn, and nobody asks for them any more.
+// leaves. After a crash of the machine, records may be torn, and nobody asks for them any more: then no
+// answer is given from here, and what is under way is only seen through.
 //
 //	region   0 guard u32 (0 free, 1 under way)   4 CRC u32 of what follows
-//	         8 t u64   16 xid u32   20 length u32   24 peer 16 bytes   40 slot u32   64 operation
+//	         8 t u64   16 xid u32   20 length u32   24 address 16 bytes   40 slot u32   44 port u32   48 digest u64
+//	         64 operation
 //	answer   0 guard u64 (its number, from 1)   8 CRC u32 of what follows
-//	         12 slot u32   16 t u64   24 xid u32   28 length, 32 checksum of the operation u32
-//	         36 peer 16 bytes   52 length u32   56 accept_stat and results
+//	         12 slot u32   16 t u64   24 xid u32   28 port u32   32 digest u64   40 when it was given u64
+//	         48 address 16 bytes   64 length u32   68 accept_stat and results
+//
+// Version 1 had neither ports nor times nor this digest. Its answers are dropped, and the calls
+// under way in it are seen through as after a crash of the machine.
 const (
 	journalMagic   = "BFSRELAY"
-	journalVersion = 1
+	journalVersion = 2
 	pageSize       = 4096
 
-	headerCRC  = 60 // the CRC's place, behind what it covers
-	headerBoot = 64
-	bootSize   = 36
+	headerCRC   = 60 // the CRC's place, behind what it covers
+	headerBoot  = 64
+	bootSize    = 36
+	headerAlive = 104 // when the relay last said that it lives, u64
 
 	ringStart   = pageSize
 	ringRecords = 4096
 	ringRecord  = 512
-	ringHead    = 56
+	ringHead    = 68
 
 	regions     = ringStart + ringRecords*ringRecord
 	regionHead  = 64
@@ -76,6 +83,8 @@ type Journal struct {
 	path string
 	file *os.File
 	torn int // records dropped because the machine had crashed
+
+	sameBoot bool // clients of the earlier life may still be there, and their connections are told apart
 
 	life   sync.RWMutex // held for reading while mapped is touched
 	mapped []byte       // nil once closed
@@ -153,13 +162,31 @@ func (j *Journal) open(o JournalOptions) error {
 	}
 	boot := bootID()
 	if made {
-		if err := j.scan(string(head[headerBoot:headerBoot+bootSize]) == boot); err != nil {
+		if err := j.readBack(head, boot); err != nil {
 			return err
 		}
-	} else {
+	}
+	if !made || headerVersion(head) != journalVersion {
 		j.writeHeader(o)
 	}
 	copy(j.mapped[headerBoot:headerBoot+bootSize], boot)
+	return nil
+}
+
+func headerVersion(h []byte) uint32 { return binary.LittleEndian.Uint32(h[8:]) }
+
+// readBack checks what an earlier life left.
+func (j *Journal) readBack(head []byte, boot string) error {
+	sameBoot := string(head[headerBoot:headerBoot+bootSize]) == boot
+	if headerVersion(head) != journalVersion {
+		for i := range ringRecords {
+			guard64(j.answerAt(i)).Store(0)
+		}
+	}
+	if err := j.scan(sameBoot); err != nil {
+		return err
+	}
+	j.sameBoot = sameBoot && headerVersion(head) == journalVersion
 	return nil
 }
 
@@ -216,8 +243,8 @@ func (j *Journal) checkHeader(h []byte, o JournalOptions, got, want int64) error
 	switch {
 	case string(h[:8]) != journalMagic:
 		return j.unusable("not a relay journal")
-	case binary.LittleEndian.Uint32(h[8:]) != journalVersion:
-		return j.unusable("version %d, want %d", binary.LittleEndian.Uint32(h[8:]), journalVersion)
+	case headerVersion(h) < 1 || headerVersion(h) > journalVersion:
+		return j.unusable("version %d, want 1 to %d", headerVersion(h), journalVersion)
 	case binary.LittleEndian.Uint32(h[headerCRC:]) != crc32.Checksum(h[:headerCRC], castagnoli):
 		return j.unusable("damaged header")
 	case string(h[16:48]) != string(o.Owner[:]):
@@ -301,7 +328,7 @@ func regionValid(r []byte, slot int) bool {
 }
 
 func answerValid(r []byte) bool {
-	n := binary.LittleEndian.Uint32(r[52:])
+	n := binary.LittleEndian.Uint32(r[64:])
 	return n >= 4 && n <= ringRecord-ringHead &&
 		binary.LittleEndian.Uint32(r[8:]) == crc32.Checksum(r[12:ringHead+n], castagnoli)
 }
@@ -328,9 +355,12 @@ func (j *Journal) begin(slot slotNumber, t timestamp, k *call) error {
 	binary.LittleEndian.PutUint64(r[8:], uint64(t))
 	binary.LittleEndian.PutUint32(r[16:], k.key.xid)
 	binary.LittleEndian.PutUint32(r[20:], uint32(len(k.body)))
-	peer := k.key.peer.As16()
+	peer := k.key.peer.Addr().As16()
 	copy(r[24:40], peer[:])
 	binary.LittleEndian.PutUint32(r[40:], uint32(slot))
+	binary.LittleEndian.PutUint32(r[44:], uint32(k.key.peer.Port()))
+	binary.LittleEndian.PutUint64(r[48:], uint64(k.key.digest))
+	binary.LittleEndian.PutUint64(r[56:], 0)
 	copy(r[regionHead:], k.body)
 	binary.LittleEndian.PutUint32(r[4:], crc32.Checksum(r[8:regionHead+len(k.body)], castagnoli))
 	guard32(r).Store(1)
@@ -356,8 +386,28 @@ func (j *Journal) occupy(slot slotNumber, t timestamp, n int) error {
 }
 
 // finish notes that k has its answer, keeping it if it fits, and only then frees the slot: killed in between,
-// the next life sends the operation once more and gets the same answer. A nil reply keeps none.
-func (j *Journal) finish(k *call, reply []byte) {
+// the next life sends the operation once more and gets the same answer. A nil reply keeps none. It returns the answer's
+// number, 0 if none was kept.
+func (j *Journal) finish(k *call, reply []byte, at instant) (note uint64) {
+	j.life.RLock()
+	defer j.life.RUnlock()
+	if j.mapped == nil {
+		return 0
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(reply) >= 4 && len(reply) <= ringRecord-ringHead {
+		j.keep(k, reply, at)
+		note = j.answers
+	}
+	if j.occupied[k.slot] == k.t {
+		j.free(k.slot)
+	}
+	return note
+}
+
+// forget drops the answer of that number, if it is still there.
+func (j *Journal) forget(note uint64) {
 	j.life.RLock()
 	defer j.life.RUnlock()
 	if j.mapped == nil {
@@ -365,11 +415,15 @@ func (j *Journal) finish(k *call, reply []byte) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(reply) >= 4 && len(reply) <= ringRecord-ringHead {
-		j.keep(k, reply)
-	}
-	if j.occupied[k.slot] == k.t {
-		j.free(k.slot)
+	guard64(j.answerAt(int((note-1)%ringRecords))).CompareAndSwap(note, 0)
+}
+
+// alive notes that the relay lives. What clients had not taken when it last did, they may ask its next life for.
+func (j *Journal) alive(at instant) {
+	j.life.RLock()
+	defer j.life.RUnlock()
+	if j.mapped != nil {
+		guard64(j.mapped[headerAlive:]).Store(uint64(at))
 	}
 }
 
@@ -378,24 +432,26 @@ func (j *Journal) free(slot slotNumber) {
 	j.occupied[slot] = 0
 }
 
-func (j *Journal) keep(k *call, reply []byte) {
+func (j *Journal) keep(k *call, reply []byte, at instant) {
 	r := j.answerAt(int(j.answers % ringRecords))
 	guard64(r).Store(0)
 	binary.LittleEndian.PutUint32(r[12:], uint32(k.slot))
 	binary.LittleEndian.PutUint64(r[16:], uint64(k.t))
 	binary.LittleEndian.PutUint32(r[24:], k.key.xid)
-	binary.LittleEndian.PutUint32(r[28:], k.key.length)
-	binary.LittleEndian.PutUint32(r[32:], k.key.sum)
-	peer := k.key.peer.As16()
-	copy(r[36:52], peer[:])
-	binary.LittleEndian.PutUint32(r[52:], uint32(len(reply)))
+	binary.LittleEndian.PutUint32(r[28:], uint32(k.key.peer.Port()))
+	binary.LittleEndian.PutUint64(r[32:], uint64(k.key.digest))
+	binary.LittleEndian.PutUint64(r[40:], uint64(at))
+	peer := k.key.peer.Addr().As16()
+	copy(r[48:64], peer[:])
+	binary.LittleEndian.PutUint32(r[64:], uint32(len(reply)))
 	copy(r[ringHead:], reply)
 	binary.LittleEndian.PutUint32(r[8:], crc32.Checksum(r[12:ringHead+len(reply)], castagnoli))
 	j.answers++
 	guard64(r).Store(j.answers)
 }
 
-// underway returns the operations that an earlier life sent and got no answer to.
+// underway returns the operations that an earlier life sent and got no answer to. One whose client cannot be told
+// from others any more has no address: it is seen through, and no call is taken for it.
 func (j *Journal) underway() []*call {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -406,42 +462,60 @@ func (j *Journal) underway() []*call {
 		}
 		r := j.region(slotNumber(i))
 		n := binary.LittleEndian.Uint32(r[20:])
-		body := append([]byte(nil), r[regionHead:regionHead+n]...)
-		calls = append(calls, &call{
-			key: keyOf(peerOf(r[24:40]), binary.LittleEndian.Uint32(r[16:]), body), body: body,
+		k := &call{
+			key: key{
+				xid: binary.LittleEndian.Uint32(r[16:]), peer: peerOf(r[24:40], r[44:]),
+				digest: digest(binary.LittleEndian.Uint64(r[48:])),
+			},
+			body:      append([]byte(nil), r[regionHead:regionHead+n]...),
 			journaled: true, slot: slotNumber(i), t: t,
-		})
+		}
+		if !j.sameBoot {
+			k.key.peer = netip.AddrPort{}
+		}
+		calls = append(calls, k)
 	}
 	return calls
 }
 
-// answered returns the answers of an earlier life, oldest first.
-func (j *Journal) answered() []*answered {
+// answered returns the answers of an earlier life, oldest first, but those that were older than limit when it ended.
+func (j *Journal) answered(limit time.Duration) []*answered {
 	j.life.RLock()
 	defer j.life.RUnlock()
+	if !j.sameBoot {
+		return nil
+	}
+	death := instant(guard64(j.mapped[headerAlive:]).Load())
 	var list []*answered
 	for i := range ringRecords {
-		r := j.answerAt(int((j.answers + uint64(i)) % ringRecords))
-		if guard64(r).Load() == 0 {
-			continue
+		a := answerFrom(j.answerAt(int((j.answers + uint64(i)) % ringRecords)))
+		if a != nil && a.at.within(limit, death) {
+			list = append(list, a)
 		}
-		n := binary.LittleEndian.Uint32(r[52:])
-		list = append(list, &answered{
-			key: key{
-				peer: peerOf(r[36:52]), xid: binary.LittleEndian.Uint32(r[24:]),
-				length: binary.LittleEndian.Uint32(r[28:]), sum: binary.LittleEndian.Uint32(r[32:]),
-			},
-			reply: append([]byte(nil), r[ringHead:ringHead+n]...),
-		})
 	}
 	return list
 }
 
-func peerOf(b []byte) netip.Addr { return netip.AddrFrom16([16]byte(b)).Unmap() }
+// answerFrom reads the answer in r; nil if there is none.
+func answerFrom(r []byte) *answered {
+	note := guard64(r).Load()
+	if note == 0 {
+		return nil
+	}
+	n := binary.LittleEndian.Uint32(r[64:])
+	return &answered{
+		key: key{
+			xid: binary.LittleEndian.Uint32(r[24:]), peer: peerOf(r[48:64], r[28:]),
+			digest: digest(binary.LittleEndian.Uint64(r[32:])),
+		},
+		at: instant(binary.LittleEndian.Uint64(r[40:])), note: note,
+		reply: append([]byte(nil), r[ringHead:ringHead+n]...),
+	}
+}
 
-// keyOf makes the key of an operation.
-func keyOf(peer netip.Addr, xid uint32, body []byte) key {
-	return key{peer: peer, xid: xid, sum: crc32.Checksum(body, castagnoli), length: uint32(len(body))}
+// peerOf reads an address of 16 bytes and a port.
+func peerOf(address, port []byte) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(address)).Unmap(), uint16(binary.LittleEndian.Uint32(port)))
 }
 
 // Torn counts the records dropped at opening because the machine had crashed while they were written.

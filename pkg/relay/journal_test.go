@@ -38,6 +38,11 @@ func die(r *rig, j *Journal) {
 	j.Close()
 }
 
+// testKey is the key of a call that holds body, from port 700 of the loopback.
+func testKey(xid uint32, body string) key {
+	return key{peer: netip.MustParseAddrPort("[::1]:700"), xid: xid, digest: digestOf([]byte(body))}
+}
+
 func withJournal(j *Journal) func(*Config) { return func(c *Config) { c.Journal = j } }
 
 // Killed after sending: the next life sends the same again, and the kernel that asks again gets the answer.
@@ -76,7 +81,7 @@ func TestRestartResumesWhatWasUnderway(t *testing.T) {
 		}
 		sent[string(f.Body)] = f
 	}
-	k = r.connect(t)
+	k = r.reconnect(t, k)
 	for _, m := range messages[:3] { // asked again before the group answers,
 		k.send(m)
 	}
@@ -118,7 +123,7 @@ func TestRestartKeepsAnswers(t *testing.T) {
 	j = openJournal(t, path)
 	g = newFakeGroup(8)
 	r = newRig(t, g, withJournal(j))
-	k = r.connect(t)
+	k = r.reconnect(t, k)
 	for xid := range uint32(calls) {
 		k.send(rpc(xid, nfs3.ProgramNFS, procRemove, fmt.Sprintf("n%03d", xid)))
 		k.expect(xid, nfs3.Success, fmt.Sprintf("n%03d", xid))
@@ -158,7 +163,7 @@ func TestCallThatMovesToAnotherSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &call{server: s, key: key{peer: netip.MustParseAddr("::1")}, body: []byte("body")}
+	k := &call{server: s, key: testKey(1, "body"), body: []byte("body")}
 	for _, at := range []struct {
 		slot pbft.Slot
 		t    pbft.Timestamp
@@ -188,17 +193,16 @@ func TestCrashAtEveryPoint(t *testing.T) {
 	j := openJournal(t, path)
 	chance := rand.New(rand.NewPCG(1, 2))
 	underway, answers := map[pbft.Slot]*call{}, map[key]string{}
-	peer := netip.MustParseAddr("192.0.2.1")
 	for step := range 60 {
 		slot := pbft.Slot(chance.IntN(owner.Slots))
 		if k := underway[slot]; k != nil {
 			reply := success(strings.Repeat("r", chance.IntN(ringRecord-ringHead-4)))
-			j.finish(k, reply)
+			j.finish(k, reply, now())
 			delete(underway, slot)
 			answers[k.key] = string(reply)
 		} else {
 			body := bytes.Repeat([]byte{byte(step)}, 1+chance.IntN(100<<chance.IntN(10)))
-			k := &call{body: body, key: keyOf(peer, uint32(step), body), slot: slot, t: pbft.Timestamp(step + 1)}
+			k := &call{body: body, key: testKey(uint32(step), string(body)), slot: slot, t: pbft.Timestamp(step + 1)}
 			if err := j.begin(k.slot, k.t, k); err != nil {
 				t.Fatal(err)
 			}
@@ -226,7 +230,7 @@ func checkCopy(t *testing.T, j *Journal, path string, underway map[pbft.Slot]*ca
 			t.Fatalf("slot %d: found %v, want %v", k.slot, k.key, was)
 		}
 	}
-	found := after.answered()
+	found := after.answered(time.Minute)
 	if len(found) != len(answers) {
 		t.Fatalf("%d answers, want %d", len(found), len(answers))
 	}
@@ -263,20 +267,20 @@ func copyMapped(t *testing.T, j *Journal, path string) {
 func TestHalfWrittenRecordsDoNotExist(t *testing.T) {
 	path := journalPath(t)
 	j := openJournal(t, path)
-	k := &call{body: []byte("operation"), key: keyOf(netip.MustParseAddr("::1"), 1, []byte("operation")), slot: 2, t: 5}
+	k := &call{body: []byte("operation"), key: testKey(1, "operation"), slot: 2, t: 5}
 	if err := j.begin(k.slot, k.t, k); err != nil {
 		t.Fatal(err)
 	}
 	guard32(j.region(2)).Store(0)
 	j.region(2)[regionHead] ^= 1
 	j.mu.Lock()
-	j.keep(k, success("okay"))
+	j.keep(k, success("okay"), now())
 	j.mu.Unlock()
 	guard64(j.answerAt(0)).Store(0)
 	j.answerAt(0)[ringHead] ^= 1
 	j.Close()
 	j = openJournal(t, path)
-	if len(j.underway()) != 0 || len(j.answered()) != 0 {
+	if len(j.underway()) != 0 || len(j.answered(time.Minute)) != 0 {
 		t.Fatal("half-written records were believed")
 	}
 }
@@ -285,17 +289,17 @@ func TestHalfWrittenRecordsDoNotExist(t *testing.T) {
 func TestAnsweredButNotFreed(t *testing.T) {
 	path := journalPath(t)
 	j := openJournal(t, path)
-	k := &call{body: []byte("operation"), key: keyOf(netip.MustParseAddr("::1"), 1, []byte("operation")), slot: 2, t: 5}
+	k := &call{body: []byte("operation"), key: testKey(1, "operation"), slot: 2, t: 5}
 	if err := j.begin(k.slot, k.t, k); err != nil {
 		t.Fatal(err)
 	}
 	j.mu.Lock()
-	j.keep(k, success("okay"))
+	j.keep(k, success("okay"), now())
 	j.mu.Unlock()
 	j.Close()
 	j = openJournal(t, path)
-	if len(j.underway()) != 0 || len(j.answered()) != 1 {
-		t.Fatalf("%d under way, %d answered; want 0, 1", len(j.underway()), len(j.answered()))
+	if len(j.underway()) != 0 || len(j.answered(time.Minute)) != 1 {
+		t.Fatalf("%d under way, %d answered; want 0, 1", len(j.underway()), len(j.answered(time.Minute)))
 	}
 }
 
@@ -304,14 +308,14 @@ func TestAnswersGoRoundTheRing(t *testing.T) {
 	j := openJournal(t, path)
 	for i := range ringRecords + 10 {
 		body := []byte(fmt.Sprint(i))
-		k := &call{body: body, key: keyOf(netip.MustParseAddr("::1"), uint32(i), body), slot: 1, t: pbft.Timestamp(i + 1)}
+		k := &call{body: body, key: testKey(uint32(i), string(body)), slot: 1, t: pbft.Timestamp(i + 1)}
 		if err := j.begin(k.slot, k.t, k); err != nil {
 			t.Fatal(err)
 		}
-		j.finish(k, success("okay"))
+		j.finish(k, success("okay"), now())
 	}
 	j.Close()
-	list := openJournal(t, path).answered()
+	list := openJournal(t, path).answered(time.Minute)
 	if len(list) != ringRecords || list[0].key.xid != 10 || list[ringRecords-1].key.xid != ringRecords+9 {
 		t.Fatalf("got %d answers, %d to %d", len(list), list[0].key.xid, list[len(list)-1].key.xid)
 	}
@@ -320,11 +324,11 @@ func TestAnswersGoRoundTheRing(t *testing.T) {
 func TestUnusableJournals(t *testing.T) {
 	fill := func(t *testing.T, path string) {
 		j := openJournal(t, path)
-		k := &call{body: []byte("operation"), key: keyOf(netip.MustParseAddr("::1"), 1, []byte("operation")), slot: 0, t: 5}
+		k := &call{body: []byte("operation"), key: testKey(1, "operation"), slot: 0, t: 5}
 		if err := j.begin(k.slot, k.t, k); err != nil {
 			t.Fatal(err)
 		}
-		j.finish(k, success("okay"))
+		j.finish(k, success("okay"), now())
 		if err := j.begin(k.slot, 6, k); err != nil {
 			t.Fatal(err)
 		}
@@ -367,7 +371,7 @@ func TestUnusableJournals(t *testing.T) {
 		{"length", flip(regions + 23), owner, "damaged record of slot 0"},
 		{"guard", flip(regions), owner, "damaged record of slot 0"},
 		{"answer", flip(ringStart + ringHead), owner, "damaged answer 0"},
-		{"answer's length", flip(ringStart + 53), owner, "damaged answer 0"},
+		{"answer's length", flip(ringStart + 65), owner, "damaged answer 0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := journalPath(t)
@@ -399,7 +403,7 @@ func TestTornRecordsAfterACrashOfTheMachine(t *testing.T) {
 	j := openJournal(t, path)
 	body := []byte("operation")
 	for slot := range pbft.Slot(3) {
-		k := &call{body: body, key: keyOf(netip.MustParseAddr("::1"), 1, body), slot: slot, t: 5}
+		k := &call{body: body, key: testKey(1, string(body)), slot: slot, t: 5}
 		if err := j.begin(k.slot, k.t, k); err != nil {
 			t.Fatal(err)
 		}
@@ -487,7 +491,7 @@ func scribble(t *testing.T, path string) {
 	end := time.Now().Add(patience) // if nobody kills it
 	for i := 1; time.Now().Before(end); i++ {
 		body := bytes.Repeat([]byte{byte(i) | 1}, 8+i%5000)
-		k := &call{body: body, key: keyOf(netip.MustParseAddr("::1"), uint32(i), body), slot: pbft.Slot(i % 8), t: pbft.Timestamp(i)}
+		k := &call{body: body, key: testKey(uint32(i), string(body)), slot: pbft.Slot(i % 8), t: pbft.Timestamp(i)}
 		if err := j.begin(k.slot, k.t, k); err != nil {
 			t.Fatal(err)
 		}
@@ -495,7 +499,7 @@ func scribble(t *testing.T, path string) {
 			os.Stdout.WriteString("x")
 		}
 		if i%3 != 0 {
-			j.finish(k, success("okay"))
+			j.finish(k, success("okay"), now())
 		}
 	}
 }
@@ -544,7 +548,7 @@ func TestFullDiskFailsTheCall(t *testing.T) {
 func TestResumeOfForeignBytes(t *testing.T) {
 	for _, body := range []string{"", "not an operation", string(nfs3.AppendCall(nil, &nfs3.Call{Program: nfs3.ProgramNFS, Procedure: 22}))} {
 		j := openJournal(t, journalPath(t))
-		k := &call{body: []byte(body), key: keyOf(netip.MustParseAddr("::1"), 1, []byte(body)), slot: 1, t: 1}
+		k := &call{body: []byte(body), key: testKey(1, body), slot: 1, t: 1}
 		if err := j.begin(k.slot, k.t, k); err != nil {
 			t.Fatal(err)
 		}

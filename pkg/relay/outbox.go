@@ -28,6 +28,7 @@ const (
 type outbox struct {
 	mu      sync.Mutex
 	waiting []segment // behind vector
+	total   uint64    // bytes of replies appended ever
 	spare   []byte    // an empty chunk
 	last    time.Time // when a reply was last appended
 	writing bool
@@ -79,16 +80,17 @@ func (o *outbox) gather(b []byte) {
 	o.waiting = append(o.waiting, segment{b: append(chunk, b...), chunk: true})
 }
 
-// answer sends the reply to a call: reply is accept_stat and results, and must not change any more.
-func (c *conn) answer(xid uint32, reply []byte, alone bool) {
+// answer sends the reply to a call: reply is accept_stat and results, and must not change any more. a is the answer
+// that is remembered of it, if one is.
+func (c *conn) answer(xid uint32, reply []byte, alone bool, a *answered) {
 	var head [acceptedSize]byte
-	c.send(appendAccepted(head[:0], xid, len(reply)), reply, alone)
+	c.send(appendAccepted(head[:0], xid, len(reply)), reply, alone, a)
 }
 
 // send puts a message into the outbox and sees to its being written: here and now if it comes alone, by the
 // writer if more are to be expected. It never waits for the peer; a peer that leaves too much
-// is disconnected.
-func (c *conn) send(head, tail []byte, alone bool) {
+// is disconnected. a, unless it is nil, is told where in the stream of replies the message ends.
+func (c *conn) send(head, tail []byte, alone bool, a *answered) {
 	o, s, n := &c.out, c.server, int64(len(head)+len(tail))
 	now := time.Now()
 	o.mu.Lock()
@@ -97,6 +99,10 @@ func (c *conn) send(head, tail []byte, alone bool) {
 		return
 	}
 	o.add(head, tail)
+	o.total += uint64(n)
+	if a != nil {
+		a.end.Store(o.total)
+	}
 	mine, all := c.unsent.Add(n), s.unsent.Add(n)
 	if mine > int64(s.config.Limits.UnsentPerConn) || all > int64(s.config.Limits.Unsent) {
 		o.mu.Unlock()
@@ -126,7 +132,7 @@ func (c *conn) send(head, tail []byte, alone bool) {
 
 func (c *conn) giveUpSlow() {
 	c.server.counters.slow.Add(1)
-	c.server.adviseOnce("slow", "connection closed: it does not take its replies", "peer", c.addr)
+	c.server.advise("slow", "connection closed: it does not take its replies", "peer", c.peer)
 	c.close()
 }
 
@@ -215,6 +221,7 @@ func (c *conn) pushOut(block bool) error {
 		return err
 	}
 	s.counters.bytesOut.Add(uint64(o.sent))
+	c.written.Add(uint64(o.sent))
 	o.mu.Lock()
 	if o.closed {
 		o.mu.Unlock()

@@ -48,11 +48,13 @@ type patientKernel struct {
 	waiting  map[uint32][]byte
 	answered chan struct{} // something was
 	readers  sync.WaitGroup
+	last     *kernel // its connection; the next one has the same port
 }
 
 // resend asks on a new connection for everything that has no answer.
 func (p *patientKernel) resend(t *testing.T, r *rig, chance *rand.Rand) {
-	k := r.connect(t)
+	k := r.reconnect(t, p.last)
+	p.last = k
 	p.mu.Lock()
 	var order []uint32
 	for xid := range p.waiting {

@@ -38,6 +38,9 @@ type Limits struct {
 	Answers     int // 8192 answers kept for retransmissions
 	AnswerBytes int // 16 MiB of them
 
+	Resend    time.Duration // 2 min after its answer, and a call that comes again on the same connection is a new one
+	Reconnect time.Duration // 6 min after the end of its connection, or the restart, and it cannot come again on another
+
 	FirstCall time.Duration // 30 s from connecting to the end of the first call
 	Partial   time.Duration // 30 s without the rest of a call that has begun
 	Stalled   time.Duration // 60 s without any byte of a reply being taken
@@ -63,6 +66,7 @@ func (l Limits) withDefaults() Limits {
 	}{
 		{&l.FirstCall, 30 * time.Second}, {&l.Partial, 30 * time.Second},
 		{&l.Stalled, time.Minute}, {&l.Idle, time.Minute},
+		{&l.Resend, 2 * time.Minute}, {&l.Reconnect, 6 * time.Minute},
 	} {
 		if *f.field <= 0 {
 			*f.field = f.value
@@ -81,6 +85,9 @@ type Config struct {
 	// be any user.
 	InsecurePorts bool
 
+	// Cause says what keeps the group from answering, for the log; "" if it does not know. It may be nil.
+	Cause func() string
+
 	Log *slog.Logger // nil: slog.Default()
 }
 
@@ -97,14 +104,21 @@ type Server struct {
 	freed  chan struct{} // a call ended while someone waited for room at the client
 	busy   atomic.Int32  // how many wait so
 
-	advised sync.Map // what was logged once
+	adviceMu sync.Mutex
+	advised  map[string]instant // when each kind of advice was logged last
+
+	stop    chan struct{} // closed by Shutdown
+	beaten  atomic.Int64  // when the relay last looked after itself, an instant
+	stalled instant       // when the oldest overdue call began; 0: none is. Belongs to watch
 
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
 	listeners map[net.Listener]struct{}
+	lineages  map[netip.AddrPort]*lineage // of the earlier life, until this one serves
 	stopping  bool
 	resumed   bool
-	wg        sync.WaitGroup // readers and writers
+	serving   bool
+	wg        sync.WaitGroup // readers, writers, and watch
 }
 
 // New makes a Server. It does nothing before Resume or Serve.
@@ -116,10 +130,15 @@ func New(c Config) (*Server, error) {
 		c.Log = slog.Default()
 	}
 	c.Limits = c.Limits.withDefaults()
-	return &Server{
+	s := &Server{
 		config: c, group: c.Group, log: c.Log, table: newTable(c.Limits), freed: make(chan struct{}, 1),
 		conns: make(map[*conn]struct{}), listeners: make(map[net.Listener]struct{}),
-	}, nil
+		lineages: make(map[netip.AddrPort]*lineage), advised: make(map[string]instant), stop: make(chan struct{}),
+	}
+	if c.Journal != nil {
+		s.table.forgotten = c.Journal.forget
+	}
+	return s, nil
 }
 
 // Resume sends again, unchanged, what an earlier life of this relay had under way, and loads its recent
@@ -138,7 +157,8 @@ func (s *Server) Resume() error {
 	if n := s.config.Journal.Torn(); n > 0 {
 		s.log.Warn("the machine went down while the relay wrote its journal; torn records dropped", "records", n)
 	}
-	for _, a := range s.config.Journal.answered() {
+	for _, a := range s.config.Journal.answered(s.config.Limits.Reconnect) {
+		a.from = s.earlier(a.key.peer)
 		s.table.remember(a)
 	}
 	calls := s.config.Journal.underway()
@@ -158,13 +178,41 @@ func (s *Server) resume(k *call) error {
 	if err != nil || c.Program != nfs3.ProgramNFS || c.Procedure >= uint32(len(nfsNames)) {
 		return s.config.Journal.unusable("slot %d holds no NFS operation", k.slot)
 	}
-	k.server, k.program, k.procedure, k.began = s, c.Program, c.Procedure, time.Now()
+	k.server, k.program, k.procedure, k.began = s, c.Program, c.Procedure, s.table.now()
+	k.from = s.earlier(k.key.peer)
 	s.table.adopt(k)
 	s.counters.resumed.Add(1)
 	if err := s.group.Resume(k.slot, k.t, pbft.Call{Body: k.body, Sending: k.sending, Done: k.done}); err != nil {
 		return fmt.Errorf("relay: resume slot %d: %w", k.slot, err)
 	}
 	return nil
+}
+
+// earlier returns the connection from peer to the relay's earlier life. It counts as ended when this life begins to serve, for
+// before that no client could come back.
+func (s *Server) earlier(peer netip.AddrPort) *lineage {
+	l := s.lineages[peer]
+	if l == nil {
+		l = &lineage{peer: peer}
+		s.lineages[peer] = l
+	}
+	return l
+}
+
+// begin starts what runs while the relay serves. Clients of the earlier life can come back from now on.
+func (s *Server) begin() {
+	if s.serving {
+		return
+	}
+	s.serving = true
+	at := s.table.now()
+	for _, l := range s.lineages {
+		l.end(at, 0)
+	}
+	clear(s.lineages)
+	s.lookAfter(at)
+	s.wg.Add(1)
+	go s.watch()
 }
 
 // Serve accepts connections at l, which must be TCP, until Shutdown, and closes it. It may run for several listeners.
@@ -179,6 +227,7 @@ func (s *Server) Serve(l net.Listener) error {
 		return errStopping
 	}
 	s.listeners[l] = struct{}{}
+	s.begin()
 	s.mu.Unlock()
 	for {
 		nc, err := l.Accept()
@@ -196,7 +245,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return fmt.Errorf("relay: accept: %w", err)
 		}
 		// Out of descriptors, most likely: pass it by, slowly.
-		s.adviseOnce("accept", "cannot accept a connection", "err", err)
+		s.advise("accept", "cannot accept a connection", "err", err)
 		time.Sleep(10 * time.Millisecond)
 	}
 }
@@ -212,7 +261,7 @@ func (s *Server) welcome(nc net.Conn) {
 	if peer.Port() >= 1024 && !s.config.InsecurePorts {
 		nc.Close()
 		s.counters.refusedPort.Add(1)
-		s.adviseOnce("port", "connection from an unprivileged port refused: any process could claim to be any user; "+
+		s.advise("port", "connection from an unprivileged port refused: any process could claim to be any user; "+
 			"mount as root, or set insecure_ports = true to allow it", "peer", peer)
 		return
 	}
@@ -222,14 +271,14 @@ func (s *Server) welcome(nc net.Conn) {
 		return
 	}
 	rawio.Unpaced(raw)
-	c := newConn(s, tcp, raw, peer.Addr().Unmap().WithZone(""))
+	c := newConn(s, tcp, raw, netip.AddrPortFrom(peer.Addr().Unmap().WithZone(""), peer.Port()))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping || len(s.conns) >= s.config.Limits.Conns && !s.evictLocked() {
 		nc.Close()
 		s.counters.refusedFull.Add(1)
 		if !s.stopping {
-			s.adviseOnce("full", "connection refused: too many are open", "peer", peer, "limit", s.config.Limits.Conns)
+			s.advise("full", "connection refused: too many are open", "peer", peer, "limit", s.config.Limits.Conns)
 		}
 		return
 	}
@@ -265,6 +314,9 @@ func (s *Server) evictLocked() bool {
 // to be closed after it, and the journal after that.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
+	if !s.stopping {
+		close(s.stop)
+	}
 	s.stopping = true
 	for l := range s.listeners {
 		l.Close()
@@ -301,12 +353,5 @@ func (s *Server) cut() {
 	s.table.mu.Unlock()
 }
 
-// adviseOnce logs one line for each what in the relay's life.
-func (s *Server) adviseOnce(what, message string, args ...any) {
-	if _, said := s.advised.LoadOrStore(what, true); !said {
-		s.log.Warn(message, args...)
-	}
-}
-
 // hostName is how the list of mounts names a peer.
-func hostName(peer netip.Addr) string { return peer.String() }
+func hostName(peer netip.AddrPort) string { return peer.Addr().String() }

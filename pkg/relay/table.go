@@ -2,60 +2,46 @@ package relay
 
 import (
 	"errors"
-	"net"
+	"hash/crc32"
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// A lineage is a connection as the calls it brought remember it: who is at its other end, and whether
-// he has left. A call sent again on another connection is the same call only if the
-// first one's peer has left it, for then it is a reconnect; two live connections with equal xids are two clients.
-type lineage struct {
-	addr netip.Addr
-	tcp  *net.TCPConn
-	gone atomic.Bool
-}
-
-// left reports whether the peer has closed the connection. We may not have read so far: a
-// connection at its limit is not read.
-func (l *lineage) left() bool {
-	if l.gone.Load() {
-		return true
-	}
-	raw, err := l.tcp.SyscallConn()
-	if err != nil {
-		return true
-	}
-	hungUp := false
-	err = raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		n, err := unix.Poll(p, 0)
-		hungUp = err == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
-	})
-	return hungUp || err != nil
-}
-
-// A key tells calls apart: the peer's address, the xid it chose, and a checksum and length of
-// the operation, since two clients on one machine may choose alike.
+// A key tells calls apart: the client's address and port, the xid it chose, and a digest of the call's bytes.
 type key struct {
-	peer        netip.Addr
-	xid         uint32
-	sum, length uint32
+	peer   netip.AddrPort
+	xid    uint32
+	digest digest
+}
+
+// A digest covers everything of a call's record behind the xid: program, procedure, credentials with the
+// stamp and machine name that a client put there, and arguments. It is two CRCs of 32 bits: as long as clients do not conspire
+// against themselves it tells calls apart, at the speed of memory.
+type digest uint64
+
+func digestOf(b []byte) digest {
+	return digest(crc32.Checksum(b, castagnoli))<<32 | digest(crc32.ChecksumIEEE(b))
+}
+
+// keyOf makes the key of a call that came in record, whose header must still be whole.
+func keyOf(peer netip.AddrPort, xid uint32, record []byte) key {
+	return key{peer: peer, xid: xid, digest: digestOf(record[4:])}
 }
 
 // An answered call that changed something: sent again, it is answered again and not done again.
 type answered struct {
 	key   key
-	from  *lineage // nil: an earlier life of the relay answered it
-	reply []byte   // accept_stat and results; immutable
+	from  *lineage      // where it was last asked
+	at    instant       // when it was answered there
+	reply []byte        // accept_stat and results; immutable
+	end   atomic.Uint64 // bytes of replies that from's socket must have taken for this one to be taken; 0: not sent
+	note  uint64        // its number in the journal; 0: it is not there
+	place int           // in table.queue
 }
 
 // answeredOverhead is what an answered call costs beside its reply, roughly.
-const answeredOverhead = 160
+const answeredOverhead = 200
 
 var errStopping = errors.New("relay is stopping")
 
@@ -74,14 +60,19 @@ type table struct {
 	answers   map[key]*answered
 	queue     []*answered // ring of limits.Answers, oldest first
 	first     int
-	kept      int // entries of queue in use
+	kept      int // entries of queue in use; nil in place of answers that were forgotten
 	keptBytes int
+
+	oldest, newest *call // of the calls in flight, linked by call.older and call.newer
+
+	now       func() instant
+	forgotten func(note uint64) // told of answers in the journal that nobody will ask for
 }
 
 func newTable(l Limits) *table {
 	t := &table{
 		limits: l, flying: make(map[key]*call), answers: make(map[key]*answered),
-		queue: make([]*answered, l.Answers),
+		queue: make([]*answered, l.Answers), now: now, forgotten: func(uint64) {},
 	}
 	t.room.L = &t.mu
 	return t
@@ -150,26 +141,68 @@ const (
 	replayed                  // it was done; here is the answer again
 )
 
-// admit judges k and, if it is fresh, counts it as in flight.
-func (t *table) admit(k *call) (admission, []byte) {
+// admit judges k and, if it is fresh, counts it as in flight. A call that was done comes with its answer.
+func (t *table) admit(k *call) (admission, *answered) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if o := t.flying[k.key]; o != nil && sameClient(o.home(), k.conn) {
+	if o := t.flying[k.key]; o != nil && t.sentAgain(o.from, k.conn) {
 		t.moveHome(o, k.conn)
 		return joined, nil
 	}
-	if a := t.answers[k.key]; a != nil && sameClient(a.from, k.conn) {
-		return replayed, a.reply
+	if a := t.answers[k.key]; a != nil {
+		if t.mayLack(a, k.conn) {
+			t.askedAgain(a, k.conn)
+			return replayed, a
+		}
+		t.forget(a)
 	}
 	t.flying[k.key] = k
-	t.total++
+	t.count(k)
 	k.conn.flying++
 	return fresh, nil
 }
 
-// sameClient reports whether a call that came from a may come again from c.
-func sameClient(a *lineage, c *conn) bool {
-	return a == nil || a == c.lineage || a.left()
+// sentAgain reports whether a call that came from l, and comes from c with the same key, is the same call: from l itself, or
+// from a connection that took l's place, in time, after l had ended. Two live connections are two clients.
+func (t *table) sentAgain(l *lineage, c *conn) bool {
+	if l == c.lineage {
+		return true
+	}
+	at := t.now()
+	ended, over := l.over(at)
+	return over && ended.within(t.limits.Reconnect, at)
+}
+
+// mayLack reports whether the client that asks for a from c may lack the answer: it is the same call, and its client is not
+// known to have taken the answer.
+func (t *table) mayLack(a *answered, c *conn) bool {
+	if a.from == c.lineage {
+		return a.at.within(t.limits.Resend, t.now())
+	}
+	return t.sentAgain(a.from, c) && !a.taken()
+}
+
+// taken reports whether a's client had taken the answer before it ended the connection.
+func (a *answered) taken() bool { return a.from.tookUpTo(a.end.Load()) }
+
+// askedAgain makes c the connection that a is answered on.
+func (t *table) askedAgain(a *answered, c *conn) {
+	if a.from != c.lineage {
+		a.from, a.at = c.lineage, t.now()
+	}
+	a.end.Store(0)
+}
+
+// dropTaken forgets the answers that the peer of l, which has ended, has taken: a call that looks like one of those is new.
+func (t *table) dropTaken(l *lineage) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.kept {
+		a := t.queue[(t.first+i)%len(t.queue)]
+		if a != nil && a.from == l && a.taken() {
+			t.forget(a)
+		}
+	}
 }
 
 // moveHome makes c the connection that gets o's reply.
@@ -180,29 +213,58 @@ func (t *table) moveHome(o *call, c *conn) {
 	if old := o.conn; old != nil {
 		t.leave(old)
 	}
-	o.conn = c
+	o.conn, o.from = c, c.lineage
 	c.flying++
 }
 
-// adopt counts a call of an earlier life as in flight, or its answer as given. Before any other call.
+// adopt counts a call of an earlier life as in flight. Before any other call.
 func (t *table) adopt(k *call) {
 	t.mu.Lock()
 	t.flying[k.key] = k
-	t.total++
+	t.count(k)
 	t.mu.Unlock()
 }
 
-// finish takes k off the calls in flight, remembers its reply if that is wanted, and says where to
-// send it: nil if nobody waits. alone reports that no other call of that connection
-// is in flight. The connection still counts k until release.
-func (t *table) finish(k *call, reply []byte, remember bool) (c *conn, alone bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// count counts k, which is not older than any other, as in flight.
+func (t *table) count(k *call) {
+	t.total++
+	k.older = t.newest
+	if k.older != nil {
+		k.older.newer = k
+	} else {
+		t.oldest = k
+	}
+	t.newest = k
+}
+
+// landed takes k off the calls in flight. The count of them falls with release.
+func (t *table) landed(k *call) {
 	if t.flying[k.key] == k {
 		delete(t.flying, k.key)
 	}
-	if remember {
-		t.remember(&answered{key: k.key, from: k.home(), reply: reply})
+	if k.older != nil {
+		k.older.newer = k.newer
+	} else {
+		t.oldest = k.newer
+	}
+	if k.newer != nil {
+		k.newer.older = k.older
+	} else {
+		t.newest = k.older
+	}
+	k.older, k.newer = nil, nil
+}
+
+// finish takes k off the calls in flight, remembers a, its answer, unless that is nil, and says where to
+// send it: nil if nobody waits. alone reports that no other call of that connection
+// is in flight. The connection still counts k until release.
+func (t *table) finish(k *call, a *answered) (c *conn, alone bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.landed(k)
+	if a != nil {
+		a.from, a.at = k.from, t.now()
+		t.remember(a)
 	}
 	c, k.conn = k.conn, nil
 	return c, c != nil && c.flying == 1
@@ -215,9 +277,7 @@ func (t *table) abandon(k *call) bool {
 	if k.conn != nil && !k.conn.gone.Load() {
 		return false
 	}
-	if t.flying[k.key] == k {
-		delete(t.flying, k.key)
-	}
+	t.landed(k)
 	return true
 }
 
@@ -251,24 +311,41 @@ func (t *table) poke(c *conn) {
 
 // remember keeps an answer, and forgets the oldest ones where there is no room.
 func (t *table) remember(a *answered) {
-	size := len(a.reply) + answeredOverhead
-	for t.kept > 0 && (t.kept == len(t.queue) || t.keptBytes+size > t.limits.AnswerBytes) {
-		old := t.queue[t.first]
-		t.queue[t.first] = nil
+	for t.kept > 0 && (t.kept == len(t.queue) || t.keptBytes+a.size() > t.limits.AnswerBytes) {
+		t.drop(t.queue[t.first])
 		t.first = (t.first + 1) % len(t.queue)
 		t.kept--
-		t.keptBytes -= len(old.reply) + answeredOverhead
-		if t.answers[old.key] == old {
-			delete(t.answers, old.key)
-		}
 	}
-	if size > t.limits.AnswerBytes {
+	if a.size() > t.limits.AnswerBytes {
 		return
 	}
-	t.queue[(t.first+t.kept)%len(t.queue)] = a
+	a.place = (t.first + t.kept) % len(t.queue)
+	t.queue[a.place] = a
 	t.kept++
-	t.keptBytes += size
+	t.keptBytes += a.size()
 	t.answers[a.key] = a
+}
+
+func (a *answered) size() int { return len(a.reply) + answeredOverhead }
+
+// drop takes a out of the queue, leaving a gap. A nil is a gap already.
+func (t *table) drop(a *answered) {
+	if a == nil {
+		return
+	}
+	t.queue[a.place] = nil
+	t.keptBytes -= a.size()
+	if t.answers[a.key] == a {
+		delete(t.answers, a.key)
+	}
+}
+
+// forget drops an answer that is nobody's retransmission any more, from the journal too.
+func (t *table) forget(a *answered) {
+	t.drop(a)
+	if a.note != 0 {
+		t.forgotten(a.note)
+	}
 }
 
 // awaitIdle waits until no call is in flight, or until stop is done.
@@ -294,23 +371,17 @@ type call struct {
 	record   []byte // which brought it; its memory is used again when the call is over. nil: an earlier life had it
 	body     []byte // the operation, in record
 	reserved int    // bytes of the table's budget
-	began    time.Time
+	began    instant
 
 	program, procedure uint32
 	readOnly           bool
 	mount              string // what MNT asks for
 
-	conn *conn // who gets the reply; nil: nobody waits. Guarded by table.mu after admit
+	conn         *conn    // who gets the reply; nil: nobody waits. Guarded by table.mu after admit
+	from         *lineage // where it was last asked; likewise
+	older, newer *call    // in flight; likewise
 
 	journaled bool // on the journal under slot, t. Only the client's goroutine that sends it touches these
 	slot      slotNumber
 	t         timestamp
-}
-
-// home is where k came from last.
-func (k *call) home() *lineage {
-	if k.conn == nil {
-		return nil
-	}
-	return k.conn.lineage
 }

@@ -1,0 +1,117 @@
+package relay
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An instant is a reading of the machine's monotonic clock in nanoseconds. All processes of the machine share
+// that clock, so a journal may hold instants, and it stands still while the machine is suspended, as clients do.
+type instant int64
+
+// started pairs a reading of the monotonic clock with one of Go's, which is cheaper to read.
+var started = func() (s struct {
+	at   instant
+	time time.Time
+}) {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) == nil {
+		s.at = instant(t.Nano())
+	}
+	s.time = time.Now()
+	return s
+}()
+
+func now() instant { return started.at + instant(time.Since(started.time)) }
+
+// within reports whether at lies at most d before now.
+func (at instant) within(d time.Duration, now instant) bool { return now-at <= instant(d) }
+
+// A lineage is a connection as the calls it brought remember it. It holds the evidence by which a call that
+// comes again on another connection is told from a new client's call that merely looks alike:
+//
+//   - peer: a kernel that reconnects keeps its source port;
+//   - ended: a client that is still connected has no reason to ask on another connection;
+//   - taken: a client that has its answer does not ask again.
+type lineage struct {
+	peer    netip.AddrPort
+	tcp     *net.TCPConn  // nil: a connection of the relay's earlier life
+	written atomic.Uint64 // bytes of replies that the socket was given
+
+	mu    sync.Mutex
+	ended instant // when the end was noticed; 0: not yet
+	taken uint64  // bytes of replies that the peer had taken when it ended the connection in good order
+}
+
+// end notes that the connection ended at that time, its peer having taken so many bytes. Only the first note counts.
+func (l *lineage) end(at instant, taken uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended == 0 {
+		l.ended, l.taken = max(at, 1), taken
+	}
+}
+
+// noticedEnd returns when the connection ended; 0 if nobody has noticed an end.
+func (l *lineage) noticedEnd() instant {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
+}
+
+// over reports whether the connection has ended, and when. It asks the socket if nobody has noticed an
+// end: a connection at its limit is not read.
+func (l *lineage) over(at instant) (instant, bool) {
+	if ended := l.noticedEnd(); ended != 0 || l.tcp == nil {
+		return ended, ended != 0
+	}
+	l.look(at)
+	ended := l.noticedEnd()
+	return ended, ended != 0
+}
+
+// look asks the socket whether the peer has ended the connection, and notes it.
+//
+// A peer that closes its socket in good order has read whatever its kernel acknowledged, for closing a socket that holds
+// unread bytes resets the connection. After a reset, or after an end that the relay itself began, nothing is
+// known to be taken: a kernel that hears of the end may drop replies it has not read.
+func (l *lineage) look(at instant) {
+	written := l.written.Load() // read before the socket says how much of it is not acknowledged
+	raw, err := l.tcp.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+			if n, err := unix.Poll(p, 0); err != nil || n == 0 {
+				return
+			}
+			l.end(at, acknowledged(int(fd), p[0].Revents, written))
+		})
+	}
+	if err != nil { // the relay has closed it
+		l.end(at, 0)
+	}
+}
+
+// acknowledged is how many of the written bytes the peer of a connection that it ended has acknowledged; 0 after a reset.
+func acknowledged(fd int, events int16, written uint64) uint64 {
+	if events&(unix.POLLHUP|unix.POLLERR) != 0 {
+		return 0
+	}
+	unacknowledged, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+	if err != nil || unacknowledged < 0 || uint64(unacknowledged) > written {
+		return 0
+	}
+	return written - uint64(unacknowledged)
+}
+
+// tookUpTo reports whether the connection has ended and its peer had taken the first n bytes of its replies.
+func (l *lineage) tookUpTo(n uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return n != 0 && n <= l.taken
+}
