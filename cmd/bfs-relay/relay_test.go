@@ -2,16 +2,22 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"bfs/cmd/internal/admin"
+	"bfs/cmd/internal/admin/admintest"
 	"bfs/cmd/internal/bundle"
 	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/cli/clitest"
 	"bfs/cmd/internal/config"
+	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 	"bfs/pkg/relay"
 )
@@ -80,18 +86,150 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	s := relay.Stats{InFlight: 3, Procedures: []relay.ProcedureStats{{Name: "READ", OK: 9, Failed: 1}}, LatencySum: 1500 * time.Millisecond}
+	s := relay.Stats{
+		InFlight: 3, Oldest: 2 * time.Second, LatencySum: 1500 * time.Millisecond,
+		Procedures: []relay.ProcedureStats{
+			{Program: nfs3.ProgramNFS, Name: "NULL", OK: 1}, {Program: nfs3.ProgramNFS, Name: "READ", OK: 9, Failed: 1},
+			{Program: nfs3.ProgramMount, Name: "NULL", OK: 2},
+		},
+	}
 	s.Latency[3], s.Latency[5] = 4, 6
-	var b strings.Builder
-	writeMetrics(&b, s, pbft.ClientStatus{View: 2, Connected: []bool{true, false}})
+	text := metricsPage(t, admin.Sources{
+		Metrics: func(w io.Writer) {
+			writeMetrics(w, true, s, pbft.ClientStatus{View: 2, Connected: []bool{true, false}})
+		},
+		Help: metricsHelp,
+	})
 	for _, line := range []string{
-		`bfs_relay_replica_connected{replica="1"} 0`, "bfs_relay_view 2", "bfs_relay_calls_in_flight 3",
-		`bfs_relay_calls_total{procedure="READ",outcome="ok"} 9`, `bfs_relay_calls_total{procedure="READ",outcome="failed"} 1`,
+		"bfs_relay_ready 1", `bfs_relay_replica_connected{replica="1"} 0`, "bfs_relay_view 2", "bfs_relay_calls_in_flight 3",
+		"bfs_relay_oldest_call_seconds 2",
+		`bfs_relay_calls_total{program="nfs",procedure="READ",outcome="ok"} 9`,
+		`bfs_relay_calls_total{program="nfs",procedure="READ",outcome="failed"} 1`,
+		`bfs_relay_calls_total{program="nfs",procedure="NULL",outcome="ok"} 1`,
+		`bfs_relay_calls_total{program="mount",procedure="NULL",outcome="ok"} 2`,
 		`bfs_relay_call_seconds_bucket{le="8e-06"} 4`, `bfs_relay_call_seconds_bucket{le="+Inf"} 10`,
 		"bfs_relay_call_seconds_sum 1.5", "bfs_relay_call_seconds_count 10",
 	} {
-		if !strings.Contains(b.String(), line+"\n") {
-			t.Errorf("%s is missing in\n%s", line, b.String())
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("%s is missing in\n%s", line, text)
 		}
+	}
+	for _, problem := range admintest.Lint(text) {
+		t.Error(problem)
+	}
+	for family := range metricsHelp { // and no help is for what is not there
+		if !strings.Contains(text, "# HELP "+family+" ") {
+			t.Errorf("%s is explained and not there", family)
+		}
+	}
+	for line := range strings.Lines(text) {
+		name := strings.Fields(line)
+		if strings.HasPrefix(line, "# HELP bfs_") && metricsHelp[name[2]] == "" {
+			t.Errorf("%s is not explained", name[2])
+		}
+	}
+}
+
+// metricsPage gets /metrics of a server with these sources.
+func metricsPage(t *testing.T, s admin.Sources) string {
+	t.Helper()
+	a, err := admin.Serve("127.0.0.1:0", s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close(t.Context())
+	r, err := http.Get("http://" + a.Address() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// A groupOf answers one relay's calls as it is told to.
+type groupOf struct {
+	status pbft.ClientStatus
+	answer func(pbft.Call) // nil: never
+	err    error           // of Start
+}
+
+func (g *groupOf) Status() pbft.ClientStatus { return g.status }
+
+func (g *groupOf) Start(c pbft.Call) error {
+	if g.err == nil && g.answer != nil {
+		g.answer(c)
+	}
+	return g.err
+}
+
+// What keeps a relay from being of use has a name, and a way out.
+func TestReady(t *testing.T) {
+	four := make([]pbft.Member, 4)
+	for i := range four {
+		four[i].Address = fmt.Sprintf("host%d:7450", i)
+	}
+	c := &config.Relay{Group: &config.Group{Group: &pbft.Group{Members: four}}, Key: make([]byte, 64), Export: "/export"}
+	young := func() (string, time.Duration) { return "READ", time.Second }
+	all := []bool{true, true, true, false}
+	for _, test := range []struct {
+		group  *groupOf
+		oldest func() (string, time.Duration)
+		since  time.Duration // the probe's own call was made
+		want   []string      // nil: ready
+	}{
+		{&groupOf{answer: func(c pbft.Call) { c.Done(nil, nil) }}, young, 0, nil},
+		{&groupOf{err: pbft.ErrBusy}, young, 0, nil},
+		{&groupOf{}, young, time.Second, nil},
+		{&groupOf{}, young, time.Minute, []string{"not answered for 1m", "bfsd status"}},
+		{&groupOf{answer: func(c pbft.Call) { c.Done(nil, nil) }}, nil, 0, []string{"starting"}},
+		{&groupOf{answer: func(c pbft.Call) { c.Done(nil, nil) }}, func() (string, time.Duration) { return "WRITE", 12 * time.Second }, 0,
+			[]string{"a WRITE has been unanswered for 12s", "bfsd status"}},
+		{&groupOf{answer: func(c pbft.Call) { c.Done(nil, pbft.ErrNotEnrolled) }}, young, 0,
+			[]string{"not enrolled", "revoked", "bfsd client add", "bfs-key:"}},
+		{&groupOf{status: pbft.ClientStatus{Connected: []bool{true, false, true, false}}}, young, 0,
+			[]string{"reaches 2 of 4", "want 3", "1 (host1:7450), 3 (host3:7450)"}},
+	} {
+		if test.group.status.Connected == nil {
+			test.group.status.Connected = all
+		}
+		p := &probe{client: test.group, config: c, oldest: test.oldest}
+		p.ask()
+		if test.since > 0 {
+			p.asked = time.Now().Add(-test.since)
+		}
+		err := p.Ready()
+		if (err == nil) != (test.want == nil) {
+			t.Errorf("got %v, want %q", err, test.want)
+			continue
+		}
+		for _, part := range test.want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q does not say %q", err, part)
+			}
+		}
+	}
+}
+
+// A relay that stops being ready makes one line, and one when it is again.
+func TestReadinessIsLogged(t *testing.T) {
+	g := &groupOf{status: pbft.ClientStatus{Connected: []bool{true}}}
+	p := &probe{
+		client: g, config: &config.Relay{Group: &config.Group{Group: &pbft.Group{Members: make([]pbft.Member, 1)}}},
+		oldest: func() (string, time.Duration) { return "", 0 },
+	}
+	var b strings.Builder
+	log := slog.New(slog.NewTextHandler(&b, nil))
+	for _, up := range []bool{true, false, false, true, true} {
+		g.status.Connected[0] = up
+		p.tell(log)
+	}
+	if strings.Count(b.String(), "\n") != 2 || !strings.Contains(b.String(), `msg="not ready" why="reaches 0 of 1`) ||
+		!strings.Contains(b.String(), `msg="ready again"`) {
+		t.Errorf("logged:\n%s", b.String())
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +20,6 @@ import (
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
 	"bfs/cmd/internal/procs"
-	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 	"bfs/pkg/relay"
 )
@@ -36,7 +37,7 @@ The configuration file, with its defaults (paths are relative to the file; unkno
   group          = "group.toml"        the group file
   key            = "relay.key"         the relay's private key, mode 0600, enrolled in the group
   listen         = "127.0.0.1:12049"   where the kernel finds it, for NFS and MOUNT; a loopback address
-  admin_listen   = "127.0.0.1:12050"   /status, /healthz, /metrics; "" is nowhere
+  admin_listen   = "127.0.0.1:12050"   /status, /livez, /readyz, /metrics; "" is nowhere
   export         = "/export"           what bfs-relay mount mounts
   insecure_ports = false               true takes calls from ports >= 1024: any local process may then
                                        claim to be any user
@@ -76,8 +77,25 @@ func run(ctx context.Context, file string) error {
 		return err
 	}
 	defer client.Close()
-	log.Info("connecting", "group", c.Group.Name, "key", keys.Public(keys.Of(c.Key)).String())
-	if err := waitFor(ctx, client, c, log, connect(ctx, client)); err != nil || ctx.Err() != nil {
+	p := &probe{client: client, config: c}
+	var serving atomic.Pointer[relay.Server]
+	a, err := admin.Serve(c.AdminListen, sources(&serving, p))
+	if err != nil {
+		return fmt.Errorf("%w (%s: admin_listen): end the other program, or name another port", err, c.File)
+	}
+	log.Info("connecting", "group", c.Group.Name, "key", keys.Public(keys.Of(c.Key)).String(), "admin", a.Address())
+	err = serveGroup(ctx, c, client, p, &serving, log)
+	end, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	if e := a.Close(end); e != nil {
+		log.Warn("admin address", "problem", e)
+	}
+	return err
+}
+
+// serveGroup waits for the group, and serves kernels until ctx ends.
+func serveGroup(ctx context.Context, c *config.Relay, client *pbft.Client, p *probe, serving *atomic.Pointer[relay.Server], log *slog.Logger) error {
+	if err := waitFor(ctx, p, log, connect(ctx, client)); err != nil || ctx.Err() != nil {
 		return err // a signal while waiting is no error
 	}
 	drop, err := holdTo(ctx, c, client, log)
@@ -89,9 +107,12 @@ func run(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	server, err := relay.New(relay.Config{Group: client, Journal: journal, InsecurePorts: c.InsecurePorts, Log: log})
+	server, err := relay.New(relay.Config{
+		Group: client, Journal: journal, InsecurePorts: c.InsecurePorts, Cause: p.Cause, Log: log,
+	})
 	if err == nil {
-		err = serve(ctx, c, server, client, log)
+		serving.Store(server)
+		err = serve(ctx, server, p, log)
 	}
 	// In this order: calls may still end in the journal until the client is closed.
 	err = errors.Join(err, client.Close())
@@ -105,7 +126,7 @@ func run(ctx context.Context, file string) error {
 const patience = 15 * time.Second
 
 // waitFor waits for something that the group must do first, as long as it takes: hosts may start in any order.
-func waitFor(ctx context.Context, client *pbft.Client, c *config.Relay, log *slog.Logger, begin func(done func(error)) error) error {
+func waitFor(ctx context.Context, p *probe, log *slog.Logger, begin func(done func(error)) error) error {
 	done := make(chan error, 1)
 	if err := begin(func(err error) { done <- err }); err != nil {
 		return err
@@ -115,11 +136,12 @@ func waitFor(ctx context.Context, client *pbft.Client, c *config.Relay, log *slo
 	for {
 		select {
 		case err := <-done:
-			return notReady(ctx, err, c)
+			return notReady(ctx, err, p.config)
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			log.Warn("still waiting for the group", "reached", reached(client), "needed", c.Group.Quorum())
+			log.Warn("still waiting for the group", "why", cmp.Or(p.unreached(),
+				"enough replicas are connected, but do not answer: ask them with `bfsd status`"))
 		}
 	}
 }
@@ -134,36 +156,28 @@ func connect(ctx context.Context, client *pbft.Client) func(done func(error)) er
 
 // ask calls NFS's procedure that does nothing: replicas exchange keys with anybody, and whether the group knows us
 // shows with the first call.
-func ask(client *pbft.Client) func(done func(error)) error {
+func ask(client caller) func(done func(error)) error {
 	return func(done func(error)) error {
-		return client.Start(pbft.Call{
-			Body:     nfs3.AppendCall(nil, &nfs3.Call{Program: nfs3.ProgramNFS, Cred: nfs3.Credentials{None: true}}),
-			ReadOnly: true,
-			Done:     func(_ []byte, err error) { done(err) },
-		})
+		return client.Start(nullCall(func(_ []byte, err error) { done(err) }))
 	}
 }
 
 // notReady says what keeps the group from knowing us. A signal while waiting is no error.
 func notReady(ctx context.Context, err error, c *config.Relay) error {
-	switch {
-	case err == nil || ctx.Err() != nil:
+	if err == nil || ctx.Err() != nil {
 		return nil
-	case errors.Is(err, pbft.ErrNotEnrolled):
-		return fmt.Errorf("%w: have the administrator run\n  bfsd client add --admin admin --key %v --export %s",
+	}
+	return explain(err, c)
+}
+
+// explain adds to an error of the group's what to do about it.
+func explain(err error, c *config.Relay) error {
+	if errors.Is(err, pbft.ErrNotEnrolled) {
+		return fmt.Errorf("%w, or not any more (revoked, expired): have the administrator run\n"+
+			"  bfsd client add --admin admin --key %v --export %s",
 			err, keys.Public(keys.Of(c.Key)), c.Export)
 	}
 	return err
-}
-
-// reached counts the replicas there is a connection to.
-func reached(client *pbft.Client) (n int) {
-	for _, connected := range client.Status().Connected {
-		if connected {
-			n++
-		}
-	}
-	return n
 }
 
 // holdTo refuses a group that is behind what this relay has seen certified, and goes on keeping what it sees, until
@@ -200,56 +214,66 @@ func openJournal(c *config.Relay) (*relay.Journal, error) {
 }
 
 // serve listens until ctx ends, then lets calls under way finish.
-func serve(ctx context.Context, c *config.Relay, server *relay.Server, client *pbft.Client, log *slog.Logger) error {
+func serve(ctx context.Context, server *relay.Server, p *probe, log *slog.Logger) error {
 	if err := server.Resume(); err != nil { // before any other call
 		return err
 	}
-	if err := waitFor(ctx, client, c, log, ask(client)); err != nil || ctx.Err() != nil {
+	if err := waitFor(ctx, p, log, ask(p.client)); err != nil || ctx.Err() != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", c.Listen)
+	listener, err := net.Listen("tcp", p.config.Listen)
 	if err != nil {
-		return err
-	}
-	a, err := admin.Serve(c.AdminListen, sources(server, client, c.Group.Quorum()))
-	if err != nil {
-		listener.Close()
-		return err
+		return fmt.Errorf("%w (%s: listen): end the other program, or name another port", err, p.config.File)
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
-	log.Info("serving", "address", listener.Addr(), "admin", a.Address(), "insecure_ports", c.InsecurePorts)
+	p.serves(server.Oldest)
+	ctx, cancel := context.WithCancel(ctx)
+	probed := make(chan struct{})
+	go func() {
+		defer close(probed)
+		p.run(ctx, log)
+	}()
+	log.Info("serving", "address", listener.Addr(), "insecure_ports", p.config.InsecurePorts)
 	cli.SayReady()
 	select {
 	case err = <-served:
 	case <-ctx.Done():
 		log.Info("stopping", "why", "signal")
 	}
+	cancel()
+	<-probed
 	end, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
-	if e := a.Close(end); e != nil {
-		log.Warn("admin address", "problem", e)
-	}
 	if e := server.Shutdown(end); e != nil {
 		log.Warn("calls were cut off; kernels will send them again", "problem", e)
 	}
 	return err
 }
 
-func sources(server *relay.Server, client *pbft.Client, quorum int) admin.Sources {
+// sources are the admin pages, of a relay that may not serve yet.
+func sources(serving *atomic.Pointer[relay.Server], p *probe) admin.Sources {
+	stats := func() (s relay.Stats) {
+		if server := serving.Load(); server != nil {
+			s = server.Stats()
+		}
+		return s
+	}
 	return admin.Sources{
 		Status: func() any {
 			return struct {
 				Client pbft.ClientStatus `json:"client"`
 				Relay  relay.Stats       `json:"relay"`
-			}{client.Status(), server.Stats()}
+			}{p.client.Status(), stats()}
 		},
-		Health: func() error {
-			if n := reached(client); n < quorum {
-				return fmt.Errorf("reaches %d replicas, want %d", n, quorum)
+		Live: func() error {
+			if server := serving.Load(); server != nil {
+				return server.Alive()
 			}
 			return nil
 		},
-		Metrics: func(w io.Writer) { writeMetrics(w, server.Stats(), client.Status()) },
+		Health:  p.Ready,
+		Metrics: func(w io.Writer) { writeMetrics(w, p.Ready() == nil, stats(), p.client.Status()) },
+		Help:    metricsHelp,
 	}
 }

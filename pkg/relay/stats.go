@@ -56,9 +56,10 @@ func (c *counters) took(d time.Duration) {
 type Stats struct {
 	Procedures []ProcedureStats // those that were called
 
-	Connections int // open now
-	InFlight    int // calls at the group now
-	Unsent      int // bytes of replies that kernels have not taken yet
+	Connections int           // open now
+	InFlight    int           // calls at the group now
+	Oldest      time.Duration // age of the oldest of them
+	Unsent      int           // bytes of replies that kernels have not taken yet
 
 	Accepted    uint64 // connections
 	RefusedPort uint64 // connections from ports >= 1024
@@ -114,6 +115,7 @@ func (s *Server) Stats() Stats {
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), Writes: c.writes.Load(),
 		LatencySum: time.Duration(c.latencySum.Load()),
 	}
+	_, st.Oldest = s.Oldest()
 	for i := range st.Latency {
 		st.Latency[i] = c.latency[i].Load()
 	}

@@ -97,17 +97,19 @@ func procedureName(program, procedure uint32) string {
 // in flight.
 func (s *Server) Oldest() (procedure string, age time.Duration) {
 	at := s.table.now()
-	l := s.table.late(at, -1)
-	if l.calls == 0 {
+	s.table.mu.Lock()
+	defer s.table.mu.Unlock()
+	k := s.table.oldest
+	if k == nil {
 		return "", 0
 	}
-	return l.name, time.Duration(at - l.began)
+	return procedureName(k.program, k.procedure), time.Duration(max(at-k.began, 0))
 }
 
-// Alive reports whether the relay still looks after itself; the error says since when it does not. It is
-// meaningful from Serve on.
+// Alive reports whether the relay still looks after itself, once it serves; the error says since when it does not.
 func (s *Server) Alive() error {
-	if idle := time.Duration(s.table.now() - instant(s.beaten.Load())); idle > silentFor {
+	last := instant(s.beaten.Load())
+	if idle := time.Duration(s.table.now() - last); last != 0 && idle > silentFor {
 		return fmt.Errorf("the relay has not looked after its calls for %v: it hangs, or the machine is overloaded", idle.Round(time.Second))
 	}
 	return nil

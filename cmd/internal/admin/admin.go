@@ -1,8 +1,9 @@
-// Package admin serves a process's account of itself over HTTP: /status as JSON, /healthz for
+// Package admin serves a process's account of itself over HTTP: /status as JSON, /livez and /readyz for
 // supervisors, /metrics for Prometheus. It answers questions only; nothing can be changed through it.
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,17 +14,15 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
-	"golang.org/x/net/netutil"
 )
-
-// maxConnections bounds who may ask at once; further ones wait in the kernel's queue.
-const maxConnections = 64
 
 // Sources are what the pages show. They are called from any goroutine.
 type Sources struct {
 	Status  func() any
-	Health  func() error      // nil: in health; the error says what is wrong
+	Live    func() error      // an error says why the process must be restarted; nil: it lives as long as it answers
+	Health  func() error      // an error says why it is of no use just now, as /readyz and /healthz tell
 	Metrics func(w io.Writer) // the process's own; those of Go and the process are added
+	Help    map[string]string // what each family of metrics is
 }
 
 // A Server answers until it is closed.
@@ -45,13 +44,14 @@ func Serve(address string, s Sources) (*Server, error) {
 	a := &Server{
 		http: &http.Server{
 			Handler:           s.handler(),
+			ConnState:         newCrowd(maxConnections).changed,
 			ReadHeaderTimeout: 5 * time.Second,
 			ReadTimeout:       10 * time.Second,
 			WriteTimeout:      30 * time.Second,
-			IdleTimeout:       time.Minute,
+			IdleTimeout:       10 * time.Second,
 			MaxHeaderBytes:    8 << 10,
 		},
-		listen: netutil.LimitListener(l, maxConnections),
+		listen: l,
 		done:   make(chan struct{}),
 	}
 	go func() {
@@ -90,20 +90,31 @@ func (s Sources) handler() http.Handler {
 		e.SetIndent("", "  ")
 		_ = e.Encode(s.Status()) // the asker went away
 	})
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := s.Health(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
+	mux.HandleFunc("GET /livez", answer(s.Live))
+	mux.HandleFunc("GET /readyz", answer(s.Health))
+	mux.HandleFunc("GET /healthz", answer(s.Health))
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-		s.Metrics(w)
-		metrics.WriteProcessMetrics(w)
+		var samples bytes.Buffer
+		s.Metrics(&samples)
+		metrics.WriteProcessMetrics(&samples)
+		writeFamilies(w, samples.Bytes(), s.Help)
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, "/status\n/healthz\n/metrics")
+		fmt.Fprintln(w, "/status\n/livez\n/readyz\n/healthz\n/metrics")
 	})
 	return mux
+}
+
+// answer says ok, or why not.
+func answer(ask func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if ask != nil {
+			if err := ask(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+		}
+		fmt.Fprintln(w, "ok")
+	}
 }
