@@ -45,7 +45,7 @@ not look again for a minute. The options and the line for /etc/fstab are explain
 		RunE: func(c *cobra.Command, args []string) error {
 			listen, configured, err := config.LoadRelayMount(file)
 			if err != nil {
-				return err
+				return whichFile(file, err)
 			}
 			if export == "" {
 				export = configured

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -77,11 +79,20 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		"make it first":              {"mount", filepath.Join(dir, "none"), "--config", file},
 		"is no directory":            {"mount", file, "--config", file},
 		"relay.toml:4: group: open ": {"run", "--config", file},
+		"give --config FILE":         {"run"},
+		"give --config FILE, ":       {"mount", "/"},
+		"want a loopback address":    {"init", "--out", filepath.Join(dir, "x"), "--listen", "0.0.0.0:2049"},
+		"want host:port":             {"init", "--out", filepath.Join(dir, "x"), "--listen", "localhost"},
+		"want two ports":             {"init", "--out", filepath.Join(dir, "x"), "--listen", config.DefaultRelayAdminListen},
+		`transport: got "udp"`:       {"init", "--out", filepath.Join(dir, "x"), "--transport", "udp"},
 	} {
 		_, err := clitest.Try(t, root(), args...)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: got %v, want %q", args, err, want)
 		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "x")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an init that was refused leaves something: %v", err)
 	}
 }
 

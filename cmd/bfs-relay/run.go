@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bfs/cmd/internal/admin"
+	"bfs/cmd/internal/bundle"
 	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
@@ -56,6 +58,14 @@ The configuration file, with its defaults (paths are relative to the file; unkno
 	return c
 }
 
+// whichFile says how to name the configuration file if there is none where it was looked for.
+func whichFile(file string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: give --config FILE, the %s that bfs-relay init made", err, bundle.RelayFile)
+	}
+	return err
+}
+
 // stopWithin bounds how long calls under way may take to finish when the relay is told to stop.
 const stopWithin = 5 * time.Second
 
@@ -63,7 +73,7 @@ func run(ctx context.Context, file string) error {
 	warnings := relay.Harden() // before anything takes memory
 	c, err := config.LoadRelay(file)
 	if err != nil {
-		return err
+		return whichFile(file, err)
 	}
 	if c.Group.N() > 1 {
 		procs.Batch()
@@ -71,6 +81,9 @@ func run(ctx context.Context, file string) error {
 	log := cli.Logger(os.Stderr, c.Log)
 	for _, w := range warnings {
 		log.Warn("not hardened", "problem", w)
+	}
+	if why := relay.PortRule(c.InsecurePorts); why != "" {
+		log.Warn("not hardened", "problem", why)
 	}
 	client, err := pbft.NewClient(pbft.ClientConfig{Group: c.Group.Group, Key: c.Key, Transport: c.Transport, Logger: log})
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 
-	"bfs/pkg/pbft/internal/durable"
+	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft/internal/message"
 )
 

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"bfs/pkg/pbft/internal/durable"
+	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft/internal/message"
 )
 

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
+	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft"
 )
 
@@ -122,9 +122,5 @@ func (a *Anchor) Run(ctx context.Context, g checkpoints) {
 func (a *Anchor) write() error {
 	var line strings.Builder
 	fmt.Fprintf(&line, "%s %d %s\n", a.group, a.last.Seq, hex.EncodeToString(a.last.Root[:]))
-	next := filepath.Join(filepath.Dir(a.path), ".anchor.new")
-	if err := os.WriteFile(next, []byte(line.String()), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(next, a.path)
+	return durable.WriteFile(a.path, []byte(line.String()))
 }

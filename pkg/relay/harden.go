@@ -3,6 +3,9 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -66,4 +69,25 @@ func becomeFlusher() string {
 	default:
 		return errno.Error()
 	}
+}
+
+// privileged is the first port that any process may use, unless the machine says otherwise.
+const privileged = 1024
+
+// portStartFile says from which port on any process of this machine may use ports.
+var portStartFile = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+
+// PortRule says why the rule that calls must come from a port below 1024 does not keep out those whom it should; "" if it does, or
+// is not in force.
+func PortRule(insecurePorts bool) string {
+	text, err := os.ReadFile(portStartFile)
+	if err != nil || insecurePorts {
+		return ""
+	}
+	start, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || start >= privileged {
+		return ""
+	}
+	return fmt.Sprintf("any process may use ports from %d on, and so claim to be any user of the file system: "+
+		"sysctl -w net.ipv4.ip_unprivileged_port_start=%d, and look in /etc/sysctl.d for what sets it", start, privileged)
 }

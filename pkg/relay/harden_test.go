@@ -3,6 +3,7 @@ package relay
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -33,4 +34,25 @@ func TestHarden(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Logf("%s", out)
+}
+
+func TestPortRule(t *testing.T) {
+	real := portStartFile
+	defer func() { portStartFile = real }()
+	portStartFile = filepath.Join(t.TempDir(), "start")
+	if why := PortRule(false); why != "" {
+		t.Errorf("unknown: got %q", why)
+	}
+	for _, c := range []struct {
+		start    string
+		insecure bool
+		warns    bool
+	}{{"1024\n", false, false}, {"2000\n", false, false}, {"80\n", false, true}, {"0\n", false, true}, {"0\n", true, false}} {
+		if err := os.WriteFile(portStartFile, []byte(c.start), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if why := PortRule(c.insecure); (why != "") != c.warns || c.warns && !strings.Contains(why, "ip_unprivileged_port_start=1024") {
+			t.Errorf("%+v: got %q", c, why)
+		}
+	}
 }

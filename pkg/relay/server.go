@@ -258,7 +258,7 @@ func (s *Server) welcome(nc net.Conn) {
 		return
 	}
 	peer := tcp.RemoteAddr().(*net.TCPAddr).AddrPort()
-	if peer.Port() >= 1024 && !s.config.InsecurePorts {
+	if peer.Port() >= privileged && !s.config.InsecurePorts {
 		nc.Close()
 		s.counters.refusedPort.Add(1)
 		s.advise("port", "connection from an unprivileged port refused: any process could claim to be any user; "+

@@ -118,7 +118,13 @@ func Write(dir string, p Plan) error {
 	if err := p.write(temp); err != nil {
 		return ofPlan(err)
 	}
-	return os.Rename(temp, filepath.Clean(dir))
+	if err := syncTree(temp); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, filepath.Clean(dir)); err != nil {
+		return err
+	}
+	return syncPath(filepath.Dir(filepath.Clean(dir)))
 }
 
 // ofPlan leaves out the file and the line of a configuration error: the file never came to be.

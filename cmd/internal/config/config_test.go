@@ -107,6 +107,20 @@ func TestGoodFiles(t *testing.T) {
 	}
 }
 
+// A group file that others may change lets them choose whom to believe, and so does a configuration that names it.
+func TestFilesThatOthersMayChangeAreRefused(t *testing.T) {
+	for _, name := range []string{"group.toml", "relay.toml"} {
+		dir := write(t)
+		if err := os.Chmod(filepath.Join(dir, name), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		_, err := LoadRelay(filepath.Join(dir, "relay.toml"))
+		if err == nil || !strings.Contains(err.Error(), "chmod go-w "+filepath.Join(dir, name)) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
 // What decides results must change the digest that handshakes compare; where hosts are must not.
 func TestGroupDigest(t *testing.T) {
 	digest := func(old, new string) pbft.Digest {
@@ -193,6 +207,8 @@ func TestErrorsNameFileLineAndKey(t *testing.T) {
 		{"replica.toml", `log_level`, `loglevel`},
 		{"relay.toml", "127.0.0.1:12049", "0.0.0.0:12049"},
 		{"relay.toml", "127.0.0.1:12049", "12049"},
+		{"relay.toml", `admin_listen = ""`, `admin_listen = "127.0.0.1:12049"`},
+		{"relay.toml", `log_format`, "anchor = \"journal\"\nlog_format"},
 		{"relay.toml", "true", `"yes"`},
 		{"relay.toml", `"/export"`, `"/"`},
 		{"relay.toml", "insecure_ports", "insecure-ports"},

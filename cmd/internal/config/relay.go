@@ -68,23 +68,49 @@ func defaultRelay() relayFile {
 	}
 }
 
+// CheckRelay checks the text of a relay's file that is yet to be written, but not the files it names.
+func CheckRelay(text []byte) error {
+	f := defaultRelay()
+	s, err := decode("relay.toml", text, &f)
+	if err != nil {
+		return err
+	}
+	_, err = f.checkItself(s)
+	return err
+}
+
 func (f *relayFile) check(s *source) (*Relay, error) {
+	group, err := s.group(f.Group)
+	if err != nil {
+		return nil, err
+	}
+	key, err := s.key(f.Key)
+	if err != nil {
+		return nil, err
+	}
+	r, err := f.checkItself(s)
+	if err != nil {
+		return nil, err
+	}
+	r.Group, r.Key = group, key
+	return r, nil
+}
+
+// checkItself checks everything but the files that this one names.
+func (f *relayFile) checkItself(s *source) (*Relay, error) {
 	r := &Relay{File: s.file, Listen: f.Listen, AdminListen: f.AdminListen, Export: f.Export, InsecurePorts: f.InsecurePorts}
-	var err error
-	if r.Group, err = s.group(f.Group); err != nil {
-		return nil, err
-	}
-	if r.Key, err = s.key(f.Key); err != nil {
-		return nil, err
-	}
 	if err := checkListen(f.Listen); err != nil {
 		return nil, s.errorAt("listen", "%v", err)
 	}
 	if !loopback(f.Listen) {
-		return nil, s.errorAt("listen", "got %q, want a loopback address: what NFS says is not protected, so a relay serves its own host only", f.Listen)
+		return nil, s.errorAt("listen", "got %q, want a loopback address, such as %s: what NFS says is not protected, so a relay "+
+			"serves its own host only; give each client machine a relay of its own", f.Listen, DefaultRelayListen)
 	}
 	if err := s.listen("admin_listen", f.AdminListen); err != nil {
 		return nil, err
+	}
+	if f.AdminListen == f.Listen {
+		return nil, s.errorAt("admin_listen", "got %q, which is also what listen says: want two ports", f.AdminListen)
 	}
 	if err := CheckExportPath(f.Export); err != nil {
 		return nil, s.errorAt("export", "%v", err)
@@ -95,6 +121,10 @@ func (f *relayFile) check(s *source) (*Relay, error) {
 	if f.Anchor != "" {
 		r.Anchor = s.beside(f.Anchor)
 	}
+	if r.Journal != "" && r.Journal == r.Anchor {
+		return nil, s.errorAt("anchor", "got %q, which is also what journal says: want two files", f.Anchor)
+	}
+	var err error
 	if r.Transport, err = s.transport(f.Transport); err != nil {
 		return nil, err
 	}

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"bfs/cmd/internal/trust"
 )
 
 // maxFile bounds a configuration file: a group of 31 members takes about 8 KiB.
@@ -75,7 +76,13 @@ func load(file string, into any) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
+	return decode(file, text, into)
+}
+
+// decode decodes the text of a file that errors are to name.
+func decode(file string, text []byte, into any) (*source, error) {
 	s := &source{file: file}
+	var err error
 	if s.lines, err = keyLines(text); err != nil {
 		return nil, s.syntax(err, text)
 	}
@@ -87,7 +94,7 @@ func load(file string, into any) (*source, error) {
 }
 
 func readBounded(file string) ([]byte, error) {
-	f, err := os.Open(file)
+	f, err := trust.OpenConfig(file)
 	if err != nil {
 		return nil, err // names the file already
 	}

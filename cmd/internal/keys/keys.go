@@ -1,6 +1,6 @@
 // Package keys reads and writes the key files of the commands.
 //
-// A private key is a PEM block of its Ed25519 seed in a file that nobody but its owner may read:
+// A private key is a PEM block of its Ed25519 seed in a file that nobody but its owner may read, see package trust:
 //
 //	-----BEGIN BFS PRIVATE KEY-----
 //	Public: bfs-key:3q2+7w...
@@ -22,7 +22,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+
+	"bfs/cmd/internal/trust"
 )
 
 const (
@@ -77,11 +80,19 @@ func writeBlock(file string, b *pem.Block) error {
 	if err != nil {
 		return err
 	}
-	if err := pem.Encode(f, b); err != nil {
-		f.Close()
+	if err := errors.Join(pem.Encode(f, b), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return f.Close()
+	return syncDir(filepath.Dir(file))
+}
+
+// syncDir puts the names in a directory on disk.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // ReadPrivate reads a private key that is not sealed.
@@ -156,21 +167,13 @@ func readBlock(file string) (*pem.Block, error) {
 	return b, nil
 }
 
-// readPrivateFile refuses what others may read or write.
+// readPrivateFile refuses what other users could read, write or replace.
 func readPrivateFile(file string) ([]byte, error) {
-	f, err := os.Open(file)
+	f, err := trust.OpenSecret(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s: has mode %04o, so others can use it: chmod 600 %s, and think of making a new one",
-			file, mode, file)
-	}
 	return readAll(f, file)
 }
 

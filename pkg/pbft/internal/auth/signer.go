@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"bfs/pkg/pbft/internal/durable"
+	"bfs/pkg/internal/durable"
 )
 
 // MemorySigner signs with a key in this process's memory. Its counter is the clock's, raised where the
