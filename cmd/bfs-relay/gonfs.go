@@ -41,11 +41,12 @@ better server. What a kernel misses here:
   - handles name paths: they are stale after a restart, and when another client renames
   - MOUNT knows no EXPORT, and go-nfs's answer to it is no RPC: libnfs needs auto-traverse-mounts=0
 
-Only one export is served. The admin address and the journal of the configuration file are not used.`,
+Beside a relay it needs a key of its own, and so a directory of its own (bfs-relay init). Only one export is served. The
+admin address and the journal of the configuration file are not used.`,
 		Example: `  bfs-relay gonfs --config /etc/bfs/relay.toml --listen 127.0.0.1:12051 --uid 1000 --gid 1000
   mount -t nfs -o vers=3,proto=tcp,mountproto=tcp,nolock,port=12051,mountport=12051 127.0.0.1:/export /mnt
   nfs-ls 'nfs://127.0.0.1/export?version=3&nfsport=12051&mountport=12051&auto-traverse-mounts=0'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error { return runGonfs(c.Context(), &o) },
 	}
 	c.Flags().StringVar(&o.file, "config", "relay.toml", "the relay's configuration file")
@@ -88,8 +89,13 @@ func runGonfs(ctx context.Context, o *gonfsOptions) error {
 	}
 	c, err := config.LoadRelay(o.file)
 	if err != nil {
+		return whichFile(o.file, err)
+	}
+	unlock, err := lockKey(c.KeyFile)
+	if err != nil {
 		return err
 	}
+	defer unlock()
 	if o.listen == "" {
 		o.listen = c.Listen
 	}

@@ -26,7 +26,7 @@ standard output, alone, and on standard error the command with which the adminis
 ever overwritten.`,
 		Example: `  bfs-relay init --out /etc/bfs --group group.toml
   bfs-relay init --out /etc/bfs --group group.toml --export /home --listen 127.0.0.1:2049`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if out == "" {
 				return errors.New("--out is missing: name the directory to make")

@@ -162,6 +162,25 @@ func metricsPage(t *testing.T, s admin.Sources) string {
 	return string(text)
 }
 
+// Two processes with one key would spoil each other's calls.
+func TestKeyIsForOneProcess(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "r")
+	clitest.Run(t, root(), "init", "--out", dir)
+	file := filepath.Join(dir, bundle.RelayKeyFile)
+	unlock, err := lockKey(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockKey(file); err == nil || !strings.Contains(err.Error(), "another bfs-relay uses this key") {
+		t.Errorf("locked twice: got %v", err)
+	}
+	unlock()
+	if unlock, err = lockKey(file); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
 // A groupOf answers one relay's calls as it is told to.
 type groupOf struct {
 	status pbft.ClientStatus

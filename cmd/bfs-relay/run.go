@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -49,7 +50,7 @@ The configuration file, with its defaults (paths are relative to the file; unkno
   log_level      = "info"              debug, info, warn, error
   log_format     = "text"              or "json"`,
 		Example: `  bfs-relay run --config /etc/bfs/relay.toml`,
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return run(c.Context(), file)
 		},
@@ -60,10 +61,21 @@ The configuration file, with its defaults (paths are relative to the file; unkno
 
 // whichFile says how to name the configuration file if there is none where it was looked for.
 func whichFile(file string, err error) error {
+	if info, e := os.Stat(file); e == nil && info.IsDir() {
+		return fmt.Errorf("%s: is a directory: give --config %s", file, filepath.Join(file, bundle.RelayFile))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: give --config FILE, the %s that bfs-relay init made", err, bundle.RelayFile)
 	}
 	return err
+}
+
+// noArguments refuses arguments, which are most often a file without its flag.
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("got the argument %q, want flags only, such as in `%s`", args[0], c.UseLine())
+	}
+	return nil
 }
 
 // stopWithin bounds how long calls under way may take to finish when the relay is told to stop.
@@ -85,6 +97,11 @@ func run(ctx context.Context, file string) error {
 	if why := relay.PortRule(c.InsecurePorts); why != "" {
 		log.Warn("not hardened", "problem", why)
 	}
+	unlock, err := lockKey(c.KeyFile)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	client, err := pbft.NewClient(pbft.ClientConfig{Group: c.Group.Group, Key: c.Key, Transport: c.Transport, Logger: log})
 	if err != nil {
 		return err
@@ -108,31 +125,41 @@ func run(ctx context.Context, file string) error {
 
 // serveGroup waits for the group, and serves kernels until ctx ends.
 func serveGroup(ctx context.Context, c *config.Relay, client *pbft.Client, p *probe, serving *atomic.Pointer[relay.Server], log *slog.Logger) error {
-	if err := waitFor(ctx, p, log, connect(ctx, client)); err != nil || ctx.Err() != nil {
-		return err // a signal while waiting is no error
-	}
-	drop, err := holdTo(ctx, c, client, log)
+	anchor, err := openAnchor(c, log) // files first: what is wrong with them shows at once
 	if err != nil {
 		return err
 	}
-	defer drop()
 	journal, err := openJournal(c)
 	if err != nil {
 		return err
 	}
-	server, err := relay.New(relay.Config{
+	err = serveFrom(ctx, client, p, anchor, relay.Config{
 		Group: client, Journal: journal, InsecurePorts: c.InsecurePorts, Cause: p.Cause, Log: log,
-	})
-	if err == nil {
-		serving.Store(server)
-		err = serve(ctx, server, p, log)
-	}
+	}, serving)
 	// In this order: calls may still end in the journal until the client is closed.
 	err = errors.Join(err, client.Close())
 	if journal != nil {
 		err = errors.Join(err, journal.Close())
 	}
 	return err
+}
+
+// serveFrom is serveGroup with its files open.
+func serveFrom(ctx context.Context, client *pbft.Client, p *probe, anchor *relay.Anchor, rc relay.Config, serving *atomic.Pointer[relay.Server]) error {
+	if err := waitFor(ctx, p, rc.Log, connect(ctx, client)); err != nil || ctx.Err() != nil {
+		return err // a signal while waiting is no error
+	}
+	drop, err := holdTo(ctx, anchor, client)
+	if err != nil {
+		return err
+	}
+	defer drop()
+	server, err := relay.New(rc)
+	if err != nil {
+		return err
+	}
+	serving.Store(server)
+	return serve(ctx, server, p, rc.Log)
 }
 
 // patience is how long the relay waits for the group before it says so, again and again.
@@ -193,15 +220,19 @@ func explain(err error, c *config.Relay) error {
 	return err
 }
 
-// holdTo refuses a group that is behind what this relay has seen certified, and goes on keeping what it sees, until
-// drop.
-func holdTo(ctx context.Context, c *config.Relay, client *pbft.Client, log *slog.Logger) (drop func(), err error) {
+// openAnchor returns nil if the configuration wants none.
+func openAnchor(c *config.Relay, log *slog.Logger) (*relay.Anchor, error) {
 	if c.Anchor == "" {
-		return func() {}, nil
+		return nil, nil
 	}
-	anchor, err := relay.OpenAnchor(c.Anchor, c.Group.Group, log)
-	if err != nil {
-		return nil, err
+	return relay.OpenAnchor(c.Anchor, c.Group.Group, log)
+}
+
+// holdTo refuses a group that is behind what this relay has seen certified, and goes on keeping what it sees, until
+// drop. A nil anchor holds nobody to anything.
+func holdTo(ctx context.Context, anchor *relay.Anchor, client *pbft.Client) (drop func(), err error) {
+	if anchor == nil {
+		return func() {}, nil
 	}
 	if err := anchor.Check(ctx, client); err != nil {
 		return nil, err

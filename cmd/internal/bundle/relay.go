@@ -42,7 +42,7 @@ func WriteRelay(dir string, p RelayPlan) (ed25519.PublicKey, error) {
 	var group []byte
 	if p.Group != "" {
 		if _, err := config.LoadGroup(p.Group); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("group file: %w", err)
 		}
 		if group, err = os.ReadFile(p.Group); err != nil {
 			return nil, err

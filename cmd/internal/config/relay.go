@@ -12,6 +12,7 @@ type Relay struct {
 	File          string
 	Group         *Group
 	Key           ed25519.PrivateKey
+	KeyFile       string
 	Listen        string
 	AdminListen   string // "": no admin address
 	Export        string // what `bfs-relay mount` mounts
@@ -92,7 +93,7 @@ func (f *relayFile) check(s *source) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Group, r.Key = group, key
+	r.Group, r.Key, r.KeyFile = group, key, s.beside(f.Key)
 	return r, nil
 }
 

@@ -170,7 +170,7 @@ func (s *source) group(path string) (*Group, error) {
 	}
 	g, err := LoadGroup(s.beside(path))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, s.errorAt("group", "%v", err)
+		return nil, s.errorAt("group", "%v: copy there the group file that `bfsd init` made", err)
 	}
 	return g, err
 }
@@ -180,6 +180,9 @@ func (s *source) key(path string) (ed25519.PrivateKey, error) {
 		return nil, s.errorAt("key", "empty: want the path of a private key")
 	}
 	key, err := keys.ReadPrivate(s.beside(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, s.errorAt("key", "%v: it is one of the files that init made, and cannot be made again", err)
+	}
 	if err != nil {
 		return nil, s.errorAt("key", "%v", err)
 	}
