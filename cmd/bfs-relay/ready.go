@@ -26,8 +26,9 @@ type caller interface {
 	Status() pbft.ClientStatus
 }
 
-// A probe knows whether the relay is of use: enough replicas are reached, the group knows the relay's key, and it answers. Kernels'
-// calls tell that only while there are any, so the probe makes one of its own now and then, NFS's procedure that does nothing.
+// A probe knows whether the relay is of use: enough replicas are reached, the group knows the relay's key, and
+// it answers. Kernels' calls tell that only while there are any, so the probe makes one of its own now and
+// then, NFS's procedure that does nothing.
 type probe struct {
 	client caller
 	config *config.Relay
@@ -126,7 +127,8 @@ func (p *probe) Ready() error {
 		return fmt.Errorf("a %s has been unanswered for %v: ask the replicas with `bfsd status`", procedure, age.Round(time.Second))
 	}
 	if age := time.Since(asked); !asked.IsZero() && age > answersWithin {
-		return fmt.Errorf("the group has not answered for %v: ask the replicas with `bfsd status`", age.Round(time.Second))
+		return fmt.Errorf("the group has not answered for %v: ask the replicas with `bfsd status`",
+			age.Round(time.Second))
 	}
 	return nil
 }
@@ -157,8 +159,8 @@ func (p *probe) unreached() string {
 	if n >= p.config.Group.Quorum() {
 		return ""
 	}
-	return fmt.Sprintf("reaches %d of %d replicas, want %d; not reached: %s: see that bfsd runs there and this machine may connect to it",
-		n, len(connected), p.config.Group.Quorum(), join(missing))
+	return fmt.Sprintf("reaches %d of %d replicas, want %d; not reached: %s: see that bfsd runs there and "+
+		"this machine may connect to it", n, len(connected), p.config.Group.Quorum(), join(missing))
 }
 
 // join puts commas between names, and leaves out what would make the line long.

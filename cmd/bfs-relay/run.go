@@ -124,7 +124,9 @@ func run(ctx context.Context, file string) error {
 }
 
 // serveGroup waits for the group, and serves kernels until ctx ends.
-func serveGroup(ctx context.Context, c *config.Relay, client *pbft.Client, p *probe, serving *atomic.Pointer[relay.Server], log *slog.Logger) error {
+func serveGroup(
+	ctx context.Context, c *config.Relay, client *pbft.Client, p *probe, serving *atomic.Pointer[relay.Server], log *slog.Logger,
+) error {
 	anchor, err := openAnchor(c, log) // files first: what is wrong with them shows at once
 	if err != nil {
 		return err
@@ -145,7 +147,9 @@ func serveGroup(ctx context.Context, c *config.Relay, client *pbft.Client, p *pr
 }
 
 // serveFrom is serveGroup with its files open.
-func serveFrom(ctx context.Context, client *pbft.Client, p *probe, anchor *relay.Anchor, rc relay.Config, serving *atomic.Pointer[relay.Server]) error {
+func serveFrom(
+	ctx context.Context, client *pbft.Client, p *probe, anchor *relay.Anchor, rc relay.Config, serving *atomic.Pointer[relay.Server],
+) error {
 	if err := waitFor(ctx, p, rc.Log, connect(ctx, client)); err != nil || ctx.Err() != nil {
 		return err // a signal while waiting is no error
 	}

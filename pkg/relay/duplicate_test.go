@@ -92,8 +92,8 @@ func TestDoneCallIsAnsweredAgain(t *testing.T) {
 	}
 }
 
-// Two processes make the same call, byte for byte and with the same xid. What tells a new process from one that asks again is
-// whether the first took its answer, its port, and time.
+// Two processes make the same call, byte for byte and with the same xid. What tells a new process from one
+// that asks again is whether the first took its answer, its port, and time.
 func TestWhoAsksAgain(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -242,9 +242,9 @@ func TestLiveConnectionsDoNotShareAnswers(t *testing.T) {
 	}
 }
 
-// TestTableProperties drives the table against a plain model: an operation that changes something and comes again with the
-// same bytes runs again exactly if its client cannot be asking for the answer, as long as the answer is kept; bounds hold after
-// every step; and nothing is left in flight.
+// TestTableProperties drives the table against a plain model: an operation that changes something and comes
+// again with the same bytes runs again exactly if its client cannot be asking for the answer, as long as the
+// answer is kept; bounds hold after every step; and nothing is left in flight.
 func TestTableProperties(t *testing.T) {
 	for seed := range uint64(50) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { tableLife(t, rand.New(rand.NewPCG(seed, 0))) })

@@ -26,7 +26,7 @@ type (
 
 // The file, little-endian:
 //
-//	page 0       header   magic, version, slots, whose it is, CRC; and outside the CRC, the boot it was last used in, and when
+//	page 0       header   magic, version, slots, whose it is, CRC; outside the CRC, the boot it was last used in, and when
 //	ringStart    ring     ringRecords answers of calls that changed something, ringRecord bytes each
 //	regions      one region for each slot: the operation that is under way in it
 //

@@ -48,7 +48,8 @@ type lineage struct {
 	taken uint64  // bytes of replies that the peer had taken when it ended the connection in good order
 }
 
-// end notes that the connection ended at that time, its peer having taken so many bytes. Only the first note counts.
+// end notes that the connection ended at that time, its peer having taken so many bytes. Only the first note
+// counts.
 func (l *lineage) end(at instant, taken uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -77,9 +78,9 @@ func (l *lineage) over(at instant) (instant, bool) {
 
 // look asks the socket whether the peer has ended the connection, and notes it.
 //
-// A peer that closes its socket in good order has read whatever its kernel acknowledged, for closing a socket that holds
-// unread bytes resets the connection. After a reset, or after an end that the relay itself began, nothing is
-// known to be taken: a kernel that hears of the end may drop replies it has not read.
+// A peer that closes its socket in good order has read whatever its kernel acknowledged, for closing a socket
+// that holds unread bytes resets the connection. After a reset, or after an end that the relay itself began,
+// nothing is known to be taken: a kernel that hears of the end may drop replies it has not read.
 func (l *lineage) look(at instant) {
 	written := l.written.Load() // read before the socket says how much of it is not acknowledged
 	raw, err := l.tcp.SyscallConn()
@@ -97,7 +98,8 @@ func (l *lineage) look(at instant) {
 	}
 }
 
-// acknowledged is how many of the written bytes the peer of a connection that it ended has acknowledged; 0 after a reset.
+// acknowledged is how many of the written bytes the peer of a connection that it ended has acknowledged; 0
+// after a reset.
 func acknowledged(fd int, events int16, written uint64) uint64 {
 	if events&(unix.POLLHUP|unix.POLLERR) != 0 {
 		return 0

@@ -15,9 +15,9 @@ type key struct {
 	digest digest
 }
 
-// A digest covers everything of a call's record behind the xid: program, procedure, credentials with the
-// stamp and machine name that a client put there, and arguments. It is two CRCs of 32 bits: as long as clients do not conspire
-// against themselves it tells calls apart, at the speed of memory.
+// A digest covers everything of a call's record behind the xid: program, procedure, credentials with the stamp
+// and machine name that a client put there, and arguments. It is two CRCs of 32 bits: as long as clients do not
+// conspire against themselves it tells calls apart, at the speed of memory.
 type digest uint64
 
 func digestOf(b []byte) digest {
@@ -162,8 +162,9 @@ func (t *table) admit(k *call) (admission, *answered) {
 	return fresh, nil
 }
 
-// sentAgain reports whether a call that came from l, and comes from c with the same key, is the same call: from l itself, or
-// from a connection that took l's place, in time, after l had ended. Two live connections are two clients.
+// sentAgain reports whether a call that came from l, and comes from c with the same key, is the same call: it
+// comes from l itself, or from a connection that took l's place, in time, after l had ended. Two live
+// connections are two clients.
 func (t *table) sentAgain(l *lineage, c *conn) bool {
 	if l == c.lineage {
 		return true
@@ -173,8 +174,8 @@ func (t *table) sentAgain(l *lineage, c *conn) bool {
 	return over && ended.within(t.limits.Reconnect, at)
 }
 
-// mayLack reports whether the client that asks for a from c may lack the answer: it is the same call, and its client is not
-// known to have taken the answer.
+// mayLack reports whether the client that asks for a from c may lack the answer: it is the same call, and its
+// client is not known to have taken the answer.
 func (t *table) mayLack(a *answered, c *conn) bool {
 	if a.from == c.lineage {
 		return a.at.within(t.limits.Resend, t.now())
@@ -193,7 +194,8 @@ func (t *table) askedAgain(a *answered, c *conn) {
 	a.end.Store(0)
 }
 
-// dropTaken forgets the answers that the peer of l, which has ended, has taken: a call that looks like one of those is new.
+// dropTaken forgets the answers that the peer of l, which has ended, has taken: a call that looks like one of
+// those is new.
 func (t *table) dropTaken(l *lineage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -93,8 +93,8 @@ func procedureName(program, procedure uint32) string {
 	return nfsNames[procedure]
 }
 
-// Oldest names the procedure of the oldest call in flight and says how long that call has been unanswered; "" and 0 if none is
-// in flight.
+// Oldest names the procedure of the oldest call in flight and says how long that call has been unanswered; ""
+// and 0 if none is in flight.
 func (s *Server) Oldest() (procedure string, age time.Duration) {
 	at := s.table.now()
 	s.table.mu.Lock()
@@ -110,7 +110,8 @@ func (s *Server) Oldest() (procedure string, age time.Duration) {
 func (s *Server) Alive() error {
 	last := instant(s.beaten.Load())
 	if idle := time.Duration(s.table.now() - last); last != 0 && idle > silentFor {
-		return fmt.Errorf("the relay has not looked after its calls for %v: it hangs, or the machine is overloaded", idle.Round(time.Second))
+		return fmt.Errorf("the relay has not looked after its calls for %v: it hangs, or the machine is overloaded",
+			idle.Round(time.Second))
 	}
 	return nil
 }

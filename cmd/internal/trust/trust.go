@@ -1,5 +1,6 @@
-// Package trust opens files that decide whom a process believes, and refuses those that other users of the machine could read,
-// change or put another in place of. It asks what sshd asks of a key file, and of every directory and symbolic link on the way.
+// Package trust opens files that decide whom a process believes, and refuses those that other users of the
+// machine could read, change or put another in place of. It asks what sshd asks of a key file, and of every
+// directory and symbolic link on the way.
 package trust
 
 import (
@@ -72,9 +73,11 @@ func (r rule) judge(f *os.File, file string) error {
 	case mode.Perm()&r.forbidden == 0:
 		return nil
 	case r.owned:
-		return fmt.Errorf("%s: has mode %04o, so others can use it: chmod 600 %s, and think of making a new one", file, mode.Perm(), file)
+		return fmt.Errorf("%s: has mode %04o, so others can use it: chmod 600 %s, and think of making a new one",
+			file, mode.Perm(), file)
 	default:
-		return fmt.Errorf("%s: has mode %04o, so others can change it: chmod go-w %s, and check what it says", file, mode.Perm(), file)
+		return fmt.Errorf("%s: has mode %04o, so others can change it: chmod go-w %s, and check what it says",
+			file, mode.Perm(), file)
 	}
 }
 
@@ -90,14 +93,15 @@ type way struct {
 	rest  []string // names that are left
 	links int
 
-	// danger is the first directory or link since the last turn by which somebody could put another file in place. A directory
-	// that nobody else may pass makes it void, for what is below cannot be reached. Behind a turn it stays.
+	// danger is the first directory or link since the last turn by which somebody could put another file in
+	// place. A directory that nobody else may pass makes it void, for what is below cannot be reached. Behind
+	// a turn it stays.
 	danger, stays error
 	sheltered     bool
 }
 
-// walk goes to the file, judges every directory and symbolic link on the way, and returns the path without links. Names are
-// judged before the file is opened: a user who could not change them then can never do so.
+// walk goes to the file, judges every directory and symbolic link on the way, and returns the path without
+// links. Names are judged before the file is opened: a user who could not change them then can never do so.
 func (r rule) walk(file string) (string, error) {
 	path := file
 	if !filepath.IsAbs(path) {
@@ -171,7 +175,8 @@ func (w *way) follow(link string, info fs.FileInfo) error {
 		return &fs.PathError{Op: "open", Path: w.file, Err: syscall.ELOOP}
 	}
 	if w.owned && !w.owner(info) && !w.sheltered {
-		w.fear("%s: is a symbolic link of user %d, who can point it elsewhere: chown -h %d %s", link, uidOf(info), w.uid, link)
+		w.fear("%s: is a symbolic link of user %d, who can point it elsewhere: chown -h %d %s",
+			link, uidOf(info), w.uid, link)
 	}
 	to, err := os.Readlink(link)
 	if err != nil {
@@ -189,7 +194,8 @@ func (w *way) enter(info fs.FileInfo) {
 	switch {
 	case w.sheltered:
 	case w.owned && !w.owner(info):
-		w.fear("%s: belongs to user %d, who can put another file in place of %s: chown %d %s", w.at, uidOf(info), w.file, w.uid, w.at)
+		w.fear("%s: belongs to user %d, who can put another file in place of %s: chown %d %s",
+			w.at, uidOf(info), w.file, w.uid, w.at)
 	case mode.Perm()&0o022 != 0 && mode&fs.ModeSticky == 0:
 		w.fear("%s: others may write to this directory (mode %04o) and put another file in place of %s: chmod go-w %s",
 			w.at, mode.Perm(), w.file, w.at)

@@ -29,9 +29,10 @@ type page struct {
 	problems []string
 }
 
-// Lint reads a page of metrics in Prometheus's text format and returns what is wrong with it: what the format forbids, and what
-// Prometheus's own checks complain of. Each family needs a HELP and a TYPE before its samples, which stand together; no sample
-// comes twice; a counter's name ends in _total and no other's does; a histogram's buckets rise and end at +Inf, where its count is.
+// Lint reads a page of metrics in Prometheus's text format and returns what is wrong with it: what the format
+// forbids, and what Prometheus's own checks complain of. Each family needs a HELP and a TYPE before its
+// samples, which stand together; no sample comes twice; a counter's name ends in _total and no other's does; a
+// histogram's buckets rise and end at +Inf, where its count is.
 func Lint(text string) []string {
 	p := &page{families: map[string]*family{}}
 	if text != "" && !strings.HasSuffix(text, "\n") {
