@@ -18,7 +18,7 @@ var (
 	families = map[string]int{
 		"R-MOD": 12, "R-CRY": 8, "R-MSG": 4, "R-REQ": 7, "R-NRM": 10, "R-CLI": 8, "R-OPT-TE": 6, "R-OPT-RO": 6, "R-OPT-BA": 1,
 		"R-OPT-BR": 4, "R-OPT-ND": 4, "R-OPT-IX": 9, "R-GC": 7, "R-RTX": 7, "R-VC": 37, "R-VT": 10, "R-PK": 4, "R-CK": 14,
-		"R-ST": 17, "R-SC": 6, "R-API": 6, "R-OUR": 20, "R-HD": 44, "R-BFS": 17, "R-PR": 29,
+		"R-ST": 17, "R-SC": 6, "R-API": 6, "R-OUR": 22, "R-HD": 44, "R-BFS": 17, "R-PR": 29,
 	}
 	otherRules = []string{"R-NRM-0", "R-NRM-0a", "R-OPT-DR", "R-OPT-PC", "R-VC-24a", "R-VC-24b"}
 )

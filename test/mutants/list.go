@@ -24,13 +24,24 @@ var mutants = []mutant{
 	{"committed with 2f COMMITs", core + "log.go", "s.commits.count() >= 2*f+1", "s.commits.count() >= 2*f"},
 	{"PREPAREs count whatever their digest", core + "log.go", "return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= 2*f", "return s.proposal != nil && s.prepares.count() >= 2*f"},
 	{"the primary's PREPARE counts", core + "normal.go", "if p.From == p.View.Primary(c.cfg.Replicas) {", "if false {"},
-	{"a COMMIT before it has prepared", core + "normal.go", "if !s.isPrepared && s.prepared(c.f) {", "if !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f {"},
+	{"a COMMIT before it has prepared", core + "normal.go", "newly := !s.isPrepared && s.prepared(c.f)", "newly := !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f"},
 
-	// The client's certificate: its rule is the same in pbft.Client, which no simulator runs.
-	{"f vouch for a result", call, "g.vouching > f", "g.vouching >= f"},
-	{"who vouches need not stand on the ground", call, "believed := x.Full && g.all > 2*f && g.vouching > f\n", "vouching := 0\n			for j, y := range t.replies {\n				if t.heard&(1<<j) != 0 && y.supports(x) && y.vouches() {\n					vouching++\n				}\n			}\n			believed := x.Full && g.all > 2*f && vouching > f\n"},
-	{"what was prepared in one view and in another is one ground", call, "if x.prepared.seq > 0 && x.prepared == y.prepared {", "if x.prepared.seq > 0 && y.prepared.seq > 0 {"},
-	{"what has committed and what was prepared is one ground", call, "			if x.committed && y.committed {", "			if x.committed || y.committed {"},
+	// The rule by which replies are believed.
+	{"f vouch for a result", call, "bits.OnesCount32(s.told) > f\n", "bits.OnesCount32(s.told) >= f\n"},
+	{"a result is believed that f vouch for", call, "v.result >= 0 && bits.OnesCount32(by.told) > f {", "v.result >= 0 && bits.OnesCount32(by.told) >= f {"},
+	{"who vouches need not stand on the ground", call, "		told := y.result != untold\n		if y.committed {", "		told := y.result != untold\n		if told {\n			committed.told |= 1 << i\n			prepared.told |= 1 << i\n		}\n		if y.committed {"},
+	{"2f equal replies are enough", call, "return bits.OnesCount32(s.all) > 2*f &&", "return bits.OnesCount32(s.all) >= 2*f &&"},
+	{"what was prepared in one view and in another is one ground", call, "if x.seq != 0 && y.seq == x.seq && y.prepared == x.prepared {", "if x.seq != 0 && y.seq == x.seq {"},
+	{"what has committed and what was prepared is one ground", call, "		if y.committed {\n", "		if y.committed || y.seq != 0 {\n"},
+	{"reads of different versions are counted together", call, "return v.outcome == w.outcome && v.version == w.version && v.length == w.length && (v.result", "return v.outcome == w.outcome && v.length == w.length && (v.result"},
+	{"a replica's earlier ground is kept for another result", call, "if !fresh && t.Has(m.From) && old.alike(&v) {", "if !fresh && t.Has(m.From) {"},
+
+	// Execution.
+	{"a request is executed as often as it is ordered", runs, "	case r.Timestamp <= last.Timestamp:\n		return Answer{Outcome: message.Superseded", "	case r.Timestamp < 0:\n		return Answer{Outcome: message.Superseded"},
+	{"the version of a read is the checkpoint", runs, "return max(changed, x.administered, x.checkpoint)", "return x.checkpoint"},
+	{"the version of a read is the last batch but one", runs, "	changed := x.last\n	if x.versions != nil {\n		changed = x.versions.Observed()\n	}", "	if x.versions != nil {\n		x.versions.Observed()\n	}\n	changed := max(x.last, 1) - 1"},
+	{"versions outlive a rollback", runs, "x.last, x.checkpoint, x.administered = n, n, 0", "x.last, x.administered = n, 0"},
+	{"a client that was revoked is served", runs, "	account, ok := x.ledger.Account(r.Client)\n	if !ok {\n		return Answer{Outcome: message.NotEnrolled}, false\n	}\n	if a, seen", "	account, _ := x.ledger.Account(r.Client)\n	if a, seen"},
 
 	// Proposals.
 	{"a PRE-PREPARE from anyone", core + "normal.go", "if p.From != p.View.Primary(c.cfg.Replicas) {\n		return NotFromPrimary\n	}\n	if why", "if why"},
@@ -92,7 +103,7 @@ var mutants = []mutant{
 	{"null is always justified", core + "newview.go", "if !prepared && !(digest == message.NullDigest && d.empty(n)) {", "if !prepared && digest != message.NullDigest {"},
 	{"relayed VIEW-CHANGEs need no acks", core + "newview.go", "if m := x.relayed[j]; m != nil && c.vouchers(j, d) >= c.f {", "if m := x.relayed[j]; m != nil {"},
 	{"a view begins as if the state it begins from were here", core + "newview.go", "		c.fetchState(start)\n		return true\n	}\n	root", "		c.lastExec = start.Seq\n		return true\n	}\n	root"},
-	{"who has left says of a checkpoint what his VIEW-CHANGE does not", core + "checkpoint.go", "	return c.active || own != nil && (n", "	return true || own != nil && (n"},
+	{"who has left says of a checkpoint what his VIEW-CHANGE does not", core + "checkpoint.go", "	if c.silent() || c.active {\n		return c.active && !c.silent()\n	}", "	if c.active || !c.silent() {\n		return !c.silent()\n	}"},
 	{"the new primary does not fetch what it must choose", core + "newview.go", "if x := &c.change; !c.active && c.isPrimary() && x.newView == nil {", "if x := &c.change; false {"},
 	{"batches decided are not fetched", core + "catchup.go", "	c.pulling = false\n	if c.log.told", "	if c.pulling {\n		return\n	}\n	if c.log.told"},
 
@@ -115,14 +126,29 @@ var mutants = []mutant{
 
 	// Tentative execution.
 	{"what was executed tentatively is never taken back", core + "execute.go", "	if a.digest == s.decision {\n		c.do(Effect{Verb: Confirm", "	if true {\n		c.do(Effect{Verb: Confirm"},
-	{"a tentative execution is taken for a committed one", core + "execute.go", "	c.ground = Standing{c.view, s.seq, true}\n", "	c.ground = Standing{c.view, s.seq, false}\n"},
-	{"an answer to a read is taken for committed", core + "execute.go", "Request: r, Standing: c.ground})", "Request: r, Standing: Standing{View: c.view}})"},
+	{"a tentative execution is taken for a committed one", core + "execute.go", "	c.execute(s.seq, c.ahead.batch, Standing{c.view, s.seq, true})\n", "	c.execute(s.seq, c.ahead.batch, Standing{c.view, s.seq, false})\n"},
+	{"an answer to a read is taken for committed", core + "execute.go", "		return Standing{c.ahead.view, version, true}\n", "		return Standing{View: c.view}\n"},
+	{"a read may stand on what prepared as another batch", core + "execute.go", "	if s.isPrepared && !c.silent() && s.proposal.Digest == s.decision {", "	if s.isPrepared && !c.silent() {"},
 	{"COMMITs held back outlive their view", core + "viewchange.go", "	c.held = heldCommits{}\n", ""},
 
 	// Forgetting.
-	{"the fence is not raised", core + "transfer.go", "	if n > c.fence {\n", "	if false {\n"},
-	{"a COMMIT does not raise the fence", core + "normal.go", "			c.raiseFence(s.seq) // the primary of", "			// the primary of"},
-	{"who forgot votes at once", core + "transfer.go", "func (c *Core) silent() bool { return c.log.low < c.cfg.Fence }", "func (c *Core) silent() bool { return false }"},
+	{"the fence is not raised", core + "silence.go", "	if n > c.fence {\n", "	if false {\n"},
+	{"a view does not raise the fence", core + "silence.go", "	if n <= c.fence && c.view <= c.fencedView {\n", "	if n <= c.fence {\n"},
+	{"leaving a view is no promise", core + "viewchange.go", "	c.promise(c.lastExec)\n", ""},
+	{"a COMMIT does not raise the fence", core + "normal.go", "		c.promise(s.seq)\n		c.sayCommit(s)", "		c.sayCommit(s)"},
+	{"a NEW-VIEW does not raise the fence", core + "newview.go", "	c.promise(m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))) // it", "	// it"},
+	{"an execution is no promise", core + "execute.go", "	if !c.silent() {\n		c.promise(n)\n	}\n	c.do(Effect{Verb: Execute", "	c.do(Effect{Verb: Execute"},
+	{"a fetched state is no promise", core + "transfer.go", "		c.promise(t.seq) // answers", "		// answers"},
+	{"what was executed in a silence is no promise", core + "silence.go", "	c.promise(c.lastExec) // clients", "	// clients"},
+	{"who forgot votes at once", core + "silence.go", "func (c *Core) silent() bool { return c.stable.Seq < c.cfg.Fence }", "func (c *Core) silent() bool { return false }"},
+	{"a silence ends when the window has moved", core + "silence.go", "return c.stable.Seq < c.cfg.Fence }", "return c.log.low < c.cfg.Fence }"},
+	{"a silent replica tells which checkpoints it holds", core + "checkpoint.go", "	if c.silent() || c.active {\n		return c.active && !c.silent()\n	}", "	if c.active {\n		return true\n	}"},
+	{"a silent replica answers", core + "execute.go", "Standing: st, Mute: c.silent()})", "Standing: st})"},
+	{"a silent replica reads", core + "normal.go", "	case r.ReadOnly && c.silent():\n		c.refuse(r, Silent)\n		return\n", ""},
+	{"a VIEW-CHANGE of a silence is sent after it", core + "viewchange.go", "	x.own, x.last[c.cfg.Self] = nil, nil\n	if !c.silent() {", "	x.own = c.makeViewChange()\n	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()\n	if !c.silent() {"},
+	{"who comes out of a silence leaves for a view again", core + "silence.go", "	leaves := !c.active && c.view > c.fencedView\n", "	leaves := !c.active\n"},
+	{"nothing is said of what prepared in a silence", core + "normal.go", "	if s.isPrepared && !c.silent() && s.commits", "	if newly && !c.silent() && s.commits"},
+	{"an idle group leaves a silence as it is", core + "silence.go", "	c.assign(message.Batch{})\n", ""},
 
 	// Waiting: mistakes that were made, and found by the simulator.
 	{"a replica ahead is left alone", core + "status.go", "	if m.View > c.view {\n		c.noticeLag()", "	if m.View > c.view {\n		return\n	}\n	if false {\n		c.noticeLag()"},

@@ -31,7 +31,8 @@ var (
 const (
 	core = "pkg/pbft/internal/core/"
 	noun = "pkg/pbft/internal/message/"
-	call = "pkg/pbft/pbfttest/caller.go"
+	call = "pkg/pbft/internal/client/tally.go"
+	runs = "pkg/pbft/internal/executor/executor.go"
 	file = "pkg/nfsstate/"
 )
 
