@@ -11,20 +11,28 @@ import (
 
 // Procedures of nfs3.ProgramAdmin. Those that change something are for the group's administrator alone: PERM to others.
 //
-//	ADD    name as opaque<64>, mode, uid, gid u32, quota bytes, quota inodes u64 → status, export u32
-//	LIST   → count u32, then as many of: export u32, name, quota bytes, quota inodes, used bytes, used inodes u64
-//	QUOTA  export u32, quota bytes, quota inodes u64 → status u32
+//	ADD     name as opaque<64>, mode, uid, gid u32, quota bytes, quota inodes u64 → status, export u32
+//	LIST    → count u32, then as many of: export, mode, uid, gid u32, name, quota bytes, quota inodes, used bytes,
+//	        used inodes u64
+//	SET     export, which u32, mode, uid, gid u32, quota bytes, quota inodes u64 → status u32
+//	REMOVE  export u32 → status u32: NOTEMPTY unless its root directory is empty
+//	ADMIT   see admit.go; only within FS.Admit
 //
 // A client that is not the administrator is listed the exports it was granted.
 const (
-	AdminExportAdd   uint32 = 1
-	AdminExportList  uint32 = 2
-	AdminExportQuota uint32 = 3
+	AdminExportAdd    uint32 = 1
+	AdminExportList   uint32 = 2
+	AdminExportSet    uint32 = 3
+	AdminExportRemove uint32 = 4
+	AdminAdmit        uint32 = 5
 )
 
 // An ExportInfo is an export as LIST tells it.
 type ExportInfo struct {
 	ID          uint32
+	Mode        uint32 // of the root directory, and so are the next two
+	UID         uint32
+	GID         uint32
 	Name        string
 	QuotaBytes  uint64
 	QuotaInodes uint64
@@ -36,20 +44,16 @@ var errAdmin = errors.New("malformed arguments")
 
 // ExportAddCall is the operation that adds an export; its reply is for ParseExportAdd.
 func ExportAddCall(x *Export) []byte {
-	b := appendOpaque(nil, []byte(x.Name))
+	return adminCall(AdminExportAdd, appendProperties(appendOpaque(nil, []byte(x.Name)), x))
+}
+
+// appendProperties appends what an export is made with, but for its name.
+func appendProperties(b []byte, x *Export) []byte {
 	for _, v := range [...]uint32{x.Mode, x.UID, x.GID} {
 		b = binary.BigEndian.AppendUint32(b, v)
 	}
 	b = binary.BigEndian.AppendUint64(b, x.QuotaBytes)
-	b = binary.BigEndian.AppendUint64(b, x.QuotaInodes)
-	return adminCall(AdminExportAdd, b)
-}
-
-// ExportQuotaCall is the operation that changes an export's quota; its reply is for ParseAdminStatus.
-func ExportQuotaCall(export uint32, bytes, inodes uint64) []byte {
-	b := binary.BigEndian.AppendUint32(nil, export)
-	b = binary.BigEndian.AppendUint64(b, bytes)
-	return adminCall(AdminExportQuota, binary.BigEndian.AppendUint64(b, inodes))
+	return binary.BigEndian.AppendUint64(b, x.QuotaInodes)
 }
 
 // ExportListCall is the operation, which only reads, that lists the exports; its reply is for ParseExportList.
@@ -97,6 +101,11 @@ func (r *adminReader) name() []byte {
 	return v
 }
 
+// properties reads what appendProperties writes.
+func (r *adminReader) properties(name string) Export {
+	return Export{Name: name, Mode: r.u32(), UID: r.u32(), GID: r.u32(), QuotaBytes: r.u64(), QuotaInodes: r.u64()}
+}
+
 func (r *adminReader) end() error {
 	if r.err == nil && len(r.b) > 0 {
 		r.err = errAdmin
@@ -112,7 +121,7 @@ func (fs *FS) answerAdmin(c *caller, proc uint32, args []byte) ([]byte, error) {
 	admin := c.client == pbft.Administrator
 	switch proc {
 	case AdminExportAdd:
-		x := Export{Name: string(in.name()), Mode: in.u32(), UID: in.u32(), GID: in.u32(), QuotaBytes: in.u64(), QuotaInodes: in.u64()}
+		x := in.properties(string(in.name()))
 		if err := in.end(); err != nil {
 			return nil, err
 		}
@@ -122,14 +131,10 @@ func (fs *FS) answerAdmin(c *caller, proc uint32, args []byte) ([]byte, error) {
 		}
 		put(uint32(st))
 		put(uint32(e))
-	case AdminExportQuota:
-		e, bytes, inodes := in.u32(), in.u64(), in.u64()
-		if err := in.end(); err != nil {
+	case AdminExportSet, AdminExportRemove:
+		st, err := fs.changeExport(c, proc, &in, admin)
+		if err != nil {
 			return nil, err
-		}
-		st := nfs3.ErrPerm
-		if admin {
-			st = fs.setQuota(e, bytes, inodes)
 		}
 		put(uint32(st))
 	default: // AdminExportList, and procedure 0, which does nothing
@@ -143,28 +148,20 @@ func (fs *FS) answerAdmin(c *caller, proc uint32, args []byte) ([]byte, error) {
 	return reply, nil
 }
 
-// setQuota changes a quota. One below what is in use lets nothing more be made, and takes nothing away.
-func (fs *FS) setQuota(e uint32, bytes, inodes uint64) nfs3.Status {
-	if !fs.exported(e) {
-		return nfs3.ErrNoEnt
-	}
-	p, off := fs.rowAt(exportID(e))
-	b := fs.modify(p)[off:]
-	le.PutUint64(b[rowQuotaPages:], quotaPages(bytes))
-	le.PutUint64(b[rowQuotaInodes:], inodes)
-	return nfs3.OK
-}
-
 func (fs *FS) appendExportList(reply []byte, c *caller, admin bool) []byte {
 	at, count := len(reply), uint32(0)
 	reply = append(reply, 0, 0, 0, 0)
-	for e := exportID(1); fs.exported(uint32(e)); e++ {
+	for e := range fs.exports() {
 		if !admin && c.enter(uint32(e)) != nfs3.OK {
 			continue
 		}
 		count++
 		b := fs.row(e)
-		reply = binary.BigEndian.AppendUint32(reply, uint32(e))
+		var root inode
+		fs.load(inodeNum(le.Uint32(b[rowRoot:])), &root)
+		for _, v := range [...]uint32{uint32(e), root.mode, root.uid, root.gid} {
+			reply = binary.BigEndian.AppendUint32(reply, v)
+		}
 		reply = appendOpaque(reply, fs.exportName(e))
 		for _, v := range [...]uint64{
 			le.Uint64(b[rowQuotaPages:]) * pageSize, le.Uint64(b[rowQuotaInodes:]),
@@ -229,7 +226,7 @@ func ParseExportList(reply []byte) ([]ExportInfo, error) {
 	var list []ExportInfo
 	for range min(r.u32(), maxExports) {
 		list = append(list, ExportInfo{
-			ID: r.u32(), Name: string(r.name()),
+			ID: r.u32(), Mode: r.u32(), UID: r.u32(), GID: r.u32(), Name: string(r.name()),
 			QuotaBytes: r.u64(), QuotaInodes: r.u64(), UsedBytes: r.u64(), UsedInodes: r.u64(),
 		})
 	}

@@ -367,7 +367,7 @@ func (w *treeWalk) node(p pageNo, level int, from key, to *key) {
 // linkCounts compares what the directories hold with what inodes say, and sees that every directory leads to a root.
 func (k *checker) linkCounts() {
 	fs := k.fs
-	for e := exportID(1); fs.exported(uint32(e)); e++ {
+	for e := range fs.exports() {
 		root := inodeNum(le.Uint32(fs.row(e)[rowRoot:]))
 		k.links[root]++ // as if there were a directory that holds it
 		k.parents[root] = root
@@ -395,7 +395,7 @@ func (k *checker) linkCounts() {
 // accounts compares what was found with the counters.
 func (k *checker) accounts() {
 	fs := k.fs
-	for e := exportID(1); fs.exported(uint32(e)); e++ {
+	for e := range fs.exports() {
 		b := fs.row(e)
 		if p, i := le.Uint64(b[rowPages:]), le.Uint64(b[rowInodes:]); p != k.pages[e] || i != k.inodes[e] {
 			k.fault("export %d uses %d pages and %d inodes, says %d and %d", e, k.pages[e], k.inodes[e], p, i)

@@ -46,7 +46,7 @@ func (fs *FS) answer(c *caller, call *nfs3.Call) []byte {
 		}
 		reply, err = fs.answerMount(c, proc, args)
 	case nfs3.ProgramAdmin:
-		if proc > AdminExportQuota {
+		if proc > AdminExportRemove {
 			return refuse(nfs3.ProcUnavail)
 		}
 		reply, err = fs.answerAdmin(c, proc, args)

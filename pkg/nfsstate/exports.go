@@ -3,6 +3,7 @@ package nfsstate
 import (
 	"bytes"
 	"fmt"
+	"iter"
 
 	"bfs/pkg/nfsstate/nfs3"
 )
@@ -25,7 +26,7 @@ const MaxExportName = 64
 
 // Where a row of the export table keeps what.
 //
-//	 0  nameLength   u32   0: no export
+//	 0  nameLength   u32   0: no export, or one that was removed
 //	 4  root         u32   inode of the root directory
 //	 8  quotaPages   u64
 //	16  quotaInodes  u64
@@ -52,14 +53,27 @@ func (fs *FS) rowAt(e exportID) (pageNo, int) {
 	return fs.at.exports + pageNo(i/exportPerPage), int(i%exportPerPage) * exportSize
 }
 
-// row reads an export's row. Requires that there is one.
+// row reads an export's row. Requires that the export is there or was there.
 func (fs *FS) row(e exportID) []byte {
 	p, off := fs.rowAt(e)
 	return fs.read(p)[off : off+exportSize]
 }
 
 // exported says whether there is such an export.
-func (fs *FS) exported(e uint32) bool { return e >= 1 && e <= fs.counter(superExports) }
+func (fs *FS) exported(e uint32) bool {
+	return e >= 1 && e <= fs.counter(superExports) && le.Uint32(fs.row(exportID(e))[rowNameLength:]) > 0
+}
+
+// exports yields the exports, in the order of their numbers.
+func (fs *FS) exports() iter.Seq[exportID] {
+	return func(yield func(exportID) bool) {
+		for e := uint32(1); e <= fs.counter(superExports); e++ {
+			if fs.exported(e) && !yield(exportID(e)) {
+				return
+			}
+		}
+	}
+}
 
 // charge counts pages and inodes to an export.
 func (fs *FS) charge(e exportID, pages, inodes int64) {
@@ -110,17 +124,26 @@ func checkExport(x *Export) error {
 	return nil
 }
 
-// addExport makes an export and its root directory.
-func (fs *FS) addExport(now nfs3.Time3, x *Export) (exportID, nfs3.Status) {
-	n := fs.counter(superExports)
+// mayAddExport says what keeps an export from being made.
+func (fs *FS) mayAddExport(x *Export) nfs3.Status {
 	switch {
 	case checkExport(x) != nil:
-		return 0, nfs3.ErrInval
+		return nfs3.ErrInval
 	case fs.exportNamed([]byte(x.Name)) != 0:
-		return 0, nfs3.ErrExist
-	case n == maxExports || fs.freeInodes() == 0:
-		return 0, nfs3.ErrNoSpc
+		return nfs3.ErrExist
+	case fs.counter(superExports) == maxExports || fs.freeInodes() == 0:
+		return nfs3.ErrNoSpc
 	}
+	return nfs3.OK
+}
+
+// addExport makes an export and its root directory. The number of a removed export is not given again: a client's
+// rights may still name it. So a state sees at most maxExports exports in its life.
+func (fs *FS) addExport(now nfs3.Time3, x *Export) (exportID, nfs3.Status) {
+	if st := fs.mayAddExport(x); st != nfs3.OK {
+		return 0, st
+	}
+	n := fs.counter(superExports)
 	e := exportID(n + 1)
 	fs.setCounter(superExports, n+1)
 	p, off := fs.rowAt(e)
@@ -142,7 +165,7 @@ func (fs *FS) addExport(now nfs3.Time3, x *Export) (exportID, nfs3.Status) {
 
 // exportNamed finds an export by its name, 0 if there is none.
 func (fs *FS) exportNamed(name []byte) exportID {
-	for e := exportID(1); fs.exported(uint32(e)); e++ {
+	for e := range fs.exports() {
 		if bytes.Equal(fs.exportName(e), name) {
 			return e
 		}

@@ -76,7 +76,9 @@ func FuzzOperations(f *testing.F) {
 	})
 	b := furnished(f, func(pbft.Operation) {})
 	f.Add(line(15, nfsstate.ExportAddCall(&nfsstate.Export{Name: "new", Mode: 0o755})))
-	f.Add(line(15, nfsstate.ExportQuotaCall(1, 4096, 2)))
+	quota, mode := uint64(4096), uint32(0o700)
+	f.Add(line(15, nfsstate.ExportSetCall(1, &nfsstate.Change{QuotaBytes: &quota, Mode: &mode})))
+	f.Add(line(15, nfsstate.ExportRemoveCall(1)))
 	f.Add(line(0, nfsstate.ExportListCall()))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		for _, s := range []*subject{a, b} {

@@ -88,7 +88,7 @@ var sysFlavor = []uint32{nfs3.AuthSys}
 
 // exportList is EXPORT [RFC1813 §5.2.5]: what this client was given.
 func (fs *FS) exportList(c *caller) (r nfs3.ExportResult) {
-	for e := exportID(1); fs.exported(uint32(e)); e++ {
+	for e := range fs.exports() {
 		if c.enter(uint32(e)) == nfs3.OK {
 			r.Exports = append(r.Exports, nfs3.Export{Dir: append([]byte{'/'}, fs.exportName(e)...)})
 		}

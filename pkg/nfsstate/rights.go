@@ -14,6 +14,8 @@ const (
 	MaxRights = 1024 // bytes of the encoding
 	MaxGrants = 16
 	MaxRanges = 16 // in each of a grant's two maps
+
+	MaxClientName = 64
 )
 
 // Nobody is the user and the group of those who are squashed, unless a grant says otherwise.
@@ -32,9 +34,10 @@ const (
 // Rights are what the group grants one client. The library keeps their encoding in the client's record and hands it to
 // Execute with every operation, so they bind a hostile relay too.
 //
-//	version  u8   1
+//	version  u8   1, or 2 if the client has a name
 //	count    u8   grants
 //	expires  u64  Unix nanoseconds, 0 never
+//	name     u8 length and as many bytes; only in version 2, and not empty
 //	grants, in the order of their exports:
 //	  export   u32
 //	  flags    u8   bit 0: read-only; bits 1 and 2: squash
@@ -45,6 +48,7 @@ const (
 //
 // All numbers are big-endian. Equal rights have equal encodings.
 type Rights struct {
+	Name    string  // for people; grants nothing. "": none
 	Expires uint64  // the agreed time, Unix nanoseconds, from which nothing is granted; 0 is never
 	Grants  []Grant // rising by Export
 }
@@ -73,8 +77,15 @@ var ErrRights = errors.New("malformed rights")
 
 // Append appends the encoding of r to b. It is canonical if Check finds nothing.
 func (r *Rights) Append(b []byte) []byte {
-	b = append(b, 1, byte(len(r.Grants)))
+	version := byte(1)
+	if r.Name != "" {
+		version = 2
+	}
+	b = append(b, version, byte(len(r.Grants)))
 	b = binary.BigEndian.AppendUint64(b, r.Expires)
+	if version == 2 {
+		b = append(append(b, byte(len(r.Name))), r.Name...)
+	}
 	for i := range r.Grants {
 		g := &r.Grants[i]
 		b = binary.BigEndian.AppendUint32(b, g.Export)
@@ -105,6 +116,9 @@ func appendRanges(b []byte, ranges []IDRange) []byte {
 func (r *Rights) Check() error {
 	if len(r.Grants) > MaxGrants {
 		return fmt.Errorf("%w: got %d grants, want <= %d", ErrRights, len(r.Grants), MaxGrants)
+	}
+	if err := CheckClientName(r.Name); r.Name != "" && err != nil {
+		return fmt.Errorf("%w: %w", ErrRights, err)
 	}
 	last := uint32(0)
 	for i := range r.Grants {
@@ -166,11 +180,14 @@ func CheckMap(ranges []IDRange) error {
 
 // ParseRights reads Rights. It refuses what Append would not have written.
 func ParseRights(b []byte) (Rights, error) {
-	if len(b) > MaxRights || len(b) < 10 || b[0] != 1 {
+	if len(b) > MaxRights || len(b) < 10 || b[0] != 1 && b[0] != 2 {
 		return Rights{}, fmt.Errorf("%w: %d bytes", ErrRights, len(b))
 	}
 	p := rightsParser{b: b[2:]}
 	r := Rights{Expires: uint64(p.u32())<<32 | uint64(p.u32())}
+	if b[0] == 2 {
+		r.Name = p.name()
+	}
 	for range min(int(b[1]), MaxGrants) {
 		g := Grant{Export: p.u32()}
 		flags := p.u8()
@@ -206,6 +223,29 @@ func (p *rightsParser) u32() (v uint32) {
 	}
 	v, p.b = binary.BigEndian.Uint32(p.b), p.b[4:]
 	return v
+}
+
+func (p *rightsParser) name() string {
+	n := int(p.u8())
+	if n > len(p.b) {
+		p.short, p.b = true, nil
+		return ""
+	}
+	name := string(p.b[:n])
+	p.b = p.b[n:]
+	return name
+}
+
+// CheckClientName says what keeps a client from having this name.
+func CheckClientName(name string) error {
+	ok := len(name) >= 1 && len(name) <= MaxClientName
+	for _, c := range []byte(name) {
+		ok = ok && ('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || bytes.IndexByte([]byte("._-@:"), c) >= 0)
+	}
+	if !ok {
+		return fmt.Errorf("got the name %q, want 1 to %d letters, digits, '.', '_', '-', '@' or ':'", name, MaxClientName)
+	}
+	return nil
 }
 
 func (p *rightsParser) ranges() (r []IDRange) {

@@ -420,7 +420,8 @@ func (s *session) ls(h nfs3.FileHandle, args []string) string {
 	return fmt.Sprintf("%s eof=%v", strings.Join(names, " "), r.EOF)
 }
 
-// export add NAME [BYTES [INODES]] | export quota NUMBER BYTES INODES | export list, by the administrator unless the client is another
+// export add NAME [BYTES INODES] | export quota NUMBER BYTES INODES | export root NUMBER MODE UID GID | export remove NUMBER |
+// export admit NAME... | export list, by the administrator. Admit makes the exports whose name ends in '+'.
 func (s *session) export(args []string) string {
 	var body []byte
 	switch args[0] {
@@ -431,7 +432,17 @@ func (s *session) export(args []string) string {
 		}
 		body = ExportAddCall(&x)
 	case "quota":
-		body = ExportQuotaCall(uint32(number(args[1])), number(args[2]), number(args[3]))
+		bytes, inodes := number(args[2]), number(args[3])
+		body = ExportSetCall(uint32(number(args[1])), &Change{QuotaBytes: &bytes, QuotaInodes: &inodes})
+	case "root":
+		mode, err := strconv.ParseUint(args[2], 8, 32)
+		must(s.t, mode, err)
+		m, uid, gid := uint32(mode), uint32(number(args[3])), uint32(number(args[4]))
+		body = ExportSetCall(uint32(number(args[1])), &Change{Mode: &m, UID: &uid, GID: &gid})
+	case "remove":
+		body = ExportRemoveCall(uint32(number(args[1])))
+	case "admit":
+		return s.admit(args[1:])
 	default:
 		body = ExportListCall()
 	}
@@ -443,13 +454,13 @@ func (s *session) export(args []string) string {
 		if id, err = ParseExportAdd(reply); err == nil {
 			return fmt.Sprintf("export %d", id)
 		}
-	case "quota":
+	case "quota", "root", "remove":
 		err = ParseAdminStatus(reply)
 	default:
 		list, err := ParseExportList(reply)
 		text := ""
 		for _, x := range must(s.t, list, err) {
-			text += fmt.Sprintf("%d %s quota %d/%d used %d/%d\n", x.ID, x.Name, x.QuotaBytes, x.QuotaInodes, x.UsedBytes, x.UsedInodes)
+			text += fmt.Sprintf("%d %s %04o %d:%d quota %d/%d used %d/%d\n", x.ID, x.Name, x.Mode, x.UID, x.GID, x.QuotaBytes, x.QuotaInodes, x.UsedBytes, x.UsedInodes)
 		}
 		return text
 	}
@@ -457,4 +468,28 @@ func (s *session) export(args []string) string {
 		return err.Error()
 	}
 	return ""
+}
+
+// admit enrols a client that wants these exports, last first, and shows what it is granted.
+func (s *session) admit(names []string) string {
+	var wanted []Wanted
+	r := Rights{Name: "client"}
+	for i, name := range names {
+		bare, create := strings.CutSuffix(name, "+")
+		wanted = append(wanted, Wanted{Export: Export{Name: bare, Mode: 0o1777, UID: 7}, Create: create})
+		r.Grants = append(r.Grants, Grant{Export: uint32(i + 1), AnonUID: uint32(i)})
+	}
+	encoded, reply := s.fs.Admit(pbft.Operation{Client: pbft.Administrator, Body: AdmitCall(wanted, &r)})
+	if err := ParseAdmit(reply, wanted); err != nil {
+		if encoded != nil {
+			s.t.Errorf("admit %v: refused, with rights %x", names, encoded)
+		}
+		return err.Error()
+	}
+	r, err := ParseRights(encoded)
+	text := must(s.t, r, err).Name
+	for _, g := range r.Grants {
+		text += fmt.Sprintf(" %d(anon %d)", g.Export, g.AnonUID)
+	}
+	return text
 }

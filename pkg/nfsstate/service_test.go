@@ -84,7 +84,7 @@ func TestRefusals(t *testing.T) {
 		{"no such program", call(1, 1, ""), nfs3.ProgUnavail},
 		{"no such procedure", call(nfs3.ProgramNFS, 22, ""), nfs3.ProcUnavail},
 		{"no such procedure of MOUNT", call(nfs3.ProgramMount, 6, ""), nfs3.ProcUnavail},
-		{"no such procedure of ours", call(nfs3.ProgramAdmin, 4, ""), nfs3.ProcUnavail},
+		{"no procedure of ours for all", call(nfs3.ProgramAdmin, AdminAdmit, ""), nfs3.ProcUnavail},
 		{"NULL with arguments", call(nfs3.ProgramNFS, nfs3.ProcNull, "1234"), nfs3.GarbageArgs},
 		{"GETATTR without", call(nfs3.ProgramNFS, nfs3.ProcGetattr, ""), nfs3.GarbageArgs},
 		{"WRITE without", call(nfs3.ProgramNFS, nfs3.ProcWrite, ""), nfs3.GarbageArgs},

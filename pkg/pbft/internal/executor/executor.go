@@ -196,6 +196,7 @@ const (
 	AdminEnrol          // key, rights
 	AdminRevoke         // key
 	AdminList           // a zero byte, index of the first record as u16
+	AdminAdmit          // key, the rest is for the service: see Admitter
 )
 
 // administer runs an administrative operation. The reply of the library's own is empty if it was done, else the
@@ -214,6 +215,8 @@ func (x *Executor) administer(r *message.Request, choice []byte) (result []byte,
 		err = ledger.ErrRights
 	case kind == AdminEnrol && len(body) >= ed25519.PublicKeySize:
 		err = x.ledger.Enrol(body[:ed25519.PublicKeySize], body[ed25519.PublicKeySize:], r.Timestamp)
+	case kind == AdminAdmit && len(body) >= ed25519.PublicKeySize:
+		return x.admit(r, choice, body)
 	case kind == AdminRevoke && len(body) == ed25519.PublicKeySize:
 		err = x.ledger.Revoke(body)
 	case kind == AdminList && len(body) == 3:

@@ -159,20 +159,30 @@ func (l *Ledger) All(f func(Client)) {
 	}
 }
 
+// MayEnrol says what keeps a key from being given a record.
+func (l *Ledger) MayEnrol(key ed25519.PublicKey) error {
+	i, known := l.index[message.ClientOf(key)]
+	switch {
+	case known && (i == 0 || !l.read(i).Revoked || !l.read(i).Key.Equal(key)):
+		return ErrEnrolled
+	case !known && l.vacant() == 0:
+		return ErrFull
+	}
+	return nil
+}
+
 // Enrol gives a key its record. The administrator asked for it at now.
 func (l *Ledger) Enrol(key ed25519.PublicKey, rights []byte, now message.Timestamp) error {
 	if len(rights) > MaxRights {
 		return ErrRights
 	}
+	if err := l.MayEnrol(key); err != nil {
+		return err
+	}
 	id := message.ClientOf(key)
 	i, known := l.index[id]
-	switch {
-	case known && (i == 0 || !l.read(i).Revoked || !l.read(i).Key.Equal(key)):
-		return ErrEnrolled
-	case !known:
-		if i = l.vacant(); i == 0 {
-			return ErrFull
-		}
+	if !known {
+		i = l.vacant()
 		if old := l.memory.Page(l.record(i)); binary.LittleEndian.Uint32(old) == revoked {
 			delete(l.index, message.ClientOf(old[8:recordHead]))
 			l.raiseFloor(min(l.latest(i), now))
