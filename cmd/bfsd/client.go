@@ -1,11 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -46,6 +47,7 @@ type administrator struct {
 	passphrase string
 	transport  string
 	timeout    time.Duration
+	command    *cobra.Command
 }
 
 func (a *administrator) flags(c *cobra.Command) {
@@ -55,10 +57,14 @@ func (a *administrator) flags(c *cobra.Command) {
 	f.StringVar(&a.passphrase, "passphrase-file", "", "opens a sealed key: the passphrase is on the first line of this file (mode 0600)")
 	f.StringVar(&a.transport, "transport", string(pbft.TransportTLS), "tls or plain, as in the members' files")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to try")
+	a.command = c
 }
 
 // with connects to the group and runs do.
 func (a *administrator) with(ctx context.Context, do func(context.Context, *session) error) error {
+	if a.timeout <= 0 {
+		return fmt.Errorf("--timeout: got %v, want more than 0, such as 30s", a.timeout)
+	}
 	keyFile := a.admin
 	if info, err := os.Stat(keyFile); err == nil && info.IsDir() {
 		keyFile = filepath.Join(keyFile, bundle.AdminKeyFile)
@@ -69,7 +75,10 @@ func (a *administrator) with(ctx context.Context, do func(context.Context, *sess
 	}
 	g, err := config.LoadGroup(groupFile)
 	if err != nil {
-		return err
+		if a.group == "" {
+			return named(err, a.command, "admin")
+		}
+		return named(err, a.command, "group")
 	}
 	var passphrase []byte
 	if a.passphrase != "" {
@@ -79,7 +88,7 @@ func (a *administrator) with(ctx context.Context, do func(context.Context, *sess
 	}
 	key, err := keys.ReadSealed(keyFile, passphrase)
 	if err != nil {
-		return err
+		return named(err, a.command, "admin")
 	}
 	if !keys.Of(key).Equal(g.Administrator) {
 		return fmt.Errorf("%s: is not the key of the administrator in %s", keyFile, groupFile)
@@ -87,6 +96,14 @@ func (a *administrator) with(ctx context.Context, do func(context.Context, *sess
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
 	return withAdministrator(ctx, g, key, pbft.Transport(a.transport), do)
+}
+
+// named adds, to the error of a file that is not there and that no flag named, the flag that names it.
+func named(err error, c *cobra.Command, flag string) error {
+	if !errors.Is(err, fs.ErrNotExist) || c.Flags().Changed(flag) {
+		return err
+	}
+	return fmt.Errorf("%w: this is the default; name the file with --%s", err, flag)
 }
 
 // A session is the administrator, connected.
@@ -125,60 +142,18 @@ func (s *session) exports(ctx context.Context) ([]nfsstate.ExportInfo, error) {
 	return nfsstate.ParseExportList(reply)
 }
 
-// export finds an export's number, and creates it if it is not there and may be.
-func (s *session) export(ctx context.Context, path string, create bool, quota config.Size) (uint32, error) {
-	all, err := s.exports(ctx)
-	if err != nil {
-		return 0, err
-	}
-	var names []string
-	for _, e := range all {
-		if "/"+e.Name == path {
-			return e.ID, nil
-		}
-		names = append(names, "/"+e.Name)
-	}
-	if !create {
-		return 0, fmt.Errorf("export %s: the group has %s; --create-export makes a new one", path, strings.Join(names, ", "))
-	}
-	x := stateExport(config.Export{Path: path, Mode: config.DefaultMode, Quota: quota})
-	reply, err := s.client.Invoke(ctx, nfsstate.ExportAddCall(&x), false)
-	if err != nil {
-		return 0, err
-	}
-	return nfsstate.ParseExportAdd(reply)
-}
-
-// enrol enrols a client. To enrol it again with the same rights is no error, so that scripts may.
-func (s *session) enrol(ctx context.Context, key ed25519.PublicKey, rights nfsstate.Rights) error {
-	if err := rights.Check(); err != nil {
-		return err
-	}
-	encoded := rights.Append(nil)
-	clients, err := s.client.Enrolments(ctx)
-	if err != nil {
-		return err
-	}
-	for _, c := range clients {
-		if !c.Key.Equal(key) || c.Revoked {
-			continue
-		}
-		if bytes.Equal(c.Rights, encoded) {
-			return nil
-		}
-		return errors.New("this key is enrolled with other rights: revoke it first, then add it; its mounts live on")
-	}
-	return s.client.Enrol(ctx, key, encoded)
-}
-
 func clientListCommand() *cobra.Command {
-	var a administrator
+	var (
+		a      administrator
+		asJSON bool
+	)
 	c := &cobra.Command{
-		Use:     "list --admin DIR",
-		Short:   "list the enrolled clients and the exports",
-		Long:    `List shows every client that is or was enrolled, with its rights, and every export with what it holds.`,
-		Example: `  bfsd client list --admin bundles/admin`,
-		Args:    cobra.NoArgs,
+		Use:   "list --admin DIR",
+		Short: "list the enrolled clients",
+		Long:  `List shows every client that is or was enrolled, with its name, its key and its rights.`,
+		Example: `  bfsd client list --admin bundles/admin
+  bfsd client list --admin bundles/admin --json | jq '.clients[] | select(.state == "enrolled") | .name'`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.with(c.Context(), func(ctx context.Context, s *session) error {
 				clients, err := s.client.Enrolments(ctx)
@@ -189,33 +164,53 @@ func clientListCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return writeClients(c, clients, exports)
+				if asJSON {
+					return writeJSON(c.OutOrStdout(), clientsJSON(clients, exports))
+				}
+				return writeClients(c.OutOrStdout(), clients, exports)
 			})
 		},
 	}
 	a.flags(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-func writeClients(c *cobra.Command, clients []pbft.Enrolment, exports []nfsstate.ExportInfo) error {
-	t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CLIENT\tKEY\tSTATE\tRIGHTS")
+func writeClients(w io.Writer, clients []pbft.Enrolment, exports []nfsstate.ExportInfo) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tCLIENT\tKEY\tSTATE\tRIGHTS")
 	for _, e := range clients {
-		state := "enrolled"
-		if e.Revoked {
-			state = "revoked"
-		}
-		fmt.Fprintf(t, "%016x\t%s\t%s\t%s\n", uint64(e.ID), keys.Public(e.Key), state, rightsText(e.Rights, exports))
-	}
-	fmt.Fprintln(t, "\nEXPORT\tUSED\tQUOTA\tFILES")
-	for _, e := range exports {
-		quota := "-"
-		if e.QuotaBytes > 0 {
-			quota = config.Size(e.QuotaBytes).String()
-		}
-		fmt.Fprintf(t, "/%s\t%s\t%s\t%d\n", e.Name, config.Size(e.UsedBytes), quota, e.UsedInodes)
+		fmt.Fprintf(t, "%s\t%016x\t%s\t%s\t%s\n", nameOf(&e), uint64(e.ID), keys.Public(e.Key), stateOf(&e), rightsText(e.Rights, exports))
 	}
 	return t.Flush()
+}
+
+// nameOf is a client's name; one that was enrolled without has that which it would be given today.
+func nameOf(e *pbft.Enrolment) string {
+	if r, err := nfsstate.ParseRights(e.Rights); err == nil && r.Name != "" {
+		return r.Name
+	}
+	return defaultName(e.Key)
+}
+
+// defaultName is the name of a client whose administrator gives it none.
+func defaultName(key ed25519.PublicKey) string {
+	return fmt.Sprintf("client-%08x", uint64(pbft.ClientOf(key))>>32)
+}
+
+func stateOf(e *pbft.Enrolment) string {
+	if e.Revoked {
+		return "revoked"
+	}
+	return "enrolled"
+}
+
+// exportPath names an export by its path, or by its number if it is not there any more.
+func exportPath(id uint32, exports []nfsstate.ExportInfo) string {
+	if i := slices.IndexFunc(exports, func(e nfsstate.ExportInfo) bool { return e.ID == id }); i >= 0 {
+		return "/" + exports[i].Name
+	}
+	return fmt.Sprintf("export %d", id)
 }
 
 // rightsText says in a line what a client may do.
@@ -226,15 +221,11 @@ func rightsText(encoded []byte, exports []nfsstate.ExportInfo) string {
 	}
 	var parts []string
 	for _, g := range r.Grants {
-		name := fmt.Sprintf("export %d", g.Export)
-		if i := slices.IndexFunc(exports, func(e nfsstate.ExportInfo) bool { return e.ID == g.Export }); i >= 0 {
-			name = "/" + exports[i].Name
-		}
 		mode := "rw"
 		if g.ReadOnly {
 			mode = "ro"
 		}
-		part := fmt.Sprintf("%s %s squash=%s", name, mode, squashNames[g.Squash])
+		part := fmt.Sprintf("%s %s squash=%s", exportPath(g.Export, exports), mode, squashNames[g.Squash])
 		if g.Squash != nfsstate.SquashNone && (g.AnonUID != nfsstate.Nobody || g.AnonGID != nfsstate.Nobody) {
 			part += fmt.Sprintf(" anon=%d:%d", g.AnonUID, g.AnonGID)
 		}
@@ -259,22 +250,34 @@ func mapText(name string, ranges []nfsstate.IDRange) string {
 
 func clientRevokeCommand() *cobra.Command {
 	var (
-		a administrator
-		k keyFlags
+		a    administrator
+		k    keyFlags
+		name string
 	)
 	c := &cobra.Command{
-		Use:   "revoke --admin DIR --key KEY",
+		Use:   "revoke --admin DIR (--key KEY | --name NAME)",
 		Short: "end a client's rights",
 		Long: `Revoke ends a client's rights from the batch on in which it is ordered. What the client has written stays. Its key
 can be enrolled again later.`,
-		Example: `  bfsd client revoke --admin bundles/admin --key bfs-key:...`,
-		Args:    cobra.NoArgs,
+		Example: `  bfsd client revoke --admin bundles/admin --name laptop
+  bfsd client revoke --admin bundles/admin --key bfs-key:...`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			key, err := k.read()
-			if err != nil {
-				return err
+			var key ed25519.PublicKey
+			if name == "" {
+				var err error
+				if key, err = k.read(); err != nil {
+					return err
+				}
+			} else if k != (keyFlags{}) {
+				return errors.New("--name and --key exclude each other")
 			}
-			return a.with(c.Context(), func(ctx context.Context, s *session) error {
+			return a.with(c.Context(), func(ctx context.Context, s *session) (err error) {
+				if name != "" {
+					if key, err = s.named(ctx, name); err != nil {
+						return err
+					}
+				}
 				if err := s.client.Revoke(ctx, key); err != nil {
 					return err
 				}
@@ -285,7 +288,29 @@ can be enrolled again later.`,
 	}
 	a.flags(c)
 	k.flags(c)
+	c.Flags().StringVar(&name, "name", "", "instead of --key: the client's name, as bfsd client list shows it")
 	return c
+}
+
+// named finds the enrolled client of a name.
+func (s *session) named(ctx context.Context, name string) (key ed25519.PublicKey, err error) {
+	clients, err := s.client.Enrolments(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range clients {
+		if clients[i].Revoked || nameOf(&clients[i]) != name {
+			continue
+		}
+		if key != nil {
+			return nil, fmt.Errorf("--name: more than one client is called %s: say which with --key (bfsd client list shows the keys)", name)
+		}
+		key = clients[i].Key
+	}
+	if key == nil {
+		return nil, fmt.Errorf("--name: no enrolled client is called %s (bfsd client list shows all)", name)
+	}
+	return key, nil
 }
 
 // keyFlags name a client's public key, in one of two ways.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -16,6 +18,7 @@ import (
 	"bfs/cmd/internal/keys"
 	"bfs/pkg/nfsstate"
 	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/pbft"
 )
 
 func clientAddCommand() *cobra.Command {
@@ -37,11 +40,15 @@ func clientAddCommand() *cobra.Command {
                 leads to is shown as 65534. Without it ids are taken as they are
   --expires     a date (2027-01-31), a time (2027-01-31T12:00:00Z) or a while from now (720h)
 
+--create-export makes the exports that are not there, together with the enrolment: both happen or neither does. Unless
+--owner and --mode say otherwise, the root directory of a new export is open to all users of its clients, as /tmp is
+(mode 1777): nobody removes what another user made. To change an export, use bfsd export set.
+
 To change the rights of a client, revoke it and add it again: its mounts live on.`,
-		Example: `  bfsd client add --admin bundles/admin --key bfs-key:... --export /export
+		Example: `  bfsd client add --admin bundles/admin --key bfs-key:... --export /export --name laptop
   bfsd client add --admin bundles/admin --key bfs-key:... --export /etc --ro --expires 720h
   bfsd client add --admin bundles/admin --key bfs-key:... --export /home --squash none --uid-map 1000:1000:500
-  bfsd client add --admin bundles/admin --key bfs-key:... --export /new --create-export --quota 10GiB`,
+  bfsd client add --admin bundles/admin --key bfs-key:... --export /new --create-export --owner 1000:1000 --mode 0750 --quota 10GiB`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			key, err := k.read()
@@ -53,10 +60,11 @@ To change the rights of a client, revoke it and add it again: its mounts live on
 				return err
 			}
 			return a.with(c.Context(), func(ctx context.Context, s *session) error {
-				if err := o.add(ctx, s, key, grant, expires); err != nil {
+				done, err := o.add(ctx, s, key, grant, expires)
+				if err != nil {
 					return err
 				}
-				fmt.Fprintf(c.OutOrStdout(), "enrolled %s for %s\n", keys.Public(key), strings.Join(o.exports, ", "))
+				fmt.Fprintln(c.OutOrStdout(), done)
 				return nil
 			})
 		},
@@ -68,6 +76,7 @@ To change the rights of a client, revoke it and add it again: its mounts live on
 }
 
 type addOptions struct {
+	name     string
 	exports  []string
 	readOnly bool
 	squash   string
@@ -77,11 +86,12 @@ type addOptions struct {
 	gidMap   string
 	expires  string
 	create   bool
-	quota    config.Size
+	made     exportFlags // what a new export is like
 }
 
 func (o *addOptions) flags(c *cobra.Command) {
 	f := c.Flags()
+	f.StringVar(&o.name, "name", "", "what to call it, in lists and logs (default: client- and the beginning of its number)")
 	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport}, "what it may mount; may be given more than once")
 	f.BoolVar(&o.readOnly, "ro", false, "reading only")
 	f.StringVar(&o.squash, "squash", squashNames[nfsstate.SquashRoot], "who is made anonymous: none, root or all")
@@ -91,7 +101,7 @@ func (o *addOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.gidMap, "gid-map", "", "FROM:TO:COUNT[,...] for groups")
 	f.StringVar(&o.expires, "expires", "", "a date, a time or a while from now (default: never)")
 	f.BoolVar(&o.create, "create-export", false, "create the exports that are not there")
-	f.Var(&o.quota, "quota", "with --create-export: the new export's quota; 0B is what the state has room for")
+	o.made.flags(c, "with --create-export: ")
 }
 
 var squashNames = map[nfsstate.Squash]string{
@@ -103,6 +113,11 @@ var squashNames = map[nfsstate.Squash]string{
 // check turns flags into a grant, without its export.
 func (o *addOptions) check() (g nfsstate.Grant, expires uint64, err error) {
 	g = nfsstate.Grant{ReadOnly: o.readOnly, AnonUID: o.anonUID, AnonGID: o.anonGID}
+	if o.name != "" {
+		if err := nfsstate.CheckClientName(o.name); err != nil {
+			return g, 0, fmt.Errorf("--name: %w", err)
+		}
+	}
 	known := false
 	for squash, name := range squashNames {
 		if name == o.squash {
@@ -138,18 +153,101 @@ func (o *addOptions) check() (g nfsstate.Grant, expires uint64, err error) {
 	return g, expires, nil
 }
 
-func (o *addOptions) add(ctx context.Context, s *session, key ed25519.PublicKey, g nfsstate.Grant, expires uint64) error {
-	rights := nfsstate.Rights{Expires: expires}
-	for _, path := range o.exports {
-		id, err := s.export(ctx, path, o.create, o.quota)
-		if err != nil {
-			return err
-		}
-		g.Export = id
+// add enrols a client, and makes the exports that it is to have and that are not there, all in one operation or nothing.
+// Asked again for what is there it does nothing, so that scripts may. It returns what to tell the administrator.
+func (o *addOptions) add(ctx context.Context, s *session, key ed25519.PublicKey, g nfsstate.Grant, expires uint64) (string, error) {
+	exports, err := s.exports(ctx)
+	if err != nil {
+		return "", err
+	}
+	clients, err := s.client.Enrolments(ctx)
+	if err != nil {
+		return "", err
+	}
+	wanted, err := o.wanted(exports)
+	if err != nil {
+		return "", err
+	}
+	rights := nfsstate.Rights{Name: cmp.Or(o.name, defaultName(key)), Expires: expires}
+	for i := range wanted {
+		g.Export = uint32(i + 1)
 		rights.Grants = append(rights.Grants, g)
 	}
-	slices.SortFunc(rights.Grants, func(a, b nfsstate.Grant) int { return int(a.Export) - int(b.Export) })
-	return s.enrol(ctx, key, rights)
+	if err := rights.Check(); err != nil {
+		return "", err
+	}
+	paths := strings.Join(o.exports, ", ")
+	switch same, err := o.enrolled(key, wanted, rights, clients, exports); {
+	case err != nil:
+		return "", err
+	case same:
+		return fmt.Sprintf("%s is enrolled for %s already", keys.Public(key), paths), nil
+	}
+	reply, err := s.client.Admit(ctx, key, nfsstate.AdmitCall(wanted, &rights))
+	if err == nil {
+		err = nfsstate.ParseAdmit(reply, wanted)
+	}
+	return fmt.Sprintf("enrolled %s as %s for %s", keys.Public(key), rights.Name, paths), err
+}
+
+// wanted is what the client is to be granted, as far as it can be known before the operation.
+func (o *addOptions) wanted(exports []nfsstate.ExportInfo) (all []nfsstate.Wanted, err error) {
+	var names []string
+	for _, e := range exports {
+		names = append(names, "/"+e.Name)
+	}
+	for i, path := range o.exports {
+		there := slices.Contains(names, path)
+		switch {
+		case slices.Contains(o.exports[:i], path):
+			return nil, fmt.Errorf("--export %s: given twice", path)
+		case !there && !o.create:
+			return nil, fmt.Errorf("export %s: the group has %s; --create-export makes a new one", path, strings.Join(names, ", "))
+		case there && o.made.given() != "":
+			return nil, fmt.Errorf("export %s is there already, and %s is for a new one: change it with bfsd export set %s",
+				path, o.made.given(), path)
+		}
+		all = append(all, nfsstate.Wanted{Create: !there, Export: o.made.export(path)})
+	}
+	return all, nil
+}
+
+// enrolled reports whether the client has just these rights already. That it, or the name, is enrolled otherwise is an error.
+func (o *addOptions) enrolled(key ed25519.PublicKey, wanted []nfsstate.Wanted, r nfsstate.Rights, clients []pbft.Enrolment,
+	exports []nfsstate.ExportInfo) (same bool, err error) {
+	for i := range clients {
+		c := &clients[i]
+		switch {
+		case c.Revoked:
+		case !c.Key.Equal(key) && nameOf(c) == r.Name:
+			return false, fmt.Errorf("a client called %s is enrolled already, with key %s: give this one another --name", r.Name, keys.Public(c.Key))
+		case c.Key.Equal(key) && o.sameRights(c, wanted, r, exports):
+			return true, nil
+		case c.Key.Equal(key):
+			return false, fmt.Errorf("this key is enrolled with other rights (%s): revoke it first, then add it; its mounts live on",
+				rightsText(c.Rights, exports))
+		}
+	}
+	return false, nil
+}
+
+// sameRights compares what a client has with what it is to have.
+func (o *addOptions) sameRights(c *pbft.Enrolment, wanted []nfsstate.Wanted, r nfsstate.Rights, exports []nfsstate.ExportInfo) bool {
+	if o.name == "" {
+		r.Name = nameOf(c) // whatever it was called
+	}
+	r.Grants = slices.Clone(r.Grants)
+	for i := range r.Grants {
+		at := slices.IndexFunc(exports, func(e nfsstate.ExportInfo) bool { return e.Name == wanted[i].Name })
+		if at < 0 {
+			return false
+		}
+		r.Grants[i].Export = exports[at].ID
+	}
+	slices.SortFunc(r.Grants, func(a, b nfsstate.Grant) int { return cmp.Compare(a.Export, b.Export) })
+	has, err := nfsstate.ParseRights(c.Rights)
+	has.Name = nameOf(c)
+	return err == nil && bytes.Equal(has.Append(nil), r.Append(nil))
 }
 
 // parseMap reads FROM:TO:COUNT[,...].

@@ -59,7 +59,10 @@ const (
 const (
 	DefaultStateSize  = Size(8 << 30)
 	DefaultClockBound = 10 * time.Minute
-	DefaultMode       = Mode(0o755)
+
+	// DefaultMode of an export's root directory: whoever the replicas let write there may make files and directories, and
+	// touches nobody else's. With root squashed, as by default, nobody could open up a directory of root's.
+	DefaultMode = Mode(0o1777)
 )
 
 // BytesPerInode decides the default number of inodes: one for as many bytes of state. Inodes that were never

@@ -93,5 +93,14 @@ func parseMode(text string) (Mode, error) {
 	return Mode(v), nil
 }
 
+// Set and Type make a Mode a command line flag.
+func (m *Mode) Set(s string) (err error) {
+	*m, err = parseMode(s)
+	return err
+}
+
+// Type names the flag's value in help.
+func (m *Mode) Type() string { return "mode" }
+
 // String writes the bits as they are read.
 func (m Mode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
