@@ -189,7 +189,11 @@ func (d *demo) makeGroup() error {
 // that there is no vote left to stand by and nothing to finish.
 func (d *demo) forget() error {
 	for i := range demoReplicas {
-		if err := os.RemoveAll(filepath.Join(bundle.HostDir(d.path("group"), i), "state")); err != nil {
+		state := filepath.Join(bundle.HostDir(d.path("group"), i), bundle.StateDir)
+		if err := os.RemoveAll(state); err != nil {
+			return err
+		}
+		if err := pbft.MarkFresh(state); err != nil {
 			return err
 		}
 	}
@@ -228,12 +232,9 @@ func (d *demo) enrol(ctx context.Context) error {
 		return err
 	}
 	return withAdministrator(ctx, d.group, key, pbft.TransportTLS, func(ctx context.Context, s *session) error {
-		id, err := s.export(ctx, demoExport, true, 0)
-		if err != nil {
-			return err
-		}
-		grant := nfsstate.Grant{Export: id, AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody}
-		return s.enrol(ctx, keys.Of(d.relay.Key), nfsstate.Rights{Grants: []nfsstate.Grant{grant}})
+		o := addOptions{name: "demo", exports: []string{demoExport}}
+		_, err := o.add(ctx, s, keys.Of(d.relay.Key), nfsstate.Grant{AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody}, 0)
+		return err
 	})
 }
 

@@ -49,8 +49,11 @@ If the private key may be in other hands, this is not enough: make a group with 
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := config.LoadReplica(file)
-			if err != nil {
-				return err
+			switch {
+			case err != nil:
+				return named(err, c, "config")
+			case timeout <= 0:
+				return fmt.Errorf("--timeout: got %v, want more than 0, such as 30s", timeout)
 			}
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +17,7 @@ import (
 	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/procs"
+	"bfs/cmd/internal/version"
 	"bfs/pkg/pbft"
 )
 
@@ -25,7 +29,7 @@ const replicaKeys = `The configuration file, with its defaults (paths are relati
   key          = "identity.key"     this host's private key, mode 0600
   directory    = "state"            what must survive a restart
   listen       = ""                 host:port for members and clients; "" is the address in the group file
-  admin_listen = "127.0.0.1:7451"   /status, /healthz, /metrics; "" is nowhere
+  admin_listen = "127.0.0.1:7451"   /status, /livez, /readyz, /metrics; "" is nowhere
   transport    = "tls"              or "plain"
   durability   = "disk"             not there yet: say "replicated"
   window       = 2                  batches under way at the primary
@@ -47,7 +51,7 @@ listens, and logs on standard error.
   curl -s http://127.0.0.1:7451/status`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return serve(c.Context(), file, pbft.StartReplica, newFiles)
+			return named(serve(c.Context(), file, pbft.StartReplica, newFiles), c, "config")
 		},
 	}
 	c.Flags().StringVar(&file, "config", "replica.toml", "the replica's configuration file")
@@ -68,7 +72,7 @@ member: bfsd init --hosts HOST makes one.
   bfsd norep --config norep/host0/replica.toml`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return serve(c.Context(), file, pbft.StartUnreplicated, newFiles)
+			return named(serve(c.Context(), file, pbft.StartUnreplicated, newFiles), c, "config")
 		},
 	}
 	c.Flags().StringVar(&file, "config", "replica.toml", "the configuration file")
@@ -94,17 +98,24 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	}
 	procs.FloorHeap()
 	log := cli.Logger(os.Stderr, c.Log).With("replica", c.Self)
+	ignoreHangups(ctx, log)
 	if err := os.MkdirAll(c.Directory, 0o700); err != nil {
 		return err
 	}
+	cfg := pbft.ReplicaConfig{
+		Group: c.Group.Group, Self: c.Self, Key: c.Key, Directory: c.Directory, Listen: c.Listen,
+		Transport: c.Transport, Logger: log, Window: c.Window, Without: c.Without,
+	}
+	if err := openDirectory(ctx, file, cfg); err != nil {
+		return err
+	}
+	warnMemory(log, c.Group.State.Size)
 	s, free, err := service(c.Group)
 	if err != nil {
 		return err
 	}
-	replica, err := start(pbft.ReplicaConfig{
-		Group: c.Group.Group, Self: c.Self, Key: c.Key, Directory: c.Directory, Listen: c.Listen,
-		Transport: c.Transport, Service: s, Logger: log, Window: c.Window, Without: c.Without,
-	})
+	cfg.Service = s
+	replica, err := start(cfg)
 	if err != nil {
 		free()
 		return err
@@ -120,17 +131,73 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	select {
 	case <-ctx.Done():
 		log.Info("stopping", "why", "signal")
+		handOver(replica, log)
 	case <-replica.Done():
 		log.Error("stopped by itself", "why", replica.Err())
 	}
 	return stop(replica, a, free, nil)
 }
 
+// openDirectory refuses to start a replica that has lost its memory, and says what to do. A group of one has nobody to contradict.
+func openDirectory(ctx context.Context, file string, cfg pbft.ReplicaConfig) error {
+	if cfg.Group.N() == 1 {
+		return nil
+	}
+	err := pbft.OpenDirectory(ctx, cfg)
+	if errors.Is(err, pbft.ErrForgotten) {
+		return fmt.Errorf("%w. Run\n  bfsd replica replace --config %s\nand start it again; it may not start before, because two different votes "+
+			"of one replica can cost the group its files", err, file)
+	}
+	return err
+}
+
+// handOverWithin bounds how long a primary that is told to stop waits for the others to go on without it.
+const handOverWithin = 2 * time.Second
+
+func handOver(r *pbft.Replica, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), handOverWithin)
+	defer cancel()
+	if err := r.HandOver(ctx); err != nil {
+		log.Warn("the others must notice by themselves that this primary is gone", "err", err)
+	}
+}
+
+// ignoreHangups has SIGHUP do nothing but a line in the log: there is nothing to read again, and no log file to open again, for
+// logs go to standard error.
+func ignoreHangups(ctx context.Context, log *slog.Logger) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		defer signal.Stop(hangups)
+		for {
+			select {
+			case <-hangups:
+				log.Info("SIGHUP is ignored: a changed configuration counts from the next start")
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
+// warnMemory warns when the state can grow beyond this machine's memory: it lies in memory, and the kernel would end the
+// process, on all hosts at about the same time.
+func warnMemory(log *slog.Logger, size config.Size) {
+	have, err := procs.Memory()
+	if err != nil || uint64(size) <= have {
+		return
+	}
+	log.Warn("the state may outgrow this machine's memory: when it does the process is killed, and most likely on the other hosts as well. "+
+		"Add memory, or set quotas (bfsd export set)", "state.size", size.String(), "memory", config.Size(have).String())
+}
+
 func replicaSources(r *pbft.Replica, n int) admin.Sources {
 	return admin.Sources{
-		Status:  func() any { return r.Status() },
-		Health:  func() error { return admin.ReplicaHealth(r.Status(), n) },
-		Metrics: func(w io.Writer) { admin.ReplicaMetrics(w, r.Status()) },
+		Status:  func() any { return admin.ReplicaStatus{Status: r.Status(), Program: version.Of()} },
+		Live:    r.Live,
+		Health:  func() error { return admin.ReplicaReady(r.Status(), n) },
+		Metrics: func(w io.Writer) { admin.ReplicaMetrics(w, r.Status(), n) },
+		Help:    admin.ReplicaHelp,
 	}
 }
 

@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,11 +17,7 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	var (
-		file    string
-		asJSON  bool
-		timeout time.Duration
-	)
+	var o statusOptions
 	c := &cobra.Command{
 		Use:   "status --group FILE",
 		Short: "ask every replica how it is, and whether enough of them agree",
@@ -28,36 +28,143 @@ func statusCommand() *cobra.Command {
   STABLE, ROOT   its last stable checkpoint and the digest of the whole state there
   KEY AGE        since its session keys were made
   RECOVERED      its last proactive recovery; "-" is never
+  VERSION        of its program
   STATE          agrees, or what keeps it from agreeing with the others
 
-The answers are hints for people: they come without authentication. The exit code is 0 if at least 2f+1 replicas
-agree, and 1 otherwise.`,
+A replica that was restarted has forgotten what it voted for, and is silent until the named checkpoint is stable. It counts
+among the f that may fail until then, however well the rest looks.
+
+The exit code is 0 if all replicas agree, 2 if at least 2f+1 do, so that the group works but on its reserve, and 1 if
+fewer do and it is down. With --can-stop N it is 0 if replica N may be stopped now, because 2f+1 of the others agree and
+are connected with each other, and 1 if not; the reasons are printed.
+
+The answers are hints for people: they come without authentication. A replica whose admin address is on its loopback,
+where bfsd init puts it, is asked from its own host: give --group a group file whose admin addresses you can reach.`,
 		Example: `  bfsd status --group bundles/group.toml
+  bfsd status --group bundles/group.toml --watch
+  bfsd status --group bundles/group.toml --can-stop 2 && ssh c.example systemctl restart bfsd@host2
   bfsd status --group bundles/group.toml --json | jq .agreeing`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			g, err := config.LoadGroup(file)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(c.Context(), timeout)
-			defer cancel()
-			report := status.Ask(ctx, g)
-			write := report.WriteTable
-			if asJSON {
-				write = report.WriteJSON
-			}
-			if err := write(c.OutOrStdout()); err != nil {
-				return err
-			}
-			if !report.Healthy {
-				return cli.ErrSaid
-			}
-			return nil
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
 	}
-	c.Flags().StringVar(&file, "group", bundle.GroupFile, "the group file")
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().DurationVar(&timeout, "timeout", 3*time.Second, "how long to wait for answers")
+	f := c.Flags()
+	f.StringVar(&o.file, "group", bundle.GroupFile, "the group file")
+	f.BoolVar(&o.asJSON, "json", false, "print JSON")
+	f.DurationVar(&o.timeout, "timeout", 3*time.Second, "how long to wait for answers")
+	f.BoolVar(&o.watch, "watch", false, "show it again and again, until ctrl-C")
+	f.DurationVar(&o.every, "interval", 2*time.Second, "with --watch: how long after each answer to ask again")
+	f.IntVar(&o.canStop, "can-stop", -1, "instead: the number of a replica; may it be stopped now?")
 	return c
+}
+
+type statusOptions struct {
+	file    string
+	asJSON  bool
+	timeout time.Duration
+	watch   bool
+	every   time.Duration
+	canStop int
+}
+
+func (o *statusOptions) run(c *cobra.Command) error {
+	switch {
+	case o.timeout <= 0:
+		return fmt.Errorf("--timeout: got %v, want more than 0, such as 3s", o.timeout)
+	case o.every <= 0:
+		return fmt.Errorf("--interval: got %v, want more than 0, such as 2s", o.every)
+	case o.watch && (o.asJSON || c.Flags().Changed("can-stop")):
+		return errors.New("--watch is for people, and excludes --json and --can-stop")
+	}
+	g, err := config.LoadGroup(o.file)
+	if err != nil {
+		return named(err, c, "group")
+	}
+	if c.Flags().Changed("can-stop") {
+		return o.mayStop(c, g)
+	}
+	if o.watch {
+		return o.again(c, g)
+	}
+	return o.once(c, g)
+}
+
+func (o *statusOptions) ask(ctx context.Context, g *config.Group) *status.Report {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	return status.Ask(ctx, g)
+}
+
+func (o *statusOptions) once(c *cobra.Command, g *config.Group) error {
+	report := o.ask(c.Context(), g)
+	write := report.WriteTable
+	if o.asJSON {
+		write = report.WriteJSON
+	}
+	return exit(write(c.OutOrStdout()), report.State.Code())
+}
+
+// exit is err, or an exit code other than 0.
+func exit(err error, code int) error {
+	if err == nil && code != 0 {
+		return cli.Exit(code)
+	}
+	return err
+}
+
+// again shows the table until ctrl-C, on a terminal always at the same place. The exit code is that of the last.
+func (o *statusOptions) again(c *cobra.Command, g *config.Group) error {
+	out := c.OutOrStdout()
+	for {
+		report := o.ask(c.Context(), g)
+		if c.Context().Err() != nil {
+			return nil
+		}
+		if isTerminal(out) {
+			fmt.Fprint(out, "\x1b[H\x1b[2J")
+		}
+		fmt.Fprintln(out, time.Now().Format(time.DateTime))
+		if err := report.WriteTable(out); err != nil {
+			return err
+		}
+		select {
+		case <-c.Context().Done():
+			return exit(nil, report.State.Code())
+		case <-time.After(o.every):
+		}
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// mayStop answers whether a replica may be stopped.
+func (o *statusOptions) mayStop(c *cobra.Command, g *config.Group) error {
+	if o.canStop < 0 || o.canStop >= g.N() {
+		return fmt.Errorf("--can-stop: got %d, want the number of a replica, 0 to %d", o.canStop, g.N()-1)
+	}
+	report := o.ask(c.Context(), g)
+	reasons := report.CanStop(o.canStop)
+	if o.asJSON {
+		answer := struct {
+			Replica int      `json:"replica"`
+			CanStop bool     `json:"can_stop"`
+			Reasons []string `json:"reasons"`
+		}{o.canStop, len(reasons) == 0, append([]string{}, reasons...)}
+		return exit(writeJSON(c.OutOrStdout(), answer), min(len(reasons), 1))
+	}
+	if len(reasons) == 0 {
+		fmt.Fprintf(c.OutOrStdout(), "yes: replica %d may be stopped; the others agree and are connected\n", o.canStop)
+		return nil
+	}
+	fmt.Fprintf(c.OutOrStdout(), "no: replica %d must not be stopped now\n", o.canStop)
+	for _, why := range reasons {
+		fmt.Fprintf(c.OutOrStdout(), "  %s\n", why)
+	}
+	return cli.Exit(1)
 }

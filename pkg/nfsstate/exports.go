@@ -21,8 +21,11 @@ type Export struct {
 	QuotaInodes uint64 // 0 is no limit
 }
 
-// MaxExportName bounds the length of an export's name.
-const MaxExportName = 64
+// Bounds of exports.
+const (
+	MaxExportName = 64                          // bytes
+	MaxExports    = exportPages * exportPerPage // that a state sees in its life, those removed included
+)
 
 // Where a row of the export table keeps what.
 //
@@ -37,7 +40,7 @@ const (
 	exportPages   = 16
 	exportSize    = 256
 	exportPerPage = pageSize / exportSize
-	maxExports    = exportPages * exportPerPage
+	maxExports    = MaxExports
 
 	rowNameLength  = 0
 	rowRoot        = 4

@@ -183,7 +183,7 @@ func benchmarkTransfer(b *testing.B, load, changed bool) {
 		cpu += (processCPU(b) - used).Seconds()
 		rate := float64(stop()) / time.Since(start).Seconds()
 		bytes += float64(got.Bytes - before.Bytes)
-		seconds += got.Took.Seconds()
+		seconds += got.Took.Duration().Seconds()
 		writes += rate
 		for i := range c.replicas {
 			c.stop(i)
@@ -281,7 +281,7 @@ func benchmarkTransferPages(b *testing.B, pages uint64, scattered bool) {
 		c.isolate(3, false)
 		got := c.fetched(3, before.States)
 		bytes += float64(got.Bytes - before.Bytes)
-		seconds += got.Took.Seconds()
+		seconds += got.Took.Duration().Seconds()
 	}
 	b.ReportMetric(1000*seconds/float64(b.N), "ms")
 	b.ReportMetric(bytes/seconds/1e6, "MB/s")

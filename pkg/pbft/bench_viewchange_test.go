@@ -63,7 +63,7 @@ func (c *cluster) stepDown(client *pbft.Client) (took []time.Duration) {
 		took = took[:0]
 		for i, r := range c.replicas {
 			if s := r.Status(); s.ViewChanges > before[i] && s.Active {
-				took = append(took, s.ViewChange)
+				took = append(took, s.ViewChange.Duration())
 			}
 		}
 		return len(took) == len(c.replicas)
@@ -138,7 +138,7 @@ func BenchmarkPrimaryKilled(b *testing.B) {
 		mustWrite(b, client, write(0, 1, 1, 1))
 		waits = append(waits, time.Since(start))
 		next := c.replicas[(old+1)%len(c.replicas)].Status()
-		changes = append(changes, next.ViewChange)
+		changes = append(changes, next.ViewChange.Duration())
 		c.startPaged(old)
 	}
 	b.ReportMetric(milliseconds(waits, 50), "p50-ms")

@@ -70,34 +70,34 @@ type ClientConfig struct {
 
 // Status is one replica's account of itself.
 type Status struct {
-	Replica      ReplicaID     `json:"replica"`
-	View         View          `json:"view"`
-	Primary      ReplicaID     `json:"primary"`
-	Active       bool          `json:"active"`
-	LastExecuted SeqNum        `json:"last_executed"`
-	Stable       SeqNum        `json:"stable_checkpoint"`
-	Root         string        `json:"root"`                   // of the stable checkpoint, hexadecimal
-	SilentUntil  SeqNum        `json:"silent_until,omitempty"` // restarted without its state: votes when this checkpoint is stable
-	Fetching     bool          `json:"fetching"`               // replacing its state by the group's
-	Peers        []PeerStatus  `json:"peers"`
-	ViewChanges  int           `json:"view_changes"` // gone through since start
-	ViewChange   time.Duration `json:"view_change"`  // how long the last took, from our VIEW-CHANGE to the next execution
-	Rollbacks    int           `json:"rollbacks"`    // batches executed tentatively that did not commit, since start
-	Fetched      Fetched       `json:"fetched"`
-	KeyAge       time.Duration `json:"key_age"`
-	Executed     uint64        `json:"operations"` // executed since start
-	Queries      uint64        `json:"queries"`    // answered on the read-only path since start
-	Clients      int           `json:"clients"`    // connected
-	LogBytes     int           `json:"log_bytes"`
-	Refusals     []Refusals    `json:"refusals,omitempty"`
+	Replica      ReplicaID    `json:"replica"`
+	View         View         `json:"view"`
+	Primary      ReplicaID    `json:"primary"`
+	Active       bool         `json:"active"`
+	LastExecuted SeqNum       `json:"last_executed"`
+	Stable       SeqNum       `json:"stable_checkpoint"`
+	Root         string       `json:"root"`                   // of the stable checkpoint, hexadecimal
+	SilentUntil  SeqNum       `json:"silent_until,omitempty"` // restarted without its state: votes when this checkpoint is stable
+	Fetching     bool         `json:"fetching"`               // replacing its state by the group's
+	Peers        []PeerStatus `json:"peers"`
+	ViewChanges  int          `json:"view_changes"`        // gone through since start
+	ViewChange   Seconds      `json:"view_change_seconds"` // how long the last took, from our VIEW-CHANGE to the next execution
+	Rollbacks    int          `json:"rollbacks"`           // batches executed tentatively that did not commit, since start
+	Fetched      Fetched      `json:"fetched"`
+	KeyAge       Seconds      `json:"key_age_seconds"`
+	Executed     uint64       `json:"operations"` // executed since start
+	Queries      uint64       `json:"queries"`    // answered on the read-only path since start
+	Clients      int          `json:"clients"`    // connected
+	LogBytes     int          `json:"log_bytes"`
+	Refusals     []Refusals   `json:"refusals,omitempty"`
 }
 
 // Fetched is what fetching the group's state has come to.
 type Fetched struct {
-	States  int           `json:"states"`  // installed since start
-	Bytes   uint64        `json:"bytes"`   // of DATA since start
-	Took    time.Duration `json:"took"`    // the last, from being noticed to be needed until installed
-	Replies uint64        `json:"answers"` // DATA since start
+	States  int     `json:"states"`       // installed since start
+	Bytes   uint64  `json:"bytes"`        // of DATA since start
+	Took    Seconds `json:"took_seconds"` // the last, from being noticed to be needed until installed
+	Replies uint64  `json:"answers"`      // DATA since start
 }
 
 // PeerStatus is how one replica sees another.

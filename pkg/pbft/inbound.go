@@ -58,9 +58,9 @@ func (in *inbound) Closed(c *transport.Conn, err error) {
 		r.mu.Lock()
 		if p := r.peers[peer.Replica]; p.inbound == c {
 			p.inbound = nil
+			r.lostPeer(p, err)
 		}
 		r.mu.Unlock()
-		r.log.Info("replica disconnected", "peer", peer.Replica, "err", err)
 		return
 	}
 	if end := r.client(who.session.Peer.Client); end != nil {
@@ -233,6 +233,7 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 		default:
 			if r.core != nil {
 				r.measured.received(m)
+				r.events.received(m, r.group.N())
 				r.core.Step(m)
 			}
 		}
@@ -419,6 +420,7 @@ func (r *Replica) peerKey(c *transport.Conn, i ReplicaID, answer, changed bool) 
 	}
 	p.link.Hurry()
 	r.enter()
+	r.foundPeer(p)
 	if p.inbound != nil {
 		p.inbound.Release()
 	}

@@ -46,5 +46,5 @@ const itemOverhead = 11
 
 func (x *measured) installed() {
 	x.fetched.States++
-	x.fetched.Took = time.Since(x.fetching)
+	x.fetched.Took = Seconds(time.Since(x.fetching))
 }

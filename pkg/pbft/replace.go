@@ -57,7 +57,10 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
 		return 0, err
 	}
 	fence = reached + 2*cfg.Group.Limits.LogSize
-	return fence, f.raise(view, fence)
+	if err := f.raise(view, fence); err != nil {
+		return 0, err
+	}
+	return fence, cfg.unmark()
 }
 
 // replaceAgain is the pause before the others are asked again.

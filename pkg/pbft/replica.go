@@ -63,9 +63,11 @@ type Replica struct {
 	fetching    atomic.Bool
 	kept        []keptFetch // in order: at most keptFetches of each replica
 	measured    measured
+	events      events
 	fence       *fence
 	lock        *os.File // on the directory
 
+	turned   atomic.Int64  // when the tick last came round, Unix nanoseconds
 	stop     chan struct{} // closed to stop the tick
 	done     chan struct{} // closed when all has stopped
 	err      error         // why, before done is closed
@@ -81,6 +83,7 @@ type peerEnd struct {
 	link    *transport.Link
 	opened  atomic.Pointer[transport.Conn] // the link's last, from before our NEW-KEY for it is made
 	inbound *transport.Conn                // its last connection to us; nil if that is down
+	lost    time.Time                      // when the last was; zero: never
 
 	signatures budget // of the administrator's requests that it brings
 }
@@ -225,6 +228,7 @@ func (r *Replica) start() error {
 		}
 	}
 	r.clock, r.ticked = time.NewTimer(tickPeriod), time.Now()
+	r.turned.Store(r.ticked.UnixNano())
 	// The links come first: who connects to us is answered on them.
 	for i, p := range r.peers {
 		if p != nil {
@@ -264,6 +268,7 @@ func (r *Replica) tick() {
 			r.shutdown()
 			return
 		case <-r.clock.C:
+			r.turned.Store(time.Now().UnixNano())
 			if r.core != nil {
 				if r.enter(); !r.slow {
 					r.ticked = time.Now()
@@ -334,6 +339,7 @@ func (r *Replica) enter() {
 func (r *Replica) leave() {
 	if r.core != nil {
 		r.perform()
+		r.noteView()
 		if r.slow && (r.sparing.queued || !r.core.Idle()) {
 			r.slow = false
 			r.clock.Reset(tickPeriod)
@@ -636,7 +642,7 @@ func (r *Replica) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := Status{
-		Replica: r.cfg.Self, Active: true, KeyAge: time.Since(r.started), LastExecuted: r.seq,
+		Replica: r.cfg.Self, Active: true, KeyAge: Seconds(time.Since(r.started)), LastExecuted: r.seq,
 		Executed: r.executed, Queries: r.queries, Refusals: r.edge.list(),
 	}
 	r.clientsMu.RLock()
@@ -655,7 +661,7 @@ func (r *Replica) Status() Status {
 	s.LastExecuted, s.LogBytes = r.core.LastExecuted(), r.core.LogBytes()
 	stable := r.core.Stable()
 	s.Stable, s.Root = stable.Seq, hex.EncodeToString(stable.Digest[:])
-	s.ViewChanges, s.ViewChange, s.Fetched = r.measured.changes, r.measured.stall, r.measured.fetched
+	s.ViewChanges, s.ViewChange, s.Fetched = r.measured.changes, Seconds(r.measured.stall), r.measured.fetched
 	s.Rollbacks = r.measured.rollbacks
 	for i, p := range r.peers {
 		if p != nil {

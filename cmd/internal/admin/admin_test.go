@@ -29,15 +29,17 @@ func get(t *testing.T, url string) (int, string) {
 
 func TestPages(t *testing.T) {
 	status := pbft.Status{
-		Replica: 1, View: 7, LastExecuted: 42, KeyAge: 1500 * time.Millisecond, Executed: 1000,
+		Replica: 1, View: 7, LastExecuted: 42, KeyAge: pbft.Seconds(1500 * time.Millisecond), Executed: 1000,
 		Peers:    []pbft.PeerStatus{{Replica: 0, Connected: true, Keys: true}, {Replica: 2, Connected: true}},
 		Refusals: []pbft.Refusals{{Reason: "bad MAC", Count: 3}},
 	}
-	health := errors.New("in a view change")
+	health, live := errors.New("in a view change"), error(nil)
 	a, err := Serve("127.0.0.1:0", Sources{
 		Status:  func() any { return status },
 		Health:  func() error { return health },
-		Metrics: func(w io.Writer) { ReplicaMetrics(w, status) },
+		Live:    func() error { return live },
+		Metrics: func(w io.Writer) { ReplicaMetrics(w, status, 4) },
+		Help:    ReplicaHelp,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -49,12 +51,20 @@ func TestPages(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &back); code != 200 || err != nil || back.View != 7 || back.LastExecuted != 42 {
 		t.Errorf("status: got %d %s, %v", code, text, err)
 	}
-	if code, text := get(t, base+"/healthz"); code != 503 || text != "in a view change\n" {
-		t.Errorf("health: got %d %q", code, text)
+	for _, page := range []string{"/healthz", "/readyz"} {
+		if code, text := get(t, base+page); code != 503 || text != "in a view change\n" {
+			t.Errorf("%s: got %d %q", page, code, text)
+		}
 	}
-	health = nil
-	if code, text := get(t, base+"/healthz"); code != 200 || text != "ok\n" {
-		t.Errorf("health: got %d %q", code, text)
+	if code, text := get(t, base+"/livez"); code != 200 || text != "ok\n" {
+		t.Errorf("/livez in a view change: got %d %q: nobody may restart a replica for that", code, text)
+	}
+	health, live = nil, errors.New("the loop has not turned for 40s")
+	if code, text := get(t, base+"/readyz"); code != 200 || text != "ok\n" {
+		t.Errorf("/readyz: got %d %q", code, text)
+	}
+	if code, text := get(t, base+"/livez"); code != 503 || !strings.Contains(text, "has not turned") {
+		t.Errorf("/livez: got %d %q", code, text)
 	}
 	_, text = get(t, base+"/metrics")
 	for _, line := range []string{
@@ -90,26 +100,95 @@ func TestServeNowhere(t *testing.T) {
 	}
 }
 
-func TestReplicaHealth(t *testing.T) {
+func TestReplicaReady(t *testing.T) {
 	s := pbft.Status{Replica: 0, Active: true}
 	for i := range pbft.ReplicaID(3) {
 		s.Peers = append(s.Peers, pbft.PeerStatus{Replica: i + 1, Connected: true, Keys: true})
 	}
-	if err := ReplicaHealth(s, 4); err != nil {
+	if err := ReplicaReady(s, 4); err != nil {
 		t.Errorf("all well: got %v", err)
 	}
 	s.Peers[0].Connected = false
-	if err := ReplicaHealth(s, 4); err != nil {
+	if err := ReplicaReady(s, 4); err != nil {
 		t.Errorf("one peer away: got %v", err)
 	}
 	s.Peers[1].Keys = false
-	if err := ReplicaHealth(s, 4); err == nil {
-		t.Error("two peers away: in health")
+	if err := ReplicaReady(s, 4); err == nil {
+		t.Error("two peers away: ready")
 	}
-	if err := ReplicaHealth(pbft.Status{Active: true}, 1); err != nil {
+	if err := ReplicaReady(pbft.Status{Active: true}, 1); err != nil {
 		t.Errorf("a group of one: got %v", err)
 	}
-	if err := ReplicaHealth(pbft.Status{}, 1); err == nil {
-		t.Error("in a view change: in health")
+	if err := ReplicaReady(pbft.Status{}, 1); err == nil {
+		t.Error("in a view change: ready")
+	}
+	s.Peers[1].Keys, s.SilentUntil, s.LastExecuted = true, 640, 300
+	if err := ReplicaReady(s, 4); err == nil || err.Error() != "silent until checkpoint 640 is stable; has executed 300" {
+		t.Errorf("silent: got %v", err)
+	}
+	s.SilentUntil, s.Fetching = 0, true
+	if err := ReplicaReady(s, 4); err == nil || err.Error() != "fetching the state; has executed 300" {
+		t.Errorf("fetching: got %v", err)
+	}
+}
+
+// What /metrics prints is what Prometheus's own check asks for: each family once, with help and type before its samples, in
+// names that say what is counted.
+func TestMetricsAreWellFormed(t *testing.T) {
+	status := pbft.Status{
+		Peers:    []pbft.PeerStatus{{Replica: 0}, {Replica: 2}},
+		Refusals: []pbft.Refusals{{Reason: "bad MAC", Count: 3}, {Reason: "malformed"}},
+	}
+	a, err := Serve("127.0.0.1:0", Sources{Metrics: func(w io.Writer) { ReplicaMetrics(w, status, 4) }, Help: ReplicaHelp})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close(context.Background()) }()
+	_, text := get(t, "http://"+a.Address()+"/metrics")
+	lint(t, text)
+	for family := range ReplicaHelp {
+		if !strings.Contains(text, "\n"+family) && !strings.HasPrefix(text, family) {
+			t.Errorf("%s has help and is not there", family)
+		}
+	}
+	var out strings.Builder
+	writeFamilies(&out, []byte("x_seconds_bucket{le=\"1\"} 1\ny_total 2\nx_seconds_bucket{le=\"+Inf\"} 1\nx_seconds_sum 1\nx_seconds_count 1\n"), nil)
+	if lint(t, out.String()); !strings.Contains(out.String(), "# TYPE x_seconds histogram\n") {
+		t.Errorf("a histogram: got\n%s", out.String())
+	}
+}
+
+// lint checks Prometheus's text format.
+func lint(t *testing.T, text string) {
+	t.Helper()
+	family, kind, samples := "", "", map[string]bool{}
+	families := map[string]bool{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		switch fields := strings.Fields(line); {
+		case strings.HasPrefix(line, "# HELP "):
+			family, kind = fields[2], ""
+			if families[family] || len(fields) < 4 {
+				t.Errorf("%s: a second time, or without help", family)
+			}
+			families[family] = true
+		case strings.HasPrefix(line, "# TYPE "):
+			if kind = fields[3]; fields[2] != family {
+				t.Errorf("type of %s below help of %s", fields[2], family)
+			}
+			if strings.HasSuffix(family, "_total") != (kind == "counter") {
+				t.Errorf("%s is a %s", family, kind)
+			}
+		default:
+			key := line[:strings.LastIndex(line, " ")]
+			name, _, _ := strings.Cut(key, "{")
+			if kind == "" || name != family && !(kind == "histogram" && strings.HasPrefix(name, family+"_")) {
+				t.Errorf("%q in family %q of type %q", line, family, kind)
+			}
+			if samples[key] {
+				t.Errorf("%s: twice", key)
+			}
+			samples[key] = true
+		}
 	}
 }

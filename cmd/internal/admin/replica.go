@@ -7,21 +7,58 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"bfs/cmd/internal/version"
 	"bfs/pkg/pbft"
 )
 
-// ReplicaMetrics writes a replica's numbers.
-func ReplicaMetrics(w io.Writer, s pbft.Status) {
+// ReplicaStatus is what /status of a replica shows.
+type ReplicaStatus struct {
+	pbft.Status
+	Program version.Info `json:"program"`
+}
+
+// ReplicaHelp says what the families of ReplicaMetrics are.
+var ReplicaHelp = map[string]string{
+	"bfs_ready":                   "1 if this replica votes and hears enough others to order operations.",
+	"bfs_silent":                  "1 if this replica votes for nothing, because it has forgotten what it voted for before it was restarted.",
+	"bfs_silent_until_checkpoint": "The checkpoint that must be stable before a silent replica votes; 0 if it is not silent.",
+	"bfs_fetching":                "1 while this replica fetches the state from the others.",
+	"bfs_view":                    "The view that this replica is in.",
+	"bfs_primary":                 "The replica that orders operations in this view.",
+	"bfs_view_active":             "0 during a view change.",
+	"bfs_view_changes_total":      "View changes gone through since start.",
+	"bfs_rollbacks_total":         "Batches executed before they had committed, and taken back, since start.",
+	"bfs_last_executed":           "The last batch that this replica has executed.",
+	"bfs_stable_checkpoint":       "The last stable checkpoint.",
+	"bfs_clients_connected":       "Enrolled clients that are connected.",
+	"bfs_message_log_bytes":       "Length of the operations in the message log.",
+	"bfs_session_key_age_seconds": "Time since the session keys were made.",
+	"bfs_operations_total":        "Operations executed in order since start.",
+	"bfs_queries_total":           "Operations answered on the read-only path since start.",
+	"bfs_peer_connected":          "1 if the connections to and from the other replica are up.",
+	"bfs_peer_keys":               "1 if both session keys with the other replica are there.",
+	"bfs_peer_last_executed":      "The last batch that the other replica says it has executed.",
+	"bfs_refusals_total":          "Messages refused, by reason.",
+}
+
+// ReplicaMetrics writes a replica's numbers. It is one of n.
+func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 	gauge := func(name string, v uint64) { metrics.WriteGaugeUint64(w, name, v) }
 	counter := func(name string, v uint64) { metrics.WriteCounterUint64(w, name, v) }
+	gauge("bfs_ready", number(ReplicaReady(s, n) == nil))
+	gauge("bfs_silent", number(s.SilentUntil > 0))
+	gauge("bfs_silent_until_checkpoint", uint64(s.SilentUntil))
+	gauge("bfs_fetching", number(s.Fetching))
 	gauge("bfs_view", uint64(s.View))
 	gauge("bfs_primary", uint64(s.Primary))
 	gauge("bfs_view_active", number(s.Active))
+	counter("bfs_view_changes_total", uint64(s.ViewChanges))
+	counter("bfs_rollbacks_total", uint64(s.Rollbacks))
 	gauge("bfs_last_executed", uint64(s.LastExecuted))
 	gauge("bfs_stable_checkpoint", uint64(s.Stable))
 	gauge("bfs_clients_connected", uint64(s.Clients))
 	gauge("bfs_message_log_bytes", uint64(s.LogBytes))
-	metrics.WriteGaugeFloat64(w, "bfs_session_key_age_seconds", s.KeyAge.Seconds())
+	metrics.WriteGaugeFloat64(w, "bfs_session_key_age_seconds", s.KeyAge.Duration().Seconds())
 	counter("bfs_operations_total", s.Executed)
 	counter("bfs_queries_total", s.Queries)
 	for _, p := range s.Peers {
@@ -42,19 +79,24 @@ func number(b bool) uint64 {
 	return 0
 }
 
-// ReplicaHealth says what keeps a replica of n from doing its work.
-func ReplicaHealth(s pbft.Status, n int) error {
-	if !s.Active {
+// ReplicaReady says what keeps a replica of n from voting for new operations.
+func ReplicaReady(s pbft.Status, n int) error {
+	switch {
+	case s.SilentUntil > 0:
+		return fmt.Errorf("silent until checkpoint %d is stable; has executed %d", s.SilentUntil, s.LastExecuted)
+	case s.Fetching:
+		return fmt.Errorf("fetching the state; has executed %d", s.LastExecuted)
+	case !s.Active:
 		return errors.New("in a view change")
 	}
-	reached := 1 // itself
+	heard := 1 // itself
 	for _, p := range s.Peers {
 		if p.Replica != s.Replica && p.Connected && p.Keys {
-			reached++
+			heard++
 		}
 	}
-	if quorum := 2*((n-1)/3) + 1; reached < quorum {
-		return fmt.Errorf("has keys with %d replicas, itself included, want %d", reached, quorum)
+	if quorum := 2*((n-1)/3) + 1; heard < quorum {
+		return fmt.Errorf("hears %d replicas, itself included, want %d", heard, quorum)
 	}
 	return nil
 }

@@ -2,7 +2,8 @@
 // administrator's.
 //
 //	DIR/group.toml                                what members and clients share; nothing secret
-//	DIR/host0/{group.toml,replica.toml,identity.key}   to be carried to host 0, and so on
+//	DIR/host0/{group.toml,replica.toml,identity.key}   to be carried to host 0, and so on, with
+//	DIR/host0/state/fresh                              the mark of a replica that has never run
 //	DIR/admin/{group.toml,admin.key}              to be kept away from all hosts
 //
 // Everything is written beside DIR first and renamed there when it is complete and reads back well.
@@ -58,6 +59,7 @@ const (
 	IdentityFile = "identity.key"
 	AdminKeyFile = "admin.key"
 	AdminDir     = "admin"
+	StateDir     = "state"
 )
 
 // HostDir is the directory of host i's bundle.
@@ -182,6 +184,9 @@ func (p Plan) writeHost(dir string, i int, key ed25519.PrivateKey, group []byte)
 		return err
 	}
 	if err := keys.WritePrivate(filepath.Join(dir, IdentityFile), key); err != nil {
+		return err
+	}
+	if err := pbft.MarkFresh(filepath.Join(dir, StateDir)); err != nil {
 		return err
 	}
 	_, err = config.LoadReplica(filepath.Join(dir, ReplicaFile))

@@ -21,8 +21,10 @@ import (
 // it runs. Whoever started it waits for this line.
 const Ready = "ready"
 
-// ErrSaid is an error that the command has told of already; only the exit code is left to set.
-var ErrSaid = errors.New("")
+// An Exit is the error of a command that has told of what is wrong already; only the exit code is left to set.
+type Exit int
+
+func (Exit) Error() string { return "" }
 
 // Main runs a command line until it is done or SIGINT or SIGTERM comes, and returns the exit code.
 func Main(root *cobra.Command) int {
@@ -35,9 +37,11 @@ func Main(root *cobra.Command) int {
 	root.SilenceUsage = true
 	root.CompletionOptions.HiddenDefaultCmd = true
 	if err := root.ExecuteContext(ctx); err != nil {
-		if !errors.Is(err, ErrSaid) {
-			fmt.Fprintf(root.ErrOrStderr(), "%s: %v\n", root.Name(), err)
+		var code Exit
+		if errors.As(err, &code) {
+			return int(code)
 		}
+		fmt.Fprintf(root.ErrOrStderr(), "%s: %v\n", root.Name(), err)
 		return 1
 	}
 	return 0

@@ -29,18 +29,39 @@ type Report struct {
 	Group    string    `json:"group"`
 	Members  int       `json:"members"`
 	Quorum   int       `json:"quorum"`   // 2f+1
-	Agreeing int       `json:"agreeing"` // active, in one view, with equal roots, and not far behind
-	Healthy  bool      `json:"healthy"`  // at least a quorum agrees
+	Agreeing int       `json:"agreeing"` // vote, in one view, with equal roots, not far behind, and hear a quorum
+	State    State     `json:"state"`
 	Replicas []Replica `json:"replicas"`
+}
+
+// A State is how a group is.
+type State string
+
+// The states of a group, and the exit codes of bfsd status.
+const (
+	Well    State = "well"    // all agree: 0
+	Reserve State = "reserve" // a quorum agrees and the group works, but one more failure may stop it: 2
+	Down    State = "down"    // less than a quorum agrees: 1
+)
+
+// Code is the exit code of a state.
+func (s State) Code() int {
+	switch s {
+	case Well:
+		return 0
+	case Reserve:
+		return 2
+	}
+	return 1
 }
 
 // A Replica is one row.
 type Replica struct {
-	Number  int          `json:"number"`
-	Address string       `json:"address"`
-	Problem string       `json:"problem,omitempty"` // why it does not agree, or did not answer
-	Lag     uint64       `json:"lag"`               // batches behind what f+1 have executed
-	Status  *pbft.Status `json:"status,omitempty"`  // nil: no answer
+	Number  int                  `json:"number"`
+	Address string               `json:"address"`
+	Problem string               `json:"problem,omitempty"` // why it does not agree, or did not answer
+	Lag     uint64               `json:"lag"`               // batches behind what f+1 have executed
+	Status  *admin.ReplicaStatus `json:"status,omitempty"`  // nil: no answer
 }
 
 // Ask asks all replicas at once and waits for each at most as long as ctx lasts.
@@ -68,7 +89,7 @@ func Ask(ctx context.Context, g *config.Group) *Report {
 	return r
 }
 
-func ask(ctx context.Context, client *http.Client, address string) (*pbft.Status, error) {
+func ask(ctx context.Context, client *http.Client, address string) (*admin.ReplicaStatus, error) {
 	if address == "" {
 		return nil, errors.New("no admin address in the group file")
 	}
@@ -84,7 +105,7 @@ func ask(ctx context.Context, client *http.Client, address string) (*pbft.Status
 	if answer.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("answers %s", answer.Status)
 	}
-	var s pbft.Status
+	var s admin.ReplicaStatus
 	if err := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(&s); err != nil {
 		return nil, fmt.Errorf("answers no status: %w", err)
 	}
@@ -128,24 +149,30 @@ func (r *Report) judge(period uint64) {
 			continue
 		}
 		row.Lag = max(best, uint64(s.LastExecuted)) - uint64(s.LastExecuted)
+		ready := admin.ReplicaReady(s.Status, r.Members)
 		switch {
-		case !s.Active:
-			row.Problem = "in a view change"
+		case ready != nil && (s.SilentUntil > 0 || s.Fetching || !s.Active):
+			row.Problem = ready.Error()
 		case s.View != view:
 			row.Problem = fmt.Sprintf("in view %d, most are in %d", s.View, view)
 		case 2*roots[s.Stable][s.Root] <= answers(roots[s.Stable]):
 			row.Problem = fmt.Sprintf("another root at checkpoint %d", s.Stable)
 		case row.Lag > period:
-			row.Problem = "far behind"
+			row.Problem = fmt.Sprintf("%d batches behind", row.Lag)
+		case ready != nil:
+			row.Problem = ready.Error()
 		default:
-			if err := admin.ReplicaHealth(*s, r.Members); err != nil {
-				row.Problem = err.Error()
-				continue
-			}
 			r.Agreeing++
 		}
 	}
-	r.Healthy = r.Agreeing >= r.Quorum
+	switch {
+	case r.Agreeing == r.Members:
+		r.State = Well
+	case r.Agreeing >= r.Quorum:
+		r.State = Reserve
+	default:
+		r.State = Down
+	}
 }
 
 // front is the largest number that f+1 replicas say they have executed, so that a correct one has: f liars cannot make
@@ -179,11 +206,11 @@ func answers(count map[string]int) (all int) {
 // WriteTable shows the report to people.
 func (r *Report) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "REPLICA\tADDRESS\tVIEW\tPRIMARY\tEXECUTED\tSTABLE\tROOT\tLAG\tKEY AGE\tRECOVERED\tSTATE")
+	fmt.Fprintln(t, "REPLICA\tADDRESS\tVIEW\tPRIMARY\tEXECUTED\tSTABLE\tROOT\tLAG\tKEY AGE\tRECOVERED\tVERSION\tSTATE")
 	for _, row := range r.Replicas {
 		s := row.Status
 		if s == nil {
-			fmt.Fprintf(t, "%d\t%s\t-\t-\t-\t-\t-\t-\t-\t-\t%s\n", row.Number, row.Address, "no answer: "+row.Problem)
+			fmt.Fprintf(t, "%d\t%s\t-\t-\t-\t-\t-\t-\t-\t-\t-\t%s\n", row.Number, row.Address, "no answer: "+row.Problem)
 			continue
 		}
 		primary := strconv.Itoa(int(s.Primary))
@@ -194,17 +221,14 @@ func (r *Report) WriteTable(w io.Writer) error {
 		if state == "" {
 			state = "agrees"
 		}
-		fmt.Fprintf(t, "%d\t%s\t%d\t%s\t%d\t%d\t%.12s\t%d\t%s\t%s\t%s\n", row.Number, row.Address, s.View, primary,
-			s.LastExecuted, s.Stable, s.Root, row.Lag, s.KeyAge.Round(time.Second), "-", state)
+		fmt.Fprintf(t, "%d\t%s\t%d\t%s\t%d\t%d\t%.12s\t%d\t%s\t%s\t%s\t%s\n", row.Number, row.Address, s.View, primary,
+			s.LastExecuted, s.Stable, s.Root, row.Lag, s.KeyAge.Duration().Round(time.Second), "-", s.Program, state)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	verdict := "in health"
-	if !r.Healthy {
-		verdict = "NOT in health"
-	}
-	_, err := fmt.Fprintf(w, "group %s is %s: %d of %d agree, %d are needed\n", r.Group, verdict, r.Agreeing, r.Members, r.Quorum)
+	verdict := map[State]string{Well: "is well", Reserve: "works on its reserve, so stop no other replica", Down: "is DOWN"}[r.State]
+	_, err := fmt.Fprintf(w, "group %s %s: %d of %d agree, %d are needed\n", r.Group, verdict, r.Agreeing, r.Members, r.Quorum)
 	return err
 }
 

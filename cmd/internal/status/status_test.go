@@ -16,16 +16,18 @@ import (
 	"bfs/cmd/internal/admin"
 	"bfs/cmd/internal/bundle"
 	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/version"
 	"bfs/pkg/pbft"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the tables as they are now to testdata")
 
 // well is a replica that agrees with the others.
-func well(i int) *pbft.Status {
-	s := &pbft.Status{
+func well(i int) *admin.ReplicaStatus {
+	s := &admin.ReplicaStatus{Program: version.Info{Version: "v1.2.3", Commit: "0123456789ab", Protocol: "3.0"}}
+	s.Status = pbft.Status{
 		Replica: pbft.ReplicaID(i), View: 4, Primary: 0, Active: true, LastExecuted: 300, Stable: 256,
-		Root: strings.Repeat("ab", 32), KeyAge: 90 * time.Second,
+		Root: strings.Repeat("ab", 32), KeyAge: pbft.Seconds(90 * time.Second),
 	}
 	for j := range 4 {
 		if j != i {
@@ -72,6 +74,12 @@ func TestTables(t *testing.T) {
 				rows[2].Status.Peers[i].Keys = false
 			}
 		}},
+		{"one was restarted", 3, func(rows []Replica) { rows[1].Status.SilentUntil = 640 }},
+		{"two were restarted", 2, func(rows []Replica) {
+			rows[1].Status.SilentUntil = 640
+			rows[2].Status.SilentUntil, rows[2].Status.Fetching, rows[2].Status.LastExecuted = 512, true, 0
+		}},
+		{"one fetches the state", 3, func(rows []Replica) { rows[1].Status.Fetching = true }},
 		{"one boasts", 4, func(rows []Replica) { rows[0].Status.LastExecuted = 1 << 62 }},
 		{"two pairs of roots", 0, func(rows []Replica) { // nobody can say who is right
 			rows[0].Status.Root = strings.Repeat("ef", 32)
@@ -84,8 +92,9 @@ func TestTables(t *testing.T) {
 			t.Fatal(err)
 		}
 		got.WriteByte('\n')
-		if r.Agreeing != c.agreeing || r.Healthy != (c.agreeing >= 3) {
-			t.Errorf("%s: got %d agreeing, healthy %v, want %d", c.what, r.Agreeing, r.Healthy, c.agreeing)
+		state := []State{Down, Down, Down, Reserve, Well}[c.agreeing]
+		if r.Agreeing != c.agreeing || r.State != state {
+			t.Errorf("%s: got %d agreeing, %s, want %d, %s", c.what, r.Agreeing, r.State, c.agreeing, state)
 		}
 	}
 	const golden = "testdata/tables.txt"
@@ -105,7 +114,7 @@ func TestTables(t *testing.T) {
 
 // Ask over real sockets: one replica answers, one says it is another, one is closed, one is silent until time is up.
 func TestAsk(t *testing.T) {
-	serve := func(s *pbft.Status) string {
+	serve := func(s *admin.ReplicaStatus) string {
 		a, err := admin.Serve("127.0.0.1:0", admin.Sources{
 			Status: func() any { return s }, Health: func() error { return nil }, Metrics: func(io.Writer) {},
 		})
@@ -150,8 +159,8 @@ func TestAsk(t *testing.T) {
 			t.Errorf("replica %d: got problem %q, want %q", i, got, want)
 		}
 	}
-	if r.Healthy || r.Agreeing != 1 {
-		t.Errorf("got %d agreeing, healthy %v, want 1 and not", r.Agreeing, r.Healthy)
+	if r.State != Down || r.Agreeing != 1 {
+		t.Errorf("got %d agreeing, %s, want 1 and down", r.Agreeing, r.State)
 	}
 	var text strings.Builder
 	if err := r.WriteJSON(&text); err != nil {
@@ -160,5 +169,72 @@ func TestAsk(t *testing.T) {
 	var back Report
 	if err := json.Unmarshal([]byte(text.String()), &back); err != nil || back.Members != 4 || back.Replicas[0].Status.View != 4 {
 		t.Errorf("JSON: got %+v, %v", back, err)
+	}
+	if !strings.Contains(text.String(), `"key_age_seconds": 90`) || back.Replicas[0].Status.KeyAge.Duration() != 90*time.Second {
+		t.Errorf("the age of keys is not in seconds:\n%s", text.String())
+	}
+}
+
+// The states are the exit codes that supervisors know.
+func TestCodes(t *testing.T) {
+	for state, want := range map[State]int{Well: 0, Reserve: 2, Down: 1} {
+		if got := state.Code(); got != want {
+			t.Errorf("%s: got %d, want %d", state, got, want)
+		}
+	}
+}
+
+// A replica may be stopped if those that are left order operations and hold the state without it.
+func TestCanStop(t *testing.T) {
+	cut := func(rows []Replica, a, b int) {
+		for _, p := range [][2]int{{a, b}, {b, a}} {
+			for i := range rows[p[0]].Status.Peers {
+				if q := &rows[p[0]].Status.Peers[i]; int(q.Replica) == p[1] {
+					q.Connected = false
+				}
+			}
+		}
+	}
+	for _, c := range []struct {
+		what   string
+		stop   int
+		change func(rows []Replica)
+		want   string // "": it may be stopped
+	}{
+		{"all well", 2, func([]Replica) {}, ""},
+		{"it is down itself", 2, func(rows []Replica) { rows[2].Status, rows[2].Problem = nil, "refused" }, ""},
+		{"it is silent itself", 2, func(rows []Replica) { rows[2].Status.SilentUntil = 640 }, ""},
+		{"another is silent", 2, func(rows []Replica) { rows[1].Status.SilentUntil = 640 },
+			"replica 1: silent until checkpoint 640 is stable; has executed 300|2 of the others would be left, 3 are needed"},
+		{"another fetches", 2, func(rows []Replica) { rows[1].Status.Fetching = true }, "replica 1: fetching the state; has executed 300|2 of"},
+		{"another is down", 0, func(rows []Replica) { rows[3].Status, rows[3].Problem = nil, "refused" }, "replica 3 does not answer: refused|2 of"},
+		{"another is behind", 0, func(rows []Replica) { rows[3].Status.LastExecuted = 10 }, "replica 3: 290 batches behind|2 of"},
+		{"two others are cut", 0, func(rows []Replica) { cut(rows, 1, 2) }, "replicas 1 and 2 are not connected with each other|2 of"},
+		{"it is cut from another", 0, func(rows []Replica) { cut(rows, 0, 2) }, ""},
+	} {
+		if got := strings.Join(report(c.change).CanStop(c.stop), "|"); got != c.want && (c.want == "" || !strings.HasPrefix(got, c.want)) {
+			t.Errorf("%s: got %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
+// Seven replicas survive two faults: one may be stopped while another is away, and none while two are.
+func TestCanStopOfSeven(t *testing.T) {
+	r := &Report{Group: "test", Members: 7, Quorum: 5}
+	for i := range 7 {
+		s := well(i)
+		s.Peers = nil
+		for j := range 7 {
+			s.Peers = append(s.Peers, pbft.PeerStatus{Replica: pbft.ReplicaID(j), Connected: true, Keys: true})
+		}
+		r.Replicas = append(r.Replicas, Replica{Number: i, Status: s})
+	}
+	r.Replicas[6].Status.SilentUntil = 640
+	if r.judge(128); len(r.CanStop(0)) != 0 {
+		t.Errorf("one is silent: got %v", r.CanStop(0))
+	}
+	r.Replicas[5].Problem = "in a view change"
+	if len(r.CanStop(0)) == 0 {
+		t.Error("two are away, and a third may be stopped")
 	}
 }

@@ -1,0 +1,184 @@
+package pbft
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"bfs/pkg/internal/durable"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// freshFile marks the directory of a replica that has never run. Whoever makes a group makes it; the first start takes it away.
+const freshFile = "fresh"
+
+const freshText = `This replica has never run. Its first start removes this file and writes what it must remember. If
+the directory is ever lost, do not restore this file: run bfsd replica replace.
+`
+
+// ErrForgotten is the refusal to start a replica that may have voted and does not know for what: it could vote again, and
+// say otherwise. Replace tells it how far it can have voted.
+var ErrForgotten = errors.New("this replica's memory is lost: it may have voted, and does not know for what")
+
+// MarkFresh makes the directory of a replica that has never run.
+func MarkFresh(directory string) error {
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(directory, freshFile), []byte(freshText))
+}
+
+// OpenDirectory returns nil if the replica may start: its directory holds what it must remember, or the mark of a
+// replica that has never run, and no f+1 others say that the group has gone on so far that it must have. It is called once
+// before StartReplica. Group, Self, Key, Directory and Transport of cfg count.
+func OpenDirectory(ctx context.Context, cfg ReplicaConfig) error {
+	fence, counter, fresh := cfg.holds(fenceFile), cfg.holds(counterFile), cfg.holds(freshFile)
+	switch {
+	case fence && counter: // a mark beside them came with a bundle that was copied again
+		return cfg.unmark()
+	case fence:
+		return fmt.Errorf("%w: %s holds %s and no %s; move it away", ErrForgotten, cfg.Directory, fenceFile, counterFile)
+	case counter && !(fresh && cfg.unused()):
+		return fmt.Errorf("%w: %s holds %s and no %s; move it away", ErrForgotten, cfg.Directory, counterFile, fenceFile)
+	case !fresh:
+		return fmt.Errorf("%w: %s holds neither %s nor %s, and no mark %q of a replica that has never run", ErrForgotten,
+			cfg.Directory, fenceFile, counterFile, freshFile)
+	}
+	if at, err := cfg.groupHasRun(ctx); err != nil || at != "" {
+		if err == nil {
+			err = fmt.Errorf("%w: %s is marked as that of a replica that has never run, and the group %s", ErrForgotten, cfg.Directory, at)
+		}
+		return err
+	}
+	return cfg.begin()
+}
+
+func (cfg *ReplicaConfig) path(name string) string { return filepath.Join(cfg.Directory, name) }
+
+// holds reports whether the directory holds a file. What cannot be looked at counts as there, and is read later.
+func (cfg *ReplicaConfig) holds(name string) bool {
+	_, err := os.Lstat(cfg.path(name))
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+// unused reports whether the counter is as begin writes it: a first start ended between its two files.
+func (cfg *ReplicaConfig) unused() bool {
+	b, err := os.ReadFile(cfg.path(counterFile))
+	return err == nil && len(b) == 8 && binary.LittleEndian.Uint64(b) == 1
+}
+
+// begin writes the memory of a replica that has voted for nothing, and takes the mark away last.
+func (cfg *ReplicaConfig) begin() error {
+	if err := durable.WriteFile(cfg.path(counterFile), binary.LittleEndian.AppendUint64(nil, 1)); err != nil {
+		return err
+	}
+	digest := cfg.Group.Digest()
+	if err := durable.WriteFile(cfg.path(fenceFile), append(digest[:], make([]byte, fenceSize-message.DigestSize)...)); err != nil {
+		return err
+	}
+	return cfg.unmark()
+}
+
+func (cfg *ReplicaConfig) unmark() error {
+	if err := os.Remove(cfg.path(freshFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+const (
+	dialWithin = 300 * time.Millisecond // for other replicas to take a connection, if they run
+	askWithin  = 3 * time.Second        // for those that run to answer
+)
+
+// groupHasRun says how far the group has come, as f+1 of the others tell, "" if they tell that it has not, or if too few
+// run: the replicas of a new group start in any order.
+func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error) {
+	if cfg.listening(ctx) < cfg.Group.Weak() {
+		return "", nil
+	}
+	client, err := NewClient(ClientConfig{Group: cfg.Group, Key: cfg.Key, Transport: cfg.Transport, Logger: cfg.Logger})
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	answers, moved := client.askOthers(ctx, cfg.Self, cfg.Group.Weak()), []*message.ReplyStable{}
+	for _, a := range answers {
+		if a.Seq > 0 || a.View > 0 {
+			moved = append(moved, a)
+		}
+	}
+	if len(moved) < cfg.Group.Weak() {
+		return "", nil
+	}
+	return fmt.Sprintf("has come to checkpoint %d of view %d", moved[0].Seq, moved[0].View), nil
+}
+
+// listening counts the other replicas that take connections.
+func (cfg *ReplicaConfig) listening(ctx context.Context) (n int) {
+	up := make(chan bool, cfg.Group.N())
+	dialer := net.Dialer{Timeout: dialWithin}
+	for i, m := range cfg.Group.Members {
+		if ReplicaID(i) == cfg.Self {
+			up <- false
+			continue
+		}
+		go func() {
+			c, err := dialer.DialContext(ctx, "tcp", m.Address)
+			if err == nil {
+				c.Close()
+			}
+			up <- err == nil
+		}()
+	}
+	for range cfg.Group.N() {
+		if <-up {
+			n++
+		}
+	}
+	return n
+}
+
+// askOthers asks for the stable checkpoint until so many of the others have answered, or ctx is done.
+func (c *Client) askOthers(ctx context.Context, self ReplicaID, enough int) []*message.ReplyStable {
+	q := &stableQuery{answers: make([]*message.ReplyStable, len(c.peers)), enough: make(chan struct{})}
+	c.mu.Lock()
+	c.nonce++
+	q.nonce = c.nonce
+	c.stable = q
+	c.mu.Unlock()
+	again := time.NewTicker(stableAgain)
+	defer again.Stop()
+	for {
+		c.queryStable(q.nonce)
+		all := c.answersOf(q, self)
+		select {
+		case <-q.enough:
+			return c.answersOf(q, self)
+		case <-again.C:
+			if len(all) >= enough {
+				return all
+			}
+		case <-ctx.Done():
+			return all
+		}
+	}
+}
+
+func (c *Client) answersOf(q *stableQuery, self ReplicaID) (all []*message.ReplyStable) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, a := range q.answers {
+		if a != nil && ReplicaID(i) != self {
+			all = append(all, a)
+		}
+	}
+	return all
+}
