@@ -15,7 +15,7 @@ help: ## this list
 # Without cgo, for the relay must mark every thread of its own as an I/O flusher, and cgo would start others.
 build: ## compile bin/bfsd and bin/bfs-relay
 	@test/prepare build
-	CGO_ENABLED=0 go build -o bin/ ./cmd/bfsd ./cmd/bfs-relay
+	CGO_ENABLED=0 go build -ldflags "-X bfs/cmd/internal/version.commit=$$(git rev-parse --short=12 HEAD 2>/dev/null)" -o bin/ ./cmd/bfsd ./cmd/bfs-relay
 
 demo: build ## four replicas and a relay on this machine, until ctrl-C (flags: DEMO='--kill --dir D')
 	@exec bin/bfsd demo $(DEMO)

@@ -33,8 +33,8 @@ func demoCommand() *cobra.Command {
 shows how to mount it. It needs no root (mounting does) and runs until ctrl-C, which stops everything.
 
 Files live in the replicas' memory: they are gone when the demo ends. With --dir the keys, the configuration and the logs stay,
-to be looked at. --kill goes on to show what the four are for: it writes a file, kills a replica with SIGKILL, and
-reads the file back from the three that are left.`,
+to be looked at; after a failure they always do. --kill goes on to show what the four are for: it writes a file, kills the
+primary with SIGKILL, and reads the file back from the three that are left.`,
 		Example: `  bfsd demo
   bfsd demo --kill --dir /tmp/bfs`,
 		Args: cobra.NoArgs,
@@ -44,7 +44,7 @@ reads the file back from the three that are left.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&d.dir, "dir", "", "where keys, configuration and logs are kept (default: a temporary directory, removed at the end)")
+	f.StringVar(&d.dir, "dir", "", "where keys, configuration and logs are kept (default: a temporary directory, removed at the end if all went well)")
 	f.IntVar(&d.basePort, "base-port", 0, "the first of ten ports on 127.0.0.1; 0 finds free ones")
 	f.Var(&d.size, "size", "size of the whole state; each of the four replicas takes as much memory as is in use")
 	f.BoolVar(&d.kill, "kill", false, "show that nothing is lost when a replica is killed")
@@ -83,7 +83,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 		if d.dir, err = os.MkdirTemp("", "bfs-demo-"); err != nil {
 			return err
 		}
-		defer os.RemoveAll(d.dir)
+		defer func() { err = d.tidy(err) }()
 	} else if d.dir, err = filepath.Abs(d.dir); err != nil {
 		return err
 	}
@@ -94,6 +94,14 @@ func (d *demo) run(ctx context.Context) (err error) {
 	return nil // ctrl-C is how a demo ends, whatever it was doing
 }
 
+// tidy removes the temporary directory, unless the demo failed: its logs say why.
+func (d *demo) tidy(err error) error {
+	if err != nil {
+		return fmt.Errorf("%w\n(keys, configuration and logs are kept in %s)", err, d.dir)
+	}
+	return os.RemoveAll(d.dir)
+}
+
 func (d *demo) show(ctx context.Context) error {
 	if err := d.start(ctx); err != nil {
 		return err
@@ -102,7 +110,7 @@ func (d *demo) show(ctx context.Context) error {
 		return err
 	}
 	if d.kill {
-		if err := d.killOne(ctx); err != nil {
+		if err := d.killPrimary(ctx); err != nil {
 			return err
 		}
 	}
@@ -188,6 +196,10 @@ func (d *demo) makeGroup() error {
 // forget drops what replicas and relay remember of an earlier demo: its files were in the replicas' memory only, so
 // that there is no vote left to stand by and nothing to finish.
 func (d *demo) forget() error {
+	_, err := os.Stat(filepath.Join(d.path("log"), "relay.log"))
+	if err == nil {
+		fmt.Fprintf(d.out, "keys and configuration are those of the last demo in %s; its files were in memory and are gone\n", d.dir)
+	}
 	for i := range demoReplicas {
 		state := filepath.Join(bundle.HostDir(d.path("group"), i), bundle.StateDir)
 		if err := os.RemoveAll(state); err != nil {
@@ -268,8 +280,8 @@ func (d *demo) status(ctx context.Context) error {
 	return status.Ask(ctx, d.group).WriteTable(d.out)
 }
 
-// killOne shows what survives. It kills a backup, for which nobody waits.
-func (d *demo) killOne(ctx context.Context) error {
+// killPrimary shows what survives. The others agree on the next primary, and the calls under way wait for that.
+func (d *demo) killPrimary(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, demoReadyWithin)
 	defer cancel()
 	c, err := probe.Mount(ctx, d.relay.Listen, demoExport)
@@ -283,9 +295,14 @@ func (d *demo) killOne(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	const victim = demoReplicas - 1
-	fmt.Fprintf(d.out, "killing replica %d (process %d) with SIGKILL\n", victim, d.children[victim].PID())
+	const victim = 0 // the primary of view 0; nobody has left it
+	fmt.Fprintf(d.out, "killing replica %d (process %d), the primary, with SIGKILL\n", victim, d.children[victim].PID())
 	d.children[victim].Kill()
+	killed := time.Now()
+	if _, err := c.Write(ctx, "after.txt", []byte("three of four agreed on this line\n")); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "writing %s/after.txt: done after %v, with the next primary\n", demoExport, time.Since(killed).Round(time.Millisecond))
 	got, err := c.Read(ctx, file)
 	if err != nil {
 		return err
@@ -293,11 +310,7 @@ func (d *demo) killOne(ctx context.Context) error {
 	if string(got) != string(text) {
 		return fmt.Errorf("read back %q, want %q", got, text)
 	}
-	fmt.Fprintf(d.out, "reading it back from the other three: %s", got)
-	if _, err := c.Write(ctx, "after.txt", []byte("three of four agreed on this line\n")); err != nil {
-		return err
-	}
-	fmt.Fprintf(d.out, "writing %s/after.txt: done\n\n", demoExport)
+	fmt.Fprintf(d.out, "reading %s/demo.txt back from the other three: %s\n", demoExport, got)
 	d.children = slices.Delete(d.children, victim, victim+1)
 	return d.status(ctx)
 }

@@ -32,7 +32,9 @@ func initCommand() *cobra.Command {
 bfsd norep, which survives none and serves for comparison.
 
 Each host is a name or an address, with a port if it is not ` + strconv.Itoa(config.DefaultPort) + `; the admin address (status, metrics) is
-at the next port. Keys have mode 0600 and are refused otherwise. Nothing is ever overwritten.`,
+at the next port. It has no authentication, so it listens on the host's loopback only, unless --admin-on-network says
+otherwise; without that, bfsd status asks it from the host itself or through a tunnel. Keys have mode 0600 and are refused
+otherwise. Nothing is ever overwritten.`,
 		Example: `  bfsd init --hosts 10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4 --out bundles
   bfsd init --hosts a,b,c,d --out bundles --export /home --export /etc --size 64GiB --passphrase-file p
   bfsd init --loopback 4 --base-port 7450 --out /tmp/group      # four replicas on this machine
@@ -51,6 +53,7 @@ at the next port. Keys have mode 0600 and are refused otherwise. Nothing is ever
 	f.StringSliceVar(&o.hosts, "hosts", nil, "the hosts, separated by commas: name, address, or either with :port")
 	f.IntVar(&o.loopback, "loopback", 0, "instead of --hosts: so many members on 127.0.0.1")
 	f.IntVar(&o.basePort, "base-port", config.DefaultPort, "with --loopback: the first port; each member takes two")
+	f.BoolVar(&o.network, "admin-on-network", false, "with --hosts: admin addresses listen where members do, for bfsd status from elsewhere")
 	f.StringVar(&o.out, "out", "", "the directory to make")
 	f.StringVar(&o.name, "name", "bfs", "the group's name")
 	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport}, "a file system to serve; may be given more than once")
@@ -65,6 +68,7 @@ type initOptions struct {
 	hosts      []string
 	loopback   int
 	basePort   int
+	network    bool
 	out        string
 	name       string
 	exports    []string
@@ -109,7 +113,13 @@ func (o *initOptions) members() ([]bundle.Host, error) {
 	case len(o.hosts) > 0 && o.loopback != 0:
 		return nil, errors.New("--hosts and --loopback exclude each other")
 	case len(o.hosts) > 0:
-		return bundle.Hosts(o.hosts)
+		hosts, err := bundle.Hosts(o.hosts)
+		for i := range hosts {
+			if o.network {
+				hosts[i].AdminListen = hosts[i].Admin
+			}
+		}
+		return hosts, err
 	case o.loopback > 0 && o.basePort > 0 && o.basePort+2*o.loopback < 1<<16:
 		return bundle.Loopback(o.loopback, o.basePort), nil
 	case o.loopback != 0:
@@ -129,4 +139,7 @@ func (o *initOptions) explain(c *cobra.Command) {
 	}
 	fmt.Fprintf(out, "  keep:   %s, away from all hosts; it enrols clients\n", filepath.Join(o.out, bundle.AdminDir, bundle.AdminKeyFile))
 	fmt.Fprintf(out, "  watch:  bfsd status --group %s\n", filepath.Join(o.out, bundle.GroupFile))
+	if len(o.hosts) > 0 && !o.network && n > 1 {
+		fmt.Fprintln(out, "          admin addresses listen on each host's loopback (admin_listen in replica.toml): ask from there, or through a tunnel")
+	}
 }

@@ -264,7 +264,7 @@ func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) b
 	}
 	if err != nil {
 		c.edge.badKey.Add(1)
-		c.warn("NEW-KEY refused", "replica", l.id, "address", conn.RemoteAddr(), "err", err)
+		c.keyRefused(conn, m.(*message.NewKey), err)
 		return false
 	}
 	if answer {

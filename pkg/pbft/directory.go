@@ -93,13 +93,14 @@ func (cfg *ReplicaConfig) unmark() error {
 
 const (
 	dialWithin = 300 * time.Millisecond // for other replicas to take a connection, if they run
-	askWithin  = 3 * time.Second        // for those that run to answer
+	askWithin  = 15 * time.Second       // for f+1 of those that run to answer
 )
 
 // groupHasRun says how far the group has come, as f+1 of the others tell, "" if they tell that it has not, or if too few
-// run: the replicas of a new group start in any order.
+// run: the replicas of a new group start in any order. Of 2f+1 that run f+1 must answer.
 func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error) {
-	if cfg.listening(ctx) < cfg.Group.Weak() {
+	running := cfg.listening(ctx)
+	if running < cfg.Group.Weak() {
 		return "", nil
 	}
 	client, err := NewClient(ClientConfig{Group: cfg.Group, Key: cfg.Key, Transport: cfg.Transport, Logger: cfg.Logger})
@@ -110,6 +111,10 @@ func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	answers, moved := client.askOthers(ctx, cfg.Self, cfg.Group.Weak()), []*message.ReplyStable{}
+	if running >= cfg.Group.Quorum() && len(answers) < cfg.Group.Weak() {
+		return "", fmt.Errorf("%d of the other replicas listen and %d answer, want %d, to know whether this one ran before: "+
+			"do they have this very group file and transport?", running, len(answers), cfg.Group.Weak())
+	}
 	for _, a := range answers {
 		if a.Seq > 0 || a.View > 0 {
 			moved = append(moved, a)

@@ -167,7 +167,10 @@ func (g *Group) computeDigest() (d Digest) {
 }
 
 // ReservedPages is how many of the state's first pages the library keeps for itself.
-func (g *Group) ReservedPages() PageNum { return ledger.Pages(g.Limits.Clients, g.Limits.Slots) }
+func (g *Group) ReservedPages() PageNum { return ReservedPages(g.Limits) }
+
+// ReservedPages is the same of a group that is yet to be made.
+func ReservedPages(l Limits) PageNum { return ledger.Pages(l.Clients, l.Slots) }
 
 // wire is what decoders need of the limits.
 func (g *Group) wire() message.Limits {

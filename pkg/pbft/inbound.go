@@ -35,6 +35,9 @@ func (o *outbound) Frames(_ *transport.Conn, frames [][]byte) {
 // Closed implements transport.Handler.
 func (o *outbound) Closed(_ *transport.Conn, err error) {
 	o.r.log.Debug("link to replica down", "peer", o.p.session.Peer.Replica, "err", err)
+	if o.r.notPlain(err) {
+		o.mismatch(TransportPlain, err)
+	}
 }
 
 // inbound handles connections others made to us: replicas that speak to us, and clients, who are answered on the
@@ -52,6 +55,9 @@ func (in *inbound) Closed(c *transport.Conn, err error) {
 	r.mu.Unlock()
 	who, ok := c.User().(*remote)
 	if !ok {
+		if r.notPlain(err) {
+			r.strangeTransport(c, TransportPlain, err)
+		}
 		return
 	}
 	if peer := who.session.Peer; peer.IsReplica() {
@@ -276,7 +282,7 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 	}
 	if err != nil {
 		r.edge.badKey.Add(1)
-		r.warn("NEW-KEY refused", "peer", m.From, "address", c.RemoteAddr(), "err", err)
+		r.keyRefused(c, m, err)
 		return false
 	}
 	who, known := c.User().(*remote)

@@ -67,6 +67,7 @@ type Replica struct {
 	fence       *fence
 	lock        *os.File // on the directory
 
+	strange  atomic.Int64  // when a stranger's transport was last told of, Unix nanoseconds
 	turned   atomic.Int64  // when the tick last came round, Unix nanoseconds
 	stop     chan struct{} // closed to stop the tick
 	done     chan struct{} // closed when all has stopped
@@ -84,6 +85,7 @@ type peerEnd struct {
 	opened  atomic.Pointer[transport.Conn] // the link's last, from before our NEW-KEY for it is made
 	inbound *transport.Conn                // its last connection to us; nil if that is down
 	lost    time.Time                      // when the last was; zero: never
+	told    time.Time                      // when its transport was last told of: see mismatch
 
 	signatures budget // of the administrator's requests that it brings
 }

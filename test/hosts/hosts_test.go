@@ -120,7 +120,7 @@ func (h *fiveHosts) startReplicas() {
 	for i := range hostNames {
 		addresses = append(addresses, h.Address(i))
 	}
-	h.do(client, "bfsd", "init", "--hosts", strings.Join(addresses, ","), "--out", h.path("bundles"))
+	h.do(client, "bfsd", "init", "--hosts", strings.Join(addresses, ","), "--out", h.path("bundles"), "--admin-on-network")
 	var started []*cluster.Process
 	for i, host := range hostNames {
 		// Each host gets its own bundle and nothing else.

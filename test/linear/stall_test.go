@@ -27,14 +27,28 @@ var (
 type trouble struct {
 	name    string
 	primary bool
-	kill    bool
+	begin   func(p *cluster.Process) error
+	end     func(ctx context.Context, p *cluster.Process) error
 }
 
+func kill(p *cluster.Process) error { p.Kill(); return nil }
+func term(p *cluster.Process) error { p.Terminate(); return nil }
+func halt(p *cluster.Process) error { return p.Signal(syscall.SIGSTOP) }
+
+func again(ctx context.Context, p *cluster.Process) error {
+	if err := p.Start(); err != nil {
+		return err
+	}
+	return p.Ready(ctx)
+}
+func goOn(_ context.Context, p *cluster.Process) error { return p.Signal(syscall.SIGCONT) }
+
 var troubles = []trouble{
-	{"primary killed", true, true},
-	{"primary stopped", true, false},
-	{"backup killed", false, true},
-	{"backup stopped", false, false},
+	{"primary ended by SIGTERM", true, term, again}, // it hands over first
+	{"primary killed", true, kill, again},
+	{"primary stopped", true, halt, goOn},
+	{"backup killed", false, kill, again},
+	{"backup stopped", false, halt, goOn},
 }
 
 // A stall is how long the longest call of a phase took.
@@ -124,20 +138,13 @@ func endure(t *testing.T, g *cluster.Group, admins []string, r road, tr trouble)
 	<-time.After(*stallLasts / 2) // load alone, for comparison: this long it lasts
 	s.before, rate = l.longest(), l.rate()
 	p := g.Replicas[victim]
-	if tr.kill {
-		p.Kill()
-	} else if err = p.Signal(syscall.SIGSTOP); err != nil {
+	if err := tr.begin(p); err != nil {
 		return s, rate, err
 	}
 	<-time.After(*stallLasts) // this long the fault lasts
 	s.during = l.longest()
 	second := viewOf(t.Context(), slices.Delete(slices.Clone(admins), victim, victim+1))
-	if !tr.kill {
-		err = p.Signal(syscall.SIGCONT)
-	} else if err = p.Start(); err == nil {
-		err = p.Ready(t.Context())
-	}
-	if err == nil {
+	if err = tr.end(t.Context(), p); err == nil {
 		err = whole(t.Context(), admins)
 	}
 	s.after = l.longest()

@@ -46,7 +46,7 @@ func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err e
 	}
 	dir := filepath.Join(c.Dir, "group")
 	plan := bundle.Plan{
-		Name: "files", Hosts: bundle.Loopback(c.N, base), Size: config.Size(max(c.Size, config.MinStateSize)), Limits: pbft.DefaultLimits(),
+		Name: "files", Hosts: bundle.Loopback(c.N, base), Size: max(config.Size(c.Size), config.LeastStateSize(pbft.DefaultLimits())), Limits: pbft.DefaultLimits(),
 		Transport: pbft.TransportPlain, Durability: config.DurabilityReplicated, Window: pbft.DefaultWindow, LogLevel: "warn", Exports: []string{"/export"},
 	}
 	if err := bundle.Write(dir, plan); err != nil {

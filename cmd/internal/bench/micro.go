@@ -177,7 +177,7 @@ func (b *microRun) plan(base int) bundle.Plan {
 	l.Slots = (max(b.Outstanding, 8) + 7) / 8 * 8
 	pages := (l.Clients + 2) * (l.Slots/8 + 2)
 	return bundle.Plan{
-		Name: "bench", Hosts: bundle.Loopback(b.N, base), Size: config.Size(max(config.MinStateSize, 4*pages*pbft.PageSize)), Limits: l,
+		Name: "bench", Hosts: bundle.Loopback(b.N, base), Size: max(config.LeastStateSize(l), config.Size(4*pages*pbft.PageSize)), Limits: l,
 		Transport: b.Transport, Durability: b.Durability, Window: b.Window, Without: b.Without, LogLevel: "warn",
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -74,15 +75,26 @@ func Hosts(list []string) ([]Host, error) {
 			name, port = strings.Trim(h, "[]"), strconv.Itoa(config.DefaultPort)
 		}
 		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 || n == 65535 || name == "" {
-			return nil, fmt.Errorf("host %q: want a name or an address, or either with :port (1 to 65534)", h)
+		if err != nil || n == 0 || n == 65535 || !config.IsHost(name) {
+			return nil, fmt.Errorf("host %q: want a name or an address, or either with :port (1 to 65534), and no blanks", h)
 		}
+		admin := strconv.FormatUint(n+1, 10)
 		hosts = append(hosts, Host{
-			Address: net.JoinHostPort(name, port),
-			Admin:   net.JoinHostPort(name, strconv.FormatUint(n+1, 10)),
+			Address:     net.JoinHostPort(name, port),
+			Admin:       net.JoinHostPort(name, admin),
+			AdminListen: net.JoinHostPort(loopbackOf(name), admin),
 		})
 	}
 	return hosts, nil
+}
+
+// loopbackOf is where a host's admin address listens unless the administrator wants it on the network: it has no
+// authentication. A host that is named by a loopback address listens there.
+func loopbackOf(name string) string {
+	if ip, err := netip.ParseAddr(name); err == nil && ip.IsLoopback() {
+		return name
+	}
+	return "127.0.0.1"
 }
 
 // Loopback makes n hosts on this machine, on ports from base on, two each.

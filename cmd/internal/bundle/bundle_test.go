@@ -29,7 +29,7 @@ func TestWrite(t *testing.T) {
 	}
 	want := []string{"admin/admin.key", "admin/group.toml", "group.toml"}
 	for _, h := range []string{"host0", "host1", "host2", "host3"} {
-		want = append(want, h+"/group.toml", h+"/identity.key", h+"/replica.toml")
+		want = append(want, h+"/group.toml", h+"/identity.key", h+"/replica.toml", h+"/state/fresh")
 	}
 	if got := files(t, dir); !slices.Equal(got, want) {
 		t.Errorf("got files %v, want %v", got, want)
@@ -125,7 +125,12 @@ func TestHosts(t *testing.T) {
 	if got[1].Admin != "b:9001" {
 		t.Errorf("admin: got %s, want b:9001", got[1].Admin)
 	}
-	for _, h := range []string{"", ":80", "a:0", "a:65535", "a:http"} {
+	for i, want := range []string{"127.0.0.1:7451", "127.0.0.1:9001", "127.0.0.1:7451", "127.0.0.1:7451", "[::1]:81"} {
+		if got[i].AdminListen != want {
+			t.Errorf("%s: admin listens at %s, want %s: it has no authentication", got[i].Address, got[i].AdminListen, want)
+		}
+	}
+	for _, h := range []string{"", ":80", "a:0", "a:65535", "a:http", " b", "a b", "a\tb:80"} {
 		if got, err := Hosts([]string{h}); err == nil {
 			t.Errorf("%q: got %v, want an error", h, got)
 		}

@@ -45,9 +45,7 @@ func TestExamples(t *testing.T) {
 		group.Members = append(group.Members, memberValues{h, exampleKeys[i]})
 	}
 	example(t, "group.toml", group)
-	host := hosts[2]
-	host.AdminListen = host.Admin
-	example(t, "replica.toml", replicaValues{Plan: p, Host: host, Replica: 2})
+	example(t, "replica.toml", replicaValues{Plan: p, Host: hosts[2], Replica: 2})
 	example(t, "relay.toml", RelayPlan{
 		Listen: config.DefaultRelayListen, AdminListen: config.DefaultRelayAdminListen, Export: config.DefaultExport, Transport: pbft.TransportTLS,
 	})

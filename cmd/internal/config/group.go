@@ -48,7 +48,6 @@ func (e Export) Name() string { return strings.TrimPrefix(e.Path, "/") }
 
 // Bounds of the group file's values.
 const (
-	MinStateSize = 64 << 20
 	maxStateSize = 8 << 40
 	maxExports   = 64
 	minClock     = time.Second
@@ -178,7 +177,10 @@ func (f *groupFile) check(s *source) (*Group, error) {
 		raw.Members = append(raw.Members, member)
 		g.Admin = append(g.Admin, m.Admin)
 	}
-	if g.State, err = f.State.check(s); err != nil {
+	if err := checkAddresses(s, f.Members); err != nil {
+		return nil, err
+	}
+	if g.State, err = f.State.check(s, raw.Limits); err != nil {
 		return nil, err
 	}
 	if g.Exports, err = checkExports(s, f.Exports); err != nil {
@@ -188,11 +190,22 @@ func (f *groupFile) check(s *source) (*Group, error) {
 	if g.Group, err = pbft.CheckGroup(raw); err != nil {
 		return nil, s.fromGroup(err)
 	}
-	if reserved := uint64(g.ReservedPages()) * pbft.PageSize; reserved > uint64(g.State.Size)/2 {
-		return nil, s.errorAt("state.size", "got %v, of which clients and slots would take %v: raise it, or lower limits.clients or limits.slots",
-			g.State.Size, Size(reserved))
-	}
 	return g, nil
+}
+
+// checkAddresses refuses two members, or a member and an admin address, at one place.
+func checkAddresses(s *source, members []memberFile) error {
+	taken := map[string]string{}
+	for i, m := range members {
+		for _, a := range []struct{ key, address string }{{"address", m.Address}, {"admin", m.Admin}} {
+			key := fmt.Sprintf("members[%d].%s", i, a.key)
+			if other, ok := taken[a.address]; ok && a.address != "" {
+				return s.errorAt(key, "got %q, which is %s too: want an address and port of its own for each", a.address, other)
+			}
+			taken[a.address] = key
+		}
+	}
+	return nil
 }
 
 func (m memberFile) check(s *source, i int) (pbft.Member, error) {
@@ -212,10 +225,21 @@ func (m memberFile) check(s *source, i int) (pbft.Member, error) {
 	return pbft.Member{Address: m.Address, Key: key}, nil
 }
 
-func (f stateFile) check(s *source) (State, error) {
+// LeastStateSize is the smallest state.size: clients and slots take at most half of it, and 64 MiB are room for some files. It is
+// a multiple of a mebibyte, for people. Limits that no group may have are refused later.
+func LeastStateSize(l pbft.Limits) Size {
+	if l.Clients >= 1<<16 || l.Slots > 1<<12 {
+		return 64 << 20
+	}
+	reserved := uint64(pbft.ReservedPages(l)) * pbft.PageSize
+	return Size(max(64<<20, (2*reserved+1<<20-1)>>20<<20))
+}
+
+func (f stateFile) check(s *source, l pbft.Limits) (State, error) {
 	st := State{Size: f.Size, Inodes: f.Inodes, ClockBound: time.Duration(f.ClockBound), Created: f.Created}
-	if st.Size < MinStateSize || st.Size > maxStateSize || st.Size%pbft.PageSize != 0 {
-		return st, s.errorAt("state.size", "got %v, want %v to %v, a multiple of %d bytes", st.Size, Size(MinStateSize), Size(maxStateSize), pbft.PageSize)
+	if least := LeastStateSize(l); st.Size < least || st.Size > maxStateSize || st.Size%pbft.PageSize != 0 {
+		return st, s.errorAt("state.size", "got %v, want %v to %v, a multiple of %d bytes (%d clients with %d slots each take up to half of the least)",
+			st.Size, least, Size(maxStateSize), pbft.PageSize, l.Clients, l.Slots)
 	}
 	if st.Inodes == 0 {
 		st.Inodes = uint64(st.Size) / BytesPerInode
@@ -337,10 +361,15 @@ func (s *source) fromGroup(err error) error {
 // checkAddress wants host:port with a port that can be connected to.
 func checkAddress(a string) error {
 	host, port, err := net.SplitHostPort(a)
-	if err != nil || host == "" {
-		return fmt.Errorf("got %q, want host:port", a)
+	if err != nil || !IsHost(host) {
+		return fmt.Errorf("got %q, want host:port, and no blanks", a)
 	}
 	return checkPort(port)
+}
+
+// IsHost reports whether a text can be the name or the address of a host.
+func IsHost(name string) bool {
+	return name != "" && len(name) <= 253 && !strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '/' })
 }
 
 // checkListen wants host:port too, but the host may be empty (all addresses) and the port 0 (any).

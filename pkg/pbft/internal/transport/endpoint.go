@@ -136,6 +136,9 @@ func (e *endpoint) run(c *Conn) {
 	if err := c.handshake(); err != nil {
 		c.closeFor(err)
 		e.count(func(s *Stats) { s.Failed++ })
+		if h, ok := e.h.(HandshakeHandler); ok {
+			h.HandshakeFailed(c, err)
+		}
 		return
 	}
 	c.count(func(s *Stats) { s.Opened++ })
