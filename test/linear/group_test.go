@@ -168,7 +168,7 @@ func defaultService() pbft.Digest {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	b = append(b, "/export"...)
-	for _, v := range []uint64{0o755, 0, 0, 0, 0} {
+	for _, v := range []uint64{0o1777, 0, 0, 0, 0} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	return sha256.Sum256(b)
