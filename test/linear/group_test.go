@@ -136,7 +136,7 @@ func readGroup(t testing.TB, file string) *pbft.Group {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw := pbft.Group{Name: "bfs", Epoch: 1, Limits: pbft.DefaultLimits(), Service: defaultService()}
+	raw := pbft.Group{Name: "bfs", Epoch: 1, Limits: pbft.DefaultLimits(), Service: defaultService(t, string(text))}
 	for _, m := range addressOrKey.FindAllStringSubmatch(string(text), -1) {
 		if m[1] == "address" {
 			raw.Members = append(raw.Members, pbft.Member{Address: m[2]})
@@ -161,7 +161,12 @@ func readGroup(t testing.TB, file string) *pbft.Group {
 
 // defaultService stands for the state and the exports that bfsd init writes, as docs/STATE.md has it: whoever computes
 // another value is refused by the replicas.
-func defaultService() pbft.Digest {
+func defaultService(t testing.TB, text string) pbft.Digest {
+	t.Helper()
+	made, err := time.Parse(time.RFC3339, creation.FindStringSubmatch(text + "\ncreated = \n")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
 	const size = 8 << 30
 	b := []byte("bfs files v1")
 	for _, v := range []uint64{size, size / pbft.PageSize, uint64(10 * time.Minute), 1, uint64(len("/export"))} {
@@ -171,8 +176,11 @@ func defaultService() pbft.Digest {
 	for _, v := range []uint64{0o1777, 0, 0, 0, 0} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
+	b = binary.LittleEndian.AppendUint64(b, uint64(made.UnixNano()))
 	return sha256.Sum256(b)
 }
+
+var creation = regexp.MustCompile(`(?m)^created = (\S*)`)
 
 // askStatus asks a replica for its account of itself.
 func askStatus(ctx context.Context, admin string) (*pbft.Status, error) {
