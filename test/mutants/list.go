@@ -27,10 +27,9 @@ var mutants = []mutant{
 	{"a COMMIT before it has prepared", core + "normal.go", "newly := !s.isPrepared && s.prepared(c.f)", "newly := !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f"},
 
 	// The rule by which replies are believed.
-	{"f vouch for a result", call, "bits.OnesCount32(s.told) > f\n", "bits.OnesCount32(s.told) >= f\n"},
 	{"a result is believed that f vouch for", call, "v.result >= 0 && bits.OnesCount32(by.told) > f {", "v.result >= 0 && bits.OnesCount32(by.told) >= f {"},
 	{"who vouches need not stand on the ground", call, "		told := y.result != untold\n		if y.committed {", "		told := y.result != untold\n		if told {\n			committed.told |= 1 << i\n			prepared.told |= 1 << i\n		}\n		if y.committed {"},
-	{"2f equal replies are enough", call, "return bits.OnesCount32(s.all) > 2*f &&", "return bits.OnesCount32(s.all) >= 2*f &&"},
+	{"2f equal replies are enough", call, "	quorum, heard := 2*f+1,", "	quorum, heard := 2*f,"},
 	{"what was prepared in one view and in another is one ground", call, "if x.seq != 0 && y.seq == x.seq && y.prepared == x.prepared {", "if x.seq != 0 && y.seq == x.seq {"},
 	{"what has committed and what was prepared is one ground", call, "		if y.committed {\n", "		if y.committed || y.seq != 0 {\n"},
 	{"reads of different versions are counted together", call, "return v.outcome == w.outcome && v.version == w.version && v.length == w.length && (v.result", "return v.outcome == w.outcome && v.length == w.length && (v.result"},
@@ -134,7 +133,7 @@ var mutants = []mutant{
 	// Forgetting.
 	{"the fence is not raised", core + "silence.go", "	if n > c.fence {\n", "	if false {\n"},
 	{"a view does not raise the fence", core + "silence.go", "	if n <= c.fence && c.view <= c.fencedView {\n", "	if n <= c.fence {\n"},
-	{"leaving a view is no promise", core + "viewchange.go", "	c.promise(c.lastExec)\n", ""},
+	{"leaving a view is no promise", core + "viewchange.go", "	c.promise(max(c.lastExec, c.log.low))\n", ""},
 	{"a COMMIT does not raise the fence", core + "normal.go", "		c.promise(s.seq)\n		c.sayCommit(s)", "		c.sayCommit(s)"},
 	{"a NEW-VIEW does not raise the fence", core + "newview.go", "	c.promise(m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))) // it", "	// it"},
 	{"an execution is no promise", core + "execute.go", "	if !c.silent() {\n		c.promise(n)\n	}\n	c.do(Effect{Verb: Execute", "	c.do(Effect{Verb: Execute"},

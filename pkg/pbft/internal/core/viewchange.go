@@ -142,7 +142,7 @@ func (c *Core) sayViewChange() {
 	x := &c.change
 	x.own = c.makeViewChange()
 	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()
-	c.promise(c.lastExec)
+	c.promise(max(c.lastExec, c.log.low))
 	c.multicast(x.own)
 	for j := range x.last {
 		c.acknowledge(message.ReplicaID(j))
