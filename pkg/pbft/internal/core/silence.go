@@ -54,11 +54,12 @@ func (c *Core) endSilence() {
 	c.sendStatus()
 }
 
-// noteSilence notes how long the sender of a STATUS is silent. A primary that is can do nothing for its view, and must not
-// say that it leaves: so the others leave at its word, as they do when a primary steps down (R-VT-5).
+// noteSilence notes how long the sender of a STATUS is silent. A primary that is silent can do nothing for its view, nor can one
+// that has left it and forgotten that it did. It cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they
+// do when a primary steps down (R-VT-5).
 func (c *Core) noteSilence(m *message.Status) {
 	c.peers[m.From].silence = m.SilentUntil
-	if m.SilentUntil > 0 && m.From == c.primary() && c.active && m.View <= c.view {
+	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
 		c.leave(c.view + 1)
 	}
 }

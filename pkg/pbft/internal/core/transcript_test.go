@@ -213,13 +213,14 @@ func (p *play) group(t *testing.T, a arguments) {
 	n := a.int(t, "n", 4)
 	*p = play{held: make([][]*message.Batch, n), cut: map[[2]int]bool{}, stale: map[int]bool{}, bad: map[int]bool{}, late: map[int]bool{}, liars: map[int]bool{}, quiet: a.named["quiet"] != ""}
 	fence := map[int]int{a.int(t, "restarted", -1): a.int(t, "fence", 0)}
+	left := map[int]int{a.int(t, "restarted", -1): a.int(t, "left", 0)}
 	for i := range n {
 		c := New(Config{
 			Self: message.ReplicaID(i), Replicas: n,
 			CheckpointPeriod: message.SeqNum(a.int(t, "k", 4)), LogSize: message.SeqNum(a.int(t, "l", 8)), CheckpointBytes: a.int(t, "bytes", 0),
 			Window: message.SeqNum(a.int(t, "window", 1)), BatchBytes: 1 << 10, BatchCount: a.int(t, "batch", 8),
 			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: a.int(t, "status", 10), ResendTicks: 2, ForwardTicks: 2, TimeoutTicks: 20,
-			Fence: message.SeqNum(fence[i]), Tentative: a.named["tentative"] != "", Piggyback: a.named["piggyback"] != "",
+			Fence: message.SeqNum(fence[i]), FenceView: message.View(left[i]), Tentative: a.named["tentative"] != "", Piggyback: a.named["piggyback"] != "",
 			Separate: a.named["separate"] != "",
 		})
 		c.Trace(func(m message.Message, why Refusal) {
