@@ -57,14 +57,18 @@ func newRogue(t testing.TB, c *cluster, self message.Principal, key ed25519.Priv
 	for i, m := range c.g.Members {
 		r.sessions = append(r.sessions, auth.NewSession(message.Principal{Replica: message.ReplicaID(i)}, m.Key))
 	}
-	options := transport.Options{MaxFrame: 4 << 20}
+	options := transport.Options{MaxFrame: 4 << 20, Protocol: [4]byte{'b', 'f', 's', message.VersionMajor}}
 	for i, m := range c.g.Members {
+		options.Answer = func(challenge *transport.Challenge, hello *transport.Hello) error {
+			return r.ring.Hello(r.sessions[i], challenge[:], (*[auth.HelloSize]byte)(hello))
+		}
 		if !self.IsReplica() || i != int(self.Replica) {
 			r.links[i] = transport.Dial(m.Address, options, &rogueEnd{r, i})
 			t.Cleanup(r.links[i].Close)
 		}
 	}
 	if self.IsReplica() {
+		options.Admit = func(*transport.Conn, *transport.Challenge, *transport.Hello) bool { return true }
 		if r.listener, err = transport.Listen(c.g.Members[self.Replica].Address, options, &rogueEnd{r, -1}); err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +93,7 @@ func (e *rogueEnd) Opened(c *transport.Conn) {
 }
 
 func (r *rogue) sendKey(c *transport.Conn, to int) {
-	if m, err := r.ring.NewKey(r.sessions[to]); err == nil {
+	if m, err := r.ring.NewKey(r.sessions[to], c.Binding(), ""); err == nil {
 		c.Send([]byte{byte(message.TypeNewKey)}, m.AppendBody(nil))
 		c.Flush()
 	}
@@ -131,7 +135,7 @@ func (e *rogueEnd) Frames(c *transport.Conn, frames [][]byte) {
 		}
 		k := m.(*message.NewKey)
 		from := int(k.From.Replica)
-		if answer, _, err := e.r.ring.Accept(e.r.sessions[from], k); err == nil && answer {
+		if answer, _, err := e.r.ring.Accept(e.r.sessions[from], k, auth.Channel{ID: c.Binding(), Number: c.Number()}); err == nil && answer {
 			if e.to >= 0 {
 				e.r.sendKey(c, from)
 			} else if l := e.r.links[from].Conn(); l != nil {
@@ -403,7 +407,13 @@ func TestStrangers(t *testing.T) {
 			t.Fatal(err)
 		}
 		var b []byte
-		switch n % 5 {
+		kind := n / 4 % 6
+		if kind != 5 {
+			greet(t, conn)
+		}
+		switch kind {
+		case 5: // no greeting
+			b = []byte{22, 3, 1, 0}
 		case 0: // a frame longer than anything
 			b = binary.LittleEndian.AppendUint32(nil, 1<<31)
 		case 1: // longer than a stranger's may be
@@ -446,6 +456,19 @@ func TestStrangers(t *testing.T) {
 		if refusals(x, "unexpected on this connection") == 0 {
 			t.Errorf("replica %d counted no vote without a key", x.Status().Replica)
 		}
+	}
+}
+
+// greet names somebody whom the group does not know.
+func greet(t testing.TB, conn net.Conn) {
+	t.Helper()
+	if _, err := io.ReadFull(conn, make([]byte, transport.ChallengeSize)); err != nil {
+		t.Fatal(err)
+	}
+	var hello transport.Hello
+	hello[0], hello[9] = message.VersionMajor, 77
+	if _, err := conn.Write(hello[:]); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -20,7 +20,7 @@ type clientLink struct {
 func (l *clientLink) Opened(c *transport.Conn) {
 	session := l.c.peers[l.id].session
 	c.SetUser(&remote{session: session})
-	l.c.sendKey(c, session)
+	l.c.sendKey(c, session, "")
 }
 
 // Closed implements transport.Handler.
@@ -141,6 +141,7 @@ func (c *Client) decide(o *outstanding) (result []byte, err error, done bool) {
 			o.due = minTime(o.due, o.agreed.Add(max(minTimeout, 4*c.lag)))
 		}
 	case client.NotEnrolled:
+		c.forgetOrigin()
 		return nil, ErrNotEnrolled, true
 	case client.Lost:
 		if !o.keep {
@@ -237,6 +238,11 @@ func (c *Client) vacate(over *outstanding) {
 	c.slots[s].hold(nil)
 	c.free = append(c.free, s)
 	c.under -= bulk(len(over.Body))
+	c.beginWaiting()
+}
+
+// beginWaiting gives slots to the calls that have waited longest, for as long as there is room. The caller holds the lock.
+func (c *Client) beginWaiting() {
 	for len(c.waiting) > 0 && c.room(len(c.waiting[0].Body)) {
 		o := c.waiting[0]
 		c.waiting[0] = nil
@@ -258,7 +264,7 @@ func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) b
 		c.edge.malformed.Add(1)
 		return false
 	}
-	answer, changed, err := c.ring.Accept(who.session, m.(*message.NewKey))
+	answer, changed, err := c.ring.Accept(who.session, m.(*message.NewKey), channel(conn))
 	if err == nil && !c.vouched(conn, who.session) {
 		err = errTransportKey
 	}
@@ -268,9 +274,12 @@ func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) b
 		return false
 	}
 	if answer {
-		c.sendKey(conn, who.session)
+		c.sendKey(conn, who.session, "")
 	}
 	c.keyAccepted(l.id, changed)
+	if rival := m.(*message.NewKey).Rival; len(rival) > 0 {
+		c.toldOfRival(l.id, string(rival))
+	}
 	return true
 }
 
@@ -283,6 +292,10 @@ func (c *Client) keyAccepted(i ReplicaID, changed bool) {
 	defer c.release()
 	c.signal()
 	p := c.peers[i]
+	if !c.origin.known {
+		c.newOrigin()
+		c.queryOne(p, c.origin.nonce)
+	}
 	if !changed || now.Sub(p.rekeyed) < time.Second {
 		return
 	}

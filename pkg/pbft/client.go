@@ -113,6 +113,8 @@ type Client struct {
 	counts      clientCounts
 	nonce       uint64       // of the last QUERY-STABLE
 	stable      *stableQuery // the one that waits
+	origin      origin
+	rivalry     rivalry
 
 	stop chan struct{}
 	done chan struct{}
@@ -207,7 +209,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	c.mu.Lock()
 	for i, m := range g.Members {
-		c.peers[i].link = transport.Dial(m.Address, c.options, &clientLink{c, ReplicaID(i)})
+		c.peers[i].link = transport.Dial(m.Address, c.answering(c.sessions[i]), &clientLink{c, ReplicaID(i)})
 	}
 	c.mu.Unlock()
 	go c.tick()
@@ -277,11 +279,15 @@ func (c *Client) begin(call Call) error {
 	case c.closed:
 		c.mu.Unlock()
 		return ErrClosed
-	case !c.room(len(call.Body)) && len(c.waiting) >= c.queueLimit:
+	case c.inUse() != nil:
+		defer c.mu.Unlock()
+		return c.rivalry.err
+	case !c.room(len(call.Body)) && len(c.waiting) >= c.queueLength():
 		c.mu.Unlock()
 		return ErrBusy
 	case !c.room(len(call.Body)):
 		c.waiting = append(c.waiting, c.outstanding(call, digest))
+		c.wake()
 		c.mu.Unlock()
 		return nil
 	}
@@ -352,9 +358,18 @@ func bulk(n int) int {
 	return n
 }
 
-// room reports whether a call of n bytes may begin: there is a free slot, and a long one finds room beside the others.
+// room reports whether a call of n bytes may begin: it is known where timestamps begin, there is a free slot, and a long one finds
+// room beside the others.
 func (c *Client) room(n int) bool {
-	return len(c.free) > 0 && (bulk(n) == 0 || c.under == 0 || c.under+n <= bulkBytes)
+	return c.origin.known && len(c.free) > 0 && (bulk(n) == 0 || c.under == 0 || c.under+n <= bulkBytes)
+}
+
+// queueLength is how many calls may wait. As long as none can begin those wait too for which there are slots.
+func (c *Client) queueLength() int {
+	if c.origin.known {
+		return c.queueLimit
+	}
+	return c.queueLimit + len(c.free)
 }
 
 // patience is how much longer an answer may take for what of ours is before it.
@@ -606,7 +621,8 @@ func (c *Client) tick() {
 		case now := <-c.clock.C:
 			var failed []*outstanding
 			c.mu.Lock()
-			if c.idle = len(c.free) == len(c.slots); c.idle {
+			c.askOrigin(now)
+			if c.idle = len(c.free) == len(c.slots) && (c.origin.known || len(c.waiting) == 0); c.idle {
 				c.clock.Reset(askKeyPeriod)
 			} else {
 				c.clock.Reset(tickPeriod)
@@ -645,7 +661,7 @@ func (c *Client) inTurn(o *outstanding, now time.Time) bool {
 func (c *Client) askForKeys() {
 	for _, p := range c.peers {
 		if conn := p.link.Conn(); conn != nil && !p.session.Ready() {
-			c.sendKey(conn, p.session)
+			c.sendKey(conn, p.session, "")
 		}
 	}
 }

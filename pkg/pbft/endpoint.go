@@ -27,7 +27,7 @@ type endpoint struct {
 
 // edgeCounts counts refusals at the edge.
 type edgeCounts struct {
-	malformed, badMAC, badKey, unexpected, dropped atomic.Uint64
+	malformed, badMAC, badKey, unexpected, dropped, keyInUse atomic.Uint64
 }
 
 func (e *edgeCounts) list() []Refusals {
@@ -37,6 +37,7 @@ func (e *edgeCounts) list() []Refusals {
 		{"bad NEW-KEY", e.badKey.Load()},
 		{"unexpected on this connection", e.unexpected.Load()},
 		{"queue to peer full", e.dropped.Load()},
+		{"a client's key in use by two processes", e.keyInUse.Load()},
 	}
 }
 
@@ -48,7 +49,7 @@ func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transpo
 	if log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	e.options = transport.Options{MaxFrame: g.maxFrame(), Queue: queueBytes, StrangerFrame: 4096, Delay: delay,
+	e.options = transport.Options{Protocol: [4]byte{'b', 'f', 's', message.VersionMajor}, MaxFrame: g.maxFrame(), Queue: queueBytes, StrangerFrame: 4096, Delay: delay,
 		MaxConns: max(1024, 2*(g.Limits.Clients+g.N()))} // one is kept of each, and there are places for strangers
 	var fingerprint message.Digest
 	switch t {
@@ -72,17 +73,19 @@ func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transpo
 // touches its fields.
 type remote struct {
 	session *auth.Session
+	caller  *caller                     // at a replica: whose budgets it spends
+	life    [message.PublicKeySize]byte // at a replica: which process of the client it is
 	scratch auth.Scratch
 	decoder message.Decoder
-	kept    []byte    // the rest of a piece of memory for frames that are kept
-	keysAt  time.Time // of our last unasked NEW-KEY
-	budget  newKeyBudget
+	kept    []byte       // the rest of a piece of memory for frames that are kept
+	keysAt  time.Time    // of our last unasked NEW-KEY
+	budget  newKeyBudget // at a client: what its replicas may send
 
 	registered bool // an enrolled client that is answered on this connection
 }
 
-// A newKeyBudget bounds the NEW-KEYs that one connection may bring: each costs us a signature to check and often one
-// to make, and may have us send much again.
+// A newKeyBudget bounds the NEW-KEYs that a replica may send a client on one connection: each costs a signature to check and often
+// one to make, and may have the client send much again.
 type newKeyBudget struct {
 	since time.Time
 	count int
@@ -120,9 +123,23 @@ func (e *endpoint) vouched(c *transport.Conn, s *auth.Session) bool {
 	return !isTLS || message.Digest(fingerprint) == s.TransportKey()
 }
 
-// sendKey opens a connection, or answers a peer's NEW-KEY, with ours.
-func (e *endpoint) sendKey(c *transport.Conn, s *auth.Session) {
-	m, err := e.ring.NewKey(s)
+// answering returns the options for a link to the session's peer.
+func (e *endpoint) answering(s *auth.Session) transport.Options {
+	o := e.options
+	o.Answer = func(challenge *transport.Challenge, hello *transport.Hello) error {
+		return e.ring.Hello(s, challenge[:], (*[auth.HelloSize]byte)(hello))
+	}
+	return o
+}
+
+// channel is what makes a NEW-KEY fresh on a connection.
+func channel(c *transport.Conn) auth.Channel {
+	return auth.Channel{ID: c.Binding(), Number: c.Number()}
+}
+
+// sendKey opens a connection, or answers a peer's NEW-KEY, with ours. A client learns of a rival, if there is one.
+func (e *endpoint) sendKey(c *transport.Conn, s *auth.Session, rival string) {
+	m, err := e.ring.NewKey(s, c.Binding(), rival)
 	if err != nil {
 		e.warn("cannot make a NEW-KEY: no messages from this peer can be accepted", "peer", s.Peer, "err", err)
 		return
@@ -136,7 +153,7 @@ func (e *endpoint) sendKey(c *transport.Conn, s *auth.Session) {
 func (e *endpoint) resendKey(c *transport.Conn, r *remote, s *auth.Session) {
 	if now := time.Now(); now.Sub(r.keysAt) > time.Second {
 		r.keysAt = now
-		e.sendKey(c, s)
+		e.sendKey(c, s, "")
 	}
 }
 

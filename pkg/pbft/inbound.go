@@ -24,7 +24,7 @@ func (o *outbound) Opened(c *transport.Conn) {
 		o.r.log.Debug("link waits for the peer's NEW-KEY", "peer", o.p.session.Peer.Replica)
 	}
 	o.p.opened.Store(c)
-	o.r.sendKey(c, o.p.session)
+	o.r.sendKey(c, o.p.session, "")
 }
 
 // Frames implements transport.Handler.
@@ -43,6 +43,36 @@ func (o *outbound) Closed(_ *transport.Conn, err error) {
 // inbound handles connections others made to us: replicas that speak to us, and clients, who are answered on the
 // same connection.
 type inbound Replica
+
+// admit implements transport.Options.Admit.
+func (in *inbound) admit(c *transport.Conn, challenge *transport.Challenge, hello *transport.Hello) bool {
+	v := (*Replica)(in).gate.admit(c, challenge[:], (*[auth.HelloSize]byte)(hello))
+	if v == nil {
+		return false
+	}
+	c.SetUser(v)
+	return true
+}
+
+// affords reports whether who is not enrolled may bring n more frames. It is not read for a second if it may not.
+func (r *Replica) affords(c *transport.Conn, n int) bool {
+	var x *caller
+	switch who := c.User().(type) {
+	case *visitor:
+		x = who.caller
+	case *remote:
+		if who.registered || who.session.Peer.IsReplica() {
+			return true
+		}
+		x = who.caller
+	}
+	if x.take(&x.frames, frameRate, min(n, int(frameRate.burst))) {
+		return true
+	}
+	r.gate.refused.frames.Add(uint64(n))
+	c.Hush(time.Second)
+	return false
+}
 
 // Opened implements transport.Handler.
 func (in *inbound) Opened(*transport.Conn) {}
@@ -69,6 +99,9 @@ func (in *inbound) Closed(c *transport.Conn, err error) {
 		r.mu.Unlock()
 		return
 	}
+	who.caller.mu.Lock()
+	who.caller.lives.closed(c, time.Now())
+	who.caller.mu.Unlock()
 	if end := r.client(who.session.Peer.Client); end != nil {
 		end.mu.Lock()
 		if end.conn == c {
@@ -82,6 +115,9 @@ func (in *inbound) Closed(c *transport.Conn, err error) {
 // messages of a read.
 func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
 	r := (*Replica)(in)
+	if !r.affords(c, len(frames)) {
+		return
+	}
 	var messages [64]message.Message
 	batch := messages[:0]
 	for _, frame := range frames {
@@ -137,21 +173,32 @@ func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.
 	if t := message.Type(frame[0]); t == message.TypePrePrepare || t == message.TypeData || t == message.TypeBatchBody {
 		frame = owned(frame)
 	}
+	if x := who.caller; !fromReplica && !x.take(&x.frames, frameRate, 1) {
+		r.gate.refused.frames.Add(1)
+		return nil
+	}
 	m := r.open(who, frame)
 	switch {
 	case !fromReplica && m == nil:
-		r.resendKey(c, who, who.session)
+		r.remind(c, who)
 		return nil
 	case !fromReplica:
 		return m
 	case m == nil:
-		p := r.peers[who.session.Peer.Replica]
-		if conn := p.link.Conn(); conn != nil {
-			r.resendKey(conn, who, p.session)
+		if conn := r.peers[who.session.Peer.Replica].link.Conn(); conn != nil {
+			r.remind(conn, who)
 		}
 		return nil
 	}
 	return r.attribute(m, who)
+}
+
+// remind sends a NEW-KEY, on c, to who said what would not open: perhaps our last was lost, or another process has the client's
+// key.
+func (r *Replica) remind(c *transport.Conn, who *remote) {
+	if x := who.caller; x.take(&x.resends, resendRate, 1) {
+		r.sendKey(c, who.session, who.rivalOf())
+	}
 }
 
 // attribute writes into a message who sent it, which the session knows.
@@ -200,7 +247,7 @@ func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) m
 	default:
 		q.Authentic = who.session.OpenRequest(&who.scratch, r.cfg.Self, q)
 		if !q.Authentic {
-			r.resendKey(c, who, who.session)
+			r.remind(c, who)
 		}
 	}
 	if !q.Authentic {
@@ -259,9 +306,19 @@ func (r *Replica) answersMuch() bool {
 // answeredBytes is how much is answered under one taking of the lock, the last answer apart.
 const answeredBytes = 256 << 10
 
+// claims is whom the hello of a connection named, and whose budgets it spends.
+func claims(c *transport.Conn) (message.Principal, *caller) {
+	if who, ok := c.User().(*remote); ok {
+		return who.session.Peer, who.caller
+	}
+	v := c.User().(*visitor)
+	return v.principal, v.caller
+}
+
 // onNewKey takes in a NEW-KEY; false closes the connection.
 func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
-	if who, ok := c.User().(*remote); ok && !who.mayChangeKeys(time.Now()) {
+	from, x := claims(c)
+	if !x.take(&x.newKeys, newKeyRate, 1) {
 		r.edge.badKey.Add(1)
 		return false
 	}
@@ -271,12 +328,16 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 		return false
 	}
 	m := decoded.(*message.NewKey)
+	if m.From != from {
+		r.edge.badKey.Add(1)
+		return false
+	}
 	session := r.sessionFor(c, m)
 	if session == nil {
 		r.edge.badKey.Add(1)
 		return false
 	}
-	answer, changed, err := r.ring.Accept(session, m)
+	answer, changed, err := r.ring.Accept(session, m, channel(c))
 	if err == nil && !r.vouched(c, session) {
 		err = errTransportKey
 	}
@@ -287,21 +348,21 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 	}
 	who, known := c.User().(*remote)
 	if !known || who.session != session {
-		budget := newKeyBudget{}
-		if known {
-			budget = who.budget // who changes his name has no new one
-		}
-		who = &remote{session: session, budget: budget}
+		who = &remote{session: session, caller: x}
 		c.SetUser(who)
 	}
+	who.life = m.SealTo
 	if m.From.IsReplica() {
 		c.OneWay() // our link to it is another
 		r.peerKey(c, m.From.Replica, answer, changed)
 		return true
 	}
-	who.registered = r.register(c, session)
-	if answer || !known {
-		r.sendKey(c, session)
+	rival := ""
+	if who.registered = r.register(c, session); who.registered {
+		rival = r.announced(c, who)
+	}
+	if answer || !known || rival != "" {
+		r.sendKey(c, session, rival)
 	}
 	return true
 }
@@ -389,6 +450,7 @@ func (r *Replica) forgetRevoked() {
 		_, ok := r.exec.Ledger().Client(id)
 		return ok
 	}
+	r.gate.follow(r.exec.Ledger())
 	r.clientsMu.Lock()
 	for id, end := range r.clients {
 		if client, ok := r.exec.Ledger().Client(id); ok && (id == Administrator || end.session.Owner(client.Key)) {
@@ -421,7 +483,7 @@ func (r *Replica) peerKey(c *transport.Conn, i ReplicaID, answer, changed bool) 
 		// If the link is just coming up, its NEW-KEY was made before this one was accepted or after: with the connection
 		// noted before that, none is missed.
 		if conn := p.opened.Load(); conn != nil {
-			r.sendKey(conn, p.session)
+			r.sendKey(conn, p.session, "")
 		}
 	}
 	p.link.Hurry()
@@ -438,9 +500,9 @@ func (r *Replica) peerKey(c *transport.Conn, i ReplicaID, answer, changed bool) 
 	r.leave()
 }
 
-// replyStable tells a client our stable checkpoint.
+// replyStable tells a client our stable checkpoint, and where its slots stand.
 func (r *Replica) replyStable(c *transport.Conn, s *auth.Session, q *message.QueryStable) {
-	m := &message.ReplyStable{Nonce: q.Nonce}
+	m := &message.ReplyStable{Nonce: q.Nonce, Latest: r.exec.Ledger().Latest(s.Peer.Client)}
 	if r.core != nil {
 		stable := r.core.Stable()
 		m.Seq, m.Digest = stable.Seq, stable.Digest

@@ -33,6 +33,7 @@ type Replica struct {
 	*endpoint
 	cfg      ReplicaConfig
 	listener *transport.Listener
+	gate     *gate
 	peers    []*peerEnd // by replica; nil for ourselves
 
 	clientsMu sync.RWMutex
@@ -211,6 +212,8 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 	if r.exec, err = newExecutor(g, cfg.Service); err != nil {
 		return nil, err
 	}
+	r.gate = newGate(g, cfg.Self, r.ring)
+	r.gate.follow(r.exec.Ledger())
 	return r, nil
 }
 
@@ -234,10 +237,12 @@ func (r *Replica) start() error {
 	// The links come first: who connects to us is answered on them.
 	for i, p := range r.peers {
 		if p != nil {
-			p.link = transport.Dial(r.group.Members[i].Address, r.options, &outbound{r, p})
+			p.link = transport.Dial(r.group.Members[i].Address, r.answering(p.session), &outbound{r, p})
 		}
 	}
-	listener, err := transport.Listen(address, r.options, (*inbound)(r))
+	options := r.options
+	options.Admit = (*inbound)(r).admit
+	listener, err := transport.Listen(address, options, (*inbound)(r))
 	if err != nil {
 		r.closeLinks()
 		err = errors.Join(err, r.lock.Close())
@@ -323,7 +328,7 @@ func (r *Replica) askForKeys() {
 			continue
 		}
 		if conn := p.link.Conn(); conn != nil {
-			r.sendKey(conn, p.session)
+			r.sendKey(conn, p.session, "")
 		}
 	}
 }
@@ -457,6 +462,7 @@ func (r *Replica) rollback(n SeqNum) {
 		return
 	}
 	r.exec.Replaced(n)
+	r.gate.follow(r.exec.Ledger())
 	r.measured.rollbacks++
 	r.log.Info("a batch was executed that did not commit: rolled back", "checkpoint", n, "executed", r.core.LastExecuted())
 }
@@ -645,7 +651,7 @@ func (r *Replica) Status() Status {
 	defer r.mu.Unlock()
 	s := Status{
 		Replica: r.cfg.Self, Active: true, KeyAge: Seconds(time.Since(r.started)), LastExecuted: r.seq,
-		Executed: r.executed, Queries: r.queries, Refusals: r.edge.list(),
+		Executed: r.executed, Queries: r.queries, Refusals: append(r.edge.list(), r.gate.refused.list()...),
 	}
 	r.clientsMu.RLock()
 	for _, c := range r.clients {

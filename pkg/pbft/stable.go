@@ -71,18 +71,23 @@ func (c *Client) askStable(ctx context.Context) (*stableQuery, error) {
 
 // queryStable sends the question to all.
 func (c *Client) queryStable(nonce uint64) {
-	m := &message.QueryStable{Nonce: nonce}
 	c.mu.Lock()
 	defer c.release()
 	for _, p := range c.peers {
-		conn := p.link.Conn()
-		if conn == nil || !c.vouched(conn, p.session) {
-			continue
-		}
-		if c.buffer = c.ring.Seal(p.session, &c.scratch, c.buffer[:0], m); len(c.buffer) > 0 {
-			p.link.Send(c.buffer)
-			c.dirty.add(p.link)
-		}
+		c.queryOne(p, nonce)
+	}
+}
+
+// queryOne sends the question to one replica, if there is a way to it. The caller holds the lock.
+func (c *Client) queryOne(p *replicaEnd, nonce uint64) {
+	conn := p.link.Conn()
+	if conn == nil || !c.vouched(conn, p.session) {
+		return
+	}
+	m := &message.QueryStable{Nonce: nonce}
+	if c.buffer = c.ring.Seal(p.session, &c.scratch, c.buffer[:0], m); len(c.buffer) > 0 {
+		p.link.Send(c.buffer)
+		c.dirty.add(p.link)
 	}
 }
 
@@ -118,7 +123,8 @@ func (q *stableQuery) reached(weak int) SeqNum {
 // onReplyStable counts an answer.
 func (c *Client) onReplyStable(m *message.ReplyStable) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.release()
+	c.onOrigin(m)
 	q := c.stable
 	if q == nil || q.nonce != m.Nonce || q.answers[m.From] != nil {
 		return

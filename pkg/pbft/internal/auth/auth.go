@@ -32,18 +32,22 @@ var (
 	ErrVersion   = errors.New("peer speaks another major version of the protocol")
 	ErrGroup     = errors.New("peer's group file differs from ours in what must be equal")
 	ErrIdentity  = errors.New("NEW-KEY is not from whom it says, or not for us")
-	ErrReplayed  = errors.New("NEW-KEY has an old counter")
+	ErrReplayed  = errors.New("NEW-KEY is not fresh: it was made for another connection, or came on it before")
+	ErrOlder     = errors.New("NEW-KEY on a connection that its sender has replaced by a later one")
 	ErrSignature = errors.New("NEW-KEY has a bad signature")
 	ErrSealed    = errors.New("NEW-KEY's session key does not open")
 )
 
 // A Signer holds a principal's long-term key. It signs NEW-KEYs and recovery requests and nothing else, and
-// appends a counter that never goes back, not even over a restart [TOCS §5.1].
+// appends a counter. A replica's never goes back, not even over a restart [TOCS §5.1]. No Signer reads a clock: a clock that was
+// ahead once would lock its owner out of whatever compares counters.
 type Signer interface {
 	PublicKey() ed25519.PublicKey
 	// Count returns the next value of the counter; it is durable before Count returns.
 	Count() (uint64, error)
 	Sign(covered []byte) ([]byte, error)
+	// Shared is the Diffie-Hellman secret with the owner of another long-term key.
+	Shared(peer ed25519.PublicKey) ([]byte, error)
 }
 
 const keySize = 16
@@ -80,7 +84,17 @@ type Session struct {
 	mu      sync.Mutex
 	sealTo  [message.PublicKeySize]byte // the peer's X25519 key, zero if not known
 	sealed  [message.PublicKeySize]byte // the one that in was made for
-	counter uint64                      // of the last NEW-KEY accepted
+	channel uint64                      // number of the connection of the last NEW-KEY accepted
+	counter uint64                      // of that NEW-KEY
+	hello   *HelloKey                   // nil: not computed yet
+}
+
+// A Channel is a connection, for as long as which a NEW-KEY is fresh. The receiver of NEW-KEYs has a part in choosing ID, so
+// nobody can make one before the connection is there [R-PR-4 has a counter for this, which a lost file or a clock can turn against
+// its owner]. Of two connections of one peer the later has the higher Number.
+type Channel struct {
+	ID     message.Digest
+	Number uint64
 }
 
 // TransportKey is the fingerprint of the TLS certificate that the peer's last NEW-KEY vouches for.
@@ -130,13 +144,15 @@ func NewRing(self message.Principal, group message.Digest, signer Signer, transp
 
 // NewKey makes the NEW-KEY that opens a connection to the session's peer, or answers the peer's. If the
 // peer's X25519 key is known the message carries the session key for messages from the peer to us: the same as
-// before while the peer lives, a fresh one if the peer has restarted, for then its nonces restart too.
-func (r *Ring) NewKey(s *Session) (*message.NewKey, error) {
+// before while the peer lives, a fresh one if the peer has restarted, for then its nonces restart too. It is good on the
+// channel of this ID only. rival tells a client of another process with its key.
+func (r *Ring) NewKey(s *Session, channel message.Digest, rival string) (*message.NewKey, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := &message.NewKey{
 		Major: message.VersionMajor, Minor: message.VersionMinor, Group: r.group,
 		From: r.self, To: s.Peer, SealTo: r.public, TransportKey: r.transport, Wants: !s.Ready(),
+		Channel: channel, Rival: []byte(rival[:min(len(rival), message.MaxRival)]),
 	}
 	copy(m.SenderKey[:], r.signer.PublicKey())
 	if s.sealTo != ([message.PublicKeySize]byte{}) {
@@ -186,21 +202,27 @@ func (r *Ring) sealKey(s *Session, m *message.NewKey) error {
 	return nil
 }
 
-// Accept takes in a peer's NEW-KEY. answer says that the peer does not have, or no longer has, a
+// Accept takes in a peer's NEW-KEY, which came on a channel. What is not fresh there is refused before its signature is checked.
+// answer says that the peer does not have, or no longer has, a
 // session key of ours, so that a NEW-KEY is due to it: its X25519 key is new, or it does not know ours, or we never
 // sealed a key to it. changed says that we may now seal for it under a new key.
-func (r *Ring) Accept(s *Session, m *message.NewKey) (answer, changed bool, err error) {
+func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, changed bool, err error) {
 	switch {
 	case m.Major != message.VersionMajor:
 		return false, false, ErrVersion
 	case m.Group != r.group:
 		return false, false, ErrGroup
+	case m.Channel != on.ID:
+		return false, false, ErrReplayed
 	case m.From != s.Peer || m.To != r.self || !s.key.Equal(ed25519.PublicKey(m.SenderKey[:])):
 		return false, false, ErrIdentity
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if m.Counter <= s.counter {
+	switch {
+	case on.Number < s.channel:
+		return false, false, ErrOlder
+	case on.Number == s.channel && m.Counter <= s.counter:
 		return false, false, ErrReplayed
 	}
 	if !ed25519.Verify(s.key, m.AppendCovered(nil), m.Signature[:]) {
@@ -214,7 +236,7 @@ func (r *Ring) Accept(s *Session, m *message.NewKey) (answer, changed bool, err 
 		}
 		fresh = newKey(raw)
 	}
-	s.counter = m.Counter
+	s.channel, s.counter = on.Number, m.Counter
 	answer = s.sealTo != m.SealTo || s.sealed != m.SealTo || m.Recipient != r.public || m.Wants
 	s.sealTo = m.SealTo
 	wire := m.TransportKey

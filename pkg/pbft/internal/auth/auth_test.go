@@ -54,7 +54,7 @@ func (p *party) start(peer message.Principal) {
 // hello sends a NEW-KEY, as a connection that opens does.
 func (p *party) hello() {
 	p.t.Helper()
-	m, err := p.ring.NewKey(p.session)
+	m, err := p.ring.NewKey(p.session, message.Digest{}, "")
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func (p *party) hello() {
 
 // hear takes in a NEW-KEY and answers it if an answer is due.
 func (p *party) hear(m *message.NewKey) error {
-	answer, _, err := p.ring.Accept(p.session, m)
+	answer, _, err := p.ring.Accept(p.session, m, Channel{})
 	if answer {
 		p.hello()
 	}
@@ -147,7 +147,7 @@ func TestAnswerLostWhileTheLinkComesUp(t *testing.T) {
 	a.hello()
 	m := a.sent[0]
 	a.sent = nil
-	if answer, _, err := b.ring.Accept(b.session, m); !answer || err != nil {
+	if answer, _, err := b.ring.Accept(b.session, m, Channel{}); !answer || err != nil {
 		t.Fatal(answer, err) // and there is no connection to answer on
 	}
 	settle(t, a, b)
@@ -238,7 +238,7 @@ func TestNewKeyRefused(t *testing.T) {
 			m := a.sent[0]
 			c.change(m)
 			before := b.session.out.Load()
-			if _, changed, err := b.ring.Accept(b.session, m); !errors.Is(err, c.want) || changed || b.session.out.Load() != before {
+			if _, changed, err := b.ring.Accept(b.session, m, Channel{}); !errors.Is(err, c.want) || changed || b.session.out.Load() != before {
 				t.Fatalf("got %v, want %v; changed %v", err, c.want, changed)
 			}
 			a.sent = nil
@@ -258,17 +258,17 @@ func TestNewKeyOfAFaultyPeer(t *testing.T) {
 		copy(m.Signature[:], ed25519.Sign(a.private, m.AppendCovered(nil)))
 		return m
 	}
-	m, _ := a.ring.NewKey(a.session)
+	m, _ := a.ring.NewKey(a.session, message.Digest{}, "")
 	m.Sealed[40]++
-	if _, _, err := b.ring.Accept(b.session, sign(m)); !errors.Is(err, ErrSealed) {
+	if _, _, err := b.ring.Accept(b.session, sign(m), Channel{}); !errors.Is(err, ErrSealed) {
 		t.Fatalf("a sealed key that does not open: %v", err)
 	}
-	m, _ = a.ring.NewKey(a.session)
+	m, _ = a.ring.NewKey(a.session, message.Digest{}, "")
 	m.SealTo = [32]byte{1} // a point of low order
-	if _, _, err := b.ring.Accept(b.session, sign(m)); err != nil {
+	if _, _, err := b.ring.Accept(b.session, sign(m), Channel{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.ring.NewKey(b.session); !errors.Is(err, ErrSealed) {
+	if _, err := b.ring.NewKey(b.session, message.Digest{}, ""); !errors.Is(err, ErrSealed) {
 		t.Fatalf("a key sealed to a point of low order: %v", err)
 	}
 }
@@ -367,12 +367,12 @@ func TestAuthenticator(t *testing.T) {
 	at := func(p *party) (*Session, *Session) {
 		here := NewSession(p.self, p.private.Public().(ed25519.PublicKey))
 		there := NewSession(message.Principal{Client: 9}, public)
-		m, _ := client.NewKey(here)
-		if _, _, err := p.ring.Accept(there, m); err != nil {
+		m, _ := client.NewKey(here, message.Digest{}, "")
+		if _, _, err := p.ring.Accept(there, m, Channel{}); err != nil {
 			t.Fatal(err)
 		}
-		answer, _ := p.ring.NewKey(there)
-		if _, changed, err := client.Accept(here, answer); err != nil || !changed {
+		answer, _ := p.ring.NewKey(there, message.Digest{}, "")
+		if _, changed, err := client.Accept(here, answer, Channel{}); err != nil || !changed {
 			t.Fatal(changed, err)
 		}
 		return here, there
@@ -433,11 +433,11 @@ func BenchmarkSealAndOpen(b *testing.B) {
 func BenchmarkHandshake(b *testing.B) {
 	from, to := benchmarkPair(b)
 	for b.Loop() {
-		m, err := from.ring.NewKey(from.session)
+		m, err := from.ring.NewKey(from.session, message.Digest{}, "")
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, _, err := to.ring.Accept(to.session, m); err != nil {
+		if _, _, err := to.ring.Accept(to.session, m, Channel{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -6,21 +6,19 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
 
 	"bfs/pkg/internal/durable"
 )
 
-// MemorySigner signs with a key in this process's memory. Its counter is the clock's, raised where the
-// clock stands still; it is for clients, whom a replay of their own NEW-KEY can only delay, and for
-// tests.
+// MemorySigner signs with a key in this process's memory. Its counter begins anew in each life; it is for clients, who sign
+// nothing that must be in order over a restart, and for tests.
 type MemorySigner struct {
 	key  ed25519.PrivateKey
 	mu   sync.Mutex
 	last uint64
 }
 
-// NewMemorySigner returns a signer that counts from the clock.
+// NewMemorySigner returns a signer that counts from 1.
 func NewMemorySigner(key ed25519.PrivateKey) *MemorySigner { return &MemorySigner{key: key} }
 
 // PublicKey implements Signer.
@@ -30,7 +28,7 @@ func (s *MemorySigner) PublicKey() ed25519.PublicKey { return s.key.Public().(ed
 func (s *MemorySigner) Count() (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = max(s.last+1, uint64(time.Now().UnixNano()))
+	s.last++
 	return s.last, nil
 }
 
@@ -38,6 +36,9 @@ func (s *MemorySigner) Count() (uint64, error) {
 func (s *MemorySigner) Sign(covered []byte) ([]byte, error) {
 	return ed25519.Sign(s.key, covered), nil
 }
+
+// Shared implements Signer.
+func (s *MemorySigner) Shared(peer ed25519.PublicKey) ([]byte, error) { return shared(s.key, peer) }
 
 // FileSigner is a replica's signer until a keeper holds its key: the counter is in a file and is durable
 // before a value is used. The file holds a bound, raised a block at a time, so that most values cost no
@@ -88,3 +89,6 @@ func (s *FileSigner) Count() (uint64, error) {
 
 // Sign implements Signer.
 func (s *FileSigner) Sign(covered []byte) ([]byte, error) { return ed25519.Sign(s.key, covered), nil }
+
+// Shared implements Signer.
+func (s *FileSigner) Shared(peer ed25519.PublicKey) ([]byte, error) { return shared(s.key, peer) }

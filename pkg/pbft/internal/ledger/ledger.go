@@ -74,6 +74,7 @@ type Ledger struct {
 	clients, slots int
 	index          map[message.ClientID]int
 	recent         recent
+	version        uint64
 }
 
 // recent is whose account was asked for last, until records change: the requests of a client come together.
@@ -106,7 +107,7 @@ func Open(memory Memory, clients, slots int) (*Ledger, error) {
 
 // Reload derives the index again.
 func (l *Ledger) Reload() {
-	l.recent.ok = false
+	l.changed()
 	l.index = map[message.ClientID]int{message.Administrator: 0}
 	for i := 1; i <= l.clients; i++ {
 		page := l.memory.Page(l.record(i))
@@ -114,6 +115,14 @@ func (l *Ledger) Reload() {
 			l.index[message.ClientOf(page[8:recordHead])] = i
 		}
 	}
+}
+
+// Version changes whenever the clients may have.
+func (l *Ledger) Version() uint64 { return l.version }
+
+func (l *Ledger) changed() {
+	l.version++
+	l.recent.ok = false
 }
 
 func (l *Ledger) record(i int) message.PageNum {
@@ -189,7 +198,7 @@ func (l *Ledger) Enrol(key ed25519.PublicKey, rights []byte, now message.Timesta
 		}
 		l.clearSlots(i)
 	}
-	l.recent.ok = false
+	l.changed()
 	page := l.memory.Modify(l.record(i))
 	clear(page)
 	binary.LittleEndian.PutUint32(page, enrolled)
@@ -236,6 +245,15 @@ func (l *Ledger) latest(i int) (t message.Timestamp) {
 	return t
 }
 
+// Latest is the highest timestamp that the slots of a client know, revoked or not; of one that has no record, what the
+// slots of a record would begin with.
+func (l *Ledger) Latest(id message.ClientID) message.Timestamp {
+	if i, ok := l.index[id]; ok {
+		return l.latest(i)
+	}
+	return l.floor()
+}
+
 // clearSlots makes a record's slots those of a key that was never enrolled. Those of a free record are so while the floor is 0.
 func (l *Ledger) clearSlots(i int) {
 	floor := l.floor()
@@ -258,7 +276,7 @@ func (l *Ledger) Revoke(key ed25519.PublicKey) error {
 	if !ok || i == 0 || l.read(i).Revoked || !l.read(i).Key.Equal(key) {
 		return ErrNotEnrolled
 	}
-	l.recent.ok = false
+	l.changed()
 	binary.LittleEndian.PutUint32(l.memory.Modify(l.record(i)), revoked)
 	return nil
 }

@@ -109,6 +109,7 @@ func vectors() (all []vector) {
 	add("a REPLY that names no number and is tentative", encode(&Reply{Tentative: true}))
 	key := &NewKey{Sealed: make([]byte, maxSealed+1)}
 	add("a NEW-KEY of too long a sealed key", encode(key))
+	add("a NEW-KEY of too long an address", encode(&NewKey{Rival: make([]byte, MaxRival+1)}))
 	key = &NewKey{From: Principal{Replica: 2, Client: 7}}
 	add("a NEW-KEY of a client who is also a replica", encode(key))
 	add("a VIEW-CHANGE from nobody", encode(&ViewChange{From: 4}))

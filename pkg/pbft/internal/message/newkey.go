@@ -4,7 +4,7 @@ import "crypto/sha256"
 
 // Version of the wire protocol. A replica speaks to peers of the same major version.
 const (
-	VersionMajor = 3
+	VersionMajor = 4
 	VersionMinor = 0
 )
 
@@ -20,6 +20,9 @@ func (p Principal) IsReplica() bool { return p.Client == 0 }
 // PublicKeySize is the length of an Ed25519 or X25519 public key.
 const PublicKeySize = 32
 
+// MaxRival bounds the address of another process in bytes: an IPv6 address with its zone and port.
+const MaxRival = 64
+
 // maxSealed bounds a session key under HPKE: encapsulated key, key, tag.
 const maxSealed = 128
 
@@ -32,12 +35,14 @@ type NewKey struct {
 	Group        Digest // of the group file: members who disagree on it do not speak
 	From, To     Principal
 	SenderKey    [PublicKeySize]byte // the sender's Ed25519 key: a client is known by it
-	Counter      uint64              // never goes back; guards against replay
+	Channel      Digest              // names the connection it is sent on: its receiver had a part in choosing that, so it is fresh
+	Counter      uint64              // rises from one to the next on a connection
 	SealTo       [PublicKeySize]byte // the sender's X25519 key of this life
 	TransportKey Digest              // fingerprint of the sender's TLS certificate, zero if the transport is plain
 	Recipient    [PublicKeySize]byte // the X25519 key that Sealed is sealed to; zero if none is known yet
 	Sealed       []byte              // encapsulated key and sealed session key; empty if Recipient is zero
 	Wants        bool                // the sender has no session key of the receiver's: it asks for a NEW-KEY
+	Rival        []byte              // a replica's to a client: the address of another process that uses the client's key; mostly empty
 	Signature    [SignatureSize]byte
 }
 
@@ -51,12 +56,14 @@ func (m *NewKey) appendUnsigned(b []byte) []byte {
 	b = appendPrincipal(b, m.From)
 	b = appendPrincipal(b, m.To)
 	b = append(b, m.SenderKey[:]...)
+	b = append(b, m.Channel[:]...)
 	b = appendU64(b, m.Counter)
 	b = append(b, m.SealTo[:]...)
 	b = append(b, m.TransportKey[:]...)
 	b = append(b, m.Recipient[:]...)
 	b = appendU16(b, uint16(len(m.Sealed)))
-	return appendBool(append(b, m.Sealed...), m.Wants)
+	b = appendBool(append(b, m.Sealed...), m.Wants)
+	return append(append(b, byte(len(m.Rival))), m.Rival...)
 }
 
 func appendPrincipal(b []byte, p Principal) []byte {
@@ -86,12 +93,14 @@ func (m *NewKey) decode(r *reader, _ *Limits) {
 	m.Major, m.Minor, m.Group = r.u16(), r.u16(), r.digest()
 	m.From, m.To = r.principal(), r.principal()
 	copy(m.SenderKey[:], r.bytes(PublicKeySize))
+	m.Channel = r.digest()
 	m.Counter = r.u64()
 	copy(m.SealTo[:], r.bytes(PublicKeySize))
 	m.TransportKey = r.digest()
 	copy(m.Recipient[:], r.bytes(PublicKeySize))
 	m.Sealed = r.bytes(r.count(int(r.u16()), maxSealed))
 	m.Wants = r.bool()
+	m.Rival = r.bytes(r.count(int(r.u8()), MaxRival))
 	copy(m.Signature[:], r.bytes(SignatureSize))
 }
 

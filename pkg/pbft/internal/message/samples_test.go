@@ -143,8 +143,8 @@ func (g generator) answer() Answer {
 
 func (g generator) newKey() *NewKey {
 	m := &NewKey{Major: uint16(g.Uint32()), Minor: uint16(g.Uint32()), Group: g.digest(), From: Principal{Replica: g.replica()},
-		To: Principal{Client: ClientID(g.Uint64() | 1)}, SenderKey: g.digest(), Counter: g.Uint64(), SealTo: g.digest(),
-		TransportKey: g.digest(), Recipient: g.digest(), Sealed: g.bytes(g.IntN(maxSealed + 1))}
+		To: Principal{Client: ClientID(g.Uint64() | 1)}, SenderKey: g.digest(), Channel: g.digest(), Counter: g.Uint64(), SealTo: g.digest(),
+		TransportKey: g.digest(), Recipient: g.digest(), Sealed: g.bytes(g.IntN(maxSealed + 1)), Rival: g.bytes(g.IntN(MaxRival + 1))}
 	copy(m.Signature[:], g.bytes(SignatureSize))
 	return m
 }

@@ -1,6 +1,6 @@
 package message
 
-// A QueryStable asks a replica for its stable checkpoint [TOCS §5.2.3].
+// A QueryStable asks a replica for its stable checkpoint [TOCS §5.2.3], and where the asking client's slots stand.
 type QueryStable struct {
 	Nonce uint64 // comes back in the answer
 }
@@ -23,7 +23,8 @@ type ReplyStable struct {
 	Nonce  uint64
 	Seq    SeqNum
 	Digest Digest
-	View   View // the sender's; to a replica that asks with its own key, the one that it has said it left for, if higher
+	View   View      // the sender's; to a replica that asks with its own key, the one that it has said it left for, if higher
+	Latest Timestamp // the highest of the asking client's slots: it goes on above
 	From   ReplicaID
 }
 
@@ -33,7 +34,8 @@ func (*ReplyStable) Type() Type { return TypeReplyStable }
 // AppendBody implements Message.
 func (m *ReplyStable) AppendBody(b []byte) []byte {
 	b = appendU64(appendU64(b, m.Nonce), uint64(m.Seq))
-	return appendU64(append(b, m.Digest[:]...), uint64(m.View))
+	b = appendU64(append(b, m.Digest[:]...), uint64(m.View))
+	return appendU64(b, uint64(m.Latest))
 }
 
 // AppendCovered implements Message.
@@ -42,5 +44,5 @@ func (m *ReplyStable) AppendCovered(b []byte) []byte {
 }
 
 func (m *ReplyStable) decode(r *reader, _ *Limits) {
-	m.Nonce, m.Seq, m.Digest, m.View = r.u64(), r.seqNum(), r.digest(), r.view()
+	m.Nonce, m.Seq, m.Digest, m.View, m.Latest = r.u64(), r.seqNum(), r.digest(), r.view(), Timestamp(r.u64())
 }

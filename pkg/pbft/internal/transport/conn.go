@@ -57,8 +57,10 @@ type Conn struct {
 	peer      [32]byte // fingerprint of the peer's TLS key
 	peerKnown bool
 
-	host string // the peer's
-	born uint64 // its number among the endpoint's
+	host    string   // the peer's
+	born    uint64   // its number among the endpoint's
+	place   int      // among its host's in pending
+	binding [32]byte // set by the greeting, before Opened
 
 	trusted atomic.Bool  // see Trust
 	kept    atomic.Bool  // see Trust and Release
@@ -122,6 +124,13 @@ func (c *Conn) Trust() {
 	c.trusted.Store(true)
 	c.kept.Store(true)
 }
+
+// Trusted reports whether Trust was called.
+func (c *Conn) Trusted() bool { return c.trusted.Load() }
+
+// Keep says that the peer of an accepted connection has a claim to its place before it is known for certain. The connection
+// ends all the same if Trust does not follow in time.
+func (c *Conn) Keep() { c.kept.Store(true) }
 
 // Release says that the connection may end when another needs its place: its peer has a later one, or is not
 // known any more.

@@ -18,12 +18,13 @@ type endpoint struct {
 	ctx    context.Context // ends when the endpoint closes
 	cancel context.CancelFunc
 
-	mu    sync.Mutex
-	conns map[*Conn]struct{}
-	perIP map[string]int
-	born  uint64 // connections so far
-	gone  Stats
-	tasks sync.WaitGroup
+	mu      sync.Mutex
+	pending pending // admitted, and not greeted yet
+	conns   map[*Conn]struct{}
+	perIP   map[string]int // of conns
+	born    uint64         // connections so far
+	gone    Stats
+	tasks   sync.WaitGroup
 }
 
 func newEndpoint(o Options, h Handler) *endpoint {
@@ -31,7 +32,8 @@ func newEndpoint(o Options, h Handler) *endpoint {
 	if o.TLS != nil {
 		o.TLS = hardened(o.TLS)
 	}
-	e := &endpoint{o: o, h: h, conns: make(map[*Conn]struct{}), perIP: make(map[string]int)}
+	e := &endpoint{o: o, h: h, conns: make(map[*Conn]struct{}), perIP: make(map[string]int),
+		pending: pending{hosts: make(map[string][]*Conn)}}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	return e
 }
@@ -42,6 +44,11 @@ func (e *endpoint) close() {
 	e.mu.Lock()
 	for c := range e.conns {
 		c.Close()
+	}
+	for _, all := range e.pending.hosts {
+		for _, c := range all {
+			c.Close()
+		}
 	}
 	e.mu.Unlock()
 	e.tasks.Wait()
@@ -65,7 +72,8 @@ func (e *endpoint) total() Stats {
 	return s
 }
 
-// admit takes on a connection, or closes it if there is no room or the endpoint has closed.
+// admit takes on a connection, or closes it if there is no room or the endpoint has closed. One that begins with a greeting
+// is given its place behind it.
 func (e *endpoint) admit(tcp *net.TCPConn, link *Link) *Conn {
 	c, err := newConn(tcp, &e.o, e.h, link)
 	if err != nil {
@@ -75,15 +83,34 @@ func (e *endpoint) admit(tcp *net.TCPConn, link *Link) *Conn {
 	c.host = hostOf(c)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ctx.Err() != nil || link == nil && !e.makeRoom(c.host) {
+	if e.ctx.Err() != nil {
 		c.Close()
 		return nil
 	}
 	e.born++
 	c.born = e.born
+	if c.greets() {
+		if displaced := e.pending.add(c); displaced != nil {
+			e.gone.Refused++
+			displaced.closeFor(ErrDisplaced)
+		}
+		return c
+	}
+	if !e.settle(c) {
+		c.Close()
+		return nil
+	}
+	return c
+}
+
+// settle gives a connection its place, if there is one. The caller holds the lock.
+func (e *endpoint) settle(c *Conn) bool {
+	if e.ctx.Err() != nil || c.link == nil && !e.makeRoom(c.host) {
+		return false
+	}
 	e.conns[c] = struct{}{}
 	e.perIP[c.host]++
-	return c
+	return true
 }
 
 // makeRoom reports whether there is room for one more from a host: a connection that is not kept gives its place up, the
@@ -132,6 +159,9 @@ func (e *endpoint) dismiss(c *Conn) {
 func (e *endpoint) run(c *Conn) {
 	defer e.dismiss(c)
 	defer c.helpers.Wait()
+	if !e.enter(c) {
+		return
+	}
 	setSocketOptions(c.tcp, &e.o)
 	if err := c.handshake(); err != nil {
 		c.closeFor(err)

@@ -17,6 +17,12 @@ type Options struct {
 	// client of what is dialled. See HostTLS.
 	TLS *tls.Config
 
+	// Answer and Admit, of what is dialled and of what is accepted, make connections begin with a greeting (see Challenge); nil: there
+	// is none. Answer makes the hello that answers a challenge, Admit decides whether the connection goes on.
+	Answer   func(*Challenge, *Hello) error
+	Admit    func(*Conn, *Challenge, *Hello) bool
+	Protocol [4]byte // begins each challenge: name and version
+
 	MaxConns        int // connections accepted at one time: 1024. Those not kept, see Conn.Trust, make room for newer ones
 	MaxConnsPerHost int // of these from one IP address, which must not lock out the others: a quarter
 

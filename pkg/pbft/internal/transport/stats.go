@@ -11,6 +11,7 @@ type Stats struct {
 	Oversized           uint64 // frames longer than MaxFrame, either way
 	Opened, Closed      uint64 // connections
 	Refused             uint64 // connections too many: not accepted, or another one closed for it
+	Unwelcome           uint64 // connections whose hello was refused
 	Failed              uint64 // dials and handshakes that came to nothing
 }
 
@@ -28,5 +29,6 @@ func (s *Stats) Add(o Stats) {
 	s.Opened += o.Opened
 	s.Closed += o.Closed
 	s.Refused += o.Refused
+	s.Unwelcome += o.Unwelcome
 	s.Failed += o.Failed
 }

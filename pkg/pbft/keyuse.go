@@ -1,0 +1,168 @@
+package pbft
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/transport"
+)
+
+// ErrKeyInUse: f+1 replicas say that another process uses this client's key. Calls fail until it has ended; those that were under
+// way may have been executed.
+var ErrKeyInUse = errors.New("another process uses this client's key: stop one of the two, or enrol a key of its own for it")
+
+// A life is one process that uses a client's key. Its X25519 key is made at start and never leaves it, so it names the process.
+type life struct {
+	key     [message.PublicKeySize]byte
+	address string
+	conn    *transport.Conn // its last connection; nil if that has ended
+	seen    time.Time       // when it announced itself last, or its connection ended
+}
+
+// lives are the processes that have used one client's key lately, the present one last; at most maxLives.
+//
+// A process that was replaced by another and announces itself again proves that both run: its NEW-KEY is made for a connection
+// that is younger than the other's. A restart never looks so, for a new process has a new key, and the one that ended does
+// not come back.
+type lives struct {
+	all    []life
+	rivals time.Time // until when two are known to run
+}
+
+const (
+	maxLives = 4
+
+	// rivalPeriod is how long two processes are believed to share a key after they were seen to.
+	rivalPeriod = 10 * time.Second
+)
+
+// announce notes that the process with this key has announced itself on c. It returns the address of another process that
+// runs as well, "" if none is known to.
+func (l *lives) announce(key [message.PublicKeySize]byte, c *transport.Conn, now time.Time) (rival string) {
+	this := life{key, c.RemoteAddr().String(), c, now}
+	i := slices.IndexFunc(l.all, func(x life) bool { return x.key == key })
+	if i >= 0 && i < len(l.all)-1 && l.all[len(l.all)-1].runs(now) {
+		l.rivals = now.Add(rivalPeriod)
+	}
+	if i >= 0 {
+		l.all = slices.Delete(l.all, i, i+1)
+	}
+	if l.all = append(l.all, this); len(l.all) > maxLives {
+		l.all = slices.Delete(l.all, 0, 1)
+	}
+	return l.rivalOf(key, now)
+}
+
+// runs reports whether the process can still be there.
+func (x *life) runs(now time.Time) bool { return x.conn != nil || now.Sub(x.seen) < rivalPeriod }
+
+// rivalOf is the address of the process, other than the one with this key, that was seen last.
+func (l *lives) rivalOf(key [message.PublicKeySize]byte, now time.Time) string {
+	if !now.Before(l.rivals) {
+		return ""
+	}
+	for _, x := range slices.Backward(l.all) {
+		if x.key != key && x.runs(now) {
+			return x.address
+		}
+	}
+	return ""
+}
+
+// closed notes that a connection has ended.
+func (l *lives) closed(c *transport.Conn, now time.Time) {
+	for i := range l.all {
+		if x := &l.all[i]; x.conn == c {
+			x.conn, x.seen = nil, now
+		}
+	}
+}
+
+// announced notes at the replica that a client's process has announced itself, and returns the address of a rival.
+func (r *Replica) announced(c *transport.Conn, who *remote) (rival string) {
+	x := who.caller
+	x.mu.Lock()
+	rival = x.lives.announce(who.life, c, time.Now())
+	x.mu.Unlock()
+	if rival != "" {
+		r.edge.keyInUse.Add(1)
+		r.warn("two processes use one client's key", "client", who.session.Peer.Client, "one", c.RemoteAddr(), "other", rival)
+	}
+	return rival
+}
+
+// rivalOf is the address of another process that uses the key of the client on this connection, "" if none is known.
+func (who *remote) rivalOf() string {
+	x := who.caller
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.lives.rivalOf(who.life, time.Now())
+}
+
+// rivalry is what replicas have told a client of other processes with its key.
+type rivalry struct {
+	told  []time.Time // by replica: when it said so last
+	err   error       // wraps ErrKeyInUse
+	until time.Time   // calls fail with err until then
+}
+
+// holdPeriod is how long calls fail after f+1 replicas said that the key is in use. Then the client tries again, for the other
+// process may have ended.
+const holdPeriod = rivalPeriod / 2
+
+// inUse is the reason for which calls fail now, nil if there is none. The caller holds the lock.
+func (c *Client) inUse() error {
+	if c.rivalry.err == nil || !c.now().Before(c.rivalry.until) {
+		return nil
+	}
+	return c.rivalry.err
+}
+
+// toldOfRival notes that replica i knows of another process with our key. When f+1 do, one of which is correct, all calls fail.
+func (c *Client) toldOfRival(i ReplicaID, address string) {
+	now := time.Now()
+	c.mu.Lock()
+	x := &c.rivalry
+	if x.told == nil {
+		x.told = make([]time.Time, len(c.peers))
+	}
+	x.told[i] = now
+	count := 0
+	for _, at := range x.told {
+		if !at.IsZero() && now.Sub(at) < rivalPeriod {
+			count++
+		}
+	}
+	if count < c.group.Weak() {
+		c.mu.Unlock()
+		return
+	}
+	if !now.Before(x.until) {
+		x.err = fmt.Errorf("client %016x: %w (it was seen at %.64q)", uint64(c.id), ErrKeyInUse, address)
+		c.warn("calls fail", "err", x.err)
+	}
+	x.until = now.Add(holdPeriod)
+	why := x.err
+	failed, waiting := c.takeCalls(why), c.waiting
+	c.waiting = nil
+	c.mu.Unlock()
+	c.abandon(failed)
+	for _, o := range waiting {
+		o.Done(nil, why)
+	}
+}
+
+// takeCalls ends the wait of all calls that have slots, for a reason. The caller holds the lock, and gives them to abandon.
+func (c *Client) takeCalls(why error) (failed []*outstanding) {
+	for i := range c.slots {
+		if o := c.slots[i].call; o != nil {
+			o.failed = why
+			c.slots[i].hold(nil)
+			failed = append(failed, o)
+		}
+	}
+	return failed
+}
