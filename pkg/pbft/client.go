@@ -27,8 +27,7 @@ var (
 	// ErrNotEnrolled: 2f+1 replicas say that this client's key is not enrolled, or was revoked.
 	ErrNotEnrolled = errors.New("client is not enrolled in the group")
 	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been, for its slot has gone on
-	// to something that this client did not ask for. That is so once when its clock went back, and more often if another process
-	// uses the same key.
+	// to something that this client did not ask for (see also ErrKeyInUse).
 	ErrResultLost = errors.New("operation was executed, or may have been, and its result is no longer available")
 )
 

@@ -39,10 +39,10 @@ const (
 	rivalPeriod = 10 * time.Second
 )
 
-// announce notes that the process with this key has announced itself on c. It returns the address of another process that
+// announce notes that the process with this key has announced itself on c, from an address. It returns the address of another process that
 // runs as well, "" if none is known to.
-func (l *lives) announce(key [message.PublicKeySize]byte, c *transport.Conn, now time.Time) (rival string) {
-	this := life{key, c.RemoteAddr().String(), c, now}
+func (l *lives) announce(key [message.PublicKeySize]byte, address string, c *transport.Conn, now time.Time) (rival string) {
+	this := life{key, address, c, now}
 	i := slices.IndexFunc(l.all, func(x life) bool { return x.key == key })
 	if i >= 0 && i < len(l.all)-1 && l.all[len(l.all)-1].runs(now) {
 		l.rivals = now.Add(rivalPeriod)
@@ -85,7 +85,7 @@ func (l *lives) closed(c *transport.Conn, now time.Time) {
 func (r *Replica) announced(c *transport.Conn, who *remote) (rival string) {
 	x := who.caller
 	x.mu.Lock()
-	rival = x.lives.announce(who.life, c, time.Now())
+	rival = x.lives.announce(who.life, c.RemoteAddr().String(), c, time.Now())
 	x.mu.Unlock()
 	if rival != "" {
 		r.edge.keyInUse.Add(1)

@@ -46,8 +46,9 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
 	if err := os.MkdirAll(cfg.Directory, 0o700); err != nil {
 		return 0, err
 	}
-	// Peers accept a NEW-KEY only if its counter is above all before. Counters begin at 1 and rise by one for each
-	// signature, so they never come near the clock's nanoseconds, and a second replacement is above the first.
+	// What the key's signatures count goes on above all that was used [R-PR-4]. Counters begin at 1 and rise by one for each
+	// signature, so they never come near the clock's nanoseconds. Peers do not compare them over connections, so a clock that is
+	// wrong does no harm.
 	counter := binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
 	if err := durable.WriteFile(filepath.Join(cfg.Directory, counterFile), counter); err != nil {
 		return 0, err

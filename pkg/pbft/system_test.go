@@ -503,6 +503,7 @@ func TestSendingFails(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	client := c.client(c.enrolled(c.client(c.admin), ""))
 	full := errors.New("disk full")
+	invoke(t, client, "r", true) // before a first answer calls wait, and learn of errors by Done
 	for range 3 * c.g.Limits.Slots {
 		err := client.Start(pbft.Call{Body: []byte("i"), Sending: func(pbft.Slot, pbft.Timestamp) error { return full }})
 		if !errors.Is(err, full) {

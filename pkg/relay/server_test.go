@@ -161,6 +161,7 @@ func TestWhatTheClientCannotDo(t *testing.T) {
 	}{
 		{err: pbft.ErrNotEnrolled, stat: nfs3.SystemErr},
 		{err: pbft.ErrResultLost, stat: nfs3.SystemErr},
+		{err: pbft.ErrKeyInUse, stat: nfs3.SystemErr},
 		{err: errors.New("anything"), stat: nfs3.SystemErr},
 		{reply: []byte{0, 0}, stat: nfs3.SystemErr},
 		{reply: []byte{0, 0, 0, 9}, stat: nfs3.SystemErr},

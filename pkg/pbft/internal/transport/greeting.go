@@ -51,9 +51,6 @@ func (c *Conn) greets() bool {
 
 // greet exchanges the greeting, within DialTimeout.
 func (c *Conn) greet() error {
-	if !c.greets() {
-		return nil
-	}
 	if err := c.tcp.SetDeadline(time.Now().Add(c.o.DialTimeout)); err != nil {
 		return fmt.Errorf("transport: %w", err)
 	}
@@ -170,6 +167,9 @@ func (p *pending) remove(c *Conn) bool {
 
 // enter greets an admitted connection and gives it its place. False: it has ended.
 func (e *endpoint) enter(c *Conn) bool {
+	if !c.greets() {
+		return true
+	}
 	err := c.greet()
 	e.mu.Lock()
 	waited := e.pending.remove(c)

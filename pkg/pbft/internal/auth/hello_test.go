@@ -1,0 +1,105 @@
+package auth
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/sha512"
+	"errors"
+	"testing"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// The Montgomery form of an Ed25519 public key is the X25519 public key of the same scalar.
+func TestMontgomery(t *testing.T) {
+	for range 50 {
+		public, private, _ := ed25519.GenerateKey(nil)
+		digest := sha512.Sum512(private.Seed())
+		scalar, err := ecdh.X25519().NewPrivateKey(digest[:32])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u, err := montgomery(public); err != nil || !bytes.Equal(u, scalar.PublicKey().Bytes()) {
+			t.Fatalf("got %x, %v, want %x", u, err, scalar.PublicKey().Bytes())
+		}
+	}
+}
+
+// What is no public key, or one with which every secret is the same, makes no key and no panic.
+func TestNoHelloKey(t *testing.T) {
+	_, private, _ := ed25519.GenerateKey(nil)
+	ring, err := NewRing(message.Principal{Client: 9}, group, NewMemorySigner(private), message.Digest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := make([]byte, 32)
+	one[0] = 1 // y = 1, the neutral element
+	for name, key := range map[string][]byte{"short": make([]byte, 31), "none": nil, "neutral": one,
+		"of order 4": make([]byte, 32), "of order 2": append(append([]byte{0xec}, bytes.Repeat([]byte{0xff}, 30)...), 0x7f)} {
+		if _, err := ring.HelloKey(key); err == nil {
+			t.Errorf("%s: makes a key", name)
+		}
+	}
+}
+
+// A hello convinces whom it was made for, of who made it, in answer to one challenge.
+func TestHello(t *testing.T) {
+	a, b := newPair(t)
+	challenge := bytes.Repeat([]byte{7}, 32)
+	var hello [HelloSize]byte
+	if err := a.ring.Hello(a.session, challenge, &hello); err != nil {
+		t.Fatal(err)
+	}
+	key, err := b.ring.HelloKey(a.private.Public().(ed25519.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from, ok := HelloFrom(&hello); !ok || from != a.self || !key.Made(challenge, &hello) {
+		t.Fatalf("from %v, %v: not believed", from, ok)
+	}
+	if key.Made(bytes.Repeat([]byte{8}, 32), &hello) {
+		t.Error("it answers another challenge")
+	}
+	for i := range hello {
+		changed := hello
+		if changed[i] ^= 1; key.Made(challenge, &changed) {
+			t.Errorf("byte %d may be changed", i)
+		}
+	}
+	other, err := b.ring.HelloKey(b.private.Public().(ed25519.PublicKey))
+	if err != nil || other.Made(challenge, &hello) {
+		t.Errorf("another's key believes it: %v", err)
+	}
+	var again [HelloSize]byte
+	if err := a.ring.Hello(a.session, challenge, &again); err != nil || again == hello {
+		t.Errorf("the same hello for the same challenge: %v", err)
+	}
+}
+
+// A NEW-KEY is fresh on the connection it was made for, whatever counters were before: a new life that counts from 1 again is
+// heard, on a later connection; what is left of an earlier connection is not.
+func TestFreshByConnection(t *testing.T) {
+	a, b := newPair(t)
+	at := func(n uint64) Channel { return Channel{ID: message.Digest{byte(n)}, Number: n} }
+	make := func(n uint64, counter uint64) *message.NewKey {
+		m, err := a.ring.NewKey(a.session, at(n).ID, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Counter = counter
+		copy(m.Signature[:], ed25519.Sign(a.private, m.AppendCovered(nil)))
+		return m
+	}
+	for _, step := range []struct {
+		made, on, counter uint64
+		want              error
+	}{
+		{1, 1, 1 << 62, nil}, {1, 1, 1 << 62, ErrReplayed}, {1, 2, 1<<62 + 1, ErrReplayed},
+		{2, 2, 1, nil}, {1, 1, 1<<62 + 1, ErrOlder}, {2, 2, 1, ErrReplayed}, {2, 2, 2, nil},
+	} {
+		if _, _, err := b.ring.Accept(b.session, make(step.made, step.counter), at(step.on)); !errors.Is(err, step.want) {
+			t.Errorf("%+v: got %v", step, err)
+		}
+	}
+}

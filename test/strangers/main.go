@@ -1,0 +1,172 @@
+// Command strangers measures what a group does for an honest client while strangers attack it. It runs four replicas as
+// processes of their own, an honest client in this one, and an attacker in another that uses one core. Attacks take turns with
+// two others: nobody, and a process that only uses a core, since on a small machine that alone takes from the replicas.
+//
+//	go run ./test/strangers -seconds 3 -rounds 5
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"bfs/pkg/pbft"
+)
+
+func main() {
+	var x experiment
+	replica := flag.Int("replica", -1, "run this replica of the group in -dir (for the program's own use)")
+	attack := flag.String("attack", "", "attack -targets this way (for the program's own use)")
+	targets := flag.String("targets", "", "addresses, with commas between")
+	flag.StringVar(&x.dir, "dir", "", "directory of the group; empty: a temporary one")
+	flag.IntVar(&x.seconds, "seconds", 3, "length of one turn")
+	flag.IntVar(&x.rounds, "rounds", 5, "turns of each attack")
+	flag.IntVar(&x.outstanding, "outstanding", 16, "operations that the honest client has under way")
+	flag.BoolVar(&x.all, "all", false, "attack all replicas, not the primary alone")
+	flag.Parse()
+	var err error
+	switch {
+	case *replica >= 0:
+		err = runReplica(x.dir, *replica)
+	case *attack != "":
+		err = runAttack(*attack, *targets)
+	default:
+		err = x.run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "strangers:", err)
+		os.Exit(1)
+	}
+}
+
+// An experiment is one run of the program.
+type experiment struct {
+	dir                          string
+	seconds, rounds, outstanding int
+	all                          bool
+}
+
+// A turn is what the honest client got done in one.
+type turn struct {
+	PerSecond float64       `json:"ops_per_s"`
+	Stall     time.Duration `json:"longest_stall_ns"`
+}
+
+func (x *experiment) run() error {
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	g, err := newGroup(x.dir)
+	if err != nil {
+		return err
+	}
+	defer g.stop()
+	client, err := g.honest()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	targets := g.group.Members[:1]
+	if x.all {
+		targets = g.group.Members
+	}
+	turns := map[string][]turn{}
+	for range x.rounds {
+		for _, kind := range kinds {
+			t, err := x.turn(client, kind, targets)
+			if err != nil {
+				return fmt.Errorf("%s: %w", kind, err)
+			}
+			turns[kind] = append(turns[kind], t)
+		}
+	}
+	return report(turns)
+}
+
+// turn measures the client while one attack goes on.
+func (x *experiment) turn(client *pbft.Client, kind string, targets []pbft.Member) (turn, error) {
+	end, err := beginAttack(kind, targets)
+	if err != nil {
+		return turn{}, err
+	}
+	defer end()
+	return load(client, x.outstanding, time.Duration(x.seconds)*time.Second)
+}
+
+// load keeps operations under way for a while.
+func load(client *pbft.Client, outstanding int, d time.Duration) (turn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d+time.Minute)
+	defer cancel()
+	ended := make(chan error, outstanding)
+	begin := func() error {
+		return client.Start(pbft.Call{Body: []byte("i"), Done: func(_ []byte, err error) { ended <- err }})
+	}
+	for range outstanding {
+		if err := begin(); err != nil {
+			return turn{}, err
+		}
+	}
+	var t turn
+	begun := time.Now()
+	last, n := begun, 0
+	for under := outstanding; under > 0; {
+		select {
+		case err := <-ended:
+			if err != nil {
+				return t, err
+			}
+		case <-ctx.Done():
+			return t, fmt.Errorf("%d operations have no result after %v", under, time.Since(begun))
+		}
+		now := time.Now()
+		t.Stall = max(t.Stall, now.Sub(last))
+		last = now
+		n++
+		under--
+		if now.Sub(begun) < d {
+			if err := begin(); err != nil {
+				return t, err
+			}
+			under++
+		}
+	}
+	t.PerSecond = float64(n) / time.Since(begun).Seconds()
+	return t, nil
+}
+
+// A row is one line of the report, in JSON: medians over the rounds, and the longest stall of all.
+type row struct {
+	Attack    string  `json:"attack"`
+	PerSecond float64 `json:"ops_per_s"`
+	OfOff     float64 `json:"percent_of_unattacked"`
+	OfBusy    float64 `json:"percent_of_busy_core"`
+	Stall     float64 `json:"longest_stall_ms"`
+}
+
+func report(turns map[string][]turn) error {
+	out := json.NewEncoder(os.Stdout)
+	for _, kind := range kinds {
+		r := row{Attack: kind, PerSecond: median(turns[kind])}
+		r.OfOff = 100 * r.PerSecond / median(turns[off])
+		r.OfBusy = 100 * r.PerSecond / median(turns[busy])
+		for _, t := range turns[kind] {
+			r.Stall = max(r.Stall, float64(t.Stall.Microseconds())/1000)
+		}
+		if err := out.Encode(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func median(turns []turn) float64 {
+	var all []float64
+	for _, t := range turns {
+		all = append(all, t.PerSecond)
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
