@@ -2,7 +2,6 @@ package pbft
 
 import (
 	"testing"
-	"time"
 
 	"bfs/pkg/pbft/internal/message"
 )
@@ -31,12 +30,4 @@ func BoundSignatures(t testing.TB, n int) {
 	old := signaturesPerSecond
 	signaturesPerSecond = n
 	t.Cleanup(func() { signaturesPerSecond = old })
-}
-
-// Bucket is what rates are kept by.
-type Bucket struct{ b bucket }
-
-// Take takes one, at a rate.
-func (b *Bucket) Take(perSecond, burst float64, now time.Time) bool {
-	return b.b.take(rate{perSecond, burst}, 1, now)
 }

@@ -22,6 +22,7 @@ type gate struct {
 	ring      *auth.Ring
 	permanent map[message.Principal]*caller // members, as replicas and with their keys as clients, and the administrator
 	strangers caller
+	listener  atomic.Pointer[transport.Listener] // told of each connection of a caller; nil: not yet
 	refused   gateCounts
 
 	mu      sync.Mutex
@@ -47,44 +48,24 @@ type caller struct {
 	hello *auth.HelloKey // computed at the first hello that names it; nil if the key is none
 
 	mu         sync.Mutex
-	handshakes bucket
-	newKeys    bucket
-	resends    bucket
-	frames     bucket
+	handshakes transport.Bucket
+	newKeys    transport.Bucket
+	resends    transport.Bucket
+	frames     transport.Bucket
 	entering   []*transport.Conn // admitted, the oldest first; at most maxEntering keep their places before they are known
 	lives      lives
 }
 
 // What one caller may cause at one replica. A TLS handshake costs about a millisecond, a NEW-KEY and our answer two.
 var (
-	handshakeRate = rate{perSecond: 8, burst: 32}
-	newKeyRate    = rate{perSecond: 8, burst: 64}
-	resendRate    = rate{perSecond: 2, burst: 4}    // NEW-KEYs that we send because something would not open
-	frameRate     = rate{perSecond: 64, burst: 256} // frames of who is not enrolled; QUERY-STABLEs
+	handshakeRate = transport.Rate{PerSecond: 8, Burst: 32}
+	newKeyRate    = transport.Rate{PerSecond: 8, Burst: 64}
+	resendRate    = transport.Rate{PerSecond: 2, Burst: 4}    // NEW-KEYs that we send because something would not open
+	frameRate     = transport.Rate{PerSecond: 64, Burst: 256} // frames of who is not enrolled; QUERY-STABLEs
 )
 
 // maxEntering is how many connections of a caller keep their places before its NEW-KEY has come.
 const maxEntering = 2
-
-// A rate bounds how often something is done.
-type rate struct{ perSecond, burst float64 }
-
-// A bucket holds what is left of a rate's burst. The zero bucket is full.
-type bucket struct {
-	spent float64
-	at    time.Time // when spent was right
-}
-
-// take reports whether n can be taken, and takes them.
-func (b *bucket) take(r rate, n float64, now time.Time) bool {
-	b.spent = max(0, b.spent-r.perSecond*now.Sub(b.at).Seconds())
-	b.at = now
-	if b.spent+n > r.burst {
-		return false
-	}
-	b.spent += n
-	return true
-}
 
 func newGate(g *Group, self ReplicaID, ring *auth.Ring) *gate {
 	t := &gate{ring: ring, permanent: map[message.Principal]*caller{}}
@@ -153,6 +134,9 @@ func (t *gate) admit(c *transport.Conn, challenge []byte, hello *[auth.HelloSize
 	}
 	if !stranger {
 		x.enter(c)
+		if l := t.listener.Load(); l != nil {
+			l.Welcome(c)
+		}
 	}
 	return &visitor{p, x}
 }
@@ -168,10 +152,10 @@ func (t *gate) made(x *caller, challenge []byte, hello *[auth.HelloSize]byte) bo
 }
 
 // take spends n of one of the caller's budgets, if so much is left.
-func (x *caller) take(b *bucket, r rate, n int) bool {
+func (x *caller) take(b *transport.Bucket, r transport.Rate, n int) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return b.take(r, float64(n), time.Now())
+	return b.Take(r, float64(n), time.Now())
 }
 
 // enter has an admitted connection keep its place until it is known, or later ones of the caller enter.

@@ -177,29 +177,6 @@ func TestStrangersShareOneBudget(t *testing.T) {
 	c.works(c.client(key))
 }
 
-// Rates are kept whatever the pattern of what comes.
-func TestBucket(t *testing.T) {
-	var b pbft.Bucket
-	now := time.Now()
-	count := func(tries int, step time.Duration) (n int) {
-		for range tries {
-			if now = now.Add(step); b.Take(10, 5, now) {
-				n++
-			}
-		}
-		return n
-	}
-	if n := count(100, 0); n != 5 {
-		t.Errorf("%d at once, want the burst of 5", n)
-	}
-	if n := count(1000, time.Millisecond); n < 9 || n > 10 {
-		t.Errorf("%d in a second, want 10 or, for rounding, one less", n)
-	}
-	if count(1, time.Hour); count(100, 0) != 4 {
-		t.Error("more than a burst was saved up")
-	}
-}
-
 // A hello is good for the challenge it answers, from whom it names, to whom it was made for.
 func TestWhoIsLetIn(t *testing.T) {
 	c := startCluster(t, smallLimits())

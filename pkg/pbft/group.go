@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/ledger"
@@ -126,6 +127,16 @@ func (l Limits) check() error {
 		return fmt.Errorf("slots: got %d, want a multiple of %d", l.Slots, ledger.SlotsPerPage)
 	}
 	return nil
+}
+
+// hosts are the members' addresses, as far as the group file has them as numbers.
+func (g *Group) hosts() (all []netip.Addr) {
+	for _, m := range g.Members {
+		if a, err := netip.ParseAddrPort(m.Address); err == nil {
+			all = append(all, a.Addr())
+		}
+	}
+	return all
 }
 
 // N is the number of replicas.

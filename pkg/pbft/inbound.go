@@ -66,7 +66,7 @@ func (r *Replica) affords(c *transport.Conn, n int) bool {
 		}
 		x = who.caller
 	}
-	if x.take(&x.frames, frameRate, min(n, int(frameRate.burst))) {
+	if x.take(&x.frames, frameRate, min(n, int(frameRate.Burst))) {
 		return true
 	}
 	r.gate.refused.frames.Add(uint64(n))

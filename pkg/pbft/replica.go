@@ -241,7 +241,7 @@ func (r *Replica) start() error {
 		}
 	}
 	options := r.options
-	options.Admit = (*inbound)(r).admit
+	options.Admit, options.Named = (*inbound)(r).admit, r.group.hosts()
 	listener, err := transport.Listen(address, options, (*inbound)(r))
 	if err != nil {
 		r.closeLinks()
@@ -250,6 +250,7 @@ func (r *Replica) start() error {
 		return err
 	}
 	r.listener = listener
+	r.gate.listener.Store(listener)
 	r.mu.Lock()
 	if r.core != nil {
 		r.freeze(0)

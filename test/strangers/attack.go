@@ -25,12 +25,13 @@ const (
 	hello     = "hello"     // a TLS ClientHello in the place of a hello
 	borrowed  = "borrowed"  // hellos in the administrator's name, and a NEW-KEY's length of bytes behind each: what a replay is
 	silent    = "silent"    // connections on which nothing is said
+	closed    = "closed"    // connections to a port on which nobody listens: what a flood costs the kernel alone
 )
 
-var kinds = []string{off, busy, handshake, hello, borrowed, silent}
+var kinds = []string{off, busy, handshake, hello, borrowed, silent, closed}
 
 // attackers is how many connections the attacker makes at a time, on its one core.
-const attackers = 16
+const attackers = 256
 
 // beginAttack starts the attacker's process; end stops it.
 func beginAttack(kind string, targets []pbft.Member) (end func(), err error) {
@@ -60,15 +61,20 @@ func runAttack(kind, targets string) error {
 		for {
 		}
 	}
-	attack := map[string]func(net.Conn){handshake: attackHandshake, hello: attackHello, borrowed: attackBorrowed, silent: attackSilent}[kind]
+	attack := map[string]func(net.Conn){handshake: attackHandshake, hello: attackHello, borrowed: attackBorrowed, silent: attackSilent, closed: func(net.Conn) {}}[kind]
 	if attack == nil {
 		return fmt.Errorf("attack %q: not one of %v", kind, kinds)
 	}
 	addresses := strings.Split(targets, ",")
+	if kind == closed {
+		addresses = []string{"127.0.0.1:1"}
+	}
+	// Strangers come from an address of their own, on which nobody was welcome.
+	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	for i := range attackers {
 		go func() {
 			for n := i; ; n++ {
-				if conn, err := net.Dial("tcp", addresses[n%len(addresses)]); err == nil {
+				if conn, err := from.Dial("tcp", addresses[n%len(addresses)]); err == nil {
 					attack(conn)
 					_ = conn.Close()
 				}

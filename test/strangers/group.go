@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
@@ -12,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -104,6 +106,21 @@ func newGroup(dir string) (g *group, err error) {
 	return g, nil
 }
 
+// primaryCPU is what the primary's process has used so far. Linux counts it in hundredths of a second.
+func (g *group) primaryCPU() time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.processes[0].Process.Pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:13] { // user and system time
+		n, _ := strconv.ParseInt(f, 10, 64)
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100
+}
+
 func (g *group) stop() {
 	for _, p := range g.processes {
 		_ = p.Process.Signal(syscall.SIGTERM)
@@ -166,8 +183,6 @@ func runReplica(dir string, i int) error {
 	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
 	select {
 	case <-stop:
-		s := r.Status()
-		fmt.Fprintf(os.Stderr, "replica %d: view changes %d, refused %v\n", i, s.ViewChanges, s.Refusals[:9])
 		return r.Close(context.Background())
 	case <-r.Done():
 		return r.Err()

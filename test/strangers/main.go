@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"time"
@@ -53,12 +52,12 @@ type experiment struct {
 
 // A turn is what the honest client got done in one.
 type turn struct {
-	PerSecond float64       `json:"ops_per_s"`
-	Stall     time.Duration `json:"longest_stall_ns"`
+	PerSecond float64
+	Stall     time.Duration // longest time without a result
+	CPU       float64       // of the primary, in cores
 }
 
 func (x *experiment) run() error {
-	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	g, err := newGroup(x.dir)
 	if err != nil {
 		return err
@@ -76,7 +75,7 @@ func (x *experiment) run() error {
 	turns := map[string][]turn{}
 	for range x.rounds {
 		for _, kind := range kinds {
-			t, err := x.turn(client, kind, targets)
+			t, err := x.turn(g, client, kind, targets)
 			if err != nil {
 				return fmt.Errorf("%s: %w", kind, err)
 			}
@@ -87,13 +86,16 @@ func (x *experiment) run() error {
 }
 
 // turn measures the client while one attack goes on.
-func (x *experiment) turn(client *pbft.Client, kind string, targets []pbft.Member) (turn, error) {
+func (x *experiment) turn(g *group, client *pbft.Client, kind string, targets []pbft.Member) (turn, error) {
 	end, err := beginAttack(kind, targets)
 	if err != nil {
 		return turn{}, err
 	}
 	defer end()
-	return load(client, x.outstanding, time.Duration(x.seconds)*time.Second)
+	begun, used := time.Now(), g.primaryCPU()
+	t, err := load(client, x.outstanding, time.Duration(x.seconds)*time.Second)
+	t.CPU = (g.primaryCPU() - used).Seconds() / time.Since(begun).Seconds()
+	return t, err
 }
 
 // load keeps operations under way for a while.
@@ -144,14 +146,15 @@ type row struct {
 	OfOff     float64 `json:"percent_of_unattacked"`
 	OfBusy    float64 `json:"percent_of_busy_core"`
 	Stall     float64 `json:"longest_stall_ms"`
+	CPU       float64 `json:"primary_cores"`
 }
 
 func report(turns map[string][]turn) error {
 	out := json.NewEncoder(os.Stdout)
 	for _, kind := range kinds {
-		r := row{Attack: kind, PerSecond: median(turns[kind])}
-		r.OfOff = 100 * r.PerSecond / median(turns[off])
-		r.OfBusy = 100 * r.PerSecond / median(turns[busy])
+		r := row{Attack: kind, PerSecond: perSecond(turns[kind]), CPU: median(turns[kind], func(t turn) float64 { return t.CPU })}
+		r.OfOff = 100 * r.PerSecond / perSecond(turns[off])
+		r.OfBusy = 100 * r.PerSecond / perSecond(turns[busy])
 		for _, t := range turns[kind] {
 			r.Stall = max(r.Stall, float64(t.Stall.Microseconds())/1000)
 		}
@@ -162,10 +165,14 @@ func report(turns map[string][]turn) error {
 	return nil
 }
 
-func median(turns []turn) float64 {
+func perSecond(turns []turn) float64 {
+	return median(turns, func(t turn) float64 { return t.PerSecond })
+}
+
+func median(turns []turn, of func(turn) float64) float64 {
 	var all []float64
 	for _, t := range turns {
-		all = append(all, t.PerSecond)
+		all = append(all, of(t))
 	}
 	slices.Sort(all)
 	return all[len(all)/2]

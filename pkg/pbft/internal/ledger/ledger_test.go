@@ -317,3 +317,31 @@ func TestPages(t *testing.T) {
 		}
 	}
 }
+
+// Latest is the highest timestamp of a client's slots, and the floor for who has none. The version changes with the clients.
+func TestLatest(t *testing.T) {
+	l := open(t, memory{}, 1, 2*SlotsPerPage)
+	before := l.Version()
+	if err := l.Enrol(keyOf(1), nil, now); err != nil || l.Version() == before {
+		t.Fatal(err, "or the version stays")
+	}
+	for s, at := range []message.Timestamp{5, 9, 7} {
+		l.Record(key(1, message.Slot(s*7)), at, nil, true)
+	}
+	l.Record(message.RequestKey{Client: message.Administrator, Slot: 1}, 3, nil, true)
+	for who, want := range map[message.ClientID]message.Timestamp{message.ClientOf(keyOf(1)): 9, message.Administrator: 3, message.ClientOf(keyOf(2)): 0} {
+		if got := l.Latest(who); got != want {
+			t.Errorf("client %v: got %d, want %d", who, got, want)
+		}
+	}
+	before = l.Version()
+	if err := l.Revoke(keyOf(1)); err != nil || l.Version() == before || l.Latest(message.ClientOf(keyOf(1))) != 9 {
+		t.Errorf("revoked: %v, version %d, latest %d", err, l.Version(), l.Latest(message.ClientOf(keyOf(1))))
+	}
+	if err := l.Enrol(keyOf(2), nil, now); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Latest(message.ClientOf(keyOf(3))); got != 9 {
+		t.Errorf("one without a record begins at %d, want the floor of 9", got)
+	}
+}

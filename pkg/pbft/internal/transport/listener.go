@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,7 +11,8 @@ import (
 // A Listener accepts connections until it is closed.
 type Listener struct {
 	*endpoint
-	tcp *net.TCPListener
+	tcp      *net.TCPListener
+	arrivals *arrivals
 }
 
 // Listen accepts connections on addr, "host:port", and tells h what happens on them.
@@ -19,17 +21,23 @@ func Listen(addr string, o Options, h Handler) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("transport: listen on %s: %w", addr, err)
 	}
-	tcp, err := net.ListenTCP("tcp", a)
+	// Socket options are set when a connection has been greeted, and not of each that comes.
+	config := net.ListenConfig{KeepAlive: -1}
+	tcp, err := config.Listen(context.Background(), "tcp", a.String())
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	l := &Listener{endpoint: newEndpoint(o, h), tcp: tcp}
+	l := &Listener{endpoint: newEndpoint(o, h), tcp: tcp.(*net.TCPListener), arrivals: newArrivals(o.Named)}
 	l.tasks.Go(l.accept)
 	return l, nil
 }
 
 // Addr returns the address that is listened on.
 func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
+
+// Welcome says that the peer of a connection is known: connections from its address do not share with strangers' from now on how
+// often they may come.
+func (l *Listener) Welcome(c *Conn) { l.arrivals.welcome(addressOf(c.tcp), time.Now()) }
 
 // Stats returns what was counted on all connections accepted so far.
 func (l *Listener) Stats() Stats { return l.total() }
@@ -42,9 +50,16 @@ func (l *Listener) Close() {
 }
 
 func (l *Listener) accept() {
-	for {
+	for refused := 0; ; {
 		tcp, err := l.tcp.AcceptTCP()
 		switch {
+		case err == nil && l.o.Admit != nil && !l.arrivals.take(addressOf(tcp), time.Now()):
+			l.count(func(s *Stats) { s.Refused++ })
+			_ = tcp.SetLinger(0) // the kernel forgets it at once
+			_ = tcp.Close()
+			if refused++; refused%refusedAtOnce == 0 && !l.pause(refusedPause) {
+				return
+			}
 		case err == nil:
 			if c := l.admit(tcp, nil); c != nil {
 				l.tasks.Go(func() { l.run(c) })
@@ -59,6 +74,13 @@ func (l *Listener) accept() {
 		}
 	}
 }
+
+// A flood is refused in bursts with pauses between, for to be woken for each connection costs more than to close it. The kernel's
+// queue holds what comes meanwhile.
+const (
+	refusedAtOnce = 64
+	refusedPause  = 2 * time.Millisecond
+)
 
 // pause waits for d; false if the endpoint closed meanwhile.
 func (e *endpoint) pause(d time.Duration) bool {

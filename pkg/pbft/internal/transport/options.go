@@ -2,6 +2,7 @@ package transport
 
 import (
 	"crypto/tls"
+	"net/netip"
 	"time"
 
 	"bfs/pkg/internal/rawio"
@@ -22,6 +23,9 @@ type Options struct {
 	Answer   func(*Challenge, *Hello) error
 	Admit    func(*Conn, *Challenge, *Hello) bool
 	Protocol [4]byte // begins each challenge: name and version
+
+	// Named are addresses whose connections may come as often as those of any other peer that was welcome. See ArrivalRate.
+	Named []netip.Addr
 
 	MaxConns        int // connections accepted at one time: 1024. Those not kept, see Conn.Trust, make room for newer ones
 	MaxConnsPerHost int // of these from one IP address, which must not lock out the others: a quarter
