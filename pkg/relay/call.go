@@ -119,7 +119,7 @@ func (s *Server) adviseFailure(k *call, err error) {
 		s.advise("enrolled", "the group does not know this client, or has revoked it: all calls fail; "+
 			"enrol it with `bfsd client add --key ...` (bfs-relay init prints the key)", "err", err)
 	case errors.Is(err, pbft.ErrKeyInUse):
-		s.adviseOnce("key", "another process uses this relay's key, so calls of both fail: a cloned machine, or gonfs beside the relay; "+
+		s.advise("key", "another process uses this relay's key, so calls of both fail: a cloned machine, or gonfs beside the relay; "+
 			"stop one of the two, or give it a key of its own (bfs-relay init, bfsd client add)", "err", err)
 	case errors.Is(err, pbft.ErrResultLost):
 		s.advise("lost", "an operation was executed but its result is no longer kept; the caller sees an I/O error. Does another "+
