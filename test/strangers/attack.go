@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
 	"fmt"
@@ -58,7 +59,8 @@ func beginAttack(kind string, targets []pbft.Member) (end func(), err error) {
 func runAttack(kind, targets string) error {
 	runtime.GOMAXPROCS(1)
 	if kind == busy {
-		for {
+		for sum := [sha256.Size]byte{}; ; {
+			sum = sha256.Sum256(sum[:])
 		}
 	}
 	attack := map[string]func(net.Conn){handshake: attackHandshake, hello: attackHello, borrowed: attackBorrowed, silent: attackSilent, closed: func(net.Conn) {}}[kind]
