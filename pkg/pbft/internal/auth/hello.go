@@ -35,7 +35,8 @@ const (
 // A HelloKey authenticates the hellos between two principals.
 type HelloKey [sha256.Size]byte
 
-// HelloKey computes the one that we share with the owner of a long-term key. It costs as much as checking a signature.
+// HelloKey computes the one that we share with the owner of a long-term key. It costs as much as checking a signature. The group
+// file is not in it: those whose files differ learn so from each other's NEW-KEYs, by name.
 func (r *Ring) HelloKey(peer ed25519.PublicKey) (k HelloKey, err error) {
 	shared, err := r.signer.Shared(peer)
 	if err != nil {
@@ -46,7 +47,6 @@ func (r *Ring) HelloKey(peer ed25519.PublicKey) (k HelloKey, err error) {
 	slices.SortFunc(keys, slices.Compare[[]byte])
 	h := hmac.New(sha256.New, shared)
 	h.Write([]byte("bfs hello key v1\x00"))
-	h.Write(r.group[:])
 	h.Write(keys[0])
 	h.Write(keys[1])
 	h.Sum(k[:0])
