@@ -35,6 +35,8 @@ var (
 	ErrReplayed  = errors.New("NEW-KEY is not fresh: it was made for another connection, or came on it before")
 	ErrOlder     = errors.New("NEW-KEY on a connection that its sender has replaced by a later one")
 	ErrSignature = errors.New("NEW-KEY has a bad signature")
+	ErrWentBack  = errors.New("a replica's signature counter went back: its directory is an old copy, and its fence may be too; " +
+		"stop it and run bfsd replica replace in an empty directory")
 	ErrSealed    = errors.New("NEW-KEY's session key does not open")
 )
 
@@ -86,6 +88,7 @@ type Session struct {
 	sealed  [message.PublicKeySize]byte // the one that in was made for
 	channel uint64                      // number of the connection of the last NEW-KEY accepted
 	counter uint64                      // of that NEW-KEY
+	highest uint64                      // counter of any NEW-KEY accepted
 	hello   *HelloKey                   // nil: not computed yet
 }
 
@@ -228,6 +231,9 @@ func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, change
 	if !ed25519.Verify(s.key, m.AppendCovered(nil), m.Signature[:]) {
 		return false, false, ErrSignature
 	}
+	if s.wentBack(m) {
+		return false, false, ErrWentBack
+	}
 	var fresh *key
 	if m.Recipient == r.public {
 		raw, err := hpke.Open(r.private, hpke.HKDFSHA256(), hpke.AES128GCM(), sealInfo(r.self, s.Peer), m.Sealed)
@@ -236,7 +242,7 @@ func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, change
 		}
 		fresh = newKey(raw)
 	}
-	s.channel, s.counter = on.Number, m.Counter
+	s.channel, s.counter, s.highest = on.Number, m.Counter, max(s.highest, m.Counter)
 	answer = s.sealTo != m.SealTo || s.sealed != m.SealTo || m.Recipient != r.public || m.Wants
 	s.sealTo = m.SealTo
 	wire := m.TransportKey
@@ -246,6 +252,13 @@ func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, change
 		changed = true
 	}
 	return answer, changed, nil
+}
+
+// wentBack reports whether a NEW-KEY begins a replica's new life, with another X25519 key, below the counter of an earlier one. The
+// counter's file lies beside the fence: who restores the one from yesterday has restored the other too, and may vote again
+// for what it voted for. Clients count anew in each life.
+func (s *Session) wentBack(m *message.NewKey) bool {
+	return s.Peer.IsReplica() && s.sealTo != m.SealTo && m.Counter <= s.highest
 }
 
 // Scratch is working memory for sealing and opening, one for each goroutine or lock.

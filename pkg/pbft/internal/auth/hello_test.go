@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha512"
 	"errors"
+	"os"
 	"testing"
 
 	"bfs/pkg/pbft/internal/message"
@@ -77,8 +78,36 @@ func TestHello(t *testing.T) {
 	}
 }
 
-// A NEW-KEY is fresh on the connection it was made for, whatever counters were before: a new life that counts from 1 again is
-// heard, on a later connection; what is left of an earlier connection is not.
+// A replica whose directory is an old copy is not heard: its counter went back, and its fence may have too.
+func TestCounterThatWentBack(t *testing.T) {
+	a, b := newPair(t)
+	a.hello()
+	settle(t, a, b)
+	old, err := os.ReadFile(a.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a life that goes on from the file is heard
+		a.start(b.self)
+		a.hello()
+		settle(t, a, b)
+		mustSpeak(t, a, b, "after a restart")
+	}
+	if err := os.WriteFile(a.path, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.start(b.self)
+	m, err := a.ring.NewKey(a.session, message.Digest{}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.ring.Accept(b.session, m, Channel{Number: 9}); !errors.Is(err, ErrWentBack) {
+		t.Errorf("with yesterday's counter: got %v, want %v", err, ErrWentBack)
+	}
+}
+
+// A NEW-KEY is fresh on the connection it was made for, whatever counters were before in this life: one that counts from 1 again is
+// heard on a later connection; what is left of an earlier connection is not.
 func TestFreshByConnection(t *testing.T) {
 	a, b := newPair(t)
 	at := func(n uint64) Channel { return Channel{ID: message.Digest{byte(n)}, Number: n} }
