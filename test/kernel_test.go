@@ -13,15 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"bfs/test/apart"
 	"bfs/test/cluster"
 	"bfs/test/guest"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	cluster.RemoveBinaries()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
 
 // needKernel skips where guests cannot boot, or are not asked for: they take minutes.
 func needKernel(t *testing.T) {

@@ -14,14 +14,11 @@ import (
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/probe"
 	"bfs/pkg/pbft"
+	"bfs/test/apart"
 	"bfs/test/cluster"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	cluster.RemoveBinaries()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
 
 const lost = 2
 

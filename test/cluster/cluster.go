@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"bfs/test/patience"
 )
 
 // A Group is a running group.
@@ -193,12 +195,12 @@ func (g *Group) AddGoNFS(ctx context.Context, c Client) (*Relay, error) {
 
 // Agree waits until so many replicas say that they are at the same batch of the same view and in the same state.
 func (g *Group) Agree(ctx context.Context, replicas int) error {
-	ctx, cancel := context.WithTimeout(ctx, agreeWithin)
+	ctx, cancel := patience.Context(ctx, agreeWithin)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		agreeing, table := g.status(context.WithoutCancel(ctx)) // its own time-out is short, and a failure should show it
+		agreeing, table := g.status(context.WithoutCancel(ctx)) // it ends by itself, and a failure should show it
 		if agreeing >= replicas {
 			return nil
 		}
@@ -210,12 +212,20 @@ func (g *Group) Agree(ctx context.Context, replicas int) error {
 	}
 }
 
-const agreeWithin = 60 * time.Second
+// agreeWithin bounds how long replicas may take to agree: one of them may have to fetch the whole state.
+const agreeWithin = 2 * time.Minute
+
+// answerWithin bounds how long bfsd status waits for the answers of replicas, operateWithin how long bfsd waits for the group.
+const (
+	answerWithin  = 5 * time.Second
+	operateWithin = time.Minute
+)
 
 // status counts the replicas that agree and have executed as much as the most advanced.
 func (g *Group) status(ctx context.Context) (agreeing int, raw string) {
 	// The exit code says no more than the report.
-	raw, _ = g.Command(ctx, "bfsd", "status", "--json", "--group", g.path("group", "group.toml"))
+	raw, _ = g.Command(ctx, "bfsd", "status", "--json", "--timeout", patience.For(answerWithin).String(),
+		"--group", g.path("group", "group.toml"))
 	var report struct {
 		Replicas []struct {
 			Problem string

@@ -4,7 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"bfs/test/apart"
 )
+
+func TestMain(m *testing.M) { apart.Main(m) }
 
 // Binaries that were removed are built again: those who measure round by round ask for them in each.
 func TestBinariesAreBuiltAgain(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+
+	"bfs/test/patience"
 )
 
 var publicKey = regexp.MustCompile(`bfs-key:\S+`)
@@ -20,6 +22,7 @@ func (g *Group) enrol(ctx context.Context, r *Relay, c Client) error {
 		return err
 	}
 	add := []string{"client", "add", "--admin", g.path("group", "admin"), "--transport", g.transport,
+		"--timeout", patience.For(operateWithin).String(),
 		"--key", publicKey.FindString(printed), "--export", c.Export, "--squash", c.squash()}
 	if c.Quota != "" {
 		add = append(add, "--create-export", "--quota", c.Quota)

@@ -11,10 +11,12 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"bfs/test/patience"
 )
 
-// readyWithin bounds how long a process may take until it is ready; it is generous, for two cores that others use too.
-const readyWithin = 60 * time.Second
+// readyWithin bounds how long a process may take until it is ready.
+const readyWithin = time.Minute
 
 // A Process is one of the group's programs. It can be stopped and started again any number of times.
 type Process struct {
@@ -75,7 +77,7 @@ func watch(c *exec.Cmd, out io.Reader, log *os.File, ready, ended chan struct{})
 
 // Ready waits until the process has said that it is.
 func (p *Process) Ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	ctx, cancel := patience.Context(ctx, readyWithin)
 	defer cancel()
 	p.mu.Lock()
 	ready, ended := p.ready, p.ended

@@ -13,6 +13,7 @@
 //	$GUEST_OUT         a directory of this machine, writable
 //	$GUEST_LIB         shell functions to source: check, ask, as (lib.sh)
 //	$GUEST_HOST        the address of this machine as the guest sees it
+//	$GUEST_PATIENCE    how many times slower than a quiet machine this one is, rounded up; limits are multiplied by it
 //	$TMPDIR            a tmpfs
 //
 // It talks to the test through two small protocols. On its output, one line says what became of a check:

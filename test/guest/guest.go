@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"bfs/test/patience"
 )
 
 //go:embed init.sh
@@ -42,7 +44,7 @@ type Options struct {
 	Out     string        // directory seen as $GUEST_OUT; default: a temporary one, removed at the end
 	Output  io.Writer     // gets the script's output while it runs; may be nil
 	Answer  Answer        // answers the script's questions (ask); may be nil
-	Timeout time.Duration // after it the guest is killed; default 10 minutes
+	Timeout time.Duration // after it, on a quiet machine, the guest is killed; default 10 minutes
 
 	MemoryMB    int      // default 1024
 	CPU         int      // the host CPU to stay on; -1: anywhere; 0 is a CPU too, so the zero value pins to CPU 0
@@ -197,7 +199,7 @@ func (g *Guest) cpu() int {
 
 // watch kills the guest when its time is up.
 func (g *Guest) watch(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, g.opts.Timeout)
+	ctx, cancel := patience.Context(ctx, g.opts.Timeout)
 	defer cancel()
 	select {
 	case <-g.killed: // Wait is done with it

@@ -2,10 +2,16 @@ package guest
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
+
+	"bfs/test/apart"
 )
+
+func TestMain(m *testing.M) { apart.Main(m) }
 
 func TestChecksAreFoundInOutput(t *testing.T) {
 	got := Checks("noise\nbegin a\n  | x\nok a\nbegin b\nFAIL b: no: really\nbegin c\nok d\n")
@@ -51,5 +57,53 @@ func TestGuestRunsAScript(t *testing.T) {
 	}
 	if !strings.Contains(r.Output, "6.") {
 		t.Errorf("no kernel release in %q", r.Output)
+	}
+}
+
+// A guest's addresses are ones that nobody else on the machine has.
+func TestAddressesAvoidRoutes(t *testing.T) {
+	routes := parseRoutes("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n" +
+		"eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
+		"tun0\t0000D50A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n")
+	if want := netip.MustParsePrefix("10.213.0.0/16"); len(routes) != 1 || routes[0] != want {
+		t.Errorf("got %v, want %v alone", routes, want)
+	}
+}
+
+// Devices that a killed run has left in our namespace go when the next link is made; those of living guests stay, and their
+// addresses are not given twice.
+func TestLinksOfKilledRunsAreRemoved(t *testing.T) {
+	if err := Available(); err != nil {
+		t.Skipf("NOT RUN: %v", err)
+	}
+	left, err := newLink("", 1500, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.lock.Close() // as the kernel does for a process that is killed
+	lives, err := newLink("", 1500, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lives.remove()
+	if lives.number != left.number {
+		t.Errorf("got number %d, want %d, which is free", lives.number, left.number)
+	}
+	old := &link{number: maxGuests + 1, tap: tapPrefix + "251"}
+	if err := old.ip("tuntap", "add", "mode", "tap", "name", old.tap); err != nil {
+		t.Fatal(err)
+	}
+	next, err := newLink("", 1500, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.remove()
+	if next.hostAddr == lives.hostAddr {
+		t.Errorf("two guests have the address %s", next.hostAddr)
+	}
+	for name, want := range map[string]bool{old.tap: false, lives.tap: true, next.tap: true} {
+		if _, err := net.InterfaceByName(name); (err == nil) != want {
+			t.Errorf("device %s: there %t, want %t", name, err == nil, want)
+		}
 	}
 }

@@ -13,7 +13,7 @@ switch_off() {
   ip link set vec0 down 2>/dev/null # a packet that comes while it powers down may keep it from doing so
   echo 1 >/proc/sys/kernel/sysrq
   echo o >/proc/sysrq-trigger
-  sleep 5
+  sleep 5 # long enough on any machine, for a guest without power runs no further; else:
   exec /sbin/halt -f -p
 }
 
@@ -66,7 +66,7 @@ mounts() {
   local at source options
   while read -r at source options; do
     mkdir -p "$at"
-    timeout 60 mount -i -t nfs -o "$options" "$source" "$at" 2>>$IO/output && continue
+    timeout $((60 * GUEST_PATIENCE)) mount -i -t nfs -o "$options" "$source" "$at" 2>>$IO/output && continue
     say "mounting $source ($options) failed"
     return 1
   done <$IO/mounts
@@ -74,7 +74,7 @@ mounts() {
 
 unmounts() {
   local at rest
-  while read -r at rest; do timeout 30 umount "$at" 2>/dev/null || umount -f -l "$at" 2>/dev/null; done < <(tac $IO/mounts)
+  while read -r at rest; do timeout $((30 * GUEST_PATIENCE)) umount "$at" 2>/dev/null || umount -f -l "$at" 2>/dev/null; done < <(tac $IO/mounts)
 }
 
 [ "${guest_stage:-1}" = 2 ] || first_stage

@@ -1,22 +1,30 @@
 package guest
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"bfs/test/apart"
 )
 
 // link is the wire between a guest and us: a tap device and the two addresses on it.
 //
-// Guest number N has subnet 10.213.N.0/30. A lock file held open marks the number as taken, so a test that was killed
-// frees its number at once, and whoever takes that next removes the tap left behind.
+// Guest number N has the device bfstapN and four addresses. A lock file held open marks the number as taken by a living process, in
+// whatever network namespace. Tests run in a namespace of their own (package apart), whose devices go with it; in one that outlives
+// us, whoever makes a link first removes the devices whose numbers nobody holds.
 type link struct {
 	number    int
 	tap       string
@@ -27,7 +35,13 @@ type link struct {
 	lock      *os.File
 }
 
-const maxGuests = 250 // numbers there are in 10.213.N.0/30, less a few
+const (
+	tapPrefix = "bfstap"
+	maxGuests = 250 // numbers there are in the third byte of an address, less a few
+)
+
+// bases are where guests get addresses, 4 for each number: the first base that no route of the namespace leads to.
+var bases = []string{"10.213", "172.29", "192.168", "100.93"}
 
 func newLink(netns string, mtu int, lendLoopback bool) (*link, error) {
 	l, err := takeNumber()
@@ -35,44 +49,135 @@ func newLink(netns string, mtu int, lendLoopback bool) (*link, error) {
 		return nil, err
 	}
 	l.netns = netns
-	_ = l.ip("link", "del", l.tap) // of a run that was killed
+	if err := l.make(mtu, lendLoopback); err != nil {
+		l.remove()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *link) make(mtu int, lendLoopback bool) error {
+	if err := l.sweep(); err != nil {
+		return err
+	}
+	if err := l.chooseAddresses(); err != nil {
+		return err
+	}
 	for _, args := range [][]string{
 		{"tuntap", "add", "mode", "tap", "name", l.tap},
 		{"addr", "add", l.hostAddr + "/30", "dev", l.tap},
 		{"link", "set", l.tap, "mtu", fmt.Sprint(mtu), "up"},
 	} {
 		if err := l.ip(args...); err != nil {
-			l.remove()
-			return nil, err
+			return err
 		}
 	}
 	if lendLoopback {
-		if err := l.routeLocalnet(); err != nil {
-			l.remove()
-			return nil, err
-		}
+		return l.routeLocalnet()
 	}
-	return l, nil
+	return nil
+}
+
+// sweep removes our number's device and those whose numbers are free: killed runs have left them.
+func (l *link) sweep() error {
+	var names []string
+	err := inNamespace(l.netns, func() error {
+		all, err := net.Interfaces()
+		for _, d := range all {
+			names = append(names, d.Name)
+		}
+		return err
+	})
+	for _, name := range names {
+		n, isNumber := strings.CutPrefix(name, tapPrefix)
+		number, notNumber := strconv.Atoi(n)
+		if !isNumber || notNumber != nil {
+			continue
+		}
+		if number != l.number {
+			lock, err := lockNumber(number)
+			if err != nil {
+				continue // its guest lives
+			}
+			defer lock.Close()
+		}
+		_ = l.ip("link", "del", name)
+	}
+	return err
+}
+
+// chooseAddresses takes the first base in which nobody else routes anything to this number's addresses.
+func (l *link) chooseAddresses() error {
+	var routes []netip.Prefix
+	err := inNamespace(l.netns, func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/route")
+		routes = parseRoutes(string(text))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, base := range bases {
+		subnet := netip.MustParsePrefix(fmt.Sprintf("%s.%d.0/30", base, l.number))
+		if slices.ContainsFunc(routes, subnet.Overlaps) {
+			continue
+		}
+		host := subnet.Addr().Next()
+		guest := host.Next()
+		l.hostAddr, l.guestAddr, l.broadcast = host.String(), guest.String(), guest.Next().String()
+		return nil
+	}
+	return fmt.Errorf("routes of this machine lead to number %d of each of %v, where guests get their addresses", l.number, bases)
+}
+
+// parseRoutes reads the kernel's table of routes, in which addresses and masks are little-endian words. The default route is left
+// out: everything overlaps it.
+func parseRoutes(table string) (routes []netip.Prefix) {
+	for _, line := range strings.Split(table, "\n") {
+		fields := strings.Fields(line)
+		if len(fields) < 8 {
+			continue
+		}
+		to, err1 := strconv.ParseUint(fields[1], 16, 32)
+		mask, err2 := strconv.ParseUint(fields[7], 16, 32)
+		if err1 != nil || err2 != nil || mask == 0 {
+			continue // the heading, or the default route
+		}
+		address := netip.AddrFrom4([4]byte(binary.LittleEndian.AppendUint32(nil, uint32(to))))
+		routes = append(routes, netip.PrefixFrom(address, bits.OnesCount32(uint32(mask))))
+	}
+	return routes
 }
 
 func takeNumber() (*link, error) {
-	dir := filepath.Join(os.TempDir(), "bfs-guest-locks")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
 	for n := 1; n <= maxGuests; n++ {
-		f, err := os.OpenFile(filepath.Join(dir, fmt.Sprint(n)), os.O_CREATE|os.O_RDWR, 0o600)
+		lock, err := lockNumber(n)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			return &link{number: n, tap: fmt.Sprintf("bfsguest%d", n), lock: f,
-				hostAddr: fmt.Sprintf("10.213.%d.1", n), guestAddr: fmt.Sprintf("10.213.%d.2", n),
-				broadcast: fmt.Sprintf("10.213.%d.3", n)}, nil
-		}
-		f.Close()
+		return &link{number: n, tap: tapPrefix + strconv.Itoa(n), lock: lock}, nil
 	}
 	return nil, errors.New("all guest numbers are taken")
+}
+
+// lockNumber marks a guest's number as taken until the file is closed. The error is EWOULDBLOCK if it is taken already.
+func lockNumber(n int) (*os.File, error) {
+	common, err := apart.Common()
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(common, fmt.Sprintf("guest-%d", n)), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // routeLocalnet lets the guest's packets reach servers that listen on 127.0.0.1.

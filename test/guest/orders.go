@@ -2,10 +2,13 @@ package guest
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"bfs/test/patience"
 )
 
 // writeOrders leaves in the io directory what init.sh reads: conf, modules, mounts, job.
@@ -57,8 +60,8 @@ func (g *Guest) conf() string {
 	if g.opts.OwnLoopback {
 		own = 1
 	}
-	return fmt.Sprintf("export GUEST_HOST=%s GUEST_ASK=%d GUEST_ADDR=%s\nMTU=%d OWN_LOOPBACK=%d WORKDIR=%s\n",
-		g.link.hostAddr, g.asks.port(), g.link.guestAddr, g.opts.MTU, own, quote(g.opts.Dir))
+	return fmt.Sprintf("export GUEST_HOST=%s GUEST_ASK=%d GUEST_ADDR=%s GUEST_PATIENCE=%d\nMTU=%d OWN_LOOPBACK=%d WORKDIR=%s\n",
+		g.link.hostAddr, g.asks.port(), g.link.guestAddr, int(math.Ceil(patience.Factor())), g.opts.MTU, own, quote(g.opts.Dir))
 }
 
 func (g *Guest) mountPoint(i int) string {

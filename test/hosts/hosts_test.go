@@ -12,15 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"bfs/test/apart"
 	"bfs/test/cluster"
 	"bfs/test/guest"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	cluster.RemoveBinaries()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
 
 var (
 	hostNames = []string{"h0", "h1", "h2", "h3"}

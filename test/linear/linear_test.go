@@ -15,6 +15,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"bfs/test/apart"
 	"bfs/test/cluster"
 	"bfs/test/hosts"
 )
@@ -34,9 +35,7 @@ const judgeWithin = 30 * time.Second
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	code := m.Run()
-	cluster.RemoveBinaries()
-	os.Exit(code)
+	apart.Main(m, cluster.RemoveBinaries)
 }
 
 // Clients of three identities work on the same files while one replica after the other, the primary among them,

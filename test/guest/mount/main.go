@@ -64,7 +64,7 @@ func options(args []string) (guest.Options, error) {
 	f.IntVar(&o.MemoryMB, "memory", 1024, "megabytes of memory")
 	f.IntVar(&o.MTU, "mtu", 65000, "largest packet on the guest's link; 1500 looks like Ethernet")
 	f.BoolVar(&o.OwnLoopback, "own-loopback", false, "give the guest a 127.0.0.1 of its own instead of this machine's")
-	f.DurationVar(&o.Timeout, "timeout", 0, "kill the guest after this time (default 10m)")
+	f.DurationVar(&o.Timeout, "timeout", 0, "kill the guest after this time, or longer on a busy machine (default 10m)")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
