@@ -16,6 +16,7 @@ import (
 	"bfs/test/apart"
 	"bfs/test/cluster"
 	"bfs/test/guest"
+	"bfs/test/patience"
 )
 
 func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
@@ -101,7 +102,7 @@ func TestKernel(t *testing.T) {
 		o := c.options(t, 6*time.Minute, "faults.pl")
 		o.Answer = c.faults(t.Context())
 		for i := range o.Mounts {
-			o.Mounts[i].Options += ",timeo=50,retrans=2" // five seconds, then the kernel complains
+			o.Mounts[i].Options += complainSoon()
 		}
 		guest.Run(t, o)
 	})
@@ -170,6 +171,14 @@ func mounts(relays ...*cluster.Relay) []guest.Mount {
 	return m
 }
 
+// complainSoon are mount options by which a kernel logs a server that leaves a call without an answer, after three times timeo, which
+// counts in tenths of a second. Without them that is after three minutes.
+func complainSoon() string {
+	const longest = 10 * time.Minute // that the kernel takes
+	timeo := min(patience.ForNow(10*time.Second), longest)
+	return fmt.Sprintf(",timeo=%d,retrans=2", timeo/(100*time.Millisecond))
+}
+
 // faults does what faults.pl asks for. The backup that suffers is always the same: a group of four survives one.
 func (c clients) faults(ctx context.Context) guest.Answer {
 	backup := c.group.Replicas[2]
@@ -209,7 +218,7 @@ func TestLargerGroups(t *testing.T) {
 				Command: runAll(scripts(t), "larger.pl"),
 				Answer:  losses(t.Context(), g),
 			}
-			o.Mounts[0].Options += ",timeo=50,retrans=2" // five seconds, then the kernel complains
+			o.Mounts[0].Options += complainSoon()
 			guest.Run(t, o)
 			if err := g.Agree(t.Context(), n); err != nil {
 				t.Error(err)
@@ -330,7 +339,7 @@ func TestCatchUp(t *testing.T) {
 
 func tool(t *testing.T, name string, args ...string) []byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := patience.Context(t.Context(), time.Minute)
 	defer cancel()
 	var errs bytes.Buffer
 	c := exec.CommandContext(ctx, name, args...)

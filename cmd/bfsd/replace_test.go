@@ -16,6 +16,7 @@ import (
 	"bfs/pkg/pbft"
 	"bfs/test/apart"
 	"bfs/test/cluster"
+	"bfs/test/patience"
 )
 
 func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
@@ -28,7 +29,7 @@ func TestReplace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := patience.Context(t.Context(), 3*time.Minute)
 	defer cancel()
 	g := cluster.ForTest(t, cluster.Config{})
 	relay, err := g.AddRelay(ctx, cluster.Client{InsecurePorts: true})

@@ -18,6 +18,7 @@ import (
 
 	"bfs/pkg/bfs"
 	"bfs/pkg/nfsstate/nfs3"
+	"bfs/test/patience"
 )
 
 // The errors of package os, in its types.
@@ -125,7 +126,7 @@ func TestBulk(t *testing.T) {
 		case 1:
 			select {
 			case <-second:
-			case <-time.After(30 * time.Second):
+			case <-patience.After(patience.Usual):
 			}
 		case 2:
 			close(second)

@@ -11,12 +11,12 @@ import (
 	"net"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"bfs/pkg/pbft"
 	"bfs/pkg/pbft/pbfttest"
+	"bfs/test/patience"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -240,7 +240,7 @@ func (c *cluster) enrolled(admin *pbft.Client, rights string) ed25519.PrivateKey
 
 // deadline is a context that ends long after anything here takes.
 func deadline(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := patience.Context(context.Background(), patience.Usual)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -248,16 +248,7 @@ func deadline(t testing.TB) context.Context {
 // eventually polls until ok.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	ctx := deadline(t)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("never: %s", what)
-		}
-	}
+	patience.Until(t, what, ok)
 }
 
 func invoke(t testing.TB, c *pbft.Client, op string, readOnly bool) uint64 {

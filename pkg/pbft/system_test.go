@@ -536,14 +536,18 @@ func TestSlowWireIsLearnt(t *testing.T) {
 		t.Fatal(err)
 	}
 	const ops = 30
-	for n := range uint64(ops) {
-		if got := invoke(t, client, "i", false); got != n+1 {
-			t.Fatalf("got %d, want %d", got, n+1)
+	done := uint64(0)
+	// A busy machine makes the wire slower still at times, and there is something to learn again.
+	eventually(t, "of 30 operations at most half are sent again", func() bool {
+		had := client.Status().Retries
+		for range ops {
+			done++
+			if got := invoke(t, client, "i", false); got != done {
+				t.Fatalf("got %d, want %d", got, done)
+			}
 		}
-	}
-	if s := client.Status(); s.Retries > ops/2 {
-		t.Errorf("%d operations were sent again %d times", ops, s.Retries)
-	}
+		return client.Status().Retries-had <= ops/2
+	})
 }
 
 // The administrator's signature is right at the first try: it was made before the request said that it has one, so that

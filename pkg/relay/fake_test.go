@@ -20,15 +20,13 @@ import (
 
 	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
+	"bfs/test/patience"
 )
 
 func TestMain(m *testing.M) {
 	spoil = func(b []byte) { clear(b[:cap(b)]) } // in all tests, so that nobody reads a record whose call is over
 	goleak.VerifyTestMain(m)
 }
-
-// patience bounds every wait of these tests; it is reached only when something is wrong.
-const patience = 10 * time.Second
 
 // A handClock is a relay's clock that tests move.
 type handClock struct{ at atomic.Int64 }
@@ -137,7 +135,7 @@ func (g *fakeGroup) next(t testing.TB) *fakeCall {
 	select {
 	case f := <-g.started:
 		return f
-	case <-time.After(patience):
+	case <-patience.After(patience.Usual):
 		t.Fatal("no call reached the group")
 		return nil
 	}
@@ -200,7 +198,7 @@ func newRig(t testing.TB, group *fakeGroup, change func(*Config)) *rig {
 // stop shuts the server down and returns what Shutdown said.
 func (r *rig) stop(t testing.TB) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := patience.Context(context.Background(), patience.Usual)
 	defer cancel()
 	err := r.Shutdown(ctx)
 	if e := <-r.ended; e != nil {
@@ -260,7 +258,7 @@ func dial(t testing.TB, to string, from net.Addr) *kernel {
 	}
 	holdPort(t, c.LocalAddr().(*net.TCPAddr))
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(patience))
+	t.Cleanup(patience.AfterFunc(patience.Usual, func() { c.SetDeadline(time.Unix(1, 0)) }))
 	return &kernel{t: t, Conn: c, r: bufio.NewReader(c)}
 }
 
@@ -367,14 +365,10 @@ func (k *kernel) expectClosed() {
 // eventually waits until the counters say so.
 func (r *rig) eventually(t testing.TB, what string, ok func(Stats) bool) {
 	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	end := time.After(patience)
-	for !ok(r.Stats()) {
-		select {
-		case <-tick.C:
-		case <-end:
-			t.Fatalf("never happened: %s; %+v", what, r.Stats())
+	defer func() {
+		if t.Failed() {
+			t.Logf("%+v", r.Stats())
 		}
-	}
+	}()
+	patience.Until(t, what, func() bool { return ok(r.Stats()) })
 }

@@ -16,6 +16,7 @@ import (
 
 	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
+	"bfs/test/patience"
 )
 
 var owner = JournalOptions{Slots: 8, Owner: [32]byte{1, 2, 3}}
@@ -488,7 +489,7 @@ func TestJournalSurvivesSIGKILL(t *testing.T) {
 // scribble begins and finishes operations until it is killed.
 func scribble(t *testing.T, path string) {
 	j := openJournal(t, path)
-	end := time.Now().Add(patience) // if nobody kills it
+	end := time.Now().Add(patience.For(patience.Usual)) // if nobody kills it
 	for i := 1; time.Now().Before(end); i++ {
 		body := bytes.Repeat([]byte{byte(i) | 1}, 8+i%5000)
 		k := &call{body: body, key: testKey(uint32(i), string(body)), slot: pbft.Slot(i % 8), t: pbft.Timestamp(i)}

@@ -6,10 +6,10 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 
 	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
+	"bfs/test/patience"
 )
 
 // replicas are what outlives relays: the last operation and reply of each slot, as the group's state has
@@ -150,7 +150,7 @@ func run(t *testing.T, g *fakeGroup, state *replicas, kernel *patientKernel, cha
 			case f := <-g.started:
 				sent = append(sent, f)
 			case <-kernel.answered:
-			case <-time.After(patience):
+			case <-patience.After(patience.Usual):
 				t.Fatalf("nothing happens; %d calls wait", kernel.left())
 			}
 			continue

@@ -15,6 +15,7 @@ import (
 	"bfs/test/apart"
 	"bfs/test/cluster"
 	"bfs/test/guest"
+	"bfs/test/patience"
 )
 
 func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
@@ -202,8 +203,11 @@ func (h *fiveHosts) status() (agreeing int, table string) {
 	return h.agreeing(), string(out)
 }
 
+// answerWithin bounds how long bfsd status waits for the answers of replicas.
+const answerWithin = 5 * time.Second
+
 func (h *fiveHosts) agreeing() int {
-	args := h.On(client, filepath.Join(h.bin, "bfsd"), "status", "--json", "--group", h.path("bundles", "group.toml"))
+	args := h.On(client, filepath.Join(h.bin, "bfsd"), "status", "--json", "--timeout", patience.For(answerWithin).String(), "--group", h.path("bundles", "group.toml"))
 	out, _ := exec.Command(args[0], args[1:]...).Output()
 	var report struct {
 		Agreeing int `json:"agreeing"`
@@ -214,9 +218,12 @@ func (h *fiveHosts) agreeing() int {
 	return report.Agreeing
 }
 
+// agreeWithin bounds how long the four may take: connections come back, and a replica may have to fetch the whole state.
+const agreeWithin = 3 * time.Minute
+
 // waitForAgreement waits until all four say the same, however long the connections take to come back.
 func (h *fiveHosts) waitForAgreement(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := patience.Context(ctx, agreeWithin)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()

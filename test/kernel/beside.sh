@@ -18,7 +18,9 @@ start_relay() {
 }
 
 mounted() {
-  mount -i -t nfs -o vers=3,proto=tcp,mountproto=tcp,nolock,port=12049,mountport=12049,addr=127.0.0.1,mountaddr=127.0.0.1 127.0.0.1:/export $nfs &&
+  local timeo=$((600 * GUEST_PATIENCE)) # in tenths of a second; the kernel takes 6000 at most
+  [ $timeo -le 6000 ] || timeo=6000
+  mount -i -t nfs -o timeo=$timeo,vers=3,proto=tcp,mountproto=tcp,nolock,port=12049,mountport=12049,addr=127.0.0.1,mountaddr=127.0.0.1 127.0.0.1:/export $nfs &&
     mkdir $nfs/beside
 }
 
@@ -39,6 +41,10 @@ write_under_pressure() {
   drop
   rm $nfs/beside/big
 }
+
+# The kernel complains of a process that is blocked for so many seconds.
+hung=/proc/sys/kernel/hung_task_timeout_secs
+[ ! -w $hung ] || echo $((120 * GUEST_PATIENCE)) >$hung
 
 echo "begin a relay starts on the client machine"
 if start_relay; then

@@ -1,5 +1,5 @@
 # Faults behind a mounted kernel's back. The test on the host does what ask says; nothing here may notice.
-# The mounts' time-outs are short, so that the kernel would log a server that does not answer.
+# The mounts' time-outs are short, so that the kernel logs a server that does not answer before the test gives up.
 BEGIN { require "$ENV{KERNEL}/lib.pl"; require "$ENV{KERNEL}/busy.pl" }
 our ($nfs, $other, $dir);
 

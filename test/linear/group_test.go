@@ -23,6 +23,7 @@ import (
 
 	"bfs/pkg/pbft"
 	"bfs/test/cluster"
+	"bfs/test/patience"
 )
 
 const members = 4
@@ -91,7 +92,7 @@ func (g *group) addRelay() {
 
 func (g *group) enrol(key string) {
 	g.t.Helper()
-	g.run("bfsd", "client", "add", "--admin", g.path("group", "admin"), "--key", key, "--squash", "none")
+	g.run("bfsd", "client", "add", "--timeout", patience.For(time.Minute).String(), "--admin", g.path("group", "admin"), "--key", key, "--squash", "none")
 }
 
 // addClient makes a Go client with a key of its own.
@@ -184,7 +185,7 @@ var creation = regexp.MustCompile(`(?m)^created = (\S*)`)
 
 // askStatus asks a replica for its account of itself.
 func askStatus(ctx context.Context, admin string) (*pbft.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := patience.Context(ctx, 2*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/status", nil)
 	if err != nil {
@@ -220,8 +221,8 @@ func primaryOf(ctx context.Context, admins []string) int { return int(viewOf(ctx
 
 // whole waits until every replica votes, in one view, and has executed what any had executed when the wait began.
 func whole(ctx context.Context, admins []string) error {
-	deadline := time.NewTimer(wholeWithin)
-	defer deadline.Stop()
+	ctx, cancel := patience.Context(ctx, wholeWithin)
+	defer cancel()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	goal, _ := survey(ctx, admins, 0)
@@ -232,10 +233,8 @@ func whole(ctx context.Context, admins []string) error {
 		}
 		select {
 		case <-poll.C:
-		case <-deadline.C:
-			return fmt.Errorf("the group is not whole again:%s", missing)
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("the group is not whole again: %w:%s", ctx.Err(), missing)
 		}
 	}
 }

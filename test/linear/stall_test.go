@@ -16,6 +16,7 @@ import (
 	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 	"bfs/test/cluster"
+	"bfs/test/patience"
 )
 
 var (
@@ -73,7 +74,7 @@ func TestStalls(t *testing.T) {
 	}
 	admin := filepath.Join(g.Dir, "group", "admin")
 	client := newClient(t, filepath.Join(g.Dir, "group", "group.toml"), pbft.TransportTLS, func(key string) {
-		if _, err := g.Command(t.Context(), "bfsd", "client", "add", "--admin", admin, "--key", key, "--squash", "none"); err != nil {
+		if _, err := g.Command(t.Context(), "bfsd", "client", "add", "--timeout", patience.For(time.Minute).String(), "--admin", admin, "--key", key, "--squash", "none"); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"bfs/pkg/nfsstate/nfs3"
+	"bfs/test/patience"
 )
 
 // A yard is where all workers play: one directory after the other, for a short history is judged quickly.
@@ -59,7 +60,7 @@ type worker struct {
 	yard   *yard
 	chance *rand.Rand
 	caller caller
-	limit  time.Duration // a call that takes longer is given up, and may have happened
+	limit  time.Duration // a call that takes longer, on this machine, is given up, and may have happened
 
 	place   int
 	dir     nfs3.FileHandle
@@ -88,7 +89,7 @@ func (w *worker) run(ctx context.Context) error {
 
 // makePlace tries until the directory is there: an earlier try may have made it.
 func (w *worker) makePlace(place int) (dir nfs3.FileHandle, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), wholeWithin)
+	ctx, cancel := patience.Context(context.Background(), wholeWithin)
 	defer cancel()
 	where := nfs3.DirOp{Dir: w.yard.root, Name: fmt.Appendf(nil, "place%d", place)}
 	for ctx.Err() == nil {

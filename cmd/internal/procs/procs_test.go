@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"bfs/cmd/internal/cli"
+	"bfs/test/patience"
 )
 
 // start runs a shell script as a child of the test.
@@ -34,10 +35,10 @@ func TestChildSaysReadyAndStops(t *testing.T) {
 		t.Errorf("CPU: got %v, %v", cpu, err)
 	}
 	// A shell that is told to end does, with an exit code that says by what.
-	if err := c.Stop(time.Minute); err == nil || !strings.Contains(err.Error(), "terminated") {
+	if err := c.Stop(patience.For(time.Minute)); err == nil || !strings.Contains(err.Error(), "terminated") {
 		t.Errorf("got %v, want its signal", err)
 	}
-	if err := c.Stop(time.Minute); err != nil {
+	if err := c.Stop(patience.For(time.Minute)); err != nil {
 		t.Errorf("stopped twice: got %v", err)
 	}
 }

@@ -9,17 +9,14 @@ import (
 	"os"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"bfs/pkg/internal/rawio"
+	hang "bfs/test/patience" // this package has a patience of its own
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// patient is how long a test waits for what must happen; none of them waits for it to pass.
-const patient = 30 * time.Second
 
 // funcs is a Handler made of functions, any of which may be missing.
 type funcs struct {
@@ -93,7 +90,7 @@ func await[T any](t testing.TB, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(patient):
+	case <-hang.After(hang.Usual):
 		t.Fatal("nothing came")
 		panic("unreachable")
 	}
