@@ -599,7 +599,7 @@ func (s slowReader) Query(op pbft.Operation) ([]byte, bool) {
 	case s.begun <- struct{}{}:
 	default:
 	}
-	time.Sleep(3 * time.Millisecond) // stands for work: nobody waits for it to pass
+	time.Sleep(3 * time.Millisecond) // not a limit: it stands for work
 	return make([]byte, 1<<20), true
 }
 

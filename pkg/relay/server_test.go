@@ -393,7 +393,7 @@ func TestShutdownDoesNotWaitForEver(t *testing.T) {
 	k := r.connect(t)
 	k.send(rpc(1, nfs3.ProgramNFS, procRemove, "aaaa"))
 	f := g.next(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond) // not a limit: it is always reached
 	defer cancel()
 	if err := r.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v", err)
@@ -531,7 +531,7 @@ func TestWaitersLeave(t *testing.T) {
 	g.next(t)
 	d := r.connect(t) // waits for calls
 	d.send(rpc(4, nfs3.ProgramNFS, procRead, "...."))
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond) // not a limit: it is always reached
 	defer cancel()
 	if err := r.Shutdown(ctx); err == nil {
 		t.Fatal("two calls are under way")

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"bfs/test/patience"
 )
 
 // A step is one line of the table.
@@ -18,20 +20,16 @@ type step struct {
 	name    string
 	command []string
 	env     []string
-	json    bool // the command is go test -json
+	limit   time.Duration // for a package's tests, on a quiet machine; 0: the command is not go test -json
 }
 
 // The unit tests run first without the system tests, so that a broken package is seen before guests boot.
 var steps = []step{
 	{name: "lint", command: []string{"make", "-s", "lint"}},
 	{name: "build", command: []string{"make", "-s", "build"}},
-	{name: "unit tests, race detector", command: goTest("-race", "-timeout", "12m", "./cmd/...", "./pkg/..."), json: true},
-	{name: "simulator, 700 schedules", command: goTest("-run", "Directed|Fixed|Fresh", "-timeout", "12m", "./pkg/pbft/pbfttest", "-sim.fixed=500", "-sim.seeds=200"), json: true},
-	{name: "whole system, real kernel", command: goTest("-timeout", "20m", "./test/..."), env: []string{"BFS_KERNEL=1"}, json: true},
-}
-
-func goTest(args ...string) []string {
-	return append([]string{"go", "test", "-json", "-count=1"}, args...)
+	{name: "unit tests, race detector", command: []string{"-race", "./cmd/...", "./pkg/..."}, limit: time.Hour},
+	{name: "simulator, 700 schedules", command: []string{"-run", "Directed|Fixed|Fresh", "./pkg/pbft/pbfttest", "-sim.fixed=500", "-sim.seeds=200"}, limit: time.Hour},
+	{name: "whole system, real kernel", command: []string{"./test/..."}, env: []string{"BFS_KERNEL=1"}, limit: time.Hour},
 }
 
 // An outcome is what a step came to.
@@ -39,6 +37,7 @@ type outcome struct {
 	step
 	ok                      bool
 	took                    time.Duration
+	slowness                float64 // how many times slower than a quiet machine this one was, by package patience
 	passed, failed, skipped int
 	failures                []string // names
 	notRun                  []string // names and reasons
@@ -47,8 +46,11 @@ type outcome struct {
 func main() {
 	var all []outcome
 	for _, s := range steps {
-		fmt.Printf("== %s\n", s.name)
-		all = append(all, s.run())
+		slowness := patience.Measure()
+		fmt.Printf("== %s (the machine is %.1f times slower than a quiet one)\n", s.name, slowness)
+		o := s.run()
+		o.slowness = max(slowness, patience.Measure())
+		all = append(all, o)
 	}
 	if !report(os.Stdout, all) {
 		os.Exit(1)
@@ -58,7 +60,11 @@ func main() {
 func (s step) run() outcome {
 	start := time.Now()
 	o := outcome{step: s}
-	c := exec.Command(s.command[0], s.command[1:]...)
+	command := s.command
+	if s.isTests() { // the limit only catches what hangs and has no limit of its own
+		command = append([]string{"go", "test", "-json", "-count=1", "-timeout", patience.For(s.limit).String()}, command...)
+	}
+	c := exec.Command(command[0], command[1:]...)
 	c.Env = append(os.Environ(), s.env...)
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()
@@ -66,7 +72,7 @@ func (s step) run() outcome {
 		err = c.Start()
 	}
 	if err == nil {
-		if s.json {
+		if s.isTests() {
 			o.readEvents(out)
 		} else {
 			_, _ = io.Copy(os.Stdout, out)
@@ -80,6 +86,8 @@ func (s step) run() outcome {
 	o.took = time.Since(start)
 	return o
 }
+
+func (s step) isTests() bool { return s.limit > 0 }
 
 // event is a line of go test -json.
 type event struct {
@@ -162,7 +170,7 @@ func reason(printed []string) string {
 
 // report prints the table and tells whether all is well.
 func report(w io.Writer, all []outcome) bool {
-	fmt.Fprintf(w, "\n%-28s %-6s %8s %8s %8s %8s\n", "what ran", "result", "passed", "failed", "not run", "seconds")
+	fmt.Fprintf(w, "\n%-28s %-6s %8s %8s %8s %8s %8s\n", "what ran", "result", "passed", "failed", "not run", "seconds", "slowness")
 	ok := true
 	var total outcome
 	for _, o := range all {
@@ -170,14 +178,15 @@ func report(w io.Writer, all []outcome) bool {
 		if !o.ok {
 			result, ok = "FAILED", false
 		}
-		if !o.json { // a step without tests counts as one
+		if !o.isTests() { // a step without tests counts as one
 			if o.ok {
 				o.passed = 1
 			} else {
 				o.failed = 1
 			}
 		}
-		fmt.Fprintf(w, "%-28s %-6s %8d %8d %8d %8.0f\n", o.name, result, o.passed, o.failed, o.skipped, o.took.Seconds())
+		fmt.Fprintf(w, "%-28s %-6s %8d %8d %8d %8.0f %8.1f\n", o.name, result, o.passed, o.failed, o.skipped, o.took.Seconds(), o.slowness)
+		total.took += o.took
 		total.passed += o.passed
 		total.failed += o.failed
 		total.skipped += o.skipped
@@ -186,7 +195,8 @@ func report(w io.Writer, all []outcome) bool {
 	}
 	list(w, "not run on this machine, and why:", total.notRun)
 	list(w, "failed:", total.failures)
-	fmt.Fprintf(w, "\n%d passed, %d failed, %d skipped\n", total.passed, total.failed, total.skipped)
+	fmt.Fprintln(w, "\nSlowness is how many times longer than on a quiet machine a fixed piece of work took, before or after; limits grow with it.")
+	fmt.Fprintf(w, "%d passed, %d failed, %d skipped, in %v\n", total.passed, total.failed, total.skipped, total.took.Round(time.Second))
 	return ok
 }
 

@@ -13,7 +13,7 @@ switch_off() {
   ip link set vec0 down 2>/dev/null # a packet that comes while it powers down may keep it from doing so
   echo 1 >/proc/sys/kernel/sysrq
   echo o >/proc/sysrq-trigger
-  sleep 5 # long enough on any machine, for a guest without power runs no further; else:
+  sleep 5 # not a limit: a guest without power runs no further
   exec /sbin/halt -f -p
 }
 

@@ -94,7 +94,7 @@ func (g *group) suffer(ctx context.Context, seed uint64) (steps int, err error) 
 			return steps, err
 		}
 		select {
-		case <-time.After(s.lasts): // this long the fault lasts; nobody waits for anything
+		case <-time.After(s.lasts): // not a limit: this long the fault lasts
 		case <-ctx.Done():
 		}
 		if err = end(); err == nil {

@@ -98,7 +98,7 @@ func TestLinearizableOnHosts(t *testing.T) {
 
 // work lets workers and faults run, and then waits until every worker has ended the call it was in.
 func (g *group) work(y *yard, callers []caller, seed uint64) ([]*worker, error) {
-	ctx, cancel := context.WithTimeout(g.t.Context(), *durationFlag)
+	ctx, cancel := context.WithTimeout(g.t.Context(), *durationFlag) // not a limit: this long there is work
 	defer cancel()
 	var all sync.WaitGroup
 	var workers []*worker

@@ -136,13 +136,13 @@ func endure(t *testing.T, g *cluster.Group, admins []string, r road, tr trouble)
 	}
 	l := startLoad(t, r)
 	defer l.stop()
-	<-time.After(*stallLasts / 2) // load alone, for comparison: this long it lasts
+	<-time.After(*stallLasts / 2) // not a limit: this long the load runs alone, for comparison
 	s.before, rate = l.longest(), l.rate()
 	p := g.Replicas[victim]
 	if err := tr.begin(p); err != nil {
 		return s, rate, err
 	}
-	<-time.After(*stallLasts) // this long the fault lasts
+	<-time.After(*stallLasts) // not a limit: this long the fault lasts
 	s.during = l.longest()
 	second := viewOf(t.Context(), slices.Delete(slices.Clone(admins), victim, victim+1))
 	if err = tr.end(t.Context(), p); err == nil {

@@ -93,7 +93,7 @@ func (w *worker) makePlace(place int) (dir nfs3.FileHandle, err error) {
 	defer cancel()
 	where := nfs3.DirOp{Dir: w.yard.root, Name: fmt.Appendf(nil, "place%d", place)}
 	for ctx.Err() == nil {
-		try, cancel := context.WithTimeout(ctx, w.limit)
+		try, cancel := context.WithTimeout(ctx, w.limit) // not a limit: then it tries again
 		args := nfs3.MkdirArgs{Where: where, Attr: nfs3.Sattr3{SetMode: true, Mode: 0o755}}
 		_, err = w.caller.call(try, nfs3.ProgramNFS, nfs3.ProcMkdir, args.Append(nil))
 		if err == nil {
@@ -117,7 +117,7 @@ func (w *worker) makePlace(place int) (dir nfs3.FileHandle, err error) {
 func (w *worker) step() error {
 	in := w.choose()
 	procedure, args := w.encode(in)
-	ctx, cancel := context.WithTimeout(context.Background(), w.limit)
+	ctx, cancel := context.WithTimeout(context.Background(), w.limit) // not a limit: then the call may have happened
 	defer cancel()
 	begin := time.Since(w.yard.start)
 	results, err := w.caller.call(ctx, nfs3.ProgramNFS, procedure, args)

@@ -135,7 +135,7 @@ func TestWouldBlock(t *testing.T) {
 func TestEndOfWaiting(t *testing.T) {
 	withBoth(t, func(t *testing.T, p *pair) {
 		b := make([]byte, 10)
-		p.near.SetReadDeadline(time.Now().Add(time.Millisecond))
+		p.near.SetReadDeadline(time.Now().Add(time.Millisecond)) // not a limit: it is always reached
 		if n, err := p.in.Read(b); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %d, %v", n, err)
 		}

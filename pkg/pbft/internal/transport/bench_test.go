@@ -165,7 +165,7 @@ func stream(b *testing.B, o Options, size, batch int) {
 		if sent%batch == 0 || sent == b.N {
 			c.Flush()
 			for c.Queued() > 4<<20 { // the peer is behind: let it run
-				time.Sleep(50 * time.Microsecond)
+				time.Sleep(50 * time.Microsecond) // not a limit: a pace
 			}
 		}
 	}
