@@ -7,6 +7,7 @@ FUZZTIME    ?= 10s
 SEEDS       ?= 200
 DEMO        ?=
 BENCH       ?=
+BUSY        ?=
 
 help: ## this list
 	@echo 'make VERB, where VERB is'
@@ -20,9 +21,9 @@ build: ## compile bin/bfsd and bin/bfs-relay
 demo: build ## four replicas and a relay on this machine, until ctrl-C (flags: DEMO='--kill --dir D')
 	@exec bin/bfsd demo $(DEMO)
 
-test: ## everything: install what it needs, lint, race detector, a real kernel's client; needs root
-	@test/prepare test
-	@go run ./test/all
+test: ## everything: install what it needs, lint, race detector, a real kernel's client; needs root (BUSY=8: with 8 busy neighbours)
+	@test/prepare $(if $(BUSY),busy,test)
+	@go run ./test/all -busy $(or $(BUSY),0)
 
 race: ## unit tests of all packages under the race detector
 	go test -race -timeout 0 ./cmd/... ./pkg/...

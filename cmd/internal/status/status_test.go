@@ -152,7 +152,7 @@ func TestAsk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := patience.Context(t.Context(), 2*time.Second) // only the silent one takes so long
+	ctx, cancel := patience.Context(t.Context(), 300*time.Millisecond) // only the silent one takes so long
 	defer cancel()
 	r := Ask(ctx, g)
 	for i, want := range []string{"", "says it is replica 3", "refused", "no answer in time"} {
