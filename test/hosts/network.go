@@ -4,12 +4,9 @@ package hosts
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -20,11 +17,11 @@ type Network struct {
 	hosts  []string
 }
 
-// NewNetwork makes namespaces with the given names. They go with the test, and so does every process in them.
+// NewNetwork makes namespaces with the given names, one network at a time. They go with the test, and so does every process in
+// them; their names are seen in this run alone (package apart).
 func NewNetwork(t testing.TB, names ...string) *Network {
 	t.Helper()
-	sweep()
-	n := Attach(t, fmt.Sprintf("bfs%d-", os.Getpid()), names...)
+	n := Attach(t, "bfs-", names...)
 	n.addNamespace("switch")
 	n.in("switch", "ip", "link", "add", "bridge", "type", "bridge")
 	n.in("switch", "ip", "link", "set", "bridge", "up")
@@ -47,20 +44,6 @@ func Attach(t testing.TB, prefix string, names ...string) *Network {
 
 // Prefix is what the names of the namespaces begin with, by which another process finds them.
 func (n *Network) Prefix() string { return n.prefix }
-
-// sweep removes the namespaces of tests that were killed: their names tell whose they were.
-func sweep() {
-	names, _ := filepath.Glob("/run/netns/bfs*-*")
-	for _, name := range names {
-		name = filepath.Base(name)
-		var pid int
-		if _, err := fmt.Sscanf(name, "bfs%d-", &pid); err == nil && !alive(pid) {
-			_ = exec.Command("ip", "netns", "del", name).Run()
-		}
-	}
-}
-
-func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 // forwardFrom makes a host the way to what is behind it: the guest on its tap device.
 func (n *Network) forwardFrom(host string) {
