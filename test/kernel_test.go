@@ -171,8 +171,8 @@ func mounts(relays ...*cluster.Relay) []guest.Mount {
 	return m
 }
 
-// complainSoon are mount options by which a kernel logs a server that leaves a call without an answer, after three times timeo, which
-// counts in tenths of a second. Without them that is after three minutes.
+// complainSoon returns mount options by which a kernel complains, in its log, of a server that has not answered a call within three
+// times timeo, in tenths of a second. By default a kernel complains after three minutes.
 func complainSoon() string {
 	const longest = 10 * time.Minute // that the kernel takes
 	timeo := min(patience.ForNow(10*time.Second), longest)

@@ -110,8 +110,8 @@ func child() (code int, err error) {
 	return code, nil
 }
 
-// passSignals hands to the child what the user or go test sends to this process alone. An interrupt from a terminal
-// reaches the child without us.
+// passSignals hands to the child the signals that the user or go test sends to this process alone. An interrupt from a
+// terminal reaches the child directly.
 func passSignals(p *os.Process) (stop func()) {
 	c := make(chan os.Signal, 8)
 	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
@@ -131,7 +131,7 @@ func passSignals(p *os.Process) (stop func()) {
 // settledFile is the file descriptor on which the child tells its parent that its namespaces are ready.
 const settledFile = 3
 
-// settle makes the new namespaces fit to work in, and tells the parent.
+// settle prepares the new namespaces, and tells the parent that they are ready.
 func settle() {
 	_ = os.Setenv(stageVariable, "apart")
 	tell := os.NewFile(settledFile, "settled")

@@ -34,7 +34,7 @@ func TestNamespacesAreNew(t *testing.T) {
 			t.Errorf("device %s has addresses %v", d.Name, addresses)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:2049") // whoever else uses this port
+	l, err := net.Listen("tcp", "127.0.0.1:2049") // another process of this machine may use this port
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestKilledRunLeavesNothing(t *testing.T) {
 	if err := victim.Start(); err != nil {
 		t.Fatal(err)
 	}
-	first, err := bufio.NewReader(out).ReadString('\n') // it has started its child
+	first, err := bufio.NewReader(out).ReadString('\n') // it has started its process
 	if err != nil || strings.TrimSpace(first) != "ready" {
 		t.Fatalf("got %q, %v", first, err)
 	}
@@ -87,10 +87,10 @@ func TestKilledRunLeavesNothing(t *testing.T) {
 	}
 }
 
-// victimSleeps is what the process is known by that would be left behind.
+// victimSleeps, in seconds, tells the process that would be left behind from others.
 const victimSleeps = "86399"
 
-// beVictim makes what might be left behind, and waits to be killed.
+// beVictim makes a device, a file and a process, and waits to be killed.
 func beVictim(t *testing.T) {
 	_ = exec.Command("ip", "tuntap", "add", "mode", "tap", "name", "victim").Run() // where there is iproute2
 	if err := os.WriteFile(filepath.Join(t.TempDir(), "file"), nil, 0o644); err != nil {

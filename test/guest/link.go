@@ -22,9 +22,9 @@ import (
 
 // link is the wire between a guest and us: a tap device and the two addresses on it.
 //
-// Guest number N has the device bfstapN and four addresses. A lock file held open marks the number as taken by a living process, in
-// whatever network namespace. Tests run in a namespace of their own (package apart), whose devices go with it; in one that outlives
-// us, whoever makes a link first removes the devices whose numbers nobody holds.
+// Guest number N has the device bfstapN and four addresses. A process that holds the lock of a number's file owns the number, in all
+// network namespaces. Tests run in a namespace of their own (package apart), and its devices go with it. In a namespace that outlives
+// the process, newLink first removes the devices whose numbers have no owner.
 type link struct {
 	number    int
 	tap       string
@@ -40,7 +40,8 @@ const (
 	maxGuests = 250 // numbers there are in the third byte of an address, less a few
 )
 
-// bases are where guests get addresses, 4 for each number: the first base that no route of the namespace leads to.
+// bases are the first two bytes that guests' addresses may have. A guest gets the first base where no route of the namespace leads
+// to its number's four addresses.
 var bases = []string{"10.213", "172.29", "192.168", "100.93"}
 
 func newLink(netns string, mtu int, lendLoopback bool) (*link, error) {
@@ -78,7 +79,7 @@ func (l *link) make(mtu int, lendLoopback bool) error {
 	return nil
 }
 
-// sweep removes our number's device and those whose numbers are free: killed runs have left them.
+// sweep removes the devices that killed runs have left: our number's, and those whose numbers have no owner.
 func (l *link) sweep() error {
 	var names []string
 	err := inNamespace(l.netns, func() error {
@@ -106,7 +107,7 @@ func (l *link) sweep() error {
 	return err
 }
 
-// chooseAddresses takes the first base in which nobody else routes anything to this number's addresses.
+// chooseAddresses takes addresses that no route of the namespace leads to.
 func (l *link) chooseAddresses() error {
 	var routes []netip.Prefix
 	err := inNamespace(l.netns, func() error {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// quiet is how long the piece of work takes on a quiet machine of the kind that the limits are chosen on: two virtual CPUs of
-// a 2 GHz server. It depends little on the number of CPUs, because there is one worker for each.
+// quiet is how long the piece of work takes on the quiet machine that limits are chosen for: two virtual CPUs of a server, with
+// nothing else to do. It depends little on the number of CPUs, because there is one worker for each.
 const quiet = 45 * time.Millisecond
 
 // most bounds the factor, and so how long a test that hangs stays undetected: the Usual limit becomes a quarter of an hour at most.
@@ -27,7 +27,7 @@ var measured struct {
 	factor float64 // 0: not measured yet
 }
 
-// stopwatch does the piece of work and says how long it took; tests of this package have another.
+// stopwatch does the piece of work and says how long it took. The tests of this package replace it.
 var stopwatch = work
 
 // Factor says how many times slower this machine is than a quiet one: at least 1, at most 30. It is measured at the first

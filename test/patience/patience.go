@@ -27,15 +27,15 @@ const Usual = 30 * time.Second
 // pollEvery is how often Until looks. Nothing is decided by it.
 const pollEvery = 2 * time.Millisecond
 
-// For returns d, which is generous on a quiet machine, as long as it must be on this one now.
+// For multiplies d, a limit that is generous on a quiet machine, by the factor of this machine.
 func For(d time.Duration) time.Duration { return times(d, Factor()) }
 
-// ForNow is For by a fresh measurement. Long waits that cannot be prolonged use it.
+// ForNow is For with a factor measured now, for long waits that cannot be prolonged.
 func ForNow(d time.Duration) time.Duration { return times(d, Measure()) }
 
 func times(d time.Duration, factor float64) time.Duration { return time.Duration(float64(d) * factor) }
 
-// AfterFunc calls f in a goroutine of its own when the limit d is reached, and returns what prevents that.
+// AfterFunc calls f in a goroutine of its own when the limit d is reached. The function it returns prevents that.
 func AfterFunc(d time.Duration, f func()) (stop func()) {
 	l := &limit{begun: time.Now(), length: d, reached: f}
 	l.mu.Lock()
@@ -72,7 +72,8 @@ func (c limited) Err() error {
 	return context.Cause(c.Context)
 }
 
-// Until polls until ok, and fails the test when that has not come within the Usual limit. What completes "never: ".
+// Until polls until ok returns true, and fails the test if it has not within the Usual limit; the failure says "never: "
+// and then what.
 func Until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	UntilWithin(t, Usual, what, ok)
