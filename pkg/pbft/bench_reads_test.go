@@ -24,6 +24,8 @@ func (s two) Execute(op pbft.Operation) ([]byte, bool) {
 	return nil, true
 }
 
+func (two) Cost([]byte) int { return 0 }
+
 func (s two) Query(op pbft.Operation) ([]byte, bool) {
 	switch op.Body[0] {
 	case 'a':

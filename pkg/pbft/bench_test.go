@@ -22,6 +22,7 @@ type simple struct {
 
 func (s simple) Execute(pbft.Operation) ([]byte, bool) { return make([]byte, s.result), false }
 func (s simple) Query(pbft.Operation) ([]byte, bool)   { return make([]byte, s.result), true }
+func (simple) Cost([]byte) int                         { return 0 }
 func (s simple) Choose(pbft.SeqNum) []byte             { return nil }
 func (s simple) Accept(pbft.SeqNum, []byte) bool       { return true }
 func (s simple) State() pbft.State                     { return s.Memory }

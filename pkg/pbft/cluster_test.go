@@ -108,6 +108,7 @@ func (s tally) Query(op pbft.Operation) ([]byte, bool) {
 	return nil, false
 }
 
+func (s tally) Cost([]byte) int                 { return 0 }
 func (s tally) Choose(pbft.SeqNum) []byte       { return nil }
 func (s tally) Accept(pbft.SeqNum, []byte) bool { return true }
 func (s tally) State() pbft.State               { return s.Memory }

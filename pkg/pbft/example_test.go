@@ -29,6 +29,7 @@ func (c counter) Query(pbft.Operation) (reply []byte, ok bool) {
 	return append([]byte(nil), c.Page(c.page)[:8]...), true
 }
 
+func (c counter) Cost([]byte) int                 { return 0 }
 func (c counter) Choose(pbft.SeqNum) []byte       { return nil }
 func (c counter) Accept(pbft.SeqNum, []byte) bool { return true }
 func (c counter) State() pbft.State               { return c.Memory }

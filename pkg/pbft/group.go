@@ -34,6 +34,7 @@ type Limits struct {
 	Rights           int    // bytes of a client's rights
 	BatchBytes       int    // bytes of the operations of one batch, unless it holds one operation only
 	BatchCount       int    // operations of one batch
+	BatchCost        int    // what the operations of one batch cost to run, in bytes as Service.Cost has it, unless it holds one only
 	LogBytes         int    // bytes of the operations in the whole message log
 }
 
@@ -51,6 +52,7 @@ func DefaultLimits() Limits {
 		Rights:           ledger.MaxRights,
 		BatchBytes:       1 << 20,
 		BatchCount:       512,
+		BatchCost:        8 << 20,
 		LogBytes:         256 << 20,
 	}
 }
@@ -117,6 +119,7 @@ func (l Limits) check() error {
 		{"kept_reply", int64(l.KeptReply), ledger.KeptReply, ledger.KeptReply},
 		{"batch_bytes", int64(l.BatchBytes), 64, huge / 16},
 		{"batch_count", int64(l.BatchCount), 1, 1 << 14},
+		{"batch_cost", int64(l.BatchCost), int64(max(l.BatchBytes, l.Operation)), huge},
 		{"log_bytes", int64(l.LogBytes), int64(l.CheckpointPeriod) * int64(max(l.BatchBytes, l.Operation)), 1 << 40},
 	} {
 		if got := int64(c.got); got < c.low || got > c.high {
@@ -169,7 +172,7 @@ func (g *Group) computeDigest() (d Digest) {
 	s(g.Administrator)
 	l := g.Limits
 	for _, v := range []int{int(l.CheckpointPeriod), l.CheckpointBytes, int(l.LogSize), l.Clients, l.Slots, l.Operation, l.Reply,
-		l.KeptReply, l.Rights, l.BatchBytes, l.BatchCount, l.LogBytes} {
+		l.KeptReply, l.Rights, l.BatchBytes, l.BatchCount, l.BatchCost, l.LogBytes} {
 		u(uint64(v))
 	}
 	h.Write(g.Service[:])

@@ -38,6 +38,7 @@ func TestCheckGroup(t *testing.T) {
 		{"rights: got 4057, want 0 to 4056", func(g *pbft.Group) { g.Limits.Rights = 4057 }},
 		{"batch_bytes: got 0", func(g *pbft.Group) { g.Limits.BatchBytes = 0 }},
 		{"batch_count: got 0", func(g *pbft.Group) { g.Limits.BatchCount = 0 }},
+		{"batch_cost: got 64", func(g *pbft.Group) { g.Limits.BatchCost = 64 }},
 		{"log_bytes: got 1024", func(g *pbft.Group) { g.Limits.LogBytes = 1024 }},
 	} {
 		g := *good
@@ -75,6 +76,7 @@ func TestGroupDigest(t *testing.T) {
 		"rights":        func(g *pbft.Group) { g.Limits.Rights-- },
 		"batch bytes":   func(g *pbft.Group) { g.Limits.BatchBytes-- },
 		"batch count":   func(g *pbft.Group) { g.Limits.BatchCount++ },
+		"batch cost":    func(g *pbft.Group) { g.Limits.BatchCost++ },
 		"log bytes":     func(g *pbft.Group) { g.Limits.LogBytes++ },
 	} {
 		g := *good

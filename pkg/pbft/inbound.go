@@ -360,6 +360,11 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 	rival := ""
 	if who.registered = r.register(c, session); who.registered {
 		rival = r.announced(c, who)
+		if (answer || changed) && r.core != nil {
+			r.enter()
+			r.core.ClientKeysChanged(m.From.Client)
+			r.leave()
+		}
 	}
 	if answer || !known || rival != "" {
 		r.sendKey(c, session, rival)

@@ -80,6 +80,10 @@ func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 		x.Full = r.fullReplies || q.Replier == r.cfg.Self || q.Replier == message.AnyReplier
 		x.Proved = x.Full || q.ReadOnly || q.Provers&(1<<r.cfg.Self) != 0
 	}
+	if x.Proved && x.Long() && conn.Queued()+len(a.Result) > queueBytes {
+		r.edge.dropped.Add(1) // it takes no answers: why prove this one?
+		return
+	}
 	if x.Proved {
 		var ok bool
 		if x.Proof, ok = r.ring.Prove(s, &r.scratch, a.Result); !ok {

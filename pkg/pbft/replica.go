@@ -153,7 +153,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		Self: cfg.Self, Replicas: r.group.N(),
 		CheckpointPeriod: l.CheckpointPeriod, CheckpointBytes: l.CheckpointBytes, LogSize: l.LogSize, Window: window,
 		Tentative: cfg.has(Tentative), Piggyback: cfg.has(Piggyback), Separate: cfg.has(Separate),
-		BatchBytes: l.BatchBytes, BatchCount: batch, LogBytes: l.LogBytes,
+		BatchBytes: l.BatchBytes, BatchCount: batch, BatchCost: l.BatchCost, Cost: r.exec.Cost, LogBytes: l.LogBytes,
 		Clients: l.Clients + 1, Slots: l.Slots, QueueBytes: clientQueueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: r.fence.last, FenceView: r.fence.view,
 	})

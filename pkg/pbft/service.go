@@ -42,6 +42,12 @@ type Service interface {
 	// Query answers an operation that only reads, from the current state and without touching it.
 	// It is not ok if the operation would write; then nothing has happened [TOCS §6.1]. The reply is as Execute's.
 	Query(op Operation) (reply []byte, ok bool)
+	// Cost is an upper bound of what an operation costs to run, in bytes: as much as copying so many. It depends on
+	// body alone, never on the state, so that all replicas compute the same. The library adds the length of body, and
+	// takes the search for what it names and a result of a page for granted, so 0 is right for most operations. An
+	// operation that costs more waits for its turn while other clients are served, and the sum of a batch is bounded.
+	// Cost is called once for each request, and must be quick.
+	Cost(body []byte) int
 	// Choose is asked of the primary for what replicas cannot compute alike, such as the time
 	// [TOCS §7.2]. At most MaxChoice bytes.
 	Choose(seq SeqNum) []byte

@@ -51,6 +51,9 @@ func (null) Execute(op pbft.Operation) (reply []byte, wrote bool) {
 
 func (null) Query(op pbft.Operation) (reply []byte, ok bool) { return result(op.Body), true }
 
+// Cost is the length of the result.
+func (null) Cost(body []byte) int { return len(result(body)) }
+
 func (null) Choose(pbft.SeqNum) []byte { return nil }
 
 func (null) Accept(pbft.SeqNum, []byte) bool { return true }

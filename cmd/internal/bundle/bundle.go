@@ -225,6 +225,7 @@ type groupValues struct {
 	Administrator   string
 	Members         []memberValues
 	ClockBound      string
+	BatchCost       string
 	LogBytes        string
 	CheckpointBytes string
 
@@ -247,6 +248,7 @@ func (p Plan) generate() (v groupValues, members []ed25519.PrivateKey, err error
 	v = groupValues{
 		Plan:            p,
 		ClockBound:      config.Duration(config.DefaultClockBound).String(),
+		BatchCost:       config.Size(p.Limits.BatchCost).String(),
 		LogBytes:        config.Size(p.Limits.LogBytes).String(),
 		CheckpointBytes: config.Size(p.Limits.CheckpointBytes).String(),
 	}

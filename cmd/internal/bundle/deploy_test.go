@@ -38,6 +38,7 @@ func TestExamples(t *testing.T) {
 	}
 	group := groupValues{
 		Plan: p, Administrator: exampleAdministrator, ClockBound: config.Duration(config.DefaultClockBound).String(),
+		BatchCost:       config.Size(p.Limits.BatchCost).String(),
 		LogBytes:        config.Size(p.Limits.LogBytes).String(),
 		CheckpointBytes: config.Size(p.Limits.CheckpointBytes).String(),
 	}

@@ -94,6 +94,7 @@ type limitsFile struct {
 	Reply            uint32 `toml:"reply"`
 	BatchBytes       uint32 `toml:"batch_bytes"`
 	BatchCount       uint32 `toml:"batch_count"`
+	BatchCost        Size   `toml:"batch_cost"`
 	LogBytes         Size   `toml:"log_bytes"`
 }
 
@@ -140,6 +141,7 @@ func limitsOf(l pbft.Limits) limitsFile {
 		Reply:            uint32(l.Reply),
 		BatchBytes:       uint32(l.BatchBytes),
 		BatchCount:       uint32(l.BatchCount),
+		BatchCost:        Size(l.BatchCost),
 		LogBytes:         Size(l.LogBytes),
 	}
 }
@@ -155,6 +157,7 @@ func (f limitsFile) limits() pbft.Limits {
 	l.Reply = int(f.Reply)
 	l.BatchBytes = int(f.BatchBytes)
 	l.BatchCount = int(f.BatchCount)
+	l.BatchCost = int(min(f.BatchCost, 1<<50))
 	l.LogBytes = int(min(f.LogBytes, 1<<50))
 	return l
 }

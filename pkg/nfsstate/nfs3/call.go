@@ -111,6 +111,9 @@ func ParseCall(b []byte) (Call, error) {
 		if n > MaxGroups || len(b) < int(n)*4 {
 			return c, fmt.Errorf("%w: %d groups", ErrCall, n)
 		}
+		if n > 0 {
+			c.Cred.Groups = make([]uint32, 0, n)
+		}
 		for range n {
 			c.Cred.Groups = append(c.Cred.Groups, u32())
 		}

@@ -55,12 +55,17 @@ func (r *replica) boot() {
 	service.by = byte(r.id)
 	r.service, r.session = service, nil
 	r.exec, r.at = w.newExecutor(service, r.memory), 0
+	cost := r.exec.Cost
+	if w.shape.long {
+		cost = nil // or everything would wait for its turn
+	}
 	r.core = core.New(core.Config{
 		Self: message.ReplicaID(r.id), Replicas: w.n,
 		CheckpointPeriod: w.shape.period, CheckpointBytes: w.shape.bytes, LogSize: w.shape.log, Window: w.shape.window,
 		Tentative: w.shape.tentative, Piggyback: w.shape.piggyback, Separate: w.shape.separate,
-		BatchBytes: 4 << 10, BatchCount: w.shape.batch, LogBytes: 1 << 20,
-		Clients: maxClients + 1, Slots: ledgerSlots, QueueBytes: queueBytes,
+		BatchBytes: 4 << 10, BatchCount: w.shape.batch, BatchCost: 2 * costOfLong, Cost: cost,
+		LogBytes: 1 << 20,
+		Clients:  maxClients + 1, Slots: ledgerSlots, QueueBytes: queueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence, FenceView: w.sites[r.id].view,
 	})
 	r.core.Trace(func(m message.Message, why core.Refusal) {

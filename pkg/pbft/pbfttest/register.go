@@ -30,6 +30,8 @@ const (
 	badChoice = 0xee // what no replica accepts as a choice
 	longReply = 600
 	longRead  = 64 // bytes of a read whose reply is long
+
+	costOfLong = 200 << 10
 )
 
 func newRegister(m *Memory, first pbft.PageNum) *register { return &register{memory: m, first: first} }
@@ -90,6 +92,14 @@ func (r *register) read(op []byte) []byte {
 		length = longReply
 	}
 	return r.reply(r.memory.Page(r.first), length)
+}
+
+// Cost implements pbft.Service. What is long is costly too, and waits for its turn.
+func (r *register) Cost(op []byte) int {
+	if len(op) > 0 && op[0] == opLong {
+		return costOfLong
+	}
+	return 0
 }
 
 // Choose implements pbft.Service.

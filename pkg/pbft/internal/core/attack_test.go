@@ -541,7 +541,7 @@ func TestRevokedClientsAreForgotten(t *testing.T) {
 		t.Fatalf("%d lines, %d in order, %d in turn, %d held, %d waiting, %d FORWARDs, want 1 of each",
 			len(q.lines), len(q.order), len(q.turn), q.held, q.waiting, len(c.wait.forwarded[2]))
 	}
-	if batch := q.take(8, 1<<10); len(batch) != 1 || batch[0].Client != 2 {
+	if batch := q.take(room{8, 1 << 10, 0}, 1); len(batch) != 1 || batch[0].Client != 2 {
 		t.Fatalf("to be proposed: %v", batch)
 	}
 	if q.find(2); q.find(3) != nil {
@@ -565,7 +565,7 @@ func TestBatchIsSharedEvenly(t *testing.T) {
 	}
 	for i, want := range []string{"1.0 1.1 2.0 2.1 2.2 3.0 3.1 3.2", "2.3 2.4 3.3 3.4 3.5 3.6 3.7", ""} {
 		var got []string
-		for _, r := range q.take(8, 1<<10) {
+		for _, r := range q.take(room{8, 1 << 10, 0}, 1) {
 			got = append(got, fmt.Sprintf("%d.%d", r.Client, r.Slot))
 		}
 		if got := strings.Join(got, " "); got != want {

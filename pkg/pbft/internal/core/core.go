@@ -19,6 +19,7 @@ type Config struct {
 	CheckpointBytes           int            // a checkpoint comes sooner when the operations since the last have so many bytes; 0: never
 	Window                    message.SeqNum // batches under way at the primary, at most
 	BatchBytes, BatchCount    int
+	BatchCost                 int // what the requests of a batch cost at most, unless it is a single one; 0: whatever they cost
 	LogBytes                  int
 	Tentative                 bool // execute what has prepared, before it has committed [TOCS §6.1]
 	Piggyback                 bool // let the COMMITs of what was executed tentatively ride on later messages
@@ -29,6 +30,10 @@ type Config struct {
 	ResendTicks               int  // a message is not sent again before so many ticks have passed
 	ForwardTicks              int  // a request that a backup holds is proposed within so many ticks, or the others are told
 	TimeoutTicks              int  // the view-change timer's first period
+
+	// Cost is what a request costs to run at most, in bytes copied. It depends on the operation alone, so that all replicas agree.
+	// nil: a request costs as much as its operation is long.
+	Cost func(*message.Request) int
 
 	// Fence is the highest number for which this replica may have made a promise in an earlier life, which it has
 	// forgotten. Until a checkpoint at or above it is stable the replica is silent, and counts among the f (R-OUR-5):
@@ -133,6 +138,7 @@ func New(cfg Config) *Core {
 	}
 	c.log.init(cfg.LogSize, cfg.Replicas)
 	c.queue.init(cfg.Slots, cfg.QueueBytes)
+	c.queue.costly.allowance = costPerTick
 	c.change.init(cfg.Replicas)
 	c.wait.init(cfg.Replicas, cfg.TimeoutTicks)
 	return c
@@ -186,6 +192,7 @@ func (c *Core) Step(m message.Message) {
 // Tick notes that one tick of time passed.
 func (c *Core) Tick() {
 	c.tick++
+	c.queue.costly.earn()
 	for i := range c.peers {
 		c.peers[i].earn(c.credit)
 	}

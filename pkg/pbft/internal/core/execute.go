@@ -52,6 +52,7 @@ func (c *Core) executed(s *slot) {
 	c.lastExec++
 	c.progress = c.tick
 	for i, r := range s.batch.Requests {
+		c.queue.busy.note(r.Client, c.tick)
 		c.queue.executed(r, place{t: r.Timestamp, n: s.seq, i: i})
 		c.wait.executed(r)
 	}

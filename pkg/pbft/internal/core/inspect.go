@@ -51,7 +51,7 @@ func (c *Core) Sizes() (s Sizes) {
 	}
 	s.Lines = len(c.queue.order)
 	for _, l := range c.queue.order {
-		s.Line, s.LineBytes = max(s.Line, len(l.fifo)), max(s.LineBytes, l.bytes)
+		s.Line, s.LineBytes = max(s.Line, len(l.fifo), len(l.costly.fifo)), max(s.LineBytes, l.bytes)
 	}
 	if c.transfer != nil {
 		s.Asks = len(c.transfer.asked)

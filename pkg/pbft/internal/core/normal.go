@@ -17,12 +17,14 @@ func (c *Core) onRequest(r *message.Request) {
 		c.refuse(r, Silent)
 		return
 	case r.ReadOnly:
+		c.noteRead(r)
 		c.do(Effect{Verb: Query, Request: r})
 		return
 	case r.Apart && r.PassedBy == c.cfg.Self && !c.isPrimary():
 		c.layBy(r)
 		return
 	}
+	c.cost(r)
 	if why := c.queue.add(r, c.tick); why != accepted {
 		c.refuse(r, why)
 		return
@@ -44,6 +46,9 @@ func (c *Core) propose() {
 		c.proposeNull()
 		return
 	}
+	if !c.queue.ready(c.tick) {
+		return
+	}
 	c.choosing = true
 	c.do(Effect{Verb: Choose, Seq: c.seqno + 1})
 }
@@ -62,7 +67,7 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 	if !c.mayPropose(n) {
 		return // what the others decided in a later view has moved our marks past it
 	}
-	batch := message.Batch{Choice: choice, Requests: c.queue.take(c.cfg.BatchCount, c.cfg.BatchBytes)}
+	batch := message.Batch{Choice: choice, Requests: c.queue.take(c.room(), c.tick)}
 	if len(batch.Requests) == 0 {
 		return
 	}
@@ -143,6 +148,8 @@ func (c *Core) fit(s *slot) Refusal {
 	switch {
 	case !c.fill(&s.held.Batch):
 		return OperationMissing
+	case c.tooCostly(&s.held.Batch):
+		return TooCostly
 	case !c.vouchedFor(s):
 		return NotAuthentic
 	}

@@ -10,6 +10,8 @@ import "bfs/pkg/pbft/internal/message"
 // waited in an earlier view already, or comes from a client that stalled one, is in doubt: it is not proposed before
 // 2f+1 replicas have said that they hold it, which makes it authentic to everyone (R-HD-2, R-OUR-11).
 //
+// Costly requests wait by themselves, see cost.go; "first in first out" holds for them and for the others.
+//
 // Its memory is bounded: a line has at most one request for each slot, another that is laid by (see separate.go), and
 // lineBytes of operations, and there is a line only for clients that are enrolled.
 type queue struct {
@@ -20,12 +22,15 @@ type queue struct {
 	turn             []*line // lines with something to propose, the next to be served first
 	held             int     // requests in all lines
 	waiting          int     // of these, to be proposed: not proposed in this view, nor in doubt
+	costly           costlyQueue
+	busy             busy
 }
 
 // A line is one client's requests.
 type line struct {
 	client   message.ClientID
-	fifo     []*message.Request  // to be proposed, in order of arrival; an entry that is to be no more is skipped
+	fifo     []*message.Request // to be proposed and not costly, by arrival; an entry that is to be no more is skipped
+	costly   costlyLine
 	arrived  []int               // by slot: tick at which the pending request came
 	doubt    []bool              // by slot: the pending request is in doubt
 	suspect  int                 // until this tick all that comes is in doubt
@@ -94,6 +99,8 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 		return OlderRequest
 	case l.bytes+r.Length() > q.lineBytes && l.count > 0:
 		return TooManyRequests
+	case costly(r) && l.costly.cost+extra(r) > lineCost && l.costly.cost > 0:
+		return TooManyRequests
 	}
 	if old != nil {
 		q.remove(l, old)
@@ -104,6 +111,7 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	l.pending[r.Slot] = r
 	l.arrived[r.Slot], l.told[r.Slot] = tick, 0
 	l.bytes += r.Length()
+	l.costly.cost += max(extra(r), 0)
 	l.count++
 	q.held++
 	if l.doubt[r.Slot] = tick < l.suspect; l.proposable(r) {
@@ -144,10 +152,31 @@ func (q *queue) trust(r *message.Request) {
 	}
 }
 
+// doubt puts a client's requests in doubt that wait to be proposed.
+func (q *queue) doubt(c message.ClientID) {
+	l := q.find(c)
+	if l == nil {
+		return
+	}
+	for slot, r := range l.pending {
+		if r == nil {
+			continue
+		}
+		if l.proposable(r) {
+			q.waiting--
+		}
+		l.doubt[slot] = true
+	}
+}
+
 // offer puts a pending request up for being proposed.
 func (q *queue) offer(l *line, r *message.Request) {
 	q.waiting++
-	l.push(r)
+	if costly(r) {
+		q.costly.push(l, r)
+		return
+	}
+	l.fifo = l.append(l.fifo, r)
 	if !l.inTurn {
 		l.inTurn = true
 		q.turn = append(q.turn, l)
@@ -159,18 +188,19 @@ func (l *line) proposable(r *message.Request) bool {
 	return l.pending[r.Slot] == r && !l.doubt[r.Slot] && r.Timestamp > l.proposed[r.Slot]
 }
 
-func (l *line) push(r *message.Request) {
-	if len(l.fifo) >= 2*l.count+16 {
-		kept := l.fifo[:0]
-		for _, x := range l.fifo {
+// append adds to one of the line's queues, and drops what is to be proposed no more when that is most of it.
+func (l *line) append(fifo []*message.Request, r *message.Request) []*message.Request {
+	if len(fifo) >= 2*l.count+16 {
+		kept := fifo[:0]
+		for _, x := range fifo {
 			if l.proposable(x) {
 				kept = append(kept, x)
 			}
 		}
-		clear(l.fifo[len(kept):])
-		l.fifo = kept
+		clear(fifo[len(kept):])
+		fifo = kept
 	}
-	l.fifo = append(l.fifo, r)
+	return append(fifo, r)
 }
 
 func (q *queue) remove(l *line, r *message.Request) {
@@ -179,6 +209,7 @@ func (q *queue) remove(l *line, r *message.Request) {
 	}
 	l.pending[r.Slot] = nil
 	l.bytes -= r.Length()
+	l.costly.cost -= max(extra(r), 0)
 	l.count--
 	q.held--
 }
@@ -201,26 +232,30 @@ func (q *queue) holds(r *message.Request) bool {
 	return p != nil && p.Timestamp == r.Timestamp && p.Digest() == r.Digest()
 }
 
-// take removes up to count requests of together at most size bytes, or a single larger one, and
-// marks them proposed. What a batch has of each client stands together: everyone looks it up once, and answers all in one REPLY.
+// take removes the requests of a batch, and marks them proposed. What a batch has of each client stands together: everyone
+// looks it up once, and answers all in one REPLY.
 //
 // So a batch has much of few clients rather than little of all: clients are served in turn, but each for an eighth of a batch. Those
 // who wait for a few requests do not wait for all these turns: when half a batch has been given in turn, they are next.
-func (q *queue) take(count, size int) []*message.Request {
-	t := taking{queue: q, stretch: max(count/8, 1), stretchBytes: size / 8, little: max(count/128, 1)}
-	t.inTurn((count+1)/2, size/2)
-	t.few(count, size)
-	t.inTurn(count, size)
+func (q *queue) take(all room, tick int) []*message.Request {
+	t := taking{queue: q, tick: tick, room: all, little: max(all.requests/128, 1)}
+	t.stretch, t.stretchBytes = max(all.requests/8, 1), all.bytes/8
+	t.costly()
+	t.inTurn((all.requests+1)/2, all.bytes/2)
+	t.few(all.requests, all.bytes)
+	t.inTurn(all.requests, all.bytes)
 	return t.batch()
 }
 
 // A taking makes a batch.
 type taking struct {
 	*queue
+	tick                  int
+	room                  room
 	stretch, stretchBytes int     // what a turn is
 	little                int     // requests: who waits for no more does not wait for his turn
 	served                []*line // those it has something of
-	n, bytes              int
+	n, bytes, cost        int
 }
 
 // inTurn serves clients in turn until the batch has count requests, or size bytes.
@@ -229,7 +264,7 @@ func (t *taking) inTurn(count, size int) {
 		l := t.turn[0]
 		if l.head() == nil {
 			l.inTurn, l.served, l.servedBytes = false, 0, 0
-			t.pop()
+			t.turn = pop(t.turn)
 			continue
 		}
 		if !t.one(l, count, size) {
@@ -237,8 +272,7 @@ func (t *taking) inTurn(count, size int) {
 		}
 		if len(t.turn) > 1 && (l.served >= t.stretch || l.servedBytes >= t.stretchBytes) {
 			l.served, l.servedBytes = 0, 0
-			t.pop()
-			t.turn = append(t.turn, l)
+			t.turn = append(pop(t.turn), l)
 		}
 	}
 }
@@ -255,17 +289,27 @@ func (t *taking) few(count, size int) {
 // one adds a client's next request to the batch, if it has one and there is room.
 func (t *taking) one(l *line, count, size int) bool {
 	r := l.head()
-	if r == nil || t.n >= count || t.n > 0 && t.bytes+r.Length() > size {
+	if r == nil || t.n >= count || t.n > 0 && t.bytes+r.Length() > size || !t.add(l, &l.fifo, r) {
 		return false
 	}
-	t.n, t.bytes = t.n+1, t.bytes+r.Length()
 	l.served, l.servedBytes = l.served+1, l.servedBytes+r.Length()
+	return true
+}
+
+// add moves a request from the head of a line's queue to the batch, if that has room.
+func (t *taking) add(l *line, fifo *[]*message.Request, r *message.Request) bool {
+	over := t.n >= t.room.requests || t.bytes+r.Length() > t.room.bytes ||
+		t.room.cost > 0 && t.cost+r.Cost > t.room.cost
+	if t.n > 0 && over {
+		return false
+	}
+	t.n, t.bytes, t.cost = t.n+1, t.bytes+r.Length(), t.cost+r.Cost
 	if len(l.taken) == 0 {
 		t.served = append(t.served, l)
 	}
 	l.taken = append(l.taken, r)
-	l.fifo[0] = nil // its bytes are the log's now
-	l.fifo = l.fifo[1:]
+	(*fifo)[0] = nil // its bytes are the log's now
+	*fifo = (*fifo)[1:]
 	t.propose(l, r.Slot, r.Timestamp)
 	return true
 }
@@ -280,20 +324,24 @@ func (t *taking) batch() []*message.Request {
 	return batch
 }
 
-func (q *queue) pop() {
-	copy(q.turn, q.turn[1:])
-	q.turn[len(q.turn)-1] = nil
-	q.turn = q.turn[:len(q.turn)-1]
+// pop removes the first line of a turn.
+func pop(turn []*line) []*line {
+	copy(turn, turn[1:])
+	turn[len(turn)-1] = nil
+	return turn[:len(turn)-1]
 }
 
-// head is the oldest request to be proposed, and forgets entries before it that are to be no more.
-func (l *line) head() *message.Request {
-	for len(l.fifo) > 0 {
-		if r := l.fifo[0]; l.proposable(r) {
+// head is the oldest request that is not costly and to be proposed.
+func (l *line) head() *message.Request { return l.first(&l.fifo) }
+
+// first is the oldest request of a queue that is to be proposed, and forgets entries before it that are to be no more.
+func (l *line) first(fifo *[]*message.Request) *message.Request {
+	for len(*fifo) > 0 {
+		if r := (*fifo)[0]; l.proposable(r) {
 			return r
 		}
-		l.fifo[0] = nil
-		l.fifo = l.fifo[1:]
+		(*fifo)[0] = nil
+		*fifo = (*fifo)[1:]
 	}
 	return nil
 }
@@ -328,11 +376,14 @@ func (q *queue) lastDone(k message.RequestKey) place {
 // (R-VC-37), when it is in doubt no more.
 func (q *queue) newView() {
 	clear(q.turn)
-	q.turn, q.waiting = q.turn[:0], 0
+	clear(q.costly.turn)
+	q.turn, q.costly.turn, q.waiting = q.turn[:0], q.costly.turn[:0], 0
 	for _, l := range q.order {
 		clear(l.proposed)
 		clear(l.fifo)
+		clear(l.costly.fifo)
 		l.fifo, l.inTurn = l.fifo[:0], false
+		l.costly.fifo, l.costly.inTurn = l.costly.fifo[:0], false
 		for s, r := range l.pending {
 			l.doubt[s] = r != nil
 		}

@@ -20,7 +20,7 @@ func (q *queue) waits(c message.ClientID, n, size int) {
 // takeAll takes a batch, has it executed, and counts what it has of each client.
 func (q *queue) takeAll(count, size int) map[message.ClientID]int {
 	of := map[message.ClientID]int{}
-	for _, r := range q.take(count, size) {
+	for _, r := range q.take(room{count, size, 0}, 1) {
 		of[r.Client]++
 		q.remove(q.line(r.Client), r)
 	}

@@ -20,6 +20,7 @@ const (
 	UnreasonableChoice         // the service does not accept the primary's choice
 	NotAuthentic               // we cannot check who wished it, and not enough others vouch (R-REQ-6)
 	OperationMissing           // a client was to send it to us itself, and it is not here
+	TooCostly                  // its batch would occupy us for longer than the group allows
 	OlderRequest               // a newer or the same request of the slot is here already
 	TooManyRequests            // the client's queue is full
 	NotACheckpoint             // its number is no multiple of the checkpoint period
@@ -48,6 +49,7 @@ var refusalNames = [refusals]string{
 	UnreasonableChoice: "unreasonable choice",
 	NotAuthentic:       "not authentic",
 	OperationMissing:   "an operation is missing",
+	TooCostly:          "too costly",
 	OlderRequest:       "older request",
 	TooManyRequests:    "too many requests",
 	NotACheckpoint:     "not a checkpoint",

@@ -218,7 +218,7 @@ func (p *play) group(t *testing.T, a arguments) {
 		c := New(Config{
 			Self: message.ReplicaID(i), Replicas: n,
 			CheckpointPeriod: message.SeqNum(a.int(t, "k", 4)), LogSize: message.SeqNum(a.int(t, "l", 8)), CheckpointBytes: a.int(t, "bytes", 0),
-			Window: message.SeqNum(a.int(t, "window", 1)), BatchBytes: 1 << 10, BatchCount: a.int(t, "batch", 8),
+			Window: message.SeqNum(a.int(t, "window", 1)), BatchBytes: 1 << 10, BatchCount: a.int(t, "batch", 8), BatchCost: a.int(t, "cost", 0),
 			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: a.int(t, "status", 10), ResendTicks: 2, ForwardTicks: 2, TimeoutTicks: 20,
 			Fence: message.SeqNum(fence[i]), FenceView: message.View(left[i]), Tentative: a.named["tentative"] != "", Piggyback: a.named["piggyback"] != "",
 			Separate: a.named["separate"] != "",
@@ -279,9 +279,12 @@ func (p *play) inject(t *testing.T, a arguments) {
 	var m message.Message
 	switch a.words[0] {
 	case "PRE-PREPARE":
-		r := message.Request{Client: 7, Timestamp: message.Timestamp(a.int(t, "t", 1)), Op: make([]byte, a.int(t, "size", 1)), Authentic: true}
-		r.Auth.Tags = make([]byte, len(p.cores)*message.MACSize)
-		b := message.Batch{Requests: []*message.Request{&r}}
+		var b message.Batch
+		for slot := range a.int(t, "requests", 1) {
+			r := message.Request{Client: 7, Slot: message.Slot(slot), Timestamp: message.Timestamp(a.int(t, "t", 1)), Op: make([]byte, a.int(t, "size", 1)), Authentic: true}
+			r.Auth.Tags = make([]byte, len(p.cores)*message.MACSize)
+			b.Requests = append(b.Requests, &r)
+		}
 		m = &message.PrePrepare{View: view, Seq: n, Digest: b.Digest(), Batch: b, From: from}
 	case "PREPARE":
 		m = &message.Prepare{View: view, Seq: n, Digest: digest, From: from}

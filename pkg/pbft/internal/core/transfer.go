@@ -401,6 +401,7 @@ func (q *queue) retain(enrolled func(message.ClientID) bool) {
 		q.recent = nil
 	}
 	q.order, q.turn = slices.DeleteFunc(q.order, gone), slices.DeleteFunc(q.turn, gone)
+	q.costly.turn = slices.DeleteFunc(q.costly.turn, gone)
 }
 
 // Installed answers Install: the state is that of the checkpoint now, and we go on from there.

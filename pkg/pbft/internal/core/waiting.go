@@ -4,11 +4,13 @@ import "bfs/pkg/pbft/internal/message"
 
 // waiting is a replica's patience: what it waits for, since when, and who else does.
 type waiting struct {
-	first   int // the timer's first period, ticks
-	timeout int // its present period: doubled for each view that brought nothing
-	on      bool
-	due     int              // tick at which it expires
-	request *message.Request // for which it runs; nil while it runs for a NEW-VIEW
+	first    int // the timer's first period, ticks
+	timeout  int // its present period: doubled for each view that brought nothing
+	on       bool
+	due      int              // tick at which it expires
+	request  *message.Request // for which it runs; nil while it runs for a NEW-VIEW
+	costly   *message.Request // the costly request that is waited for beside it, nil if there is none
+	costlyAt int              // tick at which its wait ends
 
 	handover, pause int // tick before which we do not hand over to follow a loner; how long that was at last
 
@@ -36,6 +38,7 @@ const (
 	maxUnproven = 8         // requests kept of one replica that are not authentic here
 	maxDoubling = 6         // of the view-change timer (R-HD-8)
 	tellTicks   = 10        // a FORWARD is repeated so often
+	tellCostly  = 200       // the same, for a costly request: it may well wait for its turn
 	tellBudget  = 64        // FORWARDs that a tick sends
 	passBytes   = 128 << 10 // of operations that a tick passes on again, if it is not one longer operation
 	apartTicks  = 500       // somebody waits so long in a later view before we follow
@@ -53,7 +56,7 @@ func (w *waiting) init(n, timeout int) {
 	w.askedBodies = -1 << 30
 }
 
-func (w *waiting) stop() { w.on, w.request = false, nil }
+func (w *waiting) stop() { w.on, w.request, w.costly = false, nil, nil }
 
 func (w *waiting) start(tick int, r *message.Request) {
 	w.on, w.request, w.due = true, r, tick+w.timeout
@@ -128,8 +131,8 @@ func (c *Core) tickWaiting() {
 		c.watch()
 		c.fetchLoner()
 	}
-	if w.on && c.tick >= w.due && c.transfer == nil && !c.silent() { // a silent one could tell nobody that it left
-		if w.request == nil && c.othersWork() {
+	if w.expired(c.tick) && c.transfer == nil && !c.silent() { // a silent one could tell nobody that it left
+		if w.on && w.request == nil && c.othersWork() {
 			w.start(c.tick, nil)
 			return
 		}
@@ -200,9 +203,12 @@ func (c *Core) tell() {
 
 // tellOf tells of one request, if it is time to.
 func (c *Core) tellOf(l *line, r *message.Request) bool {
-	told := l.told[r.Slot]
+	told, again := l.told[r.Slot], tellTicks
+	if costly(r) {
+		again = tellCostly
+	}
 	switch {
-	case c.tick-l.arrived[r.Slot] < c.cfg.ForwardTicks, told > 0 && c.tick-told < tellTicks:
+	case c.tick-l.arrived[r.Slot] < c.cfg.ForwardTicks, told > 0 && c.tick-told < again:
 		return false
 	case c.active && c.isPrimary() && c.wait.forwards(r) == 0:
 		return false
@@ -219,23 +225,43 @@ func (c *Core) tellOf(l *line, r *message.Request) bool {
 // watch runs the timer for the oldest request that 2f+1 replicas wait for, until it is executed; other progress does not
 // stop it (R-VT-2), and a client whose MACs are good for some replicas only cannot start it. The primary's runs too: some
 // of those it needs may have gone ahead, and the rest be content.
+//
+// For the oldest costly request there is another, longer timer, because a correct primary lets costly requests wait. So
+// they neither end a view that serves everyone else nor hide that it does not.
 func (c *Core) watch() {
 	w := &c.wait
-	if w.on && c.queue.pendingRequest(w.request.Key()) == w.request {
-		return
+	if w.request != nil && c.queue.pendingRequest(w.request.Key()) != w.request {
+		w.on, w.request = false, nil
 	}
-	w.stop()
-	var oldest *message.Request
+	if w.costly != nil && c.queue.pendingRequest(w.costly.Key()) != w.costly {
+		w.costly = nil
+	}
+	if !w.on {
+		if r := c.oldest(false); r != nil {
+			w.start(c.tick, r)
+		}
+	}
+	if w.costly == nil {
+		w.costly, w.costlyAt = c.oldest(true), c.tick+w.timeout+costlyTicks
+	}
+}
+
+// oldest is the oldest request that 2f+1 replicas wait for, of those that are costly or of the others.
+func (c *Core) oldest(isCostly bool) (oldest *message.Request) {
 	arrived := 0
 	c.queue.each(func(l *line, r *message.Request) bool {
-		if at := l.arrived[r.Slot]; (oldest == nil || at < arrived) && c.wait.forwards(r) >= c.quorum() {
+		if at := l.arrived[r.Slot]; costly(r) == isCostly && (oldest == nil || at < arrived) &&
+			c.wait.forwards(r) >= c.quorum() {
 			oldest, arrived = r, at
 		}
 		return true
 	})
-	if oldest != nil {
-		w.start(c.tick, oldest)
-	}
+	return oldest
+}
+
+// expired reports whether the view has brought nothing for too long.
+func (w *waiting) expired(tick int) bool {
+	return w.on && tick >= w.due || w.costly != nil && tick >= w.costlyAt
 }
 
 func (c *Core) forwardFrom(i message.ReplicaID, k message.RequestKey, f forward) bool {
@@ -255,6 +281,20 @@ func (c *Core) forwardFrom(i message.ReplicaID, k message.RequestKey, f forward)
 func (c *Core) trust(r *message.Request) {
 	if c.wait.forwards(r) >= c.quorum() {
 		c.queue.trust(r)
+	}
+}
+
+// ClientKeysChanged says that a client has begun a new life, or changed its keys: what it sent before that is authentic
+// here by a key that the others may have forgotten by now. It is proposed when 2f+1 say that they hold it. A costly
+// request can wait for seconds, and would stall the batch that it comes in.
+func (c *Core) ClientKeysChanged(client message.ClientID) {
+	if c.queue.doubt(client); c.queue.find(client) == nil {
+		return
+	}
+	for _, r := range c.queue.find(client).pending {
+		if r != nil {
+			c.trust(r)
+		}
 	}
 }
 
@@ -334,6 +374,7 @@ func (c *Core) prove() {
 				continue
 			}
 			r.Authentic = true
+			c.cost(r)
 			c.queue.add(r, c.tick)
 		}
 		clear(u[len(kept):])

@@ -27,6 +27,7 @@ type Operation struct {
 type Service interface {
 	Execute(op Operation) (reply []byte, wrote bool)
 	Query(op Operation) (reply []byte, ok bool)
+	Cost(body []byte) int
 }
 
 // A Versioned memory knows, for each page, the last batch since the latest checkpoint that changed it. Rolling back to a
@@ -94,6 +95,22 @@ type Answer struct {
 	Result  []byte
 	Version message.SeqNum // of a read: see message.Answer
 }
+
+// Cost is what a request costs to run (core.Config.Cost): its length, and what the service says. What an administrator asks of
+// the library is a look at all records at most.
+func (x *Executor) Cost(r *message.Request) int {
+	body := r.Op
+	if r.Client == message.Administrator {
+		if len(body) == 0 || body[0] != AdminService {
+			return r.Length()
+		}
+		body = body[1:]
+	}
+	return r.Length() + min(max(x.service.Cost(body), 0), maxCost)
+}
+
+// maxCost bounds what a service may say, so that no sum of costs wraps.
+const maxCost = 1 << 30
 
 // Seen answers a request that the slot's last execution has overtaken: again if it is the same one
 // [TOCS §4.3, R-REQ-1]. The result may alias a page.

@@ -45,6 +45,9 @@ type Request struct {
 	PassedBy ReplicaID
 	// Authentic: this replica has checked the sender's MAC or signature. It never travels.
 	Authentic bool
+	// Cost is what running it costs at most, in bytes copied; 0: not known yet. It never travels: each replica computes it
+	// from the operation.
+	Cost int
 
 	// hash is what was hashed of it: the operation if that is long, the whole if it is short. Zero before it is asked for; the
 	// decoder asks for a long operation's.
@@ -208,7 +211,7 @@ func (m *Request) Digest() Digest {
 }
 
 // Altered forgets what was hashed: the request was changed since.
-func (m *Request) Altered() { m.hash, m.blocks = Digest{}, nil }
+func (m *Request) Altered() { m.Cost, m.hash, m.blocks = 0, Digest{}, nil }
 
 func (m *Request) decode(r *reader, lim *Limits) {
 	if m.read(r, lim); m.IsStub() {
