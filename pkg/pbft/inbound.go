@@ -270,6 +270,7 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 	} else if !who.registered || !r.answeredOn(c, who.session) {
 		who.registered = r.register(c, who.session)
 	}
+	var reads readTime
 	r.enter()
 	for _, m := range batch {
 		if r.stopping {
@@ -277,8 +278,11 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 		}
 		switch m := m.(type) {
 		case *message.Request:
+			if m.ReadOnly {
+				reads.note(r, m)
+			}
 			if r.request(conn, who.session, m); m.ReadOnly && r.answersMuch() {
-				r.leave()
+				r.pauseFor(&reads)
 				r.enter()
 			}
 		case *message.QueryStable:
@@ -291,7 +295,16 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 			}
 		}
 	}
-	r.leave()
+	r.pauseFor(&reads)
+}
+
+// pauseFor is leave for a goroutine that answered reads: if they were long, and others are served, it comes back later.
+func (r *Replica) pauseFor(t *readTime) {
+	rest := t.contended(r)
+	if r.leave(); rest {
+		r.rest(t)
+	}
+	*t = readTime{}
 }
 
 // answersMuch answers the reads that were taken in, and reports whether that was work enough for one taking of the lock: a

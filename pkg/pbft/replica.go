@@ -57,7 +57,8 @@ type Replica struct {
 	slow        bool        // it has nothing to do, and ticks come late
 	executed    uint64
 	queries     uint64
-	answered    int // bytes of results since the lock was taken
+	answered    int          // bytes of results since the lock was taken
+	resting     atomic.Int32 // connections whose clients rest
 	started     time.Time
 	stopping    bool
 	session     Install // while the state is being fetched
@@ -118,6 +119,7 @@ type clientEnd struct {
 	session *auth.Session
 	mu      sync.Mutex
 	conn    *transport.Conn
+	reader  reader
 }
 
 // client is the end of an enrolled client that has connected, nil if there is none.
