@@ -21,6 +21,8 @@ import (
 type fileGroup struct {
 	replicas []*procs.Child
 	group    *config.Group
+	dir      string // of the bundles
+	config   pbft.ClientConfig
 	client   *pbft.Client
 	files    *bfs.FS
 }
@@ -30,11 +32,16 @@ type fileGroupConfig struct {
 	Dir     string // for bundles and logs
 	N       int
 	Size    int64 // of the state, at least
+
+	Transport pbft.Transport // "": plain
 }
 
 // startFileGroup starts a group and mounts its export. What it started in vain is gone when it fails.
 func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err error) {
-	g = &fileGroup{}
+	if c.Transport == "" {
+		c.Transport = pbft.TransportPlain
+	}
+	g = &fileGroup{dir: filepath.Join(c.Dir, "group")}
 	defer func() {
 		if err != nil {
 			g.stop()
@@ -44,10 +51,11 @@ func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err e
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(c.Dir, "group")
+	dir := g.dir
 	plan := bundle.Plan{
-		Name: "files", Hosts: bundle.Loopback(c.N, base), Size: max(config.Size(c.Size), config.LeastStateSize(pbft.DefaultLimits())), Limits: pbft.DefaultLimits(),
-		Transport: pbft.TransportPlain, Durability: config.DurabilityReplicated, Window: pbft.DefaultWindow, LogLevel: "warn", Exports: []string{"/export"},
+		Name: "files", Hosts: bundle.Loopback(c.N, base), Size: max(config.Size(c.Size), config.LeastStateSize(pbft.DefaultLimits())),
+		Limits: pbft.DefaultLimits(), Transport: c.Transport, Durability: config.DurabilityReplicated, Window: pbft.DefaultWindow,
+		LogLevel: "warn", Exports: []string{exportPath},
 	}
 	if err := bundle.Write(dir, plan); err != nil {
 		return nil, err
@@ -69,8 +77,11 @@ func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err e
 	if g.group, err = config.LoadGroup(filepath.Join(dir, bundle.GroupFile)); err != nil {
 		return nil, err
 	}
-	return g, g.connect(ctx, filepath.Join(dir, bundle.AdminDir, bundle.AdminKeyFile))
+	g.config = pbft.ClientConfig{Group: g.group.Group, Transport: c.Transport}
+	return g, g.connect(ctx)
 }
+
+const exportPath = "/export"
 
 func (g *fileGroup) stop() {
 	if g.client != nil {
@@ -82,33 +93,42 @@ func (g *fileGroup) stop() {
 }
 
 // connect enrols a client with all rights and mounts its export.
-func (g *fileGroup) connect(ctx context.Context, adminKey string) error {
-	admin, err := keys.ReadPrivate(adminKey)
+func (g *fileGroup) connect(ctx context.Context) error {
+	key, err := g.enrol(ctx, false)
 	if err != nil {
-		return err
-	}
-	key, err := keys.Generate()
-	if err != nil {
-		return err
-	}
-	administrator, err := g.open(ctx, admin)
-	if err != nil {
-		return err
-	}
-	defer administrator.Close()
-	rights := nfsstate.Rights{Grants: []nfsstate.Grant{{Export: 1, AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody}}}
-	if err := administrator.Enrol(ctx, keys.Of(key), rights.Append(nil)); err != nil {
 		return err
 	}
 	if g.client, err = g.open(ctx, key); err != nil {
 		return err
 	}
-	g.files, err = bfs.Mount(ctx, g.client, "/export", nfs3.Credentials{})
+	g.files, err = bfs.Mount(ctx, g.client, exportPath, nfs3.Credentials{})
 	return err
 }
 
+// enrol makes a client's key, with the right to write or without.
+func (g *fileGroup) enrol(ctx context.Context, readOnly bool) (ed25519.PrivateKey, error) {
+	admin, err := keys.ReadPrivate(filepath.Join(g.dir, bundle.AdminDir, bundle.AdminKeyFile))
+	if err != nil {
+		return nil, err
+	}
+	key, err := keys.Generate()
+	if err != nil {
+		return nil, err
+	}
+	administrator, err := g.open(ctx, admin)
+	if err != nil {
+		return nil, err
+	}
+	defer administrator.Close()
+	grant := nfsstate.Grant{Export: 1, ReadOnly: readOnly, AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody}
+	rights := nfsstate.Rights{Grants: []nfsstate.Grant{grant}}
+	return key, administrator.Enrol(ctx, keys.Of(key), rights.Append(nil))
+}
+
 func (g *fileGroup) open(ctx context.Context, key ed25519.PrivateKey) (*pbft.Client, error) {
-	c, err := pbft.NewClient(pbft.ClientConfig{Group: g.group.Group, Key: key, Transport: pbft.TransportPlain})
+	cfg := g.config
+	cfg.Key = key
+	c, err := pbft.NewClient(cfg)
 	if err != nil {
 		return nil, err
 	}

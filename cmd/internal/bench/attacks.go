@@ -1,0 +1,332 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"bfs/cmd/internal/config"
+	"bfs/pkg/bfs"
+	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/pbft"
+)
+
+// An Offender is one way to keep a group from its work that is cheap for those who do it. It runs as a process
+// of its own, with the key of an enrolled client that may only read, unless it says otherwise; a stranger does
+// not use the key.
+type Offender struct {
+	Name, About string
+	writes      bool                                          // its client may write
+	prepare     func(ctx context.Context, g *fileGroup) error // makes the files that it needs
+	run         func(ctx context.Context, o *offence) error
+}
+
+// Offenders lists them.
+func Offenders() []Offender {
+	return []Offender{
+		{"ordered-reads", "ordered READs of 1 MiB on all slots", false, nil, each(false, read(1<<20))},
+		{"ordered-reads-unread", "the same, and no answer is taken", false, nil, deaf(each(false, read(1<<20)))},
+		{"ordered-reads-64k", "ordered READs of 64 KiB", false, nil, each(false, read(64<<10))},
+		{"ordered-reads-4k", "ordered READs of 4 KiB", false, nil, each(false, read(4<<10))},
+		{"ordered-lists", "ordered READDIRPLUS of 1 MiB, of a wide directory", false, makeWide, each(false, list)},
+		{"ordered-mounts", "ordered MNTs of paths of 1 KiB", false, makeDeep, each(false, mountDeep)},
+		{"ordered-renames", "RENAMEs of a directory to far below the root", true, makeDeep, each(false, renameDeep)},
+		{"reads", "READs of 1 MiB that are not ordered", false, nil, each(true, read(1<<20))},
+		{"reads-unread", "the same, and no answer is taken", false, nil, deaf(each(true, read(1<<20)))},
+		{"lists", "READDIRPLUS of 1 MiB that are not ordered", false, makeWide, each(true, list)},
+		{"common", "ordered GETATTRs on all slots: what any busy client does", false, nil, each(false, getattr)},
+	}
+}
+
+func findOffender(name string) (Offender, error) {
+	var names []string
+	for _, o := range Offenders() {
+		if o.Name == name {
+			return o, nil
+		}
+		names = append(names, o.Name)
+	}
+	return Offender{}, fmt.Errorf("attack: got %q, want one of %s", name, strings.Join(names, ", "))
+}
+
+// An offence is what an offender has to work with.
+type offence struct {
+	group  *config.Group
+	config pbft.ClientConfig
+	client *pbft.Client
+	ready  func() // what follows is the attack
+}
+
+// Offend runs an attack in this process until ctx ends.
+func Offend(ctx context.Context, name, group, key string, transport pbft.Transport, ready func()) error {
+	o, err := findOffender(name)
+	if err != nil {
+		return err
+	}
+	g, err := config.LoadGroup(group)
+	if err != nil {
+		return err
+	}
+	x := &offence{group: g, ready: ready}
+	if x.config, err = clientConfig(g, key, transport); err != nil {
+		return err
+	}
+	return o.run(ctx, x)
+}
+
+// operation makes the bytes of one operation of an attack.
+type operation func(ctx context.Context, c *pbft.Client) ([]byte, error)
+
+// each keeps one such operation outstanding on each slot, and as many reads.
+func each(readOnly bool, op operation) func(context.Context, *offence) error {
+	return func(ctx context.Context, o *offence) (err error) {
+		if o.client, err = pbft.NewClient(o.config); err != nil {
+			return err
+		}
+		defer o.client.Close()
+		if err := o.client.Ready(ctx); err != nil {
+			return err
+		}
+		body, err := op(ctx, o.client)
+		if err != nil {
+			return err
+		}
+		o.ready()
+		again := pbft.Call{Body: body, ReadOnly: readOnly}
+		again.Done = func([]byte, error) {
+			if ctx.Err() == nil {
+				_ = o.client.Start(again)
+			}
+		}
+		for range o.group.Limits.Slots {
+			if err := o.client.Start(again); err != nil {
+				return err
+			}
+		}
+		<-ctx.Done()
+		return nil
+	}
+}
+
+// deaf is an attack over wires that bring the replicas' answers no more, once it is ready.
+func deaf(run func(context.Context, *offence) error) func(context.Context, *offence) error {
+	return func(ctx context.Context, o *offence) error {
+		var silent atomic.Bool
+		parts := *o.group.Group
+		parts.Members = append([]pbft.Member(nil), parts.Members...)
+		for i := range parts.Members {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			go deafWire(l, parts.Members[i].Address, &silent)
+			parts.Members[i].Address = l.Addr().String()
+		}
+		g, err := pbft.CheckGroup(parts)
+		if err != nil {
+			return err
+		}
+		ready := o.ready
+		o.config.Group, o.ready = g, func() { silent.Store(true); ready() }
+		return run(ctx, o)
+	}
+}
+
+func deafWire(l net.Listener, to string, silent *atomic.Bool) {
+	for {
+		from, err := l.Accept()
+		if err != nil {
+			return
+		}
+		conn, err := net.Dial("tcp", to)
+		if err != nil {
+			from.Close()
+			continue
+		}
+		go func() {
+			_, _ = io.Copy(conn, from)
+			conn.Close()
+		}()
+		go func() {
+			b := make([]byte, 64<<10)
+			for !silent.Load() {
+				n, err := conn.Read(b)
+				if _, failed := from.Write(b[:n]); err != nil || failed != nil {
+					from.Close()
+					return
+				}
+			}
+		}()
+	}
+}
+
+// The names that attacks are about.
+const (
+	attackedFile = "attacked"
+	wideDir      = "wide"
+	deepDir      = "d"
+	asideDir     = "aside"
+	wideEntries  = 10000
+	lanes        = 32 // that make them
+	deepLevels   = 3000
+)
+
+func makeWide(_ context.Context, g *fileGroup) error {
+	f := g.files
+	if err := f.MkdirAll(wideDir, 0o755); err != nil {
+		return err
+	}
+	return parallel(lanes, wideEntries, func(i int) error { return touch(f, fmt.Sprintf("%s/%06d", wideDir, i)) })
+}
+
+func touch(f *bfs.FS, name string) error {
+	file, err := f.Create(name)
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// makeDeep makes a chain of directories, of which the first have names that a long path can hold.
+func makeDeep(ctx context.Context, g *fileGroup) error {
+	if err := g.files.MkdirAll(asideDir+"/a", 0o755); err != nil {
+		return err
+	}
+	c := caller{g.client}
+	root, err := c.mount(ctx, exportPath)
+	if err != nil {
+		return err
+	}
+	if _, err := c.lookup(ctx, root, deepDir); err == nil {
+		return nil
+	}
+	for range deepLevels {
+		if root, err = c.mkdir(ctx, root, deepDir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A caller speaks NFS without a mount.
+type caller struct{ client *pbft.Client }
+
+func body(program, proc uint32, args []byte) []byte {
+	return nfs3.AppendCall(nil, &nfs3.Call{Program: program, Procedure: proc, Args: args})
+}
+
+func (c caller) call(ctx context.Context, program, proc uint32, args []byte, readOnly bool) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	reply, err := c.client.Invoke(ctx, body(program, proc, args), readOnly)
+	if err != nil {
+		return nil, err
+	}
+	stat, results, err := nfs3.ParseReply(reply)
+	if err == nil && stat != nfs3.Success {
+		err = fmt.Errorf("program %d procedure %d: accept status %d", program, proc, stat)
+	}
+	return results, err
+}
+
+func (c caller) mount(ctx context.Context, path string) (nfs3.FileHandle, error) {
+	a := nfs3.MountArgs{Path: []byte(path)}
+	b, err := c.call(ctx, nfs3.ProgramMount, nfs3.MountProcMnt, a.Append(nil), true)
+	if err != nil {
+		return nil, err
+	}
+	r, err := nfs3.DecodeMountResult(b)
+	if err == nil && r.Status != nfs3.MountOK {
+		err = fmt.Errorf("mount %.40s: status %d", path, r.Status)
+	}
+	return r.Handle.FileHandle(), err
+}
+
+func (c caller) lookup(ctx context.Context, dir nfs3.FileHandle, name string) (nfs3.FileHandle, error) {
+	a := nfs3.LookupArgs{What: nfs3.DirOp{Dir: dir, Name: []byte(name)}}
+	b, err := c.call(ctx, nfs3.ProgramNFS, nfs3.ProcLookup, a.Append(nil), true)
+	if err != nil {
+		return nil, err
+	}
+	r, err := nfs3.DecodeLookupResult(b)
+	if err == nil && r.Status != nfs3.OK {
+		err = r.Status
+	}
+	return r.Object.FileHandle(), err
+}
+
+func (c caller) mkdir(ctx context.Context, dir nfs3.FileHandle, name string) (nfs3.FileHandle, error) {
+	a := nfs3.MkdirArgs{Where: nfs3.DirOp{Dir: dir, Name: []byte(name)}, Attr: nfs3.Sattr3{SetMode: true, Mode: 0o755}}
+	b, err := c.call(ctx, nfs3.ProgramNFS, nfs3.ProcMkdir, a.Append(nil), false)
+	if err != nil {
+		return nil, err
+	}
+	r, err := nfs3.DecodeCreateResult(b)
+	if err == nil && r.Status != nfs3.OK {
+		err = r.Status
+	}
+	return r.Object.Handle.FileHandle(), err
+}
+
+// find looks names up, one below the other.
+func (c caller) find(ctx context.Context, names ...string) (at nfs3.FileHandle, err error) {
+	if at, err = c.mount(ctx, exportPath); err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if at, err = c.lookup(ctx, at, name); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return at, nil
+}
+
+func read(count uint32) operation {
+	return func(ctx context.Context, c *pbft.Client) ([]byte, error) {
+		file, err := caller{c}.find(ctx, attackedFile)
+		a := nfs3.ReadArgs{File: file, Count: count}
+		return body(nfs3.ProgramNFS, nfs3.ProcRead, a.Append(nil)), err
+	}
+}
+
+func getattr(ctx context.Context, c *pbft.Client) ([]byte, error) {
+	file, err := caller{c}.find(ctx, attackedFile)
+	a := nfs3.GetattrArgs{Object: file}
+	return body(nfs3.ProgramNFS, nfs3.ProcGetattr, a.Append(nil)), err
+}
+
+func list(ctx context.Context, c *pbft.Client) ([]byte, error) {
+	dir, err := caller{c}.find(ctx, wideDir)
+	a := nfs3.ReaddirplusArgs{Dir: dir, DirCount: 1 << 20, MaxCount: 1 << 20}
+	return body(nfs3.ProgramNFS, nfs3.ProcReaddirplus, a.Append(nil)), err
+}
+
+func deepPath() string {
+	return exportPath + strings.Repeat("/"+deepDir, (nfs3.MaxMountPath-len(exportPath))/2)
+}
+
+func mountDeep(context.Context, *pbft.Client) ([]byte, error) {
+	a := nfs3.MountArgs{Path: []byte(deepPath())}
+	return body(nfs3.ProgramMount, nfs3.MountProcMnt, a.Append(nil)), nil
+}
+
+// renameDeep moves a directory to a name that is taken, so that the move is refused and the next does the same again.
+func renameDeep(ctx context.Context, c *pbft.Client) ([]byte, error) {
+	x := caller{c}
+	aside, err := x.find(ctx, asideDir)
+	if err != nil {
+		return nil, err
+	}
+	at, err := x.mount(ctx, deepPath())
+	for level := strings.Count(deepPath(), "/") - 1; err == nil && level < deepLevels-2; level++ {
+		at, err = x.lookup(ctx, at, deepDir)
+	}
+	from, to := nfs3.DirOp{Dir: aside, Name: []byte("a")}, nfs3.DirOp{Dir: at, Name: []byte(deepDir)}
+	a := nfs3.RenameArgs{From: from, To: to}
+	return body(nfs3.ProgramNFS, nfs3.ProcRename, a.Append(nil)), err
+}
