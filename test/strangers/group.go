@@ -202,6 +202,7 @@ func (s counter) Execute(pbft.Operation) ([]byte, bool) {
 	return binary.BigEndian.AppendUint64(nil, n), true
 }
 
+func (s counter) Cost([]byte) int                     { return 0 }
 func (s counter) Query(pbft.Operation) ([]byte, bool) { return nil, false }
 func (s counter) Choose(pbft.SeqNum) []byte           { return nil }
 func (s counter) Accept(pbft.SeqNum, []byte) bool     { return true }

@@ -37,7 +37,7 @@ var (
 	ErrSignature = errors.New("NEW-KEY has a bad signature")
 	ErrWentBack  = errors.New("a replica's signature counter went back: its directory is an old copy, and its fence may be too; " +
 		"stop it and run bfsd replica replace in an empty directory")
-	ErrSealed    = errors.New("NEW-KEY's session key does not open")
+	ErrSealed = errors.New("NEW-KEY's session key does not open")
 )
 
 // A Signer holds a principal's long-term key. It signs NEW-KEYs and recovery requests and nothing else, and
