@@ -18,7 +18,6 @@ type caller struct {
 	slots    []*callSlot
 	mischief mischief // nil for a correct client
 	life     int      // raised by every restart: answers to an earlier life do not arrive
-	guest    bool     // it may be revoked, and enrolled again
 	idle     bool     // it makes no calls of its own
 }
 
