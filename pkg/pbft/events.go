@@ -73,6 +73,8 @@ func (r *Replica) whyLeft() string {
 		return "this replica hands over before it stops"
 	case r.restarted():
 		return "this replica was restarted"
+	case p != nil && r.core.SilenceOf(old) > 0:
+		return fmt.Sprintf("primary %d was restarted and is silent", old)
 	case len(others) == 1 && others[0] == int(old):
 		return fmt.Sprintf("primary %d hands over", old)
 	case p != nil && p.inbound == nil:

@@ -130,5 +130,5 @@ func (r *Replica) install(n SeqNum) {
 	r.forgetRevoked()
 	r.core.Installed(n)
 	r.measured.installed()
-	r.log.Info("state fetched", "checkpoint", n, "took", r.measured.fetched.Took, "bytes", r.measured.fetched.Bytes)
+	r.log.Info("state fetched", "checkpoint", n, "took", r.measured.fetched.Took.Duration().Round(time.Millisecond), "bytes", r.measured.fetched.Bytes)
 }

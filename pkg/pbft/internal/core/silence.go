@@ -64,6 +64,9 @@ func (c *Core) noteSilence(m *message.Status) {
 	}
 }
 
+// SilenceOf is the checkpoint that must be stable before replica i votes, as it said last; 0: it votes.
+func (c *Core) SilenceOf(i message.ReplicaID) message.SeqNum { return c.peers[i].silence }
+
 // fillPeriodTicks is the period in which a replica's silence causes a bounded number of null batches.
 const fillPeriodTicks = 3000
 
