@@ -392,6 +392,9 @@ func (w *world) quorum() int {
 // VIEW-CHANGEs of the correct replicas suffice, whatever the others claim (R-VC-22).
 func (v *vows) calm() {
 	w := v.j.w
+	if w.lost {
+		return // its VIEW-CHANGEs were forgotten by more than f
+	}
 	w.after(5*tick, v.calm)
 	var view message.View
 	for _, r := range w.correct() {
