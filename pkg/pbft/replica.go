@@ -572,7 +572,7 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 			r.edge.dropped.Add(1) // it takes no answers, or not this one: why make it?
 			return
 		}
-	} else if a, seen := r.exec.Seen(q); seen && r.repeat(conn, s, q, a) {
+	} else if a, seen := r.seen(q); seen && r.repeat(conn, s, q, a) {
 		return
 	}
 	if r.core == nil {
@@ -582,10 +582,21 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 	r.core.Step(q)
 }
 
+// seen is what the state says of a request, when it is where the core is. The core may have come further with other messages of
+// the same event: it may know that what the state has executed tentatively is to be taken back, and would take the answer for one
+// that has committed.
+func (r *Replica) seen(q *message.Request) (a executor.Answer, seen bool) {
+	if a, seen = r.exec.Seen(q); seen && r.core != nil {
+		r.performAll(r.core.Due)
+		a, seen = r.exec.Seen(q)
+	}
+	return a, seen
+}
+
 // repeat answers a request that the slot's last execution has overtaken. False if that execution may yet be taken back: the
 // request waits for the commit then, and counts as waiting.
 func (r *Replica) repeat(conn *transport.Conn, s *auth.Session, q *message.Request, a executor.Answer) (over bool) {
-	if !q.Authentic || r.mute {
+	if !q.Authentic || r.mute || r.err != nil { // after an error the state stays behind the core
 		return true
 	}
 	st, certain := r.ground(), true

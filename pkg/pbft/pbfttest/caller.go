@@ -114,6 +114,9 @@ func (s *callSlot) begin() {
 	case 3, 4:
 		op = append(op, body(message.ShortOperation+w.rng.IntN(100))...)
 	}
+	if op[0] == opLong && s.last%2 == 0 {
+		op[0] = opKept
+	}
 	if w.shape.writes {
 		op[0] = opWrite
 	}

@@ -17,6 +17,7 @@ func directed() []*Schedule {
 		proposedAgain(), votedAfterLeaving(), stableHereAndThere(), whatIsPast(),
 		provedElsewhere(),
 		forgottenWhileSilent(), forgottenNewView(), forgottenCheckpoint(), forgottenReply(), valueThatRecurs(), idleSilence(),
+		takenBackAndRepeated(),
 	}
 }
 
@@ -491,6 +492,75 @@ func provedElsewhere() *Schedule {
 		k := w.clients[0].slots[0].call
 		return given != nil && w.view(1) == 1 && w.view(2) == 1 && w.core(1).LastExecuted() == 1 && w.core(2).LastExecuted() == 1 &&
 			w.core(3).LastExecuted() == 0 && k != nil && k.q.Timestamp == 101 && k.tally.Heard() == 15
+	})
+	return s
+}
+
+// takenBackAndRepeated: 3 alone has executed the first call tentatively in view 0, as n1. In view 1 another call is n1 and the first one
+// n2. The faulty 0 brings 3 the batch that shows this, and the first call once more behind it. While 3 has yet to take back what it
+// executed it must not repeat that answer as if it had committed: 0 proves the same result, 2 says that the call was
+// executed and no more, and that would be f+1 with the result and 2f+1 who know that the call has committed.
+func takenBackAndRepeated() *Schedule {
+	s := scene("taken back and repeated", 200)
+	s.Seed = 6 // the client names 3 for the result, and 0 for a proof of it
+	s.shape.clients, s.shape.gather = 2, 100
+	var given []byte // by 3, in view 0
+	brought := false
+	first := func(m *message.Request) bool { return m.Op[0] == opKept }
+	s.add(func(w *world) { w.network.spread = 0 }, "messages do not overtake each other")
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		at := w.now / tick
+		switch m := m.(type) {
+		case *message.Request:
+			return first(m) && (from >= w.n && m.Replier == message.AnyReplier || from < w.n && to != 1 && to != 3 || to == 1 && at < 50)
+		case *message.Reply:
+			if from == 3 && m.View == 0 && m.Answers[0].Full && m.Answers[0].Long() && given == nil {
+				given = m.Answers[0].Result
+			}
+		case *message.PrePrepare:
+			return m.View > 0 && to == 3
+		case *message.Prepare:
+			return from == 3 || m.View > 0 && to == 3
+		case *message.Commit:
+			return from == 3 || m.View == 0 || to == 3 || to == 2 && m.Seq == 1 && at < 90
+		case *message.ViewChange:
+			return from == 3
+		case *message.NewView:
+			return to == 3
+		case *message.Decided:
+			return to == 3 && at < 120 || to == 2 && at < 90
+		case *message.BatchBody:
+			return to == 3 && from != 0
+		}
+		return false
+	}, "PREPAREs, COMMITs and VIEW-CHANGEs of 3, COMMITs of view 0, what 3 would hear of view 1 before 120, and batches for 3 but from 0, are lost")
+	s.says(0, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
+		switch m := m.(type) {
+		case *message.PrePrepare:
+			if to == 2 && m.View == 0 {
+				return nil
+			}
+		case *message.Reply:
+			if a := m.Answers[0]; a.Long() && given != nil {
+				x := *m
+				a.Full, a.Proved, a.Proof = false, true, prove(0, given)
+				x.Seq, x.Tentative, x.Answers = 0, false, []message.Answer{a}
+				return one(&x)
+			}
+		case *message.BatchBody:
+			if k := r.w.clients[0].slots[0].call; to == 3 && k != nil {
+				brought = true
+				return []message.Message{m, &k.q}
+			}
+		}
+		return one(m)
+	}, "proposes to 1 and 3 only in view 0, proves the result that 3 gave, and brings 3 the first call behind a batch")
+	s.hush()
+	s.calls(0, 10, append([]byte{opKept}, make([]byte, 11)...), false)
+	s.handsOver(0, 25)
+	s.calls(1, 35, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.reach("3 has given a result in view 0, and has taken it back", func(w *world) bool {
+		return given != nil && brought && w.core(3).LastExecuted() >= 1
 	})
 	return s
 }

@@ -323,7 +323,7 @@ func (j *judge) lost(c *caller, k *call) {
 	o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
 	if !ok || o.digest != k.q.Digest() {
 		j.w.fail("Safe: client %d is told that t%d of slot %d was executed, and it was not", c.index, k.q.Timestamp, k.q.Slot)
-	} else if k.q.Op[0] == opWrite || len(o.result) <= ledger.KeptReply && k.q.Op[0] == opLong {
+	} else if k.q.Op[0] == opWrite || len(o.result) <= ledger.KeptReply && (k.q.Op[0] == opLong || k.q.Op[0] == opKept) {
 		j.w.fail("client %d is told that the result of t%d is not kept, and it should be", c.index, k.q.Timestamp)
 	}
 }

@@ -258,7 +258,7 @@ func (r *replica) request(q *message.Request) {
 			r.answerUnless(r.mute, q, executor.Answer{Outcome: message.NotEnrolled}, r.ground())
 			return
 		}
-	} else if a, seen := r.exec.Seen(q); seen {
+	} else if a, seen := r.seen(q); seen {
 		if !q.Authentic || r.mute {
 			return
 		}
@@ -269,6 +269,15 @@ func (r *replica) request(q *message.Request) {
 		}
 	}
 	r.core.Step(q)
+}
+
+// seen is what the state says of a request, when it is where the core is.
+func (r *replica) seen(q *message.Request) (executor.Answer, bool) {
+	if _, seen := r.exec.Seen(q); !seen {
+		return executor.Answer{}, false
+	}
+	r.performAll(r.core.Due)
+	return r.exec.Seen(q)
 }
 
 // ground is that of an answer which certainly holds.
@@ -339,16 +348,20 @@ func prove(i int, result []byte) (p message.Proof) {
 
 // perform does what the core says, top to bottom, until nothing is left to do.
 func (r *replica) perform() {
+	r.performAll(r.core.Effects)
+	r.w.judge.watch(r)
+}
+
+func (r *replica) performAll(next func() []core.Effect) {
 	for r.stopped == "" {
-		effects := r.core.Effects()
+		effects := next()
 		if len(effects) == 0 {
-			break
+			return
 		}
 		for i := range effects {
 			r.effect(&effects[i])
 		}
 	}
-	r.w.judge.watch(r)
 }
 
 func (r *replica) effect(e *core.Effect) {

@@ -20,6 +20,7 @@ type register struct {
 const (
 	opWrite = 'w' // a short reply, kept
 	opLong  = 'l' // a reply too long to be kept
+	opKept  = 'k' // a reply that is kept, and too long for every replica to send
 	opRead  = 'r' // changes nothing
 	opSet   = 's' // sets the cell to one of two values, which therefore recur
 	opGet   = 'g' // returns the cell, and depends on nothing else
@@ -29,6 +30,7 @@ const (
 	scattered = 12   // pages written here and there
 	badChoice = 0xee // what no replica accepts as a choice
 	longReply = 600
+	keptReply = 300
 	longRead  = 64 // bytes of a read whose reply is long
 
 	costOfLong = 200 << 10
@@ -63,8 +65,11 @@ func (r *register) Execute(op pbft.Operation) ([]byte, bool) {
 	}
 	page := r.memory.Modify(r.first + 1 + pbft.PageNum(sum[0])%scattered)
 	page[int(sum[1])<<4|int(sum[2])&15] = sum[3] | 1
-	if op.Body[0] == opLong {
+	switch op.Body[0] {
+	case opLong:
 		return r.reply(head, longReply), true
+	case opKept:
+		return r.reply(head, keptReply), true
 	}
 	return r.reply(head, 16), true
 }

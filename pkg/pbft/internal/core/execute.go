@@ -131,8 +131,12 @@ func (c *Core) Again(n message.SeqNum, i int) {
 }
 
 // Standing is the ground on which the answer to a request that was executed can be repeated. Not ok: that it was
-// superseded is not certain yet.
+// superseded is not certain yet, or the state is not where we are, for effects are still to be performed. A Rollback may
+// be among them: what the state says was executed tentatively then, and we know that it has not committed.
 func (c *Core) Standing(q *message.Request) (st Standing, ok bool) {
+	if len(c.out) > 0 {
+		return st, false
+	}
 	if c.ahead.seq != 0 {
 		for i, r := range c.ahead.batch.Requests {
 			if r.Key() == q.Key() && !slices.Contains(c.ahead.again, i) {
