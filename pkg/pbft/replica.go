@@ -563,8 +563,8 @@ func (r *Replica) multicast(m message.Message) {
 func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Request) {
 	if q.ReadOnly {
 		if _, ok := r.exec.Ledger().Client(q.Client); !ok {
-			if !r.mute {
-				r.answerOn(conn, s, q, executor.Answer{Outcome: message.NotEnrolled}, r.ground())
+			if a := (executor.Answer{Outcome: message.NotEnrolled}); !r.mute && !r.forgets(a) {
+				r.answerOn(conn, s, q, a, r.ground())
 			}
 			return
 		}
@@ -572,7 +572,7 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 			r.edge.dropped.Add(1) // it takes no answers, or not this one: why make it?
 			return
 		}
-	} else if a, seen := r.seen(q); seen && r.repeat(conn, s, q, a) {
+	} else if a, seen := r.seen(q); seen && (r.forgets(a) || r.repeat(conn, s, q, a)) {
 		return
 	}
 	if r.core == nil {
@@ -591,6 +591,12 @@ func (r *Replica) seen(q *message.Request) (a executor.Answer, seen bool) {
 		a, seen = r.exec.Seen(q)
 	}
 	return a, seen
+}
+
+// forgets reports whether an answer may be wrong because the state is being fetched. Until then the pages may be those of the latest
+// checkpoint again, and not know of an enrolment that we have answered since.
+func (r *Replica) forgets(a executor.Answer) bool {
+	return a.Outcome == message.NotEnrolled && r.session != nil
 }
 
 // repeat answers a request that the slot's last execution has overtaken. False if that execution may yet be taken back: the

@@ -87,7 +87,8 @@ type State interface {
 	Children(seq SeqNum, id NodeID) ([]Digest, error)
 	PageAt(seq SeqNum, n PageNum) ([]byte, error)
 	// Install begins to replace the state by that of a checkpoint whose root is known. The live pages, changed
-	// or not since the last Freeze, are no longer written until the session's Commit or Abort.
+	// or not since the last Freeze, are no longer written until the session's Commit or Abort. Until then they may be those
+	// of the latest checkpoint again.
 	Install(seq SeqNum, root Digest) (Install, error)
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/message"
 )
 
@@ -17,7 +18,7 @@ func directed() []*Schedule {
 		proposedAgain(), votedAfterLeaving(), stableHereAndThere(), whatIsPast(),
 		provedElsewhere(),
 		forgottenWhileSilent(), forgottenNewView(), forgottenCheckpoint(), forgottenReply(), valueThatRecurs(), idleSilence(),
-		takenBackAndRepeated(),
+		takenBackAndRepeated(), enrolledBeforeFetching(),
 	}
 }
 
@@ -561,6 +562,35 @@ func takenBackAndRepeated() *Schedule {
 	s.calls(1, 35, append([]byte{opWrite}, make([]byte, 11)...), false)
 	s.reach("3 has given a result in view 0, and has taken it back", func(w *world) bool {
 		return given != nil && brought && w.core(3).LastExecuted() >= 1
+	})
+	return s
+}
+
+// enrolledBeforeFetching: a client is revoked before checkpoint 4 and enrolled again after it, at 3 too, which then falls behind and
+// fetches the state of a later checkpoint. Meanwhile its pages are those of checkpoint 4, and it must not tell the client that it is
+// not enrolled.
+func enrolledBeforeFetching() *Schedule {
+	s := scene("enrolled before fetching", 160)
+	s.shape.period, s.shape.log = 4, 8
+	s.add(func(w *world) { w.clients = append(w.clients, newClient(w, guest, 0), newAdministrator(w)) }, "there is an administrator, and client %d", guest)
+	s.hush()
+	key := clientKey(guest)
+	s.calls(2, 5, append([]byte{executor.AdminRevoke}, key...), false)
+	s.calls(2, 30, append([]byte{executor.AdminEnrol}, key...), false)
+	for _, t := range []int{10, 16, 22, 37, 50, 56, 62, 68, 74, 80, 86, 92, 98} {
+		s.calls(0, t, append([]byte{opWrite}, make([]byte, 11)...), false)
+	}
+	s.add(func(w *world) {
+		w.at(45*tick, func() { w.alone(3, 1) })
+		w.at(110*tick, func() { w.alone(3, -1) })
+	}, "3 is cut off from 45 to 110")
+	s.loses(func(_ *world, _, to int, m message.Message) bool {
+		_, data := m.(*message.Data)
+		return data && to == 3
+	}, "3 is sent no pages")
+	s.calls(1, 140, append([]byte{opRead}, make([]byte, 11)...), true)
+	s.reach("3 fetches, and had executed the enrolment", func(w *world) bool {
+		return w.core(3).Transferring() && w.core(3).LastExecuted() == 6 && w.clients[1].slots[0].last > 100
 	})
 	return s
 }

@@ -255,11 +255,12 @@ func (r *replica) hear(b []byte) {
 func (r *replica) request(q *message.Request) {
 	if q.ReadOnly {
 		if _, ok := r.exec.Ledger().Client(q.Client); !ok {
-			r.answerUnless(r.mute, q, executor.Answer{Outcome: message.NotEnrolled}, r.ground())
+			a := executor.Answer{Outcome: message.NotEnrolled}
+			r.answerUnless(r.mute || r.forgets(a), q, a, r.ground())
 			return
 		}
 	} else if a, seen := r.seen(q); seen {
-		if !q.Authentic || r.mute {
+		if !q.Authentic || r.mute || r.forgets(a) {
 			return
 		}
 		st, certain := r.core.Standing(q)
@@ -278,6 +279,11 @@ func (r *replica) seen(q *message.Request) (executor.Answer, bool) {
 	}
 	r.performAll(r.core.Due)
 	return r.exec.Seen(q)
+}
+
+// forgets reports whether an answer may be wrong because the state is being fetched.
+func (r *replica) forgets(a executor.Answer) bool {
+	return a.Outcome == message.NotEnrolled && r.session != nil
 }
 
 // ground is that of an answer which certainly holds.
@@ -328,7 +334,7 @@ func (r *replica) answerUnless(mute bool, q *message.Request, x executor.Answer,
 		a.Proved, a.Proof = true, prove(r.id, x.Result)
 	}
 	m := &message.Reply{View: st.View, Seq: st.Seq, Tentative: st.Tentative, Answers: []message.Answer{a}}
-	w.judge.vows.replies(r, m)
+	w.judge.vows.replies(r, c, m)
 	for _, edited := range w.sites[r.id].tell(r, c.principal(), m) {
 		if w.network.loses(r.id, c.principal(), edited) {
 			continue

@@ -234,8 +234,13 @@ func (m *Memory) PageAt(seq pbft.SeqNum, n pbft.PageNum) ([]byte, error) {
 	return p.page(n), nil
 }
 
-// Install implements pbft.State.
+// Install implements pbft.State. The pages are those of the latest checkpoint again.
 func (m *Memory) Install(seq pbft.SeqNum, root pbft.Digest) (pbft.Install, error) {
+	if len(m.checkpoints) > 0 {
+		if err := m.Rollback(slices.Max(slices.Collect(maps.Keys(m.checkpoints)))); err != nil {
+			return nil, err
+		}
+	}
 	s := &install{m: m, old: m.pages}
 	return s, s.Retarget(seq, root)
 }

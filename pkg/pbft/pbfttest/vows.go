@@ -141,12 +141,15 @@ func (v *vows) same(r *replica, m message.Message, is, was message.Digest) {
 
 // replies judges what a correct replica tells a client: it is a promise of the state that the answer comes from, and the version
 // of a read is as late as the last batch that changed what the answer depends on.
-func (v *vows) replies(r *replica, m *message.Reply) {
+func (v *vows) replies(r *replica, c *caller, m *message.Reply) {
 	if r.lies() {
 		return
 	}
 	v.promise(r, m, r.at, v.oaths[r.id].viewBefore)
 	a := &m.Answers[0]
+	if n := v.j.since[c.id]; a.Outcome == message.NotEnrolled && int(a.Slot) < ledgerSlots && v.j.enrolled[c.id] && n < int(r.at) {
+		v.j.w.fail("replica %d says that client %d is not enrolled, and has executed n%d, which enrolled it", r.id, c.index, n)
+	}
 	if !a.ReadOnly || a.Outcome != message.Executed || int(r.at) >= len(v.j.after) || int(a.Version) >= len(v.j.after) {
 		return // what was executed ahead of all others is judged when a client believes it
 	}
