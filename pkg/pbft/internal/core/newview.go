@@ -218,6 +218,7 @@ func (c *Core) tryNewView() {
 		return
 	}
 	if c.moveTo(m.Checkpoint) {
+		c.change.adopt(set)
 		c.enter(m)
 	}
 }

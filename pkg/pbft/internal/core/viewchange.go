@@ -64,6 +64,21 @@ func (x *viewChange) keep(m *message.ViewChange, v message.View) {
 	x.last[m.From], x.digests[m.From] = m, m.Digest()
 }
 
+// adopt keeps the VIEW-CHANGEs with which our view begins as if their senders had brought them. Those that were relayed we believe
+// because a correct replica had them, and so may others on our word: a replica that is restarted in this view needs f acks
+// for each, and those that were restarted before it would have none to give.
+func (x *viewChange) adopt(set []*message.ViewChange) {
+	for _, m := range set {
+		switch old := x.last[m.From]; {
+		case old != nil && old.View == m.View:
+			continue
+		case old != nil && old.View > m.View:
+			x.next[m.From] = old
+		}
+		x.last[m.From], x.digests[m.From] = m, m.Digest()
+	}
+}
+
 // reach is called when our view has become a later one.
 func (x *viewChange) reach() {
 	for i, m := range x.next {
