@@ -43,8 +43,14 @@ func TestObserved(t *testing.T) {
 	check("several", 3, 1, 2, 5)
 	check("untouched", 0, 5)
 
+	s.Begin(4)
+	s.Overwrite(2)[0] = 4
+	check("overwritten", 4, 2)
+
 	s.Freeze(10, nil)
 	check("after a checkpoint", 0, 1, 2, 3)
+	s.Modify(4)[0] = 1
+	check("changed by no batch yet", 0, 4)
 	s.Begin(12)
 	s.Modify(1)[0] = 12
 	s.Begin(14)
