@@ -14,6 +14,7 @@ import (
 
 	"bfs/cmd/internal/keys"
 	"bfs/test/cluster"
+	"bfs/test/patience"
 )
 
 // An operator types commands at a group of real processes.
@@ -28,7 +29,7 @@ func startOperator(t *testing.T) *operator {
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := patience.Context(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return &operator{t, ctx, cluster.ForTest(t, cluster.Config{})}
 }

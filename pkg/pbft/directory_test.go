@@ -144,7 +144,7 @@ func TestHandOverAlone(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	c.stop(1)
 	c.stop(2)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond) // not a limit: it is always reached
 	defer cancel()
 	if err := c.replicas[0].HandOver(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want to be told that the others have not begun", err)
