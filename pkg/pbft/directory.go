@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -92,8 +93,9 @@ func (cfg *ReplicaConfig) unmark() error {
 }
 
 const (
-	dialWithin = 300 * time.Millisecond // for other replicas to take a connection, if they run
-	askWithin  = 15 * time.Second       // for f+1 of those that run to answer
+	dialWithin  = 300 * time.Millisecond // for other replicas to take a connection, if they run, and
+	greetWithin = 2 * time.Second        // to say something on it
+	askWithin   = 15 * time.Second       // for f+1 of those that run to answer
 )
 
 // groupHasRun says how far the group has come, as f+1 of the others tell, "" if they tell that it has not, or if too few
@@ -126,7 +128,8 @@ func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error
 	return fmt.Sprintf("has come to checkpoint %d of view %d", moved[0].Seq, moved[0].View), nil
 }
 
-// listening counts the other replicas that take connections.
+// listening counts the other replicas that run: that take a connection and speak first on it, as a replica does. Something else may
+// take connections in the place of a replica that has yet to start.
 func (cfg *ReplicaConfig) listening(ctx context.Context) (n int) {
 	up := make(chan bool, cfg.Group.N())
 	dialer := net.Dialer{Timeout: dialWithin}
@@ -137,9 +140,13 @@ func (cfg *ReplicaConfig) listening(ctx context.Context) (n int) {
 		}
 		go func() {
 			c, err := dialer.DialContext(ctx, "tcp", m.Address)
-			if err == nil {
-				c.Close()
+			if err != nil {
+				up <- false
+				return
 			}
+			defer func() { _ = c.Close() }()
+			_ = c.SetReadDeadline(time.Now().Add(greetWithin))
+			_, err = io.ReadFull(c, make([]byte, 1))
 			up <- err == nil
 		}()
 	}

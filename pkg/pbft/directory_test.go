@@ -3,6 +3,7 @@ package pbft_test
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -185,4 +186,33 @@ func BenchmarkHandOver(b *testing.B) {
 	b.ReportMetric(milliseconds(waits, 100-1), "max-ms")
 	b.ReportMetric(milliseconds(hands, 50), "hand-over-ms")
 	b.ReportMetric(0, "ns/op")
+}
+
+// Something that takes connections in the place of replicas that have yet to start does not keep the first of them from starting.
+func TestFirstStartBehindProxies(t *testing.T) {
+	g, keys, _ := newGroup(4)
+	for _, m := range g.Members[1:] {
+		l, err := net.Listen("tcp", m.Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_ = c.Close()
+			}
+		}()
+	}
+	dir := t.TempDir()
+	if err := pbft.MarkFresh(dir); err != nil {
+		t.Fatal(err)
+	}
+	cfg := pbft.ReplicaConfig{Group: g, Self: 0, Key: keys[0], Directory: dir, Transport: pbft.TransportPlain}
+	if err := pbft.OpenDirectory(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
 }
