@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,16 +39,19 @@ func (c goCaller) call(ctx context.Context, program, procedure uint32, args []by
 	return results, err
 }
 
-// An rpcCaller does as a kernel does: when its connection breaks it makes another and sends the same
-// call again, with the same xid.
+// An rpcCaller does as a kernel does: when its connection breaks it makes another, from the same port, and sends the same
+// call again, with the same xid. A relay takes what comes from another port for another process's.
 type rpcCaller struct {
 	address string
 	xid     uint32
 	conn    net.Conn
+	from    net.Addr // of the first connection, and all others
 }
 
+// close gives up the connection at once, so that its port can be used again.
 func (c *rpcCaller) close() {
 	if c.conn != nil {
+		_ = c.conn.(*net.TCPConn).SetLinger(0)
 		c.conn.Close()
 		c.conn = nil
 	}
@@ -94,14 +98,24 @@ func (c *rpcCaller) try(ctx context.Context, message []byte) ([]byte, error) {
 	return reply, err
 }
 
+// reuseAddress lets a socket have a port that another has just had.
+func reuseAddress(_, _ string, raw syscall.RawConn) error {
+	var refused error
+	err := raw.Control(func(fd uintptr) {
+		refused = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+	})
+	return errors.Join(err, refused)
+}
+
 // dial tries until there is a connection: a relay may be on its way back.
 func (c *rpcCaller) dial(ctx context.Context) error {
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
+	dialer := net.Dialer{LocalAddr: c.from, Control: reuseAddress}
 	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", c.address)
+		conn, err := dialer.DialContext(ctx, "tcp", c.address)
 		if err == nil {
-			c.conn = conn
+			c.conn, c.from = conn, conn.LocalAddr()
 			return nil
 		}
 		select {
