@@ -55,7 +55,7 @@ func startGroup(t testing.TB, l links) *group {
 	g := &group{t: t, dir: t.TempDir(), bin: bin, links: l}
 	hosts, admins := l.addresses()
 	g.admins = admins
-	g.run("bfsd", "init", "--hosts", strings.Join(hosts, ","), "--out", g.path("group"))
+	g.run("bfsd", "init", "--hosts", strings.Join(hosts, ","), "--admin-on-network", "--out", g.path("group"))
 	for i := range members {
 		home := g.path("group", fmt.Sprintf("host%d", i))
 		g.must(l.lay(home, i))
