@@ -52,7 +52,7 @@ fuzz: ## every fuzz target in turn, FUZZTIME each (default 10s)
 	done
 
 sim: ## those written by hand, 500 fixed and SEEDS fresh (default 200) schedules of the protocol under faults
-	go test -count=1 -timeout 0 ./pkg/pbft/pbfttest -v -run 'Directed|Fixed|Fresh' -sim.fixed=500 -sim.seeds=$(SEEDS)
+	go test -count=1 -timeout 0 ./pkg/pbft/internal/sim -v -run 'Directed|Fixed|Fresh' -sim.fixed=500 -sim.seeds=$(SEEDS)
 
 mutants: ## plant known mistakes in the protocol, one at a time; the simulator must notice each
 	go run ./test/mutants

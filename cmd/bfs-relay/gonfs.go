@@ -15,7 +15,7 @@ import (
 	"bfs/cmd/internal/keys"
 	"bfs/pkg/bfs"
 	"bfs/pkg/bfs/gonfs"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

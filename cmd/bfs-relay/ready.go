@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"bfs/cmd/internal/config"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

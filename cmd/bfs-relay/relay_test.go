@@ -19,7 +19,7 @@ import (
 	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/cli/clitest"
 	"bfs/cmd/internal/config"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 	"bfs/pkg/relay"
 )

@@ -17,7 +17,7 @@ import (
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
 	"bfs/pkg/nfsstate"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

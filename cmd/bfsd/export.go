@@ -16,7 +16,7 @@ import (
 	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/config"
 	"bfs/pkg/nfsstate"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 func exportCommand() *cobra.Command {

@@ -11,7 +11,7 @@ import (
 	"github.com/go-git/go-billy/v5"
 	"github.com/go-git/go-billy/v5/util"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // Billy is an FS as go-billy wants it, which cannot be the FS itself: the two Opens differ. Names may begin with

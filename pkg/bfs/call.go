@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // An Invoker runs one operation on the group and waits for its reply; readOnly is true for operations that cannot

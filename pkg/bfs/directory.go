@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // listingBytes is what one READDIRPLUS asks for: some thousand entries.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/go-git/go-billy/v5"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // ErrCrossedBoundary is the refusal of a name, or of a symbolic link on its way, that leads above the root. It is

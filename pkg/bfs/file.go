@@ -10,7 +10,7 @@ import (
 	"sync"
 	"syscall"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // readAhead is what a Read that asks for less fetches.

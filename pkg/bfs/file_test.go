@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"bfs/pkg/bfs"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/test/patience"
 )
 

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // An FS is one export, or a directory of it, as one user sees it. Its methods take the names of io/fs and do

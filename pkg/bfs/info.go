@@ -4,7 +4,7 @@ import (
 	"io/fs"
 	"time"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // info is a file's attributes as fs.FileInfo and fs.DirEntry.

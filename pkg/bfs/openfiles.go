@@ -4,7 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // openFiles are the files that are open through one mount, so that they know of each other.

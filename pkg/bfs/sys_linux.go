@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // blockSize is what a Stat_t counts its blocks in, by tradition.

@@ -2,6 +2,6 @@
 
 package bfs
 
-import "bfs/pkg/nfsstate/nfs3"
+import "bfs/pkg/nfs3"
 
 func sys(a *nfs3.Fattr3) any { return a }

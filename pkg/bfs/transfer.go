@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // window is how many READs or WRITEs one transfer has under way.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"syscall"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // maxLinks is how many symbolic links one name may lead through, as Linux has it.

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

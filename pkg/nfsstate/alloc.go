@@ -1,6 +1,6 @@
 package nfsstate
 
-import "bfs/pkg/nfsstate/nfs3"
+import "bfs/pkg/nfs3"
 
 // Free pages.
 //

@@ -1,6 +1,6 @@
 package nfsstate
 
-import "bfs/pkg/nfsstate/nfs3"
+import "bfs/pkg/nfs3"
 
 // attr is what the caller's client sees of an inode. Requires that the client was granted its export.
 func (c *caller) attr(in *inode) nfs3.Fattr3 {

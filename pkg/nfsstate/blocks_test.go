@@ -7,7 +7,7 @@ import (
 
 	"bfs/pkg/fsmerkle"
 	"bfs/pkg/internal/blockhash"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // slowTree is the obvious twin of a tree of entries: a sorted slice.

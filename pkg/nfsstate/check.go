@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // Check walks everything that lies on the pages, and says what is not in order: every page of the data area must be in one

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // The checker is what other tests rely on, so it must find what they might do wrong: each damage below is done by hand to

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // What procedures cost beyond what every procedure does, in bytes that could be copied in the time

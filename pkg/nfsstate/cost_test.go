@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"testing"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

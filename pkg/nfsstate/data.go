@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // zeros is what holes read as.

@@ -1,6 +1,6 @@
 package nfsstate
 
-import "bfs/pkg/nfsstate/nfs3"
+import "bfs/pkg/nfs3"
 
 // A reply is an AcceptStat and the results. Success is 0, so a reply begins as four zero bytes.
 

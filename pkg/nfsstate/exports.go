@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"iter"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // An exportID numbers an export from 1 on. It is the fsid that clients see, and in every handle.

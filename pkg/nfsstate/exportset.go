@@ -3,7 +3,7 @@ package nfsstate
 import (
 	"encoding/binary"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // A Change is what SET changes of an export; nil leaves it as it is.

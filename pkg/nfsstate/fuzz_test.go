@@ -5,9 +5,9 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"bfs/pkg/nfs3"
 	"bfs/pkg/nfsstate"
 	"bfs/pkg/nfsstate/internal/model"
-	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 )
 

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"bfs/pkg/fsmerkle"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

@@ -1,6 +1,6 @@
 package nfsstate
 
-import "bfs/pkg/nfsstate/nfs3"
+import "bfs/pkg/nfs3"
 
 // An inodeNum is the number of an inode, and the fileid that clients see. Inodes 0 and 1 are never used.
 type inodeNum uint32

@@ -1,6 +1,6 @@
 package nfsstate
 
-import "bfs/pkg/nfsstate/nfs3"
+import "bfs/pkg/nfs3"
 
 // maxListing bounds the bytes of one READDIR's or READDIRPLUS's reply, whatever the client would take.
 const maxListing = nfs3.MaxTransfer

@@ -3,7 +3,7 @@ package nfsstate
 import (
 	"bytes"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // answerMount runs a call of the MOUNT program [RFC1813 §5.2]. Exports and paths are replicated state, so MNT

@@ -1,7 +1,7 @@
 package nfsstate
 
 import (
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // search finds a name in a directory for which the caller has execute permission.

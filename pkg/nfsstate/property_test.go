@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"bfs/pkg/fsmerkle"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/nfsstate"
 	"bfs/pkg/nfsstate/internal/model"
-	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 )
 

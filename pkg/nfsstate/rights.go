@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // Bounds of a client's rights.

@@ -58,7 +58,8 @@
 //	internal/ledger     the library's pages of the state
 //	internal/auth       NEW-KEY, session keys, MACs
 //	internal/transport  connections, frames, bounded queues
-//	pbfttest            a State for tests, and the simulator
+//	pbfttest            a State for the tests of programs that are replicated
+//	internal/sim        the simulator: a whole group in one goroutine under one seed
 //
 // Comments cite rules as R-VC-17 and the like: docs/PROTOCOL.md says where each is, and where this program differs from the
 // paper.

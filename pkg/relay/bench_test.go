@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // BenchmarkCalls measures the relay alone: a group that answers at once, a kernel on the

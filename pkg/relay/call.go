@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

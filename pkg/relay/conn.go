@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"bfs/pkg/internal/rawio"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 func TestRetransmissionJoinsTheCallInFlight(t *testing.T) {

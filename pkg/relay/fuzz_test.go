@@ -8,7 +8,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // FuzzRecords reads any stream in any portions: a record is what the fragments say, never more than the bound, and

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 	"bfs/test/patience"
 )

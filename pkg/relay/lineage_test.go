@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // A client that took its answer and left is not taken for its successor on the same port, over a restart of

@@ -1,6 +1,6 @@
 package relay
 
-import "bfs/pkg/nfsstate/nfs3"
+import "bfs/pkg/nfs3"
 
 // Procedures of NFS that the relay names; it passes all 22 [RFC1813 §3].
 const (

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"sync"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // maxHeader bounds an RPC call header: six words, then flavour, length and at most 400 bytes of

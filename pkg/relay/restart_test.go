@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 	"bfs/test/patience"
 )

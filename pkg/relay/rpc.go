@@ -3,7 +3,7 @@ package relay
 import (
 	"encoding/binary"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // Words of an RPC message [RFC5531 §9].

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // latencyBuckets is the number of buckets of a latency histogram. Bucket i counts what took less than 2^i

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write transcripts anew instead of checking them")

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 const (

@@ -5,7 +5,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // Histories that no correct group gives are refused, and ones that it may give are not: a judge who is always content

@@ -13,7 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 	"bfs/test/cluster"
 	"bfs/test/patience"

@@ -16,7 +16,7 @@ import (
 	"bfs/cmd/internal/keys"
 	"bfs/cmd/internal/procs"
 	"bfs/cmd/internal/status"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

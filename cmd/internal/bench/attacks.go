@@ -11,7 +11,7 @@ import (
 
 	"bfs/cmd/internal/config"
 	"bfs/pkg/bfs"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

@@ -13,7 +13,7 @@ import (
 	"bfs/cmd/internal/procs"
 	"bfs/pkg/bfs"
 	"bfs/pkg/nfsstate"
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 

@@ -11,7 +11,7 @@ import (
 	"io"
 	"net"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // maxRecord bounds what the server may send in one piece.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // serve answers the calls of one connection, in turn, with what answer makes of each: a whole reply behind

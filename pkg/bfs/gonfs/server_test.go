@@ -16,8 +16,8 @@ import (
 
 	"bfs/pkg/bfs"
 	"bfs/pkg/fsmerkle"
+	"bfs/pkg/nfs3"
 	"bfs/pkg/nfsstate"
-	"bfs/pkg/nfsstate/nfs3"
 	"bfs/pkg/pbft"
 )
 

@@ -51,6 +51,9 @@ func NewMemory() *Memory {
 	return &Memory{pages: pages{}, checkpoints: map[pbft.SeqNum]pages{}, changed: map[pbft.PageNum]pbft.SeqNum{}}
 }
 
+// Checkpoints is the number of checkpoints that the Memory keeps.
+func (m *Memory) Checkpoints() int { return len(m.checkpoints) }
+
 var zeros [pbft.PageSize]byte
 
 // Page implements pbft.State.

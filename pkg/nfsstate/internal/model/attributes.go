@@ -1,6 +1,6 @@
 package model
 
-import "bfs/pkg/nfsstate/nfs3"
+import "bfs/pkg/nfs3"
 
 func (m *Model) getattr(c Caller, a nfs3.GetattrArgs) nfs3.GetattrResult {
 	f, _, s := m.find(c, a.Object)

@@ -1,6 +1,6 @@
 package model
 
-import "bfs/pkg/nfsstate/nfs3"
+import "bfs/pkg/nfs3"
 
 // A Result is what a procedure answers.
 type Result interface{ Append([]byte) []byte }

@@ -1,6 +1,6 @@
 package model
 
-import "bfs/pkg/nfsstate/nfs3"
+import "bfs/pkg/nfs3"
 
 func (m *Model) readlink(c Caller, a nfs3.ReadlinkArgs) nfs3.ReadlinkResult {
 	f, _, s := m.find(c, a.Symlink)

@@ -3,7 +3,7 @@ package model
 import (
 	"sort"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // listed is the entries of d behind a cookie, in the order of their cookies.

@@ -3,7 +3,7 @@ package model
 import (
 	"bytes"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 const pageSize = 4096

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // alone is a model with two exports and a workload on it; handles are numbered here.

@@ -3,7 +3,7 @@ package model
 import (
 	"strings"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // Call answers a call of any program. The result is nil unless stat is Success.

@@ -3,7 +3,7 @@ package model
 import (
 	"bytes"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // directory is the directory that a handle names. If it names something else, that comes with NOTDIR, so that

@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 
-	"bfs/pkg/nfsstate/nfs3"
+	"bfs/pkg/nfs3"
 )
 
 // A Workload makes calls as badly behaved clients would: mostly sensible ones on files it has learnt of, and then

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"bfs/pkg/pbft/internal/message"
-	"bfs/pkg/pbft/pbfttest/signed"
+	"bfs/pkg/pbft/internal/sim/signed"
 )
 
 // tally counts what kinds of states were decided about.

@@ -1,4 +1,4 @@
-package pbfttest
+package sim
 
 import (
 	"flag"
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestOne repeats one schedule: go test ./pkg/pbft/pbfttest -run TestOne -sim.seed=S -sim.drop=1,2 -sim.v
+// TestOne repeats one schedule: go test ./pkg/pbft/internal/sim -run TestOne -sim.seed=S -sim.drop=1,2 -sim.v
 func TestOne(t *testing.T) {
 	if *seedFlag == 0 {
 		t.Skip("give -sim.seed to live one schedule")

@@ -1,5 +1,5 @@
 //go:build race
 
-package pbfttest
+package sim
 
 func init() { share = 2 }

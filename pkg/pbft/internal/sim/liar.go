@@ -1,4 +1,4 @@
-package pbfttest
+package sim
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package pbfttest
+package sim
 
 import (
 	"crypto/sha256"
@@ -8,6 +8,7 @@ import (
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/pbfttest"
 )
 
 // A replica is one live copy of a member: a real core, with a state, a ledger and a service around it, that does what
@@ -19,7 +20,7 @@ type replica struct {
 	mute    bool // silent: no client is answered
 	life    int  // raised by every restart: what was meant for an earlier one does not arrive
 	core    *core.Core
-	memory  *Memory
+	memory  *pbfttest.Memory
 	exec    *executor.Executor
 	service pbft.Service
 	session pbft.Install
@@ -50,7 +51,7 @@ func newReplica(w *world, id, twin int) *replica {
 // boot gives the replica an empty state and a core that remembers nothing but its fence.
 func (r *replica) boot() {
 	w := r.w
-	r.memory = NewMemory()
+	r.memory = pbfttest.NewMemory()
 	service := newRegister(r.memory, w.first)
 	service.by = byte(r.id)
 	r.service, r.session = service, nil
@@ -560,7 +561,7 @@ func (r *replica) install(n message.SeqNum) {
 }
 
 // newExecutor runs requests on a service whose ledger has all clients enrolled.
-func (w *world) newExecutor(s pbft.Service, m *Memory) *executor.Executor {
+func (w *world) newExecutor(s pbft.Service, m *pbfttest.Memory) *executor.Executor {
 	x, err := executor.New(s, m, maxClients, ledgerSlots, executor.Limits{Reply: w.wire.Reply, Rights: maxRights})
 	if err != nil {
 		panic(err)

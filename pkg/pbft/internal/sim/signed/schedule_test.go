@@ -12,7 +12,7 @@ import (
 
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/message"
-	"bfs/pkg/pbft/pbfttest/signed"
+	"bfs/pkg/pbft/internal/sim/signed"
 )
 
 var schedulesFlag = flag.Int("signed.schedules", 100, "so many schedules")

@@ -1,4 +1,4 @@
-package pbfttest
+package sim
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/ledger"
 	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/pbfttest"
 )
 
 // judge watches everything that correct replicas do and correct clients are told, and fails the schedule at the
@@ -72,7 +73,7 @@ type slotKey struct {
 func (j *judge) init(w *world) {
 	*j = judge{
 		w: w, in: map[message.Digest]bool{}, out: map[outKey]outcome{}, last: map[message.RequestKey]message.Timestamp{},
-		copy: newRegister(NewMemory(), w.first), history: make([]step, 1), chain: make([][8]byte, 1),
+		copy: newRegister(pbfttest.NewMemory(), w.first), history: make([]step, 1), chain: make([][8]byte, 1),
 		roots: map[message.SeqNum]message.Digest{}, prepared: map[slotKey]message.Digest{},
 		ahead: map[slotKey]*message.Batch{}, cells: make([]byte, 1), after: make([]moment, 1),
 		enrolled: map[message.ClientID]bool{}, since: map[message.ClientID]int{},
@@ -495,7 +496,7 @@ func (j *judge) bounds(r *replica) {
 		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1) * ledgerSlots}, {"unproven requests", s.Unproven, 8},
 		{"bytes of one client", s.LineBytes, queueBytes + longest}, {"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
 		{"bytes of the log", s.LogBytes, 1 << 20}, {"held COMMITs", s.Held, 8}, {"slots that nobody looks at", s.Overlooked, 0},
-		{"checkpoints", len(r.memory.checkpoints), checkpoints},
+		{"checkpoints", r.memory.Checkpoints(), checkpoints},
 	} {
 		if x.got > x.most {
 			j.w.fail("memory: replica %d keeps %d of %s, want <= %d", r.id, x.got, x.what, x.most)

@@ -11,7 +11,7 @@ import (
 
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/message"
-	"bfs/pkg/pbft/pbfttest/signed"
+	"bfs/pkg/pbft/internal/sim/signed"
 )
 
 var (

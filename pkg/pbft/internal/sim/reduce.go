@@ -1,4 +1,4 @@
-package pbfttest
+package sim
 
 import (
 	"fmt"
@@ -24,7 +24,7 @@ func Reduce(s *Schedule) *Schedule {
 
 // Command repeats the schedule.
 func (s *Schedule) Command() string {
-	c := fmt.Sprintf("go test ./pkg/pbft/pbfttest -run TestOne -sim.v -sim.seed=%d", s.Seed)
+	c := fmt.Sprintf("go test ./pkg/pbft/internal/sim -run TestOne -sim.v -sim.seed=%d", s.Seed)
 	if len(s.dropped) > 0 {
 		c += " -sim.drop=" + strings.Trim(strings.Join(strings.Fields(fmt.Sprint(s.dropped)), ","), "[]")
 	}

@@ -1,17 +1,18 @@
-package pbfttest
+package sim
 
 import (
 	"crypto/sha256"
 	"encoding/binary"
 
 	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/pbfttest"
 )
 
 // register is the service that schedules run. Its state is the number of operations executed so far and a
 // digest chained over all of them, and every reply shows both: whoever has a reply knows its place in the
 // order and all that came before it. Beside that it writes here and there, so that there is something to fetch.
 type register struct {
-	memory *Memory
+	memory *pbfttest.Memory
 	first  pbft.PageNum
 	by     byte // whose it is: shown in its choices, which differ from replica to replica as times do
 }
@@ -36,7 +37,9 @@ const (
 	costOfLong = 200 << 10
 )
 
-func newRegister(m *Memory, first pbft.PageNum) *register { return &register{memory: m, first: first} }
+func newRegister(m *pbfttest.Memory, first pbft.PageNum) *register {
+	return &register{memory: m, first: first}
+}
 
 func (r *register) reply(head []byte, length int) []byte {
 	b := make([]byte, length)
