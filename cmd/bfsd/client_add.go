@@ -16,8 +16,8 @@ import (
 
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
-	"bfs/pkg/nfsstate"
 	"bfs/pkg/nfs3"
+	"bfs/pkg/nfsstate"
 	"bfs/pkg/pbft"
 )
 

@@ -15,8 +15,8 @@ import (
 
 	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/config"
-	"bfs/pkg/nfsstate"
 	"bfs/pkg/nfs3"
+	"bfs/pkg/nfsstate"
 )
 
 func exportCommand() *cobra.Command {

@@ -12,8 +12,8 @@ import (
 	"bfs/cmd/internal/keys"
 	"bfs/cmd/internal/procs"
 	"bfs/pkg/bfs"
-	"bfs/pkg/nfsstate"
 	"bfs/pkg/nfs3"
+	"bfs/pkg/nfsstate"
 	"bfs/pkg/pbft"
 )
 
