@@ -16,6 +16,7 @@ import (
 var arrows = map[string][]string{
 	"pkg/fsmerkle":                 {"pkg/internal/blockhash"},
 	"pkg/internal/blockhash":       {},
+	"pkg/internal/disk":            {},
 	"pkg/internal/durable":         {},
 	"pkg/internal/rawio":           {},
 	"pkg/pbft":                     {"pkg/pbft/internal/", "pkg/internal/durable"},
@@ -46,6 +47,7 @@ var arrows = map[string][]string{
 // none.
 var guests = map[string][]string{
 	"pkg/fsmerkle":                {"golang.org/x/sys/unix"},
+	"pkg/internal/disk":           {"golang.org/x/sys/unix"},
 	"pkg/internal/rawio":          {"golang.org/x/sys/unix"},
 	"pkg/pbft/internal/transport": {"golang.org/x/sys/unix"},
 	"pkg/relay":                   {"golang.org/x/sys/unix"},

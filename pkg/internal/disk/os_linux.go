@@ -1,0 +1,40 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Allocate implements File. A file system that cannot reserve blocks gets a longer file only, and its writes may fail.
+func (f *osFile) Allocate(size int64) error {
+	have, err := f.Size()
+	if err != nil || have >= size {
+		return err
+	}
+	err = retry(func() error { return unix.Fallocate(int(f.Fd()), 0, have, size-have) })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		err = f.Truncate(size)
+	}
+	if err != nil {
+		return fmt.Errorf("allocate %d bytes of %s: %w", size, f.Name(), err)
+	}
+	return nil
+}
+
+// Sync makes the contents durable, and of the attributes only what is needed to read them again.
+func (f *osFile) Sync() error {
+	if err := retry(func() error { return unix.Fdatasync(int(f.Fd())) }); err != nil {
+		return fmt.Errorf("sync %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
