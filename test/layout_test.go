@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"pkg/pbft/internal/core":       {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/client":     {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/executor":   {"pkg/pbft/internal/message", "pkg/pbft/internal/ledger"},
+	"pkg/pbft/internal/journal":   {"pkg/internal/disk", "pkg/pbft/internal/message"},
 	"pkg/pbft/internal/ledger":     {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/auth":       {"pkg/pbft/internal/message", "pkg/internal/durable"},
 	"pkg/pbft/internal/transport":  {"pkg/internal/rawio"},

@@ -1,0 +1,35 @@
+package journal
+
+// A Gate holds back what may leave only when a record is durable, in the order in which it came.
+type Gate[T any] struct {
+	held    []held[T]
+	durable Position
+}
+
+type held[T any] struct {
+	after Position // it leaves when the durable position is at least this
+	what  T
+}
+
+// Opens reports whether what waits for all records below a position may leave at once: they are durable, and nothing that came before it
+// waits.
+func (g *Gate[T]) Opens(after Position) bool { return len(g.held) == 0 && after <= g.durable }
+
+// Hold keeps something until all records below a position are durable.
+func (g *Gate[T]) Hold(after Position, what T) { g.held = append(g.held, held[T]{after, what}) }
+
+// Release calls leave for everything that waited for no more than is durable now.
+func (g *Gate[T]) Release(durable Position, leave func(T)) {
+	g.durable = max(g.durable, durable)
+	n := 0
+	for n < len(g.held) && g.held[n].after <= g.durable {
+		leave(g.held[n].what)
+		n++
+	}
+	rest := copy(g.held, g.held[n:])
+	clear(g.held[rest:])
+	g.held = g.held[:rest]
+}
+
+// Len is how much is held.
+func (g *Gate[T]) Len() int { return len(g.held) }

@@ -1,0 +1,352 @@
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"slices"
+	"sync"
+
+	"bfs/pkg/internal/disk"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A Position counts records: that of the first ever appended is 0. A record is durable when the durable position is above its own.
+type Position uint64
+
+// A Slot is 0, or a sticky slot: the latest record of each outlives its segment.
+type Slot uint8
+
+// Slots bounds the sticky slots.
+const Slots = 8
+
+// ErrCorrupt: the disk has lost or changed something that was durable.
+var ErrCorrupt = errors.New("the journal is corrupt")
+
+// ErrForeign: the journal is another group's.
+var ErrForeign = errors.New("the journal belongs to another group")
+
+// Options are the sizes of a journal.
+type Options struct {
+	SegmentBytes int // a multiple of 4096, and longer than the longest record by two blocks
+}
+
+const (
+	blockSize     = 4096
+	segmentHeader = 52
+	blockHeader   = 40
+	recordHeader  = 13
+	slotOffset    = 12   // in a record's header
+	isCopy        = 0x80 // added to the slot of a sticky record that is written again
+)
+
+var magic = [8]byte{'b', 'f', 's', 'j', 'r', 'n', 'l', 1}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// A Journal is open for appending. Append and Flush may be called by different goroutines, Flush by one at a time.
+type Journal struct {
+	fs      disk.FS
+	group   message.Digest
+	options Options
+
+	mu       sync.Mutex // what Append and Release share with Flush
+	pending  []byte     // records that no flush has taken
+	ends     []ending   // of the records in pending
+	spare    []byte     // a buffer for pending
+	next     Position   // of the next record
+	durable  Position
+	segments []*segment // those that are needed, oldest first; the last is being written
+	released []*segment // not needed any more, but a crash now would look for them
+
+	// The rest is Flush's alone.
+	sticky  [Slots][]byte // the latest record of each slot, header and all
+	order   []Slot        // slots in use, by the position of their records
+	free    []*segment    // to be used again
+	number  uint64        // the highest of any segment, needed or not
+	dirty   []*segment    // written since the last sync
+	written Position      // of the next record to be written
+	block   []byte
+	failed  error
+}
+
+// An ending is the end of a record in a buffer, and what the record is about.
+type ending struct {
+	at  int
+	seq message.SeqNum
+}
+
+// A segment is one file of the ring.
+type segment struct {
+	name   string
+	file   disk.File
+	number uint64
+	end    int64          // where the next block goes
+	seq    message.SeqNum // the highest batch that a record in it is about
+	used   bool           // Open found a record in it, not only copies
+}
+
+// Append puts a record into memory. It is about batch seq: its segment is kept until Release is called for that batch or a later one. A
+// sticky record is kept until the next one of its slot is durable. The record is copied.
+func (j *Journal) Append(seq message.SeqNum, slot Slot, record ...[]byte) Position {
+	length := 0
+	for _, part := range record {
+		length += len(part)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.pending = binary.LittleEndian.AppendUint32(j.pending, uint32(length))
+	j.pending = binary.LittleEndian.AppendUint64(j.pending, uint64(seq))
+	j.pending = append(j.pending, byte(slot))
+	for _, part := range record {
+		j.pending = append(j.pending, part...)
+	}
+	j.ends = append(j.ends, ending{len(j.pending), seq})
+	j.next++
+	return j.next - 1
+}
+
+// Next is the position of the next record.
+func (j *Journal) Next() Position {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.next
+}
+
+// Durable is the position below which all is durable.
+func (j *Journal) Durable() Position {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.durable
+}
+
+// Bytes is the length of the segments that are needed.
+func (j *Journal) Bytes() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.segments) * j.options.SegmentBytes
+}
+
+// Release says that records about batches up to seq are not needed any more, because the image on disk has passed them.
+func (j *Journal) Release(seq message.SeqNum) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for len(j.segments) > 1 && j.segments[0].seq <= seq {
+		j.released = append(j.released, j.segments[0])
+		j.segments = j.segments[1:]
+	}
+}
+
+// Flush makes durable what was appended before it began, and returns the durable position. An error is final: nothing is known of what was
+// appended since the last good Flush, and all later ones fail too.
+func (j *Journal) Flush() (Position, error) {
+	j.mu.Lock()
+	records, ends := j.pending, j.ends
+	j.pending, j.ends = j.spare[:0], nil
+	released := len(j.released)
+	j.mu.Unlock()
+	if j.failed == nil {
+		j.failed = j.write(records, ends)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.spare = records
+	if j.failed != nil {
+		return j.durable, fmt.Errorf("journal: %w", j.failed)
+	}
+	j.durable = j.written
+	// The blocks that are durable now say that these are not needed.
+	if len(ends) > 0 {
+		j.free = append(j.free, j.released[:released]...)
+		j.released = j.released[released:]
+	}
+	return j.durable, nil
+}
+
+// write writes records as blocks and syncs the segments they went to.
+func (j *Journal) write(records []byte, ends []ending) error {
+	from := 0
+	for len(ends) > 0 {
+		n, length := j.fitting(ends, from)
+		if n == 0 {
+			if err := j.turn(); err != nil {
+				return err
+			}
+			if n, length = j.fitting(ends, from); n == 0 {
+				return fmt.Errorf("a record of %d bytes does not fit into a segment of %d", ends[0].at-from, j.options.SegmentBytes)
+			}
+		}
+		part := records[from : from+length]
+		if err := j.writeBlock(part, ends[:n]); err != nil {
+			return err
+		}
+		j.stick(part)
+		j.written += Position(n)
+		from += length
+		ends = ends[n:]
+	}
+	return j.sync()
+}
+
+// fitting is how many of the records, which begin at from, fit into the rest of the segment, and their length.
+func (j *Journal) fitting(ends []ending, from int) (n, length int) {
+	s := j.current()
+	if s == nil {
+		return 0, 0
+	}
+	room := j.options.SegmentBytes - int(s.end) - blockHeader
+	for n < len(ends) && ends[n].at-from <= room {
+		n++
+	}
+	if n == 0 {
+		return 0, 0
+	}
+	return n, ends[n-1].at - from
+}
+
+func (j *Journal) current() *segment {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.segments) == 0 {
+		return nil
+	}
+	return j.segments[len(j.segments)-1]
+}
+
+// writeBlock writes records at the end of the present segment.
+func (j *Journal) writeBlock(records []byte, ends []ending) error {
+	j.mu.Lock()
+	s, oldest, durable := j.segments[len(j.segments)-1], j.segments[0].number, j.durable
+	for _, e := range ends {
+		s.seq = max(s.seq, e.seq)
+	}
+	j.mu.Unlock()
+	b := append(j.block[:0], make([]byte, blockHeader)...)
+	binary.LittleEndian.PutUint32(b[4:], uint32(len(records)))
+	binary.LittleEndian.PutUint64(b[8:], s.number)
+	binary.LittleEndian.PutUint64(b[16:], uint64(j.written))
+	binary.LittleEndian.PutUint64(b[24:], uint64(durable))
+	binary.LittleEndian.PutUint64(b[32:], oldest)
+	b = append(b, records...)
+	binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
+	if tail := len(b) % blockSize; tail != 0 {
+		b = append(b, zeros[tail:]...)
+	}
+	j.block = b
+	if cap(j.block) > maxKeptBlock {
+		j.block = nil
+	}
+	if _, err := s.file.WriteAt(b, s.end); err != nil {
+		return fmt.Errorf("write %s: %w", s.name, err)
+	}
+	s.end += int64(len(b))
+	j.touch(s)
+	return nil
+}
+
+// maxKeptBlock is the longest buffer that is kept from one flush to the next.
+const maxKeptBlock = 4 << 20
+
+var zeros [blockSize]byte
+
+func (j *Journal) touch(s *segment) {
+	if !slices.Contains(j.dirty, s) {
+		j.dirty = append(j.dirty, s)
+	}
+}
+
+// sync makes durable what was written.
+func (j *Journal) sync() error {
+	for _, s := range j.dirty {
+		if err := s.file.Sync(); err != nil {
+			return fmt.Errorf("sync %s: %w", s.name, err)
+		}
+	}
+	j.dirty = j.dirty[:0]
+	return nil
+}
+
+// stick notes the sticky records among some that were written.
+func (j *Journal) stick(records []byte) {
+	for len(records) > 0 {
+		length := recordHeader + int(binary.LittleEndian.Uint32(records))
+		if slot := Slot(records[slotOffset]); slot != 0 {
+			j.sticky[slot] = append(j.sticky[slot][:0], records[:length]...)
+			j.order = append(slices.DeleteFunc(j.order, func(s Slot) bool { return s == slot }), slot)
+		}
+		records = records[length:]
+	}
+}
+
+// turn begins a new segment, in a file that is free or a new one, and writes the sticky records at its head.
+func (j *Journal) turn() error {
+	s, err := j.take()
+	if err != nil {
+		return err
+	}
+	j.number++
+	s.number, s.end, s.seq = j.number, blockSize, 0
+	header := make([]byte, blockSize)
+	copy(header, magic[:])
+	binary.LittleEndian.PutUint64(header[8:], s.number)
+	copy(header[16:], j.group[:])
+	binary.LittleEndian.PutUint32(header[48:], crc32.Checksum(header[:48], castagnoli))
+	if _, err := s.file.WriteAt(header, 0); err != nil {
+		return fmt.Errorf("write %s: %w", s.name, err)
+	}
+	j.touch(s)
+	j.mu.Lock()
+	j.segments = append(j.segments, s)
+	j.mu.Unlock()
+	return j.restate()
+}
+
+// restate writes the sticky records again, as copies, which have no position of their own.
+func (j *Journal) restate() error {
+	var records []byte
+	for _, slot := range j.order {
+		at := len(records) + slotOffset
+		records = append(records, j.sticky[slot]...)
+		records[at] |= isCopy
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	return j.writeBlock(records, nil)
+}
+
+// take returns a file for a new segment.
+func (j *Journal) take() (*segment, error) {
+	if n := len(j.free); n > 0 {
+		s := j.free[n-1]
+		j.free = j.free[:n-1]
+		return s, nil
+	}
+	for i := 0; ; i++ {
+		name := fmt.Sprintf("journal-%03d", i)
+		file, err := j.fs.Create(name)
+		switch {
+		case errors.Is(err, fs.ErrExist):
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("create a segment: %w", err)
+		}
+		if err := errors.Join(file.Allocate(int64(j.options.SegmentBytes)), file.Sync(), j.fs.Sync()); err != nil {
+			return nil, fmt.Errorf("create %s: %w", name, err)
+		}
+		return &segment{name: name, file: file}, nil
+	}
+}
+
+// Close closes the files. What was not flushed is lost.
+func (j *Journal) Close() error {
+	var errs []error
+	for _, list := range [][]*segment{j.segments, j.released, j.free} {
+		for _, s := range list {
+			errs = append(errs, s.file.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,346 @@
+package journal
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"bfs/pkg/internal/disk"
+	"bfs/pkg/pbft/internal/message"
+)
+
+var (
+	ours   = message.Digest{1}
+	small  = Options{SegmentBytes: 8 * blockSize}
+	errTry = errors.New("stop here")
+)
+
+// A twin is the obvious journal: everything that was ever appended.
+type twin struct {
+	t       *testing.T
+	chance  *rand.Rand
+	disk    *disk.Mem
+	journal *Journal
+	all     []record
+	acked   Position // durable, as Flush said
+	passed  message.SeqNum
+}
+
+type record struct {
+	seq     message.SeqNum
+	slot    Slot
+	content []byte
+}
+
+func newTwin(t *testing.T, seed uint64) *twin {
+	chance := rand.New(rand.NewPCG(seed, 3))
+	w := &twin{t: t, chance: chance, disk: disk.NewMem(chance)}
+	w.open()
+	return w
+}
+
+// content names its position, so that a record in the wrong place is seen.
+func content(at, length int) []byte {
+	b := binary.LittleEndian.AppendUint64(nil, uint64(at))
+	sum := sha256.Sum256(b)
+	for len(b) < length {
+		b = append(b, sum[:]...)
+	}
+	return b[:length]
+}
+
+func (w *twin) append() {
+	n := len(w.all)
+	r := record{seq: w.passed + message.SeqNum(w.chance.IntN(20)), content: content(n, 8+w.chance.IntN(3000))}
+	if w.chance.IntN(5) == 0 {
+		r.slot = Slot(1 + w.chance.IntN(3))
+	}
+	w.all = append(w.all, r)
+	if at := w.journal.Append(r.seq, r.slot, r.content[:5], r.content[5:]); at != Position(n) {
+		w.t.Fatalf("record %d got position %d", n, at)
+	}
+}
+
+func (w *twin) flush() error {
+	durable, err := w.journal.Flush()
+	if err == nil && durable != Position(len(w.all)) {
+		w.t.Fatalf("after a flush %d records are durable, want %d", durable, len(w.all))
+	}
+	w.acked = max(w.acked, durable)
+	return err
+}
+
+// open reads the journal again, and checks what it finds against everything that was appended.
+func (w *twin) open() {
+	w.t.Helper()
+	var got []record
+	j, err := Open(w.disk, ours, small, func(seq message.SeqNum, b []byte) error {
+		got = append(got, record{seq: seq, content: slices.Clone(b)})
+		return nil
+	})
+	if err != nil {
+		w.t.Fatalf("open: %v", err)
+	}
+	w.check(got, int(j.Next()))
+	w.journal, w.all, w.acked = j, w.all[:j.Next()], j.Next()
+}
+
+func (w *twin) check(got []record, end int) {
+	w.t.Helper()
+	if end < int(w.acked) || end > len(w.all) {
+		w.t.Fatalf("it ends at %d; %d were durable and %d appended", end, w.acked, len(w.all))
+	}
+	first := end
+	for i := len(got) - 1; i >= 0 && first > 0 && w.same(got[i], first-1); i-- {
+		first--
+	}
+	for n, r := range w.all[:first] {
+		if r.seq > w.passed {
+			w.t.Fatalf("record %d, about batch %d, is gone, but only %d is released", n, r.seq, w.passed)
+		}
+	}
+	for slot := Slot(1); slot < Slots; slot++ {
+		last := -1
+		for n, r := range w.all[:end] {
+			if r.slot == slot {
+				last = n
+			}
+		}
+		if last >= 0 && !slices.ContainsFunc(got, func(r record) bool { return w.same(r, last) }) {
+			w.t.Fatalf("record %d, the latest of slot %d, is gone", last, slot)
+		}
+	}
+}
+
+func (w *twin) same(r record, n int) bool {
+	return string(r.content) == string(w.all[n].content) && r.seq == w.all[n].seq
+}
+
+func (w *twin) step() {
+	switch w.chance.IntN(12) {
+	case 0:
+		w.passed += message.SeqNum(w.chance.IntN(10))
+		w.journal.Release(w.passed)
+	case 1, 2, 3:
+		if err := w.flush(); err != nil {
+			w.t.Fatal(err)
+		}
+	case 4:
+		if w.chance.IntN(8) > 0 {
+			return
+		}
+		if w.chance.IntN(2) == 0 { // in the middle of a flush
+			w.disk.CutAfter(w.chance.IntN(6))
+			_ = w.flush()
+		}
+		w.disk.Crash()
+		w.open()
+	case 5:
+		if w.chance.IntN(8) == 0 {
+			if err := w.journal.Close(); err != nil {
+				w.t.Fatal(err)
+			}
+			w.open() // the program ended, the machine did not
+		}
+	default:
+		w.append()
+	}
+}
+
+// Whatever becomes of the power, the journal holds all that was durable, in order, and perhaps more.
+func TestPowerCuts(t *testing.T) {
+	for seed := range uint64(150) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			w := newTwin(t, seed)
+			for range 400 {
+				w.step()
+			}
+			if n := len(w.journal.segments) + len(w.journal.released) + len(w.journal.free); n > 120 {
+				t.Fatalf("%d segments", n)
+			}
+		})
+	}
+}
+
+// written is a journal of some flushed records on a new disk.
+func written(t *testing.T, flushes int) *twin {
+	w := newTwin(t, 1)
+	for range flushes {
+		for range 3 {
+			w.append()
+		}
+		if err := w.flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// A byte that changes in a block is found, if a later block says that the first was durable; and no wrong record is ever replayed.
+func TestChangedBytes(t *testing.T) {
+	w := written(t, 12)
+	found, tail := 0, 0
+	whole := w.disk.Snapshot()
+	names, _ := w.disk.List()
+	for _, name := range names {
+		for at := int64(0); at < int64(small.SegmentBytes); at += 61 {
+			w.disk.Restore(whole)
+			if err := w.disk.Flip(name, at, 1); err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			j, err := Open(w.disk, ours, small, func(seq message.SeqNum, b []byte) error {
+				if n < len(w.all) && w.same(record{seq: seq, content: b}, n) {
+					n++
+				} else if !slices.ContainsFunc(w.all, func(r record) bool { return string(r.content) == string(b) }) {
+					t.Fatalf("byte %d of %s changed: a record that nobody appended", at, name)
+				}
+				return nil
+			})
+			switch {
+			case IsCorrupt(err):
+				found++
+			case err != nil:
+				t.Fatal(err)
+			case int(j.Next()) < len(w.all):
+				if tail++; len(w.all)-int(j.Next()) > 3 {
+					t.Fatalf("byte %d of %s changed: %d of %d records, and no word of it", at, name, j.Next(), len(w.all))
+				}
+			}
+		}
+	}
+	if found == 0 || tail == 0 {
+		t.Fatalf("found %d, taken for a torn tail %d", found, tail)
+	}
+}
+
+// A segment that is missing is found.
+func TestMissingSegment(t *testing.T) {
+	w := written(t, 12)
+	if len(w.journal.segments) < 3 {
+		t.Fatalf("%d segments", len(w.journal.segments))
+	}
+	whole := w.disk.Snapshot()
+	for _, s := range w.journal.segments[:len(w.journal.segments)-1] {
+		w.disk.Restore(whole)
+		if err := w.disk.Remove(s.name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(w.disk, ours, small, func(message.SeqNum, []byte) error { return nil }); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("without %s: %v", s.name, err)
+		}
+	}
+}
+
+// Yesterday's disk is a journal that ends sooner: whoever remembers how far it came sees that.
+func TestYesterday(t *testing.T) {
+	w := written(t, 3)
+	yesterday, end := w.disk.Snapshot(), w.journal.Next()
+	for range 9 {
+		w.append()
+		if err := w.flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.disk.Restore(yesterday)
+	j, err := Open(w.disk, ours, small, func(message.SeqNum, []byte) error { return nil })
+	if err != nil || j.Next() != end {
+		t.Fatalf("%v, %v", err, j)
+	}
+}
+
+// After a sync that failed nothing is flushed any more.
+func TestFailedSyncIsFinal(t *testing.T) {
+	w := written(t, 2)
+	durable := w.acked
+	w.append()
+	w.disk.FailSync(1)
+	for range 2 {
+		if got, err := w.journal.Flush(); err == nil || got != durable {
+			t.Fatalf("durable up to %d, error %v", got, err)
+		}
+		w.append()
+	}
+}
+
+// A disk without room for another segment fails the flush, and what was durable before stays so.
+func TestFullDisk(t *testing.T) {
+	w := written(t, 2)
+	w.disk.Limit(int64(len(w.journal.segments) * small.SegmentBytes))
+	var err error
+	for n := 0; err == nil && n < 100; n++ {
+		w.append()
+		err = w.flush()
+	}
+	if err == nil {
+		t.Fatal("it has written more than the disk holds")
+	}
+	w.disk.Crash()
+	w.open()
+}
+
+func TestForeign(t *testing.T) {
+	w := written(t, 1)
+	none := func(message.SeqNum, []byte) error { return errTry }
+	if _, err := Open(w.disk, message.Digest{2}, small, none); !errors.Is(err, ErrForeign) {
+		t.Fatal(err)
+	}
+	if _, err := Open(w.disk, ours, small, none); !errors.Is(err, errTry) {
+		t.Fatal(err)
+	}
+	if err := Discard(w.disk); err != nil {
+		t.Fatal(err)
+	}
+	if j, err := Open(w.disk, message.Digest{2}, small, none); err != nil || j.Next() != 0 {
+		t.Fatal(err)
+	}
+}
+
+// Open does not panic, whatever is on the disk.
+func FuzzOpen(f *testing.F) {
+	w := written(&testing.T{}, 3)
+	file, _ := w.disk.Open("journal-000")
+	content := make([]byte, small.SegmentBytes)
+	_, _ = file.ReadAt(content, 0)
+	f.Add(content)
+	f.Fuzz(func(t *testing.T, content []byte) {
+		d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
+		file, err := d.Create("journal-000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.WriteAt(content, 0); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = Open(d, ours, small, func(message.SeqNum, []byte) error { return nil })
+	})
+}
+
+// What waits for a record leaves when that is durable, in order.
+func TestGate(t *testing.T) {
+	var g Gate[string]
+	var left []string
+	leave := func(s string) { left = append(left, s) }
+	if !g.Opens(0) || g.Opens(1) {
+		t.Fatal("an empty gate is open for what is durable alone")
+	}
+	g.Hold(2, "a")
+	g.Hold(2, "b")
+	g.Hold(3, "c")
+	if g.Opens(0) {
+		t.Fatal("what comes later may not overtake")
+	}
+	g.Release(1, leave)
+	g.Release(2, leave)
+	if want := []string{"a", "b"}; !slices.Equal(left, want) || g.Len() != 1 {
+		t.Fatalf("got %v", left)
+	}
+	g.Release(9, leave)
+	if want := []string{"a", "b", "c"}; !slices.Equal(left, want) || !g.Opens(9) {
+		t.Fatalf("got %v", left)
+	}
+}
