@@ -59,7 +59,7 @@ otherwise. Nothing is ever overwritten.`,
 	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport}, "a file system to serve; may be given more than once")
 	f.Var(&o.size, "size", "size of the whole state; must fit in each host's memory when it fills up")
 	f.StringVar(&transfer, "transport", transfer, "tls, or plain for benchmarks and private wires")
-	f.StringVar(&o.durability, "durability", config.DurabilityReplicated, "when a write is safe: replicated (disk is not there yet)")
+	f.StringVar(&o.durability, "durability", string(pbft.DurabilityReplicated), "when a write is safe: disk, or replicated (in the memory of several hosts)")
 	f.StringVar(&o.passphrase, "passphrase-file", "", "seal the administrator's key with the passphrase on the first line of this file (mode 0600)")
 	return c
 }
@@ -86,7 +86,7 @@ func (o *initOptions) run() error {
 	if err != nil {
 		return err
 	}
-	if err := config.CheckDurability(o.durability); err != nil {
+	if err := config.CheckDurability(pbft.Durability(o.durability)); err != nil {
 		return fmt.Errorf("--durability: %w", err)
 	}
 	var passphrase []byte
@@ -102,7 +102,7 @@ func (o *initOptions) run() error {
 		Size:       o.size,
 		Limits:     pbft.DefaultLimits(),
 		Transport:  o.transport,
-		Durability: o.durability,
+		Durability: pbft.Durability(o.durability),
 		Window:     pbft.DefaultWindow,
 		Passphrase: passphrase,
 	})

@@ -126,7 +126,7 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	}
 	digest := c.Group.Digest()
 	log.Info("serving", "group", c.Group.Name, "digest", fmt.Sprintf("%x", digest[:8]), "members", c.Group.N(),
-		"admin", a.Address(), "transport", c.Transport, "durability", c.Durability)
+		"admin", a.Address(), "transport", c.Transport, "durability", c.Group.Durability)
 	cli.SayReady()
 	select {
 	case <-ctx.Done():

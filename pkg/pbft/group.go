@@ -57,6 +57,18 @@ func DefaultLimits() Limits {
 	}
 }
 
+// A Durability says when a replica may speak of what it has done: see docs/STATE.md.
+type Durability string
+
+// The modes. All replicas of a group have the same, for a vote means more in one than in the other.
+const (
+	// DurabilityDisk: what a message promises is on its sender's disk before it leaves. A restart is not a fault.
+	DurabilityDisk Durability = "disk"
+	// DurabilityReplicated: it is in memory, as in the paper. A restarted replica counts among the f until a checkpoint after its votes is stable,
+	// and a power cut of more than f hosts at once loses everything.
+	DurabilityReplicated Durability = "replicated"
+)
+
 // A Group is who orders operations together, and by which numbers. CheckGroup makes one from parts; a
 // *Group that it returned is right and does not change.
 type Group struct {
@@ -65,7 +77,8 @@ type Group struct {
 	Members       []Member
 	Administrator ed25519.PublicKey
 	Limits        Limits
-	Service       Digest // of what the service's results depend on, such as the size of its state
+	Durability    Durability // "" is DurabilityReplicated
+	Service       Digest     // of what the service's results depend on, such as the size of its state
 
 	digest Digest
 }
@@ -93,6 +106,13 @@ func CheckGroup(g Group) (*Group, error) {
 				return nil, fmt.Errorf("replica %d: has the key or address of replica %d", i, j)
 			}
 		}
+	}
+	switch g.Durability {
+	case "":
+		g.Durability = DurabilityReplicated
+	case DurabilityDisk, DurabilityReplicated:
+	default:
+		return nil, fmt.Errorf("durability: got %q, want %q or %q", g.Durability, DurabilityDisk, DurabilityReplicated)
 	}
 	if err := g.Limits.check(); err != nil {
 		return nil, err
@@ -175,6 +195,7 @@ func (g *Group) computeDigest() (d Digest) {
 		l.KeptReply, l.Rights, l.BatchBytes, l.BatchCount, l.BatchCost, l.LogBytes} {
 		u(uint64(v))
 	}
+	s([]byte(g.Durability))
 	h.Write(g.Service[:])
 	h.Sum(d[:0])
 	return d

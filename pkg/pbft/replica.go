@@ -175,6 +175,8 @@ func newReplica(cfg ReplicaConfig) (*Replica, error) {
 	switch {
 	case g == nil || cfg.Service == nil:
 		return nil, errors.New("a replica needs a group and a service")
+	case g.Durability == DurabilityDisk:
+		return nil, errors.New(`durability = "disk" is not there yet: set "replicated" in the group file`)
 	case int(cfg.Self) >= g.N():
 		return nil, fmt.Errorf("replica %d: the group has replicas 0 to %d", cfg.Self, g.N()-1)
 	case !g.Members[cfg.Self].Key.Equal(cfg.Key.Public()):

@@ -135,7 +135,7 @@ func TestMicroCheck(t *testing.T) {
 		"--clients":     func(m *Micro) { m.Clients = 0 },
 		"--outstanding": func(m *Micro) { m.Outstanding = 5000 },
 		"--duration":    func(m *Micro) { m.Duration = 0 },
-		"--durability":  func(m *Micro) { m.Durability = "disk" },
+		"--durability":  func(m *Micro) { m.Durability = "disc" },
 		"--warmup":      func(m *Micro) { m.Warmup = -1 },
 	} {
 		m := good

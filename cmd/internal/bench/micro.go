@@ -39,7 +39,7 @@ type Micro struct {
 	Duration    time.Duration
 	Warmup      time.Duration
 	Transport   pbft.Transport
-	Durability  string
+	Durability  pbft.Durability
 	Window      int
 	Delay       time.Duration // of what anybody sends, one way
 	Without     []string      // optimisations
@@ -48,19 +48,19 @@ type Micro struct {
 
 // A Result is one measurement. CPU is user and system of all processes, clients' included.
 type Result struct {
-	OpsPerSecond float64 `json:"ops_per_s"`
-	P50          float64 `json:"p50_us"`
-	P99          float64 `json:"p99_us"`
-	CPU          float64 `json:"cpu_us_per_op"`
-	N            int     `json:"n"`
-	Op           string  `json:"op"`
-	Path         string  `json:"path"`
-	Clients      int     `json:"clients"`
-	Outstanding  int     `json:"outstanding"`
-	Durability   string  `json:"durability"`
-	Transport    string  `json:"transport"`
-	Without      string  `json:"without,omitempty"`  // optimisations, separated by commas
-	Delay        float64 `json:"delay_ms,omitempty"` // one way
+	OpsPerSecond float64         `json:"ops_per_s"`
+	P50          float64         `json:"p50_us"`
+	P99          float64         `json:"p99_us"`
+	CPU          float64         `json:"cpu_us_per_op"`
+	N            int             `json:"n"`
+	Op           string          `json:"op"`
+	Path         string          `json:"path"`
+	Clients      int             `json:"clients"`
+	Outstanding  int             `json:"outstanding"`
+	Durability   pbft.Durability `json:"durability"`
+	Transport    string          `json:"transport"`
+	Without      string          `json:"without,omitempty"`  // optimisations, separated by commas
+	Delay        float64         `json:"delay_ms,omitempty"` // one way
 
 	Seconds     float64 `json:"seconds"` // as measured
 	Operations  uint64  `json:"operations"`

@@ -45,7 +45,7 @@ type Plan struct {
 	Size       config.Size
 	Limits     pbft.Limits
 	Transport  pbft.Transport
-	Durability string
+	Durability pbft.Durability
 	Window     int
 	Without    []string  // optimisations; for measurements
 	LogLevel   string    // "": info

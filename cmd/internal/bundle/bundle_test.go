@@ -17,7 +17,7 @@ import (
 func testPlan(n int) Plan {
 	return Plan{
 		Name: "test", Hosts: Loopback(n, 7450), Exports: []string{"/export", "/home"}, Size: 1 << 30, Limits: pbft.DefaultLimits(),
-		Transport: pbft.TransportTLS, Durability: config.DurabilityReplicated, Window: 2,
+		Transport: pbft.TransportTLS, Durability: pbft.DurabilityReplicated, Window: 2,
 	}
 }
 

@@ -33,7 +33,7 @@ func TestExamples(t *testing.T) {
 	}
 	p := Plan{
 		Name: "bfs", Hosts: hosts, Exports: []string{config.DefaultExport}, Size: config.DefaultStateSize, Limits: pbft.DefaultLimits(),
-		Transport: pbft.TransportTLS, Durability: config.DurabilityReplicated, Window: pbft.DefaultWindow, LogLevel: "info",
+		Transport: pbft.TransportTLS, Durability: pbft.DurabilityReplicated, Window: pbft.DefaultWindow, LogLevel: "info",
 		Created: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC),
 	}
 	group := groupValues{

@@ -72,6 +72,7 @@ type groupFile struct {
 	Name          string       `toml:"name"`
 	Epoch         uint64       `toml:"epoch"`
 	Administrator string       `toml:"administrator"`
+	Durability    string       `toml:"durability"`
 	Members       []memberFile `toml:"members"`
 	Limits        limitsFile   `toml:"limits"`
 	State         stateFile    `toml:"state"`
@@ -119,9 +120,10 @@ type exportFile struct {
 func LoadGroup(file string) (*Group, error) {
 	l := pbft.DefaultLimits()
 	f := groupFile{
-		Epoch:  1,
-		Limits: limitsOf(l),
-		State:  stateFile{Size: DefaultStateSize, ClockBound: Duration(DefaultClockBound)},
+		Epoch:      1,
+		Durability: string(pbft.DurabilityDisk),
+		Limits:     limitsOf(l),
+		State:      stateFile{Size: DefaultStateSize, ClockBound: Duration(DefaultClockBound)},
 	}
 	s, err := load(file, &f)
 	if err != nil {
@@ -164,7 +166,7 @@ func (f limitsFile) limits() pbft.Limits {
 
 func (f *groupFile) check(s *source) (*Group, error) {
 	g := &Group{File: s.file}
-	raw := pbft.Group{Name: f.Name, Epoch: f.Epoch, Limits: f.Limits.limits()}
+	raw := pbft.Group{Name: f.Name, Epoch: f.Epoch, Limits: f.Limits.limits(), Durability: pbft.Durability(f.Durability)}
 	var err error
 	if f.Administrator == "" {
 		return nil, s.errorAt("administrator", "missing: want the administrator's public key, as admin/admin.key has it")

@@ -23,7 +23,6 @@ type Replica struct {
 	Listen      string // "": the member's address
 	AdminListen string // "": no admin address
 	Transport   pbft.Transport
-	Durability  string
 	Window      int
 	Without     []pbft.Optimisation
 	Log         Log
@@ -34,12 +33,6 @@ type Log struct {
 	Level slog.Level
 	JSON  bool
 }
-
-// The values of durability.
-const (
-	DurabilityDisk       = "disk"
-	DurabilityReplicated = "replicated"
-)
 
 // Defaults of a replica's file.
 const (
@@ -56,7 +49,6 @@ type replicaFile struct {
 	Listen      string   `toml:"listen"`
 	AdminListen string   `toml:"admin_listen"`
 	Transport   string   `toml:"transport"`
-	Durability  string   `toml:"durability"`
 	Window      int      `toml:"window"`
 	Without     []string `toml:"without"`
 	LogLevel    string   `toml:"log_level"`
@@ -72,7 +64,6 @@ func LoadReplica(file string) (*Replica, error) {
 		Directory:   "state",
 		AdminListen: DefaultAdminListen,
 		Transport:   string(pbft.TransportTLS),
-		Durability:  DurabilityDisk,
 		Window:      pbft.DefaultWindow,
 		LogLevel:    "info",
 		LogFormat:   "text",
@@ -85,7 +76,7 @@ func LoadReplica(file string) (*Replica, error) {
 }
 
 func (f *replicaFile) check(s *source) (*Replica, error) {
-	r := &Replica{File: s.file, Listen: f.Listen, AdminListen: f.AdminListen, Durability: f.Durability, Window: f.Window}
+	r := &Replica{File: s.file, Listen: f.Listen, AdminListen: f.AdminListen, Window: f.Window}
 	var err error
 	if r.Group, err = s.group(f.Group); err != nil {
 		return nil, err
@@ -117,9 +108,6 @@ func (f *replicaFile) check(s *source) (*Replica, error) {
 	if r.Transport, err = s.transport(f.Transport); err != nil {
 		return nil, err
 	}
-	if err := CheckDurability(f.Durability); err != nil {
-		return nil, s.errorAt("durability", "%v", err)
-	}
 	if f.Window < 1 || f.Window > int(r.Group.Limits.LogSize) {
 		return nil, s.errorAt("window", "got %d, want 1 to %d (limits.log_size)", f.Window, r.Group.Limits.LogSize)
 	}
@@ -142,16 +130,13 @@ func ParseWithout(names []string) (all []pbft.Optimisation, err error) {
 	return all, nil
 }
 
-// CheckDurability accepts what this version can do.
-func CheckDurability(d string) error {
+// CheckDurability accepts the modes that there are.
+func CheckDurability(d pbft.Durability) error {
 	switch d {
-	case DurabilityReplicated:
+	case pbft.DurabilityDisk, pbft.DurabilityReplicated:
 		return nil
-	case DurabilityDisk:
-		return fmt.Errorf(`%q is not there yet: this version keeps no journal; set durability = %q, and know that a power cut of more than f hosts at once loses what was not backed up`,
-			DurabilityDisk, DurabilityReplicated)
 	}
-	return fmt.Errorf("got %q, want %q", d, DurabilityReplicated)
+	return fmt.Errorf("got %q, want %q or %q", d, pbft.DurabilityDisk, pbft.DurabilityReplicated)
 }
 
 // beside resolves a path in the file against the file's own directory.

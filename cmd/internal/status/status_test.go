@@ -143,7 +143,7 @@ func TestAsk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "g")
 	err = bundle.Write(dir, bundle.Plan{
 		Name: "test", Hosts: hosts, Size: 1 << 30, Limits: pbft.DefaultLimits(), Transport: pbft.TransportTLS,
-		Durability: config.DurabilityReplicated, Window: 2,
+		Durability: pbft.DurabilityReplicated, Window: 2,
 	})
 	if err != nil {
 		t.Fatal(err)
