@@ -31,7 +31,6 @@ const replicaKeys = `The configuration file, with its defaults (paths are relati
   listen       = ""                 host:port for members and clients; "" is the address in the group file
   admin_listen = "127.0.0.1:7451"   /status, /livez, /readyz, /metrics; "" is nowhere
   transport    = "tls"              or "plain"
-  durability   = "disk"             not there yet: say "replicated"
   window       = 2                  batches under way at the primary
   without      = []                 optimisations to do without, for measurements: "tentative", "piggyback",
                                     "digest-replies", "batching", "sparing", "separate"

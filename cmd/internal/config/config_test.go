@@ -25,7 +25,7 @@ func testPublic(i byte) string { return keys.Public(keys.Of(testKey(i))).String(
 
 func goodGroup() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "name = \"test\"\nepoch = 3\nadministrator = %q\n", testPublic(9))
+	fmt.Fprintf(&b, "name = \"test\"\nepoch = 3\ndurability = \"replicated\"\nadministrator = %q\n", testPublic(9))
 	for i := range byte(4) {
 		fmt.Fprintf(&b, "\n[[members]]\naddress = \"host%d:7450\"\nadmin = \"host%d:7451\"\nkey = %q\n", i, i, testPublic(i))
 	}
@@ -42,7 +42,6 @@ directory = "state"
 listen = ""
 admin_listen = "127.0.0.1:7451"
 transport = "tls"
-durability = "replicated"
 window = 2
 log_level = "info"
 log_format = "text"
@@ -197,9 +196,8 @@ func TestErrorsNameFileLineAndKey(t *testing.T) {
 		{"replica.toml", `listen = ""`, `listen = "host2"`},
 		{"replica.toml", "127.0.0.1:7451", "127.0.0.1:http"},
 		{"replica.toml", `"tls"`, `"ssl"`},
-		{"replica.toml", `"replicated"`, `"disk"`},
-		{"replica.toml", `durability = "replicated"`, ``},
-		{"replica.toml", `"replicated"`, `"disc"`},
+		{"group.toml", `durability = "replicated"`, `durability = "disc"`},
+		{"group.toml", `"replicated"`, `"disc"`},
 		{"replica.toml", "window = 2", "window = 0"},
 		{"replica.toml", "window = 2", `without = ["speed"]`},
 		{"replica.toml", `"info"`, `"loud"`},

@@ -4,7 +4,7 @@
 // relay's. Unknown keys are errors, and every error names the file, the line and the key it is
 // about, also when a value is well formed and still cannot be:
 //
-//	replica.toml:7: durability: got "disc", want "replicated"
+//	group.toml:9: durability: got "disc", want "disk" or "replicated"
 //
 // A file goes through three steps. load decodes it and remembers on which line each key stands; the
 // kind's own check method judges the values; what comes out (a *Group, a *Replica, a *Relay) is right
