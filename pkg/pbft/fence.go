@@ -3,6 +3,7 @@ package pbft
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"os"
 
 	"bfs/pkg/internal/durable"
@@ -10,8 +11,11 @@ import (
 )
 
 // fence is the file that remembers how far a replica may have voted, when it remembers nothing else (R-OUR-5): the
-// digest of the group file, view and number, the latter 8 bytes each, little-endian. It is raised before the votes it
+// digest of the group file, view, number, and how far the journal was durable then, the latter three 8 bytes each, little-endian. It is raised before the votes it
 // covers leave. Votes in a group with another digest, such as one of an earlier epoch, bind nobody in this one.
+//
+// A journal that ends before that position has lost something: the disk lied, or somebody put yesterday's back. Then the fence is all
+// that is known.
 //
 // A disk may take a tenth of a second, and votes wait for it. So it is raised while there is still room below it, on
 // another goroutine. All but that goroutine's writing is under the replica's lock.
@@ -23,9 +27,15 @@ type fence struct {
 	rising chan error // what came of writing next and nextIn; nil: nobody is writing
 	next   SeqNum
 	nextIn View
+
+	position uint64        // on disk: the journal held as many records, or noJournal
+	journal  func() uint64 // how many it holds durably now; nil without a journal
 }
 
-const fenceSize = message.DigestSize + 16
+const fenceSize = message.DigestSize + 24
+
+// noJournal is a position that no journal reaches: what the journal holds is not all that was promised.
+const noJournal = math.MaxUint64
 
 func openFence(path string, group Digest) (*fence, error) {
 	f := &fence{path: path, group: group}
@@ -41,6 +51,7 @@ func openFence(path string, group Digest) (*fence, error) {
 	if Digest(b[:message.DigestSize]) == group {
 		f.view = View(binary.LittleEndian.Uint64(b[message.DigestSize:]))
 		f.last = SeqNum(binary.LittleEndian.Uint64(b[message.DigestSize+8:]))
+		f.position = binary.LittleEndian.Uint64(b[message.DigestSize+16:])
 	}
 	return f, nil
 }
@@ -57,6 +68,26 @@ func (f *fence) raise(v View, n SeqNum) error {
 	return f.settle()
 }
 
+// distrust returns when it is on disk that the journal does not hold all that was promised.
+func (f *fence) distrust() error {
+	if err := f.settle(); err != nil {
+		return err
+	}
+	f.journal, f.position = nil, noJournal
+	f.begin(f.view, f.last)
+	return f.settle()
+}
+
+// trust returns when it is on disk that the journal, which holds so many records, holds all that was promised from now on.
+func (f *fence) trust(journal func() uint64) error {
+	if err := f.settle(); err != nil {
+		return err
+	}
+	f.journal = journal
+	f.begin(f.view, f.last)
+	return f.settle()
+}
+
 // foresee begins to raise the fence if it will have to be soon: half a checkpoint period is left below it.
 func (f *fence) foresee(v View, executed, period SeqNum) {
 	if f.rising == nil && f.last > 0 && executed+period/2 >= f.last {
@@ -70,6 +101,10 @@ func (f *fence) begin(v View, n SeqNum) {
 	b := append(make([]byte, 0, fenceSize), f.group[:]...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(v))
 	b = binary.LittleEndian.AppendUint64(b, uint64(n))
+	if f.journal != nil {
+		f.position = f.journal()
+	}
+	b = binary.LittleEndian.AppendUint64(b, f.position)
 	go func() { done <- durable.WriteFile(f.path, b) }()
 }
 

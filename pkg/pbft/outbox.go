@@ -106,13 +106,21 @@ func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 
 // sealReply queues what an outbox holds, with the long result that ends it if there is one.
 func (r *Replica) sealReply(box *outbox, long []byte) {
-	if r.trailer = r.ring.SealHead(box.session, &r.scratch, r.trailer[:0], box.reply.Head()); r.trailer != nil {
-		if !box.conn.Send(box.reply.Head(), long, r.trailer) {
-			r.edge.dropped.Add(1)
-		}
-		r.dirty.add(box.conn)
+	if !r.holdReply(box, long) {
+		r.sendReply(box.conn, box.session, box.reply.Head(), long)
 	}
 	box.reply.Clear()
+}
+
+// sendReply seals a REPLY and queues it.
+func (r *Replica) sendReply(conn *transport.Conn, s *auth.Session, head, long []byte) {
+	if r.trailer = r.ring.SealHead(s, &r.scratch, r.trailer[:0], head); r.trailer == nil {
+		return
+	}
+	if !conn.Send(head, long, r.trailer) {
+		r.edge.dropped.Add(1)
+	}
+	r.dirty.add(conn)
 }
 
 // sealReplies queues what all outboxes hold: the event is over.

@@ -58,6 +58,7 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
 		return 0, err
 	}
 	fence = reached + 2*cfg.Group.Limits.LogSize
+	f.position = noJournal
 	if err := f.raise(view, fence); err != nil {
 		return 0, err
 	}

@@ -29,6 +29,7 @@ import (
 //	tick              every tickPeriod, less often when idle: retransmission
 //	the State's       calls back when the root of a checkpoint is known
 //	the fence's       writes it, while there is still room below it
+//	flush             syncs the journal, in disk mode
 type Replica struct {
 	*endpoint
 	cfg      ReplicaConfig
@@ -67,6 +68,7 @@ type Replica struct {
 	measured    measured
 	events      events
 	fence       *fence
+	keeper      *keeper  // nil unless in disk mode
 	lock        *os.File // on the directory
 
 	strange  atomic.Int64  // when a stranger's transport was last told of, Unix nanoseconds
@@ -358,6 +360,9 @@ func (r *Replica) leave() {
 		}
 	}
 	r.sealReplies()
+	if r.keeper != nil {
+		r.keeper.poke()
+	}
 	var space [flushSpace]flusher
 	list := r.dirty.take(space[:0])
 	r.mu.Unlock()
@@ -387,10 +392,18 @@ func (r *Replica) performAll(next func() []core.Effect) {
 func (r *Replica) effect(e *core.Effect) {
 	switch e.Verb {
 	case core.Send:
-		r.sendTo(e.To, e.Message)
+		if !r.holds(said{message: e.Message, to: e.To}) {
+			r.sendTo(e.To, e.Message)
+		}
 	case core.Multicast:
-		r.measured.multicast(e.Message)
-		r.multicast(e.Message)
+		if !r.holds(said{message: e.Message, all: true}) {
+			r.measured.multicast(e.Message)
+			r.multicast(e.Message)
+		}
+	case core.Note:
+		r.keeper.store.Note(e.Records...)
+	case core.Persist:
+		r.keeper.store.Persist(e.Records...)
 	case core.Choose:
 		r.core.Chosen(e.Seq, r.choose(e.Seq))
 	case core.Accept:

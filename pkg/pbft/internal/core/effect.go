@@ -19,6 +19,8 @@ const (
 	Query                     // answer Request from the present state, read-only, on the ground that Core.Ground gives for its version
 	Freeze                    // keep the state as checkpoint Seq, and answer with Core.Frozen when its root is known
 	Discard                   // forget the checkpoints below Seq: it is stable now
+	Note                      // append Records to the journal, if there is one; nothing waits for them
+	Persist                   // append Records to the journal: promises below wait until they, and all that was noted before, are durable
 	Fence                     // make it durable that we may have promised something up to Seq and View; what stands below waits for it
 	Speak                     // the silence is over: clients are answered from now on
 	Fetch                     // open an install session for checkpoint Seq with root Digest, and answer with Core.Fetching
@@ -34,6 +36,7 @@ type Effect struct {
 	Seq      message.SeqNum
 	View     message.View
 	Message  message.Message
+	Records  []message.Message
 	Proposal *message.PrePrepare
 	Batch    *message.Batch
 	Standing Standing
@@ -48,4 +51,14 @@ type Standing struct {
 	View      message.View
 	Seq       message.SeqNum // in which the batch is prepared here, in View; 0 if it need not be
 	Tentative bool           // it is not known to have committed
+}
+
+// IsPromise reports whether others may count a message after its sender has forgotten it (R-OUR-21), or whether it says what follows
+// from such: it waits for the journal. In disk mode a PRE-PREPARE does not, for the primary votes for it with a PREPARE (R-OUR-2).
+func IsPromise(m message.Message) bool {
+	switch m.(type) {
+	case *message.Prepare, *message.Commit, *message.Checkpoint, *message.ViewChange, *message.NewView, *message.Decided, *message.Reply:
+		return true
+	}
+	return false
 }
