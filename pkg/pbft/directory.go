@@ -95,37 +95,62 @@ func (cfg *ReplicaConfig) unmark() error {
 const (
 	dialWithin  = 300 * time.Millisecond // for other replicas to take a connection, if they run, and
 	greetWithin = 2 * time.Second        // to say something on it
-	askWithin   = 15 * time.Second       // for f+1 of those that run to answer
 )
 
+// askWithin is how long f+1 of those that run have to answer. Then all are asked again. (A variable for tests.)
+var askWithin = 15 * time.Second
+
 // groupHasRun says how far the group has come, as f+1 of the others tell, "" if they tell that it has not, or if too few
-// run: the replicas of a new group start in any order. Of 2f+1 that run f+1 must answer.
+// run: the replicas of a new group start in any order. Of 2f+1 that run f+1 must answer; until they do they are asked again, and the
+// log says so.
 func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error) {
-	running := cfg.listening(ctx)
-	if running < cfg.Group.Weak() {
-		return "", nil
+	for {
+		running := cfg.listening(ctx)
+		if running < cfg.Group.Weak() {
+			return "", nil
+		}
+		answers, err := cfg.ask(ctx)
+		if err != nil {
+			return "", err
+		}
+		if running < cfg.Group.Quorum() || len(answers) >= cfg.Group.Weak() {
+			return reached(answers, cfg.Group.Weak()), nil
+		}
+		silent := fmt.Errorf("%d of the other replicas listen and %d answer, want %d, to know whether this one ran before: "+
+			"do they have this very group file and transport?", running, len(answers), cfg.Group.Weak())
+		if cfg.Logger != nil {
+			cfg.Logger.Warn("this replica cannot start yet, and asks again", "reason", silent)
+		}
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("%w: %w", silent, ctx.Err())
+		}
 	}
+}
+
+// ask asks the others for their stable checkpoints, until f+1 have answered or askWithin has passed.
+func (cfg *ReplicaConfig) ask(ctx context.Context) ([]*message.ReplyStable, error) {
 	client, err := NewClient(ClientConfig{Group: cfg.Group, Key: cfg.Key, Transport: cfg.Transport, Logger: cfg.Logger})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer func() { _ = client.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
-	answers, moved := client.askOthers(ctx, cfg.Self, cfg.Group.Weak()), []*message.ReplyStable{}
-	if running >= cfg.Group.Quorum() && len(answers) < cfg.Group.Weak() {
-		return "", fmt.Errorf("%d of the other replicas listen and %d answer, want %d, to know whether this one ran before: "+
-			"do they have this very group file and transport?", running, len(answers), cfg.Group.Weak())
-	}
+	return client.askOthers(ctx, cfg.Self, cfg.Group.Weak()), nil
+}
+
+// reached says how far the group has come if so many answers say that it has.
+func reached(answers []*message.ReplyStable, enough int) string {
+	moved := []*message.ReplyStable{}
 	for _, a := range answers {
 		if a.Seq > 0 || a.View > 0 {
 			moved = append(moved, a)
 		}
 	}
-	if len(moved) < cfg.Group.Weak() {
-		return "", nil
+	if len(moved) < enough {
+		return ""
 	}
-	return fmt.Sprintf("has come to checkpoint %d of view %d", moved[0].Seq, moved[0].View), nil
+	return fmt.Sprintf("has come to checkpoint %d of view %d", moved[0].Seq, moved[0].View)
 }
 
 // listening counts the other replicas that run: that take a connection and speak first on it, as a replica does. Something else may

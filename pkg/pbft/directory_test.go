@@ -3,6 +3,7 @@ package pbft_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -186,6 +187,38 @@ func BenchmarkHandOver(b *testing.B) {
 	b.ReportMetric(milliseconds(waits, 100-1), "max-ms")
 	b.ReportMetric(milliseconds(hands, 50), "hand-over-ms")
 	b.ReportMetric(0, "ns/op")
+}
+
+// A first start that the others do not answer, for they speak another transport, asks again and says so, until it is told to stop.
+func TestFirstStartAsksAgain(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	c.stop(3)
+	pbft.AskWithin(t, 10*time.Millisecond)
+	ctx, cancel := context.WithCancel(deadline(t))
+	lines := 0
+	log := slog.New(slog.NewTextHandler(writer(func(b []byte) {
+		if strings.Contains(string(b), "asks again") {
+			if lines++; lines == 2 {
+				cancel()
+			}
+		}
+	}), nil))
+	dir := t.TempDir()
+	if err := pbft.MarkFresh(dir); err != nil {
+		t.Fatal(err)
+	}
+	cfg := pbft.ReplicaConfig{Group: c.g, Self: 3, Key: c.keys[3], Directory: dir, Transport: pbft.TransportTLS, Logger: log}
+	if err := pbft.OpenDirectory(ctx, cfg); err == nil || lines < 2 {
+		t.Fatalf("got %v after %d lines in the log", err, lines)
+	}
+}
+
+// A writer hands on what is written.
+type writer func([]byte)
+
+func (w writer) Write(b []byte) (int, error) {
+	w(b)
+	return len(b), nil
 }
 
 // Something that takes connections in the place of replicas that have yet to start does not keep the first of them from starting.

@@ -2,6 +2,7 @@ package pbft
 
 import (
 	"testing"
+	"time"
 
 	"bfs/pkg/pbft/internal/message"
 )
@@ -30,4 +31,11 @@ func BoundSignatures(t testing.TB, n int) {
 	old := signaturesPerSecond
 	signaturesPerSecond = n
 	t.Cleanup(func() { signaturesPerSecond = old })
+}
+
+// AskWithin has others answer a first start within d, until the test ends.
+func AskWithin(t testing.TB, d time.Duration) {
+	old := askWithin
+	askWithin = d
+	t.Cleanup(func() { askWithin = old })
 }
