@@ -139,6 +139,15 @@ func digest(contents []byte) (d pbft.Digest) {
 	return d
 }
 
+// Shape implements pbft.Tree.
+func (m *Memory) Shape() (pbft.NodeID, int) { return top, fanout }
+
+// Digest implements pbft.Tree.
+func (m *Memory) Digest(_ pbft.PageNum, contents []byte) pbft.Digest { return digest(contents) }
+
+// Combine implements pbft.Tree.
+func (m *Memory) Combine(_ pbft.NodeID, children []pbft.Digest) pbft.Digest { return sum(children) }
+
 func (p pages) children(id pbft.NodeID) []pbft.Digest {
 	all := make([]pbft.Digest, fanout)
 	p.each(id, func(i int, d pbft.Digest) { all[i] = d })
