@@ -272,7 +272,8 @@ func TestFlipAndMisdirect(t *testing.T) {
 	if bytes.Equal(got[4090:4110], make([]byte, 20)) || !bytes.Equal(got[:4090], make([]byte, 4090)) || !bytes.Equal(got[4110:], make([]byte, 5890)) {
 		t.Error("a flip is to change its range, and nothing else")
 	}
-	m.Misdirect("f", 4096)
+	must(t, m.Rename("f", "g"))
+	must(t, m.Misdirect("g", 4096))
 	write(t, f, 0, []byte("astray"))
 	write(t, f, 100, []byte("back"))
 	got = contentsOf(t, f)

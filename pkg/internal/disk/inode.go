@@ -136,6 +136,7 @@ func (c *contents) invert(off int64, bits byte) {
 type inode struct {
 	now, durable contents
 	pending      []change // what made now out of durable, in order
+	miss         int64    // by how much the next write misses its place
 }
 
 // A change is a write of data at off, or if data is nil a new size.
@@ -150,6 +151,7 @@ func (f *inode) write(b []byte, off int64) {
 	if len(b) == 0 {
 		return
 	}
+	off, f.miss = max(off+f.miss, 0), 0
 	f.now.write(b, off, &f.durable)
 	f.pending = append(f.pending, change{data: slices.Clone(b), off: off})
 }

@@ -40,7 +40,6 @@ type Mem struct {
 	space     int64            // bytes that fit, or negative
 	cutAfter  int              // calls that change or sync something until the power is cut, or negative
 	failSyncs int              // so many Syncs will fail
-	stray     map[string]int64 // by how much the next write to a file misses
 }
 
 // Stats is what a Mem has counted since it was made.
@@ -67,7 +66,7 @@ func (c nameChange) apply(names map[string]*inode) {
 
 // NewMem makes an empty disk of unlimited space.
 func NewMem(chance *rand.Rand) *Mem {
-	return &Mem{chance: chance, now: map[string]*inode{}, durable: map[string]*inode{}, space: -1, cutAfter: -1, stray: map[string]int64{}}
+	return &Mem{chance: chance, now: map[string]*inode{}, durable: map[string]*inode{}, space: -1, cutAfter: -1}
 }
 
 // Stats returns the counters.
@@ -102,10 +101,15 @@ func (m *Mem) CutAfter(n int) {
 }
 
 // Misdirect has the next write to a file go by so many bytes further on, or back, than it should. It is acknowledged as if it had not.
-func (m *Mem) Misdirect(name string, by int64) {
+func (m *Mem) Misdirect(name string, by int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.stray[name] = by
+	f, ok := m.now[name]
+	if !ok {
+		return notExist("misdirect", name)
+	}
+	f.miss = by
+	return nil
 }
 
 // Flip inverts bits of one byte, chosen among n bytes of a file at off, on the disk and in the cache. Bytes beyond its end are left
@@ -146,10 +150,9 @@ func (m *Mem) Crash() {
 func (m *Mem) begin(files map[string]*inode) {
 	m.life++
 	m.renames, m.failSyncs, m.cutAfter = nil, 0, -1
-	clear(m.stray)
 	m.now, m.durable = files, maps.Clone(files)
 	for _, f := range files {
-		f.now, f.pending = f.durable.clone(), nil
+		f.now, f.pending, f.miss = f.durable.clone(), nil, 0
 	}
 }
 
@@ -355,22 +358,13 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 	}
 	wanted := len(b)
 	b = b[:f.inode.now.fitting(off, int64(wanted), f.disk.room())]
-	f.write(b, off)
+	f.disk.stats.Writes++
+	f.disk.stats.Written += int64(len(b))
+	f.inode.write(b, off)
 	if len(b) < wanted {
 		return len(b), fmt.Errorf("write %s: %w", f.name, syscall.ENOSPC)
 	}
 	return wanted, nil
-}
-
-// write writes what fits, where the disk's arm happens to be.
-func (f *memFile) write(b []byte, off int64) {
-	if by, ok := f.disk.stray[f.name]; ok {
-		delete(f.disk.stray, f.name)
-		off = max(off+by, 0)
-	}
-	f.disk.stats.Writes++
-	f.disk.stats.Written += int64(len(b))
-	f.inode.write(b, off)
 }
 
 func (f *memFile) Size() (int64, error) {
