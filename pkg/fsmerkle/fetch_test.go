@@ -312,6 +312,35 @@ func TestInstallBeyondLimit(t *testing.T) {
 	}
 }
 
+// A node's digest can be computed from its children's.
+func TestCombine(t *testing.T) {
+	s := newStore(t, 1000)
+	for n := range PageNum(100) {
+		s.Modify(n * 7)[0] = 1
+	}
+	s.Freeze(1, nil)
+	root, err := s.Root(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var check func(id NodeID, want Digest)
+	check = func(id NodeID, want Digest) {
+		family, err := s.Children(1, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Combine(id, family); got != want {
+			t.Errorf("node %v: got %v, want %v", id, got, want)
+		}
+		for i, d := range family {
+			if child := id.Child(i); child.Level > 0 && child.Page() < 1000 {
+				check(child, d)
+			}
+		}
+	}
+	check(s.Top(), root)
+}
+
 // Names that a stranger may send are refused, not looked up.
 func TestForeignNames(t *testing.T) {
 	s := newStore(t, 1000)

@@ -108,6 +108,14 @@ func (t *tree) hasInterior(id NodeID) bool {
 		id.Index <= uint64(t.limit-1)>>(fanoutBits*uint(id.Level))
 }
 
+// Combine returns the digest of an interior node of a store's tree from its Fanout children's, for whoever keeps digests of pages elsewhere.
+// It may be called on any goroutine.
+func (s *Store) Combine(id NodeID, children []Digest) Digest {
+	d := digesters.Get().(*digester)
+	defer digesters.Put(d)
+	return d.node(id, s.Top(), children)
+}
+
 // digester computes digests. This is the one place that says which hash function, over what.
 //
 //	page n:      H("bfspage" 0 n blockhash.Sum(contents))
