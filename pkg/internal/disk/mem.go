@@ -37,9 +37,9 @@ type Mem struct {
 	renames []nameChange      // what came since
 	stats   Stats
 
-	space     int64            // bytes that fit, or negative
-	cutAfter  int              // calls that change or sync something until the power is cut, or negative
-	failSyncs int              // so many Syncs will fail
+	space     int64 // bytes that fit, or negative
+	cutAfter  int   // calls that change or sync something until the power is cut, or negative
+	failSyncs int   // so many Syncs will fail
 }
 
 // Stats is what a Mem has counted since it was made.

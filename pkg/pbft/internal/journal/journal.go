@@ -129,6 +129,13 @@ func (j *Journal) Bytes() int {
 	return len(j.segments) * j.options.SegmentBytes
 }
 
+// Segments is how many segments are needed.
+func (j *Journal) Segments() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.segments)
+}
+
 // Release says that records about batches up to seq are not needed any more, because the image on disk has passed them.
 func (j *Journal) Release(seq message.SeqNum) {
 	j.mu.Lock()

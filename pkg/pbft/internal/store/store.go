@@ -2,9 +2,11 @@ package store
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"bfs/pkg/internal/disk"
+	"bfs/pkg/pbft/internal/image"
 	"bfs/pkg/pbft/internal/journal"
 	"bfs/pkg/pbft/internal/message"
 )
@@ -16,6 +18,11 @@ type Store[T any] struct {
 	gate    journal.Gate[T]
 	bound   journal.Position // what is said now relies on the records below it
 	buffer  []byte
+
+	image     *image.Image
+	damaged   bool                 // the image was
+	stable    message.CheckpointID // the last stable checkpoint
+	following bool                 // an update of the image is under way
 }
 
 // Sticky slots of the journal.
@@ -103,11 +110,14 @@ func (s *Store[T]) Position() journal.Position { return s.journal.Durable() }
 // Bytes is how much of the disk the journal needs.
 func (s *Store[T]) Bytes() int { return s.journal.Bytes() }
 
-// Release says that the image holds checkpoint n: records about batches up to it are not needed any more.
-func (s *Store[T]) Release(n message.SeqNum) { s.journal.Release(n) }
-
-// Close closes the journal. What was not flushed is lost.
-func (s *Store[T]) Close() error { return s.journal.Close() }
+// Close closes the files. What was not flushed is lost.
+func (s *Store[T]) Close() error {
+	err := s.journal.Close()
+	if s.image != nil {
+		err = errors.Join(err, s.image.Close())
+	}
+	return err
+}
 
 // about is the number of the batch that a message is about. One that is about none outlives its segment in a sticky slot.
 func about(m message.Message) message.SeqNum {

@@ -123,7 +123,7 @@ func TestIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n > 30 {
-			s.Release(n - 30)
+			s.Followed(n - 30)
 		}
 	}
 	if s.Bytes() > 8*options.SegmentBytes {
