@@ -19,7 +19,7 @@ var arrows = map[string][]string{
 	"pkg/internal/disk":            {},
 	"pkg/internal/durable":         {},
 	"pkg/internal/rawio":           {},
-	"pkg/pbft":                     {"pkg/pbft/internal/", "pkg/internal/durable"},
+	"pkg/pbft":                     {"pkg/pbft/internal/", "pkg/internal/disk", "pkg/internal/durable"},
 	"pkg/pbft/pbfttest":            {"pkg/pbft", "pkg/internal/blockhash"},
 	"pkg/pbft/internal/message":    {"pkg/internal/blockhash"},
 	"pkg/pbft/internal/core":       {"pkg/pbft/internal/message"},
