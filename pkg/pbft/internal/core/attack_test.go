@@ -356,8 +356,8 @@ func TestStableWhileBecomingStable(t *testing.T) {
 			}
 			step(&message.BatchBody{PrePrepare: message.PrePrepare{Digest: b.Digest(), Batch: b}})
 		}
-		if c.lastExec != to {
-			t.Fatalf("executed %d, want %d", c.lastExec, to)
+		if c.log.lastExec != to {
+			t.Fatalf("executed %d, want %d", c.log.lastExec, to)
 		}
 	}
 	c.Frozen(0, root(0))
@@ -409,7 +409,7 @@ func TestKeyChangesResendAtMostOncePerInterval(t *testing.T) {
 // installed no checkpoint yet.
 func newAhead() *Core {
 	c := newAttacked(0, 0)
-	c.lastExec, c.seqno = 8, 8
+	c.log.lastExec, c.seqno = 8, 8
 	c.collect(8, message.Digest{8})
 	c.Step(batchOf("x").Requests[0])
 	perform(c)
@@ -693,8 +693,8 @@ func TestViewFromBelowTheFetchedState(t *testing.T) {
 	c.Fetching(newToy(8))
 	c.Installed(8)
 	perform(c)
-	if c.log.low != 0 || c.lastExec != 8 {
-		t.Fatalf("h is %d and %d executed, want 0 and 8", c.log.low, c.lastExec)
+	if c.log.low != 0 || c.log.lastExec != 8 {
+		t.Fatalf("h is %d and %d executed, want 0 and 8", c.log.low, c.log.lastExec)
 	}
 	m := &message.NewView{View: 1, Checkpoint: message.CheckpointID{Seq: 4, Digest: message.Digest{4}}, From: 1}
 	for _, i := range []message.ReplicaID{0, 1, 3} {
@@ -793,8 +793,8 @@ func TestNoNewAimDuringInstall(t *testing.T) {
 			c.Installed(e.Seq)
 		}
 	}
-	if c.lastExec != 4 || c.transfer != nil {
-		t.Fatalf("%d executed, want 4", c.lastExec)
+	if c.log.lastExec != 4 || c.transfer != nil {
+		t.Fatalf("%d executed, want 4", c.log.lastExec)
 	}
 }
 

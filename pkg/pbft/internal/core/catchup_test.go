@@ -48,7 +48,7 @@ func TestHowOftenStatusIsAnswered(t *testing.T) {
 		Self: 1, Replicas: 4, CheckpointPeriod: period, LogSize: 2 * period, Window: 2, BatchBytes: 1 << 10, BatchCount: 4,
 		LogBytes: 1 << 12, Clients: 1, Slots: 1, QueueBytes: 1 << 10, StatusTicks: 15, ResendTicks: 5,
 	})
-	c.lastExec = 15
+	c.log.lastExec = 15
 	ask := func(n message.SeqNum) {
 		c.Step(&message.Status{Active: true, LastExecuted: n, From: 2})
 		c.Effects()
@@ -92,14 +92,14 @@ func TestPullsKeepToWhatIsServed(t *testing.T) {
 				copy(op, strconv.Itoa(n))
 				b := batchOf(string(op))
 				for i, c := range others {
-					c.wait.bodies[b.Digest()] = &b
+					c.bodies.fetched[b.Digest()] = &b
 					behind.Step(&message.Decided{Seq: message.SeqNum(n), Digest: b.Digest(), From: message.ReplicaID(i)})
 				}
 			}
 			most := 0 // batches asked of one replica at once, when it is known how long they are
-			for int(behind.lastExec) < x.count {
+			for int(behind.log.lastExec) < x.count {
 				if behind.tick == 100 {
-					t.Fatalf("%d of %d batches are here after 100 ticks", behind.lastExec, x.count)
+					t.Fatalf("%d of %d batches are here after 100 ticks", behind.log.lastExec, x.count)
 				}
 				for effects := behind.Effects(); len(effects) > 0; effects = behind.Effects() {
 					for _, e := range append([]Effect(nil), effects...) {
@@ -110,7 +110,7 @@ func TestPullsKeepToWhatIsServed(t *testing.T) {
 						if e.Verb == Multicast {
 							t.Fatal("everyone is asked")
 						}
-						if int(behind.lastExec) > x.count/2 {
+						if int(behind.log.lastExec) > x.count/2 {
 							most = max(most, len(m.Digests))
 						}
 						others[e.To].Step(m)
@@ -124,8 +124,8 @@ func TestPullsKeepToWhatIsServed(t *testing.T) {
 				}
 			}
 			for i, c := range others {
-				if n := c.Refused(TooSoon); n > 0 || behind.peers[i].shunned > 0 {
-					t.Errorf("replica %d was asked too soon %d times, and is left alone until tick %d", i, n, behind.peers[i].shunned)
+				if n := c.Refused(TooSoon); n > 0 || behind.shunned[i] > 0 {
+					t.Errorf("replica %d was asked too soon %d times, and is left alone until tick %d", i, n, behind.shunned[i])
 				}
 			}
 			if most > x.atOnce {

@@ -35,7 +35,7 @@ func (c *Core) isDue(n message.SeqNum, bytes int) bool {
 // willBeDue reports whether a batch that has prepared will bring a checkpoint.
 func (c *Core) willBeDue(s *slot) bool {
 	bytes := c.since
-	for n := max(c.lastExec, c.log.low) + 1; n <= s.seq; n++ {
+	for n := c.log.next(); n <= s.seq; n++ {
 		bytes += c.log.slot(n).size
 	}
 	return c.isDue(s.seq, bytes)
@@ -67,7 +67,7 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 		return // it is past, or not ours any more: a later state has taken its place
 	}
 	k := c.checkpoint(n)
-	invariant(!k.ours && n <= c.lastExec, "a checkpoint of the future")
+	invariant(!k.ours && n <= c.log.lastExec, "a checkpoint of the future")
 	k.ours = true
 	k.votes.add(c.cfg.Self, root)
 	c.sayCheckpoint(n, root)
@@ -107,7 +107,7 @@ func (c *Core) sayCheckpoints() {
 // comes first, for we hold none below it.
 func (c *Core) eachCheckpoint(low message.SeqNum, f func(message.CheckpointID)) {
 	step := c.cfg.step()
-	for n := (max(c.log.low, low)/step + 1) * step; n <= min(c.lastExec, c.log.high); n += step {
+	for n := (max(c.log.low, low)/step + 1) * step; n <= min(c.log.lastExec, c.log.high); n += step {
 		if root, known := c.ownRoot(n); known {
 			f(message.CheckpointID{Seq: n, Digest: root})
 		}
@@ -178,7 +178,7 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	c.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
 	c.slide(n)
 	c.do(Effect{Verb: Discard, Seq: n})
-	c.wait.bodies = map[message.Digest]*message.Batch{}
+	c.bodies.drop()
 	c.place()
 	if silent && !c.silent() {
 		c.endSilence()
@@ -191,16 +191,7 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 func (c *Core) slide(n message.SeqNum) {
 	c.log.slide(n)
 	c.recallCheckpoints()
-	for old := range c.prepared {
-		if old <= n {
-			delete(c.prepared, old)
-		}
-	}
-	for old := range c.preprepared {
-		if old <= n {
-			delete(c.preprepared, old)
-		}
-	}
+	c.pq.slide(n)
 }
 
 // recallCheckpoints counts what the others said of checkpoints that were above the window and are in it now.

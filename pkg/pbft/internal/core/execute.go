@@ -23,8 +23,8 @@ type tentative struct {
 // executeReady executes what committed, strictly in order (R-NRM-8), takes a checkpoint when one is due
 // [TOCS §4.4], and goes one batch further if that has prepared.
 func (c *Core) executeReady() {
-	for c.transfer == nil && c.log.contains(c.lastExec+1) {
-		s := c.log.slot(c.lastExec + 1)
+	for c.transfer == nil && c.log.contains(c.log.lastExec+1) {
+		s := c.log.slot(c.log.lastExec + 1)
 		if !s.isCommitted {
 			c.executeTentatively(s)
 			return
@@ -49,7 +49,7 @@ func (c *Core) execute(n message.SeqNum, b *message.Batch, st Standing) {
 
 // executed follows an execution that will stay.
 func (c *Core) executed(s *slot) {
-	c.lastExec++
+	c.log.lastExec++
 	c.progress = c.tick
 	for i, r := range s.batch.Requests {
 		c.queue.busy.note(r.Client, c.tick)
@@ -107,8 +107,8 @@ func (c *Core) settle(s *slot) {
 // UnderWay is the lowest number for which something was proposed or voted and nothing executed, tentatively or not; 0 if there
 // is none.
 func (c *Core) UnderWay() message.SeqNum {
-	for n := max(c.lastExec, c.ahead.seq, c.log.low) + 1; n <= min(max(c.log.heard, c.log.told), c.log.high); n++ {
-		if s := c.log.slot(n); s.proposal != nil || s.held != nil || s.prepares.have != 0 || s.pull.due > 0 {
+	for n := max(c.log.lastExec, c.ahead.seq, c.log.low) + 1; n <= min(max(c.log.heard, c.log.told), c.log.high); n++ {
+		if s := c.log.slot(n); s.proposal != nil || s.held != nil || s.prepares.have != 0 || c.bodies.underWay(n) {
 			return n
 		}
 	}
@@ -175,7 +175,7 @@ const companyTicks = 10
 // sayCommit tells the others that a slot has prepared here, at once if somebody may wait for it: a checkpoint, a primary
 // whose window is full, or a client whose batch is not executed before it commits.
 func (c *Core) sayCommit(s *slot) {
-	wait := c.cfg.Tentative && c.cfg.Piggyback && c.seqno < c.lastExec+c.cfg.Window &&
+	wait := c.cfg.Tentative && c.cfg.Piggyback && c.seqno < c.log.lastExec+c.cfg.Window &&
 		!c.willBeDue(s) && len(c.held.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
 	if wait {
 		if len(c.held.numbers) == 0 {

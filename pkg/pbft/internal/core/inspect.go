@@ -41,8 +41,8 @@ type Sizes struct {
 
 // Sizes measures the core.
 func (c *Core) Sizes() (s Sizes) {
-	s.Prepared, s.Preprepared, s.Bodies = len(c.prepared), len(c.preprepared), len(c.wait.bodies)
-	for _, q := range c.preprepared {
+	s.Prepared, s.Preprepared, s.Bodies = len(c.pq.prepared), len(c.pq.preprepared), len(c.bodies.fetched)
+	for _, q := range c.pq.preprepared {
 		s.Digests = max(s.Digests, len(q))
 	}
 	for i := range c.peers {
@@ -57,15 +57,15 @@ func (c *Core) Sizes() (s Sizes) {
 		s.Asks = len(c.transfer.asked)
 	}
 	s.LogBytes, s.Held = c.log.bytes+c.log.past.bytes, len(c.held.numbers)
-	s.Overlooked = c.log.overlooked()
+	s.Overlooked = c.log.overlooked(c.bodies.underWay)
 	return s
 }
 
 // overlooked counts the slots that those who go by the marks would miss.
-func (l *messageLog) overlooked() (n int) {
+func (l *messageLog) overlooked(asked func(message.SeqNum) bool) (n int) {
 	for i := range l.slots {
 		s := &l.slots[i]
-		if s.seq > l.heard && (s.proposal != nil || s.held != nil || s.prepares.have != 0) || s.seq > l.told && (!s.chosen.IsZero() || s.decided.have != 0 || s.pull.due != 0) {
+		if s.seq > l.heard && (s.proposal != nil || s.held != nil || s.prepares.have != 0) || s.seq > l.told && (!s.chosen.IsZero() || s.decided.have != 0 || asked(s.seq)) {
 			n++
 		}
 	}
@@ -74,13 +74,13 @@ func (l *messageLog) overlooked() (n int) {
 
 // Holds reports whether a batch is here with all its operations.
 func (c *Core) Holds(d message.Digest) bool {
-	b := c.body(d)
+	b := c.bodies.find(d)
 	return b != nil && b.Complete()
 }
 
 // Lacks reports whether a proposal is held because operations of this batch are missing.
 func (c *Core) Lacks(d message.Digest) (lacks bool) {
-	c.eachLacking(func(s *slot) { lacks = lacks || s.held.Digest == d })
+	c.bodies.eachLacking(func(s *slot) { lacks = lacks || s.held.Digest == d })
 	return lacks
 }
 

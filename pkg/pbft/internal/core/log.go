@@ -14,6 +14,7 @@ type messageLog struct {
 	slots     []slot // ring; slot(seq) panics outside the marks, callers judge first
 	bytes     int    // of the operations in all proposals
 	past      past
+	lastExec  message.SeqNum // committed and executed, in order, up to here; a fetched state may be above high
 
 	// No slot above these numbers has a proposal, held or accepted, or a PREPARE; or anything that was chosen, decided or asked
 	// for because it was. They only rise, so that who looks at the log every tick need not look at all of it.
@@ -33,6 +34,9 @@ func (l *messageLog) init(size message.SeqNum, replicas int) {
 }
 
 func (l *messageLog) contains(n message.SeqNum) bool { return l.low < n && n <= l.high }
+
+// next is the first number between the marks that is not executed.
+func (l *messageLog) next() message.SeqNum { return max(l.lastExec, l.low) + 1 }
 
 func (l *messageLog) slot(n message.SeqNum) *slot {
 	invariant(l.contains(n), "a slot outside the water marks")
@@ -65,9 +69,9 @@ func (l *messageLog) slide(low message.SeqNum) {
 func (l *messageLog) clear() {
 	for i := range l.slots {
 		s := &l.slots[i]
-		committed, decision, batch, decided, pull := s.isCommitted, s.decision, s.batch, s.decided.have, s.pull
+		committed, decision, batch, decided := s.isCommitted, s.decision, s.batch, s.decided.have
 		s.reset(s.seq)
-		s.isCommitted, s.decision, s.batch, s.decided.have, s.pull = committed, decision, batch, decided, pull
+		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided
 	}
 	l.bytes = 0
 }
@@ -89,9 +93,7 @@ type slot struct {
 
 	// Certificates stay complete when votes are dropped because keys changed (R-PR-6).
 	isPrepared, isCommitted bool
-	sentAt                  int  // tick at which we last sent a message of this slot
-	lackedAt, askedAt       int  // tick since which the held proposal lacks an operation; at which that was asked for, 0: not yet
-	pull                    pull // of the batch, if it was decided without us
+	sentAt                  int // tick at which we last sent a message of this slot
 }
 
 func (s *slot) reset(n message.SeqNum) {
@@ -100,6 +102,19 @@ func (s *slot) reset(n message.SeqNum) {
 	commits.clear()
 	decided.clear()
 	*s = slot{seq: n, prepares: prepares, commits: commits, decided: decided}
+}
+
+// find is a batch with digest d that the slot has with all its operations; nil if there is none.
+func (s *slot) find(d message.Digest) *message.Batch {
+	switch {
+	case s.proposal != nil && s.proposal.Digest == d:
+		return &s.proposal.Batch
+	case s.held != nil && s.held.Digest == d && s.held.Batch.Complete():
+		return &s.held.Batch
+	case s.batch != nil && s.decision == d:
+		return s.batch
+	}
+	return nil
 }
 
 // prepared is the paper's prepared(m, v, n, i): a proposal, and 2f backups voting for it.

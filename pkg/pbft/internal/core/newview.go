@@ -35,8 +35,8 @@ func (c *Core) decide() {
 		return
 	}
 	for _, digest := range m.Chosen {
-		if c.body(digest) == nil {
-			return // A3: not before we can serve it (R-VC-19); fetchBodies asks for it
+		if c.bodies.find(digest) == nil {
+			return // A3: not before we can serve it (R-VC-19); bodies.askAll asks for it
 		}
 	}
 	x.newView = m
@@ -247,7 +247,7 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 		// A correct replica that holds it has a stable one no more than L below (R-ST-17). We may hold it ourselves, fetched.
 		c.slide(start.Seq - size)
 	}
-	if c.lastExec < start.Seq {
+	if c.log.lastExec < start.Seq {
 		c.fetchState(start)
 		return true
 	}
@@ -268,13 +268,13 @@ func (c *Core) enter(m *message.NewView) {
 	c.wait.entered()
 	last := m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
 	c.seqno = max(last, c.log.low)
-	if c.seqno < c.lastExec {
+	if c.seqno < c.log.lastExec {
 		// What we executed committed, and is in X unless a stable checkpoint covers it.
-		c.seqno = c.lastExec
+		c.seqno = c.log.lastExec
 	}
 	c.sayCheckpoints() // the one that the view begins from among them, so that it becomes stable everywhere (R-VC-34)
 	c.place()
-	c.fetchBodies()
+	c.bodies.askAll(c.choosable)
 	c.passOn()
 }
 
@@ -284,7 +284,7 @@ func (c *Core) enter(m *message.NewView) {
 func (c *Core) witnessChosen(m *message.NewView) {
 	for i, digest := range m.Chosen {
 		if n := m.Checkpoint.Seq + 1 + message.SeqNum(i); n > c.log.low {
-			c.witness(carried{message.Prepared{Seq: n, Digest: digest, View: c.view}, c.body(digest)})
+			c.pq.witness(carried{message.Prepared{Seq: n, Digest: digest, View: c.view}, c.bodies.find(digest)})
 		}
 	}
 }
@@ -326,7 +326,7 @@ func (c *Core) place() {
 		}
 		s.chosen = digest
 		c.log.told = max(c.log.told, s.seq)
-		if b := c.body(digest); b != nil {
+		if b := c.bodies.find(digest); b != nil {
 			c.adoptChosen(s, b)
 		}
 	}
@@ -351,57 +351,9 @@ func (c *Core) adoptChosen(s *slot, b *message.Batch) {
 	c.advance(s)
 }
 
-// body is a batch we hold, by its digest.
-func (c *Core) body(d message.Digest) *message.Batch {
-	if d == message.NullDigest {
-		return &message.Batch{}
-	}
-	if b := c.log.past.find(d); b != nil {
-		return b
-	}
-	for n := c.log.low + 1; n <= c.log.high+c.cfg.LogSize; n++ {
-		if c.log.contains(n) {
-			switch s := c.log.slot(n); {
-			case s.proposal != nil && s.proposal.Digest == d:
-				return &s.proposal.Batch
-			case s.held != nil && s.held.Digest == d && s.held.Batch.Complete():
-				return &s.held.Batch
-			case s.batch != nil && s.decision == d:
-				return s.batch
-			}
-		}
-		if p, ok := c.prepared[n]; ok && p.Digest == d {
-			return p.batch
-		}
-		for _, q := range c.preprepared[n] {
-			if q.Digest == d {
-				return q.batch
-			}
-		}
-	}
-	return c.wait.bodies[d]
-}
-
-// missing lists batches we need and do not hold: those a NEW-VIEW chose, or ours may choose, and those that were decided without
-// us and that nobody brought who was asked. A correct replica has pre-prepared each: what one alone speaks of nobody need keep.
-func (c *Core) missing() (digests []message.Digest) {
-	add := func(d message.Digest) {
-		if len(digests) < message.MaxFetchBatch && !slices.Contains(digests, d) && c.body(d) == nil {
-			digests = append(digests, d)
-		}
-	}
-	for n := c.log.low + 1; n <= min(c.log.told, c.log.high); n++ {
-		s := c.log.slot(n)
-		if s.proposal == nil && !s.chosen.IsZero() {
-			add(s.chosen)
-		}
-		if s.isCommitted || s.pull.tries < maxPulls {
-			continue // before the votes are counted: this is asked for every BATCH that comes
-		}
-		if d, ok := s.decided.with(c.weak()); ok {
-			add(d)
-		}
-	}
+// choosable are the batches that we may choose as the new primary, by what P of the VIEW-CHANGEs here say of them; nil if
+// we are not about to.
+func (c *Core) choosable() (digests []message.Digest) {
 	if x := &c.change; !c.active && c.isPrimary() && x.newView == nil {
 		d := decision{c: c}
 		for _, m := range x.last {
@@ -412,100 +364,10 @@ func (c *Core) missing() (digests []message.Digest) {
 		for _, m := range d.set {
 			for _, p := range m.P {
 				if p.Seq > c.log.low && d.witnessed(p) {
-					add(p.Digest)
+					digests = append(digests, p.Digest)
 				}
 			}
 		}
 	}
 	return digests
-}
-
-// fetchBodies asks all for the batches we miss (R-RTX-7), not more often than the resend interval.
-func (c *Core) fetchBodies() {
-	if c.tick-c.wait.askedBodies < c.cfg.ResendTicks {
-		return
-	}
-	c.pulling = true // what was decided may have come as something else
-	if d := c.missing(); len(d) > 0 {
-		c.wait.askedBodies = c.tick
-		c.multicast(&message.FetchBatch{Digests: d, From: c.cfg.Self})
-	}
-}
-
-// onFetchBatch serves batches by digest, within the sender's share.
-func (c *Core) onFetchBatch(m *message.FetchBatch) {
-	c.spellOut(m)
-	p := &c.peers[m.From]
-	for _, d := range m.Digests {
-		if !c.mayServe(p, 1) { // before we look for it
-			c.refuse(m, TooSoon)
-			return
-		}
-		if b := c.body(d); b != nil {
-			p.served += serveCost(b.Bytes()) - 1
-			if p.spent < c.credit {
-				p.spent += b.Bytes() / 4096
-			}
-			c.send(m.From, &message.BatchBody{PrePrepare: message.PrePrepare{Digest: d, Batch: *b}})
-		}
-	}
-}
-
-// onBatchBody takes a batch that we miss, from anyone.
-func (c *Core) onBatchBody(m *message.BatchBody) {
-	completes := c.completes(m)
-	if !c.pulled(m) && !slices.Contains(c.missing(), m.Digest) {
-		if !completes {
-			c.refuse(m, NotAskedFor)
-		}
-		return
-	}
-	c.wait.bodies[m.Digest] = &m.Batch
-	for n := c.log.low + 1; n <= c.log.high; n++ {
-		s := c.log.slot(n)
-		if s.proposal == nil && s.chosen == m.Digest {
-			c.adoptChosen(s, &m.Batch)
-		}
-		c.adoptDecision(s)
-	}
-	c.decide()
-}
-
-// onDecided records that a batch committed at another replica.
-func (c *Core) onDecided(m *message.Decided) {
-	switch {
-	case m.Seq <= c.log.low || m.Seq <= c.lastExec:
-		c.refuse(m, BelowWindow)
-		return
-	case m.Seq > c.log.high:
-		c.refuse(m, AboveWindow)
-		return
-	}
-	s := c.log.slot(m.Seq)
-	c.log.told = max(c.log.told, m.Seq)
-	if !s.decided.add(m.From, m.Digest) {
-		c.refuse(m, SecondVote)
-		return
-	}
-	c.adoptDecision(s)
-}
-
-// adoptDecision executes what f+1 replicas say was decided, if we have the batch; else it is asked for. It leaves no trace in
-// P and Q: the quorum that prepared it has it there (R-HD-15).
-func (c *Core) adoptDecision(s *slot) {
-	if s.isCommitted || s.decided.have == 0 {
-		return
-	}
-	d, ok := s.decided.with(c.weak())
-	if !ok {
-		return
-	}
-	switch b := c.wait.bodies[d]; {
-	case s.proposal != nil && s.proposal.Digest == d:
-		c.commit(s, &s.proposal.Batch, d)
-	case b != nil:
-		c.commit(s, b, d)
-	default:
-		c.pulling = true
-	}
 }

@@ -55,7 +55,7 @@ func (c *Core) propose() {
 
 func (c *Core) mayPropose(n message.SeqNum) bool {
 	room := c.log.bytes+c.cfg.BatchBytes <= c.cfg.LogBytes
-	return n <= c.lastExec+c.cfg.Window && c.log.contains(n) && room
+	return n <= c.log.lastExec+c.cfg.Window && c.log.contains(n) && room
 }
 
 // Chosen answers Choose: the batch is formed and proposed [TOCS §4.3, §7.2].
@@ -116,7 +116,7 @@ func (c *Core) onPrePrepare(p *message.PrePrepare) {
 	s := c.log.slot(p.Seq)
 	if s.chosen == p.Digest {
 		if !c.fill(&p.Batch) {
-			c.refuse(p, OperationMissing) // fetchBodies asks for what was chosen
+			c.refuse(p, OperationMissing) // bodies.askAll asks for what was chosen
 			return
 		}
 		c.adoptChosen(s, &p.Batch)
@@ -127,7 +127,9 @@ func (c *Core) onPrePrepare(p *message.PrePrepare) {
 	}
 	c.hold(s, p) // a later copy may carry a client's newer MACs
 	if why := c.fit(s); why != accepted {
-		c.lack(s, why)
+		if why == OperationMissing {
+			c.bodies.lack(s.seq)
+		}
 		c.refuse(p, why) // held; advance tries again with every PREPARE and operation
 		return
 	}

@@ -83,78 +83,8 @@ func (c *Core) fill(b *message.Batch) bool {
 // operationCame tries the proposals again that lack an operation.
 func (c *Core) operationCame(r *message.Request) {
 	if r.Length() > message.ShortOperation {
-		c.eachLacking(c.advance)
+		c.bodies.eachLacking(c.advance)
 	}
-}
-
-func (c *Core) eachLacking(f func(s *slot)) {
-	for n := max(c.lastExec, c.log.low) + 1; n <= min(c.lacking, c.log.high); n++ {
-		if s := c.log.slot(n); s.proposal == nil && s.held != nil && !s.held.Batch.Complete() {
-			f(s)
-		}
-	}
-}
-
-// lack notes why a proposal is held.
-func (c *Core) lack(s *slot, why Refusal) {
-	if why == OperationMissing {
-		if c.lacking = max(c.lacking, s.seq); s.lackedAt == 0 {
-			s.lackedAt = c.tick
-		}
-	}
-}
-
-// patienceTicks is how long an operation may be under way from its client after it was proposed. It is long when the group is
-// busy, and would be longer yet if everything were sent twice.
-const patienceTicks = 10
-
-// overdue reports whether a proposal lacks an operation that should be here.
-func (c *Core) overdue(s *slot) bool {
-	if c.tick-s.lackedAt >= patienceTicks {
-		return true
-	}
-	for _, r := range s.held.Batch.Requests {
-		if r.IsStub() && c.queue.passed(r) {
-			return true
-		}
-	}
-	return false
-}
-
-// fetchOperations asks for the batches of proposals that lack an operation: of the primary when the client had its time, of
-// everyone when the primary had (R-RTX-7).
-func (c *Core) fetchOperations() {
-	var first, again []message.Digest
-	c.eachLacking(func(s *slot) {
-		switch {
-		case s.askedAt == 0 && len(first) < message.MaxFetchBatch && c.overdue(s):
-			first = append(first, s.held.Digest)
-		case s.askedAt > 0 && len(again) < message.MaxFetchBatch && c.tick-s.askedAt >= c.cfg.ResendTicks:
-			again = append(again, s.held.Digest)
-		default:
-			return
-		}
-		s.askedAt = c.tick
-	})
-	if len(first) > 0 {
-		c.send(c.primary(), &message.FetchBatch{Digests: first, From: c.cfg.Self})
-	}
-	if len(again) > 0 {
-		c.multicast(&message.FetchBatch{Digests: again, From: c.cfg.Self})
-	}
-}
-
-// completes gives the proposals that lack an operation those of a batch that came. Its digest is theirs, so it is believed
-// from anyone.
-func (c *Core) completes(m *message.BatchBody) (some bool) {
-	c.eachLacking(func(s *slot) {
-		if s.held.Digest == m.Digest {
-			some = true
-			s.held.Batch.Fill(&m.Batch)
-			c.advance(s)
-		}
-	})
-	return some
 }
 
 // abridged is a batch as the primary proposes it.
@@ -183,7 +113,7 @@ func (c *Core) spellOut(m *message.FetchBatch) {
 	if !c.isPrimary() || !c.active {
 		return
 	}
-	for n := max(c.lastExec, c.log.low) + 1; n <= min(c.seqno, c.log.high); n++ {
+	for n := c.log.next(); n <= min(c.seqno, c.log.high); n++ {
 		p := c.log.slot(n).proposal
 		if p == nil || !slices.Contains(m.Digests, p.Digest) {
 			continue

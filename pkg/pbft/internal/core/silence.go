@@ -37,7 +37,7 @@ func (c *Core) promise(n message.SeqNum) {
 // VIEW-CHANGE is made now: it knows of the stable checkpoint that ended the silence.
 func (c *Core) endSilence() {
 	leaves := !c.active && c.view > c.fencedView
-	c.promise(c.lastExec) // clients are answered from this state, and it holds checkpoints
+	c.promise(c.log.lastExec) // clients are answered from this state, and it holds checkpoints
 	c.do(Effect{Verb: Speak})
 	if leaves {
 		c.sayViewChange()

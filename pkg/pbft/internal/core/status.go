@@ -9,7 +9,7 @@ import (
 // noticeLag sends a STATUS out of turn when a message shows that we have missed something: at most once per resend interval
 // (R-RTX-1), or when we have come on so far since the last one that there is more to ask for.
 func (c *Core) noticeLag() {
-	if c.tick-c.lagging >= c.cfg.ResendTicks || c.cameOn(c.reported, c.lastExec, c.log.low) {
+	if c.tick-c.lagging >= c.cfg.ResendTicks || c.cameOn(c.reported, c.log.lastExec, c.log.low) {
 		c.lagging = c.tick
 		c.sendStatus()
 	}
@@ -23,8 +23,8 @@ func (c *Core) cameOn(since, lastExec, low message.SeqNum) bool {
 
 // sendStatus tells the others where we stand.
 func (c *Core) sendStatus() {
-	c.reported, c.reportedAt = c.lastExec+c.log.low, c.tick
-	m := &message.Status{View: c.view, Active: c.active, Low: c.log.low, LastExecuted: c.lastExec, SilentUntil: c.SilentUntil(), From: c.cfg.Self}
+	c.reported, c.reportedAt = c.log.lastExec+c.log.low, c.tick
+	m := &message.Status{View: c.view, Active: c.active, Low: c.log.low, LastExecuted: c.log.lastExec, SilentUntil: c.SilentUntil(), From: c.cfg.Self}
 	base := m.Base()
 	for n := base + 1; n <= c.log.high; n++ {
 		if s := c.log.slot(n); s.isCommitted {
@@ -114,9 +114,9 @@ const askBurst = 3
 // mayAsk reports whether a STATUS is answered: within its sender's share, or because it has come on since the last one, which is
 // how who is behind asks for what follows. A liar can come on no faster than we do.
 func (c *Core) mayAsk(p *peer, m *message.Status) bool {
-	lastExec, low := min(m.LastExecuted, c.lastExec), min(m.Low, c.log.low)
+	lastExec, low := min(m.LastExecuted, c.log.lastExec), min(m.Low, c.log.low)
 	early := 0
-	if m.View == c.view && m.Active && m.LastExecuted < c.lastExec {
+	if m.View == c.view && m.Active && m.LastExecuted < c.log.lastExec {
 		early = (askBurst - 1) * c.cfg.ResendTicks
 	}
 	switch {
@@ -182,7 +182,7 @@ func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 	if m.View == c.view && m.Committed.Get(k) {
 		return 0
 	}
-	if s.isCommitted && s.seq <= c.lastExec {
+	if s.isCommitted && s.seq <= c.log.lastExec {
 		c.send(m.From, &message.Decided{Seq: s.seq, Digest: s.decision, From: c.cfg.Self})
 	}
 	if s.proposal == nil || m.View != c.view || !m.Active || !lost {
@@ -214,7 +214,7 @@ func (c *Core) KeysChanged(i message.ReplicaID) {
 	}
 	c.peers[i].keyed = c.tick
 	c.peers[i].high = c.cfg.LogSize // it may have another life, and begin again
-	all := &message.Status{View: c.view, Active: c.active, LastExecuted: max(c.log.low, min(c.peers[i].lastExec, c.lastExec)), Low: c.peers[i].low, From: i}
+	all := &message.Status{View: c.view, Active: c.active, LastExecuted: max(c.log.low, min(c.peers[i].lastExec, c.log.lastExec)), Low: c.peers[i].low, From: i}
 	c.resendCheckpoints(all)
 	if c.view > 0 && !c.active {
 		c.resendViewChange(all)

@@ -48,10 +48,6 @@ type ask struct {
 
 const (
 	asksPerReplica  = 8  // FETCHes under way to one replica
-	servesPerTick   = 64 // FETCHes of one replica answered in a tick, or batches of no more bytes
-	leastCredit     = 1 << 18
-	creditTicks     = 30000 // in which all of a replica's credit comes back
-	fetchBytes      = message.MaxFetch * 4096
 	answerTicks     = 50 // an answer may take so long
 	firstTicks      = 10 // the first of a replica: it may be down, or have no way to us yet
 	shunTicks       = 100
@@ -125,20 +121,20 @@ func (c *Core) claimants(id message.CheckpointID, stable bool) (n int) {
 
 // tickTransfer notices that we are behind, and that those we asked are silent.
 func (c *Core) tickTransfer() {
-	target, certain := c.claimed(c.lastExec, true)
+	target, certain := c.claimed(c.log.lastExec, true)
 	switch t := c.transfer; {
 	case t == nil && certain && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
 		c.fetchState(message.CheckpointID{Seq: target.Seq, Digest: target.Digest})
 	case t == nil && c.tick-c.progress > 2*stallTicks:
 		// Those ahead of us may each have another stable checkpoint and none the batches we need.
-		if k, ok := c.claimed(c.lastExec, false); ok {
+		if k, ok := c.claimed(c.log.lastExec, false); ok {
 			c.fetchState(message.CheckpointID{Seq: k.Seq, Digest: k.Digest})
 		}
 	case t != nil && t.session != nil && !t.done:
 		for i := 0; i < len(t.asked); {
 			if a := t.asked[i]; c.tick >= a.due {
 				c.giveUp(i)
-				c.peers[a.to].shunned = c.tick + shunTicks
+				c.shunned[a.to] = c.tick + shunTicks
 				continue
 			}
 			i++
@@ -224,7 +220,7 @@ func (c *Core) nextReplier() (message.ReplicaID, bool) {
 	for range c.peers {
 		t.turn = (t.turn + 1) % len(c.peers)
 		to := message.ReplicaID(t.turn)
-		if to == c.cfg.Self || c.peers[to].shunned > c.tick {
+		if to == c.cfg.Self || c.shunned[to] > c.tick {
 			continue
 		}
 		busy := 0
@@ -250,35 +246,11 @@ func (c *Core) giveUp(i int) {
 }
 
 // StateSize says how many pages the state takes, about.
-func (c *Core) StateSize(pages int) { c.credit = max(leastCredit, 2*pages) }
-
-// earn gives a replica back, in a tick, some of the pages that it may have us serve. What it may have at once is twice the state:
-// a replica that was restarted fetches a third of it from each of us, or a half. One that fetches for ever would cost each of us
-// a good part of a core if it might do so as fast as those who need it.
-func (p *peer) earn(all int) {
-	p.served = 0
-	p.spent = max(0, p.spent-max(1, all/creditTicks))
-}
-
-// serveCost is what a batch of so many bytes takes of its sender's share of a tick.
-func serveCost(bytes int) int { return 1 + bytes/fetchBytes }
-
-// mayServe reports whether a replica may have us serve something more, of about so many pages or nodes: within its share of this
-// tick, and within its credit, beyond which it has one thing a tick.
-func (c *Core) mayServe(p *peer, pages int) bool {
-	p.served++
-	switch {
-	case p.served > servesPerTick, p.spent >= c.credit && p.served > 1:
-		return false
-	case p.spent < c.credit:
-		p.spent += pages
-	}
-	return true
-}
+func (c *Core) StateSize(pages int) { c.shares.credit = max(leastCredit, 2*pages) }
 
 // onFetch answers a replica that fetches, within its share.
 func (c *Core) onFetch(m *message.Fetch) {
-	if !c.mayServe(&c.peers[m.From], max(1, len(m.Nodes))) {
+	if !c.shares.may(m.From, max(1, len(m.Nodes))) {
 		c.refuse(m, TooSoon)
 		return
 	}
@@ -307,13 +279,13 @@ func (c *Core) onData(m *message.Data) {
 		return
 	}
 	if len(m.Items) == 0 { // who has nothing of it says Gone
-		c.peers[m.From].shunned = c.tick + shunTicks
+		c.shunned[m.From] = c.tick + shunTicks
 		c.refuse(m, FalseData)
 	}
 	a := &t.asked[i]
 	for _, x := range m.Items {
 		if !c.offer(x) {
-			c.peers[m.From].shunned = c.tick + shunTicks
+			c.shunned[m.From] = c.tick + shunTicks
 			c.refuse(m, FalseData)
 			break
 		}
@@ -350,7 +322,7 @@ func (c *Core) moveOn(gone message.ReplicaID) {
 	t := c.transfer
 	target, later := c.claimed(t.seq, false)
 	if !later {
-		c.peers[gone].shunned = c.tick + 2 // its news are under way
+		c.shunned[gone] = c.tick + 2 // its news are under way
 		c.noticeLag()
 		c.ask()
 		return
@@ -409,7 +381,7 @@ func (c *Core) Installed(n message.SeqNum) {
 	t := c.transfer
 	invariant(t != nil && t.seq == n, "a state installed that was not asked for")
 	c.transfer = nil
-	c.lastExec, c.progress = t.seq, c.tick
+	c.log.lastExec, c.progress = t.seq, c.tick
 	c.ahead, c.kept, c.since = tentative{}, t.seq, 0 // it was number t.seq at most
 	c.seqno = max(c.seqno, t.seq)
 	c.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}

@@ -7,17 +7,6 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// carried is a tuple of P or Q with the batch it is about, which is kept as long as the tuple
-// (R-VC-3).
-type carried struct {
-	message.Prepared
-	batch *message.Batch
-}
-
-// maxCarried bounds the digests that Q keeps for one number: the newest, which costs liveness only, and only after
-// so many fruitless views with different digests (R-VC-7).
-const maxCarried = 16
-
 // viewChange is what is known about the way into the present view, or a later one.
 type viewChange struct {
 	own     *message.ViewChange   // ours for the present view; nil in view 0, and if we have sent none in this life
@@ -88,43 +77,16 @@ func (x *viewChange) reach() {
 	}
 }
 
-// carry updates P and Q with what the log says of the view we are leaving [TOCS Fig. 3].
-func (c *Core) carry() {
-	for n := c.log.low + 1; n <= c.log.high; n++ {
-		s := c.log.slot(n)
-		if s.proposal == nil {
-			continue
-		}
-		entry := carried{message.Prepared{Seq: n, Digest: s.proposal.Digest, View: c.view}, &s.proposal.Batch}
-		if s.isPrepared {
-			c.prepared[n] = entry
-		}
-		if c.isPrimary() || s.isPrepared || s.prepares.has(c.cfg.Self) { // prepared without our vote: while we were silent
-			c.witness(entry)
-		}
-	}
-}
-
-// witness keeps in Q that we pre-prepared a batch.
-func (c *Core) witness(entry carried) {
-	n := entry.Seq
-	q := slices.DeleteFunc(c.preprepared[n], func(x carried) bool { return x.Digest == entry.Digest })
-	if q = append(q, entry); len(q) > maxCarried {
-		q = q[1:] // the oldest view
-	}
-	c.preprepared[n] = q
-}
-
 // leave abandons the present view for view v [TOCS §4.5, R-VC-8]. From here on nothing of an earlier view is sent or
 // accepted.
 func (c *Core) leave(v message.View) {
 	invariant(v > c.view, "views only rise")
-	c.carry()
+	c.pq.carry(&c.log, c.view, func(s *slot) bool { return c.isPrimary() || s.prepares.has(c.cfg.Self) })
 	c.suspectStallers()
-	c.view, c.active, c.choosing, c.lacking = v, false, false, 0
+	c.view, c.active, c.choosing = v, false, false
 	c.held = heldCommits{}
 	c.log.clear()
-	c.wait.bodies = map[message.Digest]*message.Batch{} // what was proposed or decided of them is kept where it is
+	c.bodies.leave()
 	c.queue.newView()
 	c.queue.each(func(_ *line, r *message.Request) bool {
 		c.trust(r)
@@ -157,7 +119,7 @@ func (c *Core) sayViewChange() {
 	x := &c.change
 	x.own = c.makeViewChange()
 	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()
-	c.promise(max(c.lastExec, c.log.low))
+	c.promise(max(c.log.lastExec, c.log.low))
 	c.multicast(x.own)
 	for j := range x.last {
 		c.acknowledge(message.ReplicaID(j))
@@ -190,16 +152,7 @@ func (c *Core) makeViewChange() *message.ViewChange {
 		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: c.stable.Seq, Digest: c.stable.Digest})
 	}
 	c.eachCheckpoint(c.log.low, func(k message.CheckpointID) { m.Checkpoints = append(m.Checkpoints, k) })
-	for n := c.log.low + 1; n <= c.log.high+c.cfg.LogSize; n++ {
-		if p, ok := c.prepared[n]; ok {
-			m.P = append(m.P, p.Prepared)
-		}
-		from := len(m.Q)
-		for _, q := range c.preprepared[n] {
-			m.Q = append(m.Q, q.Prepared)
-		}
-		slices.SortFunc(m.Q[from:], func(a, b message.Prepared) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
-	}
+	m.P, m.Q = c.pq.tuples(c.log.low, c.log.high+c.cfg.LogSize)
 	return m
 }
 

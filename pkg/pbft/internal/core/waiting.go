@@ -24,9 +24,6 @@ type waiting struct {
 	forwarded []map[message.RequestKey]forward
 	// unproven[i] are requests that replica i passed on and that are not authentic here, the latest few.
 	unproven [][]*message.Request
-
-	bodies      map[message.Digest]*message.Batch // fetched by digest, dropped with the window
-	askedBodies int
 }
 
 type forward struct {
@@ -52,8 +49,6 @@ func (w *waiting) init(n, timeout int) {
 		w.forwarded[i] = map[message.RequestKey]forward{}
 	}
 	w.unproven = make([][]*message.Request, n)
-	w.bodies = map[message.Digest]*message.Batch{}
-	w.askedBodies = -1 << 30
 }
 
 func (w *waiting) stop() { w.on, w.request, w.costly = false, nil, nil }

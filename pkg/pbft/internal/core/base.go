@@ -1,0 +1,88 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// Config is what a core must know of its group.
+type Config struct {
+	Self                      message.ReplicaID
+	Replicas                  int            // n = 3f+1
+	CheckpointPeriod, LogSize message.SeqNum // K and L
+	CheckpointBytes           int            // a checkpoint comes sooner when the operations since the last have so many bytes; 0: never
+	Window                    message.SeqNum // batches under way at the primary, at most
+	BatchBytes, BatchCount    int
+	BatchCost                 int // what the requests of a batch cost at most, unless it is a single one; 0: whatever they cost
+	LogBytes                  int
+	Tentative                 bool // execute what has prepared, before it has committed [TOCS §6.1]
+	Piggyback                 bool // let the COMMITs of what was executed tentatively ride on later messages
+	Separate                  bool // propose without the operations that clients sent to everyone
+	Clients, Slots            int  // enrolled at most, and of each of them
+	QueueBytes                int  // of one client's waiting requests
+	StatusTicks               int  // a STATUS every so many ticks
+	ResendTicks               int  // a message is not sent again before so many ticks have passed
+	ForwardTicks              int  // a request that a backup holds is proposed within so many ticks, or the others are told
+	TimeoutTicks              int  // the view-change timer's first period
+
+	// Cost is what a request costs to run at most, in bytes copied. It depends on the operation alone, so that all replicas agree.
+	// nil: a request costs as much as its operation is long.
+	Cost func(*message.Request) int
+
+	// Fence is the highest number for which this replica may have made a promise in an earlier life, which it has
+	// forgotten. Until a checkpoint at or above it is stable the replica is silent, and counts among the f (R-OUR-5):
+	// see silence.go. 0 for a replica that never promised anything.
+	Fence message.SeqNum
+
+	// FenceView is the view that this replica had reached then. It waits for that view's NEW-VIEW, or for a later
+	// view: a vote in an earlier one could contradict the VIEW-CHANGE in which it said what it had voted for.
+	FenceView message.View
+}
+
+// base is what every part of the core may use: what the group is, the present tick, and where effects and refusals go.
+// Core and its parts share one.
+type base struct {
+	cfg  Config
+	f    int
+	tick int
+
+	refused    [refusals]uint64
+	trace      func(message.Message, Refusal)
+	out, spare []Effect
+}
+
+func (b *base) quorum() int { return 2*b.f + 1 }
+func (b *base) weak() int   { return b.f + 1 }
+
+// Due is Effects while more of the same event is to come: nothing is proposed before it is there too.
+func (b *base) Due() []Effect {
+	out := b.out
+	b.out, b.spare = b.spare[:0], out
+	return out
+}
+
+func (b *base) do(e Effect) { b.out = append(b.out, e) }
+
+func (b *base) multicast(m message.Message) { b.do(Effect{Verb: Multicast, Message: m}) }
+
+func (b *base) send(to message.ReplicaID, m message.Message) {
+	b.do(Effect{Verb: Send, To: to, Message: m})
+}
+
+func (b *base) refuse(m message.Message, why Refusal) {
+	b.refused[why]++
+	if b.trace != nil {
+		b.trace(m, why)
+	}
+}
+
+// invariant stops us when our own code is wrong: a stopped replica is one of the f, a wrong one is
+// a lie with our key.
+func invariant(ok bool, what string) {
+	if !ok {
+		panic("core: invariant broken: " + what)
+	}
+}
+
+// Refused counts what was refused for a reason.
+func (b *base) Refused(why Refusal) uint64 { return b.refused[why] }
+
+// Trace has f called for every refusal.
+func (b *base) Trace(f func(message.Message, Refusal)) { b.trace = f }

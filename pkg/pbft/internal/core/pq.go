@@ -1,0 +1,93 @@
+package core
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// pq is P and Q: what prepared and what was pre-prepared here, carried across views [TOCS §4.5]. Both are empty while
+// view 0 lasts. P holds at most one tuple for a number, Q at most maxCarried.
+type pq struct {
+	prepared    map[message.SeqNum]carried
+	preprepared map[message.SeqNum][]carried
+}
+
+// carried is a tuple of P or Q with the batch it is about, which is kept as long as the tuple
+// (R-VC-3).
+type carried struct {
+	message.Prepared
+	batch *message.Batch
+}
+
+// maxCarried bounds the digests that Q keeps for one number: the newest, which costs liveness only, and only after
+// so many fruitless views with different digests (R-VC-7).
+const maxCarried = 16
+
+func newPQ() pq {
+	return pq{prepared: map[message.SeqNum]carried{}, preprepared: map[message.SeqNum][]carried{}}
+}
+
+// carry updates P and Q with what the log says of view v, which we are leaving, and in which we pre-prepared the
+// proposals that voted reports [TOCS Fig. 3].
+func (x *pq) carry(l *messageLog, v message.View, voted func(*slot) bool) {
+	for n := l.low + 1; n <= l.high; n++ {
+		s := l.slot(n)
+		if s.proposal == nil {
+			continue
+		}
+		entry := carried{message.Prepared{Seq: n, Digest: s.proposal.Digest, View: v}, &s.proposal.Batch}
+		if s.isPrepared {
+			x.prepared[n] = entry
+		}
+		if s.isPrepared || voted(s) { // prepared without our vote: while we were silent
+			x.witness(entry)
+		}
+	}
+}
+
+// witness keeps in Q that we pre-prepared a batch.
+func (x *pq) witness(entry carried) {
+	n := entry.Seq
+	q := slices.DeleteFunc(x.preprepared[n], func(x carried) bool { return x.Digest == entry.Digest })
+	if q = append(q, entry); len(q) > maxCarried {
+		q = q[1:] // the oldest view
+	}
+	x.preprepared[n] = q
+}
+
+// slide forgets what is at or below n, which is stable (R-VC-3).
+func (x *pq) slide(n message.SeqNum) {
+	maps.DeleteFunc(x.prepared, func(old message.SeqNum, _ carried) bool { return old <= n })
+	maps.DeleteFunc(x.preprepared, func(old message.SeqNum, _ []carried) bool { return old <= n })
+}
+
+// find is the batch with digest d that was carried as number n, nil if there is none.
+func (x *pq) find(n message.SeqNum, d message.Digest) *message.Batch {
+	if p, ok := x.prepared[n]; ok && p.Digest == d {
+		return p.batch
+	}
+	for _, q := range x.preprepared[n] {
+		if q.Digest == d {
+			return q.batch
+		}
+	}
+	return nil
+}
+
+// tuples are P and Q as a VIEW-CHANGE has them: P for numbers in (low, high] by number, Q by number and digest.
+func (x *pq) tuples(low, high message.SeqNum) (p, q []message.Prepared) {
+	for n := low + 1; n <= high; n++ {
+		if t, ok := x.prepared[n]; ok {
+			p = append(p, t.Prepared)
+		}
+		from := len(q)
+		for _, t := range x.preprepared[n] {
+			q = append(q, t.Prepared)
+		}
+		slices.SortFunc(q[from:], func(a, b message.Prepared) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
+	}
+	return p, q
+}

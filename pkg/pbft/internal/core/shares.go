@@ -1,0 +1,64 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// shares bound what each replica may have us serve: so many answers in a tick, and a credit of pages that comes back
+// slowly. A replica that was restarted fetches a third of the state from each of us, or a half, so its credit is twice the
+// state. One that fetches for ever would cost each of us a good part of a core if it might do so as fast as those who need it.
+type shares struct {
+	credit int // pages that we serve each replica at full speed
+	of     []share
+}
+
+// A share is what one replica has had of it.
+type share struct {
+	served int // answers in the present tick
+	spent  int // pages of its credit
+}
+
+const (
+	servesPerTick = 64 // FETCHes of one replica answered in a tick, or batches of no more bytes
+	leastCredit   = 1 << 18
+	creditTicks   = 30000 // in which all of a replica's credit comes back
+	fetchBytes    = message.MaxFetch * 4096
+)
+
+func newShares(replicas int) shares { return shares{credit: leastCredit, of: make([]share, replicas)} }
+
+// tick begins a new tick, and gives each replica back some of its credit.
+func (x *shares) tick() {
+	for i := range x.of {
+		s := &x.of[i]
+		s.served = 0
+		s.spent = max(0, s.spent-max(1, x.credit/creditTicks))
+	}
+}
+
+// may reports whether replica i may have us serve something more, of about so many pages or nodes: within its share of
+// this tick, and within its credit, beyond which it has one thing a tick.
+func (x *shares) may(i message.ReplicaID, pages int) bool {
+	s := &x.of[i]
+	s.served++
+	switch {
+	case s.served > servesPerTick, s.spent >= x.credit && s.served > 1:
+		return false
+	case s.spent < x.credit:
+		s.spent += pages
+	}
+	return true
+}
+
+// took charges replica i for the length of a batch that it was served, beside what may has charged.
+func (x *shares) took(i message.ReplicaID, bytes int) {
+	s := &x.of[i]
+	s.served += serveCost(bytes) - 1
+	if s.spent < x.credit {
+		s.spent += bytes / 4096
+	}
+}
+
+// serveCost is what a batch of so many bytes takes of its sender's share of a tick.
+func serveCost(bytes int) int { return 1 + bytes/fetchBytes }
+
+// shunned has, by replica, the tick before which we ask it for neither state nor batches: it was silent, or lied.
+type shunned []int
