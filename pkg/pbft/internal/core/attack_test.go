@@ -294,12 +294,12 @@ func TestClaimed(t *testing.T) {
 		c := newAttacked(3, 0)
 		for range 150 {
 			n := message.SeqNum(4 * r.IntN(24))
-			c.noteCheckpoint(&message.Checkpoint{Seq: n, Digest: message.Digest{byte(r.IntN(2))}, Stable: r.IntN(3) == 0, From: message.ReplicaID(r.IntN(3))})
+			c.claims.note(&message.Checkpoint{Seq: n, Digest: message.Digest{byte(r.IntN(2))}, Stable: r.IntN(3) == 0, From: message.ReplicaID(r.IntN(3))})
 		}
 		type counts struct{ all, stable int }
 		said := map[message.CheckpointID]counts{}
 		for i := range c.peers {
-			for _, k := range c.peers[i].claims {
+			for _, k := range c.claims.of[i] {
 				id := message.CheckpointID{Seq: k.Seq, Digest: k.Digest}
 				x := said[id]
 				if x.all++; k.Stable {
@@ -316,7 +316,7 @@ func TestClaimed(t *testing.T) {
 					want = max(want, id.Seq)
 				}
 			}
-			if got, found := c.claimed(above, stable); got.Seq != want || found != (want > 0) {
+			if got, found := c.claims.highest(above, stable); got.Seq != want || found != (want > 0) {
 				t.Fatalf("seed %d: above %d, stable: %t: got %d, %t, want %d", seed, above, stable, got.Seq, found, want)
 			}
 		}

@@ -129,7 +129,9 @@ func (c *Core) ownRoot(n message.SeqNum) (message.Digest, bool) {
 
 // onCheckpoint records what another replica says of its state.
 func (c *Core) onCheckpoint(m *message.Checkpoint) {
-	c.noteCheckpoint(m)
+	if c.claims.note(m) {
+		c.collectFetched()
+	}
 	if why := c.judgeCheckpoint(m); why != accepted {
 		c.refuse(m, why)
 		return
@@ -149,7 +151,7 @@ func (c *Core) judgeCheckpoint(m *message.Checkpoint) Refusal {
 	case m.Seq <= c.log.low:
 		return BelowWindow
 	case m.Seq > c.log.high:
-		return AboveWindow // noteCheckpoint has kept the highest of each sender (R-GC-5)
+		return AboveWindow // the claims keep the highest of each sender (R-GC-5)
 	}
 	return accepted
 }
@@ -196,8 +198,8 @@ func (c *Core) slide(n message.SeqNum) {
 
 // recallCheckpoints counts what the others said of checkpoints that were above the window and are in it now.
 func (c *Core) recallCheckpoints() {
-	for i := range c.peers {
-		for _, m := range c.peers[i].claims {
+	for _, all := range c.claims.of {
+		for _, m := range all {
 			if c.log.contains(m.Seq) {
 				c.checkpoint(m.Seq).votes.add(m.From, m.Digest)
 			}

@@ -27,7 +27,8 @@ type Core struct {
 	queue    queue
 
 	stable      message.Checkpoint // what let log.low get where it is; number 0 needs no proof
-	checkpoints []checkpointSlot   // above it, ring by number/step
+	claims      claims
+	checkpoints []checkpointSlot // above it, ring by number/step
 
 	pq      pq
 	change  viewChange
@@ -51,14 +52,13 @@ type Core struct {
 type peer struct {
 	low      message.SeqNum
 	lastExec message.SeqNum
-	high     message.SeqNum       // the end of its window when we answered it, the highest in its life: it took in what we said up to here
-	claims   []message.Checkpoint // the highest checkpoints it spoke of, rising
-	answered int                  // tick for which we have answered its STATUSes: see mayAsk
-	reached  message.SeqNum       // how far it was when we answered last
-	keyed    int                  // tick at which its new keys last made us send again
-	apart    int                  // tick since when it waits in a later view than ours, as it says; 0: it does not
-	silence  message.SeqNum       // the checkpoint that must be stable before it votes, as it says; 0: it votes
-	fills    int                  // null batches that its silence may still cause in the present period: see proposeNull
+	high     message.SeqNum // the end of its window when we answered it, the highest in its life: it took in what we said up to here
+	answered int            // tick for which we have answered its STATUSes: see mayAsk
+	reached  message.SeqNum // how far it was when we answered last
+	keyed    int            // tick at which its new keys last made us send again
+	apart    int            // tick since when it waits in a later view than ours, as it says; 0: it does not
+	silence  message.SeqNum // the checkpoint that must be stable before it votes, as it says; 0: it votes
+	fills    int            // null batches that its silence may still cause in the present period: see proposeNull
 }
 
 // New returns the core of a replica whose state is the initial one.
@@ -83,6 +83,7 @@ func New(cfg Config) *Core {
 		c.checkpoints[i].votes = newVotes(cfg.Replicas)
 	}
 	c.log.init(cfg.LogSize, cfg.Replicas)
+	c.claims = newClaims(c.base)
 	c.shares, c.shunned = newShares(cfg.Replicas), make(shunned, cfg.Replicas)
 	c.bodies.init(c.base, &c.log, &c.pq, c.shunned)
 	c.queue.init(cfg.Slots, cfg.QueueBytes)

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 
@@ -55,80 +54,16 @@ const (
 	fetchWantsBatch = message.MaxFetch
 )
 
-// maxClaims is how many checkpoints a replica is remembered to have spoken of, the highest.
-const maxClaims = 16
-
-// noteCheckpoint keeps what a replica last said of checkpoints, whether in our window or not (R-GC-5).
-func (c *Core) noteCheckpoint(m *message.Checkpoint) {
-	p := &c.peers[m.From]
-	if m.Seq%c.cfg.step() != 0 || m.Seq == 0 {
-		return
-	}
-	at, known := p.claim(m.Seq)
-	switch {
-	case known:
-		if m.Stable && p.claims[at].Digest == m.Digest {
-			p.claims[at].Stable = true
-		}
-	case len(p.claims) < maxClaims:
-		p.claims = slices.Insert(p.claims, at, *m)
-	case at > 0:
-		copy(p.claims, p.claims[1:at])
-		p.claims[at-1] = *m
-	}
-	c.collectFetched()
-}
-
-// claim finds what a replica said of checkpoint n, or where it would stand.
-func (p *peer) claim(n message.SeqNum) (at int, known bool) {
-	return slices.BinarySearchFunc(p.claims, n, func(k message.Checkpoint, n message.SeqNum) int { return cmp.Compare(k.Seq, n) })
-}
-
-// claimed is the highest checkpoint above some number that f+1 others speak of with equal roots: one of them is correct, so it is a
-// state of the group. Stable ones are certain to be stable too, and the low water mark may follow them. It is asked for in every
-// tick, and mostly nobody speaks of any above what was executed here.
-func (c *Core) claimed(above message.SeqNum, stable bool) (best message.Checkpoint, found bool) {
-	for i := range c.peers {
-		for _, k := range slices.Backward(c.peers[i].claims) {
-			if k.Seq <= max(above, best.Seq) {
-				break
-			}
-			id := message.CheckpointID{Seq: k.Seq, Digest: k.Digest}
-			if c.provenStable(id) || !stable && c.claimants(id, false) >= c.weak() {
-				best, found = k, true
-				break
-			}
-		}
-	}
-	return best, found
-}
-
-// provenStable: f+1 say that a checkpoint is stable, one of them correct, or 2f+1 have it.
-func (c *Core) provenStable(k message.CheckpointID) bool {
-	return c.claimants(k, true) >= c.weak() || c.claimants(k, false) >= c.quorum()
-}
-
-// claimants counts the replicas that speak of a checkpoint, or say that it is stable.
-func (c *Core) claimants(id message.CheckpointID, stable bool) (n int) {
-	for i := range c.peers {
-		p := &c.peers[i]
-		if at, known := p.claim(id.Seq); known && p.claims[at].Digest == id.Digest && (p.claims[at].Stable || !stable) {
-			n++
-		}
-	}
-	return n
-}
-
 // tickTransfer notices that we are behind, and that those we asked are silent.
 func (c *Core) tickTransfer() {
-	target, certain := c.claimed(c.log.lastExec, true)
+	target, certain := c.claims.highest(c.log.lastExec, true)
 	switch t := c.transfer; {
 	case t == nil && certain && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
-		c.fetchState(message.CheckpointID{Seq: target.Seq, Digest: target.Digest})
+		c.fetchState(target)
 	case t == nil && c.tick-c.progress > 2*stallTicks:
 		// Those ahead of us may each have another stable checkpoint and none the batches we need.
-		if k, ok := c.claimed(c.log.lastExec, false); ok {
-			c.fetchState(message.CheckpointID{Seq: k.Seq, Digest: k.Digest})
+		if k, ok := c.claims.highest(c.log.lastExec, false); ok {
+			c.fetchState(k)
 		}
 	case t != nil && t.session != nil && !t.done:
 		for i := 0; i < len(t.asked); {
@@ -320,14 +255,14 @@ func (c *Core) offer(x message.Item) bool {
 // moveOn follows the group to a newer checkpoint when a replica has let go of the one we fetch.
 func (c *Core) moveOn(gone message.ReplicaID) {
 	t := c.transfer
-	target, later := c.claimed(t.seq, false)
+	target, later := c.claims.highest(t.seq, false)
 	if !later {
 		c.shunned[gone] = c.tick + 2 // its news are under way
 		c.noticeLag()
 		c.ask()
 		return
 	}
-	c.retarget(message.CheckpointID{Seq: target.Seq, Digest: target.Digest})
+	c.retarget(target)
 }
 
 // Forget drops what waits here and was executed in a batch that we never saw: the state that was fetched knows. Left
@@ -408,7 +343,7 @@ func (c *Core) collectFetched() {
 	if k.Seq == 0 || k.Seq < c.log.low || c.stable.Seq == k.Seq || c.transfer != nil {
 		return
 	}
-	if c.provenStable(k) {
+	if c.claims.provenStable(k) {
 		c.collect(k.Seq, k.Digest)
 	}
 }
