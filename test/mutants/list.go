@@ -63,7 +63,7 @@ var mutants = []mutant{
 	{"a primary's batch may cost anything", core + "queue.go", " ||\n		t.room.cost > 0 && t.cost+r.Cost > t.room.cost\n", "\n"},
 	{"costly requests wait for nobody", core + "cost.go", "	if r != nil && q.costly.allowance <= 0 &&", "	if r != nil && q.costly.allowance < -costPerTick<<20 &&"},
 	{"costly requests are served in any turn", core + "cost.go", "		case len(q.turn) > 1 && l.costly.spent >= costTurn:\n			l.costly.spent -= costTurn\n			q.turn = append(pop(q.turn), l)\n", ""},
-	{"a costly request waits no longer than others", core + "waiting.go", "c.tick+w.timeout+costlyTicks", "c.tick+w.timeout"},
+	{"a costly request waits no longer than others", core + "waiting.go", "c.tick+w.timer.ticks+costlyTicks", "c.tick+w.timer.ticks"},
 	{"a costly request hides that others wait", core + "waiting.go", "	if !w.on {\n		if r := c.oldest(false)", "	if !w.on && w.costly == nil {\n		if r := c.oldest(false)"},
 	{"what waits outlives its client's keys", core + "queue.go", "		l.doubt[slot] = true\n", "		_ = slot\n"},
 	{"an unreasonable choice is accepted", core + "normal.go", "	if !ok {\n		c.log.bytes", "	if false {\n		c.log.bytes"},

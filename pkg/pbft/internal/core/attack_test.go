@@ -419,7 +419,7 @@ func newAhead() *Core {
 // sentAgain counts the proposals that a STATUS brings replica 2, which stands at a checkpoint, when our last word of number 9 has
 // just left.
 func sentAgain(c *Core, checkpoint message.SeqNum) (proposals int) {
-	c.log.slot(9).sentAt = c.tick
+	c.log.slot(9).sent.restart(c.tick, c.cfg.ResendTicks)
 	c.Step(&message.Status{Active: true, Low: checkpoint, LastExecuted: checkpoint, From: 2})
 	for _, m := range perform(c) {
 		if _, ok := m.(*message.PrePrepare); ok {
@@ -583,10 +583,10 @@ func TestSuspicionGrows(t *testing.T) {
 		t.Helper()
 		q.suspect(7, tick)
 		q.suspect(7, tick) // with another request
-		if l.suspect != tick+want {
-			t.Fatalf("suspected for %d ticks, want %d", l.suspect-tick, want)
+		if l.suspect.until != tick+want {
+			t.Fatalf("suspected for %d ticks, want %d", l.suspect.until-tick, want)
 		}
-		return l.suspect
+		return l.suspect.until
 	}
 	at := 1
 	for double := range 10 {

@@ -20,9 +20,9 @@ type bodies struct {
 	pq      *pq
 	shunned shunned
 
-	fetched  map[message.Digest]*message.Batch // dropped with the window
-	askedAll int                               // tick at which everyone was asked last
-	fetches  []fetch                           // ring by number, as the log's slots
+	fetched   map[message.Digest]*message.Batch // dropped with the window
+	askingAll limit
+	fetches   []fetch // ring by number, as the log's slots
 
 	pulling  bool  // something was decided whose batch may have to be asked for
 	pullSize int   // how long such a batch is, about: the latest were no longer
@@ -58,7 +58,6 @@ func (b *bodies) init(base *base, l *messageLog, x *pq, s shunned) {
 	*b = bodies{
 		base: base, log: l, pq: x, shunned: s,
 		fetched:  map[message.Digest]*message.Batch{},
-		askedAll: -1 << 30,
 		fetches:  make([]fetch, base.cfg.LogSize),
 		pullSize: base.cfg.BatchBytes,
 		pulled:   make([]int, base.cfg.Replicas),
@@ -139,12 +138,12 @@ func (b *bodies) missing(choosable func() []message.Digest) (digests []message.D
 
 // askAll asks everyone for the batches that we miss (R-RTX-7), not more often than the resend interval.
 func (b *bodies) askAll(choosable func() []message.Digest) {
-	if b.tick-b.askedAll < b.cfg.ResendTicks {
+	if !b.askingAll.allows(b.tick) {
 		return
 	}
 	b.pulling = true // what was decided may have come as something else
 	if d := b.missing(choosable); len(d) > 0 {
-		b.askedAll = b.tick
+		b.askingAll.restart(b.tick, b.cfg.ResendTicks)
 		b.multicast(&message.FetchBatch{Digests: d, From: b.cfg.Self})
 	}
 }

@@ -43,7 +43,7 @@ type Core struct {
 	progress   int                  // tick at which lastExec rose last
 	fence      message.SeqNum       // no promise of ours is for a number above it, nor
 	fencedView message.View         // for a view above this: both are durable
-	lagging    int                  // tick of the last STATUS sent out of turn
+	lagging    limit                // of STATUSes that are sent out of turn
 	reported   message.SeqNum       // how far we were by the last STATUS: see cameOn
 	reportedAt int                  // tick of it
 }
@@ -53,9 +53,9 @@ type peer struct {
 	low      message.SeqNum
 	lastExec message.SeqNum
 	high     message.SeqNum // the end of its window when we answered it, the highest in its life: it took in what we said up to here
-	answered int            // tick for which we have answered its STATUSes: see mayAsk
+	answered limit          // of its STATUSes: see mayAsk
 	reached  message.SeqNum // how far it was when we answered last
-	keyed    int            // tick at which its new keys last made us send again
+	keyed    limit          // of sending again because its keys are new
 	apart    int            // tick since when it waits in a later view than ours, as it says; 0: it does not
 	silence  message.SeqNum // the checkpoint that must be stable before it votes, as it says; 0: it votes
 	fills    int            // null batches that its silence may still cause in the present period: see proposeNull
@@ -69,13 +69,11 @@ func New(cfg Config) *Core {
 		peers:       make([]peer, cfg.Replicas),
 		checkpoints: make([]checkpointSlot, cfg.LogSize/cfg.step()+2),
 		pq:          newPQ(),
-		lagging:     -1 << 30,
 		fence:       cfg.Fence,
 		fencedView:  cfg.FenceView,
 		view:        cfg.FenceView,
 	}
 	for i := range c.peers {
-		c.peers[i].answered, c.peers[i].keyed = -1<<30, -1<<30
 		c.peers[i].high = cfg.LogSize
 		c.peers[i].fills = c.fillsPerPeriod()
 	}

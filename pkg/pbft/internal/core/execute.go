@@ -203,7 +203,7 @@ func (c *Core) takeCommits() []message.SeqNum {
 func (c *Core) flushCommits() {
 	for _, n := range c.held.numbers {
 		if c.log.contains(n) {
-			c.log.slot(n).sentAt = c.tick
+			c.log.slot(n).sent.restart(c.tick, c.cfg.ResendTicks)
 		}
 		c.multicast(&message.Commit{View: c.view, Seq: n, From: c.cfg.Self})
 	}

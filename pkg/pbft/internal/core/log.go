@@ -93,7 +93,7 @@ type slot struct {
 
 	// Certificates stay complete when votes are dropped because keys changed (R-PR-6).
 	isPrepared, isCommitted bool
-	sentAt                  int // tick at which we last sent a message of this slot
+	sent                    limit // of sending a message of this slot again
 }
 
 func (s *slot) reset(n message.SeqNum) {

@@ -94,7 +94,7 @@ func (c *Core) adopt(s *slot, p *message.PrePrepare) {
 	invariant(p.Batch.Complete(), "a proposal accepted without its operations")
 	c.hold(s, p)
 	s.proposal, s.held = p, nil
-	s.sentAt = c.tick
+	s.sent.restart(c.tick, c.cfg.ResendTicks)
 }
 
 // hold keeps p as what the slot's proposal may become. It counts in the log as if it were that already, or a

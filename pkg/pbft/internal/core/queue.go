@@ -33,15 +33,13 @@ type line struct {
 	costly   costlyLine
 	arrived  []int               // by slot: tick at which the pending request came
 	doubt    []bool              // by slot: the pending request is in doubt
-	suspect  int                 // until this tick all that comes is in doubt
-	penalty  int                 // for how many ticks that was so at last
+	suspect  pause               // while it lasts all that comes is in doubt
 	done     []place             // by slot: the last one executed here
 	told     []int               // by slot: tick of our last FORWARD for it, 0 if there was none
 	pending  []*message.Request  // by slot: received and not executed
 	apart    []*message.Request  // by slot: what the client sent to everyone last, and may be named by a proposal
 	heard    uint64              // the nonce of the last of these
-	inFull   int                 // until this tick proposals hold them all the same
-	period   int                 // for which they did so last, ticks
+	inFull   pause               // while it lasts proposals hold them all the same
 	proposed []message.Timestamp // by slot: the last one proposed in this view
 	bytes    int
 	count    int
@@ -114,7 +112,7 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	l.costly.cost += max(extra(r), 0)
 	l.count++
 	q.held++
-	if l.doubt[r.Slot] = tick < l.suspect; l.proposable(r) {
+	if l.doubt[r.Slot] = !l.suspect.over(tick); l.proposable(r) {
 		q.offer(l, r)
 	}
 	return accepted
@@ -130,15 +128,11 @@ const (
 
 func (q *queue) suspect(c message.ClientID, tick int) {
 	l := q.lines[c]
-	if l == nil || l.suspect > 0 && l.suspect == tick+l.penalty {
+	if l == nil || l.suspect.until > 0 && l.suspect.until == tick+l.suspect.ticks {
 		return // it stalled with several requests
 	}
-	for good := tick - l.suspect; l.penalty > 0 && good >= l.penalty; {
-		good -= l.penalty
-		l.penalty /= 2
-	}
-	l.penalty = min(max(2*l.penalty, suspicion), suspicion<<suspicionDouble)
-	l.suspect = tick + l.penalty
+	l.suspect.halve(tick)
+	l.suspect.begin(tick, suspicion, suspicion<<suspicionDouble)
 }
 
 // trust ends the doubt about a pending request.

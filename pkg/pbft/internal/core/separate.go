@@ -94,7 +94,7 @@ func (c *Core) abridged(b message.Batch) message.Batch {
 	}
 	requests := make([]*message.Request, len(b.Requests))
 	for i, r := range b.Requests {
-		if requests[i] = r; r.Apart && c.tick >= c.queue.line(r.Client).inFull {
+		if requests[i] = r; r.Apart && c.queue.line(r.Client).inFull.over(c.tick) {
 			requests[i] = r.Stub()
 		}
 	}
@@ -127,12 +127,9 @@ func (c *Core) spellOut(m *message.FetchBatch) {
 }
 
 func (l *line) spellOut(tick int) {
-	if tick < l.inFull {
+	if !l.inFull.over(tick) {
 		return
 	}
-	if tick-l.inFull > 10*l.period {
-		l.period = 0
-	}
-	l.period = min(max(2*l.period, inFullTicks), maxInFullTicks)
-	l.inFull = tick + l.period
+	l.inFull.forget(tick, 10)
+	l.inFull.begin(tick, inFullTicks, maxInFullTicks)
 }

@@ -9,8 +9,8 @@ import (
 // noticeLag sends a STATUS out of turn when a message shows that we have missed something: at most once per resend interval
 // (R-RTX-1), or when we have come on so far since the last one that there is more to ask for.
 func (c *Core) noticeLag() {
-	if c.tick-c.lagging >= c.cfg.ResendTicks || c.cameOn(c.reported, c.log.lastExec, c.log.low) {
-		c.lagging = c.tick
+	if c.lagging.allows(c.tick) || c.cameOn(c.reported, c.log.lastExec, c.log.low) {
+		c.lagging.restart(c.tick, c.cfg.ResendTicks)
 		c.sendStatus()
 	}
 }
@@ -104,7 +104,7 @@ func (c *Core) onStatus(m *message.Status) {
 	// What is above the sender's window it would refuse: it needs our state first.
 	for n := max(m.Base(), c.log.low) + 1; n <= min(c.log.high, m.Low+c.cfg.LogSize) && budget > 0; n++ {
 		s := c.log.slot(n)
-		budget -= c.resend(m, s, n > refused || c.tick-s.sentAt >= c.cfg.ResendTicks)
+		budget -= c.resend(m, s, n > refused || s.sent.allows(c.tick))
 	}
 }
 
@@ -115,16 +115,12 @@ const askBurst = 3
 // how who is behind asks for what follows. A liar can come on no faster than we do.
 func (c *Core) mayAsk(p *peer, m *message.Status) bool {
 	lastExec, low := min(m.LastExecuted, c.log.lastExec), min(m.Low, c.log.low)
-	early := 0
+	burst := 1
 	if m.View == c.view && m.Active && m.LastExecuted < c.log.lastExec {
-		early = (askBurst - 1) * c.cfg.ResendTicks
+		burst = askBurst
 	}
-	switch {
-	case c.cameOn(p.reached, lastExec, low):
-	case p.answered > c.tick+early:
+	if !c.cameOn(p.reached, lastExec, low) && !p.answered.take(c.tick, c.cfg.ResendTicks, burst) {
 		return false
-	default:
-		p.answered = max(p.answered, c.tick) + c.cfg.ResendTicks
 	}
 	p.reached = max(p.reached, lastExec+low)
 	return true
@@ -209,10 +205,9 @@ func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 // before: it gets our messages above its last known execution again (R-OUR-9). One whose keys change all the time
 // waits for the answer to its STATUS.
 func (c *Core) KeysChanged(i message.ReplicaID) {
-	if c.tick-c.peers[i].keyed < c.cfg.ResendTicks {
+	if !c.peers[i].keyed.take(c.tick, c.cfg.ResendTicks, 1) {
 		return
 	}
-	c.peers[i].keyed = c.tick
 	c.peers[i].high = c.cfg.LogSize // it may have another life, and begin again
 	all := &message.Status{View: c.view, Active: c.active, LastExecuted: max(c.log.low, min(c.peers[i].lastExec, c.log.lastExec)), Low: c.peers[i].low, From: i}
 	c.resendCheckpoints(all)

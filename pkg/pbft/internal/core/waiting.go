@@ -4,15 +4,14 @@ import "bfs/pkg/pbft/internal/message"
 
 // waiting is a replica's patience: what it waits for, since when, and who else does.
 type waiting struct {
-	first    int // the timer's first period, ticks
-	timeout  int // its present period: doubled for each view that brought nothing
-	on       bool
-	due      int              // tick at which it expires
+	first    int              // the timer's first period, ticks
+	timer    pause            // the view-change timer: its period doubles for each view that brought nothing
+	on       bool             // it runs
 	request  *message.Request // for which it runs; nil while it runs for a NEW-VIEW
 	costly   *message.Request // the costly request that is waited for beside it, nil if there is none
 	costlyAt int              // tick at which its wait ends
 
-	handover, pause int // tick before which we do not hand over to follow a loner; how long that was at last
+	handover pause // while it lasts we do not hand over to follow a loner
 
 	telling int // the client's line, in the queue's order, with which FORWARDs go on
 	allowed int // bytes of operations that may be passed on again
@@ -42,7 +41,7 @@ const (
 )
 
 func (w *waiting) init(n, timeout int) {
-	w.first, w.timeout = timeout, timeout
+	w.first, w.timer.ticks = timeout, timeout
 	w.working = make([]message.View, n)
 	w.forwarded = make([]map[message.RequestKey]forward, n)
 	for i := range w.forwarded {
@@ -54,7 +53,8 @@ func (w *waiting) init(n, timeout int) {
 func (w *waiting) stop() { w.on, w.request, w.costly = false, nil, nil }
 
 func (w *waiting) start(tick int, r *message.Request) {
-	w.on, w.request, w.due = true, r, tick+w.timeout
+	w.on, w.request = true, r
+	w.timer.repeat(tick)
 }
 
 // entered: the view is active. From now on the timer runs only while a request waits (R-OUR-17).
@@ -63,11 +63,12 @@ func (w *waiting) entered() { w.stop() }
 // progress: a batch was executed that was not before. An empty one proves nothing.
 func (w *waiting) progress(b *message.Batch) {
 	if len(b.Requests) > 0 {
-		w.timeout = w.first
+		w.timer.ticks = w.first
 	}
 }
 
-func (w *waiting) double() { w.timeout = min(2*w.timeout, w.first<<maxDoubling) }
+// double has the timer's next period be twice the last, up to a bound (R-HD-8).
+func (w *waiting) double(tick int) { w.timer.begin(tick, w.first, w.first<<maxDoubling) }
 
 // vouches counts the replicas that say so of a slot's request.
 func (w *waiting) vouches(k message.RequestKey, f forward) (n int) {
@@ -131,7 +132,7 @@ func (c *Core) tickWaiting() {
 			w.start(c.tick, nil)
 			return
 		}
-		w.double()
+		w.double(c.tick)
 		c.leave(c.view + 1)
 	}
 }
@@ -141,13 +142,13 @@ func (c *Core) tickWaiting() {
 // pauses grow.
 func (c *Core) fetchLoner() {
 	w := &c.wait
-	if !c.isPrimary() || c.tick < w.handover {
+	if !c.isPrimary() || !w.handover.over(c.tick) {
 		return
 	}
 	for i := range c.peers {
 		if p := &c.peers[i]; p.apart > 0 && c.tick-p.apart >= apartTicks {
-			w.pause = min(max(2*w.pause, apartTicks), apartTicks<<maxDoubling)
-			w.handover, p.apart = c.tick+w.pause, 0
+			w.handover.begin(c.tick, apartTicks, apartTicks<<maxDoubling)
+			p.apart = 0
 			c.StepDown()
 			return
 		}
@@ -237,7 +238,7 @@ func (c *Core) watch() {
 		}
 	}
 	if w.costly == nil {
-		w.costly, w.costlyAt = c.oldest(true), c.tick+w.timeout+costlyTicks
+		w.costly, w.costlyAt = c.oldest(true), c.tick+w.timer.ticks+costlyTicks
 	}
 }
 
@@ -256,7 +257,7 @@ func (c *Core) oldest(isCostly bool) (oldest *message.Request) {
 
 // expired reports whether the view has brought nothing for too long.
 func (w *waiting) expired(tick int) bool {
-	return w.on && tick >= w.due || w.costly != nil && tick >= w.costlyAt
+	return w.on && w.timer.over(tick) || w.costly != nil && tick >= w.costlyAt
 }
 
 func (c *Core) forwardFrom(i message.ReplicaID, k message.RequestKey, f forward) bool {
