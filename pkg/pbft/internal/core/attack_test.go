@@ -294,12 +294,12 @@ func TestClaimed(t *testing.T) {
 		c := newAttacked(3, 0)
 		for range 150 {
 			n := message.SeqNum(4 * r.IntN(24))
-			c.claims.note(&message.Checkpoint{Seq: n, Digest: message.Digest{byte(r.IntN(2))}, Stable: r.IntN(3) == 0, From: message.ReplicaID(r.IntN(3))})
+			c.checkpoints.claims.note(&message.Checkpoint{Seq: n, Digest: message.Digest{byte(r.IntN(2))}, Stable: r.IntN(3) == 0, From: message.ReplicaID(r.IntN(3))})
 		}
 		type counts struct{ all, stable int }
 		said := map[message.CheckpointID]counts{}
 		for i := range c.peers {
-			for _, k := range c.claims.of[i] {
+			for _, k := range c.checkpoints.claims.of[i] {
 				id := message.CheckpointID{Seq: k.Seq, Digest: k.Digest}
 				x := said[id]
 				if x.all++; k.Stable {
@@ -316,7 +316,7 @@ func TestClaimed(t *testing.T) {
 					want = max(want, id.Seq)
 				}
 			}
-			if got, found := c.claims.highest(above, stable); got.Seq != want || found != (want > 0) {
+			if got, found := c.checkpoints.claims.highest(above, stable); got.Seq != want || found != (want > 0) {
 				t.Fatalf("seed %d: above %d, stable: %t: got %d, %t, want %d", seed, above, stable, got.Seq, found, want)
 			}
 		}
@@ -371,7 +371,7 @@ func TestStableWhileBecomingStable(t *testing.T) {
 	step(begin)
 	execute(4, 6)
 	liar := message.ReplicaID(2)
-	step(&message.Checkpoint{Seq: 3 + message.SeqNum(len(c.checkpoints)), From: liar})
+	step(&message.Checkpoint{Seq: 3 + message.SeqNum(len(c.checkpoints.ring)), From: liar})
 	for i := range message.ReplicaID(3) {
 		step(&message.Checkpoint{Seq: 6, Digest: root(6), From: i})
 	}
@@ -380,8 +380,8 @@ func TestStableWhileBecomingStable(t *testing.T) {
 		t.Fatalf("in view %d, active: %t, low water mark %d; want to wait for view 1 from 0", v, active, c.log.low)
 	}
 	discarded := step(&message.Checkpoint{Seq: 3, Digest: root(3), From: 1})
-	if _, active := c.View(); !active || c.stable.Seq != 6 {
-		t.Fatalf("active: %t, stable checkpoint %d, want 6 in view 1", active, c.stable.Seq)
+	if _, active := c.View(); !active || c.checkpoints.stable.Seq != 6 {
+		t.Fatalf("active: %t, stable checkpoint %d, want 6 in view 1", active, c.checkpoints.stable.Seq)
 	}
 	if !slices.Equal(discarded, []message.SeqNum{3, 6}) {
 		t.Errorf("discards what is below %v, want below 3 and then 6", discarded)
@@ -409,7 +409,7 @@ func TestKeyChangesResendAtMostOncePerInterval(t *testing.T) {
 // installed no checkpoint yet.
 func newAhead() *Core {
 	c := newAttacked(0, 0)
-	c.log.lastExec, c.seqno = 8, 8
+	c.log.lastExec, c.proposing.last = 8, 8
 	c.collect(8, message.Digest{8})
 	c.Step(batchOf("x").Requests[0])
 	perform(c)

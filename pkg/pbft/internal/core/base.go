@@ -36,12 +36,30 @@ type Config struct {
 	FenceView message.View
 }
 
-// base is what every part of the core may use: what the group is, the present tick, and where effects and refusals go.
-// Core and its parts share one.
+// step is what the number of every checkpoint is a multiple of: K, or a sixteenth of it if operations of any length may bring one
+// about, so that those who cannot tell which numbers have checkpoints know which do not.
+func (cfg *Config) step() message.SeqNum {
+	if cfg.CheckpointBytes == 0 {
+		return cfg.CheckpointPeriod
+	}
+	for k := message.SeqNum(checkpointSteps); k > 1; k /= 2 {
+		if cfg.CheckpointPeriod%k == 0 {
+			return cfg.CheckpointPeriod / k
+		}
+	}
+	return cfg.CheckpointPeriod
+}
+
+const checkpointSteps = 16 // a power of two
+
+// base is what every part of the core may use: what the group is, the present view and tick, and where effects and
+// refusals go. Core and its parts share one.
 type base struct {
-	cfg  Config
-	f    int
-	tick int
+	cfg    Config
+	f      int
+	tick   int
+	view   message.View // Core.leave alone raises it
+	active bool         // false from our VIEW-CHANGE until the NEW-VIEW that answers it
 
 	refused    [refusals]uint64
 	trace      func(message.Message, Refusal)
@@ -50,6 +68,9 @@ type base struct {
 
 func (b *base) quorum() int { return 2*b.f + 1 }
 func (b *base) weak() int   { return b.f + 1 }
+
+func (b *base) primary() message.ReplicaID { return b.view.Primary(b.cfg.Replicas) }
+func (b *base) isPrimary() bool            { return b.primary() == b.cfg.Self }
 
 // Due is Effects while more of the same event is to come: nothing is proposed before it is there too.
 func (b *base) Due() []Effect {

@@ -19,7 +19,7 @@ func (c *Core) tellPast(m *message.Status) {
 // closeGap asks for what is missing below what is proposed now: a primary proposes no more than its window beyond what it has
 // executed. It is a short gap, and others may need us to agree on what is above it, so we do not wait for the resend interval.
 func (c *Core) closeGap() {
-	if c.transfer == nil && c.active && c.seqno > c.log.lastExec+c.cfg.Window &&
+	if c.transfer == nil && c.active && c.proposing.last > c.log.lastExec+c.cfg.Window &&
 		c.tick-c.progress >= gapTicks && c.tick-c.reportedAt >= gapTicks {
 		c.sendStatus()
 	}

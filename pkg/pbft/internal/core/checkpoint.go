@@ -7,66 +7,16 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A checkpoint is taken when K batches have been executed since the last one, or so many bytes of operations that it pays to let
-// the log forget them: what a log of large operations lies in is fresh memory, to be touched for the first time. Which number that is
-// follows from the last checkpoint and the batches since, so all replicas take the same.
-
-// step is what the number of every checkpoint is a multiple of: K, or a sixteenth of it if operations of any length may bring one
-// about, so that those who cannot tell which numbers have checkpoints know which do not.
-func (cfg *Config) step() message.SeqNum {
-	if cfg.CheckpointBytes == 0 {
-		return cfg.CheckpointPeriod
-	}
-	for k := message.SeqNum(checkpointSteps); k > 1; k /= 2 {
-		if cfg.CheckpointPeriod%k == 0 {
-			return cfg.CheckpointPeriod / k
-		}
-	}
-	return cfg.CheckpointPeriod
-}
-
-const checkpointSteps = 16 // a power of two
-
-// isDue reports whether batch n brings a checkpoint, when the operations up to it, since the last checkpoint, have so many bytes.
-func (c *Core) isDue(n message.SeqNum, bytes int) bool {
-	return n%c.cfg.step() == 0 && (n-c.kept >= c.cfg.CheckpointPeriod || c.cfg.CheckpointBytes > 0 && bytes >= c.cfg.CheckpointBytes)
-}
-
-// willBeDue reports whether a batch that has prepared will bring a checkpoint.
-func (c *Core) willBeDue(s *slot) bool {
-	bytes := c.since
-	for n := c.log.next(); n <= s.seq; n++ {
-		bytes += c.log.slot(n).size
-	}
-	return c.isDue(s.seq, bytes)
-}
-
-// A checkpointSlot gathers the statements about one checkpoint above the stable one.
-type checkpointSlot struct {
-	seq   message.SeqNum
-	votes votes
-	ours  bool // our own state was there: its root is our vote
-}
-
-func (c *Core) checkpoint(n message.SeqNum) *checkpointSlot {
-	k := &c.checkpoints[uint64(n/c.cfg.step())%uint64(len(c.checkpoints))]
-	if k.seq != n {
-		k.seq, k.ours = n, false
-		k.votes.clear()
-	}
-	return k
-}
-
 // Frozen says that our state after executing n has this root. The others are told [TOCS §4.4].
 func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 	if n == 0 && c.log.low == 0 {
-		c.stable = message.Checkpoint{Digest: root, Stable: true, From: c.cfg.Self}
+		c.checkpoints.stable = message.Checkpoint{Digest: root, Stable: true, From: c.cfg.Self}
 		return
 	}
-	if n <= c.log.low || n < c.fetched.Seq {
+	if n <= c.log.low || n < c.checkpoints.fetched.Seq {
 		return // it is past, or not ours any more: a later state has taken its place
 	}
-	k := c.checkpoint(n)
+	k := c.checkpoints.at(n)
 	invariant(!k.ours && n <= c.log.lastExec, "a checkpoint of the future")
 	k.ours = true
 	k.votes.add(c.cfg.Self, root)
@@ -98,45 +48,20 @@ func (c *Core) maySay(n message.SeqNum) bool {
 
 // sayCheckpoints says what we could not say while we were between views.
 func (c *Core) sayCheckpoints() {
-	c.eachCheckpoint(c.log.low, func(k message.CheckpointID) { c.sayCheckpoint(k.Seq, k.Digest) })
-	c.eachCheckpoint(c.log.low, func(k message.CheckpointID) { c.stabilise(c.checkpoint(k.Seq)) })
-}
-
-// eachCheckpoint calls f for the checkpoints above low that our state has come to and that are not known to be stable. F may have
-// one of them become stable, and us go on from there: those below it are ours no more then. One that was fetched would be, but it
-// comes first, for we hold none below it.
-func (c *Core) eachCheckpoint(low message.SeqNum, f func(message.CheckpointID)) {
-	step := c.cfg.step()
-	for n := (max(c.log.low, low)/step + 1) * step; n <= min(c.log.lastExec, c.log.high); n += step {
-		if root, known := c.ownRoot(n); known {
-			f(message.CheckpointID{Seq: n, Digest: root})
-		}
-	}
-}
-
-// ownRoot is the root of our state after n, if it is known and n above the low water mark: computed here, or of a state
-// that was fetched and may lie above the window.
-func (c *Core) ownRoot(n message.SeqNum) (message.Digest, bool) {
-	if c.fetched.Seq == n {
-		return c.fetched.Digest, true
-	}
-	if !c.log.contains(n) {
-		return message.Digest{}, false
-	}
-	k := c.checkpoint(n)
-	return k.votes.digests[c.cfg.Self], k.ours
+	c.checkpoints.each(c.log.low, func(k message.CheckpointID) { c.sayCheckpoint(k.Seq, k.Digest) })
+	c.checkpoints.each(c.log.low, func(k message.CheckpointID) { c.stabilise(c.checkpoints.at(k.Seq)) })
 }
 
 // onCheckpoint records what another replica says of its state.
 func (c *Core) onCheckpoint(m *message.Checkpoint) {
-	if c.claims.note(m) {
+	if c.checkpoints.claims.note(m) {
 		c.collectFetched()
 	}
 	if why := c.judgeCheckpoint(m); why != accepted {
 		c.refuse(m, why)
 		return
 	}
-	k := c.checkpoint(m.Seq)
+	k := c.checkpoints.at(m.Seq)
 	if !k.votes.add(m.From, m.Digest) {
 		c.refuse(m, SecondVote)
 		return
@@ -177,7 +102,7 @@ func (c *Core) stabilise(k *checkpointSlot) {
 // stable at once: then this one's place in the ring may be another's when collect returns.
 func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	silent := c.silent()
-	c.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
+	c.checkpoints.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
 	c.slide(n)
 	c.do(Effect{Verb: Discard, Seq: n})
 	c.bodies.drop()
@@ -189,22 +114,33 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	c.tryNewView() // and this for the root of a checkpoint that we have passed
 }
 
+// endSilence says what we may say from now on. The others have said all that they have to say of what came meanwhile, and a
+// vote of theirs that comes twice moves nothing, so we vote for it now. If we have left a view meanwhile, our
+// VIEW-CHANGE is made now: it knows of the stable checkpoint that ended the silence.
+func (c *Core) endSilence() {
+	leaves := !c.active && c.view > c.fencedView
+	c.promise(c.log.lastExec) // clients are answered from this state, and it holds checkpoints
+	c.do(Effect{Verb: Speak})
+	if leaves {
+		c.sayViewChange()
+		c.startPendingTimer()
+	}
+	if stable := c.checkpoints.stable; c.maySay(stable.Seq) {
+		c.multicast(&stable) // others may lack our word for it
+	}
+	c.sayCheckpoints()
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		c.advance(c.log.slot(n))
+	}
+	c.executeReady()
+	c.sendStatus()
+}
+
 // slide moves the low water mark up to n, and P and Q with it (R-VC-3).
 func (c *Core) slide(n message.SeqNum) {
 	c.log.slide(n)
-	c.recallCheckpoints()
+	c.checkpoints.recall()
 	c.pq.slide(n)
-}
-
-// recallCheckpoints counts what the others said of checkpoints that were above the window and are in it now.
-func (c *Core) recallCheckpoints() {
-	for _, all := range c.claims.of {
-		for _, m := range all {
-			if c.log.contains(m.Seq) {
-				c.checkpoint(m.Seq).votes.add(m.From, m.Digest)
-			}
-		}
-	}
 }
 
 // checkDivergence stops us if a quorum has another state than ours: f+1 correct replicas among them

@@ -14,21 +14,15 @@ import (
 // Core is one replica's state of the protocol.
 type Core struct {
 	*base
-	view   message.View
-	active bool // false from our VIEW-CHANGE until the NEW-VIEW that answers it
+	promises
+	execution
+	riding    ridingCommits
+	proposing proposing
 
-	log      messageLog
-	ahead    tentative // what was executed beyond that
-	held     heldCommits
-	kept     message.SeqNum // the last checkpoint that our state holds
-	since    int            // bytes of the operations executed after it
-	seqno    message.SeqNum // last number assigned, as primary
-	choosing bool           // a Choose for seqno+1 is under way
-	queue    queue
+	log   messageLog
+	queue queue
 
-	stable      message.Checkpoint // what let log.low get where it is; number 0 needs no proof
-	claims      claims
-	checkpoints []checkpointSlot // above it, ring by number/step
+	checkpoints checkpoints
 
 	pq      pq
 	change  viewChange
@@ -38,14 +32,16 @@ type Core struct {
 	wait    waiting
 
 	peers      []peer
-	fetched    message.CheckpointID // the last checkpoint whose state was fetched
-	transfer   *transfer            // not nil while we fetch the state of a checkpoint
-	progress   int                  // tick at which lastExec rose last
-	fence      message.SeqNum       // no promise of ours is for a number above it, nor
-	fencedView message.View         // for a view above this: both are durable
-	lagging    limit                // of STATUSes that are sent out of turn
-	reported   message.SeqNum       // how far we were by the last STATUS: see cameOn
-	reportedAt int                  // tick of it
+	transfer   *transfer      // not nil while we fetch the state of a checkpoint
+	lagging    limit          // of STATUSes that are sent out of turn
+	reported   message.SeqNum // how far we were by the last STATUS: see cameOn
+	reportedAt int            // tick of it
+}
+
+// proposing is what the primary is about to propose.
+type proposing struct {
+	last     message.SeqNum // the last number assigned; at a backup, the last for which it accepted a proposal
+	choosing bool           // a Choose for the next is under way
 }
 
 // peer is what the core knows of another replica.
@@ -57,31 +53,23 @@ type peer struct {
 	reached  message.SeqNum // how far it was when we answered last
 	keyed    limit          // of sending again because its keys are new
 	apart    int            // tick since when it waits in a later view than ours, as it says; 0: it does not
-	silence  message.SeqNum // the checkpoint that must be stable before it votes, as it says; 0: it votes
-	fills    int            // null batches that its silence may still cause in the present period: see proposeNull
 }
 
 // New returns the core of a replica whose state is the initial one.
 func New(cfg Config) *Core {
 	c := &Core{
-		base:        &base{cfg: cfg, f: (cfg.Replicas - 1) / 3},
-		active:      cfg.FenceView == 0,
-		peers:       make([]peer, cfg.Replicas),
-		checkpoints: make([]checkpointSlot, cfg.LogSize/cfg.step()+2),
-		pq:          newPQ(),
-		fence:       cfg.Fence,
-		fencedView:  cfg.FenceView,
-		view:        cfg.FenceView,
+		base:  &base{cfg: cfg, f: (cfg.Replicas - 1) / 3, view: cfg.FenceView, active: cfg.FenceView == 0},
+		peers: make([]peer, cfg.Replicas),
+		pq:    newPQ(),
 	}
 	for i := range c.peers {
 		c.peers[i].high = cfg.LogSize
-		c.peers[i].fills = c.fillsPerPeriod()
-	}
-	for i := range c.checkpoints {
-		c.checkpoints[i].votes = newVotes(cfg.Replicas)
 	}
 	c.log.init(cfg.LogSize, cfg.Replicas)
-	c.claims = newClaims(c.base)
+	c.checkpoints.init(c.base, &c.log)
+	c.promises.init(c.base, &c.checkpoints)
+	c.execution = execution{base: c.base, promises: &c.promises, log: &c.log, checkpoints: &c.checkpoints, queue: &c.queue, wait: &c.wait}
+	c.riding = ridingCommits{base: c.base, log: &c.log}
 	c.shares, c.shunned = newShares(cfg.Replicas), make(shunned, cfg.Replicas)
 	c.bodies.init(c.base, &c.log, &c.pq, c.shunned)
 	c.queue.init(cfg.Slots, cfg.QueueBytes)
@@ -90,9 +78,6 @@ func New(cfg Config) *Core {
 	c.wait.init(cfg.Replicas, cfg.TimeoutTicks)
 	return c
 }
-
-func (c *Core) primary() message.ReplicaID { return c.view.Primary(c.cfg.Replicas) }
-func (c *Core) isPrimary() bool            { return c.primary() == c.cfg.Self }
 
 // Step takes in a message. Its sender was authenticated; a Request tells by its Authentic mark whether its
 // client was.
@@ -144,7 +129,7 @@ func (c *Core) Tick() {
 	c.tickFills()
 	c.bodies.askAll(c.choosable)
 	c.bodies.askOperations(c.primary(), c.queue.passed)
-	c.flushOldCommits()
+	c.riding.flushOld()
 	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
 		c.sendStatus()
 	} else {
@@ -174,7 +159,7 @@ func (c *Core) StepDown() {
 func (c *Core) LastExecuted() message.SeqNum { return c.log.lastExec }
 
 // LastProposed is the last number for which this replica has proposed something, or accepted a proposal.
-func (c *Core) LastProposed() message.SeqNum { return c.seqno }
+func (c *Core) LastProposed() message.SeqNum { return c.proposing.last }
 
 // SilentUntil is the checkpoint that must be stable before this replica votes, 0 if it votes.
 func (c *Core) SilentUntil() message.SeqNum {
@@ -188,7 +173,7 @@ func (c *Core) SilentUntil() message.SeqNum {
 func (c *Core) Transferring() bool { return c.transfer != nil }
 
 // Stable is the last stable checkpoint.
-func (c *Core) Stable() message.Checkpoint { return c.stable }
+func (c *Core) Stable() message.Checkpoint { return c.checkpoints.stable }
 
 // LogBytes is the length of the operations in the log.
 func (c *Core) LogBytes() int { return c.log.bytes }
@@ -196,4 +181,24 @@ func (c *Core) LogBytes() int { return c.log.bytes }
 // Peer is what replica i last said of itself.
 func (c *Core) Peer(i message.ReplicaID) (low, lastExecuted message.SeqNum) {
 	return c.peers[i].low, c.peers[i].lastExec
+}
+
+// SilenceOf is the checkpoint that must be stable before replica i votes, as it said last; 0: it votes.
+func (c *Core) SilenceOf(i message.ReplicaID) message.SeqNum { return c.silences[i].until }
+
+// UnderWay is the lowest number for which something was proposed or voted and nothing executed, tentatively or not; 0 if there
+// is none.
+func (c *Core) UnderWay() message.SeqNum {
+	for n := max(c.log.lastExec, c.ahead.seq, c.log.low) + 1; n <= min(max(c.log.heard, c.log.told), c.log.high); n++ {
+		if s := c.log.slot(n); s.proposal != nil || s.held != nil || s.prepares.have != 0 || c.bodies.underWay(n) {
+			return n
+		}
+	}
+	return 0
+}
+
+// Idle reports whether there is nothing that a tick could bring forward, but for STATUS, COMMITs that nobody waits for, and what
+// others may say meanwhile: whoever ticks may then do so later, for several ticks at once.
+func (c *Core) Idle() bool {
+	return c.active && c.transfer == nil && c.queue.held == 0 && !c.wait.on && c.UnderWay() == 0 && !c.fillDue()
 }

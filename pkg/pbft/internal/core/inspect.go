@@ -56,7 +56,7 @@ func (c *Core) Sizes() (s Sizes) {
 	if c.transfer != nil {
 		s.Asks = len(c.transfer.asked)
 	}
-	s.LogBytes, s.Held = c.log.bytes+c.log.past.bytes, len(c.held.numbers)
+	s.LogBytes, s.Held = c.log.bytes+c.log.past.bytes, len(c.riding.numbers)
 	s.Overlooked = c.log.overlooked(c.bodies.underWay)
 	return s
 }

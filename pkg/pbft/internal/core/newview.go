@@ -1,12 +1,6 @@
 package core
 
-import (
-	"bytes"
-	"cmp"
-	"slices"
-
-	"bfs/pkg/pbft/internal/message"
-)
+import "bfs/pkg/pbft/internal/message"
 
 // decide has the new primary begin the view as soon as the VIEW-CHANGEs it may use allow it. It is tried again whenever
 // there is one more, or one more batch [TOCS §4.5, Fig. 4; R-VC-18].
@@ -25,7 +19,7 @@ func (c *Core) decide() {
 		set = append(set, vc)
 		m.V = append(m.V, message.Vouched{From: id, Digest: x.digests[j]})
 	}
-	d := decision{c, set}
+	d := decision{c.base, set}
 	start, ok := d.checkpoint()
 	if !ok {
 		return
@@ -44,136 +38,6 @@ func (c *Core) decide() {
 	c.promise(m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))) // it is the PRE-PREPARE of all that it chose
 	c.multicast(m)
 	c.tryNewView()
-}
-
-// A decision applies the conditions of the decision procedure to a set of VIEW-CHANGEs.
-type decision struct {
-	c   *Core
-	set []*message.ViewChange
-}
-
-func (d decision) count(f func(*message.ViewChange) bool) (n int) {
-	for _, m := range d.set {
-		if f(m) {
-			n++
-		}
-	}
-	return n
-}
-
-// checkpoint is the highest that f+1 of the set hold and 2f+1 have not gone beyond (R-VC-21).
-func (d decision) checkpoint() (best message.CheckpointID, found bool) {
-	for _, m := range d.set {
-		for _, k := range m.Checkpoints {
-			if found && k.Seq <= best.Seq {
-				continue
-			}
-			reach := d.count(func(m *message.ViewChange) bool { return m.Low <= k.Seq })
-			hold := d.count(func(m *message.ViewChange) bool { return slices.Contains(m.Checkpoints, k) })
-			if reach >= d.c.quorum() && hold >= d.c.weak() {
-				best, found = k, true
-			}
-		}
-	}
-	return best, found
-}
-
-// choose finds a digest for every number above the checkpoint, up to the last one that B does not leave empty. Not ok:
-// more VIEW-CHANGEs are needed (R-VC-22).
-func (d decision) choose(start message.SeqNum) (chosen []message.Digest, ok bool) {
-	end := 0
-	for n := start + 1; n <= start+d.c.cfg.LogSize; n++ {
-		digest, ok := d.candidate(n)
-		if ok {
-			end = int(n - start)
-		} else if !d.empty(n) {
-			return nil, false
-		} else {
-			digest = message.NullDigest
-		}
-		chosen = append(chosen, digest)
-	}
-	return chosen[:end], true
-}
-
-// candidate is the digest that A gives for n: of the highest view, and of these the smallest.
-func (d decision) candidate(n message.SeqNum) (best message.Digest, found bool) {
-	var view message.View
-	for _, m := range d.set {
-		p, ok := entry(m.P, n)
-		if !ok || !d.holds(p) {
-			continue
-		}
-		if !found || p.View > view || p.View == view && bytes.Compare(p.Digest[:], best[:]) < 0 {
-			best, view, found = p.Digest, p.View, true
-		}
-	}
-	return best, found
-}
-
-// holds is condition A for a tuple of somebody's P. A1: 2f+1 have collected nothing at n and prepared nothing there that
-// contradicts it. A2: f+1 say that they pre-prepared it then or later, so that one correct replica
-// did [TOCS Fig. 4].
-func (d decision) holds(p message.Prepared) bool {
-	a1 := d.count(func(m *message.ViewChange) bool {
-		q, has := entry(m.P, p.Seq)
-		return m.Low < p.Seq && (!has || q.View < p.View || q.View == p.View && q.Digest == p.Digest)
-	})
-	return a1 >= d.c.quorum() && d.witnessed(p)
-}
-
-// witnessed is condition A2.
-func (d decision) witnessed(p message.Prepared) bool {
-	return d.count(func(m *message.ViewChange) bool {
-		i, has := slices.BinarySearchFunc(m.Q, p, func(q, p message.Prepared) int {
-			return cmp.Or(cmp.Compare(q.Seq, p.Seq), bytes.Compare(q.Digest[:], p.Digest[:]))
-		})
-		return has && m.Q[i].View >= p.View
-	}) >= d.c.weak()
-}
-
-// empty is condition B: 2f+1 have collected nothing at n and prepared nothing there.
-func (d decision) empty(n message.SeqNum) bool {
-	return d.count(func(m *message.ViewChange) bool {
-		_, has := entry(m.P, n)
-		return m.Low < n && !has
-	}) >= d.c.quorum()
-}
-
-// entry finds number n in a P, which rises.
-func entry(all []message.Prepared, n message.SeqNum) (message.Prepared, bool) {
-	i, has := slices.BinarySearchFunc(all, n, func(p message.Prepared, n message.SeqNum) int { return cmp.Compare(p.Seq, n) })
-	if !has {
-		return message.Prepared{}, false
-	}
-	return all[i], true
-}
-
-// justified checks a NEW-VIEW by its conditions, not by making it again: more than one choice may be right (R-VC-24,
-// R-VC-31). A applies to every digest, null included (R-VC-24a).
-func (d decision) justified(m *message.NewView) bool {
-	start, ok := d.checkpoint()
-	if !ok || start != m.Checkpoint || len(d.set) < d.c.quorum() {
-		return false
-	}
-	for i := range d.c.cfg.LogSize {
-		n := start.Seq + 1 + i
-		if int(i) >= len(m.Chosen) {
-			if !d.empty(n) {
-				return false
-			}
-			continue
-		}
-		digest := m.Chosen[i]
-		prepared := slices.ContainsFunc(d.set, func(vc *message.ViewChange) bool {
-			p, has := entry(vc.P, n)
-			return has && p.Digest == digest && d.holds(p)
-		})
-		if !prepared && !(digest == message.NullDigest && d.empty(n)) {
-			return false
-		}
-	}
-	return true
 }
 
 // onNewView takes the new primary's word for how the view begins, and then checks it [TOCS §4.5].
@@ -212,7 +76,7 @@ func (c *Core) tryNewView() {
 		}
 		set = append(set, vc)
 	}
-	if !(decision{c, set}).justified(m) {
+	if !(decision{c.base, set}).justified(m) {
 		c.refuse(m, BadNewView)
 		c.leave(c.view + 1)
 		return
@@ -251,9 +115,9 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 		c.fetchState(start)
 		return true
 	}
-	root, known := c.ownRoot(start.Seq)
+	root, known := c.checkpoints.root(start.Seq)
 	if !known {
-		return start.Seq < c.fetched.Seq // our state is that of a later one, and never was that of this
+		return start.Seq < c.checkpoints.fetched.Seq // our state is that of a later one, and never was that of this
 	}
 	if root != start.Digest {
 		c.do(Effect{Verb: Stop, Reason: "our state is not the one that the new view begins from: this replica's memory or program is at fault"})
@@ -267,10 +131,10 @@ func (c *Core) enter(m *message.NewView) {
 	c.active = true
 	c.wait.entered()
 	last := m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
-	c.seqno = max(last, c.log.low)
-	if c.seqno < c.log.lastExec {
+	c.proposing.last = max(last, c.log.low)
+	if c.proposing.last < c.log.lastExec {
 		// What we executed committed, and is in X unless a stable checkpoint covers it.
-		c.seqno = c.log.lastExec
+		c.proposing.last = c.log.lastExec
 	}
 	c.sayCheckpoints() // the one that the view begins from among them, so that it becomes stable everywhere (R-VC-34)
 	c.place()
@@ -355,7 +219,7 @@ func (c *Core) adoptChosen(s *slot, b *message.Batch) {
 // we are not about to.
 func (c *Core) choosable() (digests []message.Digest) {
 	if x := &c.change; !c.active && c.isPrimary() && x.newView == nil {
-		d := decision{c: c}
+		d := decision{base: c.base}
 		for _, m := range x.last {
 			if m != nil && m.View == c.view {
 				d.set = append(d.set, m)

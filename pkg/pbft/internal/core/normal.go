@@ -39,7 +39,7 @@ func (c *Core) onRequest(r *message.Request) {
 // propose gives the next number to what waits, if the window lets it: at most Window batches are under way,
 // so that under load requests gather into batches [TOCS §6.1].
 func (c *Core) propose() {
-	if c.choosing || c.silent() || c.transfer != nil || !c.active || !c.isPrimary() || !c.mayPropose(c.seqno+1) {
+	if c.proposing.choosing || c.silent() || c.transfer != nil || !c.active || !c.isPrimary() || !c.mayPropose(c.proposing.last+1) {
 		return
 	}
 	if c.queue.waiting == 0 {
@@ -49,8 +49,17 @@ func (c *Core) propose() {
 	if !c.queue.ready(c.tick) {
 		return
 	}
-	c.choosing = true
-	c.do(Effect{Verb: Choose, Seq: c.seqno + 1})
+	c.proposing.choosing = true
+	c.do(Effect{Verb: Choose, Seq: c.proposing.last + 1})
+}
+
+// proposeNull proposes a null batch, to bring the checkpoint about for which a silent replica waits. A replica that says so
+// without need causes a bounded number of them.
+func (c *Core) proposeNull() {
+	if c.fillDue() {
+		c.spendFill()
+		c.assign(message.Batch{})
+	}
 }
 
 func (c *Core) mayPropose(n message.SeqNum) bool {
@@ -60,10 +69,10 @@ func (c *Core) mayPropose(n message.SeqNum) bool {
 
 // Chosen answers Choose: the batch is formed and proposed [TOCS §4.3, §7.2].
 func (c *Core) Chosen(n message.SeqNum, choice []byte) {
-	if !c.choosing || n != c.seqno+1 {
+	if !c.proposing.choosing || n != c.proposing.last+1 {
 		return // the view has changed since
 	}
-	c.choosing = false
+	c.proposing.choosing = false
 	if !c.mayPropose(n) {
 		return // what the others decided in a later view has moved our marks past it
 	}
@@ -76,15 +85,15 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 
 // assign gives a batch the next number and tells the others [TOCS §4.3].
 func (c *Core) assign(batch message.Batch) {
-	c.seqno++
-	n := c.seqno
+	c.proposing.last++
+	n := c.proposing.last
 	p := &message.PrePrepare{View: c.view, Seq: n, Digest: batch.Digest(), Batch: batch, From: c.cfg.Self}
 	s := c.log.slot(n)
 	invariant(s.proposal == nil, "a number assigned twice")
 	c.adopt(s, p)
 	c.promise(n)
 	said := *p
-	said.Batch, said.Commits = c.abridged(batch), c.takeCommits()
+	said.Batch, said.Commits = c.abridged(batch), c.riding.take()
 	c.multicast(&said)
 	c.advance(s)
 }
@@ -222,7 +231,7 @@ func (c *Core) Accepted(p *message.PrePrepare, ok bool) {
 		return
 	}
 	c.adopt(s, p)
-	c.seqno = max(c.seqno, p.Seq)
+	c.proposing.last = max(c.proposing.last, p.Seq)
 	c.advance(s)
 }
 
@@ -293,7 +302,7 @@ func (c *Core) advance(s *slot) {
 		s.prepares.add(c.cfg.Self, s.proposal.Digest)
 		c.promise(s.seq)
 		vote := s.ownPrepare // a copy: the slot may be reset before it is sent
-		vote.Commits = c.takeCommits()
+		vote.Commits = c.riding.take()
 		c.multicast(&vote)
 	}
 	newly := !s.isPrepared && s.prepared(c.f)
@@ -316,4 +325,25 @@ func (c *Core) advance(s *slot) {
 func (c *Core) commit(s *slot, b *message.Batch, d message.Digest) {
 	s.isCommitted, s.batch, s.decision = true, b, d
 	c.executeReady()
+}
+
+// executeReady executes what can be executed, unless the state is being replaced.
+func (c *Core) executeReady() {
+	if c.transfer == nil {
+		c.executeNext()
+	}
+}
+
+// sayCommit tells the others that a slot has prepared here, at once if somebody may wait for it: a checkpoint, a primary
+// whose window is full, or a client whose batch is not executed before it commits.
+func (c *Core) sayCommit(s *slot) {
+	wait := c.cfg.Tentative && c.cfg.Piggyback && c.proposing.last < c.log.lastExec+c.cfg.Window &&
+		!c.checkpoints.willBeDue(s) && len(c.riding.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
+	if wait {
+		c.riding.hold(s.seq)
+		return
+	}
+	c.riding.flush()
+	vote := s.ownCommit // a copy: the slot may be reset before it is sent
+	c.multicast(&vote)
 }

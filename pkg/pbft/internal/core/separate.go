@@ -113,7 +113,7 @@ func (c *Core) spellOut(m *message.FetchBatch) {
 	if !c.isPrimary() || !c.active {
 		return
 	}
-	for n := c.log.next(); n <= min(c.seqno, c.log.high); n++ {
+	for n := c.log.next(); n <= min(c.proposing.last, c.log.high); n++ {
 		p := c.log.slot(n).proposal
 		if p == nil || !slices.Contains(m.Digests, p.Digest) {
 			continue

@@ -15,97 +15,86 @@ import "bfs/pkg/pbft/internal/message"
 // A silent replica listens, executes what the others commit, fetches what it lacks and serves others. What it says of
 // itself in STATUS has the primary fill an idle group with null batches until the checkpoint is there.
 
+// promises are what this replica may have promised, and how long it and the others are silent.
+type promises struct {
+	*base
+	checkpoints *checkpoints
+	fence       message.SeqNum // no promise of ours is for a number above it, nor
+	fencedView  message.View   // for a view above this: both are durable
+	silences    []silence      // by replica
+}
+
+// A silence is what a replica says of its own.
+type silence struct {
+	until message.SeqNum // the checkpoint that must be stable before it votes; 0: it votes
+	fills int            // null batches that its silence may still cause in the present period
+}
+
+func (p *promises) init(b *base, x *checkpoints) {
+	*p = promises{base: b, checkpoints: x, fence: b.cfg.Fence, fencedView: b.cfg.FenceView, silences: make([]silence, b.cfg.Replicas)}
+	p.refill()
+}
+
 // silent reports whether we may promise nothing, because we may have promised otherwise before we forgot.
-func (c *Core) silent() bool { return c.stable.Seq < c.cfg.Fence }
+func (p *promises) silent() bool { return p.checkpoints.stable.Seq < p.cfg.Fence }
 
 // promise is called before a promise for batch n, or for the present view, leaves. The fence is raised to the end of the
 // next checkpoint period, so that this happens once in a period (R-OUR-5).
-func (c *Core) promise(n message.SeqNum) {
-	invariant(!c.silent(), "a promise of a silent replica")
-	if n <= c.fence && c.view <= c.fencedView {
+func (p *promises) promise(n message.SeqNum) {
+	invariant(!p.silent(), "a promise of a silent replica")
+	if n <= p.fence && p.view <= p.fencedView {
 		return
 	}
-	if n > c.fence {
-		c.fence = (n/c.cfg.CheckpointPeriod + 2) * c.cfg.CheckpointPeriod
+	if n > p.fence {
+		p.fence = (n/p.cfg.CheckpointPeriod + 2) * p.cfg.CheckpointPeriod
 	}
-	c.fencedView = max(c.fencedView, c.view)
-	c.do(Effect{Verb: Fence, Seq: c.fence, View: c.fencedView})
+	p.fencedView = max(p.fencedView, p.view)
+	p.do(Effect{Verb: Fence, Seq: p.fence, View: p.fencedView})
 }
-
-// endSilence says what we may say from now on. The others have said all that they have to say of what came meanwhile, and a
-// vote of theirs that comes twice moves nothing, so we vote for it now. If we have left a view meanwhile, our
-// VIEW-CHANGE is made now: it knows of the stable checkpoint that ended the silence.
-func (c *Core) endSilence() {
-	leaves := !c.active && c.view > c.fencedView
-	c.promise(c.log.lastExec) // clients are answered from this state, and it holds checkpoints
-	c.do(Effect{Verb: Speak})
-	if leaves {
-		c.sayViewChange()
-		c.startPendingTimer()
-	}
-	if stable := c.stable; c.maySay(stable.Seq) {
-		c.multicast(&stable) // others may lack our word for it
-	}
-	c.sayCheckpoints()
-	for n := c.log.low + 1; n <= c.log.high; n++ {
-		c.advance(c.log.slot(n))
-	}
-	c.executeReady()
-	c.sendStatus()
-}
-
-// noteSilence notes how long the sender of a STATUS is silent. A primary that is silent can do nothing for its view, nor can one
-// that has left it and forgotten that it did. It cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they
-// do when a primary steps down (R-VT-5).
-func (c *Core) noteSilence(m *message.Status) {
-	c.peers[m.From].silence = m.SilentUntil
-	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
-		c.leave(c.view + 1)
-	}
-}
-
-// SilenceOf is the checkpoint that must be stable before replica i votes, as it said last; 0: it votes.
-func (c *Core) SilenceOf(i message.ReplicaID) message.SeqNum { return c.peers[i].silence }
 
 // fillPeriodTicks is the period in which a replica's silence causes a bounded number of null batches.
 const fillPeriodTicks = 3000
 
 // fillsPerPeriod is how many null batches end the longest silence of a correct replica: its fence is at most 2.5 periods above
 // what it voted for, that at most L above the stable checkpoint, and the next checkpoint up to a period higher.
-func (c *Core) fillsPerPeriod() int { return int(c.cfg.LogSize + 4*c.cfg.CheckpointPeriod) }
+func (p *promises) fillsPerPeriod() int { return int(p.cfg.LogSize + 4*p.cfg.CheckpointPeriod) }
 
 // tickFills begins a new period now and then.
-func (c *Core) tickFills() {
-	if c.tick%fillPeriodTicks == 0 {
-		for i := range c.peers {
-			c.peers[i].fills = c.fillsPerPeriod()
-		}
+func (p *promises) tickFills() {
+	if p.tick%fillPeriodTicks == 0 {
+		p.refill()
+	}
+}
+
+func (p *promises) refill() {
+	for i := range p.silences {
+		p.silences[i].fills = p.fillsPerPeriod()
 	}
 }
 
 // fillDue reports whether we are the primary of an idle group in which a replica waits for a checkpoint.
-func (c *Core) fillDue() bool {
-	if !c.active || !c.isPrimary() || c.silent() {
+func (p *promises) fillDue() bool {
+	if !p.active || !p.isPrimary() || p.silent() {
 		return false
 	}
-	for i := range c.peers {
-		if p := &c.peers[i]; p.silence > c.stable.Seq && p.fills > 0 {
+	for i := range p.silences {
+		if p.waitsForFill(i) {
 			return true
 		}
 	}
 	return false
 }
 
-// proposeNull proposes a null batch, to bring the checkpoint about for which a silent replica waits. A replica that says so
-// without need causes a bounded number of them.
-func (c *Core) proposeNull() {
-	if !c.fillDue() {
-		return
-	}
-	for i := range c.peers {
-		if p := &c.peers[i]; p.silence > c.stable.Seq && p.fills > 0 {
-			p.fills--
+func (p *promises) waitsForFill(i int) bool {
+	s := &p.silences[i]
+	return s.until > p.checkpoints.stable.Seq && s.fills > 0
+}
+
+// spendFill notes that a null batch is proposed.
+func (p *promises) spendFill() {
+	for i := range p.silences {
+		if p.waitsForFill(i) {
+			p.silences[i].fills--
 		}
 	}
-	c.assign(message.Batch{})
 }

@@ -108,6 +108,16 @@ func (c *Core) onStatus(m *message.Status) {
 	}
 }
 
+// noteSilence notes how long the sender of a STATUS is silent. A primary that is silent can do nothing for its view, nor can one
+// that has left it and forgotten that it did. It cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they
+// do when a primary steps down (R-VT-5).
+func (c *Core) noteSilence(m *message.Status) {
+	c.silences[m.From].until = m.SilentUntil
+	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
+		c.leave(c.view + 1)
+	}
+}
+
 // askBurst is how many STATUSes of one who works with us and is behind are answered at once.
 const askBurst = 3
 
@@ -160,11 +170,11 @@ func (c *Core) resendCheckpoints(m *message.Status) {
 	if c.silent() {
 		return
 	}
-	if c.stable.Seq > m.Low {
-		stable := c.stable
+	if c.checkpoints.stable.Seq > m.Low {
+		stable := c.checkpoints.stable
 		c.send(m.From, &stable)
 	}
-	c.eachCheckpoint(m.Low, func(k message.CheckpointID) {
+	c.checkpoints.each(m.Low, func(k message.CheckpointID) {
 		if c.maySay(k.Seq) {
 			c.send(m.From, &message.Checkpoint{Seq: k.Seq, Digest: k.Digest, From: c.cfg.Self})
 		}
@@ -194,7 +204,7 @@ func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 			c.send(m.From, &vote)
 		}
 	}
-	if s.commits.has(c.cfg.Self) && !slices.Contains(c.held.numbers, s.seq) { // what is held back will be said to all
+	if s.commits.has(c.cfg.Self) && !slices.Contains(c.riding.numbers, s.seq) { // what is held back will be said to all
 		vote := s.ownCommit
 		c.send(m.From, &vote)
 	}

@@ -202,7 +202,7 @@ func (p *play) command(t *testing.T, text string) {
 		p.inject(t, a)
 	case "state":
 		for i, c := range p.cores {
-			p.say(i, "view %d, executed %d, stable %d", c.view, c.log.lastExec, c.stable.Seq)
+			p.say(i, "view %d, executed %d, stable %d", c.view, c.log.lastExec, c.checkpoints.stable.Seq)
 		}
 	default:
 		t.Fatalf("unknown command: %s", text)
@@ -471,7 +471,7 @@ func operations(m *message.Batch) string {
 	return strings.Join(ops, ", ")
 }
 
-func checkpoints(all []message.CheckpointID) string {
+func checkpointsFrom(all []message.CheckpointID) string {
 	var out []string
 	for _, k := range all {
 		out = append(out, strconv.Itoa(int(k.Seq)))
@@ -529,7 +529,7 @@ func describe(m message.Message) string {
 		}
 		return fmt.Sprintf("STATUS v%d h%d executed %d, prepared %x, committed %x%s", m.View, m.Low, m.LastExecuted, []byte(m.Prepared), []byte(m.Committed), silent)
 	case *message.ViewChange:
-		return fmt.Sprintf("VIEW-CHANGE v%d of %d: h%d C%s P%s Q%s", m.View, m.From, m.Low, checkpoints(m.Checkpoints), tuples(m.P), tuples(m.Q))
+		return fmt.Sprintf("VIEW-CHANGE v%d of %d: h%d C%s P%s Q%s", m.View, m.From, m.Low, checkpointsFrom(m.Checkpoints), tuples(m.P), tuples(m.Q))
 	case *message.ViewChangeAck:
 		return fmt.Sprintf("VIEW-CHANGE-ACK v%d of %d", m.View, m.Of)
 	case *message.NewView:

@@ -56,13 +56,13 @@ const (
 
 // tickTransfer notices that we are behind, and that those we asked are silent.
 func (c *Core) tickTransfer() {
-	target, certain := c.claims.highest(c.log.lastExec, true)
+	target, certain := c.checkpoints.claims.highest(c.log.lastExec, true)
 	switch t := c.transfer; {
 	case t == nil && certain && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
 		c.fetchState(target)
 	case t == nil && c.tick-c.progress > 2*stallTicks:
 		// Those ahead of us may each have another stable checkpoint and none the batches we need.
-		if k, ok := c.claims.highest(c.log.lastExec, false); ok {
+		if k, ok := c.checkpoints.claims.highest(c.log.lastExec, false); ok {
 			c.fetchState(k)
 		}
 	case t != nil && t.session != nil && !t.done:
@@ -255,7 +255,7 @@ func (c *Core) offer(x message.Item) bool {
 // moveOn follows the group to a newer checkpoint when a replica has let go of the one we fetch.
 func (c *Core) moveOn(gone message.ReplicaID) {
 	t := c.transfer
-	target, later := c.claims.highest(t.seq, false)
+	target, later := c.checkpoints.claims.highest(t.seq, false)
 	if !later {
 		c.shunned[gone] = c.tick + 2 // its news are under way
 		c.noticeLag()
@@ -317,19 +317,19 @@ func (c *Core) Installed(n message.SeqNum) {
 	invariant(t != nil && t.seq == n, "a state installed that was not asked for")
 	c.transfer = nil
 	c.log.lastExec, c.progress = t.seq, c.tick
-	c.ahead, c.kept, c.since = tentative{}, t.seq, 0 // it was number t.seq at most
-	c.seqno = max(c.seqno, t.seq)
-	c.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}
-	for i := range c.checkpoints {
-		c.checkpoints[i].ours = false // the state holds no other than the one it was replaced by
+	c.ahead, c.checkpoints.taken, c.checkpoints.since = tentative{}, t.seq, 0 // it was number t.seq at most
+	c.proposing.last = max(c.proposing.last, t.seq)
+	c.checkpoints.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}
+	for i := range c.checkpoints.ring {
+		c.checkpoints.ring[i].ours = false // the state holds no other than the one it was replaced by
 	}
 	c.collectFetched()
-	if c.stable.Seq != t.seq {
+	if c.checkpoints.stable.Seq != t.seq {
 		c.claimFetched()
 	}
 	if !c.silent() {
 		c.promise(t.seq) // answers come from this state from now on
-		own := c.stable
+		own := c.checkpoints.stable
 		c.multicast(&own)
 	}
 	c.sendStatus()
@@ -339,25 +339,25 @@ func (c *Core) Installed(n message.SeqNum) {
 // collectFetched moves the low water mark to the checkpoint we fetched last, if it is certain to be stable. Elsewise too
 // few might hold it: no view could begin from it, nor from one below our mark.
 func (c *Core) collectFetched() {
-	k := c.fetched
-	if k.Seq == 0 || k.Seq < c.log.low || c.stable.Seq == k.Seq || c.transfer != nil {
+	k := c.checkpoints.fetched
+	if k.Seq == 0 || k.Seq < c.log.low || c.checkpoints.stable.Seq == k.Seq || c.transfer != nil {
 		return
 	}
-	if c.claims.provenStable(k) {
+	if c.checkpoints.claims.provenStable(k) {
 		c.collect(k.Seq, k.Digest)
 	}
 }
 
 // claimFetched votes for the checkpoint we fetched, which is not known to be stable yet: we hold it now (R-GC-2).
 func (c *Core) claimFetched() {
-	k := c.fetched
+	k := c.checkpoints.fetched
 	if k.Seq > c.log.high {
 		// Who votes for it must be able to say so in a VIEW-CHANGE. One no more than L below is stable somewhere (R-ST-17).
 		c.slide(k.Seq - c.cfg.LogSize)
 	}
 	c.sayCheckpoint(k.Seq, k.Digest)
 	if c.log.contains(k.Seq) {
-		slot := c.checkpoint(k.Seq)
+		slot := c.checkpoints.at(k.Seq)
 		slot.ours = true
 		slot.votes.add(c.cfg.Self, k.Digest)
 		c.stabilise(slot)

@@ -83,8 +83,8 @@ func (c *Core) leave(v message.View) {
 	invariant(v > c.view, "views only rise")
 	c.pq.carry(&c.log, c.view, func(s *slot) bool { return c.isPrimary() || s.prepares.has(c.cfg.Self) })
 	c.suspectStallers()
-	c.view, c.active, c.choosing = v, false, false
-	c.held = heldCommits{}
+	c.view, c.active, c.proposing.choosing = v, false, false
+	c.riding.forget()
 	c.log.clear()
 	c.bodies.leave()
 	c.queue.newView()
@@ -148,10 +148,10 @@ func (c *Core) suspectStallers() {
 
 func (c *Core) makeViewChange() *message.ViewChange {
 	m := &message.ViewChange{View: c.view, Low: c.log.low, From: c.cfg.Self}
-	if c.stable.Seq == c.log.low {
-		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: c.stable.Seq, Digest: c.stable.Digest})
+	if c.checkpoints.stable.Seq == c.log.low {
+		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: c.checkpoints.stable.Seq, Digest: c.checkpoints.stable.Digest})
 	}
-	c.eachCheckpoint(c.log.low, func(k message.CheckpointID) { m.Checkpoints = append(m.Checkpoints, k) })
+	c.checkpoints.each(c.log.low, func(k message.CheckpointID) { m.Checkpoints = append(m.Checkpoints, k) })
 	m.P, m.Q = c.pq.tuples(c.log.low, c.log.high+c.cfg.LogSize)
 	return m
 }

@@ -1,0 +1,92 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// A checkpoint is taken when K batches have been executed since the last one, or so many bytes of operations that it pays to let
+// the log forget them: what a log of large operations lies in is fresh memory, to be touched for the first time. Which number that is
+// follows from the last checkpoint and the batches since, so all replicas take the same.
+
+// checkpoints are the last stable checkpoint, and what we and others say of those above it.
+type checkpoints struct {
+	*base
+	log     *messageLog
+	stable  message.Checkpoint   // what let log.low get where it is; number 0 needs no proof
+	ring    []checkpointSlot     // above it, by number/step
+	claims  claims               // also of those above the window
+	fetched message.CheckpointID // the last whose state was fetched
+	taken   message.SeqNum       // the last that our state holds
+	since   int                  // bytes of the operations executed after it
+}
+
+func (x *checkpoints) init(b *base, l *messageLog) {
+	*x = checkpoints{base: b, log: l, ring: make([]checkpointSlot, b.cfg.LogSize/b.cfg.step()+2), claims: newClaims(b)}
+	for i := range x.ring {
+		x.ring[i].votes = newVotes(b.cfg.Replicas)
+	}
+}
+
+// isDue reports whether batch n brings a checkpoint, when the operations up to it, since the last checkpoint, have so many bytes.
+func (x *checkpoints) isDue(n message.SeqNum, bytes int) bool {
+	return n%x.cfg.step() == 0 && (n-x.taken >= x.cfg.CheckpointPeriod || x.cfg.CheckpointBytes > 0 && bytes >= x.cfg.CheckpointBytes)
+}
+
+// willBeDue reports whether a batch that has prepared will bring a checkpoint.
+func (x *checkpoints) willBeDue(s *slot) bool {
+	bytes := x.since
+	for n := x.log.next(); n <= s.seq; n++ {
+		bytes += x.log.slot(n).size
+	}
+	return x.isDue(s.seq, bytes)
+}
+
+// A checkpointSlot gathers the statements about one checkpoint above the stable one.
+type checkpointSlot struct {
+	seq   message.SeqNum
+	votes votes
+	ours  bool // our own state was there: its root is our vote
+}
+
+func (x *checkpoints) at(n message.SeqNum) *checkpointSlot {
+	k := &x.ring[uint64(n/x.cfg.step())%uint64(len(x.ring))]
+	if k.seq != n {
+		k.seq, k.ours = n, false
+		k.votes.clear()
+	}
+	return k
+}
+
+// each calls f for the checkpoints above low that our state has come to and that are not known to be stable. F may have
+// one of them become stable, and us go on from there: those below it are ours no more then. One that was fetched would be, but it
+// comes first, for we hold none below it.
+func (x *checkpoints) each(low message.SeqNum, f func(message.CheckpointID)) {
+	step := x.cfg.step()
+	for n := (max(x.log.low, low)/step + 1) * step; n <= min(x.log.lastExec, x.log.high); n += step {
+		if root, known := x.root(n); known {
+			f(message.CheckpointID{Seq: n, Digest: root})
+		}
+	}
+}
+
+// root is the root of our state after n, if it is known and n above the low water mark: computed here, or of a state
+// that was fetched and may lie above the window.
+func (x *checkpoints) root(n message.SeqNum) (message.Digest, bool) {
+	if x.fetched.Seq == n {
+		return x.fetched.Digest, true
+	}
+	if !x.log.contains(n) {
+		return message.Digest{}, false
+	}
+	k := x.at(n)
+	return k.votes.digests[x.cfg.Self], k.ours
+}
+
+// recall counts what the others said of checkpoints that were above the window and are in it now.
+func (x *checkpoints) recall() {
+	for _, all := range x.claims.of {
+		for _, m := range all {
+			if x.log.contains(m.Seq) {
+				x.at(m.Seq).votes.add(m.From, m.Digest)
+			}
+		}
+	}
+}
