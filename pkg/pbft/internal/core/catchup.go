@@ -1,6 +1,10 @@
 package core
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // A replica that stood still, was restarted or was cut off finds the group far ahead. It fetches a checkpoint (see transfer.go)
 // and asks with its STATUS for what follows: the others tell it which batch was decided under each number that they have
@@ -39,6 +43,25 @@ func (c *Core) onFetchBatch(m *message.FetchBatch) {
 		if b := c.bodies.find(d); b != nil {
 			c.shares.took(m.From, b.Bytes())
 			c.send(m.From, &message.BatchBody{PrePrepare: message.PrePrepare{Digest: d, Batch: *b}})
+		}
+	}
+}
+
+// spellOut has the primary send whole, for a while, what those clients ask whose operations a backup lacked. Each of its
+// batches is late by the backup's patience, and all behind it.
+func (c *Core) spellOut(m *message.FetchBatch) {
+	if !c.isPrimary() || !c.active {
+		return
+	}
+	for n := c.log.next(); n <= min(c.proposing.last, c.log.high); n++ {
+		p := c.log.slot(n).proposal
+		if p == nil || !slices.Contains(m.Digests, p.Digest) {
+			continue
+		}
+		for _, r := range p.Batch.Requests {
+			if r.Apart {
+				c.queue.line(r.Client).spellOut(c.tick)
+			}
 		}
 	}
 }

@@ -5,11 +5,7 @@
 // said now. Handlers judge and record; advance alone decides what the votes now mean.
 package core
 
-import (
-	"fmt"
-
-	"bfs/pkg/pbft/internal/message"
-)
+import "bfs/pkg/pbft/internal/message"
 
 // Core is one replica's state of the protocol.
 type Core struct {
@@ -52,7 +48,6 @@ type peer struct {
 	answered limit          // of its STATUSes: see mayAsk
 	reached  message.SeqNum // how far it was when we answered last
 	keyed    limit          // of sending again because its keys are new
-	apart    int            // tick since when it waits in a later view than ours, as it says; 0: it does not
 }
 
 // New returns the core of a replica whose state is the initial one.
@@ -75,85 +70,12 @@ func New(cfg Config) *Core {
 	c.queue.init(cfg.Slots, cfg.QueueBytes)
 	c.queue.costly.allowance = costPerTick
 	c.change.init(cfg.Replicas)
-	c.wait.init(cfg.Replicas, cfg.TimeoutTicks)
+	c.wait.init(c.base, &c.queue, &c.log)
 	return c
-}
-
-// Step takes in a message. Its sender was authenticated; a Request tells by its Authentic mark whether its
-// client was.
-func (c *Core) Step(m message.Message) {
-	switch m := m.(type) {
-	case *message.Request:
-		c.onRequest(m)
-	case *message.PrePrepare:
-		c.onPrePrepare(m)
-	case *message.Prepare:
-		c.onPrepare(m)
-	case *message.Commit:
-		c.onCommit(m)
-	case *message.Checkpoint:
-		c.onCheckpoint(m)
-	case *message.Status:
-		c.onStatus(m)
-	case *message.Fetch:
-		c.onFetch(m)
-	case *message.Data:
-		c.onData(m)
-	case *message.ViewChange:
-		c.onViewChange(m)
-	case *message.ViewChangeAck:
-		c.onViewChangeAck(m)
-	case *message.NewView:
-		c.onNewView(m)
-	case *message.Forward:
-		c.onForward(m)
-	case *message.FetchBatch:
-		c.onFetchBatch(m)
-	case *message.BatchBody:
-		c.onBatchBody(m)
-	case *message.Decided:
-		c.onDecided(m)
-	default:
-		panic(fmt.Sprintf("core: %v is not for the core", m.Type()))
-	}
-}
-
-// Tick notes that one tick of time passed.
-func (c *Core) Tick() {
-	c.tick++
-	c.queue.costly.earn()
-	c.shares.tick()
-	c.tickTransfer()
-	c.tickWaiting()
-	c.bodies.tickPulls()
-	c.tickFills()
-	c.bodies.askAll(c.choosable)
-	c.bodies.askOperations(c.primary(), c.queue.passed)
-	c.riding.flushOld()
-	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
-		c.sendStatus()
-	} else {
-		c.closeGap()
-	}
-}
-
-// Effects takes what must now be done. The slice is good until the call after next.
-func (c *Core) Effects() []Effect {
-	c.bodies.pull(c.commit)
-	c.propose()
-	return c.Due()
 }
 
 // View is the view this replica is in, and whether it is active.
 func (c *Core) View() (v message.View, active bool) { return c.view, c.active }
-
-// StepDown leaves the view if we are its primary: the others follow at once, without waiting for their timers
-// (R-VT-5).
-func (c *Core) StepDown() {
-	if c.active && c.isPrimary() && !c.silent() {
-		c.leave(c.view + 1)
-	}
-}
 
 // LastExecuted is the number up to which batches have committed and were executed.
 func (c *Core) LastExecuted() message.SeqNum { return c.log.lastExec }
@@ -202,3 +124,10 @@ func (c *Core) UnderWay() message.SeqNum {
 func (c *Core) Idle() bool {
 	return c.active && c.transfer == nil && c.queue.held == 0 && !c.wait.on && c.UnderWay() == 0 && !c.fillDue()
 }
+
+// Cost is what a request costs at most, in bytes copied.
+func (c *Core) Cost(r *message.Request) int { return c.cost(r) }
+
+// Contended reports whether a client other than this one was served a moment ago. What this one does beyond the
+// common is at others' expense then.
+func (c *Core) Contended(client message.ClientID) bool { return c.queue.busy.others(client, c.tick) }

@@ -8,7 +8,7 @@ import "bfs/pkg/pbft/internal/message"
 func (c *Core) onRequest(r *message.Request) {
 	switch {
 	case !r.Authentic:
-		c.keepUnproven(r)
+		c.wait.keepUnproven(r)
 		return
 	case r.ReadOnly && c.transfer != nil:
 		c.refuse(r, StateInTransfer)
@@ -17,7 +17,9 @@ func (c *Core) onRequest(r *message.Request) {
 		c.refuse(r, Silent)
 		return
 	case r.ReadOnly:
-		c.noteRead(r)
+		if c.cost(r) <= busyRead {
+			c.queue.busy.note(r.Client, c.tick)
+		}
 		c.do(Effect{Verb: Query, Request: r})
 		return
 	case r.Apart && r.PassedBy == c.cfg.Self && !c.isPrimary():
@@ -29,11 +31,73 @@ func (c *Core) onRequest(r *message.Request) {
 		c.refuse(r, why)
 		return
 	}
-	c.trust(r)
+	c.wait.trust(r)
 	if c.active && !c.isPrimary() {
 		c.send(c.primary(), r)
 	}
 	c.operationCame(r)
+}
+
+// layBy keeps a request for the proposal that will name it.
+func (c *Core) layBy(r *message.Request) {
+	if why := c.queue.layBy(r); why != accepted {
+		c.refuse(r, why)
+		return
+	}
+	c.operationCame(r)
+}
+
+// operationCame tries the proposals again that lack an operation.
+func (c *Core) operationCame(r *message.Request) {
+	if r.Length() > message.ShortOperation {
+		c.bodies.eachLacking(c.advance)
+	}
+}
+
+// onForward records that another replica waits for a request. f+1 of them make it authentic: a correct one has seen
+// a good MAC.
+func (c *Core) onForward(m *message.Forward) {
+	key := message.RequestKey{Client: m.Client, Slot: m.Slot}
+	said := forward{m.Timestamp, m.Digest}
+	if c.wait.wasDone(key, said) {
+		if m.Executed {
+			c.refuse(m, OlderRequest)
+			return
+		}
+		// We wait no more, but fewer than f+1 may have executed it, and those who have not must be able to leave
+		// this view together.
+		answer := *m
+		answer.From, answer.Executed = c.cfg.Self, true
+		c.send(m.From, &answer)
+		return
+	}
+	if !c.wait.forwardFrom(m.From, key, said) {
+		c.refuse(m, OlderRequest)
+		return
+	}
+	if c.wait.vouches(key, said) < c.weak() {
+		return // it makes nothing authentic yet, and one liar can send many
+	}
+	c.wait.prove()
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		if s := c.log.slot(n); s.held != nil && s.proposal == nil {
+			c.advance(s)
+		}
+	}
+}
+
+// ClientKeysChanged says that a client has begun a new life, or changed its keys: what it sent before that is authentic
+// here by a key that the others may have forgotten by now. It is proposed when 2f+1 say that they hold it. A costly
+// request can wait for seconds, and would stall the batch that it comes in.
+func (c *Core) ClientKeysChanged(client message.ClientID) {
+	if c.queue.doubt(client); c.queue.find(client) == nil {
+		return
+	}
+	for _, r := range c.queue.find(client).pending {
+		if r != nil {
+			c.wait.trust(r)
+		}
+	}
 }
 
 // propose gives the next number to what waits, if the window lets it: at most Window batches are under way,
@@ -76,7 +140,7 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 	if !c.mayPropose(n) {
 		return // what the others decided in a later view has moved our marks past it
 	}
-	batch := message.Batch{Choice: choice, Requests: c.queue.take(c.room(), c.tick)}
+	batch := message.Batch{Choice: choice, Requests: c.queue.take(room{c.cfg.BatchCount, c.cfg.BatchBytes, c.cfg.BatchCost}, c.tick)}
 	if len(batch.Requests) == 0 {
 		return
 	}
@@ -93,7 +157,9 @@ func (c *Core) assign(batch message.Batch) {
 	c.adopt(s, p)
 	c.promise(n)
 	said := *p
-	said.Batch, said.Commits = c.abridged(batch), c.riding.take()
+	if said.Commits = c.riding.take(); c.cfg.Separate {
+		said.Batch = c.queue.abridged(batch, c.tick)
+	}
 	c.multicast(&said)
 	c.advance(s)
 }
@@ -124,7 +190,7 @@ func (c *Core) onPrePrepare(p *message.PrePrepare) {
 	}
 	s := c.log.slot(p.Seq)
 	if s.chosen == p.Digest {
-		if !c.fill(&p.Batch) {
+		if !c.queue.fillBatch(&p.Batch) {
 			c.refuse(p, OperationMissing) // bodies.askAll asks for what was chosen
 			return
 		}
@@ -157,7 +223,7 @@ func (c *Core) askService(p *message.PrePrepare) {
 // fit decides whether the proposal that a slot holds may be voted for yet.
 func (c *Core) fit(s *slot) Refusal {
 	switch {
-	case !c.fill(&s.held.Batch):
+	case !c.queue.fillBatch(&s.held.Batch):
 		return OperationMissing
 	case c.tooCostly(&s.held.Batch):
 		return TooCostly

@@ -1,6 +1,10 @@
 package core
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // queue holds authentic requests that wait to be executed: first in first out within a client, in
 // turn between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes from it what it proposes; what is
@@ -118,6 +122,11 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	return accepted
 }
 
+func (l *line) dropApart(s message.Slot) {
+	l.bytes -= l.apart[s].Length()
+	l.apart[s] = nil
+}
+
 // suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again: twice as long each time, up to
 // most of an hour, and half as long again for each time it has behaved for as long. So many clients who take turns at it do
 // so ever more rarely.
@@ -226,105 +235,6 @@ func (q *queue) holds(r *message.Request) bool {
 	return p != nil && p.Timestamp == r.Timestamp && p.Digest() == r.Digest()
 }
 
-// take removes the requests of a batch, and marks them proposed. What a batch has of each client stands together: everyone
-// looks it up once, and answers all in one REPLY.
-//
-// So a batch has much of few clients rather than little of all: clients are served in turn, but each for an eighth of a batch. Those
-// who wait for a few requests do not wait for all these turns: when half a batch has been given in turn, they are next.
-func (q *queue) take(all room, tick int) []*message.Request {
-	t := taking{queue: q, tick: tick, room: all, little: max(all.requests/128, 1)}
-	t.stretch, t.stretchBytes = max(all.requests/8, 1), all.bytes/8
-	t.costly()
-	t.inTurn((all.requests+1)/2, all.bytes/2)
-	t.few(all.requests, all.bytes)
-	t.inTurn(all.requests, all.bytes)
-	return t.batch()
-}
-
-// A taking makes a batch.
-type taking struct {
-	*queue
-	tick                  int
-	room                  room
-	stretch, stretchBytes int     // what a turn is
-	little                int     // requests: who waits for no more does not wait for his turn
-	served                []*line // those it has something of
-	n, bytes, cost        int
-}
-
-// inTurn serves clients in turn until the batch has count requests, or size bytes.
-func (t *taking) inTurn(count, size int) {
-	for len(t.turn) > 0 {
-		l := t.turn[0]
-		if l.head() == nil {
-			l.inTurn, l.served, l.servedBytes = false, 0, 0
-			t.turn = pop(t.turn)
-			continue
-		}
-		if !t.one(l, count, size) {
-			return
-		}
-		if len(t.turn) > 1 && (l.served >= t.stretch || l.servedBytes >= t.stretchBytes) {
-			l.served, l.servedBytes = 0, 0
-			t.turn = append(pop(t.turn), l)
-		}
-	}
-}
-
-// few serves those who wait for a few requests, whosever turn it is.
-func (t *taking) few(count, size int) {
-	for _, l := range t.turn {
-		for more := true; more && len(l.fifo) <= t.little; {
-			more = t.one(l, count, size)
-		}
-	}
-}
-
-// one adds a client's next request to the batch, if it has one and there is room.
-func (t *taking) one(l *line, count, size int) bool {
-	r := l.head()
-	if r == nil || t.n >= count || t.n > 0 && t.bytes+r.Length() > size || !t.add(l, &l.fifo, r) {
-		return false
-	}
-	l.served, l.servedBytes = l.served+1, l.servedBytes+r.Length()
-	return true
-}
-
-// add moves a request from the head of a line's queue to the batch, if that has room.
-func (t *taking) add(l *line, fifo *[]*message.Request, r *message.Request) bool {
-	over := t.n >= t.room.requests || t.bytes+r.Length() > t.room.bytes ||
-		t.room.cost > 0 && t.cost+r.Cost > t.room.cost
-	if t.n > 0 && over {
-		return false
-	}
-	t.n, t.bytes, t.cost = t.n+1, t.bytes+r.Length(), t.cost+r.Cost
-	if len(l.taken) == 0 {
-		t.served = append(t.served, l)
-	}
-	l.taken = append(l.taken, r)
-	(*fifo)[0] = nil // its bytes are the log's now
-	*fifo = (*fifo)[1:]
-	t.propose(l, r.Slot, r.Timestamp)
-	return true
-}
-
-func (t *taking) batch() []*message.Request {
-	batch := make([]*message.Request, 0, t.n)
-	for _, l := range t.served {
-		batch = append(batch, l.taken...)
-		clear(l.taken)
-		l.taken = l.taken[:0]
-	}
-	return batch
-}
-
-// pop removes the first line of a turn.
-func pop(turn []*line) []*line {
-	copy(turn, turn[1:])
-	turn[len(turn)-1] = nil
-	return turn[:len(turn)-1]
-}
-
 // head is the oldest request that is not costly and to be proposed.
 func (l *line) head() *message.Request { return l.first(&l.fifo) }
 
@@ -414,4 +324,83 @@ func (q *queue) pendingRequest(k message.RequestKey) *message.Request {
 		return l.pending[k.Slot]
 	}
 	return nil
+}
+
+// A costlyQueue serves the clients that wait for costly requests, in turn.
+type costlyQueue struct {
+	turn      []*line // the next to be served first
+	allowance int     // cost that is left of what ticks allow; below 0 when the last was larger
+}
+
+// earn is a tick.
+func (q *costlyQueue) earn() { q.allowance = min(q.allowance+costPerTick, costPerTick) }
+
+// spend takes from the allowance. What is spent while nobody else is served is nobody's loss, and need not be
+// made up for.
+func (q *costlyQueue) spend(cost int, contended bool) {
+	if q.allowance -= cost; !contended {
+		q.allowance = max(q.allowance, 0)
+	}
+}
+
+// costlyLine is what a line has of costly requests.
+type costlyLine struct {
+	fifo   []*message.Request // to be proposed, in order of arrival; an entry that is to be no more is skipped
+	inTurn bool
+	cost   int // of those that are pending
+	spent  int // above its turns so far: a request may cost several
+}
+
+// push adds a request at the tail of a line.
+func (q *costlyQueue) push(l *line, r *message.Request) {
+	l.costly.fifo = l.append(l.costly.fifo, r)
+	if !l.costly.inTurn {
+		l.costly.inTurn = true
+		q.turn = append(q.turn, l)
+	}
+}
+
+// next is the line whose turn it is, and its request; nil if none waits.
+func (q *costlyQueue) next() (*line, *message.Request) {
+	for len(q.turn) > 0 {
+		l := q.turn[0]
+		r := l.first(&l.costly.fifo)
+		switch {
+		case r == nil:
+			l.costly.inTurn, l.costly.spent = false, 0
+			q.turn = pop(q.turn)
+		case len(q.turn) > 1 && l.costly.spent >= costTurn:
+			l.costly.spent -= costTurn
+			q.turn = append(pop(q.turn), l)
+		default:
+			return l, r
+		}
+	}
+	return nil, nil
+}
+
+// retain drops the lines of clients that are not enrolled any more.
+func (q *queue) retain(enrolled func(message.ClientID) bool) {
+	gone := func(l *line) bool { return q.lines[l.client] != l }
+	for _, l := range q.order {
+		if enrolled(l.client) {
+			continue
+		}
+		for _, r := range l.pending {
+			if r != nil {
+				q.remove(l, r)
+			}
+		}
+		delete(q.lines, l.client)
+		q.recent = nil
+	}
+	q.order, q.turn = slices.DeleteFunc(q.order, gone), slices.DeleteFunc(q.turn, gone)
+	q.costly.turn = slices.DeleteFunc(q.costly.turn, gone)
+}
+
+// pop removes the first line of a turn.
+func pop(turn []*line) []*line {
+	copy(turn, turn[1:])
+	turn[len(turn)-1] = nil
+	return turn[:len(turn)-1]
 }

@@ -1,24 +1,11 @@
 package core
 
-import (
-	"slices"
-
-	"bfs/pkg/pbft/internal/message"
-)
+import "bfs/pkg/pbft/internal/message"
 
 // Long operations may come to every replica from their clients, and proposals name them by their digests: so the primary's
 // wire carries each once and not 3f times [TOCS §6.1; R-OPT-BR]. Each replica keeps the last of every slot until it is
 // executed. It does not wait for it: the client sends again, and in the common way, what the primary leaves. A proposal that
 // names what is not here is held, and nobody who lacks it votes, until it comes from its client or as a batch by digest.
-
-// layBy keeps a request for the proposal that will name it.
-func (c *Core) layBy(r *message.Request) {
-	if why := c.queue.layBy(r); why != accepted {
-		c.refuse(r, why)
-		return
-	}
-	c.operationCame(r)
-}
 
 // layBy takes in what a client sent to everyone, in place of what was there of its slot (R-OPT-BR-2).
 func (q *queue) layBy(r *message.Request) Refusal {
@@ -50,11 +37,6 @@ func (q *queue) passed(r *message.Request) bool {
 	return l != nil && l.heard > r.Auth.Nonce
 }
 
-func (l *line) dropApart(s message.Slot) {
-	l.bytes -= l.apart[s].Length()
-	l.apart[s] = nil
-}
-
 // fill gives a stub its operation, if that is here.
 func (q *queue) fill(r *message.Request) bool {
 	l := q.find(r.Client)
@@ -69,32 +51,22 @@ func (q *queue) fill(r *message.Request) bool {
 	return false
 }
 
-// fill gives the stubs of a batch the operations that are here, and reports whether none is missing.
-func (c *Core) fill(b *message.Batch) bool {
+// fillBatch gives the stubs of a batch the operations that are here, and reports whether none is missing.
+func (q *queue) fillBatch(b *message.Batch) bool {
 	all := true
 	for _, r := range b.Requests {
-		if r.IsStub() && !c.queue.fill(r) {
+		if r.IsStub() && !q.fill(r) {
 			all = false
 		}
 	}
 	return all
 }
 
-// operationCame tries the proposals again that lack an operation.
-func (c *Core) operationCame(r *message.Request) {
-	if r.Length() > message.ShortOperation {
-		c.bodies.eachLacking(c.advance)
-	}
-}
-
-// abridged is a batch as the primary proposes it.
-func (c *Core) abridged(b message.Batch) message.Batch {
-	if !c.cfg.Separate {
-		return b
-	}
+// abridged is a batch as the primary proposes it in a tick.
+func (q *queue) abridged(b message.Batch, tick int) message.Batch {
 	requests := make([]*message.Request, len(b.Requests))
 	for i, r := range b.Requests {
-		if requests[i] = r; r.Apart && c.queue.line(r.Client).inFull.over(c.tick) {
+		if requests[i] = r; r.Apart && q.line(r.Client).inFull.over(tick) {
 			requests[i] = r.Stub()
 		}
 	}
@@ -106,25 +78,6 @@ const (
 	inFullTicks    = 100
 	maxInFullTicks = 64 * inFullTicks
 )
-
-// spellOut has the primary send whole, for a while, what those clients ask whose operations a backup lacked. Each of its
-// batches is late by the backup's patience, and all behind it.
-func (c *Core) spellOut(m *message.FetchBatch) {
-	if !c.isPrimary() || !c.active {
-		return
-	}
-	for n := c.log.next(); n <= min(c.proposing.last, c.log.high); n++ {
-		p := c.log.slot(n).proposal
-		if p == nil || !slices.Contains(m.Digests, p.Digest) {
-			continue
-		}
-		for _, r := range p.Batch.Requests {
-			if r.Apart {
-				c.queue.line(r.Client).spellOut(c.tick)
-			}
-		}
-	}
-}
 
 func (l *line) spellOut(tick int) {
 	if !l.inFull.over(tick) {

@@ -72,15 +72,7 @@ func (c *Core) onStatus(m *message.Status) {
 	p := &c.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
 	c.noteSilence(m)
-	if c.wait.working[m.From] = 0; m.Active {
-		c.wait.working[m.From] = m.View
-	}
-	switch {
-	case m.Active || m.View <= c.view:
-		p.apart = 0
-	case p.apart == 0:
-		p.apart = c.tick
-	}
+	c.wait.noteStatus(m)
 	if !c.mayAsk(p, m) {
 		c.refuse(m, TooSoon)
 		return

@@ -2,7 +2,6 @@ package core
 
 import (
 	"maps"
-	"slices"
 
 	"bfs/pkg/pbft/internal/message"
 )
@@ -290,25 +289,6 @@ func (c *Core) Retain(enrolled func(message.ClientID) bool) {
 	for _, m := range c.wait.forwarded {
 		maps.DeleteFunc(m, func(k message.RequestKey, _ forward) bool { return !enrolled(k.Client) })
 	}
-}
-
-// retain drops the lines of clients that are not enrolled any more.
-func (q *queue) retain(enrolled func(message.ClientID) bool) {
-	gone := func(l *line) bool { return q.lines[l.client] != l }
-	for _, l := range q.order {
-		if enrolled(l.client) {
-			continue
-		}
-		for _, r := range l.pending {
-			if r != nil {
-				q.remove(l, r)
-			}
-		}
-		delete(q.lines, l.client)
-		q.recent = nil
-	}
-	q.order, q.turn = slices.DeleteFunc(q.order, gone), slices.DeleteFunc(q.turn, gone)
-	q.costly.turn = slices.DeleteFunc(q.costly.turn, gone)
 }
 
 // Installed answers Install: the state is that of the checkpoint now, and we go on from there.

@@ -77,6 +77,14 @@ func (x *viewChange) reach() {
 	}
 }
 
+// StepDown leaves the view if we are its primary: the others follow at once, without waiting for their timers
+// (R-VT-5).
+func (c *Core) StepDown() {
+	if c.active && c.isPrimary() && !c.silent() {
+		c.leave(c.view + 1)
+	}
+}
+
 // leave abandons the present view for view v [TOCS §4.5, R-VC-8]. From here on nothing of an earlier view is sent or
 // accepted.
 func (c *Core) leave(v message.View) {
@@ -89,7 +97,7 @@ func (c *Core) leave(v message.View) {
 	c.bodies.leave()
 	c.queue.newView()
 	c.queue.each(func(_ *line, r *message.Request) bool {
-		c.trust(r)
+		c.wait.trust(r)
 		return true
 	})
 	c.wait.stop()
@@ -307,4 +315,41 @@ func (c *Core) vouchers(j message.ReplicaID, d message.Digest) (n int) {
 		}
 	}
 	return n
+}
+
+// startPendingTimer runs the timer for the NEW-VIEW once 2f+1 replicas have come as far as we: before that the new
+// primary cannot send it (R-VT-3).
+func (c *Core) startPendingTimer() {
+	if c.active || c.wait.on {
+		return
+	}
+	n := 1 // we have: if our VIEW-CHANGE is one of an earlier life, which we forgot and must not make again, we can leave all the same
+	for i := range c.change.last {
+		if m := c.change.latest(i); m != nil && m.View >= c.view && message.ReplicaID(i) != c.cfg.Self {
+			n++
+		}
+	}
+	if n >= c.quorum() {
+		c.wait.start(c.tick, nil)
+	}
+}
+
+// tickWaiting complains about requests that the primary leaves waiting, and leaves its view when it is time
+// [TOCS §4.5.1].
+func (c *Core) tickWaiting() {
+	w := &c.wait
+	w.tell()
+	if c.active {
+		if w.watch(); w.yields() {
+			c.StepDown()
+		}
+	}
+	if w.expired(c.tick) && c.transfer == nil && !c.silent() { // a silent one could tell nobody that it left
+		if w.on && w.request == nil && w.othersWork() {
+			w.start(c.tick, nil)
+			return
+		}
+		w.double(c.tick)
+		c.leave(c.view + 1)
+	}
 }

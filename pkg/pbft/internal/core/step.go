@@ -1,0 +1,72 @@
+package core
+
+import (
+	"fmt"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// Step takes in a message. Its sender was authenticated; a Request tells by its Authentic mark whether its
+// client was.
+func (c *Core) Step(m message.Message) {
+	switch m := m.(type) {
+	case *message.Request:
+		c.onRequest(m)
+	case *message.PrePrepare:
+		c.onPrePrepare(m)
+	case *message.Prepare:
+		c.onPrepare(m)
+	case *message.Commit:
+		c.onCommit(m)
+	case *message.Checkpoint:
+		c.onCheckpoint(m)
+	case *message.Status:
+		c.onStatus(m)
+	case *message.Fetch:
+		c.onFetch(m)
+	case *message.Data:
+		c.onData(m)
+	case *message.ViewChange:
+		c.onViewChange(m)
+	case *message.ViewChangeAck:
+		c.onViewChangeAck(m)
+	case *message.NewView:
+		c.onNewView(m)
+	case *message.Forward:
+		c.onForward(m)
+	case *message.FetchBatch:
+		c.onFetchBatch(m)
+	case *message.BatchBody:
+		c.onBatchBody(m)
+	case *message.Decided:
+		c.onDecided(m)
+	default:
+		panic(fmt.Sprintf("core: %v is not for the core", m.Type()))
+	}
+}
+
+// Tick notes that one tick of time passed.
+func (c *Core) Tick() {
+	c.tick++
+	c.queue.costly.earn()
+	c.shares.tick()
+	c.tickTransfer()
+	c.tickWaiting()
+	c.bodies.tickPulls()
+	c.tickFills()
+	c.bodies.askAll(c.choosable)
+	c.bodies.askOperations(c.primary(), c.queue.passed)
+	c.riding.flushOld()
+	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
+		c.sendStatus()
+	} else {
+		c.closeGap()
+	}
+}
+
+// Effects takes what must now be done. The slice is good until the call after next.
+func (c *Core) Effects() []Effect {
+	c.bodies.pull(c.commit)
+	c.propose()
+	return c.Due()
+}

@@ -1,0 +1,131 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// take removes the requests of a batch, and marks them proposed. What a batch has of each client stands together: everyone
+// looks it up once, and answers all in one REPLY.
+//
+// So a batch has much of few clients rather than little of all: clients are served in turn, but each for an eighth of a batch. Those
+// who wait for a few requests do not wait for all these turns: when half a batch has been given in turn, they are next.
+func (q *queue) take(all room, tick int) []*message.Request {
+	t := taking{queue: q, tick: tick, room: all, little: max(all.requests/128, 1)}
+	t.stretch, t.stretchBytes = max(all.requests/8, 1), all.bytes/8
+	t.costly()
+	t.inTurn((all.requests+1)/2, all.bytes/2)
+	t.few(all.requests, all.bytes)
+	t.inTurn(all.requests, all.bytes)
+	return t.batch()
+}
+
+// A taking makes a batch.
+type taking struct {
+	*queue
+	tick                  int
+	room                  room
+	stretch, stretchBytes int     // what a turn is
+	little                int     // requests: who waits for no more does not wait for his turn
+	served                []*line // those it has something of
+	n, bytes, cost        int
+}
+
+// inTurn serves clients in turn until the batch has count requests, or size bytes.
+func (t *taking) inTurn(count, size int) {
+	for len(t.turn) > 0 {
+		l := t.turn[0]
+		if l.head() == nil {
+			l.inTurn, l.served, l.servedBytes = false, 0, 0
+			t.turn = pop(t.turn)
+			continue
+		}
+		if !t.one(l, count, size) {
+			return
+		}
+		if len(t.turn) > 1 && (l.served >= t.stretch || l.servedBytes >= t.stretchBytes) {
+			l.served, l.servedBytes = 0, 0
+			t.turn = append(pop(t.turn), l)
+		}
+	}
+}
+
+// few serves those who wait for a few requests, whosever turn it is.
+func (t *taking) few(count, size int) {
+	for _, l := range t.turn {
+		for more := true; more && len(l.fifo) <= t.little; {
+			more = t.one(l, count, size)
+		}
+	}
+}
+
+// one adds a client's next request to the batch, if it has one and there is room.
+func (t *taking) one(l *line, count, size int) bool {
+	r := l.head()
+	if r == nil || t.n >= count || t.n > 0 && t.bytes+r.Length() > size || !t.add(l, &l.fifo, r) {
+		return false
+	}
+	l.served, l.servedBytes = l.served+1, l.servedBytes+r.Length()
+	return true
+}
+
+// add moves a request from the head of a line's queue to the batch, if that has room.
+func (t *taking) add(l *line, fifo *[]*message.Request, r *message.Request) bool {
+	over := t.n >= t.room.requests || t.bytes+r.Length() > t.room.bytes ||
+		t.room.cost > 0 && t.cost+r.Cost > t.room.cost
+	if t.n > 0 && over {
+		return false
+	}
+	t.n, t.bytes, t.cost = t.n+1, t.bytes+r.Length(), t.cost+r.Cost
+	if len(l.taken) == 0 {
+		t.served = append(t.served, l)
+	}
+	l.taken = append(l.taken, r)
+	(*fifo)[0] = nil // its bytes are the log's now
+	*fifo = (*fifo)[1:]
+	t.propose(l, r.Slot, r.Timestamp)
+	return true
+}
+
+func (t *taking) batch() []*message.Request {
+	batch := make([]*message.Request, 0, t.n)
+	for _, l := range t.served {
+		batch = append(batch, l.taken...)
+		clear(l.taken)
+		l.taken = l.taken[:0]
+	}
+	return batch
+}
+
+// due is the costly request that may be proposed now, with its line; nil if there is none.
+func (q *queue) due(tick int) (*line, *message.Request) {
+	l, r := q.costly.next()
+	if r != nil && q.costly.allowance <= 0 && q.busy.others(l.client, tick) {
+		return nil, nil
+	}
+	return l, r
+}
+
+// ready reports whether something may be proposed.
+func (q *queue) ready(tick int) bool {
+	if q.waiting == 0 {
+		return false
+	}
+	for _, l := range q.turn {
+		if l.head() != nil {
+			return true
+		}
+	}
+	_, r := q.due(tick)
+	return r != nil
+}
+
+// costly adds the costly requests that are due. They come first: a batch that is full of common ones every time
+// would leave them no room, and they leave the rest of it to others.
+func (t *taking) costly() {
+	for {
+		l, r := t.due(t.tick)
+		if r == nil || !t.add(l, &l.costly.fifo, r) {
+			return
+		}
+		l.costly.spent += extra(r)
+		t.queue.costly.spend(extra(r), t.busy.others(l.client, t.tick))
+	}
+}
