@@ -298,7 +298,7 @@ func TestClaimed(t *testing.T) {
 		}
 		type counts struct{ all, stable int }
 		said := map[message.CheckpointID]counts{}
-		for i := range c.peers {
+		for i := range c.reports.peers {
 			for _, k := range c.checkpoints.claims.of[i] {
 				id := message.CheckpointID{Seq: k.Seq, Digest: k.Digest}
 				x := said[id]

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"slices"
 
 	"bfs/pkg/pbft/internal/message"
@@ -24,13 +25,10 @@ func (c *Core) tellPast(m *message.Status) {
 // executed. It is a short gap, and others may need us to agree on what is above it, so we do not wait for the resend interval.
 func (c *Core) closeGap() {
 	if c.transfer == nil && c.active && c.proposing.last > c.log.lastExec+c.cfg.Window &&
-		c.tick-c.progress >= gapTicks && c.tick-c.reportedAt >= gapTicks {
+		c.tick-c.progress >= gapTicks && c.reports.gap.allows(c.tick) {
 		c.sendStatus()
 	}
 }
-
-// gapTicks is how long what is missing may be under way.
-const gapTicks = 2
 
 // onFetchBatch serves batches by digest, within the sender's share.
 func (c *Core) onFetchBatch(m *message.FetchBatch) {
@@ -121,5 +119,172 @@ func (c *Core) adoptDecision(s *slot) {
 		c.commit(s, b, d)
 	default:
 		c.bodies.wanted()
+	}
+}
+
+// tickTransfer notices that we are behind, and that those we asked are silent.
+func (c *Core) tickTransfer() {
+	target, certain := c.checkpoints.claims.highest(c.log.lastExec, true)
+	switch t := c.transfer; {
+	case t == nil && certain && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
+		c.fetchState(target)
+	case t == nil && c.tick-c.progress > 2*stallTicks:
+		// Those ahead of us may each have another stable checkpoint and none the batches we need.
+		if k, ok := c.checkpoints.claims.highest(c.log.lastExec, false); ok {
+			c.fetchState(k)
+		}
+	case t != nil:
+		t.tickAsks()
+	}
+}
+
+// fetchState begins to fetch a checkpoint whose root is certain, or follows to it.
+func (c *Core) fetchState(target message.CheckpointID) {
+	if t := c.transfer; t != nil {
+		if t.seq < target.Seq && !t.done { // what is done is being installed, and the next is fetched after that
+			t.retarget(target)
+		}
+		return
+	}
+	c.transfer = &transfer{base: c.base, shunned: c.shunned, seq: target.Seq, root: target.Digest}
+	c.do(Effect{Verb: Fetch, Seq: target.Seq, Digest: target.Digest})
+}
+
+// Fetching answers Fetch.
+func (c *Core) Fetching(s Session) {
+	t := c.transfer
+	t.session = s
+	if t.moved {
+		t.retarget(message.CheckpointID{Seq: t.seq, Digest: t.root})
+		return
+	}
+	t.proceed()
+}
+
+// StateSize says how many pages the state takes, about.
+func (c *Core) StateSize(pages int) { c.shares.credit = max(leastCredit, 2*pages) }
+
+// onFetch answers a replica that fetches, within its share.
+func (c *Core) onFetch(m *message.Fetch) {
+	if !c.shares.may(m.From, max(1, len(m.Nodes))) {
+		c.refuse(m, TooSoon)
+		return
+	}
+	c.do(Effect{Verb: Serve, To: m.From, Message: m})
+}
+
+// onData takes what a replica sent for our state.
+func (c *Core) onData(m *message.Data) {
+	t := c.transfer
+	i, asked := 0, false
+	if t != nil {
+		i, asked = t.find(m)
+	}
+	if !asked {
+		c.refuse(m, NotAskedFor)
+		return
+	}
+	t.answers |= 1 << m.From
+	if m.Gone {
+		t.giveUp(i)
+		c.moveOn(m.From)
+		return
+	}
+	if !t.take(i, m) {
+		c.refuse(m, FalseData)
+	}
+	t.proceed()
+}
+
+// moveOn follows the group to a newer checkpoint when a replica has let go of the one we fetch.
+func (c *Core) moveOn(gone message.ReplicaID) {
+	t := c.transfer
+	target, later := c.checkpoints.claims.highest(t.seq, false)
+	if !later {
+		c.shunned[gone] = c.tick + 2 // its news are under way
+		c.noticeLag()
+		t.ask()
+		return
+	}
+	t.retarget(target)
+}
+
+// Forget drops what waits here and was executed in a batch that we never saw: the state that was fetched knows. Left
+// in the queue it would look as if the primary left it waiting, and we would leave the view alone.
+func (c *Core) Forget(executed func(r *message.Request) bool) {
+	c.queue.each(func(_ *line, r *message.Request) bool {
+		if executed(r) {
+			c.queue.executed(r, place{t: r.Timestamp, digest: r.Digest()})
+			c.wait.executed(r)
+		}
+		return true
+	})
+	for _, l := range c.queue.order {
+		for _, r := range l.apart {
+			if r != nil && executed(r) {
+				c.queue.executed(r, place{t: r.Timestamp, digest: r.Digest()})
+			}
+		}
+	}
+}
+
+// Retain forgets the clients that are not enrolled any more, and what they have waiting.
+func (c *Core) Retain(enrolled func(message.ClientID) bool) {
+	c.queue.retain(enrolled)
+	for _, m := range c.wait.forwarded {
+		maps.DeleteFunc(m, func(k message.RequestKey, _ forward) bool { return !enrolled(k.Client) })
+	}
+}
+
+// Installed answers Install: the state is that of the checkpoint now, and we go on from there.
+func (c *Core) Installed(n message.SeqNum) {
+	t := c.transfer
+	invariant(t != nil && t.seq == n, "a state installed that was not asked for")
+	c.transfer = nil
+	c.log.lastExec, c.progress = t.seq, c.tick
+	c.ahead, c.checkpoints.taken, c.checkpoints.since = tentative{}, t.seq, 0 // it was number t.seq at most
+	c.proposing.last = max(c.proposing.last, t.seq)
+	c.checkpoints.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}
+	for i := range c.checkpoints.ring {
+		c.checkpoints.ring[i].ours = false // the state holds no other than the one it was replaced by
+	}
+	c.collectFetched()
+	if c.checkpoints.stable.Seq != t.seq {
+		c.claimFetched()
+	}
+	if !c.silent() {
+		c.promise(t.seq) // answers come from this state from now on
+		own := c.checkpoints.stable
+		c.multicast(&own)
+	}
+	c.sendStatus()
+	c.executeReady()
+}
+
+// collectFetched moves the low water mark to the checkpoint we fetched last, if it is certain to be stable. Elsewise too
+// few might hold it: no view could begin from it, nor from one below our mark.
+func (c *Core) collectFetched() {
+	k := c.checkpoints.fetched
+	if k.Seq == 0 || k.Seq < c.log.low || c.checkpoints.stable.Seq == k.Seq || c.transfer != nil {
+		return
+	}
+	if c.checkpoints.claims.provenStable(k) {
+		c.collect(k.Seq, k.Digest)
+	}
+}
+
+// claimFetched votes for the checkpoint we fetched, which is not known to be stable yet: we hold it now (R-GC-2).
+func (c *Core) claimFetched() {
+	k := c.checkpoints.fetched
+	if k.Seq > c.log.high {
+		// Who votes for it must be able to say so in a VIEW-CHANGE. One no more than L below is stable somewhere (R-ST-17).
+		c.slide(k.Seq - c.cfg.LogSize)
+	}
+	c.sayCheckpoint(k.Seq, k.Digest)
+	if c.log.contains(k.Seq) {
+		slot := c.checkpoints.at(k.Seq)
+		slot.ours = true
+		slot.votes.add(c.cfg.Self, k.Digest)
+		c.stabilise(slot)
 	}
 }

@@ -26,12 +26,9 @@ type Core struct {
 	shares  shares
 	shunned shunned
 	wait    waiting
+	reports reports
 
-	peers      []peer
-	transfer   *transfer      // not nil while we fetch the state of a checkpoint
-	lagging    limit          // of STATUSes that are sent out of turn
-	reported   message.SeqNum // how far we were by the last STATUS: see cameOn
-	reportedAt int            // tick of it
+	transfer *transfer // not nil while we fetch the state of a checkpoint
 }
 
 // proposing is what the primary is about to propose.
@@ -40,25 +37,11 @@ type proposing struct {
 	choosing bool           // a Choose for the next is under way
 }
 
-// peer is what the core knows of another replica.
-type peer struct {
-	low      message.SeqNum
-	lastExec message.SeqNum
-	high     message.SeqNum // the end of its window when we answered it, the highest in its life: it took in what we said up to here
-	answered limit          // of its STATUSes: see mayAsk
-	reached  message.SeqNum // how far it was when we answered last
-	keyed    limit          // of sending again because its keys are new
-}
-
 // New returns the core of a replica whose state is the initial one.
 func New(cfg Config) *Core {
 	c := &Core{
-		base:  &base{cfg: cfg, f: (cfg.Replicas - 1) / 3, view: cfg.FenceView, active: cfg.FenceView == 0},
-		peers: make([]peer, cfg.Replicas),
-		pq:    newPQ(),
-	}
-	for i := range c.peers {
-		c.peers[i].high = cfg.LogSize
+		base: &base{cfg: cfg, f: (cfg.Replicas - 1) / 3, view: cfg.FenceView, active: cfg.FenceView == 0},
+		pq:   newPQ(),
 	}
 	c.log.init(cfg.LogSize, cfg.Replicas)
 	c.checkpoints.init(c.base, &c.log)
@@ -69,7 +52,8 @@ func New(cfg Config) *Core {
 	c.bodies.init(c.base, &c.log, &c.pq, c.shunned)
 	c.queue.init(cfg.Slots, cfg.QueueBytes)
 	c.queue.costly.allowance = costPerTick
-	c.change.init(cfg.Replicas)
+	c.change.init(c.base, &c.promises)
+	c.reports.init(c.base, &c.log)
 	c.wait.init(c.base, &c.queue, &c.log)
 	return c
 }
@@ -102,7 +86,7 @@ func (c *Core) LogBytes() int { return c.log.bytes }
 
 // Peer is what replica i last said of itself.
 func (c *Core) Peer(i message.ReplicaID) (low, lastExecuted message.SeqNum) {
-	return c.peers[i].low, c.peers[i].lastExec
+	return c.reports.peers[i].low, c.reports.peers[i].lastExec
 }
 
 // SilenceOf is the checkpoint that must be stable before replica i votes, as it said last; 0: it votes.
@@ -131,3 +115,11 @@ func (c *Core) Cost(r *message.Request) int { return c.cost(r) }
 // Contended reports whether a client other than this one was served a moment ago. What this one does beyond the
 // common is at others' expense then.
 func (c *Core) Contended(client message.ClientID) bool { return c.queue.busy.others(client, c.tick) }
+
+// LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we know.
+func (c *Core) LeftFor(i message.ReplicaID) message.View {
+	if m := c.change.latest(int(i)); m != nil {
+		return m.View
+	}
+	return 0
+}

@@ -45,7 +45,7 @@ func (c *Core) Sizes() (s Sizes) {
 	for _, q := range c.pq.preprepared {
 		s.Digests = max(s.Digests, len(q))
 	}
-	for i := range c.peers {
+	for i := range c.reports.peers {
 		s.Forwards = max(s.Forwards, len(c.wait.forwarded[i]))
 		s.Unproven = max(s.Unproven, len(c.wait.unproven[i]))
 	}

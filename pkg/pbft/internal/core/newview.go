@@ -13,7 +13,7 @@ func (c *Core) decide() {
 	m := &message.NewView{View: c.view, From: c.cfg.Self}
 	for j, vc := range x.last {
 		id := message.ReplicaID(j)
-		if vc == nil || vc.View != c.view || id != c.cfg.Self && c.vouchers(id, x.digests[j]) < 2*c.f-1 {
+		if vc == nil || vc.View != c.view || id != c.cfg.Self && c.change.vouchers(id, x.digests[j]) < 2*c.f-1 {
 			continue
 		}
 		set = append(set, vc)
@@ -70,7 +70,7 @@ func (c *Core) tryNewView() {
 	}
 	var set []*message.ViewChange
 	for _, v := range m.V {
-		vc := c.usable(v.From, v.Digest)
+		vc := c.change.usable(v.From, v.Digest)
 		if vc == nil {
 			return // STATUS asks for it
 		}
@@ -85,18 +85,6 @@ func (c *Core) tryNewView() {
 		c.change.adopt(set)
 		c.enter(m)
 	}
-}
-
-// usable is j's VIEW-CHANGE with digest d, if we may believe it.
-func (c *Core) usable(j message.ReplicaID, d message.Digest) *message.ViewChange {
-	x := &c.change
-	if m := x.last[j]; m != nil && m.View == c.view && x.digests[j] == d {
-		return m
-	}
-	if m := x.relayed[j]; m != nil && c.vouchers(j, d) >= c.f {
-		return m
-	}
-	return nil
 }
 
 // moveTo readies us for a view that begins from a checkpoint. Our own water marks, P and Q stay where they are until it is
@@ -215,23 +203,5 @@ func (c *Core) adoptChosen(s *slot, b *message.Batch) {
 	c.advance(s)
 }
 
-// choosable are the batches that we may choose as the new primary, by what P of the VIEW-CHANGEs here say of them; nil if
-// we are not about to.
-func (c *Core) choosable() (digests []message.Digest) {
-	if x := &c.change; !c.active && c.isPrimary() && x.newView == nil {
-		d := decision{base: c.base}
-		for _, m := range x.last {
-			if m != nil && m.View == c.view {
-				d.set = append(d.set, m)
-			}
-		}
-		for _, m := range d.set {
-			for _, p := range m.P {
-				if p.Seq > c.log.low && d.witnessed(p) {
-					digests = append(digests, p.Digest)
-				}
-			}
-		}
-	}
-	return digests
-}
+// choosable are the batches that we may have to choose.
+func (c *Core) choosable() []message.Digest { return c.change.choosable(c.log.low) }

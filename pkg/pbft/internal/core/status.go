@@ -6,24 +6,16 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// noticeLag sends a STATUS out of turn when a message shows that we have missed something: at most once per resend interval
-// (R-RTX-1), or when we have come on so far since the last one that there is more to ask for.
+// noticeLag sends a STATUS out of turn, if one is due, when a message shows that we have missed something.
 func (c *Core) noticeLag() {
-	if c.lagging.allows(c.tick) || c.cameOn(c.reported, c.log.lastExec, c.log.low) {
-		c.lagging.restart(c.tick, c.cfg.ResendTicks)
+	if c.reports.overdue() {
 		c.sendStatus()
 	}
 }
 
-// cameOn reports whether who was so far once, and is here now, has come on by a good part of a checkpoint period, counting
-// what he executed and what he collected.
-func (c *Core) cameOn(since, lastExec, low message.SeqNum) bool {
-	return lastExec+low >= since+c.cfg.CheckpointPeriod/2+1
-}
-
 // sendStatus tells the others where we stand.
 func (c *Core) sendStatus() {
-	c.reported, c.reportedAt = c.log.lastExec+c.log.low, c.tick
+	c.reports.said()
 	m := &message.Status{View: c.view, Active: c.active, Low: c.log.low, LastExecuted: c.log.lastExec, SilentUntil: c.SilentUntil(), From: c.cfg.Self}
 	base := m.Base()
 	for n := base + 1; n <= c.log.high; n++ {
@@ -36,31 +28,13 @@ func (c *Core) sendStatus() {
 	}
 	if !c.active {
 		m.HasNewView = c.change.newView != nil
-		for j := range c.peers {
-			if c.hasViewChange(message.ReplicaID(j)) {
+		for j := range c.reports.peers {
+			if c.change.hasViewChange(message.ReplicaID(j)) {
 				m.ViewChanges |= 1 << j
 			}
 		}
 	}
 	c.multicast(m)
-}
-
-// hasViewChange reports whether j's VIEW-CHANGE for our pending view needs no more sending: the new primary has it
-// and may use it, a backup has it, or may believe the copy that the NEW-VIEW names.
-func (c *Core) hasViewChange(j message.ReplicaID) bool {
-	x := &c.change
-	if nv := x.newView; nv != nil {
-		for _, v := range nv.V {
-			if v.From == j {
-				return c.usable(j, v.Digest) != nil
-			}
-		}
-	}
-	m := x.last[j]
-	if m == nil || m.View < c.view {
-		return false
-	}
-	return !c.isPrimary() || j == c.cfg.Self || c.vouchers(j, x.digests[j]) >= 2*c.f-1
 }
 
 // resendBytes bounds what one STATUS can make us send, in bytes of operations.
@@ -69,11 +43,11 @@ const resendBytes = 2 << 20
 // onStatus sends again what the sender of a STATUS lacks and we said: only our own messages, under the newest
 // keys, and not what left a moment ago (R-RTX-4).
 func (c *Core) onStatus(m *message.Status) {
-	p := &c.peers[m.From]
+	p := &c.reports.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
 	c.noteSilence(m)
 	c.wait.noteStatus(m)
-	if !c.mayAsk(p, m) {
+	if !c.reports.mayAsk(m) {
 		c.refuse(m, TooSoon)
 		return
 	}
@@ -110,24 +84,6 @@ func (c *Core) noteSilence(m *message.Status) {
 	}
 }
 
-// askBurst is how many STATUSes of one who works with us and is behind are answered at once.
-const askBurst = 3
-
-// mayAsk reports whether a STATUS is answered: within its sender's share, or because it has come on since the last one, which is
-// how who is behind asks for what follows. A liar can come on no faster than we do.
-func (c *Core) mayAsk(p *peer, m *message.Status) bool {
-	lastExec, low := min(m.LastExecuted, c.log.lastExec), min(m.Low, c.log.low)
-	burst := 1
-	if m.View == c.view && m.Active && m.LastExecuted < c.log.lastExec {
-		burst = askBurst
-	}
-	if !c.cameOn(p.reached, lastExec, low) && !p.answered.take(c.tick, c.cfg.ResendTicks, burst) {
-		return false
-	}
-	p.reached = max(p.reached, lastExec+low)
-	return true
-}
-
 // resendViewChange helps the sender of a STATUS into our view: our own VIEW-CHANGE, what we acknowledge, and from the
 // primary its NEW-VIEW and the VIEW-CHANGEs of others that it names (R-RTX-4): the sender's own too, which it
 // does not have if it was restarted since.
@@ -152,7 +108,7 @@ func (c *Core) resendViewChange(m *message.Status) {
 		return
 	}
 	for j := range x.last {
-		if a := c.ackFor(message.ReplicaID(j)); a != nil && !has(a.Of) {
+		if a := c.change.ackFor(message.ReplicaID(j)); a != nil && !has(a.Of) {
 			c.send(m.From, a)
 		}
 	}
@@ -207,11 +163,11 @@ func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 // before: it gets our messages above its last known execution again (R-OUR-9). One whose keys change all the time
 // waits for the answer to its STATUS.
 func (c *Core) KeysChanged(i message.ReplicaID) {
-	if !c.peers[i].keyed.take(c.tick, c.cfg.ResendTicks, 1) {
+	if !c.reports.peers[i].keyed.take(c.tick, c.cfg.ResendTicks, 1) {
 		return
 	}
-	c.peers[i].high = c.cfg.LogSize // it may have another life, and begin again
-	all := &message.Status{View: c.view, Active: c.active, LastExecuted: max(c.log.low, min(c.peers[i].lastExec, c.log.lastExec)), Low: c.peers[i].low, From: i}
+	c.reports.peers[i].high = c.cfg.LogSize // it may have another life, and begin again
+	all := &message.Status{View: c.view, Active: c.active, LastExecuted: max(c.log.low, min(c.reports.peers[i].lastExec, c.log.lastExec)), Low: c.reports.peers[i].low, From: i}
 	c.resendCheckpoints(all)
 	if c.view > 0 && !c.active {
 		c.resendViewChange(all)

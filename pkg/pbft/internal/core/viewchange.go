@@ -1,81 +1,6 @@
 package core
 
-import (
-	"bytes"
-	"slices"
-
-	"bfs/pkg/pbft/internal/message"
-)
-
-// viewChange is what is known about the way into the present view, or a later one.
-type viewChange struct {
-	own     *message.ViewChange   // ours for the present view; nil in view 0, and if we have sent none in this life
-	last    []*message.ViewChange // by replica: its own for our view, authentic to us, or the latest for a later one
-	digests []message.Digest      // of last
-	next    []*message.ViewChange // by replica: its latest for a later view, if last has the one for ours
-	relayed []*message.ViewChange // by replica: a copy the new primary relayed, named by the NEW-VIEW below
-	acks    [][]ack               // [of][from]: the latest
-	newView *message.NewView      // of the present view: ours, or received and not refused
-	later   *message.NewView      // one for a view we have not reached
-}
-
-type ack struct {
-	view   message.View
-	digest message.Digest
-}
-
-func (x *viewChange) init(n int) {
-	x.last = make([]*message.ViewChange, n)
-	x.digests = make([]message.Digest, n)
-	x.next = make([]*message.ViewChange, n)
-	x.relayed = make([]*message.ViewChange, n)
-	x.acks = make([][]ack, n)
-	for i := range x.acks {
-		x.acks[i] = make([]ack, n)
-	}
-}
-
-// latest is the VIEW-CHANGE for the highest view that replica i has sent us, nil if there is none.
-func (x *viewChange) latest(i int) *message.ViewChange {
-	if x.next[i] != nil {
-		return x.next[i]
-	}
-	return x.last[i]
-}
-
-// keep notes a VIEW-CHANGE that its sender brought. One for our view, v, stays when the next comes: a NEW-VIEW may name it,
-// and those who have not had it need it from us, or our ack (R-RTX-4).
-func (x *viewChange) keep(m *message.ViewChange, v message.View) {
-	if old := x.last[m.From]; old != nil && old.View == v {
-		x.next[m.From] = m
-		return
-	}
-	x.last[m.From], x.digests[m.From] = m, m.Digest()
-}
-
-// adopt keeps the VIEW-CHANGEs with which our view begins as if their senders had brought them. Those that were relayed we believe
-// because a correct replica had them, and so may others on our word: a replica that is restarted in this view needs f acks
-// for each, and those that were restarted before it would have none to give.
-func (x *viewChange) adopt(set []*message.ViewChange) {
-	for _, m := range set {
-		switch old := x.last[m.From]; {
-		case old != nil && old.View == m.View:
-			continue
-		case old != nil && old.View > m.View:
-			x.next[m.From] = old
-		}
-		x.last[m.From], x.digests[m.From] = m, m.Digest()
-	}
-}
-
-// reach is called when our view has become a later one.
-func (x *viewChange) reach() {
-	for i, m := range x.next {
-		if m != nil {
-			x.last[i], x.digests[i], x.next[i] = m, m.Digest(), nil
-		}
-	}
-}
+import "bfs/pkg/pbft/internal/message"
 
 // StepDown leaves the view if we are its primary: the others follow at once, without waiting for their timers
 // (R-VT-5).
@@ -164,36 +89,6 @@ func (c *Core) makeViewChange() *message.ViewChange {
 	return m
 }
 
-// correctViewChange is what every correct replica's VIEW-CHANGE satisfies (R-VC-13).
-func (c *Core) correctViewChange(m *message.ViewChange) bool {
-	if m.View == 0 {
-		return false
-	}
-	in := func(n message.SeqNum) bool { return m.Low < n && n <= m.Low+c.cfg.LogSize }
-	for _, k := range m.Checkpoints {
-		if k.Seq%c.cfg.step() != 0 || k.Seq != m.Low && !in(k.Seq) {
-			return false
-		}
-	}
-	for i, p := range m.P {
-		if p.View >= m.View || !in(p.Seq) || i > 0 && m.P[i-1].Seq >= p.Seq {
-			return false
-		}
-	}
-	for i, q := range m.Q {
-		if q.View >= m.View || !in(q.Seq) && !in(q.Seq-c.cfg.LogSize) { // a primary may have chosen above its window
-			return false
-		}
-		if i > 0 {
-			b := m.Q[i-1]
-			if b.Seq > q.Seq || b.Seq == q.Seq && bytes.Compare(b.Digest[:], q.Digest[:]) >= 0 {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // onViewChange records another replica's leaving, acknowledges it, and follows if enough others left
 // [TOCS §4.5].
 func (c *Core) onViewChange(m *message.ViewChange) {
@@ -202,7 +97,7 @@ func (c *Core) onViewChange(m *message.ViewChange) {
 	case m.View < c.view:
 		c.refuse(m, EarlierView)
 		return
-	case !c.correctViewChange(m):
+	case !c.change.correctViewChange(m):
 		c.refuse(m, BadViewChange)
 		return
 	case m.Relayed:
@@ -220,7 +115,7 @@ func (c *Core) onViewChange(m *message.ViewChange) {
 		c.leave(m.View) // the primary itself steps down (R-VT-5)
 		return
 	}
-	if v := c.joinable(); v > c.view {
+	if v := c.change.joinable(); v > c.view {
 		c.leave(v)
 		return
 	}
@@ -247,43 +142,11 @@ func (c *Core) onRelayed(m *message.ViewChange) {
 	c.refuse(m, NotAskedFor)
 }
 
-// LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we know.
-func (c *Core) LeftFor(i message.ReplicaID) message.View {
-	if m := c.change.latest(int(i)); m != nil {
-		return m.View
-	}
-	return 0
-}
-
-// joinable is the view that f+1 other replicas have reached or passed (R-VT-4): one of them is correct.
-func (c *Core) joinable() message.View {
-	views := make([]message.View, 0, len(c.change.last))
-	for i := range c.change.last {
-		if m := c.change.latest(i); m != nil && message.ReplicaID(i) != c.cfg.Self {
-			views = append(views, m.View)
-		}
-	}
-	if len(views) < c.weak() {
-		return 0
-	}
-	slices.Sort(views)
-	return views[len(views)-c.weak()]
-}
-
 // acknowledge tells the new primary that we hold j's VIEW-CHANGE for the present view (R-VC-15).
 func (c *Core) acknowledge(j message.ReplicaID) {
-	if a := c.ackFor(j); a != nil && !c.active {
+	if a := c.change.ackFor(j); a != nil && !c.active {
 		c.send(c.primary(), a)
 	}
-}
-
-// ackFor is our ack for j's VIEW-CHANGE, nil if there is nothing to acknowledge.
-func (c *Core) ackFor(j message.ReplicaID) *message.ViewChangeAck {
-	m := c.change.last[j]
-	if m == nil || m.View != c.view || c.isPrimary() || j == c.cfg.Self || j == c.primary() || c.silent() {
-		return nil
-	}
-	return &message.ViewChangeAck{View: c.view, Of: j, Digest: c.change.digests[j], From: c.cfg.Self}
 }
 
 // onViewChangeAck records what another replica says it holds. The new primary counts acks to admit a VIEW-CHANGE, a
@@ -305,31 +168,13 @@ func (c *Core) onViewChangeAck(m *message.ViewChangeAck) {
 	}
 }
 
-// vouchers counts the replicas, other than j itself, the view's primary and we, whose acks for j's VIEW-CHANGE
-// carry digest d.
-func (c *Core) vouchers(j message.ReplicaID, d message.Digest) (n int) {
-	for i, a := range c.change.acks[j] {
-		from := message.ReplicaID(i)
-		if a.view == c.view && a.digest == d && from != j && from != c.primary() && from != c.cfg.Self {
-			n++
-		}
-	}
-	return n
-}
-
 // startPendingTimer runs the timer for the NEW-VIEW once 2f+1 replicas have come as far as we: before that the new
 // primary cannot send it (R-VT-3).
 func (c *Core) startPendingTimer() {
 	if c.active || c.wait.on {
 		return
 	}
-	n := 1 // we have: if our VIEW-CHANGE is one of an earlier life, which we forgot and must not make again, we can leave all the same
-	for i := range c.change.last {
-		if m := c.change.latest(i); m != nil && m.View >= c.view && message.ReplicaID(i) != c.cfg.Self {
-			n++
-		}
-	}
-	if n >= c.quorum() {
+	if c.change.reached() >= c.quorum() {
 		c.wait.start(c.tick, nil)
 	}
 }

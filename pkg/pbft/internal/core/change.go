@@ -1,0 +1,209 @@
+package core
+
+import (
+	"bytes"
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// viewChange is what is known about the way into the present view, or a later one.
+type viewChange struct {
+	*base
+	promises *promises
+	own      *message.ViewChange   // ours for the present view; nil in view 0, and if we have sent none in this life
+	last     []*message.ViewChange // by replica: its own for our view, authentic to us, or the latest for a later one
+	digests  []message.Digest      // of last
+	next     []*message.ViewChange // by replica: its latest for a later view, if last has the one for ours
+	relayed  []*message.ViewChange // by replica: a copy the new primary relayed, named by the NEW-VIEW below
+	acks     [][]ack               // [of][from]: the latest
+	newView  *message.NewView      // of the present view: ours, or received and not refused
+	later    *message.NewView      // one for a view we have not reached
+}
+
+type ack struct {
+	view   message.View
+	digest message.Digest
+}
+
+func (x *viewChange) init(b *base, p *promises) {
+	n := b.cfg.Replicas
+	x.base, x.promises = b, p
+	x.last = make([]*message.ViewChange, n)
+	x.digests = make([]message.Digest, n)
+	x.next = make([]*message.ViewChange, n)
+	x.relayed = make([]*message.ViewChange, n)
+	x.acks = make([][]ack, n)
+	for i := range x.acks {
+		x.acks[i] = make([]ack, n)
+	}
+}
+
+// latest is the VIEW-CHANGE for the highest view that replica i has sent us, nil if there is none.
+func (x *viewChange) latest(i int) *message.ViewChange {
+	if x.next[i] != nil {
+		return x.next[i]
+	}
+	return x.last[i]
+}
+
+// keep notes a VIEW-CHANGE that its sender brought. One for our view, v, stays when the next comes: a NEW-VIEW may name it,
+// and those who have not had it need it from us, or our ack (R-RTX-4).
+func (x *viewChange) keep(m *message.ViewChange, v message.View) {
+	if old := x.last[m.From]; old != nil && old.View == v {
+		x.next[m.From] = m
+		return
+	}
+	x.last[m.From], x.digests[m.From] = m, m.Digest()
+}
+
+// adopt keeps the VIEW-CHANGEs with which our view begins as if their senders had brought them. Those that were relayed we believe
+// because a correct replica had them, and so may others on our word: a replica that is restarted in this view needs f acks
+// for each, and those that were restarted before it would have none to give.
+func (x *viewChange) adopt(set []*message.ViewChange) {
+	for _, m := range set {
+		switch old := x.last[m.From]; {
+		case old != nil && old.View == m.View:
+			continue
+		case old != nil && old.View > m.View:
+			x.next[m.From] = old
+		}
+		x.last[m.From], x.digests[m.From] = m, m.Digest()
+	}
+}
+
+// reach is called when our view has become a later one.
+func (x *viewChange) reach() {
+	for i, m := range x.next {
+		if m != nil {
+			x.last[i], x.digests[i], x.next[i] = m, m.Digest(), nil
+		}
+	}
+}
+
+// correctViewChange is what every correct replica's VIEW-CHANGE satisfies (R-VC-13).
+func (x *viewChange) correctViewChange(m *message.ViewChange) bool {
+	if m.View == 0 {
+		return false
+	}
+	in := func(n message.SeqNum) bool { return m.Low < n && n <= m.Low+x.cfg.LogSize }
+	for _, k := range m.Checkpoints {
+		if k.Seq%x.cfg.step() != 0 || k.Seq != m.Low && !in(k.Seq) {
+			return false
+		}
+	}
+	for i, p := range m.P {
+		if p.View >= m.View || !in(p.Seq) || i > 0 && m.P[i-1].Seq >= p.Seq {
+			return false
+		}
+	}
+	for i, q := range m.Q {
+		if q.View >= m.View || !in(q.Seq) && !in(q.Seq-x.cfg.LogSize) { // a primary may have chosen above its window
+			return false
+		}
+		if i > 0 {
+			b := m.Q[i-1]
+			if b.Seq > q.Seq || b.Seq == q.Seq && bytes.Compare(b.Digest[:], q.Digest[:]) >= 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// usable is j's VIEW-CHANGE with digest d, if we may believe it.
+func (x *viewChange) usable(j message.ReplicaID, d message.Digest) *message.ViewChange {
+	if m := x.last[j]; m != nil && m.View == x.view && x.digests[j] == d {
+		return m
+	}
+	if m := x.relayed[j]; m != nil && x.vouchers(j, d) >= x.f {
+		return m
+	}
+	return nil
+}
+
+// hasViewChange reports whether j's VIEW-CHANGE for our pending view needs no more sending: the new primary has it
+// and may use it, a backup has it, or may believe the copy that the NEW-VIEW names.
+func (x *viewChange) hasViewChange(j message.ReplicaID) bool {
+	if nv := x.newView; nv != nil {
+		for _, v := range nv.V {
+			if v.From == j {
+				return x.usable(j, v.Digest) != nil
+			}
+		}
+	}
+	m := x.last[j]
+	if m == nil || m.View < x.view {
+		return false
+	}
+	return !x.isPrimary() || j == x.cfg.Self || x.vouchers(j, x.digests[j]) >= 2*x.f-1
+}
+
+// joinable is the view that f+1 other replicas have reached or passed (R-VT-4): one of them is correct.
+func (x *viewChange) joinable() message.View {
+	views := make([]message.View, 0, len(x.last))
+	for i := range x.last {
+		if m := x.latest(i); m != nil && message.ReplicaID(i) != x.cfg.Self {
+			views = append(views, m.View)
+		}
+	}
+	if len(views) < x.weak() {
+		return 0
+	}
+	slices.Sort(views)
+	return views[len(views)-x.weak()]
+}
+
+// ackFor is our ack for j's VIEW-CHANGE, nil if there is nothing to acknowledge.
+func (x *viewChange) ackFor(j message.ReplicaID) *message.ViewChangeAck {
+	m := x.last[j]
+	if m == nil || m.View != x.view || x.isPrimary() || j == x.cfg.Self || j == x.primary() || x.promises.silent() {
+		return nil
+	}
+	return &message.ViewChangeAck{View: x.view, Of: j, Digest: x.digests[j], From: x.cfg.Self}
+}
+
+// vouchers counts the replicas, other than j itself, the view's primary and we, whose acks for j's VIEW-CHANGE
+// carry digest d.
+func (x *viewChange) vouchers(j message.ReplicaID, d message.Digest) (n int) {
+	for i, a := range x.acks[j] {
+		from := message.ReplicaID(i)
+		if a.view == x.view && a.digest == d && from != j && from != x.primary() && from != x.cfg.Self {
+			n++
+		}
+	}
+	return n
+}
+
+// choosable are the batches above the water mark that we may choose as the new primary, by what P of the VIEW-CHANGEs
+// here say of them; nil if we are not about to.
+func (x *viewChange) choosable(low message.SeqNum) (digests []message.Digest) {
+	if x.active || !x.isPrimary() || x.newView != nil {
+		return nil
+	}
+	d := decision{base: x.base}
+	for _, m := range x.last {
+		if m != nil && m.View == x.view {
+			d.set = append(d.set, m)
+		}
+	}
+	for _, m := range d.set {
+		for _, p := range m.P {
+			if p.Seq > low && d.witnessed(p) {
+				digests = append(digests, p.Digest)
+			}
+		}
+	}
+	return digests
+}
+
+// reached counts the replicas that have come as far as we, ourselves included.
+func (x *viewChange) reached() int {
+	n := 1 // we have: if our VIEW-CHANGE is one of an earlier life, which we forgot and must not make again, we can leave all the same
+	for i := range x.last {
+		if m := x.latest(i); m != nil && m.View >= x.view && message.ReplicaID(i) != x.cfg.Self {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,74 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// reports are what this replica and the others said of themselves in STATUS.
+type reports struct {
+	*base
+	log      *messageLog
+	peers    []peer
+	lagging  limit          // of STATUSes that are sent out of turn
+	reported message.SeqNum // how far we were by our last: see cameOn
+	gap      limit          // of STATUSes that ask for what is missing below what is proposed
+}
+
+// peer is what the core knows of another replica.
+type peer struct {
+	low      message.SeqNum
+	lastExec message.SeqNum
+	high     message.SeqNum // the end of its window when we answered it, the highest in its life: it took in what we said up to here
+	answered limit          // of its STATUSes: see mayAsk
+	reached  message.SeqNum // how far it was when we answered last
+	keyed    limit          // of sending again because its keys are new
+}
+
+func (r *reports) init(b *base, l *messageLog) {
+	*r = reports{base: b, log: l, peers: make([]peer, b.cfg.Replicas)}
+	for i := range r.peers {
+		r.peers[i].high = b.cfg.LogSize
+	}
+}
+
+// overdue reports whether a STATUS may be sent out of turn, because something was missed: at most once in a resend interval
+// (R-RTX-1), or when we have come on so far since the last one that there is more to ask for. It notes that it is.
+func (r *reports) overdue() bool {
+	if !r.lagging.allows(r.tick) && !r.cameOn(r.reported, r.log.lastExec, r.log.low) {
+		return false
+	}
+	r.lagging.restart(r.tick, r.cfg.ResendTicks)
+	return true
+}
+
+// said notes that we send a STATUS.
+func (r *reports) said() {
+	r.reported = r.log.lastExec + r.log.low
+	r.gap.restart(r.tick, gapTicks)
+}
+
+// gapTicks is how long what is missing may be under way.
+const gapTicks = 2
+
+// cameOn reports whether who was so far once, and is here now, has come on by a good part of a checkpoint period, counting
+// what he executed and what he collected.
+func (r *reports) cameOn(since, lastExec, low message.SeqNum) bool {
+	return lastExec+low >= since+r.cfg.CheckpointPeriod/2+1
+}
+
+// askBurst is how many STATUSes of one who works with us and is behind are answered at once.
+const askBurst = 3
+
+// mayAsk reports whether a STATUS is answered: within its sender's share, or because it has come on since the last one, which is
+// how who is behind asks for what follows. A liar can come on no faster than we do.
+func (r *reports) mayAsk(m *message.Status) bool {
+	p := &r.peers[m.From]
+	lastExec, low := min(m.LastExecuted, r.log.lastExec), min(m.Low, r.log.low)
+	burst := 1
+	if m.View == r.view && m.Active && m.LastExecuted < r.log.lastExec {
+		burst = askBurst
+	}
+	if !r.cameOn(p.reached, lastExec, low) && !p.answered.take(r.tick, r.cfg.ResendTicks, burst) {
+		return false
+	}
+	p.reached = max(p.reached, lastExec+low)
+	return true
+}
