@@ -197,11 +197,13 @@ func (x *viewChange) choosable(low message.SeqNum) (digests []message.Digest) {
 	return digests
 }
 
-// reached counts the replicas that have come as far as we, ourselves included.
-func (x *viewChange) reached() int {
+// reached counts the replicas that have come as far as we, ourselves included, by their VIEW-CHANGEs or as waits reports of them: a
+// replica that was restarted waits in the view for which it sent a VIEW-CHANGE in an earlier life, and can only say so in STATUS.
+func (x *viewChange) reached(waits func(message.ReplicaID) bool) int {
 	n := 1 // we have: if our VIEW-CHANGE is one of an earlier life, which we forgot and must not make again, we can leave all the same
 	for i := range x.last {
-		if m := x.latest(i); m != nil && m.View >= x.view && message.ReplicaID(i) != x.cfg.Self {
+		id := message.ReplicaID(i)
+		if m := x.latest(i); id != x.cfg.Self && (m != nil && m.View >= x.view || waits(id)) {
 			n++
 		}
 	}

@@ -63,8 +63,7 @@ func (c *Core) onCheckpoint(m *message.Checkpoint) {
 	}
 	k := c.checkpoints.at(m.Seq)
 	if !k.votes.add(m.From, m.Digest) {
-		c.refuse(m, SecondVote)
-		return
+		c.refuse(m, SecondVote) // but it may be the first that says it is stable
 	}
 	c.stabilise(k)
 }
@@ -89,6 +88,8 @@ func (c *Core) stabilise(k *checkpointSlot) {
 	}
 	root := k.votes.digests[c.cfg.Self]
 	switch {
+	case c.checkpoints.claims.count(message.CheckpointID{Seq: k.seq, Digest: root}, true) >= c.weak():
+		// It is stable without our vote. If that may not be cast we would wait below for ever, and hear of nothing above the window.
 	case k.votes.matching(root) < c.quorum():
 		c.checkDivergence(k, root)
 		return

@@ -47,6 +47,7 @@ func (c *Core) onStatus(m *message.Status) {
 	p.low, p.lastExec = m.Low, m.LastExecuted
 	c.noteSilence(m)
 	c.wait.noteStatus(m)
+	c.startPendingTimer()
 	if !c.reports.mayAsk(m) {
 		c.refuse(m, TooSoon)
 		return

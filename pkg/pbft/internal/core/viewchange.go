@@ -174,7 +174,7 @@ func (c *Core) startPendingTimer() {
 	if c.active || c.wait.on {
 		return
 	}
-	if c.change.reached() >= c.quorum() {
+	if c.change.reached(c.wait.waits) >= c.quorum() {
 		c.wait.start(c.tick, nil)
 	}
 }

@@ -22,6 +22,7 @@ type waiting struct {
 	allowed int // bytes of operations that may be passed on again
 
 	working []message.View // by replica: the view it is active in, as its last STATUS says; 0 if in none
+	pending []message.View // by replica: the view that it waits for, as its last STATUS says; 0 if none
 
 	// forwarded[i] is what replica i says it holds and the primary has not proposed (R-OUR-11): one request for each slot
 	// of each client at most, as many as a correct replica can hold.
@@ -50,7 +51,7 @@ func (w *waiting) init(b *base, q *queue, l *messageLog) {
 	w.base, w.queue, w.log = b, q, l
 	w.alone = make([]int, n)
 	w.first, w.timer.ticks = timeout, timeout
-	w.working = make([]message.View, n)
+	w.working, w.pending = make([]message.View, n), make([]message.View, n)
 	w.forwarded = make([]map[message.RequestKey]forward, n)
 	for i := range w.forwarded {
 		w.forwarded[i] = map[message.RequestKey]forward{}
@@ -128,8 +129,8 @@ func (w *waiting) yields() bool {
 
 // noteStatus keeps the view in which a replica says it works, or since when it waits in a later one.
 func (w *waiting) noteStatus(m *message.Status) {
-	if w.working[m.From] = 0; m.Active {
-		w.working[m.From] = m.View
+	if w.working[m.From], w.pending[m.From] = 0, m.View; m.Active {
+		w.working[m.From], w.pending[m.From] = m.View, 0
 	}
 	switch {
 	case m.Active || m.View <= w.view:
@@ -138,6 +139,9 @@ func (w *waiting) noteStatus(m *message.Status) {
 		w.alone[m.From] = w.tick
 	}
 }
+
+// waits reports whether a replica says that it waits for our view, or for a later one.
+func (w *waiting) waits(i message.ReplicaID) bool { return w.pending[i] > 0 && w.pending[i] >= w.view }
 
 // othersWork reports whether 2f+1 others work in the view whose NEW-VIEW we wait for. It is on its way, then, and if we left
 // we would leave alone, and be of no use before the next view change. Should that view bring nothing, f+1 of them will

@@ -126,6 +126,23 @@ func TestFreshSeeds(t *testing.T) {
 	liveAll(t, seeds)
 }
 
+// TestRemembered lives the schedules that found a mistake once.
+func TestRemembered(t *testing.T) {
+	for _, x := range []struct {
+		mistake string
+		seed    uint64
+		without []int
+	}{
+		{"a replica between views waits below a checkpoint that the others have passed", 1795971250493877347, []int{8, 9}},
+		{"replicas that forgot their VIEW-CHANGEs are not counted among those who wait for the view", 1795971250493884309,
+			[]int{0, 1, 2, 3, 4, 5, 6, 9, 10, 13, 14}},
+	} {
+		if o := Draw(x.seed).Without(x.without...).Run(); o.Err != nil {
+			t.Errorf("%s: %v", x.mistake, o.Err)
+		}
+	}
+}
+
 // TestDirectedSchedules lives the schedules that were written by hand; -sim.name='executed alone' tells that one.
 func TestDirectedSchedules(t *testing.T) {
 	for _, s := range directed() {
