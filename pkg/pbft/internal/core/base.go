@@ -31,6 +31,14 @@ type Config struct {
 	// see silence.go. 0 for a replica that never promised anything.
 	Fence message.SeqNum
 
+	// Durable: what a promise of this replica says is in its journal before it leaves, and so it is at all others. Then the primary votes with
+	// PREPAREs too (R-OUR-2).
+	Durable bool
+
+	// Raised and RaisedView are a fence that is durable already, and that guards nothing which this replica has forgotten.
+	Raised     message.SeqNum
+	RaisedView message.View
+
 	// FenceView is the view that this replica had reached then. It waits for that view's NEW-VIEW, or for a later
 	// view: a vote in an earlier one could contradict the VIEW-CHANGE in which it said what it had voted for.
 	FenceView message.View
@@ -80,6 +88,21 @@ func (b *base) Due() []Effect {
 }
 
 func (b *base) do(e Effect) { b.out = append(b.out, e) }
+
+// note appends a record to the journal, if there is one.
+func (b *base) note(record ...message.Message) {
+	if b.cfg.Durable {
+		b.do(Effect{Verb: Note, Records: record})
+	}
+}
+
+// persist appends a record to the journal, if there is one, and has what is promised from now on wait for it and for what was noted. Without
+// a record it is the latter alone.
+func (b *base) persist(record ...message.Message) {
+	if b.cfg.Durable {
+		b.do(Effect{Verb: Persist, Records: record})
+	}
+}
 
 func (b *base) multicast(m message.Message) { b.do(Effect{Verb: Multicast, Message: m}) }
 

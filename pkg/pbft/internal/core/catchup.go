@@ -254,6 +254,7 @@ func (c *Core) Installed(n message.SeqNum) {
 	}
 	if !c.silent() {
 		c.promise(t.seq) // answers come from this state from now on
+		c.persist()
 		own := c.checkpoints.stable
 		c.multicast(&own)
 	}

@@ -13,6 +13,10 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 		c.checkpoints.stable = message.Checkpoint{Digest: root, Stable: true, From: c.cfg.Self}
 		return
 	}
+	if stable := c.checkpoints.stable; n == stable.Seq && root != stable.Digest && !stable.Digest.IsZero() {
+		c.fetchState(message.CheckpointID{Seq: n, Digest: stable.Digest}) // our journal has led us elsewhere
+		return
+	}
 	if n <= c.log.low || n < c.checkpoints.fetched.Seq {
 		return // it is past, or not ours any more: a later state has taken its place
 	}
@@ -29,6 +33,7 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 func (c *Core) sayCheckpoint(n message.SeqNum, root message.Digest) {
 	if c.maySay(n) {
 		c.promise(n)
+		c.persist() // the batches up to n are to be run again after a restart (R-OUR-3)
 		c.multicast(&message.Checkpoint{Seq: n, Digest: root, From: c.cfg.Self})
 	}
 }
@@ -105,6 +110,8 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	silent := c.silent()
 	c.checkpoints.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
 	c.slide(n)
+	stable := c.checkpoints.stable
+	c.note(&stable)
 	c.do(Effect{Verb: Discard, Seq: n})
 	c.bodies.drop()
 	c.place()

@@ -28,8 +28,9 @@ type execution struct {
 	checkpoints *checkpoints
 	queue       *queue
 	wait        *waiting
-	ahead       tentative // what was executed beyond log.lastExec
-	progress    int       // tick at which log.lastExec rose last
+	ahead       tentative      // what was executed beyond log.lastExec
+	remembered  message.SeqNum // an earlier life may have answered reads from the state after this batch: it was executed, or had prepared
+	progress    int            // tick at which log.lastExec rose last
 }
 
 // executeNext executes what committed, strictly in order (R-NRM-8), takes a checkpoint when one is due
@@ -41,6 +42,7 @@ func (x *execution) executeNext() {
 			x.executeTentatively(s)
 			return
 		}
+		x.remember(s)
 		switch x.ahead.seq {
 		case 0:
 			x.execute(s.seq, s.batch, x.standing(s))
@@ -49,6 +51,17 @@ func (x *execution) executeNext() {
 		}
 		x.finish(s)
 	}
+}
+
+// remember records what committed. Where our journal has no batch of that digest for the number, others brought it, and what we say
+// because of it waits.
+func (x *execution) remember(s *slot) {
+	decided := &message.Decided{Seq: s.seq, Digest: s.decision, From: x.cfg.Self}
+	if s.proposal != nil && s.proposal.Digest == s.decision && s.prepares.has(x.cfg.Self) {
+		x.note(decided)
+		return
+	}
+	x.persist(&message.BatchBody{PrePrepare: message.PrePrepare{Digest: s.decision, Batch: *s.batch}}, decided)
 }
 
 // execute has a batch run. Its replies are promises, and so is every answer from the state that it leaves.
@@ -61,7 +74,6 @@ func (x *execution) execute(n message.SeqNum, b *message.Batch, st Standing) {
 
 // finish follows an execution that will stay.
 func (x *execution) finish(s *slot) {
-	x.log.lastExec++
 	x.progress = x.tick
 	for i, r := range s.batch.Requests {
 		x.queue.busy.note(r.Client, x.tick)
@@ -69,10 +81,16 @@ func (x *execution) finish(s *slot) {
 		x.wait.executed(r)
 	}
 	x.wait.progress(s.batch)
-	x.checkpoints.since += s.batch.Bytes()
-	if x.checkpoints.isDue(s.seq, x.checkpoints.since) {
-		x.checkpoints.taken, x.checkpoints.since = s.seq, 0
-		x.do(Effect{Verb: Freeze, Seq: s.seq})
+	x.ran(s.seq, s.batch)
+}
+
+// ran notes that batch n was executed, and takes a checkpoint when one is due.
+func (x *execution) ran(n message.SeqNum, b *message.Batch) {
+	x.log.lastExec = n
+	x.checkpoints.since += b.Bytes()
+	if x.checkpoints.isDue(n, x.checkpoints.since) {
+		x.checkpoints.taken, x.checkpoints.since = n, 0
+		x.do(Effect{Verb: Freeze, Seq: n})
 	}
 }
 
@@ -141,6 +159,9 @@ func (x *execution) Standing(q *message.Request) (st Standing, ok bool) {
 	}
 	return Standing{View: x.view}, true
 }
+
+// readsBehind reports whether a read that is answered now could miss what an earlier life has answered.
+func (x *execution) readsBehind() bool { return max(x.log.lastExec, x.ahead.seq) < x.remembered }
 
 // Ground is the ground of an answer to a read of the given version: the number of the last batch in the state that
 // changed anything the answer depends on, or of a later one (R-OUR-22). The answer can be given before that batch is

@@ -117,9 +117,23 @@ func (s *slot) find(d message.Digest) *message.Batch {
 	return nil
 }
 
-// prepared is the paper's prepared(m, v, n, i): a proposal, and 2f backups voting for it.
-func (s *slot) prepared(f int) bool {
-	return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= 2*f
+// prepared is the paper's prepared(m, v, n, i): a proposal, and 2f backups voting for it. In disk mode the primary votes as well, when its
+// own proposal is in its journal, and is counted (R-OUR-2).
+func (s *slot) prepared(f int, durable bool) bool {
+	votes := 2 * f
+	if durable {
+		votes++
+	}
+	return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= votes
+}
+
+// backups counts the backups that voted for a digest.
+func (s *slot) backups(d message.Digest, primary message.ReplicaID) int {
+	n := s.prepares.matching(d)
+	if s.prepares.has(primary) && s.prepares.digests[primary] == d {
+		n--
+	}
+	return n
 }
 
 // committedLocal is the paper's committed-local(m, v, n, i): prepared, and 2f+1 replicas say that it

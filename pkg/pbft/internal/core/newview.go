@@ -36,6 +36,7 @@ func (c *Core) decide() {
 	x.newView = m
 	c.witnessChosen(m)
 	c.promise(m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))) // it is the PRE-PREPARE of all that it chose
+	c.recordNewView(set, m)
 	c.multicast(m)
 	c.tryNewView()
 }
@@ -83,8 +84,26 @@ func (c *Core) tryNewView() {
 	}
 	if c.moveTo(m.Checkpoint) {
 		c.change.adopt(set)
+		if !c.isPrimary() {
+			c.recordNewView(set, m)
+		}
+		c.persist(&message.Status{View: c.view, Active: true, From: c.cfg.Self})
 		c.enter(m)
 	}
+}
+
+// recordNewView records a NEW-VIEW and what it was made of: after a restart others may need it from us, or our acks for it.
+func (c *Core) recordNewView(set []*message.ViewChange, m *message.NewView) {
+	if !c.cfg.Durable {
+		return
+	}
+	var record []message.Message
+	for _, vc := range set {
+		if vc.From != c.cfg.Self {
+			record = append(record, vc)
+		}
+	}
+	c.persist(append(record, m)...)
 }
 
 // moveTo readies us for a view that begins from a checkpoint. Our own water marks, P and Q stay where they are until it is

@@ -13,7 +13,7 @@ func (c *Core) onRequest(r *message.Request) {
 	case r.ReadOnly && c.transfer != nil:
 		c.refuse(r, StateInTransfer)
 		return
-	case r.ReadOnly && c.silent():
+	case r.ReadOnly && (c.silent() || c.readsBehind()):
 		c.refuse(r, Silent)
 		return
 	case r.ReadOnly:
@@ -157,7 +157,10 @@ func (c *Core) assign(batch message.Batch) {
 	c.adopt(s, p)
 	c.promise(n)
 	said := *p
-	if said.Commits = c.riding.take(); c.cfg.Separate {
+	if !c.cfg.Durable { // or its COMMITs would wait for the disk, and it with them: they ride on the PREPARE
+		said.Commits = c.riding.take()
+	}
+	if c.cfg.Separate {
 		said.Batch = c.queue.abridged(batch, c.tick)
 	}
 	c.multicast(&said)
@@ -273,7 +276,7 @@ func (c *Core) judgeVote(v message.View, n message.SeqNum) Refusal {
 // queue with its client's good MAC, or f backups beside the primary have accepted the batch, so that
 // one correct replica could check it.
 func (c *Core) vouchedFor(s *slot) bool {
-	if s.prepares.matching(s.held.Digest) >= c.f && c.f > 0 {
+	if s.backups(s.held.Digest, c.primary()) >= c.f && c.f > 0 {
 		return true
 	}
 	for _, r := range s.held.Batch.Requests {
@@ -313,7 +316,7 @@ func (c *Core) onPrepare(p *message.Prepare) {
 }
 
 func (c *Core) judgePrepare(p *message.Prepare) Refusal {
-	if p.From == p.View.Primary(c.cfg.Replicas) {
+	if p.From == p.View.Primary(c.cfg.Replicas) && !c.cfg.Durable {
 		return VoteOfPrimary
 	}
 	if why := c.judgeVote(p.View, p.Seq); why != accepted {
@@ -363,19 +366,21 @@ func (c *Core) advance(s *slot) {
 	if s.proposal == nil {
 		return
 	}
-	if !c.silent() && !c.isPrimary() && !s.prepares.has(c.cfg.Self) {
+	if !c.silent() && (c.cfg.Durable || !c.isPrimary()) && !s.prepares.has(c.cfg.Self) {
 		s.ownPrepare = message.Prepare{View: c.view, Seq: s.seq, Digest: s.proposal.Digest, From: c.cfg.Self}
 		s.prepares.add(c.cfg.Self, s.proposal.Digest)
 		c.promise(s.seq)
+		c.persist(s.proposal)
 		vote := s.ownPrepare // a copy: the slot may be reset before it is sent
 		vote.Commits = c.riding.take()
 		c.multicast(&vote)
 	}
-	newly := !s.isPrepared && s.prepared(c.f)
+	newly := !s.isPrepared && s.prepared(c.f, c.cfg.Durable)
 	s.isPrepared = s.isPrepared || newly
 	if s.isPrepared && !c.silent() && s.commits.add(c.cfg.Self, message.Digest{}) {
 		s.ownCommit = message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self}
 		c.promise(s.seq)
+		c.persist(&message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self})
 		c.sayCommit(s)
 	}
 	if newly {

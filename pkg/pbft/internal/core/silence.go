@@ -12,6 +12,9 @@ import "bfs/pkg/pbft/internal/message"
 // begins in the view of the fence, and never sends a VIEW-CHANGE for that view or an earlier one: the group may be about to
 // use the one that it has forgotten. Nothing that was built during a silence is sent after it.
 //
+// In disk mode a replica that is restarted remembers its promises: its journal has each before it leaves. Then the fence tells it only
+// whether the journal is whole.
+//
 // A silent replica listens, executes what the others commit, fetches what it lacks and serves others. What it says of
 // itself in STATUS has the primary fill an idle group with null batches until the checkpoint is there.
 
@@ -31,7 +34,7 @@ type silence struct {
 }
 
 func (p *promises) init(b *base, x *checkpoints) {
-	*p = promises{base: b, checkpoints: x, fence: b.cfg.Fence, fencedView: b.cfg.FenceView, silences: make([]silence, b.cfg.Replicas)}
+	*p = promises{base: b, checkpoints: x, fence: max(b.cfg.Fence, b.cfg.Raised), fencedView: max(b.cfg.FenceView, b.cfg.RaisedView), silences: make([]silence, b.cfg.Replicas)}
 	p.refill()
 }
 

@@ -144,11 +144,11 @@ func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 		return 0
 	}
 	if !m.Prepared.Get(k) {
-		switch {
-		case c.isPrimary():
+		if c.isPrimary() {
 			c.send(m.From, s.proposal)
 			bytes = s.size + 64
-		case s.prepares.has(c.cfg.Self):
+		}
+		if s.prepares.has(c.cfg.Self) {
 			vote := s.ownPrepare // a copy: the slot may be reset before it is sent
 			c.send(m.From, &vote)
 		}

@@ -53,6 +53,7 @@ func (c *Core) sayViewChange() {
 	x.own = c.makeViewChange()
 	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()
 	c.promise(max(c.log.lastExec, c.log.low))
+	c.persist(x.own)
 	c.multicast(x.own)
 	for j := range x.last {
 		c.acknowledge(message.ReplicaID(j))

@@ -4,7 +4,6 @@
 // A record is a message of the protocol, or several that belong together, so that what is remembered is what was said:
 //
 //	PRE-PREPARE           a proposal that was accepted here, with its batch: the tuple of Q for its view
-//	PREPARE               the same, of a batch that an earlier record for its number holds
 //	COMMIT                the proposal for the number prepared here in the present view: the tuple of P
 //	DECIDED               the batch of that digest committed under the number, and was executed here
 //	BATCH, DECIDED        the same, of a batch that no earlier record for the number holds

@@ -1,0 +1,219 @@
+package core
+
+import "bfs/pkg/pbft/internal/message"
+
+// Restore returns the core of a replica that was restarted and remembers: its state is that of a checkpoint, zero if it is the
+// initial one, and its journal has these records, in order, of what came after that checkpoint or an earlier one. The core is where the
+// records end: in the same view, with the same promises, and with the same VIEW-CHANGE and NEW-VIEW to send (R-OUR-4). Its first effects run
+// the batches that are known to have committed. When they are performed, and the roots of all checkpoints that they take are given to Frozen,
+// Resume lets it go on. Nothing else may come before that: the earlier life may have said that it holds these checkpoints, and a
+// VIEW-CHANGE must name them.
+func Restore(cfg Config, state message.CheckpointID, records []message.Message) *Core {
+	c := New(cfg)
+	m := memory{bodies: map[message.Digest]*message.Batch{message.NullDigest: {}}, decided: map[message.SeqNum]message.Digest{}}
+	for _, r := range records {
+		m.read(r, cfg.Self)
+	}
+	c.restoreMarks(state, &m)
+	c.restoreView(&m)
+	c.restoreLog(&m)
+	c.runDecided(&m)
+	return c
+}
+
+// memory is what the records of a journal say, taken together.
+type memory struct {
+	bodies   map[message.Digest]*message.Batch
+	decided  map[message.SeqNum]message.Digest
+	accepted []*message.PrePrepare // the proposals that we voted for, in whatever view
+	prepared []message.Commit      // what prepared
+	stable   message.Checkpoint
+	own      *message.ViewChange
+	others   []*message.ViewChange // of newView
+	newView  *message.NewView
+	active   message.View // the last view that was active; 0 also if none was
+}
+
+// read takes in a record.
+func (m *memory) read(r message.Message, self message.ReplicaID) {
+	switch r := r.(type) {
+	case *message.PrePrepare:
+		m.bodies[r.Digest] = &r.Batch
+		m.accepted = append(m.accepted, r)
+	case *message.Commit:
+		m.prepared = append(m.prepared, *r)
+	case *message.BatchBody:
+		m.bodies[r.Digest] = &r.Batch
+	case *message.Decided:
+		m.decided[r.Seq] = r.Digest
+	case *message.Checkpoint:
+		if r.Seq > m.stable.Seq {
+			m.stable = *r
+		}
+	case *message.ViewChange:
+		m.readViewChange(r, self)
+	case *message.NewView:
+		if m.newView == nil || r.View > m.newView.View {
+			m.newView = r
+		}
+	case *message.Status:
+		m.active = max(m.active, r.View)
+	}
+}
+
+// readViewChange takes in our VIEW-CHANGE, or one that a NEW-VIEW was made of.
+func (m *memory) readViewChange(r *message.ViewChange, self message.ReplicaID) {
+	switch {
+	case r.From != self:
+		m.others = append(m.others, r)
+	case m.own == nil || r.View > m.own.View:
+		m.own = r
+	}
+}
+
+// view is the last view that we reached, and whether it was active.
+func (m *memory) view() (v message.View, active bool) {
+	v = m.active
+	if m.own != nil {
+		v = max(v, m.own.View)
+	}
+	if m.newView != nil {
+		v = max(v, m.newView.View)
+	}
+	return v, v == m.active
+}
+
+// restoreMarks sets the water marks, and what is known of checkpoints. A state that is not known to be stable was fetched.
+func (c *Core) restoreMarks(state message.CheckpointID, m *memory) {
+	x := &c.checkpoints
+	if x.stable = m.stable; m.stable.Seq > 0 {
+		x.stable.Stable, x.stable.From = true, c.cfg.Self
+		c.slide(m.stable.Seq)
+	}
+	if state.Seq == 0 {
+		return
+	}
+	c.log.lastExec, x.taken = state.Seq, state.Seq
+	if state.Seq <= m.stable.Seq {
+		return
+	}
+	x.fetched = state
+	if state.Seq > c.log.high { // as claimFetched did
+		c.slide(state.Seq - c.cfg.LogSize)
+	}
+	k := x.at(state.Seq)
+	k.ours = true
+	k.votes.add(c.cfg.Self, state.Digest)
+}
+
+// restoreView sets the view, what we said on our way into it, and P and Q, which are in our VIEW-CHANGE.
+func (c *Core) restoreView(m *memory) {
+	v, active := m.view()
+	if v > c.view {
+		c.view, c.active = v, active
+	}
+	x := &c.change
+	if m.own != nil {
+		c.pq.restore(m.own, c.log.low, m.bodies)
+		if m.own.View == v {
+			x.own, x.last[c.cfg.Self], x.digests[c.cfg.Self] = m.own, m.own, m.own.Digest()
+		}
+	}
+	if m.newView == nil || m.newView.View != v {
+		return
+	}
+	x.newView = m.newView
+	for _, vc := range m.others {
+		if vc.View == v {
+			x.last[vc.From], x.digests[vc.From] = vc, vc.Digest()
+		}
+	}
+	if c.isPrimary() {
+		c.witnessChosen(m.newView)
+	}
+}
+
+// restore sets P and Q to what a VIEW-CHANGE says. A batch that we chose above the window, and do not hold any more, others hold.
+func (x *pq) restore(m *message.ViewChange, low message.SeqNum, bodies map[message.Digest]*message.Batch) {
+	for _, p := range m.P {
+		if p.Seq > low {
+			x.prepared[p.Seq] = carried{p, bodies[p.Digest]}
+		}
+	}
+	for _, q := range m.Q {
+		if q.Seq > low {
+			x.preprepared[q.Seq] = append(x.preprepared[q.Seq], carried{q, bodies[q.Digest]})
+		}
+	}
+}
+
+// restoreLog sets the slots of the present view, and what committed in whatever view.
+func (c *Core) restoreLog(m *memory) {
+	for _, p := range m.accepted {
+		if p.View != c.view || !c.active || !c.log.contains(p.Seq) {
+			continue
+		}
+		s := c.log.slot(p.Seq)
+		c.adopt(s, p)
+		s.ownPrepare = message.Prepare{View: p.View, Seq: p.Seq, Digest: p.Digest, From: c.cfg.Self}
+		s.prepares.add(c.cfg.Self, p.Digest)
+		c.proposing.last = max(c.proposing.last, p.Seq)
+	}
+	for _, p := range m.prepared {
+		c.remembered = max(c.remembered, p.Seq)
+		if p.View != c.view || !c.log.contains(p.Seq) || c.log.slot(p.Seq).proposal == nil {
+			continue
+		}
+		s := c.log.slot(p.Seq)
+		s.isPrepared, s.ownCommit = true, p
+		s.commits.add(c.cfg.Self, message.Digest{})
+	}
+	for n, d := range m.decided {
+		c.remembered = max(c.remembered, n)
+		if b := m.bodies[d]; c.log.contains(n) && b != nil {
+			s := c.log.slot(n)
+			s.isCommitted, s.batch, s.decision = true, b, d
+			c.log.told = max(c.log.told, n)
+		}
+	}
+}
+
+// runDecided has the state brought from where it is to where the batches end that are known to have committed.
+func (c *Core) runDecided(m *memory) {
+	for n := c.log.lastExec + 1; ; n++ {
+		d, known := m.decided[n]
+		b := m.bodies[d]
+		if !known || b == nil {
+			break
+		}
+		c.do(Effect{Verb: Execute, Seq: n, Batch: b, Mute: true})
+		c.ran(n, b)
+	}
+	stable := c.checkpoints.stable
+	if c.log.lastExec < stable.Seq {
+		c.fetchState(message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest})
+		return
+	}
+	c.do(Effect{Verb: Discard, Seq: stable.Seq})
+}
+
+// Resume lets a core go on that was restored. A primary leaves its view: its PRE-PREPAREs leave before they are in the journal, so it may have
+// made some that it does not know of.
+func (c *Core) Resume() {
+	if m := c.change.newView; c.active && m != nil {
+		c.proposing.last = max(c.proposing.last, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)))
+	}
+	c.proposing.last = max(c.proposing.last, c.log.low, c.log.lastExec)
+	if c.silent() {
+		return
+	}
+	if c.active && c.isPrimary() && len(c.change.last) > 1 {
+		c.leave(c.view + 1)
+		return
+	}
+	c.place()
+	c.startPendingTimer()
+	c.decide()
+	c.tryNewView()
+	c.executeReady()
+}
