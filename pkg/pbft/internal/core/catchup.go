@@ -13,23 +13,6 @@ import (
 // digest, many at once and each of one of those who have it. A busy group executes thousands of batches a second and has its next
 // checkpoint some milliseconds later: so all this is driven by what arrives, and ticks mend only what went wrong.
 
-// tellPast tells the sender of a STATUS what was decided beyond what it has executed and is not in our log any more.
-func (c *Core) tellPast(m *message.Status) {
-	p := &c.log.past
-	for n := max(m.Base(), p.low) + 1; n <= min(p.high, m.Low+c.cfg.LogSize); n++ {
-		c.send(m.From, &message.Decided{Seq: n, Digest: p.entry(n).digest, From: c.cfg.Self})
-	}
-}
-
-// closeGap asks for what is missing below what is proposed now: a primary proposes no more than its window beyond what it has
-// executed. It is a short gap, and others may need us to agree on what is above it, so we do not wait for the resend interval.
-func (c *Core) closeGap() {
-	if c.transfer == nil && c.active && c.proposing.last > c.log.lastExec+c.cfg.Window &&
-		c.tick-c.progress >= gapTicks && c.reports.gap.allows(c.tick) {
-		c.sendStatus()
-	}
-}
-
 // onFetchBatch serves batches by digest, within the sender's share.
 func (c *Core) onFetchBatch(m *message.FetchBatch) {
 	c.spellOut(m)
@@ -64,14 +47,14 @@ func (c *Core) spellOut(m *message.FetchBatch) {
 	}
 }
 
-// onBatchBody takes a batch that we miss, from anyone.
-func (c *Core) onBatchBody(m *message.BatchBody) {
+// onBatchBody takes a batch that we miss, from anyone, and reports whether it did: a view may begin with it.
+func (c *Core) onBatchBody(m *message.BatchBody) bool {
 	completes := c.bodies.complete(m, c.advance)
-	if !c.bodies.take(m, c.choosable) {
+	if !c.bodies.take(m, c.change.choosable) {
 		if !completes {
 			c.refuse(m, NotAskedFor)
 		}
-		return
+		return false
 	}
 	for n := c.log.low + 1; n <= c.log.high; n++ {
 		s := c.log.slot(n)
@@ -80,7 +63,7 @@ func (c *Core) onBatchBody(m *message.BatchBody) {
 		}
 		c.adoptDecision(s)
 	}
-	c.decide()
+	return true
 }
 
 // onDecided records that a batch committed at another replica.
@@ -102,26 +85,6 @@ func (c *Core) onDecided(m *message.Decided) {
 	c.adoptDecision(s)
 }
 
-// adoptDecision executes what f+1 replicas say was decided, if we have the batch; else it is asked for. It leaves no trace in
-// P and Q: the quorum that prepared it has it there (R-HD-15).
-func (c *Core) adoptDecision(s *slot) {
-	if s.isCommitted || s.decided.have == 0 {
-		return
-	}
-	d, ok := s.decided.with(c.weak())
-	if !ok {
-		return
-	}
-	switch b := c.bodies.fetched[d]; {
-	case s.proposal != nil && s.proposal.Digest == d:
-		c.commit(s, &s.proposal.Batch, d)
-	case b != nil:
-		c.commit(s, b, d)
-	default:
-		c.bodies.wanted()
-	}
-}
-
 // tickTransfer notices that we are behind, and that those we asked are silent.
 func (c *Core) tickTransfer() {
 	target, certain := c.checkpoints.claims.highest(c.log.lastExec, true)
@@ -136,18 +99,6 @@ func (c *Core) tickTransfer() {
 	case t != nil:
 		t.tickAsks()
 	}
-}
-
-// fetchState begins to fetch a checkpoint whose root is certain, or follows to it.
-func (c *Core) fetchState(target message.CheckpointID) {
-	if t := c.transfer; t != nil {
-		if t.seq < target.Seq && !t.done { // what is done is being installed, and the next is fetched after that
-			t.retarget(target)
-		}
-		return
-	}
-	c.transfer = &transfer{base: c.base, shunned: c.shunned, seq: target.Seq, root: target.Digest}
-	c.do(Effect{Verb: Fetch, Seq: target.Seq, Digest: target.Digest})
 }
 
 // Fetching answers Fetch.
@@ -260,32 +211,4 @@ func (c *Core) Installed(n message.SeqNum) {
 	}
 	c.sendStatus()
 	c.executeReady()
-}
-
-// collectFetched moves the low water mark to the checkpoint we fetched last, if it is certain to be stable. Elsewise too
-// few might hold it: no view could begin from it, nor from one below our mark.
-func (c *Core) collectFetched() {
-	k := c.checkpoints.fetched
-	if k.Seq == 0 || k.Seq < c.log.low || c.checkpoints.stable.Seq == k.Seq || c.transfer != nil {
-		return
-	}
-	if c.checkpoints.claims.provenStable(k) {
-		c.collect(k.Seq, k.Digest)
-	}
-}
-
-// claimFetched votes for the checkpoint we fetched, which is not known to be stable yet: we hold it now (R-GC-2).
-func (c *Core) claimFetched() {
-	k := c.checkpoints.fetched
-	if k.Seq > c.log.high {
-		// Who votes for it must be able to say so in a VIEW-CHANGE. One no more than L below is stable somewhere (R-ST-17).
-		c.slide(k.Seq - c.cfg.LogSize)
-	}
-	c.sayCheckpoint(k.Seq, k.Digest)
-	if c.log.contains(k.Seq) {
-		slot := c.checkpoints.at(k.Seq)
-		slot.ours = true
-		slot.votes.add(c.cfg.Self, k.Digest)
-		c.stabilise(slot)
-	}
 }

@@ -11,6 +11,7 @@ import (
 type viewChange struct {
 	*base
 	promises *promises
+	log      *messageLog
 	own      *message.ViewChange   // ours for the present view; nil in view 0, and if we have sent none in this life
 	last     []*message.ViewChange // by replica: its own for our view, authentic to us, or the latest for a later one
 	digests  []message.Digest      // of last
@@ -26,9 +27,9 @@ type ack struct {
 	digest message.Digest
 }
 
-func (x *viewChange) init(b *base, p *promises) {
+func (x *viewChange) init(b *base, p *promises, l *messageLog) {
 	n := b.cfg.Replicas
-	x.base, x.promises = b, p
+	x.base, x.promises, x.log = b, p, l
 	x.last = make([]*message.ViewChange, n)
 	x.digests = make([]message.Digest, n)
 	x.next = make([]*message.ViewChange, n)
@@ -177,7 +178,7 @@ func (x *viewChange) vouchers(j message.ReplicaID, d message.Digest) (n int) {
 
 // choosable are the batches above the water mark that we may choose as the new primary, by what P of the VIEW-CHANGEs
 // here say of them; nil if we are not about to.
-func (x *viewChange) choosable(low message.SeqNum) (digests []message.Digest) {
+func (x *viewChange) choosable() (digests []message.Digest) {
 	if x.active || !x.isPrimary() || x.newView != nil {
 		return nil
 	}
@@ -189,7 +190,7 @@ func (x *viewChange) choosable(low message.SeqNum) (digests []message.Digest) {
 	}
 	for _, m := range d.set {
 		for _, p := range m.P {
-			if p.Seq > low && d.witnessed(p) {
+			if p.Seq > x.log.low && d.witnessed(p) {
 				digests = append(digests, p.Digest)
 			}
 		}
@@ -208,4 +209,26 @@ func (x *viewChange) reached(waits func(message.ReplicaID) bool) int {
 		}
 	}
 	return n
+}
+
+// maySay reports whether we may tell the others that we hold checkpoint n. A silent replica says nothing. One that has left
+// a view says no more of checkpoints than its VIEW-CHANGE does: by a later word of it a checkpoint might become stable at
+// a replica that has yet to leave and that will name none below it, and the new primary would find no checkpoint that 2f+1
+// replicas have not passed and f+1 hold.
+func (x *viewChange) maySay(n message.SeqNum) bool {
+	own := x.own
+	if x.promises.silent() || x.active {
+		return x.active && !x.promises.silent()
+	}
+	named := func(k message.CheckpointID) bool { return k.Seq == n }
+	return own != nil && (n <= own.Low || slices.ContainsFunc(own.Checkpoints, named))
+}
+
+// bottom is the number at and below which nothing is ordered in this view: it began from there, whether or not that
+// checkpoint is stable here yet.
+func (x *viewChange) bottom() message.SeqNum {
+	if m := x.newView; x.active && m != nil {
+		return max(x.log.low, m.Checkpoint.Seq)
+	}
+	return x.log.low
 }

@@ -2,7 +2,6 @@ package core
 
 import (
 	"fmt"
-	"slices"
 
 	"bfs/pkg/pbft/internal/message"
 )
@@ -31,24 +30,11 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 
 // sayCheckpoint tells the others that we hold a checkpoint, if we may say so.
 func (c *Core) sayCheckpoint(n message.SeqNum, root message.Digest) {
-	if c.maySay(n) {
+	if c.change.maySay(n) {
 		c.promise(n)
 		c.persist() // the batches up to n are to be run again after a restart (R-OUR-3)
 		c.multicast(&message.Checkpoint{Seq: n, Digest: root, From: c.cfg.Self})
 	}
-}
-
-// maySay reports whether we may tell the others that we hold checkpoint n. A silent replica says nothing. One that has left
-// a view says no more of checkpoints than its VIEW-CHANGE does: by a later word of it a checkpoint might become stable at
-// a replica that has yet to leave and that will name none below it, and the new primary would find no checkpoint that 2f+1
-// replicas have not passed and f+1 hold.
-func (c *Core) maySay(n message.SeqNum) bool {
-	own := c.change.own
-	if c.silent() || c.active {
-		return c.active && !c.silent()
-	}
-	named := func(k message.CheckpointID) bool { return k.Seq == n }
-	return own != nil && (n <= own.Low || slices.ContainsFunc(own.Checkpoints, named))
 }
 
 // sayCheckpoints says what we could not say while we were between views.
@@ -98,7 +84,7 @@ func (c *Core) stabilise(k *checkpointSlot) {
 	case k.votes.matching(root) < c.quorum():
 		c.checkDivergence(k, root)
 		return
-	case !c.maySay(k.seq) && !c.silent():
+	case !c.change.maySay(k.seq) && !c.silent():
 		return // our own vote is not cast; that of a silent replica binds nobody, its own VIEW-CHANGE least of all
 	}
 	c.collect(k.seq, root)
@@ -133,7 +119,7 @@ func (c *Core) endSilence() {
 		c.sayViewChange()
 		c.startPendingTimer()
 	}
-	if stable := c.checkpoints.stable; c.maySay(stable.Seq) {
+	if stable := c.checkpoints.stable; c.change.maySay(stable.Seq) {
 		c.multicast(&stable) // others may lack our word for it
 	}
 	c.sayCheckpoints()
@@ -162,5 +148,33 @@ func (c *Core) checkDivergence(k *checkpointSlot, ours message.Digest) {
 				k.seq, ours, k.votes.matching(d), d)})
 			return
 		}
+	}
+}
+
+// collectFetched moves the low water mark to the checkpoint we fetched last, if it is certain to be stable. Elsewise too
+// few might hold it: no view could begin from it, nor from one below our mark.
+func (c *Core) collectFetched() {
+	k := c.checkpoints.fetched
+	if k.Seq == 0 || k.Seq < c.log.low || c.checkpoints.stable.Seq == k.Seq || c.transfer != nil {
+		return
+	}
+	if c.checkpoints.claims.provenStable(k) {
+		c.collect(k.Seq, k.Digest)
+	}
+}
+
+// claimFetched votes for the checkpoint we fetched, which is not known to be stable yet: we hold it now (R-GC-2).
+func (c *Core) claimFetched() {
+	k := c.checkpoints.fetched
+	if k.Seq > c.log.high {
+		// Who votes for it must be able to say so in a VIEW-CHANGE. One no more than L below is stable somewhere (R-ST-17).
+		c.slide(k.Seq - c.cfg.LogSize)
+	}
+	c.sayCheckpoint(k.Seq, k.Digest)
+	if c.log.contains(k.Seq) {
+		slot := c.checkpoints.at(k.Seq)
+		slot.ours = true
+		slot.votes.add(c.cfg.Self, k.Digest)
+		c.stabilise(slot)
 	}
 }

@@ -52,7 +52,7 @@ func New(cfg Config) *Core {
 	c.bodies.init(c.base, &c.log, &c.pq, c.shunned)
 	c.queue.init(cfg.Slots, cfg.QueueBytes)
 	c.queue.costly.allowance = costPerTick
-	c.change.init(c.base, &c.promises)
+	c.change.init(c.base, &c.promises, &c.log)
 	c.reports.init(c.base, &c.log)
 	c.wait.init(c.base, &c.queue, &c.log)
 	return c

@@ -145,7 +145,7 @@ func (c *Core) enter(m *message.NewView) {
 	}
 	c.sayCheckpoints() // the one that the view begins from among them, so that it becomes stable everywhere (R-VC-34)
 	c.place()
-	c.bodies.askAll(c.choosable)
+	c.bodies.askAll(c.change.choosable)
 	c.passOn()
 }
 
@@ -178,49 +178,3 @@ func (c *Core) passOn() {
 
 // passedOn bounds the requests that a backup gives to the primary of a view that begins.
 const passedOn = 256
-
-// place pre-prepares what the view's NEW-VIEW chose, as far as our window reaches; a later stable checkpoint lets it reach
-// further.
-func (c *Core) place() {
-	m := c.change.newView
-	if !c.active || m == nil {
-		return
-	}
-	for i, digest := range m.Chosen {
-		n := m.Checkpoint.Seq + 1 + message.SeqNum(i)
-		if !c.log.contains(n) {
-			continue
-		}
-		s := c.log.slot(n)
-		if s.proposal != nil || !s.chosen.IsZero() {
-			continue
-		}
-		s.chosen = digest
-		c.log.told = max(c.log.told, s.seq)
-		if b := c.bodies.find(digest); b != nil {
-			c.adoptChosen(s, b)
-		}
-	}
-}
-
-// bottom is the number at and below which nothing is ordered in this view: it began from there, whether or not that
-// checkpoint is stable here yet.
-func (c *Core) bottom() message.SeqNum {
-	if m := c.change.newView; c.active && m != nil {
-		return max(c.log.low, m.Checkpoint.Seq)
-	}
-	return c.log.low
-}
-
-// adoptChosen makes a batch that a NEW-VIEW chose the slot's proposal. Nobody checks its clients' MACs or its choice
-// again: a correct replica did before, and the digest is fixed [TOCS §4.5.1].
-func (c *Core) adoptChosen(s *slot, b *message.Batch) {
-	c.adopt(s, &message.PrePrepare{View: c.view, Seq: s.seq, Digest: s.chosen, Batch: *b, From: c.primary()})
-	for _, r := range b.Requests {
-		c.queue.markProposed(r)
-	}
-	c.advance(s)
-}
-
-// choosable are the batches that we may have to choose.
-func (c *Core) choosable() []message.Digest { return c.change.choosable(c.log.low) }

@@ -263,7 +263,7 @@ func (c *Core) judgeVote(v message.View, n message.SeqNum) Refusal {
 	case v > c.view:
 		c.noticeLag()
 		return LaterView
-	case n <= c.bottom():
+	case n <= c.change.bottom():
 		return BelowWindow
 	case n > c.log.high:
 		c.noticeLag()
@@ -417,4 +417,58 @@ func (c *Core) sayCommit(s *slot) {
 	c.riding.flush()
 	vote := s.ownCommit // a copy: the slot may be reset before it is sent
 	c.multicast(&vote)
+}
+
+// place pre-prepares what the view's NEW-VIEW chose, as far as our window reaches; a later stable checkpoint lets it reach
+// further.
+func (c *Core) place() {
+	m := c.change.newView
+	if !c.active || m == nil {
+		return
+	}
+	for i, digest := range m.Chosen {
+		n := m.Checkpoint.Seq + 1 + message.SeqNum(i)
+		if !c.log.contains(n) {
+			continue
+		}
+		s := c.log.slot(n)
+		if s.proposal != nil || !s.chosen.IsZero() {
+			continue
+		}
+		s.chosen = digest
+		c.log.told = max(c.log.told, s.seq)
+		if b := c.bodies.find(digest); b != nil {
+			c.adoptChosen(s, b)
+		}
+	}
+}
+
+// adoptChosen makes a batch that a NEW-VIEW chose the slot's proposal. Nobody checks its clients' MACs or its choice
+// again: a correct replica did before, and the digest is fixed [TOCS §4.5.1].
+func (c *Core) adoptChosen(s *slot, b *message.Batch) {
+	c.adopt(s, &message.PrePrepare{View: c.view, Seq: s.seq, Digest: s.chosen, Batch: *b, From: c.primary()})
+	for _, r := range b.Requests {
+		c.queue.markProposed(r)
+	}
+	c.advance(s)
+}
+
+// adoptDecision executes what f+1 replicas say was decided, if we have the batch; else it is asked for. It leaves no trace in
+// P and Q: the quorum that prepared it has it there (R-HD-15).
+func (c *Core) adoptDecision(s *slot) {
+	if s.isCommitted || s.decided.have == 0 {
+		return
+	}
+	d, ok := s.decided.with(c.weak())
+	if !ok {
+		return
+	}
+	switch b := c.bodies.fetched[d]; {
+	case s.proposal != nil && s.proposal.Digest == d:
+		c.commit(s, &s.proposal.Batch, d)
+	case b != nil:
+		c.commit(s, b, d)
+	default:
+		c.bodies.wanted()
+	}
 }

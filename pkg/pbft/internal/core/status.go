@@ -45,7 +45,6 @@ const resendBytes = 2 << 20
 func (c *Core) onStatus(m *message.Status) {
 	p := &c.reports.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
-	c.noteSilence(m)
 	c.wait.noteStatus(m)
 	c.startPendingTimer()
 	if !c.reports.mayAsk(m) {
@@ -72,16 +71,6 @@ func (c *Core) onStatus(m *message.Status) {
 	for n := max(m.Base(), c.log.low) + 1; n <= min(c.log.high, m.Low+c.cfg.LogSize) && budget > 0; n++ {
 		s := c.log.slot(n)
 		budget -= c.resend(m, s, n > refused || s.sent.allows(c.tick))
-	}
-}
-
-// noteSilence notes how long the sender of a STATUS is silent. A primary that is silent can do nothing for its view, nor can one
-// that has left it and forgotten that it did. It cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they
-// do when a primary steps down (R-VT-5).
-func (c *Core) noteSilence(m *message.Status) {
-	c.silences[m.From].until = m.SilentUntil
-	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
-		c.leave(c.view + 1)
 	}
 }
 
@@ -124,7 +113,7 @@ func (c *Core) resendCheckpoints(m *message.Status) {
 		c.send(m.From, &stable)
 	}
 	c.checkpoints.each(m.Low, func(k message.CheckpointID) {
-		if c.maySay(k.Seq) {
+		if c.change.maySay(k.Seq) {
 			c.send(m.From, &message.Checkpoint{Seq: k.Seq, Digest: k.Digest, From: c.cfg.Self})
 		}
 	})
@@ -177,4 +166,33 @@ func (c *Core) KeysChanged(i message.ReplicaID) {
 	for n := max(all.Base(), c.log.low) + 1; n <= c.log.high && budget > 0; n++ {
 		budget -= c.resend(all, c.log.slot(n), true)
 	}
+}
+
+// tellPast tells the sender of a STATUS what was decided beyond what it has executed and is not in our log any more.
+func (c *Core) tellPast(m *message.Status) {
+	p := &c.log.past
+	for n := max(m.Base(), p.low) + 1; n <= min(p.high, m.Low+c.cfg.LogSize); n++ {
+		c.send(m.From, &message.Decided{Seq: n, Digest: p.entry(n).digest, From: c.cfg.Self})
+	}
+}
+
+// closeGap asks for what is missing below what is proposed now: a primary proposes no more than its window beyond what it has
+// executed. It is a short gap, and others may need us to agree on what is above it, so we do not wait for the resend interval.
+func (c *Core) closeGap() {
+	if c.transfer == nil && c.active && c.proposing.last > c.log.lastExec+c.cfg.Window &&
+		c.tick-c.progress >= gapTicks && c.reports.gap.allows(c.tick) {
+		c.sendStatus()
+	}
+}
+
+// fetchState begins to fetch a checkpoint whose root is certain, or follows to it.
+func (c *Core) fetchState(target message.CheckpointID) {
+	if t := c.transfer; t != nil {
+		if t.seq < target.Seq && !t.done { // what is done is being installed, and the next is fetched after that
+			t.retarget(target)
+		}
+		return
+	}
+	c.transfer = &transfer{base: c.base, shunned: c.shunned, seq: target.Seq, root: target.Digest}
+	c.do(Effect{Verb: Fetch, Seq: target.Seq, Digest: target.Digest})
 }

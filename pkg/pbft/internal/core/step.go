@@ -21,6 +21,7 @@ func (c *Core) Step(m message.Message) {
 	case *message.Checkpoint:
 		c.onCheckpoint(m)
 	case *message.Status:
+		c.noteSilence(m)
 		c.onStatus(m)
 	case *message.Fetch:
 		c.onFetch(m)
@@ -37,7 +38,9 @@ func (c *Core) Step(m message.Message) {
 	case *message.FetchBatch:
 		c.onFetchBatch(m)
 	case *message.BatchBody:
-		c.onBatchBody(m)
+		if c.onBatchBody(m) {
+			c.decide()
+		}
 	case *message.Decided:
 		c.onDecided(m)
 	default:
@@ -54,7 +57,7 @@ func (c *Core) Tick() {
 	c.tickWaiting()
 	c.bodies.tickPulls()
 	c.tickFills()
-	c.bodies.askAll(c.choosable)
+	c.bodies.askAll(c.change.choosable)
 	c.bodies.askOperations(c.primary(), c.queue.passed)
 	c.riding.flushOld()
 	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {

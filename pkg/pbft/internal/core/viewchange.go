@@ -199,3 +199,13 @@ func (c *Core) tickWaiting() {
 		c.leave(c.view + 1)
 	}
 }
+
+// noteSilence notes how long the sender of a STATUS is silent. A primary that is silent can do nothing for its view, nor can one
+// that has left it and forgotten that it did. It cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they
+// do when a primary steps down (R-VT-5).
+func (c *Core) noteSilence(m *message.Status) {
+	c.silences[m.From].until = m.SilentUntil
+	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
+		c.leave(c.view + 1)
+	}
+}
