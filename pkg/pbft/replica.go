@@ -464,7 +464,7 @@ func (r *Replica) execute(e *core.Effect) {
 		r.executed++
 		a, ran := r.exec.Execute(q, b.Choice)
 		if r.answerTo(to, q, a, e.Standing); !ran {
-			r.core.Again(e.Seq, i)
+			r.core.Repeated(e.Seq, i)
 		}
 		if q.Client == Administrator {
 			r.forgetRevoked()

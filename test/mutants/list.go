@@ -118,7 +118,7 @@ var mutants = []mutant{
 	{"a view begins as if the state it begins from were here", core + "newview.go", "		c.fetchState(start)\n		return true\n	}\n	root", "		c.log.lastExec = start.Seq\n		return true\n	}\n	root"},
 	{"who has left says of a checkpoint what his VIEW-CHANGE does not", core + "change.go", "	if x.promises.silent() || x.active {\n		return x.active && !x.promises.silent()\n	}", "	if x.active || !x.promises.silent() {\n		return !x.promises.silent()\n	}"},
 	{"the new primary does not fetch what it must choose", core + "change.go", "	if x.active || !x.isPrimary() || x.newView != nil {\n		return nil", "	if x.active || x.newView == nil || x.newView != nil {\n		return nil"},
-	{"batches decided are not fetched", core + "bodies.go", "	b.pulling = false\n	if b.log.told", "	if b.pulling {\n		return\n	}\n	if b.log.told"},
+	{"batches decided are not fetched", core + "bodies.go", "	b.pulling = false\n	if b.log.decidedTo", "	if b.pulling {\n		return\n	}\n	if b.log.decidedTo"},
 
 	// Checkpoints and transfer.
 	{"DECIDED from one", core + "normal.go", "	d, ok := s.decided.with(c.weak())\n	if !ok {", "	d, ok := s.decided.with(1)\n	if !ok {"},
@@ -176,7 +176,7 @@ var mutants = []mutant{
 	{"a primary forgets what it chose when the view does not begin here", core + "newview.go", "n > c.log.low {\n			c.pq.witness", "n > c.log.high {\n			c.pq.witness"},
 	{"who votes for a checkpoint fetched from above the window cannot name it", core + "checkpoint.go", "		c.slide(k.Seq - c.cfg.LogSize)\n	}\n	c.sayCheckpoint", "	}\n	c.sayCheckpoint"},
 	{"a view that begins far above the window does not move it", core + "newview.go", "		c.slide(start.Seq - size)\n", ""},
-	{"what was executed tentatively does not wait", core + "execute.go", "	x.execute(s.seq, x.ahead.batch, Standing{x.view, s.seq, true})\n}", "	x.execute(s.seq, x.ahead.batch, Standing{x.view, s.seq, true})\n	for _, r := range x.ahead.batch.Requests {\n		x.wait.executed(r)\n	}\n}"},
+	{"what was executed tentatively does not wait", core + "execute.go", "	x.execute(s.seq, x.ahead.batch, Standing{x.view, s.seq, true})\n}", "	x.execute(s.seq, x.ahead.batch, Standing{x.view, s.seq, true})\n	for _, r := range x.ahead.batch.Requests {\n		x.wait.forget(r)\n	}\n}"},
 	{"what was executed again is tentative again", core + "execute.go", " && !slices.Contains(x.ahead.repeats, i) {", " && i >= 0 {"},
 	{"who has forgotten his VIEW-CHANGE does not wait for the view", core + "change.go", "	n := 1 // we have", "	n := 0\n	if x.own != nil {\n		n = 1\n	} // we have"},
 	{"what was decided is executed only when its batch comes as asked for", core + "bodies.go", "if here := b.find(d); here != nil { // it has come as something else", "if here := b.fetched[d]; here != nil {"},

@@ -537,9 +537,9 @@ func TestRevokedClientsAreForgotten(t *testing.T) {
 	}
 	c.Retain(func(id message.ClientID) bool { return id == 2 })
 	q := &c.queue
-	if len(q.lines) != 1 || len(q.order) != 1 || len(q.turn) != 1 || q.held != 1 || q.waiting != 1 || len(c.wait.forwarded[2]) != 1 {
+	if len(q.lines) != 1 || len(q.order) != 1 || len(q.turn) != 1 || q.total != 1 || q.waiting != 1 || len(c.wait.forwarded[2]) != 1 {
 		t.Fatalf("%d lines, %d in order, %d in turn, %d held, %d waiting, %d FORWARDs, want 1 of each",
-			len(q.lines), len(q.order), len(q.turn), q.held, q.waiting, len(c.wait.forwarded[2]))
+			len(q.lines), len(q.order), len(q.turn), q.total, q.waiting, len(c.wait.forwarded[2]))
 	}
 	if batch := q.take(room{8, 1 << 10, 0}, 1); len(batch) != 1 || batch[0].Client != 2 {
 		t.Fatalf("to be proposed: %v", batch)
@@ -806,7 +806,7 @@ func TestChosenWithoutItsOperation(t *testing.T) {
 	stub := *whole
 	stub.Batch.Requests = []*message.Request{whole.Batch.Requests[0].Stub()}
 	c.log.slot(1).chosen = whole.Digest
-	c.log.told = 1
+	c.log.decidedTo = 1
 	voted := func() bool {
 		return slices.ContainsFunc(perform(c), func(m message.Message) bool { return m.Type() == message.TypePrepare })
 	}

@@ -118,7 +118,7 @@ func (b *bodies) missing(choosable func() []message.Digest) (digests []message.D
 			digests = append(digests, d)
 		}
 	}
-	for n := b.log.low + 1; n <= min(b.log.told, b.log.high); n++ {
+	for n := b.log.low + 1; n <= min(b.log.decidedTo, b.log.high); n++ {
 		s := b.log.slot(n)
 		if s.proposal == nil && !s.chosen.IsZero() {
 			add(s.chosen)
@@ -169,13 +169,13 @@ func (b *bodies) pull(commit func(*slot, *message.Batch, message.Digest)) {
 		return
 	}
 	b.pulling = false
-	if b.log.told <= b.log.lastExec {
+	if b.log.decidedTo <= b.log.lastExec {
 		b.pullSize = b.cfg.BatchBytes // nobody knows yet how long the next will be
 		return                        // mostly
 	}
 	under, cost := b.pullsUnderWay(), serveCost(b.pullSize)
 	asks := make([][]message.Digest, b.cfg.Replicas)
-	for n := b.log.next(); n <= min(b.log.told, b.log.high); n++ {
+	for n := b.log.next(); n <= min(b.log.decidedTo, b.log.high); n++ {
 		s, f := b.log.slot(n), b.fetch(n)
 		d, decided := s.decided.with(b.weak())
 		if !decided || s.isCommitted || f.due > 0 {
@@ -212,7 +212,7 @@ func (b *bodies) pullsAtOnce() int { return max(1, min(pullsPerReplica, pullByte
 // employed, so that not each batch that comes has us ask for a single one.
 func (b *bodies) pullsUnderWay() []int {
 	under := make([]int, b.cfg.Replicas)
-	for n := b.log.next(); n <= min(b.log.told, b.log.high); n++ {
+	for n := b.log.next(); n <= min(b.log.decidedTo, b.log.high); n++ {
 		if f := b.fetch(n); f.due > 0 && !b.log.slot(n).isCommitted {
 			under[f.of]++
 		}
@@ -257,7 +257,7 @@ func (b *bodies) tickPulls() {
 			b.pulling = true
 		}
 	}
-	for n := b.log.next(); n <= min(b.log.told, b.log.high); n++ {
+	for n := b.log.next(); n <= min(b.log.decidedTo, b.log.high); n++ {
 		if f := b.fetch(n); f.due > 0 && !b.log.slot(n).isCommitted && b.tick >= f.due {
 			b.shunned[f.of] = max(b.shunned[f.of], b.tick+pullShunTicks)
 			f.due = 0
@@ -269,7 +269,7 @@ func (b *bodies) tickPulls() {
 
 // takePulled reports whether a batch is one that we asked for because it was decided.
 func (b *bodies) takePulled(m *message.BatchBody) (some bool) {
-	for n := b.log.next(); n <= min(b.log.told, b.log.high); n++ {
+	for n := b.log.next(); n <= min(b.log.decidedTo, b.log.high); n++ {
 		s, f := b.log.slot(n), b.fetch(n)
 		if s.isCommitted || f.due == 0 && f.tries == 0 {
 			continue

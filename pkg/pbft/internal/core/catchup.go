@@ -77,7 +77,7 @@ func (c *Core) onDecided(m *message.Decided) {
 		return
 	}
 	s := c.log.slot(m.Seq)
-	c.log.told = max(c.log.told, m.Seq)
+	c.log.decidedTo = max(c.log.decidedTo, m.Seq)
 	if !s.decided.add(m.From, m.Digest) {
 		c.refuse(m, SecondVote)
 		return
@@ -165,15 +165,15 @@ func (c *Core) moveOn(gone message.ReplicaID) {
 func (c *Core) Forget(executed func(r *message.Request) bool) {
 	c.queue.each(func(_ *line, r *message.Request) bool {
 		if executed(r) {
-			c.queue.executed(r, place{t: r.Timestamp, digest: r.Digest()})
-			c.wait.executed(r)
+			c.queue.complete(r, place{t: r.Timestamp, digest: r.Digest()})
+			c.wait.forget(r)
 		}
 		return true
 	})
 	for _, l := range c.queue.order {
-		for _, r := range l.apart {
+		for _, r := range l.laidBy {
 			if r != nil && executed(r) {
-				c.queue.executed(r, place{t: r.Timestamp, digest: r.Digest()})
+				c.queue.complete(r, place{t: r.Timestamp, digest: r.Digest()})
 			}
 		}
 	}

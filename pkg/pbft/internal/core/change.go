@@ -48,9 +48,9 @@ func (x *viewChange) latest(i int) *message.ViewChange {
 	return x.last[i]
 }
 
-// keep notes a VIEW-CHANGE that its sender brought. One for our view, v, stays when the next comes: a NEW-VIEW may name it,
+// record notes a VIEW-CHANGE that its sender brought. One for our view, v, stays when the next comes: a NEW-VIEW may name it,
 // and those who have not had it need it from us, or our ack (R-RTX-4).
-func (x *viewChange) keep(m *message.ViewChange, v message.View) {
+func (x *viewChange) record(m *message.ViewChange, v message.View) {
 	if old := x.last[m.From]; old != nil && old.View == v {
 		x.next[m.From] = m
 		return

@@ -100,7 +100,7 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	c.note(&stable)
 	c.do(Effect{Verb: Discard, Seq: n})
 	c.bodies.drop()
-	c.place()
+	c.placeChosen()
 	if silent && !c.silent() {
 		c.endSilence()
 	}

@@ -95,7 +95,7 @@ func (c *Core) SilenceOf(i message.ReplicaID) message.SeqNum { return c.silences
 // UnderWay is the lowest number for which something was proposed or voted and nothing executed, tentatively or not; 0 if there
 // is none.
 func (c *Core) UnderWay() message.SeqNum {
-	for n := max(c.log.lastExec, c.ahead.seq, c.log.low) + 1; n <= min(max(c.log.heard, c.log.told), c.log.high); n++ {
+	for n := max(c.log.lastExec, c.ahead.seq, c.log.low) + 1; n <= min(max(c.log.proposedTo, c.log.decidedTo), c.log.high); n++ {
 		if s := c.log.slot(n); s.proposal != nil || s.held != nil || s.prepares.have != 0 || c.bodies.underWay(n) {
 			return n
 		}
@@ -106,7 +106,7 @@ func (c *Core) UnderWay() message.SeqNum {
 // Idle reports whether there is nothing that a tick could bring forward, but for STATUS, COMMITs that nobody waits for, and what
 // others may say meanwhile: whoever ticks may then do so later, for several ticks at once.
 func (c *Core) Idle() bool {
-	return c.active && c.transfer == nil && c.queue.held == 0 && !c.wait.on && c.UnderWay() == 0 && !c.fillDue()
+	return c.active && c.transfer == nil && c.queue.total == 0 && !c.wait.on && c.UnderWay() == 0 && !c.fillDue()
 }
 
 // Cost is what a request costs at most, in bytes copied.

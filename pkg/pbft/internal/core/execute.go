@@ -77,8 +77,8 @@ func (x *execution) finish(s *slot) {
 	x.progress = x.tick
 	for i, r := range s.batch.Requests {
 		x.queue.busy.note(r.Client, x.tick)
-		x.queue.executed(r, place{t: r.Timestamp, n: s.seq, i: i})
-		x.wait.executed(r)
+		x.queue.complete(r, place{t: r.Timestamp, n: s.seq, i: i})
+		x.wait.forget(r)
 	}
 	x.wait.progress(s.batch)
 	x.ran(s.seq, s.batch)
@@ -134,10 +134,10 @@ func (x *execution) confirm(s *slot) {
 	x.execute(s.seq, s.batch, x.standing(s))
 }
 
-// Again answers Execute for batch n: its i-th request was not executed, for the state knows the slot's answer to it, or to a
+// Repeated answers Execute for batch n: its i-th request was not executed, for the state knows the slot's answer to it, or to a
 // later one. A primary may propose a request as often as it likes, and never let the last of these batches commit; what was
 // answered before does not wait for that.
-func (x *execution) Again(n message.SeqNum, i int) {
+func (x *execution) Repeated(n message.SeqNum, i int) {
 	if x.ahead.seq == n {
 		x.ahead.repeats = append(x.ahead.repeats, i)
 	}

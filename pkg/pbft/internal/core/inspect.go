@@ -26,7 +26,7 @@ func (c *Core) Committed(n message.SeqNum) (message.Digest, bool) {
 func (c *Core) Beginning() *message.NewView { return c.change.newView }
 
 // Pending counts the requests that wait here.
-func (c *Core) Pending() int { return c.queue.held }
+func (c *Core) Pending() int { return c.queue.total }
 
 // Sizes counts everything in a core that others could make grow.
 type Sizes struct {
@@ -65,7 +65,7 @@ func (c *Core) Sizes() (s Sizes) {
 func (l *messageLog) overlooked(asked func(message.SeqNum) bool) (n int) {
 	for i := range l.slots {
 		s := &l.slots[i]
-		if s.seq > l.heard && (s.proposal != nil || s.held != nil || s.prepares.have != 0) || s.seq > l.told && (!s.chosen.IsZero() || s.decided.have != 0 || asked(s.seq)) {
+		if s.seq > l.proposedTo && (s.proposal != nil || s.held != nil || s.prepares.have != 0) || s.seq > l.decidedTo && (!s.chosen.IsZero() || s.decided.have != 0 || asked(s.seq)) {
 			n++
 		}
 	}

@@ -18,7 +18,7 @@ type messageLog struct {
 
 	// No slot above these numbers has a proposal, held or accepted, or a PREPARE; or anything that was chosen, decided or asked
 	// for because it was. They only rise, so that who looks at the log every tick need not look at all of it.
-	heard, told message.SeqNum
+	proposedTo, decidedTo message.SeqNum
 }
 
 func (l *messageLog) init(size message.SeqNum, replicas int) {

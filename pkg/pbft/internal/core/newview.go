@@ -88,7 +88,7 @@ func (c *Core) tryNewView() {
 			c.recordNewView(set, m)
 		}
 		c.persist(&message.Status{View: c.view, Active: true, From: c.cfg.Self})
-		c.enter(m)
+		c.beginView(m)
 	}
 }
 
@@ -133,10 +133,10 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 	return true
 }
 
-// enter begins the view: what X chose is pre-prepared again [TOCS §4.5, R-VC-33].
-func (c *Core) enter(m *message.NewView) {
+// beginView begins the view: what X chose is pre-prepared again [TOCS §4.5, R-VC-33].
+func (c *Core) beginView(m *message.NewView) {
 	c.active = true
-	c.wait.entered()
+	c.wait.viewBegan()
 	last := m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
 	c.proposing.last = max(last, c.log.low)
 	if c.proposing.last < c.log.lastExec {
@@ -144,7 +144,7 @@ func (c *Core) enter(m *message.NewView) {
 		c.proposing.last = c.log.lastExec
 	}
 	c.sayCheckpoints() // the one that the view begins from among them, so that it becomes stable everywhere (R-VC-34)
-	c.place()
+	c.placeChosen()
 	c.bodies.askAll(c.change.choosable)
 	c.passOn()
 }
@@ -168,7 +168,7 @@ func (c *Core) passOn() {
 	}
 	budget := passedOn
 	c.queue.each(func(l *line, r *message.Request) bool {
-		if l.told[r.Slot] == 0 {
+		if l.forwardedAt[r.Slot] == 0 {
 			c.send(c.primary(), r)
 			budget--
 		}

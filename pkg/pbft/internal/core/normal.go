@@ -178,7 +178,7 @@ func (c *Core) adopt(s *slot, p *message.PrePrepare) {
 // hold keeps p as what the slot's proposal may become. It counts in the log as if it were that already, or a
 // primary could fill our memory with what nobody can authenticate.
 func (c *Core) hold(s *slot, p *message.PrePrepare) {
-	c.log.heard = max(c.log.heard, s.seq)
+	c.log.proposedTo = max(c.log.proposedTo, s.seq)
 	c.log.bytes += p.Batch.Bytes() - s.size
 	s.held, s.size = p, p.Batch.Bytes()
 	c.log.past.fit(min(pastBytes, c.cfg.LogBytes-c.log.bytes))
@@ -325,7 +325,7 @@ func (c *Core) judgePrepare(p *message.Prepare) Refusal {
 	if !c.log.slot(p.Seq).prepares.add(p.From, p.Digest) {
 		return SecondVote
 	}
-	c.log.heard = max(c.log.heard, p.Seq)
+	c.log.proposedTo = max(c.log.proposedTo, p.Seq)
 	return accepted
 }
 
@@ -419,9 +419,9 @@ func (c *Core) sayCommit(s *slot) {
 	c.multicast(&vote)
 }
 
-// place pre-prepares what the view's NEW-VIEW chose, as far as our window reaches; a later stable checkpoint lets it reach
+// placeChosen pre-prepares what the view's NEW-VIEW chose, as far as our window reaches; a later stable checkpoint lets it reach
 // further.
-func (c *Core) place() {
+func (c *Core) placeChosen() {
 	m := c.change.newView
 	if !c.active || m == nil {
 		return
@@ -436,7 +436,7 @@ func (c *Core) place() {
 			continue
 		}
 		s.chosen = digest
-		c.log.told = max(c.log.told, s.seq)
+		c.log.decidedTo = max(c.log.decidedTo, s.seq)
 		if b := c.bodies.find(digest); b != nil {
 			c.adoptChosen(s, b)
 		}

@@ -24,7 +24,7 @@ type queue struct {
 	recent           *line   // the last that was asked for, if it is in lines: requests of one client come together
 	order            []*line // all lines, in the order of their making: to walk them alike everywhere
 	turn             []*line // lines with something to propose, the next to be served first
-	held             int     // requests in all lines
+	total            int     // requests in all lines
 	waiting          int     // of these, to be proposed: not proposed in this view, nor in doubt
 	costly           costlyQueue
 	busy             busy
@@ -32,23 +32,23 @@ type queue struct {
 
 // A line is one client's requests.
 type line struct {
-	client   message.ClientID
-	fifo     []*message.Request // to be proposed and not costly, by arrival; an entry that is to be no more is skipped
-	costly   costlyLine
-	arrived  []int               // by slot: tick at which the pending request came
-	doubt    []bool              // by slot: the pending request is in doubt
-	suspect  pause               // while it lasts all that comes is in doubt
-	done     []place             // by slot: the last one executed here
-	told     []int               // by slot: tick of our last FORWARD for it, 0 if there was none
-	pending  []*message.Request  // by slot: received and not executed
-	apart    []*message.Request  // by slot: what the client sent to everyone last, and may be named by a proposal
-	heard    uint64              // the nonce of the last of these
-	inFull   pause               // while it lasts proposals hold them all the same
-	proposed []message.Timestamp // by slot: the last one proposed in this view
-	bytes    int
-	count    int
-	inTurn   bool
-	taken    []*message.Request // while a batch is made: what it has of this line
+	client      message.ClientID
+	fifo        []*message.Request // to be proposed and not costly, by arrival; an entry that is to be no more is skipped
+	costly      costlyLine
+	arrived     []int               // by slot: tick at which the pending request came
+	doubt       []bool              // by slot: the pending request is in doubt
+	suspect     pause               // while it lasts all that comes is in doubt
+	done        []place             // by slot: the last one executed here
+	forwardedAt []int               // by slot: tick of our last FORWARD for it, 0 if there was none
+	pending     []*message.Request  // by slot: received and not executed
+	laidBy      []*message.Request  // by slot: what the client sent to everyone last, and may be named by a proposal
+	lastNonce   uint64              // the nonce of the last of these
+	inFull      pause               // while it lasts proposals hold them all the same
+	proposed    []message.Timestamp // by slot: the last one proposed in this view
+	bytes       int
+	count       int
+	inTurn      bool
+	taken       []*message.Request // while a batch is made: what it has of this line
 	// What it was served since it is its turn.
 	served, servedBytes int
 }
@@ -79,8 +79,8 @@ func (q *queue) line(c message.ClientID) *line {
 	l := q.find(c)
 	if l == nil {
 		l = &line{
-			pending: make([]*message.Request, q.slots), apart: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
-			arrived: make([]int, q.slots), told: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]place, q.slots),
+			pending: make([]*message.Request, q.slots), laidBy: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
+			arrived: make([]int, q.slots), forwardedAt: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]place, q.slots),
 		}
 		l.client = c
 		q.order = append(q.order, l)
@@ -107,24 +107,24 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	if old != nil {
 		q.remove(l, old)
 	}
-	if a := l.apart[r.Slot]; a != nil && a.Timestamp == r.Timestamp {
-		l.dropApart(r.Slot)
+	if a := l.laidBy[r.Slot]; a != nil && a.Timestamp == r.Timestamp {
+		l.dropLaidBy(r.Slot)
 	}
 	l.pending[r.Slot] = r
-	l.arrived[r.Slot], l.told[r.Slot] = tick, 0
+	l.arrived[r.Slot], l.forwardedAt[r.Slot] = tick, 0
 	l.bytes += r.Length()
 	l.costly.cost += max(extra(r), 0)
 	l.count++
-	q.held++
+	q.total++
 	if l.doubt[r.Slot] = !l.suspect.over(tick); l.proposable(r) {
 		q.offer(l, r)
 	}
 	return accepted
 }
 
-func (l *line) dropApart(s message.Slot) {
-	l.bytes -= l.apart[s].Length()
-	l.apart[s] = nil
+func (l *line) dropLaidBy(s message.Slot) {
+	l.bytes -= l.laidBy[s].Length()
+	l.laidBy[s] = nil
 }
 
 // suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again: twice as long each time, up to
@@ -214,7 +214,7 @@ func (q *queue) remove(l *line, r *message.Request) {
 	l.bytes -= r.Length()
 	l.costly.cost -= max(extra(r), 0)
 	l.count--
-	q.held--
+	q.total--
 }
 
 // propose notes that a request of the slot with timestamp t is proposed: what is pending up to t no more need be.
@@ -250,9 +250,9 @@ func (l *line) first(fifo *[]*message.Request) *message.Request {
 	return nil
 }
 
-// executed removes what a slot has waiting up to timestamp t: it was done, whichever copy of it was
+// complete removes what a slot has waiting up to timestamp t: it was done, whichever copy of it was
 // (R-REQ-5).
-func (q *queue) executed(r *message.Request, as place) {
+func (q *queue) complete(r *message.Request, as place) {
 	if int(r.Slot) >= q.slots {
 		return
 	}
@@ -263,8 +263,8 @@ func (q *queue) executed(r *message.Request, as place) {
 	if p := l.pending[r.Slot]; p != nil && p.Timestamp <= r.Timestamp {
 		q.remove(l, p)
 	}
-	if a := l.apart[r.Slot]; a != nil && a.Timestamp <= r.Timestamp {
-		l.dropApart(r.Slot)
+	if a := l.laidBy[r.Slot]; a != nil && a.Timestamp <= r.Timestamp {
+		l.dropLaidBy(r.Slot)
 	}
 }
 
@@ -303,7 +303,7 @@ func (q *queue) markProposed(r *message.Request) {
 
 // each calls f for every pending request until it returns false.
 func (q *queue) each(f func(l *line, r *message.Request) bool) {
-	if q.held == 0 {
+	if q.total == 0 {
 		return
 	}
 	for _, l := range q.order {

@@ -13,7 +13,7 @@ func (q *queue) layBy(r *message.Request) Refusal {
 		return TooManyRequests
 	}
 	l, freed := q.line(r.Client), 0
-	if old := l.apart[r.Slot]; old != nil {
+	if old := l.laidBy[r.Slot]; old != nil {
 		if r.Timestamp <= old.Timestamp {
 			return OlderRequest
 		}
@@ -26,7 +26,7 @@ func (q *queue) layBy(r *message.Request) Refusal {
 		return TooManyRequests
 	}
 	l.bytes += r.Length() - freed
-	l.apart[r.Slot], l.heard = r, r.Auth.Nonce
+	l.laidBy[r.Slot], l.lastNonce = r, r.Auth.Nonce
 	return accepted
 }
 
@@ -34,7 +34,7 @@ func (q *queue) layBy(r *message.Request) Refusal {
 // client comes in order, and its nonces rise: so that will not come.
 func (q *queue) passed(r *message.Request) bool {
 	l := q.find(r.Client)
-	return l != nil && l.heard > r.Auth.Nonce
+	return l != nil && l.lastNonce > r.Auth.Nonce
 }
 
 // fill gives a stub its operation, if that is here.
@@ -43,7 +43,7 @@ func (q *queue) fill(r *message.Request) bool {
 	if l == nil || int(r.Slot) >= q.slots {
 		return false
 	}
-	for _, x := range []*message.Request{l.apart[r.Slot], l.pending[r.Slot]} {
+	for _, x := range []*message.Request{l.laidBy[r.Slot], l.pending[r.Slot]} {
 		if x != nil && r.Fill(x) {
 			return true
 		}

@@ -108,7 +108,7 @@ func (c *Core) onViewChange(m *message.ViewChange) {
 		c.refuse(m, SecondVote) // the first for a view counts (R-VC-14)
 		return
 	}
-	x.keep(m, c.view)
+	x.record(m, c.view)
 	if m.View == c.view {
 		c.acknowledge(m.From)
 	}

@@ -66,8 +66,8 @@ func (w *waiting) start(tick int, r *message.Request) {
 	w.timer.repeat(tick)
 }
 
-// entered: the view is active. From now on the timer runs only while a request waits (R-OUR-17).
-func (w *waiting) entered() { w.stop() }
+// viewBegan: the view is active. From now on the timer runs only while a request waits (R-OUR-17).
+func (w *waiting) viewBegan() { w.stop() }
 
 // progress: a batch was executed that was not before. An empty one proves nothing.
 func (w *waiting) progress(b *message.Batch) {
@@ -99,7 +99,8 @@ func (w *waiting) forwards(r *message.Request) (n int) {
 	return n
 }
 
-func (w *waiting) executed(r *message.Request) {
+// forget drops what the replicas said of a request that was executed, and of earlier ones of its slot.
+func (w *waiting) forget(r *message.Request) {
 	for _, m := range w.forwarded {
 		if len(m) == 0 { // mostly
 			continue
@@ -162,7 +163,7 @@ func (w *waiting) othersWork() bool {
 // many, and the next goes on with the client that was left: those who have many requests wait do not keep the others from being
 // told of, and what only we can tell to be theirs does not fill our way to the primary for ever.
 func (w *waiting) tell() {
-	if w.queue.held == 0 {
+	if w.queue.total == 0 {
 		return
 	}
 	budget, lines, from := tellBudget, w.queue.order, w.telling
@@ -187,20 +188,20 @@ func (w *waiting) tell() {
 
 // tellOf tells of one request, if it is time to.
 func (w *waiting) tellOf(l *line, r *message.Request) bool {
-	told, again := l.told[r.Slot], tellTicks
+	last, interval := l.forwardedAt[r.Slot], tellTicks
 	if costly(r) {
-		again = tellCostly
+		interval = tellCostly
 	}
 	switch {
-	case w.tick-l.arrived[r.Slot] < w.cfg.ForwardTicks, told > 0 && w.tick-told < again:
+	case w.tick-l.arrived[r.Slot] < w.cfg.ForwardTicks, last > 0 && w.tick-last < interval:
 		return false
 	case w.active && w.isPrimary() && w.forwards(r) == 0:
 		return false
-	case told > 0 && !w.isPrimary() && w.allowed > 0:
+	case last > 0 && !w.isPrimary() && w.allowed > 0:
 		w.allowed -= len(r.Op) // below 0 it takes some ticks until the next
 		w.send(w.primary(), r)
 	}
-	l.told[r.Slot] = w.tick
+	l.forwardedAt[r.Slot] = w.tick
 	w.forwardFrom(w.cfg.Self, r.Key(), forward{r.Timestamp, r.Digest()})
 	w.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp, Digest: r.Digest(), From: w.cfg.Self})
 	return true

@@ -301,7 +301,7 @@ func (r *replica) execute(n message.SeqNum, b *message.Batch, st core.Standing, 
 		r.w.judge.blocks(r, q)
 		a, ran := r.exec.Execute(q, b.Choice)
 		if !ran {
-			r.core.Again(n, i)
+			r.core.Repeated(n, i)
 		}
 		r.answerUnless(mute, q, a, st)
 		if q.Client == message.Administrator {
