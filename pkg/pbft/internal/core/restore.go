@@ -173,7 +173,7 @@ func (c *Core) restoreLog(m *memory) {
 		if b := m.bodies[d]; c.log.contains(n) && b != nil {
 			s := c.log.slot(n)
 			s.isCommitted, s.batch, s.decision = true, b, d
-			c.log.told = max(c.log.told, n)
+			c.log.decidedTo = max(c.log.decidedTo, n)
 		}
 	}
 }
@@ -211,7 +211,7 @@ func (c *Core) Resume() {
 		c.leave(c.view + 1)
 		return
 	}
-	c.place()
+	c.placeChosen()
 	c.startPendingTimer()
 	c.decide()
 	c.tryNewView()
