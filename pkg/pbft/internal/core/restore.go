@@ -189,12 +189,12 @@ func (c *Core) runDecided(m *memory) {
 		c.do(Effect{Verb: Execute, Seq: n, Batch: b, Mute: true})
 		c.ran(n, b)
 	}
-	stable := c.checkpoints.stable
-	if c.log.lastExec < stable.Seq {
+	switch stable := c.checkpoints.stable; {
+	case c.log.lastExec < stable.Seq:
 		c.fetchState(message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest})
-		return
+	case stable.Seq > 0:
+		c.do(Effect{Verb: Discard, Seq: stable.Seq})
 	}
-	c.do(Effect{Verb: Discard, Seq: stable.Seq})
 }
 
 // Resume lets a core go on that was restored. A primary leaves its view: its PRE-PREPAREs leave before they are in the journal, so it may have

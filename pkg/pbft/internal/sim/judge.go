@@ -450,7 +450,7 @@ func (j *judge) watch(r *replica) {
 			if m.Checkpoint.Seq > r.core.Low() {
 				j.w.marks.hit(markUnstableStart)
 			}
-			j.beginning(r, m)
+			r.when(func() { j.beginning(r, m) })
 		}
 	}
 }

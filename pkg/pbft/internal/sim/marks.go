@@ -37,6 +37,10 @@ const (
 	markRevoked                       // a client was revoked
 	markResumed                       // a client was restarted
 	markLost                          // more than f replicas forgot their state
+	markPower                         // all replicas lost power at once, and remembered
+	markLoaded                        // a replica loaded its image
+	markFollowed                      // an image followed to a later checkpoint
+	markForgot                        // a replica found that its disk had not kept what it should
 	marksCount
 )
 
@@ -46,7 +50,7 @@ var markNames = [marksCount]string{
 	"duplicate ordered", "read in one round trip", "restart", "votes again after a restart",
 	"tentative reply", "tentative rollback", "proposed without an operation", "waited for an operation", "operation fetched",
 	"operation of several blocks", "turned faulty after a restart", "null batch for a silent replica", "enrolment or revocation", "revocation",
-	"client restarted", "group lost",
+	"client restarted", "group lost", "power lost", "image loaded", "image followed", "disk lied",
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.

@@ -39,6 +39,10 @@ type replica struct {
 		as []byte
 	}
 	stopped string
+
+	keeper     *keeper // nil unless in disk mode
+	remembers  bool    // it has all that its earlier lives promised
+	installing bool    // its fetched state is not on its disk yet
 }
 
 func newReplica(w *world, id, twin int) *replica {
@@ -60,7 +64,7 @@ func (r *replica) boot() {
 	if w.shape.long {
 		cost = nil // or everything would wait for its turn
 	}
-	r.core = core.New(core.Config{
+	cfg := core.Config{
 		Self: message.ReplicaID(r.id), Replicas: w.n,
 		CheckpointPeriod: w.shape.period, CheckpointBytes: w.shape.bytes, LogSize: w.shape.log, Window: w.shape.window,
 		Tentative: w.shape.tentative, Piggyback: w.shape.piggyback, Separate: w.shape.separate,
@@ -68,7 +72,16 @@ func (r *replica) boot() {
 		LogBytes: 1 << 20,
 		Clients:  maxClients + 1, Slots: ledgerSlots, QueueBytes: queueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence, FenceView: w.sites[r.id].view,
-	})
+	}
+	var state message.CheckpointID
+	if r.remembers, r.installing = false, false; w.shape.durable {
+		cfg.Fence, cfg.FenceView = 0, 0
+		var records []message.Message
+		state, records = r.recall(&cfg)
+		r.core = core.Restore(cfg, state, records)
+	} else {
+		r.core = core.New(cfg)
+	}
 	r.core.Trace(func(m message.Message, why core.Refusal) {
 		if w.log != nil {
 			r.say("refuses %s: %v", describe(m), why)
@@ -78,10 +91,21 @@ func (r *replica) boot() {
 			w.marks.hit(markLacked)
 		}
 	})
-	r.view, r.begun, r.idle, r.mute = w.sites[r.id].view, w.sites[r.id].view, 0, r.core.SilentUntil() > 0
-	w.judge.vows.forgets(r.id)
-	r.freeze(0)
-	r.perform()
+	r.view, _ = r.core.View()
+	r.begun, r.idle, r.mute = r.view, 0, r.core.SilentUntil() > 0
+	if !r.remembers {
+		w.judge.vows.forgets(r.id)
+	}
+	hashing := r.hashing
+	r.hashing = 0
+	if state.Seq == 0 {
+		r.freeze(0)
+	}
+	if r.perform(); w.shape.durable {
+		r.core.Resume()
+		r.perform()
+	}
+	r.hashing = hashing
 }
 
 func (r *replica) say(format string, args ...any) {
@@ -130,6 +154,9 @@ func (r *replica) tick() {
 func (r *replica) restart(pause int64) {
 	r.life++
 	r.down, r.inbox = true, nil
+	if r.keeper != nil && r.w.rng.IntN(4) > 0 { // else the process ended, and the machine did not
+		r.keeper.disk.Crash()
+	}
 	r.w.after(pause, func() {
 		r.down, r.stopped = false, ""
 		r.boot()
@@ -254,6 +281,9 @@ func (r *replica) hear(b []byte) {
 
 // request answers what the slot has executed already, and gives the rest to the core.
 func (r *replica) request(q *message.Request) {
+	if r.installing {
+		return // its answers are not to be forgotten
+	}
 	if q.ReadOnly {
 		if _, ok := r.exec.Ledger().Client(q.Client); !ok {
 			a := executor.Answer{Outcome: message.NotEnrolled}
@@ -335,7 +365,14 @@ func (r *replica) answerUnless(mute bool, q *message.Request, x executor.Answer,
 		a.Proved, a.Proof = true, prove(r.id, x.Result)
 	}
 	m := &message.Reply{View: st.View, Seq: st.Seq, Tentative: st.Tentative, Answers: []message.Answer{a}}
-	w.judge.vows.replies(r, c, m)
+	at, tentative := r.at, r.tentative()
+	r.when(func() { r.reply(c, m, at, tentative) })
+}
+
+// reply sends a REPLY that was made from the state after batch at.
+func (r *replica) reply(c *caller, m *message.Reply, at message.SeqNum, tentative bool) {
+	w := r.w
+	w.judge.vows.replies(r, c, m, at, tentative)
 	for _, edited := range w.sites[r.id].tell(r, c.principal(), m) {
 		if w.network.loses(r.id, c.principal(), edited) {
 			continue
@@ -357,6 +394,7 @@ func prove(i int, result []byte) (p message.Proof) {
 func (r *replica) perform() {
 	r.performAll(r.core.Effects)
 	r.w.judge.watch(r)
+	r.flush()
 }
 
 func (r *replica) performAll(next func() []core.Effect) {
@@ -375,19 +413,13 @@ func (r *replica) effect(e *core.Effect) {
 	w := r.w
 	switch e.Verb {
 	case core.Send:
-		w.judge.vows.promises(r, e.Message)
-		if m, ok := e.Message.(*message.Decided); ok {
-			w.judge.decided(r, m)
-		}
-		r.send(int(e.To), e.Message)
+		r.says(e.Message, int(e.To))
 	case core.Multicast:
-		w.judge.vows.promises(r, e.Message)
-		w.judge.said(r, e.Message)
-		for to := range w.n {
-			if to != r.id {
-				r.send(to, e.Message)
-			}
-		}
+		r.says(e.Message, everyone)
+	case core.Note:
+		r.keeper.store.Note(e.Records...)
+	case core.Persist:
+		r.keeper.store.Persist(e.Records...)
 	case core.Choose:
 		r.core.Chosen(e.Seq, r.service.Choose(e.Seq))
 	case core.Accept:
@@ -395,21 +427,22 @@ func (r *replica) effect(e *core.Effect) {
 	case core.Execute:
 		if e.Standing.Tentative {
 			r.say("executes n%d %s tentatively", e.Seq, describeBatch(e.Batch))
-			w.judge.tentative(r, e.Seq, e.Standing.View, e.Batch)
+			n, view, batch := e.Seq, e.Standing.View, e.Batch
+			r.when(func() { w.judge.tentative(r, n, view, batch) })
 			for _, f := range w.early {
 				f(r, e.Standing.View, e.Seq)
 			}
 			r.ahead = e.Batch
 		} else {
 			r.say("executes n%d %s", e.Seq, describeBatch(e.Batch))
-			w.judge.executed(r, e.Seq, e.Batch)
-			if e.Standing.Seq > 0 {
-				w.judge.tentative(r, e.Seq, e.Standing.View, e.Batch)
+			r.judged(e.Seq, e.Batch)
+			if n, view, batch := e.Seq, e.Standing.View, e.Batch; e.Standing.Seq > 0 {
+				r.when(func() { w.judge.tentative(r, n, view, batch) })
 			}
 		}
 		r.execute(e.Seq, e.Batch, e.Standing, e.Mute)
 	case core.Confirm:
-		w.judge.executed(r, e.Seq, r.ahead)
+		r.judged(e.Seq, r.ahead)
 	case core.Rollback:
 		r.rollback(e.Seq)
 	case core.Repeat:
@@ -421,14 +454,23 @@ func (r *replica) effect(e *core.Effect) {
 		r.freeze(e.Seq)
 	case core.Discard:
 		r.say("checkpoint n%d is stable", e.Seq)
-		w.judge.stable(r, e.Seq)
-		r.memory.Discard(e.Seq)
+		if n := e.Seq; n > 0 {
+			r.when(func() { w.judge.stable(r, n) })
+		}
+		r.followStable(e.Seq)
+		r.discard(e.Seq)
 	case core.Fence:
 		r.say("may promise up to n%d and view %d", e.Seq, e.View)
 		w.sites[r.id].fence, w.sites[r.id].view = max(w.sites[r.id].fence, e.Seq), max(w.sites[r.id].view, e.View)
+		if r.remembers {
+			w.sites[r.id].position = uint64(r.keeper.store.Position())
+		}
 	case core.Speak:
 		r.say("is silent no more")
-		r.mute = false
+		if r.mute = false; r.keeper != nil {
+			r.remembers = true
+			w.sites[r.id].position = uint64(r.keeper.store.Position())
+		}
 	case core.Fetch:
 		r.fetch(e.Seq, e.Digest)
 	case core.Serve:
@@ -438,6 +480,42 @@ func (r *replica) effect(e *core.Effect) {
 	case core.Stop:
 		r.stop(e.Reason)
 	}
+}
+
+// everyone is all other replicas.
+const everyone = -1
+
+// says has a message leave, when it may.
+func (r *replica) says(m message.Message, to int) {
+	if !core.IsPromise(m) {
+		r.leaves(m, to)
+		return
+	}
+	r.when(func() { r.leaves(m, to) })
+}
+
+// leaves judges a message and sends it.
+func (r *replica) leaves(m message.Message, to int) {
+	w := r.w
+	w.judge.vows.promises(r, m)
+	if to != everyone {
+		if m, ok := m.(*message.Decided); ok {
+			w.judge.decided(r, m)
+		}
+		r.send(to, m)
+		return
+	}
+	w.judge.said(r, m)
+	for to := range w.n {
+		if to != r.id {
+			r.send(to, m)
+		}
+	}
+}
+
+// judged judges an execution. In disk mode it counts when what it follows from is on the disk: before that nobody hears of it.
+func (r *replica) judged(n message.SeqNum, b *message.Batch) {
+	r.when(func() { r.w.judge.executed(r, n, b) })
 }
 
 func (r *replica) rollback(n message.SeqNum) {
@@ -492,7 +570,7 @@ func (r *replica) freeze(n message.SeqNum) {
 	r.exec.Frozen(n)
 	r.memory.Freeze(n, nil)
 	root := r.memory.Root()
-	r.w.judge.root(r, n, root)
+	r.when(func() { r.w.judge.root(r, n, root) })
 	frozen := func() {
 		r.core.Frozen(n, root)
 		r.perform()
@@ -517,7 +595,9 @@ func (r *replica) fetch(n message.SeqNum, root message.Digest) {
 		return
 	}
 	r.say("begins to fetch checkpoint n%d", n)
-	r.session = session
+	if r.session = session; r.keeper != nil {
+		r.keeper.store.Load(session)
+	}
 	r.core.Fetching(session)
 }
 
@@ -555,9 +635,18 @@ func (r *replica) install(n message.SeqNum) {
 	r.at = n
 	r.w.judge.root(r, n, r.memory.Root())
 	r.w.judge.installed(r)
-	r.core.Forget(r.exec.Executed)
-	r.retain()
-	r.core.Installed(n)
+	installed := func() {
+		r.installing = false
+		r.core.Forget(r.exec.Executed)
+		r.retain()
+		r.core.Installed(n)
+	}
+	if r.keeper == nil {
+		installed()
+		return
+	}
+	r.installing = true
+	r.follow(message.CheckpointID{Seq: n, Digest: r.memory.Root()}, installed)
 }
 
 // newExecutor runs requests on a service whose ledger has all clients enrolled.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/message"
 )
 
@@ -62,7 +63,20 @@ func Draw(seed uint64) *Schedule {
 	if d.rng.IntN(2) == 0 {
 		d.amnesia(liars)
 	}
+	if s.shape.durable {
+		d.disks()
+	}
 	return s
+}
+
+// disks is what happens to replicas that remember.
+func (d *drawing) disks() {
+	for range d.rng.IntN(3) {
+		d.outage()
+	}
+	if d.rng.IntN(3) == 0 {
+		d.yesterday()
+	}
 }
 
 // amnesia is what restarts bring with them.
@@ -112,7 +126,7 @@ func (s *Schedule) String() string {
 	for _, x := range []struct {
 		on   bool
 		name string
-	}{{h.stubborn, "liars go on"}, {h.quiet, "quiet afterwards"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"}, {h.separate, "separate"}} {
+	}{{h.durable, fmt.Sprintf("on disks that sync in %d hundredths of a tick", h.sync)}, {h.stubborn, "liars go on"}, {h.quiet, "quiet afterwards"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"}, {h.separate, "separate"}} {
 		if x.on {
 			b.WriteString(", " + x.name)
 		}
@@ -158,6 +172,8 @@ func (d *drawing) shape() {
 	h.bytes = []int{0, 0, 1, 100, 1000}[more.IntN(5)]
 	h.gather = []int64{0, 0, 10, 60, 200}[more.IntN(5)]
 	d.s.Replicas = h.replicas
+	disks := rand.New(rand.NewPCG(d.s.Seed, 3))
+	h.durable, h.sync = disks.IntN(2) == 0, []int64{5, 60, 200, 1000}[disks.IntN(4)]
 }
 
 // moment is a tick before the faults end.
@@ -581,8 +597,11 @@ func (d *drawing) outage() {
 	t, rest := d.moment(), d.rng.IntN(30)
 	d.add(func(w *world) {
 		w.at(int64(t)*tick, func() {
-			w.lost = true
-			w.marks.hit(markLost)
+			if w.lost = !w.shape.durable; w.lost {
+				w.marks.hit(markLost)
+			} else {
+				w.marks.hit(markPower)
+			}
 			for i, s := range w.sites {
 				if !s.liar() && !s.copies[0].down {
 					s.copies[0].restart(int64(rest+i) * tick)
@@ -590,6 +609,31 @@ func (d *drawing) outage() {
 			}
 		})
 	}, "at %d all replicas restart, after %d ticks or so", t, rest)
+}
+
+// yesterday stops a replica and puts back what its disk held a while before.
+func (d *drawing) yesterday() {
+	i, t, age := d.rng.IntN(d.s.Replicas), d.moment(), d.rng.IntN(100)
+	d.add(func(w *world) {
+		var old *disk.Snapshot
+		var held uint64
+		w.at(int64(t)*tick, func() {
+			k := w.sites[i].copies[0].keeper
+			old, held = k.disk.Snapshot(), uint64(k.store.Position())
+		})
+		w.patiently(t+age, func() bool {
+			r := w.sites[i].copies[0]
+			lives := r.life
+			if w.sites[i].position <= held {
+				return false // nobody could tell the difference
+			}
+			if w.restart(i, tick); r.life > lives {
+				r.keeper.disk.Restore(old)
+				r.say("has the disk of tick %d", t)
+			}
+			return r.life > lives || r.lies()
+		})
+	}, "replica %d has its disk of %d put back, %d ticks later or when it may", i, t, age)
 }
 
 // clientRestart ends a client's life. The next goes on with what was not answered.

@@ -140,26 +140,26 @@ func (v *vows) same(r *replica, m message.Message, is, was message.Digest) {
 }
 
 // replies judges what a correct replica tells a client: it is a promise of the state that the answer comes from, and the version
-// of a read is as late as the last batch that changed what the answer depends on.
-func (v *vows) replies(r *replica, c *caller, m *message.Reply) {
+// of a read is as late as the last batch that changed what the answer depends on. At is the last batch in that state.
+func (v *vows) replies(r *replica, c *caller, m *message.Reply, at message.SeqNum, tentative bool) {
 	if r.lies() {
 		return
 	}
-	v.promise(r, m, r.at, v.oaths[r.id].viewBefore)
+	v.promise(r, m, at, v.oaths[r.id].viewBefore)
 	a := &m.Answers[0]
-	if n := v.j.since[c.id]; a.Outcome == message.NotEnrolled && int(a.Slot) < ledgerSlots && v.j.enrolled[c.id] && n < int(r.at) {
+	if n := v.j.since[c.id]; a.Outcome == message.NotEnrolled && int(a.Slot) < ledgerSlots && v.j.enrolled[c.id] && n < int(at) {
 		v.j.w.fail("replica %d says that client %d is not enrolled, and has executed n%d, which enrolled it", r.id, c.index, n)
 	}
-	if !a.ReadOnly || a.Outcome != message.Executed || int(r.at) >= len(v.j.after) || int(a.Version) >= len(v.j.after) {
+	if !a.ReadOnly || a.Outcome != message.Executed || int(at) >= len(v.j.after) || int(a.Version) >= len(v.j.after) {
 		return // what was executed ahead of all others is judged when a client believes it
 	}
-	then, now := v.j.after[a.Version], v.j.after[r.at]
+	then, now := v.j.after[a.Version], v.j.after[at]
 	changed := then.place != now.place
 	if len(a.Result) == 1 {
 		changed = then.sets != now.sets
 	}
-	if changed && !r.tentative() {
-		v.j.w.fail("replica %d answers a read from n%d, and says that nothing it depends on has changed since n%d", r.id, r.at, a.Version)
+	if changed && !tentative {
+		v.j.w.fail("replica %d answers a read from n%d, and says that nothing it depends on has changed since n%d", r.id, at, a.Version)
 	}
 }
 
@@ -206,7 +206,9 @@ func (v *vows) fault(m *message.PrePrepare) string {
 func (v *vows) said(r *replica, m message.Message) {
 	switch m := m.(type) {
 	case *message.PrePrepare:
-		v.told(r, m)
+		if v.told(r, m); v.j.w.shape.durable {
+			return // its PREPARE is its vote
+		}
 		v.accepts(r, m.View, m.Seq, m.Digest)
 		v.commits(r, m.View, m.Commits...)
 	case *message.Prepare:

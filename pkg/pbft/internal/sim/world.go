@@ -71,6 +71,8 @@ type shape struct {
 	long        bool  // and all that they write has a long result
 	tentative   bool  // batches are executed when they have prepared
 	piggyback   bool  // COMMITs ride on other messages
+	durable     bool  // replicas remember what is on their disks
+	sync        int64 // a sync takes so long at most
 	separate    bool  // clients send long operations to all, proposals name them
 	gather      int64 // messages of one sender are taken in together that come within so many hundredths of a tick; 0: one by one
 }
@@ -100,7 +102,9 @@ type site struct {
 	memory *liarMemory
 	fence  message.SeqNum // survives restarts, and so does
 	view   message.View   // what it had reached
-	twins  bool
+
+	position uint64 // how far its journal was durable when the fence was raised
+	twins    bool
 }
 
 func (s *site) liar() bool { return len(s.lies) > 0 || s.twins }
