@@ -87,6 +87,7 @@ type rig struct {
 	chance  *rand.Rand
 	seq     SeqNum
 	written int64
+	spent   time.Duration // of the CPU, on updates
 }
 
 func newRig(b *testing.B) *rig {
@@ -143,6 +144,7 @@ func (r *rig) update(b *testing.B) {
 	r.Discard(fsmerkle.Seq(r.seq))
 	runtime.GC()
 	b.StartTimer()
+	from := cpu()
 	u, err := r.image.Begin(r.seq, Digest(root))
 	must(b, err)
 	for done := false; !done; {
@@ -151,6 +153,7 @@ func (r *rig) update(b *testing.B) {
 		must(b, u.Write())
 	}
 	must(b, u.Commit())
+	r.spent += cpu() - from
 }
 
 func cpu() time.Duration {
@@ -180,23 +183,21 @@ func BenchmarkUpdate(b *testing.B) {
 }
 
 func benchmarkUpdate(b *testing.B, r *rig, write func(r *rig)) {
-	r.written = 0
-	pages, spent := 0, time.Duration(0)
+	pages := 0
+	r.written, r.spent = 0, 0
 	for b.Loop() {
 		b.StopTimer()
 		for range *benchUpdate {
 			write(r)
 		}
 		b.StartTimer()
-		from := cpu()
 		r.update(b)
-		spent += cpu() - from
 		pages += r.image.changed
 	}
 	size, err := r.image.pages.Size()
 	must(b, err)
 	b.ReportMetric(float64(r.written)/float64(pages*pageSize), "written/changed")
-	b.ReportMetric(float64(spent.Microseconds())/float64(pages), "cpu-µs/page")
+	b.ReportMetric(float64(r.spent.Microseconds())/float64(pages), "cpu-µs/page")
 	b.ReportMetric(float64(size+int64(r.image.log.end*blockBytes))/float64(r.image.Live()*pageSize), "disk/live")
 }
 
@@ -208,9 +209,12 @@ func BenchmarkLoad(b *testing.B) {
 	}
 	r.update(b)
 	b.SetBytes(int64(*benchPages) * pageSize)
+	from, pages := cpu(), 0
 	for b.Loop() {
 		load(b, r)
+		pages += *benchPages
 	}
+	b.ReportMetric(float64((cpu()-from).Microseconds())/float64(pages), "cpu-µs/page")
 }
 
 func load(b *testing.B, r *rig) {

@@ -80,7 +80,7 @@ type Tree interface {
 	// Shape returns the root's name, and how many children each interior node has: a power of two, at most 256. Child i of node
 	// (l, x) is (l-1, x*fanout+i), and pages are level 0.
 	Shape() (top NodeID, fanout int)
-	// Digest returns the digest of a page's contents.
+	// Digest returns the digest of a page's contents. It may be called on any goroutine, whatever the caller of Load does meanwhile.
 	Digest(n PageNum, contents []byte) Digest
 	// Combine returns the digest of an interior node from its children's.
 	Combine(id NodeID, children []Digest) Digest

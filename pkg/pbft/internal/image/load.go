@@ -21,16 +21,18 @@ type DigestedInstall interface {
 
 const (
 	// wantsAtOnce is how many nodes and pages Load takes from a session in one call.
-	wantsAtOnce = 512
+	wantsAtOnce = 2048
 	// readAtOnce is how many pages, in neighbouring slots, are read by one call.
 	readAtOnce = 64
+	// readAhead is how many such calls a reader is ahead of what is done with the pages.
+	readAhead = 4
 )
 
 // Load gives a session all that it wants and the image has. It returns the nodes and pages that the image has not, or has no more; they are
 // wanted again, and to be fetched from other replicas. A session may bound how much it has asked for. If it does, and the image lacks as much,
 // more is wanted than what Load returns.
 func (im *Image) Load(in Install) (missing []NodeID) {
-	l := &loader{im: im, in: in, buf: make([]byte, readAtOnce*pageSize)}
+	l := &loader{im: im, in: in, reader: newReader(im)}
 	l.digested, _ = in.(DigestedInstall)
 	for wants := in.Wants(wantsAtOnce); len(wants) > 0; wants = in.Wants(wantsAtOnce) {
 		l.serve(wants)
@@ -47,7 +49,7 @@ type loader struct {
 	digested DigestedInstall // or nil
 	missing  []NodeID
 	pages    []entry // wanted, with their slots
-	buf      []byte
+	reader   reader
 }
 
 func (l *loader) serve(wants []NodeID) {
@@ -66,7 +68,7 @@ func (l *loader) serve(wants []NodeID) {
 			l.pages = append(l.pages, entry{PageNum(id.Index), l.im.table.slot(PageNum(id.Index)), l.im.table.digest(id)})
 		}
 	}
-	l.im.read(l.pages, l.buf, l.offer)
+	l.reader.read(l.pages, l.offer)
 }
 
 // offer gives a page to the session. contents is nil if the slot has not got them.
@@ -91,7 +93,7 @@ func (im *Image) Verify() (bad []PageNum) {
 	for n, slot := range im.table.occupied() {
 		pages = append(pages, entry{n, slot, im.table.digest(NodeID{Index: uint64(n)})})
 	}
-	im.read(pages, make([]byte, readAtOnce*pageSize), func(e entry, contents []byte) {
+	newReader(im).read(pages, func(e entry, contents []byte) {
 		if contents == nil {
 			im.bad[e.page] = true
 			bad = append(bad, e.page)
@@ -101,22 +103,62 @@ func (im *Image) Verify() (bad []PageNum) {
 	return bad
 }
 
-// read reads pages in the order of their slots, which it sorts them by, and lends each to give: nil unless it has the digest.
-func (im *Image) read(pages []entry, buf []byte, give func(e entry, contents []byte)) {
-	slices.SortFunc(pages, func(a, b entry) int { return cmp.Compare(a.slot, b.slot) })
-	for len(pages) > 0 {
-		run := 1
-		for run < min(len(pages), len(buf)/pageSize) && pages[run].slot == pages[0].slot+uint32(run) {
-			run++
-		}
-		all := readFull(im.pages, buf[:run*pageSize], offset(pages[0].slot))
-		for i, e := range pages[:run] {
-			contents := buf[i*pageSize:][:pageSize]
-			if !all && !readFull(im.pages, contents, offset(e.slot)) || im.options.Tree.Digest(e.page, contents) != e.digest {
-				contents = nil
-			}
-			give(e, contents)
-		}
-		pages = pages[run:]
+// A reader reads pages and digests them on a goroutine of its own, some ahead of what the caller does with them.
+type reader struct {
+	im   *Image
+	free chan *run
+}
+
+// A run is pages in neighbouring slots.
+type run struct {
+	pages []entry
+	buf   []byte
+	good  [readAtOnce]bool // which of the pages have their digests
+}
+
+func newReader(im *Image) reader {
+	r := reader{im, make(chan *run, readAhead)}
+	for range readAhead {
+		r.free <- &run{buf: make([]byte, readAtOnce*pageSize)}
 	}
+	return r
+}
+
+// read reads pages in the order of their slots, which it sorts them by, and lends each to give: nil unless it has the digest.
+func (r reader) read(pages []entry, give func(e entry, contents []byte)) {
+	slices.SortFunc(pages, func(a, b entry) int { return cmp.Compare(a.slot, b.slot) })
+	full := make(chan *run, readAhead)
+	go func() {
+		defer close(full)
+		for len(pages) > 0 {
+			next := <-r.free
+			pages = r.im.readRun(next, pages)
+			full <- next
+		}
+	}()
+	for next := range full {
+		for i, e := range next.pages {
+			if next.good[i] {
+				give(e, next.buf[i*pageSize:][:pageSize])
+			} else {
+				give(e, nil)
+			}
+		}
+		r.free <- next
+	}
+}
+
+// readRun reads the first of the pages into r, as many as lie together, and returns the others.
+func (im *Image) readRun(r *run, pages []entry) (others []entry) {
+	n := 1
+	for n < min(len(pages), readAtOnce) && pages[n].slot == pages[0].slot+uint32(n) {
+		n++
+	}
+	r.pages = pages[:n]
+	all := readFull(im.pages, r.buf[:n*pageSize], offset(pages[0].slot))
+	for i, e := range r.pages {
+		contents := r.buf[i*pageSize:][:pageSize]
+		r.good[i] = (all || readFull(im.pages, contents, offset(e.slot))) && im.options.Tree.Digest(e.page, contents) == e.digest
+	}
+	return pages[n:]
 }
