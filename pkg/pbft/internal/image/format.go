@@ -39,6 +39,9 @@ const (
 	kindCommit = 3
 )
 
+// unitBlocks is how many blocks a unit of so many entries takes.
+func unitBlocks(entries int) uint64 { return uint64(entries+perBlock-1)/perBlock + 1 }
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const magic = "bfs page image\x00\x00"

@@ -34,8 +34,9 @@
 //
 // Between updates the file of pages has at most 1/8 more slots than pages of the state and pages that the last update changed, or 64
 // if that is more: what is free at the end is given back, and pages that lie behind too many free slots are moved by the next update. The
-// table takes at most 62 bytes for each page of the state, 102 while it is rewritten; it may take 256 KiB. In memory a page takes 38
-// bytes where the tree has 16 children for each node.
+// table takes at most 61 bytes for each page of the state, or 256 KiB if that is more, and 41 for each page of the last update; as
+// long as it is rewritten 41 more for each page of the state. What is reserved ([Image.Reserve]) is in these places, and is not counted
+// here. In memory a page takes 38 bytes where the tree has 16 children for each node.
 package image
 
 import (
@@ -91,6 +92,9 @@ type Options struct {
 	Group Digest  // of all that the members of the group agree on
 	Pages PageNum // pages of the state have lower numbers
 	Tree  Tree
+
+	// Reserve is how many pages an update can always write, though the disk has become full, as far as Image.Reserve finds room for them.
+	Reserve int
 }
 
 // An Image is the files of one checkpoint, and their table. It is not safe for concurrent use.
@@ -136,6 +140,7 @@ func Create(d disk.FS, o Options) (*Image, error) {
 	if err := im.replaceTable(); err != nil {
 		return nil, errors.Join(err, im.pages.Close())
 	}
+	_ = im.Reserve()
 	return im, nil
 }
 
@@ -163,6 +168,7 @@ func Open(d disk.FS, o Options) (*Image, error) {
 	if err := im.open(); err != nil {
 		return nil, errors.Join(err, im.Close())
 	}
+	_ = im.Reserve()
 	return im, nil
 }
 
@@ -220,6 +226,22 @@ func (im *Image) Close() error {
 // Checkpoint returns what was committed last. It is not ok if nothing was.
 func (im *Image) Checkpoint() (seq SeqNum, root Digest, ok bool) {
 	return im.seq, im.root, im.log.units > 0
+}
+
+// Reserve takes room on the disk for an update of Options.Reserve pages; such an update then cannot fail for want of space. Open, Create,
+// Commit and Abort do so too, and go on without. An error tells the caller that the disk is full, so that the replica steps aside; a later
+// call tells whether there is room again. No update is under way.
+func (im *Image) Reserve() error {
+	if im.options.Reserve == 0 {
+		return nil
+	}
+	// As many slots as pages are in use, so the others are free.
+	err := im.pages.Allocate(offset(uint32(im.table.live + im.options.Reserve + 1)))
+	blocks := im.log.end + unitBlocks(im.options.Reserve)
+	if err := errors.Join(err, im.log.file.Allocate(int64(blocks*blockBytes))); err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	return nil
 }
 
 // Live returns how many pages of the state are not zeros.

@@ -135,8 +135,9 @@ func TestCrashes(t *testing.T) {
 }
 
 func crashes(t *testing.T, chance *rand.Rand) {
-	d := disk.NewMem(chance)
-	im, err := Create(d, twinOptions)
+	d, o := disk.NewMem(chance), twinOptions
+	o.Reserve = chance.IntN(3) * 50
+	im, err := Create(d, o)
 	must(t, err)
 	pages, last := map[PageNum]string{}, (*checkpoint)(nil)
 	for seq := SeqNum(1); seq < 60; seq++ {
@@ -158,7 +159,7 @@ func crashes(t *testing.T, chance *rand.Rand) {
 			continue
 		}
 		d.Crash()
-		im = recovered(t, chance, d, last == nil)
+		im = recovered(t, chance, d, o, last == nil)
 		last = checkOneOf(t, im, last, c)
 	}
 }
@@ -176,15 +177,15 @@ func fault(chance *rand.Rand, d *disk.Mem) {
 }
 
 // recovered opens the image after a crash, and sometimes crashes again meanwhile.
-func recovered(t *testing.T, chance *rand.Rand, d *disk.Mem, mayBeNone bool) *Image {
+func recovered(t *testing.T, chance *rand.Rand, d *disk.Mem, o Options, mayBeNone bool) *Image {
 	t.Helper()
 	for {
 		if chance.IntN(3) == 0 {
 			d.CutAfter(chance.IntN(4))
 		}
-		im, err := Open(d, twinOptions)
+		im, err := Open(d, o)
 		if errors.Is(err, ErrNone) && mayBeNone {
-			im, err = Create(d, twinOptions)
+			im, err = Create(d, o)
 		}
 		switch {
 		case err == nil:
@@ -513,6 +514,55 @@ func TestShrinks(t *testing.T) {
 	checkIs(t, im, newCheckpoint(3, pages))
 }
 
+// What is reserved can be written when the disk is full, again and again, also after a crash; more cannot.
+func TestReserve(t *testing.T) {
+	chance := newChance(1)
+	d := disk.NewMem(chance)
+	o := twinOptions
+	o.Reserve = 20
+	im, err := Create(d, o)
+	must(t, err)
+	pages := map[PageNum]string{}
+	for n := range PageNum(500) {
+		pages[n] = contents(chance)
+	}
+	c := newCheckpoint(1, pages)
+	must(t, update(im, c, 100))
+	must(t, im.Reserve())
+	d.Limit(0)
+	for seq := SeqNum(2); seq < 20; seq++ {
+		for range o.Reserve {
+			pages[PageNum(chance.IntN(500))] = contents(chance)
+		}
+		c = newCheckpoint(seq, pages)
+		if err := update(im, c, 100); err != nil {
+			if im.Reserve() == nil {
+				t.Fatalf("update %d, of reserved pages, on a full disk: %v", seq, err)
+			}
+			break // the table has grown, and the disk has no room to reserve more of it
+		}
+	}
+	if im.Reserve() == nil {
+		t.Error("updates on a full disk need no more room")
+	}
+	d.Limit(-1)
+	must(t, im.Reserve())
+	must(t, im.Close())
+	im, err = Open(d, o)
+	must(t, err)
+	d.Limit(0)
+	for n := range PageNum(200) {
+		pages[n] = contents(chance)
+	}
+	before, _, _ := im.Checkpoint()
+	if err := update(im, newCheckpoint(before+1, pages), 100); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("an update of more than is reserved, on a full disk: %v", err)
+	}
+	d.Limit(-1)
+	must(t, update(im, newCheckpoint(before+1, pages), 100))
+	checkIs(t, im, newCheckpoint(before+1, pages))
+}
+
 // Every table that can be opened is one, and is what it was taken for when it is opened again.
 func FuzzTable(f *testing.F) {
 	d := disk.NewMem(newChance(1))
@@ -528,7 +578,7 @@ func FuzzTable(f *testing.F) {
 		f.Fatal("no table")
 	}
 	f.Add(whole, uint16(1), false)
-	f.Add(whole[:5*blockBytes+100], uint16(3), true)
+	f.Add(whole[:3*blockBytes+100], uint16(1), true)
 	f.Add([]byte{}, uint16(0), true)
 	f.Fuzz(func(t *testing.T, b []byte, sealed uint16, seal bool) {
 		b = slices.Clone(b)

@@ -264,19 +264,20 @@ func (u *Update) Abort() {
 	}
 	u.end()
 	if !u.im.failed {
-		_ = u.im.trim() // the next one tries again
+		_ = errors.Join(u.im.trim(), u.im.Reserve()) // the next one tries again
 	}
 }
 
 // tidy gives back space. Only a failed sync is an error: what else goes wrong is tried again by the next commit.
 func (im *Image) tidy() error {
 	err := im.trim()
-	if least := 2 + uint64(im.table.live+perBlock-1)/perBlock; im.log.end > max(least*3/2, minTable) {
+	if least := 1 + unitBlocks(im.table.live); im.log.end > max(least*3/2, minTable) {
 		err = errors.Join(err, im.replaceTable())
 	}
 	if im.failed {
 		return err
 	}
+	_ = im.Reserve()
 	return nil
 }
 
@@ -289,7 +290,8 @@ func (im *Image) trim() error {
 	if err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
-	keep := offset(uint32(max(im.slots.high(), im.table.live+im.changed+slack(im.table.live)) + 1))
+	spare := max(im.changed+slack(im.table.live), im.options.Reserve)
+	keep := offset(uint32(max(im.slots.high(), im.table.live+spare) + 1))
 	if size <= keep {
 		return nil
 	}
