@@ -191,6 +191,38 @@ func TestRollbackAndAgain(t *testing.T) {
 	}
 }
 
+// The digest of each node can be computed from its children's, down to the pages', under the tree's shape.
+func TestCombine(t *testing.T) {
+	fs, u := newFS(t, 1<<10)
+	u.create(u.root, "f", nfs3.Unchecked, nfs3.Sattr3{})
+	root := pbft.Digest(digest(t, fs, 1))
+	s := fs.State().(interface {
+		pbft.State
+		pbft.Digester
+		Shape() (pbft.NodeID, int)
+		Combine(pbft.NodeID, []pbft.Digest) pbft.Digest
+	})
+	top, fanout := s.Shape()
+	var sum func(id pbft.NodeID) pbft.Digest
+	sum = func(id pbft.NodeID) pbft.Digest {
+		if id.Level == 0 {
+			page, err := s.PageAt(1, pbft.PageNum(id.Index))
+			if err != nil {
+				return pbft.Digest{} // beyond the last page
+			}
+			return s.Digest(pbft.PageNum(id.Index), page)
+		}
+		children := make([]pbft.Digest, fanout)
+		for i := range children {
+			children[i] = sum(pbft.NodeID{Level: id.Level - 1, Index: id.Index*uint64(fanout) + uint64(i)})
+		}
+		return s.Combine(id, children)
+	}
+	if got := sum(top); got != root {
+		t.Errorf("got %v, want %v", got, root)
+	}
+}
+
 // Pages that another configuration laid out are refused, those of the same are taken as they are.
 func TestReopen(t *testing.T) {
 	store, err := fsmerkle.New(fsmerkle.Options{Pages: 1 << 12})

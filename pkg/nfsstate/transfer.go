@@ -87,6 +87,20 @@ func (state) Digest(n pbft.PageNum, contents []byte) pbft.Digest {
 	return pbft.Digest(fsmerkle.DigestPage(fsmerkle.PageNum(n), contents))
 }
 
+// Shape returns the root's name, and how many children each interior node has.
+func (s state) Shape() (top pbft.NodeID, fanout int) {
+	return pbft.NodeID(s.fs.store.Top()), fsmerkle.Fanout
+}
+
+// Combine returns the digest of an interior node from its children's. It may be called on any goroutine.
+func (s state) Combine(id pbft.NodeID, children []pbft.Digest) pbft.Digest {
+	var family [fsmerkle.Fanout]fsmerkle.Digest
+	for i := range family {
+		family[i] = fsmerkle.Digest(children[i])
+	}
+	return pbft.Digest(s.fs.store.Combine(fsmerkle.NodeID(id), family[:]))
+}
+
 func (i *install) OfferDigested(n pbft.PageNum, contents []byte, d pbft.Digest) error {
 	return i.Install.OfferDigested(fsmerkle.PageNum(n), contents, fsmerkle.Digest(d))
 }
