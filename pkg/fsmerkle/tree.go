@@ -108,8 +108,8 @@ func (t *tree) hasInterior(id NodeID) bool {
 		id.Index <= uint64(t.limit-1)>>(fanoutBits*uint(id.Level))
 }
 
-// Combine returns the digest of an interior node of a store's tree from its Fanout children's, for whoever keeps digests of pages elsewhere.
-// It may be called on any goroutine.
+// Combine returns the digest of an interior node of a store's tree from its Fanout children's, for whoever
+// keeps digests of pages elsewhere. It may be called on any goroutine.
 func (s *Store) Combine(id NodeID, children []Digest) Digest {
 	d := digesters.Get().(*digester)
 	defer digesters.Put(d)

@@ -132,7 +132,8 @@ func (c *contents) invert(off int64, bits byte) {
 	}
 }
 
-// An inode is a file without its name. Pages of durable are not written, so they may be pages of now and of snapshots too.
+// An inode is a file without its name. Pages of durable are not written, so they may be pages of now and of
+// snapshots too.
 type inode struct {
 	now, durable contents
 	pending      []change // what made now out of durable, in order

@@ -162,8 +162,8 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkUpdate is one update of the image: of new pages one after the other, and of pages anywhere in a state. The time of the
-// CPU has the kernel's in it, but not what the kernel does behind our back.
+// BenchmarkUpdate is one update of the image: of new pages one after the other, and of pages anywhere in a
+// state. The time of the CPU has the kernel's in it, but not what the kernel does behind our back.
 func BenchmarkUpdate(b *testing.B) {
 	b.Run("new", func(b *testing.B) {
 		next := 0
@@ -201,13 +201,25 @@ func benchmarkUpdate(b *testing.B, r *rig, write func(r *rig)) {
 	b.ReportMetric(float64(size+int64(r.image.log.end*blockBytes))/float64(r.image.Live()*pageSize), "disk/live")
 }
 
-// BenchmarkLoad is what a replica that restarts does: open the image, and take the state from it. Pages are in the page cache.
+// BenchmarkLoad is what a replica that restarts does: open the image, and take the state from it. Pages are
+// in the page cache, in the order of their numbers, or scattered by updates.
 func BenchmarkLoad(b *testing.B) {
+	b.Run("new", func(b *testing.B) { benchmarkLoad(b, 0) })
+	b.Run("scattered", func(b *testing.B) { benchmarkLoad(b, 16) })
+}
+
+func benchmarkLoad(b *testing.B, updates int) {
 	r := newRig(b)
 	for n := range *benchPages {
 		r.write(n)
 	}
 	r.update(b)
+	for range updates {
+		for range *benchUpdate {
+			r.write(r.chance.IntN(*benchPages))
+		}
+		r.update(b)
+	}
 	b.SetBytes(int64(*benchPages) * pageSize)
 	from, pages := cpu(), 0
 	for b.Loop() {

@@ -19,14 +19,17 @@ import (
 //	16  index     8   the block's number in the file
 //	24  body
 //
-// Block 0 is the header: "bfs page image\0\0", format (4), the root's level (4), fan-out (4), 4 zeros, pages (8), group (32).
+// Block 0 is the header: "bfs page image\0\0", format (4), the root's level (4), fan-out (4), 4 zeros,
+// pages (8), group (32).
 //
-// A unit is delta blocks and a commit block. A delta block has up to 101 entries, each with page (4), slot (4) and the digest (32); a page
-// of zeros has slot 0 and no digest. A commit block has the index of its unit's first block (8), seq (8), root (32), the entries of the
-// unit (8) and a CRC-32C of the checksums of its delta blocks (4).
+// A unit is delta blocks and a commit block. A delta block has up to 101 entries, each with page (4), slot
+// (4) and the digest (32); a page of zeros has slot 0 and no digest. A commit block has the index of its
+// unit's first block (8), seq (8), root (32), the entries of the unit (8) and a CRC-32C of the checksums of
+// its delta blocks (4).
 //
-// A unit is written at the end of the one before, which was synced. So a commit block shows that all units before its own were durable
-// once, and whatever is wrong with these is damage. Whatever is wrong with the last unit may be a crash's work, and it does not count.
+// A unit is written at the end of the one before, which was synced. So a commit block shows that all units
+// before its own were durable once, and whatever is wrong with these is damage. Whatever is wrong with the
+// last unit may be a crash's work, and it does not count.
 const (
 	blockBytes = 4096
 	headBytes  = 24
@@ -152,7 +155,7 @@ func (u *unit) closes(c commit) bool {
 	return !u.broken && c.first == u.first && c.entries == u.entries && c.chain == u.chain
 }
 
-// read puts all units that count into t, cuts off a torn one, and returns the last commit.
+// read puts all units that count into t, makes sure that they are durable, and returns the last commit.
 func (l *tableFile) read(o Options, t *table) (last commit, err error) {
 	size, err := l.file.Size()
 	if err != nil {
@@ -168,12 +171,25 @@ func (l *tableFile) read(o Options, t *table) (last commit, err error) {
 	if err := l.apply(r, t, o); err != nil {
 		return last, err
 	}
-	if keep := int64(l.end * blockBytes); keep != size {
-		if err := errors.Join(l.file.Truncate(keep), l.file.Sync()); err != nil {
-			return last, fmt.Errorf("image: %w", err)
+	return last, l.settle(r, last)
+}
+
+// settle cuts off a torn unit, and writes the last one that counts again. If the sync of that unit failed, an
+// earlier process stopped, and the unit may be in the cache alone, where no sync finds it any more.
+func (l *tableFile) settle(r *blockReader, last commit) error {
+	for i := last.first; i < l.end; i++ {
+		b := r.block(i)
+		if b == nil || !b.valid(l.life, i) {
+			return fmt.Errorf("%w: block %d cannot be read again", ErrCorrupt, i)
+		}
+		if _, err := l.file.WriteAt(b, int64(i*blockBytes)); err != nil {
+			return fmt.Errorf("image: %w", err)
 		}
 	}
-	return last, nil
+	if err := errors.Join(l.file.Truncate(int64(l.end*blockBytes)), l.file.Sync()); err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	return nil
 }
 
 func (l *tableFile) checkHeader(r *blockReader, o Options) error {
@@ -188,7 +204,8 @@ func (l *tableFile) checkHeader(r *blockReader, o Options) error {
 	want := make(block, blockBytes)
 	want.header(o)
 	if string(b[headBytes:]) != string(want[headBytes:]) {
-		return fmt.Errorf("%w: %q begins with %x, want %x", ErrForeign, tableName, b[headBytes:][:72], want[headBytes:][:72])
+		got, want := b[headBytes:][:72], want[headBytes:][:72]
+		return fmt.Errorf("%w: %q begins with %x, want %x", ErrForeign, tableName, got, want)
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
-// Package image keeps the pages of one stable checkpoint on disk, so that a replica that restarts reads its state from there, and runs
-// only what its journal has of later batches.
+// Package image keeps the pages of one stable checkpoint on disk, so that a replica that restarts reads its
+// state from there, and runs only what its journal has of later batches.
 //
 // # Files
 //
@@ -7,36 +7,43 @@
 //	table   which page lies in which slot, and its digest; a file of blocks that is only appended to (format.go)
 //	table.new   the table while it is rewritten
 //
-// The table has one unit of blocks for each update of the image. A unit has an entry for each page that moved to another slot or became
-// zeros, and ends with a commit block that names the checkpoint. The table is rewritten when it is half as long again as it need be.
+// The table has one unit of blocks for each update of the image. A unit has an entry for each page that
+// moved to another slot or became zeros, and ends with a commit block that names the checkpoint. The table
+// is rewritten when it is half as long again as it need be.
 //
 // # Updates
 //
 // An [Update] takes the image from its checkpoint to a later one. No page is written in place:
 //
-//	Step     compares the digests of both checkpoints from the root down, and copies pages that differ. Holds the replica's lock.
+//	Step     compares the digests of both checkpoints from the root down, and copies pages that differ.
+//	         The caller holds the replica's lock.
 //	Write    writes the copies to slots that were free in the old checkpoint.
-//	Commit   syncs pages, appends a unit to the table, and syncs that. Now the new checkpoint counts, and the old slots are free.
+//	Commit   syncs pages, appends a unit to the table, and syncs that. Now the new checkpoint counts, and
+//	         the old slots are free.
 //
-// A crash before the last sync leaves the old checkpoint or, if all that was written happens to be there, the new one. All memory for an
-// update is 72 bytes for each page that differs, and the copies of one Step.
+// A crash before the last sync leaves the old checkpoint or, if all that was written happens to be there,
+// the new one. An update takes about 100 bytes of memory for each page that differs, and the copies of one
+// Step.
 //
 // # What is believed
 //
-// Each block of the table has a checksum, which tells a torn unit at the end from damage. The interior digests are computed from
-// the table's and must lead to the root of the commit block. [Image.Load] digests each page that it reads. So a page that rots, or that the
-// disk wrote elsewhere, is found when it is read; Load leaves it to be fetched from other replicas, and the next Update writes it anew.
+// Each block of the table has a checksum, which tells a torn unit at the end from damage. The interior
+// digests are computed from the table's and must lead to the root of the commit block. [Image.Load] digests
+// each page that it reads. So a page that rots, or that the disk wrote elsewhere, is found when it is read;
+// Load leaves it to be fetched from other replicas, and the next Update writes it anew.
 //
-// An image may be older than the one that was committed last: a unit at the end of the table that was synced, and rotted later, looks like
-// a torn one, and a disk may have been put back. The caller compares the checkpoint with its journal.
+// An image may be older than the one that was committed last: a unit at the end of the table that was
+// synced, and rotted later, looks like a torn one, and a disk may have been put back. The caller compares
+// the checkpoint with its journal.
 //
 // # Space
 //
-// Between updates the file of pages has at most 1/8 more slots than pages of the state and pages that the last update changed, or 64
-// if that is more: what is free at the end is given back, and pages that lie behind too many free slots are moved by the next update. The
-// table takes at most 61 bytes for each page of the state, or 256 KiB if that is more, and 41 for each page of the last update; as
-// long as it is rewritten 41 more for each page of the state. What is reserved ([Image.Reserve]) is in these places, and is not counted
-// here. In memory a page takes 38 bytes where the tree has 16 children for each node.
+// Between updates the file of pages has at most 1/8 more slots than pages of the state and pages that the
+// last update changed, or 64 if that is more: what is free at the end is given back, and pages that lie
+// behind too many free slots are moved by the next update. The table takes at most 61 bytes for each page
+// of the state, or 256 KiB if that is more, and 41 for each page of the last update; as long as it is
+// rewritten 41 more for each page of the state. What is reserved ([Image.Reserve]) is in these places, and
+// is not counted here. In memory a page takes 38 bytes where the tree has 16 children for each node.
 package image
 
 import (
@@ -60,7 +67,7 @@ type (
 const pageSize = 4096
 
 // MaxPages bounds the pages of a state: slots have numbers of 32 bits.
-const MaxPages PageNum = 1 << 31
+const MaxPages PageNum = 1 << 30
 
 // Why Open finds no image. All other errors come from the file system.
 var (
@@ -75,13 +82,14 @@ var (
 // errFailed is the answer of an image after a failed sync: what is on the disk is not known any more.
 var errFailed = errors.New("image: a sync has failed before; restart the replica")
 
-// A Tree computes the digests of a state. The digest of a page of zeros, and of a node with nothing but such pages below it, is zero; that
-// of the root need not be.
+// A Tree computes the digests of a state. The digest of a page of zeros, and of a node with nothing but
+// such pages below it, is zero; that of the root need not be.
 type Tree interface {
-	// Shape returns the root's name, and how many children each interior node has: a power of two, at most 256. Child i of node
-	// (l, x) is (l-1, x*fanout+i), and pages are level 0.
+	// Shape returns the root's name, and how many children each interior node has: a power of two, at most
+	// 256. Child i of node (l, x) is (l-1, x*fanout+i), and pages are level 0.
 	Shape() (top NodeID, fanout int)
-	// Digest returns the digest of a page's contents. It may be called on any goroutine, whatever the caller of Load does meanwhile.
+	// Digest returns the digest of a page's contents. It may be called on any goroutine, whatever the
+	// caller of Load does meanwhile.
 	Digest(n PageNum, contents []byte) Digest
 	// Combine returns the digest of an interior node from its children's.
 	Combine(id NodeID, children []Digest) Digest
@@ -93,7 +101,8 @@ type Options struct {
 	Pages PageNum // pages of the state have lower numbers
 	Tree  Tree
 
-	// Reserve is how many pages an update can always write, though the disk has become full, as far as Image.Reserve finds room for them.
+	// Reserve is how many pages an update can always write, though the disk has become full, as far as
+	// Image.Reserve finds room for them.
 	Reserve int
 }
 
@@ -147,7 +156,8 @@ func Create(d disk.FS, o Options) (*Image, error) {
 func newImage(d disk.FS, o Options) (*Image, error) {
 	top, fanout := o.Tree.Shape()
 	if fanout < 2 || rowLength%fanout != 0 || o.Pages > MaxPages {
-		return nil, fmt.Errorf("image: a tree of fan-out %d over %d pages, want a power of 2 up to %d and at most %d", fanout, o.Pages, rowLength, MaxPages)
+		return nil, fmt.Errorf("image: a tree of fan-out %d over %d pages, want a power of 2 up to %d and at most %d",
+			fanout, o.Pages, rowLength, MaxPages)
 	}
 	return &Image{fs: d, options: o, table: newTable(top, fanout), bad: map[PageNum]bool{}}, nil
 }
@@ -193,7 +203,10 @@ func (im *Image) open() error {
 	if err := im.accept(last); err != nil {
 		return err
 	}
-	return remove(im.fs, freshName)
+	if err := remove(im.fs, freshName); err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	return im.sync(im.fs) // the table may have been renamed by a process whose sync failed
 }
 
 // accept checks what the table says, and takes it over.
@@ -228,9 +241,10 @@ func (im *Image) Checkpoint() (seq SeqNum, root Digest, ok bool) {
 	return im.seq, im.root, im.log.units > 0
 }
 
-// Reserve takes room on the disk for an update of Options.Reserve pages; such an update then cannot fail for want of space. Open, Create,
-// Commit and Abort do so too, and go on without. An error tells the caller that the disk is full, so that the replica steps aside; a later
-// call tells whether there is room again. No update is under way.
+// Reserve takes room on the disk for an update of Options.Reserve pages; such an update then cannot fail
+// for want of space. Open, Create, Commit and Abort do so too, and go on without. An error tells the caller
+// that the disk is full, so that the replica steps aside; a later call tells whether there is room again.
+// No update is under way.
 func (im *Image) Reserve() error {
 	if im.options.Reserve == 0 {
 		return nil

@@ -97,7 +97,8 @@ func TestUpdates(t *testing.T) {
 	}
 }
 
-// checkBounds checks the space of both files. An update may leave the file of pages with most slots if it needed as many.
+// checkBounds checks the space of both files. An update may leave the file of pages with most slots if it
+// needed as many.
 func checkBounds(t *testing.T, im *Image, most int) {
 	t.Helper()
 	size, err := im.pages.Size()
@@ -126,8 +127,8 @@ func checkBounds(t *testing.T, im *Image, most int) {
 	}
 }
 
-// A crash after any write or sync, of an update or of opening, leaves the checkpoint of before or the new one, whole. The new one
-// is not lost any more when Commit has returned.
+// A crash after any write or sync, of an update or of opening, leaves the checkpoint of before or the new
+// one, whole. The new one is not lost any more when Commit has returned.
 func TestCrashes(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { crashes(t, newChance(seed)) })
@@ -213,8 +214,8 @@ func checkOneOf(t *testing.T, im *Image, older, newer *checkpoint) *checkpoint {
 	return newer
 }
 
-// Whatever a disk does to its bytes, an image says that it is damaged, or has the last checkpoint or the one before. It never has
-// a wrong page, and what it lacks it says.
+// Whatever a disk does to its bytes, an image says that it is damaged, or has the last checkpoint or the
+// one before. It never has a wrong page, and what it lacks it says.
 func TestDamage(t *testing.T) {
 	outcomes := map[string]int{}
 	for seed := range uint64(150) {
@@ -283,7 +284,7 @@ func judge(t *testing.T, d disk.FS, history map[SeqNum]*checkpoint, last SeqNum)
 		}
 	}
 	if len(missing) != len(want.pages)-len(s.pages) || len(s.todo) != len(missing) {
-		t.Fatalf("%d pages are missing, and %d wanted, want %d", len(missing), len(s.todo), len(want.pages)-len(s.pages))
+		t.Fatalf("%d are missing, and %d wanted, want %d", len(missing), len(s.todo), len(want.pages)-len(s.pages))
 	}
 	switch {
 	case seq < last:
@@ -341,8 +342,14 @@ func TestAbort(t *testing.T) {
 	other := newCheckpoint(2, map[PageNum]string{2: contents(newChance(2))})
 	for name, fails := range map[string]func(u *Update) error{
 		"no such checkpoint": func(u *Update) error { return steps(u, old, 10) },
-		"another tree":       func(u *Update) error { return steps(u, newCheckpoint(2, old.pages), 10) },
-		"not done":           func(u *Update) error { return u.Commit() },
+		"a step too early": func(u *Update) error {
+			_, err := u.Step(other, 100)
+			must(t, err)
+			_, err = u.Step(other, 100)
+			return err
+		},
+		"another tree": func(u *Update) error { return steps(u, newCheckpoint(2, old.pages), 10) },
+		"not done":     func(u *Update) error { return u.Commit() },
 		"not written": func(u *Update) error {
 			_, err := u.Step(other, 100)
 			must(t, err)
@@ -428,7 +435,44 @@ func TestFailedSyncIsFinal(t *testing.T) {
 	}
 }
 
-// What is not an image of this state is refused, each for its reason.
+// A process whose sync of the table failed stops. The next one finds what the last one wrote in the cache of the
+// kernel, which does not write it any more, and makes it durable before anything rests on it.
+func TestRestartAfterFailedSync(t *testing.T) {
+	for seed := range uint64(50) {
+		chance := newChance(seed)
+		d := disk.NewMem(chance)
+		im, err := Create(d, twinOptions)
+		must(t, err)
+		pages := map[PageNum]string{}
+		var c *checkpoint
+		for seq := SeqNum(1); seq < 10; seq++ {
+			change(chance, pages)
+			c = newCheckpoint(seq, pages)
+			if seq%3 == 0 {
+				im.log.file = failingFile{im.log.file, d}
+			}
+			if err := update(im, c, 100); err != nil {
+				im = reopen(t, d)
+				checkIs(t, im, c)
+			}
+		}
+		d.Crash()
+		checkIs(t, reopen(t, d), c)
+	}
+}
+
+// A failingFile is one whose next Sync fails.
+type failingFile struct {
+	disk.File
+	disk *disk.Mem
+}
+
+func (f failingFile) Sync() error {
+	f.disk.FailSync(1)
+	return f.File.Sync()
+}
+
+// Open refuses files that are no image of this state, and says why.
 func TestOpenRefuses(t *testing.T) {
 	d := disk.NewMem(newChance(1))
 	if _, err := Open(d, twinOptions); !errors.Is(err, ErrNone) {

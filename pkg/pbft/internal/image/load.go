@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// An Install is a session that takes a state to the image's checkpoint, and believes what it is offered for its digest alone: a
-// pbft.Install as far as it is needed here.
+// An Install is a session that takes a state to the image's checkpoint, and believes what it is offered for
+// its digest alone: a pbft.Install as far as it is needed here.
 type Install interface {
 	Wants(max int) []NodeID
 	OfferNode(id NodeID, children []Digest) error
@@ -28,9 +28,10 @@ const (
 	readAhead = 4
 )
 
-// Load gives a session all that it wants and the image has. It returns the nodes and pages that the image has not, or has no more; they are
-// wanted again, and to be fetched from other replicas. A session may bound how much it has asked for. If it does, and the image lacks as much,
-// more is wanted than what Load returns.
+// Load gives a session all that it wants and the image has. It returns the nodes and pages that the image
+// has not, or has no more; they are wanted again, and to be fetched from other replicas. A session may
+// bound how much it has asked for. If it does, and the image lacks as much, more is wanted than what Load
+// returns.
 func (im *Image) Load(in Install) (missing []NodeID) {
 	l := &loader{im: im, in: in, reader: newReader(im)}
 	l.digested, _ = in.(DigestedInstall)
@@ -55,6 +56,7 @@ type loader struct {
 func (l *loader) serve(wants []NodeID) {
 	l.pages = l.pages[:0]
 	for _, id := range wants {
+		n := PageNum(id.Index)
 		switch {
 		case id.Level > l.im.table.top.Level:
 			l.missing = append(l.missing, id)
@@ -62,10 +64,10 @@ func (l *loader) serve(wants []NodeID) {
 			if l.in.OfferNode(id, l.im.table.children(id)) != nil {
 				l.missing = append(l.missing, id)
 			}
-		case l.im.table.slot(PageNum(id.Index)) == 0:
+		case l.im.table.slot(n) == 0:
 			l.missing = append(l.missing, id)
 		default:
-			l.pages = append(l.pages, entry{PageNum(id.Index), l.im.table.slot(PageNum(id.Index)), l.im.table.digest(id)})
+			l.pages = append(l.pages, entry{n, l.im.table.slot(n), l.im.table.digest(id)})
 		}
 	}
 	l.reader.read(l.pages, l.offer)
@@ -124,7 +126,8 @@ func newReader(im *Image) reader {
 	return r
 }
 
-// read reads pages in the order of their slots, which it sorts them by, and lends each to give: nil unless it has the digest.
+// read reads pages in the order of their slots, which it sorts them by, and lends each to give: nil unless
+// it has the digest.
 func (r reader) read(pages []entry, give func(e entry, contents []byte)) {
 	slices.SortFunc(pages, func(a, b entry) int { return cmp.Compare(a.slot, b.slot) })
 	full := make(chan *run, readAhead)
@@ -158,7 +161,8 @@ func (im *Image) readRun(r *run, pages []entry) (others []entry) {
 	all := readFull(im.pages, r.buf[:n*pageSize], offset(pages[0].slot))
 	for i, e := range r.pages {
 		contents := r.buf[i*pageSize:][:pageSize]
-		r.good[i] = (all || readFull(im.pages, contents, offset(e.slot))) && im.options.Tree.Digest(e.page, contents) == e.digest
+		read := all || readFull(im.pages, contents, offset(e.slot))
+		r.good[i] = read && im.options.Tree.Digest(e.page, contents) == e.digest
 	}
 	return pages[n:]
 }

@@ -14,8 +14,8 @@ type Source interface {
 	PageAt(seq SeqNum, n PageNum) ([]byte, error)
 }
 
-// An Update takes an image to another checkpoint. A caller that meets an error calls Abort, and may begin another update, unless a sync
-// has failed: then all later updates are refused.
+// An Update takes an image to another checkpoint. A caller that meets an error calls Abort, and may begin
+// another update, unless a sync has failed: then all later updates are refused.
 type Update struct {
 	im   *Image
 	seq  SeqNum
@@ -54,8 +54,8 @@ func (im *Image) Begin(seq SeqNum, root Digest) (*Update, error) {
 	return u, nil
 }
 
-// misplaced returns the pages that are to be written though they do not differ: those whose slots went bad, and those that lie far behind
-// free slots, the furthest last.
+// misplaced returns the pages that are to be written though they do not differ: those whose slots went bad,
+// and those that lie far behind free slots, the furthest last.
 func (im *Image) misplaced() (again []PageNum) {
 	again = slices.Sorted(maps.Keys(im.bad))
 	want := im.table.live + im.changed
@@ -75,10 +75,14 @@ func (im *Image) misplaced() (again []PageNum) {
 // slack is how many slots a file of pages may have to spare.
 func slack(live int) int { return max(live/8, 64) }
 
-// Step looks at up to max nodes and pages of the source, and copies the pages that are to be written. It is done when there are no
-// more. The caller calls Write after each Step. For its time Step asks the source, so the caller holds what protects that. After an
-// error of the source Step may be called again, and goes on where it was.
+// Step looks at up to max nodes and pages of the source, and copies the pages that are to be written. It is
+// done when there are no more. The caller calls Write after each Step. For its time Step asks the source,
+// so the caller holds what protects that. After an error of the source Step may be called again, and goes
+// on where it was.
 func (u *Update) Step(s Source, max int) (done bool, err error) {
+	if len(u.places) > 0 {
+		return false, errors.New("image: the copies of the last step are not written")
+	}
 	for range max {
 		switch {
 		case len(u.todo) > 0:
@@ -120,7 +124,8 @@ func (u *Update) visit(s Source, v node) error {
 	return nil
 }
 
-// children asks the source for a node's children, and checks the answer. Nothing but zeros is below a node without a digest.
+// children asks the source for a node's children, and checks the answer. Nothing but zeros is below a node
+// without a digest.
 func (u *Update) children(s Source, v node) ([]Digest, error) {
 	fanout := int(u.im.table.fanout)
 	if v.digest.IsZero() {
@@ -144,8 +149,11 @@ func (u *Update) copy(s Source, n PageNum, d Digest) error {
 	}
 	if !d.IsZero() {
 		contents, err := s.PageAt(u.seq, n)
-		if err != nil || len(contents) != pageSize {
-			return fmt.Errorf("image: page %d of checkpoint %d: %d bytes, %w", n, u.seq, len(contents), err)
+		if err == nil && len(contents) != pageSize {
+			err = fmt.Errorf("got %d bytes, want %d", len(contents), pageSize)
+		}
+		if err != nil {
+			return fmt.Errorf("image: page %d of checkpoint %d: %w", n, u.seq, err)
 		}
 		e.slot = u.im.slots.take()
 		u.copies = append(u.copies, contents...)
@@ -157,7 +165,8 @@ func (u *Update) copy(s Source, n PageNum, d Digest) error {
 
 // rewrite copies the last page of again, if its slot is bad or there is one nearer to the beginning.
 func (u *Update) rewrite(s Source, n PageNum) error {
-	_, done := slices.BinarySearchFunc(u.moved[:u.differs], n, func(e entry, n PageNum) int { return cmp.Compare(e.page, n) })
+	byPage := func(e entry, n PageNum) int { return cmp.Compare(e.page, n) }
+	_, done := slices.BinarySearchFunc(u.moved[:u.differs], n, byPage)
 	if !done && (u.im.bad[n] || u.im.slots.lowest() < u.im.table.slot(n)) {
 		if err := u.copy(s, n, u.im.table.digest(NodeID{Index: uint64(n)})); err != nil {
 			return err
@@ -183,8 +192,8 @@ func (u *Update) Write() error {
 
 func offset(slot uint32) int64 { return int64(slot-1) * pageSize }
 
-// Commit makes the new checkpoint the one that counts, and the slots that only the old one used free. It is durable when Commit returns.
-// After an error Checkpoint tells which one counts, unless a sync has failed.
+// Commit makes the new checkpoint the one that counts, and the slots that only the old one used free. It is
+// durable when Commit returns. After an error Checkpoint tells which one counts, unless a sync has failed.
 func (u *Update) Commit() error {
 	im := u.im
 	switch {
