@@ -27,11 +27,11 @@ var unit = map[string]string{
 
 var mutants = []mutant{
 	// Certificates.
-	{"prepared with 2f-1 PREPAREs", core + "log.go", "matching(s.proposal.Digest) >= 2*f", "matching(s.proposal.Digest) >= 2*f-1"},
+	{"prepared with 2f-1 PREPAREs", core + "log.go", "	votes := 2 * f\n", "	votes := 2*f - 1\n"},
 	{"committed with 2f COMMITs", core + "log.go", "s.commits.count() >= 2*f+1", "s.commits.count() >= 2*f"},
-	{"PREPAREs count whatever their digest", core + "log.go", "return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= 2*f", "return s.proposal != nil && s.prepares.count() >= 2*f"},
-	{"the primary's PREPARE counts", core + "normal.go", "if p.From == p.View.Primary(c.cfg.Replicas) {", "if false {"},
-	{"a COMMIT before it has prepared", core + "normal.go", "newly := !s.isPrepared && s.prepared(c.f)", "newly := !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f"},
+	{"PREPAREs count whatever their digest", core + "log.go", "return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= votes", "return s.proposal != nil && s.prepares.count() >= votes"},
+	{"the primary's PREPARE counts", core + "normal.go", "if p.From == p.View.Primary(c.cfg.Replicas) && !c.cfg.Durable {", "if false {"},
+	{"a COMMIT before it has prepared", core + "normal.go", "newly := !s.isPrepared && s.prepared(c.f, c.cfg.Durable)", "newly := !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f"},
 
 	// The rule by which replies are believed.
 	{"a result is believed that f vouch for", call, "v.result >= 0 && bits.OnesCount32(by.told) > f {", "v.result >= 0 && bits.OnesCount32(by.told) >= f {"},
@@ -57,7 +57,7 @@ var mutants = []mutant{
 	{"votes of earlier views count", core + "normal.go", "	case v < c.view:\n		return EarlierView\n	case v > c.view:", "	case v > c.view:"},
 	{"votes of later views count", core + "normal.go", "	case v > c.view:\n		c.noticeLag()\n		return LaterView\n	case n <=", "	case n <="},
 	{"requests need no MAC", core + "normal.go", "		if !r.Authentic && !c.queue.holds(r) && c.wait.forwards(r) < c.weak() {\n			return false", "		if r == nil {\n			return false"},
-	{"one PREPARE vouches for a request", core + "normal.go", "s.prepares.matching(s.held.Digest) >= c.f && c.f > 0", "s.prepares.count() >= 1"},
+	{"one PREPARE vouches for a request", core + "normal.go", "s.backups(s.held.Digest, c.primary()) >= c.f && c.f > 0", "s.prepares.count() >= 1"},
 	{"f FORWARDs make a request authentic", core + "waiting.go", "if w.forwards(r) < w.weak() {", "if w.forwards(r) < w.f {"},
 	{"a batch may cost anything", core + "normal.go", "	case c.tooCostly(&s.held.Batch):\n		return TooCostly\n", ""},
 	{"a primary's batch may cost anything", core + "take.go", " ||\n		t.room.cost > 0 && t.cost+r.Cost > t.room.cost\n", "\n"},
@@ -130,8 +130,8 @@ var mutants = []mutant{
 	{"no DECIDED is sent", core + "status.go", "if s.isCommitted && s.seq <= c.log.lastExec {", "if false {"},
 	{"a checkpoint one claims is fetched", core + "claims.go", "!stable && x.count(id, false) >= x.weak()", "!stable && x.count(id, false) >= 1"},
 	{"execution does not wait for its turn", core + "execute.go", "		if !s.isCommitted {\n			x.executeTentatively(s)\n			return\n		}\n", "		if s.batch == nil && s.proposal == nil {\n			return\n		}\n		if s.batch == nil {\n			s.batch, s.decision = &s.proposal.Batch, s.proposal.Digest\n		}\n"},
-	{"no checkpoint is taken", core + "execute.go", "	if x.checkpoints.isDue(s.seq, x.checkpoints.since) {\n		x.checkpoints.taken", "	if false {\n		x.checkpoints.taken"},
-	{"bytes before a checkpoint count for the next", core + "execute.go", "		x.checkpoints.taken, x.checkpoints.since = s.seq, 0\n", "		x.checkpoints.taken = s.seq\n"},
+	{"no checkpoint is taken", core + "execute.go", "	if x.checkpoints.isDue(n, x.checkpoints.since) {\n		x.checkpoints.taken", "	if false {\n		x.checkpoints.taken"},
+	{"bytes before a checkpoint count for the next", core + "execute.go", "		x.checkpoints.taken, x.checkpoints.since = n, 0\n", "		x.checkpoints.taken = n\n"},
 	{"bytes before a fetched state count for the next checkpoint", core + "catchup.go", "c.ahead, c.checkpoints.taken, c.checkpoints.since = tentative{}, t.seq, 0 //", "c.ahead, c.checkpoints.taken = tentative{}, t.seq //"},
 	{"checkpoints keep old slots", core + "log.go", "		s.reset(n + size)\n", "		s.seq = n + size\n"},
 	{"a checkpoint is stable without our own state", core + "checkpoint.go", "	if !k.ours || k.seq <= c.log.low {", "	if k.seq <= c.log.low {"},
@@ -148,7 +148,7 @@ var mutants = []mutant{
 	{"the fence is not raised", core + "silence.go", "	if n > p.fence {\n", "	if false {\n"},
 	{"a view does not raise the fence", core + "silence.go", "	if n <= p.fence && p.view <= p.fencedView {\n", "	if n <= p.fence {\n"},
 	{"leaving a view is no promise", core + "viewchange.go", "	c.promise(max(c.log.lastExec, c.log.low))\n", ""},
-	{"a COMMIT does not raise the fence", core + "normal.go", "		c.promise(s.seq)\n		c.sayCommit(s)", "		c.sayCommit(s)"},
+	{"a COMMIT does not raise the fence", core + "normal.go", "		c.promise(s.seq)\n		c.persist(&message.Commit{", "		c.persist(&message.Commit{"},
 	{"a NEW-VIEW does not raise the fence", core + "newview.go", "	c.promise(m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))) // it", "	// it"},
 	{"an execution is no promise", core + "execute.go", "	if !x.promises.silent() {\n		x.promises.promise(n)\n	}\n	x.do(Effect{Verb: Execute", "	x.do(Effect{Verb: Execute"},
 	{"a fetched state is no promise", core + "catchup.go", "		c.promise(t.seq) // answers", "		// answers"},
@@ -157,7 +157,7 @@ var mutants = []mutant{
 	{"a silence ends when the window has moved", core + "silence.go", "return p.checkpoints.stable.Seq < p.cfg.Fence }", "return p.checkpoints.log.low < p.cfg.Fence }"},
 	{"a silent replica tells which checkpoints it holds", core + "change.go", "	if x.promises.silent() || x.active {\n		return x.active && !x.promises.silent()\n	}", "	if x.active {\n		return true\n	}"},
 	{"a silent replica answers", core + "execute.go", "Standing: st, Mute: x.promises.silent()})", "Standing: st})"},
-	{"a silent replica reads", core + "normal.go", "	case r.ReadOnly && c.silent():\n		c.refuse(r, Silent)\n		return\n", ""},
+	{"a silent replica reads", core + "normal.go", "	case r.ReadOnly && (c.silent() || c.readsBehind()):\n", "	case r.ReadOnly && c.readsBehind():\n"},
 	{"a VIEW-CHANGE of a silence is sent after it", core + "viewchange.go", "	x.own, x.last[c.cfg.Self] = nil, nil\n	if !c.silent() {", "	x.own = c.makeViewChange()\n	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()\n	if !c.silent() {"},
 	{"who comes out of a silence leaves for a view again", core + "checkpoint.go", "	leaves := !c.active && c.view > c.fencedView\n", "	leaves := !c.active\n"},
 	{"nothing is said of what prepared in a silence", core + "normal.go", "	if s.isPrepared && !c.silent() && s.commits", "	if newly && !c.silent() && s.commits"},

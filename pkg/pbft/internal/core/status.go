@@ -45,8 +45,6 @@ const resendBytes = 2 << 20
 func (c *Core) onStatus(m *message.Status) {
 	p := &c.reports.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
-	c.wait.noteStatus(m)
-	c.startPendingTimer()
 	if !c.reports.mayAsk(m) {
 		c.refuse(m, TooSoon)
 		return

@@ -21,7 +21,7 @@ func (c *Core) Step(m message.Message) {
 	case *message.Checkpoint:
 		c.onCheckpoint(m)
 	case *message.Status:
-		c.noteSilence(m)
+		c.noteView(m)
 		c.onStatus(m)
 	case *message.Fetch:
 		c.onFetch(m)

@@ -200,12 +200,14 @@ func (c *Core) tickWaiting() {
 	}
 }
 
-// noteSilence notes how long the sender of a STATUS is silent. A primary that is silent can do nothing for its view, nor can one
-// that has left it and forgotten that it did. It cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they
-// do when a primary steps down (R-VT-5).
-func (c *Core) noteSilence(m *message.Status) {
+// noteView notes in which view the sender of a STATUS is, and how long it is silent. A primary that is silent can do nothing
+// for its view, nor can one that has left it and forgotten that it did. It cannot say so in a VIEW-CHANGE, so the others leave
+// at this word of it, as they do when a primary steps down (R-VT-5).
+func (c *Core) noteView(m *message.Status) {
 	c.silences[m.From].until = m.SilentUntil
 	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
 		c.leave(c.view + 1)
 	}
+	c.wait.noteStatus(m)
+	c.startPendingTimer()
 }
