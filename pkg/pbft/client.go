@@ -5,7 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"math/bits"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,10 +25,10 @@ var (
 	// ErrClosed: the client was closed before the group answered.
 	ErrClosed = errors.New("client closed")
 	// ErrNotEnrolled: 2f+1 replicas say that this client's key is not enrolled, or was revoked.
-	ErrNotEnrolled = errors.New("client is not enrolled in the group")
-	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been, for its slot has gone on
-	// to something that this client did not ask for (see also ErrKeyInUse).
-	ErrResultLost = errors.New("operation was executed, or may have been, and its result is no longer available")
+	ErrNotEnrolled = client.ErrNotEnrolled
+	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been executed, for its slot has
+	// gone on to a request that this client did not make (see also ErrKeyInUse).
+	ErrResultLost = client.ErrResultLost
 )
 
 // A Call is one operation for Client.Start.
@@ -74,6 +74,10 @@ func wait(ctx context.Context, start func(done func([]byte, error)) error) ([]by
 // A Client speaks to a group for one key pair. Its slots let many operations be outstanding at once; further ones
 // wait in a bounded queue, first come first served. All methods may be called from any goroutine.
 //
+// What is sent to whom and when, and which replies are believed, package internal/client decides (rule). A Client gives it the
+// time, the connections and the keys: it performs the rule's effects under one lock, and gives the lock up before it writes to
+// sockets and calls Done.
+//
 // Nothing is passed between goroutines on the way of an operation: Start sends on its caller's, and the
 // goroutine that reads the deciding reply calls Done.
 type Client struct {
@@ -82,93 +86,57 @@ type Client struct {
 	key      ed25519.PrivateKey
 	peers    []*replicaEnd
 	sessions []*auth.Session // of peers
+	epoch    time.Time       // when the rule's time was 0
 
-	mu          sync.Mutex
-	slots       []clientSlot
-	free        []Slot
-	spare       []*outstanding // ended; at most as many as there are slots
-	waiting     []*outstanding // calls without a slot, or too long for now, first in first out
-	under       int            // bytes of the long operations under way
-	queueLimit  int
-	separate    bool
-	view        View
-	nextReplier int
-	fresh       uint32      // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read; 0: none yet
-	clock       *time.Timer // the next look at what is due
-	idle        bool        // nothing can be due, and the clock ticks slowly
-	timing      roundTrip
-	lag         time.Duration // by which results, or the last of their proofs, follow the agreement, where they do
-	waryUntil   time.Time     // until then everybody proves long results: those who were named for it did not agree
-	progress    time.Time     // when an ordered operation had its result last
-	scratch     auth.Scratch
-	proves      client.Prover              // proven
-	waited      func(Slot, Timestamp) bool // waits
-	buffer      []byte
-	dirty       flushes
-	held        int       // readers that will flush when they are done
-	looked      time.Time // when the last of them looked at the clock
-	closed      bool
-	ready       chan struct{} // closed and made anew when a session becomes ready
-	counts      clientCounts
-	nonce       uint64       // of the last QUERY-STABLE
-	stable      *stableQuery // the one that waits
-	origin      origin
-	rivalry     rivalry
+	mu         sync.Mutex
+	rule       *client.Client
+	calls      []clientCall // by slot
+	waiting    []queuedCall // for a slot, or for long ones under way; first in first out
+	queueLimit int
+	clock      *time.Timer // the next look at what is due
+	idle       bool        // nothing can be due, and the clock ticks slowly
+	scratch    auth.Scratch
+	buffer     []byte
+	writes     clientWrites
+	stable     stableQuestion
+	closed     bool
+	ready      chan struct{} // closed and made anew when a session becomes ready
 
-	stop chan struct{}
-	done chan struct{}
+	waited func(Slot, Timestamp) bool // waits, bound once
+	stop   chan struct{}
+	done   chan struct{}
 }
-
-type clientCounts struct{ retries, fallbacks uint64 }
 
 // A replicaEnd is our way to one replica.
 type replicaEnd struct {
-	session   *auth.Session
-	link      *transport.Link
-	rekeyed   time.Time // when its new key last made us authenticate again
-	lateUntil time.Time // until then reads are sent to others as well: it did not answer one in time
-	silent    bool      // it left us waiting for a result or a proof, and has not been heard of since
+	session *auth.Session
+	link    *transport.Link
 }
 
-// A clientSlot is one line of calls.
-type clientSlot struct {
-	last Timestamp
-	call *outstanding  // nil: free
-	due  atomic.Uint64 // the timestamp of call; 0 if there is none
+// A clientCall is the call that a slot serves.
+type clientCall struct {
+	Call
+	due atomic.Uint64 // the timestamp of its present request; 0 if no replies are waited for
 }
 
-// hold makes o what the slot waits for. The caller holds the client's lock.
-func (s *clientSlot) hold(o *outstanding) {
-	s.call = o
-	if o == nil {
-		s.due.Store(0)
-	} else {
-		s.due.Store(uint64(o.request.Timestamp))
-	}
+// A queuedCall waits for a slot.
+type queuedCall struct {
+	Call
+	digest message.Digest // OperationDigest of Body
+}
+
+// clientWrites are the connections on which frames wait to be written, and the goroutines that will write them when they have
+// counted the replies that they have read.
+type clientWrites struct {
+	dirty   flushes
+	readers int
+	looked  client.Time // when the last of them looked at the clock
 }
 
 // waits reports whether a call of ours waits for replies to this request. The last f come when enough have come, and most of what
 // there is to do for them is saved then.
 func (c *Client) waits(s Slot, t Timestamp) bool {
-	return int(s) < len(c.slots) && c.slots[s].due.Load() == uint64(t)
-}
-
-// An outstanding call waits for its certificate.
-type outstanding struct {
-	Call
-	digest   message.Digest // OperationDigest of Body
-	request  message.Request
-	readOnly bool   // the present try
-	asked    uint32 // bit i: the present try was sent to replica i
-	resumed  bool
-	keep     bool // the result of an earlier try was not kept
-	tally    client.Tally
-	failed   error // it could not be sent again
-	sent     time.Time
-	agreed   time.Time // when 2f+1 had executed it alike, and the result or a proof of it was not there; zero: that has not been so
-	due      time.Time // of the next retransmission
-	parted   bool      // a quorum gave one answer on different grounds: it was sent again soon
-	tries    int
+	return int(s) < len(c.calls) && c.calls[s].due.Load() == uint64(t)
 }
 
 // NewClient connects to a group. It does not wait for the connections: see Ready.
@@ -179,13 +147,18 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	public := cfg.Key.Public().(ed25519.PublicKey)
 	c := &Client{
-		id: ClientOf(public), key: cfg.Key, queueLimit: cfg.Queue,
-		separate: !slices.Contains(cfg.Without, Separate) && !g.Administrator.Equal(public),
-		slots:    make([]clientSlot, g.Limits.Slots), ready: make(chan struct{}),
+		id: ClientOf(public), key: cfg.Key, queueLimit: cfg.Queue, epoch: time.Now(),
+		calls: make([]clientCall, g.Limits.Slots), ready: make(chan struct{}),
 		stop: make(chan struct{}), done: make(chan struct{}), clock: time.NewTimer(tickPeriod),
 	}
+	rule := client.Config{
+		Replicas: g.N(), Slots: g.Limits.Slots, Clock: Timestamp(c.epoch.UnixNano()), Lent: transport.Keep, Separate: separateAbove,
+	}
+	if slices.Contains(cfg.Without, Separate) {
+		rule.Separate = 0
+	}
 	if g.Administrator.Equal(public) {
-		c.id = Administrator
+		c.id, rule.Separate = Administrator, 0
 	}
 	if c.queueLimit <= 0 {
 		c.queueLimit = 4096
@@ -195,13 +168,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if c.endpoint, err = newEndpoint(g, self, auth.NewMemorySigner(cfg.Key), cfg.Transport, cfg.Delay, cfg.Logger); err != nil {
 		return nil, err
 	}
-	c.timing.reset()
-	c.proves, c.waited = c.proven, c.waits // bound once
-	start := Timestamp(time.Now().UnixNano())
-	for i := range c.slots {
-		c.slots[i].last = start
-		c.free = append(c.free, Slot(len(c.slots)-1-i))
-	}
+	rule.Client = c.id
+	c.rule, c.waited = client.New(rule, (*clientEdge)(c)), c.waits
 	for i, m := range g.Members {
 		session := auth.NewSession(message.Principal{Replica: ReplicaID(i)}, m.Key)
 		c.peers, c.sessions = append(c.peers, &replicaEnd{session: session}), append(c.sessions, session)
@@ -274,121 +242,143 @@ func (c *Client) begin(call Call) error {
 	}
 	digest := message.OperationDigest(call.Body) // not under the lock: replies wait for that
 	c.mu.Lock()
-	switch {
+	defer c.release()
+	room := c.rule.Room(len(call.Body))
+	switch why := c.rule.InUse(c.now()); {
 	case c.closed:
-		c.mu.Unlock()
 		return ErrClosed
-	case c.inUse() != nil:
-		defer c.mu.Unlock()
-		return c.rivalry.err
-	case !c.room(len(call.Body)) && len(c.waiting) >= c.queueLength():
-		c.mu.Unlock()
+	case why != nil:
+		return why
+	case !room && len(c.waiting) >= c.queueLength():
 		return ErrBusy
-	case !c.room(len(call.Body)):
-		c.waiting = append(c.waiting, c.outstanding(call, digest))
+	case !room:
+		c.waiting = append(c.waiting, queuedCall{call, digest})
 		c.wake()
-		c.mu.Unlock()
 		return nil
 	}
-	err := c.assign(c.outstanding(call, digest))
-	c.release()
-	return err
+	return c.assign(&call, digest)
 }
 
-// outstanding makes a call one that waits, in the memory of one that has ended if there is such.
-func (c *Client) outstanding(call Call, digest message.Digest) *outstanding {
-	n := len(c.spare)
-	if n == 0 {
-		return &outstanding{Call: call, digest: digest}
+// queueLength is how many calls may wait. As long as none can begin those wait too for which there are slots.
+func (c *Client) queueLength() int {
+	if c.rule.Began() {
+		return c.queueLimit
 	}
-	o := c.spare[n-1]
-	c.spare = c.spare[:n-1]
-	o.Call, o.digest = call, digest
-	return o
+	return c.queueLimit + len(c.calls) - c.rule.UnderWay()
 }
 
-// forget gives back the memory of a call that has ended and that nobody knows any more.
-func (c *Client) forget(o *outstanding) {
-	if len(c.spare) < len(c.slots) {
-		*o = outstanding{tally: o.tally, request: message.Request{Auth: message.Authenticator{Tags: o.request.Auth.Tags[:0]}}}
-		c.spare = append(c.spare, o)
+// assign gives a call a slot and sends it for the first time. The caller holds the lock, and has seen that there is room.
+func (c *Client) assign(call *Call, digest message.Digest) error {
+	s := c.rule.Start(c.now(), client.Operation{Body: call.Body, Digest: digest, ReadOnly: call.ReadOnly})
+	c.calls[s].Call = *call
+	for _, e := range c.rule.Effects() { // one: its request is sent
+		if err := c.send(&e); err != nil {
+			c.vacate(s)
+			return err
+		}
+	}
+	c.wake()
+	return nil
+}
+
+// Resume sends again, unchanged, what an earlier life of this client sent as (slot, t). It must be called before any
+// Start.
+func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
+	call = c.forService(call)
+	if err := c.checkLength(&call); err != nil {
+		return err
+	}
+	digest := message.OperationDigest(call.Body)
+	c.mu.Lock()
+	defer c.release()
+	if c.closed {
+		return ErrClosed
+	}
+	if err := c.rule.Resume(c.now(), slot, t, client.Operation{Body: call.Body, Digest: digest, ReadOnly: call.ReadOnly}, false); err != nil {
+		return err
+	}
+	c.calls[slot].Call = call
+	c.perform(nil)
+	c.wake()
+	return nil
+}
+
+// An endedCall is to be told its result.
+type endedCall struct {
+	slot   Slot
+	done   func(reply []byte, err error)
+	result []byte
+	err    error
+}
+
+// perform does what the rule decided, and adds the calls that are over to a list, for finish. The caller holds the lock.
+func (c *Client) perform(over []endedCall) []endedCall {
+	for effects := c.rule.Effects(); len(effects) > 0; effects = c.rule.Effects() {
+		for i := range effects {
+			switch e := &effects[i]; e.Verb {
+			case client.Send:
+				if err := c.send(e); err != nil {
+					c.rule.Fail(e.Slot, err)
+				}
+			case client.Ask:
+				c.queryStable(e.To, e.Nonce)
+			case client.Done:
+				x := &c.calls[e.Slot]
+				x.due.Store(0)
+				over = append(over, endedCall{e.Slot, x.Done, e.Result, e.Err})
+			}
+		}
+	}
+	return over
+}
+
+// finish ends calls, and gives their slots to the calls that wait: not before Done has noted the result, for the group keeps only a
+// slot's last. The caller holds the lock, which is given up meanwhile.
+func (c *Client) finish(over []endedCall) {
+	if len(over) == 0 {
+		return
+	}
+	c.mu.Unlock()
+	for _, e := range over {
+		e.done(e.result, e.err)
+	}
+	c.mu.Lock()
+	for _, e := range over {
+		c.vacate(e.slot)
+	}
+	c.beginWaiting()
+}
+
+// vacate frees a slot. The caller holds the lock.
+func (c *Client) vacate(s Slot) {
+	c.calls[s].due.Store(0)
+	c.calls[s].Call = Call{}
+	c.rule.Free(s)
+}
+
+// beginWaiting gives slots to the calls that have waited longest, for as long as there is room. The caller holds the lock.
+func (c *Client) beginWaiting() {
+	for len(c.waiting) > 0 && c.rule.Room(len(c.waiting[0].Body)) {
+		x := c.waiting[0]
+		c.waiting[0] = queuedCall{}
+		c.waiting = c.waiting[1:]
+		if err := c.assign(&x.Call, x.digest); err != nil {
+			go x.Done(nil, err)
+		}
 	}
 }
 
-// release gives up the lock and sends what was queued, unless a reader will.
+// release gives up the lock and writes what was queued, unless a reader will.
 func (c *Client) release() {
 	var space [flushSpace]flusher
 	list := space[:0]
-	if c.held == 0 {
-		list = c.dirty.take(list)
+	if c.writes.readers == 0 {
+		list = c.writes.dirty.take(list)
 	}
 	c.mu.Unlock()
 	for _, x := range list {
 		x.Flush()
 	}
-}
-
-// assign gives a call a slot and sends it for the first time. The caller holds the lock.
-func (c *Client) assign(o *outstanding) error {
-	s := c.free[len(c.free)-1]
-	c.free = c.free[:len(c.free)-1]
-	c.under += bulk(len(o.Body))
-	if err := c.issue(o, s, o.ReadOnly); err != nil {
-		c.free = append(c.free, s)
-		c.under -= bulk(len(o.Body))
-		return err
-	}
-	return nil
-}
-
-// bulkBytes is how many bytes of long operations a client has under way at most, a single one apart. The group executes no more of
-// them at a time for being sent more, and they fill the connections that the votes of other clients' requests share.
-const (
-	bulkBytes    = 8 << 20
-	bulkLength   = 32 << 10
-	slowestBytes = 32 << 20 // a second: what bulk makes others of ours wait for
-)
-
-// bulk is what an operation of n bytes counts as.
-func bulk(n int) int {
-	if n < bulkLength {
-		return 0
-	}
-	return n
-}
-
-// room reports whether a call of n bytes may begin: it is known where timestamps begin, there is a free slot, and a long one finds
-// room beside the others.
-func (c *Client) room(n int) bool {
-	return c.origin.known && len(c.free) > 0 && (bulk(n) == 0 || c.under == 0 || c.under+n <= bulkBytes)
-}
-
-// queueLength is how many calls may wait. As long as none can begin those wait too for which there are slots.
-func (c *Client) queueLength() int {
-	if c.origin.known {
-		return c.queueLimit
-	}
-	return c.queueLimit + len(c.free)
-}
-
-// patience is how much longer an answer may take for what of ours is before it.
-func (c *Client) patience() time.Duration { return time.Duration(c.under) * time.Second / slowestBytes }
-
-// issue makes the call's request under a new timestamp of slot s, and sends it.
-func (c *Client) issue(o *outstanding, s Slot, readOnly bool) error {
-	slot := &c.slots[s]
-	slot.last++
-	if o.Sending != nil && !readOnly {
-		if err := o.Sending(s, slot.last); err != nil {
-			return err
-		}
-	}
-	c.prepare(o, s, slot.last, readOnly)
-	o.resumed = false // nobody sent this one before
-	slot.hold(o)
-	c.transmit(o, false)
-	c.wake()
-	return nil
 }
 
 // wake has the clock tick that an idle client does not need. The caller holds the lock.
@@ -399,64 +389,25 @@ func (c *Client) wake() {
 	}
 }
 
-// now is the time. A reader has looked when it began to settle, and what it brings about is not later by anything that matters.
-// The caller holds the lock.
-func (c *Client) now() time.Time {
-	if c.held > 0 {
-		return c.looked
+// now is the rule's time. A reader has looked at the clock when it began to count replies, and what it brings about is not later by
+// anything that matters. The caller holds the lock.
+func (c *Client) now() client.Time {
+	if c.writes.readers > 0 {
+		return c.writes.looked
 	}
-	return time.Now()
+	return time.Since(c.epoch)
 }
 
-func (c *Client) prepare(o *outstanding, s Slot, t Timestamp, readOnly bool) {
-	o.readOnly = readOnly
-	o.request = message.Request{Client: c.id, Slot: s, Timestamp: t, ReadOnly: readOnly, Keep: o.keep, Auth: o.request.Auth}
-	o.request.SetOperation(o.Body, o.digest)
-	o.tally.Reset(len(c.peers), transport.Keep)
-	o.tries = 0
-	o.agreed, o.parted = time.Time{}, false
-	o.sent = c.now()
-	o.due = o.sent.Add(c.timing.timeout() + c.patience())
-}
-
-// Resume sends again, unchanged, what an earlier life of this client sent as (slot, t). It must be called before any
-// Start.
-func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
-	o := &outstanding{Call: c.forService(call), resumed: true}
-	if err := c.checkLength(&o.Call); err != nil {
-		return err
+// send authenticates the request of a call and queues it for the replicas that an effect names. An error is that of Call.Sending,
+// and the request has not left. The caller holds the lock.
+func (c *Client) send(e *client.Effect) error {
+	q, x := c.rule.Request(e.Slot), &c.calls[e.Slot]
+	if e.New && x.Sending != nil && !q.ReadOnly {
+		if err := x.Sending(e.Slot, q.Timestamp); err != nil {
+			return err
+		}
 	}
-	o.digest = message.OperationDigest(o.Body)
-	c.mu.Lock()
-	i := slices.Index(c.free, slot)
-	switch {
-	case c.closed:
-		c.mu.Unlock()
-		return ErrClosed
-	case i < 0:
-		c.mu.Unlock()
-		return fmt.Errorf("slot %d: not there, or taken", slot)
-	}
-	c.free = slices.Delete(c.free, i, i+1)
-	c.slots[slot].last = max(c.slots[slot].last, t)
-	c.under += bulk(len(o.Body))
-	c.prepare(o, slot, t, false)
-	c.slots[slot].hold(o)
-	c.transmit(o, true)
-	c.wake()
-	c.release()
-	return nil
-}
-
-// transmit authenticates the request and sends it: a first ordered try to the primary alone, if there is a way to it, a
-// first read to those who answered last, all else to every replica (R-CLI-2, R-CLI-5).
-func (c *Client) transmit(o *outstanding, again bool) {
-	set := c.audience(o, again)
-	q := &o.request
-	if q.Apart = !again && c.apart(o); q.Apart {
-		set = c.everybody()
-	}
-	q.Replier, q.Provers = c.replier(again, o.readOnly, set)
+	x.due.Store(uint64(q.Timestamp))
 	c.authenticate(q)
 	c.buffer = q.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
 	var shared *transport.Shared // a long one lies in one place for all
@@ -464,89 +415,24 @@ func (c *Client) transmit(o *outstanding, again bool) {
 		shared, c.buffer = transport.Share(c.buffer)
 		defer shared.Release()
 	}
-	if o.asked = set; c.sendTo(set, shared) == 0 && set != c.everybody() {
-		o.asked = c.everybody()
-		c.sendTo(o.asked, shared)
-	}
-}
-
-// separateAbove is the length of the longest operation that goes to the primary alone. A longer one goes to every replica at
-// once, and the primary proposes it by its digest: its wire is spared what this client's carries instead
-// [TOCS §6.1; R-OPT-BR-1]. On one host a copy costs the same whoever sends it, and many in one batch cost less than one by
-// one: see docs/PERFORMANCE.md.
-const separateAbove = 32 << 10
-
-// maxBehind is how much may wait on a connection to a replica before an operation leaves for it that a proposal names. The
-// proposal would overtake what is behind more: a client whose own wire is full leaves some of the carrying to the primary.
-const maxBehind = 1 << 20
-
-// apart reports whether a first try goes to every replica, though only the primary orders it. Backups do not pass it on, so
-// there must be a way to the primary.
-func (c *Client) apart(o *outstanding) bool {
-	if !c.separate || o.readOnly || len(o.Body) <= separateAbove || c.wayTo(c.peers[c.view.Primary(len(c.peers))]) == nil {
-		return false
-	}
-	for _, p := range c.peers {
-		if conn := c.wayTo(p); conn != nil && conn.Queued() > maxBehind {
-			return false
-		}
-	}
-	return true
-}
-
-// sendTo queues the request, what is shared and behind it c.buffer, for a set of replicas and counts those there is a way to.
-func (c *Client) sendTo(set uint32, shared *transport.Shared) (n int) {
 	for i, p := range c.peers {
-		if set&(1<<i) != 0 && c.queueFor(p, shared) {
-			n++
+		if e.To&(1<<i) != 0 {
+			c.queueFor(p, shared)
 		}
 	}
-	return n
+	return nil
 }
 
-func (c *Client) everybody() uint32 { return 1<<len(c.peers) - 1 }
-
-// audience is whom to send a request to. A read needs 2f+1 answers that are alike, and those who gave the last ordered
-// result have executed all that this client knows of: the others are asked only if that does not do.
-func (c *Client) audience(o *outstanding, again bool) uint32 {
-	switch {
-	case again:
-		return c.everybody()
-	case !o.readOnly:
-		return 1 << c.view.Primary(len(c.peers))
-	case c.fresh == 0:
-		return c.everybody()
-	}
-	now := c.now()
-	for i, p := range c.peers {
-		if c.fresh&(1<<i) != 0 && (now.Before(p.lateUntil) || !p.link.Up()) {
-			return c.everybody()
-		}
-	}
-	return c.fresh
-}
-
-// askRest asks the replicas that a read was not sent to, because those it was sent to differ.
-func (c *Client) askRest(o *outstanding) {
-	rest := c.everybody() &^ o.asked
-	o.request.Replier = message.AnyReplier
-	c.authenticate(&o.request)
-	c.buffer = o.request.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
-	o.asked = c.everybody()
-	c.sendTo(rest, nil)
-}
-
-// queueFor queues the request for one replica. It reports whether there was a connection to queue it on.
-func (c *Client) queueFor(p *replicaEnd, shared *transport.Shared) bool {
+// queueFor queues the request for one replica, if there is a way to it: what is shared, and behind it c.buffer.
+func (c *Client) queueFor(p *replicaEnd, shared *transport.Shared) {
 	conn := c.wayTo(p)
 	if conn == nil {
-		return false
+		return
 	}
 	if !conn.SendShared(shared, c.buffer) {
 		c.edge.dropped.Add(1)
 	}
-	c.dirty.add(conn)
-	return true
+	c.writes.dirty.add(conn)
 }
 
 // wayTo is a connection on which a replica can be spoken to, nil if there is none.
@@ -555,45 +441,6 @@ func (c *Client) wayTo(p *replicaEnd) *transport.Conn {
 		return conn
 	}
 	return nil
-}
-
-// replier picks who returns the full result: in turn, but not one that kept us waiting [TOCS §6.1]. Of an ordered request the f
-// who come next prove it; everybody, if there are not so many, or if that did not do lately.
-func (c *Client) replier(again, readOnly bool, set uint32) (who ReplicaID, provers uint32) {
-	if again {
-		return message.AnyReplier, 0
-	}
-	if !readOnly {
-		// All execute what the primary alone is sent, but those who gave the last result first.
-		if set = c.fresh; set == 0 {
-			set = c.everybody()
-		}
-	}
-	now := c.now()
-	next := func(i int) (int, bool) {
-		for range c.peers {
-			i = (i + 1) % len(c.peers)
-			if p := c.peers[i]; set&(1<<i) != 0 && !p.silent && !now.Before(p.lateUntil) {
-				return i, true
-			}
-		}
-		return i, false
-	}
-	first, ok := next(c.nextReplier)
-	if !ok {
-		return message.AnyReplier, 0
-	}
-	c.nextReplier = first
-	if now.Before(c.waryUntil) {
-		return ReplicaID(first), c.everybody()
-	}
-	for i := first; bits.OnesCount32(provers) < c.group.Weak()-1; {
-		if i, _ = next(i); i == first {
-			return ReplicaID(first), c.everybody()
-		}
-		provers |= 1 << i
-	}
-	return ReplicaID(first), provers
 }
 
 func (c *Client) authenticate(q *message.Request) {
@@ -606,7 +453,35 @@ func (c *Client) authenticate(q *message.Request) {
 	c.ring.Authenticate(c.sessions, &c.scratch, q)
 }
 
-// tick retransmits what is due.
+// separateAbove is the length of the longest operation that goes to the primary alone. A longer one goes to every replica at
+// once, and the primary proposes it by its digest: its wire is spared what this client's carries instead
+// [TOCS §6.1; R-OPT-BR-1]. On one host a copy costs the same whoever sends it, and many in one batch cost less than one by
+// one: see docs/PERFORMANCE.md.
+const separateAbove = 32 << 10
+
+// A clientEdge tells the rule of a client's surroundings. Its methods are called under the client's lock.
+type clientEdge Client
+
+// Open implements client.Edge.
+func (e *clientEdge) Open(i ReplicaID) bool { return (*Client)(e).wayTo(e.peers[i]) != nil }
+
+// Queued implements client.Edge.
+func (e *clientEdge) Queued(i ReplicaID) int {
+	if conn := (*Client)(e).wayTo(e.peers[i]); conn != nil {
+		return conn.Queued()
+	}
+	return 0
+}
+
+// Proves implements client.Edge.
+func (e *clientEdge) Proves(i ReplicaID, p *message.Proof, result []byte) bool {
+	return e.sessions[i].Proves(&e.scratch, p, result)
+}
+
+// Chance implements client.Edge.
+func (e *clientEdge) Chance(n int64) int64 { return rand.Int64N(n) }
+
+// tick tells the rule the time until Close.
 func (c *Client) tick() {
 	defer close(c.done)
 	defer c.clock.Stop()
@@ -618,26 +493,7 @@ func (c *Client) tick() {
 			}
 			return
 		case now := <-c.clock.C:
-			var failed []*outstanding
-			c.mu.Lock()
-			c.askOrigin(now)
-			if c.idle = len(c.free) == len(c.slots) && (c.origin.known || len(c.waiting) == 0); c.idle {
-				c.clock.Reset(askKeyPeriod)
-			} else {
-				c.clock.Reset(tickPeriod)
-			}
-			for i := range c.slots {
-				o := c.slots[i].call
-				if o == nil || now.Before(o.due) || c.inTurn(o, now) {
-					continue
-				}
-				if c.retry(o, now); o.failed != nil {
-					c.slots[i].hold(nil)
-					failed = append(failed, o)
-				}
-			}
-			c.release()
-			c.abandon(failed)
+			c.look()
 			if now.Sub(asked) >= askKeyPeriod {
 				asked = now
 				c.askForKeys()
@@ -646,14 +502,18 @@ func (c *Client) tick() {
 	}
 }
 
-// inTurn reports whether an ordered request is late, but others of ours get their results: the group is busy, and would be
-// busier yet if everything were sent twice. One whose result is agreed on lacks only a full reply, and is asked for at once;
-// and nothing waits for longer than maxFloor, since a primary may serve others to starve it.
-func (c *Client) inTurn(o *outstanding, now time.Time) bool {
-	if o.readOnly || o.tries > 0 || now.Sub(o.sent) > maxFloor+c.patience() || now.Sub(c.progress) > minTimeout {
-		return false
+// look has done what is due, and sets the clock.
+func (c *Client) look() {
+	c.mu.Lock()
+	c.rule.Tick(time.Since(c.epoch))
+	over := c.perform(nil)
+	if c.idle = c.rule.UnderWay() == 0 && (c.rule.Began() || len(c.waiting) == 0); c.idle {
+		c.clock.Reset(askKeyPeriod)
+	} else {
+		c.clock.Reset(tickPeriod)
 	}
-	return bits.OnesCount32(o.tally.Find(false).By) < c.group.Quorum()
+	c.finish(over)
+	c.release()
 }
 
 // askForKeys sends a NEW-KEY to the replicas that we have no session key of.
@@ -665,46 +525,15 @@ func (c *Client) askForKeys() {
 	}
 }
 
-// abandon ends calls that could not be sent again.
-func (c *Client) abandon(failed []*outstanding) {
-	for _, o := range failed {
-		o.Done(nil, o.failed)
-		c.mu.Lock()
-		c.vacate(o)
-		c.release()
-	}
-}
-
-// retry sends a request again, to all and for all to answer in full, with exponential back-off; a read-only
-// try that did not succeed is ordered instead [TOCS §6.1].
-func (c *Client) retry(o *outstanding, now time.Time) {
-	c.counts.retries++
-	if !o.agreed.IsZero() && !o.readOnly {
-		c.waryUntil = now.Add(time.Second)
-	}
-	for i, p := range c.peers {
-		if q := &o.request; (i == int(q.Replier) || !o.readOnly && q.Provers&(1<<i) != 0) && !o.tally.Has(ReplicaID(i)) {
-			p.silent = true
-		}
-		if o.readOnly && o.asked&(1<<i) != 0 && !o.tally.Has(ReplicaID(i)) {
-			p.lateUntil = now.Add(time.Second)
-		}
-	}
-	if o.readOnly && o.tries >= 1 {
-		c.fallBack(o)
-		return
-	}
-	o.tries++
-	o.due = now.Add(c.timing.backOff(o.tries) + c.patience())
-	c.transmit(o, true)
-}
-
-// fallBack orders an operation whose read-only try found no 2f+1 equal answers, under a new timestamp so that the
-// answers cannot be mixed up (R-OPT-RO-5).
-func (c *Client) fallBack(o *outstanding) {
-	c.counts.fallbacks++
-	if err := c.issue(o, o.request.Slot, false); err != nil {
-		o.failed = err
+// failAll ends all calls, those that wait for a slot too. The caller holds the lock, and failAll gives it up.
+func (c *Client) failAll(why error) {
+	c.rule.FailAll(why)
+	waiting := c.waiting
+	c.waiting = nil
+	c.finish(c.perform(nil))
+	c.release()
+	for _, x := range waiting {
+		x.Done(nil, why)
 	}
 }
 
@@ -717,21 +546,12 @@ func (c *Client) Close() error {
 		return nil
 	}
 	c.closed = true
-	ended := c.waiting
-	c.waiting = nil
-	for i := range c.slots {
-		if o := c.slots[i].call; o != nil {
-			c.slots[i].hold(nil)
-			ended = append(ended, o)
-		}
-	}
 	c.signal()
 	c.mu.Unlock()
 	close(c.stop)
 	<-c.done
-	for _, o := range ended {
-		o.Done(nil, ErrClosed)
-	}
+	c.mu.Lock()
+	c.failAll(ErrClosed)
 	return nil
 }
 
@@ -739,8 +559,9 @@ func (c *Client) Close() error {
 func (c *Client) Status() ClientStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := ClientStatus{ID: c.id, View: c.view, Queued: len(c.waiting), Outstanding: len(c.slots) - len(c.free),
-		Retries: c.counts.retries, Fallbacks: c.counts.fallbacks}
+	counts := c.rule.Counts()
+	s := ClientStatus{ID: c.id, View: c.rule.View(), Queued: len(c.waiting), Outstanding: c.rule.UnderWay(),
+		Retries: counts.Retries, Fallbacks: counts.Fallbacks}
 	for _, p := range c.peers {
 		s.Connected = append(s.Connected, p.link.Up() && p.session.Ready())
 	}

@@ -4,19 +4,8 @@ import (
 	"bytes"
 	"testing"
 
-	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 )
-
-// A call that has ended gives its memory to one that comes later.
-func TestCallsUseMemoryAgain(t *testing.T) {
-	c := &Client{slots: make([]clientSlot, 4)}
-	call := Call{Body: []byte("x")}
-	c.forget(c.outstanding(call, message.Digest{}))
-	if n := testing.AllocsPerRun(100, func() { c.forget(c.outstanding(call, message.Digest{})) }); n > 0 {
-		t.Errorf("%v allocations a call, want none", n)
-	}
-}
 
 // Frames that are kept outlive those of the transport's that they were copied from, and each other.
 func TestKeptFrames(t *testing.T) {

@@ -185,16 +185,14 @@ func (cfg *ReplicaConfig) listening(ctx context.Context) (n int) {
 
 // askOthers asks for the stable checkpoint until so many of the others have answered, or ctx is done.
 func (c *Client) askOthers(ctx context.Context, self ReplicaID, enough int) []*message.ReplyStable {
-	q := &stableQuery{answers: make([]*message.ReplyStable, len(c.peers)), enough: make(chan struct{})}
-	c.mu.Lock()
-	c.nonce++
-	q.nonce = c.nonce
-	c.stable = q
-	c.mu.Unlock()
+	q, err := c.newStableQuery()
+	if err != nil {
+		return nil
+	}
 	again := time.NewTicker(stableAgain)
 	defer again.Stop()
 	for {
-		c.queryStable(q.nonce)
+		c.askAll(q)
 		all := c.answersOf(q, self)
 		select {
 		case <-q.enough:

@@ -2,10 +2,10 @@ package pbft
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
+	"bfs/pkg/pbft/internal/client"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 )
@@ -36,7 +36,7 @@ const (
 	maxLives = 4
 
 	// rivalPeriod is how long two processes are believed to share a key after they were seen to.
-	rivalPeriod = 10 * time.Second
+	rivalPeriod = client.RivalPeriod
 )
 
 // announce notes that the process with this key has announced itself on c, from an address. It returns the address of another process that
@@ -100,69 +100,4 @@ func (who *remote) rivalOf() string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.lives.rivalOf(who.life, time.Now())
-}
-
-// rivalry is what replicas have told a client of other processes with its key.
-type rivalry struct {
-	told  []time.Time // by replica: when it said so last
-	err   error       // wraps ErrKeyInUse
-	until time.Time   // calls fail with err until then
-}
-
-// holdPeriod is how long calls fail after f+1 replicas said that the key is in use. Then the client tries again, for the other
-// process may have ended.
-const holdPeriod = rivalPeriod / 2
-
-// inUse is the reason for which calls fail now, nil if there is none. The caller holds the lock.
-func (c *Client) inUse() error {
-	if c.rivalry.err == nil || !c.now().Before(c.rivalry.until) {
-		return nil
-	}
-	return c.rivalry.err
-}
-
-// toldOfRival notes that replica i knows of another process with our key. When f+1 do, one of which is correct, all calls fail.
-func (c *Client) toldOfRival(i ReplicaID, address string) {
-	now := time.Now()
-	c.mu.Lock()
-	x := &c.rivalry
-	if x.told == nil {
-		x.told = make([]time.Time, len(c.peers))
-	}
-	x.told[i] = now
-	count := 0
-	for _, at := range x.told {
-		if !at.IsZero() && now.Sub(at) < rivalPeriod {
-			count++
-		}
-	}
-	if count < c.group.Weak() {
-		c.mu.Unlock()
-		return
-	}
-	if !now.Before(x.until) {
-		x.err = fmt.Errorf("client %016x: %w (it was seen at %.64q)", uint64(c.id), ErrKeyInUse, address)
-		c.warn("calls fail", "err", x.err)
-	}
-	x.until = now.Add(holdPeriod)
-	why := x.err
-	failed, waiting := c.takeCalls(why), c.waiting
-	c.waiting = nil
-	c.mu.Unlock()
-	c.abandon(failed)
-	for _, o := range waiting {
-		o.Done(nil, why)
-	}
-}
-
-// takeCalls ends the wait of all calls that have slots, for a reason. The caller holds the lock, and gives them to abandon.
-func (c *Client) takeCalls(why error) (failed []*outstanding) {
-	for i := range c.slots {
-		if o := c.slots[i].call; o != nil {
-			o.failed = why
-			c.slots[i].hold(nil)
-			failed = append(failed, o)
-		}
-	}
-	return failed
 }

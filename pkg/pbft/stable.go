@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"bfs/pkg/pbft/internal/message"
-	"bfs/pkg/pbft/internal/transport"
 )
 
 // A Certified is a stable checkpoint: f+1 replicas have said that this is the state's root after batch Seq,
@@ -19,6 +18,12 @@ type Certified struct {
 
 // stableAgain is how long a question after the stable checkpoint waits for its answers until it is asked again.
 const stableAgain = 100 * time.Millisecond
+
+// stableQuestion is what a client asks with QUERY-STABLE, beside the origin of its timestamps, whose nonces are higher.
+type stableQuestion struct {
+	nonce uint64       // of the last one
+	query *stableQuery // the one that waits
+}
 
 // stableQuery is a QUERY-STABLE that waits for answers.
 type stableQuery struct {
@@ -44,20 +49,14 @@ func (c *Client) Stable(ctx context.Context) (certified Certified, reached SeqNu
 
 // askStable waits for the answers of 2f+1 replicas.
 func (c *Client) askStable(ctx context.Context) (*stableQuery, error) {
-	q := &stableQuery{answers: make([]*message.ReplyStable, len(c.peers)), enough: make(chan struct{})}
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return nil, ErrClosed
+	q, err := c.newStableQuery()
+	if err != nil {
+		return nil, err
 	}
-	c.nonce++
-	q.nonce = c.nonce
-	c.stable = q // a later question takes the place of one that nobody waits for any more
-	c.mu.Unlock()
 	again := time.NewTicker(stableAgain)
 	defer again.Stop()
 	for asked := false; !asked; {
-		c.queryStable(q.nonce)
+		c.askAll(q)
 		select {
 		case <-q.enough:
 			asked = true
@@ -69,25 +68,38 @@ func (c *Client) askStable(ctx context.Context) (*stableQuery, error) {
 	return q, nil
 }
 
-// queryStable sends the question to all.
-func (c *Client) queryStable(nonce uint64) {
+// newStableQuery begins a question. A later one takes the place of one that nobody waits for any more.
+func (c *Client) newStableQuery() (*stableQuery, error) {
 	c.mu.Lock()
-	defer c.release()
-	for _, p := range c.peers {
-		c.queryOne(p, nonce)
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
 	}
+	c.stable.nonce++
+	q := &stableQuery{nonce: c.stable.nonce, answers: make([]*message.ReplyStable, len(c.peers)), enough: make(chan struct{})}
+	c.stable.query = q
+	return q, nil
 }
 
-// queryOne sends the question to one replica, if there is a way to it. The caller holds the lock.
-func (c *Client) queryOne(p *replicaEnd, nonce uint64) {
-	conn := p.link.Conn()
-	if conn == nil || !c.vouched(conn, p.session) {
-		return
-	}
-	m := &message.QueryStable{Nonce: nonce}
-	if c.buffer = c.ring.Seal(p.session, &c.scratch, c.buffer[:0], m); len(c.buffer) > 0 {
-		p.link.Send(c.buffer)
-		c.dirty.add(p.link)
+// askAll sends the question to all replicas.
+func (c *Client) askAll(q *stableQuery) {
+	c.mu.Lock()
+	defer c.release()
+	c.queryStable(1<<len(c.peers)-1, q.nonce)
+}
+
+// queryStable sends the question to a set of replicas, as far as there is a way to them. The caller holds the lock.
+func (c *Client) queryStable(to uint32, nonce uint64) {
+	for i, p := range c.peers {
+		conn := p.link.Conn()
+		if to&(1<<i) == 0 || conn == nil || !c.vouched(conn, p.session) {
+			continue
+		}
+		m := &message.QueryStable{Nonce: nonce}
+		if c.buffer = c.ring.Seal(p.session, &c.scratch, c.buffer[:0], m); len(c.buffer) > 0 {
+			p.link.Send(c.buffer)
+			c.writes.dirty.add(p.link)
+		}
 	}
 }
 
@@ -120,44 +132,19 @@ func (q *stableQuery) reached(weak int) SeqNum {
 	return all[len(all)-weak]
 }
 
-// onReplyStable counts an answer.
+// onReplyStable counts an answer, and begins the calls that waited for it.
 func (c *Client) onReplyStable(m *message.ReplyStable) {
 	c.mu.Lock()
 	defer c.release()
-	c.onOrigin(m)
-	q := c.stable
+	c.rule.Latest(m.From, m.Nonce, m.Latest)
+	c.beginWaiting()
+	q := c.stable.query
 	if q == nil || q.nonce != m.Nonce || q.answers[m.From] != nil {
 		return
 	}
 	q.answers[m.From] = m
 	if q.count++; q.count == c.group.Quorum() {
 		close(q.enough)
-		c.stable = nil
+		c.stable.query = nil
 	}
-}
-
-// receive opens a sealed frame of replica l.id. Replies are returned, to be counted together.
-func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *message.Reply {
-	if message.LateReply(frame, l.c.waited) {
-		return nil
-	}
-	switch m := l.c.open(who, frame).(type) {
-	case *message.Reply:
-		m.From = l.id
-		if n := len(m.Answers); n > 0 && m.Answers[n-1].Long() && m.Answers[n-1].Full {
-			if a := &m.Answers[n-1]; !who.session.Proves(&who.scratch, &a.Proof, a.Result) {
-				l.c.edge.badMAC.Add(1)
-				return nil
-			}
-		}
-		return m
-	case *message.ReplyStable:
-		m.From = l.id
-		l.c.onReplyStable(m)
-	case nil:
-		l.c.resendKey(conn, who, who.session)
-	default:
-		l.c.edge.unexpected.Add(1)
-	}
-	return nil
 }

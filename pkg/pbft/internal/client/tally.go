@@ -1,5 +1,3 @@
-// Package client is the rule by which replies are believed [TOCS §4.2, §6.1]: arithmetic over what the replicas have answered. The
-// client and the simulator run the same code.
 package client
 
 import (
@@ -11,7 +9,7 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A Tally gathers replies to one request until enough of them agree [TOCS §4.2, §6.1].
+// A Tally gathers replies to one request until enough of them agree: it is the rule by which replies are believed [TOCS §4.2, §6.1].
 type Tally struct {
 	heard   uint32 // bit i: replica i has answered
 	replies []verdict
@@ -61,10 +59,16 @@ func (t *Tally) Reset(n, lent int) {
 	if t.replies == nil {
 		t.replies = make([]verdict, n)
 	}
-	clear(t.results) // the last result is its receiver's
+	t.forget() // the last result is its receiver's
+}
+
+// forget lets go of the results.
+func (t *Tally) forget() {
+	clear(t.results)
 	t.heard, t.results = 0, t.results[:0]
 }
 
+// Has reports whether replica i has answered.
 func (t *Tally) Has(i message.ReplicaID) bool { return t.heard&(1<<i) != 0 }
 
 // Add notes an answer to the given try of a request of which replier was to return the full result. A replica may answer

@@ -7,9 +7,7 @@ import (
 
 // newAdministrator is the client whose operations enrol and revoke one other, the guest.
 func newAdministrator(w *world) *caller {
-	c := newClient(w, maxClients, 0)
-	c.id, c.slots = message.Administrator, c.slots[:1]
-	return c
+	return newCaller(w, maxClients, message.Administrator, 1)
 }
 
 // guest is the client that comes and goes.

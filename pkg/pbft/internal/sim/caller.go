@@ -2,55 +2,105 @@ package sim
 
 import (
 	"encoding/binary"
+	"errors"
+	"time"
 
 	"bfs/pkg/internal/blockhash"
 	"bfs/pkg/pbft/internal/client"
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A caller calls, waits, calls again after a while, and asks again when answers are late. It believes replies by the rule of
-// pbft.Client. A faulty one sends what its mischief makes of its requests and is owed nothing.
+// A caller is a client: it calls, thinks for a while, and calls again. A correct one is pbft.Client's own rule with the world's clock
+// and network around it. A faulty one sends what its mischief makes of its requests and is owed nothing.
 type caller struct {
 	w        *world
 	index    int // in the order of clientKey; of the administrator: maxClients
 	id       message.ClientID
-	view     message.View
+	rule     *client.Client // of the present life
+	calls    []*call        // by the rule's slot
 	slots    []*callSlot
-	mischief mischief // nil for a correct client
-	life     int      // raised by every restart: answers to an earlier life do not arrive
-	idle     bool     // it makes no calls of its own
+	lives    []int               // by replica: the last life of it that was heard of
+	alarm    int64               // when the rule is told the time next; 0: it has nothing to wait for
+	mischief mischief            // nil for a correct client
+	life     int                 // raised by every restart: answers to an earlier life do not arrive
+	back     bool                // its clock went back in a restart
+	passed   int                 // calls that were superseded
+	rose     []message.Timestamp // by slot: the latest timestamp in this life
+	idle     bool                // it makes no calls of its own
 }
 
 // A callSlot is one line of calls.
 type callSlot struct {
 	c     *caller
-	slot  message.Slot
-	last  message.Timestamp
+	slot  message.Slot      // of a faulty client
+	last  message.Timestamp // of a faulty client
 	call  *call
 	done  int
-	quota int  // calls to make after the faults have stopped
-	keep  bool // the present call's result was not kept before
+	quota int // calls to make after the faults have stopped
 }
 
-// A call waits for its certificate.
+// A call waits for its result.
 type call struct {
-	q     message.Request
-	tally client.Tally
-	tries int
-	floor uint64 // the place in the order that some accepted reply had shown when the call began
+	line  *callSlot
+	op    []byte
+	q     *message.Request // the present one
+	floor uint64           // the place in the order that some accepted reply had shown when q was made
 	// The number of the last batch then whose operation of the administrator was answered.
 	enrolled int
-	serial   int
-	resumed  bool // an earlier life sent it first
+	tries    int // of a faulty client
 }
 
-func newClient(w *world, index int, view message.View) *caller {
-	c := &caller{w: w, index: index, id: message.ClientOf(clientKey(index)), view: view}
-	for s := range w.shape.slots {
-		c.slots = append(c.slots, &callSlot{c: c, slot: message.Slot(s), last: 100, quota: 2})
+// clockAtStart is what all clients' clocks show at the start.
+const clockAtStart = 100
+
+func newClient(w *world, index int) *caller {
+	return newCaller(w, index, message.ClientOf(clientKey(index)), w.shape.slots)
+}
+
+func newCaller(w *world, index int, id message.ClientID, lines int) *caller {
+	c := &caller{w: w, index: index, id: id, lives: make([]int, w.n)}
+	for s := range lines {
+		c.slots = append(c.slots, &callSlot{c: c, slot: message.Slot(s), last: clockAtStart, quota: 2})
+	}
+	c.live(clockAtStart)
+	for i := range w.n { // it has asked where its timestamps begin
+		c.rule.Latest(message.ReplicaID(i), c.rule.Nonce(), 0)
 	}
 	return c
 }
+
+// live begins a life, with what the clock shows.
+func (c *caller) live(clock message.Timestamp) {
+	cfg := client.Config{
+		Client: c.id, Replicas: c.w.n, Slots: len(c.slots), Clock: clock, Lent: longest, Found: c.found,
+		Turn: message.ReplicaID(c.w.rng.IntN(c.w.n)),
+	}
+	if c.w.shape.separate && c.id != message.Administrator {
+		cfg.Separate = message.ShortOperation
+	}
+	c.rule, c.calls, c.alarm = client.New(cfg, c), make([]*call, len(c.slots)), 0
+	c.rose = make([]message.Timestamp, len(c.slots))
+}
+
+// hundredth is the world's unit of time: a core's tick is 10 ms.
+const hundredth = 10 * time.Millisecond / tick
+
+// now is the rule's time.
+func (c *caller) now() client.Time { return client.Time(c.w.now) * hundredth }
+
+// Open implements client.Edge: connections outlast a partition, and not a replica.
+func (c *caller) Open(i message.ReplicaID) bool { return !c.w.sites[i].copies[0].down }
+
+// Queued implements client.Edge.
+func (c *caller) Queued(message.ReplicaID) int { return 0 }
+
+// Proves implements client.Edge.
+func (c *caller) Proves(i message.ReplicaID, p *message.Proof, result []byte) bool {
+	return *p == prove(int(i), result)
+}
+
+// Chance implements client.Edge.
+func (c *caller) Chance(n int64) int64 { return c.w.rng.Int64N(n) }
 
 func (w *world) clientOf(id message.ClientID) *caller {
 	for _, c := range w.clients {
@@ -80,7 +130,7 @@ func (c *caller) finished() bool {
 	return true
 }
 
-// begin makes the slot's next call.
+// begin makes the line's next call.
 func (s *callSlot) begin() {
 	w := s.c.w
 	if s.call != nil || s.c.idle {
@@ -90,13 +140,29 @@ func (s *callSlot) begin() {
 		if w.quiet || s.quota == 0 || s.c.mischief != nil {
 			return
 		}
-		s.quota--
 	}
-	if s.c.id == message.Administrator {
-		s.issue(s.c.administrate(), false)
+	if !s.c.rule.Room(0) { // it has yet to learn where its timestamps begin
+		w.after(tick, s.begin)
 		return
 	}
-	op := make([]byte, 12, 64)
+	if w.calm {
+		s.quota--
+	}
+	switch op, readOnly := s.c.operation(s); {
+	case s.c.mischief != nil:
+		s.wish(op, readOnly)
+	default:
+		s.issue(op, readOnly)
+	}
+}
+
+// operation is what a line calls for next, and whether it may be tried as a read.
+func (c *caller) operation(s *callSlot) (op []byte, readOnly bool) {
+	w := c.w
+	if c.id == message.Administrator {
+		return c.administrate(), false
+	}
+	op = make([]byte, 12, 64)
 	op[0] = opWrite
 	switch w.rng.IntN(10) {
 	case 8:
@@ -114,7 +180,7 @@ func (s *callSlot) begin() {
 	case 3, 4:
 		op = append(op, body(message.ShortOperation+w.rng.IntN(100))...)
 	}
-	if op[0] == opLong && s.last%2 == 0 {
+	if op[0] == opLong && s.done%2 == 0 {
 		op[0] = opKept
 	}
 	if w.shape.writes {
@@ -123,9 +189,12 @@ func (s *callSlot) begin() {
 	if w.shape.long {
 		op[0] = opLong
 	}
-	binary.LittleEndian.PutUint16(op[1:], uint16(s.c.index)<<8|uint16(s.slot))
+	binary.LittleEndian.PutUint16(op[1:], uint16(c.index)<<8|uint16(s.slot))
 	binary.LittleEndian.PutUint64(op[3:], w.rng.Uint64())
-	s.issue(op, (op[0] == opRead || op[0] == opGet) && w.rng.IntN(3) > 0)
+	if op[0] != opRead && op[0] != opGet {
+		return op, !w.shape.writes && !w.shape.long && w.rng.IntN(20) == 0 // a hint, and a wrong one
+	}
+	return op, w.rng.IntN(3) > 0
 }
 
 // body is what follows the head of a long operation. One in ten has two blocks more, which are not alike.
@@ -140,50 +209,72 @@ func body(n int) []byte {
 	return b
 }
 
-// issue makes a request of the operation under a new timestamp.
+// issue has the rule begin an operation.
 func (s *callSlot) issue(op []byte, readOnly bool) {
-	s.last++
-	k := &call{q: message.Request{Client: s.c.id, Slot: s.slot, Timestamp: s.last, ReadOnly: readOnly, Keep: s.keep, Op: op},
-		floor: s.c.w.judge.floor, enrolled: s.c.w.judge.administered}
-	k.tally.Reset(s.c.w.n, longest)
-	s.call = k
-	s.c.w.judge.requested(s.c, &k.q)
-	s.transmit(false)
+	c := s.c
+	slot := c.rule.Start(c.now(), client.Operation{Body: op, Digest: message.OperationDigest(op), ReadOnly: readOnly})
+	s.call = &call{line: s, op: op, q: c.rule.Request(slot)}
+	c.calls[slot] = s.call
+	c.perform()
 }
 
-// transmit sends the request: a first ordered try to the primary alone, all else to every replica.
-func (s *callSlot) transmit(again bool) {
-	c, k, w := s.c, s.call, s.c.w
-	k.q.Replier, k.q.Provers = message.ReplicaID(w.rng.IntN(w.n)), 0
-	for i := range w.f {
-		k.q.Provers |= 1 << ((int(k.q.Replier) + 1 + i) % w.n)
-	}
-	if again {
-		k.q.Replier = message.AnyReplier
-	}
-	k.q.Apart = w.shape.separate && !again && !k.q.ReadOnly && k.q.Length() > message.ShortOperation
-	if c.mischief != nil {
-		c.mischief(s, &k.q)
-	} else {
-		all := make([]bool, w.n)
-		for i := range all {
-			all[i] = true
-		}
-		w.seal(&k.q, all)
-		for i := range w.n {
-			if k.q.ReadOnly || again || k.q.Apart || message.ReplicaID(i) == c.view.Primary(w.n) {
-				c.send(i, &k.q)
+// perform does what the rule decided.
+func (c *caller) perform() {
+	for effects := c.rule.Effects(); len(effects) > 0; effects = c.rule.Effects() {
+		for i := range effects {
+			switch e := &effects[i]; e.Verb {
+			case client.Send:
+				c.transmit(e)
+			case client.Ask:
+				c.ask(e)
+			case client.Done:
+				c.done(e)
 			}
 		}
 	}
-	k.serial++
-	serial := k.serial
-	wait := int64(4*tick) << min(k.tries, 5)
-	w.after(wait+w.rng.Int64N(wait/4), func() {
-		if s.call == k && k.serial == serial {
-			s.retry()
+	c.wait()
+}
+
+// wait has the rule told the time when it may have something to do.
+func (c *caller) wait() {
+	at, ok := c.rule.Next(c.now())
+	t := int64((at + hundredth - 1) / hundredth)
+	if !ok || c.alarm != 0 && c.alarm <= t {
+		return
+	}
+	c.alarm = t
+	life := c.life
+	c.w.at(t, func() {
+		if c.life == life && c.alarm == t {
+			c.alarm = 0
+			c.rule.Tick(c.now())
+			c.perform()
 		}
 	})
+}
+
+// transmit sends a request.
+func (c *caller) transmit(e *client.Effect) {
+	k, w := c.calls[e.Slot], c.w
+	if e.New {
+		k.floor, k.enrolled = w.judge.floor, w.judge.administered
+		w.judge.requested(c, k.q)
+		c.rises(e.Slot, k.q.Timestamp)
+	}
+	w.seal(k.q, w.everyone)
+	for i := range w.n {
+		if e.To&(1<<i) != 0 {
+			c.send(i, k.q)
+		}
+	}
+}
+
+// rises judges that no timestamp of a slot is used for two requests, as far as the client can know (R-CLI-1).
+func (c *caller) rises(s message.Slot, t message.Timestamp) {
+	if t <= c.rose[s] {
+		c.w.fail("client %d gives a request the timestamp t%d in slot %d, and has used t%d", c.index, t, s, c.rose[s])
+	}
+	c.rose[s] = t
 }
 
 func (c *caller) send(to int, q *message.Request) {
@@ -199,26 +290,68 @@ func (c *caller) send(to int, q *message.Request) {
 	}
 }
 
-func (s *callSlot) retry() {
-	k := s.call
-	k.tries++
-	if s.c.mischief != nil {
-		if k.tries > 3 {
-			s.end()
-			return
+// ask sends QUERY-STABLE.
+func (c *caller) ask(e *client.Effect) {
+	w, life, q := c.w, c.life, &message.QueryStable{Nonce: e.Nonce}
+	for i, site := range w.sites {
+		if r := site.copies[0]; e.To&(1<<i) != 0 && !w.network.loses(c.principal(), i, q) {
+			w.network.send(c.principal(), i, func() { r.running(func() { r.tellLatest(c, life, q.Nonce) }) })
 		}
-	} else if k.q.ReadOnly && k.tries > 1 {
-		s.issue(k.q.Op, false)
-		return
 	}
-	s.transmit(true)
 }
 
-// end frees the slot and thinks about the next call.
+// tellLatest answers a QUERY-STABLE. Of the answer the rule wants the latest timestamp of the client that the state knows.
+func (r *replica) tellLatest(c *caller, life int, nonce uint64) {
+	m := &message.ReplyStable{Nonce: nonce, Latest: r.exec.Ledger().Latest(c.id)}
+	for _, edited := range r.w.sites[r.id].tell(r, c.principal(), m) {
+		x, ok := edited.(*message.ReplyStable)
+		if !ok || r.w.network.loses(r.id, c.principal(), x) {
+			continue
+		}
+		r.w.network.send(r.id, c.principal(), func() {
+			if c.life == life {
+				c.rule.Latest(message.ReplicaID(r.id), x.Nonce, x.Latest)
+			}
+		})
+	}
+}
+
+// done judges what a call ends with, frees its slot, and has the line think about its next call.
+func (c *caller) done(e *client.Effect) {
+	k, w := c.calls[e.Slot], c.w
+	switch {
+	case e.Err == nil:
+		w.judge.accepted(c, k, e.Result)
+	case errors.Is(e.Err, client.ErrNotEnrolled):
+		w.judge.notEnrolled(c, k)
+	}
+	c.calls[e.Slot] = nil
+	c.rule.Free(e.Slot)
+	k.line.end()
+}
+
+// end is the end of a line's call.
 func (s *callSlot) end() {
-	s.call, s.keep = nil, false
+	s.call = nil
 	s.done++
 	s.c.w.after(1+s.c.w.rng.Int64N(int64(s.c.w.shape.think)*tick), s.begin)
+}
+
+// found judges what the rule finds in the replies to a call.
+func (c *caller) found(s message.Slot, x *client.Finding) {
+	k, w := c.calls[s], c.w
+	if x.Kind != client.MustOrder && x.Kind != client.Apart && x.Seq > 0 {
+		w.judge.promised(c, slotKey{x.Prepared, x.Seq})
+	}
+	switch x.Kind {
+	case client.Lost, client.NotKept:
+		w.judge.lost(c, k)
+	case client.Superseded:
+		if !c.back { // else a liar and a replica that is behind may hide what an earlier life did
+			w.fail("2f+1 replicas tell client %d that t%d of slot %d is superseded", c.index, k.q.Timestamp, s)
+		}
+		c.passed++
+	}
 }
 
 // hear takes in a reply that replica from sent to a life of this client.
@@ -239,72 +372,68 @@ func (c *caller) hear(life, from int, b []byte) {
 		return
 	}
 	m.From = message.ReplicaID(from)
-	for _, a := range m.Answers {
-		if int(a.Slot) >= len(c.slots) || a.Long() && a.Full && a.Proof != prove(from, a.Result) {
-			continue
-		}
-		s := c.slots[a.Slot]
-		if k := s.call; k != nil && k.q.Timestamp == a.Timestamp && k.q.ReadOnly == a.ReadOnly {
-			k.tally.Add(m, &a, k.q.Replier, k.tries, proves)
-			s.decide()
-		}
+	if a := &m.Answers[0]; a.Long() && a.Full && a.Proof != prove(from, a.Result) {
+		return
 	}
-}
-
-func proves(i message.ReplicaID, p *message.Proof, result []byte) bool {
-	return *p == prove(int(i), result)
-}
-
-// decide acts on what the answers so far come to, by the rule of pbft.Client.
-func (s *callSlot) decide() {
-	c, k, w := s.c, s.call, s.c.w
-	x := k.tally.Find(k.q.ReadOnly)
-	if x.Kind != client.Waiting && x.Kind != client.MustOrder && x.Kind != client.Apart && x.Seq > 0 {
-		w.judge.promised(c, slotKey{x.Prepared, x.Seq})
+	if r := w.sites[from].copies[0]; c.lives[from] != r.life { // its keys are new
+		c.lives[from] = r.life
+		c.rule.KeyAccepted(c.now(), m.From, true)
+		c.perform()
 	}
-	switch x.Kind {
-	case client.Believed:
-		c.view = max(c.view, x.View)
-		w.judge.accepted(c, k, x.Result)
-		s.end()
-	case client.Lost:
-		w.judge.lost(c, k)
-		s.end()
-	case client.NotKept:
-		w.judge.lost(c, k)
-		s.keep = true
-		s.issue(k.q.Op, false)
-	case client.NotEnrolled:
-		w.judge.notEnrolled(c, k)
-		s.end()
-	case client.Superseded:
-		w.fail("2f+1 replicas tell client %d that t%d of slot %d is superseded", c.index, k.q.Timestamp, s.slot)
-	case client.MustOrder:
-		s.issue(k.q.Op, false)
-	case client.Waiting, client.Untold, client.Apart: // the timer asks again
-	}
+	c.rule.Reply(c.now(), m)
+	c.perform()
 }
 
 // restart ends the client's life. The next sends again what was ordered and not answered, unchanged, as a client does that kept a
-// journal; a read is forgotten.
+// journal; a read is forgotten. A clock that has gone back shows less than any request's timestamp, and the client must learn from the
+// group where its timestamps begin.
 func (c *caller) restart() {
+	clock := c.latest() + 1 + message.Timestamp(c.w.rng.IntN(100))
+	if c.w.rng.IntN(2) == 0 {
+		clock = clockAtStart / 2
+	}
+	c.restartAt(clock)
+}
+
+// restartAt is restart with what the clock shows then.
+func (c *caller) restartAt(clock message.Timestamp) {
 	if c.mischief != nil {
 		return
 	}
 	c.life++
-	c.view = 0
-	c.w.say("c%d restarts", c.index)
+	c.w.say("c%d restarts, and its clock shows %d", c.index, clock)
 	c.w.marks.hit(markResumed)
-	for _, s := range c.slots {
-		k := s.call
+	c.back = c.back || clock < c.latest()
+	old, under := c.rule, c.calls
+	c.live(clock)
+	for s, k := range under {
 		switch {
 		case k == nil:
 		case k.q.ReadOnly:
-			s.end()
+			k.line.end()
 		default:
-			k.tally.Reset(c.w.n, longest)
-			k.tries, k.resumed = 0, true
-			s.transmit(true)
+			c.resume(message.Slot(s), k, old.Request(message.Slot(s)))
 		}
 	}
+	c.rule.Tick(c.now())
+	c.perform()
+}
+
+// resume sends a request of an earlier life again.
+func (c *caller) resume(s message.Slot, k *call, q *message.Request) {
+	op := client.Operation{Body: k.op, Digest: message.OperationDigest(k.op)}
+	if err := c.rule.Resume(c.now(), s, q.Timestamp, op, q.Keep); err != nil {
+		c.w.fail("client %d cannot resume slot %d: %v", c.index, s, err)
+		return
+	}
+	c.rises(s, q.Timestamp)
+	k.q, c.calls[s] = c.rule.Request(s), k
+}
+
+// latest is the latest timestamp of the client's requests so far.
+func (c *caller) latest() (t message.Timestamp) {
+	for i := range c.slots {
+		t = max(t, c.rule.Last(message.Slot(i)))
+	}
+	return t
 }

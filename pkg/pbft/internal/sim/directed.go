@@ -19,6 +19,7 @@ func directed() []*Schedule {
 		provedElsewhere(),
 		forgottenWhileSilent(), forgottenNewView(), forgottenCheckpoint(), forgottenReply(), valueThatRecurs(), idleSilence(),
 		takenBackAndRepeated(), enrolledBeforeFetching(),
+		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
 	}
 }
 
@@ -356,6 +357,7 @@ func proposedAgain() *Schedule {
 // before names that. The VIEW-CHANGE of the faulty 0 helps nobody.
 func votedAfterLeaving() *Schedule {
 	s := scene("voted after leaving", 58)
+	s.Seed = 3 // 1 and 3 leave before the fourth batch has committed
 	s.shape.period, s.shape.log = 4, 8
 	s.loses(func(w *world, from, to int, m message.Message) bool {
 		switch m := m.(type) {
@@ -448,7 +450,7 @@ func whatIsPast() *Schedule {
 // that 3 gave. So f+1 have that result and 2f+1 have executed the call on one ground, but f+1 of these must have it.
 func provedElsewhere() *Schedule {
 	s := scene("proved elsewhere", 60)
-	s.Seed = 4 // the client names 3 for the result, and 0 for a proof of it
+	s.Seed = 2 // the client names 3 for the result, and 0 for a proof of it
 	s.shape.long = true
 	var given []byte // by 3, in view 0
 	s.loses(func(w *world, from, to int, m message.Message) bool {
@@ -490,9 +492,9 @@ func provedElsewhere() *Schedule {
 	}, "proposes to 1 and 3 only in view 0, and proves the result that 3 gave")
 	s.handsOver(0, 10)
 	s.reach("1 and 2 have executed the first call in view 1, 3 in view 0, and the client has four answers", func(w *world) bool {
-		k := w.clients[0].slots[0].call
+		c := w.clients[0]
 		return given != nil && w.view(1) == 1 && w.view(2) == 1 && w.core(1).LastExecuted() == 1 && w.core(2).LastExecuted() == 1 &&
-			w.core(3).LastExecuted() == 0 && k != nil && k.q.Timestamp == 101 && k.tally.Heard() == 15
+			w.core(3).LastExecuted() == 0 && c.rule.Calling(0) && c.rule.Request(0).Timestamp == 101 && c.rule.Tally(0).Heard() == 15
 	})
 	return s
 }
@@ -503,7 +505,7 @@ func provedElsewhere() *Schedule {
 // executed and no more, and that would be f+1 with the result and 2f+1 who know that the call has committed.
 func takenBackAndRepeated() *Schedule {
 	s := scene("taken back and repeated", 200)
-	s.Seed = 6 // the client names 3 for the result, and 0 for a proof of it
+	s.Seed = 2 // the client names 3 for the result, and 0 for a proof of it
 	s.shape.clients, s.shape.gather = 2, 100
 	var given []byte // by 3, in view 0
 	brought := false
@@ -551,7 +553,7 @@ func takenBackAndRepeated() *Schedule {
 		case *message.BatchBody:
 			if k := r.w.clients[0].slots[0].call; to == 3 && k != nil {
 				brought = true
-				return []message.Message{m, &k.q}
+				return []message.Message{m, k.q}
 			}
 		}
 		return one(m)
@@ -572,7 +574,7 @@ func takenBackAndRepeated() *Schedule {
 func enrolledBeforeFetching() *Schedule {
 	s := scene("enrolled before fetching", 160)
 	s.shape.period, s.shape.log = 4, 8
-	s.add(func(w *world) { w.clients = append(w.clients, newClient(w, guest, 0), newAdministrator(w)) }, "there is an administrator, and client %d", guest)
+	s.add(func(w *world) { w.clients = append(w.clients, newClient(w, guest), newAdministrator(w)) }, "there is an administrator, and client %d", guest)
 	s.hush()
 	key := clientKey(guest)
 	s.calls(2, 5, append([]byte{executor.AdminRevoke}, key...), false)
@@ -590,7 +592,66 @@ func enrolledBeforeFetching() *Schedule {
 	}, "3 is sent no pages")
 	s.calls(1, 140, append([]byte{opRead}, make([]byte, 11)...), true)
 	s.reach("3 fetches, and had executed the enrolment", func(w *world) bool {
-		return w.core(3).Transferring() && w.core(3).LastExecuted() == 6 && w.clients[1].slots[0].last > 100
+		return w.core(3).Transferring() && w.core(3).LastExecuted() == 6 && w.clients[1].latest() > 100
+	})
+	return s
+}
+
+// earlierLife is a client that has written twice when it restarts at 45, and then writes something else. Its clock has gone back to what is
+// given. The faulty 0 says that it knows of no timestamp, and 2 is not asked. Of the second write 3 hears late if it is told to.
+func earlierLife(name string, clock message.Timestamp, late bool) *Schedule {
+	s := scene(name, 90)
+	s.loses(func(w *world, _, to int, m message.Message) bool {
+		_, question := m.(*message.QueryStable)
+		return question && to == 2 || late && to == 3 && orders(m) && w.now >= 20*tick
+	}, "nobody asks 2 where timestamps begin, and 3 hears late of what is agreed on from 20: %t", late)
+	s.says(0, func(_ *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+		if x, ok := m.(*message.ReplyStable); ok {
+			y := *x
+			y.Latest = 0
+			return one(&y)
+		}
+		return one(m)
+	}, "knows of no timestamp")
+	s.hush()
+	s.calls(0, 5, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.calls(0, 25, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.add(func(w *world) { w.at(45*tick, func() { w.clients[0].restartAt(clock) }) }, "the client restarts at 45, when its clock shows %d", clock)
+	s.calls(0, 55, append([]byte{opLong}, make([]byte, 11)...), false)
+	return s
+}
+
+// timestampOfAnEarlierLife: the next timestamp by the clock is that of the second write. The client must learn so of 1 and 3, or it would
+// take the result of that write for its third call's.
+func timestampOfAnEarlierLife() *Schedule {
+	s := earlierLife("a timestamp of an earlier life", 101, false)
+	s.reach("the third call has its result, under a later timestamp", func(w *world) bool {
+		return w.clients[0].life == 1 && w.clients[0].slots[0].done == 3 && w.clients[0].latest() > 102
+	})
+	return s
+}
+
+// latestUnknown: the client hears of no later timestamp than the first write's, since 3 has not executed the second. It must leave room
+// for that.
+func latestUnknown() *Schedule {
+	s := earlierLife("a timestamp that is not known", 50, true)
+	s.reach("the third call has its result, and 3 has not executed the second", func(w *world) bool {
+		return w.core(3).LastExecuted() == 1 && w.clients[0].slots[0].done == 3 && w.clients[0].latest() > 102
+	})
+	return s
+}
+
+// overtaken: 3 has executed nothing, so that the client hears of no timestamp above its clock. Its third call is superseded, which it must
+// report, and the call after that must be later than all that the group knows.
+func overtaken() *Schedule {
+	s := earlierLife("overtaken by an earlier life", 50, true)
+	s.add(func(w *world) {
+		w.network.losses = append(w.network.losses, func(_, to int, m message.Message) bool { return to == 3 && orders(m) })
+	}, "3 hears of nothing that is agreed on")
+	s.calls(0, 70, append([]byte{opLong}, make([]byte, 11)...), false)
+	s.reach("the third call was superseded, and the fourth has its result", func(w *world) bool {
+		c := w.clients[0]
+		return c.passed == 1 && c.slots[0].done == 4 && c.latest() > 102
 	})
 	return s
 }

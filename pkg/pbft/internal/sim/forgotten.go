@@ -143,7 +143,7 @@ func forgottenReply() *Schedule {
 	s.restarts(3, 60)
 	s.calls(0, 66, append([]byte{opRead}, make([]byte, 11)...), true)
 	s.reach("3 was restarted and is silent, and the reader has asked", func(w *world) bool {
-		return w.lives(3) == 1 && w.core(3).SilentUntil() > 0 && w.clients[0].slots[0].last > 101
+		return w.lives(3) == 1 && w.core(3).SilentUntil() > 0 && w.clients[0].latest() > 101
 	})
 	return s
 }
@@ -216,7 +216,7 @@ func valueThatRecurs() *Schedule {
 	s.calls(1, 100, get, true)
 	s.calls(1, 140, get, true)
 	s.reach("0 alone has executed the third write, and 1 was slow with the second", func(w *world) bool {
-		return w.core(0).LastExecuted() >= 3 && w.core(1).LastExecuted() < 3 && w.clients[1].slots[0].last > 100
+		return w.core(0).LastExecuted() >= 3 && w.core(1).LastExecuted() < 3 && w.clients[1].latest() > 100
 	})
 	return s
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 
 	"bfs/pkg/internal/blockhash"
@@ -21,14 +22,15 @@ type judge struct {
 	in      map[message.Digest]bool // REQUEST and FAULTY-REQUEST: wishes that somebody had
 	out     map[outKey]outcome      // EXECUTE: results
 	last    map[message.RequestKey]message.Timestamp
-	copy    *register          // the single copy
-	exec    *executor.Executor // of the administrator's operations on it
-	history []step             // history[n] is what was executed as n, by the first correct replica to do so
-	after   []moment           // after[n] is what the single copy is after batch n
-	chain   [][8]byte          // chain[k]: the digest in a reply whose place is k
-	cells   []byte             // cells[k]: the cell after as many operations
-	sets    int                // operations so far that set it
-	floor   uint64             // the highest place that a correct client has seen
+	copy    *register                    // the single copy
+	exec    *executor.Executor           // of the administrator's operations on it
+	history []step                       // history[n] is what was executed as n, by the first correct replica to do so
+	after   []moment                     // after[n] is what the single copy is after batch n
+	chain   [][8]byte                    // chain[k]: the digest in a reply whose place is k
+	cells   []byte                       // cells[k]: the cell after as many operations
+	sets    int                          // operations so far that set it
+	floor   uint64                       // the highest place that a correct client has seen
+	once    map[uint64]message.Timestamp // the timestamp under which each operation of a correct client was executed, by its number
 
 	enrolled     map[message.ClientID]bool
 	administered int                      // the last batch with an operation of the administrator that was answered
@@ -76,7 +78,7 @@ func (j *judge) init(w *world) {
 		copy: newRegister(pbfttest.NewMemory(), w.first), history: make([]step, 1), chain: make([][8]byte, 1),
 		roots: map[message.SeqNum]message.Digest{}, prepared: map[slotKey]message.Digest{},
 		ahead: map[slotKey]*message.Batch{}, cells: make([]byte, 1), after: make([]moment, 1),
-		enrolled: map[message.ClientID]bool{}, since: map[message.ClientID]int{},
+		once: map[uint64]message.Timestamp{}, enrolled: map[message.ClientID]bool{}, since: map[message.ClientID]int{},
 	}
 	j.exec = w.newExecutor(j.copy, j.copy.memory)
 	for i := range maxClients {
@@ -217,6 +219,7 @@ func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []b
 	j.last[q.Key()] = q.Timestamp
 	result, wrote := j.copy.Execute(pbft.Operation{Client: q.Client, Choice: choice, Body: q.Op})
 	if wrote {
+		j.unique(q)
 		_, chain := place(result)
 		j.chain, j.cells = append(j.chain, chain), append(j.cells, j.copy.memory.Page(j.copy.cell())[0])
 		if q.Op[0] == opSet {
@@ -224,6 +227,18 @@ func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []b
 		}
 	}
 	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest(), result, uint64(len(j.chain) - 1), int(n)}
+}
+
+// unique judges that what a correct client asked for once is not executed twice, under whatever timestamps.
+func (j *judge) unique(q *message.Request) {
+	number := binary.LittleEndian.Uint64(q.Op[3:11])
+	if c := j.w.clientOf(q.Client); c == nil || c.mischief != nil || number == 0 {
+		return // a schedule that was written by hand numbers nothing
+	}
+	if t, done := j.once[number]; done {
+		j.w.fail("Safe: an operation of client %v is executed as t%d and as t%d of slot %d", q.Client, t, q.Timestamp, q.Slot)
+	}
+	j.once[number] = q.Timestamp
 }
 
 // administer is EXECUTE of an operation of the administrator: it is done on the single copy, and who is enrolled then is what the

@@ -499,6 +499,11 @@ func falseStatus(l *liarMemory, _ *replica, _ int, m message.Message) []message.
 
 // falseReply answers clients with something else.
 func falseReply(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
+	if p, ok := m.(*message.ReplyStable); ok {
+		x := *p
+		x.Latest = message.Timestamp(l.rng.Uint64() >> l.rng.IntN(64))
+		return one(&x)
+	}
 	p, ok := m.(*message.Reply)
 	if !ok {
 		return one(m)
@@ -552,7 +557,7 @@ func unfair(l *liarMemory, r *replica, _ int, m message.Message) []message.Messa
 // replay says again what it said before.
 func replay(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	if to < r.w.n && len(l.said) > 0 && l.chance(0.25) {
-		if old := l.said[l.rng.IntN(len(l.said))]; old.Type() != message.TypeReply {
+		if old := l.said[l.rng.IntN(len(l.said))]; old.Type() != message.TypeReply && old.Type() != message.TypeReplyStable {
 			return []message.Message{m, old}
 		}
 	}

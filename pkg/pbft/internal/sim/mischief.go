@@ -26,25 +26,46 @@ func (d *drawing) faultyClient() {
 	m := mischiefs[d.rng.IntN(len(mischiefs))]
 	d.add(func(w *world) {
 		if len(w.clients) < guest {
-			c := newClient(w, len(w.clients), 0)
+			c := newClient(w, len(w.clients))
 			c.mischief = m.do
 			w.clients = append(w.clients, c)
 		}
 	}, "a client %s", m.name)
 }
 
+// wish makes a request of a faulty client, and has its mischief send it four times.
+func (s *callSlot) wish(op []byte, readOnly bool) {
+	s.last++
+	s.call = &call{line: s, q: &message.Request{Client: s.c.id, Slot: s.slot, Timestamp: s.last, ReadOnly: readOnly, Op: op}}
+	s.c.w.judge.requested(s.c, s.call.q)
+	s.insist()
+}
+
+func (s *callSlot) insist() {
+	k, w := s.call, s.c.w
+	k.q.Replier, k.q.Provers = message.ReplicaID(w.rng.IntN(w.n)), 0
+	for i := range w.f {
+		k.q.Provers |= 1 << ((int(k.q.Replier) + 1 + i) % w.n)
+	}
+	k.q.Apart = w.shape.separate && k.tries == 0 && !k.q.ReadOnly && k.q.Length() > message.ShortOperation
+	if k.tries > 0 {
+		k.q.Replier = message.AnyReplier
+	}
+	s.c.mischief(s, k.q)
+	wait := int64(4*tick) << k.tries
+	w.after(wait+w.rng.Int64N(wait/4), func() {
+		if k.tries++; k.tries > 3 {
+			s.end()
+			return
+		}
+		s.insist()
+	})
+}
+
 func (s *callSlot) some() []bool {
 	good := make([]bool, s.c.w.n)
 	for i := range good {
 		good[i] = s.c.w.rng.IntN(2) == 0
-	}
-	return good
-}
-
-func (s *callSlot) every() []bool {
-	good := make([]bool, s.c.w.n)
-	for i := range good {
-		good[i] = true
 	}
 	return good
 }
@@ -82,7 +103,7 @@ func twoWishes(s *callSlot, q *message.Request) {
 	for i := range s.c.w.n {
 		x := *q
 		x.Op = append([]byte{opWrite, byte(s.c.w.rng.IntN(2))}, q.Op[1:]...)
-		s.c.w.seal(&x, s.every())
+		s.c.w.seal(&x, s.c.w.everyone)
 		s.c.w.judge.requested(s.c, &x)
 		s.c.send(i, &x)
 	}
@@ -93,12 +114,12 @@ func hoard(s *callSlot, q *message.Request) {
 	w := s.c.w
 	q.ReadOnly, q.Apart = false, true
 	q.Op = append(bytes.Clone(q.Op), make([]byte, message.ShortOperation)...)
-	w.seal(q, s.every())
+	w.seal(q, w.everyone)
 	w.judge.requested(s.c, q)
 	other := *q
 	other.Op = bytes.Clone(q.Op)
 	other.Op[len(other.Op)-1]++
-	w.seal(&other, s.every())
+	w.seal(&other, s.c.w.everyone)
 	w.judge.requested(s.c, &other)
 	for i := range w.n {
 		switch {
@@ -121,7 +142,7 @@ func staleTimes(s *callSlot, q *message.Request) {
 	case 3:
 		q.Timestamp = 0
 	}
-	s.c.w.seal(q, s.every())
+	s.c.w.seal(q, s.c.w.everyone)
 	s.c.w.judge.requested(s.c, q)
 	s.sendSome(q)
 }

@@ -648,7 +648,7 @@ func (d *drawing) administration() {
 		return
 	}
 	d.add(func(w *world) {
-		g := newClient(w, guest, 0)
+		g := newClient(w, guest)
 		w.clients = append(w.clients, g, newAdministrator(w))
 	}, "the administrator revokes and enrols client %d", guest)
 }

@@ -28,30 +28,31 @@ const (
 // world is a whole group with its clients, network and clock. One goroutine runs it, and everything that happens
 // follows from the seed.
 type world struct {
-	n, f    int
-	shape   shape
-	rng     *rand.Rand
-	now     int64
-	events  events
-	sites   []*site // by replica
-	clients []*caller
-	network network
-	judge   judge
-	wire    message.Limits
-	first   pbft.PageNum     // of the service's pages
-	proofs  map[proof][]bool // which replicas find a request's MAC good
-	nonce   uint64
-	calm    bool // all faults have stopped
-	quiet   bool // and nobody calls for more than it has called for
-	marks   marks
-	lost    bool // more than f replicas have forgotten their state: the group must do no harm, and can do nothing else
-	err     error
-	log     func(string)
-	stepped int
-	ahead   func(r *replica)                                     // called with who executes a batch for the first time
-	early   []func(r *replica, v message.View, n message.SeqNum) // called with who executes tentatively what prepared as n in v
-	acting  *replica                                             // whose event it is
-	plot    plot
+	n, f     int
+	shape    shape
+	rng      *rand.Rand
+	now      int64
+	events   events
+	sites    []*site // by replica
+	clients  []*caller
+	network  network
+	judge    judge
+	wire     message.Limits
+	first    pbft.PageNum     // of the service's pages
+	proofs   map[proof][]bool // which replicas find a request's MAC good
+	nonce    uint64
+	everyone []bool // all replicas: those that find a correct client's MAC good
+	calm     bool   // all faults have stopped
+	quiet    bool   // and nobody calls for more than it has called for
+	marks    marks
+	lost     bool // more than f replicas have forgotten their state: the group must do no harm, and can do nothing else
+	err      error
+	log      func(string)
+	stepped  int
+	ahead    func(r *replica)                                     // called with who executes a batch for the first time
+	early    []func(r *replica, v message.View, n message.SeqNum) // called with who executes tentatively what prepared as n in v
+	acting   *replica                                             // whose event it is
+	plot     plot
 }
 
 // shape is the group's configuration.
@@ -116,10 +117,13 @@ func newWorld(s shape, seed uint64) *world {
 	}
 	w.wire = message.Limits{Replicas: w.n, Operation: longest, BatchBytes: 4 << 10, BatchCount: 64, Choice: 64,
 		Reply: 1 << 10, WindowLength: int(s.log)}
+	for range w.n {
+		w.everyone = append(w.everyone, true)
+	}
 	w.network.init(w)
 	w.judge.init(w)
 	for i := range s.clients {
-		w.clients = append(w.clients, newClient(w, i, 0))
+		w.clients = append(w.clients, newClient(w, i))
 	}
 	for range w.n {
 		w.sites = append(w.sites, &site{})

@@ -1,0 +1,151 @@
+package pbft
+
+import (
+	"fmt"
+	"time"
+
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/transport"
+)
+
+// clientLink handles the connection to one replica.
+type clientLink struct {
+	c  *Client
+	id ReplicaID
+}
+
+// Opened implements transport.Handler.
+func (l *clientLink) Opened(c *transport.Conn) {
+	session := l.c.peers[l.id].session
+	c.SetUser(&remote{session: session})
+	l.c.sendKey(c, session, "")
+}
+
+// Closed implements transport.Handler.
+func (l *clientLink) Closed(_ *transport.Conn, err error) {
+	l.c.log.Debug("connection to replica down", "replica", l.id, "err", err)
+}
+
+// Frames implements transport.Handler: it counts replies, and ends the calls they decide after the lock is released,
+// so that Done may start the next call. What those calls send leaves in one flush.
+func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
+	c, who := l.c, conn.User().(*remote)
+	var replies [32]*message.Reply
+	batch := replies[:0]
+	for _, frame := range frames {
+		if len(frame) > 0 && message.Type(frame[0]) == message.TypeNewKey {
+			if !l.onNewKey(conn, who, frame) {
+				conn.Close()
+				return
+			}
+			continue
+		}
+		if m := l.receive(conn, who, frame); m != nil {
+			if batch = append(batch, m); len(batch) == cap(batch) {
+				c.count(batch)
+				batch = batch[:0]
+			}
+		}
+	}
+	c.count(batch)
+	who.decoder.Reset()
+}
+
+// receive opens a sealed frame of replica l.id. Replies are returned, to be counted together.
+func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *message.Reply {
+	if message.LateReply(frame, l.c.waited) {
+		return nil
+	}
+	switch m := l.c.open(who, frame).(type) {
+	case *message.Reply:
+		m.From = l.id
+		if n := len(m.Answers); n > 0 && m.Answers[n-1].Long() && m.Answers[n-1].Full {
+			if a := &m.Answers[n-1]; !who.session.Proves(&who.scratch, &a.Proof, a.Result) {
+				l.c.edge.badMAC.Add(1)
+				return nil
+			}
+		}
+		return m
+	case *message.ReplyStable:
+		m.From = l.id
+		l.c.onReplyStable(m)
+	case nil:
+		l.c.resendKey(conn, who, who.session)
+	default:
+		l.c.edge.unexpected.Add(1)
+	}
+	return nil
+}
+
+// count has the rule count replies, and ends the calls that they decide.
+func (c *Client) count(batch []*message.Reply) {
+	if len(batch) == 0 {
+		return
+	}
+	var space [32]endedCall
+	over := space[:0]
+	c.mu.Lock()
+	c.writes.readers++
+	c.writes.looked = time.Since(c.epoch)
+	for _, m := range batch {
+		c.rule.Reply(c.writes.looked, m)
+		over = c.perform(over)
+	}
+	c.finish(over)
+	c.writes.readers--
+	c.release()
+}
+
+// onNewKey takes in a NEW-KEY; false closes the connection.
+func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) bool {
+	c := l.c
+	if !who.mayChangeKeys(time.Now()) {
+		c.edge.badKey.Add(1)
+		return false
+	}
+	m, err := message.Decode(owned(frame), &c.wire)
+	if err != nil {
+		c.edge.malformed.Add(1)
+		return false
+	}
+	answer, changed, err := c.ring.Accept(who.session, m.(*message.NewKey), channel(conn))
+	if err == nil && !c.vouched(conn, who.session) {
+		err = errTransportKey
+	}
+	if err != nil {
+		c.edge.badKey.Add(1)
+		c.keyRefused(conn, m.(*message.NewKey), err)
+		return false
+	}
+	if answer {
+		c.sendKey(conn, who.session, "")
+	}
+	c.keyAccepted(l.id, changed)
+	if rival := m.(*message.NewKey).Rival; len(rival) > 0 {
+		c.toldOfRival(l.id, string(rival))
+	}
+	return true
+}
+
+// keyAccepted wakes those who wait for sessions, and tells the rule, which may have everything sent again.
+func (c *Client) keyAccepted(i ReplicaID, changed bool) {
+	c.mu.Lock()
+	defer c.release()
+	c.signal()
+	c.rule.KeyAccepted(c.now(), i, changed)
+	c.perform(nil) // nothing ends: requests are sent again under the timestamps that they have
+}
+
+// toldOfRival notes that replica i knows of another process with our key. When f+1 do, one of which is correct, all calls fail.
+func (c *Client) toldOfRival(i ReplicaID, address string) {
+	why := fmt.Errorf("client %016x: %w (it was seen at %.64q)", uint64(c.id), ErrKeyInUse, address)
+	c.mu.Lock()
+	if c.rule.Rival(c.now(), i, why) {
+		c.warn("calls fail", "err", why)
+	}
+	if err := c.rule.InUse(c.now()); err != nil {
+		c.failAll(err)
+		return
+	}
+	c.release()
+}

@@ -1,0 +1,171 @@
+package client
+
+import (
+	"math/bits"
+	"time"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// maxBehind is how much may wait on a connection to a replica before an operation leaves for it that a proposal names. The proposal
+// would overtake what is behind more: a client whose own wire is full leaves some of the carrying to the primary.
+const maxBehind = 1 << 20
+
+// lateFor is how long a replica that has not answered in time is not relied on.
+const lateFor = time.Second
+
+// An audience is what a client knows of the replicas, and decides whom it asks.
+type audience struct {
+	cfg   *Config
+	edge  Edge
+	view  message.View
+	turn  int    // the replica that was last to return a long result
+	fresh uint32 // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read; 0: none yet
+	mute  uint32 // bit i: replica i left us waiting for a result or a proof, and has not been heard of since
+	late  []Time // by replica: until then reads go to others as well, for it did not answer one in time
+	wary  Time   // until then everybody proves long results: the replicas that were named for it did not agree
+}
+
+func (a *audience) init(cfg *Config, edge Edge) {
+	a.cfg, a.edge, a.turn, a.wary = cfg, edge, int(cfg.Turn), never
+	a.late = make([]Time, cfg.Replicas)
+	for i := range a.late {
+		a.late[i] = never
+	}
+}
+
+func (a *audience) everybody() uint32 { return 1<<a.cfg.Replicas - 1 }
+
+func (a *audience) weak() int { return (a.cfg.Replicas-1)/3 + 1 }
+
+// quorum reports whether a set has 2f+1 replicas.
+func (a *audience) quorum(set uint32) bool { return bits.OnesCount32(set) >= 2*a.weak()-1 }
+
+func (a *audience) primary() message.ReplicaID { return a.view.Primary(a.cfg.Replicas) }
+
+// of is the set of replicas that a request goes to. A read needs 2f+1 answers that are alike, and the replicas that gave the last ordered
+// result have executed all that this client knows of: the others are asked only if these do not agree.
+func (a *audience) of(now Time, readOnly, again bool) uint32 {
+	switch {
+	case again:
+		return a.everybody()
+	case !readOnly:
+		return 1 << a.primary()
+	case a.fresh == 0:
+		return a.everybody()
+	}
+	for i := range message.ReplicaID(a.cfg.Replicas) {
+		if a.fresh&(1<<i) != 0 && (now < a.late[i] || !a.edge.Open(i)) {
+			return a.everybody()
+		}
+	}
+	return a.fresh
+}
+
+// reaches reports whether a replica of a set can be spoken to.
+func (a *audience) reaches(set uint32) bool {
+	for i := range message.ReplicaID(a.cfg.Replicas) {
+		if set&(1<<i) != 0 && a.edge.Open(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// separate reports whether a first try goes to every replica, though only the primary orders it. Backups do not pass it on, so the
+// primary must be one that can be spoken to.
+func (a *audience) separate(k *call) bool {
+	if a.cfg.Separate == 0 || k.request.ReadOnly || k.request.Length() <= a.cfg.Separate || !a.edge.Open(a.primary()) {
+		return false
+	}
+	for i := range message.ReplicaID(a.cfg.Replicas) {
+		if a.edge.Queued(i) > maxBehind {
+			return false
+		}
+	}
+	return true
+}
+
+// replier picks the replica that returns the full result: in turn, but not one that left us waiting [TOCS §6.1]. Of an ordered request
+// the f next ones prove it; everybody, if there are not so many, or if that did not do lately.
+func (a *audience) replier(now Time, again, readOnly bool, asked uint32) (who message.ReplicaID, provers uint32) {
+	if again {
+		return message.AnyReplier, 0
+	}
+	from := asked
+	if !readOnly {
+		// All execute what the primary alone is sent, but the replicas that gave the last result do so first.
+		if from = a.fresh; from == 0 {
+			from = a.everybody()
+		}
+	}
+	first, ok := a.next(now, a.turn, from)
+	if !ok {
+		return message.AnyReplier, 0
+	}
+	a.turn = first
+	if now < a.wary {
+		return message.ReplicaID(first), a.everybody()
+	}
+	for i := first; bits.OnesCount32(provers) < a.weak()-1; {
+		if i, _ = a.next(now, i, from); i == first {
+			return message.ReplicaID(first), a.everybody()
+		}
+		provers |= 1 << i
+	}
+	return message.ReplicaID(first), provers
+}
+
+// next is the replica of a set that follows replica i and has not left us waiting.
+func (a *audience) next(now Time, i int, from uint32) (int, bool) {
+	for range a.cfg.Replicas {
+		i = (i + 1) % a.cfg.Replicas
+		if (from&^a.mute)&(1<<i) != 0 && now >= a.late[i] {
+			return i, true
+		}
+	}
+	return i, false
+}
+
+// heard notes that a replica has replied to something.
+func (a *audience) heard(i message.ReplicaID) { a.mute &^= 1 << i }
+
+// answered notes what a believed answer tells of the group.
+func (a *audience) answered(readOnly bool, x *Finding) {
+	a.view = max(a.view, x.View)
+	if !readOnly || a.fresh == 0 {
+		a.fresh = x.By
+	}
+}
+
+// missed notes the replicas that have left a call waiting until it must be sent again.
+func (a *audience) missed(now Time, k *call) {
+	q, missing := &k.request, a.everybody()&^k.tally.Heard()
+	named := uint32(0)
+	if q.Replier != message.AnyReplier {
+		named = 1 << q.Replier
+	}
+	if q.ReadOnly {
+		for i := range a.late {
+			if k.asked&missing&(1<<i) != 0 {
+				a.late[i] = now + lateFor
+			}
+		}
+	} else {
+		named |= q.Provers
+		if k.agreed != never {
+			a.wary = now + lateFor
+		}
+	}
+	a.mute |= named & missing
+}
+
+// slow reports whether all replicas of a set are known to be slow, or cannot be spoken to.
+func (a *audience) slow(now Time, set uint32) bool {
+	for i := range message.ReplicaID(a.cfg.Replicas) {
+		if set&(1<<i) != 0 && now >= a.late[i] && a.edge.Open(i) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,506 @@
+// Package client is a client of the group as arithmetic [TOCS §4.2, §6.1]: operations, replies and the time go in, requests to send
+// and results come out. It has no clock, socket, goroutine, lock, key or chance. pbft.Client gives it these, and the simulator
+// drives the same code with its own.
+//
+// Each type owns one part of the state:
+//
+//	Tally     the replies to one request, and whether they are believed
+//	call      one operation, and the request that it is sent as at present
+//	audience  the replicas that a request goes to, and those that return or prove the result
+//	patience  how long the client waits before it asks again
+//	origin    the timestamp above which requests begin
+//	rivalry   what replicas say of other processes with the same key
+package client
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// Errors with which a call ends.
+var (
+	// ErrNotEnrolled: 2f+1 replicas say that this client's key is not enrolled, or was revoked.
+	ErrNotEnrolled = errors.New("client is not enrolled in the group")
+	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been executed, for its slot has gone
+	// on to a request that this client did not make.
+	ErrResultLost = errors.New("operation was executed, or may have been, and its result is no longer available")
+)
+
+// Time is what the caller's monotonic clock shows, from 0 on. It never goes back.
+type Time = time.Duration
+
+// never is a time before all others, and far enough from them that a difference does not overflow.
+const never Time = math.MinInt64 / 2
+
+// An Edge tells a client what it must know of its surroundings.
+type Edge interface {
+	Open(i message.ReplicaID) bool                                    // replica i can be spoken to now
+	Queued(i message.ReplicaID) int                                   // bytes that wait on the connection to replica i
+	Proves(i message.ReplicaID, p *message.Proof, result []byte) bool // replica i made this proof of this result
+	Chance(n int64) int64                                             // any number of at least 0 and less than n
+}
+
+// A Config is what a client is from its start to its end.
+type Config struct {
+	Client   message.ClientID
+	Replicas int
+	Slots    int
+	Clock    message.Timestamp // requests have later timestamps than the clock showed at the start (R-CLI-1)
+	Turn     message.ReplicaID // the replica after it is the first that returns a long result
+	Lent     int               // results of at most so many bytes lie in memory that is lent, and are copied when they are kept
+
+	// Separate is the length of the longest operation that goes to the primary alone; 0: all do. A longer one goes to every replica
+	// at once, and the primary proposes it by its digest [TOCS §6.1; R-OPT-BR-1].
+	Separate int
+
+	// Found, unless nil, is told what the replies to a call come to each time that is more than before: the simulator judges it.
+	Found func(s message.Slot, x *Finding)
+}
+
+// A Verb is a kind of effect.
+type Verb uint8
+
+// What a client can tell its caller to do.
+const (
+	// Send: authenticate the request of the call in Slot, and send it to the replicas in To. If New, nobody has sent its timestamp
+	// before, and a caller that writes timestamps down does so first; if it cannot, it calls Fail.
+	Send Verb = iota + 1
+	// Done: the call in Slot is over, with Result or Err. The caller calls Free when it has noted the result, and not before: the group
+	// keeps only a slot's last result.
+	Done
+	// Ask: send a QUERY-STABLE with Nonce to the replicas in To. The answers go to Latest.
+	Ask
+)
+
+// An Effect is one instruction to the caller.
+type Effect struct {
+	Verb   Verb
+	Slot   message.Slot
+	To     uint32 // bit i: replica i
+	New    bool
+	Nonce  uint64
+	Result []byte
+	Err    error
+}
+
+// An Operation is what somebody wants to have done.
+type Operation struct {
+	Body     []byte         // not changed until the call is over
+	Digest   message.Digest // OperationDigest of Body
+	ReadOnly bool           // a hint: try the path of one round trip first [TOCS §6.1]
+}
+
+// Counts of a client's life.
+type Counts struct{ Retries, Fallbacks uint64 }
+
+// A Client decides for one principal. Its methods are for one goroutine at a time. Each leaves effects, which the caller takes and
+// performs before it calls the next method.
+type Client struct {
+	cfg      Config
+	edge     Edge
+	slots    []slot
+	free     []message.Slot // the last one is taken first
+	audience audience
+	patience patience
+	origin   origin
+	rivalry  rivalry
+	rekeyed  []Time // by replica: when its new key last had everything sent again
+	counts   Counts
+	out      []Effect
+	taken    []Effect
+}
+
+// A slot is one line of calls: the paper's client.
+type slot struct {
+	last message.Timestamp // of its requests so far
+	busy phase
+	call call // of the phases calling and over
+}
+
+type phase uint8
+
+const (
+	idle    phase = iota // the slot is free
+	calling              // its call waits for replies
+	over                 // its call has ended, and Free is to come
+)
+
+// New returns a client that has made no call.
+func New(cfg Config, edge Edge) *Client {
+	c := &Client{cfg: cfg, edge: edge, slots: make([]slot, cfg.Slots), rekeyed: make([]Time, cfg.Replicas)}
+	for i := range c.slots {
+		c.slots[i].last = cfg.Clock
+		c.free = append(c.free, message.Slot(len(c.slots)-1-i))
+	}
+	for i := range c.rekeyed {
+		c.rekeyed[i] = never
+	}
+	c.audience.init(&c.cfg, edge)
+	c.patience.init()
+	c.origin.init()
+	c.rivalry.init(cfg.Replicas)
+	return c
+}
+
+// Effects takes what is to be done. The list is good until Effects is called again.
+func (c *Client) Effects() []Effect {
+	clear(c.taken)
+	c.out, c.taken = c.taken[:0], c.out
+	return c.taken
+}
+
+func (c *Client) do(e Effect) { c.out = append(c.out, e) }
+
+// Room reports whether an operation of n bytes may begin: there is a free slot, it is known where timestamps begin, and a long
+// operation finds room beside the others.
+func (c *Client) Room(n int) bool {
+	return len(c.free) > 0 && c.origin.known && c.patience.room(n)
+}
+
+// Start begins an operation for which there is room, and returns its slot.
+func (c *Client) Start(now Time, op Operation) message.Slot {
+	s := c.free[len(c.free)-1]
+	c.free = c.free[:len(c.free)-1]
+	c.issue(now, c.take(s, op), op.ReadOnly)
+	return s
+}
+
+// Resume sends again, unchanged, what an earlier life of this client sent in a slot under a timestamp, with Keep or without. It comes
+// before any Start.
+func (c *Client) Resume(now Time, s message.Slot, t message.Timestamp, op Operation, keep bool) error {
+	i := slices.Index(c.free, s)
+	if i < 0 {
+		return fmt.Errorf("slot %d: not there, or taken", s)
+	}
+	c.free = slices.Delete(c.free, i, i+1)
+	k := c.take(s, op)
+	k.resumed, k.keep = true, keep
+	c.slots[s].last = max(c.slots[s].last, t)
+	c.prepare(now, k, t, false)
+	c.send(now, k, true, false)
+	return nil
+}
+
+// take gives a slot to an operation.
+func (c *Client) take(s message.Slot, op Operation) *call {
+	x := &c.slots[s]
+	x.busy = calling
+	x.call.begin(s, op)
+	c.patience.begin(len(op.Body))
+	return &x.call
+}
+
+// issue makes the call's request under a new timestamp, and has it sent.
+func (c *Client) issue(now Time, k *call, readOnly bool) {
+	s := &c.slots[k.request.Slot]
+	s.last++
+	k.resumed = false
+	c.prepare(now, k, s.last, readOnly)
+	c.send(now, k, false, true)
+}
+
+// prepare begins a try of the call.
+func (c *Client) prepare(now Time, k *call, t message.Timestamp, readOnly bool) {
+	k.prepare(c.cfg.Client, t, readOnly)
+	k.tally.Reset(c.cfg.Replicas, c.cfg.Lent)
+	k.sent, k.due = now, now+c.patience.timeout()+c.patience.behind()
+}
+
+// send has the call's request sent: a first ordered try to the primary alone, if that can be spoken to, a first read to the replicas
+// that gave the last result, anything else to every replica (R-CLI-2, R-CLI-5).
+func (c *Client) send(now Time, k *call, again, first bool) {
+	a, q := &c.audience, &k.request
+	to := a.of(now, q.ReadOnly, again)
+	if q.Apart = !again && a.separate(k); q.Apart {
+		to = a.everybody()
+	}
+	q.Replier, q.Provers = a.replier(now, again, q.ReadOnly, to)
+	if !a.reaches(to) {
+		to = a.everybody()
+	}
+	k.asked = to
+	c.do(Effect{Verb: Send, Slot: q.Slot, To: to, New: first})
+}
+
+// Request is the present request of a slot's call, for the caller to authenticate, encode and send.
+func (c *Client) Request(s message.Slot) *message.Request { return &c.slots[s].call.request }
+
+// Tally is the tally of the replies to it.
+func (c *Client) Tally(s message.Slot) *Tally { return &c.slots[s].call.tally }
+
+// Last is the latest timestamp of a slot's requests.
+func (c *Client) Last(s message.Slot) message.Timestamp { return c.slots[s].last }
+
+// Calling reports whether a call in a slot waits for replies.
+func (c *Client) Calling(s message.Slot) bool { return c.slots[s].busy == calling }
+
+// View is the highest view that f+1 replicas have shown in replies that were believed.
+func (c *Client) View() message.View { return c.audience.view }
+
+// Counts is how often the client has sent again.
+func (c *Client) Counts() Counts { return c.counts }
+
+// UnderWay is how many slots are not free.
+func (c *Client) UnderWay() int { return len(c.slots) - len(c.free) }
+
+// Free gives back the slot of a call that is over, or that was never sent.
+func (c *Client) Free(s message.Slot) {
+	x := &c.slots[s]
+	x.busy = idle
+	c.patience.end(len(x.call.operation.Body))
+	x.call.forget()
+	c.free = append(c.free, s)
+}
+
+// Fail ends a call whose request could not be sent.
+func (c *Client) Fail(s message.Slot, why error) {
+	if c.slots[s].busy == calling {
+		c.end(s, nil, why)
+	}
+}
+
+// FailAll ends all calls.
+func (c *Client) FailAll(why error) {
+	for i := range c.slots {
+		c.Fail(message.Slot(i), why)
+	}
+}
+
+func (c *Client) end(s message.Slot, result []byte, err error) {
+	c.slots[s].busy = over
+	c.do(Effect{Verb: Done, Slot: s, Result: result, Err: err})
+}
+
+// Reply counts a replica's answers, and acts on what the answers so far come to.
+func (c *Client) Reply(now Time, m *message.Reply) {
+	c.audience.heard(m.From)
+	for i := range m.Answers {
+		a := &m.Answers[i]
+		if k := c.waiting(a); k != nil {
+			k.tally.Add(m, a, k.request.Replier, k.tries, c.edge.Proves)
+			c.decide(now, k)
+		}
+	}
+}
+
+// waiting is the call whose present request an answer is for, nil if there is none: it may be late, or answer an earlier try.
+func (c *Client) waiting(a *message.Answer) *call {
+	if int(a.Slot) >= len(c.slots) || c.slots[a.Slot].busy != calling {
+		return nil
+	}
+	k := &c.slots[a.Slot].call
+	if k.request.Timestamp != a.Timestamp || k.request.ReadOnly != a.ReadOnly {
+		return nil
+	}
+	return k
+}
+
+// decide acts on what the answers to a call come to.
+func (c *Client) decide(now Time, k *call) {
+	x, s := k.tally.Find(k.request.ReadOnly), k.request.Slot
+	if c.cfg.Found != nil && x.Kind != Waiting {
+		c.cfg.Found(s, &x)
+	}
+	switch x.Kind {
+	case Believed:
+		c.learn(now, k, &x)
+		c.end(s, x.Result, nil)
+	case Untold:
+		// One of the replicas that were named is slow or lies. All are asked soon; a long result takes longer than its proof.
+		if k.agreed == never {
+			k.agreed = now
+			k.due = min(k.due, now+c.patience.forResult())
+		}
+	case NotEnrolled:
+		c.origin.forget() // it changes when a key is enrolled
+		c.end(s, nil, ErrNotEnrolled)
+	case Lost:
+		if !k.keep {
+			c.end(s, nil, ErrResultLost)
+			return
+		}
+		c.issue(now, k, true) // too long to be kept; it changes nothing, so it may be asked again
+	case NotKept:
+		// It changed nothing, and too few replicas have executed it to say what it returned. A liar may see to it that this happens
+		// each time, so the result is kept the next time.
+		k.keep = true
+		c.issue(now, k, false)
+	case Superseded:
+		c.superseded(now, k, x.Last)
+	case MustOrder:
+		c.fallBack(now, k)
+	case Apart:
+		// Most often some executed it in one view and the rest in the next. All know by now that it has committed, or soon will, and
+		// need only be asked; the back-off may have become long meanwhile.
+		if !k.parted {
+			k.parted = true
+			k.due = min(k.due, now+minTimeout)
+		}
+	case Waiting:
+		c.widen(now, k)
+	}
+}
+
+// learn notes what an answer that is believed tells of the group.
+func (c *Client) learn(now Time, k *call, x *Finding) {
+	c.patience.answered(now, k)
+	c.audience.answered(k.request.ReadOnly, x)
+}
+
+// superseded acts on the word of 2f+1 replicas that the slot has executed a later request than the call's. A read is asked again.
+// Anything else must not run twice: this process cannot know whether its request was executed before the later one.
+func (c *Client) superseded(now Time, k *call, last message.Timestamp) {
+	s := &c.slots[k.request.Slot]
+	switch {
+	case k.resumed:
+		c.end(k.request.Slot, nil, ErrResultLost)
+	case !k.operation.ReadOnly:
+		c.catchUp(c.after(last))
+		c.end(k.request.Slot, nil, ErrResultLost)
+	default:
+		s.last = max(s.last, c.after(last))
+		c.issue(now, k, false)
+	}
+}
+
+// catchUp has later requests, in whatever slot, follow a timestamp that the group knows in one of them: a clock that is behind is
+// behind for all slots.
+func (c *Client) catchUp(last message.Timestamp) {
+	for i := range c.slots {
+		c.slots[i].last = max(c.slots[i].last, last)
+	}
+}
+
+// skip is about how far a client goes beyond a timestamp that it has learnt from the group: four seconds of a clock.
+const skip = 1 << 32
+
+// after is a timestamp beyond one that f+1 replicas know. Other correct replicas may have executed later requests of an earlier life,
+// and a request under one of their timestamps would be answered with their results. Where it is among the timestamps is chance,
+// so that it does not meet those that an earlier life came to by this rule.
+func (c *Client) after(known message.Timestamp) message.Timestamp {
+	return known + skip + message.Timestamp(c.edge.Chance(skip))
+}
+
+// widen asks more of the group for a read on which the replicas that were asked do not agree: the other replicas, and when those are
+// known to be slow, to order it.
+func (c *Client) widen(now Time, k *call) {
+	a := &c.audience
+	switch missing := k.asked &^ k.tally.Heard(); {
+	case !k.request.ReadOnly:
+	case missing == 0 && k.asked != a.everybody():
+		k.request.Replier = message.AnyReplier
+		c.do(Effect{Verb: Send, Slot: k.request.Slot, To: a.everybody() &^ k.asked})
+		k.asked = a.everybody()
+	case a.quorum(k.tally.Heard()) && a.slow(now, missing):
+		// Others write meanwhile, and to wait for a replica that may have stopped would take longer than to have the read ordered.
+		c.fallBack(now, k)
+	}
+}
+
+// fallBack orders an operation whose read-only try found no 2f+1 equal answers, under a new timestamp, so that the answers cannot be
+// mixed up (R-OPT-RO-5).
+func (c *Client) fallBack(now Time, k *call) {
+	c.counts.Fallbacks++
+	c.issue(now, k, false)
+}
+
+// Tick sends again what is due, and asks for the origin as long as it is not known.
+func (c *Client) Tick(now Time) {
+	if c.origin.isDue(now) {
+		c.do(Effect{Verb: Ask, Nonce: c.origin.nonce, To: c.audience.everybody()})
+	}
+	for i := range c.slots {
+		if x := &c.slots[i]; x.busy == calling && now >= x.call.due && !c.inTurn(now, &x.call) {
+			c.retry(now, &x.call)
+		}
+	}
+}
+
+// Next is the earliest time at which Tick may have something to do; false if there is none.
+func (c *Client) Next(now Time) (at Time, ok bool) {
+	at = math.MaxInt64
+	if !c.origin.known {
+		at, ok = c.origin.asked+askAgain, true
+	}
+	for i := range c.slots {
+		if x := &c.slots[i]; x.busy == calling {
+			at, ok = min(at, x.call.due), true
+		}
+	}
+	if at <= now { // a call that is in turn
+		at = now + minTimeout/4
+	}
+	return at, ok
+}
+
+// inTurn reports whether an ordered request is late, and need not be sent again since the group is busy with others of ours. A request
+// on whose result 2f+1 agree lacks only a full reply, and is sent again at once.
+func (c *Client) inTurn(now Time, k *call) bool {
+	return !k.request.ReadOnly && k.tries == 0 && c.patience.busy(now, k.sent) && !c.audience.quorum(k.tally.Find(false).By)
+}
+
+// retry sends a request again, to all and for all to answer in full, with exponential back-off. A read-only try that was sent twice is
+// ordered instead [TOCS §6.1].
+func (c *Client) retry(now Time, k *call) {
+	c.counts.Retries++
+	c.audience.missed(now, k)
+	if k.request.ReadOnly && k.tries >= 1 {
+		c.fallBack(now, k)
+		return
+	}
+	k.tries++
+	k.due = now + c.patience.backOff(k.tries, c.edge) + c.patience.behind()
+	c.send(now, k, true, false)
+}
+
+// rekeyPeriod is how often at most a replica's new keys have everything sent again.
+const rekeyPeriod = time.Second
+
+// KeyAccepted notes that a replica can be spoken to under a key that it has announced. If we seal under another key than before, all
+// outstanding requests are sent to all replicas again, authenticated anew (R-OUR-10). A replica that changes its key all the time
+// makes us do so once in rekeyPeriod; the timers do the rest.
+func (c *Client) KeyAccepted(now Time, i message.ReplicaID, changed bool) {
+	if !c.origin.known {
+		c.do(Effect{Verb: Ask, Nonce: c.origin.nonce, To: 1 << i})
+	}
+	if !changed || now-c.rekeyed[i] < rekeyPeriod {
+		return
+	}
+	c.rekeyed[i] = now
+	for s := range c.slots {
+		if x := &c.slots[s]; x.busy == calling {
+			c.send(now, &x.call, true, false)
+		}
+	}
+}
+
+// Latest counts a replica's answer to QUERY-STABLE: the latest timestamp of this client that its state knows.
+func (c *Client) Latest(i message.ReplicaID, nonce uint64, t message.Timestamp) {
+	if start, known := c.origin.add(i, nonce, t, c.cfg.Replicas); known && start >= c.cfg.Clock {
+		c.catchUp(c.after(start))
+	}
+}
+
+// Nonce is that of the present question for the origin.
+func (c *Client) Nonce() uint64 { return c.origin.nonce }
+
+// Began reports whether it is known where timestamps begin. Calls wait until then.
+func (c *Client) Began() bool { return c.origin.known }
+
+// Rival notes that a replica knows of another process with our key. When f+1 do, one of which is correct, all calls end with why.
+// It reports whether calls had not been failing before.
+func (c *Client) Rival(now Time, i message.ReplicaID, why error) (news bool) {
+	believed, news := c.rivalry.add(now, i, why)
+	if believed {
+		c.FailAll(c.rivalry.err)
+	}
+	return news
+}
+
+// InUse is the error with which calls fail because another process uses our key, nil if none is known to.
+func (c *Client) InUse(now Time) error { return c.rivalry.inUse(now) }

@@ -1,0 +1,59 @@
+package client
+
+import (
+	"math/bits"
+	"slices"
+	"time"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// askAgain is how often the origin is asked for until it is known.
+const askAgain = 100 * time.Millisecond
+
+// An origin is the timestamp above which a client's requests begin. It is the clock's, or what the group knows of an earlier life if that
+// is higher: a clock that was ahead once would else have every request answered as superseded until it is as late again
+// (R-OUR-15).
+//
+// Of 2f+1 answers the (f+1)-th highest counts. A correct replica has said as much or more, so liars cannot drive a client's timestamps
+// up; and they cannot hide what f+1 of the others have executed.
+type origin struct {
+	known   bool
+	nonce   uint64 // of the present question; answers to an earlier one do not count
+	asked   Time   // when all were asked last
+	answers []message.Timestamp
+	heard   uint32 // bit i: replica i is among them
+}
+
+// firstNonce keeps these questions apart from others that the caller asks with QUERY-STABLE.
+const firstNonce = 1 << 63
+
+func (o *origin) init() { o.nonce, o.asked = firstNonce, never }
+
+// isDue reports whether all are to be asked now, and counts that as done.
+func (o *origin) isDue(now Time) bool {
+	if o.known || now-o.asked < askAgain {
+		return false
+	}
+	o.asked = now
+	return true
+}
+
+// forget has the origin asked for again.
+func (o *origin) forget() { *o = origin{nonce: o.nonce + 1, asked: never} }
+
+// add counts the answer of one of n replicas. Known: it was the one that decides.
+func (o *origin) add(i message.ReplicaID, nonce uint64, t message.Timestamp, n int) (start message.Timestamp, known bool) {
+	if o.known || nonce != o.nonce || o.heard&(1<<i) != 0 {
+		return 0, false
+	}
+	o.heard |= 1 << i
+	o.answers = append(o.answers, t)
+	f := (n - 1) / 3
+	if bits.OnesCount32(o.heard) <= 2*f {
+		return 0, false
+	}
+	slices.Sort(o.answers)
+	o.known = true
+	return o.answers[len(o.answers)-f-1], true
+}
