@@ -21,7 +21,7 @@ var errNotAdministrator = errors.New("only the administrator's key may do this")
 
 // administer runs one of the library's own operations and returns its result.
 func (c *Client) administer(ctx context.Context, op []byte, readOnly bool) ([]byte, error) {
-	if c.id != Administrator {
+	if c.wires.id != Administrator {
 		return nil, errNotAdministrator
 	}
 	return wait(ctx, func(done func([]byte, error)) error {

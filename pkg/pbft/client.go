@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -82,38 +81,30 @@ func wait(ctx context.Context, start func(done func([]byte, error)) error) ([]by
 // goroutine that reads the deciding reply calls Done.
 type Client struct {
 	*endpoint
-	id       ClientID
-	key      ed25519.PrivateKey
-	peers    []*replicaEnd
-	sessions []*auth.Session // of peers
-	epoch    time.Time       // when the rule's time was 0
+	epoch time.Time // when the rule's time was 0
 
 	mu         sync.Mutex
 	rule       *client.Client
-	calls      []clientCall // by slot
+	wires      clientWires
+	calls      clientCalls
 	waiting    []queuedCall // for a slot, or for long ones under way; first in first out
 	queueLimit int
-	clock      *time.Timer // the next look at what is due
-	idle       bool        // nothing can be due, and the clock ticks slowly
-	scratch    auth.Scratch
-	buffer     []byte
-	writes     clientWrites
+	clock      clientClock
+	readers    int         // goroutines that will write what is queued when they have counted the replies that they have read
+	looked     client.Time // when the last of them looked at the clock
 	stable     stableQuestion
 	closed     bool
 	ready      chan struct{} // closed and made anew when a session becomes ready
 
-	waited func(Slot, Timestamp) bool // waits, bound once
+	waited func(Slot, Timestamp) bool // calls.wait, bound once
 	stop   chan struct{}
 	done   chan struct{}
 }
 
-// A replicaEnd is our way to one replica.
-type replicaEnd struct {
-	session *auth.Session
-	link    *transport.Link
-}
+// clientCalls are the calls that slots serve.
+type clientCalls []clientCall
 
-// A clientCall is the call that a slot serves.
+// A clientCall is the call of one slot.
 type clientCall struct {
 	Call
 	due atomic.Uint64 // the timestamp of its present request; 0 if no replies are waited for
@@ -125,18 +116,32 @@ type queuedCall struct {
 	digest message.Digest // OperationDigest of Body
 }
 
-// clientWrites are the connections on which frames wait to be written, and the goroutines that will write them when they have
-// counted the replies that they have read.
-type clientWrites struct {
-	dirty   flushes
-	readers int
-	looked  client.Time // when the last of them looked at the clock
+// wait reports whether a call of ours waits for replies to this request. The last f come when enough have come, and most of what
+// there is to do for them is saved then. It needs no lock.
+func (x clientCalls) wait(s Slot, t Timestamp) bool {
+	return int(s) < len(x) && x[s].due.Load() == uint64(t)
 }
 
-// waits reports whether a call of ours waits for replies to this request. The last f come when enough have come, and most of what
-// there is to do for them is saved then.
-func (c *Client) waits(s Slot, t Timestamp) bool {
-	return int(s) < len(c.calls) && c.calls[s].due.Load() == uint64(t)
+// A clientClock wakes the client to look at what is due.
+type clientClock struct {
+	timer *time.Timer
+	idle  bool // nothing can be due, and it ticks slowly
+}
+
+// set has the clock tick again.
+func (x *clientClock) set(idle bool) {
+	if x.idle = idle; idle {
+		x.timer.Reset(askKeyPeriod)
+	} else {
+		x.timer.Reset(tickPeriod)
+	}
+}
+
+// wake has the clock tick that an idle client does not need.
+func (x *clientClock) wake() {
+	if x.idle {
+		x.set(false)
+	}
 }
 
 // NewClient connects to a group. It does not wait for the connections: see Ready.
@@ -146,41 +151,44 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, errors.New("a client needs a group and a private key")
 	}
 	public := cfg.Key.Public().(ed25519.PublicKey)
-	c := &Client{
-		id: ClientOf(public), key: cfg.Key, queueLimit: cfg.Queue, epoch: time.Now(),
-		calls: make([]clientCall, g.Limits.Slots), ready: make(chan struct{}),
-		stop: make(chan struct{}), done: make(chan struct{}), clock: time.NewTimer(tickPeriod),
-	}
-	rule := client.Config{
-		Replicas: g.N(), Slots: g.Limits.Slots, Clock: Timestamp(c.epoch.UnixNano()), Lent: transport.Keep, Separate: separateAbove,
-	}
+	rule := client.Config{Client: ClientOf(public), Replicas: g.N(), Slots: g.Limits.Slots, Lent: transport.Keep, Separate: separateAbove}
 	if slices.Contains(cfg.Without, Separate) {
 		rule.Separate = 0
 	}
 	if g.Administrator.Equal(public) {
-		c.id, rule.Separate = Administrator, 0
+		rule.Client, rule.Separate = Administrator, 0
+	}
+	end, err := newEndpoint(g, message.Principal{Client: rule.Client}, auth.NewMemorySigner(cfg.Key), cfg.Transport, cfg.Delay, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		endpoint: end, wires: clientWires{endpoint: end, id: rule.Client, key: cfg.Key}, epoch: time.Now(),
+		calls: make(clientCalls, g.Limits.Slots), queueLimit: cfg.Queue, ready: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}), clock: clientClock{timer: time.NewTimer(tickPeriod)},
 	}
 	if c.queueLimit <= 0 {
 		c.queueLimit = 4096
 	}
-	var err error
-	self := message.Principal{Client: c.id}
-	if c.endpoint, err = newEndpoint(g, self, auth.NewMemorySigner(cfg.Key), cfg.Transport, cfg.Delay, cfg.Logger); err != nil {
-		return nil, err
-	}
-	rule.Client = c.id
-	c.rule, c.waited = client.New(rule, (*clientEdge)(c)), c.waits
-	for i, m := range g.Members {
-		session := auth.NewSession(message.Principal{Replica: ReplicaID(i)}, m.Key)
-		c.peers, c.sessions = append(c.peers, &replicaEnd{session: session}), append(c.sessions, session)
-	}
-	c.mu.Lock()
-	for i, m := range g.Members {
-		c.peers[i].link = transport.Dial(m.Address, c.answering(c.sessions[i]), &clientLink{c, ReplicaID(i)})
-	}
-	c.mu.Unlock()
+	rule.Clock = Timestamp(c.epoch.UnixNano())
+	c.rule, c.waited = client.New(rule, &c.wires), c.calls.wait
+	c.dial()
 	go c.tick()
 	return c, nil
+}
+
+// dial begins the connections.
+func (c *Client) dial() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := &c.wires
+	for i, m := range c.group.Members {
+		w.sessions = append(w.sessions, auth.NewSession(message.Principal{Replica: ReplicaID(i)}, m.Key))
+	}
+	w.links = make([]*transport.Link, len(w.sessions))
+	for i, m := range c.group.Members {
+		w.links[i] = transport.Dial(m.Address, c.answering(w.sessions[i]), &clientLink{c, ReplicaID(i)})
+	}
 }
 
 // Ready waits until 2f+1 replicas have exchanged keys with this client. They do so with anybody: whether it is enrolled
@@ -189,8 +197,8 @@ func (c *Client) Ready(ctx context.Context) error {
 	for {
 		c.mu.Lock()
 		n := 0
-		for _, p := range c.peers {
-			if p.session.Ready() && p.link.Up() {
+		for i := range c.group.N() {
+			if c.wires.connected(i) {
 				n++
 			}
 		}
@@ -223,7 +231,7 @@ func (c *Client) Start(call Call) error {
 
 // forService marks the administrator's calls that are for the service and not for the library.
 func (c *Client) forService(call Call) Call {
-	if c.id == Administrator {
+	if c.wires.id == Administrator {
 		call.Body = append([]byte{executor.AdminService}, call.Body...)
 	}
 	return call
@@ -253,7 +261,7 @@ func (c *Client) begin(call Call) error {
 		return ErrBusy
 	case !room:
 		c.waiting = append(c.waiting, queuedCall{call, digest})
-		c.wake()
+		c.clock.wake()
 		return nil
 	}
 	return c.assign(&call, digest)
@@ -277,7 +285,7 @@ func (c *Client) assign(call *Call, digest message.Digest) error {
 			return err
 		}
 	}
-	c.wake()
+	c.clock.wake()
 	return nil
 }
 
@@ -299,7 +307,7 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	}
 	c.calls[slot].Call = call
 	c.perform(nil)
-	c.wake()
+	c.clock.wake()
 	return nil
 }
 
@@ -321,7 +329,7 @@ func (c *Client) perform(over []endedCall) []endedCall {
 					c.rule.Fail(e.Slot, err)
 				}
 			case client.Ask:
-				c.queryStable(e.To, e.Nonce)
+				c.wires.queryStable(e.To, e.Nonce)
 			case client.Done:
 				x := &c.calls[e.Slot]
 				x.due.Store(0)
@@ -372,8 +380,8 @@ func (c *Client) beginWaiting() {
 func (c *Client) release() {
 	var space [flushSpace]flusher
 	list := space[:0]
-	if c.writes.readers == 0 {
-		list = c.writes.dirty.take(list)
+	if c.readers == 0 {
+		list = c.wires.dirty.take(list)
 	}
 	c.mu.Unlock()
 	for _, x := range list {
@@ -381,25 +389,17 @@ func (c *Client) release() {
 	}
 }
 
-// wake has the clock tick that an idle client does not need. The caller holds the lock.
-func (c *Client) wake() {
-	if c.idle {
-		c.idle = false
-		c.clock.Reset(tickPeriod)
-	}
-}
-
 // now is the rule's time. A reader has looked at the clock when it began to count replies, and what it brings about is not later by
 // anything that matters. The caller holds the lock.
 func (c *Client) now() client.Time {
-	if c.writes.readers > 0 {
-		return c.writes.looked
+	if c.readers > 0 {
+		return c.looked
 	}
 	return time.Since(c.epoch)
 }
 
-// send authenticates the request of a call and queues it for the replicas that an effect names. An error is that of Call.Sending,
-// and the request has not left. The caller holds the lock.
+// send has the request of a call sent to the replicas that an effect names. An error is that of Call.Sending, and the request has not
+// left. The caller holds the lock.
 func (c *Client) send(e *client.Effect) error {
 	q, x := c.rule.Request(e.Slot), &c.calls[e.Slot]
 	if e.New && x.Sending != nil && !q.ReadOnly {
@@ -408,49 +408,8 @@ func (c *Client) send(e *client.Effect) error {
 		}
 	}
 	x.due.Store(uint64(q.Timestamp))
-	c.authenticate(q)
-	c.buffer = q.AppendBody(append(c.buffer[:0], byte(message.TypeRequest)))
-	var shared *transport.Shared // a long one lies in one place for all
-	if len(c.buffer) >= transport.ShareFrom {
-		shared, c.buffer = transport.Share(c.buffer)
-		defer shared.Release()
-	}
-	for i, p := range c.peers {
-		if e.To&(1<<i) != 0 {
-			c.queueFor(p, shared)
-		}
-	}
+	c.wires.request(e.To, q)
 	return nil
-}
-
-// queueFor queues the request for one replica, if there is a way to it: what is shared, and behind it c.buffer.
-func (c *Client) queueFor(p *replicaEnd, shared *transport.Shared) {
-	conn := c.wayTo(p)
-	if conn == nil {
-		return
-	}
-	if !conn.SendShared(shared, c.buffer) {
-		c.edge.dropped.Add(1)
-	}
-	c.writes.dirty.add(conn)
-}
-
-// wayTo is a connection on which a replica can be spoken to, nil if there is none.
-func (c *Client) wayTo(p *replicaEnd) *transport.Conn {
-	if conn := p.link.Conn(); conn != nil && p.session.Ready() && c.vouched(conn, p.session) {
-		return conn
-	}
-	return nil
-}
-
-func (c *Client) authenticate(q *message.Request) {
-	if c.id == Administrator {
-		q.Signature = make([]byte, message.SignatureSize) // that there is one is signed too
-		d := message.AdministratorDigest(c.group.Digest(), q)
-		q.Signature = ed25519.Sign(c.key, d[:])
-		return
-	}
-	c.ring.Authenticate(c.sessions, &c.scratch, q)
 }
 
 // separateAbove is the length of the longest operation that goes to the primary alone. A longer one goes to every replica at
@@ -459,44 +418,20 @@ func (c *Client) authenticate(q *message.Request) {
 // one: see docs/PERFORMANCE.md.
 const separateAbove = 32 << 10
 
-// A clientEdge tells the rule of a client's surroundings. Its methods are called under the client's lock.
-type clientEdge Client
-
-// Open implements client.Edge.
-func (e *clientEdge) Open(i ReplicaID) bool { return (*Client)(e).wayTo(e.peers[i]) != nil }
-
-// Queued implements client.Edge.
-func (e *clientEdge) Queued(i ReplicaID) int {
-	if conn := (*Client)(e).wayTo(e.peers[i]); conn != nil {
-		return conn.Queued()
-	}
-	return 0
-}
-
-// Proves implements client.Edge.
-func (e *clientEdge) Proves(i ReplicaID, p *message.Proof, result []byte) bool {
-	return e.sessions[i].Proves(&e.scratch, p, result)
-}
-
-// Chance implements client.Edge.
-func (e *clientEdge) Chance(n int64) int64 { return rand.Int64N(n) }
-
 // tick tells the rule the time until Close.
 func (c *Client) tick() {
 	defer close(c.done)
-	defer c.clock.Stop()
+	defer c.clock.timer.Stop()
 	for asked := time.Now(); ; {
 		select {
 		case <-c.stop:
-			for _, p := range c.peers {
-				p.link.Close()
-			}
+			c.wires.close()
 			return
-		case now := <-c.clock.C:
+		case now := <-c.clock.timer.C:
 			c.look()
 			if now.Sub(asked) >= askKeyPeriod {
 				asked = now
-				c.askForKeys()
+				c.wires.askForKeys()
 			}
 		}
 	}
@@ -507,22 +442,9 @@ func (c *Client) look() {
 	c.mu.Lock()
 	c.rule.Tick(time.Since(c.epoch))
 	over := c.perform(nil)
-	if c.idle = c.rule.UnderWay() == 0 && (c.rule.Began() || len(c.waiting) == 0); c.idle {
-		c.clock.Reset(askKeyPeriod)
-	} else {
-		c.clock.Reset(tickPeriod)
-	}
+	c.clock.set(c.rule.UnderWay() == 0 && (c.rule.Began() || len(c.waiting) == 0))
 	c.finish(over)
 	c.release()
-}
-
-// askForKeys sends a NEW-KEY to the replicas that we have no session key of.
-func (c *Client) askForKeys() {
-	for _, p := range c.peers {
-		if conn := p.link.Conn(); conn != nil && !p.session.Ready() {
-			c.sendKey(conn, p.session, "")
-		}
-	}
 }
 
 // failAll ends all calls, those that wait for a slot too. The caller holds the lock, and failAll gives it up.
@@ -560,10 +482,10 @@ func (c *Client) Status() ClientStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	counts := c.rule.Counts()
-	s := ClientStatus{ID: c.id, View: c.rule.View(), Queued: len(c.waiting), Outstanding: c.rule.UnderWay(),
+	s := ClientStatus{ID: c.wires.id, View: c.rule.View(), Queued: len(c.waiting), Outstanding: c.rule.UnderWay(),
 		Retries: counts.Retries, Fallbacks: counts.Fallbacks}
-	for _, p := range c.peers {
-		s.Connected = append(s.Connected, p.link.Up() && p.session.Ready())
+	for i := range c.group.N() {
+		s.Connected = append(s.Connected, c.wires.connected(i))
 	}
 	return s
 }

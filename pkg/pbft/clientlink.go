@@ -16,7 +16,7 @@ type clientLink struct {
 
 // Opened implements transport.Handler.
 func (l *clientLink) Opened(c *transport.Conn) {
-	session := l.c.peers[l.id].session
+	session := l.c.wires.sessions[l.id]
 	c.SetUser(&remote{session: session})
 	l.c.sendKey(c, session, "")
 }
@@ -29,7 +29,7 @@ func (l *clientLink) Closed(_ *transport.Conn, err error) {
 // Frames implements transport.Handler: it counts replies, and ends the calls they decide after the lock is released,
 // so that Done may start the next call. What those calls send leaves in one flush.
 func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
-	c, who := l.c, conn.User().(*remote)
+	who := conn.User().(*remote)
 	var replies [32]*message.Reply
 	batch := replies[:0]
 	for _, frame := range frames {
@@ -42,12 +42,12 @@ func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 		}
 		if m := l.receive(conn, who, frame); m != nil {
 			if batch = append(batch, m); len(batch) == cap(batch) {
-				c.count(batch)
+				l.count(batch)
 				batch = batch[:0]
 			}
 		}
 	}
-	c.count(batch)
+	l.count(batch)
 	who.decoder.Reset()
 }
 
@@ -78,21 +78,22 @@ func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *m
 }
 
 // count has the rule count replies, and ends the calls that they decide.
-func (c *Client) count(batch []*message.Reply) {
+func (l *clientLink) count(batch []*message.Reply) {
+	c := l.c
 	if len(batch) == 0 {
 		return
 	}
 	var space [32]endedCall
 	over := space[:0]
 	c.mu.Lock()
-	c.writes.readers++
-	c.writes.looked = time.Since(c.epoch)
+	c.readers++
+	c.looked = time.Since(c.epoch)
 	for _, m := range batch {
-		c.rule.Reply(c.writes.looked, m)
+		c.rule.Reply(c.looked, m)
 		over = c.perform(over)
 	}
 	c.finish(over)
-	c.writes.readers--
+	c.readers--
 	c.release()
 }
 
@@ -120,27 +121,29 @@ func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) b
 	if answer {
 		c.sendKey(conn, who.session, "")
 	}
-	c.keyAccepted(l.id, changed)
+	l.keyAccepted(changed)
 	if rival := m.(*message.NewKey).Rival; len(rival) > 0 {
-		c.toldOfRival(l.id, string(rival))
+		l.toldOfRival(string(rival))
 	}
 	return true
 }
 
 // keyAccepted wakes those who wait for sessions, and tells the rule, which may have everything sent again.
-func (c *Client) keyAccepted(i ReplicaID, changed bool) {
+func (l *clientLink) keyAccepted(changed bool) {
+	c := l.c
 	c.mu.Lock()
 	defer c.release()
 	c.signal()
-	c.rule.KeyAccepted(c.now(), i, changed)
+	c.rule.KeyAccepted(c.now(), l.id, changed)
 	c.perform(nil) // nothing ends: requests are sent again under the timestamps that they have
 }
 
-// toldOfRival notes that replica i knows of another process with our key. When f+1 do, one of which is correct, all calls fail.
-func (c *Client) toldOfRival(i ReplicaID, address string) {
-	why := fmt.Errorf("client %016x: %w (it was seen at %.64q)", uint64(c.id), ErrKeyInUse, address)
+// toldOfRival notes that the replica knows of another process with our key. When f+1 do, one of which is correct, all calls fail.
+func (l *clientLink) toldOfRival(address string) {
+	c := l.c
+	why := fmt.Errorf("client %016x: %w (it was seen at %.64q)", uint64(c.wires.id), ErrKeyInUse, address)
 	c.mu.Lock()
-	if c.rule.Rival(c.now(), i, why) {
+	if c.rule.Rival(c.now(), l.id, why) {
 		c.warn("calls fail", "err", why)
 	}
 	if err := c.rule.InUse(c.now()); err != nil {

@@ -76,7 +76,7 @@ func (c *Client) newStableQuery() (*stableQuery, error) {
 		return nil, ErrClosed
 	}
 	c.stable.nonce++
-	q := &stableQuery{nonce: c.stable.nonce, answers: make([]*message.ReplyStable, len(c.peers)), enough: make(chan struct{})}
+	q := &stableQuery{nonce: c.stable.nonce, answers: make([]*message.ReplyStable, c.group.N()), enough: make(chan struct{})}
 	c.stable.query = q
 	return q, nil
 }
@@ -85,22 +85,7 @@ func (c *Client) newStableQuery() (*stableQuery, error) {
 func (c *Client) askAll(q *stableQuery) {
 	c.mu.Lock()
 	defer c.release()
-	c.queryStable(1<<len(c.peers)-1, q.nonce)
-}
-
-// queryStable sends the question to a set of replicas, as far as there is a way to them. The caller holds the lock.
-func (c *Client) queryStable(to uint32, nonce uint64) {
-	for i, p := range c.peers {
-		conn := p.link.Conn()
-		if to&(1<<i) == 0 || conn == nil || !c.vouched(conn, p.session) {
-			continue
-		}
-		m := &message.QueryStable{Nonce: nonce}
-		if c.buffer = c.ring.Seal(p.session, &c.scratch, c.buffer[:0], m); len(c.buffer) > 0 {
-			p.link.Send(c.buffer)
-			c.writes.dirty.add(p.link)
-		}
-	}
+	c.wires.queryStable(1<<c.group.N()-1, q.nonce)
 }
 
 func (q *stableQuery) certified(weak int) (best Certified) {
