@@ -59,7 +59,7 @@ type Config struct {
 	Separate int
 
 	// Found, unless nil, is told what the replies to a call come to each time that is more than before: the simulator judges it.
-	Found func(s message.Slot, x *Finding)
+	Found func(s message.Slot, x Finding)
 }
 
 // A Verb is a kind of effect.
@@ -103,6 +103,7 @@ type Counts struct{ Retries, Fallbacks uint64 }
 type Client struct {
 	cfg      Config
 	edge     Edge
+	proves   Prover // edge.Proves, bound once
 	slots    []slot
 	free     []message.Slot // the last one is taken first
 	audience audience
@@ -132,7 +133,7 @@ const (
 
 // New returns a client that has made no call.
 func New(cfg Config, edge Edge) *Client {
-	c := &Client{cfg: cfg, edge: edge, slots: make([]slot, cfg.Slots), rekeyed: make([]Time, cfg.Replicas)}
+	c := &Client{cfg: cfg, edge: edge, proves: edge.Proves, slots: make([]slot, cfg.Slots), rekeyed: make([]Time, cfg.Replicas)}
 	for i := range c.slots {
 		c.slots[i].last = cfg.Clock
 		c.free = append(c.free, message.Slot(len(c.slots)-1-i))
@@ -282,7 +283,7 @@ func (c *Client) Reply(now Time, m *message.Reply) {
 	for i := range m.Answers {
 		a := &m.Answers[i]
 		if k := c.waiting(a); k != nil {
-			k.tally.Add(m, a, k.request.Replier, k.tries, c.edge.Proves)
+			k.tally.Add(m, a, k.request.Replier, k.tries, c.proves)
 			c.decide(now, k)
 		}
 	}
@@ -304,7 +305,7 @@ func (c *Client) waiting(a *message.Answer) *call {
 func (c *Client) decide(now Time, k *call) {
 	x, s := k.tally.Find(k.request.ReadOnly), k.request.Slot
 	if c.cfg.Found != nil && x.Kind != Waiting {
-		c.cfg.Found(s, &x)
+		c.cfg.Found(s, x)
 	}
 	switch x.Kind {
 	case Believed:

@@ -338,7 +338,7 @@ func (s *callSlot) end() {
 }
 
 // found judges what the rule finds in the replies to a call.
-func (c *caller) found(s message.Slot, x *client.Finding) {
+func (c *caller) found(s message.Slot, x client.Finding) {
 	k, w := c.calls[s], c.w
 	if x.Kind != client.MustOrder && x.Kind != client.Apart && x.Seq > 0 {
 		w.judge.promised(c, slotKey{x.Prepared, x.Seq})
