@@ -23,6 +23,7 @@ var unit = map[string]string{
 	"a costly request waits no longer than others":                  "./pkg/pbft/internal/core",
 	"a costly request hides that others wait":                       "./pkg/pbft/internal/core",
 	"what waits outlives its client's keys":                         "./pkg/pbft/internal/core",
+	"a result that was not kept is asked for as before":             "./pkg/pbft/internal/client",
 }
 
 var mutants = []mutant{
@@ -41,6 +42,23 @@ var mutants = []mutant{
 	{"what has committed and what was prepared is one ground", call, "		if y.committed {\n", "		if y.committed || y.seq != 0 {\n"},
 	{"reads of different versions are counted together", call, "return v.outcome == w.outcome && v.version == w.version && v.length == w.length && (v.result", "return v.outcome == w.outcome && v.length == w.length && (v.result"},
 	{"a replica's earlier ground is kept for another result", call, "if !fresh && t.Has(m.From) && old.alike(&v) {", "if !fresh && t.Has(m.From) {"},
+	{"f+1 equal replies are enough", call, "case count >= quorum && v.outcome == message.Executed:", "case count > f && v.outcome == message.Executed:"},
+	{"a tentative reply counts as a committed one", call, "committed: !m.Tentative,", "committed: true,"},
+	{"a proof stands for any result of its length", call, "if len(r) == length && proves(i, p, r) {", "if len(r) == length {"},
+	{"f+1 are enough to say that a client is not enrolled", call, "case count >= quorum && v.outcome == message.NotEnrolled:", "case count > f && v.outcome == message.NotEnrolled:"},
+
+	// The client's requests.
+	{"a reply to another request of the slot is taken", rule + "client.go", "if k.request.Timestamp != a.Timestamp || k.request.ReadOnly", "if k.request.ReadOnly"},
+	{"nothing is sent again", rule + "client.go", "x.busy == calling && now >= x.call.due && !c", "x.busy == calling && now < 0 && !c"},
+	{"what is sent again goes to the primary alone", rule + "audience.go", "	case again:\n		return a.everybody()\n", ""},
+	{"a read that is not answered is read again for ever", rule + "client.go", "	c.counts.Fallbacks++\n	c.issue(now, k, false)", "	c.counts.Fallbacks++\n	c.issue(now, k, k.operation.ReadOnly)"},
+	{"a new try keeps its timestamp", rule + "client.go", "	s.last++\n", ""},
+	{"a request of an earlier life is sent under a new timestamp", rule + "client.go", "	c.prepare(now, k, t, false)\n	c.send(now, k, true, false)\n", "	c.issue(now, k, false)\n"},
+	{"the timestamp of an earlier life's request is used again", rule + "client.go", "	c.slots[s].last = max(c.slots[s].last, t)\n", ""},
+	{"timestamps begin with the clock, whatever the group knows", rule + "client.go", "		c.catchUp(c.after(start))\n", ""},
+	{"timestamps begin where a liar says", rule + "origin.go", "return o.answers[len(o.answers)-f-1], true", "return o.answers[0], true"},
+	{"timestamps begin right after what f+1 replicas know", rule + "client.go", "return known + skip + message.Timestamp(c.edge.Chance(skip))", "return known"},
+	{"a result that was not kept is asked for as before", rule + "client.go", "		k.keep = true\n", ""},
 
 	// Execution.
 	{"a request is executed as often as it is ordered", runs, "	case r.Timestamp <= last.Timestamp:\n		return Answer{Outcome: message.Superseded", "	case r.Timestamp < 0:\n		return Answer{Outcome: message.Superseded"},

@@ -32,6 +32,7 @@ const (
 	core = "pkg/pbft/internal/core/"
 	noun = "pkg/pbft/internal/message/"
 	call = "pkg/pbft/internal/client/tally.go"
+	rule = "pkg/pbft/internal/client/"
 	runs = "pkg/pbft/internal/executor/executor.go"
 	file = "pkg/nfsstate/"
 )

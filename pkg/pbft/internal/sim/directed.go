@@ -18,7 +18,7 @@ func directed() []*Schedule {
 		proposedAgain(), votedAfterLeaving(), stableHereAndThere(), whatIsPast(),
 		provedElsewhere(),
 		forgottenWhileSilent(), forgottenNewView(), forgottenCheckpoint(), forgottenReply(), valueThatRecurs(), idleSilence(),
-		takenBackAndRepeated(), enrolledBeforeFetching(),
+		takenBackAndRepeated(), enrolledBeforeFetching(), notEnrolledYet(),
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
 	}
 }
@@ -593,6 +593,32 @@ func enrolledBeforeFetching() *Schedule {
 	s.calls(1, 140, append([]byte{opRead}, make([]byte, 11)...), true)
 	s.reach("3 fetches, and had executed the enrolment", func(w *world) bool {
 		return w.core(3).Transferring() && w.core(3).LastExecuted() == 6 && w.clients[1].latest() > 100
+	})
+	return s
+}
+
+// notEnrolledYet: a client is revoked and enrolled again, and of the second 3 does not hear. When the client reads, 3 and the faulty 0 say
+// that it is not enrolled, which must not be believed of f+1.
+func notEnrolledYet() *Schedule {
+	s := scene("not enrolled yet", 100)
+	s.add(func(w *world) { w.clients = append(w.clients, newClient(w, guest), newAdministrator(w)) }, "there is an administrator, and client %d", guest)
+	s.hush()
+	key := clientKey(guest)
+	s.calls(2, 5, append([]byte{executor.AdminRevoke}, key...), false)
+	s.calls(2, 30, append([]byte{executor.AdminEnrol}, key...), false)
+	s.loses(func(w *world, _, to int, m message.Message) bool { return to == 3 && orders(m) && w.now >= 20*tick }, "3 hears nothing of what is agreed on from 20")
+	s.says(0, func(_ *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+		if p, ok := m.(*message.Reply); ok && p.Answers[0].ReadOnly {
+			x, a := *p, p.Answers[0]
+			a.Outcome, a.Result, a.Length, a.Full, a.Version = message.NotEnrolled, nil, 0, true, 0
+			x.Answers = []message.Answer{a}
+			return one(&x)
+		}
+		return one(m)
+	}, "tells a reader that it is not enrolled")
+	s.calls(1, 60, append([]byte{opRead}, make([]byte, 11)...), true)
+	s.reach("3 has executed the revocation alone, and the client has its result", func(w *world) bool {
+		return w.core(3).LastExecuted() == 1 && w.clients[1].slots[0].done == 1
 	})
 	return s
 }
