@@ -104,26 +104,22 @@ func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) b
 		c.edge.badKey.Add(1)
 		return false
 	}
-	m, err := message.Decode(owned(frame), &c.wire)
+	decoded, err := message.Decode(owned(frame), &c.wire)
 	if err != nil {
 		c.edge.malformed.Add(1)
 		return false
 	}
-	answer, changed, err := c.ring.Accept(who.session, m.(*message.NewKey), channel(conn))
-	if err == nil && !c.vouched(conn, who.session) {
-		err = errTransportKey
-	}
-	if err != nil {
-		c.edge.badKey.Add(1)
-		c.keyRefused(conn, m.(*message.NewKey), err)
+	m := decoded.(*message.NewKey)
+	answer, changed, ok := c.acceptKey(conn, who.session, m)
+	if !ok {
 		return false
 	}
 	if answer {
 		c.sendKey(conn, who.session, "")
 	}
 	l.keyAccepted(changed)
-	if rival := m.(*message.NewKey).Rival; len(rival) > 0 {
-		l.toldOfRival(string(rival))
+	if len(m.Rival) > 0 {
+		l.toldOfRival(string(m.Rival))
 	}
 	return true
 }

@@ -123,6 +123,21 @@ func (e *endpoint) vouched(c *transport.Conn, s *auth.Session) bool {
 	return !isTLS || message.Digest(fingerprint) == s.TransportKey()
 }
 
+// acceptKey takes the session key from a NEW-KEY, or counts why it is refused. Answer: the peer needs one of ours. Changed: we seal under
+// another key than before.
+func (e *endpoint) acceptKey(c *transport.Conn, s *auth.Session, m *message.NewKey) (answer, changed, ok bool) {
+	answer, changed, err := e.ring.Accept(s, m, channel(c))
+	if err == nil && !e.vouched(c, s) {
+		err = errTransportKey
+	}
+	if err != nil {
+		e.edge.badKey.Add(1)
+		e.keyRefused(c, m, err)
+		return false, false, false
+	}
+	return answer, changed, true
+}
+
 // answering returns the options for a link to the session's peer.
 func (e *endpoint) answering(s *auth.Session) transport.Options {
 	o := e.options

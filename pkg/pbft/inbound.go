@@ -350,13 +350,8 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 		r.edge.badKey.Add(1)
 		return false
 	}
-	answer, changed, err := r.ring.Accept(session, m, channel(c))
-	if err == nil && !r.vouched(c, session) {
-		err = errTransportKey
-	}
-	if err != nil {
-		r.edge.badKey.Add(1)
-		r.keyRefused(c, m, err)
+	answer, changed, ok := r.acceptKey(c, session, m)
+	if !ok {
 		return false
 	}
 	who, known := c.User().(*remote)
