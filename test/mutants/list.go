@@ -24,6 +24,7 @@ var unit = map[string]string{
 	"a costly request hides that others wait":                       "./pkg/pbft/internal/core",
 	"what waits outlives its client's keys":                         "./pkg/pbft/internal/core",
 	"a result that was not kept is asked for as before":             "./pkg/pbft/internal/client",
+	"a replica's earlier ground is kept for another result":         "./pkg/pbft/internal/client",
 }
 
 var mutants = []mutant{
