@@ -25,8 +25,9 @@ var (
 	ErrClosed = errors.New("client closed")
 	// ErrNotEnrolled: 2f+1 replicas say that this client's key is not enrolled, or was revoked.
 	ErrNotEnrolled = client.ErrNotEnrolled
-	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been executed, for its slot has
-	// gone on to a request that this client did not make (see also ErrKeyInUse).
+	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been
+	// executed, for its slot has gone on to a request that this client did not make (see also
+	// ErrKeyInUse).
 	ErrResultLost = client.ErrResultLost
 )
 
@@ -70,12 +71,13 @@ func wait(ctx context.Context, start func(done func([]byte, error)) error) ([]by
 	}
 }
 
-// A Client speaks to a group for one key pair. Its slots let many operations be outstanding at once; further ones
-// wait in a bounded queue, first come first served. All methods may be called from any goroutine.
+// A Client speaks to a group for one key pair. Its slots let many operations be outstanding at once;
+// further ones wait in a bounded queue, first come first served. All methods may be called from any
+// goroutine.
 //
-// What is sent to whom and when, and which replies are believed, package internal/client decides (rule). A Client gives it the
-// time, the connections and the keys: it performs the rule's effects under one lock, and gives the lock up before it writes to
-// sockets and calls Done.
+// What is sent to whom and when, and which replies are believed, package internal/client decides
+// (rule). A Client gives it the time, the connections and the keys: it performs the rule's effects
+// under one lock, and gives the lock up before it writes to sockets and calls Done.
 //
 // Nothing is passed between goroutines on the way of an operation: Start sends on its caller's, and the
 // goroutine that reads the deciding reply calls Done.
@@ -90,7 +92,7 @@ type Client struct {
 	waiting    []queuedCall // for a slot, or for long ones under way; first in first out
 	queueLimit int
 	clock      clientClock
-	readers    int         // goroutines that will write what is queued when they have counted the replies that they have read
+	readers    int         // goroutines that have read replies: they write what is queued when they have counted them
 	looked     client.Time // when the last of them looked at the clock
 	stable     stableQuestion
 	closed     bool
@@ -116,8 +118,8 @@ type queuedCall struct {
 	digest message.Digest // OperationDigest of Body
 }
 
-// wait reports whether a call of ours waits for replies to this request. The last f come when enough have come, and most of what
-// there is to do for them is saved then. It needs no lock.
+// wait reports whether a call of ours waits for replies to this request. The last f come when enough
+// have come, and most of what there is to do for them is saved then. It needs no lock.
 func (x clientCalls) wait(s Slot, t Timestamp) bool {
 	return int(s) < len(x) && x[s].due.Load() == uint64(t)
 }
@@ -151,14 +153,17 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, errors.New("a client needs a group and a private key")
 	}
 	public := cfg.Key.Public().(ed25519.PublicKey)
-	rule := client.Config{Client: ClientOf(public), Replicas: g.N(), Slots: g.Limits.Slots, Lent: transport.Keep, Separate: separateAbove}
+	rule := client.Config{
+		Client: ClientOf(public), Replicas: g.N(), Slots: g.Limits.Slots, Lent: transport.Keep, Separate: separateAbove,
+	}
 	if slices.Contains(cfg.Without, Separate) {
 		rule.Separate = 0
 	}
 	if g.Administrator.Equal(public) {
 		rule.Client, rule.Separate = Administrator, 0
 	}
-	end, err := newEndpoint(g, message.Principal{Client: rule.Client}, auth.NewMemorySigner(cfg.Key), cfg.Transport, cfg.Delay, cfg.Logger)
+	self := message.Principal{Client: rule.Client}
+	end, err := newEndpoint(g, self, auth.NewMemorySigner(cfg.Key), cfg.Transport, cfg.Delay, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -191,8 +196,8 @@ func (c *Client) dial() {
 	}
 }
 
-// Ready waits until 2f+1 replicas have exchanged keys with this client. They do so with anybody: whether it is enrolled
-// shows with the first call.
+// Ready waits until 2f+1 replicas have exchanged keys with this client. They do so with anybody:
+// whether it is enrolled shows with the first call.
 func (c *Client) Ready(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -275,7 +280,8 @@ func (c *Client) queueLength() int {
 	return c.queueLimit + len(c.calls) - c.rule.UnderWay()
 }
 
-// assign gives a call a slot and sends it for the first time. The caller holds the lock, and has seen that there is room.
+// assign gives a call a slot and sends it for the first time. The caller holds the lock, and has seen
+// that there is room.
 func (c *Client) assign(call *Call, digest message.Digest) error {
 	s := c.rule.Start(c.now(), client.Operation{Body: call.Body, Digest: digest, ReadOnly: call.ReadOnly})
 	c.calls[s].Call = *call
@@ -289,20 +295,20 @@ func (c *Client) assign(call *Call, digest message.Digest) error {
 	return nil
 }
 
-// Resume sends again, unchanged, what an earlier life of this client sent as (slot, t). It must be called before any
-// Start.
+// Resume sends again, unchanged, what an earlier life of this client sent as (slot, t). It must be
+// called before any Start.
 func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	call = c.forService(call)
 	if err := c.checkLength(&call); err != nil {
 		return err
 	}
-	digest := message.OperationDigest(call.Body)
+	op := client.Operation{Body: call.Body, Digest: message.OperationDigest(call.Body), ReadOnly: call.ReadOnly}
 	c.mu.Lock()
 	defer c.release()
 	if c.closed {
 		return ErrClosed
 	}
-	if err := c.rule.Resume(c.now(), slot, t, client.Operation{Body: call.Body, Digest: digest, ReadOnly: call.ReadOnly}, false); err != nil {
+	if err := c.rule.Resume(c.now(), slot, t, op, false); err != nil {
 		return err
 	}
 	c.calls[slot].Call = call
@@ -319,7 +325,8 @@ type endedCall struct {
 	err    error
 }
 
-// perform does what the rule decided, and adds the calls that are over to a list, for finish. The caller holds the lock.
+// perform does what the rule decided, and adds the calls that are over to a list, for finish. The
+// caller holds the lock.
 func (c *Client) perform(over []endedCall) []endedCall {
 	for effects := c.rule.Effects(); len(effects) > 0; effects = c.rule.Effects() {
 		for i := range effects {
@@ -340,8 +347,9 @@ func (c *Client) perform(over []endedCall) []endedCall {
 	return over
 }
 
-// finish ends calls, and gives their slots to the calls that wait: not before Done has noted the result, for the group keeps only a
-// slot's last. The caller holds the lock, which is given up meanwhile.
+// finish ends calls, and gives their slots to the calls that wait: not before Done has noted the
+// result, for the group keeps only a slot's last. The caller holds the lock, which is given up
+// meanwhile.
 func (c *Client) finish(over []endedCall) {
 	if len(over) == 0 {
 		return
@@ -364,7 +372,8 @@ func (c *Client) vacate(s Slot) {
 	c.rule.Free(s)
 }
 
-// beginWaiting gives slots to the calls that have waited longest, for as long as there is room. The caller holds the lock.
+// beginWaiting gives slots to the calls that have waited longest, for as long as there is room. The
+// caller holds the lock.
 func (c *Client) beginWaiting() {
 	for len(c.waiting) > 0 && c.rule.Room(len(c.waiting[0].Body)) {
 		x := c.waiting[0]
@@ -389,8 +398,8 @@ func (c *Client) release() {
 	}
 }
 
-// now is the rule's time. A reader has looked at the clock when it began to count replies, and what it brings about is not later by
-// anything that matters. The caller holds the lock.
+// now is the rule's time. A reader has looked at the clock when it began to count replies, and what it
+// brings about is not later by anything that matters. The caller holds the lock.
 func (c *Client) now() client.Time {
 	if c.readers > 0 {
 		return c.looked
@@ -398,8 +407,8 @@ func (c *Client) now() client.Time {
 	return time.Since(c.epoch)
 }
 
-// send has the request of a call sent to the replicas that an effect names. An error is that of Call.Sending, and the request has not
-// left. The caller holds the lock.
+// send has the request of a call sent to the replicas that an effect names. An error is that of
+// Call.Sending, and the request has not left. The caller holds the lock.
 func (c *Client) send(e *client.Effect) error {
 	q, x := c.rule.Request(e.Slot), &c.calls[e.Slot]
 	if e.New && x.Sending != nil && !q.ReadOnly {
@@ -412,10 +421,10 @@ func (c *Client) send(e *client.Effect) error {
 	return nil
 }
 
-// separateAbove is the length of the longest operation that goes to the primary alone. A longer one goes to every replica at
-// once, and the primary proposes it by its digest: its wire is spared what this client's carries instead
-// [TOCS §6.1; R-OPT-BR-1]. On one host a copy costs the same whoever sends it, and many in one batch cost less than one by
-// one: see docs/PERFORMANCE.md.
+// separateAbove is the length of the longest operation that goes to the primary alone. A longer one
+// goes to every replica at once, and the primary proposes it by its digest: its wire is spared what
+// this client's carries instead [TOCS §6.1; R-OPT-BR-1]. On one host a copy costs the same whoever
+// sends it, and many in one batch cost less than one by one: see docs/PERFORMANCE.md.
 const separateAbove = 32 << 10
 
 // tick tells the rule the time until Close.

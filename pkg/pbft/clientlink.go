@@ -26,8 +26,8 @@ func (l *clientLink) Closed(_ *transport.Conn, err error) {
 	l.c.log.Debug("connection to replica down", "replica", l.id, "err", err)
 }
 
-// Frames implements transport.Handler: it counts replies, and ends the calls they decide after the lock is released,
-// so that Done may start the next call. What those calls send leaves in one flush.
+// Frames implements transport.Handler: it counts replies, and ends the calls they decide after the lock
+// is released, so that Done may start the next call. What those calls send leaves in one flush.
 func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 	who := conn.User().(*remote)
 	var replies [32]*message.Reply
@@ -134,7 +134,8 @@ func (l *clientLink) keyAccepted(changed bool) {
 	c.perform(nil) // nothing ends: requests are sent again under the timestamps that they have
 }
 
-// toldOfRival notes that the replica knows of another process with our key. When f+1 do, one of which is correct, all calls fail.
+// toldOfRival notes that the replica knows of another process with our key. When f+1 do, one of which
+// is correct, all calls fail.
 func (l *clientLink) toldOfRival(address string) {
 	c := l.c
 	why := fmt.Errorf("client %016x: %w (it was seen at %.64q)", uint64(c.wires.id), ErrKeyInUse, address)

@@ -9,8 +9,8 @@ import (
 	"bfs/pkg/pbft/internal/transport"
 )
 
-// clientWires are a client's connections, the keys that it shares with the replicas at their ends, and what it has queued there. They
-// are used under the client's lock.
+// clientWires are a client's connections, the keys that it shares with the replicas at their ends, and
+// what it has queued there. They are used under the client's lock.
 type clientWires struct {
 	*endpoint
 	id       ClientID

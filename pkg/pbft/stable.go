@@ -16,10 +16,12 @@ type Certified struct {
 	Root Digest
 }
 
-// stableAgain is how long a question after the stable checkpoint waits for its answers until it is asked again.
+// stableAgain is how long a question after the stable checkpoint waits for its answers until it is
+// asked again.
 const stableAgain = 100 * time.Millisecond
 
-// stableQuestion is what a client asks with QUERY-STABLE, beside the origin of its timestamps, whose nonces are higher.
+// stableQuestion is what a client asks with QUERY-STABLE, beside the origin of its timestamps, whose
+// nonces are higher.
 type stableQuestion struct {
 	nonce uint64       // of the last one
 	query *stableQuery // the one that waits
@@ -33,10 +35,10 @@ type stableQuery struct {
 	enough  chan struct{} // closed when 2f+1 have answered
 }
 
-// Stable asks 2f+1 replicas for their stable checkpoint. certified is the highest that f+1 of them name, its
-// zero value if they name different ones just now; reached is a number that a correct replica among them has come to.
-// A client that remembers a certified checkpoint above reached has to do with a group that has lost its state and begun
-// again.
+// Stable asks 2f+1 replicas for their stable checkpoint. certified is the highest that f+1 of them
+// name, its zero value if they name different ones just now; reached is a number that a correct replica
+// among them has come to. A client that remembers a certified checkpoint above reached has to do with a
+// group that has lost its state and begun again.
 func (c *Client) Stable(ctx context.Context) (certified Certified, reached SeqNum, err error) {
 	q, err := c.askStable(ctx)
 	if err != nil {
@@ -76,7 +78,8 @@ func (c *Client) newStableQuery() (*stableQuery, error) {
 		return nil, ErrClosed
 	}
 	c.stable.nonce++
-	q := &stableQuery{nonce: c.stable.nonce, answers: make([]*message.ReplyStable, c.group.N()), enough: make(chan struct{})}
+	answers := make([]*message.ReplyStable, c.group.N())
+	q := &stableQuery{nonce: c.stable.nonce, answers: answers, enough: make(chan struct{})}
 	c.stable.query = q
 	return q, nil
 }

@@ -50,7 +50,7 @@ var mutants = []mutant{
 
 	// The client's requests.
 	{"a reply to another request of the slot is taken", rule + "client.go", "if k.request.Timestamp != a.Timestamp || k.request.ReadOnly", "if k.request.ReadOnly"},
-	{"nothing is sent again", rule + "client.go", "x.busy == calling && now >= x.call.due && !c", "x.busy == calling && now < 0 && !c"},
+	{"nothing is sent again", rule + "client.go", "x.phase == calling && now >= x.call.due && !c", "x.phase == calling && now < 0 && !c"},
 	{"what is sent again goes to the primary alone", rule + "audience.go", "	case again:\n		return a.everybody()\n", ""},
 	{"a read that is not answered is read again for ever", rule + "client.go", "	c.counts.Fallbacks++\n	c.issue(now, k, false)", "	c.counts.Fallbacks++\n	c.issue(now, k, k.operation.ReadOnly)"},
 	{"a new try keeps its timestamp", rule + "client.go", "	s.last++\n", ""},

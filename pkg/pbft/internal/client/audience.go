@@ -7,8 +7,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// maxBehind is how much may wait on a connection to a replica before an operation leaves for it that a proposal names. The proposal
-// would overtake what is behind more: a client whose own wire is full leaves some of the carrying to the primary.
+// maxBehind is how much may wait on a connection to a replica before an operation leaves for it that a
+// proposal names. The proposal would overtake what is behind more: a client whose own wire is full
+// leaves some of the carrying to the primary.
 const maxBehind = 1 << 20
 
 // lateFor is how long a replica that has not answered in time is not relied on.
@@ -20,7 +21,7 @@ type audience struct {
 	edge  Edge
 	view  message.View
 	turn  int    // the replica that was last to return a long result
-	fresh uint32 // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read; 0: none yet
+	fresh uint32 // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read
 	mute  uint32 // bit i: replica i left us waiting for a result or a proof, and has not been heard of since
 	late  []Time // by replica: until then reads go to others as well, for it did not answer one in time
 	wary  Time   // until then everybody proves long results: the replicas that were named for it did not agree
@@ -43,8 +44,9 @@ func (a *audience) quorum(set uint32) bool { return bits.OnesCount32(set) >= 2*a
 
 func (a *audience) primary() message.ReplicaID { return a.view.Primary(a.cfg.Replicas) }
 
-// of is the set of replicas that a request goes to. A read needs 2f+1 answers that are alike, and the replicas that gave the last ordered
-// result have executed all that this client knows of: the others are asked only if these do not agree.
+// of is the set of replicas that a request goes to. A read needs 2f+1 answers that are alike, and the
+// replicas that gave the last ordered result have executed all that this client knows of: the others
+// are asked only if these do not agree.
 func (a *audience) of(now Time, readOnly, again bool) uint32 {
 	switch {
 	case again:
@@ -72,8 +74,8 @@ func (a *audience) reaches(set uint32) bool {
 	return false
 }
 
-// separate reports whether a first try goes to every replica, though only the primary orders it. Backups do not pass it on, so the
-// primary must be one that can be spoken to.
+// separate reports whether a first try goes to every replica, though only the primary orders it.
+// Backups do not pass it on, so the primary must be one that can be spoken to.
 func (a *audience) separate(k *call) bool {
 	if a.cfg.Separate == 0 || k.request.ReadOnly || k.request.Length() <= a.cfg.Separate || !a.edge.Open(a.primary()) {
 		return false
@@ -86,8 +88,9 @@ func (a *audience) separate(k *call) bool {
 	return true
 }
 
-// replier picks the replica that returns the full result: in turn, but not one that left us waiting [TOCS §6.1]. Of an ordered request
-// the f next ones prove it; everybody, if there are not so many, or if that did not do lately.
+// replier picks the replica that returns the full result: in turn, but not one that left us waiting
+// [TOCS §6.1]. Of an ordered request the f next ones prove it; everybody, if there are not so many, or
+// if that did not do lately.
 func (a *audience) replier(now Time, again, readOnly bool, asked uint32) (who message.ReplicaID, provers uint32) {
 	if again {
 		return message.AnyReplier, 0

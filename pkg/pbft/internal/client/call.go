@@ -2,8 +2,8 @@ package client
 
 import "bfs/pkg/pbft/internal/message"
 
-// A call is one operation on its way to a result. It is sent under several timestamps if it must be: each is a try, whose replies are
-// counted by themselves.
+// A call is one operation on its way to a result. It is sent under several timestamps if it must be:
+// each is a try, whose replies are counted by themselves.
 type call struct {
 	operation Operation
 	request   message.Request // the present try
@@ -12,7 +12,7 @@ type call struct {
 	sent      Time            // for the first time
 	due       Time            // when it is sent again
 	tries     int             // how often it was sent again
-	agreed    Time            // when 2f+1 had executed it alike, and the result or a proof of it was missing; never: that was not so
+	agreed    Time            // when 2f+1 had executed it alike, with the result or a proof missing; never: not so
 	parted    bool            // 2f+1 gave one answer on different grounds, and it was sent again soon
 	resumed   bool            // an earlier life of the client sent the request
 	keep      bool            // the result of an earlier try was not kept
@@ -27,8 +27,9 @@ func (k *call) begin(s message.Slot, op Operation) {
 
 // prepare begins a try under a timestamp.
 func (k *call) prepare(id message.ClientID, t message.Timestamp, readOnly bool) {
-	old := &k.request
-	k.request = message.Request{Client: id, Slot: old.Slot, Timestamp: t, ReadOnly: readOnly, Keep: k.keep, Auth: old.Auth}
+	k.request = message.Request{
+		Client: id, Slot: k.request.Slot, Timestamp: t, ReadOnly: readOnly, Keep: k.keep, Auth: k.request.Auth,
+	}
 	k.request.SetOperation(k.operation.Body, k.operation.Digest)
 	k.tries, k.agreed, k.parted = 0, never, false
 }

@@ -1,6 +1,6 @@
-// Package client is a client of the group as arithmetic [TOCS §4.2, §6.1]: operations, replies and the time go in, requests to send
-// and results come out. It has no clock, socket, goroutine, lock, key or chance. pbft.Client gives it these, and the simulator
-// drives the same code with its own.
+// Package client is a client of the group as arithmetic [TOCS §4.2, §6.1]: operations, replies and the
+// time go in, requests to send and results come out. It has no clock, socket, goroutine, lock, key or
+// chance. pbft.Client gives it these, and the simulator drives the same code with its own.
 //
 // Each type owns one part of the state:
 //
@@ -26,8 +26,8 @@ import (
 var (
 	// ErrNotEnrolled: 2f+1 replicas say that this client's key is not enrolled, or was revoked.
 	ErrNotEnrolled = errors.New("client is not enrolled in the group")
-	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been executed, for its slot has gone
-	// on to a request that this client did not make.
+	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been
+	// executed, for its slot has gone on to a request that this client did not make.
 	ErrResultLost = errors.New("operation was executed, or may have been, and its result is no longer available")
 )
 
@@ -52,13 +52,15 @@ type Config struct {
 	Slots    int
 	Clock    message.Timestamp // requests have later timestamps than the clock showed at the start (R-CLI-1)
 	Turn     message.ReplicaID // the replica after it is the first that returns a long result
-	Lent     int               // results of at most so many bytes lie in memory that is lent, and are copied when they are kept
+	Lent     int               // results of at most so many bytes lie in lent memory, and are copied when they are kept
 
-	// Separate is the length of the longest operation that goes to the primary alone; 0: all do. A longer one goes to every replica
-	// at once, and the primary proposes it by its digest [TOCS §6.1; R-OPT-BR-1].
+	// Separate is the length of the longest operation that goes to the primary alone; 0: all do. A longer
+	// one goes to every replica at once, and the primary proposes it by its digest [TOCS §6.1;
+	// R-OPT-BR-1].
 	Separate int
 
-	// Found, unless nil, is told what the replies to a call come to each time that is more than before: the simulator judges it.
+	// Found, unless nil, is told what the replies to a call come to each time that is more than before:
+	// the simulator judges it.
 	Found func(s message.Slot, x Finding)
 }
 
@@ -67,11 +69,12 @@ type Verb uint8
 
 // What a client can tell its caller to do.
 const (
-	// Send: authenticate the request of the call in Slot, and send it to the replicas in To. If New, nobody has sent its timestamp
-	// before, and a caller that writes timestamps down does so first; if it cannot, it calls Fail.
+	// Send: authenticate the request of the call in Slot, and send it to the replicas in To. If New,
+	// nobody has sent its timestamp before, and a caller that writes timestamps down does so first; if it
+	// cannot, it calls Fail.
 	Send Verb = iota + 1
-	// Done: the call in Slot is over, with Result or Err. The caller calls Free when it has noted the result, and not before: the group
-	// keeps only a slot's last result.
+	// Done: the call in Slot is over, with Result or Err. The caller calls Free when it has noted the
+	// result, and not before: the group keeps only a slot's last result.
 	Done
 	// Ask: send a QUERY-STABLE with Nonce to the replicas in To. The answers go to Latest.
 	Ask
@@ -98,8 +101,8 @@ type Operation struct {
 // Counts of a client's life.
 type Counts struct{ Retries, Fallbacks uint64 }
 
-// A Client decides for one principal. Its methods are for one goroutine at a time. Each leaves effects, which the caller takes and
-// performs before it calls the next method.
+// A Client decides for one principal. Its methods are for one goroutine at a time. Each leaves effects,
+// which the caller takes and performs before it calls the next method.
 type Client struct {
 	cfg      Config
 	edge     Edge
@@ -118,9 +121,9 @@ type Client struct {
 
 // A slot is one line of calls: the paper's client.
 type slot struct {
-	last message.Timestamp // of its requests so far
-	busy phase
-	call call // of the phases calling and over
+	last  message.Timestamp // of its requests so far
+	phase phase
+	call  call // of the phases calling and over
 }
 
 type phase uint8
@@ -133,7 +136,10 @@ const (
 
 // New returns a client that has made no call.
 func New(cfg Config, edge Edge) *Client {
-	c := &Client{cfg: cfg, edge: edge, proves: edge.Proves, slots: make([]slot, cfg.Slots), rekeyed: make([]Time, cfg.Replicas)}
+	c := &Client{
+		cfg: cfg, edge: edge, proves: edge.Proves,
+		slots: make([]slot, cfg.Slots), rekeyed: make([]Time, cfg.Replicas),
+	}
 	for i := range c.slots {
 		c.slots[i].last = cfg.Clock
 		c.free = append(c.free, message.Slot(len(c.slots)-1-i))
@@ -157,8 +163,8 @@ func (c *Client) Effects() []Effect {
 
 func (c *Client) do(e Effect) { c.out = append(c.out, e) }
 
-// Room reports whether an operation of n bytes may begin: there is a free slot, it is known where timestamps begin, and a long
-// operation finds room beside the others.
+// Room reports whether an operation of n bytes may begin: there is a free slot, it is known where
+// timestamps begin, and a long operation finds room beside the others.
 func (c *Client) Room(n int) bool {
 	return len(c.free) > 0 && c.origin.known && c.patience.room(n)
 }
@@ -171,8 +177,8 @@ func (c *Client) Start(now Time, op Operation) message.Slot {
 	return s
 }
 
-// Resume sends again, unchanged, what an earlier life of this client sent in a slot under a timestamp, with Keep or without. It comes
-// before any Start.
+// Resume sends again, unchanged, what an earlier life of this client sent in a slot under a timestamp,
+// with Keep or without. It comes before any Start.
 func (c *Client) Resume(now Time, s message.Slot, t message.Timestamp, op Operation, keep bool) error {
 	i := slices.Index(c.free, s)
 	if i < 0 {
@@ -190,7 +196,7 @@ func (c *Client) Resume(now Time, s message.Slot, t message.Timestamp, op Operat
 // take gives a slot to an operation.
 func (c *Client) take(s message.Slot, op Operation) *call {
 	x := &c.slots[s]
-	x.busy = calling
+	x.phase = calling
 	x.call.begin(s, op)
 	c.patience.begin(len(op.Body))
 	return &x.call
@@ -212,8 +218,9 @@ func (c *Client) prepare(now Time, k *call, t message.Timestamp, readOnly bool) 
 	k.sent, k.due = now, now+c.patience.timeout()+c.patience.behind()
 }
 
-// send has the call's request sent: a first ordered try to the primary alone, if that can be spoken to, a first read to the replicas
-// that gave the last result, anything else to every replica (R-CLI-2, R-CLI-5).
+// send has the call's request sent: a first ordered try to the primary alone, if that can be spoken to,
+// a first read to the replicas that gave the last result, anything else to every replica (R-CLI-2,
+// R-CLI-5).
 func (c *Client) send(now Time, k *call, again, first bool) {
 	a, q := &c.audience, &k.request
 	to := a.of(now, q.ReadOnly, again)
@@ -238,7 +245,7 @@ func (c *Client) Tally(s message.Slot) *Tally { return &c.slots[s].call.tally }
 func (c *Client) Last(s message.Slot) message.Timestamp { return c.slots[s].last }
 
 // Calling reports whether a call in a slot waits for replies.
-func (c *Client) Calling(s message.Slot) bool { return c.slots[s].busy == calling }
+func (c *Client) Calling(s message.Slot) bool { return c.slots[s].phase == calling }
 
 // View is the highest view that f+1 replicas have shown in replies that were believed.
 func (c *Client) View() message.View { return c.audience.view }
@@ -252,7 +259,7 @@ func (c *Client) UnderWay() int { return len(c.slots) - len(c.free) }
 // Free gives back the slot of a call that is over, or that was never sent.
 func (c *Client) Free(s message.Slot) {
 	x := &c.slots[s]
-	x.busy = idle
+	x.phase = idle
 	c.patience.end(len(x.call.operation.Body))
 	x.call.forget()
 	c.free = append(c.free, s)
@@ -260,7 +267,7 @@ func (c *Client) Free(s message.Slot) {
 
 // Fail ends a call whose request could not be sent.
 func (c *Client) Fail(s message.Slot, why error) {
-	if c.slots[s].busy == calling {
+	if c.slots[s].phase == calling {
 		c.end(s, nil, why)
 	}
 }
@@ -273,7 +280,7 @@ func (c *Client) FailAll(why error) {
 }
 
 func (c *Client) end(s message.Slot, result []byte, err error) {
-	c.slots[s].busy = over
+	c.slots[s].phase = over
 	c.do(Effect{Verb: Done, Slot: s, Result: result, Err: err})
 }
 
@@ -289,9 +296,10 @@ func (c *Client) Reply(now Time, m *message.Reply) {
 	}
 }
 
-// waiting is the call whose present request an answer is for, nil if there is none: it may be late, or answer an earlier try.
+// waiting is the call whose present request an answer is for, nil if there is none: it may be late, or
+// answer an earlier try.
 func (c *Client) waiting(a *message.Answer) *call {
-	if int(a.Slot) >= len(c.slots) || c.slots[a.Slot].busy != calling {
+	if int(a.Slot) >= len(c.slots) || c.slots[a.Slot].phase != calling {
 		return nil
 	}
 	k := &c.slots[a.Slot].call
@@ -312,7 +320,8 @@ func (c *Client) decide(now Time, k *call) {
 		c.learn(now, k, &x)
 		c.end(s, x.Result, nil)
 	case Untold:
-		// One of the replicas that were named is slow or lies. All are asked soon; a long result takes longer than its proof.
+		// One of the replicas that were named is slow or lies. All are asked soon; a long result takes longer
+		// than its proof.
 		if k.agreed == never {
 			k.agreed = now
 			k.due = min(k.due, now+c.patience.forResult())
@@ -327,8 +336,8 @@ func (c *Client) decide(now Time, k *call) {
 		}
 		c.issue(now, k, true) // too long to be kept; it changes nothing, so it may be asked again
 	case NotKept:
-		// It changed nothing, and too few replicas have executed it to say what it returned. A liar may see to it that this happens
-		// each time, so the result is kept the next time.
+		// It changed nothing, and too few replicas have executed it to say what it returned. A liar may see
+		// to it that this happens each time, so the result is kept the next time.
 		k.keep = true
 		c.issue(now, k, false)
 	case Superseded:
@@ -336,8 +345,8 @@ func (c *Client) decide(now Time, k *call) {
 	case MustOrder:
 		c.fallBack(now, k)
 	case Apart:
-		// Most often some executed it in one view and the rest in the next. All know by now that it has committed, or soon will, and
-		// need only be asked; the back-off may have become long meanwhile.
+		// Most often some executed it in one view and the rest in the next. All know by now that it has
+		// committed, or soon will, and need only be asked; the back-off may have become long meanwhile.
 		if !k.parted {
 			k.parted = true
 			k.due = min(k.due, now+minTimeout)
@@ -353,8 +362,9 @@ func (c *Client) learn(now Time, k *call, x *Finding) {
 	c.audience.answered(k.request.ReadOnly, x)
 }
 
-// superseded acts on the word of 2f+1 replicas that the slot has executed a later request than the call's. A read is asked again.
-// Anything else must not run twice: this process cannot know whether its request was executed before the later one.
+// superseded acts on the word of 2f+1 replicas that the slot has executed a later request than the
+// call's. A read is asked again. Anything else must not run twice: this process cannot know whether its
+// request was executed before the later one.
 func (c *Client) superseded(now Time, k *call, last message.Timestamp) {
 	s := &c.slots[k.request.Slot]
 	switch {
@@ -369,26 +379,28 @@ func (c *Client) superseded(now Time, k *call, last message.Timestamp) {
 	}
 }
 
-// catchUp has later requests, in whatever slot, follow a timestamp that the group knows in one of them: a clock that is behind is
-// behind for all slots.
+// catchUp has later requests, in whatever slot, follow a timestamp that the group knows in one of them:
+// a clock that is behind is behind for all slots.
 func (c *Client) catchUp(last message.Timestamp) {
 	for i := range c.slots {
 		c.slots[i].last = max(c.slots[i].last, last)
 	}
 }
 
-// skip is about how far a client goes beyond a timestamp that it has learnt from the group: four seconds of a clock.
+// skip is about how far a client goes beyond a timestamp that it has learnt from the group: four
+// seconds of a clock.
 const skip = 1 << 32
 
-// after is a timestamp beyond one that f+1 replicas know. Other correct replicas may have executed later requests of an earlier life,
-// and a request under one of their timestamps would be answered with their results. Where it is among the timestamps is chance,
-// so that it does not meet those that an earlier life came to by this rule.
+// after is a timestamp beyond one that f+1 replicas know. Other correct replicas may have executed
+// later requests of an earlier life, and a request under one of their timestamps would be answered with
+// their results. Where it is among the timestamps is chance, so that it does not meet those that an
+// earlier life came to by this rule.
 func (c *Client) after(known message.Timestamp) message.Timestamp {
 	return known + skip + message.Timestamp(c.edge.Chance(skip))
 }
 
-// widen asks more of the group for a read on which the replicas that were asked do not agree: the other replicas, and when those are
-// known to be slow, to order it.
+// widen asks more of the group for a read on which the replicas that were asked do not agree: the other
+// replicas, and when those are known to be slow, to order it.
 func (c *Client) widen(now Time, k *call) {
 	a := &c.audience
 	switch missing := k.asked &^ k.tally.Heard(); {
@@ -398,13 +410,14 @@ func (c *Client) widen(now Time, k *call) {
 		c.do(Effect{Verb: Send, Slot: k.request.Slot, To: a.everybody() &^ k.asked})
 		k.asked = a.everybody()
 	case a.quorum(k.tally.Heard()) && a.slow(now, missing):
-		// Others write meanwhile, and to wait for a replica that may have stopped would take longer than to have the read ordered.
+		// Others write meanwhile, and to wait for a replica that may have stopped would take longer than to
+		// have the read ordered.
 		c.fallBack(now, k)
 	}
 }
 
-// fallBack orders an operation whose read-only try found no 2f+1 equal answers, under a new timestamp, so that the answers cannot be
-// mixed up (R-OPT-RO-5).
+// fallBack orders an operation whose read-only try found no 2f+1 equal answers, under a new timestamp,
+// so that the answers cannot be mixed up (R-OPT-RO-5).
 func (c *Client) fallBack(now Time, k *call) {
 	c.counts.Fallbacks++
 	c.issue(now, k, false)
@@ -416,7 +429,7 @@ func (c *Client) Tick(now Time) {
 		c.do(Effect{Verb: Ask, Nonce: c.origin.nonce, To: c.audience.everybody()})
 	}
 	for i := range c.slots {
-		if x := &c.slots[i]; x.busy == calling && now >= x.call.due && !c.inTurn(now, &x.call) {
+		if x := &c.slots[i]; x.phase == calling && now >= x.call.due && !c.inTurn(now, &x.call) {
 			c.retry(now, &x.call)
 		}
 	}
@@ -429,7 +442,7 @@ func (c *Client) Next(now Time) (at Time, ok bool) {
 		at, ok = c.origin.asked+askAgain, true
 	}
 	for i := range c.slots {
-		if x := &c.slots[i]; x.busy == calling {
+		if x := &c.slots[i]; x.phase == calling {
 			at, ok = min(at, x.call.due), true
 		}
 	}
@@ -439,14 +452,16 @@ func (c *Client) Next(now Time) (at Time, ok bool) {
 	return at, ok
 }
 
-// inTurn reports whether an ordered request is late, and need not be sent again since the group is busy with others of ours. A request
-// on whose result 2f+1 agree lacks only a full reply, and is sent again at once.
+// inTurn reports whether an ordered request is late, and need not be sent again since the group is busy
+// with others of ours. A request on whose result 2f+1 agree lacks only a full reply, and is sent again
+// at once.
 func (c *Client) inTurn(now Time, k *call) bool {
-	return !k.request.ReadOnly && k.tries == 0 && c.patience.busy(now, k.sent) && !c.audience.quorum(k.tally.Find(false).By)
+	return !k.request.ReadOnly && k.tries == 0 && c.patience.busy(now, k.sent) &&
+		!c.audience.quorum(k.tally.Find(false).By)
 }
 
-// retry sends a request again, to all and for all to answer in full, with exponential back-off. A read-only try that was sent twice is
-// ordered instead [TOCS §6.1].
+// retry sends a request again, to all and for all to answer in full, with exponential back-off. A
+// read-only try that was sent twice is ordered instead [TOCS §6.1].
 func (c *Client) retry(now Time, k *call) {
 	c.counts.Retries++
 	c.audience.missed(now, k)
@@ -462,9 +477,10 @@ func (c *Client) retry(now Time, k *call) {
 // rekeyPeriod is how often at most a replica's new keys have everything sent again.
 const rekeyPeriod = time.Second
 
-// KeyAccepted notes that a replica can be spoken to under a key that it has announced. If we seal under another key than before, all
-// outstanding requests are sent to all replicas again, authenticated anew (R-OUR-10). A replica that changes its key all the time
-// makes us do so once in rekeyPeriod; the timers do the rest.
+// KeyAccepted notes that a replica can be spoken to under a key that it has announced. If we seal under
+// another key than before, all outstanding requests are sent to all replicas again, authenticated anew
+// (R-OUR-10). A replica that changes its key all the time makes us do so once in rekeyPeriod; the
+// timers do the rest.
 func (c *Client) KeyAccepted(now Time, i message.ReplicaID, changed bool) {
 	if !c.origin.known {
 		c.do(Effect{Verb: Ask, Nonce: c.origin.nonce, To: 1 << i})
@@ -474,7 +490,7 @@ func (c *Client) KeyAccepted(now Time, i message.ReplicaID, changed bool) {
 	}
 	c.rekeyed[i] = now
 	for s := range c.slots {
-		if x := &c.slots[s]; x.busy == calling {
+		if x := &c.slots[s]; x.phase == calling {
 			c.send(now, &x.call, true, false)
 		}
 	}
@@ -493,8 +509,8 @@ func (c *Client) Nonce() uint64 { return c.origin.nonce }
 // Began reports whether it is known where timestamps begin. Calls wait until then.
 func (c *Client) Began() bool { return c.origin.known }
 
-// Rival notes that a replica knows of another process with our key. When f+1 do, one of which is correct, all calls end with why.
-// It reports whether calls had not been failing before.
+// Rival notes that a replica knows of another process with our key. When f+1 do, one of which is
+// correct, all calls end with why. It reports whether calls had not been failing before.
 func (c *Client) Rival(now Time, i message.ReplicaID, why error) (news bool) {
 	believed, news := c.rivalry.add(now, i, why)
 	if believed {

@@ -9,7 +9,8 @@ import (
 
 // answer is what a correct replica says of a request that has committed.
 func answer(i message.ReplicaID, q *message.Request) *message.Reply {
-	return &message.Reply{From: i, Answers: []message.Answer{{Slot: q.Slot, Timestamp: q.Timestamp, Full: true, Length: 1, Result: []byte("r")}}}
+	a := message.Answer{Slot: q.Slot, Timestamp: q.Timestamp, Full: true, Length: 1, Result: []byte("r")}
+	return &message.Reply{From: i, Answers: []message.Answer{a}}
 }
 
 // begun is a client of four replicas that knows where its timestamps begin.
@@ -82,7 +83,8 @@ func TestRivalry(t *testing.T) {
 	}
 }
 
-// Long operations are under way one by one if they are very long; short ones do not wait for them, but more patiently.
+// Long operations are under way one by one if they are very long; short ones do not wait for them, but
+// more patiently.
 func TestLongOperationsShareARoom(t *testing.T) {
 	c := begun(4)
 	before := c.patience.behind()

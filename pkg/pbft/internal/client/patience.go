@@ -11,8 +11,9 @@ const (
 
 // Bounds of the long operations that a client has under way.
 const (
-	// bulkBytes is how many bytes of them there are at most, a single one apart. The group executes no more of them at a time for being
-	// sent more, and they fill the connections that the votes of other clients' requests share.
+	// bulkBytes is how many bytes of them there are at most, a single one apart. The group executes no
+	// more of them at a time for being sent more, and they fill the connections that the votes of other
+	// clients' requests share.
 	bulkBytes = 8 << 20
 	// bulkLength is the length from which an operation counts as long.
 	bulkLength = 32 << 10
@@ -53,7 +54,8 @@ func (p *patience) forResult() Time { return max(minTimeout, 4*p.lag) }
 // timeout is the wait after the first try.
 func (p *patience) timeout() Time { return p.trip.timeout() }
 
-// backOff is the wait after the given number of tries: doubled each time and spread, so that clients do not come back together.
+// backOff is the wait after the given number of tries: doubled each time and spread, so that clients do
+// not come back together.
 func (p *patience) backOff(tries int, chance Edge) Time {
 	d := min(p.trip.timeout()<<min(tries, 8), maxTimeout)
 	return d + Time(chance.Chance(int64(d)/4))
@@ -70,19 +72,20 @@ func (p *patience) answered(now Time, k *call) {
 	}
 }
 
-// busy reports whether the group is busy with others of ours: they get their results, and the group would be busier yet if everything
-// were sent twice. Nothing waits for longer than maxFloor, since a primary may serve others to starve it.
+// busy reports whether the group is busy with others of ours: they get their results, and the group
+// would be busier yet if everything were sent twice. Nothing waits for longer than maxFloor, since a
+// primary may serve others to starve it.
 func (p *patience) busy(now, sent Time) bool {
 	return now-sent <= maxFloor+p.behind() && now-p.progress <= minTimeout
 }
 
-// A roundTrip estimates how long an answer takes, as TCP does [RFC6298], so that the first retry comes soon after an answer is late and
-// not while the group is merely busy.
+// A roundTrip estimates how long an answer takes, as TCP does [RFC6298], so that the first retry comes
+// soon after an answer is late and not while the group is merely busy.
 //
-// An answer to a request that was sent more than once is no sample, for it may answer any of the copies. But then the present timeout is
-// shorter than a busy group needs, and if nothing were learnt from it every request would be sent twice, which keeps the group
-// busy. So the time it took bounds the next timeouts from below, and that bound is forgotten as requests are answered at
-// their first try.
+// An answer to a request that was sent more than once is no sample, for it may answer any of the
+// copies. But then the present timeout is shorter than a busy group needs, and if nothing were learnt
+// from it every request would be sent twice, which keeps the group busy. So the time it took bounds the
+// next timeouts from below, and that bound is forgotten as requests are answered at their first try.
 type roundTrip struct{ smoothed, variation, floor Time }
 
 func (t *roundTrip) reset() { t.smoothed, t.variation = 10*time.Millisecond, 5*time.Millisecond }

@@ -9,8 +9,8 @@ import (
 // RivalPeriod is how long two processes are believed to share a key after they were seen to.
 const RivalPeriod = 10 * time.Second
 
-// holdPeriod is how long calls fail after f+1 replicas said that the key is in use. Then the client tries again, for the other process
-// may have ended.
+// holdPeriod is how long calls fail after f+1 replicas said that the key is in use. Then the client
+// tries again, for the other process may have ended.
 const holdPeriod = RivalPeriod / 2
 
 // A rivalry is what replicas have told a client of other processes with its key.

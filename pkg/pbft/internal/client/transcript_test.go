@@ -16,14 +16,15 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the transcripts anew from what the code does; the diff is the review")
 
-// A transcript is a script of commands, a line "----", and what the client did. Blocks are separated by an empty line, and each begins
-// with a client of its own unless its first command is not "group"; lines that begin with # are prose.
+// A transcript is a script of commands, a line "----", and what the client did. Blocks are separated by
+// an empty line, and each begins with a client of its own unless its first command is not "group";
+// lines that begin with # are prose.
 //
 //	group [n=4] [slots=2] [separate=N] [unborn]   begins; unborn: it does not know where its timestamps begin
 //	at 30ms                        the time is this, and the clock ticks
 //	start OP [read]                an operation, in a free slot
 //	resume SLOT T OP               a request of an earlier life
-//	reply FROM t=T KEY=VALUE...    v, n: view and number; tentative; r: the result; long: it is long; full, proved: what there is
+//	reply FROM t=T KEY=VALUE...    v, n: view and number; tentative; r: the result; long; full, proved: what there is
 //	                               of a long one; outcome; version; read; last: of a superseded request
 //	key FROM, latest FROM T, rival FROM, down FROM, up FROM
 func TestTranscripts(t *testing.T) {
@@ -120,7 +121,8 @@ func (p *play) command(t *testing.T, args []string) {
 		p.c.Start(p.now, Operation{Body: []byte(args[1]), ReadOnly: read})
 	case "resume":
 		op := Operation{Body: []byte(args[3])}
-		if err := p.c.Resume(p.now, message.Slot(number(args[1])), message.Timestamp(number(args[2])), op, false); err != nil {
+		s, t := message.Slot(number(args[1])), message.Timestamp(number(args[2]))
+		if err := p.c.Resume(p.now, s, t, op, false); err != nil {
 			p.say("%v", err)
 		}
 	case "reply":
@@ -156,8 +158,10 @@ func (p *play) group(x map[string]string) {
 	}
 }
 
-var outcomes = map[string]message.Outcome{"lost": message.Lost, "not-kept": message.NotKept, "superseded": message.Superseded,
-	"not-read-only": message.NotReadOnly, "not-enrolled": message.NotEnrolled}
+var outcomes = map[string]message.Outcome{
+	"lost": message.Lost, "not-kept": message.NotKept, "superseded": message.Superseded,
+	"not-read-only": message.NotReadOnly, "not-enrolled": message.NotEnrolled,
+}
 
 func (p *play) reply(from message.ReplicaID, x map[string]string) {
 	has := func(name string) bool { _, ok := x[name]; return ok }
@@ -171,8 +175,11 @@ func (p *play) reply(from message.ReplicaID, x map[string]string) {
 			result[i] = byte(number(x["last"]) >> (8 * i))
 		}
 	}
-	a := message.Answer{Slot: message.Slot(number(x["slot"])), Timestamp: message.Timestamp(number(x["t"])), Outcome: outcomes[x["outcome"]],
-		ReadOnly: has("read"), Length: len(result), Version: message.SeqNum(number(x["version"])), Full: !has("long") || has("full")}
+	a := message.Answer{
+		Slot: message.Slot(number(x["slot"])), Timestamp: message.Timestamp(number(x["t"])),
+		Outcome: outcomes[x["outcome"]], ReadOnly: has("read"), Version: message.SeqNum(number(x["version"])),
+		Length: len(result), Full: !has("long") || has("full"),
+	}
 	if a.Full {
 		a.Result = result
 	}

@@ -10,8 +10,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A caller is a client: it calls, thinks for a while, and calls again. A correct one is pbft.Client's own rule with the world's clock
-// and network around it. A faulty one sends what its mischief makes of its requests and is owed nothing.
+// A caller is a client: it calls, thinks for a while, and calls again. A correct one is pbft.Client's
+// own rule with the world's clock and network around it. A faulty one sends what its mischief makes of
+// its requests and is owed nothing.
 type caller struct {
 	w        *world
 	index    int // in the order of clientKey; of the administrator: maxClients
@@ -300,7 +301,8 @@ func (c *caller) ask(e *client.Effect) {
 	}
 }
 
-// tellLatest answers a QUERY-STABLE. Of the answer the rule wants the latest timestamp of the client that the state knows.
+// tellLatest answers a QUERY-STABLE. Of the answer the rule wants the latest timestamp of the client
+// that the state knows.
 func (r *replica) tellLatest(c *caller, life int, nonce uint64) {
 	m := &message.ReplyStable{Nonce: nonce, Latest: r.exec.Ledger().Latest(c.id)}
 	for _, edited := range r.w.sites[r.id].tell(r, c.principal(), m) {
@@ -384,9 +386,9 @@ func (c *caller) hear(life, from int, b []byte) {
 	c.perform()
 }
 
-// restart ends the client's life. The next sends again what was ordered and not answered, unchanged, as a client does that kept a
-// journal; a read is forgotten. A clock that has gone back shows less than any request's timestamp, and the client must learn from the
-// group where its timestamps begin.
+// restart ends the client's life. The next sends again what was ordered and not answered, unchanged, as
+// a client does that kept a journal; a read is forgotten. A clock that has gone back shows less than
+// any request's timestamp, and the client must learn from the group where its timestamps begin.
 func (c *caller) restart() {
 	clock := c.latest() + 1 + message.Timestamp(c.w.rng.IntN(100))
 	if c.w.rng.IntN(2) == 0 {

@@ -36,7 +36,8 @@ func (d *drawing) faultyClient() {
 // wish makes a request of a faulty client, and has its mischief send it four times.
 func (s *callSlot) wish(op []byte, readOnly bool) {
 	s.last++
-	s.call = &call{line: s, q: &message.Request{Client: s.c.id, Slot: s.slot, Timestamp: s.last, ReadOnly: readOnly, Op: op}}
+	q := &message.Request{Client: s.c.id, Slot: s.slot, Timestamp: s.last, ReadOnly: readOnly, Op: op}
+	s.call = &call{line: s, q: q}
 	s.c.w.judge.requested(s.c, s.call.q)
 	s.insist()
 }
