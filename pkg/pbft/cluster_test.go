@@ -9,6 +9,7 @@ import (
 	"log"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"testing"
 
@@ -27,7 +28,7 @@ func newGroup(n int) (g *pbft.Group, keys []ed25519.PrivateKey, admin ed25519.Pr
 }
 
 func newGroupWith(n int, limits pbft.Limits) (g *pbft.Group, keys []ed25519.PrivateKey, admin ed25519.PrivateKey) {
-	parts := pbft.Group{Name: "test", Limits: limits}
+	parts := pbft.Group{Name: "test", Limits: limits, Durability: pbft.Durability(os.Getenv("BFS_DURABILITY"))}
 	for range n {
 		public, private, _ := ed25519.GenerateKey(nil)
 		keys = append(keys, private)

@@ -18,6 +18,9 @@ func (r *Replica) fetch(n SeqNum, root Digest) {
 		return
 	}
 	r.log.Info("behind the group: fetching its state", "checkpoint", n, "executed", r.core.LastExecuted())
+	if k := r.keeper; k != nil && k.holds == 0 {
+		k.store.Load(session)
+	}
 	r.session = session
 	r.fetching.Store(true)
 	r.measured.fetching = time.Now()
@@ -118,14 +121,26 @@ func (r *Replica) digest(m *message.Data) {
 }
 
 // install makes the fetched state ours.
-func (r *Replica) install(n SeqNum) {
+func (r *Replica) install(n SeqNum, root Digest) {
 	if err := r.session.Commit(); err != nil {
 		r.fail(fmt.Errorf("install the fetched state: %w", err))
 		return
 	}
-	r.session = nil
-	r.fetching.Store(false)
 	r.exec.Replaced(n)
+	if r.keeper == nil {
+		r.installed(n)
+		return
+	}
+	r.keeper.installing = true
+	r.keeper.take(&imageJob{message.CheckpointID{Seq: n, Digest: root}, func() { r.installed(n) }})
+}
+
+// installed goes on from the fetched state, which is on disk now in disk mode.
+func (r *Replica) installed(n SeqNum) {
+	if r.session = nil; r.keeper != nil {
+		r.keeper.installing = false
+	}
+	r.fetching.Store(false)
 	r.core.Forget(r.exec.Executed)
 	r.forgetRevoked()
 	r.core.Installed(n)

@@ -2,26 +2,40 @@ package pbft
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"sync"
+	"syscall"
 
-	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
-	"bfs/pkg/pbft/internal/journal"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/store"
 	"bfs/pkg/pbft/internal/transport"
 )
 
-// A keeper is what a replica keeps on disk, in disk mode, and what it says that must wait for the disk. All but the flusher's syncs is
-// under the replica's lock.
+// A keeper is what a replica keeps on disk, in disk mode, and what it says that must wait for the disk. All but the syncs, and the writing
+// of the image, is under the replica's lock.
 type keeper struct {
-	store *store.Store[said]
-	wake  chan struct{} // has one element if the flusher is to run
-	bytes int           // of the results among what is held
-	ended chan struct{} // closed when the flusher has ended
+	store   *store.Store[said]
+	trusted bool          // the journal holds all that was promised
+	wake    chan struct{} // has one element if the flusher is to run
+	bytes   int           // of the results among what is held
+
+	restored   message.CheckpointID // the checkpoint that the state was read from
+	resuming   bool                 // batches of the journal are run: checkpoints are digested at once
+	installing bool                 // a fetched state is not on disk yet, so nobody is answered from it
+
+	job    *imageJob      // the next for the image, nil if there is none
+	jobs   chan struct{}  // has one element if there is
+	holds  SeqNum         // the state keeps this checkpoint for an update under way; 0: there is none
+	ending sync.WaitGroup // of the goroutines
+}
+
+// An imageJob is a checkpoint, which the state holds, to which the image is to be taken.
+type imageJob struct {
+	checkpoint message.CheckpointID
+	then       func() // called under the lock when it is durable; nil: nothing waits for it
 }
 
 // said is something that waits for the disk: a message for one replica, or for all, or a REPLY. It is sealed when it leaves, for the
@@ -41,20 +55,6 @@ const journalDirectory = "disk"
 
 // heldBytes bounds the results of REPLYs that wait for the disk. A REPLY for which there is no room is dropped; its client asks again.
 const heldBytes = 64 << 20
-
-// openKeeper opens the journal in a replica's directory and returns the messages that it holds.
-func openKeeper(directory string, g *Group, self ReplicaID) (*keeper, []message.Message, error) {
-	path := filepath.Join(directory, journalDirectory)
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, nil, err
-	}
-	lim := g.wire()
-	s, records, err := store.Open[said](disk.OS(path), g.Digest(), journal.Options{SegmentBytes: g.segmentBytes()}, self, &lim)
-	if err != nil {
-		return nil, nil, fmt.Errorf("journal in %s: %w", path, err)
-	}
-	return &keeper{store: s, wake: make(chan struct{}, 1), ended: make(chan struct{})}, records, nil
-}
 
 // segmentBytes is the length of a segment of the journal: several of the longest records fit.
 func (g *Group) segmentBytes() int {
@@ -108,7 +108,6 @@ func (k *keeper) poke() {
 // flush is a goroutine that syncs the journal whenever something waits for that: what came during one sync has the next in common.
 func (r *Replica) flush() {
 	k := r.keeper
-	defer close(k.ended)
 	for {
 		select {
 		case <-r.stop:
@@ -119,8 +118,7 @@ func (r *Replica) flush() {
 		r.enter()
 		switch {
 		case err != nil:
-			r.fail(fmt.Errorf("this replica's disk: %w: nothing that was to be kept since the last good sync is certain; see to the disk,"+
-				" then start the replica again", err))
+			r.failDisk(err)
 		case !r.stopping:
 			k.store.Flushed(durable, r.say)
 		}
@@ -128,12 +126,114 @@ func (r *Replica) flush() {
 	}
 }
 
-// close makes durable what was noted, when the flusher has ended.
-func (k *keeper) close() error {
-	<-k.ended
-	_, err := k.store.Flush()
-	if closing := k.store.Close(); err == nil {
-		err = closing
+// failDisk stops the replica because its disk failed.
+func (r *Replica) failDisk(err error) {
+	if errors.Is(err, syscall.ENOSPC) {
+		r.fail(fmt.Errorf("this replica's disk is full: %w: make room in %s, then start the replica again; the others go on meanwhile, as long as"+
+			" no more than f are away", err, r.cfg.Directory))
+		return
 	}
-	return err
+	r.fail(fmt.Errorf("this replica's disk failed: %w: what was written since the last good sync may be lost; see to the disk, then start the"+
+		" replica again", err))
+}
+
+// followStable has the image follow to checkpoint n, which is stable, if it is time to. Then the state forgets what is below.
+func (r *Replica) followStable(n SeqNum) {
+	k := r.keeper
+	if stable := r.core.Stable(); stable.Seq == n { // else there is a later one
+		id := message.CheckpointID{Seq: n, Digest: stable.Digest}
+		if k.store.Stable(id) && k.job == nil {
+			k.take(&imageJob{checkpoint: id})
+			k.holds = n
+		}
+	}
+	if k.holds > 0 {
+		n = min(n, k.holds)
+	}
+	r.cfg.Service.State().Discard(n)
+}
+
+// take gives the image its next job. One that something waits for takes the place of any other.
+func (k *keeper) take(j *imageJob) {
+	k.job = j
+	select {
+	case k.jobs <- struct{}{}:
+	default:
+	}
+}
+
+// follow is a goroutine that takes the image from checkpoint to checkpoint.
+func (r *Replica) follow() {
+	k := r.keeper
+	for {
+		select {
+		case <-r.stop:
+			return
+		case <-k.jobs:
+		}
+		if err := r.followNext(); err != nil {
+			r.enter()
+			r.failDisk(err)
+			r.leave()
+			return
+		}
+	}
+}
+
+// imagePages is how many pages are copied under the lock at once: some tens of microseconds.
+const imagePages = 64
+
+// followNext does the image's next job, or begins to: another that comes meanwhile ends it.
+func (r *Replica) followNext() error {
+	k := r.keeper
+	r.enter()
+	j := k.job
+	if k.job = nil; j == nil {
+		r.leave()
+		return nil
+	}
+	k.holds = j.checkpoint.Seq
+	u, err := k.store.Follow(j.checkpoint)
+	r.leave()
+	for done := false; err == nil && !done; {
+		r.enter()
+		if r.stopping || k.job != nil {
+			u.Abort()
+			k.store.Unfollowed()
+			r.leave()
+			return nil
+		}
+		done, err = u.Step(r.cfg.Service.State(), imagePages)
+		r.leave()
+		if err == nil {
+			err = u.Write()
+		}
+	}
+	if err == nil {
+		_, err = k.store.Flush() // that the checkpoint is stable is to be known where the image is at it
+	}
+	if err == nil {
+		err = u.Commit()
+	}
+	if err != nil {
+		return err
+	}
+	r.enter()
+	defer r.leave()
+	k.store.Followed(j.checkpoint.Seq)
+	if k.job == nil {
+		k.holds = 0
+		r.cfg.Service.State().Discard(r.core.Stable().Seq)
+	}
+	if j.then != nil && !r.stopping {
+		j.then()
+	}
+	return nil
+}
+
+// close makes durable what was noted, when the goroutines have ended.
+func (k *keeper) close() error {
+	k.ending.Wait()
+	_, err := k.store.Flush()
+	return errors.Join(err, k.store.Close())
 }

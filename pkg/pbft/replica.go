@@ -153,14 +153,22 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 	if !cfg.has(Batching) {
 		batch = 1
 	}
-	r.core = core.New(core.Config{
+	c := core.Config{
 		Self: cfg.Self, Replicas: r.group.N(),
 		CheckpointPeriod: l.CheckpointPeriod, CheckpointBytes: l.CheckpointBytes, LogSize: l.LogSize, Window: window,
 		Tentative: cfg.has(Tentative), Piggyback: cfg.has(Piggyback), Separate: cfg.has(Separate),
 		BatchBytes: l.BatchBytes, BatchCount: batch, BatchCost: l.BatchCost, Cost: r.exec.Cost, LogBytes: l.LogBytes,
 		Clients: l.Clients + 1, Slots: l.Slots, QueueBytes: clientQueueBytes,
-		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: r.fence.last, FenceView: r.fence.view,
-	})
+		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40,
+	}
+	if r.group.Durability == DurabilityDisk {
+		if err := r.recall(c); err != nil {
+			return nil, errors.Join(err, r.lock.Close())
+		}
+	} else {
+		c.Fence, c.FenceView = r.fence.last, r.fence.view
+		r.core = core.New(c)
+	}
 	if n := r.core.SilentUntil(); n > 0 {
 		r.mute = true
 		r.log.Warn("this replica voted before, and has no durable state: it only listens until a checkpoint is stable at or above"+
@@ -177,8 +185,6 @@ func newReplica(cfg ReplicaConfig) (*Replica, error) {
 	switch {
 	case g == nil || cfg.Service == nil:
 		return nil, errors.New("a replica needs a group and a service")
-	case g.Durability == DurabilityDisk:
-		return nil, errors.New(`durability = "disk" is not there yet: set "replicated" in the group file`)
 	case int(cfg.Self) >= g.N():
 		return nil, fmt.Errorf("replica %d: the group has replicas 0 to %d", cfg.Self, g.N()-1)
 	case !g.Members[cfg.Self].Key.Equal(cfg.Key.Public()):
@@ -238,6 +244,7 @@ func (r *Replica) start() error {
 			r.peers[i] = &peerEnd{session: auth.NewSession(message.Principal{Replica: ReplicaID(i)}, r.group.Members[i].Key)}
 		}
 	}
+	r.mu.Lock()
 	r.clock, r.ticked = time.NewTimer(tickPeriod), time.Now()
 	r.turned.Store(r.ticked.UnixNano())
 	// The links come first: who connects to us is answered on them.
@@ -246,22 +253,26 @@ func (r *Replica) start() error {
 			p.link = transport.Dial(r.group.Members[i].Address, r.answering(p.session), &outbound{r, p})
 		}
 	}
+	if r.core != nil {
+		r.begin()
+		r.ticked = time.Now()
+	}
+	r.mu.Unlock()
 	options := r.options
 	options.Admit, options.Named = (*inbound)(r).admit, r.group.hosts()
 	listener, err := transport.Listen(address, options, (*inbound)(r))
 	if err != nil {
+		close(r.stop)
 		r.closeLinks()
+		if r.keeper != nil {
+			err = errors.Join(err, r.keeper.close())
+		}
 		err = errors.Join(err, r.lock.Close())
 		close(r.done)
 		return err
 	}
 	r.listener = listener
 	r.gate.listener.Store(listener)
-	r.mu.Lock()
-	if r.core != nil {
-		r.freeze(0)
-	}
-	r.mu.Unlock()
 	go r.tick()
 	return nil
 }
@@ -429,6 +440,10 @@ func (r *Replica) effect(e *core.Effect) {
 	case core.Freeze:
 		r.freeze(e.Seq)
 	case core.Discard:
+		if r.keeper != nil {
+			r.followStable(e.Seq)
+			break
+		}
 		r.cfg.Service.State().Discard(e.Seq)
 	case core.Fence:
 		if err := r.fence.raise(e.View, e.Seq); err != nil {
@@ -436,13 +451,18 @@ func (r *Replica) effect(e *core.Effect) {
 		}
 	case core.Speak:
 		r.mute = false
+		if k := r.keeper; k != nil && !k.trusted {
+			if k.trusted = true; r.fence.trust(k.position) != nil {
+				r.fail(errors.New("cannot write the fence: see to this replica's disk"))
+			}
+		}
 		r.log.Info("this replica votes again", "checkpoint", r.core.Stable().Seq)
 	case core.Fetch:
 		r.fetch(e.Seq, e.Digest)
 	case core.Serve:
 		r.serve(e.To, e.Message.(*message.Fetch))
 	case core.Install:
-		r.install(e.Seq)
+		r.install(e.Seq, e.Digest)
 	case core.Stop:
 		r.fail(errors.New(e.Reason))
 	}
@@ -499,6 +519,12 @@ func (r *Replica) freeze(n SeqNum) {
 		r.core.StateSize(s.Pages())
 	}
 	r.exec.Frozen(n)
+	if r.keeper != nil && r.keeper.resuming {
+		digested := make(chan Digest, 1)
+		r.cfg.Service.State().Freeze(n, func(root Digest) { digested <- root })
+		r.core.Frozen(n, <-digested)
+		return
+	}
 	r.cfg.Service.State().Freeze(n, func(root Digest) {
 		r.enter()
 		if !r.stopping {
@@ -576,6 +602,9 @@ func (r *Replica) multicast(m message.Message) {
 // request takes in a client's authentic request. What the slot has executed already is answered here and
 // does not reach the core.
 func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Request) {
+	if r.keeper != nil && r.keeper.installing {
+		return // an answer from the fetched state is to be kept
+	}
 	if q.ReadOnly {
 		if _, ok := r.exec.Ledger().Client(q.Client); !ok {
 			if a := (executor.Answer{Outcome: message.NotEnrolled}); !r.mute && !r.forgets(a) {
@@ -676,6 +705,11 @@ func (r *Replica) shutdown() {
 		r.err = err
 	}
 	r.mu.Unlock()
+	if r.keeper != nil {
+		if err := r.keeper.close(); err != nil && r.err == nil {
+			r.err = err
+		}
+	}
 	r.lock.Close()
 	close(r.done)
 }
