@@ -24,8 +24,7 @@ import (
 //
 // A unit is delta blocks and a commit block. A delta block has up to 101 entries, each with page (4), slot
 // (4) and the digest (32); a page of zeros has slot 0 and no digest. A commit block has the index of its
-// unit's first block (8), seq (8), root (32), the entries of the unit (8) and a CRC-32C of the checksums of
-// its delta blocks (4).
+// unit's first block (8), seq (8), root (32) and a CRC-32C of the checksums of its delta blocks (4).
 //
 // A unit is written at the end of the one before, which was synced. So a commit block shows that all units
 // before its own were durable once, and whatever is wrong with these is damage. Whatever is wrong with the
@@ -58,11 +57,10 @@ type entry struct {
 
 // A commit is the contents of a commit block.
 type commit struct {
-	first   uint64
-	seq     SeqNum
-	root    Digest
-	entries uint64
-	chain   uint32
+	first uint64
+	seq   SeqNum
+	root  Digest
+	chain uint32
 }
 
 type block []byte
@@ -114,18 +112,16 @@ func (b block) putCommit(c commit) {
 	binary.BigEndian.PutUint64(at, c.first)
 	binary.BigEndian.PutUint64(at[8:], uint64(c.seq))
 	copy(at[16:], c.root[:])
-	binary.BigEndian.PutUint64(at[48:], c.entries)
-	binary.BigEndian.PutUint32(at[56:], c.chain)
+	binary.BigEndian.PutUint32(at[48:], c.chain)
 }
 
 func (b block) commit() commit {
 	at := b[headBytes:]
 	return commit{
-		first:   binary.BigEndian.Uint64(at),
-		seq:     SeqNum(binary.BigEndian.Uint64(at[8:])),
-		root:    Digest(at[16:48]),
-		entries: binary.BigEndian.Uint64(at[48:]),
-		chain:   binary.BigEndian.Uint32(at[56:]),
+		first: binary.BigEndian.Uint64(at),
+		seq:   SeqNum(binary.BigEndian.Uint64(at[8:])),
+		root:  Digest(at[16:48]),
+		chain: binary.BigEndian.Uint32(at[48:]),
 	}
 }
 
@@ -137,23 +133,16 @@ type tableFile struct {
 	units int
 }
 
-// A unit adds up the blocks since a commit block.
+// A unit is the delta blocks since a commit block.
 type unit struct {
-	first   uint64
-	entries uint64
-	chain   uint32
-	broken  bool // one of them is not valid
+	first uint64
+	chain uint32 // CRC-32C of their checksums
 }
 
-func (u *unit) add(b block) {
-	u.entries += uint64(b.count())
-	u.chain = crc32.Update(u.chain, castagnoli, b[:4])
-}
+func (u *unit) add(b block) { u.chain = crc32.Update(u.chain, castagnoli, b[:4]) }
 
-// closes reports whether a commit block belongs to these blocks.
-func (u *unit) closes(c commit) bool {
-	return !u.broken && c.first == u.first && c.entries == u.entries && c.chain == u.chain
-}
+// closes reports whether a commit block belongs to these blocks, and to all of them.
+func (u *unit) closes(c commit) bool { return c.first == u.first && c.chain == u.chain }
 
 // read puts all units that count into t, makes sure that they are durable, and returns the last commit.
 func (l *tableFile) read(o Options, t *table) (last commit, err error) {
@@ -217,14 +206,14 @@ func (l *tableFile) find(r *blockReader) (last commit, err error) {
 		b := r.block(i)
 		switch {
 		case b == nil || !b.valid(l.life, i):
-			u.broken = true
+			// A commit block after it does not close the unit.
 		case b.kind() == kindDelta:
 			u.add(b)
 		case b.kind() == kindCommit && u.closes(b.commit()):
 			last, l.end, u = b.commit(), i+1, unit{first: i + 1}
 			l.units++
 		case b.kind() == kindCommit && b.commit().first == l.end:
-			u.broken = true // its own unit is torn
+			// Its own unit is torn, and so the last.
 		default:
 			return last, fmt.Errorf("%w: between its blocks %d and %d", ErrCorrupt, l.end, i)
 		}
@@ -361,7 +350,7 @@ func (w *blockWriter) commit(seq SeqNum, root Digest) error {
 	if err != nil {
 		return err
 	}
-	b.putCommit(commit{first: w.unit.first, seq: seq, root: root, entries: w.unit.entries, chain: w.unit.chain})
+	b.putCommit(commit{first: w.unit.first, seq: seq, root: root, chain: w.unit.chain})
 	w.seal(kindCommit, 0)
 	return w.flush()
 }

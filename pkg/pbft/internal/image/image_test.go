@@ -305,6 +305,9 @@ func repair(t *testing.T, im *Image, d disk.FS, c *checkpoint, missing []NodeID)
 	next := newCheckpoint(c.seq+1, c.pages)
 	must(t, update(im, next, 10))
 	checkIs(t, im, next)
+	if len(im.bad) > 0 {
+		t.Errorf("pages %v are to be written once more", im.bad)
+	}
 	checkIs(t, reopen(t, d), next)
 }
 
@@ -533,6 +536,60 @@ func TestDamageIsNotATornEnd(t *testing.T) {
 		case !errors.Is(err, ErrCorrupt):
 			t.Errorf("block %d damaged: %v", b, err)
 		}
+	}
+}
+
+// A commit block counts with the delta blocks that it was written with, and no others.
+func TestUnitOfTwoUpdates(t *testing.T) {
+	old := map[PageNum]string{1: contents(newChance(1))}
+	second := func(n PageNum) (d *disk.Mem, unit []byte) {
+		d = disk.NewMem(newChance(1))
+		im, err := Create(d, twinOptions)
+		must(t, err)
+		must(t, update(im, newCheckpoint(1, old), 10))
+		pages := maps.Clone(old)
+		pages[n] = contents(newChance(2))
+		must(t, update(im, newCheckpoint(2, pages), 10))
+		unit = make([]byte, 2*blockBytes)
+		_, err = im.log.file.ReadAt(unit, 3*blockBytes)
+		must(t, err)
+		return d, unit
+	}
+	_, other := second(5)
+	d, _ := second(6)
+	f, err := d.Open(tableName)
+	must(t, err)
+	_, err = f.WriteAt(other[:blockBytes], 3*blockBytes)
+	must(t, err)
+	checkIs(t, reopen(t, d), newCheckpoint(1, old))
+}
+
+// A block is valid in its file and at its index only.
+func TestBlockAtItsPlace(t *testing.T) {
+	b := make(block, blockBytes)
+	b.seal(kindDelta, 0, 1, 2)
+	if !b.valid(1, 2) || b.valid(1, 3) || b.valid(2, 2) {
+		t.Error("a block is valid at another place, or not at its own")
+	}
+	b.seal(kindDelta, perBlock+1, 1, 2)
+	if b.valid(1, 2) {
+		t.Error("a block of more entries than fit is valid")
+	}
+}
+
+// Two pages cannot lie in one slot, whatever checksums say.
+func TestTwoPagesInOneSlot(t *testing.T) {
+	d := disk.NewMem(newChance(1))
+	im, err := Create(d, twinOptions)
+	must(t, err)
+	c := newCheckpoint(1, map[PageNum]string{1: contents(newChance(1)), 2: contents(newChance(2))})
+	w := im.log.writer()
+	for n := range PageNum(2) {
+		must(t, w.add(entry{n + 1, 1, c.tree.digest(NodeID{Index: uint64(n + 1)})}))
+	}
+	must(t, w.commit(1, c.root()))
+	if _, err := Open(d, twinOptions); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %v", err)
 	}
 }
 
