@@ -464,6 +464,33 @@ func TestRestartAfterFailedSync(t *testing.T) {
 	}
 }
 
+// A process that ends when it has renamed a table, and before it has synced the names, leaves a name that only the
+// cache knows. The next one makes it durable before anything rests on it.
+func TestRestartBeforeSyncOfNames(t *testing.T) {
+	for seed := range uint64(20) {
+		chance := newChance(seed)
+		d := disk.NewMem(chance)
+		im, err := Create(d, twinOptions)
+		must(t, err)
+		pages := map[PageNum]string{1: contents(chance)}
+		must(t, update(im, newCheckpoint(1, pages), 100))
+		im.fs = endingFS{d}
+		if im.replaceTable() == nil {
+			t.Fatal("the process has not ended")
+		}
+		im = reopen(t, d)
+		pages[2] = contents(chance)
+		must(t, update(im, newCheckpoint(2, pages), 100))
+		d.Crash()
+		checkIs(t, reopen(t, d), newCheckpoint(2, pages))
+	}
+}
+
+// An endingFS is that of a process that ends before it syncs names.
+type endingFS struct{ disk.FS }
+
+func (endingFS) Sync() error { return errors.New("the process has ended") }
+
 // A failingFile is one whose next Sync fails.
 type failingFile struct {
 	disk.File
@@ -536,6 +563,11 @@ func TestDamageIsNotATornEnd(t *testing.T) {
 		case !errors.Is(err, ErrCorrupt):
 			t.Errorf("block %d damaged: %v", b, err)
 		}
+	}
+	d.Restore(whole)
+	must(t, errors.Join(d.Flip(tableName, 3*blockBytes, blockBytes), d.Flip(tableName, 4*blockBytes, blockBytes)))
+	if _, err := Open(d, twinOptions); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("all blocks of a unit damaged: %v", err)
 	}
 }
 
