@@ -4,41 +4,49 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// families are the rules of the specification that this project was built from: the last number of each, from 1 on,
-// and those that have another name.
-var (
-	families = map[string]int{
-		"R-MOD": 12, "R-CRY": 8, "R-MSG": 4, "R-REQ": 7, "R-NRM": 10, "R-CLI": 8, "R-OPT-TE": 6, "R-OPT-RO": 6, "R-OPT-BA": 1,
-		"R-OPT-BR": 4, "R-OPT-ND": 4, "R-OPT-IX": 9, "R-GC": 7, "R-RTX": 7, "R-VC": 37, "R-VT": 10, "R-PK": 4, "R-CK": 14,
-		"R-ST": 17, "R-SC": 6, "R-API": 6, "R-OUR": 22, "R-HD": 44, "R-BFS": 17, "R-PR": 29,
-	}
-	otherRules = []string{"R-NRM-0", "R-NRM-0a", "R-OPT-DR", "R-OPT-PC", "R-VC-24a", "R-VC-24b"}
-)
-
 var (
 	ruleRange = regexp.MustCompile(`(R-[A-Z]+(?:-[A-Z]+)*)-(\d+)([a-z]?)(?:\.\.(\d+))?`)
 	ruleName  = regexp.MustCompile(`R-OPT-(?:DR|PC)`)
+	sentence  = regexp.MustCompile(`(?m)^- \*\*(R-[A-Z]+(?:-[A-Z]+)*(?:-\d+[a-z]?)?)\*\* (\S.*)$`)
 	quoted    = regexp.MustCompile("`([^`]+)`")
-	goName    = regexp.MustCompile(`^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$`)
+	fileName  = regexp.MustCompile(`^[\w.-]+(/[\w.*-]+)+$|^[\w-]+\.go$`)
+	goName    = regexp.MustCompile(`^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$`)
 )
 
-func protocolPage(t *testing.T) string {
-	b, err := os.ReadFile("../docs/PROTOCOL.md")
+func page(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(b)
 }
 
-// rulesIn is every rule that a text names, by itself or within a range.
+// tableRows returns the rows of all tables of a page, or of those below one heading.
+func tableRows(page, heading string) (rows []string) {
+	inside := heading == ""
+	for _, line := range strings.Split(page, "\n") {
+		if strings.HasPrefix(line, "#") && heading != "" {
+			inside = line == heading
+		}
+		if inside && strings.HasPrefix(line, "|") {
+			rows = append(rows, line)
+		}
+	}
+	return rows
+}
+
+// rulesIn returns every rule that a text names, by itself or within a range.
 func rulesIn(text string) map[string]bool {
 	all := map[string]bool{}
 	for _, m := range ruleRange.FindAllStringSubmatch(text, -1) {
@@ -57,90 +65,155 @@ func rulesIn(text string) map[string]bool {
 	return all
 }
 
-// Every rule has its place in docs/PROTOCOL.md, whether it is followed or not, and comments speak of no other.
-func TestEveryRuleHasItsPlace(t *testing.T) {
-	listed := rulesIn(protocolPage(t))
-	known := map[string]bool{}
-	for _, rule := range otherRules {
-		known[rule] = true
-	}
-	for family, last := range families {
-		for n := 1; n <= last; n++ {
-			known[family+"-"+strconv.Itoa(n)] = true
+// rulesExplained returns the rules that have a sentence in docs/RULES.md. A rule has one.
+func rulesExplained(t *testing.T) map[string]bool {
+	all := map[string]bool{}
+	for _, m := range sentence.FindAllStringSubmatch(page(t, "docs/RULES.md"), -1) {
+		if all[m[1]] {
+			t.Errorf("docs/RULES.md explains %s twice", m[1])
 		}
+		all[m[1]] = true
 	}
-	for rule := range known {
-		if !listed[rule] {
-			t.Errorf("docs/PROTOCOL.md does not say where %s is", rule)
+	if len(all) == 0 {
+		t.Fatal("docs/RULES.md explains no rule")
+	}
+	return all
+}
+
+// citations returns the rules that the tree's Go files and pages name, each with one file that names it. It leaves out
+// docs/RULES.md, which explains the rules.
+func citations(t *testing.T) map[string]string {
+	all := map[string]string{}
+	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
 		}
-	}
-	for rule := range listed {
-		if !known[rule] {
-			t.Errorf("docs/PROTOCOL.md speaks of %s, which no specification has", rule)
-		}
-	}
-	for _, room := range rooms(t) {
-		for name, source := range sources(t, filepath.Join("..", room)) {
-			for rule := range rulesIn(source) {
-				if !known[rule] && room != "test" {
-					t.Errorf("%s speaks of %s, which docs/PROTOCOL.md does not have", name, rule)
-				}
+		base := d.Name()
+		if d.IsDir() {
+			if base != ".." && (strings.HasPrefix(base, ".") || base == "build" || base == "bin") {
+				return fs.SkipDir
 			}
+			return nil
+		}
+		if base == "RULES.md" || !strings.HasSuffix(base, ".go") && !strings.HasSuffix(base, ".md") {
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		for rule := range rulesIn(string(text)) {
+			all[rule] = name
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// A reader who meets R-VC-17 in a comment finds in docs/RULES.md what it asks for, and finds nothing there that has no use.
+func TestEveryCitedRuleIsExplained(t *testing.T) {
+	explained, cited := rulesExplained(t), citations(t)
+	for rule, name := range cited {
+		if !explained[rule] {
+			t.Errorf("%s cites %s, which docs/RULES.md does not explain: add a sentence", name, rule)
+		}
+	}
+	for rule := range explained {
+		if cited[rule] == "" {
+			t.Errorf("docs/RULES.md explains %s, which neither code nor docs cite", rule)
 		}
 	}
 }
 
-// sources are the Go files of a directory.
-func sources(t *testing.T, directory string) map[string]string {
-	all := map[string]string{}
-	files, err := filepath.Glob(filepath.Join(directory, "*.go"))
+// Every rule has a place in the tables of docs/PROTOCOL.md, whether it is followed or not.
+func TestEveryRuleHasItsPlace(t *testing.T) {
+	placed := rulesIn(strings.Join(tableRows(page(t, "docs/PROTOCOL.md"), ""), "\n"))
+	for rule := range rulesExplained(t) {
+		if !placed[rule] {
+			t.Errorf("no table of docs/PROTOCOL.md says where %s is", rule)
+		}
+	}
+}
+
+// Every message type is in the message table of docs/PROTOCOL.md under its name on paper, and every name in capitals there is
+// a message type.
+func TestEveryMessageIsInTheTable(t *testing.T) {
+	types := messageNames(t)
+	var listed []string
+	for _, row := range tableRows(page(t, "docs/PROTOCOL.md"), "## Messages") {
+		for _, name := range strings.Split(strings.Split(row, "|")[1], ",") {
+			listed = append(listed, strings.TrimSpace(name))
+		}
+	}
+	for _, name := range types {
+		if !slices.Contains(listed, name) {
+			t.Errorf("the message table of docs/PROTOCOL.md lacks %s", name)
+		}
+	}
+	for _, name := range listed {
+		if isCapital := name != "" && name == strings.ToUpper(name) && !strings.Contains(name, "---"); isCapital && !slices.Contains(types, name) {
+			t.Errorf("the message table of docs/PROTOCOL.md has %s, which is no message", name)
+		}
+	}
+}
+
+// messageNames returns what message.Type.String calls each type. It holds the strings of that method against the constants, so
+// that a type without a name is noticed.
+func messageNames(t *testing.T) (names []string) {
+	const name = "../pkg/pbft/internal/message/message.go"
+	file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range files {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
+	constants := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.ValueSpec:
+			if of, ok := n.Type.(*ast.Ident); ok && of.Name == "Type" {
+				constants += len(n.Names)
+			}
+		case *ast.FuncDecl:
+			if receiver(n) != "Type" || n.Name.Name != "String" {
+				return false
+			}
+		case *ast.CompositeLit:
+			for _, e := range n.Elts {
+				if s, err := strconv.Unquote(e.(*ast.BasicLit).Value); err == nil && s != "" {
+					names = append(names, s)
+				}
+			}
 		}
-		all[name] = string(b)
+		return true
+	})
+	if constants == 0 || len(names) != constants {
+		t.Fatalf("%s: got %d names of %d message types", name, len(names), constants)
 	}
-	return all
+	return names
 }
 
 // homes are where the names in docs/PROTOCOL.md are looked for.
 var homes = []string{"..", "../pkg", "../pkg/pbft", "../pkg/pbft/internal"}
 
-// What docs/PROTOCOL.md names is there: files, and in a package functions, types, fields and constants. A name that does not
-// begin with a package is one of pkg/pbft, or of the core.
+// Every file, package, function, method, type, field and constant that docs/PROTOCOL.md names is there. In a table every
+// backquoted word is such a name; elsewhere those are that look like a file or have a dot.
 func TestProtocolNamesWhatThereIs(t *testing.T) {
-	declared := map[string]map[string]bool{}
-	for _, m := range quoted.FindAllStringSubmatch(protocolPage(t), -1) {
+	text := page(t, "docs/PROTOCOL.md")
+	inTables := strings.Join(tableRows(text, ""), "\n")
+	packages := map[string]*declared{}
+	for _, m := range quoted.FindAllStringSubmatch(text, -1) {
 		name := m[1]
+		inTable := strings.Contains(inTables, m[0])
 		switch {
-		case strings.Contains(name, "/") || strings.HasSuffix(name, ".go"):
+		case fileName.MatchString(name):
 			if !exists(name) {
 				t.Errorf("docs/PROTOCOL.md names the file %s, which is not there", name)
 			}
-		case goName.MatchString(name):
-			parts := strings.Split(name, ".")
-			rooms := []string{"pbft", "core"}
-			if exists(parts[0]) {
-				rooms, parts = parts[:1], parts[1:]
-			}
-			found := false
-			for _, room := range rooms {
-				if declared[room] == nil {
-					declared[room] = declarations(t, room)
-				}
-				all := true
-				for _, part := range parts {
-					all = all && declared[room][part]
-				}
-				found = found || all
-			}
-			if !found {
+		case goName.MatchString(name) && (inTable || strings.Contains(name, ".")):
+			if !isDeclared(t, packages, name) {
 				t.Errorf("docs/PROTOCOL.md names %s, which is not there", name)
 			}
+		case inTable:
+			t.Errorf("a table of docs/PROTOCOL.md has `%s`, which is no name", name)
 		}
 	}
 }
@@ -154,36 +227,137 @@ func exists(name string) bool {
 	return false
 }
 
-// declarations are the names that a package gives to anything.
-func declarations(t *testing.T, room string) map[string]bool {
-	all := map[string]bool{}
+// isDeclared looks a name up: package, package.Name, package.Type.Name or Type.Name. The last is a type of pkg/pbft or of the
+// core; package.name may also be a method or a field of any type of the package, as in core.onPrepare.
+func isDeclared(t *testing.T, packages map[string]*declared, name string) bool {
+	parts := strings.Split(name, ".")
+	rooms := []string{"pbft", "core"}
+	if exists(parts[0]) {
+		rooms, parts = parts[:1], parts[1:]
+	} else if len(parts) != 2 {
+		return false
+	}
+	for _, room := range rooms {
+		if packages[room] == nil {
+			packages[room] = declarations(t, room)
+		}
+		if packages[room].has(parts) {
+			return true
+		}
+	}
+	return false
+}
+
+// declared is what a package declares, tests aside.
+type declared struct {
+	top     map[string]bool            // functions, types, variables and constants of the package
+	members map[string]map[string]bool // by type: its methods and fields
+}
+
+func (d *declared) has(parts []string) bool {
+	switch len(parts) {
+	case 0:
+		return true
+	case 1:
+		for _, members := range d.members {
+			if members[parts[0]] {
+				return true
+			}
+		}
+		return d.top[parts[0]]
+	case 2:
+		return d.top[parts[0]] && d.members[parts[0]][parts[1]]
+	}
+	return false
+}
+
+func (d *declared) addMember(of, name string) {
+	if d.members[of] == nil {
+		d.members[of] = map[string]bool{}
+	}
+	d.members[of][name] = true
+}
+
+func declarations(t *testing.T, room string) *declared {
+	all := &declared{top: map[string]bool{}, members: map[string]map[string]bool{}}
 	for _, home := range homes {
-		for name, source := range sources(t, filepath.Join(home, room)) {
-			file, err := parser.ParseFile(token.NewFileSet(), name, source, 0)
+		files, err := filepath.Glob(filepath.Join(home, room, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			ast.Inspect(file, func(n ast.Node) bool {
-				switch n := n.(type) {
-				case *ast.FuncDecl:
-					all[n.Name.Name] = true
-				case *ast.TypeSpec:
-					all[n.Name.Name] = true
-				case *ast.ValueSpec:
-					for _, x := range n.Names {
-						all[x.Name] = true
-					}
-				case *ast.Field:
-					for _, x := range n.Names {
-						all[x.Name] = true
-					}
-				}
-				return true
-			})
+			for _, d := range file.Decls {
+				all.add(d)
+			}
 		}
 	}
-	if len(all) == 0 {
+	if len(all.top) == 0 {
 		t.Errorf("docs/PROTOCOL.md names a package %s, which is not there", room)
 	}
 	return all
+}
+
+func (d *declared) add(of ast.Decl) {
+	switch of := of.(type) {
+	case *ast.FuncDecl:
+		if of.Recv != nil {
+			d.addMember(receiver(of), of.Name.Name)
+		} else {
+			d.top[of.Name.Name] = true
+		}
+	case *ast.GenDecl:
+		for _, spec := range of.Specs {
+			switch spec := spec.(type) {
+			case *ast.TypeSpec:
+				d.addType(spec)
+			case *ast.ValueSpec:
+				for _, x := range spec.Names {
+					d.top[x.Name] = true
+				}
+			}
+		}
+	}
+}
+
+func (d *declared) addType(spec *ast.TypeSpec) {
+	d.top[spec.Name.Name] = true
+	var fields *ast.FieldList
+	switch of := spec.Type.(type) {
+	case *ast.StructType:
+		fields = of.Fields
+	case *ast.InterfaceType:
+		fields = of.Methods
+	default:
+		return
+	}
+	for _, f := range fields.List {
+		for _, x := range f.Names {
+			d.addMember(spec.Name.Name, x.Name)
+		}
+	}
+}
+
+// receiver returns the name of the type that a method is of, or nothing for a function.
+func receiver(f *ast.FuncDecl) string {
+	if f.Recv == nil {
+		return ""
+	}
+	of := f.Recv.List[0].Type
+	if star, ok := of.(*ast.StarExpr); ok {
+		of = star.X
+	}
+	if generic, ok := of.(*ast.IndexExpr); ok {
+		of = generic.X
+	}
+	if name, ok := of.(*ast.Ident); ok {
+		return name.Name
+	}
+	return ""
 }
