@@ -380,6 +380,10 @@ func TestListingSizes(t *testing.T) {
 	if got, want := read.Size(), len(read.Append(nil)); got != want {
 		t.Errorf("READ: got %d, want %d", got, want)
 	}
+	link := ReadlinkResult{Attr: goldenPost, Path: []byte("12345")}
+	if got, want := link.Size(), len(link.Append(nil)); got != want {
+		t.Errorf("READLINK: got %d, want %d", got, want)
+	}
 }
 
 // TestArgumentsDoNotAllocate: they lie on the stack and alias the message.

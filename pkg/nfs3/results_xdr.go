@@ -80,6 +80,9 @@ func (r *ReadlinkResult) Append(b []byte) []byte {
 	return appendOpaque(b, r.Path)
 }
 
+// Size returns how many bytes Append appends at most, for a caller that makes its buffer once.
+func (r *ReadlinkResult) Size() int { return 4 + 4 + fattrSize + 4 + padded(len(r.Path)) }
+
 // DecodeReadlinkResult reads the results of READLINK.
 func DecodeReadlinkResult(b []byte) (ReadlinkResult, error) {
 	d := reader{b: b}

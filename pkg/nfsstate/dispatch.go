@@ -4,11 +4,11 @@ import "bfs/pkg/nfs3"
 
 // A reply is an AcceptStat and the results. Success is 0, so a reply begins as four zero bytes.
 
-// refuse is the reply to a call that was not run.
+// refuse returns the reply to a call that was not run.
 func refuse(stat nfs3.AcceptStat) []byte { return nfs3.AppendReply(nil, stat) }
 
-// begin is a reply with room for results of that size, and a little more for a listing's head. It lies where the last one did:
-// fresh memory for a READ of a mebibyte costs eight times what filling it does.
+// begin returns a reply that has no results yet, and room for size bytes of them. It uses the memory of the last reply
+// again, because fresh memory for a READ of 1 MiB costs eight times as much as filling it.
 func (fs *FS) begin(size int) []byte {
 	if cap(fs.reply) < 4+size {
 		fs.reply = make([]byte, 4, 4+size)
@@ -17,29 +17,19 @@ func (fs *FS) begin(size int) []byte {
 	return fs.reply[:4]
 }
 
-// smallReply has room for the results of every procedure but READ, READLINK and the listings: at most two wcc_data.
+// smallReply bounds the results of every procedure except READ, READLINK and the listings: at most two wcc_data.
 const smallReply = 256
 
 // answer runs a call and encodes its results.
 func (fs *FS) answer(c *caller, call *nfs3.Call) []byte {
 	var reply []byte
 	var err error
-	proc, args := call.Procedure, call.Args
-	switch call.Program {
+	switch proc, args := call.Procedure, call.Args; call.Program {
 	case nfs3.ProgramNFS:
-		switch proc {
-		case nfs3.ProcNull:
-			reply, err = fs.begin(0), nfs3.DecodeVoid(args)
-		case nfs3.ProcGetattr, nfs3.ProcSetattr, nfs3.ProcAccess, nfs3.ProcFsstat, nfs3.ProcFsinfo, nfs3.ProcPathconf:
-			reply, err = fs.answerAttributes(c, proc, args)
-		case nfs3.ProcReadlink, nfs3.ProcRead, nfs3.ProcWrite, nfs3.ProcCommit, nfs3.ProcReaddir, nfs3.ProcReaddirplus:
-			reply, err = fs.answerData(c, proc, args)
-		case nfs3.ProcLookup, nfs3.ProcCreate, nfs3.ProcMkdir, nfs3.ProcSymlink, nfs3.ProcMknod,
-			nfs3.ProcRemove, nfs3.ProcRmdir, nfs3.ProcRename, nfs3.ProcLink:
-			reply, err = fs.answerNames(c, proc, args)
-		default:
+		if proc >= uint32(len(fs.procedures)) {
 			return refuse(nfs3.ProcUnavail)
 		}
+		reply, err = fs.procedures[proc](c, args)
 	case nfs3.ProgramMount:
 		if proc > nfs3.MountProcExport {
 			return refuse(nfs3.ProcUnavail)
@@ -59,173 +49,70 @@ func (fs *FS) answer(c *caller, call *nfs3.Call) []byte {
 	return reply
 }
 
-func (fs *FS) answerAttributes(c *caller, proc uint32, args []byte) ([]byte, error) {
-	reply := fs.begin(smallReply)
-	switch proc {
-	case nfs3.ProcGetattr:
-		a, err := nfs3.DecodeGetattrArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.getattr(c, &a)
-		return r.Append(reply), nil
-	case nfs3.ProcSetattr:
-		a, err := nfs3.DecodeSetattrArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.setattr(c, &a)
-		return r.Append(reply), nil
-	case nfs3.ProcAccess:
-		a, err := nfs3.DecodeAccessArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.access(c, &a)
-		return r.Append(reply), nil
-	case nfs3.ProcFsstat:
-		a, err := nfs3.DecodeFsstatArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.fsstat(c, &a)
-		return r.Append(reply), nil
-	case nfs3.ProcFsinfo:
-		a, err := nfs3.DecodeFsinfoArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.fsinfo(c, &a)
-		return r.Append(reply), nil
-	default: // ProcPathconf
-		a, err := nfs3.DecodePathconfArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.pathconf(c, &a)
-		return r.Append(reply), nil
+// A procedure decodes its arguments, runs for a caller, and returns a reply. It fails only if it cannot decode them.
+type procedure func(c *caller, args []byte) (reply []byte, err error)
+
+// nfsProcedures returns the 22 procedures of NFS by number [RFC1813 §3.3].
+func (fs *FS) nfsProcedures() [nfs3.ProcCommit + 1]procedure {
+	return [...]procedure{
+		nfs3.ProcNull: func(_ *caller, args []byte) ([]byte, error) { return fs.begin(0), nfs3.DecodeVoid(args) },
+
+		nfs3.ProcGetattr:     small(fs, nfs3.DecodeGetattrArgs, fs.getattr),
+		nfs3.ProcSetattr:     small(fs, nfs3.DecodeSetattrArgs, fs.setattr),
+		nfs3.ProcLookup:      small(fs, nfs3.DecodeLookupArgs, fs.lookup),
+		nfs3.ProcAccess:      small(fs, nfs3.DecodeAccessArgs, fs.access),
+		nfs3.ProcReadlink:    large(fs, nfs3.DecodeReadlinkArgs, fs.readlink),
+		nfs3.ProcRead:        large(fs, nfs3.DecodeReadArgs, fs.readData),
+		nfs3.ProcWrite:       small(fs, nfs3.DecodeWriteArgs, fs.write),
+		nfs3.ProcCreate:      small(fs, nfs3.DecodeCreateArgs, fs.create),
+		nfs3.ProcMkdir:       small(fs, nfs3.DecodeMkdirArgs, fs.mkdir),
+		nfs3.ProcSymlink:     small(fs, nfs3.DecodeSymlinkArgs, fs.symlink),
+		nfs3.ProcMknod:       small(fs, nfs3.DecodeMknodArgs, fs.mknod),
+		nfs3.ProcRemove:      small(fs, nfs3.DecodeRemoveArgs, fs.remove),
+		nfs3.ProcRmdir:       small(fs, nfs3.DecodeRmdirArgs, fs.rmdir),
+		nfs3.ProcRename:      small(fs, nfs3.DecodeRenameArgs, fs.rename),
+		nfs3.ProcLink:        small(fs, nfs3.DecodeLinkArgs, fs.link),
+		nfs3.ProcReaddir:     large(fs, nfs3.DecodeReaddirArgs, fs.readdir),
+		nfs3.ProcReaddirplus: large(fs, nfs3.DecodeReaddirplusArgs, fs.readdirplus),
+		nfs3.ProcFsstat:      small(fs, nfs3.DecodeFsstatArgs, fs.fsstat),
+		nfs3.ProcFsinfo:      small(fs, nfs3.DecodeFsinfoArgs, fs.fsinfo),
+		nfs3.ProcPathconf:    small(fs, nfs3.DecodePathconfArgs, fs.pathconf),
+		nfs3.ProcCommit:      small(fs, nfs3.DecodeCommitArgs, fs.commit),
 	}
 }
 
-func (fs *FS) answerData(c *caller, proc uint32, args []byte) ([]byte, error) {
-	switch proc {
-	case nfs3.ProcReadlink:
-		a, err := nfs3.DecodeReadlinkArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.readlink(c, &a)
-		return r.Append(fs.begin(smallReply + len(r.Path))), nil
-	case nfs3.ProcRead:
-		a, err := nfs3.DecodeReadArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.readData(c, &a)
-		return r.Append(fs.begin(r.Size())), nil
-	case nfs3.ProcWrite:
-		a, err := nfs3.DecodeWriteArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.write(c, &a)
-		return r.Append(fs.begin(smallReply)), nil
-	case nfs3.ProcCommit:
-		a, err := nfs3.DecodeCommitArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.commit(c, &a)
-		return r.Append(fs.begin(smallReply)), nil
-	case nfs3.ProcReaddir:
-		a, err := nfs3.DecodeReaddirArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.readdir(c, &a)
-		return r.Append(fs.begin(r.Size())), nil
-	default: // ProcReaddirplus
-		a, err := nfs3.DecodeReaddirplusArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.readdirplus(c, &a)
-		return r.Append(fs.begin(r.Size())), nil
-	}
+// small makes a procedure of a decoder and a method whose results take at most smallReply bytes.
+func small[A, R any, P interface {
+	*R
+	Append([]byte) []byte
+}](fs *FS, decode func([]byte) (A, error), run func(*caller, *A) R) procedure {
+	return withArgs(decode, run, func(r *R) []byte { return P(r).Append(fs.begin(smallReply)) })
 }
 
-func (fs *FS) answerNames(c *caller, proc uint32, args []byte) ([]byte, error) {
-	reply := fs.begin(smallReply)
-	switch proc {
-	case nfs3.ProcLookup:
-		a, err := nfs3.DecodeLookupArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.lookup(c, &a)
-		return r.Append(reply), nil
-	case nfs3.ProcRemove:
-		a, err := nfs3.DecodeRemoveArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.remove(c, &a)
-		return r.Append(reply), nil
-	case nfs3.ProcRmdir:
-		a, err := nfs3.DecodeRmdirArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.rmdir(c, &a)
-		return r.Append(reply), nil
-	case nfs3.ProcRename:
-		a, err := nfs3.DecodeRenameArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.rename(c, &a)
-		return r.Append(reply), nil
-	case nfs3.ProcLink:
-		a, err := nfs3.DecodeLinkArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.link(c, &a)
-		return r.Append(reply), nil
-	default:
-		return fs.answerCreators(c, proc, args, reply)
-	}
+// large makes a procedure of a decoder and a method whose results say how many bytes they take.
+func large[A, R any, P interface {
+	*R
+	Append([]byte) []byte
+	Size() int
+}](fs *FS, decode func([]byte) (A, error), run func(*caller, *A) R) procedure {
+	return withArgs(decode, run, func(r *R) []byte { return P(r).Append(fs.begin(P(r).Size())) })
 }
 
-func (fs *FS) answerCreators(c *caller, proc uint32, args, reply []byte) ([]byte, error) {
-	switch proc {
-	case nfs3.ProcCreate:
-		a, err := nfs3.DecodeCreateArgs(args)
-		if err != nil {
+// withArgs makes a procedure of a decoder, a method and an encoder. Arguments and results lie in memory that the procedure
+// uses again, so that a call allocates nothing; it is cleared after each call, because they refer to the operation's bytes.
+func withArgs[A, R any](decode func([]byte) (A, error), run func(*caller, *A) R, encode func(*R) []byte) procedure {
+	type memory struct {
+		args    A
+		results R
+	}
+	call := new(memory)
+	return func(c *caller, args []byte) (reply []byte, err error) {
+		if call.args, err = decode(args); err != nil {
 			return nil, err
 		}
-		r := fs.create(c, &a)
-		return r.Append(reply), nil
-	case nfs3.ProcMkdir:
-		a, err := nfs3.DecodeMkdirArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.mkdir(c, &a)
-		return r.Append(reply), nil
-	case nfs3.ProcSymlink:
-		a, err := nfs3.DecodeSymlinkArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.symlink(c, &a)
-		return r.Append(reply), nil
-	default: // ProcMknod
-		a, err := nfs3.DecodeMknodArgs(args)
-		if err != nil {
-			return nil, err
-		}
-		r := fs.mknod(c, &a)
-		return r.Append(reply), nil
+		call.results = run(c, &call.args)
+		reply = encode(&call.results)
+		*call = memory{}
+		return reply, nil
 	}
 }

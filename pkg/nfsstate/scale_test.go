@@ -227,6 +227,23 @@ func BenchmarkDirectory(b *testing.B) {
 	}
 }
 
+// A call allocates nothing: its arguments, results and reply lie in memory that the next call uses again.
+func TestCallsDoNotAllocate(t *testing.T) {
+	_, u := newFS(t, 1<<10)
+	o := &ops{u: u}
+	h := u.create(u.root, "file", nfs3.Guarded, nfs3.Sattr3{}).Object.Handle.FileHandle()
+	o.run(o.write(h, 0, make([]byte, 4096)))
+	for name, op := range map[string]pbft.Operation{
+		"GETATTR": o.getattr(h),
+		"READ":    o.read(h, 0, 4096),
+		"WRITE":   o.write(h, 0, make([]byte, 4096)),
+	} {
+		if got := testing.AllocsPerRun(100, func() { u.fs.Execute(op) }); got > 0 {
+			t.Errorf("%s: got %v allocations, want 0", name, got)
+		}
+	}
+}
+
 // BenchmarkCall is the cost of the other hot calls.
 func BenchmarkCall(b *testing.B) {
 	_, u := newFS(b, 1<<20)

@@ -39,7 +39,11 @@ type FS struct {
 	store  *fsmerkle.Store
 	at     layout
 
-	// What follows is memory that no result depends on.
+	procedures [nfs3.ProcCommit + 1]procedure // of NFS, by number
+
+	// The fields below are memory that no result depends on.
+	call    nfs3.Call       // of the operation that runs
+	asking  caller          // of the same
 	known   [64]knownRights // by client, so that rights are parsed once
 	pieces  [][]byte        // of READ, lent to the codec
 	listing []nfs3.Entry    // of READDIR, likewise
@@ -72,6 +76,7 @@ func New(store *fsmerkle.Store, c Config) (*FS, error) {
 		return nil, err
 	}
 	fs := &FS{config: c, store: store, at: at}
+	fs.procedures = fs.nfsProcedures()
 	if le.Uint64(fs.read(at.super)[superMagic:]) != 0 {
 		return fs, fs.formatted()
 	}
@@ -113,18 +118,18 @@ func (c *caller) block(fromEnd int) (d pbft.Digest, ok bool) {
 
 // Execute runs one operation, at the agreed time.
 func (fs *FS) Execute(op pbft.Operation) (reply []byte, wrote bool) {
-	call, err := nfs3.ParseCall(op.Body)
+	c, err := fs.begins(&op)
 	if err != nil {
 		return refuse(nfs3.GarbageArgs), false
 	}
-	c := caller{client: op.Client, rights: fs.rightsOf(&op), cred: &call.Cred, blocks: op.Blocks}
+	c.blocks = op.Blocks
 	c.clock = fs.clock(op.Choice)
 	c.now = timeOf(c.clock)
-	if fs.onlyReads(&call) {
-		return fs.answer(&c, &call), false
+	if fs.onlyReads(&fs.call) {
+		return fs.answer(c, &fs.call), false
 	}
 	le.PutUint64(fs.modify(fs.at.super)[superClock:], c.clock)
-	reply = fs.answer(&c, &call)
+	reply = fs.answer(c, &fs.call)
 	fs.reclaim(reclaimPages)
 	return reply, true
 }
@@ -132,14 +137,13 @@ func (fs *FS) Execute(op pbft.Operation) (reply []byte, wrote bool) {
 // Query answers an operation that only reads. Its time is that of the last operation that wrote. For a client whose
 // rights have run out by this machine's clock it is not ok, so that the agreed clock decides, in Execute.
 func (fs *FS) Query(op pbft.Operation) (reply []byte, ok bool) {
-	call, err := nfs3.ParseCall(op.Body)
+	c, err := fs.begins(&op)
 	if err != nil {
 		return refuse(nfs3.GarbageArgs), true
 	}
-	if !fs.onlyReads(&call) {
+	if !fs.onlyReads(&fs.call) {
 		return nil, false
 	}
-	c := caller{client: op.Client, rights: fs.rightsOf(&op), cred: &call.Cred}
 	if c.rights != nil && c.rights.Expires > 0 {
 		if c.rights.Expires <= uint64(fs.config.Now().UnixNano()) {
 			return nil, false
@@ -147,7 +151,19 @@ func (fs *FS) Query(op pbft.Operation) (reply []byte, ok bool) {
 		c.clock = le.Uint64(fs.read(fs.at.super)[superClock:]) // the answer depends on it only here
 		c.now = timeOf(c.clock)
 	}
-	return fs.answer(&c, &call), true
+	return fs.answer(c, &fs.call), true
+}
+
+// begins parses an operation into fs.call and returns its caller. Both lie in the FS and are used again by the next
+// operation: the procedures are func values, so anything given to one would otherwise be allocated for each operation.
+func (fs *FS) begins(op *pbft.Operation) (*caller, error) {
+	call, err := nfs3.ParseCall(op.Body)
+	if err != nil {
+		return nil, err
+	}
+	fs.call = call
+	fs.asking = caller{client: op.Client, rights: fs.rightsOf(op), cred: &fs.call.Cred}
+	return &fs.asking, nil
 }
 
 // onlyReads says whether a call changes nothing, not even the clock.
