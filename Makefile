@@ -1,6 +1,6 @@
 # BFS. The words after ## are what bare `make` prints.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race lint kernel-test bench bench-deps fuzz sim mutants clean
+.PHONY: help build reproducible demo test race lint kernel-test bench bench-deps fuzz sim mutants clean
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 10s
@@ -13,10 +13,14 @@ help: ## this list
 	@echo 'make VERB, where VERB is'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-13s %s\n", $$1, $$2 }'
 
-# Without cgo, for the relay must mark every thread of its own as an I/O flusher, and cgo would start others.
+# Without cgo, because the relay must mark each of its threads as an I/O flusher, and cgo would start threads of its own.
+# Without paths and the state of the repository in the programs, so that each clone of a commit builds the same bytes.
 build: ## compile bin/bfsd and bin/bfs-relay
 	@test/prepare build
-	CGO_ENABLED=0 go build -ldflags "-X bfs/cmd/internal/version.commit=$$(git rev-parse --short=12 HEAD 2>/dev/null)" -o bin/ ./cmd/bfsd ./cmd/bfs-relay
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X bfs/cmd/internal/version.commit=$$(git rev-parse --short=12 HEAD 2>/dev/null)" -o bin/ ./cmd/bfsd ./cmd/bfs-relay
+
+reproducible: ## build HEAD in two clones and show that both give the same bytes
+	@test/reproducible
 
 demo: build ## four replicas and a relay on this machine, until ctrl-C (flags: DEMO='--kill --dir D')
 	@exec bin/bfsd demo $(DEMO)
