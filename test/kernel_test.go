@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package test tests the whole system: real processes, a real kernel's NFS client.
 package test
 

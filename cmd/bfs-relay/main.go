@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Bfs-relay serves a BFS group's file system to the kernel of the machine it runs on.
 package main
 

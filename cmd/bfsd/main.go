@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Bfsd is the server of BFS: it runs replicas, and makes, watches and measures groups of them.
 package main
 

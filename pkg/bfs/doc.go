@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package bfs is the file system for Go programs: what a kernel sees through a mount, a program sees through
 // io/fs and go-billy, without a kernel, a relay or root.
 //

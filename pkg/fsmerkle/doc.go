@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package fsmerkle keeps numbered 4 KiB pages under a tree of digests, with checkpoints.
 //
 // It is the memory of a replicated service: what the next operation can see lies on pages, so

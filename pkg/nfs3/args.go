@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nfs3
 
 // The arguments of the procedures. Slices alias the bytes they were decoded from. Names are as they came:

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nfs3
 
 // DecodeVoid judges the arguments of a procedure that has none.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nfs3
 
 // The structures that many procedures share [RFC1813 §2.6].

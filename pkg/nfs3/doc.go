@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package nfs3 is the codec of NFSv3 and of its MOUNT protocol: typed arguments and results, and their XDR.
 // It knows no file system, so servers, relays and clients share it.
 //

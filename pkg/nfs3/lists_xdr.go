@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nfs3
 
 // The results that are lists: directories, exports, mounts. XDR writes a list as a flag before each element

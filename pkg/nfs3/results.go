@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nfs3
 
 // The results of the procedures. Fields that a failed call does not have on the wire are not encoded, and

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package nfsstate is an NFSv3 file system as a deterministic state machine: from equal pages, equal operations
 // leave equal pages and equal replies. All it knows lies on the pages of an fsmerkle.Store, so the root digest of
 // the store stands for the whole file system.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nfsstate
 
 // Where a file's pages are: the first twelve numbers stand in the inode, further ones in a tree of map pages

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package relay lets a kernel's NFS client use a replicated file system. It is an ONC RPC server
 // that turns each NFSv3 or MOUNT call into one operation of a group and copies the agreed result
 // back. It never reads the arguments of an NFS call: what is asked is the replicas' business.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package apart runs the tests of a package in namespaces and a temporary directory of their own, so that a run leaves
 // nothing behind, however it ends, and meets nothing of others.
 //

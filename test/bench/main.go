@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command bench measures BFS and other NFSv3 servers under one Linux kernel's NFS client, in turn, with the same placement of
 // processes on CPUs.
 //

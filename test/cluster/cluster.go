@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cluster runs a whole group: four bfsd and any number of bfs-relay, each a process of its own, on the loopback.
 // Any of them can be killed, stopped, continued and started again. Nothing here sleeps: a process is ready when it
 // prints so.

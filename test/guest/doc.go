@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package guest runs a script under a Linux kernel of its own, with NFSv3 servers of this machine mounted by that
 // kernel's NFS client. Most machines that build software (containers, small virtual machines) have no NFS client in
 // their kernel, or may not load it; a user-mode Linux kernel from Debian's user-mode-linux package is an ordinary

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package hosts tests BFS on five hosts: four with a replica each, one with a relay and a kernel's NFS client. A host is a
 // network namespace; all are joined by a bridge in a namespace of its own, so nothing outside is touched.
 package hosts

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package linear judges what several clients of a running group saw while its replicas were killed, stopped and cut off:
 // there must be one order of all calls that explains every answer, and that agrees with the order in which
 // calls ended and began [TOCS §4.6].

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 // A mutant is one mistake: old, which occurs once in file, becomes new.

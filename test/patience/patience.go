@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package patience holds the one rule for time limits in tests: a test waits for a condition, and a limit only ends the
 // wait for a condition that never comes. A limit decides nothing else.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package bundle writes what `bfsd init` hands out: the group file, one join bundle per host, and the
 // administrator's.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cli holds what all commands do alike: end on a signal, log, print errors, announce
 // themselves.
 package cli

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package config reads the configuration files of bfsd and bfs-relay.
 //
 // There are three, all TOML: the group file, which members and clients share; one replica's; one

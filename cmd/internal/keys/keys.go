@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package keys reads and writes the key files of the commands.
 //
 // A private key is a PEM block of its Ed25519 seed in a file that nobody but its owner may read, see package trust:

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package probe is the smallest NFSv3 client that can write a file and read it back through a relay: what
 // the demonstration shows, where no kernel may mount.
 package probe

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package procs starts, watches and stops child processes that say when they are ready. Children do not outlive
 // their parent, however it ends.
 package procs

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package status asks every replica of a group for its account of itself, judges whether enough of
 // them agree, and shows both.
 package status

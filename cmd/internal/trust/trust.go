@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package trust opens files that decide whom a process believes, and refuses those that other users of the
 // machine could read, change or put another in place of. It asks what sshd asks of a key file, and of every
 // directory and symbolic link on the way.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package gonfs serves a bfs.FS to NFS clients by way of go-nfs, unmodified: a second, independent way from NFS to
 // the group, for comparison and for systems where the relay does not run. The relay is the better server; what go-nfs
 // has not is missed here too:

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package blockhash digests blocks of 4 KiB: pages of the state, and the blocks that long operations are cut into. Both are
 // digested alike, so that who has digested an operation need not digest the pages that it fills.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package durable replaces small files so that a crash leaves the old contents or the new.
 package durable
 

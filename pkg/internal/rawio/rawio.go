@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rawio reads and writes TCP sockets at a lower price than package net, where messages are small and each is
 // waited for.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command gonfs serves a directory through unmodified go-nfs: a server BFS is measured against.
 package main
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package refserver runs the NFSv3 servers that BFS is measured against, each as one process of this machine.
 // (The guest kernel's own server is not here: it runs inside the guest, see ../nfsd.sh.)
 package refserver

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command mount boots a guest kernel, mounts NFSv3 servers of this machine in it, and runs a script there. Its
 // output and exit code become ours; 125 means that there was no result.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package admintest checks what processes show on their admin addresses.
 package admintest
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package clitest holds what the tests of both command lines do alike.
 package clitest
 

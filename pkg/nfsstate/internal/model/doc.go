@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package model is NFSv3 as plainly as we can say it: files are Go structs in Go maps, nothing is fast. It is
 // the twin that pkg/nfsstate is tested against, and it was written from the RFC and not from that package.
 //
