@@ -19,7 +19,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// readBuffer is how much is read ahead of a connection: many small calls in one system call.
+// readBuffer is the number of bytes read ahead of a connection, so that one system call brings many small
+// calls.
 const readBuffer = 32 << 10
 
 // A conn is one connection of a kernel. Its reader owns records, head and reserved.
@@ -72,8 +73,8 @@ func (c *conn) reserve(n int) error {
 	return nil
 }
 
-// partial gives the peer a time by which the record that has begun must be whole, so that one who never ends it
-// does not hold our memory.
+// partial sets the time by which the record that has begun must be whole, so that a peer that never ends it
+// does not hold memory.
 func (c *conn) partial() {
 	if !c.armed {
 		c.armed = true
@@ -131,7 +132,7 @@ func (c *conn) read() {
 // filled serves the calls that n more bytes have made whole. Its error ends the reading.
 func (c *conn) filled(n int) error {
 	c.records.filled(n)
-	for c.records.begun || c.server.table.awaitTurn(c) { // what has begun had its turn, and its time runs
+	for c.records.begun || c.server.table.awaitTurn(c) { // a record that has begun has had its turn
 		record, err := c.records.next()
 		if err == errUnfinished {
 			return nil
@@ -195,7 +196,7 @@ func (c *conn) serve(record []byte) error {
 	return nil
 }
 
-// settle gives back what a record reserved, unless its call took it over.
+// settle returns the bytes that a record reserved to the budget, unless its call took them over.
 func (c *conn) settle() {
 	c.server.table.unreserve(c.reserved)
 	c.reserved = 0
@@ -211,7 +212,7 @@ func (c *conn) refuse(stat nfs3.AcceptStat) {
 	c.settle()
 }
 
-// answerOurselves answers NULL and what concerns the list of mounts only.
+// answerOurselves answers NULL, DUMP, UMNT and UMNTALL without the group.
 func (c *conn) answerOurselves(args []byte) {
 	h, s := &c.head, c.server
 	results, ok := []byte(nil), true
@@ -260,7 +261,7 @@ func (c *conn) relay(record []byte) {
 		program: h.program, procedure: h.procedure, readOnly: readOnly(h),
 	}
 	if h.program == nfs3.ProgramMount && h.procedure == mountMnt {
-		k.mount, _ = parseMountPath(record[h.args:]) // the group says what a wrong one deserves
+		k.mount, _ = parseMountPath(record[h.args:]) // the group refuses a malformed one
 	}
 	k.key = keyOf(c.peer, h.xid, record) // before the record's header is overwritten
 	k.record, k.body = record, h.operation(record)
@@ -276,7 +277,7 @@ func (c *conn) relay(record []byte) {
 	}
 }
 
-// start hands k to the client, waiting while it has no room.
+// start hands k to the client, and waits while the client has no room.
 func (c *conn) start(k *call) {
 	s := c.server
 	request := pbft.Call{Body: k.body, ReadOnly: k.readOnly, Done: k.done}
@@ -298,11 +299,12 @@ func (c *conn) start(k *call) {
 	}
 }
 
-// busyRetry is how long a reader waits at most before it asks a busy client again: others may
-// use the client too, and their calls end without our knowing.
+// busyRetry bounds how long a reader waits before it asks a busy client again. Other users of the client
+// end calls without the relay's knowing.
 const busyRetry = 20 * time.Millisecond
 
-// awaitClient waits until the client may have room. False if nobody waits for k any more: it is then forgotten.
+// awaitClient waits until the client may have room. It returns false, and forgets k, if no connection waits
+// for k any more.
 func (c *conn) awaitClient(k *call) bool {
 	s := c.server
 	s.counters.busy.Add(1)
@@ -324,9 +326,10 @@ func (c *conn) awaitClient(k *call) bool {
 	return true
 }
 
-// shut closes the connection. It takes no locks, so it may be called under any; the socket's Close waits for the reader, which
-// may be the one who calls. Shutdown waits for that too: so it is counted before quit is closed, for with that the writer ends,
-// who may be the last that was counted.
+// shut closes the connection. It takes no lock, so any lock may be held by its caller. The socket's Close
+// waits for the reader, which may be the caller itself, so Close runs on a goroutine of its own, for which
+// Shutdown waits too. That goroutine is counted before quit is closed, because the writer ends with quit
+// and may be the last goroutine counted.
 func (c *conn) shut() {
 	c.once.Do(func() {
 		c.gone.Store(true)
@@ -336,8 +339,8 @@ func (c *conn) shut() {
 	})
 }
 
-// close closes the connection and wakes who waits for it. Its calls in flight go on; they are
-// answered where they are asked again.
+// close closes the connection and wakes its reader and Shutdown. Its calls in flight go on, and are
+// answered on the connection where the client asks again.
 func (c *conn) close() {
 	c.shut()
 	c.server.table.poke(c)

@@ -74,7 +74,7 @@ func TestDoneCallIsAnsweredAgain(t *testing.T) {
 		k.expect(1, nfs3.Success, "aaaa")
 	}
 	k.reset()
-	k = r.reconnect(t, k) // and after a reconnect: who knows what the reset made of the answer
+	k = r.reconnect(t, k) // and after a reconnect, because the reset may have lost the answer
 	k.send(m)
 	k.expect(1, nfs3.Success, "aaaa")
 	if s := r.Stats(); s.Replayed != 2 {
@@ -83,7 +83,7 @@ func TestDoneCallIsAnsweredAgain(t *testing.T) {
 	g.next(t)
 	g.quiet(t)
 
-	// The same xid with other bytes is another call, and so is what only reads.
+	// The same xid with other bytes is another call, and so is any call that only reads.
 	k.send(rpc(1, nfs3.ProgramNFS, procRemove, "bbbb"))
 	k.expect(1, nfs3.Success, "bbbb")
 	g.next(t)
@@ -94,8 +94,8 @@ func TestDoneCallIsAnsweredAgain(t *testing.T) {
 	}
 }
 
-// Two processes make the same call, byte for byte and with the same xid. What tells a new process from one
-// that asks again is whether the first took its answer, its port, and time.
+// Two processes make the same call, byte for byte and with the same xid. A new process is told from one
+// that asks again by three things: whether the first took its answer, the port, and the time.
 func TestWhoAsksAgain(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -206,7 +206,8 @@ func TestXidUsedAgainOnOneConnection(t *testing.T) {
 	}
 }
 
-// A call that differs in its credentials only, even in what the relay does not pass on, is another call.
+// A call that differs only in its credentials, even in parts that the relay does not pass on, is another
+// call.
 func TestOtherCredentialsAreAnotherCall(t *testing.T) {
 	g := newFakeGroup(4)
 	g.answer = echo
@@ -253,7 +254,7 @@ func TestTableProperties(t *testing.T) {
 	}
 }
 
-// A modelAnswer is what the model knows of an answer that may be kept.
+// A modelAnswer is the model's record of an answer that may be kept.
 type modelAnswer struct {
 	key   key
 	reply string
@@ -315,7 +316,7 @@ func tableLife(t *testing.T, chance *rand.Rand) {
 			}
 			to, _ := s.table.finish(k, a)
 			if to == nil {
-				t.Fatalf("step %d: nobody to answer", step)
+				t.Fatalf("step %d: no call to answer", step)
 			}
 			s.table.release(to, 0)
 			if a != nil {
@@ -399,7 +400,7 @@ func tableConn(s *Server, port uint16) *conn {
 	return c
 }
 
-// loopback is a connection that stays up, for tables to look at.
+// loopback is a connection that stays up, for tables that ask whether it has ended.
 var loopback *net.TCPConn
 
 func init() {

@@ -26,7 +26,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	spoil = func(b []byte) { clear(b[:cap(b)]) } // in all tests, so that nobody reads a record whose call is over
+	spoil = func(b []byte) { clear(b[:cap(b)]) } // in all tests, so that a read of a record whose call is over shows
 	goleak.VerifyTestMain(m)
 }
 
@@ -42,7 +42,7 @@ func newHandClock() *handClock {
 func (c *handClock) now() instant         { return instant(c.at.Load()) }
 func (c *handClock) pass(d time.Duration) { c.at.Add(int64(d)) }
 
-// A fakeGroup answers what it is told to, when it is told to.
+// A fakeGroup is a group that gives the answers of a test, when the test says so.
 type fakeGroup struct {
 	mu      sync.Mutex
 	clock   pbft.Timestamp
@@ -143,7 +143,7 @@ func (g *fakeGroup) next(t testing.TB) *fakeCall {
 	}
 }
 
-// quiet fails if a call has started that nobody asked for.
+// quiet fails if a call has started that the test did not expect.
 func (g *fakeGroup) quiet(t testing.TB) {
 	t.Helper()
 	select {
@@ -165,7 +165,7 @@ func echo(f *fakeCall) ([]byte, error) {
 // success makes a reply with SUCCESS and results.
 func success(results string) []byte { return append(make([]byte, 4), results...) }
 
-// A rig is a server on the loopback and what tests need around it.
+// A rig is a server on the loopback with its surroundings in a test.
 type rig struct {
 	*Server
 	group *fakeGroup
@@ -197,7 +197,7 @@ func newRig(t testing.TB, group *fakeGroup, change func(*Config)) *rig {
 	return r
 }
 
-// stop shuts the server down and returns what Shutdown said.
+// stop shuts the server down and returns the error of Shutdown.
 func (r *rig) stop(t testing.TB) error {
 	t.Helper()
 	ctx, cancel := patience.Context(context.Background(), patience.Usual)
@@ -229,8 +229,9 @@ type kernel struct {
 
 func (r *rig) connect(t testing.TB) *kernel { return dial(t, r.addr, nil) }
 
-// reconnect connects from the port of an earlier connection, which is closed first; a nil one had any port. It connects to a listener of
-// its own, for the machine may keep the old pair of addresses busy for a minute.
+// reconnect connects from the port of an earlier connection, which is closed first; a nil one had any port.
+// It connects to a listener of its own, because the machine may keep the old pair of addresses busy for a
+// minute.
 func (r *rig) reconnect(t testing.TB, old *kernel) *kernel {
 	t.Helper()
 	if old == nil {

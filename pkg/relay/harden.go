@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Harden readies the process for being in the way of its own kernel's memory reclaim: when memory is
-// short, the kernel writes file pages back through the relay, which then must neither be paged
-// out nor wait for that write-back when it allocates. What it may not do it returns as warnings;
-// the relay works without, and may then hang on a machine short of memory.
+// Harden prepares the process for its place in the kernel's memory reclaim. When memory is short, the
+// kernel writes file pages back through the relay, which must then neither be paged out nor wait for that
+// write-back when it allocates. Harden returns a warning for each step that it may not take; the relay
+// works without it, and may then hang when memory is short.
 //
 // Call it first in main: memory mapped later is locked as it is touched.
 func Harden() (warnings []string) {
@@ -31,9 +31,9 @@ func Harden() (warnings []string) {
 	return warnings
 }
 
-// lockMemory locks what is touched, now and later. MCL_ONFAULT leaves the untouched parts of sparse
-// mappings alone. Under a limit on locked memory a later allocation would fail and end the
-// process, so then nothing is locked.
+// lockMemory locks pages that are touched, now and later. MCL_ONFAULT leaves the untouched parts of sparse
+// mappings alone. Under a limit on locked memory a later allocation would fail and end the process, so
+// nothing is locked then.
 func lockMemory() string {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
@@ -91,5 +91,5 @@ func PortRule(insecurePorts bool) string {
 		return ""
 	}
 	return fmt.Sprintf("any process may use ports from %d on, and so claim to be any user of the file system: "+
-		"sysctl -w net.ipv4.ip_unprivileged_port_start=%d, and look in /etc/sysctl.d for what sets it", start, privileged)
+		"sysctl -w net.ipv4.ip_unprivileged_port_start=%d, and look in /etc/sysctl.d for the file that sets it", start, privileged)
 }

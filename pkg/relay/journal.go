@@ -28,31 +28,31 @@ type (
 
 // The file, little-endian:
 //
-//	page 0       header   magic, version, slots, whose it is, CRC; outside the CRC, the boot it was last used in, and when
+//	page 0       header   magic, version, slots, owner, CRC; outside the CRC, the boot and the time of its last use
 //	ringStart    ring     ringRecords answers of calls that changed something, ringRecord bytes each
 //	regions      one region for each slot: the operation that is under way in it
 //
-// A region or an answer is valid from the moment its guard word is stored, which happens last; a
-// relay killed anywhere leaves the old or the new, never half. The kernel that waits for the answers lives on
-// this machine, so surviving the death of the process is enough: nothing is synced before a call
-// leaves. After a crash of the machine, records may be torn, and nobody asks for them any more: then no
-// answer is given from here, and what is under way is only seen through.
+// A region or an answer is valid from the moment its guard word is stored, which happens last, so a relay killed
+// at any point leaves the old record or the new one, never half of one. The kernel that waits for the answers
+// lives on this machine, so a record need only survive the process: nothing is synced before a call leaves. After
+// a crash of the machine records may be torn, and no client asks for them any more. Then no answer is given from
+// the file, and operations under way are sent again only so that they end.
 //
-//	region   0 guard u32 (0 free, 1 under way)   4 CRC u32 of what follows
+//	region   0 guard u32 (0 free, 1 under way)   4 CRC u32 of the rest
 //	         8 t u64   16 xid u32   20 length u32   24 address 16 bytes   40 slot u32   44 port u32   48 digest u64
 //	         64 operation
-//	answer   0 guard u64 (its number, from 1)   8 CRC u32 of what follows
+//	answer   0 guard u64 (its number, from 1)   8 CRC u32 of the rest
 //	         12 slot u32   16 t u64   24 xid u32   28 port u32   32 digest u64   40 when it was given u64
 //	         48 address 16 bytes   64 length u32   68 accept_stat and results
 //
-// Version 1 had neither ports nor times nor this digest. Its answers are dropped, and the calls
-// under way in it are seen through as after a crash of the machine.
+// Version 1 had neither ports nor times nor this digest. Its answers are dropped, and the calls under way in it
+// are sent again as after a crash of the machine.
 const (
 	journalMagic   = "BFSRELAY"
 	journalVersion = 2
 	pageSize       = 4096
 
-	headerCRC   = 60 // the CRC's place, behind what it covers
+	headerCRC   = 60 // offset of the CRC, behind the bytes that it covers
 	headerBoot  = 64
 	bootSize    = 36
 	headerAlive = 104 // when the relay last said that it lives, u64
@@ -73,20 +73,20 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// ErrJournal is the refusal of a file that is not a journal of this client's.
+// ErrJournal refuses a file that is no journal of this client.
 var ErrJournal = errors.New("unusable relay journal")
 
-// bootIDFile names the life of the machine.
+// bootIDFile holds the identifier of this boot of the machine.
 var bootIDFile = "/proc/sys/kernel/random/boot_id"
 
-// A Journal is the mapped file in which the relay notes what it has under way, so that its restart goes
-// unnoticed (R-OUR-15). Its methods may be called from any goroutine.
+// A Journal is the mapped file in which the relay notes its operations under way and its recent answers, so
+// that kernels do not notice its restart (R-OUR-15). Its methods may be called from any goroutine.
 type Journal struct {
 	path string
 	file *os.File
 	torn int // records dropped because the machine had crashed
 
-	sameBoot bool // clients of the earlier life may still be there, and their connections are told apart
+	sameBoot bool // the file is of this boot: clients of the earlier life may still be there
 
 	life   sync.RWMutex // held for reading while mapped is touched
 	mapped []byte       // nil once closed
@@ -99,20 +99,20 @@ type Journal struct {
 	overtaken atomic.Uint64 // operations noted in a slot before the one there was answered: a client's bug
 }
 
-// JournalOptions say for whom a journal is.
+// JournalOptions say which client a journal belongs to.
 type JournalOptions struct {
 	// Slots is the number of the client's slots, fixed at its enrolment (R-OUR-13).
 	Slots int
-	// Owner says whose operations are in the file: a digest over group and client.
+	// Owner identifies the client: a digest over group and client.
 	Owner [32]byte
 }
 
-// OpenJournal opens the journal at path, or makes one. The file is sparse; its size is about a mebibyte
-// a slot and what it takes is what the largest calls have needed. A directory that lives as
-// long as the machine is up, such as one below /run, is good enough.
+// OpenJournal opens the journal at path, or makes one. The file is sparse: its size is about 1 MiB a slot,
+// and it takes as much disk as the largest calls so far have needed. A directory that lives as long as the
+// machine is up, such as one below /run, is good enough.
 //
-// A lost file is replaced by an empty one. A file that is damaged, cut short, or another's is an error
-// that says what to do, unless the machine has been restarted since: then what is torn is dropped.
+// A lost file is replaced by an empty one. A file that is damaged, cut short, or another client's is an
+// error that says what to do. If the machine has been restarted since, damaged records are dropped instead.
 func OpenJournal(path string, o JournalOptions) (*Journal, error) {
 	if o.Slots < 1 || o.Slots > maxSlots {
 		return nil, fmt.Errorf("relay journal %s: got %d slots, want 1 to %d", path, o.Slots, maxSlots)
@@ -147,7 +147,7 @@ func (j *Journal) open(o JournalOptions) error {
 			return j.unusable("cut short")
 		}
 	}
-	// A header of zeros is that of a file whose making was interrupted: it is written last.
+	// The header is written last, so one of zeros means that the file was not completed.
 	made := strings.Trim(string(head), "\x00") != ""
 	if made {
 		if err := j.checkHeader(head, o, info.Size(), size); err != nil {
@@ -177,7 +177,7 @@ func (j *Journal) open(o JournalOptions) error {
 
 func headerVersion(h []byte) uint32 { return binary.LittleEndian.Uint32(h[8:]) }
 
-// readBack checks what an earlier life left.
+// readBack checks the records that an earlier life left.
 func (j *Journal) readBack(head []byte, boot string) error {
 	sameBoot := string(head[headerBoot:headerBoot+bootSize]) == boot
 	if headerVersion(head) != journalVersion {
@@ -221,7 +221,7 @@ func (j *Journal) create(size int64) error {
 // take asks the file system for the space of [at, at+n).
 func (j *Journal) take(at, n int) error {
 	err := unix.Fallocate(int(j.file.Fd()), 0, int64(at), int64(n))
-	if errors.Is(err, unix.EOPNOTSUPP) { // then writing has to do
+	if errors.Is(err, unix.EOPNOTSUPP) { // write zeros instead
 		_, err = j.file.WriteAt(make([]byte, n), int64(at))
 	}
 	if err != nil {
@@ -259,8 +259,8 @@ func (j *Journal) checkHeader(h []byte, o JournalOptions, got, want int64) error
 	return nil
 }
 
-// scan checks every record that says it is valid. In the same life of the machine a damaged one is
-// an error; after a crash of the machine it is dropped.
+// scan checks every record that is marked valid. If the machine has not been restarted since, a damaged one
+// is an error; after a crash of the machine it is dropped.
 func (j *Journal) scan(sameBoot bool) error {
 	if err := j.scanRegions(sameBoot); err != nil {
 		return err
@@ -279,7 +279,7 @@ func (j *Journal) scan(sameBoot bool) error {
 			continue
 		}
 		j.answers = max(j.answers, guard64(r).Load())
-		// Killed between keeping the answer and freeing the slot: what has an answer is not sent again.
+		// The relay was killed between keeping the answer and freeing the slot: the operation is not sent again.
 		slot, t := binary.LittleEndian.Uint32(r[12:]), binary.LittleEndian.Uint64(r[16:])
 		if int(slot) < len(j.occupied) && t != 0 && j.occupied[slot] == timestamp(t) {
 			j.free(slotNumber(slot))
@@ -317,8 +317,8 @@ func (j *Journal) answerAt(i int) []byte {
 	return j.mapped[ringStart+i*ringRecord:][:ringRecord:ringRecord]
 }
 
-// guard32 and guard64 are the words that make a record valid. Stores before an atomic store are not moved behind
-// it, so a process killed in between has not stored it. Mapped records are aligned.
+// guard32 and guard64 return the words that make a record valid. Stores before an atomic store are not
+// moved behind it, so a process killed in between has not stored the guard. Mapped records are aligned.
 func guard32(r []byte) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(unsafe.SliceData(r))) }
 func guard64(r []byte) *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(r))) }
 
@@ -336,8 +336,8 @@ func answerValid(r []byte) bool {
 }
 
 // begin notes that the operation of k leaves as (slot, t). The slot should be free: a client gives it to
-// the next operation only after Done of the one before, or a relay killed between the two does
-// not know the answer to the first.
+// the next operation only after Done of the one before, because a relay killed between the two does not
+// know the answer to the first.
 func (j *Journal) begin(slot slotNumber, t timestamp, k *call) error {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -369,7 +369,7 @@ func (j *Journal) begin(slot slotNumber, t timestamp, k *call) error {
 	return nil
 }
 
-// occupy claims the slot, and disk for a record of n bytes.
+// occupy claims the slot, and disk space for a record of n bytes.
 func (j *Journal) occupy(slot slotNumber, t timestamp, n int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -387,9 +387,9 @@ func (j *Journal) occupy(slot slotNumber, t timestamp, n int) error {
 	return nil
 }
 
-// finish notes that k has its answer, keeping it if it fits, and only then frees the slot: killed in between,
-// the next life sends the operation once more and gets the same answer. A nil reply keeps none. It returns the answer's
-// number, 0 if none was kept.
+// finish notes that k has its answer, keeps the answer if it fits, and only then frees the slot. A relay
+// killed in between sends the operation once more in its next life and gets the same answer. A nil reply is
+// not kept. It returns the answer's number, 0 if none was kept.
 func (j *Journal) finish(k *call, reply []byte, at instant) (note uint64) {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -420,7 +420,8 @@ func (j *Journal) forget(note uint64) {
 	guard64(j.answerAt(int((note-1)%ringRecords))).CompareAndSwap(note, 0)
 }
 
-// alive notes that the relay lives. What clients had not taken when it last did, they may ask its next life for.
+// alive notes the time at which the relay lives. A client may ask the relay's next life for answers that it
+// had not taken at that time.
 func (j *Journal) alive(at instant) {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -452,8 +453,9 @@ func (j *Journal) keep(k *call, reply []byte, at instant) {
 	guard64(r).Store(j.answers)
 }
 
-// underway returns the operations that an earlier life sent and got no answer to. One whose client cannot be told
-// from others any more has no address: it is seen through, and no call is taken for it.
+// underway returns the operations of an earlier life that have no answer. After a crash of the machine
+// their clients can no longer be told apart, so they get no address: such an operation is sent again so
+// that it ends, and no call is taken for its retransmission.
 func (j *Journal) underway() []*call {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -480,7 +482,8 @@ func (j *Journal) underway() []*call {
 	return calls
 }
 
-// answered returns the answers of an earlier life, oldest first, but those that were older than limit when it ended.
+// answered returns the answers of an earlier life, oldest first, except those that were older than limit
+// when it ended.
 func (j *Journal) answered(limit time.Duration) []*answered {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -536,7 +539,7 @@ func (j *Journal) Sync() error {
 	return nil
 }
 
-// Close unmaps the file. What is under way stays noted in it.
+// Close unmaps the file. Operations under way stay noted in it.
 func (j *Journal) Close() error {
 	j.life.Lock()
 	defer j.life.Unlock()
@@ -552,7 +555,8 @@ func (j *Journal) Close() error {
 	return nil
 }
 
-// bootID names this life of the machine; unknown, every life is a new one.
+// bootID returns the identifier of this boot of the machine. If it is unknown, every boot counts as a new
+// one.
 func bootID() string {
 	b, err := os.ReadFile(bootIDFile)
 	if err != nil || len(b) < bootSize {

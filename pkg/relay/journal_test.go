@@ -35,7 +35,7 @@ func openJournal(t testing.TB, path string) *Journal {
 
 func journalPath(t testing.TB) string { return filepath.Join(t.TempDir(), "journal") }
 
-// die leaves a server as a killed process does: the file is as it was, nobody is told anything.
+// die leaves a server as a killed process does: the file stays as it was, and no client is told.
 func die(r *rig, j *Journal) {
 	r.kill()
 	j.Close()
@@ -187,9 +187,8 @@ func TestCallThatMovesToAnotherSlot(t *testing.T) {
 	}
 }
 
-// TestCrashAtEveryPoint copies the file at each step of random lives, as a kill there would leave
-// it, and checks what the next life finds: each operation that was sent and not answered, each recent
-// answer, nothing else.
+// TestCrashAtEveryPoint copies the file at each step of random lives, as a kill there would leave it. The
+// next life must find each operation that was sent and not answered, each recent answer, and nothing else.
 func TestCrashAtEveryPoint(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "journal")
@@ -215,7 +214,7 @@ func TestCrashAtEveryPoint(t *testing.T) {
 	}
 }
 
-// checkCopy opens a copy of j's file and compares what is in it.
+// checkCopy opens a copy of j's file and compares its contents.
 func checkCopy(t *testing.T, j *Journal, path string, underway map[pbft.Slot]*call, answers map[key]string) {
 	t.Helper()
 	copyMapped(t, j, path)
@@ -244,7 +243,7 @@ func checkCopy(t *testing.T, j *Journal, path string, underway map[pbft.Slot]*ca
 	}
 }
 
-// copyMapped copies what is not zero, so that the copy is as sparse.
+// copyMapped copies the parts that are not zero, so that the copy is as sparse.
 func copyMapped(t *testing.T, j *Journal, path string) {
 	t.Helper()
 	f, err := os.Create(path)
@@ -400,7 +399,7 @@ func TestUnusableJournals(t *testing.T) {
 	}
 }
 
-// After a crash of the machine torn records are expected, and nobody asks for them.
+// After a crash of the machine torn records are expected, and no client asks for them.
 func TestTornRecordsAfterACrashOfTheMachine(t *testing.T) {
 	path := journalPath(t)
 	j := openJournal(t, path)
@@ -491,7 +490,7 @@ func TestJournalSurvivesSIGKILL(t *testing.T) {
 // scribble begins and finishes operations until it is killed.
 func scribble(t *testing.T, path string) {
 	j := openJournal(t, path)
-	end := time.Now().Add(patience.For(patience.Usual)) // if nobody kills it
+	end := time.Now().Add(patience.For(patience.Usual)) // if it is not killed
 	for i := 1; time.Now().Before(end); i++ {
 		body := bytes.Repeat([]byte{byte(i) | 1}, 8+i%5000)
 		k := &call{body: body, key: testKey(uint32(i), string(body)), slot: pbft.Slot(i % 8), t: pbft.Timestamp(i)}
@@ -515,7 +514,7 @@ func TestJournalNeedsAGoodNumberOfSlots(t *testing.T) {
 	}
 }
 
-// The file is sparse: what it takes is what small calls need.
+// The file is sparse: it takes only the space that small calls need.
 func TestJournalIsSparse(t *testing.T) {
 	path := journalPath(t)
 	j := openJournal(t, path)

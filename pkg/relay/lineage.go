@@ -34,8 +34,9 @@ func now() instant { return started.at + instant(time.Since(started.time)) }
 // within reports whether at lies at most d before now.
 func (at instant) within(d time.Duration, now instant) bool { return now-at <= instant(d) }
 
-// A lineage is a connection as the calls it brought remember it. It holds the evidence by which a call that
-// comes again on another connection is told from a new client's call that merely looks alike:
+// A lineage is the record of a connection that outlives it, for the calls that came on it. It holds the
+// evidence by which a call that comes again on another connection is told from a new client's call with the
+// same bytes:
 //
 //   - peer: a kernel that reconnects keeps its source port;
 //   - ended: a client that is still connected has no reason to ask on another connection;
@@ -50,8 +51,8 @@ type lineage struct {
 	taken uint64  // bytes of replies that the peer had taken when it ended the connection in good order
 }
 
-// end notes that the connection ended at that time, its peer having taken so many bytes. Only the first note
-// counts.
+// end notes when the connection ended, and how many bytes of replies its peer had taken. Only the first
+// note counts.
 func (l *lineage) end(at instant, taken uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,15 +61,15 @@ func (l *lineage) end(at instant, taken uint64) {
 	}
 }
 
-// noticedEnd returns when the connection ended; 0 if nobody has noticed an end.
+// noticedEnd returns when the connection ended, 0 if its end has not been noticed.
 func (l *lineage) noticedEnd() instant {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.ended
 }
 
-// over reports whether the connection has ended, and when. It asks the socket if nobody has noticed an
-// end: a connection at its limit is not read.
+// over reports whether the connection has ended, and when. If no end has been noticed it asks the socket,
+// because a connection at its limit is not read.
 func (l *lineage) over(at instant) (instant, bool) {
 	if ended := l.noticedEnd(); ended != 0 || l.tcp == nil {
 		return ended, ended != 0
@@ -80,9 +81,10 @@ func (l *lineage) over(at instant) (instant, bool) {
 
 // look asks the socket whether the peer has ended the connection, and notes it.
 //
-// A peer that closes its socket in good order has read whatever its kernel acknowledged, for closing a socket
-// that holds unread bytes resets the connection. After a reset, or after an end that the relay itself began,
-// nothing is known to be taken: a kernel that hears of the end may drop replies it has not read.
+// A peer that closes its socket in good order has read every byte that its kernel acknowledged, because
+// closing a socket with unread bytes resets the connection. After a reset, or after an end that the relay
+// itself began, no reply is known to be taken: a kernel that hears of the end may drop replies it has not
+// read.
 func (l *lineage) look(at instant) {
 	written := l.written.Load() // read before the socket says how much of it is not acknowledged
 	raw, err := l.tcp.SyscallConn()
@@ -100,8 +102,8 @@ func (l *lineage) look(at instant) {
 	}
 }
 
-// acknowledged is how many of the written bytes the peer of a connection that it ended has acknowledged; 0
-// after a reset.
+// acknowledged returns how many of the written bytes the peer had acknowledged when it ended the
+// connection, 0 after a reset.
 func acknowledged(fd int, events int16, written uint64) uint64 {
 	if events&(unix.POLLHUP|unix.POLLERR) != 0 {
 		return 0

@@ -78,7 +78,7 @@ func TestTimeToComeBackRunsFromTheRestart(t *testing.T) {
 	}
 }
 
-// An answer that was old when the relay died had been taken, or nobody waited for it.
+// An answer that was old when the relay died had been taken, or no client waited for it.
 func TestOldAnswersDieWithTheRelay(t *testing.T) {
 	path := journalPath(t)
 	j := openJournal(t, path)
@@ -113,7 +113,7 @@ func TestNobodyAsksAgainAfterTheMachineRestarted(t *testing.T) {
 	j = openJournal(t, path)
 	g = newFakeGroup(8)
 	r = newRig(t, g, withJournal(j))
-	g.end(g.next(t), success("late"), nil) // what was under way is seen through
+	g.end(g.next(t), success("late"), nil) // the call that was under way ends
 	k = r.reconnect(t, k)
 	for _, m := range [][]byte{done, waiting} {
 		k.send(m)
@@ -151,7 +151,7 @@ func TestJournalOfTheVersionBefore(t *testing.T) {
 	}
 }
 
-// A logBook is what was logged.
+// A logBook collects the lines of a log.
 type logBook struct {
 	mu sync.Mutex
 	b  bytes.Buffer

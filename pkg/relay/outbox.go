@@ -13,24 +13,24 @@ import (
 )
 
 const (
-	// chunkSize is the memory that small replies gather in.
+	// chunkSize is the size of the memory into which small replies are copied.
 	chunkSize = 32 << 10
 	// ownSegment is the size from which a reply is not copied but written from where it is.
 	ownSegment = 8 << 10
 	// maxVector bounds the segments of one system call.
 	maxVector = 64
-	// together is how close replies must follow each other to wait for one another: while others are in
-	// flight, a reply that comes so soon after the last is left to the writer, which takes all there are.
+	// together is the time within which a reply joins the one before: while other calls are in flight, a
+	// reply that comes so soon after the last is left to the writer, which writes all that wait at once.
 	together = 100 * time.Microsecond
 )
 
-// An outbox holds the replies that a connection has not taken. Whoever sets writing owns vector and
-// writes; everybody else only appends. So a goroutine of the client's that finds the outbox idle writes at
-// once, and one that does not never waits.
+// An outbox holds the replies that a connection has not taken. The goroutine that sets writing owns vector
+// and writes; all others only append. So a goroutine of the client that finds the outbox idle writes at
+// once, and one that finds it busy does not wait.
 type outbox struct {
 	mu      sync.Mutex
-	waiting []segment // behind vector
-	total   uint64    // bytes of replies appended ever
+	waiting []segment // to be written after vector
+	total   uint64    // bytes of replies appended since the connection began
 	spare   []byte    // an empty chunk
 	last    time.Time // when a reply was last appended
 	writing bool
@@ -63,7 +63,7 @@ func (o *outbox) add(head, tail []byte) {
 	o.gather(tail)
 }
 
-// gather copies b, which is small, behind what waits.
+// gather copies b, which is small, behind the segments that wait.
 func (o *outbox) gather(b []byte) {
 	if len(b) == 0 {
 		return
@@ -82,16 +82,16 @@ func (o *outbox) gather(b []byte) {
 	o.waiting = append(o.waiting, segment{b: append(chunk, b...), chunk: true})
 }
 
-// answer sends the reply to a call: reply is accept_stat and results, and must not change any more. a is the answer
-// that is remembered of it, if one is.
+// answer sends the reply to a call. reply is accept_stat and results, and must not change any more. a is
+// the answer remembered for retransmissions, nil if none is.
 func (c *conn) answer(xid uint32, reply []byte, alone bool, a *answered) {
 	var head [acceptedSize]byte
 	c.send(appendAccepted(head[:0], xid, len(reply)), reply, alone, a)
 }
 
-// send puts a message into the outbox and sees to its being written: here and now if it comes alone, by the
-// writer if more are to be expected. It never waits for the peer; a peer that leaves too much
-// is disconnected. a, unless it is nil, is told where in the stream of replies the message ends.
+// send puts a message into the outbox and has it written: at once if it comes alone, by the writer if more
+// are to be expected. It never waits for the peer; a peer with too many unsent bytes is disconnected. If a
+// is not nil, its end is set to the place in the stream of replies where the message ends.
 func (c *conn) send(head, tail []byte, alone bool, a *answered) {
 	o, s, n := &c.out, c.server, int64(len(head)+len(tail))
 	now := time.Now()
@@ -120,7 +120,7 @@ func (c *conn) send(head, tail []byte, alone bool, a *answered) {
 	o.writing = true
 	if !direct {
 		o.mu.Unlock()
-		o.wake <- struct{}{} // room for one: only who sets writing sends
+		o.wake <- struct{}{} // it has room for one: only the goroutine that sets writing sends
 		return
 	}
 	o.take()
@@ -138,10 +138,10 @@ func (c *conn) giveUpSlow() {
 	c.close()
 }
 
-// take moves what waits to the vector, which is empty.
+// take moves the waiting segments to vector, which is empty.
 func (o *outbox) take() { o.vector, o.waiting = o.waiting, o.vector[:0] }
 
-// handOver ends the writing if all is written, and else leaves it to the writer.
+// handOver ends the writing if everything is written, and otherwise leaves the rest to the writer.
 func (c *conn) handOver() {
 	o := &c.out
 	o.mu.Lock()
@@ -154,7 +154,7 @@ func (c *conn) handOver() {
 	o.wake <- struct{}{}
 }
 
-// write is the writer's goroutine. It ends with the connection, and is the last to know of it.
+// write is the writer's goroutine. It ends with the connection, after all other users of it.
 func (c *conn) write() {
 	defer c.server.wg.Done()
 	for {
@@ -205,7 +205,7 @@ func (c *conn) writeAll() error {
 	}
 }
 
-// discard forgets what a closed connection did not take.
+// discard drops the replies that a closed connection did not take.
 func (c *conn) discard() {
 	o := &c.out
 	o.mu.Lock()
@@ -215,7 +215,8 @@ func (c *conn) discard() {
 	c.server.unsent.Add(-c.unsent.Swap(0))
 }
 
-// pushOut writes the vector as far as the socket takes it; with block, it waits until it took something.
+// pushOut writes as much of the vector as the socket takes. With block set it waits until the socket took
+// something.
 func (c *conn) pushOut(block bool) error {
 	o, s := &c.out, c.server
 	o.block, o.err, o.sent = block, nil, 0
@@ -239,7 +240,8 @@ func (c *conn) pushOut(block bool) error {
 	return o.err
 }
 
-// push is what pushOut does with the descriptor; false asks to be called when it can be written again.
+// push writes to the descriptor for pushOut. It returns false to be called again when the descriptor is
+// writable.
 func (c *conn) push(fd uintptr) bool {
 	o := &c.out
 	for len(o.vector) > 0 {

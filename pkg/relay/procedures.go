@@ -4,7 +4,7 @@ package relay
 
 import "bfs/pkg/nfs3"
 
-// Procedures of NFS that the relay names; it passes all 22 [RFC1813 §3].
+// Procedures of NFS that the relay names. It passes on all 22 [RFC1813 §3].
 const (
 	nfsNull   = 0
 	nfsCommit = 21
@@ -31,16 +31,16 @@ var mountNames = [...]string{"NULL", "MNT", "DUMP", "UMNT", "UMNTALL", "EXPORT"}
 // FILE_SYNC, so nothing is left for it to do (R-OUR-1).
 const nfsReads = 1<<nfsNull | 1<<1 | 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<16 | 1<<17 | 1<<18 | 1<<19 | 1<<20 | 1<<nfsCommit
 
-// A destination is who answers a call.
+// A destination says which side answers a call.
 type destination uint8
 
 const (
 	toGroup destination = iota
-	toUs                // NULL, and the list of mounts
+	toUs                // NULL, and the procedures on the list of mounts
 	toNobody
 )
 
-// route says who answers h, and for toNobody with what.
+// route returns the side that answers h, and for toNobody the accept_stat of the answer.
 func route(h *header) (destination, nfs3.AcceptStat) {
 	var procedures int
 	switch h.program {

@@ -24,12 +24,13 @@ const smallRecord = 8 << 10
 
 const lastFragment = 1 << 31
 
-// longRecords holds the memory of long records whose calls are over. A kernel that writes a large file sends one of a
-// mebibyte after the other, and to touch fresh memory for each costs more than to receive it does.
+// longRecords holds the memory of long records whose calls are over. A kernel that writes a large file
+// sends records of 1 MiB one after the other, and touching fresh memory for each costs more than receiving
+// it.
 var longRecords sync.Pool
 
-// takeRecord returns an empty record with room for n bytes. A long one has at most twice the room it needs: its call reserves n
-// bytes, and what others leave behind must not make much more of them.
+// takeRecord returns an empty record with room for n bytes. A long one has at most twice the room it needs,
+// because its call reserves only n bytes of the budget.
 func takeRecord(n int) []byte {
 	if n <= smallRecord {
 		return make([]byte, 0, n)
@@ -45,10 +46,11 @@ func takeRecord(n int) []byte {
 	return make([]byte, 0, room)
 }
 
-// longStep is what the room of a long record is a multiple of, so that it serves for others of about its length.
+// longStep divides the room of every long record, so that its memory also fits others of about its length.
 const longStep = 64 << 10
 
-// recycleRecord takes back the memory of a record that nobody reads any more. Small ones are left alone.
+// recycleRecord takes back the memory of a record that is no longer read. Small records are left to the
+// garbage collector.
 func recycleRecord(record []byte) {
 	if cap(record) > smallRecord {
 		spoil(record)
@@ -56,7 +58,8 @@ func recycleRecord(record []byte) {
 	}
 }
 
-// spoil is told of memory that is given back. Tests overwrite it, so that whoever still reads it is found out.
+// spoil is called with memory that is given back. Tests overwrite the memory, so that a goroutine that
+// still reads it is found out.
 var spoil = func([]byte) {}
 
 var (
@@ -65,26 +68,27 @@ var (
 	errUnfinished    = errors.New("record is not whole yet")
 )
 
-// A recordReader takes calls off a stream by the record marking of [RFC5531 §11]. A record is a
-// chain of fragments, each behind a word with its length and a bit that says whether it is the last.
+// A recordReader takes calls off a stream by the record marking of [RFC5531 §11]. A record is a chain of
+// fragments, each behind a word with its length and a bit that says whether it is the last.
 //
-// What comes goes to space, filled is told how much it was, and next called until it says errUnfinished.
+// Its caller reads into space, tells filled how many bytes came, and calls next until it returns
+// errUnfinished.
 type recordReader struct {
-	buf  []byte // what was read ahead is buf[r:w]
+	buf  []byte // buf[r:w] was read ahead
 	r, w int
 
-	record []byte // what there is of the record under construction; its capacity is that of the fragments begun
+	record []byte // the bytes so far of the record under construction, with capacity for the fragments begun
 	begun  bool   // the record has a fragment already
 	left   int    // bytes of the current fragment that are not in record; then buf is empty
 	last   bool   // it is the last
 
 	// reserve is asked before memory for a record of n bytes is taken; its error ends the stream.
 	reserve func(n int) error
-	// partial is called before waiting for the rest of a record that has begun, whole when it came.
+	// partial is called before waiting for the rest of a record that has begun, whole when the rest has come.
 	partial, whole func()
 }
 
-// space returns where the next bytes go; it is never empty.
+// space returns the memory for the next bytes of the stream; it is never empty.
 func (r *recordReader) space() []byte {
 	if r.left > 0 {
 		return r.record[len(r.record) : len(r.record)+r.left]
@@ -134,8 +138,9 @@ func (r *recordReader) next() ([]byte, error) {
 // unfinished reports whether a record has begun that is not whole: a stream must not end there.
 func (r *recordReader) unfinished() bool { return r.begun || r.w > r.r }
 
-// fragment begins a fragment of n bytes with what is there of it. The first of several reserves the largest record at
-// once: nobody may hold memory while waiting for more of it.
+// fragment begins a fragment of n bytes with those that have come already. The first of several fragments
+// reserves the largest record at once, because a peer that waits for budget in the middle of a record would
+// hold memory meanwhile.
 func (r *recordReader) fragment(n int, last bool) error {
 	switch {
 	case n > maxRecord-len(r.record):

@@ -4,7 +4,8 @@ package relay
 
 import "testing"
 
-// A record takes memory of longer ones only if that is of about its length: what it reserves is its own length.
+// A record uses the memory of a longer one again only if that is of about its length, because it reserves
+// its own length only.
 func TestRecordsTakeNoMoreRoomThanTheyNeed(t *testing.T) {
 	for range 100 {
 		recycleRecord(make([]byte, maxRecord))

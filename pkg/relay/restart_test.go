@@ -14,8 +14,8 @@ import (
 	"bfs/test/patience"
 )
 
-// replicas are what outlives relays: the last operation and reply of each slot, as the group's state has
-// them, and how often each operation was executed.
+// replicas is the state of a group that outlives relays: the last operation and reply of each slot, and how
+// often each operation was executed.
 type replicas struct {
 	last map[pbft.Slot]slotState
 	ran  map[string]int

@@ -39,12 +39,12 @@ const (
 	authBadVerf authStat = 3
 )
 
-// A verdict is what the header of a call alone decides.
+// A verdict is the relay's judgement of a call by its header alone.
 type verdict uint8
 
 const (
 	proceed     verdict = iota
-	notACall            // no answer is possible: the stream is not what it should be
+	notACall            // no answer is possible: the stream carries no RPC calls
 	rpcMismatch         // answered with the versions we speak
 	badCred             // AUTH_ERROR
 	badVerf             // AUTH_ERROR
@@ -79,8 +79,8 @@ func (w *words) u32() uint32 {
 	return v
 }
 
-// skip passes n bytes of opaque data and its padding. What stands in the padding does not matter:
-// nobody reads it.
+// skip passes n bytes of opaque data and its padding. The padding may hold any bytes, because no side reads
+// it.
 func (w *words) skip(n uint32) {
 	padded := (int64(n) + 3) &^ 3
 	if w.short || padded > int64(len(w.b)-w.at) {
@@ -188,12 +188,11 @@ func (h *header) operation(record []byte) []byte {
 	return record[start:]
 }
 
-// acceptedSize is the length of what appendAccepted appends.
+// acceptedSize is the number of bytes that appendAccepted appends.
 const acceptedSize = 24
 
-// appendAccepted appends record mark and header of an accepted reply, up to where the accept_stat
-// stands. rest is the length of what follows: accept_stat and results, which is how
-// the group's replies look already.
+// appendAccepted appends the record mark and the header of an accepted reply, up to the accept_stat. rest
+// is the length of accept_stat and results, which the group's replies already consist of.
 func appendAccepted(b []byte, xid uint32, rest int) []byte {
 	for _, v := range [...]uint32{
 		lastFragment | uint32(acceptedSize-4+rest), xid, msgReply, replyAccepted, flavorNone, 0,

@@ -18,19 +18,21 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// A Group is what the relay needs of a pbft.Client. Done of a call must run before Sending of the next one in its
-// slot: else a relay killed between the two has lost the answer to the first, which the group no
-// longer keeps either, and the kernel's retransmission is done a second time. Stats.Overtaken counts it.
+// A Group is the part of a pbft.Client that the relay uses. Done of a call must run before Sending of the
+// next one in its slot. Otherwise a relay killed between the two has lost the answer to the first, which
+// the group no longer keeps either, and the kernel's retransmission is done a second time. Stats.Overtaken
+// counts this.
 type Group interface {
 	Start(call pbft.Call) error
 	Resume(slot pbft.Slot, t pbft.Timestamp, call pbft.Call) error
 }
 
-// Limits bound what kernels can make a relay hold. A zero field takes the default that its comment names.
+// Limits bound the resources that kernels can make a relay hold. A zero field takes the default that its
+// comment names.
 type Limits struct {
 	Conns        int // 256 connections
 	CallsPerConn int // 128 calls in flight per connection; then it is not read
-	Calls        int // 8192 calls in flight; then nobody is read
+	Calls        int // 8192 calls in flight; then no connection is read
 	CallBytes    int // 256 MiB of large calls read or in flight; then no other large call is read
 
 	PauseUnsent   int // 4 MiB of replies a connection has not taken; then it is not read
@@ -40,13 +42,13 @@ type Limits struct {
 	Answers     int // 8192 answers kept for retransmissions
 	AnswerBytes int // 16 MiB of them
 
-	Resend    time.Duration // 2 min after its answer, and a call that comes again on the same connection is a new one
-	Reconnect time.Duration // 6 min after the end of its connection, or the restart, and it cannot come again on another
+	Resend    time.Duration // 2 min after its answer, a call that comes again on the same connection is a new one
+	Reconnect time.Duration // 6 min after the end of its connection, or the restart, it cannot come again on another
 
 	FirstCall time.Duration // 30 s from connecting to the end of the first call
 	Partial   time.Duration // 30 s without the rest of a call that has begun
 	Stalled   time.Duration // 60 s without any byte of a reply being taken
-	Idle      time.Duration // 60 s without a call, and a connection may be closed in favour of a new one
+	Idle      time.Duration // 60 s without a call, after which a connection may be closed in favour of a new one
 }
 
 func (l Limits) withDefaults() Limits {
@@ -77,7 +79,7 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Config is what a Server is made of.
+// Config configures a Server.
 type Config struct {
 	Group   Group
 	Journal *Journal // nil: a restart is not hidden from kernels
@@ -87,7 +89,7 @@ type Config struct {
 	// be any user.
 	InsecurePorts bool
 
-	// Cause says what keeps the group from answering, for the log; "" if it does not know. It may be nil.
+	// Cause returns the reason why the group does not answer, for the log; "" if it knows none. It may be nil.
 	Cause func() string
 
 	Log *slog.Logger // nil: slog.Default()
@@ -103,8 +105,8 @@ type Server struct {
 	counters counters
 
 	unsent atomic.Int64  // bytes of replies in all outboxes
-	freed  chan struct{} // a call ended while someone waited for room at the client
-	busy   atomic.Int32  // how many wait so
+	freed  chan struct{} // a call ended while a reader waited for room at the client
+	busy   atomic.Int32  // number of readers that wait so
 
 	adviceMu sync.Mutex
 	advised  map[string]instant // when each kind of advice was logged last
@@ -143,9 +145,9 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// Resume sends again, unchanged, what an earlier life of this relay had under way, and loads its recent
-// answers, so that kernels that ask again get them (R-OUR-15). Serve does it if nobody did. It does not wait
-// for the group.
+// Resume sends the operations that an earlier life of this relay had under way again, unchanged, and loads
+// its recent answers, so that kernels that ask again get them (R-OUR-15). Serve calls it if the caller has
+// not. It does not wait for the group.
 func (s *Server) Resume() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,8 +192,8 @@ func (s *Server) resume(k *call) error {
 	return nil
 }
 
-// earlier returns the connection from peer to the relay's earlier life. It counts as ended when this life begins to serve, for
-// before that no client could come back.
+// earlier returns the connection from peer to the relay's earlier life. It counts as ended when this life
+// begins to serve, because no client could come back before.
 func (s *Server) earlier(peer netip.AddrPort) *lineage {
 	l := s.lineages[peer]
 	if l == nil {
@@ -201,7 +203,8 @@ func (s *Server) earlier(peer netip.AddrPort) *lineage {
 	return l
 }
 
-// begin starts what runs while the relay serves. Clients of the earlier life can come back from now on.
+// begin starts the goroutine that runs while the relay serves. From now on clients of the earlier life can
+// come back.
 func (s *Server) begin() {
 	if s.serving {
 		return
@@ -246,13 +249,13 @@ func (s *Server) Serve(l net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("relay: accept: %w", err)
 		}
-		// Out of descriptors, most likely: pass it by, slowly.
+		// Most likely out of descriptors: pause, then go on.
 		s.advise("accept", "cannot accept a connection", "err", err)
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// welcome judges a new connection and starts its goroutines.
+// welcome accepts or refuses a new connection and starts its goroutines.
 func (s *Server) welcome(nc net.Conn) {
 	tcp, ok := nc.(*net.TCPConn)
 	if !ok {
@@ -291,8 +294,8 @@ func (s *Server) welcome(nc net.Conn) {
 	go c.read()
 }
 
-// evictLocked closes the connection that has been idle longest, if that is long enough.
-// Its kernel connects again when it needs to. False if there is none.
+// evictLocked closes the connection that has been idle longest, if that is at least Limits.Idle. Its kernel
+// connects again when it needs to. It returns false if there is no such connection.
 func (s *Server) evictLocked() bool {
 	var idlest *conn
 	s.table.mu.Lock()
@@ -312,8 +315,8 @@ func (s *Server) evictLocked() bool {
 }
 
 // Shutdown stops accepting and reading, lets the calls in flight be answered while ctx lasts, closes the
-// connections and syncs the journal. What is left under way the next life resumes. The group's client is
-// to be closed after it, and the journal after that.
+// connections and syncs the journal. The next life resumes the calls that are left under way. Close the
+// group's client after it, and the journal after that.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.stopping {
@@ -343,7 +346,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// cut closes every connection, whatever it still waits for.
+// cut closes every connection, answered or not.
 func (s *Server) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -355,5 +358,5 @@ func (s *Server) cut() {
 	s.table.mu.Unlock()
 }
 
-// hostName is how the list of mounts names a peer.
+// hostName returns the name of a peer in the list of mounts.
 func hostName(peer netip.AddrPort) string { return peer.Addr().String() }

@@ -94,7 +94,7 @@ func TestBackpressureOfAConnection(t *testing.T) {
 		k.send(rpc(xid, nfs3.ProgramNFS, procGetattr, fmt.Sprintf("%04d", xid)))
 	}
 	calls := []*fakeCall{g.next(t), g.next(t), g.next(t)}
-	// The fourth is read only when one is answered, whatever time passes.
+	// The fourth is read only when one is answered, however long that takes.
 	k.send(rpc(9, nfs3.ProgramNFS, 0, ""))
 	g.quiet(t)
 	if n := r.Stats().InFlight; n != 3 {
@@ -186,7 +186,7 @@ func TestWhatTheClientCannotDo(t *testing.T) {
 	}
 }
 
-// A closed client answers nobody: the kernel is to ask our next life.
+// A closed client answers no call: the kernel has to ask the relay's next life.
 func TestClosedClientClosesConnections(t *testing.T) {
 	g := newFakeGroup(1)
 	g.answer = func(*fakeCall) ([]byte, error) { return nil, pbft.ErrClosed }
@@ -344,7 +344,8 @@ func TestSlowKernelHoldsUpNobody(t *testing.T) {
 	r.eventually(t, "slow one closed", func(s Stats) bool { return s.Slow == 1 && s.Connections == 1 && s.Unsent == 0 })
 }
 
-// Below the bound, the relay stops reading such a kernel, and goes on when it reads again.
+// At a lower bound the relay stops reading from a kernel that takes no replies, and goes on when the kernel
+// reads again.
 func TestSlowKernelIsNotRead(t *testing.T) {
 	g := newFakeGroup(0)
 	big := make([]byte, 1<<20)
@@ -595,8 +596,8 @@ func TestResetIsNoFault(t *testing.T) {
 	}
 }
 
-// The memory of a long call serves for others when it is over, and not before: whoever is answered first, the calls
-// under way are what they were, and one that comes again joins the one that came.
+// The memory of a long call is used again when the call is over, and not before. In whatever order calls
+// are answered, those under way keep their bytes, and a retransmission joins its call.
 func TestLongRecordsAreUsedAgain(t *testing.T) {
 	const length, depth, rounds = 3 * smallRecord, 8, 20
 	args := func(xid uint32) string { return strings.Repeat(string(rune('a'+xid%26)), length+int(xid%5)) }
@@ -623,7 +624,7 @@ func TestLongRecordsAreUsedAgain(t *testing.T) {
 		flying = slices.Delete(flying, next, next+1)
 		c, err := nfs3.ParseCall(calls[ends].Body)
 		if err != nil || string(c.Args) != args(ends) {
-			t.Fatalf("call %d is not what it was: %v", ends, err)
+			t.Fatalf("call %d has changed: %v", ends, err)
 		}
 		g.end(calls[ends], success("done"), nil)
 		k.expect(ends, nfs3.Success, "done")

@@ -10,11 +10,11 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// latencyBuckets is the number of buckets of a latency histogram. Bucket i counts what took less than 2^i
-// microseconds, the last everything else.
+// latencyBuckets is the number of buckets of a latency histogram. Bucket i counts the calls that took less
+// than 2^i microseconds, the last one all others.
 const latencyBuckets = 26
 
-// Outcomes of a call to a procedure.
+// An outcome is how a call to a procedure ended.
 type outcome uint8
 
 const (
@@ -25,7 +25,7 @@ const (
 	outcomes
 )
 
-// counters are what the relay counts as it goes.
+// counters hold the running counts behind Stats.
 type counters struct {
 	nfs   [len(nfsNames)][outcomes]atomic.Uint64
 	mount [len(mountNames)][outcomes]atomic.Uint64
@@ -54,7 +54,7 @@ func (c *counters) took(d time.Duration) {
 	c.latencySum.Add(int64(d))
 }
 
-// Stats is what a relay has done since it began, for an administrator's page.
+// Stats are the counts of a relay since it began, for an administrator's page.
 type Stats struct {
 	Procedures []ProcedureStats // those that were called
 
@@ -90,7 +90,7 @@ type Stats struct {
 	LatencySum time.Duration
 }
 
-// ProcedureStats counts the calls to one procedure by what became of them.
+// ProcedureStats counts the calls to one procedure by outcome.
 type ProcedureStats struct {
 	Program, Procedure uint32
 	Name               string

@@ -17,9 +17,10 @@ type key struct {
 	digest digest
 }
 
-// A digest covers everything of a call's record behind the xid: program, procedure, credentials with the stamp
-// and machine name that a client put there, and arguments. It is two CRCs of 32 bits: as long as clients do not
-// conspire against themselves it tells calls apart, at the speed of memory.
+// A digest covers the whole record of a call behind the xid: program, procedure, credentials with the stamp
+// and machine name that a client put there, and arguments. It is two CRCs of 32 bits, computed at the speed
+// of memory. It tells calls apart as long as a client does not forge collisions among its own calls, by
+// which it would harm only itself.
 type digest uint64
 
 func digestOf(b []byte) digest {
@@ -31,10 +32,11 @@ func keyOf(peer netip.AddrPort, xid uint32, record []byte) key {
 	return key{peer: peer, xid: xid, digest: digestOf(record[4:])}
 }
 
-// An answered call that changed something: sent again, it is answered again and not done again.
+// An answered is the answer to a call that changed something. When the call comes again it is answered
+// again and not done again.
 type answered struct {
 	key   key
-	from  *lineage      // where it was last asked
+	from  *lineage      // the connection where the call last came
 	at    instant       // when it was answered there
 	reply []byte        // accept_stat and results; immutable
 	end   atomic.Uint64 // bytes of replies that from's socket must have taken for this one to be taken; 0: not sent
@@ -42,7 +44,7 @@ type answered struct {
 	place int           // in table.queue
 }
 
-// answeredOverhead is what an answered call costs beside its reply, roughly.
+// answeredOverhead is roughly the memory in bytes that an answer takes beside its reply.
 const answeredOverhead = 200
 
 var errStopping = errors.New("relay is stopping")
@@ -54,9 +56,9 @@ type table struct {
 
 	mu      sync.Mutex
 	flying  map[key]*call
-	total   int       // calls in flight, those of dead connections included
+	total   int       // calls in flight, including those of dead connections
 	bytes   int       // reserved for records above smallRecord
-	room    sync.Cond // total or bytes fell, or someone must stop waiting
+	room    sync.Cond // total or bytes fell, or a waiting reader must stop
 	waiting int       // on room
 
 	answers   map[key]*answered
@@ -68,7 +70,7 @@ type table struct {
 	oldest, newest *call // of the calls in flight, linked by call.older and call.newer
 
 	now       func() instant
-	forgotten func(note uint64) // told of answers in the journal that nobody will ask for
+	forgotten func(note uint64) // drops an answer from the journal that no client will ask for
 }
 
 func newTable(l Limits) *table {
@@ -80,8 +82,8 @@ func newTable(l Limits) *table {
 	return t
 }
 
-// awaitTurn waits until c may bring another call: its own limit and everyone's are kept, and
-// its peer takes its replies. False if c is to bring no more.
+// awaitTurn waits until c may bring another call: until its own limit and that for all connections allow
+// it, and its peer takes its replies. It returns false if c shall bring no more.
 func (t *table) awaitTurn(c *conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -104,7 +106,8 @@ func (t *table) wait() {
 	t.waiting--
 }
 
-// reserve takes n bytes of the budget for records, waiting for them. Someone alone may always go on.
+// reserve takes n bytes of the budget for records, and waits for them if need be. A record that is the only
+// one is always admitted.
 func (t *table) reserve(c *conn, n int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -134,16 +137,17 @@ func (t *table) wakeLocked() {
 	}
 }
 
-// An admission is what the table says to a call.
+// An admission is the table's decision about a call.
 type admission uint8
 
 const (
 	fresh    admission = iota // do it
-	joined                    // it is in flight already, and will be answered where it was last asked
+	joined                    // it is in flight already, and is answered on the connection where it came last
 	replayed                  // it was done; here is the answer again
 )
 
-// admit judges k and, if it is fresh, counts it as in flight. A call that was done comes with its answer.
+// admit decides about k and, if k is fresh, counts it as in flight. For a replayed call it returns the
+// answer.
 func (t *table) admit(k *call) (admission, *answered) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -164,9 +168,9 @@ func (t *table) admit(k *call) (admission, *answered) {
 	return fresh, nil
 }
 
-// sentAgain reports whether a call that came from l, and comes from c with the same key, is the same call: it
-// comes from l itself, or from a connection that took l's place, in time, after l had ended. Two live
-// connections are two clients.
+// sentAgain reports whether a call that came from l, and now comes from c with the same key, is the same
+// call. It is if it comes from l itself, or from a connection that was made in time after l had ended. Two
+// live connections are two clients.
 func (t *table) sentAgain(l *lineage, c *conn) bool {
 	if l == c.lineage {
 		return true
@@ -176,8 +180,8 @@ func (t *table) sentAgain(l *lineage, c *conn) bool {
 	return over && ended.within(t.limits.Reconnect, at)
 }
 
-// mayLack reports whether the client that asks for a from c may lack the answer: it is the same call, and its
-// client is not known to have taken the answer.
+// mayLack reports whether the client that asks for a on c may lack the answer: the call is the same, and
+// its client is not known to have taken the answer.
 func (t *table) mayLack(a *answered, c *conn) bool {
 	if a.from == c.lineage {
 		return a.at.within(t.limits.Resend, t.now())
@@ -188,7 +192,7 @@ func (t *table) mayLack(a *answered, c *conn) bool {
 // taken reports whether a's client had taken the answer before it ended the connection.
 func (a *answered) taken() bool { return a.from.tookUpTo(a.end.Load()) }
 
-// askedAgain makes c the connection that a is answered on.
+// askedAgain makes c the connection on which a is answered.
 func (t *table) askedAgain(a *answered, c *conn) {
 	if a.from != c.lineage {
 		a.from, a.at = c.lineage, t.now()
@@ -196,8 +200,8 @@ func (t *table) askedAgain(a *answered, c *conn) {
 	a.end.Store(0)
 }
 
-// dropTaken forgets the answers that the peer of l, which has ended, has taken: a call that looks like one of
-// those is new.
+// dropTaken forgets the answers that the peer of l, which has ended, has taken. A later call with the same
+// key is new.
 func (t *table) dropTaken(l *lineage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -221,7 +225,7 @@ func (t *table) moveHome(o *call, c *conn) {
 	c.flying++
 }
 
-// adopt counts a call of an earlier life as in flight. Before any other call.
+// adopt counts a call of an earlier life as in flight. It comes before any other call.
 func (t *table) adopt(k *call) {
 	t.mu.Lock()
 	t.flying[k.key] = k
@@ -241,7 +245,7 @@ func (t *table) count(k *call) {
 	t.newest = k
 }
 
-// landed takes k off the calls in flight. The count of them falls with release.
+// landed removes k from the calls in flight. release lowers their count.
 func (t *table) landed(k *call) {
 	if t.flying[k.key] == k {
 		delete(t.flying, k.key)
@@ -259,8 +263,8 @@ func (t *table) landed(k *call) {
 	k.older, k.newer = nil, nil
 }
 
-// finish takes k off the calls in flight, remembers a, its answer, unless that is nil, and says where to
-// send it: nil if nobody waits. alone reports that no other call of that connection
+// finish removes k from the calls in flight, remembers its answer a unless that is nil, and returns the
+// connection to send the answer to, nil if none waits. alone reports that no other call of that connection
 // is in flight. The connection still counts k until release.
 func (t *table) finish(k *call, a *answered) (c *conn, alone bool) {
 	t.mu.Lock()
@@ -274,7 +278,7 @@ func (t *table) finish(k *call, a *answered) (c *conn, alone bool) {
 	return c, c != nil && c.flying == 1
 }
 
-// abandon takes k back if nobody waits for it any more.
+// abandon removes k if no connection waits for it any more.
 func (t *table) abandon(k *call) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -285,7 +289,7 @@ func (t *table) abandon(k *call) bool {
 	return true
 }
 
-// release ends the counting of a call that c brought.
+// release stops counting a call that c brought.
 func (t *table) release(c *conn, reserved int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -297,14 +301,14 @@ func (t *table) release(c *conn, reserved int) {
 	}
 }
 
-// leave ends the counting of a call at c.
+// leave stops counting a call at c.
 func (t *table) leave(c *conn) {
 	c.flying--
 	c.room.Signal()
 	c.closeIfDrained()
 }
 
-// poke lets c's reader look again whether it may go on.
+// poke has the reader of c check again whether it may go on.
 func (t *table) poke(c *conn) {
 	t.mu.Lock()
 	c.room.Broadcast()
@@ -313,7 +317,7 @@ func (t *table) poke(c *conn) {
 	t.mu.Unlock()
 }
 
-// remember keeps an answer, and forgets the oldest ones where there is no room.
+// remember keeps an answer, and forgets the oldest ones to make room.
 func (t *table) remember(a *answered) {
 	for t.kept > 0 && (t.kept == len(t.queue) || t.keptBytes+a.size() > t.limits.AnswerBytes) {
 		t.drop(t.queue[t.first])
@@ -344,7 +348,7 @@ func (t *table) drop(a *answered) {
 	}
 }
 
-// forget drops an answer that is nobody's retransmission any more, from the journal too.
+// forget drops an answer that no retransmission can ask for any more, from the journal too.
 func (t *table) forget(a *answered) {
 	t.drop(a)
 	if a.note != 0 {
@@ -372,18 +376,18 @@ func (t *table) inFlight() int {
 type call struct {
 	server   *Server
 	key      key
-	record   []byte // which brought it; its memory is used again when the call is over. nil: an earlier life had it
+	record   []byte // that the call came in; its memory is used again when the call is over. nil for a call of an earlier life
 	body     []byte // the operation, in record
 	reserved int    // bytes of the table's budget
 	began    instant
 
 	program, procedure uint32
 	readOnly           bool
-	mount              string // what MNT asks for
+	mount              string // the path of MNT
 
-	conn         *conn    // who gets the reply; nil: nobody waits. Guarded by table.mu after admit
-	from         *lineage // where it was last asked; likewise
-	older, newer *call    // in flight; likewise
+	conn         *conn    // gets the reply; nil: none waits. This and the next three are guarded by table.mu after admit
+	from         *lineage // the connection where it came last
+	older, newer *call    // its neighbours in flight
 
 	journaled bool // on the journal under slot, t. Only the client's goroutine that sends it touches these
 	slot      slotNumber

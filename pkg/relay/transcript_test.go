@@ -19,15 +19,14 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write transcripts anew instead of checking them")
 
-// TestTranscripts replays testdata/*.txt. A transcript is a list of exchanges: what a kernel sends, a line
-// of dashes, what it gets, an empty line. All exchanges of a file share a connection, until it is closed; then
-// there is a new one. The group behind the relay says what it was asked, and answers SUCCESS and the
-// arguments.
+// TestTranscripts replays testdata/*.txt. A transcript is a list of exchanges: the bytes that a kernel
+// sends, a line of dashes, the bytes that it gets, an empty line. All exchanges of a file share a
+// connection until it is closed; then there is a new one. The group behind the relay prints each call it
+// gets, and answers SUCCESS and the arguments.
 //
-// Sent bytes are words separated by blanks: decimal or 0x numbers are 32 bits, "text" is an XDR
-// string, text:n a string of n letters, and hex:… bytes as they are. A line beginning with
-// record is a whole record, bytes is sent without a mark, fragment is a fragment that is not the
-// last.
+// Sent bytes are words separated by blanks: decimal or 0x numbers are 32 bits, "text" is an XDR string,
+// text:n a string of n letters, and hex:… bytes as they are. A line that begins with record is a whole
+// record, bytes is sent without a mark, and fragment is a fragment that is not the last.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -51,7 +50,7 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
-// replay runs a transcript and writes it with what really came.
+// replay runs a transcript and writes it with the replies that really came.
 func replay(t *testing.T, text string) string {
 	var mu sync.Mutex
 	var heard []string
@@ -91,7 +90,7 @@ func replay(t *testing.T, text string) string {
 				k = r.connect(t)
 			}
 		case answering && strings.TrimSpace(line) != "":
-			// what was expected; compared as a whole
+			// the expected replies; compared as a whole
 		default:
 			answering = false
 			out.WriteString(line)
@@ -108,7 +107,8 @@ func credentials(c nfs3.Credentials) string {
 	return fmt.Sprintf("uid %d gid %d groups %v", c.UID, c.GID, c.Groups)
 }
 
-// exchange sends and reads replies up to that of a NULL call it adds, whose xid is 0xffffffff.
+// exchange sends the bytes and a NULL call with xid 0xffffffff, and reads replies up to the reply to that
+// call.
 func exchange(k *kernel, sent []byte, closed *bool) (replies []string) {
 	null := []byte{0xff, 0xff, 0xff, 0xff}
 	for _, v := range []uint32{msgCall, rpcVersion, nfs3.ProgramNFS, nfs3.Version, 0, 0, 0, 0, 0} {
@@ -166,7 +166,7 @@ func rest(w *words) string {
 	return fmt.Sprintf(" %x", w.b[w.at:])
 }
 
-// bytesOf makes what a line of a transcript sends.
+// bytesOf returns the bytes that a line of a transcript sends.
 func bytesOf(t *testing.T, line string) []byte {
 	kind, text, _ := strings.Cut(line, " ")
 	var b []byte

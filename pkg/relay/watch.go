@@ -10,17 +10,17 @@ import (
 )
 
 const (
-	// beat is how often the relay looks after itself.
+	// beat is the period of the checks below.
 	beat = time.Second
 	// overdue is the age at which an unanswered call is worth a line in the log.
 	overdue = time.Minute
-	// silentFor is how long the relay may not have looked after itself before it no longer counts as alive.
+	// silentFor is the time without such a check after which the relay no longer counts as alive.
 	silentFor = 10 * time.Second
 	// advisePeriod is how long one kind of advice is not repeated.
 	advisePeriod = 10 * time.Minute
 )
 
-// watch looks after the relay until stop.
+// watch runs the checks of lookAfter until stop.
 func (s *Server) watch() {
 	defer s.wg.Done()
 	tick := time.NewTicker(beat)
@@ -58,7 +58,7 @@ func (s *Server) watchCalls(at instant) {
 	}
 }
 
-// cause says what keeps the group from answering, as far as the relay's owner knows.
+// cause returns the reason why the group does not answer, as far as Config.Cause knows it.
 func (s *Server) cause() string {
 	if s.config.Cause != nil {
 		if why := s.config.Cause(); why != "" {
@@ -108,7 +108,8 @@ func (s *Server) Oldest() (procedure string, age time.Duration) {
 	return procedureName(k.program, k.procedure), time.Duration(max(at-k.began, 0))
 }
 
-// Alive reports whether the relay still looks after itself, once it serves; the error says since when it does not.
+// Alive reports whether the periodic checks of a relay that serves still run. The error says for how long
+// they have not.
 func (s *Server) Alive() error {
 	last := instant(s.beaten.Load())
 	if idle := time.Duration(s.table.now() - last); last != 0 && idle > silentFor {
@@ -118,7 +119,8 @@ func (s *Server) Alive() error {
 	return nil
 }
 
-// advise logs one line for each what in ten minutes, so that nobody can flood the log.
+// advise logs a message at most once in ten minutes for each value of what, so that peers cannot flood the
+// log.
 func (s *Server) advise(what, message string, args ...any) {
 	at := s.table.now()
 	s.adviceMu.Lock()
