@@ -35,9 +35,9 @@ func gonfsCommand() *cobra.Command {
 		Short: "serve the group's file system by go-nfs instead of the relay",
 		Long: `Gonfs serves NFSv3 and MOUNT until SIGINT or SIGTERM, as run does and with the same configuration file, but by
 the go-nfs library over the Go file system. It is there for comparison and as a second way in; run is the
-better server. What a kernel misses here:
+better server. Its limits for a kernel:
 
-  - all calls act as one user, --uid and --gid, whoever makes them; ACCESS grants all that is asked
+  - all calls act as one user, --uid and --gid, whichever user makes them; ACCESS grants everything
   - a connection has one call under way at a time, and a call is several operations of the group
   - no hard links, no device nodes, no exclusive create; CREATE empties a file that is there
   - handles name paths: they are stale after a restart, and when another client renames
@@ -53,7 +53,7 @@ admin address and the journal of the configuration file are not used.`,
 	}
 	c.Flags().StringVar(&o.file, "config", "relay.toml", "the relay's configuration file")
 	c.Flags().StringVar(&o.listen, "listen", "", `where to serve; "" is the configuration's listen`)
-	c.Flags().StringVar(&o.export, "export", "", `what to serve; "" is the configuration's export`)
+	c.Flags().StringVar(&o.export, "export", "", `the export to serve; "" is the configuration's export`)
 	c.Flags().Uint32Var(&o.uid, "uid", 0, "the user that all calls act as")
 	c.Flags().Uint32Var(&o.gid, "gid", 0, "the group that all calls act as")
 	c.Flags().UintSliceVar(&o.groups, "groups", nil, "further groups, at most 16")
@@ -71,7 +71,8 @@ func (o *gonfsOptions) credentials() (c nfs3.Credentials, err error) {
 	return c, nil
 }
 
-// listenLoopback listens where only this machine comes from: what NFS says is not protected.
+// listenLoopback listens at a loopback address, which only this machine can reach, because NFS calls are
+// not protected.
 func listenLoopback(address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"bfs/pkg/relay"
 )
 
-// metricsHelp says what the families of writeMetrics are.
+// metricsHelp explains the families of writeMetrics.
 var metricsHelp = map[string]string{
 	"bfs_relay_ready":                    "1 if the group knows this relay and answers its calls.",
 	"bfs_relay_replica_connected":        "1 if the relay has a connection to the replica.",
@@ -34,11 +34,11 @@ var metricsHelp = map[string]string{
 	"bfs_relay_busy_total":               "Times a call had to wait because too many were outstanding.",
 	"bfs_relay_received_bytes_total":     "Bytes of calls received.",
 	"bfs_relay_sent_bytes_total":         "Bytes of replies sent.",
-	"bfs_relay_calls_total":              "Calls by program, procedure and what became of them: failed ones got an I/O error.",
+	"bfs_relay_calls_total":              "Calls by program, procedure and outcome: failed ones got an I/O error.",
 	"bfs_relay_call_seconds":             "Time from a call's arrival to its answer.",
 }
 
-// writeMetrics writes what the relay and its client count.
+// writeMetrics writes the counts of the relay and of its client.
 func writeMetrics(w io.Writer, ready bool, s relay.Stats, c pbft.ClientStatus) {
 	metrics.WriteGaugeUint64(w, "bfs_relay_ready", number(ready))
 	for i, connected := range c.Connected {

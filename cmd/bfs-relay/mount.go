@@ -28,8 +28,8 @@ func mountCommand() *cobra.Command {
 		Use:   "mount DIR",
 		Short: "mount the running relay",
 		Long: `Mount has this machine's kernel mount the running relay at DIR. It needs root, and mount.nfs, which the Debian package
-nfs-common brings. With --print it shows the mount command instead, for those who have their own way of
-mounting. To unmount: umount DIR.
+nfs-common brings. With --print it shows the mount command instead, to be used in another
+way. To unmount: umount DIR.
 
 Locks are local to this machine (nolock): two machines that lock one file do not exclude each other. Where several machines
 make files in one tree, mount with -o lookupcache=positive: otherwise a kernel that once found no file of some name may
@@ -64,13 +64,14 @@ not look again for a minute. The options and the line for /etc/fstab are explain
 		},
 	}
 	c.Flags().StringVar(&file, "config", "relay.toml", "the relay's configuration file")
-	c.Flags().StringVar(&export, "export", "", "what to mount: an export, or a directory in one (default: export in the file)")
+	c.Flags().StringVar(&export, "export", "", "the export to mount, or a directory in one (default: export in the file)")
 	c.Flags().StringSliceVarP(&more, "options", "o", nil, "more options of mount, such as ro or lookupcache=positive")
 	c.Flags().BoolVar(&onlyShow, "print", false, "print the mount command and do nothing")
 	return c
 }
 
-// mount runs the command after seeing to it that it can work, for mount's own words help few.
+// mount runs the command after it has checked that it can work, because mount's own error messages explain
+// little.
 func mount(c *cobra.Command, listen string, command []string) error {
 	line := strings.Join(command, " ")
 	dir := command[len(command)-1]

@@ -111,7 +111,7 @@ func nullCall(done func([]byte, error)) pbft.Call {
 	}
 }
 
-// Ready says what keeps the relay from being of use; nil if nothing does.
+// Ready returns the reason why the relay is of no use now, nil if it is of use.
 func (p *probe) Ready() error {
 	p.mu.Lock()
 	oldest, asked, last := p.oldest, p.asked, p.last
@@ -135,7 +135,7 @@ func (p *probe) Ready() error {
 	return nil
 }
 
-// Cause says what keeps the group from answering, "" if nothing is known here.
+// Cause returns the reason why the group does not answer, "" if it is not known here.
 func (p *probe) Cause() string {
 	if why := p.unreached(); why != "" {
 		return why
@@ -165,7 +165,7 @@ func (p *probe) unreached() string {
 		"this machine may connect to it", n, len(connected), p.config.Group.Quorum(), join(missing))
 }
 
-// join puts commas between names, and leaves out what would make the line long.
+// join puts commas between names, and replaces all beyond the first 8 by their count.
 func join(names []string) string {
 	const most = 8
 	text := ""

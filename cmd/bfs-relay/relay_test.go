@@ -130,7 +130,7 @@ func TestMetrics(t *testing.T) {
 	for _, problem := range admintest.Lint(text) {
 		t.Error(problem)
 	}
-	for family := range metricsHelp { // and no help is for what is not there
+	for family := range metricsHelp { // and no help is for a family that does not exist
 		if !strings.Contains(text, "# HELP "+family+" ") {
 			t.Errorf("%s is explained and not there", family)
 		}
@@ -199,7 +199,7 @@ func (g *groupOf) Start(c pbft.Call) error {
 	return g.err
 }
 
-// What keeps a relay from being of use has a name, and a way out.
+// The reason why a relay is of no use has a name, and a next step.
 func TestReady(t *testing.T) {
 	four := make([]pbft.Member, 4)
 	for i := range four {

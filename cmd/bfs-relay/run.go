@@ -43,7 +43,7 @@ The configuration file, with its defaults (paths are relative to the file; unkno
   key            = "relay.key"         the relay's private key, mode 0600, enrolled in the group
   listen         = "127.0.0.1:12049"   where the kernel finds it, for NFS and MOUNT; a loopback address
   admin_listen   = "127.0.0.1:12050"   /status, /livez, /readyz, /metrics; "" is nowhere
-  export         = "/export"           what bfs-relay mount mounts
+  export         = "/export"           the export that bfs-relay mount mounts
   insecure_ports = false               true takes calls from ports >= 1024: any local process may then
                                        claim to be any user
   journal        = "journal"           hides a restart from a mounted kernel; "" is nowhere
@@ -129,7 +129,7 @@ func run(ctx context.Context, file string) error {
 func serveGroup(
 	ctx context.Context, c *config.Relay, client *pbft.Client, p *probe, serving *atomic.Pointer[relay.Server], log *slog.Logger,
 ) error {
-	anchor, err := openAnchor(c, log) // files first: what is wrong with them shows at once
+	anchor, err := openAnchor(c, log) // files first, so that an error in them shows at once
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func ask(client caller) func(done func(error)) error {
 	}
 }
 
-// notReady says what keeps the group from knowing us. A signal while waiting is no error.
+// notReady explains why the group does not know this client. A signal while waiting is no error.
 func notReady(ctx context.Context, err error, c *config.Relay) error {
 	if err == nil || ctx.Err() != nil {
 		return nil
@@ -216,7 +216,7 @@ func notReady(ctx context.Context, err error, c *config.Relay) error {
 	return explain(err, c)
 }
 
-// explain adds to an error of the group's what to do about it.
+// explain adds the next step to an error of the group.
 func explain(err error, c *config.Relay) error {
 	if errors.Is(err, pbft.ErrNotEnrolled) {
 		return fmt.Errorf("%w, or not any more (revoked, expired): have the administrator run\n"+
@@ -234,8 +234,8 @@ func openAnchor(c *config.Relay, log *slog.Logger) (*relay.Anchor, error) {
 	return relay.OpenAnchor(c.Anchor, c.Group.Group, log)
 }
 
-// holdTo refuses a group that is behind what this relay has seen certified, and goes on keeping what it sees, until
-// drop. A nil anchor holds nobody to anything.
+// holdTo refuses a group that is behind a checkpoint that this relay has seen certified, and keeps newer
+// certified checkpoints until drop. A nil anchor checks nothing.
 func holdTo(ctx context.Context, anchor *relay.Anchor, client *pbft.Client) (drop func(), err error) {
 	if anchor == nil {
 		return func() {}, nil

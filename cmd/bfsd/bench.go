@@ -21,7 +21,7 @@ func benchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "measure the protocol, or a mounted file system",
 		Long: `micro measures what agreement costs: operations that do nothing, on replicas that are processes of their own. andrew
-measures a mounted file system, ours or any other, with what programmers do all day.
+measures a mounted file system, ours or any other, with a programmer's everyday commands.
 
 Names, flags and JSON fields stay as they are, so that figures can be compared over time.`,
 		Example: `  bfsd bench micro --op 0/0 --path rw --clients 1 --outstanding 1
@@ -39,7 +39,7 @@ func benchMicroCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "micro",
 		Short: "measure operations that do nothing",
-		Long: `Micro starts n replica processes of a service that does nothing, with real sockets, authentication and the transport asked for,
+		Long: `Micro starts n replica processes of a service that does nothing, with real sockets, authentication and the given transport,
 and clients that keep a number of operations outstanding. It measures after a warm-up and prints one line or, with
 --json, one object:
 
@@ -83,7 +83,7 @@ ordering, norep is one process of the same service and wire without replication 
 	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")
 	f.StringVar((*string)(&m.Durability), "durability", string(pbft.DurabilityReplicated), "disk or replicated")
 	f.IntVar(&m.Window, "window", pbft.DefaultWindow, "batches the primary has under way")
-	f.DurationVar(&m.Delay, "delay", 0, "hold back what anybody sends for so long: half a round trip of a longer wire")
+	f.DurationVar(&m.Delay, "delay", 0, "delay every message by this: half a round trip of a longer wire")
 	f.StringSliceVar(&m.Without, "without", nil, "optimisations to do without: tentative, piggyback, digest-replies, batching, sparing, separate")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c
@@ -97,14 +97,14 @@ func benchAndrewCommand() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "andrew --target DIR",
-		Short: "measure a mounted file system with what programmers do all day",
+		Short: "measure a mounted file system with a programmer's everyday commands",
 		Long: `Andrew works in five phases on copies of a source tree that it makes itself, the same everywhere: 20 directories and
 70 files of C.
 
   mkdir     makes the directories
   copy      writes the files
-  stat      looks at every file's attributes
-  read      reads every file, and compares it with what was written
+  stat      reads every file's attributes
+  read      reads every file, and compares it with the bytes written
   compile   compiles every C file and links one program in each copy, and runs it
 
 It works in a new directory under --target, which it removes at the end, and prints the seconds each phase took. The
@@ -137,7 +137,7 @@ reading is partly answered from this kernel's cache; --drop empties that before 
 	return c
 }
 
-// benchReplicaCommand is what micro runs as its replicas.
+// benchReplicaCommand is the command that micro runs for each replica.
 func benchReplicaCommand() *cobra.Command {
 	var (
 		file         string

@@ -31,8 +31,8 @@ func benchStreamCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "stream --target DIR",
 		Short: "measure one large file, written and read back",
-		Long: `Stream writes one file from its beginning to its end, 1 MiB a call, with an fsync at the end, and reads it back and looks
-whether it is the same. What it read would come from this kernel's cache; --drop empties that between (as root).`,
+		Long: `Stream writes one file from its beginning to its end, 1 MiB a call, with an fsync at the end, reads it back and compares
+it. The reading would be answered from this kernel's cache; --drop empties the cache before it (as root).`,
 		Example: `  bfsd bench stream --size 1GiB --target /mnt --drop --json`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -64,11 +64,11 @@ func benchTreeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "tree",
 		Short: "measure many small files: create, list, stat",
-		Long: `Tree makes empty files over directories, lists the directories, and looks at every file; for several numbers of files, one
-after the other, each in a tree of its own beside those before.
+		Long: `Tree makes empty files in many directories, lists the directories, and reads every file's attributes. It does so for several
+numbers of files in turn, each in a tree of its own beside the earlier ones.
 
-With --target it does so in a mounted file system, through this machine's kernel. With --n it starts a group of so many
-replica processes and asks it itself, with no kernel between.`,
+With --target it does so in a mounted file system, through this machine's kernel. With --n it starts a group of that
+many replica processes and calls it directly, without a kernel in between.`,
 		Example: `  bfsd bench tree --target /mnt --files 1000,100000 --threads 8 --drop
   bfsd bench tree --target /mnt --files 10000 --each 10000 --create-only     # one directory
   bfsd bench tree --n 4 --files 1000,10000,100000,1000000 --threads 128`,

@@ -18,7 +18,7 @@ func benchMemoryCommand() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "memory",
-		Short: "measure what a replica holds resident for what it stores",
+		Short: "measure a replica's resident memory against the bytes it stores",
 		Long: `Memory starts one replica process by itself (a group of one, with checkpoints and message log as in any group), fills it
 over the wire, waits for a stable checkpoint and reads the process's resident set from the kernel: once with empty files,
 once with large ones.`,

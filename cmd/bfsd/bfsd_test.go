@@ -18,7 +18,7 @@ import (
 
 func TestHelp(t *testing.T) { clitest.Help(t, root) }
 
-// What the help says are the defaults of the configuration file are.
+// The defaults that the help names are those of the configuration file.
 func TestHelpTellsTheDefaults(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "g")
 	clitest.Run(t, root(), "init", "--loopback", "4", "--out", dir)

@@ -31,7 +31,7 @@ func clientCommand() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "client",
 		Short: "enrol, list and revoke clients",
-		Long: `A client is a key pair that the administrator has enrolled, with what it may do: on which exports, reading only or
+		Long: `A client is a key pair that the administrator has enrolled, with its rights: on which exports, reading only or
 not, as which users, and until when. The record is part of the replicated state and is checked where operations are
 executed, so that a relay whose host was broken into gets what its record grants and nothing else.
 
@@ -42,7 +42,8 @@ These commands need the administrator's key. They work from any machine that rea
 	}, clientAddCommand(), clientListCommand(), clientRevokeCommand())
 }
 
-// administrator is what the three commands share: the group and who speaks to it.
+// administrator holds the flags that the commands of the administrator share: the group, the key, and how
+// to reach the group.
 type administrator struct {
 	admin      string
 	group      string
@@ -126,7 +127,7 @@ func withAdministrator(ctx context.Context, g *config.Group, key ed25519.Private
 	return explain(do(ctx, &session{g, client}), g)
 }
 
-// explain says what a time that ran out means.
+// explain says which answers are missing when the time has run out.
 func explain(err error, g *config.Group) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("no answer from %d of %d replicas in time: do they run, with this very group file and transport? (bfsd status --group %s)",
@@ -215,7 +216,7 @@ func exportPath(id uint32, exports []nfsstate.ExportInfo) string {
 	return fmt.Sprintf("export %d", id)
 }
 
-// rightsText says in a line what a client may do.
+// rightsText describes a client's rights in one line.
 func rightsText(encoded []byte, exports []nfsstate.ExportInfo) string {
 	r, err := nfsstate.ParseRights(encoded)
 	if err != nil {
@@ -259,7 +260,7 @@ func clientRevokeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "revoke --admin DIR (--key KEY | --name NAME)",
 		Short: "end a client's rights",
-		Long: `Revoke ends a client's rights from the batch on in which it is ordered. What the client has written stays. Its key
+		Long: `Revoke ends a client's rights, from the batch in which it is ordered. The client's files stay. Its key
 can be enrolled again later.`,
 		Example: `  bfsd client revoke --admin bundles/admin --name laptop
   bfsd client revoke --admin bundles/admin --key bfs-key:...`,

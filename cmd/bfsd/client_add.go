@@ -35,16 +35,16 @@ func clientAddCommand() *cobra.Command {
 		Long: `Add enrols a client's public key. Its rights are checked at the replicas, with every operation:
 
   --ro          writes, creations and the like fail with "read-only file system"
-  --squash      root: user 0 becomes the anonymous user, so that root of the client machine is nobody special;
-                all: everybody does; none: user 0 is root on the export too
+  --squash      root: user 0 becomes the anonymous user, so that root of the client machine has no special rights;
+                all: every user does; none: user 0 is root on the export too
   --uid-map     FROM:TO:COUNT[,...]: the client's users FROM, FROM+1, ... are the export's TO, TO+1, ..., and the
-                other way round in what the client reads. A user in no range is anonymous; an owner that no range
+                other way round in attributes that the client reads. A user in no range is anonymous; an owner that no range
                 leads to is shown as 65534. Without it ids are taken as they are
   --expires     a date (2027-01-31), a time (2027-01-31T12:00:00Z) or a while from now (720h)
 
 --create-export makes the exports that are not there, together with the enrolment: both happen or neither does. Unless
 --owner and --mode say otherwise, the root directory of a new export is open to all users of its clients, as /tmp is
-(mode 1777): nobody removes what another user made. To change an export, use bfsd export set.
+(mode 1777): no user can remove another's files. To change an export, use bfsd export set.
 
 To change the rights of a client, revoke it and add it again: its mounts live on.`,
 		Example: `  bfsd client add --admin bundles/admin --key bfs-key:... --export /export --name laptop
@@ -88,15 +88,15 @@ type addOptions struct {
 	gidMap   string
 	expires  string
 	create   bool
-	made     exportFlags // what a new export is like
+	made     exportFlags // the properties of a new export
 }
 
 func (o *addOptions) flags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.name, "name", "", "what to call it, in lists and logs (default: client- and the beginning of its number)")
-	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport}, "what it may mount; may be given more than once")
+	f.StringVar(&o.name, "name", "", "its name in lists and logs (default: client- and the beginning of its number)")
+	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport}, "an export that it may mount; may be given more than once")
 	f.BoolVar(&o.readOnly, "ro", false, "reading only")
-	f.StringVar(&o.squash, "squash", squashNames[nfsstate.SquashRoot], "who is made anonymous: none, root or all")
+	f.StringVar(&o.squash, "squash", squashNames[nfsstate.SquashRoot], "the users who are made anonymous: none, root or all")
 	f.Uint32Var(&o.anonUID, "anon-uid", nfsstate.Nobody, "the anonymous user")
 	f.Uint32Var(&o.anonGID, "anon-gid", nfsstate.Nobody, "the anonymous group")
 	f.StringVar(&o.uidMap, "uid-map", "", "FROM:TO:COUNT[,...] for users")
@@ -155,8 +155,9 @@ func (o *addOptions) check() (g nfsstate.Grant, expires uint64, err error) {
 	return g, expires, nil
 }
 
-// add enrols a client, and makes the exports that it is to have and that are not there, all in one operation or nothing.
-// Asked again for what is there it does nothing, so that scripts may. It returns what to tell the administrator.
+// add enrols a client, and makes its exports that do not exist yet, all in one operation or not at all. If
+// the client has these rights already it does nothing, so that scripts may repeat it. It returns the
+// message for the administrator.
 func (o *addOptions) add(ctx context.Context, s *session, key ed25519.PublicKey, g nfsstate.Grant, expires uint64) (string, error) {
 	exports, err := s.exports(ctx)
 	if err != nil {
@@ -192,7 +193,7 @@ func (o *addOptions) add(ctx context.Context, s *session, key ed25519.PublicKey,
 	return fmt.Sprintf("enrolled %s as %s for %s", keys.Public(key), rights.Name, paths), err
 }
 
-// wanted is what the client is to be granted, as far as it can be known before the operation.
+// wanted returns the exports to grant, as far as they can be known before the operation.
 func (o *addOptions) wanted(exports []nfsstate.ExportInfo) (all []nfsstate.Wanted, err error) {
 	var names []string
 	for _, e := range exports {
@@ -214,7 +215,8 @@ func (o *addOptions) wanted(exports []nfsstate.ExportInfo) (all []nfsstate.Wante
 	return all, nil
 }
 
-// enrolled reports whether the client has just these rights already. That it, or the name, is enrolled otherwise is an error.
+// enrolled reports whether the client has just these rights already. If the key or the name is enrolled
+// otherwise it returns an error.
 func (o *addOptions) enrolled(key ed25519.PublicKey, wanted []nfsstate.Wanted, r nfsstate.Rights, clients []pbft.Enrolment,
 	exports []nfsstate.ExportInfo) (same bool, err error) {
 	for i := range clients {
@@ -233,10 +235,10 @@ func (o *addOptions) enrolled(key ed25519.PublicKey, wanted []nfsstate.Wanted, r
 	return false, nil
 }
 
-// sameRights compares what a client has with what it is to have.
+// sameRights reports whether a client has exactly the rights wanted.
 func (o *addOptions) sameRights(c *pbft.Enrolment, wanted []nfsstate.Wanted, r nfsstate.Rights, exports []nfsstate.ExportInfo) bool {
 	if o.name == "" {
-		r.Name = nameOf(c) // whatever it was called
+		r.Name = nameOf(c) // any name will do
 	}
 	r.Grants = slices.Clone(r.Grants)
 	for i := range r.Grants {

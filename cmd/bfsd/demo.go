@@ -35,8 +35,8 @@ func demoCommand() *cobra.Command {
 shows how to mount it. It needs no root (mounting does) and runs until ctrl-C, which stops everything.
 
 Files live in the replicas' memory: they are gone when the demo ends. With --dir the keys, the configuration and the logs stay,
-to be looked at; after a failure they always do. --kill goes on to show what the four are for: it writes a file, kills the
-primary with SIGKILL, and reads the file back from the three that are left.`,
+to be looked at; after a failure they always do. --kill also shows that a group survives a failure: it writes a file, kills the
+primary with SIGKILL, and reads the file back from the other three.`,
 		Example: `  bfsd demo
   bfsd demo --kill --dir /tmp/bfs`,
 		Args: cobra.NoArgs,
@@ -58,7 +58,7 @@ const (
 	demoPorts    = 2*demoReplicas + 2
 	demoExport   = config.DefaultExport
 
-	// What the demo waits for at most. Generous, for a machine that does other things too.
+	// Bounds of the demo's waits. They are generous, because the machine may be busy.
 	demoReadyWithin = time.Minute
 	demoStopWithin  = 10 * time.Second
 )
@@ -93,7 +93,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.show(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
-	return nil // ctrl-C is how a demo ends, whatever it was doing
+	return nil // ctrl-C is the regular end of a demo at any time
 }
 
 // tidy removes the temporary directory, unless the demo failed: its logs say why.
@@ -195,8 +195,8 @@ func (d *demo) makeGroup() error {
 	return d.forget()
 }
 
-// forget drops what replicas and relay remember of an earlier demo: its files were in the replicas' memory only, so
-// that there is no vote left to stand by and nothing to finish.
+// forget drops the memory of replicas and relay of an earlier demo. Its files were in the replicas' memory
+// only, so no vote is left to stand by and no call to finish.
 func (d *demo) forget() error {
 	_, err := os.Stat(filepath.Join(d.path("log"), "relay.log"))
 	if err == nil {
@@ -239,7 +239,8 @@ func (d *demo) writeFiles(groupFile string) error {
 	return err
 }
 
-// enrol lets whoever mounts be who he says, root included: it is his own machine.
+// enrol gives the relay's users full rights under their own identities, root included, because the demo
+// runs on the user's own machine.
 func (d *demo) enrol(ctx context.Context) error {
 	key, err := keys.ReadPrivate(filepath.Join(d.path("group"), bundle.AdminDir, bundle.AdminKeyFile))
 	if err != nil {
@@ -282,7 +283,8 @@ func (d *demo) status(ctx context.Context) error {
 	return status.Ask(ctx, d.group).WriteTable(d.out)
 }
 
-// killPrimary shows what survives. The others agree on the next primary, and the calls under way wait for that.
+// killPrimary kills the primary and shows that the files survive. The others agree on the next primary, and
+// the calls under way wait for that.
 func (d *demo) killPrimary(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, demoReadyWithin)
 	defer cancel()
@@ -297,7 +299,7 @@ func (d *demo) killPrimary(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	const victim = 0 // the primary of view 0; nobody has left it
+	const victim = 0 // the primary of view 0, in which the group still is
 	fmt.Fprintf(d.out, "killing replica %d (process %d), the primary, with SIGKILL\n", victim, d.children[victim].PID())
 	d.children[victim].Kill()
 	killed := time.Now()
@@ -317,8 +319,8 @@ func (d *demo) killPrimary(ctx context.Context) error {
 	return d.status(ctx)
 }
 
-// wait waits for ctrl-C. A replica that ends is told of, for that is what the others are for; without the
-// relay there is nothing left to see.
+// wait waits for ctrl-C. It reports a replica that ends and goes on, as the group does; when the relay ends
+// the demo ends too.
 func (d *demo) wait(ctx context.Context) error {
 	ended := make(chan *procs.Child, len(d.children))
 	for _, c := range d.children {

@@ -36,7 +36,7 @@ These commands need the administrator's key. They work from any machine that rea
 	}, exportAddCommand(), exportListCommand(), exportSetCommand(), exportRemoveCommand())
 }
 
-// exportFlags are what an export is like.
+// exportFlags hold the properties of an export.
 type exportFlags struct {
 	set    *pflag.FlagSet
 	owner  owner
@@ -49,8 +49,8 @@ func (x *exportFlags) flags(c *cobra.Command, when string) {
 	x.set, x.mode = c.Flags(), config.DefaultMode
 	x.set.Var(&x.owner, "owner", when+"owner and group of its root directory, as numbers")
 	x.set.Var(&x.mode, "mode", when+"permission bits of its root directory, in octal")
-	x.set.Var(&x.quota, "quota", when+"how much it may hold; 0B is what the state has room for")
-	x.set.Uint64Var(&x.inodes, "inodes", 0, when+"how many files and directories it may hold; 0 is what the state has room for")
+	x.set.Var(&x.quota, "quota", when+"how much it may hold; 0B: as much as the state has room for")
+	x.set.Uint64Var(&x.inodes, "inodes", 0, when+"how many files and directories it may hold; 0: as many as the state has room for")
 }
 
 var exportFlagNames = []string{"owner", "mode", "quota", "inodes"}
@@ -73,7 +73,7 @@ func (x *exportFlags) export(path string) nfsstate.Export {
 	}
 }
 
-// change is what the flags that were given change.
+// change returns the changes that the given flags ask for.
 func (x *exportFlags) change() (c nfsstate.Change) {
 	mode, quota := uint32(x.mode), uint64(x.quota)
 	for name, set := range map[string]func(){
@@ -119,7 +119,7 @@ func exportAddCommand() *cobra.Command {
 		Use:   "add PATH --admin DIR",
 		Short: "make an export",
 		Long: fmt.Sprintf(`Add makes an export, empty. Unless --owner and --mode say otherwise its root directory is open to all users of its
-clients, as /tmp is (owner 0:0, mode 1777): nobody removes what another user made. Clients are let in with
+clients, as /tmp is (owner 0:0, mode 1777): no user can remove another's files. Clients are given access with
 bfsd client add. A group makes at most %d exports in its life, those that are removed included.`, nfsstate.MaxExports),
 		Example: `  bfsd export add /home --admin bundles/admin
   bfsd export add /ledger --admin bundles/admin --owner 1000:1000 --mode 0750 --quota 10GiB`,
@@ -165,8 +165,8 @@ func exportSetCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "set PATH --admin DIR",
 		Short: "change an export",
-		Long: `Set changes what is named and leaves the rest as it is. Owner and mode are those of the root directory; what is in it keeps
-its own. A quota below what is in use takes nothing away, and lets nothing more be made.`,
+		Long: `Set changes the properties whose flags are given. Owner and mode are those of the root directory; files in it keep their
+own. A quota below the space in use removes nothing, and lets nothing more be written.`,
 		Example: `  bfsd export set /home --admin bundles/admin --quota 200GiB
   bfsd export set /home --admin bundles/admin --owner 1000:1000 --mode 0750`,
 		Args: onePath,
@@ -194,15 +194,15 @@ func exportRemoveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "remove PATH --admin DIR",
 		Short: "remove an empty export",
-		Long: `Remove removes an export whose root directory is empty: nothing is lost by it. Clients that have it mounted get "stale file
-handle". An export of the same name that is made later is another one, and nobody's rights name it.`,
+		Long: `Remove removes an export whose root directory is empty, so that no file is lost. Clients that have it mounted get "stale file
+handle". An export of the same name that is made later is another one, to which no client has rights.`,
 		Example: `  bfsd export remove /old --admin bundles/admin`,
 		Args:    onePath,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.with(c.Context(), func(ctx context.Context, s *session) error {
 				err := s.changeExport(ctx, args[0], nfsstate.ExportRemoveCall)
 				if errors.Is(err, nfs3.ErrNotEmpty) {
-					return fmt.Errorf("export %s is not empty: mount it and remove what is in it first", args[0])
+					return fmt.Errorf("export %s is not empty: mount it and remove its files first", args[0])
 				}
 				if err == nil {
 					fmt.Fprintf(c.OutOrStdout(), "removed %s\n", args[0])
@@ -242,7 +242,7 @@ func exportListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list --admin DIR",
 		Short: "list the exports",
-		Long:  `List shows every export: owner and mode of its root directory, what it holds, and what it may hold ("-" is no limit).`,
+		Long:  `List shows every export: owner and mode of its root directory, the space in use, and its quota ("-" is no limit).`,
 		Example: `  bfsd export list --admin bundles/admin
   bfsd export list --admin bundles/admin --json | jq '.exports[] | {path, used_bytes}'`,
 		Args: cobra.NoArgs,

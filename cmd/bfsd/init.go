@@ -26,7 +26,7 @@ func initCommand() *cobra.Command {
 		Short: "make a group: its file, its keys, one bundle per host",
 		Long: `Init makes the files of a new group in a new directory:
 
-  DIR/group.toml   what members and clients share; nothing secret in it
+  DIR/group.toml   shared by members and clients; nothing secret in it
   DIR/hostN/       group.toml, replica.toml and identity.key, to be carried to host N
   DIR/admin/       group.toml and admin.key, which enrols clients: keep it away from all hosts
 
@@ -53,7 +53,7 @@ otherwise. Nothing is ever overwritten.`,
 	}
 	f := c.Flags()
 	f.StringSliceVar(&o.hosts, "hosts", nil, "the hosts, separated by commas: name, address, or either with :port")
-	f.IntVar(&o.loopback, "loopback", 0, "instead of --hosts: so many members on 127.0.0.1")
+	f.IntVar(&o.loopback, "loopback", 0, "instead of --hosts: this many members on 127.0.0.1")
 	f.IntVar(&o.basePort, "base-port", config.DefaultPort, "with --loopback: the first port; each member takes two")
 	f.BoolVar(&o.network, "admin-on-network", false, "with --hosts: admin addresses listen where members do, for bfsd status from elsewhere")
 	f.StringVar(&o.out, "out", "", "the directory to make")

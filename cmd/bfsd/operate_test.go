@@ -84,7 +84,8 @@ func (o *operator) exports() map[string]exportJSON {
 	return all
 }
 
-// Clients and exports: what is refused has changed nothing, what is done is done whole, and lists say so.
+// A command on clients or exports that is refused changes nothing, one that succeeds does all it should,
+// and the lists show it.
 func TestExportsAndClients(t *testing.T) {
 	o := startOperator(t)
 	key, other := newKey(t), newKey(t)
@@ -130,7 +131,7 @@ func TestExportsAndClients(t *testing.T) {
 	o.refused("no enrolled client is called laptop", "client", "revoke", "--name", "laptop")
 }
 
-// status runs bfsd status and returns its exit code and what it printed.
+// status runs bfsd status and returns its exit code and its output.
 func (o *operator) status(args ...string) (code int, out string) {
 	o.t.Helper()
 	out, err := o.g.Command(o.ctx, "bfsd", append([]string{"status", "--group", o.path("group.toml")}, args...)...)
@@ -162,7 +163,7 @@ func (o *operator) until(want int, args ...string) string {
 	}
 }
 
-// Signals, and what status says of a group that loses one replica after another.
+// Signals, and the output of status for a group that loses one replica after another.
 func TestSignalsAndStatus(t *testing.T) {
 	o := startOperator(t)
 	o.until(0)
@@ -203,7 +204,7 @@ func TestSignalsAndStatus(t *testing.T) {
 	}
 }
 
-// A replica whose directory was lost does not start, and says what to do.
+// A replica whose directory was lost does not start, and names the next step.
 func TestLostDirectory(t *testing.T) {
 	o := startOperator(t)
 	home := o.path("host2")

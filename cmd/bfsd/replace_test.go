@@ -68,7 +68,7 @@ func TestReplace(t *testing.T) {
 	if err := g.Replicas[lost].Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// The group may be past the fence before we can ask, so the replica's log is what says that it was silent at all.
+	// The group may be past the fence before we can ask, so only the replica's log shows that it was silent at all.
 	if log := g.Replicas[lost].LogTail(50); !strings.Contains(log, "it only listens until a checkpoint is stable") {
 		t.Errorf("a replica that was replaced did not begin by listening only; its log:\n%s", log)
 	}
@@ -179,7 +179,7 @@ func writeOne(ctx context.Context, c *probe.Client, n int) error {
 	return nil
 }
 
-// more waits until so many more files are written, or the writer has failed.
+// more waits until this many more files are written, or the writer has failed.
 func (w *writer) more(files int) {
 	for range files + 1 {
 		select {

@@ -19,8 +19,8 @@ func replicaCommand() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "replica",
 		Short: "replace a replica whose disk is lost",
-		Long: `A replica that restarts knows from a small file in its directory how far it may have voted, and votes for nothing until
-the group is past that. A replica whose directory is lost does not know, and must be told before it starts.`,
+		Long: `A replica that restarts reads from a small file in its directory how far it may have voted, and does not vote until
+the group is past that point. A replica whose directory is lost has no such file, and must be given one before it starts.`,
 		Example: `  bfsd replica replace --config /etc/bfs/replica.toml`,
 	}, replicaReplaceCommand())
 }
@@ -39,13 +39,13 @@ machine, before bfsd run:
   1. Stop the old replica, if anything is left of it, for good. Two replicas with one key are one that lies.
   2. Copy its bundle to the new machine: group.toml, replica.toml and identity.key, as bfsd init made them. Copy nothing
      of its state directory, and nothing from a backup of it.
-  3. bfsd replica replace: asks the others how far the group is, and writes what the replica must know into its
+  3. bfsd replica replace: asks the others how far the group is, and writes this to a file in the replica's
      directory. 2f+1 of the others must run.
   4. bfsd run: it fetches the state from the others, under load as well, executes and answers. It votes again when the
-     group has come past all that it can have voted for before: bfsd status shows the checkpoint as silent_until. Until
+     group has passed every batch for which it can have voted: bfsd status shows the checkpoint as silent_until. Until
      then it counts among the f that may fail.
 
-If the private key may be in other hands, this is not enough: make a group with a new key for that host.`,
+If the private key may have been stolen, this is not enough: make a group with a new key for that host.`,
 		Example: `  bfsd replica replace --config /etc/bfs/replica.toml
   bfsd run --config /etc/bfs/replica.toml`,
 		Args: cobra.NoArgs,

@@ -29,7 +29,7 @@ const replicaKeys = `The configuration file, with its defaults (paths are relati
   group        = "group.toml"       the group file
   replica      = (none)             this host's number in it
   key          = "identity.key"     this host's private key, mode 0600
-  directory    = "state"            what must survive a restart
+  directory    = "state"            files that must survive a restart
   listen       = ""                 host:port for members and clients; "" is the address in the group file
   admin_listen = "127.0.0.1:7451"   /status, /livez, /readyz, /metrics; "" is nowhere
   transport    = "tls"              or "plain"
@@ -65,7 +65,7 @@ func norepCommand() *cobra.Command {
 		Use:   "norep --config FILE",
 		Short: "run the same service unreplicated, for comparison",
 		Long: `Norep serves the same file system to the same relay over the same wire, from one process and without ordering:
-what the paper calls NO-REP. It survives no fault, and shows what agreement costs. Its group has one
+the paper's NO-REP. It survives no fault, and shows by comparison the cost of agreement. Its group has one
 member: bfsd init --hosts HOST makes one.
 
 ` + replicaKeys,
@@ -80,7 +80,7 @@ member: bfsd init --hosts HOST makes one.
 	return c
 }
 
-// stopWithin bounds the orderly end; then the process leaves what is left to its exit.
+// stopWithin bounds the orderly end. After it the process exits with its work unfinished.
 const stopWithin = 10 * time.Second
 
 type (
@@ -139,7 +139,8 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	return stop(replica, a, free, nil)
 }
 
-// openDirectory refuses to start a replica that has lost its memory, and says what to do. A group of one has nobody to contradict.
+// openDirectory refuses to start a replica that has lost its memory, and names the next step. A group of
+// one may start, because it has nobody to contradict.
 func openDirectory(ctx context.Context, file string, cfg pbft.ReplicaConfig) error {
 	if cfg.Group.N() == 1 {
 		return nil
@@ -163,8 +164,8 @@ func handOver(r *pbft.Replica, log *slog.Logger) {
 	}
 }
 
-// ignoreHangups has SIGHUP do nothing but a line in the log: there is nothing to read again, and no log file to open again, for
-// logs go to standard error.
+// ignoreHangups has SIGHUP do nothing except log a line: there is no file to read again, and logs go to
+// standard error.
 func ignoreHangups(ctx context.Context, log *slog.Logger) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)

@@ -25,15 +25,15 @@ func statusCommand() *cobra.Command {
 		Short: "ask every replica how it is, and whether enough of them agree",
 		Long: `Status asks the admin address of every replica in the group file and shows one row for each:
 
-  VIEW, PRIMARY  the view it is in, and who orders operations in it
+  VIEW, PRIMARY  the view it is in, and the replica that orders operations in it
   EXECUTED       the last batch it has executed; LAG is how far f+1 others are ahead
   STABLE, ROOT   its last stable checkpoint and the digest of the whole state there
   KEY AGE        since its session keys were made
   RECOVERED      its last proactive recovery; "-" is never
   VERSION        of its program
-  STATE          agrees, or what keeps it from agreeing with the others
+  STATE          agrees, or the reason why it does not agree with the others
 
-A replica that was restarted has forgotten what it voted for, and is silent until the named checkpoint is stable. It counts
+A replica that was restarted has lost the memory of its votes, and is silent until the named checkpoint is stable. It counts
 among the f that may fail until then, however well the rest looks.
 
 The exit code is 0 if all replicas agree, 2 if at least 2f+1 do, so that the group works but on its reserve, and 1 if
@@ -113,7 +113,8 @@ func exit(err error, code int) error {
 	return err
 }
 
-// again shows the table until ctrl-C, on a terminal always at the same place. The exit code is that of the last.
+// again shows the table until ctrl-C, on a terminal always in the same place. The exit code is that of the
+// last table.
 func (o *statusOptions) again(c *cobra.Command, g *config.Group) error {
 	out := c.OutOrStdout()
 	for {

@@ -18,13 +18,13 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// Sources are what the pages show. They are called from any goroutine.
+// Sources supply the contents of the pages. They are called from any goroutine.
 type Sources struct {
 	Status  func() any
 	Live    func() error      // an error says why the process must be restarted; nil: it lives as long as it answers
 	Health  func() error      // an error says why it is of no use just now, as /readyz and /healthz tell
 	Metrics func(w io.Writer) // the process's own; those of Go and the process are added
-	Help    map[string]string // what each family of metrics is
+	Help    map[string]string // an explanation of each family of metrics
 }
 
 // A Server answers until it is closed.

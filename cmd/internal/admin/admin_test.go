@@ -59,7 +59,7 @@ func TestPages(t *testing.T) {
 		}
 	}
 	if code, text := get(t, base+"/livez"); code != 200 || text != "ok\n" {
-		t.Errorf("/livez in a view change: got %d %q: nobody may restart a replica for that", code, text)
+		t.Errorf("/livez in a view change: got %d %q: no supervisor may restart a replica for that", code, text)
 	}
 	health, live = nil, errors.New("the loop has not turned for 40s")
 	if code, text := get(t, base+"/readyz"); code != 200 || text != "ok\n" {
@@ -134,8 +134,8 @@ func TestReplicaReady(t *testing.T) {
 	}
 }
 
-// What /metrics prints is what Prometheus's own check asks for: each family once, with help and type before its samples, in
-// names that say what is counted.
+// /metrics passes Prometheus's own check: each family once, with help and type before its samples, in names
+// that say what is counted.
 func TestMetricsAreWellFormed(t *testing.T) {
 	status := pbft.Status{
 		Peers:    []pbft.PeerStatus{{Replica: 0}, {Replica: 2}},

@@ -13,16 +13,16 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// ReplicaStatus is what /status of a replica shows.
+// ReplicaStatus is the contents of a replica's page /status.
 type ReplicaStatus struct {
 	pbft.Status
 	Program version.Info `json:"program"`
 }
 
-// ReplicaHelp says what the families of ReplicaMetrics are.
+// ReplicaHelp explains the families of ReplicaMetrics.
 var ReplicaHelp = map[string]string{
 	"bfs_ready":                   "1 if this replica votes and hears enough others to order operations.",
-	"bfs_silent":                  "1 if this replica votes for nothing, because it has forgotten what it voted for before it was restarted.",
+	"bfs_silent":                  "1 if this replica does not vote, because its restart lost the memory of its earlier votes.",
 	"bfs_silent_until_checkpoint": "The checkpoint that must be stable before a silent replica votes; 0 if it is not silent.",
 	"bfs_fetching":                "1 while this replica fetches the state from the others.",
 	"bfs_view":                    "The view that this replica is in.",
@@ -81,7 +81,8 @@ func number(b bool) uint64 {
 	return 0
 }
 
-// ReplicaReady says what keeps a replica of n from voting for new operations.
+// ReplicaReady returns the reason why a replica of a group of n does not vote for new operations, nil if it
+// does.
 func ReplicaReady(s pbft.Status, n int) error {
 	switch {
 	case s.SilentUntil > 0:

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// Andrew says what to do in which mounted directory.
+// Andrew says which phases to run in which mounted directory.
 type Andrew struct {
 	Scale    int    // copies of the tree
 	Target   string // a directory of the file system to measure
@@ -155,7 +155,7 @@ func (w *work) copyFiles(ctx context.Context) error {
 	return nil
 }
 
-// stat looks at everything, and adds up what it sees.
+// stat reads the attributes of every file and adds up their sizes.
 func (w *work) stat(ctx context.Context) error {
 	entries, size := 0, int64(0)
 	for _, c := range w.copies {

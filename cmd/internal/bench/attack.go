@@ -22,9 +22,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Attack measures what honest work is left while somebody attacks a group: four replicas, an honest client and
-// the offender, each a process of its own on this machine. The attack is off and on in turn, so that other work
-// on the machine weighs on both alike.
+// Attack measures the throughput of an honest client while another attacks the group: four replicas, the
+// honest client and the offender, each a process of its own on this machine. The attack is off and on in
+// turn, so that other load on the machine weighs on both alike.
 type Attack struct {
 	Program   string   // bfsd
 	Names     []string // of offenders; none: all
@@ -33,7 +33,7 @@ type Attack struct {
 	Transport pbft.Transport
 }
 
-// A Damage is what one attack came to.
+// A Damage is the result of one attack.
 type Damage struct {
 	Name    string  `json:"attack"`
 	Before  float64 `json:"ops_per_s_off"`
@@ -44,7 +44,7 @@ type Damage struct {
 	Views   uint64  `json:"views"`            // left since the attack began first
 }
 
-// What the honest client does: so many WRITEs of so many bytes outstanding.
+// The load of the honest client: this many WRITEs of this many bytes outstanding.
 const (
 	honestOutstanding = 8
 	honestBytes       = 1 << 10
@@ -104,7 +104,7 @@ func (a Attack) suffer(ctx context.Context, o Offender) (d Damage, err error) {
 	return m.measure(ctx)
 }
 
-// prepareAttack makes the attacked file, the honest client's, and what the offender needs.
+// prepareAttack makes the attacked file, the honest client's file, and the files that the offender needs.
 func (g *fileGroup) prepareAttack(ctx context.Context, o Offender) (honest nfs3.FileHandle, err error) {
 	for name, size := range map[string]int{attackedFile: 1 << 20, "honest": honestOutstanding * honestBytes} {
 		f, err := g.files.Create(name)
@@ -173,7 +173,7 @@ func (m *suffering) attacked(ctx context.Context, t *tallied) error {
 	return m.phase(ctx, t)
 }
 
-// phase lets the load settle and counts what is done.
+// phase lets the load settle and counts the operations completed.
 func (m *suffering) phase(ctx context.Context, t *tallied) error {
 	if err := pause(ctx, m.Phase/8); err != nil {
 		return err
@@ -188,7 +188,7 @@ func (m *suffering) phase(ctx context.Context, t *tallied) error {
 	return err
 }
 
-// A tallied is what was done in some phases.
+// A tallied is the sum of the operations of some phases.
 type tallied struct {
 	done        uint64
 	took, stall time.Duration
@@ -266,7 +266,7 @@ func (h *honest) note(reply []byte, err error) bool {
 	return err == nil && !h.stopping.Load()
 }
 
-// count is what was done since the last count, and the longest time without.
+// count returns the operations done since the last count, and the longest time in which none ended.
 func (h *honest) count() (done uint64, stall time.Duration, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -277,7 +277,7 @@ func (h *honest) count() (done uint64, stall time.Duration, err error) {
 
 func (h *honest) stop() { h.stopping.Store(true) }
 
-// clientConfig is what a client with the key in a file needs.
+// clientConfig returns the configuration of a client whose key is in a file.
 func clientConfig(g *config.Group, file string, transport pbft.Transport) (pbft.ClientConfig, error) {
 	key, err := keys.ReadPrivate(file)
 	return pbft.ClientConfig{Group: g.Group, Key: ed25519.PrivateKey(key), Transport: transport}, err

@@ -17,9 +17,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// An Offender is one way to keep a group from its work that is cheap for those who do it. It runs as a process
-// of its own, with the key of an enrolled client that may only read, unless it says otherwise; a stranger does
-// not use the key.
+// An Offender is one way to hinder a group that is cheap for the attacker. It runs as a process of its own,
+// with the key of an enrolled client that may only read, unless it says otherwise; a stranger does not use
+// the key.
 type Offender struct {
 	Name, About string
 	writes      bool                                          // its client may write
@@ -40,7 +40,7 @@ func Offenders() []Offender {
 		{"reads", "READs of 1 MiB that are not ordered", false, nil, each(true, read(1<<20))},
 		{"reads-unread", "the same, and no answer is taken", false, nil, deaf(each(true, read(1<<20)))},
 		{"lists", "READDIRPLUS of 1 MiB that are not ordered", false, makeWide, each(true, list)},
-		{"common", "ordered GETATTRs on all slots: what any busy client does", false, nil, each(false, getattr)},
+		{"common", "ordered GETATTRs on all slots, as any busy client sends them", false, nil, each(false, getattr)},
 	}
 }
 
@@ -55,12 +55,12 @@ func findOffender(name string) (Offender, error) {
 	return Offender{}, fmt.Errorf("attack: got %q, want one of %s", name, strings.Join(names, ", "))
 }
 
-// An offence is what an offender has to work with.
+// An offence holds the means of a running offender.
 type offence struct {
 	group  *config.Group
 	config pbft.ClientConfig
 	client *pbft.Client
-	ready  func() // what follows is the attack
+	ready  func() // called when the preparations end and the attack begins
 }
 
 // Offend runs an attack in this process until ctx ends.
@@ -83,7 +83,7 @@ func Offend(ctx context.Context, name, group, key string, transport pbft.Transpo
 // operation makes the bytes of one operation of an attack.
 type operation func(ctx context.Context, c *pbft.Client) ([]byte, error)
 
-// each keeps one such operation outstanding on each slot, and as many reads.
+// each keeps one such operation outstanding on each slot.
 func each(readOnly bool, op operation) func(context.Context, *offence) error {
 	return func(ctx context.Context, o *offence) (err error) {
 		if o.client, err = pbft.NewClient(o.config); err != nil {

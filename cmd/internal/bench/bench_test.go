@@ -167,7 +167,7 @@ func TestAndrew(t *testing.T) {
 	if _, err := exec.LookPath("tcc"); err == nil {
 		a.Compiler = "tcc"
 	} else {
-		t.Log("not run: the compile phase, for there is no tcc (apt-get install tcc)")
+		t.Log("not run: the compile phase, because there is no tcc (apt-get install tcc)")
 	}
 	r, err := a.Run(t.Context())
 	if err != nil {
@@ -231,7 +231,7 @@ func TestAndrewCheck(t *testing.T) {
 	}
 }
 
-// Stream and FileTree in a directory of this machine: they count what they made, and leave nothing.
+// Stream and FileTree in a directory of this machine count the files that they made, and leave none behind.
 func TestMountedWorkloads(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Stream{Target: dir, Size: 3<<20 + 5}.Run(t.Context())

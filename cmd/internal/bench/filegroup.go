@@ -38,7 +38,7 @@ type fileGroupConfig struct {
 	Transport pbft.Transport // "": plain
 }
 
-// startFileGroup starts a group and mounts its export. What it started in vain is gone when it fails.
+// startFileGroup starts a group and mounts its export. When it fails it removes everything that it started.
 func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err error) {
 	if c.Transport == "" {
 		c.Transport = pbft.TransportPlain

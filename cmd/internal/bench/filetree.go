@@ -19,8 +19,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// FileTree makes empty files over directories, lists the directories and looks at every file, for several numbers of
-// files, each in a tree of its own that stays: so the rate for the second number is measured on top of the first.
+// FileTree makes empty files in many directories, lists the directories and reads every file's attributes,
+// for several numbers of files. Each has a tree of its own that stays, so the rate for the second number is
+// measured on top of the first.
 type FileTree struct {
 	Target  string // a directory of the file system to measure; or
 	N       int    // replicas of a group to start, which is measured through pkg/bfs, with no kernel between
@@ -32,7 +33,7 @@ type FileTree struct {
 	Program string // bfsd, for N
 }
 
-// A TreeRate is what one number of files took.
+// A TreeRate is the result for one number of files.
 type TreeRate struct {
 	Files   int     `json:"files"`
 	Create  float64 `json:"create_s"`
@@ -52,7 +53,7 @@ type TreeResult struct {
 	Rates   []TreeRate         `json:"rates"`
 }
 
-// files is what a FileTree needs of a file system.
+// files is the part of a file system that a FileTree uses.
 type files interface {
 	mkdir(name string) error
 	create(name string) error
@@ -60,7 +61,7 @@ type files interface {
 	stat(name string) error
 }
 
-// Run measures. In a target it removes what it made; a group is gone when it returns.
+// Run measures. In a target it removes the files that it made; a group has ended when it returns.
 func (t FileTree) Run(ctx context.Context) (r *TreeResult, err error) {
 	switch {
 	case (t.Target == "") == (t.N == 0):

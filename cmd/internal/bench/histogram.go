@@ -21,7 +21,7 @@ const (
 
 func (h *histogram) add(d time.Duration) { h.buckets[bucketOf(d)].Add(1) }
 
-// counts copies the buckets. What is added meanwhile may be in it or not.
+// counts copies the buckets. A value added meanwhile may be in the copy or not.
 func (h *histogram) counts() *counts {
 	c := new(counts)
 	for i := range c {
@@ -32,7 +32,7 @@ func (h *histogram) counts() *counts {
 
 type counts [histogramSize]uint64
 
-// since is what was added between an earlier copy and this one.
+// since returns the values added between an earlier copy and this one.
 func (c *counts) since(earlier *counts) *counts {
 	d := new(counts)
 	for i := range d {

@@ -16,8 +16,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Memory measures what one replica process holds resident for what it stores: a group of one, with checkpoints, log and
-// all, filled over the wire and weighed after a stable checkpoint.
+// Memory measures the resident memory of one replica process against the bytes it stores: a group of one,
+// with checkpoints and log as in any group, filled over the wire and measured after a stable checkpoint.
 type Memory struct {
 	Program string // bfsd
 	Files   int    // empty files to make in a first replica; 0: no such run
@@ -25,7 +25,7 @@ type Memory struct {
 	Size    int64  // of the state; 0: enough
 }
 
-// Weight is what one run found.
+// Weight is the result of one run.
 type Weight struct {
 	Stored   string  `json:"stored"`
 	Units    float64 `json:"units"` // files, or bytes

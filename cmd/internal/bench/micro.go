@@ -31,7 +31,7 @@ const (
 	PathNoRep     = "norep" // one process, no ordering
 )
 
-// Micro says what to measure.
+// Micro says which configuration to measure.
 type Micro struct {
 	N           int
 	Op          Op
@@ -43,7 +43,7 @@ type Micro struct {
 	Transport   pbft.Transport
 	Durability  pbft.Durability
 	Window      int
-	Delay       time.Duration // of what anybody sends, one way
+	Delay       time.Duration // of every message, one way
 	Without     []string      // optimisations
 	Program     string        // bfsd
 }
@@ -72,7 +72,7 @@ type Result struct {
 	Fallbacks   uint64  `json:"fallbacks"`             // read-only operations that had to be ordered
 }
 
-// Check says what cannot be measured.
+// Check returns an error if the configuration cannot be measured.
 func (m *Micro) Check() error {
 	switch {
 	case m.Path != PathReadWrite && m.Path != PathReadOnly && m.Path != PathNoRep:
@@ -231,7 +231,7 @@ func (b *microRun) client(key ed25519.PrivateKey) (*pbft.Client, error) {
 	})
 }
 
-// A sample is what all counters show at one time.
+// A sample holds all counters at one time.
 type sample struct {
 	at                 time.Time
 	latencies          *counts

@@ -44,8 +44,8 @@ func Null(s pbft.Service) pbft.Service { return null{s} }
 
 type null struct{ pbft.Service }
 
-// Execute returns as many zero bytes as the operation wants. One without a result is kept like one that wrote; a
-// long result need not be kept, for the operation can be run again.
+// Execute returns as many zero bytes as the operation asks for. A result of no bytes is kept like that of a
+// write; a long one need not be kept, because the operation can be run again.
 func (null) Execute(op pbft.Operation) (reply []byte, wrote bool) {
 	reply = result(op.Body)
 	return reply, len(reply) == 0

@@ -18,7 +18,7 @@ import (
 type Stream struct {
 	Target string // a directory of the file system to measure
 	Size   int64  // bytes
-	Drop   bool   // empty the kernel's caches between: else it reads what it remembers
+	Drop   bool   // empty the kernel's caches before reading, which they would answer
 }
 
 // A StreamResult is one measurement.
@@ -100,13 +100,13 @@ func (s *Stream) read(ctx context.Context, name string) error {
 			return err
 		}
 		if b[0] != mark(off) || b[len(b)-1] != mark(off) {
-			return fmt.Errorf("%s: what is read at %d is not what was written", name, off)
+			return fmt.Errorf("%s: the bytes read at %d differ from those written", name, off)
 		}
 	}
 	return ctx.Err()
 }
 
-// dropCaches writes back and forgets what the kernel remembers of files.
+// dropCaches writes back the kernel's dirty pages and empties its file caches.
 func dropCaches() error {
 	unix.Sync()
 	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3\n"), 0)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bundle writes what `bfsd init` hands out: the group file, one join bundle per host, and the
-// administrator's.
+// Package bundle writes the files that `bfsd init` makes: the group file, one join bundle for each host, and the
+// administrator's bundle.
 //
-//	DIR/group.toml                                what members and clients share; nothing secret
+//	DIR/group.toml                                shared by members and clients; nothing secret
 //	DIR/host0/{group.toml,replica.toml,identity.key}   to be carried to host 0, and so on, with
 //	DIR/host0/state/fresh                              the mark of a replica that has never run
 //	DIR/admin/{group.toml,admin.key}              to be kept away from all hosts
@@ -39,7 +39,7 @@ type Host struct {
 	AdminListen string // "": Admin
 }
 
-// A Plan is what to write.
+// A Plan says what a group's files shall hold.
 type Plan struct {
 	Name       string
 	Hosts      []Host
@@ -68,7 +68,7 @@ const (
 // HostDir is the directory of host i's bundle.
 func HostDir(dir string, i int) string { return filepath.Join(dir, "host"+strconv.Itoa(i)) }
 
-// Hosts makes hosts of what --hosts says: names or addresses, with or without a port.
+// Hosts parses the list of --hosts: names or addresses, with or without a port.
 func Hosts(list []string) ([]Host, error) {
 	var hosts []Host
 	for _, h := range list {
@@ -221,7 +221,7 @@ func (p Plan) writeAdmin(dir string, key ed25519.PrivateKey, group []byte) error
 	return keys.WritePrivate(file, key)
 }
 
-// groupValues is what the group file's template speaks of.
+// groupValues holds the values of the group file's template.
 type groupValues struct {
 	Plan
 	Administrator   string

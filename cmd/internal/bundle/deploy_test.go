@@ -27,7 +27,7 @@ var exampleKeys = []string{
 
 const exampleAdministrator = "bfs-key:ERW+REx/6hkZOFN3Bm+s4Tfli7gaZ4HMvy7yo0O8ylA="
 
-// The examples are what init writes, for hosts and keys that are nobody's.
+// The examples are the files that init writes, for invented hosts and keys.
 func TestExamples(t *testing.T) {
 	hosts, err := Hosts([]string{"a.example", "b.example", "c.example", "d.example"})
 	if err != nil {
@@ -77,6 +77,6 @@ func example(t *testing.T, name string, values any) {
 		t.Fatal(err)
 	}
 	if string(got) != string(text) {
-		t.Errorf("%s is not what init writes now: refresh it with -rewrite", file)
+		t.Errorf("%s differs from the file that init writes now: refresh it with -rewrite", file)
 	}
 }

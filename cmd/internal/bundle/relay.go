@@ -21,7 +21,7 @@ const (
 	RelayKeyFile = "relay.key"
 )
 
-// A RelayPlan is what `bfs-relay init` writes.
+// A RelayPlan says what the files of `bfs-relay init` shall hold.
 type RelayPlan struct {
 	Listen        string
 	AdminListen   string
@@ -32,7 +32,7 @@ type RelayPlan struct {
 }
 
 // WriteRelay writes relay.toml, relay.key and, if the plan names one, group.toml to dir. It returns the
-// public half of the new key. What it writes bfs-relay run takes; if it fails, it has written nothing.
+// public half of the new key. bfs-relay run accepts the files; if WriteRelay fails it has written nothing.
 func WriteRelay(dir string, p RelayPlan) (ed25519.PublicKey, error) {
 	text, err := render("relay.toml.tmpl", p)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// MountCommand is how a kernel mounts a relay that listens at listen. None of its options can be left out:
-// OPERATING.md says what each is for. More options may follow.
+// MountCommand returns the command by which a kernel mounts a relay that listens at listen. None of its
+// options can be left out: OPERATING.md says what each is for. More options may follow.
 func MountCommand(listen, export, dir string, more ...string) ([]string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -23,7 +23,7 @@ func MountCommand(listen, export, dir string, more ...string) ([]string, error) 
 	return []string{"mount", "-t", "nfs", "-o", options, host + ":" + export, dir}, nil
 }
 
-// ListURL is what libnfs's programs, such as nfs-ls, want to hear; they need no root.
+// ListURL returns the URL for libnfs's programs, such as nfs-ls, which need no root.
 func ListURL(listen, export string) (string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {

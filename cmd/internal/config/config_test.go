@@ -122,7 +122,7 @@ func TestFilesThatOthersMayChangeAreRefused(t *testing.T) {
 	}
 }
 
-// What decides results must change the digest that handshakes compare; where hosts are must not.
+// Every value that decides results changes the digest that handshakes compare; the places of hosts do not.
 func TestGroupDigest(t *testing.T) {
 	digest := func(old, new string) pbft.Digest {
 		file := filepath.Join(t.TempDir(), "group.toml")
@@ -290,7 +290,7 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// Whatever the bytes are, the answer is a group or an error.
+// Any bytes give a group or an error.
 func FuzzGroup(f *testing.F) {
 	f.Add([]byte(goodGroup()))
 	f.Add([]byte("[[members]]\na.b.c = 1\n[members.x]\n"))

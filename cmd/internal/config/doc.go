@@ -9,6 +9,6 @@
 //	group.toml:9: durability: got "disc", want "disk" or "replicated"
 //
 // A file goes through three steps. load decodes it and remembers on which line each key stands; the
-// kind's own check method judges the values; what comes out (a *Group, a *Replica, a *Relay) is right
-// and holds absolute paths, so that nobody behind it checks again.
+// kind's own check method judges the values; the result (a *Group, a *Replica, a *Relay) is valid
+// and holds absolute paths, so that its users need not check again.
 package config

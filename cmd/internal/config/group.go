@@ -27,12 +27,12 @@ type Group struct {
 	Exports []Export
 }
 
-// State is what replicas must agree on about their state, besides the limits.
+// State is the part of the group's configuration that describes the replicated state, besides the limits.
 type State struct {
 	Size       Size // of the whole state, the library's pages included
 	Inodes     uint64
 	ClockBound time.Duration // how far a primary's time may be from a backup's clock [TOCS §7.2]
-	Created    time.Time     // of the exports that the group begins with; zero: nobody said, clients see 1970
+	Created    time.Time     // of the exports that the group begins with; zero: not given, clients see 1970
 }
 
 // An Export is one file system that the group begins with.
@@ -41,8 +41,8 @@ type Export struct {
 	Mode   Mode
 	UID    uint32
 	GID    uint32
-	Quota  Size   // 0: what the state has room for
-	Inodes uint64 // 0: likewise
+	Quota  Size   // 0: as much as the state has room for
+	Inodes uint64 // 0: as many as the state has room for
 }
 
 // Name is the export without its slash.
@@ -61,8 +61,9 @@ const (
 	DefaultStateSize  = Size(8 << 30)
 	DefaultClockBound = 10 * time.Minute
 
-	// DefaultMode of an export's root directory: whoever the replicas let write there may make files and directories, and
-	// touches nobody else's. With root squashed, as by default, nobody could open up a directory of root's.
+	// DefaultMode is the mode of an export's root directory: every user of a client that may write can make
+	// files and directories there, and cannot touch those of others. With root squashed, as by default, no
+	// user could open up a directory that root owns.
 	DefaultMode = Mode(0o1777)
 )
 
@@ -151,7 +152,7 @@ func limitsOf(l pbft.Limits) limitsFile {
 }
 
 func (f limitsFile) limits() pbft.Limits {
-	l := pbft.DefaultLimits() // for what the file does not hold
+	l := pbft.DefaultLimits() // for the keys that the file does not hold
 	l.CheckpointPeriod = pbft.SeqNum(f.CheckpointPeriod)
 	l.CheckpointBytes = int(min(f.CheckpointBytes, 1<<50))
 	l.LogSize = pbft.SeqNum(f.LogSize)
@@ -232,8 +233,9 @@ func (m memberFile) check(s *source, i int) (pbft.Member, error) {
 	return pbft.Member{Address: m.Address, Key: key}, nil
 }
 
-// LeastStateSize is the smallest state.size: clients and slots take at most half of it, and 64 MiB are room for some files. It is
-// a multiple of a mebibyte, for people. Limits that no group may have are refused later.
+// LeastStateSize is the smallest state.size: clients and slots take at most half of it, and 64 MiB leave
+// room for some files. It is a multiple of 1 MiB, to be readable. Limits that no group may have are refused
+// later.
 func LeastStateSize(l pbft.Limits) Size {
 	if l.Clients >= 1<<16 || l.Slots > 1<<12 {
 		return 64 << 20
@@ -264,7 +266,8 @@ func (f stateFile) check(s *source, l pbft.Limits) (State, error) {
 	return st, nil
 }
 
-// digest stands for the service's part of what all must agree on; each handshake compares it.
+// digest returns the digest of the service's part of the configuration that all must share; each handshake
+// compares it.
 func (s State) digest(exports []Export) pbft.Digest {
 	b := []byte("bfs files v1")
 	u := func(v uint64) { b = binary.LittleEndian.AppendUint64(b, v) }
@@ -290,7 +293,7 @@ func (s State) Pages() uint64 { return uint64(s.Size) / pbft.PageSize }
 
 var exportPath = regexp.MustCompile(`^/[A-Za-z0-9._-]{1,64}$`)
 
-// CheckExportPath says what is wrong with the path of an export.
+// CheckExportPath returns an error if an export cannot have this path.
 func CheckExportPath(path string) error {
 	if !exportPath.MatchString(path) || path == "/." || path == "/.." {
 		return fmt.Errorf("got %q, want / and a name of 1 to 64 letters, digits, '.', '_' or '-', such as /export", path)
@@ -331,7 +334,7 @@ func checkExports(s *source, files []exportFile) ([]Export, error) {
 	return all, nil
 }
 
-// Export finds an export by its path; what the file does not name has the defaults.
+// Export finds an export by its path. Properties that the file does not name have their defaults.
 func (g *Group) Export(path string) (e Export, named bool) {
 	for _, e := range g.Exports {
 		if e.Path == path {

@@ -17,7 +17,7 @@ type Relay struct {
 	KeyFile       string
 	Listen        string
 	AdminListen   string // "": no admin address
-	Export        string // what `bfs-relay mount` mounts
+	Export        string // that `bfs-relay mount` mounts
 	InsecurePorts bool
 	Journal       string // "": none
 	Anchor        string // "": none
@@ -106,7 +106,7 @@ func (f *relayFile) checkItself(s *source) (*Relay, error) {
 		return nil, s.errorAt("listen", "%v", err)
 	}
 	if !loopback(f.Listen) {
-		return nil, s.errorAt("listen", "got %q, want a loopback address, such as %s: what NFS says is not protected, so a relay "+
+		return nil, s.errorAt("listen", "got %q, want a loopback address, such as %s: NFS calls are not protected, so a relay "+
 			"serves its own host only; give each client machine a relay of its own", f.Listen, DefaultRelayListen)
 	}
 	if err := s.listen("admin_listen", f.AdminListen); err != nil {
@@ -135,8 +135,8 @@ func (f *relayFile) checkItself(s *source) (*Relay, error) {
 	return r, err
 }
 
-// LoadRelayMount reads a relay's file for the mount command's sake: root mounts, who need not
-// be the relay's user, so neither key nor group file is touched.
+// LoadRelayMount reads a relay's file for the mount command. Its user, root, need not be the relay's user,
+// so neither key nor group file is touched.
 func LoadRelayMount(file string) (listen, export string, err error) {
 	f := defaultRelay()
 	s, err := load(file, &f)

@@ -98,7 +98,7 @@ func (f *replicaFile) check(s *source) (*Replica, error) {
 			f.Key, keys.Public(keys.Of(r.Key)), f.Replica, r.Group.File)
 	}
 	if f.Directory == "" {
-		return nil, s.errorAt("directory", "empty: want a directory for what this replica must remember")
+		return nil, s.errorAt("directory", "empty: want a directory for the files that must survive a restart")
 	}
 	r.Directory = s.beside(f.Directory)
 	if err := s.listen("listen", f.Listen); err != nil {

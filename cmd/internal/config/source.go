@@ -111,7 +111,7 @@ func readBounded(file string) ([]byte, error) {
 	return text, nil
 }
 
-// syntax turns what the TOML library says into an Error.
+// syntax turns an error of the TOML library into an Error.
 func (s *source) syntax(err error, text []byte) error {
 	var missing *toml.StrictMissingError
 	if errors.As(err, &missing) && len(missing.Errors) > 0 {
@@ -132,8 +132,8 @@ func (s *source) syntax(err error, text []byte) error {
 	return &Error{File: s.file, Problem: cleanProblem(err.Error())}
 }
 
-// keyAt prefers the key that stands on the line, for the library does not always know it, and not with its
-// index.
+// keyAt returns the key that stands on the line, because the library does not always know the key and never
+// its index.
 func (s *source) keyAt(line int, key toml.Key) string {
 	best := strings.Join(key, ".")
 	for k, l := range s.lines {

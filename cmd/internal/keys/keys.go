@@ -2,7 +2,7 @@
 
 // Package keys reads and writes the key files of the commands.
 //
-// A private key is a PEM block of its Ed25519 seed in a file that nobody but its owner may read, see package trust:
+// A private key is a PEM block of its Ed25519 seed in a file that only its owner may read, see package trust:
 //
 //	-----BEGIN BFS PRIVATE KEY-----
 //	Public: bfs-key:3q2+7w...
@@ -169,7 +169,7 @@ func readBlock(file string) (*pem.Block, error) {
 	return b, nil
 }
 
-// readPrivateFile refuses what other users could read, write or replace.
+// readPrivateFile reads a file, and refuses one that other users could read, write or replace.
 func readPrivateFile(file string) ([]byte, error) {
 	f, err := trust.OpenSecret(file)
 	if err != nil {

@@ -67,7 +67,7 @@ func TestSealedKeysWantTheirPassphrase(t *testing.T) {
 	}
 }
 
-// What a thief or a slip of the editor may do to a sealed file.
+// Changes that a thief, or a slip of the editor, may make to a sealed file.
 func TestChangedSealedKeysAreRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "k")
 	phrase := []byte("correct horse")

@@ -24,10 +24,10 @@ const (
 	saltHeader = "Salt" // base64 of 16 bytes
 	costHeader = "Cost" // log2 of scrypt's N
 
-	// sealCost makes one guess take about half a second and 128 MiB: an administrator waits that long a
-	// few times a day; who stole the file must wait it for each guess.
+	// sealCost makes one guess take about half a second and 128 MiB. An administrator waits that long a few
+	// times a day; a thief of the file waits that long for each guess.
 	sealCost = 17
-	// maxCost bounds what a file can make us spend: 1 GiB.
+	// maxCost bounds the memory that a file can make this process spend: 1 GiB.
 	maxCost = 20
 
 	saltSize  = 16

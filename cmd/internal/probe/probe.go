@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package probe is the smallest NFSv3 client that can write a file and read it back through a relay: what
-// the demonstration shows, where no kernel may mount.
+// Package probe is the smallest NFSv3 client that can write a file and read it back through a relay. The
+// demonstration uses it where no kernel may mount.
 package probe
 
 import (
@@ -16,7 +16,7 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// maxRecord bounds what the server may send in one piece.
+// maxRecord bounds the length in bytes of one record from the server.
 const maxRecord = 2 << 20
 
 // A Client has mounted one export. One goroutine at a time calls its methods.
@@ -180,7 +180,7 @@ func accepted(b []byte, xid uint32) ([]byte, error) {
 	word := func(i int) uint32 { return binary.BigEndian.Uint32(b[4*i:]) }
 	const reply, msgAccepted, success = 1, 0, 0
 	if len(b) < 24 || word(0) != xid || word(1) != reply {
-		return nil, errors.New("got what is no reply to this call")
+		return nil, errors.New("got bytes that are no reply to this call")
 	}
 	if word(2) != msgAccepted {
 		return nil, errors.New("call denied")

@@ -15,8 +15,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// serve answers the calls of one connection, in turn, with what answer makes of each: a whole reply behind
-// the record mark.
+// serve answers the calls of one connection in turn. answer returns the reply to a call, without its record
+// mark.
 func serve(t *testing.T, answer func(xid, procedure uint32) []byte) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -122,7 +122,7 @@ func TestCallEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Whatever a server sends, we do not fall over.
+// Any bytes from a server give a result or an error.
 func FuzzReply(f *testing.F) {
 	f.Add(head(1, 1, 0, 0, 0, 0, 0))
 	f.Add(head(1, 1, 0, 0, 400, 0))

@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// Memory is how many bytes of memory this process can have: those of the machine, or of its control group if these are fewer.
+// Memory returns the number of bytes of memory that this process can have: those of the machine, or of its
+// control group if these are fewer.
 func Memory() (uint64, error) {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {

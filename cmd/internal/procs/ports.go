@@ -9,14 +9,14 @@ import (
 	"strconv"
 )
 
-// Ports are looked for below those that kernels give to outgoing connections, so that nobody is handed one between
-// our look and its use.
+// Ports are looked for below those that kernels give to outgoing connections, so that none is taken between
+// the search and its use.
 const (
 	firstPort = 20000
 	lastPort  = 32000
 )
 
-// FreePorts finds n ports in a row on 127.0.0.1 that nobody listens on, and returns the first.
+// FreePorts finds n consecutive ports on 127.0.0.1 on which no process listens, and returns the first.
 func FreePorts(n int) (int, error) {
 	for range 100 {
 		base := firstPort + rand.IntN(lastPort-firstPort-n)

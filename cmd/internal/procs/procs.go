@@ -32,7 +32,7 @@ type Child struct {
 	err    error // of Wait, once exited is closed
 }
 
-// Start starts a program. What it prints, but for the ready line, goes to the file log, which is added to.
+// Start starts a program. Its output, except the ready line, is appended to the file log.
 func Start(name, log, program string, args ...string) (*Child, error) {
 	output, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -44,7 +44,7 @@ func Start(name, log, program string, args ...string) (*Child, error) {
 	}
 	c.cmd.Stderr = output
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true, // a ctrl-C at the terminal is for the parent, who stops children in order
+		Setpgid:   true, // a ctrl-C at the terminal reaches the parent, which stops its children in order
 		Pdeathsig: syscall.SIGKILL,
 	}
 	stdout, err := c.cmd.StdoutPipe()
@@ -85,7 +85,7 @@ var (
 	spawns  = make(chan spawning)
 )
 
-// follow reads what the child prints until it ends.
+// follow reads the child's output until it ends.
 func (c *Child) follow(stdout io.Reader) {
 	lines := bufio.NewScanner(stdout)
 	for said := false; lines.Scan(); {
@@ -142,7 +142,8 @@ func tail(file string, n int) string {
 // PID is the process's number.
 func (c *Child) PID() int { return c.cmd.Process.Pid }
 
-// Kill ends the child with SIGKILL, and what it has started itself, which would keep its output open; and waits for it.
+// Kill ends the child and the processes that it has started with SIGKILL, because these would keep its
+// output open; and waits for the child.
 func (c *Child) Kill() {
 	_ = syscall.Kill(-c.PID(), syscall.SIGKILL) // it may have ended already
 	<-c.exited

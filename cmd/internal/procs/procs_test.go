@@ -36,7 +36,7 @@ func TestChildSaysReadyAndStops(t *testing.T) {
 	if cpu, err := CPU(c.PID()); err != nil || cpu < 0 {
 		t.Errorf("CPU: got %v, %v", cpu, err)
 	}
-	// A shell that is told to end does, with an exit code that says by what.
+	// A shell that is told to end does, with an exit code that names the signal.
 	if err := c.Stop(patience.For(time.Minute)); err == nil || !strings.Contains(err.Error(), "terminated") {
 		t.Errorf("got %v, want its signal", err)
 	}

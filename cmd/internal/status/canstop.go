@@ -7,10 +7,12 @@ import (
 	"slices"
 )
 
-// CanStop says what speaks against stopping replica n now; nothing does if at least 2f+1 of the others agree and each of
-// these is connected with each other one, so that they go on without it and hold the state while it is away.
+// CanStop returns the reasons against stopping replica n now. There are none if at least 2f+1 of the others
+// agree and each of these is connected with each other one, so that they go on without n and hold the state
+// while it is away.
 //
-// A replica that is silent, or fetches, does not count: stopping another while it is of no use may lose the state.
+// A replica that is silent, or fetches, does not count: stopping another while it cannot serve may lose the
+// state.
 func (r *Report) CanStop(n int) (reasons []string) {
 	var rest []int
 	for i := range r.Replicas {

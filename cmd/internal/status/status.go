@@ -23,10 +23,10 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// maxAnswer bounds what a replica may tell us.
+// maxAnswer bounds the bytes of one replica's answer.
 const maxAnswer = 1 << 20
 
-// A Report is what all replicas said.
+// A Report holds the answers of all replicas.
 type Report struct {
 	Group    string    `json:"group"`
 	Members  int       `json:"members"`
@@ -62,7 +62,7 @@ type Replica struct {
 	Number  int                  `json:"number"`
 	Address string               `json:"address"`
 	Problem string               `json:"problem,omitempty"` // why it does not agree, or did not answer
-	Lag     uint64               `json:"lag"`               // batches behind what f+1 have executed
+	Lag     uint64               `json:"lag"`               // batches behind the number that f+1 have executed
 	Status  *admin.ReplicaStatus `json:"status,omitempty"`  // nil: no answer
 }
 
@@ -126,8 +126,9 @@ func short(err error) error {
 	return err
 }
 
-// judge says who agrees with whom. Replicas are asked one after the other while they work, so they
-// may be some batches apart; but those with one stable checkpoint must have one root, that of most of them.
+// judge decides which replicas agree. They are asked one after the other while they work, so they may be
+// some batches apart; but those with the same stable checkpoint must have the same root, which is the root
+// of most of them.
 func (r *Report) judge(period uint64) {
 	views := make(map[pbft.View]int)
 	var executed []uint64

@@ -84,7 +84,7 @@ func TestTables(t *testing.T) {
 		}},
 		{"one fetches the state", 3, func(rows []Replica) { rows[1].Status.Fetching = true }},
 		{"one boasts", 4, func(rows []Replica) { rows[0].Status.LastExecuted = 1 << 62 }},
-		{"two pairs of roots", 0, func(rows []Replica) { // nobody can say who is right
+		{"two pairs of roots", 0, func(rows []Replica) { // there is no majority
 			rows[0].Status.Root = strings.Repeat("ef", 32)
 			rows[1].Status.Root = rows[0].Status.Root
 		}},

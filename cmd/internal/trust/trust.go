@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package trust opens files that decide whom a process believes, and refuses those that other users of the
-// machine could read, change or put another in place of. It asks what sshd asks of a key file, and of every
-// directory and symbolic link on the way.
+// Package trust opens files that decide which peers a process believes, and refuses those that other users
+// of the machine could read, change or replace. It asks of a key file, and of every directory and symbolic
+// link on the way to it, what sshd asks.
 package trust
 
 import (
@@ -16,14 +16,15 @@ import (
 	"syscall"
 )
 
-// A rule is what a file must be to be opened. Owners it names are root and the process's own user.
+// A rule is the condition under which a file is opened. Owners it allows are root and the process's own
+// user.
 type rule struct {
 	uid       int         // the process's user
 	forbidden fs.FileMode // permission bits that the file may not have
 	owned     bool        // the file, and every directory and link on the way, must belong to an owner
 }
 
-// OpenSecret opens a file that nobody but its owner may read, and only root and this user may own.
+// OpenSecret opens a file that only its owner may read, and that root or this user owns.
 func OpenSecret(file string) (*os.File, error) {
 	return rule{uid: os.Geteuid(), forbidden: 0o077, owned: true}.open(file)
 }
@@ -55,7 +56,8 @@ func (r rule) open(file string) (*os.File, error) {
 	return f, nil
 }
 
-// given reports whether the name is that of a descriptor the caller has opened, such as a shell's <(...).
+// given reports whether the name is that of a descriptor that the caller has opened, such as a shell's
+// <(...).
 func given(file string) bool {
 	return file == "/dev/stdin" || strings.HasPrefix(file, "/dev/fd/") || strings.HasPrefix(file, "/proc/self/fd/")
 }
@@ -78,7 +80,7 @@ func (r rule) judge(f *os.File, file string) error {
 		return fmt.Errorf("%s: has mode %04o, so others can use it: chmod 600 %s, and think of making a new one",
 			file, mode.Perm(), file)
 	default:
-		return fmt.Errorf("%s: has mode %04o, so others can change it: chmod go-w %s, and check what it says",
+		return fmt.Errorf("%s: has mode %04o, so others can change it: chmod go-w %s, and check its contents",
 			file, mode.Perm(), file)
 	}
 }
@@ -90,14 +92,14 @@ func uidOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) 
 // A way is a path being walked from the root directory on.
 type way struct {
 	rule
-	file  string   // what the walk is for
-	at    string   // what was reached; no part of it is a link
+	file  string   // the file to reach
+	at    string   // the path reached so far; no part of it is a link
 	rest  []string // names that are left
 	links int
 
-	// danger is the first directory or link since the last turn by which somebody could put another file in
-	// place. A directory that nobody else may pass makes it void, for what is below cannot be reached. Behind
-	// a turn it stays.
+	// danger is the first directory or link since the last turn by which another user could put another
+	// file in place. A directory that no other user may pass makes it void, because nothing below can be
+	// reached. After a turn it stays.
 	danger, stays error
 	sheltered     bool
 }

@@ -42,7 +42,7 @@ func (p place) must(err error) {
 	}
 }
 
-// chmod sets a mode, whatever the umask.
+// chmod sets a mode, independently of the umask.
 func (p place) chmod(name string, mode fs.FileMode) { p.t.Helper(); p.must(os.Chmod(p.at(name), mode)) }
 
 func own(r rule) rule { r.uid = os.Geteuid(); return r }
@@ -52,7 +52,8 @@ var (
 	config = own(rule{forbidden: 0o022})
 )
 
-// What others could read, change or replace is refused, with the command that mends it; all else is opened.
+// A file that others could read, change or replace is refused, with the command that corrects it; every
+// other file is opened.
 func TestWhatIsRefused(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -71,7 +72,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"a directory that a group may write", func(p place) { p.chmod("d", 0o775) }, "d/key", config, []string{"chmod go-w %/d"}},
 		{"the directory above", func(p place) { p.chmod(".", 0o777) }, "d/key", config, []string{"chmod go-w %"}},
 		{"a sticky directory", func(p place) { p.chmod("d", 0o777|fs.ModeSticky) }, "d/key", secret, nil},
-		{"a directory in one that nobody else may pass", func(p place) { p.chmod("d", 0o777); p.chmod(".", 0o700) }, "d/key", secret, nil},
+		{"a directory in one that no other user may pass", func(p place) { p.chmod("d", 0o777); p.chmod(".", 0o700) }, "d/key", secret, nil},
 		{"a link", func(p place) { p.must(os.Symlink("d/key", p.at("link"))) }, "link", secret, nil},
 		{"a link to a readable file", func(p place) {
 			p.must(os.Symlink(p.at("d/key"), p.at("link")))
@@ -82,7 +83,7 @@ func TestWhatIsRefused(t *testing.T) {
 			p.must(os.Symlink("../d/key", p.at("open/link")))
 			p.chmod("open", 0o777)
 		}, "open/link", secret, []string{"chmod go-w %/open"}},
-		{"a link out of such a directory to where nobody else may pass", func(p place) {
+		{"a link out of such a directory to where no other user may pass", func(p place) {
 			p.must(os.Mkdir(p.at("open"), 0o755))
 			p.must(os.Symlink("../d/key", p.at("open/link")))
 			p.chmod("open", 0o777)
@@ -92,7 +93,7 @@ func TestWhatIsRefused(t *testing.T) {
 			p.must(os.Symlink("d", p.at("link")))
 			p.chmod("d", 0o777)
 		}, "link/key", secret, []string{"chmod go-w %/d"}},
-		{"up from where nobody else may pass", func(p place) {
+		{"up from where no other user may pass", func(p place) {
 			p.must(os.Mkdir(p.at("private"), 0o700))
 			p.chmod("d", 0o777)
 		}, "private/../d/key", secret, []string{"chmod go-w %/d"}},
@@ -124,7 +125,8 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
-// To a process of another user, the files of this test's are somebody else's. Root's are everybody's.
+// To a process of another user, the files of this test belong to another user. Files of root are accepted
+// for every user.
 func TestOwners(t *testing.T) {
 	p := newPlace(t)
 	other := secret

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package admintest checks what processes show on their admin addresses.
+// Package admintest checks the pages that processes show on their admin addresses.
 package admintest
 
 import (
@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// A family is what a page says of one metric.
+// A family is one metric of a page, with its lines.
 type family struct {
 	name, help, kind string
 	samples          map[string]float64 // by name and labels
@@ -31,10 +31,10 @@ type page struct {
 	problems []string
 }
 
-// Lint reads a page of metrics in Prometheus's text format and returns what is wrong with it: what the format
-// forbids, and what Prometheus's own checks complain of. Each family needs a HELP and a TYPE before its
-// samples, which stand together; no sample comes twice; a counter's name ends in _total and no other's does; a
-// histogram's buckets rise and end at +Inf, where its count is.
+// Lint reads a page of metrics in Prometheus's text format and returns a list of its faults: lines that the
+// format forbids, and those that Prometheus's own checks complain of. Each family needs a HELP and a TYPE
+// before its samples, which stand together. No sample comes twice. A counter's name ends in _total and no
+// other's does. A histogram's buckets rise and end at +Inf, whose value is the count.
 func Lint(text string) []string {
 	p := &page{families: map[string]*family{}}
 	if text != "" && !strings.HasSuffix(text, "\n") {

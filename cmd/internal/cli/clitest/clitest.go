@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package clitest holds what the tests of both command lines do alike.
+// Package clitest holds helpers for the tests of both command lines.
 package clitest
 
 import (
@@ -74,7 +74,7 @@ func walk(c *cobra.Command, visit func(*cobra.Command)) {
 	}
 }
 
-// Run runs a command line that must succeed and returns what it printed on standard output.
+// Run runs a command line that must succeed and returns its standard output.
 func Run(t *testing.T, root *cobra.Command, args ...string) string {
 	t.Helper()
 	out, err := Try(t, root, args...)
