@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// BenchmarkGroup is what a program waits for, on four replicas in this process.
+// BenchmarkGroup measures the latency of a program's calls, on four replicas in this process.
 func BenchmarkGroup(b *testing.B) {
 	fsys := mountOn(b, newGroup(b), "/export", root)
 	ok(b, fsys.WriteFile("small", make([]byte, 4<<10), 0o644))

@@ -16,9 +16,9 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// Billy is an FS as go-billy wants it, which cannot be the FS itself: the two Opens differ. Names may begin with
-// a slash, or none, which means the same; dots are taken out before the name is walked, and a name that leads
-// out at the top is ErrCrossedBoundary. The parents of what is created are made.
+// Billy is an FS with the methods of go-billy. It cannot be the FS itself, because the two Opens differ.
+// Names may begin with a slash or none, which means the same; dots are removed before the name is walked,
+// and a name that leads above the root is ErrCrossedBoundary. Missing parents of a created file are made.
 type Billy struct{ fs *FS }
 
 var (
@@ -31,7 +31,7 @@ var (
 // Billy returns the file system for programs that want a billy.Filesystem.
 func (f *FS) Billy() *Billy { return &Billy{f} }
 
-// FS returns what Billy was made of.
+// FS returns the FS behind Billy.
 func (b *Billy) FS() *FS { return b.fs }
 
 // parentMode is the mode of directories that are made because something in them is.
@@ -135,7 +135,7 @@ func (b *Billy) Remove(name string) error {
 	return bare(wrap("remove", name, b.fs.unlink(name)))
 }
 
-// RemoveAll is what billy's util.RemoveAll uses where it is offered.
+// RemoveAll removes a tree. billy's util.RemoveAll uses it where a file system offers it.
 func (b *Billy) RemoveAll(name string) error {
 	name, err := clean(name)
 	if err != nil {

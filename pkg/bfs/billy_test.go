@@ -17,7 +17,7 @@ import (
 	"bfs/pkg/bfs"
 )
 
-// Parents are made for what is created in them, and for nothing else.
+// Missing parents are made for a created file, and in no other case.
 func TestBillyParents(t *testing.T) {
 	fsys, _ := mount(t)
 	b := fsys.Billy()
@@ -111,7 +111,8 @@ func TestBillyChroot(t *testing.T) {
 	}
 }
 
-// Files do what billy's suite wants of them: closed ones nothing, those open for one thing only that.
+// Files behave as billy's suite asks: a closed one does nothing, and one opened for reading or writing does
+// only that.
 func TestBillyFiles(t *testing.T) {
 	fsys, _ := mount(t)
 	b := fsys.Billy()

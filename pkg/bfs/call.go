@@ -15,10 +15,11 @@ type Invoker interface {
 	Invoke(ctx context.Context, body []byte, readOnly bool) ([]byte, error)
 }
 
-// maxOutstanding bounds the calls that one Mount has under way, well below what a client may queue.
+// maxOutstanding bounds the calls that one Mount has under way, well below the number that a client may
+// queue.
 const maxOutstanding = 64
 
-// A mount is what the FS, Subs and Files of one Mount share.
+// A mount is the state that the FS, Subs and Files of one Mount share.
 type mount struct {
 	group Invoker
 	cred  nfs3.Credentials
@@ -29,10 +30,10 @@ type mount struct {
 // arguments of a procedure.
 type arguments interface{ Append(b []byte) []byte }
 
-// call runs one procedure. The slices in its results are ours.
+// call runs one procedure. The caller owns the slices in its results.
 func call[R any](ctx context.Context, m *mount, program, procedure uint32, a arguments, size int,
 	decode func([]byte) (R, error)) (r R, err error) {
-	const head = 128 // and a bit
+	const head = 128 // bytes, at most
 	body := nfs3.AppendCall(make([]byte, 0, head+4*len(m.cred.Groups)+size),
 		&nfs3.Call{Program: program, Procedure: procedure, Cred: m.cred})
 	body = a.Append(body)
@@ -114,7 +115,7 @@ func dirOp(dir nfs3.Handle, name string) nfs3.DirOp {
 	return nfs3.DirOp{Dir: dir.FileHandle(), Name: []byte(name)}
 }
 
-// created is what all four creators answer.
+// created runs one of the four procedures that create a file, and returns the file.
 func (f *FS) created(procedure uint32, where nfs3.DirOp, a arguments) (node, error) {
 	r, err := nfs(f, procedure, a, nfs3.DecodeCreateResult)
 	if err == nil {
@@ -133,8 +134,8 @@ func (f *FS) created(procedure uint32, where nfs3.DirOp, a arguments) (node, err
 	return f.lookup(dir, string(where.Name))
 }
 
-// create makes a regular file that must not be there yet. The group runs every operation once, whatever is sent
-// again, so GUARDED is as good as EXCLUSIVE and sets the mode too [RFC1813 §3.3.8].
+// create makes a regular file that must not exist yet. The group runs every operation once, however often
+// it is sent, so GUARDED is as good as EXCLUSIVE and sets the mode too [RFC1813 §3.3.8].
 func (f *FS) create(dir nfs3.Handle, name string, mode uint32) (node, error) {
 	a := &nfs3.CreateArgs{Where: dirOp(dir, name), Mode: nfs3.Guarded, Attr: nfs3.Sattr3{SetMode: true, Mode: mode}}
 	return f.created(nfs3.ProcCreate, a.Where, a)

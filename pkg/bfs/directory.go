@@ -11,7 +11,7 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// listingBytes is what one READDIRPLUS asks for: some thousand entries.
+// listingBytes is the size of one READDIRPLUS in bytes: some thousand entries.
 const listingBytes = 256 << 10
 
 // A listing goes through a directory. Its place is a cookie, which stays right while entries come and go

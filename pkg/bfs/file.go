@@ -15,16 +15,16 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// readAhead is what a Read that asks for less fetches.
+// readAhead is the number of bytes that a shorter Read fetches.
 const readAhead = 128 << 10
 
-// bulk is the most that ReadFrom and WriteTo move in one go: a few calls' worth under way.
+// bulk bounds the bytes that ReadFrom and WriteTo move at a time: a few calls under way.
 const bulk = 4 << 20
 
 // createTries bounds how often an open may find that a name came or went between two calls.
 const createTries = 8
 
-// A File is an open file or directory: an fs.File, a billy.File, and more of what an *os.File has.
+// A File is an open file or directory: an fs.File, a billy.File, and most of an *os.File's methods.
 type File struct {
 	fs     *FS
 	name   string
@@ -54,7 +54,7 @@ var (
 	_ io.StringWriter = (*File)(nil)
 )
 
-// openFile finds or makes what it opens.
+// openFile finds the file, or makes it if flag says so, and opens it.
 func (f *FS) openFile(name string, flag int, perm fs.FileMode) (*File, error) {
 	for range createTries {
 		p, err := f.walk(name, flag&(os.O_CREATE|os.O_EXCL) != os.O_CREATE|os.O_EXCL)
@@ -121,7 +121,7 @@ func (f *File) Name() string { return f.name }
 // Handle names the file for as long as it lives, also when it is renamed.
 func (f *File) Handle() nfs3.Handle { return f.handle }
 
-// Close gives up the file, and the lock if it has it. What was written is safe already.
+// Close closes the file, and gives up the lock if it has it. Data written is safe already.
 func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -225,7 +225,7 @@ func (f *File) readBuffered(p []byte) (int, error) {
 	return copy(p, f.ahead), err
 }
 
-// ReadAt reads from an offset, with several READs under way if p is long. It never sees what was read ahead.
+// ReadAt reads from an offset, with several READs under way if p is long. It does not use the read-ahead.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	err := f.may(f.readable)
 	if err == nil && off < 0 {
@@ -400,7 +400,7 @@ func (f *File) seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Truncate sets the file's size; what it gains reads as zeros.
+// Truncate sets the file's size; added bytes read as zeros.
 func (f *File) Truncate(size int64) error {
 	err := f.may(f.writable)
 	if err == nil && size < 0 {
@@ -413,7 +413,7 @@ func (f *File) Truncate(size int64) error {
 	return wrap("truncate", f.name, err)
 }
 
-// Sync does nothing: what Write has returned from is safe.
+// Sync does nothing, because data is safe when Write returns.
 func (f *File) Sync() error { return wrap("sync", f.name, f.may(f.usable)) }
 
 // ReadDir lists a directory on from where the last call ended, in the directory's order; n <= 0 is all the rest.

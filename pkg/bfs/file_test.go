@@ -177,11 +177,11 @@ func TestBulkBreaks(t *testing.T) {
 	_, err = file.ReadAt(got, 0)
 	ok(t, err)
 	if !bytes.Equal(got[:n], data[:n]) {
-		t.Errorf("the first %d bytes are not what was written", n)
+		t.Errorf("the first %d bytes differ from those written", n)
 	}
 }
 
-// Small reads are served from what was read ahead, until this process writes to the file by any name.
+// Small reads are served from the read-ahead, until this process writes to the file by any name.
 func TestReadAhead(t *testing.T) {
 	fsys, group := mount(t)
 	ok(t, fsys.WriteFile("f", bytes.Repeat([]byte("a"), 100), 0o644))
@@ -222,7 +222,7 @@ func TestReadAhead(t *testing.T) {
 	}
 }
 
-// Flags mean what they mean to package os.
+// Flags have the meaning they have in package os.
 func TestFlags(t *testing.T) {
 	fsys, _ := mount(t)
 	write := func(flag int, text string) {
@@ -250,7 +250,7 @@ func TestFlags(t *testing.T) {
 	ok(t, fsys.WriteFile("l", []byte("through"), 0o600))
 	ok(t, fsys.Rename("f2", "f"))
 	is("through")
-	// A file that one may not write to can be written by who has just made it.
+	// A file without write permission can be written by the user who has just made it.
 	user, err := fsys.WithUmask(0).OpenFile("ro", os.O_WRONLY|os.O_CREATE, 0o400)
 	ok(t, err)
 	_, err = user.Write([]byte("x"))

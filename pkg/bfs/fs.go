@@ -15,8 +15,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// An FS is one export, or a directory of it, as one user sees it. Its methods take the names of io/fs and do
-// what the functions of package os do.
+// An FS is one export, or a directory of it, as one user sees it. Its methods take the names of io/fs and
+// behave like the functions of package os.
 type FS struct {
 	*mount
 	ctx   context.Context // ends the calls made through this FS
@@ -34,8 +34,9 @@ var (
 	_ fs.SubFS      = (*FS)(nil)
 )
 
-// DefaultUmask is taken from the modes of what is created, unless WithUmask said otherwise. The process's own is not
-// asked for: it is not ours to change, and reading it means changing it.
+// DefaultUmask is removed from the modes of created files, unless WithUmask gave another mask. The
+// process's own umask is not used, because it can be read only by changing it, which would affect other
+// goroutines.
 const DefaultUmask fs.FileMode = 0o022
 
 // Mount looks up an export, or a directory below it, for a user. ctx is for this call alone; see WithContext. There is
@@ -56,8 +57,8 @@ func Mount(ctx context.Context, group Invoker, export string, cred nfs3.Credenti
 	return &FS{mount: m, ctx: context.Background(), root: r.Handle, umask: DefaultUmask}, nil
 }
 
-// WithContext returns the same file system with calls that end when ctx does. What was under way then may still be
-// executed.
+// WithContext returns the same file system with calls that end when ctx does. Calls under way then may
+// still be executed.
 func (f *FS) WithContext(ctx context.Context) *FS {
 	g := *f
 	g.ctx = ctx
@@ -82,7 +83,7 @@ func (f *FS) below(name string) *FS {
 
 func (f *FS) bits(m fs.FileMode) uint32 { return bitsOf(m &^ f.umask) }
 
-// valid refuses what io/fs refuses.
+// valid refuses the names that io/fs refuses.
 func valid(op, name string) error {
 	if !fs.ValidPath(name) {
 		return &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
@@ -275,7 +276,7 @@ func (f *FS) mkdirAll(name string, perm fs.FileMode) error {
 		return wrap("mkdir", name, err)
 	}
 	err = f.makeDirectory(name, perm)
-	if errors.Is(err, fs.ErrExist) { // someone was faster
+	if errors.Is(err, fs.ErrExist) { // another client was faster
 		if i, e := f.stat("stat", name, true); e == nil && i.IsDir() {
 			return nil
 		}

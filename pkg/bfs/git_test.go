@@ -116,7 +116,7 @@ func checkClean(t *testing.T, repo *git.Repository) {
 	}
 }
 
-// checkTree compares the files below dir, but for .git, with what they should be.
+// checkTree compares the files below dir, except .git, with the expected ones.
 func checkTree(t *testing.T, fsys fs.FS, dir string, files map[string][]byte) {
 	t.Helper()
 	var got []string
@@ -149,7 +149,7 @@ func checkTree(t *testing.T, fsys fs.FS, dir string, files map[string][]byte) {
 	}
 }
 
-// Bulk data goes through a group too: what was written in many calls at once is read back so.
+// Bulk data goes through a group too: data written in many calls at once is read back unchanged.
 func TestBulkThroughGroup(t *testing.T) {
 	fsys := mountOn(t, newGroup(t), "/export", root)
 	data := make([]byte, 9<<20+123)

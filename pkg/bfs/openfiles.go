@@ -9,13 +9,13 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// openFiles are the files that are open through one mount, so that they know of each other.
+// openFiles holds the files that are open through one mount, so that Files of one file share their state.
 type openFiles struct {
 	mu    sync.Mutex
 	files map[nfs3.Handle]*shared
 }
 
-// shared is what the Files open on one file share.
+// shared is the state that all Files of one file share.
 type shared struct {
 	users  int           // guarded by openFiles.mu
 	writes atomic.Uint64 // counts changes through us, by which read-ahead is judged

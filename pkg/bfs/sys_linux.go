@@ -10,7 +10,7 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// blockSize is what a Stat_t counts its blocks in, by tradition.
+// blockSize is the unit of Stat_t.Blocks in bytes.
 const blockSize = 512
 
 func sys(a *nfs3.Fattr3) any {

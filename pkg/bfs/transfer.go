@@ -53,8 +53,8 @@ func (f *FS) read(h nfs3.Handle, p []byte, off uint64) (n int, eof bool, err err
 	return n, r.EOF, nil
 }
 
-// writeAt writes p at offset off. When it returns without an error all of it is where the group keeps
-// what it promised to keep: FILE_SYNC.
+// writeAt writes p at offset off. When it returns without an error all of it is as durable as the group:
+// FILE_SYNC.
 func (f *FS) writeAt(h nfs3.Handle, p []byte, off uint64) (int, error) {
 	return split(len(p), func(from, to int) (int, error) {
 		n := 0

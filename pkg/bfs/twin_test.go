@@ -24,7 +24,7 @@ var (
 	steps = flag.Int("steps", 2000, "of TestTwin")
 )
 
-// A twin is what FS and the file system of this machine can both do.
+// A twin is the common interface of FS and the file system of this machine.
 type twin interface {
 	Mkdir(name string, perm fs.FileMode) error
 	MkdirAll(name string, perm fs.FileMode) error
@@ -102,7 +102,8 @@ func TestTwin(t *testing.T) {
 	}
 }
 
-// sameError compares what programs ask of errors. Which of two things wrong is told is left to the system.
+// sameError compares the conditions that programs ask errors for. If two things are wrong, either system
+// may report either.
 func sameError(a, b error) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -167,7 +168,7 @@ func randomStep(r *rand.Rand) (string, step) {
 	return s.what, s.do
 }
 
-// rename leaves out what package os refuses and rename(2) does not: a directory as the new name.
+// rename leaves out a case that package os refuses and rename(2) does not: a directory as the new name.
 func rename(w twin, from, to string) (string, error) {
 	if i, err := w.Lstat(to); err == nil && i.IsDir() {
 		return "left out", nil
@@ -175,7 +176,8 @@ func rename(w twin, from, to string) (string, error) {
 	return "", w.Rename(from, to)
 }
 
-// mkdirAll leaves out links that lead nowhere: os.MkdirAll refuses them, and os.Root makes what they lead to.
+// mkdirAll leaves out links that lead nowhere: os.MkdirAll refuses them, and os.Root makes the directory
+// they lead to.
 func mkdirAll(w twin, name string, mode fs.FileMode) (string, error) {
 	for i := 1; i <= len(name); i += 2 { // names are a/b/c
 		_, here := w.Lstat(name[:i])
@@ -186,7 +188,7 @@ func mkdirAll(w twin, name string, mode fs.FileMode) (string, error) {
 	return "", w.MkdirAll(name, mode)
 }
 
-// use opens a file and tells what each thing done to it gave.
+// use opens a file and describes the result of each operation on it.
 func use(w twin, name string, flag int, data []byte, at int64) (string, error) {
 	f, err := w.open(name, flag)
 	if err != nil {
@@ -215,7 +217,8 @@ func use(w twin, name string, flag int, data []byte, at int64) (string, error) {
 	return b.String(), nil
 }
 
-// statText is what two file systems have in common of a file: nothing of a directory's or a link's size, and no times.
+// statText describes the attributes that two file systems have in common: no size of a directory or link,
+// and no times.
 func statText(i fs.FileInfo, err error) (string, error) {
 	if err != nil {
 		return "", err

@@ -13,13 +13,13 @@ import (
 // DefaultHandles is how many handles are known at once. Each takes some 300 bytes.
 const DefaultHandles = 1 << 16
 
-// handleSize is the length of a handle: who gave it, and a number.
+// handleSize is the length of a handle in bytes: the server's number and the path's.
 const handleSize = 16
 
 type handle [handleSize]byte
 
-// handles gives paths names that go-nfs's clients keep. They are forgotten longest unused first, but for the
-// root's, which is number 0.
+// handles maps paths to the handles that go-nfs's clients keep. At the limit the longest unused one is
+// forgotten; the root, number 0, never is.
 type handles struct {
 	mu       sync.Mutex
 	server   uint64 // of this life, so that another's handles are stale
@@ -74,7 +74,7 @@ func (t *handles) of(path string) handle {
 	return n.handle
 }
 
-// path returns what a handle names. It is not ok if the handle is stale, or none of ours.
+// path returns the path of a handle. It is not ok if the handle is stale, or of another server.
 func (t *handles) path(b []byte) (path string, ok bool) {
 	if len(b) != handleSize {
 		return "", false

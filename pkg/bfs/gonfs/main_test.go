@@ -8,7 +8,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// No test leaves a goroutine behind, but for one that go-nfs's client never ends.
+// No test leaves a goroutine behind, except one that go-nfs's client never ends.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/willscott/go-nfs-client/nfs.(*Target).cleanupCache"))
 }

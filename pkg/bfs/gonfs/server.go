@@ -20,7 +20,7 @@ import (
 // MaxConnections bounds the connections that are served at once; further ones are closed.
 const MaxConnections = 64
 
-// A Config is what Serve serves.
+// A Config configures Serve.
 type Config struct {
 	FS            *bfs.FS
 	Export        string // the path that clients mount; "/" is the same
@@ -48,7 +48,7 @@ func Serve(ctx context.Context, l net.Listener, c Config) error {
 	return err
 }
 
-// served is the file system with an eye on what becomes of paths that have handles.
+// served is the file system; it tells handles of renames and removals.
 type served struct {
 	*bfs.Billy
 	handles *handles
@@ -70,7 +70,7 @@ func (s *served) Remove(name string) error {
 	return err
 }
 
-// handler is what go-nfs asks of an application.
+// handler implements the interface of go-nfs.
 type handler struct {
 	export  string
 	fs      *served
@@ -125,7 +125,7 @@ func (h *handler) FromHandle(b []byte) (billy.Filesystem, []string, error) {
 // InvalidateHandle does nothing: served has seen the change.
 func (h *handler) InvalidateHandle(billy.Filesystem, []byte) error { return nil }
 
-// HandleLimit bounds what go-nfs lists at once.
+// HandleLimit bounds the number of entries that go-nfs lists at once.
 func (h *handler) HandleLimit() int { return h.handles.limit }
 
 // listener judges connections before go-nfs gets them, and closes them at the end, which go-nfs does not.

@@ -96,7 +96,7 @@ func TestClient(t *testing.T) {
 	address := start(t, Config{FS: fsys, Export: "/export", InsecurePorts: true})
 	m := dial(t, address)
 	if _, err := m.Mount("/elsewhere", rpc.AuthNull); err == nil {
-		t.Error("mounted what is not exported")
+		t.Error("mounted a path that is not exported")
 	}
 	target, err := m.Mount("/export", rpc.NewAuthUnix("here", 1000, 1000).Auth())
 	ok(t, err)
@@ -112,7 +112,7 @@ func TestClient(t *testing.T) {
 	ok(t, file.Close())
 	ok(t, target.Symlink("file", "/dir/link"))
 
-	// What the client wrote is in the group, and the other way round.
+	// The client's file is in the group, and the group's at the client.
 	got, err := fsys.ReadFile("dir/link")
 	ok(t, err)
 	if !bytes.Equal(got, data) {
@@ -171,7 +171,8 @@ func checkList(t *testing.T, target *nfsc.Target, dir string, want ...string) {
 	}
 }
 
-// Whoever is not root can make connections from high ports only, and is not served unless told so.
+// A user who is not root can connect from high ports only, and is refused unless the configuration allows
+// it.
 func TestInsecurePort(t *testing.T) {
 	address := start(t, Config{FS: mount(t), Export: "/export"})
 	c, err := net.Dial("tcp", address)
