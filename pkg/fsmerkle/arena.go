@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Memory outside the garbage-collected heap. A replica holds gigabytes that live as long as it
-// does; on the Go heap they would be scanned for, doubled by the collector's headroom, and
-// never given back in time. Everything of a size that grows with the state comes from here.
+// Memory outside the garbage-collected heap. A replica holds gigabytes for as long as it runs. On the Go
+// heap the collector would scan them, leave headroom as large again, and give memory back late. Every
+// structure whose size grows with the state is allocated here.
 
 // The ways to get and return memory are variables for one reason: the race detector does
 // not watch memory that Go did not allocate, so under it our own tests put the heap here.
@@ -40,8 +40,8 @@ func mapAnonymous(size uint64) ([]byte, error) {
 	return b, nil
 }
 
-// must is for memory we cannot do without in calls that cannot fail: a replica that cannot hold
-// its state has to stop.
+// must panics if memory is missing in a call that cannot fail: a replica that cannot hold its state has to
+// stop.
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err.Error())
@@ -78,7 +78,7 @@ type vector[T any] struct {
 	table table[T]
 }
 
-// vectorKeeps is how many bytes an emptied vector holds on to for its next use.
+// vectorKeeps is the number of bytes that an emptied vector keeps for its next use.
 const vectorKeeps = 1 << 20
 
 func (v *vector[T]) push(x T) {
@@ -123,8 +123,8 @@ type frame uint32
 
 const absent frame = 0
 
-// frames finds the bytes of a frame. A copy of it stays good for the frames that were in use
-// when it was taken, whatever the arena does afterwards: chunks are only ever added.
+// frames finds the bytes of a frame. A copy of it stays valid for the frames that were in use when it was
+// taken, because the arena only ever adds chunks.
 type frames struct {
 	chunks []unsafe.Pointer
 	shift  uint

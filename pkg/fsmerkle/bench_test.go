@@ -30,7 +30,7 @@ func fill(s *Store, n PageNum) {
 	}
 }
 
-// filled returns a store with so many pages and one checkpoint, hashed.
+// filled returns a store with this many pages and one checkpoint, hashed.
 func filled(b *testing.B, pages PageNum) *Store {
 	b.Helper()
 	s, err := New(Options{Pages: 1 << 24})
@@ -46,9 +46,9 @@ func filled(b *testing.B, pages PageNum) *Store {
 	return s
 }
 
-// BenchmarkCheckpoint: 128 pages changed somewhere in the state, frozen, hashed, the old
-// checkpoint discarded. The cost must not depend on the size of the state; what is left of the
-// dependence is that 128 pages of 256 share parents and processor cache, and of 2 Mi do not.
+// BenchmarkCheckpoint changes 128 pages somewhere in the state, freezes and hashes them, and discards the
+// old checkpoint. The cost must not depend on the size of the state, except that 128 pages of 256 share
+// parents and processor cache, and 128 of 2 Mi do not.
 func BenchmarkCheckpoint(b *testing.B) {
 	for _, size := range []struct {
 		name  string
@@ -90,9 +90,9 @@ func benchCheckpoint(b *testing.B, s *Store, pages PageNum, together bool) {
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/dirty, "µs/page")
 }
 
-// BenchmarkFirstWrite: what the first touch of a page in an epoch costs, somewhere in 1 GiB or
-// within 4 MiB, where memory is no part of it: Modify copies the page, Overwrite and Zero do
-// not. With it goes the page's share of Freeze on the owner's side and of Discard.
+// BenchmarkFirstWrite measures the first write to a page in an epoch, somewhere in 1 GiB or within 4 MiB,
+// where memory plays no part: Modify copies the page, Overwrite and Zero do not. It includes the page's
+// share of Freeze on the owner's side and of Discard.
 func BenchmarkFirstWrite(b *testing.B) {
 	touch := []struct {
 		name string

@@ -21,9 +21,8 @@ var ErrNoCheckpoint = errors.New("fsmerkle: no such checkpoint")
 // ErrUnhashed answers for a checkpoint that is still being hashed, or whose pages cannot be found while a later one waits to be.
 var ErrUnhashed = errors.New("fsmerkle: the checkpoint is not hashed yet")
 
-// An epoch is the stretch from one checkpoint to the next, and the record of what it changed:
-// all it takes to get from the pages and digests at its end back to those at its beginning
-// [TOCS §6.2.1].
+// An epoch is the time from one checkpoint to the next, and the record of its changes: everything needed to
+// get from the pages and digests at its end back to those at its beginning [TOCS §6.2.1].
 type epoch struct {
 	// seq is the checkpoint this epoch begins with, if held. The first epoch of a store begins
 	// with none, and so does one whose checkpoint was discarded.
@@ -60,7 +59,7 @@ const (
 type change struct {
 	page uint32 // page numbers are below MaxPages
 	old  frame  // where the page lay at the beginning of the epoch
-	now  frame  // where it lay at the end, once closed; owned by whoever owns it by then
+	now  frame  // where it lay at the end, once closed; owned by its owner at that time: the live page or a later record
 
 	// block is one more than the index of the page's digest in the epoch's blocks, or 0 if it has
 	// none there. While the epoch is open it is good only if the page's mapping says so; once the
@@ -113,11 +112,11 @@ func (e *epoch) free() {
 	e.nodes.free()
 }
 
-// Freeze takes checkpoint seq of the live pages and begins the next epoch. It costs a few
-// nanoseconds for each page changed since the last one, and waits only when several checkpoints
-// are not hashed yet. When the root is known, rooted (which may be nil) is called with it, from
-// another goroutine, the checkpoints in order. A call may be under way while Rollback drops the
-// checkpoint, so a caller who rolls back has to tell late roots by more than their number.
+// Freeze takes checkpoint seq of the live pages and begins the next epoch. It costs a few nanoseconds for
+// each page changed since the last one, and waits only when several checkpoints are not hashed yet. When
+// the root is known, rooted (which may be nil) is called with it, from another goroutine, in the order of
+// the checkpoints. Such a call may be under way while Rollback drops the checkpoint, so a caller that rolls
+// back needs more than the number to recognise late roots.
 //
 // Freeze panics unless seq is above the latest checkpoint.
 func (s *Store) Freeze(seq Seq, rooted func(Digest)) {
@@ -173,8 +172,8 @@ func (s *Store) Checkpoints() []Seq {
 	return held
 }
 
-// Ready reports whether Children and PageAt answer for a checkpoint without waiting: nil, ErrUnhashed or ErrNoCheckpoint. Who
-// cannot wait, because what a stranger asks for must not hold up others, asks first.
+// Ready reports whether Children and PageAt answer for a checkpoint without waiting: nil, ErrUnhashed or
+// ErrNoCheckpoint. A caller that must not wait, such as one that answers strangers, asks first.
 func (s *Store) Ready(seq Seq) error {
 	i, err := s.find(seq)
 	if err != nil {
@@ -229,9 +228,9 @@ func (s *Store) find(seq Seq) (int, error) {
 	return 0, fmt.Errorf("%w: %d", ErrNoCheckpoint, seq)
 }
 
-// Discard forgets the checkpoints with numbers below the given one. If that is all of them, it
-// waits until the newest is hashed; otherwise it does not wait, and what hashing still needs is
-// let go of by a later Freeze, Discard or Root.
+// Discard forgets the checkpoints with numbers below the given one. If those are all, it waits until the
+// newest is hashed. Otherwise it does not wait, and a later Freeze, Discard or Root frees the memory that
+// hashing still needs.
 func (s *Store) Discard(below Seq) {
 	for _, e := range s.epochs {
 		if e.held && e.seq < below {
@@ -264,9 +263,8 @@ func (s *Store) reap() {
 	s.epochs = slices.Delete(s.epochs, 0, n)
 }
 
-// Rollback makes the live pages those of a checkpoint again, and drops the later checkpoints.
-// It costs a few nanoseconds for each page changed since, and what remains to be hashed of the
-// dropped checkpoints is not.
+// Rollback makes the live pages those of a checkpoint again, and drops the later checkpoints, hashed or
+// not. It costs a few nanoseconds for each page changed since.
 func (s *Store) Rollback(to Seq) error {
 	i, err := s.find(to)
 	if err != nil {

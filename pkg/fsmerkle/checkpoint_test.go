@@ -61,7 +61,7 @@ func TestRollbackAndFreezeAgain(t *testing.T) {
 	}
 }
 
-// Discarding everything, also what is being hashed, leaves the live pages as they are.
+// Discarding everything, including a checkpoint that is being hashed, leaves the live pages as they are.
 func TestDiscardWhileHashing(t *testing.T) {
 	s := newStore(t, 1000)
 	for seq := Seq(1); seq < 20; seq++ {
@@ -90,7 +90,8 @@ func TestDiscardWhileHashing(t *testing.T) {
 	}
 }
 
-// Who asks first need not wait for hashing, which may take long: here it begins when the test says so.
+// A caller that asks Ready first need not wait for hashing, which may take long: here it begins when the
+// test says so.
 func TestReady(t *testing.T) {
 	s := newStore(t, 1000)
 	check := func(when string, seq Seq, want error) {
@@ -102,7 +103,7 @@ func TestReady(t *testing.T) {
 	check("at first", 1, ErrNoCheckpoint)
 	for seq := Seq(1); seq <= 2; seq++ {
 		s.hasher.mu.Lock()
-		s.hasher.working = true // nobody is
+		s.hasher.working = true // it is not, so that no job runs
 		s.hasher.mu.Unlock()
 		s.Modify(3)[0] = byte(seq)
 		s.Freeze(seq, nil)
@@ -152,7 +153,7 @@ func TestOneEpochOnePage(t *testing.T) {
 	}
 }
 
-// Roots are reported in order, once each, even if who hears of them waits for the owner.
+// Roots are reported in order, once each, even if the callback waits for the owner.
 func TestRootedInOrder(t *testing.T) {
 	s := newStore(t, 1000)
 	var owner sync.Mutex
@@ -230,8 +231,8 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// Memory freed beyond what is kept warm goes back to the kernel, reads as zeros when it is used
-// again, and Close leaves nothing.
+// Memory freed beyond the amount kept warm goes back to the kernel and reads as zeros when it is used
+// again, and Close leaves none mapped.
 func TestArenaCools(t *testing.T) {
 	a, err := newArena()
 	if err != nil {

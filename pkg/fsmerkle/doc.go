@@ -2,9 +2,9 @@
 
 // Package fsmerkle keeps numbered 4 KiB pages under a tree of digests, with checkpoints.
 //
-// It is the memory of a replicated service: what the next operation can see lies on pages, so
-// equal roots mean equal states, going back means putting old pages back, and catching up means
-// fetching the pages that differ. It knows nothing of files, nor of who fetches and why.
+// It is the memory of a replicated service. Everything that the next operation can see lies on pages, so equal
+// roots mean equal states, a rollback restores old pages, and a transfer fetches the pages that differ. The package
+// knows nothing of files, nor of the reasons for a transfer.
 //
 // # Pages
 //
@@ -14,10 +14,10 @@
 //	page := s.Modify(n)  // before the first write to page n in an epoch, and best before each
 //	copy(page[16:], "…")
 //
-// The duty that comes with it: no write without Modify, Overwrite, Put or, for zeros, Zero. A stray
-// write makes a digest wrong without a trace; [Store.Verify] finds it.
+// The owner's duty: no write without Modify, Overwrite, Put or, for zeros, Zero. Any other write makes a digest
+// wrong without a trace; [Store.Verify] finds it.
 //
-// Who has a page's contents and their digest already, because they came in an operation that was
+// An owner that has a page's contents and their digest already, because they came in an operation that was
 // digested by blocks, puts both ([Store.Put]), and the page is not read again for its digest.
 //
 // Pages, their table and the digests lie in mapped memory outside the Go heap (arena.go).
@@ -26,7 +26,7 @@
 //
 // # Epochs and records
 //
-// [Store.Freeze] takes a checkpoint, and that is all the work: an epoch ends, another begins.
+// [Store.Freeze] takes a checkpoint by ending one epoch and beginning another; it copies nothing.
 // The first write to a page in an epoch moves the old contents into the epoch's record, frame
 // and all, and gives the page a new frame [TOCS §6.2.1]. So at any time, with checkpoints 10, 20
 // and 30 held:
@@ -42,9 +42,8 @@
 //	Rollback(20)   first the record of 30, then that of 20: page 3 is B, page 5 is D
 //	Discard(20)    the frame A is free again
 //
-// Each frame has one owner, the live page or one record, so letting go is never a question.
-// Digests are kept in the same way: the tree has the newest, and each record has what hashing
-// the checkpoint at its end replaced.
+// Each frame has one owner, the live page or one record, which frees it. Digests are kept in the same way: the
+// tree has the newest, and each record has those that hashing the checkpoint at its end replaced.
 //
 // # The tree
 //
@@ -55,7 +54,7 @@
 //
 // It is a plain Merkle tree, each digest over its place and all of its children ([digester] has
 // the exact bytes and the argument), and not a sum of digests as in [TOCS §6.2.1]: with sums of
-// that kind, one who chooses page contents can find two states of one root. A checkpoint hashes
+// that kind, a client that chooses page contents can find two states of one root. A checkpoint hashes
 // the pages changed since the last and the nodes above them, on goroutines of its own; Freeze
 // waits only if several checkpoints are behind. There is no number of last modification in a
 // digest, so a page written with what it held before changes nothing.
@@ -66,14 +65,14 @@
 // # Catching up
 //
 // [Compare] finds the pages that differ between two trees, looking only below nodes that do. An
-// [Install] session fetches them from peers who may lie: starting at a root that the caller
+// [Install] session fetches them from peers that may lie: starting at a root that the caller
 // knows to be right, each node or page offered is believed only if it has the digest that its
 // parent, believed before, has for it. Nothing is visible until [Install.Commit].
 //
 // # Goroutines
 //
 // The owner calls all methods. Behind it run, only while there is work: one that hashes, in the
-// order of the checkpoints; a helper of it for many pages; and one that calls back. What hashing
+// order of the checkpoints; a helper of it for many pages; and one that calls back. The memory that hashing
 // reads does not change meanwhile: frozen frames are never written to, the records of an epoch
 // belong to hashing until it is done with them, and the tree is written under a lock, when the
 // digests of a checkpoint are complete.

@@ -102,26 +102,26 @@ func compareBelow(a, b Tree, id NodeID, differ func(PageNum) bool) (more bool, e
 	return true, nil
 }
 
-// An Install brings the store to a checkpoint known by its root only, with pages and nodes from
-// peers who need not be trusted: an offer is believed if its digest is the one that its parent,
-// believed before, has for it [TOCS §4.6.2]. What the store has already is not asked for again.
+// An Install brings the store to a checkpoint of which only the root is known, with pages and nodes from
+// peers that need not be trusted: an offer is believed if its digest is the one that its parent, believed
+// before, has for it [TOCS §4.6.2]. Pages that the store has already are not asked for.
 //
 //	in, err := s.Install(seq, root)
 //	for !in.Done() {
 //		ask peers for in.Wants(n)
-//		give answers to in.OfferNode, in.OfferPage; in.Retry what was not answered or refused
+//		give answers to in.OfferNode, in.OfferPage; in.Retry those not answered or refused
 //	}
 //	err = in.Commit()
 //
-// Nothing is visible before Commit. The owner must leave the live pages alone meanwhile, but
-// may read them and serve the checkpoints held. A store has one session at a time.
+// Nothing is visible before Commit. The owner must leave the live pages alone meanwhile, but may read them
+// and serve the checkpoints held. A store has one session at a time.
 type Install struct {
 	s       *Store
 	seq     Seq
-	version uint64 // of the store, when we began: what we compare with must not move
+	version uint64 // of the store, when the session began: the pages compared with must not change
 
-	// target has the digests of what is to be installed, as far as known. A node's children are
-	// known iff they hash to the node's digest there; zeros where nothing is known yet.
+	// target has the digests of the checkpoint to install, as far as known. A node's children are known iff
+	// they hash to the node's digest there; unknown ones are zeros.
 	target *tree
 
 	// staged has the frames of the pages fetched. Invariant: each has the digest that target
@@ -134,13 +134,13 @@ type Install struct {
 	d     *digester
 }
 
-// maxAsked bounds what a session has asked for and not got. It bounds todo too, at
-// maxAsked*Fanout*height: what is asked for is always taken from the deepest nodes known.
+// maxAsked bounds the nodes and pages that a session has asked for and not got. It bounds todo too, at
+// maxAsked*Fanout*height, because the next to ask for are always taken from the deepest nodes known.
 const maxAsked = 4096
 
-// Install begins a session that is to make the pages with the given root the live ones, and
-// checkpoint seq. The live pages must be those of the latest checkpoint, or all untouched;
-// otherwise ErrUnclean says to Freeze or Rollback first.
+// Install begins a session that shall make the pages with the given root the live ones, as checkpoint seq.
+// The live pages must be those of the latest checkpoint, or all untouched; otherwise ErrUnclean says to
+// Freeze or Rollback first.
 func (s *Store) Install(seq Seq, root Digest) (*Install, error) {
 	if s.install != nil {
 		return nil, errors.New("fsmerkle: an install session is under way")
@@ -167,8 +167,8 @@ func (s *Store) Install(seq Seq, root Digest) (*Install, error) {
 	return in, nil
 }
 
-// Retarget aims the session at another checkpoint, because the group has moved on. What was
-// fetched and is the same there is kept; what was asked for is forgotten.
+// Retarget aims the session at another checkpoint, because the group has moved on. Fetched nodes and pages
+// that are the same there are kept; requests under way are forgotten.
 func (in *Install) Retarget(seq Seq, root Digest) error {
 	if err := in.check(); err != nil {
 		return err
@@ -262,8 +262,8 @@ func (in *Install) OfferPage(n PageNum, contents []byte) error {
 	return in.stage(n, contents, in.d.page(n, contents))
 }
 
-// OfferDigested is OfferPage for a caller who has computed the page's digest by DigestPage, perhaps on another
-// goroutine.
+// OfferDigested is OfferPage for a caller that has computed the page's digest by DigestPage, perhaps on
+// another goroutine.
 func (in *Install) OfferDigested(n PageNum, contents []byte, d Digest) error {
 	if err := in.expects(NodeID{Index: uint64(n)}); err != nil {
 		return err
@@ -319,7 +319,7 @@ func (in *Install) learn(id NodeID, d Digest) {
 	in.settle(id)
 }
 
-// settle decides what must be asked for below a node whose digest is known.
+// settle queues the nodes and pages that must be asked for below a node whose digest is known.
 func (in *Install) settle(id NodeID) {
 	want := *in.target.at(id)
 	switch {
@@ -345,8 +345,8 @@ func (in *Install) unstage(n PageNum) {
 	in.staged.items[n] = absent
 }
 
-// Commit makes what was fetched the live pages, and a checkpoint, and ends the session. It
-// costs time for the pages that differ, not for those that stay.
+// Commit makes the fetched pages live, and a checkpoint, and ends the session. Its cost grows with the
+// pages that differ, not with those that stay.
 func (in *Install) Commit() error {
 	if err := in.check(); err != nil {
 		return err
@@ -363,8 +363,7 @@ func (in *Install) Commit() error {
 	return nil
 }
 
-// apply makes the pages below a node what the target says, all zeros if it says so of an
-// ancestor.
+// apply gives the pages below a node the contents that target asks for, all zeros if an ancestor is zeros.
 func (in *Install) apply(id NodeID, zeros bool) {
 	want := *in.target.at(id)
 	if zeros {
@@ -386,7 +385,7 @@ func (in *Install) apply(id NodeID, zeros bool) {
 	in.s.place(id.Page(), in.s.mapping(id.Page()), f)
 }
 
-// Abort ends the session and drops what was fetched. After Commit it does nothing.
+// Abort ends the session and drops the fetched pages. After Commit it does nothing.
 func (in *Install) Abort() {
 	if in.s == nil {
 		return

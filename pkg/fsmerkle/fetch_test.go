@@ -122,8 +122,8 @@ func twoStores(t testing.TB, limit PageNum) (s, peer *Store) {
 	return s, peer
 }
 
-// Every liar tries at every node and page before the honest answer is given; each is refused,
-// and what is installed in the end is what was asked for.
+// Every liar tries at every node and page before the honest answer is given. Each is refused, and the
+// installed state is the one asked for.
 func TestInstallRefusesLies(t *testing.T) {
 	s, peer := twoStores(t, 3000)
 	before := root(t, s, 1)
@@ -166,7 +166,7 @@ func TestInstallRefusesLies(t *testing.T) {
 	}
 }
 
-// The group moves on while we fetch: what was fetched and is still good is not asked for again.
+// The group moves on during the fetch: fetched pages that are still good are not asked for again.
 func TestInstallRetarget(t *testing.T) {
 	s, peer := twoStores(t, 3000)
 	in, err := s.Install(5, root(t, peer, 1))
@@ -216,7 +216,7 @@ func TestInstallRetarget(t *testing.T) {
 	}
 }
 
-// What was fetched for one target does not come back when the next has only zeros there.
+// Pages fetched for one target do not come back when the next has only zeros there.
 func TestInstallRetargetToZeros(t *testing.T) {
 	s, peer := newStore(t, 3000), newStore(t, 3000)
 	for _, n := range []PageNum{1, 2000, 2001} {
@@ -363,8 +363,8 @@ func TestForeignNames(t *testing.T) {
 	}
 }
 
-// FuzzInstall gives a session answers made from the fuzzer's bytes, mixed with honest ones. None
-// may be believed that is not honest, whatever it is.
+// FuzzInstall gives a session answers made from the fuzzer's bytes, mixed with honest ones. Only honest
+// ones may be believed.
 func FuzzInstall(f *testing.F) {
 	f.Add([]byte("\x00\x01\x02"))
 	f.Add(bytes.Repeat([]byte{2, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 50))

@@ -13,7 +13,7 @@ import (
 // there is work: one takes jobs from the queue, with a helper for big levels that it waits for;
 // another calls back.
 type hasher struct {
-	mu    sync.Mutex // guards what follows, the states and roots of epochs, and writing to tree
+	mu    sync.Mutex // guards the fields below, the states and roots of epochs, and writing to tree
 	moved sync.Cond  // the queue became shorter, and with it perhaps an epoch hashed
 	tree  *tree      // written only by the owner and by the worker, so the worker reads it unlocked
 	queue []*job     // in order; while working, the first is under way
@@ -24,9 +24,9 @@ type hasher struct {
 	stop    atomic.Bool // the job under way is to be abandoned
 }
 
-// A job is to hash a checkpoint. Until it is finished it alone touches the records of the epoch
-// before, and reads the frames as they lay at the checkpoint. These stay as they are meanwhile:
-// the owner writes to no frame that a checkpoint holds, and discards none that is being hashed.
+// A job hashes one checkpoint. Until it is finished it alone touches the records of the epoch before, and
+// reads the frames as they lay at the checkpoint. These do not change meanwhile: the owner writes to no
+// frame that a checkpoint holds, and discards none that is being hashed.
 type job struct {
 	from, to *epoch // to may be in use for something else once the job is finished
 	seq      Seq
@@ -36,8 +36,8 @@ type job struct {
 	root     Digest
 }
 
-// maxUnhashed is how many checkpoints may wait to be hashed, the one under way included. It
-// bounds how far the hashing may fall behind the writing, and how much memory it keeps busy.
+// maxUnhashed bounds the checkpoints that wait to be hashed, including the one under way, and so how far
+// hashing may fall behind writing and how much memory it keeps in use.
 const maxUnhashed = 4
 
 func newHasher(t *tree) *hasher {
@@ -119,8 +119,8 @@ func (h *hasher) swap(e *epoch) {
 	}
 }
 
-// call reports roots. It has a goroutine to itself because what it calls may wait for the owner,
-// and the owner for hashing.
+// call reports roots. It has a goroutine of its own, because the callback may wait for the owner, and the
+// owner for hashing.
 func (h *hasher) call() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -134,7 +134,7 @@ func (h *hasher) call() {
 	h.calling = false
 }
 
-// drop lets go of what a job holds, whether it was done or not.
+// drop frees the memory of a job, finished or not.
 func (j *job) drop() {
 	if j.known != nil {
 		j.known.free()

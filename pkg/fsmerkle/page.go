@@ -18,7 +18,7 @@ type PageNum uint64
 // MaxPages is the largest page space a store can be asked for: 16 TiB.
 const MaxPages PageNum = 1 << 32
 
-// Options are what a store must be told.
+// Options configure a store.
 type Options struct {
 	// Pages bounds page numbers: valid ones are below it. Its order of magnitude decides the
 	// height of the tree, and with it the root, so that replicas must agree on it. Nothing is
@@ -31,7 +31,7 @@ type Options struct {
 type Store struct {
 	limit PageNum
 	arena arena
-	table table[mapping] // one for each page number; what was never touched takes no memory
+	table table[mapping] // one for each page number; untouched parts take no memory
 	used  PageNum
 
 	// epochs are the stretches between checkpoints, oldest first. The last one is open: its
@@ -46,7 +46,7 @@ type Store struct {
 	version uint64   // changes with each checkpoint taken or rolled back to
 
 	stamp    uint32 // of changes made now: how far their batch lies above the open epoch's checkpoint
-	watching bool   // Read notes the changes of what it returns
+	watching bool   // Read notes the stamps of the pages it returns
 	seen     uint32 // the highest stamp among these
 	closed   bool
 }
@@ -70,7 +70,7 @@ const blockKnown = 1 << 31
 // blockIsKnown reports whether the open epoch has the block digest of the page's contents.
 func (m *mapping) blockIsKnown() bool { return m.change&blockKnown != 0 }
 
-// forgetBlock is for whoever is about to change the contents.
+// forgetBlock drops the block digest of the contents, which are about to change.
 func (m *mapping) forgetBlock() { m.change &^= blockKnown }
 
 // New returns a store whose pages are all zeros and that has no checkpoint.
@@ -136,16 +136,16 @@ func (s *Store) Read(n PageNum) []byte {
 	return s.arena.bytes(m.at)
 }
 
-// Begin says that changes made from now on are those of batch n, which lies above the latest checkpoint and no lower than the
-// batch before.
+// Begin says that changes from now on are those of batch n, which lies above the latest checkpoint and no
+// lower than the batch before.
 func (s *Store) Begin(n Seq) {
 	if n < s.open.seq {
 		panic(fmt.Sprintf("fsmerkle: batch %d does not follow checkpoint %d", n, s.open.seq))
 	}
-	s.stamp = uint32(min(n-s.open.seq, math.MaxUint32)) // only without checkpoints, where nobody observes, can there be more
+	s.stamp = uint32(min(n-s.open.seq, math.MaxUint32)) // there can be more only without checkpoints, and then reads are not observed
 }
 
-// Observe begins to watch what is read.
+// Observe begins to watch which pages are read.
 func (s *Store) Observe() { s.watching, s.seen = true, 0 }
 
 // Observed ends the watching. It returns the last batch since the latest checkpoint that changed a page which was read since
@@ -191,8 +191,8 @@ func (s *Store) modifyFirst(n PageNum, m *mapping) []byte {
 	return s.arena.bytes(f)
 }
 
-// Overwrite is Modify for a caller who fills all 4096 bytes at once: their values are
-// unspecified, and nothing is copied.
+// Overwrite is Modify for a caller that fills all 4096 bytes at once: their values are unspecified, and
+// nothing is copied.
 func (s *Store) Overwrite(n PageNum) []byte {
 	m := s.mapping(n)
 	m.forgetBlock()
@@ -208,11 +208,11 @@ func (s *Store) Overwrite(n PageNum) []byte {
 	return s.arena.bytes(m.at)
 }
 
-// Put makes contents, which are PageSize bytes, those of page n, for a caller who knows their digest:
-// block is blockhash.Sum(contents). So long as they stay, the next checkpoint is hashed without
-// reading them. That the digest is right is the caller's duty, as it is not to write without
-// Modify: a wrong one makes a state that nobody else has. Verify, and the race detector's build,
-// compute it anew.
+// Put makes contents, which are PageSize bytes, those of page n, for a caller that knows their digest:
+// block is blockhash.Sum(contents). As long as they stay, the next checkpoint is hashed without reading
+// them. The caller guarantees that the digest is right, just as it guarantees not to write without Modify:
+// a wrong one makes a state that no other replica has. Verify, and the race detector's build, compute it
+// anew.
 func (s *Store) Put(n PageNum, contents []byte, block blockhash.Digest) {
 	if len(contents) != PageSize {
 		panic(fmt.Sprintf("fsmerkle: got %d bytes for page %d, want %d", len(contents), n, PageSize))
@@ -265,7 +265,7 @@ func (s *Store) setAside(n PageNum, m *mapping) (first bool) {
 	return true
 }
 
-// changeOf returns the change that a page has among those of the open epoch, or nil.
+// changeOf returns a page's change in the open epoch, nil if it has none.
 func (s *Store) changeOf(m *mapping) *change {
 	if m.change == 0 {
 		return nil

@@ -45,7 +45,7 @@ func TestPutIsChecked(t *testing.T) {
 	s.Put(7, pageOf(1), blockhash.Sum(pageOf(2)))
 }
 
-// A digest that came with a page is forgotten with the contents that it is of, whatever becomes of them.
+// A digest that came with a page is forgotten with the contents, however these are replaced.
 func TestPutIsForgotten(t *testing.T) {
 	const n = PageNum(7)
 	for _, later := range []struct {
@@ -149,7 +149,7 @@ func TestPutKeepsOneDigest(t *testing.T) {
 	}
 }
 
-// What a rollback drops takes its digests along, hashed or not.
+// Pages that a rollback drops lose their digests too, hashed or not.
 func TestPutKeepsNoDigestsRolledBack(t *testing.T) {
 	s := newStore(t, 100)
 	s.Freeze(1, nil)

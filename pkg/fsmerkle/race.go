@@ -4,6 +4,6 @@
 
 package fsmerkle
 
-// distrustful: block digests that pages are put with are computed anew. The build for the race detector is the one that tests use
-// and nobody waits for.
+// distrustful has the block digests of pages that are put computed anew. Only the build for the race
+// detector, which tests use, can afford that.
 const distrustful = true

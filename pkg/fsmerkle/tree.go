@@ -52,7 +52,7 @@ func (id NodeID) key() nodeKey { return nodeKey(id.Level)<<56 | nodeKey(id.Index
 
 func (k nodeKey) id() NodeID { return NodeID{uint8(k >> 56), uint64(k << 8 >> 8)} }
 
-// height returns the level of the root of a tree over so many pages, at least 1.
+// height returns the level of the root of a tree over this many pages, at least 1.
 func height(pages PageNum) uint8 {
 	n := bits.Len64(uint64(pages - 1))
 	return uint8(max(1, (n+fanoutBits-1)/fanoutBits))
@@ -61,7 +61,7 @@ func height(pages PageNum) uint8 {
 // A tree holds the digest of each node. The digest of zeros is Digest{}, so the parts of the
 // arrays that no page was ever written under are never touched and take no memory.
 type tree struct {
-	levels []table[Digest] // levels[l] is a whole number of families, but for the root's
+	levels []table[Digest] // levels[l] is a whole number of families, except the root's
 	limit  PageNum
 }
 
@@ -110,15 +110,15 @@ func (t *tree) hasInterior(id NodeID) bool {
 		id.Index <= uint64(t.limit-1)>>(fanoutBits*uint(id.Level))
 }
 
-// Combine returns the digest of an interior node of a store's tree from its Fanout children's, for whoever
-// keeps digests of pages elsewhere. It may be called on any goroutine.
+// Combine returns the digest of an interior node of a store's tree from its Fanout children's, for a caller
+// that keeps digests of pages elsewhere. It may be called on any goroutine.
 func (s *Store) Combine(id NodeID, children []Digest) Digest {
 	d := digesters.Get().(*digester)
 	defer digesters.Put(d)
 	return d.node(id, s.Top(), children)
 }
 
-// digester computes digests. This is the one place that says which hash function, over what.
+// digester computes digests. Only here are the hash function and its inputs chosen.
 //
 //	page n:      H("bfspage" 0 n blockhash.Sum(contents))
 //	node (l, i): H("bfsnode" l i digest of child 0 ... digest of child Fanout-1)
@@ -127,17 +127,17 @@ func (s *Store) Combine(id NodeID, children []Digest) Digest {
 // with l as one byte and n, i as eight, big endian. Every input of one level has the same
 // length, and the first bytes tell levels apart, so no input can be read as another.
 //
-// The digest of zeros does not name its place, and need not: who follows a path from the root
+// The digest of zeros does not name its place, and need not: a reader that follows a path from the root
 // knows the place, and reads there "only zeros below". Anything else with that digest would be
 // a preimage of 32 zero bytes. The root is hashed even above zeros only, so that no root is
 // Digest{}, which callers may take for "not known".
 //
-// So two trees of one height with equal roots have equal pages, or someone has found a
-// collision or that preimage; and equal pages give equal roots, since a page of zeros is
+// So two trees of one height with equal roots have equal pages, or a collision or that preimage has been
+// found; and equal pages give equal roots, since a page of zeros is
 // recognised by its contents, or by their digest in [blockhash], not by how it came about.
 //
-// That digest is between, and knows nothing of the page's number, because who writes a page may
-// have it already: a page takes its contents from an operation that was digested by blocks.
+// The block digest stands in between, without the page's number, because the writer of a page may have it
+// already: a page takes its contents from an operation that was digested by blocks.
 type digester struct {
 	hash   hash.Hash
 	leaf   [16 + len(blockhash.Digest{})]byte
@@ -161,7 +161,7 @@ func (d *digester) page(n PageNum, contents []byte) Digest {
 	return d.pageOf(n, blockhash.Sum(contents))
 }
 
-// pageOf is page, for contents of which the block digest is known.
+// pageOf is page for contents whose block digest is known.
 func (d *digester) pageOf(n PageNum, block blockhash.Digest) Digest {
 	if block == zeroBlock {
 		return Digest{}

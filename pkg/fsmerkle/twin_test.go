@@ -25,8 +25,8 @@ var (
 // twinSteps is fewer under the race detector, which makes steps ten times slower.
 var twinSteps = 300
 
-// A twin does what a Store does, slowly: pages in a map, checkpoints as whole copies, digests by
-// recursion over everything.
+// A twin is a slow Store: pages in a map, checkpoints as whole copies, digests by recursion over
+// everything.
 type twin struct {
 	limit       PageNum
 	pages       twinPages
@@ -248,7 +248,7 @@ func (l *life) install() {
 	if err != nil {
 		l.Fatal(err)
 	}
-	stop := l.rand.IntN(100) // give up after so many answers
+	stop := l.rand.IntN(100) // give up after this many answers
 	for !in.Done() && stop > 0 && !l.Failed() {
 		for _, id := range in.Wants(1 + l.rand.IntN(20)) {
 			if l.rand.IntN(5) == 0 {
@@ -272,7 +272,7 @@ func (l *life) install() {
 	l.twin.freeze(l.seq)
 }
 
-// answer gives a session what it asked for, as of the peer's checkpoint 1.
+// answer gives a session the node or page it asked for, from the peer's checkpoint 1.
 func answer(t testing.TB, in *Install, id NodeID, peer *Store) {
 	t.Helper()
 	err := error(nil)
@@ -335,7 +335,7 @@ func (l *life) comparePage(at string, n PageNum, got []byte, pages twinPages) {
 	}
 }
 
-// compareTrees finds what differs between two checkpoints.
+// compareTrees checks which pages differ between two checkpoints.
 func (l *life) compareTrees() {
 	l.Helper()
 	if len(l.twin.checkpoints) == 0 {

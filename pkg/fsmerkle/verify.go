@@ -55,7 +55,7 @@ func (v *verifier) livePages() {
 	}
 }
 
-// change checks what is known of a page that has changed since the latest checkpoint.
+// change checks the record of a page that has changed since the latest checkpoint.
 func (v *verifier) change(n PageNum, m *mapping) {
 	open := v.s.open
 	if int(m.change&^blockKnown) > len(open.changes.items) || PageNum(v.s.changeOf(m).page) != n {
