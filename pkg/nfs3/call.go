@@ -12,8 +12,8 @@ import (
 const (
 	ProgramNFS   uint32 = 100003 // RFC 1813, version 3
 	ProgramMount uint32 = 100005 // RFC 1813 appendix I, version 3
-	// ProgramAdmin is ours: what the administrator orders at the service. It is in the range RFC 5531
-	// §13.1 leaves to transient numbers.
+	// ProgramAdmin is this project's own program, for the administrator's operations on the service. Its
+	// number is in the range that RFC 5531 §13.1 leaves to transient programs.
 	ProgramAdmin uint32 = 0x40424653
 	Version      uint32 = 3
 )
@@ -34,13 +34,13 @@ const (
 // MaxGroups is the number of supplementary groups AUTH_SYS carries at most [RFC5531 §14].
 const MaxGroups = 16
 
-// MaxArguments bounds the raw XDR arguments of one call: a WRITE of 1 MiB and what stands around it.
+// MaxArguments bounds the raw XDR arguments of one call: a WRITE of 1 MiB and its other fields.
 const MaxArguments = 1<<20 + 1024
 
-// Credentials are who calls, as AUTH_SYS says it. The replicas squash and map them by the rights of the
-// client that vouches for them.
+// Credentials are the caller's identity as AUTH_SYS claims it. The replicas squash and map them by the
+// rights of the client that vouches for them.
 type Credentials struct {
-	None   bool // AUTH_NONE: nobody
+	None   bool // AUTH_NONE: no identity
 	UID    uint32
 	GID    uint32
 	Groups []uint32 // at most MaxGroups

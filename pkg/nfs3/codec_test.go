@@ -151,7 +151,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// xdr writes what a vector says: numbers are 32 bits, h: 64 bits, s: a string with its length and
+// xdr returns the bytes of a vector: numbers are 32 bits, h: 64 bits, s: a string with its length and
 // padding, x: hexadecimal bytes as they are, and the words below.
 func xdr(t *testing.T, vector string) (b []byte) {
 	words := map[string]string{
@@ -302,7 +302,7 @@ func codecNamed(t *testing.T, name string) codec {
 	return codec{}
 }
 
-// TestRefusals shows what is garbage, and names why.
+// TestRefusals shows which bytes are garbage, and names the reason.
 func TestRefusals(t *testing.T) {
 	for _, v := range []struct{ why, codec, vector string }{
 		{"handle of 65 bytes", "GetattrArgs", "s:" + strings.Repeat("h", 65)},
@@ -342,7 +342,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestPaddingIsNotRead: some clients send what lay in their buffers.
+// TestPaddingIsNotRead accepts any padding, because some clients send stale bytes of their buffers there.
 func TestPaddingIsNotRead(t *testing.T) {
 	a, err := DecodeLookupArgs(xdr(t, "FH 3 x:616263ff"))
 	if err != nil || string(a.What.Name) != "abc" {
@@ -455,8 +455,8 @@ func TestCall(t *testing.T) {
 	}
 }
 
-// FuzzDecode gives any bytes to every decoder: no panic, and what is accepted encodes again, to the same length
-// (padding aside, to the same bytes).
+// FuzzDecode gives any bytes to every decoder. None panics, and an accepted value encodes again to the same
+// length and, padding aside, the same bytes.
 func FuzzDecode(f *testing.F) {
 	r := rand.New(rand.NewPCG(1813, 4))
 	for i, c := range codecs {

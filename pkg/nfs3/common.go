@@ -6,7 +6,7 @@ package nfs3
 
 func (r *reader) fileHandle() FileHandle { return r.opaque(MaxFileHandle) }
 
-// handle reads a handle that must be one of ours: only results have such.
+// handle reads a handle that must have this project's form, as handles in results have.
 func (r *reader) handle() Handle {
 	h, ok := r.fileHandle().Parse()
 	if !ok {

@@ -12,13 +12,13 @@
 // A client does the opposite with ReadArgs.Append and DecodeReadResult. Between the two the call travels as a
 // Call, and its results behind an AcceptStat.
 //
-// The duties of the caller: what is decoded aliases the bytes it came from, and is good only while they are;
-// the value that comes with an error means nothing; a result holds no more than a reply may carry.
+// The duties of the caller: a decoded value aliases the bytes it came from, and is valid only as long as they are;
+// a value returned with an error means nothing; a result holds no more than a reply may carry.
 //
-// What a decoder promises: it reads all bytes or refuses; booleans, unions and enums have the values of the
+// The promises of a decoder: it reads all bytes or refuses; booleans, unions and enums have the values of the
 // RFC; it allocates nothing for arguments, and for results no more than a small multiple of the bytes
-// received; it never panics. Padding is not looked at, for there are clients that send what lay in their
-// buffers: so arguments have more than one encoding, all of one length, and ours pads with zeros.
+// received; it never panics. Padding is ignored, because some clients send stale bytes of their
+// buffers there. So arguments have several encodings, all of one length; this package pads with zeros.
 //
 // Keys of citations: [RFC1813] NFS Version 3 Protocol Specification; [RFC4506] XDR; [RFC5531] RPC.
 package nfs3

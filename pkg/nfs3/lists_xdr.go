@@ -23,7 +23,7 @@ func (r *ReaddirResult) Append(b []byte) []byte {
 	return appendFlag(b, r.EOF)
 }
 
-// Size is how many bytes Append will append at most, for a caller that makes its buffer once.
+// Size returns how many bytes Append appends at most, for a caller that makes its buffer once.
 func (r *ReaddirResult) Size() int {
 	n := 4 + ListingSize(true)
 	for i := range r.Entries {
@@ -66,7 +66,7 @@ func (r *ReaddirplusResult) Append(b []byte) []byte {
 	return appendFlag(b, r.EOF)
 }
 
-// Size is how many bytes Append will append at most, for a caller that makes its buffer once.
+// Size returns how many bytes Append appends at most, for a caller that makes its buffer once.
 func (r *ReaddirplusResult) Size() int {
 	n := 4 + ListingSize(true)
 	for i := range r.Entries {

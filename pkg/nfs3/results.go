@@ -132,7 +132,7 @@ type ReaddirplusResult struct {
 	EOF      bool        // if OK
 }
 
-// Sizes of directory listings on the wire, for whoever must honour Count, DirCount and MaxCount: the
+// Sizes of directory listings on the wire, for servers that must honour Count, DirCount and MaxCount: the
 // READDIR3resok structure is ListingSize(true) and the entries [RFC1813 §3.3.16].
 
 // ListingSize is the size of READDIR3resok or READDIRPLUS3resok without entries: the directory's attributes,
@@ -144,10 +144,11 @@ func ListingSize(attributes bool) int {
 	return 4 + 8 + 4 + 4
 }
 
-// EntrySize is what an Entry takes in READDIR, and what it counts against DirCount in READDIRPLUS.
+// EntrySize returns the bytes of an Entry in READDIR, which are also those that count against DirCount in
+// READDIRPLUS.
 func EntrySize(name int) int { return 4 + 8 + 4 + padded(name) + 8 }
 
-// EntryPlusSize is what an EntryPlus with attributes and handle takes in READDIRPLUS.
+// EntryPlusSize returns the bytes of an EntryPlus with attributes and handle in READDIRPLUS.
 func EntryPlusSize(name int) int { return EntrySize(name) + 4 + fattrSize + 4 + 4 + padded(HandleSize) }
 
 // FsstatResult of FSSTAT [RFC1813 §3.3.18].
@@ -211,7 +212,7 @@ type Mount struct{ Host, Dir []byte }
 // DumpResult of DUMP [RFC1813 §5.2.2]. We keep no list of mounts, so ours is empty.
 type DumpResult struct{ Mounts []Mount }
 
-// An Export is one line of EXPORT [RFC1813 §5.2.5]. No Groups means everybody.
+// An Export is one line of EXPORT [RFC1813 §5.2.5]. No Groups means all hosts.
 type Export struct {
 	Dir    []byte
 	Groups [][]byte

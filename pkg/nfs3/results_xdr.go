@@ -120,7 +120,7 @@ func (r *ReadResult) Count() int {
 	return n
 }
 
-// Size is how many bytes Append will append at most, for a caller that makes its buffer once.
+// Size returns how many bytes Append appends at most, for a caller that makes its buffer once.
 func (r *ReadResult) Size() int {
 	return 4 + 4 + fattrSize + 4 + 4 + 4 + padded(r.Count())
 }

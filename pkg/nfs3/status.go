@@ -8,10 +8,10 @@ import "fmt"
 // refusals: replicas agree on it byte for byte, so nothing local hangs on it.
 type Status uint32
 
-// The values of Status, with what we mean by each [RFC1813 §2.6].
+// The values of Status, with their meaning here [RFC1813 §2.6].
 const (
-	OK             Status = 0     // the call did what it was asked
-	ErrPerm        Status = 1     // not the owner, or not root, whatever the mode says
+	OK             Status = 0     // the call succeeded
+	ErrPerm        Status = 1     // not the owner, or not root, regardless of the mode
 	ErrNoEnt       Status = 2     // no such name
 	ErrIO          Status = 5     // never ours: pages do not fail one by one
 	ErrNXIO        Status = 6     // never ours: devices are opened by the client
@@ -59,7 +59,7 @@ func (s Status) String() string {
 	return fmt.Sprintf("Status(%d)", uint32(s))
 }
 
-// Error makes a Status an error, for clients written in Go.
+// Error implements error, for clients written in Go.
 func (s Status) Error() string { return "nfs3: " + s.String() }
 
 // MountStatus is the verdict of MNT, mountstat3 [RFC1813 §5.1.5].

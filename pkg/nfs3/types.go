@@ -15,7 +15,7 @@ const (
 	MaxMountName  = 255       // MNTNAMLEN [RFC1813 §5.1.3]
 	MaxName       = 255       // longest name in a directory; a longer one is NAMETOOLONG, not garbage
 	MaxPath       = 4096 - 1  // longest text of a symbolic link, as PATH_MAX has it, and as a page of the kernel's holds
-	MaxTransfer   = 1 << 20   // rtmax, wtmax: what one READ or WRITE moves
+	MaxTransfer   = 1 << 20   // rtmax, wtmax: bytes that one READ or WRITE moves at most
 	MaxFileSize   = 1<<43 - 1 // largest size of a file
 	MaxMajor      = 1<<12 - 1 // of a device: Linux keeps 12 bits of the major number,
 	MaxMinor      = 1<<20 - 1 // and 20 of the minor one; a client reads others as device 0:0
@@ -27,7 +27,7 @@ const (
 // error.
 const NoID uint32 = 1<<32 - 1
 
-// CheckID says what keeps id from being a user or a group.
+// CheckID returns an error if id cannot be a user or a group.
 func CheckID(id uint32) error {
 	if id == NoID {
 		return fmt.Errorf("got %d, want <= %d: NFS clients take this number (-1) for no id at all", id, NoID-1)
@@ -138,7 +138,7 @@ type SpecData3 struct {
 	Minor uint32
 }
 
-// Fattr3 is what GETATTR tells [RFC1813 §2.6].
+// Fattr3 holds the attributes of a file [RFC1813 §2.6].
 type Fattr3 struct {
 	Type   FileType
 	Mode   uint32
@@ -194,9 +194,9 @@ type SetTime struct {
 	Time Time3
 }
 
-// Sattr3 is what SETATTR and the creators may set [RFC1813 §2.6]. A value counts only if its Set flag is
-// true, and is zero otherwise. Nothing is judged here: mode bits beyond ModeSettable, sizes and
-// nanoseconds are as they came.
+// Sattr3 holds the attributes that SETATTR and the creating procedures may set [RFC1813 §2.6]. A value
+// counts only if its Set flag is true, and is zero otherwise. The decoder judges none: mode bits beyond
+// ModeSettable, sizes and nanoseconds are as received.
 type Sattr3 struct {
 	SetMode, SetUID, SetGID, SetSize bool
 	Mode                             uint32
@@ -207,7 +207,7 @@ type Sattr3 struct {
 	Mtime                            SetTime
 }
 
-// A FileHandle is nfs_fh3 as it came: at most MaxFileHandle bytes that nobody has judged yet.
+// A FileHandle is an nfs_fh3 as received: at most MaxFileHandle bytes, not checked yet.
 type FileHandle []byte
 
 // HandleSize is the length of the handles we give out.

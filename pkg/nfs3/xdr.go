@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-// ErrGarbage is the refusal of bytes that are not what the procedure wants: GARBAGE_ARGS at a server.
+// ErrGarbage refuses bytes that are not the XDR that the procedure takes: GARBAGE_ARGS at a server.
 var ErrGarbage = errors.New("malformed XDR")
 
 // Sizes of structures that the decoder and directory listings reckon with [RFC1813 §2.6].
