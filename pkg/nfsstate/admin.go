@@ -49,7 +49,7 @@ func ExportAddCall(x *Export) []byte {
 	return adminCall(AdminExportAdd, appendProperties(appendOpaque(nil, []byte(x.Name)), x))
 }
 
-// appendProperties appends what an export is made with, but for its name.
+// appendProperties appends the properties of an export except its name.
 func appendProperties(b []byte, x *Export) []byte {
 	for _, v := range [...]uint32{x.Mode, x.UID, x.GID} {
 		b = binary.BigEndian.AppendUint32(b, v)
@@ -73,7 +73,8 @@ func appendOpaque(b, v []byte) []byte {
 	return append(b, make([]byte, -len(v)&3)...)
 }
 
-// adminReader reads what the functions above write. After the first lack of bytes it reads zeros.
+// adminReader reads the encodings of the functions above. When bytes are missing it notes an error, and
+// reads zeros from then on.
 type adminReader struct {
 	b   []byte
 	err error
@@ -103,7 +104,7 @@ func (r *adminReader) name() []byte {
 	return v
 }
 
-// properties reads what appendProperties writes.
+// properties reads the encoding of appendProperties.
 func (r *adminReader) properties(name string) Export {
 	return Export{Name: name, Mode: r.u32(), UID: r.u32(), GID: r.u32(), QuotaBytes: r.u64(), QuotaInodes: r.u64()}
 }
@@ -176,7 +177,7 @@ func (fs *FS) appendExportList(reply []byte, c *caller, admin bool) []byte {
 	return reply
 }
 
-// adminResults is what stands behind a successful reply's head.
+// adminResults returns a reader of the results behind the head of a successful reply.
 func adminResults(reply []byte) (adminReader, error) {
 	stat, results, err := nfs3.ParseReply(reply)
 	if err == nil && stat != nfs3.Success {

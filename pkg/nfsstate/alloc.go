@@ -47,10 +47,10 @@ func (fs *FS) freeAtOnce() uint64 {
 	return uint64(le.Uint32(b[superFreePages:])) + uint64(uint32(fs.at.pages)-le.Uint32(b[superPageHigh:]))
 }
 
-// freeAtAll counts the orphans too: they are free to whoever asks.
+// freeAtAll counts the free pages including the orphans, which can be freed at any time.
 func (fs *FS) freeAtAll() uint64 { return fs.freeAtOnce() + uint64(fs.counter(superOrphanPages)) }
 
-// allocPage takes a page for the export. It is all zero. Requires room.
+// allocPage allocates a page of zeros and charges the export for it. Requires room.
 func (fs *FS) allocPage(e exportID) pageNo {
 	fs.charge(e, 1, 0)
 	s := fs.modify(fs.at.super)
@@ -83,7 +83,7 @@ func (fs *FS) freePage(e exportID, p pageNo) {
 	fs.release(p)
 }
 
-// release puts a page that nobody is charged for on the free list.
+// release puts a page that no export is charged for on the free list.
 func (fs *FS) release(p pageNo) {
 	invariant(p >= fs.at.data && p < fs.at.pages, "freed page is not of the data area")
 	s := fs.modify(fs.at.super)
@@ -106,10 +106,10 @@ func (fs *FS) release(p pageNo) {
 
 // Orphans.
 //
-// Removing a file of gigabytes must not stall the group. Its tree is taken off the inode whole, in one
-// step, and hung on a list that runs through the headers of its own pages; every later operation that
-// writes frees a bounded number of them. They count as free everywhere, and whoever needs them at once
-// gets them at once.
+// Removing a file of gigabytes must not stall the group. Its tree is detached from the inode whole, in one
+// step, and put on a list that runs through the headers of its own pages. Every later operation that writes
+// frees a bounded number of them. They count as free everywhere, and an operation that needs them at once
+// frees them at once.
 
 // orphan detaches the subtree at map page p, which is charged to the export no longer.
 func (fs *FS) orphan(e exportID, p pageNo) {

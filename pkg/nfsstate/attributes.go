@@ -4,14 +4,15 @@ package nfsstate
 
 import "bfs/pkg/nfs3"
 
-// attr is what the caller's client sees of an inode. Requires that the client was granted its export.
+// attr returns the attributes of an inode as the caller's client sees them. Requires that the client was
+// granted its export.
 func (c *caller) attr(in *inode) nfs3.Fattr3 {
 	a, g := in.attr(), c.rights.grant(uint32(in.export))
 	a.UID, a.GID = shown(a.UID, g.UIDs), shown(a.GID, g.GIDs)
 	return a
 }
 
-// post is an inode's attributes, for a reply that has room for them; none if no handle named it.
+// post returns an inode's attributes for a reply that has room for them; none if no handle named it.
 func (c *caller) post(in *inode) nfs3.PostOpAttr {
 	if in.num == 0 {
 		return nfs3.PostOpAttr{}
@@ -19,7 +20,7 @@ func (c *caller) post(in *inode) nfs3.PostOpAttr {
 	return nfs3.PostAttr(c.attr(in))
 }
 
-// pre is what wcc_data keeps of an inode before an operation.
+// pre returns the attributes of an inode before an operation, for wcc_data.
 func pre(in *inode) nfs3.PreOpAttr {
 	if in.num == 0 {
 		return nfs3.PreOpAttr{}
@@ -62,8 +63,9 @@ func (fs *FS) setattr(c *caller, a *nfs3.SetattrArgs) (r nfs3.SetattrResult) {
 	return r
 }
 
-// maySet judges all of a SETATTR before any of it is done. Mode and owner are the owner's business, whatever the mode says;
-// root alone gives files away, and the owner chooses among his groups (chown_restricted).
+// maySet checks all of a SETATTR before any of it is done. Only the owner changes mode and owner,
+// regardless of the mode. Only root gives files away, and an owner chooses among its own groups
+// (chown_restricted).
 func (c *caller) maySet(in *inode, s *nfs3.Sattr3) nfs3.Status {
 	root, owner := c.who.root(), c.who.root() || c.who.UID == in.uid
 	switch {
@@ -99,8 +101,8 @@ func goodTime(t nfs3.Time3) bool { return t.Nanoseconds < 1_000_000_000 }
 
 func setsTime(s *nfs3.Sattr3, how nfs3.TimeHow) bool { return s.Atime.How == how || s.Mtime.How == how }
 
-// set does what maySet allowed. A SETATTR that sets nothing leaves even ctime alone, but any ends the life of an exclusive
-// verifier [RFC1813 §3.3.8].
+// set carries out a SETATTR that maySet allowed. One that sets nothing leaves even ctime alone, but any
+// SETATTR clears an exclusive verifier [RFC1813 §3.3.8].
 func (fs *FS) set(c *caller, in *inode, s *nfs3.Sattr3) {
 	in.exclusive = false
 	if *s != (nfs3.Sattr3{}) {
@@ -128,8 +130,8 @@ func (fs *FS) set(c *caller, in *inode, s *nfs3.Sattr3) {
 	fs.save(in)
 }
 
-// modeFor is the mode that the caller gets for the one he wants: without the set-group-id bit, if it would lend him
-// the rights of a group that he is not of.
+// modeFor returns the mode that the caller gets when it asks for one: without the set-group-id bit, if that
+// would give it the rights of a group to which it does not belong.
 func (c *caller) modeFor(mode, gid uint32) uint32 {
 	mode &= nfs3.ModeSettable
 	if !c.who.root() && !c.who.member(gid) {
@@ -138,15 +140,15 @@ func (c *caller) modeFor(mode, gid uint32) uint32 {
 	return mode
 }
 
-// touchData is what becomes of the mode when others than root change a file's data.
+// touchData clears the set-id bits of the mode when a user other than root changes a file's data.
 func (c *caller) touchData(in *inode) {
 	if !c.who.root() {
 		in.dropSetID()
 	}
 }
 
-// dropSetID takes the set-user-id bit away, and the set-group-id bit where it means what it says: without the group's
-// execute permission it marks mandatory locking.
+// dropSetID clears the set-user-id bit, and the set-group-id bit if the group may execute; without that
+// permission the bit marks mandatory locking.
 func (in *inode) dropSetID() {
 	in.mode &^= nfs3.ModeSetUID
 	if in.mode&0o010 != 0 {
@@ -154,8 +156,8 @@ func (in *inode) dropSetID() {
 	}
 }
 
-// access is ACCESS [RFC1813 §3.3.4]. It answers from the mode alone: that owners may always write to what they have open
-// is nothing to tell a client.
+// access is ACCESS [RFC1813 §3.3.4]. It answers from the mode alone, although owners may always write to a
+// file that they have open.
 func (fs *FS) access(c *caller, a *nfs3.AccessArgs) (r nfs3.AccessResult) {
 	var in inode
 	if r.Status = fs.open(c, a.Object, &in); r.Status != nfs3.OK {
@@ -184,7 +186,7 @@ func (fs *FS) access(c *caller, a *nfs3.AccessArgs) (r nfs3.AccessResult) {
 	return r
 }
 
-// fsstat is FSSTAT [RFC1813 §3.3.18]: the pages and inodes there are, or what the quota leaves of them.
+// fsstat is FSSTAT [RFC1813 §3.3.18]: the pages and inodes of the state, or those that the quota leaves.
 func (fs *FS) fsstat(c *caller, a *nfs3.FsstatArgs) (r nfs3.FsstatResult) {
 	var in inode
 	if r.Status = fs.open(c, a.Root, &in); r.Status != nfs3.OK {
@@ -237,7 +239,7 @@ func (fs *FS) pathconf(c *caller, a *nfs3.PathconfArgs) (r nfs3.PathconfResult) 
 	return r
 }
 
-// pickTime is what one of the times becomes.
+// pickTime returns the new value of one of the times.
 func pickTime(s nfs3.SetTime, old, now nfs3.Time3) nfs3.Time3 {
 	switch s.How {
 	case nfs3.SetToServerTime:

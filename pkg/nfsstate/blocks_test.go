@@ -48,7 +48,7 @@ func TestWhichPagesTakeDigests(t *testing.T) {
 		{0, pageSize, 0, 0},
 		{3 * pageSize, 5 * pageSize, every, 5},
 		{3 * pageSize, 5 * pageSize, 2, 2},
-		{pageSize - 100, 3*pageSize + 100, every, 3}, // the first is filled up, and so what follows ends with the operation
+		{pageSize - 100, 3*pageSize + 100, every, 3}, // the first is filled up, so the rest ends with the operation
 		{100, 3*pageSize - 100, every, 2},
 		{0, 3*pageSize + 100, every, 0}, // blocks begin in the middle of pages
 		{0, 3*pageSize + 1, every, 0},
@@ -117,6 +117,6 @@ func TestDigestsOfChangedPages(t *testing.T) {
 		}
 	}
 	if len(roots) != 1 {
-		t.Errorf("got %d roots, want one, whatever digests were at hand", len(roots))
+		t.Errorf("got %d roots, want one, with or without digests", len(roots))
 	}
 }

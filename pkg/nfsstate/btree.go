@@ -19,9 +19,9 @@ import (
 //
 //	record: key, big-endian, form.key bytes; then in a leaf the payload, above a child's number, u32
 //
-// The key of a child is at most the least key below it; that of a node's first child means nothing, it
-// stands for everything below the second. A deleted record's bytes are closed up and zeroed, so a page tells
-// nothing of what it held before but the order of its records' bytes.
+// The key of a child is at most the least key below it. The key of a node's first child has no meaning: the child
+// covers every key below the second child's. A deleted record's bytes are closed up and zeroed, so a page depends
+// on earlier contents only in the order of its records' bytes.
 const (
 	nodeForm   = 0
 	nodeLevel  = 1
@@ -29,8 +29,8 @@ const (
 	nodeLow    = 4
 	nodeSlots  = 8
 	nodeRoom   = pageSize - nodeSlots
-	nodeMerge  = nodeRoom * 3 / 4 // two neighbours with so much together become one
-	nodeScarce = nodeRoom / 4     // a node with less looks for such a neighbour
+	nodeMerge  = nodeRoom * 3 / 4 // two neighbours with at most this together become one
+	nodeScarce = nodeRoom / 4     // a node with less is merged with such a neighbour
 	maxHeight  = 16               // of a tree: every level but the last has many children
 )
 
@@ -39,7 +39,7 @@ type key struct{ hi, lo uint64 }
 
 func (k key) less(l key) bool { return k.hi < l.hi || k.hi == l.hi && k.lo < l.lo }
 
-// A form is what two kinds of tree differ in.
+// A form holds the differences between the two kinds of tree.
 type form struct {
 	tag     byte
 	key     int // bytes of a key, 8 or 16
@@ -293,7 +293,7 @@ func (t *tree) put(way *path, d int, rec []byte) {
 	right := t.newNode(n.level())
 	r := t.edit(right)
 	if t.last(way, d) && at == n.count() {
-		r.insert(0, rec) // keys that rise, such as cookies, leave full nodes behind them
+		r.insert(0, rec) // rising keys, such as cookies, leave full nodes
 	} else {
 		m := t.split(n, r)
 		if at <= m {
@@ -356,7 +356,7 @@ func (t *tree) hang(way *path, d int, right pageNo, r node) {
 	invariant(*t.height < maxHeight, "tree is too high")
 }
 
-// remove deletes the record with key k, which must be there, and gives back what pages that frees.
+// remove deletes the record with key k, which must exist, and frees the pages that become empty.
 func (t *tree) remove(k key) {
 	var way path
 	d, found := t.descend(k, &way)
@@ -364,7 +364,7 @@ func (t *tree) remove(k key) {
 	t.take(&way, d)
 }
 
-// take removes what way[d] points at, and sees that its node is not left scarce.
+// take removes the record that way[d] points at, and merges its node if it becomes scarce.
 func (t *tree) take(way *path, d int) {
 	p := way[d].page
 	n := t.edit(p)

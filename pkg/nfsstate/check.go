@@ -10,9 +10,10 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// Check walks everything that lies on the pages, and says what is not in order: every page of the data area must be in one
-// place, every inode reachable as often as it says, every tree sorted and every counter right. It reads all of the state
-// and keeps a note for each page and inode, so it is for tests, and for who suspects his memory.
+// Check walks everything that lies on the pages and reports every inconsistency: every page of the data
+// area must have one owner, every inode as many names as its link count says, every tree must be sorted and
+// every counter right. It reads the whole state and keeps a note for each page and inode, so it is for
+// tests, and for an operator who suspects the host's memory.
 func (fs *FS) Check() error {
 	if err := fs.formatted(); err != nil {
 		return err
@@ -36,11 +37,11 @@ const maxFaults = 20
 type checker struct {
 	fs      *FS
 	faults  []error
-	owner   map[pageNo]string     // who has a page of the data area
+	owner   map[pageNo]string     // the owner of a page of the data area
 	links   map[inodeNum]uint32   // names found for an inode, and '.' and '..' for directories
 	parents map[inodeNum]inodeNum // the directory a directory was found in
 	pages   map[exportID]uint64   // found to be in use
-	inodes  map[exportID]uint64   // likewise
+	inodes  map[exportID]uint64   // inodes found, by export
 	free    map[inodeNum]bool     // on the list of free inodes
 	used    uint64                // inodes in use
 }
@@ -51,7 +52,7 @@ func (k *checker) fault(format string, args ...any) {
 	}
 }
 
-// own notes who has page p, and faults a second owner.
+// own notes the owner of page p, and reports a second one.
 func (k *checker) own(p pageNo, who string) bool {
 	if p < k.fs.at.data || p >= pageNo(k.fs.counter(superPageHigh)) {
 		k.fault("page %d of %s is not of the used data area", p, who)
@@ -171,7 +172,8 @@ func (k *checker) inode(in *inode) {
 	}
 }
 
-// values looks for what a client's decoder would refuse. Ids and device numbers are good as soon as they are loaded.
+// values reports values that a client's decoder would refuse. Loading an inode corrects its ids and device
+// numbers.
 func (k *checker) values(in *inode) {
 	for _, t := range [...]nfs3.Time3{in.atime, in.mtime, in.ctime} {
 		if !goodTime(t) {
@@ -366,7 +368,8 @@ func (w *treeWalk) node(p pageNo, level int, from key, to *key) {
 	}
 }
 
-// linkCounts compares what the directories hold with what inodes say, and sees that every directory leads to a root.
+// linkCounts compares the names in directories with the inodes' link counts, and checks that every
+// directory leads to a root.
 func (k *checker) linkCounts() {
 	fs := k.fs
 	for e := range fs.exports() {
@@ -394,7 +397,7 @@ func (k *checker) linkCounts() {
 	}
 }
 
-// accounts compares what was found with the counters.
+// accounts compares the pages and inodes found with the counters.
 func (k *checker) accounts() {
 	fs := k.fs
 	for e := range fs.exports() {
@@ -409,7 +412,7 @@ func (k *checker) accounts() {
 	high := pageNo(fs.counter(superPageHigh))
 	for p := fs.at.data; p < high; p++ {
 		if _, ok := k.owner[p]; !ok {
-			k.fault("page %d is nobody's", p)
+			k.fault("page %d has no owner", p)
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// The checker is what other tests rely on, so it must find what they might do wrong: each damage below is done by hand to
-// a state that is in order.
+// Other tests rely on the checker, so it must find the faults that they might cause: each damage below is
+// done by hand to a state that is in order.
 func TestCheckFinds(t *testing.T) {
 	var file, other, dir, long, link inode // as they lie on the pages before the damage
 	for _, x := range []struct {
@@ -33,7 +33,7 @@ func TestCheckFinds(t *testing.T) {
 		}, "block"},
 		{"a page of two files", func(fs *FS) { other.direct[0] = file.direct[0]; fs.save(&other) }, "is of inode"},
 		{"a page outside", func(fs *FS) { other.direct[0] = fs.at.super; fs.save(&other) }, "not of the used data area"},
-		{"a page of nobody", func(fs *FS) { other.direct[0] = 0; fs.save(&other) }, "nobody's"},
+		{"a page of nobody", func(fs *FS) { other.direct[0] = 0; fs.save(&other) }, "has no owner"},
 		{"a page behind the end", func(fs *FS) { other.size = 0; fs.save(&other) }, "behind its end"},
 		{"a byte behind the end", func(fs *FS) { fs.modify(other.direct[0])[pageSize-1] = 1 }, "bytes behind its end"},
 		{"a wrong number of pages", func(fs *FS) { other.pages++; fs.save(&other) }, "says"},

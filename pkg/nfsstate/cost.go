@@ -9,8 +9,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// What procedures cost beyond what every procedure does, in bytes that could be copied in the time
-// (pbft.Service). They are measured, and rounded up: see BenchmarkCost. A byte is half a nanosecond or so.
+// The costs of procedures beyond those that all have in common, in bytes that could be copied in the time
+// (pbft.Service). They are measured and rounded up: see BenchmarkCost. A byte is about half a nanosecond.
 const (
 	costOfEntry     = 4       // READDIR and READDIRPLUS, for each byte of the listing
 	costOfComponent = 4 << 10 // MNT looks each up, in a directory of any size

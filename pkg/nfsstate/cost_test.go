@@ -10,7 +10,7 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// An expensive operation is cheap to send: what it costs must be known before it runs.
+// An expensive operation is cheap to send, so its cost must be known before it runs.
 type expensive struct {
 	name string
 	op   pbft.Operation
@@ -66,8 +66,8 @@ func expensives(t testing.TB) (fs *FS, all []expensive) {
 	}
 }
 
-// BenchmarkCost measures what the constants of cost.go are made of: the cost of each operation, and the time of
-// a byte of it.
+// BenchmarkCost measures the constants of cost.go: the cost of each operation, and the time of a byte of
+// it.
 func BenchmarkCost(b *testing.B) {
 	fs, all := expensives(b)
 	for _, x := range all {
@@ -84,12 +84,12 @@ func BenchmarkCost(b *testing.B) {
 	}
 }
 
-// The cost of an operation bounds the length of its result, whatever is asked for, and depends on nothing but
-// its bytes.
+// The cost of an operation bounds the length of its result for any arguments, and depends only on its
+// bytes.
 func TestCost(t *testing.T) {
 	fs, all := expensives(t)
 	_, empty := newFS(t, 1<<10)
-	const common = 4<<10 + 512 // what every operation is reckoned with
+	const common = 4<<10 + 512 // the cost that every operation has
 	costs := map[string]int{}
 	for _, x := range all {
 		cost := fs.Cost(x.op.Body)

@@ -9,7 +9,7 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// zeros is what holes read as.
+// zeros are the contents of a hole's page.
 var zeros [pageSize]byte
 
 // readData is READ [RFC1813 §3.3.6].
@@ -52,7 +52,8 @@ func (fs *FS) lend(in *inode, offset, count uint64) [][]byte {
 	return fs.pieces
 }
 
-// write is WRITE [RFC1813 §3.3.7]. What is executed is as stable as the group makes it, so every answer is FILE_SYNC.
+// write is WRITE [RFC1813 §3.3.7]. Data is as stable as the group when the operation is executed, so every
+// answer is FILE_SYNC.
 func (fs *FS) write(c *caller, a *nfs3.WriteArgs) (r nfs3.WriteResult) {
 	var in inode
 	if r.Status = fs.open(c, a.File, &in); r.Status != nfs3.OK {
@@ -109,8 +110,8 @@ func (fs *FS) storeData(c *caller, in *inode, a *nfs3.WriteArgs) {
 	fs.save(in)
 }
 
-// resize sets the size. What is cut off reads as zeros if the file grows again, so the rest of the last page is
-// zeroed: behind the size there are zeros always. The caller saves the inode.
+// resize sets the size. Bytes that are cut off read as zeros if the file grows again: the rest of the last
+// page is zeroed, so bytes behind the size are always zero. The caller saves the inode.
 func (fs *FS) resize(in *inode, size uint64) {
 	if size < in.size {
 		fs.mapCut(in, (size+pageSize-1)/pageSize)
@@ -137,7 +138,8 @@ func (fs *FS) commit(c *caller, a *nfs3.CommitArgs) (r nfs3.CommitResult) {
 	return r
 }
 
-// verifier is that of writes. It changes when the group begins a new epoch, having lost what it promised.
+// verifier returns the write verifier. It changes when the group begins a new epoch, after it has lost
+// acknowledged data.
 func (fs *FS) verifier() (v nfs3.Verifier) {
 	binary.BigEndian.PutUint64(v[:], fs.config.Epoch)
 	return v
@@ -162,8 +164,8 @@ func (fs *FS) readlink(c *caller, a *nfs3.ReadlinkArgs) (r nfs3.ReadlinkResult) 
 	return r
 }
 
-// goodText judges the text of a symlink: 1 to MaxPath bytes without a NUL, for a client's programs could not say
-// another.
+// goodText checks the text of a symlink: 1 to MaxPath bytes without a NUL, because a client's programs can
+// express no other.
 func goodText(text []byte) nfs3.Status {
 	switch {
 	case len(text) > nfs3.MaxPath:
@@ -174,7 +176,8 @@ func goodText(text []byte) nfs3.Status {
 	return nfs3.OK
 }
 
-// text is what a symlink says, lent by its inode's page, or by a page of its own if it is long.
+// text returns the text of a symlink. The slice is part of its inode's page, or of a page of its own if the
+// text is long.
 func (fs *FS) text(in *inode) []byte {
 	if in.size > inodeTextSize {
 		return fs.read(in.direct[0])[:in.size]

@@ -22,7 +22,7 @@ const (
 	traceLegs  = 12
 )
 
-// A trace is what one instance did: operations, replies, and the root at the end of each leg.
+// A trace is the history of one instance: operations, replies, and the root at the end of each leg.
 type trace struct {
 	ops     [traceLegs][]pbft.Operation
 	replies [traceLegs][][]byte
@@ -42,14 +42,14 @@ func record(t *testing.T, seed uint64) *trace {
 			s.now = s.now.Add(pickPause(i))
 			op := operation(client, &call, s.Choose(0))
 			reply, _ := s.Execute(op)
-			reply = bytes.Clone(reply) // what follows is encoded where it was
+			reply = bytes.Clone(reply) // the next reply is encoded in the same memory
 			w.Learn(call, reply[4:])
 			for range 2 {
 				h := w.Some()
 				ask := nfs3.Call{Program: nfs3.ProgramNFS, Procedure: nfs3.ProcGetattr,
 					Args: (&nfs3.GetattrArgs{Object: h.FileHandle()}).Append(nil)}
 				got, _ := s.Query(operation(0, &ask, nil))
-				w.Learn(ask, got[4:]) // the workload forgets what is gone
+				w.Learn(ask, got[4:]) // the workload forgets files that no longer exist
 			}
 			tr.ops[leg] = append(tr.ops[leg], op)
 			tr.replies[leg] = append(tr.replies[leg], reply)
@@ -105,8 +105,9 @@ func noise(t *testing.T) {
 	t.Cleanup(func() { close(stop); all.Wait() })
 }
 
-// TestSameRoots: the same operations leave the same root at every checkpoint, whatever else the process does,
-// however many threads it has, whatever was queried between, and whichever digests of an operation's blocks were at hand.
+// TestSameRoots runs the same operations on several instances, which have the same root at every
+// checkpoint: with other work in the process, any number of threads, queries in between, and any digests of
+// an operation's blocks.
 func TestSameRoots(t *testing.T) {
 	tr := record(t, 11)
 	before := runtime.GOMAXPROCS(0)
@@ -143,7 +144,7 @@ func TestRollback(t *testing.T) {
 	s.replay(t, tr, 1)
 	s.wantRoot(t, tr, 1)
 	for leg := 2; leg < traceLegs; leg++ {
-		for i, op := range tr.ops[leg] { // in another order: what a faulty primary's tentative batches may do
+		for i, op := range tr.ops[leg] { // in another order, as a faulty primary's tentative batches may have it
 			if i%3 != 0 {
 				s.Execute(op)
 			}
@@ -184,7 +185,8 @@ func TestPagesAreAll(t *testing.T) {
 	}
 }
 
-// TestRightsAreTheOperations: rights are parsed once per client, but those of the operation count, not those of the one before.
+// TestRightsAreTheOperations changes the rights of a client between operations: they are parsed once, but
+// those of the present operation count.
 func TestRightsAreTheOperations(t *testing.T) {
 	s := newSubject(t, tracePages)
 	roots, _ := s.roots(t)

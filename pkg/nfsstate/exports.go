@@ -29,7 +29,7 @@ const (
 	MaxExports    = exportPages * exportPerPage // that a state sees in its life, those removed included
 )
 
-// Where a row of the export table keeps what.
+// The layout of a row of the export table:
 //
 //	 0  nameLength   u32   0: no export, or one that was removed
 //	 4  root         u32   inode of the root directory
@@ -64,7 +64,7 @@ func (fs *FS) row(e exportID) []byte {
 	return fs.read(p)[off : off+exportSize]
 }
 
-// exported says whether there is such an export.
+// exported reports whether there is an export with this number.
 func (fs *FS) exported(e uint32) bool {
 	return e >= 1 && e <= fs.counter(superExports) && le.Uint32(fs.row(exportID(e))[rowNameLength:]) > 0
 }
@@ -110,7 +110,7 @@ func quotaPages(bytes uint64) uint64 {
 	return bytes / pageSize
 }
 
-// checkExport says what keeps x from being added.
+// checkExport returns an error if x cannot be an export.
 func checkExport(x *Export) error {
 	ok := len(x.Name) >= 1 && len(x.Name) <= MaxExportName && x.Name != "." && x.Name != ".."
 	for _, c := range []byte(x.Name) {
@@ -129,7 +129,7 @@ func checkExport(x *Export) error {
 	return nil
 }
 
-// mayAddExport says what keeps an export from being made.
+// mayAddExport returns the status that refuses to make an export, OK if it can be made.
 func (fs *FS) mayAddExport(x *Export) nfs3.Status {
 	switch {
 	case checkExport(x) != nil:

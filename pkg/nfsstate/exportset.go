@@ -8,7 +8,7 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// A Change is what SET changes of an export; nil leaves it as it is.
+// A Change holds the properties that SET changes of an export; nil leaves one as it is.
 type Change struct {
 	Mode        *uint32 // of the root directory, and so are the next two
 	UID         *uint32
@@ -74,7 +74,7 @@ func (fs *FS) changeExport(c *caller, proc uint32, in *adminReader, admin bool) 
 	return nfs3.OK, nil
 }
 
-// setQuota changes a quota. One below what is in use lets nothing more be made, and takes nothing away.
+// setQuota changes a quota. One below the space in use lets nothing more be made, and removes nothing.
 func (fs *FS) setQuota(e exportID, which uint32, x *Export) {
 	p, off := fs.rowAt(e)
 	b := fs.modify(p)[off:]

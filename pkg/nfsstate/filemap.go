@@ -12,7 +12,7 @@ package nfsstate
 //	 12  left      u32   orphans only: children not yet looked at
 //	 16  children  u32 × mapFan
 //
-// The header is what lets a subtree of any size be detached in one step; see orphan.
+// With the header a subtree of any size is detached in one step; see orphan.
 const (
 	mapLevelAt = 0
 	mapTotalAt = 4
@@ -125,8 +125,8 @@ func (fs *FS) missingAbove(in *inode, level int, lo, hi uint64) uint64 {
 	return n
 }
 
-// mapMake is page i of the file, made if it is a hole: then it is all zero. The caller saves the inode. Requires
-// room for what mapMissing says.
+// mapMake returns page i of the file. If it is a hole, it makes a page of zeros. The caller saves the
+// inode. Requires room for mapMissing pages.
 func (fs *FS) mapMake(in *inode, i uint64) (p pageNo, made bool) {
 	if i < directPages {
 		if in.direct[i] != 0 {
@@ -193,8 +193,8 @@ func (fs *FS) mapFill(in *inode, p pageNo, level int, i uint64) (data pageNo, ad
 	return data, added
 }
 
-// mapCut takes away all pages of the file from page keep on. Whole subtrees become orphans; what it frees itself
-// is at most the children of one map page of each level. The caller saves the inode.
+// mapCut removes all pages of the file from page keep on. Whole subtrees become orphans; mapCut itself
+// frees at most the children of one map page of each level. The caller saves the inode.
 func (fs *FS) mapCut(in *inode, keep uint64) {
 	for i := keep; i < directPages; i++ {
 		if p := in.direct[i]; p != 0 {
@@ -217,8 +217,8 @@ func (fs *FS) mapCut(in *inode, keep uint64) {
 	}
 }
 
-// mapCutBelow takes away what is below map page p from its data page keep on. It says how many pages that
-// were, and whether p is gone too, for it has no child left.
+// mapCutBelow removes the pages below map page p from its data page keep on. It returns how many these
+// were, and whether p was freed too, because it had no child left.
 func (fs *FS) mapCutBelow(in *inode, p pageNo, level int, keep uint64) (cut uint32, gone bool) {
 	if keep == 0 {
 		total := mapTotal(fs.read(p))

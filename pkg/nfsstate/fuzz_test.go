@@ -111,7 +111,8 @@ func FuzzOperations(f *testing.F) {
 	})
 }
 
-// FuzzRights gives any bytes to the reader of rights: what it takes, Append writes again.
+// FuzzRights gives any bytes to the reader of rights. Rights that it accepts are encoded again to the same
+// bytes.
 func FuzzRights(f *testing.F) {
 	for i := range principals {
 		f.Add(principals[i].Append(nil))

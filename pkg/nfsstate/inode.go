@@ -13,7 +13,7 @@ const (
 	firstInode    = inodeNum(2)
 )
 
-// Where the fields of an inode are. A free inode is zero but for its generation, and links to the next.
+// The layout of an inode. A free inode is zero except for its generation and the link to the next.
 //
 //	  0  kind         u8     nfs3.FileType; 0 is free
 //	  1  exclusive    u8     1: verifier is that of an EXCLUSIVE CREATE not yet followed by a SETATTR
@@ -44,8 +44,8 @@ const (
 	directPages   = 12
 )
 
-// An inode is the decoded form of one. Who changes it saves it, and no two copies of one inode are alive
-// where one is changed.
+// An inode is the decoded form of one. A function that changes it saves it, and no second copy of an inode
+// exists where one is changed.
 type inode struct {
 	num        inodeNum
 	kind       nfs3.FileType
@@ -104,8 +104,8 @@ func (fs *FS) load(n inodeNum, in *inode) {
 	in.amend()
 }
 
-// amend puts the anonymous user, the anonymous group and device 0:0 in the place of values that clients cannot
-// read, for earlier versions kept what they were told. The page follows at the next save.
+// amend replaces values that clients cannot read by the anonymous user, the anonymous group and device 0:0,
+// because earlier versions kept any value they were given. The page follows at the next save.
 func (in *inode) amend() {
 	if in.uid == nfs3.NoID {
 		in.uid = Nobody
@@ -205,7 +205,8 @@ func (in *inode) handle() nfs3.Handle {
 	return nfs3.Handle{Export: uint32(in.export), Inode: uint64(in.num), Generation: in.generation}
 }
 
-// attr is what clients see [RFC1813 §2.6]. The export is the file system, so its number is the fsid.
+// attr returns the attributes that clients see [RFC1813 §2.6]. An export is a file system, so its number is
+// the fsid.
 func (in *inode) attr() nfs3.Fattr3 {
 	return nfs3.Fattr3{
 		Type: in.kind, Mode: in.mode, Nlink: in.nlink, UID: in.uid, GID: in.gid,

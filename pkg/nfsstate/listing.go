@@ -4,11 +4,11 @@ package nfsstate
 
 import "bfs/pkg/nfs3"
 
-// maxListing bounds the bytes of one READDIR's or READDIRPLUS's reply, whatever the client would take.
+// maxListing bounds the bytes of one reply to READDIR or READDIRPLUS, even if the client would take more.
 const maxListing = nfs3.MaxTransfer
 
-// listable judges what READDIR and READDIRPLUS have in common. The verifier is always 0, for cookies are good for
-// as long as the directory lives.
+// listable holds the checks that READDIR and READDIRPLUS share. The verifier is always 0, because cookies
+// are valid for as long as the directory lives.
 func (c *caller) listable(d *inode, cookie uint64, v nfs3.Verifier) nfs3.Status {
 	switch {
 	case d.kind != nfs3.TypeDir:

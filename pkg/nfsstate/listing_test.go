@@ -112,7 +112,7 @@ func TestListingEndsUnderRenames(t *testing.T) {
 	}
 }
 
-// A churn changes a directory while it is listed, and knows its entries whatever their names become.
+// A churn changes a directory while it is listed, and knows its entries under all their names.
 type churn struct {
 	u       *user
 	r       *rand.Rand
@@ -129,7 +129,7 @@ func (c *churn) add(name string) {
 	c.names = append(c.names, name)
 }
 
-// take removes a name at random from what is known, and returns it.
+// take removes a known name at random and returns it.
 func (c *churn) take() string {
 	i, last := c.r.IntN(len(c.names)), len(c.names)-1
 	name := c.names[i]

@@ -8,8 +8,9 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// answerMount runs a call of the MOUNT program [RFC1813 §5.2]. Exports and paths are replicated state, so MNT
-// and EXPORT are answered from there; who has mounted what is not kept, so DUMP is empty, and UMNT does nothing.
+// answerMount runs a call of the MOUNT program [RFC1813 §5.2]. Exports and paths are replicated state, so
+// MNT and EXPORT are answered from it. The replicas keep no list of mounts, so DUMP is empty and UMNT does
+// nothing.
 func (fs *FS) answerMount(c *caller, proc uint32, args []byte) ([]byte, error) {
 	reply := fs.begin(smallReply)
 	switch proc {
@@ -88,7 +89,7 @@ func (fs *FS) mount(c *caller, a *nfs3.MountArgs) (r nfs3.MountResult) {
 
 var sysFlavor = []uint32{nfs3.AuthSys}
 
-// exportList is EXPORT [RFC1813 §5.2.5]: what this client was given.
+// exportList is EXPORT [RFC1813 §5.2.5]: the exports that this client was granted.
 func (fs *FS) exportList(c *caller) (r nfs3.ExportResult) {
 	for e := range fs.exports() {
 		if c.enter(uint32(e)) == nfs3.OK {

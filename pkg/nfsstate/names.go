@@ -27,8 +27,8 @@ func (fs *FS) search(c *caller, d *inode, name []byte) (e entry, st nfs3.Status)
 	return e, nfs3.OK
 }
 
-// mayEnter judges whether the caller may give a new name in a directory. If it is taken, the status is EXIST, and the
-// entry that has it comes along unless the name is one of the dots.
+// mayEnter checks whether the caller may add a name to a directory. If the name is taken, the status is
+// EXIST, and its entry is returned unless the name is one of the dots.
 func (fs *FS) mayEnter(c *caller, d *inode, name []byte) (e entry, st nfs3.Status) {
 	switch {
 	case c.readOnly:
@@ -64,7 +64,8 @@ func (fs *FS) lookup(c *caller, a *nfs3.LookupArgs) (r nfs3.LookupResult) {
 	return r
 }
 
-// A birth is what a creator wants made. All but CREATE are GUARDED: they never take what is there.
+// A birth describes the object that a creating procedure asks for. All except CREATE are GUARDED: they
+// never use an existing object.
 type birth struct {
 	kind     nfs3.FileType
 	attr     *nfs3.Sattr3
@@ -94,7 +95,7 @@ func (fs *FS) symlink(c *caller, a *nfs3.SymlinkArgs) nfs3.CreateResult {
 // mknod is MKNOD [RFC1813 §3.3.11].
 func (fs *FS) mknod(c *caller, a *nfs3.MknodArgs) (r nfs3.CreateResult) {
 	switch a.Type {
-	case nfs3.TypeReg, nfs3.TypeDir, nfs3.TypeLnk: // they have creators of their own
+	case nfs3.TypeReg, nfs3.TypeDir, nfs3.TypeLnk: // these have procedures of their own
 		var d inode
 		if r.Status = fs.open(c, a.Where.Dir, &d); r.Status != nfs3.OK {
 			return r
@@ -108,7 +109,7 @@ func (fs *FS) mknod(c *caller, a *nfs3.MknodArgs) (r nfs3.CreateResult) {
 	return fs.bear(c, &a.Where, &birth{kind: a.Type, attr: &a.Attr, mode: nfs3.Guarded, rdev: a.Spec, node: true})
 }
 
-// bear does what the creators have in common.
+// bear is the common part of the creating procedures.
 func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult) {
 	var d, child inode
 	r.Status = fs.openDir(c, where.Dir, &d)
@@ -138,8 +139,9 @@ func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult)
 	return r
 }
 
-// wantedAtBirth is what a creator asks to set. Root alone chooses an owner and a group. For others these are left
-// out, not refused: some clients send the ids that they believe to have, which squash and maps may have changed.
+// wantedAtBirth returns the attributes that a creating procedure asks to set. Only root chooses an owner
+// and a group. For others these are left out, not refused: some clients send the ids that they believe to
+// have, which squash and maps may have changed.
 func (c *caller) wantedAtBirth(s *nfs3.Sattr3) nfs3.Sattr3 {
 	w := c.grant.wanted(*s)
 	if !c.who.root() {
@@ -148,8 +150,8 @@ func (c *caller) wantedAtBirth(s *nfs3.Sattr3) nfs3.Sattr3 {
 	return w
 }
 
-// possible judges what can be made nowhere: a link's text and a device's number that clients cannot read back, and what
-// MKNOD does not make.
+// possible refuses objects that cannot be made anywhere: a link's text and a device's number that clients
+// cannot read back, and types that MKNOD does not make.
 func (b *birth) possible() nfs3.Status {
 	switch {
 	case b.kind == nfs3.TypeLnk && goodText(b.text) != nfs3.OK:
@@ -162,8 +164,9 @@ func (b *birth) possible() nfs3.Status {
 	return nfs3.OK
 }
 
-// again is a creator that finds the name taken. Only CREATE may then succeed: UNCHECKED for a regular file, of
-// which it sets the size if it was told one, and nothing else; EXCLUSIVE for the file its first transmission made.
+// again handles a creating procedure that finds its name taken. Only CREATE may then succeed: UNCHECKED for
+// a regular file, of which it sets the size if one is given, and nothing else; EXCLUSIVE for the file that
+// its first transmission made.
 func (fs *FS) again(c *caller, b *birth, e entry, child *inode) nfs3.Status {
 	if b.mode == nfs3.Guarded {
 		return nfs3.ErrExist
@@ -181,14 +184,14 @@ func (fs *FS) again(c *caller, b *birth, e entry, child *inode) nfs3.Status {
 	st, exclusive := c.maySet(child, &only), child.exclusive
 	if st == nfs3.OK && only.SetSize {
 		fs.set(c, child, &only)
-		if child.exclusive = exclusive; exclusive { // this is not the SETATTR that the file's maker owes
+		if child.exclusive = exclusive; exclusive { // only the SETATTR after an EXCLUSIVE CREATE clears the verifier
 			fs.save(child)
 		}
 	}
 	return st
 }
 
-// mayBear judges the making of a new object, and sees that there is room for it.
+// mayBear checks that a new object may be made, and that there is room for it.
 func (fs *FS) mayBear(c *caller, d *inode, name []byte, b *birth) nfs3.Status {
 	s := b.attr
 	switch {
@@ -204,8 +207,8 @@ func (fs *FS) mayBear(c *caller, d *inode, name []byte, b *birth) nfs3.Status {
 	return fs.room(d.export, fs.enterNeeds(d, name)+textNeeds(b.text), 1)
 }
 
-// groupIn is the group of what the caller makes in a directory: the directory's, if that is what its set-group-id bit
-// asks for.
+// groupIn returns the group of a new object in a directory: the directory's if its set-group-id bit is set,
+// else the caller's.
 func (c *caller) groupIn(d *inode) uint32 {
 	if d.mode&nfs3.ModeSetGID != 0 {
 		return d.gid
@@ -237,8 +240,8 @@ func (fs *FS) deliver(c *caller, d *inode, name []byte, b *birth, child *inode) 
 	fs.save(d)
 }
 
-// dress gives a new object the attributes its maker asked for. A mode that was not asked for is 0, for the SETATTR
-// to come; that of a symlink says nothing, so it allows all.
+// dress gives a new object the attributes that were asked for. A mode that was not asked for is 0, until
+// the SETATTR that follows. The mode of a symlink has no meaning, so it allows everything.
 func (c *caller) dress(in *inode, s *nfs3.Sattr3) {
 	if s.SetUID {
 		in.uid = s.UID
@@ -269,7 +272,7 @@ func (fs *FS) rmdir(c *caller, a *nfs3.RmdirArgs) nfs3.RemoveResult {
 	return fs.unlink(c, &a.Object, true)
 }
 
-// unlink takes a name away, and the object with its last name.
+// unlink removes a name, and the object with its last name.
 func (fs *FS) unlink(c *caller, where *nfs3.DirOp, dir bool) (r nfs3.RemoveResult) {
 	var d, in inode
 	r.Status = fs.openDir(c, where.Dir, &d)
@@ -287,7 +290,7 @@ func (fs *FS) unlink(c *caller, where *nfs3.DirOp, dir bool) (r nfs3.RemoveResul
 	return r
 }
 
-// mayUnlink judges a REMOVE or an RMDIR, and loads what it is about.
+// mayUnlink checks a REMOVE or an RMDIR, and loads the object.
 func (fs *FS) mayUnlink(c *caller, d *inode, name []byte, dir bool, in *inode) (e entry, st nfs3.Status) {
 	switch {
 	case c.readOnly:
@@ -318,13 +321,13 @@ func (fs *FS) mayUnlink(c *caller, d *inode, name []byte, dir bool, in *inode) (
 	return e, nfs3.OK
 }
 
-// mayStrike is the rule of the sticky bit: names in such a directory are taken away by the owner of the directory or of
-// the object alone.
+// mayStrike is the rule of the sticky bit: only root and the owners of the directory and of the object
+// remove names from a sticky directory.
 func (c *caller) mayStrike(d, in *inode) bool {
 	return d.mode&nfs3.ModeSticky == 0 || c.who.root() || c.who.UID == d.uid || c.who.UID == in.uid
 }
 
-// drop takes one link from what was struck out of directory d.
+// drop removes one link from an object whose name was removed from directory d.
 func (fs *FS) drop(c *caller, d, in *inode) {
 	in.nlink--
 	switch {
@@ -412,13 +415,13 @@ type move struct {
 
 	// Set by mayMove:
 	cookie  uint64 // of the old name
-	in      inode  // what moves
+	in      inode  // the object that moves
 	over    uint64 // cookie of the new name, 0 if it is free
-	victim  inode  // what it named so far
-	nothing bool   // both names are the same object's: nothing is to be done
+	victim  inode  // the object that it names so far
+	nothing bool   // both names are of the same object, so nothing is done
 }
 
-// mayMove judges a RENAME.
+// mayMove checks a RENAME.
 func (fs *FS) mayMove(m *move) nfs3.Status {
 	switch {
 	case m.from.export != m.to.export:
@@ -456,7 +459,7 @@ func (fs *FS) mayMove(m *move) nfs3.Status {
 	return fs.room(m.to.export, fs.moveNeeds(m), 0)
 }
 
-// moveNeeds counts the pages that move will allocate, at most. A name that is there already needs none.
+// moveNeeds bounds the number of pages that move will allocate. A name that exists already needs none.
 func (fs *FS) moveNeeds(m *move) uint64 {
 	switch {
 	case m.over != 0:
@@ -467,8 +470,8 @@ func (fs *FS) moveNeeds(m *move) uint64 {
 	return fs.enterNeeds(m.to, m.newName)
 }
 
-// mayTake judges permissions and types of a RENAME: a file may take a file's name, a directory an empty directory's. A
-// directory that changes its parent must be writable itself, for its '..' changes.
+// mayTake checks permissions and types of a RENAME: a file may replace a file, a directory an empty
+// directory. A directory that changes its parent must be writable itself, because its '..' changes.
 func (fs *FS) mayTake(m *move) nfs3.Status {
 	c, taken, dir := m.c, m.over != 0, m.in.kind == nfs3.TypeDir
 	switch {
@@ -492,12 +495,14 @@ func (fs *FS) mayTake(m *move) nfs3.Status {
 	return nfs3.OK
 }
 
-// maxDepth bounds how far below the root a directory may be moved to, for the way up is walked to see that it does not
-// lead through the directory itself, at some 30 ns a step. A path of so many names of seven letters is as long as
-// POSIX's PATH_MAX. Directories may be made deeper, and files moved there.
+// maxDepth bounds how far below the root a directory may be moved to. RENAME walks from there up to the
+// root, at some 30 ns a step, to check that it does not move a directory below itself. A path of this many
+// names of seven letters is as long as POSIX's PATH_MAX. Directories may be made deeper, and files moved
+// there.
 const maxDepth = 1 << 9
 
-// within says whether directory d is n or lies below it, or too deep to tell.
+// within reports whether directory d is n or lies below it. It also returns true if d lies too deep to
+// tell.
 func (fs *FS) within(d *inode, n inodeNum) bool {
 	at, parent := d.num, d.parent
 	for range maxDepth {
@@ -512,7 +517,7 @@ func (fs *FS) within(d *inode, n inodeNum) bool {
 	return true
 }
 
-// move does what mayMove allowed.
+// move carries out a RENAME that mayMove allowed.
 func (fs *FS) move(m *move) {
 	switch {
 	case m.over != 0:

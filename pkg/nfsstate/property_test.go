@@ -39,7 +39,7 @@ var exports = []nfsstate.Export{
 	{Name: "narrow", Mode: 0o777, QuotaBytes: 60 * pbft.PageSize, QuotaInodes: 40},
 }
 
-// principals are the clients of all tests here. The first come often, for they may most.
+// principals are the clients of all tests here. The first ones, which have most rights, come often.
 var principals = []nfsstate.Rights{
 	{Grants: []nfsstate.Grant{{Export: 1}, {Export: 2}, {Export: 3}}},
 	{Grants: []nfsstate.Grant{{Export: 1}, {Export: 2}, {Export: 3}}},
@@ -211,7 +211,7 @@ func (d *duel) step() {
 	op.Choice = d.fs.Choose(0)
 	d.ops++
 	if d.ops%50 == 0 {
-		op.Choice = op.Choice[:d.ops/50%9] // what no honest primary sends
+		op.Choice = op.Choice[:d.ops/50%9] // no honest primary sends such
 	}
 	op = nfsstate.Digested(op, d.ops%5)
 	now := max(proposal(op.Choice), d.clock+1)
@@ -219,7 +219,7 @@ func (d *duel) step() {
 	if queried, ok := d.fs.Query(op); ok {
 		executed, wrote := d.fs.Execute(op)
 		if wrote || !bytes.Equal(queried, executed) {
-			d.fail(client, &call, "Execute of what only reads: wrote %v, got\n%x\nand of Query\n%x", wrote, executed, queried)
+			d.fail(client, &call, "Execute of a read: wrote %v, got\n%x\nand of Query\n%x", wrote, executed, queried)
 		}
 		d.compare(client, &call, queried)
 		return
@@ -283,7 +283,8 @@ func (d *duel) compare(client int, call *nfs3.Call, reply []byte) {
 	}
 }
 
-// prepare tells the model what only the layout decides: a new file's handle, and that there is no room.
+// prepare tells the model the facts that only the layout decides: a new file's handle, and that there is no
+// room.
 func (d *duel) prepare(call *nfs3.Call, stat nfs3.AcceptStat, results []byte) {
 	d.m.Full, d.m.NewHandle = nfs3.OK, func() nfs3.Handle { return nfs3.Handle{} }
 	if call.Program != nfs3.ProgramNFS || stat != nfs3.Success || len(results) < 4 {
@@ -346,7 +347,8 @@ func decoder[R any, P interface {
 	}
 }
 
-// compareResults wants the model's bytes, but for the numbers that the layout decides: those it judges.
+// compareResults requires the model's bytes, except for the numbers that the layout decides, which it
+// checks.
 func (d *duel) compareResults(client int, call *nfs3.Call, got []byte, want appender) {
 	if call.Procedure == nfs3.ProcNull {
 		if len(got) > 0 {
@@ -375,9 +377,9 @@ func (d *duel) compareResults(client int, call *nfs3.Call, got []byte, want appe
 	}
 }
 
-// judgeUsed walks all attributes of two results of one type. A regular file may use its pages of data and at most
-// as many for finding each of them as a tree is high; what others use is bounded. Then the model's number is
-// put in place of the other.
+// judgeUsed checks Used in all attributes of two results of one type. A regular file may use its pages of
+// data and, for finding each of them, at most as many as a tree is high; the use of others is bounded. Then
+// the model's number replaces the other.
 func (d *duel) judgeUsed(client int, call *nfs3.Call, got, want reflect.Value) {
 	if a, ok := got.Interface().(nfs3.Fattr3); ok {
 		w := want.Interface().(nfs3.Fattr3)

@@ -20,7 +20,7 @@ const (
 	MaxClientName = 64
 )
 
-// Nobody is the user and the group of those who are squashed, unless a grant says otherwise.
+// Nobody is the user and the group that squashed callers become, unless a grant names others.
 const Nobody uint32 = 65534
 
 // Squash says which of a client's users are made anonymous.
@@ -33,7 +33,7 @@ const (
 	SquashAll  Squash = 2
 )
 
-// Rights are what the group grants one client. The library keeps their encoding in the client's record and hands it to
+// Rights are the actions that the group grants one client. The library keeps their encoding in the client's record and hands it to
 // Execute with every operation, so they bind a hostile relay too.
 //
 //	version  u8   1, or 2 if the client has a name
@@ -46,7 +46,7 @@ const (
 //	  anonUID  u32
 //	  anonGID  u32
 //	  count    u8   ranges of user ids, then as many of: from u32, to u32, count u32; rising, apart
-//	  count    u8   ranges of group ids, likewise
+//	  count    u8   ranges of group ids, in the same form
 //
 // All numbers are big-endian. Equal rights have equal encodings.
 type Rights struct {
@@ -55,7 +55,7 @@ type Rights struct {
 	Grants  []Grant // rising by Export
 }
 
-// A Grant is what a client may do on one export.
+// A Grant is a client's rights on one export.
 type Grant struct {
 	Export   uint32
 	ReadOnly bool
@@ -114,7 +114,7 @@ func appendRanges(b []byte, ranges []IDRange) []byte {
 	return b
 }
 
-// Check says what keeps r from being granted.
+// Check returns an error if r cannot be granted.
 func (r *Rights) Check() error {
 	if len(r.Grants) > MaxGrants {
 		return fmt.Errorf("%w: got %d grants, want <= %d", ErrRights, len(r.Grants), MaxGrants)
@@ -159,7 +159,7 @@ func (g *Grant) check() error {
 	return nil
 }
 
-// CheckMap says what keeps ranges from being a map of users or groups.
+// CheckMap returns an error if ranges are no map of users or groups.
 func CheckMap(ranges []IDRange) error {
 	if len(ranges) > MaxRanges {
 		return fmt.Errorf("got %d ranges, want <= %d", len(ranges), MaxRanges)
@@ -180,7 +180,7 @@ func CheckMap(ranges []IDRange) error {
 	return nil
 }
 
-// ParseRights reads Rights. It refuses what Append would not have written.
+// ParseRights reads Rights. It refuses encodings that Append does not write.
 func ParseRights(b []byte) (Rights, error) {
 	if len(b) > MaxRights || len(b) < 10 || b[0] != 1 && b[0] != 2 {
 		return Rights{}, fmt.Errorf("%w: %d bytes", ErrRights, len(b))
@@ -238,7 +238,7 @@ func (p *rightsParser) name() string {
 	return name
 }
 
-// CheckClientName says what keeps a client from having this name.
+// CheckClientName returns an error if a client cannot have this name.
 func CheckClientName(name string) error {
 	ok := len(name) >= 1 && len(name) <= MaxClientName
 	for _, c := range []byte(name) {
@@ -257,7 +257,7 @@ func (p *rightsParser) ranges() (r []IDRange) {
 	return r
 }
 
-// grant finds what is granted on an export.
+// grant returns the grant on an export, nil if there is none.
 func (r *Rights) grant(e uint32) *Grant {
 	for i := range r.Grants {
 		if r.Grants[i].Export == e {
@@ -267,7 +267,7 @@ func (r *Rights) grant(e uint32) *Grant {
 	return nil
 }
 
-// A Cred is who calls, after squash and maps: the ids that modes are judged by.
+// A Cred is the caller's identity after squash and maps: the ids that modes are compared with.
 type Cred struct {
 	UID    uint32
 	GID    uint32
@@ -275,7 +275,7 @@ type Cred struct {
 	count  int
 }
 
-// cred is the caller as the export knows him.
+// cred returns the caller's identity in the export.
 func (g *Grant) cred(c *nfs3.Credentials) (who Cred) {
 	if c.None || g.Squash == SquashAll {
 		who.UID, who.GID = g.AnonUID, g.AnonGID // and no groups
@@ -321,7 +321,8 @@ func shown(id uint32, ranges []IDRange) uint32 {
 	return Nobody
 }
 
-// wanted is what a call asks to set, as the export knows it: ids are mapped as those in credentials are.
+// wanted returns the attributes that a call asks to set, in the export's ids: they are mapped as those in
+// credentials are.
 func (g *Grant) wanted(s nfs3.Sattr3) nfs3.Sattr3 {
 	if s.SetUID = s.SetUID && s.UID != nfs3.NoID; s.SetUID {
 		s.UID = g.mapped(s.UID, g.UIDs, g.AnonUID)
@@ -359,8 +360,9 @@ const (
 	mayExec  = 1
 )
 
-// may says whether the mode gives the caller all of these permissions. The first class he is of decides: owner,
-// group or the others. Root may do all, but execute only what somebody may.
+// may reports whether the mode gives the caller all of these permissions. The first class that it belongs
+// to decides: owner, group or others. Root may do everything, except execute a file that has no execute
+// permission at all.
 func (c *Cred) may(in *inode, want uint32) bool {
 	if c.root() {
 		return want&mayExec == 0 || in.kind == nfs3.TypeDir || in.mode&0o111 != 0
@@ -375,8 +377,8 @@ func (c *Cred) may(in *inode, want uint32) bool {
 	return class&want == want
 }
 
-// mayData is may for READ, WRITE and the size: the owner may always, for he may have opened the file before he changed
-// its mode, and so may who executes a file read it [RFC1813 §4.4].
+// mayData is may for READ, WRITE and the size. The owner always may, because it may have opened the file
+// before it changed the mode, and a user who may execute a file may read it [RFC1813 §4.4].
 func (c *Cred) mayData(in *inode, want uint32) bool {
 	return c.UID == in.uid || c.may(in, want) || want == mayRead && c.may(in, mayExec)
 }

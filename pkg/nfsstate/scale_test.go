@@ -77,8 +77,8 @@ func (o *ops) run(op pbft.Operation) {
 	}
 }
 
-// A directory of a million entries behaves like a small one: the test makes one, looks names up, lists it all, takes a tenth
-// away at random and checks every page. What it costs is printed, in time and in memory.
+// A directory of a million entries behaves like a small one. The test makes one, looks names up, lists it
+// all, removes a tenth at random and checks every page. It prints the cost in time and memory.
 func TestMillionEntries(t *testing.T) {
 	sizes := []int{1_000, 100_000, 1_000_000}
 	if testing.Short() || raceDetector {

@@ -14,13 +14,13 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Config is what decides results, and so must be alike at all replicas; and the machine's clock, which decides
-// nothing by itself.
+// Config holds the values that decide results, which must be alike at all replicas; and the machine's
+// clock, which decides nothing by itself.
 type Config struct {
 	Pages    uint64   // of the whole state, the library's included
 	Reserved uint64   // the first pages, which are the library's; at least 1
 	Inodes   uint64   // 0: one for each page
-	Epoch    uint64   // of the group's life; a new one makes clients send again what they have not committed
+	Epoch    uint64   // of the group's life; a new one makes clients send uncommitted data again
 	Exports  []Export // that the state begins with, numbered from 1 on
 
 	Created time.Time // of these exports' roots; the zero time is shown as 1970
@@ -29,7 +29,8 @@ type Config struct {
 	ClockBound time.Duration    // how far from it another replica's proposal may be; 0 is DefaultClockBound
 }
 
-// DefaultClockBound is tolerant: a backup that refuses costs a view change, and time is only wrong by so much.
+// DefaultClockBound is large, because a refusal by backups costs a view change, and it also bounds how
+// wrong the agreed time can be.
 const DefaultClockBound = 5 * time.Minute
 
 const maxPages = math.MaxUint32
@@ -48,7 +49,7 @@ type FS struct {
 	asking  caller          // of the same
 	known   [64]knownRights // by client, so that rights are parsed once
 	pieces  [][]byte        // of READ, lent to the codec
-	listing []nfs3.Entry    // of READDIR, likewise
+	listing []nfs3.Entry    // of READDIR, lent to the codec
 	plus    []nfs3.EntryPlus
 	reply   []byte // of the last operation
 }
@@ -94,7 +95,7 @@ func New(store *fsmerkle.Store, c Config) (*FS, error) {
 	return fs, nil
 }
 
-// A caller is who asks, while one operation runs.
+// A caller is the client and user of the operation that runs.
 type caller struct {
 	now    nfs3.Time3 // the operation's time
 	clock  uint64     // the same in Unix nanoseconds
@@ -109,8 +110,8 @@ type caller struct {
 	readOnly bool
 }
 
-// block is the digest of the page's worth of bytes that begins so many bytes before the end of the operation, if the library has
-// digested just these.
+// block returns the digest of the pageSize bytes that begin fromEnd bytes before the end of the operation,
+// if the library has digested exactly these.
 func (c *caller) block(fromEnd int) (d pbft.Digest, ok bool) {
 	if n := fromEnd / pageSize; fromEnd%pageSize == 0 && 0 < n && n <= len(c.blocks) {
 		return c.blocks[len(c.blocks)-n], true
@@ -136,8 +137,9 @@ func (fs *FS) Execute(op pbft.Operation) (reply []byte, wrote bool) {
 	return reply, true
 }
 
-// Query answers an operation that only reads. Its time is that of the last operation that wrote. For a client whose
-// rights have run out by this machine's clock it is not ok, so that the agreed clock decides, in Execute.
+// Query answers an operation that only reads. Its time is that of the last operation that wrote. For a
+// client whose rights have expired by this machine's clock it is not ok, so that the agreed clock decides,
+// in Execute.
 func (fs *FS) Query(op pbft.Operation) (reply []byte, ok bool) {
 	c, err := fs.begins(&op)
 	if err != nil {
@@ -195,8 +197,8 @@ func (fs *FS) Accept(_ pbft.SeqNum, choice []byte) bool {
 // maxClock is the last time that fits the protocol's 32 bits of seconds.
 const maxClock = (1<<32)*uint64(time.Second) - 1
 
-// clock is the time of an operation: what was proposed, but later than all before, so that no two operations that write
-// have one time, and it never runs backwards. What is not a time is no proposal.
+// clock returns the time of an operation: the proposed time, but later than all before, so that no two
+// operations that write have the same time and time never goes back. A choice that is no time is ignored.
 func (fs *FS) clock(choice []byte) uint64 {
 	next := min(le.Uint64(fs.read(fs.at.super)[superClock:])+1, maxClock)
 	if len(choice) != 8 {
@@ -220,7 +222,8 @@ type knownRights struct {
 	rights *Rights
 }
 
-// rightsOf parses an operation's rights, or finds them parsed: the bytes decide, not who was here before.
+// rightsOf parses an operation's rights, or finds them parsed. Only equal bytes of the same client count as
+// found.
 func (fs *FS) rightsOf(op *pbft.Operation) *Rights {
 	k := &fs.known[uint64(op.Client)%uint64(len(fs.known))]
 	if k.raw != nil && k.client == op.Client && bytes.Equal(k.raw, op.Rights) {
@@ -233,8 +236,8 @@ func (fs *FS) rightsOf(op *pbft.Operation) *Rights {
 	return k.rights
 }
 
-// enter looks up what the caller may do on an export. ACCES is the answer of an export he was not given, whether
-// there is one or not.
+// enter looks up the caller's rights on an export. It answers ACCES for an export that the client was not
+// granted, whether it exists or not.
 func (c *caller) enter(export uint32) nfs3.Status {
 	if c.rights == nil || c.rights.Expires > 0 && c.clock >= c.rights.Expires {
 		return nfs3.ErrAcces
@@ -267,7 +270,8 @@ func (fs *FS) open(c *caller, fh nfs3.FileHandle, in *inode) nfs3.Status {
 	return nfs3.OK
 }
 
-// openDir is open for a directory. What is none is loaded nevertheless: the reply has its attributes.
+// openDir is open for a directory. Another object is loaded nevertheless, because the reply holds its
+// attributes.
 func (fs *FS) openDir(c *caller, fh nfs3.FileHandle, in *inode) nfs3.Status {
 	st := fs.open(c, fh, in)
 	if st == nfs3.OK && in.kind != nfs3.TypeDir {
@@ -295,5 +299,5 @@ func (s state) Freeze(seq pbft.SeqNum, rooted func(root pbft.Digest)) {
 
 func (s state) Discard(below pbft.SeqNum) { s.fs.store.Discard(fsmerkle.Seq(below)) }
 
-// Rollback needs to drop nothing of FS: all it keeps beside the pages is what Execute was given.
+// Rollback drops nothing of FS, because the memory beside the pages depends on Execute's arguments only.
 func (s state) Rollback(to pbft.SeqNum) error { return s.fs.store.Rollback(fsmerkle.Seq(to)) }

@@ -16,7 +16,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Time is what was proposed, but later than all before; what is no time proposes nothing [TOCS §7.2].
+// The time is the proposed one, but later than all before; a choice that is no time proposes nothing [TOCS
+// §7.2].
 func TestClock(t *testing.T) {
 	fs, u := newFS(t, 1<<10)
 	h := u.create(u.root, "f", nfs3.Guarded, nfs3.Sattr3{}).Object.Handle.FileHandle()
@@ -70,7 +71,8 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// What is no call, or of no program, procedure or arguments of ours, is refused by Query and Execute alike, and writes no page.
+// Bytes that are no call, or have a wrong program, procedure or arguments, are refused by Query and Execute
+// alike, and write no page.
 func TestRefusals(t *testing.T) {
 	fs, u := newFS(t, 1<<10)
 	call := func(program, proc uint32, args string) []byte {
@@ -106,7 +108,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Query never answers what would write, and leaves the pages alone.
+// Query never answers an operation that would write, and leaves the pages alone.
 func TestQueryWritesNothing(t *testing.T) {
 	fs, u := newFS(t, 1<<10)
 	h := u.create(u.root, "f", nfs3.Guarded, nfs3.Sattr3{SetMode: true, Mode: 0o644}).Object.Handle.FileHandle()
@@ -225,7 +227,7 @@ func TestCombine(t *testing.T) {
 	}
 }
 
-// Pages that another configuration laid out are refused, those of the same are taken as they are.
+// Pages that another configuration laid out are refused; those of the same one are accepted unchanged.
 func TestReopen(t *testing.T) {
 	store, err := fsmerkle.New(fsmerkle.Options{Pages: 1 << 12})
 	if err != nil {
@@ -276,7 +278,7 @@ func TestDeepDirectories(t *testing.T) {
 		t.Errorf("moving one up: got %v", st)
 	}
 	if st := u.as(1000, 1000).rename(u.root, "z", u.root, "w"); st != nfs3.OK {
-		t.Errorf("renaming by somebody: got %v", st)
+		t.Errorf("renaming by another user: got %v", st)
 	}
 	if st := u.rmdir(u.root, "w"); st != nfs3.OK {
 		t.Errorf("removing: got %v", st)
@@ -403,7 +405,7 @@ func TestIDMaps(t *testing.T) {
 	}
 }
 
-// FuzzExportList: whatever a reply holds, reading it ends.
+// FuzzExportList gives any bytes to the reader of a list of exports; it always ends.
 func FuzzExportList(f *testing.F) {
 	fs, _ := newFS(f, 1<<10)
 	reply, _ := fs.Execute(pbft.Operation{Client: pbft.Administrator, Body: ExportListCall()})

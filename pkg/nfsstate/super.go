@@ -10,7 +10,7 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Numbers on pages are little-endian; what travels is big-endian, as XDR has it.
+// Numbers on pages are little-endian; those on the wire are big-endian, as XDR has them.
 var le = binary.LittleEndian
 
 // A pageNo is the number of a page as pages write it. 0 is no page: page 0 is never the data area's.
@@ -127,8 +127,8 @@ func (fs *FS) addCounter(at int, delta int64) {
 	le.PutUint32(b, uint32(v))
 }
 
-// The pages. A slice from read is good until the next change of that page, whoever makes it: so nobody
-// keeps one across a call that writes. A slice from modify is good until the operation ends.
+// The pages. A slice from read is valid until the next change of that page by any function, so it is not
+// kept across a call that writes. A slice from modify is valid until the operation ends.
 
 func (fs *FS) read(p pageNo) []byte      { return fs.store.Read(fsmerkle.PageNum(p)) }
 func (fs *FS) modify(p pageNo) []byte    { return fs.store.Modify(fsmerkle.PageNum(p)) }
@@ -140,8 +140,8 @@ func (fs *FS) put(p pageNo, contents []byte, block pbft.Digest) {
 	fs.store.Put(fsmerkle.PageNum(p), contents, block)
 }
 
-// invariant stops us at our own bug: a stopped replica is one of the f, a wrong one is a lie with our key.
-// It is never about what an operation's bytes say.
+// invariant stops the process at a bug of its own: a stopped replica is one of the f, a wrong one lies with
+// its key. It never checks the bytes of an operation.
 func invariant(ok bool, what string) {
 	if !ok {
 		panic("nfsstate: " + what)

@@ -9,7 +9,7 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// ready keeps those who fetch from having the group wait for the hashing of a checkpoint.
+// ready refuses to serve a checkpoint that is still being hashed, so that ordering does not wait for it.
 func (s state) ready(seq pbft.SeqNum) error {
 	err := s.fs.store.Ready(fsmerkle.Seq(seq))
 	if errors.Is(err, fsmerkle.ErrUnhashed) {
@@ -42,8 +42,8 @@ func (s state) PageAt(seq pbft.SeqNum, n pbft.PageNum) ([]byte, error) {
 	return s.fs.store.PageAt(fsmerkle.Seq(seq), fsmerkle.PageNum(n))
 }
 
-// Install implements pbft.State. What changed since the last checkpoint is not the group's business any more: the
-// live pages go back to it, so that the session begins from pages whose digests are known.
+// Install implements pbft.State. The live pages go back to the last checkpoint, because later changes are
+// superseded, and the session has to begin from pages whose digests are known.
 func (s state) Install(seq pbft.SeqNum, root pbft.Digest) (pbft.Install, error) {
 	if held := s.fs.store.Checkpoints(); len(held) > 0 {
 		if err := s.Rollback(pbft.SeqNum(held[len(held)-1])); err != nil {

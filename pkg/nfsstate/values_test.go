@@ -130,7 +130,8 @@ func TestDeviceNumbers(t *testing.T) {
 	}
 }
 
-// Root of the export chooses the owner of what it makes. Others get what is theirs, whatever they ask for.
+// Root of the export chooses the owner of new objects. Objects of other users get their own ids, whatever
+// they ask for.
 func TestOwnerAtCreation(t *testing.T) {
 	for _, x := range []struct {
 		name             string
@@ -148,7 +149,7 @@ func TestOwnerAtCreation(t *testing.T) {
 		{"all squashed", Grant{Squash: SquashAll, AnonUID: 70, AnonGID: 80}, 1000, 100, owner(1000, 100), 70, 80, 70, 80},
 		{"a user mapped", mapped, 1001, 100, owner(1001, 100), 5001, 300, 1001, 100},
 		{"root mapped to root, for a user", mapped, 0, 0, owner(1001, 100), 5001, 300, 1001, 100},
-		{"root mapped to root, for somebody in no range", mapped, 0, 0, owner(9, 9), 70, 80, Nobody, Nobody},
+		{"root mapped to root, for a user in no range", mapped, 0, 0, owner(9, 9), 70, 80, Nobody, Nobody},
 	} {
 		x.grant.Export = 1
 		_, u := newFS(t, 1<<10)
@@ -178,7 +179,8 @@ var mapped = Grant{
 	GIDs: []IDRange{{From: 0, To: 0, Count: 1}, {From: 100, To: 300, Count: 2}},
 }
 
-// A client with maps finds its own ids wherever it reads some: what it reads it can set again, as cp -p and tar do.
+// A client with maps reads its own ids everywhere, and can set the ids that it reads again, as cp -p and
+// tar do.
 func TestMapsBothWays(t *testing.T) {
 	_, u := newFS(t, 1<<10)
 	g := mapped
@@ -205,7 +207,7 @@ func TestMapsBothWays(t *testing.T) {
 
 	u.mustDo(u.setattr(h, owner(1000, 100)).Status) // ids of the export that the client has no users for
 	seen := root.getattr(h).Attr
-	u.wantOwner("of nobody here", seen, Nobody, Nobody)
+	u.wantOwner("of no user of the client", seen, Nobody, Nobody)
 	u.mustDo(root.setattr(h, owner(seen.UID, seen.GID)).Status)
 	u.wantOwner("set as it was read", u.getattr(h).Attr, 70, 80)
 }
@@ -238,7 +240,7 @@ func TestCreated(t *testing.T) {
 	}
 }
 
-// Rights with such an id grant nothing, whoever enrolled the client.
+// Rights with the id 2^32-1 grant nothing, even if an administrator's program let them pass.
 func TestRightsOfNoID(t *testing.T) {
 	_, u := newFS(t, 1<<10)
 	v := u.with(8, Rights{Grants: []Grant{{Export: 1, Squash: SquashAll, AnonUID: nfs3.NoID}}})

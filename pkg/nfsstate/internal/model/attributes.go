@@ -61,7 +61,7 @@ func badTime(t nfs3.SetTime) bool {
 	return t.How == nfs3.SetToClientTime && t.Time.Nanoseconds >= 1e9
 }
 
-// set does what judgeSetattr allowed.
+// set carries out a SETATTR that judgeSetattr allowed.
 func (m *Model) set(who Access, f *file, n *nfs3.Sattr3) {
 	f.exclusive = false
 	if *n == (nfs3.Sattr3{}) {
@@ -100,7 +100,8 @@ func (m *Model) setTime(t *nfs3.Time3, to nfs3.SetTime) {
 	}
 }
 
-// dropPrivilege clears setuid, and setgid where it is more than a lock.
+// dropPrivilege clears setuid, and setgid where the group may execute; without that permission it marks
+// mandatory locking.
 func dropPrivilege(f *file) {
 	f.attr.Mode &^= nfs3.ModeSetUID
 	if f.attr.Mode&0o010 != 0 {
@@ -108,7 +109,7 @@ func dropPrivilege(f *file) {
 	}
 }
 
-// allowedMode is the mode that the caller gets for the one he wants, on a file of group gid.
+// allowedMode returns the mode that the caller gets when it asks for one, on a file of group gid.
 func allowedMode(who Access, mode, gid uint32) uint32 {
 	mode &= nfs3.ModeSettable
 	if !who.root() && !who.in(gid) {

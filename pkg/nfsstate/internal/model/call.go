@@ -4,7 +4,7 @@ package model
 
 import "bfs/pkg/nfs3"
 
-// A Result is what a procedure answers.
+// A Result is the result of a procedure.
 type Result interface{ Append([]byte) []byte }
 
 // nfs answers a call of the NFS program.

@@ -10,7 +10,7 @@ import (
 
 const pageSize = 4096
 
-// Access is what a client may do in one export, and as whom: squash and rights are already applied.
+// Access is a client's access to one export, and its identity there: squash and rights are already applied.
 type Access struct {
 	UID, GID uint32
 	Groups   []uint32
@@ -22,7 +22,8 @@ type Access struct {
 	GroupIn, GroupOut func(id uint32) uint32
 }
 
-// wanted is what a call asks to set, in the export's ids. An id of 2^32-1 asks for nothing.
+// wanted returns the attributes that a call asks to set, in the export's ids. An id of 2^32-1 asks for
+// nothing.
 func (a Access) wanted(s nfs3.Sattr3) nfs3.Sattr3 {
 	one := func(set *bool, id *uint32, in func(uint32) uint32) {
 		switch {
@@ -81,15 +82,15 @@ func (f *file) lnk() bool { return f.attr.Type == nfs3.TypeLnk }
 
 // Model is the file systems of a group.
 type Model struct {
-	// Now is the time of the call that comes; whoever calls sets it.
+	// Now is the time of the next call; the caller sets it.
 	Now nfs3.Time3
-	// Full is OK while there is room. Otherwise a call that would take room gets it as its status, and Took says
-	// afterwards that it did: the model does not count pages, so it is told what it cannot know.
+	// Full is OK while there is room. Otherwise it is the status of a call that would take room, and Took
+	// says afterwards whether it did: the model does not count pages, so the test tells it.
 	Full nfs3.Status
 	Took bool
 	// NewHandle gives the handle for a file that is now made: the model does not number files itself.
 	NewHandle func() nfs3.Handle
-	// Verifier is that of WRITE and COMMIT.
+	// Verifier is the write verifier of WRITE and COMMIT.
 	Verifier nfs3.Verifier
 	// Linkmax and Dtpref are answered by PATHCONF and FSINFO. MaxListing bounds listings.
 	Linkmax, Dtpref, MaxListing uint32
@@ -138,8 +139,8 @@ func (m *Model) find(c Caller, fh nfs3.FileHandle) (*file, Access, nfs3.Status) 
 	return f, who, nfs3.OK
 }
 
-// attributes are what GETATTR says. Used is left to the caller: how much metadata a file needs is the
-// layout's business.
+// attributes returns the attributes of a file for GETATTR. Used is left to the caller, because the amount
+// of metadata depends on the layout.
 func (f *file) attributes() nfs3.Fattr3 {
 	a := f.attr
 	a.FSID, a.FileID = uint64(f.handle.Export), f.handle.Inode
@@ -264,7 +265,7 @@ func (m *Model) putAt(f *file, name []byte, child *file, cookie uint64) {
 	m.changed(f)
 }
 
-// take removes a name from f. What it named stays alive.
+// take removes a name from f. The file that it named stays.
 func (m *Model) take(f *file, name []byte) {
 	if f.entries[string(name)].file.dir() {
 		f.attr.Nlink--
@@ -273,7 +274,7 @@ func (m *Model) take(f *file, name []byte) {
 	m.changed(f)
 }
 
-// unlink lets f lose one name, and life with the last.
+// unlink takes one name from f, and removes f with its last name.
 func (m *Model) unlink(f *file) {
 	f.attr.Nlink--
 	if f.dir() || f.attr.Nlink == 0 {

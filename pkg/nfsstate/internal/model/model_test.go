@@ -49,7 +49,7 @@ func TestWorkloadReachesEverything(t *testing.T) {
 			succeeded[c.Procedure]++
 		}
 		statuses[s]++
-		for range 3 { // as if clients found out what is gone
+		for range 3 { // as if clients found out which files no longer exist
 			if h := w.Some(); !m.Alive(h) {
 				w.Stale(h)
 			}

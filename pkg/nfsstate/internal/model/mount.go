@@ -78,7 +78,7 @@ func (m *Model) mount(c Caller, path string) *nfs3.MountResult {
 	return &nfs3.MountResult{Handle: d.handle, Flavors: []uint32{nfs3.AuthSys}}
 }
 
-// export is EXPORT [RFC1813 §5.2.5]: what the client was given.
+// export is EXPORT [RFC1813 §5.2.5]: the exports that the client was granted.
 func (m *Model) export(c Caller) *nfs3.ExportResult {
 	r := &nfs3.ExportResult{}
 	for _, x := range m.exports {

@@ -75,7 +75,7 @@ type newborn struct {
 	verifier *nfs3.Verifier
 }
 
-// create is what the creators have in common: a name that is free, attributes, room.
+// create is the common part of the creating procedures: a free name, attributes, room.
 func (m *Model) create(c Caller, where nfs3.DirOp, n newborn, exists func(Access, *file) nfs3.Status) nfs3.CreateResult {
 	d, who, s := m.directory(c, where.Dir)
 	pre := before(d)
@@ -119,7 +119,7 @@ func (m *Model) judgeNewborn(who Access, d *file, n *newborn) nfs3.Status {
 	return nfs3.OK
 }
 
-// groupIn is the group of what the caller makes in d.
+// groupIn returns the group of an object that the caller makes in d.
 func groupIn(d *file, who Access) uint32 {
 	if d.attr.Mode&nfs3.ModeSetGID != 0 {
 		return d.attr.GID

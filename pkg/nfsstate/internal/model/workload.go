@@ -25,7 +25,7 @@ type Workload struct {
 	roots  []nfs3.Handle
 }
 
-// known is what a workload remembers of a file.
+// known is a workload's record of a file.
 type known struct {
 	handle nfs3.Handle
 	kind   nfs3.FileType
@@ -33,7 +33,7 @@ type known struct {
 	cookie uint64 // some cookie of a directory
 }
 
-// Bounds of what a workload remembers.
+// Bounds of a workload's memory.
 const (
 	maxLive  = 400
 	maxStale = 50
@@ -284,7 +284,7 @@ func (w *Workload) setTime() nfs3.SetTime {
 	return t
 }
 
-// sattr sets each attribute one time in so many.
+// sattr sets each attribute in one of rare calls.
 func (w *Workload) sattr(rare int) (s nfs3.Sattr3) {
 	if s.SetMode = !w.oneIn(4); s.SetMode {
 		s.Mode = w.mode()
@@ -457,7 +457,7 @@ func (w *Workload) commit() arguments {
 	return &nfs3.CommitArgs{File: w.of(nfs3.TypeReg), Offset: w.size(), Count: w.count()}
 }
 
-// mount is a path, for whatever procedure.
+// mount returns a path, for any procedure of MOUNT.
 func (w *Workload) mount() []byte {
 	p := pick(w, w.Paths...)
 	for w.oneIn(2) {
@@ -474,7 +474,7 @@ func (w *Workload) mount() []byte {
 
 // Learning.
 
-// Learn takes what a reply tells of files.
+// Learn takes the files that a reply mentions into the workload's memory.
 func (w *Workload) Learn(c nfs3.Call, results []byte) {
 	if c.Program != nfs3.ProgramNFS {
 		return
@@ -556,8 +556,8 @@ func (w *Workload) sawCookie(c nfs3.Call, cookie uint64) {
 	}
 }
 
-// Stale tells of a handle that the file system no longer knows. Whoever runs the workload may look for such
-// among Live and tell, so that most calls meet files.
+// Stale tells the workload that a handle is no longer valid. The caller may look for such handles among
+// Live, so that most calls meet existing files.
 func (w *Workload) Stale(h nfs3.Handle) { w.forget(h) }
 
 // Some is a file that the workload believes alive.
