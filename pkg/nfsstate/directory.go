@@ -182,8 +182,8 @@ func (fs *FS) enterHash(d *inode, name []byte, cookie uint64) {
 	hashes.insert(b[:])
 }
 
-// strike removes an entry. The caller saves the directory.
-func (fs *FS) strike(d *inode, name []byte, cookie uint64) {
+// removeEntry removes an entry. The caller saves the directory.
+func (fs *FS) removeEntry(d *inode, name []byte, cookie uint64) {
 	hashes := fs.hashes(d)
 	if d.indexHeight > 0 {
 		hashes.remove(key{nameHash(name), cookie})

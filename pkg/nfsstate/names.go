@@ -64,9 +64,9 @@ func (fs *FS) lookup(c *caller, a *nfs3.LookupArgs) (r nfs3.LookupResult) {
 	return r
 }
 
-// A birth describes the object that a creating procedure asks for. All except CREATE are GUARDED: they
+// A creation describes the object that a creating procedure asks for. All except CREATE are GUARDED: they
 // never use an existing object.
-type birth struct {
+type creation struct {
 	kind     nfs3.FileType
 	attr     *nfs3.Sattr3
 	mode     nfs3.CreateMode // of CREATE
@@ -78,18 +78,18 @@ type birth struct {
 
 // create is CREATE [RFC1813 §3.3.8].
 func (fs *FS) create(c *caller, a *nfs3.CreateArgs) nfs3.CreateResult {
-	b := birth{kind: nfs3.TypeReg, attr: &a.Attr, mode: a.Mode, verifier: a.Verifier}
-	return fs.bear(c, &a.Where, &b)
+	b := creation{kind: nfs3.TypeReg, attr: &a.Attr, mode: a.Mode, verifier: a.Verifier}
+	return fs.createObject(c, &a.Where, &b)
 }
 
 // mkdir is MKDIR [RFC1813 §3.3.9].
 func (fs *FS) mkdir(c *caller, a *nfs3.MkdirArgs) nfs3.CreateResult {
-	return fs.bear(c, &a.Where, &birth{kind: nfs3.TypeDir, attr: &a.Attr, mode: nfs3.Guarded})
+	return fs.createObject(c, &a.Where, &creation{kind: nfs3.TypeDir, attr: &a.Attr, mode: nfs3.Guarded})
 }
 
 // symlink is SYMLINK [RFC1813 §3.3.10].
 func (fs *FS) symlink(c *caller, a *nfs3.SymlinkArgs) nfs3.CreateResult {
-	return fs.bear(c, &a.Where, &birth{kind: nfs3.TypeLnk, attr: &a.Attr, mode: nfs3.Guarded, text: a.Path})
+	return fs.createObject(c, &a.Where, &creation{kind: nfs3.TypeLnk, attr: &a.Attr, mode: nfs3.Guarded, text: a.Path})
 }
 
 // mknod is MKNOD [RFC1813 §3.3.11].
@@ -106,11 +106,11 @@ func (fs *FS) mknod(c *caller, a *nfs3.MknodArgs) (r nfs3.CreateResult) {
 		}
 		return r
 	}
-	return fs.bear(c, &a.Where, &birth{kind: a.Type, attr: &a.Attr, mode: nfs3.Guarded, rdev: a.Spec, node: true})
+	return fs.createObject(c, &a.Where, &creation{kind: a.Type, attr: &a.Attr, mode: nfs3.Guarded, rdev: a.Spec, node: true})
 }
 
-// bear is the common part of the creating procedures.
-func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult) {
+// createObject is the common part of the creating procedures.
+func (fs *FS) createObject(c *caller, where *nfs3.DirOp, b *creation) (r nfs3.CreateResult) {
 	var d, child inode
 	r.Status = fs.openDir(c, where.Dir, &d)
 	before := pre(&d)
@@ -118,17 +118,17 @@ func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult)
 		r.Status = b.possible()
 	}
 	if r.Status == nfs3.OK {
-		wanted := c.wantedAtBirth(b.attr)
+		wanted := c.wantedAtCreation(b.attr)
 		b.attr = &wanted
 	}
 	if r.Status == nfs3.OK {
 		var e entry
 		switch e, r.Status = fs.mayEnter(c, &d, where.Name); {
 		case r.Status == nfs3.ErrExist && e.inode != 0:
-			r.Status = fs.again(c, b, e, &child)
+			r.Status = fs.createExisting(c, b, e, &child)
 		case r.Status == nfs3.OK:
-			if r.Status = fs.mayBear(c, &d, where.Name, b); r.Status == nfs3.OK {
-				fs.deliver(c, &d, where.Name, b, &child)
+			if r.Status = fs.mayCreate(c, &d, where.Name, b); r.Status == nfs3.OK {
+				fs.makeObject(c, &d, where.Name, b, &child)
 			}
 		}
 	}
@@ -139,10 +139,10 @@ func (fs *FS) bear(c *caller, where *nfs3.DirOp, b *birth) (r nfs3.CreateResult)
 	return r
 }
 
-// wantedAtBirth returns the attributes that a creating procedure asks to set. Only root chooses an owner
+// wantedAtCreation returns the attributes that a creating procedure asks to set. Only root chooses an owner
 // and a group. For others these are left out, not refused: some clients send the ids that they believe to
 // have, which squash and maps may have changed.
-func (c *caller) wantedAtBirth(s *nfs3.Sattr3) nfs3.Sattr3 {
+func (c *caller) wantedAtCreation(s *nfs3.Sattr3) nfs3.Sattr3 {
 	w := c.grant.wanted(*s)
 	if !c.who.root() {
 		w.SetUID, w.UID, w.SetGID, w.GID = false, 0, false, 0
@@ -152,7 +152,7 @@ func (c *caller) wantedAtBirth(s *nfs3.Sattr3) nfs3.Sattr3 {
 
 // possible refuses objects that cannot be made anywhere: a link's text and a device's number that clients
 // cannot read back, and types that MKNOD does not make.
-func (b *birth) possible() nfs3.Status {
+func (b *creation) possible() nfs3.Status {
 	switch {
 	case b.kind == nfs3.TypeLnk && goodText(b.text) != nfs3.OK:
 		return goodText(b.text)
@@ -164,10 +164,10 @@ func (b *birth) possible() nfs3.Status {
 	return nfs3.OK
 }
 
-// again handles a creating procedure that finds its name taken. Only CREATE may then succeed: UNCHECKED for
+// createExisting handles a creating procedure that finds its name taken. Only CREATE may then succeed: UNCHECKED for
 // a regular file, of which it sets the size if one is given, and nothing else; EXCLUSIVE for the file that
 // its first transmission made.
-func (fs *FS) again(c *caller, b *birth, e entry, child *inode) nfs3.Status {
+func (fs *FS) createExisting(c *caller, b *creation, e entry, child *inode) nfs3.Status {
 	if b.mode == nfs3.Guarded {
 		return nfs3.ErrExist
 	}
@@ -191,8 +191,8 @@ func (fs *FS) again(c *caller, b *birth, e entry, child *inode) nfs3.Status {
 	return st
 }
 
-// mayBear checks that a new object may be made, and that there is room for it.
-func (fs *FS) mayBear(c *caller, d *inode, name []byte, b *birth) nfs3.Status {
+// mayCreate checks that a new object may be made, and that there is room for it.
+func (fs *FS) mayCreate(c *caller, d *inode, name []byte, b *creation) nfs3.Status {
 	s := b.attr
 	switch {
 	case (b.kind == nfs3.TypeBlk || b.kind == nfs3.TypeChr) && !c.who.root():
@@ -216,13 +216,13 @@ func (c *caller) groupIn(d *inode) uint32 {
 	return c.who.GID
 }
 
-// deliver makes the object and enters its name.
-func (fs *FS) deliver(c *caller, d *inode, name []byte, b *birth, child *inode) {
+// makeObject makes the object and enters its name.
+func (fs *FS) makeObject(c *caller, d *inode, name []byte, b *creation, child *inode) {
 	fs.allocInode(d.export, b.kind, child)
 	child.nlink, child.rdev = 1, b.rdev
 	child.uid, child.gid = c.who.UID, c.groupIn(d)
 	child.atime, child.mtime, child.ctime = c.now, c.now, c.now
-	c.dress(child, b.attr)
+	c.setInitial(child, b.attr)
 	if b.mode == nfs3.Exclusive {
 		child.exclusive, child.verifier = true, b.verifier
 	}
@@ -240,9 +240,9 @@ func (fs *FS) deliver(c *caller, d *inode, name []byte, b *birth, child *inode) 
 	fs.save(d)
 }
 
-// dress gives a new object the attributes that were asked for. A mode that was not asked for is 0, until
+// setInitial gives a new object the attributes that were asked for. A mode that was not asked for is 0, until
 // the SETATTR that follows. The mode of a symlink has no meaning, so it allows everything.
-func (c *caller) dress(in *inode, s *nfs3.Sattr3) {
+func (c *caller) setInitial(in *inode, s *nfs3.Sattr3) {
 	if s.SetUID {
 		in.uid = s.UID
 	}
@@ -280,7 +280,7 @@ func (fs *FS) unlink(c *caller, where *nfs3.DirOp, dir bool) (r nfs3.RemoveResul
 	if r.Status == nfs3.OK {
 		var e entry
 		if e, r.Status = fs.mayUnlink(c, &d, where.Name, dir, &in); r.Status == nfs3.OK {
-			fs.strike(&d, where.Name, e.cookie)
+			fs.removeEntry(&d, where.Name, e.cookie)
 			d.mtime, d.ctime = c.now, c.now
 			fs.drop(c, &d, &in)
 			fs.save(&d)
@@ -309,7 +309,7 @@ func (fs *FS) mayUnlink(c *caller, d *inode, name []byte, dir bool, in *inode) (
 	switch {
 	case !c.who.may(d, mayWrite):
 		return e, nfs3.ErrAcces
-	case !c.mayStrike(d, in):
+	case !c.mayRemoveEntry(d, in):
 		return e, nfs3.ErrPerm
 	case dir && in.kind != nfs3.TypeDir:
 		return e, nfs3.ErrNotDir
@@ -321,9 +321,9 @@ func (fs *FS) mayUnlink(c *caller, d *inode, name []byte, dir bool, in *inode) (
 	return e, nfs3.OK
 }
 
-// mayStrike is the rule of the sticky bit: only root and the owners of the directory and of the object
+// mayRemoveEntry is the rule of the sticky bit: only root and the owners of the directory and of the object
 // remove names from a sticky directory.
-func (c *caller) mayStrike(d, in *inode) bool {
+func (c *caller) mayRemoveEntry(d, in *inode) bool {
 	return d.mode&nfs3.ModeSticky == 0 || c.who.root() || c.who.UID == d.uid || c.who.UID == in.uid
 }
 
@@ -477,7 +477,7 @@ func (fs *FS) mayTake(m *move) nfs3.Status {
 	switch {
 	case !c.who.may(m.from, mayWrite) || !c.who.may(m.to, mayWrite):
 		return nfs3.ErrAcces
-	case !c.mayStrike(m.from, &m.in), taken && !c.mayStrike(m.to, &m.victim):
+	case !c.mayRemoveEntry(m.from, &m.in), taken && !c.mayRemoveEntry(m.to, &m.victim):
 		return nfs3.ErrPerm
 	case dir && m.from != m.to && fs.within(m.to, m.in.num):
 		return nfs3.ErrInval
@@ -521,13 +521,13 @@ func (fs *FS) within(d *inode, n inodeNum) bool {
 func (fs *FS) move(m *move) {
 	switch {
 	case m.over != 0:
-		fs.strike(m.from, m.oldName, m.cookie)
+		fs.removeEntry(m.from, m.oldName, m.cookie)
 		fs.repoint(m.to, m.over, m.in.num)
 		fs.drop(m.c, m.to, &m.victim)
 	case m.from == m.to:
 		fs.renameEntry(m.to, entry{m.cookie, m.in.num, m.oldName}, m.newName)
 	default:
-		fs.strike(m.from, m.oldName, m.cookie)
+		fs.removeEntry(m.from, m.oldName, m.cookie)
 		fs.enter(m.to, m.newName, m.in.num)
 	}
 	if m.in.kind == nfs3.TypeDir {
