@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command arrows counts the arrows among the files of a package. An arrow goes from file A to file B when A uses a name
 // that B declares: a function, type, variable, constant, method or field. Files that reach one another stand in a circle.
 //
