@@ -200,8 +200,8 @@ func connect(ctx context.Context, client *pbft.Client) func(done func(error)) er
 	}
 }
 
-// ask calls NFS's procedure that does nothing: replicas exchange keys with anybody, and whether the group knows us
-// shows with the first call.
+// ask calls NFS's procedure that does nothing: replicas exchange keys with anybody, and whether the group
+// knows us shows with the first call.
 func ask(client caller) func(done func(error)) error {
 	return func(done func(error)) error {
 		return client.Start(nullCall(func(_ []byte, err error) { done(err) }))

@@ -182,8 +182,8 @@ func ignoreHangups(ctx context.Context, log *slog.Logger) {
 	}()
 }
 
-// warnMemory warns when the state can grow beyond this machine's memory: it lies in memory, and the kernel would end the
-// process, on all hosts at about the same time.
+// warnMemory warns when the state can grow beyond this machine's memory: it lies in memory, and the kernel
+// would end the process, on all hosts at about the same time.
 func warnMemory(log *slog.Logger, size config.Size) {
 	have, err := procs.Memory()
 	if err != nil || uint64(size) <= have {

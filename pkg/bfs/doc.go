@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bfs is the file system for Go programs: a program uses it through io/fs and go-billy as a kernel uses it
-// through a mount, but without a kernel, a relay or root.
+// Package bfs is the file system for Go programs: a program uses it through io/fs and go-billy as a kernel
+// uses it through a mount, but without a kernel, a relay or root.
 //
 //	fsys, err := bfs.Mount(ctx, client, "/export", nfs3.Credentials{UID: 1000, GID: 1000})
 //	...
@@ -9,9 +9,10 @@
 //	err = fsys.WriteFile("etc/motd", data, 0o644)        // as package os has it
 //	repo, err := git.Clone(storage, fsys.Billy(), ...)   // go-billy
 //
-// An FS turns names into handles by LOOKUP, and every other request into the one NFSv3 procedure that does it. Each
-// call is one operation of the group. So a result is one that at least one correct replica gave, and data is as
-// durable as the group when Write returns: nothing is written later, and no COMMIT is needed.
+// An FS turns names into handles by LOOKUP, and every other request into the one NFSv3 procedure that does
+// it. Each call is one operation of the group. So a result is one that at least one correct replica gave,
+// and data is as durable as the group when Write returns: nothing is written later, and no COMMIT is
+// needed.
 //
 // What a caller must know:
 //

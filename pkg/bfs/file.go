@@ -449,8 +449,8 @@ func (f *File) ReadDir(n int) ([]fs.DirEntry, error) {
 	return entries, nil
 }
 
-// Lock waits for the lock of this file among the Files that are open on it through the same Mount, and has it until
-// Unlock or Close. Nobody else is kept out: neither other processes nor other clients.
+// Lock waits for the lock of this file among the Files that are open on it through the same Mount, and has
+// it until Unlock or Close. Nobody else is kept out: neither other processes nor other clients.
 func (f *File) Lock() error {
 	if err := f.may(f.usable); err != nil {
 		return wrap("lock", f.name, err)

@@ -39,8 +39,8 @@ var (
 // goroutines.
 const DefaultUmask fs.FileMode = 0o022
 
-// Mount looks up an export, or a directory below it, for a user. ctx is for this call alone; see WithContext. There is
-// nothing to unmount.
+// Mount looks up an export, or a directory below it, for a user. ctx is for this call alone; see
+// WithContext. There is nothing to unmount.
 func Mount(ctx context.Context, group Invoker, export string, cred nfs3.Credentials) (*FS, error) {
 	if len(cred.Groups) > nfs3.MaxGroups {
 		return nil, fmt.Errorf("bfs: got %d groups, want <= %d", len(cred.Groups), nfs3.MaxGroups)

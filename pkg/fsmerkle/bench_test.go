@@ -184,7 +184,8 @@ func BenchmarkHashing(b *testing.B) {
 	})
 }
 
-// BenchmarkPut: a page filled and, some hundreds together, hashed for a checkpoint, with its block digest known and without.
+// BenchmarkPut: a page filled and, some hundreds together, hashed for a checkpoint, with its block digest
+// known and without.
 func BenchmarkPut(b *testing.B) {
 	for _, known := range []bool{false, true} {
 		b.Run(map[bool]string{false: "Overwrite", true: "Put"}[known], func(b *testing.B) {

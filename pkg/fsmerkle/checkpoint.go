@@ -18,7 +18,8 @@ type Seq uint64
 // by a rollback.
 var ErrNoCheckpoint = errors.New("fsmerkle: no such checkpoint")
 
-// ErrUnhashed answers for a checkpoint that is still being hashed, or whose pages cannot be found while a later one waits to be.
+// ErrUnhashed answers for a checkpoint that is still being hashed, or whose pages cannot be found while a
+// later one waits to be.
 var ErrUnhashed = errors.New("fsmerkle: the checkpoint is not hashed yet")
 
 // An epoch is the time from one checkpoint to the next, and the record of its changes: everything needed to

@@ -2,9 +2,9 @@
 
 // Package fsmerkle keeps numbered 4 KiB pages under a tree of digests, with checkpoints.
 //
-// It is the memory of a replicated service. Everything that the next operation can see lies on pages, so equal
-// roots mean equal states, a rollback restores old pages, and a transfer fetches the pages that differ. The package
-// knows nothing of files, nor of the reasons for a transfer.
+// It is the memory of a replicated service. Everything that the next operation can see lies on pages, so
+// equal roots mean equal states, a rollback restores old pages, and a transfer fetches the pages that
+// differ. The package knows nothing of files, nor of the reasons for a transfer.
 //
 // # Pages
 //

@@ -185,8 +185,8 @@ func (h *hasher) wait(e *epoch) {
 	}
 }
 
-// ready reports whether the checkpoint that begins the first of these epochs is hashed, and the records of all that are closed
-// can be read.
+// ready reports whether the checkpoint that begins the first of these epochs is hashed, and the records of
+// all that are closed can be read.
 func (h *hasher) ready(since []*epoch) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

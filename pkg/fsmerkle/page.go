@@ -148,8 +148,8 @@ func (s *Store) Begin(n Seq) {
 // Observe begins to watch which pages are read.
 func (s *Store) Observe() { s.watching, s.seen = true, 0 }
 
-// Observed ends the watching. It returns the last batch since the latest checkpoint that changed a page which was read since
-// Observe, 0 if none did. It is a function of the batches since that checkpoint alone.
+// Observed ends the watching. It returns the last batch since the latest checkpoint that changed a page
+// which was read since Observe, 0 if none did. It is a function of the batches since that checkpoint alone.
 func (s *Store) Observed() Seq {
 	s.watching = false
 	if s.seen == 0 {

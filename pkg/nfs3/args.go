@@ -55,7 +55,8 @@ type WriteArgs struct {
 	Data   []byte
 }
 
-// Behind is how many bytes follow the data in the encoding, and so in the call whose arguments these are: its padding.
+// Behind is how many bytes follow the data in the encoding, and so in the call whose arguments these are:
+// its padding.
 func (a *WriteArgs) Behind() int { return padded(len(a.Data)) - len(a.Data) }
 
 // CreateArgs of CREATE [RFC1813 §3.3.8].

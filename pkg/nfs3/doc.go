@@ -12,8 +12,8 @@
 // A client does the opposite with ReadArgs.Append and DecodeReadResult. Between the two the call travels as a
 // Call, and its results behind an AcceptStat.
 //
-// The duties of the caller: a decoded value aliases the bytes it came from, and is valid only as long as they are;
-// a value returned with an error means nothing; a result holds no more than a reply may carry.
+// The duties of the caller: a decoded value aliases the bytes it came from, and is valid only as long as
+// they are; a value returned with an error means nothing; a result holds no more than a reply may carry.
 //
 // The promises of a decoder: it reads all bytes or refuses; booleans, unions and enums have the values of the
 // RFC; it allocates nothing for arguments, and for results no more than a small multiple of the bytes

@@ -11,7 +11,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Procedures of nfs3.ProgramAdmin. Those that change something are for the group's administrator alone: PERM to others.
+// Procedures of nfs3.ProgramAdmin. Those that change something are for the group's administrator alone:
+// PERM to others.
 //
 //	ADD     name as opaque<64>, mode, uid, gid u32, quota bytes, quota inodes u64 → status, export u32
 //	LIST    → count u32, then as many of: export, mode, uid, gid u32, name, quota bytes, quota inodes, used bytes,

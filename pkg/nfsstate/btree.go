@@ -214,8 +214,8 @@ func (t *tree) own(k key) []byte {
 	return t.edit(way[d].page).record(way[d].at)
 }
 
-// missing counts the pages that insert allocates for a record of that size under k, or replace if k has a record. It is
-// exact.
+// missing counts the pages that insert allocates for a record of that size under k, or replace if k has a
+// record. It is exact.
 func (t *tree) missing(k key, size int) uint64 {
 	if *t.height == 0 {
 		return 1

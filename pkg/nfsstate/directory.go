@@ -109,7 +109,8 @@ func (fs *FS) renameNeeds(d *inode, name []byte, cookie uint64) uint64 {
 	return fs.entryNeeds(d, name, cookie)
 }
 
-// entryNeeds counts the pages that a name needs under a cookie that is new, or has an entry whose place the name takes.
+// entryNeeds counts the pages that a name needs under a cookie that is new, or has an entry whose place the
+// name takes.
 func (fs *FS) entryNeeds(d *inode, name []byte, cookie uint64) uint64 {
 	entries, hashes := fs.entries(d), fs.hashes(d)
 	n := entries.missing(key{hi: cookie}, entryHead+len(name))

@@ -106,8 +106,8 @@ func (fs *FS) setRoot(c *caller, e exportID, which uint32, x *Export) {
 	fs.save(&root)
 }
 
-// removeExport removes an export whose root directory is empty: nothing is lost by it, and it takes one step. Its row stays
-// without a name, so that its number is not given to another export.
+// removeExport removes an export whose root directory is empty: nothing is lost by it, and it takes one
+// step. Its row stays without a name, so that its number is not given to another export.
 func (fs *FS) removeExport(e exportID) nfs3.Status {
 	var root inode
 	fs.load(inodeNum(le.Uint32(fs.row(e)[rowRoot:])), &root)

@@ -67,8 +67,8 @@ func line(client byte, body []byte) []byte {
 	return append(append(b, client), body...)
 }
 
-// FuzzOperations gives any bytes to two instances that begin alike: none panics, Query and Execute answer alike, a
-// Query changes nothing, replies and roots are the same, and the state stays in order.
+// FuzzOperations gives any bytes to two instances that begin alike: none panics, Query and Execute answer
+// alike, a Query changes nothing, replies and roots are the same, and the state stays in order.
 func FuzzOperations(f *testing.F) {
 	seen := 0
 	a := furnished(f, func(op pbft.Operation) {

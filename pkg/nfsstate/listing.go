@@ -26,8 +26,8 @@ var (
 	dotDotName = []byte("..")
 )
 
-// walk calls f with the entries behind a cookie, in the order of cookies, until it says false. It says whether f has seen
-// all.
+// walk calls f with the entries behind a cookie, in the order of cookies, until it says false. It says
+// whether f has seen all.
 func (fs *FS) walk(d *inode, cookie uint64, f func(e entry) bool) (all bool) {
 	if cookie < cookieDot && !f(entry{cookieDot, d.num, dotName}) {
 		return false

@@ -175,8 +175,8 @@ func (c *churn) change() {
 	}
 }
 
-// Entries come, go and change their names during a listing: an entry that stays is listed exactly once, no entry is
-// listed twice, and the listing ends.
+// Entries come, go and change their names during a listing: an entry that stays is listed exactly once, no
+// entry is listed twice, and the listing ends.
 func TestListingUnderChurn(t *testing.T) {
 	for seed := range uint64(30) {
 		fs, u := newFS(t, 1<<12)
@@ -211,7 +211,8 @@ func TestListingUnderChurn(t *testing.T) {
 	}
 }
 
-// An entry takes another name in a directory so full that it must split or may join pages, and when no page is free.
+// An entry takes another name in a directory so full that it must split or may join pages, and when no page
+// is free.
 func TestRenameInPlaceWhenFull(t *testing.T) {
 	for seed := range uint64(20) {
 		fs, u := newFS(t, 300, func(c *Config) { c.Inodes = 2000 })

@@ -164,9 +164,9 @@ func (b *creation) possible() nfs3.Status {
 	return nfs3.OK
 }
 
-// createExisting handles a creating procedure that finds its name taken. Only CREATE may then succeed: UNCHECKED for
-// a regular file, of which it sets the size if one is given, and nothing else; EXCLUSIVE for the file that
-// its first transmission made.
+// createExisting handles a creating procedure that finds its name taken. Only CREATE may then succeed:
+// UNCHECKED for a regular file, of which it sets the size if one is given, and nothing else; EXCLUSIVE for
+// the file that its first transmission made.
 func (fs *FS) createExisting(c *caller, b *creation, e entry, child *inode) nfs3.Status {
 	if b.mode == nfs3.Guarded {
 		return nfs3.ErrExist

@@ -33,8 +33,8 @@ const (
 	SquashAll  Squash = 2
 )
 
-// Rights are the actions that the group grants one client. The library keeps their encoding in the client's record and hands it to
-// Execute with every operation, so they bind a hostile relay too.
+// Rights are the actions that the group grants one client. The library keeps their encoding in the client's
+// record and hands it to Execute with every operation, so they bind a hostile relay too.
 //
 //	version  u8   1, or 2 if the client has a name
 //	count    u8   grants
@@ -63,10 +63,10 @@ type Grant struct {
 	AnonUID  uint32
 	AnonGID  uint32
 
-	// The maps turn the ids of the client's users into those of the export, in credentials and in the attributes
-	// that a call sets: an id in no range is anonymous. Attributes that the client reads are turned back: an id of
-	// the export that no range leads to is Nobody. So the owner of a file is itself on both sides. Without ranges
-	// ids are taken, and shown, as they are.
+	// The maps turn the ids of the client's users into those of the export, in credentials and in the
+	// attributes that a call sets: an id in no range is anonymous. Attributes that the client reads are
+	// turned back: an id of the export that no range leads to is Nobody. So the owner of a file is itself
+	// on both sides. Without ranges ids are taken, and shown, as they are.
 	UIDs []IDRange
 	GIDs []IDRange
 }

@@ -126,8 +126,8 @@ func TestMillionEntries(t *testing.T) {
 	u.check()
 }
 
-// A file of 8 GiB, of which a few pages are written, behaves like a small one and takes only those pages; removing it is
-// one step.
+// A file of 8 GiB, of which a few pages are written, behaves like a small one and takes only those pages;
+// removing it is one step.
 func TestSparse8GiB(t *testing.T) {
 	fs, u := newFS(t, 1<<18)
 	o := &ops{u: u}

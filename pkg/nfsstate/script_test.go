@@ -423,8 +423,9 @@ func (s *session) ls(h nfs3.FileHandle, args []string) string {
 	return fmt.Sprintf("%s eof=%v", strings.Join(names, " "), r.EOF)
 }
 
-// export add NAME [BYTES INODES] | export quota NUMBER BYTES INODES | export root NUMBER MODE UID GID | export remove NUMBER |
-// export admit NAME... | export list, by the administrator. Admit makes the exports whose name ends in '+'.
+// export add NAME [BYTES INODES] | export quota NUMBER BYTES INODES | export root NUMBER MODE UID GID |
+// export remove NUMBER | export admit NAME... | export list, by the administrator. Admit makes the exports
+// whose name ends in '+'.
 func (s *session) export(args []string) string {
 	var body []byte
 	switch args[0] {

@@ -158,8 +158,9 @@ func (fs *FS) Query(op pbft.Operation) (reply []byte, ok bool) {
 	return fs.answer(c, &fs.call), true
 }
 
-// begins parses an operation into fs.call and returns its caller. Both lie in the FS and are used again by the next
-// operation: the procedures are func values, so anything given to one would otherwise be allocated for each operation.
+// begins parses an operation into fs.call and returns its caller. Both lie in the FS and are used again by
+// the next operation: the procedures are func values, so anything given to one would otherwise be allocated
+// for each operation.
 func (fs *FS) begins(op *pbft.Operation) (*caller, error) {
 	call, err := nfs3.ParseCall(op.Body)
 	if err != nil {

@@ -255,7 +255,8 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// A directory deeper than any path still works, but nothing is moved to where the way up is too long to be walked.
+// A directory deeper than any path still works, but nothing is moved to where the way up is too long to be
+// walked.
 func TestDeepDirectories(t *testing.T) {
 	_, u := newFS(t, 1<<16)
 	deep := u.root
@@ -285,8 +286,9 @@ func TestDeepDirectories(t *testing.T) {
 	}
 }
 
-// The last entry of a directory is alone on its second page: renaming it makes the directory small, which drops the index, and
-// large again, which builds it. However few pages are free, that is done wholly or refused.
+// The last entry of a directory is alone on its second page: renaming it makes the directory small, which
+// drops the index, and large again, which builds it. However few pages are free, that is done wholly or
+// refused.
 func TestRenameWhenFull(t *testing.T) {
 	for spare := range 10 {
 		fs, u := newFS(t, 1<<10)

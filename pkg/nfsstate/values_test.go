@@ -12,8 +12,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// These tests are about values that XDR can carry and a client's decoder refuses, or takes for something else. One
-// of them in the attributes of one file makes Linux drop the listing of a whole directory, again and again.
+// These tests are about values that XDR can carry and a client's decoder refuses, or takes for something
+// else. One of them in the attributes of one file makes Linux drop the listing of a whole directory, again
+// and again.
 
 func owner(uid, gid uint32) nfs3.Sattr3 {
 	return nfs3.Sattr3{SetUID: true, UID: uid, SetGID: true, GID: gid}

@@ -79,8 +79,8 @@ const privileged = 1024
 // portStartFile says from which port on any process of this machine may use ports.
 var portStartFile = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
-// PortRule says why it protects nothing on this machine that calls must come from a port below 1024; "" if it does
-// protect, or if the rule is not in force.
+// PortRule says why it protects nothing on this machine that calls must come from a port below 1024; "" if
+// it does protect, or if the rule is not in force.
 func PortRule(insecurePorts bool) string {
 	text, err := os.ReadFile(portStartFile)
 	if err != nil || insecurePorts {

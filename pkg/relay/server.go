@@ -220,7 +220,8 @@ func (s *Server) begin() {
 	go s.watch()
 }
 
-// Serve accepts connections at l, which must be TCP, until Shutdown, and closes it. It may run for several listeners.
+// Serve accepts connections at l, which must be TCP, until Shutdown, and closes it. It may run for several
+// listeners.
 func (s *Server) Serve(l net.Listener) error {
 	defer l.Close()
 	if err := s.Resume(); err != nil {

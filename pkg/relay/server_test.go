@@ -499,7 +499,8 @@ func TestLargeCallsShareABudget(t *testing.T) {
 	}
 }
 
-// A call that has begun is read to its end, though others reach the limit meanwhile: the time in which it must be whole runs.
+// A call that has begun is read to its end, though others reach the limit meanwhile: the time in which it
+// must be whole runs.
 func TestWhatHasBegunIsReadOn(t *testing.T) {
 	g := newFakeGroup(0)
 	r := newRig(t, g, func(c *Config) { c.Limits.Calls = 1 })

@@ -317,7 +317,8 @@ func mountDeep(context.Context, *pbft.Client) ([]byte, error) {
 	return body(nfs3.ProgramMount, nfs3.MountProcMnt, a.Append(nil)), nil
 }
 
-// renameDeep moves a directory to a name that is taken, so that the move is refused and the next does the same again.
+// renameDeep moves a directory to a name that is taken, so that the move is refused and the next does the
+// same again.
 func renameDeep(ctx context.Context, c *pbft.Client) ([]byte, error) {
 	x := caller{c}
 	aside, err := x.find(ctx, asideDir)

@@ -19,7 +19,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// A fileGroup is a group that serves files, its replicas processes of their own, and one client of it in this process.
+// A fileGroup is a group that serves files, its replicas processes of their own, and one client of it in
+// this process.
 type fileGroup struct {
 	replicas []*procs.Child
 	group    *config.Group

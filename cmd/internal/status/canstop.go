@@ -34,8 +34,8 @@ func (r *Report) CanStop(n int) (reasons []string) {
 	return append(reasons, fmt.Sprintf("%d of the others would be left, %d are needed", len(rest), r.Quorum))
 }
 
-// connected leaves out of a set those replicas that lack most connections, until each that is left is connected with each
-// other one, and says which connections are missing.
+// connected leaves out of a set those replicas that lack most connections, until each that is left is
+// connected with each other one, and says which connections are missing.
 func (r *Report) connected(set []int) (left []int, missing []string) {
 	for i, a := range set {
 		for _, b := range set[i+1:] {

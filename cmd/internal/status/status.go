@@ -178,8 +178,8 @@ func (r *Report) judge(period uint64) {
 	}
 }
 
-// front is the largest number that f+1 replicas say they have executed, so that a correct one has: f liars cannot make
-// the others look late.
+// front is the largest number that f+1 replicas say they have executed, so that a correct one has: f liars
+// cannot make the others look late.
 func (r *Report) front(executed []uint64) uint64 {
 	slices.Sort(executed)
 	f := (r.Members - 1) / 3

@@ -115,7 +115,8 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// Ask over real sockets: one replica answers, one says it is another, one is closed, one is silent until time is up.
+// Ask over real sockets: one replica answers, one says it is another, one is closed, one is silent until
+// time is up.
 func TestAsk(t *testing.T) {
 	serve := func(s *admin.ReplicaStatus) string {
 		a, err := admin.Serve("127.0.0.1:0", admin.Sources{

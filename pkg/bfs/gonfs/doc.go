@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gonfs serves a bfs.FS to NFS clients by way of go-nfs, unmodified: a second, independent way from NFS to
-// the group, for comparison and for systems where the relay does not run. The relay is the better server; the
-// limits of go-nfs hold here too:
+// Package gonfs serves a bfs.FS to NFS clients by way of go-nfs, unmodified: a second, independent way from
+// NFS to the group, for comparison and for systems where the relay does not run. The relay is the better
+// server; the limits of go-nfs hold here too:
 //
 //   - Every call acts as the one user that the FS was mounted for: go-nfs does not pass the caller on. ACCESS
 //     grants everything.

@@ -16,8 +16,8 @@ type Access struct {
 	Groups   []uint32
 	ReadOnly bool
 
-	// In translates an id of the client's in attributes that a call sets, Out one of the export's in attributes that a
-	// reply tells. Nil changes nothing.
+	// In translates an id of the client's in attributes that a call sets, Out one of the export's in
+	// attributes that a reply tells. Nil changes nothing.
 	UserIn, UserOut   func(id uint32) uint32
 	GroupIn, GroupOut func(id uint32) uint32
 }
