@@ -192,7 +192,7 @@ func waitFor(ctx context.Context, p *probe, log *slog.Logger, begin func(done fu
 	}
 }
 
-// connect waits until a quorum has exchanged keys with us.
+// connect waits until a quorum has exchanged keys with this client.
 func connect(ctx context.Context, client *pbft.Client) func(done func(error)) error {
 	return func(done func(error)) error {
 		go func() { done(client.Ready(ctx)) }()
@@ -200,8 +200,8 @@ func connect(ctx context.Context, client *pbft.Client) func(done func(error)) er
 	}
 }
 
-// ask calls NFS's procedure that does nothing: replicas exchange keys with anybody, and whether the group
-// knows us shows with the first call.
+// ask calls NFS's procedure NULL. Replicas exchange keys with any client, so only the answer to a call
+// shows whether the group has enrolled this one.
 func ask(client caller) func(done func(error)) error {
 	return func(done func(error)) error {
 		return client.Start(nullCall(func(_ []byte, err error) { done(err) }))

@@ -212,7 +212,7 @@ func stop(r *pbft.Replica, a *admin.Server, free func() error, first error) erro
 	}
 	err := r.Close(ctx)
 	if err == nil {
-		err = free() // only behind a replica that has let go of the pages
+		err = free() // only after the replica has released the pages
 	}
 	if r.Err() != nil {
 		err = r.Err()

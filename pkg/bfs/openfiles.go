@@ -18,7 +18,7 @@ type openFiles struct {
 // shared is the state that all Files of one file share.
 type shared struct {
 	users  int           // guarded by openFiles.mu
-	writes atomic.Uint64 // counts changes through us, by which read-ahead is judged
+	writes atomic.Uint64 // counts changes through this mount, each of which makes read-ahead stale
 	append sync.Mutex    // held from asking for the end to having written there
 	lock   chan struct{} // holds a token while a File has the lock
 }

@@ -30,7 +30,7 @@ func (p *place) entry() nfs3.DirOp { return dirOp(p.dir, p.base) }
 // A walk is on its way from the root of the mount.
 type walk struct {
 	fs    *FS
-	stack []step // the directories we are in, the root of the mount first
+	stack []step // the directories from the root of the mount to the present one
 	floor int    // how many of them ".." does not leave
 	left  []string
 	links int

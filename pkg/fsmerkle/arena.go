@@ -136,8 +136,8 @@ func (s frames) bytes(f frame) []byte {
 	return unsafe.Slice((*byte)(unsafe.Add(chunk, at)), PageSize)
 }
 
-// Huge pages were tried: filling 1 GiB took half the system time, first writes were no faster.
-// They are not used, because the kernel may join small pages again after we gave them back.
+// Huge pages were tried: filling 1 GiB took half the system time, and first writes were no faster. They are
+// not used, because the kernel may join small pages again after the arena gave them back.
 
 // The arena hands out frames. Freed ones are reused last in, first out, while they are warm in
 // the cache; when many lie idle the kernel gets the memory of the older half back, and these

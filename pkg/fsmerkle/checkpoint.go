@@ -54,7 +54,7 @@ const (
 	epochOpen   epochState = iota // pages may change
 	epochClosed                   // a checkpoint was taken at its end; hashing owns changes and nodes
 	epochSorted                   // changes are sorted, and anybody's to read; hashing still owns nodes
-	epochHashed                   // hashing is done: changes and nodes are sorted, and ours again
+	epochHashed                   // hashing is done: changes and nodes are sorted, and the owner's again
 )
 
 type change struct {
@@ -245,7 +245,7 @@ func (s *Store) Discard(below Seq) {
 	s.reap()
 }
 
-// releaseOld lets go of the contents an epoch keeps for the checkpoint it begins with.
+// releaseOld frees the contents that an epoch keeps for the checkpoint it begins with.
 func (s *Store) releaseOld(e *epoch) {
 	for i := range e.changes.items {
 		s.arena.release(e.changes.items[i].old)
@@ -253,7 +253,7 @@ func (s *Store) releaseOld(e *epoch) {
 	}
 }
 
-// reap lets go of the epochs at the front that no checkpoint held needs, nor hashing.
+// reap frees the epochs at the front that neither a held checkpoint nor hashing needs.
 func (s *Store) reap() {
 	n := 0
 	for n < len(s.epochs)-1 && !s.epochs[n].held && s.hasher.hashed(s.epochs[n]) {

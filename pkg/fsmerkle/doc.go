@@ -57,7 +57,7 @@
 // that kind, a client that chooses page contents can find two states of one root. A checkpoint hashes
 // the pages changed since the last and the nodes above them, on goroutines of its own; Freeze
 // waits only if several checkpoints are behind. There is no number of last modification in a
-// digest, so a page written with what it held before changes nothing.
+// digest, so writing a page's old contents again changes nothing.
 //
 // The fan-out was chosen by measurement. A checkpoint of 128 pages scattered over 1 GiB took,
 // per page, best of three: 5.4 µs at 16, 6.0 at 32, 6.3 at 64; of 128 neighbours 3.4, 3.4, 3.8.

@@ -226,7 +226,7 @@ func (s *Store) Put(n PageNum, contents []byte, block blockhash.Digest) {
 	m.change |= blockKnown
 }
 
-// Zero makes page n all zeros, and lets go of its memory.
+// Zero makes page n all zeros, and frees its memory.
 func (s *Store) Zero(n PageNum) {
 	if m := s.mapping(n); m.at != absent {
 		s.place(n, m, absent)
@@ -288,7 +288,7 @@ func (s *Store) mapping(n PageNum) *mapping {
 	return &s.table.items[n]
 }
 
-// outOfRange stops us: page numbers come from our own code, never from a message.
+// outOfRange stops the process: page numbers come from its own code, never from a message.
 func (s *Store) outOfRange(n PageNum) {
 	if s.closed {
 		panic("fsmerkle: store used after Close")

@@ -209,7 +209,7 @@ type MountResult struct {
 // A Mount is one line of DUMP [RFC1813 §5.2.2].
 type Mount struct{ Host, Dir []byte }
 
-// DumpResult of DUMP [RFC1813 §5.2.2]. We keep no list of mounts, so ours is empty.
+// DumpResult of DUMP [RFC1813 §5.2.2]. The replicas keep no list of mounts, so theirs is empty.
 type DumpResult struct{ Mounts []Mount }
 
 // An Export is one line of EXPORT [RFC1813 §5.2.5]. No Groups means all hosts.

@@ -13,12 +13,12 @@ const (
 	OK             Status = 0     // the call succeeded
 	ErrPerm        Status = 1     // not the owner, or not root, regardless of the mode
 	ErrNoEnt       Status = 2     // no such name
-	ErrIO          Status = 5     // never ours: pages do not fail one by one
-	ErrNXIO        Status = 6     // never ours: devices are opened by the client
+	ErrIO          Status = 5     // never answered: pages do not fail one by one
+	ErrNXIO        Status = 6     // never answered: devices are opened by the client
 	ErrAcces       Status = 13    // the mode does not allow it
 	ErrExist       Status = 17    // the name is taken
 	ErrXDev        Status = 18    // two exports in one RENAME or LINK
-	ErrNoDev       Status = 19    // never ours
+	ErrNoDev       Status = 19    // never answered
 	ErrNotDir      Status = 20    // a directory was needed
 	ErrIsDir       Status = 21    // anything but a directory was needed
 	ErrInval       Status = 22    // the arguments make no sense together
@@ -30,13 +30,13 @@ const (
 	ErrNotEmpty    Status = 66    // a directory with entries
 	ErrDQuot       Status = 69    // the export's quota is used up
 	ErrStale       Status = 70    // a well-formed handle of a file that is gone
-	ErrRemote      Status = 71    // never ours
-	ErrBadHandle   Status = 10001 // not a handle of ours at all
+	ErrRemote      Status = 71    // never answered
+	ErrBadHandle   Status = 10001 // not a handle of this form
 	ErrNotSync     Status = 10002 // the guard of SETATTR does not match
 	ErrBadCookie   Status = 10003 // a cookie, or verifier, that READDIR never gave
 	ErrNotSupp     Status = 10004 // the operation does not exist here
 	ErrTooSmall    Status = 10005 // READDIR: not one entry fits
-	ErrServerFault Status = 10006 // never ours
+	ErrServerFault Status = 10006 // never answered
 	ErrBadType     Status = 10007 // MKNOD of something that is not a node
 	ErrJukebox     Status = 10008 // try again later
 )

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Bounds of the protocol, and ours where the protocol has none.
+// Bounds of the protocol, and this implementation's where the protocol has none.
 const (
 	MaxFileHandle = 64        // NFS3_FHSIZE [RFC1813 §2.4]
 	MaxMountPath  = 1024      // MNTPATHLEN [RFC1813 §5.1.3]
@@ -210,7 +210,7 @@ type Sattr3 struct {
 // A FileHandle is an nfs_fh3 as received: at most MaxFileHandle bytes, not checked yet.
 type FileHandle []byte
 
-// HandleSize is the length of the handles we give out.
+// HandleSize is the length of a Handle in bytes.
 const HandleSize = 20
 
 // handleFormat opens every handle: "BFS" and the version of the layout.
@@ -240,7 +240,7 @@ func (h Handle) Append(b []byte) []byte {
 // FileHandle is h as an argument of a call.
 func (h Handle) FileHandle() FileHandle { return h.Append(make([]byte, 0, HandleSize)) }
 
-// Parse reads a Handle. It is not ok if fh is not one of ours: BADHANDLE.
+// Parse reads a Handle. It is not ok if fh does not have its form: BADHANDLE.
 func (fh FileHandle) Parse() (h Handle, ok bool) {
 	if len(fh) != HandleSize || binary.BigEndian.Uint32(fh) != handleFormat {
 		return Handle{}, false
@@ -252,7 +252,7 @@ func (fh FileHandle) Parse() (h Handle, ok bool) {
 	}, true
 }
 
-// PostOpFH is post_op_fh3 [RFC1813 §2.6]. The handle is typed, since it is one of ours.
+// PostOpFH is post_op_fh3 [RFC1813 §2.6]. Its handle is a Handle, because a replica made it.
 type PostOpFH struct {
 	Present bool
 	Handle  Handle // zero if not Present

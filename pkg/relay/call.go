@@ -63,7 +63,7 @@ func (k *call) done(reply []byte, err error) {
 	if c != nil {
 		c.answer(k.key.xid, reply, alone, a)
 	}
-	recycleRecord(k.record) // the client has let go of it, and an answer is never in it
+	recycleRecord(k.record) // the client no longer uses it, and an answer is never in it
 	s.table.release(c, k.reserved)
 	s.wakeBusy()
 }

@@ -69,7 +69,7 @@ func (c *conn) reserve(n int) error {
 		return err
 	}
 	c.reserved = n
-	c.whole() // the peer's time runs from when we were ready
+	c.whole() // the peer's time runs from the moment when memory is there
 	return nil
 }
 

@@ -45,7 +45,7 @@ type verdict uint8
 const (
 	proceed     verdict = iota
 	notACall            // no answer is possible: the stream carries no RPC calls
-	rpcMismatch         // answered with the versions we speak
+	rpcMismatch         // answered with the version of RPC that the relay speaks
 	badCred             // AUTH_ERROR
 	badVerf             // AUTH_ERROR
 	garbage             // the message ends inside its header

@@ -41,7 +41,7 @@ const (
 // A Public is a public key as text.
 type Public ed25519.PublicKey
 
-// String is the word other machines are told.
+// String returns the public key in the form that commands take.
 func (p Public) String() string { return publicPrefix + base64.StdEncoding.EncodeToString(p) }
 
 // ParsePublic reads the word, with or without its prefix.

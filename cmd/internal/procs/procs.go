@@ -59,8 +59,8 @@ func Start(name, log, program string, args ...string) (*Child, error) {
 	return c, nil
 }
 
-// spawn starts cmd on a thread that lives as long as we do: Pdeathsig is sent when the thread that
-// started the child ends, not the process.
+// spawn starts cmd on a thread that lives as long as this process, because Pdeathsig is sent when the
+// thread that started the child ends, not when the process does.
 func spawn(cmd *exec.Cmd) error {
 	spawner.Do(func() {
 		go func() {

@@ -192,7 +192,8 @@ func (w *way) follow(link string, info fs.FileInfo) error {
 	return w.turn(to)
 }
 
-// enter judges a directory. In one with the sticky bit others may make names, but not change ours.
+// enter checks a directory. In one with the sticky bit other users may make names, but not change this
+// user's.
 func (w *way) enter(info fs.FileInfo) {
 	mode := info.Mode()
 	switch {

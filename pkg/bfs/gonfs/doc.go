@@ -6,8 +6,8 @@
 //
 //   - Every call acts as the one user that the FS was mounted for: go-nfs does not pass the caller on. ACCESS
 //     grants everything.
-//   - A connection is served one call at a time, and one call is up to a dozen operations of the group, between which
-//     other clients come. Attributes before and after are therefore only likely ones.
+//   - A connection is served one call at a time, and one call is up to a dozen operations of the group. Other clients'
+//     operations may come between these, so attributes before and after may not be those of one moment.
 //   - CREATE empties a file that is there, EXCLUSIVE CREATE, LINK and MKNOD are refused, guards of SETATTR
 //     are judged in two steps, atime and ctime are shown as mtime, READDIR starts over when a directory changes.
 //   - Handles are names for paths. They follow the renames made through this server, not those of others;
