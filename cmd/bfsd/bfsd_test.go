@@ -23,7 +23,7 @@ func TestHelpTellsTheDefaults(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "g")
 	clitest.Run(t, root(), "init", "--loopback", "4", "--out", dir)
 	file := filepath.Join(bundle.HostDir(dir, 1), bundle.ReplicaFile)
-	if err := os.WriteFile(file, []byte("replica = 1\ndurability = \"replicated\"\n"), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte("replica = 1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	r, err := config.LoadReplica(file)
@@ -84,15 +84,15 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 	lost := filepath.Join(home, bundle.ReplicaFile)
 	for want, args := range map[string][]string{
-		"--out is missing":          {"init", "--hosts", "a"},
-		"--hosts is missing":        {"init", "--out", filepath.Join(dir, "x")},
-		"want 3f+1":                 {"init", "--hosts", "a,b", "--out", filepath.Join(dir, "x")},
-		"is not empty":              {"init", "--hosts", "a", "--out", filepath.Join(dir, "g")},
-		"exclude each other":        {"init", "--hosts", "a", "--loopback", "4", "--out", filepath.Join(dir, "x")},
-		"\"disk\" is not there yet": {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--durability", "disk"},
-		"unknown flag: --byzantine": {"demo", "--byzantine"},
-		"unknown command":           {"keeper"},
-		"and no blanks":             {"init", "--hosts", "a, b,c,d", "--out", filepath.Join(dir, "x")},
+		"--out is missing":           {"init", "--hosts", "a"},
+		"--hosts is missing":         {"init", "--out", filepath.Join(dir, "x")},
+		"want 3f+1":                  {"init", "--hosts", "a,b", "--out", filepath.Join(dir, "x")},
+		"is not empty":               {"init", "--hosts", "a", "--out", filepath.Join(dir, "g")},
+		"exclude each other":         {"init", "--hosts", "a", "--loopback", "4", "--out", filepath.Join(dir, "x")},
+		"--durability: got \"tape\"": {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--durability", "tape"},
+		"unknown flag: --byzantine":  {"demo", "--byzantine"},
+		"unknown command":            {"keeper"},
+		"and no blanks":              {"init", "--hosts", "a, b,c,d", "--out", filepath.Join(dir, "x")},
 		"members[1].address: got \"a:7451\", which is members[0].admin too": {"init", "--hosts", "a,a:7451,c,d", "--out", filepath.Join(dir, "x")},
 		"state.size: got 64MiB, want 67MiB":                                 {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--size", "64MiB"},
 		"name the file with --config":                                       {"run"},
