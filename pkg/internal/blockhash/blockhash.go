@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package blockhash digests blocks of 4 KiB: pages of the state, and the blocks that long operations are cut into. Both are
-// digested alike, so that who has digested an operation need not digest the pages that it fills.
+// Package blockhash digests blocks of 4 KiB: pages of the state, and the blocks that long operations are
+// cut into. Both are digested alike, so that a replica that has digested an operation need not digest the
+// pages that it fills.
 //
-// A block's digest is the root of a tree of two leaves, and not SHA-256 of it, because two messages at once take little more time
-// than one where the processor has instructions for SHA-256 (sum_amd64.go).
+// A block's digest is the root of a tree of two leaves, and not its SHA-256, because hashing two messages
+// at once takes little longer than one where the processor has instructions for SHA-256 (sum_amd64.go).
 package blockhash
 
 import "crypto/sha256"
@@ -15,8 +16,8 @@ const (
 	half = Size / 2
 )
 
-// The tags keep a half, a block and whatever else is digested with SHA-256 apart: nothing that has one of them where it stands
-// here has the same length.
+// The tags distinguish a half, a block and every other input of SHA-256: no other input that has one of
+// them at its place here has the same length.
 const (
 	halfTag  = "bfs half"
 	blockTag = "bfs block"
@@ -25,7 +26,7 @@ const (
 // A Digest is a SHA-256 digest.
 type Digest = [sha256.Size]byte
 
-// Sum is the digest of a block, which must have Size bytes:
+// Sum returns the digest of a block, which must have Size bytes:
 //
 //	half:   SHA-256(its 2048 bytes, halfTag)
 //	block:  SHA-256(blockTag, first half's, second half's)

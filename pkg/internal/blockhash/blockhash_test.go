@@ -35,14 +35,14 @@ func noise(seed byte, n int) []byte {
 	return b
 }
 
-// A block's digest is that of its two halves' digests.
+// The digest of a block is computed from those of its two halves.
 func TestSum(t *testing.T) {
 	for seed := range byte(100) {
 		check(t, noise(seed, Size))
 	}
 }
 
-// The digest of zeros is written down, for states and operations of other versions have it.
+// The digest of zeros is a constant, because states and operations of other versions contain it.
 func TestSumOfZeros(t *testing.T) {
 	const want = "d0cf73d34d74441c3bac3077092a8bf6caa76715d5ac7a5d3410a7c0a987961f"
 	if got := fmt.Sprintf("%x", Sum(make([]byte, Size))); got != want {

@@ -23,7 +23,7 @@ func checkDigest(t *testing.T, block []byte, want Digest) {
 	}
 }
 
-// The assembly writes what it is told to, and nothing beside it.
+// The assembly writes its results and no other memory.
 func TestTwoAtOnce(t *testing.T) {
 	if !twoAtOnce {
 		t.Skip("NOT RUN: this processor has no SHA extensions")

@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holdAcks lets acknowledgements on a socket wait for company. Where nothing is sent back they have nothing to ride on, and
-// the kernel sends one by itself whenever all that came has been read: a packet for each message, which costs sender and receiver
-// together as much as a quarter of the message does. The kernel forgets it after the first acknowledgement that found no company.
+// holdAcks delays acknowledgements on a socket. On a connection where nothing is sent back they cannot ride
+// on data, and the kernel sends one whenever all received bytes have been read: a packet for each message,
+// which costs sender and receiver together as much as a quarter of the message does. The kernel ends the
+// delay after the first acknowledgement that it sent alone.
 func holdAcks(fd uintptr) {
 	// Not announced to the scheduler: it only sets a flag.
 	off := int32(0)

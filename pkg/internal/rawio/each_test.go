@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// each reads with Each into one buffer and hands what comes to filled.
+// each reads with Each into one buffer and passes the bytes to filled.
 func (p *pair) each(size int, filled func(b []byte) error) error {
 	b := make([]byte, size)
 	return p.in.Each(func() []byte { return b }, func(n int) error { return filled(b[:n]) })
 }
 
-// What is written in many pieces is read whole, in buffers of any size, and then the end.
+// Bytes written in many pieces are read completely, in buffers of any size, and then the end of file.
 func TestEach(t *testing.T) {
 	for _, size := range []int{1, 100, 16 << 10, 1 << 20} {
 		withBoth(t, func(t *testing.T, p *pair) {
@@ -45,7 +45,7 @@ func TestEach(t *testing.T) {
 	}
 }
 
-// What filled says ends the reading, and so does the deadline; both for the time being.
+// An error of filled ends the reading, and so does the deadline; both can be followed by another Each.
 func TestEachGoesOn(t *testing.T) {
 	withBoth(t, func(t *testing.T, p *pair) {
 		enough := errors.New("enough")
@@ -70,7 +70,7 @@ func TestEachGoesOn(t *testing.T) {
 	})
 }
 
-// A reader that waits is ended by Close, and so is one who always finds something.
+// Close ends a reader that waits, and one that always finds bytes.
 func TestEachIsClosed(t *testing.T) {
 	withBoth(t, func(t *testing.T, p *pair) {
 		p.far.Write([]byte("x"))

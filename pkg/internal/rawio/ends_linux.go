@@ -11,21 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An end is told to who reads a stream. A short read says that there is no more for now, but for the end: that may have come
-// together with the last bytes, and Go's poller tells of both once. So ends have a poller of their own, which hears of nothing
-// else and costs nothing before. When it hears of one it notes it, and shuts the socket down for reading, as the peer did
-// already: that changes nothing but has Go's poller tell once more. Whoever reads then finds the note after his next short read, or
-// if he has not found it, is told while he waits.
+// An end notes the end of file of a stream for the stream's reader. A short read means that there is no
+// more for now, unless the end came together with the last bytes, and Go's edge-triggered poller reports
+// both only once. So ends have an epoll instance of their own, which reports nothing else and costs nothing
+// before. When it reports an end, the end is noted and the socket shut down for reading, as the peer did
+// already; this changes nothing, but makes Go's poller report once more. The reader then finds the note
+// after its next short read, or is woken while it waits.
 type end struct {
 	socket syscall.RawConn
-	number int32 // descriptors are given out again, numbers are not
+	number int32 // descriptors are used again, numbers are not
 	came   atomic.Bool
 }
 
-// ends is the poller for ends. It is there while somebody reads.
+// ends is the epoll instance for ends of file. It exists while streams are read.
 var ends struct {
 	mu      sync.Mutex
-	epoll   *os.File // nil while nobody reads
+	epoll   *os.File // nil while no stream is read
 	raw     syscall.RawConn
 	watched map[int32]*end
 	last    int32
@@ -34,7 +35,8 @@ var ends struct {
 // maxWatched bounds the streams that are watched.
 var maxWatched = 1 << 16
 
-// watchEnd has the reader of a socket told of the end of its stream, until forget; nil if there is nobody to do it.
+// watchEnd has the end of a socket's stream noted, until forget. It returns nil if the socket cannot be
+// watched.
 func watchEnd(socket syscall.RawConn) *end {
 	ends.mu.Lock()
 	defer ends.mu.Unlock()
@@ -61,7 +63,8 @@ func (e *end) forget() {
 	e.remove()
 }
 
-// remove takes e off the table, and ends the poller with the last one. The caller holds ends.mu.
+// remove removes e from the table, and closes the epoll instance with the last one. The caller holds
+// ends.mu.
 func (e *end) remove() {
 	delete(ends.watched, e.number)
 	if len(ends.watched) == 0 {
@@ -70,7 +73,7 @@ func (e *end) remove() {
 	}
 }
 
-// control changes what the poller knows of the socket. The caller holds ends.mu.
+// control changes the registration of the socket. The caller holds ends.mu.
 func (e *end) control(change int, event *unix.EpollEvent) (ok bool) {
 	_ = e.socket.Control(func(fd uintptr) {
 		_ = ends.raw.Control(func(epoll uintptr) {
@@ -80,13 +83,13 @@ func (e *end) control(change int, event *unix.EpollEvent) (ok bool) {
 	return ok
 }
 
-// openEnds makes the poller. The caller holds ends.mu.
+// openEnds makes the epoll instance and starts its goroutine. The caller holds ends.mu.
 func openEnds() bool {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return false
 	}
-	_ = unix.SetNonblock(fd, true) // which has Go's poller look after it
+	_ = unix.SetNonblock(fd, true) // so that Go's poller watches it
 	file := os.NewFile(uintptr(fd), "ends of streams")
 	raw, err := file.SyscallConn()
 	if err != nil {
@@ -98,7 +101,7 @@ func openEnds() bool {
 	return true
 }
 
-// tellEnds tells of ends until the poller is closed.
+// tellEnds notes ends until the epoll instance is closed.
 func tellEnds(raw syscall.RawConn) {
 	var events [16]unix.EpollEvent
 	n := 0
@@ -112,7 +115,7 @@ func tellEnds(raw syscall.RawConn) {
 			e := ends.watched[event.Fd]
 			ends.mu.Unlock()
 			if e != nil {
-				e.came.Store(true) // before the shutdown, which finds a reader waiting who has not seen it
+				e.came.Store(true) // before the shutdown, which wakes a reader that has not seen it
 				_ = e.socket.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) })
 			}
 		}

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rawio reads and writes TCP sockets at a lower price than package net, where messages are small and each is
-// waited for.
+// Package rawio reads and writes TCP sockets at a lower cost than package net, for small messages that are
+// each waited for.
 //
-// Package net announces every system call to Go's scheduler, for it might block. If the process was idle, the announcement
-// wakes the scheduler's watchman thread (sysmon), which then looks every 20 µs whether the call has come back: a futex call,
-// a few context switches and timer interrupts for each message, more than reading and writing it. A non-blocking socket
-// has nothing to watch. So on Linux these calls are made without a word to the scheduler; who must wait for a socket still
-// does it in Go's poller, and deadlines and Close work as ever.
+// Package net announces every system call to Go's scheduler, because it might block. If the process was
+// idle, the announcement wakes the scheduler's monitor thread (sysmon), which then checks every 20 µs
+// whether the call has returned: a futex call, a few context switches and timer interrupts for each
+// message, which cost more than reading and writing it. A call on a non-blocking socket needs no
+// monitoring. So on Linux these calls are not announced to the scheduler (they are *silent*). Waiting for a
+// socket is still done in Go's poller, and deadlines and Close work as usual.
 //
-// What that costs is bounded. The garbage collector waits for a silent call, so one moves at most 64 KiB. And while the
-// watchman sleeps, nobody makes a goroutine give way that always finds something to read; so such a one makes every 64th
-// call aloud, and so does one that reads more than that at a time.
+// The cost of silent calls is bounded. The garbage collector waits for one, so one moves at most 64 KiB.
+// And while sysmon sleeps no goroutine is preempted, so one that always finds bytes to read announces every
+// 64th call, and also each call after one that read more than that.
 package rawio
 
 import (
@@ -20,9 +21,9 @@ import (
 	"syscall"
 )
 
-// A Calls is a way to make system calls on sockets, which must be non-blocking. n is positive unless there is an error; the
-// error is a bare syscall.Errno, EAGAIN among them, but not EINTR. Read returns 0 and no error at the end of the stream.
-// They may do less than they are asked to.
+// A Calls is a way to make system calls on sockets, which must be non-blocking. n is positive unless there
+// is an error; the error is a bare syscall.Errno, EAGAIN among them, but not EINTR. Read returns 0 and no
+// error at the end of the stream. They may do less than they are asked to.
 type Calls struct {
 	Read  func(fd uintptr, p []byte) (n int, err error)
 	Write func(fd uintptr, slices [][]byte) (n int, err error)
@@ -30,28 +31,28 @@ type Calls struct {
 
 const (
 	most  = 64 << 10 // bytes that one silent call moves
-	aloud = 64       // reads in a row that find something make one of them ordinary
-	few   = 4 << 10  // bytes that are likely to be all there is
+	aloud = 64       // reads in a row that find bytes, of which one is announced
+	few   = 4 << 10  // a read of fewer bytes has probably emptied the socket
 )
 
 // A Reader reads a connection, as its Read method does or by Each. It is for one goroutine at a time.
 type Reader struct {
 	raw   syscall.RawConn
 	calls *Calls
-	row   int // reads since the last before a waiting
+	row   int // reads since the reader last waited
 	p     []byte
 	n     int
 	err   error
-	try   func(fd uintptr) bool // made once, lest each Read allocate it
+	try   func(fd uintptr) bool // made once, so that Read does not allocate it
 
 	oneWay bool // see OneWay
 	reads  int
 }
 
-// OneWay says that the peer is not answered on this connection: acknowledgements are held back then.
+// OneWay says that no replies are sent on this connection, so acknowledgements are delayed.
 func (r *Reader) OneWay() { r.oneWay = true }
 
-// heldFor is for how many reads acknowledgements are held back at one asking.
+// heldFor is the number of reads for which one holdAcks delays acknowledgements.
 const heldFor = 16
 
 // NewReader returns a Reader of the connection that raw belongs to.
@@ -64,7 +65,7 @@ func NewReader(raw syscall.RawConn, calls *Calls) *Reader {
 	return r
 }
 
-// read makes one call, which may find nothing.
+// read makes one call, which may find no bytes.
 func (r *Reader) read(fd uintptr) {
 	c := r.calls
 	if r.row++; r.row%aloud == 0 || r.n >= most {
@@ -80,7 +81,7 @@ func (r *Reader) read(fd uintptr) {
 	}
 }
 
-// over is why a call that did not find the socket empty read nothing; nil if it did read.
+// over returns the reason why a call that did not find the socket empty read nothing; nil if it read bytes.
 func (r *Reader) over() error {
 	switch {
 	case r.err != nil:
@@ -91,10 +92,11 @@ func (r *Reader) over() error {
 	return nil
 }
 
-// Read implements io.Reader. It waits until there is something, the read deadline strikes or the connection is closed.
+// Read implements io.Reader. It waits until there are bytes, the read deadline passes or the connection is
+// closed.
 //
-// It asks the kernel once more than needed, after each message whether there is another: what the poller told before we wait
-// is forgotten.
+// It makes one call more than needed, which asks after each message whether there is another, because
+// readiness that the poller reported before the wait is forgotten.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -111,14 +113,15 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return r.n, nil
 }
 
-// Each reads into what space returns, which must have room, and tells filled how much came, again and again. It returns the
-// error that filled returns, io.EOF at the end of the stream, or why it cannot wait: the read deadline has struck, the
-// connection is closed.
+// Each reads into the memory that space returns, which must not be empty, and tells filled how many bytes
+// came, again and again. It returns the error that filled returns, io.EOF at the end of the stream, or the
+// reason why it cannot wait: the read deadline has passed, or the connection is closed.
 //
-// Where Read asks whether there is more, Each takes a read that brought little and did not fill its space for a no, and waits.
-// (Behind much there often is more by the time that it is dealt with, and to ask is cheap then.) The price is that the
-// connection's Close waits in turn for filled to return. So who closes it from within filled, or under a lock that filled
-// takes, leaves that to another goroutine; and filled then returns an error, lest it be called once more.
+// Where Read asks whether there is more, Each takes a short read that did not fill its space as the answer
+// no, and waits. (After a long read there is often more by the time it has been handled, and asking again
+// is cheap then.) The price is that the connection's Close waits for filled to return. So a caller that
+// closes the connection from within filled, or under a lock that filled takes, leaves that to another
+// goroutine; filled then returns an error, so that it is not called again.
 func (r *Reader) Each(space func() []byte, filled func(n int) error) error {
 	end := watchEnd(r.raw)
 	if end != nil {
@@ -142,7 +145,7 @@ func (r *Reader) Each(space func() []byte, filled func(n int) error) error {
 				return false
 			case r.row >= aloud:
 				r.row = 0
-				return true // and come back, if the deadline has not struck and nobody has called Close
+				return true // and be called again, unless the deadline has passed or Close was called
 			}
 		}
 	}

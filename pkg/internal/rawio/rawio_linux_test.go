@@ -68,8 +68,8 @@ func testEndTogetherWithBytes(t *testing.T, read func(p *pair) (string, error)) 
 	})
 }
 
-// The end of a stream is seen, and a reset, also if it came with the last bytes while the reader was busy with others: then
-// the poller tells of all of it once.
+// The end of a stream is seen, and a reset, also if it came with the last bytes while the reader was busy
+// with others: then the poller tells of all of it once.
 func TestEndWhileBusy(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func(p *pair)
@@ -89,7 +89,7 @@ func TestEndWhileBusy(t *testing.T) {
 					p.far.Write([]byte("last"))
 					test.end(p)
 					awaitEnd(t, p)
-					// Who waits for another connection has had the poller tell of this one.
+					// A goroutine that waits for another connection has had the poller report this one.
 					other := connect(t, &Silent)
 					go other.far.Write([]byte("x"))
 					_, err := other.in.Read(make([]byte, 1))
@@ -103,7 +103,7 @@ func TestEndWhileBusy(t *testing.T) {
 	}
 }
 
-// awaitEnd waits until the kernel has the end of the stream, which nobody need have read yet.
+// awaitEnd waits until the kernel has the end of the stream, read or not.
 func awaitEnd(t *testing.T, p *pair) {
 	t.Helper()
 	if err := p.nearRaw.Control(func(fd uintptr) {
@@ -123,7 +123,7 @@ func TestEachAsksOnce(t *testing.T) {
 	}
 }
 
-// A reader asks where nobody would tell it of the end.
+// A reader makes the extra call where the end is not watched.
 func TestEachUnwatched(t *testing.T) {
 	defer func(limit int) { maxWatched = limit }(maxWatched)
 	maxWatched = 0
@@ -144,7 +144,7 @@ func emptyReads(t *testing.T) (n, messages int32) {
 	return empty.Load(), messages
 }
 
-// The poller for ends is there while somebody reads, and no longer.
+// The epoll instance for ends exists while streams are read, and no longer.
 func TestEndsAreForgotten(t *testing.T) {
 	var stops []func()
 	for range 3 {

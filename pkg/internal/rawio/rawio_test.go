@@ -79,7 +79,7 @@ func (p *pair) write(t testing.TB, slices [][]byte) {
 	}
 }
 
-// What is written in many pieces of many sizes is read whole, and then the end.
+// Bytes written in many pieces of many sizes are read completely, and then the end of file.
 func TestReadWhatIsWritten(t *testing.T) {
 	withBoth(t, func(t *testing.T, p *pair) {
 		raw, err := p.far.SyscallConn()
@@ -108,7 +108,7 @@ func TestReadWhatIsWritten(t *testing.T) {
 	})
 }
 
-// An empty socket and a full one say so, to who does not wait.
+// An empty socket and a full one return EAGAIN to a caller that does not wait.
 func TestWouldBlock(t *testing.T) {
 	withBoth(t, func(t *testing.T, p *pair) {
 		err := p.nearRaw.Control(func(fd uintptr) {
@@ -133,7 +133,8 @@ func TestWouldBlock(t *testing.T) {
 	})
 }
 
-// A reader that waits is ended by its deadline, goes on when there is another, and is ended for good by Close and by a reset.
+// A reader that waits is ended by its deadline, goes on when there is another, and is ended for good by
+// Close and by a reset.
 func TestEndOfWaiting(t *testing.T) {
 	withBoth(t, func(t *testing.T, p *pair) {
 		b := make([]byte, 10)

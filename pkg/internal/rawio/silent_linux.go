@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxSlices is how many slices one silent call writes.
+// maxSlices bounds the slices that one silent call writes.
 const maxSlices = 8
 
 // Silent calls are not announced to the scheduler.
@@ -20,7 +20,7 @@ func readSilently(fd uintptr, p []byte) (int, error) {
 	return n, err
 }
 
-// writeSilently leaves what is long to an ordinary call.
+// writeSilently makes an ordinary call if the bytes are many.
 func writeSilently(fd uintptr, slices [][]byte) (int, error) {
 	total := 0
 	for _, s := range slices {
@@ -41,8 +41,8 @@ func writeSilently(fd uintptr, slices [][]byte) (int, error) {
 	return silently(unix.SYS_WRITEV, fd, unsafe.Pointer(&vector), len(slices))
 }
 
-// silently makes a call until it is not interrupted. What p points to stays where it is meanwhile: p is turned into a
-// number within the call only.
+// silently repeats a call until it is not interrupted. The memory that p points to does not move meanwhile,
+// because p becomes a number only within the call.
 func silently(call, fd uintptr, p unsafe.Pointer, n int) (int, error) {
 	for {
 		r, _, errno := unix.RawSyscall(call, fd, uintptr(p), uintptr(n))

@@ -4,5 +4,5 @@
 
 package rawio
 
-// Silent calls are made as the ordinary ones here: nobody has measured whether that helps.
+// Silent calls are ordinary ones here, because nothing else has been measured.
 var Silent = Ordinary
