@@ -218,7 +218,7 @@ func (fs *FS) mapCut(in *inode, keep uint64) {
 }
 
 // mapCutBelow removes the pages below map page p from its data page keep on. It returns how many these
-// were, and whether p was freed too, because it had no child left.
+// were, and whether p was removed too, because it had no child left.
 func (fs *FS) mapCutBelow(in *inode, p pageNo, level int, keep uint64) (cut uint32, gone bool) {
 	if keep == 0 {
 		total := mapTotal(fs.read(p))

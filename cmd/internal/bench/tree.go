@@ -51,7 +51,7 @@ func (t tree) bytes() (n int) {
 
 func headerName(i int) string { return fmt.Sprintf("common%d.h", i) }
 
-// headerText returns a header that a sixth of the units include: declarations and a table of constants.
+// headerText returns header i: a table of constants, and declarations of a sixth of the units.
 func headerText(i int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "/* Part %d of what the units share. */\n#ifndef COMMON%d_H\n#define COMMON%d_H\n\n", i, i, i)
