@@ -2,6 +2,13 @@ package client
 
 import "bfs/pkg/pbft/internal/message"
 
+// An Operation is what somebody wants to have done.
+type Operation struct {
+	Body     []byte         // not changed until the call is over
+	Digest   message.Digest // OperationDigest of Body
+	ReadOnly bool           // a hint: try the path of one round trip first [TOCS §6.1]
+}
+
 // A call is one operation on its way to a result. It is sent under several timestamps if it must be:
 // each is a try, whose replies are counted by themselves.
 type call struct {

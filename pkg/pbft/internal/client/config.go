@@ -1,0 +1,41 @@
+package client
+
+import (
+	"math"
+	"time"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// Time is what the caller's monotonic clock shows, from 0 on. It never goes back.
+type Time = time.Duration
+
+// never is a time before all others, and far enough from them that a difference does not overflow.
+const never Time = math.MinInt64 / 2
+
+// An Edge tells a client what it must know of its surroundings.
+type Edge interface {
+	Open(i message.ReplicaID) bool                                    // replica i can be spoken to now
+	Queued(i message.ReplicaID) int                                   // bytes that wait on the connection to replica i
+	Proves(i message.ReplicaID, p *message.Proof, result []byte) bool // replica i made this proof of this result
+	Chance(n int64) int64                                             // any number of at least 0 and less than n
+}
+
+// A Config is what a client is from its start to its end.
+type Config struct {
+	Client   message.ClientID
+	Replicas int
+	Slots    int
+	Clock    message.Timestamp // requests have later timestamps than the clock showed at the start (R-CLI-1)
+	Turn     message.ReplicaID // the replica after it is the first that returns a long result
+	Lent     int               // results of at most so many bytes lie in lent memory, and are copied when they are kept
+
+	// Separate is the length of the longest operation that goes to the primary alone; 0: all do. A longer
+	// one goes to every replica at once, and the primary proposes it by its digest [TOCS §6.1;
+	// R-OPT-BR-1].
+	Separate int
+
+	// Found, unless nil, is told what the replies to a call come to each time that is more than before:
+	// the simulator judges it.
+	Found func(s message.Slot, x Finding)
+}
