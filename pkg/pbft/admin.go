@@ -8,14 +8,10 @@ import (
 	"fmt"
 
 	"bfs/pkg/pbft/internal/executor"
-	"bfs/pkg/pbft/internal/message"
 )
 
 // An Enrolment is one record of the group's client table.
 type Enrolment = executor.Enrolment
-
-// ClientOf derives a client's number from its public key.
-func ClientOf(key ed25519.PublicKey) ClientID { return message.ClientOf(key) }
 
 var errNotAdministrator = errors.New("only the administrator's key may do this")
 

@@ -29,6 +29,9 @@ var (
 	// executed, for its slot has gone on to a request that this client did not make (see also
 	// ErrKeyInUse).
 	ErrResultLost = client.ErrResultLost
+	// ErrKeyInUse: f+1 replicas say that another process uses this client's key. Calls fail until it has
+	// ended; those that were under way may have been executed.
+	ErrKeyInUse = errors.New("another process uses this client's key: stop one of the two, or enrol a key of its own for it")
 )
 
 // A Call is one operation for Client.Start.
@@ -130,12 +133,18 @@ type clientClock struct {
 	idle  bool // nothing can be due, and it ticks slowly
 }
 
+// Periods of a client's clock.
+const (
+	lookPeriod = 10 * time.Millisecond // a request that is late is noticed so soon
+	restPeriod = time.Second           // of an idle client; a key that is missing is asked for so often
+)
+
 // set has the clock tick again.
 func (x *clientClock) set(idle bool) {
 	if x.idle = idle; idle {
-		x.timer.Reset(askKeyPeriod)
+		x.timer.Reset(restPeriod)
 	} else {
-		x.timer.Reset(tickPeriod)
+		x.timer.Reset(lookPeriod)
 	}
 }
 
@@ -170,7 +179,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	c := &Client{
 		endpoint: end, wires: clientWires{endpoint: end, id: rule.Client, key: cfg.Key}, epoch: time.Now(),
 		calls: make(clientCalls, g.Limits.Slots), queueLimit: cfg.Queue, ready: make(chan struct{}),
-		stop: make(chan struct{}), done: make(chan struct{}), clock: clientClock{timer: time.NewTimer(tickPeriod)},
+		stop: make(chan struct{}), done: make(chan struct{}), clock: clientClock{timer: time.NewTimer(lookPeriod)},
 	}
 	if c.queueLimit <= 0 {
 		c.queueLimit = 4096
@@ -438,7 +447,7 @@ func (c *Client) tick() {
 			return
 		case now := <-c.clock.timer.C:
 			c.look()
-			if now.Sub(asked) >= askKeyPeriod {
+			if now.Sub(asked) >= restPeriod {
 				asked = now
 				c.wires.askForKeys()
 			}

@@ -1,7 +1,6 @@
 package pbft
 
 import (
-	"errors"
 	"slices"
 	"time"
 
@@ -9,10 +8,6 @@ import (
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 )
-
-// ErrKeyInUse: f+1 replicas say that another process uses this client's key. Calls fail until it has ended; those that were under
-// way may have been executed.
-var ErrKeyInUse = errors.New("another process uses this client's key: stop one of the two, or enrol a key of its own for it")
 
 // A life is one process that uses a client's key. Its X25519 key is made at start and never leaves it, so it names the process.
 type life struct {

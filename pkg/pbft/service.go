@@ -1,6 +1,7 @@
 package pbft
 
 import (
+	"crypto/ed25519"
 	"errors"
 
 	"bfs/pkg/pbft/internal/executor"
@@ -26,6 +27,9 @@ const PageSize = 4096
 // Administrator is the client that signs administrative operations. It is not enrolled: its key
 // stands in the group file, and its rights are empty.
 const Administrator = message.Administrator
+
+// ClientOf derives a client's number from its public key.
+func ClientOf(key ed25519.PublicKey) ClientID { return message.ClientOf(key) }
 
 // An Operation is one call of a client, as the service sees it.
 type Operation = executor.Operation
