@@ -78,9 +78,9 @@ func wait(ctx context.Context, start func(done func([]byte, error)) error) ([]by
 // further ones wait in a bounded queue, first come first served. All methods may be called from any
 // goroutine.
 //
-// What is sent to whom and when, and which replies are believed, package internal/client decides
-// (rule). A Client gives it the time, the connections and the keys: it performs the rule's effects
-// under one lock, and gives the lock up before it writes to sockets and calls Done.
+// Package internal/client (rule) decides which request goes to which replicas and when, and which
+// replies are believed. A Client gives it the time, the connections and the keys: it performs the
+// rule's effects under one lock, and gives the lock up before it writes to sockets and calls Done.
 //
 // Nothing is passed between goroutines on the way of an operation: Start sends on its caller's, and the
 // goroutine that reads the deciding reply calls Done.
@@ -121,8 +121,8 @@ type queuedCall struct {
 	digest message.Digest // OperationDigest of Body
 }
 
-// wait reports whether a call of ours waits for replies to this request. The last f come when enough
-// have come, and most of what there is to do for them is saved then. It needs no lock.
+// wait reports whether a call of ours waits for replies to this request. The last f replies come when
+// enough have come, and are dropped before their MACs are checked. It needs no lock.
 func (x clientCalls) wait(s Slot, t Timestamp) bool {
 	return int(s) < len(x) && x[s].due.Load() == uint64(t)
 }
@@ -304,7 +304,7 @@ func (c *Client) assign(call *Call, digest message.Digest) error {
 	return nil
 }
 
-// Resume sends again, unchanged, what an earlier life of this client sent as (slot, t). It must be
+// Resume sends the request that an earlier life of this client sent as (slot, t) again, unchanged. It must be
 // called before any Start.
 func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	call = c.forService(call)
@@ -334,7 +334,7 @@ type endedCall struct {
 	err    error
 }
 
-// perform does what the rule decided, and adds the calls that are over to a list, for finish. The
+// perform carries out the rule's effects, and adds the calls that are over to a list, for finish. The
 // caller holds the lock.
 func (c *Client) perform(over []endedCall) []endedCall {
 	for effects := c.rule.Effects(); len(effects) > 0; effects = c.rule.Effects() {
@@ -394,7 +394,7 @@ func (c *Client) beginWaiting() {
 	}
 }
 
-// release gives up the lock and writes what was queued, unless a reader will.
+// release gives up the lock and writes the queued frames, unless a reader will.
 func (c *Client) release() {
 	var space [flushSpace]flusher
 	list := space[:0]
@@ -407,8 +407,8 @@ func (c *Client) release() {
 	}
 }
 
-// now is the rule's time. A reader has looked at the clock when it began to count replies, and what it
-// brings about is not later by anything that matters. The caller holds the lock.
+// now is the rule's time. A reader looks at the clock when it begins to count replies, and the calls
+// that it starts use that time too: one look at the clock for many calls. The caller holds the lock.
 func (c *Client) now() client.Time {
 	if c.readers > 0 {
 		return c.looked
@@ -455,7 +455,7 @@ func (c *Client) tick() {
 	}
 }
 
-// look has done what is due, and sets the clock.
+// look sends again the requests that are due, and sets the clock.
 func (c *Client) look() {
 	c.mu.Lock()
 	c.rule.Tick(time.Since(c.epoch))

@@ -124,7 +124,7 @@ func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) b
 	return true
 }
 
-// keyAccepted wakes those who wait for sessions, and tells the rule, which may have everything sent again.
+// keyAccepted wakes the callers of Ready, and tells the rule, which may have everything sent again.
 func (l *clientLink) keyAccepted(changed bool) {
 	c := l.c
 	c.mu.Lock()

@@ -10,11 +10,11 @@ import (
 )
 
 // clientWires are a client's connections, the keys that it shares with the replicas at their ends, and
-// what it has queued there. They are used under the client's lock.
+// the frames that wait there. They are used under the client's lock.
 type clientWires struct {
 	*endpoint
 	id       ClientID
-	key      ed25519.PrivateKey // signs what the administrator asks for
+	key      ed25519.PrivateKey // signs the administrator's requests
 	sessions []*auth.Session    // by replica
 	links    []*transport.Link  // by replica
 	scratch  auth.Scratch

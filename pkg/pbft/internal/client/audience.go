@@ -7,15 +7,15 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// maxBehind is how much may wait on a connection to a replica before an operation leaves for it that a
-// proposal names. The proposal would overtake what is behind more: a client whose own wire is full
-// leaves some of the carrying to the primary.
+// maxBehind is how many bytes may wait on a connection when a long operation is sent to every replica.
+// Behind more, the operation would come later than the proposal that names it: a client whose own wire
+// is full leaves the carrying to the primary.
 const maxBehind = 1 << 20
 
 // lateFor is how long a replica that has not answered in time is not relied on.
 const lateFor = time.Second
 
-// An audience is what a client knows of the replicas, and decides whom it asks.
+// An audience decides which replicas are asked, from what the client knows of each.
 type audience struct {
 	cfg   *Config
 	edge  Edge
@@ -97,7 +97,7 @@ func (a *audience) replier(now Time, again, readOnly bool, asked uint32) (who me
 	}
 	from := asked
 	if !readOnly {
-		// All execute what the primary alone is sent, but the replicas that gave the last result do so first.
+		// All replicas execute the request, but those that gave the last result do so first.
 		if from = a.fresh; from == 0 {
 			from = a.everybody()
 		}
@@ -133,7 +133,7 @@ func (a *audience) next(now Time, i int, from uint32) (int, bool) {
 // heard notes that a replica has replied to something.
 func (a *audience) heard(i message.ReplicaID) { a.mute &^= 1 << i }
 
-// answered notes what a believed answer tells of the group.
+// answered learns view and audience from a believed answer.
 func (a *audience) answered(readOnly bool, x *Finding) {
 	a.view = max(a.view, x.View)
 	if !readOnly || a.fresh == 0 {

@@ -2,7 +2,7 @@ package client
 
 import "bfs/pkg/pbft/internal/message"
 
-// An Operation is what somebody wants to have done.
+// An Operation is one wish of the application's.
 type Operation struct {
 	Body     []byte         // not changed until the call is over
 	Digest   message.Digest // OperationDigest of Body
@@ -41,7 +41,7 @@ func (k *call) prepare(id message.ClientID, t message.Timestamp, readOnly bool) 
 	k.tries, k.agreed, k.parted = 0, never, false
 }
 
-// forget lets go of what the caller gave, and keeps the memory of the tally and the authenticator.
+// forget releases the operation and the result, and keeps the memory of the tally and the authenticator.
 func (k *call) forget() {
 	tags := k.request.Auth.Tags
 	k.operation = Operation{}

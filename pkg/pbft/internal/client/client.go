@@ -34,7 +34,7 @@ var (
 // A Verb is a kind of effect.
 type Verb uint8
 
-// What a client can tell its caller to do.
+// The kinds of effect.
 const (
 	// Send: authenticate the request of the call in Slot, and send it to the replicas in To. If New,
 	// nobody has sent its timestamp before, and a caller that writes timestamps down does so first; if it
@@ -114,7 +114,7 @@ func New(cfg Config, edge Edge) *Client {
 	return c
 }
 
-// Effects takes what is to be done. The list is good until Effects is called again.
+// Effects takes the effects that wait. The list is good until Effects is called again.
 func (c *Client) Effects() []Effect {
 	clear(c.taken)
 	c.out, c.taken = c.taken[:0], c.out
@@ -137,8 +137,8 @@ func (c *Client) Start(now Time, op Operation) message.Slot {
 	return s
 }
 
-// Resume sends again, unchanged, what an earlier life of this client sent in a slot under a timestamp,
-// with Keep or without. It comes before any Start.
+// Resume sends the request that an earlier life of this client sent in a slot under a timestamp again,
+// unchanged, with Keep or without. It comes before any Start.
 func (c *Client) Resume(now Time, s message.Slot, t message.Timestamp, op Operation, keep bool) error {
 	i := slices.Index(c.free, s)
 	if i < 0 {
@@ -244,7 +244,7 @@ func (c *Client) end(s message.Slot, result []byte, err error) {
 	c.do(Effect{Verb: Done, Slot: s, Result: result, Err: err})
 }
 
-// Reply counts a replica's answers, and acts on what the answers so far come to.
+// Reply counts a replica's answers, and acts on the finding from all answers so far.
 func (c *Client) Reply(now Time, m *message.Reply) {
 	c.audience.heard(m.From)
 	for i := range m.Answers {
@@ -269,7 +269,7 @@ func (c *Client) waiting(a *message.Answer) *call {
 	return k
 }
 
-// decide acts on what the answers to a call come to.
+// decide acts on the finding from the answers to a call.
 func (c *Client) decide(now Time, k *call) {
 	x, s := k.tally.Find(k.request.ReadOnly), k.request.Slot
 	if c.cfg.Found != nil && x.Kind != Waiting {
@@ -316,7 +316,7 @@ func (c *Client) decide(now Time, k *call) {
 	}
 }
 
-// learn notes what an answer that is believed tells of the group.
+// learn updates view, audience and time-outs from an answer that is believed.
 func (c *Client) learn(now Time, k *call, x *Finding) {
 	c.patience.answered(now, k)
 	c.audience.answered(k.request.ReadOnly, x)
@@ -383,7 +383,7 @@ func (c *Client) fallBack(now Time, k *call) {
 	c.issue(now, k, false)
 }
 
-// Tick sends again what is due, and asks for the origin as long as it is not known.
+// Tick sends the requests that are due again, and asks for the origin as long as it is not known.
 func (c *Client) Tick(now Time) {
 	if c.origin.isDue(now) {
 		c.do(Effect{Verb: Ask, Nonce: c.origin.nonce, To: c.audience.everybody()})
@@ -463,7 +463,7 @@ func (c *Client) Latest(i message.ReplicaID, nonce uint64, t message.Timestamp) 
 	}
 }
 
-// Nonce is that of the present question for the origin.
+// Nonce is the nonce of the present question for the origin.
 func (c *Client) Nonce() uint64 { return c.origin.nonce }
 
 // Began reports whether it is known where timestamps begin. Calls wait until then.

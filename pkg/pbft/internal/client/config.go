@@ -7,13 +7,13 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Time is what the caller's monotonic clock shows, from 0 on. It never goes back.
+// Time is the time on the caller's monotonic clock, from 0 on. It never goes back.
 type Time = time.Duration
 
 // never is a time before all others, and far enough from them that a difference does not overflow.
 const never Time = math.MinInt64 / 2
 
-// An Edge tells a client what it must know of its surroundings.
+// An Edge answers a client's questions about its connections and keys, and gives it chance.
 type Edge interface {
 	Open(i message.ReplicaID) bool                                    // replica i can be spoken to now
 	Queued(i message.ReplicaID) int                                   // bytes that wait on the connection to replica i
@@ -21,7 +21,7 @@ type Edge interface {
 	Chance(n int64) int64                                             // any number of at least 0 and less than n
 }
 
-// A Config is what a client is from its start to its end.
+// A Config holds for the whole life of a client.
 type Config struct {
 	Client   message.ClientID
 	Replicas int
@@ -35,7 +35,6 @@ type Config struct {
 	// R-OPT-BR-1].
 	Separate int
 
-	// Found, unless nil, is told what the replies to a call come to each time that is more than before:
-	// the simulator judges it.
+	// Found, unless nil, is told each finding from the replies to a call, for the simulator to judge.
 	Found func(s message.Slot, x Finding)
 }

@@ -11,9 +11,9 @@ import (
 // askAgain is how often the origin is asked for until it is known.
 const askAgain = 100 * time.Millisecond
 
-// An origin is the timestamp above which a client's requests begin. It is the clock's, or what the
-// group knows of an earlier life if that is higher: a clock that was ahead once would else have every
-// request answered as superseded until it is as late again (R-OUR-15).
+// An origin is the timestamp above which a client's requests begin. It is the clock's, or the latest
+// one that the group knows of an earlier life if that is higher: a clock that was ahead once would else
+// have every request answered as superseded until it is as late again (R-OUR-15).
 //
 // Of 2f+1 answers the (f+1)-th highest counts. A correct replica has said as much or more, so liars
 // cannot drive a client's timestamps up; and they cannot hide what f+1 of the others have executed.

@@ -2,7 +2,7 @@ package client
 
 import "time"
 
-// Bounds of what a client waits.
+// Bounds of a client's waits.
 const (
 	minTimeout = 25 * time.Millisecond
 	maxFloor   = 10 * minTimeout // a primary that serves no first try costs each request no more

@@ -51,7 +51,7 @@ type call struct {
 	tries    int // of a faulty client
 }
 
-// clockAtStart is what all clients' clocks show at the start.
+// clockAtStart is the time on all clients' clocks at the start.
 const clockAtStart = 100
 
 func newClient(w *world, index int) *caller {
@@ -70,7 +70,7 @@ func newCaller(w *world, index int, id message.ClientID, lines int) *caller {
 	return c
 }
 
-// live begins a life, with what the clock shows.
+// live begins a life, at this time of its own clock.
 func (c *caller) live(clock message.Timestamp) {
 	cfg := client.Config{
 		Client: c.id, Replicas: c.w.n, Slots: len(c.slots), Clock: clock, Lent: longest, Found: c.found,
@@ -157,7 +157,7 @@ func (s *callSlot) begin() {
 	}
 }
 
-// operation is what a line calls for next, and whether it may be tried as a read.
+// operation makes a line's next operation. ReadOnly: it is tried as a read.
 func (c *caller) operation(s *callSlot) (op []byte, readOnly bool) {
 	w := c.w
 	if c.id == message.Administrator {
@@ -219,7 +219,7 @@ func (s *callSlot) issue(op []byte, readOnly bool) {
 	c.perform()
 }
 
-// perform does what the rule decided.
+// perform carries out the rule's effects.
 func (c *caller) perform() {
 	for effects := c.rule.Effects(); len(effects) > 0; effects = c.rule.Effects() {
 		for i := range effects {
@@ -318,7 +318,7 @@ func (r *replica) tellLatest(c *caller, life int, nonce uint64) {
 	}
 }
 
-// done judges what a call ends with, frees its slot, and has the line think about its next call.
+// done judges the end of a call, frees its slot, and has the line think about its next call.
 func (c *caller) done(e *client.Effect) {
 	k, w := c.calls[e.Slot], c.w
 	switch {
@@ -339,7 +339,7 @@ func (s *callSlot) end() {
 	s.c.w.after(1+s.c.w.rng.Int64N(int64(s.c.w.shape.think)*tick), s.begin)
 }
 
-// found judges what the rule finds in the replies to a call.
+// found judges a finding of the rule's.
 func (c *caller) found(s message.Slot, x client.Finding) {
 	k, w := c.calls[s], c.w
 	if x.Kind != client.MustOrder && x.Kind != client.Apart && x.Seq > 0 {
@@ -386,9 +386,10 @@ func (c *caller) hear(life, from int, b []byte) {
 	c.perform()
 }
 
-// restart ends the client's life. The next sends again what was ordered and not answered, unchanged, as
-// a client does that kept a journal; a read is forgotten. A clock that has gone back shows less than
-// any request's timestamp, and the client must learn from the group where its timestamps begin.
+// restart ends the client's life. The next one sends each ordered request without an answer again,
+// unchanged, as a client does that kept a journal; a read is forgotten. A clock that has gone back
+// shows less than any request's timestamp, and the client must learn from the group where its
+// timestamps begin.
 func (c *caller) restart() {
 	clock := c.latest() + 1 + message.Timestamp(c.w.rng.IntN(100))
 	if c.w.rng.IntN(2) == 0 {
@@ -397,7 +398,7 @@ func (c *caller) restart() {
 	c.restartAt(clock)
 }
 
-// restartAt is restart with what the clock shows then.
+// restartAt is restart with the time on the clock given.
 func (c *caller) restartAt(clock message.Timestamp) {
 	if c.mischief != nil {
 		return
