@@ -317,7 +317,7 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	if c.closed {
 		return ErrClosed
 	}
-	if err := c.rule.Resume(c.now(), slot, t, op, false); err != nil {
+	if err := c.rule.Resume(c.now(), slot, t, op); err != nil {
 		return err
 	}
 	c.calls[slot].Call = call

@@ -25,6 +25,7 @@ var unit = map[string]string{
 	"a costly request waits no longer than others":                  "./pkg/pbft/internal/core",
 	"a costly request hides that others wait":                       "./pkg/pbft/internal/core",
 	"what waits outlives its client's keys":                         "./pkg/pbft/internal/core",
+	"a request of an earlier life is not kept any more":             "./pkg/pbft/internal/client",
 	"a result that was not kept is asked for as before":             "./pkg/pbft/internal/client",
 	"a replica's earlier ground is kept for another result":         "./pkg/pbft/internal/client",
 }
@@ -55,8 +56,9 @@ var mutants = []mutant{
 	{"nothing is sent again", rule + "client.go", "x.phase == calling && now >= x.call.due && !c", "x.phase == calling && now < 0 && !c"},
 	{"what is sent again goes to the primary alone", rule + "audience.go", "	case again:\n		return a.everybody()\n", ""},
 	{"a read that is not answered is read again for ever", rule + "client.go", "	c.counts.Fallbacks++\n	c.issue(now, k, false)", "	c.counts.Fallbacks++\n	c.issue(now, k, k.operation.ReadOnly)"},
-	{"a new try keeps its timestamp", rule + "client.go", "	s.last++\n", ""},
+	{"a new try keeps its timestamp", rule + "client.go", "	s.last = next(s.last, k.keep)\n", ""},
 	{"a request of an earlier life is sent under a new timestamp", rule + "client.go", "	c.prepare(now, k, t, false)\n	c.send(now, k, true, false)\n", "	c.issue(now, k, false)\n"},
+	{"a request of an earlier life is not kept any more", rule + "client.go", "k.resumed, k.keep = true, t%keepEvery == 0", "k.resumed = true"},
 	{"the timestamp of an earlier life's request is used again", rule + "client.go", "	c.slots[s].last = max(c.slots[s].last, t)\n", ""},
 	{"timestamps begin with the clock, whatever the group knows", rule + "client.go", "		c.catchUp(c.after(start))\n", ""},
 	{"timestamps begin where a liar says", rule + "origin.go", "return o.answers[len(o.answers)-f-1], true", "return o.answers[0], true"},

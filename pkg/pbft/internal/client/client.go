@@ -138,15 +138,15 @@ func (c *Client) Start(now Time, op Operation) message.Slot {
 }
 
 // Resume sends the request that an earlier life of this client sent in a slot under a timestamp again,
-// unchanged, with Keep or without. It comes before any Start.
-func (c *Client) Resume(now Time, s message.Slot, t message.Timestamp, op Operation, keep bool) error {
+// unchanged. It comes before any Start.
+func (c *Client) Resume(now Time, s message.Slot, t message.Timestamp, op Operation) error {
 	i := slices.Index(c.free, s)
 	if i < 0 {
 		return fmt.Errorf("slot %d: not there, or taken", s)
 	}
 	c.free = slices.Delete(c.free, i, i+1)
 	k := c.take(s, op)
-	k.resumed, k.keep = true, keep
+	k.resumed, k.keep = true, t%keepEvery == 0
 	c.slots[s].last = max(c.slots[s].last, t)
 	c.prepare(now, k, t, false)
 	c.send(now, k, true, false)
@@ -162,10 +162,26 @@ func (c *Client) take(s message.Slot, op Operation) *call {
 	return &x.call
 }
 
+// keepEvery divides the timestamps of the requests that ask for their result to be kept, and no others.
+// A client that resumes a request knows its timestamp, and so whether it asked for that.
+const keepEvery = 1 << 20
+
+// next is the timestamp of the request that follows another of its slot.
+func next(last message.Timestamp, keep bool) message.Timestamp {
+	t := last + 1
+	switch {
+	case keep:
+		return (last/keepEvery + 1) * keepEvery
+	case t%keepEvery == 0:
+		return t + 1
+	}
+	return t
+}
+
 // issue makes the call's request under a new timestamp, and has it sent.
 func (c *Client) issue(now Time, k *call, readOnly bool) {
 	s := &c.slots[k.request.Slot]
-	s.last++
+	s.last = next(s.last, k.keep)
 	k.resumed = false
 	c.prepare(now, k, s.last, readOnly)
 	c.send(now, k, false, true)

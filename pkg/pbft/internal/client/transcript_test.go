@@ -122,7 +122,7 @@ func (p *play) command(t *testing.T, args []string) {
 	case "resume":
 		op := Operation{Body: []byte(args[3])}
 		s, t := message.Slot(number(args[1])), message.Timestamp(number(args[2]))
-		if err := p.c.Resume(p.now, s, t, op, false); err != nil {
+		if err := p.c.Resume(p.now, s, t, op); err != nil {
 			p.say("%v", err)
 		}
 	case "reply":

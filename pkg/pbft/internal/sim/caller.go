@@ -425,11 +425,14 @@ func (c *caller) restartAt(clock message.Timestamp) {
 // resume sends a request of an earlier life again.
 func (c *caller) resume(s message.Slot, k *call, q *message.Request) {
 	op := client.Operation{Body: k.op, Digest: message.OperationDigest(k.op)}
-	if err := c.rule.Resume(c.now(), s, q.Timestamp, op, q.Keep); err != nil {
+	if err := c.rule.Resume(c.now(), s, q.Timestamp, op); err != nil {
 		c.w.fail("client %d cannot resume slot %d: %v", c.index, s, err)
 		return
 	}
 	c.rises(s, q.Timestamp)
+	if x := c.rule.Request(s); x.Keep != q.Keep || x.ReadOnly {
+		c.w.fail("client %d resumes t%d of slot %d as another request than it sent", c.index, q.Timestamp, s)
+	}
 	k.q, c.calls[s] = c.rule.Request(s), k
 }
 
