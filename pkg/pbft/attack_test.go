@@ -884,7 +884,7 @@ func TestPrimaryOrdersAReadOnlyRequest(t *testing.T) {
 // A primary proposes again what has been executed, to two backups, and never lets it commit. They do not run it twice, and answer
 // its client as before: nobody waits for that batch, and the view lasts.
 func TestPrimaryProposesAgain(t *testing.T) {
-	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	c := newCluster(t, smallLimits(), pbft.TransportPlain, pbft.DurabilityReplicated)
 	for i := 1; i < 4; i++ {
 		c.start(i)
 	}

@@ -9,7 +9,6 @@ import (
 	"log"
 	"math/rand/v2"
 	"net"
-	"os"
 	"sync"
 	"testing"
 
@@ -24,11 +23,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // newGroup makes a group of n replicas on free ports of the loopback.
 func newGroup(n int) (g *pbft.Group, keys []ed25519.PrivateKey, admin ed25519.PrivateKey) {
-	return newGroupWith(n, pbft.DefaultLimits())
+	return newGroupWith(n, pbft.DefaultLimits(), pbft.DurabilityReplicated)
 }
 
-func newGroupWith(n int, limits pbft.Limits) (g *pbft.Group, keys []ed25519.PrivateKey, admin ed25519.PrivateKey) {
-	parts := pbft.Group{Name: "test", Limits: limits, Durability: pbft.Durability(os.Getenv("BFS_DURABILITY"))}
+func newGroupWith(n int, limits pbft.Limits, d pbft.Durability) (g *pbft.Group, keys []ed25519.PrivateKey, admin ed25519.PrivateKey) {
+	parts := pbft.Group{Name: "test", Limits: limits, Durability: d}
 	for range n {
 		public, private, _ := ed25519.GenerateKey(nil)
 		keys = append(keys, private)
@@ -127,11 +126,19 @@ type cluster struct {
 	service   func(i int) pbft.Service
 }
 
-// newCluster makes a cluster of four; start runs its replicas.
-func newCluster(t testing.TB, limits pbft.Limits, transport pbft.Transport) *cluster {
+// newCluster makes a cluster of four; start runs its replicas. Those of tests have disks unless they are told otherwise: a test that says
+// itself what the primary says, or that is about forgetting, is. Those of benchmarks have none.
+func newCluster(t testing.TB, limits pbft.Limits, transport pbft.Transport, durability ...pbft.Durability) *cluster {
 	t.Helper()
+	mode := pbft.DurabilityDisk
+	if _, is := t.(*testing.B); is {
+		mode = pbft.DurabilityReplicated
+	}
+	if len(durability) > 0 {
+		mode = durability[0]
+	}
 	c := &cluster{t: t, transport: transport, replicas: make([]*pbft.Replica, 4)}
-	c.g, c.keys, c.admin = newGroupWith(4, limits)
+	c.g, c.keys, c.admin = newGroupWith(4, limits, mode)
 	c.service = func(int) pbft.Service { return newTally(c.g) }
 	for range c.replicas {
 		c.dirs = append(c.dirs, t.TempDir())
@@ -139,9 +146,9 @@ func newCluster(t testing.TB, limits pbft.Limits, transport pbft.Transport) *clu
 	return c
 }
 
-func startCluster(t testing.TB, limits pbft.Limits) *cluster {
+func startCluster(t testing.TB, limits pbft.Limits, durability ...pbft.Durability) *cluster {
 	t.Helper()
-	c := newCluster(t, limits, pbft.TransportPlain)
+	c := newCluster(t, limits, pbft.TransportPlain, durability...)
 	for i := range c.replicas {
 		c.start(i)
 	}

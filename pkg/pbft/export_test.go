@@ -39,3 +39,11 @@ func AskWithin(t testing.TB, d time.Duration) {
 	askWithin = d
 	t.Cleanup(func() { askWithin = old })
 }
+
+// ShortSegments has the journals of replicas that are started from now on have short segments, so that the image follows soon,
+// until the test ends.
+func ShortSegments(t testing.TB) {
+	old := leastSegment
+	leastSegment = 4096
+	t.Cleanup(func() { leastSegment = old })
+}

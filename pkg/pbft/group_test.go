@@ -111,7 +111,7 @@ func TestQuorums(t *testing.T) {
 
 // A replica that cannot run says why, and leaves nothing running.
 func TestReplicaConfigErrors(t *testing.T) {
-	g, keys, _ := newGroupWith(4, smallLimits())
+	g, keys, _ := newGroupWith(4, smallLimits(), pbft.DurabilityReplicated)
 	service := newTally(g)
 	for want, cfg := range map[string]pbft.ReplicaConfig{
 		"needs a group":          {},

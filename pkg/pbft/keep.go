@@ -56,11 +56,12 @@ const journalDirectory = "disk"
 // heldBytes bounds the results of REPLYs that wait for the disk. A REPLY for which there is no room is dropped; its client asks again.
 const heldBytes = 64 << 20
 
+// leastSegment is the length of a segment of the journal at least: batches are journaled for some tens of MiB before the image follows, so
+// that pages which change often are written less often. (A variable for tests.)
+var leastSegment = 16 << 20
+
 // segmentBytes is the length of a segment of the journal: several of the longest records fit.
-func (g *Group) segmentBytes() int {
-	const least = 16 << 20
-	return max(least, 4*(g.maxFrame()+4096)/4096*4096)
-}
+func (g *Group) segmentBytes() int { return max(leastSegment, 4*(g.maxFrame()+4096)/4096*4096) }
 
 // holds keeps a message that must wait for the disk, and reports whether it did.
 func (r *Replica) holds(x said) bool {

@@ -74,7 +74,7 @@ func TestTransportsDiffer(t *testing.T) {
 
 // A host with another group file is told of by name, with both digests.
 func TestGroupFilesDiffer(t *testing.T) {
-	c := startCluster(t, smallLimits())
+	c := startCluster(t, smallLimits(), pbft.DurabilityReplicated)
 	c.stop(0)
 	c.stop(3)
 	parts := *c.g

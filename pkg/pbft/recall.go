@@ -59,7 +59,7 @@ func (r *Replica) recall(cfg core.Config) error {
 // openJournal opens the journal, or a new one if it has lost something, and returns its records.
 func (r *Replica) openJournal(files disk.FS, path string) ([]message.Message, error) {
 	s, records, err := r.openStore(files)
-	if err != nil && !journal.IsCorrupt(err) {
+	if err != nil && !errors.Is(err, journal.ErrCorrupt) {
 		return nil, fmt.Errorf("journal in %s: %w", path, err)
 	}
 	r.keeper = &keeper{store: s, wake: make(chan struct{}, 1), jobs: make(chan struct{}, 1)}

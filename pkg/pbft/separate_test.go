@@ -63,7 +63,7 @@ func (s blockwise) Execute(op pbft.Operation) ([]byte, bool) {
 
 // A client says that it sends to everyone, and sends to the primary alone: the backups ask for it.
 func TestOperationForThePrimaryAlone(t *testing.T) {
-	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	c := newCluster(t, smallLimits(), pbft.TransportPlain, pbft.DurabilityReplicated)
 	c.service = func(int) pbft.Service { return blockwise{newTally(c.g), t} }
 	for i := range c.replicas {
 		c.start(i)

@@ -143,7 +143,7 @@ func TestEnrolledAfterItConnected(t *testing.T) {
 // A replica that comes back in its directory with an empty state has forgotten its votes: it listens, fetches the state,
 // and votes again when a checkpoint above all it can have voted for is stable. Then the group can do without another.
 func TestRestartWithoutState(t *testing.T) {
-	c := startCluster(t, smallLimits())
+	c := startCluster(t, smallLimits(), pbft.DurabilityReplicated)
 	admin := c.client(c.admin)
 	client := c.client(c.enrolled(admin, ""))
 	for range 30 {
@@ -455,7 +455,7 @@ func TestReadOnlyFallsBack(t *testing.T) {
 }
 
 func TestBusyAndClose(t *testing.T) {
-	g, _, admin := newGroupWith(4, smallLimits()) // nobody runs
+	g, _, admin := newGroupWith(4, smallLimits(), pbft.DurabilityReplicated) // nobody runs
 	client, err := pbft.NewClient(pbft.ClientConfig{Group: g, Key: admin, Queue: 3})
 	if err != nil {
 		t.Fatal(err)
@@ -518,7 +518,7 @@ func TestSendingFails(t *testing.T) {
 // On a wire slower than the first timeout the client learns to wait: or it would send every request again.
 func TestSlowWireIsLearnt(t *testing.T) {
 	const delay = 20 * time.Millisecond
-	g, keys, admin := newGroupWith(4, smallLimits())
+	g, keys, admin := newGroupWith(4, smallLimits(), pbft.DurabilityReplicated)
 	for i, key := range keys {
 		r, err := pbft.StartReplica(pbft.ReplicaConfig{Group: g, Self: pbft.ReplicaID(i), Key: key, Directory: t.TempDir(),
 			Service: newTally(g), Transport: pbft.TransportPlain, Delay: delay})

@@ -18,6 +18,7 @@ func Restore(cfg Config, state message.CheckpointID, records []message.Message) 
 	c.restoreView(&m)
 	c.restoreLog(&m)
 	c.runDecided(&m)
+	c.lived = state.Seq > 0 || m.lived()
 	return c
 }
 
@@ -32,6 +33,11 @@ type memory struct {
 	others   []*message.ViewChange // of newView
 	newView  *message.NewView
 	active   message.View // the last view that was active; 0 also if none was
+}
+
+// lived reports whether there was an earlier life, in which this replica may have said something.
+func (m *memory) lived() bool {
+	return len(m.accepted)+len(m.decided) > 0 || m.stable.Seq > 0 || m.own != nil || m.newView != nil
 }
 
 // read takes in a record.
@@ -207,7 +213,7 @@ func (c *Core) Resume() {
 	if c.silent() {
 		return
 	}
-	if c.active && c.isPrimary() && len(c.change.last) > 1 {
+	if c.active && c.isPrimary() && c.lived && c.cfg.Replicas > 1 {
 		c.leave(c.view + 1)
 		return
 	}

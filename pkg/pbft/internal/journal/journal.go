@@ -46,7 +46,7 @@ var magic = [8]byte{'b', 'f', 's', 'j', 'r', 'n', 'l', 1}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// A Journal is open for appending. Append and Flush may be called by different goroutines, Flush by one at a time.
+// A Journal is open for appending. Its methods may be called by different goroutines, but for Close.
 type Journal struct {
 	fs      disk.FS
 	group   message.Digest
@@ -61,15 +61,15 @@ type Journal struct {
 	segments []*segment // those that are needed, oldest first; the last is being written
 	released []*segment // not needed any more, but a crash now would look for them
 
-	// The rest is Flush's alone.
-	sticky  [Slots][]byte // the latest record of each slot, header and all
-	order   []Slot        // slots in use, by the position of their records
-	free    []*segment    // to be used again
-	number  uint64        // the highest of any segment, needed or not
-	dirty   []*segment    // written since the last sync
-	written Position      // of the next record to be written
-	block   []byte
-	failed  error
+	flushing sync.Mutex    // held by Flush, whose alone the rest is
+	sticky   [Slots][]byte // the latest record of each slot, header and all
+	order    []Slot        // slots in use, by the position of their records
+	free     []*segment    // to be used again
+	number   uint64        // the highest of any segment, needed or not
+	dirty    []*segment    // written since the last sync
+	written  Position      // of the next record to be written
+	block    []byte
+	failed   error
 }
 
 // An ending is the end of a record in a buffer, and what the record is about.
@@ -149,6 +149,8 @@ func (j *Journal) Release(seq message.SeqNum) {
 // Flush makes durable what was appended before it began, and returns the durable position. An error is final: nothing is known of what was
 // appended since the last good Flush, and all later ones fail too.
 func (j *Journal) Flush() (Position, error) {
+	j.flushing.Lock()
+	defer j.flushing.Unlock()
 	j.mu.Lock()
 	records, ends := j.pending, j.ends
 	j.pending, j.ends = j.spare[:0], nil

@@ -202,7 +202,7 @@ func TestChangedBytes(t *testing.T) {
 				return nil
 			})
 			switch {
-			case IsCorrupt(err):
+			case errors.Is(err, ErrCorrupt):
 				found++
 			case err != nil:
 				t.Fatal(err)
@@ -264,6 +264,29 @@ func TestFailedSyncIsFinal(t *testing.T) {
 			t.Fatalf("durable up to %d, error %v", got, err)
 		}
 		w.append()
+	}
+}
+
+// What a failed sync has left with the kernel alone is found by the next process, and is durable then.
+func TestRestartAfterFailedSync(t *testing.T) {
+	for seed := range uint64(60) {
+		w := newTwin(t, seed)
+		w.append()
+		if err := w.flush(); err != nil {
+			t.Fatal(err)
+		}
+		w.append()
+		w.disk.FailSync(1)
+		if w.flush() == nil {
+			t.Fatal("the sync did not fail")
+		}
+		w.open()
+		w.append()
+		if err := w.flush(); err != nil {
+			t.Fatal(err)
+		}
+		w.disk.Crash()
+		w.open()
 	}
 }
 

@@ -3,7 +3,6 @@ package journal
 import (
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"slices"
@@ -14,8 +13,8 @@ import (
 )
 
 // Open reads what an earlier life of the replica left in fs, and calls replay for each record, in order; the sticky records that
-// were still needed come first. The contents are lent for the call. ErrCorrupt and ErrForeign say why nothing can be trusted;
-// then Discard makes an empty journal of it. Without files the journal is empty.
+// were still needed come first. The contents are lent for the call. ErrCorrupt says that nothing can be trusted; then Discard
+// makes an empty journal of it. Without files the journal is empty.
 func Open(f disk.FS, group message.Digest, options Options, replay func(seq message.SeqNum, record []byte) error) (*Journal, error) {
 	j := &Journal{fs: f, group: group, options: options}
 	segments, err := j.list()
@@ -109,6 +108,8 @@ type block struct {
 	first, durable Position
 	oldest         uint64
 	records        []byte
+	at             int64  // offset in the segment
+	raw            []byte // all of it
 }
 
 // read finds what is needed among the segments, and replays it.
@@ -118,6 +119,7 @@ func (j *Journal) read(segments []*segment, replay func(message.SeqNum, []byte) 
 		return err
 	}
 	var durable Position // the highest that a block speaks of
+	var tail []block     // those that no later block calls durable
 	begun := false
 	for i, s := range needed {
 		err := s.blocks(j.options, func(b *block) error {
@@ -128,6 +130,7 @@ func (j *Journal) read(segments []*segment, replay func(message.SeqNum, []byte) 
 			if b.first != j.written {
 				return nil // it follows something that is lost
 			}
+			tail = append(slices.DeleteFunc(tail, func(x block) bool { return x.first < b.durable }), *b)
 			return j.replay(b, i == 0, replay)
 		})
 		if err != nil {
@@ -137,7 +140,7 @@ func (j *Journal) read(segments []*segment, replay func(message.SeqNum, []byte) 
 	if durable > j.written {
 		return fmt.Errorf("%w: it ends at record %d, but all up to %d was durable", ErrCorrupt, j.written, durable)
 	}
-	return j.adopt(slices.DeleteFunc(needed, func(s *segment) bool { return !s.used }))
+	return j.adopt(slices.DeleteFunc(needed, func(s *segment) bool { return !s.used }), tail)
 }
 
 // needed are the segments from the oldest that the last durable block names on.
@@ -208,10 +211,13 @@ func (s *segment) blocks(options Options, f func(*block) error) error {
 			at += blockSize
 			continue
 		}
+		length := (blockHeader + len(b.records) + blockSize - 1) / blockSize * blockSize
+		next := min(at+length, len(content))
+		b.at, b.raw = int64(at), content[at:next]
 		if err := f(&b); err != nil {
 			return err
 		}
-		at += (blockHeader + len(b.records) + blockSize - 1) / blockSize * blockSize
+		at = next
 	}
 	return nil
 }
@@ -261,7 +267,15 @@ func (j *Journal) replay(b *block, oldest bool, replay func(message.SeqNum, []by
 
 // adopt makes the segments that hold something the journal's, and durable: a crash of the program alone may have left it with the
 // kernel only. One that holds no more than copies is what is left of a flush; the records that were copied may be lost.
-func (j *Journal) adopt(needed []*segment) error {
+//
+// The blocks of the tail are written again. If the sync after which they were to be durable failed, the kernel has them and takes them for
+// written, so that no sync would bring them to the disk.
+func (j *Journal) adopt(needed []*segment, tail []block) error {
+	for _, b := range tail {
+		if _, err := b.segment.file.WriteAt(b.raw, b.at); err != nil {
+			return fmt.Errorf("write %s: %w", b.segment.name, err)
+		}
+	}
 	for _, s := range needed {
 		if err := s.file.Sync(); err != nil {
 			return fmt.Errorf("sync %s: %w", s.name, err)
@@ -275,6 +289,3 @@ func (j *Journal) adopt(needed []*segment) error {
 	j.next, j.durable = j.written, j.written
 	return nil
 }
-
-// IsCorrupt reports whether an error of Open says that the contents cannot be trusted, rather than that they could not be read.
-func IsCorrupt(err error) bool { return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrForeign) }

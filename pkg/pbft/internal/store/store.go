@@ -12,7 +12,7 @@ import (
 )
 
 // A Store is the journal of one replica, and the gate before what it says. T is something that it says. All methods but Flush are called
-// by one goroutine at a time; Flush may run beside them.
+// by one goroutine at a time; Flush may run beside them, and beside itself.
 type Store[T any] struct {
 	journal *journal.Journal
 	gate    journal.Gate[T]
