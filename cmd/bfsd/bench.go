@@ -81,7 +81,7 @@ ordering, norep is one process of the same service and wire without replication 
 	f.DurationVar(&m.Duration, "duration", 10*time.Second, "how long to measure")
 	f.DurationVar(&m.Warmup, "warmup", time.Second, "how long to run before")
 	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")
-	f.StringVar((*string)(&m.Durability), "durability", string(pbft.DurabilityReplicated), "disk or replicated")
+	f.StringVar((*string)(&m.Durability), "durability", string(pbft.DurabilityDisk), "disk or replicated")
 	f.IntVar(&m.Window, "window", pbft.DefaultWindow, "batches the primary has under way")
 	f.DurationVar(&m.Delay, "delay", 0, "delay every message by this: half a round trip of a longer wire")
 	f.StringSliceVar(&m.Without, "without", nil, "optimisations to do without: tentative, piggyback, digest-replies, batching, sparing, separate")

@@ -227,7 +227,7 @@ func (d *demo) writeFiles(groupFile string) error {
 	}
 	err := bundle.Write(d.path("group"), bundle.Plan{
 		Name: "demo", Hosts: bundle.Loopback(demoReplicas, base), Exports: []string{demoExport}, Size: d.size,
-		Limits: pbft.DefaultLimits(), Transport: pbft.TransportTLS, Durability: pbft.DurabilityReplicated, Window: pbft.DefaultWindow,
+		Limits: pbft.DefaultLimits(), Transport: pbft.TransportTLS, Durability: pbft.DurabilityDisk, Window: pbft.DefaultWindow,
 	})
 	if err != nil {
 		return err

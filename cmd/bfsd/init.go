@@ -61,7 +61,7 @@ otherwise. Nothing is ever overwritten.`,
 	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport}, "a file system to serve; may be given more than once")
 	f.Var(&o.size, "size", "size of the whole state; must fit in each host's memory when it fills up")
 	f.StringVar(&transfer, "transport", transfer, "tls, or plain for benchmarks and private wires")
-	f.StringVar(&o.durability, "durability", string(pbft.DurabilityReplicated), "when a write is safe: disk, or replicated (in the memory of several hosts)")
+	f.StringVar(&o.durability, "durability", string(pbft.DurabilityDisk), "when a write is safe: disk, or replicated (in the memory of several hosts)")
 	f.StringVar(&o.passphrase, "passphrase-file", "", "seal the administrator's key with the passphrase on the first line of this file (mode 0600)")
 	return c
 }

@@ -57,7 +57,7 @@ func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err e
 	dir := g.dir
 	plan := bundle.Plan{
 		Name: "files", Hosts: bundle.Loopback(c.N, base), Size: max(config.Size(c.Size), config.LeastStateSize(pbft.DefaultLimits())),
-		Limits: pbft.DefaultLimits(), Transport: c.Transport, Durability: pbft.DurabilityReplicated, Window: pbft.DefaultWindow,
+		Limits: pbft.DefaultLimits(), Transport: c.Transport, Durability: pbft.DurabilityDisk, Window: pbft.DefaultWindow,
 		LogLevel: "warn", Exports: []string{exportPath},
 	}
 	if err := bundle.Write(dir, plan); err != nil {
