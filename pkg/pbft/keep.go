@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"syscall"
+	"time"
 
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
@@ -22,6 +23,7 @@ type keeper struct {
 	wake    chan struct{} // has one element if the flusher is to run
 	bytes   int           // of the results among what is held
 
+	initial    Digest               // the root of the initial state
 	restored   message.CheckpointID // the checkpoint that the state was read from
 	resuming   bool                 // batches of the journal are run: checkpoints are digested at once
 	installing bool                 // a fetched state is not on disk yet, so nobody is answered from it
@@ -181,6 +183,9 @@ func (r *Replica) follow() {
 	}
 }
 
+// notYetPause is how long the image waits for digests before it looks again.
+const notYetPause = 2 * time.Millisecond
+
 // imagePages is how many pages are copied under the lock at once: some tens of microseconds.
 const imagePages = 64
 
@@ -206,7 +211,14 @@ func (r *Replica) followNext() error {
 		}
 		done, err = u.Step(r.cfg.Service.State(), imagePages)
 		r.leave()
-		if err == nil {
+		switch {
+		case errors.Is(err, ErrNotYet): // the state is new here, and is being digested
+			err = nil
+			select {
+			case <-r.stop:
+			case <-time.After(notYetPause):
+			}
+		case err == nil:
 			err = u.Write()
 		}
 	}

@@ -45,6 +45,7 @@ func (r *Replica) recall(cfg core.Config) error {
 	if err := r.keeper.store.OpenImage(files, options); err != nil {
 		return fmt.Errorf("image in %s: %w", path, err)
 	}
+	r.keeper.initial = r.frozen(0)
 	state, err := r.loadImage()
 	if err != nil {
 		return fmt.Errorf("image in %s: %w", path, err)
@@ -147,6 +148,14 @@ func (r *Replica) loadImage() (state message.CheckpointID, err error) {
 	return k, nil
 }
 
+// frozen takes a checkpoint and waits for its root.
+func (r *Replica) frozen(n SeqNum) Digest {
+	root := make(chan Digest, 1)
+	r.exec.Frozen(n)
+	r.cfg.Service.State().Freeze(n, func(d Digest) { root <- d })
+	return <-root
+}
+
 // begin takes the first checkpoint, and in disk mode runs the batches that the journal holds. The caller holds the lock.
 func (r *Replica) begin() {
 	if r.keeper == nil {
@@ -155,7 +164,7 @@ func (r *Replica) begin() {
 	}
 	r.keeper.resuming = true
 	if r.keeper.restored.Seq == 0 {
-		r.freeze(0)
+		r.core.Frozen(0, r.keeper.initial)
 	}
 	r.perform()
 	r.core.Resume()

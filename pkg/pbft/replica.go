@@ -518,13 +518,11 @@ func (r *Replica) freeze(n SeqNum) {
 	if s, ok := r.cfg.Service.State().(Sized); ok {
 		r.core.StateSize(s.Pages())
 	}
-	r.exec.Frozen(n)
 	if r.keeper != nil && r.keeper.resuming {
-		digested := make(chan Digest, 1)
-		r.cfg.Service.State().Freeze(n, func(root Digest) { digested <- root })
-		r.core.Frozen(n, <-digested)
+		r.core.Frozen(n, r.frozen(n))
 		return
 	}
+	r.exec.Frozen(n)
 	r.cfg.Service.State().Freeze(n, func(root Digest) {
 		r.enter()
 		if !r.stopping {

@@ -139,7 +139,7 @@ func readGroup(t testing.TB, file string) *pbft.Group {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw := pbft.Group{Name: "bfs", Epoch: 1, Limits: pbft.DefaultLimits(), Service: defaultService(t, string(text))}
+	raw := pbft.Group{Name: "bfs", Epoch: 1, Limits: pbft.DefaultLimits(), Durability: pbft.DurabilityDisk, Service: defaultService(t, string(text))}
 	for _, m := range addressOrKey.FindAllStringSubmatch(string(text), -1) {
 		if m[1] == "address" {
 			raw.Members = append(raw.Members, pbft.Member{Address: m[2]})
