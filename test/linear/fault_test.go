@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// A fault is one thing that goes wrong for a while. It needs no more than one replica to be called faulty.
+// A fault is one thing that goes wrong for a while. It needs no more than one replica to be called faulty: replicas that are killed
+// remember what they promised.
 type fault struct {
 	name string
 	// begin does the damage to replica r (or to the relay or the link that the numbers lead to), and returns
@@ -26,6 +27,24 @@ var faults = []fault{
 				return err
 			}
 			return g.replicas[r].Ready(g.t.Context())
+		}, nil
+	}},
+	{"killed with all others", func(g *group, _, _ int) (func() error, error) {
+		for _, p := range g.replicas {
+			p.Kill()
+		}
+		return func() error {
+			for _, p := range g.replicas {
+				if err := p.Start(); err != nil {
+					return err
+				}
+			}
+			for _, p := range g.replicas {
+				if err := p.Ready(g.t.Context()); err != nil {
+					return err
+				}
+			}
+			return nil
 		}, nil
 	}},
 	{"stopped", func(g *group, r, _ int) (func() error, error) {
