@@ -28,6 +28,13 @@ var unit = map[string]string{
 	"a request of an earlier life is not kept any more":             "./pkg/pbft/internal/client",
 	"a result that was not kept is asked for as before":             "./pkg/pbft/internal/client",
 	"a replica's earlier ground is kept for another result":         "./pkg/pbft/internal/client",
+	"a torn flush is taken for whole":                               "./pkg/pbft/internal/journal",
+	"a journal that has lost its end is taken for a torn one":       "./pkg/pbft/internal/journal",
+	"a segment is used again before the disk knows that it is free": "./pkg/pbft/internal/journal",
+	"the latest VIEW-CHANGE goes with its segment":                  "./pkg/pbft/internal/journal",
+	"what a failed sync left is taken for durable":                  "./pkg/pbft/internal/journal",
+	"a page is served unverified":                                   "./pkg/pbft/internal/image",
+	"a page is written in its place":                                "./pkg/pbft/internal/image",
 }
 
 var mutants = []mutant{
@@ -185,6 +192,32 @@ var mutants = []mutant{
 	{"who comes out of a silence leaves for a view again", core + "checkpoint.go", "	leaves := !c.active && c.view > c.fencedView\n", "	leaves := !c.active\n"},
 	{"nothing is said of what prepared in a silence", core + "normal.go", "	if s.isPrepared && !c.silent() && s.commits", "	if newly && !c.silent() && s.commits"},
 	{"an idle group leaves a silence as it is", core + "normal.go", "		c.assign(message.Batch{})\n", ""},
+
+	// Disks.
+	{"a vote leaves before its record is durable", kept + "store.go", "	if s.gate.Opens(s.bound) {\n", "	if s.bound >= 0 {\n"},
+	{"a proposal that is voted for is not recorded", core + "normal.go", "		c.persist(s.proposal)\n", ""},
+	{"what prepared is not recorded", core + "normal.go", "		c.persist(&message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self})\n", ""},
+	{"what prepared is recorded, and nothing waits for it", core + "normal.go", "		c.persist(&message.Commit{View", "		c.note(&message.Commit{View"},
+	{"what others brought is not recorded", core + "execute.go", "	x.persist(&message.BatchBody{PrePrepare: message.PrePrepare{Digest: s.decision, Batch: *s.batch}}, decided)\n", "	x.note(decided)\n"},
+	{"what committed is not recorded", core + "execute.go", "		x.note(decided)\n", ""},
+	{"a VIEW-CHANGE is not recorded", core + "viewchange.go", "	c.persist(x.own)\n", ""},
+	{"a NEW-VIEW is not recorded by its primary", core + "newview.go", "the PRE-PREPARE of all that it chose\n	c.recordNewView(set, m)\n", "the PRE-PREPARE of all that it chose\n"},
+	{"P and Q are forgotten by a restart", core + "restore.go", "		c.pq.restore(m.own, c.log.low, m.bodies)\n", ""},
+	{"what prepared is forgotten by a restart", core + "restore.go", "		s.isPrepared, s.ownCommit = true, p\n", "		s.ownCommit = p\n"},
+	{"a VIEW-CHANGE is made anew after a restart", core + "restore.go", "	c.placeChosen()\n	c.startPendingTimer()\n", "	if !c.active && c.lived {\n		c.sayViewChange()\n	}\n	c.placeChosen()\n	c.startPendingTimer()\n"},
+	{"a checkpoint is spoken of before it can be made again", core + "checkpoint.go", "		c.persist() // the batches up to n are to be run again after a restart (R-OUR-3)\n", ""},
+	{"a restarted primary stays", core + "restore.go", "		c.leave(c.view + 1)\n		return\n", ""},
+	{"a restarted replica reads at once", core + "execute.go", "return max(x.log.lastExec, x.ahead.seq) < x.remembered }", "return false }"},
+	{"a proposal prepares without its primary's vote on disk", core + "log.go", "	if durable {\n		votes++\n	}\n", ""},
+	{"COMMITs ride on what does not wait for the disk", core + "normal.go", "	if !c.cfg.Durable { // or", "	if true { // or"},
+	{"the journal lets go what the image has not passed", kept + "image.go", "	s.journal.Release(n)\n", "	s.journal.Release(s.stable.Seq + 8)\n"},
+	{"a torn flush is taken for whole", logs + "open.go", "	if binary.LittleEndian.Uint32(b) != crc32.Checksum(b[4:blockHeader+length], castagnoli) {", "	if false {"},
+	{"a journal that has lost its end is taken for a torn one", logs + "open.go", "	if durable > j.written {\n", "	if false {\n"},
+	{"a segment is used again before the disk knows that it is free", logs + "journal.go", "		j.released = append(j.released, j.segments[0])\n", "		j.free = append(j.free, j.segments[0])\n"},
+	{"the latest VIEW-CHANGE goes with its segment", logs + "journal.go", "	return j.restate()\n", "	return nil\n"},
+	{"what a failed sync left is taken for durable", logs + "open.go", "		if _, err := b.segment.file.WriteAt(b.raw, b.at); err != nil {", "		if err := error(nil); err != nil {"},
+	{"a page is served unverified", "pkg/pbft/internal/image/load.go", "read && im.options.Tree.Digest(e.page, contents) == e.digest", "read"},
+	{"a page is written in its place", "pkg/pbft/internal/image/update.go", "		e.slot = u.im.slots.take()\n", "		if e.slot = u.im.table.slot(n); e.slot == 0 {\n			e.slot = u.im.slots.take()\n		}\n"},
 
 	// Waiting: mistakes that were made, and found by the simulator.
 	{"a replica ahead is left alone", core + "status.go", "	if m.View > c.view {\n		c.noticeLag()", "	if m.View > c.view {\n		return\n	}\n	if false {\n		c.noticeLag()"},

@@ -36,6 +36,8 @@ const (
 	call = "pkg/pbft/internal/client/tally.go"
 	rule = "pkg/pbft/internal/client/"
 	runs = "pkg/pbft/internal/executor/executor.go"
+	kept = "pkg/pbft/internal/store/"
+	logs = "pkg/pbft/internal/journal/"
 	file = "pkg/nfsstate/"
 )
 

@@ -12,9 +12,10 @@ import (
 // vows are what the proof of safety asks of each correct replica, judged when it speaks. A mistake is seen here long before
 // liars and chance make two replicas differ by it.
 type vows struct {
-	j     *judge
-	votes map[voteKey]message.Digest // what a replica proposed or accepted, in all its lives
-	left  []message.View             // by replica: the highest view for which it sent a VIEW-CHANGE
+	j        *judge
+	votes    map[voteKey]message.Digest // what a replica proposed or accepted, in all its lives
+	proposed map[voteKey]message.Digest // what a primary proposed, in all its lives
+	left     []message.View             // by replica: the highest view for which it sent a VIEW-CHANGE
 
 	// done is, by replica and number, what it must carry in P and Q: it ends with a life.
 	done []map[message.SeqNum]*record
@@ -58,7 +59,7 @@ type record struct {
 
 func (v *vows) init(j *judge) {
 	*v = vows{
-		j: j, votes: map[voteKey]message.Digest{}, left: make([]message.View, j.w.n), done: make([]map[message.SeqNum]*record, j.w.n),
+		j: j, votes: map[voteKey]message.Digest{}, proposed: map[voteKey]message.Digest{}, left: make([]message.View, j.w.n), done: make([]map[message.SeqNum]*record, j.w.n),
 		certified: map[slotKey]uint32{}, prepared: map[slotKey]message.Digest{},
 		executed: map[message.SeqNum]bool{},
 		holders:  map[message.CheckpointID]uint32{},
@@ -206,7 +207,9 @@ func (v *vows) fault(m *message.PrePrepare) string {
 func (v *vows) said(r *replica, m message.Message) {
 	switch m := m.(type) {
 	case *message.PrePrepare:
-		if v.told(r, m); v.j.w.shape.durable {
+		v.told(r, m)
+		v.proposes(r, m)
+		if v.j.w.shape.durable {
 			return // its PREPARE is its vote
 		}
 		v.accepts(r, m.View, m.Seq, m.Digest)
@@ -225,6 +228,13 @@ func (v *vows) said(r *replica, m message.Message) {
 			v.record(r.id, m.Checkpoint.Seq+1+message.SeqNum(i)).accepted[d] = m.View
 		}
 	}
+}
+
+// proposes: a primary proposes one batch for a number of its view, in all its lives.
+func (v *vows) proposes(r *replica, m *message.PrePrepare) {
+	key := voteKey{r.id, slotKey{m.View, m.Seq}}
+	v.same(r, m, m.Digest, v.proposed[key])
+	v.proposed[key] = m.Digest
 }
 
 // holds: who says that he holds a checkpoint names it in the VIEW-CHANGE that he has sent or will send, or has passed it.
@@ -317,7 +327,7 @@ func (v *vows) prepares(r *replica, view message.View, n message.SeqNum, d messa
 	votes := 0
 	for i, s := range v.j.w.sites {
 		cast, ok := v.votes[voteKey{i, key}]
-		if !s.liar() && (ok && cast == d || i == int(view.Primary(v.j.w.n))) { // whose vote may be his NEW-VIEW
+		if !s.liar() && (ok && cast == d || i == int(view.Primary(v.j.w.n)) && !v.j.w.shape.durable) { // whose vote may be his NEW-VIEW
 			votes++
 		}
 	}
