@@ -37,7 +37,11 @@ const replicaKeys = `The configuration file, with its defaults (paths are relati
   without      = []                 optimisations to do without, for measurements: "tentative", "piggyback",
                                     "digest-replies", "batching", "sparing", "separate"
   log_level    = "info"             debug, info, warn, error
-  log_format   = "text"             or "json"`
+  log_format   = "text"             or "json"
+
+The group file, the same for all members and clients, explains its keys itself. One of them says when a write is safe:
+
+  durability   = "disk"             or "replicated", in the memory of several hosts`
 
 func runCommand() *cobra.Command {
 	var file string

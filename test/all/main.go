@@ -33,7 +33,6 @@ type step struct {
 var steps = []step{
 	{name: "lint", command: []string{"make", "-s", "lint"}},
 	{name: "build", command: []string{"make", "-s", "build"}},
-	{name: "two clones, the same bytes", command: []string{"make", "-s", "reproducible"}},
 	{name: "unit tests, race detector", command: []string{"-race", "./cmd/...", "./pkg/..."}, limit: time.Hour},
 	{name: "simulator, 700 schedules", command: []string{"-run", "Directed|Fixed|Fresh", "./pkg/pbft/internal/sim", "-sim.fixed=500", "-sim.seeds=200"}, limit: time.Hour},
 	{name: "whole system, real kernel", command: []string{"./test/..."}, env: []string{"BFS_KERNEL=1"}, limit: time.Hour},
