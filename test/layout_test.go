@@ -125,15 +125,8 @@ func TestRenamesAreDurable(t *testing.T) {
 // license is the first line of every Go file: tools that collect licences read it.
 const license = "// SPDX-License-Identifier: Apache-2.0\n"
 
-// unmarked are rooms whose files do not have the line yet, because they were being rewritten when it came. A file there that is
-// marked may stay so.
-var unmarked = []string{"pkg/pbft", "pkg/internal/disk"}
-
 func TestFilesNameTheirLicense(t *testing.T) {
 	for _, room := range rooms(t) {
-		if slices.ContainsFunc(unmarked, func(u string) bool { return room == u || strings.HasPrefix(room, u+"/") }) {
-			continue
-		}
 		files, err := filepath.Glob(filepath.Join("..", room, "*.go"))
 		if err != nil {
 			t.Fatal(err)

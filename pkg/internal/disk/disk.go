@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package disk is what the journal and the image of a replica need of a file system: files that are written at an offset, and
 // three promises that only a sync makes durable. [OS] is a directory of this host. [Mem] is one that tests can crash, and
 // that can tear, lose, flip and misdirect what was written.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pbfttest helps to test programs that are replicated with pbft.
 package pbfttest
 

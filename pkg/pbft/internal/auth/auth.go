@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package auth says who spoke. It seals messages with MACs under session keys, opens them, and
 // exchanges those keys in signed NEW-KEYs [TOCS §2, §5.2.2].
 //

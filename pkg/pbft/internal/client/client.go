@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package client is a client of the group as arithmetic [TOCS §4.2, §6.1]: operations, replies and the
 // time go in, requests to send and results come out. It has no clock, socket, goroutine, lock, key or
 // chance. pbft.Client gives it these, and the simulator drives the same code with its own.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package core is the protocol, pure: a message or a tick goes in, effects come out. No clock, socket, disk,
 // goroutine, lock, key or chance [TOCS §4].
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package core
 
 // A pause grows: each occasion for it doubles it, between two bounds, and good behaviour lets it shrink. Whoever gives such

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package core
 
 // A Refusal is a reason to ignore a message. A peer's lie or lateness is not our error: it is counted, shown

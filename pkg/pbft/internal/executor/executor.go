@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package executor runs ordered and read-only requests on a service: the filter by timestamp, the reply cache in the ledger, the
 // administrator's operations, and the version of each read. It is arithmetic over the state's pages; replicas and the
 // simulator run the same code.

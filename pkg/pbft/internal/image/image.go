@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package image keeps the pages of one stable checkpoint on disk, so that a replica that restarts reads its
 // state from there, and runs only what its journal has of later batches.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package journal
 
 // A Gate holds back what may leave only when a record is durable, in the order in which it came.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ledger lays out the library's own pages of the replicated state: who is enrolled, with which
 // rights, and for every slot of every client what was executed last and what it returned
 // [TOCS §4.3, §6.2; R-OUR-13].

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package message holds PBFT's nouns: the numbers replicas count with and every message they
 // exchange, each with one canonical encoding.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package message
 
 // A QueryStable asks a replica for its stable checkpoint [TOCS §5.2.3], and where the asking client's slots stand.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package message
 
 // A NodeID names a node of the digest tree: pages are level 0, where Index is the page number.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package sim runs a whole group in one goroutine under one seed: replicas, clients, clock, network, crashes and liars.
 //
 // A seed draws a [Schedule]: a configuration and a list of faults. A run steps the replicas' real cores, executors and ledgers and the

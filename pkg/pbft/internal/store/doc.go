@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package store is a replica's memory on disk: which of its messages are records of the journal, and what waits for which record. The
 // replica and the simulator run the same store.
 //

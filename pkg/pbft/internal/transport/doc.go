@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package transport moves frames, which are opaque bytes, between principals over TCP. It knows
 // no message and no member: who a peer is, what it may say and whether to believe it is judged by
 // its caller, who hangs what he learns on the Conn with SetUser.

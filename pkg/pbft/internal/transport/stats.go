@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package transport
 
 // Stats count what happened on a Conn, or on all connections that a Listener or a Link has had.

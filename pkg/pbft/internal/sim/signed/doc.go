@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package signed is PBFT as it was first published, with signatures [OSDI99 §4]: a small reference for the protocol
 // with MACs in bfs/pkg/pbft, to be run beside it on the same schedule. It wants to be plain, not fast.
 //
