@@ -204,7 +204,7 @@ var mutants = []mutant{
 	{"a NEW-VIEW is not recorded by its primary", core + "newview.go", "the PRE-PREPARE of all that it chose\n	c.recordNewView(set, m)\n", "the PRE-PREPARE of all that it chose\n"},
 	{"P and Q are forgotten by a restart", core + "restore.go", "		c.pq.restore(m.own, c.log.low, m.bodies)\n", ""},
 	{"what prepared is forgotten by a restart", core + "restore.go", "		s.isPrepared, s.ownCommit = true, p\n", "		s.ownCommit = p\n"},
-	{"a VIEW-CHANGE is made anew after a restart", core + "restore.go", "	c.placeChosen()\n	c.startPendingTimer()\n", "	if !c.active && c.lived {\n		c.sayViewChange()\n	}\n	c.placeChosen()\n	c.startPendingTimer()\n"},
+	{"a VIEW-CHANGE is made anew after a restart", core + "restore.go", "	c.placeChosen()\n	c.startPendingTimer()\n", "	if !c.active && c.view > 0 {\n		c.sayViewChange()\n	}\n	c.placeChosen()\n	c.startPendingTimer()\n"},
 	{"a checkpoint is spoken of before it can be made again", core + "checkpoint.go", "		c.persist() // the batches up to n are to be run again after a restart (R-OUR-3)\n", ""},
 	{"a restarted primary stays", core + "restore.go", "		c.leave(c.view + 1)\n		return\n", ""},
 	{"a restarted replica reads at once", core + "execute.go", "return max(x.log.lastExec, x.ahead.seq) < x.remembered }", "return false }"},

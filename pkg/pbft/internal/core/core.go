@@ -31,7 +31,6 @@ type Core struct {
 	reports reports
 
 	transfer *transfer // not nil while we fetch the state of a checkpoint
-	lived    bool      // this core was restored, and may have proposed what it does not know of
 }
 
 // proposing is what the primary is about to propose.

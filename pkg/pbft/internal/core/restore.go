@@ -20,7 +20,6 @@ func Restore(cfg Config, state message.CheckpointID, records []message.Message) 
 	c.restoreView(&m)
 	c.restoreLog(&m)
 	c.runDecided(&m)
-	c.lived = state.Seq > 0 || m.lived()
 	return c
 }
 
@@ -35,11 +34,6 @@ type memory struct {
 	others   []*message.ViewChange // of newView
 	newView  *message.NewView
 	active   message.View // the last view that was active; 0 also if none was
-}
-
-// lived reports whether there was an earlier life, in which this replica may have said something.
-func (m *memory) lived() bool {
-	return len(m.accepted)+len(m.decided) > 0 || m.stable.Seq > 0 || m.own != nil || m.newView != nil
 }
 
 // read takes in a record.
@@ -205,8 +199,13 @@ func (c *Core) runDecided(m *memory) {
 	}
 }
 
-// Resume lets a core go on that was restored. A primary leaves its view: its PRE-PREPAREs leave before they are in the journal, so it may have
-// made some that it does not know of.
+// mayHaveProposed reports whether an earlier life may have made proposals in a view of ours that are in no record: then we do not lead it.
+func (c *Core) mayHaveProposed(v message.View) bool {
+	return c.cfg.Durable && c.cfg.Replicas > 1 && v <= c.cfg.RaisedView && (c.cfg.Raised > 0 || c.cfg.RaisedView > 0)
+}
+
+// Resume lets a core go on that was restored. A primary leaves its view, whether or not that is known to have begun: its PRE-PREPAREs leave
+// before anything is in the journal, so it may have made some that it does not know of. A fence that was raised says that it may have.
 func (c *Core) Resume() {
 	if m := c.change.newView; c.active && m != nil {
 		c.proposing.last = max(c.proposing.last, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)))
@@ -215,7 +214,7 @@ func (c *Core) Resume() {
 	if c.silent() {
 		return
 	}
-	if c.active && c.isPrimary() && c.lived && c.cfg.Replicas > 1 {
+	if c.isPrimary() && c.mayHaveProposed(c.view) {
 		c.leave(c.view + 1)
 		return
 	}

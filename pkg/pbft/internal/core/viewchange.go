@@ -16,6 +16,9 @@ func (c *Core) StepDown() {
 // accepted.
 func (c *Core) leave(v message.View) {
 	invariant(v > c.view, "views only rise")
+	if v.Primary(c.cfg.Replicas) == c.cfg.Self && c.mayHaveProposed(v) {
+		v++
+	}
 	c.pq.carry(&c.log, c.view, func(s *slot) bool { return c.isPrimary() || s.prepares.has(c.cfg.Self) })
 	c.suspectStallers()
 	c.view, c.active, c.proposing.choosing = v, false, false
