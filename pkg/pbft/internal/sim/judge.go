@@ -505,6 +505,9 @@ func (j *judge) bounds(r *replica) {
 	if shape.bytes > 0 {
 		checkpoints = l + 2 // each batch may bring one
 	}
+	if shape.durable {
+		checkpoints += 3 * l // those that came while the image followed to an earlier one
+	}
 	for _, x := range []struct {
 		what      string
 		got, most int
