@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"bfs/test/patience"
 )
 
@@ -52,10 +54,20 @@ type Options struct {
 	CPU         int      // the host CPU to stay on; -1: anywhere; 0 is a CPU too, so the zero value pins to CPU 0
 	SpreadCPU   bool     // pick a CPU by the guest's number instead of CPU
 	Modules     []string // kernel modules beside overlay and nfsv3, for example nfsd
+	NoNFS       bool     // mounts nothing by NFS, and boots faster for it
 	OwnLoopback bool     // the guest's 127.0.0.1 is its own, and servers are reached by $GUEST_HOST
 	NetNS       string   // network namespace (of `ip netns`) the guest is wired to; default: ours
 	MTU         int      // default 65000; 1500 looks like Ethernet
+	Wire        *Wire    // the link to use, with OwnLoopback, without NetNS and MTU; default: one of the guest's own
+
+	// Disks are files of this machine that the guest has as block devices /dev/ubda, /dev/ubdb and so on. What
+	// the guest wrote to a device stays in the file when the guest is killed; what its file systems only have
+	// in memory is lost. A flush of the device is an fsync of the file.
+	Disks []string
 }
+
+// defaultMTU is as large as a packet can be, for there are no cables between a guest and us.
+const defaultMTU = 65000
 
 // Answer does what a guest's script asked for and returns what to tell it.
 type Answer func(question string) (string, error)
@@ -121,7 +133,7 @@ func (o Options) withDefaults() Options {
 		o.MemoryMB = 1024
 	}
 	if o.MTU == 0 {
-		o.MTU = 65000
+		o.MTU = defaultMTU
 	}
 	if o.Dir == "" {
 		o.Dir, _ = os.Getwd()
@@ -134,7 +146,7 @@ func (g *Guest) boot(ctx context.Context) error {
 	if g.dir, err = os.MkdirTemp("", "bfs-guest-"); err != nil {
 		return err
 	}
-	if g.link, err = newLink(g.opts.NetNS, g.opts.MTU, !g.opts.OwnLoopback); err != nil {
+	if err := g.takeLink(); err != nil {
 		return err
 	}
 	if g.nudges, err = nudge(g.link); err != nil {
@@ -150,6 +162,16 @@ func (g *Guest) boot(ctx context.Context) error {
 		return err
 	}
 	return g.startKernel(ctx)
+}
+
+// takeLink uses the caller's wire, or makes a link of the guest's own.
+func (g *Guest) takeLink() (err error) {
+	if w := g.opts.Wire; w != nil {
+		g.link, g.opts.MTU = w.link, w.mtu
+		return nil
+	}
+	g.link, err = newLink(g.opts.NetNS, g.opts.MTU, !g.opts.OwnLoopback)
+	return err
 }
 
 // io is the directory the guest and we talk through.
@@ -177,6 +199,7 @@ func (g *Guest) startKernel(ctx context.Context) error {
 		"uml_dir="+g.dir, "umid=guest", "con=null", "con0=null,fd:1",
 		fmt.Sprintf("vec0:transport=tap,ifname=%s,depth=128,gro=1,mtu=%d", g.link.tap, g.opts.MTU),
 		"init="+filepath.Join(g.io(), "init.sh"), "guest_io="+g.io(), "guest_out="+g.opts.Out)
+	args = append(args, g.disks()...)
 	if g.opts.NetNS != "" {
 		args = append([]string{"ip", "netns", "exec", g.opts.NetNS}, args...)
 	}
@@ -190,6 +213,15 @@ func (g *Guest) startKernel(ctx context.Context) error {
 	go func() { g.ended <- g.kernel.Wait() }()
 	go g.watch(ctx)
 	return nil
+}
+
+// disks are the kernel's arguments for Options.Disks: d has it take a file as it is, where the kernel would look for a
+// copy-on-write header first. No flag makes writes synchronous.
+func (g *Guest) disks() (args []string) {
+	for i, file := range g.opts.Disks {
+		args = append(args, fmt.Sprintf("ubd%dd=%s", i, file))
+	}
+	return args
 }
 
 func (g *Guest) cpu() int {
@@ -214,11 +246,15 @@ func (g *Guest) watch(ctx context.Context) {
 // Kill ends the guest at once, as pulling its plug would.
 func (g *Guest) Kill() { _ = syscall.Kill(-g.kernel.Process.Pid, syscall.SIGKILL) }
 
+// Running reports whether the guest has power. Its network may be dead nevertheless.
+func (g *Guest) Running() bool { return syscall.Kill(g.kernel.Process.Pid, 0) == nil }
+
 // Wait waits for the script's end, removes the guest, and returns what became of the script. An error means that there
 // is no result: no boot, a mount that failed, time up.
 func (g *Guest) Wait() (Result, error) {
 	<-g.ended
 	close(g.killed)
+	g.releaseDisks()
 	console, _ := os.ReadFile(filepath.Join(g.dir, "console"))
 	exit, readErr := os.ReadFile(filepath.Join(g.io(), "rc"))
 	output := g.tail.stop()
@@ -237,6 +273,31 @@ func (g *Guest) Wait() (Result, error) {
 	return r, nil
 }
 
+// releaseDisks waits until the kernel has let go of its disks: the process that we started may be gone a little
+// before the kernel is.
+func (g *Guest) releaseDisks() {
+	ctx, cancel := patience.Context(context.Background(), time.Minute)
+	defer cancel()
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for _, file := range g.opts.Disks {
+		for locked(file) && ctx.Err() == nil {
+			<-poll.C
+		}
+	}
+}
+
+// locked tells whether a guest has a disk: its kernel holds a POSIX lock on the file.
+func locked(file string) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	l := unix.Flock_t{Type: unix.F_WRLCK}
+	return unix.FcntlFlock(f.Fd(), unix.F_GETLK, &l) == nil && l.Type != unix.F_UNLCK
+}
+
 // cleanUp is for a guest that has ended or never started.
 func (g *Guest) cleanUp() {
 	if g.asks != nil {
@@ -245,7 +306,7 @@ func (g *Guest) cleanUp() {
 	if g.nudges != nil {
 		g.nudges.close()
 	}
-	if g.link != nil {
+	if g.link != nil && g.opts.Wire == nil {
 		g.link.remove()
 	}
 	if g.dir != "" {

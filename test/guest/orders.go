@@ -21,7 +21,7 @@ func (g *Guest) writeOrders() error {
 	if err := g.prepareOut(); err != nil {
 		return err
 	}
-	modules, err := moduleFiles(append([]string{"overlay", "nfsv3"}, g.opts.Modules...))
+	modules, err := moduleFiles(g.modules())
 	if err != nil {
 		return err
 	}
@@ -43,6 +43,13 @@ func (g *Guest) writeOrders() error {
 		}
 	}
 	return nil
+}
+
+func (g *Guest) modules() []string {
+	if g.opts.NoNFS {
+		return append([]string{"overlay"}, g.opts.Modules...)
+	}
+	return append([]string{"overlay", "nfsv3"}, g.opts.Modules...)
 }
 
 func (g *Guest) prepareOut() error {
