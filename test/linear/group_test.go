@@ -5,9 +5,7 @@ package linear
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -130,60 +128,16 @@ func newClient(t testing.TB, file string, transport pbft.Transport, enrol func(k
 	return c
 }
 
-var addressOrKey = regexp.MustCompile(`(?m)^(address|key|administrator) = "([^"]+)"`)
-
-// readGroup reads addresses and keys from a group file that bfsd init made; the rest is what init writes by default.
+// readGroup reads a group file that bfsd init made.
 func readGroup(t testing.TB, file string) *pbft.Group {
 	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw := pbft.Group{Name: "bfs", Epoch: 1, Limits: pbft.DefaultLimits(), Durability: pbft.DurabilityDisk, Service: defaultService(t, string(text))}
-	for _, m := range addressOrKey.FindAllStringSubmatch(string(text), -1) {
-		if m[1] == "address" {
-			raw.Members = append(raw.Members, pbft.Member{Address: m[2]})
-			continue
-		}
-		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(m[2], "bfs-key:"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m[1] == "administrator" {
-			raw.Administrator = key
-		} else {
-			raw.Members[len(raw.Members)-1].Key = key
-		}
-	}
-	g, err := pbft.CheckGroup(raw)
+	const stateSize = 8 << 30 // init's default
+	g, err := cluster.ReadGroup(file, stateSize)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return g
 }
-
-// defaultService stands for the state and the exports that bfsd init writes, as docs/STATE.md has it: whoever computes
-// another value is refused by the replicas.
-func defaultService(t testing.TB, text string) pbft.Digest {
-	t.Helper()
-	made, err := time.Parse(time.RFC3339, creation.FindStringSubmatch(text + "\ncreated = \n")[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	const size = 8 << 30
-	b := []byte("bfs files v1")
-	for _, v := range []uint64{size, size / pbft.PageSize, uint64(10 * time.Minute), 1, uint64(len("/export"))} {
-		b = binary.LittleEndian.AppendUint64(b, v)
-	}
-	b = append(b, "/export"...)
-	for _, v := range []uint64{0o1777, 0, 0, 0, 0} {
-		b = binary.LittleEndian.AppendUint64(b, v)
-	}
-	b = binary.LittleEndian.AppendUint64(b, uint64(made.UnixNano()))
-	return sha256.Sum256(b)
-}
-
-var creation = regexp.MustCompile(`(?m)^created = (\S*)`)
 
 // askStatus asks a replica for its account of itself.
 func askStatus(ctx context.Context, admin string) (*pbft.Status, error) {
