@@ -445,6 +445,7 @@ func (r *replica) effect(e *core.Effect) {
 		r.execute(e.Seq, e.Batch, e.Standing, e.Mute)
 	case core.Confirm:
 		r.judged(e.Seq, r.ahead)
+		r.standsAgain(e.Seq, r.ahead)
 	case core.Rollback:
 		r.rollback(e.Seq)
 	case core.Repeat:
@@ -518,6 +519,15 @@ func (r *replica) leaves(m message.Message, to int) {
 // judged judges an execution. In disk mode it counts when what it follows from is on the disk: before that nobody hears of it.
 func (r *replica) judged(n message.SeqNum, b *message.Batch) {
 	r.when(func() { r.w.judge.executed(r, n, b) })
+}
+
+// standsAgain notes that a batch which was executed tentatively in one view may have prepared in a later one, too: answers from the state after
+// it stand on that.
+func (r *replica) standsAgain(n message.SeqNum, b *message.Batch) {
+	view, _ := r.core.View()
+	if d, prepared := r.core.Prepared(n); prepared && d == b.Digest() {
+		r.when(func() { r.w.judge.tentative(r, n, view, b) })
+	}
 }
 
 func (r *replica) rollback(n message.SeqNum) {
