@@ -100,6 +100,7 @@ func TestEventsAreLogged(t *testing.T) {
 		count(t, client, 1)
 		return c.replicas[2].Status().SilentUntil == 0
 	})
+	wantLine(t, log, "replica connected", "peer=0")
 	c.stop(0)
 	wantLine(t, log, "replica lost", "peer=0", "cause=")
 	count(t, client, 1)
