@@ -60,7 +60,7 @@ type clients struct {
 
 func newClients(t *testing.T) clients {
 	t.Helper()
-	g := cluster.ForTest(t, cluster.Config{})
+	g := cluster.ForTest(t, cluster.Config{Durability: "replicated"})
 	add := func(c cluster.Client) *cluster.Relay {
 		r, err := g.AddRelay(t.Context(), c)
 		if err != nil {
@@ -207,7 +207,7 @@ func TestLargerGroups(t *testing.T) {
 	needKernel(t)
 	for _, n := range []int{7, 10} {
 		t.Run(fmt.Sprintf("n=%d", n), func(t *testing.T) {
-			g := cluster.ForTest(t, cluster.Config{Replicas: n})
+			g := cluster.ForTest(t, cluster.Config{Replicas: n, Durability: "replicated"})
 			relay, err := g.AddRelay(t.Context(), cluster.Client{})
 			if err != nil {
 				t.Fatal(err)
@@ -251,7 +251,7 @@ func losses(ctx context.Context, g *cluster.Group) guest.Answer {
 // TestGoNFS mounts the group through unmodified go-nfs, beside the relay.
 func TestGoNFS(t *testing.T) {
 	needKernel(t)
-	g := cluster.ForTest(t, cluster.Config{})
+	g := cluster.ForTest(t, cluster.Config{Durability: "replicated"})
 	through, err := g.AddGoNFS(t.Context(), cluster.Client{})
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +274,7 @@ func TestLibnfs(t *testing.T) {
 			t.Skipf("NOT RUN: needs %s (Debian package libnfs-utils)", tool)
 		}
 	}
-	g := cluster.ForTest(t, cluster.Config{})
+	g := cluster.ForTest(t, cluster.Config{Durability: "replicated"})
 	r, err := g.AddRelay(t.Context(), cluster.Client{InsecurePorts: true})
 	if err != nil {
 		t.Fatal(err)
@@ -306,7 +306,7 @@ func TestCatchUp(t *testing.T) {
 	if _, err := exec.LookPath("nfs-cp"); err != nil {
 		t.Skip("NOT RUN: needs nfs-cp (Debian package libnfs-utils)")
 	}
-	g := cluster.ForTest(t, cluster.Config{})
+	g := cluster.ForTest(t, cluster.Config{Durability: "replicated"})
 	r, err := g.AddRelay(t.Context(), cluster.Client{InsecurePorts: true})
 	if err != nil {
 		t.Fatal(err)

@@ -74,7 +74,7 @@ func find[T any](all []T, is func(T) bool) *T {
 
 func bfs(replicas int) func(context.Context, string, placement) (*running, error) {
 	return func(ctx context.Context, dir string, p placement) (*running, error) {
-		g, err := cluster.Start(ctx, dir, cluster.Config{Replicas: replicas, Wrap: p.wrap(), Transport: p.transport})
+		g, err := cluster.Start(ctx, dir, cluster.Config{Replicas: replicas, Wrap: p.wrap(), Transport: p.transport, Durability: "replicated"})
 		if err != nil {
 			if g != nil {
 				g.Stop()

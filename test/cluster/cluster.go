@@ -45,6 +45,8 @@ type Config struct {
 	Replicas  int      // default 4; 1 is NO-REP, the same service without ordering
 	Transport string   // tls, the default, or plain
 	Wrap      []string // put before every command, for example taskset -c 1
+
+	Durability string // disk, the default, or replicated
 }
 
 // A Client is how a relay is enrolled.
@@ -136,6 +138,9 @@ func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 		hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", port))
 	}
 	init := []string{"init", "--hosts", strings.Join(hosts, ","), "--out", g.path("group"), "--transport", c.Transport}
+	if c.Durability != "" {
+		init = append(init, "--durability", c.Durability)
+	}
 	if _, err := g.Command(ctx, "bfsd", init...); err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	roundsFlag = flag.Int("power.rounds", 2, "how often the power of all replicas is cut")
+	roundsFlag = flag.Int("power.rounds", 1, "how often the power of all replicas is cut")
 	seedFlag   = flag.Uint64("power.seed", 0, "seed of the operations and of the times of the cuts; 0: a fresh one")
 	keepFlag   = flag.String("power.dir", "", "an empty directory for disks and logs, which stay there; empty: a temporary one")
 )
