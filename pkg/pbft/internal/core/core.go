@@ -94,6 +94,10 @@ func (c *Core) Peer(i message.ReplicaID) (low, lastExecuted message.SeqNum) {
 // SilenceOf is the checkpoint that must be stable before replica i votes, as it said last; 0: it votes.
 func (c *Core) SilenceOf(i message.ReplicaID) message.SeqNum { return c.silences[i].until }
 
+// Forgets reports whether the state may be older than one that we have answered from: it is being fetched, or it was read from a disk and
+// the last batches are not known to have committed. What it does not know then may be known to others by our word.
+func (c *Core) Forgets() bool { return c.transfer != nil || c.readsBehind() }
+
 // UnderWay is the lowest number for which something was proposed or voted and nothing executed, tentatively or not; 0 if there
 // is none.
 func (c *Core) UnderWay() message.SeqNum {

@@ -20,6 +20,9 @@ func Restore(cfg Config, state message.CheckpointID, records []message.Message) 
 	c.restoreView(&m)
 	c.restoreLog(&m)
 	c.runDecided(&m)
+	if c.silent() { // it may have said a VIEW-CHANGE for this view, which is in no record
+		c.persist(&message.Status{View: c.view, From: cfg.Self})
+	}
 	return c
 }
 
@@ -33,6 +36,7 @@ type memory struct {
 	own      *message.ViewChange
 	others   []*message.ViewChange // of newView
 	newView  *message.NewView
+	reached  message.View // the view in which a silence began
 	active   message.View // the last view that was active; 0 also if none was
 }
 
@@ -59,7 +63,9 @@ func (m *memory) read(r message.Message, self message.ReplicaID) {
 			m.newView = r
 		}
 	case *message.Status:
-		m.active = max(m.active, r.View)
+		if m.reached = max(m.reached, r.View); r.Active {
+			m.active = max(m.active, r.View)
+		}
 	}
 }
 
@@ -75,7 +81,7 @@ func (m *memory) readViewChange(r *message.ViewChange, self message.ReplicaID) {
 
 // view is the last view that we reached, and whether it was active.
 func (m *memory) view() (v message.View, active bool) {
-	v = m.active
+	v = m.reached
 	if m.own != nil {
 		v = max(v, m.own.View)
 	}
@@ -125,6 +131,9 @@ func (c *Core) restoreView(m *memory) {
 		return
 	}
 	x.newView = m.newView
+	if start, size := m.newView.Checkpoint.Seq, c.cfg.LogSize; start > c.log.low+size { // as moveTo did
+		c.slide(start - size)
+	}
 	for _, vc := range m.others {
 		if vc.View == v {
 			x.last[vc.From], x.digests[vc.From] = vc, vc.Digest()
