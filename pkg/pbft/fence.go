@@ -5,11 +5,11 @@ package pbft
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 	"os"
 
 	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/store"
 )
 
 // fence is the file that remembers how far a replica may have voted, when it remembers nothing else (R-OUR-5): the
@@ -30,14 +30,11 @@ type fence struct {
 	next   SeqNum
 	nextIn View
 
-	position uint64        // on disk: the journal held as many records, or noJournal
+	position uint64        // on disk: the journal held as many records, or store.NoJournal
 	journal  func() uint64 // how many it holds durably now; nil without a journal
 }
 
 const fenceSize = message.DigestSize + 24
-
-// noJournal is a position that no journal reaches: what the journal holds is not all that was promised.
-const noJournal = math.MaxUint64
 
 func openFence(path string, group Digest) (*fence, error) {
 	f := &fence{path: path, group: group}
@@ -75,7 +72,7 @@ func (f *fence) distrust() error {
 	if err := f.settle(); err != nil {
 		return err
 	}
-	f.journal, f.position = nil, noJournal
+	f.journal, f.position = nil, store.NoJournal
 	f.begin(f.view, f.last)
 	return f.settle()
 }

@@ -20,8 +20,8 @@ func (r *Replica) fetch(n SeqNum, root Digest) {
 		return
 	}
 	r.log.Info("behind the group: fetching its state", "checkpoint", n, "executed", r.core.LastExecuted())
-	if k := r.keeper; k != nil && k.holds == 0 {
-		k.store.Load(session)
+	if r.keeper != nil {
+		r.keeper.store.Feed(session)
 	}
 	r.session = session
 	r.fetching.Store(true)

@@ -12,6 +12,7 @@ import (
 
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/image"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/store"
 	"bfs/pkg/pbft/internal/transport"
@@ -23,7 +24,7 @@ type keeper struct {
 	store   *store.Store[said]
 	trusted bool          // the journal holds all that was promised
 	wake    chan struct{} // has one element if the flusher is to run
-	bytes   int           // of the results among what is held
+	bytes   int           // of the REPLYs among what is held
 
 	initial    Digest               // the root of the initial state
 	restored   message.CheckpointID // the checkpoint that the state was read from
@@ -32,7 +33,6 @@ type keeper struct {
 
 	job    *imageJob      // the next for the image, nil if there is none
 	jobs   chan struct{}  // has one element if there is
-	holds  SeqNum         // the state keeps this checkpoint for an update under way; 0: there is none
 	ending sync.WaitGroup // of the goroutines
 }
 
@@ -57,7 +57,7 @@ type said struct {
 // journalDirectory is where in a replica's directory its journal and image lie.
 const journalDirectory = "disk"
 
-// heldBytes bounds the results of REPLYs that wait for the disk. A REPLY for which there is no room is dropped; its client asks again.
+// heldBytes bounds the REPLYs that wait for the disk. A REPLY for which there is no room is dropped; its client asks again.
 const heldBytes = 64 << 20
 
 // leastSegment is the length of a segment of the journal at least: batches are journaled for some tens of MiB before the image follows, so
@@ -69,7 +69,14 @@ func (g *Group) segmentBytes() int { return max(leastSegment, 4*(g.maxFrame()+40
 
 // holds keeps a message that must wait for the disk, and reports whether it did.
 func (r *Replica) holds(x said) bool {
-	return r.keeper != nil && core.IsPromise(x.message) && r.keeper.store.Hold(x)
+	if r.keeper == nil || !core.IsPromise(x.message) || !r.keeper.store.Waiting() {
+		return false
+	}
+	if r.keeper.store.Full() {
+		r.edge.dropped.Add(1) // STATUS asks for it
+		return true
+	}
+	return r.keeper.store.Hold(x)
 }
 
 // holdReply keeps what an outbox holds, and a long result behind it, if it must wait for the disk.
@@ -77,11 +84,12 @@ func (r *Replica) holdReply(box *outbox, long []byte) bool {
 	if r.keeper == nil || !r.keeper.store.Waiting() {
 		return false
 	}
-	if r.keeper.bytes+len(long) > heldBytes {
+	length := len(box.reply.Head()) + len(long)
+	if r.keeper.bytes+length > heldBytes || r.keeper.store.Full() {
 		r.edge.dropped.Add(1)
 		return true
 	}
-	r.keeper.bytes += len(long)
+	r.keeper.bytes += length
 	r.keeper.store.Hold(said{conn: box.conn, session: box.session, head: bytes.Clone(box.reply.Head()), long: bytes.Clone(long)})
 	return true
 }
@@ -90,7 +98,7 @@ func (r *Replica) holdReply(box *outbox, long []byte) bool {
 func (r *Replica) say(x said) {
 	switch {
 	case x.message == nil:
-		r.keeper.bytes -= len(x.long)
+		r.keeper.bytes -= len(x.head) + len(x.long)
 		r.sendReply(x.conn, x.session, x.head, x.long)
 	case x.all:
 		r.measured.multicast(x.message)
@@ -149,11 +157,18 @@ func (r *Replica) followStable(n SeqNum) {
 		id := message.CheckpointID{Seq: n, Digest: stable.Digest}
 		if k.store.Stable(id) && k.job == nil {
 			k.take(&imageJob{checkpoint: id})
-			k.holds = n
 		}
 	}
-	if k.holds > 0 {
-		n = min(n, k.holds)
+	r.discard()
+}
+
+// discard has the state forget the checkpoints that nobody needs: those below the stable one, and below the one that the image is taken to, or
+// is about to be.
+func (r *Replica) discard() {
+	k := r.keeper
+	n := k.store.Keeps(r.core.Stable().Seq)
+	if k.job != nil {
+		n = min(n, k.job.checkpoint.Seq)
 	}
 	r.cfg.Service.State().Discard(n)
 }
@@ -188,10 +203,7 @@ func (r *Replica) follow() {
 // notYetPause is how long the image waits for digests before it looks again.
 const notYetPause = 2 * time.Millisecond
 
-// imagePages is how many pages are copied under the lock at once: some tens of microseconds.
-const imagePages = 64
-
-// followNext does the image's next job, or begins to: another that comes meanwhile ends it.
+// followNext does the image's next job.
 func (r *Replica) followNext() error {
 	k := r.keeper
 	r.enter()
@@ -200,50 +212,59 @@ func (r *Replica) followNext() error {
 		r.leave()
 		return nil
 	}
-	k.holds = j.checkpoint.Seq
 	u, err := k.store.Follow(j.checkpoint)
 	r.leave()
-	for done := false; err == nil && !done; {
-		r.enter()
-		if r.stopping || k.job != nil {
-			u.Abort()
-			k.store.Unfollowed()
-			r.leave()
-			return nil
-		}
-		done, err = u.Step(r.cfg.Service.State(), imagePages)
-		r.leave()
-		switch {
-		case errors.Is(err, ErrNotYet): // the state is new here, and is being digested
-			err = nil
-			select {
-			case <-r.stop:
-			case <-time.After(notYetPause):
-			}
-		case err == nil:
-			err = u.Write()
-		}
-	}
-	if err == nil {
-		_, err = k.store.Flush() // that the checkpoint is stable is to be known where the image is at it
-	}
-	if err == nil {
-		err = u.Commit()
-	}
 	if err != nil {
+		return err
+	}
+	if written, err := r.writeImage(u, j); err != nil || !written {
+		return err
+	}
+	if _, err := k.store.Flush(); err != nil { // that the checkpoint is stable is to be known where the image is at it
+		return err
+	}
+	if err := u.Commit(); err != nil {
 		return err
 	}
 	r.enter()
 	defer r.leave()
-	k.store.Followed(j.checkpoint.Seq)
-	if k.job == nil {
-		k.holds = 0
-		r.cfg.Service.State().Discard(r.core.Stable().Seq)
-	}
+	k.store.Followed()
 	if j.then != nil && !r.stopping {
 		j.then()
 	}
 	return nil
+}
+
+// writeImage copies the pages of an update and writes them. It reports false if the update was given up, for another is more urgent, or
+// because it took too long.
+func (r *Replica) writeImage(u *image.Update, j *imageJob) (written bool, err error) {
+	k := r.keeper
+	for {
+		r.enter()
+		if r.stopping || k.job != nil || j.then == nil && k.store.Abandoned() {
+			k.store.GiveUp(u)
+			r.leave()
+			return false, nil
+		}
+		done, err := k.store.Copy(u, r.cfg.Service.State())
+		if done && err == nil {
+			r.discard()
+		}
+		r.leave()
+		if errors.Is(err, ErrNotYet) { // the state is new here, and is being digested
+			select {
+			case <-r.stop:
+			case <-time.After(notYetPause):
+			}
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if err := u.Write(); err != nil || done {
+			return true, err
+		}
+	}
 }
 
 // close makes durable what was noted, when the goroutines have ended.

@@ -12,7 +12,6 @@ import (
 	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/image"
-	"bfs/pkg/pbft/internal/journal"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/store"
 )
@@ -29,94 +28,46 @@ func (r *Replica) recall(cfg core.Config) error {
 		return errors.New(`durability = "disk" needs a State that is a pbft.Tree`)
 	}
 	began := time.Now()
-	path := filepath.Join(r.cfg.Directory, journalDirectory)
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return err
-	}
-	files := disk.OS(path)
-	records, err := r.openJournal(files, path)
+	records, err := r.openJournal(filepath.Join(r.cfg.Directory, journalDirectory))
 	if err != nil {
-		return err
+		return fmt.Errorf("journal in %s: %w", r.cfg.Directory, err)
 	}
 	if cfg.Durable = true; r.keeper.trusted {
 		cfg.Raised, cfg.RaisedView = r.fence.last, r.fence.view
 	} else {
 		cfg.Fence, cfg.FenceView = r.fence.last, r.fence.view
 	}
-	options := image.Options{Group: r.group.Digest(), Pages: image.MaxPages, Tree: tree}
-	if err := r.keeper.store.OpenImage(files, options); err != nil {
-		return fmt.Errorf("image in %s: %w", path, err)
-	}
-	r.keeper.initial = r.frozen(0)
-	state, err := r.loadImage()
+	state, err := r.loadImage(tree)
 	if err != nil {
-		return fmt.Errorf("image in %s: %w", path, err)
+		return errors.Join(fmt.Errorf("image in %s: %w", r.cfg.Directory, err), r.keeper.store.Close())
 	}
 	r.core = core.Restore(cfg, state, records)
-	if r.keeper.restored = state; state.Seq > 0 || len(records) > 0 {
+	if r.keeper.restored = state; state.Seq > 0 || r.core.LastExecuted() > 0 {
 		r.log.Info("read the disk", "checkpoint", state.Seq, "executed", r.core.LastExecuted(), "took", time.Since(began).Round(time.Millisecond))
 	}
 	return nil
 }
 
-// openJournal opens the journal, or a new one if it has lost something, and returns its records.
-func (r *Replica) openJournal(files disk.FS, path string) ([]message.Message, error) {
-	s, records, err := r.openStore(files)
-	if err != nil && !errors.Is(err, journal.ErrCorrupt) {
-		return nil, fmt.Errorf("journal in %s: %w", path, err)
+// openJournal opens the journal in a directory, or a new one if it has lost something, and returns its records.
+func (r *Replica) openJournal(directory string) ([]message.Message, error) {
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return nil, err
 	}
-	r.keeper = &keeper{store: s, wake: make(chan struct{}, 1), jobs: make(chan struct{}, 1)}
-	if err == nil {
-		at := uint64(s.Position())
-		r.keeper.trusted = at >= r.fence.position && (at > 0 || r.fence.last == 0)
+	limits := r.group.wire()
+	m, err := store.Recall[said](store.Options{Disk: disk.OS(directory), Group: r.group.Digest(), SegmentBytes: r.group.segmentBytes(),
+		Self: r.cfg.Self, Limits: &limits}, r.fence.position, r.fence.distrust)
+	if err != nil {
+		return nil, err
 	}
-	if !r.keeper.trusted {
-		if records, err = r.replaceJournal(files, err); err != nil {
-			return nil, fmt.Errorf("journal in %s: %w", path, err)
-		}
+	r.keeper = &keeper{store: m.Store, trusted: m.Whole, wake: make(chan struct{}, 1), jobs: make(chan struct{}, 1)}
+	if m.Why != nil {
+		r.log.Error("the journal is not whole, and is not used: this replica keeps silent until the others have passed all that it can have promised",
+			"reason", m.Why, "directory", r.cfg.Directory)
 	}
-	if r.keeper.store.Position() == 0 { // so that an empty journal is one that was lost
-		r.keeper.store.Persist(&message.Checkpoint{})
-		if _, err := r.keeper.store.Flush(); err != nil {
-			return nil, fmt.Errorf("journal in %s: %w", path, err)
-		}
-	}
-	if r.keeper.trusted {
+	if m.Whole {
 		r.fence.journal = r.keeper.position
 	}
-	return records, nil
-}
-
-func (r *Replica) openStore(files disk.FS) (*store.Store[said], []message.Message, error) {
-	lim := r.group.wire()
-	return store.Open[said](files, r.group.Digest(), journal.Options{SegmentBytes: r.group.segmentBytes()}, r.cfg.Self, &lim)
-}
-
-// replaceJournal begins a new journal in the place of one that is not whole. That is on disk first: the new one holds nothing of what was
-// promised before.
-func (r *Replica) replaceJournal(files disk.FS, why error) ([]message.Message, error) {
-	if why == nil && r.fence.position != noJournal {
-		why = fmt.Errorf("it has %d records, and had %d once: an old copy was put back, or the disk has lost what it should keep",
-			r.keeper.store.Position(), r.fence.position)
-	}
-	if why != nil {
-		r.log.Error("the journal is not whole, and is not used: this replica keeps silent until the others have passed all that it can have promised",
-			"reason", why, "directory", r.cfg.Directory)
-	}
-	if err := r.fence.distrust(); err != nil {
-		return nil, err
-	}
-	if r.keeper.store != nil {
-		if err := r.keeper.store.Close(); err != nil {
-			return nil, err
-		}
-	}
-	if err := journal.Discard(files); err != nil {
-		return nil, err
-	}
-	s, records, err := r.openStore(files)
-	r.keeper.store = s
-	return records, err
+	return m.Records, nil
 }
 
 // position is how many records the journal holds durably.
@@ -124,30 +75,26 @@ func (k *keeper) position() uint64 { return uint64(k.store.Position()) }
 
 // loadImage brings the state to the image's checkpoint. It stays the initial one if there is no image, or one that is not whole: then what the
 // image has is used when the state is fetched.
-func (r *Replica) loadImage() (state message.CheckpointID, err error) {
-	if r.keeper.store.Damaged() {
-		r.log.Error("the image of the state is damaged, and is not used: this replica fetches the state from the others", "directory", r.cfg.Directory)
-	}
-	k, ok := r.keeper.store.Checkpoint()
-	if !ok {
-		return state, nil
-	}
-	session, err := r.cfg.Service.State().Install(k.Seq, k.Digest)
+func (r *Replica) loadImage(tree Tree) (state message.CheckpointID, err error) {
+	damaged, err := r.keeper.store.OpenImage(image.MaxPages, tree)
 	if err != nil {
 		return state, err
 	}
-	if missing := r.keeper.store.Load(session); len(missing) > 0 || !session.Done() {
-		r.log.Error("pages of the image are not as they were written: this replica fetches them from the others", "pages", len(missing),
-			"directory", r.cfg.Directory)
-		session.Abort()
-		return state, nil
-	}
-	if err := session.Commit(); err != nil {
+	r.keeper.initial = r.frozen(0)
+	state, lacks, err := r.keeper.store.LoadState(func(n SeqNum, root Digest) (store.Session, error) {
+		return r.cfg.Service.State().Install(n, root)
+	})
+	switch {
+	case err != nil:
 		return state, err
+	case damaged, lacks > 0:
+		r.log.Error("the image of the state is not as it was written: this replica fetches what it lacks from the others",
+			"pages", lacks, "all", damaged, "directory", r.cfg.Directory)
+	case state.Seq > 0:
+		r.exec.Replaced(state.Seq)
+		r.gate.follow(r.exec.Ledger())
 	}
-	r.exec.Replaced(k.Seq)
-	r.gate.follow(r.exec.Ledger())
-	return k, nil
+	return state, nil
 }
 
 // frozen takes a checkpoint and waits for its root.

@@ -14,6 +14,7 @@ import (
 
 	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/store"
 )
 
 // Files of a replica's directory.
@@ -60,7 +61,7 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
 		return 0, err
 	}
 	fence = reached + 2*cfg.Group.Limits.LogSize
-	f.position = noJournal
+	f.position = store.NoJournal
 	if err := f.raise(view, fence); err != nil {
 		return 0, err
 	}

@@ -454,8 +454,13 @@ func (r *Replica) effect(e *core.Effect) {
 	case core.Speak:
 		r.mute = false
 		if k := r.keeper; k != nil && !k.trusted {
-			if k.trusted = true; r.fence.trust(k.position) != nil {
-				r.fail(errors.New("cannot write the fence: see to this replica's disk"))
+			k.trusted = true
+			_, err := k.store.Flush() // what the journal begins with is to be there before it is trusted
+			if err == nil {
+				err = r.fence.trust(k.position)
+			}
+			if err != nil {
+				r.failDisk(err)
 			}
 		}
 		r.log.Info("this replica votes again", "checkpoint", r.core.Stable().Seq)
@@ -640,7 +645,7 @@ func (r *Replica) seen(q *message.Request) (a executor.Answer, seen bool) {
 // forgets reports whether an answer may be wrong because the state is being fetched. Until then the pages may be those of the latest
 // checkpoint again, and not know of an enrolment that we have answered since.
 func (r *Replica) forgets(a executor.Answer) bool {
-	return a.Outcome == message.NotEnrolled && r.session != nil
+	return a.Outcome == message.NotEnrolled && r.core != nil && r.core.Forgets()
 }
 
 // repeat answers a request that the slot's last execution has overtaken. False if that execution may yet be taken back: the

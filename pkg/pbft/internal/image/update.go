@@ -38,15 +38,14 @@ type node struct {
 	digest Digest
 }
 
-// Begin begins an update to checkpoint seq with a root that is known to be right.
+// Begin begins an update to checkpoint seq with a root that is known to be right. Mostly that is a later one. A replica whose image went bad
+// may have fetched the same, or an earlier one: then what is bad is written anew.
 func (im *Image) Begin(seq SeqNum, root Digest) (*Update, error) {
 	switch {
 	case im.failed:
 		return nil, errFailed
 	case im.update != nil:
 		return nil, errors.New("image: an update is under way")
-	case seq <= im.seq && im.log.units > 0:
-		return nil, fmt.Errorf("image: checkpoint %d does not follow %d", seq, im.seq)
 	}
 	u := &Update{im: im, seq: seq, root: root, again: im.misplaced()}
 	if root != im.root || im.log.units == 0 {

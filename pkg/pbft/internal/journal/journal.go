@@ -124,13 +124,6 @@ func (j *Journal) Durable() Position {
 	return j.durable
 }
 
-// Bytes is the length of the segments that are needed.
-func (j *Journal) Bytes() int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return len(j.segments) * j.options.SegmentBytes
-}
-
 // Segments is how many segments are needed.
 func (j *Journal) Segments() int {
 	j.mu.Lock()

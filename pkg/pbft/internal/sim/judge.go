@@ -505,8 +505,8 @@ func (j *judge) bounds(r *replica) {
 	if shape.bytes > 0 {
 		checkpoints = l + 2 // each batch may bring one
 	}
-	if shape.durable {
-		checkpoints += 3 * l // those that came while the image followed to an earlier one
+	if shape.durable { // the image keeps one until the group has come a window further
+		checkpoints += checkpoints
 	}
 	for _, x := range []struct {
 		what      string

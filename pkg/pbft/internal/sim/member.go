@@ -316,7 +316,7 @@ func (r *replica) seen(q *message.Request) (executor.Answer, bool) {
 
 // forgets reports whether an answer may be wrong because the state is being fetched.
 func (r *replica) forgets(a executor.Answer) bool {
-	return a.Outcome == message.NotEnrolled && r.session != nil
+	return a.Outcome == message.NotEnrolled && r.core.Forgets()
 }
 
 // ground is that of an answer which certainly holds.
@@ -461,7 +461,7 @@ func (r *replica) effect(e *core.Effect) {
 			r.when(func() { w.judge.stable(r, n) })
 		}
 		r.followStable(e.Seq)
-		r.discard(e.Seq)
+		r.discard()
 	case core.Fence:
 		r.say("may promise up to n%d and view %d", e.Seq, e.View)
 		w.sites[r.id].fence, w.sites[r.id].view = max(w.sites[r.id].fence, e.Seq), max(w.sites[r.id].view, e.View)
@@ -472,6 +472,7 @@ func (r *replica) effect(e *core.Effect) {
 		r.say("is silent no more")
 		if r.mute = false; r.keeper != nil {
 			r.remembers = true
+			r.flushNow()
 			w.sites[r.id].position = uint64(r.keeper.store.Position())
 		}
 	case core.Fetch:
@@ -608,7 +609,7 @@ func (r *replica) fetch(n message.SeqNum, root message.Digest) {
 	}
 	r.say("begins to fetch checkpoint n%d", n)
 	if r.session = session; r.keeper != nil {
-		r.keeper.store.Load(session)
+		r.keeper.store.Feed(session)
 	}
 	r.core.Fetching(session)
 }

@@ -11,7 +11,7 @@
 //	BATCH, DECIDED        the same, of a batch that no earlier record for the number holds
 //	VIEW-CHANGE           our own: the present view is left
 //	VIEW-CHANGEs, NEW-VIEW  the NEW-VIEW of the view, and what it was made of
-//	STATUS                the view is active
+//	STATUS                the view is active; or it was reached in a life that is forgotten
 //	CHECKPOINT            it is stable
 //
 // What a replica says to others may be a promise (R-OUR-21). It leaves when all records are durable that were appended with

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/image"
 	"bfs/pkg/pbft/internal/message"
 )
@@ -15,63 +14,122 @@ import (
 // change often are written once in so many bytes of the journal; a restart runs the batches that it holds.
 const imageEvery = 3
 
-// OpenImage opens the image in a directory. One that is damaged is replaced by an empty one: the replica fetches its state then. It must
-// not be older than the journal, whose records begin where the image was.
-func (s *Store[T]) OpenImage(f disk.FS, o image.Options) error {
-	im, err := image.Open(f, o)
-	if errors.Is(err, image.ErrNone) || errors.Is(err, image.ErrCorrupt) {
-		s.damaged = errors.Is(err, image.ErrCorrupt)
-		im, err = image.Create(f, o)
-	}
-	if err != nil {
-		return err
+// following is an update of the image under way.
+//
+// The state keeps the checkpoint until all pages are copied, and with it all later checkpoints. So an update that has not copied them when the
+// group has come a window further is abandoned, and the next one copies twice as much under one taking of the caller's lock. After
+// some of them an update copies everything at once.
+type following struct {
+	to        message.CheckpointID // number 0: there is none
+	copied    bool                 // the state need not keep the checkpoint any more
+	abandoned bool
+	step      int // pages that are copied at once
+}
+
+// leastStep is how many pages an update copies at once, at first: some tens of microseconds.
+const leastStep = 64
+
+// mostStep is more pages than any state has.
+const mostStep = 1 << 31
+
+// OpenImage opens the image. One that is damaged is replaced by an empty one: damaged says so, and the replica fetches its state.
+func (s *Store[T]) OpenImage(pages message.PageNum, t image.Tree) (damaged bool, err error) {
+	o := image.Options{Group: s.options.Group, Pages: pages, Tree: t}
+	im, err := image.Open(s.options.Disk, o)
+	if damaged = errors.Is(err, image.ErrCorrupt); damaged || errors.Is(err, image.ErrNone) {
+		im, err = image.Create(s.options.Disk, o)
 	}
 	s.image = im
-	return nil
+	return damaged, err
 }
 
-// Damaged reports whether there was an image of which nothing can be trusted.
-func (s *Store[T]) Damaged() bool { return s.damaged }
-
-// Checkpoint is the one that the image holds; not ok if it holds none.
-func (s *Store[T]) Checkpoint() (k message.CheckpointID, ok bool) {
-	k.Seq, k.Digest, ok = s.image.Checkpoint()
-	return k, ok
+// A Session takes a state to a checkpoint: a pbft.Install as far as it is needed here.
+type Session interface {
+	image.Install
+	Done() bool
+	Commit() error
+	Abort()
 }
 
-// Load offers a session what the image has.
-func (s *Store[T]) Load(in image.Install) (missing []message.NodeID) { return s.image.Load(in) }
+// LoadState takes a state to the image's checkpoint, by a session that install opens, and returns the checkpoint. If there is none, or if the
+// image lacks some of its nodes and pages, the state stays as it is, and the checkpoint is zero.
+func (s *Store[T]) LoadState(install func(message.SeqNum, message.Digest) (Session, error)) (k message.CheckpointID, lacks int, err error) {
+	seq, root, ok := s.image.Checkpoint()
+	if !ok {
+		return k, 0, nil
+	}
+	session, err := install(seq, root)
+	if err != nil {
+		return k, 0, err
+	}
+	if missing := s.image.Load(session); len(missing) > 0 || !session.Done() {
+		session.Abort()
+		return k, len(missing), nil
+	}
+	return message.CheckpointID{Seq: seq, Digest: root}, 0, session.Commit()
+}
+
+// Feed offers a session that fetches a later checkpoint what the image has of it, unless the image is being changed.
+func (s *Store[T]) Feed(in image.Install) {
+	if s.update.to.Seq == 0 {
+		s.image.Load(in)
+	}
+}
 
 // Stable notes that a checkpoint is stable, and reports whether the image is to follow to it now.
 func (s *Store[T]) Stable(k message.CheckpointID) (follow bool) {
-	s.stable = k
-	return s.Due()
+	if u := &s.update; u.to.Seq > 0 && !u.copied && k.Seq > u.to.Seq+message.SeqNum(s.options.Limits.WindowLength) {
+		u.abandoned = true
+	}
+	return s.Behind(k.Seq) && s.journal.Segments() >= imageEvery
 }
 
-// Due reports whether the image is to follow to the last stable checkpoint.
-func (s *Store[T]) Due() bool {
-	at, _ := s.Checkpoint()
-	return !s.following && s.stable.Seq > at.Seq && s.journal.Segments() >= imageEvery
+// Behind reports whether the image holds an earlier checkpoint than n and no update is under way.
+func (s *Store[T]) Behind(n message.SeqNum) bool {
+	at, _, _ := s.image.Checkpoint()
+	return s.update.to.Seq == 0 && n > at
 }
 
-// Follow begins to take the image to a checkpoint, which must stay in the state until Followed or Unfollowed.
+// Follow begins to take the image to a checkpoint.
 func (s *Store[T]) Follow(k message.CheckpointID) (*image.Update, error) {
 	u, err := s.image.Begin(k.Seq, k.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("follow to checkpoint %d: %w", k.Seq, err)
 	}
-	s.following = true
+	s.update = following{to: k, step: max(s.update.step, leastStep)}
 	return u, nil
 }
 
-// Followed says that an update to checkpoint n is durable: the journal needs no records of what comes before.
-func (s *Store[T]) Followed(n message.SeqNum) {
-	s.following = false
-	s.journal.Release(n)
+// Keeps is the lowest checkpoint that the state must keep when n is stable.
+func (s *Store[T]) Keeps(n message.SeqNum) message.SeqNum {
+	if u := &s.update; u.to.Seq > 0 && !u.copied && !u.abandoned {
+		return min(n, u.to.Seq)
+	}
+	return n
 }
 
-// Unfollowed says that an update was given up.
-func (s *Store[T]) Unfollowed() { s.following = false }
+// Abandoned reports whether the update is to be given up: see following.
+func (s *Store[T]) Abandoned() bool { return s.update.abandoned }
 
-// LastStable is the last checkpoint that Stable was told of.
-func (s *Store[T]) LastStable() message.CheckpointID { return s.stable }
+// Copy has an update copy some pages from the state. It is done when all are copied; then the state need not keep the checkpoint.
+func (s *Store[T]) Copy(u *image.Update, from image.Source) (done bool, err error) {
+	done, err = u.Step(from, s.update.step)
+	s.update.copied = done && err == nil
+	return done, err
+}
+
+// Followed says that the update is durable: the journal needs no records of what comes before its checkpoint.
+func (s *Store[T]) Followed() {
+	s.journal.Release(s.update.to.Seq)
+	s.update = following{}
+}
+
+// GiveUp ends an update that is not committed.
+func (s *Store[T]) GiveUp(u *image.Update) {
+	u.Abort()
+	step := s.update.step
+	if s.update.abandoned {
+		step = min(2*step, mostStep)
+	}
+	s.update = following{step: step}
+}

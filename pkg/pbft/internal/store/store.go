@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/image"
@@ -16,15 +17,80 @@ import (
 // A Store is the journal of one replica, and the gate before what it says. T is something that it says. All methods but Flush are called
 // by one goroutine at a time; Flush may run beside them, and beside itself.
 type Store[T any] struct {
+	options Options
 	journal *journal.Journal
 	gate    journal.Gate[T]
 	bound   journal.Position // what is said now relies on the records below it
 	buffer  []byte
 
-	image     *image.Image
-	damaged   bool                 // the image was
-	stable    message.CheckpointID // the last stable checkpoint
-	following bool                 // an update of the image is under way
+	image  *image.Image
+	update following
+}
+
+// Options say where a store is, and whose.
+type Options struct {
+	Disk         disk.FS
+	Group        message.Digest // of the group file
+	SegmentBytes int            // see journal.Options
+	Self         message.ReplicaID
+	Limits       *message.Limits
+}
+
+// NoJournal is a position that no journal reaches. A fence that has it says that the journal does not hold all that was promised.
+const NoJournal = math.MaxUint64
+
+// A Memory is what was found on a disk.
+type Memory[T any] struct {
+	Store   *Store[T]
+	Records []message.Message // in order: they follow the checkpoint that the image holds, or an earlier one
+	Whole   bool              // they hold all that was promised
+	Why     error             // if not, unless it was known before
+}
+
+// Recall opens the journal. It is whole if it holds as many records as it did when the fence was raised last. One that is not has lost
+// something, and is replaced by an empty one: first distrust makes durable that the fence has position NoJournal, for the new one
+// must not pass for whole. The fence has another position when the replica promises something again.
+func Recall[T any](o Options, fence uint64, distrust func() error) (m Memory[T], err error) {
+	m.Store, m.Records, err = open[T](o)
+	switch {
+	case err == nil:
+		m.Whole = uint64(m.Store.Position()) >= fence
+	case !errors.Is(err, journal.ErrCorrupt):
+		return m, err
+	}
+	if !m.Whole {
+		if m.Why = err; err == nil && fence != NoJournal {
+			m.Why = fmt.Errorf("it has %d records, and had %d once: an old copy was put back, or the disk has lost what it should keep",
+				m.Store.Position(), fence)
+		}
+		if err := m.replace(o, distrust); err != nil {
+			return m, err
+		}
+	}
+	if m.Store.Position() == 0 { // a fence is never raised beside an empty journal, so one that is found empty later was lost
+		m.Store.Persist(&message.Checkpoint{})
+		durable, err := m.Store.Flush()
+		if err != nil {
+			return m, errors.Join(err, m.Store.Close())
+		}
+		m.Store.Flushed(durable, nil)
+	}
+	return m, nil
+}
+
+// replace puts an empty journal in the place of one that is not whole.
+func (m *Memory[T]) replace(o Options, distrust func() error) (err error) {
+	if m.Store != nil {
+		err = m.Store.Close()
+	}
+	if err = errors.Join(err, distrust()); err != nil {
+		return err
+	}
+	if err = journal.Discard(o.Disk); err != nil {
+		return err
+	}
+	m.Store, m.Records, err = open[T](o)
+	return err
 }
 
 // Sticky slots of the journal.
@@ -36,19 +102,18 @@ const (
 	slotStable
 )
 
-// Open reads the journal in a directory. It returns the messages of its records, in order: they follow the checkpoint that the image holds, or an
-// earlier one.
-func Open[T any](f disk.FS, group message.Digest, options journal.Options, self message.ReplicaID, lim *message.Limits) (*Store[T], []message.Message, error) {
+// open reads the journal, and returns the messages of its records.
+func open[T any](o Options) (*Store[T], []message.Message, error) {
 	var all []message.Message
-	j, err := journal.Open(f, group, options, func(_ message.SeqNum, record []byte) error {
-		messages, err := decode(record, self, lim)
+	j, err := journal.Open(o.Disk, o.Group, journal.Options{SegmentBytes: o.SegmentBytes}, func(_ message.SeqNum, record []byte) error {
+		messages, err := decode(record, o.Self, o.Limits)
 		all = append(all, messages...)
 		return err
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &Store[T]{journal: j, bound: j.Next()}
+	s := &Store[T]{options: o, journal: j, bound: j.Next()}
 	s.gate.Release(j.Durable(), nil)
 	return s, all, nil
 }
@@ -97,8 +162,11 @@ func (s *Store[T]) Hold(said T) bool {
 // Waiting reports whether something is held, or would be.
 func (s *Store[T]) Waiting() bool { return !s.gate.Opens(s.bound) }
 
-// Held is how much is held.
-func (s *Store[T]) Held() int { return s.gate.Len() }
+// Full reports whether so much is held that the caller is to drop what it says instead: the disk stands still, and others ask again.
+func (s *Store[T]) Full() bool { return s.gate.Len() >= maxHeld }
+
+// maxHeld bounds what waits for the disk.
+const maxHeld = 1 << 14
 
 // Flush makes durable what was appended before. An error is final.
 func (s *Store[T]) Flush() (journal.Position, error) { return s.journal.Flush() }
@@ -108,9 +176,6 @@ func (s *Store[T]) Flushed(durable journal.Position, leave func(T)) { s.gate.Rel
 
 // Position is how far the journal is durable.
 func (s *Store[T]) Position() journal.Position { return s.journal.Durable() }
-
-// Bytes is how much of the disk the journal needs.
-func (s *Store[T]) Bytes() int { return s.journal.Bytes() }
 
 // Close closes the files. What was not flushed is lost.
 func (s *Store[T]) Close() error {

@@ -3,6 +3,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -10,23 +11,31 @@ import (
 	"testing"
 
 	"bfs/pkg/internal/disk"
-	"bfs/pkg/pbft/internal/journal"
 	"bfs/pkg/pbft/internal/message"
 )
 
 var (
-	ours    = message.Digest{1}
-	limits  = message.Limits{Replicas: 4, Operation: 1 << 10, BatchBytes: 1 << 12, BatchCount: 16, Choice: 64, Reply: 1 << 10, WindowLength: 8}
-	options = journal.Options{SegmentBytes: 1 << 16}
+	ours   = message.Digest{1}
+	limits = message.Limits{Replicas: 4, Operation: 1 << 10, BatchBytes: 1 << 12, BatchCount: 16, Choice: 64, Reply: 1 << 10, WindowLength: 8}
 )
 
-func open(t *testing.T, d disk.FS) (*Store[string], []message.Message) {
+const segment = 1 << 16
+
+func options(d disk.FS) Options {
+	return Options{Disk: d, Group: ours, SegmentBytes: segment, Self: 2, Limits: &limits}
+}
+
+// recall opens a store whose journal is whole, and returns it with its records but for the first, with which each journal begins.
+func recall(t *testing.T, d disk.FS) (*Store[string], []message.Message) {
 	t.Helper()
-	s, all, err := Open[string](d, ours, options, 2, &limits)
-	if err != nil {
-		t.Fatal(err)
+	m, err := Recall[string](options(d), 0, func() error { return errors.New("it is whole") })
+	if err != nil || !m.Whole {
+		t.Fatal(m.Whole, err)
 	}
-	return s, all
+	if len(m.Records) > 0 && m.Records[0].Type() == message.TypeCheckpoint {
+		m.Records = m.Records[1:]
+	}
+	return m.Store, m.Records
 }
 
 func proposal(v message.View, n message.SeqNum, op string) *message.PrePrepare {
@@ -56,7 +65,7 @@ func tell(all []message.Message) string {
 // What is said after a record leaves when that is durable, and what is said before it, or where nothing waits, at once.
 func TestWhatLeavesWhen(t *testing.T) {
 	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
-	s, _ := open(t, d)
+	s, _ := recall(t, d)
 	if s.Hold("hello") {
 		t.Fatal("nothing was appended, and it waits")
 	}
@@ -95,7 +104,7 @@ func TestWhatLeavesWhen(t *testing.T) {
 // A store that is opened again tells what was durable, with who said it.
 func TestRemembers(t *testing.T) {
 	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
-	s, _ := open(t, d)
+	s, _ := recall(t, d)
 	s.Persist(proposal(5, 2, "a"))
 	s.Persist(&message.Commit{View: 5, Seq: 2, From: 2})
 	s.Persist(&message.ViewChange{View: 6, From: 2})
@@ -105,7 +114,7 @@ func TestRemembers(t *testing.T) {
 	}
 	s.Persist(proposal(6, 3, "lost"))
 	d.Crash()
-	_, all := open(t, d)
+	_, all := recall(t, d)
 	want := "PRE-PREPARE of 1 v5 n2 a; COMMIT of 2 v5 n2; VIEW-CHANGE of 2 v6; " +
 		"VIEW-CHANGE of 1 v6; VIEW-CHANGE of 3 v6; NEW-VIEW of 2 v6; "
 	if got := tell(all); got != want {
@@ -116,7 +125,7 @@ func TestRemembers(t *testing.T) {
 // The journal takes no more of the disk than what follows the image, however long the group lives; our way into the view outlives it.
 func TestIsBounded(t *testing.T) {
 	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
-	s, _ := open(t, d)
+	s, _ := recall(t, d)
 	s.Persist(&message.ViewChange{View: 6, From: 2})
 	s.Persist(&message.NewView{View: 6})
 	for n := range message.SeqNum(2000) {
@@ -125,18 +134,64 @@ func TestIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n > 30 {
-			s.Followed(n - 30)
+			s.journal.Release(n - 30)
 		}
 	}
-	if s.Bytes() > 8*options.SegmentBytes {
-		t.Fatalf("%d bytes", s.Bytes())
+	if n := s.journal.Segments(); n > 8 {
+		t.Fatalf("%d segments", n)
 	}
 	d.Crash()
-	_, all := open(t, d)
+	_, all := recall(t, d)
 	if got, want := tell(all[:2]), "VIEW-CHANGE of 2 v6; NEW-VIEW of 2 v6; "; got != want {
 		t.Fatalf("got %s, want %s", got, want)
 	}
 	if p, ok := all[len(all)-1].(*message.PrePrepare); !ok || p.Seq != 2000 {
 		t.Fatalf("it ends in %v", tell(all[len(all)-1:]))
+	}
+}
+
+// A journal that has fewer records than the fence knows of is replaced, after it is on disk that the new one does not hold what was promised.
+func TestLostJournal(t *testing.T) {
+	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
+	s, _ := recall(t, d)
+	s.Persist(proposal(0, 1, "a"))
+	if _, err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	fence := uint64(s.Position())
+	old := d.Snapshot()
+	s.Persist(proposal(0, 2, "b"))
+	if _, err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	later := uint64(s.Position())
+	if m, err := Recall[string](options(d), fence, nil); err != nil || !m.Whole || len(m.Records) != 3 {
+		t.Fatalf("more than the fence knows of is not whole: %v, %v", m, err)
+	}
+	d.Restore(old)
+	distrusted := 0
+	distrust := func() error {
+		files, err := d.List()
+		if distrusted++; len(files) == 0 {
+			t.Error("the journal is gone before it is distrusted")
+		}
+		return err
+	}
+	m, err := Recall[string](options(d), later, distrust)
+	if err != nil || m.Whole || m.Why == nil || distrusted != 1 || len(m.Records) != 0 {
+		t.Fatalf("got %v, %v, distrusted %d times", m, err, distrusted)
+	}
+	for range 5 { // whatever the new one comes to hold
+		m.Store.Persist(proposal(0, 3, "c"))
+		if _, err := m.Store.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, err = Recall[string](options(d), NoJournal, distrust); err != nil || m.Whole || m.Why != nil {
+		t.Fatalf("a journal that was distrusted before: got %v, %v", m, err)
+	}
+	refused := errors.New("the fence cannot be written")
+	if _, err := Recall[string](options(d), NoJournal, func() error { return refused }); !errors.Is(err, refused) {
+		t.Fatalf("got %v, want %v", err, refused)
 	}
 }

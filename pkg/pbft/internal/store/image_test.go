@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store_test
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"bfs/pkg/internal/disk"
+	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/store"
+	"bfs/pkg/pbft/pbfttest"
+)
+
+const window = 8
+
+// An update of the image that has not copied its pages when the group has come a window further is given up, so that the state need not keep
+// its checkpoint for longer. Each one copies twice as much at once as the one before, so that one of them is quick enough.
+func TestSlowImageIsGivenUp(t *testing.T) {
+	m, err := store.Recall[string](store.Options{Disk: disk.NewMem(rand.New(rand.NewPCG(1, 1))), SegmentBytes: 1 << 16,
+		Limits: &message.Limits{Replicas: 4, WindowLength: window}}, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := pbfttest.NewMemory()
+	s := m.Store
+	if _, err := s.OpenImage(pbfttest.Limit, state); err != nil {
+		t.Fatal(err)
+	}
+	for n := range pbft.PageNum(1000) {
+		binary.LittleEndian.PutUint64(state.Modify(n), uint64(n)+1)
+	}
+	given, n := 0, message.SeqNum(1)
+	for ; ; given, n = given+1, n+window+1 {
+		state.Freeze(n, nil)
+		u, err := s.Follow(message.CheckpointID{Seq: n, Digest: state.Root()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := s.Copy(u, state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done {
+			break
+		}
+		if s.Stable(message.CheckpointID{Seq: n + window}); s.Abandoned() || s.Keeps(n+window) != n {
+			t.Fatalf("given up within a window: it keeps %d, want %d", s.Keeps(n+window), n)
+		}
+		if s.Stable(message.CheckpointID{Seq: n + window + 1}); !s.Abandoned() || s.Keeps(n+window+1) != n+window+1 {
+			t.Fatalf("not given up: it keeps %d", s.Keeps(n+window+1))
+		}
+		s.GiveUp(u)
+	}
+	if given < 3 || given > 10 {
+		t.Errorf("%d updates were given up before one was quick enough", given)
+	}
+	if s.Keeps(n+5) != n+5 {
+		t.Errorf("it keeps %d when all is copied", s.Keeps(n+5))
+	}
+}
