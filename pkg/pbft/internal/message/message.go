@@ -28,13 +28,14 @@ const (
 	TypeDecided       Type = 17
 	TypeQueryStable   Type = 18
 	TypeReplyStable   Type = 19
+	TypeRecovered     Type = 20
 )
 
 // String is the paper's name of the message.
 func (t Type) String() string {
 	names := [...]string{"", "NEW-KEY", "REQUEST", "REPLY", "PRE-PREPARE", "PREPARE", "COMMIT", "CHECKPOINT", "STATUS", "FETCH", "DATA",
 		"VIEW-CHANGE", "VIEW-CHANGE-ACK", "NEW-VIEW", "FORWARD", "FETCH-BATCH", "BATCH", "DECIDED",
-		"QUERY-STABLE", "REPLY-STABLE"}
+		"QUERY-STABLE", "REPLY-STABLE", "RECOVERED"}
 	if int(t) < len(names) && t != 0 {
 		return names[t]
 	}
@@ -276,6 +277,12 @@ func Attribute(m Message, from ReplicaID) bool {
 	case *BatchBody:
 		m.From = from
 	case *Decided:
+		m.From = from
+	case *QueryStable:
+		m.From = from
+	case *ReplyStable:
+		m.From = from
+	case *Recovered:
 		m.From = from
 	default:
 		return false

@@ -38,7 +38,7 @@ type Request struct {
 	Apart     bool      // its client sent it to every replica: a proposal need not hold the operation; not part of the digest
 	Op        []byte    // nil in a stub
 
-	// Auth is the proof of origin, unless the request is the administrator's: those are signed
+	// Auth is the proof of origin, unless the request is the administrator's, or a replica's that recovers: those are signed
 	// (R-OUR-12) and Signature is set.
 	Auth      Authenticator
 	Signature []byte
@@ -243,8 +243,8 @@ func (m *Request) read(r *reader, lim *Limits) {
 		r.fail("a stub of a short operation, or of none")
 	}
 	signed := flags&flagSigned != 0
-	if signed != (m.Client == Administrator) {
-		r.fail("the administrator's requests are signed, and nobody else's")
+	if signed != m.Client.Signs() {
+		r.fail("the requests of the administrator and of recovering replicas are signed, and nobody else's")
 	}
 	if signed {
 		m.Signature = r.bytes(SignatureSize)

@@ -206,6 +206,13 @@ func (g generator) message(t Type) Message {
 		return &BatchBody{PrePrepare: g.prePrepare()}
 	case TypeDecided:
 		return &Decided{Seq: seq, Digest: g.digest()}
+	case TypeQueryStable:
+		return &QueryStable{Nonce: g.Uint64()}
+	case TypeReplyStable:
+		return &ReplyStable{Nonce: g.Uint64(), Seq: seq, Digest: g.digest(), View: view, Latest: Timestamp(g.Uint64()),
+			Taken: SeqNum(g.number()), Prepared: SeqNum(g.number())}
+	case TypeRecovered:
+		return &Recovered{View: view, Seq: seq, Timestamp: Timestamp(g.Uint64())}
 	}
 	return nil
 }

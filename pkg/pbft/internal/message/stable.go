@@ -2,9 +2,10 @@
 
 package message
 
-// A QueryStable asks a replica for its stable checkpoint [TOCS §5.2.3], and where the asking client's slots stand.
+// A QueryStable asks a replica how far it has come [TOCS §5.2.3], and where the asking client's slots stand.
 type QueryStable struct {
-	Nonce uint64 // comes back in the answer
+	Nonce uint64    // comes back in the answer
+	From  ReplicaID // of a replica that recovers; clients ask too
 }
 
 // Type implements Message.
@@ -27,7 +28,10 @@ type ReplyStable struct {
 	Digest Digest
 	View   View      // the sender's; to a replica that asks with its own key, the one that it has said it left for, if higher
 	Latest Timestamp // the highest of the asking client's slots: it goes on above
-	From   ReplicaID
+
+	Taken    SeqNum // the last checkpoint that its state has come to, stable or not
+	Prepared SeqNum // the highest number that has prepared at it, or was executed
+	From     ReplicaID
 }
 
 // Type implements Message.
@@ -37,7 +41,7 @@ func (*ReplyStable) Type() Type { return TypeReplyStable }
 func (m *ReplyStable) AppendBody(b []byte) []byte {
 	b = appendU64(appendU64(b, m.Nonce), uint64(m.Seq))
 	b = appendU64(append(b, m.Digest[:]...), uint64(m.View))
-	return appendU64(b, uint64(m.Latest))
+	return appendU64(appendU64(appendU64(b, uint64(m.Latest)), uint64(m.Taken)), uint64(m.Prepared))
 }
 
 // AppendCovered implements Message.
@@ -47,4 +51,5 @@ func (m *ReplyStable) AppendCovered(b []byte) []byte {
 
 func (m *ReplyStable) decode(r *reader, _ *Limits) {
 	m.Nonce, m.Seq, m.Digest, m.View, m.Latest = r.u64(), r.seqNum(), r.digest(), r.view(), Timestamp(r.u64())
+	m.Taken, m.Prepared = r.seqNum(), r.seqNum()
 }

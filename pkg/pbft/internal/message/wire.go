@@ -259,6 +259,8 @@ func blank(t Type) decodable {
 		return new(QueryStable)
 	case TypeReplyStable:
 		return new(ReplyStable)
+	case TypeRecovered:
+		return new(Recovered)
 	}
 	return nil
 }
