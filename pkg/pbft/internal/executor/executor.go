@@ -58,6 +58,8 @@ type Executor struct {
 	last         message.SeqNum // batch in the state
 	checkpoint   message.SeqNum // the latest
 	administered message.SeqNum // the last batch since then with an operation of the administrator: rights may have changed
+
+	recoveries [message.MaxReplicas]message.Timestamp // of the last recovery request of each replica that News has told of
 }
 
 // New returns the executor of a service whose state lies in memory, the ledger on its first pages.
@@ -68,6 +70,7 @@ func New(s Service, memory ledger.Memory, clients, slots int, limits Limits) (*E
 	}
 	x := &Executor{service: s, ledger: l, limits: limits}
 	x.versions, _ = memory.(Versioned)
+	x.News()
 	return x, nil
 }
 
@@ -117,6 +120,9 @@ const maxCost = 1 << 30
 // Seen answers a request that the slot's last execution has overtaken: again if it is the same one
 // [TOCS §4.3, R-REQ-1]. The result may alias a page.
 func (x *Executor) Seen(r *message.Request) (Answer, bool) {
+	if i, recovers := r.Client.Recoverer(); recovers {
+		return x.recovered(i, r)
+	}
 	account, ok := x.ledger.Account(r.Client)
 	if !ok {
 		return Answer{Outcome: message.NotEnrolled}, true
@@ -139,6 +145,9 @@ func overtaken(account ledger.Account, r *message.Request) (Answer, bool) {
 
 // Executed reports whether the state knows that this request, or a later one of its slot, was executed.
 func (x *Executor) Executed(r *message.Request) bool {
+	if i, recovers := r.Client.Recoverer(); recovers {
+		return r.Timestamp <= x.ledger.Recovery(i).Timestamp
+	}
 	last, ok := x.ledger.Last(r.Key())
 	return ok && r.Timestamp <= last.Timestamp
 }
@@ -147,6 +156,9 @@ func (x *Executor) Executed(r *message.Request) bool {
 // again; one of a client that is not enrolled has no effect at all (R-NRM-7). Ran reports whether it did. The answer is good
 // until the next call.
 func (x *Executor) Execute(r *message.Request, choice []byte) (a Answer, ran bool) {
+	if i, recovers := r.Client.Recoverer(); recovers {
+		return x.recover(i, r)
+	}
 	account, ok := x.ledger.Account(r.Client)
 	if !ok {
 		return Answer{Outcome: message.NotEnrolled}, false

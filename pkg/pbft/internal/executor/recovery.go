@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package executor
+
+import (
+	"bfs/pkg/pbft/internal/ledger"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// recover runs a recovery request. All that it does is to be in the state: who executes it, or fetches a state that has it, changes his
+// keys and tells the recovering replica in which batch it was [TOCS §5.2.3].
+func (x *Executor) recover(i message.ReplicaID, r *message.Request) (a Answer, ran bool) {
+	if a, seen := x.recovered(i, r); seen {
+		return a, false
+	}
+	asked, ok := message.RecoveryOf(r)
+	if !ok {
+		return Answer{Outcome: message.NotEnrolled}, false
+	}
+	x.ledger.Recover(i, ledger.Recovery{Timestamp: r.Timestamp, Bound: asked.Bound, Seq: x.last})
+	return Answer{Outcome: message.Executed}, true
+}
+
+// recovered is the answer to a recovery request that was executed, or overtaken by a later one.
+func (x *Executor) recovered(i message.ReplicaID, r *message.Request) (Answer, bool) {
+	switch last := x.ledger.Recovery(i).Timestamp; {
+	case r.Timestamp == last:
+		return Answer{Outcome: message.Executed}, true
+	case r.Timestamp < last:
+		return Answer{Outcome: message.Superseded}, true
+	}
+	return Answer{}, false
+}
+
+// A Recovery is one that the state tells of.
+type Recovery struct {
+	Replica message.ReplicaID
+	ledger.Recovery
+}
+
+// News are the recovery requests that have come into the state since it was asked last, by execution or because the state was
+// replaced: at most one of each replica, its last.
+func (x *Executor) News() (all []Recovery) {
+	for i := range x.recoveries {
+		last := x.ledger.Recovery(message.ReplicaID(i))
+		if last.Timestamp > x.recoveries[i] {
+			x.recoveries[i] = last.Timestamp
+			all = append(all, Recovery{message.ReplicaID(i), last})
+		}
+	}
+	return all
+}
+
+// Settled says that the state is the group's as of checkpoint n. What a batch before it changed, and what it did not, is not believed: an
+// intruder may have written the batch (R-OUR-22).
+func (x *Executor) Settled(n message.SeqNum) { x.checkpoint = max(x.checkpoint, n) }
