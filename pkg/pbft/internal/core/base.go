@@ -41,6 +41,9 @@ type Config struct {
 	Raised     message.SeqNum
 	RaisedView message.View
 
+	// Recovery is the nonce of a recovery, if this start is one; 0: it is not. See recovery.go.
+	Recovery uint64
+
 	// FenceView is the view that this replica had reached then. It waits for that view's NEW-VIEW, or for a later
 	// view: a vote in an earlier one could contradict the VIEW-CHANGE in which it said what it had voted for.
 	FenceView message.View

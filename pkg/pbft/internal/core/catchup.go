@@ -182,7 +182,11 @@ func (c *Core) Forget(executed func(r *message.Request) bool) {
 }
 
 // Retain forgets the clients that are not enrolled any more, and what they have waiting.
-func (c *Core) Retain(enrolled func(message.ClientID) bool) {
+func (c *Core) Retain(has func(message.ClientID) bool) {
+	enrolled := func(id message.ClientID) bool {
+		_, recovers := id.Recoverer()
+		return recovers || has(id)
+	}
 	c.queue.retain(enrolled)
 	for _, m := range c.wait.forwarded {
 		maps.DeleteFunc(m, func(k message.RequestKey, _ forward) bool { return !enrolled(k.Client) })

@@ -219,6 +219,9 @@ func (x *viewChange) reached(waits func(message.ReplicaID) bool) int {
 // replicas have not passed and f+1 hold.
 func (x *viewChange) maySay(n message.SeqNum) bool {
 	own := x.own
+	if n > x.log.bound {
+		return false
+	}
 	if x.promises.silent() || x.active {
 		return x.active && !x.promises.silent()
 	}

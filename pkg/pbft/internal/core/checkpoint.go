@@ -25,6 +25,9 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 	invariant(!k.ours && n <= c.log.lastExec, "a checkpoint of the future")
 	k.ours = true
 	k.votes.add(c.cfg.Self, root)
+	if c.recovery.estimating() {
+		return // it is said when we know that we may
+	}
 	c.sayCheckpoint(n, root)
 	c.stabilise(k)
 	c.tryNewView() // it may have waited for this root
@@ -96,6 +99,7 @@ func (c *Core) stabilise(k *checkpointSlot) {
 // stable at once: then this one's place in the ring may be another's when collect returns.
 func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	silent := c.silent()
+	c.recovery.collects(n, &c.log)
 	c.checkpoints.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
 	c.slide(n)
 	stable := c.checkpoints.stable
@@ -108,6 +112,7 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	}
 	c.decide()     // it may have waited for batches that are behind us now
 	c.tryNewView() // and this for the root of a checkpoint that we have passed
+	c.finishRecovery()
 }
 
 // endSilence says what we may say from now on. The others have said all that they have to say of what came meanwhile, and a
@@ -145,9 +150,9 @@ func (c *Core) checkDivergence(k *checkpointSlot, ours message.Digest) {
 	for i := range k.votes.digests {
 		d := k.votes.digests[i]
 		if k.votes.has(message.ReplicaID(i)) && d != ours && k.votes.matching(d) >= c.quorum() {
-			c.do(Effect{Verb: Stop, Reason: fmt.Sprintf(
+			c.astray(message.CheckpointID{Seq: k.seq, Digest: d}, fmt.Sprintf(
 				"our state after batch %d has root %v, but %d replicas have %v: this replica's memory or program is at fault",
-				k.seq, ours, k.votes.matching(d), d)})
+				k.seq, ours, k.votes.matching(d), d))
 			return
 		}
 	}

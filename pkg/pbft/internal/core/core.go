@@ -30,6 +30,7 @@ type Core struct {
 	wait    waiting
 	reports reports
 
+	recovery recovery
 	transfer *transfer // not nil while we fetch the state of a checkpoint
 }
 
@@ -46,6 +47,7 @@ func New(cfg Config) *Core {
 		pq:   newPQ(),
 	}
 	c.log.init(cfg.LogSize, cfg.Replicas)
+	c.recovery.init(c.base)
 	c.checkpoints.init(c.base, &c.log)
 	c.promises.init(c.base, &c.checkpoints)
 	c.execution = execution{base: c.base, promises: &c.promises, log: &c.log, checkpoints: &c.checkpoints, queue: &c.queue, wait: &c.wait}
@@ -112,7 +114,7 @@ func (c *Core) UnderWay() message.SeqNum {
 // Idle reports whether there is nothing that a tick could bring forward, but for STATUS, COMMITs that nobody waits for, and what
 // others may say meanwhile: whoever ticks may then do so later, for several ticks at once.
 func (c *Core) Idle() bool {
-	return c.active && c.transfer == nil && c.queue.total == 0 && !c.wait.on && c.UnderWay() == 0 && !c.fillDue()
+	return c.active && c.transfer == nil && c.recovery.phase == NotRecovering && c.queue.total == 0 && !c.wait.on && c.UnderWay() == 0 && !c.fillDue()
 }
 
 // Cost is what a request costs at most, in bytes copied.

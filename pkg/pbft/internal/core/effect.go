@@ -28,6 +28,11 @@ const (
 	Fetch                     // open an install session for checkpoint Seq with root Digest, and answer with Core.Fetching
 	Serve                     // answer the FETCH in Message to replica To
 	Install                   // the session has all it wants: commit it, and answer with Core.Installed
+	Hush                      // this replica has become silent: no client is answered until Speak
+	Refresh                   // give the peers new keys for what they send to us: somebody may have the old ones
+	Sign                      // sign a recovery request with bound Seq, and answer with Core.Signed
+	Distrust                  // make it durable that nothing on the disk is to be believed, and that we may have promised something up to Seq and View; then stop
+	Healed                    // our recovery is over: see Core.Recovery. The fence is to say Seq and View, and nothing else that it said
 	Stop                      // this replica is wrong, or must not go on: Reason says why
 )
 
@@ -59,7 +64,8 @@ type Standing struct {
 // from such: it waits for the journal. In disk mode a PRE-PREPARE does not, for the primary votes for it with a PREPARE (R-OUR-2).
 func IsPromise(m message.Message) bool {
 	switch m.(type) {
-	case *message.Prepare, *message.Commit, *message.Checkpoint, *message.ViewChange, *message.NewView, *message.Decided, *message.Reply:
+	case *message.Prepare, *message.Commit, *message.Checkpoint, *message.ViewChange, *message.NewView, *message.Decided, *message.Reply,
+		*message.Recovered:
 		return true
 	}
 	return false

@@ -106,7 +106,7 @@ func (x *execution) standing(s *slot) Standing {
 
 // executeTentatively executes a batch that has prepared, all before it having committed (R-OPT-TE-1). Clients that get such
 // replies from 2f+1 replicas know that it will commit: these hold prepared certificates, and a view change cannot
-// pass them by. What an administrator asks waits for the commit, for it decides who is answered at all.
+// pass them by. What an administrator or a recovering replica asks waits for the commit, for it decides who is answered at all.
 func (x *execution) executeTentatively(s *slot) {
 	if !x.cfg.Tentative || !s.isPrepared || x.ahead.seq != 0 || !x.active || x.promises.silent() || administrative(&s.proposal.Batch) {
 		return
@@ -116,7 +116,7 @@ func (x *execution) executeTentatively(s *slot) {
 }
 
 func administrative(b *message.Batch) bool {
-	return slices.ContainsFunc(b.Requests, func(r *message.Request) bool { return r.Client == message.Administrator })
+	return slices.ContainsFunc(b.Requests, func(r *message.Request) bool { return r.Client.Signs() })
 }
 
 // confirm ends the wait of the batch that was executed tentatively: its number has committed.

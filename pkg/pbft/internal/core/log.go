@@ -3,19 +3,21 @@
 package core
 
 import (
+	"math"
 	"math/bits"
 
 	"bfs/pkg/pbft/internal/message"
 )
 
 // messageLog holds one slot for each sequence number in (low, high].
-// Invariant: low is the stable checkpoint's number and high == low+len(slots), which
+// Invariant: low is the stable checkpoint's number and high == low+len(slots), or the bound of a recovery if that is lower, which
 // bounds our memory against a primary that numbers wildly [TOCS §4.4].
 type messageLog struct {
 	low, high message.SeqNum
 	slots     []slot // ring; slot(seq) panics outside the marks, callers judge first
 	bytes     int    // of the operations in all proposals
 	past      past
+	bound     message.SeqNum // high does not pass it; see recovery.go
 	lastExec  message.SeqNum // committed and executed, in order, up to here; a fetched state may be above high
 
 	// No slot above these numbers has a proposal, held or accepted, or a PREPARE; or anything that was chosen, decided or asked
@@ -24,7 +26,7 @@ type messageLog struct {
 }
 
 func (l *messageLog) init(size message.SeqNum, replicas int) {
-	l.high = size
+	l.high, l.bound = size, unbounded
 	l.past.entries = make([]pastBatch, size)
 	l.slots = make([]slot, size)
 	for i := range l.slots {
@@ -32,6 +34,32 @@ func (l *messageLog) init(size message.SeqNum, replicas int) {
 	}
 	for n := l.low + 1; n <= l.high; n++ {
 		l.slots[uint64(n)%uint64(len(l.slots))].seq = n
+	}
+}
+
+// unbounded is the bound of a log that has none.
+const unbounded = math.MaxUint64
+
+// confine keeps the window at or below a number.
+func (l *messageLog) confine(bound message.SeqNum) {
+	l.bound = bound
+	l.place()
+}
+
+// free ends that.
+func (l *messageLog) free() {
+	if l.bound != unbounded {
+		l.confine(unbounded)
+	}
+}
+
+// place sets the high water mark by the low one, and readies the slots that are in the window now.
+func (l *messageLog) place() {
+	l.high = max(l.low, min(l.low+message.SeqNum(len(l.slots)), l.bound))
+	for n := l.low + 1; n <= l.high; n++ {
+		if s := l.slot(n); s.seq != n { // a jump over more than the window
+			s.reset(n)
+		}
 	}
 }
 
@@ -58,12 +86,8 @@ func (l *messageLog) slide(low message.SeqNum) {
 		s.reset(n + size)
 	}
 	l.past.fit(pastBytes)
-	l.low, l.high = low, low+size
-	for n := l.low + 1; n <= l.high; n++ {
-		if s := l.slot(n); s.seq != n { // a jump over more than the window
-			s.reset(n)
-		}
-	}
+	l.low = low
+	l.place()
 }
 
 // clear forgets every proposal and vote: their view is over. What committed, or was decided elsewhere, stays so: those

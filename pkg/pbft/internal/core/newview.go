@@ -35,9 +35,13 @@ func (c *Core) decide() {
 			return // A3: not before we can serve it (R-VC-19); bodies.askAll asks for it
 		}
 	}
+	last := m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
+	if last > c.log.bound {
+		return // we may not say so yet, and another primary will
+	}
 	x.newView = m
 	c.witnessChosen(m)
-	c.promise(m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))) // it is the PRE-PREPARE of all that it chose
+	c.promise(last) // it is the PRE-PREPARE of all that it chose
 	c.recordNewView(set, m)
 	c.multicast(m)
 	c.tryNewView()
@@ -129,8 +133,8 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 		return start.Seq < c.checkpoints.fetched.Seq // our state is that of a later one, and never was that of this
 	}
 	if root != start.Digest {
-		c.do(Effect{Verb: Stop, Reason: "our state is not the one that the new view begins from: this replica's memory or program is at fault"})
-		return false
+		c.astray(start, "our state is not the one that the new view begins from: this replica's memory or program is at fault")
+		return c.transfer != nil
 	}
 	return true
 }
@@ -149,6 +153,7 @@ func (c *Core) beginView(m *message.NewView) {
 	c.placeChosen()
 	c.bodies.askAll(c.change.choosable)
 	c.passOn()
+	c.finishRecovery()
 }
 
 // witnessChosen has the primary remember in Q what it chose, above its own window too: its NEW-VIEW is the PRE-PREPARE

@@ -12,6 +12,9 @@ func (c *Core) onRequest(r *message.Request) {
 	case !r.Authentic:
 		c.wait.keepUnproven(r)
 		return
+	case c.recoversAgain(r):
+		c.refuse(r, TooSoon)
+		return
 	case r.ReadOnly && c.transfer != nil:
 		c.refuse(r, StateInTransfer)
 		return
@@ -368,7 +371,7 @@ func (c *Core) advance(s *slot) {
 	if s.proposal == nil {
 		return
 	}
-	if !c.silent() && (c.cfg.Durable || !c.isPrimary()) && !s.prepares.has(c.cfg.Self) {
+	if !c.silent() && (c.cfg.Durable || !c.isPrimary()) && !s.prepares.has(c.cfg.Self) && !c.pq.otherwise(s.seq, c.view, s.proposal.Digest) {
 		s.ownPrepare = message.Prepare{View: c.view, Seq: s.seq, Digest: s.proposal.Digest, From: c.cfg.Self}
 		s.prepares.add(c.cfg.Self, s.proposal.Digest)
 		c.promise(s.seq)

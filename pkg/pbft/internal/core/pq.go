@@ -66,6 +66,17 @@ func (x *pq) slide(n message.SeqNum) {
 	maps.DeleteFunc(x.preprepared, func(old message.SeqNum, _ []carried) bool { return old <= n })
 }
 
+// confine forgets what is above n.
+func (x *pq) confine(n message.SeqNum) {
+	maps.DeleteFunc(x.prepared, func(old message.SeqNum, _ carried) bool { return old > n })
+	maps.DeleteFunc(x.preprepared, func(old message.SeqNum, _ []carried) bool { return old > n })
+}
+
+// otherwise reports whether we voted in view v for another batch than d as number n.
+func (x *pq) otherwise(n message.SeqNum, v message.View, d message.Digest) bool {
+	return slices.ContainsFunc(x.preprepared[n], func(q carried) bool { return q.View == v && q.Digest != d })
+}
+
 // find is the batch with digest d that was carried as number n, nil if there is none.
 func (x *pq) find(n message.SeqNum, d message.Digest) *message.Batch {
 	if p, ok := x.prepared[n]; ok && p.Digest == d {

@@ -32,6 +32,7 @@ const (
 	NotAskedFor                // DATA that answers none of our FETCHes
 	FalseData                  // DATA whose digest is not the one its parent has for it
 	BadViewChange              // a VIEW-CHANGE that no correct replica sends (R-VC-13)
+	Recovering                 // we do not know yet how much we may believe of what we remember
 	BadNewView                 // a NEW-VIEW that its VIEW-CHANGEs do not justify (R-VC-32)
 	refusals
 )
@@ -60,6 +61,7 @@ var refusalNames = [refusals]string{
 	StateInTransfer:    "fetching the state",
 	NotAskedFor:        "not asked for",
 	BadViewChange:      "a view change no correct replica sends",
+	Recovering:         "recovering",
 	BadNewView:         "a new view its view changes do not justify",
 	FalseData:          "false data",
 }

@@ -216,6 +216,15 @@ func (c *Core) mayHaveProposed(v message.View) bool {
 // Resume lets a core go on that was restored. A primary leaves its view, whether or not that is known to have begun: its PRE-PREPAREs leave
 // before anything is in the journal, so it may have made some that it does not know of. A fence that was raised says that it may have.
 func (c *Core) Resume() {
+	if c.recovery.estimating() {
+		c.beginRecovery()
+		return
+	}
+	c.goOn()
+}
+
+// goOn takes part in the protocol.
+func (c *Core) goOn() {
 	if m := c.change.newView; c.active && m != nil {
 		c.proposing.last = max(c.proposing.last, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)))
 	}

@@ -32,7 +32,10 @@ type promises struct {
 // A silence is what a replica says of its own.
 type silence struct {
 	until message.SeqNum // the checkpoint that must be stable before it votes; 0: it votes
-	fills int            // null batches that its silence may still cause in the present period
+	fills int            // null batches that its silence, or its recovery, may still cause in the present period
+
+	point     message.SeqNum // the checkpoint that must be stable before its last recovery is over; 0: it had none
+	recovered int            // tick at which the request for that was executed
 }
 
 func (p *promises) init(b *base, x *checkpoints) {
@@ -92,7 +95,7 @@ func (p *promises) fillDue() bool {
 
 func (p *promises) waitsForFill(i int) bool {
 	s := &p.silences[i]
-	return s.until > p.checkpoints.stable.Seq && s.fills > 0
+	return max(s.until, s.point) > p.checkpoints.stable.Seq && s.fills > 0
 }
 
 // spendFill notes that a null batch is proposed.

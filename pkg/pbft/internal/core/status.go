@@ -153,7 +153,7 @@ func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 // before: it gets our messages above its last known execution again (R-OUR-9). One whose keys change all the time
 // waits for the answer to its STATUS.
 func (c *Core) KeysChanged(i message.ReplicaID) {
-	if !c.reports.peers[i].keyed.take(c.tick, c.cfg.ResendTicks, 1) {
+	if c.recovery.estimating() || !c.reports.peers[i].keyed.take(c.tick, c.cfg.ResendTicks, 1) {
 		return
 	}
 	c.reports.peers[i].high = c.cfg.LogSize // it may have another life, and begin again

@@ -12,6 +12,18 @@ import (
 // client was.
 func (c *Core) Step(m message.Message) {
 	switch m := m.(type) {
+	case *message.QueryStable:
+		c.onQueryStable(m)
+		return
+	case *message.ReplyStable:
+		c.onReplyStable(m)
+		return
+	}
+	if c.recovery.estimating() {
+		c.refuse(m, Recovering)
+		return
+	}
+	switch m := m.(type) {
 	case *message.Request:
 		c.onRequest(m)
 	case *message.PrePrepare:
@@ -45,6 +57,8 @@ func (c *Core) Step(m message.Message) {
 		}
 	case *message.Decided:
 		c.onDecided(m)
+	case *message.Recovered:
+		c.onRecovered(m)
 	default:
 		panic(fmt.Sprintf("core: %v is not for the core", m.Type()))
 	}
@@ -53,6 +67,9 @@ func (c *Core) Step(m message.Message) {
 // Tick notes that one tick of time passed.
 func (c *Core) Tick() {
 	c.tick++
+	if c.tickRecovery(); c.recovery.estimating() {
+		return
+	}
 	c.queue.costly.earn()
 	c.shares.tick()
 	c.tickTransfer()
@@ -71,6 +88,9 @@ func (c *Core) Tick() {
 
 // Effects takes what must now be done. The slice is good until the call after next.
 func (c *Core) Effects() []Effect {
+	if c.recovery.estimating() {
+		return c.Due()
+	}
 	c.bodies.pull(c.commit)
 	c.propose()
 	return c.Due()

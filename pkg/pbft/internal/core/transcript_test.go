@@ -216,6 +216,7 @@ func (p *play) group(t *testing.T, a arguments) {
 	*p = play{held: make([][]*message.Batch, n), cut: map[[2]int]bool{}, stale: map[int]bool{}, bad: map[int]bool{}, late: map[int]bool{}, liars: map[int]bool{}, quiet: a.named["quiet"] != ""}
 	fence := map[int]int{a.int(t, "restarted", -1): a.int(t, "fence", 0)}
 	left := map[int]int{a.int(t, "restarted", -1): a.int(t, "left", 0)}
+	recovers := map[int]uint64{a.int(t, "recovers", -1): 1}
 	for i := range n {
 		c := New(Config{
 			Self: message.ReplicaID(i), Replicas: n,
@@ -223,14 +224,16 @@ func (p *play) group(t *testing.T, a arguments) {
 			Window: message.SeqNum(a.int(t, "window", 1)), BatchBytes: 1 << 10, BatchCount: a.int(t, "batch", 8), BatchCost: a.int(t, "cost", 0),
 			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, StatusTicks: a.int(t, "status", 10), ResendTicks: 2, ForwardTicks: 2, TimeoutTicks: 20,
 			Fence: message.SeqNum(fence[i]), FenceView: message.View(left[i]), Tentative: a.named["tentative"] != "", Piggyback: a.named["piggyback"] != "",
-			Separate: a.named["separate"] != "",
+			Separate: a.named["separate"] != "", Recovery: recovers[i],
 		})
 		c.Trace(func(m message.Message, why Refusal) {
 			shown[why] = true
 			p.say(i, "refuses %s: %v", describe(m), why)
 		})
 		p.cores = append(p.cores, c)
-		c.Frozen(0, message.Digest{1})
+		if c.Frozen(0, message.Digest{1}); recovers[i] > 0 {
+			c.Resume()
+		}
 		p.perform(i)
 	}
 }
@@ -269,7 +272,7 @@ func (p *play) request(t *testing.T, a arguments) {
 func (p *play) arrive(i int, r *message.Request) *message.Request {
 	own := *r
 	own.PassedBy = message.ReplicaID(i)
-	own.Authentic = r.Auth.Tags[i*message.MACSize] == 1
+	own.Authentic = r.Client.Signs() || r.Auth.Tags[i*message.MACSize] == 1
 	return &own
 }
 
@@ -400,6 +403,11 @@ func (p *play) effect(i int, e Effect) {
 			how = " and answers nobody"
 		}
 		p.say(i, "executes n%d%s: %s", e.Seq, how, operations(e.Batch))
+		for _, r := range e.Batch.Requests {
+			if x, ok := message.RecoveryOf(r); ok {
+				c.Recovered(x.Replica, e.Seq, x.Bound, r.Timestamp)
+			}
+		}
 	case Confirm:
 		p.say(i, "knows that n%d has committed", e.Seq)
 	case Rollback:
@@ -410,6 +418,19 @@ func (p *play) effect(i int, e Effect) {
 		p.say(i, "may promise up to n%d and view %d", e.Seq, e.View)
 	case Speak:
 		p.say(i, "is silent no more")
+	case Hush:
+		p.say(i, "answers nobody from now on")
+	case Refresh:
+		p.say(i, "gives all new keys")
+	case Sign:
+		p.say(i, "signs its recovery request, H_M n%d", e.Seq)
+		r := message.Recovery{Replica: message.ReplicaID(i), Counter: 1, Bound: e.Seq}.Request([]byte("signed"))
+		r.Authentic, r.PassedBy = true, message.ReplicaID(i)
+		c.Signed(r)
+	case Distrust:
+		p.say(i, "sets aside what it remembers: %s", e.Reason)
+	case Healed:
+		p.say(i, "has recovered")
 	case Query:
 		ground := ""
 		if st := c.Ground(max(c.LastExecuted(), c.Ahead())); st.Tentative {
@@ -464,6 +485,10 @@ func operations(m *message.Batch) string {
 	}
 	var ops []string
 	for _, r := range m.Requests {
+		if x, ok := message.RecoveryOf(r); ok {
+			ops = append(ops, fmt.Sprintf("recovery of %d", x.Replica))
+			continue
+		}
 		op := string(r.Op)
 		if strings.Trim(op, "\x00") == "" {
 			op = fmt.Sprintf("(%d bytes)", len(r.Op))
@@ -513,6 +538,10 @@ func describe(m message.Message) string {
 	switch m := m.(type) {
 	case *message.Request:
 		return fmt.Sprintf("REQUEST c%d.%d t%d", m.Client, m.Slot, m.Timestamp)
+	case *message.ReplyStable:
+		return fmt.Sprintf("REPLY-STABLE c n%d, p n%d", m.Taken, m.Prepared)
+	case *message.Recovered:
+		return fmt.Sprintf("RECOVERED n%d v%d", m.Seq, m.View)
 	case *message.PrePrepare:
 		return fmt.Sprintf("PRE-PREPARE v%d n%d %s%s%s", m.View, m.Seq, short(m.Digest), stubs(m), riding(m.Commits))
 	case *message.Prepare:

@@ -7,7 +7,7 @@ import "bfs/pkg/pbft/internal/message"
 // StepDown leaves the view if we are its primary: the others follow at once, without waiting for their timers
 // (R-VT-5).
 func (c *Core) StepDown() {
-	if c.active && c.isPrimary() && !c.silent() {
+	if c.active && c.isPrimary() && !c.silent() && !c.recovery.estimating() {
 		c.leave(c.view + 1)
 	}
 }
@@ -19,18 +19,9 @@ func (c *Core) leave(v message.View) {
 	if v.Primary(c.cfg.Replicas) == c.cfg.Self && c.mayHaveProposed(v) {
 		v++
 	}
-	c.pq.carry(&c.log, c.view, func(s *slot) bool { return c.isPrimary() || s.prepares.has(c.cfg.Self) })
 	c.suspectStallers()
-	c.view, c.active, c.proposing.choosing = v, false, false
-	c.riding.forget()
-	c.log.clear()
-	c.bodies.leave()
-	c.queue.newView()
-	c.queue.each(func(_ *line, r *message.Request) bool {
-		c.wait.trust(r)
-		return true
-	})
-	c.wait.stop()
+	c.abandon()
+	c.view = v
 	x := &c.change
 	x.newView = nil
 	clear(x.relayed)
@@ -49,6 +40,21 @@ func (c *Core) leave(v message.View) {
 	c.sayCheckpoints()
 	c.decide()
 	c.tryNewView()
+}
+
+// abandon ends what was under way in the present view. P and Q keep what was prepared and voted for.
+func (c *Core) abandon() {
+	c.pq.carry(&c.log, c.view, func(s *slot) bool { return c.isPrimary() || s.prepares.has(c.cfg.Self) })
+	c.active, c.proposing.choosing = false, false
+	c.riding.forget()
+	c.log.clear()
+	c.bodies.leave()
+	c.queue.newView()
+	c.queue.each(func(_ *line, r *message.Request) bool {
+		c.wait.trust(r)
+		return true
+	})
+	c.wait.stop()
 }
 
 // sayViewChange tells the others that we have left for the present view, what we had prepared and pre-prepared by then,
@@ -91,7 +97,7 @@ func (c *Core) makeViewChange() *message.ViewChange {
 		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: c.checkpoints.stable.Seq, Digest: c.checkpoints.stable.Digest})
 	}
 	c.checkpoints.each(c.log.low, func(k message.CheckpointID) { m.Checkpoints = append(m.Checkpoints, k) })
-	m.P, m.Q = c.pq.tuples(c.log.low, c.log.high+c.cfg.LogSize)
+	m.P, m.Q = c.pq.tuples(c.log.low, min(c.log.low+2*c.cfg.LogSize, c.log.bound))
 	return m
 }
 
@@ -194,6 +200,11 @@ func (c *Core) tickWaiting() {
 		if w.watch(); w.yields() {
 			c.StepDown()
 		}
+	}
+	if c.fillLate() {
+		w.double(c.tick)
+		c.leave(c.view + 1)
+		return
 	}
 	if w.expired(c.tick) && c.transfer == nil && !c.silent() { // a silent one could tell nobody that it left
 		if w.on && w.request == nil && w.othersWork() {

@@ -13,6 +13,7 @@ type waiting struct {
 	first    int              // the timer's first period, ticks
 	timer    pause            // the view-change timer: its period doubles for each view that brought nothing
 	on       bool             // it runs
+	began    int              // tick at which the present view began here
 	request  *message.Request // for which it runs; nil while it runs for a NEW-VIEW
 	costly   *message.Request // the costly request that is waited for beside it, nil if there is none
 	costlyAt int              // tick at which its wait ends
@@ -69,7 +70,10 @@ func (w *waiting) start(tick int, r *message.Request) {
 }
 
 // viewBegan: the view is active. From now on the timer runs only while a request waits (R-OUR-17).
-func (w *waiting) viewBegan() { w.stop() }
+func (w *waiting) viewBegan() {
+	w.stop()
+	w.began = w.tick
+}
 
 // progress: a batch was executed that was not before. An empty one proves nothing.
 func (w *waiting) progress(b *message.Batch) {

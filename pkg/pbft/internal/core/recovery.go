@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A replica recovers from time to time, whether or not anybody suspects it: it is stopped, its program is checked, and it is started
+// again with new keys [TOCS §5.2]. It cannot know whether an intruder has changed what it remembers, and if none has it must not forget
+// it, or its recovery would be one more fault. So it believes what it remembers, within bounds that the others' word gives it, and
+// until the group has gone on beyond all that it can have said it counts as faulty if it was.
+//
+//  1. It asks the others how far they have come, with QUERY-STABLE, and takes part in nothing meanwhile. From their answers
+//     follows H_M, a number that is not below any that it can have voted for if it was correct. What it remembers above is false.
+//  2. It sends nothing for a number above H_M+K until a checkpoint at or above H_M is stable here: there is one in between, which the
+//     paper has at H_M itself. A view that has begun, as it remembers, begins anew with the NEW-VIEW that its primary sends again.
+//  3. It has the group order a signed recovery request. Every replica that executes it gives its peers new keys, and answers with
+//     the number of the batch, n_R. What was forged with old keys is for numbers below the end of the window at n_R.
+//  4. When a checkpoint is stable here at or above that and H_M+K, the recovery point H, its state is the group's, and it holds nothing
+//     that an intruder left. An idle group is filled with null batches up to there.
+//
+// A page that somebody changed on the disk is noticed when the image is read, for its digest; a whole state that is consistent and false
+// by the first checkpoint's root. Then the state is fetched.
+
+// A Phase is how far a recovery has come.
+type Phase uint8
+
+// The phases.
+const (
+	NotRecovering Phase = iota
+	Estimating          // asks the others how far they have come
+	Requesting          // its request is not known to have been executed
+	Checking            // no checkpoint at or above the recovery point is stable here
+)
+
+// String is what a person reads.
+func (p Phase) String() string {
+	return [...]string{"", "estimating", "requesting", "checking"}[p]
+}
+
+// recovery is this replica's own.
+type recovery struct {
+	*base
+	phase     Phase
+	estimates []estimate
+	bound     message.SeqNum       // H_M: what is remembered above it is false
+	point     message.SeqNum       // H; 0: not known yet
+	began     message.View         // the view that it remembered
+	request   *message.Request     // nil until it is signed
+	answers   []*message.Recovered // by replica
+	ran       message.SeqNum       // n_R as executed here; 0: not yet
+	collected message.SeqNum       // the last checkpoint that became stable here since it began
+	corrupt   bool                 // the state was not the group's
+	again     limit                // of asking again
+}
+
+// An estimate is what a replica says of how far it has come: the least and the most of its answers [TOCS §5.2.3].
+type estimate struct {
+	known    bool
+	taken    message.SeqNum // its last checkpoint, the least that it named
+	prepared message.SeqNum // the most
+}
+
+func (x *recovery) init(b *base) {
+	*x = recovery{base: b, estimates: make([]estimate, b.cfg.Replicas), answers: make([]*message.Recovered, b.cfg.Replicas)}
+	if b.cfg.Recovery != 0 {
+		x.phase = Estimating
+	}
+}
+
+// estimating reports whether the replica takes part in nothing yet.
+func (x *recovery) estimating() bool { return x.phase == Estimating }
+
+// askAgainTicks is how often a recovering replica asks what it was not answered.
+const askAgainTicks = 10
+
+// beginRecovery asks the others how far they have come.
+func (c *Core) beginRecovery() {
+	x := &c.recovery
+	if x.again.take(c.tick, askAgainTicks, 1) {
+		c.multicast(&message.QueryStable{Nonce: c.cfg.Recovery, From: c.cfg.Self})
+	}
+	c.tryEstimate()
+}
+
+// onQueryStable tells a recovering replica how far we have come.
+func (c *Core) onQueryStable(m *message.QueryStable) {
+	stable := c.checkpoints.stable
+	c.send(m.From, &message.ReplyStable{Nonce: m.Nonce, Seq: stable.Seq, Digest: stable.Digest, View: c.view,
+		Taken: c.lastTaken(), Prepared: c.lastPrepared(), From: c.cfg.Self})
+}
+
+// lastTaken is the last checkpoint that our state has come to.
+func (c *Core) lastTaken() message.SeqNum { return max(c.checkpoints.taken, c.checkpoints.stable.Seq) }
+
+// lastPrepared is the highest number that has prepared here, or was executed.
+func (c *Core) lastPrepared() message.SeqNum {
+	last := max(c.log.lastExec, c.ahead.seq)
+	for n := range c.pq.prepared {
+		last = max(last, n)
+	}
+	for n := max(last, c.log.low) + 1; n <= c.log.high; n++ {
+		if c.log.slot(n).isPrepared {
+			last = n
+		}
+	}
+	return last
+}
+
+// onReplyStable takes in how far another replica has come.
+func (c *Core) onReplyStable(m *message.ReplyStable) {
+	x := &c.recovery
+	if !x.estimating() || m.Nonce != c.cfg.Recovery {
+		c.refuse(m, NotAskedFor)
+		return
+	}
+	x.note(m.From, m.Taken, m.Prepared)
+	c.tryEstimate()
+}
+
+func (x *recovery) note(i message.ReplicaID, taken, prepared message.SeqNum) {
+	e := &x.estimates[i]
+	if !e.known {
+		*e = estimate{true, taken, prepared}
+		return
+	}
+	e.taken, e.prepared = min(e.taken, taken), max(e.prepared, prepared)
+}
+
+// estimate is c_M: the highest checkpoint that a replica names which 2f others do not exceed, and f others have come to. If we are
+// correct no checkpoint that was stable here is above it, for f+1 correct replicas had taken that; and it is no higher than what a
+// correct replica has prepared, so that liars cannot make the recovery long (R-PR-15).
+func (x *recovery) estimate() (best message.SeqNum, found bool) {
+	for j, e := range x.estimates {
+		if !e.known || found && e.taken <= best {
+			continue
+		}
+		within, reach := 0, 0
+		for k, other := range x.estimates {
+			if !other.known || k == j {
+				continue
+			}
+			if other.taken <= e.taken {
+				within++
+			}
+			if other.prepared >= e.taken {
+				reach++
+			}
+		}
+		if within >= x.quorum()-1 && reach >= x.weak()-1 {
+			best, found = e.taken, true
+		}
+	}
+	return best, found
+}
+
+// tryEstimate goes on when enough have answered.
+func (c *Core) tryEstimate() {
+	x := &c.recovery
+	taken := c.lastTaken()
+	if m := c.change.newView; m != nil && m.View == c.view {
+		taken = max(taken, m.Checkpoint.Seq) // we may have chosen batches for numbers up to L above
+	}
+	x.note(c.cfg.Self, taken, c.lastPrepared())
+	missing := slices.ContainsFunc(x.estimates, func(e estimate) bool { return !e.known })
+	if missing && c.tick < leastEstimateTicks {
+		return // the more answer the better the estimate, and most answer at once
+	}
+	if best, found := x.estimate(); found {
+		c.bounded(best + c.cfg.LogSize)
+	}
+}
+
+// leastEstimateTicks is how long a recovering replica waits for the last of the others.
+const leastEstimateTicks = 5
+
+// bounded goes on with H_M. What cannot be if we are correct is not: then all that we remember is set aside.
+func (c *Core) bounded(bound message.SeqNum) {
+	x := &c.recovery
+	x.bound, x.began = bound, c.view
+	if c.log.low > bound-c.cfg.LogSize || c.lastPrepared() > bound || c.lastTaken() > bound {
+		c.distrust(0, fmt.Sprintf("it remembers batch %d, and the group can have come no further than %d", c.lastPrepared(), bound))
+		return
+	}
+	x.phase = Requesting
+	c.log.confine(c.mostSaid(bound))
+	c.pq.confine(bound)
+	if c.silent() || !c.cfg.Durable {
+		c.cfg.Fence = bound // whatever a file says that lay beside the journal (R-PR-16)
+		c.do(Effect{Verb: Hush})
+	}
+	if c.active && c.view > 0 {
+		c.enterAnew()
+	}
+	x.again = limit{}
+	c.askRecovery()
+	c.sayCheckpoints()
+	c.goOn()
+	c.sendStatus()
+}
+
+// mostSaid is the highest number for which a replica with this H_M says anything before it is bounded no more.
+func (c *Core) mostSaid(bound message.SeqNum) message.SeqNum { return bound + c.cfg.CheckpointPeriod }
+
+// distrust has all be set aside that this replica remembers: it starts again as one that has forgotten, in view v.
+func (c *Core) distrust(v message.View, why string) {
+	c.do(Effect{Verb: Distrust, View: v, Seq: c.recovery.bound, Reason: why})
+}
+
+// enterAnew waits for the NEW-VIEW of the present view once more, because the one that we remember may be another's work. What we
+// voted for in this view is kept in Q, and nothing else is voted for.
+func (c *Core) enterAnew() {
+	c.abandon()
+	x := &c.change
+	x.newView = nil
+	clear(x.relayed)
+}
+
+// Signed answers Sign: the recovery request, signed, is for the group to order.
+func (c *Core) Signed(r *message.Request) {
+	c.recovery.request, c.recovery.again = r, limit{}
+	c.askRecovery()
+}
+
+// askRecovery sends the recovery request, or sends it again.
+func (c *Core) askRecovery() {
+	x := &c.recovery
+	if x.phase != Requesting || !x.again.take(c.tick, askAgainTicks, 1) {
+		return
+	}
+	if x.request == nil {
+		c.do(Effect{Verb: Sign, Seq: x.bound}) // whoever has the key may be away for a moment
+		return
+	}
+	for i := range c.cfg.Replicas {
+		if id := message.ReplicaID(i); id != c.cfg.Self {
+			c.send(id, x.request)
+		}
+	}
+	if x.ran == 0 {
+		own := *x.request
+		own.Authentic, own.PassedBy = true, c.cfg.Self
+		c.onRequest(&own)
+	}
+}
+
+// tickRecovery asks again.
+func (c *Core) tickRecovery() {
+	if c.recovery.estimating() {
+		c.beginRecovery()
+	}
+	c.askRecovery()
+}
+
+// Recovered says that the state has a recovery request of replica i: it was executed as part of batch n, or was in the state that was
+// fetched. The sender's old keys are to be of no use to whoever has them (R-PR-19).
+func (c *Core) Recovered(i message.ReplicaID, n, bound message.SeqNum, t message.Timestamp) {
+	if int(i) >= c.cfg.Replicas {
+		return
+	}
+	s := &c.silences[i]
+	s.point = max(c.windowEnd(n), min(c.mostSaid(bound), c.windowEnd(n)+c.cfg.LogSize))
+	s.fills, s.recovered = c.fillsPerPeriod()+int(c.cfg.LogSize), c.tick
+	if i == c.cfg.Self {
+		if x := &c.recovery; x.request != nil && x.request.Timestamp == t {
+			x.ran = n
+			c.tryPoint()
+		}
+		return
+	}
+	c.do(Effect{Verb: Refresh})
+	c.AnswerRecovery(i, n, t)
+}
+
+// windowEnd is the largest high water mark that a correct replica can have had when it executed n (R-PR-20).
+func (c *Core) windowEnd(n message.SeqNum) message.SeqNum {
+	return n/c.cfg.step()*c.cfg.step() + c.cfg.LogSize
+}
+
+// AnswerRecovery tells a recovering replica in which batch its request with timestamp t was.
+func (c *Core) AnswerRecovery(i message.ReplicaID, n message.SeqNum, t message.Timestamp) {
+	if i != c.cfg.Self && !c.silent() && !c.recovery.estimating() {
+		c.send(i, &message.Recovered{View: c.view, Seq: n, Timestamp: t, From: c.cfg.Self})
+	}
+}
+
+// onRecovered takes in that our request was executed elsewhere.
+func (c *Core) onRecovered(m *message.Recovered) {
+	x := &c.recovery
+	if x.phase != Requesting || x.request == nil || m.Timestamp != x.request.Timestamp {
+		c.refuse(m, NotAskedFor)
+		return
+	}
+	x.answers[m.From] = m
+	c.tryPoint()
+}
+
+// ordered is n_R, if 2f+1 replicas have executed the request as part of that batch, f+1 of the others among them, and in which views
+// these are.
+func (x *recovery) ordered() (n message.SeqNum, views []message.View) {
+	for _, a := range x.answers {
+		if a == nil {
+			continue
+		}
+		views = views[:0]
+		for _, b := range x.answers {
+			if b != nil && b.Seq == a.Seq {
+				views = append(views, b.View)
+			}
+		}
+		own := 0
+		if x.ran == a.Seq {
+			own = 1
+		}
+		if len(views) >= x.weak() && len(views)+own >= x.quorum() {
+			slices.SortFunc(views, func(a, b message.View) int { return cmp.Compare(b, a) })
+			return a.Seq, views
+		}
+	}
+	return 0, nil
+}
+
+// tryPoint sets the recovery point when the request is known to have been executed. Our view must be one that a correct replica can have
+// reached: f+1 of the others have, or it is one of the next, for which we may have left alone, or we have come to it since (R-PR-22).
+func (c *Core) tryPoint() {
+	x := &c.recovery
+	n, views := x.ordered()
+	if x.phase != Requesting || n == 0 {
+		return
+	}
+	if v := views[x.weak()-1]; c.view > v && c.view == x.began && (c.active || c.view > v+message.View(c.cfg.Replicas)) {
+		c.distrust(v, fmt.Sprintf("it remembers view %d, and the others are in view %d", c.view, v))
+		return
+	}
+	x.phase, x.point = Checking, max(c.mostSaid(x.bound), c.windowEnd(n))
+	c.finishRecovery()
+}
+
+// collects notes that a checkpoint is becoming stable here. From H_M on nothing is bounded any more.
+func (x *recovery) collects(n message.SeqNum, l *messageLog) {
+	if x.phase < Requesting {
+		return
+	}
+	if x.collected = max(x.collected, n); n >= x.bound {
+		l.free()
+	}
+}
+
+// finishRecovery ends the recovery if it is over.
+func (c *Core) finishRecovery() {
+	x := &c.recovery
+	if x.phase != Checking || x.collected < x.point || !c.active {
+		return
+	}
+	x.phase = NotRecovering
+	c.log.past.drop(c.log.past.high) // an intruder may have put it there
+	// No promise of ours is above these, and what the fence said may have been put there.
+	c.fence, c.fencedView = c.log.low+2*c.cfg.LogSize+c.cfg.CheckpointPeriod, c.view
+	c.do(Effect{Verb: Healed, Seq: c.fence, View: c.fencedView})
+}
+
+// astray says that our state is not the group's. A recovering replica fetches that; in any other its memory or program is at fault, and
+// every reply we give is a lie with our key.
+func (c *Core) astray(k message.CheckpointID, why string) {
+	if x := &c.recovery; x.phase != NotRecovering {
+		x.corrupt = true
+		c.fetchState(k)
+		return
+	}
+	c.do(Effect{Verb: Stop, Reason: why})
+}
+
+// Recovery is how far our recovery has come, its recovery point, 0 if that is not known yet, and whether the state was found to be
+// another than the group's.
+func (c *Core) Recovery() (p Phase, point message.SeqNum, corrupt bool) {
+	return c.recovery.phase, c.recovery.point, c.recovery.corrupt
+}
+
+// RecoveryOf is the recovery point of replica i's last recovery that we know of, and whether it is seen to have ended: the replica has said
+// that it holds a checkpoint at or above it (R-PR-26).
+func (c *Core) RecoveryOf(i message.ReplicaID) (point message.SeqNum, over bool) {
+	point = c.silences[i].point
+	all := c.checkpoints.claims.of[i]
+	return point, point == 0 || len(all) > 0 && all[len(all)-1].Seq >= point || c.reports.peers[i].low >= point
+}
+
+// recoveryGapTicks is how long after a replica's last recovery another is taken in: each costs everyone new keys, and a window of null
+// batches (R-PR-18, R-OUR-19).
+const recoveryGapTicks = 100
+
+// recoversAgain reports whether a request is for a recovery that comes too soon after the same replica's last.
+func (c *Core) recoversAgain(r *message.Request) bool {
+	i, ok := r.Client.Recoverer()
+	if !ok {
+		return false
+	}
+	if int(i) >= c.cfg.Replicas {
+		return true
+	}
+	last := c.silences[i].recovered
+	return last > 0 && c.tick-last < recoveryGapTicks
+}
+
+// fillLate reports whether the primary of an idle group leaves a recovering replica waiting for null batches (R-PR-25).
+func (c *Core) fillLate() bool {
+	if !c.active || c.isPrimary() || c.transfer != nil || c.silent() {
+		return false
+	}
+	since := max(c.progress, c.wait.began)
+	for i := range c.silences {
+		if s := &c.silences[i]; s.point > c.checkpoints.stable.Seq && s.fills > 0 && c.tick-max(since, s.recovered) > c.wait.timer.ticks {
+			return true
+		}
+	}
+	return false
+}
