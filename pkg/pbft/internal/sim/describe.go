@@ -40,6 +40,12 @@ func describe(m message.Message) string {
 		return fmt.Sprintf("FETCH-BATCH %v", m.Digests)
 	case *message.BatchBody:
 		return fmt.Sprintf("BATCH %v", m.Digest)
+	case *message.QueryStable:
+		return "QUERY-STABLE"
+	case *message.ReplyStable:
+		return fmt.Sprintf("REPLY-STABLE c n%d p n%d v%d", m.Taken, m.Prepared, m.View)
+	case *message.Recovered:
+		return fmt.Sprintf("RECOVERED n%d v%d t%d", m.Seq, m.View, m.Timestamp)
 	case *message.Decided:
 		return fmt.Sprintf("DECIDED n%d %v", m.Seq, m.Digest)
 	case *message.Fetch:

@@ -208,10 +208,13 @@ func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []b
 		j.w.fail("Safe: replica %d executes in n%d a request that nobody made: %s", by, n, describe(q))
 		return
 	}
+	_, recovers := q.Client.Recoverer()
 	switch {
 	case q.Client == message.Administrator:
 		j.administer(n, q, choice)
 		return
+	case recovers:
+		return // the copy's state has no use for it
 	case !j.enrolled[q.Client]:
 		return
 	case q.Timestamp <= j.last[q.Key()] || int(q.Slot) >= ledgerSlots:

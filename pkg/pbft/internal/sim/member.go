@@ -43,6 +43,7 @@ type replica struct {
 	stopped string
 
 	keeper     *keeper // nil unless in disk mode
+	recovers   bool    // this life began with a recovery that is not over
 	remembers  bool    // it has all that its earlier lives promised
 	installing bool    // its fetched state is not on its disk yet
 }
@@ -75,6 +76,9 @@ func (r *replica) boot() {
 		Clients:  maxClients + 1, Slots: ledgerSlots, QueueBytes: queueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence, FenceView: w.sites[r.id].view,
 	}
+	if w.sites[r.id].bound = 0; r.recovers {
+		cfg.Recovery = w.rng.Uint64() | 1
+	}
 	var state message.CheckpointID
 	if r.remembers, r.installing = false, false; w.shape.durable {
 		cfg.Fence, cfg.FenceView = 0, 0
@@ -103,7 +107,7 @@ func (r *replica) boot() {
 	if state.Seq == 0 {
 		r.freeze(0)
 	}
-	if r.perform(); w.shape.durable {
+	if r.perform(); w.shape.durable || r.recovers {
 		r.core.Resume()
 		r.perform()
 	}
@@ -152,8 +156,19 @@ func (r *replica) tick() {
 	w.after(r.pace, r.tick)
 }
 
-// restart ends this life and begins another, which knows nothing but its fence.
+// restart ends this life and begins another, which knows nothing but its fence, and what is on its disk.
 func (r *replica) restart(pause int64) {
+	r.recovers = false
+	r.end(pause)
+}
+
+// recover is a restart that is a recovery.
+func (r *replica) recover(pause int64) {
+	r.recovers = true
+	r.end(pause)
+}
+
+func (r *replica) end(pause int64) {
 	r.life++
 	r.down, r.inbox = true, nil
 	if r.keeper != nil && r.w.rng.IntN(4) > 0 { // else the process ended, and the machine did not
@@ -162,7 +177,7 @@ func (r *replica) restart(pause int64) {
 	r.w.after(pause, func() {
 		r.down, r.stopped = false, ""
 		r.boot()
-		r.say("restarts with fence %d", r.w.sites[r.id].fence)
+		r.say("restarts with fence %d, recovers %t", r.w.sites[r.id].fence, r.recovers)
 		for _, s := range r.w.sites {
 			for _, peer := range s.copies {
 				if peer != r {
@@ -286,6 +301,13 @@ func (r *replica) request(q *message.Request) {
 	if r.installing {
 		return // its answers are not to be forgotten
 	}
+	if i, recovers := q.Client.Recoverer(); recovers && q.Authentic {
+		if _, seen := r.seen(q); seen {
+			last := r.exec.Ledger().Recovery(i)
+			r.core.AnswerRecovery(i, last.Seq, last.Timestamp)
+			return
+		}
+	}
 	if q.ReadOnly {
 		if _, ok := r.exec.Ledger().Client(q.Client); !ok {
 			a := executor.Answer{Outcome: message.NotEnrolled}
@@ -339,6 +361,14 @@ func (r *replica) execute(n message.SeqNum, b *message.Batch, st core.Standing, 
 		if q.Client == message.Administrator {
 			r.retain()
 		}
+	}
+	r.tellRecoveries()
+}
+
+// tellRecoveries tells the core of the recovery requests that have come into the state.
+func (r *replica) tellRecoveries() {
+	for _, x := range r.exec.News() {
+		r.core.Recovered(x.Replica, x.Seq, x.Bound, x.Timestamp)
 	}
 }
 
@@ -481,6 +511,16 @@ func (r *replica) effect(e *core.Effect) {
 		r.serve(int(e.To), e.Message.(*message.Fetch))
 	case core.Install:
 		r.install(e.Seq)
+	case core.Hush:
+		r.mute = true
+	case core.Refresh:
+		r.say("has new keys for all")
+	case core.Sign:
+		r.sign(e.Seq)
+	case core.Distrust:
+		r.distrust(e)
+	case core.Healed:
+		r.healed(e)
 	case core.Stop:
 		r.stop(e.Reason)
 	}
@@ -653,6 +693,7 @@ func (r *replica) install(n message.SeqNum) {
 		r.core.Forget(r.exec.Executed)
 		r.retain()
 		r.core.Installed(n)
+		r.tellRecoveries()
 	}
 	if r.keeper == nil {
 		installed()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/message"
 )
 
@@ -155,7 +156,7 @@ func (w *world) settle() {
 	caught := func() bool {
 		most := w.most()
 		for _, r := range w.correct() {
-			if r.core.LastExecuted() != most || r.core.Transferring() {
+			if r.core.LastExecuted() != most || r.core.Transferring() || r.recovers {
 				return false
 			}
 		}
@@ -205,6 +206,9 @@ func (w *world) account() string {
 		}
 		if r.core.Transferring() {
 			b.WriteString(" fetching")
+		}
+		if phase, point, _ := r.core.Recovery(); phase != core.NotRecovering {
+			fmt.Fprintf(&b, " recovers: %v, point %d", phase, point)
 		}
 	}
 	return b.String()

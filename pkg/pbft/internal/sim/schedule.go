@@ -43,6 +43,14 @@ type item struct {
 func Draw(seed uint64) *Schedule {
 	s := &Schedule{Seed: seed}
 	d := &drawing{rng: rand.New(rand.NewPCG(seed, 0)), s: s}
+	d.all()
+	d.recoveries()
+	return s
+}
+
+// all draws what goes wrong.
+func (d *drawing) all() {
+	s := d.s
 	d.shape()
 	d.weather()
 	for range d.rng.IntN(2) + d.rng.IntN(2) {
@@ -51,7 +59,7 @@ func Draw(seed uint64) *Schedule {
 	d.administration()
 	if d.rng.IntN(6) == 0 {
 		d.minority() // for once, nothing else is in its way
-		return s
+		return
 	}
 	for range d.rng.IntN(6) {
 		d.misfortune()
@@ -68,7 +76,6 @@ func Draw(seed uint64) *Schedule {
 	if s.shape.durable {
 		d.disks()
 	}
-	return s
 }
 
 // disks is what happens to replicas that remember.

@@ -89,6 +89,7 @@ func (v *vows) promises(r *replica, m message.Message) {
 	if r.lies() {
 		return
 	}
+	v.bounded(r, m)
 	o := &v.oaths[r.id]
 	switch m := m.(type) {
 	case *message.PrePrepare:

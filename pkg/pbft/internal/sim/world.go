@@ -106,7 +106,9 @@ type site struct {
 	fence  message.SeqNum // survives restarts, and so does
 	view   message.View   // what it had reached
 
-	position uint64 // how far its journal was durable when the fence was raised
+	counter  uint64         // of its signatures
+	bound    message.SeqNum // H_M, while it recovers and was told to
+	position uint64         // how far its journal was durable when the fence was raised
 	twins    bool
 }
 
@@ -244,7 +246,7 @@ func (w *world) correct() (all []*replica) {
 // disabled counts the replicas other than i that may not be counted on: they lie, or have forgotten.
 func (w *world) disabled(i int) (n int) {
 	for j, s := range w.sites {
-		if j != i && (s.liar() || s.copies[0].down || s.copies[0].core.SilentUntil() > 0) {
+		if j != i && (s.liar() || s.copies[0].down || s.copies[0].core.SilentUntil() > 0 || s.copies[0].estimates()) {
 			n++
 		}
 	}
@@ -254,7 +256,7 @@ func (w *world) disabled(i int) (n int) {
 // authentic: the request's MAC is good at replica i. Nobody but its client can make one.
 func (w *world) authentic(r *message.Request, i int) bool {
 	good, known := w.proofs[proofOf(r)]
-	if r.Client == message.Administrator {
+	if r.Client.Signs() {
 		return known // it is signed
 	}
 	tag := r.Auth.Tag(message.ReplicaID(i))
@@ -265,7 +267,7 @@ func (w *world) authentic(r *message.Request, i int) bool {
 func (w *world) seal(r *message.Request, good []bool) {
 	r.Altered()
 	w.nonce++
-	if r.Client == message.Administrator {
+	if r.Client.Signs() {
 		r.Signature = binary.LittleEndian.AppendUint64(nil, w.nonce)
 		r.Signature = append(r.Signature, make([]byte, message.SignatureSize-8)...)
 		w.proofs[proofOf(r)] = good

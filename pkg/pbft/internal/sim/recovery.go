@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"math/rand/v2"
+
+	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/store"
+)
+
+// sign makes a recovery request, as the keeper of the replica's key does.
+func (r *replica) sign(bound message.SeqNum) {
+	w, s := r.w, r.w.sites[r.id]
+	s.bound = bound
+	s.counter++
+	q := message.Recovery{Replica: message.ReplicaID(r.id), Counter: s.counter, Bound: bound}.Request(nil)
+	w.seal(q, w.everyone)
+	w.judge.in[q.Digest()] = true
+	r.say("asks for its recovery, H_M n%d", bound)
+	q.Authentic, q.PassedBy = true, message.ReplicaID(r.id)
+	r.core.Signed(q)
+}
+
+// distrust has the replica forget what is on its disk, and recover as one that remembers nothing.
+func (r *replica) distrust(e *core.Effect) {
+	s := r.w.sites[r.id]
+	r.say("believes nothing of what it remembers: %s", e.Reason)
+	if !r.lies() {
+		r.w.fail("replica %d, which is correct, sets aside what it remembers: %s", r.id, e.Reason)
+		return
+	}
+	s.fence, s.view, s.position = e.Seq, e.View, store.NoJournal
+	r.recover(tick)
+}
+
+// healed ends the recovery.
+func (r *replica) healed(e *core.Effect) {
+	s := r.w.sites[r.id]
+	r.say("has recovered, at n%d", r.core.Stable().Seq)
+	r.recovers, s.fence, s.view = false, e.Seq, e.View
+	r.exec.Settled(r.core.Stable().Seq)
+	r.w.marks.hit(markRecovered)
+}
+
+// estimates reports whether the replica asks the others how far they have come, and takes part in nothing.
+func (r *replica) estimates() bool {
+	phase, _, _ := r.core.Recovery()
+	return phase == core.Estimating
+}
+
+// recoveries are drawn from a stream of their own, so that a seed is what it was before there were any, and more.
+func (d *drawing) recoveries() {
+	rng := rand.New(rand.NewPCG(d.s.Seed, 6))
+	if rng.IntN(2) == 0 {
+		return
+	}
+	for range 1 + rng.IntN(4) {
+		i, t, rest := rng.IntN(d.s.Replicas), rng.IntN(d.s.shape.stop), rng.IntN(20)
+		d.add(func(w *world) {
+			w.patiently(t, func() bool { return w.recovers(i, int64(rest)*tick) })
+		}, "from %d on replica %d recovers as soon as it may, and is away for %d ticks", t, i, rest)
+	}
+}
+
+// recovers has a replica recover, unless then more than f could not be counted on.
+func (w *world) recovers(i int, rest int64) (begun bool) {
+	s := w.sites[i]
+	if s.liar() || s.copies[0].down || s.copies[0].stopped != "" || w.disabled(i) >= w.f {
+		return s.liar()
+	}
+	s.copies[0].recover(rest)
+	return true
+}
+
+// bounded: who recovers says nothing about a number above H_M+K before a checkpoint at or above H_M is stable there (R-PR-16).
+func (v *vows) bounded(r *replica, m message.Message) {
+	s, n := v.j.w.sites[r.id], message.SeqNum(0)
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		n = m.Seq
+	case *message.Prepare:
+		n = m.Seq
+	case *message.Commit:
+		n = m.Seq
+	case *message.Checkpoint:
+		n = m.Seq
+	case *message.NewView:
+		n = m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
+	case *message.ViewChange:
+		if len(m.Q) > 0 && int(m.From) == r.id {
+			n = m.Q[len(m.Q)-1].Seq
+		}
+	}
+	if s.bound > 0 && n > s.bound+v.j.w.shape.period && r.core.Stable().Seq < s.bound {
+		v.j.w.fail("replica %d recovers, and sends %s above its bound, n%d", r.id, describe(m), s.bound)
+	}
+}
