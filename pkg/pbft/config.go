@@ -32,6 +32,10 @@ type ReplicaConfig struct {
 	Delay     time.Duration // artificial one-way delay of what is sent, for measurements
 
 	Without []Optimisation // turned off, to measure what they bring; the replicas of a group may differ in it
+
+	// Recover: this start is a recovery [TOCS §5.2]. The replica does not trust what it reads in its directory until the group has
+	// confirmed it, and the others give it and one another new keys.
+	Recover bool
 }
 
 // An Optimisation is one of the paper's [TOCS §6.1], or Sparing.
@@ -81,6 +85,7 @@ type Status struct {
 	Root         string       `json:"root"`                   // of the stable checkpoint, hexadecimal
 	SilentUntil  SeqNum       `json:"silent_until,omitempty"` // restarted without its state: votes when this checkpoint is stable
 	Fetching     bool         `json:"fetching"`               // replacing its state by the group's
+	Recovery     Recovery     `json:"recovery"`
 	Peers        []PeerStatus `json:"peers"`
 	ViewChanges  int          `json:"view_changes"`        // gone through since start
 	ViewChange   Seconds      `json:"view_change_seconds"` // how long the last took, from our VIEW-CHANGE to the next execution
@@ -100,6 +105,15 @@ type Fetched struct {
 	Bytes   uint64  `json:"bytes"`        // of DATA since start
 	Took    Seconds `json:"took_seconds"` // the last, from being noticed to be needed until installed
 	Replies uint64  `json:"answers"`      // DATA since start
+}
+
+// A Recovery is the last of a replica, or the one that is under way. It is zero if this process began with none.
+type Recovery struct {
+	Phase   string  `json:"phase,omitempty"`   // estimating, requesting or checking; "": it is over, or was none
+	Point   SeqNum  `json:"point,omitempty"`   // the checkpoint that ends it must be at or above this; 0: not known yet
+	Took    Seconds `json:"took_seconds"`      // so far, or in all
+	Corrupt bool    `json:"corrupt,omitempty"` // something was found that is not the group's, and was replaced
+	Ended   string  `json:"ended,omitempty"`   // when, RFC 3339
 }
 
 // PeerStatus is how one replica sees another.

@@ -3,6 +3,8 @@
 package pbft
 
 import (
+	"encoding/binary"
+	"os"
 	"testing"
 	"time"
 
@@ -48,4 +50,15 @@ func ShortSegments(t testing.TB) {
 	old := leastSegment
 	leastSegment = 4096
 	t.Cleanup(func() { leastSegment = old })
+}
+
+// WriteFence writes a fence as an intruder may.
+func WriteFence(t testing.TB, path string, g *Group, n SeqNum, v View) {
+	t.Helper()
+	digest := g.Digest()
+	b := binary.LittleEndian.AppendUint64(digest[:], uint64(v))
+	b = binary.LittleEndian.AppendUint64(b, uint64(n))
+	if err := os.WriteFile(path, binary.LittleEndian.AppendUint64(b, 0), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -87,6 +87,20 @@ func (f *fence) trust(journal func() uint64) error {
 	return f.settle()
 }
 
+// reset returns when it is on disk that we may have voted up to n and reached view v, and nothing else of what the fence said. With
+// distrust it also says that the journal does not hold what was promised.
+func (f *fence) reset(v View, n SeqNum, distrust bool) error {
+	if distrust {
+		f.last, f.view = n, v
+		return f.distrust()
+	}
+	if err := f.settle(); err != nil {
+		return err
+	}
+	f.begin(v, n)
+	return f.settle()
+}
+
 // foresee begins to raise the fence if it will have to be soon: half a checkpoint period is left below it.
 func (f *fence) foresee(v View, executed, period SeqNum) {
 	if f.rising == nil && f.last > 0 && executed+period/2 >= f.last {

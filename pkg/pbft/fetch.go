@@ -146,6 +146,7 @@ func (r *Replica) installed(n SeqNum) {
 	r.core.Forget(r.exec.Executed)
 	r.forgetRevoked()
 	r.core.Installed(n)
+	r.tellRecoveries()
 	r.measured.installed()
 	r.log.Info("state fetched", "checkpoint", n, "took", r.measured.fetched.Took.Duration().Round(time.Millisecond), "bytes", r.measured.fetched.Bytes)
 }

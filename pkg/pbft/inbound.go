@@ -238,7 +238,7 @@ func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) m
 		return nil
 	case peer.IsReplica():
 		q.PassedBy = peer.Replica
-		if q.Authentic = r.authenticates(q, r.client(q.Client), who); q.Client != Administrator {
+		if q.Authentic = r.authenticates(q, r.client(q.Client), who); !q.Client.Signs() {
 			return q // if it is not authentic here, others may vouch for it
 		}
 	case peer.Client != q.Client:
@@ -288,7 +288,11 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 				r.enter()
 			}
 		case *message.QueryStable:
-			r.replyStable(c, who.session, m)
+			if conn == nil && r.core != nil {
+				r.core.Step(m)
+			} else {
+				r.replyStable(c, who.session, m)
+			}
 		default:
 			if r.core != nil {
 				r.measured.received(m)

@@ -108,7 +108,9 @@ func (r *Replica) frozen(n SeqNum) Digest {
 // begin takes the first checkpoint, and in disk mode runs the batches that the journal holds. The caller holds the lock.
 func (r *Replica) begin() {
 	if r.keeper == nil {
-		r.freeze(0)
+		if r.freeze(0); r.cfg.Recover {
+			r.core.Resume()
+		}
 		return
 	}
 	r.keeper.resuming = true
@@ -116,6 +118,7 @@ func (r *Replica) begin() {
 		r.core.Frozen(0, r.keeper.initial)
 	}
 	r.perform()
+	r.exec.News() // what was recovered before this life is no news
 	r.core.Resume()
 	r.perform()
 	r.keeper.resuming = false

@@ -70,7 +70,8 @@ type Replica struct {
 	measured    measured
 	events      events
 	fence       *fence
-	keeper      *keeper  // nil unless in disk mode
+	keeper      *keeper // nil unless in disk mode
+	recovery    recovering
 	lock        *os.File // on the directory
 
 	strange  atomic.Int64  // when a stranger's transport was last told of, Unix nanoseconds
@@ -160,8 +161,11 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		CheckpointPeriod: l.CheckpointPeriod, CheckpointBytes: l.CheckpointBytes, LogSize: l.LogSize, Window: window,
 		Tentative: cfg.has(Tentative), Piggyback: cfg.has(Piggyback), Separate: cfg.has(Separate),
 		BatchBytes: l.BatchBytes, BatchCount: batch, BatchCost: l.BatchCost, Cost: r.exec.Cost, LogBytes: l.LogBytes,
-		Clients: l.Clients + 1, Slots: l.Slots, QueueBytes: clientQueueBytes,
+		Clients: l.Clients + 1 + r.group.N(), Slots: l.Slots, QueueBytes: clientQueueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40,
+	}
+	if cfg.Recover {
+		c.Recovery = r.beginRecovery()
 	}
 	if r.group.Durability == DurabilityDisk {
 		if err := r.recall(c); err != nil {
@@ -220,6 +224,7 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 		peers: make([]*peerEnd, g.N()), started: time.Now(), stop: make(chan struct{}), done: make(chan struct{}),
 		fullReplies: !cfg.has(DigestReplies), sparing: sparing{off: !cfg.has(Sparing)},
 	}
+	r.recovery.signer = signer
 	if r.endpoint, err = newEndpoint(g, message.Principal{Replica: cfg.Self}, signer, cfg.Transport, cfg.Delay, cfg.Logger); err != nil {
 		return nil, err
 	}
@@ -470,6 +475,16 @@ func (r *Replica) effect(e *core.Effect) {
 		r.serve(e.To, e.Message.(*message.Fetch))
 	case core.Install:
 		r.install(e.Seq, e.Digest)
+	case core.Hush:
+		r.mute = true
+	case core.Refresh:
+		r.refreshKeys()
+	case core.Sign:
+		r.signRecovery(e.Seq)
+	case core.Distrust:
+		r.distrust(e)
+	case core.Healed:
+		r.healed(e)
 	case core.Stop:
 		r.fail(errors.New(e.Reason))
 	}
@@ -497,6 +512,9 @@ func (r *Replica) execute(e *core.Effect) {
 			r.forgetRevoked()
 			r.admitStrangers()
 		}
+	}
+	if r.keeper == nil || !r.keeper.resuming {
+		r.tellRecoveries()
 	}
 }
 
@@ -621,6 +639,8 @@ func (r *Replica) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 			r.edge.dropped.Add(1) // it takes no answers, or not this one: why make it?
 			return
 		}
+	} else if i, recovers := q.Client.Recoverer(); recovers && r.answerRecovery(i, q) {
+		return
 	} else if a, seen := r.seen(q); seen && (r.forgets(a) || r.repeat(conn, s, q, a)) {
 		return
 	}
@@ -739,7 +759,7 @@ func (r *Replica) Status() Status {
 	}
 	s.View, s.Active = r.core.View()
 	s.Primary = s.View.Primary(r.group.N())
-	s.SilentUntil, s.Fetching = r.core.SilentUntil(), r.core.Transferring()
+	s.SilentUntil, s.Fetching, s.Recovery = r.core.SilentUntil(), r.core.Transferring(), r.recoveryStatus()
 	s.LastExecuted, s.LogBytes = r.core.LastExecuted(), r.core.LogBytes()
 	stable := r.core.Stable()
 	s.Stable, s.Root = stable.Seq, hex.EncodeToString(stable.Digest[:])
@@ -767,6 +787,9 @@ func (r *Replica) authenticates(q *message.Request, c *clientEnd, who *remote) b
 		}
 		d := message.AdministratorDigest(r.group.Digest(), q)
 		return ed25519.Verify(r.group.Administrator, d[:], q.Signature)
+	}
+	if _, recovers := q.Client.Recoverer(); recovers {
+		return r.signedRecovery(q, who)
 	}
 	return c != nil && c.session.OpenRequest(&who.scratch, r.cfg.Self, q)
 }

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pbft
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// recovering is what a replica knows of its recovery, beside the core. It is under the replica's lock.
+type recovering struct {
+	signer auth.Signer
+	took   time.Duration // when it is over
+	ended  time.Time     // zero: it is not, or there was none
+}
+
+// beginRecovery is the nonce of a recovery that begins.
+func (r *Replica) beginRecovery() uint64 {
+	var b [8]byte
+	rand.Read(b[:])
+	r.log.Info("this start is a recovery: what this replica remembers is believed within the bounds that the others give it")
+	return binary.LittleEndian.Uint64(b[:]) | 1
+}
+
+// signRecovery makes the recovery request and has it ordered. The core asks again if it cannot be made now.
+func (r *Replica) signRecovery(bound SeqNum) {
+	count, err := r.recovery.signer.Count()
+	x := message.Recovery{Replica: r.cfg.Self, Counter: count, Bound: bound}
+	var signature []byte
+	if err == nil {
+		signature, err = r.recovery.signer.Sign(x.AppendCovered(nil, r.group.Digest()))
+	}
+	if err != nil {
+		r.warn("cannot sign the recovery request: this replica goes on recovering, and tries again", "err", err)
+		return
+	}
+	r.core.Signed(x.Request(signature))
+}
+
+// signedRecovery checks the signature of a recovery request.
+func (r *Replica) signedRecovery(q *message.Request, who *remote) bool {
+	x, ok := message.RecoveryOf(q)
+	if !ok || int(x.Replica) >= r.group.N() {
+		return false
+	}
+	if peer := who.session.Peer; peer.IsReplica() && !r.peers[peer.Replica].signatures.spend(time.Now()) {
+		return false
+	}
+	return ed25519.Verify(r.group.Members[x.Replica].Key, x.AppendCovered(nil, r.group.Digest()), q.Signature)
+}
+
+// answerRecovery answers a recovery request that was executed before, and reports whether it was.
+func (r *Replica) answerRecovery(i ReplicaID, q *message.Request) bool {
+	if !q.Authentic || r.core == nil {
+		return false
+	}
+	_, seen := r.seen(q)
+	if seen {
+		last := r.exec.Ledger().Recovery(i)
+		r.core.AnswerRecovery(i, last.Seq, last.Timestamp)
+	}
+	return seen
+}
+
+// tellRecoveries tells the core of the recovery requests that have come into the state.
+func (r *Replica) tellRecoveries() {
+	for _, x := range r.exec.News() {
+		if r.core != nil {
+			r.log.Info("a replica recovers", "replica", x.Replica, "batch", x.Seq)
+			r.core.Recovered(x.Replica, x.Seq, x.Bound, x.Timestamp)
+		}
+	}
+}
+
+// distrust has the next start believe nothing of what the directory holds, and stops the replica: the others' word says that it cannot be.
+func (r *Replica) distrust(e *core.Effect) {
+	if err := r.fence.reset(e.View, e.Seq, true); err != nil {
+		r.fail(err)
+		return
+	}
+	r.fail(fmt.Errorf("this replica's memory is false: %s: its next start sets it aside and fetches the group's state; start it again as a"+
+		" recovery, and look for how the host was changed", e.Reason))
+}
+
+// healed ends the recovery.
+func (r *Replica) healed(e *core.Effect) {
+	if err := r.fence.reset(e.View, e.Seq, false); err != nil {
+		r.fail(err)
+		return
+	}
+	r.exec.Settled(r.core.Stable().Seq)
+	x := &r.recovery
+	x.ended = time.Now()
+	x.took = x.ended.Sub(r.started)
+	_, point, corrupt := r.core.Recovery()
+	r.log.Info("this replica has recovered", "point", point, "took", x.took.Round(time.Millisecond), "corrupt", corrupt)
+}
+
+// recoveryStatus is the recovery as status shows it.
+func (r *Replica) recoveryStatus() (s Recovery) {
+	if !r.cfg.Recover {
+		return s
+	}
+	phase, point, corrupt := r.core.Recovery()
+	s = Recovery{Phase: phase.String(), Point: point, Took: Seconds(r.recovery.took), Corrupt: corrupt}
+	if phase != core.NotRecovering {
+		s.Took = Seconds(time.Since(r.started))
+	} else if !r.recovery.ended.IsZero() {
+		s.Ended = r.recovery.ended.UTC().Format(time.RFC3339)
+	}
+	return s
+}
+
+// refreshKeys gives all peers new keys for what they send to us.
+func (r *Replica) refreshKeys() {}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pbft_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"bfs/pkg/pbft"
+)
+
+func recovering(cfg *pbft.ReplicaConfig) { cfg.Recover = true }
+
+// recovered waits until the recovery of replica i is over.
+func (c *cluster) recovered(i int) pbft.Recovery {
+	c.t.Helper()
+	var s pbft.Recovery
+	eventually(c.t, "the recovery ends", func() bool {
+		s = c.replicas[i].Status().Recovery
+		return s.Ended != ""
+	})
+	if s.Point == 0 || s.Phase != "" {
+		c.t.Fatalf("the recovery has ended, and is %+v", s)
+	}
+	return s
+}
+
+// All four recover one after the other, again and again. The group is idle but for what the recoveries bring.
+func TestRecoveries(t *testing.T) {
+	for _, durability := range []pbft.Durability{pbft.DurabilityDisk, pbft.DurabilityReplicated} {
+		t.Run(string(durability), func(t *testing.T) {
+			c := startCluster(t, smallLimits(), durability)
+			client := c.client(c.enrolled(c.client(c.admin), ""))
+			sum := invoke(t, client, "i", false)
+			for range 2 {
+				for i := 3; i >= 0; i-- {
+					c.stop(i)
+					c.start(i, recovering)
+					if s := c.recovered(i); s.Corrupt {
+						t.Fatalf("replica %d is said to have been corrupt: %+v", i, s)
+					}
+					sum++
+					if got := invoke(t, client, "i", false); got != sum {
+						t.Fatalf("after replica %d recovered the counter is %d, want %d", i, got, sum)
+					}
+				}
+			}
+			c.agree(0, func() { invoke(t, client, "p", false) })
+		})
+	}
+}
+
+// While one replica recovers another may be dead: a correct one takes part as it recovers (R-PR-3).
+func TestRecoveryIsNoFault(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	for i := range c.replicas {
+		before := invoke(t, client, "i", false)
+		c.stop(i)
+		c.start(i, recovering)
+		other := (i + 1) % 4
+		c.stop(other)
+		if got := invoke(t, client, "i", false); got != before+1 {
+			t.Fatalf("got %d, want %d", got, before+1)
+		}
+		c.recovered(i)
+		c.start(other)
+		c.agree(0, func() { invoke(t, client, "p", false) })
+	}
+}
+
+// What an intruder changed while the replica was down is found, and replaced by the group's.
+func TestRecoveryFromAnIntruder(t *testing.T) {
+	pbft.ShortSegments(t)
+	for _, x := range []struct {
+		what     string
+		intrudes func(t *testing.T, c *cluster, dir string)
+	}{
+		{"the whole disk is that of another group's replica", func(t *testing.T, c *cluster, dir string) {
+			remove(t, filepath.Join(dir, "disk"), "")
+		}},
+		{"pages are overwritten", func(t *testing.T, c *cluster, dir string) {
+			overwrite(t, filepath.Join(dir, "disk", "pages"), 0, 1<<20)
+		}},
+		{"the fence says that nothing was ever promised", func(t *testing.T, c *cluster, dir string) {
+			pbft.WriteFence(t, filepath.Join(dir, "fence"), c.g, 0, 0)
+		}},
+		{"the fence is as high as can be", func(t *testing.T, c *cluster, dir string) {
+			pbft.WriteFence(t, filepath.Join(dir, "fence"), c.g, 1<<40, 1<<40)
+			remove(t, filepath.Join(dir, "disk"), "")
+		}},
+	} {
+		t.Run(x.what, func(t *testing.T) {
+			limits := smallLimits()
+			limits.CheckpointPeriod, limits.LogSize, limits.LogBytes = 16, 32, 256<<10
+			c := startCluster(t, limits)
+			client := c.client(c.enrolled(c.client(c.admin), ""))
+			c.imaged(client, 2)
+			c.stop(2)
+			x.intrudes(t, c, c.dirs[2])
+			before := invoke(t, client, "i", false)
+			c.startUntilItStays(2)
+			c.recovered(2)
+			c.stop(0)
+			if got := invoke(t, client, "i", false); got != before+1 {
+				t.Fatalf("got %d, want %d", got, before+1)
+			}
+		})
+	}
+}
+
+// startUntilItStays does what a keeper does: a replica that stops because its memory is false is started again.
+func (c *cluster) startUntilItStays(i int) {
+	c.t.Helper()
+	for range 3 {
+		r := c.start(i, recovering)
+		stays := false
+		eventually(c.t, "it recovers or stops", func() bool {
+			select {
+			case <-r.Done():
+				return true
+			default:
+				stays = r.Status().Recovery.Ended != ""
+				return stays
+			}
+		})
+		if stays {
+			return
+		}
+		c.t.Logf("replica %d has stopped: %v", i, r.Err())
+	}
+	c.t.Fatalf("replica %d does not stay", i)
+}
