@@ -24,6 +24,14 @@ func (c *Core) Committed(n message.SeqNum) (message.Digest, bool) {
 	return d, ok && c.log.slot(n).committedLocal(c.f)
 }
 
+// Ran is the batch that was executed as n, nil if n is not in the window or was not executed.
+func (c *Core) Ran(n message.SeqNum) *message.Batch {
+	if !c.log.contains(n) || n > c.log.lastExec {
+		return nil
+	}
+	return c.log.slot(n).batch
+}
+
 // Beginning is the NEW-VIEW that the present view began with, or waits to begin with.
 func (c *Core) Beginning() *message.NewView { return c.change.newView }
 

@@ -50,7 +50,6 @@ type recovery struct {
 	estimates []estimate
 	bound     message.SeqNum       // H_M: what is remembered above it is false
 	point     message.SeqNum       // H; 0: not known yet
-	began     message.View         // the view that it remembered
 	request   *message.Request     // nil until it is signed
 	answers   []*message.Recovered // by replica
 	ran       message.SeqNum       // n_R as executed here; 0: not yet
@@ -182,7 +181,7 @@ const leastEstimateTicks = 5
 // bounded goes on with H_M. What cannot be if we are correct is not: then all that we remember is set aside.
 func (c *Core) bounded(bound message.SeqNum) {
 	x := &c.recovery
-	x.bound, x.began = bound, c.view
+	x.bound = bound
 	if c.log.low > bound-c.cfg.LogSize || c.lastPrepared() > bound || c.lastTaken() > bound {
 		c.distrust(0, fmt.Sprintf("it remembers batch %d, and the group can have come no further than %d", c.lastPrepared(), bound))
 		return
@@ -191,7 +190,7 @@ func (c *Core) bounded(bound message.SeqNum) {
 	c.log.confine(c.mostSaid(bound))
 	c.pq.confine(bound)
 	if c.silent() || !c.cfg.Durable {
-		c.cfg.Fence = bound // whatever a file says that lay beside the journal (R-PR-16)
+		c.fenceOff(bound)
 		c.do(Effect{Verb: Hush})
 	}
 	if c.active && c.view > 0 {
@@ -202,6 +201,15 @@ func (c *Core) bounded(bound message.SeqNum) {
 	c.sayCheckpoints()
 	c.goOn()
 	c.sendStatus()
+}
+
+// fenceOff has a replica that remembers nothing be silent up to H_M, and up to its fence if that can be true: a correct one is raised not
+// much ahead of what is promised (R-OUR-5).
+func (c *Core) fenceOff(bound message.SeqNum) {
+	if c.cfg.Fence > bound+c.cfg.LogSize+4*c.cfg.CheckpointPeriod {
+		c.cfg.Fence = 0
+	}
+	c.cfg.Fence = max(c.cfg.Fence, bound)
 }
 
 // mostSaid is the highest number for which a replica with this H_M says anything before it is bounded no more.
@@ -326,14 +334,15 @@ func (x *recovery) ordered() (n message.SeqNum, views []message.View) {
 }
 
 // tryPoint sets the recovery point when the request is known to have been executed. Our view must be one that a correct replica can have
-// reached: f+1 of the others have, or it is one of the next, for which we may have left alone, or we have come to it since (R-PR-22).
+// reached: it has begun since we recover, or it is at most one of the next beyond that which f+1 of the others have reached, for which we
+// may have left alone (R-PR-22). The others follow there, as they do with every replica that waits alone.
 func (c *Core) tryPoint() {
 	x := &c.recovery
 	n, views := x.ordered()
 	if x.phase != Requesting || n == 0 {
 		return
 	}
-	if v := views[x.weak()-1]; c.view > v && c.view == x.began && (c.active || c.view > v+message.View(c.cfg.Replicas)) {
+	if v := views[x.weak()-1]; !c.active && c.view > v+message.View(c.cfg.Replicas) {
 		c.distrust(v, fmt.Sprintf("it remembers view %d, and the others are in view %d", c.view, v))
 		return
 	}

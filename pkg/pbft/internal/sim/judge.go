@@ -516,8 +516,8 @@ func (j *judge) bounds(r *replica) {
 		got, most int
 	}{
 		{"P", s.Prepared, l}, {"Q", s.Preprepared, 2 * l}, {"digests of Q", s.Digests, 16},
-		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1) * ledgerSlots}, {"unproven requests", s.Unproven, 8},
-		{"bytes of one client", s.LineBytes, queueBytes + longest}, {"lines", s.Lines, maxClients + 1}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
+		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1 + j.w.n) * ledgerSlots}, {"unproven requests", s.Unproven, 8},
+		{"bytes of one client", s.LineBytes, queueBytes + longest}, {"lines", s.Lines, maxClients + 1 + j.w.n}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
 		{"bytes of the log", s.LogBytes, 1 << 20}, {"held COMMITs", s.Held, 8}, {"slots that nobody looks at", s.Overlooked, 0},
 		{"checkpoints", r.memory.Checkpoints(), checkpoints},
 	} {

@@ -58,7 +58,7 @@ func (l *liarMemory) chance(p float64) bool { return l.rng.Float64() < p }
 
 // tell is what the site in fact says when its replica wants to say m.
 func (s *site) tell(r *replica, to int, m message.Message) []message.Message {
-	if !s.liar() {
+	if !s.edits() {
 		return []message.Message{m}
 	}
 	if r.w.calm && !r.w.shape.stubborn {

@@ -44,6 +44,9 @@ const (
 	markFollowed                      // an image followed to a later checkpoint
 	markAbandoned                     // an image gave up, for the group had come too far
 	markRecovered                     // a recovery ended
+	markCured                         // that of a replica in which an intruder was
+	markSetAside                      // a recovering replica found that its memory was false
+	markBeyondF                       // more than f replicas were faulty, one after the other
 	markForgot                        // a replica found that its disk had not kept what it should
 	marksCount
 )
@@ -54,7 +57,7 @@ var markNames = [marksCount]string{
 	"duplicate ordered", "read in one round trip", "restart", "votes again after a restart",
 	"tentative reply", "tentative rollback", "proposed without an operation", "waited for an operation", "operation fetched",
 	"operation of several blocks", "turned faulty after a restart", "null batch for a silent replica", "enrolment or revocation", "revocation",
-	"client restarted", "group lost", "power lost", "image loaded", "image followed", "image gave up", "recovered", "disk lied",
+	"client restarted", "group lost", "power lost", "image loaded", "image followed", "image gave up", "recovered", "recovered from an intruder", "memory set aside", "more than f intruders", "disk lied",
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.

@@ -73,7 +73,7 @@ func (r *replica) boot() {
 		Tentative: w.shape.tentative, Piggyback: w.shape.piggyback, Separate: w.shape.separate,
 		BatchBytes: 4 << 10, BatchCount: w.shape.batch, BatchCost: 2 * costOfLong, Cost: cost,
 		LogBytes: 1 << 20,
-		Clients:  maxClients + 1, Slots: ledgerSlots, QueueBytes: queueBytes,
+		Clients:  maxClients + 1 + w.n, Slots: ledgerSlots, QueueBytes: queueBytes,
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence, FenceView: w.sites[r.id].view,
 	}
 	if w.sites[r.id].bound = 0; r.recovers {
@@ -584,8 +584,11 @@ func (r *replica) rollback(n message.SeqNum) {
 func (r *replica) stop(why string) {
 	r.stopped = why
 	r.say("stops: %s", why)
-	if !r.lies() {
+	switch s := r.w.sites[r.id]; {
+	case !r.lies():
 		r.w.fail("replica %d, which is correct, stops: %s", r.id, why)
+	case !s.edits():
+		r.setAside()
 	}
 }
 

@@ -25,23 +25,42 @@ func (r *replica) sign(bound message.SeqNum) {
 
 // distrust has the replica forget what is on its disk, and recover as one that remembers nothing.
 func (r *replica) distrust(e *core.Effect) {
-	s := r.w.sites[r.id]
 	r.say("believes nothing of what it remembers: %s", e.Reason)
 	if !r.lies() {
 		r.w.fail("replica %d, which is correct, sets aside what it remembers: %s", r.id, e.Reason)
 		return
 	}
-	s.fence, s.view, s.position = e.Seq, e.View, store.NoJournal
+	s := r.w.sites[r.id]
+	s.fence, s.view = e.Seq, e.View
+	r.setAside()
+}
+
+// setAside begins a recovery that knows nothing: the one before it did not come to its end.
+func (r *replica) setAside() {
+	r.w.marks.hit(markSetAside)
+	r.w.sites[r.id].position = store.NoJournal
 	r.recover(tick)
 }
 
 // healed ends the recovery.
 func (r *replica) healed(e *core.Effect) {
-	s := r.w.sites[r.id]
+	w, s := r.w, r.w.sites[r.id]
 	r.say("has recovered, at n%d", r.core.Stable().Seq)
 	r.recovers, s.fence, s.view = false, e.Seq, e.View
 	r.exec.Settled(r.core.Stable().Seq)
-	r.w.marks.hit(markRecovered)
+	w.marks.hit(markRecovered)
+	if !s.corrupt || s.edits() {
+		return
+	}
+	s.corrupt, s.cured, s.memory = false, r.core.Stable().Seq+w.shape.log, nil // nothing above was said yet
+	w.judge.vows.cures(r.id)
+	for n := message.SeqNum(len(w.judge.history)); n <= r.core.LastExecuted(); n++ {
+		r.judged(n, r.core.Ran(n)) // it may have gone ahead of all others
+	}
+	w.marks.hit(markCured)
+	if w.cured[r.id] = true; len(w.cured) > w.f {
+		w.marks.hit(markBeyondF)
+	}
 }
 
 // estimates reports whether the replica asks the others how far they have come, and takes part in nothing.
@@ -51,11 +70,7 @@ func (r *replica) estimates() bool {
 }
 
 // recoveries are drawn from a stream of their own, so that a seed is what it was before there were any, and more.
-func (d *drawing) recoveries() {
-	rng := rand.New(rand.NewPCG(d.s.Seed, 6))
-	if rng.IntN(2) == 0 {
-		return
-	}
+func (d *drawing) recoveries(rng *rand.Rand) {
 	for range 1 + rng.IntN(4) {
 		i, t, rest := rng.IntN(d.s.Replicas), rng.IntN(d.s.shape.stop), rng.IntN(20)
 		d.add(func(w *world) {

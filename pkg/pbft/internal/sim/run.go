@@ -160,6 +160,11 @@ func (w *world) settle() {
 				return false
 			}
 		}
+		for _, s := range w.sites {
+			if s.corrupt && !s.edits() {
+				return false // its recovery has to end
+			}
+		}
 		return true
 	}
 	w.runUntil(w.now+patience*tick, caught)

@@ -42,9 +42,16 @@ type item struct {
 // Draw makes the schedule of a seed.
 func Draw(seed uint64) *Schedule {
 	s := &Schedule{Seed: seed}
-	d := &drawing{rng: rand.New(rand.NewPCG(seed, 0)), s: s}
+	recoveries := rand.New(rand.NewPCG(seed, 6))
+	kind := recoveries.IntN(4)
+	d := &drawing{rng: rand.New(rand.NewPCG(seed, 0)), s: s, honest: kind == 3}
 	d.all()
-	d.recoveries()
+	switch kind {
+	case 2:
+		d.recoveries(recoveries)
+	case 3:
+		d.intrusions(recoveries)
+	}
 	return s
 }
 
@@ -92,7 +99,9 @@ func (d *drawing) disks() {
 func (d *drawing) amnesia(liars bool) {
 	switch d.rng.IntN(8) {
 	case 0, 1, 2:
-		d.turn()
+		if !d.honest {
+			d.turn()
+		}
 	case 3:
 		d.rolling()
 	case 4:
@@ -150,8 +159,9 @@ func (s *Schedule) String() string {
 
 // A drawing is a schedule being made.
 type drawing struct {
-	rng *rand.Rand
-	s   *Schedule
+	rng    *rand.Rand
+	s      *Schedule
+	honest bool // nobody lies all the time
 }
 
 func (d *drawing) add(apply func(*world), format string, args ...any) {
@@ -218,7 +228,7 @@ func (d *drawing) weather() {
 func (d *drawing) liars() bool {
 	n := d.s.Replicas
 	f := (n - 1) / 3
-	if d.rng.IntN(4) == 0 {
+	if d.rng.IntN(4) == 0 || d.honest {
 		return false
 	}
 	if d.rng.IntN(6) == 0 {

@@ -4,6 +4,7 @@ package sim
 
 import (
 	"crypto/sha256"
+	"maps"
 	"math/bits"
 	"slices"
 
@@ -330,11 +331,11 @@ func (v *vows) prepares(r *replica, view message.View, n message.SeqNum, d messa
 	votes := 0
 	for i, s := range v.j.w.sites {
 		cast, ok := v.votes[voteKey{i, key}]
-		if !s.liar() && (ok && cast == d || i == int(view.Primary(v.j.w.n)) && !v.j.w.shape.durable) { // whose vote may be his NEW-VIEW
+		if !s.liarAt(n) && (ok && cast == d || i == int(view.Primary(v.j.w.n)) && !v.j.w.shape.durable) { // whose vote may be his NEW-VIEW
 			votes++
 		}
 	}
-	if votes < v.j.w.quorum() {
+	if votes < v.j.w.quorum(n) {
 		v.j.w.fail("replica %d has %v prepared at v%d n%d, and %d correct replicas have voted for it", r.id, d, view, n, votes)
 	}
 }
@@ -373,7 +374,7 @@ func (v *vows) committed(r *replica, n message.SeqNum, d message.Digest) {
 	}
 	v.executed[n] = true
 	for key, by := range v.certified {
-		if by |= 1 << r.id; key.seq == n && v.prepared[key] == d && bits.OnesCount32(by) >= v.j.w.quorum() {
+		if by |= 1 << r.id; key.seq == n && v.prepared[key] == d && bits.OnesCount32(by) >= v.j.w.quorum(n) {
 			return
 		}
 	}
@@ -383,7 +384,7 @@ func (v *vows) committed(r *replica, n message.SeqNum, d message.Digest) {
 // stable: what is forgotten because a checkpoint is stable, every 2f+1 replicas can give back.
 func (v *vows) stable(r *replica, n message.SeqNum) {
 	by := v.holders[message.CheckpointID{Seq: n, Digest: v.j.roots[n]}] | 1<<r.id
-	if bits.OnesCount32(by) < v.j.w.quorum() {
+	if bits.OnesCount32(by) < v.j.w.quorum(n) {
 		v.j.w.fail("replica %d takes n%d for stable, and of the correct replicas only %b have said that they hold it", r.id, n, by)
 	}
 }
@@ -395,15 +396,24 @@ func (v *vows) fetches(r *replica, n message.SeqNum, root message.Digest) {
 	}
 }
 
-// quorum is how many correct replicas are in every 2f+1.
-func (w *world) quorum() int {
-	n := 2*w.f + 1
+// quorum is how many replicas that were correct when they spoke of batch n are in every 2f+1.
+func (w *world) quorum(n message.SeqNum) int {
+	q := 2*w.f + 1
 	for _, s := range w.sites {
-		if s.liar() {
-			n--
+		if s.liarAt(n) {
+			q--
 		}
 	}
-	return n
+	return q
+}
+
+// cures: replica i is correct again. Nothing that it said while it was not, or before, is held against it.
+func (v *vows) cures(i int) {
+	v.oaths[i], v.left[i] = oath{}, 0
+	v.forgets(i)
+	for _, all := range []map[voteKey]message.Digest{v.votes, v.proposed} {
+		maps.DeleteFunc(all, func(k voteKey, _ message.Digest) bool { return k.by == i })
+	}
 }
 
 // calm judges from time to time, when all faults have ended, whether a view begins whose primary is correct: the

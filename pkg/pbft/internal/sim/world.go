@@ -55,6 +55,7 @@ type world struct {
 	early    []func(r *replica, v message.View, n message.SeqNum) // called with who executes tentatively what prepared as n in v
 	acting   *replica                                             // whose event it is
 	plot     plot
+	cured    map[int]bool // replicas that an intruder was in, and that have recovered
 }
 
 // shape is the group's configuration.
@@ -107,17 +108,26 @@ type site struct {
 	view   message.View   // what it had reached
 
 	counter  uint64         // of its signatures
+	corrupt  bool           // an intruder was in it, and it has not recovered since
+	cured    message.SeqNum // what was said of batches up to here counts as the last intruder's
 	bound    message.SeqNum // H_M, while it recovers and was told to
 	position uint64         // how far its journal was durable when the fence was raised
 	twins    bool
 }
 
-func (s *site) liar() bool { return len(s.lies) > 0 || s.twins }
+// liar reports whether the replica is faulty: it lies, or an intruder was in it and its recovery is not over.
+func (s *site) liar() bool { return s.edits() || s.corrupt }
+
+// edits reports whether something is said other than what the core wants to say.
+func (s *site) edits() bool { return len(s.lies) > 0 || s.twins }
+
+// liarAt is liar, as to what was said of batch n: an intruder may have said it before the replica recovered.
+func (s *site) liarAt(n message.SeqNum) bool { return s.liar() || n <= s.cured }
 
 func newWorld(s shape, seed uint64) *world {
 	w := &world{
 		n: s.replicas, f: (s.replicas - 1) / 3, shape: s, rng: rand.New(rand.NewPCG(seed, 1)),
-		proofs: map[proof][]bool{}, first: ledger.Pages(maxClients, ledgerSlots), plot: newPlot(),
+		cured: map[int]bool{}, proofs: map[proof][]bool{}, first: ledger.Pages(maxClients, ledgerSlots), plot: newPlot(),
 	}
 	w.wire = message.Limits{Replicas: w.n, Operation: longest, BatchBytes: 4 << 10, BatchCount: 64, Choice: 64,
 		Reply: 1 << 10, WindowLength: int(s.log)}
@@ -195,7 +205,7 @@ func (w *world) guarded(f func()) {
 		switch {
 		case why == nil:
 		case w.acting != nil && w.acting.lies():
-			w.acting.stopped = fmt.Sprint(why)
+			w.acting.stop(fmt.Sprint(why))
 		default:
 			w.fail("panic: %v\n%s", why, debug.Stack())
 		}
