@@ -181,7 +181,7 @@ var mutants = []mutant{
 	{"a view does not raise the fence", core + "silence.go", "	if n <= p.fence && p.view <= p.fencedView {\n", "	if n <= p.fence {\n"},
 	{"leaving a view is no promise", core + "viewchange.go", "	c.promise(max(c.log.lastExec, c.log.low))\n", ""},
 	{"a COMMIT does not raise the fence", core + "normal.go", "		c.promise(s.seq)\n		c.persist(&message.Commit{", "		c.persist(&message.Commit{"},
-	{"a NEW-VIEW does not raise the fence", core + "newview.go", "	c.promise(m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))) // it", "	// it"},
+	{"a NEW-VIEW does not raise the fence", core + "newview.go", "	c.promise(last) // it", "	// it"},
 	{"an execution is no promise", core + "execute.go", "	if !x.promises.silent() {\n		x.promises.promise(n)\n	}\n	x.do(Effect{Verb: Execute", "	x.do(Effect{Verb: Execute"},
 	{"a fetched state is no promise", core + "catchup.go", "		c.promise(t.seq) // answers", "		// answers"},
 	{"what was executed in a silence is no promise", core + "checkpoint.go", "	c.promise(c.log.lastExec) // clients", "	// clients"},
@@ -244,4 +244,19 @@ var mutants = []mutant{
 	{"what committed is forgotten with its view", core + "log.go", "		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided\n", "		_, _, _, _ = committed, decision, batch, decided\n"},
 	{"the view that was left is forgotten by a restart", core + "core.go", "3, view: cfg.FenceView,", "3,"},
 	{"only certain checkpoints are fetched", core + "catchup.go", "		if k, ok := c.checkpoints.claims.highest(c.log.lastExec, false); ok {", "		if k, ok := c.checkpoints.claims.highest(c.log.lastExec, true); ok {"},
+
+	// Recovery.
+	{"a recovering replica says whatever it likes", core + "recovery.go", "	c.log.confine(c.mostSaid(bound))\n", ""},
+	{"what is remembered above the bound is believed", core + "recovery.go", "	if c.log.low > bound-c.cfg.LogSize || c.lastPrepared() > bound || c.lastTaken() > bound {", "	if false {"},
+	{"an estimate is what one replica says", core + "recovery.go", "		if within >= x.quorum()-1 && reach >= x.weak()-1 {", "		if within >= 0 && reach >= 0 {"},
+	{"an estimate is below what was stable", core + "recovery.go", "		if within >= x.quorum()-1 && reach >= x.weak()-1 {", "		if reach >= x.weak()-1 && (!found || e.taken < best) {"},
+	{"a recovering replica keeps the view that it remembers", core + "recovery.go", "		c.enterAnew()\n", ""},
+	{"a recovering replica stays in whatever view it remembers", core + "recovery.go", "!c.active && c.view > v+message.View(c.cfg.Replicas) {", "v < 0 {"},
+	{"a recovery ends when its request is ordered", core + "recovery.go", "x.phase != Checking || x.collected < x.point || !c.active", "x.phase != Checking || !c.active"},
+	{"a false state stops a recovering replica", core + "recovery.go", "	if x := &c.recovery; x.phase != NotRecovering {", "	if x := &c.recovery; x.phase > Checking {"},
+	{"a recovering replica votes twice in its view", core + "normal.go", " && !c.pq.otherwise(s.seq, c.view, s.proposal.Digest) {", " {"},
+	{"an idle group leaves a recovering replica as it is", core + "silence.go", "max(s.until, s.point) > p", "s.until > p"},
+	{"a fence that nobody can have raised is believed", core + "recovery.go", "		c.cfg.Fence = 0\n", ""},
+	{"a recovering replica takes part before it knows its bound", core + "step.go", "	if c.recovery.estimating() {\n		c.refuse(m, Recovering)\n		return\n	}\n", ""},
+	{"a recovery request is answered before it is durable", core + "effect.go", "*message.Decided, *message.Reply,\n		*message.Recovered:", "*message.Decided, *message.Reply:"},
 }
