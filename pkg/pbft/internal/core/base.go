@@ -7,7 +7,7 @@ import "bfs/pkg/pbft/internal/message"
 // Config is what a core must know of its group.
 type Config struct {
 	Self                      message.ReplicaID
-	Replicas                  int            // n = 3f+1
+	Replicas                  int            // n >= 3f+1
 	CheckpointPeriod, LogSize message.SeqNum // K and L
 	CheckpointBytes           int            // a checkpoint comes sooner when the operations since the last have so many bytes; 0: never
 	Window                    message.SeqNum // batches under way at the primary, at most
@@ -69,6 +69,7 @@ const checkpointSteps = 16 // a power of two
 // refusals go. Core and its parts share one.
 type base struct {
 	cfg    Config
+	size   message.GroupSize // n: quorum, weak and f follow from it
 	f      int
 	tick   int
 	view   message.View // Core.leave alone raises it
@@ -79,8 +80,8 @@ type base struct {
 	out, spare []Effect
 }
 
-func (b *base) quorum() int { return 2*b.f + 1 }
-func (b *base) weak() int   { return b.f + 1 }
+func (b *base) quorum() int { return b.size.Quorum() }
+func (b *base) weak() int   { return b.size.Weak() }
 
 func (b *base) primary() message.ReplicaID { return b.view.Primary(b.cfg.Replicas) }
 func (b *base) isPrimary() bool            { return b.primary() == b.cfg.Self }

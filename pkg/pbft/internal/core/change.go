@@ -139,7 +139,14 @@ func (x *viewChange) hasViewChange(j message.ReplicaID) bool {
 	if m == nil || m.View < x.view {
 		return false
 	}
-	return !x.isPrimary() || j == x.cfg.Self || x.vouchers(j, x.digests[j]) >= 2*x.f-1
+	return !x.isPrimary() || j == x.cfg.Self || x.acknowledged(j)
+}
+
+// acknowledged reports whether we, the new primary, may use the VIEW-CHANGE that we have of j: with j and us the replicas that hold
+// it are a quorum (R-VC-17). Of those that acknowledged it f are correct and present, whichever others lie or are away, so that
+// every backup can believe our copy of it (R-VC-30).
+func (x *viewChange) acknowledged(j message.ReplicaID) bool {
+	return x.vouchers(j, x.digests[j]) >= x.size.Acks()
 }
 
 // joinable is the view that f+1 other replicas have reached or passed (R-VT-4): one of them is correct.
@@ -215,8 +222,8 @@ func (x *viewChange) reached(waits func(message.ReplicaID) bool) int {
 
 // maySay reports whether we may tell the others that we hold checkpoint n. A silent replica says nothing. One that has left
 // a view says no more of checkpoints than its VIEW-CHANGE does: by a later word of it a checkpoint might become stable at
-// a replica that has yet to leave and that will name none below it, and the new primary would find no checkpoint that 2f+1
-// replicas have not passed and f+1 hold.
+// a replica that has yet to leave and that will name none below it, and the new primary would find no checkpoint that a
+// quorum has not passed and f+1 hold.
 func (x *viewChange) maySay(n message.SeqNum) bool {
 	own := x.own
 	if n > x.log.bound {

@@ -76,8 +76,8 @@ func (c *Core) judgeCheckpoint(m *message.Checkpoint) Refusal {
 	return accepted
 }
 
-// stabilise completes a stable certificate: 2f+1 replicas, we among them, have the same state after the same
-// number (R-GC-3). Then all before it can be forgotten [TOCS §4.4].
+// stabilise completes a stable certificate: a quorum, we in it, has the same state after the same number
+// (R-GC-3). Then all before it can be forgotten [TOCS §4.4].
 func (c *Core) stabilise(k *checkpointSlot) {
 	if !k.ours || k.seq <= c.log.low {
 		return

@@ -66,7 +66,7 @@ func (x *claims) highest(above message.SeqNum, stable bool) (best message.Checkp
 	return best, found
 }
 
-// provenStable: f+1 say that a checkpoint is stable, one of them correct, or 2f+1 have it.
+// provenStable: f+1 say that a checkpoint is stable, one of them correct, or a quorum has it.
 func (x *claims) provenStable(k message.CheckpointID) bool {
 	return x.count(k, true) >= x.weak() || x.count(k, false) >= x.quorum()
 }

@@ -42,8 +42,9 @@ type proposing struct {
 
 // New returns the core of a replica whose state is the initial one.
 func New(cfg Config) *Core {
+	size := message.GroupSize(cfg.Replicas)
 	c := &Core{
-		base: &base{cfg: cfg, f: (cfg.Replicas - 1) / 3, view: cfg.FenceView, active: cfg.FenceView == 0},
+		base: &base{cfg: cfg, size: size, f: size.Faulty(), view: cfg.FenceView, active: cfg.FenceView == 0},
 		pq:   newPQ(),
 	}
 	c.log.init(cfg.LogSize, cfg.Replicas)

@@ -25,7 +25,7 @@ func (d decision) count(f func(*message.ViewChange) bool) (n int) {
 	return n
 }
 
-// checkpoint is the highest that f+1 of the set hold and 2f+1 have not gone beyond (R-VC-21).
+// checkpoint is the highest that f+1 of the set hold and a quorum has not gone beyond (R-VC-21).
 func (d decision) checkpoint() (best message.CheckpointID, found bool) {
 	for _, m := range d.set {
 		for _, k := range m.Checkpoints {
@@ -75,7 +75,7 @@ func (d decision) candidate(n message.SeqNum) (best message.Digest, found bool) 
 	return best, found
 }
 
-// holds is condition A for a tuple of somebody's P. A1: 2f+1 have collected nothing at n and prepared nothing there that
+// holds is condition A for a tuple of somebody's P. A1: a quorum has collected nothing at n and prepared nothing there that
 // contradicts it. A2: f+1 say that they pre-prepared it then or later, so that one correct replica
 // did [TOCS Fig. 4].
 func (d decision) holds(p message.Prepared) bool {
@@ -96,7 +96,7 @@ func (d decision) witnessed(p message.Prepared) bool {
 	}) >= d.weak()
 }
 
-// empty is condition B: 2f+1 have collected nothing at n and prepared nothing there.
+// empty is condition B: a quorum has collected nothing at n and prepared nothing there.
 func (d decision) empty(n message.SeqNum) bool {
 	return d.count(func(m *message.ViewChange) bool {
 		_, has := entry(m.P, n)

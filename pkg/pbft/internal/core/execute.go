@@ -105,7 +105,7 @@ func (x *execution) standing(s *slot) Standing {
 }
 
 // executeTentatively executes a batch that has prepared, all before it having committed (R-OPT-TE-1). Clients that get such
-// replies from 2f+1 replicas know that it will commit: these hold prepared certificates, and a view change cannot
+// replies from a quorum know that it will commit: these replicas hold prepared certificates, and a view change cannot
 // pass them by. What an administrator or a recovering replica asks waits for the commit, for it decides who is answered at all.
 func (x *execution) executeTentatively(s *slot) {
 	if !x.cfg.Tentative || !s.isPrepared || x.ahead.seq != 0 || !x.active || x.promises.silent() || administrative(&s.proposal.Batch) {
@@ -128,7 +128,7 @@ func (x *execution) confirm(s *slot) {
 		x.do(Effect{Verb: Confirm, Seq: s.seq})
 		return
 	}
-	// Clients that believed our reply had it from fewer than 2f+1. All since the last checkpoint is executed again.
+	// Clients that believed our reply had it from fewer than a quorum. All since the last checkpoint is executed again.
 	x.do(Effect{Verb: Rollback, Seq: x.checkpoints.taken})
 	for n := x.checkpoints.taken + 1; n < s.seq; n++ {
 		x.do(Effect{Verb: Repeat, Seq: n, Batch: x.log.slot(n).batch})
@@ -167,7 +167,7 @@ func (x *execution) readsBehind() bool { return max(x.log.lastExec, x.ahead.seq)
 
 // Ground is the ground of an answer to a read of the given version: the number of the last batch in the state that
 // changed anything the answer depends on, or of a later one (R-OUR-22). The answer can be given before that batch is
-// known to have committed: 2f+1 replicas that have prepared the same make it certain to commit, and no reader has to
+// known to have committed: a quorum that has prepared the same makes it certain to commit, and no reader has to
 // wait for COMMITs (the paper's R-OPT-RO-2 does).
 func (x *execution) Ground(version message.SeqNum) Standing {
 	if version > 0 && version == x.ahead.seq {

@@ -21,7 +21,7 @@ func (c *Core) Prepared(n message.SeqNum) (message.Digest, bool) {
 // Committed is the digest for which the present view has a committed certificate at n: it was not merely told that n was decided.
 func (c *Core) Committed(n message.SeqNum) (message.Digest, bool) {
 	d, ok := c.Prepared(n)
-	return d, ok && c.log.slot(n).committedLocal(c.f)
+	return d, ok && c.log.slot(n).committedLocal(c.quorum())
 }
 
 // Ran is the batch that was executed as n, nil if n is not in the window or was not executed.

@@ -143,10 +143,10 @@ func (s *slot) find(d message.Digest) *message.Batch {
 	return nil
 }
 
-// prepared is the paper's prepared(m, v, n, i): a proposal, and 2f backups voting for it. In disk mode the primary votes as well, when its
-// own proposal is in its journal, and is counted (R-OUR-2).
-func (s *slot) prepared(f int, durable bool) bool {
-	votes := 2 * f
+// prepared is the paper's prepared(m, v, n, i): a proposal, and backups voting for it that are a quorum with its primary. In disk mode
+// the primary votes as well, when its own proposal is in its journal, and is counted (R-OUR-2).
+func (s *slot) prepared(quorum int, durable bool) bool {
+	votes := quorum - 1
 	if durable {
 		votes++
 	}
@@ -162,9 +162,8 @@ func (s *slot) backups(d message.Digest, primary message.ReplicaID) int {
 	return n
 }
 
-// committedLocal is the paper's committed-local(m, v, n, i): prepared, and 2f+1 replicas say that it
-// prepared at them.
-func (s *slot) committedLocal(f int) bool { return s.isPrepared && s.commits.count() >= 2*f+1 }
+// committedLocal is the paper's committed-local(m, v, n, i): prepared, and a quorum says that it prepared there.
+func (s *slot) committedLocal(quorum int) bool { return s.isPrepared && s.commits.count() >= quorum }
 
 // votes are one message type's votes for one number: one for each sender, the first that came
 // (R-NRM-0a).

@@ -15,7 +15,7 @@ func (c *Core) decide() {
 	m := &message.NewView{View: c.view, From: c.cfg.Self}
 	for j, vc := range x.last {
 		id := message.ReplicaID(j)
-		if vc == nil || vc.View != c.view || id != c.cfg.Self && c.change.vouchers(id, x.digests[j]) < 2*c.f-1 {
+		if vc == nil || vc.View != c.view || id != c.cfg.Self && !x.acknowledged(id) {
 			continue
 		}
 		set = append(set, vc)

@@ -92,7 +92,7 @@ func (c *Core) onForward(m *message.Forward) {
 }
 
 // ClientKeysChanged says that a client has begun a new life, or changed its keys: what it sent before that is authentic
-// here by a key that the others may have forgotten by now. It is proposed when 2f+1 say that they hold it. A costly
+// here by a key that the others may have forgotten by now. It is proposed when a quorum says that it holds it. A costly
 // request can wait for seconds, and would stall the batch that it comes in.
 func (c *Core) ClientKeysChanged(client message.ClientID) {
 	if c.queue.doubt(client); c.queue.find(client) == nil {
@@ -380,7 +380,7 @@ func (c *Core) advance(s *slot) {
 		vote.Commits = c.riding.take()
 		c.multicast(&vote)
 	}
-	newly := !s.isPrepared && s.prepared(c.f, c.cfg.Durable)
+	newly := !s.isPrepared && s.prepared(c.quorum(), c.cfg.Durable)
 	s.isPrepared = s.isPrepared || newly
 	if s.isPrepared && !c.silent() && s.commits.add(c.cfg.Self, message.Digest{}) {
 		s.ownCommit = message.Commit{View: c.view, Seq: s.seq, From: c.cfg.Self}
@@ -391,7 +391,7 @@ func (c *Core) advance(s *slot) {
 	if newly {
 		c.executeReady()
 	}
-	if !s.isCommitted && s.committedLocal(c.f) {
+	if !s.isCommitted && s.committedLocal(c.quorum()) {
 		c.commit(s, &s.proposal.Batch, s.proposal.Digest)
 	}
 	c.adoptDecision(s)

@@ -14,7 +14,7 @@ import (
 //
 // A request that is good here only would stall the batch it is in, and all behind it, until the view ends. So what
 // waited in an earlier view already, or comes from a client that stalled one, is in doubt: it is not proposed before
-// 2f+1 replicas have said that they hold it, which makes it authentic to everyone (R-HD-2, R-OUR-11).
+// a quorum has said that it holds it, which makes it authentic to everyone (R-HD-2, R-OUR-11).
 //
 // Costly requests wait by themselves, see cost.go; "first in first out" holds for them and for the others.
 //

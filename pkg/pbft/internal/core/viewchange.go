@@ -180,7 +180,7 @@ func (c *Core) onViewChangeAck(m *message.ViewChangeAck) {
 	}
 }
 
-// startPendingTimer runs the timer for the NEW-VIEW once 2f+1 replicas have come as far as we: before that the new
+// startPendingTimer runs the timer for the NEW-VIEW once a quorum has come as far as we: before that the new
 // primary cannot send it (R-VT-3).
 func (c *Core) startPendingTimer() {
 	if c.active || c.wait.on {

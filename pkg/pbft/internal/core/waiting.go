@@ -150,7 +150,7 @@ func (w *waiting) noteStatus(m *message.Status) {
 // waits reports whether a replica says that it waits for our view, or for a later one.
 func (w *waiting) waits(i message.ReplicaID) bool { return w.pending[i] > 0 && w.pending[i] >= w.view }
 
-// othersWork reports whether 2f+1 others work in the view whose NEW-VIEW we wait for. It is on its way, then, and if we left
+// othersWork reports whether a quorum of others works in the view whose NEW-VIEW we wait for. It is on its way, then, and if we left
 // we would leave alone, and be of no use before the next view change. Should that view bring nothing, f+1 of them will
 // leave it and take us along.
 func (w *waiting) othersWork() bool {
@@ -213,7 +213,7 @@ func (w *waiting) tellOf(l *line, r *message.Request) bool {
 	return true
 }
 
-// watch runs the timer for the oldest request that 2f+1 replicas wait for, until it is executed; other progress does not
+// watch runs the timer for the oldest request that a quorum waits for, until it is executed; other progress does not
 // stop it (R-VT-2), and a client whose MACs are good for some replicas only cannot start it. The primary's runs too: some
 // of those it needs may have gone ahead, and the rest be content.
 //
@@ -236,7 +236,7 @@ func (w *waiting) watch() {
 	}
 }
 
-// oldest is the oldest request that 2f+1 replicas wait for, of those that are costly or of the others.
+// oldest is the oldest request that a quorum waits for, of those that are costly or of the others.
 func (w *waiting) oldest(isCostly bool) (oldest *message.Request) {
 	arrived := 0
 	w.queue.each(func(l *line, r *message.Request) bool {
@@ -267,7 +267,7 @@ func (w *waiting) forwardFrom(i message.ReplicaID, k message.RequestKey, f forwa
 	return true
 }
 
-// trust lets a pending request be proposed that 2f+1 replicas say they hold, doubt or not.
+// trust lets a pending request be proposed that a quorum says it holds, doubt or not.
 func (w *waiting) trust(r *message.Request) {
 	if w.forwards(r) >= w.quorum() {
 		w.queue.trust(r)
@@ -276,7 +276,7 @@ func (w *waiting) trust(r *message.Request) {
 
 // wasDone reports whether this very request was the last that its slot executed here. It is looked up in the log, so that
 // nothing is hashed for what nobody asks about. When its checkpoint is stable it is gone from there and not known any more;
-// nobody needs the answer then: 2f+1 replicas have that checkpoint, and who still waits for the request is to fetch the
+// nobody needs the answer then: a quorum has that checkpoint, and who still waits for the request is to fetch the
 // state, not to leave the view.
 func (w *waiting) wasDone(k message.RequestKey, f forward) bool {
 	p := w.queue.lastDone(k)
