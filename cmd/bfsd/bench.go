@@ -73,7 +73,7 @@ ordering, norep is one process of the same service and wire without replication 
 		},
 	}
 	f := c.Flags()
-	f.IntVar(&m.N, "n", 4, "replicas: 3f+1")
+	f.IntVar(&m.N, "n", 4, "replicas: 4 to 32")
 	f.StringVar(&op, "op", "0/0", "argument/result in KB")
 	f.StringVar(&m.Path, "path", bench.PathReadWrite, "rw, ro or norep")
 	f.IntVar(&m.Clients, "clients", 1, "clients, each with a key and connections of its own")

@@ -72,6 +72,26 @@ func TestInit(t *testing.T) {
 	}
 }
 
+// A group may have any number of hosts from four on, and init says what more than 3f+1 of them are for.
+func TestInitOfAnySize(t *testing.T) {
+	for hosts, want := range map[string]string{
+		"a,b,c,d":           "",
+		"a,b,c,d,e":         "5 hosts survive 1 faulty, as 4 do; 6 would let one more be away for maintenance",
+		"a,b,c,d,e,f":       "6 hosts survive 1 faulty, as 4 do, also while 1 more is away for maintenance",
+		"a,b,c,d,e,f,g,h":   "8 hosts survive 2 faulty, as 7 do; 9 would let one more be away for maintenance",
+		"a,b,c,d,e,f,g,h,i": "9 hosts survive 2 faulty, as 7 do, also while 1 more is away for maintenance",
+	} {
+		out := filepath.Join(t.TempDir(), "g")
+		said := clitest.Run(t, root(), "init", "--hosts", hosts, "--out", out)
+		if want == "" && strings.Contains(said, "survive") || !strings.Contains(said, want) {
+			t.Errorf("%s: got %q, want %q", hosts, said, want)
+		}
+		if _, err := config.LoadReplica(filepath.Join(bundle.HostDir(out, strings.Count(hosts, ",")), bundle.ReplicaFile)); err != nil {
+			t.Errorf("%s: %v", hosts, err)
+		}
+	}
+}
+
 func TestErrorsSayWhatToDo(t *testing.T) {
 	dir := t.TempDir()
 	clitest.Run(t, root(), "init", "--hosts", "a", "--out", filepath.Join(dir, "g"))
@@ -86,7 +106,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	for want, args := range map[string][]string{
 		"--out is missing":           {"init", "--hosts", "a"},
 		"--hosts is missing":         {"init", "--out", filepath.Join(dir, "x")},
-		"want 3f+1":                  {"init", "--hosts", "a,b", "--out", filepath.Join(dir, "x")},
+		"want 4 to 32 (4 survive":    {"init", "--hosts", "a,b", "--out", filepath.Join(dir, "x")},
 		"is not empty":               {"init", "--hosts", "a", "--out", filepath.Join(dir, "g")},
 		"exclude each other":         {"init", "--hosts", "a", "--loopback", "4", "--out", filepath.Join(dir, "x")},
 		"--durability: got \"tape\"": {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--durability", "tape"},

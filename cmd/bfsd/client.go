@@ -35,7 +35,7 @@ func clientCommand() *cobra.Command {
 not, as which users, and until when. The record is part of the replicated state and is checked where operations are
 executed, so that a relay whose host was broken into gets what its record grants and nothing else.
 
-These commands need the administrator's key. They work from any machine that reaches 2f+1 replicas.`,
+These commands need the administrator's key. They work from any machine that reaches a quorum of the replicas.`,
 		Example: `  bfs-relay init --out /etc/bfs --group group.toml     # on the client machine: prints its public key
   bfsd client add --admin bundles/admin --key bfs-key:... --export /export
   bfsd client list --admin bundles/admin`,

@@ -27,17 +27,19 @@ import (
 )
 
 func demoCommand() *cobra.Command {
-	d := demo{size: 4 << 30}
+	d := demo{n: 4, size: 4 << 30}
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "four replicas and a relay on this machine, to try it",
-		Long: `Demo makes a group of four, starts its replicas and a relay as processes of their own on the loopback, enrols the relay, and
-shows how to mount it. It needs no root (mounting does) and runs until ctrl-C, which stops everything.
+		Short: "a group of replicas and a relay on this machine, to try it",
+		Long: `Demo makes a group of four, or of as many as -n says, starts its replicas and a relay as processes of their own on the
+loopback, enrols the relay, and shows how to mount it. It needs no root (mounting does) and runs until ctrl-C, which stops
+everything.
 
 Files live in the replicas' memory: they are gone when the demo ends. With --dir the keys, the configuration and the logs stay,
 to be looked at; after a failure they always do. --kill also shows that a group survives a failure: it writes a file, kills the
-primary with SIGKILL, and reads the file back from the other three.`,
+primary with SIGKILL, and reads the file back from the others.`,
 		Example: `  bfsd demo
+  bfsd demo -n 6
   bfsd demo --kill --dir /tmp/bfs`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -46,17 +48,16 @@ primary with SIGKILL, and reads the file back from the other three.`,
 		},
 	}
 	f := c.Flags()
+	f.IntVarP(&d.n, "n", "n", 4, "replicas: 4 to 32")
 	f.StringVar(&d.dir, "dir", "", "where keys, configuration and logs are kept (default: a temporary directory, removed at the end if all went well)")
-	f.IntVar(&d.basePort, "base-port", 0, "the first of ten ports on 127.0.0.1; 0 finds free ones")
-	f.Var(&d.size, "size", "size of the whole state; each of the four replicas takes as much memory as is in use")
+	f.IntVar(&d.basePort, "base-port", 0, "the first of 2n+2 ports on 127.0.0.1; 0 finds free ones")
+	f.Var(&d.size, "size", "size of the whole state; each replica takes as much memory as is in use")
 	f.BoolVar(&d.kill, "kill", false, "show that nothing is lost when a replica is killed")
 	return c
 }
 
 const (
-	demoReplicas = 4
-	demoPorts    = 2*demoReplicas + 2
-	demoExport   = config.DefaultExport
+	demoExport = config.DefaultExport
 
 	// Bounds of the demo's waits. They are generous, because the machine may be busy.
 	demoReadyWithin = time.Minute
@@ -64,6 +65,7 @@ const (
 )
 
 type demo struct {
+	n        int // replicas
 	dir      string
 	basePort int
 	size     config.Size
@@ -138,8 +140,8 @@ func (d *demo) start(ctx context.Context) error {
 	if err := d.makeGroup(); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "starting %d replicas of group %s (logs in %s)\n", demoReplicas, d.group.Name, d.path("log"))
-	for i := range demoReplicas {
+	fmt.Fprintf(d.out, "starting %d replicas of group %s (logs in %s)\n", d.n, d.group.Name, d.path("log"))
+	for i := range d.n {
 		file := filepath.Join(bundle.HostDir(d.path("group"), i), bundle.ReplicaFile)
 		if err := d.launch(fmt.Sprintf("replica%d", i), d.bfsd, "run", "--config", file); err != nil {
 			return err
@@ -189,6 +191,9 @@ func (d *demo) makeGroup() error {
 	if d.group, err = config.LoadGroup(groupFile); err != nil {
 		return err
 	}
+	if d.group.N() != d.n {
+		return fmt.Errorf("-n %d: %s has a group of %d already; remove it or name another --dir", d.n, d.dir, d.group.N())
+	}
 	if d.relay, err = config.LoadRelay(relayFile); err != nil {
 		return err
 	}
@@ -202,7 +207,7 @@ func (d *demo) forget() error {
 	if err == nil {
 		fmt.Fprintf(d.out, "keys and configuration are those of the last demo in %s; its files were in memory and are gone\n", d.dir)
 	}
-	for i := range demoReplicas {
+	for i := range d.n {
 		state := filepath.Join(bundle.HostDir(d.path("group"), i), bundle.StateDir)
 		if err := os.RemoveAll(state); err != nil {
 			return err
@@ -215,24 +220,24 @@ func (d *demo) forget() error {
 }
 
 func (d *demo) writeFiles(groupFile string) error {
-	base := d.basePort
+	base, ports := d.basePort, 2*d.n+2
 	if base == 0 {
 		var err error
-		if base, err = procs.FreePorts(demoPorts); err != nil {
+		if base, err = procs.FreePorts(ports); err != nil {
 			return err
 		}
 	}
-	if base < 1 || base+demoPorts > 1<<16 {
-		return fmt.Errorf("--base-port: got %d, want 1 to %d", base, 1<<16-demoPorts)
+	if base < 1 || base+ports > 1<<16 {
+		return fmt.Errorf("--base-port: got %d, want 1 to %d", base, 1<<16-ports)
 	}
 	err := bundle.Write(d.path("group"), bundle.Plan{
-		Name: "demo", Hosts: bundle.Loopback(demoReplicas, base), Exports: []string{demoExport}, Size: d.size,
+		Name: "demo", Hosts: bundle.Loopback(d.n, base), Exports: []string{demoExport}, Size: d.size,
 		Limits: pbft.DefaultLimits(), Transport: pbft.TransportTLS, Durability: pbft.DurabilityDisk, Window: pbft.DefaultWindow,
 	})
 	if err != nil {
 		return err
 	}
-	local := func(offset int) string { return fmt.Sprintf("127.0.0.1:%d", base+2*demoReplicas+offset) }
+	local := func(offset int) string { return fmt.Sprintf("127.0.0.1:%d", base+2*d.n+offset) }
 	_, err = bundle.WriteRelay(d.path("relay"), bundle.RelayPlan{
 		Listen: local(0), AdminListen: local(1), Export: demoExport, InsecurePorts: true, Transport: pbft.TransportTLS, Group: groupFile,
 	})
@@ -271,10 +276,18 @@ func (d *demo) explain(ctx context.Context) error {
 	if err := d.status(ctx); err != nil || d.kill {
 		return err
 	}
-	_, err = fmt.Fprintf(d.out, "\nOne replica may fail. To see it, kill a backup and go on using the files:\n\n  kill -9 %d\n\n"+
+	_, err = fmt.Fprintf(d.out, "\n%s. To see it, kill a backup and go on using the files:\n\n  kill -9 %d\n\n"+
 		"(replica 0, the primary, is process %d: without it the others take a moment to agree on the next)\n",
-		d.children[demoReplicas-1].PID(), d.children[0].PID())
+		mayFail(d.group.F()), d.children[d.n-1].PID(), d.children[0].PID())
 	return err
+}
+
+// mayFail says how many replicas may fail.
+func mayFail(f int) string {
+	if f == 1 {
+		return "One replica may fail"
+	}
+	return fmt.Sprintf("%d replicas may fail", f)
 }
 
 func (d *demo) status(ctx context.Context) error {
@@ -293,7 +306,7 @@ func (d *demo) killPrimary(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	text := []byte("four replicas agreed on this line\n")
+	text := []byte("the whole group agreed on this line\n")
 	fmt.Fprintf(d.out, "\nwriting %s/demo.txt through the relay\n", demoExport)
 	file, err := c.Write(ctx, "demo.txt", text)
 	if err != nil {
@@ -303,7 +316,7 @@ func (d *demo) killPrimary(ctx context.Context) error {
 	fmt.Fprintf(d.out, "killing replica %d (process %d), the primary, with SIGKILL\n", victim, d.children[victim].PID())
 	d.children[victim].Kill()
 	killed := time.Now()
-	if _, err := c.Write(ctx, "after.txt", []byte("three of four agreed on this line\n")); err != nil {
+	if _, err := c.Write(ctx, "after.txt", []byte("the others agreed on this line\n")); err != nil {
 		return err
 	}
 	fmt.Fprintf(d.out, "writing %s/after.txt: done after %v, with the next primary\n", demoExport, time.Since(killed).Round(time.Millisecond))
@@ -314,7 +327,7 @@ func (d *demo) killPrimary(ctx context.Context) error {
 	if string(got) != string(text) {
 		return fmt.Errorf("read back %q, want %q", got, text)
 	}
-	fmt.Fprintf(d.out, "reading %s/demo.txt back from the other three: %s\n", demoExport, got)
+	fmt.Fprintf(d.out, "reading %s/demo.txt back from the other %d: %s\n", demoExport, d.n-1, got)
 	d.children = slices.Delete(d.children, victim, victim+1)
 	return d.status(ctx)
 }

@@ -29,7 +29,7 @@ func exportCommand() *cobra.Command {
 from the beginning; these commands make others and change all of them. Which client may mount which export is part
 of the client's rights: see bfsd client add.
 
-These commands need the administrator's key. They work from any machine that reaches 2f+1 replicas.`,
+These commands need the administrator's key. They work from any machine that reaches a quorum of the replicas.`,
 		Example: `  bfsd export add /home --admin bundles/admin --quota 100GiB
   bfsd export set /home --admin bundles/admin --owner 0:100 --mode 0775
   bfsd export list --admin bundles/admin`,

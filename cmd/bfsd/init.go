@@ -30,8 +30,9 @@ func initCommand() *cobra.Command {
   DIR/hostN/       group.toml, replica.toml and identity.key, to be carried to host N
   DIR/admin/       group.toml and admin.key, which enrols clients: keep it away from all hosts
 
-3f+1 hosts survive f faulty ones: 4 survive one, 7 survive two. One host makes a group of one, for
-bfsd norep, which survives none and serves for comparison.
+3f+1 hosts survive f faulty ones: 4 survive one, 7 survive two. 6 also survive one, while another is away for
+maintenance; 9 do the same for two. 5 and 8 survive no more than 4 and 7. One host makes a group of one, for bfsd norep,
+which survives none and serves for comparison.
 
 Each host is a name or an address, with a port if it is not ` + strconv.Itoa(config.DefaultPort) + `; the admin address (status, metrics) is
 at the next port. It has no authentication, so it listens on the host's loopback only, unless --admin-on-network says
@@ -127,13 +128,16 @@ func (o *initOptions) members() ([]bundle.Host, error) {
 	case o.loopback != 0:
 		return nil, fmt.Errorf("--loopback %d --base-port %d: want some members, and two ports below 65536 for each", o.loopback, o.basePort)
 	}
-	return nil, errors.New("--hosts is missing: want 3f+1 names, such as --hosts a,b,c,d, or --loopback 4")
+	return nil, errors.New("--hosts is missing: want 4 names or more, such as --hosts a,b,c,d, or --loopback 4")
 }
 
 func (o *initOptions) explain(c *cobra.Command) {
 	n := max(len(o.hosts), o.loopback)
 	out := c.OutOrStdout()
 	fmt.Fprintf(out, "made a group of %d in %s\n", n, o.out)
+	if note := sizeNote(pbft.GroupSize(n)); note != "" {
+		fmt.Fprintf(out, "  note:   %s\n", note)
+	}
 	if n == 1 {
 		fmt.Fprintf(out, "  run:    bfsd norep --config %s\n", filepath.Join(bundle.HostDir(o.out, 0), bundle.ReplicaFile))
 	} else {
@@ -144,4 +148,16 @@ func (o *initOptions) explain(c *cobra.Command) {
 	if len(o.hosts) > 0 && !o.network && n > 1 {
 		fmt.Fprintln(out, "          admin addresses listen on each host's loopback (admin_listen in replica.toml): ask from there, or through a tunnel")
 	}
+}
+
+// sizeNote says what a group gains or fails to gain by having more than 3f+1 hosts, "" if it has not.
+func sizeNote(n pbft.GroupSize) string {
+	least := 3*n.Faulty() + 1
+	switch {
+	case n.Away() > 0:
+		return fmt.Sprintf("%d hosts survive %d faulty, as %d do, also while %d more is away for maintenance", n, n.Faulty(), least, n.Away())
+	case int(n) > least:
+		return fmt.Sprintf("%d hosts survive %d faulty, as %d do; %d would let one more be away for maintenance", n, n.Faulty(), least, n+1)
+	}
+	return ""
 }

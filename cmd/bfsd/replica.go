@@ -40,7 +40,7 @@ machine, before bfsd run:
   2. Copy its bundle to the new machine: group.toml, replica.toml and identity.key, as bfsd init made them. Copy nothing
      of its state directory, and nothing from a backup of it.
   3. bfsd replica replace: asks the others how far the group is, and writes this to a file in the replica's
-     directory. 2f+1 of the others must run.
+     directory. As many of the others must run as a quorum has: 3 in a group of 4, 4 of 6.
   4. bfsd run: it fetches the state from the others, under load as well, executes and answers. It votes again when the
      group has passed every batch for which it can have voted: bfsd status shows the checkpoint as silent_until. Until
      then it counts among the f that may fail.

@@ -36,9 +36,10 @@ func statusCommand() *cobra.Command {
 A replica that was restarted has lost the memory of its votes, and is silent until the named checkpoint is stable. It counts
 among the f that may fail until then, however well the rest looks.
 
-The exit code is 0 if all replicas agree, 2 if at least 2f+1 do, so that the group works but on its reserve, and 1 if
-fewer do and it is down. With --can-stop N it is 0 if replica N may be stopped now, because 2f+1 of the others agree and
-are connected with each other, and 1 if not; the reasons are printed.
+The exit code is 0 if all replicas agree, or all but one in a group of 6 or 9, so that the group survives f failures; 2 if
+fewer agree but still a quorum, so that it works on its reserve; and 1 if it is down. With --can-stop N it is 0 if replica N
+may be stopped now, because a quorum of the others agree and are connected with each other, and 1 if not; the reasons are
+printed. A quorum is 3 of 4, 4 of 6, 5 of 7.
 
 The answers are hints for people: they come without authentication. A replica whose admin address is on its loopback,
 where bfsd init puts it, is asked from its own host: give --group a group file whose admin addresses you can reach.`,

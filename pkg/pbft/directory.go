@@ -103,7 +103,7 @@ const (
 var askWithin = 15 * time.Second
 
 // groupHasRun says how far the group has come, as f+1 of the others tell, "" if they tell that it has not, or if too few
-// run: the replicas of a new group start in any order. Of 2f+1 that run f+1 must answer; until they do they are asked again, and the
+// run: the replicas of a new group start in any order. Of a quorum that runs f+1 must answer; until they do they are asked again, and the
 // log says so.
 func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error) {
 	for {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pbft replicates a deterministic service on n = 3f+1 machines, so that it gives right answers as long as at most f of them
+// Package pbft replicates a deterministic service on n >= 3f+1 machines, so that it gives right answers as long as at most f of them
 // fail, in whatever way: crash, lie, or belong to an intruder. It is the algorithm of
 //
 //	[TOCS]  M. Castro and B. Liskov: Practical Byzantine Fault Tolerance and Proactive Recovery.

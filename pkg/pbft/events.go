@@ -55,7 +55,7 @@ func (r *Replica) noteView() {
 		e.since, e.why = time.Now(), r.whyLeft()
 	case !e.warned && time.Since(e.since) > longViewChange:
 		e.warned = true
-		r.log.Warn("view change goes on: no view has begun that 2f+1 replicas are in", "from", e.view, "for", view,
+		r.log.Warn("view change goes on: no view has begun that a quorum is in", "from", e.view, "for", view,
 			"cause", e.why, "since", time.Since(e.since).Round(time.Second))
 	}
 }

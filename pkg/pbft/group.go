@@ -91,8 +91,8 @@ func CheckGroup(g Group) (*Group, error) {
 	switch {
 	case g.Name == "" || len(g.Name) > 255:
 		return nil, errors.New("name: want 1 to 255 bytes")
-	case n == 0 || (n-1)%3 != 0 || n > message.MaxReplicas:
-		return nil, fmt.Errorf("replicas: got %d, want 3f+1: 4, 7, 10, ... up to 31", n)
+	case n < 4 && n != 1 || n > message.MaxReplicas:
+		return nil, fmt.Errorf("replicas: got %d, want 4 to %d (4 survive one faulty replica, 7 two), or 1, which survives none", n, message.MaxReplicas)
 	case len(g.Administrator) != ed25519.PublicKeySize:
 		return nil, fmt.Errorf("administrator: got a key of %d bytes, want %d", len(g.Administrator), ed25519.PublicKeySize)
 	}
@@ -167,14 +167,17 @@ func (g *Group) hosts() (all []netip.Addr) {
 // N is the number of replicas.
 func (g *Group) N() int { return len(g.Members) }
 
-// F is the number of faulty replicas the group survives [TOCS §2].
-func (g *Group) F() int { return (g.N() - 1) / 3 }
+// Size is N, as that from which f, a quorum and all other counts follow.
+func (g *Group) Size() GroupSize { return GroupSize(g.N()) }
 
-// Quorum is 2f+1: any two quorums share a correct replica [TOCS §4.1].
-func (g *Group) Quorum() int { return 2*g.F() + 1 }
+// F is the number of faulty replicas the group survives [TOCS §2].
+func (g *Group) F() int { return g.Size().Faulty() }
+
+// Quorum is ⌈(n+f+1)/2⌉, the paper's 2f+1 if n is 3f+1: any two quorums share a correct replica [TOCS §4.1].
+func (g *Group) Quorum() int { return g.Size().Quorum() }
 
 // Weak is f+1: one of so many replicas is correct [TOCS §4.1].
-func (g *Group) Weak() int { return g.F() + 1 }
+func (g *Group) Weak() int { return g.Size().Weak() }
 
 // Digest stands for all that members and clients must agree on. Addresses are not in it: a host may
 // move.

@@ -3,11 +3,25 @@
 package pbft_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"bfs/pkg/pbft"
 )
+
+// sized is a group of n as its parts are before they are checked.
+func sized(n int) pbft.Group {
+	good, _, _ := newGroup(4)
+	g := *good
+	g.Members = nil
+	for i := range n {
+		key := make([]byte, 32)
+		key[0] = byte(i)
+		g.Members = append(g.Members, pbft.Member{Address: fmt.Sprintf("host%d:1", i), Key: key})
+	}
+	return g
+}
 
 func TestCheckGroup(t *testing.T) {
 	good, _, _ := newGroup(4)
@@ -17,11 +31,15 @@ func TestCheckGroup(t *testing.T) {
 	}{
 		{"", func(*pbft.Group) {}},
 		{"", func(g *pbft.Group) { g.Members = g.Members[:1] }},
+		{"", func(g *pbft.Group) { *g = sized(5) }},
+		{"", func(g *pbft.Group) { *g = sized(6) }},
+		{"", func(g *pbft.Group) { *g = sized(32) }},
+		{"replicas: got 33, want", func(g *pbft.Group) { *g = sized(33) }},
 		{"name: want 1 to 255 bytes", func(g *pbft.Group) { g.Name = "" }},
 		{"name: want 1 to 255 bytes", func(g *pbft.Group) { g.Name = strings.Repeat("x", 256) }},
-		{"replicas: got 3, want 3f+1", func(g *pbft.Group) { g.Members = g.Members[:3] }},
-		{"replicas: got 0, want 3f+1", func(g *pbft.Group) { g.Members = nil }},
-		{"replicas: got 34, want 3f+1", func(g *pbft.Group) { g.Members = make([]pbft.Member, 34) }},
+		{"replicas: got 3, want 4 to 32", func(g *pbft.Group) { g.Members = g.Members[:3] }},
+		{"replicas: got 0, want 4 to 32", func(g *pbft.Group) { g.Members = nil }},
+		{"replicas: got 34, want 4 to 32", func(g *pbft.Group) { g.Members = make([]pbft.Member, 34) }},
 		{"administrator: got a key of 3 bytes, want 32", func(g *pbft.Group) { g.Administrator = []byte("key") }},
 		{"replica 2: got a key of 0 bytes, want 32", func(g *pbft.Group) { g.Members[2].Key = nil }},
 		{`replica 1: address "somewhere": want host:port`, func(g *pbft.Group) { g.Members[1].Address = "somewhere" }},

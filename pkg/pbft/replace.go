@@ -30,7 +30,7 @@ var ErrRuns = errors.New("the replica that is to be replaced answers: stop it fi
 // and Transport of cfg count. Without this a replica could vote again for what it voted for before, and say otherwise. It
 // returns the fence that it wrote: the replica votes when a checkpoint at or above it is stable.
 //
-// Requires that the lost replica has stopped for ever. It needs 2f+1 of the others.
+// Requires that the lost replica has stopped for ever. It needs a quorum of the others.
 func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
 	for _, name := range []string{fenceFile, counterFile} {
 		if _, err := os.Lstat(filepath.Join(cfg.Directory, name)); !os.IsNotExist(err) {
@@ -74,9 +74,9 @@ const replaceAgain = 200 * time.Millisecond
 // reachedBeyond is a number s such that no vote of replica lost is for a number above s+2L, L being the log's size, and the
 // view that it had reached.
 //
-// It voted up to L above its stable checkpoint. To have that, 2f+1 replicas executed so far, and f correct ones among the
-// others did; they executed no further than L above their own. Of these f one is among any 2f+1 of the 3f others, so
-// that the highest answer will do. If it is a lie, upwards, the replica would be silent for long: it is believed when
+// It voted up to L above its stable checkpoint. To have that, a quorum executed so far, in which q-1-f correct ones are that are
+// not the lost replica; they executed no further than L above their own. One of these is in any quorum of the n-1 others, for
+// q-1-f + q > n-1, so that the highest answer will do. If it is a lie, upwards, the replica would be silent for long: it is believed when
 // f+1 of the others have come as far.
 //
 // The view matters because a VIEW-CHANGE of the lost replica may be used yet, and says that it has voted for nothing else.
@@ -123,7 +123,7 @@ func (c *Client) leftFor(others []*message.ReplyStable) View {
 		views = append(views, a.View)
 	}
 	slices.Sort(views)
-	f := c.group.Weak() - 1
+	f := c.group.F()
 	common := views[len(views)-1-f]
 	return min(views[len(views)-1], common+1+View(f))
 }

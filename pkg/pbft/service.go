@@ -21,6 +21,7 @@ type (
 	PageNum   = message.PageNum
 	Digest    = message.Digest
 	NodeID    = message.NodeID
+	GroupSize = message.GroupSize
 )
 
 // PageSize is the length in bytes of a page of the replicated state.

@@ -4,15 +4,15 @@ package pbft
 
 import "bfs/pkg/pbft/internal/message"
 
-// sparing has f replicas follow the others at some distance. What is ordered needs 2f+1, and these are enough while they are
-// quick: so what the three phases say to the last f in line for primary is not written at once, but with the next tick, all of
+// sparing has n-q replicas follow the others at some distance. What is ordered needs a quorum of q, and these are enough while they
+// are quick: so what the three phases say to the last n-q in line for primary is not written at once, but with the next tick, all of
 // it together. It costs them and us a fraction of the system calls and wake-ups, and nobody waits for them. It is a matter of
 // time alone: everything is said to everyone, in order, and a rule that counts votes counts the same.
 //
 // A caller who thinks between two calls has some tens of them ordered in that time at most, and then three replicas, one after
 // the other, wake the spared one, whose votes wake them in turn: so the period is no shorter than it needs to be.
 //
-// When no batch is executed before the tick after the one that came after it was proposed, somebody among the 2f+1 is not quick:
+// When no batch is executed before the tick after the one that came after it was proposed, somebody among the q is not quick:
 // silent perhaps, so that each batch waits for us to speak to the spared one. Then nobody is spared for a while, which is
 // longer the more often it happens.
 type sparing struct {

@@ -12,7 +12,7 @@ import (
 )
 
 // A Certified is a stable checkpoint: f+1 replicas have said that this is the state's root after batch Seq,
-// and that 2f+1 agree.
+// and that a quorum agrees.
 type Certified struct {
 	Seq  SeqNum
 	Root Digest
@@ -34,10 +34,10 @@ type stableQuery struct {
 	nonce   uint64
 	answers []*message.ReplyStable // by replica
 	count   int
-	enough  chan struct{} // closed when 2f+1 have answered
+	enough  chan struct{} // closed when a quorum has answered
 }
 
-// Stable asks 2f+1 replicas for their stable checkpoint. certified is the highest that f+1 of them
+// Stable asks a quorum for its stable checkpoint. certified is the highest that f+1 of them
 // name, its zero value if they name different ones just now; reached is a number that a correct replica
 // among them has come to. A client that remembers a certified checkpoint above reached has to do with a
 // group that has lost its state and begun again.
@@ -51,7 +51,7 @@ func (c *Client) Stable(ctx context.Context) (certified Certified, reached SeqNu
 	return q.certified(c.group.Weak()), q.reached(c.group.Weak()), nil
 }
 
-// askStable waits for the answers of 2f+1 replicas.
+// askStable waits for the answers of a quorum.
 func (c *Client) askStable(ctx context.Context) (*stableQuery, error) {
 	q, err := c.newStableQuery()
 	if err != nil {

@@ -90,7 +90,7 @@ func (a *Anchor) Check(ctx context.Context, g checkpoints) error {
 		select {
 		case <-ctx.Done():
 			if !answered {
-				return fmt.Errorf("fewer than 2f+1 replicas said where the group is, so it may be behind checkpoint %d in %s: %w", a.last.Seq, a.path, ctx.Err())
+				return fmt.Errorf("fewer replicas than a quorum said where the group is, so it may be behind checkpoint %d in %s: %w", a.last.Seq, a.path, ctx.Err())
 			}
 			return fmt.Errorf("%w: it is at checkpoint %d, %s says %d. Ask the administrator; if it was begun anew on purpose, remove the file",
 				ErrRolledBack, seen, a.path, a.last.Seq)

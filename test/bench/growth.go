@@ -138,8 +138,8 @@ func (o growthOptions) measure(ctx context.Context) (results []microResult, err 
 func parseSizes(list string) (sizes []int, err error) {
 	for _, s := range strings.Split(list, ",") {
 		n, err := strconv.Atoi(s)
-		if err != nil || n < 4 || n%3 != 1 || len(sizes) > 0 && n <= sizes[len(sizes)-1] {
-			return nil, fmt.Errorf("-n %s: want rising sizes of the form 3f+1, the first at least 4", list)
+		if err != nil || n < 4 || len(sizes) > 0 && n <= sizes[len(sizes)-1] {
+			return nil, fmt.Errorf("-n %s: want rising sizes, the first at least 4", list)
 		}
 		sizes = append(sizes, n)
 	}

@@ -98,7 +98,7 @@ func ReplicaReady(s pbft.Status, n int) error {
 			heard++
 		}
 	}
-	if quorum := 2*((n-1)/3) + 1; heard < quorum {
+	if quorum := pbft.GroupSize(n).Quorum(); heard < quorum {
 		return fmt.Errorf("hears %d replicas, itself included, want %d", heard, quorum)
 	}
 	return nil

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// CanStop returns the reasons against stopping replica n now. There are none if at least 2f+1 of the others
-// agree and each of these is connected with each other one, so that they go on without n and hold the state
+// CanStop returns the reasons against stopping replica n now. There are none if a quorum of the others
+// agrees and each of these is connected with each other one, so that they go on without n and hold the state
 // while it is away.
 //
 // A replica that is silent, or fetches, does not count: stopping another while it cannot serve may lose the

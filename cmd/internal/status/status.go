@@ -30,7 +30,7 @@ const maxAnswer = 1 << 20
 type Report struct {
 	Group    string    `json:"group"`
 	Members  int       `json:"members"`
-	Quorum   int       `json:"quorum"`   // 2f+1
+	Quorum   int       `json:"quorum"`   // how many must agree
 	Agreeing int       `json:"agreeing"` // vote, in one view, with equal roots, not far behind, and hear a quorum
 	State    State     `json:"state"`
 	Replicas []Replica `json:"replicas"`
@@ -41,7 +41,7 @@ type State string
 
 // The states of a group, and the exit codes of bfsd status.
 const (
-	Well    State = "well"    // all agree: 0
+	Well    State = "well"    // all agree, or enough to survive f further failures: 0
 	Reserve State = "reserve" // a quorum agrees and the group works, but one more failure may stop it: 2
 	Down    State = "down"    // less than a quorum agrees: 1
 )
@@ -169,7 +169,7 @@ func (r *Report) judge(period uint64) {
 		}
 	}
 	switch {
-	case r.Agreeing == r.Members:
+	case r.Agreeing >= r.Members-pbft.GroupSize(r.Members).Away():
 		r.State = Well
 	case r.Agreeing >= r.Quorum:
 		r.State = Reserve
@@ -182,11 +182,11 @@ func (r *Report) judge(period uint64) {
 // cannot make the others look late.
 func (r *Report) front(executed []uint64) uint64 {
 	slices.Sort(executed)
-	f := (r.Members - 1) / 3
-	if len(executed) <= f {
+	weak := pbft.GroupSize(r.Members).Weak()
+	if len(executed) < weak {
 		return 0
 	}
-	return executed[len(executed)-1-f]
+	return executed[len(executed)-weak]
 }
 
 // mostly is the view most are in, the later of two.
@@ -231,6 +231,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 		return err
 	}
 	verdict := map[State]string{Well: "is well", Reserve: "works on its reserve, so stop no other replica", Down: "is DOWN"}[r.State]
+	if away := r.Members - r.Agreeing; r.State == Well && away > 0 {
+		verdict = fmt.Sprintf("is well without %d, and survives the failure of %d more", away, pbft.GroupSize(r.Members).Faulty())
+	}
 	_, err := fmt.Fprintf(w, "group %s %s: %d of %d agree, %d are needed\n", r.Group, verdict, r.Agreeing, r.Members, r.Quorum)
 	return err
 }

@@ -222,17 +222,57 @@ func TestCanStop(t *testing.T) {
 	}
 }
 
-// Seven replicas survive two faults: one may be stopped while another is away, and none while two are.
-func TestCanStopOfSeven(t *testing.T) {
-	r := &Report{Group: "test", Members: 7, Quorum: 5}
-	for i := range 7 {
+// groupOf is a group of n that is well and has not been judged.
+func groupOf(n int) *Report {
+	r := &Report{Group: "test", Members: n, Quorum: pbft.GroupSize(n).Quorum()}
+	for i := range n {
 		s := well(i)
 		s.Peers = nil
-		for j := range 7 {
+		for j := range n {
 			s.Peers = append(s.Peers, pbft.PeerStatus{Replica: pbft.ReplicaID(j), Connected: true, Keys: true})
 		}
 		r.Replicas = append(r.Replicas, Replica{Number: i, Status: s})
 	}
+	return r
+}
+
+// A group of six is well while one is away, works on its reserve while two are, and stands still without three. Five are on
+// their reserve without one, as four are.
+func TestReserve(t *testing.T) {
+	for _, c := range []struct {
+		n, away int
+		state   State
+		may     bool // one more be stopped
+	}{
+		{4, 0, Well, true}, {4, 1, Reserve, false}, {4, 2, Down, false},
+		{5, 0, Well, true}, {5, 1, Reserve, false}, {5, 2, Down, false},
+		{6, 0, Well, true}, {6, 1, Well, true}, {6, 2, Reserve, false}, {6, 3, Down, false},
+		{7, 1, Reserve, true}, {7, 2, Reserve, false}, {7, 3, Down, false},
+	} {
+		r := groupOf(c.n)
+		for i := range c.away {
+			r.Replicas[c.n-1-i].Status = nil
+		}
+		if r.judge(128); r.State != c.state || (len(r.CanStop(0)) == 0) != c.may {
+			t.Errorf("%d of %d are away: got %s, and stopping one more is refused because of %q", c.away, c.n, r.State, r.CanStop(0))
+		}
+	}
+	r := groupOf(6)
+	r.Replicas[2].Status = nil
+	r.judge(128)
+	var table strings.Builder
+	if err := r.WriteTable(&table); err != nil {
+		t.Fatal(err)
+	}
+	const want = "group test is well without 1, and survives the failure of 1 more: 5 of 6 agree, 4 are needed"
+	if !strings.Contains(table.String(), want) {
+		t.Errorf("got %s\nwant %q", table.String(), want)
+	}
+}
+
+// Seven replicas survive two faults: one may be stopped while another is away, and none while two are.
+func TestCanStopOfSeven(t *testing.T) {
+	r := groupOf(7)
 	r.Replicas[6].Status.SilentUntil = 640
 	if r.judge(128); len(r.CanStop(0)) != 0 {
 		t.Errorf("one is silent: got %v", r.CanStop(0))

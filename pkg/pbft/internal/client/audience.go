@@ -23,7 +23,7 @@ type audience struct {
 	edge  Edge
 	view  message.View
 	turn  int    // the replica that was last to return a long result
-	fresh uint32 // bit i: replica i was among the 2f+1 that gave the last ordered result, or the first read
+	fresh uint32 // bit i: replica i was in the quorum that gave the last ordered result, or the first read
 	mute  uint32 // bit i: replica i left us waiting for a result or a proof, and has not been heard of since
 	late  []Time // by replica: until then reads go to others as well, for it did not answer one in time
 	wary  Time   // until then everybody proves long results: the replicas that were named for it did not agree
@@ -39,14 +39,14 @@ func (a *audience) init(cfg *Config, edge Edge) {
 
 func (a *audience) everybody() uint32 { return 1<<a.cfg.Replicas - 1 }
 
-func (a *audience) weak() int { return (a.cfg.Replicas-1)/3 + 1 }
+func (a *audience) size() message.GroupSize { return message.GroupSize(a.cfg.Replicas) }
 
-// quorum reports whether a set has 2f+1 replicas.
-func (a *audience) quorum(set uint32) bool { return bits.OnesCount32(set) >= 2*a.weak()-1 }
+// quorum reports whether a set is a quorum.
+func (a *audience) quorum(set uint32) bool { return bits.OnesCount32(set) >= a.size().Quorum() }
 
 func (a *audience) primary() message.ReplicaID { return a.view.Primary(a.cfg.Replicas) }
 
-// of is the set of replicas that a request goes to. A read needs 2f+1 answers that are alike, and the
+// of is the set of replicas that a request goes to. A read needs a quorum of answers that are alike, and the
 // replicas that gave the last ordered result have executed all that this client knows of: the others
 // are asked only if these do not agree.
 func (a *audience) of(now Time, readOnly, again bool) uint32 {
@@ -112,7 +112,7 @@ func (a *audience) replier(now Time, again, readOnly bool, asked uint32) (who me
 	if now < a.wary {
 		return message.ReplicaID(first), a.everybody()
 	}
-	for i := first; bits.OnesCount32(provers) < a.weak()-1; {
+	for i := first; bits.OnesCount32(provers) < a.size().Faulty(); {
 		if i, _ = a.next(now, i, from); i == first {
 			return message.ReplicaID(first), a.everybody()
 		}

@@ -476,7 +476,7 @@ func (c *Client) KeyAccepted(now Time, i message.ReplicaID, changed bool) {
 
 // Latest counts a replica's answer to QUERY-STABLE: the latest timestamp of this client that its state knows.
 func (c *Client) Latest(i message.ReplicaID, nonce uint64, t message.Timestamp) {
-	if start, known := c.origin.add(i, nonce, t, c.cfg.Replicas); known && start >= c.cfg.Clock {
+	if start, known := c.origin.add(i, nonce, t, message.GroupSize(c.cfg.Replicas)); known && start >= c.cfg.Clock {
 		c.catchUp(c.after(start))
 	}
 }

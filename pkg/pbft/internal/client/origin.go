@@ -17,7 +17,7 @@ const askAgain = 100 * time.Millisecond
 // one that the group knows of an earlier life if that is higher: a clock that was ahead once would else
 // have every request answered as superseded until it is as late again (R-OUR-15).
 //
-// Of 2f+1 answers the (f+1)-th highest counts. A correct replica has said as much or more, so liars
+// Of a quorum of answers the (f+1)-th highest counts. A correct replica has said as much or more, so liars
 // cannot drive a client's timestamps up; and they cannot hide what f+1 of the others have executed.
 type origin struct {
 	known   bool
@@ -45,17 +45,16 @@ func (o *origin) isDue(now Time) bool {
 func (o *origin) forget() { *o = origin{nonce: o.nonce + 1, asked: never} }
 
 // add counts the answer of one of n replicas. With the one that decides it returns the origin, and true.
-func (o *origin) add(i message.ReplicaID, nonce uint64, t message.Timestamp, n int) (message.Timestamp, bool) {
+func (o *origin) add(i message.ReplicaID, nonce uint64, t message.Timestamp, n message.GroupSize) (message.Timestamp, bool) {
 	if o.known || nonce != o.nonce || o.heard&(1<<i) != 0 {
 		return 0, false
 	}
 	o.heard |= 1 << i
 	o.answers = append(o.answers, t)
-	f := (n - 1) / 3
-	if bits.OnesCount32(o.heard) <= 2*f {
+	if bits.OnesCount32(o.heard) < n.Quorum() {
 		return 0, false
 	}
 	slices.Sort(o.answers)
 	o.known = true
-	return o.answers[len(o.answers)-f-1], true
+	return o.answers[len(o.answers)-n.Weak()], true
 }

@@ -38,7 +38,7 @@ func (r *rivalry) add(now Time, i message.ReplicaID, why error) (believed, news 
 			count++
 		}
 	}
-	if count <= (len(r.told)-1)/3 {
+	if count < message.GroupSize(len(r.told)).Weak() {
 		return false, false
 	}
 	if news = now >= r.until; news {

@@ -179,17 +179,17 @@ func (s *support) add(i int, told bool) {
 	}
 }
 
-// decides reports whether an answer is certain: 2f+1 executed the request on one ground, and f+1 of them, of which one is correct and
+// decides reports whether an answer is certain: a quorum executed the request on one ground, and f+1 of it, of which one is correct and
 // executed what all correct ones did, say with what result.
-func (s support) decides(f int) bool {
-	return bits.OnesCount32(s.all) > 2*f && bits.OnesCount32(s.told) > f
+func (s support) decides(n message.GroupSize) bool {
+	return bits.OnesCount32(s.all) >= n.Quorum() && bits.OnesCount32(s.told) >= n.Weak()
 }
 
 // best is the answer that is certain, or else the one that most replicas agree on, and those who do on one common ground: all know that
 // it has committed, or all have prepared it under one number in one view. Mixed they prove nothing: what one prepared need
 // not be what another saw commit, and a replica that must take its answer back may tell the next reader otherwise.
 func (t *Tally) best() (v verdict, by support) {
-	f := (len(t.replies) - 1) / 3
+	n := message.GroupSize(len(t.replies))
 	var best *verdict
 	var certain bool
 	for i := range t.replies {
@@ -199,7 +199,7 @@ func (t *Tally) best() (v verdict, by support) {
 		x := &t.replies[i]
 		committed, prepared := t.agreeing(x)
 		for _, s := range [2]support{committed, prepared} {
-			if c := x.result != unproved && s.decides(f); c && !certain || c == certain && bits.OnesCount32(s.all) > bits.OnesCount32(by.all) {
+			if c := x.result != unproved && s.decides(n); c && !certain || c == certain && bits.OnesCount32(s.all) > bits.OnesCount32(by.all) {
 				best, by, certain = x, s, c
 			}
 		}
@@ -273,7 +273,7 @@ func (t *Tally) viewOf(agreed verdict, weak int) message.View {
 // A Kind is what the answers so far come to.
 type Kind uint8
 
-// What answers come to. All but Waiting, MustOrder and Apart are what 2f+1 replicas say on one ground.
+// What answers come to. All but Waiting, MustOrder and Apart are what a quorum says on one ground.
 const (
 	Waiting     Kind = iota // nothing yet
 	Believed                // the request was executed, with this result
@@ -282,8 +282,8 @@ const (
 	Lost                    // it was executed, and its result was too long to be kept
 	NotKept                 // it was executed, changed nothing, and its result was not kept
 	Superseded              // the slot has executed something later
-	MustOrder               // the request cannot be answered as a read: f+1 say so, or no 2f+1 can agree any more
-	Apart                   // 2f+1 give one answer, on different grounds
+	MustOrder               // the request cannot be answered as a read: f+1 say so, or no quorum can agree any more
+	Apart                   // a quorum gives one answer, on different grounds
 )
 
 // A Finding is what the answers so far come to, and more about it.
@@ -294,21 +294,20 @@ type Finding struct {
 	View   message.View      // if Believed: the largest that f+1 of these have reached
 	Last   message.Timestamp // if Superseded: one that a correct replica has seen
 
-	// What 2f+1 say they say on one of two grounds. They have prepared it as number Seq of view Prepared, or, with Seq 0, they
+	// What a quorum says it says on one of two grounds. They have prepared it as number Seq of view Prepared, or, with Seq 0, they
 	// know that it has committed.
 	Seq      message.SeqNum
 	Prepared message.View
 }
 
-// Find applies the reply rule: 2f+1 replies on one ground for every operation, because reads take the one-round-trip path
-// (R-CLI-3, R-OPT-RO-6), f+1 of them with a proof of the result and one with the result. Refusals need 2f+1: f correct
+// Find applies the reply rule: a quorum of replies on one ground for every operation, because reads take the one-round-trip path
+// (R-CLI-3, R-OPT-RO-6), f+1 of them with a proof of the result and one with the result. Refusals need a quorum: correct
 // replicas may be so far behind that they do not know the client yet, and f others may lie. f+1 do to say that a read
 // must be ordered.
 func (t *Tally) Find(readOnly bool) (x Finding) {
-	n := len(t.replies)
-	f := (n - 1) / 3
-	quorum, heard := 2*f+1, bits.OnesCount32(t.heard)
-	if heard < f+1 || !readOnly && heard < quorum {
+	n := message.GroupSize(len(t.replies))
+	quorum, weak, heard := n.Quorum(), n.Weak(), bits.OnesCount32(t.heard)
+	if heard < weak || !readOnly && heard < quorum {
 		return x
 	}
 	v, by := t.best()
@@ -319,8 +318,8 @@ func (t *Tally) Find(readOnly bool) (x Finding) {
 	count := bits.OnesCount32(by.all)
 	switch {
 	case count >= quorum && v.outcome == message.Executed:
-		if x.Kind = Untold; v.result >= 0 && bits.OnesCount32(by.told) > f {
-			x.Kind, x.Result, x.View = Believed, t.results[v.result], t.viewOf(v, f+1)
+		if x.Kind = Untold; v.result >= 0 && bits.OnesCount32(by.told) >= weak {
+			x.Kind, x.Result, x.View = Believed, t.results[v.result], t.viewOf(v, weak)
 		}
 	case count >= quorum && v.outcome == message.NotEnrolled:
 		x.Kind = NotEnrolled
@@ -329,8 +328,8 @@ func (t *Tally) Find(readOnly bool) (x Finding) {
 	case count >= quorum && v.outcome == message.NotKept:
 		x.Kind = NotKept
 	case count >= quorum && v.outcome == message.Superseded:
-		x.Kind, x.Last = Superseded, t.lastOf(f+1)
-	case readOnly && (count > f && v.outcome == message.NotReadOnly || count+n-heard < quorum):
+		x.Kind, x.Last = Superseded, t.lastOf(weak)
+	case readOnly && (count >= weak && v.outcome == message.NotReadOnly || count+int(n)-heard < quorum):
 		x.Kind = MustOrder
 	case !readOnly && v.outcome == message.Executed && t.alike(&v) >= quorum:
 		x.Kind = Apart

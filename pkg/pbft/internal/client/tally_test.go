@@ -44,7 +44,7 @@ func TestManyResultsOfOneReplica(t *testing.T) {
 	}
 }
 
-// A long result is believed when 2f+1 have executed the request on one ground and f+1 of them give it or prove it.
+// A long result is believed when a quorum has executed the request on one ground and f+1 of them give it or prove it.
 func TestWhatIsBelieved(t *testing.T) {
 	const prepared, committed = 5, 0
 	type says struct {
@@ -83,11 +83,15 @@ func TestWhatIsBelieved(t *testing.T) {
 		{"f liars of one mind", 7, []says{whole(1, "false"), proves(6, "false"), proves(2, "truth"), proves(3, "truth"), done(0), done(4), done(5)}, ""},
 		{"f+1 of 7", 7, []says{whole(1, "truth"), proves(2, "truth"), proves(3, "truth"), done(0), done(4)}, "truth"},
 		{"f+1 of 7, and f liars", 7, []says{whole(1, "truth"), proves(5, "false"), proves(6, "false"), proves(2, "truth"), proves(3, "truth"), done(0), done(4)}, "truth"},
+		{"three of five, who need share no correct replica with three others", 5, []says{whole(1, "truth"), proves(2, "truth"), done(0)}, ""},
+		{"four of five", 5, []says{whole(1, "truth"), proves(2, "truth"), done(0), done(4)}, "truth"},
+		{"three of six", 6, []says{whole(1, "truth"), proves(2, "truth"), done(0)}, ""},
+		{"four of six", 6, []says{whole(1, "truth"), proves(2, "truth"), done(0), done(5)}, "truth"},
 		{"who proves stands on another ground", 4, []says{whole(1, "truth"), on(2, prepared, proves(2, "truth")), done(0), done(3)}, ""},
 		{"who proves knows it as another number", 4, []says{whole(1, "truth"), on(1, prepared+1, proves(2, "truth")), done(0), done(3)}, ""},
 		{"who proves knows that it has committed", 4, []says{whole(1, "truth"), on(1, committed, proves(2, "truth")), done(0), done(3)}, ""},
 		{"all know that it has committed", 4, []says{on(3, committed, whole(1, "truth")), on(2, committed, proves(2, "truth")), on(1, committed, done(0))}, "truth"},
-		{"2f+1 on two grounds", 4, []says{whole(1, "truth"), proves(2, "truth"), on(2, prepared, done(0)), on(2, committed, done(3))}, ""},
+		{"a quorum on two grounds", 4, []says{whole(1, "truth"), proves(2, "truth"), on(2, prepared, done(0)), on(2, committed, done(3))}, ""},
 		{"another length", 4, []says{whole(1, "truth"), proves(2, "truth"), {from: 0, view: 1, seq: prepared, length: 900}}, ""},
 	} {
 		var y Tally
