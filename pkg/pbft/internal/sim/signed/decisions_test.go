@@ -316,7 +316,7 @@ func (h *history) assemble(v signed.Vote) (c signed.Certificate, ok bool) {
 			c.Prepares = append(c.Prepares, s)
 		}
 	}
-	return c, ok && c.Batch != nil && len(c.Prepares) >= 2*h.f
+	return c, ok && c.Batch != nil && len(c.Prepares) >= message.GroupSize(h.n).Quorum()-1
 }
 
 // compare judges both decisions by what is known of the old views, and by each other.
@@ -342,11 +342,12 @@ func (h *history) compare(s *tally, mac, sig decision, truthful bool) {
 		}
 		prepared = prepared || len(h.holds[n]) > 0
 		conflict = conflict || len(took) > 1
-		if held := len(h.holds[n]); held > h.f && len(took) == 1 && (a != took[0] || b != took[0]) {
+		spare := h.n - message.GroupSize(h.n).Quorum() // so many can be left out of a decision
+		if held := len(h.holds[n]); held > spare && len(took) == 1 && (a != took[0] || b != took[0]) {
 			h.fail("only %v can be justified at %d; the core chooses %v, the model %v", took[0], n, a, b)
-		} else if held > h.f && !slices.Contains(took, message.NullDigest) && (a == message.NullDigest || b == message.NullDigest) {
+		} else if held > spare && !slices.Contains(took, message.NullDigest) && (a == message.NullDigest || b == message.NullDigest) {
 			h.fail("null chosen at %d, where %d prepared", n, held)
-		} else if held > 0 && held <= h.f {
+		} else if held > 0 && held <= spare {
 			free = true
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // Config is what a replica must know of its group; names and meanings are the core's.
 type Config struct {
 	Self                      message.ReplicaID
-	Replicas                  int            // n = 3f+1
+	Replicas                  int            // n >= 3f+1
 	CheckpointPeriod, LogSize message.SeqNum // K and L
 	Window                    message.SeqNum // batches under way at the primary, at most
 	BatchCount                int
@@ -82,7 +82,7 @@ type slot struct {
 // New is a replica in the initial state.
 func New(cfg Config, key Key) *Replica {
 	return &Replica{
-		cfg: cfg, key: key, f: (cfg.Replicas - 1) / 3, active: true, timeout: cfg.TimeoutTicks,
+		cfg: cfg, key: key, f: message.GroupSize(cfg.Replicas).Faulty(), active: true, timeout: cfg.TimeoutTicks,
 		checkpoints: map[message.SeqNum][]Signed{}, slots: map[message.SeqNum]*slot{},
 		carried: map[message.SeqNum]Certificate{}, decided: map[message.SeqNum]Decision{},
 		proposed: map[message.RequestKey]message.Timestamp{}, done: map[message.RequestKey]message.Timestamp{},
@@ -108,7 +108,7 @@ func (r *Replica) Decided(n message.SeqNum) (message.Digest, bool) {
 	return d.Batch.Digest(), true
 }
 
-func (r *Replica) quorum() int                { return 2*r.f + 1 }
+func (r *Replica) quorum() int                { return message.GroupSize(r.cfg.Replicas).Quorum() }
 func (r *Replica) primary() message.ReplicaID { return r.view.Primary(r.cfg.Replicas) }
 func (r *Replica) isPrimary() bool            { return r.primary() == r.cfg.Self }
 
@@ -289,7 +289,7 @@ func (r *Replica) advance(n message.SeqNum, s *slot) {
 		r.say(Prepare{r.view, n, d}, nil)
 		return // say came back here
 	}
-	if signers(s.prepares, Prepare{r.view, n, d}, nobody) < 2*r.f {
+	if signers(s.prepares, Prepare{r.view, n, d}, nobody) < r.quorum()-1 {
 		return
 	}
 	r.carry(n, s, d)
@@ -309,7 +309,7 @@ func (r *Replica) carry(n message.SeqNum, s *slot, d message.Digest) {
 	}
 	c := Certificate{Proposal: s.proposal, Batch: s.batch}
 	for _, p := range s.prepares {
-		if p.body == (Prepare{r.view, n, d}) && len(c.Prepares) < 2*r.f {
+		if p.body == (Prepare{r.view, n, d}) && len(c.Prepares) < r.quorum()-1 {
 			c.Prepares = append(c.Prepares, p)
 		}
 	}

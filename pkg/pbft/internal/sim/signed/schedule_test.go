@@ -44,6 +44,8 @@ func drawSchedule(seed uint64) *schedule {
 	s := &schedule{seed: seed, n: 4, f: 1, clients: 1 + r.IntN(4), calls: 5 + r.IntN(25), delay: 1 + r.IntN(6), loss: r.IntN(20), faultsEnd: 600, giveUp: 30000}
 	if r.IntN(4) == 0 {
 		s.n, s.f = 7, 2
+	} else if sizes := rand.New(rand.NewPCG(seed, 5)); sizes.IntN(3) == 0 {
+		s.n = 5 + sizes.IntN(2)
 	}
 	s.faulty, s.crash, s.mute, s.deaf = make([]bool, s.n), make([]int, s.n), make([]bool, s.n), make([][]bool, s.n)
 	for range r.IntN(s.f + 1) {

@@ -71,7 +71,12 @@ func newHistory(seed uint64) *history {
 		holds: map[message.SeqNum]map[int]message.Digest{}, prepares: map[signed.Vote]map[int]signed.Signed{}, proposals: map[signed.Vote]signed.Signed{},
 		proposed: map[message.SeqNum][]message.Digest{},
 	}
-	if seed%4 == 3 {
+	switch seed % 8 {
+	case 1:
+		h.n = 5
+	case 5:
+		h.n = 6
+	case 3, 7:
 		h.n, h.f = 7, 2
 	}
 	h.liars, h.keys = make([]bool, h.n), signed.Keys(h.n)

@@ -95,7 +95,7 @@ func (r *Replica) certified(c Certificate) bool {
 	p, ok := c.Proposal.body.(PrePrepare)
 	primary := p.View.Primary(r.cfg.Replicas)
 	return ok && c.Proposal.by(primary) && c.Batch != nil && c.Batch.Digest() == p.Digest &&
-		signers(c.Prepares, Prepare(p), primary) >= 2*r.f
+		signers(c.Prepares, Prepare(p), primary) >= r.quorum()-1
 }
 
 // begin has the new primary begin the view when 2f+1 VIEW-CHANGEs are here, its own among them (R-PK-2).
