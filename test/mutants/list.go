@@ -18,6 +18,7 @@ var unit = map[string]string{
 	"an operation that was altered keeps the digests of its blocks": "./pkg/pbft/internal/message",
 	"an operation that is set anew keeps the digests of its blocks": "./pkg/pbft/internal/message",
 	"what is hashed of a long operation is its blocks only":         "./pkg/pbft/internal/message",
+	"2f-1 acks admit a VIEW-CHANGE in a group of any size":          "./pkg/pbft/internal/core",
 	"a batch may cost anything":                                     "./pkg/pbft/internal/core",
 	"a primary's batch may cost anything":                           "./pkg/pbft/internal/core",
 	"costly requests wait for nobody":                               "./pkg/pbft/internal/core",
@@ -41,24 +42,34 @@ var unit = map[string]string{
 
 var mutants = []mutant{
 	// Certificates.
-	{"prepared with 2f-1 PREPAREs", core + "log.go", "	votes := 2 * f\n", "	votes := 2*f - 1\n"},
-	{"committed with 2f COMMITs", core + "log.go", "s.commits.count() >= 2*f+1", "s.commits.count() >= 2*f"},
+	{"prepared with 2f-1 PREPAREs", core + "log.go", "	votes := quorum - 1\n", "	votes := quorum - 2\n"},
+	{"committed with 2f COMMITs", core + "log.go", "s.commits.count() >= quorum }", "s.commits.count() >= quorum-1 }"},
 	{"PREPAREs count whatever their digest", core + "log.go", "return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= votes", "return s.proposal != nil && s.prepares.count() >= votes"},
 	{"the primary's PREPARE counts", core + "normal.go", "if p.From == p.View.Primary(c.cfg.Replicas) && !c.cfg.Durable {", "if false {"},
-	{"a COMMIT before it has prepared", core + "normal.go", "newly := !s.isPrepared && s.prepared(c.f, c.cfg.Durable)", "newly := !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f"},
+	{"a COMMIT before it has prepared", core + "normal.go", "newly := !s.isPrepared && s.prepared(c.quorum(), c.cfg.Durable)", "newly := !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f"},
+
+	// Groups of other than 3f+1 replicas.
+	{"a quorum is 2f+1 in a group of any size", core + "base.go", "return b.size.Quorum() }", "return 2*b.f + 1 }"},
+	{"a client believes 2f+1 replies in a group of any size", call, "	quorum, weak, heard := n.Quorum(),", "	quorum, weak, heard := 2*n.Faulty()+1,"},
+	{"2f+1 COMMITs are enough in a group of any size", core + "log.go", "s.commits.count() >= quorum }", "s.commits.count() >= 2*((len(s.commits.digests)-1)/3)+1 }"},
+	{"2f-1 acks admit a VIEW-CHANGE in a group of any size", noun + "groupsize.go", "return max(n.Quorum()-2, 0)", "return max(2*n.Faulty()-1, 0)"},
+	{"A2 asks for all correct replicas of a quorum", core + "decision.go", "m.Q[i].View >= p.View\n	}) >= d.weak()", "m.Q[i].View >= p.View\n	}) >= d.quorum()-d.f"},
+	{"A1 holds with 2f+1 in a group of any size", core + "decision.go", "return a1 >= d.quorum() && d", "return a1 >= 2*d.f+1 && d"},
+	{"B holds with 2f+1 in a group of any size", core + "decision.go", "		return m.Low < n && !has\n	}) >= d.quorum()", "		return m.Low < n && !has\n	}) >= 2*d.f+1"},
+	{"a quorum less the faulty must hold a checkpoint", core + "decision.go", "reach >= d.quorum() && hold >= d.weak()", "reach >= d.quorum() && hold >= d.quorum()-d.f"},
 
 	// The rule by which replies are believed.
-	{"a result is believed that f vouch for", call, "v.result >= 0 && bits.OnesCount32(by.told) > f {", "v.result >= 0 && bits.OnesCount32(by.told) >= f {"},
+	{"a result is believed that f vouch for", call, "v.result >= 0 && bits.OnesCount32(by.told) >= weak {", "v.result >= 0 && bits.OnesCount32(by.told) >= weak-1 {"},
 	{"who vouches need not stand on the ground", call, "		told := y.result != untold\n		if y.committed {", "		told := y.result != untold\n		if told {\n			committed.told |= 1 << i\n			prepared.told |= 1 << i\n		}\n		if y.committed {"},
-	{"2f equal replies are enough", call, "	quorum, heard := 2*f+1,", "	quorum, heard := 2*f,"},
+	{"2f equal replies are enough", call, "	quorum, weak, heard := n.Quorum(),", "	quorum, weak, heard := n.Quorum()-1,"},
 	{"what was prepared in one view and in another is one ground", call, "if x.seq != 0 && y.seq == x.seq && y.prepared == x.prepared {", "if x.seq != 0 && y.seq == x.seq {"},
 	{"what has committed and what was prepared is one ground", call, "		if y.committed {\n", "		if y.committed || y.seq != 0 {\n"},
 	{"reads of different versions are counted together", call, "return v.outcome == w.outcome && v.version == w.version && v.length == w.length && (v.result", "return v.outcome == w.outcome && v.length == w.length && (v.result"},
 	{"a replica's earlier ground is kept for another result", call, "if !fresh && t.Has(m.From) && old.alike(&v) {", "if !fresh && t.Has(m.From) {"},
-	{"f+1 equal replies are enough", call, "case count >= quorum && v.outcome == message.Executed:", "case count > f && v.outcome == message.Executed:"},
+	{"f+1 equal replies are enough", call, "case count >= quorum && v.outcome == message.Executed:", "case count >= weak && v.outcome == message.Executed:"},
 	{"a tentative reply counts as a committed one", call, "committed: !m.Tentative,", "committed: true,"},
 	{"a proof stands for any result of its length", call, "if len(r) == length && proves(i, p, r) {", "if len(r) == length {"},
-	{"f+1 are enough to say that a client is not enrolled", call, "case count >= quorum && v.outcome == message.NotEnrolled:", "case count > f && v.outcome == message.NotEnrolled:"},
+	{"f+1 are enough to say that a client is not enrolled", call, "case count >= quorum && v.outcome == message.NotEnrolled:", "case count >= weak && v.outcome == message.NotEnrolled:"},
 
 	// The client's requests.
 	{"a reply to another request of the slot is taken", rule + "client.go", "if k.request.Timestamp != a.Timestamp || k.request.ReadOnly", "if k.request.ReadOnly"},
@@ -70,7 +81,7 @@ var mutants = []mutant{
 	{"a request of an earlier life is not kept any more", rule + "client.go", "k.resumed, k.keep = true, t%keepEvery == 0", "k.resumed = true"},
 	{"the timestamp of an earlier life's request is used again", rule + "client.go", "	c.slots[s].last = max(c.slots[s].last, t)\n", ""},
 	{"timestamps begin with the clock, whatever the group knows", rule + "client.go", "		c.catchUp(c.after(start))\n", ""},
-	{"timestamps begin where a liar says", rule + "origin.go", "return o.answers[len(o.answers)-f-1], true", "return o.answers[0], true"},
+	{"timestamps begin where a liar says", rule + "origin.go", "return o.answers[len(o.answers)-n.Weak()], true", "return o.answers[0], true"},
 	{"timestamps begin right after what f+1 replicas know", rule + "client.go", "return known + skip + message.Timestamp(c.edge.Chance(skip))", "return known"},
 	{"a result that was not kept is asked for as before", rule + "client.go", "		k.keep = true\n", ""},
 
@@ -242,7 +253,7 @@ var mutants = []mutant{
 	{"who has forgotten his VIEW-CHANGE does not wait for the view", core + "change.go", "	n := 1 // we have", "	n := 0\n	if x.own != nil {\n		n = 1\n	} // we have"},
 	{"what was decided is executed only when its batch comes as asked for", core + "bodies.go", "if here := b.find(d); here != nil { // it has come as something else", "if here := b.fetched[d]; here != nil {"},
 	{"what committed is forgotten with its view", core + "log.go", "		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided\n", "		_, _, _, _ = committed, decision, batch, decided\n"},
-	{"the view that was left is forgotten by a restart", core + "core.go", "3, view: cfg.FenceView,", "3,"},
+	{"the view that was left is forgotten by a restart", core + "core.go", "f: size.Faulty(), view: cfg.FenceView,", "f: size.Faulty(),"},
 	{"only certain checkpoints are fetched", core + "catchup.go", "		if k, ok := c.checkpoints.claims.highest(c.log.lastExec, false); ok {", "		if k, ok := c.checkpoints.claims.highest(c.log.lastExec, true); ok {"},
 
 	// Recovery.

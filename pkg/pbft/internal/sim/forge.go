@@ -302,7 +302,7 @@ func convenientNewView(l *liarMemory, r *replica, _ int, m message.Message) []me
 	}
 	x := *nv
 	x.V, x.Chosen = slices.Clone(nv.V), slices.Clone(nv.Chosen)
-	for len(x.V) > 2*r.w.f+1 && l.chance(0.7) {
+	for len(x.V) > r.w.q && l.chance(0.7) {
 		i := l.rng.IntN(len(x.V))
 		x.V = slices.Delete(x.V, i, i+1)
 	}

@@ -55,7 +55,7 @@ var traces = []trace{
 // intrudes has an intruder come, unless more than f could not be counted on then.
 func (w *world) intrudes(i int, stay, rest int64, speaks lie, leaves trace) (come bool) {
 	s := w.sites[i]
-	if r := s.copies[0]; s.liar() || r.down || r.recovers || w.disabled(i) >= w.f {
+	if r := s.copies[0]; s.liar() || s.away || r.down || r.recovers || !w.mayLose(i) || w.liars() >= w.f {
 		return false
 	}
 	w.say("an intruder is in replica %d", i)

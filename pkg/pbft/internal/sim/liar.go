@@ -388,11 +388,11 @@ func falseRoot(l *liarMemory, _ *replica, _ int, m message.Message) []message.Me
 	return one(m)
 }
 
-// isolate leaves f others out of everything: they do not learn what is agreed on.
+// isolate leaves as many others out of everything as a quorum can do without: they do not learn what is agreed on.
 func isolate(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	if l.held == nil {
 		l.held = map[int]bool{}
-		for len(l.held) < r.w.f {
+		for len(l.held) < r.w.n-r.w.q {
 			if i := l.rng.IntN(r.w.n); i != r.id {
 				l.held[i] = true
 			}

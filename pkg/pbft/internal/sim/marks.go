@@ -48,6 +48,7 @@ const (
 	markSetAside                      // a recovering replica found that its memory was false
 	markBeyondF                       // more than f replicas were faulty, one after the other
 	markForgot                        // a replica found that its disk had not kept what it should
+	markAway                          // a replica was away while f others were faulty
 	marksCount
 )
 
@@ -58,6 +59,7 @@ var markNames = [marksCount]string{
 	"tentative reply", "tentative rollback", "proposed without an operation", "waited for an operation", "operation fetched",
 	"operation of several blocks", "turned faulty after a restart", "null batch for a silent replica", "enrolment or revocation", "revocation",
 	"client restarted", "group lost", "power lost", "image loaded", "image followed", "image gave up", "recovered", "recovered from an intruder", "memory set aside", "more than f intruders", "disk lied",
+	"away beside f faulty",
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.

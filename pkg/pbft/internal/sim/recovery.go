@@ -79,10 +79,10 @@ func (d *drawing) recoveries(rng *rand.Rand) {
 	}
 }
 
-// recovers has a replica recover, unless then more than f could not be counted on.
+// recovers has a replica recover, unless those that can be counted on would be no quorum then.
 func (w *world) recovers(i int, rest int64) (begun bool) {
 	s := w.sites[i]
-	if s.liar() || s.copies[0].down || s.copies[0].stopped != "" || w.disabled(i) >= w.f {
+	if s.liar() || s.copies[0].down || s.copies[0].stopped != "" || s.away || !w.mayLose(i) {
 		return s.liar()
 	}
 	s.copies[0].recover(rest)

@@ -72,6 +72,7 @@ func (w *world) recover(s *Schedule) (calm int) {
 	if w.err == nil && !w.finished() {
 		w.fail("liveness: %d ticks after the last fault, with at most f replicas silent, %s", calm, w.account())
 	}
+	w.comeBack()
 	w.settle()
 	return calm
 }
@@ -94,6 +95,11 @@ func (w *world) pacify() {
 	w.network.sieve, w.network.losses, w.early = nil, nil, nil
 	for i := range w.network.cut {
 		clear(w.network.cut[i])
+	}
+	for i, s := range w.sites {
+		if s.away {
+			w.network.cutOff(i)
+		}
 	}
 	for _, s := range w.sites {
 		for _, r := range s.copies {

@@ -83,6 +83,56 @@ func (d *drawing) all() {
 	if s.shape.durable {
 		d.disks()
 	}
+	d.absences()
+}
+
+// absences has replicas go away of which the group can do without some and f liars (k of them, n = 3f+3). They come back when all
+// that was called for is answered.
+func (d *drawing) absences() {
+	n, f := d.s.Replicas, (d.s.Replicas-1)/3
+	rng := rand.New(rand.NewPCG(d.s.Seed, 7))
+	for range n - f - quorum(n, f) {
+		first, t, forgets := rng.IntN(n), rng.IntN(d.s.shape.stop), rng.IntN(2) == 0
+		if rng.IntN(4) == 0 {
+			continue
+		}
+		d.add(func(w *world) { w.patiently(t, func() bool { return w.absent(first, forgets) }) },
+			"from %d on one replica, %d or the next that may, is away for good, and then restarts (%v)", t, first, forgets)
+	}
+}
+
+// absent cuts off the first replica from i on that the group can do without. It reports whether there was one.
+func (w *world) absent(i int, forgets bool) bool {
+	for k := range w.n {
+		j := (i + k) % w.n
+		if s := w.sites[j]; s.liar() || s.away || s.copies[0].down || !w.mayLose(j) {
+			continue
+		}
+		w.say("replica %d is away", j)
+		if w.sites[j].away, w.sites[j].forgets = true, forgets; w.liars() == w.f {
+			w.marks.hit(markAway)
+		}
+		w.alone(j, 1)
+		return true
+	}
+	return false
+}
+
+// comeBack ends the absences.
+func (w *world) comeBack() {
+	for i, s := range w.sites {
+		if !s.away {
+			continue
+		}
+		s.away = false
+		w.say("replica %d comes back", i)
+		for j := range w.network.cut {
+			w.network.cut[i][j], w.network.cut[j][i] = 0, 0
+		}
+		if r := s.copies[0]; s.forgets && !r.down && r.core.SilentUntil() == 0 {
+			w.restart(i, tick)
+		}
+	}
 }
 
 // disks is what happens to replicas that remember.
@@ -173,6 +223,12 @@ func (d *drawing) pick(all ...int) int { return all[d.rng.IntN(len(all))] }
 func (d *drawing) shape() {
 	h := &d.s.shape
 	h.replicas = d.pick(4, 4, 4, 7)
+	switch sizes := rand.New(rand.NewPCG(d.s.Seed, 5)); sizes.IntN(6) {
+	case 2:
+		h.replicas = 5
+	case 3:
+		h.replicas = 6
+	}
 	h.period = message.SeqNum(d.pick(2, 4, 8))
 	h.log = h.period * message.SeqNum(d.pick(2, 2, 3, 4))
 	h.window = message.SeqNum(d.pick(1, 2, 2, 4))
@@ -182,7 +238,7 @@ func (d *drawing) shape() {
 	h.think = d.pick(1, 5, 20, 60)
 	h.stop = d.pick(60, 150, 300, 600)
 	h.stubborn = d.rng.IntN(4) == 0
-	if h.replicas == 7 {
+	if h.replicas >= 7 {
 		h.stop = min(h.stop, 200)
 	}
 	more := rand.New(rand.NewPCG(d.s.Seed, 2))
@@ -343,10 +399,10 @@ func (w *world) slowHash(i int, by int64) {
 	})
 }
 
-// restart ends a replica's life, unless then more than f could not be counted on.
+// restart ends a replica's life, unless those that can be counted on would be no quorum then.
 func (w *world) restart(i int, rest int64) {
 	s := w.sites[i]
-	if s.liar() || s.copies[0].down || w.disabled(i) >= w.f {
+	if s.liar() || s.copies[0].down || !w.mayLose(i) {
 		return
 	}
 	w.marks.hit(markRestart)
@@ -579,7 +635,7 @@ func (d *drawing) turn() {
 		})
 		w.patiently(t+rest, func() bool {
 			s := w.sites[i]
-			if s.liar() || w.sites[first].copies[0].life == 0 || s.copies[0].down || s.copies[0].mute || w.disabled(i) >= w.f {
+			if s.liar() || w.sites[first].copies[0].life == 0 || s.copies[0].down || s.copies[0].mute || s.away || !w.mayLose(i) || w.liars() >= w.f {
 				return s.liar()
 			}
 			w.say("replica %d turns faulty", i)

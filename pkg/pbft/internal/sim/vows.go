@@ -366,7 +366,7 @@ func (v *vows) leaves(r *replica, m *message.ViewChange) {
 	}
 }
 
-// committed: what the first correct replica takes for committed prepared at f+1 correct ones in one view, so that no later
+// committed: what the first correct replica takes for committed prepared at the correct ones of a quorum in one view, so that no later
 // view can miss it [TOCS §4.3].
 func (v *vows) committed(r *replica, n message.SeqNum, d message.Digest) {
 	if v.executed[n] {
@@ -381,7 +381,7 @@ func (v *vows) committed(r *replica, n message.SeqNum, d message.Digest) {
 	v.j.w.fail("replica %d executes %v as n%d, and too few correct replicas say that it prepared", r.id, d, n)
 }
 
-// stable: what is forgotten because a checkpoint is stable, every 2f+1 replicas can give back.
+// stable: what is forgotten because a checkpoint is stable, every quorum can give back.
 func (v *vows) stable(r *replica, n message.SeqNum) {
 	by := v.holders[message.CheckpointID{Seq: n, Digest: v.j.roots[n]}] | 1<<r.id
 	if bits.OnesCount32(by) < v.j.w.quorum(n) {
@@ -396,9 +396,9 @@ func (v *vows) fetches(r *replica, n message.SeqNum, root message.Digest) {
 	}
 }
 
-// quorum is how many replicas that were correct when they spoke of batch n are in every 2f+1.
+// quorum is how many replicas that were correct when they spoke of batch n are in every quorum.
 func (w *world) quorum(n message.SeqNum) int {
-	q := 2*w.f + 1
+	q := w.q
 	for _, s := range w.sites {
 		if s.liarAt(n) {
 			q--
@@ -426,6 +426,9 @@ func (v *vows) calm() {
 	w.after(5*tick, v.calm)
 	var view message.View
 	for _, r := range w.correct() {
+		if w.sites[r.id].away {
+			continue
+		}
 		x, active := r.core.View()
 		if r.down || active || view != 0 && x != view {
 			v.pending = 0
@@ -439,7 +442,7 @@ func (v *vows) calm() {
 	switch {
 	case view != v.pending:
 		v.pending, v.since = view, w.now
-	case !w.sites[i].liar() && remembers && w.now > v.since+beginning*tick:
+	case !w.sites[i].liar() && !w.sites[i].away && remembers && w.now > v.since+beginning*tick:
 		w.fail("all correct replicas wait for view %d since tick %d, and %d, its primary, is correct", view, v.since/tick, i)
 	}
 }
@@ -459,7 +462,7 @@ func (v *vows) begins(r *replica, m *message.NewView) {
 		}
 		set = append(set, vc)
 	}
-	d := decisions{set, w.f}
+	d := decisions{set, w.q, w.f + 1}
 	if !d.highest(m.Checkpoint) {
 		w.fail("replica %d begins view %d from n%d, which its VIEW-CHANGEs do not allow", r.id, m.View, m.Checkpoint.Seq)
 	}
@@ -478,8 +481,8 @@ func (v *vows) begins(r *replica, m *message.NewView) {
 
 // decisions are the conditions of Fig. 23 over a set of VIEW-CHANGEs, as they are printed.
 type decisions struct {
-	set []*message.ViewChange
-	f   int
+	set          []*message.ViewChange
+	quorum, weak int
 }
 
 func (d decisions) most(holds func(m *message.ViewChange) bool) (n int) {
@@ -491,11 +494,11 @@ func (d decisions) most(holds func(m *message.ViewChange) bool) (n int) {
 	return n
 }
 
-// highest: k is the last checkpoint that f+1 hold and 2f+1 have not passed.
+// highest: k is the last checkpoint that f+1 hold and a quorum has not passed.
 func (d decisions) highest(k message.CheckpointID) bool {
 	may := func(k message.CheckpointID) bool {
-		return d.most(func(m *message.ViewChange) bool { return m.Low <= k.Seq }) >= 2*d.f+1 &&
-			d.most(func(m *message.ViewChange) bool { return slices.Contains(m.Checkpoints, k) }) >= d.f+1
+		return d.most(func(m *message.ViewChange) bool { return m.Low <= k.Seq }) >= d.quorum &&
+			d.most(func(m *message.ViewChange) bool { return slices.Contains(m.Checkpoints, k) }) >= d.weak
 	}
 	for _, m := range d.set {
 		for _, other := range m.Checkpoints {
@@ -527,7 +530,7 @@ func (d decisions) a1(p message.Prepared) bool {
 			}
 		}
 		return m.Low < p.Seq
-	}) >= 2*d.f+1
+	}) >= d.quorum
 }
 
 func (d decisions) a2(p message.Prepared) bool {
@@ -538,7 +541,7 @@ func (d decisions) a2(p message.Prepared) bool {
 			}
 		}
 		return false
-	}) >= d.f+1
+	}) >= d.weak
 }
 
 // b is condition B at n.
@@ -550,5 +553,5 @@ func (d decisions) b(n message.SeqNum) bool {
 			}
 		}
 		return m.Low < n
-	}) >= 2*d.f+1
+	}) >= d.quorum
 }

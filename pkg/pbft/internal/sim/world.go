@@ -30,7 +30,7 @@ const (
 // world is a whole group with its clients, network and clock. One goroutine runs it, and everything that happens
 // follows from the seed.
 type world struct {
-	n, f     int
+	n, f, q  int // replicas, those that may lie, a quorum
 	shape    shape
 	rng      *rand.Rand
 	now      int64
@@ -113,6 +113,8 @@ type site struct {
 	bound    message.SeqNum // H_M, while it recovers and was told to
 	position uint64         // how far its journal was durable when the fence was raised
 	twins    bool
+	away     bool // cut off until all that correct clients called for is answered
+	forgets  bool // and restarts then
 }
 
 // liar reports whether the replica is faulty: it lies, or an intruder was in it and its recovery is not over.
@@ -129,6 +131,7 @@ func newWorld(s shape, seed uint64) *world {
 		n: s.replicas, f: (s.replicas - 1) / 3, shape: s, rng: rand.New(rand.NewPCG(seed, 1)),
 		cured: map[int]bool{}, proofs: map[proof][]bool{}, first: ledger.Pages(maxClients, ledgerSlots), plot: newPlot(),
 	}
+	w.q = quorum(w.n, w.f)
 	w.wire = message.Limits{Replicas: w.n, Operation: longest, BatchBytes: 4 << 10, BatchCount: 64, Choice: 64,
 		Reply: 1 << 10, WindowLength: int(s.log)}
 	for range w.n {
@@ -143,6 +146,16 @@ func newWorld(s shape, seed uint64) *world {
 		w.sites = append(w.sites, &site{})
 	}
 	return w
+}
+
+// quorum is the least number of replicas of which any two sets share more than f. It is worked out here once more, and by what it is
+// for, so that a mistake in the core's own does not become the judge's.
+func quorum(n, f int) int {
+	q := n
+	for 2*(q-1)-n > f {
+		q--
+	}
+	return q
 }
 
 // maxClients is how many clients are enrolled in every schedule, correct and faulty.
@@ -253,15 +266,28 @@ func (w *world) correct() (all []*replica) {
 	return all
 }
 
-// disabled counts the replicas other than i that may not be counted on: they lie, or have forgotten.
+// disabled counts the replicas other than i that may not be counted on: they lie, are away, or have forgotten.
 func (w *world) disabled(i int) (n int) {
 	for j, s := range w.sites {
-		if j != i && (s.liar() || s.copies[0].down || s.copies[0].core.SilentUntil() > 0 || s.copies[0].estimates()) {
+		if j != i && (s.liar() || s.away || s.copies[0].down || s.copies[0].core.SilentUntil() > 0 || s.copies[0].estimates()) {
 			n++
 		}
 	}
 	return n
 }
+
+// liars counts those that lie.
+func (w *world) liars() (n int) {
+	for _, s := range w.sites {
+		if s.liar() {
+			n++
+		}
+	}
+	return n
+}
+
+// mayLose reports whether replica i may be restarted or go away: the others that can be counted on are a quorum then.
+func (w *world) mayLose(i int) bool { return w.disabled(i) < w.n-w.q }
 
 // authentic: the request's MAC is good at replica i. Nobody but its client can make one.
 func (w *world) authentic(r *message.Request, i int) bool {
@@ -322,6 +348,13 @@ func (x *network) init(w *world) {
 	x.cut = make([][]int, all)
 	for i := range x.cut {
 		x.cut[i] = make([]int, all)
+	}
+}
+
+// cutOff leaves a replica with nobody to speak to or hear from.
+func (x *network) cutOff(i int) {
+	for j := range x.cut {
+		x.cut[i][j], x.cut[j][i] = 1, 1
 	}
 }
 
