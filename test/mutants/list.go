@@ -19,6 +19,7 @@ var unit = map[string]string{
 	"an operation that is set anew keeps the digests of its blocks": "./pkg/pbft/internal/message",
 	"what is hashed of a long operation is its blocks only":         "./pkg/pbft/internal/message",
 	"2f-1 acks admit a VIEW-CHANGE in a group of any size":          "./pkg/pbft/internal/core",
+	"a client believes 2f+1 replies in a group of any size":         "./pkg/pbft/internal/client",
 	"a batch may cost anything":                                     "./pkg/pbft/internal/core",
 	"a primary's batch may cost anything":                           "./pkg/pbft/internal/core",
 	"costly requests wait for nobody":                               "./pkg/pbft/internal/core",
