@@ -132,6 +132,12 @@ type cluster struct {
 // itself what the primary says, or that is about forgetting, is. Those of benchmarks have none.
 func newCluster(t testing.TB, limits pbft.Limits, transport pbft.Transport, durability ...pbft.Durability) *cluster {
 	t.Helper()
+	return newClusterOf(t, 4, limits, transport, durability...)
+}
+
+// newClusterOf makes a cluster of n.
+func newClusterOf(t testing.TB, n int, limits pbft.Limits, transport pbft.Transport, durability ...pbft.Durability) *cluster {
+	t.Helper()
 	mode := pbft.DurabilityDisk
 	if _, is := t.(*testing.B); is {
 		mode = pbft.DurabilityReplicated
@@ -139,8 +145,8 @@ func newCluster(t testing.TB, limits pbft.Limits, transport pbft.Transport, dura
 	if len(durability) > 0 {
 		mode = durability[0]
 	}
-	c := &cluster{t: t, transport: transport, replicas: make([]*pbft.Replica, 4)}
-	c.g, c.keys, c.admin = newGroupWith(4, limits, mode)
+	c := &cluster{t: t, transport: transport, replicas: make([]*pbft.Replica, n)}
+	c.g, c.keys, c.admin = newGroupWith(n, limits, mode)
 	c.service = func(int) pbft.Service { return newTally(c.g) }
 	for range c.replicas {
 		c.dirs = append(c.dirs, t.TempDir())
