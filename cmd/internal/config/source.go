@@ -17,7 +17,7 @@ import (
 	"bfs/cmd/internal/trust"
 )
 
-// maxFile bounds a configuration file: a group of 31 members takes about 8 KiB.
+// maxFile bounds a configuration file: a group of 32 members takes about 8 KiB.
 const maxFile = 1 << 20
 
 // An Error says where a file is wrong and how.

@@ -9,6 +9,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
+// sizes are the numbers of replicas that these tests try.
+var sizes = []int{4, 5, 6, 7, 8, 9, 10, 12, 31, message.MaxReplicas}
+
 // reachable is a group of n of which only the replicas in up hear each other.
 func reachable(t *testing.T, n int, up ...int) *play {
 	p := &play{}
@@ -35,7 +38,7 @@ func upTo(first, n, count int) (up []int) {
 
 // A quorum of a group orders and makes a checkpoint stable, and one replica fewer does neither, whatever n is [TOCS §4.3, §4.4].
 func TestQuorumOrders(t *testing.T) {
-	for n := 4; n <= 12; n++ {
+	for _, n := range sizes {
 		q := message.GroupSize(n).Quorum()
 		for up, want := range map[int]message.SeqNum{q: 2, q - 1: 0} {
 			p := reachable(t, n, upTo(0, n, up)...)
@@ -56,7 +59,7 @@ func TestQuorumOrders(t *testing.T) {
 // A quorum without the first primary begins the next view with what prepared in the last, and one replica fewer begins none. What
 // prepared is known to f+1 of them: they are as many of those left of a quorum when f are faulty and k away [TOCS §4.5].
 func TestQuorumChangesView(t *testing.T) {
-	for n := 4; n <= 12; n++ {
+	for _, n := range sizes {
 		size := message.GroupSize(n)
 		q := size.Quorum()
 		if n-1 < q {
