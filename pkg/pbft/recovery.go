@@ -6,9 +6,13 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
+	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/message"
@@ -21,12 +25,27 @@ type recovering struct {
 	ended  time.Time     // zero: it is not, or there was none
 }
 
+// recoveringFile marks a recovery that is not over. A start that finds it knows that the last one did not get so far.
+const recoveringFile = "recovering"
+
+const recoveringText = `This replica is recovering. If its next start is a recovery too, and this file is still here, then it
+sets aside what the directory holds: it may be what kept this recovery from its end.
+`
+
 // beginRecovery is the nonce of a recovery that begins.
-func (r *Replica) beginRecovery() uint64 {
+func (r *Replica) beginRecovery() (nonce uint64, err error) {
 	var b [8]byte
 	rand.Read(b[:])
+	if r.cfg.holds(recoveringFile) {
+		r.log.Warn("the last recovery did not come to its end: this one believes nothing of what the directory holds", "directory", r.cfg.Directory)
+		if err := r.fence.distrust(); err != nil {
+			return 0, err
+		}
+	} else if err := durable.WriteFile(r.cfg.path(recoveringFile), []byte(recoveringText)); err != nil {
+		return 0, fmt.Errorf("mark a recovery: %w", err)
+	}
 	r.log.Info("this start is a recovery: what this replica remembers is believed within the bounds that the others give it")
-	return binary.LittleEndian.Uint64(b[:]) | 1
+	return binary.LittleEndian.Uint64(b[:]) | 1, nil
 }
 
 // signRecovery makes the recovery request and has it ordered. The core asks again if it cannot be made now.
@@ -93,6 +112,10 @@ func (r *Replica) distrust(e *core.Effect) {
 func (r *Replica) healed(e *core.Effect) {
 	if err := r.fence.reset(e.View, e.Seq, false); err != nil {
 		r.fail(err)
+		return
+	}
+	if err := os.Remove(r.cfg.path(recoveringFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.fail(fmt.Errorf("end a recovery: %w", err))
 		return
 	}
 	r.exec.Settled(r.core.Stable().Seq)

@@ -131,3 +131,27 @@ func (c *cluster) startUntilItStays(i int) {
 	}
 	c.t.Fatalf("replica %d does not stay", i)
 }
+
+// A recovery that does not come to its end is followed by one that believes nothing.
+func TestRecoveryAfterAnUnfinishedOne(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	count(t, client, 3*int(c.g.Limits.CheckpointPeriod))
+	for i := range 3 {
+		c.stop(i)
+	}
+	c.stop(3)
+	c.start(3, recovering) // which hears from nobody
+	c.stop(3)
+	log := c.logged(3, recovering)
+	wantLine(t, log, "the last recovery did not come to its end")
+	for i := range 3 {
+		c.start(i)
+	}
+	c.recovered(3)
+	c.stop(0)
+	before := invoke(t, client, "i", false)
+	if got := invoke(t, client, "i", false); got != before+1 {
+		t.Fatalf("got %d, want %d", got, before+1)
+	}
+}

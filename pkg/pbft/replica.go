@@ -165,7 +165,9 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40,
 	}
 	if cfg.Recover {
-		c.Recovery = r.beginRecovery()
+		if c.Recovery, err = r.beginRecovery(); err != nil {
+			return nil, errors.Join(err, r.lock.Close())
+		}
 	}
 	if r.group.Durability == DurabilityDisk {
 		if err := r.recall(c); err != nil {
