@@ -29,7 +29,8 @@ func statusCommand() *cobra.Command {
   EXECUTED       the last batch it has executed; LAG is how far f+1 others are ahead
   STABLE, ROOT   its last stable checkpoint and the digest of the whole state there
   KEY AGE        since its session keys were made
-  RECOVERED      its last proactive recovery; "-" is never
+  RECOVERED      how long ago its last proactive recovery ended, and in what time; "corrupt" if its state was not the group's;
+                 "-" if its process began with none
   VERSION        of its program
   STATE          agrees, or the reason why it does not agree with the others
 

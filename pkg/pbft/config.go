@@ -113,7 +113,8 @@ type Recovery struct {
 	Point   SeqNum  `json:"point,omitempty"`   // the checkpoint that ends it must be at or above this; 0: not known yet
 	Took    Seconds `json:"took_seconds"`      // so far, or in all
 	Corrupt bool    `json:"corrupt,omitempty"` // something was found that is not the group's, and was replaced
-	Ended   string  `json:"ended,omitempty"`   // when, RFC 3339
+	Ended   bool    `json:"ended,omitempty"`
+	Ago     Seconds `json:"ago_seconds"` // since it ended
 }
 
 // PeerStatus is how one replica sees another.

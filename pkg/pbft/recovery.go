@@ -136,7 +136,7 @@ func (r *Replica) recoveryStatus() (s Recovery) {
 	if phase != core.NotRecovering {
 		s.Took = Seconds(time.Since(r.started))
 	} else if !r.recovery.ended.IsZero() {
-		s.Ended = r.recovery.ended.UTC().Format(time.RFC3339)
+		s.Ended, s.Ago = true, Seconds(time.Since(r.recovery.ended))
 	}
 	return s
 }

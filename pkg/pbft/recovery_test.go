@@ -17,7 +17,7 @@ func (c *cluster) recovered(i int) pbft.Recovery {
 	var s pbft.Recovery
 	eventually(c.t, "the recovery ends", func() bool {
 		s = c.replicas[i].Status().Recovery
-		return s.Ended != ""
+		return s.Ended
 	})
 	if s.Point == 0 || s.Phase != "" {
 		c.t.Fatalf("the recovery has ended, and is %+v", s)
@@ -120,7 +120,7 @@ func (c *cluster) startUntilItStays(i int) {
 			case <-r.Done():
 				return true
 			default:
-				stays = r.Status().Recovery.Ended != ""
+				stays = r.Status().Recovery.Ended
 				return stays
 			}
 		})

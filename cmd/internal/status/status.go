@@ -154,7 +154,7 @@ func (r *Report) judge(period uint64) {
 		row.Lag = max(best, uint64(s.LastExecuted)) - uint64(s.LastExecuted)
 		ready := admin.ReplicaReady(s.Status, r.Members)
 		switch {
-		case ready != nil && (s.SilentUntil > 0 || s.Fetching || !s.Active):
+		case ready != nil && (s.SilentUntil > 0 || s.Recovery.Phase != "" || s.Fetching || !s.Active):
 			row.Problem = ready.Error()
 		case s.View != view:
 			row.Problem = fmt.Sprintf("in view %d, most are in %d", s.View, view)
@@ -206,6 +206,22 @@ func answers(count map[string]int) (all int) {
 	return all
 }
 
+// recovered says in a few letters when a replica's last recovery was, how long it took, and whether it found something.
+func recovered(x pbft.Recovery) string {
+	took := x.Took.Duration().Round(100 * time.Millisecond)
+	switch {
+	case x.Phase != "":
+		return fmt.Sprintf("now, for %v", took)
+	case !x.Ended:
+		return "-"
+	}
+	s := fmt.Sprintf("%v ago, in %v", x.Ago.Duration().Round(time.Second), took)
+	if x.Corrupt {
+		s += ", corrupt"
+	}
+	return s
+}
+
 // WriteTable shows the report to people.
 func (r *Report) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -225,7 +241,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 			state = "agrees"
 		}
 		fmt.Fprintf(t, "%d\t%s\t%d\t%s\t%d\t%d\t%.12s\t%d\t%s\t%s\t%s\t%s\n", row.Number, row.Address, s.View, primary,
-			s.LastExecuted, s.Stable, s.Root, row.Lag, s.KeyAge.Duration().Round(time.Second), "-", s.Program, state)
+			s.LastExecuted, s.Stable, s.Root, row.Lag, s.KeyAge.Duration().Round(time.Second), recovered(s.Recovery), s.Program, state)
 	}
 	if err := t.Flush(); err != nil {
 		return err

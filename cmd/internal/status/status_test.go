@@ -83,6 +83,10 @@ func TestTables(t *testing.T) {
 			rows[2].Status.SilentUntil, rows[2].Status.Fetching, rows[2].Status.LastExecuted = 512, true, 0
 		}},
 		{"one fetches the state", 3, func(rows []Replica) { rows[1].Status.Fetching = true }},
+		{"one recovers", 3, func(rows []Replica) {
+			rows[1].Status.Recovery = pbft.Recovery{Phase: "checking", Point: 384, Took: pbft.Seconds(1200 * time.Millisecond)}
+			rows[2].Status.Recovery = pbft.Recovery{Ended: true, Took: pbft.Seconds(2 * time.Second), Ago: pbft.Seconds(time.Minute), Corrupt: true}
+		}},
 		{"one boasts", 4, func(rows []Replica) { rows[0].Status.LastExecuted = 1 << 62 }},
 		{"two pairs of roots", 0, func(rows []Replica) { // there is no majority
 			rows[0].Status.Root = strings.Repeat("ef", 32)
@@ -210,6 +214,8 @@ func TestCanStop(t *testing.T) {
 		{"it is silent itself", 2, func(rows []Replica) { rows[2].Status.SilentUntil = 640 }, ""},
 		{"another is silent", 2, func(rows []Replica) { rows[1].Status.SilentUntil = 640 },
 			"replica 1: silent until checkpoint 640 is stable; has executed 300|2 of the others would be left, 3 are needed"},
+		{"another recovers", 2, func(rows []Replica) { rows[1].Status.Recovery = pbft.Recovery{Phase: "checking", Point: 384} },
+			"replica 1: recovering (checking) until checkpoint 384 is stable; has executed 300|2 of"},
 		{"another fetches", 2, func(rows []Replica) { rows[1].Status.Fetching = true }, "replica 1: fetching the state; has executed 300|2 of"},
 		{"another is down", 0, func(rows []Replica) { rows[3].Status, rows[3].Problem = nil, "refused" }, "replica 3 does not answer: refused|2 of"},
 		{"another is behind", 0, func(rows []Replica) { rows[3].Status.LastExecuted = 10 }, "replica 3: 290 batches behind|2 of"},
