@@ -114,7 +114,17 @@ type Recovery struct {
 	Took    Seconds `json:"took_seconds"`      // so far, or in all
 	Corrupt bool    `json:"corrupt,omitempty"` // something was found that is not the group's, and was replaced
 	Ended   bool    `json:"ended,omitempty"`
+	Parts   Parts   `json:"parts"`       // of Took
 	Ago     Seconds `json:"ago_seconds"` // since it ended
+}
+
+// Parts are the parts of a recovery, those that are over [TOCS §8.2.3, Table II]. What comes before, the stop of the process and the start of
+// the next, is seen from outside alone.
+type Parts struct {
+	Load     Seconds `json:"load_seconds"`     // reading journal and image, and checking every page
+	Estimate Seconds `json:"estimate_seconds"` // until H_M was known
+	Request  Seconds `json:"request_seconds"`  // until the recovery request was known to have been executed
+	Check    Seconds `json:"check_seconds"`    // until a checkpoint at or above the recovery point was stable here
 }
 
 // PeerStatus is how one replica sees another.

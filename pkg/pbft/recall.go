@@ -109,6 +109,7 @@ func (r *Replica) frozen(n SeqNum) Digest {
 func (r *Replica) begin() {
 	if r.keeper == nil {
 		if r.freeze(0); r.cfg.Recover {
+			r.noteRecovery()
 			r.core.Resume()
 		}
 		return
@@ -118,6 +119,7 @@ func (r *Replica) begin() {
 		r.core.Frozen(0, r.keeper.initial)
 	}
 	r.perform()
+	r.noteRecovery()
 	r.exec.News() // what was recovered before this life is no news
 	r.core.Resume()
 	r.perform()

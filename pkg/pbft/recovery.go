@@ -21,8 +21,32 @@ import (
 // recovering is what a replica knows of its recovery, beside the core. It is under the replica's lock.
 type recovering struct {
 	signer auth.Signer
-	took   time.Duration // when it is over
-	ended  time.Time     // zero: it is not, or there was none
+	phase  core.Phase
+	since  time.Time // when it began
+	parts  Parts
+	ended  time.Time // zero: it is not over, or there was none
+}
+
+// noteRecovery notes when the recovery comes to its next phase. The caller holds the lock.
+func (r *Replica) noteRecovery() {
+	x := &r.recovery
+	phase, _, _ := r.core.Recovery()
+	if !r.cfg.Recover || phase == x.phase {
+		return
+	}
+	now := time.Now()
+	took := Seconds(now.Sub(x.since))
+	switch x.phase {
+	case core.NotRecovering:
+		x.parts.Load = Seconds(now.Sub(r.started))
+	case core.Estimating:
+		x.parts.Estimate = took
+	case core.Requesting:
+		x.parts.Request = took
+	case core.Checking:
+		x.parts.Check = took
+	}
+	x.phase, x.since = phase, now
 }
 
 // recoveringFile marks a recovery that is not over. A start that finds it knows that the last one did not get so far.
@@ -119,11 +143,13 @@ func (r *Replica) healed(e *core.Effect) {
 		return
 	}
 	r.exec.Settled(r.core.Stable().Seq)
+	r.noteRecovery()
 	x := &r.recovery
 	x.ended = time.Now()
-	x.took = x.ended.Sub(r.started)
 	_, point, corrupt := r.core.Recovery()
-	r.log.Info("this replica has recovered", "point", point, "took", x.took.Round(time.Millisecond), "corrupt", corrupt)
+	ms := func(d Seconds) time.Duration { return d.Duration().Round(time.Millisecond) }
+	r.log.Info("this replica has recovered", "point", point, "took", x.ended.Sub(r.started).Round(time.Millisecond), "corrupt", corrupt,
+		"load", ms(x.parts.Load), "estimate", ms(x.parts.Estimate), "request", ms(x.parts.Request), "check", ms(x.parts.Check))
 }
 
 // recoveryStatus is the recovery as status shows it.
@@ -132,10 +158,9 @@ func (r *Replica) recoveryStatus() (s Recovery) {
 		return s
 	}
 	phase, point, corrupt := r.core.Recovery()
-	s = Recovery{Phase: phase.String(), Point: point, Took: Seconds(r.recovery.took), Corrupt: corrupt}
-	if phase != core.NotRecovering {
-		s.Took = Seconds(time.Since(r.started))
-	} else if !r.recovery.ended.IsZero() {
+	s = Recovery{Phase: phase.String(), Point: point, Took: Seconds(time.Since(r.started)), Parts: r.recovery.parts, Corrupt: corrupt}
+	if phase == core.NotRecovering {
+		s.Took = Seconds(r.recovery.ended.Sub(r.started))
 		s.Ended, s.Ago = true, Seconds(time.Since(r.recovery.ended))
 	}
 	return s

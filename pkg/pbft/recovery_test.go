@@ -19,7 +19,7 @@ func (c *cluster) recovered(i int) pbft.Recovery {
 		s = c.replicas[i].Status().Recovery
 		return s.Ended
 	})
-	if s.Point == 0 || s.Phase != "" {
+	if p := s.Parts; s.Point == 0 || s.Phase != "" || p.Load <= 0 || p.Estimate <= 0 || p.Request <= 0 || p.Check < 0 {
 		c.t.Fatalf("the recovery has ended, and is %+v", s)
 	}
 	return s

@@ -374,6 +374,7 @@ func (r *Replica) leave() {
 	if r.core != nil {
 		r.perform()
 		r.noteView()
+		r.noteRecovery()
 		if r.slow && (r.sparing.queued || !r.core.Idle()) {
 			r.slow = false
 			r.clock.Reset(tickPeriod)
