@@ -38,11 +38,18 @@
 // ([Service.Choose], [Service.Accept]). All that the next operation can see lies on the pages of [State]: what else the service keeps
 // in memory is a copy that it can drop. The library keeps its own records on the first [Group.ReservedPages] pages.
 //
-// # What a restart forgets
+// # What a restart remembers
 //
-// A replica keeps two small files in its directory: the counter of its signatures, and the fence, which says up to which number and
+// With [DurabilityDisk] a replica's directory holds a journal of what it promised and an image of its pages, and a restart is no fault.
+// With [DurabilityReplicated] it keeps two small files: the counter of its signatures, and the fence, which says up to which number and
 // view it may have made promises. With nothing else it is silent after a restart until it cannot contradict them
 // (docs/PROTOCOL.md, "Promises"). [Replace] writes these files anew for a replica whose disk is lost.
+//
+// # Recovery
+//
+// A start with [ReplicaConfig.Recover] is a recovery [TOCS §5.2]: the replica believes what it remembers within bounds that follow
+// from the others' word, and gets new keys, and when a checkpoint beyond its recovery point is stable there it holds nothing that an
+// intruder left. So f bounds the replicas that are faulty between two recoveries, and not those that ever are.
 //
 // # Goroutines and locks
 //
