@@ -9,7 +9,11 @@
 // Sync tells: the caller must stop.
 package disk
 
-import "io"
+import (
+	"errors"
+	"io"
+	"syscall"
+)
 
 // An FS is one directory, without directories in it. Names have no slash. Its methods may be called by several goroutines.
 type FS interface {
@@ -42,3 +46,7 @@ type File interface {
 	Sync() error
 	Close() error
 }
+
+// IsFull reports whether an error says that a file system has no room, or that the user's share of it is used up. All other errors may
+// mean that something is lost.
+func IsFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

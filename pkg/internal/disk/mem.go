@@ -89,6 +89,16 @@ func (m *Mem) Limit(bytes int64) {
 	m.space = bytes
 }
 
+// Fill leaves room for so many bytes more than the files take now, as Limit does.
+func (m *Mem) Fill(room int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.space = room
+	for _, f := range m.now {
+		m.space += f.now.taken * pageBytes
+	}
+}
+
 // FailSync has the next n Syncs fail, of whichever file or of the names. What they should have made durable
 // may be lost, and a later Sync that succeeds does not make it durable either.
 func (m *Mem) FailSync(n int) {

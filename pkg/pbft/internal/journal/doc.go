@@ -37,6 +37,11 @@
 // says so with [ErrCorrupt], and the replica must not trust what is left. Anything else is the torn tail of a flush that nobody
 // was told of. Open never appends to what it finds: it goes on in a new segment.
 //
+// # A full disk
+//
+// [Journal.Reserve] has some segments ready beyond those in use. When another one is needed and the disk has no room for it, Flush says so
+// with [ErrFull]: what it wrote is durable, the other records wait, and a later Flush goes on with them.
+//
 // # Sticky records
 //
 // A segment is used again when the image on disk has passed all batches that its records are about. A few records are needed for

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/message"
@@ -27,12 +28,16 @@ const Slots = 8
 // ErrCorrupt: the disk has lost or changed something that was durable.
 var ErrCorrupt = errors.New("the journal is corrupt")
 
+// ErrFull: the disk has no room for another segment. Nothing is lost: the records that found no room wait, and a later Flush tries again.
+var ErrFull = errors.New("the disk has no room for another segment")
+
 // ErrForeign: the journal is another group's.
 var ErrForeign = errors.New("the journal belongs to another group")
 
 // Options are the sizes of a journal.
 type Options struct {
 	SegmentBytes int // a multiple of 4096, and longer than the longest record by two blocks
+	Spare        int // segments that Reserve has ready, so that the journal goes on for as long on a full disk
 }
 
 const (
@@ -72,6 +77,8 @@ type Journal struct {
 	written  Position      // of the next record to be written
 	block    []byte
 	failed   error
+
+	files atomic.Int64 // segments on the disk, needed or not
 }
 
 // An ending is the end of a record in a buffer, and what the record is about.
@@ -88,6 +95,7 @@ type segment struct {
 	end    int64          // where the next block goes
 	seq    message.SeqNum // the highest batch that a record in it is about
 	used   bool           // Open found a record in it, not only copies
+	filled bool           // its blocks were written since they were reserved: see fill
 }
 
 // Append puts a record into memory. It is about batch seq: its segment is kept until Release is called for that batch or a later one. A
@@ -141,8 +149,8 @@ func (j *Journal) Release(seq message.SeqNum) {
 	}
 }
 
-// Flush makes durable what was appended before it began, and returns the durable position. An error is final: nothing is known of what was
-// appended since the last good Flush, and all later ones fail too.
+// Flush makes durable what was appended before it began, and returns the durable position. With ErrFull that is not all of it. Any other error
+// is final: nothing is known of what was appended since the last good Flush, and all later ones fail too.
 func (j *Journal) Flush() (Position, error) {
 	j.flushing.Lock()
 	defer j.flushing.Unlock()
@@ -151,47 +159,84 @@ func (j *Journal) Flush() (Position, error) {
 	j.pending, j.ends = j.spare[:0], nil
 	released := len(j.released)
 	j.mu.Unlock()
-	if j.failed == nil {
-		j.failed = j.write(records, ends)
+	written, err := 0, j.failed
+	if err == nil {
+		if written, err = j.write(records, ends); !errors.Is(err, ErrFull) {
+			j.failed = err
+		}
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.spare = records
-	if j.failed != nil {
-		return j.durable, fmt.Errorf("journal: %w", j.failed)
+	if written < len(ends) {
+		j.putBack(records, ends, written)
 	}
-	j.durable = j.written
+	j.spare = records
+	if j.failed == nil {
+		j.durable = j.written
+	}
 	// The blocks that are durable now say that these are not needed.
-	if len(ends) > 0 {
+	if written > 0 && j.failed == nil {
 		j.free = append(j.free, j.released[:released]...)
 		j.released = j.released[released:]
 	}
-	return j.durable, nil
+	if err != nil {
+		err = fmt.Errorf("journal: %w", err)
+	}
+	return j.durable, err
 }
 
-// write writes records as blocks and syncs the segments they went to.
-func (j *Journal) write(records []byte, ends []ending) error {
+// putBack puts records that were not written before those that were appended since. The first n were written.
+func (j *Journal) putBack(records []byte, ends []ending, n int) {
 	from := 0
-	for len(ends) > 0 {
-		n, length := j.fitting(ends, from)
+	if n > 0 {
+		from = ends[n-1].at
+	}
+	pending := append(slices.Clone(records[from:]), j.pending...)
+	all := make([]ending, 0, len(ends)-n+len(j.ends))
+	for _, e := range ends[n:] {
+		all = append(all, ending{e.at - from, e.seq})
+	}
+	for _, e := range j.ends {
+		all = append(all, ending{e.at + len(records) - from, e.seq})
+	}
+	j.pending, j.ends = pending, all
+}
+
+// settle makes durable what was written before a disk was found to be full. The error is that of the sync if it fails.
+func (j *Journal) settle(err error) error {
+	if !errors.Is(err, ErrFull) {
+		return err
+	}
+	if failed := j.sync(); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// write writes records as blocks and syncs the segments they went to. It returns how many it has written: all but for an error. After ErrFull
+// those are durable.
+func (j *Journal) write(records []byte, ends []ending) (written int, err error) {
+	from := 0
+	for written < len(ends) {
+		n, length := j.fitting(ends[written:], from)
 		if n == 0 {
 			if err := j.turn(); err != nil {
-				return err
+				return written, j.settle(err)
 			}
-			if n, length = j.fitting(ends, from); n == 0 {
-				return fmt.Errorf("a record of %d bytes does not fit into a segment of %d", ends[0].at-from, j.options.SegmentBytes)
+			if n, length = j.fitting(ends[written:], from); n == 0 {
+				return written, fmt.Errorf("a record of %d bytes does not fit into a segment of %d", ends[written].at-from, j.options.SegmentBytes)
 			}
 		}
 		part := records[from : from+length]
-		if err := j.writeBlock(part, ends[:n]); err != nil {
-			return err
+		if err := j.writeBlock(part, ends[written:written+n]); err != nil {
+			return written, err
 		}
 		j.stick(part)
 		j.written += Position(n)
 		from += length
-		ends = ends[n:]
+		written += n
 	}
-	return j.sync()
+	return written, j.sync()
 }
 
 // fitting is how many of the records, which begin at from, fit into the rest of the segment, and their length.
@@ -321,13 +366,82 @@ func (j *Journal) restate() error {
 	return j.writeBlock(records, nil)
 }
 
-// take returns a file for a new segment.
+// take returns a file for a new segment. The last one that is free is taken only if others become free when it was written: with none the
+// journal could not note that they are.
 func (j *Journal) take() (*segment, error) {
-	if n := len(j.free); n > 0 {
-		s := j.free[n-1]
-		j.free = j.free[:n-1]
-		return s, nil
+	if len(j.free) < 2 {
+		if err := j.allocate(); err != nil && (len(j.free) == 0 || !j.releases()) {
+			return nil, err
+		}
 	}
+	n := len(j.free) - 1
+	s := j.free[n]
+	if !s.filled {
+		if err := j.fill(s.file); err != nil {
+			return nil, fmt.Errorf("fill %s: %w", s.name, err)
+		}
+		s.filled = true
+	}
+	j.free = j.free[:n]
+	return s, nil
+}
+
+// releases reports whether segments wait to become free.
+func (j *Journal) releases() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.released) > 0
+}
+
+// Reserve makes files for Options.Spare segments beyond those that are in use. ErrFull says that the disk has no room for them.
+func (j *Journal) Reserve() error {
+	j.flushing.Lock()
+	defer j.flushing.Unlock()
+	for _, s := range j.free { // a crash may have left one without its blocks
+		if err := s.file.Allocate(int64(j.options.SegmentBytes)); err != nil {
+			return fmt.Errorf("journal: %w", full(err))
+		}
+	}
+	for j.failed == nil && len(j.free) < j.options.Spare {
+		if err := j.allocate(); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+	}
+	return nil
+}
+
+// Short reports whether Reserve has something to do.
+func (j *Journal) Short() bool {
+	j.flushing.Lock()
+	defer j.flushing.Unlock()
+	return len(j.free) < j.options.Spare
+}
+
+// Yield gives the room of a spare segment back to the file system, and reports whether there was one.
+func (j *Journal) Yield() bool {
+	j.flushing.Lock()
+	defer j.flushing.Unlock()
+	if len(j.free) < 2 {
+		return false
+	}
+	s := j.free[0]
+	j.free = j.free[1:]
+	return j.discard(s) == nil
+}
+
+func (j *Journal) discard(s *segment) error {
+	j.files.Add(-1)
+	return errors.Join(s.file.Close(), j.fs.Remove(s.name))
+}
+
+// Bytes is how much of the disk the journal takes, and how much of that holds records that are needed.
+func (j *Journal) Bytes() (all, needed int64) {
+	each := int64(j.options.SegmentBytes)
+	return j.files.Load() * each, int64(j.Segments()) * each
+}
+
+// allocate makes a file for a segment, the last to be used among those that are free.
+func (j *Journal) allocate() error {
 	for i := 0; ; i++ {
 		name := fmt.Sprintf("journal-%03d", i)
 		file, err := j.fs.Create(name)
@@ -335,25 +449,33 @@ func (j *Journal) take() (*segment, error) {
 		case errors.Is(err, fs.ErrExist):
 			continue
 		case err != nil:
-			return nil, fmt.Errorf("create a segment: %w", err)
+			return fmt.Errorf("create a segment: %w", full(err))
 		}
-		if err := j.fill(file); err != nil {
-			return nil, fmt.Errorf("create %s: %w", name, err)
+		s := &segment{name: name, file: file}
+		j.files.Add(1)
+		if err := file.Allocate(int64(j.options.SegmentBytes)); err != nil {
+			return errors.Join(fmt.Errorf("create %s: %w", name, full(err)), j.discard(s))
 		}
-		return &segment{name: name, file: file}, nil
+		j.free = slices.Insert(j.free, 0, s)
+		return nil
 	}
 }
 
-// fill reserves the blocks of a new segment and writes them once. A sync of a block that was never written has to note in the file
-// system's own journal that it is, which costs several times as much.
-func (j *Journal) fill(file disk.File) error {
-	if err := file.Allocate(int64(j.options.SegmentBytes)); err != nil {
-		return err
+// full marks an error that says that the disk is full.
+func full(err error) error {
+	if disk.IsFull(err) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
+	return err
+}
+
+// fill writes the blocks of a new segment once. A sync of a block that was never written has to note in the file system's own journal that it
+// is, which costs several times as much.
+func (j *Journal) fill(file disk.File) error {
 	chunk := make([]byte, min(j.options.SegmentBytes, fillBytes))
 	for at := 0; at < j.options.SegmentBytes; at += len(chunk) {
 		if _, err := file.WriteAt(chunk[:min(len(chunk), j.options.SegmentBytes-at)], int64(at)); err != nil {
-			return err
+			return full(err)
 		}
 	}
 	return errors.Join(file.Sync(), j.fs.Sync())

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"testing"
 
 	"bfs/pkg/internal/disk"
@@ -17,7 +18,7 @@ import (
 
 var (
 	ours   = message.Digest{1}
-	small  = Options{SegmentBytes: 8 * blockSize}
+	small  = Options{SegmentBytes: 8 * blockSize, Spare: 2}
 	errTry = errors.New("stop here")
 )
 
@@ -30,6 +31,7 @@ type twin struct {
 	all     []record
 	acked   Position // durable, as Flush said
 	passed  message.SeqNum
+	full    bool // the disk has little room
 }
 
 type record struct {
@@ -123,12 +125,14 @@ func (w *twin) same(r record, n int) bool {
 }
 
 func (w *twin) step() {
-	switch w.chance.IntN(12) {
+	switch w.chance.IntN(13) {
+	case 12:
+		w.fill()
 	case 0:
 		w.passed += message.SeqNum(w.chance.IntN(10))
 		w.journal.Release(w.passed)
 	case 1, 2, 3:
-		if err := w.flush(); err != nil {
+		if err := w.flush(); err != nil && !(w.full && errors.Is(err, ErrFull)) {
 			w.t.Fatal(err)
 		}
 	case 4:
@@ -150,6 +154,26 @@ func (w *twin) step() {
 		}
 	default:
 		w.append()
+	}
+}
+
+// fill has the disk fill up, or empties it again.
+func (w *twin) fill() {
+	switch w.chance.IntN(6) {
+	case 0:
+		w.full = true
+		w.disk.Fill(w.chance.Int64N(int64(2 * small.SegmentBytes)))
+	case 1, 2:
+		w.full = false
+		w.disk.Limit(-1)
+		if err := w.journal.Reserve(); err != nil {
+			w.t.Fatal(err)
+		}
+		if err := w.flush(); err != nil {
+			w.t.Fatalf("there is room again: %v", err)
+		}
+	case 3:
+		w.journal.Yield()
 	}
 }
 
@@ -292,20 +316,72 @@ func TestRestartAfterFailedSync(t *testing.T) {
 	}
 }
 
-// A disk without room for another segment fails the flush, and what was durable before stays so.
+// On a full disk the journal goes on in what it has in reserve. Then records wait, in order, until there is room.
 func TestFullDisk(t *testing.T) {
 	w := written(t, 2)
-	w.disk.Limit(int64(len(w.journal.segments) * small.SegmentBytes))
-	var err error
+	if err := w.journal.Reserve(); err != nil {
+		t.Fatal(err)
+	}
+	segments := len(w.journal.segments)
+	w.disk.Fill(0)
+	err := error(nil)
 	for n := 0; err == nil && n < 100; n++ {
 		w.append()
 		err = w.flush()
 	}
-	if err == nil {
-		t.Fatal("it has written more than the disk holds")
+	if !errors.Is(err, ErrFull) || !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is full, and the journal says %v", err)
+	}
+	if got, want := len(w.journal.segments), segments+small.Spare-1; got != want {
+		t.Fatalf("it has used %d segments, want %d", got, want)
+	}
+	w.append()
+	w.disk.Limit(-1)
+	if err := w.flush(); err != nil || w.acked != Position(len(w.all)) {
+		t.Fatalf("there is room again, and %d of %d records are durable: %v", w.acked, len(w.all), err)
 	}
 	w.disk.Crash()
 	w.open()
+}
+
+// A journal that has used all its room goes on when the image has followed, though the disk stays full.
+func TestFullDiskIsReleased(t *testing.T) {
+	w := written(t, 2)
+	if err := w.journal.Reserve(); err != nil {
+		t.Fatal(err)
+	}
+	w.disk.Fill(0)
+	for range 500 {
+		if w.append(); w.flush() != nil {
+			w.passed += 20 // all that was appended is about these batches
+			w.journal.Release(w.passed)
+		}
+	}
+	if err := w.flush(); err != nil {
+		t.Fatalf("segments are free, and the journal says %v", err)
+	}
+}
+
+// A spare segment gives its room to a file that needs it more.
+func TestYield(t *testing.T) {
+	w := written(t, 2)
+	if err := w.journal.Reserve(); err != nil || w.journal.Short() {
+		t.Fatalf("it is short of segments: %v", err)
+	}
+	w.disk.Fill(0)
+	if !w.journal.Yield() || !w.journal.Short() {
+		t.Fatal("it has given nothing")
+	}
+	f, err := w.disk.Create("fence")
+	if err == nil {
+		err = f.Allocate(blockSize)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.journal.Reserve(); !errors.Is(err, ErrFull) {
+		t.Fatalf("the disk is full, and the journal says %v", err)
+	}
 }
 
 func TestForeign(t *testing.T) {

@@ -65,6 +65,7 @@ func (j *Journal) list() (segments []*segment, err error) {
 		}
 		s := &segment{name: name, file: file, end: int64(j.options.SegmentBytes)}
 		j.free = append(j.free, s) // until read finds that it is needed; Close finds it here
+		j.files.Add(1)
 		if err := s.readHeader(j.group); err != nil {
 			return nil, err
 		}
@@ -73,7 +74,7 @@ func (j *Journal) list() (segments []*segment, err error) {
 				return nil, err
 			}
 		}
-		if s.number != 0 {
+		if s.filled = s.number != 0; s.filled {
 			segments = append(segments, s)
 			j.number = max(j.number, s.number)
 		}
@@ -288,6 +289,18 @@ func (j *Journal) adopt(needed []*segment, tail []block) error {
 	}
 	j.segments = needed
 	j.free = slices.DeleteFunc(j.free, func(s *segment) bool { return slices.Contains(needed, s) })
+	slices.SortStableFunc(j.free, filledLast)
 	j.next, j.durable = j.written, j.written
 	return nil
+}
+
+// filledLast orders free segments: the last is used first, and one that was written before need not be filled.
+func filledLast(a, b *segment) int {
+	switch {
+	case a.filled == b.filled:
+		return 0
+	case b.filled:
+		return -1
+	}
+	return 1
 }
