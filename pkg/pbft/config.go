@@ -31,6 +31,10 @@ type ReplicaConfig struct {
 	Window    int           // batches proposed and not yet executed, at most; 0: DefaultWindow
 	Delay     time.Duration // artificial one-way delay of what is sent, for measurements
 
+	// SpendReserve has this replica use what it keeps in reserve on its disk (R-OUR-7): if the disks of more than f hosts are full, and no room
+	// can be made on them, those with this setting order calls again for a while, such as those that remove files.
+	SpendReserve bool
+
 	Without []Optimisation // turned off, to measure what they bring; the replicas of a group may differ in it
 
 	// Recover: this start is a recovery [TOCS §5.2]. The replica does not trust what it reads in its directory until the group has

@@ -32,6 +32,8 @@ type fence struct {
 
 	position uint64        // on disk: the journal held as many records, or store.NoJournal
 	journal  func() uint64 // how many it holds durably now; nil without a journal
+
+	writing func(write func() error) error // makes room for the file if the disk is full; nil without a journal
 }
 
 const fenceSize = message.DigestSize + 24
@@ -118,7 +120,12 @@ func (f *fence) begin(v View, n SeqNum) {
 		f.position = f.journal()
 	}
 	b = binary.LittleEndian.AppendUint64(b, f.position)
-	go func() { done <- durable.WriteFile(f.path, b) }()
+	write := func() error { return durable.WriteFile(f.path, b) }
+	if writing := f.writing; writing != nil {
+		go func() { done <- writing(write) }()
+		return
+	}
+	go func() { done <- write() }()
 }
 
 // settle waits until nobody is writing.

@@ -43,7 +43,7 @@ func (r *Replica) leaveView() (old View, leads bool) {
 	r.enter()
 	defer r.leave()
 	old, active := r.core.View()
-	if !active || r.stopping || r.core.SilentUntil() > 0 || old.Primary(r.group.N()) != r.cfg.Self {
+	if !active || r.stopping || r.aside() || r.core.SilentUntil() > 0 || old.Primary(r.group.N()) != r.cfg.Self {
 		return old, false
 	}
 	r.events.handsOver = true

@@ -275,7 +275,7 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 	var reads readTime
 	r.enter()
 	for _, m := range batch {
-		if r.stopping {
+		if r.stopping || r.aside() {
 			break
 		}
 		switch m := m.(type) {

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"syscall"
 	"time"
 
+	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/image"
@@ -32,8 +32,13 @@ type keeper struct {
 	installing bool                 // a fetched state is not on disk yet, so nobody is answered from it
 
 	job    *imageJob      // the next for the image, nil if there is none
-	jobs   chan struct{}  // has one element if there is
+	jobs   chan struct{}  // has one element if there is, or if what is in reserve must be looked at
 	ending sync.WaitGroup // of the goroutines
+
+	directory string    // where it lies
+	full      error     // why this replica stands aside: see aside.go; nil: it does not
+	stuck     bool      // and the journal has no room for what waits
+	syncs     syncTimes // of the journal
 }
 
 // An imageJob is a checkpoint, which the state holds, to which the image is to be taken.
@@ -110,7 +115,7 @@ func (r *Replica) say(x said) {
 
 // poke has the flusher run if something waits for it. The caller holds the lock.
 func (k *keeper) poke() {
-	if k.store.Waiting() {
+	if k.store.Waiting() && !k.stuck {
 		select {
 		case k.wake <- struct{}{}:
 		default:
@@ -127,21 +132,31 @@ func (r *Replica) flush() {
 			return
 		case <-k.wake:
 		}
+		began := time.Now()
 		durable, err := k.store.Flush()
+		took, short := time.Since(began), k.store.Short()
 		r.enter()
 		switch {
+		case disk.IsFull(err):
+			k.stuck = true
+			r.stepAside(err)
 		case err != nil:
 			r.failDisk(err)
-		case !r.stopping:
+		default:
+			k.syncs.note(took)
+		}
+		if !r.stopping {
 			k.store.Flushed(durable, r.say)
 		}
-		r.leave()
+		if r.leave(); short {
+			k.work()
+		}
 	}
 }
 
 // failDisk stops the replica because its disk failed.
 func (r *Replica) failDisk(err error) {
-	if errors.Is(err, syscall.ENOSPC) {
+	if disk.IsFull(err) {
 		r.fail(fmt.Errorf("this replica's disk is full: %w: make room in %s, then start the replica again; the others go on meanwhile, as long as"+
 			" no more than f are away", err, r.cfg.Directory))
 		return
@@ -176,25 +191,46 @@ func (r *Replica) discard() {
 // take gives the image its next job. One that something waits for takes the place of any other.
 func (k *keeper) take(j *imageJob) {
 	k.job = j
+	k.work()
+}
+
+// work wakes the goroutine that writes the image and looks after the reserve.
+func (k *keeper) work() {
 	select {
 	case k.jobs <- struct{}{}:
 	default:
 	}
 }
 
-// follow is a goroutine that takes the image from checkpoint to checkpoint.
+// follow is a goroutine that takes the image from checkpoint to checkpoint, and keeps room in reserve. While there is too little it tries again
+// from time to time.
 func (r *Replica) follow() {
 	k := r.keeper
+	again := time.NewTimer(0)
+	defer again.Stop()
 	for {
 		select {
 		case <-r.stop:
 			return
 		case <-k.jobs:
+		case <-again.C:
 		}
-		if err := r.followNext(); err != nil {
-			r.enter()
+		err := r.followNext()
+		if err == nil {
+			err = k.store.Reserve()
+		}
+		r.enter()
+		switch {
+		case err == nil:
+			r.comeBack()
+		case disk.IsFull(err):
+			r.stepAside(err)
+			again.Reset(k.pause())
+		default:
 			r.failDisk(err)
-			r.leave()
+		}
+		r.leave()
+		if err != nil && !disk.IsFull(err) {
 			return
 		}
 	}
@@ -217,22 +253,45 @@ func (r *Replica) followNext() error {
 	if err != nil {
 		return err
 	}
-	if written, err := r.writeImage(u, j); err != nil || !written {
-		return err
+	written, err := r.writeImage(u, j)
+	if err == nil && !written {
+		return nil
 	}
-	if _, err := k.store.Flush(); err != nil { // that the checkpoint is stable is to be known where the image is at it
-		return err
+	if err == nil {
+		_, err = k.store.Flush() // that the checkpoint is stable is to be known where the image is at it
 	}
-	if err := u.Commit(); err != nil {
-		return err
+	if err == nil {
+		err = u.Commit()
 	}
 	r.enter()
 	defer r.leave()
+	if err != nil {
+		if disk.IsFull(err) {
+			r.giveUp(u, j)
+		}
+		return err
+	}
 	k.store.Followed()
 	if j.then != nil && !r.stopping {
 		j.then()
 	}
 	return nil
+}
+
+// giveUp ends an update for which there is no room. It is done again, to the latest stable checkpoint if nothing waits for this one.
+func (r *Replica) giveUp(u *image.Update, j *imageJob) {
+	k := r.keeper
+	k.store.GiveUp(u)
+	if stable := r.core.Stable(); j.then == nil {
+		j = nil // what it was to copy may be forgotten
+		if stable.Seq <= r.core.LastExecuted() && !r.core.Transferring() && k.store.Behind(stable.Seq) {
+			j = &imageJob{checkpoint: message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest}}
+		}
+	}
+	if k.job == nil {
+		k.job = j
+	}
+	r.discard()
 }
 
 // writeImage copies the pages of an update and writes them. It reports false if the update was given up, for another is more urgent, or
@@ -271,5 +330,8 @@ func (r *Replica) writeImage(u *image.Update, j *imageJob) (written bool, err er
 func (k *keeper) close() error {
 	k.ending.Wait()
 	_, err := k.store.Flush()
+	if disk.IsFull(err) {
+		err = nil // what found no room was said to nobody
+	}
 	return errors.Join(err, k.store.Close())
 }

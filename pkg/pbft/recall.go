@@ -30,7 +30,7 @@ func (r *Replica) recall(cfg core.Config) error {
 	began := time.Now()
 	records, err := r.openJournal(filepath.Join(r.cfg.Directory, journalDirectory))
 	if err != nil {
-		return fmt.Errorf("journal in %s: %w", r.cfg.Directory, err)
+		return r.cannotStart("journal", err)
 	}
 	if cfg.Durable = true; r.keeper.trusted {
 		cfg.Raised, cfg.RaisedView = r.fence.last, r.fence.view
@@ -39,13 +39,21 @@ func (r *Replica) recall(cfg core.Config) error {
 	}
 	state, err := r.loadImage(tree)
 	if err != nil {
-		return errors.Join(fmt.Errorf("image in %s: %w", r.cfg.Directory, err), r.keeper.store.Close())
+		return errors.Join(r.cannotStart("image", err), r.keeper.store.Close())
 	}
 	r.core = core.Restore(cfg, state, records)
 	if r.keeper.restored = state; state.Seq > 0 || r.core.LastExecuted() > 0 {
 		r.log.Info("read the disk", "checkpoint", state.Seq, "executed", r.core.LastExecuted(), "took", time.Since(began).Round(time.Millisecond))
 	}
 	return nil
+}
+
+// cannotStart names the directory, and the next step if its disk is full.
+func (r *Replica) cannotStart(what string, err error) error {
+	if disk.IsFull(err) {
+		return fmt.Errorf("%s in %s: %w: make room there, then start the replica again", what, r.cfg.Directory, err)
+	}
+	return fmt.Errorf("%s in %s: %w", what, r.cfg.Directory, err)
 }
 
 // openJournal opens the journal in a directory, or a new one if it has lost something, and returns its records.
@@ -55,11 +63,12 @@ func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 	}
 	limits := r.group.wire()
 	m, err := store.Recall[said](store.Options{Disk: disk.OS(directory), Group: r.group.Digest(), SegmentBytes: r.group.segmentBytes(),
-		Self: r.cfg.Self, Limits: &limits}, r.fence.position, r.fence.distrust)
+		Self: r.cfg.Self, Limits: &limits, ReserveBytes: r.reserveBytes()}, r.fence.position, r.fence.distrust)
 	if err != nil {
 		return nil, err
 	}
-	r.keeper = &keeper{store: m.Store, trusted: m.Whole, wake: make(chan struct{}, 1), jobs: make(chan struct{}, 1)}
+	r.keeper = &keeper{store: m.Store, trusted: m.Whole, wake: make(chan struct{}, 1), jobs: make(chan struct{}, 1), directory: directory}
+	r.fence.writing = r.keeper.writeSmall
 	if m.Why != nil {
 		r.log.Error("the journal is not whole, and is not used: this replica keeps silent until the others have passed all that it can have promised",
 			"reason", m.Why, "directory", r.cfg.Directory)
@@ -68,6 +77,25 @@ func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 		r.fence.journal = r.keeper.position
 	}
 	return m.Records, nil
+}
+
+// reserveBytes is how much room is kept for the journal, and for the image, on a disk that is full: unless it is to be spent.
+func (r *Replica) reserveBytes() int {
+	if r.cfg.SpendReserve {
+		return 0
+	}
+	return r.group.Limits.windowBytes()
+}
+
+// windowBytes bounds the operations of L batches. A checkpoint comes when as many as CheckpointBytes were executed, and is stable before as many
+// again are, so that those of two are all there are, and a batch more.
+func (l *Limits) windowBytes() int {
+	batch := max(l.BatchBytes, l.Operation)
+	all := min(int(l.LogSize)*batch, l.LogBytes)
+	if l.CheckpointBytes > 0 {
+		all = min(all, 2*l.CheckpointBytes+batch)
+	}
+	return all
 }
 
 // position is how many records the journal holds durably.

@@ -32,6 +32,7 @@ import (
 //	the State's       calls back when the root of a checkpoint is known
 //	the fence's       writes it, while there is still room below it
 //	flush             syncs the journal, in disk mode
+//	follow            takes the image along and keeps room in reserve, in disk mode
 type Replica struct {
 	*endpoint
 	cfg      ReplicaConfig
@@ -271,19 +272,25 @@ func (r *Replica) start() error {
 	options.Admit, options.Named = (*inbound)(r).admit, r.group.hosts()
 	listener, err := transport.Listen(address, options, (*inbound)(r))
 	if err != nil {
-		close(r.stop)
-		r.closeLinks()
-		if r.keeper != nil {
-			err = errors.Join(err, r.keeper.close())
-		}
-		err = errors.Join(err, r.lock.Close())
-		close(r.done)
-		return err
+		return r.abandon(err)
 	}
 	r.listener = listener
 	r.gate.listener.Store(listener)
 	go r.tick()
 	return nil
+}
+
+// abandon ends a start that failed.
+func (r *Replica) abandon(err error) error {
+	r.stopOnce.Do(func() { close(r.stop) })
+	r.closeLinks()
+	err = errors.Join(err, r.fence.settle())
+	if r.keeper != nil {
+		err = errors.Join(err, r.keeper.close())
+	}
+	err = errors.Join(err, r.lock.Close())
+	close(r.done)
+	return err
 }
 
 func (r *Replica) closeLinks() {
@@ -304,15 +311,7 @@ func (r *Replica) tick() {
 		case <-r.clock.C:
 			r.turned.Store(time.Now().UnixNano())
 			if r.core != nil {
-				if r.enter(); !r.slow {
-					r.ticked = time.Now()
-					r.core.Tick()
-				}
-				r.pace()
-				r.perform()
-				r.endSparing()
-				r.slow = r.core.Idle()
-				r.leave()
+				r.oneTick()
 				r.serveKept()
 			}
 			if time.Since(asked) >= askKeyPeriod {
@@ -328,6 +327,23 @@ func (r *Replica) tick() {
 			r.mu.Unlock()
 		}
 	}
+}
+
+// oneTick is a tick of the core.
+func (r *Replica) oneTick() {
+	r.enter()
+	defer r.leave()
+	if r.aside() {
+		return
+	}
+	if !r.slow {
+		r.ticked = time.Now()
+		r.core.Tick()
+	}
+	r.pace()
+	r.perform()
+	r.endSparing()
+	r.slow = r.core.Idle()
 }
 
 // idlePeriod is how often a replica wakes that has nothing to do. Waking costs a processor more than a tick's work: five idle
@@ -364,7 +380,7 @@ func (r *Replica) askForKeys() {
 func (r *Replica) enter() {
 	r.mu.Lock()
 	r.answered = 0
-	if r.slow {
+	if r.slow && !r.aside() {
 		r.catchUp()
 	}
 }

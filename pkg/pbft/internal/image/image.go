@@ -52,6 +52,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 
 	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/message"
@@ -104,7 +105,7 @@ type Options struct {
 	Tree  Tree
 
 	// Reserve is how many pages an update can always write, though the disk has become full, as far as
-	// Image.Reserve finds room for them.
+	// Image.Reserve finds room for them. It is no more than the pages that the image has: see spare.
 	Reserve int
 }
 
@@ -123,6 +124,7 @@ type Image struct {
 	bad     map[PageNum]bool // pages whose slots have not their contents
 	update  *Update          // under way, or nil
 	failed  bool             // a sync has failed
+	bytes   atomic.Int64     // of the files when they were measured last
 }
 
 const (
@@ -248,20 +250,38 @@ func (im *Image) Checkpoint() (seq SeqNum, root Digest, ok bool) {
 // that the disk is full, so that the replica steps aside; a later call tells whether there is room again.
 // No update is under way.
 func (im *Image) Reserve() error {
+	defer im.measure()
 	if im.options.Reserve == 0 {
 		return nil
 	}
 	// As many slots as pages are in use, so the others are free.
-	err := im.pages.Allocate(offset(uint32(im.table.live + im.options.Reserve + 1)))
-	blocks := im.log.end + unitBlocks(im.options.Reserve)
+	err := im.pages.Allocate(offset(uint32(im.table.live + im.spare() + 1)))
+	blocks := im.log.end + unitBlocks(im.spare())
 	if err := errors.Join(err, im.log.file.Allocate(int64(blocks*blockBytes))); err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
 	return nil
 }
 
+// spare is how many pages are reserved: as many as an update of a state of this size changes at most, and no more than was asked for.
+func (im *Image) spare() int { return min(im.options.Reserve, max(im.table.live, leastSpare)) }
+
+// leastSpare is what is reserved for a small state.
+const leastSpare = 64
+
 // Live returns how many pages of the state are not zeros.
 func (im *Image) Live() int { return im.table.live }
+
+// Bytes is how much of the disk the files took after the last commit, or when they were opened. It may be called while an update runs.
+func (im *Image) Bytes() int64 { return im.bytes.Load() }
+
+func (im *Image) measure() {
+	pages, err := im.pages.Size()
+	table, failed := im.log.file.Size()
+	if err == nil && failed == nil {
+		im.bytes.Store(pages + table)
+	}
+}
 
 // sync syncs a file or the names. A failure is final.
 func (im *Image) sync(what interface{ Sync() error }) error {

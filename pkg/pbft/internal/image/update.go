@@ -300,7 +300,7 @@ func (im *Image) trim() error {
 	if err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
-	spare := max(im.changed+slack(im.table.live), im.options.Reserve)
+	spare := max(im.changed+slack(im.table.live), im.spare())
 	keep := offset(uint32(max(im.slots.high(), im.table.live+spare) + 1))
 	if size <= keep {
 		return nil

@@ -34,14 +34,19 @@ const mostStep = 1 << 31
 
 // OpenImage opens the image. One that is damaged is replaced by an empty one: damaged says so, and the replica fetches its state.
 func (s *Store[T]) OpenImage(pages message.PageNum, t image.Tree) (damaged bool, err error) {
-	o := image.Options{Group: s.options.Group, Pages: pages, Tree: t}
+	o := image.Options{Group: s.options.Group, Pages: pages, Tree: t, Reserve: s.options.ReserveBytes / pageBytes}
 	im, err := image.Open(s.options.Disk, o)
 	if damaged = errors.Is(err, image.ErrCorrupt); damaged || errors.Is(err, image.ErrNone) {
 		im, err = image.Create(s.options.Disk, o)
 	}
-	s.image = im
+	if s.image = im; err == nil {
+		s.at, _, _ = im.Checkpoint()
+	}
 	return damaged, err
 }
+
+// pageBytes is the length of a page.
+const pageBytes = 4096
 
 // A Session takes a state to a checkpoint: a pbft.Install as far as it is needed here.
 type Session interface {
@@ -86,8 +91,7 @@ func (s *Store[T]) Stable(k message.CheckpointID) (follow bool) {
 
 // Behind reports whether the image holds an earlier checkpoint than n and no update is under way.
 func (s *Store[T]) Behind(n message.SeqNum) bool {
-	at, _, _ := s.image.Checkpoint()
-	return s.update.to.Seq == 0 && n > at
+	return s.update.to.Seq == 0 && n > s.at
 }
 
 // Follow begins to take the image to a checkpoint.
@@ -121,12 +125,14 @@ func (s *Store[T]) Copy(u *image.Update, from image.Source) (done bool, err erro
 // Followed says that the update is durable: the journal needs no records of what comes before its checkpoint.
 func (s *Store[T]) Followed() {
 	s.journal.Release(s.update.to.Seq)
+	s.at = s.update.to.Seq
 	s.update = following{}
 }
 
 // GiveUp ends an update that is not committed.
 func (s *Store[T]) GiveUp(u *image.Update) {
 	u.Abort()
+	s.given++
 	step := s.update.step
 	if s.update.abandoned {
 		step = min(2*step, mostStep)

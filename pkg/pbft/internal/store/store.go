@@ -25,6 +25,8 @@ type Store[T any] struct {
 
 	image  *image.Image
 	update following
+	at     message.SeqNum // the image's checkpoint
+	given  int            // updates of the image that were given up
 }
 
 // Options say where a store is, and whose.
@@ -34,7 +36,14 @@ type Options struct {
 	SegmentBytes int            // see journal.Options
 	Self         message.ReplicaID
 	Limits       *message.Limits
+
+	// ReserveBytes is how much room is kept for the journal, in segments that are ready, and for the pages of one update of the image
+	// (R-OUR-7). Reserve says when there is not as much.
+	ReserveBytes int
 }
+
+// spare is how many segments are kept ready: those that are reserved, and the one that Journal keeps to free others.
+func (o *Options) spare() int { return (o.ReserveBytes+o.SegmentBytes-1)/o.SegmentBytes + 1 }
 
 // NoJournal is a position that no journal reaches. A fence that has it says that the journal does not hold all that was promised.
 const NoJournal = math.MaxUint64
@@ -105,7 +114,7 @@ const (
 // open reads the journal, and returns the messages of its records.
 func open[T any](o Options) (*Store[T], []message.Message, error) {
 	var all []message.Message
-	j, err := journal.Open(o.Disk, o.Group, journal.Options{SegmentBytes: o.SegmentBytes}, func(_ message.SeqNum, record []byte) error {
+	j, err := journal.Open(o.Disk, o.Group, journal.Options{SegmentBytes: o.SegmentBytes, Spare: o.spare()}, func(_ message.SeqNum, record []byte) error {
 		messages, err := decode(record, o.Self, o.Limits)
 		all = append(all, messages...)
 		return err
@@ -168,11 +177,45 @@ func (s *Store[T]) Full() bool { return s.gate.Len() >= maxHeld }
 // maxHeld bounds what waits for the disk.
 const maxHeld = 1 << 14
 
-// Flush makes durable what was appended before. An error is final.
+// Flush makes durable what was appended before. An error is final, unless disk.IsFull says that there was no room: then some of it may be
+// durable, and a later Flush goes on with the rest.
 func (s *Store[T]) Flush() (journal.Position, error) { return s.journal.Flush() }
 
 // Flushed lets what waited for no more than is durable now leave, in the order in which it was said.
 func (s *Store[T]) Flushed(durable journal.Position, leave func(T)) { s.gate.Release(durable, leave) }
+
+// Reserve makes room for what is kept in reserve, as far as it is not there. disk.IsFull says of an error that the disk is too full. Of the
+// store's other methods only those that do not change the image may run beside it.
+func (s *Store[T]) Reserve() error {
+	return errors.Join(s.journal.Reserve(), s.image.Reserve())
+}
+
+// Short reports whether the journal has used some of what is in reserve.
+func (s *Store[T]) Short() bool { return s.journal.Short() }
+
+// Yield gives some of the journal's reserve back to the file system, for a file that needs it more, and reports whether there was something.
+func (s *Store[T]) Yield() bool { return s.journal.Yield() }
+
+// Figures are what an operator sees of a store.
+type Figures struct {
+	Durable              journal.Position // records below it are durable
+	Next                 journal.Position // of the next record
+	Held                 int              // what was said and waits for the disk
+	JournalBytes, Needed int64            // of the journal's files, and of those that hold records which are needed
+	Image                message.SeqNum   // the checkpoint that the image is at
+	ImageBytes           int64
+	GivenUp              int // updates of the image that were given up, since the store was opened
+}
+
+// Figures returns the present ones.
+func (s *Store[T]) Figures() (f Figures) {
+	f = Figures{Durable: s.journal.Durable(), Next: s.journal.Next(), Held: s.gate.Len(), Image: s.at, GivenUp: s.given}
+	f.JournalBytes, f.Needed = s.journal.Bytes()
+	if s.image != nil {
+		f.ImageBytes = s.image.Bytes()
+	}
+	return f
+}
 
 // Position is how far the journal is durable.
 func (s *Store[T]) Position() journal.Position { return s.journal.Durable() }

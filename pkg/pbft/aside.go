@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pbft
+
+import (
+	"time"
+
+	"bfs/pkg/internal/disk"
+)
+
+// # A full disk
+//
+// A replica in disk mode keeps room in reserve (R-OUR-7). When it cannot, or when its journal or its image finds no room, it stands aside: a
+// primary leaves its view, and then the replica takes in no message and has no ticks, as one whose process is stopped. So nothing is
+// promised that would have to be written, and memory does not fill with what waits for the disk. What it has said before and could not make
+// durable waits with the journal's records, and leaves when there is room.
+//
+// It tries again after a pause. When all that waits is written and the reserve is complete it comes back, as a replica that was cut off.
+
+// fullPause is how often a replica that stands aside looks whether there is room. (A variable for tests.)
+var fullPause = time.Second
+
+// pause is how long a replica that stands aside waits before it tries again: longer if a large part of the image may have to be written for that.
+func (k *keeper) pause() time.Duration {
+	if k.job != nil {
+		return 10 * fullPause
+	}
+	return fullPause
+}
+
+// aside reports whether this replica stands aside. The caller holds the lock.
+func (r *Replica) aside() bool { return r.keeper != nil && r.keeper.full != nil }
+
+// stepAside has this replica stand aside because its disk is full. The caller holds the lock.
+func (r *Replica) stepAside(why error) {
+	if r.stopping || r.aside() {
+		return
+	}
+	r.log.Error("this replica's disk is full: it votes for nothing and answers nobody until there is room, and counts among the f that may fail."+
+		" Make room in the directory; the replica then goes on by itself", "directory", r.keeper.directory, "reason", why)
+	if view, active := r.core.View(); active && r.core.SilentUntil() == 0 && view.Primary(r.group.N()) == r.cfg.Self {
+		r.events.handsOver = true
+		r.core.StepDown()
+		r.perform()
+	}
+	r.keeper.full = why
+}
+
+// comeBack has a replica that stood aside go on. The caller holds the lock.
+func (r *Replica) comeBack() {
+	if !r.aside() {
+		return
+	}
+	r.keeper.full, r.keeper.stuck = nil, false
+	r.ticked = time.Now()
+	r.log.Info("there is room on this replica's disk again: it goes on", "directory", r.keeper.directory)
+}
+
+// writeSmall writes a small file that everything waits for. If the disk is full it gets the room of a part of the journal's reserve.
+func (k *keeper) writeSmall(write func() error) error {
+	err := write()
+	if disk.IsFull(err) && k.store.Yield() {
+		k.work()
+		err = write()
+	}
+	return err
+}
