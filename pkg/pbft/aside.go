@@ -65,3 +65,20 @@ func (k *keeper) writeSmall(write func() error) error {
 	}
 	return err
 }
+
+// diskStatus is what an operator sees of the disk, nil without one. The caller holds the lock.
+func (r *Replica) diskStatus() *DiskStatus {
+	k := r.keeper
+	if k == nil {
+		return nil
+	}
+	f := k.store.Figures()
+	s := &DiskStatus{
+		JournalBytes: f.JournalBytes, JournalUsed: f.Needed, End: uint64(f.Next), Durable: uint64(f.Durable), Synced: k.syncs.last,
+		Syncs: k.syncs.histogram(), Held: f.Held, Image: f.Image, ImageBytes: f.ImageBytes, GivenUp: f.GivenUp, Reserve: f.Reserve,
+	}
+	if k.full != nil {
+		s.Full = k.full.Error()
+	}
+	return s
+}

@@ -100,7 +100,28 @@ type Status struct {
 	Queries      uint64       `json:"queries"`    // answered on the read-only path since start
 	Clients      int          `json:"clients"`    // connected
 	LogBytes     int          `json:"log_bytes"`
+	StateBytes   int64        `json:"state_bytes"` // of the pages in use at the last checkpoint; 0: the service does not say
+	Durability   Durability   `json:"durability"`
+	Disk         *DiskStatus  `json:"disk,omitempty"` // nil unless Durability is DurabilityDisk
 	Refusals     []Refusals   `json:"refusals,omitempty"`
+}
+
+// DiskStatus is what a replica in disk mode has on its disk.
+type DiskStatus struct {
+	Full         string    `json:"full,omitempty"`          // why it stands aside: there is too little room
+	JournalBytes int64     `json:"journal_bytes"`           // of the journal's files, those in reserve included
+	JournalUsed  int64     `json:"journal_used_bytes"`      // of the files whose records a restart would read
+	End          uint64    `json:"journal_end"`             // records that were ever appended
+	Durable      uint64    `json:"journal_durable"`         // records that are certainly on the disk
+	Synced       time.Time `json:"journal_synced,omitzero"` // when they were last synced; zero: not since start
+	Syncs        Histogram `json:"journal_syncs"`           // how long each sync took, with its writing
+	Held         int       `json:"held"`                    // messages and replies that wait for the disk
+	Image        SeqNum    `json:"image_checkpoint"`        // the checkpoint that a restart begins from
+	ImageBytes   int64     `json:"image_bytes"`             // of its files
+	GivenUp      int       `json:"image_given_up"`          // updates of the image that were given up for a later one, since start
+	Free         uint64    `json:"free_bytes"`              // of the file system; 0 with Size 0: unknown
+	Size         uint64    `json:"size_bytes"`
+	Reserve      int64     `json:"reserve_bytes"` // kept for when the file system is full
 }
 
 // Fetched is what fetching the group's state has come to.

@@ -57,14 +57,13 @@ func TestRestartIsNoFault(t *testing.T) {
 	c.agree(0, func() { invoke(t, client, "p", false) })
 }
 
-// keep calls until a replica's image holds a checkpoint, and returns the files of its disk.
+// imaged calls until a replica's image holds a checkpoint, and returns the files of its disk.
 func (c *cluster) imaged(client *pbft.Client, i int) string {
 	c.t.Helper()
 	dir := filepath.Join(c.dirs[i], "disk")
 	eventually(c.t, "the image follows", func() bool {
 		invoke(c.t, client, "p", false)
-		info, err := os.Stat(filepath.Join(dir, "pages"))
-		return err == nil && info.Size() > 0
+		return c.replicas[i].Status().Disk.Image > 0
 	})
 	return dir
 }

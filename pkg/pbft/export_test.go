@@ -5,9 +5,14 @@ package pbft
 import (
 	"encoding/binary"
 	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/message"
 )
 
@@ -61,4 +66,69 @@ func WriteFence(t testing.TB, path string, g *Group, n SeqNum, v View) {
 	if err := os.WriteFile(path, binary.LittleEndian.AppendUint64(b, 0), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// FillDisks gives replicas that are started from now on disks that fill returns to be full, or to have room, by the replica's directory, until
+// the test ends. A replica that stands aside looks often whether there is room.
+func FillDisks(t testing.TB) (fill func(directory string, full bool)) {
+	var mu sync.Mutex
+	disks := map[string]*atomic.Bool{}
+	of := func(directory string) *atomic.Bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if disks[directory] == nil {
+			disks[directory] = new(atomic.Bool)
+		}
+		return disks[directory]
+	}
+	oldOpen, oldPause := openDisk, fullPause
+	openDisk = func(directory string) disk.FS { return fullFS{disk.OS(directory), of(filepath.Dir(directory))} }
+	fullPause = 5 * time.Millisecond
+	t.Cleanup(func() { openDisk, fullPause = oldOpen, oldPause })
+	return func(directory string, full bool) { of(directory).Store(full) }
+}
+
+// A fullFS is a directory of a file system that may be full.
+type fullFS struct {
+	disk.FS
+	full *atomic.Bool
+}
+
+func (f fullFS) Create(name string) (disk.File, error) {
+	if f.full.Load() {
+		return nil, syscall.ENOSPC
+	}
+	file, err := f.FS.Create(name)
+	return fullFile{file, f.full}, err
+}
+
+func (f fullFS) Open(name string) (disk.File, error) {
+	file, err := f.FS.Open(name)
+	return fullFile{file, f.full}, err
+}
+
+type fullFile struct {
+	disk.File
+	full *atomic.Bool
+}
+
+func (f fullFile) fits(end int64) error {
+	if size, err := f.Size(); err != nil || !f.full.Load() || end <= size {
+		return err
+	}
+	return syscall.ENOSPC
+}
+
+func (f fullFile) WriteAt(b []byte, off int64) (int, error) {
+	if err := f.fits(off + int64(len(b))); err != nil {
+		return 0, err
+	}
+	return f.File.WriteAt(b, off)
+}
+
+func (f fullFile) Allocate(size int64) error {
+	if err := f.fits(size); err != nil {
+		return err
+	}
+	return f.File.Allocate(size)
 }

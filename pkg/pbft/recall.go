@@ -56,13 +56,16 @@ func (r *Replica) cannotStart(what string, err error) error {
 	return fmt.Errorf("%s in %s: %w", what, r.cfg.Directory, err)
 }
 
+// openDisk opens the directory of journal and image. (A variable for tests.)
+var openDisk = disk.OS
+
 // openJournal opens the journal in a directory, or a new one if it has lost something, and returns its records.
 func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return nil, err
 	}
 	limits := r.group.wire()
-	m, err := store.Recall[said](store.Options{Disk: disk.OS(directory), Group: r.group.Digest(), SegmentBytes: r.group.segmentBytes(),
+	m, err := store.Recall[said](store.Options{Disk: openDisk(directory), Group: r.group.Digest(), SegmentBytes: r.group.segmentBytes(),
 		Self: r.cfg.Self, Limits: &limits, ReserveBytes: r.reserveBytes()}, r.fence.position, r.fence.distrust)
 	if err != nil {
 		return nil, err

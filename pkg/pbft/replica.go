@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/executor"
@@ -61,6 +62,7 @@ type Replica struct {
 	slow        bool        // it has nothing to do, and ticks come late
 	executed    uint64
 	queries     uint64
+	stateBytes  int64        // of pages in use at the last checkpoint
 	answered    int          // bytes of results since the lock was taken
 	resting     atomic.Int32 // connections whose clients rest
 	started     time.Time
@@ -561,6 +563,7 @@ func (r *Replica) ground() (st core.Standing) {
 func (r *Replica) freeze(n SeqNum) {
 	if s, ok := r.cfg.Service.State().(Sized); ok {
 		r.core.StateSize(s.Pages())
+		r.stateBytes = int64(s.Pages()) * PageSize
 	}
 	if r.keeper != nil && r.keeper.resuming {
 		r.core.Frozen(n, r.frozen(n))
@@ -760,10 +763,18 @@ func (r *Replica) shutdown() {
 
 // Status returns the replica's account of itself.
 func (r *Replica) Status() Status {
+	s := r.status()
+	if s.Disk != nil { // what the file system says is not waited for under the lock
+		s.Disk.Free, s.Disk.Size, _ = disk.Room(r.keeper.directory)
+	}
+	return s
+}
+
+func (r *Replica) status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := Status{
-		Replica: r.cfg.Self, Active: true, KeyAge: Seconds(time.Since(r.started)), LastExecuted: r.seq,
+		Replica: r.cfg.Self, Active: true, Durability: r.group.Durability, StateBytes: r.stateBytes, KeyAge: Seconds(time.Since(r.started)), LastExecuted: r.seq,
 		Executed: r.executed, Queries: r.queries, Refusals: append(r.edge.list(), r.gate.refused.list()...),
 	}
 	r.clientsMu.RLock()
@@ -783,7 +794,7 @@ func (r *Replica) Status() Status {
 	stable := r.core.Stable()
 	s.Stable, s.Root = stable.Seq, hex.EncodeToString(stable.Digest[:])
 	s.ViewChanges, s.ViewChange, s.Fetched = r.measured.changes, Seconds(r.measured.stall), r.measured.fetched
-	s.Rollbacks = r.measured.rollbacks
+	s.Rollbacks, s.Disk = r.measured.rollbacks, r.diskStatus()
 	for i, p := range r.peers {
 		if p != nil {
 			low, last := r.core.Peer(ReplicaID(i))

@@ -40,3 +40,13 @@ func retry(call func() error) error {
 		}
 	}
 }
+
+// Room returns how many bytes of a directory's file system are free for this user, and how many it has.
+func Room(directory string) (free, size uint64, err error) {
+	var s unix.Statfs_t
+	if err := retry(func() error { return unix.Statfs(directory, &s) }); err != nil {
+		return 0, 0, fmt.Errorf("ask for the room of %s: %w", directory, err)
+	}
+	each := uint64(s.Bsize)
+	return s.Bavail * each, s.Blocks * each, nil
+}

@@ -4,6 +4,8 @@
 
 package disk
 
+import "errors"
+
 // Allocate implements File, as far as this system can: a later write may fail for want of space.
 func (f *osFile) Allocate(size int64) error {
 	if have, err := f.Size(); err != nil || have >= size {
@@ -11,3 +13,6 @@ func (f *osFile) Allocate(size int64) error {
 	}
 	return f.Truncate(size)
 }
+
+// Room returns how many bytes of a directory's file system are free, and how many it has: zeros, for this system is not asked.
+func Room(string) (free, size uint64, err error) { return 0, 0, errors.ErrUnsupported }

@@ -125,6 +125,7 @@ type Image struct {
 	update  *Update          // under way, or nil
 	failed  bool             // a sync has failed
 	bytes   atomic.Int64     // of the files when they were measured last
+	kept    atomic.Int64     // of these, in reserve
 }
 
 const (
@@ -275,7 +276,11 @@ func (im *Image) Live() int { return im.table.live }
 // Bytes is how much of the disk the files took after the last commit, or when they were opened. It may be called while an update runs.
 func (im *Image) Bytes() int64 { return im.bytes.Load() }
 
+// Reserved is how much of the files is in reserve, as of the same time.
+func (im *Image) Reserved() int64 { return im.kept.Load() }
+
 func (im *Image) measure() {
+	im.kept.Store(offset(uint32(im.spare() + 1)))
 	pages, err := im.pages.Size()
 	table, failed := im.log.file.Size()
 	if err == nil && failed == nil {

@@ -4,6 +4,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"syscall"
 
 	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/core"
@@ -19,6 +20,9 @@ type keeper struct {
 	store    *store.Store[func()] // of the present life
 	flushing bool
 	update   *image.Update // of the image, under way
+
+	full  bool   // the replica stands aside, because there is too little room
+	again func() // the update for which there was no room; nil: none
 }
 
 // group stands for the digest of the group file.
@@ -28,21 +32,21 @@ var group = message.Digest{'g'}
 const segmentBytes = 64 << 10
 
 // recall opens the replica's disk. It returns the checkpoint that the state was brought to, and the records that follow it, and
-// writes into cfg what the fence guards.
-func (r *replica) recall(cfg *core.Config) (state message.CheckpointID, records []message.Message) {
+// writes into cfg what the fence guards. It is not ok if it fails, which is no mistake on a full disk.
+func (r *replica) recall(cfg *core.Config) (state message.CheckpointID, records []message.Message, ok bool) {
 	s := r.w.sites[r.id]
 	if r.keeper == nil {
 		r.keeper = &keeper{disk: disk.NewMem(rand.New(rand.NewPCG(r.w.rng.Uint64(), 5)))}
 	}
-	r.keeper.flushing, r.keeper.update = false, nil
+	r.keeper.flushing, r.keeper.update, r.keeper.full, r.keeper.again = false, nil, false, nil
 	m, err := store.Recall[func()](store.Options{Disk: r.keeper.disk, Group: group, SegmentBytes: segmentBytes,
-		Self: message.ReplicaID(r.id), Limits: &r.w.wire}, s.position, func() error {
+		Self: message.ReplicaID(r.id), Limits: &r.w.wire, ReserveBytes: r.w.wire.WindowLength * r.w.wire.BatchBytes}, s.position, func() error {
 		s.position = store.NoJournal
 		return nil
 	})
 	if err != nil {
-		r.stop(err.Error())
-		return state, nil
+		r.cannotStart(err)
+		return state, nil, false
 	}
 	if m.Why != nil {
 		r.say("remembers nothing: %v", m.Why)
@@ -54,11 +58,22 @@ func (r *replica) recall(cfg *core.Config) (state message.CheckpointID, records 
 	} else {
 		cfg.Fence, cfg.FenceView = s.fence, s.view
 	}
-	return r.load(), m.Records
+	state, ok = r.load()
+	return state, m.Records, ok
+}
+
+// cannotStart ends a life before it has begun.
+func (r *replica) cannotStart(err error) {
+	if !disk.IsFull(err) {
+		r.stop(err.Error())
+		return
+	}
+	r.say("cannot start: %v", err)
+	r.down = true
 }
 
 // load brings the state to the image's checkpoint, if the image has all of it.
-func (r *replica) load() (state message.CheckpointID) {
+func (r *replica) load() (state message.CheckpointID, ok bool) {
 	_, err := r.keeper.store.OpenImage(pbfttest.Limit, r.memory)
 	if err == nil {
 		state, _, err = r.keeper.store.LoadState(func(n message.SeqNum, root message.Digest) (store.Session, error) {
@@ -66,15 +81,15 @@ func (r *replica) load() (state message.CheckpointID) {
 		})
 	}
 	if err != nil {
-		r.stop(err.Error())
-		return state
+		r.cannotStart(err)
+		return state, false
 	}
 	if state.Seq > 0 {
 		r.exec.Replaced(state.Seq)
 		r.at = state.Seq
 		r.w.marks.hit(markLoaded)
 	}
-	return state
+	return state, true
 }
 
 // when has f happen when what this replica has promised so far is on its disk.
@@ -87,7 +102,7 @@ func (r *replica) when(f func()) {
 // flush makes durable what waits, after a while.
 func (r *replica) flush() {
 	k := r.keeper
-	if k == nil || k.flushing || !k.store.Waiting() {
+	if k == nil || k.flushing || k.full || !k.store.Waiting() {
 		return
 	}
 	k.flushing = true
@@ -108,14 +123,64 @@ func (r *replica) later(after int64, f func()) {
 	})
 }
 
-func (r *replica) flushNow() {
+// flushNow makes durable what it can, and reports whether that is all.
+func (r *replica) flushNow() bool {
 	durable, err := r.keeper.store.Flush()
-	if err != nil {
-		r.stop(err.Error())
-		return
+	if err != nil && !r.fills(err) {
+		return false
 	}
 	r.keeper.store.Flushed(durable, func(f func()) { f() })
+	if err == nil && r.keeper.store.Short() && r.keeper.update == nil {
+		r.reserve()
+	}
+	return err == nil
 }
+
+// fills has the replica stand aside if an error says that its disk is full. Any other stops it.
+func (r *replica) fills(err error) bool {
+	k := r.keeper
+	switch {
+	case !disk.IsFull(err):
+		r.stop(err.Error())
+		return false
+	case !k.full:
+		r.say("stands aside: %v", err)
+		r.w.marks.hit(markFull)
+		r.core.StepDown()
+		k.full = true
+		r.later(1+r.w.rng.Int64N(10*tick), r.tryAgain)
+	}
+	return true
+}
+
+// reserve completes what is in reserve, and reports whether it could.
+func (r *replica) reserve() bool {
+	if err := r.keeper.store.Reserve(); err != nil {
+		r.fills(err)
+		return false
+	}
+	return true
+}
+
+// tryAgain has a replica that stands aside look whether there is room.
+func (r *replica) tryAgain() {
+	k := r.keeper
+	if again := k.again; again != nil && k.update == nil {
+		k.again = nil
+		again()
+	}
+	if k.update != nil || k.again != nil || !r.flushNow() || !r.reserve() {
+		r.later(1+r.w.rng.Int64N(10*tick), r.tryAgain)
+		return
+	}
+	k.full = false
+	r.say("has room again")
+	r.w.marks.hit(markRoom)
+	r.perform()
+}
+
+// aside reports whether the replica takes in nothing, for its disk is full.
+func (r *replica) aside() bool { return r.keeper != nil && r.keeper.full }
 
 // discard forgets the checkpoints that nobody needs.
 func (r *replica) discard() {
@@ -149,7 +214,7 @@ func (r *replica) follow(id message.CheckpointID, then func()) {
 		return
 	}
 	k.update = u
-	r.later(r.w.rng.Int64N(2*tick), func() { r.copy(u, then) })
+	r.later(r.w.rng.Int64N(2*r.w.shape.copying), func() { r.copy(u, then) })
 }
 
 // copy copies some pages, and again after a while, until the update is done.
@@ -170,13 +235,32 @@ func (r *replica) copy(u *image.Update, then func()) {
 	}
 	switch {
 	case err != nil:
-		r.stop(err.Error())
+		r.giveUp(u, then, err)
 	case done:
 		r.discard()
 		r.later(r.w.rng.Int64N(tick), func() { r.commit(u, then) })
 	default:
-		r.later(r.w.rng.Int64N(tick), func() { r.copy(u, then) })
+		r.later(r.w.rng.Int64N(r.w.shape.copying), func() { r.copy(u, then) })
 	}
+}
+
+// giveUp ends an update for which there is no room, and has it done again: to the latest stable checkpoint if nothing waits for this one.
+func (r *replica) giveUp(u *image.Update, then func(), err error) {
+	k := r.keeper
+	if !r.fills(err) {
+		return
+	}
+	r.w.marks.hit(markNoRoom)
+	to := k.store.Updating()
+	k.store.GiveUp(u)
+	k.update = nil
+	switch stable := r.core.Stable(); {
+	case then != nil:
+		k.again = func() { r.follow(to, then) }
+	case stable.Seq <= r.core.LastExecuted() && !r.core.Transferring() && k.store.Behind(stable.Seq):
+		k.again = func() { r.follow(message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest}, nil) }
+	}
+	r.discard()
 }
 
 // commit makes an update durable.
@@ -185,13 +269,17 @@ func (r *replica) commit(u *image.Update, then func()) {
 	if k.update != u {
 		return
 	}
-	r.flushNow() // that the checkpoint is stable is to be known where the image is at it
+	if !r.flushNow() { // that the checkpoint is stable is to be known where the image is at it
+		r.giveUp(u, then, syscall.ENOSPC)
+		return
+	}
 	if err := u.Commit(); err != nil {
-		r.stop(err.Error())
+		r.giveUp(u, then, err)
 		return
 	}
 	k.update = nil
 	k.store.Followed()
+	r.reserve()
 	r.w.marks.hit(markFollowed)
 	if then != nil {
 		then()

@@ -49,6 +49,10 @@ const (
 	markBeyondF                       // more than f replicas were faulty, one after the other
 	markForgot                        // a replica found that its disk had not kept what it should
 	markAway                          // a replica was away while f others were faulty
+	markFull                          // a replica stood aside, for its disk was full
+	markRoom                          // and went on when there was room
+	markNoRoom                        // an image had no room to follow
+	markAllFull                       // the disks of all replicas filled
 	marksCount
 )
 
@@ -60,6 +64,7 @@ var markNames = [marksCount]string{
 	"operation of several blocks", "turned faulty after a restart", "null batch for a silent replica", "enrolment or revocation", "revocation",
 	"client restarted", "group lost", "power lost", "image loaded", "image followed", "image gave up", "recovered", "recovered from an intruder", "memory set aside", "more than f intruders", "disk lied",
 	"away beside f faulty",
+	"disk full", "room again", "image without room", "all disks full",
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.

@@ -83,7 +83,10 @@ func (r *replica) boot() {
 	if r.remembers, r.installing = false, false; w.shape.durable {
 		cfg.Fence, cfg.FenceView = 0, 0
 		var records []message.Message
-		state, records = r.recall(&cfg)
+		var ok bool
+		if state, records, ok = r.recall(&cfg); !ok {
+			return
+		}
 		r.core = core.Restore(cfg, state, records)
 	} else {
 		r.core = core.New(cfg)
@@ -146,7 +149,7 @@ func (r *replica) running(f func()) {
 
 func (r *replica) tick() {
 	w := r.w
-	if !r.down && r.paused <= w.now && r.stopped == "" {
+	if !r.down && r.paused <= w.now && r.stopped == "" && !r.aside() {
 		w.acting = r
 		r.core.Tick()
 		r.core.UnderWay() // asked for once a tick; that it may be is all there is to see
@@ -174,9 +177,17 @@ func (r *replica) end(pause int64) {
 	if r.keeper != nil && r.w.rng.IntN(4) > 0 { // else the process ended, and the machine did not
 		r.keeper.disk.Crash()
 	}
+	r.wake(pause)
+}
+
+// wake begins another life after a while. If the disk is too full for that, it tries again.
+func (r *replica) wake(pause int64) {
 	r.w.after(pause, func() {
 		r.down, r.stopped = false, ""
-		r.boot()
+		if r.boot(); r.down {
+			r.wake(20 * tick)
+			return
+		}
 		r.say("restarts with fence %d, recovers %t", r.w.sites[r.id].fence, r.recovers)
 		for _, s := range r.w.sites {
 			for _, peer := range s.copies {
@@ -233,6 +244,9 @@ func (r *replica) drain(from int) {
 
 // take steps the core with a message of a replica or a client.
 func (r *replica) take(from int, b []byte) {
+	if r.aside() {
+		return
+	}
 	if from < r.w.n {
 		r.receive(from, b)
 	} else {
@@ -501,8 +515,12 @@ func (r *replica) effect(e *core.Effect) {
 	case core.Speak:
 		r.say("is silent no more")
 		if r.mute = false; r.keeper != nil {
+			if !r.flushNow() { // the process ends, for what the journal begins with must be there
+				r.say("stops: it cannot begin its journal")
+				r.restart(20 * tick)
+				return
+			}
 			r.remembers = true
-			r.flushNow()
 			w.sites[r.id].position = uint64(r.keeper.store.Position())
 		}
 	case core.Fetch:

@@ -104,6 +104,9 @@ func (w *world) pacify() {
 	for _, s := range w.sites {
 		for _, r := range s.copies {
 			r.paused, r.hashing = min(r.paused, w.now), 0
+			if r.keeper != nil {
+				r.keeper.disk.Limit(-1)
+			}
 		}
 	}
 }
@@ -220,6 +223,9 @@ func (w *world) account() string {
 		}
 		if phase, point, _ := r.core.Recovery(); phase != core.NotRecovering {
 			fmt.Fprintf(&b, " recovers: %v, point %d", phase, point)
+		}
+		if r.aside() {
+			b.WriteString(" disk full")
 		}
 	}
 	return b.String()

@@ -143,6 +143,9 @@ func (d *drawing) disks() {
 	if d.rng.IntN(3) == 0 {
 		d.yesterday()
 	}
+	for range d.pick(0, 0, 1, 2) {
+		d.fills()
+	}
 }
 
 // amnesia is what restarts bring with them.
@@ -249,6 +252,7 @@ func (d *drawing) shape() {
 	d.s.Replicas = h.replicas
 	disks := rand.New(rand.NewPCG(d.s.Seed, 3))
 	h.durable, h.sync = disks.IntN(2) == 0, []int64{5, 60, 200, 1000}[disks.IntN(4)]
+	h.copying = []int64{tick, tick, 40 * tick}[disks.IntN(3)]
 }
 
 // moment is a tick before the faults end.
@@ -684,6 +688,36 @@ func (d *drawing) outage() {
 			}
 		})
 	}, "at %d all replicas restart, after %d ticks or so", t, rest)
+}
+
+// fills has the disk of one replica, or of all, fill up for a while.
+func (d *drawing) fills() {
+	who, whose := []int{d.rng.IntN(d.s.Replicas)}, "a replica"
+	if d.rng.IntN(2) == 0 {
+		who, whose = d.rng.Perm(d.s.Replicas), "all replicas"
+	}
+	from, to := d.span()
+	room, apart := int64(d.pick(0, 0, 8<<10, 100<<10)), d.pick(0, 0, 10)
+	each := func(w *world, start int, f func(k *disk.Mem)) {
+		for i, n := range who {
+			w.at(int64(start+i*apart)*tick, func() {
+				for _, r := range w.sites[n].copies {
+					f(r.keeper.disk)
+				}
+			})
+		}
+	}
+	d.add(func(w *world) {
+		each(w, from, func(k *disk.Mem) {
+			if !w.calm {
+				k.Fill(room)
+			}
+		})
+		each(w, to, func(k *disk.Mem) { k.Limit(-1) })
+		if len(who) > 1 {
+			w.marks.hit(markAllFull)
+		}
+	}, "from %d to %d the disks of %s, %s, have room for %d bytes, %d ticks one after the other", from, to, whose, names(who), room, apart)
 }
 
 // yesterday stops a replica and puts back what its disk held a while before.

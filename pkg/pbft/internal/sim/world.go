@@ -77,6 +77,7 @@ type shape struct {
 	piggyback   bool  // COMMITs ride on other messages
 	durable     bool  // replicas remember what is on their disks
 	sync        int64 // a sync takes so long at most
+	copying     int64 // some pages are copied to an image in so long at most
 	separate    bool  // clients send long operations to all, proposals name them
 	gather      int64 // messages of one sender are taken in together that come within so many hundredths of a tick; 0: one by one
 }
@@ -137,6 +138,7 @@ func newWorld(s shape, seed uint64) *world {
 	for range w.n {
 		w.everyone = append(w.everyone, true)
 	}
+	w.shape.copying = max(w.shape.copying, tick)
 	w.network.init(w)
 	w.judge.init(w)
 	for i := range s.clients {

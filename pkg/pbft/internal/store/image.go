@@ -104,6 +104,9 @@ func (s *Store[T]) Follow(k message.CheckpointID) (*image.Update, error) {
 	return u, nil
 }
 
+// Updating is the checkpoint to which an update under way takes the image; its number is 0 if there is none.
+func (s *Store[T]) Updating() message.CheckpointID { return s.update.to }
+
 // Keeps is the lowest checkpoint that the state must keep when n is stable.
 func (s *Store[T]) Keeps(n message.SeqNum) message.SeqNum {
 	if u := &s.update; u.to.Seq > 0 && !u.copied && !u.abandoned {

@@ -61,3 +61,51 @@ func TestSlowImageIsGivenUp(t *testing.T) {
 		t.Errorf("it keeps %d when all is copied", s.Keeps(n+5))
 	}
 }
+
+// Room is kept for the journal and for an update of the image. When some of it is used and the disk is full, Reserve says so until there is room.
+func TestReserve(t *testing.T) {
+	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
+	m, err := store.Recall[string](store.Options{Disk: d, SegmentBytes: 1 << 16, ReserveBytes: 1 << 18,
+		Limits: &message.Limits{Replicas: 4, WindowLength: window}}, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, s := pbfttest.NewMemory(), m.Store
+	if _, err := s.OpenImage(pbfttest.Limit, state); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reserve(); err != nil || s.Short() {
+		t.Fatalf("a disk without limit is short of room: %v", err)
+	}
+	for n := range pbft.PageNum(200) {
+		binary.LittleEndian.PutUint64(state.Modify(n), uint64(n)+1)
+	}
+	d.Fill(200 * 4096)
+	state.Freeze(1, nil)
+	u, err := s.Follow(message.CheckpointID{Seq: 1, Digest: state.Root()})
+	for done := false; err == nil && !done; {
+		if done, err = s.Copy(u, state); err == nil {
+			err = u.Write()
+		}
+	}
+	if err == nil {
+		err = u.Commit()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Followed()
+	if s.Short() {
+		t.Fatal("the journal has used nothing of the reserve")
+	}
+	if err := s.Reserve(); !disk.IsFull(err) {
+		t.Fatalf("an update has used the reserve of the image, and the disk is full: %v", err)
+	}
+	d.Limit(-1)
+	if err := s.Reserve(); err != nil {
+		t.Fatal(err)
+	}
+	if f := s.Figures(); f.Image != 1 || f.ImageBytes < 200*4096 || f.Reserve < 1<<18 || f.JournalBytes < 1<<18 {
+		t.Errorf("figures are %+v", f)
+	}
+}

@@ -204,7 +204,8 @@ type Figures struct {
 	JournalBytes, Needed int64            // of the journal's files, and of those that hold records which are needed
 	Image                message.SeqNum   // the checkpoint that the image is at
 	ImageBytes           int64
-	GivenUp              int // updates of the image that were given up, since the store was opened
+	GivenUp              int   // updates of the image that were given up, since the store was opened
+	Reserve              int64 // bytes that are kept for journal and image when the disk is full, as far as there is room for them
 }
 
 // Figures returns the present ones.
@@ -213,6 +214,7 @@ func (s *Store[T]) Figures() (f Figures) {
 	f.JournalBytes, f.Needed = s.journal.Bytes()
 	if s.image != nil {
 		f.ImageBytes = s.image.Bytes()
+		f.Reserve = int64(s.options.spare()*s.options.SegmentBytes) + s.image.Reserved()
 	}
 	return f
 }
