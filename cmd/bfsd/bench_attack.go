@@ -50,6 +50,7 @@ ratio, the longest time in which none ended, and how many views the group left. 
 	f.IntVar(&a.Rounds, "rounds", 3, "times that the attack is off and on")
 	f.DurationVar(&a.Phase, "phase", 2*time.Second, "how long each time")
 	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")
+	f.StringVar((*string)(&a.Durability), "durability", string(pbft.DurabilityDisk), "disk or replicated")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	return c
 }

@@ -12,6 +12,7 @@ import (
 
 	"bfs/cmd/internal/bench"
 	"bfs/cmd/internal/config"
+	"bfs/pkg/pbft"
 )
 
 // report prints a result, for people or for programs.
@@ -92,6 +93,7 @@ many replica processes and calls it directly, without a kernel in between.`,
 	f.IntVar(&t.Threads, "threads", 1, "how many things are done at a time")
 	f.BoolVar(&t.Bare, "create-only", false, "do not list and do not look")
 	f.BoolVar(&t.Drop, "drop", false, "empty the kernel's caches before listing and before looking; needs root")
+	f.StringVar((*string)(&t.Durability), "durability", string(pbft.DurabilityDisk), "with --n: disk or replicated")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bfs/cmd/internal/bench"
+	"bfs/pkg/pbft"
 )
 
 func benchMemoryCommand() *cobra.Command {
@@ -42,6 +43,7 @@ once with large ones.`,
 	f := c.Flags()
 	f.IntVar(&m.Files, "files", 1_000_000, "empty files to make; 0: leave that out")
 	f.Int64Var(&m.Bytes, "bytes", 4<<30, "bytes of file data to write; 0: leave that out")
+	f.StringVar((*string)(&m.Durability), "durability", string(pbft.DurabilityDisk), "disk or replicated")
 	f.BoolVar(&asJSON, "json", false, "print one JSON array")
 	return c
 }

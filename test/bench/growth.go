@@ -121,7 +121,7 @@ func (o growthOptions) measure(ctx context.Context) (results []microResult, err 
 		}
 		for _, l := range microLoads {
 			for _, n := range order {
-				common := []string{"bench", "micro", "--n", strconv.Itoa(n), "--op", "0/0", "--duration", o.duration.String(), "--transport", o.transport, "--json"}
+				common := []string{"bench", "micro", "--n", strconv.Itoa(n), "--op", "0/0", "--duration", o.duration.String(), "--durability", "replicated", "--transport", o.transport, "--json"}
 				r, err := measureMicro(ctx, filepath.Join(bin, "bfsd"), append(common, l.args...))
 				if err != nil {
 					return nil, fmt.Errorf("%s, n = %d: %w", l.name, n, err)

@@ -123,7 +123,7 @@ func (o sweepOptions) measure(ctx context.Context, s *sweep, round int) (results
 			slices.Reverse(order)
 		}
 		for _, path := range order {
-			args := []string{"bench", "micro", "--op", p.op, "--path", path, "--clients", strconv.Itoa(p.clients), "--outstanding", strconv.Itoa(p.outstanding),
+			args := []string{"bench", "micro", "--durability", "replicated", "--op", p.op, "--path", path, "--clients", strconv.Itoa(p.clients), "--outstanding", strconv.Itoa(p.outstanding),
 				"--duration", max(o.duration, 20*p.delay).String(), "--warmup", max(300*time.Millisecond, 10*p.delay).String(), "--transport", o.transport, "--json"}
 			if p.delay > 0 {
 				args = append(args, "--delay", p.delay.String())

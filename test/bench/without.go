@@ -84,7 +84,7 @@ func measureWithout(ctx context.Context, rounds int, duration time.Duration, wra
 		}
 		for _, l := range withoutLoads {
 			for _, name := range names {
-				args := []string{"bench", "micro", "--op", l.op, "--path", "rw", "--clients", strconv.Itoa(l.clients), "--outstanding", strconv.Itoa(l.outstanding),
+				args := []string{"bench", "micro", "--durability", "replicated", "--op", l.op, "--path", "rw", "--clients", strconv.Itoa(l.clients), "--outstanding", strconv.Itoa(l.outstanding),
 					"--duration", duration.String(), "--warmup", (duration / 3).String(), "--transport", "plain", "--json"}
 				if name != "" {
 					args = append(args, "--without", name)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/VictoriaMetrics/metrics"
 
@@ -44,6 +45,23 @@ var ReplicaHelp = map[string]string{
 	"bfs_peer_keys":                 "1 if both session keys with the other replica are there.",
 	"bfs_peer_last_executed":        "The last batch that the other replica says it has executed.",
 	"bfs_refusals_total":            "Messages refused, by reason.",
+
+	"bfs_durability_disk":              "1 if what a message promises is on the disk before it leaves, 0 in replicated mode.",
+	"bfs_state_bytes":                  "Pages of the state in use at the last checkpoint.",
+	"bfs_disk_full":                    "1 while this replica stands aside, because its disk has too little room.",
+	"bfs_disk_free_bytes":              "Free bytes of the file system that journal and image are in.",
+	"bfs_disk_size_bytes":              "Bytes of that file system.",
+	"bfs_disk_reserve_bytes":           "Bytes that journal and image keep for when it is full.",
+	"bfs_journal_bytes":                "Length of the journal's files, the reserve included.",
+	"bfs_journal_used_bytes":           "Length of the journal's files that a restart would read.",
+	"bfs_journal_end":                  "Records that were ever appended to the journal.",
+	"bfs_journal_durable":              "Records of the journal that are certainly on the disk.",
+	"bfs_journal_held":                 "Messages and replies that wait for the journal.",
+	"bfs_journal_last_sync_seconds":    "When the journal was last synced, as Unix time; 0: not since start.",
+	"bfs_journal_sync_seconds":         "How long syncs of the journal took, with the writing before.",
+	"bfs_image_checkpoint":             "The checkpoint that the image on disk is at.",
+	"bfs_image_bytes":                  "Length of the image's files.",
+	"bfs_image_updates_given_up_total": "Updates of the image given up for a later checkpoint, or for want of room.",
 }
 
 // ReplicaMetrics writes a replica's numbers. It is one of n.
@@ -69,6 +87,11 @@ func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 	metrics.WriteGaugeFloat64(w, "bfs_session_key_age_seconds", s.KeyAge.Duration().Seconds())
 	counter("bfs_operations_total", s.Executed)
 	counter("bfs_queries_total", s.Queries)
+	gauge("bfs_durability_disk", number(s.Durability == pbft.DurabilityDisk))
+	gauge("bfs_state_bytes", uint64(s.StateBytes))
+	if s.Disk != nil {
+		diskMetrics(w, s.Disk)
+	}
 	for _, p := range s.Peers {
 		label := fmt.Sprintf(`{replica="%d"}`, p.Replica)
 		gauge("bfs_peer_connected"+label, number(p.Connected))
@@ -78,6 +101,43 @@ func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 	for _, r := range s.Refusals {
 		counter(fmt.Sprintf("bfs_refusals_total{reason=%q}", r.Reason), r.Count)
 	}
+}
+
+// diskMetrics writes the numbers of a replica in disk mode.
+func diskMetrics(w io.Writer, d *pbft.DiskStatus) {
+	gauge := func(name string, v uint64) { metrics.WriteGaugeUint64(w, name, v) }
+	gauge("bfs_disk_full", number(d.Full != ""))
+	gauge("bfs_disk_free_bytes", d.Free)
+	gauge("bfs_disk_size_bytes", d.Size)
+	gauge("bfs_disk_reserve_bytes", uint64(d.Reserve))
+	gauge("bfs_journal_bytes", uint64(d.JournalBytes))
+	gauge("bfs_journal_used_bytes", uint64(d.JournalUsed))
+	gauge("bfs_journal_end", d.End)
+	gauge("bfs_journal_durable", d.Durable)
+	gauge("bfs_journal_held", uint64(d.Held))
+	synced := uint64(0)
+	if !d.Synced.IsZero() {
+		synced = uint64(d.Synced.Unix())
+	}
+	gauge("bfs_journal_last_sync_seconds", synced)
+	histogram(w, "bfs_journal_sync_seconds", &d.Syncs)
+	gauge("bfs_image_checkpoint", uint64(d.Image))
+	gauge("bfs_image_bytes", uint64(d.ImageBytes))
+	metrics.WriteCounterUint64(w, "bfs_image_updates_given_up_total", uint64(d.GivenUp))
+}
+
+// histogram writes the samples of one, as Prometheus wants them: each class with those below it.
+func histogram(w io.Writer, name string, h *pbft.Histogram) {
+	var below uint64
+	for i, n := range h.Classes {
+		below += n
+		end := "+Inf"
+		if d, ok := pbft.SyncClass(i); ok {
+			end = strconv.FormatFloat(d.Seconds(), 'g', -1, 64)
+		}
+		fmt.Fprintf(w, "%s_bucket{le=%q} %d\n", name, end, below)
+	}
+	fmt.Fprintf(w, "%s_sum %g\n%s_count %d\n", name, h.Sum.Duration().Seconds(), name, h.Count)
 }
 
 func number(b bool) uint64 {
@@ -91,6 +151,8 @@ func number(b bool) uint64 {
 // does.
 func ReplicaReady(s pbft.Status, n int) error {
 	switch {
+	case s.Disk != nil && s.Disk.Full != "":
+		return fmt.Errorf("disk full: %s", s.Disk.Full)
 	case s.SilentUntil > 0:
 		return fmt.Errorf("silent until checkpoint %d is stable; has executed %d", s.SilentUntil, s.LastExecuted)
 	case s.Recovery.Phase != "":

@@ -31,6 +31,8 @@ type Attack struct {
 	Rounds    int      // off and on
 	Phase     time.Duration
 	Transport pbft.Transport
+
+	Durability pbft.Durability // "": disk
 }
 
 // A Damage is the result of one attack.
@@ -81,7 +83,7 @@ func (a Attack) suffer(ctx context.Context, o Offender) (d Damage, err error) {
 		return d, err
 	}
 	defer os.RemoveAll(dir)
-	cfg := fileGroupConfig{Program: a.Program, Dir: dir, N: 4, Size: 1 << 30, Transport: a.Transport}
+	cfg := fileGroupConfig{Program: a.Program, Dir: dir, N: 4, Size: 1 << 30, Transport: a.Transport, Durability: a.Durability}
 	g, err := startFileGroup(ctx, cfg)
 	if err != nil {
 		return d, err

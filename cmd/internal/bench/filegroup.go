@@ -36,13 +36,20 @@ type fileGroupConfig struct {
 	N       int
 	Size    int64 // of the state, at least
 
-	Transport pbft.Transport // "": plain
+	Transport  pbft.Transport  // "": plain
+	Durability pbft.Durability // "": disk
 }
 
 // startFileGroup starts a group and mounts its export. When it fails it removes everything that it started.
 func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err error) {
 	if c.Transport == "" {
 		c.Transport = pbft.TransportPlain
+	}
+	if c.Durability == "" {
+		c.Durability = pbft.DurabilityDisk
+	}
+	if err := config.CheckDurability(c.Durability); err != nil {
+		return nil, fmt.Errorf("--durability: %w", err)
 	}
 	g = &fileGroup{dir: filepath.Join(c.Dir, "group")}
 	defer func() {
@@ -57,7 +64,7 @@ func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err e
 	dir := g.dir
 	plan := bundle.Plan{
 		Name: "files", Hosts: bundle.Loopback(c.N, base), Size: max(config.Size(c.Size), config.LeastStateSize(pbft.DefaultLimits())),
-		Limits: pbft.DefaultLimits(), Transport: c.Transport, Durability: pbft.DurabilityDisk, Window: pbft.DefaultWindow,
+		Limits: pbft.DefaultLimits(), Transport: c.Transport, Durability: c.Durability, Window: pbft.DefaultWindow,
 		LogLevel: "warn", Exports: []string{exportPath},
 	}
 	if err := bundle.Write(dir, plan); err != nil {

@@ -31,6 +31,8 @@ type FileTree struct {
 	Drop    bool   // empty the kernel's caches before listing and before looking
 	Bare    bool   // only create: do not list, do not look
 	Program string // bfsd, for N
+
+	Durability pbft.Durability // of the replicas; "": disk
 }
 
 // A TreeRate is the result for one number of files.
@@ -82,7 +84,7 @@ func (t FileTree) Run(ctx context.Context) (r *TreeResult, err error) {
 	for _, n := range t.Files {
 		total += n
 	}
-	g, err := startFileGroup(ctx, fileGroupConfig{Program: t.Program, Dir: dir, N: t.N, Size: int64(total) * 2 * pbft.PageSize})
+	g, err := startFileGroup(ctx, fileGroupConfig{Program: t.Program, Dir: dir, N: t.N, Size: int64(total) * 2 * pbft.PageSize, Durability: t.Durability})
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,8 @@ type Memory struct {
 	Files   int    // empty files to make in a first replica; 0: no such run
 	Bytes   int64  // bytes of file data to write to a second one; 0: no such run
 	Size    int64  // of the state; 0: enough
+
+	Durability pbft.Durability // "": disk
 }
 
 // Weight is the result of one run.
@@ -64,7 +66,8 @@ func (m Memory) weigh(ctx context.Context, what string, units float64, fill func
 		return w, err
 	}
 	defer os.RemoveAll(dir)
-	r, err := startFileGroup(ctx, fileGroupConfig{Program: m.Program, Dir: dir, N: 1, Size: max(m.Size, 2*m.Bytes, int64(m.Files)*2*pbft.PageSize)})
+	r, err := startFileGroup(ctx, fileGroupConfig{Program: m.Program, Dir: dir, N: 1, Size: max(m.Size, 2*m.Bytes, int64(m.Files)*2*pbft.PageSize),
+		Durability: m.Durability})
 	if err != nil {
 		return w, err
 	}
