@@ -36,6 +36,7 @@ const replicaKeys = `The configuration file, with its defaults (paths are relati
   window       = 2                  batches under way at the primary
   without      = []                 optimisations to do without, for measurements: "tentative", "piggyback",
                                     "digest-replies", "batching", "sparing", "separate"
+  disk_reserve = "keep"             or "spend": use what is kept for a full disk, see OPERATING
   log_level    = "info"             debug, info, warn, error
   log_format   = "text"             or "json"
 
@@ -109,12 +110,15 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	}
 	cfg := pbft.ReplicaConfig{
 		Group: c.Group.Group, Self: c.Self, Key: c.Key, Directory: c.Directory, Listen: c.Listen,
-		Transport: c.Transport, Logger: log, Window: c.Window, Without: c.Without,
+		Transport: c.Transport, Logger: log, Window: c.Window, Without: c.Without, SpendReserve: c.SpendReserve,
 	}
 	if err := openDirectory(ctx, file, cfg); err != nil {
 		return err
 	}
-	warnMemory(log, c.Group.State.Size)
+	warnMemory(log, c.Group)
+	watching, watched := context.WithCancel(ctx)
+	defer watched()
+	go watchMemory(watching, log, c.Group)
 	s, free, err := service(c.Group)
 	if err != nil {
 		return err
@@ -125,7 +129,7 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 		free()
 		return err
 	}
-	a, err := admin.Serve(c.AdminListen, replicaSources(replica, c.Group.N()))
+	a, err := admin.Serve(c.AdminListen, replicaSources(replica, c.Group))
 	if err != nil {
 		return stop(replica, a, free, err)
 	}
@@ -186,24 +190,17 @@ func ignoreHangups(ctx context.Context, log *slog.Logger) {
 	}()
 }
 
-// warnMemory warns when the state can grow beyond this machine's memory: it lies in memory, and the kernel
-// would end the process, on all hosts at about the same time.
-func warnMemory(log *slog.Logger, size config.Size) {
-	have, err := procs.Memory()
-	if err != nil || uint64(size) <= have {
-		return
-	}
-	log.Warn("the state may outgrow this machine's memory: when it does the process is killed, and most likely on the other hosts as well. "+
-		"Add memory, or set quotas (bfsd export set)", "state.size", size.String(), "memory", config.Size(have).String())
-}
-
-func replicaSources(r *pbft.Replica, n int) admin.Sources {
+func replicaSources(r *pbft.Replica, g *config.Group) admin.Sources {
+	n := g.N()
 	return admin.Sources{
-		Status:  func() any { return admin.ReplicaStatus{Status: r.Status(), Program: version.Of()} },
-		Live:    r.Live,
-		Health:  func() error { return admin.ReplicaReady(r.Status(), n) },
-		Metrics: func(w io.Writer) { admin.ReplicaMetrics(w, r.Status(), n) },
-		Help:    admin.ReplicaHelp,
+		Status: func() any { return admin.ReplicaStatus{Status: r.Status(), Program: version.Of(), Memory: memory(g)} },
+		Live:   r.Live,
+		Health: func() error { return admin.ReplicaReady(r.Status(), n) },
+		Metrics: func(w io.Writer) {
+			admin.ReplicaMetrics(w, r.Status(), n)
+			admin.MemoryMetrics(w, memory(g))
+		},
+		Help: admin.ReplicaHelp,
 	}
 }
 

@@ -3,6 +3,7 @@
 package pbft
 
 import (
+	"fmt"
 	"time"
 
 	"bfs/pkg/internal/disk"
@@ -78,7 +79,7 @@ func (r *Replica) diskStatus() *DiskStatus {
 		Syncs: k.syncs.histogram(), Held: f.Held, Image: f.Image, ImageBytes: f.ImageBytes, GivenUp: f.GivenUp, Reserve: f.Reserve,
 	}
 	if k.full != nil {
-		s.Full = k.full.Error()
+		s.Full = fmt.Sprintf("%v; make room in %s", k.full, k.directory)
 	}
 	return s
 }

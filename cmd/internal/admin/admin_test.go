@@ -140,8 +140,12 @@ func TestMetricsAreWellFormed(t *testing.T) {
 	status := pbft.Status{
 		Peers:    []pbft.PeerStatus{{Replica: 0}, {Replica: 2}},
 		Refusals: []pbft.Refusals{{Reason: "bad MAC", Count: 3}, {Reason: "malformed"}},
+		Disk:     &pbft.DiskStatus{Syncs: pbft.Histogram{Count: 3, Classes: []uint64{1, 0, 2}}},
 	}
-	a, err := Serve("127.0.0.1:0", Sources{Metrics: func(w io.Writer) { ReplicaMetrics(w, status, 4) }, Help: ReplicaHelp})
+	a, err := Serve("127.0.0.1:0", Sources{Metrics: func(w io.Writer) {
+		ReplicaMetrics(w, status, 4)
+		MemoryMetrics(w, &Memory{Limit: 1 << 30})
+	}, Help: ReplicaHelp})
 	if err != nil {
 		t.Fatal(err)
 	}

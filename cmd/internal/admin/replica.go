@@ -18,6 +18,15 @@ import (
 type ReplicaStatus struct {
 	pbft.Status
 	Program version.Info `json:"program"`
+	Memory  *Memory      `json:"memory,omitempty"` // nil: the system does not say
+}
+
+// Memory is how much memory a replica's process has and may need.
+type Memory struct {
+	Limit     uint64 `json:"limit_bytes"`      // of the machine, or of the control group if that is less
+	Resident  uint64 `json:"resident_bytes"`   // of the process now
+	Needed    uint64 `json:"needed_bytes"`     // when the state has grown to the size that the group file allows
+	StateSize uint64 `json:"state_size_bytes"` // which is this; more is refused with NOSPC
 }
 
 // ReplicaHelp explains the families of ReplicaMetrics.
@@ -48,6 +57,10 @@ var ReplicaHelp = map[string]string{
 
 	"bfs_durability_disk":              "1 if what a message promises is on the disk before it leaves, 0 in replicated mode.",
 	"bfs_state_bytes":                  "Pages of the state in use at the last checkpoint.",
+	"bfs_state_size_bytes":             "The size that the group file allows the state; more is refused with NOSPC.",
+	"bfs_memory_limit_bytes":           "Memory of the machine, or of the control group if that is less.",
+	"bfs_memory_resident_bytes":        "Memory that the process has.",
+	"bfs_memory_needed_bytes":          "Memory that the process takes when the state has grown to the size that the group file allows.",
 	"bfs_disk_full":                    "1 while this replica stands aside, because its disk has too little room.",
 	"bfs_disk_free_bytes":              "Free bytes of the file system that journal and image are in.",
 	"bfs_disk_size_bytes":              "Bytes of that file system.",
@@ -101,6 +114,17 @@ func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 	for _, r := range s.Refusals {
 		counter(fmt.Sprintf("bfs_refusals_total{reason=%q}", r.Reason), r.Count)
 	}
+}
+
+// MemoryMetrics writes how much memory there is and may be needed, nothing where that is not known.
+func MemoryMetrics(w io.Writer, m *Memory) {
+	if m == nil {
+		return
+	}
+	metrics.WriteGaugeUint64(w, "bfs_state_size_bytes", m.StateSize)
+	metrics.WriteGaugeUint64(w, "bfs_memory_limit_bytes", m.Limit)
+	metrics.WriteGaugeUint64(w, "bfs_memory_resident_bytes", m.Resident)
+	metrics.WriteGaugeUint64(w, "bfs_memory_needed_bytes", m.Needed)
 }
 
 // diskMetrics writes the numbers of a replica in disk mode.

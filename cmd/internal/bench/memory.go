@@ -4,14 +4,12 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
+	"bfs/cmd/internal/procs"
 	"bfs/pkg/bfs"
 	"bfs/pkg/pbft"
 )
@@ -105,18 +103,10 @@ func (r *fileGroup) settle(ctx context.Context) error {
 	return err
 }
 
-// resident is a process's resident set in bytes, as the kernel counts it.
+// resident is a process's resident set in bytes.
 func resident(pid int) (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(b))
-	if len(fields) < 2 {
-		return 0, errors.New("statm: no resident set in it")
-	}
-	pages, err := strconv.ParseFloat(fields[1], 64)
-	return pages * float64(os.Getpagesize()), err
+	n, err := procs.Resident(pid)
+	return float64(n), err
 }
 
 // makeEmpty creates empty files in directories of ten thousand.

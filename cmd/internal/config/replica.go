@@ -28,6 +28,8 @@ type Replica struct {
 	Window      int
 	Without     []pbft.Optimisation
 	Log         Log
+
+	SpendReserve bool // use the room that is kept on the disk for when it is full
 }
 
 // Log is how a process logs.
@@ -43,6 +45,12 @@ const (
 	DefaultAdminPort   = 7451
 )
 
+// The values of disk_reserve.
+const (
+	reserveKeep  = "keep"
+	reserveSpend = "spend"
+)
+
 type replicaFile struct {
 	Group       string   `toml:"group"`
 	Replica     int      `toml:"replica"`
@@ -53,6 +61,7 @@ type replicaFile struct {
 	Transport   string   `toml:"transport"`
 	Window      int      `toml:"window"`
 	Without     []string `toml:"without"`
+	DiskReserve string   `toml:"disk_reserve"`
 	LogLevel    string   `toml:"log_level"`
 	LogFormat   string   `toml:"log_format"`
 }
@@ -67,6 +76,7 @@ func LoadReplica(file string) (*Replica, error) {
 		AdminListen: DefaultAdminListen,
 		Transport:   string(pbft.TransportTLS),
 		Window:      pbft.DefaultWindow,
+		DiskReserve: reserveKeep,
 		LogLevel:    "info",
 		LogFormat:   "text",
 	}
@@ -115,6 +125,12 @@ func (f *replicaFile) check(s *source) (*Replica, error) {
 	}
 	if r.Without, err = ParseWithout(f.Without); err != nil {
 		return nil, s.errorAt("without", "%v", err)
+	}
+	switch f.DiskReserve {
+	case reserveKeep, reserveSpend:
+		r.SpendReserve = f.DiskReserve == reserveSpend
+	default:
+		return nil, s.errorAt("disk_reserve", "got %q, want %q or %q", f.DiskReserve, reserveKeep, reserveSpend)
 	}
 	r.Log, err = s.log(f.LogLevel, f.LogFormat)
 	return r, err

@@ -3,14 +3,17 @@
 package procs
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 )
 
 // Memory returns the number of bytes of memory that this process can have: those of the machine, or of its
-// control group if these are fewer.
+// control group, or one of those that it is in, if these are fewer.
 func Memory() (uint64, error) {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
@@ -21,26 +24,55 @@ func Memory() (uint64, error) {
 	if _, err := fmt.Sscan(rest, &kib); err != nil {
 		return 0, fmt.Errorf("/proc/meminfo: no MemTotal: %w", err)
 	}
-	return min(kib<<10, groupMemory()), nil
+	groups, _ := os.ReadFile("/proc/self/cgroup") // without control groups there is no limit
+	return min(kib<<10, groupMemory(string(groups), "/sys/fs/cgroup")), nil
 }
 
-// groupMemory is the limit of this process's control group, of version 2; without one it is no limit.
-func groupMemory() uint64 {
-	const none = ^uint64(0)
-	group, err := os.ReadFile("/proc/self/cgroup")
+// groupMemory is the lowest limit of a process's control groups, which are mounted at a directory. groups is
+// what the kernel says they are: a line "0::PATH" in version 2, and "NUMBER:memory:PATH" in version 1.
+func groupMemory(groups, mounted string) uint64 {
+	lowest := uint64(math.MaxUint64)
+	for line := range strings.Lines(groups) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) < 3 {
+			continue
+		}
+		switch fields[1] {
+		case "":
+			lowest = min(lowest, limitAbove(mounted, fields[2], "memory.max"))
+		case "memory":
+			lowest = min(lowest, limitAbove(path.Join(mounted, "memory"), fields[2], "memory.limit_in_bytes"))
+		}
+	}
+	return lowest
+}
+
+// limitAbove is the lowest limit of a group and of all that it is in.
+func limitAbove(mounted, group, file string) uint64 {
+	lowest := uint64(math.MaxUint64)
+	for at := path.Clean("/" + group); ; at = path.Dir(at) {
+		text, err := os.ReadFile(path.Join(mounted, at, file))
+		if err == nil {
+			if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil { // else it is "max"
+				lowest = min(lowest, n)
+			}
+		}
+		if at == "/" {
+			return lowest
+		}
+	}
+}
+
+// Resident is a process's resident set in bytes, as the kernel counts it.
+func Resident(pid int) (uint64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
-		return none
+		return 0, err
 	}
-	_, path, ok := strings.Cut(strings.TrimSpace(string(group)), "0::")
-	if !ok {
-		return none
+	fields := strings.Fields(string(b))
+	if len(fields) < 2 {
+		return 0, errors.New("statm: no resident set in it")
 	}
-	text, err := os.ReadFile("/sys/fs/cgroup" + path + "/memory.max")
-	if err != nil {
-		return none
-	}
-	if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil {
-		return n
-	}
-	return none // "max"
+	pages, err := strconv.ParseUint(fields[1], 10, 64)
+	return pages * uint64(os.Getpagesize()), err
 }

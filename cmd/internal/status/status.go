@@ -154,7 +154,7 @@ func (r *Report) judge(period uint64) {
 		row.Lag = max(best, uint64(s.LastExecuted)) - uint64(s.LastExecuted)
 		ready := admin.ReplicaReady(s.Status, r.Members)
 		switch {
-		case ready != nil && (s.SilentUntil > 0 || s.Recovery.Phase != "" || s.Fetching || !s.Active):
+		case ready != nil && (s.SilentUntil > 0 || s.Recovery.Phase != "" || s.Fetching || !s.Active || s.Disk != nil && s.Disk.Full != ""):
 			row.Problem = ready.Error()
 		case s.View != view:
 			row.Problem = fmt.Sprintf("in view %d, most are in %d", s.View, view)
@@ -244,6 +244,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 			s.LastExecuted, s.Stable, s.Root, row.Lag, s.KeyAge.Duration().Round(time.Second), recovered(s.Recovery), s.Program, state)
 	}
 	if err := t.Flush(); err != nil {
+		return err
+	}
+	if err := r.writeRoom(w); err != nil {
 		return err
 	}
 	verdict := map[State]string{Well: "is well", Reserve: "works on its reserve, so stop no other replica", Down: "is DOWN"}[r.State]

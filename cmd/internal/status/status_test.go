@@ -87,6 +87,18 @@ func TestTables(t *testing.T) {
 			rows[1].Status.Recovery = pbft.Recovery{Phase: "checking", Point: 384, Took: pbft.Seconds(1200 * time.Millisecond)}
 			rows[2].Status.Recovery = pbft.Recovery{Ended: true, Took: pbft.Seconds(2 * time.Second), Ago: pbft.Seconds(time.Minute), Corrupt: true}
 		}},
+		{"one has a full disk", 3, func(rows []Replica) {
+			for i := range rows {
+				rows[i].Status.Durability, rows[i].Status.StateBytes = pbft.DurabilityDisk, 1500<<20
+				rows[i].Status.Memory = &admin.Memory{Limit: 16 << 30, Resident: 1700 << 20, Needed: 9 << 30, StateSize: 8 << 30}
+				rows[i].Status.Disk = &pbft.DiskStatus{JournalBytes: 144 << 20, End: 70_000, Durable: 69_998, Image: 256, ImageBytes: 1600 << 20,
+					Synced: time.Date(2026, 11, 12, 13, 14, 15, 0, time.UTC), Free: 40 << 30, Size: 100 << 30,
+					Syncs: pbft.Histogram{P50: pbft.Seconds(512 * time.Microsecond), P99: pbft.Seconds(16384 * time.Microsecond)}}
+			}
+			rows[1].Status.Disk.Full, rows[1].Status.Disk.Free = "no space left on device", 0
+			rows[2].Status.Memory.Limit = 4 << 30
+			rows[3].Status.Durability, rows[3].Status.Disk = pbft.DurabilityReplicated, nil
+		}},
 		{"one boasts", 4, func(rows []Replica) { rows[0].Status.LastExecuted = 1 << 62 }},
 		{"two pairs of roots", 0, func(rows []Replica) { // there is no majority
 			rows[0].Status.Root = strings.Repeat("ef", 32)

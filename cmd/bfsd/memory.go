@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"time"
+
+	"bfs/cmd/internal/admin"
+	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/procs"
+	"bfs/pkg/pbft"
+)
+
+// neededMemory is how many bytes of memory a replica takes when its state has grown to a size: the state and what belongs to it (bfsd bench
+// memory: 1.06 bytes a byte), the message log with copies of the pages that it changes, and the program.
+func neededMemory(size config.Size, l pbft.Limits) uint64 {
+	log := uint64(l.LogBytes)
+	if l.CheckpointBytes > 0 {
+		log = min(log, 2*uint64(l.CheckpointBytes))
+	}
+	return uint64(size) + uint64(size)/16 + 2*log + 128<<20
+}
+
+// memory is what an operator sees of a replica's memory, nil where the system does not say.
+func memory(g *config.Group) *admin.Memory {
+	have, err := procs.Memory()
+	if err != nil {
+		return nil
+	}
+	used, err := procs.Resident(os.Getpid())
+	if err != nil {
+		return nil
+	}
+	return &admin.Memory{Limit: have, Resident: used, Needed: neededMemory(g.State.Size, g.Limits), StateSize: uint64(g.State.Size)}
+}
+
+// warnMemory warns when the state can grow beyond this machine's memory: it lies in memory, and the kernel
+// would end the process, on all hosts at about the same time.
+func warnMemory(log *slog.Logger, g *config.Group) {
+	m := memory(g)
+	if m == nil || m.Needed <= m.Limit {
+		return
+	}
+	log.Warn("the state may outgrow this machine's memory: when it does the process is killed, and most likely on the other hosts as well. "+
+		"Add memory, or set quotas (bfsd export set)", "state.size", g.State.Size.String(), "needs", config.Size(m.Needed).String(),
+		"memory", config.Size(m.Limit).String())
+}
+
+// memoryLook is how often a replica looks at its memory.
+const memoryLook = 10 * time.Second
+
+// watchMemory warns when a replica's memory fills, until ctx ends.
+func watchMemory(ctx context.Context, log *slog.Logger, g *config.Group) {
+	look := time.NewTicker(memoryLook)
+	defer look.Stop()
+	var level fullness
+	for {
+		if m := memory(g); m != nil && level.rises(m.Resident, m.Limit) {
+			log.Error("this replica's memory fills: when it is full the process is killed, and most likely on the other hosts as well. "+
+				"Add memory, remove files, or set quotas (bfsd export set)", "percent", int(level), "resident", config.Size(m.Resident).String(),
+				"memory", config.Size(m.Limit).String(), "state.size", g.State.Size.String())
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// A fullness is the percentage that was passed last of those at which a replica warns; 0 is none.
+type fullness int
+
+// fullnessLevels are the percentages at which a replica warns.
+var fullnessLevels = []fullness{70, 80, 90, 95}
+
+// fullnessSlack is by how much memory must fall below a level before it is warned of again.
+const fullnessSlack = 5
+
+// rises notes how much memory is in use, and reports whether a level is passed that was not before.
+func (l *fullness) rises(used, limit uint64) bool {
+	percent := fullness(float64(used) * 100 / float64(limit))
+	now := fullness(0)
+	for _, x := range fullnessLevels {
+		if percent >= x || *l >= x && percent >= x-fullnessSlack {
+			now = x
+		}
+	}
+	up := now > *l
+	*l = now
+	return up
+}
