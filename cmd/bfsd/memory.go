@@ -15,7 +15,7 @@ import (
 )
 
 // neededMemory is how many bytes of memory a replica takes when its state has grown to a size: the state and what belongs to it (bfsd bench
-// memory: 1.06 bytes a byte), the message log with copies of the pages that it changes, and the program.
+// memory: 1.03 bytes a byte), the message log with copies of the pages that it changes, and the program.
 func neededMemory(size config.Size, l pbft.Limits) uint64 {
 	log := uint64(l.LogBytes)
 	if l.CheckpointBytes > 0 {

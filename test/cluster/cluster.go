@@ -47,6 +47,8 @@ type Config struct {
 	Wrap      []string // put before every command, for example taskset -c 1
 
 	Durability string // disk, the default, or replicated
+
+	Prepare func(bundles string) error // called before the replicas start, with the directory of their bundles; may be nil
 }
 
 // A Client is how a relay is enrolled.
@@ -151,6 +153,11 @@ func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 	for i := range hosts {
 		config := g.path("group", fmt.Sprintf("host%d", i), "replica.toml")
 		g.Replicas = append(g.Replicas, g.process(fmt.Sprintf("replica%d", i), "bfsd", verb, "--config", config))
+	}
+	if c.Prepare != nil {
+		if err := c.Prepare(g.path("group")); err != nil {
+			return g, err
+		}
 	}
 	return g, g.startReplicas(ctx)
 }

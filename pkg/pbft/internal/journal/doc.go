@@ -34,7 +34,8 @@
 //
 // After a crash the blocks of the last flush are there or not, each for itself. The journal ends before the first position that
 // no block holds. If a block says that this position was durable once, then the disk has lost or changed what it promised to keep: Open
-// says so with [ErrCorrupt], and the replica must not trust what is left. Anything else is the torn tail of a flush that nobody
+// says so with [ErrCorrupt], and the replica must not trust what is left. It says so, too, if the oldest segment does not begin with a block:
+// that one was durable before any block named this segment the oldest. Anything else is the torn tail of a flush that nobody
 // was told of. Open never appends to what it finds: it goes on in a new segment.
 //
 // # A full disk

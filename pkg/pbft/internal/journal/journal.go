@@ -73,6 +73,7 @@ type Journal struct {
 	order    []Slot        // slots in use, by the position of their records
 	free     []*segment    // to be used again
 	number   uint64        // the highest of any segment, needed or not
+	oldest   uint64        // of those that were needed when the flush began; 0: none was
 	dirty    []*segment    // written since the last sync
 	written  Position      // of the next record to be written
 	block    []byte
@@ -158,6 +159,9 @@ func (j *Journal) Flush() (Position, error) {
 	records, ends := j.pending, j.ends
 	j.pending, j.ends = j.spare[:0], nil
 	released := len(j.released)
+	if j.oldest = 0; len(j.segments) > 0 {
+		j.oldest = j.segments[0].number
+	}
 	j.mu.Unlock()
 	written, err := 0, j.failed
 	if err == nil {
@@ -264,10 +268,11 @@ func (j *Journal) current() *segment {
 	return j.segments[len(j.segments)-1]
 }
 
-// writeBlock writes records at the end of the present segment.
+// writeBlock writes records at the end of the present segment. The oldest segment that it names was needed when the flush began: if that is
+// released meanwhile it may have the only durable copies of sticky records.
 func (j *Journal) writeBlock(records []byte, ends []ending) error {
 	j.mu.Lock()
-	s, oldest, durable := j.segments[len(j.segments)-1], j.segments[0].number, j.durable
+	s, durable := j.segments[len(j.segments)-1], j.durable
 	for _, e := range ends {
 		s.seq = max(s.seq, e.seq)
 	}
@@ -277,7 +282,7 @@ func (j *Journal) writeBlock(records []byte, ends []ending) error {
 	binary.LittleEndian.PutUint64(b[8:], s.number)
 	binary.LittleEndian.PutUint64(b[16:], uint64(j.written))
 	binary.LittleEndian.PutUint64(b[24:], uint64(durable))
-	binary.LittleEndian.PutUint64(b[32:], oldest)
+	binary.LittleEndian.PutUint64(b[32:], j.oldest)
 	b = append(b, records...)
 	binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
 	if tail := len(b) % blockSize; tail != 0 {
@@ -337,6 +342,9 @@ func (j *Journal) turn() error {
 	}
 	j.number++
 	s.number, s.end, s.seq = j.number, blockSize, 0
+	if j.oldest == 0 {
+		j.oldest = s.number
+	}
 	header := make([]byte, blockSize)
 	copy(header, magic[:])
 	binary.LittleEndian.PutUint64(header[8:], s.number)

@@ -236,6 +236,8 @@ func TestChangedBytes(t *testing.T) {
 				if tail++; len(w.all)-int(j.Next()) > 3 {
 					t.Fatalf("byte %d of %s changed: %d of %d records, and no word of it", at, name, j.Next(), len(w.all))
 				}
+			case n != len(w.all):
+				t.Fatalf("byte %d of %s changed: it has %d records and takes itself for whole, with %d", at, name, n, len(w.all))
 			}
 		}
 	}

@@ -128,6 +128,9 @@ func (j *Journal) read(segments []*segment, replay func(message.SeqNum, []byte) 
 		err := s.blocks(j.options, func(b *block) error {
 			durable = max(durable, b.durable)
 			if !begun {
+				if b.at != blockSize {
+					return fmt.Errorf("%w: the beginning of segment %d is lost", ErrCorrupt, s.number)
+				}
 				begun, j.written = true, b.first
 			}
 			if b.first != j.written {

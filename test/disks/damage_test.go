@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package disks
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A damage is something that befalls a disk while its replica is down.
+type damage struct {
+	what string
+	do   func(t *testing.T, disk string)
+	says string // the log has it when the replica runs again; "": nothing that it needs may have been hit
+}
+
+const (
+	journalBad = "the journal is not whole"
+	imageBad   = "the image of the state is not as it was written"
+)
+
+func damages() (all []damage) {
+	for i, where := range []string{"start", "middle", "end"} {
+		all = append(all,
+			damage{"the journal is overwritten at its " + where, func(t *testing.T, disk string) { overwriteEach(t, disk, "journal-*", i) }, journalBad},
+			damage{"pages are overwritten at their " + where, func(t *testing.T, disk string) { overwriteEach(t, disk, "pages", i) }, ""},
+			damage{"the table is overwritten at its " + where, func(t *testing.T, disk string) { overwriteEach(t, disk, "table", i) }, ""})
+	}
+	// What was hit at these places is always needed.
+	all[1].says, all[2].says = imageBad, imageBad
+	all[6].says = "" // the end of a segment may not be written yet
+	return append(all,
+		damage{"the pages are cut short", func(t *testing.T, disk string) { truncate(t, filepath.Join(disk, "pages")) }, imageBad},
+		damage{"the table is cut short", func(t *testing.T, disk string) { truncate(t, filepath.Join(disk, "table")) }, ""},
+		damage{"the directory is removed", func(t *testing.T, disk string) { must(t, os.RemoveAll(disk)) }, journalBad})
+}
+
+// Whatever befalls the disk of a replica that is down, the group serves the right bytes, and the replica says what is wrong and votes again
+// after it was started.
+func TestDamagedDisks(t *testing.T) {
+	g := startGroup(t, nil)
+	g.image(2)
+	for _, x := range damages() {
+		t.Run(strings.ReplaceAll(x.what, " ", "_"), func(t *testing.T) {
+			h := *g
+			h.t = t
+			h.suffer(2, x)
+			g.next = h.next
+		})
+		if t.Failed() {
+			return
+		}
+	}
+	t.Run("counts", func(t *testing.T) {
+		h := *g
+		h.t = t
+		h.counts(2)
+	})
+}
+
+// suffer damages a replica's disk while it is down, and has the replica come back.
+func (g *group) suffer(i int, x damage) {
+	g.t.Helper()
+	g.image(i)
+	g.agree()
+	r := g.Replicas[i]
+	before := len(r.LogTail(1 << 20))
+	r.Kill()
+	x.do(g.t, g.disk(i))
+	g.write(fileBytes)
+	g.must(r.Start())
+	g.must(r.Ready(g.t.Context()))
+	g.check()
+	g.agree()
+	if log := r.LogTail(1 << 20)[before:]; !strings.Contains(log, x.says) {
+		g.t.Fatalf("it does not say %q:\n%s", x.says, log)
+	}
+	g.counts(i)
+}
+
+// What a disk held yesterday is put back: the replica has promised more since than it knows, says so, keeps silent, and votes again when the
+// others have passed all that it can have promised.
+func TestYesterdaysDisk(t *testing.T) {
+	g := startGroup(t, nil)
+	g.image(1)
+	r, old := g.Replicas[1], t.TempDir()
+	r.Terminate()
+	must(t, os.CopyFS(old, os.DirFS(g.disk(1))))
+	g.must(r.Restart(t.Context()))
+	for range 300 { // more than a fence is ahead of the votes
+		g.write(10)
+	}
+	g.agree()
+	r.Kill()
+	must(t, os.RemoveAll(g.disk(1)))
+	must(t, os.CopyFS(g.disk(1), os.DirFS(old)))
+	g.must(r.Restart(t.Context()))
+	g.check()
+	g.agree()
+	if log := r.LogTail(1000); !strings.Contains(log, journalBad) || !strings.Contains(log, "an old copy was put back") {
+		t.Fatalf("it does not say that its journal is old:\n%s", log)
+	}
+	g.counts(1)
+}
+
+// A replica whose whole directory is gone does not start, and names the command that has it start anew.
+func TestLostDirectory(t *testing.T) {
+	g := startGroup(t, nil)
+	g.image(3)
+	r := g.Replicas[3]
+	r.Terminate()
+	state := filepath.Dir(g.disk(3))
+	must(t, os.RemoveAll(state))
+	must(t, r.Start())
+	err := r.Ready(t.Context())
+	config := filepath.Join(filepath.Dir(state), "replica.toml")
+	if err == nil || !strings.Contains(err.Error(), "bfsd replica replace --config "+config) {
+		t.Fatalf("it starts, or does not say what to do: %v", err)
+	}
+	r.Kill()
+	g.command("replica", "replace", "--config", config)
+	g.must(r.Restart(t.Context()))
+	g.check()
+	g.agree()
+	g.counts(3)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// damagedBytes is how much is overwritten at a place.
+const damagedBytes = 64 << 10
+
+// overwriteEach inverts bytes of all files of a pattern that hold something: at the start (0), in the middle (1) or at the end (2) of what they
+// hold.
+func overwriteEach(t *testing.T, disk, pattern string, where int) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(disk, pattern))
+	must(t, err)
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		must(t, err)
+		end := len(b)
+		for end > 0 && b[end-1] == 0 {
+			end--
+		}
+		from := max(0, min(end-damagedBytes, end*where/2))
+		for i := from; i < min(end, from+damagedBytes); i++ {
+			b[i] ^= 0x5a
+		}
+		must(t, os.WriteFile(name, b, 0o600))
+	}
+	if len(names) == 0 || slices.Contains(names, "") {
+		t.Fatalf("there is no %s in %s", pattern, disk)
+	}
+}
+
+// truncate cuts off the last half of a file.
+func truncate(t *testing.T, name string) {
+	t.Helper()
+	info, err := os.Stat(name)
+	must(t, err)
+	must(t, os.Truncate(name, info.Size()/2))
+}
