@@ -11,10 +11,10 @@ import (
 
 // # A full disk
 //
-// A replica in disk mode keeps room in reserve (R-OUR-7). When it cannot, or when its journal or its image finds no room, it stands aside: a
-// primary leaves its view, and then the replica takes in no message and has no ticks, as one whose process is stopped. So nothing is
-// promised that would have to be written, and memory does not fill with what waits for the disk. What it has said before and could not make
-// durable waits with the journal's records, and leaves when there is room.
+// A replica in disk mode keeps room in reserve (R-OUR-7). When it cannot, or when its journal or its image finds no room, it stands aside: it
+// takes in no message and has no ticks, as one whose process is stopped. So nothing is promised that would have to be written, and memory does
+// not fill with what waits for the disk. What it has said before and could not make durable waits with the journal's records, and leaves when
+// there is room. A primary does not hand over first: its VIEW-CHANGE would need the disk, too.
 //
 // It tries again after a pause. When all that waits is written and the reserve is complete it comes back, as a replica that was cut off.
 
@@ -39,11 +39,6 @@ func (r *Replica) stepAside(why error) {
 	}
 	r.log.Error("this replica's disk is full: it votes for nothing and answers nobody until there is room, and counts among the f that may fail."+
 		" Make room in the directory; the replica then goes on by itself", "directory", r.keeper.directory, "reason", why)
-	if view, active := r.core.View(); active && r.core.SilentUntil() == 0 && view.Primary(r.group.N()) == r.cfg.Self {
-		r.events.handsOver = true
-		r.core.StepDown()
-		r.perform()
-	}
 	r.keeper.full = why
 }
 
@@ -57,7 +52,7 @@ func (r *Replica) comeBack() {
 	r.log.Info("there is room on this replica's disk again: it goes on", "directory", r.keeper.directory)
 }
 
-// writeSmall writes a small file that everything waits for. If the disk is full it gets the room of a part of the journal's reserve.
+// writeSmall writes a small file that everything waits for. If the disk is full it gets the room that is kept for such files.
 func (k *keeper) writeSmall(write func() error) error {
 	err := write()
 	if disk.IsFull(err) && k.store.Yield() {

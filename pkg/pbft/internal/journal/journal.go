@@ -425,18 +425,6 @@ func (j *Journal) Short() bool {
 	return len(j.free) < j.options.Spare
 }
 
-// Yield gives the room of a spare segment back to the file system, and reports whether there was one.
-func (j *Journal) Yield() bool {
-	j.flushing.Lock()
-	defer j.flushing.Unlock()
-	if len(j.free) < 2 {
-		return false
-	}
-	s := j.free[0]
-	j.free = j.free[1:]
-	return j.discard(s) == nil
-}
-
 func (j *Journal) discard(s *segment) error {
 	j.files.Add(-1)
 	return errors.Join(s.file.Close(), j.fs.Remove(s.name))

@@ -172,8 +172,6 @@ func (w *twin) fill() {
 		if err := w.flush(); err != nil {
 			w.t.Fatalf("there is room again: %v", err)
 		}
-	case 3:
-		w.journal.Yield()
 	}
 }
 
@@ -361,28 +359,6 @@ func TestFullDiskIsReleased(t *testing.T) {
 	}
 	if err := w.flush(); err != nil {
 		t.Fatalf("segments are free, and the journal says %v", err)
-	}
-}
-
-// A spare segment gives its room to a file that needs it more.
-func TestYield(t *testing.T) {
-	w := written(t, 2)
-	if err := w.journal.Reserve(); err != nil || w.journal.Short() {
-		t.Fatalf("it is short of segments: %v", err)
-	}
-	w.disk.Fill(0)
-	if !w.journal.Yield() || !w.journal.Short() {
-		t.Fatal("it has given nothing")
-	}
-	f, err := w.disk.Create("fence")
-	if err == nil {
-		err = f.Allocate(blockSize)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.journal.Reserve(); !errors.Is(err, ErrFull) {
-		t.Fatalf("the disk is full, and the journal says %v", err)
 	}
 }
 

@@ -146,7 +146,6 @@ func (r *replica) fills(err error) bool {
 	case !k.full:
 		r.say("stands aside: %v", err)
 		r.w.marks.hit(markFull)
-		r.core.StepDown()
 		k.full = true
 		r.later(1+r.w.rng.Int64N(10*tick), r.tryAgain)
 	}

@@ -105,6 +105,13 @@ func TestReserve(t *testing.T) {
 	if err := s.Reserve(); err != nil {
 		t.Fatal(err)
 	}
+	d.Fill(0)
+	if f, err := d.Create("fence"); !s.Yield() || err != nil || f.Allocate(4096) != nil || s.Yield() {
+		t.Fatal("a small file has no room, or more than there was")
+	}
+	if err := s.Reserve(); !disk.IsFull(err) {
+		t.Fatalf("the room for small files is used, and the disk is full: %v", err)
+	}
 	if f := s.Figures(); f.Image != 1 || f.ImageBytes < 200*4096 || f.Reserve < 1<<18 || f.JournalBytes < 1<<18 {
 		t.Errorf("figures are %+v", f)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 
 	"bfs/pkg/internal/disk"
@@ -187,14 +188,35 @@ func (s *Store[T]) Flushed(durable journal.Position, leave func(T)) { s.gate.Rel
 // Reserve makes room for what is kept in reserve, as far as it is not there. disk.IsFull says of an error that the disk is too full. Of the
 // store's other methods only those that do not change the image may run beside it.
 func (s *Store[T]) Reserve() error {
-	return errors.Join(s.journal.Reserve(), s.image.Reserve())
+	return errors.Join(s.journal.Reserve(), s.image.Reserve(), s.reserveSmall())
+}
+
+const (
+	// smallName is a file that holds room for small files beside the store, such as the fence.
+	smallName  = "reserve"
+	smallBytes = 256 << 10
+)
+
+// reserveSmall makes room for small files.
+func (s *Store[T]) reserveSmall() error {
+	f, err := s.options.Disk.Open(smallName)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = s.options.Disk.Create(smallName)
+	}
+	if err == nil {
+		err = errors.Join(f.Allocate(smallBytes), f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("reserve room for small files: %w", err)
+	}
+	return nil
 }
 
 // Short reports whether the journal has used some of what is in reserve.
 func (s *Store[T]) Short() bool { return s.journal.Short() }
 
-// Yield gives some of the journal's reserve back to the file system, for a file that needs it more, and reports whether there was something.
-func (s *Store[T]) Yield() bool { return s.journal.Yield() }
+// Yield gives the room for small files to one of them, and reports whether there was some.
+func (s *Store[T]) Yield() bool { return s.options.Disk.Remove(smallName) == nil }
 
 // Figures are what an operator sees of a store.
 type Figures struct {

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package disks
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"bfs/test/patience"
+)
+
+// roomBytes is the size of each small file system: journal, reserve and image of a small state have room.
+const roomBytes = 224 << 20
+
+// startSmall starts a group some of whose replicas have a small file system of their own.
+func startSmall(t *testing.T, small ...int) *group {
+	t.Helper()
+	return startGroup(t, func(bundles string) error {
+		for _, i := range small {
+			state := filepath.Join(bundles, fmt.Sprintf("host%d", i), "state")
+			old := t.TempDir()
+			if err := os.CopyFS(old, os.DirFS(state)); err != nil {
+				return err
+			}
+			if err := unix.Mount("tmpfs", state, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", roomBytes)); err != nil {
+				t.Skipf("NOT RUN: no small file system can be mounted (needs root): %v", err)
+			}
+			t.Cleanup(func() { _ = unix.Unmount(state, unix.MNT_DETACH) })
+			if err := os.CopyFS(state, os.DirFS(old)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// ballast is the file that takes what room there is on replica i's file system.
+func (g *group) ballast(i int) string { return filepath.Join(filepath.Dir(g.disk(i)), "ballast") }
+
+// fill has a file system filled by somebody else.
+func (g *group) fill(i int) {
+	g.t.Helper()
+	f, err := os.Create(g.ballast(i))
+	g.must(err)
+	defer f.Close()
+	for chunk := make([]byte, 1<<20); len(chunk) > 0; {
+		if _, err = f.Write(chunk); errors.Is(err, syscall.ENOSPC) {
+			chunk = chunk[:len(chunk)/2]
+		} else if err != nil {
+			g.t.Fatal(err)
+		}
+	}
+}
+
+// full counts the replicas that say that their disks are full.
+func (g *group) full() (n int) {
+	for _, r := range g.status() {
+		if r.Status != nil && r.Status.Disk.Full != "" && strings.HasPrefix(r.Problem, "disk full") {
+			n++
+		}
+	}
+	return n
+}
+
+// A file system that fills has its replica stand aside and say so, and come back by itself when there is room.
+func TestFullFileSystem(t *testing.T) {
+	g := startSmall(t, 1)
+	g.write(fileBytes)
+	g.fill(1)
+	patience.Until(t, "it stands aside", func() bool {
+		g.write(4 * fileBytes)
+		return g.full() == 1
+	})
+	if log := g.Replicas[1].LogTail(1000); !strings.Contains(log, "disk is full") || !strings.Contains(log, g.disk(1)) {
+		t.Fatalf("it does not say where room is to be made:\n%s", log)
+	}
+	g.check()
+	must(t, os.Remove(g.ballast(1)))
+	g.agree()
+	g.counts(1)
+}
+
+// All file systems fill: a call waits, and nothing that was answered is lost. It ends when there is room, also if all replicas were killed.
+func TestFullFileSystems(t *testing.T) {
+	g := startSmall(t, 0, 1, 2, 3)
+	for _, killed := range []bool{false, true} {
+		for i := range 4 {
+			g.fill(i)
+		}
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					g.write(4 * fileBytes)
+				}
+			}
+		}()
+		patience.Until(t, "more than f stand aside", func() bool { return g.full() > 1 })
+		for i, r := range g.Replicas {
+			if killed {
+				r.Kill()
+			}
+			must(t, os.Remove(g.ballast(i)))
+		}
+		close(stop)
+		for _, r := range g.Replicas {
+			if killed {
+				must(t, r.Restart(t.Context()))
+			}
+		}
+		<-done
+		g.check()
+		g.agree()
+	}
+}
