@@ -49,6 +49,18 @@ func warnMemory(log *slog.Logger, g *config.Group) {
 		"memory", config.Size(m.Limit).String())
 }
 
+// warnDisk warns when the state can grow beyond the file system that its image is in.
+func warnDisk(log *slog.Logger, g *config.Group, d *pbft.DiskStatus, directory string) {
+	if d == nil || d.Size == 0 {
+		return
+	}
+	if needs := uint64(g.State.Size) + uint64(g.State.Size)/4 + 256<<20; needs > d.Size {
+		log.Warn("the state may outgrow the file system of this replica's directory: when it is full the replica stands aside, and most likely "+
+			"those on the other hosts as well. Use a larger one, or set quotas (bfsd export set)", "directory", directory,
+			"state.size", g.State.Size.String(), "needs", config.Size(needs).String(), "has", config.Size(d.Size).String())
+	}
+}
+
 // memoryLook is how often a replica looks at its memory.
 const memoryLook = 10 * time.Second
 

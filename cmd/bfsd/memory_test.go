@@ -38,6 +38,15 @@ func TestWarnMemory(t *testing.T) {
 			t.Errorf("size %v: got %q, want %q", size, got, want)
 		}
 	}
+	var out bytes.Buffer
+	g := &config.Group{Group: &pbft.Group{}}
+	g.State.Size = 4 << 30
+	for size, want := range map[uint64]bool{0: false, 6 << 30: false, 4 << 30: true} {
+		out.Reset()
+		if warnDisk(slog.New(slog.NewTextHandler(&out, nil)), g, &pbft.DiskStatus{Size: size}, "d"); (out.Len() > 0) != want {
+			t.Errorf("4 GiB of state on a disk of %d bytes: %q", size, out.String())
+		}
+	}
 	if got := neededMemory(1<<40, pbft.DefaultLimits()); got < 1<<40 || got > 1<<40*11/10 {
 		t.Errorf("1 TiB of state needs %d bytes", got)
 	}

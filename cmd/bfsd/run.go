@@ -133,6 +133,7 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	if err != nil {
 		return stop(replica, a, free, err)
 	}
+	warnDisk(log, c.Group, replica.Status().Disk, c.Directory)
 	digest := c.Group.Digest()
 	log.Info("serving", "group", c.Group.Name, "digest", fmt.Sprintf("%x", digest[:8]), "members", c.Group.N(),
 		"admin", a.Address(), "transport", c.Transport, "durability", c.Group.Durability)

@@ -34,6 +34,15 @@ func statusCommand() *cobra.Command {
   VERSION        of its program
   STATE          agrees, or the reason why it does not agree with the others
 
+and, in a second table, what it has in memory and on disk:
+
+  STATE          bytes of the state, of those that the group file allows
+  MEMORY         of the process, of the machine or its control group
+  JOURNAL, END   bytes of the journal's files, and records that are certainly on the disk
+  SYNCED         when the journal was synced last (UTC); SYNC is how long that takes
+  IMAGE AT       the checkpoint that a restart begins from; IMAGE is the length of its files
+  DISK FREE      of the file system that both are in
+
 A replica that was restarted has lost the memory of its votes, and is silent until the named checkpoint is stable. It counts
 among the f that may fail until then, however well the rest looks.
 
