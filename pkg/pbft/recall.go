@@ -32,6 +32,7 @@ func (r *Replica) recall(cfg core.Config) error {
 	if err != nil {
 		return r.cannotStart("journal", err)
 	}
+	r.countAhead()
 	if cfg.Durable = true; r.keeper.trusted {
 		cfg.Raised, cfg.RaisedView = r.fence.last, r.fence.view
 	} else {
@@ -54,6 +55,18 @@ func (r *Replica) cannotStart(what string, err error) error {
 		return fmt.Errorf("%s in %s: %w: make room there, then start the replica again", what, r.cfg.Directory, err)
 	}
 	return fmt.Errorf("%s in %s: %w", what, r.cfg.Directory, err)
+}
+
+// countAhead has the file of the signature counter written now, with the room that is kept for it if the disk is full: without it no NEW-KEY can
+// be made, and nobody hears this replica.
+func (r *Replica) countAhead() {
+	err := r.keeper.writeSmall(func() error {
+		_, err := r.recovery.signer.Count()
+		return err
+	})
+	if err != nil {
+		r.log.Error("this replica cannot write to its directory, so that it can make no NEW-KEY", "directory", r.cfg.Directory, "reason", err)
+	}
 }
 
 // openDisk opens the directory of journal and image. (A variable for tests.)

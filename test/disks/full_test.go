@@ -123,4 +123,49 @@ func TestFullFileSystems(t *testing.T) {
 		g.check()
 		g.agree()
 	}
+	g.spend()
+}
+
+// spend has replicas use what they keep in reserve, on file systems that stay full: files are removed and written.
+func (g *group) spend() {
+	g.t.Helper()
+	for i, r := range g.Replicas {
+		g.fill(i)
+		r.Kill()
+		g.reserve(i, "spend")
+	}
+	g.restart()
+	g.must(g.files.Remove(fmt.Sprintf("file-%d-%d", 4*fileBytes, 0)))
+	delete(g.wrote, fmt.Sprintf("file-%d-%d", 4*fileBytes, 0))
+	g.write(1000)
+	g.check()
+	for i, r := range g.Replicas {
+		must(g.t, os.Remove(g.ballast(i)))
+		r.Kill()
+		g.reserve(i, "keep")
+	}
+	g.restart()
+	g.check()
+	g.agree()
+}
+
+// restart starts all replicas, which may need one another for it.
+func (g *group) restart() {
+	g.t.Helper()
+	for _, r := range g.Replicas {
+		g.must(r.Start())
+	}
+	for _, r := range g.Replicas {
+		g.must(r.Ready(g.t.Context()))
+	}
+}
+
+// reserve adds a line to a replica's configuration, or changes it.
+func (g *group) reserve(i int, what string) {
+	g.t.Helper()
+	file := filepath.Join(g.Dir, "group", fmt.Sprintf("host%d", i), "replica.toml")
+	text, err := os.ReadFile(file)
+	g.must(err)
+	kept, _, _ := strings.Cut(string(text), "disk_reserve")
+	g.must(os.WriteFile(file, []byte(kept+fmt.Sprintf("disk_reserve = %q\n", what)), 0o600))
 }

@@ -197,8 +197,11 @@ const (
 	smallBytes = 256 << 10
 )
 
-// reserveSmall makes room for small files.
+// reserveSmall makes room for small files, unless what is in reserve is to be spent.
 func (s *Store[T]) reserveSmall() error {
+	if s.options.ReserveBytes == 0 {
+		return nil
+	}
 	f, err := s.options.Disk.Open(smallName)
 	if errors.Is(err, fs.ErrNotExist) {
 		f, err = s.options.Disk.Create(smallName)
