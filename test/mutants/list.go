@@ -239,7 +239,7 @@ var mutants = []mutant{
 	{"what finds no room on a full disk is forgotten", logs + "journal.go", "	if written < len(ends) {\n", "	if false {\n"},
 	{"what finds no room on a full disk passes for durable", logs + "journal.go", "		j.durable = j.written\n", "		j.durable = j.written + Position(len(ends)-written)\n"},
 	{"the last free segment is used though none becomes free", logs + "journal.go", "(len(j.free) == 0 || !j.releases())", "len(j.free) == 0"},
-	{"a replica waits for room in its journal only", kept + "store.go", "errors.Join(s.journal.Reserve(), s.image.Reserve())", "s.journal.Reserve()"},
+	{"a replica waits for room in its journal only", kept + "store.go", "errors.Join(s.journal.Reserve(), s.image.Reserve(), s.reserveSmall())", "s.journal.Reserve()"},
 	{"the latest VIEW-CHANGE goes with its segment", logs + "journal.go", "	return j.restate()\n", "	return nil\n"},
 	{"what a failed sync left is taken for durable", logs + "open.go", "		if _, err := b.segment.file.WriteAt(b.raw, b.at); err != nil {", "		if err := error(nil); err != nil {"},
 	{"a page is served unverified", "pkg/pbft/internal/image/load.go", "read && im.options.Tree.Digest(e.page, contents) == e.digest", "read"},

@@ -511,6 +511,9 @@ func (j *judge) bounds(r *replica) {
 	if shape.durable { // the image keeps one until the group has come a window further
 		checkpoints += checkpoints
 	}
+	if r.recovers { // no checkpoint that its journal calls stable is known to be, so those of all batches in it are kept
+		checkpoints += int(r.core.LastExecuted())
+	}
 	for _, x := range []struct {
 		what      string
 		got, most int
