@@ -3,6 +3,7 @@
 package pbft
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"time"
 
+	"bfs/pkg/internal/disk"
 	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
@@ -25,6 +27,7 @@ type recovering struct {
 	since  time.Time // when it began
 	parts  Parts
 	ended  time.Time // zero: it is not over, or there was none
+	full   bool      // the journal could not be written anew, for there was no room
 }
 
 // noteRecovery notes when the recovery comes to its next phase. The caller holds the lock.
@@ -49,23 +52,28 @@ func (r *Replica) noteRecovery() {
 	x.phase, x.since = phase, now
 }
 
-// recoveringFile marks a recovery that is not over. A start that finds it knows that the last one did not get so far.
+// recoveringFile marks a recovery that is not over. A start that finds it is a recovery too. It has a line for each start since.
 const recoveringFile = "recovering"
 
-const recoveringText = `This replica is recovering. If its next start is a recovery too, and this file is still here, then it
-sets aside what the directory holds: it may be what kept this recovery from its end.
-`
+const recoveringText = "This replica is recovering, and has been started for that.\n"
+
+// recoveryStarts is how many starts of a recovery believe what the directory holds. If none of them came to its end, that may be why.
+const recoveryStarts = 2
 
 // beginRecovery is the nonce of a recovery that begins.
 func (r *Replica) beginRecovery() (nonce uint64, err error) {
 	var b [8]byte
 	rand.Read(b[:])
-	if r.cfg.holds(recoveringFile) {
-		r.log.Warn("the last recovery did not come to its end: this one believes nothing of what the directory holds", "directory", r.cfg.Directory)
+	starts, err := os.ReadFile(r.cfg.path(recoveringFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("begin a recovery: %w", err)
+	}
+	if bytes.Count(starts, []byte("\n")) >= recoveryStarts {
+		r.log.Warn("the last recoveries did not come to their end: this one believes nothing of what the directory holds", "directory", r.cfg.Directory)
 		if err := r.fence.distrust(); err != nil {
 			return 0, err
 		}
-	} else if err := durable.WriteFile(r.cfg.path(recoveringFile), []byte(recoveringText)); err != nil {
+	} else if err := durable.WriteFile(r.cfg.path(recoveringFile), append(starts, recoveringText...)); err != nil {
 		return 0, fmt.Errorf("mark a recovery: %w", err)
 	}
 	r.log.Info("this start is a recovery: what this replica remembers is believed within the bounds that the others give it")
@@ -138,7 +146,7 @@ func (r *Replica) healed(e *core.Effect) {
 		r.fail(err)
 		return
 	}
-	if err := os.Remove(r.cfg.path(recoveringFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := r.unmarkRecovery(); err != nil {
 		r.fail(fmt.Errorf("end a recovery: %w", err))
 		return
 	}
@@ -150,6 +158,29 @@ func (r *Replica) healed(e *core.Effect) {
 	ms := func(d Seconds) time.Duration { return d.Duration().Round(time.Millisecond) }
 	r.log.Info("this replica has recovered", "point", point, "took", x.ended.Sub(r.started).Round(time.Millisecond), "corrupt", corrupt,
 		"load", ms(x.parts.Load), "estimate", ms(x.parts.Estimate), "request", ms(x.parts.Request), "check", ms(x.parts.Check))
+}
+
+// renewing takes the result of writing the journal anew.
+func (r *Replica) renewing(err error) {
+	switch {
+	case err == nil:
+	case disk.IsFull(err):
+		r.recovery.full = true
+		r.stepAside(err)
+	default:
+		r.failDisk(err)
+	}
+}
+
+// unmarkRecovery removes the mark of a recovery, unless the journal may still hold what an intruder put there.
+func (r *Replica) unmarkRecovery() error {
+	if r.recovery.full {
+		return nil
+	}
+	if err := os.Remove(r.cfg.path(recoveringFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // recoveryStatus is the recovery as status shows it.

@@ -132,19 +132,22 @@ func (c *cluster) startUntilItStays(i int) {
 	c.t.Fatalf("replica %d does not stay", i)
 }
 
-// A recovery that does not come to its end is followed by one that believes nothing.
-func TestRecoveryAfterAnUnfinishedOne(t *testing.T) {
+// A start in the middle of a recovery is one, too, and after some that did not come to their end one believes nothing.
+func TestRecoveryAfterUnfinishedOnes(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	client := c.client(c.enrolled(c.client(c.admin), ""))
 	count(t, client, 3*int(c.g.Limits.CheckpointPeriod))
-	for i := range 3 {
+	for i := range c.replicas {
 		c.stop(i)
 	}
-	c.stop(3)
 	c.start(3, recovering) // which hears from nobody
 	c.stop(3)
-	log := c.logged(3, recovering)
-	wantLine(t, log, "the last recovery did not come to its end")
+	if s := c.start(3).Status(); s.Recovery.Phase != "estimating" || s.SilentUntil > 0 {
+		t.Fatalf("started in the middle of a recovery, and is %+v, silent until %d", s.Recovery, s.SilentUntil)
+	}
+	c.stop(3)
+	log := c.logged(3)
+	wantLine(t, log, "the last recoveries did not come to their end")
 	for i := range 3 {
 		c.start(i)
 	}
@@ -153,5 +156,9 @@ func TestRecoveryAfterAnUnfinishedOne(t *testing.T) {
 	before := invoke(t, client, "i", false)
 	if got := invoke(t, client, "i", false); got != before+1 {
 		t.Fatalf("got %d, want %d", got, before+1)
+	}
+	c.stop(3)
+	if c.start(3).Status().Recovery.Phase != "" {
+		t.Error("a recovery that was over is begun again")
 	}
 }

@@ -146,6 +146,7 @@ func (c *clientEnd) connection() *transport.Conn {
 // StartReplica starts a replica; it runs until Close, or until it stops itself because of its own disk or its own
 // bug (see Done).
 func StartReplica(cfg ReplicaConfig) (*Replica, error) {
+	cfg.Recover = cfg.Recover || cfg.holds(recoveringFile)
 	r, err := newReplica(cfg)
 	if err != nil {
 		return nil, err
@@ -496,6 +497,13 @@ func (r *Replica) effect(e *core.Effect) {
 		r.serve(e.To, e.Message.(*message.Fetch))
 	case core.Install:
 		r.install(e.Seq, e.Digest)
+	case core.Renew:
+		r.renewing(r.keeper.store.Renew(e.Records...))
+	case core.Renewed:
+		durable, err := r.keeper.store.Renewed(e.Records...)
+		if r.renewing(err); r.err == nil {
+			r.keeper.store.Flushed(durable, r.say)
+		}
 	case core.Hush:
 		r.mute = true
 	case core.Refresh:

@@ -367,10 +367,63 @@ func (c *Core) finishRecovery() {
 		return
 	}
 	x.phase = NotRecovering
+	c.renewJournal()
 	c.log.past.drop(c.log.past.high) // an intruder may have put it there
 	// No promise of ours is above these, and what the fence said may have been put there.
 	c.fence, c.fencedView = c.log.low+2*c.cfg.LogSize+c.cfg.CheckpointPeriod, c.view
 	c.do(Effect{Verb: Healed, Seq: c.fence, View: c.fencedView})
+}
+
+// renewJournal has the journal hold what we remember and nothing else: an intruder may have put records there for numbers that are yet to
+// come, and a later restart would believe them.
+func (c *Core) renewJournal() {
+	if !c.cfg.Durable {
+		return
+	}
+	mark := func(n message.SeqNum) []message.Message {
+		return []message.Message{&message.Recovered{Seq: n, Timestamp: message.Timestamp(c.cfg.Recovery), From: c.cfg.Self}}
+	}
+	c.do(Effect{Verb: Renew, Records: mark(renewBegins)})
+	stable := c.checkpoints.stable
+	c.note(&stable)
+	x := &c.change
+	if x.own != nil {
+		c.note(x.own)
+	}
+	if m := x.newView; m != nil {
+		var set []*message.ViewChange
+		for _, v := range m.V {
+			if vc := x.usable(v.From, v.Digest); vc != nil {
+				set = append(set, vc)
+			}
+		}
+		c.recordNewView(set, m)
+	}
+	c.note(&message.Status{View: c.view, Active: true, From: c.cfg.Self}) // a recovery ends in a view that has begun
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		c.recordSlot(c.log.slot(n))
+	}
+	c.do(Effect{Verb: Renewed, Records: mark(renewEnds)})
+}
+
+// The batches that the marks of a renewed journal name.
+const (
+	renewBegins = iota
+	renewEnds
+)
+
+// recordSlot records what we said of a number, and what was decided.
+func (c *Core) recordSlot(s *slot) {
+	if s.proposal != nil && s.prepares.has(c.cfg.Self) {
+		c.note(s.proposal)
+	}
+	if s.isPrepared && s.commits.has(c.cfg.Self) {
+		vote := s.ownCommit
+		c.note(&vote)
+	}
+	if s.isCommitted {
+		c.remember(s)
+	}
 }
 
 // astray says that our state is not the group's. A recovering replica fetches that; in any other its memory or program is at fault, and

@@ -12,14 +12,14 @@ import "bfs/pkg/pbft/internal/message"
 // VIEW-CHANGE must name them.
 func Restore(cfg Config, state message.CheckpointID, records []message.Message) *Core {
 	c := New(cfg)
-	m := memory{bodies: map[message.Digest]*message.Batch{message.NullDigest: {}}, decided: map[message.SeqNum]message.Digest{}}
+	m := newMemory()
 	for _, r := range records {
 		m.read(r, cfg.Self)
 	}
-	c.restoreMarks(state, &m)
-	c.restoreView(&m)
-	c.restoreLog(&m)
-	c.runDecided(&m)
+	c.restoreMarks(state, m)
+	c.restoreView(m)
+	c.restoreLog(m)
+	c.runDecided(m)
 	if c.silent() { // it may have said a VIEW-CHANGE for this view, which is in no record
 		c.persist(&message.Status{View: c.view, From: cfg.Self})
 	}
@@ -37,11 +37,28 @@ type memory struct {
 	others   []*message.ViewChange // of newView
 	newView  *message.NewView
 	reached  message.View // the view in which a silence began
+	renewed  *memory      // what was read since a recovery began to write the journal anew; nil: none did
 	active   message.View // the last view that was active; 0 also if none was
 }
 
-// read takes in a record.
+func newMemory() *memory {
+	return &memory{bodies: map[message.Digest]*message.Batch{message.NullDigest: {}}, decided: map[message.SeqNum]message.Digest{}}
+}
+
+// read takes in a record. What a recovery wrote takes the place of all before it when it is complete.
 func (m *memory) read(r message.Message, self message.ReplicaID) {
+	if mark, ok := r.(*message.Recovered); ok {
+		switch {
+		case mark.Seq == renewBegins:
+			m.renewed = newMemory()
+		case m.renewed != nil:
+			*m = *m.renewed
+		}
+		return
+	}
+	if m.renewed != nil {
+		m.renewed.read(r, self)
+	}
 	switch r := r.(type) {
 	case *message.PrePrepare:
 		m.bodies[r.Digest] = &r.Batch

@@ -78,6 +78,7 @@ type Journal struct {
 	written  Position      // of the next record to be written
 	block    []byte
 	failed   error
+	cut      uint64 // number of the segment that Cut began last
 
 	files atomic.Int64 // segments on the disk, needed or not
 }
@@ -358,6 +359,38 @@ func (j *Journal) turn() error {
 	j.segments = append(j.segments, s)
 	j.mu.Unlock()
 	return j.restate()
+}
+
+// Cut begins a segment, which holds no sticky record of those before: what is appended from now on stands for itself. An error but for
+// ErrFull is final.
+func (j *Journal) Cut() error {
+	j.flushing.Lock()
+	defer j.flushing.Unlock()
+	if j.failed != nil {
+		return j.failed
+	}
+	clear(j.sticky[:])
+	j.order = nil
+	if err := j.turn(); err != nil {
+		if !errors.Is(err, ErrFull) {
+			j.failed = err
+		}
+		return fmt.Errorf("journal: %w", err)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.cut = j.number
+	return nil
+}
+
+// Forget says that nothing before the last Cut is needed.
+func (j *Journal) Forget() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for len(j.segments) > 1 && j.segments[0].number < j.cut {
+		j.released = append(j.released, j.segments[0])
+		j.segments = j.segments[1:]
+	}
 }
 
 // restate writes the sticky records again, as copies, which have no position of their own.

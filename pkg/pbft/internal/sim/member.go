@@ -159,11 +159,9 @@ func (r *replica) tick() {
 	w.after(r.pace, r.tick)
 }
 
-// restart ends this life and begins another, which knows nothing but its fence, and what is on its disk.
-func (r *replica) restart(pause int64) {
-	r.recovers = false
-	r.end(pause)
-}
+// restart ends this life and begins another, which knows nothing but its fence, and what is on its disk. In the middle of a recovery
+// that begins anew.
+func (r *replica) restart(pause int64) { r.end(pause) }
 
 // recover is a restart that is a recovery.
 func (r *replica) recover(pause int64) {
@@ -529,6 +527,15 @@ func (r *replica) effect(e *core.Effect) {
 		r.serve(int(e.To), e.Message.(*message.Fetch))
 	case core.Install:
 		r.install(e.Seq)
+	case core.Renew:
+		if err := r.keeper.store.Renew(e.Records...); err != nil {
+			r.fills(err)
+		}
+	case core.Renewed:
+		durable, err := r.keeper.store.Renewed(e.Records...)
+		if err == nil || r.fills(err) {
+			r.keeper.store.Flushed(durable, func(f func()) { f() })
+		}
 	case core.Hush:
 		r.mute = true
 	case core.Refresh:

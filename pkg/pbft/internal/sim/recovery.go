@@ -61,6 +61,9 @@ func (r *replica) healed(e *core.Effect) {
 	if w.cured[r.id] = true; len(w.cured) > w.f {
 		w.marks.hit(markBeyondF)
 	}
+	if w.rng.IntN(2) == 0 { // what the intruder left must not be found by a restart that is no recovery
+		w.after(w.rng.Int64N(100*tick), func() { w.restart(r.id, tick) })
+	}
 }
 
 // estimates reports whether the replica asks the others how far they have come, and takes part in nothing.

@@ -244,6 +244,26 @@ func (s *Store[T]) Figures() (f Figures) {
 	return f
 }
 
+// Renew makes durable what was noted, and begins to write the journal anew with a record. What it had stays until Renewed. If the disk is
+// full, as disk.IsFull says of the error, then what it had stays longer, and is of no account all the same when Renewed is durable.
+func (s *Store[T]) Renew(first ...message.Message) error {
+	_, err := s.journal.Flush()
+	err = errors.Join(err, s.journal.Cut())
+	s.Note(first...)
+	return err
+}
+
+// Renewed appends the last record of those that are to stand for all before Renew, makes them durable, and forgets what was before. It
+// returns what Flush does.
+func (s *Store[T]) Renewed(last ...message.Message) (journal.Position, error) {
+	s.Persist(last...)
+	durable, err := s.journal.Flush()
+	if err == nil {
+		s.journal.Forget()
+	}
+	return durable, err
+}
+
 // Position is how far the journal is durable.
 func (s *Store[T]) Position() journal.Position { return s.journal.Durable() }
 
