@@ -6,7 +6,8 @@ import "bfs/pkg/pbft/internal/message"
 
 // sparing has n-q replicas follow the others at some distance. What is ordered needs a quorum of q, and these are enough while they
 // are quick: so what the three phases say to the last n-q in line for primary is not written at once, but with the next tick, all of
-// it together. It costs them and us a fraction of the system calls and wake-ups, and nobody waits for them. It is a matter of
+// it together. It costs them and us a fraction of the system calls and wake-ups, and nobody waits for them: for long
+// results clients name replicas that came first twice (client.audience.first). It is a matter of
 // time alone: everything is said to everyone, in order, and a rule that counts votes counts the same.
 //
 // A caller who thinks between two calls has some tens of them ordered in that time at most, and then three replicas, one after

@@ -30,6 +30,7 @@ var unit = map[string]string{
 	"a request of an earlier life is not kept any more":             "./pkg/pbft/internal/client",
 	"a result that was not kept is asked for as before":             "./pkg/pbft/internal/client",
 	"a replica's earlier ground is kept for another result":         "./pkg/pbft/internal/client",
+	"a replica that came in time once is named for the next result": "./pkg/pbft/internal/client",
 	"a torn flush is taken for whole":                               "./pkg/pbft/internal/journal",
 	"a new journal passes for the one that was lost":                "./pkg/pbft/internal/store",
 	"the state keeps what the image is slow to copy":                "./pkg/pbft/internal/store",
@@ -88,6 +89,7 @@ var mutants = []mutant{
 	{"timestamps begin with the clock, whatever the group knows", rule + "client.go", "		c.catchUp(c.after(start))\n", ""},
 	{"timestamps begin where a liar says", rule + "origin.go", "return o.answers[len(o.answers)-n.Weak()], true", "return o.answers[0], true"},
 	{"timestamps begin right after what f+1 replicas know", rule + "client.go", "return known + skip + message.Timestamp(c.edge.Chance(skip))", "return known"},
+	{"a replica that came in time once is named for the next result", rule + "audience.go", "switch both := a.fresh & a.older; {", "switch both := a.fresh; {"},
 	{"a result that was not kept is asked for as before", rule + "client.go", "		k.keep = true\n", ""},
 
 	// Execution.

@@ -24,6 +24,7 @@ type audience struct {
 	view  message.View
 	turn  int    // the replica that was last to return a long result
 	fresh uint32 // bit i: replica i was in the quorum that gave the last ordered result, or the first read
+	older uint32 // bit i: the same of the ordered result before it; 0: there was none
 	mute  uint32 // bit i: replica i left us waiting for a result or a proof, and has not been heard of since
 	late  []Time // by replica: until then reads go to others as well, for it did not answer one in time
 	wary  Time   // until then everybody proves long results: the replicas that were named for it did not agree
@@ -99,10 +100,7 @@ func (a *audience) replier(now Time, again, readOnly bool, asked uint32) (who me
 	}
 	from := asked
 	if !readOnly {
-		// All replicas execute the request, but those that gave the last result do so first.
-		if from = a.fresh; from == 0 {
-			from = a.everybody()
-		}
+		from = a.first(now)
 	}
 	first, ok := a.next(now, a.turn, from)
 	if !ok {
@@ -121,15 +119,39 @@ func (a *audience) replier(now Time, again, readOnly bool, asked uint32) (who me
 	return message.ReplicaID(first), provers
 }
 
+// first is the set of replicas that execute requests first: those that gave both of the last two ordered
+// results, if f+1 of them can be named. A replica that the others spare follows at intervals (package pbft).
+// It may come just in time for one result, and the next one would wait for it until it is written to again.
+func (a *audience) first(now Time) uint32 {
+	switch both := a.fresh & a.older; {
+	case bits.OnesCount32(both&^a.lax(now)) >= a.size().Weak():
+		return both
+	case a.fresh != 0:
+		return a.fresh
+	}
+	return a.everybody()
+}
+
 // next is the replica of a set that follows replica i and has not left us waiting.
 func (a *audience) next(now Time, i int, from uint32) (int, bool) {
+	from &^= a.lax(now)
 	for range a.cfg.Replicas {
-		i = (i + 1) % a.cfg.Replicas
-		if (from&^a.mute)&(1<<i) != 0 && now >= a.late[i] {
+		if i = (i + 1) % a.cfg.Replicas; from&(1<<i) != 0 {
 			return i, true
 		}
 	}
 	return i, false
+}
+
+// lax is the set of replicas that are not relied on now.
+func (a *audience) lax(now Time) uint32 {
+	set := a.mute
+	for i, until := range a.late {
+		if now < until {
+			set |= 1 << i
+		}
+	}
+	return set
 }
 
 // heard notes that a replica has replied to something.
@@ -138,7 +160,9 @@ func (a *audience) heard(i message.ReplicaID) { a.mute &^= 1 << i }
 // answered learns view and audience from a believed answer.
 func (a *audience) answered(readOnly bool, x *Finding) {
 	a.view = max(a.view, x.View)
-	if !readOnly || a.fresh == 0 {
+	if !readOnly {
+		a.older, a.fresh = a.fresh, x.By
+	} else if a.fresh == 0 {
 		a.fresh = x.By
 	}
 }
