@@ -30,6 +30,11 @@ var unit = map[string]string{
 	"a request of an earlier life is not kept any more":             "./pkg/pbft/internal/client",
 	"a result that was not kept is asked for as before":             "./pkg/pbft/internal/client",
 	"a replica's earlier ground is kept for another result":         "./pkg/pbft/internal/client",
+	"an answer to a request that was sent twice is timed":           "./pkg/pbft/internal/client",
+	"all calls of a batch are timed":                                "./pkg/pbft/internal/client",
+	"a silence has everything sent again":                           "./pkg/pbft/internal/client",
+	"a call that later ones have overtaken waits for them":          "./pkg/pbft/internal/client",
+	"a timeout doubles for ever":                                    "./pkg/pbft/internal/client",
 	"a replica that came in time once is named for the next result": "./pkg/pbft/internal/client",
 	"a torn flush is taken for whole":                               "./pkg/pbft/internal/journal",
 	"a new journal passes for the one that was lost":                "./pkg/pbft/internal/store",
@@ -79,7 +84,7 @@ var mutants = []mutant{
 
 	// The client's requests.
 	{"a reply to another request of the slot is taken", rule + "client.go", "if k.request.Timestamp != a.Timestamp || k.request.ReadOnly", "if k.request.ReadOnly"},
-	{"nothing is sent again", rule + "client.go", "x.phase == calling && now >= x.call.due && !c", "x.phase == calling && now < 0 && !c"},
+	{"nothing is sent again", rule + "client.go", "x.phase == calling && now >= c.patience.due(&x.call)", "x.phase == calling && now < 0"},
 	{"what is sent again goes to the primary alone", rule + "audience.go", "	case again:\n		return a.everybody()\n", ""},
 	{"a read that is not answered is read again for ever", rule + "client.go", "	c.counts.Fallbacks++\n	c.issue(now, k, false)", "	c.counts.Fallbacks++\n	c.issue(now, k, k.operation.ReadOnly)"},
 	{"a new try keeps its timestamp", rule + "client.go", "	s.last = next(s.last, k.keep)\n", ""},
@@ -89,6 +94,11 @@ var mutants = []mutant{
 	{"timestamps begin with the clock, whatever the group knows", rule + "client.go", "		c.catchUp(c.after(start))\n", ""},
 	{"timestamps begin where a liar says", rule + "origin.go", "return o.answers[len(o.answers)-n.Weak()], true", "return o.answers[0], true"},
 	{"timestamps begin right after what f+1 replicas know", rule + "client.go", "return known + skip + message.Timestamp(c.edge.Chance(skip))", "return known"},
+	{"an answer to a request that was sent twice is timed", rule + "stream.go", "if s.losing = repeated; repeated {", "if s.losing = repeated; false {"},
+	{"all calls of a batch are timed", rule + "stream.go", "s.trip.answered(); sent >= s.timed {", "s.trip.answered(); true {"},
+	{"a silence has everything sent again", rule + "client.go", "s.losing && k != nil && now", "k != nil && now"},
+	{"a call that later ones have overtaken waits for them", rule + "stream.go", "+ behind, s.newest > sent", "+ behind, false"},
+	{"a timeout doubles for ever", rule + "roundtrip.go", "return max(d, min(d<<t.expiries, viewTimeout))", "return d << t.expiries"},
 	{"a replica that came in time once is named for the next result", rule + "audience.go", "switch both := a.fresh & a.older; {", "switch both := a.fresh; {"},
 	{"a result that was not kept is asked for as before", rule + "client.go", "		k.keep = true\n", ""},
 

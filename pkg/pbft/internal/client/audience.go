@@ -26,7 +26,7 @@ type audience struct {
 	fresh uint32 // bit i: replica i was in the quorum that gave the last ordered result, or the first read
 	older uint32 // bit i: the same of the ordered result before it; 0: there was none
 	mute  uint32 // bit i: replica i left us waiting for a result or a proof, and has not been heard of since
-	late  []Time // by replica: until then reads go to others as well, for it did not answer one in time
+	late  []Time // by replica: until then it is not relied on, for it did not answer in time
 	wary  Time   // until then everybody proves long results: the replicas that were named for it did not agree
 }
 
@@ -167,26 +167,35 @@ func (a *audience) answered(readOnly bool, x *Finding) {
 	}
 }
 
-// missed notes the replicas that have left a call waiting until it must be sent again.
+// named is the set of replicas that a request names to return or prove its result; empty if all return it.
+func named(q *message.Request) uint32 {
+	if q.Replier == message.AnyReplier {
+		return 0
+	}
+	return 1<<q.Replier | q.Provers
+}
+
+// owing reports whether a replica that a call names for its result has not answered it.
+func (k *call) owing() bool { return named(&k.request)&^k.tally.Heard() != 0 }
+
+// missed notes the replicas that have left a call waiting until it must be sent to more, or again. A
+// replica that owes a result on which the others agree is not relied on for a while, even if it answers
+// other calls.
 func (a *audience) missed(now Time, k *call) {
-	q, missing := &k.request, a.everybody()&^k.tally.Heard()
-	named := uint32(0)
-	if q.Replier != message.AnyReplier {
-		named = 1 << q.Replier
+	missing := a.everybody() &^ k.tally.Heard()
+	owing, late := named(&k.request)&missing, uint32(0)
+	switch {
+	case k.request.ReadOnly:
+		late = k.asked & missing
+	case k.agreed != never:
+		late, a.wary = owing, now+lateFor
 	}
-	if q.ReadOnly {
-		for i := range a.late {
-			if k.asked&missing&(1<<i) != 0 {
-				a.late[i] = now + lateFor
-			}
-		}
-	} else {
-		named |= q.Provers
-		if k.agreed != never {
-			a.wary = now + lateFor
+	a.mute |= owing
+	for i := range a.late {
+		if late&(1<<i) != 0 {
+			a.late[i] = now + lateFor
 		}
 	}
-	a.mute |= named & missing
 }
 
 // slow reports whether all replicas of a set are known to be slow, or cannot be spoken to.

@@ -9,7 +9,8 @@
 //	Tally     the replies to one request, and whether they are believed
 //	call      one operation, and the request that it is sent as at present
 //	audience  the replicas that a request goes to, and those that return or prove the result
-//	patience  how long the client waits before it asks again
+//	patience  how long the client waits before it asks again: a stream for the ordered calls and one for
+//	          the reads, each with the roundTrip that its answers take
 //	origin    the timestamp above which requests begin
 //	rivalry   what replicas say of other processes with the same key
 package client
@@ -193,7 +194,7 @@ func (c *Client) issue(now Time, k *call, readOnly bool) {
 func (c *Client) prepare(now Time, k *call, t message.Timestamp, readOnly bool) {
 	k.prepare(c.cfg.Client, t, readOnly)
 	k.tally.Reset(c.cfg.Replicas, c.cfg.Lent)
-	k.sent, k.due = now, now+c.patience.timeout()+c.patience.behind()
+	k.sent, k.due = now, unset
 }
 
 // send has the call's request sent: a first ordered try to the primary alone, if that can be spoken to,
@@ -209,7 +210,10 @@ func (c *Client) send(now Time, k *call, again, first bool) {
 	if !a.reaches(to) {
 		to = a.everybody()
 	}
-	k.asked = to
+	k.asked, k.repeated = to, k.repeated || again
+	if first && q.ReadOnly && to != a.everybody() {
+		k.due = now + c.patience.widen()
+	}
 	c.do(Effect{Verb: Send, Slot: q.Slot, To: to, New: first})
 }
 
@@ -228,7 +232,7 @@ func (c *Client) Calling(s message.Slot) bool { return c.slots[s].phase == calli
 // View is the highest view that f+1 replicas have shown in replies that were believed.
 func (c *Client) View() message.View { return c.audience.view }
 
-// Counts is how often the client has sent again.
+// Counts is how often the client has sent a request again, and ordered one that began as a read.
 func (c *Client) Counts() Counts { return c.counts }
 
 // UnderWay is how many slots are not free.
@@ -302,8 +306,8 @@ func (c *Client) decide(now Time, k *call) {
 		// than its proof.
 		if k.agreed == never {
 			k.agreed = now
-			k.due = min(k.due, now+c.patience.forResult())
 		}
+		k.due = min(k.due, k.agreed+c.patience.forResult(k))
 	case NotEnrolled:
 		c.origin.forget() // it changes when a key is enrolled
 		c.end(s, nil, ErrNotEnrolled)
@@ -334,10 +338,20 @@ func (c *Client) decide(now Time, k *call) {
 	}
 }
 
-// learn updates view, audience and time-outs from an answer that is believed.
+// learn updates view, audience and time-outs from an answer that is believed. When the view has changed,
+// the requests that went to an earlier primary are due: it may have stopped before it proposed them.
 func (c *Client) learn(now Time, k *call, x *Finding) {
+	before := c.audience.view
 	c.patience.answered(now, k)
 	c.audience.answered(k.request.ReadOnly, x)
+	for i := range c.slots {
+		if c.audience.view == before {
+			break
+		}
+		if o := c.first(i, &c.patience.ordered); o != nil && o != k {
+			o.due = now
+		}
+	}
 }
 
 // superseded acts on the word of 2f+1 replicas that the slot has executed a later request than the
@@ -384,14 +398,21 @@ func (c *Client) widen(now Time, k *call) {
 	switch missing := k.asked &^ k.tally.Heard(); {
 	case !k.request.ReadOnly:
 	case missing == 0 && k.asked != a.everybody():
-		k.request.Replier = message.AnyReplier
-		c.do(Effect{Verb: Send, Slot: k.request.Slot, To: a.everybody() &^ k.asked})
-		k.asked = a.everybody()
+		c.askOthers(k)
 	case a.quorum(k.tally.Heard()) && a.slow(now, missing):
 		// Others write meanwhile, and to wait for a replica that may have stopped would take longer than to
 		// have the read ordered.
 		c.fallBack(now, k)
 	}
+}
+
+// askOthers sends a read to the replicas that it was not sent to, for them to answer in full. Their answers
+// are no sample of a round trip.
+func (c *Client) askOthers(k *call) {
+	all := c.audience.everybody()
+	k.request.Replier = message.AnyReplier
+	c.do(Effect{Verb: Send, Slot: k.request.Slot, To: all &^ k.asked})
+	k.asked, k.repeated, k.due = all, true, unset
 }
 
 // fallBack orders an operation whose read-only try found no 2f+1 equal answers, under a new timestamp,
@@ -406,11 +427,49 @@ func (c *Client) Tick(now Time) {
 	if c.origin.isDue(now) {
 		c.do(Effect{Verb: Ask, Nonce: c.origin.nonce, To: c.audience.everybody()})
 	}
+	c.listen(now, &c.patience.ordered)
+	c.listen(now, &c.patience.reads)
 	for i := range c.slots {
-		if x := &c.slots[i]; x.phase == calling && now >= x.call.due && !c.inTurn(now, &x.call) {
+		if x := &c.slots[i]; x.phase == calling && now >= c.patience.due(&x.call) {
 			c.retry(now, &x.call)
 		}
 	}
+}
+
+// listen acts on the silence of a stream, when none of its calls has had a result for a timeout. The
+// oldest call alone is due, as in TCP [RFC6298 §5.4]: mostly the group is only slow, and then the answer to
+// one request shows that. All calls that have waited so long are due when such answers came, and no others.
+func (c *Client) listen(now Time, s *stream) {
+	oldest, behind := c.oldest(s), c.patience.behind()
+	if oldest == nil || now < s.silence(oldest.sent, behind) {
+		return
+	}
+	oldest.due = now
+	for i := range c.slots {
+		if k := c.first(i, s); s.losing && k != nil && now >= s.silence(k.sent, behind) {
+			k.due = now
+		}
+	}
+	s.expire(now)
+}
+
+// oldest is the call of a stream that was sent before all others, of those that were sent once; nil if
+// there is none.
+func (c *Client) oldest(s *stream) (oldest *call) {
+	for i := range c.slots {
+		if k := c.first(i, s); k != nil && (oldest == nil || k.sent < oldest.sent) {
+			oldest = k
+		}
+	}
+	return oldest
+}
+
+// first is the i-th slot's call if it waits in a stream at its first try, nil if not.
+func (c *Client) first(i int, s *stream) *call {
+	if x := &c.slots[i]; x.phase == calling && x.call.tries == 0 && c.patience.of(&x.call) == s {
+		return &x.call
+	}
+	return nil
 }
 
 // Next is the earliest time at which Tick may have something to do; false if there is none.
@@ -421,34 +480,31 @@ func (c *Client) Next(now Time) (at Time, ok bool) {
 	}
 	for i := range c.slots {
 		if x := &c.slots[i]; x.phase == calling {
-			at, ok = min(at, x.call.due), true
+			at, ok = min(at, c.patience.due(&x.call)), true
 		}
 	}
-	if at <= now { // a call that is in turn
-		at = now + minTimeout/4
-	}
-	return at, ok
+	return max(at, now+1), ok
 }
 
-// inTurn reports whether an ordered request is late, and need not be sent again since the group is busy
-// with others of ours. A request on whose result 2f+1 agree lacks only a full reply, and is sent again
-// at once.
-func (c *Client) inTurn(now Time, k *call) bool {
-	return !k.request.ReadOnly && k.tries == 0 && c.patience.busy(now, k.sent) &&
-		!c.audience.quorum(k.tally.Find(false).By)
-}
-
-// retry sends a request again, to all and for all to answer in full, with exponential back-off. A
-// read-only try that was sent twice is ordered instead [TOCS §6.1].
+// retry sends a request again, to all and for all to answer in full, with exponential back-off. A late
+// read is sent to the replicas that were not asked at first, before it is sent to any again; and one that
+// was sent twice is ordered instead [TOCS §6.1].
 func (c *Client) retry(now Time, k *call) {
+	a := &c.audience
+	a.missed(now, k)
+	if k.request.ReadOnly && a.reaches(a.everybody()&^k.asked) {
+		c.askOthers(k)
+		return
+	}
 	c.counts.Retries++
-	c.audience.missed(now, k)
 	if k.request.ReadOnly && k.tries >= 1 {
 		c.fallBack(now, k)
 		return
 	}
-	k.tries++
-	k.due = now + c.patience.backOff(k.tries, c.edge) + c.patience.behind()
+	if k.tries++; k.tries == 1 && k.agreed != never {
+		c.patience.result.expire()
+	}
+	k.due = now + c.patience.backOff(k, c.edge) + c.patience.behind()
 	c.send(now, k, true, false)
 }
 

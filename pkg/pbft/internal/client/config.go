@@ -15,6 +15,9 @@ type Time = time.Duration
 // never is a time before all others, and far enough from them that a difference does not overflow.
 const never Time = math.MinInt64 / 2
 
+// unset is a time after all others.
+const unset Time = math.MaxInt64
+
 // An Edge answers a client's questions about its connections and keys, and gives it chance.
 type Edge interface {
 	Open(i message.ReplicaID) bool                                    // replica i can be spoken to now

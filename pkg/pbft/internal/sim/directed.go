@@ -118,7 +118,7 @@ func executedAlone() *Schedule {
 // nobody else. 2 is content, the primary has prepared the batch and needs one COMMIT more: unless its own timer runs for the
 // request, and 2 says that it waits with it, it stays until it hands over to 1, which takes five seconds and may take minutes.
 func primaryLeftBehind() *Schedule {
-	s := scene("the primary is left behind", 110)
+	s := scene("the primary is left behind", 130)
 	s.within = 250
 	s.loses(func(_ *world, _, to int, m message.Message) bool { return to == 1 && orders(m) }, "1 hears nothing of what is agreed on")
 	s.leavesUnsaid(3, func(w *world, to int, m message.Message) bool {
@@ -239,7 +239,7 @@ func decidedBeforeProposed() *Schedule {
 // becomes stable at 3, which goes on from there, while 2 has got no further than 5. When all three leave the view, 1 must name
 // the checkpoint that it voted for, although it lies above its window, or there is none that two of them hold.
 func fetchedAboveTheWindow() *Schedule {
-	s := scene("fetched above the window", 96)
+	s := scene("fetched above the window", 104)
 	s.shape.period, s.shape.log, s.shape.clients = 2, 4, 2
 	s.loses(func(w *world, _, to int, m message.Message) bool {
 		switch m := m.(type) {
@@ -676,7 +676,7 @@ func overtaken() *Schedule {
 	s.add(func(w *world) {
 		w.network.losses = append(w.network.losses, func(_, to int, m message.Message) bool { return to == 3 && orders(m) })
 	}, "3 hears of nothing that is agreed on")
-	s.calls(0, 70, append([]byte{opLong}, make([]byte, 11)...), false)
+	s.calls(0, 75, append([]byte{opLong}, make([]byte, 11)...), false)
 	s.reach("the third call was superseded, and the fourth has its result", func(w *world) bool {
 		c := w.clients[0]
 		return c.passed == 1 && c.slots[0].done == 4 && c.latest() > 102

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+// A stream is the client's calls of one kind, ordered ones or reads. The group serves the calls of a
+// stream about in the order in which they were sent. That tells a call that is lost, or whose primary has
+// stopped, from one whose turn is yet to come.
+//
+// The retransmission timer is one for the whole stream, and every result starts it anew, as TCP's does
+// with every acknowledgement [RFC6298 §5]. A batch has room for some of a client's calls, so the calls
+// behind those wait for several round trips; but a result comes in each. So the timeout need not grow
+// with the number of calls under way.
+type stream struct {
+	trip   roundTrip
+	since  Time // when a call had its result last, or the timer expired
+	newest Time // when the latest sent of the calls that have their results was sent
+	timed  Time // when trip had its last sample
+	losing bool // only calls that were sent again have had results lately: the others may be lost
+}
+
+func (s *stream) init() {
+	s.trip.least, s.since, s.newest, s.timed = minRepeat, never, never, never
+}
+
+// answered learns from a call that has its result. Repeated: it was sent more than once.
+//
+// One call is timed in each round trip. The calls of a batch all take about as long, so to count each of
+// them would leave an estimate of that batch, and of how little its calls differ [RFC7323 App. G].
+func (s *stream) answered(now, sent Time, repeated bool) {
+	s.since, s.newest = now, max(s.newest, sent)
+	if s.losing = repeated; repeated {
+		return
+	}
+	if s.trip.answered(); sent >= s.timed {
+		s.trip.sample(now - sent)
+		s.timed = now
+	}
+}
+
+// silence is the time at which a call that was sent once is late, if no result comes before.
+func (s *stream) silence(sent, behind Time) Time {
+	return max(sent, s.since) + s.trip.timeout() + behind
+}
+
+// overtaken is the time at which such a call is late because later ones have their results. Ok: they have.
+// A correct primary lets a costly request wait while others are served, and replicas that return long
+// results in turn are not equally quick. A faulty primary may serve others to starve the call.
+func (s *stream) overtaken(sent, behind Time) (at Time, ok bool) {
+	return sent + max(s.trip.timeout(), viewTimeout) + behind, s.newest > sent
+}
+
+// late is the time at which such a call is late, as things are.
+func (s *stream) late(sent, behind Time) Time {
+	at := s.silence(sent, behind)
+	if early, ok := s.overtaken(sent, behind); ok {
+		at = min(at, early)
+	}
+	return at
+}
+
+// expire notes that the timer has expired.
+func (s *stream) expire(now Time) {
+	s.since = now
+	s.trip.expire()
+}
