@@ -46,6 +46,7 @@ and clients that keep a number of operations outstanding. It measures after a wa
   ops_per_s        operations completed per second
   p50_us, p99_us   their latency as a client sees it
   cpu_us_per_op    user and system time of all processes, clients too, over the operations
+  retries_per_op   requests sent again, over the operations: 0 as long as nothing is lost
   n, op, path, clients, outstanding, durability, transport   as asked for
 
 --op 4/0 is an argument of 4 KB and no result. --path rw orders each operation, ro asks all replicas at once without

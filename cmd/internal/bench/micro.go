@@ -68,8 +68,9 @@ type Result struct {
 	Operations  uint64  `json:"operations"`
 	ReplicaCPU  float64 `json:"replica_cpu_us_per_op"` // the part of CPU that replicas took
 	OpsPerBatch float64 `json:"ops_per_batch"`         // 0 where nothing is ordered
-	Retries     uint64  `json:"retries"`               // in the measured time, as are
-	Fallbacks   uint64  `json:"fallbacks"`             // read-only operations that had to be ordered
+	Retries     uint64  `json:"retries"`               // requests sent again in the measured time
+	RetryRate   float64 `json:"retries_per_op"`        // the same for each operation
+	Fallbacks   uint64  `json:"fallbacks"`             // read-only operations that had to be ordered, in that time
 }
 
 // Check returns an error if the configuration cannot be measured.
@@ -338,6 +339,7 @@ func (m *Micro) result(first, second sample) *Result {
 		Seconds: seconds, Operations: ops, ReplicaCPU: perOp(replicas),
 		Retries: second.retries - first.retries, Fallbacks: second.fallbacks - first.fallbacks,
 	}
+	r.RetryRate = float64(r.Retries) / float64(max(ops, 1))
 	if batches := second.batch - first.batch; batches > 0 {
 		r.OpsPerBatch = float64(ops) / float64(batches)
 	}
@@ -349,8 +351,8 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 // WriteTable shows the result to people.
 func (r *Result) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "N\tOP\tPATH\tCLIENTS\tOUTSTANDING\tTRANSPORT\tDURABILITY\tOPS/S\tP50 us\tP99 us\tCPU us/OP\tOPS/BATCH\t")
-	fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%.0f\t%.1f\t%.1f\t%.2f\t%.1f\t\n", r.N, r.Op, r.Path, r.Clients, r.Outstanding,
-		r.Transport, r.Durability, r.OpsPerSecond, r.P50, r.P99, r.CPU, r.OpsPerBatch)
+	fmt.Fprintln(t, "N\tOP\tPATH\tCLIENTS\tOUTSTANDING\tTRANSPORT\tDURABILITY\tOPS/S\tP50 us\tP99 us\tCPU us/OP\tOPS/BATCH\tRETRIES/OP\t")
+	fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%.0f\t%.1f\t%.1f\t%.2f\t%.1f\t%.4f\t\n", r.N, r.Op, r.Path, r.Clients, r.Outstanding,
+		r.Transport, r.Durability, r.OpsPerSecond, r.P50, r.P99, r.CPU, r.OpsPerBatch, r.RetryRate)
 	return t.Flush()
 }
