@@ -76,7 +76,7 @@ func TestResultArithmetic(t *testing.T) {
 	got.P50, got.P99 = near(got.P50, 2000), near(got.P99, 2000)
 	want := Result{
 		OpsPerSecond: 1000, P50: 2000, P99: 2000, CPU: 4000, N: 4, Op: "4/0", Path: "rw", Clients: 2, Outstanding: 3,
-		Durability: "replicated", Transport: "plain", Seconds: 1, Operations: 1000, ReplicaCPU: 3000, OpsPerBatch: 10, Retries: 2, Fallbacks: 4,
+		Durability: "replicated", Transport: "plain", Seconds: 1, Operations: 1000, ReplicaCPU: 3000, OpsPerBatch: 10, Retries: 2, RetryRate: 0.002, Fallbacks: 4,
 	}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -132,7 +132,7 @@ func TestMicroCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	for flag, change := range map[string]func(*Micro){
-		"--n":           func(m *Micro) { m.N = 5 },
+		"--n":           func(m *Micro) { m.N = 3 },
 		"--path":        func(m *Micro) { m.Path = "wr" },
 		"--clients":     func(m *Micro) { m.Clients = 0 },
 		"--outstanding": func(m *Micro) { m.Outstanding = 5000 },
