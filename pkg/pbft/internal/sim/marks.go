@@ -68,7 +68,7 @@ var markNames = [marksCount]string{
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.
-var least = map[mark]int{markRollback: 25}
+var least = map[mark]int{markRollback: 20}
 
 // marks counts the visits.
 type marks [marksCount]int
