@@ -174,7 +174,8 @@ func TestPatienceWithALoadedGroup(t *testing.T) {
 	} {
 		c.load.run(5*time.Second, c.calls)
 		if n := len(c.load.again); n > c.again || c.load.results == 0 {
-			t.Errorf("%s: %d of %d requests were sent again, want <= %d; %d results", c.name, n, c.load.tries, c.again, c.load.results)
+			t.Errorf("%s: %d of %d requests were sent again, want <= %d; %d results",
+				c.name, n, c.load.tries, c.again, c.load.results)
 		}
 		if first := len(c.load.again); first > 0 && c.load.again[first-1] > 2*time.Second {
 			t.Errorf("%s: a request is sent again at %v, when the client knows its turns", c.name, c.load.again[first-1])
@@ -188,7 +189,8 @@ func TestOneLostRequest(t *testing.T) {
 	l.lost = func(count int) bool { return count == 1000 }
 	l.run(5*time.Second, always(64))
 	if len(l.again) != 1 || l.waited > viewTimeout+10*ms {
-		t.Errorf("%d requests were sent again, after %v; want the lost one, after at most %v", len(l.again), l.waited, viewTimeout)
+		t.Errorf("%d requests were sent again, after %v; want the lost one, after at most %v",
+			len(l.again), l.waited, viewTimeout)
 	}
 }
 
