@@ -131,7 +131,7 @@ func (x *recovery) note(i message.ReplicaID, taken, prepared message.SeqNum) {
 	e.taken, e.prepared = min(e.taken, taken), max(e.prepared, prepared)
 }
 
-// estimate is c_M: the highest checkpoint that a replica names which 2f others do not exceed, and f others have come to. If we are
+// estimate is c_M: the highest checkpoint that a replica names which q-1 others do not exceed, and f others have come to. If we are
 // correct no checkpoint that was stable here is above it, for f+1 correct replicas had taken that; and it is no higher than what a
 // correct replica has prepared, so that liars cannot make the recovery long (R-PR-15).
 func (x *recovery) estimate() (best message.SeqNum, found bool) {
@@ -308,7 +308,7 @@ func (c *Core) onRecovered(m *message.Recovered) {
 	c.tryPoint()
 }
 
-// ordered is n_R, if 2f+1 replicas have executed the request as part of that batch, f+1 of the others among them, and in which views
+// ordered is n_R, if a quorum has executed the request as part of that batch, f+1 of the others in it, and in which views
 // these are.
 func (x *recovery) ordered() (n message.SeqNum, views []message.View) {
 	for _, a := range x.answers {
