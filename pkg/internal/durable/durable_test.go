@@ -45,3 +45,37 @@ func TestWriteFileFails(t *testing.T) {
 		t.Errorf("a failure leaves %v", entries)
 	}
 }
+
+// A file that is not committed leaves what was there, and nothing else; one that is can be written at any place before.
+func TestFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := WriteFile(path, []byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"old", "new"} {
+		commit := want == "new"
+		f, err := Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("ew"), 1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("n"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if commit {
+			if err := f.Commit(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.Discard()
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+			t.Errorf("%v, %v: want the file alone", entries, err)
+		}
+	}
+}
