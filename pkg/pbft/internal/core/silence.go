@@ -98,6 +98,17 @@ func (p *promises) waitsForFill(i int) bool {
 	return max(s.until, s.point) > p.checkpoints.stable.Seq && s.fills > 0
 }
 
+// Await has an idle group go on with null batches, if this replica is its primary, until a checkpoint is stable that holds all batches up to n,
+// or up to the last one proposed if that is higher. It returns that number. What is above the window is not waited for. All replicas are
+// asked, for each may be the primary; how many null batches this causes is bounded as with a silence of our own.
+func (c *Core) Await(n message.SeqNum) message.SeqNum {
+	last := max(c.proposing.last, c.log.lastExec)
+	s := &c.silences[c.cfg.Self]
+	s.until = max(s.until, last, min(n, c.log.high))
+	c.propose()
+	return last
+}
+
 // spendFill notes that a null batch is proposed.
 func (p *promises) spendFill() {
 	for i := range p.silences {

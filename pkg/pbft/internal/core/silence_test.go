@@ -175,3 +175,41 @@ func TestFalseSilence(t *testing.T) {
 		t.Errorf("it causes %d null batches, want %d", n, f.fillsPerPeriod())
 	}
 }
+
+// An idle primary that is asked for a checkpoint proposes null batches until one holds all that was asked for, and no more after that. A
+// number beyond the window is no reason for more.
+func TestAwait(t *testing.T) {
+	f := newForgetful(0, 0)
+	agree := func(n message.SeqNum) {
+		b := message.Batch{}
+		for _, i := range []message.ReplicaID{1, 2} {
+			f.hear(&message.Prepare{Seq: n, Digest: b.Digest(), From: i}, &message.Commit{Seq: n, From: i})
+		}
+		if n%8 == 0 {
+			f.hear(&message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 1}, &message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 2})
+		}
+	}
+	if last := f.Await(0); last != 0 || f.LastProposed() != 0 || !f.Idle() {
+		t.Fatalf("nothing was executed: last %d, proposed %d", last, f.LastProposed())
+	}
+	f.Await(1 << 40)
+	f.perform()
+	for n := message.SeqNum(1); n <= f.LastProposed(); n++ {
+		agree(n)
+	}
+	if f.Stable().Seq != 16 || f.LastProposed() >= 24 || !f.Idle() {
+		t.Fatalf("stable %d, proposed %d, executed %d, want checkpoint 16, which ends the window, and not the next", f.Stable().Seq,
+			f.LastProposed(), f.LastExecuted())
+	}
+	last := f.LastProposed()
+	if got := f.Await(0); got != last {
+		t.Fatalf("got %d, want %d", got, last)
+	}
+	f.perform()
+	for n := last + 1; n <= f.LastProposed(); n++ {
+		agree(n)
+	}
+	if f.Stable().Seq != 24 || !f.Idle() {
+		t.Errorf("stable %d, want 24, the checkpoint after batch %d", f.Stable().Seq, last)
+	}
+}
