@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 	"pkg/pbft/internal/executor":   {"pkg/pbft/internal/message", "pkg/pbft/internal/ledger"},
 	"pkg/pbft/internal/journal":    {"pkg/internal/disk", "pkg/pbft/internal/message"},
 	"pkg/pbft/internal/image":      {"pkg/pbft/internal/message", "pkg/internal/disk"},
+	"pkg/pbft/internal/archive":    {"pkg/pbft/internal/message", "pkg/pbft/internal/image"},
 	"pkg/pbft/internal/ledger":     {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/auth":       {"pkg/pbft/internal/message", "pkg/internal/durable"},
 	"pkg/pbft/internal/store":      {"pkg/internal/disk", "pkg/pbft/internal/image", "pkg/pbft/internal/journal", "pkg/pbft/internal/message"},
