@@ -285,3 +285,26 @@ func TestSteadyStateAllocations(t *testing.T) {
 		t.Errorf("%v allocations for a checkpoint of 2000 pages", n)
 	}
 }
+
+// Recorded counts the pages that only checkpoints have: one for each page that was changed in each epoch since the oldest that is held.
+func TestRecorded(t *testing.T) {
+	s := newStore(t, 1000)
+	change := func(pages PageNum) {
+		for n := range pages {
+			s.Modify(n)[0]++
+		}
+	}
+	change(5)
+	for i, want := range []PageNum{0, 5, 10, 15} {
+		if got := s.Recorded(); got != want {
+			t.Errorf("with %d checkpoints: got %d, want %d", i, got, want)
+		}
+		s.Freeze(Seq(i+1), nil)
+		change(5)
+	}
+	root(t, s, 4) // hashed, so that what is discarded is free
+	s.Discard(4)
+	if got := s.Recorded(); got != 5 {
+		t.Errorf("when all but the last are discarded: got %d, want 5", got)
+	}
+}

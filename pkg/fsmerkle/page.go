@@ -126,6 +126,9 @@ func (s *Store) Limit() PageNum { return s.limit }
 // (a page of zeros may or may not hold one), so no replicated result may depend on it.
 func (s *Store) Used() PageNum { return s.used }
 
+// Recorded returns how many pages of memory hold contents that only checkpoints have, or that a session has fetched.
+func (s *Store) Recorded() PageNum { return PageNum(s.arena.used) - s.used }
+
 // Read returns the contents of page n, not to be written. The view is good until the page is
 // next modified, and until Rollback, Commit or Close.
 func (s *Store) Read(n PageNum) []byte {

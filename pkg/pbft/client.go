@@ -100,6 +100,7 @@ type Client struct {
 	readers    int         // goroutines that have read replies: they write what is queued when they have counted them
 	looked     client.Time // when the last of them looked at the clock
 	stable     stableQuestion
+	reading    reading
 	closed     bool
 	ready      chan struct{} // closed and made anew when a session becomes ready
 

@@ -58,6 +58,9 @@ func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *m
 	if message.LateReply(frame, l.c.waited) {
 		return nil
 	}
+	if len(frame) > 0 && message.Type(frame[0]) == message.TypeData {
+		frame = owned(frame) // its reader is on another goroutine
+	}
 	switch m := l.c.open(who, frame).(type) {
 	case *message.Reply:
 		m.From = l.id
@@ -71,6 +74,9 @@ func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *m
 	case *message.ReplyStable:
 		m.From = l.id
 		l.c.onReplyStable(m)
+	case *message.Data:
+		m.From = l.id
+		l.c.onData(m)
 	case nil:
 		l.c.resendKey(conn, who, who.session)
 	default:

@@ -97,6 +97,18 @@ func (w *clientWires) queryStable(to uint32, nonce uint64) {
 	}
 }
 
+// fetch queues a FETCH for a replica. False: there is no way to it.
+func (w *clientWires) fetch(i ReplicaID, m *message.Fetch) bool {
+	conn := w.wayTo(i)
+	if conn == nil {
+		return false
+	}
+	w.buffer = w.ring.Seal(w.sessions[i], &w.scratch, w.buffer[:0], m)
+	conn.Send(w.buffer)
+	w.dirty.add(conn)
+	return true
+}
+
 // connected reports whether a replica has exchanged keys with us and is connected.
 func (w *clientWires) connected(i int) bool { return w.sessions[i].Ready() && w.links[i].Up() }
 

@@ -20,6 +20,9 @@ import (
 // freshFile marks the directory of a replica that has never run. Whoever makes a group makes it; the first start takes it away.
 const freshFile = "fresh"
 
+// restoredFile marks, beside the other, the directory of such a replica that holds the checkpoint with which its group begins.
+const restoredFile = "restored"
+
 const freshText = `This replica has never run. Its first start removes this file and writes what it must remember. If
 the directory is ever lost, do not restore this file: run bfsd replica replace.
 `
@@ -27,6 +30,10 @@ the directory is ever lost, do not restore this file: run bfsd replica replace.
 // ErrForgotten is the refusal to start a replica that may have voted and does not know for what: it could vote again, and
 // say otherwise. Replace tells it how far it can have voted.
 var ErrForgotten = errors.New("this replica's memory is lost: it may have voted, and does not know for what")
+
+// ErrNotRestored is the refusal to start a replica that has never run, and whose group begins with a checkpoint that is not in its
+// directory yet. Restore puts it there.
+var ErrNotRestored = errors.New("this epoch of the group begins with a backup that is not in this replica's directory")
 
 // MarkFresh makes the directory of a replica that has never run.
 func MarkFresh(directory string) error {
@@ -58,6 +65,9 @@ func OpenDirectory(ctx context.Context, cfg ReplicaConfig) error {
 		}
 		return err
 	}
+	if cfg.Group.Origin != (Origin{}) && !cfg.holds(restoredFile) {
+		return fmt.Errorf("%w: %s", ErrNotRestored, cfg.Directory)
+	}
 	return cfg.begin()
 }
 
@@ -88,8 +98,10 @@ func (cfg *ReplicaConfig) begin() error {
 }
 
 func (cfg *ReplicaConfig) unmark() error {
-	if err := os.Remove(cfg.path(freshFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	for _, name := range []string{restoredFile, freshFile} {
+		if err := os.Remove(cfg.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -116,7 +128,7 @@ func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error
 			return "", err
 		}
 		if running < cfg.Group.Quorum() || len(answers) >= cfg.Group.Weak() {
-			return reached(answers, cfg.Group.Weak()), nil
+			return reached(answers, cfg.Group.Weak(), cfg.Group.Origin.Seq), nil
 		}
 		silent := fmt.Errorf("%d of the other replicas listen and %d answer, want %d, to know whether this one ran before: "+
 			"do they have this very group file and transport?", running, len(answers), cfg.Group.Weak())
@@ -141,11 +153,11 @@ func (cfg *ReplicaConfig) ask(ctx context.Context) ([]*message.ReplyStable, erro
 	return client.askOthers(ctx, cfg.Self, cfg.Group.Weak()), nil
 }
 
-// reached says how far the group has come if so many answers say that it has.
-func reached(answers []*message.ReplyStable, enough int) string {
+// reached says how far the group has come if so many answers say that it has come beyond the checkpoint with which it began.
+func reached(answers []*message.ReplyStable, enough int, begun SeqNum) string {
 	moved := []*message.ReplyStable{}
 	for _, a := range answers {
-		if a.Seq > 0 || a.View > 0 {
+		if a.Seq > begun || a.View > 0 {
 			moved = append(moved, a)
 		}
 	}

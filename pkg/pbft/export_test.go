@@ -132,3 +132,20 @@ func (f fullFile) Allocate(size int64) error {
 	}
 	return f.File.Allocate(size)
 }
+
+// PushAtOnce has backups push an idle group without waiting for its primary, until the test ends.
+func PushAtOnce(t testing.TB) {
+	old := pushAfter
+	pushAfter = 0
+	t.Cleanup(func() { pushAfter = old })
+}
+
+// Reach is what a backup believes of where replicas say they are.
+var Reach = reach
+
+// LoanPages has replicas keep a lent checkpoint while checkpoints alone hold at most n pages, until the test ends.
+func LoanPages(t testing.TB, n int) {
+	old := loanPages
+	loanPages = func(int) int { return n }
+	t.Cleanup(func() { loanPages = old })
+}

@@ -69,8 +69,18 @@ func (r *Replica) serveKept() {
 	}
 }
 
-// answerFetch answers a FETCH from a checkpoint we hold. What we do not have is left out; who asked sees that. False: not yet.
+// answerFetch answers a FETCH from a checkpoint we hold. False: not yet.
 func (r *Replica) answerFetch(to ReplicaID, m *message.Fetch) bool {
+	answer := r.readCheckpoint(m)
+	if answer == nil {
+		return false
+	}
+	r.sendData(r.peers[to], answer)
+	return true
+}
+
+// readCheckpoint makes the answer to a FETCH. What we do not have is left out; who asked sees that. Nil: not yet.
+func (r *Replica) readCheckpoint(m *message.Fetch) *message.Data {
 	state := r.cfg.Service.State()
 	answer := &message.Data{Seq: m.Seq, Tag: m.Tag, Items: make([]message.Item, 0, len(m.Nodes))}
 	for _, id := range m.Nodes {
@@ -87,7 +97,7 @@ func (r *Replica) answerFetch(to ReplicaID, m *message.Fetch) bool {
 		}
 		switch {
 		case errors.Is(err, ErrNotYet):
-			return false
+			return nil
 		case err != nil:
 			continue
 		}
@@ -95,8 +105,7 @@ func (r *Replica) answerFetch(to ReplicaID, m *message.Fetch) bool {
 		answer.Items = append(answer.Items, item)
 	}
 	answer.Gone = len(answer.Items) == 0 && len(m.Nodes) > 0
-	r.sendData(r.peers[to], answer)
-	return true
+	return answer
 }
 
 // sendData sends a DATA whose pages are copied from where they lie into the queue, and nowhere else.

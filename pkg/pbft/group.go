@@ -81,8 +81,15 @@ type Group struct {
 	Limits        Limits
 	Durability    Durability // "" is DurabilityReplicated
 	Service       Digest     // of what the service's results depend on, such as the size of its state
+	Origin        Origin     // what this epoch begins with; zero: with the service's empty state
 
 	digest Digest
+}
+
+// An Origin is the checkpoint that an epoch begins with, as its state is in this epoch.
+type Origin struct {
+	Certified
+	First Digest // of the group file of the first epoch
 }
 
 // CheckGroup returns g if a group can run by it, and what is wrong with it otherwise.
@@ -115,6 +122,10 @@ func CheckGroup(g Group) (*Group, error) {
 	case DurabilityDisk, DurabilityReplicated:
 	default:
 		return nil, fmt.Errorf("durability: got %q, want %q or %q", g.Durability, DurabilityDisk, DurabilityReplicated)
+	}
+	if g.Origin != (Origin{}) && (g.Durability != DurabilityDisk || g.Origin.Seq == 0) {
+		return nil, fmt.Errorf("origin: checkpoint %d of a group with durability %q: an epoch that begins with a backup has a checkpoint above 0,"+
+			" and durability %q", g.Origin.Seq, g.Durability, DurabilityDisk)
 	}
 	if err := g.Limits.check(); err != nil {
 		return nil, err
@@ -183,6 +194,15 @@ func (g *Group) Weak() int { return g.Size().Weak() }
 // move.
 func (g *Group) Digest() Digest { return g.digest }
 
+// Lineage is the same in all epochs of a group: the digest of the first one's group file. It is for what goes on over them, such as the
+// timestamps of a client's slots.
+func (g *Group) Lineage() Digest {
+	if g.Origin != (Origin{}) {
+		return g.Origin.First
+	}
+	return g.digest
+}
+
 func (g *Group) computeDigest() (d Digest) {
 	h := sha256.New()
 	u := func(v uint64) { h.Write(binary.LittleEndian.AppendUint64(nil, v)) }
@@ -202,6 +222,12 @@ func (g *Group) computeDigest() (d Digest) {
 	}
 	s([]byte(g.Durability))
 	h.Write(g.Service[:])
+	if g.Origin != (Origin{}) {
+		s([]byte("origin"))
+		u(uint64(g.Origin.Seq))
+		h.Write(g.Origin.Root[:])
+		h.Write(g.Origin.First[:])
+	}
 	h.Sum(d[:0])
 	return d
 }

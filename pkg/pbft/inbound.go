@@ -63,7 +63,7 @@ func (r *Replica) affords(c *transport.Conn, n int) bool {
 	case *visitor:
 		x = who.caller
 	case *remote:
-		if who.registered || who.session.Peer.IsReplica() {
+		if who.registered || who.session.Peer.IsReplica() || r.mayRead(who.session) {
 			return true
 		}
 		x = who.caller
@@ -162,12 +162,15 @@ func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
 // authentic or not. nil: refused and counted.
 func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.Message {
 	fromReplica := who.session.Peer.IsReplica()
+	backup := false // it is for a backup, and is read at full speed
 	switch {
 	case len(frame) == 0:
 		r.edge.malformed.Add(1)
 		return nil
 	case message.Type(frame[0]) == message.TypeRequest:
 		return r.receiveRequest(c, who, frame)
+	case !fromReplica && message.Type(frame[0]) == message.TypeFetch && r.mayRead(who.session):
+		backup = true
 	case !fromReplica && message.Type(frame[0]) != message.TypeQueryStable:
 		r.edge.unexpected.Add(1)
 		return nil
@@ -175,7 +178,7 @@ func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.
 	if t := message.Type(frame[0]); t == message.TypePrePrepare || t == message.TypeData || t == message.TypeBatchBody {
 		frame = owned(frame)
 	}
-	if x := who.caller; !fromReplica && !x.take(&x.frames, frameRate, 1) {
+	if x := who.caller; !fromReplica && !backup && !x.take(&x.frames, frameRate, 1) {
 		r.gate.refused.frames.Add(1)
 		return nil
 	}
@@ -293,15 +296,26 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 			} else {
 				r.replyStable(c, who.session, m)
 			}
-		default:
-			if r.core != nil {
-				r.measured.received(m)
-				r.events.received(m, r.group.N())
-				r.core.Step(m)
+		case *message.Fetch:
+			if conn != nil {
+				r.lend(c, who.session, m)
+			} else {
+				r.step(m)
 			}
+		default:
+			r.step(m)
 		}
 	}
 	r.pauseFor(&reads)
+}
+
+// step steps the core with a message of a replica.
+func (r *Replica) step(m message.Message) {
+	if r.core != nil {
+		r.measured.received(m)
+		r.events.received(m, r.group.N())
+		r.core.Step(m)
+	}
 }
 
 // pauseFor is leave for a goroutine that answered reads: if they were long, and others are served, it comes back later.

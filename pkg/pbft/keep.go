@@ -177,15 +177,15 @@ func (r *Replica) followStable(n SeqNum) {
 	r.discard()
 }
 
-// discard has the state forget the checkpoints that nobody needs: those below the stable one, and below the one that the image is taken to, or
-// is about to be.
+// discard has the state forget the checkpoints that nobody needs: those below the stable one, below the one that the image is taken to, or
+// is about to be, and below the one that is lent.
 func (r *Replica) discard() {
 	k := r.keeper
 	n := k.store.Keeps(r.core.Stable().Seq)
 	if k.job != nil {
 		n = min(n, k.job.checkpoint.Seq)
 	}
-	r.cfg.Service.State().Discard(n)
+	r.cfg.Service.State().Discard(r.lent(n))
 }
 
 // take gives the image its next job. One that something waits for takes the place of any other.

@@ -77,9 +77,9 @@ func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return nil, err
 	}
-	limits := r.group.wire()
-	m, err := store.Recall[said](store.Options{Disk: openDisk(directory), Group: r.group.Digest(), SegmentBytes: r.group.segmentBytes(),
-		Self: r.cfg.Self, Limits: &limits, ReserveBytes: r.reserveBytes()}, r.fence.position, r.fence.distrust)
+	o := r.cfg.storeOptions()
+	o.ReserveBytes = r.reserveBytes()
+	m, err := store.Recall[said](o, r.fence.position, r.fence.distrust)
 	if err != nil {
 		return nil, err
 	}

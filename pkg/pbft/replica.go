@@ -70,6 +70,7 @@ type Replica struct {
 	session     Install // while the state is being fetched
 	fetching    atomic.Bool
 	kept        []keptFetch // in order: at most keptFetches of each replica
+	loan        loan        // of a checkpoint, to a backup
 	measured    measured
 	events      events
 	fence       *fence
@@ -184,7 +185,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 	if n := r.core.SilentUntil(); n > 0 {
 		r.mute = true
 		r.log.Warn("this replica voted before, and has no durable state: it only listens until a checkpoint is stable at or above"+
-			" all it can have voted for. If more than f replicas say this the group has lost its state and must be made anew", "checkpoint", n)
+			" all it can have voted for. If more than f replicas say this the group has lost its state: begin a new epoch from a backup (bfsd restore)", "checkpoint", n)
 	}
 	return r, r.start()
 }
@@ -473,7 +474,7 @@ func (r *Replica) effect(e *core.Effect) {
 			r.followStable(e.Seq)
 			break
 		}
-		r.cfg.Service.State().Discard(e.Seq)
+		r.cfg.Service.State().Discard(r.lent(e.Seq))
 	case core.Fence:
 		if err := r.fence.raise(e.View, e.Seq); err != nil {
 			r.fail(err)

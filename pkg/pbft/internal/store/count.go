@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import "bfs/pkg/pbft/internal/message"
+
+// Count returns how many records a journal has had, and what is wrong with it: all that it holds is read and decoded.
+func Count(o Options) (records uint64, err error) {
+	records, _, err = Read(o)
+	return records, err
+}
+
+// Read returns the messages of a journal's records too. It is not opened for writing: o.Disk may be one that
+// drops what is written.
+func Read(o Options) (records uint64, all []message.Message, err error) {
+	s, all, err := open[struct{}](o)
+	if err != nil {
+		return 0, nil, err
+	}
+	return uint64(s.Position()), all, s.Close()
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pbft
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"bfs/pkg/internal/disk"
+	"bfs/pkg/pbft/internal/image"
+	"bfs/pkg/pbft/internal/store"
+)
+
+// A DirectoryReport says what is in a replica's directory.
+type DirectoryReport struct {
+	Fence    SeqNum // no promise was for a higher number
+	Records  uint64 // in the journal
+	Image    Certified
+	Pages    int      // in the image, not zeros
+	Problems []string // what is wrong, and where
+	Notes    []string // what is missing, and is no problem
+}
+
+// VerifyDirectory reads what a replica that is not running has in its directory, and changes nothing: Group,
+// Directory and Service of cfg count. An error says that it could not look.
+func VerifyDirectory(cfg ReplicaConfig) (*DirectoryReport, error) {
+	tree, err := treeOf(cfg.Service)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockForReading(cfg.Directory)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	r := &DirectoryReport{}
+	position := r.checkFence(&cfg)
+	if _, err := os.Stat(filepath.Join(cfg.Directory, journalDirectory)); err != nil {
+		if cfg.Group.Durability == DurabilityDisk && !cfg.holds(freshFile) {
+			r.problem("%v: the journal and the image are gone", err)
+		}
+		return r, nil
+	}
+	r.checkJournal(&cfg, position)
+	return r, r.checkImage(&cfg, tree)
+}
+
+func (r *DirectoryReport) problem(format string, args ...any) {
+	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+}
+
+// lockForReading keeps a replica from starting, and refuses if one runs.
+func lockForReading(dir string) (*os.File, error) {
+	f, err := os.Open(filepath.Join(dir, "lock"))
+	if errors.Is(err, os.ErrNotExist) { // it has never run, or all is lost
+		return os.Open(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: a replica runs in it: stop it first (%w)", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// checkFence looks at the two small files, and returns how far the journal must reach.
+func (r *DirectoryReport) checkFence(cfg *ReplicaConfig) (position uint64) {
+	if !cfg.holds(fenceFile) || !cfg.holds(counterFile) {
+		if cfg.holds(freshFile) {
+			r.Notes = append(r.Notes, "the replica has never run")
+		} else {
+			r.problem("%s or %s is missing: the replica does not know how far it may have voted; see bfsd replica replace",
+				cfg.path(fenceFile), counterFile)
+		}
+		return 0
+	}
+	if b, err := os.ReadFile(cfg.path(counterFile)); err != nil || len(b) != 8 {
+		r.problem("%s: got %d bytes (%v), want 8", cfg.path(counterFile), len(b), err)
+	}
+	fence, err := openFence(cfg.path(fenceFile), cfg.Group.Digest())
+	if err != nil {
+		r.problem("%v", err)
+		return 0
+	}
+	r.Fence = fence.last
+	if fence.position == store.NoJournal {
+		r.Notes = append(r.Notes, "the journal lost something in an earlier life, and the replica was still silent when it stopped")
+		return 0
+	}
+	return fence.position
+}
+
+func (r *DirectoryReport) checkJournal(cfg *ReplicaConfig, position uint64) {
+	o := cfg.storeOptions()
+	o.Disk = disk.ReadOnly(o.Disk)
+	records, err := store.Count(o)
+	r.Records = records
+	switch {
+	case err != nil:
+		r.problem("the journal in %s: %v", filepath.Join(cfg.Directory, journalDirectory), err)
+	case records < position:
+		r.problem("the journal in %s has %d records, and had %d once: an old copy was put back, or the disk has lost what it "+
+			"should keep", filepath.Join(cfg.Directory, journalDirectory), records, position)
+	}
+}
+
+func (r *DirectoryReport) checkImage(cfg *ReplicaConfig, tree Tree) error {
+	dir := filepath.Join(cfg.Directory, journalDirectory)
+	o := image.Options{Group: cfg.Group.Digest(), Pages: image.MaxPages, Tree: tree}
+	im, err := image.Open(disk.ReadOnly(disk.OS(dir)), o)
+	switch {
+	case errors.Is(err, image.ErrNone):
+		r.Notes = append(r.Notes, "there is no image yet, or it was torn when the first was written: what the journal lacks is "+
+			"fetched from the others")
+		return nil
+	case errors.Is(err, image.ErrCorrupt), errors.Is(err, image.ErrForeign):
+		r.problem("the image in %s: %v", dir, err)
+		return nil
+	case err != nil:
+		return err
+	}
+	r.Image.Seq, r.Image.Root, _ = im.Checkpoint()
+	r.Pages = im.Live()
+	bad := im.Verify()
+	for i, n := range bad {
+		if i == maxListed {
+			r.problem("and %d more pages", len(bad)-i)
+			break
+		}
+		r.problem("%s: page %d of the state is not as it was written: its digest does not lead to root %s",
+			filepath.Join(dir, "pages"), n, hex.EncodeToString(r.Image.Root[:6]))
+	}
+	return im.Close()
+}
+
+// maxListed is how many bad pages a report lists.
+const maxListed = 16
