@@ -174,15 +174,20 @@ func (fs *FS) allocInode(e exportID, kind nfs3.FileType, in *inode) {
 	if n := inodeNum(fs.counter(superInodeFree)); n != 0 {
 		fs.load(n, in)
 		fs.setCounter(superInodeFree, in.nlink)
-		in.nlink = 0
+		in.nlink, in.generation = 0, max(in.generation, fs.firstGeneration())
 	} else {
 		n = inodeNum(fs.counter(superInodeHigh))
 		invariant(uint64(n) < fs.config.Inodes, "inode allocated without room")
 		fs.setCounter(superInodeHigh, uint32(n)+1)
-		*in = inode{num: n, generation: 1}
+		*in = inode{num: n, generation: fs.firstGeneration()}
 	}
 	in.kind, in.export = kind, e
 }
+
+// firstGeneration is the least generation that an inode is given in this epoch. An epoch that begins with a backup does not know which
+// generations were given between that and the loss: a client that has a handle from then shall not find another file by it. So an
+// epoch has 2^20 generations of an inode to itself.
+func (fs *FS) firstGeneration() uint32 { return uint32(max(fs.config.Epoch, 1)-1)<<20 + 1 }
 
 // freeInode gives it back, and all pages that hang on it. Handles of it are STALE from now on.
 func (fs *FS) freeInode(in *inode) {

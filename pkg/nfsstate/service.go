@@ -57,6 +57,8 @@ type FS struct {
 var (
 	_ pbft.Service   = (*FS)(nil)
 	_ pbft.Versioned = state{}
+	_ pbft.Renewer   = (*FS)(nil)
+	_ pbft.Recorded  = state{}
 )
 
 // New returns the file system that lies on the pages of store, or makes an empty one if they are all zero.

@@ -95,6 +95,17 @@ func (fs *FS) format() {
 // formatted checks that the pages hold a state of this Config.
 func (fs *FS) formatted() error {
 	b := fs.read(fs.at.super)
+	if err := fs.madeFor(b); err != nil {
+		return err
+	}
+	if got := le.Uint64(b[superEpoch:]); got != fs.config.Epoch {
+		return fmt.Errorf("nfsstate: superblock: got epoch %d, want %d", got, fs.config.Epoch)
+	}
+	return nil
+}
+
+// madeFor checks a superblock against the Config, but for the epoch.
+func (fs *FS) madeFor(b []byte) error {
 	for _, f := range [...]struct {
 		name string
 		at   int
@@ -104,13 +115,27 @@ func (fs *FS) formatted() error {
 		{"pages", superPages, fs.config.Pages},
 		{"reserved pages", superReserved, fs.config.Reserved},
 		{"inodes", superInodes, fs.config.Inodes},
-		{"epoch", superEpoch, fs.config.Epoch},
 	} {
 		if got := le.Uint64(b[f.at:]); got != f.want {
 			return fmt.Errorf("nfsstate: superblock: got %s %#x, want %#x", f.name, got, f.want)
 		}
 	}
 	return nil
+}
+
+// Renew implements pbft.Renewer: the superblock of an earlier epoch becomes this one's. Nothing else on the pages names the epoch.
+func (fs *FS) Renew(n pbft.PageNum, contents []byte) (changed bool, err error) {
+	if n != pbft.PageNum(fs.at.super) {
+		return false, nil
+	}
+	if err := fs.madeFor(contents); err != nil {
+		return false, err
+	}
+	if old := le.Uint64(contents[superEpoch:]); old >= fs.config.Epoch {
+		return false, fmt.Errorf("nfsstate: superblock: it is of epoch %d, and the new one is to be later than %d", old, fs.config.Epoch)
+	}
+	le.PutUint64(contents[superEpoch:], fs.config.Epoch)
+	return true, nil
 }
 
 // counter reads a number of the superblock.

@@ -84,6 +84,9 @@ func (i *install) OfferPage(n pbft.PageNum, contents []byte) error {
 // Pages implements pbft.Sized.
 func (s state) Pages() int { return int(s.fs.store.Used()) }
 
+// Recorded implements pbft.Recorded.
+func (s state) Recorded() int { return int(s.fs.store.Recorded()) }
+
 // Digest implements pbft.Digester.
 func (state) Digest(n pbft.PageNum, contents []byte) pbft.Digest {
 	return pbft.Digest(fsmerkle.DigestPage(fsmerkle.PageNum(n), contents))
