@@ -256,7 +256,7 @@ func openJournal(c *config.Relay) (*relay.Journal, error) {
 	if c.Journal == "" {
 		return nil, nil
 	}
-	digest := c.Group.Digest()
+	digest := c.Group.Lineage() // calls under way go on in the group's next epoch: its slots have the timestamps of this one
 	return relay.OpenJournal(c.Journal, relay.JournalOptions{
 		Slots: c.Group.Limits.Slots,
 		Owner: sha256.Sum256(append(digest[:], keys.Of(c.Key)...)),

@@ -54,20 +54,44 @@ type administrator struct {
 }
 
 func (a *administrator) flags(c *cobra.Command) {
+	a.fileFlags(c)
+	f := c.Flags()
+	f.StringVar(&a.transport, "transport", string(pbft.TransportTLS), "tls or plain, as in the members' files")
+	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to try")
+}
+
+// fileFlags are the flags of a command that does not speak to the group.
+func (a *administrator) fileFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&a.admin, "admin", "admin", "the administrator's key, or the directory that holds "+bundle.AdminKeyFile)
 	f.StringVar(&a.group, "group", "", "the group file (default: "+bundle.GroupFile+" beside the administrator's key)")
 	f.StringVar(&a.passphrase, "passphrase-file", "", "opens a sealed key: the passphrase is on the first line of this file (mode 0600)")
-	f.StringVar(&a.transport, "transport", string(pbft.TransportTLS), "tls or plain, as in the members' files")
-	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to try")
 	a.command = c
 }
 
 // with connects to the group and runs do.
 func (a *administrator) with(ctx context.Context, do func(context.Context, *session) error) error {
+	if err := a.checkTimeout(); err != nil {
+		return err
+	}
+	g, key, _, err := a.open()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	return withAdministrator(ctx, g, key, pbft.Transport(a.transport), do)
+}
+
+func (a *administrator) checkTimeout() error {
 	if a.timeout <= 0 {
 		return fmt.Errorf("--timeout: got %v, want more than 0, such as 30s", a.timeout)
 	}
+	return nil
+}
+
+// open reads the group file and the administrator's key, and the passphrase if there is one.
+func (a *administrator) open() (g *config.Group, key ed25519.PrivateKey, passphrase []byte, err error) {
 	keyFile := a.admin
 	if info, err := os.Stat(keyFile); err == nil && info.IsDir() {
 		keyFile = filepath.Join(keyFile, bundle.AdminKeyFile)
@@ -76,29 +100,24 @@ func (a *administrator) with(ctx context.Context, do func(context.Context, *sess
 	if groupFile == "" {
 		groupFile = filepath.Join(filepath.Dir(keyFile), bundle.GroupFile)
 	}
-	g, err := config.LoadGroup(groupFile)
-	if err != nil {
+	if g, err = config.LoadGroup(groupFile); err != nil {
 		if a.group == "" {
-			return named(err, a.command, "admin")
+			return nil, nil, nil, named(err, a.command, "admin")
 		}
-		return named(err, a.command, "group")
+		return nil, nil, nil, named(err, a.command, "group")
 	}
-	var passphrase []byte
 	if a.passphrase != "" {
 		if passphrase, err = keys.ReadPassphrase(a.passphrase); err != nil {
-			return err
+			return nil, nil, nil, err
 		}
 	}
-	key, err := keys.ReadSealed(keyFile, passphrase)
-	if err != nil {
-		return named(err, a.command, "admin")
+	if key, err = keys.ReadSealed(keyFile, passphrase); err != nil {
+		return nil, nil, nil, named(err, a.command, "admin")
 	}
 	if !keys.Of(key).Equal(g.Administrator) {
-		return fmt.Errorf("%s: is not the key of the administrator in %s", keyFile, groupFile)
+		return nil, nil, nil, fmt.Errorf("%s: is not the key of the administrator in %s", keyFile, groupFile)
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
-	defer cancel()
-	return withAdministrator(ctx, g, key, pbft.Transport(a.transport), do)
+	return g, key, passphrase, nil
 }
 
 // named adds, to the error of a file that is not there and that no flag named, the flag that names it.

@@ -31,5 +31,5 @@ machine is enrolled, which serves the file system to its own kernel with bfs-rel
   bfsd run --config /etc/bfs/replica.toml       # on each
   bfsd status --group bundles/group.toml`,
 	}, initCommand(), runCommand(), replicaCommand(), norepCommand(), statusCommand(), clientCommand(), exportCommand(),
-		demoCommand(), benchCommand(), versionCommand())
+		backupCommand(), restoreCommand(), verifyCommand(), demoCommand(), benchCommand(), versionCommand())
 }

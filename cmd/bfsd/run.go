@@ -155,6 +155,9 @@ func openDirectory(ctx context.Context, file string, cfg pbft.ReplicaConfig) err
 		return nil
 	}
 	err := pbft.OpenDirectory(ctx, cfg)
+	if errors.Is(err, pbft.ErrNotRestored) {
+		return fmt.Errorf("%w. Run\n  bfsd restore replica --config %s --archive ARCHIVE\nand start it again", err, file)
+	}
 	if errors.Is(err, pbft.ErrForgotten) {
 		return fmt.Errorf("%w. Run\n  bfsd replica replace --config %s\nand start it again; it may not start before, because two different votes "+
 			"of one replica can cost the group its files", err, file)

@@ -117,7 +117,10 @@ var texts embed.FS
 var templates = template.Must(template.New("").ParseFS(texts, "*.tmpl"))
 
 // Write writes the plan to dir, which must not exist or be empty.
-func Write(dir string, p Plan) error {
+func Write(dir string, p Plan) error { return build(dir, p.write) }
+
+// build has a directory written beside dir, and puts it there.
+func build(dir string, write func(temp string) error) error {
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		return fmt.Errorf("%s: is not empty, and nothing is overwritten: remove it or name another directory", dir)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -131,7 +134,7 @@ func Write(dir string, p Plan) error {
 		return err
 	}
 	defer os.RemoveAll(temp) // nothing is there after the rename
-	if err := p.write(temp); err != nil {
+	if err := write(temp); err != nil {
 		return ofPlan(err)
 	}
 	if err := syncTree(temp); err != nil {

@@ -80,6 +80,7 @@ type groupFile struct {
 	Limits        limitsFile   `toml:"limits"`
 	State         stateFile    `toml:"state"`
 	Exports       []exportFile `toml:"exports"`
+	Origin        originFile   `toml:"origin"`
 }
 
 type memberFile struct {
@@ -195,10 +196,13 @@ func (f *groupFile) check(s *source) (*Group, error) {
 		return nil, err
 	}
 	raw.Service = g.State.digest(g.Exports)
+	if raw.Origin, err = f.Origin.check(s); err != nil {
+		return nil, err
+	}
 	if g.Group, err = pbft.CheckGroup(raw); err != nil {
 		return nil, s.fromGroup(err)
 	}
-	return g, nil
+	return g, f.Origin.verify(s, g.Group)
 }
 
 // checkAddresses refuses two members, or a member and an admin address, at one place.
@@ -360,7 +364,7 @@ func (s *source) fromGroup(err error) error {
 	}
 	if m := limitPrefix.FindStringSubmatch(text); m != nil {
 		key := m[1]
-		if key != "name" && key != "administrator" {
+		if key != "name" && key != "administrator" && key != "origin" {
 			key = "limits." + key
 		}
 		return s.errorAt(key, "%s", text[len(m[0]):])
