@@ -246,7 +246,7 @@ func (im *Image) Checkpoint() (seq SeqNum, root Digest, ok bool) {
 	return im.seq, im.root, im.log.units > 0
 }
 
-// Reserve takes room on the disk for an update of Options.Reserve pages; such an update then cannot fail
+// Reserve takes room on the disk for an update of so many pages as spare says; such an update cannot fail
 // for want of space. Open, Create, Commit and Abort do so too, and go on without. An error tells the caller
 // that the disk is full, so that the replica steps aside; a later call tells whether there is room again.
 // No update is under way.
