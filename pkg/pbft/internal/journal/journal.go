@@ -145,7 +145,12 @@ func (j *Journal) Segments() int {
 func (j *Journal) Release(seq message.SeqNum) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for len(j.segments) > 1 && j.segments[0].seq <= seq {
+	j.release(func(s *segment) bool { return s.seq <= seq })
+}
+
+// release gives up the oldest segments that are not needed, but never the last. The caller holds mu.
+func (j *Journal) release(needless func(*segment) bool) {
+	for len(j.segments) > 1 && needless(j.segments[0]) {
 		j.released = append(j.released, j.segments[0])
 		j.segments = j.segments[1:]
 	}
@@ -387,10 +392,7 @@ func (j *Journal) Cut() error {
 func (j *Journal) Forget() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for len(j.segments) > 1 && j.segments[0].number < j.cut {
-		j.released = append(j.released, j.segments[0])
-		j.segments = j.segments[1:]
-	}
+	j.release(func(s *segment) bool { return s.number < j.cut })
 }
 
 // restate writes the sticky records again, as copies, which have no position of their own.

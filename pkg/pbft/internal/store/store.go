@@ -258,10 +258,12 @@ func (s *Store[T]) Renew(first ...message.Message) error {
 func (s *Store[T]) Renewed(last ...message.Message) (journal.Position, error) {
 	s.Persist(last...)
 	durable, err := s.journal.Flush()
-	if err == nil {
-		s.journal.Forget()
+	if err != nil {
+		return durable, err
 	}
-	return durable, err
+	s.journal.Forget()
+	s.Note(last...) // a block that says so
+	return s.journal.Flush()
 }
 
 // Position is how far the journal is durable.
