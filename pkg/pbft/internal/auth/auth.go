@@ -3,11 +3,13 @@
 // Package auth says who spoke. It seals messages with MACs under session keys, opens them, and
 // exchanges those keys in signed NEW-KEYs [TOCS §2, §5.2.2].
 //
-// Every ordered pair of principals has a session key of its own, chosen by the receiver and sent to the sender
-// sealed with HPKE. A MAC is an AES-128-GMAC tag, measured to be three times faster than any other candidate on
-// the target, over a fixed-size header that holds the digest of the rest. Its nonce is a counter on the
-// wire that never repeats under a key: one counter serves all keys of a process, and keys never outlive
-// the process, because they are sealed to an X25519 key that is made at start and kept nowhere.
+// Every ordered pair of principals has a session key of its own, chosen by the receiver and sent to the
+// sender sealed with HPKE. A MAC is an AES-128-GMAC tag, measured to be three times faster than any other
+// candidate on the target, over a fixed-size header that holds the digest of the rest. Its nonce is a counter
+// on the wire that never repeats under a key: one counter serves all keys of a process, and keys never
+// outlive the process, because they are sealed to an X25519 key that is made by the process and kept nowhere.
+// A process makes a new one from time to time, and refuses what was sealed under the session keys that it had
+// chosen before: see refresh.go.
 package auth
 
 import (
@@ -57,9 +59,12 @@ type Signer interface {
 const keySize = 16
 
 type key struct {
-	raw  [keySize]byte
-	aead cipher.AEAD
-	seen atomic.Uint64 // highest nonce opened under it, of messages that come in order
+	raw   [keySize]byte
+	aead  cipher.AEAD
+	seen  atomic.Uint64  // highest nonce opened under it, of messages that come in order
+	used  atomic.Bool    // something was opened under it: the peer has it
+	epoch uint64         // of the ring that chose it
+	now   *atomic.Uint64 // the present epoch of that ring; nil if the peer chose it
 }
 
 func newKey(raw []byte) *key {
@@ -87,11 +92,14 @@ type Session struct {
 
 	mu      sync.Mutex
 	sealTo  [message.PublicKeySize]byte // the peer's X25519 key, zero if not known
-	sealed  [message.PublicKeySize]byte // the one that in was made for
+	sealed  [message.PublicKeySize]byte // the one that in was sealed to last
 	channel uint64                      // number of the connection of the last NEW-KEY accepted
 	counter uint64                      // of that NEW-KEY
 	highest uint64                      // counter of any NEW-KEY accepted
 	hello   *HelloKey                   // nil: not computed yet
+
+	saying sync.Mutex    // held while a NEW-KEY is made and queued: see InOrder
+	lives  atomic.Uint64 // see Lives
 }
 
 // A Channel is a connection, for as long as which a NEW-KEY is fresh. The receiver of NEW-KEYs has a part in choosing ID, so
@@ -127,41 +135,35 @@ type Ring struct {
 	group     message.Digest
 	signer    Signer
 	transport message.Digest
-	private   hpke.PrivateKey
-	public    [message.PublicKeySize]byte
+	own       atomic.Pointer[sealingKey] // that of the present epoch
+	epoch     atomic.Uint64
 	nonce     atomic.Uint64
 }
 
-// NewRing makes a principal's keys for the life of this process. transport is the fingerprint of its TLS
-// certificate, zero for plain connections.
+// NewRing makes the keys with which a principal begins the life of this process. transport is the fingerprint
+// of its TLS certificate, zero for plain connections.
 func NewRing(self message.Principal, group message.Digest, signer Signer, transport message.Digest) (*Ring, error) {
-	private, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make x25519 key: %w", err)
-	}
 	r := &Ring{self: self, group: group, signer: signer, transport: transport}
-	if r.private, err = hpke.NewDHKEMPrivateKey(private); err != nil {
-		return nil, fmt.Errorf("make hpke key: %w", err)
-	}
-	copy(r.public[:], private.PublicKey().Bytes())
-	return r, nil
+	return r, r.Refresh()
 }
 
 // NewKey makes the NEW-KEY that opens a connection to the session's peer, or answers the peer's. If the
-// peer's X25519 key is known the message carries the session key for messages from the peer to us: the same as
-// before while the peer lives, a fresh one if the peer has restarted, for then its nonces restart too. It is good on the
-// channel of this ID only. rival tells a client of another process with its key.
+// peer's X25519 key is known the message carries the session key for messages from the peer to us: the same
+// as before while the peer lives and our epoch lasts, a fresh one if the peer has restarted, for then its
+// nonces restart too. It is good on the channel of this ID only. rival tells a client of another process with
+// its key.
 func (r *Ring) NewKey(s *Session, channel message.Digest, rival string) (*message.NewKey, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	own := r.own.Load() // behind the lock: a NEW-KEY never follows one of a later epoch
 	m := &message.NewKey{
 		Major: message.VersionMajor, Minor: message.VersionMinor, Group: r.group,
-		From: r.self, To: s.Peer, SealTo: r.public, TransportKey: r.transport, Wants: !s.Ready(),
+		From: r.self, To: s.Peer, SealTo: own.public, TransportKey: r.transport, Wants: !s.Ready(),
 		Channel: channel, Rival: []byte(rival[:min(len(rival), message.MaxRival)]),
 	}
 	copy(m.SenderKey[:], r.signer.PublicKey())
 	if s.sealTo != ([message.PublicKeySize]byte{}) {
-		if err := r.sealKey(s, m); err != nil {
+		if err := r.sealKey(s, m, own.epoch); err != nil {
 			return nil, err
 		}
 	}
@@ -182,7 +184,7 @@ func sealInfo(from, to message.Principal) []byte {
 	return fmt.Appendf(nil, "bfs session key v1 for messages from %d.%d to %d.%d", from.Replica, from.Client, to.Replica, to.Client)
 }
 
-func (r *Ring) sealKey(s *Session, m *message.NewKey) error {
+func (r *Ring) sealKey(s *Session, m *message.NewKey, epoch uint64) error {
 	public, err := ecdh.X25519().NewPublicKey(s.sealTo[:])
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSealed, err)
@@ -192,25 +194,26 @@ func (r *Ring) sealKey(s *Session, m *message.NewKey) error {
 		return fmt.Errorf("%w: %w", ErrSealed, err)
 	}
 	in := s.in.Load()
-	if in == nil || s.sealed != s.sealTo {
+	if in == nil || in.epoch != epoch {
 		var raw [keySize]byte
 		rand.Read(raw[:])
 		in = newKey(raw[:])
+		in.epoch, in.now = epoch, &r.epoch
 		s.in.Store(in)
-		s.sealed = s.sealTo
 	}
 	m.Sealed, err = hpke.Seal(to, hpke.HKDFSHA256(), hpke.AES128GCM(), sealInfo(s.Peer, r.self), in.raw[:])
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSealed, err)
 	}
-	m.Recipient = s.sealTo
+	m.Recipient, s.sealed = s.sealTo, s.sealTo
 	return nil
 }
 
-// Accept takes in a peer's NEW-KEY, which came on a channel. What is not fresh there is refused before its signature is checked.
-// answer says that the peer does not have, or no longer has, a
-// session key of ours, so that a NEW-KEY is due to it: its X25519 key is new, or it does not know ours, or we never
-// sealed a key to it. changed says that we may now seal for it under a new key.
+// Accept takes in a peer's NEW-KEY, which came on a channel. What is not fresh there is refused before its
+// signature is checked. answer says that the peer does not have, or no longer has, a session key of ours, so
+// that a NEW-KEY is due to it: its X25519 key is new, or it does not know ours, or we never sealed a key to
+// it. It may have sealed its own to an X25519 key that we have erased since. changed says that we may now
+// seal for it under a new key.
 func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, changed bool, err error) {
 	switch {
 	case m.Major != message.VersionMajor:
@@ -237,15 +240,20 @@ func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, change
 		return false, false, ErrWentBack
 	}
 	var fresh *key
-	if m.Recipient == r.public {
-		raw, err := hpke.Open(r.private, hpke.HKDFSHA256(), hpke.AES128GCM(), sealInfo(r.self, s.Peer), m.Sealed)
+	own := r.own.Load()
+	if m.Recipient == own.public {
+		raw, err := hpke.Open(own.private, hpke.HKDFSHA256(), hpke.AES128GCM(), sealInfo(r.self, s.Peer), m.Sealed)
 		if err != nil || len(raw) != keySize {
 			return false, false, ErrSealed
 		}
 		fresh = newKey(raw)
 	}
+	if s.reborn(m, on) {
+		s.in.Store(nil)
+		s.lives.Add(1)
+	}
 	s.channel, s.counter, s.highest = on.Number, m.Counter, max(s.highest, m.Counter)
-	answer = s.sealTo != m.SealTo || s.sealed != m.SealTo || m.Recipient != r.public || m.Wants
+	answer = s.sealed != m.SealTo && !s.spoken() || m.Recipient != own.public || m.Wants
 	s.sealTo = m.SealTo
 	wire := m.TransportKey
 	s.wire.Store(&wire)
@@ -256,9 +264,10 @@ func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, change
 	return answer, changed, nil
 }
 
-// wentBack reports whether a NEW-KEY begins a replica's new life, with another X25519 key, below the counter of an earlier one. The
-// counter's file lies beside the fence: who restores the one from yesterday has restored the other too, and may vote again
-// for what it voted for. Clients count anew in each life.
+// wentBack reports whether a NEW-KEY brings a replica's new X25519 key below the counter of an earlier one. A
+// replica that refreshes its keys counts on, so this one has begun a new life. The counter's file lies beside
+// the fence: who restores the one from yesterday has restored the other too, and may vote again for what it
+// voted for. Clients count anew in each life.
 func (s *Session) wentBack(m *message.NewKey) bool {
 	return s.Peer.IsReplica() && s.sealTo != m.SealTo && m.Counter <= s.highest
 }
@@ -348,7 +357,7 @@ func (r *Ring) Prove(s *Session, x *Scratch, result []byte) (p message.Proof, ok
 // Proves reports whether the session's peer made this proof of this result.
 func (s *Session) Proves(x *Scratch, p *message.Proof, result []byte) bool {
 	k := s.in.Load()
-	if k == nil {
+	if k.refused() {
 		return false
 	}
 	x.nonce[0] = proofNonce
@@ -370,7 +379,7 @@ func Split(frame []byte) (body, trailer []byte, ok bool) {
 // comes over one connection comes in order, so a nonce that does not rise is a replay.
 func (s *Session) Open(x *Scratch, m message.Message, encoded, trailer []byte) bool {
 	k := s.in.Load()
-	if k == nil {
+	if k.refused() {
 		return false
 	}
 	nonce := binary.LittleEndian.Uint64(trailer)
@@ -381,6 +390,7 @@ func (s *Session) Open(x *Scratch, m message.Message, encoded, trailer []byte) b
 	if !x.check(k, nonce, x.coverage(m, encoded), trailer[8:]) {
 		return false
 	}
+	k.use()
 	return k.seen.CompareAndSwap(seen, nonce)
 }
 
@@ -405,9 +415,13 @@ func (r *Ring) Authenticate(replicas []*Session, x *Scratch, m *message.Request)
 func (s *Session) OpenRequest(x *Scratch, self message.ReplicaID, m *message.Request) bool {
 	k := s.in.Load()
 	tag := m.Auth.Tag(self)
-	if k == nil || tag == nil {
+	if k.refused() || tag == nil {
 		return false
 	}
 	x.covered = m.AppendCovered(x.covered[:0])
-	return x.check(k, m.Auth.Nonce, x.covered, tag)
+	if !x.check(k, m.Auth.Nonce, x.covered, tag) {
+		return false
+	}
+	k.use()
+	return true
 }

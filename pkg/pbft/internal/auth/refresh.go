@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package auth
+
+import (
+	"crypto/ecdh"
+	"crypto/hpke"
+	"crypto/rand"
+	"fmt"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A ring's life is divided into epochs. Each begins with a new X25519 key, and all session keys that the ring
+// chose before are refused from that instant on: what an intruder read out of our memory or a peer's opens
+// nothing and proves nothing any more [TOCS §5.2.2; R-PR-6, R-OUR-8]. There is no grace for what is under
+// way; it comes again, sealed under the new keys.
+//
+// A refresh changes the keys of one direction only, for the receiver chooses them. Two peers that refresh at
+// once seal their NEW-KEYs to X25519 keys that are erased when these arrive; each sees so and answers with a
+// NEW-KEY for the key of the other that it knows now, and then both are at rest.
+
+// A sealingKey is the X25519 key of one epoch, to which peers seal the session keys that they choose.
+type sealingKey struct {
+	private hpke.PrivateKey
+	public  [message.PublicKeySize]byte
+	epoch   uint64
+}
+
+// Refresh begins a new epoch. The old private key is dropped here, and its memory is the collector's to use
+// again. The caller has to send a NEW-KEY to every peer, or nothing that they say is heard.
+func (r *Ring) Refresh() error {
+	private, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("make x25519 key: %w", err)
+	}
+	own := &sealingKey{epoch: r.epoch.Load() + 1}
+	if own.private, err = hpke.NewDHKEMPrivateKey(private); err != nil {
+		return fmt.Errorf("make hpke key: %w", err)
+	}
+	copy(own.public[:], private.PublicKey().Bytes())
+	r.own.Store(own)
+	r.epoch.Store(own.epoch)
+	return nil
+}
+
+// Epoch is the number of the present epoch. Who opens messages on one goroutine and has them count on another
+// asks before it opens them and again before they count: if the two differ, some may have been sealed under
+// keys that are refused by now.
+func (r *Ring) Epoch() uint64 { return r.epoch.Load() }
+
+// refused reports whether nothing is opened with a key of ours: there is none, or its epoch is over.
+func (k *key) refused() bool { return k == nil || k.now == nil || k.epoch != k.now.Load() }
+
+// use notes that the peer speaks under a key.
+func (k *key) use() {
+	if !k.used.Load() {
+		k.used.Store(true)
+	}
+}
+
+// spoken reports whether the peer speaks under our present key. If it goes on living it needs no other, whatever
+// X25519 key it has by now.
+func (s *Session) spoken() bool {
+	k := s.in.Load()
+	return !k.refused() && k.used.Load()
+}
+
+// reborn reports whether a NEW-KEY is from another process than the last that we accepted, or may be. That
+// one counts nonces anew, so it must not seal under a key that the other had. A process that refreshes its
+// keys says so on the connection that it has, and does not lack ours.
+func (s *Session) reborn(m *message.NewKey, on Channel) bool {
+	return s.sealTo != m.SealTo && (on.Number != s.channel || m.Wants)
+}
+
+// Lives counts the processes that the peer has been, as far as we can tell: for each, our session key was
+// chosen anew. What an earlier one sealed opens no more.
+func (s *Session) Lives() uint64 { return s.lives.Load() }
+
+// InOrder runs f, which makes NEW-KEYs for the session's peer and queues them, when no other goroutine does
+// so: their counters must rise in the order in which they are sent.
+func (s *Session) InOrder(f func()) {
+	s.saying.Lock()
+	defer s.saying.Unlock()
+	f()
+}
