@@ -26,6 +26,7 @@ type call struct {
 	parted    bool            // 2f+1 gave one answer on different grounds, and it was sent again soon
 	resumed   bool            // an earlier life of the client sent the request
 	keep      bool            // the result of an earlier try was not kept
+	stale     bool            // a MAC of the request is under a key that its replica has replaced
 }
 
 // begin makes k the call of an operation. The memory of the one before it is used again.
@@ -41,7 +42,7 @@ func (k *call) prepare(id message.ClientID, t message.Timestamp, readOnly bool) 
 		Client: id, Slot: k.request.Slot, Timestamp: t, ReadOnly: readOnly, Keep: k.keep, Auth: k.request.Auth,
 	}
 	k.request.SetOperation(k.operation.Body, k.operation.Digest)
-	k.tries, k.repeated, k.agreed, k.parted = 0, false, never, false
+	k.tries, k.repeated, k.agreed, k.parted, k.stale = 0, false, never, false, false
 }
 
 // forget releases the operation and the result, and keeps the memory of the tally and the authenticator.

@@ -77,6 +77,7 @@ type Client struct {
 	origin   origin
 	rivalry  rivalry
 	rekeyed  []Time // by replica: when its new key last had everything sent again
+	owed     Time   // when the calls are sent again whose request has a MAC under an old key; notOwed: none has
 	counts   Counts
 	out      []Effect
 	taken    []Effect
@@ -101,7 +102,7 @@ const (
 func New(cfg Config, edge Edge) *Client {
 	c := &Client{
 		cfg: cfg, edge: edge, proves: edge.Proves,
-		slots: make([]slot, cfg.Slots), rekeyed: make([]Time, cfg.Replicas),
+		slots: make([]slot, cfg.Slots), rekeyed: make([]Time, cfg.Replicas), owed: notOwed,
 	}
 	for i := range c.slots {
 		c.slots[i].last = cfg.Clock
@@ -210,7 +211,7 @@ func (c *Client) send(now Time, k *call, again, first bool) {
 	if !a.reaches(to) {
 		to = a.everybody()
 	}
-	k.asked, k.repeated = to, k.repeated || again
+	k.asked, k.repeated, k.stale = to, k.repeated || again, false
 	if first && q.ReadOnly && to != a.everybody() {
 		k.due = now + c.patience.widen()
 	}
@@ -427,6 +428,7 @@ func (c *Client) Tick(now Time) {
 	if c.origin.isDue(now) {
 		c.do(Effect{Verb: Ask, Nonce: c.origin.nonce, To: c.audience.everybody()})
 	}
+	c.payOwed(now)
 	c.listen(now, &c.patience.ordered)
 	c.listen(now, &c.patience.reads)
 	for i := range c.slots {
@@ -480,7 +482,7 @@ func (c *Client) Next(now Time) (at Time, ok bool) {
 	}
 	for i := range c.slots {
 		if x := &c.slots[i]; x.phase == calling {
-			at, ok = min(at, c.patience.due(&x.call)), true
+			at, ok = min(at, c.patience.due(&x.call), c.owed), true
 		}
 	}
 	return max(at, now+1), ok
@@ -508,25 +510,17 @@ func (c *Client) retry(now Time, k *call) {
 	c.send(now, k, true, false)
 }
 
-// rekeyPeriod is how often at most a replica's new keys have everything sent again.
-const rekeyPeriod = time.Second
+// rekeyPeriod is how often at most the primary's new keys have everything sent to it again at once.
+const rekeyPeriod = time.Second / 2
 
 // KeyAccepted notes that a replica can be spoken to under a key that it has announced. If we seal under
-// another key than before, all outstanding requests are sent to all replicas again, authenticated anew
-// (R-OUR-10). A replica that changes its key all the time makes us do so once in rekeyPeriod; the
-// timers do the rest.
+// another key than before, the outstanding requests are sent again, authenticated anew (R-OUR-10): see rekey.
 func (c *Client) KeyAccepted(now Time, i message.ReplicaID, changed bool) {
 	if !c.origin.known {
 		c.do(Effect{Verb: Ask, Nonce: c.origin.nonce, To: 1 << i})
 	}
-	if !changed || now-c.rekeyed[i] < rekeyPeriod {
-		return
-	}
-	c.rekeyed[i] = now
-	for s := range c.slots {
-		if x := &c.slots[s]; x.phase == calling {
-			c.send(now, &x.call, true, false)
-		}
+	if changed {
+		c.rekey(now, i)
 	}
 }
 
