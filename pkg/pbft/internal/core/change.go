@@ -22,6 +22,7 @@ type viewChange struct {
 	acks     [][]ack               // [of][from]: the latest
 	newView  *message.NewView      // of the present view: ours, or received and not refused
 	later    *message.NewView      // one for a view we have not reached
+	left     []message.View        // by replica: the highest view for which it has sent a VIEW-CHANGE
 }
 
 type ack struct {
@@ -36,6 +37,7 @@ func (x *viewChange) init(b *base, p *promises, l *messageLog) {
 	x.digests = make([]message.Digest, n)
 	x.next = make([]*message.ViewChange, n)
 	x.relayed = make([]*message.ViewChange, n)
+	x.left = make([]message.View, n)
 	x.acks = make([][]ack, n)
 	for i := range x.acks {
 		x.acks[i] = make([]ack, n)
@@ -53,6 +55,7 @@ func (x *viewChange) latest(i int) *message.ViewChange {
 // record notes a VIEW-CHANGE that its sender brought. One for our view, v, stays when the next comes: a NEW-VIEW may name it,
 // and those who have not had it need it from us, or our ack (R-RTX-4).
 func (x *viewChange) record(m *message.ViewChange, v message.View) {
+	x.left[m.From] = max(x.left[m.From], m.View)
 	if old := x.last[m.From]; old != nil && old.View == v {
 		x.next[m.From] = m
 		return
@@ -65,6 +68,7 @@ func (x *viewChange) record(m *message.ViewChange, v message.View) {
 // for each, and those that were restarted before it would have none to give.
 func (x *viewChange) adopt(set []*message.ViewChange) {
 	for _, m := range set {
+		x.left[m.From] = max(x.left[m.From], m.View)
 		switch old := x.last[m.From]; {
 		case old != nil && old.View == m.View:
 			continue

@@ -125,10 +125,11 @@ func (c *Core) Cost(r *message.Request) int { return c.cost(r) }
 // common is at others' expense then.
 func (c *Core) Contended(client message.ClientID) bool { return c.queue.busy.others(client, c.tick) }
 
-// LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we know.
+// LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we know: one that has
+// been forgotten here since may be used elsewhere.
 func (c *Core) LeftFor(i message.ReplicaID) message.View {
 	if m := c.change.latest(int(i)); m != nil {
-		return m.View
+		return max(m.View, c.change.left[i])
 	}
-	return 0
+	return c.change.left[i]
 }

@@ -119,6 +119,7 @@ type slot struct {
 
 	// Certificates stay complete when votes are dropped because keys changed (R-PR-6).
 	isPrepared, isCommitted bool
+	unconfirmed             bool  // the proposal is of an earlier epoch of our keys: see Refreshed
 	sent                    limit // of sending a message of this slot again
 }
 
@@ -150,7 +151,7 @@ func (s *slot) prepared(quorum int, durable bool) bool {
 	if durable {
 		votes++
 	}
-	return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= votes
+	return s.proposal != nil && !s.unconfirmed && s.prepares.matching(s.proposal.Digest) >= votes
 }
 
 // backups counts the backups that voted for a digest.

@@ -193,7 +193,9 @@ func (c *Core) hold(s *slot, p *message.PrePrepare) {
 func (c *Core) onPrePrepare(p *message.PrePrepare) {
 	c.onCommits(p.View, p.Commits, p.From)
 	if why := c.judgePrePrepare(p); why != accepted {
-		c.refuse(p, why)
+		if why != SecondProposal || !c.confirm(p) {
+			c.refuse(p, why)
+		}
 		return
 	}
 	s := c.log.slot(p.Seq)

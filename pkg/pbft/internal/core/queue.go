@@ -27,7 +27,8 @@ type queue struct {
 	order            []*line // all lines, in the order of their making: to walk them alike everywhere
 	turn             []*line // lines with something to propose, the next to be served first
 	total            int     // requests in all lines
-	waiting          int     // of these, to be proposed: not proposed in this view, nor in doubt
+	waiting          int     // of these, to be proposed: not proposed in this view, nor in doubt, nor expired
+	came             bool    // some request came since the proposals that are held were tried last
 	costly           costlyQueue
 	busy             busy
 }
@@ -39,6 +40,7 @@ type line struct {
 	costly      costlyLine
 	arrived     []int               // by slot: tick at which the pending request came
 	doubt       []bool              // by slot: the pending request is in doubt
+	expired     []bool              // by slot: the pending one has a MAC under a key of before, see Refreshed
 	suspect     pause               // while it lasts all that comes is in doubt
 	done        []place             // by slot: the last one executed here
 	forwardedAt []int               // by slot: tick of our last FORWARD for it, 0 if there was none
@@ -83,6 +85,7 @@ func (q *queue) line(c message.ClientID) *line {
 		l = &line{
 			pending: make([]*message.Request, q.slots), laidBy: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
 			arrived: make([]int, q.slots), forwardedAt: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]place, q.slots),
+			expired: make([]bool, q.slots),
 		}
 		l.client = c
 		q.order = append(q.order, l)
@@ -98,14 +101,21 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	}
 	l := q.line(r.Client)
 	old := l.pending[r.Slot]
-	switch {
-	case old != nil && r.Timestamp <= old.Timestamp:
+	if q.came = true; !l.replaces(old, r) {
+		renew(old, r)
 		return OlderRequest
-	case l.bytes+r.Length() > q.lineBytes && l.count > 0:
+	}
+	count, bytes, cost := l.count, l.bytes, l.costly.cost // without the old one
+	if old != nil {
+		count, bytes, cost = count-1, bytes-old.Length(), cost-max(extra(old), 0)
+	}
+	switch {
+	case bytes+r.Length() > q.lineBytes && count > 0:
 		return TooManyRequests
-	case costly(r) && l.costly.cost+extra(r) > lineCost && l.costly.cost > 0:
+	case costly(r) && cost+extra(r) > lineCost && cost > 0:
 		return TooManyRequests
 	}
+	copied := old != nil && sameWish(old, r)
 	if old != nil {
 		q.remove(l, old)
 	}
@@ -113,12 +123,14 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 		l.dropLaidBy(r.Slot)
 	}
 	l.pending[r.Slot] = r
-	l.arrived[r.Slot], l.forwardedAt[r.Slot] = tick, 0
+	if !copied {
+		l.arrived[r.Slot], l.forwardedAt[r.Slot], l.doubt[r.Slot] = tick, 0, false
+	}
 	l.bytes += r.Length()
 	l.costly.cost += max(extra(r), 0)
 	l.count++
 	q.total++
-	if l.doubt[r.Slot] = !l.suspect.over(tick); l.proposable(r) {
+	if l.doubt[r.Slot] = l.doubt[r.Slot] || !l.suspect.over(tick); l.proposable(r) {
 		q.offer(l, r)
 	}
 	return accepted
@@ -188,9 +200,10 @@ func (q *queue) offer(l *line, r *message.Request) {
 	}
 }
 
-// proposable: r is pending and not in doubt, and was not proposed in this view, nor was a later one of its slot.
+// proposable: r is pending, not in doubt and not expired, and was not proposed in this view, nor was a later
+// one of its slot.
 func (l *line) proposable(r *message.Request) bool {
-	return l.pending[r.Slot] == r && !l.doubt[r.Slot] && r.Timestamp > l.proposed[r.Slot]
+	return l.pending[r.Slot] == r && !l.doubt[r.Slot] && !l.expired[r.Slot] && r.Timestamp > l.proposed[r.Slot]
 }
 
 // append adds to one of the line's queues, and drops what is to be proposed no more when that is most of it.
@@ -212,7 +225,7 @@ func (q *queue) remove(l *line, r *message.Request) {
 	if l.proposable(r) {
 		q.waiting--
 	}
-	l.pending[r.Slot] = nil
+	l.pending[r.Slot], l.expired[r.Slot] = nil, false
 	l.bytes -= r.Length()
 	l.costly.cost -= max(extra(r), 0)
 	l.count--
@@ -234,7 +247,7 @@ func (q *queue) holds(r *message.Request) bool {
 		return false
 	}
 	p := l.pending[r.Slot]
-	return p != nil && p.Timestamp == r.Timestamp && p.Digest() == r.Digest()
+	return p != nil && !l.expired[r.Slot] && sameWish(p, r)
 }
 
 // head is the oldest request that is not costly and to be proposed.

@@ -22,6 +22,7 @@ type peer struct {
 	answered limit          // of its STATUSes: see mayAsk
 	reached  message.SeqNum // how far it was when we answered last
 	keyed    limit          // of sending again because its keys are new
+	rekeyed  bool           // it has refreshed its keys, and has not said since what it lacks
 }
 
 func (r *reports) init(b *base, l *messageLog) {

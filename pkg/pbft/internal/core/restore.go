@@ -215,6 +215,9 @@ func (c *Core) runDecided(m *memory) {
 			break
 		}
 		c.do(Effect{Verb: Execute, Seq: n, Batch: b, Mute: true})
+		for i, r := range b.Requests {
+			c.queue.complete(r, place{t: r.Timestamp, n: n, i: i}) // who waits for it needs our word that it is done
+		}
 		c.ran(n, b)
 	}
 	switch stable := c.checkpoints.stable; {

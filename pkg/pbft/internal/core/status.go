@@ -47,7 +47,8 @@ const resendBytes = 2 << 20
 func (c *Core) onStatus(m *message.Status) {
 	p := &c.reports.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
-	if !c.reports.mayAsk(m) {
+	rekeyed := p.rekeyed
+	if p.rekeyed = false; !c.reports.mayAsk(m) && !rekeyed {
 		c.refuse(m, TooSoon)
 		return
 	}
@@ -70,7 +71,7 @@ func (c *Core) onStatus(m *message.Status) {
 	// What is above the sender's window it would refuse: it needs our state first.
 	for n := max(m.Base(), c.log.low) + 1; n <= min(c.log.high, m.Low+c.cfg.LogSize) && budget > 0; n++ {
 		s := c.log.slot(n)
-		budget -= c.resend(m, s, n > refused || s.sent.allows(c.tick))
+		budget -= c.resend(m, s, rekeyed || n > refused || s.sent.allows(c.tick))
 	}
 }
 

@@ -79,6 +79,7 @@ func (c *Core) Tick() {
 	c.bodies.askAll(c.change.choosable)
 	c.bodies.askOperations(c.primary(), c.queue.passed)
 	c.riding.flushOld()
+	c.tryHeld()
 	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
 		c.sendStatus()
 	} else {

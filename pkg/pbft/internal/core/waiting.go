@@ -199,7 +199,7 @@ func (w *waiting) tellOf(l *line, r *message.Request) bool {
 		interval = tellCostly
 	}
 	switch {
-	case w.tick-l.arrived[r.Slot] < w.cfg.ForwardTicks, last > 0 && w.tick-last < interval:
+	case l.expired[r.Slot], w.tick-l.arrived[r.Slot] < w.cfg.ForwardTicks, last > 0 && w.tick-last < interval:
 		return false
 	case w.active && w.isPrimary() && w.forwards(r) == 0:
 		return false
@@ -220,11 +220,12 @@ func (w *waiting) tellOf(l *line, r *message.Request) bool {
 // For the oldest costly request there is another, longer timer, because a correct primary lets costly requests wait. So
 // they neither end a view that serves everyone else nor hide that it does not.
 func (w *waiting) watch() {
-	if w.request != nil && w.queue.pendingRequest(w.request.Key()) != w.request {
-		w.on, w.request = false, nil
+	if w.request != nil {
+		w.request = w.stillWaits(w.request)
+		w.on = w.request != nil
 	}
-	if w.costly != nil && w.queue.pendingRequest(w.costly.Key()) != w.costly {
-		w.costly = nil
+	if w.costly != nil {
+		w.costly = w.stillWaits(w.costly)
 	}
 	if !w.on {
 		if r := w.oldest(false); r != nil {
@@ -234,6 +235,14 @@ func (w *waiting) watch() {
 	if w.costly == nil {
 		w.costly, w.costlyAt = w.oldest(true), w.tick+w.timer.ticks+costlyTicks
 	}
+}
+
+// stillWaits is the pending copy of a request that waited, nil if it waits no more.
+func (w *waiting) stillWaits(r *message.Request) *message.Request {
+	if p := w.queue.pendingRequest(r.Key()); p == r || p != nil && sameWish(p, r) {
+		return p
+	}
+	return nil
 }
 
 // oldest is the oldest request that a quorum waits for, of those that are costly or of the others.
@@ -267,9 +276,14 @@ func (w *waiting) forwardFrom(i message.ReplicaID, k message.RequestKey, f forwa
 	return true
 }
 
-// trust lets a pending request be proposed that a quorum says it holds, doubt or not.
+// trust lets a pending request be proposed that a quorum says it holds, doubt or not. The word of f+1 stands for
+// a client's MAC.
 func (w *waiting) trust(r *message.Request) {
-	if w.forwards(r) >= w.quorum() {
+	n := w.forwards(r)
+	if n >= w.weak() {
+		w.queue.vouch(r)
+	}
+	if n >= w.quorum() {
 		w.queue.trust(r)
 	}
 }

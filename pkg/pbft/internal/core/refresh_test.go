@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	"testing"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A scene is a core in view 0 that some messages of others bring to the brink of a step. With the last of
+// them it takes the step, if what was said before still counts.
+type scene struct {
+	name  string
+	self  message.ReplicaID
+	first []message.Message // in one epoch
+	last  message.Message   // in the next
+	again []message.Message // what the others say once more; empty: first
+	moved func(c *Core) bool
+}
+
+func prepare(from message.ReplicaID, n message.SeqNum, op string) *message.Prepare {
+	return &message.Prepare{Seq: n, Digest: proposal(n, op).Digest, From: from}
+}
+
+func commit(from message.ReplicaID, n message.SeqNum) *message.Commit {
+	return &message.Commit{Seq: n, From: from}
+}
+
+func checkpointOf(from message.ReplicaID, stable bool) *message.Checkpoint {
+	return &message.Checkpoint{Seq: 4, Digest: message.Digest{4}, Stable: stable, From: from}
+}
+
+func leavesFor(from message.ReplicaID, v message.View) *message.ViewChange {
+	return &message.ViewChange{View: v, Checkpoints: []message.CheckpointID{{Digest: message.Digest{0}}}, From: from}
+}
+
+func forwardOf(from message.ReplicaID) *message.Forward {
+	q := batchOf("x").Requests[0]
+	return &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: q.Timestamp, Digest: q.Digest(), From: from}
+}
+
+func passedOn2() *message.Request {
+	q := batchOf("x").Requests[0]
+	q.Authentic, q.PassedBy = false, 2
+	return q
+}
+
+func decidedAs(from message.ReplicaID) *message.Decided {
+	return &message.Decided{Seq: 1, Digest: proposal(1, "x").Digest, From: from}
+}
+
+func executedOne(c *Core) bool { return c.log.lastExec == 1 }
+
+// fourBatches are executed, and the last brings a checkpoint.
+func fourBatches() (all []message.Message) {
+	for n := message.SeqNum(1); n <= 4; n++ {
+		all = append(all, proposal(n, "x"), prepare(2, n, "x"), commit(2, n), commit(0, n))
+	}
+	return all
+}
+
+func scenes() []scene {
+	prepared := func(c *Core) bool { _, ok := c.Prepared(1); return ok }
+	stable := func(c *Core) bool { return c.checkpoints.stable.Seq == 4 }
+	return []scene{
+		{"a PREPARE and a proposal", 1, []message.Message{prepare(2, 1, "x")}, proposal(1, "x"), nil, prepared},
+		{"a proposal and a PREPARE", 1, []message.Message{proposal(1, "x")}, prepare(2, 1, "x"), nil, prepared},
+		{"two PREPAREs at the primary", 0, []message.Message{batchOf("x").Requests[0], prepare(1, 1, "x")}, prepare(2, 1, "x"),
+			[]message.Message{prepare(1, 1, "x")}, prepared},
+		{"two COMMITs", 1, []message.Message{proposal(1, "x"), prepare(2, 1, "x"), commit(2, 1)}, commit(0, 1),
+			[]message.Message{commit(2, 1)}, executedOne},
+		{"two CHECKPOINTs", 1, append(fourBatches(), checkpointOf(2, false)), checkpointOf(0, false),
+			[]message.Message{checkpointOf(2, false)}, stable},
+		{"two that say it is stable", 1, []message.Message{checkpointOf(2, true)}, checkpointOf(0, true), nil,
+			func(c *Core) bool {
+				return c.checkpoints.claims.provenStable(message.CheckpointID{Seq: 4, Digest: message.Digest{4}})
+			}},
+		{"two VIEW-CHANGEs", 1, []message.Message{leavesFor(2, 2)}, leavesFor(3, 2), nil, func(c *Core) bool { return c.view == 2 }},
+		{"the VIEW-CHANGEs of a NEW-VIEW", 1, []message.Message{
+			leavesFor(0, 1), leavesFor(2, 1), &message.ViewChangeAck{View: 1, Of: 0, Digest: leavesFor(0, 1).Digest(), From: 2},
+		}, &message.ViewChangeAck{View: 1, Of: 2, Digest: leavesFor(2, 1).Digest(), From: 0}, nil, func(c *Core) bool { return c.view == 1 && c.active }},
+		{"two DECIDEDs", 1, []message.Message{proposal(1, "x"), decidedAs(2)}, decidedAs(3), []message.Message{decidedAs(2)}, executedOne},
+		{"two FORWARDs", 0, []message.Message{forwardOf(2)}, forwardOf(3), nil, func(c *Core) bool {
+			c.wait.keepUnproven(passedOn2())
+			return c.queue.total == 1
+		}},
+	}
+}
+
+// What was said in one epoch of our keys and in the next does not make one certificate; said once more in the
+// next it does.
+func TestCertificatesAreOfOneEpoch(t *testing.T) {
+	for _, x := range scenes() {
+		t.Run(x.name, func(t *testing.T) {
+			for _, refreshed := range []bool{false, true} {
+				c := newAttacked(x.self, 0)
+				c.Frozen(0, message.Digest{0})
+				say := func(m message.Message) {
+					c.Step(m)
+					perform(c)
+				}
+				perform(c)
+				for _, m := range x.first {
+					say(m)
+				}
+				if x.moved(c) {
+					t.Fatal("it moves before the last message")
+				}
+				if refreshed {
+					c.Refreshed()
+					perform(c)
+				}
+				if say(x.last); x.moved(c) == refreshed {
+					t.Fatalf("refreshed %v, moved %v", refreshed, !refreshed)
+				}
+				if !refreshed {
+					continue
+				}
+				again := x.again
+				if again == nil {
+					again = x.first
+				}
+				for _, m := range again {
+					say(m)
+				}
+				if !x.moved(c) {
+					t.Error("it does not move when all is said once more")
+				}
+			}
+		})
+	}
+}
+
+// A certificate that was whole stays so: what has prepared goes on to commit, and the view goes on with the
+// VIEW-CHANGEs that it began with, which others may need from us.
+func TestWholeCertificatesStay(t *testing.T) {
+	c := newAttacked(1, 0)
+	c.Frozen(0, message.Digest{0})
+	for _, m := range []message.Message{proposal(1, "x"), prepare(2, 1, "x")} {
+		c.Step(m)
+		perform(c)
+	}
+	c.Refreshed()
+	if _, prepared := c.Prepared(1); !prepared {
+		t.Error("what had prepared has not prepared any more")
+	}
+	c.Step(commit(2, 1))
+	c.Step(commit(0, 1))
+	if perform(c); !executedOne(c) {
+		t.Error("it does not commit")
+	}
+
+	c = newAttacked(1, 0)
+	c.Frozen(0, message.Digest{0})
+	perform(c)
+	for _, m := range []message.Message{
+		leavesFor(0, 1), leavesFor(2, 1), &message.ViewChangeAck{View: 1, Of: 0, Digest: leavesFor(0, 1).Digest(), From: 2},
+		&message.ViewChangeAck{View: 1, Of: 2, Digest: leavesFor(2, 1).Digest(), From: 0}, leavesFor(3, 1),
+	} {
+		c.Step(m)
+		perform(c)
+	}
+	c.Refreshed()
+	if c.change.last[0] == nil || c.change.last[2] == nil || c.change.newView == nil || !c.active {
+		t.Error("the VIEW-CHANGEs with which the view began are forgotten")
+	}
+	if c.change.last[3] != nil {
+		t.Error("a VIEW-CHANGE that nobody named is kept")
+	}
+	if c.LeftFor(3) != 1 {
+		t.Error("it is forgotten that replica 3 has left for view 1")
+	}
+}
+
+// What a client's old MAC says is not proposed, nor vouched for, nor found to be authentic in a proposal,
+// until the client says it again; and a wish that it never had does not keep it from that. Meanwhile it waits
+// as it did.
+func TestQueuedRequestsExpire(t *testing.T) {
+	for _, forged := range []bool{false, true} {
+		c := newAttacked(1, 0)
+		c.Frozen(0, message.Digest{0})
+		perform(c)
+		q := batchOf("x").Requests[0]
+		q.Auth.Nonce = 1
+		old := *q
+		if forged {
+			old.Timestamp, old.Op = 9, []byte("forged")
+			old.Altered()
+		}
+		c.Step(&old)
+		perform(c)
+		arrived := c.queue.find(9).arrived[0]
+		c.Refreshed()
+		for range 3 * tellTicks {
+			c.Tick()
+			for _, m := range perform(c) {
+				if _, vouches := m.(*message.Forward); vouches {
+					t.Fatal("a FORWARD for a request whose MAC has expired")
+				}
+			}
+		}
+		if c.queue.holds(&old) || c.queue.total != 1 || c.queue.waiting != 0 {
+			t.Errorf("an expired request: held %v, %d wait, %d of them to be proposed", c.queue.holds(&old), c.queue.total, c.queue.waiting)
+		}
+		p := proposal(1, "x")
+		p.Batch.Requests[0].Authentic = false
+		c.Step(p)
+		if perform(c); c.log.slot(1).proposal != nil {
+			t.Error("a proposal is accepted whose request is authentic by an old key only")
+		}
+		again := *q
+		again.Auth.Nonce = 2
+		c.Step(&again)
+		c.Tick()
+		if perform(c); !c.queue.holds(&again) || c.log.slot(1).proposal == nil {
+			t.Error("the request came again, and the proposal is not accepted")
+		}
+		if at := c.queue.find(9).arrived[0]; at != arrived && !forged {
+			t.Errorf("the request waits since tick %d, and came first at %d", at, arrived)
+		}
+	}
+}
+
+// A primary proposes a queued request with the authenticator that its client made last: the replicas whose
+// keys have changed find their MACs in that one alone.
+func TestProposedWithTheNewestMACs(t *testing.T) {
+	c := newAttacked(0, 0)
+	c.Frozen(0, message.Digest{0})
+	perform(c)
+	old := batchOf("x").Requests[0]
+	old.Auth.Nonce = 1
+	again := *old
+	again.Auth.Nonce, again.Replier = 2, message.AnyReplier
+	c.Step(old)
+	c.Step(&again) // before the first is proposed
+	late := *old
+	c.Step(&late)
+	for _, m := range perform(c) {
+		if p, ok := m.(*message.PrePrepare); ok {
+			if got := p.Batch.Requests[0].Auth.Nonce; got != 2 || p.Batch.Requests[0].Replier != message.AnyReplier {
+				t.Errorf("proposed with the authenticator of nonce %d, want 2", got)
+			}
+			return
+		}
+	}
+	t.Fatal("nothing is proposed")
+}
