@@ -101,6 +101,7 @@ type Client struct {
 	looked     client.Time // when the last of them looked at the clock
 	stable     stableQuestion
 	reading    reading
+	keys       clientRenewal
 	closed     bool
 	ready      chan struct{} // closed and made anew when a session becomes ready
 
@@ -183,6 +184,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		endpoint: end, wires: clientWires{endpoint: end, id: rule.Client, key: cfg.Key}, epoch: time.Now(),
 		calls: make(clientCalls, g.Limits.Slots), queueLimit: cfg.Queue, ready: make(chan struct{}),
 		stop: make(chan struct{}), done: make(chan struct{}), clock: clientClock{timer: time.NewTimer(lookPeriod)},
+		keys: newClientRenewal(cfg.KeyPeriod),
 	}
 	if c.queueLimit <= 0 {
 		c.queueLimit = 4096
@@ -274,6 +276,10 @@ func (c *Client) begin(call Call) error {
 		return ErrClosed
 	case why != nil:
 		return why
+	case c.keys.drains:
+		room = false
+	}
+	switch {
 	case !room && len(c.waiting) >= c.queueLength():
 		return ErrBusy
 	case !room:
@@ -374,6 +380,7 @@ func (c *Client) finish(over []endedCall) {
 	for _, e := range over {
 		c.vacate(e.slot)
 	}
+	c.drained()
 	c.beginWaiting()
 }
 
@@ -387,7 +394,7 @@ func (c *Client) vacate(s Slot) {
 // beginWaiting gives slots to the calls that have waited longest, for as long as there is room. The
 // caller holds the lock.
 func (c *Client) beginWaiting() {
-	for len(c.waiting) > 0 && c.rule.Room(len(c.waiting[0].Body)) {
+	for len(c.waiting) > 0 && !c.keys.drains && c.rule.Room(len(c.waiting[0].Body)) {
 		x := c.waiting[0]
 		c.waiting[0] = queuedCall{}
 		c.waiting = c.waiting[1:]
@@ -448,8 +455,11 @@ func (c *Client) tick() {
 		case <-c.stop:
 			c.wires.close()
 			return
+		case <-c.keys.ended:
+			c.renewKeys(time.Now())
 		case now := <-c.clock.timer.C:
 			c.look()
+			c.renewKeys(now)
 			if now.Sub(asked) >= restPeriod {
 				asked = now
 				c.wires.askForKeys()

@@ -33,7 +33,7 @@ func (l *clientLink) Closed(_ *transport.Conn, err error) {
 func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 	who := conn.User().(*remote)
 	var replies [32]*message.Reply
-	batch := replies[:0]
+	batch, epoch := replies[:0], l.c.ring.Epoch()
 	for _, frame := range frames {
 		if len(frame) > 0 && message.Type(frame[0]) == message.TypeNewKey {
 			if !l.onNewKey(conn, who, frame) {
@@ -42,19 +42,20 @@ func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 			}
 			continue
 		}
-		if m := l.receive(conn, who, frame); m != nil {
+		if m := l.receive(conn, who, frame, epoch); m != nil {
 			if batch = append(batch, m); len(batch) == cap(batch) {
-				l.count(batch)
-				batch = batch[:0]
+				l.count(batch, epoch)
+				batch, epoch = batch[:0], l.c.ring.Epoch()
 			}
 		}
 	}
-	l.count(batch)
+	l.count(batch, epoch)
 	who.decoder.Reset()
 }
 
-// receive opens a sealed frame of replica l.id. Replies are returned, to be counted together.
-func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *message.Reply {
+// receive opens a sealed frame of replica l.id. Replies are returned, to be counted together. The ring's
+// epoch was this one a moment ago.
+func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte, epoch uint64) *message.Reply {
 	if message.LateReply(frame, l.c.waited) {
 		return nil
 	}
@@ -66,14 +67,14 @@ func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *m
 		m.From = l.id
 		if n := len(m.Answers); n > 0 && m.Answers[n-1].Long() && m.Answers[n-1].Full {
 			if a := &m.Answers[n-1]; !who.session.Proves(&who.scratch, &a.Proof, a.Result) {
-				l.c.edge.badMAC.Add(1)
+				l.c.unopened()
 				return nil
 			}
 		}
 		return m
 	case *message.ReplyStable:
 		m.From = l.id
-		l.c.onReplyStable(m)
+		l.c.onReplyStable(m, epoch)
 	case *message.Data:
 		m.From = l.id
 		l.c.onData(m)
@@ -85,8 +86,8 @@ func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte) *m
 	return nil
 }
 
-// count has the rule count replies, and ends the calls that they decide.
-func (l *clientLink) count(batch []*message.Reply) {
+// count has the rule count replies that were opened in an epoch, and ends the calls that they decide.
+func (l *clientLink) count(batch []*message.Reply, epoch uint64) {
 	c := l.c
 	if len(batch) == 0 {
 		return
@@ -96,6 +97,9 @@ func (l *clientLink) count(batch []*message.Reply) {
 	c.mu.Lock()
 	c.readers++
 	c.looked = time.Since(c.epoch)
+	if c.ring.Epoch() != epoch {
+		batch = nil // the keys were refreshed meanwhile: all answers are asked for again
+	}
 	for _, m := range batch {
 		c.rule.Reply(c.looked, m)
 		over = c.perform(over)

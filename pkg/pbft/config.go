@@ -30,6 +30,7 @@ type ReplicaConfig struct {
 	Logger    *slog.Logger
 	Window    int           // batches proposed and not yet executed, at most; 0: DefaultWindow
 	Delay     time.Duration // artificial one-way delay of what is sent, for measurements
+	KeyPeriod time.Duration // session keys are refreshed so often; 0: DefaultKeyPeriod. Replicas may differ in it
 
 	// SpendReserve has this replica use what it keeps in reserve on its disk (R-OUR-7): if the disks of more than f hosts are full, and no room
 	// can be made on them, those with this setting order calls again for a while, such as those that remove files.
@@ -75,6 +76,7 @@ type ClientConfig struct {
 	Logger    *slog.Logger
 	Queue     int           // calls that may wait for a slot; 0: 4096
 	Delay     time.Duration // as in ReplicaConfig
+	KeyPeriod time.Duration // as in ReplicaConfig
 
 	Without []Optimisation // turned off; a client knows Separate
 }
@@ -96,10 +98,11 @@ type Status struct {
 	ViewChange   Seconds      `json:"view_change_seconds"` // how long the last took, from our VIEW-CHANGE to the next execution
 	Rollbacks    int          `json:"rollbacks"`           // batches executed tentatively that did not commit, since start
 	Fetched      Fetched      `json:"fetched"`
-	KeyAge       Seconds      `json:"key_age_seconds"`
-	Executed     uint64       `json:"operations"` // executed since start
-	Queries      uint64       `json:"queries"`    // answered on the read-only path since start
-	Clients      int          `json:"clients"`    // connected
+	KeyAge       Seconds      `json:"key_age_seconds"` // since this replica refreshed its session keys
+	Refreshes    uint64       `json:"key_refreshes"`   // of its session keys, since start
+	Executed     uint64       `json:"operations"`      // executed since start
+	Queries      uint64       `json:"queries"`         // answered on the read-only path since start
+	Clients      int          `json:"clients"`         // connected
 	LogBytes     int          `json:"log_bytes"`
 	StateBytes   int64        `json:"state_bytes"` // of the pages in use at the last checkpoint; 0: the service does not say
 	Durability   Durability   `json:"durability"`

@@ -25,17 +25,19 @@ type endpoint struct {
 	log     *slog.Logger
 	warned  atomic.Int64 // time of the last warn
 	edge    edgeCounts
+	renewal renewal // of our session keys
 }
 
 // edgeCounts counts refusals at the edge.
 type edgeCounts struct {
-	malformed, badMAC, badKey, unexpected, dropped, keyInUse atomic.Uint64
+	malformed, badMAC, oldKey, badKey, unexpected, dropped, keyInUse atomic.Uint64
 }
 
 func (e *edgeCounts) list() []Refusals {
 	return []Refusals{
 		{"malformed", e.malformed.Load()},
 		{"bad MAC", e.badMAC.Load()},
+		{"under a key of the last epoch", e.oldKey.Load()},
 		{"bad NEW-KEY", e.badKey.Load()},
 		{"unexpected on this connection", e.unexpected.Load()},
 		{"queue to peer full", e.dropped.Load()},
@@ -47,7 +49,7 @@ func (e *edgeCounts) list() []Refusals {
 const queueBytes = 32 << 20
 
 func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transport, delay time.Duration, log *slog.Logger) (*endpoint, error) {
-	e := &endpoint{group: g, wire: g.wire(), log: log}
+	e := &endpoint{group: g, wire: g.wire(), log: log, renewal: newRenewal()}
 	if log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -94,7 +96,7 @@ type newKeyBudget struct {
 }
 
 const (
-	newKeysPerPeriod = 16
+	newKeysPerPeriod = 64
 	newKeyPeriod     = 10 * time.Second
 )
 
@@ -156,12 +158,14 @@ func channel(c *transport.Conn) auth.Channel {
 
 // sendKey opens a connection, or answers a peer's NEW-KEY, with ours. A client learns of a rival, if there is one.
 func (e *endpoint) sendKey(c *transport.Conn, s *auth.Session, rival string) {
-	m, err := e.ring.NewKey(s, c.Binding(), rival)
-	if err != nil {
-		e.warn("cannot make a NEW-KEY: no messages from this peer can be accepted", "peer", s.Peer, "err", err)
-		return
-	}
-	c.Send([]byte{byte(message.TypeNewKey)}, m.AppendBody(nil))
+	s.InOrder(func() {
+		m, err := e.ring.NewKey(s, c.Binding(), rival)
+		if err != nil {
+			e.warn("cannot make a NEW-KEY: no messages from this peer can be accepted", "peer", s.Peer, "err", err)
+			return
+		}
+		c.Send([]byte{byte(message.TypeNewKey)}, m.AppendBody(nil))
+	})
 	c.Flush()
 }
 
@@ -188,7 +192,7 @@ func (e *endpoint) open(r *remote, frame []byte) message.Message {
 		return nil
 	}
 	if !r.session.Open(&r.scratch, m, body, trailer) {
-		e.edge.badMAC.Add(1)
+		e.unopened()
 		return nil
 	}
 	return m

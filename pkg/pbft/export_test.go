@@ -14,6 +14,7 @@ import (
 
 	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/transport"
 )
 
 // StepDown has a primary leave its view, as it will before a proactive recovery. It reports whether we were one.
@@ -148,4 +149,26 @@ func LoanPages(t testing.TB, n int) {
 	old := loanPages
 	loanPages = func(int) int { return n }
 	t.Cleanup(func() { loanPages = old })
+}
+
+// RefreshKeys refreshes the session keys, as the replica itself does every KeyPeriod.
+func (r *Replica) RefreshKeys() {
+	r.enter()
+	defer r.leave()
+	r.refreshKeys()
+}
+
+// KeyEpoch is the epoch of the replica's session keys.
+func (r *Replica) KeyEpoch() uint64 { return r.ring.Epoch() }
+
+// Opened has the replica take in what it opened in an epoch of its keys: a STATUS of replica i, which says
+// how far that has executed. It returns what the replica knows of that then.
+func (r *Replica) Opened(i ReplicaID, executed SeqNum, epoch uint64) (known SeqNum) {
+	conn := new(transport.Conn)
+	conn.SetUser(&remote{session: r.peers[i].session})
+	r.deliver(conn, []message.Message{&message.Status{Active: true, LastExecuted: executed, From: i}}, epoch)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, known = r.core.Peer(i)
+	return known
 }

@@ -121,11 +121,14 @@ func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
 		return
 	}
 	var messages [64]message.Message
-	batch := messages[:0]
+	batch, epoch := messages[:0], r.ring.Epoch()
+	deliver := func() {
+		r.deliver(c, batch, epoch)
+		batch, epoch = batch[:0], r.ring.Epoch()
+	}
 	for _, frame := range frames {
 		if len(frame) > 0 && message.Type(frame[0]) == message.TypeNewKey {
-			r.deliver(c, batch)
-			batch = batch[:0]
+			deliver()
 			if !r.onNewKey(c, frame) {
 				c.Close()
 				return
@@ -145,14 +148,13 @@ func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
 		batch = append(batch, m)
 		switch m.(type) {
 		case *message.Fetch, *message.Data:
-			r.deliver(c, batch) // a quarter of a mebibyte to copy: others have their turn between two of these
-			batch = batch[:0]
+			deliver() // a quarter of a mebibyte to copy: others have their turn between two of these
 		}
 		if _, copied := m.(*message.Data); copied {
 			transport.Recycle(frame)
 		}
 	}
-	r.deliver(c, batch)
+	deliver()
 	if who, _ := c.User().(*remote); who != nil {
 		who.decoder.Reset()
 	}
@@ -199,9 +201,9 @@ func (r *Replica) receive(c *transport.Conn, who *remote, frame []byte) message.
 }
 
 // remind sends a NEW-KEY, on c, to who said what would not open: perhaps our last was lost, or another process has the client's
-// key.
+// key. Right after a refresh it was under way meanwhile.
 func (r *Replica) remind(c *transport.Conn, who *remote) {
-	if x := who.caller; x.take(&x.resends, resendRate, 1) {
+	if x := who.caller; !r.renewal.settling() && x.take(&x.resends, resendRate, 1) {
 		r.sendKey(c, who.session, who.rivalOf())
 	}
 }
@@ -256,15 +258,16 @@ func (r *Replica) receiveRequest(c *transport.Conn, who *remote, frame []byte) m
 		}
 	}
 	if !q.Authentic {
-		r.edge.badMAC.Add(1)
+		r.unopened()
 		return nil
 	}
 	q.PassedBy = r.cfg.Self
 	return q
 }
 
-// deliver steps the core with messages of one connection.
-func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
+// deliver steps the core with messages of one connection, which were opened in an epoch of our keys. If that
+// is over they count no more, and come again under the new keys.
+func (r *Replica) deliver(c *transport.Conn, batch []message.Message, epoch uint64) {
 	if len(batch) == 0 {
 		return
 	}
@@ -278,7 +281,7 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message) {
 	var reads readTime
 	r.enter()
 	for _, m := range batch {
-		if r.stopping || r.aside() {
+		if r.stopping || r.aside() || r.ring.Epoch() != epoch {
 			break
 		}
 		switch m := m.(type) {
@@ -370,6 +373,7 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 		r.edge.badKey.Add(1)
 		return false
 	}
+	lives := session.Lives()
 	answer, changed, ok := r.acceptKey(c, session, m)
 	if !ok {
 		return false
@@ -388,7 +392,7 @@ func (r *Replica) onNewKey(c *transport.Conn, frame []byte) bool {
 	rival := ""
 	if who.registered = r.register(c, session); who.registered {
 		rival = r.announced(c, who)
-		if (answer || changed) && r.core != nil {
+		if session.Lives() != lives && r.core != nil {
 			r.enter()
 			r.core.ClientKeysChanged(m.From.Client)
 			r.leave()
@@ -527,8 +531,14 @@ func (r *Replica) peerKey(c *transport.Conn, i ReplicaID, answer, changed bool) 
 	}
 	p.inbound = c
 	c.Trust()
-	if changed && r.core != nil {
+	switch life := p.session.Lives(); {
+	case !changed || r.core == nil:
+	case life != p.life:
+		p.life = life
 		r.core.KeysChanged(i)
+	default:
+		r.sparing.refreshed()
+		r.core.KeysRefreshed(i)
 	}
 	r.leave()
 }

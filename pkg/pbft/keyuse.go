@@ -11,9 +11,10 @@ import (
 	"bfs/pkg/pbft/internal/transport"
 )
 
-// A life is one process that uses a client's key. Its X25519 key is made at start and never leaves it, so it names the process.
+// A life is one process that uses a client's key. Its X25519 key never leaves it, so it names the process;
+// when it makes a new one it says so on the connection that it has.
 type life struct {
-	key     [message.PublicKeySize]byte
+	key     [message.PublicKeySize]byte // the present one
 	address string
 	conn    *transport.Conn // its last connection; nil if that has ended
 	seen    time.Time       // when it announced itself last, or its connection ended
@@ -40,7 +41,7 @@ const (
 // runs as well, "" if none is known to.
 func (l *lives) announce(key [message.PublicKeySize]byte, address string, c *transport.Conn, now time.Time) (rival string) {
 	this := life{key, address, c, now}
-	i := slices.IndexFunc(l.all, func(x life) bool { return x.key == key })
+	i := slices.IndexFunc(l.all, func(x life) bool { return x.key == key || x.conn == c })
 	if i >= 0 && i < len(l.all)-1 && l.all[len(l.all)-1].runs(now) {
 		l.rivals = now.Add(rivalPeriod)
 	}

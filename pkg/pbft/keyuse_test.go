@@ -52,6 +52,16 @@ func TestLives(t *testing.T) {
 			}
 		}
 	}
+	refreshed, conns := lives{}, []*transport.Conn{new(transport.Conn), new(transport.Conn)}
+	for i := range 2 * maxLives {
+		if rival := refreshed.announce(key(byte(i)), "a", conns[0], time.Now()); rival != "" || len(refreshed.all) > 1 {
+			t.Errorf("a process that refreshes its keys is taken for %d, and has the rival %q", len(refreshed.all), rival)
+		}
+	}
+	refreshed.announce(key('b'), "b", conns[1], time.Now())
+	if rival := refreshed.announce(key('c'), "a", conns[0], time.Now()); rival != "b" {
+		t.Errorf("a process that refreshes its keys after another has come: rival %q", rival)
+	}
 	var l lives
 	now := time.Now()
 	conn := new(transport.Conn)

@@ -196,6 +196,3 @@ func (r *Replica) recoveryStatus() (s Recovery) {
 	}
 	return s
 }
-
-// refreshKeys gives all peers new keys for what they send to us.
-func (r *Replica) refreshKeys() {}

@@ -30,6 +30,7 @@ import (
 //
 //	the transport's   one reader and at times one writer for each connection, one dialler for each link
 //	tick              every tickPeriod, less often when idle: retransmission
+//	renewKeys         refreshes the session keys every KeyPeriod, and sends the NEW-KEYs
 //	the State's       calls back when the root of a checkpoint is known
 //	the fence's       writes it, while there is still room below it
 //	flush             syncs the journal, in disk mode
@@ -95,6 +96,7 @@ type peerEnd struct {
 	link    *transport.Link
 	opened  atomic.Pointer[transport.Conn] // the link's last, from before our NEW-KEY for it is made
 	inbound *transport.Conn                // its last connection to us; nil if that is down
+	life    uint64                         // which of its processes has our messages, see auth.Session.Lives
 	lost    time.Time                      // when the last was; zero: never
 	told    time.Time                      // when its transport was last told of: see mismatch
 
@@ -281,6 +283,7 @@ func (r *Replica) start() error {
 	r.listener = listener
 	r.gate.listener.Store(listener)
 	go r.tick()
+	go r.renewKeys()
 	return nil
 }
 
@@ -767,6 +770,7 @@ func (r *Replica) shutdown() {
 		}
 	}
 	r.lock.Close()
+	<-r.renewal.over
 	close(r.done)
 }
 
@@ -783,7 +787,8 @@ func (r *Replica) status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := Status{
-		Replica: r.cfg.Self, Active: true, Durability: r.group.Durability, StateBytes: r.stateBytes, KeyAge: Seconds(time.Since(r.started)), LastExecuted: r.seq,
+		Replica: r.cfg.Self, Active: true, Durability: r.group.Durability, StateBytes: r.stateBytes, LastExecuted: r.seq,
+		KeyAge: Seconds(r.renewal.age(r.started)), Refreshes: r.renewal.count.Load(),
 		Executed: r.executed, Queries: r.queries, Refusals: append(r.edge.list(), r.gate.refused.list()...),
 	}
 	r.clientsMu.RLock()

@@ -80,7 +80,7 @@ func NewOrigin(old *Group, a *Archive, s Service, progress func(pages uint64)) (
 	if err != nil {
 		return Origin{}, err
 	}
-	root, err := a.Renewed(tree, renewal(s), progress)
+	root, err := a.Renewed(tree, renewed(s), progress)
 	return Origin{Certified{a.Seq, root}, old.Lineage()}, err
 }
 
@@ -92,8 +92,8 @@ func treeOf(s Service) (Tree, error) {
 	return tree, nil
 }
 
-// renewal changes the pages that name something of the epoch before: the service's, and the library's first.
-func renewal(s Service) archive.Edit {
+// renewed changes the pages that name something of the epoch before: the service's, and the library's first.
+func renewed(s Service) archive.Edit {
 	x, ok := s.(Renewer)
 	return func(n PageNum, contents []byte) (changed bool, err error) {
 		switch {
@@ -165,7 +165,7 @@ func (cfg *ReplicaConfig) extract(a *Archive, tree Tree, progress func(pages uin
 	if err != nil {
 		return err
 	}
-	err = a.Extract(im, cfg.Group.Origin.Root, tree, renewal(cfg.Service), progress)
+	err = a.Extract(im, cfg.Group.Origin.Root, tree, renewed(cfg.Service), progress)
 	return errors.Join(err, im.Close())
 }
 

@@ -91,6 +91,13 @@ func (r *Replica) beBrisk() {
 	s.brisk, s.calm = s.length, 0
 }
 
+// refreshTicks is for how many ticks nobody is spared when keys are refreshed.
+const refreshTicks = 3
+
+// refreshed notes that a replica has refreshed its keys. What is under way to it is lost and comes again; the others do
+// without it sooner if nobody is spared meanwhile, and that they waited for it says nothing of how quick it is.
+func (s *sparing) refreshed() { s.brisk, s.under = max(s.brisk, refreshTicks), false }
+
 // pace decides once a tick whether somebody may be spared.
 func (r *Replica) pace() {
 	s := &r.sparing

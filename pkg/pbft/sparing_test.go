@@ -34,3 +34,16 @@ func TestSparingNoticesThatBatchesWait(t *testing.T) {
 		}
 	}
 }
+
+// A refresh of keys has nobody be spared for a moment, and nobody be called slow for it.
+func TestRefreshEndsSparingForAMoment(t *testing.T) {
+	var s sparing
+	s.waited(true, 6, 7)
+	if s.refreshed(); s.brisk != refreshTicks || s.waited(true, 6, 7) {
+		t.Errorf("nobody is spared for %d ticks, want %d; and somebody is called slow", s.brisk, refreshTicks)
+	}
+	s.brisk = 50
+	if s.refreshed(); s.brisk != 50 {
+		t.Error("a refresh ends a longer time without sparing")
+	}
+}

@@ -122,10 +122,13 @@ func (q *stableQuery) reached(weak int) SeqNum {
 	return all[len(all)-weak]
 }
 
-// onReplyStable counts an answer, and begins the calls that waited for it.
-func (c *Client) onReplyStable(m *message.ReplyStable) {
+// onReplyStable counts an answer that was opened in an epoch, and begins the calls that waited for it.
+func (c *Client) onReplyStable(m *message.ReplyStable, epoch uint64) {
 	c.mu.Lock()
 	defer c.release()
+	if c.ring.Epoch() != epoch {
+		return // it is asked for again
+	}
 	c.rule.Latest(m.From, m.Nonce, m.Latest)
 	c.beginWaiting()
 	q := c.stable.query
