@@ -49,13 +49,22 @@ var unit = map[string]string{
 	"what a failed sync left is taken for durable":                  "./pkg/pbft/internal/journal",
 	"a page is served unverified":                                   "./pkg/pbft/internal/image",
 	"a page is written in its place":                                "./pkg/pbft/internal/image",
+	"old keys are accepted after a refresh":                         "./pkg/pbft/internal/auth",
+	"two processes with one key get one session key":                "./pkg/pbft/internal/auth",
+	"what was opened before a refresh counts after it":              "./pkg/pbft",
+	"COMMITs that are too few survive a refresh":                    "./pkg/pbft/internal/core",
+	"CHECKPOINTs that are too few survive a refresh":                "./pkg/pbft/internal/core",
+	"a FORWARD for a request that only an old key vouches for":      "./pkg/pbft/internal/core",
+	"a forged request that has expired keeps its slot":              "./pkg/pbft/internal/core",
+	"a queued request keeps the authenticator of before":            "./pkg/pbft/internal/core",
+	"answers of two epochs are believed together":                   "./pkg/pbft/internal/client",
 }
 
 var mutants = []mutant{
 	// Certificates.
 	{"prepared with 2f-1 PREPAREs", core + "log.go", "	votes := quorum - 1\n", "	votes := quorum - 2\n"},
 	{"committed with 2f COMMITs", core + "log.go", "s.commits.count() >= quorum }", "s.commits.count() >= quorum-1 }"},
-	{"PREPAREs count whatever their digest", core + "log.go", "return s.proposal != nil && s.prepares.matching(s.proposal.Digest) >= votes", "return s.proposal != nil && s.prepares.count() >= votes"},
+	{"PREPAREs count whatever their digest", core + "log.go", "!s.unconfirmed && s.prepares.matching(s.proposal.Digest) >= votes", "!s.unconfirmed && s.prepares.count() >= votes"},
 	{"the primary's PREPARE counts", core + "normal.go", "if p.From == p.View.Primary(c.cfg.Replicas) && !c.cfg.Durable {", "if false {"},
 	{"a COMMIT before it has prepared", core + "normal.go", "newly := !s.isPrepared && s.prepared(c.quorum(), c.cfg.Durable)", "newly := !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= c.f"},
 
@@ -257,11 +266,26 @@ var mutants = []mutant{
 	{"a page is served unverified", "pkg/pbft/internal/image/load.go", "read && im.options.Tree.Digest(e.page, contents) == e.digest", "read"},
 	{"a page is written in its place", "pkg/pbft/internal/image/update.go", "		e.slot = u.im.slots.take()\n", "		if e.slot = u.im.table.slot(n); e.slot == 0 {\n			e.slot = u.im.slots.take()\n		}\n"},
 
+	// The refresh of session keys.
+	{"old keys are accepted after a refresh", "pkg/pbft/internal/auth/refresh.go", "return k == nil || k.now == nil || k.epoch != k.now.Load()", "return k == nil"},
+	{"two processes with one key get one session key", "pkg/pbft/internal/auth/refresh.go", " && (on.Number != s.channel || m.Wants)", " && m.Wants"},
+	{"what was opened before a refresh counts after it", "pkg/pbft/inbound.go", "if r.stopping || r.aside() || r.ring.Epoch() != epoch {", "if r.stopping || r.aside() {"},
+	{"PREPAREs that are too few survive a refresh", core + "refresh.go", "		s.prepares.retain(1 << c.cfg.Self)\n", ""},
+	{"a proposal of the last epoch prepares in the next", core + "refresh.go", "s.unconfirmed = s.proposal != nil &&", "s.unconfirmed = false && s.proposal != nil &&"},
+	{"COMMITs that are too few survive a refresh", core + "refresh.go", "	s.commits.retain(1 << c.cfg.Self)\n", ""},
+	{"CHECKPOINTs that are too few survive a refresh", core + "refresh.go", "		if _, whole := v.with(x.quorum()); !whole {", "		if _, whole := v.with(x.quorum()); false && !whole {"},
+	{"VIEW-CHANGEs survive a refresh", core + "refresh.go", "		if message.ReplicaID(i) != x.cfg.Self && !x.named(i) {", "		if false {"},
+	{"a FORWARD for a request that only an old key vouches for", core + "refresh.go", "			l.expired[r.Slot] = true\n", ""},
+	{"a forged request that has expired keeps its slot", core + "refresh.go", "r.Timestamp > old.Timestamp || l.expired[r.Slot]", "r.Timestamp > old.Timestamp"},
+	{"a queued request keeps the authenticator of before", core + "refresh.go", "r.Auth.Nonce > old.Auth.Nonce && sameWish", "false && sameWish"},
+	{"answers of two epochs are believed together", rule + "refresh.go", "			x.call.tally.Reset(c.cfg.Replicas, c.cfg.Lent)\n", ""},
+	{"a restarted replica does not say what it has executed", core + "restore.go", "			c.queue.complete(r, place{t: r.Timestamp, n: n, i: i}) // who waits for it needs our word that it is done\n", "			_, _ = i, r\n"},
+
 	// Waiting: mistakes that were made, and found by the simulator.
 	{"a replica ahead is left alone", core + "status.go", "	if m.View > c.view {\n		c.noticeLag()", "	if m.View > c.view {\n		return\n	}\n	if false {\n		c.noticeLag()"},
 	{"the primary does not say that it waits", core + "waiting.go", "	case w.active && w.isPrimary() && w.forwards(r) == 0:", "	case w.active && w.isPrimary():"},
 	{"the primary of a view that has not begun does not say that it waits", core + "waiting.go", "	case w.active && w.isPrimary() && w.forwards(r) == 0:", "	case w.isPrimary() && w.forwards(r) == 0:"},
-	{"the primary has no timer", core + "waiting.go", "	if w.request != nil && w.queue", "	if w.isPrimary() {\n		return\n	}\n	if w.request != nil && w.queue"},
+	{"the primary has no timer", core + "waiting.go", "	if w.request != nil {\n		w.request = w.still", "	if w.isPrimary() {\n		return\n	}\n	if w.request != nil {\n		w.request = w.still"},
 	{"who has executed does not answer FORWARDs", core + "normal.go", "	if c.wait.wasDone(key, said) {", "	if false {"},
 	{"what waited is proposed without FORWARDs", core + "queue.go", "			l.doubt[s] = r != nil\n", "			if l.doubt[s] = false; r != nil {\n				q.offer(l, r)\n			}\n"},
 	{"P outlives a stable checkpoint", core + "pq.go", "_ carried) bool { return old <= n }", "_ carried) bool { return false }"},

@@ -289,7 +289,7 @@ func (c *caller) send(to int, q *message.Request) {
 	}
 	b, from := encode(q), c.principal()
 	for _, r := range c.w.sites[to].copies {
-		c.w.network.send(from, to, func() { r.running(func() { r.gather(from, b) }) })
+		c.w.network.send(from, to, func() { r.running(func() { r.gather(from, frame{b: b}) }) })
 	}
 }
 
@@ -312,8 +312,9 @@ func (r *replica) tellLatest(c *caller, life int, nonce uint64) {
 		if !ok || r.w.network.loses(r.id, c.principal(), x) {
 			continue
 		}
+		under := r.w.keys.under(r.id, c.principal())
 		r.w.network.send(r.id, c.principal(), func() {
-			if c.life == life {
+			if c.life == life && r.w.keys.opens(c.principal(), under) {
 				c.rule.Latest(message.ReplicaID(r.id), x.Nonce, x.Latest)
 			}
 		})

@@ -470,7 +470,11 @@ func (j *judge) watch(r *replica) {
 			if m.Checkpoint.Seq > r.core.Low() {
 				j.w.marks.hit(markUnstableStart)
 			}
-			r.when(func() { j.beginning(r, m) })
+			r.when(func() {
+				if !r.lies() { // it may have turned faulty before its VIEW-CHANGE was durable
+					j.beginning(r, m)
+				}
+			})
 		}
 	}
 }

@@ -12,47 +12,51 @@ import (
 type mark int
 
 const (
-	markStable            mark = iota // a checkpoint became stable
-	markViewChange                    // a correct replica left a view
-	markPrepared                      // a VIEW-CHANGE with a non-empty P
-	markChosen                        // a NEW-VIEW that chose batches
-	markNullBatch                     // an empty batch was executed
-	markThreeViews                    // three views without an execution in between
-	markUnstableStart                 // a view began from a checkpoint that was not known to be stable here
-	markTransfer                      // a state was fetched
-	markTransferUnderLoad             // while clients were calling
-	markDecided                       // a batch was executed because f+1 said that it was decided
-	markForwarded                     // a primary proposed what only others could authenticate
-	markDuplicate                     // a request was ordered twice and executed once
-	markFastRead                      // a read in one round trip
-	markRestart                       // a replica restarted with nothing but its fence
-	markRejoined                      // and votes again
-	markTentative                     // a client believed what had prepared before anybody knew that it had committed
-	markRollback                      // a batch that was executed tentatively was taken back
-	markApart                         // a batch was proposed without an operation
-	markLacked                        // a proposal waited for an operation
-	markFetched                       // an operation was fetched
-	markBlocks                        // an operation of several blocks was executed
-	markTurned                        // a replica turned faulty after another, or itself, had been restarted
-	markNullFill                      // a silence ended by null batches in an idle group
-	markEnrolled                      // an operation of the administrator was executed that enrols or revokes
-	markRevoked                       // a client was revoked
-	markResumed                       // a client was restarted
-	markLost                          // more than f replicas forgot their state
-	markPower                         // all replicas lost power at once, and remembered
-	markLoaded                        // a replica loaded its image
-	markFollowed                      // an image followed to a later checkpoint
-	markAbandoned                     // an image gave up, for the group had come too far
-	markRecovered                     // a recovery ended
-	markCured                         // that of a replica in which an intruder was
-	markSetAside                      // a recovering replica found that its memory was false
-	markBeyondF                       // more than f replicas were faulty, one after the other
-	markForgot                        // a replica found that its disk had not kept what it should
-	markAway                          // a replica was away while f others were faulty
-	markFull                          // a replica stood aside, for its disk was full
-	markRoom                          // and went on when there was room
-	markNoRoom                        // an image had no room to follow
-	markAllFull                       // the disks of all replicas filled
+	markStable                mark = iota // a checkpoint became stable
+	markViewChange                        // a correct replica left a view
+	markPrepared                          // a VIEW-CHANGE with a non-empty P
+	markChosen                            // a NEW-VIEW that chose batches
+	markNullBatch                         // an empty batch was executed
+	markThreeViews                        // three views without an execution in between
+	markUnstableStart                     // a view began from a checkpoint that was not known to be stable here
+	markTransfer                          // a state was fetched
+	markTransferUnderLoad                 // while clients were calling
+	markDecided                           // a batch was executed because f+1 said that it was decided
+	markForwarded                         // a primary proposed what only others could authenticate
+	markDuplicate                         // a request was ordered twice and executed once
+	markFastRead                          // a read in one round trip
+	markRestart                           // a replica restarted with nothing but its fence
+	markRejoined                          // and votes again
+	markTentative                         // a client believed what had prepared before anybody knew that it had committed
+	markRollback                          // a batch that was executed tentatively was taken back
+	markApart                             // a batch was proposed without an operation
+	markLacked                            // a proposal waited for an operation
+	markFetched                           // an operation was fetched
+	markBlocks                            // an operation of several blocks was executed
+	markTurned                            // a replica turned faulty after another, or itself, had been restarted
+	markNullFill                          // a silence ended by null batches in an idle group
+	markEnrolled                          // an operation of the administrator was executed that enrols or revokes
+	markRevoked                           // a client was revoked
+	markResumed                           // a client was restarted
+	markLost                              // more than f replicas forgot their state
+	markPower                             // all replicas lost power at once, and remembered
+	markLoaded                            // a replica loaded its image
+	markFollowed                          // an image followed to a later checkpoint
+	markAbandoned                         // an image gave up, for the group had come too far
+	markRecovered                         // a recovery ended
+	markCured                             // that of a replica in which an intruder was
+	markSetAside                          // a recovering replica found that its memory was false
+	markBeyondF                           // more than f replicas were faulty, one after the other
+	markForgot                            // a replica found that its disk had not kept what it should
+	markAway                              // a replica was away while f others were faulty
+	markFull                              // a replica stood aside, for its disk was full
+	markRoom                              // and went on when there was room
+	markNoRoom                            // an image had no room to follow
+	markAllFull                           // the disks of all replicas filled
+	markRefreshed                         // a replica refreshed its keys
+	markRefreshedAtWork                   // while a batch was being agreed on
+	markRefreshedBetweenViews             // while it waited for a view to begin
+	markOldKey                            // a message was refused that was sealed before a refresh
 	marksCount
 )
 
@@ -65,10 +69,11 @@ var markNames = [marksCount]string{
 	"client restarted", "group lost", "power lost", "image loaded", "image followed", "image gave up", "recovered", "recovered from an intruder", "memory set aside", "more than f intruders", "disk lied",
 	"away beside f faulty",
 	"disk full", "room again", "image without room", "all disks full",
+	"keys refreshed", "keys refreshed at work", "keys refreshed between views", "message under an old key",
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.
-var least = map[mark]int{markRollback: 20}
+var least = map[mark]int{markRollback: 10}
 
 // marks counts the visits.
 type marks [marksCount]int

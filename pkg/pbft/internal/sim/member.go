@@ -35,7 +35,7 @@ type replica struct {
 	begun   message.View // the last one it was active in
 	idle    int          // views since it executed something
 	hashing int64        // a root takes so long at most
-	inbox   map[int][][]byte
+	inbox   map[int][]frame
 	encoded struct {
 		of message.Message // the last that was
 		as []byte
@@ -201,7 +201,7 @@ func (r *replica) wake(pause int64) {
 
 // gather has the replica take in what a principal sent, at once or with all else that comes from there in a moment: a read of a
 // connection brings up to 64 messages, and the core steps all of them before its effects are performed.
-func (r *replica) gather(from int, b []byte) {
+func (r *replica) gather(from int, b frame) {
 	w := r.w
 	if w.shape.gather == 0 {
 		r.take(from, b)
@@ -209,7 +209,7 @@ func (r *replica) gather(from int, b []byte) {
 		return
 	}
 	if r.inbox == nil {
-		r.inbox = map[int][][]byte{}
+		r.inbox = map[int][]frame{}
 	}
 	r.inbox[from] = append(r.inbox[from], b)
 	if len(r.inbox[from]) > 1 {
@@ -240,15 +240,21 @@ func (r *replica) drain(from int) {
 	r.perform()
 }
 
+// A frame is a message on its way, and the epoch of its receiver's keys in which it was sealed. A client's
+// request has MACs of its own.
+type frame struct {
+	b     []byte
+	under int
+}
+
 // take steps the core with a message of a replica or a client.
-func (r *replica) take(from int, b []byte) {
-	if r.aside() {
-		return
-	}
-	if from < r.w.n {
-		r.receive(from, b)
-	} else {
-		r.hear(b)
+func (r *replica) take(from int, x frame) {
+	switch {
+	case r.aside():
+	case from >= r.w.n:
+		r.hear(x.b)
+	case r.w.keys.opens(r.id, x.under):
+		r.receive(from, x.b)
 	}
 }
 
@@ -264,6 +270,7 @@ func (r *replica) receive(from int, b []byte) {
 	if m = r.attribute(m, message.ReplicaID(from)); m == nil {
 		return
 	}
+	r.w.keys.note(r, from, m)
 	switch m := m.(type) {
 	case *message.Request:
 		r.request(m)
@@ -422,8 +429,12 @@ func (r *replica) reply(c *caller, m *message.Reply, at message.SeqNum, tentativ
 			continue
 		}
 		b := encode(edited)
-		life := c.life
-		w.network.send(r.id, c.principal(), func() { c.hear(life, r.id, b) })
+		life, under := c.life, w.keys.under(r.id, c.principal())
+		w.network.send(r.id, c.principal(), func() {
+			if w.keys.opens(c.principal(), under) {
+				c.hear(life, r.id, b)
+			}
+		})
 	}
 }
 
@@ -539,7 +550,7 @@ func (r *replica) effect(e *core.Effect) {
 	case core.Hush:
 		r.mute = true
 	case core.Refresh:
-		r.say("has new keys for all")
+		w.keys.renew(r)
 	case core.Sign:
 		r.sign(e.Seq)
 	case core.Distrust:
@@ -631,7 +642,7 @@ func (r *replica) send(to int, m message.Message) {
 		if r.encoded.of != edited {
 			r.encoded.of, r.encoded.as = edited, encode(edited)
 		}
-		b, life := r.encoded.as, r.life
+		x, life := frame{r.encoded.as, w.keys.under(r.id, to)}, r.life
 		for _, peer := range w.sites[to].copies {
 			if w.sites[to].twins && !w.network.reaches(r, peer) || w.sites[r.id].twins && !w.network.reaches(peer, r) {
 				continue
@@ -639,7 +650,7 @@ func (r *replica) send(to int, m message.Message) {
 			was := peer.life
 			w.network.send(r.id, to, func() {
 				if peer.life == was && r.life == life {
-					peer.running(func() { peer.gather(r.id, b) })
+					peer.running(func() { peer.gather(r.id, x) })
 				}
 			})
 		}

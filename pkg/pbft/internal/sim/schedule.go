@@ -20,6 +20,7 @@ type Schedule struct {
 	shape    shape
 	items    []item
 	dropped  []int
+	before   int // items that are not refreshes of keys
 
 	// Of one written by hand:
 	name    string
@@ -52,6 +53,7 @@ func Draw(seed uint64) *Schedule {
 	case 3:
 		d.intrusions(recoveries)
 	}
+	d.refreshes()
 	return s
 }
 
@@ -66,6 +68,7 @@ func (d *drawing) all() {
 	d.administration()
 	if d.rng.IntN(6) == 0 {
 		d.minority() // for once, nothing else is in its way
+		d.alone = true
 		return
 	}
 	for range d.rng.IntN(6) {
@@ -215,6 +218,7 @@ type drawing struct {
 	rng    *rand.Rand
 	s      *Schedule
 	honest bool // nobody lies all the time
+	alone  bool // what was drawn is to have nothing else in its way
 }
 
 func (d *drawing) add(apply func(*world), format string, args ...any) {

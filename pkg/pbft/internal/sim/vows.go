@@ -118,6 +118,9 @@ func (v *vows) promises(r *replica, m message.Message) {
 		v.promise(r, m, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)), m.View)
 		d := message.Digest(sha256.Sum256(encode(m)))
 		v.same(r, m, d, o.begins[m.View])
+		if o.begins[m.View].IsZero() {
+			v.j.w.keys.begins(r, m)
+		}
 		o.begins[m.View] = d
 	}
 }
@@ -325,6 +328,9 @@ func (v *vows) prepares(r *replica, view message.View, n message.SeqNum, d messa
 	x, key := v.record(r.id, n), slotKey{view, n}
 	if !x.any || view >= x.in {
 		x.any, x.in, x.prepared = true, view, d
+	}
+	if v.certified[key]&(1<<r.id) == 0 {
+		v.j.w.keys.prepares(r, view, n, d)
 	}
 	v.certified[key] |= 1 << r.id
 	v.prepared[key] = d

@@ -41,7 +41,8 @@ type world struct {
 	judge    judge
 	wire     message.Limits
 	first    pbft.PageNum     // of the service's pages
-	proofs   map[proof][]bool // which replicas find a request's MAC good
+	proofs   map[proof]sealed // which replicas find a request's MAC good
+	keys     keys
 	nonce    uint64
 	everyone []bool // all replicas: those that find a correct client's MAC good
 	calm     bool   // all faults have stopped
@@ -130,7 +131,7 @@ func (s *site) liarAt(n message.SeqNum) bool { return s.liar() || n <= s.cured }
 func newWorld(s shape, seed uint64) *world {
 	w := &world{
 		n: s.replicas, f: (s.replicas - 1) / 3, shape: s, rng: rand.New(rand.NewPCG(seed, 1)),
-		cured: map[int]bool{}, proofs: map[proof][]bool{}, first: ledger.Pages(maxClients, ledgerSlots), plot: newPlot(),
+		cured: map[int]bool{}, proofs: map[proof]sealed{}, first: ledger.Pages(maxClients, ledgerSlots), plot: newPlot(),
 	}
 	w.q = quorum(w.n, w.f)
 	w.wire = message.Limits{Replicas: w.n, Operation: longest, BatchBytes: 4 << 10, BatchCount: 64, Choice: 64,
@@ -140,6 +141,7 @@ func newWorld(s shape, seed uint64) *world {
 	}
 	w.shape.copying = max(w.shape.copying, tick)
 	w.network.init(w)
+	w.keys.init(w, seed)
 	w.judge.init(w)
 	for i := range s.clients {
 		w.clients = append(w.clients, newClient(w, i))
@@ -293,12 +295,12 @@ func (w *world) mayLose(i int) bool { return w.disabled(i) < w.n-w.q }
 
 // authentic: the request's MAC is good at replica i. Nobody but its client can make one.
 func (w *world) authentic(r *message.Request, i int) bool {
-	good, known := w.proofs[proofOf(r)]
+	x, known := w.proofs[proofOf(r)]
 	if r.Client.Signs() {
 		return known // it is signed
 	}
 	tag := r.Auth.Tag(message.ReplicaID(i))
-	return known && good[i] && len(tag) > 0 && tag[0] == 1
+	return known && w.keys.proves(&x, i) && len(tag) > 0 && tag[0] == 1
 }
 
 // seal makes the authenticator of a request whose MACs are good at the replicas that good names.
@@ -308,7 +310,7 @@ func (w *world) seal(r *message.Request, good []bool) {
 	if r.Client.Signs() {
 		r.Signature = binary.LittleEndian.AppendUint64(nil, w.nonce)
 		r.Signature = append(r.Signature, make([]byte, message.SignatureSize-8)...)
-		w.proofs[proofOf(r)] = good
+		w.proofs[proofOf(r)] = sealed{good: good}
 		return
 	}
 	r.Auth.Nonce = w.nonce
@@ -318,7 +320,7 @@ func (w *world) seal(r *message.Request, good []bool) {
 			r.Auth.Tags[i*message.MACSize] = 1
 		}
 	}
-	w.proofs[proofOf(r)] = good
+	w.proofs[proofOf(r)] = sealed{good, w.keys.sealing(r)}
 }
 
 // encode is the message as it travels: the type and the canonical encoding.
