@@ -107,7 +107,9 @@ func runGonfs(ctx context.Context, o *gonfsOptions) error {
 	}
 	log := cli.Logger(os.Stderr, c.Log)
 	slog.SetDefault(log) // go-nfs speaks through package log, which then speaks through this
-	client, err := pbft.NewClient(pbft.ClientConfig{Group: c.Group.Group, Key: c.Key, Transport: c.Transport, Logger: log})
+	client, err := pbft.NewClient(pbft.ClientConfig{
+		Group: c.Group.Group, Key: c.Key, Transport: c.Transport, KeyPeriod: c.KeyPeriod, Logger: log,
+	})
 	if err != nil {
 		return err
 	}

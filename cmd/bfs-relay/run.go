@@ -49,6 +49,7 @@ The configuration file, with its defaults (paths are relative to the file; unkno
   journal        = "journal"           hides a restart from a mounted kernel; "" is nowhere
   anchor         = "anchor"            the last certified root: a group behind it is refused; "" is nowhere
   transport      = "tls"               or "plain", as in the members' files
+  key_period     = "1m"                session keys are refreshed so often: 1s to 1h
   log_level      = "info"              debug, info, warn, error
   log_format     = "text"              or "json"`,
 		Example: `  bfs-relay run --config /etc/bfs/relay.toml`,
@@ -104,7 +105,9 @@ func run(ctx context.Context, file string) error {
 		return err
 	}
 	defer unlock()
-	client, err := pbft.NewClient(pbft.ClientConfig{Group: c.Group.Group, Key: c.Key, Transport: c.Transport, Logger: log})
+	client, err := pbft.NewClient(pbft.ClientConfig{
+		Group: c.Group.Group, Key: c.Key, Transport: c.Transport, KeyPeriod: c.KeyPeriod, Logger: log,
+	})
 	if err != nil {
 		return err
 	}

@@ -85,6 +85,8 @@ ordering, norep is one process of the same service and wire without replication 
 	f.StringVar((*string)(&m.Durability), "durability", string(pbft.DurabilityDisk), "disk or replicated")
 	f.IntVar(&m.Window, "window", pbft.DefaultWindow, "batches the primary has under way")
 	f.DurationVar(&m.Delay, "delay", 0, "delay every message by this: half a round trip of a longer wire")
+	f.DurationVar(&m.KeyPeriod, "key-period", pbft.DefaultKeyPeriod,
+		"how often replicas and clients refresh their session keys: 1s to 1h")
 	f.StringSliceVar(&m.Without, "without", nil, "optimisations to do without: tentative, piggyback, digest-replies, batching, sparing, separate")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c

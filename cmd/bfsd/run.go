@@ -34,6 +34,7 @@ const replicaKeys = `The configuration file, with its defaults (paths are relati
   admin_listen = "127.0.0.1:7451"   /status, /livez, /readyz, /metrics; "" is nowhere
   transport    = "tls"              or "plain"
   window       = 2                  batches under way at the primary
+  key_period   = "1m"               session keys are refreshed so often: 1s to 1h
   without      = []                 optimisations to do without, for measurements: "tentative", "piggyback",
                                     "digest-replies", "batching", "sparing", "separate"
   disk_reserve = "keep"             or "spend": use what is kept for a full disk, see OPERATING
@@ -110,7 +111,8 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	}
 	cfg := pbft.ReplicaConfig{
 		Group: c.Group.Group, Self: c.Self, Key: c.Key, Directory: c.Directory, Listen: c.Listen,
-		Transport: c.Transport, Logger: log, Window: c.Window, Without: c.Without, SpendReserve: c.SpendReserve,
+		Transport: c.Transport, Logger: log, Window: c.Window, KeyPeriod: c.KeyPeriod, Without: c.Without,
+		SpendReserve: c.SpendReserve,
 	}
 	if err := openDirectory(ctx, file, cfg); err != nil {
 		return err

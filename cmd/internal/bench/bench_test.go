@@ -127,7 +127,8 @@ func TestOps(t *testing.T) {
 }
 
 func TestMicroCheck(t *testing.T) {
-	good := Micro{N: 4, Path: PathReadOnly, Clients: 1, Outstanding: 1, Duration: time.Second, Durability: "replicated"}
+	good := Micro{N: 4, Path: PathReadOnly, Clients: 1, Outstanding: 1, Duration: time.Second, Durability: "replicated",
+		KeyPeriod: time.Minute}
 	if err := good.Check(); err != nil {
 		t.Fatal(err)
 	}
@@ -138,6 +139,7 @@ func TestMicroCheck(t *testing.T) {
 		"--outstanding": func(m *Micro) { m.Outstanding = 5000 },
 		"--duration":    func(m *Micro) { m.Duration = 0 },
 		"--durability":  func(m *Micro) { m.Durability = "disc" },
+		"--key-period":  func(m *Micro) { m.KeyPeriod = time.Millisecond },
 		"--warmup":      func(m *Micro) { m.Warmup = -1 },
 	} {
 		m := good

@@ -44,6 +44,7 @@ type Micro struct {
 	Durability  pbft.Durability
 	Window      int
 	Delay       time.Duration // of every message, one way
+	KeyPeriod   time.Duration // of the session keys
 	Without     []string      // optimisations
 	Program     string        // bfsd
 }
@@ -63,6 +64,7 @@ type Result struct {
 	Transport    string          `json:"transport"`
 	Without      string          `json:"without,omitempty"`  // optimisations, separated by commas
 	Delay        float64         `json:"delay_ms,omitempty"` // one way
+	KeyPeriod    float64         `json:"key_period_s"`
 
 	Seconds     float64 `json:"seconds"` // as measured
 	Operations  uint64  `json:"operations"`
@@ -96,6 +98,9 @@ func (m *Micro) Check() error {
 	}
 	if err := config.CheckDurability(m.Durability); err != nil {
 		return fmt.Errorf("--durability: %w", err)
+	}
+	if err := config.CheckKeyPeriod(m.KeyPeriod); err != nil {
+		return fmt.Errorf("--key-period: %w", err)
 	}
 	return nil
 }
@@ -181,7 +186,8 @@ func (b *microRun) plan(base int) bundle.Plan {
 	pages := (l.Clients + 2) * (l.Slots/8 + 2)
 	return bundle.Plan{
 		Name: "bench", Hosts: bundle.Loopback(b.N, base), Size: max(config.LeastStateSize(l), config.Size(4*pages*pbft.PageSize)), Limits: l,
-		Transport: b.Transport, Durability: b.Durability, Window: b.Window, Without: b.Without, LogLevel: "warn",
+		Transport: b.Transport, Durability: b.Durability, Window: b.Window,
+		KeyPeriod: config.Duration(b.KeyPeriod), Without: b.Without, LogLevel: "warn",
 	}
 }
 
@@ -228,7 +234,7 @@ func (b *microRun) client(key ed25519.PrivateKey) (*pbft.Client, error) {
 	}
 	return pbft.NewClient(pbft.ClientConfig{
 		Group: b.group.Group, Key: key, Transport: b.Transport, Logger: slog.New(slog.DiscardHandler), Queue: b.Outstanding, Delay: b.Delay,
-		Without: without,
+		KeyPeriod: b.KeyPeriod, Without: without,
 	})
 }
 
@@ -336,7 +342,8 @@ func (m *Micro) result(first, second sample) *Result {
 		CPU:          perOp(replicas + second.own - first.own),
 		N:            m.N, Op: m.Op.String(), Path: m.Path, Clients: m.Clients, Outstanding: m.Outstanding,
 		Durability: m.Durability, Transport: string(m.Transport), Without: strings.Join(m.Without, ","), Delay: m.Delay.Seconds() * 1000,
-		Seconds: seconds, Operations: ops, ReplicaCPU: perOp(replicas),
+		KeyPeriod: m.KeyPeriod.Seconds(),
+		Seconds:   seconds, Operations: ops, ReplicaCPU: perOp(replicas),
 		Retries: second.retries - first.retries, Fallbacks: second.fallbacks - first.fallbacks,
 	}
 	r.RetryRate = float64(r.Retries) / float64(max(ops, 1))

@@ -49,10 +49,11 @@ type Plan struct {
 	Transport  pbft.Transport
 	Durability pbft.Durability
 	Window     int
-	Without    []string  // optimisations; for measurements
-	LogLevel   string    // "": info
-	Passphrase []byte    // seals the administrator's key; nil: not sealed
-	Created    time.Time // of the first exports; zero: now
+	KeyPeriod  config.Duration // 0: pbft.DefaultKeyPeriod
+	Without    []string        // optimisations; for measurements
+	LogLevel   string          // "": info
+	Passphrase []byte          // seals the administrator's key; nil: not sealed
+	Created    time.Time       // of the first exports; zero: now
 }
 
 // Files in a bundle.
@@ -183,6 +184,9 @@ func (p Plan) writeHost(dir string, i int, key ed25519.PrivateKey, group []byte)
 	v := replicaValues{Plan: p, Replica: i, Host: h}
 	if v.AdminListen == "" {
 		v.AdminListen = h.Admin
+	}
+	if v.KeyPeriod == 0 {
+		v.KeyPeriod = config.Duration(pbft.DefaultKeyPeriod)
 	}
 	if v.LogLevel == "" {
 		v.LogLevel = "info"

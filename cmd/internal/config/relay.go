@@ -5,6 +5,7 @@ package config
 import (
 	"crypto/ed25519"
 	"net"
+	"time"
 
 	"bfs/pkg/pbft"
 )
@@ -22,6 +23,7 @@ type Relay struct {
 	Journal       string // "": none
 	Anchor        string // "": none
 	Transport     pbft.Transport
+	KeyPeriod     time.Duration
 	Log           Log
 }
 
@@ -33,17 +35,18 @@ const (
 )
 
 type relayFile struct {
-	Group         string `toml:"group"`
-	Key           string `toml:"key"`
-	Listen        string `toml:"listen"`
-	AdminListen   string `toml:"admin_listen"`
-	Export        string `toml:"export"`
-	InsecurePorts bool   `toml:"insecure_ports"`
-	Journal       string `toml:"journal"`
-	Anchor        string `toml:"anchor"`
-	Transport     string `toml:"transport"`
-	LogLevel      string `toml:"log_level"`
-	LogFormat     string `toml:"log_format"`
+	Group         string   `toml:"group"`
+	Key           string   `toml:"key"`
+	Listen        string   `toml:"listen"`
+	AdminListen   string   `toml:"admin_listen"`
+	Export        string   `toml:"export"`
+	InsecurePorts bool     `toml:"insecure_ports"`
+	Journal       string   `toml:"journal"`
+	Anchor        string   `toml:"anchor"`
+	Transport     string   `toml:"transport"`
+	KeyPeriod     Duration `toml:"key_period"`
+	LogLevel      string   `toml:"log_level"`
+	LogFormat     string   `toml:"log_format"`
 }
 
 // LoadRelay reads and checks a relay's file, and the group file and the key it names.
@@ -66,6 +69,7 @@ func defaultRelay() relayFile {
 		Journal:     "journal",
 		Anchor:      "anchor",
 		Transport:   string(pbft.TransportTLS),
+		KeyPeriod:   Duration(pbft.DefaultKeyPeriod),
 		LogLevel:    "info",
 		LogFormat:   "text",
 	}
@@ -129,6 +133,9 @@ func (f *relayFile) checkItself(s *source) (*Relay, error) {
 	}
 	var err error
 	if r.Transport, err = s.transport(f.Transport); err != nil {
+		return nil, err
+	}
+	if r.KeyPeriod, err = s.keyPeriod(f.KeyPeriod); err != nil {
 		return nil, err
 	}
 	r.Log, err = s.log(f.LogLevel, f.LogFormat)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"bfs/cmd/internal/keys"
 	"bfs/pkg/pbft"
@@ -26,6 +27,7 @@ type Replica struct {
 	AdminListen string // "": no admin address
 	Transport   pbft.Transport
 	Window      int
+	KeyPeriod   time.Duration
 	Without     []pbft.Optimisation
 	Log         Log
 
@@ -60,6 +62,7 @@ type replicaFile struct {
 	AdminListen string   `toml:"admin_listen"`
 	Transport   string   `toml:"transport"`
 	Window      int      `toml:"window"`
+	KeyPeriod   Duration `toml:"key_period"`
 	Without     []string `toml:"without"`
 	DiskReserve string   `toml:"disk_reserve"`
 	LogLevel    string   `toml:"log_level"`
@@ -77,6 +80,7 @@ func LoadReplica(file string) (*Replica, error) {
 		Transport:   string(pbft.TransportTLS),
 		Window:      pbft.DefaultWindow,
 		DiskReserve: reserveKeep,
+		KeyPeriod:   Duration(pbft.DefaultKeyPeriod),
 		LogLevel:    "info",
 		LogFormat:   "text",
 	}
@@ -122,6 +126,9 @@ func (f *replicaFile) check(s *source) (*Replica, error) {
 	}
 	if f.Window < 1 || f.Window > int(r.Group.Limits.LogSize) {
 		return nil, s.errorAt("window", "got %d, want 1 to %d (limits.log_size)", f.Window, r.Group.Limits.LogSize)
+	}
+	if r.KeyPeriod, err = s.keyPeriod(f.KeyPeriod); err != nil {
+		return nil, err
 	}
 	if r.Without, err = ParseWithout(f.Without); err != nil {
 		return nil, s.errorAt("without", "%v", err)
