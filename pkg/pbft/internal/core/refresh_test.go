@@ -246,3 +246,17 @@ func TestProposedWithTheNewestMACs(t *testing.T) {
 	}
 	t.Fatal("nothing is proposed")
 }
+
+// A replica that is restored from its journal knows which request each slot executed last: those who wait for one that
+// it alone has executed need its word.
+func TestRestoredKnowsWhatIsDone(t *testing.T) {
+	p := proposal(1, "x")
+	cfg := newAttacked(1, 0).cfg
+	cfg.Durable = true
+	records := []message.Message{p, &message.Decided{Seq: 1, Digest: p.Digest}}
+	c := Restore(cfg, message.CheckpointID{}, records)
+	q := p.Batch.Requests[0]
+	if !c.wait.wasDone(q.Key(), forward{q.Timestamp, q.Digest()}) {
+		t.Error("it does not know that the request is done")
+	}
+}
