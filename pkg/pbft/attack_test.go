@@ -63,7 +63,7 @@ func newRogue(t testing.TB, c *cluster, self message.Principal, key ed25519.Priv
 	options := transport.Options{MaxFrame: 4 << 20, Protocol: [4]byte{'b', 'f', 's', message.VersionMajor}}
 	for i, m := range c.g.Members {
 		options.Answer = func(challenge *transport.Challenge, hello *transport.Hello) error {
-			return r.ring.Hello(r.sessions[i], challenge[:], (*[auth.HelloSize]byte)(hello))
+			return r.ring.Hello(r.sessions[i], (*[auth.ChallengeSize]byte)(challenge), (*[auth.HelloSize]byte)(hello))
 		}
 		if !self.IsReplica() || i != int(self.Replica) {
 			r.links[i] = transport.Dial(m.Address, options, &rogueEnd{r, i})

@@ -69,8 +69,11 @@ func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transpo
 		return nil, fmt.Errorf("transport %q: want %q or %q", t, TransportTLS, TransportPlain)
 	}
 	var err error
-	e.ring, err = auth.NewRing(self, g.Digest(), signer, fingerprint)
-	return e, err
+	if e.ring, err = auth.NewRing(self, g.Digest(), signer, fingerprint); err != nil {
+		return nil, err
+	}
+	e.options.Life = e.ring.Life()
+	return e, nil
 }
 
 // A remote is who speaks on a connection, once its NEW-KEY has said so. Only the connection's own goroutine
@@ -146,7 +149,7 @@ func (e *endpoint) acceptKey(c *transport.Conn, s *auth.Session, m *message.NewK
 func (e *endpoint) answering(s *auth.Session) transport.Options {
 	o := e.options
 	o.Answer = func(challenge *transport.Challenge, hello *transport.Hello) error {
-		return e.ring.Hello(s, challenge[:], (*[auth.HelloSize]byte)(hello))
+		return e.ring.Hello(s, (*[auth.ChallengeSize]byte)(challenge), (*[auth.HelloSize]byte)(hello))
 	}
 	return o
 }

@@ -45,9 +45,10 @@ func (c *gateCounts) list() []Refusals {
 
 // A caller is a principal that has budgets of its own, or all strangers together.
 type caller struct {
-	key   ed25519.PublicKey // nil: strangers
-	once  sync.Once
-	hello *auth.HelloKey // computed at the first hello that names it; nil if the key is none
+	key ed25519.PublicKey // nil: strangers
+
+	asking sync.Mutex                    // held while hello is computed
+	hello  atomic.Pointer[auth.HelloKey] // computed at the first hello that names it, and again if the signer failed; nil: not yet
 
 	mu         sync.Mutex
 	handshakes transport.Bucket
@@ -145,12 +146,26 @@ func (t *gate) admit(c *transport.Conn, challenge []byte, hello *[auth.HelloSize
 
 // made reports whether the caller made this hello.
 func (t *gate) made(x *caller, challenge []byte, hello *[auth.HelloSize]byte) bool {
-	x.once.Do(func() {
-		if k, err := t.ring.HelloKey(x.key); err == nil {
-			x.hello = &k
-		}
-	})
-	return x.hello != nil && x.hello.Made(challenge, hello)
+	k := x.hello.Load()
+	if k == nil {
+		k = t.helloKey(x)
+	}
+	return k != nil && k.Made(challenge, hello)
+}
+
+// helloKey has the signer compute the key for the caller's hellos. Nil: the signer fails, or the caller's key is none.
+func (t *gate) helloKey(x *caller) *auth.HelloKey {
+	x.asking.Lock()
+	defer x.asking.Unlock()
+	if k := x.hello.Load(); k != nil {
+		return k
+	}
+	k, err := t.ring.HelloKey(x.key)
+	if err != nil {
+		return nil
+	}
+	x.hello.Store(&k)
+	return &k
 }
 
 // take spends n of one of the caller's budgets, if so much is left.

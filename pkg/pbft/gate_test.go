@@ -206,7 +206,7 @@ func TestWhoIsLetIn(t *testing.T) {
 			t.Fatal(err)
 		}
 		var hello transport.Hello
-		if err := r.ring.Hello(r.sessions[0], challenge[:], (*[auth.HelloSize]byte)(&hello)); err != nil {
+		if err := r.ring.Hello(r.sessions[0], (*[auth.ChallengeSize]byte)(&challenge), (*[auth.HelloSize]byte)(&hello)); err != nil {
 			t.Fatal(err)
 		}
 		change(&hello)

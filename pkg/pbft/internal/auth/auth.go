@@ -52,8 +52,10 @@ type Signer interface {
 	// Count returns the next value of the counter; it is durable before Count returns.
 	Count() (uint64, error)
 	Sign(covered []byte) ([]byte, error)
-	// Shared is the Diffie-Hellman secret with the owner of another long-term key.
-	Shared(peer ed25519.PublicKey) ([]byte, error)
+	// HelloKey is the key that checks the hellos of the owner of another long-term key in one life of ours.
+	HelloKey(peer ed25519.PublicKey, life Life) (HelloKey, error)
+	// HelloTag makes the tag of our hello that answers another principal's challenge.
+	HelloTag(peer ed25519.PublicKey, challenge *[ChallengeSize]byte, head *HelloHead) (HelloTag, error)
 }
 
 const keySize = 16
@@ -96,7 +98,6 @@ type Session struct {
 	channel uint64                      // number of the connection of the last NEW-KEY accepted
 	counter uint64                      // of that NEW-KEY
 	highest uint64                      // counter of any NEW-KEY accepted
-	hello   *HelloKey                   // nil: not computed yet
 
 	saying sync.Mutex    // held while a NEW-KEY is made and queued: see InOrder
 	lives  atomic.Uint64 // see Lives
@@ -138,12 +139,14 @@ type Ring struct {
 	own       atomic.Pointer[sealingKey] // that of the present epoch
 	epoch     atomic.Uint64
 	nonce     atomic.Uint64
+	life      Life
 }
 
 // NewRing makes the keys with which a principal begins the life of this process. transport is the fingerprint
 // of its TLS certificate, zero for plain connections.
 func NewRing(self message.Principal, group message.Digest, signer Signer, transport message.Digest) (*Ring, error) {
 	r := &Ring{self: self, group: group, signer: signer, transport: transport}
+	rand.Read(r.life[:])
 	return r, r.Refresh()
 }
 

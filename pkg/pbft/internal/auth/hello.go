@@ -23,9 +23,13 @@ import (
 //
 //	version 1 | replica 1 | client 8 | nonce 22 | tag 16
 //
-// The tag is HMAC-SHA-256, cut to 16 bytes, of the acceptor's challenge and what stands before the tag. Its key is the
-// Diffie-Hellman secret of the two long-term keys, which each side computes once: so it is there at the first connection of a
-// life as it is at the last, and no earlier session need be remembered. A hello admits, and vouches for nothing else.
+// The tag is HMAC-SHA-256, cut to 16 bytes, of the acceptor's challenge and what stands before the tag. Its key is derived from the
+// Diffie-Hellman secret of the two long-term keys, so it is there at the first connection of a life as it is at the last, and no
+// earlier session need be remembered. A hello admits, and vouches for nothing else.
+//
+// The secret lives as long as the long-term keys, and so stays with the Signer. An acceptor has a HelloKey for each dialler. It is
+// good for one direction and for the acceptor's present life, which its challenges name. A dialler has no key: its Signer makes one
+// tag for one challenge. An intruder in either process therefore keeps nothing of use once that process has been started anew.
 const (
 	HelloSize = helloTagAt + helloTagSize
 
@@ -34,59 +38,86 @@ const (
 	helloTagSize = 16
 )
 
-// A HelloKey authenticates the hellos between two principals.
+// A Life names one life of a process that accepts connections. It is random, and part of each of the process's challenges.
+type Life [LifeSize]byte
+
+// Sizes of a challenge: it begins with 4 bytes that name the protocol, and a Life.
+const (
+	ChallengeSize = 32
+	LifeSize      = 12
+	lifeAt        = 4
+)
+
+// A HelloKey checks the hellos of one principal in one life of another.
 type HelloKey [sha256.Size]byte
 
-// HelloKey computes the one that we share with the owner of a long-term key. It costs as much as checking a signature. The group
-// file is not in it: those whose files differ learn so from each other's NEW-KEYs, by name.
-func (r *Ring) HelloKey(peer ed25519.PublicKey) (k HelloKey, err error) {
-	shared, err := r.signer.Shared(peer)
+// A HelloTag is the end of a hello.
+type HelloTag [helloTagSize]byte
+
+// A HelloHead is a hello without its tag.
+type HelloHead [helloTagAt]byte
+
+// HelloKey is the key that checks the hellos which the owner of a long-term key makes for us in our present life. It costs as much
+// as checking a signature. The group file is not in it: those whose files differ learn so from each other's NEW-KEYs, by name.
+func (r *Ring) HelloKey(peer ed25519.PublicKey) (HelloKey, error) {
+	return r.signer.HelloKey(peer, r.life)
+}
+
+// Life is this process's, for its challenges.
+func (r *Ring) Life() Life { return r.life }
+
+// helloKey computes the key of the hellos between two principals, of which own is one, in one direction.
+func helloKey(own ed25519.PrivateKey, dialler, acceptor ed25519.PublicKey, life Life) (k HelloKey, err error) {
+	peer := dialler
+	if peer.Equal(own.Public()) {
+		peer = acceptor
+	}
+	secret, err := shared(own, peer)
 	if err != nil {
 		return k, err
 	}
-	own := r.signer.PublicKey()
-	keys := [][]byte{own, peer}
-	slices.SortFunc(keys, slices.Compare[[]byte])
-	h := hmac.New(sha256.New, shared)
-	h.Write([]byte("bfs hello key v1\x00"))
-	h.Write(keys[0])
-	h.Write(keys[1])
+	h := hmac.New(sha256.New, secret)
+	h.Write([]byte("bfs hello key v2\x00"))
+	h.Write(dialler)
+	h.Write(acceptor)
+	h.Write(life[:])
 	h.Sum(k[:0])
 	return k, nil
 }
 
-func (k *HelloKey) tag(challenge, head []byte) []byte {
+// KeyOfHello is a Signer's HelloKey, for one that has the private key at hand.
+func KeyOfHello(own ed25519.PrivateKey, peer ed25519.PublicKey, life Life) (HelloKey, error) {
+	return helloKey(own, peer, own.Public().(ed25519.PublicKey), life)
+}
+
+// TagOfHello is a Signer's HelloTag, for one that has the private key at hand.
+func TagOfHello(own ed25519.PrivateKey, peer ed25519.PublicKey, challenge *[ChallengeSize]byte, head *HelloHead) (HelloTag, error) {
+	k, err := helloKey(own, own.Public().(ed25519.PublicKey), peer, Life(challenge[lifeAt:lifeAt+LifeSize]))
+	if err != nil {
+		return HelloTag{}, err
+	}
+	return k.tag(challenge[:], head[:]), nil
+}
+
+func (k *HelloKey) tag(challenge, head []byte) (t HelloTag) {
 	h := hmac.New(sha256.New, k[:])
 	h.Write(challenge)
 	h.Write(head)
-	return h.Sum(nil)[:helloTagSize]
+	copy(t[:], h.Sum(nil))
+	return t
 }
 
 // Hello makes what a connection to the session's peer begins with, in answer to its challenge.
-func (r *Ring) Hello(s *Session, challenge []byte, hello *[HelloSize]byte) error {
-	k, err := r.helloKey(s)
-	if err != nil {
-		return fmt.Errorf("make the key for hellos: %w", err)
-	}
+func (r *Ring) Hello(s *Session, challenge *[ChallengeSize]byte, hello *[HelloSize]byte) error {
 	hello[0], hello[1] = message.VersionMajor, byte(r.self.Replica)
 	binary.LittleEndian.PutUint64(hello[2:], uint64(r.self.Client))
 	rand.Read(hello[helloNonceAt:helloTagAt]) // or an acceptor who repeats a challenge gets the same binding, and old NEW-KEYs are fresh
-	copy(hello[helloTagAt:], k.tag(challenge, hello[:helloTagAt]))
-	return nil
-}
-
-// helloKey is the session's, computed when it is needed first.
-func (r *Ring) helloKey(s *Session) (*HelloKey, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.hello == nil {
-		k, err := r.HelloKey(s.key)
-		if err != nil {
-			return nil, err
-		}
-		s.hello = &k
+	tag, err := r.signer.HelloTag(s.key, challenge, (*HelloHead)(hello[:helloTagAt]))
+	if err != nil {
+		return fmt.Errorf("make the tag of a hello: %w", err)
 	}
-	return s.hello, nil
+	copy(hello[helloTagAt:], tag[:])
+	return nil
 }
 
 // HelloFrom is the principal that a hello names; not ok if it is malformed or of another version.
@@ -97,9 +128,11 @@ func HelloFrom(hello *[HelloSize]byte) (p message.Principal, ok bool) {
 
 // Made reports whether an owner of the key made this hello in answer to this challenge.
 func (k *HelloKey) Made(challenge []byte, hello *[HelloSize]byte) bool {
-	return hmac.Equal(k.tag(challenge, hello[:helloTagAt]), hello[helloTagAt:])
+	tag := k.tag(challenge, hello[:helloTagAt])
+	return hmac.Equal(tag[:], hello[helloTagAt:])
 }
 
+// errPublicKey is the refusal to make a HelloKey with bytes that are no public key.
 var errPublicKey = errors.New("not a public key on the curve")
 
 // shared is the Diffie-Hellman secret of two Ed25519 keys, computed on the Montgomery form of their curve. The private scalar and

@@ -46,37 +46,73 @@ func TestNoHelloKey(t *testing.T) {
 	}
 }
 
-// A hello convinces whom it was made for, of who made it, in answer to one challenge.
+// A hello convinces the acceptor that it was made for, of its maker, in answer to one challenge.
 func TestHello(t *testing.T) {
 	a, b := newPair(t)
-	challenge := bytes.Repeat([]byte{7}, 32)
+	challenge := b.challenge(7)
 	var hello [HelloSize]byte
 	if err := a.ring.Hello(a.session, challenge, &hello); err != nil {
 		t.Fatal(err)
 	}
-	key, err := b.ring.HelloKey(a.private.Public().(ed25519.PublicKey))
+	key, err := b.ring.HelloKey(b.peerKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if from, ok := HelloFrom(&hello); !ok || from != a.self || !key.Made(challenge, &hello) {
+	if from, ok := HelloFrom(&hello); !ok || from != a.self || !key.Made(challenge[:], &hello) {
 		t.Fatalf("from %v, %v: not believed", from, ok)
 	}
-	if key.Made(bytes.Repeat([]byte{8}, 32), &hello) {
+	if key.Made(b.challenge(8)[:], &hello) {
 		t.Error("it answers another challenge")
 	}
 	for i := range hello {
 		changed := hello
-		if changed[i] ^= 1; key.Made(challenge, &changed) {
+		if changed[i] ^= 1; key.Made(challenge[:], &changed) {
 			t.Errorf("byte %d may be changed", i)
 		}
 	}
 	other, err := b.ring.HelloKey(b.private.Public().(ed25519.PublicKey))
-	if err != nil || other.Made(challenge, &hello) {
+	if err != nil || other.Made(challenge[:], &hello) {
 		t.Errorf("another's key believes it: %v", err)
 	}
 	var again [HelloSize]byte
 	if err := a.ring.Hello(a.session, challenge, &again); err != nil || again == hello {
 		t.Errorf("the same hello for the same challenge: %v", err)
+	}
+}
+
+// challenge is one of p's present life.
+func (p *party) challenge(n byte) *[ChallengeSize]byte {
+	c := [ChallengeSize]byte{lifeAt + LifeSize: n}
+	life := p.ring.Life()
+	copy(c[lifeAt:], life[:])
+	return &c
+}
+
+// What an intruder in one process of a pair can take away is of no use against later lives: an acceptor's key makes no hello for the
+// acceptor's next life, none as the acceptor, and none for another acceptor.
+func TestHelloKeyDiesWithItsLife(t *testing.T) {
+	a, b := newPair(t)
+	stolen, err := b.ring.HelloKey(b.peerKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forge := func(challenge *[ChallengeSize]byte, from message.Principal) *[HelloSize]byte {
+		hello := [HelloSize]byte{message.VersionMajor, byte(from.Replica)}
+		tag := stolen.tag(challenge[:], hello[:helloTagAt])
+		copy(hello[helloTagAt:], tag[:])
+		return &hello
+	}
+	if c := b.challenge(1); !stolen.Made(c[:], forge(c, a.self)) {
+		t.Fatal("the forgery does not work where it should")
+	}
+	b.start(a.self)
+	fresh, err := b.ring.HelloKey(b.peerKey)
+	if c := b.challenge(1); err != nil || fresh.Made(c[:], forge(c, a.self)) {
+		t.Errorf("an acceptor's key of an earlier life makes hellos for the next one: %v", err)
+	}
+	atA, err := a.ring.HelloKey(a.peerKey)
+	if c := a.challenge(1); err != nil || atA.Made(c[:], forge(c, b.self)) {
+		t.Errorf("an acceptor's key makes hellos as the acceptor: %v", err)
 	}
 }
 

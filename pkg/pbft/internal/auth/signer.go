@@ -39,10 +39,17 @@ func (s *MemorySigner) Sign(covered []byte) ([]byte, error) {
 	return ed25519.Sign(s.key, covered), nil
 }
 
-// Shared implements Signer.
-func (s *MemorySigner) Shared(peer ed25519.PublicKey) ([]byte, error) { return shared(s.key, peer) }
+// HelloKey implements Signer.
+func (s *MemorySigner) HelloKey(peer ed25519.PublicKey, life Life) (HelloKey, error) {
+	return KeyOfHello(s.key, peer, life)
+}
 
-// FileSigner is a replica's signer until a keeper holds its key: the counter is in a file and is durable
+// HelloTag implements Signer.
+func (s *MemorySigner) HelloTag(peer ed25519.PublicKey, challenge *[ChallengeSize]byte, head *HelloHead) (HelloTag, error) {
+	return TagOfHello(s.key, peer, challenge, head)
+}
+
+// FileSigner is the signer of a replica without a keeper, which holds its key itself: the counter is in a file and is durable
 // before a value is used. The file holds a bound, raised a block at a time, so that most values cost no
 // disk write; a restart goes on above the bound.
 type FileSigner struct {
@@ -92,5 +99,12 @@ func (s *FileSigner) Count() (uint64, error) {
 // Sign implements Signer.
 func (s *FileSigner) Sign(covered []byte) ([]byte, error) { return ed25519.Sign(s.key, covered), nil }
 
-// Shared implements Signer.
-func (s *FileSigner) Shared(peer ed25519.PublicKey) ([]byte, error) { return shared(s.key, peer) }
+// HelloKey implements Signer.
+func (s *FileSigner) HelloKey(peer ed25519.PublicKey, life Life) (HelloKey, error) {
+	return KeyOfHello(s.key, peer, life)
+}
+
+// HelloTag implements Signer.
+func (s *FileSigner) HelloTag(peer ed25519.PublicKey, challenge *[ChallengeSize]byte, head *HelloHead) (HelloTag, error) {
+	return TagOfHello(s.key, peer, challenge, head)
+}

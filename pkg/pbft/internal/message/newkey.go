@@ -6,7 +6,7 @@ import "crypto/sha256"
 
 // Version of the wire protocol. A replica speaks to peers of the same major version.
 const (
-	VersionMajor = 4
+	VersionMajor = 5
 	VersionMinor = 0
 )
 

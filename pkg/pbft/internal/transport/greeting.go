@@ -15,7 +15,7 @@ import (
 // The greeting comes before TLS and before any frame, in both directions, so that the side that accepts can turn a stranger
 // away before it does any cryptography:
 //
-//	acceptor → dialler   Challenge: Options.Protocol, 4 bytes; 28 random bytes
+//	acceptor → dialler   Challenge: Options.Protocol, 4 bytes; Options.Life, 12 bytes; 16 random bytes
 //	dialler → acceptor   Hello: 48 bytes that Options.Answer makes and Options.Admit judges
 //
 // The acceptor speaks first, since what answers a fresh challenge cannot be a replay.
@@ -94,7 +94,8 @@ func (c *Conn) introduce(challenge *Challenge, hello *Hello) error {
 // receive is the acceptor's part of the greeting.
 func (c *Conn) receive(challenge *Challenge, hello *Hello) error {
 	copy(challenge[:4], c.o.Protocol[:])
-	rand.Read(challenge[4:])
+	copy(challenge[4:16], c.o.Life[:])
+	rand.Read(challenge[16:])
 	if _, err := c.tcp.Write(challenge[:]); err != nil {
 		return fmt.Errorf("transport: write our challenge: %w", err)
 	}

@@ -24,7 +24,8 @@ type Options struct {
 	// is none. Answer makes the hello that answers a challenge, Admit decides whether the connection goes on.
 	Answer   func(*Challenge, *Hello) error
 	Admit    func(*Conn, *Challenge, *Hello) bool
-	Protocol [4]byte // begins each challenge: name and version
+	Protocol [4]byte  // begins each challenge: name and version
+	Life     [12]byte // follows it: names the life of the process that accepts, and what the keys of hellos are good for
 
 	// Named are addresses whose connections may come as often as those of any other peer that was welcome. See ArrivalRate.
 	Named []netip.Addr
