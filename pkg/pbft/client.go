@@ -162,10 +162,14 @@ func (x *clientClock) wake() {
 // NewClient connects to a group. It does not wait for the connections: see Ready.
 func NewClient(cfg ClientConfig) (*Client, error) {
 	g := cfg.Group
-	if g == nil || len(cfg.Key) != ed25519.PrivateKeySize {
+	if g == nil || cfg.signer == nil && len(cfg.Key) != ed25519.PrivateKeySize {
 		return nil, errors.New("a client needs a group and a private key")
 	}
-	public := cfg.Key.Public().(ed25519.PublicKey)
+	signer := cfg.signer
+	if signer == nil {
+		signer = auth.NewMemorySigner(cfg.Key)
+	}
+	public := signer.PublicKey()
 	rule := client.Config{
 		Client: ClientOf(public), Replicas: g.N(), Slots: g.Limits.Slots, Lent: transport.Keep, Separate: separateAbove,
 	}
@@ -176,7 +180,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		rule.Client, rule.Separate = Administrator, 0
 	}
 	self := message.Principal{Client: rule.Client}
-	end, err := newEndpoint(g, self, auth.NewMemorySigner(cfg.Key), cfg.Transport, cfg.Delay, cfg.Logger)
+	end, err := newEndpoint(g, self, signer, cfg.Transport, cfg.Delay, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+
+	"bfs/pkg/pbft/internal/auth"
 )
 
 // Transport is how principals reach each other.
@@ -22,8 +24,9 @@ const (
 type ReplicaConfig struct {
 	Group     *Group
 	Self      ReplicaID
-	Key       ed25519.PrivateKey // the long-term key whose public half the group file names
-	Directory string             // where the signature counter and, later, the journal live
+	Key       ed25519.PrivateKey // the long-term key whose public half the group file names; nil if there is a Keeper
+	Keeper    string             // the socket of the process that holds the key instead; empty: there is none
+	Directory string             // where the journal lives, and the signature counter unless the keeper has it
 	Listen    string             // host:port; empty: the member's address in the group file
 	Transport Transport
 	Service   Service
@@ -79,6 +82,8 @@ type ClientConfig struct {
 	KeyPeriod time.Duration // as in ReplicaConfig
 
 	Without []Optimisation // turned off; a client knows Separate
+
+	signer auth.Signer // instead of Key: that of a replica whose key is at its keeper
 }
 
 // Status is one replica's account of itself.

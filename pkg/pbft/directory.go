@@ -48,6 +48,9 @@ func MarkFresh(directory string) error {
 // before StartReplica. Group, Self, Key, Directory and Transport of cfg count.
 func OpenDirectory(ctx context.Context, cfg ReplicaConfig) error {
 	fence, counter, fresh := cfg.holds(fenceFile), cfg.holds(counterFile), cfg.holds(freshFile)
+	if cfg.Keeper != "" { // it has the counter, and looks after it
+		counter = fence
+	}
 	switch {
 	case fence && counter: // a mark beside them came with a bundle that was copied again
 		return cfg.unmark()
@@ -87,7 +90,7 @@ func (cfg *ReplicaConfig) unused() bool {
 
 // begin writes the memory of a replica that has voted for nothing, and takes the mark away last.
 func (cfg *ReplicaConfig) begin() error {
-	if err := durable.WriteFile(cfg.path(counterFile), binary.LittleEndian.AppendUint64(nil, 1)); err != nil {
+	if err := cfg.writeCounter(1); err != nil {
 		return err
 	}
 	digest := cfg.Group.Digest()
@@ -95,6 +98,14 @@ func (cfg *ReplicaConfig) begin() error {
 		return err
 	}
 	return cfg.unmark()
+}
+
+// writeCounter writes the counter of signatures, unless the keeper has it.
+func (cfg *ReplicaConfig) writeCounter(value uint64) error {
+	if cfg.Keeper != "" {
+		return nil
+	}
+	return durable.WriteFile(cfg.path(counterFile), binary.LittleEndian.AppendUint64(nil, value))
 }
 
 func (cfg *ReplicaConfig) unmark() error {
@@ -143,11 +154,11 @@ func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error
 
 // ask asks the others for their stable checkpoints, until f+1 have answered or askWithin has passed.
 func (cfg *ReplicaConfig) ask(ctx context.Context) ([]*message.ReplyStable, error) {
-	client, err := NewClient(ClientConfig{Group: cfg.Group, Key: cfg.Key, Transport: cfg.Transport, Logger: cfg.Logger})
+	client, done, err := cfg.newClient()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = client.Close() }()
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	return client.askOthers(ctx, cfg.Self, cfg.Group.Weak()), nil

@@ -4,7 +4,6 @@ package pbft
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/store"
 )
@@ -37,11 +35,11 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
 			return 0, fmt.Errorf("%s holds a file %q: this replica's memory is here, so start it, or name an empty directory", cfg.Directory, name)
 		}
 	}
-	client, err := NewClient(ClientConfig{Group: cfg.Group, Key: cfg.Key, Transport: cfg.Transport, Logger: cfg.Logger})
+	client, done, err := cfg.newClient()
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = client.Close() }()
+	defer done()
 	reached, view, err := client.reachedBeyond(ctx, cfg.Self)
 	if err != nil {
 		return 0, err
@@ -52,8 +50,7 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
 	// What the key's signatures count goes on above all that was used [R-PR-4]. Counters begin at 1 and rise by one for each
 	// signature, so they never come near the clock's nanoseconds. Peers do not compare them over connections, so a clock that is
 	// wrong does no harm.
-	counter := binary.LittleEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
-	if err := durable.WriteFile(filepath.Join(cfg.Directory, counterFile), counter); err != nil {
+	if err := cfg.writeCounter(uint64(time.Now().UnixNano())); err != nil {
 		return 0, err
 	}
 	f, err := openFence(filepath.Join(cfg.Directory, fenceFile), cfg.Group.Digest())

@@ -77,7 +77,8 @@ type Replica struct {
 	fence       *fence
 	keeper      *keeper // nil unless in disk mode
 	recovery    recovering
-	lock        *os.File // on the directory
+	signer      auth.Signer // owns the long-term key: this process, or the keeper process
+	lock        *os.File    // on the directory
 
 	strange  atomic.Int64  // when a stranger's transport was last told of, Unix nanoseconds
 	turned   atomic.Int64  // when the tick last came round, Unix nanoseconds
@@ -202,7 +203,7 @@ func newReplica(cfg ReplicaConfig) (*Replica, error) {
 		return nil, errors.New("a replica needs a group and a service")
 	case int(cfg.Self) >= g.N():
 		return nil, fmt.Errorf("replica %d: the group has replicas 0 to %d", cfg.Self, g.N()-1)
-	case !g.Members[cfg.Self].Key.Equal(cfg.Key.Public()):
+	case cfg.Keeper == "" && !g.Members[cfg.Self].Key.Equal(cfg.Key.Public()):
 		return nil, fmt.Errorf("replica %d: this private key is not the one whose public half the group file names", cfg.Self)
 	}
 	lock, err := lockDirectory(cfg.Directory)
@@ -220,7 +221,7 @@ func newReplica(cfg ReplicaConfig) (*Replica, error) {
 // assemble reads what an earlier life left in the directory and makes the parts of a replica.
 func assemble(cfg ReplicaConfig) (*Replica, error) {
 	g := cfg.Group
-	signer, err := auth.NewFileSigner(cfg.Key, filepath.Join(cfg.Directory, counterFile))
+	signer, err := cfg.signer()
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +230,7 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 		return nil, err
 	}
 	r := &Replica{
-		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, strangers: map[*transport.Conn]*auth.Session{},
+		cfg: cfg, signer: signer, fence: fence, clients: map[ClientID]*clientEnd{}, strangers: map[*transport.Conn]*auth.Session{},
 		peers: make([]*peerEnd, g.N()), started: time.Now(), stop: make(chan struct{}), done: make(chan struct{}),
 		fullReplies: !cfg.has(DigestReplies), sparing: sparing{off: !cfg.has(Sparing)},
 	}
@@ -769,6 +770,7 @@ func (r *Replica) shutdown() {
 			r.err = err
 		}
 	}
+	_ = closeSigner(r.signer)
 	r.lock.Close()
 	<-r.renewal.over
 	close(r.done)

@@ -88,7 +88,7 @@ func (m *NewKey) AppendBody(b []byte) []byte {
 
 // AppendCovered implements Message: it is what the signature is over.
 func (m *NewKey) AppendCovered(b []byte) []byte {
-	return m.appendUnsigned(append(append(b, "bfs new-key v1\x00"...), byte(TypeNewKey)))
+	return m.appendUnsigned(append(append(b, newKeyTag...), byte(TypeNewKey)))
 }
 
 func (m *NewKey) decode(r *reader, _ *Limits) {

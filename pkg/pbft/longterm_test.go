@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pbft_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"bfs/pkg/pbft"
+)
+
+// keep starts the keeper of a replica, in a directory of its own.
+func (c *cluster) keep(i int, dir string) *pbft.Keeper {
+	c.t.Helper()
+	k, err := pbft.StartKeeper(pbft.KeeperConfig{Group: c.g, Self: pbft.ReplicaID(i), Key: c.keys[i], Directory: dir,
+		Socket: socketIn(dir), Users: []uint32{uint32(os.Geteuid())}})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return k
+}
+
+func socketIn(dir string) string { return filepath.Join(dir, "keeper.sock") }
+
+// kept has a replica's key at its keeper.
+func kept(dir string) func(*pbft.ReplicaConfig) {
+	return func(cfg *pbft.ReplicaConfig) { cfg.Key, cfg.Keeper = nil, socketIn(dir) }
+}
+
+// freshKeeper makes the directory of a keeper that has signed nothing.
+func freshKeeper(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := pbft.MarkFreshKeeper(dir, ""); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Replicas whose keys are at their keepers form a group. A replica is heard after its restart and after its keeper's; it may be
+// replaced with no key at hand; and it is not there without its keeper.
+func TestReplicasWithKeepers(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportTLS)
+	var dirs []string
+	var keepers []*pbft.Keeper
+	for i := range c.replicas {
+		dirs = append(dirs, freshKeeper(t))
+		keepers = append(keepers, c.keep(i, dirs[i]))
+		c.start(i, kept(dirs[i]))
+	}
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	before := invoke(t, client, "i", false)
+	for i := range c.replicas {
+		c.stop(i)
+		if err := keepers[i].Close(); err != nil {
+			t.Fatal(err)
+		}
+		keepers[i] = c.keep(i, dirs[i])
+		c.start(i, kept(dirs[i]))
+		c.stop((i + 1) % 4) // so that the group needs the one that came back
+		if got := invoke(t, client, "i", false); got != before+1 {
+			t.Fatalf("got %d, want %d", got, before+1)
+		}
+		before++
+		c.start((i+1)%4, kept(dirs[(i+1)%4]))
+	}
+	const lost = 2
+	c.stop(lost)
+	cfg := pbft.ReplicaConfig{Group: c.g, Self: lost, Keeper: socketIn(dirs[lost]), Directory: t.TempDir(), Transport: c.transport}
+	if err := pbft.OpenDirectory(deadline(t), cfg); !errors.Is(err, pbft.ErrForgotten) {
+		t.Errorf("with an empty directory: got %v", err)
+	}
+	if _, err := pbft.Replace(deadline(t), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := pbft.OpenDirectory(deadline(t), cfg); err != nil {
+		t.Errorf("replaced: got %v", err)
+	}
+	for _, k := range keepers {
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	cfg.Service = c.service(lost)
+	if _, err := pbft.StartReplica(cfg); err == nil {
+		t.Error("a replica started without its keeper")
+	}
+}
+
+// A keeper starts with the counter it left, with that of a key which has signed nothing, or with one renewed; not without, and not
+// twice.
+func TestKeepersCounter(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	dir, second := t.TempDir(), t.TempDir()
+	cfg := pbft.KeeperConfig{Group: c.g, Self: 1, Key: c.keys[1], Directory: dir, Copy: second, Socket: socketIn(dir)}
+	if _, err := pbft.StartKeeper(cfg); !errors.Is(err, pbft.ErrCounter) {
+		t.Errorf("without a counter: got %v", err)
+	}
+	for _, ready := range []func(string, string) error{pbft.MarkFreshKeeper, pbft.RenewCounter} {
+		if err := ready(dir, second); err != nil {
+			t.Fatal(err)
+		}
+		k, err := pbft.StartKeeper(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pbft.StartKeeper(cfg); err == nil {
+			t.Error("two keepers of one key")
+		}
+		if err := k.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(second, "signature.counter.copy")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pbft.StartKeeper(cfg); !errors.Is(err, pbft.ErrCounter) {
+		t.Errorf("with half a counter: got %v", err)
+	}
+	cfg.Key = c.keys[2]
+	if _, err := pbft.StartKeeper(cfg); err == nil {
+		t.Error("a keeper of another replica's key")
+	}
+}
