@@ -21,7 +21,8 @@ type Replica struct {
 	File        string
 	Group       *Group
 	Self        pbft.ReplicaID
-	Key         ed25519.PrivateKey
+	Key         ed25519.PrivateKey // nil: the keeper has it
+	Keeper      string             // the keeper's socket; "": there is none
 	Directory   string
 	Listen      string // "": the member's address
 	AdminListen string // "": no admin address
@@ -65,13 +66,23 @@ type replicaFile struct {
 	KeyPeriod   Duration `toml:"key_period"`
 	Without     []string `toml:"without"`
 	DiskReserve string   `toml:"disk_reserve"`
-	LogLevel    string   `toml:"log_level"`
-	LogFormat   string   `toml:"log_format"`
+	keeperFile
+	LogLevel  string `toml:"log_level"`
+	LogFormat string `toml:"log_format"`
 }
 
 // LoadReplica reads and checks a replica's file, and the group file and the key it names.
 func LoadReplica(file string) (*Replica, error) {
-	f := replicaFile{
+	f := defaultReplica()
+	s, err := load(file, &f)
+	if err != nil {
+		return nil, err
+	}
+	return f.check(s)
+}
+
+func defaultReplica() replicaFile {
+	return replicaFile{
 		Group:       "group.toml",
 		Replica:     -1,
 		Key:         "identity.key",
@@ -83,12 +94,8 @@ func LoadReplica(file string) (*Replica, error) {
 		KeyPeriod:   Duration(pbft.DefaultKeyPeriod),
 		LogLevel:    "info",
 		LogFormat:   "text",
+		keeperFile:  defaultKeeper(),
 	}
-	s, err := load(file, &f)
-	if err != nil {
-		return nil, err
-	}
-	return f.check(s)
 }
 
 func (f *replicaFile) check(s *source) (*Replica, error) {
@@ -104,12 +111,12 @@ func (f *replicaFile) check(s *source) (*Replica, error) {
 		return nil, s.errorAt("replica", "got %d, want the number of this host in the group file, 0 to %d", f.Replica, r.Group.N()-1)
 	}
 	r.Self = pbft.ReplicaID(f.Replica)
-	if r.Key, err = s.key(f.Key); err != nil {
-		return nil, err
-	}
-	if !keys.Of(r.Key).Equal(r.Group.Members[f.Replica].Key) {
-		return nil, s.errorAt("key", "%s holds %v, which is not the key of replica %d in %s",
-			f.Key, keys.Public(keys.Of(r.Key)), f.Replica, r.Group.File)
+	if f.Keeper == "" {
+		if r.Key, err = f.readKey(s, r); err != nil {
+			return nil, err
+		}
+	} else {
+		r.Keeper = s.beside(f.Keeper)
 	}
 	if f.Directory == "" {
 		return nil, s.errorAt("directory", "empty: want a directory for the files that must survive a restart")
@@ -141,6 +148,16 @@ func (f *replicaFile) check(s *source) (*Replica, error) {
 	}
 	r.Log, err = s.log(f.LogLevel, f.LogFormat)
 	return r, err
+}
+
+// readKey reads the key that the file names, which must be this replica's.
+func (f *replicaFile) readKey(s *source, r *Replica) (ed25519.PrivateKey, error) {
+	key, err := s.key(f.Key)
+	if err == nil && !keys.Of(key).Equal(r.Group.Members[r.Self].Key) {
+		err = s.errorAt("key", "%s holds %v, which is not the key of replica %d in %s",
+			f.Key, keys.Public(keys.Of(key)), f.Replica, r.Group.File)
+	}
+	return key, err
 }
 
 // ParseWithout reads the names of optimisations.
