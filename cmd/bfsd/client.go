@@ -69,6 +69,14 @@ func (a *administrator) fileFlags(c *cobra.Command) {
 	a.command = c
 }
 
+// keyFile is the file with the administrator's key.
+func (a *administrator) keyFile() string {
+	if info, err := os.Stat(a.admin); err == nil && info.IsDir() {
+		return filepath.Join(a.admin, bundle.AdminKeyFile)
+	}
+	return a.admin
+}
+
 // with connects to the group and runs do.
 func (a *administrator) with(ctx context.Context, do func(context.Context, *session) error) error {
 	if err := a.checkTimeout(); err != nil {
@@ -92,10 +100,7 @@ func (a *administrator) checkTimeout() error {
 
 // open reads the group file and the administrator's key, and the passphrase if there is one.
 func (a *administrator) open() (g *config.Group, key ed25519.PrivateKey, passphrase []byte, err error) {
-	keyFile := a.admin
-	if info, err := os.Stat(keyFile); err == nil && info.IsDir() {
-		keyFile = filepath.Join(keyFile, bundle.AdminKeyFile)
-	}
+	keyFile := a.keyFile()
 	groupFile := a.group
 	if groupFile == "" {
 		groupFile = filepath.Join(filepath.Dir(keyFile), bundle.GroupFile)

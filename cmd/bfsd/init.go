@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 
@@ -63,6 +64,7 @@ otherwise. Nothing is ever overwritten.`,
 	f.Var(&o.size, "size", "size of the whole state; must fit in each host's memory when it fills up")
 	f.StringVar(&transfer, "transport", transfer, "tls, or plain for benchmarks and private wires")
 	f.StringVar(&o.durability, "durability", string(pbft.DurabilityDisk), "when a write is safe: disk, or replicated (in the memory of several hosts)")
+	f.BoolVar(&o.keeper, "keeper", false, "each replica's key is held by a process of its own, which also recovers the replica: see bfsd keeper --help")
 	f.StringVar(&o.passphrase, "passphrase-file", "", "seal the administrator's key with the passphrase on the first line of this file (mode 0600)")
 	return c
 }
@@ -79,6 +81,7 @@ type initOptions struct {
 	transport  pbft.Transport
 	durability string
 	passphrase string
+	keeper     bool
 }
 
 func (o *initOptions) run() error {
@@ -92,11 +95,18 @@ func (o *initOptions) run() error {
 	if err := config.CheckDurability(pbft.Durability(o.durability)); err != nil {
 		return fmt.Errorf("--durability: %w", err)
 	}
+	if o.keeper && len(hosts) == 1 {
+		return errors.New("--keeper: a group of one knows nobody to whom it signs: leave it out")
+	}
 	var passphrase []byte
 	if o.passphrase != "" {
 		if passphrase, err = keys.ReadPassphrase(o.passphrase); err != nil {
 			return err
 		}
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
 	}
 	return bundle.Write(o.out, bundle.Plan{
 		Name:       o.name,
@@ -108,6 +118,8 @@ func (o *initOptions) run() error {
 		Durability: pbft.Durability(o.durability),
 		Window:     pbft.DefaultWindow,
 		Passphrase: passphrase,
+		Keeper:     o.keeper,
+		Program:    program,
 	})
 }
 
@@ -131,6 +143,14 @@ func (o *initOptions) members() ([]bundle.Host, error) {
 	return nil, errors.New("--hosts is missing: want 4 names or more, such as --hosts a,b,c,d, or --loopback 4")
 }
 
+// verb is the command that runs a replica.
+func (o *initOptions) verb() string {
+	if o.keeper {
+		return "keeper"
+	}
+	return "run"
+}
+
 func (o *initOptions) explain(c *cobra.Command) {
 	n := max(len(o.hosts), o.loopback)
 	out := c.OutOrStdout()
@@ -141,7 +161,7 @@ func (o *initOptions) explain(c *cobra.Command) {
 	if n == 1 {
 		fmt.Fprintf(out, "  run:    bfsd norep --config %s\n", filepath.Join(bundle.HostDir(o.out, 0), bundle.ReplicaFile))
 	} else {
-		fmt.Fprintf(out, "  carry:  %s0 to the first host, and so on; then there: bfsd run --config replica.toml\n", filepath.Join(o.out, "host"))
+		fmt.Fprintf(out, "  carry:  %s0 to the first host, and so on; then there: bfsd %s --config replica.toml\n", filepath.Join(o.out, "host"), o.verb())
 	}
 	fmt.Fprintf(out, "  keep:   %s, away from all hosts; it enrols clients\n", filepath.Join(o.out, bundle.AdminDir, bundle.AdminKeyFile))
 	fmt.Fprintf(out, "  watch:  bfsd status --group %s\n", filepath.Join(o.out, bundle.GroupFile))

@@ -59,7 +59,7 @@ If the private key may have been stolen, this is not enough: make a group with a
 			}
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()
-			fence, err := pbft.Replace(ctx, pbft.ReplicaConfig{Group: r.Group.Group, Self: r.Self, Key: r.Key, Directory: r.Directory,
+			fence, err := pbft.Replace(ctx, pbft.ReplicaConfig{Group: r.Group.Group, Self: r.Self, Key: r.Key, Keeper: r.Keeper, Directory: r.Directory,
 				Transport: r.Transport, Logger: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				return explain(err, r.Group)

@@ -38,6 +38,8 @@ const replicaKeys = `The configuration file, with its defaults (paths are relati
   without      = []                 optimisations to do without, for measurements: "tentative", "piggyback",
                                     "digest-replies", "batching", "sparing", "separate"
   disk_reserve = "keep"             or "spend": use what is kept for a full disk, see OPERATING
+  keeper       = ""                 the socket of bfsd keeper, which then holds the key and runs this replica; see its help
+                                    for the keys keeper_directory, keeper_copy, keeper_user, manifest, recovery_period
   log_level    = "info"             debug, info, warn, error
   log_format   = "text"             or "json"
 
@@ -47,6 +49,7 @@ The group file, the same for all members and clients, explains its keys itself. 
 
 func runCommand() *cobra.Command {
 	var file string
+	var recovers bool
 	c := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "run one replica",
@@ -58,11 +61,20 @@ listens, and logs on standard error.
   curl -s http://127.0.0.1:7451/status`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return named(serve(c.Context(), file, pbft.StartReplica, newFiles), c, "config")
+			return named(serve(c.Context(), file, recovering(pbft.StartReplica, recovers), newFiles), c, "config")
 		},
 	}
 	c.Flags().StringVar(&file, "config", "replica.toml", "the replica's configuration file")
+	c.Flags().BoolVar(&recovers, "recover", false, "recover: trust nothing that is read until the group has confirmed it; bfsd keeper sets this")
 	return c
+}
+
+// recovering starts replicas so that they recover, or not.
+func recovering(start starter, yes bool) starter {
+	return func(cfg pbft.ReplicaConfig) (*pbft.Replica, error) {
+		cfg.Recover = yes
+		return start(cfg)
+	}
 }
 
 func norepCommand() *cobra.Command {
@@ -104,13 +116,16 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 		procs.Batch()
 	}
 	procs.FloorHeap()
+	if c.Keeper != "" {
+		procs.NameSelf("bfsd")
+	}
 	log := cli.Logger(os.Stderr, c.Log).With("replica", c.Self)
 	ignoreHangups(ctx, log)
 	if err := os.MkdirAll(c.Directory, 0o700); err != nil {
 		return err
 	}
 	cfg := pbft.ReplicaConfig{
-		Group: c.Group.Group, Self: c.Self, Key: c.Key, Directory: c.Directory, Listen: c.Listen,
+		Group: c.Group.Group, Self: c.Self, Key: c.Key, Keeper: c.Keeper, Directory: c.Directory, Listen: c.Listen,
 		Transport: c.Transport, Logger: log, Window: c.Window, KeyPeriod: c.KeyPeriod, Without: c.Without,
 		SpendReserve: c.SpendReserve,
 	}

@@ -9,26 +9,21 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/signing"
 )
-
-// counterCopyFile is the name of the counter's second file where no other directory is named for it.
-const counterCopyFile = "signature.counter.copy"
 
 // A KeeperConfig is what the process needs that holds a replica's long-term key in the replica's stead.
 type KeeperConfig struct {
 	Group     *Group
 	Self      ReplicaID
 	Key       ed25519.PrivateKey
-	Directory string // the counter of signatures; only the keeper's user may write to it
-	Copy      string // a second directory for the counter, best on another disk; empty: Directory
+	Directory string // what the keeper remembers; only the keeper's user may write to it
+	Copy      string // a second directory for that, best on another disk; empty: Directory
 	Socket    string // where the replica finds the keeper
 
 	Users     []uint32                         // user numbers of processes that may have the key used
@@ -41,35 +36,9 @@ type KeeperConfig struct {
 type Keeper struct {
 	server *signing.Server
 	lock   io.Closer
-}
 
-// ErrCounter is the refusal to start a keeper whose counter is not known: it could sign under a value that it has used.
-var ErrCounter = errors.New("this keeper's counter of signatures is lost or old")
-
-// MarkFreshKeeper writes the counter of a key that has signed nothing yet.
-func MarkFreshKeeper(directory, copy string) error { return writeCounter(directory, copy, 1) }
-
-// RenewCounter writes a counter above all that was used, for a keeper whose directory is lost or was put back: the clock's
-// nanoseconds, as Replace does. The counter rises by one for each signature and never comes near them.
-func RenewCounter(directory, copy string) error {
-	return writeCounter(directory, copy, uint64(time.Now().UnixNano()))
-}
-
-func writeCounter(directory, copy string, value uint64) error {
-	for _, path := range counterFiles(directory, copy) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return err
-		}
-	}
-	_, err := durable.CreateMonotone(counterFiles(directory, copy), value)
-	return err
-}
-
-func counterFiles(directory, copy string) [2]string {
-	if copy == "" {
-		copy = directory
-	}
-	return [2]string{filepath.Join(directory, counterFile), filepath.Join(copy, counterCopyFile)}
+	mu     sync.Mutex // protects memory.serial; the server has the counter
+	memory *keeperMemory
 }
 
 // StartKeeper begins to serve a replica's key.
@@ -81,16 +50,16 @@ func StartKeeper(cfg KeeperConfig) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	counter, err := durable.OpenMonotone(counterFiles(cfg.Directory, cfg.Copy))
+	memory, err := openMemory(cfg.Directory, cfg.Copy)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %w", ErrCounter, err), lock.Close())
+		return nil, errors.Join(err, lock.Close())
 	}
-	key := signing.NewKey(cfg.Key, cfg.Group.Digest(), cfg.Self, ClientOf(cfg.Group.Members[cfg.Self].Key), counter)
+	key := signing.NewKey(cfg.Key, cfg.Group.Digest(), cfg.Self, ClientOf(cfg.Group.Members[cfg.Self].Key), memory.counter)
 	server, err := signing.Serve(cfg.Socket, key, cfg.rules())
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return &Keeper{server, lock}, nil
+	return &Keeper{server: server, lock: lock, memory: memory}, nil
 }
 
 // refusedEvery is how often the log tells of refusals: who asks for what is refused has no log to flood.
@@ -108,6 +77,17 @@ func (cfg *KeeperConfig) rules() signing.Rules {
 		}
 	}
 	return r
+}
+
+// TakeSerial remembers the serial number of a list that the keeper is about to obey. It refuses one that is lower than a serial number
+// it took before: somebody has put back an old list.
+func (k *Keeper) TakeSerial(serial uint64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if last := k.memory.serial.Value(); serial < last {
+		return fmt.Errorf("it has serial number %d, and %d was taken before: put the newest one there", serial, last)
+	}
+	return k.memory.serial.Raise(serial)
 }
 
 // Disconnect ends the connections of the replica's process, which has ended or is to end.

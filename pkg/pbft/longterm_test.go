@@ -89,16 +89,22 @@ func TestReplicasWithKeepers(t *testing.T) {
 	}
 }
 
-// A keeper starts with the counter it left, with that of a key which has signed nothing, or with one renewed; not without, and not
-// twice.
-func TestKeepersCounter(t *testing.T) {
+// A keeper starts with what it remembers: of a key that has signed nothing, or renewed; not without, and not twice.
+func TestKeepersMemory(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	dir, second := t.TempDir(), t.TempDir()
 	cfg := pbft.KeeperConfig{Group: c.g, Self: 1, Key: c.keys[1], Directory: dir, Copy: second, Socket: socketIn(dir)}
-	if _, err := pbft.StartKeeper(cfg); !errors.Is(err, pbft.ErrCounter) {
+	if _, err := pbft.StartKeeper(cfg); !errors.Is(err, pbft.ErrKeeperMemory) {
 		t.Errorf("without a counter: got %v", err)
 	}
-	for _, ready := range []func(string, string) error{pbft.MarkFreshKeeper, pbft.RenewCounter} {
+	renew := func(dir, second string) error {
+		serial, err := pbft.RenewKeeper(dir, second)
+		if serial != 4 {
+			t.Errorf("renewed: got serial number %d, want 4", serial)
+		}
+		return err
+	}
+	for _, ready := range []func(string, string) error{pbft.MarkFreshKeeper, renew} {
 		if err := ready(dir, second); err != nil {
 			t.Fatal(err)
 		}
@@ -109,6 +115,12 @@ func TestKeepersCounter(t *testing.T) {
 		if _, err := pbft.StartKeeper(cfg); err == nil {
 			t.Error("two keepers of one key")
 		}
+		if err := k.TakeSerial(4); err != nil {
+			t.Error(err)
+		}
+		if err := k.TakeSerial(3); err == nil {
+			t.Error("a serial number went back")
+		}
 		if err := k.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +128,7 @@ func TestKeepersCounter(t *testing.T) {
 	if err := os.Remove(filepath.Join(second, "signature.counter.copy")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pbft.StartKeeper(cfg); !errors.Is(err, pbft.ErrCounter) {
+	if _, err := pbft.StartKeeper(cfg); !errors.Is(err, pbft.ErrKeeperMemory) {
 		t.Errorf("with half a counter: got %v", err)
 	}
 	cfg.Key = c.keys[2]

@@ -6,7 +6,8 @@
 //	DIR/group.toml                                shared by members and clients; nothing secret
 //	DIR/host0/{group.toml,replica.toml,identity.key}   to be carried to host 0, and so on, with
 //	DIR/host0/state/fresh                              the mark of a replica that has never run
-//	DIR/admin/{group.toml,admin.key}              to be kept away from all hosts
+//	DIR/host0/{manifest,keeper/...}                    with keepers: which program may run, and what the keeper remembers
+//	DIR/admin/{group.toml,admin.key}              to be kept away from all hosts, with the manifest if there are keepers
 //
 // Everything is written beside DIR first and renamed there when it is complete and reads back well.
 package bundle
@@ -52,8 +53,12 @@ type Plan struct {
 	KeyPeriod  config.Duration // 0: pbft.DefaultKeyPeriod
 	Without    []string        // optimisations; for measurements
 	LogLevel   string          // "": info
+	Keeper     bool            // each replica has one, and runs Program
+	Program    string          // the executable that the manifest names
 	Passphrase []byte          // seals the administrator's key; nil: not sealed
 	Created    time.Time       // of the first exports; zero: now
+
+	manifest []byte // that the administrator has signed
 }
 
 // Files in a bundle.
@@ -64,6 +69,8 @@ const (
 	AdminKeyFile = "admin.key"
 	AdminDir     = "admin"
 	StateDir     = "state"
+	ManifestFile = "manifest"
+	KeeperDir    = "keeper"
 )
 
 // HostDir is the directory of host i's bundle.
@@ -156,7 +163,7 @@ func ofPlan(err error) error {
 	return err
 }
 
-func (p Plan) write(dir string) error {
+func (p *Plan) write(dir string) error {
 	group, members, err := p.generate()
 	if err != nil {
 		return err
@@ -171,6 +178,9 @@ func (p Plan) write(dir string) error {
 	if _, err := config.LoadGroup(filepath.Join(dir, GroupFile)); err != nil {
 		return err // the plan was wrong; the error says which key it became
 	}
+	if err := p.sign(group.adminKey, filepath.Join(dir, GroupFile)); err != nil {
+		return err
+	}
 	for i, key := range members {
 		if err := p.writeHost(HostDir(dir, i), i, key, text); err != nil {
 			return err
@@ -179,9 +189,9 @@ func (p Plan) write(dir string) error {
 	return p.writeAdmin(filepath.Join(dir, AdminDir), group.adminKey, text)
 }
 
-func (p Plan) writeHost(dir string, i int, key ed25519.PrivateKey, group []byte) error {
+func (p *Plan) writeHost(dir string, i int, key ed25519.PrivateKey, group []byte) error {
 	h := p.Hosts[i]
-	v := replicaValues{Plan: p, Replica: i, Host: h}
+	v := replicaValues{Plan: *p, Replica: i, Host: h}
 	if v.AdminListen == "" {
 		v.AdminListen = h.Admin
 	}
@@ -210,16 +220,24 @@ func (p Plan) writeHost(dir string, i int, key ed25519.PrivateKey, group []byte)
 	if err := pbft.MarkFresh(filepath.Join(dir, StateDir)); err != nil {
 		return err
 	}
+	if p.Keeper {
+		return p.writeKeeper(dir)
+	}
 	_, err = config.LoadReplica(filepath.Join(dir, ReplicaFile))
 	return err
 }
 
-func (p Plan) writeAdmin(dir string, key ed25519.PrivateKey, group []byte) error {
+func (p *Plan) writeAdmin(dir string, key ed25519.PrivateKey, group []byte) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, GroupFile), group, 0o644); err != nil {
 		return err
+	}
+	if p.Keeper {
+		if err := WriteManifest(filepath.Join(dir, ManifestFile), p.manifest); err != nil {
+			return err
+		}
 	}
 	file := filepath.Join(dir, AdminKeyFile)
 	if p.Passphrase != nil {
@@ -253,9 +271,9 @@ type replicaValues struct {
 }
 
 // generate makes all keys.
-func (p Plan) generate() (v groupValues, members []ed25519.PrivateKey, err error) {
+func (p *Plan) generate() (v groupValues, members []ed25519.PrivateKey, err error) {
 	v = groupValues{
-		Plan:            p,
+		Plan:            *p,
 		ClockBound:      config.Duration(config.DefaultClockBound).String(),
 		BatchCost:       config.Size(p.Limits.BatchCost).String(),
 		LogBytes:        config.Size(p.Limits.LogBytes).String(),

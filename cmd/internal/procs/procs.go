@@ -27,6 +27,7 @@ type Child struct {
 	log    string
 	cmd    *exec.Cmd
 	output *os.File
+	stdout io.ReadCloser
 	ready  chan struct{}
 	exited chan struct{}
 	err    error // of Wait, once exited is closed
@@ -38,24 +39,34 @@ func Start(name, log, program string, args ...string) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Child{
-		Name: name, log: log, cmd: exec.Command(program, args...), output: output,
-		ready: make(chan struct{}), exited: make(chan struct{}),
+	c, err := launch(name, output, exec.Command(program, args...))
+	if err != nil {
+		output.Close()
+		return nil, err
 	}
+	go c.follow(c.stdout)
+	return c, nil
+}
+
+// launch starts a command whose output, except the ready line, goes to a file, which is closed when the child has ended.
+func launch(name string, output *os.File, cmd *exec.Cmd) (*Child, error) {
+	c := &Child{Name: name, log: output.Name(), cmd: cmd, output: output, ready: make(chan struct{}), exited: make(chan struct{})}
 	c.cmd.Stderr = output
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true, // a ctrl-C at the terminal reaches the parent, which stops its children in order
-		Pdeathsig: syscall.SIGKILL,
+	attributes := c.cmd.SysProcAttr
+	if attributes == nil {
+		attributes = &syscall.SysProcAttr{}
 	}
+	attributes.Setpgid = true // a ctrl-C at the terminal reaches the parent, which stops its children in order
+	attributes.Pdeathsig = syscall.SIGKILL
+	c.cmd.SysProcAttr = attributes
 	stdout, err := c.cmd.StdoutPipe()
 	if err == nil {
 		err = spawn(c.cmd)
 	}
 	if err != nil {
-		output.Close()
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	go c.follow(stdout)
+	c.stdout = stdout
 	return c, nil
 }
 
@@ -113,6 +124,9 @@ func (c *Child) Ready(ctx context.Context) error {
 		return fmt.Errorf("%s: not ready: %w", c.Name, ctx.Err())
 	}
 }
+
+// IsReady is closed when the child has said that it is ready.
+func (c *Child) IsReady() <-chan struct{} { return c.ready }
 
 // Exited is closed when the child has ended.
 func (c *Child) Exited() <-chan struct{} { return c.exited }

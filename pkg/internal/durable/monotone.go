@@ -55,6 +55,15 @@ func OpenMonotone(paths [2]string) (*Monotone, error) {
 	return nil, fmt.Errorf("%w: %s holds %d and %s holds %d", ErrPutBack, paths[0], value[0], paths[1], value[1])
 }
 
+// PeekMonotone is the number that one of a Monotone's files holds, 0 if it holds none: for repairs.
+func PeekMonotone(path string) uint64 {
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) != monotoneSize {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(b)
+}
+
 // Value is the number.
 func (m *Monotone) Value() uint64 { return m.value }
 

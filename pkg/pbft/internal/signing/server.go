@@ -35,9 +35,15 @@ type Server struct {
 	listen *net.UnixListener
 
 	mu     sync.Mutex
-	conns  []*net.UnixConn // the oldest first
+	conns  []*end // the oldest first
 	closed bool
 	all    sync.WaitGroup
+}
+
+// An end is one connection.
+type end struct {
+	*net.UnixConn
+	recovers bool // an operator waits on it, while the replica's process comes and goes
 }
 
 // Serve serves key at path. A socket that an earlier process left there is replaced, so the caller sees to it that there is one
@@ -75,14 +81,14 @@ func (s *Server) accept() {
 			time.Sleep(acceptAgain)
 			continue
 		}
-		if s.enter(c) {
-			s.all.Go(func() { s.serve(c) })
+		if e := (&end{UnixConn: c}); s.enter(e) {
+			s.all.Go(func() { s.serve(e) })
 		}
 	}
 }
 
 // enter gives a connection its place.
-func (s *Server) enter(c *net.UnixConn) bool {
+func (s *Server) enter(c *end) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -96,17 +102,17 @@ func (s *Server) enter(c *net.UnixConn) bool {
 	return true
 }
 
-func (s *Server) leave(c *net.UnixConn) {
+func (s *Server) leave(c *end) {
 	_ = c.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conns = slices.DeleteFunc(s.conns, func(x *net.UnixConn) bool { return x == c })
+	s.conns = slices.DeleteFunc(s.conns, func(x *end) bool { return x == c })
 }
 
 // serve answers the requests of one connection until it ends or says something that is none.
-func (s *Server) serve(c *net.UnixConn) {
+func (s *Server) serve(c *end) {
 	defer s.leave(c)
-	uid, err := peerUser(c)
+	uid, err := peerUser(c.UnixConn)
 	if err != nil {
 		return
 	}
@@ -120,6 +126,9 @@ func (s *Server) serve(c *net.UnixConn) {
 			s.refused(uid, err)
 			return
 		}
+		s.mu.Lock()
+		c.recovers = r.op == opRecover && slices.Contains(s.rules.Operators, uid)
+		s.mu.Unlock()
 		answer := s.answer(uid, &r)
 		if writeFrame(c, answer) != nil || c.SetReadDeadline(noDeadline) != nil {
 			return
@@ -183,12 +192,17 @@ func (s *Server) perform(r *request) ([]byte, error) {
 	return nil, errFrame // decode knows no other
 }
 
-// Disconnect ends all connections, so that what was connected while another process of the replica lived is no more.
-func (s *Server) Disconnect() {
+// Disconnect ends all connections but those of operators who wait for a recovery, so that nothing that was connected while another
+// process of the replica lived is left.
+func (s *Server) Disconnect() { s.disconnect(false) }
+
+func (s *Server) disconnect(operators bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.conns {
-		_ = c.Close()
+		if operators || !c.recovers {
+			_ = c.Close()
+		}
 	}
 }
 
@@ -198,7 +212,7 @@ func (s *Server) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	err := s.listen.Close()
-	s.Disconnect()
+	s.disconnect(true)
 	s.all.Wait()
 	return errors.Join(err, os.Remove(s.path))
 }

@@ -248,10 +248,12 @@ func TestOtherUsersAreRefused(t *testing.T) {
 // A recovery is asked for by an operator, and what came of it is told.
 func TestAskRecovery(t *testing.T) {
 	h := newHome(t)
-	s := h.serve(Rules{Operators: []uint32{me}, Recover: func(force bool) (string, error) {
+	var s *Server
+	s = h.serve(Rules{Users: []uint32{me}, Operators: []uint32{me}, Recover: func(force bool) (string, error) {
 		if !force {
 			return "", errors.New("not now")
 		}
+		s.Disconnect() // the replica's process ends meanwhile
 		return "done", nil
 	}})
 	defer s.Close()
