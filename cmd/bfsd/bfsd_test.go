@@ -31,6 +31,7 @@ func TestHelpTellsTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
+		`keeper       = "` + r.Keeper + `"`,
 		`directory    = "` + filepath.Base(r.Directory) + `"`,
 		`listen       = "` + r.Listen + `"`,
 		`admin_listen = "` + r.AdminListen + `"`,
@@ -40,6 +41,17 @@ func TestHelpTellsTheDefaults(t *testing.T) {
 	} {
 		if !strings.Contains(replicaKeys, line) {
 			t.Errorf("help lacks %s", line)
+		}
+	}
+	for _, line := range []string{
+		`keeper_directory = "keeper"`,
+		`keeper_copy      = ""`,
+		`keeper_user      = ""`,
+		`manifest         = ""`,
+		`recovery_period  = "` + config.Duration(config.DefaultRecoveryPeriod).String() + `"`,
+	} {
+		if !strings.Contains(keeperKeys, line) {
+			t.Errorf("help of keeper lacks %s", line)
 		}
 	}
 	if r.Window != 2 {
@@ -111,7 +123,12 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		"exclude each other":         {"init", "--hosts", "a", "--loopback", "4", "--out", filepath.Join(dir, "x")},
 		"--durability: got \"tape\"": {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--durability", "tape"},
 		"unknown flag: --byzantine":  {"demo", "--byzantine"},
-		"unknown command":            {"keeper"},
+		"unknown command":            {"keep"},
+		"keeper: empty: want the":    {"keeper", "--config", lost},
+		"has no keeper":              {"recover", "1", "--config", lost},
+		"is replica 1's, and N is":   {"recover", "2", "--config", lost},
+		"a group of one knows nob":   {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--keeper"},
+		"open none: no such file":    {"manifest", "sign", "--admin", admin, "none"},
 		"and no blanks":              {"init", "--hosts", "a, b,c,d", "--out", filepath.Join(dir, "x")},
 		"members[1].address: got \"a:7451\", which is members[0].admin too": {"init", "--hosts", "a,a:7451,c,d", "--out", filepath.Join(dir, "x")},
 		"state.size: got 64MiB, want 67MiB":                                 {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--size", "64MiB"},

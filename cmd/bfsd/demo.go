@@ -31,9 +31,9 @@ func demoCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "a group of replicas and a relay on this machine, to try it",
-		Long: `Demo makes a group of four, or of as many as -n says, starts its replicas and a relay as processes of their own on the
-loopback, enrols the relay, and shows how to mount it. It needs no root (mounting does) and runs until ctrl-C, which stops
-everything.
+		Long: `Demo makes a group of four, or of as many as -n says, starts its replicas, each under its keeper, and a relay as processes of
+their own on the loopback, enrols the relay, and shows how to mount it. It needs no root (mounting does) and runs until ctrl-C, which
+stops everything.
 
 Files live in the replicas' memory: they are gone when the demo ends. With --dir the keys, the configuration and the logs stay,
 to be looked at; after a failure they always do. --kill also shows that a group survives a failure: it writes a file, kills the
@@ -143,7 +143,7 @@ func (d *demo) start(ctx context.Context) error {
 	fmt.Fprintf(d.out, "starting %d replicas of group %s (logs in %s)\n", d.n, d.group.Name, d.path("log"))
 	for i := range d.n {
 		file := filepath.Join(bundle.HostDir(d.path("group"), i), bundle.ReplicaFile)
-		if err := d.launch(fmt.Sprintf("replica%d", i), d.bfsd, "run", "--config", file); err != nil {
+		if err := d.launch(fmt.Sprintf("replica%d", i), d.bfsd, replicaVerb(file), "--config", file); err != nil {
 			return err
 		}
 	}
@@ -161,6 +161,14 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	return d.children[len(d.children)-1].Ready(ctx)
+}
+
+// replicaVerb is the command that runs the replica of a file: its keeper, unless the file is of an earlier demo that had none.
+func replicaVerb(file string) string {
+	if _, err := config.LoadKeeper(file); err != nil {
+		return "run" // which finds what else is wrong
+	}
+	return "keeper"
 }
 
 func (d *demo) path(name string) string { return filepath.Join(d.dir, name) }
@@ -233,6 +241,7 @@ func (d *demo) writeFiles(groupFile string) error {
 	err := bundle.Write(d.path("group"), bundle.Plan{
 		Name: "demo", Hosts: bundle.Loopback(d.n, base), Exports: []string{demoExport}, Size: d.size,
 		Limits: pbft.DefaultLimits(), Transport: pbft.TransportTLS, Durability: pbft.DurabilityDisk, Window: pbft.DefaultWindow,
+		Keeper: true,
 	})
 	if err != nil {
 		return err
@@ -276,8 +285,8 @@ func (d *demo) explain(ctx context.Context) error {
 	if err := d.status(ctx); err != nil || d.kill {
 		return err
 	}
-	_, err = fmt.Fprintf(d.out, "\n%s. To see it, kill a backup and go on using the files:\n\n  kill -9 %d\n\n"+
-		"(replica 0, the primary, is process %d: without it the others take a moment to agree on the next)\n",
+	_, err = fmt.Fprintf(d.out, "\n%s. To see it, kill the keeper of a backup, and the replica with it, and go on using the files:\n\n  kill -9 %d\n\n"+
+		"(the keeper of replica 0, the primary, is process %d: without it the others take a moment to agree on the next)\n",
 		mayFail(d.group.F()), d.children[d.n-1].PID(), d.children[0].PID())
 	return err
 }
@@ -313,7 +322,7 @@ func (d *demo) killPrimary(ctx context.Context) error {
 		return err
 	}
 	const victim = 0 // the primary of view 0, in which the group still is
-	fmt.Fprintf(d.out, "killing replica %d (process %d), the primary, with SIGKILL\n", victim, d.children[victim].PID())
+	fmt.Fprintf(d.out, "killing replica %d, the primary, and its keeper (process %d) with SIGKILL\n", victim, d.children[victim].PID())
 	d.children[victim].Kill()
 	killed := time.Now()
 	if _, err := c.Write(ctx, "after.txt", []byte("the others agreed on this line\n")); err != nil {

@@ -37,8 +37,8 @@ func keeperCommand() *cobra.Command {
 		Use:   "keeper --config FILE",
 		Short: "hold a replica's key in a process of its own, run the replica, and recover it on schedule",
 		Long: `Keeper runs one replica as its child, in place of bfsd run. It alone reads the replica's private key. The replica asks it for
-signatures on a Unix socket, and the keeper signs what a replica needs to be known by its peers, and nothing else. So an intruder in
-the replica's process is rid of its name when he is rid of the process.
+signatures on a Unix socket, and the keeper signs what a replica needs to be known by its peers, and nothing else. So an intruder who
+has lost the replica's process has lost the replica's identity with it.
 
 The keeper starts the replica again when it ends or hangs. Before each start it compares the executable with the manifest, which
 the administrator signs (bfsd manifest sign). Once in recovery_period it recovers the replica: it has it hand over, stops it, kills

@@ -42,7 +42,16 @@ func MarkFreshKeeper(directory, copy string) error { return writeMemory(director
 // RenewKeeper makes the directories of a keeper anew that are lost or hold old copies. The counter of signatures goes on above all
 // that was used, at the clock's nanoseconds, as Replace has it: it rises by one for each signature and never comes near them. The
 // serial number is kept if a file has it, and is 0 if none has; so the caller puts the newest list there. It returns that number.
+// Requires that the keeper does not run.
 func RenewKeeper(directory, copy string) (serial uint64, err error) {
+	if err := os.MkdirAll(directory, 0o700); err != nil {
+		return 0, err
+	}
+	lock, err := lockDirectory(directory)
+	if err != nil {
+		return 0, err
+	}
+	defer lock.Close()
 	for _, path := range twoFiles(directory, copy, serialFile) {
 		serial = max(serial, durable.PeekMonotone(path))
 	}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -47,6 +48,7 @@ type Config struct {
 	Wrap      []string // put before every command, for example taskset -c 1
 
 	Durability string // disk, the default, or replicated
+	Keeper     string // each replica runs under a keeper, and all are recovered once in this time: for example 0s, never
 
 	Prepare func(bundles string) error // called before the replicas start, with the directory of their bundles; may be nil
 }
@@ -143,15 +145,26 @@ func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 	if c.Durability != "" {
 		init = append(init, "--durability", c.Durability)
 	}
+	if c.Keeper != "" {
+		init = append(init, "--keeper")
+	}
 	if _, err := g.Command(ctx, "bfsd", init...); err != nil {
 		return nil, err
 	}
 	verb := "run"
-	if c.Replicas == 1 {
+	switch {
+	case c.Replicas == 1:
 		verb = "norep"
+	case c.Keeper != "":
+		verb = "keeper"
 	}
 	for i := range hosts {
-		config := g.path("group", fmt.Sprintf("host%d", i), "replica.toml")
+		config := g.ReplicaFile(i)
+		if c.Keeper != "" {
+			if err := setPeriod(config, c.Keeper); err != nil {
+				return nil, err
+			}
+		}
 		g.Replicas = append(g.Replicas, g.process(fmt.Sprintf("replica%d", i), "bfsd", verb, "--config", config))
 	}
 	if c.Prepare != nil {
@@ -161,6 +174,26 @@ func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 	}
 	return g, g.startReplicas(ctx)
 }
+
+// ReplicaFile is a replica's configuration file.
+func (g *Group) ReplicaFile(i int) string {
+	return g.path("group", fmt.Sprintf("host%d", i), "replica.toml")
+}
+
+// Binary is the path of one of the programs that run.
+func (g *Group) Binary(program string) string { return filepath.Join(g.bin, program) }
+
+// setPeriod changes the recovery period in a replica's file.
+func setPeriod(file, period string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	changed := recoveryPeriod.ReplaceAll(text, fmt.Appendf(nil, "recovery_period = %q", period))
+	return os.WriteFile(file, changed, 0o644)
+}
+
+var recoveryPeriod = regexp.MustCompile(`(?m)^recovery_period = .*$`)
 
 func (g *Group) startReplicas(ctx context.Context) error {
 	for _, p := range g.Replicas {

@@ -53,8 +53,8 @@ type Plan struct {
 	KeyPeriod  config.Duration // 0: pbft.DefaultKeyPeriod
 	Without    []string        // optimisations; for measurements
 	LogLevel   string          // "": info
-	Keeper     bool            // each replica has one, and runs Program
-	Program    string          // the executable that the manifest names
+	Keeper     bool            // each replica has one
+	Program    string          // the executable that the manifest names; "": there is no manifest
 	Passphrase []byte          // seals the administrator's key; nil: not sealed
 	Created    time.Time       // of the first exports; zero: now
 
@@ -234,7 +234,7 @@ func (p *Plan) writeAdmin(dir string, key ed25519.PrivateKey, group []byte) erro
 	if err := os.WriteFile(filepath.Join(dir, GroupFile), group, 0o644); err != nil {
 		return err
 	}
-	if p.Keeper {
+	if p.manifest != nil {
 		if err := WriteManifest(filepath.Join(dir, ManifestFile), p.manifest); err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 
 // sign makes the first manifest of a group whose replicas have keepers.
 func (p *Plan) sign(administrator ed25519.PrivateKey, groupFile string) error {
-	if !p.Keeper {
+	if !p.Keeper || p.Program == "" {
 		return nil
 	}
 	g, err := config.LoadGroup(groupFile)
@@ -34,8 +34,10 @@ func (p *Plan) writeKeeper(dir string) error {
 	if err := pbft.MarkFreshKeeper(filepath.Join(dir, KeeperDir), ""); err != nil {
 		return err
 	}
-	if err := WriteManifest(filepath.Join(dir, ManifestFile), p.manifest); err != nil {
-		return err
+	if p.manifest != nil {
+		if err := WriteManifest(filepath.Join(dir, ManifestFile), p.manifest); err != nil {
+			return err
+		}
 	}
 	_, err := config.LoadKeeper(filepath.Join(dir, ReplicaFile))
 	return err

@@ -9,6 +9,8 @@ import (
 	"os/user"
 	"strconv"
 	"time"
+
+	"bfs/cmd/internal/trust"
 )
 
 // A Keeper is the configuration of a replica's keeper: the replica's file, with the key, which the replica itself does not read.
@@ -50,6 +52,9 @@ func defaultKeeper() keeperFile {
 
 // LoadKeeper reads and checks the file of a replica that has a keeper, for the keeper.
 func LoadKeeper(file string) (*Keeper, error) {
+	if err := owned(file); err != nil {
+		return nil, err
+	}
 	f := defaultReplica()
 	s, err := load(file, &f)
 	if err != nil {
@@ -63,7 +68,19 @@ func LoadKeeper(file string) (*Keeper, error) {
 	if k.Key, err = f.readKey(s, r); err != nil {
 		return nil, err
 	}
+	if err := owned(r.Group.File); err != nil {
+		return nil, err
+	}
 	return k, f.keeperFile.check(s, k)
+}
+
+// owned refuses a file that the user of the replica, or any other, could change: the keeper obeys it.
+func owned(file string) error {
+	f, err := trust.OpenOwned(file)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func (f *keeperFile) check(s *source, k *Keeper) (err error) {

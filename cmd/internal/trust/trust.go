@@ -34,6 +34,12 @@ func OpenConfig(file string) (*os.File, error) {
 	return rule{uid: os.Geteuid(), forbidden: 0o022}.open(file)
 }
 
+// OpenOwned opens a file that others may read but not change, and that root or this user owns. It is for what a process with more
+// rights than others obeys.
+func OpenOwned(file string) (*os.File, error) {
+	return rule{uid: os.Geteuid(), forbidden: 0o022, owned: true}.open(file)
+}
+
 // maxLinks bounds the symbolic links on the way to a file, as the kernel does.
 const maxLinks = 40
 
@@ -76,7 +82,7 @@ func (r rule) judge(f *os.File, file string) error {
 		return fmt.Errorf("%s: belongs to user %d, who can change it: chown %d %s", file, uidOf(info), r.uid, file)
 	case mode.Perm()&r.forbidden == 0:
 		return nil
-	case r.owned:
+	case r.forbidden&0o044 != 0:
 		return fmt.Errorf("%s: has mode %04o, so others can use it: chmod 600 %s, and think of making a new one",
 			file, mode.Perm(), file)
 	default:

@@ -189,3 +189,31 @@ func TestGivenDescriptor(t *testing.T) {
 		t.Errorf("got %q, %v", text, err)
 	}
 }
+
+// What a process with more rights obeys may be read by all, and changed by its owner alone, who is root or the process's user.
+func TestOpenOwned(t *testing.T) {
+	p := newPlace(t)
+	open := func(r rule) error {
+		f, err := r.open(p.at("d/key"))
+		if err == nil {
+			f.Close()
+		}
+		return err
+	}
+	obeyed := own(rule{forbidden: 0o022, owned: true})
+	p.chmod("d/key", 0o644)
+	if err := open(obeyed); err != nil {
+		t.Errorf("readable by all: %v", err)
+	}
+	p.chmod("d/key", 0o664)
+	if err := open(obeyed); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("writable by others: got %v", err)
+	}
+	if os.Geteuid() == 0 { // who can give files away
+		p.chmod("d/key", 0o644)
+		p.must(os.Chown(p.at("d/key"), 12345, 12345))
+		if err := open(obeyed); err == nil || !strings.Contains(err.Error(), "belongs to user 12345") {
+			t.Errorf("of another user: got %v", err)
+		}
+	}
+}
