@@ -23,7 +23,7 @@ func TestUnitsAreWellFormed(t *testing.T) {
 		t.Skip("NOT RUN: no systemd-analyze (Debian package systemd)")
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"bfsd@.service", "bfs-relay.service"} {
+	for _, name := range []string{"bfsd@.service", "bfsd-keeper@.service", "bfs-relay.service"} {
 		text, err := os.ReadFile(filepath.Join(deploy, name))
 		if err != nil {
 			t.Fatal(err)
