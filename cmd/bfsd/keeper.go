@@ -88,7 +88,7 @@ func keep(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	w.TakeSerial, w.Ended, w.Ready = k.TakeSerial, k.Disconnect, cli.SayReady
+	w.TakeSerial, w.Grant, w.Ended, w.Ready = k.TakeSerial, k.Grant, k.Disconnect, cli.SayReady
 	log.Info("keeping", "socket", c.Keeper, "program", program, "manifest", c.Manifest, "recovery_period", c.Period)
 	return errors.Join(w.Run(ctx), k.Close())
 }

@@ -34,6 +34,7 @@ type KeeperConfig struct {
 
 // A Keeper holds a replica's long-term key, and signs NEW-KEYs and recovery requests of that replica for the replica's process.
 type Keeper struct {
+	key    *signing.Key
 	server *signing.Server
 	lock   io.Closer
 
@@ -59,7 +60,7 @@ func StartKeeper(cfg KeeperConfig) (*Keeper, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return &Keeper{server: server, lock: lock, memory: memory}, nil
+	return &Keeper{key: key, server: server, lock: lock, memory: memory}, nil
 }
 
 // refusedEvery is how often the log tells of refusals: who asks for what is refused has no log to flood.
@@ -89,6 +90,9 @@ func (k *Keeper) TakeSerial(serial uint64) error {
 	}
 	return k.memory.serial.Raise(serial)
 }
+
+// Grant lets the replica have a recovery request signed. Whoever starts the replica as a recovery calls it first.
+func (k *Keeper) Grant() { k.key.Grant() }
 
 // Disconnect ends the connections of the replica's process, which has ended or is to end.
 func (k *Keeper) Disconnect() { k.server.Disconnect() }

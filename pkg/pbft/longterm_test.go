@@ -136,3 +136,24 @@ func TestKeepersMemory(t *testing.T) {
 		t.Error("a keeper of another replica's key")
 	}
 }
+
+// A replica whose key is at its keeper recovers when the keeper has begun a recovery, and gets no recovery request signed before.
+func TestRecoveryWithKeepers(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	dir := freshKeeper(t)
+	k := c.keep(3, dir)
+	defer k.Close()
+	for i := range 3 {
+		c.start(i)
+	}
+	c.start(3, kept(dir))
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	count(t, client, 3)
+	c.stop(3)
+	c.start(3, kept(dir), recovering)
+	eventually(t, "the recovery waits for its signature", func() bool { return c.replicas[3].Status().Recovery.Phase == "requesting" })
+	k.Grant()
+	c.recovered(3)
+	c.stop(0)
+	count(t, client, 3)
+}

@@ -77,8 +77,7 @@ type Replica struct {
 	fence       *fence
 	keeper      *keeper // nil unless in disk mode
 	recovery    recovering
-	signer      auth.Signer // owns the long-term key: this process, or the keeper process
-	lock        *os.File    // on the directory
+	lock        *os.File // on the directory
 
 	strange  atomic.Int64  // when a stranger's transport was last told of, Unix nanoseconds
 	turned   atomic.Int64  // when the tick last came round, Unix nanoseconds
@@ -230,7 +229,7 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 		return nil, err
 	}
 	r := &Replica{
-		cfg: cfg, signer: signer, fence: fence, clients: map[ClientID]*clientEnd{}, strangers: map[*transport.Conn]*auth.Session{},
+		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, strangers: map[*transport.Conn]*auth.Session{},
 		peers: make([]*peerEnd, g.N()), started: time.Now(), stop: make(chan struct{}), done: make(chan struct{}),
 		fullReplies: !cfg.has(DigestReplies), sparing: sparing{off: !cfg.has(Sparing)},
 	}
@@ -770,7 +769,7 @@ func (r *Replica) shutdown() {
 			r.err = err
 		}
 	}
-	_ = closeSigner(r.signer)
+	_ = closeSigner(r.recovery.signer)
 	r.lock.Close()
 	<-r.renewal.over
 	close(r.done)

@@ -19,6 +19,8 @@ func objections(r *status.Report, self int, period pbft.SeqNum) (reasons []strin
 	for i, row := range r.Replicas {
 		switch {
 		case i == self:
+		case row.Status != nil && row.Status.Recovery.Phase != "":
+			reasons = append(reasons, fmt.Sprintf("replica %d is recovering: %s", i, row.Status.Recovery.Phase))
 		case row.Status != nil && row.Problem != "":
 			reasons = append(reasons, fmt.Sprintf("replica %d: %s", i, row.Problem))
 		case row.Status == nil && own == nil:

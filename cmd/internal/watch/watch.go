@@ -25,6 +25,7 @@ type Watch struct {
 	Log     *slog.Logger
 
 	TakeSerial func(uint64) error // remembers a manifest's serial number, and refuses a lower one
+	Grant      func()             // lets the replica have its recovery request signed
 
 	Output *os.File // takes the replica's output
 	Ended  func()   // called when the replica's process has ended, and all that it had started
@@ -39,6 +40,7 @@ type Watch struct {
 	pause    backoff
 	skipped  int  // turns in a row
 	recovers bool // the next start is a recovery
+	was      bool // the start of child was one
 	said     bool
 }
 
@@ -169,7 +171,7 @@ func (w *Watch) begin() {
 	w.begun = time.Now()
 	err := w.start()
 	if err == nil {
-		w.recovers = false
+		w.was, w.recovers = w.recovers, false
 		return
 	}
 	pause := w.pause.after(0)
@@ -186,6 +188,7 @@ func (w *Watch) start() error {
 	plan := procs.Plan{Name: "bfsd", File: f, Args: []string{"run", "--config", w.Config.File}, Output: w.Output}
 	if w.recovers {
 		plan.Args = append(plan.Args, "--recover")
+		w.Grant()
 	}
 	if u := w.Config.User; u.Other {
 		plan.As = &syscall.Credential{Uid: u.UID, Gid: u.GID}
@@ -197,8 +200,10 @@ func (w *Watch) start() error {
 	return nil
 }
 
-// ended cleans up after a replica that ended by itself, and has it started again.
+// ended cleans up after a replica that ended by itself, and has it started again. One that was started as a recovery is started as one
+// again: it may have ended because its memory is false.
 func (w *Watch) ended() {
+	w.recovers = w.was
 	how := w.child.HowEnded()
 	w.clear()
 	pause := w.pause.after(time.Since(w.begun))

@@ -94,6 +94,7 @@ func TestObjections(t *testing.T) {
 		{"this one is silent", func(r *status.Report) { r.Replicas[self].Problem = "silent" }, ""},
 		{"this one is away", func(r *status.Report) { away(r, self) }, ""},
 		{"another recovers", func(r *status.Report) { r.Replicas[other].Problem = "silent until checkpoint 640" }, "replica 3: silent"},
+		{"another checks its state", func(r *status.Report) { r.Replicas[other].Status.Recovery.Phase = "checking" }, "replica 3 is recovering: checking"},
 		{"nobody can be asked", func(r *status.Report) { away(r, 0); away(r, 2); away(r, other) }, ""},
 		{"another is not there", func(r *status.Report) { away(r, other); peer(r).Connected = false }, "replica 3 is not connected"},
 		{"another has no keys", func(r *status.Report) { away(r, other); peer(r).Keys = false }, "replica 3 is not connected"},

@@ -7,23 +7,20 @@ import (
 	"fmt"
 )
 
-// The tags that begin everything a replica's long-term key signs. No tag is the beginning of another, so that a signature of
+// newKeyTag begins what is signed of a NEW-KEY. Neither it nor recoveryTag is the beginning of the other one, so that a signature of
 // one kind is never one of the other kind.
-const (
-	newKeyTag   = "bfs new-key v1\x00"
-	recoveryTag = "bfs recovery v1"
-)
+const newKeyTag = "bfs new-key v1\x00"
 
 // MaxSigned bounds the bytes that a replica's long-term key signs at once: a NEW-KEY is the longest.
 const MaxSigned = 512
 
 // A Signed is what a signature of a replica's long-term key is over, decoded: a NEW-KEY, or a recovery request.
 type Signed struct {
-	Group   Digest
-	From    Principal
-	Counter uint64
-	NewKey  *NewKey // nil: a recovery request
-	Bound   SeqNum  // of a recovery request: H_M [TOCS §5.2.3]
+	Group    Digest
+	From     Principal
+	Counter  uint64
+	NewKey   *NewKey   // nil: a recovery request
+	Recovery *Recovery // nil: a NEW-KEY
 }
 
 // ParseSigned decodes the bytes that a signature is to cover, for a process that holds the key and does not trust the process
@@ -58,16 +55,10 @@ func parseNewKey(covered, typed []byte) (*Signed, error) {
 // parseRecovery decodes what a recovery request's signature covers behind the tag: group, replica, counter, bound.
 func parseRecovery(b []byte) (*Signed, error) {
 	r := reader{b: b}
-	s := &Signed{Group: r.digest(), From: Principal{Replica: ReplicaID(r.u8())}, Counter: r.u64(), Bound: r.seqNum()}
-	if err := r.end(0); err != nil {
+	group := r.digest()
+	x := &Recovery{Replica: ReplicaID(r.u8()), Counter: r.u64(), Bound: r.seqNum()}
+	if err := r.end(TypeRequest); err != nil {
 		return nil, err
 	}
-	return s, nil
-}
-
-// AppendRecovery appends what a recovery request's signature covers.
-func AppendRecovery(b []byte, group Digest, from ReplicaID, counter uint64, bound SeqNum) []byte {
-	b = append(append(b, recoveryTag...), group[:]...)
-	b = appendU64(append(b, byte(from)), counter)
-	return appendU64(b, uint64(bound))
+	return &Signed{Group: group, From: Principal{Replica: x.Replica}, Counter: x.Counter, Recovery: x}, nil
 }

@@ -15,9 +15,9 @@ func TestParseSigned(t *testing.T) {
 	if err != nil || s.NewKey == nil || s.Group != k.Group || s.From != k.From || s.Counter != k.Counter {
 		t.Errorf("NEW-KEY: got %+v, %v", s, err)
 	}
-	recovery := AppendRecovery(nil, Digest{1}, 2, 3, 4)
+	recovery := Recovery{2, 3, 4}.AppendCovered(nil, Digest{1})
 	s, err = ParseSigned(recovery)
-	if err != nil || s.NewKey != nil || s.Group != (Digest{1}) || s.From != (Principal{Replica: 2}) || s.Counter != 3 || s.Bound != 4 {
+	if err != nil || s.Recovery == nil || s.Group != (Digest{1}) || s.From != (Principal{Replica: 2}) || s.Counter != 3 || s.Recovery.Bound != 4 {
 		t.Errorf("recovery request: got %+v, %v", s, err)
 	}
 	for _, good := range [][]byte{covered, recovery} {
@@ -38,15 +38,17 @@ func TestParseSigned(t *testing.T) {
 // Whatever is decoded is made again from what was decoded: no two meanings for one signature.
 func FuzzParseSigned(f *testing.F) {
 	f.Add(newGenerator(1).newKey().AppendCovered(nil))
-	f.Add(AppendRecovery(nil, Digest{1}, 2, 3, 4))
+	f.Add(Recovery{2, 3, 4}.AppendCovered(nil, Digest{1}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := ParseSigned(b)
 		if err != nil {
 			return
 		}
-		again := AppendRecovery(nil, s.Group, s.From.Replica, s.Counter, s.Bound)
+		var again []byte
 		if s.NewKey != nil {
 			again = s.NewKey.AppendCovered(nil)
+		} else {
+			again = s.Recovery.AppendCovered(nil, s.Group)
 		}
 		if !bytes.Equal(again, b) {
 			t.Errorf("%x means %+v, which is written %x", b, s, again)

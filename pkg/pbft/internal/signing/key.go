@@ -22,15 +22,20 @@ var (
 	ErrCounter = errors.New("its counter was not given out, or has a signature already")
 	ErrChannel = errors.New("a NEW-KEY that is bound to no connection")
 	ErrOften   = errors.New("asked too often")
+
+	ErrNoRecovery = errors.New("the watchdog has begun no recovery, or its requests are signed already")
 )
 
 // What a replica's process may have its Key do. Even a thousand clients that connect at once need no more: a replica answers each
-// caller's NEW-KEYs more slowly than this. Recovery requests cost the whole group work [TOCS §5.2.3].
+// caller's NEW-KEYs more slowly than this.
 var (
-	signRate    = transport.Rate{PerSecond: 512, Burst: 8192}
-	helloRate   = transport.Rate{PerSecond: 512, Burst: 8192}
-	recoverRate = transport.Rate{PerSecond: 1.0 / 60, Burst: 4}
+	signRate  = transport.Rate{PerSecond: 512, Burst: 8192}
+	helloRate = transport.Rate{PerSecond: 512, Burst: 8192}
 )
+
+// maxRecoveries is how many recovery requests are signed for one recovery, because they cost the whole group work [TOCS §5.2.3]. One
+// is enough if its answer reaches the replica.
+const maxRecoveries = 4
 
 const (
 	counterBlock = 256 // values for one write of the counter's files
@@ -50,7 +55,7 @@ type Key struct {
 	open    []uint64 // given out and not signed, the oldest first
 	signs   transport.Bucket
 	hellos  transport.Bucket
-	recover transport.Bucket
+	granted int // recovery requests that may be signed yet
 }
 
 // NewKey returns a replica's key. client is what its owner is called as a client. The counter goes on above its present value.
@@ -78,6 +83,13 @@ func (k *Key) Count() (uint64, error) {
 	}
 	k.open = append(k.open, n)
 	return n, nil
+}
+
+// Grant lets a recovery that begins have its requests signed.
+func (k *Key) Grant() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.granted = maxRecoveries
 }
 
 // Sign signs what may be signed.
@@ -110,8 +122,11 @@ func (k *Key) judge(s *message.Signed) error {
 		return ErrCounter
 	case !k.signs.Take(signRate, 1, time.Now()):
 		return ErrOften
-	case s.NewKey == nil && !k.recover.Take(recoverRate, 1, time.Now()):
-		return ErrOften
+	case s.Recovery != nil && k.granted == 0:
+		return ErrNoRecovery
+	}
+	if s.Recovery != nil {
+		k.granted--
 	}
 	k.open = slices.Delete(k.open, at, at+1)
 	return nil

@@ -103,13 +103,14 @@ func TestWhatIsSigned(t *testing.T) {
 		return n
 	}
 	recovery := func(g message.Digest, r message.ReplicaID, n uint64) []byte {
-		return message.AppendRecovery(nil, g, r, n, 128)
+		return message.Recovery{Replica: r, Counter: n, Bound: 128}.AppendCovered(nil, g)
 	}
 	changed := func(change func(*message.NewKey)) []byte {
 		m := h.newKey(count())
 		change(m)
 		return m.AppendCovered(nil)
 	}
+	k.Grant()
 	first, second := count(), count()
 	for _, c := range []struct {
 		name    string
@@ -138,12 +139,30 @@ func TestWhatIsSigned(t *testing.T) {
 			t.Errorf("%s: got %x, %v, want %v", c.name, signature, err, c.want)
 		}
 	}
-	for range 10 {
-		if _, err := k.Sign(recovery(group, self, count())); errors.Is(err, ErrOften) {
-			return
+}
+
+// Recovery requests are signed for a recovery that the watchdog has begun, and not many for one.
+func TestRecoveriesAreGranted(t *testing.T) {
+	h := newHome(t)
+	k := h.key()
+	ask := func() error {
+		n, err := k.Count()
+		if err == nil {
+			_, err = k.Sign(message.Recovery{Replica: self, Counter: n, Bound: 128}.AppendCovered(nil, group))
+		}
+		return err
+	}
+	for recovery := range 2 {
+		if err := ask(); !errors.Is(err, ErrNoRecovery) {
+			t.Fatalf("before recovery %d: got %v", recovery, err)
+		}
+		k.Grant()
+		for range maxRecoveries {
+			if err := ask(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	t.Error("recovery requests without end")
 }
 
 // The counter goes on above all it gave out, however the keeper ended. A file that was put back is noticed.
@@ -336,7 +355,7 @@ func FuzzSign(f *testing.F) {
 	_, private, _ := ed25519.GenerateKey(nil)
 	k := NewKey(private, group, self, asClient, counter)
 	f.Add([]byte("bfs new-key v1\x00"))
-	f.Add(message.AppendRecovery(nil, group, self, 1, 1))
+	f.Add(message.Recovery{Replica: self, Counter: 1, Bound: 1}.AppendCovered(nil, group))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, err := k.Sign(b); err != nil {
 			return
