@@ -36,17 +36,19 @@ func keeperCommand() *cobra.Command {
 	c := cli.Group(&cobra.Command{
 		Use:   "keeper --config FILE",
 		Short: "hold a replica's key in a process of its own, run the replica, and recover it on schedule",
-		Long: `Keeper runs one replica as its child, in place of bfsd run. It alone reads the replica's private key. The replica asks it for
-signatures on a Unix socket, and the keeper signs what a replica needs to be known by its peers, and nothing else. So an intruder who
-has lost the replica's process has lost the replica's identity with it.
+		Long: `Keeper runs one replica as its child, in place of bfsd run. It alone reads the replica's private key. The
+replica asks it for signatures on a Unix socket, and the keeper signs what a replica needs to be known by its peers,
+and nothing else. So an intruder who has lost the replica's process has lost the replica's identity with it.
 
-The keeper starts the replica again when it ends or hangs. Before each start it compares the executable with the manifest, which
-the administrator signs (bfsd manifest sign). Once in recovery_period it recovers the replica: it has it hand over, stops it, kills
-all that it may have left behind, and starts it anew. It does so only while all other replicas take part. One that objects for ever
-is ignored after three turns, if the group has its files on disk.
+The keeper starts the replica again when it ends or hangs. Before each start it compares the program with the
+manifest, which the administrator signs (bfsd manifest sign). Once in recovery_period it recovers the replica: the
+keeper lets it hand over, stops it, kills every process that it has left behind, and starts it anew. The keeper does
+so only while all other replicas take part. A replica that objects for ever is ignored after three turns, if the
+group has its files on disk.
 
-What it protects depends on users. Started by root, with keeper_user set, the replica's user can neither read the key nor replace the
-program. Started by the replica's own user it protects against mistakes, and against an intruder who cannot read files.
+What the keeper protects depends on users. If root starts it, and keeper_user is set, the replica's user can neither
+read the key nor replace the program. If the replica's own user starts it, it protects against mistakes, and against
+an intruder who cannot read files.
 
 ` + keeperKeys,
 		Example: `  bfsd init --keeper --hosts a.example,b.example,c.example,d.example --out bundles
@@ -81,7 +83,8 @@ func keep(ctx context.Context, file string) error {
 		Recover: func(force bool) (string, error) { return w.Recover(ctx, force) },
 	})
 	if errors.Is(err, pbft.ErrKeeperMemory) {
-		return fmt.Errorf("%w.\nWhat the replica promised may be an old copy too: unless you know better, move its directory %s away. Then run\n"+
+		return fmt.Errorf("%w.\nWhat the replica promised may be an old copy too: "+
+			"unless you know better, move its directory %s away. Then run\n"+
 			"  bfsd keeper renew --config %s\nthen start the keeper again and, if you moved the directory, run\n  bfsd replica replace --config %s",
 			err, c.Directory, file, file)
 	}
@@ -115,12 +118,13 @@ func keeperRenewCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "renew --config FILE",
 		Short: "make what a keeper must remember anew, after it is lost or an old copy was put back",
-		Long: `Renew writes the files of keeper_directory and keeper_copy anew: the counter of signatures goes on above all that was used,
-and the serial number of the manifest is kept if either directory still has it. If neither has, put the newest manifest there
-before the keeper starts, because it cannot tell an older one.
+		Long: `Renew writes the files of keeper_directory and keeper_copy anew: the counter of signatures goes on above every
+value that was used, and the serial number of the manifest is kept if either directory still has it. If neither has
+it, put the newest manifest in place before the keeper starts, because it cannot tell an older one.
 
-Stop the keeper first. If keeper_directory was put back from an old copy, the replica's own directory may have been too, and with it
-its promises: move that away, and run bfsd replica replace once the keeper runs again.`,
+Stop the keeper first. If keeper_directory was put back from an old copy, the replica's own directory may have been
+put back too, and with it the replica's promises: move that away, and run bfsd replica replace once the keeper runs
+again.`,
 		Example: `  bfsd keeper renew --config /etc/bfs/host2/replica.toml`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -153,9 +157,9 @@ func recoverCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "recover N --config FILE",
 		Short: "have replica N recovered now",
-		Long: `Recover asks the keeper of replica N, on N's own host, to recover it now and not at its next turn. It is for root and the
-keeper's user. The keeper refuses while another replica is away, behind or silent, and names the reasons. Recover returns when the new
-process is ready.`,
+		Long: `Recover asks the keeper of replica N, on N's own host, to recover it now and not at its next turn. Root and
+the keeper's user may ask. The keeper refuses while another replica is away, behind, silent or recovering, and names
+the reasons. Recover returns when the new process is ready.`,
 		Example: `  bfsd recover 2 --config /etc/bfs/host2/replica.toml`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

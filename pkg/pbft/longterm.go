@@ -32,7 +32,8 @@ type KeeperConfig struct {
 	Logger    *slog.Logger
 }
 
-// A Keeper holds a replica's long-term key, and signs NEW-KEYs and recovery requests of that replica for the replica's process.
+// A Keeper holds a replica's long-term key, and signs NEW-KEYs and recovery requests of that replica
+// for the replica's process.
 type Keeper struct {
 	key    *signing.Key
 	server *signing.Server
@@ -45,7 +46,7 @@ type Keeper struct {
 // StartKeeper begins to serve a replica's key.
 func StartKeeper(cfg KeeperConfig) (*Keeper, error) {
 	if !cfg.Group.Members[cfg.Self].Key.Equal(cfg.Key.Public()) {
-		return nil, fmt.Errorf("replica %d: this private key is not the one whose public half the group file names", cfg.Self)
+		return nil, fmt.Errorf("replica %d: this private key does not belong to the public key in the group file", cfg.Self)
 	}
 	lock, err := lockDirectory(cfg.Directory)
 	if err != nil {
@@ -55,7 +56,8 @@ func StartKeeper(cfg KeeperConfig) (*Keeper, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	key := signing.NewKey(cfg.Key, cfg.Group.Digest(), cfg.Self, ClientOf(cfg.Group.Members[cfg.Self].Key), memory.counter)
+	asClient := ClientOf(cfg.Group.Members[cfg.Self].Key)
+	key := signing.NewKey(cfg.Key, cfg.Group.Digest(), cfg.Self, asClient, memory.counter)
 	server, err := signing.Serve(cfg.Socket, key, cfg.rules())
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -80,8 +82,8 @@ func (cfg *KeeperConfig) rules() signing.Rules {
 	return r
 }
 
-// TakeSerial remembers the serial number of a list that the keeper is about to obey. It refuses one that is lower than a serial number
-// it took before: somebody has put back an old list.
+// TakeSerial remembers the serial number of a list that the keeper is about to obey. It refuses one
+// that is lower than a serial number it took before: somebody has put back an old list.
 func (k *Keeper) TakeSerial(serial uint64) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -91,7 +93,8 @@ func (k *Keeper) TakeSerial(serial uint64) error {
 	return k.memory.serial.Raise(serial)
 }
 
-// Grant lets the replica have a recovery request signed. Whoever starts the replica as a recovery calls it first.
+// Grant lets the replica have a recovery request signed. Whoever starts the replica as a recovery calls
+// it first.
 func (k *Keeper) Grant() { k.key.Grant() }
 
 // Disconnect ends the connections of the replica's process, which has ended or is to end.
@@ -100,8 +103,8 @@ func (k *Keeper) Disconnect() { k.server.Disconnect() }
 // Close stops serving.
 func (k *Keeper) Close() error { return errors.Join(k.server.Close(), k.lock.Close()) }
 
-// AskRecovery asks the keeper at a socket to recover its replica, and returns what was done. Without force the keeper refuses
-// while the group cannot spare the replica.
+// AskRecovery asks the keeper at a socket to recover its replica, and returns what was done. Without
+// force the keeper refuses while the group cannot spare the replica.
 func AskRecovery(ctx context.Context, socket string, force bool) (string, error) {
 	return signing.AskRecovery(ctx, socket, force)
 }

@@ -39,8 +39,8 @@ func freshKeeper(t *testing.T) string {
 	return dir
 }
 
-// Replicas whose keys are at their keepers form a group. A replica is heard after its restart and after its keeper's; it may be
-// replaced with no key at hand; and it is not there without its keeper.
+// Replicas whose keys are at their keepers form a group. A replica is heard after its restart and after
+// its keeper's; it may be replaced with no key at hand; and it is not there without its keeper.
 func TestReplicasWithKeepers(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportTLS)
 	var dirs []string
@@ -89,7 +89,8 @@ func TestReplicasWithKeepers(t *testing.T) {
 	}
 }
 
-// A keeper starts with what it remembers: of a key that has signed nothing, or renewed; not without, and not twice.
+// A keeper starts with what it remembers: of a key that has signed nothing, or renewed; not without,
+// and not twice.
 func TestKeepersMemory(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	dir, second := t.TempDir(), t.TempDir()
@@ -137,7 +138,8 @@ func TestKeepersMemory(t *testing.T) {
 	}
 }
 
-// A replica whose key is at its keeper recovers when the keeper has begun a recovery, and gets no recovery request signed before.
+// A replica whose key is at its keeper recovers when the keeper has begun a recovery, and gets no
+// recovery request signed before.
 func TestRecoveryWithKeepers(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	dir := freshKeeper(t)

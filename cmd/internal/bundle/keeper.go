@@ -25,7 +25,8 @@ func (p *Plan) sign(administrator ed25519.PrivateKey, groupFile string) error {
 	if err != nil {
 		return err
 	}
-	p.manifest, err = manifest.Sign(&manifest.Manifest{Group: g.Digest(), Serial: 1, Allowed: []manifest.Digest{d}}, administrator)
+	m := &manifest.Manifest{Group: g.Digest(), Serial: 1, Allowed: []manifest.Digest{d}}
+	p.manifest, err = manifest.Sign(m, administrator)
 	return err
 }
 
@@ -43,7 +44,8 @@ func (p *Plan) writeKeeper(dir string) error {
 	return err
 }
 
-// WriteManifest replaces a manifest's file, so that a crash leaves the old manifest or the new. Everybody may read it.
+// WriteManifest replaces a manifest's file, so that a crash leaves the old manifest or the new.
+// Everybody may read it.
 func WriteManifest(file string, text []byte) error {
 	temp := file + ".new"
 	if err := os.WriteFile(temp, text, 0o644); err != nil {

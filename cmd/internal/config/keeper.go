@@ -13,7 +13,8 @@ import (
 	"bfs/cmd/internal/trust"
 )
 
-// A Keeper is the configuration of a replica's keeper: the replica's file, with the key, which the replica itself does not read.
+// A Keeper is the configuration of a replica's keeper: the replica's file, with the key, which the
+// replica itself does not read.
 type Keeper struct {
 	*Replica
 	Key      ed25519.PrivateKey
@@ -85,7 +86,8 @@ func owned(file string) error {
 
 func (f *keeperFile) check(s *source, k *Keeper) (err error) {
 	if f.Keeper == "" {
-		return s.errorAt("keeper", `empty: want the path of the keeper's socket, such as "keeper.sock"; without it bfsd run needs no keeper`)
+		return s.errorAt("keeper", `empty: want the path of the keeper's socket, such as "keeper.sock". `+
+			"Without it the replica needs no keeper, and bfsd run is enough")
 	}
 	if f.Directory == "" {
 		return s.errorAt("keeper_directory", "empty: want a directory for the keeper's own files")

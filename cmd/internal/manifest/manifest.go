@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package manifest reads and writes the list of executables that a keeper may start, signed by the administrator:
+// Package manifest reads and writes the list of executables that a keeper may start, signed by the
+// administrator:
 //
 //	bfs manifest v1
 //	group 3f0c...            digest of the group file, hexadecimal

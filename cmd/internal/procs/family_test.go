@@ -12,7 +12,8 @@ import (
 	"bfs/cmd/internal/cli"
 )
 
-// What runs is the file that was opened, whatever has taken its name since, without what systemd told this process.
+// What runs is the file that was opened, whatever has taken its name since, without what systemd told
+// this process.
 func TestPlanStartsTheOpenFile(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
 	dir := t.TempDir()
@@ -70,8 +71,8 @@ func TestEndIsNoticed(t *testing.T) {
 	}
 }
 
-// A process that left its parent's group and session is found and killed. The test runs itself, because it becomes the parent of
-// all that is left behind.
+// A process that left its parent's group and session is found and killed. The test runs itself, because
+// it becomes the parent of all that is left behind.
 func TestKillOrphans(t *testing.T) {
 	if os.Getenv("BFS_TEST_ORPHANS") == "" {
 		c := exec.Command(os.Args[0], "-test.run=^TestKillOrphans$", "-test.v")

@@ -14,8 +14,8 @@ import (
 // errExecutable is the refusal to start an executable.
 var errExecutable = errors.New("not started")
 
-// openChecked opens the program if it may be started: the administrator's manifest allows it, and the manifest is not older than
-// one that was taken before.
+// openChecked opens the program if it may be started: the administrator's manifest allows it, and the
+// manifest is not older than one that was taken before.
 func (w *Watch) openChecked() (*os.File, error) {
 	if w.Config.Manifest == "" {
 		return os.Open(w.Program)
@@ -30,9 +30,9 @@ func (w *Watch) openChecked() (*os.File, error) {
 	}
 	d, err := manifest.Of(f)
 	if err == nil && !m.Allows(d) {
-		err = fmt.Errorf("%w: %s has digest %x, which manifest %s (serial %d) does not allow. If this program is an upgrade, put there a manifest "+
-			"that names it: bfsd manifest sign. If not, put back the program that the manifest names, and look for an intruder",
-			errExecutable, w.Program, d, w.Config.Manifest, m.Serial)
+		err = fmt.Errorf("%w: %s has digest %x, which manifest %s (serial %d) does not allow. If this program is an upgrade, "+
+			"put there a manifest that names it: bfsd manifest sign. If not, put back the program that the manifest names, "+
+			"and look for an intruder", errExecutable, w.Program, d, w.Config.Manifest, m.Serial)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -35,7 +35,8 @@ func look(ctx context.Context, address string) error {
 	return nil
 }
 
-// looks looks at a replica again and again until ctx ends or looksLost looks in a row have failed; then it returns the last failure.
+// looks looks at a replica again and again until ctx ends or looksLost looks in a row have failed; then
+// it returns the last failure.
 func looks(ctx context.Context, address string, every time.Duration) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -23,7 +23,8 @@ func notify(state string) {
 	_, _ = c.Write([]byte(state))
 }
 
-// watchdogPeriod is how often systemd wants to hear that this process turns, halved for safety; 0: never (sd_watchdog_enabled(3)).
+// watchdogPeriod is how often systemd wants to hear that this process turns, halved for safety; 0:
+// never (sd_watchdog_enabled(3)).
 func watchdogPeriod() time.Duration {
 	us, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
 	if err != nil || us <= 0 {

@@ -16,6 +16,7 @@ import (
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/procs"
 	"bfs/cmd/internal/status"
+	"bfs/pkg/pbft"
 )
 
 // A Watch runs one replica.
@@ -72,7 +73,10 @@ const (
 
 // New returns a watch that has not begun.
 func New(c *config.Keeper, program string, log *slog.Logger) *Watch {
-	return &Watch{Config: c, Program: program, Log: log, Output: os.Stderr, wishes: make(chan wish), hung: make(chan hang)}
+	return &Watch{
+		Config: c, Program: program, Log: log, Output: os.Stderr,
+		wishes: make(chan wish), hung: make(chan hang),
+	}
 }
 
 // Run runs the replica until ctx ends, and then stops it.
@@ -200,8 +204,8 @@ func (w *Watch) start() error {
 	return nil
 }
 
-// ended cleans up after a replica that ended by itself, and has it started again. One that was started as a recovery is started as one
-// again: it may have ended because its memory is false.
+// ended cleans up after a replica that ended by itself, and has it started again. One that was started
+// as a recovery is started as one again: it may have ended because its memory is false.
 func (w *Watch) ended() {
 	w.recovers = w.was
 	how := w.child.HowEnded()
@@ -238,7 +242,9 @@ func (w *Watch) stop() error {
 
 // turn recovers the replica at its place in the schedule, or gives the turn up.
 func (w *Watch) turn(ctx context.Context) {
-	reasons := w.objections(ctx)
+	r := w.report(ctx)
+	self := int(w.Config.Self)
+	reasons := append(objections(r, self, w.period()), unfinished(r, self, w.skipped)...)
 	what := decide(reasons, w.skipped, w.Config.Group.Durability)
 	if what == skip {
 		w.skipped++
@@ -246,8 +252,8 @@ func (w *Watch) turn(ctx context.Context) {
 		return
 	}
 	if what == force {
-		w.Log.Warn("recovery although others do not take part, after too many turns were given up", "why", strings.Join(reasons, "; "),
-			"given_up", w.skipped)
+		w.Log.Warn("recovery although others do not take part, after too many turns were given up",
+			"why", strings.Join(reasons, "; "), "given_up", w.skipped)
 	}
 	if err := w.recover(); err != nil {
 		w.Log.Error("no recovery: the replica runs on", "why", err)
@@ -258,7 +264,10 @@ func (w *Watch) turn(ctx context.Context) {
 
 // grant does what somebody wished.
 func (w *Watch) grant(ctx context.Context, force bool) granted {
-	if reasons := w.objections(ctx); len(reasons) > 0 && !force {
+	r := w.report(ctx)
+	self := int(w.Config.Self)
+	reasons := append(objections(r, self, w.period()), unfinished(r, self, 0)...)
+	if len(reasons) > 0 && !force {
 		return granted{err: fmt.Errorf("not now: %s (--force recovers all the same)", strings.Join(reasons, "; "))}
 	}
 	if err := w.recover(); err != nil {
@@ -267,17 +276,21 @@ func (w *Watch) grant(ctx context.Context, force bool) granted {
 	return granted{child: w.child}
 }
 
-func (w *Watch) objections(ctx context.Context) []string {
+func (w *Watch) period() pbft.SeqNum { return w.Config.Group.Limits.CheckpointPeriod }
+
+// report is what the replicas of the group say of themselves.
+func (w *Watch) report(ctx context.Context) *status.Report {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	g := *w.Config.Group
 	g.Admin = slices.Clone(g.Admin)
 	g.Admin[w.Config.Self] = w.Config.AdminListen // which may be on the loopback only
-	return objections(status.Ask(ctx, &g), int(w.Config.Self), g.Limits.CheckpointPeriod)
+	return status.Ask(ctx, &g)
 }
 
-// recover stops the replica and starts it so that it recovers. An executable that may not be started is no reason to stop the
-// replica, or an upgrade without its manifest would stop one host after the other.
+// recover stops the replica and starts it so that it recovers. An executable that may not be started is
+// no reason to stop the replica, or an upgrade without its manifest would stop one host after the
+// other.
 func (w *Watch) recover() error {
 	f, err := w.openChecked()
 	if err != nil {

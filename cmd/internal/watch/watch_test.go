@@ -17,8 +17,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Each replica has one slot in each period, no two at once, and a replica never follows the one below it: the successor of a
-// primary that is recovered is not next.
+// Each replica has one slot in each period, no two at once, and a replica never follows the one below
+// it: the successor of a primary that is recovered is not next.
 func TestSchedule(t *testing.T) {
 	const period = 10 * time.Minute
 	for _, n := range []int{4, 5, 7, 31} {
@@ -108,6 +108,26 @@ func TestObjections(t *testing.T) {
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+// A replica whose last recovery is not over is left in peace, but not for ever.
+func TestUnfinished(t *testing.T) {
+	const self = 1
+	r := report()
+	if got := unfinished(r, self, 0); got != nil {
+		t.Errorf("it is over: got %q", got)
+	}
+	r.Replicas[self].Status.Recovery.Phase = "checking"
+	if got := unfinished(r, self, patienceTurns-1); len(got) != 1 || !strings.Contains(got[0], "checking") {
+		t.Errorf("it is not over: got %q", got)
+	}
+	if got := unfinished(r, self, patienceTurns); got != nil {
+		t.Errorf("after too many turns: got %q", got)
+	}
+	r.Replicas[self].Status = nil
+	if got := unfinished(r, self, 0); got != nil {
+		t.Errorf("it does not answer: got %q", got)
 	}
 }
 

@@ -7,14 +7,15 @@ import (
 	"fmt"
 )
 
-// newKeyTag begins what is signed of a NEW-KEY. Neither it nor recoveryTag is the beginning of the other one, so that a signature of
-// one kind is never one of the other kind.
+// newKeyTag begins what is signed of a NEW-KEY. Neither it nor recoveryTag is the beginning of the
+// other one, so that a signature of one kind is never one of the other kind.
 const newKeyTag = "bfs new-key v1\x00"
 
 // MaxSigned bounds the bytes that a replica's long-term key signs at once: a NEW-KEY is the longest.
 const MaxSigned = 512
 
-// A Signed is what a signature of a replica's long-term key is over, decoded: a NEW-KEY, or a recovery request.
+// A Signed is what a signature of a replica's long-term key is over, decoded: a NEW-KEY, or a recovery
+// request.
 type Signed struct {
 	Group    Digest
 	From     Principal
@@ -23,8 +24,9 @@ type Signed struct {
 	Recovery *Recovery // nil: a NEW-KEY
 }
 
-// ParseSigned decodes the bytes that a signature is to cover, for a process that holds the key and does not trust the process
-// that asks. It accepts exactly the bytes that a NEW-KEY or a recovery request covers. The NewKey aliases b.
+// ParseSigned decodes the bytes that a signature is to cover, for a process that holds the key and does
+// not trust the process that asks. It accepts exactly the bytes that a NEW-KEY or a recovery request
+// covers. The NewKey aliases b.
 func ParseSigned(b []byte) (*Signed, error) {
 	if len(b) > MaxSigned {
 		return nil, fmt.Errorf("%w: %d bytes to sign, want %d at most", ErrMalformed, len(b), MaxSigned)
@@ -52,7 +54,8 @@ func parseNewKey(covered, typed []byte) (*Signed, error) {
 	return &Signed{Group: k.Group, From: k.From, Counter: k.Counter, NewKey: k}, nil
 }
 
-// parseRecovery decodes what a recovery request's signature covers behind the tag: group, replica, counter, bound.
+// parseRecovery decodes what a recovery request's signature covers behind the tag: group, replica,
+// counter, bound.
 func parseRecovery(b []byte) (*Signed, error) {
 	r := reader{b: b}
 	group := r.digest()

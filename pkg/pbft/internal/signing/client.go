@@ -17,8 +17,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// callWithin bounds one call of a Client, its connection included. A keeper answers in tens of microseconds, and in a disk's time
-// once in counterBlock counts.
+// callWithin bounds one call of a Client, its connection included. A keeper answers in tens of
+// microseconds, and in a disk's time once in counterBlock counts.
 const callWithin = 5 * time.Second
 
 // ErrRefused is a keeper's refusal.
@@ -27,8 +27,9 @@ var ErrRefused = errors.New("the keeper refuses")
 // errPeer is the refusal to ask about bytes that are no public key.
 var errPeer = fmt.Errorf("want a public key of %d bytes", keySize)
 
-// A Client is an auth.Signer whose key is at a Server. It connects when it is asked for something, and anew when its connection has
-// ended. It is safe for use by many goroutines; one call is under way at a time.
+// A Client is an auth.Signer whose key is at a Server. It connects when it is asked for something, and
+// anew when its connection has ended. It is safe for use by many goroutines; one call is under way at a
+// time.
 type Client struct {
 	path   string
 	public ed25519.PublicKey
@@ -38,7 +39,8 @@ type Client struct {
 	conn net.Conn // nil: none
 }
 
-// Dial returns a client of the keeper at path, which must have the key with this public half and be of this group.
+// Dial returns a client of the keeper at path, which must have the key with this public half and be of
+// this group.
 func Dial(path string, public ed25519.PublicKey, group message.Digest) (*Client, error) {
 	c := &Client{path: path, public: public, group: group}
 	c.mu.Lock()
@@ -162,7 +164,9 @@ func (c *Client) HelloKey(peer ed25519.PublicKey, life auth.Life) (k auth.HelloK
 }
 
 // HelloTag implements auth.Signer.
-func (c *Client) HelloTag(peer ed25519.PublicKey, challenge *[auth.ChallengeSize]byte, head *auth.HelloHead) (t auth.HelloTag, err error) {
+func (c *Client) HelloTag(
+	peer ed25519.PublicKey, challenge *[auth.ChallengeSize]byte, head *auth.HelloHead,
+) (t auth.HelloTag, err error) {
 	if len(peer) != keySize {
 		return t, errPeer
 	}
@@ -183,7 +187,8 @@ func (c *Client) Close() error {
 	return err
 }
 
-// AskRecovery asks the keeper at path to recover its replica, and waits for as long as ctx says. It returns what the keeper did.
+// AskRecovery asks the keeper at path to recover its replica, and waits for as long as ctx says. It
+// returns what the keeper did.
 func AskRecovery(ctx context.Context, path string, force bool) (string, error) {
 	conn, err := dial(path)
 	if err != nil {

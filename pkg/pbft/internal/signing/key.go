@@ -26,15 +26,15 @@ var (
 	ErrNoRecovery = errors.New("the watchdog has begun no recovery, or its requests are signed already")
 )
 
-// What a replica's process may have its Key do. Even a thousand clients that connect at once need no more: a replica answers each
-// caller's NEW-KEYs more slowly than this.
+// What a replica's process may have its Key do. Even a thousand clients that connect at once need no
+// more: a replica answers each caller's NEW-KEYs more slowly than this.
 var (
 	signRate  = transport.Rate{PerSecond: 512, Burst: 8192}
 	helloRate = transport.Rate{PerSecond: 512, Burst: 8192}
 )
 
-// maxRecoveries is how many recovery requests are signed for one recovery, because they cost the whole group work [TOCS §5.2.3]. One
-// is enough if its answer reaches the replica.
+// maxRecoveries is how many recovery requests are signed for one recovery, because they cost the whole
+// group work [TOCS §5.2.3]. One is enough if its answer reaches the replica.
 const maxRecoveries = 4
 
 const (
@@ -58,10 +58,15 @@ type Key struct {
 	granted int // recovery requests that may be signed yet
 }
 
-// NewKey returns a replica's key. client is what its owner is called as a client. The counter goes on above its present value.
-func NewKey(private ed25519.PrivateKey, group message.Digest, self message.ReplicaID, client message.ClientID, counter *durable.Monotone) *Key {
-	return &Key{private: private, group: group, replica: message.Principal{Replica: self}, client: message.Principal{Client: client},
-		counter: counter, next: counter.Value()}
+// NewKey returns a replica's key. client is what its owner is called as a client. The counter goes on
+// above its present value.
+func NewKey(
+	private ed25519.PrivateKey, group message.Digest, self message.ReplicaID, client message.ClientID, counter *durable.Monotone,
+) *Key {
+	return &Key{
+		private: private, group: group, counter: counter, next: counter.Value(),
+		replica: message.Principal{Replica: self}, client: message.Principal{Client: client},
+	}
 }
 
 // Public is the public half.
@@ -141,7 +146,9 @@ func (k *Key) HelloKey(peer ed25519.PublicKey, life auth.Life) (auth.HelloKey, e
 }
 
 // HelloTag is as auth.Signer says.
-func (k *Key) HelloTag(peer ed25519.PublicKey, challenge *[auth.ChallengeSize]byte, head *auth.HelloHead) (auth.HelloTag, error) {
+func (k *Key) HelloTag(
+	peer ed25519.PublicKey, challenge *[auth.ChallengeSize]byte, head *auth.HelloHead,
+) (auth.HelloTag, error) {
 	if err := k.greet(); err != nil {
 		return auth.HelloTag{}, err
 	}

@@ -91,7 +91,8 @@ func (h *home) newKey(counter uint64) *message.NewKey {
 	return m
 }
 
-// A key signs the NEW-KEYs and recovery requests of its own replica, each value of the counter once, and refuses all else.
+// A key signs the NEW-KEYs and recovery requests of its own replica, each value of the counter once,
+// and refuses all else.
 func TestWhatIsSigned(t *testing.T) {
 	h := newHome(t)
 	k := h.key()
@@ -191,7 +192,8 @@ func TestCounterSurvives(t *testing.T) {
 	}
 }
 
-// A client is a Signer like another, over a keeper's restart too. Its peers cannot tell it from a key in its own process.
+// A client is a Signer like another, over a keeper's restart too. Its peers cannot tell it from a key
+// in its own process.
 func TestClient(t *testing.T) {
 	h := newHome(t)
 	s := h.serve(Rules{Users: []uint32{me}})
@@ -289,8 +291,8 @@ func TestAskRecovery(t *testing.T) {
 	}
 }
 
-// Bytes that are no request end the connection and nothing else; connections beyond the bound displace the oldest; and a socket in
-// a directory with a long name is reached.
+// Bytes that are no request end the connection and nothing else; connections beyond the bound displace
+// the oldest; and a socket in a directory with a long name is reached.
 func TestHostileConnections(t *testing.T) {
 	h := newHome(t)
 	h.dir = filepath.Join(h.dir, strings.Repeat("long", 30))
@@ -345,7 +347,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// Whatever a process asks to have signed, a key's answer is a signature of a NEW-KEY or recovery request, or a refusal.
+// Whatever a process asks to have signed, a key's answer is a signature of a NEW-KEY or recovery
+// request, or a refusal.
 func FuzzSign(f *testing.F) {
 	dir := f.TempDir()
 	counter, err := durable.CreateMonotone([2]string{dir + "/a", dir + "/b"}, 1)
