@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"bfs/cmd/internal/cli"
@@ -69,6 +70,35 @@ func TestEndIsNoticed(t *testing.T) {
 	if got := c.HowEnded(); got != "exit status 3" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// A child that has moved to another process group is killed all the same.
+func TestKillReachesWhoLeftTheGroup(t *testing.T) {
+	perl, err := exec.LookPath("perl")
+	if err != nil {
+		t.Skip("NOT RUN: no perl, with which a process changes its group")
+	}
+	f, err := os.Open(perl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const script = `$|=1; if (!($c = fork)) { setpgrp(0, 0); sleep 1000; exit }
+		select(undef, undef, undef, .001) until getpgrp($c) == $c; setpgrp(0, $c) or die; print "` + cli.Ready + `\n"; sleep 1000`
+	p := Plan{Name: "perl", File: f, Args: []string{"-e", script}, Output: os.Stderr}
+	c, err := p.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	group, err := syscall.Getpgid(c.PID())
+	if err != nil || group == c.PID() {
+		t.Fatalf("it is in group %d, %v", group, err)
+	}
+	c.Kill()
+	_ = syscall.Kill(-group, syscall.SIGKILL) // the rest of the group
 }
 
 // A process that left its parent's group and session is found and killed. The test runs itself, because

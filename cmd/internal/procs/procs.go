@@ -159,7 +159,8 @@ func (c *Child) PID() int { return c.cmd.Process.Pid }
 // Kill ends the child and the processes that it has started with SIGKILL, because these would keep its
 // output open; and waits for the child.
 func (c *Child) Kill() {
-	_ = syscall.Kill(-c.PID(), syscall.SIGKILL) // it may have ended already
+	_ = syscall.Kill(-c.PID(), syscall.SIGKILL) // it may have ended already,
+	_ = c.cmd.Process.Kill()                    // or have left its group
 	<-c.exited
 }
 

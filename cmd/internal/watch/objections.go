@@ -22,7 +22,7 @@ func objections(r *status.Report, self int, period pbft.SeqNum) (reasons []strin
 		switch {
 		case i == self:
 		case row.Status != nil && row.Status.Recovery.Phase != "":
-			reasons = append(reasons, fmt.Sprintf("replica %d is recovering: %s", i, row.Status.Recovery.Phase))
+			reasons = append(reasons, fmt.Sprintf("replica %d is recovering: %.20s", i, row.Status.Recovery.Phase))
 		case row.Status != nil && row.Problem != "":
 			reasons = append(reasons, fmt.Sprintf("replica %d: %s", i, row.Problem))
 		case row.Status == nil && own == nil:
@@ -59,7 +59,7 @@ func unfinished(r *status.Report, self, skipped int) []string {
 	if s == nil || s.Recovery.Phase == "" || skipped >= patienceTurns {
 		return nil
 	}
-	return []string{fmt.Sprintf("this replica is recovering yet: %s", s.Recovery.Phase)}
+	return []string{fmt.Sprintf("this replica is still recovering: %.20s", s.Recovery.Phase)}
 }
 
 // patienceTurns is how many turns in a row a replica gives up for the sake of others.
