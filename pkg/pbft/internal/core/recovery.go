@@ -367,6 +367,7 @@ func (c *Core) finishRecovery() {
 		return
 	}
 	x.phase = NotRecovering
+	c.remembered = min(c.remembered, c.log.lastExec) // or it would answer no reads, for want of a batch that never was
 	c.renewJournal()
 	c.log.past.drop(c.log.past.high) // an intruder may have put it there
 	// No promise of ours is above these, and what the fence said may have been put there.

@@ -22,6 +22,7 @@ func directed() []*Schedule {
 		forgottenWhileSilent(), forgottenNewView(), forgottenCheckpoint(), forgottenReply(), valueThatRecurs(), idleSilence(),
 		takenBackAndRepeated(), enrolledBeforeFetching(), notEnrolledYet(),
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
+		decidedAhead(), preparedAhead(),
 	}
 }
 

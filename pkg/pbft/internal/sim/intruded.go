@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"math/rand/v2"
+
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/store"
+)
+
+// Directed schedules of intruders who know the protocol, and of recoveries that others do not leave alone.
+
+// intruded begins a schedule on disks in which an intruder is in replica i, who says what a correct replica would, until t. He leaves
+// something behind, and the replica recovers.
+func (s *Schedule) intruded(i, from, to int, leaves func(r *replica), format string, args ...any) {
+	s.shape.durable, s.shape.sync = true, 5
+	s.add(func(w *world) {
+		t := trace{leave: func(r *replica, _ *rand.Rand) { leaves(r) }}
+		w.patiently(from, func() bool { return w.intrudes(i, int64(to-from)*tick, tick, lie{"polite", polite}, t) })
+	}, "an intruder is in replica %d from %d to %d, and leaves behind "+format, append([]any{i, from, to}, args...)...)
+}
+
+// polite says what a correct replica says.
+func polite(_ *liarMemory, _ *replica, _ int, m message.Message) []message.Message { return one(m) }
+
+// write appends records to the journal of a replica that is down.
+func (r *replica) write(records ...message.Message) {
+	s := r.w.sites[r.id]
+	m, err := store.Recall[func()](store.Options{Disk: r.keeper.disk, Group: group, SegmentBytes: segmentBytes,
+		Self: message.ReplicaID(r.id), Limits: &r.w.wire}, 0, func() error { return nil })
+	if err != nil {
+		return // the crash has left nothing to be opened
+	}
+	for _, x := range records {
+		m.Store.Persist(x)
+	}
+	if durable, err := m.Store.Flush(); err == nil {
+		m.Store.Flushed(durable, nil)
+	}
+	s.position = uint64(m.Store.Position())
+	_ = m.Store.Close()
+}
+
+// once has f happen as soon as a condition holds.
+func (s *Schedule) once(when func(w *world) bool, f func(w *world), format string, args ...any) {
+	s.add(func(w *world) {
+		w.patiently(0, func() bool {
+			if !when(w) {
+				return false
+			}
+			f(w)
+			return true
+		})
+	}, format, args...)
+}
+
+// healed: the intruder is expelled from replica i, whose recovery is over.
+func healed(w *world, i int) bool { return w.cured[i] }
+
+// decidedAhead: the intruder writes into the journal of 3 that batches were decided under numbers that the group has yet to reach. They lie
+// beyond all that the recovery looks at; but it ends, and an ordinary restart reads the journal once more.
+func decidedAhead() *Schedule {
+	s := scene("decided ahead", 400)
+	batch := message.Batch{Choice: []byte{1}}
+	s.intruded(3, 20, 40, func(r *replica) {
+		first := r.core.Low() + r.w.shape.log + 1
+		all := []message.Message{&message.PrePrepare{View: 0, Seq: first, Digest: batch.Digest(), Batch: batch}}
+		for n := first; n < first+200; n++ {
+			all = append(all, &message.Decided{Seq: n, Digest: batch.Digest()})
+		}
+		r.write(all...)
+	}, "that other batches were decided ahead")
+	s.once(func(w *world) bool { return healed(w, 3) }, func(w *world) { w.restart(3, tick) }, "3 restarts when it has recovered")
+	s.reach("3 has recovered, and was restarted since", func(w *world) bool { return healed(w, 3) && w.lives(3) == 2 })
+	return s
+}
+
+// preparedAhead: the intruder writes that proposals were prepared. When 3 has recovered and is restarted it must not say so.
+func preparedAhead() *Schedule {
+	s := scene("prepared ahead", 400)
+	batch := message.Batch{Choice: []byte{1}}
+	s.intruded(3, 20, 40, func(r *replica) {
+		var all []message.Message
+		for n := r.core.Low() + r.w.shape.log + 1; n < r.core.Low()+200; n++ {
+			all = append(all, &message.PrePrepare{View: 0, Seq: n, Digest: batch.Digest(), Batch: batch}, &message.Commit{View: 0, Seq: n})
+		}
+		r.write(all...)
+	}, "that other batches prepared ahead")
+	s.once(func(w *world) bool { return healed(w, 3) }, func(w *world) { w.restart(3, tick) }, "3 restarts when it has recovered")
+	s.reach("3 has recovered, and was restarted since", func(w *world) bool { return healed(w, 3) && w.lives(3) == 2 })
+	return s
+}
