@@ -193,7 +193,7 @@ func (c *Core) bounded(bound message.SeqNum) {
 		c.fenceOff(bound)
 		c.do(Effect{Verb: Hush})
 	}
-	if c.active && c.view > 0 {
+	if c.view > 0 {
 		c.enterAnew()
 	}
 	x.again = limit{}
@@ -220,13 +220,20 @@ func (c *Core) distrust(v message.View, why string) {
 	c.do(Effect{Verb: Distrust, View: v, Seq: c.recovery.bound, Reason: why})
 }
 
-// enterAnew waits for the NEW-VIEW of the present view once more, because the one that we remember may be another's work. What we
-// voted for in this view is kept in Q, and nothing else is voted for.
+// enterAnew waits for the NEW-VIEW of the present view once more, and for the VIEW-CHANGEs that it was made of, because those that we
+// remember may be another's work. What we voted for in this view is kept in Q, and nothing else is voted for.
 func (c *Core) enterAnew() {
-	c.abandon()
+	if c.active {
+		c.abandon()
+	}
 	x := &c.change
 	x.newView = nil
 	clear(x.relayed)
+	for i := range x.last {
+		if message.ReplicaID(i) != c.cfg.Self {
+			x.last[i], x.digests[i] = nil, message.Digest{}
+		}
+	}
 }
 
 // Signed answers Sign: the recovery request, signed, is for the group to order.

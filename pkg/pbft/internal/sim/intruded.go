@@ -91,3 +91,43 @@ func preparedAhead() *Schedule {
 	s.reach("3 has recovered, and was restarted since", func(w *world) bool { return healed(w, 3) && w.lives(3) == 2 })
 	return s
 }
+
+// forgedBeginning is a NEW-VIEW of a view, and VIEW-CHANGEs of all that justify it: for each number in a window it chooses a batch that
+// nobody knows.
+func forgedBeginning(r *replica, view message.View) (all []message.Message) {
+	low, window := r.core.Low(), r.w.shape.log
+	k := message.CheckpointID{Seq: low, Digest: r.core.Stable().Digest}
+	var tuples []message.Prepared
+	var chosen []message.Digest
+	for n := low + 1; n <= low+window; n++ {
+		d := message.Digest{'f', byte(n)}
+		tuples, chosen = append(tuples, message.Prepared{Seq: n, Digest: d}), append(chosen, d)
+	}
+	m := &message.NewView{View: view, Checkpoint: k, Chosen: chosen, From: view.Primary(r.w.n)}
+	for i := range r.w.n {
+		vc := &message.ViewChange{View: view, Low: low, Checkpoints: []message.CheckpointID{k}, P: tuples, Q: tuples, From: message.ReplicaID(i)}
+		all = append(all, vc)
+		m.V = append(m.V, message.Vouched{From: vc.From, Digest: vc.Digest()})
+	}
+	return append(all, m)
+}
+
+// forgedView: the journal of 3 says that it waits for view 1, and has all that view begins with; nobody else ever left view 0.
+func forgedView() *Schedule {
+	s := scene("a forged view", 900) // the others follow it into view 1, which takes them 500 ticks
+	s.intruded(3, 20, 40, func(r *replica) { r.write(forgedBeginning(r, 1)...) }, "a NEW-VIEW and the VIEW-CHANGEs that justify it")
+	s.reach("3 has recovered", func(w *world) bool { return healed(w, 3) })
+	return s
+}
+
+// forgedWay: view 1 has begun, and the journal of 3 has other VIEW-CHANGEs for it than were sent. 3 must take those that were.
+func forgedWay() *Schedule {
+	s := scene("a forged way into a view", 400)
+	s.handsOver(0, 10)
+	s.intruded(3, 40, 60, func(r *replica) {
+		all := forgedBeginning(r, 1)
+		r.write(all[:len(all)-1]...)
+	}, "VIEW-CHANGEs for the present view that nobody sent")
+	s.reach("3 has recovered", func(w *world) bool { return healed(w, 3) })
+	return s
+}

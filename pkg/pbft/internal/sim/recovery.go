@@ -54,6 +54,9 @@ func (r *replica) healed(e *core.Effect) {
 	}
 	s.corrupt, s.cured, s.memory = false, r.core.Stable().Seq+w.shape.log, nil // nothing above was said yet
 	w.judge.vows.cures(r.id)
+	if m := r.core.Beginning(); m != nil {
+		w.judge.beginning(r, m)
+	}
 	for n := message.SeqNum(len(w.judge.history)); n <= r.core.LastExecuted(); n++ {
 		r.judged(n, r.core.Ran(n)) // it may have gone ahead of all others
 	}
