@@ -63,6 +63,7 @@ type estimate struct {
 	known    bool
 	taken    message.SeqNum // its last checkpoint, the least that it named
 	prepared message.SeqNum // the most
+	view     message.View   // the last that it named
 }
 
 func (x *recovery) init(b *base) {
@@ -118,18 +119,23 @@ func (c *Core) onReplyStable(m *message.ReplyStable) {
 		c.refuse(m, NotAskedFor)
 		return
 	}
-	x.note(m.From, m.Taken, m.Prepared)
+	x.note(m.From, m.Taken, m.Prepared, m.View)
 	c.tryEstimate()
 }
 
-func (x *recovery) note(i message.ReplicaID, taken, prepared message.SeqNum) {
+func (x *recovery) note(i message.ReplicaID, taken, prepared message.SeqNum, v message.View) {
 	e := &x.estimates[i]
 	if !e.known {
-		*e = estimate{true, taken, prepared}
+		*e = estimate{true, taken, prepared, v}
 		return
 	}
-	e.taken, e.prepared = min(e.taken, taken), max(e.prepared, prepared)
+	e.taken, e.prepared, e.view = min(e.taken, taken), max(e.prepared, prepared), v
 }
+
+// deniers is how many of the others have to deny what only a quorum can have brought about before it is false: if we are correct, that
+// quorum had all but so many less one of them in it and correct. The bound is no such denial if we forgot, for then f liars and a replica
+// that lags behind have it as low as that one is.
+func (b *base) deniers() int { return b.cfg.Replicas - b.quorum() + b.f + 1 }
 
 // estimate is c_M: the highest checkpoint that a replica names which q-1 others do not exceed, and f others have come to. If we are
 // correct no checkpoint that was stable here is above it, for f+1 correct replicas had taken that; and it is no higher than what a
@@ -165,12 +171,13 @@ func (c *Core) tryEstimate() {
 	if m := c.change.newView; m != nil && m.View == c.view {
 		taken = max(taken, m.Checkpoint.Seq) // we may have chosen batches for numbers up to L above
 	}
-	x.note(c.cfg.Self, taken, c.lastPrepared())
+	x.note(c.cfg.Self, taken, c.lastPrepared(), c.view)
 	missing := slices.ContainsFunc(x.estimates, func(e estimate) bool { return !e.known })
 	if missing && c.tick < leastEstimateTicks {
 		return // the more answer the better the estimate, and most answer at once
 	}
-	if best, found := x.estimate(); found {
+	_, inDoubt := c.fenceIsFalse()
+	if best, found := x.estimate(); found && !inDoubt {
 		c.bounded(best + c.cfg.LogSize)
 	}
 }
@@ -183,7 +190,7 @@ func (c *Core) bounded(bound message.SeqNum) {
 	x := &c.recovery
 	x.bound = bound
 	if c.log.low > bound-c.cfg.LogSize || c.lastPrepared() > bound || c.lastTaken() > bound {
-		c.distrust(0, fmt.Sprintf("it remembers batch %d, and the group can have come no further than %d", c.lastPrepared(), bound))
+		c.distrust(x.commonView(), fmt.Sprintf("it remembers batch %d, and the group can have come no further than %d", c.lastPrepared(), bound))
 		return
 	}
 	x.phase = Requesting
@@ -203,17 +210,48 @@ func (c *Core) bounded(bound message.SeqNum) {
 	c.sendStatus()
 }
 
-// fenceOff has a replica that remembers nothing be silent up to H_M, and up to its fence if that can be true: a correct one is raised not
-// much ahead of what is promised (R-OUR-5).
+// fenceOff has a replica that remembers nothing be silent up to H_M, and up to its fence if that can be true.
 func (c *Core) fenceOff(bound message.SeqNum) {
-	if c.cfg.Fence > bound+c.cfg.LogSize+4*c.cfg.CheckpointPeriod {
+	if no, _ := c.fenceIsFalse(); no {
 		c.cfg.Fence = 0
 	}
 	c.cfg.Fence = max(c.cfg.Fence, bound)
 }
 
+// fenceIsFalse reports whether our fence cannot be true. A correct one is raised not much ahead of what is promised (R-OUR-5), and that is
+// not far from what a quorum has executed. It is in doubt while more answers may yet show that it is false.
+func (c *Core) fenceIsFalse() (no, inDoubt bool) {
+	denied, open := 0, 0
+	for i, e := range c.recovery.estimates {
+		switch far := e.prepared + 2*c.cfg.LogSize + 4*c.cfg.CheckpointPeriod; {
+		case message.ReplicaID(i) == c.cfg.Self:
+		case !e.known:
+			open++
+		case c.cfg.Fence > far:
+			denied++
+		}
+	}
+	no = denied >= c.deniers()
+	return no, !no && denied+open >= c.deniers()
+}
+
 // mostSaid is the highest number for which a replica with this H_M says anything before it is bounded no more.
 func (c *Core) mostSaid(bound message.SeqNum) message.SeqNum { return bound + c.cfg.CheckpointPeriod }
+
+// commonView is a view that a correct replica has reached: f+1 of the others have.
+func (x *recovery) commonView() message.View {
+	var views []message.View
+	for i, e := range x.estimates {
+		if e.known && message.ReplicaID(i) != x.cfg.Self {
+			views = append(views, e.view)
+		}
+	}
+	if len(views) < x.weak() {
+		return 0
+	}
+	slices.Sort(views)
+	return views[len(views)-x.weak()]
+}
 
 // distrust has all be set aside that this replica remembers: it starts again as one that has forgotten, in view v.
 func (c *Core) distrust(v message.View, why string) {
@@ -340,7 +378,7 @@ func (x *recovery) ordered() (n message.SeqNum, views []message.View) {
 	return 0, nil
 }
 
-// tryPoint sets the recovery point when the request is known to have been executed. Our view must be one that a correct replica can have
+// tryPoint sets the recovery point when the request is known to have been executed, and our view is one that a correct replica can have
 // reached: it has begun since we recover, or it is at most one of the next beyond that which f+1 of the others have reached, for which we
 // may have left alone (R-PR-22). The others follow there, as they do with every replica that waits alone.
 func (c *Core) tryPoint() {
@@ -350,11 +388,25 @@ func (c *Core) tryPoint() {
 		return
 	}
 	if v := views[x.weak()-1]; !c.active && c.view > v+message.View(c.cfg.Replicas) {
-		c.distrust(v, fmt.Sprintf("it remembers view %d, and the others are in view %d", c.view, v))
-		return
+		if x.deniesView() {
+			c.distrust(v, fmt.Sprintf("it remembers view %d, and the others are in view %d", c.view, v))
+		}
+		return // f liars and a replica that lags behind may say so: the next that answers will tell
 	}
 	x.phase, x.point = Checking, max(c.mostSaid(x.bound), c.windowEnd(n))
 	c.finishRecovery()
+}
+
+// deniesView reports whether so many of the others are in views so early that we cannot have come to ours. A replica leaves a view that a
+// quorum has come to.
+func (x *recovery) deniesView() bool {
+	n := 0
+	for _, a := range x.answers {
+		if a != nil && x.view > a.View+message.View(x.cfg.Replicas) {
+			n++
+		}
+	}
+	return n >= x.deniers()
 }
 
 // collects notes that a checkpoint is becoming stable here. From H_M on nothing is bounded any more.

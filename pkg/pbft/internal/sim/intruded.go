@@ -131,3 +131,72 @@ func forgedWay() *Schedule {
 	s.reach("3 has recovered", func(w *world) bool { return healed(w, 3) })
 	return s
 }
+
+// lowEstimate: 3 is correct, and its recovery has it forget all but its fence. 2 lags behind, the faulty 0 says that it does too, and 1
+// alone has come as far as 3 had. So the bound is low, and 3 must not take its fence for false because of it: it would vote again from a
+// checkpoint on that lies below what it voted for.
+func lowEstimate() *Schedule {
+	s := scene("a low estimate", 450)
+	s.shape.stubborn = true // once the faults end 0 does all that a correct replica does: with 3 silent the group needs it
+	const recovers, late, last = 300, 330, 48
+	number := func(m message.Message) message.SeqNum {
+		switch m := m.(type) {
+		case *message.PrePrepare:
+			return m.Seq
+		case *message.Prepare:
+			return m.Seq
+		case *message.Commit:
+			return m.Seq
+		case *message.Checkpoint:
+			return m.Seq
+		case *message.Decided:
+			return m.Seq
+		}
+		return 0
+	}
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		if to != 2 {
+			return false
+		}
+		switch m.(type) {
+		case *message.Request, *message.Forward, *message.Data, *message.BatchBody:
+			return true
+		}
+		n := number(m)
+		if n > 8 && n <= last && w.now < late*tick {
+			b := encode(m)
+			w.at(late*tick+w.now/tick, func() { // in order
+				r := w.sites[2].copies[0]
+				r.running(func() { r.gather(from, b) })
+			})
+		}
+		return n > 8
+	}, "what 2 hears of n9 to n%d comes at %d, and of later ones it hears nothing, nor of requests", last, late)
+	s.says(0, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
+		if r.w.calm {
+			return one(m)
+		}
+		switch m := m.(type) {
+		case *message.ReplyStable:
+			x := *m
+			x.Taken, x.Prepared = 0, 0
+			return one(&x)
+		case *message.Checkpoint:
+			if to == 3 && r.w.now > recovers*tick {
+				return nil
+			}
+		case *message.Status:
+			if to == 3 && r.w.now > late*tick {
+				return []message.Message{m, &message.Checkpoint{Seq: last, Digest: r.w.judge.roots[last], Stable: true}}
+			}
+		}
+		return one(m)
+	}, "says that it has prepared nothing, and tells 3 then that n%d is the stable one", last)
+	s.add(func(w *world) {
+		w.at(recovers*tick, func() { w.sites[3].copies[0].recover(tick) })
+	}, "at %d replica 3 recovers, in replicated mode", recovers)
+	s.reach("3 has forgotten, 1 has gone further than the fence can be above the estimate, and 2 holds n48", func(w *world) bool {
+		return w.lives(3) == 1 && w.core(1).Stable().Seq > 8+2*w.shape.log+4*w.shape.period && w.core(2).Stable().Seq == last
+	})
+	return s
+}
