@@ -200,3 +200,46 @@ func lowEstimate() *Schedule {
 	})
 	return s
 }
+
+// earlyViews: 4, which is correct, recovers in view 7, of which it does not hear the NEW-VIEW for a while. 5 lags behind in view 0, and the
+// faulty 0 says that it is there too. 4 must not take its own view for an intruder's work for that.
+func earlyViews() *Schedule {
+	s := scene("early views", 300)
+	s.Replicas, s.shape.replicas = 6, 6
+	s.shape.durable, s.shape.sync = true, 5
+	const recovers, late = 200, 260
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		if w.now > late*tick {
+			return false
+		}
+		switch m.(type) {
+		case *message.NewView:
+			return to == 5 || to == 4 && w.now > recovers*tick
+		case *message.ViewChange, *message.Request, *message.Forward:
+			return to == 5
+		case *message.Status:
+			return from == 0 && to == 5
+		case *message.Recovered:
+			return to == 4 && (from == 2 || from == 3)
+		}
+		return false
+	}, "until %d 5 hears of no view and no request, and from %d on 4 of no NEW-VIEW, nor 2 and 3 that its request was executed", late, recovers)
+	s.says(0, func(_ *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+		if x, ok := m.(*message.Recovered); ok {
+			y := *x
+			y.View = 0
+			return one(&y)
+		}
+		return one(m)
+	}, "says that it is in view 0 when 4's request was executed")
+	for i := range 5 {
+		s.handsOver(i, 10*(i+1))
+	}
+	s.once(func(w *world) bool { v, active := w.core(1).View(); return v == 6 && active }, func(w *world) {
+		r := w.sites[0].copies[0]
+		r.running(func() { r.core.StepDown(); r.perform() })
+	}, "0 hands over in view 6")
+	s.add(func(w *world) { w.at(recovers*tick, func() { w.sites[4].copies[0].recover(tick) }) }, "at %d replica 4 recovers", recovers)
+	s.reach("4 has recovered in view 7", func(w *world) bool { return w.lives(4) == 1 && !w.sites[4].copies[0].recovers && w.view(4) == 7 })
+	return s
+}
