@@ -206,9 +206,10 @@ func (c *Core) restoreLog(m *memory) {
 	}
 }
 
-// runDecided has the state brought from where it is to where the batches end that are known to have committed.
+// runDecided has the state brought from where it is to where the batches end that are known to have committed. No correct replica executes
+// any above its window, and an intruder may have written a great many.
 func (c *Core) runDecided(m *memory) {
-	for n := c.log.lastExec + 1; ; n++ {
+	for n := c.log.lastExec + 1; n <= c.log.high; n++ {
 		d, known := m.decided[n]
 		b := m.bodies[d]
 		if !known || b == nil {

@@ -92,6 +92,7 @@ func (x *Executor) Frozen(n message.SeqNum) { x.checkpoint = n }
 func (x *Executor) Replaced(n message.SeqNum) {
 	x.ledger.Reload()
 	x.last, x.checkpoint, x.administered = n, n, 0
+	x.forgetNews()
 }
 
 // An Answer is what a request came to, before it is in a REPLY. Its result is good until the next operation is executed.

@@ -119,4 +119,26 @@ func TestVersionOfAnUnversionedState(t *testing.T) {
 	}
 }
 
+// A recovery is told of that the present state knows, though an earlier and false one knew of a later one.
+func TestNewsOfAReplacedState(t *testing.T) {
+	x, m := newExecutor(t, true)
+	m.Freeze(4, nil)
+	x.Frozen(4)
+	run := func(n message.SeqNum, counter uint64) []executor.Recovery {
+		x.Begin(n)
+		x.Execute(message.Recovery{Replica: 1, Counter: counter}.Request(nil), nil)
+		return x.News()
+	}
+	if all := run(5, 1<<60); len(all) != 1 {
+		t.Errorf("told of %v, want one recovery", all)
+	}
+	if err := m.Rollback(4); err != nil {
+		t.Fatal(err)
+	}
+	x.Replaced(4)
+	if all := run(5, 7); len(all) != 1 || all[0].Timestamp != 7 {
+		t.Errorf("told of %v in the true state, want the recovery with counter 7", all)
+	}
+}
+
 var _ pbft.Versioned = (*pbfttest.Memory)(nil)

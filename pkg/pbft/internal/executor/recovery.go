@@ -51,6 +51,14 @@ func (x *Executor) News() (all []Recovery) {
 	return all
 }
 
+// forgetNews lets what the state does not know any more be news once more: an intruder may have written into an earlier one that replicas
+// had recovered which have yet to.
+func (x *Executor) forgetNews() {
+	for i := range x.recoveries {
+		x.recoveries[i] = min(x.recoveries[i], x.ledger.Recovery(message.ReplicaID(i)).Timestamp)
+	}
+}
+
 // Settled says that the state is the group's as of checkpoint n. What a batch before it changed, and what it did not, is not believed: an
 // intruder may have written the batch (R-OUR-22).
 func (x *Executor) Settled(n message.SeqNum) { x.checkpoint = max(x.checkpoint, n) }

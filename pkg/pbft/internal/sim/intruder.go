@@ -64,7 +64,9 @@ func (w *world) intrudes(i int, stay, rest int64, speaks lie, leaves trace) (com
 	w.after(stay, func() {
 		r := s.copies[0]
 		r.recover(rest)
-		leaves.leave(r, s.memory.rng)
+		if leaves.leave(r, s.memory.rng); w.cunning != nil {
+			w.cunning.parts(r)
+		}
 		s.lies = nil
 	})
 	return true

@@ -70,6 +70,9 @@ func (s *site) tell(r *replica, to int, m message.Message) []message.Message {
 	}
 	l.remember(r, m)
 	said := l.tell(s.lies, r, to, m)
+	if r.w.cunning != nil && len(said) == 1 && to < r.w.n {
+		said = l.tell([]lie{deceitful}, r, to, said[0])
+	}
 	for _, x := range said {
 		if p, ok := x.(*message.PrePrepare); ok {
 			l.plot.note(p)

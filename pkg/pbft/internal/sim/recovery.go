@@ -61,6 +61,9 @@ func (r *replica) healed(e *core.Effect) {
 		r.judged(n, r.core.Ran(n)) // it may have gone ahead of all others
 	}
 	w.marks.hit(markCured)
+	if w.cunning != nil && w.cunning.restarts {
+		w.after(1, func() { w.restart(r.id, tick) })
+	}
 	if w.cured[r.id] = true; len(w.cured) > w.f {
 		w.marks.hit(markBeyondF)
 	}

@@ -50,8 +50,10 @@ func Draw(seed uint64) *Schedule {
 	switch kind {
 	case 2:
 		d.recoveries(recoveries)
+		d.cunning()
 	case 3:
 		d.intrusions(recoveries)
+		d.cunning()
 	}
 	d.refreshes()
 	return s

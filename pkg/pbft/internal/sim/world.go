@@ -56,6 +56,7 @@ type world struct {
 	early    []func(r *replica, v message.View, n message.SeqNum) // called with who executes tentatively what prepared as n in v
 	acting   *replica                                             // whose event it is
 	plot     plot
+	cunning  *cunning
 	cured    map[int]bool // replicas that an intruder was in, and that have recovered
 }
 
