@@ -310,8 +310,6 @@ var mutants = []mutant{
 	{"an estimate is below what was stable", core + "recovery.go", "		if within >= x.quorum()-1 && reach >= x.weak()-1 {", "		if reach >= x.weak()-1 && (!found || e.taken < best) {"},
 	{"a recovering replica keeps the view that it remembers", core + "recovery.go", "		c.enterAnew()\n", ""},
 	{"a recovering replica believes remembered VIEW-CHANGEs", core + "recovery.go", "			x.last[i], x.digests[i] = nil, message.Digest{}\n", ""},
-	{"a restart believes what was written before a recovery", core + "restore.go", "				all, since = all.purged(since, x.Seq), nil\n", "				since = nil\n"},
-	{"a recovery leaves decisions above its point", core + "restore.go", "!anew && n <= point {", "!anew {"},
 	{"a correct replica sets its memory aside for early views", core + "recovery.go", "	return n >= x.deniers()\n", "	return n >= 0\n"},
 	{"a fence is false when some deny it", core + "recovery.go", "	no = denied >= c.deniers()\n", "	no = denied >= c.weak()\n"},
 	{"a recovering replica stays in whatever view it remembers", core + "recovery.go", "	if v := views[x.weak()-1]; !c.active && c.view > v+message.View(c.cfg.Replicas) {", "	if v := views[x.weak()-1]; v < 0 {"},
