@@ -308,7 +308,7 @@ var mutants = []mutant{
 	{"what is remembered above the bound is believed", core + "recovery.go", "	if c.log.low > bound-c.cfg.LogSize || c.lastPrepared() > bound || c.lastTaken() > bound {", "	if false {"},
 	{"an estimate is what one replica says", core + "recovery.go", "		if within >= x.quorum()-1 && reach >= x.weak()-1 {", "		if within >= 0 && reach >= 0 {"},
 	{"an estimate is below what was stable", core + "recovery.go", "		if within >= x.quorum()-1 && reach >= x.weak()-1 {", "		if reach >= x.weak()-1 && (!found || e.taken < best) {"},
-	{"a recovering replica keeps the view that it remembers", core + "recovery.go", "		c.enterAnew()\n", ""},
+	{"a recovering replica keeps the view that it remembers", core + "recovery.go", "	c.enterAnew()\n", ""},
 	{"a recovering replica believes remembered VIEW-CHANGEs", core + "recovery.go", "			x.last[i], x.digests[i] = nil, message.Digest{}\n", ""},
 	{"a correct replica sets its memory aside for early views", core + "recovery.go", "	return n >= x.deniers()\n", "	return n >= 0\n"},
 	{"a fence is false when some deny it", core + "recovery.go", "	no = denied >= c.deniers()\n", "	no = denied >= c.weak()\n"},

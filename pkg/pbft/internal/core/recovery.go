@@ -200,9 +200,7 @@ func (c *Core) bounded(bound message.SeqNum) {
 		c.fenceOff(bound)
 		c.do(Effect{Verb: Hush})
 	}
-	if c.view > 0 {
-		c.enterAnew()
-	}
+	c.enterAnew()
 	x.again = limit{}
 	c.askRecovery()
 	c.sayCheckpoints()
@@ -261,7 +259,7 @@ func (c *Core) distrust(v message.View, why string) {
 // enterAnew waits for the NEW-VIEW of the present view once more, and for the VIEW-CHANGEs that it was made of, because those that we
 // remember may be another's work. What we voted for in this view is kept in Q, and nothing else is voted for.
 func (c *Core) enterAnew() {
-	if c.active {
+	if c.active && c.view > 0 { // view 0 begins with nothing
 		c.abandon()
 	}
 	x := &c.change

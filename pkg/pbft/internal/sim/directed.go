@@ -22,7 +22,7 @@ func directed() []*Schedule {
 		forgottenWhileSilent(), forgottenNewView(), forgottenCheckpoint(), forgottenReply(), valueThatRecurs(), idleSilence(),
 		takenBackAndRepeated(), enrolledBeforeFetching(), notEnrolledYet(),
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
-		decidedAhead(), preparedAhead(), forgedView(), forgedWay(), lowEstimate(), earlyViews(),
+		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(), earlyViews(),
 	}
 }
 

@@ -120,6 +120,14 @@ func forgedView() *Schedule {
 	return s
 }
 
+// forgedFirstView: the journal of 3 has a NEW-VIEW of view 0, which begins with none.
+func forgedFirstView() *Schedule {
+	s := scene("a forged first view", 400)
+	s.intruded(3, 20, 40, func(r *replica) { r.write(forgedBeginning(r, 0)...) }, "a NEW-VIEW of view 0")
+	s.reach("3 has recovered", func(w *world) bool { return healed(w, 3) })
+	return s
+}
+
 // forgedWay: view 1 has begun, and the journal of 3 has other VIEW-CHANGEs for it than were sent. 3 must take those that were.
 func forgedWay() *Schedule {
 	s := scene("a forged way into a view", 400)
