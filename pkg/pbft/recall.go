@@ -86,6 +86,7 @@ func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 	r.keeper = &keeper{store: m.Store, trusted: m.Whole, wake: make(chan struct{}, 1), jobs: make(chan struct{}, 1), directory: directory}
 	r.fence.writing = r.keeper.writeSmall
 	if m.Why != nil {
+		r.recovery.found = true
 		r.log.Error("the journal is not whole, and is not used: this replica keeps silent until the others have passed all that it can have promised",
 			"reason", m.Why, "directory", r.cfg.Directory)
 	}
@@ -132,6 +133,7 @@ func (r *Replica) loadImage(tree Tree) (state message.CheckpointID, err error) {
 	case err != nil:
 		return state, err
 	case damaged, lacks > 0:
+		r.recovery.found = true
 		r.log.Error("the image of the state is not as it was written: this replica fetches what it lacks from the others",
 			"pages", lacks, "all", damaged, "directory", r.cfg.Directory)
 	case state.Seq > 0:

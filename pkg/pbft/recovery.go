@@ -28,6 +28,7 @@ type recovering struct {
 	parts  Parts
 	ended  time.Time // zero: it is not over, or there was none
 	full   bool      // the journal could not be written anew, for there was no room
+	found  bool      // the directory held something that a correct replica does not leave
 }
 
 // noteRecovery notes when the recovery comes to its next phase. The caller holds the lock.
@@ -60,6 +61,9 @@ const recoveringText = "This replica is recovering, and has been started for tha
 // recoveryStarts is how many starts of a recovery believe what the directory holds. If none of them came to its end, that may be why.
 const recoveryStarts = 2
 
+// falseText is another line: the recovery has found that the replica's memory cannot be true, and the next start reports that.
+const falseText = "What it remembers is false.\n"
+
 // beginRecovery is the nonce of a recovery that begins.
 func (r *Replica) beginRecovery() (nonce uint64, err error) {
 	var b [8]byte
@@ -68,6 +72,7 @@ func (r *Replica) beginRecovery() (nonce uint64, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("begin a recovery: %w", err)
 	}
+	r.recovery.found = bytes.Contains(starts, []byte(falseText))
 	if bytes.Count(starts, []byte("\n")) >= recoveryStarts {
 		r.log.Warn("the last recoveries did not come to their end: this one believes nothing of what the directory holds", "directory", r.cfg.Directory)
 		if err := r.fence.distrust(); err != nil {
@@ -136,8 +141,23 @@ func (r *Replica) distrust(e *core.Effect) {
 		r.fail(err)
 		return
 	}
+	if err := r.markFalse(); err != nil {
+		r.log.Warn("the next start will not report that this one found something corrupt", "err", err)
+	}
 	r.fail(fmt.Errorf("this replica's memory is false: %s: its next start sets it aside and fetches the group's state; start it again as a"+
 		" recovery, and look for how the host was changed", e.Reason))
+}
+
+// markFalse has the next start know what this one found.
+func (r *Replica) markFalse() error {
+	text, err := os.ReadFile(r.cfg.path(recoveringFile))
+	if err == nil && !bytes.Contains(text, []byte(falseText)) {
+		err = durable.WriteFile(r.cfg.path(recoveringFile), append(text, falseText...))
+	}
+	if err != nil {
+		return fmt.Errorf("mark a recovery: %w", err)
+	}
+	return nil
 }
 
 // healed ends the recovery.
@@ -154,7 +174,8 @@ func (r *Replica) healed(e *core.Effect) {
 	r.noteRecovery()
 	x := &r.recovery
 	x.ended = time.Now()
-	_, point, corrupt := r.core.Recovery()
+	_, point, astray := r.core.Recovery()
+	corrupt := astray || r.recovery.found
 	ms := func(d Seconds) time.Duration { return d.Duration().Round(time.Millisecond) }
 	r.log.Info("this replica has recovered", "point", point, "took", x.ended.Sub(r.started).Round(time.Millisecond), "corrupt", corrupt,
 		"load", ms(x.parts.Load), "estimate", ms(x.parts.Estimate), "request", ms(x.parts.Request), "check", ms(x.parts.Check))
@@ -188,8 +209,9 @@ func (r *Replica) recoveryStatus() (s Recovery) {
 	if !r.cfg.Recover {
 		return s
 	}
-	phase, point, corrupt := r.core.Recovery()
-	s = Recovery{Phase: phase.String(), Point: point, Took: Seconds(time.Since(r.started)), Parts: r.recovery.parts, Corrupt: corrupt}
+	phase, point, astray := r.core.Recovery()
+	s = Recovery{Phase: phase.String(), Point: point, Took: Seconds(time.Since(r.started)), Parts: r.recovery.parts,
+		Corrupt: astray || r.recovery.found}
 	if phase == core.NotRecovering {
 		s.Took = Seconds(r.recovery.ended.Sub(r.started))
 		s.Ended, s.Ago = true, Seconds(time.Since(r.recovery.ended))
