@@ -26,7 +26,8 @@ measures a mounted file system, ours or any other, with a programmer's everyday 
 Names, flags and JSON fields stay as they are, so that figures can be compared over time.`,
 		Example: `  bfsd bench micro --op 0/0 --path rw --clients 1 --outstanding 1
   bfsd bench andrew --scale 20 --target /mnt`,
-	}, benchMicroCommand(), benchAndrewCommand(), benchStreamCommand(), benchTreeCommand(), benchMemoryCommand(), benchAttackCommand(), benchOffendCommand(), benchReplicaCommand())
+	}, benchMicroCommand(), benchAndrewCommand(), benchStreamCommand(), benchTreeCommand(), benchMemoryCommand(), benchAttackCommand(),
+		benchRecoveryCommand(), benchOffendCommand(), benchAlterCommand(), benchReplicaCommand())
 }
 
 func benchMicroCommand() *cobra.Command {

@@ -221,7 +221,7 @@ func (m *suffering) view(ctx context.Context) (v uint64, err error) {
 	return v, nil
 }
 
-// An honest client writes, in a closed loop.
+// An honest client makes the same calls again and again, each when its last answer is there.
 type honest struct {
 	stopping atomic.Bool
 	running  sync.WaitGroup
@@ -232,12 +232,20 @@ type honest struct {
 	err      error
 }
 
+// newHonest is an honest client that writes.
 func newHonest(c *pbft.Client, file nfs3.FileHandle) *honest {
-	h := &honest{last: time.Now()}
+	var calls []pbft.Call
 	for i := range honestOutstanding {
 		a := nfs3.WriteArgs{File: file, Offset: uint64(i * honestBytes), Stable: nfs3.FileSync}
 		a.Data = make([]byte, honestBytes)
-		call := pbft.Call{Body: body(nfs3.ProgramNFS, nfs3.ProcWrite, a.Append(nil))}
+		calls = append(calls, pbft.Call{Body: body(nfs3.ProgramNFS, nfs3.ProcWrite, a.Append(nil))})
+	}
+	return startHonest(c, calls)
+}
+
+func startHonest(c *pbft.Client, calls []pbft.Call) *honest {
+	h := &honest{last: time.Now()}
+	for _, call := range calls {
 		call.Done = func(reply []byte, err error) {
 			if h.note(reply, err) && c.Start(call) == nil {
 				return
@@ -258,7 +266,7 @@ func (h *honest) note(reply []byte, err error) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil && (len(reply) < 8 || [8]byte(reply) != [8]byte{}) {
-		err = fmt.Errorf("a WRITE was answered %x", reply)
+		err = fmt.Errorf("an honest call was answered %.64x", reply)
 	}
 	if err != nil && h.err == nil {
 		h.err = err

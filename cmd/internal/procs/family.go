@@ -92,7 +92,7 @@ const orphansWithin = 5 * time.Second
 // this process's children.
 func KillOrphans() error {
 	for end := time.Now().Add(orphansWithin); ; time.Sleep(time.Millisecond) {
-		left, err := children()
+		left, err := Children(os.Getpid())
 		if err != nil || len(left) == 0 {
 			return err
 		}
@@ -106,13 +106,13 @@ func KillOrphans() error {
 	}
 }
 
-// children lists the processes whose parent is this one.
-func children() (pids []int, err error) {
+// Children lists the processes whose parent is the process of that number.
+func Children(parent int) (pids []int, err error) {
 	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil, err
 	}
-	self := strconv.Itoa(os.Getpid())
+	number := strconv.Itoa(parent)
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -120,7 +120,7 @@ func children() (pids []int, err error) {
 		}
 		// pid (name) state parent ..., and the name may hold anything
 		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
-		if len(fields) > 1 && string(fields[1]) == self {
+		if len(fields) > 1 && string(fields[1]) == number {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
 			if err == nil {
 				pids = append(pids, pid)

@@ -91,6 +91,12 @@ func Ask(ctx context.Context, g *config.Group) *Report {
 	return r
 }
 
+// AskOne asks one replica.
+func AskOne(ctx context.Context, g *config.Group, i int) (*admin.ReplicaStatus, error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	return ask(ctx, client, g.Admin[i])
+}
+
 func ask(ctx context.Context, client *http.Client, address string) (*admin.ReplicaStatus, error) {
 	if address == "" {
 		return nil, errors.New("no admin address in the group file")
