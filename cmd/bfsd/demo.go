@@ -37,10 +37,13 @@ stops everything.
 
 Files live in the replicas' memory: they are gone when the demo ends. With --dir the keys, the configuration and the logs stay,
 to be looked at; after a failure they always do. --kill also shows that a group survives a failure: it writes a file, kills the
-primary with SIGKILL, and reads the file back from the others.`,
+primary with SIGKILL, and reads the file back from the others. --intrude shows that a replica is healed: it alters a file in the
+memory and on the disk of a running replica, reads the file as it was written, and has the replica recovered. That needs the right to
+trace processes, which root has.`,
 		Example: `  bfsd demo
   bfsd demo -n 6
-  bfsd demo --kill --dir /tmp/bfs`,
+  bfsd demo --kill --dir /tmp/bfs
+  bfsd demo --intrude`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d.out = c.OutOrStdout()
@@ -53,6 +56,7 @@ primary with SIGKILL, and reads the file back from the others.`,
 	f.IntVar(&d.basePort, "base-port", 0, "the first of 2n+2 ports on 127.0.0.1; 0 finds free ones")
 	f.Var(&d.size, "size", "size of the whole state; each replica takes as much memory as is in use")
 	f.BoolVar(&d.kill, "kill", false, "show that nothing is lost when a replica is killed")
+	f.BoolVar(&d.intrude, "intrude", false, "show that a replica whose memory and disk are altered does no harm, and is healed")
 	return c
 }
 
@@ -70,6 +74,7 @@ type demo struct {
 	basePort int
 	size     config.Size
 	kill     bool
+	intrude  bool
 
 	out      io.Writer
 	bfsd     string // ourselves
@@ -112,6 +117,11 @@ func (d *demo) show(ctx context.Context) error {
 	}
 	if err := d.explain(ctx); err != nil {
 		return err
+	}
+	if d.intrude {
+		if err := d.intrudeAndRecover(ctx); err != nil {
+			return err
+		}
 	}
 	if d.kill {
 		if err := d.killPrimary(ctx); err != nil {
@@ -282,7 +292,7 @@ func (d *demo) explain(ctx context.Context) error {
 		fmt.Fprint(d.out, "  (this machine lacks mount.nfs: apt-get install nfs-common)\n\n")
 	}
 	fmt.Fprintf(d.out, "Without root, with nfs-ls, nfs-cp and nfs-cat (Debian package libnfs-utils):\n\n  nfs-ls '%s'\n\n", url)
-	if err := d.status(ctx); err != nil || d.kill {
+	if err := d.status(ctx); err != nil || d.kill || d.intrude {
 		return err
 	}
 	_, err = fmt.Fprintf(d.out, "\n%s. To see it, kill the keeper of a backup, and the replica with it, and go on using the files:\n\n  kill -9 %d\n\n"+
