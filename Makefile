@@ -1,6 +1,6 @@
 # BFS. The words after ## are what bare `make` prints.
 .DEFAULT_GOAL := help
-.PHONY: help build reproducible demo test race lint kernel-test bench bench-deps fuzz sim mutants clean
+.PHONY: help build reproducible demo test race lint kernel-test bench bench-deps fuzz sim soak mutants clean
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 10s
@@ -8,6 +8,7 @@ SEEDS       ?= 200
 DEMO        ?=
 BENCH       ?=
 BUSY        ?=
+ROUNDS      ?= 1000
 
 help: ## this list
 	@echo 'make VERB, where VERB is'
@@ -57,6 +58,9 @@ fuzz: ## every fuzz target in turn, FUZZTIME each (default 10s)
 
 sim: ## those written by hand, 500 fixed and SEEDS fresh (default 200) schedules of the protocol under faults
 	go test -count=1 -timeout 0 ./pkg/pbft/internal/sim -v -run 'Directed|Fixed|Fresh' -sim.fixed=500 -sim.seeds=$(SEEDS)
+
+soak: ## ROUNDS recoveries (default 1000) of real processes under load, two in three from an intruder in memory or on disk; needs root
+	go run ./test/recoveries -rounds $(ROUNDS)
 
 mutants: ## plant known mistakes in the protocol, one at a time; the simulator must notice each
 	go run ./test/mutants

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,14 +39,17 @@ func NewProcess(name, log string, args ...string) *Process {
 }
 
 // Start starts the process and returns at once.
-func (p *Process) Start() error {
+func (p *Process) Start() error { return p.StartWith() }
+
+// StartWith is Start with more arguments than the process usually has.
+func (p *Process) StartWith(more ...string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	c := exec.Command(p.args[0], p.args[1:]...)
+	c := exec.Command(p.args[0], append(slices.Clone(p.args[1:]), more...)...)
 	c.Stderr = log
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := c.StdoutPipe()
@@ -92,6 +96,13 @@ func (p *Process) Ready(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%s is not ready: %w\n%s", p.Name, ctx.Err(), p.LogTail(15))
 	}
+}
+
+// Ended is closed when the present run has ended, by itself or not. Requires that the process was started.
+func (p *Process) Ended() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
 }
 
 // Signal sends a signal, for example SIGSTOP or SIGCONT.
