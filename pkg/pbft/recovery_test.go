@@ -74,18 +74,19 @@ func TestRecoveryFromAnIntruder(t *testing.T) {
 	pbft.ShortSegments(t)
 	for _, x := range []struct {
 		what     string
+		found    bool // and status says so
 		intrudes func(t *testing.T, c *cluster, dir string)
 	}{
-		{"the whole disk is that of another group's replica", func(t *testing.T, c *cluster, dir string) {
+		{"the whole disk is that of another group's replica", true, func(t *testing.T, c *cluster, dir string) {
 			remove(t, filepath.Join(dir, "disk"), "")
 		}},
-		{"pages are overwritten", func(t *testing.T, c *cluster, dir string) {
+		{"pages are overwritten", true, func(t *testing.T, c *cluster, dir string) {
 			overwrite(t, filepath.Join(dir, "disk", "pages"), 0, 1<<20)
 		}},
-		{"the fence says that nothing was ever promised", func(t *testing.T, c *cluster, dir string) {
+		{"the fence says that nothing was ever promised", false, func(t *testing.T, c *cluster, dir string) {
 			pbft.WriteFence(t, filepath.Join(dir, "fence"), c.g, 0, 0)
 		}},
-		{"the fence is as high as can be", func(t *testing.T, c *cluster, dir string) {
+		{"the fence is as high as can be", false, func(t *testing.T, c *cluster, dir string) {
 			pbft.WriteFence(t, filepath.Join(dir, "fence"), c.g, 1<<40, 1<<40)
 			remove(t, filepath.Join(dir, "disk"), "")
 		}},
@@ -100,7 +101,9 @@ func TestRecoveryFromAnIntruder(t *testing.T) {
 			x.intrudes(t, c, c.dirs[2])
 			before := invoke(t, client, "i", false)
 			c.startUntilItStays(2)
-			c.recovered(2)
+			if s := c.recovered(2); x.found && !s.Corrupt {
+				t.Errorf("the recovery says that it found nothing: %+v", s)
+			}
 			c.stop(0)
 			if got := invoke(t, client, "i", false); got != before+1 {
 				t.Fatalf("got %d, want %d", got, before+1)
