@@ -229,6 +229,7 @@ type honest struct {
 	done     uint64
 	last     time.Time // when something ended last
 	stall    time.Duration
+	since    time.Time // when that stall began
 	err      error
 }
 
@@ -272,7 +273,10 @@ func (h *honest) note(reply []byte, err error) bool {
 		h.err = err
 	}
 	now := time.Now()
-	h.done, h.stall, h.last = h.done+1, max(h.stall, now.Sub(h.last)), now
+	if d := now.Sub(h.last); d > h.stall {
+		h.stall, h.since = d, h.last
+	}
+	h.done, h.last = h.done+1, now
 	return err == nil && !h.stopping.Load()
 }
 
@@ -283,6 +287,16 @@ func (h *honest) count() (done uint64, stall time.Duration, err error) {
 	done, stall, err = h.done, max(h.stall, time.Since(h.last)), h.err
 	h.done, h.stall = 0, 0
 	return done, stall, err
+}
+
+// stalled is when the longest stall since the last count began.
+func (h *honest) stalled() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(h.last) > h.stall {
+		return h.last
+	}
+	return h.since
 }
 
 func (h *honest) stop() { h.stopping.Store(true) }

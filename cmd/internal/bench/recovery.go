@@ -47,10 +47,17 @@ type Recovered struct {
 	Total    float64 `json:"total_seconds"`
 	Corrupt  bool    `json:"corrupt"`
 
-	Calm      float64 `json:"calm_ops_per_s"`
-	During    float64 `json:"recovery_ops_per_s"`
-	CalmStall float64 `json:"calm_stall_ms"`     // the longest time in which a client got no answer
-	Stall     float64 `json:"recovery_stall_ms"` // the same, from SIGTERM until the recovery is over
+	Calm   counted `json:"calm"`   // in the phase before
+	During counted `json:"during"` // from SIGTERM until the recovery is over
+}
+
+// A counted is what all clients got done in a time.
+type counted struct {
+	OpsPerS    float64 `json:"ops_per_s"`
+	WriteStall float64 `json:"write_stall_ms"` // the longest time in which none of a client's writes was answered
+	ReadStall  float64 `json:"read_stall_ms"`  // and none of its reads
+	WriteAt    float64 `json:"write_stall_began_seconds"`
+	ReadAt     float64 `json:"read_stall_began_seconds"`
 }
 
 const (
@@ -125,7 +132,8 @@ type recoveries struct {
 	group   *fileGroup
 	dir     string // of logs
 	clients []*pbft.Client
-	honest  []*honest
+	writers []*honest
+	readers []*honest
 }
 
 // startClients starts clients that write and read, each a file of its own.
@@ -148,13 +156,14 @@ func (x *recoveries) startClients(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		x.honest = append(x.honest, newHonest(c, file), newReader(c, file))
+		x.writers = append(x.writers, newHonest(c, file))
+		x.readers = append(x.readers, newReader(c, file))
 	}
 	return nil
 }
 
 func (x *recoveries) close() {
-	for _, h := range x.honest {
+	for _, h := range append(x.writers, x.readers...) {
 		h.stop()
 	}
 	for _, c := range x.clients {
@@ -173,15 +182,28 @@ func newReader(c *pbft.Client, file nfs3.FileHandle) *honest {
 	return startHonest(c, calls)
 }
 
-// count adds up what all clients have done since the last count, and finds the longest stall of any.
-func (x *recoveries) count(since time.Time) (opsPerS, stallMS float64, err error) {
-	var done uint64
-	var stall time.Duration
-	for _, h := range x.honest {
+// count counts what all clients have done since the last count.
+func (x *recoveries) count(since time.Time) (c counted, err error) {
+	took := time.Since(since)
+	writes, stall, at, err := countAll(x.writers)
+	c.WriteStall, c.WriteAt = stall.Seconds()*1000, at.Sub(since).Seconds()
+	reads, stall, at, problem := countAll(x.readers)
+	c.ReadStall, c.ReadAt = stall.Seconds()*1000, at.Sub(since).Seconds()
+	c.OpsPerS = float64(writes+reads) / took.Seconds()
+	return c, errors.Join(err, problem)
+}
+
+// countAll adds up the calls of clients, and finds the longest stall of any, and when it began.
+func countAll(all []*honest) (done uint64, stall time.Duration, at time.Time, err error) {
+	for _, h := range all {
+		began := h.stalled()
 		d, s, e := h.count()
-		done, stall, err = done+d, max(stall, s), errors.Join(err, e)
+		done, err = done+d, errors.Join(err, e)
+		if s > stall {
+			stall, at = s, began
+		}
 	}
-	return float64(done) / time.Since(since).Seconds(), stall.Seconds() * 1000, err
+	return done, stall, at, err
 }
 
 // measure recovers one replica after a calm phase.
@@ -192,21 +214,21 @@ func (x *recoveries) measure(ctx context.Context, role string) (r Recovered, err
 	if r.Replica, err = x.choose(ctx, role); err != nil {
 		return r, err
 	}
-	if _, _, err = x.count(time.Now()); err != nil {
+	if _, err = x.count(time.Now()); err != nil {
 		return r, err
 	}
 	begin := time.Now()
 	if err := pause(ctx, x.Phase); err != nil {
 		return r, err
 	}
-	if r.Calm, r.CalmStall, err = x.count(begin); err != nil {
+	if r.Calm, err = x.count(begin); err != nil {
 		return r, err
 	}
 	begin = time.Now()
 	if err := x.recover(ctx, &r); err != nil {
 		return r, err
 	}
-	r.During, r.Stall, err = x.count(begin)
+	r.During, err = x.count(begin)
 	return r, err
 }
 
@@ -284,30 +306,32 @@ var published = []struct {
 	{"paper, 1 GB", Recovered{Stop: 6.3, Start: 30.05, Load: 0.30, Estimate: 0.19, Request: 0.03, Check: 106.81, Total: 143.68}},
 }
 
-const recoveredRow = "%-14s %4v %6v %6v %6v %8v %7v %7v %7v %9v %9v %8v %9v\n"
+const recoveredRow = "%-16s %4v %6v %6v %6v %8v %7v %7v %7v %7v %7v %12v %12v\n"
 
 // WriteRecoveredHead, WriteRecovered and WriteRecoveredFoot print a table: a row as soon as there is one, and below them the slowest of each
 // part, and the paper's figures.
 func WriteRecoveredHead(w io.Writer) error {
 	_, err := fmt.Fprintf(w, recoveredRow, "SECONDS", "REPL", "STOP", "START", "LOAD", "ESTIMATE", "REQUEST", "CHECK", "TOTAL",
-		"OPS/S", "(CALM)", "STALL ms", "(CALM) ms")
+		"OPS/S", "(CALM)", "STALL w/r ms", "(CALM) ms")
 	return err
 }
 
 // WriteRecovered prints a row.
 func WriteRecovered(w io.Writer, r Recovered) error {
-	n := func(v float64) string { return fmt.Sprintf("%.0f", v) }
 	what := r.Role
 	if r.Corrupt {
 		what += " corrupt"
 	}
-	return r.write(w, what, fmt.Sprint(r.Replica), n(r.During), n(r.Calm), n(r.Stall), n(r.CalmStall))
+	n := func(v float64) string { return fmt.Sprintf("%.0f", v) }
+	return r.write(w, what, fmt.Sprint(r.Replica), n(r.During.OpsPerS), n(r.Calm.OpsPerS), r.During.stalls(), r.Calm.stalls())
 }
 
-func (r Recovered) write(w io.Writer, what, replica, during, calm, stall, calmStall string) error {
+func (c counted) stalls() string { return fmt.Sprintf("%.0f/%.0f", c.WriteStall, c.ReadStall) }
+
+func (r Recovered) write(w io.Writer, what string, others ...any) error {
 	s := func(v float64) string { return fmt.Sprintf("%.2f", v) }
-	_, err := fmt.Fprintf(w, recoveredRow, what, replica, s(r.Stop), s(r.Start), s(r.Load), s(r.Estimate), s(r.Request), s(r.Check), s(r.Total),
-		during, calm, stall, calmStall)
+	row := append([]any{what, others[0], s(r.Stop), s(r.Start), s(r.Load), s(r.Estimate), s(r.Request), s(r.Check), s(r.Total)}, others[1:]...)
+	_, err := fmt.Fprintf(w, recoveredRow, row...)
 	return err
 }
 
@@ -317,11 +341,17 @@ func WriteRecoveredFoot(w io.Writer, all []Recovered) error {
 	for _, r := range all {
 		most.Stop, most.Start, most.Load = max(most.Stop, r.Stop), max(most.Start, r.Start), max(most.Load, r.Load)
 		most.Estimate, most.Request, most.Check = max(most.Estimate, r.Estimate), max(most.Request, r.Request), max(most.Check, r.Check)
-		most.Total, most.Stall, most.CalmStall = max(most.Total, r.Total), max(most.Stall, r.Stall), max(most.CalmStall, r.CalmStall)
+		most.Total = max(most.Total, r.Total)
+		most.During.atLeast(r.During)
+		most.Calm.atLeast(r.Calm)
 	}
-	err := most.write(w, "longest", "-", "-", "-", fmt.Sprintf("%.0f", most.Stall), fmt.Sprintf("%.0f", most.CalmStall))
+	err := most.write(w, "longest", "-", "-", "-", most.During.stalls(), most.Calm.stalls())
 	for _, p := range published {
 		err = errors.Join(err, p.write(w, p.what, "-", "-", "-", "-", "-"))
 	}
 	return err
+}
+
+func (c *counted) atLeast(o counted) {
+	c.WriteStall, c.ReadStall = max(c.WriteStall, o.WriteStall), max(c.ReadStall, o.ReadStall)
 }
