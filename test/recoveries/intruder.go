@@ -48,6 +48,8 @@ func (s *soak) draw(n int) intrusion {
 	switch {
 	case n < len(s.plan):
 		x.kind = s.plan[n]
+	case s.only != "":
+		x.kind = s.only
 	case n%3 != 0:
 		x.kind = kinds[s.chance.IntN(len(kinds))]
 	}

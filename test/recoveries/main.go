@@ -25,6 +25,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,8 +39,13 @@ func main() {
 	flag.IntVar(&x.rounds, "rounds", 1000, "recoveries")
 	flag.Uint64Var(&x.seed, "seed", 0, "of replicas, intrusions and calls; 0: a fresh one")
 	flag.IntVar(&x.base, "state", 16, "MiB of files before the first round")
+	flag.StringVar(&x.only, "only", "", "the one intrusion of all rounds: "+strings.Join(kinds, ", "))
 	flag.StringVar(&x.dir, "dir", "", "directory of the group and its logs; empty: a temporary one, kept after a failure")
 	flag.Parse()
+	if x.only != "" && !slices.Contains(kinds, x.only) {
+		fmt.Fprintf(os.Stderr, "recoveries: -only: got %q, want one of %s\n", x.only, strings.Join(kinds, ", "))
+		os.Exit(2)
+	}
 	if x.seed == 0 {
 		x.seed = rand.Uint64()
 	}

@@ -42,6 +42,7 @@ type soak struct {
 	rounds int
 	base   int // MiB of files that are there before the first round
 	seed   uint64
+	only   string   // the intrusion of all later rounds; "": they are drawn
 	plan   []string // the intrusions of the first rounds, where they are not to be drawn
 	dir    string
 	until  time.Time // when to end early; zero: never
