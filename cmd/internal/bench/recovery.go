@@ -81,6 +81,8 @@ func (m Recovery) Check() error {
 		return fmt.Errorf("--rounds: got %d, want 1 or more", m.Rounds)
 	case m.Phase <= 0:
 		return fmt.Errorf("--phase: got %v, want more than 0, such as 2s", m.Phase)
+	case m.Durability != pbft.DurabilityDisk && m.Durability != pbft.DurabilityReplicated:
+		return fmt.Errorf("--durability: got %q, want disk or replicated", m.Durability)
 	}
 	return nil
 }
