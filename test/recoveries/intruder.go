@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -144,14 +145,21 @@ func (s *soak) alter(ctx context.Context, i int, where ...string) (places int, e
 	return strconv.Atoi(strings.TrimSpace(said))
 }
 
+// pagesOfFile is how many pages an old file has: an image that has fewer of its marks has not come to hold all of it.
+const pagesOfFile = 1 << 8
+
 // alterDisk changes the directory of a replica that is stopped.
 func (s *soak) alterDisk(ctx context.Context, x *intrusion) (must bool, err error) {
 	dir := s.stateOf(x.victim)
 	switch x.kind {
 	case pages:
-		places, err := s.alter(ctx, x.chance.IntN(len(s.old.texts)), "--dir", dir)
-		const pagesOfFile = 1 << 8
-		return places >= pagesOfFile, err
+		i := x.chance.IntN(len(s.old.texts))
+		image, err := os.ReadFile(filepath.Join(dir, "disk", "pages"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		_, err = s.alter(ctx, i, "--dir", dir)
+		return bytes.Count(image, []byte(mark(i))) >= pagesOfFile, err
 	case overwrite, truncate, remove:
 		return false, x.spoil(dir)
 	case yesterday:
