@@ -81,6 +81,7 @@ func TestKeeper(t *testing.T) {
 	if err := k.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
+	logged(t, k, isReady, 1)
 	kill(t, k)
 	logged(t, k, isReady, 2)
 	if err := g.Agree(ctx, 4); err != nil {
