@@ -46,7 +46,27 @@ func TestRecoveries(t *testing.T) {
 				}
 			}
 			c.agree(0, func() { invoke(t, client, "p", false) })
+			if durability == pbft.DurabilityDisk {
+				c.allRestart(client)
+			}
 		})
+	}
+}
+
+// allRestart stops all replicas and starts them again: what they wrote anew when they had recovered is all that they need.
+func (c *cluster) allRestart(client *pbft.Client) {
+	c.t.Helper()
+	want := invoke(c.t, client, "i", false)
+	for i := range c.replicas {
+		c.stop(i)
+	}
+	for i := range c.replicas {
+		if r := c.start(i); r.Status().LastExecuted == 0 || r.Status().SilentUntil > 0 {
+			c.t.Fatalf("replica %d remembers nothing: %+v", i, r.Status())
+		}
+	}
+	if got := invoke(c.t, client, "r", true); got != want {
+		c.t.Fatalf("after all restarted the counter is %d, want %d", got, want)
 	}
 }
 

@@ -504,7 +504,7 @@ func (r *Replica) effect(e *core.Effect) {
 	case core.Renew:
 		r.renewing(r.keeper.store.Renew(e.Records...))
 	case core.Renewed:
-		durable, err := r.keeper.store.Renewed(e.Records...)
+		durable, err := r.keeper.store.Renewed(e.Seq, e.Records...)
 		if r.renewing(err); r.err == nil {
 			r.keeper.store.Flushed(durable, r.say)
 		}

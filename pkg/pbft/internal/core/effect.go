@@ -29,7 +29,7 @@ const (
 	Serve                     // answer the FETCH in Message to replica To
 	Install                   // the session has all it wants: commit it, and answer with Core.Installed
 	Renew                     // begin to write the journal anew: Records are its first. What it had stays until Renewed
-	Renewed                   // append Records, the last, make all durable, and forget what was there before Renew
+	Renewed                   // append Records, the last, and make all durable: of what was there before Renew, batches up to Seq alone are needed
 	Hush                      // this replica has become silent: no client is answered until Speak
 	Refresh                   // give the peers new keys for what they send to us: somebody may have the old ones
 	Sign                      // sign a recovery request with bound Seq, and answer with Core.Signed

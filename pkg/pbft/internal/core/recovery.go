@@ -432,14 +432,15 @@ func (c *Core) finishRecovery() {
 	c.do(Effect{Verb: Healed, Seq: c.fence, View: c.fencedView})
 }
 
-// renewJournal has the journal hold what we remember and nothing else: an intruder may have put records there for numbers that are yet to
-// come, and a later restart would believe them.
+// renewJournal has the journal hold what we remember: an intruder may have put records there for numbers that are yet to come, and a later
+// restart would believe them. Batches up to the stable checkpoint are believed from before, for the state may have to be made of them;
+// if it is not that of the checkpoint then, it is fetched.
 func (c *Core) renewJournal() {
 	if !c.cfg.Durable {
 		return
 	}
-	mark := func(n message.SeqNum) []message.Message {
-		return []message.Message{&message.Recovered{Seq: n, Timestamp: message.Timestamp(c.cfg.Recovery), From: c.cfg.Self}}
+	mark := func(which message.View) []message.Message {
+		return []message.Message{&message.Recovered{View: which, Seq: c.log.low, Timestamp: message.Timestamp(c.cfg.Recovery), From: c.cfg.Self}}
 	}
 	c.do(Effect{Verb: Renew, Records: mark(renewBegins)})
 	stable := c.checkpoints.stable
@@ -461,10 +462,10 @@ func (c *Core) renewJournal() {
 	for n := c.log.low + 1; n <= c.log.high; n++ {
 		c.recordSlot(c.log.slot(n))
 	}
-	c.do(Effect{Verb: Renewed, Records: mark(renewEnds)})
+	c.do(Effect{Verb: Renewed, Seq: c.log.low, Records: mark(renewEnds)})
 }
 
-// The batches that the marks of a renewed journal name.
+// The views that the marks of a renewed journal name. Their number is the stable checkpoint.
 const (
 	renewBegins = iota
 	renewEnds

@@ -49,10 +49,10 @@ func newMemory() *memory {
 func (m *memory) read(r message.Message, self message.ReplicaID) {
 	if mark, ok := r.(*message.Recovered); ok {
 		switch {
-		case mark.Seq == renewBegins:
+		case mark.View == renewBegins:
 			m.renewed = newMemory()
 		case m.renewed != nil:
-			*m = *m.renewed
+			m.replace(mark.Seq)
 		}
 		return
 	}
@@ -82,6 +82,22 @@ func (m *memory) read(r message.Message, self message.ReplicaID) {
 	case *message.Status:
 		if m.reached = max(m.reached, r.View); r.Active {
 			m.active = max(m.active, r.View)
+		}
+	}
+}
+
+// replace has what was read since a recovery began to write the journal anew stand for all, but for what was decided up to the checkpoint
+// that was stable then.
+func (m *memory) replace(stable message.SeqNum) {
+	old := *m
+	*m = *old.renewed
+	for n, d := range old.decided {
+		if _, known := m.decided[n]; known || n > stable {
+			continue
+		}
+		m.decided[n] = d
+		if b := old.bodies[d]; b != nil {
+			m.bodies[d] = b
 		}
 	}
 }

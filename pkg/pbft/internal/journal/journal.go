@@ -388,11 +388,15 @@ func (j *Journal) Cut() error {
 	return nil
 }
 
-// Forget says that nothing before the last Cut is needed.
-func (j *Journal) Forget() {
+// Confine says that of the records before the last Cut those about batches above seq are not needed, whatever number they claim.
+func (j *Journal) Confine(seq message.SeqNum) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.release(func(s *segment) bool { return s.number < j.cut })
+	for _, s := range j.segments {
+		if s.number < j.cut {
+			s.seq = min(s.seq, seq)
+		}
+	}
 }
 
 // restate writes the sticky records again, as copies, which have no position of their own.

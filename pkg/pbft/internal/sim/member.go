@@ -543,7 +543,7 @@ func (r *replica) effect(e *core.Effect) {
 			r.fills(err)
 		}
 	case core.Renewed:
-		durable, err := r.keeper.store.Renewed(e.Records...)
+		durable, err := r.keeper.store.Renewed(e.Seq, e.Records...)
 		if err == nil || r.fills(err) {
 			r.keeper.store.Flushed(durable, func(f func()) { f() })
 		}

@@ -253,17 +253,15 @@ func (s *Store[T]) Renew(first ...message.Message) error {
 	return err
 }
 
-// Renewed appends the last record of those that are to stand for all before Renew, makes them durable, and forgets what was before. It
-// returns what Flush does.
-func (s *Store[T]) Renewed(last ...message.Message) (journal.Position, error) {
+// Renewed appends the last record of those that are to stand for all before Renew, and makes them durable. Of what was before, the batches up
+// to the stable checkpoint are needed still, until the image has passed them. It returns what Flush does.
+func (s *Store[T]) Renewed(stable message.SeqNum, last ...message.Message) (journal.Position, error) {
 	s.Persist(last...)
 	durable, err := s.journal.Flush()
-	if err != nil {
-		return durable, err
+	if err == nil {
+		s.journal.Confine(stable)
 	}
-	s.journal.Forget()
-	s.Note(last...) // a block that says so
-	return s.journal.Flush()
+	return durable, err
 }
 
 // Position is how far the journal is durable.
