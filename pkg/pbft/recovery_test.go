@@ -57,12 +57,14 @@ func TestRecoveries(t *testing.T) {
 func (c *cluster) allRestart(client *pbft.Client) {
 	c.t.Helper()
 	want := invoke(c.t, client, "i", false)
-	for i := range c.replicas {
+	stable := make([]pbft.SeqNum, len(c.replicas))
+	for i, r := range c.replicas {
+		stable[i] = r.Status().Stable
 		c.stop(i)
 	}
 	for i := range c.replicas {
-		if r := c.start(i); r.Status().LastExecuted == 0 || r.Status().SilentUntil > 0 {
-			c.t.Fatalf("replica %d remembers nothing: %+v", i, r.Status())
+		if s := c.start(i).Status(); s.LastExecuted < stable[i] || s.SilentUntil > 0 {
+			c.t.Fatalf("replica %d has not the state of checkpoint %d on its disk: %+v", i, stable[i], s)
 		}
 	}
 	if got := invoke(c.t, client, "r", true); got != want {
