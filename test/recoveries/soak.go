@@ -275,7 +275,7 @@ func (s *soak) recovered(ctx context.Context, i int, p *cluster.Process) (r pbft
 			return r, errors.New("it has ended")
 		case <-ctx.Done():
 			return r, fmt.Errorf("it has not recovered: %w: %+v", ctx.Err(), r)
-		case <-time.After(lookEvery):
+		case <-time.After(lookEvery): // not a limit: how often to look
 		}
 	}
 }
@@ -328,7 +328,7 @@ func (s *soak) whole(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the group is not whole: %w:%s checkpoints seen %v", ctx.Err(), missing, seen)
-		case <-time.After(lookEvery):
+		case <-time.After(lookEvery): // not a limit: how often to look
 		}
 	}
 }
@@ -404,7 +404,7 @@ func (s *soak) moved(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return fmt.Errorf("worker %d is stuck: %w", i, ctx.Err())
-			case <-time.After(lookEvery):
+			case <-time.After(lookEvery): // not a limit: how often to look
 			}
 		}
 	}
