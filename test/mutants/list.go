@@ -322,4 +322,5 @@ var mutants = []mutant{
 	{"a recovery leaves the journal as it is", core + "recovery.go", "	c.renewJournal()\n", ""},
 	{"a journal that was begun anew is half believed", core + "restore.go", "			m.replace(mark.Seq)\n", ""},
 	{"a recovery request is answered before it is durable", core + "effect.go", "*message.Decided, *message.Reply,\n		*message.Recovered:", "*message.Decided, *message.Reply:"},
+	{"a replica between views follows VIEW-CHANGEs alone", core + "viewchange.go", "if v := c.wait.reached(); !c.active && v > c.view {", "if v := c.wait.reached(); !c.active && v > c.view && c.tick < 0 {"},
 }

@@ -225,5 +225,9 @@ func (c *Core) noteView(m *message.Status) {
 		c.leave(c.view + 1)
 	}
 	c.wait.noteStatus(m)
+	if v := c.wait.reached(); !c.active && v > c.view {
+		c.leave(v) // too few of them may have a VIEW-CHANGE to send: those that forgot theirs have none
+		return
+	}
 	c.startPendingTimer()
 }

@@ -2,7 +2,11 @@
 
 package core
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // waiting is a replica's patience: what it waits for, since when, and who else does.
 type waiting struct {
@@ -145,6 +149,18 @@ func (w *waiting) noteStatus(m *message.Status) {
 	case w.alone[m.From] == 0:
 		w.alone[m.From] = w.tick
 	}
+}
+
+// reached is the view that f+1 other replicas have reached or passed, as they say.
+func (w *waiting) reached() message.View {
+	views := make([]message.View, 0, len(w.working))
+	for i := range w.working {
+		if message.ReplicaID(i) != w.cfg.Self {
+			views = append(views, max(w.working[i], w.pending[i]))
+		}
+	}
+	slices.Sort(views)
+	return views[len(views)-w.weak()]
 }
 
 // waits reports whether a replica says that it waits for our view, or for a later one.

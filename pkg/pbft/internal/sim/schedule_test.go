@@ -141,6 +141,8 @@ func TestRemembered(t *testing.T) {
 			[]int{0, 1, 2, 3, 4, 5, 6, 9, 10, 13, 14}, false},
 		{"a window restored below the NEW-VIEW that the journal holds", 1795982141491777576, []int{0, 2, 3}, false},
 		{"a view reached in silence is forgotten by a second restart", 1795982141491776214, []int{3, 4}, false},
+		{"a replica waits in a view that the others have passed, and most of them forgot their VIEW-CHANGEs", 1795993255215630532,
+			[]int{1, 2, 3, 4, 5, 6, 8, 10, 15}, true},
 		{"a replica behind its own answers calls a client a stranger", 1795982141491774357, []int{4, 5, 6, 7, 8, 9, 10}, false},
 		{"a replica that is restarted does not say what it has executed", 199, []int{4, 7, 8, 9}, true},
 	} {
