@@ -377,8 +377,11 @@ func (j *judge) said(r *replica, m message.Message) {
 			j.w.marks.hit(markApart)
 		}
 	case *message.Commit:
-		if d, ok := r.core.Prepared(m.Seq); ok {
-			j.certificate(r, m.View, m.Seq, d)
+		// One that waited for the disk may leave in a later view.
+		if view, _ := r.core.View(); view == m.View {
+			if d, ok := r.core.Prepared(m.Seq); ok {
+				j.certificate(r, m.View, m.Seq, d)
+			}
 		}
 	case *message.ViewChange:
 		j.viewChange(r, m)
