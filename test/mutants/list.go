@@ -323,4 +323,5 @@ var mutants = []mutant{
 	{"a journal that was begun anew is half believed", core + "restore.go", "			m.replace(mark.Seq)\n", ""},
 	{"a recovery request is answered before it is durable", core + "effect.go", "*message.Decided, *message.Reply,\n		*message.Recovered:", "*message.Decided, *message.Reply:"},
 	{"a replica between views follows VIEW-CHANGEs alone", core + "viewchange.go", "if v := c.wait.reached(); !c.active && v > c.view {", "if v := c.wait.reached(); !c.active && v > c.view && c.tick < 0 {"},
+	{"a VIEW-CHANGE made anew takes the place of the one that the view began with", core + "change.go", "		if old := x.last[m.From]; old != nil && old.View > m.View {\n", "		if old := x.last[m.From]; old != nil && old.View == m.View {\n			continue\n		} else if old != nil && old.View > m.View {\n"},
 }

@@ -65,14 +65,12 @@ func (x *viewChange) record(m *message.ViewChange, v message.View) {
 
 // adopt keeps the VIEW-CHANGEs with which our view begins as if their senders had brought them. Those that were relayed we believe
 // because a correct replica had them, and so may others on our word: a replica that is restarted in this view needs f acks
-// for each, and those that were restarted before it would have none to give.
+// for each, and those that were restarted before it would have none to give. A VIEW-CHANGE that its sender made anew for this view,
+// because it had forgotten the first, gives way: others need acks for what the NEW-VIEW names.
 func (x *viewChange) adopt(set []*message.ViewChange) {
 	for _, m := range set {
 		x.left[m.From] = max(x.left[m.From], m.View)
-		switch old := x.last[m.From]; {
-		case old != nil && old.View == m.View:
-			continue
-		case old != nil && old.View > m.View:
+		if old := x.last[m.From]; old != nil && old.View > m.View {
 			x.next[m.From] = old
 		}
 		x.last[m.From], x.digests[m.From] = m, m.Digest()

@@ -73,7 +73,7 @@ var markNames = [marksCount]string{
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.
-var least = map[mark]int{markRollback: 10}
+var least = map[mark]int{markRollback: 25}
 
 // marks counts the visits.
 type marks [marksCount]int

@@ -47,11 +47,12 @@ func Draw(seed uint64) *Schedule {
 	kind := recoveries.IntN(4)
 	d := &drawing{rng: rand.New(rand.NewPCG(seed, 0)), s: s, honest: kind == 3}
 	d.all()
-	switch kind {
-	case 2:
+	switch {
+	case d.alone:
+	case kind == 2:
 		d.recoveries(recoveries)
 		d.cunning()
-	case 3:
+	case kind == 3:
 		d.intrusions(recoveries)
 		d.cunning()
 	}
@@ -68,7 +69,8 @@ func (d *drawing) all() {
 		d.faultyClient()
 	}
 	d.administration()
-	if d.rng.IntN(6) == 0 {
+	more := rand.New(rand.NewPCG(s.Seed, 9)).IntN(9) == 2 // what clients wait for makes rollbacks rarer than they were
+	if d.rng.IntN(6) == 0 || more {
 		d.minority() // for once, nothing else is in its way
 		d.alone = true
 		return

@@ -143,6 +143,7 @@ func TestRemembered(t *testing.T) {
 		{"a view reached in silence is forgotten by a second restart", 1795982141491776214, []int{3, 4}, false},
 		{"a replica waits in a view that the others have passed, and most of them forgot their VIEW-CHANGEs", 1795993255215630532,
 			[]int{1, 2, 3, 4, 5, 6, 8, 10, 15}, true},
+		{"a VIEW-CHANGE that was made anew is vouched for, and not the one that the NEW-VIEW names", 1795993752143140666, []int{1, 2, 3}, true},
 		{"a replica behind its own answers calls a client a stranger", 1795982141491774357, []int{4, 5, 6, 7, 8, 9, 10}, false},
 		{"a replica that is restarted does not say what it has executed", 199, []int{4, 7, 8, 9}, true},
 	} {
