@@ -318,6 +318,11 @@ func (d *demo) status(ctx context.Context) error {
 // killPrimary kills the primary and shows that the files survive. The others agree on the next primary, and
 // the calls under way wait for that.
 func (d *demo) killPrimary(ctx context.Context) error {
+	return d.mounted(ctx, d.killAndRead)
+}
+
+// mounted calls f with the export mounted through the relay.
+func (d *demo) mounted(ctx context.Context, f func(context.Context, *probe.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, demoReadyWithin)
 	defer cancel()
 	c, err := probe.Mount(ctx, d.relay.Listen, demoExport)
@@ -325,6 +330,10 @@ func (d *demo) killPrimary(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
+	return f(ctx, c)
+}
+
+func (d *demo) killAndRead(ctx context.Context, c *probe.Client) error {
 	text := []byte("the whole group agreed on this line\n")
 	fmt.Fprintf(d.out, "\nwriting %s/demo.txt through the relay\n", demoExport)
 	file, err := c.Write(ctx, "demo.txt", text)

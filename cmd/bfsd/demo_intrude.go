@@ -20,7 +20,7 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// What the intruder makes of what the demo writes.
+// The demo writes the first line, and the intruder makes the second of it.
 var (
 	written = []byte("this is what was written\n")
 	altered = []byte("this is what was altered\n")
@@ -28,13 +28,10 @@ var (
 
 // intrudeAndRecover alters a file in a backup's memory and on its disk, shows that nobody reads it so, and has the replica recovered.
 func (d *demo) intrudeAndRecover(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, demoReadyWithin)
-	defer cancel()
-	c, err := probe.Mount(ctx, d.relay.Listen, demoExport)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+	return d.mounted(ctx, d.alterAndHeal)
+}
+
+func (d *demo) alterAndHeal(ctx context.Context, c *probe.Client) error {
 	x := &intrusion{demo: d, client: c, victim: d.n - 1, text: bytes.Repeat(written, 400)}
 	for _, step := range []func(context.Context) error{x.write, x.alter, x.read, x.heal, x.readWithout} {
 		if err := step(ctx); err != nil {

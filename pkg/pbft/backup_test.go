@@ -75,7 +75,7 @@ func (c *cluster) config(i int) pbft.ReplicaConfig {
 	return pbft.ReplicaConfig{Group: c.g, Self: pbft.ReplicaID(i), Key: c.keys[i], Directory: c.dirs[i], Service: c.service(i), Transport: c.transport}
 }
 
-// What was answered before a backup is in the next epoch, also what no checkpoint of an idle group holds yet:
+// The next epoch has all that was answered before the backup, also what no checkpoint of an idle group holds yet:
 // the last few operations, the clients, and which of their requests were executed. What was executed after the
 // backup is not. What the old epoch said counts for nothing.
 func TestNextEpoch(t *testing.T) {
@@ -242,7 +242,7 @@ func (c *cluster) readsNothing(key ed25519.PrivateKey) {
 	}
 }
 
-// What is wrong with the directory of a replica that has stopped is told, and nothing is changed by looking.
+// Verify tells what is wrong with the directory of a replica that has stopped, and changes nothing in it.
 func TestVerifyDirectory(t *testing.T) {
 	pbft.ShortSegments(t)
 	limits := smallLimits()

@@ -168,6 +168,7 @@ type PeerStatus struct {
 	Keys         bool      `json:"keys"` // both session keys are there
 	LastExecuted SeqNum    `json:"last_executed"`
 	Stable       SeqNum    `json:"stable_checkpoint"`
+	Recovering   bool      `json:"recovering"` // it has had a recovery request executed, and is not past its recovery point
 }
 
 // Refusals counts messages refused for one reason.

@@ -168,7 +168,7 @@ func (r *Replica) failDisk(err error) {
 // followStable has the image follow to checkpoint n, which is stable, if it is time to. Then the state forgets what is below.
 func (r *Replica) followStable(n SeqNum) {
 	k := r.keeper
-	if stable := r.core.Stable(); stable.Seq == n { // else there is a later one
+	if stable := r.core.Stable(); stable.Seq == n && n <= r.core.LastExecuted() { // else there is a later one, or the state is behind
 		id := message.CheckpointID{Seq: n, Digest: stable.Digest}
 		if k.store.Stable(id) && k.job == nil {
 			k.take(&imageJob{checkpoint: id})
@@ -181,7 +181,7 @@ func (r *Replica) followStable(n SeqNum) {
 // is about to be, and below the one that is lent.
 func (r *Replica) discard() {
 	k := r.keeper
-	n := k.store.Keeps(r.core.Stable().Seq)
+	n := k.store.Keeps(r.core.Keeps())
 	if k.job != nil {
 		n = min(n, k.job.checkpoint.Seq)
 	}

@@ -85,6 +85,29 @@ func (r *Replica) beginRecovery() (nonce uint64, err error) {
 	return binary.LittleEndian.Uint64(b[:]) | 1, nil
 }
 
+// recoveryEffect does what a recovery asks for, our own or another replica's.
+func (r *Replica) recoveryEffect(e *core.Effect) {
+	switch e.Verb {
+	case core.Renew:
+		r.renewing(r.keeper.store.Renew(e.Records...))
+	case core.Renewed:
+		durable, err := r.keeper.store.Renewed(e.Seq, e.Records...)
+		if r.renewing(err); r.err == nil {
+			r.keeper.store.Flushed(durable, r.say)
+		}
+	case core.Hush:
+		r.mute = true
+	case core.Refresh:
+		r.refreshKeys()
+	case core.Sign:
+		r.signRecovery(e.Seq)
+	case core.Distrust:
+		r.distrust(e)
+	case core.Healed:
+		r.healed(e)
+	}
+}
+
 // signRecovery makes the recovery request and has it ordered. The core asks again if it cannot be made now.
 func (r *Replica) signRecovery(bound SeqNum) {
 	count, err := r.recovery.signer.Count()

@@ -19,6 +19,19 @@ func (c *cluster) recovered(i int) pbft.Recovery {
 		s = c.replicas[i].Status().Recovery
 		return s.Ended
 	})
+	eventually(c.t, "the others see that it has ended", func() bool {
+		for j, r := range c.replicas {
+			if j == i || r == nil {
+				continue
+			}
+			for _, p := range r.Status().Peers {
+				if int(p.Replica) == i && p.Recovering {
+					return false
+				}
+			}
+		}
+		return true
+	})
 	if p := s.Parts; s.Point == 0 || s.Phase != "" || p.Load <= 0 || p.Estimate <= 0 || p.Request <= 0 || p.Check < 0 {
 		c.t.Fatalf("the recovery has ended, and is %+v", s)
 	}
@@ -91,7 +104,7 @@ func TestRecoveryIsNoFault(t *testing.T) {
 	}
 }
 
-// What an intruder changed while the replica was down is found, and replaced by the group's.
+// A recovery finds what an intruder changed while the replica was down, and the group's state takes its place.
 func TestRecoveryFromAnIntruder(t *testing.T) {
 	pbft.ShortSegments(t)
 	for _, x := range []struct {

@@ -483,44 +483,34 @@ func (r *Replica) effect(e *core.Effect) {
 			r.fail(err)
 		}
 	case core.Speak:
-		r.mute = false
-		if k := r.keeper; k != nil && !k.trusted {
-			k.trusted = true
-			_, err := k.store.Flush() // what the journal begins with is to be there before it is trusted
-			if err == nil {
-				err = r.fence.trust(k.position)
-			}
-			if err != nil {
-				r.failDisk(err)
-			}
-		}
-		r.log.Info("this replica votes again", "checkpoint", r.core.Stable().Seq)
+		r.speak()
 	case core.Fetch:
 		r.fetch(e.Seq, e.Digest)
 	case core.Serve:
 		r.serve(e.To, e.Message.(*message.Fetch))
 	case core.Install:
 		r.install(e.Seq, e.Digest)
-	case core.Renew:
-		r.renewing(r.keeper.store.Renew(e.Records...))
-	case core.Renewed:
-		durable, err := r.keeper.store.Renewed(e.Seq, e.Records...)
-		if r.renewing(err); r.err == nil {
-			r.keeper.store.Flushed(durable, r.say)
-		}
-	case core.Hush:
-		r.mute = true
-	case core.Refresh:
-		r.refreshKeys()
-	case core.Sign:
-		r.signRecovery(e.Seq)
-	case core.Distrust:
-		r.distrust(e)
-	case core.Healed:
-		r.healed(e)
 	case core.Stop:
 		r.fail(errors.New(e.Reason))
+	default:
+		r.recoveryEffect(e)
 	}
+}
+
+// speak ends a silence.
+func (r *Replica) speak() {
+	r.mute = false
+	if k := r.keeper; k != nil && !k.trusted {
+		k.trusted = true
+		_, err := k.store.Flush() // what the journal begins with is to be there before it is trusted
+		if err == nil {
+			err = r.fence.trust(k.position)
+		}
+		if err != nil {
+			r.failDisk(err)
+		}
+	}
+	r.log.Info("this replica votes again", "checkpoint", r.core.Stable().Seq)
 }
 
 func (r *Replica) choose(n SeqNum) []byte {
@@ -813,8 +803,9 @@ func (r *Replica) status() Status {
 	for i, p := range r.peers {
 		if p != nil {
 			low, last := r.core.Peer(ReplicaID(i))
+			_, over := r.core.RecoveryOf(ReplicaID(i))
 			s.Peers = append(s.Peers, PeerStatus{Replica: ReplicaID(i), Connected: p.link.Up() && p.inbound != nil,
-				Keys: p.session.Ready(), LastExecuted: last, Stable: low})
+				Keys: p.session.Ready(), LastExecuted: last, Stable: low, Recovering: !over})
 		}
 	}
 	for _, why := range core.Refusals() {

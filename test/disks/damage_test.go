@@ -39,7 +39,7 @@ func damages() (all []damage) {
 		damage{"the directory is removed", func(t *testing.T, disk string) { must(t, os.RemoveAll(disk)) }, journalBad})
 }
 
-// Whatever befalls the disk of a replica that is down, the group serves the right bytes, and the replica says what is wrong and votes again
+// The group serves the right bytes whatever befalls the disk of a replica that is down, and the replica says what is wrong and votes again
 // after it was started.
 func TestDamagedDisks(t *testing.T) {
 	g := startGroup(t, nil)
@@ -82,7 +82,7 @@ func (g *group) suffer(i int, x damage) {
 	g.counts(i)
 }
 
-// What a disk held yesterday is put back: the replica has promised more since than it knows, says so, keeps silent, and votes again when the
+// A disk of yesterday is put back: the replica has promised more since than it knows, says so, keeps silent, and votes again when the
 // others have passed all that it can have promised.
 func TestYesterdaysDisk(t *testing.T) {
 	g := startGroup(t, nil)

@@ -7,7 +7,7 @@
 //
 // Four bfsd processes serve some files. Workers write files of their own and read them, and the files that were there before. In each round
 // a replica is stopped, by SIGTERM or SIGKILL, and started with --recover. In two rounds of three an intruder has been there (intruder.go).
-// What must hold:
+// The soak fails unless
 //
 //   - Every read gives what was last acknowledged, at any time, and no call fails.
 //   - The recovery ends, and its replica then names the root that others name for the same checkpoint.

@@ -52,6 +52,7 @@ var ReplicaHelp = map[string]string{
 	"bfs_queries_total":             "Operations answered on the read-only path since start.",
 	"bfs_peer_connected":            "1 if the connections to and from the other replica are up.",
 	"bfs_peer_keys":                 "1 if both session keys with the other replica are there.",
+	"bfs_peer_recovering":           "1 while the other replica recovers: it is not past its recovery point.",
 	"bfs_peer_last_executed":        "The last batch that the other replica says it has executed.",
 	"bfs_refusals_total":            "Messages refused, by reason.",
 
@@ -110,6 +111,7 @@ func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 		gauge("bfs_peer_connected"+label, number(p.Connected))
 		gauge("bfs_peer_keys"+label, number(p.Keys))
 		gauge("bfs_peer_last_executed"+label, uint64(p.LastExecuted))
+		gauge("bfs_peer_recovering"+label, number(p.Recovering))
 	}
 	for _, r := range s.Refusals {
 		counter(fmt.Sprintf("bfs_refusals_total{reason=%q}", r.Reason), r.Count)

@@ -40,7 +40,7 @@ func TestAlterFiles(t *testing.T) {
 	}
 }
 
-// What is altered in a process's memory is what the process has from then on: here a variable of its environment.
+// A process has from then on what AlterMemory has put into its memory: here a variable of its environment.
 func TestAlterMemory(t *testing.T) {
 	c := exec.Command("cat")
 	c.Env = []string{"VALUE=something true"}

@@ -13,8 +13,8 @@ import (
 	"bfs/cmd/internal/cli"
 )
 
-// What runs is the file that was opened, whatever has taken its name since, without what systemd told
-// this process.
+// A plan runs the file that was opened, whatever has taken its name since, and does not hand on what
+// systemd told this process.
 func TestPlanStartsTheOpenFile(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
 	dir := t.TempDir()

@@ -190,7 +190,7 @@ func TestGivenDescriptor(t *testing.T) {
 	}
 }
 
-// What a process with more rights obeys may be read by all, and changed by its owner alone, who is root or the process's user.
+// A file that a process with more rights obeys may be read by all, and changed by its owner alone, who is root or the process's user.
 func TestOpenOwned(t *testing.T) {
 	p := newPlace(t)
 	open := func(r rule) error {

@@ -102,7 +102,7 @@ func check(b []byte) error {
 	return a.Check(plainTree{}, nil)
 }
 
-// What is written is read again, whatever the length of the last block.
+// A reader gets back what was written, whatever the length of the last block.
 func TestReadsBack(t *testing.T) {
 	for _, count := range []int{0, 1, 63, 64, 65, 128, 1000} {
 		numbers := scattered(count)

@@ -88,7 +88,7 @@ func (p *party) challenge(n byte) *[ChallengeSize]byte {
 	return &c
 }
 
-// What an intruder in one process of a pair can take away is of no use against later lives: an acceptor's key makes no hello for the
+// An intruder in one process of a pair takes away nothing that is of use against later lives: an acceptor's key makes no hello for the
 // acceptor's next life, none as the acceptor, and none for another acceptor.
 func TestHelloKeyDiesWithItsLife(t *testing.T) {
 	a, b := newPair(t)

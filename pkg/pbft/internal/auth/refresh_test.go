@@ -31,8 +31,8 @@ func (p *party) opens(m *message.Commit, sealed []byte) bool {
 	return ok && p.session.Open(&x, m, body, trailer)
 }
 
-// What was sealed before a refresh opens no more, at once and whether or not the peer knows; what the other
-// direction carries is not touched.
+// A message that was sealed before a refresh opens no more, at once and whether or not the peer knows; the
+// other direction is not touched.
 func TestOldKeysAreRefusedAtOnce(t *testing.T) {
 	a, b := newPair(t)
 	a.hello()
@@ -174,8 +174,8 @@ func TestRefreshCountsOn(t *testing.T) {
 	}
 }
 
-// Whatever is refreshed, restarted, lost and late: no key has two users, nothing sealed before a refresh
-// opens after it, and when both have said their NEW-KEYs and nothing is lost they hear each other.
+// No key has two users, whatever is refreshed, restarted, lost and late; nothing sealed before a refresh
+// opens after it; and when both have said their NEW-KEYs and nothing is lost they hear each other.
 func TestRefreshesConverge(t *testing.T) {
 	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 4))

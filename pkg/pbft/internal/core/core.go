@@ -86,6 +86,9 @@ func (c *Core) Transferring() bool { return c.transfer != nil }
 // Stable is the last stable checkpoint.
 func (c *Core) Stable() message.Checkpoint { return c.checkpoints.stable }
 
+// Keeps is the lowest checkpoint that the state must keep: the stable one, or the last that it has come to if that is lower.
+func (c *Core) Keeps() message.SeqNum { return min(c.checkpoints.stable.Seq, c.checkpoints.taken) }
+
 // LogBytes is the length of the operations in the log.
 func (c *Core) LogBytes() int { return c.log.bytes }
 

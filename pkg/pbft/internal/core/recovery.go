@@ -88,8 +88,12 @@ func (c *Core) beginRecovery() {
 	c.tryEstimate()
 }
 
-// onQueryStable tells a recovering replica how far we have come.
+// onQueryStable tells a recovering replica how far we have come, a little oftener than it asks.
 func (c *Core) onQueryStable(m *message.QueryStable) {
+	if !c.reports.peers[m.From].queried.take(c.tick, askAgainTicks/2, 2) {
+		c.refuse(m, TooSoon)
+		return
+	}
 	stable := c.checkpoints.stable
 	c.send(m.From, &message.ReplyStable{Nonce: m.Nonce, Seq: stable.Seq, Digest: stable.Digest, View: c.view,
 		Taken: c.lastTaken(), Prepared: c.lastPrepared(), From: c.cfg.Self})

@@ -88,8 +88,8 @@ func scenes() []scene {
 	}
 }
 
-// What was said in one epoch of our keys and in the next does not make one certificate; said once more in the
-// next it does.
+// Votes of one epoch of our keys and votes of the next do not make one certificate; repeated in the next they
+// do.
 func TestCertificatesAreOfOneEpoch(t *testing.T) {
 	for _, x := range scenes() {
 		t.Run(x.name, func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestWholeCertificatesStay(t *testing.T) {
 	}
 }
 
-// What a client's old MAC says is not proposed, nor vouched for, nor found to be authentic in a proposal,
+// A request under a client's old MAC is not proposed, nor vouched for, nor found to be authentic in a proposal,
 // until the client says it again; and a wish that it never had does not keep it from that. Meanwhile it waits
 // as it did.
 func TestQueuedRequestsExpire(t *testing.T) {

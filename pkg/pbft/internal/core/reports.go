@@ -21,6 +21,7 @@ type peer struct {
 	high     message.SeqNum // the end of its window when we answered it, the highest in its life: it took in what we said up to here
 	answered limit          // of its STATUSes: see mayAsk
 	reached  message.SeqNum // how far it was when we answered last
+	queried  limit          // of its QUERY-STABLEs
 	keyed    limit          // of sending again because its keys are new
 	rekeyed  bool           // it has refreshed its keys, and has not said since what it lacks
 }

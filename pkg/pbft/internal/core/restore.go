@@ -16,6 +16,9 @@ func Restore(cfg Config, state message.CheckpointID, records []message.Message) 
 	for _, r := range records {
 		m.read(r, cfg.Self)
 	}
+	if m.own != nil && !c.change.correctViewChange(m.own) {
+		m.own = nil // we never made it: an intruder did
+	}
 	c.restoreMarks(state, m)
 	c.restoreView(m)
 	c.restoreLog(m)
@@ -185,7 +188,7 @@ func (x *pq) restore(m *message.ViewChange, low message.SeqNum, bodies map[messa
 		}
 	}
 	for _, q := range m.Q {
-		if q.Seq > low {
+		if q.Seq > low && len(x.preprepared[q.Seq]) < maxCarried {
 			x.preprepared[q.Seq] = append(x.preprepared[q.Seq], carried{q, bodies[q.Digest]})
 		}
 	}
@@ -237,11 +240,12 @@ func (c *Core) runDecided(m *memory) {
 		}
 		c.ran(n, b)
 	}
-	switch stable := c.checkpoints.stable; {
-	case c.log.lastExec < stable.Seq:
-		c.fetchState(message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest})
-	case stable.Seq > 0:
+	stable := c.checkpoints.stable
+	if stable.Seq > 0 {
 		c.do(Effect{Verb: Discard, Seq: stable.Seq})
+	}
+	if c.log.lastExec < stable.Seq {
+		c.fetchState(message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest})
 	}
 }
 

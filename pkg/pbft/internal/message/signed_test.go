@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// What may be signed is decoded as it was made, and one byte more, less or changed in the tag or type
+// A message that may be signed is decoded as it was made, and one byte more, less or changed in the tag or type
 // is refused.
 func TestParseSigned(t *testing.T) {
 	k := newGenerator(1).newKey()
@@ -36,7 +36,7 @@ func TestParseSigned(t *testing.T) {
 	}
 }
 
-// Whatever is decoded is made again from what was decoded: no two meanings for one signature.
+// The bytes can be made again from whatever was decoded of them: no two meanings for one signature.
 func FuzzParseSigned(f *testing.F) {
 	f.Add(newGenerator(1).newKey().AppendCovered(nil))
 	f.Add(Recovery{2, 3, 4}.AppendCovered(nil, Digest{1}))

@@ -10,7 +10,7 @@
 //
 // An intruder in the replica's process can have NEW-KEYs signed while he is there. He cannot keep one
 // for later, because a NEW-KEY is good on one connection only, whose name the receiver has chosen too.
-// What the Key computes for hellos is bound in the same way: a tag to one challenge, a key to one life
+// The Key's answers for hellos are bound in the same way: a tag to one challenge, a key to one life
 // of the replica's process.
 //
 // The protocol: the client asks, the server answers, in order. Numbers are little-endian.

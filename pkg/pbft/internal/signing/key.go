@@ -26,7 +26,7 @@ var (
 	ErrNoRecovery = errors.New("the watchdog has begun no recovery, or its requests are signed already")
 )
 
-// What a replica's process may have its Key do. Even a thousand clients that connect at once need no
+// These bound what a replica's process may have its Key do. Even a thousand clients that connect at once need no
 // more: a replica answers each caller's NEW-KEYs more slowly than this.
 var (
 	signRate  = transport.Rate{PerSecond: 512, Burst: 8192}

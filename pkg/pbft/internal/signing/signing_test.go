@@ -334,7 +334,7 @@ func TestHostileConnections(t *testing.T) {
 	}
 }
 
-// What is decoded is encoded as it was.
+// A request is encoded as it was before it was decoded.
 func FuzzDecode(f *testing.F) {
 	for _, r := range []request{{op: opIdentify}, {op: opCount}, {op: opSign, covered: []byte("x")}, {op: opRecover, force: true},
 		{op: opHelloKey, peer: make([]byte, keySize)}, {op: opHelloTag, peer: make([]byte, keySize)}} {
@@ -347,7 +347,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// Whatever a process asks to have signed, a key's answer is a signature of a NEW-KEY or recovery
+// A key answers, whatever a process asks to have signed, with a signature of a NEW-KEY or recovery
 // request, or a refusal.
 func FuzzSign(f *testing.F) {
 	dir := f.TempDir()

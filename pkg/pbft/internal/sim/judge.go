@@ -518,18 +518,15 @@ func (j *judge) bounds(r *replica) {
 	if shape.durable { // the image keeps one until the group has come a window further
 		checkpoints += checkpoints
 	}
-	if r.recovers { // no checkpoint that its journal calls stable is known to be, so those of all batches in it are kept
-		checkpoints += int(r.core.LastExecuted())
-	}
-	carried := l
-	if j.w.sites[r.id].corrupt { // an intruder may have written a VIEW-CHANGE beside the window
-		carried = 4 * l
+	prepared, preprepared := l, 2*l
+	if j.w.sites[r.id].corrupt { // an intruder may have written a VIEW-CHANGE for another window, beside which there is the log's
+		prepared, preprepared = prepared+l, preprepared+l
 	}
 	for _, x := range []struct {
 		what      string
 		got, most int
 	}{
-		{"P", s.Prepared, carried}, {"Q", s.Preprepared, 2 * carried}, {"digests of Q", s.Digests, 16},
+		{"P", s.Prepared, prepared}, {"Q", s.Preprepared, preprepared}, {"digests of Q", s.Digests, 16},
 		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1 + j.w.n) * ledgerSlots}, {"unproven requests", s.Unproven, 8},
 		{"bytes of one client", s.LineBytes, queueBytes + longest}, {"lines", s.Lines, maxClients + 1 + j.w.n}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
 		{"bytes of the log", s.LogBytes, 1 << 20}, {"held COMMITs", s.Held, 8}, {"slots that nobody looks at", s.Overlooked, 0},

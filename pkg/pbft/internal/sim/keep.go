@@ -21,8 +21,14 @@ type keeper struct {
 	flushing bool
 	update   *image.Update // of the image, under way
 
-	full  bool   // the replica stands aside, because there is too little room
-	again func() // the update for which there was no room; nil: none
+	full  bool // the replica stands aside, because there is too little room
+	again *job // the update for which there was no room; nil: none
+}
+
+// A job is a checkpoint, which the state holds, to which the image is to be taken, and what waits for that.
+type job struct {
+	to   message.CheckpointID
+	then func()
 }
 
 // group stands for the digest of the group file.
@@ -166,7 +172,7 @@ func (r *replica) tryAgain() {
 	k := r.keeper
 	if again := k.again; again != nil && k.update == nil {
 		k.again = nil
-		again()
+		r.follow(again.to, again.then)
 	}
 	if k.update != nil || k.again != nil || !r.flushNow() || !r.reserve() {
 		r.later(1+r.w.rng.Int64N(10*tick), r.tryAgain)
@@ -183,17 +189,19 @@ func (r *replica) aside() bool { return r.keeper != nil && r.keeper.full }
 
 // discard forgets the checkpoints that nobody needs.
 func (r *replica) discard() {
-	n := r.core.Stable().Seq
-	if r.keeper != nil {
-		n = r.keeper.store.Keeps(n)
+	n := r.core.Keeps()
+	if k := r.keeper; k != nil {
+		if n = k.store.Keeps(n); k.again != nil {
+			n = min(n, k.again.to.Seq)
+		}
 	}
 	r.memory.Discard(n)
 }
 
 // followStable has the image follow to checkpoint n, which is stable, if it is time to, and sometimes before that.
 func (r *replica) followStable(n message.SeqNum) {
-	if r.keeper == nil || r.core.Stable().Seq != n {
-		return // or there is a later one
+	if r.keeper == nil || r.core.Stable().Seq != n || n > r.core.LastExecuted() {
+		return // or there is a later one, or the state is behind
 	}
 	id := message.CheckpointID{Seq: n, Digest: r.core.Stable().Digest}
 	if r.keeper.store.Stable(id) || r.keeper.store.Behind(n) && r.w.rng.IntN(4) == 0 {
@@ -255,9 +263,9 @@ func (r *replica) giveUp(u *image.Update, then func(), err error) {
 	k.update = nil
 	switch stable := r.core.Stable(); {
 	case then != nil:
-		k.again = func() { r.follow(to, then) }
+		k.again = &job{to, then}
 	case stable.Seq <= r.core.LastExecuted() && !r.core.Transferring() && k.store.Behind(stable.Seq):
-		k.again = func() { r.follow(message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest}, nil) }
+		k.again = &job{to: message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest}}
 	}
 	r.discard()
 }

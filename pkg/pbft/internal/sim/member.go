@@ -538,27 +538,10 @@ func (r *replica) effect(e *core.Effect) {
 		r.serve(int(e.To), e.Message.(*message.Fetch))
 	case core.Install:
 		r.install(e.Seq)
-	case core.Renew:
-		if err := r.keeper.store.Renew(e.Records...); err != nil {
-			r.fills(err)
-		}
-	case core.Renewed:
-		durable, err := r.keeper.store.Renewed(e.Seq, e.Records...)
-		if err == nil || r.fills(err) {
-			r.keeper.store.Flushed(durable, func(f func()) { f() })
-		}
-	case core.Hush:
-		r.mute = true
-	case core.Refresh:
-		w.keys.renew(r)
-	case core.Sign:
-		r.sign(e.Seq)
-	case core.Distrust:
-		r.distrust(e)
-	case core.Healed:
-		r.healed(e)
 	case core.Stop:
 		r.stop(e.Reason)
+	default:
+		r.recoveryEffect(e)
 	}
 }
 

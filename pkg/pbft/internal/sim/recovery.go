@@ -10,6 +10,31 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
+// recoveryEffect does what a recovery asks for, its own or another replica's.
+func (r *replica) recoveryEffect(e *core.Effect) {
+	switch e.Verb {
+	case core.Renew:
+		if err := r.keeper.store.Renew(e.Records...); err != nil {
+			r.fills(err)
+		}
+	case core.Renewed:
+		durable, err := r.keeper.store.Renewed(e.Seq, e.Records...)
+		if err == nil || r.fills(err) {
+			r.keeper.store.Flushed(durable, func(f func()) { f() })
+		}
+	case core.Hush:
+		r.mute = true
+	case core.Refresh:
+		r.w.keys.renew(r)
+	case core.Sign:
+		r.sign(e.Seq)
+	case core.Distrust:
+		r.distrust(e)
+	case core.Healed:
+		r.healed(e)
+	}
+}
+
 // sign makes a recovery request, as the keeper of the replica's key does.
 func (r *replica) sign(bound message.SeqNum) {
 	w, s := r.w, r.w.sites[r.id]
