@@ -126,8 +126,26 @@ func (r *reader) end(t Type) error {
 // Decode reads a message whose last trailer bytes, if any, were cut off already. What it returns
 // aliases b, so the caller must leave b alone for as long as the message lives.
 func Decode(b []byte, lim *Limits) (Message, error) {
-	var d Decoder
-	return d.Decode(b, lim)
+	var r reader
+	return decode(b, lim, &r, blank)
+}
+
+// decode reads a message into a blank one of its type, nil if there is no such type.
+func decode(b []byte, lim *Limits, r *reader, blank func(Type) decodable) (Message, error) {
+	if len(b) == 0 {
+		return nil, fmt.Errorf("%w: empty", ErrMalformed)
+	}
+	t := Type(b[0])
+	*r = reader{b: b[1:]}
+	m := blank(t)
+	if m == nil {
+		return nil, fmt.Errorf("%w: %v", ErrMalformed, t)
+	}
+	m.decode(r, lim)
+	if err := r.end(t); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // A Decoder decodes the messages of one connection. Votes and replies, of which there are many and which nobody keeps,
@@ -142,20 +160,7 @@ type Decoder struct {
 
 // Decode is like the function, but a Prepare, Commit or Reply is good only until Reset.
 func (d *Decoder) Decode(b []byte, lim *Limits) (Message, error) {
-	if len(b) == 0 {
-		return nil, fmt.Errorf("%w: empty", ErrMalformed)
-	}
-	t := Type(b[0])
-	d.r = reader{b: b[1:]}
-	m := d.blank(t)
-	if m == nil {
-		return nil, fmt.Errorf("%w: %v", ErrMalformed, t)
-	}
-	m.decode(&d.r, lim)
-	if err := d.r.end(t); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return decode(b, lim, &d.r, d.blank)
 }
 
 // Reset ends the lives of all Prepares, Commits and Replies that were decoded.

@@ -20,7 +20,8 @@ type caller struct {
 	index    int // in the order of clientKey; of the administrator: maxClients
 	id       message.ClientID
 	rule     *client.Client // of the present life
-	calls    []*call        // by the rule's slot
+	decoder  message.Decoder
+	calls    []*call // by the rule's slot
 	slots    []*callSlot
 	lives    []int               // by replica: the last life of it that was heard of
 	alarm    int64               // when the rule is told the time next; 0: it has nothing to wait for
@@ -365,7 +366,8 @@ func (c *caller) hear(life, from int, b []byte) {
 	if w.err != nil || c.mischief != nil || c.life != life {
 		return
 	}
-	decoded, err := message.Decode(b, &w.wire)
+	defer c.decoder.Reset()
+	decoded, err := c.decoder.Decode(b, &w.wire)
 	if err != nil {
 		if !w.sites[from].liar() {
 			w.fail("replica %d, which is correct, sent client %d what does not decode: %v", from, c.index, err)

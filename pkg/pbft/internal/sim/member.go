@@ -36,6 +36,7 @@ type replica struct {
 	idle    int          // views since it executed something
 	hashing int64        // a root takes so long at most
 	inbox   map[int][]frame
+	decoder message.Decoder // of all connections: what it decodes into is used again, as in the product
 	encoded struct {
 		of message.Message // the last that was
 		as []byte
@@ -205,7 +206,7 @@ func (r *replica) gather(from int, b frame) {
 	w := r.w
 	if w.shape.gather == 0 {
 		r.take(from, b)
-		r.perform()
+		r.taken()
 		return
 	}
 	if r.inbox == nil {
@@ -237,7 +238,13 @@ func (r *replica) drain(from int) {
 			r.take(from, b)
 		}
 	}
+	r.taken()
+}
+
+// taken performs what followed from the messages taken in, whose lives then end.
+func (r *replica) taken() {
 	r.perform()
+	r.decoder.Reset()
 }
 
 // A frame is a message on its way, and the epoch of its receiver's keys in which it was sealed. A client's
@@ -260,7 +267,7 @@ func (r *replica) take(from int, x frame) {
 
 // receive takes in what replica from sent.
 func (r *replica) receive(from int, b []byte) {
-	m, err := message.Decode(b, &r.w.wire)
+	m, err := r.decoder.Decode(b, &r.w.wire)
 	if err != nil {
 		if !r.w.sites[from].liar() {
 			r.w.fail("replica %d, which is correct, sent %d what does not decode: %v", from, r.id, err)
@@ -304,7 +311,7 @@ func (r *replica) attribute(m message.Message, from message.ReplicaID) message.M
 
 // hear takes in a client's request from its own connection.
 func (r *replica) hear(b []byte) {
-	m, err := message.Decode(b, &r.w.wire)
+	m, err := r.decoder.Decode(b, &r.w.wire)
 	if err != nil {
 		return
 	}
