@@ -184,7 +184,7 @@ var mutants = []mutant{
 	{"a NEW-VIEW is believed", core + "newview.go", "	if !(decision{c.base, set}).justified(m) {", "	if false {"},
 	{"the end of X is not checked", core + "decision.go", "			if !d.empty(n) {\n				return false\n			}\n			continue", "			continue"},
 	{"null is always justified", core + "decision.go", "if !prepared && !(digest == message.NullDigest && d.empty(n)) {", "if !prepared && digest != message.NullDigest {"},
-	{"relayed VIEW-CHANGEs need no acks", core + "change.go", "if m := x.relayed[j]; m != nil && x.vouchers(j, d) >= x.f {", "if m := x.relayed[j]; m != nil {"},
+	{"relayed VIEW-CHANGEs need no acks", core + "change.go", "m != nil && (x.vouched || x.vouchers(j, d) >= x.f)", "m != nil"},
 	{"a view begins as if the state it begins from were here", core + "newview.go", "		c.fetchState(start)\n		return true\n	}\n	root", "		c.log.lastExec = start.Seq\n		return true\n	}\n	root"},
 	{"who has left says of a checkpoint what his VIEW-CHANGE does not", core + "change.go", "	if x.promises.silent() || x.active {\n		return x.active && !x.promises.silent()\n	}", "	if x.active || !x.promises.silent() {\n		return !x.promises.silent()\n	}"},
 	{"the new primary does not fetch what it must choose", core + "change.go", "	if x.active || !x.isPrimary() || x.newView != nil {\n		return nil", "	if x.active || x.newView == nil || x.newView != nil {\n		return nil"},
@@ -324,4 +324,8 @@ var mutants = []mutant{
 	{"a recovery request is answered before it is durable", core + "effect.go", "*message.Decided, *message.Reply,\n		*message.Recovered:", "*message.Decided, *message.Reply:"},
 	{"a replica between views follows VIEW-CHANGEs alone", core + "viewchange.go", "if v := c.wait.reached(); !c.active && v > c.view {", "if v := c.wait.reached(); !c.active && v > c.view && c.tick < 0 {"},
 	{"a VIEW-CHANGE made anew takes the place of the one that the view began with", core + "change.go", "		if old := x.last[m.From]; old != nil && old.View > m.View {\n", "		if old := x.last[m.From]; old != nil && old.View == m.View {\n			continue\n		} else if old != nil && old.View > m.View {\n"},
+	{"a NEW-VIEW that one replica tells of is believed", core + "change.go", "	if alike < x.weak() || x.vouched {", "	if x.vouched {"},
+	{"nobody tells of a NEW-VIEW that the primary withholds", core + "reports.go", "return s.waits && s.told", "return false && s.told"},
+	{"the VIEW-CHANGEs of a NEW-VIEW that others tell of are not believed", core + "change.go", "m != nil && (x.vouched || x.vouchers(j, d) >= x.f)", "m != nil && x.vouchers(j, d) >= x.f"},
+	{"backups leave nobody's view for a replica that waits alone", core + "waiting.go", "		patience *= 2\n", "		return false\n"},
 }

@@ -21,6 +21,8 @@ type viewChange struct {
 	relayed  []*message.ViewChange // by replica: a copy the new primary relayed, named by the NEW-VIEW below
 	acks     [][]ack               // [of][from]: the latest
 	newView  *message.NewView      // of the present view: ours, or received and not refused
+	told     []*message.NewView    // by replica: the NEW-VIEW of the present view as it says that it was
+	vouched  bool                  // newView is what f+1 others say
 	later    *message.NewView      // one for a view we have not reached
 	left     []message.View        // by replica: the highest view for which it has sent a VIEW-CHANGE
 }
@@ -37,6 +39,7 @@ func (x *viewChange) init(b *base, p *promises, l *messageLog) {
 	x.digests = make([]message.Digest, n)
 	x.next = make([]*message.ViewChange, n)
 	x.relayed = make([]*message.ViewChange, n)
+	x.told = make([]*message.NewView, n)
 	x.left = make([]message.View, n)
 	x.acks = make([][]ack, n)
 	for i := range x.acks {
@@ -116,12 +119,41 @@ func (x *viewChange) correctViewChange(m *message.ViewChange) bool {
 	return true
 }
 
-// usable is j's VIEW-CHANGE with digest d, if we may believe it.
+// hear notes what a replica that works in the present view says its NEW-VIEW was, and believes what f+1 say: one of them is correct, and
+// has it from the primary, with all the VIEW-CHANGEs that it names. The primary itself may have sent us nothing, or another one.
+func (x *viewChange) hear(m *message.NewView) {
+	x.told[m.From] = m
+	alike := 0
+	for _, other := range x.told {
+		if other != nil && other.Equal(m) {
+			alike++
+		}
+	}
+	if alike < x.weak() || x.vouched {
+		return
+	}
+	if x.newView == nil || !x.newView.Equal(m) {
+		clear(x.relayed)
+	}
+	believed := *m
+	believed.From = x.primary()
+	x.newView, x.vouched = &believed, true
+}
+
+// forgetNewView forgets how the present view is said to begin.
+func (x *viewChange) forgetNewView() {
+	x.newView, x.vouched = nil, false
+	clear(x.told)
+	clear(x.relayed)
+}
+
+// usable is j's VIEW-CHANGE with digest d, if we may believe it: from j itself, or from another if f vouch for it, or for the NEW-VIEW
+// that names it.
 func (x *viewChange) usable(j message.ReplicaID, d message.Digest) *message.ViewChange {
 	if m := x.last[j]; m != nil && m.View == x.view && x.digests[j] == d {
 		return m
 	}
-	if m := x.relayed[j]; m != nil && x.vouchers(j, d) >= x.f {
+	if m := x.relayed[j]; m != nil && (x.vouched || x.vouchers(j, d) >= x.f) {
 		return m
 	}
 	return nil

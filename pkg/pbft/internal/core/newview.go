@@ -51,8 +51,10 @@ func (c *Core) decide() {
 func (c *Core) onNewView(m *message.NewView) {
 	x := &c.change
 	switch {
-	case m.From != m.View.Primary(c.cfg.Replicas) || m.View == 0:
+	case m.View == 0:
 		c.refuse(m, NotFromPrimary)
+	case m.From != m.View.Primary(c.cfg.Replicas):
+		c.onToldNewView(m)
 	case m.View < c.view:
 		c.refuse(m, EarlierView)
 	case m.View > c.view:
@@ -65,6 +67,16 @@ func (c *Core) onNewView(m *message.NewView) {
 		x.newView = m
 		c.tryNewView()
 	}
+}
+
+// onToldNewView takes a NEW-VIEW from another than its primary, while we wait for it.
+func (c *Core) onToldNewView(m *message.NewView) {
+	if m.View != c.view || c.active || c.isPrimary() {
+		c.refuse(m, NotAskedFor)
+		return
+	}
+	c.change.hear(m)
+	c.tryNewView()
 }
 
 // tryNewView begins the view if the NEW-VIEW and all VIEW-CHANGEs that it names are here, authentic to us or vouched
@@ -142,6 +154,7 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 // beginView begins the view: what X chose is pre-prepared again [TOCS §4.5, R-VC-33].
 func (c *Core) beginView(m *message.NewView) {
 	c.active = true
+	clear(c.change.told)
 	c.wait.viewBegan()
 	last := m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
 	c.proposing.last = max(last, c.log.low)

@@ -267,8 +267,7 @@ func (c *Core) enterAnew() {
 		c.abandon()
 	}
 	x := &c.change
-	x.newView = nil
-	clear(x.relayed)
+	x.forgetNewView()
 	for i := range x.last {
 		if message.ReplicaID(i) != c.cfg.Self {
 			x.last[i], x.digests[i] = nil, message.Digest{}

@@ -99,10 +99,11 @@ func (x *checkpoints) forgetClaims() {
 func (x *viewChange) forgetOthers() {
 	ours := x.newView != nil && x.isPrimary()
 	if !x.active && !ours {
-		x.newView = nil
+		x.forgetNewView()
 	}
 	x.later = nil
 	clear(x.next)
+	clear(x.told)
 	clear(x.relayed)
 	for i := range x.last {
 		clear(x.acks[i])

@@ -24,7 +24,27 @@ type peer struct {
 	queried  limit          // of its QUERY-STABLEs
 	keyed    limit          // of sending again because its keys are new
 	rekeyed  bool           // it has refreshed its keys, and has not said since what it lacks
+	stuck    stuck          // it waits in our view
 }
+
+// stuck is how long a replica has waited for the NEW-VIEW of our view, as it says.
+type stuck struct {
+	waits bool
+	told  limit // of telling it ourselves
+}
+
+// stuckTicks is how long the primary has for sending its NEW-VIEW again before others tell of it, and how often they do.
+const stuckTicks = 50
+
+func (s *stuck) note(tick int, waits bool) {
+	if waits && !s.waits {
+		s.told.restart(tick, stuckTicks)
+	}
+	s.waits = waits
+}
+
+// tells reports whether it is told now, and notes that it is.
+func (s *stuck) tells(tick int) bool { return s.waits && s.told.take(tick, stuckTicks, 1) }
 
 func (r *reports) init(b *base, l *messageLog) {
 	*r = reports{base: b, log: l, peers: make([]peer, b.cfg.Replicas)}

@@ -47,6 +47,7 @@ const resendBytes = 2 << 20
 func (c *Core) onStatus(m *message.Status) {
 	p := &c.reports.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
+	p.stuck.note(c.tick, m.View == c.view && !m.Active)
 	rekeyed := p.rekeyed
 	if p.rekeyed = false; !c.reports.mayAsk(m) && !rekeyed {
 		c.refuse(m, TooSoon)
@@ -101,6 +102,26 @@ func (c *Core) resendViewChange(m *message.Status) {
 	for j := range x.last {
 		if a := c.change.ackFor(message.ReplicaID(j)); a != nil && !has(a.Of) {
 			c.send(m.From, a)
+		}
+	}
+	if c.reports.peers[m.From].stuck.tells(c.tick) {
+		c.tellNewView(m.From, has)
+	}
+}
+
+// tellNewView tells a replica that has waited in our view for long how it began, and with which VIEW-CHANGEs: its primary may tell
+// everyone but that one. It believes f+1 of us.
+func (c *Core) tellNewView(to message.ReplicaID, has func(message.ReplicaID) bool) {
+	x := &c.change
+	if x.newView == nil || !c.active || c.silent() {
+		return
+	}
+	told := *x.newView
+	told.From = c.cfg.Self
+	c.send(to, &told)
+	for _, v := range told.V {
+		if vc := x.last[v.From]; !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
+			c.send(to, vc)
 		}
 	}
 }

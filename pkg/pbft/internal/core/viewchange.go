@@ -23,8 +23,7 @@ func (c *Core) leave(v message.View) {
 	c.abandon()
 	c.view = v
 	x := &c.change
-	x.newView = nil
-	clear(x.relayed)
+	x.forgetNewView()
 	x.reach()
 	x.own, x.last[c.cfg.Self] = nil, nil
 	if !c.silent() {
@@ -197,8 +196,9 @@ func (c *Core) tickWaiting() {
 	w := &c.wait
 	w.tell()
 	if c.active {
-		if w.watch(); w.yields() {
-			c.StepDown()
+		if w.watch(); !c.silent() && !c.recovery.estimating() && w.yields() {
+			c.leave(c.view + 1)
+			return
 		}
 	}
 	if c.fillLate() {

@@ -121,15 +121,20 @@ func (w *waiting) forget(r *message.Request) {
 	}
 }
 
-// yields reports whether we hand over as the primary because a replica has waited in a later view for long: it cannot come
-// back, nobody would join it while all goes well, and until then it is of no more use than a faulty one. A faulty one may say
-// so to no end, so the pauses grow.
+// yields reports whether we leave the view because a replica has waited in a later one for long: it cannot come back, nobody would
+// join it while all goes well, and until then it is of no more use than a faulty one. A faulty one may say so to no end, so the
+// pauses grow. The primary goes first, and takes the others along; if it is faulty itself, and has brought that about, the backups
+// leave it.
 func (w *waiting) yields() bool {
-	if !w.isPrimary() || !w.handover.over(w.tick) {
+	if !w.handover.over(w.tick) {
 		return false
 	}
+	patience := aloneTicks
+	if !w.isPrimary() {
+		patience *= 2
+	}
 	for i, since := range w.alone {
-		if since > 0 && w.tick-since >= aloneTicks {
+		if since > 0 && w.tick-since >= patience {
 			w.handover.begin(w.tick, aloneTicks, aloneTicks<<maxDoubling)
 			w.alone[i] = 0
 			return true
@@ -166,17 +171,17 @@ func (w *waiting) reached() message.View {
 // waits reports whether a replica says that it waits for our view, or for a later one.
 func (w *waiting) waits(i message.ReplicaID) bool { return w.pending[i] > 0 && w.pending[i] >= w.view }
 
-// othersWork reports whether a quorum of others works in the view whose NEW-VIEW we wait for. It is on its way, then, and if we left
-// we would leave alone, and be of no use before the next view change. Should that view bring nothing, f+1 of them will
-// leave it and take us along.
+// othersWork reports whether 2f others beside the primary work in the view whose NEW-VIEW we wait for. If the primary is correct it
+// sends that again, and else f+1 of them are, and tell us of it. If we left we would leave alone, and be of no use before the next
+// view change. Should that view bring nothing, f+1 of them will leave it and take us along.
 func (w *waiting) othersWork() bool {
 	n := 0
 	for i, v := range w.working {
-		if v == w.view && message.ReplicaID(i) != w.cfg.Self {
+		if id := message.ReplicaID(i); v == w.view && id != w.cfg.Self && id != w.primary() {
 			n++
 		}
 	}
-	return n >= w.quorum()
+	return n >= 2*w.f
 }
 
 // tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again. A

@@ -2,7 +2,10 @@
 
 package message
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"slices"
+)
 
 // Prepared is a tuple of P or Q: digest d at number n, last prepared or pre-prepared in view v
 // [TOCS §4.5].
@@ -149,14 +152,19 @@ type NewView struct {
 	View       View
 	V          []Vouched // by replica, rising
 	Checkpoint CheckpointID
-	Chosen     []Digest // for Checkpoint.Seq+1, +2, ...
-	From       ReplicaID
+	Chosen     []Digest  // for Checkpoint.Seq+1, +2, ...
+	From       ReplicaID // that brought it: the primary, or one that tells a replica which the primary does not
 }
 
 // Vouched names one replica's VIEW-CHANGE.
 type Vouched struct {
 	From   ReplicaID
 	Digest Digest
+}
+
+// Equal reports whether two NEW-VIEWs say the same, whoever brought them.
+func (m *NewView) Equal(other *NewView) bool {
+	return m.View == other.View && m.Checkpoint == other.Checkpoint && slices.Equal(m.V, other.V) && slices.Equal(m.Chosen, other.Chosen)
 }
 
 // Type implements Message.

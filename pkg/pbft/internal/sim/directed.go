@@ -22,7 +22,7 @@ func directed() []*Schedule {
 		forgottenWhileSilent(), forgottenNewView(), forgottenCheckpoint(), forgottenReply(), valueThatRecurs(), idleSilence(),
 		takenBackAndRepeated(), enrolledBeforeFetching(), notEnrolledYet(),
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
-		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(), earlyViews(),
+		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(), earlyViews(), withheld(),
 	}
 }
 
@@ -147,10 +147,10 @@ func primaryLeftBehind() *Schedule {
 // still know that it was decided.
 func decidedInAnEarlierView() *Schedule {
 	s := scene("decided in an earlier view", 110)
-	s.loses(func(_ *world, _, to int, m message.Message) bool {
-		return to == 3 && (orders(m) || m.Type() == message.TypeNewView)
+	s.loses(func(_ *world, from, to int, m message.Message) bool {
+		return to == 3 && (orders(m) || m.Type() == message.TypeNewView || from == 2 && m.Type() == message.TypeStatus)
 	},
-		"3 hears nothing of what is agreed on, and no NEW-VIEW")
+		"3 hears nothing of what is agreed on, no NEW-VIEW, and no STATUS of 2")
 	s.leavesUnsaid(1, func(_ *world, to int, m message.Message) bool {
 		switch m := m.(type) {
 		case *message.Reply, *message.Decided:

@@ -251,3 +251,21 @@ func earlyViews() *Schedule {
 	s.reach("4 has recovered in view 7", func(w *world) bool { return w.lives(4) == 1 && !w.sites[4].copies[0].recovers && w.view(4) == 7 })
 	return s
 }
+
+// withheld: 3 recovers in view 1, whose primary is faulty: it tells 3 nothing of how the view began, and does all else well. Until
+// 0 and 2 tell 3, its recovery cannot end.
+func withheld() *Schedule {
+	s := scene("a NEW-VIEW withheld", 400)
+	s.shape.durable, s.shape.sync = true, 5
+	const recovers = 60
+	s.says(1, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
+		if v, ok := m.(*message.ViewChange); to == 3 && r.w.now > recovers*tick && (ok && int(v.From) != 3 || m.Type() == message.TypeNewView) {
+			return nil
+		}
+		return one(m)
+	}, "sends 3 no NEW-VIEW and no VIEW-CHANGEs after %d", recovers)
+	s.handsOver(0, 20)
+	s.add(func(w *world) { w.at(recovers*tick, func() { w.sites[3].copies[0].recover(tick) }) }, "at %d replica 3 recovers", recovers)
+	s.reach("3 has recovered in view 1", func(w *world) bool { return w.lives(3) == 1 && !w.sites[3].copies[0].recovers && w.view(3) == 1 })
+	return s
+}

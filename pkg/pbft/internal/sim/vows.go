@@ -115,6 +115,9 @@ func (v *vows) promises(r *replica, m message.Message) {
 		v.same(r, m, m.Digest(), o.changes[m.View])
 		o.changes[m.View] = m.Digest()
 	case *message.NewView:
+		if int(m.View.Primary(v.j.w.n)) != r.id {
+			return // it is somebody else's promise
+		}
 		v.promise(r, m, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)), m.View)
 		d := message.Digest(sha256.Sum256(encode(m)))
 		v.same(r, m, d, o.begins[m.View])
@@ -231,6 +234,9 @@ func (v *vows) said(r *replica, m message.Message) {
 		v.told(r, m)
 		v.leaves(r, m)
 	case *message.NewView: // the PRE-PREPARE of all it chose
+		if int(m.View.Primary(v.j.w.n)) != r.id {
+			return // and this is not its own
+		}
 		for i, d := range m.Chosen {
 			v.record(r.id, m.Checkpoint.Seq+1+message.SeqNum(i)).accepted[d] = m.View
 		}
