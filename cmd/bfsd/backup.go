@@ -36,9 +36,9 @@ With --config and --offline the archive is made of what this host's replica, whi
 disk. This is for a group that has lost its state and has no backup, see bfsd restore group.
 
 A replica keeps the checkpoint while it is read, as long as what is written meanwhile takes no more memory than
-an eighth of the state (or 64 MiB). If more is written the backup begins again by itself, some times.
+an eighth of the state (or 64 MiB). If more is written the backup begins again by itself, up to twelve times.
 
-The archive holds everybody's files. It is made with mode 0600. Nothing is overwritten.`,
+The archive holds all files in the clear. It is made with mode 0600. Nothing is overwritten.`,
 		Example: `  bfsd backup --admin bundles/admin -o bfs-monday.archive
   bfsd backup --config /etc/bfs/replica.toml -o /backup/bfs-monday.archive
   bfsd backup --config /etc/bfs/replica.toml --offline --at 5120 -o host2.archive

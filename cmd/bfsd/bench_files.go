@@ -33,7 +33,7 @@ func benchStreamCommand() *cobra.Command {
 		Use:   "stream --target DIR",
 		Short: "measure one large file, written and read back",
 		Long: `Stream writes one file from its beginning to its end, 1 MiB a call, with an fsync at the end, reads it back and compares
-it. The reading would be answered from this kernel's cache; --drop empties the cache before it (as root).`,
+it. Without --drop the kernel's cache answers the reading; --drop empties the cache before (as root).`,
 		Example: `  bfsd bench stream --size 1GiB --target /mnt --drop --json`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

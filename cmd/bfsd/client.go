@@ -284,8 +284,8 @@ func clientRevokeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "revoke --admin DIR (--key KEY | --name NAME)",
 		Short: "end a client's rights",
-		Long: `Revoke ends a client's rights, from the batch in which it is ordered. The client's files stay. Its key
-can be enrolled again later.`,
+		Long: `Revoke ends a client's rights, from the batch in which it is ordered: programs on that client get I/O errors.
+The client's files stay. Its key can be enrolled again later.`,
 		Example: `  bfsd client revoke --admin bundles/admin --name laptop
   bfsd client revoke --admin bundles/admin --key bfs-key:...`,
 		Args: cobra.NoArgs,

@@ -35,8 +35,8 @@ func demoCommand() *cobra.Command {
 their own on the loopback, enrols the relay, and shows how to mount it. It needs no root (mounting does) and runs until ctrl-C, which
 stops everything.
 
-Files live in the replicas' memory: they are gone when the demo ends. With --dir the keys, the configuration and the logs stay,
-to be looked at; after a failure they always do. --kill also shows that a group survives a failure: it writes a file, kills the
+Files live in the replicas' memory: they are gone when the demo ends. With --dir, and after a failure, the keys, the
+configuration and the logs stay. --kill also shows that a group survives a failure: it writes a file, kills the
 primary with SIGKILL, and reads the file back from the others. --intrude shows that a replica is healed: it alters a file in the
 memory and on the disk of a running replica, reads the file as it was written, and has the replica recovered. That needs the right to
 trace processes, which root has.`,

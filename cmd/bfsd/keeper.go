@@ -37,8 +37,8 @@ func keeperCommand() *cobra.Command {
 		Use:   "keeper --config FILE",
 		Short: "hold a replica's key in a process of its own, run the replica, and recover it on schedule",
 		Long: `Keeper runs one replica as its child, in place of bfsd run. It alone reads the replica's private key. The
-replica asks it for signatures on a Unix socket, and the keeper signs what a replica needs to be known by its peers,
-and nothing else. So an intruder who has lost the replica's process has lost the replica's identity with it.
+replica asks it for signatures on a Unix socket, and the keeper signs what proves the replica's identity to its
+peers, and nothing else. So an intruder who loses the replica's process loses the replica's identity as well.
 
 The keeper starts the replica again when it ends or hangs. Before each start it compares the program with the
 manifest, which the administrator signs (bfsd manifest sign). Once in recovery_period it recovers the replica: the
@@ -122,9 +122,8 @@ func keeperRenewCommand() *cobra.Command {
 value that was used, and the serial number of the manifest is kept if either directory still has it. If neither has
 it, put the newest manifest in place before the keeper starts, because it cannot tell an older one.
 
-Stop the keeper first. If keeper_directory was put back from an old copy, the replica's own directory may have been
-put back too, and with it the replica's promises: move that away, and run bfsd replica replace once the keeper runs
-again.`,
+Stop the keeper first. If keeper_directory is an old copy, the replica's own directory may be one too, and lack the replica's later
+promises: move it away, and run bfsd replica replace once the keeper runs again.`,
 		Example: `  bfsd keeper renew --config /etc/bfs/host2/replica.toml`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

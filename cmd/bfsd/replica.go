@@ -19,8 +19,9 @@ func replicaCommand() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "replica",
 		Short: "replace a replica whose disk is lost",
-		Long: `A replica that restarts reads from a small file in its directory how far it may have voted, and does not vote until
-the group is past that point. A replica whose directory is lost has no such file, and must be given one before it starts.`,
+		Long: `A replica's directory says what it has voted for: in its journal, or, when that is lost, by a small file that bounds
+its votes. A replica whose directory is lost could contradict its earlier votes. It must be given such a file before
+it starts.`,
 		Example: `  bfsd replica replace --config /etc/bfs/replica.toml`,
 	}, replicaReplaceCommand())
 }
@@ -45,7 +46,7 @@ machine, before bfsd run:
      group has passed every batch for which it can have voted: bfsd status shows the checkpoint as silent_until. Until
      then it counts among the f that may fail.
 
-If the private key may have been stolen, this is not enough: make a group with a new key for that host.`,
+If the private key may have been stolen, this is not enough: begin a new epoch, in which all hosts have new keys (bfsd restore).`,
 		Example: `  bfsd replica replace --config /etc/bfs/replica.toml
   bfsd run --config /etc/bfs/replica.toml`,
 		Args: cobra.NoArgs,

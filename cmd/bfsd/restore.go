@@ -19,7 +19,7 @@ func restoreCommand() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "restore",
 		Short: "begin a new epoch of a group that has lost its state",
-		Long: `When more than f replicas have lost what they knew, nobody can tell what the group has answered last, and only
+		Long: `When more than f replicas have lost their memory, nobody can tell what the group answered last, and only
 its administrator may begin it again: in a new epoch, with the state of a backup. What was answered after the
 backup is lost.
 

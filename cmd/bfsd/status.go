@@ -43,8 +43,8 @@ and, in a second table, what it has in memory and on disk:
   IMAGE AT       the checkpoint that a restart begins from; IMAGE is the length of its files
   DISK FREE      of the file system that both are in
 
-A replica that was restarted has lost the memory of its votes, and is silent until the named checkpoint is stable. It counts
-among the f that may fail until then, however well the rest looks.
+A replica that has lost the memory of its votes is silent until the named checkpoint is stable: after a restart with durability =
+"replicated", or when its journal is damaged. Until then it counts among the f that may fail.
 
 The exit code is 0 if all replicas agree, or all but one in a group of 6 or 9, so that the group survives f failures; 2 if
 fewer agree but still a quorum, so that it works on its reserve; and 1 if it is down. With --can-stop N it is 0 if replica N
