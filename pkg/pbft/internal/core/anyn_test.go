@@ -36,7 +36,8 @@ func upTo(first, n, count int) (up []int) {
 	return up
 }
 
-// A quorum of a group orders and makes a checkpoint stable, and one replica fewer does neither, whatever n is [TOCS §4.3, §4.4].
+// A quorum of a group orders and makes a checkpoint stable, and one replica fewer does neither,
+// whatever n is [TOCS §4.3, §4.4].
 func TestQuorumOrders(t *testing.T) {
 	for _, n := range sizes {
 		q := message.GroupSize(n).Quorum()
@@ -56,8 +57,9 @@ func TestQuorumOrders(t *testing.T) {
 	}
 }
 
-// A quorum without the first primary begins the next view with what prepared in the last, and one replica fewer begins none. What
-// prepared is known to f+1 of them: they are as many of those left of a quorum when f are faulty and k away [TOCS §4.5].
+// A quorum without the first primary begins the next view with what prepared in the last, and one
+// replica fewer begins none. What prepared is known to f+1 of them: they are as many of those left
+// of a quorum when f are faulty and k away [TOCS §4.5].
 func TestQuorumChangesView(t *testing.T) {
 	for _, n := range sizes {
 		size := message.GroupSize(n)
@@ -92,8 +94,9 @@ func TestQuorumChangesView(t *testing.T) {
 	}
 }
 
-// The sender of a VIEW-CHANGE is faulty and shows it to the new primary and to one replica only, which is away when the others
-// ask for it. In a group of six the new primary does not use it before two have acknowledged it, or the view could not begin.
+// The sender of a VIEW-CHANGE is faulty and shows it to the new primary and to one replica only,
+// which is away when the others ask for it. In a group of six the new primary does not use it
+// before two have acknowledged it, or the view could not begin.
 func TestAcksOfSix(t *testing.T) {
 	p := reachable(t, 6, 0, 1, 2, 3)
 	p.cut[[2]int{0, 3}] = true // of what 0 says 3 hears nothing

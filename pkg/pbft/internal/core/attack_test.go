@@ -325,9 +325,10 @@ func TestClaimed(t *testing.T) {
 	}
 }
 
-// A checkpoint that becomes stable may let a view begin, in which a later one becomes stable at once, so that the place in the ring
-// where the first was counted is another's when we come back to it. Roots come in any order, and the one that the view begins from
-// comes last here. A state told to discard the checkpoints below a number that a liar has made up has none left to go back to.
+// A checkpoint that becomes stable may let a view begin, in which a later one becomes stable at
+// once, so that the place in the ring where the first was counted is another's when we come back to
+// it. Roots come in any order, and the one that the view begins from comes last here. A state told
+// to discard the checkpoints below a number that a liar has made up has none left to go back to.
 func TestStableWhileBecomingStable(t *testing.T) {
 	c := New(Config{
 		Self: 3, Replicas: 4, CheckpointPeriod: 16, LogSize: 32, CheckpointBytes: 1, Window: 2, BatchBytes: 1 << 10, BatchCount: 8,
@@ -418,8 +419,8 @@ func newAhead() *Core {
 	return c
 }
 
-// sentAgain counts the proposals that a STATUS brings replica 2, which stands at a checkpoint, when our last word of number 9 has
-// just left.
+// sentAgain counts the proposals that a STATUS brings replica 2, which stands at a checkpoint, when
+// our last word of number 9 has just left.
 func sentAgain(c *Core, checkpoint message.SeqNum) (proposals int) {
 	c.log.slot(9).sent.restart(c.tick, c.cfg.ResendTicks)
 	c.Step(&message.Status{Active: true, Low: checkpoint, LastExecuted: checkpoint, From: 2})
@@ -431,8 +432,9 @@ func sentAgain(c *Core, checkpoint message.SeqNum) (proposals int) {
 	return proposals
 }
 
-// Who says by turns that it has installed a checkpoint, and that it has not, is sent once what it refused until it had. Then it
-// has heard that, and may lack only what left long ago, like everyone.
+// Who says by turns that it has installed a checkpoint, and that it has not, is sent once what it
+// refused until it had. Then it has heard that, and may lack only what left long ago, like
+// everyone.
 func TestMarksThatGoToAndFro(t *testing.T) {
 	c := newAhead()
 	sent := 0
@@ -447,8 +449,8 @@ func TestMarksThatGoToAndFro(t *testing.T) {
 	}
 }
 
-// Who was restarted, and has installed a checkpoint once more, is sent what it refused meanwhile, though the first STATUS in which
-// it told us so came too soon.
+// Who was restarted, and has installed a checkpoint once more, is sent what it refused meanwhile,
+// though the first STATUS in which it told us so came too soon.
 func TestInstalledWhileNotAnswered(t *testing.T) {
 	c := newAhead()
 	if n := sentAgain(c, 8); n != 1 {
@@ -555,8 +557,8 @@ func TestRevokedClientsAreForgotten(t *testing.T) {
 	}
 }
 
-// Clients share a batch evenly when it has no room for all that waits, the first come first served; and what it has of one stands
-// together.
+// Clients share a batch evenly when it has no room for all that waits, the first come first served;
+// and what it has of one stands together.
 func TestBatchIsSharedEvenly(t *testing.T) {
 	var q queue
 	q.init(8, 1<<10)
@@ -603,9 +605,10 @@ func leaving(from message.ReplicaID, v message.View) *message.ViewChange {
 	return &message.ViewChange{View: v, Checkpoints: []message.CheckpointID{{}}, From: from}
 }
 
-// A faulty replica may have its VIEW-CHANGE named by a NEW-VIEW and leave for a later view at once. Whoever has not had
-// the first must still get it from the primary, and acks for it from the others: or it could not check the NEW-VIEW, and
-// f such replicas could spoil one view after the other.
+// A faulty replica may have its VIEW-CHANGE named by a NEW-VIEW and leave for a later view at once.
+// Whoever has not had the first must still get it from the primary, and acks for it from the
+// others: or it could not check the NEW-VIEW, and f such replicas could spoil one view after the
+// other.
 func TestNamedViewChangeOutlivesItsSendersNext(t *testing.T) {
 	for _, self := range []message.ReplicaID{1, 0} { // the primary of view 1, and a backup
 		c := newAttacked(self, 0)
@@ -663,8 +666,8 @@ func TestEveryWaitingRequestIsForwarded(t *testing.T) {
 	t.Fatal("768 requests that wait keep a client's only one from being forwarded")
 }
 
-// What a single replica says that it has prepared is not asked for, nor taken from it: a batch is fetched for a new view
-// when f+1 have pre-prepared it, so that a correct one did.
+// What a single replica says that it has prepared is not asked for, nor taken from it: a batch is
+// fetched for a new view when f+1 have pre-prepared it, so that a correct one did.
 func TestNobodyMakesThePrimaryKeepBatches(t *testing.T) {
 	c := newAttacked(1, 0)
 	c.Frozen(0, message.Digest{})
@@ -686,8 +689,9 @@ func TestNobodyMakesThePrimaryKeepBatches(t *testing.T) {
 	}
 }
 
-// A replica whose state is that of a checkpoint it fetched does not hold the earlier ones. A view that begins from one of
-// these begins here all the same: what it lacks is the earlier root, and it has executed what follows.
+// A replica whose state is that of a checkpoint it fetched does not hold the earlier ones. A view
+// that begins from one of these begins here all the same: what it lacks is the earlier root, and it
+// has executed what follows.
 func TestViewFromBelowTheFetchedState(t *testing.T) {
 	c := newAttacked(2, 0)
 	c.Frozen(0, message.Digest{})
@@ -729,8 +733,8 @@ func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
 	}
 }
 
-// What one client has waiting here, and nobody else can tell to be its, is not sent to the primary again without end: the
-// votes take the same way.
+// What one client has waiting here, and nobody else can tell to be its, is not sent to the primary
+// again without end: the votes take the same way.
 func TestPassingOnIsBounded(t *testing.T) {
 	c := New(Config{
 		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 20, BatchCount: 8, LogBytes: 1 << 24,
@@ -800,8 +804,8 @@ func TestNoNewAimDuringInstall(t *testing.T) {
 	}
 }
 
-// The primary of a new view proposes what its NEW-VIEW chose, without an operation that this replica never had. There is no
-// vote before the batch is here.
+// The primary of a new view proposes what its NEW-VIEW chose, without an operation that this
+// replica never had. There is no vote before the batch is here.
 func TestChosenWithoutItsOperation(t *testing.T) {
 	c := newAttacked(2, 0)
 	whole := proposal(1, strings.Repeat("x", message.ShortOperation+1))
@@ -839,7 +843,8 @@ func TestOperationsLaidByAreBounded(t *testing.T) {
 	}
 }
 
-// What a FORWARD costs that makes nothing authentic, when a faulty primary has filled the log with proposals that wait for that.
+// What a FORWARD costs that makes nothing authentic, when a faulty primary has filled the log with
+// proposals that wait for that.
 func BenchmarkForwardAlone(b *testing.B) {
 	const window, each = 256, 512
 	c := New(Config{

@@ -9,23 +9,23 @@ type Config struct {
 	Self                      message.ReplicaID
 	Replicas                  int            // n >= 3f+1
 	CheckpointPeriod, LogSize message.SeqNum // K and L
-	CheckpointBytes           int            // a checkpoint comes sooner when the operations since the last have so many bytes; 0: never
+	CheckpointBytes           int            // a checkpoint is due sooner when the operations since the last have this many bytes; 0: never
 	Window                    message.SeqNum // batches under way at the primary, at most
 	BatchBytes, BatchCount    int
 	BatchCost                 int // what the requests of a batch cost at most, unless it is a single one; 0: whatever they cost
 	LogBytes                  int
-	Tentative                 bool // execute what has prepared, before it has committed [TOCS §6.1]
-	Piggyback                 bool // let the COMMITs of what was executed tentatively ride on later messages
+	Tentative                 bool // execute a batch that has prepared, before it has committed [TOCS §6.1]
+	Piggyback                 bool // let COMMITs for tentatively executed batches ride on later messages
 	Separate                  bool // propose without the operations that clients sent to everyone
 	Clients, Slots            int  // enrolled at most, and of each of them
 	QueueBytes                int  // of one client's waiting requests
-	StatusTicks               int  // a STATUS every so many ticks
-	ResendTicks               int  // a message is not sent again before so many ticks have passed
-	ForwardTicks              int  // a request that a backup holds is proposed within so many ticks, or the others are told
+	StatusTicks               int  // ticks between two STATUSes
+	ResendTicks               int  // ticks before a message is sent again
+	ForwardTicks              int  // ticks after which a backup tells the others of a request that is not proposed
 	TimeoutTicks              int  // the view-change timer's first period
 
-	// Cost is what a request costs to run at most, in bytes copied. It depends on the operation alone, so that all replicas agree.
-	// nil: a request costs as much as its operation is long.
+	// Cost is what a request costs to run at most, in bytes copied. It depends on the operation
+	// alone, so that all replicas agree. nil: a request costs as much as its operation is long.
 	Cost func(*message.Request) int
 
 	// Fence is the highest number for which this replica may have made a promise in an earlier life, which it has
@@ -33,24 +33,27 @@ type Config struct {
 	// see silence.go. 0 for a replica that never promised anything.
 	Fence message.SeqNum
 
-	// Durable: what a promise of this replica says is in its journal before it leaves, and so it is at all others. Then the primary votes with
-	// PREPAREs too (R-OUR-2).
+	// Durable: what a promise of this replica says is in its journal before it leaves, and so it is
+	// at all others. Then the primary votes with PREPAREs too (R-OUR-2).
 	Durable bool
 
-	// Raised and RaisedView are a fence that is durable already, and that guards nothing which this replica has forgotten.
+	// Raised and RaisedView are a fence that is durable already, and that guards nothing which this
+	// replica has forgotten.
 	Raised     message.SeqNum
 	RaisedView message.View
 
 	// Recovery is the nonce of a recovery, if this start is one; 0: it is not. See recovery.go.
 	Recovery uint64
 
-	// FenceView is the view that this replica had reached then. It waits for that view's NEW-VIEW, or for a later
-	// view: a vote in an earlier one could contradict the VIEW-CHANGE in which it said what it had voted for.
+	// FenceView is the view that this replica had reached then. It waits for that view's NEW-VIEW,
+	// or for a later view. A vote in an earlier view could contradict its VIEW-CHANGE, which says
+	// what it had voted for.
 	FenceView message.View
 }
 
-// step is what the number of every checkpoint is a multiple of: K, or a sixteenth of it if operations of any length may bring one
-// about, so that those who cannot tell which numbers have checkpoints know which do not.
+// step divides the number of every checkpoint: it is K, or a sixteenth of K if the length of
+// operations may bring a checkpoint forward. So a replica that does not know which numbers have
+// checkpoints knows which have none.
 func (cfg *Config) step() message.SeqNum {
 	if cfg.CheckpointBytes == 0 {
 		return cfg.CheckpointPeriod
@@ -102,8 +105,8 @@ func (b *base) note(record ...message.Message) {
 	}
 }
 
-// persist appends a record to the journal, if there is one, and has what is promised from now on wait for it and for what was noted. Without
-// a record it is the latter alone.
+// persist appends a record to the journal, if there is one. Promises made from now on wait for it
+// and for all that was noted before. Without a record they wait for what was noted.
 func (b *base) persist(record ...message.Message) {
 	if b.cfg.Durable {
 		b.do(Effect{Verb: Persist, Records: record})
@@ -131,7 +134,7 @@ func invariant(ok bool, what string) {
 	}
 }
 
-// Refused counts what was refused for a reason.
+// Refused returns how many messages were refused for a reason.
 func (b *base) Refused(why Refusal) uint64 { return b.refused[why] }
 
 // Trace has f called for every refusal.

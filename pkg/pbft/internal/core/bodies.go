@@ -8,14 +8,15 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// bodies finds batches by their digests, and fetches those that are not here. A batch is missed in three ways, and each asks
-// in its own:
+// bodies finds batches by their digests, and fetches those that are not here. A batch may be
+// missing for three reasons, and each asks in its own way:
 //
 //   - a NEW-VIEW chose it, or ours may: everyone is asked, at most once in a resend interval (R-RTX-7);
-//   - f+1 replicas say that it was decided: one of them is asked, another when it brings nothing, in the end everyone;
+//   - f+1 replicas say that it was decided: one of these is asked, then another if it brings
+//     nothing, in the end everyone;
 //   - it was proposed, and an operation did not come from its client: the primary is asked, in the end everyone.
 //
-// What comes is believed for its digest, from anyone.
+// A batch is believed for its digest, whoever sends it.
 type bodies struct {
 	*base
 	log     *messageLog
@@ -26,14 +27,14 @@ type bodies struct {
 	askingAll limit
 	fetches   []fetch // ring by number, as the log's slots
 
-	pulling  bool  // something was decided whose batch may have to be asked for
-	pullSize int   // how long such a batch is, about: the latest were no longer
+	pulling  bool  // a number was decided whose batch may have to be asked for
+	pullSize int   // about how long such a batch is: the latest were no longer
 	pulled   []int // by replica: what it was asked for in the present tick, as it counts: see serveCost
 
 	lacking message.SeqNum // no proposal above it is held for want of an operation
 }
 
-// A fetch is the asking for the batch of one number. The zero value: nobody was asked.
+// A fetch is what we have asked for the batch of one number. The zero value: nobody was asked.
 type fetch struct {
 	seq   message.SeqNum
 	of    message.ReplicaID // that is asked for the batch that was decided
@@ -46,14 +47,14 @@ type fetch struct {
 const (
 	pullsPerReplica = message.MaxFetchBatch // decided batches asked of one replica at a time
 	pullBytes       = 1 << 20               // fewer, if they are so long
-	pullsPerTick    = servesPerTick / 2     // what is asked of it in a tick, as it counts: its ticks begin at other times than ours
+	pullsPerTick    = servesPerTick / 2     // at most this much is asked of a replica in a tick, counted as it counts: its ticks begin at other times than ours
 	pullTicks       = 3                     // an answer may take so long before another is asked
 	pullShunTicks   = 20                    // and its sender is left alone so long if others have it
 	maxPulls        = 2                     // then everyone is asked
 )
 
-// patienceTicks is how long an operation may be under way from its client after it was proposed. It is long when the group is
-// busy, and would be longer yet if everything were sent twice.
+// patienceTicks is how long an operation may be under way from its client after it was proposed. It
+// is long when the group is busy, and would be longer yet if everything were sent twice.
 const patienceTicks = 10
 
 func (b *bodies) init(base *base, l *messageLog, x *pq, s shunned) {
@@ -78,7 +79,8 @@ func (b *bodies) fetch(n message.SeqNum) *fetch {
 // underWay reports whether a replica was asked for the batch that was decided as n.
 func (b *bodies) underWay(n message.SeqNum) bool { return b.fetch(n).due > 0 }
 
-// leave forgets what was fetched and what is lacking: the view is over. What was decided in it is still asked for.
+// leave forgets what was fetched and what is lacking, because the view is over. Batches decided in
+// it are still asked for.
 func (b *bodies) leave() {
 	b.drop()
 	b.lacking = 0
@@ -87,7 +89,8 @@ func (b *bodies) leave() {
 	}
 }
 
-// drop forgets the batches that were fetched: what was proposed or decided of them is kept where it is.
+// drop forgets the batches that were fetched. A batch that was proposed or decided is also kept in
+// its slot.
 func (b *bodies) drop() { b.fetched = map[message.Digest]*message.Batch{} }
 
 // find is a batch that we hold, by its digest; nil if we do not.
@@ -111,9 +114,9 @@ func (b *bodies) find(d message.Digest) *message.Batch {
 	return b.fetched[d]
 }
 
-// missing lists batches that we need and do not hold: those that a NEW-VIEW chose, those that ours may choose, and those that
-// were decided without us and that none of the replicas we asked has brought. A correct replica has pre-prepared each: a
-// batch that one replica alone speaks of need not be kept by anyone.
+// missing lists the batches that we need and do not hold: batches that a NEW-VIEW chose, batches
+// that ours may choose, and decided batches that no replica we asked has brought. A correct replica
+// has pre-prepared each of them: nobody need keep a batch that only one replica names.
 func (b *bodies) missing(choosable func() []message.Digest) (digests []message.Digest) {
 	add := func(d message.Digest) {
 		if len(digests) < message.MaxFetchBatch && !slices.Contains(digests, d) && b.find(d) == nil {
@@ -143,14 +146,14 @@ func (b *bodies) askAll(choosable func() []message.Digest) {
 	if !b.askingAll.allows(b.tick) {
 		return
 	}
-	b.pulling = true // what was decided may have come as something else
+	b.pulling = true // a decided batch may have come in another role
 	if d := b.missing(choosable); len(d) > 0 {
 		b.askingAll.restart(b.tick, b.cfg.ResendTicks)
 		b.multicast(&message.FetchBatch{Digests: d, From: b.cfg.Self})
 	}
 }
 
-// wanted says that something was decided whose batch may have to be asked for.
+// wanted notes that a number was decided whose batch may have to be asked for.
 func (b *bodies) wanted() { b.pulling = true }
 
 // take keeps a batch that came, if we miss it.
@@ -164,15 +167,16 @@ func (b *bodies) take(m *message.BatchBody, choosable func() []message.Digest) b
 
 // Decided batches, which one replica is asked for.
 
-// pull asks for the batches that f+1 say were decided and that are not here, the first of them first. It is done once
-// for each event, for all that it brought. A batch that is here, having come as something else, is committed.
+// pull asks for the batches that f+1 say were decided and that are not here, lowest number first.
+// It runs once for each event. A decided batch that is here already, for example as a proposal, is
+// committed.
 func (b *bodies) pull(commit func(*slot, *message.Batch, message.Digest)) {
 	if !b.pulling {
 		return
 	}
 	b.pulling = false
 	if b.log.decidedTo <= b.log.lastExec {
-		b.pullSize = b.cfg.BatchBytes // nobody knows yet how long the next will be
+		b.pullSize = b.cfg.BatchBytes // the length of the next is not known yet
 		return                        // mostly
 	}
 	under, cost := b.pullsUnderWay(), serveCost(b.pullSize)
@@ -206,12 +210,13 @@ func (b *bodies) pull(commit func(*slot, *message.Batch, message.Digest)) {
 	}
 }
 
-// pullsAtOnce is how many batches one replica is asked for at a time: as many as it can send us while we wait, if they are as long
-// as the last.
+// pullsAtOnce is how many batches one replica is asked for at a time: as many as it can send us
+// while we wait, if they are as long as the last.
 func (b *bodies) pullsAtOnce() int { return max(1, min(pullsPerReplica, pullBytes/max(b.pullSize, 1))) }
 
-// pullsUnderWay counts what each replica was asked for and has not brought. One that has brought less than half counts as fully
-// employed, so that not each batch that comes has us ask for a single one.
+// pullsUnderWay counts what each replica was asked for and has not brought. One that has brought
+// less than half counts as fully employed, so that not each batch that comes has us ask for a
+// single one.
 func (b *bodies) pullsUnderWay() []int {
 	under := make([]int, b.cfg.Replicas)
 	for n := b.log.next(); n <= min(b.log.decidedTo, b.log.high); n++ {
@@ -228,7 +233,8 @@ func (b *bodies) pullsUnderWay() []int {
 	return under
 }
 
-// chooseSource is a replica to ask for what was decided for a slot: one that says so, and has answered lately if there is such.
+// chooseSource returns a replica to ask for a slot's decided batch: one that says it was decided,
+// and preferably one that has answered lately.
 func (b *bodies) chooseSource(s *slot, f *fetch, d message.Digest, under []int) (message.ReplicaID, bool) {
 	most, cost := b.pullsAtOnce(), serveCost(b.pullSize)
 	first := int(s.seq)/most + f.tries
@@ -251,7 +257,8 @@ func (b *bodies) chooseSource(s *slot, f *fetch, d message.Digest, under []int) 
 	return 0, false
 }
 
-// tickPulls turns away from those who were asked for batches and bring none, and goes on with those who had their share of a tick.
+// tickPulls turns from replicas that were asked for batches and brought none to others, and asks
+// again those that had used up their share of a tick.
 func (b *bodies) tickPulls() {
 	for i, n := range b.pulled {
 		if n > 0 {
@@ -306,8 +313,8 @@ func (b *bodies) eachLacking(f func(s *slot)) {
 	}
 }
 
-// askOperations asks for the batches of proposals that lack an operation: the primary when the client had its time or has
-// passed the request, everyone when the primary had its time (R-RTX-7).
+// askOperations asks for the batches of proposals that lack an operation: the primary when the
+// client had its time or has passed the request, everyone when the primary had its time (R-RTX-7).
 func (b *bodies) askOperations(primary message.ReplicaID, passed func(*message.Request) bool) {
 	var first, repeated []message.Digest
 	b.eachLacking(func(s *slot) {
@@ -335,8 +342,8 @@ func (b *bodies) askOperations(primary message.ReplicaID, passed func(*message.R
 	}
 }
 
-// complete gives the proposals that lack an operation those of a batch that came, and calls f for each. Its digest is
-// theirs, so it is believed from anyone.
+// complete gives a batch's operations to the proposals of the same digest that lack some, and calls
+// f for each. The batch is believed for its digest, whoever sent it.
 func (b *bodies) complete(m *message.BatchBody, f func(*slot)) (some bool) {
 	b.eachLacking(func(s *slot) {
 		if s.held.Digest == m.Digest {

@@ -9,11 +9,13 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A replica that stood still, was restarted or was cut off finds the group far ahead. It fetches a checkpoint (see transfer.go)
-// and asks with its STATUS for what follows: the others tell it which batch was decided under each number that they have
-// executed, as far back as their logs and what is past reach, and what f+1 say alike is so (R-HD-15). The batches it asks for by
-// digest, many at once and each of one of those who have it. A busy group executes thousands of batches a second and has its next
-// checkpoint some milliseconds later: so all this is driven by what arrives, and ticks mend only what went wrong.
+// A replica that stood still, was restarted or was cut off finds the group far ahead. It fetches a
+// checkpoint (see transfer.go) and asks with its STATUS for what follows: the others tell it which
+// batch was decided under each number that they have executed, as far back as their log and their
+// kept decisions reach. It believes what f+1 say alike (R-HD-15). It asks for the batches by
+// digest, many at once, each from a replica that has it. A busy group executes thousands of batches
+// a second and has its next checkpoint some milliseconds later: so arriving messages drive all
+// this, and ticks only repair what went wrong.
 
 // onFetchBatch serves batches by digest, within the sender's share.
 func (c *Core) onFetchBatch(m *message.FetchBatch) {
@@ -30,8 +32,8 @@ func (c *Core) onFetchBatch(m *message.FetchBatch) {
 	}
 }
 
-// spellOut has the primary send whole, for a while, what those clients ask whose operations a backup lacked. Each of its
-// batches is late by the backup's patience, and all behind it.
+// spellOut has the primary send whole, for a while, what those clients ask whose operations a
+// backup lacked. Each of its batches is late by the backup's patience, and all behind it.
 func (c *Core) spellOut(m *message.FetchBatch) {
 	if !c.isPrimary() || !c.active {
 		return
@@ -94,7 +96,8 @@ func (c *Core) tickTransfer() {
 	case t == nil && certain && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
 		c.fetchState(target)
 	case t == nil && c.tick-c.progress > 2*stallTicks:
-		// Those ahead of us may each have another stable checkpoint and none the batches we need.
+		// Each replica ahead of us may have another stable checkpoint, and none of them the batches
+		// that we need.
 		if k, ok := c.checkpoints.claims.highest(c.log.lastExec, false); ok {
 			c.fetchState(k)
 		}
@@ -149,7 +152,7 @@ func (c *Core) onData(m *message.Data) {
 	t.proceed()
 }
 
-// moveOn follows the group to a newer checkpoint when a replica has let go of the one we fetch.
+// moveOn follows the group to a newer checkpoint when a replica no longer has the one we fetch.
 func (c *Core) moveOn(gone message.ReplicaID) {
 	t := c.transfer
 	target, later := c.checkpoints.claims.highest(t.seq, false)
@@ -162,8 +165,9 @@ func (c *Core) moveOn(gone message.ReplicaID) {
 	t.retarget(target)
 }
 
-// Forget drops what waits here and was executed in a batch that we never saw: the state that was fetched knows. Left
-// in the queue it would look as if the primary left it waiting, and we would leave the view alone.
+// Forget drops waiting requests that were executed in batches we never saw, as the fetched state
+// shows. If they stayed in the queue it would seem that the primary leaves them waiting, and we
+// would leave the view alone.
 func (c *Core) Forget(executed func(r *message.Request) bool) {
 	c.queue.each(func(_ *line, r *message.Request) bool {
 		if executed(r) {
@@ -181,7 +185,7 @@ func (c *Core) Forget(executed func(r *message.Request) bool) {
 	}
 }
 
-// Retain forgets the clients that are not enrolled any more, and what they have waiting.
+// Retain forgets the clients that are no longer enrolled, and their waiting requests.
 func (c *Core) Retain(has func(message.ClientID) bool) {
 	enrolled := func(id message.ClientID) bool {
 		_, recovers := id.Recoverer()

@@ -43,7 +43,8 @@ func TestPast(t *testing.T) {
 	holds(10, 11, 1)
 }
 
-// Who asks again at once is answered as often as what he says of his progress allows, and that is not more than our own.
+// Who asks again at once is answered as often as what he says of his progress allows, and that is
+// not more than our own.
 func TestHowOftenStatusIsAnswered(t *testing.T) {
 	const period = 8
 	c := New(Config{
@@ -74,9 +75,10 @@ func TestHowOftenStatusIsAnswered(t *testing.T) {
 	answered(1, "a resend interval later")
 }
 
-// Batches that were decided are asked for no faster than they are served, however short or long they are and however short the way:
-// so nobody is left alone for not answering what came too soon, and of long ones no more are under way than take a moment. One that
-// is longer than what is served in a moment is asked for all the same.
+// Batches that were decided are asked for no faster than they are served, however short or long
+// they are and however short the way: so nobody is left alone for not answering what came too soon,
+// and of long ones no more are under way than take a moment. One that is longer than what is served
+// in a moment is asked for all the same.
 func TestPullsKeepToWhatIsServed(t *testing.T) {
 	for _, x := range []struct{ count, size, atOnce int }{{256, 8, pullsPerReplica}, {128, 100 << 10, 10}, {64, 1 << 20, 1}, {8, 8 << 20, 1}} {
 		t.Run(strconv.Itoa(x.size), func(t *testing.T) {

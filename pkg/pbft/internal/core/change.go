@@ -9,7 +9,7 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// viewChange is what is known about the way into the present view, or a later one.
+// viewChange holds the VIEW-CHANGEs, acks and NEW-VIEWs of the present view and of a later one.
 type viewChange struct {
 	*base
 	promises *promises
@@ -55,8 +55,9 @@ func (x *viewChange) latest(i int) *message.ViewChange {
 	return x.last[i]
 }
 
-// record notes a VIEW-CHANGE that its sender brought. One for our view, v, stays when the next comes: a NEW-VIEW may name it,
-// and those who have not had it need it from us, or our ack (R-RTX-4).
+// record notes a VIEW-CHANGE that its sender brought. One for our view, v, stays when its sender's
+// next one comes: a NEW-VIEW may name it, and replicas that have not had it need it from us, or our
+// ack (R-RTX-4).
 func (x *viewChange) record(m *message.ViewChange, v message.View) {
 	x.left[m.From] = max(x.left[m.From], m.View)
 	if old := x.last[m.From]; old != nil && old.View == v {
@@ -66,10 +67,11 @@ func (x *viewChange) record(m *message.ViewChange, v message.View) {
 	x.last[m.From], x.digests[m.From] = m, m.Digest()
 }
 
-// adopt keeps the VIEW-CHANGEs with which our view begins as if their senders had brought them. Those that were relayed we believe
-// because a correct replica had them, and so may others on our word: a replica that is restarted in this view needs f acks
-// for each, and those that were restarted before it would have none to give. A VIEW-CHANGE that its sender made anew for this view,
-// because it had forgotten the first, gives way: others need acks for what the NEW-VIEW names.
+// adopt keeps the VIEW-CHANGEs with which our view begins as if their senders had brought them. We
+// believe the relayed ones because a correct replica had them, and others may believe them on our
+// word: a replica that restarts in this view needs f acks for each, and replicas that restarted
+// before it would have none to give. If a sender forgot its VIEW-CHANGE and made another for this
+// view, the other gives way: acks are needed for what the NEW-VIEW names.
 func (x *viewChange) adopt(set []*message.ViewChange) {
 	for _, m := range set {
 		x.left[m.From] = max(x.left[m.From], m.View)
@@ -119,8 +121,9 @@ func (x *viewChange) correctViewChange(m *message.ViewChange) bool {
 	return true
 }
 
-// hear notes what a replica that works in the present view says its NEW-VIEW was, and believes what f+1 say: one of them is correct, and
-// has it from the primary, with all the VIEW-CHANGEs that it names. The primary itself may have sent us nothing, or another one.
+// hear notes what a replica that works in the present view says its NEW-VIEW was, and believes what
+// f+1 say: one of them is correct, and has it from the primary, with all the VIEW-CHANGEs that it
+// names. The primary itself may have sent us nothing, or another one.
 func (x *viewChange) hear(m *message.NewView) {
 	x.told[m.From] = m
 	alike := 0
@@ -147,8 +150,8 @@ func (x *viewChange) forgetNewView() {
 	clear(x.relayed)
 }
 
-// usable is j's VIEW-CHANGE with digest d, if we may believe it: from j itself, or from another if f vouch for it, or for the NEW-VIEW
-// that names it.
+// usable is j's VIEW-CHANGE with digest d, if we may believe it: from j itself, or from another if
+// f vouch for it, or for the NEW-VIEW that names it.
 func (x *viewChange) usable(j message.ReplicaID, d message.Digest) *message.ViewChange {
 	if m := x.last[j]; m != nil && m.View == x.view && x.digests[j] == d {
 		return m
@@ -176,9 +179,10 @@ func (x *viewChange) hasViewChange(j message.ReplicaID) bool {
 	return !x.isPrimary() || j == x.cfg.Self || x.acknowledged(j)
 }
 
-// acknowledged reports whether we, the new primary, may use the VIEW-CHANGE that we have of j: with j and us the replicas that hold
-// it are a quorum (R-VC-17). Of those that acknowledged it f are correct and present, whichever others lie or are away, so that
-// every backup can believe our copy of it (R-VC-30).
+// acknowledged reports whether we, the new primary, may use the VIEW-CHANGE that we have of j: with
+// j and us the replicas that hold it are a quorum (R-VC-17). Of those that acknowledged it f are
+// correct and present, whichever others lie or are away, so that every backup can believe our copy
+// of it (R-VC-30).
 func (x *viewChange) acknowledged(j message.ReplicaID) bool {
 	return x.vouchers(j, x.digests[j]) >= x.size.Acks()
 }
@@ -241,8 +245,9 @@ func (x *viewChange) choosable() (digests []message.Digest) {
 	return digests
 }
 
-// reached counts the replicas that have come as far as we, ourselves included, by their VIEW-CHANGEs or as waits reports of them: a
-// replica that was restarted waits in the view for which it sent a VIEW-CHANGE in an earlier life, and can only say so in STATUS.
+// reached counts the replicas that have come as far as we, ourselves included, by their
+// VIEW-CHANGEs or as waits reports of them: a replica that was restarted waits in the view for
+// which it sent a VIEW-CHANGE in an earlier life, and can only say so in STATUS.
 func (x *viewChange) reached(waits func(message.ReplicaID) bool) int {
 	n := 1 // we have: if our VIEW-CHANGE is one of an earlier life, which we forgot and must not make again, we can leave all the same
 	for i := range x.last {
@@ -254,10 +259,11 @@ func (x *viewChange) reached(waits func(message.ReplicaID) bool) int {
 	return n
 }
 
-// maySay reports whether we may tell the others that we hold checkpoint n. A silent replica says nothing. One that has left
-// a view says no more of checkpoints than its VIEW-CHANGE does: by a later word of it a checkpoint might become stable at
-// a replica that has yet to leave and that will name none below it, and the new primary would find no checkpoint that a
-// quorum has not passed and f+1 hold.
+// maySay reports whether we may tell the others that we hold checkpoint n. A silent replica says
+// nothing. One that has left a view says no more of checkpoints than its VIEW-CHANGE does: by a
+// later word of it a checkpoint might become stable at a replica that has yet to leave and that
+// will name none below it, and the new primary would find no checkpoint that a quorum has not
+// passed and f+1 hold.
 func (x *viewChange) maySay(n message.SeqNum) bool {
 	own := x.own
 	if n > x.log.bound {

@@ -19,7 +19,7 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 		return
 	}
 	if n <= c.log.low || n < c.checkpoints.fetched.Seq {
-		return // it is past, or not ours any more: a later state has taken its place
+		return // it is below the mark, or a later state has taken its place
 	}
 	k := c.checkpoints.at(n)
 	invariant(!k.ours && n <= c.log.lastExec, "a checkpoint of the future")
@@ -85,7 +85,8 @@ func (c *Core) stabilise(k *checkpointSlot) {
 	root := k.votes.digests[c.cfg.Self]
 	switch {
 	case c.checkpoints.claims.count(message.CheckpointID{Seq: k.seq, Digest: root}, true) >= c.weak():
-		// It is stable without our vote. If that may not be cast we would wait below for ever, and hear of nothing above the window.
+		// It is stable without our vote. If that may not be cast we would wait below for ever, and
+		// hear of nothing above the window.
 	case k.votes.matching(root) < c.quorum():
 		c.checkDivergence(k, root)
 		return
@@ -95,8 +96,9 @@ func (c *Core) stabilise(k *checkpointSlot) {
 	c.collect(k.seq, root)
 }
 
-// collect forgets what is at or below a new stable checkpoint (R-GC-4). With it a view may begin, and in that a later one become
-// stable at once: then this one's place in the ring may be another's when collect returns.
+// collect forgets what is at or below a new stable checkpoint (R-GC-4). A view may begin with it,
+// and a later checkpoint may become stable in that view at once. So this one's place in the ring
+// may belong to another when collect returns.
 func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	silent := c.silent()
 	c.recovery.collects(n, &c.log)
@@ -115,9 +117,10 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	c.finishRecovery()
 }
 
-// endSilence says what we may say from now on. The others have said all that they have to say of what came meanwhile, and a
-// vote of theirs that comes twice moves nothing, so we vote for it now. If we have left a view meanwhile, our
-// VIEW-CHANGE is made now: it knows of the stable checkpoint that ended the silence.
+// endSilence makes the statements that we may make from now on. The others have cast all their
+// votes for the batches that came meanwhile, and a repeated vote of theirs has no effect, so we
+// vote now. If we have left a view meanwhile, our VIEW-CHANGE is made now: it names the stable
+// checkpoint that ended the silence.
 func (c *Core) endSilence() {
 	leaves := !c.active && c.view > c.fencedView
 	c.promise(c.log.lastExec) // clients are answered from this state, and it holds checkpoints
@@ -158,8 +161,8 @@ func (c *Core) checkDivergence(k *checkpointSlot, ours message.Digest) {
 	}
 }
 
-// collectFetched moves the low water mark to the checkpoint we fetched last, if it is certain to be stable. Elsewise too
-// few might hold it: no view could begin from it, nor from one below our mark.
+// collectFetched moves the low water mark to the checkpoint we fetched last, if it is certain to be
+// stable. Elsewise too few might hold it: no view could begin from it, nor from one below our mark.
 func (c *Core) collectFetched() {
 	k := c.checkpoints.fetched
 	if k.Seq == 0 || k.Seq < c.log.low || c.checkpoints.stable.Seq == k.Seq || c.transfer != nil {
@@ -174,7 +177,8 @@ func (c *Core) collectFetched() {
 func (c *Core) claimFetched() {
 	k := c.checkpoints.fetched
 	if k.Seq > c.log.high {
-		// Who votes for it must be able to say so in a VIEW-CHANGE. One no more than L below is stable somewhere (R-ST-17).
+		// A replica that votes for it must be able to name it in a VIEW-CHANGE. One no more than L
+		// below is stable somewhere (R-ST-17).
 		c.slide(k.Seq - c.cfg.LogSize)
 	}
 	c.sayCheckpoint(k.Seq, k.Digest)

@@ -4,9 +4,10 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// A checkpoint is taken when K batches have been executed since the last one, or so many bytes of operations that it pays to let
-// the log forget them: what a log of large operations lies in is fresh memory, to be touched for the first time. Which number that is
-// follows from the last checkpoint and the batches since, so all replicas take the same.
+// A checkpoint is taken when K batches have been executed since the last one, or when their
+// operations have so many bytes that it pays to let the log forget them: a log of large operations
+// lies in fresh memory, and the first touch of that is expensive. Which number that is follows from
+// the last checkpoint and the batches since, so all replicas take the same.
 
 // checkpoints are the last stable checkpoint, and what we and others say of those above it.
 type checkpoints struct {
@@ -27,7 +28,8 @@ func (x *checkpoints) init(b *base, l *messageLog) {
 	}
 }
 
-// isDue reports whether batch n brings a checkpoint, when the operations up to it, since the last checkpoint, have so many bytes.
+// isDue reports whether a checkpoint is due at batch n, given the bytes of operations since the
+// last checkpoint.
 func (x *checkpoints) isDue(n message.SeqNum, bytes int) bool {
 	return n%x.cfg.step() == 0 && (n-x.taken >= x.cfg.CheckpointPeriod || x.cfg.CheckpointBytes > 0 && bytes >= x.cfg.CheckpointBytes)
 }
@@ -57,9 +59,9 @@ func (x *checkpoints) at(n message.SeqNum) *checkpointSlot {
 	return k
 }
 
-// each calls f for the checkpoints above low that our state has come to and that are not known to be stable. F may have
-// one of them become stable, and us go on from there: those below it are ours no more then. One that was fetched would be, but it
-// comes first, for we hold none below it.
+// each calls f for the checkpoints above low that our state has come to and that are not known to
+// be stable. A call of f may make one of them stable and move our marks; then those below it are no
+// longer ours. A fetched checkpoint comes first, because we hold none below it.
 func (x *checkpoints) each(low message.SeqNum, f func(message.CheckpointID)) {
 	step := x.cfg.step()
 	for n := (max(x.log.low, low)/step + 1) * step; n <= min(x.log.lastExec, x.log.high); n += step {

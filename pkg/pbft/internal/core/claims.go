@@ -9,8 +9,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// claims are the checkpoints that each replica was heard to speak of, whether in our window or not (R-GC-5): the highest
-// maxClaims of each, by rising number. Whether a checkpoint above our window exists, or is stable, is known from here alone.
+// claims are the checkpoints that each replica was heard to speak of, whether in our window or not
+// (R-GC-5): the highest maxClaims of each, by rising number. Whether a checkpoint above our window
+// exists, or is stable, is known from here alone.
 type claims struct {
 	*base
 	of [][]message.Checkpoint // by replica
@@ -21,7 +22,8 @@ const maxClaims = 16
 
 func newClaims(b *base) claims { return claims{b, make([][]message.Checkpoint, b.cfg.Replicas)} }
 
-// note keeps a replica's word for a checkpoint; false if there can be none of that number.
+// note keeps a replica's claim of a checkpoint. It returns false if no checkpoint can have that
+// number.
 func (x *claims) note(m *message.Checkpoint) bool {
 	if m.Seq%x.cfg.step() != 0 || m.Seq == 0 {
 		return false
@@ -47,9 +49,10 @@ func (x *claims) find(i message.ReplicaID, n message.SeqNum) (at int, known bool
 	return slices.BinarySearchFunc(x.of[i], n, func(k message.Checkpoint, n message.SeqNum) int { return cmp.Compare(k.Seq, n) })
 }
 
-// highest is the highest checkpoint above some number that f+1 replicas speak of with equal roots: one of them is correct, so
-// it is a state of the group. A stable one is certain to be stable too, and the low water mark may follow it. It is asked for
-// in every tick, and mostly no replica speaks of any above what was executed here.
+// highest returns the highest checkpoint above some number that f+1 replicas claim with equal
+// roots: one of them is correct, so it is a state of the group. With stable, f+1 claim that it is
+// stable, so it is, and the low water mark may follow it. It runs in every tick, and mostly no
+// replica claims a checkpoint above what was executed here.
 func (x *claims) highest(above message.SeqNum, stable bool) (best message.CheckpointID, found bool) {
 	for i := range x.of {
 		for _, k := range slices.Backward(x.of[i]) {

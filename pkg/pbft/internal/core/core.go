@@ -3,8 +3,8 @@
 // Package core is the protocol, pure: a message or a tick goes in, effects come out. No clock, socket, disk,
 // goroutine, lock, key or chance [TOCS §4].
 //
-// The caller has checked who sent a message and has put that into its From; the core asks only whether it may be
-// said now. Handlers judge and record; advance alone decides what the votes now mean.
+// The caller has checked who sent a message and has put that into its From; the core asks only
+// whether it may be said now. Handlers judge and record; advance alone decides what the votes mean.
 package core
 
 import "bfs/pkg/pbft/internal/message"
@@ -69,7 +69,7 @@ func (c *Core) View() (v message.View, active bool) { return c.view, c.active }
 // LastExecuted is the number up to which batches have committed and were executed.
 func (c *Core) LastExecuted() message.SeqNum { return c.log.lastExec }
 
-// LastProposed is the last number for which this replica has proposed something, or accepted a proposal.
+// LastProposed returns the last number for which this replica has made or accepted a proposal.
 func (c *Core) LastProposed() message.SeqNum { return c.proposing.last }
 
 // SilentUntil is the checkpoint that must be stable before this replica votes, 0 if it votes.
@@ -86,7 +86,8 @@ func (c *Core) Transferring() bool { return c.transfer != nil }
 // Stable is the last stable checkpoint.
 func (c *Core) Stable() message.Checkpoint { return c.checkpoints.stable }
 
-// Keeps is the lowest checkpoint that the state must keep: the stable one, or the last that it has come to if that is lower.
+// Keeps is the lowest checkpoint that the state must keep: the stable one, or the last that it has
+// come to if that is lower.
 func (c *Core) Keeps() message.SeqNum { return min(c.checkpoints.stable.Seq, c.checkpoints.taken) }
 
 // LogBytes is the length of the operations in the log.
@@ -100,12 +101,13 @@ func (c *Core) Peer(i message.ReplicaID) (low, lastExecuted message.SeqNum) {
 // SilenceOf is the checkpoint that must be stable before replica i votes, as it said last; 0: it votes.
 func (c *Core) SilenceOf(i message.ReplicaID) message.SeqNum { return c.silences[i].until }
 
-// Forgets reports whether the state may be older than one that we have answered from: it is being fetched, or it was read from a disk and
-// the last batches are not known to have committed. What it does not know then may be known to others by our word.
+// Forgets reports whether the state may be older than one that we have answered from: it is being
+// fetched, or it was read from a disk and the last batches are not known to have committed. Others
+// may then know from our answers what the state does not know.
 func (c *Core) Forgets() bool { return c.transfer != nil || c.readsBehind() }
 
-// UnderWay is the lowest number for which something was proposed or voted and nothing executed, tentatively or not; 0 if there
-// is none.
+// UnderWay returns the lowest number that was proposed or voted for and not executed, tentatively
+// or not; 0 if there is none.
 func (c *Core) UnderWay() message.SeqNum {
 	for n := max(c.log.lastExec, c.ahead.seq, c.log.low) + 1; n <= min(max(c.log.proposedTo, c.log.decidedTo), c.log.high); n++ {
 		if s := c.log.slot(n); s.proposal != nil || s.held != nil || s.prepares.have != 0 || c.bodies.underWay(n) {
@@ -115,8 +117,8 @@ func (c *Core) UnderWay() message.SeqNum {
 	return 0
 }
 
-// Idle reports whether there is nothing that a tick could bring forward, but for STATUS, COMMITs that nobody waits for, and what
-// others may say meanwhile: whoever ticks may then do so later, for several ticks at once.
+// Idle reports whether ticks would bring nothing forward but STATUSes and COMMITs that nobody waits
+// for. The caller may then tick later, several times at once.
 func (c *Core) Idle() bool {
 	return c.active && c.transfer == nil && c.recovery.phase == NotRecovering && c.queue.total == 0 && !c.wait.on && c.UnderWay() == 0 && !c.fillDue()
 }

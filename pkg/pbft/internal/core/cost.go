@@ -4,13 +4,15 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// Some operations are a hundred bytes to send and milliseconds to run: an ordered READ of a mebibyte, a
-// listing, a long path. Every request has a cost that its bytes alone decide, in bytes copied, which is the
-// same at all replicas. A request whose cost is above its length and what any operation costs is costly. It
-// waits by itself, so that nothing else waits for it, and while somebody else is served all costly requests
-// together have costPerTick: their clients are served in turn, each for a share by cost.
+// Some operations are a hundred bytes to send and milliseconds to run: an ordered READ of a
+// mebibyte, a listing, a long path. Every request has a cost that its bytes alone decide, in bytes
+// copied, which is the same at all replicas. A request whose cost is above its length and what any
+// operation costs is costly. It waits in a queue apart, so that no common request waits for it.
+// While another client is served all costly requests together have costPerTick, and their clients
+// are served in turn, each for a share by cost.
 //
-// Neither what a tick allows nor who is busy decides a result, and replicas need not agree on it.
+// Neither the allowance of a tick nor the set of busy clients decides a result, so replicas need
+// not agree on them.
 
 const (
 	// commonCost is what running any operation may cost beside its length: decoding it, a look-up, a page of
@@ -23,10 +25,10 @@ const (
 	costTurn = 256 << 10
 	// lineCost bounds the costly requests of one client that wait, in sum.
 	lineCost = 64 << 20
-	// busyTicks is how long a client counts as one that is served, after something was executed for it.
+	// busyTicks is how long a client counts as being served after one of its requests was executed.
 	busyTicks = 10
-	// busyRead is the cost up to which a read that is not ordered makes its client count as such. Long reads
-	// only compete with their like.
+	// busyRead is the cost up to which an unordered read makes its client count as being served.
+	// Longer reads compete among themselves only.
 	busyRead = 16 << 10
 	// costlyTicks is how much longer than for others a replica waits for a costly request before it leaves the
 	// view: four clients that each have lineCost before it are no fault of the primary.
@@ -63,8 +65,8 @@ func extra(r *message.Request) int { return r.Cost - r.Length() - commonCost }
 
 func costly(r *message.Request) bool { return extra(r) > 0 }
 
-// room is for so many requests, of so many bytes together unless it is one, and of so much cost unless it is
-// one; no bound on the cost if that is 0.
+// room is what a batch may still take: requests, and their bytes and cost together. A single
+// request may exceed both. A cost of 0 is no bound.
 type room struct{ requests, bytes, cost int }
 
 // busy remembers the last two clients that were served.

@@ -75,9 +75,9 @@ func (d decision) candidate(n message.SeqNum) (best message.Digest, found bool) 
 	return best, found
 }
 
-// holds is condition A for a tuple of somebody's P. A1: a quorum has collected nothing at n and prepared nothing there that
-// contradicts it. A2: f+1 say that they pre-prepared it then or later, so that one correct replica
-// did [TOCS Fig. 4].
+// holds is condition A for a tuple of a P. A1: a quorum has collected nothing at n and prepared
+// nothing there that contradicts it. A2: f+1 say that they pre-prepared it then or later, so that
+// one correct replica did [TOCS Fig. 4].
 func (d decision) holds(p message.Prepared) bool {
 	a1 := d.count(func(m *message.ViewChange) bool {
 		q, has := entry(m.P, p.Seq)

@@ -7,15 +7,15 @@ import "bfs/pkg/pbft/internal/message"
 // A Verb is a kind of effect.
 type Verb uint8
 
-// What a replica can be told to do. The list of effects is a little program: it is performed top to bottom, and what
-// stands below may rely on what stands above.
+// What a replica can be told to do. The list of effects is a program: it is performed top to
+// bottom, and later effects rely on earlier ones.
 const (
 	Send      Verb = iota + 1 // Message to replica To, under the newest keys
 	Multicast                 // Message to all other replicas
 	Choose                    // ask the service for its choice for Seq, and answer with Core.Chosen
 	Accept                    // ask the service about the choice of Proposal, and answer with Core.Accepted
 	Execute                   // run Batch as number Seq, keep the replies in the state, and send them on the ground of Standing unless Mute
-	Confirm                   // what was executed tentatively as Seq has committed
+	Confirm                   // the batch executed tentatively as Seq has committed
 	Rollback                  // make the state that of checkpoint Seq again
 	Repeat                    // run Batch as number Seq once more, after a Rollback: its replies were sent
 	Query                     // answer Request from the present state, read-only, on the ground that Core.Ground gives for its version
@@ -23,17 +23,17 @@ const (
 	Discard                   // forget the checkpoints below Seq: it is stable now
 	Note                      // append Records to the journal, if there is one; nothing waits for them
 	Persist                   // append Records to the journal: promises below wait until they, and all that was noted before, are durable
-	Fence                     // make it durable that we may have promised something up to Seq and View; what stands below waits for it
+	Fence                     // make it durable that we may have made promises up to Seq and View; later effects wait for it
 	Speak                     // the silence is over: clients are answered from now on
 	Fetch                     // open an install session for checkpoint Seq with root Digest, and answer with Core.Fetching
 	Serve                     // answer the FETCH in Message to replica To
 	Install                   // the session has all it wants: commit it, and answer with Core.Installed
-	Renew                     // begin to write the journal anew: Records are its first. What it had stays until Renewed
-	Renewed                   // append Records, the last, and make all durable: of what was there before Renew, batches up to Seq alone are needed
+	Renew                     // begin the journal anew with Records. Its old records stay until Renewed
+	Renewed                   // append the last Records and make all durable. Of the records before Renew only batches up to Seq are still needed
 	Hush                      // this replica has become silent: no client is answered until Speak
-	Refresh                   // give the peers new keys for what they send to us: somebody may have the old ones
+	Refresh                   // give the peers new keys for their messages to us: the old ones may be stolen
 	Sign                      // sign a recovery request with bound Seq, and answer with Core.Signed
-	Distrust                  // make it durable that nothing on the disk is to be believed, and that we may have promised something up to Seq and View; then stop
+	Distrust                  // make it durable that nothing on the disk may be believed, and that we may have made promises up to Seq and View; then stop
 	Healed                    // our recovery is over: see Core.Recovery. The fence is to say Seq and View, and nothing else that it said
 	Stop                      // this replica is wrong, or must not go on: Reason says why
 )
@@ -62,8 +62,9 @@ type Standing struct {
 	Tentative bool           // it is not known to have committed
 }
 
-// IsPromise reports whether others may count a message after its sender has forgotten it (R-OUR-21), or whether it says what follows
-// from such: it waits for the journal. In disk mode a PRE-PREPARE does not, for the primary votes for it with a PREPARE (R-OUR-2).
+// IsPromise reports whether a message waits for the journal: others may count it after its sender
+// has forgotten it (R-OUR-21), or its contents follow from such a message. In disk mode a
+// PRE-PREPARE does not, for the primary votes for it with a PREPARE (R-OUR-2).
 func IsPromise(m message.Message) bool {
 	switch m.(type) {
 	case *message.Prepare, *message.Commit, *message.Checkpoint, *message.ViewChange, *message.NewView, *message.Decided, *message.Reply,

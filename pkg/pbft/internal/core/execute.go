@@ -8,12 +8,13 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// tentative is a batch that was executed when it had prepared, and is not known to have committed: number lastExec+1, or
-// nothing. It stays so across views until its number commits: most often as what it is, and then it was executed; else it
-// is rolled back first [TOCS §6.1; R-OPT-TE-4, R-OUR-16].
+// tentative is the batch that was executed when it had prepared and is not known to have committed:
+// number lastExec+1, if there is one. It stays tentative across views until its number commits.
+// Most often the same batch commits, and it was executed already; otherwise it is rolled back first
+// [TOCS §6.1; R-OPT-TE-4, R-OUR-16].
 //
-// Checkpoints are taken when a batch commits. Nothing behind it was executed by then, so none is ever tentative (R-OPT-TE-5
-// has no case here).
+// A checkpoint is taken when its batch commits. No later batch was executed by then, so no
+// checkpoint is ever tentative (R-OPT-TE-5 has no case here).
 type tentative struct {
 	seq     message.SeqNum // 0: nothing
 	view    message.View   // in which it prepared
@@ -22,7 +23,7 @@ type tentative struct {
 	repeats []int // which of its requests had been executed before
 }
 
-// execution is what was executed here, and on what ground its replies stand.
+// execution knows what was executed here, and on what ground the replies stand.
 type execution struct {
 	*base
 	promises    *promises
@@ -55,8 +56,8 @@ func (x *execution) executeNext() {
 	}
 }
 
-// remember records what committed. Where our journal has no batch of that digest for the number, others brought it, and what we say
-// because of it waits.
+// remember records what committed. Where our journal has no batch of that digest for the number,
+// others brought it, and what we say because of it waits.
 func (x *execution) remember(s *slot) {
 	decided := &message.Decided{Seq: s.seq, Digest: s.decision, From: x.cfg.Self}
 	if s.proposal != nil && s.proposal.Digest == s.decision && s.prepares.has(x.cfg.Self) {
@@ -104,9 +105,11 @@ func (x *execution) standing(s *slot) Standing {
 	return Standing{View: x.view}
 }
 
-// executeTentatively executes a batch that has prepared, all before it having committed (R-OPT-TE-1). Clients that get such
-// replies from a quorum know that it will commit: these replicas hold prepared certificates, and a view change cannot
-// pass them by. What an administrator or a recovering replica asks waits for the commit, for it decides who is answered at all.
+// executeTentatively executes a batch that has prepared, all before it having committed
+// (R-OPT-TE-1). A client that gets such replies from a quorum knows that the batch will commit:
+// these replicas hold prepared certificates, which no view change can overlook. Requests of the
+// administrator or of a recovering replica wait for the commit, because they decide who is answered
+// at all.
 func (x *execution) executeTentatively(s *slot) {
 	if !x.cfg.Tentative || !s.isPrepared || x.ahead.seq != 0 || !x.active || x.promises.silent() || administrative(&s.proposal.Batch) {
 		return
@@ -136,18 +139,19 @@ func (x *execution) confirm(s *slot) {
 	x.execute(s.seq, s.batch, x.standing(s))
 }
 
-// Repeated answers Execute for batch n: its i-th request was not executed, for the state knows the slot's answer to it, or to a
-// later one. A primary may propose a request as often as it likes, and never let the last of these batches commit; what was
-// answered before does not wait for that.
+// Repeated answers Execute for batch n: its i-th request was not executed, because the state has
+// the slot's answer to it, or to a later one. A primary may propose a request again and again and
+// never let the last of these batches commit, so what was answered before does not wait for that.
 func (x *execution) Repeated(n message.SeqNum, i int) {
 	if x.ahead.seq == n {
 		x.ahead.repeats = append(x.ahead.repeats, i)
 	}
 }
 
-// Standing is the ground on which the answer to a request that was executed can be repeated. Not ok: that it was
-// superseded is not certain yet, or the state is not where we are, for effects are still to be performed. A Rollback may
-// be among them: what the state says was executed tentatively then, and we know that it has not committed.
+// Standing is the ground on which the answer to a request that was executed can be repeated. Not
+// ok: that it was superseded is not certain yet, or the state is not where we are, for effects are
+// still to be performed. A Rollback may be among them: what the state says was executed tentatively
+// then, and we know that it has not committed.
 func (x *execution) Standing(q *message.Request) (st Standing, ok bool) {
 	if len(x.out) > 0 {
 		return st, false

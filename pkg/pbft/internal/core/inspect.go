@@ -18,7 +18,8 @@ func (c *Core) Prepared(n message.SeqNum) (message.Digest, bool) {
 	return s.proposal.Digest, true
 }
 
-// Committed is the digest for which the present view has a committed certificate at n: it was not merely told that n was decided.
+// Committed is the digest for which the present view has a committed certificate at n: it was not
+// merely told that n was decided.
 func (c *Core) Committed(n message.SeqNum) (message.Digest, bool) {
 	d, ok := c.Prepared(n)
 	return d, ok && c.log.slot(n).committedLocal(c.quorum())
@@ -71,7 +72,7 @@ func (c *Core) Sizes() (s Sizes) {
 	return s
 }
 
-// overlooked counts the slots that those who go by the marks would miss.
+// overlooked counts the slots that a scan bounded by the marks would miss.
 func (l *messageLog) overlooked(asked func(message.SeqNum) bool) (n int) {
 	for i := range l.slots {
 		s := &l.slots[i]

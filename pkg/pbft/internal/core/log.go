@@ -9,9 +9,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// messageLog holds one slot for each sequence number in (low, high].
-// Invariant: low is the stable checkpoint's number and high == low+len(slots), or the bound of a recovery if that is lower, which
-// bounds our memory against a primary that numbers wildly [TOCS §4.4].
+// messageLog holds one slot for each sequence number in (low, high]. Invariant: low is the stable
+// checkpoint's number and high == low+len(slots), or the bound of a recovery if that is lower,
+// which bounds our memory against a primary that numbers wildly [TOCS §4.4].
 type messageLog struct {
 	low, high message.SeqNum
 	slots     []slot // ring; slot(seq) panics outside the marks, callers judge first
@@ -20,8 +20,9 @@ type messageLog struct {
 	bound     message.SeqNum // high does not pass it; see recovery.go
 	lastExec  message.SeqNum // committed and executed, in order, up to here; a fetched state may be above high
 
-	// No slot above these numbers has a proposal, held or accepted, or a PREPARE; or anything that was chosen, decided or asked
-	// for because it was. They only rise, so that who looks at the log every tick need not look at all of it.
+	// No slot above proposedTo has a PREPARE or a proposal, held or accepted. No slot above
+	// decidedTo has a batch that was chosen or decided, or asked for because of that. Both only
+	// rise, so a tick need not look at the whole log.
 	proposedTo, decidedTo message.SeqNum
 }
 
@@ -73,8 +74,8 @@ func (l *messageLog) slot(n message.SeqNum) *slot {
 	return &l.slots[uint64(n)%uint64(len(l.slots))]
 }
 
-// slide moves the low water mark to a new stable checkpoint and forgets what is at or below it, but for the decisions that the
-// past has room for.
+// slide moves the low water mark to a new stable checkpoint. It forgets all at or below it except
+// the decisions that past has room for.
 func (l *messageLog) slide(low message.SeqNum) {
 	size := message.SeqNum(len(l.slots))
 	for n := l.low + 1; n <= min(low, l.high); n++ {
@@ -90,8 +91,8 @@ func (l *messageLog) slide(low message.SeqNum) {
 	l.place()
 }
 
-// clear forgets every proposal and vote: their view is over. What committed, or was decided elsewhere, stays so: those
-// who missed it may be too few to agree on it again.
+// clear forgets every proposal and vote, because their view is over. Committed and decided batches
+// stay: the replicas that missed them may be too few to agree on them again.
 func (l *messageLog) clear() {
 	for i := range l.slots {
 		s := &l.slots[i]
@@ -105,7 +106,7 @@ func (l *messageLog) clear() {
 // A slot is all that is known of one sequence number in the present view.
 type slot struct {
 	seq      message.SeqNum
-	proposal *message.PrePrepare // accepted: ours to vote for
+	proposal *message.PrePrepare // accepted: we may vote for it
 	held     *message.PrePrepare // not yet: some request in it is not authentic here (R-REQ-6), or its operation is not
 	chosen   message.Digest      // what a NEW-VIEW put here; zero if it put nothing
 	batch    *message.Batch      // what committed: the proposal's, or one that f+1 replicas say was decided
@@ -144,8 +145,9 @@ func (s *slot) find(d message.Digest) *message.Batch {
 	return nil
 }
 
-// prepared is the paper's prepared(m, v, n, i): a proposal, and backups voting for it that are a quorum with its primary. In disk mode
-// the primary votes as well, when its own proposal is in its journal, and is counted (R-OUR-2).
+// prepared is the paper's prepared(m, v, n, i): a proposal, and backups voting for it that are a
+// quorum with its primary. In disk mode the primary votes as well, when its own proposal is in its
+// journal, and is counted (R-OUR-2).
 func (s *slot) prepared(quorum int, durable bool) bool {
 	votes := quorum - 1
 	if durable {
@@ -210,9 +212,9 @@ func (v *votes) with(count int) (message.Digest, bool) {
 	return message.Digest{}, false
 }
 
-// past is what was decided at and below the low water mark, the latest of it. Who has fetched a checkpoint that is not the last
-// one any more when he has it finds what follows it here.
-// Invariant: it holds the numbers in (low, high], entry n at n mod len(entries), and bytes of operations.
+// past holds the latest batches decided at and below the low water mark. A replica whose fetched
+// checkpoint is already superseded finds the later batches here. Invariant: it holds the numbers in
+// (low, high], entry n at n mod len(entries), and bytes of operations.
 type past struct {
 	low, high message.SeqNum
 	entries   []pastBatch
@@ -225,14 +227,15 @@ type pastBatch struct {
 	size   int
 }
 
-// pastBytes bounds the operations that are kept beyond what the protocol needs; together with the log they keep to its bound.
+// pastBytes bounds the operations that are kept beyond what the protocol needs; together with the
+// log they keep to its bound.
 const pastBytes = 16 << 20
 
 func (p *past) entry(n message.SeqNum) *pastBatch {
 	return &p.entries[uint64(n)%uint64(len(p.entries))]
 }
 
-// add takes what was decided as n. It follows what is there, or takes its place.
+// add takes the batch decided as n. It follows the last entry, or replaces all of them.
 func (p *past) add(n message.SeqNum, b pastBatch) {
 	if n != p.high+1 {
 		p.drop(p.high)
@@ -255,7 +258,7 @@ func (p *past) drop(n message.SeqNum) {
 	}
 }
 
-// fit forgets the oldest of it until the rest takes no more than so many bytes.
+// fit forgets the oldest entries until the rest takes no more than this many bytes.
 func (p *past) fit(bytes int) {
 	for p.bytes > max(bytes, 0) {
 		p.drop(p.low + 1)

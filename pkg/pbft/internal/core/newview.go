@@ -110,7 +110,8 @@ func (c *Core) tryNewView() {
 	}
 }
 
-// recordNewView records a NEW-VIEW and what it was made of: after a restart others may need it from us, or our acks for it.
+// recordNewView records a NEW-VIEW and what it was made of: after our restart others may need the
+// NEW-VIEW from us, or our acks.
 func (c *Core) recordNewView(set []*message.ViewChange, m *message.NewView) {
 	if !c.cfg.Durable {
 		return
@@ -124,16 +125,17 @@ func (c *Core) recordNewView(set []*message.ViewChange, m *message.NewView) {
 	c.persist(append(record, m)...)
 }
 
-// moveTo readies us for a view that begins from a checkpoint. Our own water marks, P and Q stay where they are until it is
-// stable here: f+1 hold it, of whom f may lie, so that the next view may have to begin from an earlier one
-// [TOCS Fig. 24]. If we are behind it we fetch its state. Not ok: our own root for it is still being computed,
-// and Frozen tries again.
+// moveTo readies us for a view that begins from a checkpoint. Our own water marks, P and Q stay
+// where they are until it is stable here: f+1 hold it, of whom f may lie, so that the next view may
+// have to begin from an earlier one [TOCS Fig. 24]. If we are behind it we fetch its state. Not ok:
+// our own root for it is still being computed, and Frozen tries again.
 func (c *Core) moveTo(start message.CheckpointID) bool {
 	if start.Seq <= c.log.low {
 		return true
 	}
 	if size := c.cfg.LogSize; start.Seq > c.log.low+size {
-		// A correct replica that holds it has a stable one no more than L below (R-ST-17). We may hold it ourselves, fetched.
+		// A correct replica that holds it has a stable one no more than L below (R-ST-17). We may
+		// hold it ourselves, fetched.
 		c.slide(start.Seq - size)
 	}
 	if c.log.lastExec < start.Seq {
@@ -142,7 +144,7 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 	}
 	root, known := c.checkpoints.root(start.Seq)
 	if !known {
-		return start.Seq < c.checkpoints.fetched.Seq // our state is that of a later one, and never was that of this
+		return start.Seq < c.checkpoints.fetched.Seq // our state was fetched from a later checkpoint, and never was this one's
 	}
 	if root != start.Digest {
 		c.astray(start, "our state is not the one that the new view begins from: this replica's memory or program is at fault")
@@ -159,7 +161,8 @@ func (c *Core) beginView(m *message.NewView) {
 	last := m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
 	c.proposing.last = max(last, c.log.low)
 	if c.proposing.last < c.log.lastExec {
-		// What we executed committed, and is in X unless a stable checkpoint covers it.
+		// All batches that we executed have committed, and are in X unless a stable checkpoint
+		// covers them.
 		c.proposing.last = c.log.lastExec
 	}
 	c.sayCheckpoints() // the one that the view begins from among them, so that it becomes stable everywhere (R-VC-34)
@@ -169,9 +172,9 @@ func (c *Core) beginView(m *message.NewView) {
 	c.finishRecovery()
 }
 
-// witnessChosen has the primary remember in Q what it chose, above its own window too: its NEW-VIEW is the PRE-PREPARE
-// for it, with which others prepare whether or not the view ever begins here, and a later view must find f+1 replicas
-// that say so (A2).
+// witnessChosen makes the primary remember in Q the batches that it chose, above its own window
+// too. Its NEW-VIEW is their PRE-PREPARE: others prepare with it whether or not the view ever
+// begins here, and a later view must find f+1 replicas that pre-prepared them (A2).
 func (c *Core) witnessChosen(m *message.NewView) {
 	for i, digest := range m.Chosen {
 		if n := m.Checkpoint.Seq + 1 + message.SeqNum(i); n > c.log.low {
@@ -180,8 +183,9 @@ func (c *Core) witnessChosen(m *message.NewView) {
 	}
 }
 
-// passOn gives the new primary what came to us while the view began, or to the old primary that we were: it is not with
-// the others yet, and its client would have to send it again. What waits for longer they have.
+// passOn gives the new primary the requests that came to us while the view began, or while we were
+// the old primary. The others do not have these yet, and their clients would have to send them
+// again. The others have requests that wait for longer.
 func (c *Core) passOn() {
 	if c.isPrimary() {
 		return

@@ -4,9 +4,9 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// onRequest queues a client's request; a backup passes it on to the primary as well, because the client sends
-// to backups only when the primary did not serve it [TOCS §4.2; R-REQ-3]. The replica around us has
-// answered already what was executed before.
+// onRequest queues a client's request; a backup passes it on to the primary as well, because the
+// client sends to backups only when the primary did not serve it [TOCS §4.2; R-REQ-3]. The caller
+// has already answered requests that were executed before.
 func (c *Core) onRequest(r *message.Request) {
 	switch {
 	case !r.Authentic:
@@ -69,8 +69,8 @@ func (c *Core) onForward(m *message.Forward) {
 			c.refuse(m, OlderRequest)
 			return
 		}
-		// We wait no more, but fewer than f+1 may have executed it, and those who have not must be able to leave
-		// this view together.
+		// We no longer wait, but fewer than f+1 replicas may have executed it, and the others must
+		// be able to leave this view together.
 		answer := *m
 		answer.From, answer.Executed = c.cfg.Self, true
 		c.send(m.From, &answer)
@@ -91,9 +91,10 @@ func (c *Core) onForward(m *message.Forward) {
 	}
 }
 
-// ClientKeysChanged says that a client has begun a new life, or changed its keys: what it sent before that is authentic
-// here by a key that the others may have forgotten by now. It is proposed when a quorum says that it holds it. A costly
-// request can wait for seconds, and would stall the batch that it comes in.
+// ClientKeysChanged says that a client has restarted, or changed its keys: its earlier requests are
+// authentic here by a key that the others may have forgotten. They are proposed when a quorum says
+// that it holds them. A costly request can wait for seconds, and would stall the batch that it
+// comes in.
 func (c *Core) ClientKeysChanged(client message.ClientID) {
 	if c.queue.doubt(client); c.queue.find(client) == nil {
 		return
@@ -105,8 +106,8 @@ func (c *Core) ClientKeysChanged(client message.ClientID) {
 	}
 }
 
-// propose gives the next number to what waits, if the window lets it: at most Window batches are under way,
-// so that under load requests gather into batches [TOCS §6.1].
+// propose gives the waiting requests the next number, if the window lets it: at most Window batches
+// are under way, so that under load requests gather into batches [TOCS §6.1].
 func (c *Core) propose() {
 	if c.proposing.choosing || c.silent() || c.transfer != nil || !c.active || !c.isPrimary() || !c.mayPropose(c.proposing.last+1) {
 		return
@@ -122,8 +123,8 @@ func (c *Core) propose() {
 	c.do(Effect{Verb: Choose, Seq: c.proposing.last + 1})
 }
 
-// proposeNull proposes a null batch, to bring the checkpoint about for which a silent replica waits. A replica that says so
-// without need causes a bounded number of them.
+// proposeNull proposes a null batch, to bring the checkpoint about for which a silent replica
+// waits. A replica that says so without need causes a bounded number of them.
 func (c *Core) proposeNull() {
 	if c.fillDue() {
 		c.spendFill()
@@ -180,8 +181,8 @@ func (c *Core) adopt(s *slot, p *message.PrePrepare) {
 	s.sent.restart(c.tick, c.cfg.ResendTicks)
 }
 
-// hold keeps p as what the slot's proposal may become. It counts in the log as if it were that already, or a
-// primary could fill our memory with what nobody can authenticate.
+// hold keeps p, which may become the slot's proposal. Its bytes count in the log as if it were
+// accepted, or a primary could fill our memory with proposals that nobody can authenticate.
 func (c *Core) hold(s *slot, p *message.PrePrepare) {
 	c.log.proposedTo = max(c.log.proposedTo, s.seq)
 	c.log.bytes += p.Batch.Bytes() - s.size
@@ -201,7 +202,7 @@ func (c *Core) onPrePrepare(p *message.PrePrepare) {
 	s := c.log.slot(p.Seq)
 	if s.chosen == p.Digest {
 		if !c.queue.fillBatch(&p.Batch) {
-			c.refuse(p, OperationMissing) // bodies.askAll asks for what was chosen
+			c.refuse(p, OperationMissing) // bodies.askAll asks for the batches that were chosen
 			return
 		}
 		c.adoptChosen(s, &p.Batch)
@@ -221,7 +222,7 @@ func (c *Core) onPrePrepare(p *message.PrePrepare) {
 	c.askService(p)
 }
 
-// askService has the service judge the primary's choice. A null batch has none.
+// askService lets the service judge the primary's choice. A null batch has no choice.
 func (c *Core) askService(p *message.PrePrepare) {
 	if p.Digest == message.NullDigest {
 		c.Accepted(p, true)
@@ -363,8 +364,8 @@ func (c *Core) commitVote(v message.View, n message.SeqNum, from message.Replica
 	return accepted
 }
 
-// advance decides what the votes of a slot now mean, and says what follows from it. It is the only place
-// that does [TOCS §4.3].
+// advance decides what the votes of a slot mean, and makes the statements that follow. It is the
+// only place that does so [TOCS §4.3].
 func (c *Core) advance(s *slot) {
 	if s.proposal == nil && s.held != nil && c.active && c.fit(s) == accepted {
 		c.askService(s.held)
@@ -412,8 +413,9 @@ func (c *Core) executeReady() {
 	}
 }
 
-// sayCommit tells the others that a slot has prepared here, at once if somebody may wait for it: a checkpoint, a primary
-// whose window is full, or a client whose batch is not executed before it commits.
+// sayCommit tells the others that a slot has prepared here, at once if one of these may wait for
+// it: a checkpoint, a primary whose window is full, or a client whose batch is not executed before
+// it commits.
 func (c *Core) sayCommit(s *slot) {
 	wait := c.cfg.Tentative && c.cfg.Piggyback && c.proposing.last < c.log.lastExec+c.cfg.Window &&
 		!c.checkpoints.willBeDue(s) && len(c.riding.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
@@ -426,8 +428,8 @@ func (c *Core) sayCommit(s *slot) {
 	c.multicast(&vote)
 }
 
-// placeChosen pre-prepares what the view's NEW-VIEW chose, as far as our window reaches; a later stable checkpoint lets it reach
-// further.
+// placeChosen pre-prepares what the view's NEW-VIEW chose, as far as our window reaches; a later
+// stable checkpoint lets it reach further.
 func (c *Core) placeChosen() {
 	m := c.change.newView
 	if !c.active || m == nil {
@@ -450,8 +452,9 @@ func (c *Core) placeChosen() {
 	}
 }
 
-// adoptChosen makes a batch that a NEW-VIEW chose the slot's proposal. Nobody checks its clients' MACs or its choice
-// again: a correct replica did before, and the digest is fixed [TOCS §4.5.1].
+// adoptChosen makes a batch that a NEW-VIEW chose the slot's proposal. Its clients' MACs and its
+// choice are not checked again: a correct replica checked them, and the digest is fixed [TOCS
+// §4.5.1].
 func (c *Core) adoptChosen(s *slot, b *message.Batch) {
 	c.adopt(s, &message.PrePrepare{View: c.view, Seq: s.seq, Digest: s.chosen, Batch: *b, From: c.primary()})
 	for _, r := range b.Requests {
@@ -460,8 +463,8 @@ func (c *Core) adoptChosen(s *slot, b *message.Batch) {
 	c.advance(s)
 }
 
-// adoptDecision executes what f+1 replicas say was decided, if we have the batch; else it is asked for. It leaves no trace in
-// P and Q: the quorum that prepared it has it there (R-HD-15).
+// adoptDecision executes what f+1 replicas say was decided, if we have the batch; else it is asked
+// for. It leaves no trace in P and Q: the quorum that prepared it has it there (R-HD-15).
 func (c *Core) adoptDecision(s *slot) {
 	if s.isCommitted || s.decided.have == 0 {
 		return

@@ -2,8 +2,8 @@
 
 package core
 
-// A pause grows: each occasion for it doubles it, between two bounds, and good behaviour lets it shrink. Whoever gives such
-// occasions to no end does so ever more rarely. The zero value is over.
+// A pause grows: each occasion doubles it, between two bounds, and good behaviour lets it shrink.
+// So a peer that gives occasions without end can do so ever more rarely. The zero value is over.
 type pause struct {
 	ticks int // how long it was at last; 0: it is forgotten
 	until int // tick at which it is over
@@ -28,14 +28,15 @@ func (p *pause) halve(tick int) {
 	}
 }
 
-// forget begins with the shortest pause again if it has been over for so many times its length.
+// forget resets to the shortest pause if the last has been over for the given multiple of its
+// length.
 func (p *pause) forget(tick, times int) {
 	if tick-p.until > times*p.ticks {
 		p.ticks = 0
 	}
 }
 
-// A limit lets something happen once in so many ticks. The zero value lets it happen at once.
+// A limit is a rate limit, in ticks. The zero value lets something happen at once.
 type limit struct{ next int } // tick at which it may happen again
 
 func (l *limit) allows(tick int) bool { return tick >= l.next }
@@ -43,7 +44,8 @@ func (l *limit) allows(tick int) bool { return tick >= l.next }
 // restart notes that it happens now, allowed or not.
 func (l *limit) restart(tick, every int) { l.next = tick + every }
 
-// take reports whether it may happen now, and notes that it does. One that has a burst may run ahead by so many.
+// take reports whether it may happen now, once in so many ticks, and notes that it does. It may run
+// ahead by burst.
 func (l *limit) take(tick, every, burst int) bool {
 	if l.next > tick+(burst-1)*every {
 		return false

@@ -10,8 +10,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// pq is P and Q: what prepared and what was pre-prepared here, carried across views [TOCS §4.5]. Both are empty while
-// view 0 lasts. P holds at most one tuple for a number, Q at most maxCarried.
+// pq holds P and Q: the batches that prepared, and those that were pre-prepared here, carried
+// across views [TOCS §4.5]. Both are empty while view 0 lasts. P holds at most one tuple for a
+// number, Q at most maxCarried.
 type pq struct {
 	prepared    map[message.SeqNum]carried
 	preprepared map[message.SeqNum][]carried
@@ -24,8 +25,9 @@ type carried struct {
 	batch *message.Batch
 }
 
-// maxCarried bounds the digests that Q keeps for one number: the newest, which costs liveness only, and only after
-// so many fruitless views with different digests (R-VC-7).
+// maxCarried bounds the digests that Q keeps for one number: the newest are kept. Forgetting older
+// ones costs liveness only, and only after that many fruitless views with different digests
+// (R-VC-7).
 const maxCarried = 16
 
 func newPQ() pq {
@@ -60,13 +62,13 @@ func (x *pq) witness(entry carried) {
 	x.preprepared[n] = q
 }
 
-// slide forgets what is at or below n, which is stable (R-VC-3).
+// slide forgets the tuples at or below n, which is stable (R-VC-3).
 func (x *pq) slide(n message.SeqNum) {
 	maps.DeleteFunc(x.prepared, func(old message.SeqNum, _ carried) bool { return old <= n })
 	maps.DeleteFunc(x.preprepared, func(old message.SeqNum, _ []carried) bool { return old <= n })
 }
 
-// confine forgets what is above n.
+// confine forgets the tuples above n.
 func (x *pq) confine(n message.SeqNum) {
 	maps.DeleteFunc(x.prepared, func(old message.SeqNum, _ carried) bool { return old > n })
 	maps.DeleteFunc(x.preprepared, func(old message.SeqNum, _ []carried) bool { return old > n })

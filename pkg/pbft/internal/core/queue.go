@@ -9,12 +9,14 @@ import (
 )
 
 // queue holds authentic requests that wait to be executed: first in first out within a client, in
-// turn between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes from it what it proposes; what is
-// proposed waits on, for its view may end before it is executed (R-VT-1, R-VC-37).
+// turn between clients (R-OUR-13), one for each slot (R-REQ-2). The primary takes its proposals
+// from it. A proposed request goes on waiting, because its view may end before it is executed
+// (R-VT-1, R-VC-37).
 //
-// A request that is good here only would stall the batch it is in, and all behind it, until the view ends. So what
-// waited in an earlier view already, or comes from a client that stalled one, is in doubt: it is not proposed before
-// a quorum has said that it holds it, which makes it authentic to everyone (R-HD-2, R-OUR-11).
+// A request that is authentic here only would stall the batch it is in, and all later ones, until
+// the view ends. So a request that waited in an earlier view, or comes from a client that stalled
+// one, is in doubt: it is proposed only when a quorum has said that it holds it, which makes it
+// authentic to everyone (R-HD-2, R-OUR-11).
 //
 // Costly requests wait by themselves, see cost.go; "first in first out" holds for them and for the others.
 //
@@ -25,7 +27,7 @@ type queue struct {
 	lines            map[message.ClientID]*line
 	recent           *line   // the last that was asked for, if it is in lines: requests of one client come together
 	order            []*line // all lines, in the order of their making: to walk them alike everywhere
-	turn             []*line // lines with something to propose, the next to be served first
+	turn             []*line // lines with requests to propose, the next to be served first
 	total            int     // requests in all lines
 	waiting          int     // of these, to be proposed: not proposed in this view, nor in doubt, nor expired
 	came             bool    // some request came since the proposals that are held were tried last
@@ -52,13 +54,13 @@ type line struct {
 	bytes       int
 	count       int
 	inTurn      bool
-	taken       []*message.Request // while a batch is made: what it has of this line
-	// What it was served since it is its turn.
+	taken       []*message.Request // while a batch is made: its requests from this line
+	// What it was served in its present turn.
 	served, servedBytes int
 }
 
-// A place says which request a slot executed last: the i-th of batch n, or one that only a fetched state knows of, by its
-// digest.
+// A place says which request a slot executed last: the i-th of batch n, or one that only a fetched
+// state knows of, by its digest.
 type place struct {
 	t      message.Timestamp
 	n      message.SeqNum
@@ -141,9 +143,9 @@ func (l *line) dropLaidBy(s message.Slot) {
 	l.laidBy[s] = nil
 }
 
-// suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again: twice as long each time, up to
-// most of an hour, and half as long again for each time it has behaved for as long. So many clients who take turns at it do
-// so ever more rarely.
+// suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again. It
+// doubles each time, up to most of an hour, and halves when the client has behaved for as long. So
+// even many clients that take turns can stall views ever more rarely only.
 const (
 	suspicion       = 2000
 	suspicionDouble = 7
@@ -206,7 +208,8 @@ func (l *line) proposable(r *message.Request) bool {
 	return l.pending[r.Slot] == r && !l.doubt[r.Slot] && !l.expired[r.Slot] && r.Timestamp > l.proposed[r.Slot]
 }
 
-// append adds to one of the line's queues, and drops what is to be proposed no more when that is most of it.
+// append adds to one of the line's queues. It drops the entries that are no longer to be proposed
+// when they are most of it.
 func (l *line) append(fifo []*message.Request, r *message.Request) []*message.Request {
 	if len(fifo) >= 2*l.count+16 {
 		kept := fifo[:0]
@@ -232,7 +235,8 @@ func (q *queue) remove(l *line, r *message.Request) {
 	q.total--
 }
 
-// propose notes that a request of the slot with timestamp t is proposed: what is pending up to t no more need be.
+// propose notes that a request of the slot with timestamp t is proposed: pending ones up to t need
+// no proposal any more.
 func (q *queue) propose(l *line, s message.Slot, t message.Timestamp) {
 	if p := l.pending[s]; p != nil && l.proposable(p) && p.Timestamp <= t {
 		q.waiting--
@@ -291,8 +295,8 @@ func (q *queue) lastDone(k message.RequestKey) place {
 	return place{}
 }
 
-// newView forgets what was proposed in the view that is over: what of it was not executed must be proposable again
-// (R-VC-37), when it is in doubt no more.
+// newView forgets what was proposed in the view that is over: requests that were not executed must
+// be proposable again (R-VC-37), once they are no longer in doubt.
 func (q *queue) newView() {
 	clear(q.turn)
 	clear(q.costly.turn)
@@ -350,8 +354,8 @@ type costlyQueue struct {
 // earn is a tick.
 func (q *costlyQueue) earn() { q.allowance = min(q.allowance+costPerTick, costPerTick) }
 
-// spend takes from the allowance. What is spent while nobody else is served is nobody's loss, and need not be
-// made up for.
+// spend takes from the allowance. Cost that is spent while no other client is served harms nobody,
+// and is not charged.
 func (q *costlyQueue) spend(cost int, contended bool) {
 	if q.allowance -= cost; !contended {
 		q.allowance = max(q.allowance, 0)
@@ -375,7 +379,7 @@ func (q *costlyQueue) push(l *line, r *message.Request) {
 	}
 }
 
-// next is the line whose turn it is, and its request; nil if none waits.
+// next returns the line whose turn it is, and its request; nil if none waits.
 func (q *costlyQueue) next() (*line, *message.Request) {
 	for len(q.turn) > 0 {
 		l := q.turn[0]

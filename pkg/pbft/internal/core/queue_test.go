@@ -29,8 +29,8 @@ func (q *queue) takeAll(count, size int) map[message.ClientID]int {
 	return of
 }
 
-// Clients that wait for much have whole stretches of a batch, and over some batches as much as each other. One that waits for little is
-// in the next batch, and does not keep those from their turns.
+// Clients that wait for much have whole stretches of a batch, and over some batches as much as each
+// other. One that waits for little is in the next batch, and does not keep those from their turns.
 func TestTurns(t *testing.T) {
 	for _, x := range []struct {
 		name             string

@@ -10,22 +10,28 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A replica recovers from time to time, whether or not anybody suspects it: it is stopped, its program is checked, and it is started
-// again with new keys [TOCS §5.2]. It cannot know whether an intruder has changed what it remembers, and if none has it must not forget
-// it, or its recovery would be one more fault. So it believes what it remembers, within bounds that the others' word gives it, and
-// until the group has gone on beyond all that it can have said it counts as faulty if it was.
+// A replica recovers from time to time, whether or not it is suspected: it is stopped, its program
+// is checked, and it is started again with new keys [TOCS §5.2]. It cannot know whether an intruder
+// has changed its memory. If none has, it must not forget, or its recovery would be one more fault.
+// So it believes its memory, within bounds that follow from the others' answers. Until the group
+// has gone on beyond all that it can have said, it counts as faulty if it was.
 //
-//  1. It asks the others how far they have come, with QUERY-STABLE, and takes part in nothing meanwhile. From their answers
-//     follows H_M, a number that is not below any that it can have voted for if it was correct. What it remembers above is false.
-//  2. It sends nothing for a number above H_M+K until a checkpoint at or above H_M is stable here: there is one in between, which the
-//     paper has at H_M itself. A view that has begun, as it remembers, begins anew with the NEW-VIEW that its primary sends again.
-//  3. It has the group order a signed recovery request. Every replica that executes it gives its peers new keys, and answers with
-//     the number of the batch, n_R. What was forged with old keys is for numbers below the end of the window at n_R.
-//  4. When a checkpoint is stable here at or above that and H_M+K, the recovery point H, its state is the group's, and it holds nothing
-//     that an intruder left. An idle group is filled with null batches up to there.
+//  1. It asks the others how far they have come, with QUERY-STABLE, and takes part in nothing
+//     meanwhile. From their answers follows H_M, a number that is not below any that it can have
+//     voted for if it was correct. Its memory above H_M is false.
+//  2. It sends nothing for a number above H_M+K until a checkpoint at or above H_M is stable here:
+//     there is one in between, which the paper has at H_M itself. A view that has begun, as it
+//     remembers, begins anew with the NEW-VIEW that its primary sends again.
+//  3. It has the group order a signed recovery request. Every replica that executes it gives its
+//     peers new keys, and answers with the number of the batch, n_R. What was forged with old keys
+//     is for numbers below the end of the window at n_R.
+//  4. When a checkpoint is stable here at or above that and H_M+K, the recovery point H, its state
+//     is the group's, and it holds nothing that an intruder left. An idle group is filled with null
+//     batches up to there.
 //
-// A page that somebody changed on the disk is noticed when the image is read, for its digest; a whole state that is consistent and false
-// by the first checkpoint's root. Then the state is fetched.
+// A page that somebody changed on the disk is noticed when the image is read, for its digest; a
+// whole state that is consistent and false by the first checkpoint's root. Then the state is
+// fetched.
 
 // A Phase is how far a recovery has come.
 type Phase uint8
@@ -76,7 +82,7 @@ func (x *recovery) init(b *base) {
 // estimating reports whether the replica takes part in nothing yet.
 func (x *recovery) estimating() bool { return x.phase == Estimating }
 
-// askAgainTicks is how often a recovering replica asks what it was not answered.
+// askAgainTicks is how often a recovering replica repeats questions that were not answered.
 const askAgainTicks = 10
 
 // beginRecovery asks the others how far they have come.
@@ -136,14 +142,16 @@ func (x *recovery) note(i message.ReplicaID, taken, prepared message.SeqNum, v m
 	e.taken, e.prepared, e.view = min(e.taken, taken), max(e.prepared, prepared), v
 }
 
-// deniers is how many of the others have to deny what only a quorum can have brought about before it is false: if we are correct, that
-// quorum had all but so many less one of them in it and correct. The bound is no such denial if we forgot, for then f liars and a replica
-// that lags behind have it as low as that one is.
+// deniers is how many of the others must deny something that only a quorum can have brought about
+// before we take it for false. If we are correct, at most n-q of the others were outside that quorum,
+// and at most f are faulty: that many may deny it wrongly. The bound H_M is no such denial if we
+// forgot, because f liars and a replica that lags behind can make it as low as that replica is.
 func (b *base) deniers() int { return b.cfg.Replicas - b.quorum() + b.f + 1 }
 
-// estimate is c_M: the highest checkpoint that a replica names which q-1 others do not exceed, and f others have come to. If we are
-// correct no checkpoint that was stable here is above it, for f+1 correct replicas had taken that; and it is no higher than what a
-// correct replica has prepared, so that liars cannot make the recovery long (R-PR-15).
+// estimate is c_M: the highest checkpoint that a replica names which q-1 others do not exceed, and
+// f others have come to. If we are correct no checkpoint that was stable here is above it, for f+1
+// correct replicas had taken that; and it is no higher than what a correct replica has prepared, so
+// that liars cannot make the recovery long (R-PR-15).
 func (x *recovery) estimate() (best message.SeqNum, found bool) {
 	for j, e := range x.estimates {
 		if !e.known || found && e.taken <= best {
@@ -220,8 +228,9 @@ func (c *Core) fenceOff(bound message.SeqNum) {
 	c.cfg.Fence = max(c.cfg.Fence, bound)
 }
 
-// fenceIsFalse reports whether our fence cannot be true. A correct one is raised not much ahead of what is promised (R-OUR-5), and that is
-// not far from what a quorum has executed. It is in doubt while more answers may yet show that it is false.
+// fenceIsFalse reports whether our fence cannot be true. A correct fence is raised not far ahead of
+// the promises (R-OUR-5), and these are not far ahead of what a quorum has executed. The fence is
+// in doubt while more answers may yet show that it is false.
 func (c *Core) fenceIsFalse() (no, inDoubt bool) {
 	denied, open := 0, 0
 	for i, e := range c.recovery.estimates {
@@ -260,8 +269,9 @@ func (c *Core) distrust(v message.View, why string) {
 	c.do(Effect{Verb: Distrust, View: v, Seq: c.recovery.bound, Reason: why})
 }
 
-// enterAnew waits for the NEW-VIEW of the present view once more, and for the VIEW-CHANGEs that it was made of, because those that we
-// remember may be another's work. What we voted for in this view is kept in Q, and nothing else is voted for.
+// enterAnew waits for the NEW-VIEW of the present view once more, and for the VIEW-CHANGEs that it
+// was made of, because those that we remember may be another's work. What we voted for in this view
+// is kept in Q, and nothing else is voted for.
 func (c *Core) enterAnew() {
 	if c.active && c.view > 0 { // view 0 begins with nothing
 		c.abandon()
@@ -288,7 +298,7 @@ func (c *Core) askRecovery() {
 		return
 	}
 	if x.request == nil {
-		c.do(Effect{Verb: Sign, Seq: x.bound}) // whoever has the key may be away for a moment
+		c.do(Effect{Verb: Sign, Seq: x.bound}) // the keeper may be away for a moment
 		return
 	}
 	for i := range c.cfg.Replicas {
@@ -311,8 +321,9 @@ func (c *Core) tickRecovery() {
 	c.askRecovery()
 }
 
-// Recovered says that the state has a recovery request of replica i: it was executed as part of batch n, or was in the state that was
-// fetched. The sender's old keys are to be of no use to whoever has them (R-PR-19).
+// Recovered says that the state has a recovery request of replica i: it was executed as part of
+// batch n, or was in the fetched state. From now on the replica's old keys must be useless to a
+// thief (R-PR-19).
 func (c *Core) Recovered(i message.ReplicaID, n, bound message.SeqNum, t message.Timestamp) {
 	if int(i) >= c.cfg.Replicas {
 		return
@@ -354,8 +365,8 @@ func (c *Core) onRecovered(m *message.Recovered) {
 	c.tryPoint()
 }
 
-// ordered is n_R, if a quorum has executed the request as part of that batch, f+1 of the others in it, and in which views
-// these are.
+// ordered is n_R, if a quorum has executed the request as part of that batch, f+1 of the others in
+// it, and in which views these are.
 func (x *recovery) ordered() (n message.SeqNum, views []message.View) {
 	for _, a := range x.answers {
 		if a == nil {
@@ -379,9 +390,10 @@ func (x *recovery) ordered() (n message.SeqNum, views []message.View) {
 	return 0, nil
 }
 
-// tryPoint sets the recovery point when the request is known to have been executed, and our view is one that a correct replica can have
-// reached: it has begun since we recover, or it is at most one of the next beyond that which f+1 of the others have reached, for which we
-// may have left alone (R-PR-22). The others follow there, as they do with every replica that waits alone.
+// tryPoint sets the recovery point when the request is known to have been executed, and our view is
+// one that a correct replica can have reached: it has begun since we recover, or it is at most one
+// of the next beyond that which f+1 of the others have reached, for which we may have left alone
+// (R-PR-22). The others follow there, as they do with every replica that waits alone.
 func (c *Core) tryPoint() {
 	x := &c.recovery
 	n, views := x.ordered()
@@ -398,8 +410,8 @@ func (c *Core) tryPoint() {
 	c.finishRecovery()
 }
 
-// deniesView reports whether so many of the others are in views so early that we cannot have come to ours. A replica leaves a view that a
-// quorum has come to.
+// deniesView reports whether enough of the others are in views so early that we cannot have come to
+// ours: a replica enters a view only after a quorum has left the one before.
 func (x *recovery) deniesView() bool {
 	n := 0
 	for _, a := range x.answers {
@@ -430,14 +442,15 @@ func (c *Core) finishRecovery() {
 	c.remembered = min(c.remembered, c.log.lastExec) // or it would answer no reads, for want of a batch that never was
 	c.renewJournal()
 	c.log.past.drop(c.log.past.high) // an intruder may have put it there
-	// No promise of ours is above these, and what the fence said may have been put there.
+	// No promise of ours is above these. The fence that we read may be an intruder's.
 	c.fence, c.fencedView = c.log.low+2*c.cfg.LogSize+c.cfg.CheckpointPeriod, c.view
 	c.do(Effect{Verb: Healed, Seq: c.fence, View: c.fencedView})
 }
 
-// renewJournal has the journal hold what we remember: an intruder may have put records there for numbers that are yet to come, and a later
-// restart would believe them. Batches up to the stable checkpoint are believed from before, for the state may have to be made of them;
-// if it is not that of the checkpoint then, it is fetched.
+// renewJournal replaces the journal's records by what we remember: an intruder may have put records
+// there for numbers that are yet to come, and a later restart would believe them. Old records of
+// batches up to the stable checkpoint stay, because a restart may need them to make the state. If
+// that state is then not the checkpoint's, it is fetched.
 func (c *Core) renewJournal() {
 	if !c.cfg.Durable {
 		return
@@ -474,7 +487,7 @@ const (
 	renewEnds
 )
 
-// recordSlot records what we said of a number, and what was decided.
+// recordSlot records our statements about a number, and its decided batch.
 func (c *Core) recordSlot(s *slot) {
 	if s.proposal != nil && s.prepares.has(c.cfg.Self) {
 		c.note(s.proposal)
@@ -488,8 +501,8 @@ func (c *Core) recordSlot(s *slot) {
 	}
 }
 
-// astray says that our state is not the group's. A recovering replica fetches that; in any other its memory or program is at fault, and
-// every reply we give is a lie with our key.
+// astray says that our state is not the group's. A recovering replica fetches that; in any other
+// its memory or program is at fault, and every reply we give is a lie with our key.
 func (c *Core) astray(k message.CheckpointID, why string) {
 	if x := &c.recovery; x.phase != NotRecovering {
 		x.corrupt = true
@@ -499,22 +512,22 @@ func (c *Core) astray(k message.CheckpointID, why string) {
 	c.do(Effect{Verb: Stop, Reason: why})
 }
 
-// Recovery is how far our recovery has come, its recovery point, 0 if that is not known yet, and whether the state was found to be
-// another than the group's.
+// Recovery is how far our recovery has come, its recovery point, 0 if that is not known yet, and
+// whether the state was found to be another than the group's.
 func (c *Core) Recovery() (p Phase, point message.SeqNum, corrupt bool) {
 	return c.recovery.phase, c.recovery.point, c.recovery.corrupt
 }
 
-// RecoveryOf is the recovery point of replica i's last recovery that we know of, and whether it is seen to have ended: the replica has said
-// that it holds a checkpoint at or above it (R-PR-26).
+// RecoveryOf is the recovery point of replica i's last recovery that we know of, and whether it is
+// seen to have ended: the replica has said that it holds a checkpoint at or above it (R-PR-26).
 func (c *Core) RecoveryOf(i message.ReplicaID) (point message.SeqNum, over bool) {
 	point = c.silences[i].point
 	all := c.checkpoints.claims.of[i]
 	return point, point == 0 || len(all) > 0 && all[len(all)-1].Seq >= point || c.reports.peers[i].low >= point
 }
 
-// recoveryGapTicks is how long after a replica's last recovery another is taken in: each costs everyone new keys, and a window of null
-// batches (R-PR-18, R-OUR-19).
+// recoveryGapTicks is how long after a replica's last recovery another is taken in: each costs
+// everyone new keys, and a window of null batches (R-PR-18, R-OUR-19).
 const recoveryGapTicks = 100
 
 // recoversAgain reports whether a request is for a recovery that comes too soon after the same replica's last.

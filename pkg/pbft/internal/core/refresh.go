@@ -9,12 +9,11 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Refreshed says that the others speak to us under new keys from now on. What was counted of their words and
-// does not make a whole certificate is forgotten, so that all that makes up one was said in one epoch of our
-// keys: those who could speak for others because they had stolen the keys of one epoch, and those who can in
-// the next, never count together (R-PR-6). A certificate that is whole stays so (R-PR-7), and so do our own
-// messages. The others say again what we lack when they have our new key (KeysChanged), and whenever a STATUS
-// says so.
+// Refreshed says that the others speak to us under new keys from now on. Their statements that were
+// counted and do not make a whole certificate are forgotten, so that each certificate is made of
+// statements of one epoch of our keys. Then the thieves of one epoch's keys and those of the next
+// never count together (R-PR-6). Whole certificates stay (R-PR-7), and so do our own messages. The
+// others repeat what we lack when they have our new key (KeysChanged), and whenever a STATUS asks.
 func (c *Core) Refreshed() {
 	for n := c.log.low + 1; n <= c.log.high; n++ {
 		c.forgetVotes(c.log.slot(n))
@@ -29,16 +28,17 @@ func (c *Core) Refreshed() {
 // SayStatus tells the others what we lack. They have our new keys by now, or are about to.
 func (c *Core) SayStatus() { c.sendStatus() }
 
-// KeysRefreshed says that a peer, which goes on otherwise, has refreshed its keys: its next STATUS says what it has
-// forgotten, and is answered at once with all of it, for what left a moment ago was lost.
+// KeysRefreshed says that a running peer has refreshed its keys. Its next STATUS says what it has
+// forgotten, and is answered at once with all of it: messages that left a moment ago were lost.
 func (c *Core) KeysRefreshed(i message.ReplicaID) {
 	p := &c.reports.peers[i]
 	p.rekeyed = p.rekeyed || p.keyed.take(c.tick, c.cfg.ResendTicks, 1)
 }
 
-// forgetVotes forgets what others said of a number that has not prepared, not committed, or was not decided.
-// The proposal that we have voted for stays, for a later view must find it in Q; but the primary has to make
-// it again before it prepares here. (In disk mode the PREPAREs are a quorum, whoever proposed.)
+// forgetVotes forgets the others' statements about a number: PREPAREs if it has not prepared,
+// COMMITs if it has not committed, DECIDEDs if it was not decided. A proposal that we have voted
+// for stays, because a later view must find it in Q; but the primary has to make it again before it
+// prepares here. (In disk mode the PREPAREs are a quorum, whoever proposed.)
 func (c *Core) forgetVotes(s *slot) {
 	if s.proposal == nil && s.held != nil {
 		c.log.bytes -= s.size
@@ -74,7 +74,7 @@ func (c *Core) confirm(p *message.PrePrepare) bool {
 	return true
 }
 
-// forgetClaims forgets what others said of checkpoints that are not proven to be stable by it.
+// forgetClaims forgets the others' claims of checkpoints that these claims do not prove stable.
 func (x *checkpoints) forgetClaims() {
 	for i := range x.ring {
 		v := &x.ring[i].votes
@@ -93,9 +93,9 @@ func (x *checkpoints) forgetClaims() {
 	x.claims.of = proven
 }
 
-// forgetOthers forgets what others said of views that have not begun. The VIEW-CHANGEs with which the present
-// one began are a whole certificate, and those that we have begun it with as its primary; others may need
-// them from us.
+// forgetOthers forgets the others' messages about views that have not begun. The VIEW-CHANGEs with
+// which the present view began are a whole certificate, as are those with which we began it as its
+// primary; others may need them from us.
 func (x *viewChange) forgetOthers() {
 	ours := x.newView != nil && x.isPrimary()
 	if !x.active && !ours {
@@ -119,7 +119,7 @@ func (x *viewChange) named(i int) bool {
 	return x.newView != nil && slices.Contains(x.newView.V, held)
 }
 
-// forgetAnswers forgets what others answered that does not make an estimate or a recovery point yet.
+// forgetAnswers forgets the others' answers that do not make an estimate or a recovery point yet.
 func (x *recovery) forgetAnswers() {
 	for i := range x.answers {
 		if message.ReplicaID(i) == x.cfg.Self {
@@ -134,8 +134,9 @@ func (x *recovery) forgetAnswers() {
 	}
 }
 
-// forgetReports forgets the FORWARDs, ours too, for requests that fewer than f+1 vouch for, for ours relies
-// on a client's key of before; and in which views others said that they are.
+// forgetReports forgets the FORWARDs for requests that fewer than f+1 vouch for, ours among them
+// because it relies on a client's old key. It also forgets in which views others said that they
+// are.
 func (w *waiting) forgetReports() {
 	whole := make([]map[message.RequestKey]forward, len(w.forwarded))
 	for i, m := range w.forwarded {
@@ -147,10 +148,10 @@ func (w *waiting) forgetReports() {
 	clear(w.pending)
 }
 
-// expire marks the pending requests that only a client's old MAC says are its. They are not proposed, and we
-// vouch for none of them, until the client has sent them again; but they count as waiting, and what patience
-// they have used up is not given back (R-OUR-10). Those that f+1 vouch for stay as they are, and the
-// administrator's, which are signed.
+// expire marks the pending requests that nothing but a client's old MAC authenticates. They are not
+// proposed, and we vouch for none of them, until the client has sent them again. But they go on
+// waiting, and their timer runs on (R-OUR-10). Requests that f+1 vouch for stay as they are, and so
+// do the administrator's, which are signed.
 func (q *queue) expire(vouched func(*message.Request) bool) {
 	q.each(func(l *line, r *message.Request) bool {
 		if r.Client != message.Administrator && !vouched(r) {

@@ -20,7 +20,7 @@ const (
 	SecondVote                 // this sender's vote for this view and number came first
 	LogIsFull                  // its batch does not fit the bound on the log
 	UnreasonableChoice         // the service does not accept the primary's choice
-	NotAuthentic               // we cannot check who wished it, and not enough others vouch (R-REQ-6)
+	NotAuthentic               // we cannot check whose request it is, and not enough others vouch for it (R-REQ-6)
 	OperationMissing           // a client was to send it to us itself, and it is not here
 	TooCostly                  // its batch would occupy us for longer than the group allows
 	OlderRequest               // a newer or the same request of the slot is here already

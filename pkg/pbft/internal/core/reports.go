@@ -11,7 +11,7 @@ type reports struct {
 	peers    []peer
 	lagging  limit          // of STATUSes that are sent out of turn
 	reported message.SeqNum // how far we were by our last: see cameOn
-	gap      limit          // of STATUSes that ask for what is missing below what is proposed
+	gap      limit          // of STATUSes that ask for batches missing below the proposed ones
 }
 
 // peer is what the core knows of another replica.
@@ -23,7 +23,7 @@ type peer struct {
 	reached  message.SeqNum // how far it was when we answered last
 	queried  limit          // of its QUERY-STABLEs
 	keyed    limit          // of sending again because its keys are new
-	rekeyed  bool           // it has refreshed its keys, and has not said since what it lacks
+	rekeyed  bool           // it has refreshed its keys and has not sent a STATUS since
 	stuck    stuck          // it waits in our view
 }
 
@@ -33,7 +33,8 @@ type stuck struct {
 	told  limit // of telling it ourselves
 }
 
-// stuckTicks is how long the primary has for sending its NEW-VIEW again before others tell of it, and how often they do.
+// stuckTicks is how long the primary has for sending its NEW-VIEW again before others tell of it,
+// and how often they do.
 const stuckTicks = 50
 
 func (s *stuck) note(tick int, waits bool) {
@@ -53,8 +54,9 @@ func (r *reports) init(b *base, l *messageLog) {
 	}
 }
 
-// overdue reports whether a STATUS may be sent out of turn, because something was missed: at most once in a resend interval
-// (R-RTX-1), or when we have come on so far since the last one that there is more to ask for. It notes that it is.
+// overdue reports whether a STATUS may be sent out of turn because something was missed: at most
+// once in a resend interval (R-RTX-1), or when we have advanced far enough since the last one that
+// there is more to ask for. It notes that a STATUS is sent.
 func (r *reports) overdue() bool {
 	if !r.lagging.allows(r.tick) && !r.cameOn(r.reported, r.log.lastExec, r.log.low) {
 		return false
@@ -69,20 +71,22 @@ func (r *reports) said() {
 	r.gap.restart(r.tick, gapTicks)
 }
 
-// gapTicks is how long what is missing may be under way.
+// gapTicks is how long a missing message may still be under way.
 const gapTicks = 2
 
-// cameOn reports whether who was so far once, and is here now, has come on by a good part of a checkpoint period, counting
-// what he executed and what he collected.
+// cameOn reports whether a replica has advanced by a good part of a checkpoint period since it was
+// at the first position, counting executed batches and collected ones.
 func (r *reports) cameOn(since, lastExec, low message.SeqNum) bool {
 	return lastExec+low >= since+r.cfg.CheckpointPeriod/2+1
 }
 
-// askBurst is how many STATUSes of one who works with us and is behind are answered at once.
+// askBurst is how many STATUSes are answered at once for a replica that works in our view and is
+// behind.
 const askBurst = 3
 
-// mayAsk reports whether a STATUS is answered: within its sender's share, or because it has come on since the last one, which is
-// how who is behind asks for what follows. A liar can come on no faster than we do.
+// mayAsk reports whether a STATUS is answered: within its sender's share, or because the sender has
+// advanced since its last one, as a replica does that catches up. A liar can advance no faster than
+// we do.
 func (r *reports) mayAsk(m *message.Status) bool {
 	p := &r.peers[m.From]
 	lastExec, low := min(m.LastExecuted, r.log.lastExec), min(m.Low, r.log.low)

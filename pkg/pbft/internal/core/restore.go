@@ -4,12 +4,14 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// Restore returns the core of a replica that was restarted and remembers: its state is that of a checkpoint, zero if it is the
-// initial one, and its journal has these records, in order, of what came after that checkpoint or an earlier one. The core is where the
-// records end: in the same view, with the same promises, and with the same VIEW-CHANGE and NEW-VIEW to send (R-OUR-4). Its first effects run
-// the batches that are known to have committed. When they are performed, and the roots of all checkpoints that they take are given to Frozen,
-// Resume lets it go on. Nothing else may come before that: the earlier life may have said that it holds these checkpoints, and a
-// VIEW-CHANGE must name them.
+// Restore returns the core of a replica that was restarted and remembers. Its state is that of a
+// checkpoint, zero if it is the initial one. Its journal has these records, in order, from after
+// that checkpoint or an earlier one. The core continues where the records end: in the same view,
+// with the same promises, and with the same VIEW-CHANGE and NEW-VIEW to send (R-OUR-4). Its first
+// effects run the batches that are known to have committed. When they are performed, and Frozen has
+// the roots of all checkpoints that they take, Resume lets it go on. Nothing else may be called
+// before: the earlier life may have said that it holds these checkpoints, and a VIEW-CHANGE must
+// name them.
 func Restore(cfg Config, state message.CheckpointID, records []message.Message) *Core {
 	c := New(cfg)
 	m := newMemory()
@@ -40,7 +42,7 @@ type memory struct {
 	others   []*message.ViewChange // of newView
 	newView  *message.NewView
 	reached  message.View // the view in which a silence began
-	renewed  *memory      // what was read since a recovery began to write the journal anew; nil: none did
+	renewed  *memory      // records since a recovery began to write the journal anew; nil: none did
 	active   message.View // the last view that was active; 0 also if none was
 }
 
@@ -89,8 +91,8 @@ func (m *memory) read(r message.Message, self message.ReplicaID) {
 	}
 }
 
-// replace has what was read since a recovery began to write the journal anew stand for all, but for what was decided up to the checkpoint
-// that was stable then.
+// replace lets the records that a recovery wrote stand for all earlier ones, except for the batches
+// decided up to the checkpoint that was stable then.
 func (m *memory) replace(stable message.SeqNum) {
 	old := *m
 	*m = *old.renewed
@@ -127,7 +129,8 @@ func (m *memory) view() (v message.View, active bool) {
 	return v, v == m.active
 }
 
-// restoreMarks sets the water marks, and what is known of checkpoints. A state that is not known to be stable was fetched.
+// restoreMarks sets the water marks and the known checkpoints. A state that is not known to be
+// stable was fetched.
 func (c *Core) restoreMarks(state message.CheckpointID, m *memory) {
 	x := &c.checkpoints
 	if x.stable = m.stable; m.stable.Seq > 0 {
@@ -180,7 +183,8 @@ func (c *Core) restoreView(m *memory) {
 	}
 }
 
-// restore sets P and Q to what a VIEW-CHANGE says. A batch that we chose above the window, and do not hold any more, others hold.
+// restore sets P and Q to what a VIEW-CHANGE says. A batch that we chose above the window, and do
+// not hold any more, others hold.
 func (x *pq) restore(m *message.ViewChange, low message.SeqNum, bodies map[message.Digest]*message.Batch) {
 	for _, p := range m.P {
 		if p.Seq > low {
@@ -225,8 +229,9 @@ func (c *Core) restoreLog(m *memory) {
 	}
 }
 
-// runDecided has the state brought from where it is to where the batches end that are known to have committed. No correct replica executes
-// any above its window, and an intruder may have written a great many.
+// runDecided has the state brought from where it is to where the batches end that are known to have
+// committed. No correct replica executes any above its window, and an intruder may have written a
+// great many.
 func (c *Core) runDecided(m *memory) {
 	for n := c.log.lastExec + 1; n <= c.log.high; n++ {
 		d, known := m.decided[n]
@@ -249,13 +254,15 @@ func (c *Core) runDecided(m *memory) {
 	}
 }
 
-// mayHaveProposed reports whether an earlier life may have made proposals in a view of ours that are in no record: then we do not lead it.
+// mayHaveProposed reports whether an earlier life may have made proposals, in a view that we lead,
+// that no record has: then we do not lead it.
 func (c *Core) mayHaveProposed(v message.View) bool {
 	return c.cfg.Durable && c.cfg.Replicas > 1 && v <= c.cfg.RaisedView && (c.cfg.Raised > 0 || c.cfg.RaisedView > 0)
 }
 
-// Resume lets a core go on that was restored. A primary leaves its view, whether or not that is known to have begun: its PRE-PREPAREs leave
-// before anything is in the journal, so it may have made some that it does not know of. A fence that was raised says that it may have.
+// Resume lets a core go on that was restored. A primary leaves its view, whether or not that is
+// known to have begun: its PRE-PREPAREs leave before anything is in the journal, so it may have
+// made some that it does not know of. A fence that was raised says that it may have.
 func (c *Core) Resume() {
 	if c.recovery.estimating() {
 		c.beginRecovery()

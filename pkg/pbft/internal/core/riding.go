@@ -24,8 +24,9 @@ func (r *ridingCommits) hold(n message.SeqNum) {
 // forget drops them: their view is over.
 func (r *ridingCommits) forget() { r.numbers = nil }
 
-// companyTicks is how long COMMITs wait for company. A kernel that compiles writes every thirty milliseconds or so, and n COMMITs to
-// n-1 replicas each would wake everyone in between for nothing.
+// companyTicks is how long COMMITs wait for company. A kernel that compiles writes every thirty
+// milliseconds or so, and n COMMITs to n-1 replicas each would wake everyone in between for
+// nothing.
 const companyTicks = 10
 
 // take gives the held COMMITs to a message that is multicast now.
@@ -49,7 +50,7 @@ func (r *ridingCommits) flush() {
 	r.numbers = r.numbers[:0]
 }
 
-// flushOld sends what was held for long: nothing came along to ride on.
+// flushOld sends the COMMITs held for too long: no message came that they could ride on.
 func (r *ridingCommits) flushOld() {
 	if len(r.numbers) > 0 && r.tick-r.since >= companyTicks {
 		r.flush()

@@ -4,12 +4,15 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// Long operations may come to every replica from their clients, and proposals name them by their digests: so the primary's
-// wire carries each once and not 3f times [TOCS §6.1; R-OPT-BR]. Each replica keeps the last of every slot until it is
-// executed. It does not wait for it: the client sends again, and in the common way, what the primary leaves. A proposal that
-// names what is not here is held, and nobody who lacks it votes, until it comes from its client or as a batch by digest.
+// Long operations may come to every replica from their clients, and proposals name them by their
+// digests: so the primary's wire carries each once and not 3f times [TOCS §6.1; R-OPT-BR]. Each
+// replica keeps the last such request of every slot until it is executed, and has no timer for it:
+// if the primary leaves it, the client sends it again in the common way. A replica that lacks a
+// proposed operation holds the proposal and does not vote, until the operation comes from its
+// client, or in a batch by digest.
 
-// layBy takes in what a client sent to everyone, in place of what was there of its slot (R-OPT-BR-2).
+// layBy keeps a request that its client sent to everyone, in place of the slot's earlier one
+// (R-OPT-BR-2).
 func (q *queue) layBy(r *message.Request) Refusal {
 	if int(r.Slot) >= q.slots {
 		return TooManyRequests
@@ -32,8 +35,8 @@ func (q *queue) layBy(r *message.Request) Refusal {
 	return accepted
 }
 
-// passed reports whether a stub's client has brought us something later than what the stub stands for. What comes from a
-// client comes in order, and its nonces rise: so that will not come.
+// passed reports whether a stub's client has sent us something later than the stub's request. A
+// client's messages come in order, as its nonces rise, so that request will not come from it.
 func (q *queue) passed(r *message.Request) bool {
 	l := q.find(r.Client)
 	return l != nil && l.lastNonce > r.Auth.Nonce
@@ -53,7 +56,7 @@ func (q *queue) fill(r *message.Request) bool {
 	return false
 }
 
-// fillBatch gives the stubs of a batch the operations that are here, and reports whether none is missing.
+// fillBatch gives the stubs of a batch the operations that are here, and reports whether all are.
 func (q *queue) fillBatch(b *message.Batch) bool {
 	all := true
 	for _, r := range b.Requests {
@@ -75,7 +78,8 @@ func (q *queue) abridged(b message.Batch, tick int) message.Batch {
 	return message.Batch{Requests: requests, Choice: b.Choice}
 }
 
-// For so many ticks a client's operations are proposed in full after some did not reach everyone; longer if that happens again.
+// How long, in ticks, a client's operations are proposed in full after some did not reach everyone.
+// It grows if that happens again.
 const (
 	inFullTicks    = 100
 	maxInFullTicks = 64 * inFullTicks

@@ -4,15 +4,16 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// shares bound what each replica may have us serve: so many answers in a tick, and a credit of pages that comes back
-// slowly. A replica that was restarted fetches a third of the state from each of us, or a half, so its credit is twice the
-// state. One that fetches for ever would cost each of us a good part of a core if it might do so as fast as those who need it.
+// shares bound what we serve to each replica: a number of answers in a tick, and a credit of pages
+// that comes back slowly. A restarted replica fetches a third or a half of the state from each of
+// us, so its credit is twice the state. Without the credit a replica that fetches for ever would
+// cost each of us a good part of a core.
 type shares struct {
 	credit int // pages that we serve each replica at full speed
 	of     []share
 }
 
-// A share is what one replica has had of it.
+// A share is what one replica has used.
 type share struct {
 	served int // answers in the present tick
 	spent  int // pages of its credit
@@ -36,8 +37,8 @@ func (x *shares) tick() {
 	}
 }
 
-// may reports whether replica i may have us serve something more, of about so many pages or nodes: within its share of
-// this tick, and within its credit, beyond which it has one thing a tick.
+// may reports whether we serve replica i one more request, of about this many pages or nodes. It
+// has a share of each tick, and a credit; beyond its credit one request a tick.
 func (x *shares) may(i message.ReplicaID, pages int) bool {
 	s := &x.of[i]
 	s.served++
@@ -59,7 +60,7 @@ func (x *shares) took(i message.ReplicaID, bytes int) {
 	}
 }
 
-// serveCost is what a batch of so many bytes takes of its sender's share of a tick.
+// serveCost is what a batch of this length uses of a replica's share of a tick.
 func serveCost(bytes int) int { return 1 + bytes/fetchBytes }
 
 // shunned has, by replica, the tick before which we ask it for neither state nor batches: it was silent, or lied.

@@ -72,8 +72,9 @@ func (f *forgetful) pass(ticks int) {
 	}
 }
 
-// A replica that forgot hears batch 9 prepare while it is silent. When the silence ends it votes for it, and says that it has
-// prepared as well: with another replica silent the group has no other third COMMIT.
+// A replica that forgot hears batch 9 prepare while it is silent. When the silence ends it votes
+// for it, and says that it has prepared as well: with another replica silent the group has no other
+// third COMMIT.
 func TestCommitAfterSilence(t *testing.T) {
 	f := newForgetful(1, 8)
 	for n := message.SeqNum(1); n <= 9; n++ {
@@ -110,8 +111,9 @@ func TestCommitAfterSilence(t *testing.T) {
 	}
 }
 
-// A replica leaves for view 1 while it is silent, and its silence ends there. Its VIEW-CHANGE is made then: the view is durable
-// before it leaves, and it names the checkpoint that ended the silence.
+// A replica leaves for view 1 while it is silent, and its silence ends there. Its VIEW-CHANGE is
+// made then: the view is durable before it leaves, and it names the checkpoint that ended the
+// silence.
 func TestViewChangeAfterSilence(t *testing.T) {
 	f := newForgetful(2, 8)
 	for _, i := range []message.ReplicaID{0, 1} {
@@ -139,8 +141,8 @@ func TestViewChangeAfterSilence(t *testing.T) {
 	}
 }
 
-// A replica that remembers its view and nothing else is between views until a NEW-VIEW comes. Its own checkpoint ends its silence all
-// the same when the others say that it is stable.
+// A replica that remembers its view and nothing else is between views until a NEW-VIEW comes. Its
+// own checkpoint ends its silence all the same when the others say that it is stable.
 func TestSilenceEndsBetweenViews(t *testing.T) {
 	f := newForgetful(3, 8)
 	f.view, f.active, f.fencedView = 2, false, 2
@@ -176,8 +178,8 @@ func TestFalseSilence(t *testing.T) {
 	}
 }
 
-// An idle primary that is asked for a checkpoint proposes null batches until one holds all that was asked for, and no more after that. A
-// number beyond the window is no reason for more.
+// An idle primary that is asked for a checkpoint proposes null batches until one holds all that was
+// asked for, and no more after that. A number beyond the window is no reason for more.
 func TestAwait(t *testing.T) {
 	f := newForgetful(0, 0)
 	agree := func(n message.SeqNum) {

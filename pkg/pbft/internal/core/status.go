@@ -54,7 +54,7 @@ func (c *Core) onStatus(m *message.Status) {
 		return
 	}
 	if m.View > c.view {
-		c.noticeLag() // and tell it what was decided all the same: it may wait in that view alone
+		c.noticeLag() // and tell it the decisions all the same: it may wait in that view alone
 	}
 	c.resendCheckpoints(m)
 	if m.View < c.view || m.View == c.view && !m.Active {
@@ -69,7 +69,7 @@ func (c *Core) onStatus(m *message.Status) {
 		p.high = high
 	}
 	budget := resendBytes
-	// What is above the sender's window it would refuse: it needs our state first.
+	// The sender would refuse numbers above its window: it needs our state first.
 	for n := max(m.Base(), c.log.low) + 1; n <= min(c.log.high, m.Low+c.cfg.LogSize) && budget > 0; n++ {
 		s := c.log.slot(n)
 		budget -= c.resend(m, s, rekeyed || n > refused || s.sent.allows(c.tick))
@@ -109,8 +109,8 @@ func (c *Core) resendViewChange(m *message.Status) {
 	}
 }
 
-// tellNewView tells a replica that has waited in our view for long how it began, and with which VIEW-CHANGEs: its primary may tell
-// everyone but that one. It believes f+1 of us.
+// tellNewView tells a replica that has waited in our view for long how it began, and with which
+// VIEW-CHANGEs: its primary may tell everyone but that one. It believes f+1 of us.
 func (c *Core) tellNewView(to message.ReplicaID, has func(message.ReplicaID) bool) {
 	x := &c.change
 	if x.newView == nil || !c.active || c.silent() {
@@ -141,8 +141,9 @@ func (c *Core) resendCheckpoints(m *message.Status) {
 	})
 }
 
-// resend sends our own messages of one slot that the sender of the STATUS does not have, unless they are under way to it; and
-// what was decided, for it may have been left out of the deciding (R-HD-15). It returns the bytes of operations sent.
+// resend sends our own messages of one slot that the sender of the STATUS does not have, unless
+// they are under way to it. It also sends the decision, because the sender may have been kept out
+// of the voting (R-HD-15). It returns the bytes of operations sent.
 func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 	k := int(s.seq - m.Base() - 1)
 	if m.View == c.view && m.Committed.Get(k) {
@@ -164,7 +165,7 @@ func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 			c.send(m.From, &vote)
 		}
 	}
-	if s.commits.has(c.cfg.Self) && !slices.Contains(c.riding.numbers, s.seq) { // what is held back will be said to all
+	if s.commits.has(c.cfg.Self) && !slices.Contains(c.riding.numbers, s.seq) { // a COMMIT that is held back will be sent to all
 		vote := s.ownCommit
 		c.send(m.From, &vote)
 	}
@@ -190,7 +191,8 @@ func (c *Core) KeysChanged(i message.ReplicaID) {
 	}
 }
 
-// tellPast tells the sender of a STATUS what was decided beyond what it has executed and is not in our log any more.
+// tellPast tells the sender of a STATUS the decisions that it has not executed and that our log no
+// longer has.
 func (c *Core) tellPast(m *message.Status) {
 	p := &c.log.past
 	for n := max(m.Base(), p.low) + 1; n <= min(p.high, m.Low+c.cfg.LogSize); n++ {
@@ -198,8 +200,9 @@ func (c *Core) tellPast(m *message.Status) {
 	}
 }
 
-// closeGap asks for what is missing below what is proposed now: a primary proposes no more than its window beyond what it has
-// executed. It is a short gap, and others may need us to agree on what is above it, so we do not wait for the resend interval.
+// closeGap asks for the batches missing below the present proposals: a primary proposes no more
+// than its window beyond what it has executed. The gap is short, and others may need our votes
+// above it, so we do not wait for the resend interval.
 func (c *Core) closeGap() {
 	if c.transfer == nil && c.active && c.proposing.last > c.log.lastExec+c.cfg.Window &&
 		c.tick-c.progress >= gapTicks && c.reports.gap.allows(c.tick) {
@@ -210,7 +213,7 @@ func (c *Core) closeGap() {
 // fetchState begins to fetch a checkpoint whose root is certain, or follows to it.
 func (c *Core) fetchState(target message.CheckpointID) {
 	if t := c.transfer; t != nil {
-		if t.seq < target.Seq && !t.done { // what is done is being installed, and the next is fetched after that
+		if t.seq < target.Seq && !t.done { // a fetched state is being installed, and the next is fetched after that
 			t.retarget(target)
 		}
 		return

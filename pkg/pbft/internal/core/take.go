@@ -4,11 +4,12 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// take removes the requests of a batch, and marks them proposed. What a batch has of each client stands together: everyone
-// looks it up once, and answers all in one REPLY.
+// take removes the requests of a batch, and marks them proposed. A client's requests stand together in
+// the batch: each replica looks the client up once, and answers all in one REPLY.
 //
-// So a batch has much of few clients rather than little of all: clients are served in turn, but each for an eighth of a batch. Those
-// who wait for a few requests do not wait for all these turns: when half a batch has been given in turn, they are next.
+// So a batch has many requests of few clients. Clients are served in turn, each for an eighth of a
+// batch. A client that waits for a few requests does not wait for all these turns: when half a batch
+// has been given in turn, such clients are next.
 func (q *queue) take(all room, tick int) []*message.Request {
 	t := taking{queue: q, tick: tick, room: all, little: max(all.requests/128, 1)}
 	t.stretch, t.stretchBytes = max(all.requests/8, 1), all.bytes/8
@@ -25,8 +26,8 @@ type taking struct {
 	tick                  int
 	room                  room
 	stretch, stretchBytes int     // what a turn is
-	little                int     // requests: who waits for no more does not wait for his turn
-	served                []*line // those it has something of
+	little                int     // requests: a client that waits for no more does not wait for its turn
+	served                []*line // lines that the batch has requests of
 	n, bytes, cost        int
 }
 
@@ -49,7 +50,7 @@ func (t *taking) inTurn(count, size int) {
 	}
 }
 
-// few serves those who wait for a few requests, whosever turn it is.
+// few serves the clients that wait for a few requests only, out of turn.
 func (t *taking) few(count, size int) {
 	for _, l := range t.turn {
 		for more := true; more && len(l.fifo) <= t.little; {
@@ -96,7 +97,7 @@ func (t *taking) batch() []*message.Request {
 	return batch
 }
 
-// due is the costly request that may be proposed now, with its line; nil if there is none.
+// due returns the costly request that may be proposed now, with its line; nil if there is none.
 func (q *queue) due(tick int) (*line, *message.Request) {
 	l, r := q.costly.next()
 	if r != nil && q.costly.allowance <= 0 && q.busy.others(l.client, tick) {

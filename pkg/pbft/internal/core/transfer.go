@@ -73,7 +73,7 @@ func (t *transfer) retarget(target message.CheckpointID) {
 	t.proceed()
 }
 
-// proceed asks for what is wanted next, or has the state installed when nothing is.
+// proceed asks for the next nodes and pages, or has the state installed when none are missing.
 func (t *transfer) proceed() {
 	if t.session.Done() {
 		t.done = true
@@ -125,7 +125,7 @@ func (t *transfer) nextReplier() (message.ReplicaID, bool) {
 	return 0, false
 }
 
-// giveUp ends an ask: what it did not bring is wanted again.
+// giveUp ends an ask: items that it did not bring are wanted again.
 func (t *transfer) giveUp(i int) {
 	for _, id := range t.asked[i].nodes {
 		t.session.Retry(id)
@@ -133,7 +133,7 @@ func (t *transfer) giveUp(i int) {
 	t.asked = append(t.asked[:i], t.asked[i+1:]...)
 }
 
-// offer gives the session what came; false if it is not what its digest says.
+// offer gives an item to the session; false if it does not have its digest.
 func (t *transfer) offer(x message.Item) bool {
 	if s, ok := t.session.(digestedSession); ok && x.Node.Level == 0 && !x.Digest.IsZero() {
 		return s.OfferDigested(message.PageNum(x.Node.Index), x.Bytes, x.Digest) == nil
@@ -151,7 +151,8 @@ func (t *transfer) offer(x message.Item) bool {
 	return t.session.OfferNode(x.Node, children) == nil
 }
 
-// tickAsks gives up what the replicas that we asked did not bring in time, leaves them alone for a while, and asks others.
+// tickAsks gives up what the replicas that we asked did not bring in time, leaves them alone for a
+// while, and asks others.
 func (t *transfer) tickAsks() {
 	if t.session == nil || t.done {
 		return
@@ -167,7 +168,7 @@ func (t *transfer) tickAsks() {
 	t.ask()
 }
 
-// find is the FETCH that a DATA answers; false if there is none.
+// find returns the FETCH that a DATA answers; false if there is none.
 func (t *transfer) find(m *message.Data) (at int, found bool) {
 	if t.session == nil || t.done {
 		return 0, false
@@ -180,8 +181,8 @@ func (t *transfer) find(m *message.Data) (at int, found bool) {
 	return 0, false
 }
 
-// take takes what answers the FETCH at i; false if some of it is false. A replica that has nothing of what was asked says
-// Gone, so an empty answer is false too.
+// take accepts the answer to the FETCH at i; false if some item is false. A replica that has none
+// of the items says Gone, so an empty answer is false too.
 func (t *transfer) take(i int, m *message.Data) (good bool) {
 	a := &t.asked[i]
 	good = len(m.Items) > 0

@@ -41,7 +41,7 @@ func (c *Core) leave(v message.View) {
 	c.tryNewView()
 }
 
-// abandon ends what was under way in the present view. P and Q keep what was prepared and voted for.
+// abandon ends the votes of the present view. P and Q keep what prepared and what was voted for.
 func (c *Core) abandon() {
 	c.pq.carry(&c.log, c.view, func(s *slot) bool { return c.isPrimary() || s.prepares.has(c.cfg.Self) })
 	c.active, c.proposing.choosing = false, false
@@ -70,8 +70,8 @@ func (c *Core) sayViewChange() {
 	}
 }
 
-// suspectStallers suspects the clients whose requests, here or elsewhere, could not be told to be theirs: a proposal
-// that did not prepare holds them, and too few have said that they hold them too.
+// suspectStallers suspects the clients whose requests could not be authenticated here or elsewhere:
+// a proposal that did not prepare has them, and too few replicas have said that they hold them.
 func (c *Core) suspectStallers() {
 	for n := c.log.low + 1; n <= c.log.high; n++ {
 		s := c.log.slot(n)
@@ -206,7 +206,7 @@ func (c *Core) tickWaiting() {
 		c.leave(c.view + 1)
 		return
 	}
-	if w.expired(c.tick) && c.transfer == nil && !c.silent() { // a silent one could tell nobody that it left
+	if w.expired(c.tick) && c.transfer == nil && !c.silent() { // a silent replica could tell nobody that it left
 		if w.on && w.request == nil && w.othersWork() {
 			w.start(c.tick, nil)
 			return
@@ -216,9 +216,10 @@ func (c *Core) tickWaiting() {
 	}
 }
 
-// noteView notes in which view the sender of a STATUS is, and how long it is silent. A primary that is silent can do nothing
-// for its view, nor can one that has left it and forgotten that it did. It cannot say so in a VIEW-CHANGE, so the others leave
-// at this word of it, as they do when a primary steps down (R-VT-5).
+// noteView notes in which view the sender of a STATUS is, and how long it is silent. A primary that
+// is silent can do nothing for its view, nor can one that has left it and forgotten that it did. It
+// cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they do when a primary
+// steps down (R-VT-5).
 func (c *Core) noteView(m *message.Status) {
 	c.silences[m.From].until = m.SilentUntil
 	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
@@ -226,7 +227,7 @@ func (c *Core) noteView(m *message.Status) {
 	}
 	c.wait.noteStatus(m)
 	if v := c.wait.reached(); !c.active && v > c.view {
-		c.leave(v) // too few of them may have a VIEW-CHANGE to send: those that forgot theirs have none
+		c.leave(v) // too few of the others may have a VIEW-CHANGE to send: replicas that forgot theirs have none
 		return
 	}
 	c.startPendingTimer()

@@ -8,7 +8,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// waiting is a replica's patience: what it waits for, since when, and who else does.
+// waiting is a replica's patience: the requests that it waits for, since when, and which others
+// wait for them.
 type waiting struct {
 	*base
 	queue *queue
@@ -19,7 +20,7 @@ type waiting struct {
 	on       bool             // it runs
 	began    int              // tick at which the present view began here
 	request  *message.Request // for which it runs; nil while it runs for a NEW-VIEW
-	costly   *message.Request // the costly request that is waited for beside it, nil if there is none
+	costly   *message.Request // the costly request that we wait for beside it; nil if there is none
 	costlyAt int              // tick at which its wait ends
 
 	handover pause // while it lasts we do not hand over to follow a lone replica
@@ -31,8 +32,8 @@ type waiting struct {
 	working []message.View // by replica: the view it is active in, as its last STATUS says; 0 if in none
 	pending []message.View // by replica: the view that it waits for, as its last STATUS says; 0 if none
 
-	// forwarded[i] is what replica i says it holds and the primary has not proposed (R-OUR-11): one request for each slot
-	// of each client at most, as many as a correct replica can hold.
+	// forwarded[i] is what replica i says it holds and the primary has not proposed (R-OUR-11): one
+	// request for each slot of each client at most, as many as a correct replica can hold.
 	forwarded []map[message.RequestKey]forward
 	// unproven[i] are requests that replica i passed on and that are not authentic here, the latest few.
 	unproven [][]*message.Request
@@ -46,7 +47,7 @@ type forward struct {
 const (
 	maxUnproven = 8         // requests kept of one replica that are not authentic here
 	maxDoubling = 6         // of the view-change timer (R-HD-8)
-	tellTicks   = 10        // a FORWARD is repeated so often
+	tellTicks   = 10        // ticks before a FORWARD is repeated
 	tellCostly  = 200       // the same, for a costly request: it may well wait for its turn
 	tellBudget  = 64        // FORWARDs that a tick sends
 	passBytes   = 128 << 10 // of operations that a tick passes on again, if it is not one longer operation
@@ -121,10 +122,11 @@ func (w *waiting) forget(r *message.Request) {
 	}
 }
 
-// yields reports whether we leave the view because a replica has waited in a later one for long: it cannot come back, nobody would
-// join it while all goes well, and until then it is of no more use than a faulty one. A faulty one may say so to no end, so the
-// pauses grow. The primary goes first, and takes the others along; if it is faulty itself, and has brought that about, the backups
-// leave it.
+// yields reports whether we leave the view because a replica has waited in a later one for long: it
+// cannot come back, nobody would join it while all goes well, and until then it is of no more use
+// than a faulty one. A faulty one may say so to no end, so the pauses grow. The primary goes first,
+// and takes the others along; if it is faulty itself, and has brought that about, the backups leave
+// it.
 func (w *waiting) yields() bool {
 	if !w.handover.over(w.tick) {
 		return false
@@ -171,9 +173,10 @@ func (w *waiting) reached() message.View {
 // waits reports whether a replica says that it waits for our view, or for a later one.
 func (w *waiting) waits(i message.ReplicaID) bool { return w.pending[i] > 0 && w.pending[i] >= w.view }
 
-// othersWork reports whether 2f others beside the primary work in the view whose NEW-VIEW we wait for. If the primary is correct it
-// sends that again, and else f+1 of them are, and tell us of it. If we left we would leave alone, and be of no use before the next
-// view change. Should that view bring nothing, f+1 of them will leave it and take us along.
+// othersWork reports whether 2f others beside the primary work in the view whose NEW-VIEW we wait
+// for. If the primary is correct it sends that again, and else f+1 of them are, and tell us of it.
+// If we left we would leave alone, and be of no use before the next view change. Should that view
+// bring nothing, f+1 of them will leave it and take us along.
 func (w *waiting) othersWork() bool {
 	n := 0
 	for i, v := range w.working {
@@ -184,11 +187,13 @@ func (w *waiting) othersWork() bool {
 	return n >= 2*w.f
 }
 
-// tell multicasts a FORWARD for each request that waits too long, and passes the request on to the primary again. A
-// replica between views does so too: those that it left behind need to know that it waits as they do. The primary says
-// so when it is asked; the next one, between views, does not wait to be, or the two would wait for each other. A tick tells of so
-// many, and the next goes on with the client that was left: those who have many requests wait do not keep the others from being
-// told of, and what only we can tell to be theirs does not fill our way to the primary for ever.
+// tell multicasts a FORWARD for each request that waits too long, and passes the request on to the
+// primary again. A replica between views does so too: the replicas that it left behind need to know
+// that it waits as they do. The primary does so when it is asked. The next primary, between views,
+// does not wait to be asked, or the two would wait for each other. A tick tells of a bounded
+// number, and the next tick goes on with the next client. So clients with many waiting requests do
+// not keep us from telling of others', and requests that only we can authenticate do not fill our
+// way to the primary for ever.
 func (w *waiting) tell() {
 	if w.queue.total == 0 {
 		return
@@ -234,9 +239,10 @@ func (w *waiting) tellOf(l *line, r *message.Request) bool {
 	return true
 }
 
-// watch runs the timer for the oldest request that a quorum waits for, until it is executed; other progress does not
-// stop it (R-VT-2), and a client whose MACs are good for some replicas only cannot start it. The primary's runs too: some
-// of those it needs may have gone ahead, and the rest be content.
+// watch runs the timer for the oldest request that a quorum waits for, until it is executed; other
+// progress does not stop it (R-VT-2), and a client whose MACs are good for some replicas only
+// cannot start it. The primary's runs too: some of those it needs may have gone ahead, and the rest
+// be content.
 //
 // For the oldest costly request there is another, longer timer, because a correct primary lets costly requests wait. So
 // they neither end a view that serves everyone else nor hide that it does not.
@@ -309,10 +315,11 @@ func (w *waiting) trust(r *message.Request) {
 	}
 }
 
-// wasDone reports whether this very request was the last that its slot executed here. It is looked up in the log, so that
-// nothing is hashed for what nobody asks about. When its checkpoint is stable it is gone from there and not known any more;
-// nobody needs the answer then: a quorum has that checkpoint, and who still waits for the request is to fetch the
-// state, not to leave the view.
+// wasDone reports whether this very request was the last that its slot executed here. It looks the
+// request up in the log, so that digests are computed only for requests that are asked about. When
+// its checkpoint is stable the log has forgotten it. Nobody needs the answer then: a quorum has
+// that checkpoint, and a replica that still waits for the request should fetch the state, not leave
+// the view.
 func (w *waiting) wasDone(k message.RequestKey, f forward) bool {
 	p := w.queue.lastDone(k)
 	switch {
