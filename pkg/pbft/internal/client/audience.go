@@ -92,8 +92,8 @@ func (a *audience) separate(k *call) bool {
 }
 
 // replier picks the replica that returns the full result: in turn, but not one that left us waiting
-// [TOCS §6.1]. Of an ordered request the f next ones prove it; everybody, if there are not so many, or
-// if that did not do lately.
+// [TOCS §6.1]. The next f replicas prove the result of an ordered request. All replicas prove it if
+// there are fewer than f, or if f were not enough lately.
 func (a *audience) replier(now Time, again, readOnly bool, asked uint32) (who message.ReplicaID, provers uint32) {
 	if again {
 		return message.AnyReplier, 0

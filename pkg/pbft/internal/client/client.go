@@ -39,9 +39,9 @@ type Verb uint8
 
 // The kinds of effect.
 const (
-	// Send: authenticate the request of the call in Slot, and send it to the replicas in To. If New,
-	// nobody has sent its timestamp before, and a caller that writes timestamps down does so first; if it
-	// cannot, it calls Fail.
+	// Send: authenticate the request of the call in Slot, and send it to the replicas in To. If
+	// New, the timestamp was never sent before. A caller that writes timestamps down does so first,
+	// and calls Fail if it cannot.
 	Send Verb = iota + 1
 	// Done: the call in Slot is over, with Result or Err. The caller calls Free when it has noted the
 	// result, and not before: the group keeps only a slot's last result.
@@ -77,7 +77,7 @@ type Client struct {
 	origin   origin
 	rivalry  rivalry
 	rekeyed  []Time // by replica: when its new key last had everything sent again
-	owed     Time   // when the calls are sent again whose request has a MAC under an old key; notOwed: none has
+	owed     Time   // when calls whose request has a MAC under an old key are sent again; notOwed: there are none
 	counts   Counts
 	out      []Effect
 	taken    []Effect
@@ -279,8 +279,8 @@ func (c *Client) Reply(now Time, m *message.Reply) {
 	}
 }
 
-// waiting is the call whose present request an answer is for, nil if there is none: it may be late, or
-// answer an earlier try.
+// waiting returns the call whose present request this answers; nil if the answer is late, or
+// answers an earlier try.
 func (c *Client) waiting(a *message.Answer) *call {
 	if int(a.Slot) >= len(c.slots) || c.slots[a.Slot].phase != calling {
 		return nil
@@ -319,8 +319,8 @@ func (c *Client) decide(now Time, k *call) {
 		}
 		c.issue(now, k, true) // too long to be kept; it changes nothing, so it may be asked again
 	case NotKept:
-		// It changed nothing, and too few replicas have executed it to say what it returned. A liar may see
-		// to it that this happens each time, so the result is kept the next time.
+		// It changed nothing, and too few replicas have executed it to say what it returned. A liar
+		// may cause this each time, so the result is kept the next time.
 		k.keep = true
 		c.issue(now, k, false)
 	case Superseded:
@@ -438,9 +438,10 @@ func (c *Client) Tick(now Time) {
 	}
 }
 
-// listen acts on the silence of a stream, when none of its calls has had a result for a timeout. The
-// oldest call alone is due, as in TCP [RFC6298 §5.4]: mostly the group is only slow, and then the answer to
-// one request shows that. All calls that have waited so long are due when such answers came, and no others.
+// listen acts on the silence of a stream, when none of its calls has had a result for a timeout.
+// The oldest call alone is due, as in TCP [RFC6298 §5.4]: mostly the group is only slow, and then
+// the answer to one request shows that. If only calls that were sent again have had answers since,
+// all calls that have waited this long are due.
 func (c *Client) listen(now Time, s *stream) {
 	oldest, behind := c.oldest(s), c.patience.behind()
 	if oldest == nil || now < s.silence(oldest.sent, behind) {
@@ -455,8 +456,7 @@ func (c *Client) listen(now Time, s *stream) {
 	s.expire(now)
 }
 
-// oldest is the call of a stream that was sent before all others, of those that were sent once; nil if
-// there is none.
+// oldest returns the stream's oldest call among those that were sent once; nil if there is none.
 func (c *Client) oldest(s *stream) (oldest *call) {
 	for i := range c.slots {
 		if k := c.first(i, s); k != nil && (oldest == nil || k.sent < oldest.sent) {
@@ -474,7 +474,7 @@ func (c *Client) first(i int, s *stream) *call {
 	return nil
 }
 
-// Next is the earliest time at which Tick may have something to do; false if there is none.
+// Next returns the earliest time at which Tick may have something to do; false if there is none.
 func (c *Client) Next(now Time) (at Time, ok bool) {
 	at = math.MaxInt64
 	if !c.origin.known {

@@ -33,7 +33,7 @@ type Config struct {
 	Slots    int
 	Clock    message.Timestamp // requests have later timestamps than the clock showed at the start (R-CLI-1)
 	Turn     message.ReplicaID // the replica after it is the first that returns a long result
-	Lent     int               // results of at most so many bytes lie in lent memory, and are copied when they are kept
+	Lent     int               // results up to this length lie in lent memory, and are copied when they are kept
 
 	// Separate is the length of the longest operation that goes to the primary alone; 0: all do. A longer
 	// one goes to every replica at once, and the primary proposes it by its digest [TOCS §6.1;

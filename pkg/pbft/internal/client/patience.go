@@ -12,7 +12,8 @@ const (
 	bulkBytes = 8 << 20
 	// bulkLength is the length from which an operation counts as long.
 	bulkLength = 32 << 10
-	// slowestBytes of them take a second at most: so long others of ours wait for them.
+	// slowestBytes of long operations take a second at most: our other operations wait that long
+	// behind them.
 	slowestBytes = 32 << 20
 )
 
@@ -51,7 +52,7 @@ func (p *patience) room(n int) bool { return bulk(n) == 0 || p.under == 0 || p.u
 func (p *patience) begin(n int) { p.under += bulk(n) }
 func (p *patience) end(n int)   { p.under -= bulk(n) }
 
-// behind is how much longer an answer may take for the long operations of ours that are before it.
+// behind is how much longer an answer may take because of our long operations before it.
 func (p *patience) behind() Time { return Time(p.under) * time.Second / slowestBytes }
 
 // widen is how long a read may take that was sent to some replicas only, before the others are asked.
@@ -59,9 +60,9 @@ func (p *patience) widen() Time {
 	return min(max(p.reads.trip.expected(), minTimeout), maxTimeout) + p.behind()
 }
 
-// forResult is how long a result that is agreed on may take to come: as long as a whole answer at least,
-// for where these take long a named replica may well be that much behind the others. If all that were named
-// for it have answered, none is owing, and nothing more is to be expected of them.
+// forResult is how long an agreed result may take to come: at least as long as a whole answer,
+// because where answers take long a named replica may be that far behind the others. If all named
+// replicas have answered, no more will come from them, and the wait is short.
 func (p *patience) forResult(k *call) Time {
 	if !k.owing() {
 		return minTimeout

@@ -71,5 +71,5 @@ func (c *Client) payOwed(now Time) {
 	}
 }
 
-// notOwed is when requests are due to be sent again of which there are none.
+// notOwed is the due time when no request needs to be sent again.
 const notOwed Time = math.MaxInt64

@@ -42,14 +42,15 @@ func (s *stream) silence(sent, behind Time) Time {
 	return max(sent, s.since) + s.trip.timeout() + behind
 }
 
-// overtaken is the time at which such a call is late because later ones have their results. Ok: they have.
-// A correct primary lets a costly request wait while others are served, and replicas that return long
-// results in turn are not equally quick. A faulty primary may serve others to starve the call.
+// overtaken returns the time at which a call is late because later calls have their results; ok
+// says that they have. A correct primary lets a costly request wait while others are served, and
+// the replicas that return long results in turn are not equally quick. A faulty primary may serve
+// others to starve the call.
 func (s *stream) overtaken(sent, behind Time) (at Time, ok bool) {
 	return sent + max(s.trip.timeout(), viewTimeout) + behind, s.newest > sent
 }
 
-// late is the time at which such a call is late, as things are.
+// late returns the time at which a call is late if no result comes before.
 func (s *stream) late(sent, behind Time) Time {
 	at := s.silence(sent, behind)
 	if early, ok := s.overtaken(sent, behind); ok {

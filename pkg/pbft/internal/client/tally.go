@@ -11,7 +11,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A Tally gathers replies to one request until enough of them agree: it is the rule by which replies are believed [TOCS §4.2, §6.1].
+// A Tally gathers replies to one request until enough of them agree: it is the rule by which
+// replies are believed [TOCS §4.2, §6.1].
 type Tally struct {
 	heard   uint32 // bit i: replica i has answered
 	replies []verdict
@@ -36,9 +37,10 @@ type verdict struct {
 }
 
 const (
-	// unproved is the result of a verdict that proves none of those that are here. Two of them may prove the same one yet.
+	// unproved: the verdict proves none of the results that have come. Two unproved verdicts may
+	// yet prove the same result.
 	unproved = -1 - iota
-	// untold is that of a verdict with the length alone: that the request was executed.
+	// untold: the verdict has the length alone. It says that the request was executed.
 	untold
 )
 
@@ -47,15 +49,17 @@ func (v *verdict) alike(w *verdict) bool {
 	return v.outcome == w.outcome && v.version == w.version && v.length == w.length && v.result == w.result
 }
 
-// supports reports whether v is the same answer as w, or may be for all that it tells. What correct replicas executed on one ground they
-// executed alike. Of a read, where there is no such ground before they are asked, all of them tell, and equal results support each
-// other only if they were read from the same version (R-OUR-22).
+// supports reports whether v is the same answer as w, or an untold one that may be. Correct
+// replicas that executed a request on one ground executed it alike. A read has no ground before it
+// is asked, so every replica gives or proves its result, and equal results support each other only
+// if they were read from the same version (R-OUR-22).
 func (v *verdict) supports(w *verdict) bool {
 	return v.outcome == w.outcome && v.version == w.version && v.length == w.length && (v.result == w.result || v.result == untold)
 }
 
-// Reset readies the tally for the answers of n replicas to another request, or to another try of it that is not to be mixed up
-// with earlier ones. Results of at most lent bytes are copied when they are kept.
+// Reset readies the tally for the answers of n replicas to another request, or to another try of it
+// that is not to be mixed up with earlier ones. Results of at most lent bytes are copied when they
+// are kept.
 func (t *Tally) Reset(n, lent int) {
 	t.lent = lent
 	if t.replies == nil {
@@ -73,9 +77,10 @@ func (t *Tally) forget() {
 // Has reports whether replica i has answered.
 func (t *Tally) Has(i message.ReplicaID) bool { return t.heard&(1<<i) != 0 }
 
-// Add notes an answer to the given try of a request of which replier was to return the full result. A replica may answer
-// again, with the full result or after catching up: its last word counts. But that a result is no longer kept is
-// what it says to a copy of a request it has just answered, and outweighs that answer at a later try only.
+// Add notes an answer to the given try of a request of which replier was to return the full result.
+// A replica may answer again, with the full result or after catching up: its last word counts. But
+// a replica also says that a result is no longer kept when a copy comes of a request that it has
+// just answered; this replaces its answer at a later try only.
 func (t *Tally) Add(m *message.Reply, a *message.Answer, replier message.ReplicaID, try int, proves Prover) {
 	v := verdict{outcome: a.Outcome, length: int32(a.Length), view: m.View, seq: m.Seq, prepared: m.View, committed: !m.Tentative, version: a.Version, try: int32(try)}
 	old := &t.replies[m.From]
@@ -83,7 +88,7 @@ func (t *Tally) Add(m *message.Reply, a *message.Answer, replier message.Replica
 	if noResult && t.Has(m.From) && old.outcome == message.Executed && v.try <= old.try {
 		return
 	}
-	fresh := false // nobody gave it before
+	fresh := false // no replica gave it before
 	switch full := a.Full && (!a.Long() || m.From == replier || replier == message.AnyReplier); {
 	case a.Outcome == message.Superseded && a.Length == 8 && a.Full:
 		v.last = message.Timestamp(binary.LittleEndian.Uint64(a.Result))
@@ -97,7 +102,8 @@ func (t *Tally) Add(m *message.Reply, a *message.Answer, replier message.Replica
 		v.proof, v.result = a.Proof, t.provenBy(m.From, &a.Proof, a.Length, proves)
 	}
 	if !fresh && t.Has(m.From) && old.alike(&v) {
-		// It said so before, and what it said on one ground it need not repeat on the other.
+		// It gave the same answer before, and need not repeat on one ground what it said on the
+		// other.
 		v.committed = v.committed || old.committed
 		if v.seq == 0 {
 			v.seq, v.prepared = old.seq, old.prepared
@@ -113,8 +119,9 @@ func (t *Tally) Add(m *message.Reply, a *message.Answer, replier message.Replica
 // A Prover reports whether replica i made this proof of this result.
 type Prover func(i message.ReplicaID, p *message.Proof, result []byte) bool
 
-// find returns the number of a result that a replica gives now, and keeps it if it is fresh: in the place of one that nobody
-// else's last word is, or one liar could give as many as it likes.
+// find returns the number of a result that a replica gives now, and keeps it if it is fresh. It
+// replaces a result that is no other replica's last word, or a liar could make us keep any number
+// of results.
 func (t *Tally) find(result []byte, from message.ReplicaID) (k int8, fresh bool) {
 	for i, r := range t.results {
 		if bytes.Equal(r, result) {
@@ -154,7 +161,7 @@ func (t *Tally) provenBy(i message.ReplicaID, p *message.Proof, length int, prov
 	return unproved
 }
 
-// recognise lets a result that has just come be proved by those who have answered already.
+// recognise checks the earlier proofs against a result that has just come.
 func (t *Tally) recognise(k int8, proves Prover) {
 	for i := range t.replies {
 		v := &t.replies[i]
@@ -164,7 +171,7 @@ func (t *Tally) recognise(k int8, proves Prover) {
 	}
 }
 
-// A support is who agrees on an answer, on one ground.
+// A support is the set of replicas that agree on an answer, on one ground.
 type support struct {
 	all  uint32 // bit i: replica i gives the answer, or may have it for all that it tells
 	told uint32 // those that give the result or prove it
@@ -179,15 +186,17 @@ func (s *support) add(i int, told bool) {
 	}
 }
 
-// decides reports whether an answer is certain: a quorum executed the request on one ground, and f+1 of it, of which one is correct and
-// executed what all correct ones did, say with what result.
+// decides reports whether an answer is certain: a quorum executed the request on one ground, and
+// f+1 of it, of which one is correct and executed what all correct ones did, say with what result.
 func (s support) decides(n message.GroupSize) bool {
 	return bits.OnesCount32(s.all) >= n.Quorum() && bits.OnesCount32(s.told) >= n.Weak()
 }
 
-// best is the answer that is certain, or else the one that most replicas agree on, and those who do on one common ground: all know that
-// it has committed, or all have prepared it under one number in one view. Mixed they prove nothing: what one prepared need
-// not be what another saw commit, and a replica that must take its answer back may tell the next reader otherwise.
+// best returns the answer that is certain, or else the one that most replicas agree on, with the
+// replicas that agree on one ground: all know that it has committed, or all have prepared it under
+// one number in one view. Replicas on different grounds prove nothing together: what one prepared
+// need not be what another saw commit, and a replica that must take its answer back may tell the
+// next reader otherwise.
 func (t *Tally) best() (v verdict, by support) {
 	n := message.GroupSize(len(t.replies))
 	var best *verdict
@@ -213,8 +222,8 @@ func (t *Tally) best() (v verdict, by support) {
 	return v, by
 }
 
-// agreeing are the replicas that support the answer x: those that know that the request has committed, and those that have prepared
-// what x has prepared.
+// agreeing are the replicas that support the answer x: those that know that the request has
+// committed, and those that have prepared what x has prepared.
 func (t *Tally) agreeing(x *verdict) (committed, prepared support) {
 	prepared.prepared = true
 	for i := range t.replies {
@@ -273,7 +282,8 @@ func (t *Tally) viewOf(agreed verdict, weak int) message.View {
 // A Kind is what the answers so far come to.
 type Kind uint8
 
-// What answers come to. All but Waiting, MustOrder and Apart are what a quorum says on one ground.
+// The conclusions from the answers. All but Waiting, MustOrder and Apart are what a quorum says on
+// one ground.
 const (
 	Waiting     Kind = iota // nothing yet
 	Believed                // the request was executed, with this result
@@ -281,7 +291,7 @@ const (
 	NotEnrolled             // the client is not enrolled
 	Lost                    // it was executed, and its result was too long to be kept
 	NotKept                 // it was executed, changed nothing, and its result was not kept
-	Superseded              // the slot has executed something later
+	Superseded              // the slot has executed a later request
 	MustOrder               // the request cannot be answered as a read: f+1 say so, or no quorum can agree any more
 	Apart                   // a quorum gives one answer, on different grounds
 )
@@ -294,16 +304,16 @@ type Finding struct {
 	View   message.View      // if Believed: the largest that f+1 of these have reached
 	Last   message.Timestamp // if Superseded: one that a correct replica has seen
 
-	// What a quorum says it says on one of two grounds. They have prepared it as number Seq of view Prepared, or, with Seq 0, they
-	// know that it has committed.
+	// The ground of the quorum. It has prepared the batch as number Seq of view Prepared, or, if
+	// Seq is 0, it knows that the batch has committed.
 	Seq      message.SeqNum
 	Prepared message.View
 }
 
-// Find applies the reply rule: a quorum of replies on one ground for every operation, because reads take the one-round-trip path
-// (R-CLI-3, R-OPT-RO-6), f+1 of them with a proof of the result and one with the result. Refusals need a quorum: correct
-// replicas may be so far behind that they do not know the client yet, and f others may lie. f+1 do to say that a read
-// must be ordered.
+// Find applies the reply rule: a quorum of replies on one ground for every operation, because reads
+// take the one-round-trip path (R-CLI-3, R-OPT-RO-6), f+1 of them with a proof of the result and
+// one with the result. Refusals need a quorum: correct replicas may be so far behind that they do
+// not know the client yet, and f others may lie. f+1 do to say that a read must be ordered.
 func (t *Tally) Find(readOnly bool) (x Finding) {
 	n := message.GroupSize(len(t.replies))
 	quorum, weak, heard := n.Quorum(), n.Weak(), bits.OnesCount32(t.heard)

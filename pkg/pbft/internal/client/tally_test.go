@@ -11,8 +11,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A replica that gives one result after the other for a request leaves no more of them behind than there are replicas, and does
-// not get one of them believed in the place of what 2f+1 say; nor does it lend a result the ground of another that it took back.
+// A replica that gives one result after the other for a request leaves no more of them behind than
+// there are replicas, and does not get one of them believed in the place of what 2f+1 say; nor does
+// it lend a result the ground of another that it took back.
 func TestManyResultsOfOneReplica(t *testing.T) {
 	for _, lies := range []int{1, 100, 128, 255, 256, 300} {
 		var y Tally
@@ -125,8 +126,8 @@ func TestWhatIsBelieved(t *testing.T) {
 	}
 }
 
-// Equal results of a read that were read from different versions of the state are not counted together on any ground: three
-// replicas at batches 3, 1 and 7 need have no state in common.
+// Equal results of a read that were read from different versions of the state are not counted
+// together on any ground: three replicas at batches 3, 1 and 7 need have no state in common.
 func TestReadsOfDifferentVersions(t *testing.T) {
 	type says struct {
 		from      message.ReplicaID

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package executor runs ordered and read-only requests on a service: the filter by timestamp, the reply cache in the ledger, the
-// administrator's operations, and the version of each read. It is arithmetic over the state's pages; replicas and the
-// simulator run the same code.
+// Package executor runs ordered and read-only requests on a service: the filter by timestamp, the
+// reply cache in the ledger, the administrator's operations, and the version of each read. It is
+// arithmetic over the state's pages; replicas and the simulator run the same code.
 package executor
 
 import (
@@ -15,13 +15,14 @@ import (
 
 // An Operation is one call of a client, as the service sees it.
 type Operation struct {
-	Client message.ClientID // who asked, authenticated; Administrator for a signed administrative call
+	Client message.ClientID // the authenticated client; Administrator for a signed administrative call
 	Rights []byte           // what the group recorded for the client when it was enrolled; the library does not read it
 	Choice []byte           // what the primary chose and the backups accepted for this batch; empty in Query
 	Body   []byte           // the application's bytes; valid during the call only
-	// Blocks are the digests of the last len(Blocks)*PageSize bytes of Body, page by page and in order, as fsmerkle digests the
-	// contents of a page: the library had to hash them anyway. There may be fewer than Body has room for, and are none in Query.
-	// Replicas need not be given the same, so no result may depend on what is here. Valid during the call only.
+	// Blocks are the digests of the last len(Blocks)*PageSize bytes of Body, page by page and in
+	// order, as fsmerkle digests the contents of a page: the library had to hash them anyway. There
+	// may be fewer than Body has room for, and in Query there are none. Replicas may be given
+	// different numbers of them, so no result may depend on them. Valid during the call only.
 	Blocks []message.Digest
 }
 
@@ -32,13 +33,13 @@ type Service interface {
 	Cost(body []byte) int
 }
 
-// A Versioned memory knows, for each page, the last batch since the latest checkpoint that changed it. Rolling back to a
-// checkpoint or installing one forgets these batches with their changes.
+// A Versioned memory knows, for each page, the last batch since the latest checkpoint that changed
+// it. Rolling back to a checkpoint or installing one forgets these batches with their changes.
 type Versioned interface {
 	// Begin says that the pages modified from now on are changed by batch n.
 	Begin(n message.SeqNum)
-	// Observe begins to watch which pages are read. Observed ends that, and returns the last batch since the latest checkpoint
-	// that changed one of them, 0 if none did.
+	// Observe begins to watch which pages are read. Observed ends that, and returns the last batch
+	// since the latest checkpoint that changed one of them, 0 if none did.
 	Observe()
 	Observed() message.SeqNum
 }
@@ -74,7 +75,7 @@ func New(s Service, memory ledger.Memory, clients, slots int, limits Limits) (*E
 	return x, nil
 }
 
-// Ledger is who is enrolled, and what each slot executed last.
+// Ledger returns the enrolled clients, and what each slot executed last.
 func (x *Executor) Ledger() *ledger.Ledger { return x.ledger }
 
 // Begin says that the requests executed from now on are those of batch n.
@@ -95,15 +96,16 @@ func (x *Executor) Replaced(n message.SeqNum) {
 	x.forgetNews()
 }
 
-// An Answer is what a request came to, before it is in a REPLY. Its result is good until the next operation is executed.
+// An Answer is what a request came to, before it is in a REPLY. Its result is good until the next
+// operation is executed.
 type Answer struct {
 	Outcome message.Outcome
 	Result  []byte
 	Version message.SeqNum // of a read: see message.Answer
 }
 
-// Cost is what a request costs to run (core.Config.Cost): its length, and what the service says. What an administrator asks of
-// the library is a look at all records at most.
+// Cost is what a request costs to run (core.Config.Cost): its length, and what the service says.
+// What an administrator asks of the library is a look at all records at most.
 func (x *Executor) Cost(r *message.Request) int {
 	body := r.Op
 	if r.Client == message.Administrator {
@@ -153,9 +155,9 @@ func (x *Executor) Executed(r *message.Request) bool {
 	return ok && r.Timestamp <= last.Timestamp
 }
 
-// Execute runs one request of a committed batch. A request that the slot has executed already does not run
-// again; one of a client that is not enrolled has no effect at all (R-NRM-7). Ran reports whether it did. The answer is good
-// until the next call.
+// Execute runs one request of a committed batch. A request that the slot has executed already does
+// not run again; one of a client that is not enrolled has no effect at all (R-NRM-7). Ran reports
+// whether it did. The answer is good until the next call.
 func (x *Executor) Execute(r *message.Request, choice []byte) (a Answer, ran bool) {
 	if i, recovers := r.Client.Recoverer(); recovers {
 		return x.recover(i, r)
@@ -176,7 +178,8 @@ func (x *Executor) Execute(r *message.Request, choice []byte) (a Answer, ran boo
 		result, wrote = x.service.Execute(Operation{Client: r.Client, Rights: account.Rights(), Choice: choice, Body: r.Op, Blocks: r.Blocks()})
 	}
 	if len(result) > x.limits.Reply {
-		// The service's mistake, and the same at every replica: no client takes such a reply.
+		// This is a mistake of the service, the same at every replica: no client would accept such
+		// a reply.
 		account.Record(r.Slot, r.Timestamp, result, true)
 		return Answer{Outcome: message.Lost}, true
 	}
@@ -184,9 +187,9 @@ func (x *Executor) Execute(r *message.Request, choice []byte) (a Answer, ran boo
 	return Answer{Outcome: message.Executed, Result: result}, true
 }
 
-// Query answers a read-only request from the present state (R-OPT-RO-3). A result names its version: the last batch that changed
-// anything it depends on, as far as that is known, and no earlier than the latest checkpoint, from which on all
-// replicas know it alike (R-OUR-22).
+// Query answers a read-only request from the present state (R-OPT-RO-3). A result names its
+// version: the last batch that changed anything it depends on, as far as that is known, and no
+// earlier than the latest checkpoint, from which on all replicas know it alike (R-OUR-22).
 func (x *Executor) Query(r *message.Request) Answer {
 	account, ok := x.ledger.Account(r.Client)
 	if !ok {
@@ -217,12 +220,12 @@ func (x *Executor) Query(r *message.Request) Answer {
 	return Answer{message.Executed, result, x.version(changed)}
 }
 
-// version is that of an answer whose pages were changed last by the given batch.
+// version returns the version of an answer whose pages the given batch changed last.
 func (x *Executor) version(changed message.SeqNum) message.SeqNum {
 	return max(changed, x.administered, x.checkpoint)
 }
 
-// What the administrator's operations begin with.
+// The first byte of an administrator's operation.
 const (
 	AdminService = iota // the rest is for the service
 	AdminEnrol          // key, rights

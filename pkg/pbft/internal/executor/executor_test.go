@@ -66,8 +66,9 @@ func request(client message.ClientID, ts message.Timestamp, op ...byte) *message
 	return &message.Request{Client: client, Timestamp: ts, Op: op}
 }
 
-// The version of a read is the last batch that changed what it depends on, no earlier than the latest checkpoint; an operation of the
-// administrator may have changed the caller's rights, and a rollback forgets what is rolled back.
+// The version of a read is the last batch that changed what it depends on, no earlier than the
+// latest checkpoint; an operation of the administrator may have changed the caller's rights, and a
+// rollback forgets what is rolled back.
 func TestVersions(t *testing.T) {
 	x, m := newExecutor(t, true)
 	id := message.ClientOf(key)

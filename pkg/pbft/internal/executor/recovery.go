@@ -7,8 +7,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// recover runs a recovery request. All that it does is to be in the state: who executes it, or fetches a state that has it, changes his
-// keys and tells the recovering replica in which batch it was [TOCS §5.2.3].
+// recover runs a recovery request. Its only effect on the state is to be recorded there. A replica
+// that executes it, or fetches a state that has it, changes its keys and tells the recovering
+// replica in which batch it was [TOCS §5.2.3].
 func (x *Executor) recover(i message.ReplicaID, r *message.Request) (a Answer, ran bool) {
 	if a, seen := x.recovered(i, r); seen {
 		return a, false
@@ -38,8 +39,8 @@ type Recovery struct {
 	ledger.Recovery
 }
 
-// News are the recovery requests that have come into the state since it was asked last, by execution or because the state was
-// replaced: at most one of each replica, its last.
+// News are the recovery requests that have come into the state since it was asked last, by
+// execution or because the state was replaced: at most one of each replica, its last.
 func (x *Executor) News() (all []Recovery) {
 	for i := range x.recoveries {
 		last := x.ledger.Recovery(message.ReplicaID(i))
@@ -51,14 +52,14 @@ func (x *Executor) News() (all []Recovery) {
 	return all
 }
 
-// forgetNews lets what the state does not know any more be news once more: an intruder may have written into an earlier one that replicas
-// had recovered which have yet to.
+// forgetNews lets what the state does not know any more be news once more: an intruder may have
+// written into an earlier one that replicas had recovered which have yet to.
 func (x *Executor) forgetNews() {
 	for i := range x.recoveries {
 		x.recoveries[i] = min(x.recoveries[i], x.ledger.Recovery(message.ReplicaID(i)).Timestamp)
 	}
 }
 
-// Settled says that the state is the group's as of checkpoint n. What a batch before it changed, and what it did not, is not believed: an
-// intruder may have written the batch (R-OUR-22).
+// Settled says that the state is the group's as of checkpoint n. No version before n is named any
+// more: an intruder may have written the batches before it (R-OUR-22).
 func (x *Executor) Settled(n message.SeqNum) { x.checkpoint = max(x.checkpoint, n) }

@@ -43,7 +43,7 @@ const (
 	kindCommit = 3
 )
 
-// unitBlocks is how many blocks a unit of so many entries takes.
+// unitBlocks returns how many blocks a unit with this many entries takes.
 func unitBlocks(entries int) uint64 { return uint64(entries+perBlock-1)/perBlock + 1 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -79,7 +79,7 @@ func (b block) seal(kind byte, count int, file, index uint64) {
 	binary.BigEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
 }
 
-// valid reports whether b is what was written as a block of this file and index.
+// valid reports whether b was written as the block with this index of this file.
 func (b block) valid(file, index uint64) bool {
 	return binary.BigEndian.Uint64(b[8:]) == file && binary.BigEndian.Uint64(b[16:]) == index &&
 		b.checksum() == crc32.Checksum(b[4:], castagnoli) && b.count() <= perBlock
@@ -345,7 +345,7 @@ func (w *blockWriter) sealDelta() {
 	}
 }
 
-// commit ends the unit, and writes what is left of it.
+// commit ends the unit, and writes its last blocks.
 func (w *blockWriter) commit(seq SeqNum, root Digest) error {
 	w.sealDelta()
 	b, err := w.fresh()

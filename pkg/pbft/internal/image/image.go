@@ -9,9 +9,10 @@
 //	table   which page lies in which slot, and its digest; a file of blocks that is only appended to (format.go)
 //	table.new   the table while it is rewritten
 //
-// The table has one unit of blocks for each update of the image. A unit has an entry for each page that
-// moved to another slot or became zeros, and ends with a commit block that names the checkpoint. The table
-// is rewritten when it is half as long again as it need be.
+// The table has one unit of blocks for each update of the image. A unit has an entry for each page
+// that moved to another slot or became zeros, and ends with a commit block that names the
+// checkpoint. The table is rewritten when it is more than one and a half times as long as
+// necessary.
 //
 // # Updates
 //
@@ -82,7 +83,8 @@ var (
 	ErrForeign = errors.New("image: the files are not this group's, or another version's; check the data directory")
 )
 
-// errFailed is the answer of an image after a failed sync: what is on the disk is not known any more.
+// errFailed is the error of an image after a failed sync: the contents of the disk are no longer
+// known.
 var errFailed = errors.New("image: a sync has failed before; restart the replica")
 
 // A Tree computes the digests of a state. The digest of a page of zeros, and of a node with nothing but
@@ -241,15 +243,15 @@ func (im *Image) Close() error {
 	return errors.Join(errs...)
 }
 
-// Checkpoint returns what was committed last. It is not ok if nothing was.
+// Checkpoint returns the checkpoint that was committed last; ok is false if there is none.
 func (im *Image) Checkpoint() (seq SeqNum, root Digest, ok bool) {
 	return im.seq, im.root, im.log.units > 0
 }
 
-// Reserve takes room on the disk for an update of so many pages as spare says; such an update cannot fail
-// for want of space. Open, Create, Commit and Abort do so too, and go on without. An error tells the caller
-// that the disk is full, so that the replica steps aside; a later call tells whether there is room again.
-// No update is under way.
+// Reserve allocates room on the disk for an update of spare pages, which then cannot fail for want
+// of space. Open, Create, Commit and Abort also try, and go on if there is no room. An error tells
+// the caller that the disk is full, so that the replica steps aside; a later call tells whether
+// there is room again. No update is under way.
 func (im *Image) Reserve() error {
 	defer im.measure()
 	if im.options.Reserve == 0 {
@@ -264,7 +266,8 @@ func (im *Image) Reserve() error {
 	return nil
 }
 
-// spare is how many pages are reserved: as many as an update of a state of this size changes at most, and no more than was asked for.
+// spare is how many pages are reserved: as many as an update of a state of this size changes at
+// most, and no more than was asked for.
 func (im *Image) spare() int { return min(im.options.Reserve, max(im.table.live, leastSpare)) }
 
 // leastSpare is what is reserved for a small state.
@@ -273,7 +276,8 @@ const leastSpare = 64
 // Live returns how many pages of the state are not zeros.
 func (im *Image) Live() int { return im.table.live }
 
-// Bytes is how much of the disk the files took after the last commit, or when they were opened. It may be called while an update runs.
+// Bytes is how much of the disk the files took after the last commit, or when they were opened. It
+// may be called while an update runs.
 func (im *Image) Bytes() int64 { return im.bytes.Load() }
 
 // Reserved is how much of the files is in reserve, as of the same time.

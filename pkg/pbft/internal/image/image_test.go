@@ -377,8 +377,8 @@ func TestAbort(t *testing.T) {
 	checkIs(t, reopen(t, d), other)
 }
 
-// A replica whose image went bad fetches the checkpoint that the image was at, or an earlier one: then the image is whole again, and
-// there.
+// A replica whose image went bad fetches the checkpoint that the image was at, or an earlier one:
+// then the image is whole again, and there.
 func TestUpdateAfterDamage(t *testing.T) {
 	for back := range SeqNum(3) {
 		d := disk.NewMem(newChance(uint64(back)))

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// An Install is a session that takes a state to the image's checkpoint, and believes what it is offered for
-// its digest alone: a pbft.Install as far as it is needed here.
+// An Install is a session that takes a state to the image's checkpoint, and believes nodes and
+// pages for their digests alone: the part of a pbft.Install that is needed here.
 type Install interface {
 	Wants(max int) []NodeID
 	OfferNode(id NodeID, children []Digest) error
@@ -26,7 +26,7 @@ const (
 	wantsAtOnce = 2048
 	// readAtOnce is how many pages, in neighbouring slots, are read by one call.
 	readAtOnce = 64
-	// readAhead is how many such calls a reader is ahead of what is done with the pages.
+	// readAhead is how many such calls a reader may be ahead of the pages' use.
 	readAhead = 4
 )
 

@@ -27,7 +27,7 @@ type Update struct {
 	again   []PageNum // pages that are to be written though they are the same; the last first
 	nodes   []node    // interior nodes that differ, with their new digests
 	moved   []entry   // pages with their new slots, or none
-	differs int       // so many of moved, in rising order, differ; the others are the same
+	differs int       // the first entries of moved, in rising order, differ; the others are the same
 	copies  []byte    // pages of the last Step, for the slots in places
 	places  []uint32  // rising
 	ended   bool
@@ -38,8 +38,9 @@ type node struct {
 	digest Digest
 }
 
-// Begin begins an update to checkpoint seq with a root that is known to be right. Mostly that is a later one. A replica whose image went bad
-// may have fetched the same, or an earlier one: then what is bad is written anew.
+// Begin begins an update to checkpoint seq with a root that is known to be right. Mostly that is a
+// later one. A replica whose image was damaged may have fetched the same checkpoint, or an earlier
+// one: then the damaged pages are written anew.
 func (im *Image) Begin(seq SeqNum, root Digest) (*Update, error) {
 	switch {
 	case im.failed:
@@ -234,7 +235,7 @@ func (l *tableFile) append(u *Update) (end uint64, err error) {
 	return w.next, nil
 }
 
-// apply takes over in memory what is durable.
+// apply makes the memory's table and slots follow the update, which is durable.
 func (u *Update) apply(end uint64) {
 	im := u.im
 	im.changed = 0

@@ -2,22 +2,23 @@
 
 // Package journal keeps what a replica must remember over a crash: records, in the order in which they were appended.
 //
-// [Journal.Append] puts a record into memory and returns its [Position]; [Journal.Flush] makes durable all that was appended before it
-// began, with one sync however much that is (group commit). What the replica says because of a record leaves when the record
-// is durable: see [Gate].
+// [Journal.Append] puts a record into memory and returns its [Position]; [Journal.Flush] makes
+// durable all that was appended before it began, with one sync however much that is (group commit).
+// A message that rests on a record leaves when the record is durable: see [Gate].
 //
 // # On disk
 //
-// The journal is a ring of segments, files of a fixed size whose blocks are reserved when they are made and used again when nobody
-// needs what they hold: the sync of a block that was written before costs a quarter of one that grows a file. A segment begins with a header:
+// The journal is a ring of segments, files of a fixed size whose blocks are reserved when they are
+// made and used again when nobody needs what they hold: the sync of a block that was written before
+// costs a quarter of one that grows a file. A segment begins with a header:
 //
 //	0   8  "bfsjrnl" and the format's version
 //	8   8  the segment's number, rising by one from segment to segment
 //	16  32 the group's digest
 //	48  4  CRC-32C of what stands above
 //
-// From offset 4096 on there are blocks, each the contents of one flush or a part of it, and aligned to 4096 bytes, so that no
-// write touches what was durable before:
+// From offset 4096 on there are blocks, each the contents of one flush or a part of it, and aligned
+// to 4096 bytes, so that no write touches what was durable before:
 //
 //	0   4  CRC-32C of what follows, to the end of the records
 //	4   4  length of the records in bytes
@@ -32,20 +33,23 @@
 //
 // # Reading it again
 //
-// After a crash the blocks of the last flush are there or not, each for itself. The journal ends before the first position that
-// no block holds. If a block says that this position was durable once, then the disk has lost or changed what it promised to keep: Open
-// says so with [ErrCorrupt], and the replica must not trust what is left. It says so, too, if the oldest segment does not begin with a block:
-// that one was durable before any block named this segment the oldest. Anything else is the torn tail of a flush that nobody
-// was told of. Open never appends to what it finds: it goes on in a new segment.
+// After a crash the blocks of the last flush are there or not, each for itself. The journal ends
+// before the first position that no block holds. If a block says that this position was durable
+// once, then the disk has lost or changed what it promised to keep: Open says so with [ErrCorrupt],
+// and the replica must not trust what is left. It says so, too, if the oldest segment does not
+// begin with a block: that one was durable before any block named this segment the oldest. Anything
+// else is the torn tail of a flush that nobody was told of. Open never appends to what it finds: it
+// goes on in a new segment.
 //
 // # A full disk
 //
-// [Journal.Reserve] has some segments ready beyond those in use. When another one is needed and the disk has no room for it, Flush says so
-// with [ErrFull]: what it wrote is durable, the other records wait, and a later Flush goes on with them.
+// [Journal.Reserve] has some segments ready beyond those in use. When another one is needed and the
+// disk has no room for it, Flush says so with [ErrFull]: what it wrote is durable, the other
+// records wait, and a later Flush goes on with them.
 //
 // # Sticky records
 //
-// A segment is used again when the image on disk has passed all batches that its records are about. A few records are needed for
-// longer, such as the latest VIEW-CHANGE. They are appended to a sticky slot: the latest record of each slot is written again at
-// the head of every new segment.
+// A segment is used again when the image on disk has passed all batches that its records are about.
+// A few records are needed for longer, such as the latest VIEW-CHANGE. They are appended to a
+// sticky slot: the latest record of each slot is written again at the head of every new segment.
 package journal

@@ -13,8 +13,8 @@ type held[T any] struct {
 	what  T
 }
 
-// Opens reports whether what waits for all records below a position may leave at once: they are durable, and nothing that came before it
-// waits.
+// Opens reports whether a message that relies on all records below a position may leave at once:
+// they are durable, and no earlier message waits.
 func (g *Gate[T]) Opens(after Position) bool { return len(g.held) == 0 && after <= g.durable }
 
 // Hold keeps something until all records below a position are durable.

@@ -16,7 +16,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A Position counts records: that of the first ever appended is 0. A record is durable when the durable position is above its own.
+// A Position counts records: that of the first ever appended is 0. A record is durable when the
+// durable position is above its own.
 type Position uint64
 
 // A Slot is 0, or a sticky slot: the latest record of each outlives its segment.
@@ -25,10 +26,11 @@ type Slot uint8
 // Slots bounds the sticky slots.
 const Slots = 8
 
-// ErrCorrupt: the disk has lost or changed something that was durable.
+// ErrCorrupt: the disk has lost or changed records that were durable.
 var ErrCorrupt = errors.New("the journal is corrupt")
 
-// ErrFull: the disk has no room for another segment. Nothing is lost: the records that found no room wait, and a later Flush tries again.
+// ErrFull: the disk has no room for another segment. Nothing is lost: the records that found no
+// room wait, and a later Flush tries again.
 var ErrFull = errors.New("the disk has no room for another segment")
 
 // ErrForeign: the journal is another group's.
@@ -73,7 +75,7 @@ type Journal struct {
 	order    []Slot        // slots in use, by the position of their records
 	free     []*segment    // to be used again
 	number   uint64        // the highest of any segment, needed or not
-	oldest   uint64        // of those that were needed when the flush began; 0: none was
+	oldest   uint64        // of the segments needed when the flush began; 0: there was none
 	dirty    []*segment    // written since the last sync
 	written  Position      // of the next record to be written
 	block    []byte
@@ -100,8 +102,9 @@ type segment struct {
 	filled bool           // its blocks were written since they were reserved: see fill
 }
 
-// Append puts a record into memory. It is about batch seq: its segment is kept until Release is called for that batch or a later one. A
-// sticky record is kept until the next one of its slot is durable. The record is copied.
+// Append puts a record into memory. It is about batch seq: its segment is kept until Release is
+// called for that batch or a later one. A sticky record is kept until the next one of its slot is
+// durable. The record is copied.
 func (j *Journal) Append(seq message.SeqNum, slot Slot, record ...[]byte) Position {
 	length := 0
 	for _, part := range record {
@@ -156,8 +159,9 @@ func (j *Journal) release(needless func(*segment) bool) {
 	}
 }
 
-// Flush makes durable what was appended before it began, and returns the durable position. With ErrFull that is not all of it. Any other error
-// is final: nothing is known of what was appended since the last good Flush, and all later ones fail too.
+// Flush makes durable what was appended before it began, and returns the durable position. With
+// ErrFull the rest is not durable. Any other error is final: records since the last good Flush may
+// be durable or lost, and all later calls fail too.
 func (j *Journal) Flush() (Position, error) {
 	j.flushing.Lock()
 	defer j.flushing.Unlock()
@@ -212,7 +216,8 @@ func (j *Journal) putBack(records []byte, ends []ending, n int) {
 	j.pending, j.ends = pending, all
 }
 
-// settle makes durable what was written before a disk was found to be full. The error is that of the sync if it fails.
+// settle syncs the records that were written before the disk was found to be full. The error is
+// that of the sync if it fails.
 func (j *Journal) settle(err error) error {
 	if !errors.Is(err, ErrFull) {
 		return err
@@ -223,8 +228,8 @@ func (j *Journal) settle(err error) error {
 	return err
 }
 
-// write writes records as blocks and syncs the segments they went to. It returns how many it has written: all but for an error. After ErrFull
-// those are durable.
+// write writes records as blocks and syncs the segments they went to. It returns how many it has
+// written: all but for an error. After ErrFull those are durable.
 func (j *Journal) write(records []byte, ends []ending) (written int, err error) {
 	from := 0
 	for written < len(ends) {
@@ -274,8 +279,9 @@ func (j *Journal) current() *segment {
 	return j.segments[len(j.segments)-1]
 }
 
-// writeBlock writes records at the end of the present segment. The oldest segment that it names was needed when the flush began: if that is
-// released meanwhile it may have the only durable copies of sticky records.
+// writeBlock writes records at the end of the present segment. The oldest segment that it names was
+// needed when the flush began: if that is released meanwhile it may have the only durable copies of
+// sticky records.
 func (j *Journal) writeBlock(records []byte, ends []ending) error {
 	j.mu.Lock()
 	s, durable := j.segments[len(j.segments)-1], j.durable
@@ -317,7 +323,7 @@ func (j *Journal) touch(s *segment) {
 	}
 }
 
-// sync makes durable what was written.
+// sync makes the written records durable.
 func (j *Journal) sync() error {
 	for _, s := range j.dirty {
 		if err := s.file.Sync(); err != nil {
@@ -366,8 +372,8 @@ func (j *Journal) turn() error {
 	return j.restate()
 }
 
-// Cut begins a segment, which holds no sticky record of those before: what is appended from now on stands for itself. An error but for
-// ErrFull is final.
+// Cut begins a segment without copies of sticky records: the records appended from now on stand by
+// themselves. An error other than ErrFull is final.
 func (j *Journal) Cut() error {
 	j.flushing.Lock()
 	defer j.flushing.Unlock()
@@ -388,7 +394,7 @@ func (j *Journal) Cut() error {
 	return nil
 }
 
-// Confine says that of the records before the last Cut those about batches above seq are not needed, whatever number they claim.
+// Confine says that the records before the last Cut about batches above seq are not needed.
 func (j *Journal) Confine(seq message.SeqNum) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -413,8 +419,8 @@ func (j *Journal) restate() error {
 	return j.writeBlock(records, nil)
 }
 
-// take returns a file for a new segment. The last one that is free is taken only if others become free when it was written: with none the
-// journal could not note that they are.
+// take returns a file for a new segment. The last free file is taken only if writing it frees
+// others: without a free file the journal could not note that they are free.
 func (j *Journal) take() (*segment, error) {
 	if len(j.free) < 2 {
 		if err := j.allocate(); err != nil && (len(j.free) == 0 || !j.releases()) {
@@ -440,7 +446,8 @@ func (j *Journal) releases() bool {
 	return len(j.released) > 0
 }
 
-// Reserve makes files for Options.Spare segments beyond those that are in use. ErrFull says that the disk has no room for them.
+// Reserve makes files for Options.Spare segments beyond those that are in use. ErrFull says that
+// the disk has no room for them.
 func (j *Journal) Reserve() error {
 	j.flushing.Lock()
 	defer j.flushing.Unlock()
@@ -504,8 +511,8 @@ func full(err error) error {
 	return err
 }
 
-// fill writes the blocks of a new segment once. A sync of a block that was never written has to note in the file system's own journal that it
-// is, which costs several times as much.
+// fill writes the blocks of a new segment once. A sync of a block that was never written has to
+// note in the file system's own journal that it is, which costs several times as much.
 func (j *Journal) fill(file disk.File) error {
 	chunk := make([]byte, min(j.options.SegmentBytes, fillBytes))
 	for at := 0; at < j.options.SegmentBytes; at += len(chunk) {

@@ -204,7 +204,8 @@ func written(t *testing.T, flushes int) *twin {
 	return w
 }
 
-// A byte that changes in a block is found, if a later block says that the first was durable; and no wrong record is ever replayed.
+// A byte that changes in a block is found, if a later block says that the first was durable; and no
+// wrong record is ever replayed.
 func TestChangedBytes(t *testing.T) {
 	w := written(t, 12)
 	found, tail := 0, 0

@@ -14,9 +14,10 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Open reads what an earlier life of the replica left in fs, and calls replay for each record, in order; the sticky records that
-// were still needed come first. The contents are lent for the call. ErrCorrupt says that nothing can be trusted; then Discard
-// makes an empty journal of it. Without files the journal is empty.
+// Open reads what an earlier life of the replica left in fs, and calls replay for each record, in
+// order; the sticky records that were still needed come first. The contents are lent for the call.
+// ErrCorrupt says that nothing can be trusted; then Discard makes an empty journal of it. Without
+// files the journal is empty.
 func Open(f disk.FS, group message.Digest, options Options, replay func(seq message.SeqNum, record []byte) error) (*Journal, error) {
 	j := &Journal{fs: f, group: group, options: options}
 	segments, err := j.list()
@@ -83,8 +84,9 @@ func (j *Journal) list() (segments []*segment, err error) {
 	return segments, nil
 }
 
-// readHeader sets the segment's number, 0 if the header is not valid. A crash in the middle of turn leaves such a one, and so does a
-// disk that has changed it: then the blocks tell.
+// readHeader sets the segment's number, 0 if the header is not valid. A crash in the middle of turn
+// leaves an invalid header, and so does a disk that has changed it: then the blocks tell the
+// number.
 func (s *segment) readHeader(group message.Digest) error {
 	var b [segmentHeader]byte
 	if size, err := s.file.Size(); err != nil || size < segmentHeader {
@@ -115,7 +117,7 @@ type block struct {
 	raw            []byte // all of it
 }
 
-// read finds what is needed among the segments, and replays it.
+// read finds the needed segments, and replays them.
 func (j *Journal) read(segments []*segment, replay func(message.SeqNum, []byte) error) error {
 	needed, err := j.needed(segments)
 	if err != nil || len(needed) == 0 {
@@ -134,7 +136,7 @@ func (j *Journal) read(segments []*segment, replay func(message.SeqNum, []byte) 
 				begun, j.written = true, b.first
 			}
 			if b.first != j.written {
-				return nil // it follows something that is lost
+				return nil // it follows records that are lost
 			}
 			tail = append(slices.DeleteFunc(tail, func(x block) bool { return x.first < b.durable }), *b)
 			return j.replay(b, i == 0, replay)
@@ -243,7 +245,8 @@ func (s *segment) parse(b []byte) (block, bool) {
 	}, true
 }
 
-// replay takes the records of a block. Copies count only at the beginning, where what they are copies of is gone.
+// replay takes the records of a block. Copies count only at the beginning, where their originals
+// are gone.
 func (j *Journal) replay(b *block, oldest bool, replay func(message.SeqNum, []byte) error) error {
 	for rest := b.records; len(rest) > 0; {
 		if len(rest) < recordHeader {
@@ -271,11 +274,12 @@ func (j *Journal) replay(b *block, oldest bool, replay func(message.SeqNum, []by
 	return nil
 }
 
-// adopt makes the segments that hold something the journal's, and durable: a crash of the program alone may have left it with the
-// kernel only. One that holds no more than copies is what is left of a flush; the records that were copied may be lost.
+// adopt takes over the segments that hold records, and makes them durable: a crash of the program
+// alone may have left them with the kernel only. A segment that holds copies only is the rest of a
+// flush; the records that were copied may be lost.
 //
-// The blocks of the tail are written again. If the sync after which they were to be durable failed, the kernel has them and takes them for
-// written, so that no sync would bring them to the disk.
+// The blocks of the tail are written again. If the sync after which they were to be durable failed,
+// the kernel has them and takes them for written, so that no sync would bring them to the disk.
 func (j *Journal) adopt(needed []*segment, tail []block) error {
 	for _, b := range tail {
 		if _, err := b.segment.file.WriteAt(b.raw, b.at); err != nil {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package ledger lays out the library's own pages of the replicated state: who is enrolled, with which
-// rights, and for every slot of every client what was executed last and what it returned
-// [TOCS §4.3, §6.2; R-OUR-13].
+// Package ledger lays out the library's own pages of the replicated state: the enrolled clients
+// with their rights, and for every slot of every client the request that was executed last, with
+// its result [TOCS §4.3, §6.2; R-OUR-13].
 //
 //	page 0             header: magic u64, number of clients u32 and of slots u32, floor u64;
 //	                   from byte 64 on for each replica: timestamp u64 and bound u64 of its last recovery request, batch u64 that it was in
@@ -12,11 +12,12 @@
 //	slot (512 bytes)   timestamp u64, outcome u32, length u32, result
 //
 // Client 0 is the administrator: its record page is empty, for its key stands in the group file. A
-// revoked record keeps its timestamps, so that a key enrolled again goes on where it was; it is given to
-// another key only when no record is free. What it knew is then in the floor: the highest timestamp of all that were forgotten.
-// The slots of a key that has no record begin there, as Superseded, so that nothing is executed again that it asked for when it
-// had one. A timestamp later than the administrator's, who gives the record away, does not raise the floor: a client that makes up
-// high ones would otherwise leave none to those that come after it.
+// revoked record keeps its timestamps, so that a key enrolled again goes on where it was; it is
+// given to another key only when no record is free. What it knew is then in the floor: the highest
+// timestamp of all that were forgotten. The slots of a key that has no record begin there, as
+// Superseded, so that nothing is executed again that it asked for when it had one. A timestamp
+// later than the administrator's, who gives the record away, does not raise the floor: a client
+// that makes up high ones would otherwise leave none to those that come after it.
 package ledger
 
 import (
@@ -257,7 +258,8 @@ func (l *Ledger) Latest(id message.ClientID) message.Timestamp {
 	return l.floor()
 }
 
-// clearSlots makes a record's slots those of a key that was never enrolled. Those of a free record are so while the floor is 0.
+// clearSlots sets a record's slots to those of a key that was never enrolled. The slots of a free
+// record are like that while the floor is 0.
 func (l *Ledger) clearSlots(i int) {
 	floor := l.floor()
 	if floor == 0 && l.latest(i) == 0 {
@@ -310,7 +312,8 @@ func (l *Ledger) Account(id message.ClientID) (Account, bool) {
 	return l.recent.account, true
 }
 
-// Rights are those of the client's record, and alias the page. The administrator has none.
+// Rights returns the rights in the client's record; they alias the page. The administrator has
+// none.
 func (a Account) Rights() []byte {
 	if a.i == 0 {
 		return nil
@@ -354,7 +357,7 @@ func (a Account) Record(s message.Slot, t message.Timestamp, result []byte, keep
 	binary.LittleEndian.PutUint32(b[8:], uint32(outcome))
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(result)))
 	if n := copy(b[slotHead:], result); n < int(old) {
-		clear(b[slotHead+n : slotHead+int(old)]) // what is behind a result is zero always
+		clear(b[slotHead+n : slotHead+int(old)]) // bytes behind a result are always zero
 	}
 }
 

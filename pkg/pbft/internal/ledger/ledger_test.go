@@ -320,7 +320,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// Latest is the highest timestamp of a client's slots, and the floor for who has none. The version changes with the clients.
+// Latest is the highest timestamp of a client's slots, and the floor for who has none. The version
+// changes with the clients.
 func TestLatest(t *testing.T) {
 	l := open(t, memory{}, 1, 2*SlotsPerPage)
 	before := l.Version()

@@ -4,7 +4,8 @@ package store
 
 import "bfs/pkg/pbft/internal/message"
 
-// Count returns how many records a journal has had, and what is wrong with it: all that it holds is read and decoded.
+// Count reads and decodes a whole journal. It returns how many records the journal has had, and
+// what is wrong with it.
 func Count(o Options) (records uint64, err error) {
 	records, _, err = Read(o)
 	return records, err

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package store is a replica's memory on disk: which of its messages are records of the journal, and what waits for which record. The
-// replica and the simulator run the same store.
+// Package store is a replica's memory on disk: which of its messages are records of the journal,
+// and what waits for which record. The replica and the simulator run the same store.
 //
-// A record is a message of the protocol, or several that belong together, so that what is remembered is what was said:
+// A record is a message of the protocol, or several that belong together, so that a replica
+// remembers exactly what it said:
 //
 //	PRE-PREPARE           a proposal that was accepted here, with its batch: the tuple of Q for its view
 //	COMMIT                the proposal for the number prepared here in the present view: the tuple of P
@@ -14,7 +15,7 @@
 //	STATUS                the view is active; or it was reached in a life that is forgotten
 //	CHECKPOINT            it is stable
 //
-// What a replica says to others may be a promise (R-OUR-21). It leaves when all records are durable that were appended with
-// Persist before it was said. A record that was appended with Note is durable with the next of these at the latest, and nothing
-// waits for it.
+// What a replica says to others may be a promise (R-OUR-21). It leaves when all records are durable
+// that were appended with Persist before it was said. A record that was appended with Note is
+// durable with the next of these at the latest, and nothing waits for it.
 package store

@@ -10,15 +10,17 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// imageEvery is how much of the disk the journal may take, in segments, before the image follows to the latest stable checkpoint. Pages that
-// change often are written once in so many bytes of the journal; a restart runs the batches that it holds.
+// imageEvery is how much of the disk the journal may take, in segments, before the image follows to
+// the latest stable checkpoint. A page that changes often is written to the image once for that
+// much journal; a restart runs the batches in the journal.
 const imageEvery = 3
 
 // following is an update of the image under way.
 //
-// The state keeps the checkpoint until all pages are copied, and with it all later checkpoints. So an update that has not copied them when the
-// group has come a window further is abandoned, and the next one copies twice as much under one taking of the caller's lock. After
-// some of them an update copies everything at once.
+// The state keeps the checkpoint until all pages are copied, and with it all later checkpoints. So
+// an update that has not copied them when the group has come a window further is abandoned, and the
+// next one copies twice as much under one taking of the caller's lock. After some of them an update
+// copies everything at once.
 type following struct {
 	to        message.CheckpointID // number 0: there is none
 	copied    bool                 // the state need not keep the checkpoint any more
@@ -32,7 +34,8 @@ const leastStep = 64
 // mostStep is more pages than any state has.
 const mostStep = 1 << 31
 
-// OpenImage opens the image. One that is damaged is replaced by an empty one: damaged says so, and the replica fetches its state.
+// OpenImage opens the image. One that is damaged is replaced by an empty one: damaged says so, and
+// the replica fetches its state.
 func (s *Store[T]) OpenImage(pages message.PageNum, t image.Tree) (damaged bool, err error) {
 	o := image.Options{Group: s.options.Group, Pages: pages, Tree: t, Reserve: s.options.ReserveBytes / pageBytes}
 	im, err := image.Open(s.options.Disk, o)
@@ -56,8 +59,9 @@ type Session interface {
 	Abort()
 }
 
-// LoadState takes a state to the image's checkpoint, by a session that install opens, and returns the checkpoint. If there is none, or if the
-// image lacks some of its nodes and pages, the state stays as it is, and the checkpoint is zero.
+// LoadState takes a state to the image's checkpoint, by a session that install opens, and returns
+// the checkpoint. If there is none, or if the image lacks some of its nodes and pages, the state
+// stays as it is, and the checkpoint is zero.
 func (s *Store[T]) LoadState(install func(message.SeqNum, message.Digest) (Session, error)) (k message.CheckpointID, lacks int, err error) {
 	seq, root, ok := s.image.Checkpoint()
 	if !ok {
@@ -104,7 +108,8 @@ func (s *Store[T]) Follow(k message.CheckpointID) (*image.Update, error) {
 	return u, nil
 }
 
-// Updating is the checkpoint to which an update under way takes the image; its number is 0 if there is none.
+// Updating returns the checkpoint that an update under way takes the image to; its number is 0 if
+// there is none.
 func (s *Store[T]) Updating() message.CheckpointID { return s.update.to }
 
 // Keeps is the lowest checkpoint that the state must keep when n is stable.
@@ -118,14 +123,16 @@ func (s *Store[T]) Keeps(n message.SeqNum) message.SeqNum {
 // Abandoned reports whether the update is to be given up: see following.
 func (s *Store[T]) Abandoned() bool { return s.update.abandoned }
 
-// Copy has an update copy some pages from the state. It is done when all are copied; then the state need not keep the checkpoint.
+// Copy has an update copy some pages from the state. It is done when all are copied; then the state
+// need not keep the checkpoint.
 func (s *Store[T]) Copy(u *image.Update, from image.Source) (done bool, err error) {
 	done, err = u.Step(from, s.update.step)
 	s.update.copied = done && err == nil
 	return done, err
 }
 
-// Followed says that the update is durable: the journal needs no records of what comes before its checkpoint.
+// Followed says that the update is durable: the journal needs no records of batches before its
+// checkpoint.
 func (s *Store[T]) Followed() {
 	s.journal.Release(s.update.to.Seq)
 	s.at = s.update.to.Seq

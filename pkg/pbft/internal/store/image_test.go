@@ -16,8 +16,9 @@ import (
 
 const window = 8
 
-// An update of the image that has not copied its pages when the group has come a window further is given up, so that the state need not keep
-// its checkpoint for longer. Each one copies twice as much at once as the one before, so that one of them is quick enough.
+// An update of the image that has not copied its pages when the group has come a window further is
+// given up, so that the state need not keep its checkpoint for longer. Each one copies twice as
+// much at once as the one before, so that one of them is quick enough.
 func TestSlowImageIsGivenUp(t *testing.T) {
 	m, err := store.Recall[string](store.Options{Disk: disk.NewMem(rand.New(rand.NewPCG(1, 1))), SegmentBytes: 1 << 16,
 		Limits: &message.Limits{Replicas: 4, WindowLength: window}}, 0, nil)
@@ -62,7 +63,8 @@ func TestSlowImageIsGivenUp(t *testing.T) {
 	}
 }
 
-// Room is kept for the journal and for an update of the image. When some of it is used and the disk is full, Reserve says so until there is room.
+// Room is kept for the journal and for an update of the image. When some of it is used and the disk
+// is full, Reserve says so until there is room.
 func TestReserve(t *testing.T) {
 	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
 	m, err := store.Recall[string](store.Options{Disk: d, SegmentBytes: 1 << 16, ReserveBytes: 1 << 18,

@@ -15,13 +15,14 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A Store is the journal of one replica, and the gate before what it says. T is something that it says. All methods but Flush are called
-// by one goroutine at a time; Flush may run beside them, and beside itself.
+// A Store is the journal and image of one replica, and the gate that holds its messages until their
+// records are durable. T is such a message. All methods but Flush are called by one goroutine at a
+// time; Flush may run beside them, and beside itself.
 type Store[T any] struct {
 	options Options
 	journal *journal.Journal
 	gate    journal.Gate[T]
-	bound   journal.Position // what is said now relies on the records below it
+	bound   journal.Position // messages said now rely on the records below it
 	buffer  []byte
 
 	image  *image.Image
@@ -38,15 +39,16 @@ type Options struct {
 	Self         message.ReplicaID
 	Limits       *message.Limits
 
-	// ReserveBytes is how much room is kept for the journal, in segments that are ready, and for the pages of one update of the image
-	// (R-OUR-7). Reserve says when there is not as much.
+	// ReserveBytes is how much room is kept for the journal, in segments that are ready, and for
+	// the pages of one update of the image (R-OUR-7). Reserve says when there is not as much.
 	ReserveBytes int
 }
 
 // spare is how many segments are kept ready: those that are reserved, and the one that Journal keeps to free others.
 func (o *Options) spare() int { return (o.ReserveBytes+o.SegmentBytes-1)/o.SegmentBytes + 1 }
 
-// NoJournal is a position that no journal reaches. A fence that has it says that the journal does not hold all that was promised.
+// NoJournal is a position that no journal reaches. A fence that has it says that the journal does
+// not hold all that was promised.
 const NoJournal = math.MaxUint64
 
 // A Memory is what was found on a disk.
@@ -57,9 +59,10 @@ type Memory[T any] struct {
 	Why     error             // if not, unless it was known before
 }
 
-// Recall opens the journal. It is whole if it holds as many records as it did when the fence was raised last. One that is not has lost
-// something, and is replaced by an empty one: first distrust makes durable that the fence has position NoJournal, for the new one
-// must not pass for whole. The fence has another position when the replica promises something again.
+// Recall opens the journal. It is whole if it holds as many records as it did when the fence was
+// raised last. Otherwise it has lost records, and is replaced by an empty journal. First distrust
+// makes durable that the fence has position NoJournal, because the new journal must not pass for
+// whole. The fence gets another position when the replica makes promises again.
 func Recall[T any](o Options, fence uint64, distrust func() error) (m Memory[T], err error) {
 	m.Store, m.Records, err = open[T](o)
 	switch {
@@ -153,14 +156,15 @@ func (s *Store[T]) Note(record ...message.Message) {
 // maxKeptBuffer is the longest buffer that is kept from one record to the next.
 const maxKeptBuffer = 1 << 20
 
-// Persist appends a record, and has everything that is said from now on wait for it and for all before it. Without a record it is
-// these alone.
+// Persist appends a record, and has everything that is said from now on wait for it and for all
+// before it. Without a record it is these alone.
 func (s *Store[T]) Persist(record ...message.Message) {
 	s.Note(record...)
 	s.bound = s.journal.Next()
 }
 
-// Hold keeps something that is said until what it relies on is durable. It reports false, and keeps nothing, if that is so already.
+// Hold keeps a message until the records that it relies on are durable. It reports false, and keeps
+// nothing, if they are durable already.
 func (s *Store[T]) Hold(said T) bool {
 	if s.gate.Opens(s.bound) {
 		return false
@@ -169,24 +173,26 @@ func (s *Store[T]) Hold(said T) bool {
 	return true
 }
 
-// Waiting reports whether something is held, or would be.
+// Waiting reports whether messages are held, or a new one would be.
 func (s *Store[T]) Waiting() bool { return !s.gate.Opens(s.bound) }
 
-// Full reports whether so much is held that the caller is to drop what it says instead: the disk stands still, and others ask again.
+// Full reports whether so many messages are held that the caller must drop new ones: the disk
+// stands still, and others will ask again.
 func (s *Store[T]) Full() bool { return s.gate.Len() >= maxHeld }
 
-// maxHeld bounds what waits for the disk.
+// maxHeld bounds the messages that wait for the disk.
 const maxHeld = 1 << 14
 
-// Flush makes durable what was appended before. An error is final, unless disk.IsFull says that there was no room: then some of it may be
-// durable, and a later Flush goes on with the rest.
+// Flush makes durable what was appended before. An error is final unless disk.IsFull holds for it.
+// Then some records may be durable, and a later Flush goes on with the rest.
 func (s *Store[T]) Flush() (journal.Position, error) { return s.journal.Flush() }
 
 // Flushed lets what waited for no more than is durable now leave, in the order in which it was said.
 func (s *Store[T]) Flushed(durable journal.Position, leave func(T)) { s.gate.Release(durable, leave) }
 
-// Reserve makes room for what is kept in reserve, as far as it is not there. disk.IsFull says of an error that the disk is too full. Of the
-// store's other methods only those that do not change the image may run beside it.
+// Reserve allocates what is missing of the reserve. If the disk is too full, disk.IsFull holds for
+// the error. Of the store's other methods only those that do not change the image may run beside
+// it.
 func (s *Store[T]) Reserve() error {
 	return errors.Join(s.journal.Reserve(), s.image.Reserve(), s.reserveSmall())
 }
@@ -197,7 +203,7 @@ const (
 	smallBytes = 256 << 10
 )
 
-// reserveSmall makes room for small files, unless what is in reserve is to be spent.
+// reserveSmall reserves room for small files, unless the reserve is to be spent.
 func (s *Store[T]) reserveSmall() error {
 	if s.options.ReserveBytes == 0 {
 		return nil
@@ -215,7 +221,7 @@ func (s *Store[T]) reserveSmall() error {
 	return nil
 }
 
-// Short reports whether the journal has used some of what is in reserve.
+// Short reports whether the journal has used some of its reserve.
 func (s *Store[T]) Short() bool { return s.journal.Short() }
 
 // Yield gives the room for small files to one of them, and reports whether there was some.
@@ -225,7 +231,7 @@ func (s *Store[T]) Yield() bool { return s.options.Disk.Remove(smallName) == nil
 type Figures struct {
 	Durable              journal.Position // records below it are durable
 	Next                 journal.Position // of the next record
-	Held                 int              // what was said and waits for the disk
+	Held                 int              // messages that wait for the disk
 	JournalBytes, Needed int64            // of the journal's files, and of those that hold records which are needed
 	Image                message.SeqNum   // the checkpoint that the image is at
 	ImageBytes           int64
@@ -244,8 +250,9 @@ func (s *Store[T]) Figures() (f Figures) {
 	return f
 }
 
-// Renew makes durable what was noted, and begins to write the journal anew with a record. What it had stays until Renewed. If the disk is
-// full, as disk.IsFull says of the error, then what it had stays longer, and is of no account all the same when Renewed is durable.
+// Renew makes the noted records durable, and begins the journal anew with a record. The old records
+// stay until Renewed. If the disk is full (disk.IsFull), they stay longer, but do not count once
+// Renewed is durable.
 func (s *Store[T]) Renew(first ...message.Message) error {
 	_, err := s.journal.Flush()
 	err = errors.Join(err, s.journal.Cut())
@@ -253,8 +260,9 @@ func (s *Store[T]) Renew(first ...message.Message) error {
 	return err
 }
 
-// Renewed appends the last record of those that are to stand for all before Renew, and makes them durable. Of what was before, the batches up
-// to the stable checkpoint are needed still, until the image has passed them. It returns what Flush does.
+// Renewed appends the last of the records that replace all those before Renew, and makes them
+// durable. Of the old records the batches up to the stable checkpoint are still needed, until the
+// image has passed them. It returns what Flush returns.
 func (s *Store[T]) Renewed(stable message.SeqNum, last ...message.Message) (journal.Position, error) {
 	s.Persist(last...)
 	durable, err := s.journal.Flush()
@@ -267,7 +275,7 @@ func (s *Store[T]) Renewed(stable message.SeqNum, last ...message.Message) (jour
 // Position is how far the journal is durable.
 func (s *Store[T]) Position() journal.Position { return s.journal.Durable() }
 
-// Close closes the files. What was not flushed is lost.
+// Close closes the files. Records that were not flushed are lost.
 func (s *Store[T]) Close() error {
 	err := s.journal.Close()
 	if s.image != nil {
@@ -276,7 +284,8 @@ func (s *Store[T]) Close() error {
 	return err
 }
 
-// about is the number of the batch that a message is about. One that is about none outlives its segment in a sticky slot.
+// about returns the number of the batch that a message is about. A message about no batch outlives
+// its segment in a sticky slot.
 func about(m message.Message) message.SeqNum {
 	switch m := m.(type) {
 	case *message.PrePrepare:

@@ -25,7 +25,8 @@ func options(d disk.FS) Options {
 	return Options{Disk: d, Group: ours, SegmentBytes: segment, Self: 2, Limits: &limits}
 }
 
-// recall opens a store whose journal is whole, and returns it with its records but for the first, with which each journal begins.
+// recall opens a store whose journal is whole, and returns it with its records but for the first,
+// with which each journal begins.
 func recall(t *testing.T, d disk.FS) (*Store[string], []message.Message) {
 	t.Helper()
 	m, err := Recall[string](options(d), 0, func() error { return errors.New("it is whole") })
@@ -122,7 +123,8 @@ func TestRemembers(t *testing.T) {
 	}
 }
 
-// The journal takes no more of the disk than what follows the image, however long the group lives; our way into the view outlives it.
+// The journal takes no more of the disk than what follows the image, however long the group lives;
+// our way into the view outlives it.
 func TestIsBounded(t *testing.T) {
 	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
 	s, _ := recall(t, d)
@@ -150,7 +152,8 @@ func TestIsBounded(t *testing.T) {
 	}
 }
 
-// A journal that has fewer records than the fence knows of is replaced, after it is on disk that the new one does not hold what was promised.
+// A journal that has fewer records than the fence knows of is replaced, after it is on disk that
+// the new one does not hold what was promised.
 func TestLostJournal(t *testing.T) {
 	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
 	s, _ := recall(t, d)
@@ -196,8 +199,9 @@ func TestLostJournal(t *testing.T) {
 	}
 }
 
-// A journal that is written anew holds what it had or also what it was given, whole, wherever the power is cut. What was sticky in it is
-// so no more, and what it had goes when the image has passed the stable checkpoint, whatever number it claims.
+// A journal that is written anew holds what it had or also what it was given, whole, wherever the
+// power is cut. What was sticky in it is so no more, and what it had goes when the image has passed
+// the stable checkpoint, whatever number it claims.
 func TestRenewal(t *testing.T) {
 	const stable = 4
 	first, last := &message.Recovered{Seq: stable, Timestamp: 1}, &message.Recovered{View: 1, Seq: stable, Timestamp: 1}
