@@ -22,15 +22,17 @@
 //     if it is one), and a link that leads above it is an error, ErrCrossedBoundary. This confines honest
 //     programs. It is no protection, since another client may rename a directory between two LOOKUPs; the client's
 //     rights are, which the replicas check.
-//   - Nothing is cached except the read-ahead of Read: at most 128 KiB of an open file, dropped when this
-//     process writes to the file through the same Mount. Another client's write may be missed within it, as with any NFS
-//     client between open and close. ReadAt asks the group each time.
+//   - Nothing is cached except the read-ahead of Read: at most 128 KiB of an open file, dropped
+//     when this process writes to the file through the same Mount. Another client's write may be
+//     missed within it, as with any NFS client between open and close. ReadAt asks the group each
+//     time.
 //   - O_EXCL is atomic among all clients. O_APPEND is not: NFSv3 has no such write, so the end is asked for and
 //     then written to; only appends through one Mount wait for each other.
 //   - Lock and Unlock exclude only files opened through the same Mount: the protocol's locks are not served.
 //   - A file that is removed while open is gone: ESTALE.
-//   - Errors are *fs.PathError or *os.LinkError around a syscall.Errno, so that errors.Is(err, fs.ErrNotExist), os.IsExist
-//     and comparisons with syscall.ENOSPC and the like work; or around the client's or the context's error.
+//   - Errors are *fs.PathError or *os.LinkError around a syscall.Errno, so that errors.Is(err,
+//     fs.ErrNotExist), os.IsExist and comparisons with syscall.ENOSPC and the like work; or around
+//     the client's or the context's error.
 //
 // All types may be used by many goroutines at once.
 //

@@ -286,7 +286,8 @@ func TestSteadyStateAllocations(t *testing.T) {
 	}
 }
 
-// Recorded counts the pages that only checkpoints have: one for each page that was changed in each epoch since the oldest that is held.
+// Recorded counts the pages that only checkpoints have: one for each page that was changed in each
+// epoch since the oldest that is held.
 func TestRecorded(t *testing.T) {
 	s := newStore(t, 1000)
 	change := func(pages PageNum) {

@@ -184,9 +184,10 @@ func (fs *FS) allocInode(e exportID, kind nfs3.FileType, in *inode) {
 	in.kind, in.export = kind, e
 }
 
-// firstGeneration is the least generation that an inode is given in this epoch. An epoch that begins with a backup does not know which
-// generations were given between that and the loss: a client that has a handle from then shall not find another file by it. So an
-// epoch has 2^20 generations of an inode to itself.
+// firstGeneration is the least generation that an inode is given in this epoch. An epoch that
+// begins with a backup does not know which generations were given between that and the loss: a
+// client that has a handle from then shall not find another file by it. So an epoch has 2^20
+// generations of an inode to itself.
 func (fs *FS) firstGeneration() uint32 { return uint32(max(fs.config.Epoch, 1)-1)<<20 + 1 }
 
 // freeInode gives it back, and all pages that hang on it. Handles of it are STALE from now on.

@@ -123,7 +123,8 @@ func (fs *FS) madeFor(b []byte) error {
 	return nil
 }
 
-// Renew implements pbft.Renewer: the superblock of an earlier epoch becomes this one's. Nothing else on the pages names the epoch.
+// Renew implements pbft.Renewer: the superblock of an earlier epoch becomes this one's. Nothing
+// else on the pages names the epoch.
 func (fs *FS) Renew(n pbft.PageNum, contents []byte) (changed bool, err error) {
 	if n != pbft.PageNum(fs.at.super) {
 		return false, nil

@@ -32,8 +32,8 @@ func keyOf(peer netip.AddrPort, xid uint32, record []byte) key {
 	return key{peer: peer, xid: xid, digest: digestOf(record[4:])}
 }
 
-// An answered is the answer to a call that changed something. When the call comes again it is answered
-// again and not done again.
+// An answered is the answer to a call that changed something. When the call comes again it gets the
+// same answer and is not done again.
 type answered struct {
 	key   key
 	from  *lineage      // the connection where the call last came

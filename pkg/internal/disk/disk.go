@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package disk is what the journal and the image of a replica need of a file system: files that are written at an offset, and
-// three promises that only a sync makes durable. [OS] is a directory of this host. [Mem] is one that tests can crash, and
-// that can tear, lose, flip and misdirect what was written.
+// Package disk is what the journal and the image of a replica need of a file system: files that are
+// written at an offset, and three promises that only a sync makes durable. [OS] is a directory of
+// this host. [Mem] is one that tests can crash, and that can tear, lose, flip and misdirect writes.
 //
-// A write is durable when a later Sync of its file has returned. A file that was created, renamed or removed is so durably when
-// a later Sync of its FS has returned. After a failed Sync nothing is known of what was written since the last good one, and no later
-// Sync tells: the caller must stop.
+// A write is durable when a later Sync of its file has returned. The creation, renaming or removal
+// of a file is durable when a later Sync of its FS has returned. After a failed Sync the writes
+// since the last good one may be durable or lost, and no later Sync tells: the caller must stop.
 package disk
 
 import (
@@ -15,13 +15,14 @@ import (
 	"syscall"
 )
 
-// An FS is one directory, without directories in it. Names have no slash. Its methods may be called by several goroutines.
+// An FS is one directory, without directories in it. Names have no slash. Its methods may be called
+// by several goroutines.
 type FS interface {
 	// Create makes an empty file. It is an error (fs.ErrExist) if there is one of that name.
 	Create(name string) (File, error)
 	// Open opens a file for reading and writing. It is an error (fs.ErrNotExist) if there is none.
 	Open(name string) (File, error)
-	// Remove removes a file. Those who have it open may go on.
+	// Remove removes a file. Open handles stay usable.
 	Remove(name string) error
 	// Rename gives a file another name, and replaces the file that had it.
 	Rename(from, to string) error
@@ -37,16 +38,16 @@ type File interface {
 	io.WriterAt
 	// Size is the length in bytes.
 	Size() (int64, error)
-	// Allocate makes the file at least size bytes long, has the blocks reserved, and leaves zeros where nothing was written. A later write
-	// below size cannot fail for want of space.
+	// Allocate makes the file at least size bytes long, has the blocks reserved, and leaves zeros
+	// where nothing was written. A later write below size cannot fail for want of space.
 	Allocate(size int64) error
 	// Truncate makes the file size bytes long.
 	Truncate(size int64) error
-	// Sync makes durable what was written, and the length.
+	// Sync makes the written bytes and the length durable.
 	Sync() error
 	Close() error
 }
 
-// IsFull reports whether an error says that a file system has no room, or that the user's share of it is used up. All other errors may
-// mean that something is lost.
+// IsFull reports whether an error says that a file system has no room, or that the user's share of
+// it is used up. Any other error may mean that data is lost.
 func IsFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

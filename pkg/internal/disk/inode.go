@@ -91,7 +91,7 @@ func copyOf(p *page) *page {
 	return &q
 }
 
-// resize sets the size. What is added is allocated or not.
+// resize sets the size. The added part is allocated or not.
 func (c *contents) resize(size int64, allocate bool) {
 	last := int((size + pageBytes - 1) / pageBytes)
 	for i := last; i < len(c.pages); i++ {
@@ -111,7 +111,7 @@ func (c *contents) resize(size int64, allocate bool) {
 	c.size = size
 }
 
-// fitting returns how many of n bytes at off can be written if so many more pages can be taken.
+// fitting returns how many of n bytes at off can be written if room more pages can be taken.
 func (c *contents) fitting(off, n, room int64) (fit int64) {
 	full := false
 	runs(off, n, func(index int, from, to, done int64) {
@@ -216,7 +216,8 @@ func (f *inode) survivors(chance *rand.Rand) map[int64]int {
 	return last
 }
 
-// tear draws what becomes of a write: all of it is kept, or none, or its beginning, or any of its sectors.
+// tear draws the fate of a write: all of it is kept, or none, or its beginning, or any of its
+// sectors.
 func tear(c change, chance *rand.Rand) (kept func(sector int64) bool) {
 	first, end := c.off/sectorBytes, (c.off+int64(len(c.data))-1)/sectorBytes+1
 	switch chance.IntN(4) {

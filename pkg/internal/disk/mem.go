@@ -24,9 +24,9 @@ var errSync = fmt.Errorf("sync: %w", syscall.EIO)
 // A Mem is an FS in memory that can lose power. Crash leaves what a disk may hold then:
 //
 //   - What was synced is there.
-//   - Each write that was not synced is kept, lost or torn, whatever became of the others: some of its sectors
-//     are kept. A sector that is kept has what earlier writes put there too, as it comes from one page of the
-//     cache.
+//   - Each write that was not synced is kept, lost or torn (some of its sectors are kept),
+//     independently of the others. A sector that is kept has what earlier writes put there too, as
+//     it comes from one page of the cache.
 //   - A change of length or of names that was not synced is kept or lost. Changes of one file's length are kept
 //     in order.
 //
@@ -39,12 +39,12 @@ type Mem struct {
 	life    int               // the number of crashes; files that were opened in an earlier life are dead
 	now     map[string]*inode // the names as callers see them
 	durable map[string]*inode // the names as of the last Sync
-	renames []nameChange      // what came since
+	renames []nameChange      // renames since the last sync
 	stats   Stats
 
 	space     int64 // bytes that fit, or negative
-	cutAfter  int   // calls that change or sync something until the power is cut, or negative
-	failSyncs int   // so many Syncs will fail
+	cutAfter  int   // changing or syncing calls until the power is cut, or negative
+	failSyncs int   // the number of Syncs that will fail
 }
 
 // Stats is what a Mem has counted since it was made.
@@ -99,15 +99,15 @@ func (m *Mem) Fill(room int64) {
 	}
 }
 
-// FailSync has the next n Syncs fail, of whichever file or of the names. What they should have made durable
-// may be lost, and a later Sync that succeeds does not make it durable either.
+// FailSync makes the next n Syncs fail, of any file or of the names. The data that they should have
+// made durable may be lost, and a later Sync that succeeds does not make it durable either.
 func (m *Mem) FailSync(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failSyncs = n
 }
 
-// CutAfter cuts the power after n more calls that change or sync something. All calls answer ErrPower then,
+// CutAfter cuts the power after n more changing or syncing calls. All calls answer ErrPower then,
 // until Crash. A negative n revokes it.
 func (m *Mem) CutAfter(n int) {
 	m.mu.Lock()
@@ -115,8 +115,8 @@ func (m *Mem) CutAfter(n int) {
 	m.cutAfter = n
 }
 
-// Misdirect has the next write to a file go by so many bytes further on, or back, than it should. It is
-// acknowledged as if it had not.
+// Misdirect makes the next write to a file go to a place by bytes away. It is acknowledged like any
+// other.
 func (m *Mem) Misdirect(name string, by int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -173,7 +173,7 @@ func (m *Mem) begin(files map[string]*inode) {
 	}
 }
 
-// A Snapshot is what was on a disk at one time.
+// A Snapshot is the contents of a disk at one time.
 type Snapshot struct{ files map[string]*inode }
 
 // Snapshot returns all files as callers see them now.
@@ -323,7 +323,7 @@ func (m *Mem) room() int64 {
 	return max(left, 0)
 }
 
-// A memFile is an inode that somebody opened.
+// A memFile is an open inode.
 type memFile struct {
 	disk   *Mem
 	name   string

@@ -10,8 +10,8 @@ import (
 )
 
 // A Monotone is a number that never goes back. It is kept in two files, best on two disks, so that
-// putting back an old copy of one of them is noticed. Putting back both at once is not: only somebody
-// else who remembers the number can notice that.
+// putting back an old copy of one of them is noticed. Putting back both at once is not noticed:
+// only a peer that remembers the number can notice that.
 //
 // Each file holds the number and the one before it, 8 bytes each, little-endian. The first file is
 // written before the second, so a crash leaves the second with the number before. Any other difference

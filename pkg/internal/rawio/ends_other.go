@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// Nobody tells of ends here: readers ask for more until there is none.
+// There is no poller for ends of file here: readers ask for more until there is none.
 type end struct{ came atomic.Bool }
 
 func watchEnd(syscall.RawConn) *end { return nil }

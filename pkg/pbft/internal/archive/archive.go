@@ -82,7 +82,8 @@ var (
 	ErrNone = errors.New("this is no archive, or its backup was not completed")
 	// ErrDamaged: the file is not as it was written. The text says where.
 	ErrDamaged = errors.New("the archive is damaged")
-	// ErrFalse: the file is as somebody wrote it, and not what it says. The text says in what.
+	// ErrFalse: the file is undamaged, but its contents do not match what it claims. The text says
+	// where.
 	ErrFalse = errors.New("the archive is not genuine")
 )
 
@@ -110,7 +111,8 @@ const (
 	FirstReplica
 )
 
-// Covered is what is signed. Its beginning differs from that of anything else that is signed under the same key.
+// Covered returns the signed bytes. Their beginning differs from that of everything else that is
+// signed under the same key.
 func (c *Certificate) Covered() []byte {
 	b := []byte("bfs archive v1\x00")
 	b = append(append(b, byte(len(c.Name))), c.Name...)

@@ -44,15 +44,17 @@ var (
 	ErrSealed = errors.New("NEW-KEY's session key does not open")
 )
 
-// A Signer holds a principal's long-term key. It signs NEW-KEYs and recovery requests and nothing else, and
-// appends a counter. A replica's never goes back, not even over a restart [TOCS §5.1]. No Signer reads a clock: a clock that was
-// ahead once would lock its owner out of whatever compares counters.
+// A Signer holds a principal's long-term key. It signs NEW-KEYs and recovery requests and nothing
+// else, and appends a counter. A replica's never goes back, not even over a restart [TOCS §5.1]. No
+// Signer reads a clock: a clock that was ahead once would lock its owner out of whatever compares
+// counters.
 type Signer interface {
 	PublicKey() ed25519.PublicKey
 	// Count returns the next value of the counter; it is durable before Count returns.
 	Count() (uint64, error)
 	Sign(covered []byte) ([]byte, error)
-	// HelloKey is the key that checks the hellos of the owner of another long-term key in one life of ours.
+	// HelloKey returns the key that checks hellos from the owner of another long-term key, in one
+	// life of ours.
 	HelloKey(peer ed25519.PublicKey, life Life) (HelloKey, error)
 	// HelloTag makes the tag of our hello that answers another principal's challenge.
 	HelloTag(peer ed25519.PublicKey, challenge *[ChallengeSize]byte, head *HelloHead) (HelloTag, error)
@@ -64,7 +66,7 @@ type key struct {
 	raw   [keySize]byte
 	aead  cipher.AEAD
 	seen  atomic.Uint64  // highest nonce opened under it, of messages that come in order
-	used  atomic.Bool    // something was opened under it: the peer has it
+	used  atomic.Bool    // a message was opened under it, so the peer has it
 	epoch uint64         // of the ring that chose it
 	now   *atomic.Uint64 // the present epoch of that ring; nil if the peer chose it
 }
@@ -103,9 +105,10 @@ type Session struct {
 	lives  atomic.Uint64 // see Lives
 }
 
-// A Channel is a connection, for as long as which a NEW-KEY is fresh. The receiver of NEW-KEYs has a part in choosing ID, so
-// nobody can make one before the connection is there [R-PR-4 has a counter for this, which a lost file or a clock can turn against
-// its owner]. Of two connections of one peer the later has the higher Number.
+// A Channel is a connection; a NEW-KEY is fresh as long as its connection lives. The receiver of
+// NEW-KEYs has a part in choosing ID, so nobody can make one before the connection exists [R-PR-4
+// has a counter for this, which a lost file or a clock can turn against its owner]. Of two
+// connections of one peer the later has the higher Number.
 type Channel struct {
 	ID     message.Digest
 	Number uint64
@@ -136,7 +139,7 @@ type Ring struct {
 	group     message.Digest
 	signer    Signer
 	transport message.Digest
-	own       atomic.Pointer[sealingKey] // that of the present epoch
+	own       atomic.Pointer[sealingKey] // the key of the present epoch
 	epoch     atomic.Uint64
 	nonce     atomic.Uint64
 	life      Life
@@ -212,11 +215,11 @@ func (r *Ring) sealKey(s *Session, m *message.NewKey, epoch uint64) error {
 	return nil
 }
 
-// Accept takes in a peer's NEW-KEY, which came on a channel. What is not fresh there is refused before its
-// signature is checked. answer says that the peer does not have, or no longer has, a session key of ours, so
-// that a NEW-KEY is due to it: its X25519 key is new, or it does not know ours, or we never sealed a key to
-// it. It may have sealed its own to an X25519 key that we have erased since. changed says that we may now
-// seal for it under a new key.
+// Accept takes in a peer's NEW-KEY, which came on a channel. One that is not fresh on that channel
+// is refused before its signature is checked. answer says that the peer does not have, or no longer
+// has, a session key of ours, so that a NEW-KEY is due to it: its X25519 key is new, or it does not
+// know ours, or we never sealed a key to it. It may have sealed its own to an X25519 key that we
+// have erased since. changed says that we may now seal for it under a new key.
 func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, changed bool, err error) {
 	switch {
 	case m.Major != message.VersionMajor:
@@ -267,10 +270,10 @@ func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, change
 	return answer, changed, nil
 }
 
-// wentBack reports whether a NEW-KEY brings a replica's new X25519 key below the counter of an earlier one. A
-// replica that refreshes its keys counts on, so this one has begun a new life. The counter's file lies beside
-// the fence: who restores the one from yesterday has restored the other too, and may vote again for what it
-// voted for. Clients count anew in each life.
+// wentBack reports whether a NEW-KEY brings a replica's new X25519 key below the counter of an
+// earlier one. A replica that refreshes its keys counts on, so this one has begun a new life. The
+// counter's file lies beside the fence: if one was restored from an old copy, so was the other, and
+// the replica may vote a second time. Clients count anew in each life.
 func (s *Session) wentBack(m *message.NewKey) bool {
 	return s.Peer.IsReplica() && s.sealTo != m.SealTo && m.Counter <= s.highest
 }
@@ -337,8 +340,8 @@ func (r *Ring) sealTail(k *key, x *Scratch, b, covered []byte) []byte {
 	return append(b, x.mac(k, nonce, covered)...)
 }
 
-// Proofs have nonces of their own kind, so that the MAC of a result, whose bytes a client may have chosen, is never that of a
-// message.
+// Proofs have nonces of their own kind, so that the MAC of a result, whose bytes a client may have
+// chosen, is never a message's MAC.
 const (
 	messageNonce = 0
 	proofNonce   = 1
@@ -378,8 +381,9 @@ func Split(frame []byte) (body, trailer []byte, ok bool) {
 	return frame[:n:n], frame[n:], true
 }
 
-// Open checks that the session's peer sealed m, which was decoded from encoded, and that it did so after everything opened before: what
-// comes over one connection comes in order, so a nonce that does not rise is a replay.
+// Open checks that the session's peer sealed m, which was decoded from encoded, and that it did so
+// after everything opened before: a connection keeps the order of messages, so a nonce that does
+// not rise is a replay.
 func (s *Session) Open(x *Scratch, m message.Message, encoded, trailer []byte) bool {
 	k := s.in.Load()
 	if k.refused() {

@@ -115,7 +115,7 @@ func (k *HelloKey) tag(challenge, head []byte) (t HelloTag) {
 func (r *Ring) Hello(s *Session, challenge *[ChallengeSize]byte, hello *[HelloSize]byte) error {
 	hello[0], hello[1] = message.VersionMajor, byte(r.self.Replica)
 	binary.LittleEndian.PutUint64(hello[2:], uint64(r.self.Client))
-	rand.Read(hello[helloNonceAt:helloTagAt]) // or an acceptor who repeats a challenge gets the same binding, and old NEW-KEYs are fresh
+	rand.Read(hello[helloNonceAt:helloTagAt]) // else an acceptor that repeats a challenge gets the same binding, and old NEW-KEYs are fresh again
 	tag, err := r.signer.HelloTag(s.key, challenge, (*HelloHead)(hello[:helloTagAt]))
 	if err != nil {
 		return fmt.Errorf("make the tag of a hello: %w", err)

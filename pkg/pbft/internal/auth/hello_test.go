@@ -88,8 +88,9 @@ func (p *party) challenge(n byte) *[ChallengeSize]byte {
 	return &c
 }
 
-// An intruder in one process of a pair takes away nothing that is of use against later lives: an acceptor's key makes no hello for the
-// acceptor's next life, none as the acceptor, and none for another acceptor.
+// An intruder in one process of a pair takes away nothing that is of use against later lives: an
+// acceptor's key makes no hello for the acceptor's next life, none as the acceptor, and none for
+// another acceptor.
 func TestHelloKeyDiesWithItsLife(t *testing.T) {
 	a, b := newPair(t)
 	stolen, err := b.ring.HelloKey(b.peerKey)
@@ -144,8 +145,9 @@ func TestCounterThatWentBack(t *testing.T) {
 	}
 }
 
-// A NEW-KEY is fresh on the connection it was made for, whatever counters were before in this life: one that counts from 1 again is
-// heard on a later connection; what is left of an earlier connection is not.
+// A NEW-KEY is fresh on the connection it was made for, whatever counters were before in this life:
+// one that counts from 1 again is heard on a later connection; what is left of an earlier
+// connection is not.
 func TestFreshByConnection(t *testing.T) {
 	a, b := newPair(t)
 	at := func(n uint64) Channel { return Channel{ID: message.Digest{byte(n)}, Number: n} }

@@ -11,10 +11,10 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A ring's life is divided into epochs. Each begins with a new X25519 key, and all session keys that the ring
-// chose before are refused from that instant on: what an intruder read out of our memory or a peer's opens
-// nothing and proves nothing any more [TOCS §5.2.2; R-PR-6, R-OUR-8]. There is no grace for what is under
-// way; it comes again, sealed under the new keys.
+// A ring's life is divided into epochs. Each begins with a new X25519 key, and all session keys
+// that the ring chose before are refused from that instant on: keys that an intruder read from our
+// memory or a peer's no longer open or prove anything [TOCS §5.2.2; R-PR-6, R-OUR-8]. Messages
+// under way are lost; they come again, sealed under the new keys.
 //
 // A refresh changes the keys of one direction only, for the receiver chooses them. Two peers that refresh at
 // once seal their NEW-KEYs to X25519 keys that are erased when these arrive; each sees so and answers with a
@@ -27,8 +27,8 @@ type sealingKey struct {
 	epoch   uint64
 }
 
-// Refresh begins a new epoch. The old private key is dropped here, and its memory is the collector's to use
-// again. The caller has to send a NEW-KEY to every peer, or nothing that they say is heard.
+// Refresh begins a new epoch. The old private key is dropped here; the garbage collector reuses its
+// memory. The caller must send a NEW-KEY to every peer, or it hears none of their messages.
 func (r *Ring) Refresh() error {
 	private, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
@@ -44,12 +44,12 @@ func (r *Ring) Refresh() error {
 	return nil
 }
 
-// Epoch is the number of the present epoch. Who opens messages on one goroutine and has them count on another
-// asks before it opens them and again before they count: if the two differ, some may have been sealed under
-// keys that are refused by now.
+// Epoch returns the number of the present epoch. A caller that opens messages on one goroutine and
+// counts them on another asks before it opens them and again before they count: if the two differ,
+// some may have been sealed under keys that are refused by now.
 func (r *Ring) Epoch() uint64 { return r.epoch.Load() }
 
-// refused reports whether nothing is opened with a key of ours: there is none, or its epoch is over.
+// refused reports whether a key of ours opens nothing: there is none, or its epoch is over.
 func (k *key) refused() bool { return k == nil || k.now == nil || k.epoch != k.now.Load() }
 
 // use notes that the peer speaks under a key.
@@ -66,9 +66,9 @@ func (s *Session) spoken() bool {
 	return !k.refused() && k.used.Load()
 }
 
-// reborn reports whether a NEW-KEY is from another process than the last that we accepted, or may be. That
-// one counts nonces anew, so it must not seal under a key that the other had. A process that refreshes its
-// keys says so on the connection that it has, and does not lack ours.
+// reborn reports whether a NEW-KEY is from another process than the last that we accepted, or may
+// be. A new process counts nonces anew, so it must not seal under a key that the other had. A
+// process that only refreshes its keys says so on its present connection, and has our key.
 func (s *Session) reborn(m *message.NewKey, on Channel) bool {
 	return s.sealTo != m.SealTo && (on.Number != s.channel || m.Wants)
 }

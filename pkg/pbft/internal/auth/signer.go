@@ -12,8 +12,8 @@ import (
 	"bfs/pkg/internal/durable"
 )
 
-// MemorySigner signs with a key in this process's memory. Its counter begins anew in each life; it is for clients, who sign
-// nothing that must be in order over a restart, and for tests.
+// MemorySigner signs with a key in this process's memory. Its counter begins anew in each life; it
+// is for tests, and for clients, whose signatures need no order across restarts.
 type MemorySigner struct {
 	key  ed25519.PrivateKey
 	mu   sync.Mutex
@@ -49,9 +49,9 @@ func (s *MemorySigner) HelloTag(peer ed25519.PublicKey, challenge *[ChallengeSiz
 	return TagOfHello(s.key, peer, challenge, head)
 }
 
-// FileSigner is the signer of a replica without a keeper, which holds its key itself: the counter is in a file and is durable
-// before a value is used. The file holds a bound, raised a block at a time, so that most values cost no
-// disk write; a restart goes on above the bound.
+// FileSigner is the signer of a replica without a keeper, which holds its key itself: the counter
+// is in a file and is durable before a value is used. The file holds a bound, raised a block at a
+// time, so that most values cost no disk write; a restart goes on above the bound.
 type FileSigner struct {
 	key  ed25519.PrivateKey
 	path string

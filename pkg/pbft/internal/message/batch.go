@@ -16,8 +16,8 @@ var NullDigest = (&Batch{}).Digest()
 
 const batchTag = "bfs batch v1\x00"
 
-// Digest names the batch in PREPAREs, P, Q and X. It depends on neither view nor number. It is over the requests' essences,
-// and counts and lengths are in it (R-MSG-1, R-MSG-2, R-CRY-7).
+// Digest names the batch in PREPAREs, P, Q and X. It depends on neither view nor number. It is over
+// the requests' essences, and counts and lengths are in it (R-MSG-1, R-MSG-2, R-CRY-7).
 func (b *Batch) Digest() (d Digest) {
 	const chunk, essence = 4 << 10, requestHeader + ShortOperation
 	buf := make([]byte, 0, chunk+essence)

@@ -53,8 +53,8 @@ type Message interface {
 	AppendCovered(b []byte) []byte
 }
 
-// Covered is what a MAC protects of a message whose encoding, type byte and all, is at hand. Of most it is the encoding itself, or
-// the beginning of it; for the others it is made in scratch.
+// Covered is what a MAC protects of a message whose encoding, type byte and all, is at hand. Of
+// most it is the encoding itself, or the beginning of it; for the others it is made in scratch.
 func Covered(m Message, encoded, scratch []byte) []byte {
 	switch m := m.(type) {
 	case *Prepare, *Commit, *Checkpoint, *Status:
@@ -246,8 +246,9 @@ func (m *Bitmap) decode(r *reader, window int) {
 	}
 }
 
-// Attribute writes into a message which replica sent it, for those that only replicas send and whose MAC says who: it is not
-// in their bodies. A VIEW-CHANGE names its sender and may be brought by another. False for any other message.
+// Attribute writes into a message which replica sent it, for those that only replicas send and
+// whose MAC says who: it is not in their bodies. A VIEW-CHANGE names its sender and may be brought
+// by another. False for any other message.
 func Attribute(m Message, from ReplicaID) bool {
 	switch m := m.(type) {
 	case *PrePrepare:

@@ -201,8 +201,8 @@ func TestRandomMessagesComeBack(t *testing.T) {
 	}
 }
 
-// Whatever byte of a message changes, either it is malformed or what its MAC covers changes: nothing travels unprotected.
-// DATA alone is believed for the digests of its items.
+// Whatever byte of a message changes, either it is malformed or what its MAC covers changes:
+// nothing travels unprotected. DATA alone is believed for the digests of its items.
 func TestEveryByteIsCovered(t *testing.T) {
 	for _, kind := range types() {
 		if kind == TypeData {
@@ -464,8 +464,9 @@ func TestLateReply(t *testing.T) {
 	}
 }
 
-// A Decoder that is used again and again makes of every message what a fresh one makes of it, also where the one before it
-// was longer, and its votes and replies keep apart until Reset, its requests for ever.
+// A Decoder that is used again and again makes of every message what a fresh one makes of it, also
+// where the one before it was longer, and its votes and replies keep apart until Reset, its
+// requests for ever.
 func TestDecoderIsUsedAgain(t *testing.T) {
 	g := newGenerator(9)
 	var d Decoder

@@ -8,8 +8,8 @@ import (
 	"bfs/pkg/internal/blockhash"
 )
 
-// ShortOperation is the length up to which an operation stands for itself. To hash it, and put the digest where it could
-// stand, would cost more.
+// ShortOperation is the length up to which an operation stands for itself. To hash it, and put the
+// digest where it could stand, would cost more.
 const ShortOperation = 256
 
 // OperationDigest is what stands for an operation in its request: its digest if it is long, else nothing.
@@ -22,16 +22,19 @@ func OperationDigest(op []byte) (d Digest) {
 
 const operationTag = "bfs operation v2"
 
-// digestOperation is the digest of a long operation. It is cut from its end into blocks of blockhash.Size bytes, so that what a
-// service reads off the end of an operation, page for page, has been digested as its pages are, however long the header in
-// front is; that is the head, of fewer bytes than a block:
+// digestOperation is the digest of a long operation. It is cut from its end into blocks of
+// blockhash.Size bytes, so that what a service reads off the end of an operation, page for page,
+// has been digested as its pages are, however long the header in front is; that is the head, of
+// fewer bytes than a block:
 //
 //	SHA-256(operationTag, head, each block's digest in order, length of the operation as u32)
 //
-// The length says how long the head is and how many digests follow, so that two operations hashed alike have one length, one
-// head and the same digests of blocks: they are one operation, or two blocks collide. Nothing else that is hashed with SHA-256
-// begins with the tag, but for half a block, in which a client may write it: that ends with another tag, which would be a
-// length of more than a gigabyte. The digests of blocks, at least one for each in keep if that is not nil, are left there.
+// The length says how long the head is and how many digests follow, so that two operations hashed
+// alike have one length, one head and the same digests of blocks: they are one operation, or two
+// blocks collide. Nothing else that is hashed with SHA-256 begins with the tag, but for half a
+// block, in which a client may write it: that ends with another tag, which would be a length of
+// more than a gigabyte. The digests of blocks, at least one for each in keep if that is not nil,
+// are left there.
 func digestOperation(op []byte, keep []Digest) (d Digest) {
 	h := sha256.New()
 	h.Write([]byte(operationTag))
@@ -50,8 +53,8 @@ func digestOperation(op []byte, keep []Digest) (d Digest) {
 	return d
 }
 
-// hashOperation hashes a long operation that came in, once and for all: what it is known by, and its blocks, of which the
-// service may have use.
+// hashOperation hashes a long operation that came in, once and for all: what it is known by, and
+// its blocks, of which the service may have use.
 func (m *Request) hashOperation() {
 	if n := len(m.Op) / blockhash.Size; n > 0 {
 		m.blocks = make([]Digest, n)
@@ -59,7 +62,7 @@ func (m *Request) hashOperation() {
 	m.hash = digestOperation(m.Op, m.blocks)
 }
 
-// Blocks are the digests of the blocks with which a long operation ends, in order, as blockhash.Sum has them. Nobody has told
-// us: they were computed here of the bytes that are here. None are at hand if the operation is short, was not decoded, or is
-// not here at all.
+// Blocks are the digests of the blocks with which a long operation ends, in order, as blockhash.Sum
+// has them. Nobody has told us: they were computed here of the bytes that are here. None are at
+// hand if the operation is short, was not decoded, or is not here at all.
 func (m *Request) Blocks() []Digest { return m.blocks }

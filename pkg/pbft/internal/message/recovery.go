@@ -4,11 +4,12 @@ package message
 
 import "encoding/binary"
 
-// firstRecoverer is the client under whose number replica 0 asks for its recovery. The others follow, and are the last there are. No key's
-// ClientOf is that high but by a chance of 2^-59.
+// firstRecoverer is the client under whose number replica 0 asks for its recovery. The others
+// follow, and are the last there are. No key's ClientOf is that high but by a chance of 2^-59.
 const firstRecoverer ClientID = 1<<64 - MaxReplicas
 
-// RecovererOf is the client as which replica i sends its recovery requests. It is not enrolled: the group file has the replica's key.
+// RecovererOf is the client as which replica i sends its recovery requests. It is not enrolled: the
+// group file has the replica's key.
 func RecovererOf(i ReplicaID) ClientID { return firstRecoverer + ClientID(i) }
 
 // Recoverer is the replica that asks for its recovery as this client; not ok if the client is none of these.
@@ -19,8 +20,8 @@ func (c ClientID) Recoverer() (i ReplicaID, ok bool) {
 	return ReplicaID(c - firstRecoverer), true
 }
 
-// Signs reports whether the client's requests are signed: the administrator's are, and a replica's recovery requests. The requests
-// of all others carry MACs.
+// Signs reports whether the client's requests are signed: the administrator's are, and a replica's
+// recovery requests. The requests of all others carry MACs.
 func (c ClientID) Signs() bool {
 	_, recovers := c.Recoverer()
 	return recovers || c == Administrator
@@ -48,7 +49,8 @@ func (x Recovery) Request(signature []byte) *Request {
 		Op: binary.LittleEndian.AppendUint64(nil, uint64(x.Bound)), Signature: signature}
 }
 
-// RecoveryOf is the recovery that a request asks for; not ok if it asks for none, or in another form than Request makes.
+// RecoveryOf is the recovery that a request asks for; not ok if it asks for none, or in another
+// form than Request makes.
 func RecoveryOf(m *Request) (x Recovery, ok bool) {
 	i, ok := m.Client.Recoverer()
 	if !ok || m.Slot != 0 || m.ReadOnly || m.Keep || m.Apart || len(m.Op) != 8 || m.Timestamp == 0 {

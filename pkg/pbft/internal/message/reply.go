@@ -25,12 +25,13 @@ const (
 	outcomes
 )
 
-// ShortResult is the length in bytes up to which every replica sends the whole result. A longer one is sent by one and proved by
-// some [TOCS §6.1].
+// ShortResult is the length in bytes up to which every replica sends the whole result. A longer one
+// is sent by one and proved by some [TOCS §6.1].
 const ShortResult = 256
 
-// A Proof is a replica's MAC of a long result, for the client that asked: whoever has the result and the key can tell that it is
-// the one that this replica computed. It takes the place of the paper's result digest, which costs four times as much to compute.
+// A Proof is a replica's MAC of a long result, for the client that asked: whoever has the result
+// and the key can tell that it is the one that this replica computed. It takes the place of the
+// paper's result digest, which costs four times as much to compute.
 type Proof struct {
 	Nonce uint64
 	Tag   [MACSize]byte
@@ -48,21 +49,23 @@ type Answer struct {
 	Result    []byte // if Full
 	Proof     Proof  // if Proved
 
-	// Version is, of the result of a read, the number of the last batch in the sender's state that changed anything that the
-	// result depends on, or of a later one: the result is what a read gives right after that batch. Results of
-	// different versions are never counted together, however equal they are (R-OUR-22).
+	// Version is, of the result of a read, the number of the last batch in the sender's state that
+	// changed anything that the result depends on, or of a later one: the result is what a read
+	// gives right after that batch. Results of different versions are never counted together,
+	// however equal they are (R-OUR-22).
 	Version SeqNum
 }
 
 // Long reports whether the result is sent by one replica only, and proved by some.
 func (a *Answer) Long() bool { return a.Length > ShortResult }
 
-// A Reply is one replica's answers to requests of one client that stand on one ground [TOCS §4.2]: most often all of the
-// client's that were in one batch.
+// A Reply is one replica's answers to requests of one client that stand on one ground [TOCS §4.2]:
+// most often all of the client's that were in one batch.
 //
-// They stand on one of two grounds, or on both. With a number in Seq its sender says that the requests were executed
-// in the batch which is prepared there as number Seq of view View: 2f+1 who say so have made it certain to commit. Without
-// Tentative the sender knows that it has committed. The two are never counted together (R-OPT-TE-2).
+// They stand on one of two grounds, or on both. With a number in Seq its sender says that the
+// requests were executed in the batch which is prepared there as number Seq of view View: 2f+1 who
+// say so have made it certain to commit. Without Tentative the sender knows that it has committed.
+// The two are never counted together (R-OPT-TE-2).
 type Reply struct {
 	View      View   // in which it prepared; with Seq 0, the sender's
 	Seq       SeqNum // 0: executed in a batch that need not be prepared at the sender
@@ -83,8 +86,8 @@ const (
 	MaxAnswers = 512
 )
 
-// LateReply reports whether an encoded message is a REPLY none of whose answers anybody waits for. Nothing else of it is
-// checked.
+// LateReply reports whether an encoded message is a REPLY none of whose answers anybody waits for.
+// Nothing else of it is checked.
 func LateReply(b []byte, waited func(Slot, Timestamp) bool) bool {
 	if len(b) < 1+replyHeader || Type(b[0]) != TypeReply {
 		return false
@@ -239,7 +242,8 @@ func (w *ReplyWriter) Begin(v View, n SeqNum, tentative bool) {
 	w.b = appendU16(appendBool(w.b, tentative), 0)
 }
 
-// Add appends an answer. Behind one that is long and full nothing may come but its result, which is the caller's to send.
+// Add appends an answer. Behind one that is long and full nothing may come but its result, which is
+// the caller's to send.
 func (w *ReplyWriter) Add(a *Answer) {
 	w.b = a.append(w.b)
 	w.n++

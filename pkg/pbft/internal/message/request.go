@@ -38,8 +38,8 @@ type Request struct {
 	Apart     bool      // its client sent it to every replica: a proposal need not hold the operation; not part of the digest
 	Op        []byte    // nil in a stub
 
-	// Auth is the proof of origin, unless the request is the administrator's, or a replica's that recovers: those are signed
-	// (R-OUR-12) and Signature is set.
+	// Auth is the proof of origin, unless the request is the administrator's, or a replica's that
+	// recovers: those are signed (R-OUR-12) and Signature is set.
 	Auth      Authenticator
 	Signature []byte
 
@@ -47,12 +47,12 @@ type Request struct {
 	PassedBy ReplicaID
 	// Authentic: this replica has checked the sender's MAC or signature. It never travels.
 	Authentic bool
-	// Cost is what running it costs at most, in bytes copied; 0: not known yet. It never travels: each replica computes it
-	// from the operation.
+	// Cost is what running it costs at most, in bytes copied; 0: not known yet. It never travels:
+	// each replica computes it from the operation.
 	Cost int
 
-	// hash is what was hashed of it: the operation if that is long, the whole if it is short. Zero before it is asked for; the
-	// decoder asks for a long operation's.
+	// hash is what was hashed of it: the operation if that is long, the whole if it is short. Zero
+	// before it is asked for; the decoder asks for a long operation's.
 	hash   Digest
 	blocks []Digest // of Op, see Blocks; empty or all of them
 	absent int      // in a stub, the length of the operation; else 0
@@ -122,15 +122,16 @@ func (m *Request) AppendBody(b []byte) []byte {
 	return append(b, m.Auth.Tags...)
 }
 
-// AppendCovered implements Message: replier, provers and flags stand beside the essence, for they are not part of the wish.
+// AppendCovered implements Message: replier, provers and flags stand beside the essence, for they
+// are not part of the wish.
 func (m *Request) AppendCovered(b []byte) []byte {
 	b = append(b, byte(TypeRequest), m.flags(), byte(m.Replier))
 	return m.appendEssence(appendU32(b, m.Provers))
 }
 
-// appendEssence appends what the request is: its header, with replier and flags, but for Keep, as zeros
-// (R-OPT-IX-3), then the operation, or the digest of a long one. The header holds the operation's length, so that no two
-// requests have one essence.
+// appendEssence appends what the request is: its header, with replier and flags, but for Keep, as
+// zeros (R-OPT-IX-3), then the operation, or the digest of a long one. The header holds the
+// operation's length, so that no two requests have one essence.
 func (m *Request) appendEssence(b []byte) []byte {
 	b = m.appendHeader(b, m.flags()&flagKeep, 0)
 	if m.Length() <= ShortOperation {
@@ -151,8 +152,8 @@ func (m *Request) appendHeader(b []byte, flags byte, replier ReplicaID) []byte {
 // Length is that of the operation, whether it is here or not.
 func (m *Request) Length() int { return len(m.Op) + m.absent }
 
-// SetOperation makes op the request's operation, of which d is the OperationDigest: who sends it again, or under a lock that
-// others wait for, has hashed it before.
+// SetOperation makes op the request's operation, of which d is the OperationDigest: who sends it
+// again, or under a lock that others wait for, has hashed it before.
 func (m *Request) SetOperation(op []byte, d Digest) { m.Op, m.hash, m.blocks, m.absent = op, d, nil, 0 }
 
 // operation is the digest of a long operation.
@@ -163,8 +164,9 @@ func (m *Request) operation() Digest {
 	return m.hash
 }
 
-// A stub is a request without its operation, which is long, so that its digest stands for it in all that is MAC'd and hashed.
-// Proposals hold stubs of what clients have sent to every replica [TOCS §6.1; R-OPT-BR-1].
+// A stub is a request without its operation, which is long, so that its digest stands for it in all
+// that is MAC'd and hashed. Proposals hold stubs of what clients have sent to every replica [TOCS
+// §6.1; R-OPT-BR-1].
 
 // IsStub reports whether the operation is not here.
 func (m *Request) IsStub() bool { return m.absent > 0 }
@@ -179,7 +181,8 @@ func (m *Request) Stub() *Request {
 	return &stub
 }
 
-// Fill gives a stub the operation of another request, if that is the one which its digest names, and what was hashed of it.
+// Fill gives a stub the operation of another request, if that is the one which its digest names,
+// and what was hashed of it.
 func (m *Request) Fill(from *Request) bool {
 	if !m.IsStub() || from.IsStub() || from.Length() != m.absent || from.operation() != m.hash {
 		return false
@@ -197,8 +200,9 @@ func (m *Request) stubDigest() []byte {
 
 const requestTag = "bfs request v1\x00"
 
-// Digest is D(m), over the essence. Few requests are ever asked for it: a batch's digest and the MACs are over the essence
-// itself. A request is for one goroutine at a time, for a digest is remembered.
+// Digest is D(m), over the essence. Few requests are ever asked for it: a batch's digest and the
+// MACs are over the essence itself. A request is for one goroutine at a time, for a digest is
+// remembered.
 func (m *Request) Digest() Digest {
 	short := m.Length() <= ShortOperation
 	if short && !m.hash.IsZero() {

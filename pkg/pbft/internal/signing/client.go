@@ -27,8 +27,8 @@ var ErrRefused = errors.New("the keeper refuses")
 // errPeer is the refusal to ask about bytes that are no public key.
 var errPeer = fmt.Errorf("want a public key of %d bytes", keySize)
 
-// A Client is an auth.Signer whose key is at a Server. It connects when it is asked for something, and
-// anew when its connection has ended. It is safe for use by many goroutines; one call is under way at a
+// A Client is an auth.Signer whose key is at a Server. It connects at its first call, and again
+// when its connection has ended. It is safe for use by many goroutines; one call is under way at a
 // time.
 type Client struct {
 	path   string
@@ -91,7 +91,7 @@ func (c *Client) recognise(b []byte) error {
 	return nil
 }
 
-// call asks for something whose answer has so many bytes. A connection that has ended is replaced once.
+// call sends a request whose answer has want bytes. A connection that has ended is replaced once.
 func (c *Client) call(r *request, want int) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -111,7 +111,8 @@ func (k *Key) Sign(covered []byte) ([]byte, error) {
 	return ed25519.Sign(k.private, covered), nil
 }
 
-// judge spends what a signature costs, or says why there is none. The caller holds the lock.
+// judge takes a signature from the budget and the counter, or says why it is refused. The caller
+// holds the lock.
 func (k *Key) judge(s *message.Signed) error {
 	at := slices.Index(k.open, s.Counter)
 	switch {

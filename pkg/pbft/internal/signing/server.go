@@ -19,12 +19,12 @@ const acceptAgain = 100 * time.Millisecond
 // maxConnections bounds the connections that are open at once. One more displaces the oldest.
 const maxConnections = 16
 
-// Rules say who may ask a Server for what.
+// Rules say which users may ask a Server for what.
 type Rules struct {
 	Users     []uint32                         // user numbers of processes that may have the key used
 	Operators []uint32                         // user numbers of processes that may ask for a recovery
 	Recover   func(force bool) (string, error) // recovers the replica; nil: it cannot be recovered
-	Refused   func(uid uint32, why error)      // is told of each refusal; nil: nobody is
+	Refused   func(uid uint32, why error)      // is called for each refusal; may be nil
 }
 
 // A Server serves a Key on a Unix socket.
@@ -109,7 +109,7 @@ func (s *Server) leave(c *end) {
 	s.conns = slices.DeleteFunc(s.conns, func(x *end) bool { return x == c })
 }
 
-// serve answers the requests of one connection until it ends or says something that is none.
+// serve answers the requests of one connection until it ends or sends something that is no request.
 func (s *Server) serve(c *end) {
 	defer s.leave(c)
 	uid, err := peerUser(c.UnixConn)
@@ -192,8 +192,8 @@ func (s *Server) perform(r *request) ([]byte, error) {
 	return nil, errFrame // decode knows no other
 }
 
-// Disconnect ends all connections but those of operators who wait for a recovery, so that nothing that
-// was connected while another process of the replica lived is left.
+// Disconnect ends all connections except those of operators that wait for a recovery. So no
+// connection of an earlier process of the replica is left.
 func (s *Server) Disconnect() { s.disconnect(false) }
 
 func (s *Server) disconnect(operators bool) {

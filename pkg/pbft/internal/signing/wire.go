@@ -121,8 +121,9 @@ func (r *request) encode() []byte {
 	return b
 }
 
-// readFrame reads a frame of at most so many bytes into memory of its own. It waits for the frame to
-// begin as long as the connection's deadline says, and then for the rest no longer than frameWithin.
+// readFrame reads a frame of at most this many bytes into memory of its own. It waits for the frame
+// to begin as long as the connection's deadline says, and then for the rest no longer than
+// frameWithin.
 func readFrame(c net.Conn, most int) ([]byte, error) {
 	var length [lengthSize]byte
 	if _, err := io.ReadFull(c, length[:]); err != nil {

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// A Rate bounds how often something is done.
+// A Rate is a rate limit with a burst.
 type Rate struct{ PerSecond, Burst float64 }
 
-// A Bucket holds what is left of a rate's burst. The zero Bucket is full. It is its owner's to lock.
+// A Bucket holds the rest of a rate's burst. The zero Bucket is full. Its owner locks it.
 type Bucket struct {
 	spent float64
 	at    time.Time // when spent was right
@@ -29,10 +29,11 @@ func (b *Bucket) Take(r Rate, n float64, now time.Time) bool {
 	return true
 }
 
-// arrivals bounds how many connections a listener begins to greet. A connection costs the kernel and us some fifty
-// microseconds before it has said anything, so those that come too often are closed when they are accepted. Each address from which
-// somebody was welcome lately has a share of its own, as have those the caller named; all others have one together. An address
-// cannot be made up, for TCP has answered it.
+// arrivals bounds how many connections a listener begins to greet. A connection costs the kernel
+// and us some fifty microseconds before it has said anything, so connections that come too often
+// are closed when they are accepted. Each address that was welcome lately has a share of its own,
+// and so has each that the caller named; all others share one. An address cannot be made up,
+// because TCP has answered it.
 type arrivals struct {
 	mu     sync.Mutex
 	known  map[netip.Addr]*arrival
@@ -42,7 +43,7 @@ type arrivals struct {
 type arrival struct {
 	bucket  Bucket
 	named   bool      // stays for ever
-	welcome time.Time // when somebody was, last
+	welcome time.Time // when a connection from there was welcome last
 }
 
 // ArrivalRate is each share of arrivals.
@@ -70,7 +71,7 @@ func (a *arrivals) take(from netip.Addr, now time.Time) bool {
 	return a.others.Take(ArrivalRate, 1, now)
 }
 
-// welcome notes that somebody was at this address.
+// welcome notes that a connection from this address was welcome.
 func (a *arrivals) welcome(from netip.Addr, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

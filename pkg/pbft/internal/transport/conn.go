@@ -76,7 +76,7 @@ type Conn struct {
 	released uint64        // position in out up to which Flush asked to write
 	late     delayLine     // unused without Options.Delay
 	stats    Stats         // of the way out
-	writing  bool          // someone holds the pen: he alone seals, writes and consumes
+	writing  bool          // a goroutine holds the pen: it alone seals, writes and consumes
 	closed   bool          // after this nothing starts
 	why      error         // nil if this side closed
 	done     chan struct{} // closed with closed
@@ -130,16 +130,16 @@ func (c *Conn) Trust() {
 // Trusted reports whether Trust was called.
 func (c *Conn) Trusted() bool { return c.trusted.Load() }
 
-// Keep says that the peer of an accepted connection has a claim to its place before it is known for certain. The connection
-// ends all the same if Trust does not follow in time.
+// Keep says that the peer of an accepted connection has a claim to its place before it is known for
+// certain. The connection ends all the same if Trust does not follow in time.
 func (c *Conn) Keep() { c.kept.Store(true) }
 
 // Release says that the connection may end when another needs its place: its peer has a later one, or is not
 // known any more.
 func (c *Conn) Release() { c.kept.Store(false) }
 
-// OneWay says that this side has hardly anything to send on the connection: what comes is acknowledged at leisure. Only the
-// handler may call it.
+// OneWay says that this side sends hardly anything on the connection: the kernel may delay
+// acknowledgements. Only the handler may call it.
 func (c *Conn) OneWay() { c.in.OneWay() }
 
 // Hush stops reading the connection for a while, after the frames already read: the peer has said
@@ -151,7 +151,8 @@ func (c *Conn) Hush(d time.Duration) { c.hush.Store(int64(d)) }
 // Nothing leaves before Flush.
 func (c *Conn) Send(parts ...[]byte) bool { return c.SendShared(nil, parts...) }
 
-// SendShared is Send for a frame that begins with what is shared, which is not copied; nil is nothing.
+// SendShared is Send for a frame that begins with shared bytes, which are not copied; shared may be
+// nil.
 func (c *Conn) SendShared(shared *Shared, parts ...[]byte) bool {
 	n := 0
 	if shared != nil {
@@ -183,7 +184,7 @@ func (c *Conn) Queued() int {
 	return c.out.bytes() + c.wire.bytes()
 }
 
-// Stats returns what was counted so far.
+// Stats returns the counts so far.
 func (c *Conn) Stats() Stats {
 	c.mu.Lock()
 	s := c.stats
@@ -195,8 +196,8 @@ func (c *Conn) Stats() Stats {
 	return s
 }
 
-// Close ends the connection, without waiting for what is queued. Closed follows, from the
-// goroutine that reads.
+// Close ends the connection, without waiting for queued frames. The goroutine that reads then calls
+// Closed.
 func (c *Conn) Close() { c.closeFor(nil) }
 
 // closeFor ends the connection; the first reason is the one that is told.
@@ -210,8 +211,8 @@ func (c *Conn) closeFor(why error) {
 	c.late.stop()
 	c.out.drop()
 	c.wire.drop()
-	// Close waits for the reader to come back from the handler, who may be the one who asks or wait for a lock of his. It frees
-	// the descriptor whatever it says.
+	// The socket's Close waits until the reader returns from the handler, which may be our caller,
+	// or may wait for a lock of our caller's. It frees the descriptor whatever error it returns.
 	c.help(func() { _ = c.tcp.Close() })
 	c.closed = true
 	close(c.done)
@@ -265,7 +266,8 @@ func (c *Conn) read() error {
 	}
 }
 
-// deliver hands all complete frames to the handler. Its error ends the reading: a closed connection is not read any more.
+// deliver hands all complete frames to the handler. Its error ends the reading: a closed connection
+// is not read any more.
 func (c *Conn) deliver(s *splitter, p *patience) error {
 	some := false
 	for {
@@ -316,7 +318,7 @@ func (c *Conn) rest(d time.Duration) {
 
 // patience bounds how long a frame may take to come. It moves the connection's read deadline as
 // seldom as it can, because that costs more than a small frame: a deadline once set is left to
-// strike, and only then is it asked whether there is still something to wait for.
+// expire, and only then it is checked whether a frame is still awaited.
 type patience struct {
 	conn  *net.TCPConn
 	limit time.Duration

@@ -7,7 +7,7 @@ import "time"
 // maxMarks bounds a delay line; flushes beyond it leave together with the last.
 const maxMarks = 4096
 
-// A delayLine releases what was flushed some time later, in order. All methods require c.mu of the
+// A delayLine releases flushed bytes after a delay, in order. All methods require c.mu of the
 // connection it delays.
 type delayLine struct {
 	marks []mark

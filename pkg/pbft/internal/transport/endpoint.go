@@ -63,7 +63,7 @@ func (e *endpoint) count(f func(*Stats)) {
 	f(&e.gone)
 }
 
-// total returns what was counted on all connections, open and gone.
+// total returns the counts of all connections, open and closed.
 func (e *endpoint) total() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -74,8 +74,8 @@ func (e *endpoint) total() Stats {
 	return s
 }
 
-// admit takes on a connection, or closes it if there is no room or the endpoint has closed. One that begins with a greeting
-// is given its place behind it.
+// admit takes on a connection, or closes it if there is no room or the endpoint has closed. One
+// that begins with a greeting is given its place behind it.
 func (e *endpoint) admit(tcp *net.TCPConn, link *Link) *Conn {
 	c, err := newConn(tcp, &e.o, e.h, link)
 	if err != nil {
@@ -115,9 +115,9 @@ func (e *endpoint) settle(c *Conn) bool {
 	return true
 }
 
-// makeRoom reports whether there is room for one more from a host: a connection that is not kept gives its place up, the
-// oldest first. So strangers can lock out nobody but each other, and who connects faster than others can say who they are. The
-// caller holds the lock.
+// makeRoom reports whether there is room for one more from a host: a connection that is not kept
+// gives its place up, the oldest first. So strangers can lock out only each other. The caller holds
+// the lock.
 func (e *endpoint) makeRoom(host string) bool {
 	crowded := e.perIP[host] >= e.o.MaxConnsPerHost
 	if !crowded && len(e.conns) < e.o.MaxConns {

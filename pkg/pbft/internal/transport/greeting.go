@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// The greeting comes before TLS and before any frame, in both directions, so that the side that accepts can turn a stranger
-// away before it does any cryptography:
+// The greeting comes before TLS and before any frame, in both directions, so that the side that
+// accepts can turn a stranger away before it does any cryptography:
 //
 //	acceptor → dialler   Challenge: Options.Protocol, 4 bytes; Options.Life, 12 bytes; 16 random bytes
 //	dialler → acceptor   Hello: 48 bytes that Options.Answer makes and Options.Admit judges
@@ -36,8 +36,8 @@ var ErrUnwelcome = errors.New("transport: hello refused")
 // errProtocol ends a connection to a peer whose challenge is not of our protocol and version.
 var errProtocol = errors.New("transport: peer does not speak this version of the protocol")
 
-// Binding names the connection: it is a digest of challenge and hello, the same at both ends, and neither end chooses it
-// alone. Zero if there was no greeting.
+// Binding names the connection: it is a digest of challenge and hello, the same at both ends, and
+// neither end chooses it alone. Zero if there was no greeting.
 func (c *Conn) Binding() [32]byte { return c.binding }
 
 // Number counts the connections of the Listener or Link: a later one has a higher number.
@@ -116,9 +116,10 @@ func (c *Conn) bind(challenge *Challenge, hello *Hello) {
 	h.Sum(c.binding[:0])
 }
 
-// pending holds the accepted connections that have not been greeted yet, by host. Such connections cost little, have no place among MaxConns,
-// and are bounded: a new one beyond the bound takes the place of another, of the same host if it has one there. Which one is
-// left to chance: were it the oldest, strangers who connect fast enough would displace everybody whose hello takes a round trip.
+// pending holds the accepted connections that have not been greeted yet, by host. Such connections
+// cost little, do not count among MaxConns, and are bounded: a new one beyond the bound takes the
+// place of another, of the same host if that has one. Chance picks which: if it were the oldest,
+// strangers that connect fast enough would displace every client whose hello takes a round trip.
 type pending struct {
 	hosts map[string][]*Conn
 	count int
@@ -189,7 +190,7 @@ func (e *endpoint) enter(c *Conn) bool {
 	if err == nil {
 		return true
 	}
-	_ = c.tcp.SetLinger(0) // what is unsent is of no use, and the kernel forgets the connection at once
+	_ = c.tcp.SetLinger(0) // unsent bytes are of no use, and the kernel forgets the connection at once
 	c.closeFor(err)
 	return false
 }

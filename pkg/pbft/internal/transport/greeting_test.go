@@ -42,7 +42,8 @@ func TestGreeting(t *testing.T) {
 	})
 }
 
-// Who answers the challenge wrongly, in part, or not at all gets no further than that, and the handler does not hear of it.
+// Who answers the challenge wrongly, in part, or not at all gets no further than that, and the
+// handler does not hear of it.
 func TestUnwelcome(t *testing.T) {
 	for name, says := range map[string]int{"nothing": 0, "half a hello": HelloSize / 2, "a wrong hello": HelloSize} {
 		t.Run(name, func(t *testing.T) {
@@ -85,8 +86,8 @@ func TestOtherProtocol(t *testing.T) {
 	}
 }
 
-// Connections that are not greeted yet are bounded, in all and of one host, and take places from each other: of their own host
-// where they can.
+// Connections that are not greeted yet are bounded, in all and of one host, and take places from
+// each other: of their own host where they can.
 func TestPending(t *testing.T) {
 	p := pending{hosts: map[string][]*Conn{}}
 	hold := func(host string) int { return len(p.hosts[host]) }

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A Link is a connection that is dialled again whenever it breaks, until Close. What is sent while
-// it is down is dropped, and counted.
+// A Link is a connection that is dialled again whenever it breaks, until Close. Frames sent while
+// it is down are dropped, and counted.
 type Link struct {
 	*endpoint
 	addr    string
@@ -47,22 +47,22 @@ func (l *Link) Send(parts ...[]byte) bool {
 	return false
 }
 
-// Flush writes what is queued on the connection there is, as Conn.Flush does.
+// Flush writes the frames queued on the present connection, as Conn.Flush does.
 func (l *Link) Flush() {
 	if c := l.up.Load(); c != nil {
 		c.Flush()
 	}
 }
 
-// Stats returns what was counted on all connections dialled so far.
+// Stats returns the counts of all connections dialled so far.
 func (l *Link) Stats() Stats {
 	s := l.total()
 	s.Dropped += l.dropped.Load()
 	return s
 }
 
-// Hurry has a link that is down dialled at once: its peer has just been heard of, and the pause may be long that it earned while
-// it was away.
+// Hurry has a link that is down dialled at once: its peer has just been heard of, and the pause may
+// be long that it earned while it was away.
 func (l *Link) Hurry() {
 	if l.Up() {
 		return
@@ -85,7 +85,7 @@ func (l *Link) dialForEver() {
 		if l.dialOnce() {
 			backoff = l.o.BackoffMin
 		}
-		// Jitter, lest all who lost the same host come back at the same moment.
+		// Jitter, lest all peers that lost the same host come back at the same moment.
 		pause := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
 		select {
 		case <-pause.C:

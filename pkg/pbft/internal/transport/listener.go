@@ -37,11 +37,11 @@ func Listen(addr string, o Options, h Handler) (*Listener, error) {
 // Addr returns the address that is listened on.
 func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 
-// Welcome says that the peer of a connection is known: connections from its address do not share with strangers' from now on how
-// often they may come.
+// Welcome says that the peer of a connection is known: connections from its address do not share
+// with strangers' from now on how often they may come.
 func (l *Listener) Welcome(c *Conn) { l.arrivals.welcome(addressOf(c.tcp), time.Now()) }
 
-// Stats returns what was counted on all connections accepted so far.
+// Stats returns the counts of all connections accepted so far.
 func (l *Listener) Stats() Stats { return l.total() }
 
 // Close stops accepting, closes all connections, and waits until their handlers have been told.
@@ -77,8 +77,8 @@ func (l *Listener) accept() {
 	}
 }
 
-// A flood is refused in bursts with pauses between, for to be woken for each connection costs more than to close it. The kernel's
-// queue holds what comes meanwhile.
+// A flood is refused in bursts with pauses between, because waking for each connection costs more
+// than closing it. The kernel's queue holds connections that come meanwhile.
 const (
 	refusedAtOnce = 64
 	refusedPause  = 2 * time.Millisecond

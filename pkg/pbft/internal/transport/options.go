@@ -16,18 +16,20 @@ type Options struct {
 	MaxFrame int // longest frame in bytes, both ways: 2 MiB
 	Queue    int // bytes queued on one connection to be sent, at least a frame's: 16 MiB
 
-	// TLS, if not nil, runs the connection inside TLS: as the server of what is accepted, as the
-	// client of what is dialled. See HostTLS.
+	// TLS, if not nil, runs the connection inside TLS: as the server of accepted connections, as
+	// the client of dialled ones. See HostTLS.
 	TLS *tls.Config
 
-	// Answer and Admit, of what is dialled and of what is accepted, make connections begin with a greeting (see Challenge); nil: there
-	// is none. Answer makes the hello that answers a challenge, Admit decides whether the connection goes on.
+	// Answer (for dialled connections) and Admit (for accepted ones) make connections begin with a
+	// greeting (see Challenge); nil: there is none. Answer makes the hello that answers a
+	// challenge, Admit decides whether the connection goes on.
 	Answer   func(*Challenge, *Hello) error
 	Admit    func(*Conn, *Challenge, *Hello) bool
 	Protocol [4]byte  // begins each challenge: name and version
 	Life     [12]byte // follows it: names the life of the process that accepts, and what the keys of hellos are good for
 
-	// Named are addresses whose connections may come as often as those of any other peer that was welcome. See ArrivalRate.
+	// Named are addresses whose connections may come as often as those of any other peer that was
+	// welcome. See ArrivalRate.
 	Named []netip.Addr
 
 	MaxConns        int // connections accepted at one time: 1024. Those not kept, see Conn.Trust, make room for newer ones

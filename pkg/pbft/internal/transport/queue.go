@@ -30,7 +30,8 @@ type queue struct {
 // bytes returns how much waits.
 func (q *queue) bytes() int { return int(q.total - q.taken) }
 
-// appendFrame appends one frame of n bytes, the concatenation of what is shared, if that is not nil, and parts.
+// appendFrame appends one frame of n bytes, the concatenation of the shared bytes, if there are
+// any, and parts.
 func (q *queue) appendFrame(n int, shared *Shared, parts [][]byte) {
 	var header [headerSize]byte
 	binary.LittleEndian.PutUint32(header[:], uint32(n))
@@ -76,8 +77,8 @@ func (q *queue) slices(to [][]byte, limit int) [][]byte {
 	return to
 }
 
-// consume removes the first n bytes and gives back the chunks they filled. The caller must be the
-// only one who reads them.
+// consume removes the first n bytes and gives back the chunks they filled. The caller must be their
+// only reader.
 func (q *queue) consume(n int) {
 	q.taken += uint64(n)
 	empty := 0
@@ -98,7 +99,7 @@ func (q *queue) consume(n int) {
 	}
 }
 
-// done gives back the memory of a chunk that nobody reads any more.
+// done gives back the memory of a chunk that is no longer read.
 func (c *chunk) done() {
 	if c.shared != nil {
 		c.shared.Release()

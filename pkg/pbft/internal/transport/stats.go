@@ -6,9 +6,9 @@ package transport
 type Stats struct {
 	FramesIn, BytesIn   uint64 // bytes with their headers, without TLS's
 	FramesOut, BytesOut uint64 // accepted by Send
-	Reads               uint64 // that brought something: frames share them
+	Reads               uint64 // that returned bytes: many frames may share one
 	Writes              uint64 // system calls
-	Flushes             uint64 // calls of Flush that found something to write
+	Flushes             uint64 // calls of Flush that found bytes to write
 	Dropped             uint64 // frames Send refused: queue full, connection down
 	Oversized           uint64 // frames longer than MaxFrame, either way
 	Opened, Closed      uint64 // connections

@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// NewHostTLS makes a fresh key for a host's TLS connections, in a certificate that nobody signed,
-// and the key's fingerprint, which is what NEW-KEY vouches for: SHA-256 of the
-// SubjectPublicKeyInfo [RFC5280 §4.1.2.7].
+// NewHostTLS makes a fresh key for a host's TLS connections, in an unsigned certificate, and the
+// key's fingerprint, which NEW-KEY vouches for: SHA-256 of the SubjectPublicKeyInfo [RFC5280
+// §4.1.2.7].
 func NewHostTLS() (cert tls.Certificate, fingerprint [32]byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -44,10 +44,9 @@ func NewHostTLS() (cert tls.Certificate, fingerprint [32]byte, err error) {
 }
 
 // HostTLS returns the configuration, for both sides, of connections whose ends prove possession of
-// a key by TLS 1.3 and of which no authority says anything. current is asked for our certificate
-// at each handshake, so that the key can be renewed. Whoever uses it must compare
-// Conn.PeerFingerprint with what the peer's NEW-KEY vouches for, or knows only that somebody
-// listens.
+// a key by TLS 1.3, without any authority. current is asked for our certificate at each handshake,
+// so that the key can be renewed. A caller must compare Conn.PeerFingerprint with the one that the
+// peer's NEW-KEY vouches for; without that the peer may be anybody.
 func HostTLS(current func() *tls.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -139,7 +138,7 @@ type recordConn struct {
 	buf  []byte
 	r, w int  // buf[r:w] is received and not yet read
 	left int  // bytes of the current record not yet read
-	fed  bool // what is received comes by itself: after the handshake
+	fed  bool // received bytes are put into space by the connection's reader: after the handshake
 }
 
 // Read reads from the current record, or if that is done, from the next.
@@ -170,7 +169,8 @@ func (rc *recordConn) nextLength() (int, bool) {
 	return recordHeader + int(binary.BigEndian.Uint16(rc.buf[rc.r+3:])), true
 }
 
-// space is where what is received goes. There is always some: the longest record that a header can claim leaves room.
+// space is where received bytes go. It is never empty: the longest record that a header can claim
+// leaves room.
 func (rc *recordConn) space() []byte {
 	rc.w = copy(rc.buf, rc.buf[rc.r:rc.w])
 	rc.r = 0
@@ -252,7 +252,7 @@ func (r recordReader) Each(space func() []byte, filled func(n int) error) error 
 			}
 		}
 	}
-	if err := open(); err != nil { // what came behind the handshake
+	if err := open(); err != nil { // bytes that came right after the handshake
 		return err
 	}
 	return rc.c.in.Each(rc.space, func(n int) error {
@@ -270,8 +270,8 @@ func (dry) Error() string   { return "transport: nothing more received" }
 func (dry) Timeout() bool   { return true }
 func (dry) Temporary() bool { return true }
 
-// seal turns what is released of out into TLS records on wire, if there are none there.
-// Requires the pen and c.mu, which it gives up meanwhile.
+// seal turns the released part of out into TLS records on wire, if wire is empty. Requires the pen
+// and c.mu, which it gives up meanwhile.
 func (c *Conn) seal() error {
 	if c.wire.bytes() > 0 || c.closed {
 		return nil

@@ -136,7 +136,8 @@ func TestRecordsInPieces(t *testing.T) {
 	}
 }
 
-// inPieces listens for one connection, and passes on to addr what it brings, so many bytes at a time, and back what comes.
+// inPieces listens for one connection, and passes on to addr what it brings, so many bytes at a
+// time, and back what comes.
 func inPieces(t *testing.T, addr net.Addr, size int) net.Addr {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -18,13 +18,13 @@ const (
 	maxRounds = 4         // writes one Flush does for others before it hands over to a helper
 )
 
-// A pen is what the holder of the right to write works with. The right is Conn.writing: who turns
-// it from false to true has it, until he turns it back or hands it to drain.
+// A pen has the buffers of the goroutine that may write. The right to write is Conn.writing: the
+// goroutine that turns it from false to true has it, until it turns it back or hands it to drain.
 type pen struct {
 	calls  *rawio.Calls
 	slices [maxSlices][]byte
 	todo   [][]byte // what write writes
-	n      int      // what it wrote
+	n      int      // bytes that it wrote
 	err    error
 	once   func(fd uintptr)      // write, bound once so that a flush allocates nothing
 	wait   func(fd uintptr) bool // write, and report whether to go on without waiting
@@ -47,9 +47,9 @@ func (p *pen) write(fd uintptr) {
 	}
 }
 
-// Flush writes what is queued, in one system call if it can, and never blocks: what the socket
-// does not take is written in the background as soon as it does. Frames sent while another
-// goroutine is in Flush are written by that one.
+// Flush writes the queued frames, in one system call if it can, and never blocks: bytes that the
+// socket does not take are written in the background as soon as it takes them. Frames sent while
+// another goroutine is in Flush are written by that one.
 func (c *Conn) Flush() {
 	c.mu.Lock()
 	if c.closed || c.released == c.out.total {
@@ -66,8 +66,8 @@ func (c *Conn) Flush() {
 	c.writeReleased()
 }
 
-// writeReleased writes what is released, unless someone is at it.
-// Requires c.mu, and unlocks it.
+// writeReleased writes the released bytes, unless another goroutine is writing. Requires c.mu, and
+// unlocks it.
 func (c *Conn) writeReleased() {
 	if c.writing {
 		c.mu.Unlock()
@@ -101,14 +101,14 @@ func (c *Conn) pending() bool {
 	return !c.closed && (c.released > c.out.taken || c.wire.bytes() > 0)
 }
 
-// writeSome makes one non-blocking write of what is pending, and reports whether the socket took
-// all it was offered. Requires the pen and c.mu, which it gives up meanwhile.
+// writeSome makes one non-blocking write of pending bytes, and reports whether the socket took all
+// that it was offered. Requires the pen and c.mu, which it gives up meanwhile.
 func (c *Conn) writeSome() (all bool, err error) {
 	return c.offer(func() error { return c.raw.Control(c.pen.once) })
 }
 
-// offer prepares what is pending, lets call write it without c.mu, and consumes what was taken.
-// Requires the pen and c.mu.
+// offer prepares the pending bytes, lets call write them without c.mu, and consumes the bytes that
+// were taken. Requires the pen and c.mu.
 func (c *Conn) offer(call func() error) (all bool, err error) {
 	p := &c.pen
 	q, limit := &c.out, int(c.released-c.out.taken)
@@ -144,8 +144,7 @@ func (c *Conn) offer(call func() error) (all bool, err error) {
 	return p.n == want, nil
 }
 
-// drain writes what is pending for as long as there is any, waiting for the socket. It is given
-// the pen.
+// drain writes pending bytes, waiting for the socket, until there are none. It is given the pen.
 func (c *Conn) drain() {
 	c.mu.Lock()
 	for c.pending() {
