@@ -77,8 +77,9 @@ func newClients(t *testing.T) clients {
 	}
 }
 
-// TestKernel lets a real Linux kernel mount a group of four and work on it; every check of kernel/ is a subtest. The group
-// is the same for all, and at the end its replicas must hold the same state.
+// TestKernel lets a real Linux kernel mount a group of four and work on it; every check of kernel/
+// is a subtest. The group is the same for all, and at the end its replicas must hold the same
+// state.
 func TestKernel(t *testing.T) {
 	needKernel(t)
 	c := newClients(t)
@@ -150,7 +151,7 @@ func sourceTree(t *testing.T) string {
 	return filepath.Join(strings.TrimSpace(string(root)), "src", "encoding")
 }
 
-// runAll is a command that runs scripts by what they are written in; it fails if one of them ends badly.
+// runAll returns a command that runs each script by its interpreter; it fails if one of them fails.
 func runAll(dir string, names ...string) string {
 	var b strings.Builder
 	b.WriteString("rc=0\n")
@@ -173,8 +174,9 @@ func mounts(relays ...*cluster.Relay) []guest.Mount {
 	return m
 }
 
-// complainSoon returns mount options by which a kernel complains, in its log, of a server that has not answered a call within three
-// times timeo, in tenths of a second. By default a kernel complains after three minutes.
+// complainSoon returns mount options by which a kernel complains, in its log, of a server that has
+// not answered a call within three times timeo, in tenths of a second. By default a kernel
+// complains after three minutes.
 func complainSoon() string {
 	const longest = 10 * time.Minute // that the kernel takes
 	timeo := min(patience.ForNow(10*time.Second), longest)
@@ -300,8 +302,9 @@ func TestLibnfs(t *testing.T) {
 	}
 }
 
-// TestCatchUp has a backup sleep through some work. Awake again it must come level, though nobody asks anything of the
-// group any more: by retransmission if it slept a little, by fetching the state if it slept long.
+// TestCatchUp has a backup stand still while the others work. When it runs again it must catch up,
+// though no client calls any more: by retransmission after a short pause, by fetching the state
+// after a long one.
 func TestCatchUp(t *testing.T) {
 	if _, err := exec.LookPath("nfs-cp"); err != nil {
 		t.Skip("NOT RUN: needs nfs-cp (Debian package libnfs-utils)")

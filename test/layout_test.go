@@ -50,8 +50,8 @@ var arrows = map[string][]string{
 	"test":                         {"test/"},
 }
 
-// guests are the libraries that a room may lean on besides the standard one. Rooms that are not named have
-// none.
+// guests are the libraries that a package may use besides the standard library. Packages that are
+// not named may use none.
 var guests = map[string][]string{
 	"pkg/fsmerkle":                {"golang.org/x/sys/unix"},
 	"pkg/internal/disk":           {"golang.org/x/sys/unix"},
@@ -98,9 +98,9 @@ func TestArrows(t *testing.T) {
 	}
 }
 
-// A file that is renamed without being on disk may be empty after a crash, under its new name. So only these rename: one for
-// small files that are replaced, one for what init makes, which it syncs, and the files of journal and image, whose tests crash
-// the disk.
+// A file that is renamed without being on disk may be empty after a crash, under its new name. So
+// only these rename: one for small files that are replaced, one for what init makes, which it
+// syncs, and the files of journal and image, whose tests crash the disk.
 var renamers = []string{"pkg/internal/durable", "cmd/internal/bundle", "pkg/internal/disk"}
 
 func TestRenamesAreDurable(t *testing.T) {

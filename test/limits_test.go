@@ -21,8 +21,8 @@ var ownLimits = map[string]*regexp.Regexp{
 // notALimit explains, on the same line, why a fixed time is right.
 const notALimit = " not a limit: "
 
-// Tests take their time limits from package patience, which knows how fast the machine is. Another fixed time says on its line
-// what else it is.
+// Tests take their time limits from package patience, which knows how fast the machine is. Another
+// fixed time says on its line what else it is.
 func TestLimitsScaleWithTheMachine(t *testing.T) {
 	for _, root := range []string{"../cmd", "../pkg", "../test"} {
 		err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
@@ -44,7 +44,8 @@ func TestLimitsScaleWithTheMachine(t *testing.T) {
 	}
 }
 
-// isTest tells files that belong to tests from the product's, and from the rule itself and what it is made of.
+// isTest reports whether a file belongs to the tests: not the product's files, and not this rule's
+// own.
 func isTest(file string) bool {
 	in := func(dir string) bool { return strings.HasPrefix(filepath.ToSlash(file), dir) }
 	switch {

@@ -26,7 +26,7 @@ func helpPages(t *testing.T) map[string]string {
 	return pages
 }
 
-// What an operator is told to type is there: the commands, the flags of each, and the keys of the configuration files.
+// Commands, flags and configuration keys that OPERATING and README name exist.
 func TestOperatingNamesWhatThereIs(t *testing.T) {
 	pages := helpPages(t)
 	everything := ""

@@ -112,7 +112,7 @@ func citations(t *testing.T) map[string]string {
 	return all
 }
 
-// A reader who meets R-VC-17 in a comment finds in docs/RULES.md what it asks for, and finds nothing there that has no use.
+// docs/RULES.md explains each rule that code or docs cite, and no other.
 func TestEveryCitedRuleIsExplained(t *testing.T) {
 	explained, cited := rulesExplained(t), citations(t)
 	for rule, name := range cited {
@@ -137,8 +137,8 @@ func TestEveryRuleHasItsPlace(t *testing.T) {
 	}
 }
 
-// Every message type is in the message table of docs/PROTOCOL.md under its name on paper, and every name in capitals there is
-// a message type.
+// Every message type is in the message table of docs/PROTOCOL.md under its name on paper, and every
+// name in capitals there is a message type.
 func TestEveryMessageIsInTheTable(t *testing.T) {
 	types := messageNames(t)
 	var listed []string
@@ -159,8 +159,8 @@ func TestEveryMessageIsInTheTable(t *testing.T) {
 	}
 }
 
-// messageNames returns what message.Type.String calls each type. It holds the strings of that method against the constants, so
-// that a type without a name is noticed.
+// messageNames returns what message.Type.String calls each type. It holds the strings of that
+// method against the constants, so that a type without a name is noticed.
 func messageNames(t *testing.T) (names []string) {
 	const name = "../pkg/pbft/internal/message/message.go"
 	file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
@@ -196,8 +196,9 @@ func messageNames(t *testing.T) (names []string) {
 // homes are where the names in docs/PROTOCOL.md are looked for.
 var homes = []string{"..", "../pkg", "../pkg/pbft", "../pkg/pbft/internal"}
 
-// Every file, package, function, method, type, field and constant that docs/PROTOCOL.md names is there. In a table every
-// backquoted word is such a name; elsewhere those are that look like a file or have a dot.
+// Every file, package, function, method, type, field and constant that docs/PROTOCOL.md names is
+// there. In a table every backquoted word is such a name; elsewhere only words that look like a
+// file or have a dot.
 func TestProtocolNamesWhatThereIs(t *testing.T) {
 	text := page(t, "docs/PROTOCOL.md")
 	inTables := strings.Join(tableRows(text, ""), "\n")
@@ -229,8 +230,9 @@ func exists(name string) bool {
 	return false
 }
 
-// isDeclared looks a name up: package, package.Name, package.Type.Name or Type.Name. The last is a type of pkg/pbft or of the
-// core; package.name may also be a method or a field of any type of the package, as in core.onPrepare.
+// isDeclared looks a name up: package, package.Name, package.Type.Name or Type.Name. The last is a
+// type of pkg/pbft or of the core; package.name may also be a method or a field of any type of the
+// package, as in core.onPrepare.
 func isDeclared(t *testing.T, packages map[string]*declared, name string) bool {
 	parts := strings.Split(name, ".")
 	rooms := []string{"pbft", "core"}

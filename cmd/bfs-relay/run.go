@@ -62,7 +62,7 @@ The configuration file, with its defaults (paths are relative to the file; unkno
 	return c
 }
 
-// whichFile says how to name the configuration file if there is none where it was looked for.
+// whichFile adds to the error, if the configuration file was not found, how to name it.
 func whichFile(file string, err error) error {
 	if info, e := os.Stat(file); e == nil && info.IsDir() {
 		return fmt.Errorf("%s: is a directory: give --config %s", file, filepath.Join(file, bundle.RelayFile))
@@ -174,7 +174,7 @@ func serveFrom(
 // patience is how long the relay waits for the group before it says so, again and again.
 const patience = 15 * time.Second
 
-// waitFor waits for something that the group must do first, as long as it takes: hosts may start in any order.
+// waitFor repeats begin until the group answers, as long as it takes: hosts may start in any order.
 func waitFor(ctx context.Context, p *probe, log *slog.Logger, begin func(done func(error)) error) error {
 	done := make(chan error, 1)
 	if err := begin(func(err error) { done <- err }); err != nil {

@@ -173,7 +173,8 @@ func (d *demo) start(ctx context.Context) error {
 	return d.children[len(d.children)-1].Ready(ctx)
 }
 
-// replicaVerb is the command that runs the replica of a file: its keeper, unless the file is of an earlier demo that had none.
+// replicaVerb returns the command that runs the replica of a configuration file: keeper, or run if
+// the file comes from an earlier demo without keepers.
 func replicaVerb(file string) string {
 	if _, err := config.LoadKeeper(file); err != nil {
 		return "run" // which finds what else is wrong
@@ -383,7 +384,7 @@ func (d *demo) wait(ctx context.Context) error {
 	}
 }
 
-// end stops all children: the relay first, then the replicas, which it may still ask something.
+// end stops all children: the relay first, because it may still call the replicas.
 func (d *demo) end(first error) error {
 	if len(d.children) == 0 {
 		return first

@@ -26,7 +26,8 @@ var (
 	altered = []byte("this is what was altered\n")
 )
 
-// intrudeAndRecover alters a file in a backup's memory and on its disk, shows that nobody reads it so, and has the replica recovered.
+// intrudeAndRecover alters a file in a backup's memory and on its disk, shows that reads still
+// return the true bytes, and has the replica recovered.
 func (d *demo) intrudeAndRecover(ctx context.Context) error {
 	return d.mounted(ctx, d.alterAndHeal)
 }
@@ -41,7 +42,7 @@ func (d *demo) alterAndHeal(ctx context.Context, c *probe.Client) error {
 	return nil
 }
 
-// An intrusion is that of the demo.
+// An intrusion is the demo's intruder and the file it alters.
 type intrusion struct {
 	*demo
 	client *probe.Client
@@ -102,7 +103,7 @@ func (x *intrusion) read(ctx context.Context) error {
 	return err
 }
 
-// heal has the keeper recover the replica, and looks at what came of it.
+// heal makes the keeper recover the replica, and checks the outcome.
 func (x *intrusion) heal(ctx context.Context) error {
 	if err := x.askKeeper(ctx); err != nil {
 		return err
@@ -118,7 +119,8 @@ func (x *intrusion) heal(ctx context.Context) error {
 	return x.status(ctx)
 }
 
-// readWithout reads while so many other replicas stand still that the healed one is needed.
+// readWithout reads while as many other replicas stand still as can be spared, so that the healed
+// one is needed.
 func (x *intrusion) readWithout(ctx context.Context) (err error) {
 	away := x.n - x.group.Quorum()
 	for i := x.victim - away; i < x.victim; i++ {
@@ -135,7 +137,7 @@ func (x *intrusion) readWithout(ctx context.Context) (err error) {
 	return x.read(ctx)
 }
 
-// askAgain is the pause before something is asked again.
+// askAgain is the pause between two questions.
 const askAgain = 100 * time.Millisecond
 
 // askKeeper has the replica recovered when all others take part: a relay that has just begun may have them busy.

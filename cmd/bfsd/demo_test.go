@@ -12,7 +12,8 @@ import (
 	"bfs/test/patience"
 )
 
-// The demo of an intruder comes to its end: files are read right throughout, and the replica is healed and says what it found.
+// The demo of an intruder comes to its end: files are read right throughout, and the replica is
+// healed and says what it found.
 func TestDemoIntrude(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")

@@ -55,7 +55,7 @@ func (x *exportFlags) flags(c *cobra.Command, when string) {
 
 var exportFlagNames = []string{"owner", "mode", "quota", "inodes"}
 
-// given is the first of these flags that was given, "" if none was.
+// given returns the first of these flags that the user gave, "" if there is none.
 func (x *exportFlags) given() string {
 	for _, name := range exportFlagNames {
 		if x.set != nil && x.set.Changed(name) {

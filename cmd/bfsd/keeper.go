@@ -103,7 +103,7 @@ func users(others ...uint32) []uint32 {
 	return slices.Compact(all)
 }
 
-// warnKeeper warns of what is not protected.
+// warnKeeper logs what this configuration does not protect.
 func warnKeeper(log *slog.Logger, c *config.Keeper) {
 	if !c.User.Other {
 		log.Warn("the replica runs as the keeper's own user, who can read the key: set keeper_user, and have root start the keeper")

@@ -24,7 +24,7 @@ import (
 // lines is how much of a keeper's log is looked at: more than a test brings about.
 const lines = 100_000
 
-// logged waits until a process has said something so often.
+// logged waits until a process has logged the text this many times.
 func logged(t *testing.T, p *cluster.Process, text string, times int) {
 	t.Helper()
 	patience.Until(t, fmt.Sprintf("%s says %q %d times", p.Name, text, times), func() bool {

@@ -84,7 +84,7 @@ file has changed needs a new manifest too.`,
 	return c
 }
 
-// digests are those of programs, or of this one.
+// digests returns the digests of the programs, or of this program if there are none.
 func digests(programs []string) (all []manifest.Digest, err error) {
 	if len(programs) == 0 {
 		self, err := os.Executable()

@@ -14,8 +14,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// neededMemory is how many bytes of memory a replica takes when its state has grown to a size: the state and what belongs to it (bfsd bench
-// memory: 1.03 bytes a byte), the message log with copies of the pages that it changes, and the program.
+// neededMemory is how many bytes of memory a replica takes when its state has grown to a size: the
+// state and what belongs to it (bfsd bench memory: 1.03 bytes a byte), the message log with copies
+// of the pages that it changes, and the program.
 func neededMemory(size config.Size, l pbft.Limits) uint64 {
 	log := uint64(l.LogBytes)
 	if l.CheckpointBytes > 0 {
@@ -83,7 +84,7 @@ func watchMemory(ctx context.Context, log *slog.Logger, g *config.Group) {
 	}
 }
 
-// A fullness is the percentage that was passed last of those at which a replica warns; 0 is none.
+// A fullness is the highest warning percentage that memory has passed; 0 is none.
 type fullness int
 
 // fullnessLevels are the percentages at which a replica warns.

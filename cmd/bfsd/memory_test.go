@@ -27,7 +27,8 @@ func TestFullness(t *testing.T) {
 	}
 }
 
-// A group file that asks for more memory than the host has is warned of at the start, with what is needed; one that asks for little is not.
+// A replica warns at its start when the group file asks for more memory than the host has, and
+// names what is needed.
 func TestWarnMemory(t *testing.T) {
 	for size, want := range map[config.Size]string{1 << 40: "state.size=1TiB needs=", 64 << 20: ""} {
 		var out bytes.Buffer

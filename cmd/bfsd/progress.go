@@ -12,7 +12,7 @@ import (
 
 // progress shows on a terminal how far a command has come.
 type progress struct {
-	to   io.Writer // nil: nobody looks
+	to   io.Writer // nil: no progress is shown
 	verb string
 	last uint64 // percent
 	some bool

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command all is `make test`: it runs every check there is, and ends with a table of what ran, what failed, and what this
-// machine could not run and why. Nothing is left out silently.
+// Command all is `make test`: it runs every check there is, and ends with a table of what ran, what
+// failed, and what this machine could not run and why. Nothing is left out silently.
 package main
 
 import (

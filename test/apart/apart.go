@@ -14,8 +14,8 @@
 //
 // Without root, or where namespaces are not allowed, the tests run in the namespaces of the caller.
 //
-// Temporary files are in one directory for each run. A run holds a lock on its directory; directories without a holder are
-// those of runs that were killed, and the next run removes them.
+// Temporary files are in one directory for each run. A run holds a lock on its directory;
+// directories without a holder are those of runs that were killed, and the next run removes them.
 package apart
 
 import (

@@ -34,7 +34,8 @@ func Common() (string, error) {
 	return path, nil
 }
 
-// A dir is the temporary directory of a run. The lock is the sign that the run lives: the kernel drops it with the process.
+// A dir is the temporary directory of a run. The lock is the sign that the run lives: the kernel
+// drops it with the process.
 type dir struct {
 	path string
 	lock *os.File

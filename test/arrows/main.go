@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command arrows counts the arrows among the files of a package. An arrow goes from file A to file B when A uses a name
-// that B declares: a function, type, variable, constant, method or field. Files that reach one another stand in a circle.
+// Command arrows counts the arrows among the files of a package. An arrow goes from file A to file
+// B when A uses a name that B declares: a function, type, variable, constant, method or field.
+// Files that reach one another stand in a circle.
 //
 //	go run ./test/arrows ./pkg/pbft ./pkg/pbft/internal/core       one line for each package
 //	go run ./test/arrows -v ./pkg/pbft/internal/core               the circles, the large types and every arrow too
@@ -61,16 +62,16 @@ func main() {
 	}
 }
 
-// A report is what is known about one package.
+// A report is what was found out about one package.
 type report struct {
 	directory string
-	uses      map[string]map[string]bool // file → the other files of which it uses something
+	uses      map[string]map[string]bool // file → the other files whose identifiers it uses
 	circles   [][]string
 	structs   []large // with more than maxFields fields
 	methods   []large // with more than maxMethods methods
 }
 
-// A large type has more of something than it should.
+// A large type has more fields or methods than it should.
 type large struct {
 	name  string
 	count int
@@ -121,8 +122,8 @@ func fileOf(fset *token.FileSet, at token.Pos) string {
 	return filepath.Base(fset.Position(at).Filename)
 }
 
-// use records one identifier, if it names something that another file of the package declares. Local variables and
-// parameters never do.
+// use records one identifier if another file of the package declares it. Local variables and
+// parameters never count.
 func (r *report) use(fset *token.FileSet, p *types.Package, id *ast.Ident, object types.Object) {
 	if object.Pkg() != p {
 		return

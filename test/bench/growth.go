@@ -64,8 +64,9 @@ type measure struct {
 	of            func(microResult) float64
 }
 
-// All replicas of a group share this machine, and so the time an operation takes grows with the work of all. What it would
-// be where each has a machine of its own, as the paper's had, lies nearer to the processor time of one.
+// All replicas of a group share this machine, so an operation's time grows with the work of all. On
+// a machine for each replica, as the paper had, it would be nearer to the processor time of one
+// replica.
 var measures = []measure{
 	{"median time of an operation, all on one machine", "#b2182b", func(r microResult) float64 { return r.P50 }},
 	{"processor time of one replica", "#2166ac", func(r microResult) float64 { return r.ReplicaCPU / float64(r.N) }},
@@ -146,7 +147,7 @@ func parseSizes(list string) (sizes []int, err error) {
 	return sizes, nil
 }
 
-// measureMicro runs bfsd with some arguments, and with others before it, such as taskset's.
+// measureMicro runs bfsd with args, behind the command wrap, such as taskset.
 func measureMicro(ctx context.Context, bfsd string, args []string, wrap ...string) (*microResult, error) {
 	all := append(append(slices.Clone(wrap), bfsd), args...)
 	c := exec.CommandContext(ctx, all[0], all[1:]...)
@@ -189,7 +190,7 @@ func growthOf(results []microResult, load string, n int, of func(microResult) fl
 	return middle(values)
 }
 
-// middle is the median of some values, 0 of none.
+// middle returns the median of the values, 0 if there are none.
 func middle(values []float64) float64 {
 	slices.Sort(values)
 	if len(values) == 0 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures BFS and other NFSv3 servers under one Linux kernel's NFS client, in turn, with the same placement of
-// processes on CPUs.
+// Command bench measures BFS and other NFSv3 servers under one Linux kernel's NFS client, in turn,
+// with the same placement of processes on CPUs.
 //
 //	go run ./test/bench run [flags]        run workloads, add to build/bench.jsonl, print tables
 //	go run ./test/bench table [RESULTS]    print tables of a results file

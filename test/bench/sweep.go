@@ -20,8 +20,8 @@ import (
 	"bfs/test/cluster"
 )
 
-// A sweep measures ordered, read-only and unreplicated operations in turn while one thing about them changes: how long they
-// are, how many clients there are, how long the wire is.
+// A sweep measures ordered, read-only and unreplicated operations in turn while one thing about
+// them changes: how long they are, how many clients there are, how long the wire is.
 type sweep struct {
 	name   string
 	points func() []point
@@ -204,7 +204,8 @@ func latencyPoints() (all []point) {
 	return all
 }
 
-// paperLatency is how much slower than NO-REP the paper's operations were, read-write and read-only; as read off its charts.
+// paperLatency is how much slower than NO-REP the paper's operations were, read-write and
+// read-only; as read off its charts.
 var paperLatency = map[string][2]float64{
 	"0/0": {4.08, 1.95}, "4/0": {1.66, 1.29}, "8/0": {1.52, 1.28}, "0/4": {1.60, 1.25}, "0/8": {1.47, 1.25},
 }

@@ -76,7 +76,8 @@ func printTable(w io.Writer, work workload, results []result) {
 	fmt.Fprintln(w, strings.TrimSpace(results[0].Command))
 }
 
-// printRates prints what was done by the second, and the ratios to the anchors' rates, for docs/EVALUATION.md.
+// printRates prints rates by the second, and the ratios to the anchors' rates, for
+// docs/EVALUATION.md.
 func printRates(w io.Writer, results []result) {
 	if len(results[0].Rates) == 0 {
 		return
@@ -138,7 +139,7 @@ func printProcesses(w io.Writer, results []result) {
 	}
 }
 
-// ratio is that of the medians of totals.
+// ratio returns the ratio of the systems' median totals.
 func ratio(results []result, system, anchor string) string {
 	below := of(results, anchor)
 	if len(below) == 0 {

@@ -139,7 +139,8 @@ func withoutTable(w io.Writer, results []microResult) error {
 	return t.Flush()
 }
 
-// withoutScript draws how many times the processor time each load takes, on a scale by factors: batching is off it otherwise.
+// withoutScript draws how many times the processor time each load takes, on a scale by factors:
+// batching is off it otherwise.
 func withoutScript(results []microResult) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, terminal, 900)

@@ -15,11 +15,11 @@ type workload struct {
 	name    string
 	phases  []string // what to read of the object, beside total; in the order of the tables
 	command string
-	rates   []rate // what is done in a phase: tables show it by the second
+	rates   []rate // units done in a phase: tables show them by the second
 	memory  int    // MiB of the guest's; 0: as usual
 }
 
-// A rate is of so many units a phase.
+// A rate names a phase and how many units it does.
 type rate struct {
 	phase, unit string
 	amount      float64
@@ -93,8 +93,8 @@ func (z sizes) treeWorkload() workload {
 	return w
 }
 
-// parse finds the seconds in the last line that is a JSON object. Phases may stand in it or in an object "seconds" in it; a
-// missing total is their sum.
+// parse finds the seconds in the last line that is a JSON object. Phases may stand in it or in an
+// object "seconds" in it; a missing total is their sum.
 func (w workload) parse(output string) (map[string]float64, error) {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
@@ -129,7 +129,7 @@ func (w workload) pick(object map[string]any) (map[string]float64, error) {
 	return seconds, nil
 }
 
-// ratesOf is what was done by the second.
+// ratesOf returns the units done by the second.
 func (w workload) ratesOf(seconds map[string]float64) map[string]float64 {
 	if len(w.rates) == 0 {
 		return nil

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cluster runs a whole group: four bfsd and any number of bfs-relay, each a process of its own, on the loopback.
-// Any of them can be killed, stopped, continued and started again. Nothing here sleeps: a process is ready when it
-// prints so.
+// Package cluster runs a whole group: four bfsd and any number of bfs-relay, each a process of its
+// own, on the loopback. Any of them can be killed, stopped, continued and started again. Nothing
+// here sleeps: a process is ready when it prints so.
 package cluster
 
 import (
@@ -66,9 +66,10 @@ var built struct {
 	dir string // what Binaries made; empty if nothing is there
 }
 
-// Binaries builds bfsd and bfs-relay, if they are not there, and returns the directory they are in. It stays until RemoveBinaries.
+// Binaries builds bfsd and bfs-relay, if they are not there, and returns the directory they are in.
+// It stays until RemoveBinaries.
 func Binaries() (string, error) {
-	if dir := os.Getenv("BFS_BIN"); dir != "" { // programs that somebody else has built
+	if dir := os.Getenv("BFS_BIN"); dir != "" { // programs built before
 		return filepath.Abs(dir)
 	}
 	built.Lock()
@@ -240,7 +241,7 @@ func (g *Group) AddGoNFS(ctx context.Context, c Client) (*Relay, error) {
 	return g.addServer(ctx, c, "gonfs")
 }
 
-// Agree waits until so many replicas say that they are at the same batch of the same view and in the same state.
+// Agree waits until this many replicas report the same batch, view and state.
 func (g *Group) Agree(ctx context.Context, replicas int) error {
 	ctx, cancel := patience.Context(ctx, agreeWithin)
 	defer cancel()
@@ -262,7 +263,8 @@ func (g *Group) Agree(ctx context.Context, replicas int) error {
 // agreeWithin bounds how long replicas may take to agree: one of them may have to fetch the whole state.
 const agreeWithin = 2 * time.Minute
 
-// answerWithin bounds how long bfsd status waits for the answers of replicas, operateWithin how long bfsd waits for the group.
+// answerWithin bounds how long bfsd status waits for the answers of replicas, operateWithin how
+// long bfsd waits for the group.
 const (
 	answerWithin  = 5 * time.Second
 	operateWithin = time.Minute
@@ -351,8 +353,8 @@ func (g *Group) path(parts ...string) string {
 	return filepath.Join(append([]string{g.Dir}, parts...)...)
 }
 
-// Ports are taken below those that the kernel gives to outgoing connections, so that between our finding one free and a
-// process's listening on it nobody else is handed it.
+// Ports are taken below the kernel's range for outgoing connections, so that no other process gets
+// a free port before ours listens on it.
 const lowestPort, highestPort = 20000, 32000
 
 var given sync.Map // port -> true: two groups of one run never get the same

@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { apart.Main(m) }
 
-// Binaries that were removed are built again: those who measure round by round ask for them in each.
+// Binaries that were removed are built again: a measurement asks for them in each round.
 func TestBinariesAreBuiltAgain(t *testing.T) {
 	t.Setenv("BFS_BIN", "")
 	for round := range 2 {

@@ -65,7 +65,8 @@ func (p *Process) StartWith(more ...string) error {
 	return nil
 }
 
-// watch follows one run: it copies what the process prints to its log, and tells when it is ready and when it has ended.
+// watch follows one run: it copies what the process prints to its log, and tells when it is ready
+// and when it has ended.
 func watch(c *exec.Cmd, out io.Reader, log *os.File, ready, ended chan struct{}) {
 	lines := bufio.NewScanner(out)
 	said := false

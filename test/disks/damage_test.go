@@ -13,7 +13,7 @@ import (
 	"bfs/test/patience"
 )
 
-// A damage is something that befalls a disk while its replica is down.
+// A damage is a change of a disk while its replica is down.
 type damage struct {
 	what string
 	do   func(t *testing.T, disk string)
@@ -39,8 +39,8 @@ func damages() (all []damage) {
 		damage{"the directory is removed", func(t *testing.T, disk string) { must(t, os.RemoveAll(disk)) }, journalBad})
 }
 
-// The group serves the right bytes whatever befalls the disk of a replica that is down, and the replica says what is wrong and votes again
-// after it was started.
+// Whatever damage the disk of a stopped replica takes, the group serves the right bytes. The
+// replica says what is wrong, and votes again after it was started.
 func TestDamagedDisks(t *testing.T) {
 	g := startGroup(t, nil)
 	g.image(2)
@@ -82,8 +82,8 @@ func (g *group) suffer(i int, x damage) {
 	g.counts(i)
 }
 
-// A disk of yesterday is put back: the replica has promised more since than it knows, says so, keeps silent, and votes again when the
-// others have passed all that it can have promised.
+// A disk of yesterday is put back: the replica has promised more since than it knows, says so,
+// keeps silent, and votes again when the others have passed all that it can have promised.
 func TestYesterdaysDisk(t *testing.T) {
 	g := startGroup(t, nil)
 	g.write(fileBytes)
@@ -143,8 +143,8 @@ func must(t *testing.T, err error) {
 // damagedBytes is how much is overwritten at a place.
 const damagedBytes = 64 << 10
 
-// overwriteEach inverts bytes of all files of a pattern that hold something: at the start (0), in the middle (1) or at the end (2) of what they
-// hold.
+// overwriteEach inverts bytes of all files that match a pattern and are not empty: at the start
+// (0), in the middle (1) or at the end (2) of their contents.
 func overwriteEach(t *testing.T, disk, pattern string, where int) {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(disk, pattern))

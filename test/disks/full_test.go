@@ -44,7 +44,7 @@ func startSmall(t *testing.T, small ...int) *group {
 // ballast is the file that takes what room there is on replica i's file system.
 func (g *group) ballast(i int) string { return filepath.Join(filepath.Dir(g.disk(i)), "ballast") }
 
-// fill has a file system filled by somebody else.
+// fill fills a file system with a foreign file.
 func (g *group) fill(i int) {
 	g.t.Helper()
 	f, err := os.Create(g.ballast(i))
@@ -87,7 +87,8 @@ func TestFullFileSystem(t *testing.T) {
 	g.counts(1)
 }
 
-// All file systems fill: a call waits, and nothing that was answered is lost. It ends when there is room, also if all replicas were killed.
+// All file systems fill: a call waits, and nothing that was answered is lost. It ends when there is
+// room, also if all replicas were killed.
 func TestFullFileSystems(t *testing.T) {
 	g := startSmall(t, 0, 1, 2, 3)
 	for _, killed := range []bool{false, true} {
@@ -126,7 +127,8 @@ func TestFullFileSystems(t *testing.T) {
 	g.spend()
 }
 
-// spend has replicas use what they keep in reserve, on file systems that stay full: files are removed and written.
+// spend makes replicas use their reserve, on file systems that stay full: files are removed and
+// written.
 func (g *group) spend() {
 	g.t.Helper()
 	for i, r := range g.Replicas {

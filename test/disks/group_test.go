@@ -39,7 +39,8 @@ type group struct {
 // fileBytes is the length of each file but for the largest.
 const fileBytes = 1 << 20
 
-// startGroup starts a group whose reserve on disk is small, and whose journals are short enough for the image to follow.
+// startGroup starts a group whose reserve on disk is small, and whose journals are short enough for
+// the image to follow.
 func startGroup(t *testing.T, prepare func(bundles string) error) *group {
 	t.Helper()
 	g := &group{t: t, wrote: map[string][]byte{}}
@@ -55,7 +56,8 @@ func startGroup(t *testing.T, prepare func(bundles string) error) *group {
 
 const checkpointBytes = 4 << 20
 
-// shorten has checkpoints come after 4 MiB, in all copies of the group file, so that two of them are all that is kept in reserve.
+// shorten sets checkpoints to every 4 MiB in all copies of the group file, so that the reserve is
+// only twice that.
 func shorten(bundles string) error {
 	files, err := filepath.Glob(filepath.Join(bundles, "*", "group.toml"))
 	for _, file := range append(files, filepath.Join(bundles, "group.toml")) {

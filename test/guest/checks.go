@@ -11,13 +11,13 @@ import (
 type Check struct {
 	Name   string
 	OK     bool
-	NotRun bool // this machine could not; Why says what was missing
+	NotRun bool // this machine could not run it; Why says what was missing
 	Why    string
-	Output string // what was printed between its begin and its end
+	Output string // the output between its begin and its end
 }
 
-// Checks finds the results in a script's output: the lines begin NAME, ok NAME, FAIL NAME: why and skip NAME: why. One that began and
-// has no end has failed.
+// Checks finds the results in a script's output: the lines begin NAME, ok NAME, FAIL NAME: why and
+// skip NAME: why. One that began and has no end has failed.
 func Checks(output string) []Check {
 	var all []Check
 	var open *Check

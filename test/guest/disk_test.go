@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// A guest that is killed loses what its file system had in memory alone, and keeps what it synced. This is
-// what tests of a power loss rely on.
+// A killed guest loses data that its file system had in memory alone, and keeps synced data. Tests
+// of a power loss rely on this.
 func TestKilledGuestLosesWhatItDidNotSync(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (or `make kernel-test`) to boot guest kernels")

@@ -273,8 +273,8 @@ func (g *Guest) Wait() (Result, error) {
 	return r, nil
 }
 
-// releaseDisks waits until the kernel has let go of its disks: the process that we started may be gone a little
-// before the kernel is.
+// releaseDisks waits until the guest's kernel has closed its disks: the process that we started may
+// end a little before the kernel does.
 func (g *Guest) releaseDisks() {
 	ctx, cancel := patience.Context(context.Background(), time.Minute)
 	defer cancel()

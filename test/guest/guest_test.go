@@ -62,7 +62,7 @@ func TestGuestRunsAScript(t *testing.T) {
 	}
 }
 
-// A guest's addresses are ones that nobody else on the machine has.
+// A guest's addresses are used by nothing else on the machine.
 func TestAddressesAvoidRoutes(t *testing.T) {
 	routes := parseRoutes("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n" +
 		"eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
@@ -72,8 +72,8 @@ func TestAddressesAvoidRoutes(t *testing.T) {
 	}
 }
 
-// Devices that a killed run has left in our namespace go when the next link is made; those of living guests stay, and their
-// addresses are not given twice.
+// Devices that a killed run has left in our namespace go when the next link is made; those of
+// living guests stay, and their addresses are not given twice.
 func TestLinksOfKilledRunsAreRemoved(t *testing.T) {
 	if err := Available(); err != nil {
 		t.Skipf("NOT RUN: %v", err)

@@ -24,9 +24,10 @@ import (
 
 // link is the wire between a guest and us: a tap device and the two addresses on it.
 //
-// Guest number N has the device bfstapN and four addresses. A process that holds the lock of a number's file owns the number, in all
-// network namespaces. Tests run in a namespace of their own (package apart), and its devices go with it. In a namespace that outlives
-// the process, newLink first removes the devices whose numbers have no owner.
+// Guest number N has the device bfstapN and four addresses. A process that holds the lock of a
+// number's file owns the number, in all network namespaces. Tests run in a namespace of their own
+// (package apart), and its devices go with it. In a namespace that outlives the process, newLink
+// first removes the devices whose numbers have no owner.
 type link struct {
 	number    int
 	tap       string
@@ -42,8 +43,8 @@ const (
 	maxGuests = 250 // numbers there are in the third byte of an address, less a few
 )
 
-// bases are the first two bytes that guests' addresses may have. A guest gets the first base where no route of the namespace leads
-// to its number's four addresses.
+// bases are the first two bytes that guests' addresses may have. A guest gets the first base where
+// no route of the namespace leads to its number's four addresses.
 var bases = []string{"10.213", "172.29", "192.168", "100.93"}
 
 func newLink(netns string, mtu int, lendLoopback bool) (*link, error) {
@@ -133,8 +134,8 @@ func (l *link) chooseAddresses() error {
 	return fmt.Errorf("routes of this machine lead to number %d of each of %v, where guests get their addresses", l.number, bases)
 }
 
-// parseRoutes reads the kernel's table of routes, in which addresses and masks are little-endian words. The default route is left
-// out: everything overlaps it.
+// parseRoutes reads the kernel's table of routes, in which addresses and masks are little-endian
+// words. The default route is left out: everything overlaps it.
 func parseRoutes(table string) (routes []netip.Prefix) {
 	for _, line := range strings.Split(table, "\n") {
 		fields := strings.Fields(line)
@@ -226,9 +227,9 @@ func listenIn(netns, addr string) (l net.Listener, err error) {
 	return l, err
 }
 
-// inNamespace makes a socket in a network namespace, ours if it has no name. The socket stays in the one it was made in, so
-// only the making needs a thread there. The thread must come back, not end: processes that were started from it with
-// Pdeathsig would end with it.
+// inNamespace makes a socket in a network namespace, ours if it has no name. The socket stays in
+// the one it was made in, so only the making needs a thread there. The thread must come back, not
+// end: processes that were started from it with Pdeathsig would end with it.
 func inNamespace(netns string, open func() error) error {
 	if netns == "" {
 		return open()

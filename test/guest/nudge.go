@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// nudges keep the guest's network awake. Its driver learns of a packet by a signal, and now and then misses one that comes
-// from another CPU while it is about to rest: the packet then lies there until the next, which is what TCP sends again after
-// 200 ms. Some calls in a thousand took that long, whatever server answered them. A datagram every few milliseconds, to the
-// broadcast address so that nobody answers it, bounds the wait.
+// nudges keep the guest's network awake. Its driver learns of a packet by a signal, and now and
+// then misses a packet that comes from another CPU while the driver is about to sleep. The packet
+// then waits for the next one, which TCP sends again after 200 ms. Some calls in a thousand took
+// that long, whatever server answered them. A datagram every few milliseconds, to the broadcast
+// address so that nobody answers it, bounds the wait.
 type nudges struct {
 	conn net.Conn
 	stop chan struct{}
@@ -42,7 +43,7 @@ func (n *nudges) run() {
 		case <-n.stop:
 			return
 		case <-t.C:
-			_, _ = n.conn.Write([]byte{0}) // before the guest is up, and when it has gone, nobody takes it
+			_, _ = n.conn.Write([]byte{0}) // the write fails before the guest is up and after it has gone
 		}
 	}
 }

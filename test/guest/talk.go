@@ -113,14 +113,14 @@ func (t *tail) put(more []byte) {
 	}
 }
 
-// note adds a line of ours to the output.
+// note adds a line of this package's to the output.
 func (t *tail) note(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.put([]byte(fmt.Sprintf(format+"\n", args...)))
 }
 
-// stop reads what is left and returns all there was.
+// stop reads the rest and returns all output.
 func (t *tail) stop() string {
 	close(t.quit)
 	<-t.done

@@ -91,8 +91,9 @@ func containers(text string) map[string]container {
 	return all
 }
 
-// The commands at the head of compose.yaml make the bundles that its containers have, for the addresses that they have; the programs
-// take what the containers start them with; and the kernel mounts what the relay serves.
+// The commands at the head of compose.yaml make the bundles that its containers have, for the
+// addresses that they have; the programs take what the containers start them with; and the kernel
+// mounts what the relay serves.
 func TestCompose(t *testing.T) {
 	bin, err := cluster.Binaries()
 	if err != nil {
@@ -157,7 +158,7 @@ func TestCompose(t *testing.T) {
 				t.Errorf("%s has address %q and the bundle of another:\n%s", name, c.address, toml)
 			}
 		}
-		// The script's programs say what they would do.
+		// The programs that the script starts are replaced: they check the configuration file and print their help.
 		tell := t.TempDir()
 		for _, program := range []string{"bfsd", "bfs-relay"} {
 			script := "#!/bin/sh\n[ -r \"$3\" ] && exec " + filepath.Join(bin, program) + " \"$@\" --help\n"

@@ -35,9 +35,9 @@ type fiveHosts struct {
 	said     strings.Builder
 }
 
-// TestFourHosts starts four replicas from their bundles, by the units and scripts of deploy/ alone, each on a host of its
-// own; a relay and a kernel's NFS client on a fifth; cuts one host off while files are written, and joins it again.
-// docs/OPERATING.md teaches what its transcript shows.
+// TestFourHosts starts four replicas from their bundles, by the units and scripts of deploy/ alone,
+// each on a host of its own; a relay and a kernel's NFS client on a fifth; cuts one host off while
+// files are written, and joins it again. docs/OPERATING.md teaches what its transcript shows.
 func TestFourHosts(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to test on five network namespaces")
@@ -220,7 +220,8 @@ func (h *fiveHosts) agreeing() int {
 	return report.Agreeing
 }
 
-// agreeWithin bounds how long the four may take: connections come back, and a replica may have to fetch the whole state.
+// agreeWithin bounds how long the four may take: connections come back, and a replica may have to
+// fetch the whole state.
 const agreeWithin = 3 * time.Minute
 
 // waitForAgreement waits until all four say the same, however long the connections take to come back.

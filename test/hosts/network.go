@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package hosts tests BFS on five hosts: four with a replica each, one with a relay and a kernel's NFS client. A host is a
-// network namespace; all are joined by a bridge in a namespace of its own, so nothing outside is touched.
+// Package hosts tests BFS on five hosts: four with a replica each, one with a relay and a kernel's
+// NFS client. A host is a network namespace; all are joined by a bridge in a namespace of its own,
+// so nothing outside is touched.
 package hosts
 
 import (
@@ -19,8 +20,8 @@ type Network struct {
 	hosts  []string
 }
 
-// NewNetwork makes namespaces with the given names, one network at a time. They go with the test, and so does every process in
-// them; their names are seen in this run alone (package apart).
+// NewNetwork makes namespaces with the given names, one network at a time. They go with the test,
+// and so does every process in them; their names are seen in this run alone (package apart).
 func NewNetwork(t testing.TB, names ...string) *Network {
 	t.Helper()
 	n := Attach(t, "bfs-", names...)
@@ -47,7 +48,7 @@ func Attach(t testing.TB, prefix string, names ...string) *Network {
 // Prefix is what the names of the namespaces begin with, by which another process finds them.
 func (n *Network) Prefix() string { return n.prefix }
 
-// forwardFrom makes a host the way to what is behind it: the guest on its tap device.
+// forwardFrom makes a host forward packets for the guest on its tap device.
 func (n *Network) forwardFrom(host string) {
 	n.t.Helper()
 	n.in(host, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
@@ -62,7 +63,7 @@ func (n *Network) forwardFrom(host string) {
 	}
 }
 
-// Address is that of the i-th host.
+// Address returns the address of host i.
 func (n *Network) Address(i int) string { return fmt.Sprintf("10.214.0.%d", 10+i) }
 
 func (n *Network) netns(host string) string { return n.prefix + host }
@@ -80,7 +81,8 @@ func (n *Network) addNamespace(host string) {
 func (n *Network) Cut(host string) error  { return n.cable(host, "down") }
 func (n *Network) Join(host string) error { return n.cable(host, "up") }
 
-// Drop has a host throw away what it sends to another, and goes on taking in what that one sends; or has it send again.
+// Drop makes a host drop its packets to another one, while it still takes in that one's packets;
+// with drop false it sends again.
 func (n *Network) Drop(from, to string, drop bool) error {
 	verb := "del"
 	if drop {

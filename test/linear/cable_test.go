@@ -12,7 +12,7 @@ import (
 type cable struct {
 	to       string // the replica's address
 	listener net.Listener
-	there    gate // what the one who dialled says
+	there    gate // bytes from the dialler
 	back     gate // what the replica says
 
 	mu    sync.Mutex

@@ -17,7 +17,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// A caller makes one NFS or MOUNT call at a time. An error means that nobody knows whether it was done.
+// A caller makes one NFS or MOUNT call at a time. After an error it is unknown whether the call was
+// done.
 type caller interface {
 	call(ctx context.Context, program, procedure uint32, args []byte) (results []byte, err error)
 	close()
@@ -41,8 +42,9 @@ func (c goCaller) call(ctx context.Context, program, procedure uint32, args []by
 	return results, err
 }
 
-// An rpcCaller does as a kernel does: when its connection breaks it makes another, from the same port, and sends the same
-// call again, with the same xid. A relay takes what comes from another port for another process's.
+// An rpcCaller does as a kernel does: when its connection breaks it makes another, from the same
+// port, and sends the same call again, with the same xid. A relay takes calls from another port for
+// another process's calls.
 type rpcCaller struct {
 	address string
 	xid     uint32

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A fault is one thing that goes wrong for a while. It needs no more than one replica to be called faulty: replicas that are killed
-// remember what they promised.
+// A fault is one thing that goes wrong for a while. It needs no more than one replica to be called
+// faulty: replicas that are killed remember what they promised.
 type fault struct {
 	name string
 	// begin does the damage to replica r (or to the relay or the link that the numbers lead to), and returns
@@ -73,10 +73,11 @@ func (g *group) drop(from, to int) (end func() error, err error) {
 	return func() error { return g.links.drop(from, to, false) }, g.links.drop(from, to, true)
 }
 
-// A step of the schedule is decided by the seed alone; who is primary shows when it is its turn.
+// A step of the schedule is decided by the seed alone; which replica is primary is looked up when
+// the step begins.
 type step struct {
 	fault   fault
-	primary bool // hits who is primary then
+	primary bool // hits the replica that is primary then
 	replica int
 	other   int
 	lasts   time.Duration

@@ -195,7 +195,7 @@ func whole(ctx context.Context, admins []string) error {
 	}
 }
 
-// survey asks every replica how far it is, and says what is missing to a whole group that has executed goal.
+// survey asks every replica how far it is, and says what is missing until all have executed goal.
 func survey(ctx context.Context, admins []string, goal pbft.SeqNum) (reached pbft.SeqNum, missing string) {
 	views := make(map[pbft.View]bool)
 	for i, admin := range admins {

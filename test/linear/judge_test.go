@@ -10,8 +10,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// Histories that no correct group gives are refused, and ones that it may give are not: a judge who is always content
-// proves nothing.
+// The judge refuses histories that no correct group gives, and accepts histories that one may give:
+// a judge that accepts everything proves nothing.
 func TestJudge(t *testing.T) {
 	op := func(call, end int64, in asked, out answer) porcupine.Operation {
 		return porcupine.Operation{Input: in, Output: out, Call: call, Return: end}

@@ -18,9 +18,11 @@ type links interface {
 	addresses() (hosts, admins []string)
 	// on is how a command is run where replica i is.
 	on(i int, command ...string) []string
-	// lay leads the owner of a home directory to the replicas before he starts: replica i, or a client if i is everyone.
+	// lay connects the owner of a home directory with the replicas before it starts: replica i, or
+	// a client if i is everyone.
 	lay(home string, i int) error
-	// drop keeps what one replica says from another, and lets the other way pass. Everyone stands for all others, clients too.
+	// drop drops packets from one replica to another, and lets the other direction pass. Everyone
+	// stands for all others, clients too.
 	drop(from, to int, drop bool) error
 	// cut leaves a replica no link at all.
 	cut(r int, cut bool) error
@@ -47,7 +49,8 @@ func (l *cables) addresses() (hosts, admins []string) {
 
 func (l *cables) on(_ int, command ...string) []string { return command }
 
-// lay puts a cable between the owner of a directory and each replica: his copy of the group file leads there.
+// lay puts a cable between the owner of a directory and each replica: its copy of the group file
+// has the cables' addresses.
 func (l *cables) lay(home string, i int) error {
 	file := filepath.Join(home, "group.toml")
 	text, err := os.ReadFile(file)

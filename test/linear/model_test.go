@@ -14,8 +14,8 @@ import (
 // names is how many names a directory of the test may have.
 const names = 4
 
-// An identity tells files apart: a handle's bytes; or, of a file whose creation nobody heard the end of, a word
-// of our own until somebody looks it up.
+// An identity tells files apart. It is a handle's bytes, or, if the answer to the file's creation
+// was lost, a word of our own until a LOOKUP finds the handle.
 type identity string
 
 // String is the inode and its generation, or our own word.
@@ -67,7 +67,7 @@ type asked struct {
 	empty    bool // of an UNCHECKED create: and set the size to 0
 }
 
-// An answer is what came back. What a call does not tell is zero.
+// An answer is a call's result. Fields that a call does not return are zero.
 type answer struct {
 	unknown bool // nothing came back: it may have been done, now or any time later
 	status  nfs3.Status
@@ -102,7 +102,7 @@ var model = porcupine.Model{
 	DescribeState:     func(state any) string { return fmt.Sprint(state.(directory)) },
 }
 
-// bind gives files that nobody had seen yet the identity that this answer shows.
+// bind gives files whose handle was unknown the identity that this answer shows.
 func (d directory) bind(in asked, out answer) directory {
 	switch in.verb {
 	case lookup, create:

@@ -26,7 +26,7 @@ var (
 	stallLasts  = flag.Duration("stall.lasts", 1500*time.Millisecond, "how long each fault lasts")
 )
 
-// A trouble is what TestStalls does to a group, and who suffers it.
+// A trouble is what TestStalls does to a group, and to which replica.
 type trouble struct {
 	name    string
 	primary bool

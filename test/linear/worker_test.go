@@ -33,7 +33,8 @@ type yard struct {
 // callsPerPlace is when the workers move on.
 const callsPerPlace = 600
 
-// enter returns the present directory. Whoever needs a new one makes it, the others wait for him.
+// enter returns the present directory. The first worker that needs a new one makes it; the others
+// wait for it.
 func (y *yard) enter(w *worker) (place int, dir nfs3.FileHandle, err error) {
 	y.mu.Lock()
 	defer y.mu.Unlock()

@@ -9,16 +9,19 @@ import (
 	"time"
 )
 
-// quiet is how long the piece of work takes on the quiet machine that limits are chosen for: two virtual CPUs of a server, with
-// nothing else to do. It depends little on the number of CPUs, because there is one worker for each.
+// quiet is how long the piece of work takes on the quiet machine that limits are chosen for: two
+// virtual CPUs of a server, with nothing else to do. It depends little on the number of CPUs,
+// because there is one worker for each.
 const quiet = 45 * time.Millisecond
 
-// most bounds the factor, and so how long a test that hangs stays undetected: the Usual limit becomes a quarter of an hour at most.
+// most bounds the factor, and so how long a test that hangs stays undetected: the Usual limit
+// becomes a quarter of an hour at most.
 const most = 30
 
-// The piece of work: one worker for each CPU computes, and after each of the rounds waits for all others. Computing shows how fast
-// the CPUs are and what share of them we get; the waits show how long a thread that is woken waits for a CPU. Tests of
-// several processes that answer each other need both.
+// The piece of work: one worker for each CPU computes, and after each of the rounds waits for all
+// others. Computing shows how fast the CPUs are and what share of them we get; the waits show how
+// long a thread that is woken waits for a CPU. Tests of several processes that answer each other
+// need both.
 const (
 	rounds = 50
 	steps  = 300_000 // additions in a round; a little less than a millisecond
@@ -32,8 +35,8 @@ var measured struct {
 // stopwatch does the piece of work and says how long it took. The tests of this package replace it.
 var stopwatch = work
 
-// Factor says how many times slower this machine is than a quiet one: at least 1, at most 30. It is measured at the first
-// call, and again by Measure.
+// Factor says how many times slower this machine is than a quiet one: at least 1, at most 30. It is
+// measured at the first call, and again by Measure.
 func Factor() float64 {
 	measured.Lock()
 	defer measured.Unlock()

@@ -3,9 +3,10 @@
 // Package patience holds the one rule for time limits in tests: a test waits for a condition, and a limit only ends the
 // wait for a condition that never comes. A limit decides nothing else.
 //
-// The caller says how long would be generous on a quiet machine. The package multiplies that by how slow this machine is at the
-// moment (Factor), because a test that has a tenth of the CPU waits ten times as long for the same condition. Load may come after a
-// wait has begun, so a limit that is reached measures again, and the wait goes on if the machine has become slower.
+// The caller says how long would be generous on a quiet machine. The package multiplies that by how
+// slow this machine is at the moment (Factor), because a test that has a tenth of the CPU waits ten
+// times as long for the same condition. Load may come after a wait has begun, so a limit that is
+// reached measures again, and the wait goes on if the machine has become slower.
 //
 // Three ways to use it, by what the wait is made of:
 //
@@ -13,7 +14,8 @@
 //	patience.Until(t, "the group agrees", func() bool { ... })     // a condition that can only be looked at
 //	select { case v := <-c: ... case <-patience.After(time.Minute): t.Fatal("nothing came") }
 //
-// For gives a plain duration, for limits that another program enforces: a mount option, a command's --timeout, go test -timeout.
+// For gives a plain duration, for limits that another program enforces: a mount option, a command's
+// --timeout, go test -timeout.
 package patience
 
 import (
@@ -53,8 +55,8 @@ func After(d time.Duration) <-chan struct{} {
 	return c
 }
 
-// Context returns a context that ends with parent, or with the error DeadlineExceeded when the limit d is reached. It names no
-// deadline, because a limit may be prolonged.
+// Context returns a context that ends with parent, or with the error DeadlineExceeded when the
+// limit d is reached. It names no deadline, because a limit may be prolonged.
 func Context(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	stop := AfterFunc(d, func() { cancel(context.DeadlineExceeded) })
@@ -74,8 +76,8 @@ func (c limited) Err() error {
 	return context.Cause(c.Context)
 }
 
-// Until polls until ok returns true, and fails the test if it has not within the Usual limit; the failure says "never: "
-// and then what.
+// Until polls until ok returns true, and fails the test if it has not within the Usual limit; the
+// failure says "never: " and then what.
 func Until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	UntilWithin(t, Usual, what, ok)
@@ -96,7 +98,8 @@ func UntilWithin(t testing.TB, d time.Duration, what string, ok func() bool) {
 	}
 }
 
-// A limit is a wait that ends once it has lasted length, multiplied by the largest factor that was measured since it began.
+// A limit is a wait that ends once it has lasted length, multiplied by the largest factor that was
+// measured since it began.
 type limit struct {
 	begun   time.Time
 	length  time.Duration

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// slower pretends, until the test ends, that the machine will be measured to be so many times slower than a quiet one.
+// slower makes measurements find, until the test ends, that the machine is factor times slower than
+// a quiet one.
 func slower(t *testing.T, factor float64) {
 	t.Helper()
 	set := func(f func() time.Duration) {

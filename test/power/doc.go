@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package power cuts the power of all replicas in one instant and judges what is left.
+// Package power cuts the power of all replicas in one instant and judges what their disks hold.
 //
 // A process that is killed leaves the kernel's page cache behind, and so loses nothing that it wrote. Here
 // each replica runs under a kernel of its own (package guest), with its state directory on an ext4 file

@@ -202,7 +202,7 @@ func (g *group) answered() {
 	})
 }
 
-// survey counts the hosts in reach, and says what is missing to a whole group of them.
+// survey counts the reachable hosts, and says what is missing to a whole group.
 func (g *group) survey(ctx context.Context) (reached int, missing string) {
 	views := make(map[pbft.View]bool)
 	for _, h := range g.hosts {

@@ -30,7 +30,7 @@ var (
 const (
 	workers     = 6
 	leastAcked  = 100 // operations in a round before the cut
-	furtherMost = 300 // and so many more, by chance
+	furtherMost = 300 // and up to this many more, by chance
 )
 
 func TestMain(m *testing.M) {
@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	apart.Main(m, cluster.RemoveBinaries)
 }
 
-// The power of all replicas is cut in one instant, under load, again and again. After each cut every
-// acknowledged operation is there, none was done twice, nothing is there that nobody wrote, and every handle
+// The power of all replicas is cut in one instant, under load, again and again. After each cut the
+// files show every acknowledged operation once and nothing that was not written, and every handle
 // is good.
 func TestPowerCut(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
@@ -66,7 +66,7 @@ func TestPowerCut(t *testing.T) {
 	t.Logf("%d rounds, seed %d: %d operations acknowledged", *roundsFlag, seed, l.acked.Load())
 }
 
-// A load is the workers, and what is known of them.
+// A load is the workers, with their counts.
 type load struct {
 	*group
 	chance  *rand.Rand
@@ -138,7 +138,7 @@ func (l *load) round(round int) {
 		round, acked, wrong, served.Seconds(), reached, time.Since(begun).Seconds())
 }
 
-// await waits until so many operations were acknowledged.
+// await waits until this many operations were acknowledged.
 func (l *load) await(acked int64) {
 	l.t.Helper()
 	ctx, cancel := patience.Context(l.t.Context(), settleIn)

@@ -30,11 +30,11 @@ const (
 	ledgerName  = "ledger"
 )
 
-// A tally counts what was found wrong.
+// A tally counts the mistakes that were found.
 type tally struct {
 	lost    int // an acknowledged operation is not there
 	doubled int // an operation was done twice, for its answer says that it had been done
-	forged  int // something is there that nobody wrote
+	forged  int // contents that no worker wrote
 	stale   int // a handle is not known any more
 }
 
@@ -161,7 +161,7 @@ func (w *worker) create() error {
 	}, func() { w.files[name] = data })
 }
 
-// size is that of a little file mostly.
+// size draws a file's size, mostly a small one.
 func (w *worker) size() int {
 	if w.chance.IntN(4) == 0 {
 		return 1 + w.chance.IntN(manyBytes)
@@ -190,7 +190,7 @@ func (w *worker) record(first, count int) error {
 	})
 }
 
-// rename gives a file a new name, or every fourth time that of another file, which it replaces.
+// rename gives a file a new name, or every fourth time the name of another file, which it replaces.
 func (w *worker) rename() error {
 	from, to := w.any(""), fmt.Sprintf("r%d", w.serial)
 	if w.chance.IntN(4) == 0 {

@@ -57,7 +57,8 @@ func (s *soak) draw(n int) intrusion {
 	return x
 }
 
-// intrude does it, and leaves the replica stopped. It reports whether the recovery must find something.
+// intrude does the intruder's work, and leaves the replica stopped. It reports whether the recovery
+// must find damage.
 func (s *soak) intrude(ctx context.Context, x *intrusion) (must bool, err error) {
 	p := s.group.Replicas[x.victim]
 	if x.kind == memory || x.kind == rooted {
@@ -113,7 +114,8 @@ func (s *soak) alterMemory(ctx context.Context, x *intrusion, pid int) error {
 	return err
 }
 
-// stopsItself changes the file of which a replica's memory is false, and waits until the replica has found that its root is not the group's.
+// stopsItself changes the file of which a replica's memory is false, and waits until the replica
+// has found that its root is not the group's.
 func (s *soak) stopsItself(ctx context.Context, x *intrusion, i int) error {
 	if err := s.old.touch(s.files.WithContext(ctx), i, byte(x.chance.Uint32())); err != nil {
 		return err
@@ -145,7 +147,8 @@ func (s *soak) alter(ctx context.Context, i int, where ...string) (places int, e
 	return strconv.Atoi(strings.TrimSpace(said))
 }
 
-// pagesOfFile is how many pages an old file has: an image that has fewer of its marks has not come to hold all of it.
+// pagesOfFile is how many pages an old file has: an image with fewer of its marks does not hold all
+// of the file yet.
 const pagesOfFile = 1 << 8
 
 // alterDisk changes the directory of a replica that is stopped.

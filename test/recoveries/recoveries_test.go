@@ -13,7 +13,8 @@ import (
 
 func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
 
-// Replicas recover while clients work, alone and from an intruder in memory and on disk. More of it: go run ./test/recoveries.
+// Replicas recover while clients work, alone and from an intruder in memory and on disk. More of
+// it: go run ./test/recoveries.
 func TestRecoveries(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
@@ -31,7 +32,8 @@ func TestRecoveries(t *testing.T) {
 	}
 }
 
-// A read that is not what was acknowledged fails the soak, and so do two roots of one checkpoint.
+// A read of other bytes than the acknowledged ones fails the soak, and so do two roots of one
+// checkpoint.
 func TestJudges(t *testing.T) {
 	if judge("file", []byte("old"), []byte("new"), nil) == nil {
 		t.Error("took an old version for the new one")

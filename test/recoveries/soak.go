@@ -62,7 +62,7 @@ type soak struct {
 type tally struct {
 	rounds    int
 	kinds     map[string]int // rounds with each intrusion
-	corrupt   int            // recoveries that reported that something was corrupt
+	corrupt   int            // recoveries that reported a corrupt state
 	stopped   int            // replicas that found that their root was false, and stopped themselves
 	restarts  int            // recoveries that ended themselves because the replica's memory was false, and were begun again
 	replaced  int            // replicas that had lost their fence
@@ -195,7 +195,7 @@ func (s *soak) calls() (sum uint64) {
 	return sum
 }
 
-// round has one replica intruded on, stopped and recovered, and looks at what came of it.
+// round lets an intruder work on one replica, stops and recovers it, and checks the outcome.
 func (s *soak) round(ctx context.Context, x intrusion) error {
 	p := s.group.Replicas[x.victim]
 	must, err := s.intrude(ctx, &x)
@@ -311,7 +311,8 @@ func (s *soak) ask(ctx context.Context, i int) (*pbft.Status, error) {
 	return status, json.NewDecoder(answer.Body).Decode(status)
 }
 
-// whole waits until all replicas take part in one view and one of their stable checkpoints is seen at all, with one root.
+// whole waits until all replicas take part in one view and one of their stable checkpoints is seen
+// at all, with one root.
 func (s *soak) whole(ctx context.Context) error {
 	ctx, cancel := patience.Context(ctx, recoverWithin)
 	defer cancel()

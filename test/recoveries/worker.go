@@ -15,7 +15,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// A worker writes files of its own, one call after the other, and reads what was acknowledged.
+// A worker writes files of its own, one call after the other, and checks that reads return the
+// acknowledged bytes.
 type worker struct {
 	number   int
 	files    *bfs.FS
@@ -91,7 +92,7 @@ func (w *worker) read(file int) error {
 	return judge(w.name(file), got, w.textOf(file, w.versions[file]), err)
 }
 
-// judge compares what was read with what was acknowledged.
+// judge compares the bytes read with the acknowledged ones.
 func judge(name string, got, want []byte, err error) error {
 	if err != nil || bytes.Equal(got, want) {
 		return err
@@ -103,7 +104,8 @@ func judge(name string, got, want []byte, err error) error {
 	return fmt.Errorf("%s: read %d bytes, want %d; they differ from byte %d on: %.60q, want %.60q", name, len(got), len(want), at, got[at:], want[at:])
 }
 
-// Files that are there before the first round, of a mebibyte each. Each page begins with a line that names it, by which the intruder finds it.
+// Files that are there before the first round, of a mebibyte each. Each page begins with a line
+// that names it, by which the intruder finds it.
 type oldFiles struct {
 	mu    sync.RWMutex
 	texts [][]byte
@@ -152,7 +154,8 @@ func (o *oldFiles) readOne(files *bfs.FS, i int) error {
 	return judge(oldName(i), got, o.texts[i], err)
 }
 
-// touch changes some bytes in the middle of each page of a file, so that a replica digests the rest of the page as it has it.
+// touch changes some bytes in the middle of each page of a file, so that a replica digests the rest
+// of the page as it has it.
 func (o *oldFiles) touch(files *bfs.FS, i int, value byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -28,7 +28,7 @@ const (
 	hello     = "hello"     // a TLS ClientHello in the place of a hello
 	borrowed  = "borrowed"  // hellos in the administrator's name, and a NEW-KEY's length of bytes behind each: what a replay is
 	silent    = "silent"    // connections on which nothing is said
-	closed    = "closed"    // connections to a port on which nobody listens: what a flood costs the kernel alone
+	closed    = "closed"    // connections to a closed port: what a flood costs the kernel alone
 )
 
 var kinds = []string{off, busy, handshake, hello, borrowed, silent, closed}
@@ -73,7 +73,7 @@ func runAttack(kind, targets string) error {
 	if kind == closed {
 		addresses = []string{"127.0.0.1:1"}
 	}
-	// Strangers come from an address of their own, on which nobody was welcome.
+	// Strangers come from an address of their own, from which no client was welcome.
 	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	for i := range attackers {
 		go func() {

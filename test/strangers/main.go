@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command strangers measures what a group does for an honest client while strangers attack it. It runs four replicas as
-// processes of their own, an honest client in this one, and an attacker in another that uses one core. Attacks take turns with
-// two others: nobody, and a process that only uses a core, since on a small machine that alone takes from the replicas.
+// Command strangers measures what a group does for an honest client while strangers attack it. It
+// runs four replicas as processes of their own, an honest client in this one, and an attacker in
+// another that uses one core. Attacks take turns with no attack, and with a process that only uses
+// a core, because on a small machine that alone slows the replicas.
 //
 //	go run ./test/strangers -seconds 3 -rounds 5
 package main

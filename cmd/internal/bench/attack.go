@@ -227,7 +227,7 @@ type honest struct {
 	running  sync.WaitGroup
 	mu       sync.Mutex
 	done     uint64
-	last     time.Time // when something ended last
+	last     time.Time // when an operation ended last
 	stall    time.Duration
 	since    time.Time // when that stall began
 	err      error

@@ -184,7 +184,7 @@ func TestAndrew(t *testing.T) {
 	}
 }
 
-// A file system that loses or changes something must not get a figure.
+// A file system that loses or changes data must not get a figure.
 func TestAndrewNotices(t *testing.T) {
 	damage := func(do func(file string) error) error {
 		dir := t.TempDir()

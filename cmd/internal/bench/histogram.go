@@ -48,7 +48,7 @@ func (c *counts) total() (n uint64) {
 	return n
 }
 
-// quantile is the duration that a share q of all is not above, 0 if there are none.
+// quantile returns the q-quantile of the durations, 0 if there are none.
 func (c *counts) quantile(q float64) time.Duration {
 	total := c.total()
 	rank := uint64(q * float64(total))

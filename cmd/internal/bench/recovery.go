@@ -19,9 +19,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Recovery measures how replicas of a group recover while clients go on working: replicas that are processes of their own, with a state of a
-// given size. In each round a backup recovers and then the primary, each after a calm phase, so that other load on the machine weighs on
-// both alike.
+// Recovery measures how replicas of a group recover while clients go on working: replicas that are
+// processes of their own, with a state of a given size. In each round a backup recovers and then
+// the primary, each after a calm phase, so that other load on the machine weighs on both alike.
 type Recovery struct {
 	Program    string // bfsd
 	N          int
@@ -33,8 +33,9 @@ type Recovery struct {
 	Transport  pbft.Transport
 }
 
-// A Recovered is one recovery. Its parts are those of [TOCS §8.2.3, Table II], in seconds: Stop saves the state, Start is the reboot, Load
-// restores the state and checks each page of it, and Check includes what had to be fetched.
+// A Recovered is one recovery. Its parts are those of [TOCS §8.2.3, Table II], in seconds: Stop
+// saves the state, Start is the reboot, Load restores the state and checks each page of it, and
+// Check includes what had to be fetched.
 type Recovered struct {
 	Role     string  `json:"role"` // backup or primary
 	Replica  int     `json:"replica"`
@@ -234,7 +235,8 @@ func (x *recoveries) measure(ctx context.Context, role string) (r Recovered, err
 	return r, err
 }
 
-// choose waits until all replicas take part, and names the one to recover: the primary, or the backup that would be primary last.
+// choose waits until all replicas take part, and names the one to recover: the primary, or the
+// backup that would be primary last.
 func (x *recoveries) choose(ctx context.Context, role string) (int, error) {
 	for {
 		report := status.Ask(ctx, x.group.group)
@@ -299,7 +301,8 @@ func (x *recoveries) ended(ctx context.Context, i int) (r pbft.Recovery, err err
 	}
 }
 
-// The paper's figures, in seconds [TOCS §8.2.3, Table II]: its reboot slept for 30 s, and what is 0.03 for its NEW-KEYs is in Estimate.
+// The paper's figures, in seconds [TOCS §8.2.3, Table II]: its reboot slept for 30 s, and what is
+// 0.03 for its NEW-KEYs is in Estimate.
 var published = []struct {
 	what string
 	Recovered
@@ -310,8 +313,8 @@ var published = []struct {
 
 const recoveredRow = "%-16s %4v %6v %6v %6v %8v %7v %7v %7v %7v %7v %12v %12v\n"
 
-// WriteRecoveredHead, WriteRecovered and WriteRecoveredFoot print a table: a row as soon as there is one, and below them the slowest of each
-// part, and the paper's figures.
+// WriteRecoveredHead, WriteRecovered and WriteRecoveredFoot print a table: a row as soon as there
+// is one, and below them the slowest of each part, and the paper's figures.
 func WriteRecoveredHead(w io.Writer) error {
 	_, err := fmt.Fprintf(w, recoveredRow, "SECONDS", "REPL", "STOP", "START", "LOAD", "ESTIMATE", "REQUEST", "CHECK", "TOTAL",
 		"OPS/S", "(CALM)", "STALL w/r ms", "(CALM) ms")
@@ -337,7 +340,7 @@ func (r Recovered) write(w io.Writer, what string, others ...any) error {
 	return err
 }
 
-// WriteRecoveredFoot prints what follows the recoveries.
+// WriteRecoveredFoot prints the summary below the recoveries.
 func WriteRecoveredFoot(w io.Writer, all []Recovered) error {
 	var most Recovered
 	for _, r := range all {

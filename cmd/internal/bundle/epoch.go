@@ -49,8 +49,9 @@ func Next(old *config.Group) (*config.Group, error) {
 	return &next, err
 }
 
-// WriteEpoch writes the bundles to dir, which must not exist or be empty. All hosts get new keys, so what is
-// left of the old epoch's replicas cannot speak in this one; the administrator and the clients keep theirs.
+// WriteEpoch writes the bundles to dir, which must not exist or be empty. All hosts get new keys,
+// so replicas of the old epoch cannot speak in this one; the administrator and the clients keep
+// their keys.
 func WriteEpoch(dir string, e Epoch) error { return build(dir, e.write) }
 
 func (e Epoch) write(dir string) error {

@@ -41,8 +41,9 @@ func load(t *testing.T, dir string) *config.Group {
 	return g
 }
 
-// An epoch keeps what the administrator wrote into the group file, his key and the addresses; the hosts' keys,
-// the number and the beginning are new, and so is the digest. Epochs follow each other.
+// An epoch keeps the administrator's settings in the group file, the administrator's key and the
+// addresses. The hosts' keys, the number, the first checkpoint and the digest are new. Epochs
+// follow each other.
 func TestWriteEpoch(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "g")
 	p := Plan{Name: "house", Hosts: Loopback(4, 7450), Exports: []string{"/home"}, Size: 1 << 30, Limits: pbft.DefaultLimits(),
@@ -85,7 +86,8 @@ func TestWriteEpoch(t *testing.T) {
 	}
 }
 
-// Nothing that the members must agree on is changed in such a file without the administrator's key; addresses are.
+// Without the administrator's key an epoch's file cannot be changed in anything that the members
+// must agree on. Addresses can.
 func TestEpochsAreSigned(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "g")
 	p := Plan{Name: "house", Hosts: Loopback(4, 7450), Exports: []string{"/home"}, Size: 1 << 30, Limits: pbft.DefaultLimits(),

@@ -15,8 +15,9 @@ import (
 	"strings"
 )
 
-// AlterMemory does what an intruder in a process can do: it overwrites each place at which the process's writable memory holds the bytes old
-// by others, and returns the number of places. With no others it only counts. It needs the right to trace the process [ptrace(2)].
+// AlterMemory does what an intruder in a process can do: it overwrites each place at which the
+// process's writable memory holds the bytes old by others, and returns the number of places. With
+// no others it only counts. It needs the right to trace the process [ptrace(2)].
 func AlterMemory(pid int, old, others []byte) (places int, err error) {
 	if err := asMany(old, others); err != nil {
 		return 0, err
@@ -121,7 +122,8 @@ const (
 	present     = 1 << 63 // in an entry of the pagemap [proc(5)]
 )
 
-// mapping searches the resident pages of a mapping: a state that is mapped and not used yet may be larger than the machine.
+// mapping searches the resident pages of a mapping: a state that is mapped and not used yet may be
+// larger than the machine.
 func (a *alteration) mapping(m span) error {
 	entries := make([]byte, 8*pagesAtOnce)
 	for at := m.from; at < m.to; at += pagesAtOnce * memoryPage {
@@ -154,7 +156,8 @@ func residentSpans(entries []byte, at int64) (all []span) {
 	return all
 }
 
-// stretch searches memory that is there throughout, a mebibyte at a time. What is unmapped meanwhile is passed over.
+// stretch searches mapped memory, a mebibyte at a time. Memory that is unmapped meanwhile is passed
+// over.
 func (a *alteration) stretch(s span) error {
 	const atOnce = 1 << 20
 	if a.window == nil {
@@ -162,7 +165,7 @@ func (a *alteration) stretch(s span) error {
 	}
 	for at := s.from; at < s.to; at += atOnce {
 		b := a.window[:min(int64(len(a.window)), s.to-at)]
-		n, _ := a.memory.ReadAt(b, at) // a part that has gone is none of ours
+		n, _ := a.memory.ReadAt(b, at) // a part that was unmapped does not matter
 		if err := a.replace(b[:n], at); err != nil {
 			return err
 		}
@@ -170,7 +173,7 @@ func (a *alteration) stretch(s span) error {
 	return nil
 }
 
-// replace overwrites what it finds in b, which was read at an address.
+// replace overwrites the matches in b, which was read at address at.
 func (a *alteration) replace(b []byte, at int64) error {
 	for from := 0; ; {
 		i := bytes.Index(b[from:], a.old)

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Plan is a child that is started from an open file, so that what runs is what was judged.
+// A Plan is a child that is started from an open file, so that the program that runs is the one
+// that was judged.
 type Plan struct {
 	Name   string
 	File   *os.File            // the executable

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// Memory returns the number of bytes of memory that this process can have: those of the machine, or of its
-// control group, or one of those that it is in, if these are fewer.
+// Memory returns how many bytes of memory this process can have: the machine's, or the least limit
+// of the control groups that it is in.
 func Memory() (uint64, error) {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {

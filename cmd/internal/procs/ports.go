@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// Ports are looked for below those that kernels give to outgoing connections, so that none is taken between
-// the search and its use.
+// Ports are searched below the range that kernels use for outgoing connections, so that no found
+// port is taken before its use.
 const (
 	firstPort = 20000
 	lastPort  = 32000

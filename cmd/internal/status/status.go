@@ -212,7 +212,8 @@ func answers(count map[string]int) (all int) {
 	return all
 }
 
-// recovered says in a few letters when a replica's last recovery was, how long it took, and whether it found something.
+// recovered says in a few letters when a replica's last recovery was, how long it took, and whether
+// the state was corrupt.
 func recovered(x pbft.Recovery) string {
 	took := x.Took.Duration().Round(100 * time.Millisecond)
 	switch {

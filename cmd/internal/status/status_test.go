@@ -254,8 +254,8 @@ func groupOf(n int) *Report {
 	return r
 }
 
-// A group of six is well while one is away, works on its reserve while two are, and stands still without three. Five are on
-// their reserve without one, as four are.
+// A group of six is well while one is away, works on its reserve while two are, and stands still
+// without three. Five are on their reserve without one, as four are.
 func TestReserve(t *testing.T) {
 	for _, c := range []struct {
 		n, away int

@@ -34,8 +34,8 @@ func OpenConfig(file string) (*os.File, error) {
 	return rule{uid: os.Geteuid(), forbidden: 0o022}.open(file)
 }
 
-// OpenOwned opens a file that others may read but not change, and that root or this user owns. It is for what a process with more
-// rights than others obeys.
+// OpenOwned opens a file that others may read but not change, and that root or this user owns. It
+// is for what a process with more rights than others obeys.
 func OpenOwned(file string) (*os.File, error) {
 	return rule{uid: os.Geteuid(), forbidden: 0o022, owned: true}.open(file)
 }
@@ -110,8 +110,9 @@ type way struct {
 	sheltered     bool
 }
 
-// walk goes to the file, judges every directory and symbolic link on the way, and returns the path without
-// links. Names are judged before the file is opened: a user who could not change them then can never do so.
+// walk goes to the file, judges every directory and symbolic link on the way, and returns the path
+// without links. Names are judged before the file is opened: a user who cannot change them then
+// cannot do so later.
 func (r rule) walk(file string) (string, error) {
 	path := file
 	if !filepath.IsAbs(path) {

@@ -190,7 +190,8 @@ func TestGivenDescriptor(t *testing.T) {
 	}
 }
 
-// A file that a process with more rights obeys may be read by all, and changed by its owner alone, who is root or the process's user.
+// A file that a process with more rights obeys may be read by all, and changed by its owner alone,
+// who is root or the process's user.
 func TestOpenOwned(t *testing.T) {
 	p := newPlace(t)
 	open := func(r rule) error {
@@ -209,7 +210,7 @@ func TestOpenOwned(t *testing.T) {
 	if err := open(obeyed); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
 		t.Errorf("writable by others: got %v", err)
 	}
-	if os.Geteuid() == 0 { // who can give files away
+	if os.Geteuid() == 0 { // root can give files away
 		p.chmod("d/key", 0o644)
 		p.must(os.Chown(p.at("d/key"), 12345, 12345))
 		if err := open(obeyed); err == nil || !strings.Contains(err.Error(), "belongs to user 12345") {

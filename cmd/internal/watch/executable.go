@@ -24,7 +24,7 @@ func (w *Watch) openChecked() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errExecutable, err)
 	}
-	f, err := trust.OpenOwned(w.Program) // nobody else may change it between here and its start
+	f, err := trust.OpenOwned(w.Program) // no other user may change it between here and its start
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errExecutable, err)
 	}

@@ -36,7 +36,7 @@ func objections(r *status.Report, self int, period pbft.SeqNum) (reasons []strin
 	return reasons
 }
 
-// seen says what is wrong with replica i in the eyes of another one, "" if nothing is.
+// seen returns what another replica finds wrong with replica i, "" if nothing is.
 func seen(by *pbft.Status, i int, period pbft.SeqNum) string {
 	for _, p := range by.Peers {
 		switch {

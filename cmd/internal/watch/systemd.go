@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// notify tells systemd something about this service, if systemd started it and asked for that (sd_notify(3)).
+// notify tells systemd this service's state, if systemd started it and asked for that
+// (sd_notify(3)).
 func notify(state string) {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {

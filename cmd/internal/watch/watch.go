@@ -57,7 +57,8 @@ type wish struct {
 	answer chan granted
 }
 
-// granted is the answer to a wish: the replica's new process, or why there is none.
+// granted is the answer to an operator's request for a recovery: the replica's new process, or why
+// there is none.
 type granted struct {
 	child *procs.Child
 	err   error
@@ -262,7 +263,7 @@ func (w *Watch) turn(ctx context.Context) {
 	w.skipped = 0
 }
 
-// grant does what somebody wished.
+// grant recovers the replica at an operator's request, or refuses.
 func (w *Watch) grant(ctx context.Context, force bool) granted {
 	r := w.report(ctx)
 	self := int(w.Config.Self)

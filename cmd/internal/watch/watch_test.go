@@ -131,7 +131,7 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
-// Nobody puts off a recovery for ever, unless that could stop the group.
+// No objection puts off a recovery for ever, unless the recovery could stop the group.
 func TestDecide(t *testing.T) {
 	why := []string{"replica 3 lies"}
 	for _, c := range []struct {
@@ -175,7 +175,7 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// Systemd hears what it asked for, on its socket.
+// Systemd gets the messages that it asked for, on its socket.
 func TestNotify(t *testing.T) {
 	path := t.TempDir() + "/notify"
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
