@@ -214,9 +214,9 @@ func (b *bodies) pull(commit func(*slot, *message.Batch, message.Digest)) {
 // while we wait, if they are as long as the last.
 func (b *bodies) pullsAtOnce() int { return max(1, min(pullsPerReplica, pullBytes/max(b.pullSize, 1))) }
 
-// pullsUnderWay counts what each replica was asked for and has not brought. One that has brought
-// less than half counts as fully employed, so that not each batch that comes has us ask for a
-// single one.
+// pullsUnderWay counts what each replica was asked for and has not brought. A replica that has
+// brought less than half of them counts as fully employed, so that we do not ask for a single batch
+// each time that one comes.
 func (b *bodies) pullsUnderWay() []int {
 	under := make([]int, b.cfg.Replicas)
 	for n := b.log.next(); n <= min(b.log.decidedTo, b.log.high); n++ {
@@ -304,7 +304,7 @@ func (b *bodies) lack(n message.SeqNum) {
 	}
 }
 
-// eachLacking calls f for the slots whose proposal is held for want of an operation.
+// eachLacking calls f for the slots whose proposal is held because an operation is missing.
 func (b *bodies) eachLacking(f func(s *slot)) {
 	for n := b.log.next(); n <= min(b.lacking, b.log.high); n++ {
 		if s := b.log.slot(n); s.proposal == nil && s.held != nil && !s.held.Batch.Complete() {

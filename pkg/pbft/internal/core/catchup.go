@@ -32,8 +32,9 @@ func (c *Core) onFetchBatch(m *message.FetchBatch) {
 	}
 }
 
-// spellOut has the primary send whole, for a while, what those clients ask whose operations a
-// backup lacked. Each of its batches is late by the backup's patience, and all behind it.
+// spellOut makes the primary propose in full, for a while, the operations of clients whose
+// operations a backup lacked. Each batch with such an operation, and all batches behind it, would
+// be late by the backup's patience.
 func (c *Core) spellOut(m *message.FetchBatch) {
 	if !c.isPrimary() || !c.active {
 		return
@@ -129,7 +130,7 @@ func (c *Core) onFetch(m *message.Fetch) {
 	c.do(Effect{Verb: Serve, To: m.From, Message: m})
 }
 
-// onData takes what a replica sent for our state.
+// onData takes in nodes and pages that a replica sent for our state.
 func (c *Core) onData(m *message.Data) {
 	t := c.transfer
 	i, asked := 0, false

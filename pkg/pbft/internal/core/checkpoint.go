@@ -42,7 +42,7 @@ func (c *Core) sayCheckpoint(n message.SeqNum, root message.Digest) {
 	}
 }
 
-// sayCheckpoints says what we could not say while we were between views.
+// sayCheckpoints sends the CHECKPOINTs that we had to hold back while we were between views.
 func (c *Core) sayCheckpoints() {
 	c.checkpoints.each(c.log.low, func(k message.CheckpointID) { c.sayCheckpoint(k.Seq, k.Digest) })
 	c.checkpoints.each(c.log.low, func(k message.CheckpointID) { c.stabilise(c.checkpoints.at(k.Seq)) })
@@ -91,7 +91,7 @@ func (c *Core) stabilise(k *checkpointSlot) {
 		c.checkDivergence(k, root)
 		return
 	case !c.change.maySay(k.seq) && !c.silent():
-		return // our own vote is not cast; that of a silent replica binds nobody, its own VIEW-CHANGE least of all
+		return // our own vote is not cast; a silent replica's vote binds nobody, not even its own VIEW-CHANGE
 	}
 	c.collect(k.seq, root)
 }

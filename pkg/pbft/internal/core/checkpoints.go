@@ -6,10 +6,10 @@ import "bfs/pkg/pbft/internal/message"
 
 // A checkpoint is taken when K batches have been executed since the last one, or when their
 // operations have so many bytes that it pays to let the log forget them: a log of large operations
-// lies in fresh memory, and the first touch of that is expensive. Which number that is follows from
-// the last checkpoint and the batches since, so all replicas take the same.
+// lies in fresh memory, and the first touch of that is expensive. Its number follows from the last
+// checkpoint and the batches since, so all replicas take the same ones.
 
-// checkpoints are the last stable checkpoint, and what we and others say of those above it.
+// checkpoints holds the last stable checkpoint, and our and the others' CHECKPOINTs above it.
 type checkpoints struct {
 	*base
 	log     *messageLog
@@ -84,7 +84,7 @@ func (x *checkpoints) root(n message.SeqNum) (message.Digest, bool) {
 	return k.votes.digests[x.cfg.Self], k.ours
 }
 
-// recall counts what the others said of checkpoints that were above the window and are in it now.
+// recall counts the others' claims of checkpoints that were above the window and are in it now.
 func (x *checkpoints) recall() {
 	for _, all := range x.claims.of {
 		for _, m := range all {

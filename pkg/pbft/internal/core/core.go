@@ -93,7 +93,7 @@ func (c *Core) Keeps() message.SeqNum { return min(c.checkpoints.stable.Seq, c.c
 // LogBytes is the length of the operations in the log.
 func (c *Core) LogBytes() int { return c.log.bytes }
 
-// Peer is what replica i last said of itself.
+// Peer returns what replica i last said of itself.
 func (c *Core) Peer(i message.ReplicaID) (low, lastExecuted message.SeqNum) {
 	return c.reports.peers[i].low, c.reports.peers[i].lastExec
 }

@@ -36,8 +36,8 @@ type execution struct {
 	progress    int            // tick at which log.lastExec rose last
 }
 
-// executeNext executes what committed, strictly in order (R-NRM-8), takes a checkpoint when one is due
-// [TOCS §4.4], and goes one batch further if that has prepared.
+// executeNext executes committed batches, strictly in order (R-NRM-8), takes a checkpoint when one
+// is due [TOCS §4.4], and goes one batch further if that has prepared.
 func (x *execution) executeNext() {
 	for x.log.contains(x.log.lastExec + 1) {
 		s := x.log.slot(x.log.lastExec + 1)
@@ -56,8 +56,8 @@ func (x *execution) executeNext() {
 	}
 }
 
-// remember records what committed. Where our journal has no batch of that digest for the number,
-// others brought it, and what we say because of it waits.
+// remember records a committed batch. If our journal does not have the batch under this number,
+// others brought it, and our messages that rest on it wait for the record.
 func (x *execution) remember(s *slot) {
 	decided := &message.Decided{Seq: s.seq, Digest: s.decision, From: x.cfg.Self}
 	if s.proposal != nil && s.proposal.Digest == s.decision && s.prepares.has(x.cfg.Self) {
@@ -148,10 +148,10 @@ func (x *execution) Repeated(n message.SeqNum, i int) {
 	}
 }
 
-// Standing is the ground on which the answer to a request that was executed can be repeated. Not
-// ok: that it was superseded is not certain yet, or the state is not where we are, for effects are
-// still to be performed. A Rollback may be among them: what the state says was executed tentatively
-// then, and we know that it has not committed.
+// Standing is the ground on which the answer to a request that was executed can be repeated. It is
+// not ok if it is not certain yet that the request was superseded, or if effects are still to be
+// performed, so that the state is not up to date. A Rollback may be among them: then the state has
+// a tentative execution of a batch that we know has not committed.
 func (x *execution) Standing(q *message.Request) (st Standing, ok bool) {
 	if len(x.out) > 0 {
 		return st, false

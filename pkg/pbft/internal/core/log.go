@@ -227,8 +227,8 @@ type pastBatch struct {
 	size   int
 }
 
-// pastBytes bounds the operations that are kept beyond what the protocol needs; together with the
-// log they keep to its bound.
+// pastBytes bounds the operations that past keeps. Together with the log's they stay within the
+// log's bound.
 const pastBytes = 16 << 20
 
 func (p *past) entry(n message.SeqNum) *pastBatch {

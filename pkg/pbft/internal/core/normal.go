@@ -263,7 +263,7 @@ func (c *Core) judgePrePrepare(p *message.PrePrepare) Refusal {
 	return accepted
 }
 
-// judgeVote is what the three phases have in common: the present view, a number within the marks.
+// judgeVote checks what all votes must satisfy: the present view, a number within the marks.
 func (c *Core) judgeVote(v message.View, n message.SeqNum) Refusal {
 	switch {
 	case v < c.view:
@@ -312,8 +312,8 @@ func (c *Core) Accepted(p *message.PrePrepare, ok bool) {
 	c.advance(s)
 }
 
-// onPrepare records a backup's vote for a proposal [TOCS §4.3]. The proposal may come later: a vote is
-// kept all the same, for it may be what vouches for it.
+// onPrepare records a backup's vote for a proposal [TOCS §4.3]. A vote is kept even if its proposal
+// comes later, because it may vouch for that.
 func (c *Core) onPrepare(p *message.Prepare) {
 	c.onCommits(p.View, p.Commits, p.From)
 	if why := c.judgePrepare(p); why != accepted {

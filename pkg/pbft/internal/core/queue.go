@@ -38,7 +38,7 @@ type queue struct {
 // A line is one client's requests.
 type line struct {
 	client      message.ClientID
-	fifo        []*message.Request // to be proposed and not costly, by arrival; an entry that is to be no more is skipped
+	fifo        []*message.Request // common requests to be proposed, by arrival; stale entries are skipped
 	costly      costlyLine
 	arrived     []int               // by slot: tick at which the pending request came
 	doubt       []bool              // by slot: the pending request is in doubt
@@ -49,7 +49,7 @@ type line struct {
 	pending     []*message.Request  // by slot: received and not executed
 	laidBy      []*message.Request  // by slot: what the client sent to everyone last, and may be named by a proposal
 	lastNonce   uint64              // the nonce of the last of these
-	inFull      pause               // while it lasts proposals hold them all the same
+	inFull      pause               // while it lasts proposals hold them in full
 	proposed    []message.Timestamp // by slot: the last one proposed in this view
 	bytes       int
 	count       int
@@ -145,7 +145,7 @@ func (l *line) dropLaidBy(s message.Slot) {
 
 // suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again. It
 // doubles each time, up to most of an hour, and halves when the client has behaved for as long. So
-// even many clients that take turns can stall views ever more rarely only.
+// even many clients that take turns can stall fewer and fewer views.
 const (
 	suspicion       = 2000
 	suspicionDouble = 7
@@ -257,7 +257,8 @@ func (q *queue) holds(r *message.Request) bool {
 // head is the oldest request that is not costly and to be proposed.
 func (l *line) head() *message.Request { return l.first(&l.fifo) }
 
-// first is the oldest request of a queue that is to be proposed, and forgets entries before it that are to be no more.
+// first returns the oldest request of a queue that is to be proposed, and forgets stale entries
+// before it.
 func (l *line) first(fifo *[]*message.Request) *message.Request {
 	for len(*fifo) > 0 {
 		if r := (*fifo)[0]; l.proposable(r) {
@@ -269,8 +270,8 @@ func (l *line) first(fifo *[]*message.Request) *message.Request {
 	return nil
 }
 
-// complete removes what a slot has waiting up to timestamp t: it was done, whichever copy of it was
-// (R-REQ-5).
+// complete removes a slot's waiting requests up to timestamp t: they were executed, whichever copy
+// of them was (R-REQ-5).
 func (q *queue) complete(r *message.Request, as place) {
 	if int(r.Slot) >= q.slots {
 		return
@@ -313,7 +314,8 @@ func (q *queue) newView() {
 	}
 }
 
-// markProposed keeps what a NEW-VIEW has chosen from being proposed a second time.
+// markProposed notes the requests of batches that a NEW-VIEW chose, so that they are not proposed a
+// second time.
 func (q *queue) markProposed(r *message.Request) {
 	if l := q.find(r.Client); l != nil && int(r.Slot) < q.slots {
 		q.propose(l, r.Slot, r.Timestamp)
@@ -337,7 +339,7 @@ func (q *queue) each(f func(l *line, r *message.Request) bool) {
 	}
 }
 
-// pendingRequest is what a slot has waiting.
+// pendingRequest is a slot's waiting request.
 func (q *queue) pendingRequest(k message.RequestKey) *message.Request {
 	if l := q.find(k.Client); l != nil && int(k.Slot) < q.slots {
 		return l.pending[k.Slot]
@@ -362,9 +364,9 @@ func (q *costlyQueue) spend(cost int, contended bool) {
 	}
 }
 
-// costlyLine is what a line has of costly requests.
+// costlyLine holds a line's costly requests.
 type costlyLine struct {
-	fifo   []*message.Request // to be proposed, in order of arrival; an entry that is to be no more is skipped
+	fifo   []*message.Request // to be proposed, in order of arrival; stale entries are skipped
 	inTurn bool
 	cost   int // of those that are pending
 	spent  int // above its turns so far: a request may cost several

@@ -54,7 +54,7 @@ type recovery struct {
 	*base
 	phase     Phase
 	estimates []estimate
-	bound     message.SeqNum       // H_M: what is remembered above it is false
+	bound     message.SeqNum       // H_M: memory above it is false
 	point     message.SeqNum       // H; 0: not known yet
 	request   *message.Request     // nil until it is signed
 	answers   []*message.Recovered // by replica
@@ -197,7 +197,8 @@ func (c *Core) tryEstimate() {
 // leastEstimateTicks is how long a recovering replica waits for the last of the others.
 const leastEstimateTicks = 5
 
-// bounded goes on with H_M. What cannot be if we are correct is not: then all that we remember is set aside.
+// bounded goes on with H_M. If our memory has something that a correct replica's cannot have, all
+// of it is set aside.
 func (c *Core) bounded(bound message.SeqNum) {
 	x := &c.recovery
 	x.bound = bound
@@ -246,7 +247,8 @@ func (c *Core) fenceIsFalse() (no, inDoubt bool) {
 	return no, !no && denied+open >= c.deniers()
 }
 
-// mostSaid is the highest number for which a replica with this H_M says anything before it is bounded no more.
+// mostSaid is the highest number for which a replica with this H_M sends anything before its bound
+// ends.
 func (c *Core) mostSaid(bound message.SeqNum) message.SeqNum { return bound + c.cfg.CheckpointPeriod }
 
 // commonView is a view that a correct replica has reached: f+1 of the others have.
@@ -270,8 +272,8 @@ func (c *Core) distrust(v message.View, why string) {
 }
 
 // enterAnew waits for the NEW-VIEW of the present view once more, and for the VIEW-CHANGEs that it
-// was made of, because those that we remember may be another's work. What we voted for in this view
-// is kept in Q, and nothing else is voted for.
+// was made of, because those that we remember may be an intruder's. Our votes of this view stay in
+// Q, and we vote for nothing else.
 func (c *Core) enterAnew() {
 	if c.active && c.view > 0 { // view 0 begins with nothing
 		c.abandon()
@@ -422,7 +424,7 @@ func (x *recovery) deniesView() bool {
 	return n >= x.deniers()
 }
 
-// collects notes that a checkpoint is becoming stable here. From H_M on nothing is bounded any more.
+// collects notes that a checkpoint is becoming stable here. At or above H_M it ends the bound.
 func (x *recovery) collects(n message.SeqNum, l *messageLog) {
 	if x.phase < Requesting {
 		return
@@ -439,7 +441,7 @@ func (c *Core) finishRecovery() {
 		return
 	}
 	x.phase = NotRecovering
-	c.remembered = min(c.remembered, c.log.lastExec) // or it would answer no reads, for want of a batch that never was
+	c.remembered = min(c.remembered, c.log.lastExec) // or it would answer no reads, because it waits for a batch that never existed
 	c.renewJournal()
 	c.log.past.drop(c.log.past.high) // an intruder may have put it there
 	// No promise of ours is above these. The fence that we read may be an intruder's.

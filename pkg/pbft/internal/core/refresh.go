@@ -63,7 +63,8 @@ func (c *Core) forgetVotes(s *slot) {
 // retain forgets the votes of all replicas but these.
 func (v *votes) retain(these uint32) { v.have &= these }
 
-// confirm takes the primary's proposal, made once more, for what the slot has a proposal of an earlier epoch for.
+// confirm takes the primary's repeated proposal, when the slot has the same one from an earlier
+// epoch.
 func (c *Core) confirm(p *message.PrePrepare) bool {
 	s := c.log.slot(p.Seq)
 	if !s.unconfirmed || s.proposal.Digest != p.Digest {
@@ -164,7 +165,8 @@ func (q *queue) expire(vouched func(*message.Request) bool) {
 	})
 }
 
-// vouch has a pending request stand whose client's MAC has expired: f+1 replicas say that they hold it.
+// vouch makes a pending request whose client's MAC has expired count again: f+1 replicas say that
+// they hold it.
 func (q *queue) vouch(r *message.Request) {
 	l := q.find(r.Client)
 	if l == nil || l.pending[r.Slot] != r || !l.expired[r.Slot] {

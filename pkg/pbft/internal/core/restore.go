@@ -31,7 +31,7 @@ func Restore(cfg Config, state message.CheckpointID, records []message.Message) 
 	return c
 }
 
-// memory is what the records of a journal say, taken together.
+// memory is the outcome of a journal's records.
 type memory struct {
 	bodies   map[message.Digest]*message.Batch
 	decided  map[message.SeqNum]message.Digest
@@ -50,7 +50,7 @@ func newMemory() *memory {
 	return &memory{bodies: map[message.Digest]*message.Batch{message.NullDigest: {}}, decided: map[message.SeqNum]message.Digest{}}
 }
 
-// read takes in a record. What a recovery wrote takes the place of all before it when it is complete.
+// read takes in a record. A recovery's records replace all earlier ones once they are complete.
 func (m *memory) read(r message.Message, self message.ReplicaID) {
 	if mark, ok := r.(*message.Recovered); ok {
 		switch {
@@ -183,8 +183,8 @@ func (c *Core) restoreView(m *memory) {
 	}
 }
 
-// restore sets P and Q to what a VIEW-CHANGE says. A batch that we chose above the window, and do
-// not hold any more, others hold.
+// restore sets P and Q to what a VIEW-CHANGE says. Batches that we chose above the window and no
+// longer hold are held by others.
 func (x *pq) restore(m *message.ViewChange, low message.SeqNum, bodies map[message.Digest]*message.Batch) {
 	for _, p := range m.P {
 		if p.Seq > low {
@@ -198,7 +198,7 @@ func (x *pq) restore(m *message.ViewChange, low message.SeqNum, bodies map[messa
 	}
 }
 
-// restoreLog sets the slots of the present view, and what committed in whatever view.
+// restoreLog sets the slots of the present view, and the batches that committed in any view.
 func (c *Core) restoreLog(m *memory) {
 	for _, p := range m.accepted {
 		if p.View != c.view || !c.active || !c.log.contains(p.Seq) {

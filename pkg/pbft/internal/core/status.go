@@ -172,9 +172,9 @@ func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 	return bytes
 }
 
-// KeysChanged says that a peer can open what we seal from now on, and perhaps nothing of what we sealed
-// before: it gets our messages above its last known execution again (R-OUR-9). One whose keys change all the time
-// waits for the answer to its STATUS.
+// KeysChanged says that a peer can open messages that we seal from now on, and perhaps none that we
+// sealed before: we send it our messages above its last known execution again (R-OUR-9). A peer
+// whose keys change all the time waits for the answer to its STATUS.
 func (c *Core) KeysChanged(i message.ReplicaID) {
 	if c.recovery.estimating() || !c.reports.peers[i].keyed.take(c.tick, c.cfg.ResendTicks, 1) {
 		return

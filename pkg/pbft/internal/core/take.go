@@ -25,7 +25,7 @@ type taking struct {
 	*queue
 	tick                  int
 	room                  room
-	stretch, stretchBytes int     // what a turn is
+	stretch, stretchBytes int     // requests of one turn
 	little                int     // requests: a client that waits for no more does not wait for its turn
 	served                []*line // lines that the batch has requests of
 	n, bytes, cost        int

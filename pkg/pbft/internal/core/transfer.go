@@ -151,8 +151,8 @@ func (t *transfer) offer(x message.Item) bool {
 	return t.session.OfferNode(x.Node, children) == nil
 }
 
-// tickAsks gives up what the replicas that we asked did not bring in time, leaves them alone for a
-// while, and asks others.
+// tickAsks gives up asks that were not answered in time, leaves their replicas alone for a while,
+// and asks others.
 func (t *transfer) tickAsks() {
 	if t.session == nil || t.done {
 		return

@@ -110,7 +110,7 @@ func (w *waiting) forwards(r *message.Request) (n int) {
 	return n
 }
 
-// forget drops what the replicas said of a request that was executed, and of earlier ones of its slot.
+// forget drops the FORWARDs for a request that was executed, and for earlier ones of its slot.
 func (w *waiting) forget(r *message.Request) {
 	for _, m := range w.forwarded {
 		if len(m) == 0 { // mostly
@@ -124,9 +124,9 @@ func (w *waiting) forget(r *message.Request) {
 
 // yields reports whether we leave the view because a replica has waited in a later one for long: it
 // cannot come back, nobody would join it while all goes well, and until then it is of no more use
-// than a faulty one. A faulty one may say so to no end, so the pauses grow. The primary goes first,
-// and takes the others along; if it is faulty itself, and has brought that about, the backups leave
-// it.
+// than a faulty one. A faulty replica may claim this without end, so the pauses grow. The primary
+// leaves first, and takes the others along; if it is faulty and caused the wait itself, the backups
+// leave.
 func (w *waiting) yields() bool {
 	if !w.handover.over(w.tick) {
 		return false
@@ -241,8 +241,8 @@ func (w *waiting) tellOf(l *line, r *message.Request) bool {
 
 // watch runs the timer for the oldest request that a quorum waits for, until it is executed; other
 // progress does not stop it (R-VT-2), and a client whose MACs are good for some replicas only
-// cannot start it. The primary's runs too: some of those it needs may have gone ahead, and the rest
-// be content.
+// cannot start it. The primary's timer runs, too: some of the replicas that it needs may have left
+// the view, while the others wait for nothing.
 //
 // For the oldest costly request there is another, longer timer, because a correct primary lets costly requests wait. So
 // they neither end a view that serves everyone else nor hide that it does not.
@@ -264,7 +264,7 @@ func (w *waiting) watch() {
 	}
 }
 
-// stillWaits is the pending copy of a request that waited, nil if it waits no more.
+// stillWaits returns the pending copy of a request that waited, nil if it no longer waits.
 func (w *waiting) stillWaits(r *message.Request) *message.Request {
 	if p := w.queue.pendingRequest(r.Key()); p == r || p != nil && sameWish(p, r) {
 		return p
@@ -303,8 +303,8 @@ func (w *waiting) forwardFrom(i message.ReplicaID, k message.RequestKey, f forwa
 	return true
 }
 
-// trust lets a pending request be proposed that a quorum says it holds, doubt or not. The word of f+1 stands for
-// a client's MAC.
+// trust lets a pending request that a quorum holds be proposed, even if it is in doubt. The word of
+// f+1 replaces the client's MAC.
 func (w *waiting) trust(r *message.Request) {
 	n := w.forwards(r)
 	if n >= w.weak() {
