@@ -9,9 +9,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// maxBehind is how many bytes may wait on a connection when a long operation is sent to every replica.
-// Behind more, the operation would come later than the proposal that names it: a client whose own wire
-// is full leaves the carrying to the primary.
+// maxBehind is how many bytes may wait on a connection when a long operation is sent to every
+// replica. Behind more bytes the operation would come later than the proposal that names it. So a
+// client whose own wire is full leaves it to the primary to send operations on.
 const maxBehind = 1 << 20
 
 // lateFor is how long a replica that has not answered in time is not relied on.

@@ -11,8 +11,8 @@ type Operation struct {
 	ReadOnly bool           // a hint: try the path of one round trip first [TOCS §6.1]
 }
 
-// A call is one operation on its way to a result. It is sent under several timestamps if it must be:
-// each is a try, whose replies are counted by themselves.
+// A call is one operation on its way to a result. It may be sent under several timestamps: each is
+// a try, and replies to different tries are never counted together.
 type call struct {
 	operation Operation
 	request   message.Request // the present try

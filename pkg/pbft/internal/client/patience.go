@@ -6,9 +6,8 @@ import "time"
 
 // Bounds of the long operations that a client has under way.
 const (
-	// bulkBytes is how many bytes of them there are at most, a single one apart. The group executes no
-	// more of them at a time for being sent more, and they fill the connections that the votes of other
-	// clients' requests share.
+	// bulkBytes bounds the bytes of long operations under way; a single one may be longer. The
+	// group is no faster when it is sent more of them, and they fill the connections.
 	bulkBytes = 8 << 20
 	// bulkLength is the length from which an operation counts as long.
 	bulkLength = 32 << 10
@@ -38,7 +37,7 @@ func (p *patience) of(k *call) *stream {
 	return &p.ordered
 }
 
-// bulk is what an operation of n bytes counts as.
+// bulk is how many bytes an operation of n bytes counts as.
 func bulk(n int) int {
 	if n < bulkLength {
 		return 0
@@ -85,7 +84,7 @@ func (p *patience) answered(now Time, k *call) {
 	p.of(k).answered(now, k.sent, k.repeated)
 }
 
-// due is the time at which a call is sent again, as things are.
+// due returns the time at which a call is sent again if no result comes before.
 func (p *patience) due(k *call) Time {
 	if k.tries > 0 {
 		return k.due

@@ -33,9 +33,10 @@ func (c *Client) Again(now Time) {
 	}
 }
 
-// rekey has the requests sent again whose MAC for replica i is under a key that it has replaced: at once to the
-// primary, which proposes them with MACs that are good for all. The others need them only if a request is not
-// executed soon, for what most of them find authentic all accept; then each is sent to all.
+// rekey sends requests again whose MAC for replica i is under a key that it has replaced: at once
+// to the primary, which proposes them with MACs that are good for all. The others accept a request
+// that most of them find authentic, so they need the new MACs only if the request is not executed
+// soon; then it is sent to all.
 func (c *Client) rekey(now Time, i message.ReplicaID) {
 	lead := i == c.audience.primary() && now-c.rekeyed[i] >= rekeyPeriod
 	if lead {
@@ -57,7 +58,7 @@ func (c *Client) rekey(now Time, i message.ReplicaID) {
 // It bounds as well how often new keys have requests sent again.
 const rekeyDelay = 50 * time.Millisecond
 
-// payOwed sends again what new keys have left to be sent, if it is time to.
+// payOwed sends again the requests that new keys have made due.
 func (c *Client) payOwed(now Time) {
 	if now < c.owed {
 		return

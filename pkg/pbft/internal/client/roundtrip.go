@@ -21,7 +21,7 @@ const (
 	// faulty primary may keep each request waiting for so long and not be left. So it gains little by
 	// driving a client's back-off up, if that goes no further.
 	viewTimeout = 400 * time.Millisecond
-	// maxTimeout bounds what samples can make of a timeout.
+	// maxTimeout bounds the timeout, whatever the samples.
 	maxTimeout = 2 * time.Second
 )
 

@@ -16,7 +16,7 @@ import (
 type Tally struct {
 	heard   uint32 // bit i: replica i has answered
 	replies []verdict
-	results [][]byte // those that are here in full, no two alike: no more than there are replicas
+	results [][]byte // results that have come in full, no two alike: no more than there are replicas
 	lent    int      // bytes up to which a result's memory is lent for the call, and must be copied to be kept
 }
 
@@ -187,7 +187,8 @@ func (s *support) add(i int, told bool) {
 }
 
 // decides reports whether an answer is certain: a quorum executed the request on one ground, and
-// f+1 of it, of which one is correct and executed what all correct ones did, say with what result.
+// f+1 of it give or prove the result. One of these is correct, and executed what all correct
+// replicas did.
 func (s support) decides(n message.GroupSize) bool {
 	return bits.OnesCount32(s.all) >= n.Quorum() && bits.OnesCount32(s.told) >= n.Weak()
 }
@@ -222,8 +223,8 @@ func (t *Tally) best() (v verdict, by support) {
 	return v, by
 }
 
-// agreeing are the replicas that support the answer x: those that know that the request has
-// committed, and those that have prepared what x has prepared.
+// agreeing returns the replicas that support the answer x: those that know that the request has
+// committed, and those that have prepared it under the number and view of x.
 func (t *Tally) agreeing(x *verdict) (committed, prepared support) {
 	prepared.prepared = true
 	for i := range t.replies {
@@ -279,7 +280,7 @@ func (t *Tally) viewOf(agreed verdict, weak int) message.View {
 	return all[len(all)-weak]
 }
 
-// A Kind is what the answers so far come to.
+// A Kind is the conclusion from the answers so far.
 type Kind uint8
 
 // The conclusions from the answers. All but Waiting, MustOrder and Apart are what a quorum says on
@@ -292,14 +293,14 @@ const (
 	Lost                    // it was executed, and its result was too long to be kept
 	NotKept                 // it was executed, changed nothing, and its result was not kept
 	Superseded              // the slot has executed a later request
-	MustOrder               // the request cannot be answered as a read: f+1 say so, or no quorum can agree any more
+	MustOrder               // the request cannot be answered as a read: f+1 say so, or no quorum can agree on it
 	Apart                   // a quorum gives one answer, on different grounds
 )
 
-// A Finding is what the answers so far come to, and more about it.
+// A Finding is the conclusion from the answers so far, with its details.
 type Finding struct {
 	Kind   Kind
-	Result []byte            // if Believed; the tally's no more
+	Result []byte            // if Believed; the tally has given it up
 	By     uint32            // bit i: replica i supports it
 	View   message.View      // if Believed: the largest that f+1 of these have reached
 	Last   message.Timestamp // if Superseded: one that a correct replica has seen

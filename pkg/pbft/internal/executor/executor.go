@@ -16,7 +16,7 @@ import (
 // An Operation is one call of a client, as the service sees it.
 type Operation struct {
 	Client message.ClientID // the authenticated client; Administrator for a signed administrative call
-	Rights []byte           // what the group recorded for the client when it was enrolled; the library does not read it
+	Rights []byte           // the rights recorded when the client was enrolled; the library does not read them
 	Choice []byte           // what the primary chose and the backups accepted for this batch; empty in Query
 	Body   []byte           // the application's bytes; valid during the call only
 	// Blocks are the digests of the last len(Blocks)*PageSize bytes of Body, page by page and in
@@ -96,16 +96,16 @@ func (x *Executor) Replaced(n message.SeqNum) {
 	x.forgetNews()
 }
 
-// An Answer is what a request came to, before it is in a REPLY. Its result is good until the next
-// operation is executed.
+// An Answer is the outcome of a request, before it is put into a REPLY. Its result is good until
+// the next operation is executed.
 type Answer struct {
 	Outcome message.Outcome
 	Result  []byte
 	Version message.SeqNum // of a read: see message.Answer
 }
 
-// Cost is what a request costs to run (core.Config.Cost): its length, and what the service says.
-// What an administrator asks of the library is a look at all records at most.
+// Cost is what a request costs to run (core.Config.Cost): its length, plus the cost that the
+// service names. An administrator's request to the library costs at most a look at all records.
 func (x *Executor) Cost(r *message.Request) int {
 	body := r.Op
 	if r.Client == message.Administrator {
@@ -117,7 +117,7 @@ func (x *Executor) Cost(r *message.Request) int {
 	return r.Length() + min(max(x.service.Cost(body), 0), maxCost)
 }
 
-// maxCost bounds what a service may say, so that no sum of costs wraps.
+// maxCost bounds the cost that a service may name, so that no sum of costs wraps.
 const maxCost = 1 << 30
 
 // Seen answers a request that the slot's last execution has overtaken: again if it is the same one

@@ -52,8 +52,8 @@ func (x *Executor) News() (all []Recovery) {
 	return all
 }
 
-// forgetNews lets what the state does not know any more be news once more: an intruder may have
-// written into an earlier one that replicas had recovered which have yet to.
+// forgetNews forgets recoveries that the new state does not have, so that they are reported when
+// they come: an intruder may have written recoveries into an earlier state that never were.
 func (x *Executor) forgetNews() {
 	for i := range x.recoveries {
 		x.recoveries[i] = min(x.recoveries[i], x.ledger.Recovery(message.ReplicaID(i)).Timestamp)

@@ -85,7 +85,7 @@ func (b block) valid(file, index uint64) bool {
 		b.checksum() == crc32.Checksum(b[4:], castagnoli) && b.count() <= perBlock
 }
 
-// header writes what must be the same when the table is opened.
+// header writes the options that must be the same when the table is opened.
 func (b block) header(o Options) {
 	top, fanout := o.Tree.Shape()
 	at := append(b[:headBytes], magic...)

@@ -100,14 +100,15 @@ type Tree interface {
 	Combine(id NodeID, children []Digest) Digest
 }
 
-// Options says what the state of an image is.
+// Options describe the state that an image holds.
 type Options struct {
 	Group Digest  // of all that the members of the group agree on
 	Pages PageNum // pages of the state have lower numbers
 	Tree  Tree
 
-	// Reserve is how many pages an update can always write, though the disk has become full, as far as
-	// Image.Reserve finds room for them. It is no more than the pages that the image has: see spare.
+	// Reserve is how many pages an update can write even when the disk is full, as far as
+	// Image.Reserve found room for them. It is no more than the pages that the image has: see
+	// spare.
 	Reserve int
 }
 
@@ -123,7 +124,7 @@ type Image struct {
 	seq     SeqNum // of the checkpoint committed last; 0 with a zero root if there is none
 	root    Digest
 	changed int              // pages that the last update wrote
-	bad     map[PageNum]bool // pages whose slots have not their contents
+	bad     map[PageNum]bool // pages whose slots do not hold their contents
 	update  *Update          // under way, or nil
 	failed  bool             // a sync has failed
 	bytes   atomic.Int64     // of the files when they were measured last
@@ -216,7 +217,7 @@ func (im *Image) open() error {
 	return im.sync(im.fs) // the table may have been renamed by a process whose sync failed
 }
 
-// accept checks what the table says, and takes it over.
+// accept checks the table's entries, and takes them over.
 func (im *Image) accept(c commit) error {
 	im.table.rebuild(im.options.Tree)
 	if got := im.table.digest(im.table.top); got != c.root {
@@ -270,7 +271,7 @@ func (im *Image) Reserve() error {
 // most, and no more than was asked for.
 func (im *Image) spare() int { return min(im.options.Reserve, max(im.table.live, leastSpare)) }
 
-// leastSpare is what is reserved for a small state.
+// leastSpare is the reserve of a small state, in pages.
 const leastSpare = 64
 
 // Live returns how many pages of the state are not zeros.

@@ -30,9 +30,9 @@ const (
 	readAhead = 4
 )
 
-// Load gives a session all that it wants and the image has. It returns the nodes and pages that the image
-// has not, or has no more; they are wanted again, and to be fetched from other replicas. A session may
-// bound how much it has asked for. If it does, and the image lacks as much, more is wanted than what Load
+// Load gives a session all that it wants and the image has. It returns the nodes and pages that the
+// image lacks; the session wants them again, and they must be fetched from other replicas. If the
+// session bounds how much it asks for, and the image lacks that much, it wants more than Load
 // returns.
 func (im *Image) Load(in Install) (missing []NodeID) {
 	l := &loader{im: im, in: in, reader: newReader(im)}
@@ -91,7 +91,8 @@ func (l *loader) offer(e entry, contents []byte) {
 	}
 }
 
-// Verify reads all pages, and returns those whose slots have not their contents. The next Update writes these anew.
+// Verify reads all pages, and returns those whose slots do not hold their contents. The next Update
+// writes these anew.
 func (im *Image) Verify() (bad []PageNum) {
 	var pages []entry
 	for n, slot := range im.table.occupied() {

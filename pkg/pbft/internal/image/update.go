@@ -56,8 +56,8 @@ func (im *Image) Begin(seq SeqNum, root Digest) (*Update, error) {
 	return u, nil
 }
 
-// misplaced returns the pages that are to be written though they do not differ: those whose slots went bad,
-// and those that lie far behind free slots, the furthest last.
+// misplaced returns the pages to be written although they do not differ: pages whose slots were
+// damaged, and pages that lie far behind free slots, the furthest last.
 func (im *Image) misplaced() (again []PageNum) {
 	again = slices.Sorted(maps.Keys(im.bad))
 	want := im.table.live + im.changed
@@ -77,10 +77,10 @@ func (im *Image) misplaced() (again []PageNum) {
 // slack is how many slots a file of pages may have to spare.
 func slack(live int) int { return max(live/8, 64) }
 
-// Step looks at up to max nodes and pages of the source, and copies the pages that are to be written. It is
-// done when there are no more. The caller calls Write after each Step. For its time Step asks the source,
-// so the caller holds what protects that. After an error of the source Step may be called again, and goes
-// on where it was.
+// Step looks at up to max nodes and pages of the source, and copies the pages that are to be
+// written. It is done when there are no more. The caller calls Write after each Step. Step reads
+// the source, so the caller holds the lock that protects it. After an error of the source Step may
+// be called again, and goes on where it was.
 func (u *Update) Step(s Source, max int) (done bool, err error) {
 	if len(u.places) > 0 {
 		return false, errors.New("image: the copies of the last step are not written")
@@ -218,7 +218,8 @@ func (u *Update) Commit() error {
 	return im.tidy()
 }
 
-// append writes a unit for the update, and returns its end. What an error leaves of it does not count.
+// append writes a unit for the update, and returns its end. A unit cut short by an error does not
+// count.
 func (l *tableFile) append(u *Update) (end uint64, err error) {
 	w := l.writer()
 	for _, e := range u.moved {
@@ -279,7 +280,8 @@ func (u *Update) Abort() {
 	}
 }
 
-// tidy gives back space. Only a failed sync is an error: what else goes wrong is tried again by the next commit.
+// tidy gives back space. Only a failed sync is an error: the next commit tries everything else
+// again.
 func (im *Image) tidy() error {
 	err := im.trim()
 	if least := 1 + unitBlocks(im.table.live); im.log.end > max(least*3/2, minTable) {

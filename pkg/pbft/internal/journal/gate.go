@@ -2,7 +2,8 @@
 
 package journal
 
-// A Gate holds back what may leave only when a record is durable, in the order in which it came.
+// A Gate holds back messages that may leave only when a record is durable, in the order in which
+// they came.
 type Gate[T any] struct {
 	held    []held[T]
 	durable Position
@@ -20,7 +21,7 @@ func (g *Gate[T]) Opens(after Position) bool { return len(g.held) == 0 && after 
 // Hold keeps something until all records below a position are durable.
 func (g *Gate[T]) Hold(after Position, what T) { g.held = append(g.held, held[T]{after, what}) }
 
-// Release calls leave for everything that waited for no more than is durable now.
+// Release calls leave for each message whose records are durable now.
 func (g *Gate[T]) Release(durable Position, leave func(T)) {
 	g.durable = max(g.durable, durable)
 	n := 0

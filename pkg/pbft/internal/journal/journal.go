@@ -61,16 +61,16 @@ type Journal struct {
 	group   message.Digest
 	options Options
 
-	mu       sync.Mutex // what Append and Release share with Flush
+	mu       sync.Mutex // the fields that Append and Release share with Flush
 	pending  []byte     // records that no flush has taken
 	ends     []ending   // of the records in pending
 	spare    []byte     // a buffer for pending
 	next     Position   // of the next record
 	durable  Position
 	segments []*segment // those that are needed, oldest first; the last is being written
-	released []*segment // not needed any more, but a crash now would look for them
+	released []*segment // no longer needed, but a restart after a crash now would look for them
 
-	flushing sync.Mutex    // held by Flush, whose alone the rest is
+	flushing sync.Mutex    // held by Flush, which alone uses the fields below
 	sticky   [Slots][]byte // the latest record of each slot, header and all
 	order    []Slot        // slots in use, by the position of their records
 	free     []*segment    // to be used again
@@ -159,9 +159,9 @@ func (j *Journal) release(needless func(*segment) bool) {
 	}
 }
 
-// Flush makes durable what was appended before it began, and returns the durable position. With
-// ErrFull the rest is not durable. Any other error is final: records since the last good Flush may
-// be durable or lost, and all later calls fail too.
+// Flush makes the records durable that were appended before it began, and returns the durable
+// position. With ErrFull the rest is not durable. Any other error is final: records since the last
+// good Flush may be durable or lost, and all later calls fail too.
 func (j *Journal) Flush() (Position, error) {
 	j.flushing.Lock()
 	defer j.flushing.Unlock()
@@ -526,7 +526,7 @@ func (j *Journal) fill(file disk.File) error {
 // fillBytes is how much of a new segment is written at a time.
 const fillBytes = 1 << 20
 
-// Close closes the files. What was not flushed is lost.
+// Close closes the files. Records that were not flushed are lost.
 func (j *Journal) Close() error {
 	var errs []error
 	for _, list := range [][]*segment{j.segments, j.released, j.free} {

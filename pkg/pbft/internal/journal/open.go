@@ -14,10 +14,10 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Open reads what an earlier life of the replica left in fs, and calls replay for each record, in
-// order; the sticky records that were still needed come first. The contents are lent for the call.
-// ErrCorrupt says that nothing can be trusted; then Discard makes an empty journal of it. Without
-// files the journal is empty.
+// Open reads the journal that an earlier life of the replica left in fs, and calls replay for each
+// record, in order; the sticky records that were still needed come first. The contents are lent for
+// the call. ErrCorrupt says that nothing can be trusted; then Discard makes an empty journal of it.
+// Without files the journal is empty.
 func Open(f disk.FS, group message.Digest, options Options, replay func(seq message.SeqNum, record []byte) error) (*Journal, error) {
 	j := &Journal{fs: f, group: group, options: options}
 	segments, err := j.list()

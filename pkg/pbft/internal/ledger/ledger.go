@@ -81,7 +81,8 @@ type Ledger struct {
 	version        uint64
 }
 
-// recent is whose account was asked for last, until records change: the requests of a client come together.
+// recent is the account that was asked for last, until records change: the requests of a client
+// come together.
 type recent struct {
 	client  message.ClientID
 	account Account
@@ -172,7 +173,7 @@ func (l *Ledger) All(f func(Client)) {
 	}
 }
 
-// MayEnrol says what keeps a key from being given a record.
+// MayEnrol returns the reason why a key cannot be given a record, nil if it can.
 func (l *Ledger) MayEnrol(key ed25519.PublicKey) error {
 	i, known := l.index[message.ClientOf(key)]
 	switch {
@@ -249,8 +250,8 @@ func (l *Ledger) latest(i int) (t message.Timestamp) {
 	return t
 }
 
-// Latest is the highest timestamp that the slots of a client know, revoked or not; of one that has no record, what the
-// slots of a record would begin with.
+// Latest returns the highest timestamp in a client's slots, revoked or not; for a client without a
+// record, the timestamp that the slots of a new record would begin with.
 func (l *Ledger) Latest(id message.ClientID) message.Timestamp {
 	if i, ok := l.index[id]; ok {
 		return l.latest(i)

@@ -48,13 +48,14 @@ type Message interface {
 	Type() Type
 	// AppendBody appends the canonical encoding without the type byte and without any authenticator.
 	AppendBody(b []byte) []byte
-	// AppendCovered appends what a MAC protects: the type and a header of fixed size, in which a digest
-	// stands for the variable part [TOCS §7.1].
+	// AppendCovered appends the bytes that a MAC protects: the type and a header of fixed size, in
+	// which a digest stands for the variable part [TOCS §7.1].
 	AppendCovered(b []byte) []byte
 }
 
-// Covered is what a MAC protects of a message whose encoding, type byte and all, is at hand. Of
-// most it is the encoding itself, or the beginning of it; for the others it is made in scratch.
+// Covered returns the bytes that a MAC protects, of a message whose encoding with its type byte is
+// given. For most messages they are the encoding or its beginning; for the others they are made in
+// scratch.
 func Covered(m Message, encoded, scratch []byte) []byte {
 	switch m := m.(type) {
 	case *Prepare, *Commit, *Checkpoint, *Status:
@@ -246,9 +247,9 @@ func (m *Bitmap) decode(r *reader, window int) {
 	}
 }
 
-// Attribute writes into a message which replica sent it, for those that only replicas send and
-// whose MAC says who: it is not in their bodies. A VIEW-CHANGE names its sender and may be brought
-// by another. False for any other message.
+// Attribute writes the sending replica into a message whose body does not name it: messages that
+// only replicas send, and whose MAC proves the sender. A VIEW-CHANGE names its sender, and another
+// replica may relay it. Attribute returns false for any other message.
 func Attribute(m Message, from ReplicaID) bool {
 	switch m := m.(type) {
 	case *PrePrepare:

@@ -34,7 +34,7 @@ const maxSealed = 128
 // for each receiver.
 type NewKey struct {
 	Major, Minor uint16
-	Group        Digest // of the group file: members who disagree on it do not speak
+	Group        Digest // of the group file: members with different files do not speak to each other
 	From, To     Principal
 	SenderKey    [PublicKeySize]byte // the sender's Ed25519 key: a client is known by it
 	Channel      Digest              // names the connection it is sent on: its receiver had a part in choosing that, so it is fresh
@@ -86,7 +86,7 @@ func (m *NewKey) AppendBody(b []byte) []byte {
 	return append(m.appendUnsigned(b), m.Signature[:]...)
 }
 
-// AppendCovered implements Message: it is what the signature is over.
+// AppendCovered implements Message: it appends the signed bytes.
 func (m *NewKey) AppendCovered(b []byte) []byte {
 	return m.appendUnsigned(append(append(b, newKeyTag...), byte(TypeNewKey)))
 }
@@ -106,7 +106,7 @@ func (m *NewKey) decode(r *reader, _ *Limits) {
 	copy(m.Signature[:], r.bytes(SignatureSize))
 }
 
-// AdministratorDigest is what the administrator signs: the request, bound to the group
+// AdministratorDigest is the digest that the administrator signs: the request, bound to the group
 // (R-OUR-12).
 func AdministratorDigest(group Digest, m *Request) Digest {
 	b := append(make([]byte, 0, 128), "bfs administrator v1\x00"...)

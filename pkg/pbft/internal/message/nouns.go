@@ -35,8 +35,8 @@ type ReplicaID uint8
 // AnyReplier asks every replica for the full result [TOCS §6.1].
 const AnyReplier ReplicaID = 0xff
 
-// A ClientID names a client for as long as its key lives: the first eight bytes of the
-// SHA-256 of its public key, so that it needs nobody to hand out numbers. 0 is nobody.
+// A ClientID names a client for as long as its key lives: the first eight bytes of the SHA-256 of
+// its public key, so no authority hands out numbers. 0 is no client.
 type ClientID uint64
 
 // Administrator is the client that signs administrative operations.
@@ -71,7 +71,7 @@ const DigestSize = sha256.Size
 // A Digest is the paper's D(m), SHA-256 over a domain tag and the canonical encoding.
 type Digest [DigestSize]byte
 
-// String writes the first four bytes, which is what people compare.
+// String writes the first four bytes, enough for people to compare.
 func (d Digest) String() string { return hex.EncodeToString(d[:4]) }
 
 // IsZero reports whether d was never set. No message hashes to it.

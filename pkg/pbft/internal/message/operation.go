@@ -8,11 +8,12 @@ import (
 	"bfs/pkg/internal/blockhash"
 )
 
-// ShortOperation is the length up to which an operation stands for itself. To hash it, and put the
-// digest where it could stand, would cost more.
+// ShortOperation is the length up to which MACs and digests cover an operation itself, and not its
+// digest: hashing it would cost more.
 const ShortOperation = 256
 
-// OperationDigest is what stands for an operation in its request: its digest if it is long, else nothing.
+// OperationDigest is the digest that replaces a long operation in its request; zero for a short
+// one.
 func OperationDigest(op []byte) (d Digest) {
 	if len(op) > ShortOperation {
 		d = digestOperation(op, nil)
@@ -23,9 +24,8 @@ func OperationDigest(op []byte) (d Digest) {
 const operationTag = "bfs operation v2"
 
 // digestOperation is the digest of a long operation. It is cut from its end into blocks of
-// blockhash.Size bytes, so that what a service reads off the end of an operation, page for page,
-// has been digested as its pages are, however long the header in front is; that is the head, of
-// fewer bytes than a block:
+// blockhash.Size bytes, so that the pages with which an operation ends are digested as pages of the
+// state are, however long the header in front is. The head has fewer bytes than a block:
 //
 //	SHA-256(operationTag, head, each block's digest in order, length of the operation as u32)
 //
@@ -53,8 +53,8 @@ func digestOperation(op []byte, keep []Digest) (d Digest) {
 	return d
 }
 
-// hashOperation hashes a long operation that came in, once and for all: what it is known by, and
-// its blocks, of which the service may have use.
+// hashOperation hashes a received long operation once: its digest, and those of its blocks, which
+// the service may use.
 func (m *Request) hashOperation() {
 	if n := len(m.Op) / blockhash.Size; n > 0 {
 		m.blocks = make([]Digest, n)

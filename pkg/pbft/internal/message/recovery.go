@@ -5,7 +5,7 @@ package message
 import "encoding/binary"
 
 // firstRecoverer is the client under whose number replica 0 asks for its recovery. The others
-// follow, and are the last there are. No key's ClientOf is that high but by a chance of 2^-59.
+// follow, up to the highest number. A key's ClientOf is that high with a chance of 2^-59.
 const firstRecoverer ClientID = 1<<64 - MaxReplicas
 
 // RecovererOf is the client as which replica i sends its recovery requests. It is not enrolled: the
@@ -27,17 +27,18 @@ func (c ClientID) Signs() bool {
 	return recovers || c == Administrator
 }
 
-// recoveryTag begins what is signed for a recovery, so that it is nothing else that the same key signs.
+// recoveryTag begins the signed bytes of a recovery request, so that they are never those of
+// another signature of the key.
 const recoveryTag = "bfs recovery v1"
 
-// A Recovery is what a recovering replica asks the group to order [TOCS §5.2.3].
+// A Recovery is the request that a recovering replica has the group order [TOCS §5.2.3].
 type Recovery struct {
 	Replica ReplicaID
 	Counter uint64 // of the replica's signatures: the request's timestamp
 	Bound   SeqNum // H_M: it sends nothing for a higher number before a checkpoint at or above it is stable there
 }
 
-// AppendCovered appends what the replica's long-term key signs.
+// AppendCovered appends the bytes that the replica's long-term key signs.
 func (x Recovery) AppendCovered(b []byte, group Digest) []byte {
 	b = append(append(append(b, recoveryTag...), group[:]...), byte(x.Replica))
 	return appendU64(appendU64(b, x.Counter), uint64(x.Bound))

@@ -37,7 +37,7 @@ type Proof struct {
 	Tag   [MACSize]byte
 }
 
-// An Answer is what became of one request.
+// An Answer is the outcome of one request.
 type Answer struct {
 	Slot      Slot
 	Timestamp Timestamp
@@ -86,8 +86,8 @@ const (
 	MaxAnswers = 512
 )
 
-// LateReply reports whether an encoded message is a REPLY none of whose answers anybody waits for.
-// Nothing else of it is checked.
+// LateReply reports whether an encoded message is a REPLY whose answers no call waits for. It
+// checks nothing else.
 func LateReply(b []byte, waited func(Slot, Timestamp) bool) bool {
 	if len(b) < 1+replyHeader || Type(b[0]) != TypeReply {
 		return false

@@ -32,7 +32,7 @@ type Request struct {
 	Slot      Slot
 	Timestamp Timestamp
 	ReadOnly  bool      // try the one-round-trip path; not part of the digest
-	Replier   ReplicaID // who returns the full result, AnyReplier for all; not part of the digest
+	Replier   ReplicaID // the replica that returns the full result, AnyReplier for all; not part of the digest
 	Provers   uint32    // bit i: replica i proves an ordered result that it does not return in full; not part of the digest
 	Keep      bool      // keep the result even if the operation changed nothing: it was asked before, in vain (R-OUR-14)
 	Apart     bool      // its client sent it to every replica: a proposal need not hold the operation; not part of the digest
@@ -51,8 +51,8 @@ type Request struct {
 	// each replica computes it from the operation.
 	Cost int
 
-	// hash is what was hashed of it: the operation if that is long, the whole if it is short. Zero
-	// before it is asked for; the decoder asks for a long operation's.
+	// hash is the digest of a long operation, or of the whole request if that is short. It is zero
+	// until it is asked for; the decoder asks for a long operation's.
 	hash   Digest
 	blocks []Digest // of Op, see Blocks; empty or all of them
 	absent int      // in a stub, the length of the operation; else 0
@@ -129,7 +129,7 @@ func (m *Request) AppendCovered(b []byte) []byte {
 	return m.appendEssence(appendU32(b, m.Provers))
 }
 
-// appendEssence appends what the request is: its header, with replier and flags, but for Keep, as
+// appendEssence appends the request's essence: its header, with replier and flags, but for Keep, as
 // zeros (R-OPT-IX-3), then the operation, or the digest of a long one. The header holds the
 // operation's length, so that no two requests have one essence.
 func (m *Request) appendEssence(b []byte) []byte {
@@ -152,8 +152,8 @@ func (m *Request) appendHeader(b []byte, flags byte, replier ReplicaID) []byte {
 // Length is that of the operation, whether it is here or not.
 func (m *Request) Length() int { return len(m.Op) + m.absent }
 
-// SetOperation makes op the request's operation, of which d is the OperationDigest: who sends it
-// again, or under a lock that others wait for, has hashed it before.
+// SetOperation makes op the request's operation, and d its OperationDigest. A caller that sends it
+// again, or holds a lock that others wait for, has hashed it before.
 func (m *Request) SetOperation(op []byte, d Digest) { m.Op, m.hash, m.blocks, m.absent = op, d, nil, 0 }
 
 // operation is the digest of a long operation.
@@ -181,8 +181,8 @@ func (m *Request) Stub() *Request {
 	return &stub
 }
 
-// Fill gives a stub the operation of another request, if that is the one which its digest names,
-// and what was hashed of it.
+// Fill gives a stub the operation of another request, with its digests, if the stub's digest names
+// it.
 func (m *Request) Fill(from *Request) bool {
 	if !m.IsStub() || from.IsStub() || from.Length() != m.absent || from.operation() != m.hash {
 		return false
@@ -216,7 +216,7 @@ func (m *Request) Digest() Digest {
 	return d
 }
 
-// Altered forgets what was hashed: the request was changed since.
+// Altered forgets the digests, because the request was changed.
 func (m *Request) Altered() { m.Cost, m.hash, m.blocks = 0, Digest{}, nil }
 
 func (m *Request) decode(r *reader, lim *Limits) {

@@ -7,14 +7,14 @@ import (
 	"fmt"
 )
 
-// newKeyTag begins what is signed of a NEW-KEY. Neither it nor recoveryTag is the beginning of the
-// other one, so that a signature of one kind is never one of the other kind.
+// newKeyTag begins the signed bytes of a NEW-KEY. Neither it nor recoveryTag is the beginning of
+// the other one, so that a signature of one kind is never one of the other kind.
 const newKeyTag = "bfs new-key v1\x00"
 
 // MaxSigned bounds the bytes that a replica's long-term key signs at once: a NEW-KEY is the longest.
 const MaxSigned = 512
 
-// A Signed is what a signature of a replica's long-term key is over, decoded: a NEW-KEY, or a recovery
+// A Signed is a decoded statement that a replica's long-term key signs: a NEW-KEY, or a recovery
 // request.
 type Signed struct {
 	Group    Digest
@@ -40,7 +40,8 @@ func ParseSigned(b []byte) (*Signed, error) {
 	return nil, fmt.Errorf("%w: neither a NEW-KEY nor a recovery request is to be signed", ErrMalformed)
 }
 
-// parseNewKey decodes what a NEW-KEY's signature covers: tag, type and all fields before the signature.
+// parseNewKey decodes the bytes that a NEW-KEY's signature covers: tag, type and all fields before
+// the signature.
 func parseNewKey(covered, typed []byte) (*Signed, error) {
 	whole := append(typed[:len(typed):len(typed)], make([]byte, SignatureSize)...)
 	m, err := Decode(whole, &Limits{})
@@ -54,8 +55,8 @@ func parseNewKey(covered, typed []byte) (*Signed, error) {
 	return &Signed{Group: k.Group, From: k.From, Counter: k.Counter, NewKey: k}, nil
 }
 
-// parseRecovery decodes what a recovery request's signature covers behind the tag: group, replica,
-// counter, bound.
+// parseRecovery decodes the bytes that a recovery request's signature covers, behind the tag:
+// group, replica, counter, bound.
 func parseRecovery(b []byte) (*Signed, error) {
 	r := reader{b: b}
 	group := r.digest()

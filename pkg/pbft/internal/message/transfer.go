@@ -11,7 +11,7 @@ type NodeID struct {
 // MaxFetch is how many nodes and pages one FETCH asks for at most.
 const MaxFetch = 64
 
-// maxNodeBytes bounds what stands for one node: a page, or the digests of an interior node's children.
+// maxNodeBytes bounds the bytes of one node: a page, or the digests of an interior node's children.
 const maxNodeBytes = 256 * DigestSize
 
 // MaxData is the length of the longest DATA, about.
@@ -95,7 +95,7 @@ func (m *Data) AppendBody(b []byte) []byte {
 	return b
 }
 
-// itemHead is what stands before an item's bytes.
+// itemHead is the length of the header before an item's bytes.
 const itemHead = 1 + 8 + 2
 
 // Pieces is a DATA as it is sent, type and all, in pieces of which the items' bytes are lent and the others lie in

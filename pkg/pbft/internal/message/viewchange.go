@@ -114,8 +114,8 @@ func (r *reader) prepared(bound int) (all []Prepared) {
 	return all
 }
 
-// A ViewChangeAck tells the new primary that its sender has an authentic VIEW-CHANGE of replica Of with this
-// digest: a MAC convinces no third party, 2f+1 who say so do [TOCS §4.5].
+// A ViewChangeAck tells the new primary that its sender has an authentic VIEW-CHANGE of replica Of
+// with this digest: a MAC convinces no third party, but 2f+1 acks do [TOCS §4.5].
 type ViewChangeAck struct {
 	View   View
 	Of     ReplicaID
@@ -220,7 +220,7 @@ type Forward struct {
 	Slot      Slot
 	Timestamp Timestamp
 	Digest    Digest
-	Executed  bool // the sender waits no more: it answers one who does
+	Executed  bool // the sender does not wait: it answers a replica that does
 	From      ReplicaID
 }
 
@@ -276,7 +276,7 @@ func (m *FetchBatch) decode(r *reader, _ *Limits) {
 	}
 }
 
-// A BatchBody is a batch by itself. Its digest says what it is, so it is believed from anyone.
+// A BatchBody is a batch by itself. It is believed for its digest, whoever sends it.
 type BatchBody struct {
 	PrePrepare // its view and number mean nothing here
 }

@@ -82,8 +82,9 @@ func (r *reader) u64() uint64 {
 	return 0
 }
 
-// maxNumber is above every view and every number that a group can reach: at a million batches a second it lasts for
-// a hundred thousand years. What is above is a lie, and refused here, so that sums of numbers never wrap.
+// maxNumber is above every view and every number that a group can reach: at a million batches a
+// second it lasts for a hundred thousand years. A higher number is a lie, and refused here, so that
+// sums of numbers never wrap.
 const maxNumber = 1 << 62
 
 func (r *reader) number() uint64 {
@@ -123,8 +124,8 @@ func (r *reader) end(t Type) error {
 	return nil
 }
 
-// Decode reads a message whose last trailer bytes, if any, were cut off already. What it returns
-// aliases b, so the caller must leave b alone for as long as the message lives.
+// Decode reads a message whose last trailer bytes, if any, were cut off already. The message
+// aliases b, so the caller must not change b as long as the message lives.
 func Decode(b []byte, lim *Limits) (Message, error) {
 	var r reader
 	return decode(b, lim, &r, blank)
@@ -148,8 +149,9 @@ func decode(b []byte, lim *Limits, r *reader, blank func(Type) decodable) (Messa
 	return m, nil
 }
 
-// A Decoder decodes the messages of one connection. Votes and replies, of which there are many and which nobody keeps,
-// it makes in memory that it uses again after Reset; and requests several at a time. It is for one goroutine at a time.
+// A Decoder decodes the messages of one connection. It makes votes and replies, which are many and
+// short-lived, in memory that it uses again after Reset, and requests several at a time. It is for
+// one goroutine at a time.
 type Decoder struct {
 	r        reader
 	prepares slab[Prepare]

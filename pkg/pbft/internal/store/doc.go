@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package store is a replica's memory on disk: which of its messages are records of the journal,
-// and what waits for which record. The replica and the simulator run the same store.
+// and which messages wait for which record. The replica and the simulator run the same store.
 //
 // A record is a message of the protocol, or several that belong together, so that a replica
 // remembers exactly what it said:

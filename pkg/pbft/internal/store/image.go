@@ -23,7 +23,7 @@ const imageEvery = 3
 // copies everything at once.
 type following struct {
 	to        message.CheckpointID // number 0: there is none
-	copied    bool                 // the state need not keep the checkpoint any more
+	copied    bool                 // the state no longer needs to keep the checkpoint
 	abandoned bool
 	step      int // pages that are copied at once
 }
@@ -78,7 +78,8 @@ func (s *Store[T]) LoadState(install func(message.SeqNum, message.Digest) (Sessi
 	return message.CheckpointID{Seq: seq, Digest: root}, 0, session.Commit()
 }
 
-// Feed offers a session that fetches a later checkpoint what the image has of it, unless the image is being changed.
+// Feed offers the image's nodes and pages to a session that fetches a later checkpoint, unless the
+// image is being changed.
 func (s *Store[T]) Feed(in image.Install) {
 	if s.update.to.Seq == 0 {
 		s.image.Load(in)

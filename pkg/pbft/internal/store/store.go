@@ -51,7 +51,7 @@ func (o *Options) spare() int { return (o.ReserveBytes+o.SegmentBytes-1)/o.Segme
 // not hold all that was promised.
 const NoJournal = math.MaxUint64
 
-// A Memory is what was found on a disk.
+// A Memory is an opened store, with the records that were found in it.
 type Memory[T any] struct {
 	Store   *Store[T]
 	Records []message.Message // in order: they follow the checkpoint that the image holds, or an earlier one
@@ -183,11 +183,12 @@ func (s *Store[T]) Full() bool { return s.gate.Len() >= maxHeld }
 // maxHeld bounds the messages that wait for the disk.
 const maxHeld = 1 << 14
 
-// Flush makes durable what was appended before. An error is final unless disk.IsFull holds for it.
-// Then some records may be durable, and a later Flush goes on with the rest.
+// Flush makes the records durable that were appended before. An error is final unless disk.IsFull
+// holds for it. Then some records may be durable, and a later Flush goes on with the rest.
 func (s *Store[T]) Flush() (journal.Position, error) { return s.journal.Flush() }
 
-// Flushed lets what waited for no more than is durable now leave, in the order in which it was said.
+// Flushed lets the messages leave whose records are durable now, in the order in which they were
+// said.
 func (s *Store[T]) Flushed(durable journal.Position, leave func(T)) { s.gate.Release(durable, leave) }
 
 // Reserve allocates what is missing of the reserve. If the disk is too full, disk.IsFull holds for
@@ -227,7 +228,7 @@ func (s *Store[T]) Short() bool { return s.journal.Short() }
 // Yield gives the room for small files to one of them, and reports whether there was some.
 func (s *Store[T]) Yield() bool { return s.options.Disk.Remove(smallName) == nil }
 
-// Figures are what an operator sees of a store.
+// Figures are a store's figures for the operator.
 type Figures struct {
 	Durable              journal.Position // records below it are durable
 	Next                 journal.Position // of the next record
