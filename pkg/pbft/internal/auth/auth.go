@@ -28,7 +28,7 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// TrailerSize is what Seal appends to a message: a nonce and a tag.
+// TrailerSize is the length of what Seal appends to a message: a nonce and a tag.
 const TrailerSize = 8 + message.MACSize
 
 // Refusals of a NEW-KEY.
@@ -84,8 +84,8 @@ func newKey(raw []byte) *key {
 	return k
 }
 
-// A Session is what this process shares with one peer. The zero Session has no keys; it seals
-// nothing and opens nothing.
+// A Session holds the keys that this process shares with one peer. The zero Session has no keys; it
+// seals nothing and opens nothing.
 type Session struct {
 	Peer message.Principal
 	key  ed25519.PublicKey // the peer's long-term key
@@ -285,7 +285,7 @@ type Scratch struct {
 	covered []byte
 }
 
-// coverage is what the MAC of m protects, given its encoding with the type byte.
+// coverage returns the bytes that the MAC of m protects, given its encoding with the type byte.
 func (x *Scratch) coverage(m message.Message, encoded []byte) []byte {
 	c := message.Covered(m, encoded, x.covered)
 	if &c[0] != &encoded[0] {

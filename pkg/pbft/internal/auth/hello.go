@@ -61,8 +61,8 @@ type HelloTag [helloTagSize]byte
 type HelloHead [helloTagAt]byte
 
 // HelloKey is the key that checks the hellos which the owner of a long-term key makes for us in our
-// present life. It costs as much as checking a signature. The group file is not in it: those whose
-// files differ learn so from each other's NEW-KEYs, by name.
+// present life. It costs as much as checking a signature. The group file is not part of it: peers
+// with different files learn so from each other's NEW-KEYs.
 func (r *Ring) HelloKey(peer ed25519.PublicKey) (HelloKey, error) {
 	return r.signer.HelloKey(peer, r.life)
 }
@@ -111,7 +111,8 @@ func (k *HelloKey) tag(challenge, head []byte) (t HelloTag) {
 	return t
 }
 
-// Hello makes what a connection to the session's peer begins with, in answer to its challenge.
+// Hello makes the hello with which a connection to the session's peer begins, in answer to its
+// challenge.
 func (r *Ring) Hello(s *Session, challenge *[ChallengeSize]byte, hello *[HelloSize]byte) error {
 	hello[0], hello[1] = message.VersionMajor, byte(r.self.Replica)
 	binary.LittleEndian.PutUint64(hello[2:], uint64(r.self.Client))

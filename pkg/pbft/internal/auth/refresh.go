@@ -73,8 +73,8 @@ func (s *Session) reborn(m *message.NewKey, on Channel) bool {
 	return s.sealTo != m.SealTo && (on.Number != s.channel || m.Wants)
 }
 
-// Lives counts the processes that the peer has been, as far as we can tell: for each, our session key was
-// chosen anew. What an earlier one sealed opens no more.
+// Lives counts the processes that the peer has been, as far as we can tell: for each, our session
+// key was chosen anew. Messages that an earlier one sealed no longer open.
 func (s *Session) Lives() uint64 { return s.lives.Load() }
 
 // InOrder runs f, which makes NEW-KEYs for the session's peer and queues them, when no other goroutine does

@@ -48,7 +48,7 @@ func Dial(path string, public ed25519.PublicKey, group message.Digest) (*Client,
 	return c, c.connect()
 }
 
-// connect connects and asks whose keeper it is. The caller holds the lock.
+// connect connects, and asks which replica the keeper is for. The caller holds the lock.
 func (c *Client) connect() error {
 	conn, err := dial(c.path)
 	if err != nil {

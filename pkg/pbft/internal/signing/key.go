@@ -58,7 +58,7 @@ type Key struct {
 	granted int // recovery requests that may be signed yet
 }
 
-// NewKey returns a replica's key. client is what its owner is called as a client. The counter goes on
+// NewKey returns a replica's key. client is its owner's number as a client. The counter goes on
 // above its present value.
 func NewKey(
 	private ed25519.PrivateKey, group message.Digest, self message.ReplicaID, client message.ClientID, counter *durable.Monotone,
@@ -97,7 +97,7 @@ func (k *Key) Grant() {
 	k.granted = maxRecoveries
 }
 
-// Sign signs what may be signed.
+// Sign signs a NEW-KEY or a recovery request of this replica, and refuses everything else.
 func (k *Key) Sign(covered []byte) ([]byte, error) {
 	s, err := message.ParseSigned(covered)
 	if err != nil {

@@ -77,7 +77,7 @@ func (s *Server) accept() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // for want of descriptors, say
+		if err != nil { // such as a lack of descriptors
 			time.Sleep(acceptAgain)
 			continue
 		}

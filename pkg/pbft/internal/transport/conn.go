@@ -106,10 +106,10 @@ func (c *Conn) RemoteAddr() net.Addr { return c.tcp.RemoteAddr() }
 // Link returns the link that dialled the connection, nil if it was accepted.
 func (c *Conn) Link() *Link { return c.link }
 
-// SetUser hangs on the connection what its owner wants to find there again.
+// SetUser attaches a value of its owner's to the connection.
 func (c *Conn) SetUser(v any) { c.user.Store(userBox{v}) }
 
-// User returns what SetUser hung there last, nil if nothing.
+// User returns the value that SetUser attached last, nil if there is none.
 func (c *Conn) User() any {
 	b, _ := c.user.Load().(userBox)
 	return b.v
@@ -134,8 +134,8 @@ func (c *Conn) Trusted() bool { return c.trusted.Load() }
 // certain. The connection ends all the same if Trust does not follow in time.
 func (c *Conn) Keep() { c.kept.Store(true) }
 
-// Release says that the connection may end when another needs its place: its peer has a later one, or is not
-// known any more.
+// Release says that the connection may end when another needs its place: its peer has a later one,
+// or is no longer known.
 func (c *Conn) Release() { c.kept.Store(false) }
 
 // OneWay says that this side sends hardly anything on the connection: the kernel may delay

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package transport moves frames, which are opaque bytes, between principals over TCP. It knows
-// no message and no member: who a peer is, what it may say and whether to believe it is judged by
-// its caller, who hangs what he learns on the Conn with SetUser.
+// Package transport moves frames, which are opaque bytes, between principals over TCP. It knows no
+// message and no member: its caller judges who a peer is, what it may say and whether to believe
+// it, and attaches what it learns to the Conn with SetUser.
 //
 // # The wire
 //

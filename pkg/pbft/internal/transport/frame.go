@@ -51,7 +51,7 @@ func Recycle(frame []byte) {
 // unknown or at most Keep; or it is large, and then r == w.
 type splitter struct {
 	max    int // longest frame allowed; may change between calls
-	maxBuf int // what buf may grow to
+	maxBuf int // the length that buf may grow to
 	buf    []byte
 	r, w   int    // buf[r:w] is received and not yet handed over
 	large  []byte // the frame under construction if it is longer than Keep: allocated whole

@@ -24,10 +24,10 @@ const (
 	HelloSize     = 48
 )
 
-// A Challenge is what the side that accepts a connection says first.
+// A Challenge is the first message of the accepting side.
 type Challenge [ChallengeSize]byte
 
-// A Hello is what the side that dialled answers.
+// A Hello is the dialling side's answer to it.
 type Hello [HelloSize]byte
 
 // ErrUnwelcome ends a connection whose hello Options.Admit refused.

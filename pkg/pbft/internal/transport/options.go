@@ -26,7 +26,7 @@ type Options struct {
 	Answer   func(*Challenge, *Hello) error
 	Admit    func(*Conn, *Challenge, *Hello) bool
 	Protocol [4]byte  // begins each challenge: name and version
-	Life     [12]byte // follows it: names the life of the process that accepts, and what the keys of hellos are good for
+	Life     [12]byte // follows it: names the life of the accepting process, for which the keys of hellos are made
 
 	// Named are addresses whose connections may come as often as those of any other peer that was
 	// welcome. See ArrivalRate.
@@ -42,7 +42,7 @@ type Options struct {
 
 	FirstFrame   time.Duration // an accepted connection's first frame is complete, and with StrangerFrame it is trusted, within: 10 s
 	PartialFrame time.Duration // a frame that has begun is complete within: 30 s
-	Stall        time.Duration // a peer takes some of what we have for it within: 15 s
+	Stall        time.Duration // a peer must take some of its queued bytes within this time: 15 s
 
 	DialTimeout time.Duration // for TCP and TLS to come up, on either side: 5 s
 	BackoffMin  time.Duration // pause after the first failed dial: 20 ms
@@ -58,7 +58,7 @@ type Options struct {
 	calls *rawio.Calls // how the socket is read and written; tests choose
 }
 
-// withDefaults fills in what the caller left zero.
+// withDefaults fills in the fields that the caller left zero.
 func (o Options) withDefaults() Options {
 	setDefault(&o.MaxFrame, 2<<20)
 	setDefault(&o.Queue, 16<<20)

@@ -14,7 +14,7 @@ const chunkSize = 32 << 10
 type chunk struct {
 	r, w   int
 	b      []byte
-	shared *Shared // whose b is; nil: it has chunkSize bytes, and is the chunk's own
+	shared *Shared // owner of b; nil: b has chunkSize bytes, and is the chunk's own
 }
 
 var chunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, chunkSize)} }}

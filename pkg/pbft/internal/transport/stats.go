@@ -17,7 +17,7 @@ type Stats struct {
 	Failed              uint64 // dials and handshakes that came to nothing
 }
 
-// Add adds what o counted.
+// Add adds o's counts.
 func (s *Stats) Add(o Stats) {
 	s.FramesIn += o.FramesIn
 	s.BytesIn += o.BytesIn

@@ -23,7 +23,7 @@ const (
 type pen struct {
 	calls  *rawio.Calls
 	slices [maxSlices][]byte
-	todo   [][]byte // what write writes
+	todo   [][]byte // the bytes that write writes
 	n      int      // bytes that it wrote
 	err    error
 	once   func(fd uintptr)      // write, bound once so that a flush allocates nothing
