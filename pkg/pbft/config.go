@@ -108,6 +108,7 @@ type Status struct {
 	Executed     uint64       `json:"operations"`      // executed since start
 	Queries      uint64       `json:"queries"`         // answered on the read-only path since start
 	Clients      int          `json:"clients"`         // connected
+	Floods       int          `json:"floods"`          // addresses from which connections come so often that most are dropped
 	LogBytes     int          `json:"log_bytes"`
 	StateBytes   int64        `json:"state_bytes"` // of the pages in use at the last checkpoint; 0: the service does not say
 	Durability   Durability   `json:"durability"`

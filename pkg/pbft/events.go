@@ -4,6 +4,7 @@ package pbft
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"bfs/pkg/pbft/internal/message"
@@ -114,4 +115,13 @@ func (r *Replica) foundPeer(p *peerEnd) {
 	default:
 		r.log.Info("replica back", "peer", p.session.Peer.Replica, "after", time.Since(p.lost).Round(time.Millisecond))
 	}
+}
+
+// flooded logs an address from which far too many connections come.
+func (r *Replica) flooded(from netip.Addr) {
+	who := "all addresses that are not known, together"
+	if from.IsValid() {
+		who = from.String()
+	}
+	r.log.Warn("connections come too often: most are dropped until they come within their share; close their source at the network", "from", who)
 }

@@ -275,7 +275,7 @@ func (r *Replica) start() error {
 	}
 	r.mu.Unlock()
 	options := r.options
-	options.Admit, options.Named = (*inbound)(r).admit, r.group.hosts()
+	options.Admit, options.Named, options.Flooded = (*inbound)(r).admit, r.group.hosts(), r.flooded
 	listener, err := transport.Listen(address, options, (*inbound)(r))
 	if err != nil {
 		return r.abandon(err)
@@ -781,6 +781,10 @@ func (r *Replica) status() Status {
 		Replica: r.cfg.Self, Active: true, Durability: r.group.Durability, StateBytes: r.stateBytes, LastExecuted: r.seq,
 		KeyAge: Seconds(r.renewal.age(r.started)), Refreshes: r.renewal.count.Load(),
 		Executed: r.executed, Queries: r.queries, Refusals: append(r.edge.list(), r.gate.refused.list()...),
+	}
+	if l := r.gate.listener.Load(); l != nil {
+		s.Floods = l.Floods()
+		s.Refusals = append(s.Refusals, Refusals{"connections too many", l.Stats().Refused})
 	}
 	r.clientsMu.RLock()
 	for _, c := range r.clients {

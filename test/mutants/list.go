@@ -30,6 +30,8 @@ var unit = map[string]string{
 	"a request of an earlier life is not kept any more":             "./pkg/pbft/internal/client",
 	"a result that was not kept is asked for as before":             "./pkg/pbft/internal/client",
 	"a replica's earlier ground is kept for another result":         "./pkg/pbft/internal/client",
+	"known addresses are in the flood of those that are not":        "./pkg/pbft/internal/transport",
+	"a flood is never over":                                         "./pkg/pbft/internal/transport",
 	"an answer to a request that was sent twice is timed":           "./pkg/pbft/internal/client",
 	"all calls of a batch are timed":                                "./pkg/pbft/internal/client",
 	"a silence has everything sent again":                           "./pkg/pbft/internal/client",
@@ -328,4 +330,8 @@ var mutants = []mutant{
 	{"nobody tells of a NEW-VIEW that the primary withholds", core + "reports.go", "return s.waits && s.told", "return false && s.told"},
 	{"the VIEW-CHANGEs of a NEW-VIEW that others tell of are not believed", core + "change.go", "m != nil && (x.vouched || x.vouchers(j, d) >= x.f)", "m != nil && x.vouchers(j, d) >= x.f"},
 	{"backups leave nobody's view for a replica that waits alone", core + "waiting.go", "		patience *= 2\n", "		return false\n"},
+
+	// Floods of connections.
+	{"known addresses are in the flood of those that are not", wire + "sieve_linux.go", "		p.passAll(s)\n", ""},
+	{"a flood is never over", wire + "arrivals.go", "		x.pass = min(1, 2*x.pass)\n", "		x.pass = min(1, x.pass)\n"},
 }

@@ -39,6 +39,7 @@ const (
 	kept = "pkg/pbft/internal/store/"
 	logs = "pkg/pbft/internal/journal/"
 	file = "pkg/nfsstate/"
+	wire = "pkg/pbft/internal/transport/"
 )
 
 func main() {

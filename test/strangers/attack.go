@@ -28,10 +28,11 @@ const (
 	hello     = "hello"     // a TLS ClientHello in the place of a hello
 	borrowed  = "borrowed"  // hellos in the administrator's name, and a NEW-KEY's length of bytes behind each: what a replay is
 	silent    = "silent"    // connections on which nothing is said
-	closed    = "closed"    // connections to a closed port: what a flood costs the kernel alone
+	neighbour = "neighbour" // the same, from the address that the honest client has
+	closed    = "closed"    // connections to a port on which nobody listens: what a flood costs the kernel alone
 )
 
-var kinds = []string{off, busy, handshake, hello, borrowed, silent, closed}
+var kinds = []string{off, busy, handshake, hello, borrowed, silent, neighbour, closed}
 
 // attackers is how many connections the attacker makes at a time, on its one core.
 const attackers = 256
@@ -65,7 +66,7 @@ func runAttack(kind, targets string) error {
 			sum = sha256.Sum256(sum[:])
 		}
 	}
-	attack := map[string]func(net.Conn){handshake: attackHandshake, hello: attackHello, borrowed: attackBorrowed, silent: attackSilent, closed: func(net.Conn) {}}[kind]
+	attack := map[string]func(net.Conn){handshake: attackHandshake, hello: attackHello, borrowed: attackBorrowed, silent: attackSilent, neighbour: attackSilent, closed: func(net.Conn) {}}[kind]
 	if attack == nil {
 		return fmt.Errorf("attack %q: not one of %v", kind, kinds)
 	}
@@ -75,6 +76,9 @@ func runAttack(kind, targets string) error {
 	}
 	// Strangers come from an address of their own, from which no client was welcome.
 	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	if kind == neighbour {
+		from.LocalAddr = nil
+	}
 	for i := range attackers {
 		go func() {
 			for n := i; ; n++ {

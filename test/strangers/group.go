@@ -135,8 +135,8 @@ func (g *group) stop() {
 	}
 }
 
-// honest enrols a client and connects it.
-func (g *group) honest() (*pbft.Client, error) {
+// enrol makes a client's key and enrols it.
+func (g *group) enrol() (ed25519.PrivateKey, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	admin, err := pbft.NewClient(pbft.ClientConfig{Group: g.group, Key: g.admin})
@@ -151,11 +151,23 @@ func (g *group) honest() (*pbft.Client, error) {
 	if err := admin.Enrol(ctx, public, nil); err != nil {
 		return nil, fmt.Errorf("enrol the honest client: %w", err)
 	}
+	return key, nil
+}
+
+// connect connects a client, and says how long it took until it could ask.
+func (g *group) connect(key ed25519.PrivateKey) (*pbft.Client, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	begun := time.Now()
 	client, err := pbft.NewClient(pbft.ClientConfig{Group: g.group, Key: key})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return client, client.Ready(ctx)
+	if err := client.Ready(ctx); err != nil {
+		client.Close()
+		return nil, 0, err
+	}
+	return client, time.Since(begun), nil
 }
 
 // runReplica is the process of one replica, until it is told to stop.

@@ -10,11 +10,13 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"bfs/pkg/pbft"
@@ -30,6 +32,7 @@ func main() {
 	flag.IntVar(&x.rounds, "rounds", 5, "turns of each attack")
 	flag.IntVar(&x.outstanding, "outstanding", 16, "operations that the honest client has under way")
 	flag.BoolVar(&x.all, "all", false, "attack all replicas, not the primary alone")
+	flag.StringVar(&x.kinds, "kinds", strings.Join(kinds, ","), "attacks, with commas between")
 	flag.Parse()
 	var err error
 	switch {
@@ -51,6 +54,8 @@ type experiment struct {
 	dir                          string
 	seconds, rounds, outstanding int
 	all                          bool
+	kinds                        string
+	second                       ed25519.PrivateKey // of the client that connects anew in each turn
 }
 
 // A turn is what the honest client got done in one.
@@ -58,6 +63,7 @@ type turn struct {
 	PerSecond float64
 	Stall     time.Duration // longest time without a result
 	CPU       float64       // of the primary, in cores
+	Connect   time.Duration // until a client that connects anew, beside the attack, can ask
 }
 
 func (x *experiment) run() error {
@@ -66,16 +72,24 @@ func (x *experiment) run() error {
 		return err
 	}
 	defer g.stop()
-	client, err := g.honest()
+	key, err := g.enrol()
+	if err != nil {
+		return err
+	}
+	client, _, err := g.connect(key)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	if x.second, err = g.enrol(); err != nil {
+		return err
+	}
 	targets := g.group.Members[:1]
 	if x.all {
 		targets = g.group.Members
 	}
 	turns := map[string][]turn{}
+	kinds := strings.Split(x.kinds, ",")
 	for range x.rounds {
 		for _, kind := range kinds {
 			t, err := x.turn(g, client, kind, targets)
@@ -85,7 +99,7 @@ func (x *experiment) run() error {
 			turns[kind] = append(turns[kind], t)
 		}
 	}
-	return report(turns)
+	return report(kinds, turns)
 }
 
 // turn measures the client while one attack goes on.
@@ -98,7 +112,16 @@ func (x *experiment) turn(g *group, client *pbft.Client, kind string, targets []
 	begun, used := time.Now(), g.primaryCPU()
 	t, err := load(client, x.outstanding, time.Duration(x.seconds)*time.Second)
 	t.CPU = (g.primaryCPU() - used).Seconds() / time.Since(begun).Seconds()
-	return t, err
+	if err != nil {
+		return t, err
+	}
+	anew, took, err := g.connect(x.second)
+	if err != nil {
+		return t, fmt.Errorf("connect anew: %w", err)
+	}
+	anew.Close()
+	t.Connect = took
+	return t, nil
 }
 
 // load keeps operations under way for a while.
@@ -142,7 +165,7 @@ func load(client *pbft.Client, outstanding int, d time.Duration) (turn, error) {
 	return t, nil
 }
 
-// A row is one line of the report, in JSON: medians over the rounds, and the longest stall of all.
+// A row is one line of the report, in JSON: medians over the rounds, and the longest stall and connect of all.
 type row struct {
 	Attack    string  `json:"attack"`
 	PerSecond float64 `json:"ops_per_s"`
@@ -150,16 +173,22 @@ type row struct {
 	OfBusy    float64 `json:"percent_of_busy_core"`
 	Stall     float64 `json:"longest_stall_ms"`
 	CPU       float64 `json:"primary_cores"`
+	Connect   float64 `json:"longest_connect_ms"`
 }
 
-func report(turns map[string][]turn) error {
+func report(kinds []string, turns map[string][]turn) error {
 	out := json.NewEncoder(os.Stdout)
 	for _, kind := range kinds {
 		r := row{Attack: kind, PerSecond: perSecond(turns[kind]), CPU: median(turns[kind], func(t turn) float64 { return t.CPU })}
-		r.OfOff = 100 * r.PerSecond / perSecond(turns[off])
-		r.OfBusy = 100 * r.PerSecond / perSecond(turns[busy])
+		if len(turns[off]) > 0 {
+			r.OfOff = 100 * r.PerSecond / perSecond(turns[off])
+		}
+		if len(turns[busy]) > 0 {
+			r.OfBusy = 100 * r.PerSecond / perSecond(turns[busy])
+		}
 		for _, t := range turns[kind] {
 			r.Stall = max(r.Stall, float64(t.Stall.Microseconds())/1000)
+			r.Connect = max(r.Connect, float64(t.Connect.Microseconds())/1000)
 		}
 		if err := out.Encode(r); err != nil {
 			return err
@@ -173,7 +202,7 @@ func perSecond(turns []turn) float64 {
 }
 
 func median(turns []turn, of func(turn) float64) float64 {
-	var all []float64
+	var all []float64 // at least one
 	for _, t := range turns {
 		all = append(all, of(t))
 	}

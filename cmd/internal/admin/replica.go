@@ -46,6 +46,7 @@ var ReplicaHelp = map[string]string{
 	"bfs_last_executed":             "The last batch that this replica has executed.",
 	"bfs_stable_checkpoint":         "The last stable checkpoint.",
 	"bfs_clients_connected":         "Enrolled clients that are connected.",
+	"bfs_floods":                    "Addresses from which connections come so often that most are dropped.",
 	"bfs_message_log_bytes":         "Length of the operations in the message log.",
 	"bfs_session_key_age_seconds":   "Time since the session keys were made.",
 	"bfs_operations_total":          "Operations executed in order since start.",
@@ -97,6 +98,7 @@ func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 	gauge("bfs_last_executed", uint64(s.LastExecuted))
 	gauge("bfs_stable_checkpoint", uint64(s.Stable))
 	gauge("bfs_clients_connected", uint64(s.Clients))
+	gauge("bfs_floods", uint64(s.Floods))
 	gauge("bfs_message_log_bytes", uint64(s.LogBytes))
 	metrics.WriteGaugeFloat64(w, "bfs_session_key_age_seconds", s.KeyAge.Duration().Seconds())
 	counter("bfs_operations_total", s.Executed)

@@ -29,46 +29,93 @@ func (b *Bucket) Take(r Rate, n float64, now time.Time) bool {
 	return true
 }
 
-// arrivals bounds how many connections a listener begins to greet. A connection costs the kernel
-// and us some fifty microseconds before it has said anything, so connections that come too often
-// are closed when they are accepted. Each address that was welcome lately has a share of its own,
-// and so has each that the caller named; all others share one. An address cannot be made up,
-// because TCP has answered it.
+// arrivals bounds how many connections a listener begins to greet. A connection costs the kernel and us some fifty
+// microseconds before it has said anything. Each address from which somebody was welcome lately has a share of its own, as have
+// those the caller named. Any other address, a guest, has a smaller share, and all guests have one together. An address
+// cannot be made up, for TCP has answered it.
+//
+// A connection beyond a share is closed when it is accepted, and the share is in flood until it is used within its rate for a
+// while. Even to accept and close is too dear for a flood, so the kernel drops most of the SYNs of a share in flood: see sieve.
 type arrivals struct {
-	mu     sync.Mutex
-	known  map[netip.Addr]*arrival
-	others Bucket
+	mu      sync.Mutex
+	known   map[netip.Addr]*arrival
+	guests  map[netip.Addr]*arrival
+	all     arrival // all guests
+	sifting bool    // some share is in flood, and tick is called until none is
 }
 
+// An arrival is an address that connections come from.
 type arrival struct {
-	bucket  Bucket
+	share
 	named   bool      // stays for ever
-	welcome time.Time // when a connection from there was welcome last
+	welcome time.Time // when somebody was, last; zero: a guest
+	told    time.Time // when its flood was last told of
 }
 
-// ArrivalRate is each share of arrivals.
+// A share is what an address, or all guests, have had of their rate.
+type share struct {
+	bucket Bucket
+	flood  bool    // more came than the rate allows
+	came   int     // in flood: in the present tick
+	pass   float64 // in flood: the part of SYNs that the kernel lets through
+}
+
+// ArrivalRate is the share of each address that is known, and of all guests together.
 var ArrivalRate = Rate{PerSecond: 250, Burst: 500}
 
-// maxKnown is how many addresses are known, besides those that the caller named: a later one takes the place of the
-// oldest.
-const maxKnown = 1024
+// GuestRate is the share of one address that is not known.
+var GuestRate = Rate{PerSecond: 50, Burst: 150}
+
+const (
+	// maxKnown is how many addresses are known, besides those that the caller named: a later one takes the place of the
+	// oldest.
+	maxKnown = 1024
+
+	// maxGuests is how many guests' shares are remembered: a later one takes the place of any that is not in flood.
+	maxGuests = 1024
+)
 
 func newArrivals(named []netip.Addr) *arrivals {
-	a := &arrivals{known: make(map[netip.Addr]*arrival)}
+	a := &arrivals{known: make(map[netip.Addr]*arrival), guests: make(map[netip.Addr]*arrival)}
 	for _, x := range named {
 		a.known[x.Unmap()] = &arrival{named: true}
 	}
 	return a
 }
 
-// take reports whether one more connection from an address may begin.
-func (a *arrivals) take(from netip.Addr, now time.Time) bool {
+// take reports whether one more connection from an address may begin. Begun: a flood has begun, and tick is to be called now and every
+// floodTick from then on until it says that there is none.
+func (a *arrivals) take(from netip.Addr, now time.Time) (ok, begun bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if x := a.known[from]; x != nil {
-		return x.bucket.Take(ArrivalRate, 1, now)
+		ok = x.take(ArrivalRate, now)
+	} else {
+		ok = a.guest(from).take(GuestRate, now) && a.all.take(ArrivalRate, now)
 	}
-	return a.others.Take(ArrivalRate, 1, now)
+	begun = !ok && !a.sifting
+	a.sifting = a.sifting || !ok
+	return ok, begun
+}
+
+// guest is the share of an address that is not known. The caller holds the lock.
+func (a *arrivals) guest(from netip.Addr) *arrival {
+	x := a.guests[from]
+	if x != nil {
+		return x
+	}
+	if len(a.guests) >= maxGuests {
+		var gone netip.Addr
+		for addr, y := range a.guests { // any: iteration begins anywhere
+			if gone = addr; !y.flood {
+				break
+			}
+		}
+		delete(a.guests, gone)
+	}
+	x = &arrival{}
+	a.guests[from] = x
+	return x
 }
 
 // welcome notes that a connection from this address was welcome.
@@ -82,6 +129,7 @@ func (a *arrivals) welcome(from netip.Addr, now time.Time) {
 	if len(a.known) >= maxKnown {
 		a.forgetOldest()
 	}
+	delete(a.guests, from)
 	a.known[from] = &arrival{welcome: now}
 }
 
@@ -94,6 +142,104 @@ func (a *arrivals) forgetOldest() {
 		}
 	}
 	delete(a.known, oldest)
+}
+
+// take spends one connection of the share.
+func (x *share) take(r Rate, now time.Time) bool {
+	if x.flood {
+		x.came++
+	}
+	if x.bucket.Take(r, 1, now) {
+		return true
+	}
+	if !x.flood {
+		x.flood, x.came, x.pass = true, 0, firstPass
+	}
+	return false
+}
+
+const (
+	// floodTick is how often the shares in flood are looked at.
+	floodTick = 250 * time.Millisecond
+
+	// firstPass is the part of SYNs that passes when a flood begins, twice.
+	firstPass = 1.0 / 16
+
+	// leastPass is the least part of SYNs that passes, so that we learn when a flood is over.
+	leastPass = 1.0 / (1 << 12)
+
+	// toldEvery is how often the flood of one address is told of.
+	toldEvery = 10 * time.Minute
+)
+
+// tick has as many SYNs of the share pass as make about its rate, now that one tick of a flood is over. The flood ends when all pass and
+// less than half of the rate comes.
+func (x *share) tick(r Rate) {
+	rate, came := r.PerSecond*floodTick.Seconds(), float64(x.came)
+	x.came = 0
+	switch {
+	case !x.flood:
+	case came > rate:
+		x.pass = max(leastPass, x.pass*rate/came)
+	case came > rate/2:
+	case x.pass < 1:
+		x.pass = min(1, 2*x.pass)
+	default:
+		x.flood = false
+	}
+}
+
+// tick ends a tick: it returns what the kernel is to drop in the next, and the addresses whose floods are to be told of; the zero
+// address is all guests'. Over: no share is in flood.
+func (a *arrivals) tick(now time.Time) (s sieve, tell []netip.Addr, over bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.rest, over = 1, true
+	one := func(addr netip.Addr, x *arrival, r Rate) {
+		if x.tick(r); !x.flood {
+			return
+		}
+		over = false
+		if addr.IsValid() {
+			s.floods = append(s.floods, sifted{addr, x.pass})
+		} else {
+			s.rest = x.pass
+		}
+		if x.told.IsZero() || now.Sub(x.told) >= toldEvery {
+			x.told = now
+			tell = append(tell, addr)
+		}
+	}
+	one(netip.Addr{}, &a.all, ArrivalRate)
+	for addr, x := range a.known {
+		one(addr, x, ArrivalRate)
+		s.known = append(s.known, addr)
+	}
+	for addr, x := range a.guests {
+		one(addr, x, GuestRate)
+	}
+	a.sifting = !over
+	return s, tell, over
+}
+
+// floods counts the shares that are in flood.
+func (a *arrivals) floods() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.sifting {
+		return 0
+	}
+	if a.all.flood {
+		n++
+	}
+	for _, of := range []map[netip.Addr]*arrival{a.known, a.guests} {
+		for _, x := range of {
+			if x.flood {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // addressOf is the peer's, the same however it is written.

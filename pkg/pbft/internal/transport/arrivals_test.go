@@ -33,20 +33,23 @@ func TestBucket(t *testing.T) {
 
 // Strangers spend one share, each address that is known its own, and those that were named are never forgotten.
 func TestArrivals(t *testing.T) {
-	address := func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}) }
 	now := time.Now()
 	named, guest := address(1), address(2)
 	a := newArrivals([]netip.Addr{named})
+	takes := func(from netip.Addr) bool { ok, _ := a.take(from, now); return ok }
 	a.welcome(guest, now)
 	for i := range 10 * int(ArrivalRate.Burst) {
-		a.take(address(100+i), now)
+		takes(address(100 + i))
+	}
+	if len(a.guests) > maxGuests {
+		t.Errorf("%d strangers' addresses are remembered, want at most %d", len(a.guests), maxGuests)
 	}
 	for who, x := range map[string]netip.Addr{"named": named, "welcome before": guest} {
-		if !a.take(x, now) {
+		if !takes(x) {
 			t.Errorf("one who was %s is refused for what strangers do", who)
 		}
 	}
-	if a.take(address(3), now) {
+	if takes(address(3)) {
 		t.Error("a stranger is let in beyond the strangers' share")
 	}
 	for i := range 2 * maxKnown {
@@ -55,5 +58,80 @@ func TestArrivals(t *testing.T) {
 	}
 	if len(a.known) > maxKnown || a.known[named] == nil || a.known[guest] != nil {
 		t.Errorf("%d addresses are known; the named one %v, the oldest %v", len(a.known), a.known[named] != nil, a.known[guest] != nil)
+	}
+}
+
+func address(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
+}
+
+// One stranger's flood leaves a share to another stranger. What the kernel lets through comes down to the flood's rate, and is all
+// again soon after the flood. The operator hears of it once.
+func TestFlood(t *testing.T) {
+	now := time.Now()
+	a := newArrivals(nil)
+	flooding, other := address(1), address(2)
+	told := 0
+	tick := func(each int) (pass float64, taken int, over bool) {
+		pass = 1
+		if x := a.guests[flooding]; x != nil && x.flood {
+			pass = x.pass
+		}
+		for range int(float64(each) * pass) {
+			if ok, _ := a.take(flooding, now); ok {
+				taken++
+			}
+		}
+		now = now.Add(floodTick)
+		_, tell, over := a.tick(now)
+		told += len(tell)
+		return pass, taken, over
+	}
+	tick(10000)
+	if ok, _ := a.take(other, now); !ok {
+		t.Error("another stranger is refused for one stranger's flood")
+	}
+	want := GuestRate.PerSecond * floodTick.Seconds()
+	for range 20 {
+		tick(10000)
+	}
+	if pass, taken, _ := tick(10000); float64(taken) > 1.5*want || pass*10000 > 3*want {
+		t.Errorf("%v of 10,000 pass in a tick and %d are taken, want about %v", pass, taken, want)
+	}
+	if a.floods() != 1 || told != 1 {
+		t.Errorf("%d floods, told %d times, want one and once", a.floods(), told)
+	}
+	ticks := 1
+	for _, _, over := tick(0); !over && ticks < 100; _, _, over = tick(0) {
+		ticks++
+	}
+	if seconds := float64(ticks) * floodTick.Seconds(); seconds > 4 || a.floods() != 0 {
+		t.Errorf("the flood is over after %v s, want a few; %d are left", seconds, a.floods())
+	}
+	if _, begun := a.take(flooding, now); begun {
+		t.Error("it begins again with the first connection")
+	}
+}
+
+// Many strangers who each keep within their share are a flood together, and those who are known are not in it.
+func TestFloodOfMany(t *testing.T) {
+	now := time.Now()
+	a := newArrivals([]netip.Addr{address(1)})
+	begun := 0
+	for i := range 2 * int(ArrivalRate.Burst) {
+		if _, b := a.take(address(100+i), now); b {
+			begun++
+		}
+	}
+	a.take(address(5000), now)
+	for i := range 1000 {
+		a.take(address(100+i), now)
+	}
+	s, tell, over := a.tick(now.Add(floodTick))
+	if begun != 1 || over || len(s.floods) != 0 || s.rest >= 0.1 || len(tell) != 1 || tell[0].IsValid() {
+		t.Errorf("begun %d times, over %v, %+v, tell %v", begun, over, s, tell)
+	}
+	if len(s.known) != 1 {
+		t.Errorf("%v are known, want the one that was named", s.known)
 	}
 }

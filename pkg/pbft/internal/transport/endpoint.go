@@ -214,6 +214,7 @@ func setSocketOptions(tcp *net.TCPConn, o *Options) {
 		_ = tcp.SetWriteBuffer(o.SocketBuffer)
 	}
 	setUserTimeout(tcp, o.Stall)
+	detach(tcp) // a filter of the listener's, see sieve, which would look at each segment
 	if raw, err := tcp.SyscallConn(); err == nil {
 		rawio.Unpaced(raw)
 	}

@@ -23,15 +23,25 @@ func Listen(addr string, o Options, h Handler) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("transport: listen on %s: %w", addr, err)
 	}
-	// Socket options are set when a connection has been greeted, and not of each that comes.
-	config := net.ListenConfig{KeepAlive: -1}
-	tcp, err := config.Listen(context.Background(), "tcp", a.String())
+	tcp, err := listenTCP(a.String())
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	l := &Listener{endpoint: newEndpoint(o, h), tcp: tcp.(*net.TCPListener), arrivals: newArrivals(o.Named)}
+	l := &Listener{endpoint: newEndpoint(o, h), tcp: tcp, arrivals: newArrivals(o.Named)}
 	l.tasks.Go(l.accept)
 	return l, nil
+}
+
+// listenTCP listens for plain TCP, since the kernel has no sieve for multipath TCP. Socket options are set when a connection has been
+// greeted, and not of each that comes.
+func listenTCP(addr string) (*net.TCPListener, error) {
+	config := net.ListenConfig{KeepAlive: -1}
+	config.SetMultipathTCP(false)
+	l, err := config.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
 }
 
 // Addr returns the address that is listened on.
@@ -55,8 +65,7 @@ func (l *Listener) accept() {
 	for refused := 0; ; {
 		tcp, err := l.tcp.AcceptTCP()
 		switch {
-		case err == nil && l.o.Admit != nil && !l.arrivals.take(addressOf(tcp), time.Now()):
-			l.count(func(s *Stats) { s.Refused++ })
+		case err == nil && l.o.Admit != nil && !l.arrives(tcp):
 			_ = tcp.SetLinger(0) // the kernel forgets it at once
 			_ = tcp.Close()
 			if refused++; refused%refusedAtOnce == 0 && !l.pause(refusedPause) {
@@ -77,8 +86,41 @@ func (l *Listener) accept() {
 	}
 }
 
-// A flood is refused in bursts with pauses between, because waking for each connection costs more
-// than closing it. The kernel's queue holds connections that come meanwhile.
+// arrives reports whether a connection is within its address's share.
+func (l *Listener) arrives(tcp *net.TCPConn) bool {
+	ok, begun := l.arrivals.take(addressOf(tcp), time.Now())
+	if begun {
+		l.tasks.Go(l.sift)
+	}
+	if !ok {
+		l.count(func(s *Stats) { s.Refused++ })
+	}
+	return ok
+}
+
+// sift has the kernel drop SYNs of addresses that are in flood, until none is.
+func (l *Listener) sift() {
+	defer detach(l.tcp)
+	for open := true; open; open = l.pause(floodTick) {
+		s, tell, over := l.arrivals.tick(time.Now())
+		if over {
+			return
+		}
+		_ = s.attach(l.tcp) // without it they are closed when they are accepted
+		if l.o.Flooded != nil {
+			for _, from := range tell {
+				l.o.Flooded(from)
+			}
+		}
+	}
+}
+
+// Floods returns how many addresses are in flood, see Options.Flooded; all that are not known count as one more if they are
+// together.
+func (l *Listener) Floods() int { return l.arrivals.floods() }
+
+// A flood is refused in bursts with pauses between, for to be woken for each connection costs more than to close it. The kernel's
+// queue holds what comes meanwhile.
 const (
 	refusedAtOnce = 64
 	refusedPause  = 2 * time.Millisecond
