@@ -158,8 +158,15 @@ func (r *Replica) RefreshKeys() {
 	r.refreshKeys()
 }
 
-// KeyEpoch is the epoch of the replica's session keys.
-func (r *Replica) KeyEpoch() uint64 { return r.ring.Epoch() }
+// RefreshKeyOf refreshes the session key under which replica i speaks, as happens when that recovers.
+func (r *Replica) RefreshKeyOf(i ReplicaID) {
+	r.enter()
+	defer r.leave()
+	r.refreshKeyOf(i)
+}
+
+// KeyEpoch is the epoch of the session key under which replica i speaks to this one.
+func (r *Replica) KeyEpoch(i ReplicaID) uint64 { return r.ring.EpochOf(r.peers[i].session) }
 
 // Opened has the replica take in what it opened in an epoch of its keys: a STATUS of replica i, which says
 // how far that has executed. It returns what the replica knows of that then.

@@ -121,10 +121,10 @@ func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
 		return
 	}
 	var messages [64]message.Message
-	batch, epoch := messages[:0], r.ring.Epoch()
+	batch, epoch := messages[:0], r.epochOf(c)
 	deliver := func() {
 		r.deliver(c, batch, epoch)
-		batch, epoch = batch[:0], r.ring.Epoch()
+		batch, epoch = batch[:0], r.epochOf(c)
 	}
 	for _, frame := range frames {
 		if len(frame) > 0 && message.Type(frame[0]) == message.TypeNewKey {
@@ -133,6 +133,7 @@ func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
 				c.Close()
 				return
 			}
+			epoch = r.epochOf(c) // it may have been nobody's before
 			continue
 		}
 		who, _ := c.User().(*remote)
@@ -158,6 +159,14 @@ func (in *inbound) Frames(c *transport.Conn, frames [][]byte) {
 	if who, _ := c.User().(*remote); who != nil {
 		who.decoder.Reset()
 	}
+}
+
+// epochOf is the epoch of the keys under which a connection's peer speaks.
+func (r *Replica) epochOf(c *transport.Conn) uint64 {
+	if who, _ := c.User().(*remote); who != nil {
+		return r.ring.EpochOf(who.session)
+	}
+	return r.ring.Epoch()
 }
 
 // receive turns a frame into a message whose sender is certain, or whose client's wish it carries is marked
@@ -281,7 +290,7 @@ func (r *Replica) deliver(c *transport.Conn, batch []message.Message, epoch uint
 	var reads readTime
 	r.enter()
 	for _, m := range batch {
-		if r.stopping || r.aside() || r.ring.Epoch() != epoch {
+		if r.stopping || r.aside() || r.ring.EpochOf(who.session) != epoch {
 			break
 		}
 		switch m := m.(type) {

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"bfs/pkg/pbft/internal/message"
 )
 
 // Every principal refreshes its session keys each KeyPeriod: those under which others speak to it, for the
@@ -14,6 +16,11 @@ import (
 // then NEW-KEYs go out on all connections. From the instant at which the ring's epoch rises nothing counts
 // that was sealed before. Frames are opened without the lock, so whoever opens them asks for the epoch first,
 // and compares it under the lock before what they say counts.
+//
+// When a replica recovers, whoever was in it knows the keys that it had, which are those between it and each of the others. It chooses
+// anew those under which others speak to it, when it starts. The other replicas choose anew the one under which it speaks to them,
+// when they execute its recovery request (R-PR-19), and clients when they hear from its new process. All other keys stay, and so what
+// clients and the other replicas have under way is heard.
 //
 // A replica has nothing to discard of a client that refreshes no keys (R-PR-5): the key under which that
 // client speaks to it was chosen here and is replaced here.
@@ -36,14 +43,23 @@ func keyPeriod(d time.Duration) time.Duration {
 
 // A renewal is what an endpoint knows of its refreshes.
 type renewal struct {
-	last  *atomic.Int64 // when the last was, Unix nanoseconds; 0: there was none
-	count *atomic.Uint64
-	tell  chan struct{} // filled when NEW-KEYs are due on all connections
-	over  chan struct{} // closed when the goroutine that sends them has ended
+	last   *atomic.Int64 // when the last was, Unix nanoseconds; 0: there was none
+	count  *atomic.Uint64
+	tell   chan struct{} // filled when NEW-KEYs are due on all connections
+	over   chan struct{} // closed when the goroutine that sends them has ended
+	single single
+}
+
+// A single is what a replica knows of keys that it refreshes one at a time, because the replica that speaks under it recovers.
+type single struct {
+	due  *atomic.Uint32 // to whom a NEW-KEY is due: bit i is replica i
+	tell chan struct{}  // filled when there is one
+	last *atomic.Int64  // when the last such key was refreshed, Unix nanoseconds
 }
 
 func newRenewal() renewal {
-	return renewal{new(atomic.Int64), new(atomic.Uint64), make(chan struct{}, 1), make(chan struct{})}
+	return renewal{new(atomic.Int64), new(atomic.Uint64), make(chan struct{}, 1), make(chan struct{}),
+		single{new(atomic.Uint32), make(chan struct{}, 1), new(atomic.Int64)}}
 }
 
 // settlePeriod is how long after a refresh that does not open is taken for what was under way meanwhile: no
@@ -51,7 +67,7 @@ func newRenewal() renewal {
 const settlePeriod = 500 * time.Millisecond
 
 func (n *renewal) settling() bool {
-	return time.Since(time.Unix(0, n.last.Load())) < settlePeriod
+	return time.Since(time.Unix(0, max(n.last.Load(), n.single.last.Load()))) < settlePeriod
 }
 
 // age is how old the session keys are that an endpoint has chosen since it was started.
@@ -99,6 +115,26 @@ func (r *Replica) refreshKeys() {
 	}
 }
 
+// refreshKeyOf has replica i, which recovers, speak under a new key, and whatever was said under the old one count no more unless it is
+// part of a whole certificate. The NEW-KEY leaves on another goroutine. The caller holds the lock.
+func (r *Replica) refreshKeyOf(i ReplicaID) {
+	if r.stopping || r.aside() {
+		return
+	}
+	r.peers[i].session.Renew()
+	x := &r.renewal.single
+	x.last.Store(time.Now().UnixNano())
+	r.sparing.refreshed()
+	if r.core != nil {
+		r.core.RefreshedFor(i)
+	}
+	x.due.Or(1 << i)
+	select {
+	case x.tell <- struct{}{}:
+	default:
+	}
+}
+
 // renewKeys refreshes the keys each period until the replica stops. The replicas of a group that was started
 // at once do so one after the other: a quorum has the votes that one of them asks for again.
 func (r *Replica) renewKeys() {
@@ -117,6 +153,9 @@ func (r *Replica) renewKeys() {
 			r.leave()
 		case <-r.renewal.tell:
 			r.announceKeys()
+		case <-r.renewal.single.tell:
+			r.announceTo(r.renewal.single.due.Swap(0))
+			r.sayStatus()
 		}
 	}
 }
@@ -125,26 +164,37 @@ func (r *Replica) renewKeys() {
 // clients. A connection that is just coming up begins with one that is made later than this. Others are sent
 // one when they say something.
 func (r *Replica) announceKeys() {
-	for _, p := range r.peers {
-		if p == nil {
+	r.announceTo(1<<message.MaxReplicas - 1)
+	r.sayStatus()
+	for _, end := range r.ends() {
+		if conn := end.connection(); conn != nil {
+			r.sendKey(conn, end.session, "")
+		}
+	}
+}
+
+// announceTo sends a NEW-KEY to these replicas, bit i being replica i.
+func (r *Replica) announceTo(these uint32) {
+	for i, p := range r.peers {
+		if p == nil || these&(1<<i) == 0 {
 			continue
 		}
 		if conn := p.opened.Load(); conn != nil {
 			r.sendKey(conn, p.session, "")
 		}
 	}
-	if r.core != nil {
-		r.enter()
-		if !r.aside() {
-			r.core.SayStatus()
-		}
-		r.leave()
+}
+
+// sayStatus tells the others what we lack.
+func (r *Replica) sayStatus() {
+	if r.core == nil {
+		return
 	}
-	for _, end := range r.ends() {
-		if conn := end.connection(); conn != nil {
-			r.sendKey(conn, end.session, "")
-		}
+	r.enter()
+	if !r.aside() {
+		r.core.SayStatus()
 	}
+	r.leave()
 }
 
 // ends are those of the clients that have connected.

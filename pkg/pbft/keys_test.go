@@ -68,8 +68,7 @@ func pipelined(t *testing.T, client *pbft.Client, n uint64) uint64 {
 	return n
 }
 
-// All replicas refresh their keys at one moment, as they do when a recovery begins, while operations are
-// under way: none of them finds the MACs of what the primary has queued good any more, and the client sends
+// All replicas refresh their keys at one moment, while operations are under way: none of them finds the MACs of what the primary has queued good any more, and the client sends
 // all of it again.
 func TestAllRefreshAtOnce(t *testing.T) {
 	c := startCluster(t, smallLimits())
@@ -112,15 +111,21 @@ func TestRefreshWhileCutOff(t *testing.T) {
 func TestOpenedBeforeARefresh(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	r := c.start(0) // the others do not run
-	epoch := r.KeyEpoch()
-	if n := r.Opened(1, 1, epoch); n != 1 {
-		t.Fatal("what was opened in this epoch does not count")
+	for i, refresh := range []func(){r.RefreshKeys, func() { r.RefreshKeyOf(1) }} {
+		n, epoch := pbft.SeqNum(10*i), r.KeyEpoch(1)
+		if r.Opened(1, n+1, epoch) != n+1 {
+			t.Fatal("what was opened in this epoch does not count")
+		}
+		refresh()
+		if r.Opened(1, n+2, epoch) != n+1 {
+			t.Error("what was opened in the last epoch counts")
+		}
+		if r.Opened(1, n+3, r.KeyEpoch(1)) != n+3 {
+			t.Error("what was opened after the refresh does not count")
+		}
 	}
-	r.RefreshKeys()
-	if n := r.Opened(1, 2, epoch); n != 1 {
-		t.Error("what was opened in the last epoch counts")
-	}
-	if n := r.Opened(1, 3, r.KeyEpoch()); n != 3 {
-		t.Error("what was opened after the refresh does not count")
+	epoch := r.KeyEpoch(2)
+	if r.RefreshKeyOf(1); r.Opened(2, 5, epoch) != 5 {
+		t.Error("what replica 2 said does not count, because the key of replica 1 was refreshed")
 	}
 }

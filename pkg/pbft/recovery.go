@@ -98,7 +98,7 @@ func (r *Replica) recoveryEffect(e *core.Effect) {
 	case core.Hush:
 		r.mute = true
 	case core.Refresh:
-		r.refreshKeys()
+		r.refreshKeyOf(e.To)
 	case core.Sign:
 		r.signRecovery(e.Seq)
 	case core.Distrust:

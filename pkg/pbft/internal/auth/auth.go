@@ -69,6 +69,9 @@ type key struct {
 	used  atomic.Bool    // a message was opened under it, so the peer has it
 	epoch uint64         // of the ring that chose it
 	now   *atomic.Uint64 // the present epoch of that ring; nil if the peer chose it
+
+	renewal uint64         // of its session
+	renewed *atomic.Uint64 // the session's last one
 }
 
 func newKey(raw []byte) *key {
@@ -101,8 +104,9 @@ type Session struct {
 	counter uint64                      // of that NEW-KEY
 	highest uint64                      // counter of any NEW-KEY accepted
 
-	saying sync.Mutex    // held while a NEW-KEY is made and queued: see InOrder
-	lives  atomic.Uint64 // see Lives
+	saying  sync.Mutex    // held while a NEW-KEY is made and queued: see InOrder
+	lives   atomic.Uint64 // see Lives
+	renewed atomic.Uint64 // how often Renew was called
 }
 
 // A Channel is a connection; a NEW-KEY is fresh as long as its connection lives. The receiver of
@@ -199,12 +203,12 @@ func (r *Ring) sealKey(s *Session, m *message.NewKey, epoch uint64) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSealed, err)
 	}
-	in := s.in.Load()
-	if in == nil || in.epoch != epoch {
+	in, renewal := s.in.Load(), s.renewed.Load()
+	if in == nil || in.epoch != epoch || in.renewal != renewal {
 		var raw [keySize]byte
 		rand.Read(raw[:])
 		in = newKey(raw[:])
-		in.epoch, in.now = epoch, &r.epoch
+		in.epoch, in.now, in.renewal, in.renewed = epoch, &r.epoch, renewal, &s.renewed
 		s.in.Store(in)
 	}
 	m.Sealed, err = hpke.Seal(to, hpke.HKDFSHA256(), hpke.AES128GCM(), sealInfo(s.Peer, r.self), in.raw[:])

@@ -44,13 +44,23 @@ func (r *Ring) Refresh() error {
 	return nil
 }
 
+// Renew ends the use of the one session key under which the session's peer speaks to us: what was
+// sealed under it is refused from this instant on. The other sessions of the ring keep theirs. The
+// caller has to send the peer a NEW-KEY, or nothing that it says is heard.
+func (s *Session) Renew() { s.renewed.Add(1) }
+
 // Epoch returns the number of the present epoch. A caller that opens messages on one goroutine and
 // counts them on another asks before it opens them and again before they count: if the two differ,
 // some may have been sealed under keys that are refused by now.
 func (r *Ring) Epoch() uint64 { return r.epoch.Load() }
 
-// refused reports whether a key of ours opens nothing: there is none, or its epoch is over.
-func (k *key) refused() bool { return k == nil || k.now == nil || k.epoch != k.now.Load() }
+// EpochOf is Epoch for the messages of one session: it rises when that is renewed, too.
+func (r *Ring) EpochOf(s *Session) uint64 { return r.epoch.Load() + s.renewed.Load() }
+
+// refused reports whether a key of ours opens nothing: there is none, or its time is over.
+func (k *key) refused() bool {
+	return k == nil || k.now == nil || k.epoch != k.now.Load() || k.renewal != k.renewed.Load()
+}
 
 // use notes that the peer speaks under a key.
 func (k *key) use() {

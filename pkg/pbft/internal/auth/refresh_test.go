@@ -3,6 +3,7 @@
 package auth
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -61,6 +62,56 @@ func TestOldKeysAreRefusedAtOnce(t *testing.T) {
 	}
 	if a.opens(m, sealed) {
 		t.Error("something opens that was sealed under a key of the last epoch")
+	}
+}
+
+// When one session is renewed, what its peer sealed before opens no more, at once. The other sessions of the ring go on, and so does the
+// other direction.
+func TestOneSessionIsRenewed(t *testing.T) {
+	a, b := newPair(t)
+	a.hello()
+	settle(t, a, b)
+	c := &party{t: t, self: message.Principal{Replica: 3}, private: b.private, peerKey: a.private.Public().(ed25519.PublicKey), path: t.TempDir() + "/counter"}
+	c.start(a.self)
+	third := NewSession(c.self, b.private.Public().(ed25519.PublicKey)) // a's with c
+	for range 3 {
+		m, err := c.ring.NewKey(c.session, message.Digest{}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := a.ring.Accept(third, m, Channel{}); err != nil {
+			t.Fatal(err)
+		}
+		if m, err = a.ring.NewKey(third, message.Digest{}, ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := c.ring.Accept(c.session, m, Channel{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, sealed := b.seal()
+	var x Scratch
+	request := &message.Request{Client: 9, Op: []byte("x")}
+	b.ring.Authenticate([]*Session{b.session, b.session}, &x, request)
+	toB, ofB, ofThird := a.session.out.Load(), a.ring.EpochOf(a.session), a.ring.EpochOf(third)
+	a.session.Renew()
+	if a.opens(m, sealed) || a.session.OpenRequest(&x, 1, request) {
+		t.Error("something opens that was sealed under the key of before")
+	}
+	if a.ring.EpochOf(a.session) == ofB || a.ring.EpochOf(third) != ofThird {
+		t.Error("the wrong session is in another epoch")
+	}
+	if m, sealed := c.seal(); !(&party{t: t, ring: a.ring, session: third}).opens(m, sealed) {
+		t.Error("another peer is not heard any more")
+	}
+	if !speak(a, b) {
+		t.Error("the renewed session's peer does not hear us any more")
+	}
+	a.hello()
+	settle(t, a, b)
+	mustSpeak(t, a, b, "after the renewal")
+	if a.session.out.Load() != toB || a.opens(m, sealed) {
+		t.Error("the renewal of one direction has changed the other, or has not changed it")
 	}
 }
 

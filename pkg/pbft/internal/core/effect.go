@@ -31,7 +31,7 @@ const (
 	Renew                     // begin the journal anew with Records. Its old records stay until Renewed
 	Renewed                   // append the last Records and make all durable. Of the records before Renew only batches up to Seq are still needed
 	Hush                      // this replica has become silent: no client is answered until Speak
-	Refresh                   // give the peers new keys for their messages to us: the old ones may be stolen
+	Refresh                   // give replica To a new key for its messages to us: the old one may be stolen. Then call Core.RefreshedFor
 	Sign                      // sign a recovery request with bound Seq, and answer with Core.Signed
 	Distrust                  // make it durable that nothing on the disk may be believed, and that we may have made promises up to Seq and View; then stop
 	Healed                    // our recovery is over: see Core.Recovery. The fence is to say Seq and View, and nothing else that it said

@@ -23,8 +23,8 @@ import (
 //     there is one in between, which the paper has at H_M itself. A view that has begun, as it
 //     remembers, begins anew with the NEW-VIEW that its primary sends again.
 //  3. It has the group order a signed recovery request. Every replica that executes it gives its
-//     peers new keys, and answers with the number of the batch, n_R. What was forged with old keys
-//     is for numbers below the end of the window at n_R.
+//     sender a new key, and answers with the number of the batch, n_R. What was forged with the old
+//     key is for numbers below the end of the window at n_R.
 //  4. When a checkpoint is stable here at or above that and H_M+K, the recovery point H, its state
 //     is the group's, and it holds nothing that an intruder left. An idle group is filled with null
 //     batches up to there.
@@ -324,8 +324,8 @@ func (c *Core) tickRecovery() {
 }
 
 // Recovered says that the state has a recovery request of replica i: it was executed as part of
-// batch n, or was in the fetched state. From now on the replica's old keys must be useless to a
-// thief (R-PR-19).
+// batch n, or was in the fetched state. From now on the key under which the replica spoke to us must
+// be useless to a thief (R-PR-19). The replica had no other key of ours.
 func (c *Core) Recovered(i message.ReplicaID, n, bound message.SeqNum, t message.Timestamp) {
 	if int(i) >= c.cfg.Replicas {
 		return
@@ -340,7 +340,7 @@ func (c *Core) Recovered(i message.ReplicaID, n, bound message.SeqNum, t message
 		}
 		return
 	}
-	c.do(Effect{Verb: Refresh})
+	c.do(Effect{Verb: Refresh, To: i})
 	c.AnswerRecovery(i, n, t)
 }
 
@@ -529,7 +529,7 @@ func (c *Core) RecoveryOf(i message.ReplicaID) (point message.SeqNum, over bool)
 }
 
 // recoveryGapTicks is how long after a replica's last recovery another is taken in: each costs
-// everyone new keys, and a window of null batches (R-PR-18, R-OUR-19).
+// everyone a new key, and a window of null batches (R-PR-18, R-OUR-19).
 const recoveryGapTicks = 100
 
 // recoversAgain reports whether a request is for a recovery that comes too soon after the same replica's last.

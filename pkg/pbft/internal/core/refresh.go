@@ -15,15 +15,32 @@ import (
 // never count together (R-PR-6). Whole certificates stay (R-PR-7), and so do our own messages. The
 // others repeat what we lack when they have our new key (KeysChanged), and whenever a STATUS asks.
 func (c *Core) Refreshed() {
-	for n := c.log.low + 1; n <= c.log.high; n++ {
-		c.forgetVotes(c.log.slot(n))
-	}
-	c.checkpoints.forgetClaims()
-	c.change.forgetOthers()
-	c.wait.forgetReports()
-	c.recovery.forgetAnswers()
+	c.forget(everyone)
 	c.queue.expire(func(r *message.Request) bool { return c.wait.forwards(r) >= c.weak() })
 }
+
+// RefreshedFor says that replica i speaks to us under a new key from now on, and the others under the keys that they have:
+// somebody else may have spoken for replica i, and for no other. Its words alone are forgotten, as Refreshed forgets those of all.
+func (c *Core) RefreshedFor(i message.ReplicaID) { c.forget(1 << i) }
+
+// forget forgets what was counted of the words of some replicas and makes no whole certificate. All that is left came from the
+// same owners of keys: those who speak for these replicas from now on find none of it.
+func (c *Core) forget(these replicas) {
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		c.forgetVotes(c.log.slot(n), these)
+	}
+	c.checkpoints.forgetClaims(these)
+	c.change.forgetOthers(these)
+	c.wait.forgetReports(these)
+	c.recovery.forgetAnswers(these)
+}
+
+// replicas is a set of them.
+type replicas uint32
+
+const everyone replicas = 1<<message.MaxReplicas - 1
+
+func (s replicas) has(i message.ReplicaID) bool { return s&(1<<i) != 0 }
 
 // SayStatus tells the others what we lack. They have our new keys by now, or are about to.
 func (c *Core) SayStatus() { c.sendStatus() }
@@ -35,33 +52,36 @@ func (c *Core) KeysRefreshed(i message.ReplicaID) {
 	p.rekeyed = p.rekeyed || p.keyed.take(c.tick, c.cfg.ResendTicks, 1)
 }
 
-// forgetVotes forgets the others' statements about a number: PREPAREs if it has not prepared,
+// forgetVotes forgets these replicas' statements about a number: PREPAREs if it has not prepared,
 // COMMITs if it has not committed, DECIDEDs if it was not decided. A proposal that we have voted
 // for stays, because a later view must find it in Q; but the primary has to make it again before it
 // prepares here. (In disk mode the PREPAREs are a quorum, whoever proposed.)
-func (c *Core) forgetVotes(s *slot) {
-	if s.proposal == nil && s.held != nil {
+func (c *Core) forgetVotes(s *slot, these replicas) {
+	primary := these.has(c.primary())
+	if primary && s.proposal == nil && s.held != nil {
 		c.log.bytes -= s.size
 		s.held, s.size = nil, 0
 	}
 	if !s.isPrepared {
-		s.prepares.retain(1 << c.cfg.Self)
-		s.unconfirmed = s.proposal != nil && s.chosen != s.proposal.Digest && !c.isPrimary() && !c.cfg.Durable
+		s.prepares.forget(these, c.cfg.Self)
+		s.unconfirmed = s.unconfirmed || primary && s.proposal != nil && s.chosen != s.proposal.Digest && !c.isPrimary() && !c.cfg.Durable
 	}
 	if s.isCommitted {
 		return
 	}
-	s.commits.retain(1 << c.cfg.Self)
+	s.commits.forget(these, c.cfg.Self)
 	d, decided := s.decided.with(c.weak())
 	for i := range s.decided.digests {
-		if !decided || s.decided.digests[i] != d {
-			s.decided.retain(^(uint32(1) << i))
+		if id := message.ReplicaID(i); these.has(id) && (!decided || s.decided.digests[i] != d) {
+			s.decided.forget(1<<id, c.cfg.Self)
 		}
 	}
 }
 
-// retain forgets the votes of all replicas but these.
-func (v *votes) retain(these uint32) { v.have &= these }
+// forget forgets the votes of these, but for our own.
+func (v *votes) forget(these replicas, self message.ReplicaID) {
+	v.have &^= uint32(these) &^ (1 << self)
+}
 
 // confirm takes the primary's repeated proposal, when the slot has the same one from an earlier
 // epoch.
@@ -75,18 +95,18 @@ func (c *Core) confirm(p *message.PrePrepare) bool {
 	return true
 }
 
-// forgetClaims forgets the others' claims of checkpoints that these claims do not prove stable.
-func (x *checkpoints) forgetClaims() {
+// forgetClaims forgets these replicas' claims of checkpoints that are not proven stable.
+func (x *checkpoints) forgetClaims(these replicas) {
 	for i := range x.ring {
 		v := &x.ring[i].votes
 		if _, whole := v.with(x.quorum()); !whole {
-			v.retain(1 << x.cfg.Self)
+			v.forget(these, x.cfg.Self)
 		}
 	}
 	proven := make([][]message.Checkpoint, len(x.claims.of))
 	for i, all := range x.claims.of {
 		for _, k := range all {
-			if x.claims.provenStable(message.CheckpointID{Seq: k.Seq, Digest: k.Digest}) {
+			if !these.has(message.ReplicaID(i)) || x.claims.provenStable(message.CheckpointID{Seq: k.Seq, Digest: k.Digest}) {
 				proven[i] = append(proven[i], k)
 			}
 		}
@@ -94,21 +114,35 @@ func (x *checkpoints) forgetClaims() {
 	x.claims.of = proven
 }
 
-// forgetOthers forgets the others' messages about views that have not begun. The VIEW-CHANGEs with
-// which the present view began are a whole certificate, as are those with which we began it as its
-// primary; others may need them from us.
-func (x *viewChange) forgetOthers() {
+// forgetOthers forgets these replicas' messages about views that have not begun. The VIEW-CHANGEs
+// with which the present view began are a whole certificate, as are those with which we began it as
+// its primary; others may need them from us. The acks of a forgotten VIEW-CHANGE go, too: its sender
+// makes another, which has acks of its own.
+func (x *viewChange) forgetOthers(these replicas) {
 	ours := x.newView != nil && x.isPrimary()
-	if !x.active && !ours {
+	whole := x.active || ours
+	primary := these.has(x.primary())
+	if !whole && (primary || x.vouched) {
 		x.forgetNewView()
 	}
-	x.later = nil
-	clear(x.next)
-	clear(x.told)
-	clear(x.relayed)
+	if x.later != nil && these.has(x.later.From) {
+		x.later = nil
+	}
 	for i := range x.last {
-		clear(x.acks[i])
-		if message.ReplicaID(i) != x.cfg.Self && !x.named(i) {
+		id := message.ReplicaID(i)
+		for j := range x.acks[i] {
+			if these.has(id) || these.has(message.ReplicaID(j)) {
+				x.acks[i][j] = ack{}
+			}
+		}
+		if primary || these.has(id) {
+			x.relayed[i] = nil
+		}
+		if !these.has(id) {
+			continue
+		}
+		x.next[i], x.told[i] = nil, nil
+		if id != x.cfg.Self && !(whole && x.named(i)) {
 			x.last[i], x.digests[i] = nil, message.Digest{}
 		}
 	}
@@ -120,10 +154,10 @@ func (x *viewChange) named(i int) bool {
 	return x.newView != nil && slices.Contains(x.newView.V, held)
 }
 
-// forgetAnswers forgets the others' answers that do not make an estimate or a recovery point yet.
-func (x *recovery) forgetAnswers() {
+// forgetAnswers forgets these replicas' answers that do not make an estimate or a recovery point yet.
+func (x *recovery) forgetAnswers(these replicas) {
 	for i := range x.answers {
-		if message.ReplicaID(i) == x.cfg.Self {
+		if id := message.ReplicaID(i); id == x.cfg.Self || !these.has(id) {
 			continue
 		}
 		if x.estimating() {
@@ -135,18 +169,20 @@ func (x *recovery) forgetAnswers() {
 	}
 }
 
-// forgetReports forgets the FORWARDs for requests that fewer than f+1 vouch for, ours among them
-// because it relies on a client's old key. It also forgets in which views others said that they
-// are.
-func (w *waiting) forgetReports() {
+// forgetReports forgets these replicas' FORWARDs for requests that fewer than f+1 vouch for, ours too
+// if it is one of them, because it relies on a client's old key. It also forgets in which views they
+// said that they are.
+func (w *waiting) forgetReports(these replicas) {
 	whole := make([]map[message.RequestKey]forward, len(w.forwarded))
 	for i, m := range w.forwarded {
-		whole[i] = maps.Clone(m)
-		maps.DeleteFunc(whole[i], func(k message.RequestKey, f forward) bool { return w.vouches(k, f) < w.weak() })
+		whole[i] = m
+		if these.has(message.ReplicaID(i)) {
+			whole[i] = maps.Clone(m)
+			maps.DeleteFunc(whole[i], func(k message.RequestKey, f forward) bool { return w.vouches(k, f) < w.weak() })
+			w.working[i], w.pending[i] = 0, 0
+		}
 	}
 	w.forwarded = whole
-	clear(w.working)
-	clear(w.pending)
 }
 
 // expire marks the pending requests that nothing but a client's old MAC authenticates. They are not

@@ -3,6 +3,7 @@
 package core
 
 import (
+	"slices"
 	"testing"
 
 	"bfs/pkg/pbft/internal/message"
@@ -13,6 +14,7 @@ import (
 type scene struct {
 	name  string
 	self  message.ReplicaID
+	by    message.ReplicaID // said one of the first, without which there is no step
 	first []message.Message // in one epoch
 	last  message.Message   // in the next
 	again []message.Message // what the others say once more; empty: first
@@ -64,24 +66,24 @@ func scenes() []scene {
 	prepared := func(c *Core) bool { _, ok := c.Prepared(1); return ok }
 	stable := func(c *Core) bool { return c.checkpoints.stable.Seq == 4 }
 	return []scene{
-		{"a PREPARE and a proposal", 1, []message.Message{prepare(2, 1, "x")}, proposal(1, "x"), nil, prepared},
-		{"a proposal and a PREPARE", 1, []message.Message{proposal(1, "x")}, prepare(2, 1, "x"), nil, prepared},
-		{"two PREPAREs at the primary", 0, []message.Message{batchOf("x").Requests[0], prepare(1, 1, "x")}, prepare(2, 1, "x"),
+		{"a PREPARE and a proposal", 1, 2, []message.Message{prepare(2, 1, "x")}, proposal(1, "x"), nil, prepared},
+		{"a proposal and a PREPARE", 1, 0, []message.Message{proposal(1, "x")}, prepare(2, 1, "x"), nil, prepared},
+		{"two PREPAREs at the primary", 0, 1, []message.Message{batchOf("x").Requests[0], prepare(1, 1, "x")}, prepare(2, 1, "x"),
 			[]message.Message{prepare(1, 1, "x")}, prepared},
-		{"two COMMITs", 1, []message.Message{proposal(1, "x"), prepare(2, 1, "x"), commit(2, 1)}, commit(0, 1),
+		{"two COMMITs", 1, 2, []message.Message{proposal(1, "x"), prepare(2, 1, "x"), commit(2, 1)}, commit(0, 1),
 			[]message.Message{commit(2, 1)}, executedOne},
-		{"two CHECKPOINTs", 1, append(fourBatches(), checkpointOf(2, false)), checkpointOf(0, false),
+		{"two CHECKPOINTs", 1, 2, append(fourBatches(), checkpointOf(2, false)), checkpointOf(0, false),
 			[]message.Message{checkpointOf(2, false)}, stable},
-		{"two that say it is stable", 1, []message.Message{checkpointOf(2, true)}, checkpointOf(0, true), nil,
+		{"two that say it is stable", 1, 2, []message.Message{checkpointOf(2, true)}, checkpointOf(0, true), nil,
 			func(c *Core) bool {
 				return c.checkpoints.claims.provenStable(message.CheckpointID{Seq: 4, Digest: message.Digest{4}})
 			}},
-		{"two VIEW-CHANGEs", 1, []message.Message{leavesFor(2, 2)}, leavesFor(3, 2), nil, func(c *Core) bool { return c.view == 2 }},
-		{"the VIEW-CHANGEs of a NEW-VIEW", 1, []message.Message{
+		{"two VIEW-CHANGEs", 1, 2, []message.Message{leavesFor(2, 2)}, leavesFor(3, 2), nil, func(c *Core) bool { return c.view == 2 }},
+		{"the VIEW-CHANGEs of a NEW-VIEW", 1, 2, []message.Message{
 			leavesFor(0, 1), leavesFor(2, 1), &message.ViewChangeAck{View: 1, Of: 0, Digest: leavesFor(0, 1).Digest(), From: 2},
 		}, &message.ViewChangeAck{View: 1, Of: 2, Digest: leavesFor(2, 1).Digest(), From: 0}, nil, func(c *Core) bool { return c.view == 1 && c.active }},
-		{"two DECIDEDs", 1, []message.Message{proposal(1, "x"), decidedAs(2)}, decidedAs(3), []message.Message{decidedAs(2)}, executedOne},
-		{"two FORWARDs", 0, []message.Message{forwardOf(2)}, forwardOf(3), nil, func(c *Core) bool {
+		{"two DECIDEDs", 1, 2, []message.Message{proposal(1, "x"), decidedAs(2)}, decidedAs(3), []message.Message{decidedAs(2)}, executedOne},
+		{"two FORWARDs", 0, 2, []message.Message{forwardOf(2)}, forwardOf(3), nil, func(c *Core) bool {
 			c.wait.keepUnproven(passedOn2())
 			return c.queue.total == 1
 		}},
@@ -89,11 +91,20 @@ func scenes() []scene {
 }
 
 // Votes of one epoch of our keys and votes of the next do not make one certificate; repeated in the next they
-// do.
+// do. If the key of one replica was refreshed, that holds for its votes alone.
 func TestCertificatesAreOfOneEpoch(t *testing.T) {
 	for _, x := range scenes() {
 		t.Run(x.name, func(t *testing.T) {
-			for _, refreshed := range []bool{false, true} {
+			for _, y := range []struct {
+				what    string
+				refresh func(*Core)
+				forgets bool
+			}{
+				{"no key", func(*Core) {}, false},
+				{"all keys", (*Core).Refreshed, true},
+				{"the voter's key", func(c *Core) { c.RefreshedFor(x.by) }, true},
+				{"another's key", func(c *Core) { c.RefreshedFor(3) }, false},
+			} {
 				c := newAttacked(x.self, 0)
 				c.Frozen(0, message.Digest{0})
 				say := func(m message.Message) {
@@ -107,14 +118,12 @@ func TestCertificatesAreOfOneEpoch(t *testing.T) {
 				if x.moved(c) {
 					t.Fatal("it moves before the last message")
 				}
-				if refreshed {
-					c.Refreshed()
-					perform(c)
+				y.refresh(c)
+				perform(c)
+				if say(x.last); x.moved(c) == y.forgets {
+					t.Fatalf("%s refreshed, moved %v", y.what, !y.forgets)
 				}
-				if say(x.last); x.moved(c) == refreshed {
-					t.Fatalf("refreshed %v, moved %v", refreshed, !refreshed)
-				}
-				if !refreshed {
+				if !y.forgets {
 					continue
 				}
 				again := x.again
@@ -125,10 +134,34 @@ func TestCertificatesAreOfOneEpoch(t *testing.T) {
 					say(m)
 				}
 				if !x.moved(c) {
-					t.Error("it does not move when all is said once more")
+					t.Errorf("%s refreshed: it does not move when all is said once more", y.what)
 				}
 			}
 		})
+	}
+}
+
+// A replica that executes another's recovery request, or finds it in a state that it fetched, has that one, and no other, speak under
+// a new key.
+func TestRecoveryChangesOneKey(t *testing.T) {
+	c := newAttacked(1, 0)
+	c.Frozen(0, message.Digest{0})
+	perform(c)
+	keys := func() (all []message.ReplicaID) {
+		for _, e := range c.Effects() {
+			if e.Verb == Refresh {
+				all = append(all, e.To)
+			}
+		}
+		return all
+	}
+	c.Recovered(3, 1, 8, 1)
+	if got := keys(); !slices.Equal(got, []message.ReplicaID{3}) {
+		t.Errorf("replica 3 recovers, and new keys are for %v", got)
+	}
+	c.Recovered(1, 2, 8, 1) // our own: we have had new keys since we were started
+	if got := keys(); len(got) > 0 {
+		t.Errorf("we recover, and new keys are for %v", got)
 	}
 }
 

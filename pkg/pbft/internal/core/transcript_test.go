@@ -421,7 +421,8 @@ func (p *play) effect(i int, e Effect) {
 	case Hush:
 		p.say(i, "answers nobody from now on")
 	case Refresh:
-		p.say(i, "gives all new keys")
+		p.say(i, "gives %d a new key", e.To)
+		c.RefreshedFor(e.To)
 	case Sign:
 		p.say(i, "signs its recovery request, H_M n%d", e.Seq)
 		r := message.Recovery{Replica: message.ReplicaID(i), Counter: 1, Bound: e.Seq}.Request([]byte("signed"))

@@ -315,7 +315,7 @@ func (r *replica) tellLatest(c *caller, life int, nonce uint64) {
 		}
 		under := r.w.keys.under(r.id, c.principal())
 		r.w.network.send(r.id, c.principal(), func() {
-			if c.life == life && r.w.keys.opens(c.principal(), under) {
+			if c.life == life && r.w.keys.opens(r.id, c.principal(), under) {
 				c.rule.Latest(message.ReplicaID(r.id), x.Nonce, x.Latest)
 			}
 		})

@@ -10,7 +10,8 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
-// An intruder comes into a replica, has it lie for a while, and is expelled by a recovery. Before that he may change what is on its disk.
+// An intruder comes into a replica, has it lie for a while, and is expelled by a recovery. Before that he may change what is on its disk,
+// and he keeps its session keys.
 // There are more of them than f over a life, and never more than f at a time.
 
 // intrusions draws intruders who come one after the other. Nobody else lies then.
@@ -63,11 +64,13 @@ func (w *world) intrudes(i int, stay, rest int64, speaks lie, leaves trace) (com
 	w.remember(i)
 	w.after(stay, func() {
 		r := s.copies[0]
+		keys := w.steals(i)
 		r.recover(rest)
 		if leaves.leave(r, s.memory.rng); w.cunning != nil {
 			w.cunning.parts(r)
 		}
 		s.lies = nil
+		keys.speak()
 	})
 	return true
 }

@@ -13,12 +13,15 @@ import (
 // keys are the session keys in the world, each as the number of its epoch: a principal begins an epoch when
 // it refreshes its keys, and opens nothing that was sealed in an earlier one. Others seal in the epoch of
 // which they have heard last. NEW-KEYs are not lost: a connection that breaks begins with another. Replicas
-// that are restarted keep their epoch; what was meant for an earlier life does not arrive anyhow.
+// that are restarted keep their epoch; what was meant for an earlier life does not arrive anyhow. When a replica
+// recovers, the others begin a new epoch of the one key under which it speaks to them.
 type keys struct {
 	w     *world
 	rng   *rand.Rand // of its own, so that schedules without refreshes are as they were
 	epoch []int      // by principal, as in network.cut
+	alone [][]int    // [of][by]: how often the key of replica by alone was refreshed; this is added to the epoch
 	known [][]int    // [of][by]: the epoch of one's keys under which another seals
+	era   []int      // by replica: a new one begins with each refresh
 	heard []heard    // by replica
 }
 
@@ -26,10 +29,10 @@ func (k *keys) init(w *world, seed uint64) {
 	all := w.n + maxClients + 1
 	*k = keys{
 		w: w, rng: rand.New(rand.NewPCG(seed, 8)),
-		epoch: make([]int, all), known: make([][]int, all), heard: make([]heard, w.n),
+		epoch: make([]int, all), alone: make([][]int, all), known: make([][]int, all), era: make([]int, w.n), heard: make([]heard, w.n),
 	}
 	for i := range k.known {
-		k.known[i] = make([]int, all)
+		k.alone[i], k.known[i] = make([]int, all), make([]int, all)
 	}
 	for i := range k.heard {
 		k.heard[i] = heard{}
@@ -39,9 +42,12 @@ func (k *keys) init(w *world, seed uint64) {
 // under is the epoch in which a message from one principal to another is sealed now.
 func (k *keys) under(from, to int) int { return k.known[to][from] }
 
-// opens reports whether what was sealed for a principal in an epoch of its keys opens.
-func (k *keys) opens(to, epoch int) bool {
-	if k.epoch[to] != epoch {
+// now is the epoch of a principal's keys for another.
+func (k *keys) now(of, by int) int { return k.epoch[of] + k.alone[of][by] }
+
+// opens reports whether what one principal sealed for another in an epoch of its keys opens.
+func (k *keys) opens(from, to, epoch int) bool {
+	if k.now(to, from) != epoch {
 		k.w.marks.hit(markOldKey)
 		return false
 	}
@@ -89,6 +95,7 @@ func (k *keys) renew(r *replica) {
 		return
 	}
 	k.epoch[i]++
+	k.era[i]++
 	r.say("refreshes its keys")
 	k.w.marks.hit(markRefreshed)
 	if n := r.core.UnderWay(); n > 0 {
@@ -103,14 +110,7 @@ func (k *keys) renew(r *replica) {
 			k.announce(i, to, func() { k.learn(i, to) })
 		}
 	}
-	k.w.after(k.w.network.delay+k.w.network.spread, func() {
-		r.running(func() {
-			if !r.aside() {
-				r.core.SayStatus()
-				r.perform()
-			}
-		})
-	})
+	k.saysStatus(r)
 	for _, c := range k.w.clients {
 		k.announce(i, c.principal(), func() {
 			if c.mischief == nil {
@@ -119,6 +119,38 @@ func (k *keys) renew(r *replica) {
 			}
 		})
 	}
+}
+
+// renewFor begins a new epoch of the key under which replica by, which recovers, speaks to r, within an event of its own.
+func (k *keys) renewFor(r *replica, by int) {
+	i := r.id
+	if k.w.sites[i].twins {
+		return
+	}
+	k.alone[i][by]++
+	k.w.marks.hit(markRefreshedOne)
+	for s, from := range k.heard[i] {
+		if s.era == k.era[i] {
+			s.era++
+			k.heard[i][s] = from &^ (1 << by) // what the others said counts in both
+		}
+	}
+	k.era[i]++
+	r.core.RefreshedFor(message.ReplicaID(by))
+	k.announce(i, by, func() { k.learn(i, by) })
+	k.saysStatus(r)
+}
+
+// saysStatus has a replica say what it lacks when its NEW-KEYs are there.
+func (k *keys) saysStatus(r *replica) {
+	k.w.after(k.w.network.delay+k.w.network.spread, func() {
+		r.running(func() {
+			if !r.aside() {
+				r.core.SayStatus()
+				r.perform()
+			}
+		})
+	})
 }
 
 // learn: replica by has taken in a NEW-KEY of replica of.
@@ -149,11 +181,11 @@ func (k *keys) refreshClient(c *caller) {
 // announce carries a NEW-KEY to a principal, and calls then when it is there. It is not carried through a
 // cut, nor to a replica that is down or stands still; a later one takes its place.
 func (k *keys) announce(of, to int, then func()) {
-	epoch := k.epoch[of]
+	epoch := k.now(of, to)
 	var try func()
 	try = func() {
 		switch {
-		case k.epoch[of] != epoch:
+		case k.now(of, to) != epoch:
 		case k.w.network.cut[of][to] > 0 || to < k.w.n && !k.w.sites[to].takes():
 			k.w.after(1+k.rng.Int64N(10*tick), try)
 		default:
@@ -171,13 +203,13 @@ func (s *site) takes() bool {
 	return !r.down && r.stopped == "" && r.paused <= r.w.now && !r.aside()
 }
 
-// heard are those from whom a replica has taken in a statement, by the epoch of its keys: a slow obvious twin
+// heard are those from whom a replica has taken in a statement, by the era of its keys: a slow obvious twin
 // of what its core keeps.
 type heard map[statement]uint32
 
 // A statement is what counts together with the same from others.
 type statement struct {
-	epoch  int
+	era    int
 	kind   message.Type
 	view   message.View
 	seq    message.SeqNum
@@ -186,7 +218,7 @@ type statement struct {
 
 // note notes what a replica takes in.
 func (k *keys) note(r *replica, from int, m message.Message) {
-	h, s := k.heard[r.id], statement{epoch: k.epoch[r.id], kind: m.Type()}
+	h, s := k.heard[r.id], statement{era: k.era[r.id], kind: m.Type()}
 	switch m := m.(type) {
 	case *message.PrePrepare:
 		s.view, s.seq, s.digest = m.View, m.Seq, m.Digest
@@ -203,11 +235,11 @@ func (k *keys) note(r *replica, from int, m message.Message) {
 	h[s] |= 1 << from
 }
 
-// within reports whether a replica has all that enough asks for from one epoch of its keys.
+// within reports whether a replica has all that enough asks for from one era of its keys.
 func (k *keys) within(r *replica, enough func(said func(statement) uint32) bool) bool {
-	for epoch := k.epoch[r.id]; epoch >= 0; epoch-- {
+	for era := k.era[r.id]; era >= 0; era-- {
 		said := func(s statement) uint32 {
-			s.epoch = epoch
+			s.era = era
 			return k.heard[r.id][s]
 		}
 		if enough(said) {
@@ -217,12 +249,12 @@ func (k *keys) within(r *replica, enough func(said func(statement) uint32) bool)
 	return false
 }
 
-// prepares judges that what makes up a prepared certificate was said in one epoch of the replica's keys: PREPAREs of
+// prepares judges that what makes up a prepared certificate was said in one era of the replica's keys: PREPAREs of
 // backups that are a quorum with the primary, and the proposal, if a NEW-VIEW did not make it; in disk mode
 // PREPAREs of a quorum (R-PR-6).
 func (k *keys) prepares(r *replica, v message.View, n message.SeqNum, d message.Digest) {
 	w := k.w
-	if k.epoch[r.id] == 0 || w.sites[r.id].liarAt(n) {
+	if k.era[r.id] == 0 || w.sites[r.id].liarAt(n) {
 		return // there is one epoch only, or its journal was an intruder's work
 	}
 	primary := v.Primary(w.n)
@@ -241,9 +273,9 @@ func (k *keys) prepares(r *replica, v message.View, n message.SeqNum, d message.
 	}
 }
 
-// begins judges that the VIEW-CHANGEs of which a primary makes a NEW-VIEW were all brought in one epoch of its keys.
+// begins judges that the VIEW-CHANGEs of which a primary makes a NEW-VIEW were all brought in one era of its keys.
 func (k *keys) begins(r *replica, m *message.NewView) {
-	if k.epoch[r.id] == 0 {
+	if k.era[r.id] == 0 {
 		return
 	}
 	if !k.within(r, func(said func(statement) uint32) bool {

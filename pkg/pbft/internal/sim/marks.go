@@ -56,6 +56,7 @@ const (
 	markRefreshed                         // a replica refreshed its keys
 	markRefreshedAtWork                   // while a batch was being agreed on
 	markRefreshedBetweenViews             // while it waited for a view to begin
+	markRefreshedOne                      // a replica refreshed the key of one that recovers
 	markOldKey                            // a message was refused that was sealed before a refresh
 	marksCount
 )
@@ -69,7 +70,7 @@ var markNames = [marksCount]string{
 	"client restarted", "group lost", "power lost", "image loaded", "image followed", "image gave up", "recovered", "recovered from an intruder", "memory set aside", "more than f intruders", "disk lied",
 	"away beside f faulty",
 	"disk full", "room again", "image without room", "all disks full",
-	"keys refreshed", "keys refreshed at work", "keys refreshed between views", "message under an old key",
+	"keys refreshed", "keys refreshed at work", "keys refreshed between views", "key of one refreshed", "message under an old key",
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.

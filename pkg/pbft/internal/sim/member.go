@@ -260,7 +260,7 @@ func (r *replica) take(from int, x frame) {
 	case r.aside():
 	case from >= r.w.n:
 		r.hear(x.b)
-	case r.w.keys.opens(r.id, x.under):
+	case r.w.keys.opens(from, r.id, x.under):
 		r.receive(from, x.b)
 	}
 }
@@ -438,7 +438,7 @@ func (r *replica) reply(c *caller, m *message.Reply, at message.SeqNum, tentativ
 		b := encode(edited)
 		life, under := c.life, w.keys.under(r.id, c.principal())
 		w.network.send(r.id, c.principal(), func() {
-			if w.keys.opens(c.principal(), under) {
+			if w.keys.opens(r.id, c.principal(), under) {
 				c.hear(life, r.id, b)
 			}
 		})

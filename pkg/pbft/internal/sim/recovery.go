@@ -25,7 +25,7 @@ func (r *replica) recoveryEffect(e *core.Effect) {
 	case core.Hush:
 		r.mute = true
 	case core.Refresh:
-		r.w.keys.renew(r)
+		r.w.keys.renewFor(r, int(e.To))
 	case core.Sign:
 		r.sign(e.Seq)
 	case core.Distrust:
