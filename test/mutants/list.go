@@ -61,6 +61,9 @@ var unit = map[string]string{
 	"a FORWARD for a request that only an old key vouches for":      "./pkg/pbft/internal/core",
 	"a forged request that has expired keeps its slot":              "./pkg/pbft/internal/core",
 	"a queued request keeps the authenticator of before":            "./pkg/pbft/internal/core",
+	"a read waits for a replica that answers none":                  "./pkg/pbft/internal/client",
+	"a read is sent to a replica that is down, and waits":           "./pkg/pbft/internal/client",
+	"a read on which a quorum differs is asked for again":           "./pkg/pbft/internal/client",
 	"answers of two epochs are believed together":                   "./pkg/pbft/internal/client",
 	"a restarted replica does not say what it has executed":         "./pkg/pbft/internal/core",
 }
@@ -109,7 +112,7 @@ var mutants = []mutant{
 	{"timestamps begin where a liar says", rule + "origin.go", "return o.answers[len(o.answers)-n.Weak()], true", "return o.answers[0], true"},
 	{"timestamps begin right after what f+1 replicas know", rule + "client.go", "return known + skip + message.Timestamp(c.edge.Chance(skip))", "return known"},
 	{"an answer to a request that was sent twice is timed", rule + "stream.go", "if s.losing = repeated; repeated {", "if s.losing = repeated; false {"},
-	{"all calls of a batch are timed", rule + "stream.go", "s.trip.answered(); sent >= s.timed {", "s.trip.answered(); true {"},
+	{"all calls of a batch are timed", rule + "stream.go", "s.trip.answered(); sent >= s.timed && !widened {", "s.trip.answered(); !widened {"},
 	{"a silence has everything sent again", rule + "client.go", "s.losing && k != nil && now", "k != nil && now"},
 	{"a call that later ones have overtaken waits for them", rule + "stream.go", "+ behind, s.newest > sent", "+ behind, false"},
 	{"a timeout doubles for ever", rule + "roundtrip.go", "return max(d, min(d<<t.expiries, viewTimeout))", "return d << t.expiries"},
@@ -288,6 +291,9 @@ var mutants = []mutant{
 	{"a FORWARD for a request that only an old key vouches for", core + "refresh.go", "			l.expired[r.Slot] = true\n", ""},
 	{"a forged request that has expired keeps its slot", core + "refresh.go", "r.Timestamp > old.Timestamp || l.expired[r.Slot]", "r.Timestamp > old.Timestamp"},
 	{"a queued request keeps the authenticator of before", core + "refresh.go", "r.Auth.Nonce > old.Auth.Nonce && sameWish", "false && sameWish"},
+	{"a read waits for a replica that answers none", rule + "client.go", "	if c.audience.quorum(k.tally.Heard()) {\n		k.due = now + c.patience.widen()\n	}\n", ""},
+	{"a read is sent to a replica that is down, and waits", rule + "client.go", "	case a.quorum(heard) && a.slow(now, others):", "	case a.quorum(heard) && k.asked == a.everybody() && a.slow(now, others):"},
+	{"a read on which a quorum differs is asked for again", rule + "client.go", "	if k.request.ReadOnly && k.agreed == never && a.quorum(k.tally.Heard()) {", "	if false {"},
 	{"answers of two epochs are believed together", rule + "refresh.go", "			x.call.tally.Reset(c.cfg.Replicas, c.cfg.Lent)\n", ""},
 	{"a restarted replica does not say what it has executed", core + "restore.go", "			c.queue.complete(r, place{t: r.Timestamp, n: n, i: i}) // who waits for it needs our word that it is done\n", "			_, _ = i, r\n"},
 

@@ -21,7 +21,8 @@ type call struct {
 	sent      Time            // for the first time
 	due       Time            // when it is sent again; unset: at its first try, when its stream calls it late
 	tries     int             // how often it was sent again
-	repeated  bool            // it was sent more than once, by this life or another, for whatever reason
+	repeated  bool            // a replica was sent it more than once, by this life or another, for whatever reason
+	widened   bool            // it was sent to some replicas first, and later to the others
 	agreed    Time            // when 2f+1 had executed it alike, with the result or a proof missing; never: not so
 	parted    bool            // 2f+1 gave one answer on different grounds, and it was sent again soon
 	resumed   bool            // an earlier life of the client sent the request
@@ -42,7 +43,7 @@ func (k *call) prepare(id message.ClientID, t message.Timestamp, readOnly bool) 
 		Client: id, Slot: k.request.Slot, Timestamp: t, ReadOnly: readOnly, Keep: k.keep, Auth: k.request.Auth,
 	}
 	k.request.SetOperation(k.operation.Body, k.operation.Digest)
-	k.tries, k.repeated, k.agreed, k.parted, k.stale = 0, false, never, false, false
+	k.tries, k.repeated, k.widened, k.agreed, k.parted, k.stale = 0, false, false, never, false, false
 }
 
 // forget releases the operation and the result, and keeps the memory of the tally and the authenticator.

@@ -392,28 +392,33 @@ func (c *Client) after(known message.Timestamp) message.Timestamp {
 	return known + skip + message.Timestamp(c.edge.Chance(skip))
 }
 
-// widen asks more of the group for a read on which the replicas that were asked do not agree: the other
-// replicas, and when those are known to be slow, to order it.
+// widen asks more of the group for a read on which the replicas that have answered do not agree: the others, and
+// if those are known to be slow, or leave us waiting, to order it. Somebody writes meanwhile, and to wait for a replica
+// that has stopped, or that recovers and answers no reads, would take longer than that.
 func (c *Client) widen(now Time, k *call) {
-	a := &c.audience
-	switch missing := k.asked &^ k.tally.Heard(); {
-	case !k.request.ReadOnly:
-	case missing == 0 && k.asked != a.everybody():
-		c.askOthers(k)
-	case a.quorum(k.tally.Heard()) && a.slow(now, missing):
-		// Others write meanwhile, and to wait for a replica that may have stopped would take longer than to
-		// have the read ordered.
+	a, heard := &c.audience, k.tally.Heard()
+	switch others := a.everybody() &^ heard; {
+	case !k.request.ReadOnly || !a.quorum(heard) && k.asked&^heard != 0:
+	case a.quorum(heard) && a.slow(now, others):
 		c.fallBack(now, k)
+	case k.asked&^heard == 0 && k.asked != a.everybody():
+		c.askOthers(now, k)
+	default:
+		k.due = min(k.due, now+c.patience.widen())
 	}
 }
 
 // askOthers sends a read to the replicas that it was not sent to, for them to answer in full. Their answers
-// are no sample of a round trip.
-func (c *Client) askOthers(k *call) {
+// are no sample of a round trip. If a quorum has answered already, and does not agree, these are waited for no longer than
+// most answers take.
+func (c *Client) askOthers(now Time, k *call) {
 	all := c.audience.everybody()
 	k.request.Replier = message.AnyReplier
 	c.do(Effect{Verb: Send, Slot: k.request.Slot, To: all &^ k.asked})
-	k.asked, k.repeated, k.due = all, true, unset
+	k.asked, k.widened, k.due = all, true, unset
+	if c.audience.quorum(k.tally.Heard()) {
+		k.due = now + c.patience.widen()
+	}
 }
 
 // fallBack orders an operation whose read-only try found no 2f+1 equal answers, under a new timestamp,
@@ -490,12 +495,16 @@ func (c *Client) Next(now Time) (at Time, ok bool) {
 
 // retry sends a request again, to all and for all to answer in full, with exponential back-off. A late
 // read is sent to the replicas that were not asked at first, before it is sent to any again; and one that
-// was sent twice is ordered instead [TOCS §6.1].
+// was sent twice, or that a quorum has answered and not alike, is ordered instead [TOCS §6.1].
 func (c *Client) retry(now Time, k *call) {
 	a := &c.audience
 	a.missed(now, k)
 	if k.request.ReadOnly && a.reaches(a.everybody()&^k.asked) {
-		c.askOthers(k)
+		c.askOthers(now, k)
+		return
+	}
+	if k.request.ReadOnly && k.agreed == never && a.quorum(k.tally.Heard()) {
+		c.fallBack(now, k)
 		return
 	}
 	c.counts.Retries++

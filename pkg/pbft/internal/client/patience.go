@@ -78,10 +78,10 @@ func (p *patience) backOff(k *call, chance Edge) Time {
 
 // answered learns from a call that has its result.
 func (p *patience) answered(now Time, k *call) {
-	if k.agreed != never && !k.repeated {
+	if k.agreed != never && !k.repeated && !k.widened {
 		p.result.sample(now - k.agreed)
 	}
-	p.of(k).answered(now, k.sent, k.repeated)
+	p.of(k).answered(now, k.sent, k.repeated, k.widened)
 }
 
 // due returns the time at which a call is sent again if no result comes before.

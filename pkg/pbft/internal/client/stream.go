@@ -22,16 +22,18 @@ func (s *stream) init() {
 	s.trip.least, s.since, s.newest, s.timed = minRepeat, never, never, never
 }
 
-// answered learns from a call that has its result. Repeated: it was sent more than once.
+// answered learns from a call that has its result. Repeated: a replica was sent it more than once, so the answer may be to
+// either. Widened: it was sent to some replicas first and to the others later, so that it took longer than an answer does; but
+// each answer is to the one request that its replica had, and shows that the group answers such.
 //
 // One call is timed in each round trip. The calls of a batch all take about as long, so to count each of
 // them would leave an estimate of that batch, and of how little its calls differ [RFC7323 App. G].
-func (s *stream) answered(now, sent Time, repeated bool) {
+func (s *stream) answered(now, sent Time, repeated, widened bool) {
 	s.since, s.newest = now, max(s.newest, sent)
 	if s.losing = repeated; repeated {
 		return
 	}
-	if s.trip.answered(); sent >= s.timed {
+	if s.trip.answered(); sent >= s.timed && !widened {
 		s.trip.sample(now - sent)
 		s.timed = now
 	}

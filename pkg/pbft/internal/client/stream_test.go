@@ -280,3 +280,22 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("answers after a minute: got %v, want %v", got, maxTimeout)
 	}
 }
+
+// A read that some replicas were asked at first and the others later took longer than an answer does, but all that was sent was answered: it
+// is no sample, and ends the doubling.
+func TestWidenedReadsEndTheDoubling(t *testing.T) {
+	var s stream
+	s.init()
+	s.answered(10*ms, 0, false, false)
+	trip, calm := s.trip, s.trip.timeout()
+	for range 3 {
+		s.expire(s.since + s.trip.timeout())
+	}
+	if s.answered(s.since, s.since-60*ms, true, true); s.trip.timeout() == calm {
+		t.Error("a read that was sent twice to a replica ends the doubling")
+	}
+	s.answered(s.since, s.since-60*ms, false, true)
+	if got := s.trip.timeout(); got != calm || s.trip != trip {
+		t.Errorf("the timeout is %v, want %v as before, and the estimate the same", got, calm)
+	}
+}
