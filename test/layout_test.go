@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"pkg/pbft/internal/archive":    {"pkg/pbft/internal/message", "pkg/pbft/internal/image"},
 	"pkg/pbft/internal/ledger":     {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/auth":       {"pkg/pbft/internal/message", "pkg/internal/durable"},
-	"pkg/pbft/internal/signing":    {"pkg/pbft/internal/auth", "pkg/pbft/internal/message", "pkg/pbft/internal/transport", "pkg/internal/durable"},
+	"pkg/pbft/internal/signing":    {"pkg/pbft/internal/auth", "pkg/pbft/internal/message", "pkg/pbft/internal/transport", "pkg/internal/disk", "pkg/internal/durable"},
 	"pkg/pbft/internal/store":      {"pkg/internal/disk", "pkg/pbft/internal/image", "pkg/pbft/internal/journal", "pkg/pbft/internal/message"},
 	"pkg/pbft/internal/transport":  {"pkg/internal/rawio"},
 	"pkg/pbft/internal/sim":        {"pkg/pbft", "pkg/pbft/internal/", "pkg/pbft/pbfttest", "pkg/internal/blockhash", "pkg/internal/disk"},

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"bfs/pkg/pbft/internal/auth"
@@ -130,6 +131,8 @@ func exchange(conn net.Conn, r *request, within time.Duration) ([]byte, error) {
 		return nil, err
 	case b[0] == statusRefused:
 		return nil, fmt.Errorf("%w: %s", ErrRefused, b[1:])
+	case b[0] == statusFull:
+		return nil, fmt.Errorf("%w: on its disk there is %w: %s", ErrRefused, syscall.ENOSPC, b[1:])
 	case b[0] != statusDone:
 		return nil, errFrame
 	}

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"bfs/pkg/internal/disk"
 )
 
 // acceptAgain is the pause after a connection could not be accepted.
@@ -157,8 +159,11 @@ func (s *Server) may(op operation) []uint32 {
 
 func (s *Server) refuse(uid uint32, why error) []byte {
 	s.refused(uid, why)
-	text := why.Error()
-	return append([]byte{statusRefused}, text[:min(len(text), maxText)]...)
+	status, text := byte(statusRefused), why.Error()
+	if disk.IsFull(why) {
+		status = statusFull
+	}
+	return append([]byte{status}, text[:min(len(text), maxText)]...)
 }
 
 func (s *Server) refused(uid uint32, why error) {

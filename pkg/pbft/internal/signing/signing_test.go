@@ -7,12 +7,15 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"bfs/pkg/internal/disk"
 	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/message"
@@ -367,4 +370,19 @@ func FuzzSign(f *testing.F) {
 			t.Errorf("signed %x", b)
 		}
 	})
+}
+
+// That the keeper's disk is full is known from its answer, and not from the text of that.
+func TestFullDiskIsKnown(t *testing.T) {
+	h := newHome(t)
+	why := fmt.Errorf("count: %w", syscall.EDQUOT)
+	s := h.serve(Rules{Users: []uint32{me}, Operators: []uint32{me}, Recover: func(bool) (string, error) { return "", why }})
+	defer s.Close()
+	if _, err := AskRecovery(context.Background(), h.socket(), false); !disk.IsFull(err) || !errors.Is(err, ErrRefused) {
+		t.Errorf("the keeper's disk is full, and the error is %v", err)
+	}
+	why = errors.New("no space left on device, says somebody else")
+	if _, err := AskRecovery(context.Background(), h.socket(), false); err == nil || disk.IsFull(err) {
+		t.Errorf("the keeper's disk is not full, and the error is %v", err)
+	}
 }

@@ -33,6 +33,7 @@ const (
 const (
 	statusDone    = 0
 	statusRefused = 1
+	statusFull    = 2 // refused, for the keeper's disk is full
 )
 
 const (
