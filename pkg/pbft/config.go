@@ -45,6 +45,8 @@ type ReplicaConfig struct {
 	// confirmed it, and the others give it and one another new keys. A start after one that did not come to its end is a recovery
 	// whatever this says.
 	Recover bool
+
+	owner auth.Signer // in tests: instead of Key and Keeper
 }
 
 // An Optimisation is one of the paper's [TOCS §6.1], or Sparing.

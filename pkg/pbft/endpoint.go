@@ -12,6 +12,7 @@ import (
 
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/signing"
 	"bfs/pkg/pbft/internal/transport"
 )
 
@@ -159,11 +160,15 @@ func channel(c *transport.Conn) auth.Channel {
 	return auth.Channel{ID: c.Binding(), Number: c.Number()}
 }
 
-// sendKey opens a connection, or answers a peer's NEW-KEY, with ours. A client learns of a rival, if there is one.
+// sendKey opens a connection, or answers a peer's NEW-KEY, with ours. A client learns of a rival, if there is one. The keeper may
+// take seconds to sign: the caller holds no lock, and is no goroutine that others wait for, other than the peer's connection.
 func (e *endpoint) sendKey(c *transport.Conn, s *auth.Session, rival string) {
 	s.InOrder(func() {
 		m, err := e.ring.NewKey(s, c.Binding(), rival)
-		if err != nil {
+		switch {
+		case errors.Is(err, signing.ErrClosed): // this process stops
+			return
+		case err != nil:
 			e.warn("cannot make a NEW-KEY: no messages from this peer can be accepted", "peer", s.Peer, "err", err)
 			return
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bfs/pkg/internal/disk"
+	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 )
@@ -34,6 +35,11 @@ func Executes(g *Group, s Service) (func(r *message.Request) (ran bool), error) 
 		_, ran := x.Execute(r, nil)
 		return ran
 	}, err
+}
+
+// SignWith has a replica's long-term key at s.
+func SignWith(s auth.Signer) func(*ReplicaConfig) {
+	return func(cfg *ReplicaConfig) { cfg.owner = s }
 }
 
 // BoundSignatures has replicas that are started from now on check no more than n signatures a second for another, until the test ends.

@@ -135,17 +135,24 @@ func (r *Replica) refreshKeyOf(i ReplicaID) {
 	}
 }
 
-// renewKeys refreshes the keys each period until the replica stops. The replicas of a group that was started
-// at once do so one after the other: a quorum has the votes that one of them asks for again.
+// renewKeys refreshes the keys each period until the replica stops, and asks for those that are missing. The replicas of a group that was
+// started at once do so one after the other: a quorum has the votes that one of them asks for again.
+//
+// Each NEW-KEY waits for the signer, and a keeper that hangs answers none. So they are made on this goroutine, and not on the one that
+// the protocol has its time from.
 func (r *Replica) renewKeys() {
 	defer close(r.renewal.over)
 	period := keyPeriod(r.cfg.KeyPeriod)
 	timer := time.NewTimer(period * time.Duration(r.cfg.Self+1) / time.Duration(r.group.N()))
 	defer timer.Stop()
+	ask := time.NewTicker(askKeyPeriod)
+	defer ask.Stop()
 	for {
 		select {
 		case <-r.stop:
 			return
+		case <-ask.C:
+			r.askForKeys()
 		case <-timer.C:
 			timer.Reset(period)
 			r.enter()

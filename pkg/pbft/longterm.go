@@ -111,6 +111,9 @@ func AskRecovery(ctx context.Context, socket string, force bool) (string, error)
 
 // signer is the owner of this replica's long-term key: the keeper, or this process.
 func (cfg *ReplicaConfig) signer() (auth.Signer, error) {
+	if cfg.owner != nil {
+		return cfg.owner, nil
+	}
 	if cfg.Keeper != "" {
 		return signing.Dial(cfg.Keeper, cfg.Group.Members[cfg.Self].Key, cfg.Group.Digest())
 	}

@@ -3,12 +3,17 @@
 package pbft_test
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/signing"
 )
 
 // keep starts the keeper of a replica, in a directory of its own.
@@ -37,6 +42,132 @@ func freshKeeper(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// A hangingKeeper has a replica's key, and answers nothing while it hangs.
+type hangingKeeper struct {
+	auth.Signer
+	asked chan struct{} // has one element if somebody has asked since it hangs
+
+	mu     sync.Mutex
+	hangs  chan struct{} // closed when it goes on; nil: it does not hang
+	only   bool          // for recovery requests only
+	closed bool
+}
+
+func newHangingKeeper(t *testing.T, key ed25519.PrivateKey, dir string) *hangingKeeper {
+	t.Helper()
+	s, err := auth.NewFileSigner(key, filepath.Join(dir, "counter"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &hangingKeeper{Signer: s, asked: make(chan struct{}, 1)}
+}
+
+// hang has it hang, when it is asked for recovery requests or for anything.
+func (k *hangingKeeper) hang(only bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.hangs, k.only = make(chan struct{}), only
+}
+
+// goOn ends that.
+func (k *hangingKeeper) goOn() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.hangs != nil {
+		close(k.hangs)
+	}
+	k.hangs = nil
+}
+
+// Close has calls fail that are under way, as signing.Client does.
+func (k *hangingKeeper) Close() error {
+	k.mu.Lock()
+	k.closed = true
+	k.mu.Unlock()
+	k.goOn()
+	return nil
+}
+
+func (k *hangingKeeper) Sign(covered []byte) ([]byte, error) {
+	signed, err := message.ParseSigned(covered)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	hangs := k.hangs
+	if k.only && signed.Recovery == nil {
+		hangs = nil
+	}
+	k.mu.Unlock()
+	if hangs != nil {
+		select {
+		case k.asked <- struct{}{}:
+		default:
+		}
+		<-hangs
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return nil, signing.ErrClosed
+	}
+	return k.Signer.Sign(covered)
+}
+
+// answers checks that a replica tells how it is.
+func answers(t *testing.T, r *pbft.Replica) (s pbft.Status) {
+	t.Helper()
+	told := make(chan pbft.Status, 1)
+	go func() { told <- r.Status() }()
+	select {
+	case s = <-told:
+	case <-deadline(t).Done():
+		t.Fatal("the replica tells nothing while its keeper hangs: somebody waits with its lock")
+	}
+	return s
+}
+
+// While its keeper hangs a replica executes, tells how it is, and stops when it is told to: nobody waits for the keeper with the
+// replica's lock, whether it is asked for a recovery request, for fresh session keys, or for those of a peer that was restarted.
+func TestKeeperHangs(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportTLS)
+	const kept, other = 3, 2
+	dir := t.TempDir()
+	k := newHangingKeeper(t, c.keys[kept], dir)
+	k.hang(true)
+	for i := range kept {
+		c.start(i)
+	}
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	goesOn := func(r *pbft.Replica) {
+		t.Helper()
+		<-k.asked
+		before := answers(t, r).LastExecuted
+		eventually(t, "it executes while its keeper hangs", func() bool {
+			invoke(t, client, "i", false)
+			return answers(t, r).LastExecuted > before
+		})
+	}
+	count(t, client, int(c.g.Limits.CheckpointPeriod))
+	r := c.start(kept, recovering, pbft.SignWith(k))
+	goesOn(r)
+	k.goOn()
+	c.recovered(kept)
+
+	k.hang(false)
+	c.stop(other)
+	c.start(other)
+	goesOn(r)
+	k.goOn()
+	c.agree(0, func() { invoke(t, client, "p", false) })
+
+	k.hang(false)
+	r.RefreshKeys()
+	<-k.asked
+	answers(t, r)
+	c.stop(kept)
 }
 
 // Replicas whose keys are at their keepers form a group. A replica is heard after its restart and after

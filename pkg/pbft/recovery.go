@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"bfs/pkg/internal/disk"
@@ -22,13 +23,15 @@ import (
 
 // recovering is what a replica knows of its recovery, beside the core. It is under the replica's lock.
 type recovering struct {
-	signer auth.Signer
-	phase  core.Phase
-	since  time.Time // when it began
-	parts  Parts
-	ended  time.Time // zero: it is not over, or there was none
-	full   bool      // the journal could not be written anew, for there was no room
-	found  bool      // the directory held something that a correct replica does not leave
+	signer  auth.Signer
+	asked   bool           // the signer is asked for a recovery request
+	signing sync.WaitGroup // for the goroutine that asks it
+	phase   core.Phase
+	since   time.Time // when it began
+	parts   Parts
+	ended   time.Time // zero: it is not over, or there was none
+	full    bool      // the journal could not be written anew, for there was no room
+	found   bool      // the directory held something that a correct replica does not leave
 }
 
 // noteRecovery notes when the recovery comes to its next phase. The caller holds the lock.
@@ -108,19 +111,41 @@ func (r *Replica) recoveryEffect(e *core.Effect) {
 	}
 }
 
-// signRecovery makes the recovery request and has it ordered. The core asks again if it cannot be made now.
+// signRecovery makes the recovery request and has it ordered. The core asks again if it cannot be made now. The keeper may hang, so it is
+// asked without the lock, and not for a second request meanwhile.
 func (r *Replica) signRecovery(bound SeqNum) {
-	count, err := r.recovery.signer.Count()
-	x := message.Recovery{Replica: r.cfg.Self, Counter: count, Bound: bound}
-	var signature []byte
-	if err == nil {
-		signature, err = r.recovery.signer.Sign(x.AppendCovered(nil, r.group.Digest()))
-	}
-	if err != nil {
-		r.warn("cannot sign the recovery request: this replica goes on recovering, and tries again", "err", err)
+	x := &r.recovery
+	if x.asked || r.stopping {
 		return
 	}
-	r.core.Signed(x.Request(signature))
+	x.asked = true
+	x.signing.Go(func() {
+		request, err := r.recoveryRequest(bound)
+		r.enter()
+		defer r.leave()
+		x.asked = false
+		switch {
+		case r.stopping, r.aside(): // the core asks again when this replica comes back
+		case err != nil:
+			r.warn("cannot sign the recovery request: this replica goes on recovering, and tries again", "err", err)
+		default:
+			r.core.Signed(request)
+		}
+	})
+}
+
+// recoveryRequest has the signer make a recovery request.
+func (r *Replica) recoveryRequest(bound SeqNum) (*message.Request, error) {
+	count, err := r.recovery.signer.Count()
+	if err != nil {
+		return nil, err
+	}
+	x := message.Recovery{Replica: r.cfg.Self, Counter: count, Bound: bound}
+	signature, err := r.recovery.signer.Sign(x.AppendCovered(nil, r.group.Digest()))
+	if err != nil {
+		return nil, err
+	}
+	return x.Request(signature), nil
 }
 
 // signedRecovery checks the signature of a recovery request.

@@ -31,6 +31,7 @@ import (
 //	the transport's   one reader and at times one writer for each connection, one dialler for each link
 //	tick              every tickPeriod, less often when idle: retransmission
 //	renewKeys         refreshes the session keys every KeyPeriod, and sends the NEW-KEYs
+//	signRecovery's    has a recovery request signed, for as long as that takes
 //	the State's       calls back when the root of a checkpoint is known
 //	the fence's       writes it, while there is still room below it
 //	flush             syncs the journal, in disk mode
@@ -290,7 +291,12 @@ func (r *Replica) start() error {
 // abandon ends a start that failed.
 func (r *Replica) abandon(err error) error {
 	r.stopOnce.Do(func() { close(r.stop) })
+	_ = closeSigner(r.recovery.signer)
 	r.closeLinks()
+	r.mu.Lock()
+	r.stopping = true
+	r.mu.Unlock()
+	r.recovery.signing.Wait()
 	err = errors.Join(err, r.fence.settle())
 	if r.keeper != nil {
 		err = errors.Join(err, r.keeper.close())
@@ -309,7 +315,7 @@ func (r *Replica) closeLinks() {
 }
 
 func (r *Replica) tick() {
-	for asked := time.Now(); ; {
+	for {
 		select {
 		case <-r.stop:
 			r.clock.Stop()
@@ -320,10 +326,6 @@ func (r *Replica) tick() {
 			if r.core != nil {
 				r.oneTick()
 				r.serveKept()
-			}
-			if time.Since(asked) >= askKeyPeriod {
-				asked = time.Now()
-				r.askForKeys()
 			}
 			r.mu.Lock()
 			if r.slow || r.core == nil {
@@ -747,8 +749,10 @@ func (r *Replica) Close(ctx context.Context) error {
 }
 
 func (r *Replica) shutdown() {
+	_ = closeSigner(r.recovery.signer) // first, because goroutines that are to end may wait for it
 	r.listener.Close()
 	r.closeLinks()
+	r.recovery.signing.Wait()
 	r.mu.Lock()
 	if err := r.fence.settle(); err != nil && r.err == nil {
 		r.err = err
@@ -759,7 +763,6 @@ func (r *Replica) shutdown() {
 			r.err = err
 		}
 	}
-	_ = closeSigner(r.recovery.signer)
 	r.lock.Close()
 	<-r.renewal.over
 	close(r.done)

@@ -162,10 +162,30 @@ func NewRing(self message.Principal, group message.Digest, signer Signer, transp
 // as before while the peer lives and our epoch lasts, a fresh one if the peer has restarted, for then its
 // nonces restart too. It is good on the channel of this ID only. rival tells a client of another process with
 // its key.
+//
+// Whoever sends what it returns calls it in InOrder. The signer may take seconds, and nothing of the session is locked meanwhile: the
+// peer's NEW-KEYs are taken in. One that comes from its next process has ours refused there, and answered.
 func (r *Ring) NewKey(s *Session, channel message.Digest, rival string) (*message.NewKey, error) {
+	m, err := r.unsigned(s, channel, rival)
+	if err != nil {
+		return nil, err
+	}
+	if m.Counter, err = r.signer.Count(); err != nil {
+		return nil, fmt.Errorf("count NEW-KEY: %w", err)
+	}
+	signature, err := r.signer.Sign(m.AppendCovered(nil))
+	if err != nil {
+		return nil, fmt.Errorf("sign NEW-KEY: %w", err)
+	}
+	copy(m.Signature[:], signature)
+	return m, nil
+}
+
+// unsigned is a NEW-KEY without counter and signature.
+func (r *Ring) unsigned(s *Session, channel message.Digest, rival string) (*message.NewKey, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	own := r.own.Load() // behind the lock: a NEW-KEY never follows one of a later epoch
+	own := r.own.Load() // in order: a NEW-KEY never follows one of a later epoch
 	m := &message.NewKey{
 		Major: message.VersionMajor, Minor: message.VersionMinor, Group: r.group,
 		From: r.self, To: s.Peer, SealTo: own.public, TransportKey: r.transport, Wants: !s.Ready(),
@@ -177,15 +197,6 @@ func (r *Ring) NewKey(s *Session, channel message.Digest, rival string) (*messag
 			return nil, err
 		}
 	}
-	var err error
-	if m.Counter, err = r.signer.Count(); err != nil {
-		return nil, fmt.Errorf("count NEW-KEY: %w", err)
-	}
-	signature, err := r.signer.Sign(m.AppendCovered(nil))
-	if err != nil {
-		return nil, fmt.Errorf("sign NEW-KEY: %w", err)
-	}
-	copy(m.Signature[:], signature)
 	return m, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -30,40 +31,89 @@ var errPeer = fmt.Errorf("want a public key of %d bytes", keySize)
 
 // A Client is an auth.Signer whose key is at a Server. It connects at its first call, and again
 // when its connection has ended. It is safe for use by many goroutines; one call is under way at a
-// time.
+// time. A keeper that hangs holds each of them for callWithin, so none of them may hold a lock that others
+// need to go on.
 type Client struct {
 	path   string
 	public ed25519.PublicKey
 	group  message.Digest
 
-	mu   sync.Mutex
-	conn net.Conn // nil: none
+	asking sync.Mutex // held during a call
+
+	mu     sync.Mutex
+	conn   net.Conn // nil: none
+	closed bool
 }
+
+// ErrClosed is the end of a call of a Client that was closed, perhaps meanwhile.
+var ErrClosed = errors.New("the connection to the keeper was closed by this process")
 
 // Dial returns a client of the keeper at path, which must have the key with this public half and be of
 // this group.
 func Dial(path string, public ed25519.PublicKey, group message.Digest) (*Client, error) {
 	c := &Client{path: path, public: public, group: group}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c, c.connect()
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	_, err := c.connect()
+	return c, err
 }
 
-// connect connects, and asks which replica the keeper is for. The caller holds the lock.
-func (c *Client) connect() error {
+// connect connects, and asks which replica the keeper is for. The caller holds asking.
+func (c *Client) connect() (net.Conn, error) {
 	conn, err := dial(c.path)
+	if err == nil {
+		err = c.use(conn)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b, err := exchange(conn, &request{op: opIdentify}, callWithin)
 	if err == nil {
 		err = c.recognise(b)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("keeper at %s: %w", c.path, err), conn.Close())
+		c.drop()
+		return nil, fmt.Errorf("keeper at %s: %w", c.path, c.orClosed(err))
+	}
+	return conn, nil
+}
+
+// use makes a connection the one that there is, unless the client is closed.
+func (c *Client) use(conn net.Conn) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		_ = conn.Close()
+		return ErrClosed
 	}
 	c.conn = conn
 	return nil
+}
+
+// drop ends the connection that there is.
+func (c *Client) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+	c.conn = nil
+}
+
+// orClosed is what ended a call: Close, or else err.
+func (c *Client) orClosed(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	return err
+}
+
+func (c *Client) connection() net.Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn
 }
 
 func dial(path string) (net.Conn, error) {
@@ -94,24 +144,26 @@ func (c *Client) recognise(b []byte) error {
 
 // call sends a request whose answer has want bytes. A connection that has ended is replaced once.
 func (c *Client) call(r *request, want int) ([]byte, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for again := c.conn != nil; ; again = false {
-		if c.conn == nil {
-			if err := c.connect(); err != nil {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	conn := c.connection()
+	for again := conn != nil; ; again = false {
+		if conn == nil {
+			var err error
+			if conn, err = c.connect(); err != nil {
 				return nil, err
 			}
 		}
-		b, err := exchange(c.conn, r, callWithin)
+		b, err := exchange(conn, r, callWithin)
 		if err == nil && len(b) != want {
 			err = errFrame
 		}
 		if err == nil || errors.Is(err, ErrRefused) {
 			return b, err
 		}
-		_ = c.conn.Close()
-		c.conn = nil
-		if !again {
+		c.drop()
+		conn = nil
+		if err = c.orClosed(err); !again || errors.Is(err, ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, fmt.Errorf("keeper at %s: %w", c.path, err)
 		}
 	}
@@ -178,10 +230,11 @@ func (c *Client) HelloTag(
 	return t, err
 }
 
-// Close ends the connection.
+// Close ends the connection, and with it a call that is under way.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closed = true
 	if c.conn == nil {
 		return nil
 	}

@@ -294,6 +294,47 @@ func TestAskRecovery(t *testing.T) {
 	}
 }
 
+// Close ends a call whose keeper hangs, and later calls fail: a replica that is told to stop does not wait for its keeper.
+func TestCloseEndsACall(t *testing.T) {
+	h := newHome(t)
+	l, err := net.Listen("unix", h.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	hangs := make(chan struct{})
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		identity := append(append([]byte{statusDone, version}, h.public()...), group[:]...)
+		if _, err := readFrame(conn, maxRequest); err != nil || writeFrame(conn, identity) != nil {
+			t.Errorf("the client did not ask who this is: %v", err)
+		}
+		if _, err := readFrame(conn, maxRequest); err != nil {
+			t.Errorf("the client asked for nothing: %v", err)
+		}
+		close(hangs)
+	}()
+	c := h.dial()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Count()
+		ended <- err
+	}()
+	<-hangs
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, ErrClosed) {
+		t.Errorf("the call that was under way: got %v", err)
+	}
+	if _, err := c.Count(); !errors.Is(err, ErrClosed) {
+		t.Errorf("a later call: got %v", err)
+	}
+}
+
 // Bytes that are no request end the connection and nothing else; connections beyond the bound displace
 // the oldest; and a socket in a directory with a long name is reached.
 func TestHostileConnections(t *testing.T) {
