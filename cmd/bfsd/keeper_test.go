@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -17,6 +19,8 @@ import (
 	"time"
 
 	"bfs/cmd/internal/bundle"
+	"bfs/cmd/internal/probe"
+	"bfs/cmd/internal/procs"
 	"bfs/test/cluster"
 	"bfs/test/patience"
 )
@@ -161,6 +165,64 @@ func copyFile(t *testing.T, from, to, more string) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A replica that finds that its state is not the group's stops, and its keeper starts the next process as a recovery that believes
+// nothing of what the replica has on its disk, without being asked. The replica is healed then.
+func TestKeeperRecoversAFalseReplica(t *testing.T) {
+	if testing.Short() {
+		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("NOT RUN: only root may alter the memory of processes everywhere")
+	}
+	ctx, cancel := patience.Context(t.Context(), 3*time.Minute)
+	defer cancel()
+	g := cluster.ForTest(t, cluster.Config{Keeper: "0s"})
+	relay, err := g.AddRelay(ctx, cluster.Client{InsecurePorts: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := probe.Mount(ctx, fmt.Sprintf("127.0.0.1:%d", relay.Port), relay.Export)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const victim, page = 2, 4096
+	text := bytes.Repeat(written, 4*page/len(written))
+	file, err := c.Write(ctx, "false.txt", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := g.Replicas[victim]
+	logged(t, k, isReady, 1)
+	switch places, err := procs.AlterMemory(replicaOf(t, k), written, altered); {
+	case errors.Is(err, fs.ErrPermission):
+		t.Skipf("NOT RUN: the kernel lets nobody alter the memory of a process: %v", err)
+	case err != nil || places == 0:
+		t.Fatalf("altered %d places: %v", places, err)
+	}
+	for at := 0; at < len(text); at += page { // a changed page is digested again
+		text[at] = 'T'
+		if err := c.WriteAt(ctx, file, uint64(at), text[at:at+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := startWriter(ctx, t, fmt.Sprintf("127.0.0.1:%d", relay.Port), relay.Export) // which brings about checkpoints
+	logged(t, k, "this replica's memory is false", 1)
+	logged(t, k, "recovery=true", 1)
+	logged(t, k, "this replica has recovered", 1)
+	logged(t, k, "corrupt=true", 1)
+	if err := w.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := g.Agree(ctx, 4); err != nil {
+		t.Fatal(err)
+	}
+	g.Replicas[0].Kill() // so that the healed one is needed
+	if got, err := c.Read(ctx, file); err != nil || !bytes.Equal(got, text) {
+		t.Errorf("read %d bytes that are not what was written, %v", len(got), err)
 	}
 }
 

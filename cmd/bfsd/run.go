@@ -20,6 +20,7 @@ import (
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/procs"
 	"bfs/cmd/internal/version"
+	"bfs/cmd/internal/watch"
 	"bfs/pkg/pbft"
 )
 
@@ -54,14 +55,19 @@ func runCommand() *cobra.Command {
 		Use:   "run --config FILE",
 		Short: "run one replica",
 		Long: `Run runs one replica of a group until SIGINT or SIGTERM. It prints a line "ready" on standard output when it
-listens, and logs on standard error.
+listens, and logs on standard error. Its exit code is 3 if it has stopped because its state was not the group's, or because its
+disk failed: its next start is to be a recovery then, as bfsd keeper makes it.
 
 ` + replicaKeys,
 		Example: `  bfsd run --config /etc/bfs/replica.toml
   curl -s http://127.0.0.1:7451/status`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return named(serve(c.Context(), file, recovering(pbft.StartReplica, recovers), newFiles), c, "config")
+			err := serve(c.Context(), file, recovering(pbft.StartReplica, recovers), newFiles)
+			if errors.Is(err, pbft.ErrRecover) {
+				return cli.NewCoded(err, watch.ExitRecover)
+			}
+			return named(err, c, "config")
 		},
 	}
 	c.Flags().StringVar(&file, "config", "replica.toml", "the replica's configuration file")

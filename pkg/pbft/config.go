@@ -42,8 +42,7 @@ type ReplicaConfig struct {
 	Without []Optimisation // turned off, to measure what they bring; the replicas of a group may differ in it
 
 	// Recover: this start is a recovery [TOCS §5.2]. The replica does not trust what it reads in its directory until the group has
-	// confirmed it, and the others give it and one another new keys. A start after one that did not come to its end is a recovery
-	// whatever this says.
+	// confirmed it, and the others give it and one another new keys. See MustRecover.
 	Recover bool
 
 	owner auth.Signer // in tests: instead of Key and Keeper

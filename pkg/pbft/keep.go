@@ -161,8 +161,7 @@ func (r *Replica) failDisk(err error) {
 			" no more than f are away", err, r.cfg.Directory))
 		return
 	}
-	r.fail(fmt.Errorf("this replica's disk failed: %w: what was written since the last good sync may be lost; see to the disk, then start the"+
-		" replica again", err))
+	r.fail(fmt.Errorf("this replica's disk failed: %w: what was written since the last good sync may be lost. See to the disk, and %w", err, ErrRecover))
 }
 
 // followStable has the image follow to checkpoint n, which is stable, if it is time to. Then the state forgets what is below.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -192,13 +193,43 @@ func (r *Replica) distrust(e *core.Effect) {
 	if err := r.markFalse(); err != nil {
 		r.log.Warn("the next start will not report that this one found something corrupt", "err", err)
 	}
-	r.fail(fmt.Errorf("this replica's memory is false: %s: its next start sets it aside and fetches the group's state; start it again as a"+
-		" recovery, and look for how the host was changed", e.Reason))
+	r.failFalse(e.Reason)
 }
 
-// markFalse has the next start know what this one found.
+// stray has the next start be a recovery that believes nothing of what the journal holds, and stops the replica: its state is not the
+// group's, so its memory, its disk or its program is at fault. What it may have promised stays noted.
+func (r *Replica) stray(why string) {
+	if err := r.fence.distrust(); err != nil {
+		r.log.Warn("the next start may believe what this one has on its disk", "err", err)
+	}
+	if err := r.markFalse(); err != nil {
+		r.log.Warn("the next start is no recovery unless somebody says so", "err", err)
+	}
+	r.failFalse(why)
+}
+
+// ErrRecover is part of the error of a replica that has stopped because what it holds, or has on its disk, is not the group's, or may not
+// be. Its next start is to be a recovery.
+var ErrRecover = errors.New("start it again as a recovery, as bfsd keeper does (bfsd run --recover)")
+
+func (r *Replica) failFalse(why string) {
+	r.fail(fmt.Errorf("this replica's memory is false: %s: its next start sets it aside and fetches the group's state. Look for how the host"+
+		" was changed, and %w", why, ErrRecover))
+}
+
+// MustRecover reports whether the next start of the replica with this directory is a recovery, whatever is asked for: the last recovery
+// has not come to its end, or the replica has found that its state is false.
+func MustRecover(directory string) bool {
+	_, err := os.Lstat(filepath.Join(directory, recoveringFile))
+	return err == nil
+}
+
+// markFalse has the next start be a recovery, and know what this one found.
 func (r *Replica) markFalse() error {
 	text, err := os.ReadFile(r.cfg.path(recoveringFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
 	if err == nil && !bytes.Contains(text, []byte(falseText)) {
 		err = durable.WriteFile(r.cfg.path(recoveringFile), append(text, falseText...))
 	}

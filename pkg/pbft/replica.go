@@ -150,7 +150,7 @@ func (c *clientEnd) connection() *transport.Conn {
 // StartReplica starts a replica; it runs until Close, or until it stops itself because of its own disk or its own
 // bug (see Done).
 func StartReplica(cfg ReplicaConfig) (*Replica, error) {
-	cfg.Recover = cfg.Recover || cfg.holds(recoveringFile)
+	cfg.Recover = cfg.Recover || MustRecover(cfg.Directory)
 	r, err := newReplica(cfg)
 	if err != nil {
 		return nil, err
@@ -493,7 +493,7 @@ func (r *Replica) effect(e *core.Effect) {
 	case core.Install:
 		r.install(e.Seq, e.Digest)
 	case core.Stop:
-		r.fail(errors.New(e.Reason))
+		r.stray(e.Reason)
 	default:
 		r.recoveryEffect(e)
 	}

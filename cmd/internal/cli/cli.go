@@ -29,6 +29,17 @@ type Exit int
 
 func (Exit) Error() string { return "" }
 
+// A Coded is an error that ends the process with a code of its own.
+type Coded struct {
+	error
+	Code int
+}
+
+// NewCoded is err, with a code.
+func NewCoded(err error, code int) error { return &Coded{err, code} }
+
+func (c *Coded) Unwrap() error { return c.error }
+
 // Main runs a command line until it is done or SIGINT or SIGTERM comes, and returns the exit code.
 func Main(root *cobra.Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -45,6 +56,10 @@ func Main(root *cobra.Command) int {
 			return int(code)
 		}
 		fmt.Fprintf(root.ErrOrStderr(), "%s: %v\n", root.Name(), err)
+		var coded *Coded
+		if errors.As(err, &coded) {
+			return coded.Code
+		}
 		return 1
 	}
 	return 0

@@ -79,9 +79,18 @@ func (c *Client) Write(ctx context.Context, name string, data []byte) (nfs3.File
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
 	file := nfs3.FileHandle(made.Object.Handle.Append(nil))
-	write := nfs3.WriteArgs{File: file, Stable: nfs3.FileSync, Data: data}
-	if results, err = c.call(ctx, nfs3.ProgramNFS, nfs3.ProcWrite, write.Append(nil)); err != nil {
-		return nil, err
+	if err := c.WriteAt(ctx, file, 0, data); err != nil {
+		return nil, fmt.Errorf("write %s: %w", name, err)
+	}
+	return file, nil
+}
+
+// WriteAt writes data into a file that is there, at most a transfer's length.
+func (c *Client) WriteAt(ctx context.Context, file nfs3.FileHandle, offset uint64, data []byte) error {
+	write := nfs3.WriteArgs{File: file, Offset: offset, Stable: nfs3.FileSync, Data: data}
+	results, err := c.call(ctx, nfs3.ProgramNFS, nfs3.ProcWrite, write.Append(nil))
+	if err != nil {
+		return err
 	}
 	written, err := nfs3.DecodeWriteResult(results)
 	switch {
@@ -91,10 +100,7 @@ func (c *Client) Write(ctx context.Context, name string, data []byte) (nfs3.File
 	case int(written.Count) != len(data):
 		err = fmt.Errorf("got %d bytes written, want %d", written.Count, len(data))
 	}
-	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", name, err)
-	}
-	return file, nil
+	return err
 }
 
 // Read reads at most a transfer's length from the beginning of a file.

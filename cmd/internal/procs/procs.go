@@ -140,6 +140,9 @@ func (c *Child) HowEnded() string {
 	return "exit status 0"
 }
 
+// ExitCode is the child's exit code, -1 if a signal ended it. Requires that it has ended.
+func (c *Child) ExitCode() int { return c.cmd.ProcessState.ExitCode() }
+
 // Failure is HowEnded as an error, with the child's last words.
 func (c *Child) Failure() error {
 	return fmt.Errorf("%s: %s; its last words (%s):\n%s", c.Name, c.HowEnded(), c.log, tail(c.log, 10))

@@ -171,9 +171,15 @@ func (w *Watch) look(ctx context.Context, child *procs.Child) {
 	}
 }
 
-// begin starts the replica. If that cannot be, it is tried again later.
+// ExitRecover is the exit code of a replica's process that ended because what it held was false, or may have been: the next is to be
+// a recovery. An intruder in that process can say so too, and has the replica recovered.
+const ExitRecover = 3
+
+// begin starts the replica. If that cannot be, it is tried again later. The replica's directory may say that the start is a recovery,
+// whoever began it: then the keeper has to grant the recovery request.
 func (w *Watch) begin() {
 	w.begun = time.Now()
+	w.recovers = w.recovers || pbft.MustRecover(w.Config.Directory)
 	err := w.start()
 	if err == nil {
 		w.was, w.recovers = w.recovers, false
@@ -206,9 +212,9 @@ func (w *Watch) start() error {
 }
 
 // ended cleans up after a replica that ended by itself, and has it started again. One that was started
-// as a recovery is started as one again: it may have ended because its memory is false.
+// as a recovery is started as one again: it may have ended because its memory is false, in whatever way.
 func (w *Watch) ended() {
-	w.recovers = w.was
+	w.recovers = w.was || w.child.ExitCode() == ExitRecover
 	how := w.child.HowEnded()
 	w.clear()
 	pause := w.pause.after(time.Since(w.begun))
