@@ -171,6 +171,11 @@ type PeerStatus struct {
 	LastExecuted SeqNum    `json:"last_executed"`
 	Stable       SeqNum    `json:"stable_checkpoint"`
 	Recovering   bool      `json:"recovering"` // it has had a recovery request executed, and is not past its recovery point
+
+	// What it has said since this replica was started that is not what the group did.
+	WrongVotes uint64 `json:"wrong_votes"` // PREPAREs for another batch than the one that committed: it lies, or the primary does
+	WrongRoots uint64 `json:"wrong_roots"` // CHECKPOINTs that name another state than the group's: it lies, or its state is false
+	False      bool   `json:"false"`       // the last of its CHECKPOINTs was one of these
 }
 
 // Refusals counts messages refused for one reason.

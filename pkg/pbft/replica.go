@@ -811,8 +811,10 @@ func (r *Replica) status() Status {
 		if p != nil {
 			low, last := r.core.Peer(ReplicaID(i))
 			_, over := r.core.RecoveryOf(ReplicaID(i))
+			wrong := r.core.Dispute(ReplicaID(i))
 			s.Peers = append(s.Peers, PeerStatus{Replica: ReplicaID(i), Connected: p.link.Up() && p.inbound != nil,
-				Keys: p.session.Ready(), LastExecuted: last, Stable: low, Recovering: !over})
+				Keys: p.session.Ready(), LastExecuted: last, Stable: low, Recovering: !over,
+				WrongVotes: wrong.Votes, WrongRoots: wrong.Roots, False: wrong.False})
 		}
 	}
 	for _, why := range core.Refusals() {

@@ -55,6 +55,9 @@ var ReplicaHelp = map[string]string{
 	"bfs_peer_keys":                 "1 if both session keys with the other replica are there.",
 	"bfs_peer_recovering":           "1 while the other replica recovers: it is not past its recovery point.",
 	"bfs_peer_last_executed":        "The last batch that the other replica says it has executed.",
+	"bfs_peer_wrong_votes_total":    "Votes of the other replica that were against what committed: it lies, or the primary does.",
+	"bfs_peer_wrong_roots_total":    "Checkpoints of the other replica with a state that is not the group's: it lies, or its state is false.",
+	"bfs_peer_false":                "1 if the last of its checkpoints was such.",
 	"bfs_refusals_total":            "Messages refused, by reason.",
 
 	"bfs_durability_disk":              "1 if what a message promises is on the disk before it leaves, 0 in replicated mode.",
@@ -114,6 +117,9 @@ func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 		gauge("bfs_peer_keys"+label, number(p.Keys))
 		gauge("bfs_peer_last_executed"+label, uint64(p.LastExecuted))
 		gauge("bfs_peer_recovering"+label, number(p.Recovering))
+		counter("bfs_peer_wrong_votes_total"+label, p.WrongVotes)
+		counter("bfs_peer_wrong_roots_total"+label, p.WrongRoots)
+		gauge("bfs_peer_false"+label, number(p.False))
 	}
 	for _, r := range s.Refusals {
 		counter(fmt.Sprintf("bfs_refusals_total{reason=%q}", r.Reason), r.Count)

@@ -166,6 +166,8 @@ func (r *Report) judge(period uint64) {
 			row.Problem = fmt.Sprintf("in view %d, most are in %d", s.View, view)
 		case 2*roots[s.Stable][s.Root] <= answers(roots[s.Stable]):
 			row.Problem = fmt.Sprintf("another root at checkpoint %d", s.Stable)
+		case len(r.accusers(i)) >= pbft.GroupSize(r.Members).Weak():
+			row.Problem = fmt.Sprintf("replicas %v say that its checkpoints are not the group's: it lies, or its state is false", r.accusers(i))
 		case row.Lag > period:
 			row.Problem = fmt.Sprintf("%d batches behind", row.Lag)
 		case ready != nil:
@@ -256,6 +258,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	if err := r.writeRoom(w); err != nil {
 		return err
 	}
+	r.writeDisputes(w)
 	verdict := map[State]string{Well: "is well", Reserve: "works on its reserve, so stop no other replica", Down: "is DOWN"}[r.State]
 	if away := r.Members - r.Agreeing; r.State == Well && away > 0 {
 		verdict = fmt.Sprintf("is well without %d, and survives the failure of %d more", away, pbft.GroupSize(r.Members).Faulty())

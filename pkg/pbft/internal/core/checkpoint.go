@@ -50,6 +50,7 @@ func (c *Core) sayCheckpoints() {
 
 // onCheckpoint records what another replica says of its state.
 func (c *Core) onCheckpoint(m *message.Checkpoint) {
+	c.disputeLate(m)
 	if c.checkpoints.claims.note(m) {
 		c.collectFetched()
 	}
@@ -101,6 +102,7 @@ func (c *Core) stabilise(k *checkpointSlot) {
 // may belong to another when collect returns.
 func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	silent := c.silent()
+	c.disputeRoots(n, root)
 	c.recovery.collects(n, &c.log)
 	c.checkpoints.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
 	c.slide(n)

@@ -59,6 +59,14 @@ func (x *checkpoints) at(n message.SeqNum) *checkpointSlot {
 	return k
 }
 
+// find is what was said of checkpoint n, nil if nothing is kept of that.
+func (x *checkpoints) find(n message.SeqNum) *checkpointSlot {
+	if k := &x.ring[uint64(n/x.cfg.step())%uint64(len(x.ring))]; k.seq == n {
+		return k
+	}
+	return nil
+}
+
 // each calls f for the checkpoints above low that our state has come to and that are not known to
 // be stable. A call of f may make one of them stable and move our marks; then those below it are no
 // longer ours. A fetched checkpoint comes first, because we hold none below it.

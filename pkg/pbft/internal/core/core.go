@@ -30,6 +30,8 @@ type Core struct {
 	wait    waiting
 	reports reports
 
+	disputes []Dispute // by replica
+
 	recovery recovery
 	transfer *transfer // not nil while we fetch the state of a checkpoint
 }
@@ -45,7 +47,7 @@ func New(cfg Config) *Core {
 	size := message.GroupSize(cfg.Replicas)
 	c := &Core{
 		base: &base{cfg: cfg, size: size, f: size.Faulty(), view: cfg.FenceView, active: cfg.FenceView == 0},
-		pq:   newPQ(),
+		pq:   newPQ(), disputes: make([]Dispute, cfg.Replicas),
 	}
 	c.log.init(cfg.LogSize, cfg.Replicas)
 	c.recovery.init(c.base)

@@ -333,6 +333,7 @@ func (c *Core) judgePrepare(p *message.Prepare) Refusal {
 	if !c.log.slot(p.Seq).prepares.add(p.From, p.Digest) {
 		return SecondVote
 	}
+	c.disputeVote(c.log.slot(p.Seq), p.From)
 	c.log.proposedTo = max(c.log.proposedTo, p.Seq)
 	return accepted
 }
@@ -395,6 +396,7 @@ func (c *Core) advance(s *slot) {
 		c.executeReady()
 	}
 	if !s.isCommitted && s.committedLocal(c.quorum()) {
+		c.disputeVotes(s)
 		c.commit(s, &s.proposal.Batch, s.proposal.Digest)
 	}
 	c.adoptDecision(s)

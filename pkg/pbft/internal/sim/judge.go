@@ -551,5 +551,17 @@ func (j *judge) end() {
 			j.w.fail("replica %d ends with root %v after n%d, another correct one with %v", r.id, root, n, first)
 		}
 		roots[n] = root
+		j.disputes(r)
+	}
+}
+
+// disputes: a correct replica names no correct one as one whose state is false, nor, where nobody lies, as one that votes for something else.
+func (j *judge) disputes(r *replica) {
+	honest := !slices.ContainsFunc(j.w.sites, func(s *site) bool { return s.liar() || s.cured > 0 })
+	for i, s := range j.w.sites {
+		d := r.core.Dispute(message.ReplicaID(i))
+		if d.Roots > 0 && !s.liar() && s.cured == 0 || d.Votes > 0 && honest {
+			j.w.fail("replica %d says that %d, which is correct, has spoken against the group: %+v", r.id, i, d)
+		}
 	}
 }
