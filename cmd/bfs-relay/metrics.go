@@ -17,6 +17,7 @@ import (
 var metricsHelp = map[string]string{
 	"bfs_relay_ready":                    "1 if the group knows this relay and answers its calls.",
 	"bfs_relay_replica_connected":        "1 if the relay has a connection to the replica.",
+	"bfs_relay_wrong_replies_total":      "Results of the replica that were not what a quorum said on the same ground: it lies, or its state is false.",
 	"bfs_relay_view":                     "The view that the relay believes the group to be in.",
 	"bfs_relay_calls_outstanding":        "Requests at the group that have no answer yet.",
 	"bfs_relay_calls_queued":             "Requests that wait for a slot.",
@@ -43,6 +44,9 @@ func writeMetrics(w io.Writer, ready bool, s relay.Stats, c pbft.ClientStatus) {
 	metrics.WriteGaugeUint64(w, "bfs_relay_ready", number(ready))
 	for i, connected := range c.Connected {
 		metrics.WriteGaugeUint64(w, fmt.Sprintf(`bfs_relay_replica_connected{replica="%d"}`, i), number(connected))
+	}
+	for i, wrong := range c.WrongReplies {
+		metrics.WriteCounterUint64(w, fmt.Sprintf(`bfs_relay_wrong_replies_total{replica="%d"}`, i), wrong)
 	}
 	for _, g := range []struct {
 		name  string

@@ -109,7 +109,7 @@ func TestMetrics(t *testing.T) {
 	s.Latency[3], s.Latency[5] = 4, 6
 	text := metricsPage(t, admin.Sources{
 		Metrics: func(w io.Writer) {
-			writeMetrics(w, true, s, pbft.ClientStatus{View: 2, Connected: []bool{true, false}})
+			writeMetrics(w, true, s, pbft.ClientStatus{View: 2, Connected: []bool{true, false}, WrongReplies: []uint64{0, 1}})
 		},
 		Help: metricsHelp,
 	})

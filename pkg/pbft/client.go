@@ -521,6 +521,7 @@ func (c *Client) Status() ClientStatus {
 		Retries: counts.Retries, Fallbacks: counts.Fallbacks}
 	for i := range c.group.N() {
 		s.Connected = append(s.Connected, c.wires.connected(i))
+		s.WrongReplies = append(s.WrongReplies, c.rule.Wrong(ReplicaID(i)))
 	}
 	return s
 }
@@ -534,4 +535,6 @@ type ClientStatus struct {
 	Queued      int      `json:"queued"`
 	Retries     uint64   `json:"retries"`
 	Fallbacks   uint64   `json:"fallbacks"` // read-only tries that had to be ordered
+
+	WrongReplies []uint64 `json:"wrong_replies"` // by replica: results that were not what a quorum said on the same ground
 }

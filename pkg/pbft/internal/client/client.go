@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -79,6 +80,7 @@ type Client struct {
 	rekeyed  []Time // by replica: when its new key last had everything sent again
 	owed     Time   // when calls whose request has a MAC under an old key are sent again; notOwed: there are none
 	counts   Counts
+	wrong    []uint64 // by replica: results that were not the one that was believed
 	out      []Effect
 	taken    []Effect
 }
@@ -103,6 +105,7 @@ func New(cfg Config, edge Edge) *Client {
 	c := &Client{
 		cfg: cfg, edge: edge, proves: edge.Proves,
 		slots: make([]slot, cfg.Slots), rekeyed: make([]Time, cfg.Replicas), owed: notOwed,
+		wrong: make([]uint64, cfg.Replicas),
 	}
 	for i := range c.slots {
 		c.slots[i].last = cfg.Clock
@@ -300,6 +303,7 @@ func (c *Client) decide(now Time, k *call) {
 	}
 	switch x.Kind {
 	case Believed:
+		c.blame(x.Wrong)
 		c.learn(now, k, &x)
 		c.end(s, x.Result, nil)
 	case Untold:
@@ -338,6 +342,16 @@ func (c *Client) decide(now Time, k *call) {
 		c.widen(now, k)
 	}
 }
+
+// blame counts wrong results.
+func (c *Client) blame(wrong uint32) {
+	for ; wrong != 0; wrong &= wrong - 1 {
+		c.wrong[bits.TrailingZeros32(wrong)]++
+	}
+}
+
+// Wrong counts the results of replica i that were not those that were believed, as far as they came before these.
+func (c *Client) Wrong(i message.ReplicaID) uint64 { return c.wrong[i] }
 
 // learn updates view, audience and time-outs from an answer that is believed. When the view has changed,
 // the requests that went to an earlier primary are due: it may have stopped before it proposed them.

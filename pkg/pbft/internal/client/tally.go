@@ -302,6 +302,7 @@ type Finding struct {
 	Kind   Kind
 	Result []byte            // if Believed; the tally has given it up
 	By     uint32            // bit i: replica i supports it
+	Wrong  uint32            // if Believed: bit i: replica i gave another result on the same ground
 	View   message.View      // if Believed: the largest that f+1 of these have reached
 	Last   message.Timestamp // if Superseded: one that a correct replica has seen
 
@@ -331,6 +332,7 @@ func (t *Tally) Find(readOnly bool) (x Finding) {
 	case count >= quorum && v.outcome == message.Executed:
 		if x.Kind = Untold; v.result >= 0 && bits.OnesCount32(by.told) >= weak {
 			x.Kind, x.Result, x.View = Believed, t.results[v.result], t.viewOf(v, weak)
+			x.Wrong = t.wrong(&v, by.prepared)
 		}
 	case count >= quorum && v.outcome == message.NotEnrolled:
 		x.Kind = NotEnrolled
@@ -346,6 +348,25 @@ func (t *Tally) Find(readOnly bool) (x Finding) {
 		x.Kind = Apart
 	}
 	return x
+}
+
+// wrong are the replicas that have given another result than v, which is certain, on the ground on which it is: no correct one does. Those
+// that only prove one are left out, for a proof may be under a key that is replaced.
+func (t *Tally) wrong(v *verdict, prepared bool) (all uint32) {
+	if len(t.results) < 2 {
+		return 0
+	}
+	for i := range t.replies {
+		y := &t.replies[i]
+		ground := y.committed
+		if prepared {
+			ground = y.seq == v.seq && y.prepared == v.prepared
+		}
+		if t.Has(message.ReplicaID(i)) && ground && y.outcome == message.Executed && y.version == v.version && y.result >= 0 && y.result != v.result {
+			all |= 1 << i
+		}
+	}
+	return all
 }
 
 // Heard is the set of the replicas that have answered: bit i stands for replica i.

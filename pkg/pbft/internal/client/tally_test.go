@@ -160,3 +160,35 @@ func TestReadsOfDifferentVersions(t *testing.T) {
 		}
 	}
 }
+
+// Whoever gives another result than the one that is believed is named, if it does so on the same ground: what a correct replica had
+// prepared under another number, and took back, is no lie.
+func TestWrongResultsAreNamed(t *testing.T) {
+	for _, x := range []struct {
+		name      string
+		seq       message.SeqNum
+		tentative bool
+		result    string
+		want      uint32
+	}{
+		{"the same result", 5, true, "truth", 0},
+		{"another on the same ground", 5, true, "false", 1 << 3},
+		{"another, prepared as another number", 6, true, "false", 0},
+	} {
+		var y Tally
+		y.Reset(4, 0)
+		var found Finding
+		hear := func(i message.ReplicaID, seq message.SeqNum, tentative bool, result string) {
+			y.Add(&message.Reply{View: 1, Seq: seq, Tentative: tentative, From: i},
+				&message.Answer{Outcome: message.Executed, Full: true, Length: len(result), Result: []byte(result)}, message.AnyReplier, 0, nil)
+			found = y.Find(false)
+		}
+		hear(3, x.seq, x.tentative, x.result)
+		for i := range message.ReplicaID(3) {
+			hear(i, 5, true, "truth")
+		}
+		if found.Kind != Believed || string(found.Result) != "truth" || found.Wrong != x.want {
+			t.Errorf("%s: got %+v, want %b named", x.name, found, x.want)
+		}
+	}
+}
