@@ -22,7 +22,8 @@ var arrows = map[string][]string{
 	"pkg/internal/durable":         {},
 	"pkg/internal/rawio":           {},
 	"pkg/pbft":                     {"pkg/pbft/internal/", "pkg/internal/disk", "pkg/internal/durable"},
-	"pkg/pbft/pbfttest":            {"pkg/pbft", "pkg/internal/blockhash"},
+	"pkg/pbft/pbfttest":            {"pkg/pbft", "pkg/internal/blockhash", "pkg/pbft/internal/lies"},
+	"pkg/pbft/internal/lies":       {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/message":    {"pkg/internal/blockhash"},
 	"pkg/pbft/internal/core":       {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/client":     {"pkg/pbft/internal/message"},
@@ -93,6 +94,29 @@ func TestArrows(t *testing.T) {
 				t.Errorf("%s imports %s: the core is arithmetic", room, imported)
 			case room == "pkg/pbft/internal/client" && imported != "time" && slices.Contains(impure, imported): // it counts in time.Duration
 				t.Errorf("%s imports %s: the client's rule is arithmetic", room, imported)
+			}
+		}
+	}
+}
+
+// A replica lies in the demonstration only: nothing but the hidden commands of that can have it lie.
+func TestOnlyTheDemoLies(t *testing.T) {
+	for _, room := range rooms(t) {
+		if !strings.HasPrefix(room, "cmd") && !strings.HasPrefix(room, "pkg") || room == "pkg/pbft/pbfttest" {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join("..", room, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tells := strings.Contains(string(text), "pbfttest.Lie(") || strings.Contains(string(text), "lies.Install(")
+			if tells && !strings.HasSuffix(file, "_test.go") && filepath.Base(file) != "demo_liar.go" {
+				t.Errorf("%s has replicas lie", file)
 			}
 		}
 	}

@@ -39,13 +39,18 @@ Files live in the replicas' memory: they are gone when the demo ends. With --dir
 configuration and the logs stay. --kill also shows that a group survives a failure: it writes a file, kills the
 primary with SIGKILL, and reads the file back from the others. --intrude shows that a replica is healed: it alters a file in the
 memory and on the disk of a running replica, reads the file as it was written, and has the replica recovered. That needs the right to
-trace processes, which root has.`,
+trace processes, which root has. --byzantine has one replica lie, in every vote and result, until it is recovered: files stay right, and
+the others count who it is.`,
 		Example: `  bfsd demo
   bfsd demo -n 6
   bfsd demo --kill --dir /tmp/bfs
-  bfsd demo --intrude`,
+  bfsd demo --intrude
+  bfsd demo --byzantine`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if d.byzantine && (d.kill || d.intrude) {
+				return errors.New("--byzantine excludes --kill and --intrude: with four replicas one may be faulty at a time")
+			}
 			d.out = c.OutOrStdout()
 			return d.run(c.Context())
 		},
@@ -56,6 +61,8 @@ trace processes, which root has.`,
 	f.IntVar(&d.basePort, "base-port", 0, "the first of 2n+2 ports on 127.0.0.1; 0 finds free ones")
 	f.Var(&d.size, "size", "size of the whole state; each replica takes as much memory as is in use")
 	f.BoolVar(&d.kill, "kill", false, "show that nothing is lost when a replica is killed")
+	f.BoolVar(&d.byzantine, "byzantine", false, "show that a replica that lies does no harm, and is named")
+	c.AddCommand(demoKeeperCommand(), demoLieCommand())
 	f.BoolVar(&d.intrude, "intrude", false, "show that a replica whose memory and disk are altered does no harm, and is healed")
 	return c
 }
@@ -75,6 +82,8 @@ type demo struct {
 	size     config.Size
 	kill     bool
 	intrude  bool
+
+	byzantine bool
 
 	out      io.Writer
 	bfsd     string // ourselves
@@ -128,6 +137,18 @@ func (d *demo) show(ctx context.Context) error {
 			return err
 		}
 	}
+	if d.byzantine {
+		if err := d.lieAndRead(ctx); err != nil {
+			return err
+		}
+		watching, watched := context.WithCancel(ctx)
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			d.watchLiar(watching)
+		}()
+		defer func() { watched(); <-over }()
+	}
 	fmt.Fprintln(d.out, "\nrunning until ctrl-C")
 	return d.wait(ctx)
 }
@@ -153,7 +174,11 @@ func (d *demo) start(ctx context.Context) error {
 	fmt.Fprintf(d.out, "starting %d replicas of group %s (logs in %s)\n", d.n, d.group.Name, d.path("log"))
 	for i := range d.n {
 		file := filepath.Join(bundle.HostDir(d.path("group"), i), bundle.ReplicaFile)
-		if err := d.launch(fmt.Sprintf("replica%d", i), d.bfsd, replicaVerb(file), "--config", file); err != nil {
+		verb, err := d.verb(i, file)
+		if err != nil {
+			return err
+		}
+		if err := d.launch(fmt.Sprintf("replica%d", i), d.bfsd, append(verb, "--config", file)...); err != nil {
 			return err
 		}
 	}
@@ -171,6 +196,18 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	return d.children[len(d.children)-1].Ready(ctx)
+}
+
+// verb is the command that runs replica i.
+func (d *demo) verb(i int, file string) ([]string, error) {
+	own := replicaVerb(file)
+	switch {
+	case !d.byzantine || i != d.liar():
+		return []string{own}, nil
+	case own != "keeper":
+		return nil, fmt.Errorf("%s has no keepers, and --byzantine needs them: name another --dir", d.dir)
+	}
+	return []string{"demo", "keep-liar"}, nil
 }
 
 // replicaVerb returns the command that runs the replica of a configuration file: keeper, or run if
@@ -214,6 +251,9 @@ func (d *demo) makeGroup() error {
 		return fmt.Errorf("-n %d: %s has a group of %d already; remove it or name another --dir", d.n, d.dir, d.group.N())
 	}
 	if d.relay, err = config.LoadRelay(relayFile); err != nil {
+		return err
+	}
+	if err := markDemo(d.dir, d.group); err != nil {
 		return err
 	}
 	return d.forget()
@@ -293,7 +333,7 @@ func (d *demo) explain(ctx context.Context) error {
 		fmt.Fprint(d.out, "  (this machine lacks mount.nfs: apt-get install nfs-common)\n\n")
 	}
 	fmt.Fprintf(d.out, "Without root, with nfs-ls, nfs-cp and nfs-cat (Debian package libnfs-utils):\n\n  nfs-ls '%s'\n\n", url)
-	if err := d.status(ctx); err != nil || d.kill || d.intrude {
+	if err := d.status(ctx); err != nil || d.kill || d.intrude || d.byzantine {
 		return err
 	}
 	_, err = fmt.Fprintf(d.out, "\n%s. To see it, kill the keeper of a backup, and the replica with it, and go on using the files:\n\n  kill -9 %d\n\n"+

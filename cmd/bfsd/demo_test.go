@@ -4,10 +4,13 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"bfs/cmd/internal/bundle"
 	"bfs/test/cluster"
 	"bfs/test/patience"
 )
@@ -44,4 +47,68 @@ func TestDemoIntrude(t *testing.T) {
 		t.Errorf("the demo said:\n%s", p.LogTail(lines))
 	}
 	p.Terminate()
+}
+
+// One replica lies, and files stay right; the others and the relay count its lies and name nobody else; and it lies no more when it was
+// recovered. The demo ends in order when it is told to.
+func TestDemoByzantine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
+	}
+	bin, err := cluster.Binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := patience.Context(t.Context(), 3*time.Minute)
+	defer cancel()
+	dir, bfsd := filepath.Join(t.TempDir(), "demo"), filepath.Join(bin, "bfsd")
+	p := cluster.NewProcess("demo", dir+".log", bfsd, "demo", "--byzantine", "--dir", dir)
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	said := func(text string) bool { return strings.Contains(p.LogTail(lines), text) }
+	until := func(text string) {
+		t.Helper()
+		patience.Until(t, "the demo says "+text+", or has ended", func() bool {
+			select {
+			case <-p.Ended():
+				return true
+			default:
+				return said(text)
+			}
+		})
+		if !said(text) {
+			t.Fatalf("the demo said:\n%s", p.LogTail(lines))
+		}
+	}
+	until("running until ctrl-C")
+	for _, text := range []string{"was always right", "votes against what committed", "say that its checkpoints are not the group's"} {
+		if !said(text) {
+			t.Errorf("the demo does not say %q", text)
+		}
+	}
+	run := func(args ...string) (string, error) {
+		out, err := exec.CommandContext(ctx, bfsd, args...).CombinedOutput()
+		return string(out), err
+	}
+	liar := filepath.Join(dir, "group", "host3", bundle.ReplicaFile)
+	if out, err := run("recover", "3", "--config", liar); err != nil {
+		t.Fatalf("recover: %v\n%s", err, out)
+	}
+	until("and lies no more")
+	p.Terminate()
+	if !said("stopping") || strings.Contains(p.LogTail(lines), "bfsd:") {
+		t.Errorf("the demo did not end in order:\n%s", p.LogTail(5))
+	}
+
+	// What lies refuses to run anywhere else.
+	if err := os.Remove(filepath.Join(dir, demoMark)); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"lie", "keep-liar"} {
+		if out, err := run("demo", verb, "--config", liar); err == nil || !strings.Contains(out, "is not in the directory of a demo") {
+			t.Errorf("demo %s outside a demo: %v\n%s", verb, err, out)
+		}
+	}
 }

@@ -60,8 +60,8 @@ an intruder who cannot read files.
 	return c
 }
 
-// keep runs a replica's keeper until ctx ends.
-func keep(ctx context.Context, file string) error {
+// keep runs a replica's keeper until ctx ends. The replica is run by bfsd run, or, until its first recovery, by another command.
+func keep(ctx context.Context, file string, first ...string) error {
 	c, err := config.LoadKeeper(file)
 	if err != nil {
 		return err
@@ -77,6 +77,7 @@ func keep(ctx context.Context, file string) error {
 	ignoreHangups(ctx, log)
 	warnKeeper(log, c)
 	w := watch.New(c, program, log)
+	w.First = first
 	k, err := pbft.StartKeeper(pbft.KeeperConfig{
 		Group: c.Group.Group, Self: c.Self, Key: c.Key, Directory: c.Own, Copy: c.Copy, Socket: c.Keeper,
 		Users: users(c.User.UID), Operators: users(), Logger: log,

@@ -74,6 +74,9 @@ func (r *Replica) answerTo(to recipient, q *message.Request, a executor.Answer, 
 // replica that the client named [TOCS §6.1]. Others prove that they have computed the same: of an ordered request those that the
 // client named for that, and the rest say no more than that they have executed it.
 func (r *Replica) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a executor.Answer, st core.Standing) {
+	if r.liar != nil {
+		a.Result = r.liar.Result(a.Result)
+	}
 	x := message.Answer{
 		Slot: q.Slot, Timestamp: q.Timestamp, Outcome: a.Outcome, ReadOnly: q.ReadOnly, Version: a.Version,
 		Full: true, Length: len(a.Result), Result: a.Result,

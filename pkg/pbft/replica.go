@@ -18,6 +18,7 @@ import (
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/executor"
+	"bfs/pkg/pbft/internal/lies"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 )
@@ -78,7 +79,8 @@ type Replica struct {
 	fence       *fence
 	keeper      *keeper // nil unless in disk mode
 	recovery    recovering
-	lock        *os.File // on the directory
+	lock        *os.File    // on the directory
+	liar        lies.Teller // changes what is said, in a demonstration; nil: nobody does
 
 	strange  atomic.Int64  // when a stranger's transport was last told of, Unix nanoseconds
 	turned   atomic.Int64  // when the tick last came round, Unix nanoseconds
@@ -234,7 +236,7 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 		peers: make([]*peerEnd, g.N()), started: time.Now(), stop: make(chan struct{}), done: make(chan struct{}),
 		fullReplies: !cfg.has(DigestReplies), sparing: sparing{off: !cfg.has(Sparing)},
 	}
-	r.recovery.signer = signer
+	r.recovery.signer, r.liar = signer, lies.Installed()
 	if r.endpoint, err = newEndpoint(g, message.Principal{Replica: cfg.Self}, signer, cfg.Transport, cfg.Delay, cfg.Logger); err != nil {
 		return nil, err
 	}
@@ -587,6 +589,9 @@ func (r *Replica) freeze(n SeqNum) {
 // sendTo seals a message for one replica. A request goes as it is: its client's authenticator is in it.
 func (r *Replica) sendTo(i ReplicaID, m message.Message) {
 	p := r.peers[i]
+	if r.liar != nil {
+		m = r.liar.Message(m)
+	}
 	r.buffer = m.AppendBody(append(r.buffer[:0], byte(m.Type())))
 	if _, isRequest := m.(*message.Request); isRequest {
 		if c := p.link.Conn(); c != nil && c.Queued() > passedBytes {
@@ -635,6 +640,9 @@ func (r *Replica) queueFor(p *peerEnd, spared bool, shared *transport.Shared, pa
 
 // multicast encodes once and seals for each. What is long all connections send from one place.
 func (r *Replica) multicast(m message.Message) {
+	if r.liar != nil {
+		m = r.liar.Message(m)
+	}
 	r.buffer = m.AppendBody(append(r.buffer[:0], byte(m.Type())))
 	var shared *transport.Shared
 	if len(r.buffer) >= transport.ShareFrom {

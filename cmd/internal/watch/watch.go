@@ -25,6 +25,8 @@ type Watch struct {
 	Program string // bfsd
 	Log     *slog.Logger
 
+	First []string // the command that runs the replica until its first recovery; nil: run
+
 	TakeSerial func(uint64) error // remembers a manifest's serial number, and refuses a lower one
 	Grant      func()             // lets the replica have its recovery request signed
 
@@ -196,7 +198,10 @@ func (w *Watch) start() error {
 		return err
 	}
 	defer f.Close()
-	plan := procs.Plan{Name: "bfsd", File: f, Args: []string{"run", "--config", w.Config.File}, Output: w.Output}
+	if w.recovers || len(w.First) == 0 {
+		w.First = []string{"run"}
+	}
+	plan := procs.Plan{Name: "bfsd", File: f, Args: append(slices.Clone(w.First), "--config", w.Config.File), Output: w.Output}
 	if w.recovers {
 		plan.Args = append(plan.Args, "--recover")
 		w.Grant()

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bfs/cmd/internal/cli"
+	"bfs/cmd/internal/config"
+	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/pbfttest"
+)
+
+// The replica that lies in bfsd demo --byzantine is two hidden commands and no option of another one: a keeper whose replica lies until it
+// is recovered, and that replica. Both refuse to run outside a directory that a demo has made, and in a group that has a member on another
+// machine; so they cannot take part in a group that keeps files.
+
+func demoKeeperCommand() *cobra.Command {
+	return hidden("keep-liar", "keep a replica that lies until it is recovered: only bfsd demo --byzantine runs this", func(ctx context.Context, file string) error {
+		return keep(ctx, file, "demo", "lie")
+	})
+}
+
+func demoLieCommand() *cobra.Command {
+	return hidden("lie", "run a replica that lies: only bfsd demo --byzantine runs this", func(ctx context.Context, file string) error {
+		told := pbfttest.Lie()
+		go count(ctx, told)
+		return serve(ctx, file, pbft.StartReplica, newFiles)
+	})
+}
+
+func hidden(use, short string, run func(context.Context, string) error) *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use: use + " --config FILE", Short: short, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := ofDemo(file); err != nil {
+				return err
+			}
+			return run(c.Context(), file)
+		},
+	}
+	c.Flags().StringVar(&file, "config", "", "the replica's configuration file, in a demo's directory")
+	return c
+}
+
+// demoMark is a file in a demo's directory. It holds the digest of the demo's group.
+const demoMark = "demo"
+
+func markDemo(dir string, g *config.Group) error {
+	return os.WriteFile(filepath.Join(dir, demoMark), []byte(wholeDigest(g)+"\n"), 0o644)
+}
+
+func wholeDigest(g *config.Group) string {
+	d := g.Digest()
+	return hex.EncodeToString(d[:])
+}
+
+// ofDemo refuses a replica's file that is not that of a demo on this machine.
+func ofDemo(file string) error {
+	r, err := config.LoadReplica(file)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(filepath.Dir(filepath.Dir(r.File))) // DIR/group/hostN/replica.toml
+	mark, err := os.ReadFile(filepath.Join(dir, demoMark))
+	if err != nil || strings.TrimSpace(string(mark)) != wholeDigest(r.Group) {
+		return fmt.Errorf("%s is not in the directory of a demo, and a replica that lies belongs nowhere else: run bfsd demo --byzantine", file)
+	}
+	for _, m := range r.Group.Members {
+		if a, err := netip.ParseAddrPort(m.Address); err != nil || !a.Addr().IsLoopback() {
+			return errors.Join(fmt.Errorf("%s: member %s is not on this machine's loopback: a replica that lies may not meet it", file, m.Address), err)
+		}
+	}
+	return nil
+}
+
+// countEvery is how often the liar's log has the number of its lies.
+const countEvery = 5 * time.Second
+
+// count logs how many lies were told until ctx ends.
+func count(ctx context.Context, told func() (votes, checkpoints, results uint64)) {
+	log := cli.Logger(os.Stderr, config.Log{Level: slog.LevelInfo})
+	log.Warn("this replica lies: it says something false in each vote, checkpoint and result")
+	tick := time.NewTicker(countEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			votes, checkpoints, results := told()
+			log.Info("lies told", "votes", votes, "checkpoints", checkpoints, "results", results)
+		}
+	}
+}
