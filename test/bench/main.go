@@ -6,6 +6,7 @@
 //	go run ./test/bench run [flags]        run workloads, add to build/bench.jsonl, print tables
 //	go run ./test/bench table [RESULTS]    print tables of a results file
 //	go run ./test/bench plot RESULTS DIR   draw them
+//	go run ./test/bench window [DIR]       the window of vulnerability by recovery period and state, from measured recoveries: tables and a plot
 //	go run ./test/bench growth [flags]     what more replicas cost: bfsd bench micro for n = 4, 7, 10, a table and a plot
 //	go run ./test/bench latency [flags]    an operation's time against its size: bfsd bench micro, ordered, read-only, NO-REP
 //	go run ./test/bench clients [flags]    operations a second against the number of clients
@@ -40,7 +41,7 @@ func main() {
 
 func dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: bench run|table|plot|growth|latency|clients|delay|without|serve")
+		return errors.New("usage: bench run|table|plot|window|growth|latency|clients|delay|without|serve")
 	}
 	switch args[0] {
 	case "run":
@@ -49,6 +50,8 @@ func dispatch(ctx context.Context, args []string) error {
 		return tableCommand(args[1:])
 	case "plot":
 		return plotCommand(args[1:])
+	case "window":
+		return windowCommand(args[1:])
 	case "growth":
 		return growthCommand(ctx, args[1:])
 	case "latency", "clients", "delay":
@@ -58,7 +61,7 @@ func dispatch(ctx context.Context, args []string) error {
 	case "serve":
 		return serve(ctx, args[1:])
 	}
-	return fmt.Errorf("no command %q; there are run, table, plot, growth, latency, clients, delay, without, serve", args[0])
+	return fmt.Errorf("no command %q; there are run, table, plot, window, growth, latency, clients, delay, without, serve", args[0])
 }
 
 // serve runs a reference server in the foreground and says where it is, in the words `test/guest/mount -s` takes.
