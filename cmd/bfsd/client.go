@@ -151,8 +151,12 @@ func withAdministrator(ctx context.Context, g *config.Group, key ed25519.Private
 	return explain(do(ctx, &session{g, client}), g)
 }
 
-// explain says which answers are missing when the time has run out.
+// explain says which answers are missing when the time has run out, and what to do when a command finds its key in use.
 func explain(err error, g *config.Group) error {
+	if errors.Is(err, pbft.ErrKeyInUse) {
+		return fmt.Errorf("%w\nThis key serves one command at a time, and a bfsd backup may take long: wait until it ends. "+
+			"A backup made with --config, on a host, uses that host's key and leaves the administrator's free", err)
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("no answer from %d of %d replicas in time: do they run, with this very group file and transport? (bfsd status --group %s)",
 			g.Quorum(), g.N(), g.File)

@@ -81,6 +81,7 @@ func keep(ctx context.Context, file string, first ...string) error {
 	k, err := pbft.StartKeeper(pbft.KeeperConfig{
 		Group: c.Group.Group, Self: c.Self, Key: c.Key, Directory: c.Own, Copy: c.Copy, Socket: c.Keeper,
 		Users: users(c.User.UID), Operators: users(), Logger: log,
+		Status:  w.Status,
 		Recover: func(force bool) (string, error) { return w.Recover(ctx, force) },
 	})
 	if errors.Is(err, pbft.ErrKeeperMemory) {

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,7 @@ import (
 	"bfs/cmd/internal/bundle"
 	"bfs/cmd/internal/probe"
 	"bfs/cmd/internal/procs"
+	"bfs/cmd/internal/status"
 	"bfs/test/cluster"
 	"bfs/test/patience"
 )
@@ -92,6 +94,15 @@ func TestKeeper(t *testing.T) {
 		t.Fatal(err)
 	}
 	askForRecovery(ctx, t, g, k, kept)
+	patience.Until(t, "status shows the keeper, and that it has begun a recovery", func() bool {
+		said, _ := g.Command(ctx, "bfsd", "status", "--json", "--group", filepath.Join(g.Dir, "group", bundle.GroupFile))
+		var r status.Report
+		if json.Unmarshal([]byte(said), &r) != nil || len(r.Replicas) <= kept || r.Replicas[kept].Status == nil {
+			return false
+		}
+		k := r.Replicas[kept].Status.Keeper
+		return k != nil && k.Silent == "" && !k.Last.IsZero() && k.Counter > 0 && k.Serial == 1 && !k.Manifest.IsZero() && !k.Checked.IsZero()
+	})
 
 	manifest := filepath.Join(filepath.Dir(file), bundle.ManifestFile)
 	older, err := os.ReadFile(manifest)

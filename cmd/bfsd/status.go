@@ -43,6 +43,15 @@ and, in a second table, what it has in memory and on disk:
   IMAGE AT       the checkpoint that a restart begins from; IMAGE is the length of its files
   DISK FREE      of the file system that both are in
 
+and, in a third table, the keepers, if there are any, as their replicas tell:
+
+  NEXT RECOVERY  of the replica; COUNTER of the keeper's signatures; MANIFEST: its serial number and the age of its file
+  PROGRAM        CHECKED: when the program was last compared with the manifest
+  WINDOW         two key periods and the time since the last recovery began, and the bound that the schedule gives it
+
+A line that begins with ALERT says that a keeper has been silent for long, refuses the program, or that a window has grown past its
+bound. The others note each recovery request that they execute, which the keeper signs: a replica cannot hide that it was not recovered.
+
 A replica that has lost the memory of its votes is silent until the named checkpoint is stable: after a restart with durability =
 "replicated", or when its journal is damaged. Until then it counts among the f that may fail.
 

@@ -110,6 +110,8 @@ type Status struct {
 	Queries      uint64       `json:"queries"`         // answered on the read-only path since start
 	Clients      int          `json:"clients"`         // connected
 	Floods       int          `json:"floods"`          // addresses from which connections come so often that most are dropped
+	Uptime       Seconds      `json:"uptime_seconds"`
+	Keeper       *SeenKeeper  `json:"keeper,omitempty"` // nil: it has none
 	LogBytes     int          `json:"log_bytes"`
 	StateBytes   int64        `json:"state_bytes"` // of the pages in use at the last checkpoint; 0: the service does not say
 	Durability   Durability   `json:"durability"`
@@ -176,6 +178,8 @@ type PeerStatus struct {
 	WrongVotes uint64 `json:"wrong_votes"` // PREPAREs for another batch than the one that committed: it lies, or the primary does
 	WrongRoots uint64 `json:"wrong_roots"` // CHECKPOINTs that name another state than the group's: it lies, or its state is false
 	False      bool   `json:"false"`       // the last of its CHECKPOINTs was one of these
+
+	Recovered Seconds `json:"recovered_ago_seconds"` // since a recovery request of it was executed here; 0: none was since the start
 }
 
 // Refusals counts messages refused for one reason.

@@ -29,6 +29,7 @@ type KeeperConfig struct {
 	Users     []uint32                         // user numbers of processes that may have the key used
 	Operators []uint32                         // user numbers of processes that may ask for a recovery
 	Recover   func(force bool) (string, error) // recovers the replica and says what was done; nil: it cannot be
+	Status    func() KeeperStatus              // what the watchdog knows; nil: nothing
 	Logger    *slog.Logger
 }
 
@@ -58,11 +59,13 @@ func StartKeeper(cfg KeeperConfig) (*Keeper, error) {
 	}
 	asClient := ClientOf(cfg.Group.Members[cfg.Self].Key)
 	key := signing.NewKey(cfg.Key, cfg.Group.Digest(), cfg.Self, asClient, memory.counter)
-	server, err := signing.Serve(cfg.Socket, key, cfg.rules())
-	if err != nil {
+	k := &Keeper{key: key, lock: lock, memory: memory}
+	rules := cfg.rules()
+	rules.Status = func() []byte { return k.status(cfg.Status) }
+	if k.server, err = signing.Serve(cfg.Socket, key, rules); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return &Keeper{key: key, server: server, lock: lock, memory: memory}, nil
+	return k, nil
 }
 
 // refusedEvery is how often the log tells of refusals: who asks for what is refused has no log to flood.

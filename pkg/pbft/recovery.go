@@ -178,10 +178,19 @@ func (r *Replica) answerRecovery(i ReplicaID, q *message.Request) bool {
 func (r *Replica) tellRecoveries() {
 	for _, x := range r.exec.News() {
 		if r.core != nil {
+			r.recovered[x.Replica] = time.Now()
 			r.log.Info("a replica recovers", "replica", x.Replica, "batch", x.Seq)
 			r.core.Recovered(x.Replica, x.Seq, x.Bound, x.Timestamp)
 		}
 	}
+}
+
+// recoveredAgo is how long ago a recovery request of replica i was executed here, 0 if none was since the start. The caller holds the lock.
+func (r *Replica) recoveredAgo(i ReplicaID) Seconds {
+	if r.recovered[i].IsZero() {
+		return 0
+	}
+	return Seconds(time.Since(r.recovered[i]))
 }
 
 // distrust has the next start believe nothing of what the directory holds, and stops the replica: the others' word says that it cannot be.

@@ -31,6 +31,7 @@ import (
 //
 //	the transport's   one reader and at times one writer for each connection, one dialler for each link
 //	tick              every tickPeriod, less often when idle: retransmission
+//	watchKeeper       asks the keeper how it is, if there is one
 //	renewKeys         refreshes the session keys every KeyPeriod, and sends the NEW-KEYs
 //	signRecovery's    has a recovery request signed, for as long as that takes
 //	the State's       calls back when the root of a checkpoint is known
@@ -79,6 +80,8 @@ type Replica struct {
 	fence       *fence
 	keeper      *keeper // nil unless in disk mode
 	recovery    recovering
+	answers     keeperAnswers
+	recovered   []time.Time // by replica: when a recovery request of it was executed here last; zero: not since start
 	lock        *os.File    // on the directory
 	liar        lies.Teller // changes what is said, in a demonstration; nil: nobody does
 
@@ -233,7 +236,7 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 	}
 	r := &Replica{
 		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, strangers: map[*transport.Conn]*auth.Session{},
-		peers: make([]*peerEnd, g.N()), started: time.Now(), stop: make(chan struct{}), done: make(chan struct{}),
+		peers: make([]*peerEnd, g.N()), recovered: make([]time.Time, g.N()), started: time.Now(), stop: make(chan struct{}), done: make(chan struct{}),
 		fullReplies: !cfg.has(DigestReplies), sparing: sparing{off: !cfg.has(Sparing)},
 	}
 	r.recovery.signer, r.liar = signer, lies.Installed()
@@ -287,6 +290,9 @@ func (r *Replica) start() error {
 	r.gate.listener.Store(listener)
 	go r.tick()
 	go r.renewKeys()
+	if r.cfg.Keeper != "" {
+		r.answers.asking.Go(r.watchKeeper)
+	}
 	return nil
 }
 
@@ -773,6 +779,7 @@ func (r *Replica) shutdown() {
 	}
 	r.lock.Close()
 	<-r.renewal.over
+	r.answers.asking.Wait()
 	close(r.done)
 }
 
@@ -791,6 +798,7 @@ func (r *Replica) status() Status {
 	s := Status{
 		Replica: r.cfg.Self, Active: true, Durability: r.group.Durability, StateBytes: r.stateBytes, LastExecuted: r.seq,
 		KeyAge: Seconds(r.renewal.age(r.started)), Refreshes: r.renewal.count.Load(),
+		Uptime: Seconds(time.Since(r.started)), Keeper: r.seenKeeper(),
 		Executed: r.executed, Queries: r.queries, Refusals: append(r.edge.list(), r.gate.refused.list()...),
 	}
 	if l := r.gate.listener.Load(); l != nil {
@@ -822,7 +830,7 @@ func (r *Replica) status() Status {
 			wrong := r.core.Dispute(ReplicaID(i))
 			s.Peers = append(s.Peers, PeerStatus{Replica: ReplicaID(i), Connected: p.link.Up() && p.inbound != nil,
 				Keys: p.session.Ready(), LastExecuted: last, Stable: low, Recovering: !over,
-				WrongVotes: wrong.Votes, WrongRoots: wrong.Roots, False: wrong.False})
+				WrongVotes: wrong.Votes, WrongRoots: wrong.Roots, False: wrong.False, Recovered: r.recoveredAgo(ReplicaID(i))})
 		}
 	}
 	for _, why := range core.Refusals() {

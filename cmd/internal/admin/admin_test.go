@@ -141,6 +141,7 @@ func TestMetricsAreWellFormed(t *testing.T) {
 		Peers:    []pbft.PeerStatus{{Replica: 0}, {Replica: 2}},
 		Refusals: []pbft.Refusals{{Reason: "bad MAC", Count: 3}, {Reason: "malformed"}},
 		Disk:     &pbft.DiskStatus{Syncs: pbft.Histogram{Count: 3, Classes: []uint64{1, 0, 2}}},
+		Keeper:   &pbft.SeenKeeper{},
 	}
 	a, err := Serve("127.0.0.1:0", Sources{Metrics: func(w io.Writer) {
 		ReplicaMetrics(w, status, 4)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
@@ -31,34 +32,47 @@ type Memory struct {
 
 // ReplicaHelp explains the families of ReplicaMetrics.
 var ReplicaHelp = map[string]string{
-	"bfs_ready":                     "1 if this replica votes and hears enough others to order operations.",
-	"bfs_silent":                    "1 if this replica does not vote, because its restart lost the memory of its earlier votes.",
-	"bfs_silent_until_checkpoint":   "The checkpoint that must be stable before a silent replica votes; 0 if it is not silent.",
-	"bfs_fetching":                  "1 while this replica fetches the state from the others.",
-	"bfs_recovering":                "1 while this replica recovers: it takes part, and what it remembers is not confirmed yet.",
-	"bfs_recovery_seconds":          "How long the recovery that this process began with took, or has taken so far; 0 without one.",
-	"bfs_recovery_found_corruption": "1 if that recovery found a state that is not the group's.",
-	"bfs_view":                      "The view that this replica is in.",
-	"bfs_primary":                   "The replica that orders operations in this view.",
-	"bfs_view_active":               "0 during a view change.",
-	"bfs_view_changes_total":        "View changes gone through since start.",
-	"bfs_rollbacks_total":           "Batches executed before they had committed, and taken back, since start.",
-	"bfs_last_executed":             "The last batch that this replica has executed.",
-	"bfs_stable_checkpoint":         "The last stable checkpoint.",
-	"bfs_clients_connected":         "Enrolled clients that are connected.",
-	"bfs_floods":                    "Addresses from which connections come so often that most are dropped.",
-	"bfs_message_log_bytes":         "Length of the operations in the message log.",
-	"bfs_session_key_age_seconds":   "Time since the session keys were made.",
-	"bfs_operations_total":          "Operations executed in order since start.",
-	"bfs_queries_total":             "Operations answered on the read-only path since start.",
-	"bfs_peer_connected":            "1 if the connections to and from the other replica are up.",
-	"bfs_peer_keys":                 "1 if both session keys with the other replica are there.",
-	"bfs_peer_recovering":           "1 while the other replica recovers: it is not past its recovery point.",
-	"bfs_peer_last_executed":        "The last batch that the other replica says it has executed.",
-	"bfs_peer_wrong_votes_total":    "Votes of the other replica that were against what committed: it lies, or the primary does.",
-	"bfs_peer_wrong_roots_total":    "Checkpoints of the other replica with a state that is not the group's: it lies, or its state is false.",
-	"bfs_peer_false":                "1 if the last of its checkpoints was such.",
-	"bfs_refusals_total":            "Messages refused, by reason.",
+	"bfs_ready":                          "1 if this replica votes and hears enough others to order operations.",
+	"bfs_silent":                         "1 if this replica does not vote, because its restart lost the memory of its earlier votes.",
+	"bfs_silent_until_checkpoint":        "The checkpoint that must be stable before a silent replica votes; 0 if it is not silent.",
+	"bfs_fetching":                       "1 while this replica fetches the state from the others.",
+	"bfs_recovering":                     "1 while this replica recovers: it takes part, and what it remembers is not confirmed yet.",
+	"bfs_recovery_seconds":               "How long the recovery that this process began with took, or has taken so far; 0 without one.",
+	"bfs_recovery_found_corruption":      "1 if that recovery found a state that is not the group's.",
+	"bfs_view":                           "The view that this replica is in.",
+	"bfs_primary":                        "The replica that orders operations in this view.",
+	"bfs_view_active":                    "0 during a view change.",
+	"bfs_view_changes_total":             "View changes gone through since start.",
+	"bfs_rollbacks_total":                "Batches executed before they had committed, and taken back, since start.",
+	"bfs_last_executed":                  "The last batch that this replica has executed.",
+	"bfs_stable_checkpoint":              "The last stable checkpoint.",
+	"bfs_clients_connected":              "Enrolled clients that are connected.",
+	"bfs_floods":                         "Addresses from which connections come so often that most are dropped.",
+	"bfs_message_log_bytes":              "Length of the operations in the message log.",
+	"bfs_session_key_age_seconds":        "Time since the session keys were made.",
+	"bfs_operations_total":               "Operations executed in order since start.",
+	"bfs_queries_total":                  "Operations answered on the read-only path since start.",
+	"bfs_peer_connected":                 "1 if the connections to and from the other replica are up.",
+	"bfs_peer_keys":                      "1 if both session keys with the other replica are there.",
+	"bfs_peer_recovering":                "1 while the other replica recovers: it is not past its recovery point.",
+	"bfs_peer_last_executed":             "The last batch that the other replica says it has executed.",
+	"bfs_peer_wrong_votes_total":         "Votes of the other replica that were against what committed: it lies, or the primary does.",
+	"bfs_peer_wrong_roots_total":         "Checkpoints of the other replica with a state that is not the group's: it lies, or its state is false.",
+	"bfs_peer_false":                     "1 if the last of its checkpoints was such.",
+	"bfs_peer_recovered_age_seconds":     "Time since a recovery request of the other replica was executed here; 0: none was since start.",
+	"bfs_uptime_seconds":                 "Time since this replica was started.",
+	"bfs_keeper_up":                      "1 if this replica's keeper answered when it was asked last.",
+	"bfs_keeper_answer_age_seconds":      "Time since the keeper answered.",
+	"bfs_keeper_next_recovery_seconds":   "When the keeper will recover this replica, as Unix time; 0: never.",
+	"bfs_keeper_turns_given_up":          "Turns in a row at which the keeper did not recover this replica.",
+	"bfs_keeper_counter":                 "The keeper's counter of signatures.",
+	"bfs_keeper_manifest_serial":         "Serial number of the newest manifest that the keeper has taken.",
+	"bfs_keeper_manifest_seconds":        "When the manifest was written, as Unix time; 0: there is none.",
+	"bfs_keeper_program_checked_seconds": "When the keeper last judged the program, as Unix time.",
+	"bfs_keeper_program_refused":         "1 if the keeper refused the program when it judged it last.",
+	"bfs_window_seconds":                 "The window of vulnerability now: two key periods, and the time since the last recovery began.",
+	"bfs_window_bound_seconds":           "What that window may be; 0: nothing bounds it, because no recoveries are scheduled.",
+	"bfs_refusals_total":                 "Messages refused, by reason.",
 
 	"bfs_durability_disk":              "1 if what a message promises is on the disk before it leaves, 0 in replicated mode.",
 	"bfs_state_bytes":                  "Pages of the state in use at the last checkpoint.",
@@ -108,6 +122,10 @@ func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 	counter("bfs_queries_total", s.Queries)
 	gauge("bfs_durability_disk", number(s.Durability == pbft.DurabilityDisk))
 	gauge("bfs_state_bytes", uint64(s.StateBytes))
+	metrics.WriteGaugeFloat64(w, "bfs_uptime_seconds", s.Uptime.Duration().Seconds())
+	if s.Keeper != nil {
+		keeperMetrics(w, s.Keeper)
+	}
 	if s.Disk != nil {
 		diskMetrics(w, s.Disk)
 	}
@@ -120,10 +138,34 @@ func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 		counter("bfs_peer_wrong_votes_total"+label, p.WrongVotes)
 		counter("bfs_peer_wrong_roots_total"+label, p.WrongRoots)
 		gauge("bfs_peer_false"+label, number(p.False))
+		metrics.WriteGaugeFloat64(w, "bfs_peer_recovered_age_seconds"+label, p.Recovered.Duration().Seconds())
 	}
 	for _, r := range s.Refusals {
 		counter(fmt.Sprintf("bfs_refusals_total{reason=%q}", r.Reason), r.Count)
 	}
+}
+
+// keeperMetrics writes what is known of a replica's keeper.
+func keeperMetrics(w io.Writer, k *pbft.SeenKeeper) {
+	gauge := func(name string, v uint64) { metrics.WriteGaugeUint64(w, name, v) }
+	seconds := func(name string, s pbft.Seconds) { metrics.WriteGaugeFloat64(w, name, s.Duration().Seconds()) }
+	at := func(name string, t time.Time) {
+		if t.IsZero() {
+			t = time.Unix(0, 0)
+		}
+		gauge(name, uint64(t.Unix()))
+	}
+	gauge("bfs_keeper_up", number(k.Silent == ""))
+	seconds("bfs_keeper_answer_age_seconds", k.Answered)
+	at("bfs_keeper_next_recovery_seconds", k.Next)
+	gauge("bfs_keeper_turns_given_up", uint64(k.GivenUp))
+	gauge("bfs_keeper_counter", k.Counter)
+	gauge("bfs_keeper_manifest_serial", k.Serial)
+	at("bfs_keeper_manifest_seconds", k.Manifest)
+	at("bfs_keeper_program_checked_seconds", k.Checked)
+	gauge("bfs_keeper_program_refused", number(k.Problem != ""))
+	seconds("bfs_window_seconds", k.Window)
+	seconds("bfs_window_bound_seconds", k.Bound)
 }
 
 // MemoryMetrics writes how much memory there is and may be needed, nothing where that is not known.

@@ -64,6 +64,7 @@ type Replica struct {
 	Problem string               `json:"problem,omitempty"` // why it does not agree, or did not answer
 	Lag     uint64               `json:"lag"`               // batches behind the number that f+1 have executed
 	Status  *admin.ReplicaStatus `json:"status,omitempty"`  // nil: no answer
+	Alerts  []string             `json:"alerts,omitempty"`  // of its keeper and its recoveries
 }
 
 // Ask asks all replicas at once and waits for each at most as long as ctx lasts.
@@ -88,6 +89,7 @@ func Ask(ctx context.Context, g *config.Group) *Report {
 	}
 	all.Wait()
 	r.judge(uint64(g.Limits.CheckpointPeriod))
+	r.alert()
 	return r
 }
 
@@ -256,6 +258,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 		return err
 	}
 	if err := r.writeRoom(w); err != nil {
+		return err
+	}
+	if err := r.writeKeepers(w); err != nil {
 		return err
 	}
 	r.writeDisputes(w)

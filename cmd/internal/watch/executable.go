@@ -17,6 +17,12 @@ var errExecutable = errors.New("not started")
 // openChecked opens the program if it may be started: the administrator's manifest allows it, and the
 // manifest is not older than one that was taken before.
 func (w *Watch) openChecked() (*os.File, error) {
+	f, err := w.judge()
+	w.account.checked(w.Config.Manifest, err)
+	return f, err
+}
+
+func (w *Watch) judge() (*os.File, error) {
 	if w.Config.Manifest == "" {
 		return os.Open(w.Program)
 	}

@@ -34,6 +34,7 @@ type Watch struct {
 	Ended  func()   // called when the replica's process has ended, and all that it had started
 	Ready  func()   // called when the replica is ready for the first time
 
+	account  account
 	wishes   chan wish
 	child    *procs.Child
 	begun    time.Time // of child
@@ -90,6 +91,7 @@ func (w *Watch) Run(ctx context.Context) error {
 	w.retry = time.NewTimer(0)
 	turns := schedule{w.Config.Period, w.Config.Group.N(), int(w.Config.Self)}
 	due, scheduled := turns.next(time.Now())
+	w.account.begin(due)
 	alarm := time.NewTicker(tick(w.Config.Period))
 	defer alarm.Stop()
 	notify("READY=1")
@@ -116,6 +118,7 @@ func (w *Watch) Run(ctx context.Context) error {
 			if scheduled && !now.Round(0).Before(due) {
 				w.turn(ctx)
 				due, scheduled = turns.next(time.Now())
+				w.account.turned(due, w.skipped)
 			}
 		}
 	}
@@ -212,6 +215,7 @@ func (w *Watch) start() error {
 	if w.child, err = plan.Start(); err != nil {
 		return err
 	}
+	w.account.started(w.recovers)
 	w.Log.Info("the replica is started", "pid", w.child.PID(), "recovery", w.recovers)
 	return nil
 }

@@ -246,17 +246,28 @@ func (c *Client) Close() error {
 // AskRecovery asks the keeper at path to recover its replica, and waits for as long as ctx says. It
 // returns what the keeper did.
 func AskRecovery(ctx context.Context, path string, force bool) (string, error) {
+	b, err := ask(ctx, path, &request{op: opRecover, force: force}, recoverWithin)
+	return string(b), err
+}
+
+// AskStatus asks the keeper at path what it tells of itself, on a connection of its own: nothing else waits for the answer.
+func AskStatus(ctx context.Context, path string) ([]byte, error) {
+	return ask(ctx, path, &request{op: opStatus}, callWithin)
+}
+
+// ask asks for one thing on a connection of its own.
+func ask(ctx context.Context, path string, r *request, within time.Duration) ([]byte, error) {
 	conn, err := dial(path)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	b, err := exchange(conn, &request{op: opRecover, force: force}, recoverWithin)
+	b, err := exchange(conn, r, within)
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return string(b), err
+	return b, err
 }
 
 // recoverWithin bounds how long a keeper may take to recover its replica, in AskRecovery.

@@ -25,4 +25,5 @@
 //	4 hello key   public key 32 | life 12            key 32
 //	5 hello tag   public key 32 | challenge 32 | hello without tag 32      tag 16
 //	6 recover     force 1                            what was done, as text
+//	7 status      -                                  what the keeper tells of itself; its meaning is the caller's
 package signing

@@ -90,6 +90,13 @@ func (k *Key) Count() (uint64, error) {
 	return n, nil
 }
 
+// Counter is the value that is given out next.
+func (k *Key) Counter() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.next
+}
+
 // Grant lets a recovery that begins have its requests signed.
 func (k *Key) Grant() {
 	k.mu.Lock()

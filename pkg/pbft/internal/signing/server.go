@@ -26,6 +26,7 @@ type Rules struct {
 	Users     []uint32                         // user numbers of processes that may have the key used
 	Operators []uint32                         // user numbers of processes that may ask for a recovery
 	Recover   func(force bool) (string, error) // recovers the replica; nil: it cannot be recovered
+	Status    func() []byte                    // what Users may know of the keeper; nil: nothing
 	Refused   func(uid uint32, why error)      // is called for each refusal; may be nil
 }
 
@@ -187,6 +188,11 @@ func (s *Server) perform(r *request) ([]byte, error) {
 	case opHelloTag:
 		t, err := s.key.HelloTag(r.peer, &r.challenge, &r.head)
 		return t[:], err
+	case opStatus:
+		if s.rules.Status == nil {
+			return nil, errors.New("this keeper tells nothing of itself")
+		}
+		return s.rules.Status(), nil
 	case opRecover:
 		if s.rules.Recover == nil {
 			return nil, errors.New("this keeper recovers no replica")

@@ -380,7 +380,7 @@ func TestHostileConnections(t *testing.T) {
 
 // A request is encoded as it was before it was decoded.
 func FuzzDecode(f *testing.F) {
-	for _, r := range []request{{op: opIdentify}, {op: opCount}, {op: opSign, covered: []byte("x")}, {op: opRecover, force: true},
+	for _, r := range []request{{op: opIdentify}, {op: opCount}, {op: opSign, covered: []byte("x")}, {op: opRecover, force: true}, {op: opStatus},
 		{op: opHelloKey, peer: make([]byte, keySize)}, {op: opHelloTag, peer: make([]byte, keySize)}} {
 		f.Add(r.encode())
 	}

@@ -27,6 +27,7 @@ const (
 	opHelloKey
 	opHelloTag
 	opRecover
+	opStatus
 )
 
 // Status of an answer.
@@ -71,7 +72,7 @@ func decode(b []byte) (r request, err error) {
 	body := b[1:]
 	want := 0
 	switch r.op {
-	case opIdentify, opCount:
+	case opIdentify, opCount, opStatus:
 	case opSign:
 		r.covered = body
 		return r, nil
