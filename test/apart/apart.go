@@ -36,22 +36,24 @@ import (
 const stageVariable = "BFS_APART"
 
 // Main runs the tests, then the functions, and exits with the tests' code.
-func Main(m *testing.M, then ...func()) {
+func Main(m *testing.M, then ...func()) { Exit(m.Run, then...) }
+
+// Exit is Main for a command: it runs what the command does, then the functions, and exits with the code that run returned.
+func Exit(run func() int, then ...func()) {
+	here := func() int {
+		code := run()
+		for _, f := range then {
+			f()
+		}
+		return code
+	}
 	if os.Getenv(stageVariable) == "" {
-		os.Exit(parent(func() int { return run(m, then) }))
+		os.Exit(parent(here))
 	}
 	if os.Getenv(stageVariable) == "child" {
 		settle()
 	}
-	os.Exit(run(m, then))
-}
-
-func run(m *testing.M, then []func()) int {
-	code := m.Run()
-	for _, f := range then {
-		f()
-	}
-	return code
+	os.Exit(here())
 }
 
 // parent runs the tests in a child; here runs them without one.

@@ -28,6 +28,9 @@
 // and `ask WORDS` sends a question to Options.Answer and waits for the answer; that is how a script
 // has a replica killed while it writes, without anybody having to guess when.
 //
+// A guest whose whole work is a Go program can do without shell and overlay, and boots for a quarter
+// of the processor time (bare.go).
+//
 // What a guest costs: one CPU, a boot of one to two seconds, about 18 us a system call and 10 to 15
 // ms to start a process, so heavy work belongs in one process (perl or C), not in a shell loop.
 package guest

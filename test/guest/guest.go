@@ -40,7 +40,8 @@ type Mount struct {
 type Options struct {
 	Script  string   // path of a bash script; or
 	Command string   // shell text to run instead
-	Args    []string // for Script
+	Args    []string // for Script; or
+	Bare    []string // a Go program that calls Settle, and its arguments: it is the guest's first process (bare.go)
 	Mounts  []Mount
 	Env     []string // K=V, exported to the script
 	Dir     string   // where the script starts; default: the present directory
@@ -198,7 +199,7 @@ func (g *Guest) startKernel(ctx context.Context) error {
 		fmt.Sprintf("mem=%dM", g.opts.MemoryMB), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
 		"uml_dir="+g.dir, "umid=guest", "con=null", "con0=null,fd:1",
 		fmt.Sprintf("vec0:transport=tap,ifname=%s,depth=128,gro=1,mtu=%d", g.link.tap, g.opts.MTU),
-		"init="+filepath.Join(g.io(), "init.sh"), "guest_io="+g.io(), "guest_out="+g.opts.Out)
+		"init="+g.init(), "guest_io="+g.io(), "guest_out="+g.opts.Out)
 	args = append(args, g.disks()...)
 	if g.opts.NetNS != "" {
 		args = append([]string{"ip", "netns", "exec", g.opts.NetNS}, args...)
@@ -222,6 +223,13 @@ func (g *Guest) disks() (args []string) {
 		args = append(args, fmt.Sprintf("ubd%dd=%s", i, file))
 	}
 	return args
+}
+
+func (g *Guest) init() string {
+	if len(g.opts.Bare) > 0 {
+		return g.opts.Bare[0]
+	}
+	return filepath.Join(g.io(), "init.sh")
 }
 
 func (g *Guest) cpu() int {

@@ -4,16 +4,77 @@ package guest
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"bfs/test/apart"
 )
 
-func TestMain(m *testing.M) { apart.Main(m) }
+func TestMain(m *testing.M) {
+	if Inside() {
+		SwitchOff(bareTest())
+	}
+	apart.Main(m)
+}
+
+// bareTest is what runs in the guest of TestBareGuest.
+func bareTest() (code int) {
+	args, err := Settle()
+	if err != nil {
+		fmt.Println(err)
+		return 125
+	}
+	c, err := net.Dial("tcp", args[1])
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer c.Close()
+	return Perform("sh", "-c", "echo got $0; test -b /dev/ubda && exit 3", args[0])
+}
+
+// A bare guest has its disk and its network, and tells the exit code of its program.
+func TestBareGuest(t *testing.T) {
+	if os.Getenv("BFS_KERNEL") == "" {
+		t.Skip("NOT RUN: set BFS_KERNEL=1 (or `make kernel-test`) to boot guest kernels")
+	}
+	if err := Available(); err != nil {
+		t.Skipf("NOT RUN: %v", err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire, err := NewWire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wire.Remove()
+	listener, err := net.Listen("tcp", wire.link.hostAddr+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g, err := Start(t.Context(), Options{
+		Bare: []string{program, "this", listener.Addr().String()}, Wire: wire, OwnLoopback: true, Disks: []string{disk}, MemoryMB: 128, SpreadCPU: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := g.Wait()
+	if err != nil || r.Exit != 3 || r.Output != "got this\n" {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+}
 
 func TestChecksAreFoundInOutput(t *testing.T) {
 	got := Checks("noise\nbegin a\n  | x\nok a\nbegin b\nFAIL b: no: really\nbegin c\nok d\n")

@@ -21,6 +21,9 @@ func (g *Guest) writeOrders() error {
 	if err := g.prepareOut(); err != nil {
 		return err
 	}
+	if len(g.opts.Bare) > 0 {
+		return g.writeBareOrders()
+	}
 	modules, err := moduleFiles(g.modules())
 	if err != nil {
 		return err
