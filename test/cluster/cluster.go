@@ -47,6 +47,7 @@ type Config struct {
 	Transport string   // tls, the default, or plain
 	Wrap      []string // put before every command, for example taskset -c 1
 
+	Size       uint64 // of the state, whole MiB; 0: init's default
 	Durability string // disk, the default, or replicated
 	Keeper     string // each replica runs under a keeper, and all are recovered once in this time: for example 0s, never
 
@@ -123,34 +124,36 @@ func ForTest(t testing.TB, c Config) *Group {
 // Start makes a group's bundles in dir, starts its replicas and waits until all are ready. With an error the group may
 // have started in part; Stop it if it is not nil.
 func Start(ctx context.Context, dir string, c Config) (*Group, error) {
+	g, err := Of(dir, c.Transport)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.AddReplicas(ctx, c); err != nil {
+		return g, err
+	}
+	return g, g.startReplicas(ctx)
+}
+
+// Of is a group in dir whose replicas are added later, or are somebody else's to run: dir then has what bfsd init wrote, in group.
+func Of(dir, transport string) (*Group, error) {
 	bin, err := Binaries()
 	if err != nil {
 		return nil, err
 	}
+	if transport == "" {
+		transport = "tls"
+	}
+	return &Group{Dir: dir, bin: bin, transport: transport}, nil
+}
+
+// AddReplicas makes a group's bundles and its replicas, and starts none. The transport is the group's.
+func (g *Group) AddReplicas(ctx context.Context, c Config) error {
 	if c.Replicas == 0 {
 		c.Replicas = 4
 	}
-	if c.Transport == "" {
-		c.Transport = "tls"
-	}
-	g := &Group{Dir: dir, bin: bin, wrap: c.Wrap, transport: c.Transport}
-	var hosts []string
-	for range c.Replicas {
-		port, err := portPair()
-		if err != nil {
-			return nil, err
-		}
-		hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", port))
-	}
-	init := []string{"init", "--hosts", strings.Join(hosts, ","), "--out", g.path("group"), "--transport", c.Transport}
-	if c.Durability != "" {
-		init = append(init, "--durability", c.Durability)
-	}
-	if c.Keeper != "" {
-		init = append(init, "--keeper")
-	}
-	if _, err := g.Command(ctx, "bfsd", init...); err != nil {
-		return nil, err
+	g.wrap = c.Wrap
+	if err := g.init(ctx, c); err != nil {
+		return err
 	}
 	verb := "run"
 	switch {
@@ -159,22 +162,47 @@ func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 	case c.Keeper != "":
 		verb = "keeper"
 	}
-	for i := range hosts {
+	for i := range c.Replicas {
 		config := g.ReplicaFile(i)
 		if c.Keeper != "" {
 			if err := setPeriod(config, c.Keeper); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		g.Replicas = append(g.Replicas, g.process(fmt.Sprintf("replica%d", i), "bfsd", verb, "--config", config))
 	}
 	if c.Prepare != nil {
-		if err := c.Prepare(g.path("group")); err != nil {
-			return g, err
-		}
+		return c.Prepare(g.path("group"))
 	}
-	return g, g.startReplicas(ctx)
+	return nil
 }
+
+// init makes the bundles of replicas on the loopback.
+func (g *Group) init(ctx context.Context, c Config) error {
+	var hosts []string
+	for range c.Replicas {
+		port, err := portPair()
+		if err != nil {
+			return err
+		}
+		hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", port))
+	}
+	args := []string{"init", "--hosts", strings.Join(hosts, ","), "--out", g.path("group"), "--transport", g.transport}
+	if c.Durability != "" {
+		args = append(args, "--durability", c.Durability)
+	}
+	if c.Keeper != "" {
+		args = append(args, "--keeper")
+	}
+	if c.Size != 0 {
+		args = append(args, "--size", fmt.Sprintf("%dMiB", c.Size>>20))
+	}
+	_, err := g.Command(ctx, "bfsd", args...)
+	return err
+}
+
+// File is the group file.
+func (g *Group) File() string { return g.path("group", "group.toml") }
 
 // ReplicaFile is a replica's configuration file.
 func (g *Group) ReplicaFile(i int) string {
