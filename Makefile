@@ -9,6 +9,7 @@ DEMO        ?=
 BENCH       ?=
 BUSY        ?=
 ROUNDS      ?= 1000
+CUTS        ?= 200
 
 help: ## this list
 	@echo 'make VERB, where VERB is'
@@ -59,7 +60,10 @@ fuzz: ## every fuzz target in turn, FUZZTIME each (default 10s)
 sim: ## those written by hand, 500 fixed and SEEDS fresh (default 200) schedules of the protocol under faults
 	go test -count=1 -timeout 0 ./pkg/pbft/internal/sim -v -run 'Directed|Fixed|Fresh' -sim.fixed=500 -sim.seeds=$(SEEDS)
 
-soak: ## ROUNDS recoveries (default 1000) of real processes under load, two in three from an intruder in memory or on disk; needs root
+soak: ## CUTS power cuts of four guest kernels under load (default 200), as many kills of all processes, ROUNDS recoveries (default 1000) with an intruder in memory or on disk; needs root
+	@test/prepare test
+	go run ./test/power -rounds $(CUTS)
+	go run ./test/power -rounds $(CUTS) -processes
 	go run ./test/recoveries -rounds $(ROUNDS)
 
 mutants: ## plant known mistakes in the protocol, one at a time; the simulator must notice each

@@ -1,172 +1,200 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package power
+package main
 
 import (
-	"context"
-	"flag"
+	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"sync"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"bfs/pkg/bfs"
-	"bfs/pkg/nfs3"
 	"bfs/test/apart"
 	"bfs/test/cluster"
 	"bfs/test/guest"
 	"bfs/test/patience"
 )
 
-var (
-	roundsFlag = flag.Int("power.rounds", 1, "how often the power of all replicas is cut")
-	seedFlag   = flag.Uint64("power.seed", 0, "seed of the operations and of the times of the cuts; 0: a fresh one")
-	keepFlag   = flag.String("power.dir", "", "an empty directory for disks and logs, which stay there; empty: a temporary one")
-)
-
-const (
-	workers     = 6
-	leastAcked  = 100 // operations in a round before the cut
-	furtherMost = 300 // and up to this many more, by chance
-)
-
 func TestMain(m *testing.M) {
-	flag.Parse()
+	if guest.Inside() {
+		guest.SwitchOff(inside())
+	}
+	if len(os.Args) > 1 && os.Args[1] == workVerb {
+		os.Exit(workCommand(os.Args[2:]))
+	}
 	apart.Main(m, cluster.RemoveBinaries)
 }
 
-// The power of all replicas is cut in one instant, under load, again and again. After each cut the
-// files show every acknowledged operation once and nothing that was not written, and every handle
-// is good.
+// The power of all replicas is cut in one instant, under load. More of it: go run ./test/power.
 func TestPowerCut(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to run replicas under guest kernels and cut their power")
 	}
-	if err := guest.Available(); err != nil {
+	if err := available(); err != nil {
 		t.Skipf("NOT RUN: %v", err)
 	}
-	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
-		t.Skip("NOT RUN: needs mkfs.ext4 (Debian package e2fsprogs)")
-	}
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	g := newGroup(t)
-	g.boot(false)
-	l := newLoad(g, seed)
-	l.start()
-	for round := 1; round <= *roundsFlag && !t.Failed(); round++ {
-		l.round(round)
-	}
-	l.end()
-	t.Logf("%d rounds, seed %d: %d operations acknowledged", *roundsFlag, seed, l.acked.Load())
+	sample(t, &soak{guests: true, mounted: true, rounds: 1})
 }
 
-// A load is the workers, with their counts.
-type load struct {
-	*group
-	chance  *rand.Rand
-	acked   atomic.Int64
-	cuts    atomic.Int64
-	workers []*worker
-	working context.Context // until end
-	quit    context.CancelFunc
-	all     sync.WaitGroup
-	failed  chan error // of workers
-}
-
-// newLoad mounts the group and makes the workers' directories.
-func newLoad(g *group, seed uint64) *load {
-	g.t.Helper()
-	client := g.client()
-	l := &load{group: g, chance: rand.New(rand.NewPCG(seed, workers)), failed: make(chan error, workers)}
-	l.working, l.quit = context.WithCancel(context.WithoutCancel(g.t.Context()))
-	g.t.Cleanup(l.end)
-	fsys, err := bfs.Mount(g.t.Context(), client, "/export", nfs3.Credentials{})
-	g.must(err)
-	fsys = fsys.WithContext(l.working)
-	for i := range workers {
-		w, err := newWorker(fsys, i, seed, &l.acked, l.cuts.Load)
-		g.must(err)
-		w.bulk = i == 0 // the image on a replica's disk follows the journal only after some tens of MiB
-		l.workers = append(l.workers, w)
+// All replicas are killed in one instant, under load.
+func TestKilledProcesses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
 	}
-	return l
+	sample(t, &soak{rounds: 2})
 }
 
-func (l *load) start() {
-	for _, w := range l.workers {
-		l.all.Go(func() {
-			if err := w.run(l.working); err != nil {
-				l.failed <- err
+func sample(t *testing.T, s *soak) {
+	t.Helper()
+	s.seed, s.dir, s.say = rand.Uint64(), t.TempDir(), t.Logf
+	if err := s.run(t.Context()); err != nil {
+		t.Fatalf("seed %d: %v", s.seed, err)
+	}
+	if s.done.rounds != s.rounds || s.done.wrong != (tally{}) {
+		t.Errorf("%d rounds, want %d: %v", s.done.rounds, s.rounds, s.done)
+	}
+}
+
+// here is a directory of this machine, where nothing is to be forgotten, and nothing made durable.
+type here struct{ mounted }
+
+func (here) Forget() error { return nil }
+
+func (h here) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	f, err := os.OpenFile(h.at(name), flag, perm)
+	return unsynced{f}, err
+}
+
+type unsynced struct{ *os.File }
+
+func (unsynced) Sync() error { return nil }
+
+// The checker counts what is amiss, each kind as what it is, and nothing else.
+func TestChecker(t *testing.T) {
+	for _, x := range []struct {
+		what string
+		do   func(t *testing.T, w *worker, dir string)
+		want tally
+	}{
+		{"nothing is amiss", func(*testing.T, *worker, string) {}, tally{}},
+		{"a file is gone", func(t *testing.T, w *worker, dir string) {
+			must(t, os.Remove(filepath.Join(dir, w.any(""))))
+		}, tally{Lost: 1}},
+		{"a file is shorter", func(t *testing.T, w *worker, dir string) {
+			name := alone(t, w)
+			must(t, os.Truncate(filepath.Join(dir, name), int64(len(w.names[name].bytes)-1)))
+		}, tally{Lost: 1}},
+		{"a write was appended twice", func(t *testing.T, w *worker, dir string) {
+			name := alone(t, w)
+			must(t, os.WriteFile(filepath.Join(dir, name), slices.Concat(w.names[name].bytes, w.names[name].bytes), 0o644))
+		}, tally{Doubled: 1}},
+		{"a file has other bytes", func(t *testing.T, w *worker, dir string) {
+			name := alone(t, w)
+			must(t, os.WriteFile(filepath.Join(dir, name), make([]byte, len(w.names[name].bytes)), 0o644))
+		}, tally{Forged: 1}},
+		{"a record is an earlier one", func(t *testing.T, w *worker, dir string) {
+			must(t, os.WriteFile(filepath.Join(dir, ledgerName), make([]byte, len(w.book)), 0o644))
+		}, tally{Lost: 1}},
+		{"a removed name is back", func(t *testing.T, w *worker, dir string) {
+			for name := range w.ever {
+				if w.names[name] == nil {
+					must(t, os.WriteFile(filepath.Join(dir, name), nil, 0o644))
+					return
+				}
+			}
+			t.Fatal("no name was ever removed")
+		}, tally{Lost: 1}},
+		{"a file that nobody made", func(t *testing.T, w *worker, dir string) {
+			must(t, os.WriteFile(filepath.Join(dir, "other"), nil, 0o644))
+		}, tally{Forged: 1}},
+	} {
+		t.Run(strings.ReplaceAll(x.what, " ", "_"), func(t *testing.T) {
+			w, dir := busyWorker(t)
+			x.do(t, w, dir)
+			wrong, sum := w.check()
+			if sum != x.want || (len(wrong) > 0) != (x.want != tally{}) {
+				t.Errorf("got %v, want %v: %v", sum, x.want, errors.Join(wrong...))
 			}
 		})
 	}
 }
 
-// end stops the workers. It may be called twice.
-func (l *load) end() {
-	l.quit()
-	l.all.Wait()
-}
-
-// round lets the workers work, cuts the power, and judges.
-func (l *load) round(round int) {
-	l.t.Helper()
-	before := l.acked.Load()
-	l.await(before + leastAcked + l.chance.Int64N(furtherMost))
-	l.cuts.Add(1)
-	l.cut()
-	acked := l.acked.Load() - before
-	begun := time.Now()
-	l.boot(round%2 == 1)
-	if round%3 == 2 { // a power cut while they start
-		l.answered()
-		l.cuts.Add(1)
-		l.cut()
-		l.boot(round%2 == 1)
+// busyWorker is a worker that has worked in a directory of this machine.
+func busyWorker(t *testing.T) (w *worker, dir string) {
+	t.Helper()
+	root := t.TempDir()
+	w, err := newWorker(here{mounted{root}}, "worker", 1, 7, new(atomic.Int64), func() int64 { return 0 })
+	must(t, err)
+	t.Cleanup(func() { _ = w.ledger.Close() })
+	for w.acked.Load() < 300 {
+		must(t, w.step())
 	}
-	l.await(l.acked.Load() + workers + 1) // so that one of them began after the cut
-	served := time.Since(begun)
-	wrong := l.check()
-	reached := l.whole()
-	l.t.Logf("round %d: %d acknowledged, %v; serves again after %.1f s, %d replicas take part after %.1f s",
-		round, acked, wrong, served.Seconds(), reached, time.Since(begun).Seconds())
+	return w, filepath.Join(root, w.dir)
 }
 
-// await waits until this many operations were acknowledged.
-func (l *load) await(acked int64) {
-	l.t.Helper()
-	ctx, cancel := patience.Context(l.t.Context(), settleIn)
-	defer cancel()
-	poll := time.NewTicker(2 * time.Millisecond)
-	defer poll.Stop()
-	for l.acked.Load() < acked {
-		select {
-		case err := <-l.failed:
-			l.t.Fatalf("after %d power cuts: %v", l.cuts.Load(), err)
-		case <-poll.C:
-		case <-ctx.Done():
-			reached, missing := l.survey(l.t.Context())
-			l.t.Fatalf("after %d power cuts: %d operations acknowledged, want %d: %v; %d hosts are in reach;%s",
-				l.cuts.Load(), l.acked.Load(), acked, ctx.Err(), reached, missing)
+// alone is a file that has bytes and one name.
+func alone(t *testing.T, w *worker) string {
+	t.Helper()
+	for name, c := range w.names {
+		names := 0
+		for _, other := range w.names {
+			if other == c {
+				names++
+			}
+		}
+		if names == 1 && len(c.bytes) > 0 {
+			return name
+		}
+	}
+	t.Fatal("all files have several names")
+	return ""
+}
+
+// An operation that is refused as done already was done twice if the power was cut meanwhile. Otherwise an earlier one is lost.
+func TestJudgeOfRefusals(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		w, dir := busyWorker(t)
+		cuts := int64(0)
+		w.cuts = func() int64 { return cuts }
+		must(t, os.WriteFile(filepath.Join(dir, "there"), nil, 0o644))
+		err := w.do("create there", func() error {
+			if cut {
+				cuts++
+			}
+			_, err := w.files.OpenFile(w.path("there"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+			return err
+		}, func() {})
+		want := tally{Lost: 1}
+		if cut {
+			want = tally{Doubled: 1}
+		}
+		if err == nil || w.wrong != want {
+			t.Errorf("cut %t: got %v, %v, want %v", cut, w.wrong, err, want)
 		}
 	}
 }
 
-// check compares every worker's directory with its log, one after the other; the others work on meanwhile.
-func (l *load) check() (all tally) {
-	l.t.Helper()
-	for _, w := range l.workers {
-		wrong, sum := w.check()
-		all.add(sum)
-		for _, err := range wrong {
-			l.t.Errorf("after %d power cuts: %v", l.cuts.Load(), err)
-		}
+// The failure of one worker is its crew's.
+func TestFailureOfAWorker(t *testing.T) {
+	root := t.TempDir()
+	g, err := newGang(t.Context(), here{mounted{root}}, "worker", 2, 7, func() int64 { return 0 })
+	must(t, err)
+	must(t, os.Rename(filepath.Join(root, "worker1"), filepath.Join(root, "elsewhere")))
+	patience.Until(t, "the crew has failed", func() bool { return g.failure() != nil })
+	g.quit()
+	g.all.Wait()
+	if r := g.report(order{Check: true}); r.Failed == "" || r.Tally.Lost == 0 || len(r.Wrong) == 0 {
+		t.Errorf("got %+v", r)
 	}
-	return all
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package power
+package main
 
 import (
 	"bytes"
@@ -16,67 +16,70 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-
-	"bfs/pkg/bfs"
 )
 
 // Bounds of what one worker keeps in its directory.
 const (
-	filesAtMost = 24
-	littleBytes = 16 << 10 // of most files at most
-	manyBytes   = 256 << 10
-	records     = 4096 // of the ledger
+	namesAtMost = 16
+	littleBytes = 8 << 10 // of most files at most
+	manyBytes   = 128 << 10
+	longest     = 256 << 10 // a file that is longer is not appended to
+	records     = 1024      // of the ledger
 	recordSize  = 64
 	ledgerName  = "ledger"
 )
 
-// A tally counts the mistakes that were found.
+// A tally counts what was found wrong.
 type tally struct {
-	lost    int // an acknowledged operation is not there
-	doubled int // an operation was done twice, for its answer says that it had been done
-	forged  int // contents that no worker wrote
-	stale   int // a handle is not known any more
+	Lost    int // an acknowledged operation is not there
+	Doubled int // an operation was done twice, for its answer says that it had been done
+	Forged  int // something is there that nobody wrote
+	Stale   int // a handle is not known any more
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d lost, %d doubled, %d forged, %d stale handles", t.lost, t.doubled, t.forged, t.stale)
+	return fmt.Sprintf("%d lost, %d doubled, %d forged, %d stale handles", t.Lost, t.Doubled, t.Forged, t.Stale)
 }
 
 func (t *tally) add(o tally) {
-	t.lost += o.lost
-	t.doubled += o.doubled
-	t.forged += o.forged
-	t.stale += o.stale
+	t.Lost += o.Lost
+	t.Doubled += o.Doubled
+	t.Forged += o.Forged
+	t.Stale += o.Stale
 }
 
 // A worker makes one operation after the other in a directory of its own, and logs those that were
 // acknowledged. The log is the directory that they make.
 type worker struct {
 	dir    string
-	fsys   *bfs.FS
+	files  files
 	chance *rand.Rand
-	bulk   bool      // writes its whole ledger again and again, and nothing else
-	ledger *bfs.File // open since the first round: its handle must stay good
+	bulk   bool // writes its whole ledger again and again, and nothing else
+	ledger file // open since the first round: its handle must stay good
 	serial int
 	acked  *atomic.Int64
+	cuts   func() int64 // how often the power was cut
 
-	busy  sync.Mutex // held during an operation: the checker takes it to pause the worker
-	files map[string][]byte
-	ever  map[string]bool // names that were in use at any time
-	book  []byte          // the ledger's bytes
-	last  []string        // the last operations, for a failure's report
-	cuts  func() int64    // how often the power was cut
+	busy  sync.Mutex          // held during an operation: the checker takes it to pause the worker
+	names map[string]*content // links have a content in common
+	ever  map[string]bool     // names that were in use at any time
+	book  []byte              // the ledger's bytes
+	last  []string            // the last operations, for a failure's report
 	wrong tally
 }
 
-func newWorker(fsys *bfs.FS, number int, seed uint64, acked *atomic.Int64, cuts func() int64) (*worker, error) {
+// A content is a file's bytes.
+type content struct{ bytes []byte }
+
+func newWorker(files files, dir string, number int, seed uint64, acked *atomic.Int64, cuts func() int64) (*worker, error) {
 	w := &worker{
-		dir: fmt.Sprintf("worker%d", number), fsys: fsys, chance: rand.New(rand.NewPCG(seed, uint64(number))),
-		acked: acked, cuts: cuts, files: make(map[string][]byte), ever: make(map[string]bool),
+		dir: fmt.Sprintf("%s%d", dir, number), files: files, chance: rand.New(rand.NewPCG(seed, uint64(number+1))),
+		acked: acked, cuts: cuts, names: make(map[string]*content), ever: make(map[string]bool),
+		bulk: number == 0, // the image on a replica's disk follows the journal only after a mebibyte
 	}
-	err := fsys.Mkdir(w.dir, 0o755)
+	err := files.Mkdir(w.dir, 0o755)
 	if err == nil {
-		w.ledger, err = fsys.OpenFile(w.path(ledgerName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+		w.ledger, err = files.OpenFile(w.path(ledgerName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	}
 	return w, err
 }
@@ -96,25 +99,29 @@ func (w *worker) run(ctx context.Context) error {
 	return nil
 }
 
-// step chooses an operation. Each of them, done twice, would be refused the second time, but for the ledger's
-// writes.
+// step chooses an operation. Each of them, done twice, would be refused the second time, but for writes.
 func (w *worker) step() error {
 	w.serial++
-	pick := w.chance.IntN(10)
+	pick := w.chance.IntN(14)
+	room := len(w.names) < namesAtMost
 	switch {
 	case w.bulk:
 		return w.record(0, records)
-	case len(w.files) < 2 || pick < 3 && len(w.files) < filesAtMost:
+	case len(w.names) < 2 || pick < 3 && room:
 		return w.create()
-	case pick < 6:
+	case pick < 5 && room:
+		return w.link()
+	case pick < 7:
 		return w.record(w.chance.IntN(records), 1+w.size()/recordSize)
-	case pick < 8:
+	case pick < 9:
+		return w.append()
+	case pick < 11:
 		return w.rename()
 	}
 	return w.remove()
 }
 
-// do makes an operation that can be doubled, and when it was acknowledged has log change the log.
+// do makes an operation, and when it was acknowledged has log change the log.
 func (w *worker) do(what string, operation func() error, log func()) error {
 	cuts := w.cuts()
 	err := operation()
@@ -135,35 +142,57 @@ func (w *worker) do(what string, operation func() error, log func()) error {
 func (w *worker) judge(err error, cut bool) {
 	switch {
 	case errors.Is(err, syscall.ESTALE):
-		w.wrong.stale++
+		w.wrong.Stale++
 	case (errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist)) && cut:
-		w.wrong.doubled++
+		w.wrong.Doubled++
 	case errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist):
-		w.wrong.lost++
+		w.wrong.Lost++
 	}
 }
 
 func (w *worker) create() error {
 	name := fmt.Sprintf("f%d", w.serial)
-	var file *bfs.File
+	var f file
 	err := w.do("create "+name, func() (err error) {
-		file, err = w.fsys.OpenFile(w.path(name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+		f, err = w.files.OpenFile(w.path(name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 		return err
-	}, func() { w.files[name], w.ever[name] = nil, true })
+	}, func() { w.names[name], w.ever[name] = new(content), true })
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	data := w.content(w.size())
-	return w.do("write "+name, func() error {
-		_, err := file.Write(data)
-		return err
-	}, func() { w.files[name] = data })
+	return w.write(f, "write "+name, w.names[name])
 }
 
-// size draws a file's size, mostly a small one.
+// append adds to a file's end.
+func (w *worker) append() error {
+	name := w.any("")
+	if len(w.names[name].bytes) > longest {
+		return w.remove()
+	}
+	f, err := w.files.OpenFile(w.path(name), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		w.judge(err, false)
+		return err
+	}
+	return w.write(f, "append to "+name, w.names[name])
+}
+
+// write writes at the end of a file, makes that durable every other time, and closes the file.
+func (w *worker) write(f file, what string, c *content) error {
+	data := w.content(w.size())
+	err := w.do(fmt.Sprintf("%s: %d bytes", what, len(data)), func() error {
+		_, err := f.Write(data)
+		if err == nil && w.chance.IntN(2) == 0 {
+			err = f.Sync()
+		}
+		return err
+	}, func() { c.bytes = append(c.bytes, data...) })
+	return errors.Join(err, f.Close())
+}
+
+// size is that of a little file mostly.
 func (w *worker) size() int {
-	if w.chance.IntN(4) == 0 {
+	if w.chance.IntN(8) == 0 {
 		return 1 + w.chance.IntN(manyBytes)
 	}
 	return 1 + w.chance.IntN(littleBytes)
@@ -175,12 +204,15 @@ func (w *worker) content(size int) []byte {
 	return bytes.Repeat(line, size/len(line)+1)[:size]
 }
 
-// record writes some of the ledger's records through the handle that was opened before the first power cut.
+// record writes some of the ledger's records through the handle that was opened before the first power cut, and makes them durable.
 func (w *worker) record(first, count int) error {
 	data := bytes.Repeat(fmt.Appendf(nil, "%-*d\n", recordSize-1, w.serial), min(count, records-first))
 	at := first * recordSize
 	return w.do(fmt.Sprintf("record %d at %d, %d bytes", w.serial, at, len(data)), func() error {
 		_, err := w.ledger.WriteAt(data, int64(at))
+		if err == nil {
+			err = w.ledger.Sync()
+		}
 		return err
 	}, func() {
 		if grow := at + len(data) - len(w.book); grow > 0 {
@@ -190,27 +222,38 @@ func (w *worker) record(first, count int) error {
 	})
 }
 
-// rename gives a file a new name, or every fourth time the name of another file, which it replaces.
+// link gives a file one more name.
+func (w *worker) link() error {
+	from, to := w.any(""), fmt.Sprintf("l%d", w.serial)
+	return w.do("link "+from+" "+to, func() error { return w.files.Link(w.path(from), w.path(to)) }, func() {
+		w.names[to], w.ever[to] = w.names[from], true
+	})
+}
+
+// rename gives a file a new name, or every fourth time that of another file, which it replaces.
 func (w *worker) rename() error {
 	from, to := w.any(""), fmt.Sprintf("r%d", w.serial)
 	if w.chance.IntN(4) == 0 {
 		to = w.any(from)
 	}
-	return w.do("rename "+from+" "+to, func() error { return w.fsys.Rename(w.path(from), w.path(to)) }, func() {
-		w.files[to], w.ever[to] = w.files[from], true
-		delete(w.files, from)
+	return w.do("rename "+from+" "+to, func() error { return w.files.Rename(w.path(from), w.path(to)) }, func() {
+		if w.names[to] == w.names[from] {
+			return // two names of one file: nothing is done [RFC1813 §3.3.14]
+		}
+		w.names[to], w.ever[to] = w.names[from], true
+		delete(w.names, from)
 	})
 }
 
 func (w *worker) remove() error {
 	name := w.any("")
-	remove := func() error { return w.fsys.Remove(w.path(name)) }
-	return w.do("remove "+name, remove, func() { delete(w.files, name) })
+	remove := func() error { return w.files.Remove(w.path(name)) }
+	return w.do("remove "+name, remove, func() { delete(w.names, name) })
 }
 
-// any is a file that is there and is not the one named.
+// any is a name that is there and is not the one given.
 func (w *worker) any(not string) string {
-	names := slices.Sorted(maps.Keys(w.files))
+	names := slices.Sorted(maps.Keys(w.names))
 	names = slices.DeleteFunc(names, func(name string) bool { return name == not })
 	return names[w.chance.IntN(len(names))]
 }
@@ -220,6 +263,9 @@ func (w *worker) any(not string) string {
 func (w *worker) check() (wrong []error, sum tally) {
 	w.busy.Lock()
 	defer w.busy.Unlock()
+	if err := w.files.Forget(); err != nil {
+		return []error{err}, w.wrong
+	}
 	if wrong = w.differences(); len(wrong) > 0 {
 		wrong = append(wrong, fmt.Errorf("%s did before:\n  %s", w.dir, strings.Join(w.last, "\n  ")))
 	}
@@ -227,7 +273,7 @@ func (w *worker) check() (wrong []error, sum tally) {
 }
 
 func (w *worker) differences() (wrong []error) {
-	entries, err := w.fsys.ReadDir(w.dir)
+	entries, err := w.files.ReadDir(w.dir)
 	if err != nil {
 		w.judge(err, false)
 		return []error{err}
@@ -235,15 +281,15 @@ func (w *worker) differences() (wrong []error) {
 	there := make(map[string]bool)
 	for _, e := range entries {
 		there[e.Name()] = true
-		if _, known := w.files[e.Name()]; !known && e.Name() != ledgerName {
+		if _, known := w.names[e.Name()]; !known && e.Name() != ledgerName {
 			wrong = append(wrong, w.surplus(e.Name()))
 		}
 	}
-	for name, data := range w.files {
+	for name, c := range w.names {
 		if !there[name] {
-			w.wrong.lost++
+			w.wrong.Lost++
 			wrong = append(wrong, fmt.Errorf("%s is lost", w.path(name)))
-		} else if err := w.compare(name, data); err != nil {
+		} else if err := w.compare(name, c.bytes); err != nil {
 			wrong = append(wrong, err)
 		}
 	}
@@ -256,25 +302,27 @@ func (w *worker) differences() (wrong []error) {
 // surplus is a name that should not be there.
 func (w *worker) surplus(name string) error {
 	if w.ever[name] {
-		w.wrong.lost++
+		w.wrong.Lost++
 		return fmt.Errorf("%s is back: its removal or renaming is lost", w.path(name))
 	}
-	w.wrong.forged++
+	w.wrong.Forged++
 	return fmt.Errorf("%s was never made", w.path(name))
 }
 
 func (w *worker) compare(name string, want []byte) error {
-	got, err := w.fsys.ReadFile(w.path(name))
+	got, err := w.files.ReadFile(w.path(name))
 	switch {
 	case err != nil:
 		w.judge(err, false)
 		return err
 	case bytes.Equal(got, want):
 		return nil
+	case len(got) > len(want) && bytes.Equal(got[:len(want)], want) && name != ledgerName:
+		w.wrong.Doubled++ // or written by nobody
 	case len(got) < len(want) || name == ledgerName:
-		w.wrong.lost++
+		w.wrong.Lost++
 	default:
-		w.wrong.forged++
+		w.wrong.Forged++
 	}
 	return fmt.Errorf("%s: %d bytes, want %d; they differ from byte %d on",
 		w.path(name), len(got), len(want), common(got, want))

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command power ends all replicas of a group in one instant, again and again, while clients work, and judges what is left.
+//
+//	go run ./test/power -rounds 200                  cut the power of four guest kernels; needs root
+//	go run ./test/power -rounds 200 -processes       kill four processes of this machine
+//
+// A process that is killed leaves the kernel's page cache behind, and so loses nothing that it wrote. Hence each replica runs under a kernel
+// of its own (package guest), with its state directory on an ext4 file system on a disk of its own. Killing the kernel loses what ext4
+// was not told to keep. With -processes the kernel lives on: a round takes a second, and shows what the program alone loses.
+//
+// Clients log every operation that was acknowledged: workers that use the Go client, and workers on a mount, under the NFS client of one more
+// guest kernel, which goes on over all cuts. After each cut every directory must be what its worker's log says (worker.go). The
+// soak counts acknowledged operations that are lost, operations that were done twice, things that nobody wrote, and stale handles; any of
+// these ends it, and so does a call that fails.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"bfs/test/apart"
+	"bfs/test/cluster"
+	"bfs/test/guest"
+)
+
+func main() {
+	if guest.Inside() {
+		guest.SwitchOff(inside())
+	}
+	if len(os.Args) > 1 && os.Args[1] == workVerb {
+		os.Exit(workCommand(os.Args[2:]))
+	}
+	var x soak
+	limit := flag.Duration("limit", 0, "begin no round after this time; 0: no limit")
+	processes := flag.Bool("processes", false, "kill processes of this machine, not guest kernels")
+	flag.IntVar(&x.rounds, "rounds", 200, "how often all replicas are ended")
+	flag.Uint64Var(&x.seed, "seed", 0, "of the operations and of the moments; 0: a fresh one")
+	flag.BoolVar(&x.mounted, "mount", true, "have workers on a mount of one more guest kernel, too; needs root")
+	flag.StringVar(&x.dir, "dir", "", "a new directory for disks and logs, which stay there; empty: one under build, kept after a failure")
+	flag.Parse()
+	x.guests = !*processes
+	if x.seed == 0 {
+		x.seed = rand.Uint64()
+	}
+	if *limit > 0 {
+		x.until = time.Now().Add(*limit)
+	}
+	x.say = func(format string, args ...any) {
+		fmt.Printf("%s "+format+"\n", append([]any{time.Now().UTC().Format(time.TimeOnly)}, args...)...)
+	}
+	apart.Exit(func() int {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		if err := x.inDirectory(ctx); err != nil {
+			fmt.Fprintf(os.Stderr, "power: %v\nagain: go run ./test/power -rounds %d -processes=%t -mount=%t -seed %d\n",
+				err, x.rounds, *processes, x.mounted, x.seed)
+			return 1
+		}
+		return 0
+	}, cluster.RemoveBinaries)
+}
+
+// inDirectory runs the soak, and removes its directory if nothing failed.
+func (s *soak) inDirectory(ctx context.Context) (err error) {
+	own := s.dir == ""
+	if own {
+		if err := os.MkdirAll("build", 0o755); err != nil {
+			return err
+		}
+		if s.dir, err = os.MkdirTemp("build", "power-"); err != nil {
+			return err
+		}
+	} else if err := os.Mkdir(s.dir, 0o755); err != nil {
+		return err
+	}
+	if err := s.run(ctx); err != nil {
+		return fmt.Errorf("%w\n(disks and logs are in %s)", err, s.dir)
+	}
+	if own {
+		return os.RemoveAll(s.dir)
+	}
+	return nil
+}
