@@ -31,6 +31,7 @@ type Recovery struct {
 	Phase      time.Duration // that is calm before each recovery
 	Durability pbft.Durability
 	Transport  pbft.Transport
+	Restart    bool // start replicas without --recover: they come back as after a reboot
 }
 
 // A Recovered is one recovery. Its parts are those of [TOCS §8.2.3, Table II], in seconds: Stop
@@ -263,6 +264,12 @@ func (x *recoveries) recover(ctx context.Context, r *Recovered) error {
 	if err := x.restart(r.Replica); err != nil {
 		return err
 	}
+	if x.Restart {
+		err := x.takesPart(ctx, r.Replica)
+		r.Stop, r.Total = stopped.Sub(begin).Seconds(), time.Since(begin).Seconds()
+		r.Start = r.Total - r.Stop
+		return err
+	}
 	s, err := x.ended(ctx, r.Replica)
 	if err != nil {
 		return err
@@ -279,23 +286,42 @@ func (x *recoveries) recover(ctx context.Context, r *Recovered) error {
 func (x *recoveries) restart(i int) (err error) {
 	name := fmt.Sprintf("replica%d", i)
 	file := filepath.Join(bundle.HostDir(x.group.dir, i), bundle.ReplicaFile)
-	x.group.replicas[i], err = procs.Start(name, filepath.Join(x.dir, name+".log"), x.Program, "run", "--config", file, "--recover")
+	args := []string{"run", "--config", file}
+	if !x.Restart {
+		args = append(args, "--recover")
+	}
+	x.group.replicas[i], err = procs.Start(name, filepath.Join(x.dir, name+".log"), x.Program, args...)
 	return err
+}
+
+// takesPart waits until a replica that was restarted votes again.
+func (x *recoveries) takesPart(ctx context.Context, i int) error {
+	return x.await(ctx, i, "does not take part", func(s *admin.ReplicaStatus) bool {
+		return s.Active && !s.Fetching && s.SilentUntil == 0
+	})
 }
 
 // ended waits until a replica says that its recovery is over.
 func (x *recoveries) ended(ctx context.Context, i int) (r pbft.Recovery, err error) {
+	err = x.await(ctx, i, "has not recovered", func(s *admin.ReplicaStatus) bool {
+		r = s.Recovery
+		return r.Ended
+	})
+	return r, err
+}
+
+// await looks at a replica until something is so.
+func (x *recoveries) await(ctx context.Context, i int, missing string, is func(*admin.ReplicaStatus) bool) error {
 	child := x.group.replicas[i]
 	for {
-		var s *admin.ReplicaStatus
-		if s, err = status.AskOne(ctx, x.group.group, i); err == nil && s.Recovery.Ended {
-			return s.Recovery, nil
+		if s, err := status.AskOne(ctx, x.group.group, i); err == nil && is(s) {
+			return nil
 		}
 		select {
 		case <-child.Exited():
-			return r, child.Failure()
+			return child.Failure()
 		case <-ctx.Done():
-			return r, fmt.Errorf("replica %d has not recovered: %w", i, ctx.Err())
+			return fmt.Errorf("replica %d %s: %w", i, missing, ctx.Err())
 		case <-time.After(lookEvery):
 		}
 	}
