@@ -263,6 +263,7 @@ func (g *Guest) Wait() (Result, error) {
 	<-g.ended
 	close(g.killed)
 	g.releaseDisks()
+	g.reap()
 	console, _ := os.ReadFile(filepath.Join(g.dir, "console"))
 	exit, readErr := os.ReadFile(filepath.Join(g.io(), "rc"))
 	output := g.tail.stop()
@@ -291,6 +292,15 @@ func (g *Guest) releaseDisks() {
 	for _, file := range g.opts.Disks {
 		for locked(file) && ctx.Err() == nil {
 			<-poll.C
+		}
+	}
+}
+
+// reap takes the ends of the kernel's processes, if they have become ours: this process may be the first of its namespace (package apart).
+func (g *Guest) reap() {
+	for {
+		if pid, err := unix.Wait4(-g.kernel.Process.Pid, nil, unix.WNOHANG, nil); pid <= 0 || err != nil {
+			return
 		}
 	}
 }
