@@ -12,6 +12,7 @@
 //	go run ./test/bench clients [flags]    operations a second against the number of clients
 //	go run ./test/bench delay [flags]      what a longer wire costs
 //	go run ./test/bench without [flags]    what each optimisation brings
+//	go run ./test/bench disks [flags]      what disks cost: bfsd bench micro and recovery in both modes, and the disk's own time
 //	go run ./test/bench serve KIND DIR     one of the reference servers, until interrupted
 package main
 
@@ -41,7 +42,7 @@ func main() {
 
 func dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: bench run|table|plot|window|growth|latency|clients|delay|without|serve")
+		return errors.New("usage: bench run|table|plot|window|growth|latency|clients|delay|without|disks|serve")
 	}
 	switch args[0] {
 	case "run":
@@ -58,10 +59,12 @@ func dispatch(ctx context.Context, args []string) error {
 		return sweepCommand(ctx, args[0], args[1:])
 	case "without":
 		return withoutCommand(ctx, args[1:])
+	case "disks":
+		return disksCommand(ctx, args[1:])
 	case "serve":
 		return serve(ctx, args[1:])
 	}
-	return fmt.Errorf("no command %q; there are run, table, plot, window, growth, latency, clients, delay, without, serve", args[0])
+	return fmt.Errorf("no command %q; there are run, table, plot, window, growth, latency, clients, delay, without, disks, serve", args[0])
 }
 
 // serve runs a reference server in the foreground and says where it is, in the words `test/guest/mount -s` takes.

@@ -1,7 +1,8 @@
 #!/bin/bash
 # nfsd.sh COMMAND [ARG...]: runs in the guest (module nfsd, loopback of its own). Serves a tmpfs with the guest kernel's own
 # NFSv3 server, mounts it on $NFS over the loopback and runs COMMAND: what the paper calls NFS-std.
-# NFSD_EXPORT_OPTIONS and NFSD_MOUNT_OPTIONS change how it is exported and mounted; NFSD_LOCAL=1: no NFS at all, $NFS is the tmpfs.
+# NFSD_EXPORT_OPTIONS and NFSD_MOUNT_OPTIONS change how it is exported and mounted; NFSD_DISK is the device of an ext4 file system
+# to serve instead; NFSD_LOCAL=1: no NFS at all, $NFS is the tmpfs.
 set -u
 die() { echo "nfsd.sh: $*" >&2; exit 1; }
 export NFS=/mnt/nfs
@@ -12,7 +13,11 @@ if [ "${NFSD_LOCAL:-0}" = 1 ]; then
   exit
 fi
 mkdir -p /srv/export /run/rpcbind /run/sendsigs.omit.d /var/lib/nfs/rpc_pipefs
-mount -t tmpfs -o mode=1777 tmpfs /srv/export || die "mount tmpfs"
+if [ -n "${NFSD_DISK:-}" ]; then
+  mount -t ext4 "$NFSD_DISK" /srv/export && chmod 1777 /srv/export || die "mount $NFSD_DISK"
+else
+  mount -t tmpfs -o mode=1777 tmpfs /srv/export || die "mount tmpfs"
+fi
 mount -t nfsd nfsd /proc/fs/nfsd || die "no nfsd in this kernel"
 rpcbind -w 2>/dev/null || rpcbind || die "rpcbind"
 # All of this is written to the guest's throw-away overlay.

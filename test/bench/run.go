@@ -18,6 +18,7 @@ import (
 
 	"bfs/test/cluster"
 	"bfs/test/guest"
+	"bfs/test/patience"
 )
 
 // placement says which CPUs a run's processes may use. It is the same for every system of a run: where processes run
@@ -53,6 +54,7 @@ type result struct {
 	Rates     map[string]float64 `json:"rates,omitempty"` // by phase and unit
 	ServerCPU float64            `json:"server_cpu_s"`
 	Processes []float64          `json:"process_cpu_s,omitempty"` // the same by process: replicas in their order, then the relay
+	DiskMB    float64            `json:"disk_mb,omitempty"`       // what the process wrote to disk that wrote the most
 	Calls     map[string]int     `json:"calls,omitempty"`         // by procedure, as the guest's kernel counts them
 	Placement string             `json:"placement"`
 	Command   string             `json:"command"`
@@ -167,7 +169,10 @@ func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (
 	}
 	options := guest.Options{CPU: o.place.guestCPU, MemoryMB: w.memory, Timeout: 30 * time.Minute, Env: []string{"BFSD=" + bin + "/bfsd", "BENCH=" + here}}
 	server.mount(&options, w.counted())
-	before := cpuEach(server.pids())
+	if server.disks {
+		calmDown(ctx, server.pids())
+	}
+	before, written := cpuEach(server.pids()), writtenEach(server.pids())
 	g, err := guest.Start(ctx, options)
 	if err != nil {
 		return nil, err
@@ -181,7 +186,11 @@ func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (
 	}
 	seconds, err := w.parse(r.Output)
 	cpu, total := used(before, cpuEach(server.pids()))
-	return &result{System: s.name, Workload: w.name, Round: round, Seconds: seconds, Phases: w.phases, Rates: w.ratesOf(seconds), ServerCPU: total, Processes: cpu, Calls: calls(r.Output),
+	mb := 0.0
+	if server.disks {
+		mb = mostWritten(written, writtenEach(server.pids()))
+	}
+	return &result{DiskMB: mb, System: s.name, Workload: w.name, Round: round, Seconds: seconds, Phases: w.phases, Rates: w.ratesOf(seconds), ServerCPU: total, Processes: cpu, Calls: calls(r.Output),
 		Placement: o.place.String(), Command: w.command, Time: time.Now()}, err
 }
 
@@ -202,6 +211,44 @@ func cpuEach(pids []int) []float64 {
 		}
 	}
 	return each
+}
+
+// writtenEach is how many bytes each of some processes has had written to disks.
+func writtenEach(pids []int) []float64 {
+	each := make([]float64, len(pids))
+	for i, pid := range pids {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+		if _, after, found := strings.Cut(string(text), "\nwrite_bytes: "); found {
+			number, _, _ := strings.Cut(after, "\n")
+			each[i], _ = strconv.ParseFloat(number, 64)
+		}
+	}
+	return each
+}
+
+// calmDown waits until replicas have made the files that they keep in reserve.
+func calmDown(ctx context.Context, pids []int) {
+	ctx, cancel := patience.Context(ctx, time.Minute)
+	defer cancel()
+	for last := -1.0; ctx.Err() == nil; {
+		now := mostWritten(make([]float64, len(pids)), writtenEach(pids))
+		if now == last {
+			return
+		}
+		last = now
+		select {
+		case <-time.After(2 * time.Second): // how often to look
+		case <-ctx.Done():
+		}
+	}
+}
+
+// mostWritten is what one process wrote between two looks, in MB: the one that wrote the most.
+func mostWritten(before, after []float64) (most float64) {
+	for i := range min(len(before), len(after)) {
+		most = max(most, (after[i]-before[i])/1e6)
+	}
+	return most
 }
 
 // used is what processes used between two looks, and the sum.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 
 	"bfs/test/bench/refserver"
@@ -26,16 +27,19 @@ type running struct {
 	mount func(o *guest.Options, command string)
 	pids  func() []int
 	stop  func()
+	disks bool // what its processes write to disks is of interest
 }
 
 // systems in the order of the tables.
 var systems = []system{
-	{name: "bfs", about: "four replicas and a relay", start: bfs(4)},
-	{name: "bfs-7", about: "seven replicas and a relay", start: bfs(7), asked: true},
-	{name: "norep", about: "the same service and relay, one process, nothing ordered", start: bfs(1)},
+	{name: "bfs", about: "four replicas and a relay", start: bfs(4, "replicated")},
+	{name: "bfs-disk", about: "the same, and what is answered is on the replicas' disks", start: bfs(4, "disk"), asked: true},
+	{name: "bfs-7", about: "seven replicas and a relay", start: bfs(7, "replicated"), asked: true},
+	{name: "norep", about: "the same service and relay, one process, nothing ordered", start: bfs(1, "replicated")},
 	{name: "ganesha-vfs", about: "NFS-Ganesha, a directory passed through", start: reference("ganesha-vfs")},
 	{name: "ganesha-mem", about: "NFS-Ganesha, everything in memory", start: reference("ganesha-mem")},
 	{name: "nfsd", about: "the guest kernel's own server, a tmpfs exported async (NFS-std)", start: nfsd(false)},
+	{name: "nfsd-sync", about: "the same server, an ext4 file system on a disk exported sync", start: nfsdSync, asked: true},
 	{name: "go-nfs", about: "unmodified go-nfs, a directory passed through", start: reference("go-nfs")},
 	{name: "local", about: "no file server: the guest's tmpfs", start: nfsd(true)},
 }
@@ -72,9 +76,9 @@ func find[T any](all []T, is func(T) bool) *T {
 	return nil
 }
 
-func bfs(replicas int) func(context.Context, string, placement) (*running, error) {
+func bfs(replicas int, durability string) func(context.Context, string, placement) (*running, error) {
 	return func(ctx context.Context, dir string, p placement) (*running, error) {
-		g, err := cluster.Start(ctx, dir, cluster.Config{Replicas: replicas, Wrap: p.wrap(), Transport: p.transport, Durability: "replicated"})
+		g, err := cluster.Start(ctx, dir, cluster.Config{Replicas: replicas, Wrap: p.wrap(), Transport: p.transport, Durability: durability})
 		if err != nil {
 			if g != nil {
 				g.Stop()
@@ -87,7 +91,7 @@ func bfs(replicas int) func(context.Context, string, placement) (*running, error
 			g.Stop()
 			return nil, fmt.Errorf("%w\n%s", err, logs)
 		}
-		return &running{mount: mountOf(r.Port, r.Port, r.Export), pids: g.PIDs, stop: g.Stop}, nil
+		return &running{mount: mountOf(r.Port, r.Port, r.Export), pids: g.PIDs, stop: g.Stop, disks: durability == "disk"}, nil
 	}
 }
 
@@ -125,4 +129,26 @@ func nfsd(local bool) func(context.Context, string, placement) (*running, error)
 		}
 		return &running{mount: mount, pids: func() []int { return nil }, stop: func() {}}, nil
 	}
+}
+
+// nfsdDisk is the size of the file that nfsd-sync has for a disk.
+const nfsdDisk = "4G"
+
+// nfsdSync is nfsd on a disk of its own: a file of this machine, as the replicas' disks are. A flush of the guest's is an fsync of the file.
+func nfsdSync(ctx context.Context, dir string, p placement) (*running, error) {
+	server, err := nfsd(false)(ctx, dir, p)
+	if err != nil {
+		return nil, err
+	}
+	disk := dir + ".disk"
+	if out, err := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", disk, nfsdDisk).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("mkfs.ext4 (Debian package e2fsprogs): %w: %s", err, out)
+	}
+	mount := server.mount
+	server.mount = func(o *guest.Options, command string) {
+		mount(o, command)
+		o.Disks = []string{disk}
+		o.Env = append(o.Env, "NFSD_DISK=/dev/ubda", "NFSD_EXPORT_OPTIONS=rw,sync,no_root_squash,insecure,fsid=1,no_subtree_check")
+	}
+	return server, nil
 }

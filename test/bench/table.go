@@ -23,7 +23,7 @@ func columns(phases []string) []column {
 	for _, p := range append(slices.Clone(phases), "total") {
 		c = append(c, column{p, func(r result) float64 { return r.Seconds[p] }})
 	}
-	return append(c, column{"server CPU", func(r result) float64 { return r.ServerCPU }})
+	return append(c, column{"server CPU", func(r result) float64 { return r.ServerCPU }}, column{"MB to a disk", func(r result) float64 { return r.DiskMB }})
 }
 
 // printTables prints one table of medians for each workload, and one of ratios to each of the anchors.
@@ -43,7 +43,7 @@ func printTables(w io.Writer, results []result) {
 }
 
 // anchors are what ratios are quoted to.
-var anchors = []string{"norep", "ganesha-vfs", "nfsd"}
+var anchors = []string{"norep", "ganesha-vfs", "nfsd", "bfs", "nfsd-sync"}
 
 func printTable(w io.Writer, work workload, results []result) {
 	cols := columns(work.phasesOf(results))
