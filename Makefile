@@ -64,6 +64,7 @@ soak: ## CUTS power cuts of four guest kernels under load (default 200), as many
 	@test/prepare test
 	go run ./test/power -rounds $(CUTS)
 	go run ./test/power -rounds $(CUTS) -processes
+	go run ./test/power -rounds 50 -disks
 	go run ./test/recoveries -rounds $(ROUNDS)
 
 mutants: ## plant known mistakes in the protocol, one at a time; the simulator must notice each

@@ -30,7 +30,7 @@ import (
 const (
 	directWorkers  = 6
 	mountedWorkers = 4
-	clientMemory   = 256 // MiB of the client's kernel
+	clientMemory   = 384 // MiB of the client's kernel
 )
 
 // A gang is workers in this process.
@@ -39,6 +39,7 @@ type gang struct {
 	done    atomic.Int64
 	all     sync.WaitGroup
 	quit    context.CancelFunc
+	still   sync.RWMutex // held by those who have the workers stand still
 
 	mu  sync.Mutex
 	err error
@@ -52,6 +53,7 @@ func newGang(ctx context.Context, fsys files, name string, n int, seed uint64, c
 		if err != nil {
 			return nil, err
 		}
+		w.still = g.still.RLocker()
 		g.workers = append(g.workers, w)
 	}
 	ctx, g.quit = context.WithCancel(ctx)
@@ -81,8 +83,10 @@ func (g *gang) failure() error {
 
 func (g *gang) acked() int64 { return g.done.Load() }
 
-// check has all workers pause, and compares their directories at once.
+// check compares all workers' directories at once. They stand still meanwhile, between two operations.
 func (g *gang) check(context.Context) (all []error, sum tally) {
+	g.still.Lock()
+	defer g.still.Unlock()
 	var mu sync.Mutex
 	var checks sync.WaitGroup
 	for _, w := range g.workers {
@@ -325,8 +329,14 @@ func (c *mountedCrew) close() {
 		_ = c.line.Close()
 	}
 	<-c.ended
+	c.mu.Lock()
+	failed := c.err != nil
+	c.mu.Unlock()
 	c.kernel.Kill()
-	_, _ = c.kernel.Wait() // a killed guest has no result
+	_, err := c.kernel.Wait()
+	if failed { // a kernel that was killed here has no result, but its console may say more
+		fmt.Fprintln(c.log, err)
+	}
 	c.log.Close()
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,7 @@ const (
 // hosts is the room in which each replica has a kernel and a disk of its own.
 type hosts struct {
 	group     *cluster.Group
+	mapped    bool   // there is a device between file system and disk, so that the disk can break
 	program   string // this one
 	all       []*host
 	forwarded []byte // what the machine's own setting was
@@ -45,6 +47,11 @@ const forwardFile = "/proc/sys/net/ipv4/ip_forward"
 func (h *hosts) make(ctx context.Context) (err error) {
 	if err := available(); err != nil {
 		return err
+	}
+	if h.mapped {
+		if err := deviceMapper(); err != nil {
+			return err
+		}
 	}
 	if h.program, err = os.Executable(); err != nil {
 		return err
@@ -96,7 +103,7 @@ func available() error {
 
 // makeDisk makes an ext4 file system that has what a directory has.
 func makeDisk(ctx context.Context, file, from string) error {
-	out, err := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-d", from, file, hostDisk).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-b", fmt.Sprint(diskBlock), "-d", from, file, hostDisk).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("mkfs.ext4: %w: %s", err, out)
 	}
@@ -111,36 +118,57 @@ func (h *hosts) on(ctx context.Context, kind int64) error {
 		how = "lazy"
 	}
 	for _, x := range h.all {
-		fmt.Fprintf(x.log, "-- power on, %s\n", how)
-		k, err := guest.Start(context.WithoutCancel(ctx), guest.Options{
-			Bare: []string{h.program, how, h.group.Binary("bfsd")}, Wire: x.wire, OwnLoopback: true, Disks: []string{x.disk},
-			MemoryMB: hostMemory, SpreadCPU: true, Output: x.log, Timeout: 24 * time.Hour,
-		})
-		if err != nil {
+		if err := h.start(ctx, x, how, ""); err != nil {
 			return err
 		}
-		x.running = k
 	}
 	return nil
+}
+
+// start switches a host on, with some blocks of its disk unreadable.
+func (h *hosts) start(ctx context.Context, x *host, how, bad string) (err error) {
+	o := guest.Options{
+		Bare: []string{h.program, how, h.group.Binary("bfsd")}, Wire: x.wire, OwnLoopback: true, Disks: []string{x.disk},
+		MemoryMB: hostMemory, SpreadCPU: true, Output: x.log, Timeout: 24 * time.Hour,
+	}
+	if h.mapped {
+		o.Bare = append(o.Bare, bad)
+		o.Modules = deviceModules
+	}
+	fmt.Fprintf(x.log, "-- power on, %s %s\n", how, bad)
+	x.running, err = guest.Start(context.WithoutCancel(ctx), o)
+	return err
 }
 
 // inside is what this program does as the first process of a host's kernel.
 func inside() (code int) {
 	args, err := guest.Settle()
+	device := "/dev/ubda"
+	if err == nil && len(args) > 2 {
+		device, err = mapped(args[2])
+	}
 	if err == nil {
-		err = mountHost(args[0] == "lazy")
+		err = mountHost(device, args[0] == "lazy")
+	}
+	if err == nil && len(args) > 2 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf(":%d", orderPort)); err == nil {
+			go takeOrders(l)
+		}
 	}
 	if err != nil {
 		fmt.Println("power:", err)
 		return 125
 	}
-	return guest.Perform(args[1], "run", "--config", hostDirectory+"/replica.toml")
+	code = guest.Perform(args[1], "run", "--config", hostDirectory+"/replica.toml")
+	fmt.Println(hasEnded, "with", code)
+	return code
 }
 
 const hostDirectory = "/mnt/host"
 
 // mountHost mounts the host's disk.
-func mountHost(lazy bool) error {
+func mountHost(device string, lazy bool) error {
 	options := "commit=5"
 	if lazy {
 		options = "commit=300"
@@ -151,8 +179,8 @@ func mountHost(lazy bool) error {
 	if err := os.Mkdir(hostDirectory, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount("/dev/ubda", hostDirectory, "ext4", 0, options); err != nil {
-		return fmt.Errorf("mount /dev/ubda: %w", err)
+	if err := unix.Mount(device, hostDirectory, "ext4", 0, options); err != nil {
+		return fmt.Errorf("mount %s: %w", device, err)
 	}
 	return nil
 }

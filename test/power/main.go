@@ -4,6 +4,7 @@
 //
 //	go run ./test/power -rounds 200                  cut the power of four guest kernels; needs root
 //	go run ./test/power -rounds 200 -processes       kill four processes of this machine
+//	go run ./test/power -rounds 50 -disks            break the disk of one guest kernel; needs root
 //
 // A process that is killed leaves the kernel's page cache behind, and so loses nothing that it wrote. Hence each replica runs under a kernel
 // of its own (package guest), with its state directory on an ext4 file system on a disk of its own. Killing the kernel loses what ext4
@@ -13,6 +14,8 @@
 // guest kernel, which goes on over all cuts. After each cut every directory must be what its worker's log says (worker.go). The
 // soak counts acknowledged operations that are lost, operations that were done twice, things that nobody wrote, and stale handles; any of
 // these ends it, and so does a call that fails.
+//
+// With -disks one disk in each round refuses writes, loses them, cannot be read or fills (disks.go). The others serve, and the host comes back.
 package main
 
 import (
@@ -22,6 +25,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -43,9 +48,15 @@ func main() {
 	flag.IntVar(&x.rounds, "rounds", 200, "how often all replicas are ended")
 	flag.Uint64Var(&x.seed, "seed", 0, "of the operations and of the moments; 0: a fresh one")
 	flag.BoolVar(&x.mounted, "mount", true, "have workers on a mount of one more guest kernel, too; needs root")
+	flag.BoolVar(&x.disks, "disks", false, "break one disk below its file system in each round, instead of cutting the power; needs dmsetup")
+	flag.StringVar(&x.only, "only", "", "the one way in which disks break: "+strings.Join(diskKinds, ", "))
 	flag.StringVar(&x.dir, "dir", "", "a new directory for disks and logs, which stay there; empty: one under build, kept after a failure")
 	flag.Parse()
 	x.guests = !*processes
+	if x.disks && *processes || x.only != "" && (!x.disks || !slices.Contains(diskKinds, x.only)) {
+		fmt.Fprintf(os.Stderr, "power: -disks needs guest kernels, and -only needs -disks and one of %s\n", strings.Join(diskKinds, ", "))
+		os.Exit(2)
+	}
 	if x.seed == 0 {
 		x.seed = rand.Uint64()
 	}
@@ -59,8 +70,8 @@ func main() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		if err := x.inDirectory(ctx); err != nil {
-			fmt.Fprintf(os.Stderr, "power: %v\nagain: go run ./test/power -rounds %d -processes=%t -mount=%t -seed %d\n",
-				err, x.rounds, *processes, x.mounted, x.seed)
+			fmt.Fprintf(os.Stderr, "power: %v\nagain: go run ./test/power -rounds %d -processes=%t -disks=%t -only=%s -mount=%t -seed %d\n",
+				err, x.rounds, *processes, x.disks, x.only, x.mounted, x.seed)
 			return 1
 		}
 		return 0

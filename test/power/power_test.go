@@ -40,6 +40,17 @@ func TestPowerCut(t *testing.T) {
 	sample(t, &soak{guests: true, mounted: true, rounds: 1})
 }
 
+// The disk of one replica breaks below its file system, in one of the ways there are.
+func TestBrokenDisk(t *testing.T) {
+	if os.Getenv("BFS_KERNEL") == "" {
+		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to run replicas under guest kernels and break a disk")
+	}
+	if err := errors.Join(available(), deviceMapper()); err != nil {
+		t.Skipf("NOT RUN: %v", err)
+	}
+	sample(t, &soak{guests: true, disks: true, rounds: 1})
+}
+
 // All replicas are killed in one instant, under load.
 func TestKilledProcesses(t *testing.T) {
 	if testing.Short() {

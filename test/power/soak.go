@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,8 @@ type soak struct {
 	dir     string
 	guests  bool      // replicas run under kernels of their own
 	mounted bool      // there are workers on a mount
+	disks   bool      // one disk breaks in each round, instead of the power being cut
+	only    string    // how it breaks; "": as chance has it
 	until   time.Time // when to end early; zero: never
 	say     func(format string, args ...any)
 
@@ -120,7 +123,7 @@ func (s *soak) begin(ctx context.Context) (err error) {
 		return err
 	}
 	if s.guests {
-		s.room = &hosts{group: s.group}
+		s.room = &hosts{group: s.group, mapped: s.disks}
 	} else {
 		s.room = &processes{group: s.group}
 	}
@@ -161,7 +164,11 @@ func (s *soak) goOn(ctx context.Context) error {
 		if !s.until.IsZero() && time.Now().After(s.until) {
 			return nil
 		}
-		if err := s.round(ctx); err != nil {
+		next := s.round
+		if s.disks {
+			next = s.breakDisk
+		}
+		if err := next(ctx); err != nil {
 			return err
 		}
 	}
@@ -273,20 +280,24 @@ func (s *soak) await(ctx context.Context, goals []int64) error {
 	}
 }
 
-// check has each crew compare its directories with its logs.
+// check has all crews compare their directories with their logs, at the same time.
 func (s *soak) check(ctx context.Context) error {
 	ctx, cancel := patience.Context(ctx, checkIn)
 	defer cancel()
+	var checks sync.WaitGroup
+	wrong, sums := make([][]error, len(s.crews)), make([]tally, len(s.crews))
+	for i, c := range s.crews {
+		checks.Go(func() { wrong[i], sums[i] = c.check(ctx) })
+	}
+	checks.Wait()
 	var all []error
-	sum := tally{}
-	for _, c := range s.crews {
-		wrong, t := c.check(ctx)
-		for _, err := range wrong {
+	s.done.wrong = tally{}
+	for i, c := range s.crews {
+		for _, err := range wrong[i] {
 			all = append(all, fmt.Errorf("after %d cuts: %s: %w", s.cuts.Load(), c.name(), err))
 		}
-		sum.add(t)
+		s.done.wrong.add(sums[i])
 	}
-	s.done.wrong = sum
 	return errors.Join(all...)
 }
 

@@ -20,11 +20,11 @@ import (
 
 // Bounds of what one worker keeps in its directory.
 const (
-	namesAtMost = 16
+	namesAtMost = 10
 	littleBytes = 8 << 10 // of most files at most
-	manyBytes   = 128 << 10
-	longest     = 256 << 10 // a file that is longer is not appended to
-	records     = 1024      // of the ledger
+	manyBytes   = 64 << 10
+	longest     = 128 << 10 // a file that is longer is not appended to
+	records     = 512       // of the ledger
 	recordSize  = 64
 	ledgerName  = "ledger"
 )
@@ -60,7 +60,7 @@ type worker struct {
 	acked  *atomic.Int64
 	cuts   func() int64 // how often the power was cut
 
-	busy  sync.Mutex          // held during an operation: the checker takes it to pause the worker
+	still sync.Locker         // held during an operation: the checker keeps it from the worker
 	names map[string]*content // links have a content in common
 	ever  map[string]bool     // names that were in use at any time
 	book  []byte              // the ledger's bytes
@@ -89,9 +89,9 @@ func (w *worker) path(name string) string { return w.dir + "/" + name }
 // run works until ctx is done or an operation fails.
 func (w *worker) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		w.busy.Lock()
+		w.still.Lock()
 		err := w.step()
-		w.busy.Unlock()
+		w.still.Unlock()
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("%s: %w; before it:\n  %s", w.dir, err, strings.Join(w.last, "\n  "))
 		}
@@ -258,11 +258,9 @@ func (w *worker) any(not string) string {
 	return names[w.chance.IntN(len(names))]
 }
 
-// check compares the directory with the log. The worker is between two operations, so all that it asked for
-// was acknowledged.
+// check compares the directory with the log. Requires that the worker is between two operations: all that it asked for was
+// acknowledged.
 func (w *worker) check() (wrong []error, sum tally) {
-	w.busy.Lock()
-	defer w.busy.Unlock()
 	if err := w.files.Forget(); err != nil {
 		return []error{err}, w.wrong
 	}
