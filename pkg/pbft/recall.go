@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"bfs/pkg/internal/disk"
@@ -49,10 +50,14 @@ func (r *Replica) recall(cfg core.Config) error {
 	return nil
 }
 
-// cannotStart names the directory, and the next step if its disk is full.
+// cannotStart names the directory, and the next step if its disk is full or cannot be read.
 func (r *Replica) cannotStart(what string, err error) error {
-	if disk.IsFull(err) {
+	switch {
+	case disk.IsFull(err):
 		return fmt.Errorf("%s in %s: %w: make room there, then start the replica again", what, r.cfg.Directory, err)
+	case errors.Is(err, syscall.EIO):
+		return fmt.Errorf("%s in %s: %w: the disk is damaged: put another one in, then run bfsd replica replace, as after the loss of the directory",
+			what, r.cfg.Directory, err)
 	}
 	return fmt.Errorf("%s in %s: %w", what, r.cfg.Directory, err)
 }
