@@ -228,7 +228,7 @@ func (s *soak) newMounted(ctx context.Context) (*mountedCrew, error) {
 	}
 	c := &mountedCrew{kernel: kernel, log: log, cuts: s.cuts.Load, ended: make(chan struct{})}
 	ctx, c.quit = context.WithCancel(context.WithoutCancel(ctx))
-	if err := c.connect(listener.(*net.TCPListener)); err != nil {
+	if err := c.connect(ctx, listener); err != nil {
 		close(c.ended)
 		c.close()
 		return nil, fmt.Errorf("workers on a mount: %w\n%s", err, lastLines(log.Name(), 20))
@@ -237,10 +237,10 @@ func (s *soak) newMounted(ctx context.Context) (*mountedCrew, error) {
 	return c, nil
 }
 
-func (c *mountedCrew) connect(l *net.TCPListener) (err error) {
-	if err := l.SetDeadline(time.Now().Add(patience.For(settleIn))); err != nil {
-		return err
-	}
+func (c *mountedCrew) connect(ctx context.Context, l net.Listener) (err error) {
+	ctx, cancel := patience.Context(ctx, settleIn)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	if c.line, err = l.Accept(); err != nil {
 		return err
 	}

@@ -271,7 +271,11 @@ func (s *soak) drawBlocks(ctx context.Context, x *host) (bad []string, err error
 		return nil, fmt.Errorf("e2fsck (Debian package e2fsprogs): %w: %s", err, out)
 	}
 	var all []string
-	for _, name := range []string{"pages", "table", "journal-000", "journal-001", "journal-002"} {
+	names := []string{"pages", "table", "journal-000", "journal-001", "journal-002"}
+	if s.chance.IntN(2) == 0 {
+		names = names[:1+s.chance.IntN(2)] // only the image
+	}
+	for _, name := range names {
 		out, err := exec.CommandContext(ctx, "debugfs", "-R", "blocks /state/disk/"+name, x.disk).Output()
 		if err != nil {
 			return nil, fmt.Errorf("debugfs (Debian package e2fsprogs): %w", err)
@@ -353,9 +357,9 @@ const hasEnded = "power: the replica has ended"
 
 // worst is the last error of a log, or the last warning.
 func worst(log string) (line string) {
-	for _, level := range []string{"level=WARN", "level=ERROR"} {
+	for _, sign := range []string{"level=WARN", "level=ERROR", "bfsd: "} {
 		for l := range strings.Lines(log) {
-			if strings.Contains(l, level) && !strings.Contains(l, "may outgrow") {
+			if strings.Contains(l, sign) && !strings.Contains(l, "may outgrow") {
 				line = strings.TrimSpace(l)
 			}
 		}

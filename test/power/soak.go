@@ -237,7 +237,7 @@ func (s *soak) cut() {
 // wait lets time pass: until the power is cut again.
 func (s *soak) wait(ctx context.Context, d time.Duration) error {
 	select {
-	case <-time.After(d):
+	case <-time.After(d): // not a limit: when the power is cut
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
