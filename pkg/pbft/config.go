@@ -111,7 +111,8 @@ type Status struct {
 	Clients      int          `json:"clients"`         // connected
 	Floods       int          `json:"floods"`          // addresses from which connections come so often that most are dropped
 	Uptime       Seconds      `json:"uptime_seconds"`
-	Keeper       *SeenKeeper  `json:"keeper,omitempty"` // nil: it has none
+	Keeper       *SeenKeeper  `json:"keeper,omitempty"`     // nil: it has none
+	OverShare    []ClientID   `json:"over_share,omitempty"` // clients that lately wanted more than their share, at the primary
 	LogBytes     int          `json:"log_bytes"`
 	StateBytes   int64        `json:"state_bytes"` // of the pages in use at the last checkpoint; 0: the service does not say
 	Durability   Durability   `json:"durability"`

@@ -819,6 +819,7 @@ func (r *Replica) status() Status {
 	s.Primary = s.View.Primary(r.group.N())
 	s.SilentUntil, s.Fetching, s.Recovery = r.core.SilentUntil(), r.core.Transferring(), r.recoveryStatus()
 	s.LastExecuted, s.LogBytes = r.core.LastExecuted(), r.core.LogBytes()
+	r.core.OverShare(func(client ClientID) { s.OverShare = append(s.OverShare, client) })
 	stable := r.core.Stable()
 	s.Stable, s.Root = stable.Seq, hex.EncodeToString(stable.Digest[:])
 	s.ViewChanges, s.ViewChange, s.Fetched = r.measured.changes, Seconds(r.measured.stall), r.measured.fetched

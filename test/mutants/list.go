@@ -30,6 +30,8 @@ var unit = map[string]string{
 	"a request of an earlier life is not kept any more":             "./pkg/pbft/internal/client",
 	"a result that was not kept is asked for as before":             "./pkg/pbft/internal/client",
 	"a replica's earlier ground is kept for another result":         "./pkg/pbft/internal/client",
+	"a client has as much of a batch as it waits for":               "./pkg/pbft/internal/core",
+	"a client has batches to itself beside others":                  "./pkg/pbft/internal/core",
 	"known addresses are in the flood of those that are not":        "./pkg/pbft/internal/transport",
 	"a flood is never over":                                         "./pkg/pbft/internal/transport",
 	"an answer to a request that was sent twice is timed":           "./pkg/pbft/internal/client",
@@ -343,6 +345,10 @@ var mutants = []mutant{
 	{"nobody tells of a NEW-VIEW that the primary withholds", core + "reports.go", "return s.waits && s.told", "return false && s.told"},
 	{"the VIEW-CHANGEs of a NEW-VIEW that others tell of are not believed", core + "change.go", "m != nil && (x.vouched || x.vouchers(j, d) >= x.f)", "m != nil && x.vouchers(j, d) >= x.f"},
 	{"backups leave nobody's view for a replica that waits alone", core + "waiting.go", "		patience *= 2\n", "		return false\n"},
+
+	// Shares of clients.
+	{"a client has as much of a batch as it waits for", core + "fair.go", "	return !alone && x.weight >= others\n", "	return !alone && x.weight < 0\n"},
+	{"a client has batches to itself beside others", core + "fair.go", "	if 2*own-q.given.in(tick) < leastShare ||", "	if own >= 0 ||"},
 
 	// Floods of connections.
 	{"known addresses are in the flood of those that are not", wire + "sieve_linux.go", "		p.passAll(s)\n", ""},

@@ -138,10 +138,11 @@ func TestReplicaReady(t *testing.T) {
 // that say what is counted.
 func TestMetricsAreWellFormed(t *testing.T) {
 	status := pbft.Status{
-		Peers:    []pbft.PeerStatus{{Replica: 0}, {Replica: 2}},
-		Refusals: []pbft.Refusals{{Reason: "bad MAC", Count: 3}, {Reason: "malformed"}},
-		Disk:     &pbft.DiskStatus{Syncs: pbft.Histogram{Count: 3, Classes: []uint64{1, 0, 2}}},
-		Keeper:   &pbft.SeenKeeper{},
+		Peers:     []pbft.PeerStatus{{Replica: 0}, {Replica: 2}},
+		Refusals:  []pbft.Refusals{{Reason: "bad MAC", Count: 3}, {Reason: "malformed"}},
+		Disk:      &pbft.DiskStatus{Syncs: pbft.Histogram{Count: 3, Classes: []uint64{1, 0, 2}}},
+		Keeper:    &pbft.SeenKeeper{},
+		OverShare: []pbft.ClientID{5},
 	}
 	a, err := Serve("127.0.0.1:0", Sources{Metrics: func(w io.Writer) {
 		ReplicaMetrics(w, status, 4)

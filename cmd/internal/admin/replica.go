@@ -73,6 +73,7 @@ var ReplicaHelp = map[string]string{
 	"bfs_window_seconds":                 "The window of vulnerability now: two key periods, and the time since the last recovery began.",
 	"bfs_window_bound_seconds":           "What that window may be; 0: nothing bounds it, because no recoveries are scheduled.",
 	"bfs_refusals_total":                 "Messages refused, by reason.",
+	"bfs_client_over_share":              "1 for each client that lately wanted more than its share while others were served, at the primary.",
 
 	"bfs_durability_disk":              "1 if what a message promises is on the disk before it leaves, 0 in replicated mode.",
 	"bfs_state_bytes":                  "Pages of the state in use at the last checkpoint.",
@@ -115,6 +116,9 @@ func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 	gauge("bfs_last_executed", uint64(s.LastExecuted))
 	gauge("bfs_stable_checkpoint", uint64(s.Stable))
 	gauge("bfs_clients_connected", uint64(s.Clients))
+	for _, c := range s.OverShare {
+		gauge(fmt.Sprintf(`bfs_client_over_share{client="%v"}`, c), 1)
+	}
 	gauge("bfs_floods", uint64(s.Floods))
 	gauge("bfs_message_log_bytes", uint64(s.LogBytes))
 	metrics.WriteGaugeFloat64(w, "bfs_session_key_age_seconds", s.KeyAge.Duration().Seconds())

@@ -84,9 +84,13 @@ func (b *busy) note(client message.ClientID, tick int) {
 
 // others reports whether another client was served in the last busyTicks.
 func (b *busy) others(client message.ClientID, tick int) bool {
+	return b.othersWithin(client, tick, busyTicks)
+}
+
+func (b *busy) othersWithin(client message.ClientID, tick, ticks int) bool {
 	at := b.lastAt
 	if b.last == client {
 		at = b.otherAt
 	}
-	return at > 0 && tick-at < busyTicks
+	return at > 0 && tick-at < ticks
 }

@@ -33,6 +33,8 @@ type queue struct {
 	came             bool    // some request came since the proposals that are held were tried last
 	costly           costlyQueue
 	busy             busy
+	proposed         busy    // the clients that something was proposed for
+	given            perTick // to all lines, by weight
 }
 
 // A line is one client's requests.
@@ -57,6 +59,7 @@ type line struct {
 	taken       []*message.Request // while a batch is made: its requests from this line
 	// What it was served in its present turn.
 	served, servedBytes int
+	sharing             sharing
 }
 
 // A place says which request a slot executed last: the i-th of batch n, or one that only a fetched

@@ -29,24 +29,33 @@ type taking struct {
 	little                int     // requests: a client that waits for no more does not wait for its turn
 	served                []*line // lines that the batch has requests of
 	n, bytes, cost        int
+	weight                int
 }
 
 // inTurn serves clients in turn until the batch has count requests, or size bytes.
 func (t *taking) inTurn(count, size int) {
-	for len(t.turn) > 0 {
+	for over := 0; over < len(t.turn); {
 		l := t.turn[0]
 		if l.head() == nil {
 			l.inTurn, l.served, l.servedBytes = false, 0, 0
 			t.turn = pop(t.turn)
 			continue
 		}
-		if !t.one(l, count, size) {
+		if t.over(l) {
+			over, l.served, l.servedBytes = over+1, 0, 0
+			t.turn = append(pop(t.turn), l)
+			continue
+		}
+		if over = 0; !t.one(l, count, size) {
 			return
 		}
 		if len(t.turn) > 1 && (l.served >= t.stretch || l.servedBytes >= t.stretchBytes) {
 			l.served, l.servedBytes = 0, 0
 			t.turn = append(pop(t.turn), l)
 		}
+	}
+	for _, l := range t.turn { // they have their shares, and wait for more
+		l.sharing.overAt = t.tick
 	}
 }
 
@@ -81,6 +90,8 @@ func (t *taking) add(l *line, fifo *[]*message.Request, r *message.Request) bool
 		t.served = append(t.served, l)
 	}
 	l.taken = append(l.taken, r)
+	w := weight(r.Cost, r.Length())
+	l.sharing.weight, t.weight = l.sharing.weight+w, t.weight+w
 	(*fifo)[0] = nil // its bytes are the log's now
 	*fifo = (*fifo)[1:]
 	t.propose(l, r.Slot, r.Timestamp)
@@ -88,6 +99,7 @@ func (t *taking) add(l *line, fifo *[]*message.Request, r *message.Request) bool
 }
 
 func (t *taking) batch() []*message.Request {
+	t.shared()
 	batch := make([]*message.Request, 0, t.n)
 	for _, l := range t.served {
 		batch = append(batch, l.taken...)
@@ -111,13 +123,20 @@ func (q *queue) ready(tick int) bool {
 	if q.waiting == 0 {
 		return false
 	}
+	var alone *line
 	for _, l := range q.turn {
-		if l.head() != nil {
+		switch {
+		case l.head() == nil:
+		case alone != nil:
 			return true
+		default:
+			alone = l
 		}
 	}
-	_, r := q.due(tick)
-	return r != nil
+	if _, r := q.due(tick); r != nil {
+		return true
+	}
+	return alone != nil && !q.rides(alone, tick)
 }
 
 // costly adds the costly requests that are due. They come first: a batch that is full of common ones every time
