@@ -122,7 +122,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		"is not empty":               {"init", "--hosts", "a", "--out", filepath.Join(dir, "g")},
 		"exclude each other":         {"init", "--hosts", "a", "--loopback", "4", "--out", filepath.Join(dir, "x")},
 		"--durability: got \"tape\"": {"init", "--hosts", "a", "--out", filepath.Join(dir, "x"), "--durability", "tape"},
-		"unknown flag: --byzantine":  {"demo", "--byzantine"},
+		"unknown flag: --dishonest":  {"demo", "--dishonest"},
 		"unknown command":            {"keep"},
 		"keeper: empty: want the":    {"keeper", "--config", lost},
 		"has no keeper":              {"recover", "1", "--config", lost},

@@ -5,7 +5,8 @@ package core
 import "bfs/pkg/pbft/internal/message"
 
 // A Dispute is what a replica has said, since we began, that is not what the group did. Nothing in the protocol depends on it: a wrong
-// vote is one that is missing. It names those whose host operators are to look at.
+// vote is one that is missing. It names those whose host operators are to look at. A replica that recovers counts nothing: what it
+// compares with may be an intruder's work.
 type Dispute struct {
 	// Votes are PREPAREs for another batch than the one that committed in that view. Either their sender lies or the primary, which
 	// then has proposed something else to it.
@@ -30,7 +31,7 @@ func (c *Core) disputeVotes(s *slot) {
 
 // disputeVote counts replica i's vote in a slot if it is against what committed there in this view.
 func (c *Core) disputeVote(s *slot, i message.ReplicaID) {
-	if s.committedLocal(c.quorum()) && s.prepares.digests[i] != s.proposal.Digest {
+	if c.recovery.phase == NotRecovering && s.committedLocal(c.quorum()) && s.prepares.digests[i] != s.proposal.Digest {
 		c.disputes[i].Votes++
 	}
 }
@@ -56,6 +57,9 @@ func (c *Core) disputeLate(m *message.Checkpoint) {
 }
 
 func (c *Core) disputeRoot(i message.ReplicaID, wrong bool) {
+	if c.recovery.phase != NotRecovering {
+		return
+	}
 	d := &c.disputes[i]
 	if d.False = wrong; wrong {
 		d.Roots++
