@@ -28,6 +28,7 @@ var arrows = map[string][]string{
 	"pkg/pbft/internal/core":       {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/client":     {"pkg/pbft/internal/message"},
 	"pkg/pbft/internal/executor":   {"pkg/pbft/internal/message", "pkg/pbft/internal/ledger"},
+	"pkg/pbft/internal/fence":      {"pkg/internal/durable", "pkg/pbft/internal/message", "pkg/pbft/internal/store"},
 	"pkg/pbft/internal/journal":    {"pkg/internal/disk", "pkg/pbft/internal/message"},
 	"pkg/pbft/internal/image":      {"pkg/pbft/internal/message", "pkg/internal/disk"},
 	"pkg/pbft/internal/archive":    {"pkg/pbft/internal/message", "pkg/pbft/internal/image"},

@@ -4,7 +4,6 @@ package pbft
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,14 +13,9 @@ import (
 	"time"
 
 	"bfs/pkg/internal/durable"
+	"bfs/pkg/pbft/internal/fence"
 	"bfs/pkg/pbft/internal/message"
 )
-
-// freshFile marks the directory of a replica that has never run. Whoever makes a group makes it; the first start takes it away.
-const freshFile = "fresh"
-
-// restoredFile marks, beside the other, the directory of such a replica that holds the checkpoint with which its group begins.
-const restoredFile = "restored"
 
 const freshText = `This replica has never run. Its first start removes this file and writes what it must remember. If
 the directory is ever lost, do not restore this file: run bfsd replica replace.
@@ -47,14 +41,14 @@ func MarkFresh(directory string) error {
 // replica that has never run, and no f+1 others say that the group has gone on so far that it must have. It is called once
 // before StartReplica. Group, Self, Key, Directory and Transport of cfg count.
 func OpenDirectory(ctx context.Context, cfg ReplicaConfig) error {
-	fence, counter, fresh := cfg.holds(fenceFile), cfg.holds(counterFile), cfg.holds(freshFile)
+	fenced, counter, fresh := cfg.holds(fenceFile), cfg.holds(counterFile), cfg.holds(freshFile)
 	if cfg.Keeper != "" { // it has the counter, and looks after it
-		counter = fence
+		counter = fenced
 	}
 	switch {
-	case fence && counter: // a mark beside them came with a bundle that was copied again
+	case fenced && counter: // a mark beside them came with a bundle that was copied again
 		return cfg.unmark()
-	case fence:
+	case fenced:
 		return fmt.Errorf("%w: %s holds %s and no %s; move it away", ErrForgotten, cfg.Directory, fenceFile, counterFile)
 	case counter && !(fresh && cfg.unused()):
 		return fmt.Errorf("%w: %s holds %s and no %s; move it away", ErrForgotten, cfg.Directory, counterFile, fenceFile)
@@ -74,47 +68,15 @@ func OpenDirectory(ctx context.Context, cfg ReplicaConfig) error {
 	return cfg.begin()
 }
 
-func (cfg *ReplicaConfig) path(name string) string { return filepath.Join(cfg.Directory, name) }
-
-// holds reports whether the directory holds a file. What cannot be looked at counts as there, and is read later.
-func (cfg *ReplicaConfig) holds(name string) bool {
-	_, err := os.Lstat(cfg.path(name))
-	return !errors.Is(err, os.ErrNotExist)
-}
-
-// unused reports whether the counter is as begin writes it: a first start ended between its two files.
-func (cfg *ReplicaConfig) unused() bool {
-	b, err := os.ReadFile(cfg.path(counterFile))
-	return err == nil && len(b) == 8 && binary.LittleEndian.Uint64(b) == 1
-}
-
 // begin writes the memory of a replica that has voted for nothing, and takes the mark away last.
 func (cfg *ReplicaConfig) begin() error {
 	if err := cfg.writeCounter(1); err != nil {
 		return err
 	}
-	digest := cfg.Group.Digest()
-	if err := durable.WriteFile(cfg.path(fenceFile), append(digest[:], make([]byte, fenceSize-message.DigestSize)...)); err != nil {
+	if err := durable.WriteFile(cfg.path(fenceFile), fence.First(cfg.Group.Digest())); err != nil {
 		return err
 	}
 	return cfg.unmark()
-}
-
-// writeCounter writes the counter of signatures, unless the keeper has it.
-func (cfg *ReplicaConfig) writeCounter(value uint64) error {
-	if cfg.Keeper != "" {
-		return nil
-	}
-	return durable.WriteFile(cfg.path(counterFile), binary.LittleEndian.AppendUint64(nil, value))
-}
-
-func (cfg *ReplicaConfig) unmark() error {
-	for _, name := range []string{restoredFile, freshFile} {
-		if err := os.Remove(cfg.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 const (

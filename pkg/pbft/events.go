@@ -90,7 +90,7 @@ func (r *Replica) whyLeft() string {
 
 // restarted reports whether the replica has not been in any view since its start, and waits for one that it left before.
 func (r *Replica) restarted() bool {
-	return r.events.view == 0 && r.cfg.Self != 0 && r.fence.view > 0 && r.executed == 0
+	return r.events.view == 0 && r.cfg.Self != 0 && r.fence.View() > 0 && r.executed == 0
 }
 
 // lostPeer logs that a replica's connection to us ended. The caller holds the lock.

@@ -86,6 +86,13 @@ type Group struct {
 	digest Digest
 }
 
+// A Certified is a stable checkpoint: f+1 replicas have said that this is the state's root after batch Seq,
+// and that a quorum agrees.
+type Certified struct {
+	Seq  SeqNum
+	Root Digest
+}
+
 // An Origin is the checkpoint that an epoch begins with, as its state is in this epoch.
 type Origin struct {
 	Certified

@@ -59,18 +59,8 @@ type said struct {
 	head, long []byte
 }
 
-// journalDirectory is where in a replica's directory its journal and image lie.
-const journalDirectory = "disk"
-
 // heldBytes bounds the REPLYs that wait for the disk. A REPLY for which there is no room is dropped; its client asks again.
 const heldBytes = 64 << 20
-
-// leastSegment is the length of a segment of the journal at least: batches are journaled for some tens of MiB before the image follows, so
-// that pages which change often are written less often. (A variable for tests.)
-var leastSegment = 16 << 20
-
-// segmentBytes is the length of a segment of the journal: several of the longest records fit.
-func (g *Group) segmentBytes() int { return max(leastSegment, 4*(g.maxFrame()+4096)/4096*4096) }
 
 // holds keeps a message that must wait for the disk, and reports whether it did.
 func (r *Replica) holds(x said) bool {

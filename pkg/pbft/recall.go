@@ -17,10 +17,6 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
-// Tree is what disk mode needs of a State beside its methods: how the digests of its nodes are made. The methods may be called on any
-// goroutine.
-type Tree = image.Tree
-
 // recall makes a core of what an earlier life left on the disk. A journal that has lost something is dropped: the fence is all that is
 // known then, and the replica is silent, as one is after every restart in replicated mode.
 func (r *Replica) recall(cfg core.Config) error {
@@ -35,9 +31,9 @@ func (r *Replica) recall(cfg core.Config) error {
 	}
 	r.countAhead()
 	if cfg.Durable = true; r.keeper.trusted {
-		cfg.Raised, cfg.RaisedView = r.fence.last, r.fence.view
+		cfg.Raised, cfg.RaisedView = r.fence.Last(), r.fence.View()
 	} else {
-		cfg.Fence, cfg.FenceView = r.fence.last, r.fence.view
+		cfg.Fence, cfg.FenceView = r.fence.Last(), r.fence.View()
 	}
 	state, err := r.loadImage(tree)
 	if err != nil {
@@ -74,9 +70,6 @@ func (r *Replica) countAhead() {
 	}
 }
 
-// openDisk opens the directory of journal and image. (A variable for tests.)
-var openDisk = disk.OS
-
 // openJournal opens the journal in a directory, or a new one if it has lost something, and returns its records.
 func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
@@ -84,19 +77,19 @@ func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 	}
 	o := r.cfg.storeOptions()
 	o.ReserveBytes = r.reserveBytes()
-	m, err := store.Recall[said](o, r.fence.position, r.fence.distrust)
+	m, err := store.Recall[said](o, r.fence.Position(), r.fence.Distrust)
 	if err != nil {
 		return nil, err
 	}
 	r.keeper = &keeper{store: m.Store, trusted: m.Whole, wake: make(chan struct{}, 1), jobs: make(chan struct{}, 1), directory: directory}
-	r.fence.writing = r.keeper.writeSmall
+	r.fence.WriteWith(r.keeper.writeSmall)
 	if m.Why != nil {
 		r.recovery.found = true
 		r.log.Error("the journal is not whole, and is not used: this replica keeps silent until the others have passed all that it can have promised",
 			"reason", m.Why, "directory", r.cfg.Directory)
 	}
 	if m.Whole {
-		r.fence.journal = r.keeper.position
+		r.fence.Follow(r.keeper.position)
 	}
 	return m.Records, nil
 }

@@ -57,9 +57,6 @@ func (r *Replica) noteRecovery() {
 	x.phase, x.since = phase, now
 }
 
-// recoveringFile marks a recovery that is not over. A start that finds it is a recovery too. It has a line for each start since.
-const recoveringFile = "recovering"
-
 const recoveringText = "This replica is recovering, and has been started for that.\n"
 
 // recoveryStarts is how many starts of a recovery believe what the directory holds. If none of them came to its end, that may be why.
@@ -79,7 +76,7 @@ func (r *Replica) beginRecovery() (nonce uint64, err error) {
 	r.recovery.found = bytes.Contains(starts, []byte(falseText))
 	if bytes.Count(starts, []byte("\n")) >= recoveryStarts {
 		r.log.Warn("the last recoveries did not come to their end: this one believes nothing of what the directory holds", "directory", r.cfg.Directory)
-		if err := r.fence.distrust(); err != nil {
+		if err := r.fence.Distrust(); err != nil {
 			return 0, err
 		}
 	} else if err := durable.WriteFile(r.cfg.path(recoveringFile), append(starts, recoveringText...)); err != nil {
@@ -195,7 +192,7 @@ func (r *Replica) recoveredAgo(i ReplicaID) Seconds {
 
 // distrust has the next start believe nothing of what the directory holds, and stops the replica: the others' word says that it cannot be.
 func (r *Replica) distrust(e *core.Effect) {
-	if err := r.fence.reset(e.View, e.Seq, true); err != nil {
+	if err := r.fence.Reset(e.View, e.Seq, true); err != nil {
 		r.fail(err)
 		return
 	}
@@ -208,7 +205,7 @@ func (r *Replica) distrust(e *core.Effect) {
 // stray has the next start be a recovery that believes nothing of what the journal holds, and stops the replica: its state is not the
 // group's, so its memory, its disk or its program is at fault. What it may have promised stays noted.
 func (r *Replica) stray(why string) {
-	if err := r.fence.distrust(); err != nil {
+	if err := r.fence.Distrust(); err != nil {
 		r.log.Warn("the next start may believe what this one has on its disk", "err", err)
 	}
 	if err := r.markFalse(); err != nil {
@@ -250,7 +247,7 @@ func (r *Replica) markFalse() error {
 
 // healed ends the recovery.
 func (r *Replica) healed(e *core.Effect) {
-	if err := r.fence.reset(e.View, e.Seq, false); err != nil {
+	if err := r.fence.Reset(e.View, e.Seq, false); err != nil {
 		r.fail(err)
 		return
 	}

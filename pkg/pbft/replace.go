@@ -7,18 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
+	"bfs/pkg/pbft/internal/fence"
 	"bfs/pkg/pbft/internal/message"
-	"bfs/pkg/pbft/internal/store"
-)
-
-// Files of a replica's directory.
-const (
-	fenceFile   = "fence"
-	counterFile = "signature.counter"
 )
 
 // ErrRuns is the answer to replacing a replica that runs: two with one key are a faulty replica.
@@ -29,9 +22,9 @@ var ErrRuns = errors.New("the replica that is to be replaced answers: stop it fi
 // returns the fence that it wrote: the replica votes when a checkpoint at or above it is stable.
 //
 // Requires that the lost replica has stopped for ever. It needs a quorum of the others.
-func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
+func Replace(ctx context.Context, cfg ReplicaConfig) (last SeqNum, err error) {
 	for _, name := range []string{fenceFile, counterFile} {
-		if _, err := os.Lstat(filepath.Join(cfg.Directory, name)); !os.IsNotExist(err) {
+		if _, err := os.Lstat(cfg.path(name)); !os.IsNotExist(err) {
 			return 0, fmt.Errorf("%s holds a file %q: this replica's memory is here, so start it, or name an empty directory", cfg.Directory, name)
 		}
 	}
@@ -53,16 +46,15 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (fence SeqNum, err error) {
 	if err := cfg.writeCounter(uint64(time.Now().UnixNano())); err != nil {
 		return 0, err
 	}
-	f, err := openFence(filepath.Join(cfg.Directory, fenceFile), cfg.Group.Digest())
+	f, err := fence.Open(cfg.path(fenceFile), cfg.Group.Digest())
 	if err != nil {
 		return 0, err
 	}
-	fence = reached + 2*cfg.Group.Limits.LogSize
-	f.position = store.NoJournal
-	if err := f.raise(view, fence); err != nil {
+	last = reached + 2*cfg.Group.Limits.LogSize
+	if err := f.Reset(view, last, true); err != nil {
 		return 0, err
 	}
-	return fence, cfg.unmark()
+	return last, cfg.unmark()
 }
 
 // replaceAgain is the pause before the others are asked again.

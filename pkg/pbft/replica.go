@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/executor"
+	"bfs/pkg/pbft/internal/fence"
 	"bfs/pkg/pbft/internal/lies"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
@@ -77,7 +77,7 @@ type Replica struct {
 	loan        loan        // of a checkpoint, to a backup
 	measured    measured
 	events      events
-	fence       *fence
+	fence       *fence.Fence
 	keeper      *keeper // nil unless in disk mode
 	recovery    recovering
 	answers     keeperAnswers
@@ -187,7 +187,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 			return nil, errors.Join(err, r.lock.Close())
 		}
 	} else {
-		c.Fence, c.FenceView = r.fence.last, r.fence.view
+		c.Fence, c.FenceView = r.fence.Last(), r.fence.View()
 		r.core = core.New(c)
 	}
 	if n := r.core.SilentUntil(); n > 0 {
@@ -230,12 +230,12 @@ func assemble(cfg ReplicaConfig) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	fence, err := openFence(filepath.Join(cfg.Directory, fenceFile), cfg.Group.Digest())
+	promises, err := fence.Open(cfg.path(fenceFile), g.Digest())
 	if err != nil {
 		return nil, err
 	}
 	r := &Replica{
-		cfg: cfg, fence: fence, clients: map[ClientID]*clientEnd{}, strangers: map[*transport.Conn]*auth.Session{},
+		cfg: cfg, fence: promises, clients: map[ClientID]*clientEnd{}, strangers: map[*transport.Conn]*auth.Session{},
 		peers: make([]*peerEnd, g.N()), recovered: make([]time.Time, g.N()), started: time.Now(), stop: make(chan struct{}), done: make(chan struct{}),
 		fullReplies: !cfg.has(DigestReplies), sparing: sparing{off: !cfg.has(Sparing)},
 	}
@@ -305,7 +305,7 @@ func (r *Replica) abandon(err error) error {
 	r.stopping = true
 	r.mu.Unlock()
 	r.recovery.signing.Wait()
-	err = errors.Join(err, r.fence.settle())
+	err = errors.Join(err, r.fence.Settle())
 	if r.keeper != nil {
 		err = errors.Join(err, r.keeper.close())
 	}
@@ -467,7 +467,7 @@ func (r *Replica) effect(e *core.Effect) {
 		r.execute(e)
 		r.measured.execute()
 		view, _ := r.core.View()
-		r.fence.foresee(view, e.Seq, r.group.Limits.CheckpointPeriod)
+		r.fence.Foresee(view, e.Seq, r.group.Limits.CheckpointPeriod)
 	case core.Confirm: // the replies are out; a journal would note it
 	case core.Rollback:
 		r.rollback(e.Seq)
@@ -489,7 +489,7 @@ func (r *Replica) effect(e *core.Effect) {
 		}
 		r.cfg.Service.State().Discard(r.lent(e.Seq))
 	case core.Fence:
-		if err := r.fence.raise(e.View, e.Seq); err != nil {
+		if err := r.fence.Raise(e.View, e.Seq); err != nil {
 			r.fail(err)
 		}
 	case core.Speak:
@@ -514,7 +514,7 @@ func (r *Replica) speak() {
 		k.trusted = true
 		_, err := k.store.Flush() // what the journal begins with is to be there before it is trusted
 		if err == nil {
-			err = r.fence.trust(k.position)
+			err = r.fence.Trust(k.position)
 		}
 		if err != nil {
 			r.failDisk(err)
@@ -768,7 +768,7 @@ func (r *Replica) shutdown() {
 	r.closeLinks()
 	r.recovery.signing.Wait()
 	r.mu.Lock()
-	if err := r.fence.settle(); err != nil && r.err == nil {
+	if err := r.fence.Settle(); err != nil && r.err == nil {
 		r.err = err
 	}
 	r.mu.Unlock()

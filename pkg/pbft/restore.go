@@ -84,14 +84,6 @@ func NewOrigin(old *Group, a *Archive, s Service, progress func(pages uint64)) (
 	return Origin{Certified{a.Seq, root}, old.Lineage()}, err
 }
 
-func treeOf(s Service) (Tree, error) {
-	tree, ok := s.State().(Tree)
-	if !ok {
-		return nil, errors.New("a backup needs a State that is a pbft.Tree")
-	}
-	return tree, nil
-}
-
 // renewed changes the pages that name something of the epoch before: the service's, and the library's first.
 func renewed(s Service) archive.Edit {
 	x, ok := s.(Renewer)
@@ -183,11 +175,4 @@ func (cfg *ReplicaConfig) writeFirstRecord() error {
 	m.Store.Persist(&message.Checkpoint{Seq: cfg.Group.Origin.Seq, Digest: cfg.Group.Origin.Root})
 	_, err = m.Store.Flush()
 	return errors.Join(err, m.Store.Close())
-}
-
-// storeOptions say where a replica's journal is, and whose.
-func (cfg *ReplicaConfig) storeOptions() store.Options {
-	limits := cfg.Group.wire()
-	return store.Options{Disk: openDisk(filepath.Join(cfg.Directory, journalDirectory)), Group: cfg.Group.Digest(),
-		SegmentBytes: cfg.Group.segmentBytes(), Self: cfg.Self, Limits: &limits}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"bfs/pkg/pbft/internal/executor"
+	"bfs/pkg/pbft/internal/image"
 	"bfs/pkg/pbft/internal/message"
 )
 
@@ -140,4 +141,17 @@ type Digester interface {
 type DigestedInstall interface {
 	Install
 	OfferDigested(n PageNum, contents []byte, d Digest) error
+}
+
+// Tree is what disk mode needs of a State beside its methods: how the digests of its nodes are made. The methods may be called on any
+// goroutine.
+type Tree = image.Tree
+
+// treeOf is the State of a service whose backup is made or read.
+func treeOf(s Service) (Tree, error) {
+	tree, ok := s.State().(Tree)
+	if !ok {
+		return nil, errors.New("a backup needs a State that is a pbft.Tree")
+	}
+	return tree, nil
 }

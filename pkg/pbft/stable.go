@@ -11,13 +11,6 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A Certified is a stable checkpoint: f+1 replicas have said that this is the state's root after batch Seq,
-// and that a quorum agrees.
-type Certified struct {
-	Seq  SeqNum
-	Root Digest
-}
-
 // stableAgain is how long a question after the stable checkpoint waits for its answers until it is
 // asked again.
 const stableAgain = 100 * time.Millisecond

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"bfs/pkg/internal/disk"
+	"bfs/pkg/pbft/internal/fence"
 	"bfs/pkg/pbft/internal/image"
 	"bfs/pkg/pbft/internal/store"
 )
@@ -53,21 +53,6 @@ func (r *DirectoryReport) problem(format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 }
 
-// lockForReading keeps a replica from starting, and refuses if one runs.
-func lockForReading(dir string) (*os.File, error) {
-	f, err := os.Open(filepath.Join(dir, "lock"))
-	if errors.Is(err, os.ErrNotExist) { // it has never run, or all is lost
-		return os.Open(dir)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: a replica runs in it: stop it first (%w)", dir, err), f.Close())
-	}
-	return f, nil
-}
-
 // checkFence looks at the two small files, and returns how far the journal must reach.
 func (r *DirectoryReport) checkFence(cfg *ReplicaConfig) (position uint64) {
 	if !cfg.holds(fenceFile) || !cfg.holds(counterFile) {
@@ -82,17 +67,17 @@ func (r *DirectoryReport) checkFence(cfg *ReplicaConfig) (position uint64) {
 	if b, err := os.ReadFile(cfg.path(counterFile)); err != nil || len(b) != 8 {
 		r.problem("%s: got %d bytes (%v), want 8", cfg.path(counterFile), len(b), err)
 	}
-	fence, err := openFence(cfg.path(fenceFile), cfg.Group.Digest())
+	f, err := fence.Open(cfg.path(fenceFile), cfg.Group.Digest())
 	if err != nil {
 		r.problem("%v", err)
 		return 0
 	}
-	r.Fence = fence.last
-	if fence.position == store.NoJournal {
+	r.Fence = f.Last()
+	if f.Position() == store.NoJournal {
 		r.Notes = append(r.Notes, "the journal lost something in an earlier life, and the replica was still silent when it stopped")
 		return 0
 	}
-	return fence.position
+	return f.Position()
 }
 
 func (r *DirectoryReport) checkJournal(cfg *ReplicaConfig, position uint64) {
