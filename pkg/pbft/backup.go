@@ -61,7 +61,7 @@ func (c *Client) Backup(ctx context.Context, path string, cfg BackupConfig) (*Ce
 		if err != nil {
 			return nil, err
 		}
-		from := c.readable(int(cfg.From) + try)
+		from := c.wires.usable(int(cfg.From) + try)
 		b := backup{read: c.reader(from, k.Seq), whose: fmt.Sprintf("replica %d", from), checkpoint: k, tree: cfg.Tree,
 			progress: cfg.Progress}
 		certificate, err := b.write(ctx, file, c.group, c.wires.key)
@@ -77,19 +77,6 @@ func (c *Client) Backup(ctx context.Context, path string, cfg BackupConfig) (*Ce
 		last)
 }
 
-// readable is the first replica from a number on, round and round, that is connected.
-func (c *Client) readable(first int) ReplicaID {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.group.N()
-	for k := range n {
-		if i := ReplicaID((first + k) % n); c.wires.wayTo(i) != nil {
-			return i
-		}
-	}
-	return ReplicaID(first % n)
-}
-
 func (c *Client) awaitWithin(ctx context.Context, d time.Duration) (Certified, error) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -100,7 +87,9 @@ var errFalse = errors.New("it answers with what is not in the checkpoint")
 
 // reader reads nodes and pages of a checkpoint from a replica.
 func (c *Client) reader(from ReplicaID, seq SeqNum) reads {
-	return func(ctx context.Context, nodes []NodeID) ([][]byte, error) { return c.readItems(ctx, from, seq, nodes) }
+	return func(ctx context.Context, nodes []NodeID) ([][]byte, error) {
+		return c.reading.items(ctx, from, seq, nodes)
+	}
 }
 
 // reads returns the contents of nodes and pages, in order. It may be called by several goroutines.

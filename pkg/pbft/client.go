@@ -4,27 +4,21 @@ package pbft
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/client"
 	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/message"
-	"bfs/pkg/pbft/internal/transport"
+	"bfs/pkg/pbft/internal/wire"
 )
 
 // Errors of a Client that callers branch on.
 var (
 	// ErrBusy: all slots are taken and the queue behind them is full.
 	ErrBusy = errors.New("too many calls outstanding")
-	// ErrClosed: the client was closed before the group answered.
-	ErrClosed = errors.New("client closed")
 	// ErrNotEnrolled: 2f+1 replicas say that this client's key is not enrolled, or was revoked.
 	ErrNotEnrolled = client.ErrNotEnrolled
 	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been
@@ -87,22 +81,20 @@ func wait(ctx context.Context, start func(done func([]byte, error)) error) ([]by
 // Nothing is passed between goroutines on the way of an operation: Start sends on its caller's, and the
 // goroutine that reads the deciding reply calls Done.
 type Client struct {
-	*endpoint
-	epoch time.Time // when the rule's time was 0
+	group *Group
+	end   *wire.Endpoint
+	epoch time.Time   // when the rule's time was 0
+	wires clientWires // its lock guards all below
 
-	mu         sync.Mutex
 	rule       *client.Client
-	wires      clientWires
 	calls      clientCalls
 	waiting    []queuedCall // for a slot, or for long ones under way; first in first out
 	queueLimit int
 	clock      clientClock
-	readers    int         // goroutines that have read replies: they write what is queued when they have counted them
-	looked     client.Time // when the last of them looked at the clock
+	looked     client.Time // when the last reader looked at the clock
 	stable     stableQuestion
 	reading    reading
 	keys       clientRenewal
-	closed     bool
 	ready      chan struct{} // closed and made anew when a session becomes ready
 
 	waited func(Slot, Timestamp) bool // calls.wait, bound once
@@ -159,74 +151,19 @@ func (x *clientClock) wake() {
 	}
 }
 
-// NewClient connects to a group. It does not wait for the connections: see Ready.
-func NewClient(cfg ClientConfig) (*Client, error) {
-	g := cfg.Group
-	if g == nil || cfg.signer == nil && len(cfg.Key) != ed25519.PrivateKeySize {
-		return nil, errors.New("a client needs a group and a private key")
-	}
-	signer := cfg.signer
-	if signer == nil {
-		signer = auth.NewMemorySigner(cfg.Key)
-	}
-	public := signer.PublicKey()
-	rule := client.Config{
-		Client: ClientOf(public), Replicas: g.N(), Slots: g.Limits.Slots, Lent: transport.Keep, Separate: separateAbove,
-	}
-	if slices.Contains(cfg.Without, Separate) {
-		rule.Separate = 0
-	}
-	if g.Administrator.Equal(public) {
-		rule.Client, rule.Separate = Administrator, 0
-	}
-	self := message.Principal{Client: rule.Client}
-	end, err := newEndpoint(g, self, signer, cfg.Transport, cfg.Delay, cfg.Logger)
-	if err != nil {
-		return nil, err
-	}
-	c := &Client{
-		endpoint: end, wires: clientWires{endpoint: end, id: rule.Client, key: cfg.Key}, epoch: time.Now(),
-		calls: make(clientCalls, g.Limits.Slots), queueLimit: cfg.Queue, ready: make(chan struct{}),
-		stop: make(chan struct{}), done: make(chan struct{}), clock: clientClock{timer: time.NewTimer(lookPeriod)},
-		keys: newClientRenewal(cfg.KeyPeriod),
-	}
-	if c.queueLimit <= 0 {
-		c.queueLimit = 4096
-	}
-	rule.Clock = Timestamp(c.epoch.UnixNano())
-	c.rule, c.waited = client.New(rule, &c.wires), c.calls.wait
-	c.dial()
-	go c.tick()
-	return c, nil
-}
-
-// dial begins the connections.
-func (c *Client) dial() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	w := &c.wires
-	for i, m := range c.group.Members {
-		w.sessions = append(w.sessions, auth.NewSession(message.Principal{Replica: ReplicaID(i)}, m.Key))
-	}
-	w.links = make([]*transport.Link, len(w.sessions))
-	for i, m := range c.group.Members {
-		w.links[i] = transport.Dial(m.Address, c.answering(w.sessions[i]), &clientLink{c, ReplicaID(i)})
-	}
-}
-
 // Ready waits until 2f+1 replicas have exchanged keys with this client. They do so with anybody:
 // whether it is enrolled shows with the first call.
 func (c *Client) Ready(ctx context.Context) error {
 	for {
-		c.mu.Lock()
+		c.wires.mu.Lock()
 		n := 0
 		for i := range c.group.N() {
 			if c.wires.connected(i) {
 				n++
 			}
 		}
-		changed, closed := c.ready, c.closed
-		c.mu.Unlock()
+		changed, closed := c.ready, c.wires.closed
+		c.wires.mu.Unlock()
 		switch {
 		case closed:
 			return ErrClosed
@@ -272,11 +209,11 @@ func (c *Client) begin(call Call) error {
 		return err
 	}
 	digest := message.OperationDigest(call.Body) // not under the lock: replies wait for that
-	c.mu.Lock()
-	defer c.release()
+	c.wires.mu.Lock()
+	defer c.wires.release()
 	room := c.rule.Room(len(call.Body))
 	switch why := c.rule.InUse(c.now()); {
-	case c.closed:
+	case c.wires.closed:
 		return ErrClosed
 	case why != nil:
 		return why
@@ -325,9 +262,9 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 		return err
 	}
 	op := client.Operation{Body: call.Body, Digest: message.OperationDigest(call.Body), ReadOnly: call.ReadOnly}
-	c.mu.Lock()
-	defer c.release()
-	if c.closed {
+	c.wires.mu.Lock()
+	defer c.wires.release()
+	if c.wires.closed {
 		return ErrClosed
 	}
 	if err := c.rule.Resume(c.now(), slot, t, op); err != nil {
@@ -376,15 +313,15 @@ func (c *Client) finish(over []endedCall) {
 	if len(over) == 0 {
 		return
 	}
-	c.mu.Unlock()
+	c.wires.mu.Unlock()
 	for _, e := range over {
 		e.done(e.result, e.err)
 	}
-	c.mu.Lock()
+	c.wires.mu.Lock()
 	for _, e := range over {
 		c.vacate(e.slot)
 	}
-	c.drained()
+	c.keys.drained(c.rule.UnderWay())
 	c.beginWaiting()
 }
 
@@ -408,23 +345,10 @@ func (c *Client) beginWaiting() {
 	}
 }
 
-// release gives up the lock and writes the queued frames, unless a reader will.
-func (c *Client) release() {
-	var space [flushSpace]flusher
-	list := space[:0]
-	if c.readers == 0 {
-		list = c.wires.dirty.take(list)
-	}
-	c.mu.Unlock()
-	for _, x := range list {
-		x.Flush()
-	}
-}
-
 // now is the rule's time. A reader looks at the clock when it begins to count replies, and the calls
 // that it starts use that time too: one look at the clock for many calls. The caller holds the lock.
 func (c *Client) now() client.Time {
-	if c.readers > 0 {
+	if c.wires.readers > 0 {
 		return c.looked
 	}
 	return time.Since(c.epoch)
@@ -474,12 +398,48 @@ func (c *Client) tick() {
 
 // look sends again the requests that are due, and sets the clock.
 func (c *Client) look() {
-	c.mu.Lock()
+	c.wires.mu.Lock()
 	c.rule.Tick(time.Since(c.epoch))
 	over := c.perform(nil)
 	c.clock.set(c.rule.UnderWay() == 0 && (c.rule.Began() || len(c.waiting) == 0))
 	c.finish(over)
-	c.release()
+	c.wires.release()
+}
+
+// renewKeys refreshes the keys when it is time to: as soon as no call is under way, or after drainPeriod.
+func (c *Client) renewKeys(now time.Time) {
+	x := &c.keys
+	if now.Before(x.due) {
+		return
+	}
+	c.wires.mu.Lock()
+	if !x.begins(now, c.rule.UnderWay()) {
+		c.clock.wake()
+		c.wires.mu.Unlock()
+		return
+	}
+	c.refreshKeys()
+}
+
+// refreshKeys has the replicas answer under new keys. Answers under the old ones that have not been believed
+// yet are forgotten, and asked for again. The caller holds the lock, and refreshKeys gives it up.
+func (c *Client) refreshKeys() {
+	fresh := !c.wires.closed && c.end.Refresh()
+	if fresh {
+		c.stable.forget()
+		c.rule.Refreshed()
+	}
+	c.wires.mu.Unlock()
+	if fresh {
+		c.wires.announceKeys()
+	}
+	c.wires.mu.Lock()
+	if fresh {
+		c.rule.Again(c.now())
+	}
+	c.perform(nil) // nothing ends: requests are sent again under the timestamps that they have
+	c.beginWaiting()
+	c.wires.release()
 }
 
 // failAll ends all calls, those that wait for a slot too. The caller holds the lock, and failAll gives it up.
@@ -488,7 +448,7 @@ func (c *Client) failAll(why error) {
 	waiting := c.waiting
 	c.waiting = nil
 	c.finish(c.perform(nil))
-	c.release()
+	c.wires.release()
 	for _, x := range waiting {
 		x.Done(nil, why)
 	}
@@ -496,26 +456,26 @@ func (c *Client) failAll(why error) {
 
 // Close stops the client. Calls under way end with ErrClosed.
 func (c *Client) Close() error {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
+	c.wires.mu.Lock()
+	if c.wires.closed {
+		c.wires.mu.Unlock()
 		<-c.done
 		return nil
 	}
-	c.closed = true
+	c.wires.closed = true
 	c.signal()
-	c.mu.Unlock()
+	c.wires.mu.Unlock()
 	close(c.stop)
 	<-c.done
-	c.mu.Lock()
+	c.wires.mu.Lock()
 	c.failAll(ErrClosed)
 	return nil
 }
 
 // Status of the client's connections, for people.
 func (c *Client) Status() ClientStatus {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.wires.mu.Lock()
+	defer c.wires.mu.Unlock()
 	counts := c.rule.Counts()
 	s := ClientStatus{ID: c.wires.id, View: c.rule.View(), Queued: len(c.waiting), Outstanding: c.rule.UnderWay(),
 		Retries: counts.Retries, Fallbacks: counts.Fallbacks}

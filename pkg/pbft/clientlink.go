@@ -3,12 +3,75 @@
 package pbft
 
 import (
+	"crypto/ed25519"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/client"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
+	"bfs/pkg/pbft/internal/wire"
 )
+
+// NewClient connects to a group. It does not wait for the connections: see Ready.
+func NewClient(cfg ClientConfig) (*Client, error) {
+	g := cfg.Group
+	if g == nil || cfg.signer == nil && len(cfg.Key) != ed25519.PrivateKeySize {
+		return nil, errors.New("a client needs a group and a private key")
+	}
+	signer := cfg.signer
+	if signer == nil {
+		signer = auth.NewMemorySigner(cfg.Key)
+	}
+	public := signer.PublicKey()
+	rule := client.Config{
+		Client: ClientOf(public), Replicas: g.N(), Slots: g.Limits.Slots, Lent: transport.Keep, Separate: separateAbove,
+	}
+	if slices.Contains(cfg.Without, Separate) {
+		rule.Separate = 0
+	}
+	if g.Administrator.Equal(public) {
+		rule.Client, rule.Separate = Administrator, 0
+	}
+	self := message.Principal{Client: rule.Client}
+	end, err := newEndpoint(g, self, signer, cfg.Transport, cfg.Delay, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		group: g, end: end, wires: clientWires{end: end, group: g, id: rule.Client, key: cfg.Key}, epoch: time.Now(),
+		calls: make(clientCalls, g.Limits.Slots), queueLimit: cfg.Queue, ready: make(chan struct{}),
+		stop: make(chan struct{}), done: make(chan struct{}), clock: clientClock{timer: time.NewTimer(lookPeriod)},
+		keys: newClientRenewal(cfg.KeyPeriod),
+	}
+	if c.queueLimit <= 0 {
+		c.queueLimit = 4096
+	}
+	c.stable.wires = &c.wires
+	c.reading.wires, c.reading.stop = &c.wires, c.stop
+	rule.Clock = Timestamp(c.epoch.UnixNano())
+	c.rule, c.waited = client.New(rule, &c.wires), c.calls.wait
+	c.dial()
+	go c.tick()
+	return c, nil
+}
+
+// dial begins the connections.
+func (c *Client) dial() {
+	c.wires.mu.Lock()
+	defer c.wires.mu.Unlock()
+	w := &c.wires
+	for i, m := range c.group.Members {
+		w.sessions = append(w.sessions, auth.NewSession(message.Principal{Replica: ReplicaID(i)}, m.Key))
+	}
+	w.links = make([]*transport.Link, len(w.sessions))
+	for i, m := range c.group.Members {
+		w.links[i] = transport.Dial(m.Address, c.end.Answering(w.sessions[i]), &clientLink{c, ReplicaID(i)})
+	}
+}
 
 // clientLink handles the connection to one replica.
 type clientLink struct {
@@ -19,21 +82,21 @@ type clientLink struct {
 // Opened implements transport.Handler.
 func (l *clientLink) Opened(c *transport.Conn) {
 	session := l.c.wires.sessions[l.id]
-	c.SetUser(&remote{session: session})
-	l.c.sendKey(c, session, "")
+	c.SetUser(&wire.Remote{Session: session})
+	l.c.end.SendKey(c, session, "")
 }
 
 // Closed implements transport.Handler.
 func (l *clientLink) Closed(_ *transport.Conn, err error) {
-	l.c.log.Debug("connection to replica down", "replica", l.id, "err", err)
+	l.c.end.Log.Debug("connection to replica down", "replica", l.id, "err", err)
 }
 
 // Frames implements transport.Handler: it counts replies, and ends the calls they decide after the lock
 // is released, so that Done may start the next call. What those calls send leaves in one flush.
 func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
-	who := conn.User().(*remote)
+	who := conn.User().(*wire.Remote)
 	var replies [32]*message.Reply
-	batch, epoch := replies[:0], l.c.ring.Epoch()
+	batch, epoch := replies[:0], l.c.end.Ring.Epoch()
 	for _, frame := range frames {
 		if len(frame) > 0 && message.Type(frame[0]) == message.TypeNewKey {
 			if !l.onNewKey(conn, who, frame) {
@@ -45,43 +108,43 @@ func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 		if m := l.receive(conn, who, frame, epoch); m != nil {
 			if batch = append(batch, m); len(batch) == cap(batch) {
 				l.count(batch, epoch)
-				batch, epoch = batch[:0], l.c.ring.Epoch()
+				batch, epoch = batch[:0], l.c.end.Ring.Epoch()
 			}
 		}
 	}
 	l.count(batch, epoch)
-	who.decoder.Reset()
+	who.Decoder.Reset()
 }
 
 // receive opens a sealed frame of replica l.id. Replies are returned, to be counted together. The ring's
 // epoch was this one a moment ago.
-func (l *clientLink) receive(conn *transport.Conn, who *remote, frame []byte, epoch uint64) *message.Reply {
+func (l *clientLink) receive(conn *transport.Conn, who *wire.Remote, frame []byte, epoch uint64) *message.Reply {
 	if message.LateReply(frame, l.c.waited) {
 		return nil
 	}
 	if len(frame) > 0 && message.Type(frame[0]) == message.TypeData {
-		frame = owned(frame) // its reader is on another goroutine
+		frame = wire.Owned(frame) // its reader is on another goroutine
 	}
-	switch m := l.c.open(who, frame).(type) {
+	switch m := l.c.end.Open(who, frame).(type) {
 	case *message.Reply:
 		m.From = l.id
 		if n := len(m.Answers); n > 0 && m.Answers[n-1].Long() && m.Answers[n-1].Full {
-			if a := &m.Answers[n-1]; !who.session.Proves(&who.scratch, &a.Proof, a.Result) {
-				l.c.unopened()
+			if a := &m.Answers[n-1]; !who.Session.Proves(&who.Scratch, &a.Proof, a.Result) {
+				l.c.end.Unopened()
 				return nil
 			}
 		}
 		return m
 	case *message.ReplyStable:
 		m.From = l.id
-		l.c.onReplyStable(m, epoch)
+		l.onReplyStable(m, epoch)
 	case *message.Data:
 		m.From = l.id
-		l.c.onData(m)
+		l.c.reading.answer(m)
 	case nil:
-		l.c.resendKey(conn, who, who.session)
+		l.c.end.ResendKey(conn, who, who.Session)
 	default:
-		l.c.edge.unexpected.Add(1)
+		l.c.end.Edge.Unexpected.Add(1)
 	}
 	return nil
 }
@@ -94,10 +157,10 @@ func (l *clientLink) count(batch []*message.Reply, epoch uint64) {
 	}
 	var space [32]endedCall
 	over := space[:0]
-	c.mu.Lock()
-	c.readers++
+	c.wires.mu.Lock()
+	c.wires.readers++
 	c.looked = time.Since(c.epoch)
-	if c.ring.Epoch() != epoch {
+	if c.end.Ring.Epoch() != epoch {
 		batch = nil // the keys were refreshed meanwhile: all answers are asked for again
 	}
 	for _, m := range batch {
@@ -105,29 +168,27 @@ func (l *clientLink) count(batch []*message.Reply, epoch uint64) {
 		over = c.perform(over)
 	}
 	c.finish(over)
-	c.readers--
-	c.release()
+	c.wires.readers--
+	c.wires.release()
 }
 
 // onNewKey takes in a NEW-KEY; false closes the connection.
-func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) bool {
+func (l *clientLink) onNewKey(conn *transport.Conn, who *wire.Remote, frame []byte) bool {
 	c := l.c
-	if !who.mayChangeKeys(time.Now()) {
-		c.edge.badKey.Add(1)
+	if !who.MayChangeKeys(time.Now()) {
+		c.end.Edge.BadKey.Add(1)
 		return false
 	}
-	decoded, err := message.Decode(owned(frame), &c.wire)
-	if err != nil {
-		c.edge.malformed.Add(1)
+	m := c.end.DecodeKey(frame)
+	if m == nil {
 		return false
 	}
-	m := decoded.(*message.NewKey)
-	answer, changed, ok := c.acceptKey(conn, who.session, m)
+	answer, changed, ok := c.end.AcceptKey(conn, who.Session, m)
 	if !ok {
 		return false
 	}
 	if answer {
-		c.sendKey(conn, who.session, "")
+		c.end.SendKey(conn, who.Session, "")
 	}
 	l.keyAccepted(changed)
 	if len(m.Rival) > 0 {
@@ -139,8 +200,8 @@ func (l *clientLink) onNewKey(conn *transport.Conn, who *remote, frame []byte) b
 // keyAccepted wakes the callers of Ready, and tells the rule, which may have everything sent again.
 func (l *clientLink) keyAccepted(changed bool) {
 	c := l.c
-	c.mu.Lock()
-	defer c.release()
+	c.wires.mu.Lock()
+	defer c.wires.release()
 	c.signal()
 	c.rule.KeyAccepted(c.now(), l.id, changed)
 	c.perform(nil) // nothing ends: requests are sent again under the timestamps that they have
@@ -151,13 +212,26 @@ func (l *clientLink) keyAccepted(changed bool) {
 func (l *clientLink) toldOfRival(address string) {
 	c := l.c
 	why := fmt.Errorf("client %016x: %w (it was seen at %.64q)", uint64(c.wires.id), ErrKeyInUse, address)
-	c.mu.Lock()
+	c.wires.mu.Lock()
 	if c.rule.Rival(c.now(), l.id, why) {
-		c.warn("calls fail", "err", why)
+		c.end.Warn("calls fail", "err", why)
 	}
 	if err := c.rule.InUse(c.now()); err != nil {
 		c.failAll(err)
 		return
 	}
-	c.release()
+	c.wires.release()
+}
+
+// onReplyStable counts an answer that was opened in an epoch, and begins the calls that waited for it.
+func (l *clientLink) onReplyStable(m *message.ReplyStable, epoch uint64) {
+	c := l.c
+	c.wires.mu.Lock()
+	defer c.wires.release()
+	if c.end.Ring.Epoch() != epoch {
+		return // it is asked for again
+	}
+	c.rule.Latest(m.From, m.Nonce, m.Latest)
+	c.beginWaiting()
+	c.stable.answer(m)
 }

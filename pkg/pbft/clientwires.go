@@ -4,32 +4,52 @@ package pbft
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"math/rand/v2"
+	"sync"
 
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
+	"bfs/pkg/pbft/internal/wire"
 )
 
-// clientWires are a client's connections, the keys that it shares with the replicas at their ends, and
-// the frames that wait there. They are used under the client's lock.
+// ErrClosed: the client was closed before the group answered.
+var ErrClosed = errors.New("client closed")
+
+// clientWires are a client's connections, the keys that it shares with the replicas at their ends, the frames that wait there, and
+// the client's one lock. The lock guards everything of the client that does not say otherwise. It is given up before frames are
+// written and before Call.Done is called.
 type clientWires struct {
-	*endpoint
+	end      *wire.Endpoint
+	group    *Group
+	mu       sync.Mutex
+	closed   bool
+	readers  int // goroutines that have read replies: they write what is queued when they have counted them
 	id       ClientID
 	key      ed25519.PrivateKey // signs the administrator's requests
 	sessions []*auth.Session    // by replica
 	links    []*transport.Link  // by replica
 	scratch  auth.Scratch
 	buffer   []byte
-	dirty    flushes // connections on which frames wait to be written
+	dirty    wire.Flushes // connections on which frames wait to be written
 }
 
 // wayTo is a connection on which a replica can be spoken to, nil if there is none.
 func (w *clientWires) wayTo(i ReplicaID) *transport.Conn {
-	if conn := w.links[i].Conn(); conn != nil && w.sessions[i].Ready() && w.vouched(conn, w.sessions[i]) {
-		return conn
+	if !w.sessions[i].Ready() {
+		return nil
 	}
-	return nil
+	return w.end.Way(w.links[i], w.sessions[i])
+}
+
+// release gives up the lock and writes the queued frames, unless a reader will.
+func (w *clientWires) release() {
+	if w.readers > 0 {
+		w.mu.Unlock()
+		return
+	}
+	w.dirty.Unlock(&w.mu)
 }
 
 // Open implements client.Edge.
@@ -55,9 +75,8 @@ func (w *clientWires) Chance(n int64) int64 { return rand.Int64N(n) }
 func (w *clientWires) request(to uint32, q *message.Request) {
 	w.authenticate(q)
 	w.buffer = q.AppendBody(append(w.buffer[:0], byte(message.TypeRequest)))
-	var shared *transport.Shared // a long one lies in one place for all
-	if len(w.buffer) >= transport.ShareFrom {
-		shared, w.buffer = transport.Share(w.buffer)
+	var shared *transport.Shared
+	if shared, w.buffer = wire.Share(w.buffer); shared != nil {
 		defer shared.Release()
 	}
 	for i := range w.links {
@@ -65,10 +84,8 @@ func (w *clientWires) request(to uint32, q *message.Request) {
 		if to&(1<<i) == 0 || conn == nil {
 			continue
 		}
-		if !conn.SendShared(shared, w.buffer) {
-			w.edge.dropped.Add(1)
-		}
-		w.dirty.add(conn)
+		w.end.Queue(conn, shared, w.buffer)
+		w.dirty.Add(conn)
 	}
 }
 
@@ -79,20 +96,20 @@ func (w *clientWires) authenticate(q *message.Request) {
 		q.Signature = ed25519.Sign(w.key, d[:])
 		return
 	}
-	w.ring.Authenticate(w.sessions, &w.scratch, q)
+	w.end.Ring.Authenticate(w.sessions, &w.scratch, q)
 }
 
 // queryStable queues a QUERY-STABLE for a set of replicas, as far as there is a way to them.
 func (w *clientWires) queryStable(to uint32, nonce uint64) {
 	for i, link := range w.links {
-		conn, session := link.Conn(), w.sessions[i]
-		if to&(1<<i) == 0 || conn == nil || !w.vouched(conn, session) {
+		session := w.sessions[i]
+		if to&(1<<i) == 0 || w.end.Way(link, session) == nil {
 			continue
 		}
 		m := &message.QueryStable{Nonce: nonce}
-		if w.buffer = w.ring.Seal(session, &w.scratch, w.buffer[:0], m); len(w.buffer) > 0 {
+		if w.buffer = w.end.Ring.Seal(session, &w.scratch, w.buffer[:0], m); len(w.buffer) > 0 {
 			link.Send(w.buffer)
-			w.dirty.add(link)
+			w.dirty.Add(link)
 		}
 	}
 }
@@ -103,9 +120,9 @@ func (w *clientWires) fetch(i ReplicaID, m *message.Fetch) bool {
 	if conn == nil {
 		return false
 	}
-	w.buffer = w.ring.Seal(w.sessions[i], &w.scratch, w.buffer[:0], m)
+	w.buffer = w.end.Ring.Seal(w.sessions[i], &w.scratch, w.buffer[:0], m)
 	conn.Send(w.buffer)
-	w.dirty.add(conn)
+	w.dirty.Add(conn)
 	return true
 }
 
@@ -115,10 +132,30 @@ func (w *clientWires) connected(i int) bool { return w.sessions[i].Ready() && w.
 // askForKeys sends a NEW-KEY to the replicas that we have no session key of. It needs no lock.
 func (w *clientWires) askForKeys() {
 	for i, link := range w.links {
-		if conn := link.Conn(); conn != nil && !w.sessions[i].Ready() {
-			w.sendKey(conn, w.sessions[i], "")
+		w.end.AskForKey(link, w.sessions[i])
+	}
+}
+
+// announceKeys sends a NEW-KEY to each replica to which there is a connection. It needs no lock.
+func (w *clientWires) announceKeys() {
+	for i, link := range w.links {
+		if conn := link.Conn(); conn != nil {
+			w.end.SendKey(conn, w.sessions[i], "")
 		}
 	}
+}
+
+// usable is the first replica from a number on, round and round, that is connected.
+func (w *clientWires) usable(first int) ReplicaID {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.group.N()
+	for k := range n {
+		if i := ReplicaID((first + k) % n); w.wayTo(i) != nil {
+			return i
+		}
+	}
+	return ReplicaID(first % n)
 }
 
 // close ends the connections.

@@ -4,11 +4,14 @@ package pbft
 
 import (
 	"crypto/ed25519"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
 	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/wire"
 )
 
 // Transport is how principals reach each other.
@@ -85,4 +88,31 @@ type ClientConfig struct {
 	Without []Optimisation // turned off; a client knows Separate
 
 	signer auth.Signer // instead of Key: that of a replica whose key is at its keeper
+}
+
+// Bounds of KeyPeriod in the files of replicas and clients, and the default. A period must be long beside the
+// delay of three messages, for each refresh loses what is under way [TOCS §5.2.4]. The longer it is, the
+// longer stolen keys are of use.
+const (
+	DefaultKeyPeriod  = 60 * time.Second
+	ShortestKeyPeriod = time.Second
+	LongestKeyPeriod  = time.Hour
+)
+
+// keyPeriod is a period as a configuration has it.
+func keyPeriod(d time.Duration) time.Duration {
+	if d <= 0 {
+		return DefaultKeyPeriod
+	}
+	return d
+}
+
+// newEndpoint makes the endpoint of a replica or client.
+func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transport, delay time.Duration, log *slog.Logger) (*wire.Endpoint, error) {
+	if t != TransportPlain && t != TransportTLS && t != "" {
+		return nil, fmt.Errorf("transport %q: want %q or %q", t, TransportTLS, TransportPlain)
+	}
+	return wire.NewEndpoint(wire.Config{Self: self, Signer: signer, Group: g.Digest(), Limits: g.wire(), MaxFrame: g.maxFrame(),
+		MaxConns: max(1024, 2*(g.Limits.Clients+g.N())), // one is kept of each, and there are places for strangers
+		Plain:    t == TransportPlain, Delay: delay, Log: log})
 }

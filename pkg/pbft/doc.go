@@ -55,8 +55,8 @@
 //
 // A replica has no loop of its own: the goroutine that reads a connection checks MACs, takes the replica's lock, steps the core
 // (package internal/core, which has no clock, socket, disk, goroutine or chance), performs the effects in order, gives the lock
-// up and writes. The list of goroutines stands at [Replica]. In a [Client] the caller's goroutine sends, and the one that reads the
-// deciding reply calls [Call.Done].
+// up and writes. The list of goroutines stands at [Replica], and so does a list of the types that a replica is made of, each with its
+// state. In a [Client] the caller's goroutine sends, and the one that reads the deciding reply calls [Call.Done].
 //
 // # Packages below
 //
@@ -67,6 +67,9 @@
 //	internal/ledger     the library's pages of the state
 //	internal/auth       NEW-KEY, session keys, MACs
 //	internal/transport  connections, frames, bounded queues
+//	internal/wire       whose connection it is, keys and their refresh, the gate; the same at clients and replicas
+//	internal/fence      the file that says how far a replica may have voted
+//	internal/sparing    which messages wait for the next tick
 //	pbfttest            a State for the tests of programs that are replicated
 //	internal/sim        the simulator: a whole group in one goroutine under one seed
 //

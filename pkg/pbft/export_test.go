@@ -16,6 +16,7 @@ import (
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
+	"bfs/pkg/pbft/internal/wire"
 )
 
 // StepDown has a primary leave its view, as it will before a proactive recovery. It reports whether we were one.
@@ -172,14 +173,14 @@ func (r *Replica) RefreshKeyOf(i ReplicaID) {
 }
 
 // KeyEpoch is the epoch of the session key under which replica i speaks to this one.
-func (r *Replica) KeyEpoch(i ReplicaID) uint64 { return r.ring.EpochOf(r.peers[i].session) }
+func (r *Replica) KeyEpoch(i ReplicaID) uint64 { return r.end.Ring.EpochOf(r.peers[i].session) }
 
 // Opened has the replica take in what it opened in an epoch of its keys: a STATUS of replica i, which says
 // how far that has executed. It returns what the replica knows of that then.
 func (r *Replica) Opened(i ReplicaID, executed SeqNum, epoch uint64) (known SeqNum) {
 	conn := new(transport.Conn)
-	conn.SetUser(&remote{session: r.peers[i].session})
-	r.deliver(conn, []message.Message{&message.Status{Active: true, LastExecuted: executed, From: i}}, epoch)
+	conn.SetUser(&wire.Remote{Session: r.peers[i].session})
+	inbound{r}.deliver(conn, []message.Message{&message.Status{Active: true, LastExecuted: executed, From: i}}, epoch)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, known = r.core.Peer(i)

@@ -5,8 +5,10 @@ package pbft
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"bfs/pkg/internal/disk"
 	"bfs/pkg/internal/durable"
@@ -39,6 +41,13 @@ func (cfg *ReplicaConfig) path(name string) string { return filepath.Join(cfg.Di
 func (cfg *ReplicaConfig) holds(name string) bool {
 	_, err := os.Lstat(cfg.path(name))
 	return !errors.Is(err, os.ErrNotExist)
+}
+
+// MustRecover reports whether the next start of the replica with this directory is a recovery, whatever is asked for: the last recovery
+// has not come to its end, or the replica has found that its state is false.
+func MustRecover(directory string) bool {
+	_, err := os.Lstat(filepath.Join(directory, recoveringFile))
+	return err == nil
 }
 
 // unused reports whether the counter is as a first start writes it: that start ended before it wrote the fence.
@@ -81,3 +90,32 @@ var leastSegment = 16 << 20
 
 // segmentBytes is the length of a segment of the journal: several of the longest records fit.
 func (g *Group) segmentBytes() int { return max(leastSegment, 4*(g.maxFrame()+4096)/4096*4096) }
+
+// lockDirectory keeps a second process from being the same replica: two that vote under one key are a traitor. The
+// lock goes with the process, however it ends.
+func lockDirectory(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the replica's directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: another process runs as this replica: stop it first (%w)", dir, err)
+	}
+	return f, nil
+}
+
+// lockForReading keeps a replica from starting, and refuses if one runs.
+func lockForReading(dir string) (*os.File, error) {
+	f, err := os.Open(filepath.Join(dir, "lock"))
+	if errors.Is(err, os.ErrNotExist) { // it has never run, or all is lost
+		return os.Open(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: a replica runs in it: stop it first (%w)", dir, err), f.Close())
+	}
+	return f, nil
+}

@@ -265,3 +265,9 @@ func (g *Group) maxFrame() int {
 	batch := max(g.Limits.BatchBytes, g.Limits.Operation, g.Limits.Reply) + g.Limits.BatchCount*perRequest
 	return max(batch, message.MaxData, message.MaxViewChange(int(g.Limits.LogSize))) + 1024
 }
+
+// newExecutor makes the executor of a service under the limits of a group.
+func newExecutor(g *Group, s Service) (*executor.Executor, error) {
+	l := g.Limits
+	return executor.New(s, s.State(), l.Clients, l.Slots, executor.Limits{Reply: l.Reply, Rights: l.Rights})
+}

@@ -5,6 +5,7 @@ package pbft
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -105,6 +106,27 @@ func (k *Keeper) Disconnect() { k.server.Disconnect() }
 
 // Close stops serving.
 func (k *Keeper) Close() error { return errors.Join(k.server.Close(), k.lock.Close()) }
+
+// maxProblem bounds KeeperStatus.Problem, so that the whole fits an answer of the keeper.
+const maxProblem = 200
+
+// status is the keeper's account of itself for the socket.
+func (k *Keeper) status(watchdog func() KeeperStatus) []byte {
+	var s KeeperStatus
+	if watchdog != nil {
+		s = watchdog()
+	}
+	s.Problem = s.Problem[:min(len(s.Problem), maxProblem)]
+	s.Counter = k.key.Counter()
+	k.mu.Lock()
+	s.Serial = k.memory.serial.Value()
+	k.mu.Unlock()
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil
+	}
+	return b
+}
 
 // AskRecovery asks the keeper at a socket to recover its replica, and returns what was done. Without
 // force the keeper refuses while the group cannot spare the replica.

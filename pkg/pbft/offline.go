@@ -123,13 +123,6 @@ func (o *Offline) warn(format string, args ...any) {
 	}
 }
 
-// freeze takes a checkpoint and waits for its root.
-func freeze(s State, n SeqNum) Digest {
-	root := make(chan Digest, 1)
-	s.Freeze(n, func(d Digest) { root <- d })
-	return <-root
-}
-
 // loadImage brings the state to the image's checkpoint, if there is one.
 func (cfg *ReplicaConfig) loadImage(tree Tree, x *executor.Executor) (at Certified, err error) {
 	d := disk.ReadOnly(disk.OS(filepath.Join(cfg.Directory, journalDirectory)))

@@ -11,13 +11,13 @@ import (
 
 // A replica that cannot use its disk names the directory and the next step.
 func TestCannotStart(t *testing.T) {
-	r := &Replica{cfg: ReplicaConfig{Directory: "/state"}}
+	cfg := &ReplicaConfig{Directory: "/state"}
 	for err, step := range map[error]string{
 		syscall.ENOSPC: "make room",
 		syscall.EIO:    "bfsd replica replace",
 		syscall.EPERM:  "",
 	} {
-		got := r.cannotStart("journal", fmt.Errorf("read journal-000: %w", err)).Error()
+		got := cfg.cannotStart("journal", fmt.Errorf("read journal-000: %w", err)).Error()
 		if !strings.HasPrefix(got, "journal in /state: read journal-000: ") || !strings.Contains(got, step) {
 			t.Errorf("got %q, want %q in it", got, step)
 		}

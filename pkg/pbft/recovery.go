@@ -4,49 +4,52 @@ package pbft
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
-	"bfs/pkg/internal/disk"
 	"bfs/pkg/internal/durable"
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/fence"
 	"bfs/pkg/pbft/internal/message"
 )
 
-// recovering is what a replica knows of its recovery, beside the core. It is under the replica's lock.
+// recovering is what a replica knows of its recovery, beside the core: how far it has come, and what its directory says of it. It is
+// under the replica's lock.
 type recovering struct {
-	signer  auth.Signer
+	cfg     *ReplicaConfig
+	log     *slog.Logger
+	fence   *fence.Fence
+	signer  auth.Signer    // of the long-term key
 	asked   bool           // the signer is asked for a recovery request
 	signing sync.WaitGroup // for the goroutine that asks it
+	started time.Time      // when the replica was
 	phase   core.Phase
-	since   time.Time // when it began
+	since   time.Time // when the phase began
 	parts   Parts
-	ended   time.Time // zero: it is not over, or there was none
+	over    time.Time // when it ended; zero: it has not, or there was none
 	full    bool      // the journal could not be written anew, for there was no room
 	found   bool      // the directory held something that a correct replica does not leave
 }
 
-// noteRecovery notes when the recovery comes to its next phase. The caller holds the lock.
-func (r *Replica) noteRecovery() {
-	x := &r.recovery
-	phase, _, _ := r.core.Recovery()
-	if !r.cfg.Recover || phase == x.phase {
+// note notes when the recovery comes to its next phase.
+func (x *recovering) note(c *core.Core) {
+	phase, _, _ := c.Recovery()
+	if !x.cfg.Recover || phase == x.phase {
 		return
 	}
 	now := time.Now()
 	took := Seconds(now.Sub(x.since))
 	switch x.phase {
 	case core.NotRecovering:
-		x.parts.Load = Seconds(now.Sub(r.started))
+		x.parts.Load = Seconds(now.Sub(x.started))
 	case core.Estimating:
 		x.parts.Estimate = took
 	case core.Requesting:
@@ -65,179 +68,78 @@ const recoveryStarts = 2
 // falseText is another line: the recovery has found that the replica's memory cannot be true, and the next start reports that.
 const falseText = "What it remembers is false.\n"
 
-// beginRecovery is the nonce of a recovery that begins.
-func (r *Replica) beginRecovery() (nonce uint64, err error) {
+// begin marks a recovery that begins, and returns its nonce.
+func (x *recovering) begin() (nonce uint64, err error) {
 	var b [8]byte
 	rand.Read(b[:])
-	starts, err := os.ReadFile(r.cfg.path(recoveringFile))
+	starts, err := os.ReadFile(x.cfg.path(recoveringFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("begin a recovery: %w", err)
 	}
-	r.recovery.found = bytes.Contains(starts, []byte(falseText))
+	x.found = bytes.Contains(starts, []byte(falseText))
 	if bytes.Count(starts, []byte("\n")) >= recoveryStarts {
-		r.log.Warn("the last recoveries did not come to their end: this one believes nothing of what the directory holds", "directory", r.cfg.Directory)
-		if err := r.fence.Distrust(); err != nil {
+		x.log.Warn("the last recoveries did not come to their end: this one believes nothing of what the directory holds", "directory", x.cfg.Directory)
+		if err := x.fence.Distrust(); err != nil {
 			return 0, err
 		}
-	} else if err := durable.WriteFile(r.cfg.path(recoveringFile), append(starts, recoveringText...)); err != nil {
+	} else if err := durable.WriteFile(x.cfg.path(recoveringFile), append(starts, recoveringText...)); err != nil {
 		return 0, fmt.Errorf("mark a recovery: %w", err)
 	}
-	r.log.Info("this start is a recovery: what this replica remembers is believed within the bounds that the others give it")
+	x.log.Info("this start is a recovery: what this replica remembers is believed within the bounds that the others give it")
 	return binary.LittleEndian.Uint64(b[:]) | 1, nil
 }
 
-// recoveryEffect does what a recovery asks for, our own or another replica's.
-func (r *Replica) recoveryEffect(e *core.Effect) {
-	switch e.Verb {
-	case core.Renew:
-		r.renewing(r.keeper.store.Renew(e.Records...))
-	case core.Renewed:
-		durable, err := r.keeper.store.Renewed(e.Seq, e.Records...)
-		if r.renewing(err); r.err == nil {
-			r.keeper.store.Flushed(durable, r.say)
-		}
-	case core.Hush:
-		r.mute = true
-	case core.Refresh:
-		r.refreshKeyOf(e.To)
-	case core.Sign:
-		r.signRecovery(e.Seq)
-	case core.Distrust:
-		r.distrust(e)
-	case core.Healed:
-		r.healed(e)
-	}
-}
-
-// signRecovery makes the recovery request and has it ordered. The core asks again if it cannot be made now. The keeper may hang, so it is
-// asked without the lock, and not for a second request meanwhile.
-func (r *Replica) signRecovery(bound SeqNum) {
-	x := &r.recovery
-	if x.asked || r.stopping {
-		return
-	}
-	x.asked = true
-	x.signing.Go(func() {
-		request, err := r.recoveryRequest(bound)
-		r.enter()
-		defer r.leave()
-		x.asked = false
-		switch {
-		case r.stopping, r.aside(): // the core asks again when this replica comes back
-		case err != nil:
-			r.warn("cannot sign the recovery request: this replica goes on recovering, and tries again", "err", err)
-		default:
-			r.core.Signed(request)
-		}
-	})
-}
-
-// recoveryRequest has the signer make a recovery request.
-func (r *Replica) recoveryRequest(bound SeqNum) (*message.Request, error) {
-	count, err := r.recovery.signer.Count()
+// request has the signer make a recovery request. It needs no lock.
+func (x *recovering) request(bound SeqNum) (*message.Request, error) {
+	count, err := x.signer.Count()
 	if err != nil {
 		return nil, err
 	}
-	x := message.Recovery{Replica: r.cfg.Self, Counter: count, Bound: bound}
-	signature, err := r.recovery.signer.Sign(x.AppendCovered(nil, r.group.Digest()))
+	m := message.Recovery{Replica: x.cfg.Self, Counter: count, Bound: bound}
+	signature, err := x.signer.Sign(m.AppendCovered(nil, x.cfg.Group.Digest()))
 	if err != nil {
 		return nil, err
 	}
-	return x.Request(signature), nil
+	return m.Request(signature), nil
 }
 
-// signedRecovery checks the signature of a recovery request.
-func (r *Replica) signedRecovery(q *message.Request, who *remote) bool {
-	x, ok := message.RecoveryOf(q)
-	if !ok || int(x.Replica) >= r.group.N() {
-		return false
+// distrust has the next start believe nothing of what the directory holds, because the word of the other replicas contradicts it.
+// It returns the reason why this replica stops.
+func (x *recovering) distrust(e *core.Effect) error {
+	if err := x.fence.Reset(e.View, e.Seq, true); err != nil {
+		return err
 	}
-	if peer := who.session.Peer; peer.IsReplica() && !r.peers[peer.Replica].signatures.spend(time.Now()) {
-		return false
+	if err := x.markFalse(); err != nil {
+		x.log.Warn("the next start will not report that this one found something corrupt", "err", err)
 	}
-	return ed25519.Verify(r.group.Members[x.Replica].Key, x.AppendCovered(nil, r.group.Digest()), q.Signature)
+	return falseMemory(e.Reason)
 }
 
-// answerRecovery answers a recovery request that was executed before, and reports whether it was.
-func (r *Replica) answerRecovery(i ReplicaID, q *message.Request) bool {
-	if !q.Authentic || r.core == nil {
-		return false
+// stray has the next start be a recovery that believes nothing of what the journal holds: this replica's state is not the group's, so its
+// memory, its disk or its program is at fault. What it may have promised stays noted. It returns the reason why this replica stops.
+func (x *recovering) stray(why string) error {
+	if err := x.fence.Distrust(); err != nil {
+		x.log.Warn("the next start may believe what this one has on its disk", "err", err)
 	}
-	_, seen := r.seen(q)
-	if seen {
-		last := r.exec.Ledger().Recovery(i)
-		r.core.AnswerRecovery(i, last.Seq, last.Timestamp)
+	if err := x.markFalse(); err != nil {
+		x.log.Warn("the next start is no recovery unless somebody says so", "err", err)
 	}
-	return seen
+	return falseMemory(why)
 }
 
-// tellRecoveries tells the core of the recovery requests that have come into the state.
-func (r *Replica) tellRecoveries() {
-	for _, x := range r.exec.News() {
-		if r.core != nil {
-			r.recovered[x.Replica] = time.Now()
-			r.log.Info("a replica recovers", "replica", x.Replica, "batch", x.Seq)
-			r.core.Recovered(x.Replica, x.Seq, x.Bound, x.Timestamp)
-		}
-	}
-}
-
-// recoveredAgo is how long ago a recovery request of replica i was executed here, 0 if none was since the start. The caller holds the lock.
-func (r *Replica) recoveredAgo(i ReplicaID) Seconds {
-	if r.recovered[i].IsZero() {
-		return 0
-	}
-	return Seconds(time.Since(r.recovered[i]))
-}
-
-// distrust has the next start believe nothing of what the directory holds, and stops the replica: the others' word says that it cannot be.
-func (r *Replica) distrust(e *core.Effect) {
-	if err := r.fence.Reset(e.View, e.Seq, true); err != nil {
-		r.fail(err)
-		return
-	}
-	if err := r.markFalse(); err != nil {
-		r.log.Warn("the next start will not report that this one found something corrupt", "err", err)
-	}
-	r.failFalse(e.Reason)
-}
-
-// stray has the next start be a recovery that believes nothing of what the journal holds, and stops the replica: its state is not the
-// group's, so its memory, its disk or its program is at fault. What it may have promised stays noted.
-func (r *Replica) stray(why string) {
-	if err := r.fence.Distrust(); err != nil {
-		r.log.Warn("the next start may believe what this one has on its disk", "err", err)
-	}
-	if err := r.markFalse(); err != nil {
-		r.log.Warn("the next start is no recovery unless somebody says so", "err", err)
-	}
-	r.failFalse(why)
-}
-
-// ErrRecover is part of the error of a replica that has stopped because what it holds, or has on its disk, is not the group's, or may not
-// be. Its next start is to be a recovery.
-var ErrRecover = errors.New("start it again as a recovery, as bfsd keeper does (bfsd run --recover)")
-
-func (r *Replica) failFalse(why string) {
-	r.fail(fmt.Errorf("this replica's memory is false: %s: its next start sets it aside and fetches the group's state. Look for how the host"+
-		" was changed, and %w", why, ErrRecover))
-}
-
-// MustRecover reports whether the next start of the replica with this directory is a recovery, whatever is asked for: the last recovery
-// has not come to its end, or the replica has found that its state is false.
-func MustRecover(directory string) bool {
-	_, err := os.Lstat(filepath.Join(directory, recoveringFile))
-	return err == nil
+func falseMemory(why string) error {
+	return fmt.Errorf("this replica's memory is false: %s: its next start sets it aside and fetches the group's state. Look for how the host"+
+		" was changed, and %w", why, ErrRecover)
 }
 
 // markFalse has the next start be a recovery, and know what this one found.
-func (r *Replica) markFalse() error {
-	text, err := os.ReadFile(r.cfg.path(recoveringFile))
+func (x *recovering) markFalse() error {
+	text, err := os.ReadFile(x.cfg.path(recoveringFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	if err == nil && !bytes.Contains(text, []byte(falseText)) {
-		err = durable.WriteFile(r.cfg.path(recoveringFile), append(text, falseText...))
+		err = durable.WriteFile(x.cfg.path(recoveringFile), append(text, falseText...))
 	}
 	if err != nil {
 		return fmt.Errorf("mark a recovery: %w", err)
@@ -245,61 +147,47 @@ func (r *Replica) markFalse() error {
 	return nil
 }
 
-// healed ends the recovery.
-func (r *Replica) healed(e *core.Effect) {
-	if err := r.fence.Reset(e.View, e.Seq, false); err != nil {
-		r.fail(err)
-		return
+// end brings the directory to what it is after a recovery.
+func (x *recovering) end(e *core.Effect) error {
+	if err := x.fence.Reset(e.View, e.Seq, false); err != nil {
+		return err
 	}
-	if err := r.unmarkRecovery(); err != nil {
-		r.fail(fmt.Errorf("end a recovery: %w", err))
-		return
+	if err := x.unmark(); err != nil {
+		return fmt.Errorf("end a recovery: %w", err)
 	}
-	r.exec.Settled(r.core.Stable().Seq)
-	r.noteRecovery()
-	x := &r.recovery
-	x.ended = time.Now()
-	_, point, astray := r.core.Recovery()
-	corrupt := astray || r.recovery.found
+	return nil
+}
+
+// ended logs a recovery that has ended.
+func (x *recovering) ended(c *core.Core) {
+	x.over = time.Now()
+	_, point, astray := c.Recovery()
 	ms := func(d Seconds) time.Duration { return d.Duration().Round(time.Millisecond) }
-	r.log.Info("this replica has recovered", "point", point, "took", x.ended.Sub(r.started).Round(time.Millisecond), "corrupt", corrupt,
+	x.log.Info("this replica has recovered", "point", point, "took", x.over.Sub(x.started).Round(time.Millisecond), "corrupt", astray || x.found,
 		"load", ms(x.parts.Load), "estimate", ms(x.parts.Estimate), "request", ms(x.parts.Request), "check", ms(x.parts.Check))
 }
 
-// renewing takes the result of writing the journal anew.
-func (r *Replica) renewing(err error) {
-	switch {
-	case err == nil:
-	case disk.IsFull(err):
-		r.recovery.full = true
-		r.stepAside(err)
-	default:
-		r.failDisk(err)
-	}
-}
-
-// unmarkRecovery removes the mark of a recovery, unless the journal may still hold what an intruder put there.
-func (r *Replica) unmarkRecovery() error {
-	if r.recovery.full {
+// unmark removes the mark of a recovery, unless the journal may still hold what an intruder put there.
+func (x *recovering) unmark() error {
+	if x.full {
 		return nil
 	}
-	if err := os.Remove(r.cfg.path(recoveringFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(x.cfg.path(recoveringFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// recoveryStatus is the recovery as status shows it.
-func (r *Replica) recoveryStatus() (s Recovery) {
-	if !r.cfg.Recover {
+// status is the recovery as status shows it.
+func (x *recovering) status(c *core.Core) (s Recovery) {
+	if !x.cfg.Recover {
 		return s
 	}
-	phase, point, astray := r.core.Recovery()
-	s = Recovery{Phase: phase.String(), Point: point, Took: Seconds(time.Since(r.started)), Parts: r.recovery.parts,
-		Corrupt: astray || r.recovery.found}
+	phase, point, astray := c.Recovery()
+	s = Recovery{Phase: phase.String(), Point: point, Took: Seconds(time.Since(x.started)), Parts: x.parts, Corrupt: astray || x.found}
 	if phase == core.NotRecovering {
-		s.Took = Seconds(r.recovery.ended.Sub(r.started))
-		s.Ended, s.Ago = true, Seconds(time.Since(r.recovery.ended))
+		s.Took = Seconds(x.over.Sub(x.started))
+		s.Ended, s.Ago = true, Seconds(time.Since(x.over))
 	}
 	return s
 }

@@ -155,3 +155,10 @@ func treeOf(s Service) (Tree, error) {
 	}
 	return tree, nil
 }
+
+// freeze takes a checkpoint and waits for its root.
+func freeze(s State, n SeqNum) Digest {
+	root := make(chan Digest, 1)
+	s.Freeze(n, func(d Digest) { root <- d })
+	return <-root
+}

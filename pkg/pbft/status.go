@@ -2,7 +2,12 @@
 
 package pbft
 
-import "time"
+import (
+	"strconv"
+	"time"
+
+	"bfs/pkg/pbft/internal/wire"
+)
 
 // Status is one replica's account of itself. It has more fields than other types because it is one flat JSON object, whose names
 // programs read.
@@ -101,8 +106,102 @@ type PeerStatus struct {
 	Recovered Seconds `json:"recovered_ago_seconds"` // since a recovery request of it was executed here; 0: none was since the start
 }
 
+// KeeperStatus is what a keeper tells its replica, which tells it to operators. Nobody signs it. So it is as true as the replica is: an
+// intruder in that can tell anything of its keeper. What the group knows is in the others' PeerStatus: a recovery request bears the
+// signature of the long-term key, and each replica notes when it executed one.
+type KeeperStatus struct {
+	Started  time.Time `json:"started"`
+	Period   Seconds   `json:"recovery_period_seconds"` // T_w; 0: it recovers its replica when it is told to only
+	Next     time.Time `json:"next_recovery,omitzero"`
+	Last     time.Time `json:"last_recovery,omitzero"` // when it began the last; zero: none since Started
+	GivenUp  int       `json:"turns_given_up"`         // in a row
+	Counter  uint64    `json:"counter"`                // of signatures
+	Serial   uint64    `json:"manifest_serial"`        // 0: any executable may run
+	Manifest time.Time `json:"manifest_time,omitzero"` // of the file
+	Checked  time.Time `json:"program_checked"`        // when the executable was last compared with the manifest, or opened without one
+	Problem  string    `json:"program_problem,omitempty"`
+}
+
+// SeenKeeper is a replica's keeper as the replica sees it.
+type SeenKeeper struct {
+	KeeperStatus
+	Answered Seconds `json:"answered_ago_seconds"` // since it answered last, or since the replica was started
+	Silent   string  `json:"silent,omitempty"`     // why it did not answer when it was asked last
+	Window   Seconds `json:"window_seconds"`       // T_v as it is now: 2 T_k, and the time since the last recovery began
+	Bound    Seconds `json:"window_bound_seconds"` // T_v as it may be: 2 T_k + T_w + recoveryAllowance; 0: nothing bounds it
+}
+
 // Refusals counts messages refused for one reason.
-type Refusals struct {
-	Reason string `json:"reason"`
-	Count  uint64 `json:"count"`
+type Refusals = wire.Refusals
+
+// Seconds is a time.Duration that JSON has as a number of seconds.
+type Seconds time.Duration
+
+// Duration is s as the library of Go has it.
+func (s Seconds) Duration() time.Duration { return time.Duration(s) }
+
+// MarshalJSON implements json.Marshaler.
+func (s Seconds) MarshalJSON() ([]byte, error) {
+	return strconv.AppendFloat(nil, time.Duration(s).Seconds(), 'f', -1, 64), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Seconds) UnmarshalJSON(b []byte) error {
+	v, err := strconv.ParseFloat(string(b), 64)
+	*s = Seconds(v * float64(time.Second))
+	return err
+}
+
+// syncTimes counts how long syncs of the journal took, in classes of powers of two.
+type syncTimes struct {
+	counts [syncClasses]uint64 // of class i: at most leastSync << i; of the last one: all that took longer
+	sum    time.Duration
+	last   time.Time // when one ended
+}
+
+const (
+	leastSync   = 64 * time.Microsecond
+	syncClasses = 17 // the last but one ends at two seconds
+)
+
+func (s *syncTimes) note(took time.Duration) {
+	i := 0
+	for i < syncClasses-1 && took > leastSync<<i {
+		i++
+	}
+	s.counts[i]++
+	s.sum += took
+	s.last = time.Now()
+}
+
+// A Histogram counts lengths of time in classes.
+type Histogram struct {
+	Count   uint64   `json:"count"`
+	Sum     Seconds  `json:"sum_seconds"`
+	P50     Seconds  `json:"p50_seconds"` // the upper end of the class that it lies in
+	P99     Seconds  `json:"p99_seconds"`
+	Classes []uint64 `json:"-"` // how many there are in each class
+}
+
+// SyncClass is the upper end of class i of a Histogram; there is none of the last.
+func SyncClass(i int) (end time.Duration, ok bool) { return leastSync << i, i < syncClasses-1 }
+
+func (s *syncTimes) histogram() (h Histogram) {
+	h.Sum, h.Classes = Seconds(s.sum), append(h.Classes, s.counts[:]...)
+	for _, n := range s.counts {
+		h.Count += n
+	}
+	h.P50, h.P99 = s.quantile(h.Count, 50), s.quantile(h.Count, 99)
+	return h
+}
+
+// quantile is the upper end of the class in which the p-th percentile of n is; that of the last is twice the one before.
+func (s *syncTimes) quantile(n uint64, p uint64) Seconds {
+	var below uint64
+	for i, c := range s.counts {
+		if below += c; c > 0 && below*100 >= n*p {
+			return Seconds(leastSync << i)
+		}
+	}
+	return 0
 }

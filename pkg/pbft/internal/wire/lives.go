@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package pbft
+package wire
 
 import (
 	"slices"
@@ -77,25 +77,4 @@ func (l *lives) closed(c *transport.Conn, now time.Time) {
 			x.conn, x.seen = nil, now
 		}
 	}
-}
-
-// announced notes at the replica that a client's process has announced itself, and returns the address of a rival.
-func (r *Replica) announced(c *transport.Conn, who *remote) (rival string) {
-	x := who.caller
-	x.mu.Lock()
-	rival = x.lives.announce(who.life, c.RemoteAddr().String(), c, time.Now())
-	x.mu.Unlock()
-	if rival != "" {
-		r.edge.keyInUse.Add(1)
-		r.warn("two processes use one client's key", "client", who.session.Peer.Client, "one", c.RemoteAddr(), "other", rival)
-	}
-	return rival
-}
-
-// rivalOf is the address of another process that uses the key of the client on this connection, "" if none is known.
-func (who *remote) rivalOf() string {
-	x := who.caller
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.lives.rivalOf(who.life, time.Now())
 }

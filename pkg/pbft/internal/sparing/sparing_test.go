@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package pbft
+package sparing
 
-import "testing"
+import (
+	"testing"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // Nobody is spared when each batch waits for us to write to the spared one, however many are under way at once. While the others do
 // without it, some that were proposed since it was written to last are executed when it is written to again.
 func TestSparingNoticesThatBatchesWait(t *testing.T) {
 	type moment struct {
 		under              bool
-		executed, proposed SeqNum
+		executed, proposed message.SeqNum
 	}
 	for _, c := range []struct {
 		name    string
@@ -24,7 +28,7 @@ func TestSparingNoticesThatBatchesWait(t *testing.T) {
 		{"few, quickly", []moment{{false, 6, 6}, {true, 7, 8}, {false, 8, 8}, {true, 8, 9}}, false},
 		{"nothing", []moment{{false, 6, 6}, {false, 6, 6}}, false},
 	} {
-		var s sparing
+		var s Sparing
 		waited := false
 		for _, m := range c.moments {
 			waited = s.waited(m.under, m.executed, m.proposed) || waited
@@ -37,13 +41,13 @@ func TestSparingNoticesThatBatchesWait(t *testing.T) {
 
 // A refresh of keys has nobody be spared for a moment, and nobody be called slow for it.
 func TestRefreshEndsSparingForAMoment(t *testing.T) {
-	var s sparing
+	var s Sparing
 	s.waited(true, 6, 7)
-	if s.refreshed(); s.brisk != refreshTicks || s.waited(true, 6, 7) {
+	if s.Refreshed(); s.brisk != refreshTicks || s.waited(true, 6, 7) {
 		t.Errorf("nobody is spared for %d ticks, want %d; and somebody is called slow", s.brisk, refreshTicks)
 	}
 	s.brisk = 50
-	if s.refreshed(); s.brisk != 50 {
+	if s.Refreshed(); s.brisk != 50 {
 		t.Error("a refresh ends a longer time without sparing")
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package pbft
+package wire
 
 import (
 	"bytes"
@@ -11,11 +11,11 @@ import (
 
 // Frames that are kept outlive those of the transport's that they were copied from, and each other.
 func TestKeptFrames(t *testing.T) {
-	var who remote
+	var who Remote
 	var kept [][]byte
 	for i := range 300 {
 		frame := bytes.Repeat([]byte{byte(i)}, i*transport.Keep/290)
-		kept = append(kept, who.keep(frame))
+		kept = append(kept, who.Keep(frame))
 		if len(frame) <= transport.Keep {
 			clear(frame)
 		}

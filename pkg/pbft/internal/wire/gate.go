@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package pbft
+package wire
 
 import (
 	"crypto/ed25519"
@@ -14,37 +14,26 @@ import (
 	"bfs/pkg/pbft/internal/transport"
 )
 
-// A gate decides whose connections a replica takes on, before TLS and before any signature is checked, and what each principal may
+// A Gate decides whose connections a replica takes on, before TLS and before any signature is checked, and what each principal may
 // have the replica do unasked. Each member, the administrator and each enrolled client is a caller with budgets of its own. All
 // other principals are one caller together, so that strangers, however many names they use, have one share. A stranger who takes
 // the name of a caller fails at the hello's tag, for the price of one hash, and spends nothing of that caller's.
 //
 // All methods may be called by any goroutine.
-type gate struct {
+type Gate struct {
 	ring      *auth.Ring
-	permanent map[message.Principal]*caller // members, as replicas and with their keys as clients, and the administrator
-	strangers caller
-	listener  atomic.Pointer[transport.Listener] // told of each connection of a caller; nil: not yet
-	refused   gateCounts
+	permanent map[message.Principal]*Caller // members, as replicas and with their keys as clients, and the administrator
+	strangers Caller
+	Listener  atomic.Pointer[transport.Listener] // told of each connection of a caller; nil: not yet
+	Refused   GateCounts
 
 	mu      sync.Mutex
 	version uint64 // of the ledger that enrolled was made from
-	clients map[message.Principal]*caller
+	clients map[message.Principal]*Caller
 }
 
-// gateCounts counts refusals of the gate.
-type gateCounts struct{ hello, often, frames atomic.Uint64 }
-
-func (c *gateCounts) list() []Refusals {
-	return []Refusals{
-		{"hello of nobody we know", c.hello.Load()},
-		{"connections too often", c.often.Load()},
-		{"frames too often", c.frames.Load()},
-	}
-}
-
-// A caller is a principal that has budgets of its own, or all strangers together.
-type caller struct {
+// A Caller is a principal that has budgets of its own, or all strangers together.
+type Caller struct {
 	key ed25519.PublicKey // nil: strangers
 
 	asking sync.Mutex                    // held while hello is computed
@@ -70,41 +59,39 @@ var (
 // maxEntering is how many connections of a caller keep their places before its NEW-KEY has come.
 const maxEntering = 2
 
-func newGate(g *Group, self ReplicaID, ring *auth.Ring) *gate {
-	t := &gate{ring: ring, permanent: map[message.Principal]*caller{}}
-	for i, m := range g.Members {
-		if i != int(self) {
-			t.permanent[message.Principal{Replica: ReplicaID(i)}] = &caller{key: m.Key}
-		}
-		t.permanent[message.Principal{Client: ClientOf(m.Key)}] = &caller{key: m.Key} // see Replace
+// NewGate returns a gate that always knows these principals, by their keys: members, as replicas and with their keys as clients, and
+// the administrator.
+func NewGate(ring *auth.Ring, permanent map[message.Principal]ed25519.PublicKey) *Gate {
+	t := &Gate{ring: ring, permanent: map[message.Principal]*Caller{}}
+	for p, key := range permanent {
+		t.permanent[p] = &Caller{key: key}
 	}
-	t.permanent[message.Principal{Client: Administrator}] = &caller{key: g.Administrator}
 	return t
 }
 
-// follow makes callers of the clients that are enrolled. A client that was enrolled before keeps its budgets.
-func (t *gate) follow(l *ledger.Ledger) {
+// Follow makes callers of the clients that are enrolled. A client that was enrolled before keeps its budgets.
+func (t *Gate) Follow(l *ledger.Ledger) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.clients != nil && t.version == l.Version() {
 		return
 	}
 	old := t.clients
-	t.version, t.clients = l.Version(), map[message.Principal]*caller{}
+	t.version, t.clients = l.Version(), map[message.Principal]*Caller{}
 	l.All(func(c ledger.Client) {
-		p := message.Principal{Client: ClientOf(c.Key)}
+		p := message.Principal{Client: message.ClientOf(c.Key)}
 		switch x := old[p]; {
 		case c.Revoked:
 		case x != nil && x.key.Equal(c.Key):
 			t.clients[p] = x
 		default:
-			t.clients[p] = &caller{key: append(ed25519.PublicKey(nil), c.Key...)}
+			t.clients[p] = &Caller{key: append(ed25519.PublicKey(nil), c.Key...)}
 		}
 	})
 }
 
 // caller is the one that p is, or is counted with.
-func (t *gate) caller(p message.Principal) *caller {
+func (t *Gate) caller(p message.Principal) *Caller {
 	if x := t.permanent[p]; x != nil {
 		return x
 	}
@@ -116,36 +103,36 @@ func (t *gate) caller(p message.Principal) *caller {
 	return &t.strangers
 }
 
-// A visitor is on a connection that was admitted and has brought no NEW-KEY yet.
-type visitor struct {
-	principal message.Principal
-	caller    *caller
+// A Visitor is on a connection that was admitted and has brought no NEW-KEY yet.
+type Visitor struct {
+	Principal message.Principal
+	Caller    *Caller
 }
 
-// admit judges a hello: nil if its connection goes no further.
-func (t *gate) admit(c *transport.Conn, challenge []byte, hello *[auth.HelloSize]byte) *visitor {
+// Admit judges a hello: nil if its connection goes no further.
+func (t *Gate) Admit(c *transport.Conn, challenge []byte, hello *[auth.HelloSize]byte) *Visitor {
 	p, ok := auth.HelloFrom(hello)
 	x := t.caller(p)
 	stranger := x == &t.strangers
 	if !ok || stranger && p.IsReplica() || !stranger && !t.made(x, challenge, hello) {
-		t.refused.hello.Add(1)
+		t.Refused.hello.Add(1)
 		return nil
 	}
 	if !x.take(&x.handshakes, handshakeRate, 1) {
-		t.refused.often.Add(1)
+		t.Refused.often.Add(1)
 		return nil
 	}
 	if !stranger {
 		x.enter(c)
-		if l := t.listener.Load(); l != nil {
+		if l := t.Listener.Load(); l != nil {
 			l.Welcome(c)
 		}
 	}
-	return &visitor{p, x}
+	return &Visitor{p, x}
 }
 
 // made reports whether the caller made this hello.
-func (t *gate) made(x *caller, challenge []byte, hello *[auth.HelloSize]byte) bool {
+func (t *Gate) made(x *Caller, challenge []byte, hello *[auth.HelloSize]byte) bool {
 	k := x.hello.Load()
 	if k == nil {
 		k = t.helloKey(x)
@@ -154,7 +141,7 @@ func (t *gate) made(x *caller, challenge []byte, hello *[auth.HelloSize]byte) bo
 }
 
 // helloKey has the signer compute the key for the caller's hellos. Nil: the signer fails, or the caller's key is none.
-func (t *gate) helloKey(x *caller) *auth.HelloKey {
+func (t *Gate) helloKey(x *Caller) *auth.HelloKey {
 	x.asking.Lock()
 	defer x.asking.Unlock()
 	if k := x.hello.Load(); k != nil {
@@ -168,15 +155,52 @@ func (t *gate) helloKey(x *caller) *auth.HelloKey {
 	return &k
 }
 
+// MayBring reports whether a caller that is not enrolled may bring n more frames, and counts them as refused if not.
+func (t *Gate) MayBring(x *Caller, n int) bool {
+	if x.take(&x.frames, frameRate, min(n, int(frameRate.Burst))) {
+		return true
+	}
+	t.Refused.frames.Add(uint64(n))
+	return false
+}
+
+// MayKey reports whether the caller may bring one more NEW-KEY.
+func (x *Caller) MayKey() bool { return x.take(&x.newKeys, newKeyRate, 1) }
+
+// MayResend reports whether the caller may have one more NEW-KEY sent because something would not open.
+func (x *Caller) MayResend() bool { return x.take(&x.resends, resendRate, 1) }
+
+// Announced notes that a process of a client, which life names, has announced itself on c. It returns the address of another process
+// that uses the client's key, "" if none is known.
+func (x *Caller) Announced(life [message.PublicKeySize]byte, c *transport.Conn) (rival string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.lives.announce(life, c.RemoteAddr().String(), c, time.Now())
+}
+
+// RivalOf is the address of another process that uses the key of the client, "" if none is known.
+func (x *Caller) RivalOf(life [message.PublicKeySize]byte) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.lives.rivalOf(life, time.Now())
+}
+
+// Closed notes that a connection of a client has ended.
+func (x *Caller) Closed(c *transport.Conn) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.lives.closed(c, time.Now())
+}
+
 // take spends n of one of the caller's budgets, if so much is left.
-func (x *caller) take(b *transport.Bucket, r transport.Rate, n int) bool {
+func (x *Caller) take(b *transport.Bucket, r transport.Rate, n int) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return b.Take(r, float64(n), time.Now())
 }
 
 // enter has an admitted connection keep its place until it is known, or later ones of the caller enter.
-func (x *caller) enter(c *transport.Conn) {
+func (x *Caller) enter(c *transport.Conn) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	c.Keep()

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sparing decides which of a replica's messages wait for the next tick.
+package sparing
+
+import (
+	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// Sparing delays what n-q replicas hear. What is ordered needs a quorum of q replicas, and these are enough while they are quick. So
+// the messages of the three phases to the n-q replicas that are last in line for primary are not written at once, but with the next
+// tick, all of them together. That costs those replicas and us a fraction of the system calls and wake-ups, and nobody waits for
+// them: for long results clients name replicas that came first twice (client.audience.first). Only the time of writing changes:
+// everything is said to everyone, in order, and every rule counts the same votes.
+//
+// A client that pauses between two calls has some tens of them ordered in that time at most. Then three replicas, one after the
+// other, wake the spared one, whose votes wake them in turn: so the period is no shorter than it needs to be.
+//
+// A batch still unexecuted two ticks after its proposal means that one of the q may be slow or silent: then each batch waits for us
+// to speak to the spared one. Nobody is spared for a while after that, and the longer the more often it happens.
+//
+// It is under the replica's lock.
+type Sparing struct {
+	Off    bool       // nobody is spared
+	Core   *core.Core // nil if unreplicated
+	Group  message.GroupSize
+	Queued bool // something waits for the next tick
+
+	brisk  int            // ticks for which nobody is spared
+	length int            // of the last such period
+	calm   int            // ticks since that period
+	under  bool           // something was under way when what had waited was written last
+	known  message.SeqNum // the highest number proposed by then
+}
+
+// Bytes may be queued for a spared replica; what is above is written at once.
+const Bytes = 256 << 10
+
+const (
+	briskTicks    = 100
+	maxBriskTicks = 64 * briskTicks
+)
+
+// Spares reports whether a message to replica i may wait.
+func (s *Sparing) Spares(i message.ReplicaID, m message.Message) bool {
+	if s.Off || s.brisk > 0 {
+		return false
+	}
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		if !m.Batch.Complete() {
+			return false // the next operations may come from their clients before it, in place of those it names
+		}
+	case *message.Prepare, *message.Commit, *message.Checkpoint:
+	default:
+		return false
+	}
+	view, active := s.Core.View()
+	n := int(s.Group)
+	return active && (int(i)-int(view.Primary(n))+n)%n >= s.Group.Quorum()
+}
+
+// End begins to write what has waited, and looks whether the others manage without the spared replicas. False: nothing has waited.
+func (s *Sparing) End() bool {
+	if !s.Queued {
+		return false
+	}
+	s.Queued = false
+	if s.waited(s.Core.UnderWay() > 0, s.Core.LastExecuted(), s.Core.LastProposed()) {
+		s.beBrisk()
+	}
+	return true
+}
+
+// waited is called whenever what had waited is written. Its arguments say whether something is under way, how far we have executed,
+// and how far we know of proposals. It reports whether all of that may have been waiting for us: nothing that was proposed since the
+// last time is executed yet, though something was under way all the while.
+func (s *Sparing) waited(under bool, executed, proposed message.SeqNum) bool {
+	idle := under && s.under && executed <= s.known
+	s.under, s.known = under, proposed
+	return idle
+}
+
+// beBrisk spares nobody for a while.
+func (s *Sparing) beBrisk() {
+	if s.brisk == 0 {
+		if s.calm > 10*s.length {
+			s.length = 0
+		}
+		s.length = min(max(2*s.length, briskTicks), maxBriskTicks)
+	}
+	s.brisk, s.calm = s.length, 0
+}
+
+// refreshTicks is for how many ticks nobody is spared when keys are refreshed.
+const refreshTicks = 3
+
+// Refreshed notes that a replica has refreshed its keys. What is under way to it is lost and comes again. The others manage without
+// it sooner if nobody is spared meanwhile, and that they waited for it does not mean that it is slow.
+func (s *Sparing) Refreshed() { s.brisk, s.under = max(s.brisk, refreshTicks), false }
+
+// Tick counts a tick. allUp: there is a connection to each other replica; without one nobody is spared.
+func (s *Sparing) Tick(allUp bool) {
+	if s.brisk > 0 {
+		s.brisk--
+	} else {
+		s.calm = min(s.calm+1, 1<<30)
+	}
+	if !allUp {
+		s.beBrisk()
+	}
+}
