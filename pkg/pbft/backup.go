@@ -137,7 +137,7 @@ func (b *backup) write(ctx context.Context, file io.WriterAt, g *Group, key ed25
 	return c, w.Close(c, func(covered []byte) []byte { return ed25519.Sign(key, covered) })
 }
 
-// signer is who has a key.
+// signer is the member or administrator that has a key.
 func (g *Group) signer(key ed25519.PrivateKey) archive.Signer {
 	if g.Administrator.Equal(key.Public()) {
 		return archive.Administrator

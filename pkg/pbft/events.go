@@ -32,7 +32,7 @@ type events struct {
 // longViewChange is after how long a view change that goes on has a line of its own.
 const longViewChange = 5 * time.Second
 
-// received notes who has left for which view.
+// received notes which replica has left for which view.
 func (e *events) received(m message.Message) {
 	v, ok := m.(*message.ViewChange)
 	if !ok || int(v.From) >= e.group.N() {

@@ -21,7 +21,7 @@ type outbound struct {
 // Opened implements transport.Handler.
 func (o *outbound) Opened(c *transport.Conn) {
 	if o.p.session.Ready() && !o.r.end.Vouched(c, o.p.session) {
-		// The host has restarted and its NEW-KEY is under way, or somebody sits in between: only our
+		// The host has restarted and its NEW-KEY is under way, or an intruder sits in between: only our
 		// NEW-KEY, in which nothing is secret, leaves until that is known.
 		o.r.end.Log.Debug("link waits for the peer's NEW-KEY", "peer", o.p.session.Peer.Replica)
 	}
@@ -53,8 +53,8 @@ func (o *outbound) mismatch(ours Transport, err error) {
 	}
 }
 
-// inbound handles connections that others made to us: replicas that speak to us, and clients, who are answered on the
-// same connection.
+// inbound handles connections that others made to us, and steps the core with what comes on them. Replicas are answered on our own
+// link, clients on the same connection. It has no state beside the Replica's.
 type inbound struct{ r *Replica }
 
 // admit implements transport.Options.Admit.
@@ -128,7 +128,7 @@ func (in inbound) Frames(c *transport.Conn, frames [][]byte) {
 		who, _ := c.User().(*wire.Remote)
 		if who == nil {
 			x.end.Edge.Unexpected.Add(1)
-			c.Close() // nobody speaks before his NEW-KEY
+			c.Close() // a NEW-KEY comes before anything else
 			return
 		}
 		m := x.receive(c, who, frame)
@@ -150,8 +150,8 @@ func (in inbound) Frames(c *transport.Conn, frames [][]byte) {
 	}
 }
 
-// deliver steps the core with messages of one connection, which were opened in an epoch of our keys. If that
-// is over they count no more, and come again under the new keys.
+// deliver steps the core with messages of one connection, which were opened in an epoch of our keys. If that epoch is over they do
+// not count, and come again under the new keys.
 func (in inbound) deliver(c *transport.Conn, batch []message.Message, epoch uint64) {
 	if len(batch) == 0 {
 		return
@@ -198,7 +198,7 @@ func (in inbound) deliver(c *transport.Conn, batch []message.Message, epoch uint
 	in.pauseFor(&reads)
 }
 
-// pauseFor is leave for a goroutine that answered reads: if they were long, and others are served, it comes back later.
+// pauseFor is leave for a goroutine that answered reads. If the reads were long, and others are served, it returns after a pause.
 func (in inbound) pauseFor(t *readTime) {
 	rest := t.contended(in.r.core)
 	if in.r.leave(); rest {

@@ -69,7 +69,7 @@ func StartKeeper(cfg KeeperConfig) (*Keeper, error) {
 	return k, nil
 }
 
-// refusedEvery is how often the log tells of refusals: who asks for what is refused has no log to flood.
+// refusedEvery is how often the log tells of refusals: a process whose requests are refused must not flood the log.
 const refusedEvery = time.Second
 
 func (cfg *KeeperConfig) rules() signing.Rules {

@@ -130,7 +130,7 @@ type reading struct {
 	stop  <-chan struct{}               // closed when the client is
 	tag   uint32                        // of the last FETCH
 	waits map[uint32]chan *message.Data // by tag; each takes one answer
-	from  map[uint32]ReplicaID          // who may give it
+	from  map[uint32]ReplicaID          // which replica may give it
 }
 
 // Why a checkpoint cannot be read any further.

@@ -158,7 +158,7 @@ func (x *receiver) request(c *transport.Conn, who *wire.Remote, frame []byte) me
 	return q
 }
 
-// authenticates checks the proof of origin of a request that who has brought: the administrator's signature, or our entry
+// authenticates checks the proof of origin of a request, which the remote who has brought: the administrator's signature, or our entry
 // of the client's authenticator (R-REQ-6). c is that client's end, nil if there is none.
 func (x *receiver) authenticates(q *message.Request, c *clientEnd, who *wire.Remote) bool {
 	if q.Client == Administrator {
@@ -183,8 +183,8 @@ func (x *receiver) signedRecovery(q *message.Request, who *wire.Remote) bool {
 	return ed25519.Verify(x.group.Members[m.Replica].Key, m.AppendCovered(nil, x.group.Digest()), q.Signature)
 }
 
-// sessionFor finds or begins the session with the sender of a NEW-KEY. A client that is not enrolled gets a session
-// as well, which lives no longer than its connection: it is how it learns that it is not.
+// sessionFor finds or begins the session with the sender of a NEW-KEY. A client that is not enrolled gets a session as well, which
+// lives no longer than its connection: on it the client learns that it is not enrolled.
 func (x *receiver) sessionFor(c *transport.Conn, m *message.NewKey) *auth.Session {
 	if m.From.IsReplica() {
 		if i := int(m.From.Replica); i < len(x.peers) && x.peers[i] != nil {

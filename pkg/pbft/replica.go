@@ -127,7 +127,7 @@ func (r *Replica) leave() {
 	r.out.dirty.Unlock(&r.mu)
 }
 
-// perform does what the core says, top to bottom, until nothing is left to do.
+// perform does what the core asks for, top to bottom, until nothing is left to do.
 func (r *Replica) perform() { r.performAll(r.core.Effects) }
 
 func (r *Replica) performAll(next func() []core.Effect) {
@@ -140,11 +140,7 @@ func (r *Replica) performAll(next func() []core.Effect) {
 			if r.ending.err != nil {
 				return // what stands below may rely on what has failed: a vote on its fence
 			}
-			if e := &effects[i]; e.Verb == core.Freeze {
-				r.freeze(e.Seq)
-			} else {
-				r.effect(e)
-			}
+			r.effect(&effects[i])
 		}
 	}
 }
@@ -231,7 +227,7 @@ func (r *Replica) shutdown() {
 	close(r.ending.done)
 }
 
-// effect does one thing that the core asks for. performAll in loop.go does the freezes.
+// effect does one thing that the core asks for.
 func (r *Replica) effect(e *core.Effect) {
 	switch e.Verb {
 	case core.Send:
@@ -269,6 +265,8 @@ func (r *Replica) effect(e *core.Effect) {
 		r.measured.queries++
 		a := r.exec.Query(e.Request)
 		r.replies.answer(e.Request, a, r.core.Ground(a.Version))
+	case core.Freeze:
+		r.freeze(e.Seq)
 	case core.Discard:
 		if r.image != nil {
 			r.image.stable(e.Seq)
@@ -409,8 +407,8 @@ func (r *Replica) tellRecoveries() {
 	}
 }
 
-// fetch opens a session that replaces our state by that of a checkpoint. Queries are refused meanwhile, and
-// batches are logged but not executed.
+// fetch opens a session that replaces our state by a checkpoint's. Queries are refused meanwhile, and batches are logged but not
+// executed.
 func (r *Replica) fetch(n SeqNum, root Digest) {
 	session, err := r.transfer.begin(n, root)
 	if err != nil {

@@ -90,7 +90,7 @@ type State interface {
 	Rollback(to SeqNum) error
 
 	// Children returns the digests of an interior node's children as of a checkpoint, PageAt a page. The
-	// node and the page may be a stranger's idea; an error tells him that we do not have them, ErrNotYet has him wait. They do
+	// node and the page may be a stranger's idea; an error tells it that we do not have them, ErrNotYet has it wait. They do
 	// not wait for the digests of a checkpoint: ordering would.
 	Children(seq SeqNum, id NodeID) ([]Digest, error)
 	PageAt(seq SeqNum, n PageNum) ([]byte, error)

@@ -4,7 +4,8 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// Config is what a core must know of its group.
+// Config is what a core must know of its group. It has more fields than other types: each is one number or switch of the group or of
+// this replica, and none changes.
 type Config struct {
 	Self                      message.ReplicaID
 	Replicas                  int            // n >= 3f+1

@@ -112,7 +112,7 @@ func (r *Remote) MayChangeKeys(now time.Time) bool {
 	return b.count <= newKeysPerPeriod
 }
 
-// Warn logs what a stranger can cause, at most once a second: he gets no log to flood.
+// Warn logs what a stranger can cause, at most once a second: strangers must not flood the log.
 func (e *Endpoint) Warn(text string, args ...any) {
 	now, last := time.Now().UnixNano(), e.warned.Load()
 	if now-last > int64(time.Second) && e.warned.CompareAndSwap(last, now) {
@@ -122,8 +122,8 @@ func (e *Endpoint) Warn(text string, args ...any) {
 
 var errTransportKey = errors.New("the TLS certificate is not the one its NEW-KEY vouches for")
 
-// Vouched checks that a TLS connection ends at the host whose NEW-KEY we accepted, so that nobody in between
-// reads along.
+// Vouched checks that a TLS connection ends at the host whose NEW-KEY we accepted, so that an intruder in between
+// cannot read along.
 func (e *Endpoint) Vouched(c *transport.Conn, s *auth.Session) bool {
 	fingerprint, isTLS := c.PeerFingerprint()
 	return !isTLS || message.Digest(fingerprint) == s.TransportKey()

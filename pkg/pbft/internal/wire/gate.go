@@ -53,7 +53,7 @@ var (
 	handshakeRate = transport.Rate{PerSecond: 8, Burst: 32}
 	newKeyRate    = transport.Rate{PerSecond: 8, Burst: 64}
 	resendRate    = transport.Rate{PerSecond: 2, Burst: 4}    // NEW-KEYs that we send because something would not open
-	frameRate     = transport.Rate{PerSecond: 64, Burst: 256} // frames of who is not enrolled; QUERY-STABLEs
+	frameRate     = transport.Rate{PerSecond: 64, Burst: 256} // frames of clients that are not enrolled; QUERY-STABLEs
 )
 
 // maxEntering is how many connections of a caller keep their places before its NEW-KEY has come.
