@@ -175,7 +175,7 @@ func (x *Caller) MayResend() bool { return x.take(&x.resends, resendRate, 1) }
 func (x *Caller) Announced(life [message.PublicKeySize]byte, c *transport.Conn) (rival string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.lives.announce(life, c.RemoteAddr().String(), c, time.Now())
+	return x.lives.announce(life, c.RemoteAddr().String(), c, c.Number(), time.Now())
 }
 
 // RivalOf is the address of another process that uses the key of the client, "" if none is known.

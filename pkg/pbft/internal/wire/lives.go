@@ -17,6 +17,7 @@ type life struct {
 	key     [message.PublicKeySize]byte // the present one
 	address string
 	conn    *transport.Conn // its last connection; nil if that has ended
+	number  uint64          // of that connection: later ones have higher numbers
 	seen    time.Time       // when it announced itself last, or its connection ended
 }
 
@@ -37,10 +38,16 @@ const (
 	rivalPeriod = client.RivalPeriod
 )
 
-// announce notes that the process with this key has announced itself on c, from an address. It returns the address of another process that
-// runs as well, "" if none is known to.
-func (l *lives) announce(key [message.PublicKeySize]byte, address string, c *transport.Conn, now time.Time) (rival string) {
-	this := life{key, address, c, now}
+// announce notes that the process with this key has announced itself on connection c, which has this number, from an address. It returns the
+// address of another process that runs as well, "" if none is known to.
+//
+// Each connection has a goroutine of its own. When a process has replaced a connection, the last NEW-KEY on the old one may come here after
+// the first on the new one, though it was accepted before: it shows nothing then.
+func (l *lives) announce(key [message.PublicKeySize]byte, address string, c *transport.Conn, number uint64, now time.Time) (rival string) {
+	if n := len(l.all); n > 0 && number < l.all[n-1].number {
+		return l.rivalOf(key, now)
+	}
+	this := life{key, address, c, number, now}
 	i := slices.IndexFunc(l.all, func(x life) bool { return x.key == key || x.conn == c })
 	if i >= 0 && i < len(l.all)-1 && l.all[len(l.all)-1].runs(now) {
 		l.rivals = now.Add(rivalPeriod)

@@ -35,7 +35,7 @@ func TestLives(t *testing.T) {
 				continue
 			}
 			last = new(transport.Conn)
-			rival = l.announce(key(byte(x)), string(x), last, now)
+			rival = l.announce(key(byte(x)), string(x), last, 0, now)
 		}
 		if (rival != "") != c.rivalry {
 			t.Errorf("%s: rival %q", c.name, rival)
@@ -54,21 +54,37 @@ func TestLives(t *testing.T) {
 	}
 	refreshed, conns := lives{}, []*transport.Conn{new(transport.Conn), new(transport.Conn)}
 	for i := range 2 * maxLives {
-		if rival := refreshed.announce(key(byte(i)), "a", conns[0], time.Now()); rival != "" || len(refreshed.all) > 1 {
+		if rival := refreshed.announce(key(byte(i)), "a", conns[0], 0, time.Now()); rival != "" || len(refreshed.all) > 1 {
 			t.Errorf("a process that refreshes its keys is taken for %d, and has the rival %q", len(refreshed.all), rival)
 		}
 	}
-	refreshed.announce(key('b'), "b", conns[1], time.Now())
-	if rival := refreshed.announce(key('c'), "a", conns[0], time.Now()); rival != "b" {
+	refreshed.announce(key('b'), "b", conns[1], 0, time.Now())
+	if rival := refreshed.announce(key('c'), "a", conns[0], 0, time.Now()); rival != "b" {
 		t.Errorf("a process that refreshes its keys after another has come: rival %q", rival)
 	}
 	var l lives
 	now := time.Now()
 	conn := new(transport.Conn)
-	l.announce(key('a'), "a", new(transport.Conn), now)
-	l.announce(key('b'), "b", conn, now)
+	l.announce(key('a'), "a", new(transport.Conn), 0, now)
+	l.announce(key('b'), "b", conn, 0, now)
 	l.closed(conn, now)
-	if rival := l.announce(key('a'), "a", new(transport.Conn), now.Add(rivalPeriod)); rival != "" {
+	if rival := l.announce(key('a'), "a", new(transport.Conn), 0, now.Add(rivalPeriod)); rival != "" {
 		t.Errorf("a process that ended long ago is a rival: %q", rival)
+	}
+}
+
+// A process that refreshes its keys and replaces its connection is alone, in whichever order the NEW-KEYs on the two connections come here.
+func TestOvertakenLife(t *testing.T) {
+	key := func(n byte) (k [32]byte) { k[0] = n; return k }
+	now, first, second := time.Now(), new(transport.Conn), new(transport.Conn)
+	for late := byte(2); late <= 3; late++ {
+		var l lives
+		l.announce(key(1), "a", first, 1, now)
+		l.announce(key(3), "b", second, 2, now)
+		for _, rival := range []string{l.announce(key(late), "a", first, 1, now), l.announce(key(4), "b", second, 2, now)} {
+			if rival != "" {
+				t.Errorf("key %d comes late: rival %q", late, rival)
+			}
+		}
 	}
 }
