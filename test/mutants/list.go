@@ -356,4 +356,5 @@ var mutants = []mutant{
 	{"known addresses are in the flood of those that are not", wire + "sieve_linux.go", "		p.passAll(s)\n", ""},
 	{"a flood is never over", wire + "arrivals.go", "		x.pass = min(1, 2*x.pass)\n", "		x.pass = min(1, x.pass)\n"},
 	{"a replica that recovers names others for what an intruder left it", core + "disputes.go", "	if c.recovery.phase != NotRecovering {\n		return\n	}\n", ""},
+	{"a replica sends the VIEW-CHANGE that it forgot beside the one it made anew", core + "status.go", "v.From != c.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			c.send(to, vc)", "!has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			c.send(to, vc)"},
 }

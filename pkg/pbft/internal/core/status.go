@@ -110,7 +110,8 @@ func (c *Core) resendViewChange(m *message.Status) {
 }
 
 // tellNewView tells a replica that has waited in our view for long how it began, and with which
-// VIEW-CHANGEs: its primary may tell everyone but that one. It believes f+1 of us.
+// VIEW-CHANGEs: its primary may tell everyone but that one. It believes f+1 of us. Ours it has from
+// resendViewChange; if we have forgotten the one that the view began with, others bring it.
 func (c *Core) tellNewView(to message.ReplicaID, has func(message.ReplicaID) bool) {
 	x := &c.change
 	if x.newView == nil || !c.active || c.silent() {
@@ -120,7 +121,7 @@ func (c *Core) tellNewView(to message.ReplicaID, has func(message.ReplicaID) boo
 	told.From = c.cfg.Self
 	c.send(to, &told)
 	for _, v := range told.V {
-		if vc := x.last[v.From]; !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
+		if vc := x.last[v.From]; v.From != c.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
 			c.send(to, vc)
 		}
 	}

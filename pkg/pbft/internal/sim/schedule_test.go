@@ -146,6 +146,8 @@ func TestRemembered(t *testing.T) {
 		{"a VIEW-CHANGE that was made anew is vouched for, and not the one that the NEW-VIEW names", 1795993752143140666, []int{1, 2, 3}, true},
 		{"a replica behind its own answers calls a client a stranger", 1795982141491774357, []int{4, 5, 6, 7, 8, 9, 10}, false},
 		{"a replica that recovers names others for contradicting what an intruder left it", 1796002780710701084, nil, true},
+		{"a replica that forgot its VIEW-CHANGE, and made another, is told of the first and sends it", 1796004722483658939,
+			[]int{3, 4, 5, 6, 7, 10, 11, 14, 15, 16}, true},
 		{"a replica that is restarted does not say what it has executed", 199, []int{4, 7, 8, 9}, true},
 	} {
 		s := Draw(x.seed).Without(x.without...)
