@@ -208,7 +208,7 @@ func (c *Core) Installed(n message.SeqNum) {
 	c.proposing.last = max(c.proposing.last, t.seq)
 	c.checkpoints.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}
 	for i := range c.checkpoints.ring {
-		c.checkpoints.ring[i].ours = false // the state holds no other than the one it was replaced by
+		c.checkpoints.ring[i].due, c.checkpoints.ring[i].ours = false, false // the state holds no other than the one it was replaced by
 	}
 	c.collectFetched()
 	if c.checkpoints.stable.Seq != t.seq {

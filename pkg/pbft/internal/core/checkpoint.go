@@ -54,6 +54,9 @@ func (c *Core) onCheckpoint(m *message.Checkpoint) {
 	if c.checkpoints.claims.note(m) {
 		c.collectFetched()
 	}
+	if k := (message.CheckpointID{Seq: m.Seq, Digest: m.Digest}); c.passed(k) {
+		c.astray(k, "the others have a checkpoint where our state has come and taken none")
+	}
 	if why := c.judgeCheckpoint(m); why != accepted {
 		c.refuse(m, why)
 		return

@@ -47,13 +47,14 @@ func (x *checkpoints) willBeDue(s *slot) bool {
 type checkpointSlot struct {
 	seq   message.SeqNum
 	votes votes
-	ours  bool // our own state was there: its root is our vote
+	due   bool // our own state was there, and its root is known or being computed
+	ours  bool // its root is our vote
 }
 
 func (x *checkpoints) at(n message.SeqNum) *checkpointSlot {
 	k := &x.ring[uint64(n/x.cfg.step())%uint64(len(x.ring))]
 	if k.seq != n {
-		k.seq, k.ours = n, false
+		k.seq, k.due, k.ours = n, false, false
 		k.votes.clear()
 	}
 	return k

@@ -93,6 +93,9 @@ func (x *execution) ran(n message.SeqNum, b *message.Batch) {
 	x.checkpoints.since += b.Bytes()
 	if x.checkpoints.isDue(n, x.checkpoints.since) {
 		x.checkpoints.taken, x.checkpoints.since = n, 0
+		if x.log.contains(n) {
+			x.checkpoints.at(n).due = true
+		}
 		x.do(Effect{Verb: Freeze, Seq: n})
 	}
 }

@@ -503,6 +503,16 @@ func (c *Core) recordSlot(s *slot) {
 	}
 }
 
+// passed reports whether the group has a stable checkpoint where our state has come without taking one. Where one is taken follows
+// from the batches, so ours were others: those that an intruder put into the journal may leave the same root, and another checkpoint.
+func (c *Core) passed(k message.CheckpointID) bool {
+	if c.recovery.phase < Requesting || !c.log.contains(k.Seq) || k.Seq > c.log.lastExec || k.Seq <= c.checkpoints.fetched.Seq {
+		return false
+	}
+	own := c.checkpoints.find(k.Seq)
+	return (own == nil || !own.due) && c.checkpoints.claims.provenStable(k)
+}
+
 // astray says that our state is not the group's. A recovering replica fetches that; in any other
 // its memory or program is at fault, and every reply we give is a lie with our key.
 func (c *Core) astray(k message.CheckpointID, why string) {

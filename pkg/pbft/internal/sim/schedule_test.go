@@ -148,6 +148,7 @@ func TestRemembered(t *testing.T) {
 		{"a replica that recovers names others for contradicting what an intruder left it", 1796002780710701084, nil, true},
 		{"a replica that forgot its VIEW-CHANGE, and made another, is told of the first and sends it", 1796004722483658939,
 			[]int{3, 4, 5, 6, 7, 10, 11, 14, 15, 16}, true},
+		{"a planted batch that changes nothing moves the next checkpoint of a recovering replica", 1796005173480392619, []int{1, 2}, true},
 		{"a replica that is restarted does not say what it has executed", 199, []int{4, 7, 8, 9}, true},
 	} {
 		s := Draw(x.seed).Without(x.without...)
