@@ -204,6 +204,9 @@ func (r *replica) followStable(n message.SeqNum) {
 		return // or there is a later one, or the state is behind
 	}
 	id := message.CheckpointID{Seq: n, Digest: r.core.Stable().Digest}
+	if r.keeper.again != nil {
+		return // the disk is full, and a checkpoint waits for room: the state may have been replaced by that, and hold no other
+	}
 	if r.keeper.store.Stable(id) || r.keeper.store.Behind(n) && r.w.rng.IntN(4) == 0 {
 		r.follow(id, nil)
 	}
