@@ -357,5 +357,5 @@ var mutants = []mutant{
 	{"a flood is never over", wire + "arrivals.go", "		x.pass = min(1, 2*x.pass)\n", "		x.pass = min(1, x.pass)\n"},
 	{"a replica that recovers names others for what an intruder left it", core + "disputes.go", "	if c.recovery.phase != NotRecovering {\n		return\n	}\n", ""},
 	{"a replica sends the VIEW-CHANGE that it forgot beside the one it made anew", core + "status.go", "v.From != c.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			c.send(to, vc)", "!has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			c.send(to, vc)"},
-	{"a recovering replica passes the others' checkpoint", core + "recovery.go", "return (own == nil || !own.due) && c", "return false && c"},
+	{"a recovering replica passes the others' checkpoint", core + "recovery.go", "return (own == nil || !own.due) && c", "return own == nil && c.tick < 0 && c"},
 }

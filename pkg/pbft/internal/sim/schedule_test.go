@@ -130,35 +130,44 @@ func TestFreshSeeds(t *testing.T) {
 
 // TestRemembered lives the schedules that found a mistake once.
 func TestRemembered(t *testing.T) {
-	for _, x := range []struct {
-		mistake   string
-		seed      uint64
-		without   []int
-		refreshes bool // it is among what went wrong that keys were refreshed
-	}{
-		{"a replica between views waits below a checkpoint that the others have passed", 1795971250493877347, []int{8, 9}, false},
-		{"replicas that forgot their VIEW-CHANGEs are not counted among those who wait for the view", 1795971250493884309,
-			[]int{0, 1, 2, 3, 4, 5, 6, 9, 10, 13, 14}, false},
-		{"a window restored below the NEW-VIEW that the journal holds", 1795982141491777576, []int{0, 2, 3}, false},
-		{"a view reached in silence is forgotten by a second restart", 1795982141491776214, []int{3, 4}, false},
-		{"a replica waits in a view that the others have passed, and most of them forgot their VIEW-CHANGEs", 1795993255215630532,
-			[]int{1, 2, 3, 4, 5, 6, 8, 10, 15}, true},
-		{"a VIEW-CHANGE that was made anew is vouched for, and not the one that the NEW-VIEW names", 1795993752143140666, []int{1, 2, 3}, true},
-		{"a replica behind its own answers calls a client a stranger", 1795982141491774357, []int{4, 5, 6, 7, 8, 9, 10}, false},
-		{"a replica that recovers names others for contradicting what an intruder left it", 1796002780710701084, nil, true},
-		{"a replica that forgot its VIEW-CHANGE, and made another, is told of the first and sends it", 1796004722483658939,
-			[]int{3, 4, 5, 6, 7, 10, 11, 14, 15, 16}, true},
-		{"a planted batch that changes nothing moves the next checkpoint of a recovering replica", 1796005173480392619, []int{1, 2}, true},
-		{"a replica that is restarted does not say what it has executed", 199, []int{4, 7, 8, 9}, true},
-	} {
-		s := Draw(x.seed).Without(x.without...)
-		if !x.refreshes {
-			s = s.beforeRefreshes()
-		}
-		if o := s.Run(); o.Err != nil {
+	for _, x := range remembered {
+		if o := x.schedule().Run(); o.Err != nil {
 			t.Errorf("%s: %v", x.mistake, o.Err)
 		}
 	}
+}
+
+// remembered are the schedules of seeds that found mistakes.
+var remembered = []memorable{
+	{"a replica between views waits below a checkpoint that the others have passed", 1795971250493877347, []int{8, 9}, false},
+	{"replicas that forgot their VIEW-CHANGEs are not counted among those who wait for the view", 1795971250493884309,
+		[]int{0, 1, 2, 3, 4, 5, 6, 9, 10, 13, 14}, false},
+	{"a window restored below the NEW-VIEW that the journal holds", 1795982141491777576, []int{0, 2, 3}, false},
+	{"a view reached in silence is forgotten by a second restart", 1795982141491776214, []int{3, 4}, false},
+	{"a replica waits in a view that the others have passed, and most of them forgot their VIEW-CHANGEs", 1795993255215630532,
+		[]int{1, 2, 3, 4, 5, 6, 8, 10, 15}, true},
+	{"a VIEW-CHANGE that was made anew is vouched for, and not the one that the NEW-VIEW names", 1795993752143140666, []int{1, 2, 3}, true},
+	{"a replica behind its own answers calls a client a stranger", 1795982141491774357, []int{4, 5, 6, 7, 8, 9, 10}, false},
+	{"a replica that recovers names others for contradicting what an intruder left it", 1796002780710701084, nil, true},
+	{"a replica that forgot its VIEW-CHANGE, and made another, is told of the first and sends it", 1796004722483658939,
+		[]int{3, 4, 5, 6, 7, 10, 11, 14, 15, 16}, true},
+	{"a planted batch that changes nothing moves the next checkpoint of a recovering replica", 1796005173480392619, []int{1, 2}, true},
+	{"a replica that is restarted does not say what it has executed", 199, []int{4, 7, 8, 9}, true},
+}
+
+type memorable struct {
+	mistake   string
+	seed      uint64
+	without   []int
+	refreshes bool // it is among what went wrong that keys were refreshed
+}
+
+func (x memorable) schedule() *Schedule {
+	s := Draw(x.seed).Without(x.without...)
+	if !x.refreshes {
+		s = s.beforeRefreshes()
+	}
+	return s
 }
 
 // TestDirectedSchedules lives the schedules that were written by hand; -sim.name='executed alone' tells that one.
@@ -185,8 +194,16 @@ func TestMutant(t *testing.T) {
 		t.Skip("give -sim.seeds to look for a mistake")
 	}
 	for _, s := range directed() {
-		if o := s.Run(); o.Err != nil {
+		switch o := s.Run(); {
+		case o.Err != nil:
 			t.Fatalf("noticed by %q: %v", s.name, o.Err)
+		case o.missed != "":
+			t.Fatalf("noticed by %q: it has not come so far that %s", s.name, o.missed)
+		}
+	}
+	for _, x := range remembered {
+		if o := x.schedule().Run(); o.Err != nil {
+			t.Fatalf("noticed by seed %d: %v", x.seed, o.Err)
 		}
 	}
 	for seed := range uint64(*seedsFlag) {
