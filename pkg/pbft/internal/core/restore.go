@@ -66,12 +66,17 @@ func (m *memory) read(r message.Message, self message.ReplicaID) {
 	}
 	switch r := r.(type) {
 	case *message.PrePrepare:
+		if !r.Batch.Complete() {
+			return // an intruder's: a replica votes for what it can execute
+		}
 		m.bodies[r.Digest] = &r.Batch
 		m.accepted = append(m.accepted, r)
 	case *message.Commit:
 		m.prepared = append(m.prepared, *r)
 	case *message.BatchBody:
-		m.bodies[r.Digest] = &r.Batch
+		if r.Batch.Complete() {
+			m.bodies[r.Digest] = &r.Batch
+		}
 	case *message.Decided:
 		m.decided[r.Seq] = r.Digest
 	case *message.Checkpoint:

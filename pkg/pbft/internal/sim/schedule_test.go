@@ -152,6 +152,7 @@ var remembered = []memorable{
 	{"a replica that forgot its VIEW-CHANGE, and made another, is told of the first and sends it", 1796004722483658939,
 		[]int{3, 4, 5, 6, 7, 10, 11, 14, 15, 16}, true},
 	{"a planted batch that changes nothing moves the next checkpoint of a recovering replica", 1796005173480392619, []int{1, 2}, true},
+	{"a replica stops at a proposal without operations that an intruder left in its journal", 1796005595306793542, []int{7, 8, 9}, true},
 	{"a replica that is restarted does not say what it has executed", 199, []int{4, 7, 8, 9}, true},
 }
 
