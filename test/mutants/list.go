@@ -16,6 +16,7 @@ var unit = map[string]string{
 	"what pads the data is not reckoned with":                       "./pkg/nfsstate",
 	"a page takes the digest of the block before":                   "./pkg/nfsstate",
 	"an operation that was altered keeps the digests of its blocks": "./pkg/pbft/internal/message",
+	"backups leave nobody's view for a replica that waits alone":    "./pkg/pbft/internal/core",
 	"an operation that is set anew keeps the digests of its blocks": "./pkg/pbft/internal/message",
 	"what is hashed of a long operation is its blocks only":         "./pkg/pbft/internal/message",
 	"2f-1 acks admit a VIEW-CHANGE in a group of any size":          "./pkg/pbft/internal/core",
