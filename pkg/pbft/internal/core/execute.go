@@ -92,12 +92,17 @@ func (x *execution) ran(n message.SeqNum, b *message.Batch) {
 	x.log.lastExec = n
 	x.checkpoints.since += b.Bytes()
 	if x.checkpoints.isDue(n, x.checkpoints.since) {
-		x.checkpoints.taken, x.checkpoints.since = n, 0
-		if x.log.contains(n) {
-			x.checkpoints.at(n).due = true
-		}
-		x.do(Effect{Verb: Freeze, Seq: n})
+		x.freeze(n)
 	}
+}
+
+// freeze takes a checkpoint of the state after batch n.
+func (x *execution) freeze(n message.SeqNum) {
+	x.checkpoints.taken, x.checkpoints.since = n, 0
+	if x.log.contains(n) {
+		x.checkpoints.at(n).due = true
+	}
+	x.do(Effect{Verb: Freeze, Seq: n})
 }
 
 // standing is the ground for the replies of a batch that committed.

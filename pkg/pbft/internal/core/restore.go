@@ -249,6 +249,11 @@ func (c *Core) runDecided(m *memory) {
 			c.queue.complete(r, place{t: r.Timestamp, n: n, i: i}) // who waits for it needs our word that it is done
 		}
 		c.ran(n, b)
+		if n == c.checkpoints.stable.Seq && c.checkpoints.taken < n {
+			// The group took one here. Our records are of other batches, which an intruder has left: the root tells whether
+			// the state is another, too.
+			c.freeze(n)
+		}
 	}
 	stable := c.checkpoints.stable
 	if stable.Seq > 0 {

@@ -114,8 +114,9 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	switch {
 	case int(n) < len(j.history):
 		if n+w.shape.log <= w.sites[r.id].cured {
-			// It is run again from a journal that an intruder wrote, up to the checkpoint with which the recovery ended:
-			// that one's root is judged, and nobody is answered before.
+			// After a recovery a restart runs batches again from a journal in which an intruder may have put others, up to
+			// the checkpoint with which the recovery ended. Its root has to be the group's all the same (I5), and nobody is
+			// answered before it is known (core.Restore).
 			return
 		}
 		if first := j.history[n]; first.digest != d {

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	"testing"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A restart runs batches again up to the stable checkpoint, from records that may be an intruder's. Long operations among them have a
+// checkpoint taken before that number, so that none is due there. The root is computed there all the same, and if it is another, the
+// state is fetched.
+func TestRestoredStateIsChecked(t *testing.T) {
+	const stable = 4
+	cfg := newAttacked(1, 0).cfg
+	cfg.Durable, cfg.CheckpointPeriod, cfg.CheckpointBytes = true, stable, 8
+	root := message.Digest{1}
+	for name, x := range map[string]struct {
+		ops     []string
+		ours    message.Digest
+		fetches bool
+	}{
+		"the group's batches":    {[]string{"a", "b", "c", "d"}, root, false},
+		"others, the same state": {[]string{"a", "b", "an operation of more than 8 bytes", "d"}, root, false},
+		"others, another state":  {[]string{"a", "b", "an operation of more than 8 bytes", "d"}, message.Digest{2}, true},
+	} {
+		var records []message.Message
+		for i, op := range x.ops {
+			p := proposal(message.SeqNum(i+1), op)
+			records = append(records, p, &message.Decided{Seq: p.Seq, Digest: p.Digest})
+		}
+		records = append(records, &message.Checkpoint{Seq: stable, Digest: root, Stable: true})
+		c := Restore(cfg, message.CheckpointID{}, records)
+		fetches, last := false, message.SeqNum(0)
+		for effects := c.Effects(); len(effects) > 0; effects = c.Effects() {
+			for _, e := range effects {
+				switch e.Verb {
+				case Freeze:
+					last = e.Seq
+					c.Frozen(e.Seq, x.ours)
+				case Fetch:
+					fetches = fetches || e.Seq == stable && e.Digest == root
+				}
+			}
+		}
+		if last != stable || fetches != x.fetches {
+			t.Errorf("%s: the last root is that of batch %d, want %d; it fetches the state: %v, want %v", name, last, stable, fetches, x.fetches)
+		}
+	}
+}
