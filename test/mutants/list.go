@@ -16,6 +16,7 @@ var unit = map[string]string{
 	"what pads the data is not reckoned with":                                 "./pkg/nfsstate",
 	"a page takes the digest of the block before":                             "./pkg/nfsstate",
 	"an operation that was altered keeps the digests of its blocks":           "./pkg/pbft/internal/message",
+	"a NEW-VIEW that one replica tells of is believed":                        "./pkg/pbft/internal/core",
 	"backups leave nobody's view for a replica that waits alone":              "./pkg/pbft/internal/core",
 	"batches run again by a restart are not checked at the stable checkpoint": "./pkg/pbft/internal/core",
 	"an operation that is set anew keeps the digests of its blocks":           "./pkg/pbft/internal/message",

@@ -293,3 +293,30 @@ func TestRestoredKnowsWhatIsDone(t *testing.T) {
 		t.Error("it does not know that the request is done")
 	}
 }
+
+// A NEW-VIEW from another than its primary is believed when f+1 tell of the same one, also in place of what the primary sent. When the
+// key of one of them changes, what rests on its word is forgotten.
+func TestToldOfANewView(t *testing.T) {
+	c := newAttacked(3, 0)
+	c.leave(1)
+	chosen := func(from message.ReplicaID, d byte) *message.NewView {
+		return &message.NewView{View: 1, V: []message.Vouched{{From: 0, Digest: message.Digest{d}}}, From: from}
+	}
+	c.Step(chosen(1, 1))
+	c.Step(chosen(2, 2))
+	if m := c.change.newView; m == nil || !m.Equal(chosen(1, 1)) {
+		t.Fatalf("one replica tells of another NEW-VIEW than the primary sent, and %v is believed", m)
+	}
+	c.Step(chosen(0, 3))
+	if c.change.vouched {
+		t.Fatal("two replicas tell of two, and one is believed")
+	}
+	c.Step(chosen(0, 2))
+	if m := c.change.newView; !c.change.vouched || !m.Equal(chosen(1, 2)) || m.From != 1 {
+		t.Fatalf("two replicas tell of one NEW-VIEW, and %v is believed", m)
+	}
+	c.RefreshedFor(2)
+	if c.change.newView != nil || c.change.vouched {
+		t.Fatal("a NEW-VIEW is believed for the word of somebody whose key was changed")
+	}
+}
