@@ -232,7 +232,7 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (last SeqNum, err error) {
 	if err := os.MkdirAll(cfg.Directory, 0o700); err != nil {
 		return 0, err
 	}
-	// What the key's signatures count goes on above all that was used [R-PR-4]. Counters begin at 1 and rise by one for each
+	// The counter of the key's signatures goes on above every value that was used [R-PR-4]. Counters begin at 1 and rise by one for each
 	// signature, so they never come near the clock's nanoseconds. Peers do not compare them over connections, so a clock that is
 	// wrong does no harm.
 	if err := cfg.writeCounter(uint64(time.Now().UnixNano())); err != nil {

@@ -432,9 +432,9 @@ func sentAgain(c *Core, checkpoint message.SeqNum) (proposals int) {
 	return proposals
 }
 
-// Who says by turns that it has installed a checkpoint, and that it has not, is sent once what it
-// refused until it had. Then it has heard that, and may lack only what left long ago, like
-// everyone.
+// A replica that says by turns that it has installed a checkpoint, and that it has not, is sent the
+// messages that it refused before the checkpoint once. Afterwards it may lack only messages that
+// left long ago, like every replica.
 func TestMarksThatGoToAndFro(t *testing.T) {
 	c := newAhead()
 	sent := 0
@@ -449,8 +449,8 @@ func TestMarksThatGoToAndFro(t *testing.T) {
 	}
 }
 
-// Who was restarted, and has installed a checkpoint once more, is sent what it refused meanwhile,
-// though the first STATUS in which it told us so came too soon.
+// A replica that was restarted, and has installed a checkpoint once more, is sent the messages that
+// it refused meanwhile, though the first STATUS in which it told us so came too soon.
 func TestInstalledWhileNotAnswered(t *testing.T) {
 	c := newAhead()
 	if n := sentAgain(c, 8); n != 1 {
@@ -531,7 +531,7 @@ func TestFetchingForEverIsBounded(t *testing.T) {
 	}
 }
 
-// Who is not enrolled any more leaves nothing waiting, nor a place taken.
+// A client that is not enrolled any more leaves no request waiting, and no place taken.
 func TestRevokedClientsAreForgotten(t *testing.T) {
 	c := newAttacked(1, 0)
 	for client := range message.ClientID(3) {
@@ -638,7 +638,7 @@ func TestNamedViewChangeOutlivesItsSendersNext(t *testing.T) {
 	}
 }
 
-// Who is the first to have requests that wait cannot keep those of others from being told of.
+// The client whose requests waited first cannot keep the others' from being forwarded.
 func TestEveryWaitingRequestIsForwarded(t *testing.T) {
 	c := New(Config{
 		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 10, BatchCount: 8, LogBytes: 1 << 12,
@@ -666,7 +666,7 @@ func TestEveryWaitingRequestIsForwarded(t *testing.T) {
 	t.Fatal("768 requests that wait keep a client's only one from being forwarded")
 }
 
-// What a single replica says that it has prepared is not asked for, nor taken from it: a batch is
+// A batch that a single replica says it has prepared is not asked for, nor taken from it: a batch is
 // fetched for a new view when f+1 have pre-prepared it, so that a correct one did.
 func TestNobodyMakesThePrimaryKeepBatches(t *testing.T) {
 	c := newAttacked(1, 0)
@@ -733,8 +733,8 @@ func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
 	}
 }
 
-// What one client has waiting here, and nobody else can tell to be its, is not sent to the primary
-// again without end: the votes take the same way.
+// Requests of one client that wait here, and that no other replica can authenticate, are not sent to
+// the primary again without end, because votes take the same way.
 func TestPassingOnIsBounded(t *testing.T) {
 	c := New(Config{
 		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 20, BatchCount: 8, LogBytes: 1 << 24,
@@ -843,8 +843,8 @@ func TestOperationsLaidByAreBounded(t *testing.T) {
 	}
 }
 
-// What a FORWARD costs that makes nothing authentic, when a faulty primary has filled the log with
-// proposals that wait for that.
+// The benchmark measures a FORWARD that makes no request authentic, when a faulty primary has filled
+// the log with proposals that wait for FORWARDs.
 func BenchmarkForwardAlone(b *testing.B) {
 	const window, each = 256, 512
 	c := New(Config{

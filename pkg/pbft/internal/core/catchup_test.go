@@ -9,7 +9,7 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// What is past is what was added last, without a gap, and as much of it as there is room for.
+// The past has the batches that were added last, without a gap, as many as there is room for.
 func TestPast(t *testing.T) {
 	p := past{entries: make([]pastBatch, 4)}
 	digest := func(n message.SeqNum) message.Digest { return message.Digest{byte(n)} }
@@ -43,8 +43,8 @@ func TestPast(t *testing.T) {
 	holds(10, 11, 1)
 }
 
-// Who asks again at once is answered as often as what he says of his progress allows, and that is
-// not more than our own.
+// A replica that asks again at once is answered as often as the progress that it reports allows.
+// More than our own progress is not believed.
 func TestHowOftenStatusIsAnswered(t *testing.T) {
 	const period = 8
 	c := New(Config{

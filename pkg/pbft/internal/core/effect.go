@@ -7,7 +7,7 @@ import "bfs/pkg/pbft/internal/message"
 // A Verb is a kind of effect.
 type Verb uint8
 
-// What a replica can be told to do. The list of effects is a program: it is performed top to
+// The verbs of effects: everything that a replica can be told to do. The list of effects is a program: it is performed top to
 // bottom, and later effects rely on earlier ones.
 const (
 	Send      Verb = iota + 1 // Message to replica To, under the newest keys

@@ -11,8 +11,8 @@ import "bfs/pkg/pbft/internal/message"
 //
 // With that alone the primary would make batches for the client that waits for much in between the others' batches, and a batch
 // costs more than what is in it. So a client that was served leastShare more than all others together in a tick (10 ms) has no
-// batch to itself in that tick: its requests ride in the batches of others. In the next tick it has one again, of loneShare, and so goes on when
-// the others want little.
+// batch to itself in that tick: its requests ride in the batches of others. In the next tick it has one again, of loneShare,
+// and so goes on when the others want little.
 //
 // The rule decides no result, and replicas need not agree on it.
 

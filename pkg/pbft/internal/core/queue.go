@@ -57,7 +57,7 @@ type line struct {
 	count       int
 	inTurn      bool
 	taken       []*message.Request // while a batch is made: its requests from this line
-	// What it was served in its present turn.
+	// Requests and bytes that it was served in its present turn.
 	served, servedBytes int
 	sharing             sharing
 }
