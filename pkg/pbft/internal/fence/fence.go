@@ -97,9 +97,7 @@ func (f *Fence) Distrust() error {
 	if err := f.Settle(); err != nil {
 		return err
 	}
-	f.journal, f.position = nil, store.NoJournal
-	f.begin(f.view, f.last)
-	return f.Settle()
+	return f.Reset(f.view, f.last, true)
 }
 
 // Trust returns when it is on disk that the journal, which holds so many records, holds all that was promised from now on.
@@ -115,12 +113,11 @@ func (f *Fence) Trust(journal func() uint64) error {
 // Reset returns when it is on disk that we may have voted up to n and reached view v, and nothing else of what the fence said. With
 // distrust it also says that the journal does not hold what was promised.
 func (f *Fence) Reset(v message.View, n message.SeqNum, distrust bool) error {
-	if distrust {
-		f.last, f.view = n, v
-		return f.Distrust()
-	}
 	if err := f.Settle(); err != nil {
 		return err
+	}
+	if distrust {
+		f.journal, f.position = nil, store.NoJournal
 	}
 	f.begin(v, n)
 	return f.Settle()

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/store"
 )
 
 // onDisk is what a replica would find if it were started now.
@@ -49,6 +50,29 @@ func TestFenceRisesAhead(t *testing.T) {
 		}
 		if view, last := f.onDisk(t); view != x.view || last != x.last {
 			t.Fatalf("%s: got view %d and number %d on disk, want %d and %d", x.what, view, last, x.view, x.last)
+		}
+	}
+}
+
+// A reset says nothing of what the fence said, not even of a raise that is under way.
+func TestFenceIsReset(t *testing.T) {
+	for _, distrust := range []bool{false, true} {
+		f, err := Open(filepath.Join(t.TempDir(), "fence"), message.Digest{1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Raise(3, 100); err != nil {
+			t.Fatal(err)
+		}
+		f.Foresee(3, 100, 8)
+		if err := f.Reset(2, 40, distrust); err != nil {
+			t.Fatal(err)
+		}
+		if view, last := f.onDisk(t); view != 2 || last != 40 {
+			t.Errorf("distrust %v: got view %d and number %d on disk, want 2 and 40", distrust, view, last)
+		}
+		if got := f.Position() == store.NoJournal; got != distrust {
+			t.Errorf("the journal is not believed: %v, want %v", got, distrust)
 		}
 	}
 }
