@@ -40,8 +40,9 @@ type arrivals struct {
 	mu      sync.Mutex
 	known   map[netip.Addr]*arrival
 	guests  map[netip.Addr]*arrival
-	all     arrival // all guests
-	sifting bool    // some share is in flood, and tick is called until none is
+	all     arrival   // all guests
+	sifting bool      // some share is in flood, and tick is called until none is
+	told    time.Time // when any flood was last told of
 }
 
 // An arrival is an address that connections come from.
@@ -170,6 +171,9 @@ const (
 
 	// toldEvery is how often the flood of one address is told of.
 	toldEvery = 10 * time.Minute
+
+	// toldPause is the pause between two floods that are told of, lest a stranger with many addresses flood the log.
+	toldPause = time.Second
 )
 
 // tick has as many SYNs of the share pass as make about its rate, now that one tick of a flood is over. The flood ends when all pass and
@@ -189,8 +193,8 @@ func (x *share) tick(r Rate) {
 	}
 }
 
-// tick ends a tick: it returns what the kernel is to drop in the next, and the addresses whose floods are to be told of; the zero
-// address is all guests'. Over: no share is in flood.
+// tick ends a tick: it returns what the kernel is to drop in the next, and the address whose flood is to be told of, if there is one;
+// the zero address is all guests'. Over: no share is in flood.
 func (a *arrivals) tick(now time.Time) (s sieve, tell []netip.Addr, over bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -205,8 +209,8 @@ func (a *arrivals) tick(now time.Time) (s sieve, tell []netip.Addr, over bool) {
 		} else {
 			s.rest = x.pass
 		}
-		if x.told.IsZero() || now.Sub(x.told) >= toldEvery {
-			x.told = now
+		if now.Sub(x.told) >= toldEvery && now.Sub(a.told) >= toldPause { // if not now, then in a later tick of this flood
+			x.told, a.told = now, now
 			tell = append(tell, addr)
 		}
 	}

@@ -65,8 +65,8 @@ func address(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
-// One stranger's flood leaves a share to another stranger. What the kernel lets through comes down to the flood's rate, and is all
-// again soon after the flood. The operator hears of it once.
+// One stranger's flood leaves a share to another stranger. The part of its SYNs that the kernel lets through falls until it makes the
+// share's rate, and is the whole again soon after the flood. The operator hears of it once.
 func TestFlood(t *testing.T) {
 	now := time.Now()
 	a := newArrivals(nil)
@@ -110,6 +110,39 @@ func TestFlood(t *testing.T) {
 	}
 	if _, begun := a.take(flooding, now); begun {
 		t.Error("it begins again with the first connection")
+	}
+}
+
+// However many addresses are in flood, one is told of in a second, and each has its turn once.
+func TestFloodsAreToldInTurn(t *testing.T) {
+	const flooding = 8
+	now := time.Now()
+	a := newArrivals(nil)
+	turns := map[netip.Addr]int{}
+	last := time.Time{}
+	for range int((flooding + 2) * toldPause / floodTick) {
+		for i := range flooding {
+			for range 2 * int(GuestRate.Burst) {
+				a.take(address(i), now)
+			}
+		}
+		now = now.Add(floodTick)
+		_, tell, _ := a.tick(now)
+		for _, from := range tell {
+			if now.Sub(last) < toldPause {
+				t.Errorf("%v is told of %v after another", from, now.Sub(last))
+			}
+			last = now
+			turns[from]++
+		}
+	}
+	for from, n := range turns {
+		if n != 1 {
+			t.Errorf("%v is told of %d times, want once", from, n)
+		}
+	}
+	if len(turns) != flooding+1 || turns[netip.Addr{}] != 1 {
+		t.Errorf("told of %v, want %d strangers, and all together", turns, flooding)
 	}
 }
 

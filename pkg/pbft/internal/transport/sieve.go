@@ -41,7 +41,7 @@ func (s *sieve) worst() []sifted {
 // sieveKey makes one word of an IPv6 address. Nobody outside knows it, so nobody can choose an address whose word is another's.
 var sieveKey = [4]uint32{rand.Uint32() | 1, rand.Uint32() | 1, rand.Uint32() | 1, rand.Uint32() | 1}
 
-// word is what the sieve knows an address by.
+// word is the number by which the filter knows an address: that of IPv4, a keyed sum of that of IPv6.
 func word(a netip.Addr) uint32 {
 	if a.Is4() {
 		b := a.As4()

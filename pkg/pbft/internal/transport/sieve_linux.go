@@ -44,12 +44,12 @@ type filter []unix.SockFilter
 
 func (p *filter) do(op uint16, k uint32) { *p = append(*p, unix.SockFilter{Code: op, K: k}) }
 
-// skip compares the accumulator with k, and skips so many instructions if it is so, and if not.
-func (p *filter) skip(op uint16, k uint32, so, not int) {
-	*p = append(*p, unix.SockFilter{Code: op, K: k, Jt: uint8(so), Jf: uint8(not)})
+// skip compares the accumulator with k. It skips yes instructions if the comparison holds, and no instructions if it does not.
+func (p *filter) skip(op uint16, k uint32, yes, no int) {
+	*p = append(*p, unix.SockFilter{Code: op, K: k, Jt: uint8(yes), Jf: uint8(no)})
 }
 
-// filter writes the program: what is no SYN passes; then the accumulator takes the source's word, and each rule compares it.
+// filter writes the program: a segment that is no SYN passes; then the accumulator takes the source's word, and each rule compares it.
 func (s *sieve) filter() filter {
 	var p filter
 	p.do(loadByte, tcpFlags)
@@ -84,7 +84,7 @@ func (s *sieve) filter() filter {
 	return p
 }
 
-// passPart ends with a part of what comes here.
+// passPart ends the program: chance lets a part of the SYNs that come here pass.
 func (p *filter) passPart(part float64) {
 	p.do(loadM, 0)
 	p.skip(ifAtLeast, uint32(min(part*(1<<32), math.MaxUint32)), 1, 0)
@@ -92,7 +92,7 @@ func (p *filter) passPart(part float64) {
 	p.do(end, 0)
 }
 
-// passAll ends with all that comes from known addresses. They are many, so each has a single instruction, and skips to the end of
+// passAll ends the program for known addresses, all of whose SYNs pass. They are many, so each has a single instruction, and skips to the end of
 // its block.
 func (p *filter) passAll(s *sieve) {
 	for known := s.known; len(known) > 0; {
