@@ -100,6 +100,9 @@ func (x *keeperWatch) seen() *SeenKeeper {
 		return s
 	}
 	s.Answered = Seconds(time.Since(x.at))
+	if x.last.Started.IsZero() { // its watchdog has not begun
+		return s
+	}
 	since := x.last.Started
 	if !x.last.Last.IsZero() {
 		since = x.last.Last

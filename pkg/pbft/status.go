@@ -80,8 +80,8 @@ type Recovery struct {
 	Ago     Seconds `json:"ago_seconds"` // since it ended
 }
 
-// Parts are the parts of a recovery, those that are over [TOCS §8.2.3, Table II]. What comes before, the stop of the process and the start of
-// the next, is seen from outside alone.
+// Parts are the parts of a recovery, those that are over [TOCS §8.2.3, Table II]. The stop of the process and the start of the next come
+// before them, and are seen from outside alone.
 type Parts struct {
 	Load     Seconds `json:"load_seconds"`     // reading journal and image, and checking every page
 	Estimate Seconds `json:"estimate_seconds"` // until H_M was known
@@ -98,7 +98,7 @@ type PeerStatus struct {
 	Stable       SeqNum    `json:"stable_checkpoint"`
 	Recovering   bool      `json:"recovering"` // it has had a recovery request executed, and is not past its recovery point
 
-	// What it has said since this replica was started that is not what the group did.
+	// Its messages since this replica was started that contradict what the group did.
 	WrongVotes uint64 `json:"wrong_votes"` // PREPAREs for another batch than the one that committed: it lies, or the primary does
 	WrongRoots uint64 `json:"wrong_roots"` // CHECKPOINTs that name another state than the group's: it lies, or its state is false
 	False      bool   `json:"false"`       // the last of its CHECKPOINTs was one of these
@@ -107,7 +107,7 @@ type PeerStatus struct {
 }
 
 // KeeperStatus is what a keeper tells its replica, which tells it to operators. Nobody signs it. So it is as true as the replica is: an
-// intruder in that can tell anything of its keeper. What the group knows is in the others' PeerStatus: a recovery request bears the
+// intruder in that can tell anything of its keeper. The knowledge of the group is in the others' PeerStatus: a recovery request bears the
 // signature of the long-term key, and each replica notes when it executed one.
 type KeeperStatus struct {
 	Started  time.Time `json:"started"`
@@ -127,7 +127,7 @@ type SeenKeeper struct {
 	KeeperStatus
 	Answered Seconds `json:"answered_ago_seconds"` // since it answered last, or since the replica was started
 	Silent   string  `json:"silent,omitempty"`     // why it did not answer when it was asked last
-	Window   Seconds `json:"window_seconds"`       // T_v as it is now: 2 T_k, and the time since the last recovery began
+	Window   Seconds `json:"window_seconds"`       // T_v as it is now: 2 T_k, and the time since the last recovery began; 0: not known yet
 	Bound    Seconds `json:"window_bound_seconds"` // T_v as it may be: 2 T_k + T_w + recoveryAllowance; 0: nothing bounds it
 }
 
