@@ -291,8 +291,8 @@ func (in inbound) viewFor(s *auth.Session) View {
 	return view
 }
 
-// request takes in a client's authentic request. What the slot has executed already is answered here and
-// does not reach the core.
+// request takes in a client's authentic request. A request that the slot has executed already is answered
+// here and does not reach the core.
 func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Request) {
 	r := in.r
 	if r.disk != nil && r.disk.installing {

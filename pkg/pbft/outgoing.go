@@ -12,7 +12,7 @@ import (
 )
 
 // outgoing seals what a replica says and queues it on its connections. It is under the replica's lock: the nonces of a connection
-// rise in the order in which its frames are queued. What is queued is written when the lock is released, see wire.Flushes.
+// rise in the order in which its frames are queued. The frames are written when the lock is released, see wire.Flushes.
 type outgoing struct {
 	end     *wire.Endpoint
 	peers   peers

@@ -109,7 +109,7 @@ func (x *pageServer) answer(to ReplicaID, m *message.Fetch) bool {
 	return true
 }
 
-// read makes the answer to a FETCH. What we do not have is left out; the replica that asked sees that. Nil: not yet.
+// read makes the answer to a FETCH. It leaves out items that we do not have; the replica that asked sees that. Nil: not yet.
 func (x *pageServer) read(m *message.Fetch) *message.Data {
 	answer := &message.Data{Seq: m.Seq, Tag: m.Tag, Items: make([]message.Item, 0, len(m.Nodes))}
 	for _, id := range m.Nodes {

@@ -256,7 +256,7 @@ func (x *reading) askForCheckpoint(target SeqNum) {
 }
 
 // reachedBy is a number such that no batch above it was answered before the call. One that was is executed at a
-// quorum, and any two quorums have a correct replica in common. What one replica says alone may be a lie,
+// quorum, and any two quorums have a correct replica in common. The word of one replica alone may be a lie,
 // upwards: so it is believed no further than a window above what f+1 replicas have passed, which is as far as
 // replicas can be apart, and then costs as many null batches.
 func (x *reading) reachedBy(ctx context.Context) (SeqNum, error) {

@@ -116,7 +116,7 @@ func (x *recovering) distrust(e *core.Effect) error {
 }
 
 // stray has the next start be a recovery that believes nothing of what the journal holds: this replica's state is not the group's, so its
-// memory, its disk or its program is at fault. What it may have promised stays noted. It returns the reason why this replica stops.
+// memory, its disk or its program is at fault. The fence goes on covering all that it may have promised. It returns the reason why this replica stops.
 func (x *recovering) stray(why string) error {
 	if err := x.fence.Distrust(); err != nil {
 		x.log.Warn("the next start may believe what this one has on its disk", "err", err)

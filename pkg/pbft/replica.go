@@ -35,7 +35,7 @@ import (
 //	imageFollower.run takes the image along and keeps room in reserve, in disk mode
 //
 // One lock, mu, guards the core, the service, and every part below it that does not say otherwise. Locks that are taken while mu is
-// held: those of clients and its ends, of the gate's callers, of keeper, and the transport's. Nothing takes mu while it holds one of
+// held: those of clients and its ends, of the gate and its callers, of keeper, and the transport's. Nothing takes mu while it holds one of
 // these.
 //
 // Each part is a type that owns its state, and none of them knows the Replica. A file uses files of the lines below its own, and
@@ -479,7 +479,7 @@ func (r *Replica) refreshKeyOf(i ReplicaID) {
 	r.end.Renewal.Single.Owe(i)
 }
 
-// forgetRevoked treats clients that are not enrolled any more as strangers. What they have waiting is not proposed.
+// forgetRevoked treats clients that are not enrolled any more as strangers. Their waiting requests are not proposed.
 func (r *Replica) forgetRevoked() {
 	r.clients.follow()
 	if r.core != nil {

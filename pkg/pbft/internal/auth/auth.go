@@ -163,7 +163,7 @@ func NewRing(self message.Principal, group message.Digest, signer Signer, transp
 // nonces restart too. It is good on the channel of this ID only. rival tells a client of another process with
 // its key.
 //
-// Whoever sends what it returns calls it in InOrder. The signer may take seconds, and nothing of the session is locked meanwhile: the
+// A caller that sends the NEW-KEY calls this in InOrder. The signer may take seconds, and nothing of the session is locked meanwhile: the
 // peer's NEW-KEYs are taken in. One that comes from its next process has ours refused there, and answered.
 func (r *Ring) NewKey(s *Session, channel message.Digest, rival string) (*message.NewKey, error) {
 	m, err := r.unsigned(s, channel, rival)

@@ -161,8 +161,8 @@ func TestReadsOfDifferentVersions(t *testing.T) {
 	}
 }
 
-// Whoever gives another result than the one that is believed is named, if it does so on the same ground: what a correct replica had
-// prepared under another number, and took back, is no lie.
+// A replica that gives another result than the one that is believed is named, if it does so on the same ground: a correct replica may
+// have prepared the request under another number, and taken that back.
 func TestWrongResultsAreNamed(t *testing.T) {
 	for _, x := range []struct {
 		name      string

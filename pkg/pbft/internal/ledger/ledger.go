@@ -13,8 +13,8 @@
 //
 // Client 0 is the administrator: its record page is empty, for its key stands in the group file. A
 // revoked record keeps its timestamps, so that a key enrolled again goes on where it was; it is
-// given to another key only when no record is free. What it knew is then in the floor: the highest
-// timestamp of all that were forgotten. The slots of a key that has no record begin there, as
+// given to another key only when no record is free. Its timestamps are then covered by the floor: the highest
+// of all that were forgotten. The slots of a key that has no record begin there, as
 // Superseded, so that nothing is executed again that it asked for when it had one. A timestamp
 // later than the administrator's, who gives the record away, does not raise the floor: a client
 // that makes up high ones would otherwise leave none to those that come after it.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lies has the replicas of this process say what is false: for demonstrations and tests. What a replica is about to send passes
-// through a Teller, if one is installed, before it is authenticated. So a lie comes with the right MAC, as that of an intruder would.
+// Package lies makes the replicas of this process lie: for demonstrations and tests. Each message to another replica, except DATA and
+// NEW-KEY, and each result pass through a Teller, if one is installed, before they are authenticated. So a lie comes with the right MAC,
+// as an intruder's would.
 //
 // No option of the product installs one: pbfttest.Lie does, and the demonstration calls it in a process of its own.
 package lies
@@ -12,7 +13,7 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A Teller changes what a replica says. Both methods leave what they are given as it is.
+// A Teller changes messages and results. Both methods return a copy if they change something.
 type Teller interface {
 	Message(message.Message) message.Message // for other replicas
 	Result([]byte) []byte                    // for clients

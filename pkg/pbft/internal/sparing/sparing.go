@@ -8,7 +8,7 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Sparing delays what n-q replicas hear. What is ordered needs a quorum of q replicas, and these are enough while they are quick. So
+// Sparing delays messages to n-q replicas. To order a batch takes a quorum of q replicas, and these are enough while they are quick. So
 // the messages of the three phases to the n-q replicas that are last in line for primary are not written at once, but with the next
 // tick, all of them together. That costs those replicas and us a fraction of the system calls and wake-ups, and nobody waits for
 // them: for long results clients name replicas that came first twice (client.audience.first). Only the time of writing changes:
@@ -96,7 +96,7 @@ func (s *Sparing) beBrisk() {
 // refreshTicks is for how many ticks nobody is spared when keys are refreshed.
 const refreshTicks = 3
 
-// Refreshed notes that a replica has refreshed its keys. What is under way to it is lost and comes again. The others manage without
+// Refreshed notes that a replica has refreshed its keys. Messages under way to it are lost and come again. The others manage without
 // it sooner if nobody is spared meanwhile, and that they waited for it does not mean that it is slow.
 func (s *Sparing) Refreshed() { s.brisk, s.under = max(s.brisk, refreshTicks), false }
 

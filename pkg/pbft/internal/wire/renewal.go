@@ -18,7 +18,7 @@ import (
 // that was sealed before. Frames are opened without the lock, so whoever opens them asks for the epoch first,
 // and compares it under the lock before what they say counts.
 //
-// When a replica recovers, whoever was in it knows the keys that it had, which are those between it and each of the others. It chooses
+// When a replica recovers, an intruder in it may know the keys that it had, which are those between it and each of the others. It chooses
 // anew those under which others speak to it, when it starts. The other replicas choose anew the one under which it speaks to them,
 // when they execute its recovery request (R-PR-19), and clients when they hear from its new process. All other keys stay, and so what
 // clients and the other replicas have under way is heard.
@@ -52,15 +52,15 @@ func (x *Single) Owe(i message.ReplicaID) {
 	}
 }
 
-// Due is to whom a NEW-KEY is due, bit i being replica i, and from now on to nobody.
+// Due returns the replicas to which a NEW-KEY is due, bit i being replica i, and notes that none is due any more.
 func (x *Single) Due() uint32 { return x.due.Swap(0) }
 
 func newRenewal() Renewal {
 	return Renewal{Tell: make(chan struct{}, 1), Over: make(chan struct{}), Single: Single{Tell: make(chan struct{}, 1)}}
 }
 
-// settlePeriod is how long after a refresh that does not open is taken for what was under way meanwhile: no
-// NEW-KEYs are sent because of it, for each has just been sent one.
+// For settlePeriod after a refresh, a frame that does not open is taken for one that was under way meanwhile. No NEW-KEY is sent
+// because of it: its sender has just been sent one, or says more after that time.
 const settlePeriod = 500 * time.Millisecond
 
 // Settling reports whether a refresh was that short a time ago.
