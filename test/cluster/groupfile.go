@@ -18,7 +18,23 @@ import (
 var (
 	addressOrKey = regexp.MustCompile(`(?m)^(address|key|administrator) = "([^"]+)"`)
 	creation     = regexp.MustCompile(`(?m)^created = (\S+)`)
+	adminAddress = regexp.MustCompile(`(?m)^admin = "([^"]+)"`)
 )
+
+// ReadAdmins reads from a group file the addresses at which n replicas tell their status.
+func ReadAdmins(file string, n int) (all []string, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range adminAddress.FindAllStringSubmatch(string(text), -1) {
+		all = append(all, m[1])
+	}
+	if len(all) != n {
+		return nil, fmt.Errorf("%s: got %d admin addresses, want %d", file, len(all), n)
+	}
+	return all, nil
+}
 
 // ReadGroup reads addresses, keys and the time of creation from a group file that bfsd init made for a state
 // of stateSize bytes. The rest is what init writes by default.

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -139,29 +138,11 @@ func readGroup(t testing.TB, file string) *pbft.Group {
 	return g
 }
 
-// askStatus asks a replica for its account of itself.
-func askStatus(ctx context.Context, admin string) (*pbft.Status, error) {
-	ctx, cancel := patience.Context(ctx, 2*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/status", nil)
-	if err != nil {
-		return nil, err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	answer, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
-	s := new(pbft.Status)
-	return s, json.NewDecoder(answer.Body).Decode(s)
-}
-
 // viewOf is the highest view that f+1 replicas have come to, as they say.
 func viewOf(ctx context.Context, admins []string) (best pbft.View) {
 	var views []pbft.View
 	for _, admin := range admins {
-		if s, err := askStatus(ctx, admin); err == nil {
+		if s, err := cluster.Status(ctx, admin); err == nil {
 			views = append(views, s.View)
 		}
 	}
@@ -199,7 +180,7 @@ func whole(ctx context.Context, admins []string) error {
 func survey(ctx context.Context, admins []string, goal pbft.SeqNum) (reached pbft.SeqNum, missing string) {
 	views := make(map[pbft.View]bool)
 	for i, admin := range admins {
-		s, err := askStatus(ctx, admin)
+		s, err := cluster.Status(ctx, admin)
 		switch {
 		case err != nil:
 			missing += fmt.Sprintf(" replica %d: %v;", i, err)
@@ -296,7 +277,7 @@ func free(address string) bool {
 // tell shows what every replica says of itself, for a run that failed.
 func (g *group) tell() {
 	for i, admin := range g.admins {
-		s, err := askStatus(context.Background(), admin)
+		s, err := cluster.Status(context.Background(), admin)
 		text, _ := json.Marshal(s)
 		g.t.Logf("replica %d: %s %v", i, text, err)
 	}

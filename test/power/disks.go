@@ -10,13 +10,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"bfs/test/cluster"
 	"bfs/test/patience"
 )
 
@@ -243,10 +243,10 @@ func (s *soak) damage(ctx context.Context, h *hosts, x *host) error {
 	if err := h.again(ctx, x, strings.Join(bad, ",")); err != nil {
 		return err
 	}
-	address, stopped := h.admins()[slices.Index(h.all, x)], false
+	stopped := false
 	err = s.reach(ctx, "the replica starts or stops", func() bool {
 		stopped = strings.Contains(x.said()[said:], hasEnded)
-		now, err := status(ctx, address)
+		now, err := cluster.Status(ctx, x.admin())
 		return stopped || err == nil && now.Active && !now.Fetching && now.SilentUntil == 0
 	})
 	if err != nil {
@@ -294,12 +294,11 @@ func (s *soak) drawBlocks(ctx context.Context, x *host) (bad []string, err error
 
 // fillUp has the file system fill.
 func (s *soak) fillUp(ctx context.Context, x *host) error {
-	address := fmt.Sprintf("%s:%d", x.wire.Address(), hostPort+1)
 	if err := x.order(ctx, full); err != nil {
 		return err
 	}
 	err := s.reach(ctx, "the replica stands aside", func() bool {
-		now, err := status(ctx, address)
+		now, err := cluster.Status(ctx, x.admin())
 		return err == nil && now.Disk.Full != ""
 	})
 	if err != nil {

@@ -211,10 +211,13 @@ func (h *hosts) ended() string {
 
 func (h *hosts) admins() (all []string) {
 	for _, x := range h.all {
-		all = append(all, fmt.Sprintf("%s:%d", x.wire.Address(), hostPort+1))
+		all = append(all, x.admin())
 	}
 	return all
 }
+
+// admin is the address of the replica's administration: bfsd init gives it the next port.
+func (x *host) admin() string { return fmt.Sprintf("%s:%d", x.wire.Address(), hostPort+1) }
 
 func (h *hosts) logs() (all string) {
 	for _, x := range h.all {

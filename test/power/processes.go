@@ -20,7 +20,7 @@ func (p *processes) make(ctx context.Context) (err error) {
 	if err := p.group.AddReplicas(ctx, cluster.Config{Prepare: adjust, Size: stateSize}); err != nil {
 		return err
 	}
-	p.addresses, err = readAdmins(p.group.File())
+	p.addresses, err = cluster.ReadAdmins(p.group.File(), replicas)
 	return err
 }
 

@@ -4,16 +4,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"bfs/pkg/pbft"
+	"bfs/test/cluster"
 	"bfs/test/patience"
 )
 
@@ -46,7 +44,7 @@ func (s *soak) survey(ctx context.Context) (reached int, missing string) {
 	}
 	views := make(map[pbft.View]bool)
 	for i, address := range s.room.admins() {
-		x, err := status(ctx, address)
+		x, err := cluster.Status(ctx, address)
 		switch {
 		case err != nil:
 			missing += fmt.Sprintf(" replica %d: %v;", i, err)
@@ -61,23 +59,6 @@ func (s *soak) survey(ctx context.Context) (reached int, missing string) {
 		missing += fmt.Sprintf(" they are in %d views;", len(views))
 	}
 	return reached, missing
-}
-
-// status asks a replica for its account of itself.
-func status(ctx context.Context, address string) (*pbft.Status, error) {
-	ctx, cancel := patience.Context(ctx, 2*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status", nil)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
-	x := new(pbft.Status)
-	return x, json.NewDecoder(answer.Body).Decode(x)
 }
 
 const (
@@ -106,21 +87,4 @@ func adjust(bundles string) error {
 		}
 	}
 	return nil
-}
-
-var adminAddress = regexp.MustCompile(`(?m)^admin = "([^"]+)"`)
-
-// readAdmins reads the addresses of the replicas' administration from a group file.
-func readAdmins(file string) (all []string, err error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range adminAddress.FindAllStringSubmatch(string(text), -1) {
-		all = append(all, m[1])
-	}
-	if len(all) != replicas {
-		return nil, fmt.Errorf("%s: got %d admin addresses, want %d", file, len(all), replicas)
-	}
-	return all, nil
 }

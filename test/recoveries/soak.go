@@ -6,15 +6,12 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -123,18 +120,10 @@ func (s *soak) begin(ctx context.Context) (err error) {
 	if s.group, err = cluster.Start(ctx, s.dir, cluster.Config{Replicas: replicas}); err != nil {
 		return err
 	}
-	file := filepath.Join(s.dir, "group", "group.toml")
-	text, err := os.ReadFile(file)
-	if err != nil {
+	if s.admins, err = cluster.ReadAdmins(s.group.File(), replicas); err != nil {
 		return err
 	}
-	for _, m := range adminKey.FindAllStringSubmatch(string(text), -1) {
-		s.admins = append(s.admins, m[1])
-	}
-	if len(s.admins) != replicas {
-		return fmt.Errorf("%s: got %d admin addresses, want %d", file, len(s.admins), replicas)
-	}
-	if err := s.connect(ctx, file); err != nil {
+	if err := s.connect(ctx, s.group.File()); err != nil {
 		return err
 	}
 	if s.old, err = writeOldFiles(s.files, s.base, s.seed); err != nil {
@@ -149,8 +138,6 @@ func (s *soak) begin(ctx context.Context) (err error) {
 	}
 	return nil
 }
-
-var adminKey = regexp.MustCompile(`(?m)^admin = "([^"]+)"`)
 
 // connect enrols a client and mounts the export.
 func (s *soak) connect(ctx context.Context, groupFile string) error {
@@ -295,20 +282,7 @@ func (s *soak) replace(ctx context.Context, i int) error {
 
 // ask asks a replica for its account of itself.
 func (s *soak) ask(ctx context.Context, i int) (*pbft.Status, error) {
-	ctx, cancel := patience.Context(ctx, 2*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admins[i]+"/status", nil)
-	if err != nil {
-		return nil, err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	answer, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
-	status := new(pbft.Status)
-	return status, json.NewDecoder(answer.Body).Decode(status)
+	return cluster.Status(ctx, s.admins[i])
 }
 
 // whole waits until all replicas take part in one view and one of their stable checkpoints is seen
