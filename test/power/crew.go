@@ -84,7 +84,7 @@ func (g *gang) failure() error {
 func (g *gang) acked() int64 { return g.done.Load() }
 
 // check compares all workers' directories at once. They stand still meanwhile, between two operations.
-func (g *gang) check(context.Context) (all []error, sum tally) {
+func (g *gang) check() (all []error, sum tally) {
 	g.still.Lock()
 	defer g.still.Unlock()
 	var mu sync.Mutex
@@ -111,6 +111,8 @@ type directCrew struct {
 
 // newDirect enrols a client and mounts the export.
 func (s *soak) newDirect(ctx context.Context) (*directCrew, error) {
+	ctx, limit := patience.Context(ctx, settleIn)
+	defer limit()
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		return nil, err
@@ -133,6 +135,7 @@ func (s *soak) newDirect(ctx context.Context) (*directCrew, error) {
 	c := &directCrew{client: client}
 	var working context.Context
 	working, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	defer context.AfterFunc(ctx, c.cancel)() // for the directories that workers make
 	var fsys *bfs.FS
 	if err = client.Ready(ctx); err == nil {
 		fsys, err = bfs.Mount(ctx, client, "/export", nfs3.Credentials{})
@@ -161,6 +164,12 @@ func readGroup(file string) (*pbft.Group, error) {
 
 func (c *directCrew) name() string { return "direct" }
 func (c *directCrew) size() int    { return directWorkers }
+
+// check ends the workers' calls with ctx: one that hangs would keep the workers from standing still.
+func (c *directCrew) check(ctx context.Context) ([]error, tally) {
+	defer context.AfterFunc(ctx, c.cancel)()
+	return c.gang.check()
+}
 
 func (c *directCrew) close() {
 	c.cancel()
@@ -244,6 +253,7 @@ func (c *mountedCrew) connect(ctx context.Context, l net.Listener) (err error) {
 	if c.line, err = l.Accept(); err != nil {
 		return err
 	}
+	defer context.AfterFunc(ctx, func() { _ = c.line.Close() })()
 	c.read = bufio.NewScanner(c.line)
 	c.read.Buffer(nil, 1<<20)
 	_, err = c.give(order{})
@@ -388,7 +398,7 @@ func work(args []string) error {
 
 func (g *gang) report(o order) (r report) {
 	if o.Check {
-		wrong, sum := g.check(context.Background())
+		wrong, sum := g.check()
 		r.Tally = sum
 		for _, err := range wrong {
 			r.Wrong = append(r.Wrong, err.Error())

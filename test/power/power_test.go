@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"math/rand/v2"
@@ -201,6 +202,42 @@ func TestFailureOfAWorker(t *testing.T) {
 	if r := g.report(order{Check: true}); r.Failed == "" || r.Tally.Lost == 0 || len(r.Wrong) == 0 {
 		t.Errorf("got %+v", r)
 	}
+}
+
+// hanging is a file system in which removing a name waits until ctx ends.
+type hanging struct {
+	here
+	ctx  context.Context
+	hung chan struct{} // gets a value when a call waits
+}
+
+func (h hanging) Remove(string) error {
+	h.hung <- struct{}{}
+	<-h.ctx.Done()
+	return h.ctx.Err()
+}
+
+func (h hanging) ReadDir(name string) ([]fs.DirEntry, error) {
+	if err := h.ctx.Err(); err != nil {
+		return nil, err
+	}
+	return h.here.ReadDir(name)
+}
+
+// A call that hangs while the directories are compared fails the comparison when its time is over.
+func TestCallThatHangsFailsTheCheck(t *testing.T) {
+	working, cancel := context.WithCancel(t.Context())
+	h := hanging{here{mounted{t.TempDir()}}, working, make(chan struct{}, 2)}
+	g, err := newGang(working, h, "worker", 2, 7, func() int64 { return 0 })
+	must(t, err)
+	<-h.hung
+	over, end := context.WithCancel(t.Context())
+	end()
+	c := &directCrew{gang: g, cancel: cancel}
+	if wrong, _ := c.check(over); len(wrong) == 0 {
+		t.Error("a call hangs, and the check finds nothing")
+	}
+	g.all.Wait()
 }
 
 func must(t *testing.T, err error) {
