@@ -141,6 +141,7 @@ func syncTime() (p50 float64, err error) {
 	}
 	defer os.RemoveAll(dir)
 	var (
+		fds  []int
 		all  sync.WaitGroup
 		mu   sync.Mutex
 		each []float64
@@ -158,8 +159,11 @@ func syncTime() (p50 float64, err error) {
 		if err := f.Sync(); err != nil {
 			return 0, err
 		}
+		fds = append(fds, int(f.Fd()))
+	}
+	for _, fd := range fds {
 		all.Go(func() {
-			took, err := syncFor(int(f.Fd()), syncsFor)
+			took, err := syncFor(fd, syncsFor)
 			mu.Lock()
 			defer mu.Unlock()
 			each, errs = append(each, took...), append(errs, err)
