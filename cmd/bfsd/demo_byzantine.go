@@ -15,19 +15,16 @@ import (
 	"bfs/cmd/internal/bundle"
 	"bfs/cmd/internal/probe"
 	"bfs/cmd/internal/status"
-	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 
 // liar is the number of the replica that lies: a backup.
 func (d *demo) liar() int { return d.n - 1 }
 
-// A deception is that of the demo: a replica lies, and files are written and read meanwhile.
+// A deception is the demo's work with a file while a replica lies.
 type deception struct {
 	*demo
 	client *probe.Client
-	file   nfs3.FileHandle
-	text   []byte
 	rounds int
 }
 
@@ -49,14 +46,15 @@ func (d *demo) lieAndRead(ctx context.Context) error {
 }
 
 // round writes the file anew, and reads it back.
-func (x *deception) round(ctx context.Context) (err error) {
+func (x *deception) round(ctx context.Context) error {
 	x.rounds++
-	x.text = bytes.Repeat(fmt.Appendf(nil, "this is what was written in round %d\n", x.rounds), 100)
-	if x.file, err = x.client.Write(ctx, "demo.txt", x.text); err != nil {
+	text := bytes.Repeat(fmt.Appendf(nil, "this is what was written in round %d\n", x.rounds), 100)
+	file, err := x.client.Write(ctx, "demo.txt", text)
+	if err != nil {
 		return err
 	}
-	got, err := x.client.Read(ctx, x.file)
-	if err == nil && !bytes.Equal(got, x.text) {
+	got, err := x.client.Read(ctx, file)
+	if err == nil && !bytes.Equal(got, text) {
 		err = fmt.Errorf("round %d: read %d bytes back that are not what was written", x.rounds, len(got))
 	}
 	return err

@@ -73,7 +73,11 @@ func ofDemo(file string) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(filepath.Dir(filepath.Dir(r.File))) // DIR/group/hostN/replica.toml
+	path, err := filepath.Abs(r.File)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(filepath.Dir(filepath.Dir(path))) // DIR/group/hostN/replica.toml
 	mark, err := os.ReadFile(filepath.Join(dir, demoMark))
 	if err != nil || strings.TrimSpace(string(mark)) != wholeDigest(r.Group) {
 		return fmt.Errorf("%s is not in the directory of a demo, and a replica that lies belongs nowhere else: run bfsd demo --byzantine", file)

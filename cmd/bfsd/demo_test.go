@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"bfs/cmd/internal/bundle"
+	"bfs/cmd/internal/cli/clitest"
+	"bfs/cmd/internal/config"
 	"bfs/test/cluster"
 	"bfs/test/patience"
 )
@@ -47,6 +49,43 @@ func TestDemoIntrude(t *testing.T) {
 		t.Errorf("the demo said:\n%s", p.LogTail(lines))
 	}
 	p.Terminate()
+}
+
+// A replica may lie only in a directory that the demo has marked for this very group, and only in a
+// group whose members are all on the loopback.
+func TestLiesBelongToADemo(t *testing.T) {
+	for _, c := range []struct {
+		name, hosts string
+		mark        bool
+		want        string // "": it may
+	}{
+		{"a demo's", "127.0.0.1:7450,127.0.0.1:7452,127.0.0.1:7454,127.0.0.1:7456", true, ""},
+		{"no demo's", "127.0.0.1:7450,127.0.0.1:7452,127.0.0.1:7454,127.0.0.1:7456", false, "is not in the directory of a demo"},
+		{"a member elsewhere", "127.0.0.1:7450,127.0.0.1:7452,127.0.0.1:7454,192.0.2.1:7450", true, "192.0.2.1:7450 is not on this machine's loopback"},
+		{"a member with a name", "127.0.0.1:7450,127.0.0.1:7452,127.0.0.1:7454,d.example:7450", true, "d.example:7450 is not on this machine's loopback"},
+	} {
+		dir := t.TempDir()
+		clitest.Run(t, root(), "init", "--hosts", c.hosts, "--out", filepath.Join(dir, "group"))
+		file := filepath.Join(bundle.HostDir(filepath.Join(dir, "group"), 3), bundle.ReplicaFile)
+		r, err := config.LoadReplica(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.mark {
+			if err := markDemo(dir, r.Group); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := ofDemo(file); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
+		}
+		if err := os.WriteFile(filepath.Join(dir, demoMark), []byte("0123\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := ofDemo(file); err == nil || !strings.Contains(err.Error(), "is not in the directory of a demo") {
+			t.Errorf("%s, with another group's mark: got %v", c.name, err)
+		}
+	}
 }
 
 // One replica lies, and files stay right; the others and the relay count its lies and name nobody else; and it lies no more when it was
@@ -102,7 +141,7 @@ func TestDemoByzantine(t *testing.T) {
 		t.Errorf("the demo did not end in order:\n%s", p.LogTail(5))
 	}
 
-	// What lies refuses to run anywhere else.
+	// The commands that lie refuse to run anywhere else.
 	if err := os.Remove(filepath.Join(dir, demoMark)); err != nil {
 		t.Fatal(err)
 	}
