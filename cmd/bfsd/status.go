@@ -51,6 +51,7 @@ and, in a third table, the keepers, if there are any, as their replicas tell:
 
 A line that begins with ALERT says that a keeper has been silent for long, refuses the program, or that a window has grown past its
 bound. The others note each recovery request that they execute, which the keeper signs: a replica cannot hide that it was not recovered.
+Further lines say which replica counts votes or checkpoints of another that are not what the group decided.
 
 A replica that has lost the memory of its votes is silent until the named checkpoint is stable: after a restart with durability =
 "replicated", or when its journal is damaged. Until then it counts among the f that may fail.

@@ -300,3 +300,30 @@ func TestCanStopOfSeven(t *testing.T) {
 		t.Error("two are away, and a third may be stopped")
 	}
 }
+
+// A replica does not agree when f+1 others say that its checkpoints are not the group's. f that say
+// so may lie: they accuse nobody.
+func TestAccused(t *testing.T) {
+	for _, c := range []struct {
+		n, accusers int
+		agrees      bool
+	}{{4, 1, true}, {4, 2, false}, {7, 2, true}, {7, 3, false}} {
+		r := groupOf(c.n)
+		for j := range c.accusers {
+			p := r.about(j, c.n-1)
+			p.False, p.WrongRoots = true, 1
+		}
+		r.judge(128)
+		if row := r.Replicas[c.n-1]; (row.Problem == "") != c.agrees || !c.agrees && !strings.Contains(row.Problem, "are not the group's") {
+			t.Errorf("%d of %d accuse a replica: got %q", c.accusers, c.n, row.Problem)
+		}
+		var table strings.Builder
+		if err := r.WriteTable(&table); err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("replica 0 counts of replica %d: 0 votes against what committed, 1 checkpoints", c.n-1)
+		if !strings.Contains(table.String(), want) {
+			t.Errorf("got %s\nwant %q", table.String(), want)
+		}
+	}
+}
