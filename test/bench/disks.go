@@ -20,8 +20,9 @@ import (
 	"bfs/test/cluster"
 )
 
-// What replicas with disks cost, against the same replicas without, and against the disk itself: both modes take turns, and each round
-// measures the disk as well, since four replicas share it with whatever else the machine does.
+// The command disks compares replicas with disks with the same replicas without, and with the disk
+// itself: both modes take turns, and each round measures the disk as well, because four replicas
+// share it with whatever else the machine does.
 
 // A diskLoad is a way to load a group.
 type diskLoad struct {

@@ -310,7 +310,7 @@ func (s *soak) fillUp(ctx context.Context, x *host) error {
 	return x.order(ctx, "room")
 }
 
-// reach waits until something is so.
+// reach waits until the condition holds; what names it.
 func (s *soak) reach(ctx context.Context, what string, is func() bool) error {
 	ctx, cancel := patience.Context(ctx, settleIn)
 	defer cancel()

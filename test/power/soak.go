@@ -21,7 +21,8 @@ import (
 const (
 	replicas = 4
 
-	// Acknowledged operations of each crew in a round before the cut: so many for each worker, and more by chance.
+	// Acknowledged operations of each crew in a round before the cut: at least leastAcked for each worker, and by
+	// chance up to furtherMost more.
 	leastAcked  = 5
 	furtherMost = 30
 
@@ -252,7 +253,7 @@ func (s *soak) goals(more func(crew) int) (all []int64) {
 	return all
 }
 
-// await waits until each crew has acknowledged as much as is asked for.
+// await waits until each crew has acknowledged its goal.
 func (s *soak) await(ctx context.Context, goals []int64) error {
 	ctx, cancel := patience.Context(ctx, settleIn)
 	defer cancel()

@@ -310,7 +310,7 @@ func (x *recoveries) ended(ctx context.Context, i int) (r pbft.Recovery, err err
 	return r, err
 }
 
-// await looks at a replica until something is so.
+// await asks a replica for its status until the condition holds; missing names it for the error.
 func (x *recoveries) await(ctx context.Context, i int, missing string, is func(*admin.ReplicaStatus) bool) error {
 	child := x.group.replicas[i]
 	for {

@@ -27,6 +27,9 @@ func TestAlerts(t *testing.T) {
 		{"it lies, and two others say so", func(of []*pbft.PeerStatus, _ *pbft.SeenKeeper) {
 			of[0].Recovered, of[1].Recovered = seconds(time.Hour), seconds(2*time.Hour)
 		}, "others have seen no recovery of it for 1h0m0s"},
+		{"never since two others started", func(of []*pbft.PeerStatus, _ *pbft.SeenKeeper) {
+			of[0].Recovered, of[1].Recovered = 0, 0
+		}, "others have seen no recovery of it for 24h0m0s"},
 		{"one other says so", func(of []*pbft.PeerStatus, _ *pbft.SeenKeeper) { of[0].Recovered = seconds(time.Hour) }, ""},
 	} {
 		const of = 2
