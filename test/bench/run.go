@@ -14,7 +14,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"bfs/test/cluster"
 	"bfs/test/guest"
@@ -54,7 +57,7 @@ type result struct {
 	Rates     map[string]float64 `json:"rates,omitempty"` // by phase and unit
 	ServerCPU float64            `json:"server_cpu_s"`
 	Processes []float64          `json:"process_cpu_s,omitempty"` // the same by process: replicas in their order, then the relay
-	DiskMB    float64            `json:"disk_mb,omitempty"`       // what the process wrote to disk that wrote the most
+	DiskMB    float64            `json:"disk_mb,omitempty"`       // what their disk wrote, a replica's share
 	Calls     map[string]int     `json:"calls,omitempty"`         // by procedure, as the guest's kernel counts them
 	Placement string             `json:"placement"`
 	Command   string             `json:"command"`
@@ -170,9 +173,9 @@ func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (
 	options := guest.Options{CPU: o.place.guestCPU, MemoryMB: w.memory, Timeout: 30 * time.Minute, Env: []string{"BFSD=" + bin + "/bfsd", "BENCH=" + here}}
 	server.mount(&options, w.counted())
 	if server.disks {
-		calmDown(ctx, server.pids())
+		calmDown(ctx, dir)
 	}
-	before, written := cpuEach(server.pids()), writtenEach(server.pids())
+	before, written := cpuEach(server.pids()), deviceWritten(dir)
 	g, err := guest.Start(ctx, options)
 	if err != nil {
 		return nil, err
@@ -188,10 +191,13 @@ func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (
 	cpu, total := used(before, cpuEach(server.pids()))
 	mb := 0.0
 	if server.disks {
-		mb = mostWritten(written, writtenEach(server.pids()))
+		mb = (deviceWritten(dir) - written) / 1e6 / float64(server.share)
 	}
-	return &result{DiskMB: mb, System: s.name, Workload: w.name, Round: round, Seconds: seconds, Phases: w.phases, Rates: w.ratesOf(seconds), ServerCPU: total, Processes: cpu, Calls: calls(r.Output),
-		Placement: o.place.String(), Command: w.command, Time: time.Now()}, err
+	return &result{
+		System: s.name, Workload: w.name, Round: round, Seconds: seconds, Phases: w.phases, Rates: w.ratesOf(seconds),
+		ServerCPU: total, Processes: cpu, DiskMB: mb, Calls: calls(r.Output),
+		Placement: o.place.String(), Command: w.command, Time: time.Now(),
+	}, err
 }
 
 // cpuEach is the user and system time, in seconds, that each of some processes has used.
@@ -213,42 +219,44 @@ func cpuEach(pids []int) []float64 {
 	return each
 }
 
-// writtenEach is how many bytes each of some processes has had written to disks.
-func writtenEach(pids []int) []float64 {
-	each := make([]float64, len(pids))
-	for i, pid := range pids {
-		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
-		if _, after, found := strings.Cut(string(text), "\nwrite_bytes: "); found {
-			number, _, _ := strings.Cut(after, "\n")
-			each[i], _ = strconv.ParseFloat(number, 64)
-		}
+// deviceWritten is how many bytes the block device below a directory has written since it was
+// found, all that is in the page cache included; 0 if the directory is on no block device. What
+// /proc/PID/io says is no use here: it counts a whole folio for each page of it that is written.
+func deviceWritten(dir string) float64 {
+	syscall.Sync()
+	var status syscall.Stat_t
+	if err := syscall.Stat(dir, &status); err != nil {
+		return 0
 	}
-	return each
+	device := fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(status.Dev), unix.Minor(status.Dev))
+	text, err := os.ReadFile(device)
+	fields := strings.Fields(string(text))
+	const sectorsWritten, sectorBytes = 6, 512 // the kernel's Documentation/block/stat.rst
+	if err != nil || len(fields) <= sectorsWritten {
+		return 0
+	}
+	sectors, _ := strconv.ParseFloat(fields[sectorsWritten], 64)
+	return sectors * sectorBytes
 }
 
-// calmDown waits until replicas have made the files that they keep in reserve.
-func calmDown(ctx context.Context, pids []int) {
+// calmDown waits until the replicas have made the files that they keep in reserve: until their disk
+// writes nothing more.
+func calmDown(ctx context.Context, dir string) {
 	ctx, cancel := patience.Context(ctx, time.Minute)
 	defer cancel()
-	for last := -1.0; ctx.Err() == nil; {
-		now := mostWritten(make([]float64, len(pids)), writtenEach(pids))
-		if now == last {
-			return
-		}
-		last = now
+	const calm = 1e6 // bytes that the rest of the machine may write meanwhile
+	for last := deviceWritten(dir); ; {
 		select {
 		case <-time.After(2 * time.Second): // how often to look
 		case <-ctx.Done():
+			return
 		}
+		now := deviceWritten(dir)
+		if now-last < calm {
+			return
+		}
+		last = now
 	}
-}
-
-// mostWritten is what one process wrote between two looks, in MB: the one that wrote the most.
-func mostWritten(before, after []float64) (most float64) {
-	for i := range min(len(before), len(after)) {
-		most = max(most, (after[i]-before[i])/1e6)
-	}
-	return most
 }
 
 // used is what processes used between two looks, and the sum.

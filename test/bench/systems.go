@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"bfs/test/bench/refserver"
 	"bfs/test/cluster"
@@ -28,12 +29,15 @@ type running struct {
 	pids  func() []int
 	stop  func()
 	disks bool // what its processes write to disks is of interest
+	share int  // how many of its processes share this machine's disk equally
 }
 
 // systems in the order of the tables.
 var systems = []system{
 	{name: "bfs", about: "four replicas and a relay", start: bfs(4, "replicated")},
 	{name: "bfs-disk", about: "the same, and what is answered is on the replicas' disks", start: bfs(4, "disk"), asked: true},
+	{name: "bfs-recovering", about: "bfs-disk with a recovery always under way", start: recovering(0), asked: true},
+	{name: "bfs-window", about: "bfs-disk, each replica recovered once in 4 minutes", start: recovering(4 * time.Minute), asked: true},
 	{name: "bfs-7", about: "seven replicas and a relay", start: bfs(7, "replicated"), asked: true},
 	{name: "norep", about: "the same service and relay, one process, nothing ordered", start: bfs(1, "replicated")},
 	{name: "ganesha-vfs", about: "NFS-Ganesha, a directory passed through", start: reference("ganesha-vfs")},
@@ -78,21 +82,31 @@ func find[T any](all []T, is func(T) bool) *T {
 
 func bfs(replicas int, durability string) func(context.Context, string, placement) (*running, error) {
 	return func(ctx context.Context, dir string, p placement) (*running, error) {
-		g, err := cluster.Start(ctx, dir, cluster.Config{Replicas: replicas, Wrap: p.wrap(), Transport: p.transport, Durability: durability})
-		if err != nil {
-			if g != nil {
-				g.Stop()
-			}
-			return nil, err
-		}
-		r, err := g.AddRelay(ctx, cluster.Client{})
-		if err != nil {
-			logs := g.Logs(10)
-			g.Stop()
-			return nil, fmt.Errorf("%w\n%s", err, logs)
-		}
-		return &running{mount: mountOf(r.Port, r.Port, r.Export), pids: g.PIDs, stop: g.Stop, disks: durability == "disk"}, nil
+		config := cluster.Config{Replicas: replicas, Wrap: p.wrap(), Transport: p.transport, Durability: durability}
+		_, server, err := startBFS(ctx, dir, config)
+		return server, err
 	}
+}
+
+// startBFS starts a group and a relay.
+func startBFS(ctx context.Context, dir string, c cluster.Config) (*cluster.Group, *running, error) {
+	g, err := cluster.Start(ctx, dir, c)
+	if err != nil {
+		if g != nil {
+			g.Stop()
+		}
+		return nil, nil, err
+	}
+	r, err := g.AddRelay(ctx, cluster.Client{})
+	if err != nil {
+		logs := g.Logs(10)
+		g.Stop()
+		return nil, nil, fmt.Errorf("%w\n%s", err, logs)
+	}
+	server := &running{
+		mount: mountOf(r.Port, r.Port, r.Export), pids: g.PIDs, stop: g.Stop, disks: c.Durability == "disk", share: c.Replicas,
+	}
+	return g, server, nil
 }
 
 func reference(kind string) func(context.Context, string, placement) (*running, error) {
