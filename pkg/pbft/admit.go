@@ -14,9 +14,9 @@ import (
 // An Admitter is a Service whose administrator's operations can enrol a client: see Client.Admit.
 type Admitter = executor.Admitter
 
-// Admit enrols a client's key with the rights that the service answers op with, and returns the service's reply, which says
-// whether it did. An error says that the library refused, and then the service was not asked. Only the administrator's client
-// may.
+// Admit enrols a client's key with the rights that the service answers op with, and
+// returns the service's reply, which says whether it did. An error says that the library
+// refused, and then the service was not asked. Only the administrator's client may.
 func (c *Client) Admit(ctx context.Context, key ed25519.PublicKey, op []byte) (reply []byte, err error) {
 	if len(key) != ed25519.PublicKeySize {
 		return nil, fmt.Errorf("key: got %d bytes, want %d", len(key), ed25519.PublicKeySize)

@@ -22,8 +22,8 @@ func fullLimits() pbft.Limits {
 
 func isFull(r *pbft.Replica) bool { return r.Status().Disk.Full != "" }
 
-// A host whose disk fills says so and stands aside, a backup or the primary; the others go on. When there is room it comes back by itself, and
-// is one that can be counted on.
+// A host whose disk fills says so and stands aside, a backup or the primary; the others
+// go on. When there is room it comes back by itself, and is one that can be counted on.
 func TestFullDiskOfOne(t *testing.T) {
 	for _, who := range []int{0, 2} {
 		pbft.ShortSegments(t)
@@ -61,7 +61,8 @@ func TestFullDiskOfOne(t *testing.T) {
 	}
 }
 
-// When all disks are full a call waits. What was answered is there, also after a restart, and the group goes on when there is room.
+// When all disks are full a call waits. What was answered is there, also after a restart,
+// and the group goes on when there is room.
 func TestFullDisksOfAll(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		pbft.ShortSegments(t)
@@ -178,7 +179,8 @@ type noTree struct{ tally }
 
 func (s noTree) State() pbft.State { return struct{ pbft.State }{s.Memory} }
 
-// spoil writes a table that is another group's, with a good checksum: the image cannot be opened, nor replaced.
+// spoil writes a table that is another group's, with a good checksum: the image cannot be
+// opened, nor replaced.
 func spoil(t *testing.T, name string) {
 	t.Helper()
 	if err := os.Remove(name); err != nil {

@@ -89,7 +89,8 @@ func asClient(t testing.TB, c *cluster, key ed25519.PrivateKey) *rogue {
 	return newRogue(t, c, message.Principal{Client: pbft.ClientOf(key.Public().(ed25519.PublicKey))}, key)
 }
 
-// asAdministrator plays the administrator with a process of its own, and waits until all replicas have its keys.
+// asAdministrator plays the administrator with a process of its own, and waits until all
+// replicas have its keys.
 func asAdministrator(t testing.TB, c *cluster) *rogue {
 	r := newRogue(t, c, message.Principal{Client: message.Administrator}, c.admin)
 	r.ready(c)
@@ -215,7 +216,8 @@ func (r *rogue) request(q *message.Request, good ...int) *message.Request {
 	return q
 }
 
-// known waits until every replica has answered a read: it has the rogue's keys then, and can answer what it hears of from others.
+// known waits until every replica has answered a read: it has the rogue's keys then, and
+// can answer what it hears of from others.
 func (r *rogue) known(c *cluster) {
 	r.t.Helper()
 	at := message.Timestamp(1 << 39)
@@ -329,8 +331,8 @@ func TestFaultyBackup(t *testing.T) {
 	}
 }
 
-// A client may show different operations under one timestamp, good MACs to some, slots and times out of range. The
-// group goes on for others, and all replicas stay equal.
+// A client may show different operations under one timestamp, good MACs to some, slots
+// and times out of range. The group goes on for others, and all replicas stay equal.
 func TestFaultyClient(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	admin := c.client(c.admin)
@@ -368,8 +370,9 @@ func TestFaultyClient(t *testing.T) {
 	}
 }
 
-// Somebody repeats what the administrator signed, word for word, and changed. To a replica the rogue is the administrator too, and two
-// who use one key at once are both refused, so the honest one and the rogue take turns, each time as a new process.
+// Somebody repeats what the administrator signed, word for word, and changed. To a
+// replica the rogue is the administrator too, and two who use one key at once are both
+// refused, so the honest one and the rogue take turns, each time as a new process.
 func TestAdministratorIsNotReplayed(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	public, _, _ := ed25519.GenerateKey(nil)
@@ -411,7 +414,8 @@ func TestAdministratorIsNotReplayed(t *testing.T) {
 	}
 }
 
-// Strangers, without a key or with one that nobody enrolled, are refused and counted, and take no memory.
+// Strangers, without a key or with one that nobody enrolled, are refused and counted, and
+// take no memory.
 func TestStrangers(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	client := c.client(c.enrolled(c.client(c.admin), ""))
@@ -491,7 +495,8 @@ func greet(t testing.TB, conn net.Conn) {
 	}
 }
 
-// A client that takes none of its answers has one queue at a replica to fill, however many connections it makes.
+// A client that takes none of its answers has one queue at a replica to fill, however
+// many connections it makes.
 func TestClientThatTakesNoAnswers(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	key := c.enrolled(c.client(c.admin), "")
@@ -502,8 +507,9 @@ func TestClientThatTakesNoAnswers(t *testing.T) {
 	deaf.mu.Unlock()
 	t.Cleanup(func() { close(hears) }) // before its links are closed, which wait for their readers
 	deaf.ready(c)
-	// A replica gives up a peer that takes nothing for 15 s. On a slow machine the connection may end meanwhile, and the
-	// next one has an empty queue, so a round counts only if one connection lived through it.
+	// A replica gives up a peer that takes nothing for 15 s. On a slow machine the
+	// connection may end meanwhile, and the next one has an empty queue, so a round
+	// counts only if one connection lived through it.
 	var conn *transport.Conn
 	eventually(t, "one connection's queue is filled, and asked over", func() bool {
 		conn = deaf.links[0].Conn()
@@ -529,8 +535,8 @@ func TestClientThatTakesNoAnswers(t *testing.T) {
 	})
 }
 
-// fillQueue asks replica 0 over a connection until so many more of its answers have found no room in the queue. It is not ok if the
-// connection ends before.
+// fillQueue asks replica 0 over a connection until so many more of its answers have found
+// no room in the queue. It is not ok if the connection ends before.
 func (r *rogue) fillQueue(x *pbft.Replica, conn *transport.Conn, refused uint64) (ok bool) {
 	q := r.request(&message.Request{Timestamp: 1 << 40, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("R")})
 	late := patience.After(patience.Usual)
@@ -551,8 +557,8 @@ func (r *rogue) fillQueue(x *pbft.Replica, conn *transport.Conn, refused uint64)
 	return r.links[0].Conn() == conn
 }
 
-// A long result that was ordered comes whole from whom the client names for that, and proved from those it names for that. A read, and
-// what is asked for again, is proved by all.
+// A long result that was ordered comes whole from whom the client names for that, and proved
+// from those it names for that. A read, and what is asked for again, is proved by all.
 func TestWhoProves(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	r := asClient(t, c, c.enrolled(c.client(c.admin), ""))
@@ -620,7 +626,8 @@ func (s slowReader) Query(op pbft.Operation) ([]byte, bool) {
 	return make([]byte, 1<<20), true
 }
 
-// A client that asks for much at once does not keep the others, and our votes, waiting until it has all of it.
+// A client that asks for much at once does not keep the others, and our votes, waiting
+// until it has all of it.
 func TestLongReadsGiveWay(t *testing.T) {
 	c := newCluster(t, pbft.DefaultLimits(), pbft.TransportPlain)
 	var reads atomic.Int64
@@ -639,7 +646,8 @@ func TestLongReadsGiveWay(t *testing.T) {
 	c.works(c.client(c.enrolled(c.client(c.admin), "")))
 	const each, before = 20, 8
 	at := message.Timestamp(1 << 40)
-	// On a busy machine many reads may pass before this goroutine asks for its turn at all, so it may need more than one try.
+	// On a busy machine many reads may pass before this goroutine asks for its turn at
+	// all, so it may need more than one try.
 	eventually(t, "somebody else has a turn before 8 of 20 long reads are answered", func() bool {
 		had := reads.Load()
 		conn := r.links[0].Conn()
@@ -686,7 +694,8 @@ func (p *pages) PageAt(n pbft.SeqNum, page pbft.PageNum) ([]byte, error) {
 	return p.Memory.PageAt(n, page)
 }
 
-// A FETCH of a checkpoint that is being digested waits for that, and nobody waits for the FETCH. So many are kept.
+// A FETCH of a checkpoint that is being digested waits for that, and nobody waits for the
+// FETCH. So many are kept.
 func TestFetchWaitsForDigests(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	held := newTally(c.g)
@@ -722,8 +731,8 @@ func TestFetchWaitsForDigests(t *testing.T) {
 	eventually(t, "the others are answered", func() bool { return r.count(message.TypeData) == 12 })
 }
 
-// Strangers that take all the places there are for connections, and come again as soon as they are given up, lock out neither a
-// client nor a replica.
+// Strangers that take all the places there are for connections, and come again as soon as
+// they are given up, lock out neither a client nor a replica.
 func TestStrangersLockOutNobody(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	key := c.enrolled(c.client(c.admin), "")
@@ -736,8 +745,8 @@ func TestStrangersLockOutNobody(t *testing.T) {
 	})
 }
 
-// crowd has so many strangers hold a connection to each address, and connect again when they are given up, until the test ends.
-// It returns when each has held one.
+// crowd has so many strangers hold a connection to each address, and connect again when
+// they are given up, until the test ends. It returns when each has held one.
 func crowd(t *testing.T, strangers int, addresses ...string) {
 	t.Helper()
 	var wg, first sync.WaitGroup
@@ -766,8 +775,9 @@ func crowd(t *testing.T, strangers int, addresses ...string) {
 	first.Wait()
 }
 
-// What a client asked for is not executed again when its key is enrolled once more, though another had its record meanwhile and
-// its process still lives. And who is revoked is forgotten, not only refused.
+// What a client asked for is not executed again when its key is enrolled once more,
+// though another had its record meanwhile and its process still lives. And who is revoked
+// is forgotten, not only refused.
 func TestRevokedAndEnrolledAgain(t *testing.T) {
 	limits := smallLimits()
 	limits.Clients = 2
@@ -867,8 +877,8 @@ func TestNoVoteWithoutFence(t *testing.T) {
 	}
 }
 
-// A primary may propose a client's read-only request. The client, told that the operation writes, has it ordered
-// under another timestamp: both would run. Nobody votes for the first.
+// A primary may propose a client's read-only request. The client, told that the operation
+// writes, has it ordered under another timestamp: both would run. Nobody votes for the first.
 func TestPrimaryOrdersAReadOnlyRequest(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	victim := c.start(1)
@@ -883,8 +893,9 @@ func TestPrimaryOrdersAReadOnlyRequest(t *testing.T) {
 	}
 }
 
-// A primary proposes again what has been executed, to two backups, and never lets it commit. They do not run it twice, and answer
-// its client as before: nobody waits for that batch, and the view lasts.
+// A primary proposes again what has been executed, to two backups, and never lets it
+// commit. They do not run it twice, and answer its client as before: nobody waits for
+// that batch, and the view lasts.
 func TestPrimaryProposesAgain(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain, pbft.DurabilityReplicated)
 	for i := 1; i < 4; i++ {
@@ -936,7 +947,8 @@ func TestPrimaryProposesAgain(t *testing.T) {
 	}
 }
 
-// A man in the middle, who ends TLS with a certificate of his own on both sides, sees NEW-KEYs and nothing else.
+// A man in the middle, who ends TLS with a certificate of his own on both sides, sees
+// NEW-KEYs and nothing else.
 func TestManInTheMiddle(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportTLS)
 	for i := range c.replicas {

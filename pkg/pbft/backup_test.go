@@ -46,7 +46,8 @@ func openArchive(t *testing.T, path string) *pbft.Archive {
 	return a
 }
 
-// nextEpoch is a cluster of a group's next epoch that begins with an archive: other members, the same administrator.
+// nextEpoch is a cluster of a group's next epoch that begins with an archive: other
+// members, the same administrator.
 func (c *cluster) nextEpoch(a *pbft.Archive) *cluster {
 	c.t.Helper()
 	next := newCluster(c.t, c.g.Limits, c.transport)
@@ -63,7 +64,8 @@ func (c *cluster) nextEpoch(a *pbft.Archive) *cluster {
 	return next
 }
 
-// restore puts an archive into a replica's directory, which is that of a replica that has never run.
+// restore puts an archive into a replica's directory, which is that of a replica that has
+// never run.
 func (c *cluster) restore(i int, a *pbft.Archive) error {
 	if err := pbft.MarkFresh(c.dirs[i]); err != nil {
 		c.t.Fatal(err)
@@ -75,9 +77,10 @@ func (c *cluster) config(i int) pbft.ReplicaConfig {
 	return pbft.ReplicaConfig{Group: c.g, Self: pbft.ReplicaID(i), Key: c.keys[i], Directory: c.dirs[i], Service: c.service(i), Transport: c.transport}
 }
 
-// The next epoch has all that was answered before the backup, also what no checkpoint of an idle group holds yet:
-// the last few operations, the clients, and which of their requests were executed. What was executed after the
-// backup is not. What the old epoch said counts for nothing.
+// The next epoch has all that was answered before the backup, also what no checkpoint of
+// an idle group holds yet: the last few operations, the clients, and which of their
+// requests were executed. What was executed after the backup is not. What the old epoch
+// said counts for nothing.
 func TestNextEpoch(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	key := c.enrolled(c.client(c.admin), "rights")
@@ -131,7 +134,8 @@ func TestNextEpoch(t *testing.T) {
 	next.agree(a.Seq, func() { invoke(t, client, "p", false) })
 	next.readsNothing(c.keys[0]) // a member of the old epoch
 
-	// A replica that has lost its directory, and is given the archive again, does not pass for one that has never run.
+	// A replica that has lost its directory, and is given the archive again, does not
+	// pass for one that has never run.
 	next.stop(3)
 	next.dirs[3] = t.TempDir()
 	if err := pbft.Restore(next.config(3), a, nil); !errors.Is(err, pbft.ErrNoMark) {
@@ -145,8 +149,8 @@ func TestNextEpoch(t *testing.T) {
 	}
 }
 
-// A replica restarts in the new epoch, one that has lost its image fetches it, and one that never got the
-// archive is made ready like one whose disk is lost.
+// A replica restarts in the new epoch, one that has lost its image fetches it, and one
+// that never got the archive is made ready like one whose disk is lost.
 func TestNextEpochRestarts(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	key := c.enrolled(c.client(c.admin), "")
@@ -187,8 +191,8 @@ func TestNextEpochRestarts(t *testing.T) {
 	next.agree(a.Seq, func() { invoke(t, client, "p", false) })
 }
 
-// A replica that lies about pages is noticed, and so is one that does not answer; an administrator's client
-// reads of the next.
+// A replica that lies about pages is noticed, and so is one that does not answer; an
+// administrator's client reads of the next.
 func TestBackupOfLiars(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	c.service = func(i int) pbft.Service {
@@ -242,7 +246,8 @@ func (c *cluster) readsNothing(key ed25519.PrivateKey) {
 	}
 }
 
-// Verify tells what is wrong with the directory of a replica that has stopped, and changes nothing in it.
+// Verify tells what is wrong with the directory of a replica that has stopped, and
+// changes nothing in it.
 func TestVerifyDirectory(t *testing.T) {
 	pbft.ShortSegments(t)
 	limits := smallLimits()
@@ -320,8 +325,9 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// A checkpoint is kept while it is read, however many others become stable meanwhile, unless it takes too much
-// memory: then the backup begins again. When nobody reads it any more it is forgotten.
+// A checkpoint is kept while it is read, however many others become stable meanwhile,
+// unless it takes too much memory: then the backup begins again. When nobody reads it any
+// more it is forgotten.
 func TestLoan(t *testing.T) {
 	for _, x := range []struct {
 		pages int

@@ -12,7 +12,8 @@ import (
 	"bfs/pkg/pbft/pbfttest"
 )
 
-// two is a service of two cells, each on a page of its own: 'w' writes the first, 'a' and 'b' read one.
+// two is a service of two cells, each on a page of its own: 'w' writes the first, 'a' and
+// 'b' read one.
 type two struct {
 	state pbft.State
 	base  pbft.PageNum
@@ -45,8 +46,9 @@ func (s two) State() pbft.State               { return s.state }
 // unversioned hides which batch changed a page last.
 type unversioned struct{ pbft.State }
 
-// BenchmarkReadsBesideWrites is one client that reads while another writes, with eight writes outstanding: what is written, or something
-// else; on a state that knows what a batch changed, and on one that does not. ordered/op is how many reads had to be ordered.
+// BenchmarkReadsBesideWrites is one client that reads while another writes, with eight
+// writes outstanding: what is written, or something else; on a state that knows what a
+// batch changed, and on one that does not. ordered/op is how many reads had to be ordered.
 func BenchmarkReadsBesideWrites(b *testing.B) {
 	for _, state := range []struct {
 		name string

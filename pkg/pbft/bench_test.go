@@ -63,7 +63,8 @@ func startGroup(t testing.TB, n int, service func(g *pbft.Group) pbft.Service) (
 	}
 }
 
-// BenchmarkClosedLoop is one client with one operation outstanding; replicas and client share this process.
+// BenchmarkClosedLoop is one client with one operation outstanding; replicas and client
+// share this process.
 func BenchmarkClosedLoop(b *testing.B) {
 	for _, readOnly := range []bool{false, true} {
 		b.Run(map[bool]string{false: "rw", true: "ro"}[readOnly], func(b *testing.B) {

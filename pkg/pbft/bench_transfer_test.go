@@ -19,8 +19,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// paged is a file system whose idle pages are written by operations of its own, because filling a gigabyte through NFS
-// takes longer than what is measured here.
+// paged is a file system whose idle pages are written by operations of its own, because
+// filling a gigabyte through NFS takes longer than what is measured here.
 type paged struct {
 	*nfsstate.FS
 	free pbft.PageNum // the first page that no file lies on
@@ -42,7 +42,8 @@ func newPaged(t testing.TB, g *pbft.Group) paged {
 	return paged{fs, pagedLimit / 4}
 }
 
-// write is the operation that fills count pages from page from on, step pages apart, with what seed says.
+// write is the operation that fills count pages from page from on, step pages apart, with
+// what seed says.
 func write(from, count, step, seed uint64) []byte {
 	var b []byte
 	for _, v := range []uint64{from, count, step, seed} {
@@ -122,7 +123,8 @@ func pagedCluster(t testing.TB, wires bool) (*cluster, *pbft.Client) {
 	return c, c.client(c.enrolled(admin, ""))
 }
 
-// fetched waits until replica i has installed one more state than before, and returns what that took.
+// fetched waits until replica i has installed one more state than before, and returns
+// what that took.
 func (c *cluster) fetched(i, before int) (got pbft.Fetched) {
 	c.t.Helper()
 	eventually(c.t, "the state fetched", func() bool {
@@ -132,8 +134,8 @@ func (c *cluster) fetched(i, before int) (got pbft.Fetched) {
 	return got
 }
 
-// BenchmarkTransfer: a replica comes with an empty disk, or is cut off while a hundredth of the state changes; the group is
-// idle or goes on meanwhile. All four replicas share this process.
+// BenchmarkTransfer: a replica comes with an empty disk, or is cut off while a hundredth of the
+// state changes; the group is idle or goes on meanwhile. All four replicas share this process.
 //
 //	MB/s      of DATA taken in, from noticing the lag until the state is installed
 //	MB/CPU-s  the same for each second of processor time that all four use together
@@ -233,8 +235,9 @@ func processCPU(t testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// warm touches so much memory and gives it back to the kernel. In a virtual machine the first touch of a page costs its
-// host 10 µs, three times what all of ours cost; a replica that has run for a while has that behind it.
+// warm touches so much memory and gives it back to the kernel. In a virtual machine the
+// first touch of a page costs its host 10 µs, three times what all of ours cost; a
+// replica that has run for a while has that behind it.
 func warm(t testing.TB, bytes uint64) {
 	t.Helper()
 	b, err := syscall.Mmap(-1, 0, int(bytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_POPULATE)
@@ -246,8 +249,8 @@ func warm(t testing.TB, bytes uint64) {
 	}
 }
 
-// BenchmarkTransferPages: a replica of an idle group is cut off while some of its 256 MiB change, and fetches them [TOCS §8.1.5,
-// figure 14].
+// BenchmarkTransferPages: a replica of an idle group is cut off while some of its 256 MiB
+// change, and fetches them [TOCS §8.1.5, figure 14].
 //
 //	ms    from noticing the lag until the state is installed
 //	MB/s  of DATA

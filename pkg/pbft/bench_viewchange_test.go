@@ -15,8 +15,9 @@ import (
 
 var viewStateFlag = flag.Uint64("viewstate", 256, "mebibytes of state under which views change in benchmarks")
 
-// BenchmarkViewChange has the primary step down again and again, and takes from each replica the time from its VIEW-CHANGE
-// to the first execution that follows. All four replicas share this process.
+// BenchmarkViewChange has the primary step down again and again, and takes from each
+// replica the time from its VIEW-CHANGE to the first execution that follows. All four
+// replicas share this process.
 //
 //	p50-ms, p90-ms  over replicas and views
 //	slowest-ms      median over views of the slowest of the four
@@ -95,7 +96,8 @@ func (c *cluster) level(client *pbft.Client) {
 	})
 }
 
-// mixed has eight clients at work until stop, of whose operations every so many-th writes a page and the others read.
+// mixed has eight clients at work until stop, of whose operations every so many-th writes
+// a page and the others read.
 func (c *cluster) mixed(client *pbft.Client, every uint64) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
@@ -124,8 +126,8 @@ func milliseconds(all []time.Duration, percent int) float64 {
 	return float64(all[len(all)*percent/100].Microseconds()) / 1000
 }
 
-// BenchmarkPrimaryKilled closes the primary, and measures how long a client then waits for its write: the timers, the
-// view change, and the client's own retry.
+// BenchmarkPrimaryKilled closes the primary, and measures how long a client then waits
+// for its write: the timers, the view change, and the client's own retry.
 func BenchmarkPrimaryKilled(b *testing.B) {
 	c, client := pagedCluster(b, false)
 	c.startPaged(3)

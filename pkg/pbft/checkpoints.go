@@ -10,10 +10,10 @@ import (
 	"bfs/pkg/pbft/internal/executor"
 )
 
-// Stable asks a quorum for its stable checkpoint. certified is the highest that f+1 of them
-// name, its zero value if they name different ones just now; reached is a number that a correct replica
-// among them has come to. A client that remembers a certified checkpoint above reached has to do with a
-// group that has lost its state and begun again.
+// Stable asks a quorum for its stable checkpoint. certified is the highest that f+1 of
+// them name, its zero value if they name different ones just now; reached is a number that
+// a correct replica among them has come to. A client that remembers a certified checkpoint
+// above reached has to do with a group that has lost its state and begun again.
 func (c *Client) Stable(ctx context.Context) (certified Certified, reached SeqNum, err error) {
 	q, err := c.stable.ask(ctx)
 	if err != nil {
@@ -24,8 +24,8 @@ func (c *Client) Stable(ctx context.Context) (certified Certified, reached SeqNu
 	return q.certified(c.group.Weak()), q.reached(c.group.Weak()), nil
 }
 
-// await has the group take a checkpoint of all that was answered before, if need be, and returns that
-// checkpoint, certified.
+// await has the group take a checkpoint of all that was answered before, if need be, and
+// returns that checkpoint, certified.
 func (c *Client) await(ctx context.Context) (Certified, error) {
 	target, err := c.reading.reachedBy(ctx)
 	if err != nil {
@@ -49,11 +49,12 @@ func (c *Client) await(ctx context.Context) (Certified, error) {
 	}
 }
 
-// pushAfter is how long a primary has to fill an idle group before the administrator's own operations do it: a
-// primary that ignores these is replaced. (A variable for tests.)
+// pushAfter is how long a primary has to fill an idle group before the administrator's
+// own operations do it: a primary that ignores these is replaced. (A variable for tests.)
 var pushAfter = 3 * time.Second
 
-// push has the group execute one batch that changes nothing, if it executes anything. A member's client cannot do that.
+// push has the group execute one batch that changes nothing, if it executes anything. A
+// member's client cannot do that.
 func (c *Client) push(ctx context.Context) {
 	_, _ = wait(ctx, func(done func([]byte, error)) error {
 		return c.begin(Call{Body: []byte{executor.AdminList, 0, 0, 0}, Done: done})

@@ -21,12 +21,12 @@ var (
 	ErrBusy = errors.New("too many calls outstanding")
 	// ErrNotEnrolled: 2f+1 replicas say that this client's key is not enrolled, or was revoked.
 	ErrNotEnrolled = client.ErrNotEnrolled
-	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been
-	// executed, for its slot has gone on to a request that this client did not make (see also
-	// ErrKeyInUse).
+	// ErrResultLost: the operation was executed, but its result is no longer kept; or it
+	// may have been executed, for its slot has gone on to a request that this client did
+	// not make (see also ErrKeyInUse).
 	ErrResultLost = client.ErrResultLost
-	// ErrKeyInUse: f+1 replicas say that another process uses this client's key. Calls fail until it has
-	// ended; those that were under way may have been executed.
+	// ErrKeyInUse: f+1 replicas say that another process uses this client's key. Calls
+	// fail until it has ended; those that were under way may have been executed.
 	ErrKeyInUse = errors.New("another process uses this client's key: stop one of the two, or enrol a key of its own for it")
 )
 
@@ -35,17 +35,18 @@ type Call struct {
 	Body     []byte // the operation; the client keeps it until Done, the caller must not change it
 	ReadOnly bool   // a hint: try the one-round-trip path first [TOCS §6.1]
 
-	// Sending, if not nil, is told the slot and the timestamp before the operation first leaves, for callers
-	// who must be able to send the very same request after a restart (see Resume). Its error fails
-	// the call. It is not called for the read-only path.
+	// Sending, if not nil, is told the slot and the timestamp before the operation first
+	// leaves, for callers who must be able to send the very same request after a restart
+	// (see Resume). Its error fails the call. It is not called for the read-only path.
 	Sending func(slot Slot, t Timestamp) error
 
-	// Done is called exactly once, on a goroutine of the client's: it must not block. It owns reply.
+	// Done is called exactly once, on a goroutine of the client's: it must not block. It
+	// owns reply.
 	Done func(reply []byte, err error)
 }
 
-// Invoke runs one operation and waits for the reply that enough replicas agree on. When ctx ends first the
-// operation itself goes on: it may still be executed.
+// Invoke runs one operation and waits for the reply that enough replicas agree on. When
+// ctx ends first the operation itself goes on: it may still be executed.
 func (c *Client) Invoke(ctx context.Context, body []byte, readOnly bool) ([]byte, error) {
 	return wait(ctx, func(done func([]byte, error)) error {
 		return c.Start(Call{Body: body, ReadOnly: readOnly, Done: done})
@@ -70,16 +71,16 @@ func wait(ctx context.Context, start func(done func([]byte, error)) error) ([]by
 	}
 }
 
-// A Client speaks to a group for one key pair. Its slots let many operations be outstanding at once;
-// further ones wait in a bounded queue, first come first served. All methods may be called from any
-// goroutine.
+// A Client speaks to a group for one key pair. Its slots let many operations be
+// outstanding at once; further ones wait in a bounded queue, first come first served. All
+// methods may be called from any goroutine.
 //
 // Package internal/client (rule) decides which request goes to which replicas and when, and which
 // replies are believed. A Client gives it the time, the connections and the keys: it performs the
 // rule's effects under one lock, and gives the lock up before it writes to sockets and calls Done.
 //
-// Nothing is passed between goroutines on the way of an operation: Start sends on its caller's, and the
-// goroutine that reads the deciding reply calls Done.
+// Nothing is passed between goroutines on the way of an operation: Start sends on its
+// caller's, and the goroutine that reads the deciding reply calls Done.
 type Client struct {
 	group *Group
 	end   *wire.Endpoint
@@ -117,8 +118,8 @@ type queuedCall struct {
 	digest message.Digest // OperationDigest of Body
 }
 
-// wait reports whether a call of ours waits for replies to this request. The last f replies come when
-// enough have come, and are dropped before their MACs are checked. It needs no lock.
+// wait reports whether a call of ours waits for replies to this request. The last f replies
+// come when enough have come, and are dropped before their MACs are checked. It needs no lock.
 func (x clientCalls) wait(s Slot, t Timestamp) bool {
 	return int(s) < len(x) && x[s].due.Load() == uint64(t)
 }
@@ -231,7 +232,8 @@ func (c *Client) begin(call Call) error {
 	return c.assign(&call, digest)
 }
 
-// queueLength is how many calls may wait. As long as none can begin those wait too for which there are slots.
+// queueLength is how many calls may wait. As long as none can begin those wait too for
+// which there are slots.
 func (c *Client) queueLength() int {
 	if c.rule.Began() {
 		return c.queueLimit
@@ -239,8 +241,8 @@ func (c *Client) queueLength() int {
 	return c.queueLimit + len(c.calls) - c.rule.UnderWay()
 }
 
-// assign gives a call a slot and sends it for the first time. The caller holds the lock, and has seen
-// that there is room.
+// assign gives a call a slot and sends it for the first time. The caller holds the lock,
+// and has seen that there is room.
 func (c *Client) assign(call *Call, digest message.Digest) error {
 	s := c.rule.Start(c.now(), client.Operation{Body: call.Body, Digest: digest, ReadOnly: call.ReadOnly})
 	c.calls[s].Call = *call
@@ -254,8 +256,8 @@ func (c *Client) assign(call *Call, digest message.Digest) error {
 	return nil
 }
 
-// Resume sends the request that an earlier life of this client sent as (slot, t) again, unchanged. It must be
-// called before any Start.
+// Resume sends the request that an earlier life of this client sent as (slot, t) again,
+// unchanged. It must be called before any Start.
 func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	call = c.forService(call)
 	if err := c.checkLength(&call); err != nil {
@@ -284,8 +286,8 @@ type endedCall struct {
 	err    error
 }
 
-// perform carries out the rule's effects, and adds the calls that are over to a list, for finish. The
-// caller holds the lock.
+// perform carries out the rule's effects, and adds the calls that are over to a list, for
+// finish. The caller holds the lock.
 func (c *Client) perform(over []endedCall) []endedCall {
 	for effects := c.rule.Effects(); len(effects) > 0; effects = c.rule.Effects() {
 		for i := range effects {
@@ -345,8 +347,9 @@ func (c *Client) beginWaiting() {
 	}
 }
 
-// now is the rule's time. A reader looks at the clock when it begins to count replies, and the calls
-// that it starts use that time too: one look at the clock for many calls. The caller holds the lock.
+// now is the rule's time. A reader looks at the clock when it begins to count replies,
+// and the calls that it starts use that time too: one look at the clock for many calls.
+// The caller holds the lock.
 func (c *Client) now() client.Time {
 	if c.wires.readers > 0 {
 		return c.looked
@@ -406,7 +409,8 @@ func (c *Client) look() {
 	c.wires.release()
 }
 
-// renewKeys refreshes the keys when it is time to: as soon as no call is under way, or after drainPeriod.
+// renewKeys refreshes the keys when it is time to: as soon as no call is under way, or
+// after drainPeriod.
 func (c *Client) renewKeys(now time.Time) {
 	x := &c.keys
 	if now.Before(x.due) {
@@ -421,8 +425,9 @@ func (c *Client) renewKeys(now time.Time) {
 	c.refreshKeys()
 }
 
-// refreshKeys has the replicas answer under new keys. Answers under the old ones that have not been believed
-// yet are forgotten, and asked for again. The caller holds the lock, and refreshKeys gives it up.
+// refreshKeys has the replicas answer under new keys. Answers under the old ones that
+// have not been believed yet are forgotten, and asked for again. The caller holds the
+// lock, and refreshKeys gives it up.
 func (c *Client) refreshKeys() {
 	fresh := !c.wires.closed && c.end.Refresh()
 	if fresh {
@@ -442,7 +447,8 @@ func (c *Client) refreshKeys() {
 	c.wires.release()
 }
 
-// failAll ends all calls, those that wait for a slot too. The caller holds the lock, and failAll gives it up.
+// failAll ends all calls, those that wait for a slot too. The caller holds the lock, and
+// failAll gives it up.
 func (c *Client) failAll(why error) {
 	c.rule.FailAll(why)
 	waiting := c.waiting

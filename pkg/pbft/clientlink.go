@@ -91,8 +91,9 @@ func (l *clientLink) Closed(_ *transport.Conn, err error) {
 	l.c.end.Log.Debug("connection to replica down", "replica", l.id, "err", err)
 }
 
-// Frames implements transport.Handler: it counts replies, and ends the calls they decide after the lock
-// is released, so that Done may start the next call. What those calls send leaves in one flush.
+// Frames implements transport.Handler: it counts replies, and ends the calls they decide
+// after the lock is released, so that Done may start the next call. What those calls send
+// leaves in one flush.
 func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 	who := conn.User().(*wire.Remote)
 	var replies [32]*message.Reply
@@ -116,8 +117,8 @@ func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 	who.Decoder.Reset()
 }
 
-// receive opens a sealed frame of replica l.id. Replies are returned, to be counted together. The ring's
-// epoch was this one a moment ago.
+// receive opens a sealed frame of replica l.id. Replies are returned, to be counted
+// together. The ring's epoch was this one a moment ago.
 func (l *clientLink) receive(conn *transport.Conn, who *wire.Remote, frame []byte, epoch uint64) *message.Reply {
 	if message.LateReply(frame, l.c.waited) {
 		return nil
@@ -149,7 +150,8 @@ func (l *clientLink) receive(conn *transport.Conn, who *wire.Remote, frame []byt
 	return nil
 }
 
-// count has the rule count replies that were opened in an epoch, and ends the calls that they decide.
+// count has the rule count replies that were opened in an epoch, and ends the calls that
+// they decide.
 func (l *clientLink) count(batch []*message.Reply, epoch uint64) {
 	c := l.c
 	if len(batch) == 0 {
@@ -207,8 +209,8 @@ func (l *clientLink) keyAccepted(changed bool) {
 	c.perform(nil) // nothing ends: requests are sent again under the timestamps that they have
 }
 
-// toldOfRival notes that the replica knows of another process with our key. When f+1 do, one of which
-// is correct, all calls fail.
+// toldOfRival notes that the replica knows of another process with our key. When f+1 do,
+// one of which is correct, all calls fail.
 func (l *clientLink) toldOfRival(address string) {
 	c := l.c
 	why := fmt.Errorf("client %016x: %w (it was seen at %.64q)", uint64(c.wires.id), ErrKeyInUse, address)
@@ -223,7 +225,8 @@ func (l *clientLink) toldOfRival(address string) {
 	c.wires.release()
 }
 
-// onReplyStable counts an answer that was opened in an epoch, and begins the calls that waited for it.
+// onReplyStable counts an answer that was opened in an epoch, and begins the calls that
+// waited for it.
 func (l *clientLink) onReplyStable(m *message.ReplyStable, epoch uint64) {
 	c := l.c
 	c.wires.mu.Lock()

@@ -15,8 +15,8 @@ type clientRenewal struct {
 	ended  chan struct{} // filled when they have ended
 }
 
-// drainPeriod is how long a client waits for its calls to end before it refreshes its keys all the same. An
-// answer that is under way then is asked for again, and a long one may not be kept.
+// drainPeriod is how long a client waits for its calls to end before it refreshes its keys all
+// the same. An answer that is under way then is asked for again, and a long one may not be kept.
 const drainPeriod = 200 * time.Millisecond
 
 // newClientRenewal has clients that were started at once refresh their keys at different times.
@@ -25,7 +25,8 @@ func newClientRenewal(period time.Duration) clientRenewal {
 	return clientRenewal{period: period, due: time.Now().Add(period/2 + rand.N(period/2+1)), ended: make(chan struct{}, 1)}
 }
 
-// begins reports whether the keys are to be refreshed, after due: as soon as no call is under way, or after drainPeriod.
+// begins reports whether the keys are to be refreshed, after due: as soon as no call is
+// under way, or after drainPeriod.
 func (x *clientRenewal) begins(now time.Time, underWay int) bool {
 	if x.drains = true; underWay > 0 && now.Sub(x.due) < drainPeriod {
 		return false

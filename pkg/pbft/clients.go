@@ -15,8 +15,9 @@ import (
 	"bfs/pkg/pbft/internal/wire"
 )
 
-// clients are the connections on which a replica answers clients. mu guards ends, and each end has a lock of its own: readers of
-// connections look clients up without the replica's lock. Everything else, and every change of ends, is under the replica's lock.
+// clients are the connections on which a replica answers clients. mu guards ends, and
+// each end has a lock of its own: readers of connections look clients up without the
+// replica's lock. Everything else, and every change of ends, is under the replica's lock.
 type clients struct {
 	exec *executor.Executor // its ledger says who is enrolled
 	gate *wire.Gate
@@ -87,14 +88,16 @@ func (x *clients) recipient(id ClientID) recipient {
 	return recipient{}
 }
 
-// answeredOn reports whether c is the connection on which its client is answered: the last on which it spoke.
+// answeredOn reports whether c is the connection on which its client is answered: the
+// last on which it spoke.
 func (x *clients) answeredOn(c *transport.Conn, s *auth.Session) bool {
 	end := x.end(s.Peer.Client)
 	return end != nil && end.connection() == c
 }
 
-// register makes c the connection on which an enrolled client is answered, and lets it bring frames of full length. A client that is
-// not enrolled is remembered for as long as its connection lives. The caller holds the replica's lock.
+// register makes c the connection on which an enrolled client is answered, and lets it
+// bring frames of full length. A client that is not enrolled is remembered for as long as
+// its connection lives. The caller holds the replica's lock.
 func (x *clients) register(c *transport.Conn, s *auth.Session) bool {
 	client, enrolled := x.exec.Ledger().Client(s.Peer.Client)
 	if s.Peer.Client != Administrator {
@@ -143,7 +146,8 @@ func (x *clients) closed(c *transport.Conn, id ClientID) {
 	}
 }
 
-// follow follows the ledger: clients that are not enrolled any more become strangers. The caller holds the replica's lock.
+// follow follows the ledger: clients that are not enrolled any more become strangers. The
+// caller holds the replica's lock.
 func (x *clients) follow() {
 	x.gate.Follow(x.exec.Ledger())
 	x.mu.Lock()
@@ -166,8 +170,9 @@ func (x *clients) enrolled(id ClientID) bool {
 	return ok
 }
 
-// registerStrangers has clients answered from now on that connected before they were enrolled: they send what is ordered to the
-// primary alone, and the other replicas would not know whom to answer. The caller holds the replica's lock.
+// registerStrangers has clients answered from now on that connected before they were
+// enrolled: they send what is ordered to the primary alone, and the other replicas would
+// not know whom to answer. The caller holds the replica's lock.
 func (x *clients) registerStrangers() {
 	for c, s := range x.strangers {
 		x.register(c, s)
@@ -176,10 +181,12 @@ func (x *clients) registerStrangers() {
 
 // # Long reads
 //
-// Reads that are not ordered pass no primary that could serve clients in turn. A request of a hundred bytes has a replica copy a
-// mebibyte under its lock, and prove it, while votes wait. So a client whose long reads took a replica some time, while other
-// clients were served, has to rest: its connection is not read for readShare-1 times as long. Several such clients have that share
-// together. A client rests neither when it is alone nor when all others read at length, too.
+// Reads that are not ordered pass no primary that could serve clients in turn. A request
+// of a hundred bytes has a replica copy a mebibyte under its lock, and prove it, while
+// votes wait. So a client whose long reads took a replica some time, while other clients
+// were served, has to rest: its connection is not read for readShare-1 times as long.
+// Several such clients have that share together. A client rests neither when it is alone
+// nor when all others read at length, too.
 
 const (
 	readShare   = 6        // long reads have a sixth of a replica's time while others are served
@@ -219,10 +226,12 @@ func (t *readTime) note(c *core.Core, q *message.Request) {
 	t.long, t.client, t.started = true, q.Client, time.Now()
 }
 
-// contended reports whether the reads were long and others are served. The caller holds the replica's lock.
+// contended reports whether the reads were long and others are served. The caller holds
+// the replica's lock.
 func (t *readTime) contended(c *core.Core) bool { return t.long && c.Contended(t.client) }
 
-// rest has the client pause that a goroutine read for, as long as its long reads demand. The caller does not hold the replica's lock.
+// rest has the client pause that a goroutine read for, as long as its long reads demand.
+// The caller does not hold the replica's lock.
 func (x *clients) rest(t *readTime, stop <-chan struct{}) {
 	end := x.end(t.client)
 	if end == nil {

@@ -17,8 +17,9 @@ import (
 // ErrClosed: the client was closed before the group answered.
 var ErrClosed = errors.New("client closed")
 
-// clientWires are a client's connections, the keys that it shares with the replicas at their ends, the frames that wait there, and
-// the client's one lock. The lock guards everything of the client that does not say otherwise. It is given up before frames are
+// clientWires are a client's connections, the keys that it shares with the replicas at
+// their ends, the frames that wait there, and the client's one lock. The lock guards
+// everything of the client that does not say otherwise. It is given up before frames are
 // written and before Call.Done is called.
 type clientWires struct {
 	end      *wire.Endpoint
@@ -71,7 +72,8 @@ func (w *clientWires) Proves(i ReplicaID, p *message.Proof, result []byte) bool 
 // Chance implements client.Edge.
 func (w *clientWires) Chance(n int64) int64 { return rand.Int64N(n) }
 
-// request authenticates a request and queues it for a set of replicas, as far as there is a way to them.
+// request authenticates a request and queues it for a set of replicas, as far as there is
+// a way to them.
 func (w *clientWires) request(to uint32, q *message.Request) {
 	w.authenticate(q)
 	w.buffer = q.AppendBody(append(w.buffer[:0], byte(message.TypeRequest)))

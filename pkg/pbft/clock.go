@@ -13,8 +13,9 @@ const (
 	// tickPeriod is the length of the core's tick.
 	tickPeriod = 10 * time.Millisecond
 
-	// idlePeriod is how often an idle replica wakes. A wake-up costs a processor more than the work of a tick: five idle processes
-	// that woke a hundred times a second took a twelfth of one.
+	// idlePeriod is how often an idle replica wakes. A wake-up costs a processor more
+	// than the work of a tick: five idle processes that woke a hundred times a second
+	// took a twelfth of one.
 	idlePeriod = 15 * tickPeriod
 )
 

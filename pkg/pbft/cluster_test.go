@@ -45,8 +45,8 @@ func newGroupWith(n int, limits pbft.Limits, d pbft.Durability) (g *pbft.Group, 
 
 var given sync.Map // addresses that freeAddress returned
 
-// freeAddress is one at which nobody listens. Its port is below those that the kernel hands out, so that nobody gets
-// it before a replica listens there.
+// freeAddress is one at which nobody listens. Its port is below those that the kernel
+// hands out, so that nobody gets it before a replica listens there.
 func freeAddress() string {
 	for {
 		address := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000))
@@ -128,8 +128,9 @@ type cluster struct {
 	service   func(i int) pbft.Service
 }
 
-// newCluster makes a cluster of four; start runs its replicas. Those of tests have disks unless they are told otherwise: a test that says
-// itself what the primary says, or that is about forgetting, is. Those of benchmarks have none.
+// newCluster makes a cluster of four; start runs its replicas. Those of tests have disks
+// unless they are told otherwise: a test that says itself what the primary says, or that
+// is about forgetting, is. Those of benchmarks have none.
 func newCluster(t testing.TB, limits pbft.Limits, transport pbft.Transport, durability ...pbft.Durability) *cluster {
 	t.Helper()
 	return newClusterOf(t, 4, limits, transport, durability...)
@@ -277,8 +278,8 @@ func invoke(t testing.TB, c *pbft.Client, op string, readOnly bool) uint64 {
 	return binary.BigEndian.Uint64(reply)
 }
 
-// agree waits until all running replicas have the same stable checkpoint, above the one given, and compares roots.
-// push makes the group go on until then.
+// agree waits until all running replicas have the same stable checkpoint, above the one
+// given, and compares roots. push makes the group go on until then.
 func (c *cluster) agree(above pbft.SeqNum, push func()) {
 	c.t.Helper()
 	looks := 0

@@ -38,14 +38,16 @@ type ReplicaConfig struct {
 	Delay     time.Duration // artificial one-way delay of what is sent, for measurements
 	KeyPeriod time.Duration // session keys are refreshed so often; 0: DefaultKeyPeriod. Replicas may differ in it
 
-	// SpendReserve has this replica use what it keeps in reserve on its disk (R-OUR-7): if the disks of more than f hosts are full, and no room
-	// can be made on them, those with this setting order calls again for a while, such as those that remove files.
+	// SpendReserve has this replica use what it keeps in reserve on its disk (R-OUR-7):
+	// if the disks of more than f hosts are full, and no room can be made on them, those
+	// with this setting order calls again for a while, such as those that remove files.
 	SpendReserve bool
 
 	Without []Optimisation // turned off, to measure what they bring; the replicas of a group may differ in it
 
-	// Recover: this start is a recovery [TOCS §5.2]. The replica does not trust what it reads in its directory until the group has
-	// confirmed it, and the others give it and one another new keys. See MustRecover.
+	// Recover: this start is a recovery [TOCS §5.2]. The replica does not trust what it
+	// reads in its directory until the group has confirmed it, and the others give it and
+	// one another new keys. See MustRecover.
 	Recover bool
 
 	owner auth.Signer // in tests: instead of Key and Keeper
@@ -54,7 +56,8 @@ type ReplicaConfig struct {
 // An Optimisation is one of the paper's [TOCS §6.1], or Sparing.
 type Optimisation string
 
-// The optimisations that can be turned off. Reads in one round trip are the client's choice; Separate is that of both ends.
+// The optimisations that can be turned off. Reads in one round trip are the client's
+// choice; Separate is that of both ends.
 const (
 	Tentative     Optimisation = "tentative"      // execute what has prepared, before it has committed
 	Piggyback     Optimisation = "piggyback"      // COMMITs that nobody waits for ride on other messages
@@ -71,8 +74,8 @@ func Optimisations() []Optimisation {
 
 func (cfg *ReplicaConfig) has(o Optimisation) bool { return !slices.Contains(cfg.Without, o) }
 
-// DefaultWindow is the number of batches a primary has under way at most: with one batch under way others
-// gather behind it and share its cost [TOCS §6.1].
+// DefaultWindow is the number of batches a primary has under way at most: with one batch
+// under way others gather behind it and share its cost [TOCS §6.1].
 const DefaultWindow = 2
 
 // A ClientConfig is what one client needs.
@@ -90,9 +93,9 @@ type ClientConfig struct {
 	signer auth.Signer // instead of Key: that of a replica whose key is at its keeper
 }
 
-// Bounds of KeyPeriod in the files of replicas and clients, and the default. A period must be long beside the
-// delay of three messages, for each refresh loses what is under way [TOCS §5.2.4]. The longer it is, the
-// longer stolen keys are of use.
+// Bounds of KeyPeriod in the files of replicas and clients, and the default. A period
+// must be long beside the delay of three messages, for each refresh loses what is under
+// way [TOCS §5.2.4]. The longer it is, the longer stolen keys are of use.
 const (
 	DefaultKeyPeriod  = 60 * time.Second
 	ShortestKeyPeriod = time.Second

@@ -22,12 +22,12 @@ const freshText = `This replica has never run. Its first start removes this file
 the directory is ever lost, do not restore this file: run bfsd replica replace.
 `
 
-// ErrForgotten is the refusal to start a replica that may have voted and does not know for what: it could vote again, and
-// say otherwise. Replace tells it how far it can have voted.
+// ErrForgotten is the refusal to start a replica that may have voted and does not know for
+// what: it could vote again, and say otherwise. Replace tells it how far it can have voted.
 var ErrForgotten = errors.New("this replica's memory is lost: it may have voted, and does not know for what")
 
-// ErrNotRestored is the refusal to start a replica that has never run, and whose group begins with a checkpoint that is not in its
-// directory yet. Restore puts it there.
+// ErrNotRestored is the refusal to start a replica that has never run, and whose group
+// begins with a checkpoint that is not in its directory yet. Restore puts it there.
 var ErrNotRestored = errors.New("this epoch of the group begins with a backup that is not in this replica's directory")
 
 // MarkFresh makes the directory of a replica that has never run.
@@ -38,9 +38,10 @@ func MarkFresh(directory string) error {
 	return durable.WriteFile(filepath.Join(directory, freshFile), []byte(freshText))
 }
 
-// OpenDirectory returns nil if the replica may start: its directory holds what it must remember, or the mark of a
-// replica that has never run, and no f+1 others say that the group has gone on so far that it must have. It is called once
-// before StartReplica. Group, Self, Key, Directory and Transport of cfg count.
+// OpenDirectory returns nil if the replica may start: its directory holds what it must
+// remember, or the mark of a replica that has never run, and no f+1 others say that the
+// group has gone on so far that it must have. It is called once before StartReplica.
+// Group, Self, Key, Directory and Transport of cfg count.
 func OpenDirectory(ctx context.Context, cfg ReplicaConfig) error {
 	fenced, counter, fresh := cfg.holds(fenceFile), cfg.holds(counterFile), cfg.holds(freshFile)
 	if cfg.Keeper != "" { // it has the counter, and looks after it
@@ -85,12 +86,13 @@ const (
 	greetWithin = 2 * time.Second        // to say something on it
 )
 
-// askWithin is how long f+1 of those that run have to answer. Then all are asked again. (A variable for tests.)
+// askWithin is how long f+1 of those that run have to answer. Then all are asked again.
+// (A variable for tests.)
 var askWithin = 15 * time.Second
 
-// groupHasRun says how far the group has come, as f+1 of the others tell, "" if they tell that it has not, or if too few
-// run: the replicas of a new group start in any order. Of a quorum that runs f+1 must answer; until they do they are asked again, and the
-// log says so.
+// groupHasRun says how far the group has come, as f+1 of the others tell, "" if they tell
+// that it has not, or if too few run: the replicas of a new group start in any order. Of a
+// quorum that runs f+1 must answer; until they do they are asked again, and the log says so.
 func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error) {
 	for {
 		running := cfg.listening(ctx)
@@ -115,7 +117,8 @@ func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error
 	}
 }
 
-// ask asks the others for their stable checkpoints, until f+1 have answered or askWithin has passed.
+// ask asks the others for their stable checkpoints, until f+1 have answered or askWithin
+// has passed.
 func (cfg *ReplicaConfig) ask(ctx context.Context) ([]*message.ReplyStable, error) {
 	client, done, err := cfg.newClient()
 	if err != nil {
@@ -127,7 +130,8 @@ func (cfg *ReplicaConfig) ask(ctx context.Context) ([]*message.ReplyStable, erro
 	return client.stable.askOthers(ctx, cfg.Self, cfg.Group.Weak()), nil
 }
 
-// reached says how far the group has come if so many answers say that it has come beyond the checkpoint with which it began.
+// reached says how far the group has come if so many answers say that it has come beyond
+// the checkpoint with which it began.
 func reached(answers []*message.ReplyStable, enough int, begun SeqNum) string {
 	moved := []*message.ReplyStable{}
 	for _, a := range answers {
@@ -141,8 +145,9 @@ func reached(answers []*message.ReplyStable, enough int, begun SeqNum) string {
 	return fmt.Sprintf("has come to checkpoint %d of view %d", moved[0].Seq, moved[0].View)
 }
 
-// listening counts the other replicas that run: that take a connection and speak first on it, as a replica does. Something else may
-// take connections in the place of a replica that has yet to start.
+// listening counts the other replicas that run: that take a connection and speak first on
+// it, as a replica does. Something else may take connections in the place of a replica
+// that has yet to start.
 func (cfg *ReplicaConfig) listening(ctx context.Context) (n int) {
 	up := make(chan bool, cfg.Group.N())
 	dialer := net.Dialer{Timeout: dialWithin}
@@ -171,7 +176,8 @@ func (cfg *ReplicaConfig) listening(ctx context.Context) (n int) {
 	return n
 }
 
-// askOthers asks for the stable checkpoint until so many of the others have answered, or ctx is done.
+// askOthers asks for the stable checkpoint until so many of the others have answered, or
+// ctx is done.
 func (x *stableQuestion) askOthers(ctx context.Context, self ReplicaID, enough int) []*message.ReplyStable {
 	q, err := x.begin()
 	if err != nil {
@@ -209,9 +215,10 @@ func (x *stableQuestion) answersOf(q *stableQuery, self ReplicaID) (all []*messa
 // ErrRuns is the answer to replacing a replica that runs: two with one key are a faulty replica.
 var ErrRuns = errors.New("the replica that is to be replaced answers: stop it first, and for good")
 
-// Replace readies an empty directory for a replica whose disk is lost and whose key is not: Group, Self, Key, Directory
-// and Transport of cfg count. Without this a replica could vote again for what it voted for before, and say otherwise. It
-// returns the fence that it wrote: the replica votes when a checkpoint at or above it is stable.
+// Replace readies an empty directory for a replica whose disk is lost and whose key is
+// not: Group, Self, Key, Directory and Transport of cfg count. Without this a replica
+// could vote again for what it voted for before, and say otherwise. It returns the fence
+// that it wrote: the replica votes when a checkpoint at or above it is stable.
 //
 // Requires that the lost replica has stopped for ever. It needs a quorum of the others.
 func Replace(ctx context.Context, cfg ReplicaConfig) (last SeqNum, err error) {
@@ -232,9 +239,10 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (last SeqNum, err error) {
 	if err := os.MkdirAll(cfg.Directory, 0o700); err != nil {
 		return 0, err
 	}
-	// The counter of the key's signatures goes on above every value that was used [R-PR-4]. Counters begin at 1 and rise by one for each
-	// signature, so they never come near the clock's nanoseconds. Peers do not compare them over connections, so a clock that is
-	// wrong does no harm.
+	// The counter of the key's signatures goes on above every value that was used
+	// [R-PR-4]. Counters begin at 1 and rise by one for each signature, so they never
+	// come near the clock's nanoseconds. Peers do not compare them over connections, so a
+	// clock that is wrong does no harm.
 	if err := cfg.writeCounter(uint64(time.Now().UnixNano())); err != nil {
 		return 0, err
 	}
@@ -252,16 +260,17 @@ func Replace(ctx context.Context, cfg ReplicaConfig) (last SeqNum, err error) {
 // replaceAgain is the pause before the others are asked again.
 const replaceAgain = 200 * time.Millisecond
 
-// reachedBeyond is a number s such that no vote of replica lost is for a number above s+2L, L being the log's size, and the
-// view that it had reached.
+// reachedBeyond is a number s such that no vote of replica lost is for a number above
+// s+2L, L being the log's size, and the view that it had reached.
 //
-// It voted up to L above its stable checkpoint. To have that, a quorum executed so far, in which q-1-f correct ones are that are
-// not the lost replica; they executed no further than L above their own. One of these is in any quorum of the n-1 others, for
-// q-1-f + q > n-1, so that the highest answer will do. If it is a lie, upwards, the replica would be silent for long: it is believed when
-// f+1 of the others have come as far.
+// It voted up to L above its stable checkpoint. To have that, a quorum executed so far,
+// in which q-1-f correct ones are that are not the lost replica; they executed no further
+// than L above their own. One of these is in any quorum of the n-1 others, for q-1-f + q
+// > n-1, so that the highest answer will do. If it is a lie, upwards, the replica would
+// be silent for long: it is believed when f+1 of the others have come as far.
 //
-// The view matters because a VIEW-CHANGE of the lost replica may be used yet, and says that it has voted for nothing else.
-// Whoever has it tells.
+// The view matters because a VIEW-CHANGE of the lost replica may be used yet, and says
+// that it has voted for nothing else. Whoever has it tells.
 func (x *stableQuestion) reachedBeyond(ctx context.Context, lost ReplicaID) (s SeqNum, v View, err error) {
 	again := time.NewTicker(replaceAgain)
 	defer again.Stop()
@@ -296,8 +305,8 @@ func (x *stableQuestion) reachedBeyond(ctx context.Context, lost ReplicaID) (s S
 	}
 }
 
-// leftFor is the highest view that was told, as far as it can be true: a correct replica leaves a view that others
-// have begun, and at most f faulty primaries in a row make it go on alone.
+// leftFor is the highest view that was told, as far as it can be true: a correct replica leaves
+// a view that others have begun, and at most f faulty primaries in a row make it go on alone.
 func leftFor(others []*message.ReplyStable, f int) View {
 	views := make([]View, 0, len(others))
 	for _, a := range others {

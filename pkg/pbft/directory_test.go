@@ -16,8 +16,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// What a directory holds decides whether its replica may start: all that it must remember, or the mark of one that has never
-// run. A directory that was lost, in whole or in part, holds neither.
+// What a directory holds decides whether its replica may start: all that it must remember, or the
+// mark of one that has never run. A directory that was lost, in whole or in part, holds neither.
 func TestOpenDirectory(t *testing.T) {
 	g, keys, _ := newGroup(4)
 	write := func(names ...string) func(string) {
@@ -84,7 +84,8 @@ func count(t testing.TB, client *pbft.Client, n int) {
 	}
 }
 
-// A bundle that is copied again where a directory was lost looks like a first start. The others know better.
+// A bundle that is copied again where a directory was lost looks like a first start. The
+// others know better.
 func TestFirstStartInAGroupThatHasRun(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	client := c.client(c.enrolled(c.client(c.admin), ""))
@@ -113,8 +114,8 @@ func TestFirstStartInAGroupThatHasRun(t *testing.T) {
 	}
 }
 
-// A primary that is told to stop hands over: the next view is there before it stops, and calls go on. A backup has
-// nothing to hand over.
+// A primary that is told to stop hands over: the next view is there before it stops, and
+// calls go on. A backup has nothing to hand over.
 func TestHandOver(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	client := c.client(c.enrolled(c.client(c.admin), ""))
@@ -159,8 +160,8 @@ func TestHandOverAlone(t *testing.T) {
 	c.stop(0)
 }
 
-// BenchmarkHandOver has the primary hand over and stop, and measures how long a client then waits for the write that it
-// began at that moment; compare BenchmarkPrimaryKilled.
+// BenchmarkHandOver has the primary hand over and stop, and measures how long a client
+// then waits for the write that it began at that moment; compare BenchmarkPrimaryKilled.
 func BenchmarkHandOver(b *testing.B) {
 	c, client := pagedCluster(b, false)
 	c.startPaged(3)
@@ -191,7 +192,8 @@ func BenchmarkHandOver(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// A first start that the others do not answer, for they speak another transport, asks again and says so, until it is told to stop.
+// A first start that the others do not answer, for they speak another transport, asks
+// again and says so, until it is told to stop.
 func TestFirstStartAsksAgain(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	c.stop(3)
@@ -223,7 +225,8 @@ func (w writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Something that takes connections in the place of replicas that have yet to start does not keep the first of them from starting.
+// Something that takes connections in the place of replicas that have yet to start does
+// not keep the first of them from starting.
 func TestFirstStartBehindProxies(t *testing.T) {
 	g, keys, _ := newGroup(4)
 	for _, m := range g.Members[1:] {

@@ -11,7 +11,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// All replicas stop and start again: what was answered is there, once, and each remembers its promises.
+// All replicas stop and start again: what was answered is there, once, and each remembers
+// its promises.
 func TestAllRestart(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	client := c.client(c.enrolled(c.client(c.admin), ""))
@@ -68,7 +69,8 @@ func (c *cluster) imaged(client *pbft.Client, i int) string {
 	return dir
 }
 
-// A disk that has lost, changed or forgotten something is found, and the replica comes back without harm.
+// A disk that has lost, changed or forgotten something is found, and the replica comes
+// back without harm.
 func TestDisksThatLie(t *testing.T) {
 	pbft.ShortSegments(t)
 	for _, x := range []struct {
@@ -139,7 +141,8 @@ func overwrite(t *testing.T, name string, from, n int) {
 	}
 }
 
-// A directory that was copied yesterday and put back is found: what was promised since is not in it.
+// A directory that was copied yesterday and put back is found: what was promised since is
+// not in it.
 func TestYesterdaysDirectory(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	client := c.client(c.enrolled(c.client(c.admin), ""))

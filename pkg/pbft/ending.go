@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// An ending is how a replica stops: once, and for the first reason that anything gave. begun and err are under the replica's lock;
-// err may be read without it when done is closed.
+// An ending is how a replica stops: once, and for the first reason that anything gave. begun
+// and err are under the replica's lock; err may be read without it when done is closed.
 type ending struct {
 	log   *slog.Logger
 	lock  *os.File      // on the replica's directory, until the end
@@ -21,8 +21,8 @@ type ending struct {
 	err   error         // why; nil after Close
 }
 
-// ErrRecover is part of the error of a replica that has stopped because what it holds, or has on its disk, is not the group's, or may not
-// be. Its next start is to be a recovery.
+// ErrRecover is part of the error of a replica that has stopped because what it holds, or
+// has on its disk, is not the group's, or may not be. Its next start is to be a recovery.
 var ErrRecover = errors.New("start it again as a recovery, as bfsd keeper does (bfsd run --recover)")
 
 func newEnding(log *slog.Logger) *ending {

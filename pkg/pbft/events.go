@@ -13,7 +13,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// events logs each view change, with its cause, in one line for operators. It is under the replica's lock.
+// events logs each view change, with its cause, in one line for operators. It is under
+// the replica's lock.
 type events struct {
 	log   *slog.Logger
 	group *Group
@@ -44,8 +45,8 @@ func (e *events) received(m message.Message) {
 	e.ahead[v.From] = max(e.ahead[v.From], v.View)
 }
 
-// noteView logs a view change when it has ended, and one that does not end once. c is the core, which has executed so many
-// operations.
+// noteView logs a view change when it has ended, and one that does not end once. c is the
+// core, which has executed so many operations.
 func (e *events) noteView(c *core.Core, executed uint64) {
 	view, active := c.View()
 	switch {
@@ -95,7 +96,8 @@ func (e *events) whyLeft(c *core.Core, executed uint64) string {
 	return fmt.Sprintf("primary %d did not order what waits in time", old)
 }
 
-// restarted reports whether the replica has not been in any view since its start, and waits for one that it left before.
+// restarted reports whether the replica has not been in any view since its start, and
+// waits for one that it left before.
 func (e *events) restarted(executed uint64) bool {
 	return e.view == 0 && e.self != 0 && e.fence.View() > 0 && executed == 0
 }

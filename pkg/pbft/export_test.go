@@ -19,7 +19,8 @@ import (
 	"bfs/pkg/pbft/internal/wire"
 )
 
-// StepDown has a primary leave its view, as it will before a proactive recovery. It reports whether we were one.
+// StepDown has a primary leave its view, as it will before a proactive recovery. It
+// reports whether we were one.
 func (r *Replica) StepDown() bool {
 	r.enter()
 	defer r.leave()
@@ -43,7 +44,8 @@ func SignWith(s auth.Signer) func(*ReplicaConfig) {
 	return func(cfg *ReplicaConfig) { cfg.owner = s }
 }
 
-// BoundSignatures has replicas that are started from now on check no more than n signatures a second for another, until the test ends.
+// BoundSignatures has replicas that are started from now on check no more than n
+// signatures a second for another, until the test ends.
 func BoundSignatures(t testing.TB, n int) {
 	old := signaturesPerSecond
 	signaturesPerSecond = n
@@ -57,8 +59,8 @@ func AskWithin(t testing.TB, d time.Duration) {
 	t.Cleanup(func() { askWithin = old })
 }
 
-// ShortSegments has the journals of replicas that are started from now on have short segments, so that the image follows soon,
-// until the test ends.
+// ShortSegments has the journals of replicas that are started from now on have short
+// segments, so that the image follows soon, until the test ends.
 func ShortSegments(t testing.TB) {
 	old := leastSegment
 	leastSegment = 4096
@@ -76,8 +78,9 @@ func WriteFence(t testing.TB, path string, g *Group, n SeqNum, v View) {
 	}
 }
 
-// FillDisks gives replicas that are started from now on disks that fill returns to be full, or to have room, by the replica's directory, until
-// the test ends. A replica that stands aside looks often whether there is room.
+// FillDisks gives replicas that are started from now on disks that fill returns to be
+// full, or to have room, by the replica's directory, until the test ends. A replica that
+// stands aside looks often whether there is room.
 func FillDisks(t testing.TB) (fill func(directory string, full bool)) {
 	var mu sync.Mutex
 	disks := map[string]*atomic.Bool{}
@@ -151,7 +154,8 @@ func PushAtOnce(t testing.TB) {
 // Reach is what a backup believes of where replicas say they are.
 var Reach = reach
 
-// LoanPages has replicas keep a lent checkpoint while checkpoints alone hold at most n pages, until the test ends.
+// LoanPages has replicas keep a lent checkpoint while checkpoints alone hold at most n
+// pages, until the test ends.
 func LoanPages(t testing.TB, n int) {
 	old := loanPages
 	loanPages = func(int) int { return n }
@@ -165,7 +169,8 @@ func (r *Replica) RefreshKeys() {
 	r.refreshKeys()
 }
 
-// RefreshKeyOf refreshes the session key under which replica i speaks, as happens when that recovers.
+// RefreshKeyOf refreshes the session key under which replica i speaks, as happens when
+// that recovers.
 func (r *Replica) RefreshKeyOf(i ReplicaID) {
 	r.enter()
 	defer r.leave()
@@ -175,8 +180,8 @@ func (r *Replica) RefreshKeyOf(i ReplicaID) {
 // KeyEpoch is the epoch of the session key under which replica i speaks to this one.
 func (r *Replica) KeyEpoch(i ReplicaID) uint64 { return r.end.Ring.EpochOf(r.peers[i].session) }
 
-// Opened has the replica take in what it opened in an epoch of its keys: a STATUS of replica i, which says
-// how far that has executed. It returns what the replica knows of that then.
+// Opened has the replica take in what it opened in an epoch of its keys: a STATUS of replica
+// i, which says how far that has executed. It returns what the replica knows of that then.
 func (r *Replica) Opened(i ReplicaID, executed SeqNum, epoch uint64) (known SeqNum) {
 	conn := new(transport.Conn)
 	conn.SetUser(&wire.Remote{Session: r.peers[i].session})

@@ -20,14 +20,16 @@ const (
 	fenceFile   = "fence"             // see package fence
 	counterFile = "signature.counter" // how many signatures the long-term key has made; the keeper has it, if there is one
 
-	// freshFile marks the directory of a replica that has never run. The command that makes a group writes it, and the first start
-	// removes it.
+	// freshFile marks the directory of a replica that has never run. The command that
+	// makes a group writes it, and the first start removes it.
 	freshFile = "fresh"
 
-	// restoredFile marks, beside freshFile, a directory that holds the checkpoint with which its group begins.
+	// restoredFile marks, beside freshFile, a directory that holds the checkpoint with
+	// which its group begins.
 	restoredFile = "restored"
 
-	// recoveringFile marks a recovery that is not over. A start that finds it is a recovery too. It has a line for each start since.
+	// recoveringFile marks a recovery that is not over. A start that finds it is a
+	// recovery too. It has a line for each start since.
 	recoveringFile = "recovering"
 
 	// journalDirectory is where journal and image lie.
@@ -37,20 +39,23 @@ const (
 // path is where a file of the replica's directory lies.
 func (cfg *ReplicaConfig) path(name string) string { return filepath.Join(cfg.Directory, name) }
 
-// holds reports whether the directory holds a file. A file that cannot be looked at counts as there: whoever reads it gets the error.
+// holds reports whether the directory holds a file. A file that cannot be looked at
+// counts as there: whoever reads it gets the error.
 func (cfg *ReplicaConfig) holds(name string) bool {
 	_, err := os.Lstat(cfg.path(name))
 	return !errors.Is(err, os.ErrNotExist)
 }
 
-// MustRecover reports whether the next start of the replica with this directory is a recovery, whatever is asked for: the last recovery
-// has not come to its end, or the replica has found that its state is false.
+// MustRecover reports whether the next start of the replica with this directory is a
+// recovery, whatever is asked for: the last recovery has not come to its end, or the
+// replica has found that its state is false.
 func MustRecover(directory string) bool {
 	_, err := os.Lstat(filepath.Join(directory, recoveringFile))
 	return err == nil
 }
 
-// unused reports whether the counter is as a first start writes it: that start ended before it wrote the fence.
+// unused reports whether the counter is as a first start writes it: that start ended
+// before it wrote the fence.
 func (cfg *ReplicaConfig) unused() bool {
 	b, err := os.ReadFile(cfg.path(counterFile))
 	return err == nil && len(b) == 8 && binary.LittleEndian.Uint64(b) == 1
@@ -84,15 +89,16 @@ func (cfg *ReplicaConfig) storeOptions() store.Options {
 		SegmentBytes: cfg.Group.segmentBytes(), Self: cfg.Self, Limits: &limits}
 }
 
-// leastSegment is the length of a segment of the journal at least: batches are journaled for some tens of MiB before the image follows, so
-// that pages which change often are written less often. (A variable for tests.)
+// leastSegment is the length of a segment of the journal at least: batches are journaled
+// for some tens of MiB before the image follows, so that pages which change often are
+// written less often. (A variable for tests.)
 var leastSegment = 16 << 20
 
 // segmentBytes is the length of a segment of the journal: several of the longest records fit.
 func (g *Group) segmentBytes() int { return max(leastSegment, 4*(g.maxFrame()+4096)/4096*4096) }
 
-// lockDirectory keeps a second process from being the same replica: two that vote under one key are a traitor. The
-// lock goes with the process, however it ends.
+// lockDirectory keeps a second process from being the same replica: two that vote under
+// one key are a traitor. The lock goes with the process, however it ends.
 func lockDirectory(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -92,8 +92,8 @@ func say(t testing.TB, address string, hello transport.Hello, frame []byte) {
 	_, _ = io.Copy(io.Discard, conn)
 }
 
-// What a client said once, its hello and its NEW-KEY, does nothing on another connection: it is refused before any signature is
-// checked, and costs the client nothing of its share.
+// What a client said once, its hello and its NEW-KEY, does nothing on another connection:
+// it is refused before any signature is checked, and costs the client nothing of its share.
 func TestReplayedNewKey(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	key := c.enrolled(c.client(c.admin), "")
@@ -143,8 +143,8 @@ func TestNewKeyOfAnotherConnection(t *testing.T) {
 	c.works(admin)
 }
 
-// Strangers have one share of handshakes together, whatever names they use. When it is spent, an enrolled client that nobody has
-// seen before is let in all the same.
+// Strangers have one share of handshakes together, whatever names they use. When it is
+// spent, an enrolled client that nobody has seen before is let in all the same.
 func TestStrangersShareOneBudget(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportTLS)
 	for i := range c.replicas {
@@ -219,7 +219,8 @@ func TestWhoIsLetIn(t *testing.T) {
 	}
 }
 
-// Two processes with one key are told so, by name, and each replica counts it. When one has ended the other works on.
+// Two processes with one key are told so, by name, and each replica counts it. When one
+// has ended the other works on.
 func TestKeyInUse(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	key := c.enrolled(c.client(c.admin), "")

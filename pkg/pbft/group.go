@@ -64,15 +64,17 @@ type Durability string
 
 // The modes. All replicas of a group have the same, for a vote means more in one than in the other.
 const (
-	// DurabilityDisk: what a message promises is on its sender's disk before it leaves. A restart is not a fault.
+	// DurabilityDisk: what a message promises is on its sender's disk before it leaves. A
+	// restart is not a fault.
 	DurabilityDisk Durability = "disk"
-	// DurabilityReplicated: it is in memory, as in the paper. A restarted replica counts among the f until a checkpoint after its votes is stable,
-	// and a power cut of more than f hosts at once loses everything.
+	// DurabilityReplicated: it is in memory, as in the paper. A restarted replica counts
+	// among the f until a checkpoint after its votes is stable, and a power cut of more
+	// than f hosts at once loses everything.
 	DurabilityReplicated Durability = "replicated"
 )
 
-// A Group is who orders operations together, and by which numbers. CheckGroup makes one from parts; a
-// *Group that it returned is right and does not change.
+// A Group is who orders operations together, and by which numbers. CheckGroup makes one
+// from parts; a *Group that it returned is right and does not change.
 type Group struct {
 	Name          string
 	Epoch         uint64 // raised by the administrator alone, to restart a group that lost its state (R-OUR-6)
@@ -86,8 +88,8 @@ type Group struct {
 	digest Digest
 }
 
-// A Certified is a stable checkpoint: f+1 replicas have said that this is the state's root after batch Seq,
-// and that a quorum agrees.
+// A Certified is a stable checkpoint: f+1 replicas have said that this is the state's
+// root after batch Seq, and that a quorum agrees.
 type Certified struct {
 	Seq  SeqNum
 	Root Digest
@@ -191,7 +193,8 @@ func (g *Group) Size() GroupSize { return GroupSize(g.N()) }
 // F is the number of faulty replicas the group survives [TOCS §2].
 func (g *Group) F() int { return g.Size().Faulty() }
 
-// Quorum is ⌈(n+f+1)/2⌉, the paper's 2f+1 if n is 3f+1: any two quorums share a correct replica [TOCS §4.1].
+// Quorum is ⌈(n+f+1)/2⌉, the paper's 2f+1 if n is 3f+1: any two quorums share a correct
+// replica [TOCS §4.1].
 func (g *Group) Quorum() int { return g.Size().Quorum() }
 
 // Weak is f+1: one of so many replicas is correct [TOCS §4.1].
@@ -201,8 +204,8 @@ func (g *Group) Weak() int { return g.Size().Weak() }
 // move.
 func (g *Group) Digest() Digest { return g.digest }
 
-// Lineage is the same in all epochs of a group: the digest of the first one's group file. It is for what goes on over them, such as the
-// timestamps of a client's slots.
+// Lineage is the same in all epochs of a group: the digest of the first one's group file.
+// It is for what goes on over them, such as the timestamps of a client's slots.
 func (g *Group) Lineage() Digest {
 	if g.Origin != (Origin{}) {
 		return g.Origin.First
@@ -258,8 +261,8 @@ func (g *Group) wire() message.Limits {
 	}
 }
 
-// maxFrame bounds a frame between principals: the largest is a PRE-PREPARE, or where the group's limits are small a
-// DATA or a VIEW-CHANGE.
+// maxFrame bounds a frame between principals: the largest is a PRE-PREPARE, or where the
+// group's limits are small a DATA or a VIEW-CHANGE.
 func (g *Group) maxFrame() int {
 	perRequest := 128 + g.N()*message.MACSize
 	batch := max(g.Limits.BatchBytes, g.Limits.Operation, g.Limits.Reply) + g.Limits.BatchCount*perRequest

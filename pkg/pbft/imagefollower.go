@@ -12,9 +12,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// An imageFollower takes the image on the disk from one stable checkpoint to a later one, and tells the state which checkpoints
-// nobody needs any more. Its fields are under the replica's lock. Its goroutine writes the image (image.Update.Write and Commit)
-// without the lock.
+// An imageFollower takes the image on the disk from one stable checkpoint to a later one, and
+// tells the state which checkpoints nobody needs any more. Its fields are under the replica's
+// lock. Its goroutine writes the image (image.Update.Write and Commit) without the lock.
 type imageFollower struct {
 	disk  *storage
 	core  *core.Core
@@ -33,11 +33,13 @@ type imageJob struct {
 	then       func() // called under the lock when it is durable; nil: nothing waits for it
 }
 
-// fullPause is how often a replica that stands aside looks whether there is room. (A variable for tests.)
+// fullPause is how often a replica that stands aside looks whether there is room. (A
+// variable for tests.)
 var fullPause = time.Second
 
-// pause is how long a replica that stands aside waits before it tries again: longer if a large part of the image may have to be
-// written for that. Only a goroutine that holds the lock, or has just held it, asks.
+// pause is how long a replica that stands aside waits before it tries again: longer if a
+// large part of the image may have to be written for that. Only a goroutine that holds
+// the lock, or has just held it, asks.
 func (x *imageFollower) pause() time.Duration {
 	if x.job != nil {
 		return 10 * fullPause
@@ -45,7 +47,8 @@ func (x *imageFollower) pause() time.Duration {
 	return fullPause
 }
 
-// stable has the image follow to checkpoint n, which is stable, if it is time to. Then the state forgets what is below.
+// stable has the image follow to checkpoint n, which is stable, if it is time to. Then
+// the state forgets what is below.
 func (x *imageFollower) stable(n SeqNum) {
 	if stable := x.core.Stable(); stable.Seq == n && n <= x.core.LastExecuted() { // else there is a later one, or the state is behind
 		id := message.CheckpointID{Seq: n, Digest: stable.Digest}
@@ -56,8 +59,8 @@ func (x *imageFollower) stable(n SeqNum) {
 	x.discard()
 }
 
-// discard has the state forget the checkpoints that nobody needs: those below the stable one, below the one that the image is taken to, or
-// is about to be, and below the one that is lent.
+// discard has the state forget the checkpoints that nobody needs: those below the stable one,
+// below the one that the image is taken to, or is about to be, and below the one that is lent.
 func (x *imageFollower) discard() {
 	n := x.disk.store.Keeps(x.core.Keeps())
 	if x.job != nil {
@@ -72,8 +75,8 @@ func (x *imageFollower) take(j *imageJob) {
 	x.disk.work()
 }
 
-// run is a goroutine that takes the image from checkpoint to checkpoint, and keeps room in reserve. While there is too little it
-// tries again from time to time.
+// run is a goroutine that takes the image from checkpoint to checkpoint, and keeps room
+// in reserve. While there is too little it tries again from time to time.
 func (x *imageFollower) run() {
 	k := x.disk
 	again := time.NewTimer(0)
@@ -148,7 +151,8 @@ func (x *imageFollower) next() error {
 	return nil
 }
 
-// giveUp ends an update for which there is no room. It is done again, to the latest stable checkpoint if nothing waits for this one.
+// giveUp ends an update for which there is no room. It is done again, to the latest
+// stable checkpoint if nothing waits for this one.
 func (x *imageFollower) giveUp(u *image.Update, j *imageJob) {
 	k := x.disk
 	k.store.GiveUp(u)
@@ -164,8 +168,8 @@ func (x *imageFollower) giveUp(u *image.Update, j *imageJob) {
 	x.discard()
 }
 
-// write copies the pages of an update and writes them. It reports false if the update was given up, because another is more urgent
-// or because it took too long.
+// write copies the pages of an update and writes them. It reports false if the update was
+// given up, because another is more urgent or because it took too long.
 func (x *imageFollower) write(u *image.Update, j *imageJob) (written bool, err error) {
 	k := x.disk
 	for {

@@ -11,8 +11,8 @@ import (
 	"bfs/pkg/pbft/internal/wire"
 )
 
-// outbound handles our own link to a peer: we speak on it and the peer does not, for it has a link of its own to
-// us.
+// outbound handles our own link to a peer: we speak on it and the peer does not, for it
+// has a link of its own to us.
 type outbound struct {
 	r *Replica
 	p *peerEnd
@@ -21,8 +21,8 @@ type outbound struct {
 // Opened implements transport.Handler.
 func (o *outbound) Opened(c *transport.Conn) {
 	if o.p.session.Ready() && !o.r.end.Vouched(c, o.p.session) {
-		// The host has restarted and its NEW-KEY is under way, or an intruder sits in between: only our
-		// NEW-KEY, in which nothing is secret, leaves until that is known.
+		// The host has restarted and its NEW-KEY is under way, or an intruder sits in
+		// between: only our NEW-KEY, in which nothing is secret, leaves until that is known.
 		o.r.end.Log.Debug("link waits for the peer's NEW-KEY", "peer", o.p.session.Peer.Replica)
 	}
 	o.p.opened.Store(c)
@@ -42,7 +42,8 @@ func (o *outbound) Closed(_ *transport.Conn, err error) {
 	}
 }
 
-// HandshakeFailed implements transport.HandshakeHandler: the peer that we dial does not speak TLS with us.
+// HandshakeFailed implements transport.HandshakeHandler: the peer that we dial does not
+// speak TLS with us.
 func (o *outbound) HandshakeFailed(_ *transport.Conn, err error) { o.mismatch(TransportTLS, err) }
 
 func (o *outbound) mismatch(ours Transport, err error) {
@@ -53,8 +54,9 @@ func (o *outbound) mismatch(ours Transport, err error) {
 	}
 }
 
-// inbound handles connections that others made to us, and steps the core with what comes on them. Replicas are answered on our own
-// link, clients on the same connection. It has no state beside the Replica's.
+// inbound handles connections that others made to us, and steps the core with what comes
+// on them. Replicas are answered on our own link, clients on the same connection. It has
+// no state beside the Replica's.
 type inbound struct{ r *Replica }
 
 // admit implements transport.Options.Admit.
@@ -70,7 +72,8 @@ func (in inbound) admit(c *transport.Conn, challenge *transport.Challenge, hello
 // Opened implements transport.Handler.
 func (in inbound) Opened(*transport.Conn) {}
 
-// HandshakeFailed implements transport.HandshakeHandler: somebody who connected to us does not speak TLS.
+// HandshakeFailed implements transport.HandshakeHandler: somebody who connected to us
+// does not speak TLS.
 func (in inbound) HandshakeFailed(c *transport.Conn, err error) {
 	in.r.mismatches.stranger(c, TransportTLS, err)
 }
@@ -102,8 +105,8 @@ func (in inbound) Closed(c *transport.Conn, err error) {
 	r.clients.closed(c, who.Session.Peer.Client)
 }
 
-// Frames implements transport.Handler. MACs are checked before the lock is taken, and all messages of one read share one taking of
-// the lock.
+// Frames implements transport.Handler. MACs are checked before the lock is taken, and all
+// messages of one read share one taking of the lock.
 func (in inbound) Frames(c *transport.Conn, frames [][]byte) {
 	x := &in.r.receiver
 	if !x.affords(c, len(frames)) {
@@ -150,8 +153,8 @@ func (in inbound) Frames(c *transport.Conn, frames [][]byte) {
 	}
 }
 
-// deliver steps the core with messages of one connection, which were opened in an epoch of our keys. If that epoch is over they do
-// not count, and come again under the new keys.
+// deliver steps the core with messages of one connection, which were opened in an epoch of
+// our keys. If that epoch is over they do not count, and come again under the new keys.
 func (in inbound) deliver(c *transport.Conn, batch []message.Message, epoch uint64) {
 	if len(batch) == 0 {
 		return
@@ -198,7 +201,8 @@ func (in inbound) deliver(c *transport.Conn, batch []message.Message, epoch uint
 	in.pauseFor(&reads)
 }
 
-// pauseFor is leave for a goroutine that answered reads. If the reads were long, and others are served, it returns after a pause.
+// pauseFor is leave for a goroutine that answered reads. If the reads were long, and
+// others are served, it returns after a pause.
 func (in inbound) pauseFor(t *readTime) {
 	rest := t.contended(in.r.core)
 	if in.r.leave(); rest {
@@ -246,8 +250,8 @@ func (in inbound) register(c *transport.Conn, s *auth.Session) bool {
 func (in inbound) peerKey(c *transport.Conn, i ReplicaID, k *keyed) {
 	r, p := in.r, in.r.peers[i]
 	if k.answer {
-		// If the link is just coming up, its NEW-KEY was made before this one was accepted or after: with the connection
-		// noted before that, none is missed.
+		// If the link is just coming up, its NEW-KEY was made before this one was
+		// accepted or after: with the connection noted before that, none is missed.
 		if conn := p.opened.Load(); conn != nil {
 			r.end.SendKey(conn, p.session, "")
 		}
@@ -279,8 +283,8 @@ func (in inbound) replyStable(c *transport.Conn, s *auth.Session, q *message.Que
 	r.out.answer(c, s, m)
 }
 
-// viewFor is our view, or the one for which the replica whose key made this session has left, if that is higher: its
-// VIEW-CHANGE may be used yet, and it must not vote below.
+// viewFor is our view, or the one for which the replica whose key made this session has
+// left, if that is higher: its VIEW-CHANGE may be used yet, and it must not vote below.
 func (in inbound) viewFor(s *auth.Session) View {
 	view, _ := in.r.core.View()
 	for i, member := range in.r.group.Members {
@@ -291,8 +295,8 @@ func (in inbound) viewFor(s *auth.Session) View {
 	return view
 }
 
-// request takes in a client's authentic request. A request that the slot has executed already is answered
-// here and does not reach the core.
+// request takes in a client's authentic request. A request that the slot has executed
+// already is answered here and does not reach the core.
 func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Request) {
 	r := in.r
 	if r.disk != nil && r.disk.installing {
@@ -321,9 +325,9 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 	r.core.Step(q)
 }
 
-// seen is what the state says of a request, when it is where the core is. The core may have come further with other messages of
-// the same event: it may know that what the state has executed tentatively is to be taken back, and would take the answer for one
-// that has committed.
+// seen is what the state says of a request, when it is where the core is. The core may have come
+// further with other messages of the same event: it may know that what the state has executed
+// tentatively is to be taken back, and would take the answer for one that has committed.
 func (in inbound) seen(q *message.Request) (a executor.Answer, seen bool) {
 	r := in.r
 	if a, seen = r.exec.Seen(q); seen && r.core != nil {
@@ -333,8 +337,8 @@ func (in inbound) seen(q *message.Request) (a executor.Answer, seen bool) {
 	return a, seen
 }
 
-// repeat answers a request that the slot's last execution has overtaken. False if that execution may yet be taken back: the
-// request waits for the commit then, and counts as waiting.
+// repeat answers a request that the slot's last execution has overtaken. False if that execution
+// may yet be taken back: the request waits for the commit then, and counts as waiting.
 func (in inbound) repeat(conn *transport.Conn, s *auth.Session, q *message.Request, a executor.Answer) (over bool) {
 	r := in.r
 	if !q.Authentic || r.replies.mute || r.ending.err != nil { // after an error the state stays behind the core
@@ -354,8 +358,9 @@ func (in inbound) repeat(conn *transport.Conn, s *auth.Session, q *message.Reque
 	return certain && !st.Tentative
 }
 
-// answersMuch answers the reads that were taken in, and reports whether that was work enough for one taking of the lock: a
-// connection may bring many of a mebibyte each at once, and votes wait meanwhile.
+// answersMuch answers the reads that were taken in, and reports whether that was work
+// enough for one taking of the lock: a connection may bring many of a mebibyte each at
+// once, and votes wait meanwhile.
 func (in inbound) answersMuch() bool {
 	r := in.r
 	if r.core != nil {
@@ -405,8 +410,9 @@ func (in inbound) ground() (st core.Standing) {
 	return st
 }
 
-// forgets reports whether an answer may be wrong because the state is being fetched. Until then the pages may be those of the latest
-// checkpoint again, and not know of an enrolment that we have answered since.
+// forgets reports whether an answer may be wrong because the state is being fetched.
+// Until then the pages may be those of the latest checkpoint again, and not know of an
+// enrolment that we have answered since.
 func (in inbound) forgets(a executor.Answer) bool {
 	r := in.r
 	return a.Outcome == message.NotEnrolled && r.core != nil && r.core.Forgets()

@@ -12,8 +12,9 @@ import (
 	"bfs/pkg/internal/durable"
 )
 
-// A keeperMemory holds the numbers that a keeper must never forget, each in two files: the counter of
-// signatures [TOCS §5.2.2], and the serial number of the newest list of executables it has obeyed.
+// A keeperMemory holds the numbers that a keeper must never forget, each in two files:
+// the counter of signatures [TOCS §5.2.2], and the serial number of the newest list of
+// executables it has obeyed.
 type keeperMemory struct{ counter, serial *durable.Monotone }
 
 // Names of a keeper's files. The copies may be in the same directory.
@@ -22,8 +23,8 @@ const (
 	copySuffix = ".copy"
 )
 
-// ErrKeeperMemory is the refusal to start a keeper whose numbers are not known: it could sign under a
-// value that it has used.
+// ErrKeeperMemory is the refusal to start a keeper whose numbers are not known: it could
+// sign under a value that it has used.
 var ErrKeeperMemory = errors.New("what this keeper must remember is lost or old")
 
 func openMemory(directory, copy string) (m *keeperMemory, err error) {
@@ -40,11 +41,11 @@ func openMemory(directory, copy string) (m *keeperMemory, err error) {
 // MarkFreshKeeper makes the directories of a keeper whose key has signed nothing yet.
 func MarkFreshKeeper(directory, copy string) error { return writeMemory(directory, copy, 1, 0) }
 
-// RenewKeeper makes the directories of a keeper anew that are lost or hold old copies. The counter of
-// signatures goes on above all that was used, at the clock's nanoseconds, as Replace has it: it rises
-// by one for each signature and never comes near them. The serial number is kept if a file has it, and
-// is 0 if none has; so the caller puts the newest list there. It returns that number. Requires that the
-// keeper does not run.
+// RenewKeeper makes the directories of a keeper anew that are lost or hold old copies.
+// The counter of signatures goes on above all that was used, at the clock's nanoseconds,
+// as Replace has it: it rises by one for each signature and never comes near them. The
+// serial number is kept if a file has it, and is 0 if none has; so the caller puts the
+// newest list there. It returns that number. Requires that the keeper does not run.
 func RenewKeeper(directory, copy string) (serial uint64, err error) {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return 0, err

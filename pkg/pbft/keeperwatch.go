@@ -12,8 +12,8 @@ import (
 	"bfs/pkg/pbft/internal/signing"
 )
 
-// A keeperWatch asks a replica's keeper how it is, and has its answers for Status. It has a lock of its own. A nil keeperWatch is that of a
-// replica that has no keeper.
+// A keeperWatch asks a replica's keeper how it is, and has its answers for Status. It has
+// a lock of its own. A nil keeperWatch is that of a replica that has no keeper.
 type keeperWatch struct {
 	socket  string
 	refresh time.Duration // T_k

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// The window of vulnerability runs from the last recovery, or from the keeper's start if there was none, and two key periods are in it.
-// It is not known before the keeper has answered, nor while its watchdog has not begun. An answer that fails leaves the last one.
+// The window of vulnerability runs from the last recovery, or from the keeper's start if
+// there was none, and two key periods are in it. It is not known before the keeper has
+// answered, nor while its watchdog has not begun. An answer that fails leaves the last one.
 func TestKeeperWindow(t *testing.T) {
 	const period, refresh = 10 * time.Minute, time.Minute
 	start := time.Now().Add(-time.Hour)

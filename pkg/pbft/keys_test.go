@@ -11,8 +11,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Replicas and clients refresh their keys many times while many operations are under way, and each is
-// executed once and has its result.
+// Replicas and clients refresh their keys many times while many operations are under way,
+// and each is executed once and has its result.
 func TestKeysAreRefreshedUnderLoad(t *testing.T) {
 	for _, transport := range []pbft.Transport{pbft.TransportPlain, pbft.TransportTLS} {
 		for _, mode := range []pbft.Durability{pbft.DurabilityReplicated, pbft.DurabilityDisk} {
@@ -68,7 +68,8 @@ func pipelined(t *testing.T, client *pbft.Client, n uint64) uint64 {
 	return n
 }
 
-// All replicas refresh their keys at one moment, while operations are under way: none of them finds the MACs of what the primary has queued good any more, and the client sends
+// All replicas refresh their keys at one moment, while operations are under way: none of
+// them finds the MACs of what the primary has queued good any more, and the client sends
 // all of it again.
 func TestAllRefreshAtOnce(t *testing.T) {
 	c := startCluster(t, smallLimits())
@@ -88,8 +89,8 @@ func TestAllRefreshAtOnce(t *testing.T) {
 	}
 }
 
-// A replica that was cut off while it and the others refreshed their keys is one of them again when the wires
-// are joined.
+// A replica that was cut off while it and the others refreshed their keys is one of them
+// again when the wires are joined.
 func TestRefreshWhileCutOff(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain).withWires()
 	for i := range c.replicas {
@@ -106,8 +107,8 @@ func TestRefreshWhileCutOff(t *testing.T) {
 	c.agree(c.replicas[3].Status().Stable, func() { invoke(t, client, "i", false) })
 }
 
-// Frames are opened without the replica's lock. What was opened when the keys are refreshed, and has not been
-// counted, counts no more.
+// Frames are opened without the replica's lock. What was opened when the keys are
+// refreshed, and has not been counted, counts no more.
 func TestOpenedBeforeARefresh(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	r := c.start(0) // the others do not run

@@ -24,8 +24,8 @@ import (
 	"bfs/pkg/pbft/internal/wire"
 )
 
-// StartReplica starts a replica; it runs until Close, or until it stops itself because of its own disk or its own
-// bug (see Done).
+// StartReplica starts a replica; it runs until Close, or until it stops itself because of
+// its own disk or its own bug (see Done).
 func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 	cfg.Recover = cfg.Recover || MustRecover(cfg.Directory)
 	r, err := newReplica(cfg)
@@ -205,8 +205,9 @@ func (r *Replica) abandon(err error) error {
 	return err
 }
 
-// StartUnreplicated serves the same clients and the same service from one process, without ordering: the
-// baseline that the paper calls NO-REP [TOCS §8.1.1]. cfg.Group must have one member.
+// StartUnreplicated serves the same clients and the same service from one process,
+// without ordering: the baseline that the paper calls NO-REP [TOCS §8.1.1]. cfg.Group
+// must have one member.
 func StartUnreplicated(cfg ReplicaConfig) (*Replica, error) {
 	if cfg.Group != nil && cfg.Group.N() != 1 {
 		return nil, fmt.Errorf("unreplicated: the group has %d replicas, want 1", cfg.Group.N())
@@ -218,8 +219,9 @@ func StartUnreplicated(cfg ReplicaConfig) (*Replica, error) {
 	return r, r.start()
 }
 
-// recall makes a core of what an earlier life left on the disk. A journal that has lost something is dropped: the fence is all that is
-// known then, and the replica is silent, as one is after every restart in replicated mode.
+// recall makes a core of what an earlier life left on the disk. A journal that has lost
+// something is dropped: the fence is all that is known then, and the replica is silent,
+// as one is after every restart in replicated mode.
 func (r *Replica) recall(cfg core.Config) error {
 	tree, ok := r.cfg.Service.State().(Tree)
 	if !ok {
@@ -259,8 +261,8 @@ func (cfg *ReplicaConfig) cannotStart(what string, err error) error {
 	return fmt.Errorf("%s in %s: %w", what, cfg.Directory, err)
 }
 
-// countAhead has the file of the signature counter written now, with the room that is kept for it if the disk is full: without it no NEW-KEY can
-// be made, and nobody hears this replica.
+// countAhead has the file of the signature counter written now, with the room that is kept for
+// it if the disk is full: without it no NEW-KEY can be made, and nobody hears this replica.
 func (x *recovering) countAhead(k *storage) {
 	err := k.writeSmall(func() error {
 		_, err := x.signer.Count()
@@ -271,7 +273,8 @@ func (x *recovering) countAhead(k *storage) {
 	}
 }
 
-// openJournal opens the journal in a directory, or a new one if it has lost something, and returns its records.
+// openJournal opens the journal in a directory, or a new one if it has lost something,
+// and returns its records.
 func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return nil, err
@@ -298,7 +301,8 @@ func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 	return m.Records, nil
 }
 
-// reserveBytes is how much room is kept for the journal, and for the image, on a disk that is full: unless it is to be spent.
+// reserveBytes is how much room is kept for the journal, and for the image, on a disk
+// that is full: unless it is to be spent.
 func (cfg *ReplicaConfig) reserveBytes() int {
 	if cfg.SpendReserve {
 		return 0
@@ -306,8 +310,9 @@ func (cfg *ReplicaConfig) reserveBytes() int {
 	return cfg.Group.Limits.windowBytes()
 }
 
-// windowBytes bounds the operations of L batches. A checkpoint comes when as many as CheckpointBytes were executed, and is stable before as many
-// again are, so that those of two are all there are, and a batch more.
+// windowBytes bounds the operations of L batches. A checkpoint comes when as many as
+// CheckpointBytes were executed, and is stable before as many again are, so that those of
+// two are all there are, and a batch more.
 func (l *Limits) windowBytes() int {
 	batch := max(l.BatchBytes, l.Operation)
 	all := min(int(l.LogSize)*batch, l.LogBytes)
@@ -317,8 +322,8 @@ func (l *Limits) windowBytes() int {
 	return all
 }
 
-// loadImage brings the state to the image's checkpoint. It stays the initial one if there is no image, or one that is not whole: then what the
-// image has is used when the state is fetched.
+// loadImage brings the state to the image's checkpoint. It stays the initial one if there is no
+// image, or one that is not whole: then what the image has is used when the state is fetched.
 func (r *Replica) loadImage(tree Tree) (state message.CheckpointID, err error) {
 	damaged, err := r.disk.store.OpenImage(image.MaxPages, tree)
 	if err != nil {
@@ -343,7 +348,8 @@ func (r *Replica) loadImage(tree Tree) (state message.CheckpointID, err error) {
 	return state, nil
 }
 
-// begin takes the first checkpoint, and in disk mode runs the batches that the journal holds. The caller holds the lock.
+// begin takes the first checkpoint, and in disk mode runs the batches that the journal
+// holds. The caller holds the lock.
 func (r *Replica) begin() {
 	if r.disk == nil {
 		if r.freeze(0); r.cfg.Recover {
@@ -370,9 +376,10 @@ func (r *Replica) begin() {
 // handOverLook is how often HandOver looks whether the next view has begun.
 const handOverLook = 2 * time.Millisecond
 
-// HandOver is called before a replica is stopped. If it is the primary it leaves its view, so that the others begin the next
-// one at once and not when their timers run out (R-VT-5), and HandOver returns when that view has begun here, or with an
-// error when ctx is done. A backup, or a replica that votes for nothing, has nothing to hand over.
+// HandOver is called before a replica is stopped. If it is the primary it leaves its
+// view, so that the others begin the next one at once and not when their timers run out
+// (R-VT-5), and HandOver returns when that view has begun here, or with an error when ctx
+// is done. A backup, or a replica that votes for nothing, has nothing to hand over.
 func (r *Replica) HandOver(ctx context.Context) error {
 	old, leads := r.leaveView()
 	if !leads {
@@ -415,11 +422,12 @@ func (r *Replica) leaveView() (old View, leads bool) {
 	return old, true
 }
 
-// liveWithin is how long the loop may stand still before Live calls for help: longer than any work under the lock takes.
+// liveWithin is how long the loop may stand still before Live calls for help: longer than
+// any work under the lock takes.
 const liveWithin = 30 * time.Second
 
-// Live says why the replica must be started anew: it has stopped, or its loop stands still. A view change, a lost peer or
-// a missing quorum is no such reason.
+// Live says why the replica must be started anew: it has stopped, or its loop stands
+// still. A view change, a lost peer or a missing quorum is no such reason.
 func (r *Replica) Live() error {
 	select {
 	case <-r.ending.done:

@@ -18,7 +18,8 @@ import (
 	"bfs/pkg/pbft/internal/signing"
 )
 
-// A KeeperConfig is what the process needs that holds a replica's long-term key in the replica's stead.
+// A KeeperConfig is what the process needs that holds a replica's long-term key in the
+// replica's stead.
 type KeeperConfig struct {
 	Group     *Group
 	Self      ReplicaID
@@ -34,8 +35,8 @@ type KeeperConfig struct {
 	Logger    *slog.Logger
 }
 
-// A Keeper holds a replica's long-term key, and signs NEW-KEYs and recovery requests of that replica
-// for the replica's process.
+// A Keeper holds a replica's long-term key, and signs NEW-KEYs and recovery requests of
+// that replica for the replica's process.
 type Keeper struct {
 	key    *signing.Key
 	server *signing.Server
@@ -69,7 +70,8 @@ func StartKeeper(cfg KeeperConfig) (*Keeper, error) {
 	return k, nil
 }
 
-// refusedEvery is how often the log tells of refusals: a process whose requests are refused must not flood the log.
+// refusedEvery is how often the log tells of refusals: a process whose requests are
+// refused must not flood the log.
 const refusedEvery = time.Second
 
 func (cfg *KeeperConfig) rules() signing.Rules {
@@ -97,8 +99,8 @@ func (k *Keeper) TakeSerial(serial uint64) error {
 	return k.memory.serial.Raise(serial)
 }
 
-// Grant lets the replica have a recovery request signed. Whoever starts the replica as a recovery calls
-// it first.
+// Grant lets the replica have a recovery request signed. Whoever starts the replica as a
+// recovery calls it first.
 func (k *Keeper) Grant() { k.key.Grant() }
 
 // Disconnect ends the connections of the replica's process, which has ended or is to end.
@@ -128,8 +130,8 @@ func (k *Keeper) status(watchdog func() KeeperStatus) []byte {
 	return b
 }
 
-// AskRecovery asks the keeper at a socket to recover its replica, and returns what was done. Without
-// force the keeper refuses while the group cannot spare the replica.
+// AskRecovery asks the keeper at a socket to recover its replica, and returns what was
+// done. Without force the keeper refuses while the group cannot spare the replica.
 func AskRecovery(ctx context.Context, socket string, force bool) (string, error) {
 	return signing.AskRecovery(ctx, socket, force)
 }

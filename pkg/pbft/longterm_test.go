@@ -129,8 +129,9 @@ func answers(t *testing.T, r *pbft.Replica) (s pbft.Status) {
 	return s
 }
 
-// While its keeper hangs a replica executes, tells how it is, and stops when it is told to: nobody waits for the keeper with the
-// replica's lock, whether it is asked for a recovery request, for fresh session keys, or for those of a peer that was restarted.
+// While its keeper hangs a replica executes, tells how it is, and stops when it is told
+// to: nobody waits for the keeper with the replica's lock, whether it is asked for a
+// recovery request, for fresh session keys, or for those of a peer that was restarted.
 func TestKeeperHangs(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportTLS)
 	const kept, other = 3, 2
@@ -170,8 +171,9 @@ func TestKeeperHangs(t *testing.T) {
 	c.stop(kept)
 }
 
-// Replicas whose keys are at their keepers form a group. A replica is heard after its restart and after
-// its keeper's; it may be replaced with no key at hand; and it is not there without its keeper.
+// Replicas whose keys are at their keepers form a group. A replica is heard after its
+// restart and after its keeper's; it may be replaced with no key at hand; and it is not
+// there without its keeper.
 func TestReplicasWithKeepers(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportTLS)
 	var dirs []string
@@ -220,8 +222,8 @@ func TestReplicasWithKeepers(t *testing.T) {
 	}
 }
 
-// A keeper starts with what it remembers: of a key that has signed nothing, or renewed; not without,
-// and not twice.
+// A keeper starts with what it remembers: of a key that has signed nothing, or renewed;
+// not without, and not twice.
 func TestKeepersMemory(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	dir, second := t.TempDir(), t.TempDir()

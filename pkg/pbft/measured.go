@@ -8,8 +8,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// measured counts what a replica does, and times what clients and administrators notice. Only status and log depend on it, and the
-// numbers of a service that is not replicated. It is under the replica's lock.
+// measured counts what a replica does, and times what clients and administrators notice.
+// Only status and log depend on it, and the numbers of a service that is not replicated.
+// It is under the replica's lock.
 type measured struct {
 	started   time.Time
 	executed  uint64        // operations since start

@@ -90,7 +90,8 @@ func TestGroupFilesDiffer(t *testing.T) {
 	wantLine(t, ours, "NEW-KEY refused", "replica=3", "group file differs", "ours="+c.g.Digest().String(), "theirs="+other.Digest().String())
 }
 
-// A view change, a peer that is lost and one that is back have one line each, and a replica that is stopped says nothing of its peers.
+// A view change, a peer that is lost and one that is back have one line each, and a
+// replica that is stopped says nothing of its peers.
 func TestEventsAreLogged(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	client := c.client(c.enrolled(c.client(c.admin), ""))

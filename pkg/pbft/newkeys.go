@@ -8,17 +8,19 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// newKeys is the goroutine that sends a replica's NEW-KEYs, except those that answer another's. It has no state beside the Replica's.
+// newKeys is the goroutine that sends a replica's NEW-KEYs, except those that answer
+// another's. It has no state beside the Replica's.
 //
-// Each NEW-KEY waits for the signer, and a keeper that hangs answers none. So they are made on this goroutine, and not on the one that
-// the protocol has its time from.
+// Each NEW-KEY waits for the signer, and a keeper that hangs answers none. So they are
+// made on this goroutine, and not on the one that the protocol has its time from.
 type newKeys struct{ r *Replica }
 
 // askKeyPeriod is how often a session key that is still missing is asked for.
 const askKeyPeriod = time.Second
 
-// run refreshes the keys each period until the replica stops, and asks for those that are missing. The replicas of a group that was
-// started at once do so one after the other: a quorum has the votes that one of them asks for again.
+// run refreshes the keys each period until the replica stops, and asks for those that are
+// missing. The replicas of a group that was started at once do so one after the other: a
+// quorum has the votes that one of them asks for again.
 func (x newKeys) run() {
 	r := x.r
 	renewal := &r.end.Renewal
@@ -48,9 +50,9 @@ func (x newKeys) run() {
 	}
 }
 
-// announce sends a NEW-KEY to everyone to whom there is a way: replicas first, and then the enrolled
-// clients. A connection that is just coming up begins with one that is made later than this. Others are sent
-// one when they say something.
+// announce sends a NEW-KEY to everyone to whom there is a way: replicas first, and then
+// the enrolled clients. A connection that is just coming up begins with one that is made
+// later than this. Others are sent one when they say something.
 func (x newKeys) announce() {
 	r := x.r
 	r.peers.announceTo(1<<message.MaxReplicas-1, r.end)

@@ -25,10 +25,11 @@ type Offline struct {
 	Warn     func(text string) // of what is missing
 }
 
-// BackupDirectory writes an archive of a replica that does not run, and changes nothing in its directory:
-// Group, Directory, Key and Service of cfg count. The state is the image's, brought on by the batches that the
-// journal says have committed. So f+1 replicas whose journals are not whole can still say what they had in
-// common: see R-OUR-6. The replica signs the archive, which proves nothing by itself.
+// BackupDirectory writes an archive of a replica that does not run, and changes nothing
+// in its directory: Group, Directory, Key and Service of cfg count. The state is the
+// image's, brought on by the batches that the journal says have committed. So f+1
+// replicas whose journals are not whole can still say what they had in common: see
+// R-OUR-6. The replica signs the archive, which proves nothing by itself.
 func BackupDirectory(ctx context.Context, cfg ReplicaConfig, path string, o Offline) (*Certificate, error) {
 	tree, err := treeOf(cfg.Service)
 	if err != nil {
@@ -148,8 +149,8 @@ func (cfg *ReplicaConfig) loadImage(tree Tree, x *executor.Executor) (at Certifi
 	return at, err
 }
 
-// runDecided runs the batches after one that are known to have committed, up to batch to if that is not 0, and
-// returns the last.
+// runDecided runs the batches after one that are known to have committed, up to batch to
+// if that is not 0, and returns the last.
 func runDecided(x *executor.Executor, after, to SeqNum, records []message.Message) SeqNum {
 	bodies := map[Digest]*message.Batch{message.NullDigest: {}}
 	decided := map[SeqNum]Digest{}

@@ -11,8 +11,9 @@ import (
 	"bfs/pkg/pbft/internal/wire"
 )
 
-// outgoing seals what a replica says and queues it on its connections. It is under the replica's lock: the nonces of a connection
-// rise in the order in which its frames are queued. The frames are written when the lock is released, see wire.Flushes.
+// outgoing seals what a replica says and queues it on its connections. It is under the
+// replica's lock: the nonces of a connection rise in the order in which its frames are
+// queued. The frames are written when the lock is released, see wire.Flushes.
 type outgoing struct {
 	end     *wire.Endpoint
 	peers   peers
@@ -27,7 +28,8 @@ type outgoing struct {
 // passedBytes may wait for a peer already when a client's request is passed on to it.
 const passedBytes = 1 << 20
 
-// send seals a message for one replica. A request goes as it is: its client's authenticator is in it.
+// send seals a message for one replica. A request goes as it is: its client's
+// authenticator is in it.
 func (x *outgoing) send(i ReplicaID, m message.Message) {
 	p := x.peers[i]
 	if x.liar != nil {
@@ -62,7 +64,8 @@ func (x *outgoing) multicast(m message.Message) {
 	}
 }
 
-// seal sends m with p's MAC behind it. buffer holds m encoded, or shared does if it is not nil. If the peer is spared m may wait.
+// seal sends m with p's MAC behind it. buffer holds m encoded, or shared does if it is
+// not nil. If the peer is spared m may wait.
 func (x *outgoing) seal(p *peerEnd, m message.Message, spared bool, shared *transport.Shared) {
 	encoded := x.buffer
 	if shared != nil {
@@ -90,7 +93,8 @@ func (x *outgoing) queue(p *peerEnd, spared bool, shared *transport.Shared, part
 	}
 }
 
-// data sends a DATA to a replica. Its pages are copied from where they lie into the queue, and nowhere else.
+// data sends a DATA to a replica. Its pages are copied from where they lie into the
+// queue, and nowhere else.
 func (x *outgoing) data(p *peerEnd, m *message.Data) {
 	if parts := x.sealPieces(p.session, m); parts != nil {
 		x.queue(p, false, nil, parts...)
@@ -105,7 +109,8 @@ func (x *outgoing) dataTo(c *transport.Conn, s *auth.Session, m *message.Data) {
 	}
 }
 
-// sealPieces are a DATA's pages where they lie, between its head and its MAC; nil: the session has no key.
+// sealPieces are a DATA's pages where they lie, between its head and its MAC; nil: the
+// session has no key.
 func (x *outgoing) sealPieces(s *auth.Session, m *message.Data) (pieces [][]byte) {
 	pieces, x.buffer = m.Pieces(x.buffer)
 	if x.trailer = x.end.Ring.SealBody(s, &x.scratch, x.trailer[:0], m, pieces[0]); x.trailer == nil {

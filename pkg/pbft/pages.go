@@ -16,7 +16,8 @@ import (
 	"bfs/pkg/pbft/internal/wire"
 )
 
-// A pageServer answers FETCHes from the checkpoints that the state holds. It is under the replica's lock.
+// A pageServer answers FETCHes from the checkpoints that the state holds. It is under the
+// replica's lock.
 type pageServer struct {
 	core  *core.Core
 	state State
@@ -33,13 +34,14 @@ type keptFetch struct {
 	fetch message.Fetch
 }
 
-// keptFetches is how many FETCHes are kept of one replica, which asks for no more at a time. One above that is answered with Gone.
+// keptFetches is how many FETCHes are kept of one replica, which asks for no more at a
+// time. One above that is answered with Gone.
 const keptFetches = 8
 
-// A loan keeps a stable checkpoint in the state while a backup reads it by FETCH, as a replica would that
-// fetches the state. There is one loan at a time. As long as it lasts the state keeps the later checkpoints
-// too, so the loan ends when the reader is silent for loanIdle, and when the pages that only checkpoints hold
-// come to more than loanPages. The backup then begins again.
+// A loan keeps a stable checkpoint in the state while a backup reads it by FETCH, as a replica
+// would that fetches the state. There is one loan at a time. As long as it lasts the state keeps
+// the later checkpoints too, so the loan ends when the reader is silent for loanIdle, and when
+// the pages that only checkpoints hold come to more than loanPages. The backup then begins again.
 type loan struct {
 	seq  SeqNum    // 0: there is none
 	read time.Time // last
@@ -48,16 +50,17 @@ type loan struct {
 // loanIdle is how long a loan lasts that nobody uses.
 const loanIdle = 10 * time.Second
 
-// loanPages bounds the pages that checkpoints hold beside the live ones during a loan: an eighth of these, or
-// 64 MiB if that is more. (A variable for tests.)
+// loanPages bounds the pages that checkpoints hold beside the live ones during a loan: an
+// eighth of these, or 64 MiB if that is more. (A variable for tests.)
 var loanPages = func(live int) int { return max(live/8, 64<<20/PageSize) }
 
-// A Recorded State knows how many pages it keeps for checkpoints alone. Without that a loan ends when the
-// window has moved once.
+// A Recorded State knows how many pages it keeps for checkpoints alone. Without that a
+// loan ends when the window has moved once.
 type Recorded interface{ Recorded() int }
 
-// mayRead reports whether a client may read the whole state: the administrator, who can have anybody enrolled
-// for it, and each member, which holds it. A member runs bfsd backup under its own key.
+// mayRead reports whether a client may read the whole state: the administrator, who can
+// have anybody enrolled for it, and each member, which holds it. A member runs bfsd
+// backup under its own key.
 func (g *Group) mayRead(s *auth.Session) bool {
 	if s.Owner(g.Administrator) {
 		return true
@@ -109,7 +112,8 @@ func (x *pageServer) answer(to ReplicaID, m *message.Fetch) bool {
 	return true
 }
 
-// read makes the answer to a FETCH. It leaves out items that we do not have; the replica that asked sees that. Nil: not yet.
+// read makes the answer to a FETCH. It leaves out items that we do not have; the replica
+// that asked sees that. Nil: not yet.
 func (x *pageServer) read(m *message.Fetch) *message.Data {
 	answer := &message.Data{Seq: m.Seq, Tag: m.Tag, Items: make([]message.Item, 0, len(m.Nodes))}
 	for _, id := range m.Nodes {
@@ -137,8 +141,9 @@ func (x *pageServer) read(m *message.Fetch) *message.Data {
 	return answer
 }
 
-// lend answers a FETCH of a client that may read the state. One that asks for no pages has an idle group take a
-// checkpoint of all batches so far and up to Seq, and is told the last batch so far. While the state is being fetched it is not read.
+// lend answers a FETCH of a client that may read the state. One that asks for no pages
+// has an idle group take a checkpoint of all batches so far and up to Seq, and is told
+// the last batch so far. While the state is being fetched it is not read.
 func (x *pageServer) lend(c *transport.Conn, s *auth.Session, m *message.Fetch, fetching bool) {
 	answer := &message.Data{Seq: m.Seq, Tag: m.Tag, Gone: true}
 	c.Trust() // a member is no enrolled client, and its connection would end in ten seconds
@@ -167,8 +172,8 @@ func (x *pageServer) borrow(n SeqNum) {
 	*l = loan{n, time.Now()}
 }
 
-// lent is the lowest checkpoint that the state must keep when n is all that others need. It ends a loan that
-// has lasted too long.
+// lent is the lowest checkpoint that the state must keep when n is all that others need.
+// It ends a loan that has lasted too long.
 func (x *pageServer) lent(n SeqNum) SeqNum {
 	l := &x.loan
 	if l.seq == 0 || l.seq >= n {
@@ -194,8 +199,8 @@ func (x *pageServer) affords(stable SeqNum) bool {
 	return recorded.Recorded() <= loanPages(live)
 }
 
-// A transfer replaces our state by the group's. Its session is under the replica's lock. Readers of connections ask without it
-// whether one is under way.
+// A transfer replaces our state by the group's. Its session is under the replica's lock.
+// Readers of connections ask without it whether one is under way.
 type transfer struct {
 	state   State
 	session Install // nil: none is under way
@@ -219,7 +224,8 @@ func (x *transfer) end() {
 	x.busy.Store(false)
 }
 
-// digest computes the digests of pages that came, on the goroutine of the connection they came on and not under the lock.
+// digest computes the digests of pages that came, on the goroutine of the connection they
+// came on and not under the lock.
 func (x *transfer) digest(m *message.Data) {
 	d, ok := x.state.(Digester)
 	if !ok || !x.busy.Load() {

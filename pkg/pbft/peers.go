@@ -19,8 +19,8 @@ import (
 // peers are our ways to the other replicas, by replica; nil for ourselves.
 type peers []*peerEnd
 
-// A peerEnd is our way to another replica. Session, link, opened and signatures have locks of their own; the rest is under the
-// replica's lock.
+// A peerEnd is our way to another replica. Session, link, opened and signatures have
+// locks of their own; the rest is under the replica's lock.
 type peerEnd struct {
 	session *auth.Session
 	link    *transport.Link
@@ -35,9 +35,9 @@ type peerEnd struct {
 	signatures budget // of the signed requests that it brings
 }
 
-// signaturesPerSecond bounds the signatures that one replica can have us check: each costs as much as a hundred MACs, and
-// a batch has room for hundreds. A request above that is not authentic for now, and comes again. (A variable for tests on slow
-// machines.)
+// signaturesPerSecond bounds the signatures that one replica can have us check: each costs
+// as much as a hundred MACs, and a batch has room for hundreds. A request above that is
+// not authentic for now, and comes again. (A variable for tests on slow machines.)
 var signaturesPerSecond = 1000
 
 // A budget bounds how often in a second a peer may cause something.
@@ -89,15 +89,16 @@ func (all peers) announceTo(these uint32, e *wire.Endpoint) {
 	}
 }
 
-// noteRecovery notes that a recovery request of replica i was executed here. The caller holds the lock.
+// noteRecovery notes that a recovery request of replica i was executed here. The caller
+// holds the lock.
 func (all peers) noteRecovery(i ReplicaID) {
 	if p := all[i]; p != nil {
 		p.recovered = time.Now()
 	}
 }
 
-// askForKeys sends a NEW-KEY to the replicas that we have no session key of: their NEW-KEY was lost, or it came when there was no
-// way to answer it.
+// askForKeys sends a NEW-KEY to the replicas that we have no session key of: their
+// NEW-KEY was lost, or it came when there was no way to answer it.
 func (all peers) askForKeys(e *wire.Endpoint) {
 	for _, p := range all {
 		if p != nil {
@@ -106,7 +107,8 @@ func (all peers) askForKeys(e *wire.Endpoint) {
 	}
 }
 
-// maySign reports whether a session may have one more signature checked: clients bring one at a time, and have budgets elsewhere.
+// maySign reports whether a session may have one more signature checked: clients bring
+// one at a time, and have budgets elsewhere.
 func (all peers) maySign(s *auth.Session) bool {
 	return !s.Peer.IsReplica() || all[s.Peer.Replica].signatures.spend(time.Now())
 }
@@ -135,7 +137,8 @@ func (p *peerEnd) up(log *slog.Logger, c *transport.Conn) {
 	c.Trust()
 }
 
-// recoveredAgo is how long ago a recovery request of the peer was executed here, 0 if none was since the start. The caller holds the lock.
+// recoveredAgo is how long ago a recovery request of the peer was executed here, 0 if
+// none was since the start. The caller holds the lock.
 func (p *peerEnd) recoveredAgo() Seconds {
 	if p.recovered.IsZero() {
 		return 0
@@ -151,10 +154,12 @@ type mismatches struct {
 	told  atomic.Int64 // when the log last told of a stranger's transport, Unix nanoseconds
 }
 
-// mismatchAgain is how long the log is silent about a mismatch that it has told of: a mismatch lasts until somebody changes a file.
+// mismatchAgain is how long the log is silent about a mismatch that it has told of: a
+// mismatch lasts until somebody changes a file.
 const mismatchAgain = time.Minute
 
-// peer logs that a peer does not speak our transport, unless it did so lately. The caller holds the replica's lock.
+// peer logs that a peer does not speak our transport, unless it did so lately. The caller
+// holds the replica's lock.
 func (x *mismatches) peer(p *peerEnd, ours Transport, err error) {
 	if now := time.Now(); now.Sub(p.told) > mismatchAgain {
 		p.told = now
@@ -164,7 +169,8 @@ func (x *mismatches) peer(p *peerEnd, ours Transport, err error) {
 	}
 }
 
-// stranger logs that whoever connected does not speak our transport. Anybody can be one, so the log tells of few.
+// stranger logs that whoever connected does not speak our transport. Anybody can be one,
+// so the log tells of few.
 func (x *mismatches) stranger(c *transport.Conn, ours Transport, err error) {
 	now, last := time.Now().UnixNano(), x.told.Load()
 	if now-last > int64(mismatchAgain) && x.told.CompareAndSwap(last, now) {
@@ -173,8 +179,8 @@ func (x *mismatches) stranger(c *transport.Conn, ours Transport, err error) {
 	}
 }
 
-// membersAt are the other members whose address in the group file is the host that a connection comes from, as far as addresses
-// are numbers.
+// membersAt are the other members whose address in the group file is the host that a
+// connection comes from, as far as addresses are numbers.
 func (x *mismatches) membersAt(c *transport.Conn) (all []int) {
 	from, _, _ := net.SplitHostPort(c.RemoteAddr().String())
 	for i, m := range x.group.Members {
@@ -185,7 +191,8 @@ func (x *mismatches) membersAt(c *transport.Conn) (all []int) {
 	return all
 }
 
-// plainOnly reports whether a connection of plain transport ended because the other side sent what is no frame, such as a TLS record.
+// plainOnly reports whether a connection of plain transport ended because the other side
+// sent what is no frame, such as a TLS record.
 func (x *mismatches) plainOnly(err error) bool {
 	return x.end.Options.TLS == nil && errors.Is(err, transport.ErrOversized)
 }

@@ -16,8 +16,8 @@ import (
 // asked again.
 const stableAgain = 100 * time.Millisecond
 
-// stableQuestion is what a client asks with QUERY-STABLE, beside the origin of its timestamps, whose nonces are higher. It is under
-// the lock of its wires.
+// stableQuestion is what a client asks with QUERY-STABLE, beside the origin of its
+// timestamps, whose nonces are higher. It is under the lock of its wires.
 type stableQuestion struct {
 	wires *clientWires
 	nonce uint64       // of the last one
@@ -116,7 +116,8 @@ func (x *stableQuestion) answer(m *message.ReplyStable) {
 	}
 }
 
-// forget drops the answers to a question, if there is one. It is asked again all the time. The caller holds the lock.
+// forget drops the answers to a question, if there is one. It is asked again all the
+// time. The caller holds the lock.
 func (x *stableQuestion) forget() {
 	if q := x.query; q != nil {
 		clear(q.answers)
@@ -146,7 +147,8 @@ const (
 	notYetAgain = 5 * time.Millisecond
 )
 
-// fetch asks one replica for nodes and pages of a checkpoint, or, without any, for where it is: see pageServer.lend.
+// fetch asks one replica for nodes and pages of a checkpoint, or, without any, for where
+// it is: see pageServer.lend.
 func (x *reading) fetch(ctx context.Context, i ReplicaID, seq SeqNum, nodes []NodeID) (*message.Data, error) {
 	again := time.NewTimer(fetchAgain)
 	defer again.Stop()
@@ -199,7 +201,8 @@ func (x *reading) end(tag uint32) {
 	delete(x.from, tag)
 }
 
-// answer gives a DATA to the caller that waits for it. Its pages are believed for their digests only.
+// answer gives a DATA to the caller that waits for it. Its pages are believed for their
+// digests only.
 func (x *reading) answer(m *message.Data) {
 	x.wires.mu.Lock()
 	defer x.wires.mu.Unlock()
@@ -213,7 +216,8 @@ func (x *reading) answer(m *message.Data) {
 	}
 }
 
-// items asks one replica for nodes and pages of a checkpoint, and returns the contents of each, in order.
+// items asks one replica for nodes and pages of a checkpoint, and returns the contents of
+// each, in order.
 func (x *reading) items(ctx context.Context, i ReplicaID, seq SeqNum, nodes []NodeID) ([][]byte, error) {
 	for began := time.Now(); ; {
 		m, err := x.fetch(ctx, i, seq, nodes)
@@ -255,10 +259,11 @@ func (x *reading) askForCheckpoint(target SeqNum) {
 	}
 }
 
-// reachedBy is a number such that no batch above it was answered before the call. One that was is executed at a
-// quorum, and any two quorums have a correct replica in common. The word of one replica alone may be a lie,
-// upwards: so it is believed no further than a window above what f+1 replicas have passed, which is as far as
-// replicas can be apart, and then costs as many null batches.
+// reachedBy is a number such that no batch above it was answered before the call. One
+// that was is executed at a quorum, and any two quorums have a correct replica in common.
+// The word of one replica alone may be a lie, upwards: so it is believed no further than
+// a window above what f+1 replicas have passed, which is as far as replicas can be apart,
+// and then costs as many null batches.
 func (x *reading) reachedBy(ctx context.Context) (SeqNum, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -12,9 +12,9 @@ import (
 	"bfs/pkg/pbft/internal/wire"
 )
 
-// A receiver turns the frames of a replica's connections into messages whose senders are certain. It decodes, and checks MACs,
-// signatures and budgets, on the goroutine that reads the connection and without the replica's lock: everything that it uses has
-// a lock of its own.
+// A receiver turns the frames of a replica's connections into messages whose senders are
+// certain. It decodes, and checks MACs, signatures and budgets, on the goroutine that reads the
+// connection and without the replica's lock: everything that it uses has a lock of its own.
 type receiver struct {
 	end      *wire.Endpoint
 	group    *Group
@@ -25,8 +25,8 @@ type receiver struct {
 	transfer *transfer
 }
 
-// affords reports whether the sender on a connection may bring n more frames if it is not enrolled. If it may not, its connection is
-// not read for a second.
+// affords reports whether the sender on a connection may bring n more frames if it is not
+// enrolled. If it may not, its connection is not read for a second.
 func (x *receiver) affords(c *transport.Conn, n int) bool {
 	var who *wire.Caller
 	switch user := c.User().(type) {
@@ -53,8 +53,8 @@ func (x *receiver) epochOf(c *transport.Conn) uint64 {
 	return x.end.Ring.Epoch()
 }
 
-// receive turns a frame into a message whose sender is certain, or one with a client's request that is marked as authentic or not.
-// nil: refused and counted.
+// receive turns a frame into a message whose sender is certain, or one with a client's
+// request that is marked as authentic or not. nil: refused and counted.
 func (x *receiver) receive(c *transport.Conn, who *wire.Remote, frame []byte) message.Message {
 	fromReplica := who.Session.Peer.IsReplica()
 	backup := false // it is for a backup, and is read at full speed
@@ -92,8 +92,9 @@ func (x *receiver) receive(c *transport.Conn, who *wire.Remote, frame []byte) me
 	return x.attribute(m, who)
 }
 
-// remind sends a NEW-KEY, on c, to a sender whose message would not open: perhaps our last one was lost, or another process has the
-// client's key. Right after a refresh a NEW-KEY was under way meanwhile.
+// remind sends a NEW-KEY, on c, to a sender whose message would not open: perhaps our
+// last one was lost, or another process has the client's key. Right after a refresh a
+// NEW-KEY was under way meanwhile.
 func (x *receiver) remind(c *transport.Conn, who *wire.Remote) {
 	if !x.end.Renewal.Settling() && who.Caller.MayResend() {
 		x.end.SendKey(c, who.Session, who.Caller.RivalOf(who.Life))
@@ -158,8 +159,9 @@ func (x *receiver) request(c *transport.Conn, who *wire.Remote, frame []byte) me
 	return q
 }
 
-// authenticates checks the proof of origin of a request, which the remote who has brought: the administrator's signature, or our entry
-// of the client's authenticator (R-REQ-6). c is that client's end, nil if there is none.
+// authenticates checks the proof of origin of a request, which the remote who has
+// brought: the administrator's signature, or our entry of the client's authenticator
+// (R-REQ-6). c is that client's end, nil if there is none.
 func (x *receiver) authenticates(q *message.Request, c *clientEnd, who *wire.Remote) bool {
 	if q.Client == Administrator {
 		if !x.peers.maySign(who.Session) {
@@ -183,8 +185,9 @@ func (x *receiver) signedRecovery(q *message.Request, who *wire.Remote) bool {
 	return ed25519.Verify(x.group.Members[m.Replica].Key, m.AppendCovered(nil, x.group.Digest()), q.Signature)
 }
 
-// sessionFor finds or begins the session with the sender of a NEW-KEY. A client that is not enrolled gets a session as well, which
-// lives no longer than its connection: on it the client learns that it is not enrolled.
+// sessionFor finds or begins the session with the sender of a NEW-KEY. A client that is
+// not enrolled gets a session as well, which lives no longer than its connection: on it
+// the client learns that it is not enrolled.
 func (x *receiver) sessionFor(c *transport.Conn, m *message.NewKey) *auth.Session {
 	if m.From.IsReplica() {
 		if i := int(m.From.Replica); i < len(x.peers) && x.peers[i] != nil {
@@ -206,7 +209,8 @@ func (x *receiver) sessionFor(c *transport.Conn, m *message.NewKey) *auth.Sessio
 	return auth.NewSession(m.From, append(ed25519.PublicKey(nil), key...))
 }
 
-// newKey takes in a NEW-KEY on c, and returns its sender. nil: it is refused, and the connection must be closed.
+// newKey takes in a NEW-KEY on c, and returns its sender. nil: it is refused, and the
+// connection must be closed.
 func (x *receiver) newKey(c *transport.Conn, frame []byte) *keyed {
 	from, budgets := claims(c)
 	if !budgets.MayKey() {

@@ -21,8 +21,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// recovering is what a replica knows of its recovery, beside the core: how far it has come, and what its directory says of it. It is
-// under the replica's lock.
+// recovering is what a replica knows of its recovery, beside the core: how far it has
+// come, and what its directory says of it. It is under the replica's lock.
 type recovering struct {
 	cfg     *ReplicaConfig
 	log     *slog.Logger
@@ -62,10 +62,12 @@ func (x *recovering) note(c *core.Core) {
 
 const recoveringText = "This replica is recovering, and has been started for that.\n"
 
-// recoveryStarts is how many starts of a recovery believe what the directory holds. If none of them came to its end, that may be why.
+// recoveryStarts is how many starts of a recovery believe what the directory holds. If
+// none of them came to its end, that may be why.
 const recoveryStarts = 2
 
-// falseText is another line: the recovery has found that the replica's memory cannot be true, and the next start reports that.
+// falseText is another line: the recovery has found that the replica's memory cannot be
+// true, and the next start reports that.
 const falseText = "What it remembers is false.\n"
 
 // begin marks a recovery that begins, and returns its nonce.
@@ -103,8 +105,8 @@ func (x *recovering) request(bound SeqNum) (*message.Request, error) {
 	return m.Request(signature), nil
 }
 
-// distrust has the next start believe nothing of what the directory holds, because the word of the other replicas contradicts it.
-// It returns the reason why this replica stops.
+// distrust has the next start believe nothing of what the directory holds, because the
+// word of the other replicas contradicts it. It returns the reason why this replica stops.
 func (x *recovering) distrust(e *core.Effect) error {
 	if err := x.fence.Reset(e.View, e.Seq, true); err != nil {
 		return err
@@ -115,8 +117,10 @@ func (x *recovering) distrust(e *core.Effect) error {
 	return falseMemory(e.Reason)
 }
 
-// stray has the next start be a recovery that believes nothing of what the journal holds: this replica's state is not the group's, so its
-// memory, its disk or its program is at fault. The fence goes on covering all that it may have promised. It returns the reason why this replica stops.
+// stray has the next start be a recovery that believes nothing of what the journal holds:
+// this replica's state is not the group's, so its memory, its disk or its program is at
+// fault. The fence goes on covering all that it may have promised. It returns the reason
+// why this replica stops.
 func (x *recovering) stray(why string) error {
 	if err := x.fence.Distrust(); err != nil {
 		x.log.Warn("the next start may believe what this one has on its disk", "err", err)
@@ -167,7 +171,8 @@ func (x *recovering) ended(c *core.Core) {
 		"load", ms(x.parts.Load), "estimate", ms(x.parts.Estimate), "request", ms(x.parts.Request), "check", ms(x.parts.Check))
 }
 
-// unmark removes the mark of a recovery, unless the journal may still hold what an intruder put there.
+// unmark removes the mark of a recovery, unless the journal may still hold what an
+// intruder put there.
 func (x *recovering) unmark() error {
 	if x.full {
 		return nil

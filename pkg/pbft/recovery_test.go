@@ -38,7 +38,8 @@ func (c *cluster) recovered(i int) pbft.Recovery {
 	return s
 }
 
-// All four recover one after the other, again and again. The group is idle but for what the recoveries bring.
+// All four recover one after the other, again and again. The group is idle but for what
+// the recoveries bring.
 func TestRecoveries(t *testing.T) {
 	for _, durability := range []pbft.Durability{pbft.DurabilityDisk, pbft.DurabilityReplicated} {
 		t.Run(string(durability), func(t *testing.T) {
@@ -66,7 +67,8 @@ func TestRecoveries(t *testing.T) {
 	}
 }
 
-// allRestart stops all replicas and starts them again: what they wrote anew when they had recovered is all that they need.
+// allRestart stops all replicas and starts them again: what they wrote anew when they had
+// recovered is all that they need.
 func (c *cluster) allRestart(client *pbft.Client) {
 	c.t.Helper()
 	want := invoke(c.t, client, "i", false)
@@ -104,7 +106,8 @@ func TestRecoveryIsNoFault(t *testing.T) {
 	}
 }
 
-// A recovery finds what an intruder changed while the replica was down, and the group's state takes its place.
+// A recovery finds what an intruder changed while the replica was down, and the group's
+// state takes its place.
 func TestRecoveryFromAnIntruder(t *testing.T) {
 	pbft.ShortSegments(t)
 	for _, x := range []struct {
@@ -147,7 +150,8 @@ func TestRecoveryFromAnIntruder(t *testing.T) {
 	}
 }
 
-// startUntilItStays does what a keeper does: a replica that stops because its memory is false is started again.
+// startUntilItStays does what a keeper does: a replica that stops because its memory is
+// false is started again.
 func (c *cluster) startUntilItStays(i int) {
 	c.t.Helper()
 	for range 3 {
@@ -170,7 +174,8 @@ func (c *cluster) startUntilItStays(i int) {
 	c.t.Fatalf("replica %d does not stay", i)
 }
 
-// A start in the middle of a recovery is one, too, and after some that did not come to their end one believes nothing.
+// A start in the middle of a recovery is one, too, and after some that did not come to
+// their end one believes nothing.
 func TestRecoveryAfterUnfinishedOnes(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	client := c.client(c.enrolled(c.client(c.admin), ""))

@@ -20,9 +20,9 @@ import (
 
 // A Replica is one member of a group: the event loop around the core.
 //
-// There is no loop goroutine. The goroutine that has an event performs it to its end: the reader of a connection decodes and checks
-// MACs (receiver), then takes the lock, steps the core, performs its effects in order, releases the lock and writes what was queued.
-// The goroutines are
+// There is no loop goroutine. The goroutine that has an event performs it to its end: the reader
+// of a connection decodes and checks MACs (receiver), then takes the lock, steps the core,
+// performs its effects in order, releases the lock and writes what was queued. The goroutines are
 //
 //	the transport's   one reader and at times one writer for each connection, one dialler for each link
 //	tick              every tickPeriod, less often when idle: retransmission
@@ -34,12 +34,12 @@ import (
 //	storage.flush     syncs the journal, in disk mode
 //	imageFollower.run takes the image along and keeps room in reserve, in disk mode
 //
-// One lock, mu, guards the core, the service, and every part below it that does not say otherwise. Locks that are taken while mu is
-// held: those of clients and its ends, of the gate and its callers, of keeper, and the transport's. Nothing takes mu while it holds one of
-// these.
+// One lock, mu, guards the core, the service, and every part below it that does not say
+// otherwise. Locks that are taken while mu is held: those of clients and its ends, of the gate
+// and its callers, of keeper, and the transport's. Nothing takes mu while it holds one of these.
 //
-// Each part is a type that owns its state, and none of them knows the Replica. A file uses files of the lines below its own, and
-// files before it in its own line:
+// Each part is a type that owns its state, and none of them knows the Replica. A file
+// uses files of the lines below its own, and files before it in its own line:
 //
 //	life                                        start, hand over
 //	inbound  newkeys                            what comes on connections: NEW-KEYs, messages, requests; our NEW-KEYs
@@ -167,7 +167,8 @@ func (r *Replica) freeze(n SeqNum) {
 	})
 }
 
-// serveKept answers the FETCHes that were kept and need not be any more. Others have their turn between two of them.
+// serveKept answers the FETCHes that were kept and need not be any more. Others have
+// their turn between two of them.
 func (r *Replica) serveKept() {
 	for more := true; more; {
 		r.enter()
@@ -373,8 +374,9 @@ func (r *Replica) recoveryEffect(e *core.Effect) {
 	}
 }
 
-// signRecovery makes the recovery request and has it ordered. The core asks again if it cannot be made now. The keeper may hang, so it is
-// asked without the lock, and not for a second request meanwhile.
+// signRecovery makes the recovery request and has it ordered. The core asks again if it
+// cannot be made now. The keeper may hang, so it is asked without the lock, and not for a
+// second request meanwhile.
 func (r *Replica) signRecovery(bound SeqNum) {
 	x := &r.recovery
 	if x.asked || r.ending.begun {
@@ -407,8 +409,8 @@ func (r *Replica) tellRecoveries() {
 	}
 }
 
-// fetch opens a session that replaces our state by a checkpoint's. Queries are refused meanwhile, and batches are logged but not
-// executed.
+// fetch opens a session that replaces our state by a checkpoint's. Queries are refused
+// meanwhile, and batches are logged but not executed.
 func (r *Replica) fetch(n SeqNum, root Digest) {
 	session, err := r.transfer.begin(n, root)
 	if err != nil {
@@ -451,9 +453,9 @@ func (r *Replica) installed(n SeqNum) {
 	r.end.Log.Info("state fetched", "checkpoint", n, "took", r.measured.fetched.Took.Duration().Round(time.Millisecond), "bytes", r.measured.fetched.Bytes)
 }
 
-// refreshKeys has every peer and client speak under a new key, and whatever was said under the old ones count
-// no more unless it is part of a whole certificate. The NEW-KEYs leave on another goroutine. The caller holds
-// the lock.
+// refreshKeys has every peer and client speak under a new key, and whatever was said
+// under the old ones count no more unless it is part of a whole certificate. The NEW-KEYs
+// leave on another goroutine. The caller holds the lock.
 func (r *Replica) refreshKeys() {
 	if r.ending.begun || r.disk.aside() || !r.end.Refresh() {
 		return
@@ -465,8 +467,9 @@ func (r *Replica) refreshKeys() {
 	fill(r.end.Renewal.Tell)
 }
 
-// refreshKeyOf has replica i, which recovers, speak under a new key, and whatever was said under the old one count no more unless it is
-// part of a whole certificate. The NEW-KEY leaves on another goroutine. The caller holds the lock.
+// refreshKeyOf has replica i, which recovers, speak under a new key, and whatever was
+// said under the old one count no more unless it is part of a whole certificate. The
+// NEW-KEY leaves on another goroutine. The caller holds the lock.
 func (r *Replica) refreshKeyOf(i ReplicaID) {
 	if r.ending.begun || r.disk.aside() {
 		return
@@ -479,7 +482,8 @@ func (r *Replica) refreshKeyOf(i ReplicaID) {
 	r.end.Renewal.Single.Owe(i)
 }
 
-// forgetRevoked treats clients that are not enrolled any more as strangers. Their waiting requests are not proposed.
+// forgetRevoked treats clients that are not enrolled any more as strangers. Their waiting
+// requests are not proposed.
 func (r *Replica) forgetRevoked() {
 	r.clients.follow()
 	if r.core != nil {

@@ -11,7 +11,8 @@ import (
 	"bfs/pkg/pbft/internal/wire"
 )
 
-// replies are the answers of the present event, in outboxes, and outboxes that are used again. It is under the replica's lock.
+// replies are the answers of the present event, in outboxes, and outboxes that are used
+// again. It is under the replica's lock.
 type replies struct {
 	out     *outgoing
 	clients *clients
@@ -24,8 +25,9 @@ type replies struct {
 	spare   []*outbox
 }
 
-// An outbox gathers the answers for one client that stand on one ground, most often those of a batch: they leave as one REPLY
-// under one MAC. It is sealed when the event that brought them is over, when the ground changes, or when it is full.
+// An outbox gathers the answers for one client that stand on one ground, most often those
+// of a batch: they leave as one REPLY under one MAC. It is sealed when the event that
+// brought them is over, when the ground changes, or when it is full.
 type outbox struct {
 	conn    *transport.Conn
 	session *auth.Session
@@ -68,9 +70,10 @@ func (x *replies) answerTo(to recipient, q *message.Request, a executor.Answer, 
 	}
 }
 
-// answerOn is answer for a client on a connection that is known. A short result goes whole from every replica; a long one whole from
-// the replica that the client named [TOCS §6.1]. Others prove that they have computed the same: of an ordered request those that the
-// client named for that do, and the rest say no more than that they have executed it.
+// answerOn is answer for a client on a connection that is known. A short result goes
+// whole from every replica; a long one whole from the replica that the client named [TOCS
+// §6.1]. Others prove that they have computed the same: of an ordered request those that
+// the client named for that do, and the rest say no more than that they have executed it.
 func (x *replies) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a executor.Answer, st core.Standing) {
 	if x.out.liar != nil {
 		a.Result = x.out.liar.Result(a.Result)

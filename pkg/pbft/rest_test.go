@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Long reads have a share of a replica's time, of all a client's connections together; those that read at once
-// share it.
+// Long reads have a share of a replica's time, of all a client's connections together;
+// those that read at once share it.
 func TestRest(t *testing.T) {
 	now := time.Now()
 	var r reader

@@ -20,18 +20,19 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
-// A new epoch is a new group: its file has another digest, and so nothing that was said in the old one counts
-// in it. A NEW-KEY names the digest under its signature, session keys are sealed to keys of the present
-// process, and the administrator's requests and a fence name the digest. What the two have in common is the
-// state: the group file names a checkpoint, as it is in the new epoch, and its digest covers that name. Numbers
-// go on from the checkpoint's, views begin at 0, clients and the timestamps of their slots are as they were.
-// The replicas' recoveries are forgotten: they were those of other keys.
+// A new epoch is a new group: its file has another digest, and so nothing that was said
+// in the old one counts in it. A NEW-KEY names the digest under its signature, session
+// keys are sealed to keys of the present process, and the administrator's requests and a
+// fence name the digest. What the two have in common is the state: the group file names a
+// checkpoint, as it is in the new epoch, and its digest covers that name. Numbers go on
+// from the checkpoint's, views begin at 0, clients and the timestamps of their slots are
+// as they were. The replicas' recoveries are forgotten: they were those of other keys.
 
 // A Renewer is a Service whose state names the group's epoch.
 type Renewer interface {
-	// Renew changes a page of an earlier epoch's state, in place, to what it is when the present epoch begins,
-	// and reports whether it changed anything. It depends on the page alone. An error says that the page is of
-	// a state that this group cannot have.
+	// Renew changes a page of an earlier epoch's state, in place, to what it is when the
+	// present epoch begins, and reports whether it changed anything. It depends on the
+	// page alone. An error says that the page is of a state that this group cannot have.
 	Renew(n PageNum, contents []byte) (changed bool, err error)
 }
 
@@ -41,8 +42,9 @@ type Archive = archive.Archive
 // OpenArchive reads the certificate of an archive.
 func OpenArchive(file io.ReaderAt, size int64) (*Archive, error) { return archive.Open(file, size) }
 
-// VouchedFor returns nil if the root that a certificate names is known to be right: the administrator signed
-// it, or it is the root that the caller knows. ErrNotVouchedFor, ErrFalse: it is not known, it is wrong.
+// VouchedFor returns nil if the root that a certificate names is known to be right: the
+// administrator signed it, or it is the root that the caller knows. ErrNotVouchedFor,
+// ErrFalse: it is not known, it is wrong.
 func VouchedFor(c *Certificate, administrator ed25519.PublicKey, known Digest) error {
 	switch {
 	case known == c.Root && !known.IsZero():
@@ -69,8 +71,8 @@ func (g *Group) VouchingMember(c *Certificate) (i ReplicaID, ok bool) {
 	return ReplicaID(n), true
 }
 
-// NewOrigin checks an archive of a group, and returns what the group's next epoch begins with if it is restored
-// from it. The service is the next epoch's.
+// NewOrigin checks an archive of a group, and returns what the group's next epoch begins
+// with if it is restored from it. The service is the next epoch's.
 func NewOrigin(old *Group, a *Archive, s Service, progress func(pages uint64)) (Origin, error) {
 	if a.Group != old.Digest() {
 		return Origin{}, fmt.Errorf("%w: it holds checkpoint %d of epoch %d of group %s, whose group file is another", ErrFalse,
@@ -84,7 +86,8 @@ func NewOrigin(old *Group, a *Archive, s Service, progress func(pages uint64)) (
 	return Origin{Certified{a.Seq, root}, old.Lineage()}, err
 }
 
-// renewed changes the pages that name something of the epoch before: the service's, and the library's first.
+// renewed changes the pages that name something of the epoch before: the service's, and
+// the library's first.
 func renewed(s Service) archive.Edit {
 	x, ok := s.(Renewer)
 	return func(n PageNum, contents []byte) (changed bool, err error) {
@@ -98,8 +101,8 @@ func renewed(s Service) archive.Edit {
 	}
 }
 
-// OriginCovered is what the administrator signs of a group that begins with a backup (R-OUR-6): everything that
-// its members must agree on.
+// OriginCovered is what the administrator signs of a group that begins with a backup
+// (R-OUR-6): everything that its members must agree on.
 func (g *Group) OriginCovered() []byte {
 	d := g.Digest()
 	return append([]byte("bfs group epoch v1\x00"), d[:]...)
@@ -108,14 +111,14 @@ func (g *Group) OriginCovered() []byte {
 // ErrMemory is the refusal to restore over what a replica remembers.
 var ErrMemory = errors.New("the directory holds what a replica remembers of an earlier life: move it away")
 
-// ErrNoMark is the refusal to restore into a directory without the mark of a replica that has never run: its
-// replica may have run in this epoch, and have lost its memory since.
+// ErrNoMark is the refusal to restore into a directory without the mark of a replica that
+// has never run: its replica may have run in this epoch, and have lost its memory since.
 var ErrNoMark = errors.New("the directory has no mark of a replica that has never run")
 
-// Restore puts the checkpoint with which the group begins into the directory of a replica that has never run in
-// it: Group, Directory and Service of cfg count. The archive is checked by the root that the group file names.
-// It may be called again until the replica has started; OpenDirectory asks the others whether this is its first
-// start, as in any group.
+// Restore puts the checkpoint with which the group begins into the directory of a replica
+// that has never run in it: Group, Directory and Service of cfg count. The archive is checked
+// by the root that the group file names. It may be called again until the replica has
+// started; OpenDirectory asks the others whether this is its first start, as in any group.
 func Restore(cfg ReplicaConfig, a *Archive, progress func(pages uint64)) error {
 	g := cfg.Group
 	tree, err := treeOf(cfg.Service)
@@ -161,8 +164,8 @@ func (cfg *ReplicaConfig) extract(a *Archive, tree Tree, progress func(pages uin
 	return errors.Join(err, im.Close())
 }
 
-// writeFirstRecord makes a journal that says that the checkpoint is stable: the group file says so, and all
-// members have it.
+// writeFirstRecord makes a journal that says that the checkpoint is stable: the group
+// file says so, and all members have it.
 func (cfg *ReplicaConfig) writeFirstRecord() error {
 	o := cfg.storeOptions()
 	if err := journal.Discard(o.Disk); err != nil {

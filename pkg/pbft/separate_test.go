@@ -13,7 +13,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Long operations are executed once each, whichever end does without separate transmission, also when one replica is down.
+// Long operations are executed once each, whichever end does without separate
+// transmission, also when one replica is down.
 func TestLongOperations(t *testing.T) {
 	limits := pbft.DefaultLimits()
 	limits.CheckpointPeriod, limits.LogSize, limits.LogBytes = 4, 8, 8<<20
@@ -46,7 +47,8 @@ func TestLongOperations(t *testing.T) {
 	count(pbft.Separate)
 }
 
-// blockwise is a tally that looks at the digests of its operations' blocks: all must be there, whichever way an operation came.
+// blockwise is a tally that looks at the digests of its operations' blocks: all must be
+// there, whichever way an operation came.
 type blockwise struct {
 	tally
 	t *testing.T

@@ -42,19 +42,21 @@ type Operation = executor.Operation
 // leave equal states and equal replies. It cannot fail; a refused operation is an ordinary
 // reply. All methods are called by one goroutine at a time.
 type Service interface {
-	// Execute runs a committed operation. Calls come in the agreed order. wrote reports whether
-	// the operation may have changed the state: its reply is then kept on the library's pages for
-	// a retransmission, and must be at most Limits.Reply bytes long to be kept. The library is done with the reply
-	// when it next calls the service.
+	// Execute runs a committed operation. Calls come in the agreed order. wrote reports
+	// whether the operation may have changed the state: its reply is then kept on the
+	// library's pages for a retransmission, and must be at most Limits.Reply bytes long
+	// to be kept. The library is done with the reply when it next calls the service.
 	Execute(op Operation) (reply []byte, wrote bool)
-	// Query answers an operation that only reads, from the current state and without touching it.
-	// It is not ok if the operation would write; then nothing has happened [TOCS §6.1]. The reply is as Execute's.
+	// Query answers an operation that only reads, from the current state and without
+	// touching it. It is not ok if the operation would write; then nothing has happened
+	// [TOCS §6.1]. The reply is as Execute's.
 	Query(op Operation) (reply []byte, ok bool)
-	// Cost is an upper bound of what an operation costs to run, in bytes: as much as copying so many. It depends on
-	// body alone, never on the state, so that all replicas compute the same. The library adds the length of body, and
-	// takes the search for what it names and a result of a page for granted, so 0 is right for most operations. An
-	// operation that costs more waits for its turn while other clients are served, and the sum of a batch is bounded.
-	// Cost is called once for each request, and must be quick.
+	// Cost is an upper bound of what an operation costs to run, in bytes: as much as
+	// copying so many. It depends on body alone, never on the state, so that all replicas
+	// compute the same. The library adds the length of body, and takes the search for what
+	// it names and a result of a page for granted, so 0 is right for most operations. An
+	// operation that costs more waits for its turn while other clients are served, and the
+	// sum of a batch is bounded. Cost is called once for each request, and must be quick.
 	Cost(body []byte) int
 	// Choose is asked of the primary for what replicas cannot compute alike, such as the time
 	// [TOCS §7.2]. At most MaxChoice bytes.
@@ -89,24 +91,26 @@ type State interface {
 	// Rollback makes the live pages those of checkpoint to again and drops later checkpoints.
 	Rollback(to SeqNum) error
 
-	// Children returns the digests of an interior node's children as of a checkpoint, PageAt a page. The
-	// node and the page may be a stranger's idea; an error tells it that we do not have them, ErrNotYet has it wait. They do
-	// not wait for the digests of a checkpoint: ordering would.
+	// Children returns the digests of an interior node's children as of a checkpoint,
+	// PageAt a page. The node and the page may be a stranger's idea; an error tells it
+	// that we do not have them, ErrNotYet has it wait. They do not wait for the digests
+	// of a checkpoint: ordering would.
 	Children(seq SeqNum, id NodeID) ([]Digest, error)
 	PageAt(seq SeqNum, n PageNum) ([]byte, error)
-	// Install begins to replace the state by that of a checkpoint whose root is known. The live pages, changed
-	// or not since the last Freeze, are no longer written until the session's Commit or Abort. Until then they may be those
-	// of the latest checkpoint again.
+	// Install begins to replace the state by that of a checkpoint whose root is known. The
+	// live pages, changed or not since the last Freeze, are no longer written until the
+	// session's Commit or Abort. Until then they may be those of the latest checkpoint again.
 	Install(seq SeqNum, root Digest) (Install, error)
 }
 
-// An Install is a state being fetched from peers who need not be trusted: an offer is believed for its digest
-// alone, and nothing is visible before Commit [TOCS §6.2.2].
+// An Install is a state being fetched from peers who need not be trusted: an offer is
+// believed for its digest alone, and nothing is visible before Commit [TOCS §6.2.2].
 type Install interface {
-	// Wants returns up to max nodes (pages are level 0) that are to be asked for, and counts them as asked for.
+	// Wants returns up to max nodes (pages are level 0) that are to be asked for, and
+	// counts them as asked for.
 	Wants(max int) []NodeID
-	// OfferNode and OfferPage take an answer, which is lent for the call; an error means that it is false or was not
-	// asked for, and has had no effect.
+	// OfferNode and OfferPage take an answer, which is lent for the call; an error means
+	// that it is false or was not asked for, and has had no effect.
 	OfferNode(id NodeID, children []Digest) error
 	OfferPage(n PageNum, contents []byte) error
 	// Retry makes something asked for wanted again.
@@ -115,36 +119,38 @@ type Install interface {
 	Retarget(seq SeqNum, root Digest) error
 	// Done reports whether nothing is missing.
 	Done() bool
-	// Commit makes the fetched pages the live ones, and the checkpoint aimed at the only one; derived
-	// indexes are made anew.
+	// Commit makes the fetched pages the live ones, and the checkpoint aimed at the only
+	// one; derived indexes are made anew.
 	Commit() error
 	// Abort drops what was fetched.
 	Abort()
 }
 
-// A Versioned State also knows which batch changed a page last, for the pages changed since the latest checkpoint. Replicas
-// that are a batch apart then agree on reads of what that batch did not change. The version of a read on any other State is
-// the last batch that was executed.
+// A Versioned State also knows which batch changed a page last, for the pages changed since the
+// latest checkpoint. Replicas that are a batch apart then agree on reads of what that batch did
+// not change. The version of a read on any other State is the last batch that was executed.
 type Versioned = executor.Versioned
 
-// A Sized State knows about how many pages it takes, and so how much a replica may want to fetch of it. Others are served a gibibyte
-// at full speed.
+// A Sized State knows about how many pages it takes, and so how much a replica may want
+// to fetch of it. Others are served a gibibyte at full speed.
 type Sized interface{ Pages() int }
 
-// A Digester is a State that can digest a page on any goroutine, whatever its other methods are about. The sessions of
-// such a State are DigestedInstalls: fetching uses more than one core then.
+// A Digester is a State that can digest a page on any goroutine, whatever its other
+// methods are about. The sessions of such a State are DigestedInstalls: fetching uses
+// more than one core then.
 type Digester interface {
 	Digest(n PageNum, contents []byte) Digest
 }
 
-// A DigestedInstall is an Install that also takes a page together with its digest, computed by the State's Digest.
+// A DigestedInstall is an Install that also takes a page together with its digest,
+// computed by the State's Digest.
 type DigestedInstall interface {
 	Install
 	OfferDigested(n PageNum, contents []byte, d Digest) error
 }
 
-// Tree is what disk mode needs of a State beside its methods: how the digests of its nodes are made. The methods may be called on any
-// goroutine.
+// Tree is what disk mode needs of a State beside its methods: how the digests of its
+// nodes are made. The methods may be called on any goroutine.
 type Tree = image.Tree
 
 // treeOf is the State of a service whose backup is made or read.

@@ -8,8 +8,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Six replicas serve without two of them, the first primary and one that has to fetch the state when it is back; and without their
-// memory these two take part again.
+// Six replicas serve without two of them, the first primary and one that has to fetch the
+// state when it is back; and without their memory these two take part again.
 func TestSixWithoutTwo(t *testing.T) {
 	c := newClusterOf(t, 6, smallLimits(), pbft.TransportPlain, pbft.DurabilityReplicated)
 	for i := range 5 {

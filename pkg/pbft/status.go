@@ -9,8 +9,8 @@ import (
 	"bfs/pkg/pbft/internal/wire"
 )
 
-// Status is one replica's account of itself. It has more fields than other types because it is one flat JSON object, whose names
-// programs read.
+// Status is one replica's account of itself. It has more fields than other types because
+// it is one flat JSON object, whose names programs read.
 type Status struct {
 	Replica      ReplicaID    `json:"replica"`
 	View         View         `json:"view"`
@@ -69,7 +69,8 @@ type Fetched struct {
 	Replies uint64  `json:"answers"`      // DATA since start
 }
 
-// A Recovery is the last of a replica, or the one that is under way. It is zero if this process began with none.
+// A Recovery is the last of a replica, or the one that is under way. It is zero if this
+// process began with none.
 type Recovery struct {
 	Phase   string  `json:"phase,omitempty"`   // estimating, requesting or checking; "": it is over, or was none
 	Point   SeqNum  `json:"point,omitempty"`   // the checkpoint that ends it must be at or above this; 0: not known yet
@@ -80,8 +81,8 @@ type Recovery struct {
 	Ago     Seconds `json:"ago_seconds"` // since it ended
 }
 
-// Parts are the parts of a recovery, those that are over [TOCS §8.2.3, Table II]. The stop of the process and the start of the next come
-// before them, and are seen from outside alone.
+// Parts are the parts of a recovery, those that are over [TOCS §8.2.3, Table II]. The stop of
+// the process and the start of the next come before them, and are seen from outside alone.
 type Parts struct {
 	Load     Seconds `json:"load_seconds"`     // reading journal and image, and checking every page
 	Estimate Seconds `json:"estimate_seconds"` // until H_M was known
@@ -106,9 +107,10 @@ type PeerStatus struct {
 	Recovered Seconds `json:"recovered_ago_seconds"` // since a recovery request of it was executed here; 0: none was since the start
 }
 
-// KeeperStatus is what a keeper tells its replica, which tells it to operators. Nobody signs it. So it is as true as the replica is: an
-// intruder in that can tell anything of its keeper. The knowledge of the group is in the others' PeerStatus: a recovery request bears the
-// signature of the long-term key, and each replica notes when it executed one.
+// KeeperStatus is what a keeper tells its replica, which tells it to operators. Nobody
+// signs it. So it is as true as the replica is: an intruder in that can tell anything of
+// its keeper. The knowledge of the group is in the others' PeerStatus: a recovery request
+// bears the signature of the long-term key, and each replica notes when it executed one.
 type KeeperStatus struct {
 	Started  time.Time `json:"started"`
 	Period   Seconds   `json:"recovery_period_seconds"` // T_w; 0: it recovers its replica when it is told to only
@@ -195,7 +197,8 @@ func (s *syncTimes) histogram() (h Histogram) {
 	return h
 }
 
-// quantile is the upper end of the class in which the p-th percentile of n is; that of the last is twice the one before.
+// quantile is the upper end of the class in which the p-th percentile of n is; that of
+// the last is twice the one before.
 func (s *syncTimes) quantile(n uint64, p uint64) Seconds {
 	var below uint64
 	for i, c := range s.counts {

@@ -19,16 +19,19 @@ import (
 
 // # A full disk
 //
-// A replica in disk mode keeps room in reserve (R-OUR-7). When it cannot, or when its journal or its image finds no room, it stands
-// aside: it takes in no message and has no ticks, as if its process were stopped. So it promises nothing that would have to be
-// written, and what waits for the disk does not fill its memory. Messages that it could not make durable before wait with the
-// journal's records, and leave when there is room. A primary does not hand over first: its VIEW-CHANGE would need the disk, too.
+// A replica in disk mode keeps room in reserve (R-OUR-7). When it cannot, or when its
+// journal or its image finds no room, it stands aside: it takes in no message and has no
+// ticks, as if its process were stopped. So it promises nothing that would have to be
+// written, and what waits for the disk does not fill its memory. Messages that it could
+// not make durable before wait with the journal's records, and leave when there is room.
+// A primary does not hand over first: its VIEW-CHANGE would need the disk, too.
 //
-// It tries again after a pause. When everything that waits is written and the reserve is complete it comes back, like a replica that
-// was cut off.
+// It tries again after a pause. When everything that waits is written and the reserve is
+// complete it comes back, like a replica that was cut off.
 
-// storage is what a replica in disk mode keeps on its disk, and what it says that must wait for the disk. Everything is under the
-// replica's lock but the syncs of the journal (store.Store.Flush): a goroutine of its own does these. A nil storage is that of a
+// storage is what a replica in disk mode keeps on its disk, and what it says that must
+// wait for the disk. Everything is under the replica's lock but the syncs of the journal
+// (store.Store.Flush): a goroutine of its own does these. A nil storage is that of a
 // replica in replicated mode: nothing waits for it.
 type storage struct {
 	store      *store.Store[said]
@@ -53,15 +56,15 @@ type storage struct {
 	syncs syncTimes      // of the journal
 }
 
-// turns are what work on another goroutine needs of its replica: between enter and leave it holds the replica's lock, and leave
-// performs what has come of it.
+// turns are what work on another goroutine needs of its replica: between enter and leave
+// it holds the replica's lock, and leave performs what has come of it.
 type turns interface {
 	enter()
 	leave()
 }
 
-// said is something that waits for the disk: a message for one replica, or for all, or a REPLY. It is sealed when it leaves, because
-// the nonces of a connection rise.
+// said is something that waits for the disk: a message for one replica, or for all, or a
+// REPLY. It is sealed when it leaves, because the nonces of a connection rise.
 type said struct {
 	message message.Message // nil: a REPLY
 	all     bool
@@ -72,7 +75,8 @@ type said struct {
 	head, long []byte
 }
 
-// heldBytes bounds the REPLYs that wait for the disk. A REPLY for which there is no room is dropped; its client asks again.
+// heldBytes bounds the REPLYs that wait for the disk. A REPLY for which there is no room
+// is dropped; its client asks again.
 const heldBytes = 64 << 20
 
 // holds keeps a message that must wait for the disk, and reports whether it did.
@@ -134,8 +138,8 @@ func fill(c chan struct{}) {
 	}
 }
 
-// flush is a goroutine that syncs the journal whenever something waits for that. Everything that comes during one sync shares the
-// next.
+// flush is a goroutine that syncs the journal whenever something waits for that.
+// Everything that comes during one sync shares the next.
 func (k *storage) flush() {
 	for {
 		select {
@@ -214,7 +218,8 @@ func (k *storage) comeBack() {
 	k.ending.log.Info("there is room on this replica's disk again: it goes on", "directory", k.directory)
 }
 
-// writeSmall writes a small file that everything waits for. If the disk is full the file gets the room that is kept for such files.
+// writeSmall writes a small file that everything waits for. If the disk is full the file
+// gets the room that is kept for such files.
 func (k *storage) writeSmall(write func() error) error {
 	err := write()
 	if disk.IsFull(err) && k.store.Yield() {

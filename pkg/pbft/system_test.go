@@ -46,8 +46,9 @@ func (h *history) run(ctx context.Context, c *pbft.Client, op string, readOnly b
 	return nil
 }
 
-// check decides whether the history is that of one counter: in the order of the values, a read behind the increment it
-// saw, nobody comes before another who had ended when he began, and every value was made once.
+// check decides whether the history is that of one counter: in the order of the values, a
+// read behind the increment it saw, nobody comes before another who had ended when he
+// began, and every value was made once.
 func (h *history) check(t testing.TB) {
 	t.Helper()
 	slices.SortFunc(h.events, func(a, b event) int {
@@ -119,8 +120,8 @@ func TestLinearizable(t *testing.T) {
 	h.check(t)
 }
 
-// A client that connects before it is enrolled is answered by everyone as soon as it is, though it sends what is ordered to
-// the primary alone: with a replica stopped it needs all others.
+// A client that connects before it is enrolled is answered by everyone as soon as it is, though
+// it sends what is ordered to the primary alone: with a replica stopped it needs all others.
 func TestEnrolledAfterItConnected(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	admin := c.client(c.admin)
@@ -142,8 +143,9 @@ func TestEnrolledAfterItConnected(t *testing.T) {
 	})
 }
 
-// A replica that comes back in its directory with an empty state has forgotten its votes: it listens, fetches the state,
-// and votes again when a checkpoint above all it can have voted for is stable. Then the group can do without another.
+// A replica that comes back in its directory with an empty state has forgotten its votes:
+// it listens, fetches the state, and votes again when a checkpoint above all it can have
+// voted for is stable. Then the group can do without another.
 func TestRestartWithoutState(t *testing.T) {
 	c := startCluster(t, smallLimits(), pbft.DurabilityReplicated)
 	admin := c.client(c.admin)
@@ -161,7 +163,8 @@ func TestRestartWithoutState(t *testing.T) {
 	}
 	looks := 0
 	eventually(t, "the silence ends", func() bool {
-		// Not without a pause: the log of this group is so short that who is behind would be left behind.
+		// Not without a pause: the log of this group is so short that who is behind would
+		// be left behind.
 		if looks++; looks%16 < c.checkpointPushes() {
 			invoke(t, client, "p", false)
 		}
@@ -179,7 +182,8 @@ func TestRestartWithoutState(t *testing.T) {
 	c.agree(0, func() { invoke(t, client, "p", false) })
 }
 
-// A backup cut off for longer than the log fetches the state while the group goes on, and ends with the same root.
+// A backup cut off for longer than the log fetches the state while the group goes on, and
+// ends with the same root.
 func TestCutOffBackupCatchesUp(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain).withWires()
 	for i := range c.replicas {
@@ -418,8 +422,8 @@ func TestResume(t *testing.T) {
 	if _, err := resume(t, fifth, sent{read.slot, read.t - 1}, "i"); !errors.Is(err, pbft.ErrResultLost) {
 		t.Fatalf("a request overtaken by another: %v", err)
 	}
-	// The clock went back: of a slot the group knows a later timestamp than a new client's clock gives, and tells it before the
-	// first call.
+	// The clock went back: of a slot the group knows a later timestamp than a new
+	// client's clock gives, and tells it before the first call.
 	future := sent{0, pbft.Timestamp(time.Now().Add(time.Hour).UnixNano())}
 	if _, err := resume(t, fifth, future, "i"); err != nil {
 		t.Fatal(err)
@@ -517,7 +521,8 @@ func TestSendingFails(t *testing.T) {
 	}
 }
 
-// On a wire slower than the first timeout the client learns to wait: or it would send every request again.
+// On a wire slower than the first timeout the client learns to wait: or it would send
+// every request again.
 func TestSlowWireIsLearnt(t *testing.T) {
 	const delay = 20 * time.Millisecond
 	g, keys, admin := newGroupWith(4, smallLimits(), pbft.DurabilityReplicated)
@@ -552,8 +557,8 @@ func TestSlowWireIsLearnt(t *testing.T) {
 	})
 }
 
-// The administrator's signature is right at the first try: it was made before the request said that it has one, so that
-// every operation waited for the client's timer.
+// The administrator's signature is right at the first try: it was made before the request
+// said that it has one, so that every operation waited for the client's timer.
 func TestAdministratorsFirstTry(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	admin := c.client(c.admin)
@@ -579,7 +584,8 @@ func refusals(r *pbft.Replica, reason string) uint64 {
 	return 0
 }
 
-// A request runs once: the core is told which of a batch did not, and calls no answer tentative that was given before.
+// A request runs once: the core is told which of a batch did not, and calls no answer
+// tentative that was given before.
 func TestRequestsRunOnce(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	execute, err := pbft.Executes(c.g, newTally(c.g))

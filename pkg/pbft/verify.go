@@ -25,8 +25,8 @@ type DirectoryReport struct {
 	Notes    []string // what is missing, and is no problem
 }
 
-// VerifyDirectory reads what a replica that is not running has in its directory, and changes nothing: Group,
-// Directory and Service of cfg count. An error says that it could not look.
+// VerifyDirectory reads what a replica that is not running has in its directory, and changes
+// nothing: Group, Directory and Service of cfg count. An error says that it could not look.
 func VerifyDirectory(cfg ReplicaConfig) (*DirectoryReport, error) {
 	tree, err := treeOf(cfg.Service)
 	if err != nil {

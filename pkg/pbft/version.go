@@ -8,8 +8,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// ProtocolVersion is the version of the wire protocol, major.minor. Replicas and clients of one major version speak to
-// each other.
+// ProtocolVersion is the version of the wire protocol, major.minor. Replicas and clients
+// of one major version speak to each other.
 func ProtocolVersion() string {
 	return fmt.Sprintf("%d.%d", message.VersionMajor, message.VersionMinor)
 }

@@ -4,10 +4,12 @@ package pbfttest
 
 import "bfs/pkg/pbft/internal/lies"
 
-// Lie has each replica that this process starts from now on lie to the others and to clients, for good: it votes for batches that nobody
-// proposed, says that it has states that nobody has, and changes results, all with the right MACs. Told counts the lies of each kind.
+// Lie has each replica that this process starts from now on lie to the others and to clients,
+// for good: it votes for batches that nobody proposed, says that it has states that nobody
+// has, and changes results, all with the right MACs. Told counts the lies of each kind.
 //
-// It is for demonstrations and tests of a whole group that bears one liar. A process that serves files calls it never.
+// It is for demonstrations and tests of a whole group that bears one liar. A process that
+// serves files calls it never.
 func Lie() (told func() (votes, checkpoints, results uint64)) {
 	b := &lies.Byzantine{}
 	lies.Install(b)

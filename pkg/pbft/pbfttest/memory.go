@@ -13,8 +13,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Memory is a State for tests and examples: a map of pages, copied at every checkpoint. It is obvious, and quick as long
-// as pages are few. Its tree has three levels of 256 children, so that it holds 65,536 pages.
+// Memory is a State for tests and examples: a map of pages, copied at every checkpoint.
+// It is obvious, and quick as long as pages are few. Its tree has three levels of 256
+// children, so that it holds 65,536 pages.
 type Memory struct {
 	pages       pages
 	checkpoints map[pbft.SeqNum]pages
@@ -116,8 +117,8 @@ func (m *Memory) Freeze(seq pbft.SeqNum, rooted func(pbft.Digest)) {
 // Root is the digest of the pages as they are now.
 func (m *Memory) Root() pbft.Digest { return m.pages.digest(top) }
 
-// digest hashes a node recursively. Pages of zeros have the zero digest, and so have nodes above nothing but such
-// pages, which also says where to stop.
+// digest hashes a node recursively. Pages of zeros have the zero digest, and so have
+// nodes above nothing but such pages, which also says where to stop.
 func (p pages) digest(id pbft.NodeID) (d pbft.Digest) {
 	if id.Level > 0 {
 		var h hasher

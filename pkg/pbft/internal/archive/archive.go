@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package archive keeps one checkpoint of a group's state in a file that can be checked without the group.
+// Package archive keeps one checkpoint of a group's state in a file that can be checked
+// without the group.
 //
 // # File
 //
@@ -19,23 +20,25 @@
 //	104  signature 64   see Certificate.Covered; zeros if not signed
 //	168  name           length (1), the group's name, and zeros to the end of the block
 //
-// It is written last, so a file that was not completed begins with zeros and is no archive. Blocks of pages
-// follow. A page of zeros is not there, the others rise, and all blocks but the last have 64 pages:
+// It is written last, so a file that was not completed begins with zeros and is no
+// archive. Blocks of pages follow. A page of zeros is not there, the others rise, and all
+// blocks but the last have 64 pages:
 //
 //	0    checksum   4   CRC-32C of the rest of the block
 //	4    count      4   1 to 64
 //	8    numbers    8   for each page
 //	..   pages   4096   for each page
 //
-// The file ends with 16 bytes: "bfsarend", 4 zeros, and the CRC-32C of the checksums of all blocks, the
-// certificate's among them.
+// The file ends with 16 bytes: "bfsarend", 4 zeros, and the CRC-32C of the checksums of
+// all blocks, the certificate's among them.
 //
 // # What is believed
 //
-// The checksums tell where a file is damaged. They keep out no liar: the pages must have the certificate's root
-// in the digest tree, and the root is believed for the administrator's signature, for those of f+1 replicas in
-// as many archives, or because the caller knows it. MACs of CHECKPOINTs convince nobody but those to whom they
-// were sent, so the administrator signs what f+1 replicas told.
+// The checksums tell where a file is damaged. They keep out no liar: the pages must have
+// the certificate's root in the digest tree, and the root is believed for the
+// administrator's signature, for those of f+1 replicas in as many archives, or because
+// the caller knows it. MACs of CHECKPOINTs convince nobody but those to whom they were
+// sent, so the administrator signs what f+1 replicas told.
 package archive
 
 import (

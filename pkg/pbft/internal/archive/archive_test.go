@@ -135,7 +135,8 @@ func TestReadsBack(t *testing.T) {
 	}
 }
 
-// No bit of an archive can change unnoticed (one of each byte is tried), nor can a byte be missing or be too many.
+// No bit of an archive can change unnoticed (one of each byte is tried), nor can a byte
+// be missing or be too many.
 func TestEveryBitCounts(t *testing.T) {
 	b := written(t, scattered(66))
 	for at := 0; at < len(b); at++ {
@@ -173,8 +174,8 @@ func reseal(b []byte) {
 	binary.BigEndian.PutUint32(b[len(b)-4:], crc32.Update(chain, castagnoli, b[:4]))
 }
 
-// Somebody who knows how checksums are made cannot change anything either: the pages must have the root, and
-// the root is signed.
+// Somebody who knows how checksums are made cannot change anything either: the pages must
+// have the root, and the root is signed.
 func TestLiesAreNoticed(t *testing.T) {
 	whole := written(t, scattered(100))
 	for what, lie := range map[string]func(b []byte){
@@ -210,8 +211,8 @@ func TestLiesAreNoticed(t *testing.T) {
 	}
 }
 
-// The image that is made of an archive has its pages, changed as the next epoch has them, under the root that
-// this was computed to have.
+// The image that is made of an archive has its pages, changed as the next epoch has them,
+// under the root that this was computed to have.
 func TestExtract(t *testing.T) {
 	numbers := scattered(700)
 	b := written(t, numbers)

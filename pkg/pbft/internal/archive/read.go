@@ -116,8 +116,9 @@ func (c *cursor) end() error {
 	return io.EOF
 }
 
-// Check reads the archive, and returns nil if it is undamaged and its pages have the certificate's root.
-// Whether that root is to be believed is the caller's question. It takes 43 bytes of memory for each page.
+// Check reads the archive, and returns nil if it is undamaged and its pages have the
+// certificate's root. Whether that root is to be believed is the caller's question. It
+// takes 43 bytes of memory for each page.
 func (a *Archive) Check(tree image.Tree, progress func(pages uint64)) error {
 	_, err := a.sums(tree, nil, progress)
 	return err
@@ -176,7 +177,8 @@ func (a *Archive) Renewed(tree image.Tree, edit Edit, progress func(pages uint64
 	return s.root(), nil
 }
 
-// Extract checks the archive, and has its pages, after edit, written to an empty image as the checkpoint of this root.
+// Extract checks the archive, and has its pages, after edit, written to an empty image as
+// the checkpoint of this root.
 func (a *Archive) Extract(to *image.Image, root Digest, tree image.Tree, edit Edit, progress func(pages uint64)) error {
 	s, err := a.sums(tree, edit, nil)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"bfs/pkg/pbft/internal/image"
 )
 
-// sums are the digests of a tree of which most pages may be zeros: of each level those that are not, by index.
+// sums are the digests of a tree of which most pages may be zeros: of each level those
+// that are not, by index.
 type sums struct {
 	tree   image.Tree
 	top    NodeID

@@ -66,7 +66,8 @@ func (w *Writer) write(b []byte) error {
 	return nil
 }
 
-// Close ends the archive with the certificate, whose Pages it sets. Then sign signs it, unless the signer is nobody.
+// Close ends the archive with the certificate, whose Pages it sets. Then sign signs it,
+// unless the signer is nobody.
 func (w *Writer) Close(c *Certificate, sign func(covered []byte) []byte) error {
 	if len(c.Name) > 255 {
 		return fmt.Errorf("archive: the group's name has %d bytes, want at most 255", len(c.Name))

@@ -3,13 +3,13 @@
 // Package auth says who spoke. It seals messages with MACs under session keys, opens them, and
 // exchanges those keys in signed NEW-KEYs [TOCS §2, §5.2.2].
 //
-// Every ordered pair of principals has a session key of its own, chosen by the receiver and sent to the
-// sender sealed with HPKE. A MAC is an AES-128-GMAC tag, measured to be three times faster than any other
-// candidate on the target, over a fixed-size header that holds the digest of the rest. Its nonce is a counter
-// on the wire that never repeats under a key: one counter serves all keys of a process, and keys never
-// outlive the process, because they are sealed to an X25519 key that is made by the process and kept nowhere.
-// A process makes a new one from time to time, and refuses what was sealed under the session keys that it had
-// chosen before: see refresh.go.
+// Every ordered pair of principals has a session key of its own, chosen by the receiver and sent
+// to the sender sealed with HPKE. A MAC is an AES-128-GMAC tag, measured to be three times faster
+// than any other candidate on the target, over a fixed-size header that holds the digest of the
+// rest. Its nonce is a counter on the wire that never repeats under a key: one counter serves all
+// keys of a process, and keys never outlive the process, because they are sealed to an X25519 key
+// that is made by the process and kept nowhere. A process makes a new one from time to time, and
+// refuses what was sealed under the session keys that it had chosen before: see refresh.go.
 package auth
 
 import (
@@ -149,22 +149,23 @@ type Ring struct {
 	life      Life
 }
 
-// NewRing makes the keys with which a principal begins the life of this process. transport is the fingerprint
-// of its TLS certificate, zero for plain connections.
+// NewRing makes the keys with which a principal begins the life of this process.
+// transport is the fingerprint of its TLS certificate, zero for plain connections.
 func NewRing(self message.Principal, group message.Digest, signer Signer, transport message.Digest) (*Ring, error) {
 	r := &Ring{self: self, group: group, signer: signer, transport: transport}
 	rand.Read(r.life[:])
 	return r, r.Refresh()
 }
 
-// NewKey makes the NEW-KEY that opens a connection to the session's peer, or answers the peer's. If the
-// peer's X25519 key is known the message carries the session key for messages from the peer to us: the same
-// as before while the peer lives and our epoch lasts, a fresh one if the peer has restarted, for then its
-// nonces restart too. It is good on the channel of this ID only. rival tells a client of another process with
-// its key.
+// NewKey makes the NEW-KEY that opens a connection to the session's peer, or answers the
+// peer's. If the peer's X25519 key is known the message carries the session key for
+// messages from the peer to us: the same as before while the peer lives and our epoch
+// lasts, a fresh one if the peer has restarted, for then its nonces restart too. It is good
+// on the channel of this ID only. rival tells a client of another process with its key.
 //
-// A caller that sends the NEW-KEY calls this in InOrder. The signer may take seconds, and nothing of the session is locked meanwhile: the
-// peer's NEW-KEYs are taken in. One that comes from its next process has ours refused there, and answered.
+// A caller that sends the NEW-KEY calls this in InOrder. The signer may take seconds, and
+// nothing of the session is locked meanwhile: the peer's NEW-KEYs are taken in. One that
+// comes from its next process has ours refused there, and answered.
 func (r *Ring) NewKey(s *Session, channel message.Digest, rival string) (*message.NewKey, error) {
 	m, err := r.unsigned(s, channel, rival)
 	if err != nil {
@@ -320,8 +321,8 @@ func (x *Scratch) check(k *key, nonce uint64, covered, tag []byte) bool {
 	return err == nil
 }
 
-// Seal appends the message's wire form for the session's peer to b. It returns b unchanged if there is no
-// session key yet; then the peer has nothing to open it with.
+// Seal appends the message's wire form for the session's peer to b. It returns b
+// unchanged if there is no session key yet; then the peer has nothing to open it with.
 func (r *Ring) Seal(s *Session, x *Scratch, b []byte, m message.Message) []byte {
 	k := s.out.Load()
 	if k == nil {
@@ -333,7 +334,8 @@ func (r *Ring) Seal(s *Session, x *Scratch, b []byte, m message.Message) []byte 
 	return r.sealTail(k, x, b, x.coverage(m, b[start:]))
 }
 
-// SealBody is Seal for a message that was encoded before, its type first, so that a multicast encodes once.
+// SealBody is Seal for a message that was encoded before, its type first, so that a
+// multicast encodes once.
 func (r *Ring) SealBody(s *Session, x *Scratch, trailer []byte, m message.Message, encoded []byte) []byte {
 	if k := s.out.Load(); k != nil {
 		return r.sealTail(k, x, trailer, x.coverage(m, encoded))
@@ -362,7 +364,8 @@ const (
 	proofNonce   = 1
 )
 
-// Prove makes the proof of a long result for the session's peer. Not ok: there is no session key yet.
+// Prove makes the proof of a long result for the session's peer. Not ok: there is no
+// session key yet.
 func (r *Ring) Prove(s *Session, x *Scratch, result []byte) (p message.Proof, ok bool) {
 	k := s.out.Load()
 	if k == nil {
@@ -416,8 +419,8 @@ func (s *Session) Open(x *Scratch, m message.Message, encoded, trailer []byte) b
 	return k.seen.CompareAndSwap(seen, nonce)
 }
 
-// Authenticate gives a client's request its authenticator: a MAC for every replica whose key the client
-// has, zeros for the others.
+// Authenticate gives a client's request its authenticator: a MAC for every replica whose
+// key the client has, zeros for the others.
 func (r *Ring) Authenticate(replicas []*Session, x *Scratch, m *message.Request) {
 	nonce := r.nonce.Add(1)
 	x.covered = m.AppendCovered(x.covered[:0])

@@ -141,8 +141,9 @@ func TestKeysAfterEveryRestart(t *testing.T) {
 	}
 }
 
-// An answer that falls between two chairs, because the connection for it was just coming up: the NEW-KEY that opens it
-// was made before the peer's was heard, and has no key in it. The peer then could not speak, for ever.
+// An answer that falls between two chairs, because the connection for it was just coming
+// up: the NEW-KEY that opens it was made before the peer's was heard, and has no key in
+// it. The peer then could not speak, for ever.
 func TestAnswerLostWhileTheLinkComesUp(t *testing.T) {
 	a, b := newPair(t)
 	b.hello() // b's link is coming up: made, not sent yet
@@ -156,8 +157,8 @@ func TestAnswerLostWhileTheLinkComesUp(t *testing.T) {
 	mustSpeak(t, a, b, "after the lost answer")
 }
 
-// Whatever was lost, reordered, replayed and restarted: once both connect again and nothing is lost, both can speak.
-// And no key is used by two lives, or its nonces would repeat.
+// Whatever was lost, reordered, replayed and restarted: once both connect again and nothing
+// is lost, both can speak. And no key is used by two lives, or its nonces would repeat.
 func TestKeysConverge(t *testing.T) {
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 2))
@@ -249,8 +250,8 @@ func TestNewKeyRefused(t *testing.T) {
 	}
 }
 
-// A peer may sign a sealed key that does not open, or an X25519 key with which nothing can be sealed. Both are refused
-// without harm to what was agreed before.
+// A peer may sign a sealed key that does not open, or an X25519 key with which nothing
+// can be sealed. Both are refused without harm to what was agreed before.
 func TestNewKeyOfAFaultyPeer(t *testing.T) {
 	a, b := newPair(t)
 	a.hello()
@@ -332,7 +333,8 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// A message of the peer's last life, under the key of that life, must not bar the nonces of the next.
+// A message of the peer's last life, under the key of that life, must not bar the nonces
+// of the next.
 func TestNonceBelongsToItsKey(t *testing.T) {
 	a, b := newPair(t)
 	a.hello()

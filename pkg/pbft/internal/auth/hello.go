@@ -18,20 +18,21 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A hello is the first that a connection's dialler says. It names the dialler and proves, for the price
-// of one hash, that it has that principal's long-term key:
+// A hello is the first that a connection's dialler says. It names the dialler and proves,
+// for the price of one hash, that it has that principal's long-term key:
 //
 //	version 1 | replica 1 | client 8 | nonce 22 | tag 16
 //
-// The tag is HMAC-SHA-256, cut to 16 bytes, of the acceptor's challenge and what stands before the tag.
-// Its key is derived from the Diffie-Hellman secret of the two long-term keys, so it is there at the
-// first connection of a life as it is at the last, and no earlier session need be remembered. A hello
-// admits, and vouches for nothing else.
+// The tag is HMAC-SHA-256, cut to 16 bytes, of the acceptor's challenge and what stands
+// before the tag. Its key is derived from the Diffie-Hellman secret of the two long-term
+// keys, so it is there at the first connection of a life as it is at the last, and no
+// earlier session need be remembered. A hello admits, and vouches for nothing else.
 //
-// The secret lives as long as the long-term keys, and so stays with the Signer. An acceptor has a
-// HelloKey for each dialler. It is good for one direction and for the acceptor's present life, which
-// its challenges name. A dialler has no key: its Signer makes one tag for one challenge. An intruder in
-// either process therefore keeps nothing of use once that process has been started anew.
+// The secret lives as long as the long-term keys, and so stays with the Signer. An
+// acceptor has a HelloKey for each dialler. It is good for one direction and for the
+// acceptor's present life, which its challenges name. A dialler has no key: its Signer
+// makes one tag for one challenge. An intruder in either process therefore keeps nothing
+// of use once that process has been started anew.
 const (
 	HelloSize = helloTagAt + helloTagSize
 
@@ -40,8 +41,8 @@ const (
 	helloTagSize = 16
 )
 
-// A Life names one life of a process that accepts connections. It is random, and part of each of the
-// process's challenges.
+// A Life names one life of a process that accepts connections. It is random, and part of
+// each of the process's challenges.
 type Life [LifeSize]byte
 
 // Sizes of a challenge: it begins with 4 bytes that name the protocol, and a Life.
@@ -70,7 +71,8 @@ func (r *Ring) HelloKey(peer ed25519.PublicKey) (HelloKey, error) {
 // Life is this process's, for its challenges.
 func (r *Ring) Life() Life { return r.life }
 
-// helloKey computes the key of the hellos between two principals, of which own is one, in one direction.
+// helloKey computes the key of the hellos between two principals, of which own is one, in
+// one direction.
 func helloKey(own ed25519.PrivateKey, dialler, acceptor ed25519.PublicKey, life Life) (k HelloKey, err error) {
 	peer := dialler
 	if peer.Equal(own.Public()) {
@@ -140,9 +142,9 @@ func (k *HelloKey) Made(challenge []byte, hello *[HelloSize]byte) bool {
 // errPublicKey is the refusal to make a HelloKey with bytes that are no public key.
 var errPublicKey = errors.New("not a public key on the curve")
 
-// shared is the Diffie-Hellman secret of two Ed25519 keys, computed on the Montgomery form of their
-// curve. The private scalar and the map between the two forms are those of RFC 8032 §5.1.5 and RFC 7748
-// §4.1.
+// shared is the Diffie-Hellman secret of two Ed25519 keys, computed on the Montgomery
+// form of their curve. The private scalar and the map between the two forms are those of
+// RFC 8032 §5.1.5 and RFC 7748 §4.1.
 func shared(private ed25519.PrivateKey, peer ed25519.PublicKey) ([]byte, error) {
 	digest := sha512.Sum512(private.Seed())
 	own, err := ecdh.X25519().NewPrivateKey(digest[:32])

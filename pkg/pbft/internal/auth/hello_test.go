@@ -117,7 +117,8 @@ func TestHelloKeyDiesWithItsLife(t *testing.T) {
 	}
 }
 
-// A replica whose directory is an old copy is not heard: its counter went back, and its fence may have too.
+// A replica whose directory is an old copy is not heard: its counter went back, and its
+// fence may have too.
 func TestCounterThatWentBack(t *testing.T) {
 	a, b := newPair(t)
 	a.hello()

@@ -16,11 +16,13 @@ import (
 // memory or a peer's no longer open or prove anything [TOCS §5.2.2; R-PR-6, R-OUR-8]. Messages
 // under way are lost; they come again, sealed under the new keys.
 //
-// A refresh changes the keys of one direction only, for the receiver chooses them. Two peers that refresh at
-// once seal their NEW-KEYs to X25519 keys that are erased when these arrive; each sees so and answers with a
-// NEW-KEY for the key of the other that it knows now, and then both are at rest.
+// A refresh changes the keys of one direction only, for the receiver chooses them. Two
+// peers that refresh at once seal their NEW-KEYs to X25519 keys that are erased when
+// these arrive; each sees so and answers with a NEW-KEY for the key of the other that it
+// knows now, and then both are at rest.
 
-// A sealingKey is the X25519 key of one epoch, to which peers seal the session keys that they choose.
+// A sealingKey is the X25519 key of one epoch, to which peers seal the session keys that
+// they choose.
 type sealingKey struct {
 	private hpke.PrivateKey
 	public  [message.PublicKeySize]byte
@@ -69,8 +71,8 @@ func (k *key) use() {
 	}
 }
 
-// spoken reports whether the peer speaks under our present key. If it goes on living it needs no other, whatever
-// X25519 key it has by now.
+// spoken reports whether the peer speaks under our present key. If it goes on living it
+// needs no other, whatever X25519 key it has by now.
 func (s *Session) spoken() bool {
 	k := s.in.Load()
 	return !k.refused() && k.used.Load()
@@ -87,8 +89,8 @@ func (s *Session) reborn(m *message.NewKey, on Channel) bool {
 // key was chosen anew. Messages that an earlier one sealed no longer open.
 func (s *Session) Lives() uint64 { return s.lives.Load() }
 
-// InOrder runs f, which makes NEW-KEYs for the session's peer and queues them, when no other goroutine does
-// so: their counters must rise in the order in which they are sent.
+// InOrder runs f, which makes NEW-KEYs for the session's peer and queues them, when no
+// other goroutine does so: their counters must rise in the order in which they are sent.
 func (s *Session) InOrder(f func()) {
 	s.saying.Lock()
 	defer s.saying.Unlock()

@@ -32,8 +32,9 @@ func (p *party) opens(m *message.Commit, sealed []byte) bool {
 	return ok && p.session.Open(&x, m, body, trailer)
 }
 
-// changesOneDirection has a choose anew, by change, the key under which b speaks to it. What b sealed before opens no more, at once
-// and whether or not b knows; the other direction is not touched. After a's NEW-KEY both hear each other.
+// changesOneDirection has a choose anew, by change, the key under which b speaks to it.
+// What b sealed before opens no more, at once and whether or not b knows; the other
+// direction is not touched. After a's NEW-KEY both hear each other.
 func changesOneDirection(t *testing.T, a, b *party, change func()) {
 	t.Helper()
 	m, sealed := b.seal()
@@ -71,7 +72,8 @@ func TestOldKeysAreRefusedAtOnce(t *testing.T) {
 	changesOneDirection(t, a, b, a.refresh)
 }
 
-// When one session is renewed the key of its one direction changes. The other sessions of the ring go on.
+// When one session is renewed the key of its one direction changes. The other sessions of
+// the ring go on.
 func TestOneSessionIsRenewed(t *testing.T) {
 	a, b := newPair(t)
 	a.hello()
@@ -124,7 +126,8 @@ func TestSealedToAnErasedKey(t *testing.T) {
 	mustSpeak(t, a, b, "after the answer")
 }
 
-// Two that refresh at once come to rest: each NEW-KEY that is sealed to an erased key has one answer.
+// Two that refresh at once come to rest: each NEW-KEY that is sealed to an erased key has
+// one answer.
 func TestBothRefreshAtOnce(t *testing.T) {
 	for _, before := range []string{"", "a", "b", "ab"} {
 		a, b := newPair(t)
@@ -146,8 +149,8 @@ func TestBothRefreshAtOnce(t *testing.T) {
 	}
 }
 
-// Two processes with one key never get the same session key, though each says that it has ours: they count
-// nonces each for itself.
+// Two processes with one key never get the same session key, though each says that it has
+// ours: they count nonces each for itself.
 func TestTwoProcessesWithOneKey(t *testing.T) {
 	a, b := newPair(t)
 	a.self = message.Principal{Client: 9} // nobody compares the counters of its lives
@@ -192,8 +195,8 @@ func TestTwoProcessesWithOneKey(t *testing.T) {
 	say(other, 4)
 }
 
-// A copy of yesterday's counter is noticed at the first NEW-KEY of a life, whether or not the peers have seen
-// refreshes since; a refresh is not taken for one.
+// A copy of yesterday's counter is noticed at the first NEW-KEY of a life, whether or not
+// the peers have seen refreshes since; a refresh is not taken for one.
 func TestRefreshCountsOn(t *testing.T) {
 	a, b := newPair(t)
 	a.hello()
@@ -215,8 +218,9 @@ func TestRefreshCountsOn(t *testing.T) {
 	}
 }
 
-// No key has two users, whatever is refreshed, restarted, lost and late; nothing sealed before a refresh
-// opens after it; and when both have said their NEW-KEYs and nothing is lost they hear each other.
+// No key has two users, whatever is refreshed, restarted, lost and late; nothing sealed
+// before a refresh opens after it; and when both have said their NEW-KEYs and nothing is
+// lost they hear each other.
 func TestRefreshesConverge(t *testing.T) {
 	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 4))

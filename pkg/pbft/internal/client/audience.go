@@ -47,9 +47,9 @@ func (a *audience) quorum(set uint32) bool { return bits.OnesCount32(set) >= a.s
 
 func (a *audience) primary() message.ReplicaID { return a.view.Primary(a.cfg.Replicas) }
 
-// of is the set of replicas that a request goes to. A read needs a quorum of answers that are alike, and the
-// replicas that gave the last ordered result have executed all that this client knows of: the others
-// are asked only if these do not agree.
+// of is the set of replicas that a request goes to. A read needs a quorum of answers that
+// are alike, and the replicas that gave the last ordered result have executed all that
+// this client knows of: the others are asked only if these do not agree.
 func (a *audience) of(now Time, readOnly, again bool) uint32 {
 	switch {
 	case again:
@@ -119,9 +119,10 @@ func (a *audience) replier(now Time, again, readOnly bool, asked uint32) (who me
 	return message.ReplicaID(first), provers
 }
 
-// first is the set of replicas that execute requests first: those that gave both of the last two ordered
-// results, if f+1 of them can be named. A replica that the others spare follows at intervals (package pbft).
-// It may come just in time for one result, and the next one would wait for it until it is written to again.
+// first is the set of replicas that execute requests first: those that gave both of the
+// last two ordered results, if f+1 of them can be named. A replica that the others spare
+// follows at intervals (package pbft). It may come just in time for one result, and the
+// next one would wait for it until it is written to again.
 func (a *audience) first(now Time) uint32 {
 	switch both := a.fresh & a.older; {
 	case bits.OnesCount32(both&^a.lax(now)) >= a.size().Weak():
@@ -167,7 +168,8 @@ func (a *audience) answered(readOnly bool, x *Finding) {
 	}
 }
 
-// named is the set of replicas that a request names to return or prove its result; empty if all return it.
+// named is the set of replicas that a request names to return or prove its result; empty
+// if all return it.
 func named(q *message.Request) uint32 {
 	if q.Replier == message.AnyReplier {
 		return 0
@@ -178,9 +180,9 @@ func named(q *message.Request) uint32 {
 // owing reports whether a replica that a call names for its result has not answered it.
 func (k *call) owing() bool { return named(&k.request)&^k.tally.Heard() != 0 }
 
-// missed notes the replicas that have left a call waiting until it must be sent to more, or again. A
-// replica that owes a result on which the others agree is not relied on for a while, even if it answers
-// other calls.
+// missed notes the replicas that have left a call waiting until it must be sent to more,
+// or again. A replica that owes a result on which the others agree is not relied on for a
+// while, even if it answers other calls.
 func (a *audience) missed(now Time, k *call) {
 	missing := a.everybody() &^ k.tally.Heard()
 	owing, late := named(&k.request)&missing, uint32(0)

@@ -46,7 +46,8 @@ func (k *call) prepare(id message.ClientID, t message.Timestamp, readOnly bool) 
 	k.tries, k.repeated, k.widened, k.agreed, k.parted, k.stale = 0, false, false, never, false, false
 }
 
-// forget releases the operation and the result, and keeps the memory of the tally and the authenticator.
+// forget releases the operation and the result, and keeps the memory of the tally and the
+// authenticator.
 func (k *call) forget() {
 	tags := k.request.Auth.Tags
 	k.operation = Operation{}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package client is a client of the group as arithmetic [TOCS §4.2, §6.1]: operations, replies and the
-// time go in, requests to send and results come out. It has no clock, socket, goroutine, lock, key or
-// chance. pbft.Client gives it these, and the simulator drives the same code with its own.
+// Package client is a client of the group as arithmetic [TOCS §4.2, §6.1]: operations,
+// replies and the time go in, requests to send and results come out. It has no clock,
+// socket, goroutine, lock, key or chance. pbft.Client gives it these, and the simulator
+// drives the same code with its own.
 //
 // Each type owns one part of the state:
 //
@@ -30,8 +31,8 @@ import (
 var (
 	// ErrNotEnrolled: 2f+1 replicas say that this client's key is not enrolled, or was revoked.
 	ErrNotEnrolled = errors.New("client is not enrolled in the group")
-	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may have been
-	// executed, for its slot has gone on to a request that this client did not make.
+	// ErrResultLost: the operation was executed, but its result is no longer kept; or it may
+	// have been executed, for its slot has gone on to a request that this client did not make.
 	ErrResultLost = errors.New("operation was executed, or may have been, and its result is no longer available")
 )
 
@@ -44,8 +45,8 @@ const (
 	// New, the timestamp was never sent before. A caller that writes timestamps down does so first,
 	// and calls Fail if it cannot.
 	Send Verb = iota + 1
-	// Done: the call in Slot is over, with Result or Err. The caller calls Free when it has noted the
-	// result, and not before: the group keeps only a slot's last result.
+	// Done: the call in Slot is over, with Result or Err. The caller calls Free when it
+	// has noted the result, and not before: the group keeps only a slot's last result.
 	Done
 	// Ask: send a QUERY-STABLE with Nonce to the replicas in To. The answers go to Latest.
 	Ask
@@ -65,8 +66,8 @@ type Effect struct {
 // Counts of a client's life.
 type Counts struct{ Retries, Fallbacks uint64 }
 
-// A Client decides for one principal. Its methods are for one goroutine at a time. Each leaves effects,
-// which the caller takes and performs before it calls the next method.
+// A Client decides for one principal. Its methods are for one goroutine at a time. Each
+// leaves effects, which the caller takes and performs before it calls the next method.
 type Client struct {
 	cfg      Config
 	edge     Edge
@@ -144,8 +145,8 @@ func (c *Client) Start(now Time, op Operation) message.Slot {
 	return s
 }
 
-// Resume sends the request that an earlier life of this client sent in a slot under a timestamp again,
-// unchanged. It comes before any Start.
+// Resume sends the request that an earlier life of this client sent in a slot under a
+// timestamp again, unchanged. It comes before any Start.
 func (c *Client) Resume(now Time, s message.Slot, t message.Timestamp, op Operation) error {
 	i := slices.Index(c.free, s)
 	if i < 0 {
@@ -169,8 +170,8 @@ func (c *Client) take(s message.Slot, op Operation) *call {
 	return &x.call
 }
 
-// keepEvery divides the timestamps of the requests that ask for their result to be kept, and no others.
-// A client that resumes a request knows its timestamp, and so whether it asked for that.
+// keepEvery divides the timestamps of the requests that ask for their result to be kept, and no
+// others. A client that resumes a request knows its timestamp, and so whether it asked for that.
 const keepEvery = 1 << 20
 
 // next is the timestamp of the request that follows another of its slot.
@@ -201,9 +202,9 @@ func (c *Client) prepare(now Time, k *call, t message.Timestamp, readOnly bool) 
 	k.sent, k.due = now, unset
 }
 
-// send has the call's request sent: a first ordered try to the primary alone, if that can be spoken to,
-// a first read to the replicas that gave the last result, anything else to every replica (R-CLI-2,
-// R-CLI-5).
+// send has the call's request sent: a first ordered try to the primary alone, if that can
+// be spoken to, a first read to the replicas that gave the last result, anything else to
+// every replica (R-CLI-2, R-CLI-5).
 func (c *Client) send(now Time, k *call, again, first bool) {
 	a, q := &c.audience, &k.request
 	to := a.of(now, q.ReadOnly, again)
@@ -307,8 +308,8 @@ func (c *Client) decide(now Time, k *call) {
 		c.learn(now, k, &x)
 		c.end(s, x.Result, nil)
 	case Untold:
-		// One of the replicas that were named is slow or lies. All are asked soon; a long result takes longer
-		// than its proof.
+		// One of the replicas that were named is slow or lies. All are asked soon; a long
+		// result takes longer than its proof.
 		if k.agreed == never {
 			k.agreed = now
 		}
@@ -332,8 +333,9 @@ func (c *Client) decide(now Time, k *call) {
 	case MustOrder:
 		c.fallBack(now, k)
 	case Apart:
-		// Most often some executed it in one view and the rest in the next. All know by now that it has
-		// committed, or soon will, and need only be asked; the back-off may have become long meanwhile.
+		// Most often some executed it in one view and the rest in the next. All know by
+		// now that it has committed, or soon will, and need only be asked; the back-off
+		// may have become long meanwhile.
 		if !k.parted {
 			k.parted = true
 			k.due = min(k.due, now+minTimeout)
@@ -350,11 +352,13 @@ func (c *Client) blame(wrong uint32) {
 	}
 }
 
-// Wrong counts the results of replica i that were not those that were believed, as far as they came before these.
+// Wrong counts the results of replica i that were not those that were believed, as far as
+// they came before these.
 func (c *Client) Wrong(i message.ReplicaID) uint64 { return c.wrong[i] }
 
-// learn updates view, audience and time-outs from an answer that is believed. When the view has changed,
-// the requests that went to an earlier primary are due: it may have stopped before it proposed them.
+// learn updates view, audience and time-outs from an answer that is believed. When the
+// view has changed, the requests that went to an earlier primary are due: it may have
+// stopped before it proposed them.
 func (c *Client) learn(now Time, k *call, x *Finding) {
 	before := c.audience.view
 	c.patience.answered(now, k)
@@ -369,9 +373,9 @@ func (c *Client) learn(now Time, k *call, x *Finding) {
 	}
 }
 
-// superseded acts on the word of 2f+1 replicas that the slot has executed a later request than the
-// call's. A read is asked again. Anything else must not run twice: this process cannot know whether its
-// request was executed before the later one.
+// superseded acts on the word of 2f+1 replicas that the slot has executed a later request
+// than the call's. A read is asked again. Anything else must not run twice: this process
+// cannot know whether its request was executed before the later one.
 func (c *Client) superseded(now Time, k *call, last message.Timestamp) {
 	s := &c.slots[k.request.Slot]
 	switch {
@@ -386,8 +390,8 @@ func (c *Client) superseded(now Time, k *call, last message.Timestamp) {
 	}
 }
 
-// catchUp has later requests, in whatever slot, follow a timestamp that the group knows in one of them:
-// a clock that is behind is behind for all slots.
+// catchUp has later requests, in whatever slot, follow a timestamp that the group knows
+// in one of them: a clock that is behind is behind for all slots.
 func (c *Client) catchUp(last message.Timestamp) {
 	for i := range c.slots {
 		c.slots[i].last = max(c.slots[i].last, last)
@@ -398,17 +402,18 @@ func (c *Client) catchUp(last message.Timestamp) {
 // seconds of a clock.
 const skip = 1 << 32
 
-// after is a timestamp beyond one that f+1 replicas know. Other correct replicas may have executed
-// later requests of an earlier life, and a request under one of their timestamps would be answered with
-// their results. Where it is among the timestamps is chance, so that it does not meet those that an
-// earlier life came to by this rule.
+// after is a timestamp beyond one that f+1 replicas know. Other correct replicas may have
+// executed later requests of an earlier life, and a request under one of their timestamps
+// would be answered with their results. Where it is among the timestamps is chance, so
+// that it does not meet those that an earlier life came to by this rule.
 func (c *Client) after(known message.Timestamp) message.Timestamp {
 	return known + skip + message.Timestamp(c.edge.Chance(skip))
 }
 
-// widen asks more of the group for a read on which the replicas that have answered do not agree: the others, and
-// if those are known to be slow, or leave us waiting, to order it. Somebody writes meanwhile, and to wait for a replica
-// that has stopped, or that recovers and answers no reads, would take longer than that.
+// widen asks more of the group for a read on which the replicas that have answered do not
+// agree: the others, and if those are known to be slow, or leave us waiting, to order it.
+// Somebody writes meanwhile, and to wait for a replica that has stopped, or that recovers
+// and answers no reads, would take longer than that.
 func (c *Client) widen(now Time, k *call) {
 	a, heard := &c.audience, k.tally.Heard()
 	switch others := a.everybody() &^ heard; {
@@ -422,9 +427,9 @@ func (c *Client) widen(now Time, k *call) {
 	}
 }
 
-// askOthers sends a read to the replicas that it was not sent to, for them to answer in full. Their answers
-// are no sample of a round trip. If a quorum has answered already, and does not agree, these are waited for no longer than
-// most answers take.
+// askOthers sends a read to the replicas that it was not sent to, for them to answer in
+// full. Their answers are no sample of a round trip. If a quorum has answered already,
+// and does not agree, these are waited for no longer than most answers take.
 func (c *Client) askOthers(now Time, k *call) {
 	all := c.audience.everybody()
 	k.request.Replier = message.AnyReplier
@@ -435,8 +440,8 @@ func (c *Client) askOthers(now Time, k *call) {
 	}
 }
 
-// fallBack orders an operation whose read-only try found no 2f+1 equal answers, under a new timestamp,
-// so that the answers cannot be mixed up (R-OPT-RO-5).
+// fallBack orders an operation whose read-only try found no 2f+1 equal answers, under a
+// new timestamp, so that the answers cannot be mixed up (R-OPT-RO-5).
 func (c *Client) fallBack(now Time, k *call) {
 	c.counts.Fallbacks++
 	c.issue(now, k, false)
@@ -507,9 +512,10 @@ func (c *Client) Next(now Time) (at Time, ok bool) {
 	return max(at, now+1), ok
 }
 
-// retry sends a request again, to all and for all to answer in full, with exponential back-off. A late
-// read is sent to the replicas that were not asked at first, before it is sent to any again; and one that
-// was sent twice, or that a quorum has answered and not alike, is ordered instead [TOCS §6.1].
+// retry sends a request again, to all and for all to answer in full, with exponential
+// back-off. A late read is sent to the replicas that were not asked at first, before it
+// is sent to any again; and one that was sent twice, or that a quorum has answered and
+// not alike, is ordered instead [TOCS §6.1].
 func (c *Client) retry(now Time, k *call) {
 	a := &c.audience
 	a.missed(now, k)
@@ -536,8 +542,9 @@ func (c *Client) retry(now Time, k *call) {
 // rekeyPeriod is how often at most the primary's new keys have everything sent to it again at once.
 const rekeyPeriod = time.Second / 2
 
-// KeyAccepted notes that a replica can be spoken to under a key that it has announced. If we seal under
-// another key than before, the outstanding requests are sent again, authenticated anew (R-OUR-10): see rekey.
+// KeyAccepted notes that a replica can be spoken to under a key that it has announced. If
+// we seal under another key than before, the outstanding requests are sent again,
+// authenticated anew (R-OUR-10): see rekey.
 func (c *Client) KeyAccepted(now Time, i message.ReplicaID, changed bool) {
 	if !c.origin.known {
 		c.do(Effect{Verb: Ask, Nonce: c.origin.nonce, To: 1 << i})
@@ -547,7 +554,8 @@ func (c *Client) KeyAccepted(now Time, i message.ReplicaID, changed bool) {
 	}
 }
 
-// Latest counts a replica's answer to QUERY-STABLE: the latest timestamp of this client that its state knows.
+// Latest counts a replica's answer to QUERY-STABLE: the latest timestamp of this client
+// that its state knows.
 func (c *Client) Latest(i message.ReplicaID, nonce uint64, t message.Timestamp) {
 	if start, known := c.origin.add(i, nonce, t, message.GroupSize(c.cfg.Replicas)); known && start >= c.cfg.Clock {
 		c.catchUp(c.after(start))
@@ -570,5 +578,6 @@ func (c *Client) Rival(now Time, i message.ReplicaID, why error) (news bool) {
 	return news
 }
 
-// InUse is the error with which calls fail because another process uses our key, nil if none is known to.
+// InUse is the error with which calls fail because another process uses our key, nil if
+// none is known to.
 func (c *Client) InUse(now Time) error { return c.rivalry.inUse(now) }

@@ -85,8 +85,8 @@ func TestRivalry(t *testing.T) {
 	}
 }
 
-// Long operations are under way one by one if they are very long; short ones do not wait for them, but
-// more patiently.
+// Long operations are under way one by one if they are very long; short ones do not wait
+// for them, but more patiently.
 func TestLongOperationsShareARoom(t *testing.T) {
 	c := begun(4)
 	before := c.patience.behind()

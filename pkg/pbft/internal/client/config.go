@@ -35,11 +35,12 @@ type Config struct {
 	Turn     message.ReplicaID // the replica after it is the first that returns a long result
 	Lent     int               // results up to this length lie in lent memory, and are copied when they are kept
 
-	// Separate is the length of the longest operation that goes to the primary alone; 0: all do. A longer
-	// one goes to every replica at once, and the primary proposes it by its digest [TOCS §6.1;
-	// R-OPT-BR-1].
+	// Separate is the length of the longest operation that goes to the primary alone; 0:
+	// all do. A longer one goes to every replica at once, and the primary proposes it by
+	// its digest [TOCS §6.1; R-OPT-BR-1].
 	Separate int
 
-	// Found, unless nil, is told each finding from the replies to a call, for the simulator to judge.
+	// Found, unless nil, is told each finding from the replies to a call, for the
+	// simulator to judge.
 	Found func(s message.Slot, x Finding)
 }

@@ -13,12 +13,13 @@ import (
 // askAgain is how often the origin is asked for until it is known.
 const askAgain = 100 * time.Millisecond
 
-// An origin is the timestamp above which a client's requests begin. It is the clock's, or the latest
-// one that the group knows of an earlier life if that is higher: a clock that was ahead once would else
-// have every request answered as superseded until it is as late again (R-OUR-15).
+// An origin is the timestamp above which a client's requests begin. It is the clock's, or the
+// latest one that the group knows of an earlier life if that is higher: a clock that was ahead
+// once would else have every request answered as superseded until it is as late again (R-OUR-15).
 //
-// Of a quorum of answers the (f+1)-th highest counts. A correct replica has said as much or more, so liars
-// cannot drive a client's timestamps up; and they cannot hide what f+1 of the others have executed.
+// Of a quorum of answers the (f+1)-th highest counts. A correct replica has said as much
+// or more, so liars cannot drive a client's timestamps up; and they cannot hide what f+1
+// of the others have executed.
 type origin struct {
 	known   bool
 	nonce   uint64 // of the present question; answers to an earlier one do not count
@@ -44,7 +45,8 @@ func (o *origin) isDue(now Time) bool {
 // forget has the origin asked for again.
 func (o *origin) forget() { *o = origin{nonce: o.nonce + 1, asked: never} }
 
-// add counts the answer of one of n replicas. With the one that decides it returns the origin, and true.
+// add counts the answer of one of n replicas. With the one that decides it returns the
+// origin, and true.
 func (o *origin) add(i message.ReplicaID, nonce uint64, t message.Timestamp, n message.GroupSize) (message.Timestamp, bool) {
 	if o.known || nonce != o.nonce || o.heard&(1<<i) != 0 {
 		return 0, false

@@ -54,7 +54,8 @@ func (p *patience) end(n int)   { p.under -= bulk(n) }
 // behind is how much longer an answer may take because of our long operations before it.
 func (p *patience) behind() Time { return Time(p.under) * time.Second / slowestBytes }
 
-// widen is how long a read may take that was sent to some replicas only, before the others are asked.
+// widen is how long a read may take that was sent to some replicas only, before the
+// others are asked.
 func (p *patience) widen() Time {
 	return min(max(p.reads.trip.expected(), minTimeout), maxTimeout) + p.behind()
 }
@@ -69,8 +70,8 @@ func (p *patience) forResult(k *call) Time {
 	return max(p.result.timeout(), p.of(k).trip.timeout())
 }
 
-// backOff is the wait after the given number of tries: doubled each time and spread, so that clients do
-// not come back together.
+// backOff is the wait after the given number of tries: doubled each time and spread, so
+// that clients do not come back together.
 func (p *patience) backOff(k *call, chance Edge) Time {
 	d := min(p.of(k).trip.estimate()<<min(k.tries, 8), maxTimeout)
 	return d + Time(chance.Chance(int64(d)/4))

@@ -9,9 +9,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Refreshed notes that the replicas' answers are refused from now on if they were made under the keys of
-// before. Those that were counted and have not ended a call are forgotten, so that all answers that are
-// believed together are of one epoch (R-PR-6). Again has them asked for.
+// Refreshed notes that the replicas' answers are refused from now on if they were made under
+// the keys of before. Those that were counted and have not ended a call are forgotten, so that
+// all answers that are believed together are of one epoch (R-PR-6). Again has them asked for.
 func (c *Client) Refreshed() {
 	if !c.origin.known {
 		c.origin.forget()
@@ -54,8 +54,8 @@ func (c *Client) rekey(now Time, i message.ReplicaID) {
 	}
 }
 
-// rekeyDelay is how long after a replica's new key a request is sent to all again that is not executed by then.
-// It bounds as well how often new keys have requests sent again.
+// rekeyDelay is how long after a replica's new key a request is sent to all again that is
+// not executed by then. It bounds as well how often new keys have requests sent again.
 const rekeyDelay = 50 * time.Millisecond
 
 // payOwed sends again the requests that new keys have made due.

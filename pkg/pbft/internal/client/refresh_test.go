@@ -22,7 +22,8 @@ func sends(c *Client) (to []uint32, over bool) {
 	return to, over
 }
 
-// Answers that were made under keys of before and others make no quorum, and everything is asked for again.
+// Answers that were made under keys of before and others make no quorum, and everything
+// is asked for again.
 func TestAnswersAreOfOneEpoch(t *testing.T) {
 	c := begun(1)
 	s := c.Start(0, Operation{Body: []byte("w")})
@@ -45,8 +46,8 @@ func TestAnswersAreOfOneEpoch(t *testing.T) {
 	}
 }
 
-// When the primary's key is new the outstanding requests go to it at once, and again to all if they are not executed
-// soon; when a backup's is, only that.
+// When the primary's key is new the outstanding requests go to it at once, and again to
+// all if they are not executed soon; when a backup's is, only that.
 func TestNewKeysHaveRequestsSentAgain(t *testing.T) {
 	for _, x := range []struct {
 		name  string

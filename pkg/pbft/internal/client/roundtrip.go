@@ -8,30 +8,30 @@ import "time"
 const (
 	// minTimeout is the least wait before a read is sent to more replicas: that costs little.
 	minTimeout = 25 * time.Millisecond
-	// minRepeat is the least wait before a request is sent again to replicas that have it already: longer
-	// than a busy host mostly keeps a process from running. It is a quarter of viewTimeout, so that a stopped
-	// primary is left hardly later for it.
+	// minRepeat is the least wait before a request is sent again to replicas that have it
+	// already: longer than a busy host mostly keeps a process from running. It is a
+	// quarter of viewTimeout, so that a stopped primary is left hardly later for it.
 	minRepeat = viewTimeout / 4
-	// granularity is two looks at the caller's clock, the least by which a timeout is longer than answers
-	// take: G in [RFC6298 §2].
+	// granularity is two looks at the caller's clock, the least by which a timeout is
+	// longer than answers take: G in [RFC6298 §2].
 	granularity = 20 * time.Millisecond
 	// firstTimeout is the wait before the first sample (R-CLI-5).
 	firstTimeout = 150 * time.Millisecond
-	// viewTimeout is the first period of a replica's view-change timer: TimeoutTicks of pbft.StartReplica. A
-	// faulty primary may keep each request waiting for so long and not be left. So it gains little by
-	// driving a client's back-off up, if that goes no further.
+	// viewTimeout is the first period of a replica's view-change timer: TimeoutTicks of
+	// pbft.StartReplica. A faulty primary may keep each request waiting for so long and not
+	// be left. So it gains little by driving a client's back-off up, if that goes no further.
 	viewTimeout = 400 * time.Millisecond
 	// maxTimeout bounds the timeout, whatever the samples.
 	maxTimeout = 2 * time.Second
 )
 
-// A roundTrip estimates how long an answer takes, as TCP does [RFC6298], so that the first retry comes
-// soon after an answer is late and not while the group is merely busy.
+// A roundTrip estimates how long an answer takes, as TCP does [RFC6298], so that the
+// first retry comes soon after an answer is late and not while the group is merely busy.
 //
-// An answer to a request that was sent more than once is no sample, for it may answer any of the copies
-// (Karn's rule). If the timeout is shorter than the answers take by now there would be no samples, and
-// everything would be sent twice for ever, which keeps a busy group busy. So the timeout doubles each time
-// it expires, and returns to the estimate with the next sample.
+// An answer to a request that was sent more than once is no sample, for it may answer any of
+// the copies (Karn's rule). If the timeout is shorter than the answers take by now there would
+// be no samples, and everything would be sent twice for ever, which keeps a busy group busy. So
+// the timeout doubles each time it expires, and returns to the estimate with the next sample.
 type roundTrip struct {
 	least               Time // of the timeout
 	smoothed, variation Time // SRTT and RTTVAR; 0 before the first sample
@@ -71,8 +71,8 @@ func (t *roundTrip) expected() Time {
 // expire doubles the timeout until the next sample.
 func (t *roundTrip) expire() { t.expiries = min(t.expiries+1, 8) }
 
-// timeout is the estimate, doubled for each time it has expired since the last sample: up to viewTimeout,
-// or the estimate if that is longer.
+// timeout is the estimate, doubled for each time it has expired since the last sample: up
+// to viewTimeout, or the estimate if that is longer.
 func (t *roundTrip) timeout() Time {
 	d := t.estimate()
 	return max(d, min(d<<t.expiries, viewTimeout))

@@ -2,14 +2,14 @@
 
 package client
 
-// A stream is the client's calls of one kind, ordered ones or reads. The group serves the calls of a
-// stream about in the order in which they were sent. That tells a call that is lost, or whose primary has
-// stopped, from one whose turn is yet to come.
+// A stream is the client's calls of one kind, ordered ones or reads. The group serves the
+// calls of a stream about in the order in which they were sent. That tells a call that is
+// lost, or whose primary has stopped, from one whose turn is yet to come.
 //
-// The retransmission timer is one for the whole stream, and every result starts it anew, as TCP's does
-// with every acknowledgement [RFC6298 §5]. A batch has room for some of a client's calls, so the calls
-// behind those wait for several round trips; but a result comes in each. So the timeout need not grow
-// with the number of calls under way.
+// The retransmission timer is one for the whole stream, and every result starts it anew,
+// as TCP's does with every acknowledgement [RFC6298 §5]. A batch has room for some of a
+// client's calls, so the calls behind those wait for several round trips; but a result
+// comes in each. So the timeout need not grow with the number of calls under way.
 type stream struct {
 	trip   roundTrip
 	since  Time // when a call had its result last, or the timer expired
@@ -22,12 +22,14 @@ func (s *stream) init() {
 	s.trip.least, s.since, s.newest, s.timed = minRepeat, never, never, never
 }
 
-// answered learns from a call that has its result. Repeated: a replica was sent it more than once, so the answer may be to
-// either. Widened: it was sent to some replicas first and to the others later, so that it took longer than an answer does; but
-// each answer is to the one request that its replica had, and shows that the group answers such.
+// answered learns from a call that has its result. Repeated: a replica was sent it more
+// than once, so the answer may be to either. Widened: it was sent to some replicas first
+// and to the others later, so that it took longer than an answer does; but each answer is
+// to the one request that its replica had, and shows that the group answers such.
 //
-// One call is timed in each round trip. The calls of a batch all take about as long, so to count each of
-// them would leave an estimate of that batch, and of how little its calls differ [RFC7323 App. G].
+// One call is timed in each round trip. The calls of a batch all take about as long, so
+// to count each of them would leave an estimate of that batch, and of how little its
+// calls differ [RFC7323 App. G].
 func (s *stream) answered(now, sent Time, repeated, widened bool) {
 	s.since, s.newest = now, max(s.newest, sent)
 	if s.losing = repeated; repeated {

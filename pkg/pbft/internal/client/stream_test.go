@@ -13,8 +13,9 @@ import (
 
 const ms = time.Millisecond
 
-// A load is a client with calls in all its slots, and a group that serves them in turn with those of other
-// clients. Time goes by in milliseconds, and the client looks at its clock every ten of them.
+// A load is a client with calls in all its slots, and a group that serves them in turn
+// with those of other clients. Time goes by in milliseconds, and the client looks at its
+// clock every ten of them.
 type load struct {
 	*Client
 	now     Time
@@ -89,7 +90,8 @@ func (l *load) perform() {
 	}
 }
 
-// changeTime is how long the group takes to leave a primary that has stopped, from when all have a request.
+// changeTime is how long the group takes to leave a primary that has stopped, from when
+// all have a request.
 const changeTime = 500 * ms
 
 // serve is the client's turn.
@@ -131,8 +133,8 @@ func (l *load) reply(i message.ReplicaID, q *message.Request) *message.Reply {
 
 func always(n int) func(Time) int { return func(Time) int { return n } }
 
-// When nothing is lost nothing is sent again, however far apart a client's turns are. When the group
-// stands still for a while, one request is sent again at first.
+// When nothing is lost nothing is sent again, however far apart a client's turns are.
+// When the group stands still for a while, one request is sent again at first.
 func TestPatienceWithALoadedGroup(t *testing.T) {
 	grows := func(now Time) int { return min(1+int(now/(50*ms)), 64) }
 	for _, c := range []struct {
@@ -194,8 +196,8 @@ func TestOneLostRequest(t *testing.T) {
 	}
 }
 
-// A primary that stops is noticed within the timeout, by the oldest request. When that has its result from
-// the next primary, the others are sent again.
+// A primary that stops is noticed within the timeout, by the oldest request. When that
+// has its result from the next primary, the others are sent again.
 func TestDeadPrimary(t *testing.T) {
 	for _, slots := range []int{1, 64} {
 		l := newLoad(slots, 16, 20*ms)
@@ -218,8 +220,8 @@ func TestDeadPrimary(t *testing.T) {
 	}
 }
 
-// A primary that serves no first try of a client's costs each of its calls about as long as it may keep
-// everyone waiting, and no more.
+// A primary that serves no first try of a client's costs each of its calls about as long
+// as it may keep everyone waiting, and no more.
 func TestPrimaryThatServesNoFirstTry(t *testing.T) {
 	l := newLoad(1, 1, ms)
 	l.lost = func(int) bool { return true }
@@ -241,8 +243,8 @@ func TestDeadReplicaAmongTheProvers(t *testing.T) {
 	}
 }
 
-// A timeout follows the answers and how much they differ, doubles when it expires, and returns with the
-// next sample.
+// A timeout follows the answers and how much they differ, doubles when it expires, and
+// returns with the next sample.
 func TestRoundTrip(t *testing.T) {
 	trip := roundTrip{least: minRepeat}
 	if got := trip.timeout(); got != firstTimeout {
@@ -281,8 +283,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// A read that some replicas were asked at first and the others later took longer than an answer does, but all that was sent was answered: it
-// is no sample, and ends the doubling.
+// A read that some replicas were asked at first and the others later took longer than an
+// answer does, but all that was sent was answered: it is no sample, and ends the doubling.
 func TestWidenedReadsEndTheDoubling(t *testing.T) {
 	var s stream
 	s.init()

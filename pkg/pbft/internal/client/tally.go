@@ -20,8 +20,9 @@ type Tally struct {
 	lent    int      // bytes up to which a result's memory is lent for the call, and must be copied to be kept
 }
 
-// A verdict is one replica's answer. It may stand on two grounds: the replica has executed the request in the batch
-// prepared as number seq of view prepared, and it knows that it has committed.
+// A verdict is one replica's answer. It may stand on two grounds: the replica has
+// executed the request in the batch prepared as number seq of view prepared, and it knows
+// that it has committed.
 type verdict struct {
 	view      message.View
 	seq       message.SeqNum // 0: not on that ground
@@ -44,7 +45,8 @@ const (
 	untold
 )
 
-// alike: the same answer, whatever it stands on. Of results that are not here only the length is known.
+// alike: the same answer, whatever it stands on. Of results that are not here only the
+// length is known.
 func (v *verdict) alike(w *verdict) bool {
 	return v.outcome == w.outcome && v.version == w.version && v.length == w.length && v.result == w.result
 }
@@ -253,8 +255,8 @@ func (t *Tally) alike(x *verdict) (n int) {
 	return n
 }
 
-// lastOf is the (f+1)-th largest last timestamp of those that say Superseded: a correct replica has seen one at
-// least as large.
+// lastOf is the (f+1)-th largest last timestamp of those that say Superseded: a correct
+// replica has seen one at least as large.
 func (t *Tally) lastOf(weak int) message.Timestamp {
 	var all []message.Timestamp
 	for i, v := range t.replies {
@@ -266,8 +268,8 @@ func (t *Tally) lastOf(weak int) message.Timestamp {
 	return all[len(all)-weak]
 }
 
-// viewOf is the largest view that f+1 of the agreeing replies have reached: one alone must not be trusted
-// (R-CLI-6).
+// viewOf is the largest view that f+1 of the agreeing replies have reached: one alone
+// must not be trusted (R-CLI-6).
 func (t *Tally) viewOf(agreed verdict, weak int) message.View {
 	var space [32]message.View
 	all := space[:0]
@@ -350,8 +352,9 @@ func (t *Tally) Find(readOnly bool) (x Finding) {
 	return x
 }
 
-// wrong are the replicas that have given another result than v, which is certain, on the ground on which it is: no correct one does. Those
-// that only prove one are left out, for a proof may be under a key that is replaced.
+// wrong are the replicas that have given another result than v, which is certain, on the
+// ground on which it is: no correct one does. Those that only prove one are left out, for
+// a proof may be under a key that is replaced.
 func (t *Tally) wrong(v *verdict, prepared bool) (all uint32) {
 	if len(t.results) < 2 {
 		return 0

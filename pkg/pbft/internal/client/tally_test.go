@@ -45,7 +45,8 @@ func TestManyResultsOfOneReplica(t *testing.T) {
 	}
 }
 
-// A long result is believed when a quorum has executed the request on one ground and f+1 of them give it or prove it.
+// A long result is believed when a quorum has executed the request on one ground and f+1
+// of them give it or prove it.
 func TestWhatIsBelieved(t *testing.T) {
 	const prepared, committed = 5, 0
 	type says struct {
@@ -161,8 +162,9 @@ func TestReadsOfDifferentVersions(t *testing.T) {
 	}
 }
 
-// A replica that gives another result than the one that is believed is named, if it does so on the same ground: a correct replica may
-// have prepared the request under another number, and taken that back.
+// A replica that gives another result than the one that is believed is named, if it does
+// so on the same ground: a correct replica may have prepared the request under another
+// number, and taken that back.
 func TestWrongResultsAreNamed(t *testing.T) {
 	for _, x := range []struct {
 		name      string

@@ -18,9 +18,9 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the transcripts anew from what the code does; the diff is the review")
 
-// A transcript is a script of commands, a line "----", and what the client did. Blocks are separated by
-// an empty line, and each begins with a client of its own unless its first command is not "group";
-// lines that begin with # are prose.
+// A transcript is a script of commands, a line "----", and what the client did. Blocks
+// are separated by an empty line, and each begins with a client of its own unless its
+// first command is not "group"; lines that begin with # are prose.
 //
 //	group [n=4] [slots=2] [separate=N] [unborn]   begins; unborn: it does not know where its timestamps begin
 //	at 30ms                        the time is this, and the clock ticks

@@ -47,8 +47,9 @@ type Versioned interface {
 // Limits bound what an operation may return and what the administrator may record, in bytes.
 type Limits struct{ Reply, Rights int }
 
-// An Executor runs operations on the service and keeps the ledger: it is the paper's execution of a request, with the
-// filter by timestamp and the reply cache [TOCS §4.3]. From equal states, equal batches leave equal states.
+// An Executor runs operations on the service and keeps the ledger: it is the paper's
+// execution of a request, with the filter by timestamp and the reply cache [TOCS §4.3].
+// From equal states, equal batches leave equal states.
 type Executor struct {
 	service  Service
 	versions Versioned // nil: the version of a read is the last batch
@@ -146,7 +147,8 @@ func overtaken(account ledger.Account, r *message.Request) (Answer, bool) {
 	return Answer{}, false
 }
 
-// Executed reports whether the state knows that this request, or a later one of its slot, was executed.
+// Executed reports whether the state knows that this request, or a later one of its slot,
+// was executed.
 func (x *Executor) Executed(r *message.Request) bool {
 	if i, recovers := r.Client.Recoverer(); recovers {
 		return r.Timestamp <= x.ledger.Recovery(i).Timestamp
@@ -234,8 +236,8 @@ const (
 	AdminAdmit          // key, the rest is for the service: see Admitter
 )
 
-// administer runs an administrative operation. The reply of the library's own is empty if it was done, else the
-// reason why not.
+// administer runs an administrative operation. The reply of the library's own is empty if
+// it was done, else the reason why not.
 func (x *Executor) administer(r *message.Request, choice []byte) (result []byte, wrote bool) {
 	op := r.Op
 	if len(op) == 0 {
@@ -271,8 +273,8 @@ const (
 	ListHead = 1 + ed25519.PublicKeySize + 2
 )
 
-// list encodes up to listPage enrolments from index first, as many as a reply holds: for each a flag, the key, the
-// length of the rights as u16 and the rights.
+// list encodes up to listPage enrolments from index first, as many as a reply holds: for
+// each a flag, the key, the length of the rights as u16 and the rights.
 func (x *Executor) list(first int) (b []byte) {
 	i, full := 0, false
 	x.ledger.All(func(c ledger.Client) {

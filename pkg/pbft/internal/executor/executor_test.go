@@ -13,7 +13,8 @@ import (
 	"bfs/pkg/pbft/pbfttest"
 )
 
-// cells is a service of one-byte cells, a page each. An operation is the number of a cell, and to write, a value.
+// cells is a service of one-byte cells, a page each. An operation is the number of a
+// cell, and to write, a value.
 type cells struct {
 	state interface {
 		Page(n message.PageNum) []byte
@@ -120,7 +121,8 @@ func TestVersionOfAnUnversionedState(t *testing.T) {
 	}
 }
 
-// A recovery is told of that the present state knows, though an earlier and false one knew of a later one.
+// A recovery is told of that the present state knows, though an earlier and false one
+// knew of a later one.
 func TestNewsOfAReplacedState(t *testing.T) {
 	x, m := newExecutor(t, true)
 	m.Freeze(4, nil)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package fence keeps the file that says how far a replica may have voted, for a replica that remembers nothing else (R-OUR-5).
+// Package fence keeps the file that says how far a replica may have voted, for a replica
+// that remembers nothing else (R-OUR-5).
 package fence
 
 import (
@@ -13,15 +14,17 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
-// A Fence is that file. It holds the digest of the group file, the view, the number, and how many records the journal held durably
-// when the file was written. The last three take 8 bytes each, little-endian. The file is raised before the votes that it covers
-// leave. Votes in a group with another digest, such as an earlier epoch, bind nobody in this one.
+// A Fence is that file. It holds the digest of the group file, the view, the number, and
+// how many records the journal held durably when the file was written. The last three take
+// 8 bytes each, little-endian. The file is raised before the votes that it covers leave.
+// Votes in a group with another digest, such as an earlier epoch, bind nobody in this one.
 //
-// A journal that ends before that position has lost something: the disk lied, or somebody put an old copy back. Then the fence is
-// all that is known.
+// A journal that ends before that position has lost something: the disk lied, or somebody
+// put an old copy back. Then the fence is all that is known.
 //
-// A write to the disk may take a tenth of a second, and votes wait for it. So the fence is raised on another goroutine while there
-// is still room below it. One goroutine at a time calls the methods; a replica does so under its lock.
+// A write to the disk may take a tenth of a second, and votes wait for it. So the fence
+// is raised on another goroutine while there is still room below it. One goroutine at a
+// time calls the methods; a replica does so under its lock.
 type Fence struct {
 	path   string
 	group  message.Digest
@@ -45,7 +48,8 @@ func First(group message.Digest) []byte {
 	return append(group[:], make([]byte, size-message.DigestSize)...)
 }
 
-// Open reads the file at path. Without a file, or with one of another group, the fence covers no vote.
+// Open reads the file at path. Without a file, or with one of another group, the fence
+// covers no vote.
 func Open(path string, group message.Digest) (*Fence, error) {
 	f := &Fence{path: path, group: group}
 	b, err := os.ReadFile(path)
@@ -100,7 +104,8 @@ func (f *Fence) Distrust() error {
 	return f.Reset(f.view, f.last, true)
 }
 
-// Trust returns when it is on disk that the journal, which holds so many records, holds all that was promised from now on.
+// Trust returns when it is on disk that the journal, which holds so many records, holds
+// all that was promised from now on.
 func (f *Fence) Trust(journal func() uint64) error {
 	if err := f.Settle(); err != nil {
 		return err
@@ -110,8 +115,9 @@ func (f *Fence) Trust(journal func() uint64) error {
 	return f.Settle()
 }
 
-// Reset returns when it is on disk that we may have voted up to n and reached view v, and nothing else of what the fence said. With
-// distrust it also says that the journal does not hold what was promised.
+// Reset returns when it is on disk that we may have voted up to n and reached view v, and
+// nothing else of what the fence said. With distrust it also says that the journal does
+// not hold what was promised.
 func (f *Fence) Reset(v message.View, n message.SeqNum, distrust bool) error {
 	if err := f.Settle(); err != nil {
 		return err
@@ -123,7 +129,8 @@ func (f *Fence) Reset(v message.View, n message.SeqNum, distrust bool) error {
 	return f.Settle()
 }
 
-// Foresee begins to raise the fence if it will have to be soon: half a checkpoint period is left below it.
+// Foresee begins to raise the fence if it will have to be soon: half a checkpoint period
+// is left below it.
 func (f *Fence) Foresee(v message.View, executed, period message.SeqNum) {
 	if f.rising == nil && f.last > 0 && executed+period/2 >= f.last {
 		f.begin(max(v, f.view), f.last+2*period)

@@ -164,8 +164,9 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkUpdate is one update of the image: of new pages one after the other, and of pages anywhere in a
-// state. The time of the CPU has the kernel's in it, but not what the kernel does behind our back.
+// BenchmarkUpdate is one update of the image: of new pages one after the other, and of
+// pages anywhere in a state. The time of the CPU has the kernel's in it, but not what the
+// kernel does behind our back.
 func BenchmarkUpdate(b *testing.B) {
 	b.Run("new", func(b *testing.B) {
 		next := 0
@@ -203,8 +204,8 @@ func benchmarkUpdate(b *testing.B, r *rig, write func(r *rig)) {
 	b.ReportMetric(float64(size+int64(r.image.log.end*blockBytes))/float64(r.image.Live()*pageSize), "disk/live")
 }
 
-// BenchmarkLoad is what a replica that restarts does: open the image, and take the state from it. Pages are
-// in the page cache, in the order of their numbers, or scattered by updates.
+// BenchmarkLoad is what a replica that restarts does: open the image, and take the state from
+// it. Pages are in the page cache, in the order of their numbers, or scattered by updates.
 func BenchmarkLoad(b *testing.B) {
 	b.Run("new", func(b *testing.B) { benchmarkLoad(b, 0) })
 	b.Run("scattered", func(b *testing.B) { benchmarkLoad(b, 16) })
@@ -231,8 +232,9 @@ func benchmarkLoad(b *testing.B, updates int) {
 	b.ReportMetric(float64((cpu()-from).Microseconds())/float64(pages), "cpu-µs/page")
 }
 
-// BenchmarkCheck is the part of BenchmarkLoad that finds what an intruder has changed: each page is read and compared with its digest
-// in the tree. The rest of a load is memory for the state, which the kernel has to clear, and the copy into it.
+// BenchmarkCheck is the part of BenchmarkLoad that finds what an intruder has changed:
+// each page is read and compared with its digest in the tree. The rest of a load is
+// memory for the state, which the kernel has to clear, and the copy into it.
 func BenchmarkCheck(b *testing.B) {
 	r := newRig(b)
 	for n := range *benchPages {

@@ -21,16 +21,17 @@ import (
 //	16  index     8   the block's number in the file
 //	24  body
 //
-// Block 0 is the header: "bfs page image\0\0", format (4), the root's level (4), fan-out (4), 4 zeros,
-// pages (8), group (32).
+// Block 0 is the header: "bfs page image\0\0", format (4), the root's level (4), fan-out
+// (4), 4 zeros, pages (8), group (32).
 //
-// A unit is delta blocks and a commit block. A delta block has up to 101 entries, each with page (4), slot
-// (4) and the digest (32); a page of zeros has slot 0 and no digest. A commit block has the index of its
-// unit's first block (8), seq (8), root (32) and a CRC-32C of the checksums of its delta blocks (4).
+// A unit is delta blocks and a commit block. A delta block has up to 101 entries, each
+// with page (4), slot (4) and the digest (32); a page of zeros has slot 0 and no digest.
+// A commit block has the index of its unit's first block (8), seq (8), root (32) and a
+// CRC-32C of the checksums of its delta blocks (4).
 //
-// A unit is written at the end of the one before, which was synced. So a commit block shows that all units
-// before its own were durable once, and whatever is wrong with these is damage. Whatever is wrong with the
-// last unit may be a crash's work, and it does not count.
+// A unit is written at the end of the one before, which was synced. So a commit block shows
+// that all units before its own were durable once, and whatever is wrong with these is
+// damage. Whatever is wrong with the last unit may be a crash's work, and it does not count.
 const (
 	blockBytes = 4096
 	headBytes  = 24
@@ -146,7 +147,8 @@ func (u *unit) add(b block) { u.chain = crc32.Update(u.chain, castagnoli, b[:4])
 // closes reports whether a commit block belongs to these blocks, and to all of them.
 func (u *unit) closes(c commit) bool { return c.first == u.first && c.chain == u.chain }
 
-// read puts all units that count into t, makes sure that they are durable, and returns the last commit.
+// read puts all units that count into t, makes sure that they are durable, and returns
+// the last commit.
 func (l *tableFile) read(o Options, t *table) (last commit, err error) {
 	size, err := l.file.Size()
 	if err != nil {
@@ -165,8 +167,9 @@ func (l *tableFile) read(o Options, t *table) (last commit, err error) {
 	return last, l.settle(r, last)
 }
 
-// settle cuts off a torn unit, and writes the last one that counts again. If the sync of that unit failed, an
-// earlier process stopped, and the unit may be in the cache alone, where no sync finds it any more.
+// settle cuts off a torn unit, and writes the last one that counts again. If the sync of
+// that unit failed, an earlier process stopped, and the unit may be in the cache alone,
+// where no sync finds it any more.
 func (l *tableFile) settle(r *blockReader, last commit) error {
 	for i := last.first; i < l.end; i++ {
 		b := r.block(i)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package image keeps the pages of one stable checkpoint on disk, so that a replica that restarts reads its
-// state from there, and runs only what its journal has of later batches.
+// Package image keeps the pages of one stable checkpoint on disk, so that a replica that
+// restarts reads its state from there, and runs only what its journal has of later batches.
 //
 // # Files
 //
@@ -24,29 +24,31 @@
 //	Commit   syncs pages, appends a unit to the table, and syncs that. Now the new checkpoint counts, and
 //	         the old slots are free.
 //
-// A crash before the last sync leaves the old checkpoint or, if all that was written happens to be there,
-// the new one. An update takes about 100 bytes of memory for each page that differs, and the copies of one
-// Step.
+// A crash before the last sync leaves the old checkpoint or, if all that was written
+// happens to be there, the new one. An update takes about 100 bytes of memory for each
+// page that differs, and the copies of one Step.
 //
 // # What is believed
 //
-// Each block of the table has a checksum, which tells a torn unit at the end from damage. The interior
-// digests are computed from the table's and must lead to the root of the commit block. [Image.Load] digests
-// each page that it reads. So a page that rots, or that the disk wrote elsewhere, is found when it is read;
-// Load leaves it to be fetched from other replicas, and the next Update writes it anew.
+// Each block of the table has a checksum, which tells a torn unit at the end from damage.
+// The interior digests are computed from the table's and must lead to the root of the
+// commit block. [Image.Load] digests each page that it reads. So a page that rots, or
+// that the disk wrote elsewhere, is found when it is read; Load leaves it to be fetched
+// from other replicas, and the next Update writes it anew.
 //
-// An image may be older than the one that was committed last: a unit at the end of the table that was
-// synced, and rotted later, looks like a torn one, and a disk may have been put back. The caller compares
-// the checkpoint with its journal.
+// An image may be older than the one that was committed last: a unit at the end of the
+// table that was synced, and rotted later, looks like a torn one, and a disk may have
+// been put back. The caller compares the checkpoint with its journal.
 //
 // # Space
 //
-// Between updates the file of pages has at most 1/8 more slots than pages of the state and pages that the
-// last update changed, or 64 if that is more: what is free at the end is given back, and pages that lie
-// behind too many free slots are moved by the next update. The table takes at most 61 bytes for each page
-// of the state, or 256 KiB if that is more, and 41 for each page of the last update; as long as it is
-// rewritten 41 more for each page of the state. What is reserved ([Image.Reserve]) is in these places, and
-// is not counted here. In memory a page takes 38 bytes where the tree has 16 children for each node.
+// Between updates the file of pages has at most 1/8 more slots than pages of the state and
+// pages that the last update changed, or 64 if that is more: what is free at the end is
+// given back, and pages that lie behind too many free slots are moved by the next update.
+// The table takes at most 61 bytes for each page of the state, or 256 KiB if that is more,
+// and 41 for each page of the last update; as long as it is rewritten 41 more for each page
+// of the state. What is reserved ([Image.Reserve]) is in these places, and is not counted
+// here. In memory a page takes 38 bytes where the tree has 16 children for each node.
 package image
 
 import (
@@ -77,9 +79,11 @@ const MaxPages PageNum = 1 << 30
 var (
 	// ErrNone: no update of an image was ever committed here. Create makes an empty one.
 	ErrNone = errors.New("image: there is none yet")
-	// ErrCorrupt: the table is damaged. The state must be fetched from other replicas, and an image made anew.
+	// ErrCorrupt: the table is damaged. The state must be fetched from other replicas,
+	// and an image made anew.
 	ErrCorrupt = errors.New("image: the table is damaged, fetch the state from other replicas")
-	// ErrForeign: the files belong to another group, another shape of its state, or another version of this program.
+	// ErrForeign: the files belong to another group, another shape of its state, or
+	// another version of this program.
 	ErrForeign = errors.New("image: the files are not this group's, or another version's; check the data directory")
 )
 
@@ -87,14 +91,15 @@ var (
 // known.
 var errFailed = errors.New("image: a sync has failed before; restart the replica")
 
-// A Tree computes the digests of a state. The digest of a page of zeros, and of a node with nothing but
-// such pages below it, is zero; that of the root need not be.
+// A Tree computes the digests of a state. The digest of a page of zeros, and of a node
+// with nothing but such pages below it, is zero; that of the root need not be.
 type Tree interface {
-	// Shape returns the root's name, and how many children each interior node has: a power of two, at most
+	// Shape returns the root's name, and how many children each interior node has: a
+	// power of two, at most
 	// 256. Child i of node (l, x) is (l-1, x*fanout+i), and pages are level 0.
 	Shape() (top NodeID, fanout int)
-	// Digest returns the digest of a page's contents. It may be called on any goroutine, whatever the
-	// caller of Load does meanwhile.
+	// Digest returns the digest of a page's contents. It may be called on any goroutine,
+	// whatever the caller of Load does meanwhile.
 	Digest(n PageNum, contents []byte) Digest
 	// Combine returns the digest of an interior node from its children's.
 	Combine(id NodeID, children []Digest) Digest

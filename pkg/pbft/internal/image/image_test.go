@@ -99,8 +99,8 @@ func TestUpdates(t *testing.T) {
 	}
 }
 
-// checkBounds checks the space of both files. An update may leave the file of pages with most slots if it
-// needed as many.
+// checkBounds checks the space of both files. An update may leave the file of pages with
+// most slots if it needed as many.
 func checkBounds(t *testing.T, im *Image, most int) {
 	t.Helper()
 	size, err := im.pages.Size()
@@ -129,8 +129,8 @@ func checkBounds(t *testing.T, im *Image, most int) {
 	}
 }
 
-// A crash after any write or sync, of an update or of opening, leaves the checkpoint of before or the new
-// one, whole. The new one is not lost any more when Commit has returned.
+// A crash after any write or sync, of an update or of opening, leaves the checkpoint of
+// before or the new one, whole. The new one is not lost any more when Commit has returned.
 func TestCrashes(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { crashes(t, newChance(seed)) })
@@ -201,7 +201,8 @@ func recovered(t *testing.T, chance *rand.Rand, d *disk.Mem, o Options, mayBeNon
 	}
 }
 
-// checkOneOf returns which of two checkpoints the image has. It has none only if there is no older one.
+// checkOneOf returns which of two checkpoints the image has. It has none only if there is
+// no older one.
 func checkOneOf(t *testing.T, im *Image, older, newer *checkpoint) *checkpoint {
 	t.Helper()
 	seq, _, ok := im.Checkpoint()
@@ -216,8 +217,8 @@ func checkOneOf(t *testing.T, im *Image, older, newer *checkpoint) *checkpoint {
 	return newer
 }
 
-// Whatever a disk does to its bytes, an image says that it is damaged, or has the last checkpoint or the
-// one before. It never has a wrong page, and what it lacks it says.
+// Whatever a disk does to its bytes, an image says that it is damaged, or has the last
+// checkpoint or the one before. It never has a wrong page, and what it lacks it says.
 func TestDamage(t *testing.T) {
 	outcomes := map[string]int{}
 	for seed := range uint64(150) {
@@ -464,8 +465,9 @@ func TestFailedSyncIsFinal(t *testing.T) {
 	}
 }
 
-// A process whose sync of the table failed stops. The next one finds what the last one wrote in the cache of the
-// kernel, which does not write it any more, and makes it durable before anything rests on it.
+// A process whose sync of the table failed stops. The next one finds what the last one
+// wrote in the cache of the kernel, which does not write it any more, and makes it
+// durable before anything rests on it.
 func TestRestartAfterFailedSync(t *testing.T) {
 	for seed := range uint64(50) {
 		chance := newChance(seed)
@@ -490,8 +492,8 @@ func TestRestartAfterFailedSync(t *testing.T) {
 	}
 }
 
-// A process that ends when it has renamed a table, and before it has synced the names, leaves a name that only the
-// cache knows. The next one makes it durable before anything rests on it.
+// A process that ends when it has renamed a table, and before it has synced the names, leaves
+// a name that only the cache knows. The next one makes it durable before anything rests on it.
 func TestRestartBeforeSyncOfNames(t *testing.T) {
 	for seed := range uint64(20) {
 		chance := newChance(seed)
@@ -651,7 +653,8 @@ func TestTwoPagesInOneSlot(t *testing.T) {
 	}
 }
 
-// A file of pages that has become too long is made short by the next update, though what remains lies at its end.
+// A file of pages that has become too long is made short by the next update, though what
+// remains lies at its end.
 func TestShrinks(t *testing.T) {
 	d := disk.NewMem(newChance(1))
 	im, err := Create(d, twinOptions)
@@ -673,7 +676,8 @@ func TestShrinks(t *testing.T) {
 	checkIs(t, im, newCheckpoint(3, pages))
 }
 
-// What is reserved can be written when the disk is full, again and again, also after a crash; more cannot.
+// What is reserved can be written when the disk is full, again and again, also after a
+// crash; more cannot.
 func TestReserve(t *testing.T) {
 	chance := newChance(1)
 	d := disk.NewMem(chance)

@@ -108,7 +108,8 @@ func (im *Image) Verify() (bad []PageNum) {
 	return bad
 }
 
-// A reader reads pages and digests them on a goroutine of its own, some ahead of what the caller does with them.
+// A reader reads pages and digests them on a goroutine of its own, some ahead of what the
+// caller does with them.
 type reader struct {
 	im   *Image
 	free chan *run
@@ -129,8 +130,8 @@ func newReader(im *Image) reader {
 	return r
 }
 
-// read reads pages in the order of their slots, which it sorts them by, and lends each to give: nil unless
-// it has the digest.
+// read reads pages in the order of their slots, which it sorts them by, and lends each to
+// give: nil unless it has the digest.
 func (r reader) read(pages []entry, give func(e entry, contents []byte)) {
 	slices.SortFunc(pages, func(a, b entry) int { return cmp.Compare(a.slot, b.slot) })
 	full := make(chan *run, readAhead)

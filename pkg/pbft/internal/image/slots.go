@@ -4,8 +4,8 @@ package image
 
 import "math/bits"
 
-// slots knows which slots of the file of pages are in use. The lowest free one is taken first, so that the
-// file stays short.
+// slots knows which slots of the file of pages are in use. The lowest free one is taken
+// first, so that the file stays short.
 type slots struct {
 	words []uint64 // bit i of word w stands for slot 64*w+i+1
 	hint  int      // words before have no free slot

@@ -11,9 +11,9 @@ import (
 // rowLength is how many nodes of a level, or pages, lie together in memory.
 const rowLength = 256
 
-// A table knows the slot of each page, and the digest of each node of the tree. Rows that were never
-// written to are not there. A row stays when all in it has become zeros, so that memory follows the most
-// pages that the state ever had.
+// A table knows the slot of each page, and the digest of each node of the tree. Rows that
+// were never written to are not there. A row stays when all in it has become zeros, so
+// that memory follows the most pages that the state ever had.
 type table struct {
 	top    NodeID
 	fanout uint64

@@ -10,14 +10,15 @@ import (
 	"slices"
 )
 
-// A Source is what an update reads of a state: a checkpoint that stays as it is until the update ends.
+// A Source is what an update reads of a state: a checkpoint that stays as it is until the
+// update ends.
 type Source interface {
 	Children(seq SeqNum, id NodeID) ([]Digest, error)
 	PageAt(seq SeqNum, n PageNum) ([]byte, error)
 }
 
-// An Update takes an image to another checkpoint. A caller that meets an error calls Abort, and may begin
-// another update, unless a sync has failed: then all later updates are refused.
+// An Update takes an image to another checkpoint. A caller that meets an error calls Abort,
+// and may begin another update, unless a sync has failed: then all later updates are refused.
 type Update struct {
 	im   *Image
 	seq  SeqNum
@@ -126,8 +127,8 @@ func (u *Update) visit(s Source, v node) error {
 	return nil
 }
 
-// children asks the source for a node's children, and checks the answer. Nothing but zeros is below a node
-// without a digest.
+// children asks the source for a node's children, and checks the answer. Nothing but
+// zeros is below a node without a digest.
 func (u *Update) children(s Source, v node) ([]Digest, error) {
 	fanout := int(u.im.table.fanout)
 	if v.digest.IsZero() {
@@ -165,7 +166,8 @@ func (u *Update) copy(s Source, n PageNum, d Digest) error {
 	return nil
 }
 
-// rewrite copies the last page of again, if its slot is bad or there is one nearer to the beginning.
+// rewrite copies the last page of again, if its slot is bad or there is one nearer to the
+// beginning.
 func (u *Update) rewrite(s Source, n PageNum) error {
 	byPage := func(e entry, n PageNum) int { return cmp.Compare(e.page, n) }
 	_, done := slices.BinarySearchFunc(u.moved[:u.differs], n, byPage)
@@ -194,8 +196,9 @@ func (u *Update) Write() error {
 
 func offset(slot uint32) int64 { return int64(slot-1) * pageSize }
 
-// Commit makes the new checkpoint the one that counts, and the slots that only the old one used free. It is
-// durable when Commit returns. After an error Checkpoint tells which one counts, unless a sync has failed.
+// Commit makes the new checkpoint the one that counts, and the slots that only the old
+// one used free. It is durable when Commit returns. After an error Checkpoint tells which
+// one counts, unless a sync has failed.
 func (u *Update) Commit() error {
 	im := u.im
 	switch {
@@ -264,7 +267,8 @@ func (u *Update) end() {
 	u.todo, u.again, u.nodes, u.moved, u.copies, u.places = nil, nil, nil, nil, nil, nil
 }
 
-// Abort ends an update that is not committed. The image stays at its checkpoint. It does nothing after Commit.
+// Abort ends an update that is not committed. The image stays at its checkpoint. It does
+// nothing after Commit.
 func (u *Update) Abort() {
 	if u.ended {
 		return

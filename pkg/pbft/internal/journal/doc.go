@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package journal keeps what a replica must remember over a crash: records, in the order in which they were appended.
+// Package journal keeps what a replica must remember over a crash: records, in the order
+// in which they were appended.
 //
 // [Journal.Append] puts a record into memory and returns its [Position]; [Journal.Flush] makes
 // durable all that was appended before it began, with one sync however much that is (group commit).

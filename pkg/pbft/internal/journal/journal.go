@@ -55,7 +55,8 @@ var magic = [8]byte{'b', 'f', 's', 'j', 'r', 'n', 'l', 1}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// A Journal is open for appending. Its methods may be called by different goroutines, but for Close.
+// A Journal is open for appending. Its methods may be called by different goroutines, but
+// for Close.
 type Journal struct {
 	fs      disk.FS
 	group   message.Digest
@@ -144,14 +145,16 @@ func (j *Journal) Segments() int {
 	return len(j.segments)
 }
 
-// Release says that records about batches up to seq are not needed any more, because the image on disk has passed them.
+// Release says that records about batches up to seq are not needed any more, because the
+// image on disk has passed them.
 func (j *Journal) Release(seq message.SeqNum) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.release(func(s *segment) bool { return s.seq <= seq })
 }
 
-// release gives up the oldest segments that are not needed, but never the last. The caller holds mu.
+// release gives up the oldest segments that are not needed, but never the last. The
+// caller holds mu.
 func (j *Journal) release(needless func(*segment) bool) {
 	for len(j.segments) > 1 && needless(j.segments[0]) {
 		j.released = append(j.released, j.segments[0])
@@ -199,7 +202,8 @@ func (j *Journal) Flush() (Position, error) {
 	return j.durable, err
 }
 
-// putBack puts records that were not written before those that were appended since. The first n were written.
+// putBack puts records that were not written before those that were appended since. The
+// first n were written.
 func (j *Journal) putBack(records []byte, ends []ending, n int) {
 	from := 0
 	if n > 0 {
@@ -254,7 +258,8 @@ func (j *Journal) write(records []byte, ends []ending) (written int, err error) 
 	return written, j.sync()
 }
 
-// fitting is how many of the records, which begin at from, fit into the rest of the segment, and their length.
+// fitting is how many of the records, which begin at from, fit into the rest of the
+// segment, and their length.
 func (j *Journal) fitting(ends []ending, from int) (n, length int) {
 	s := j.current()
 	if s == nil {
@@ -346,7 +351,8 @@ func (j *Journal) stick(records []byte) {
 	}
 }
 
-// turn begins a new segment, in a file that is free or a new one, and writes the sticky records at its head.
+// turn begins a new segment, in a file that is free or a new one, and writes the sticky
+// records at its head.
 func (j *Journal) turn() error {
 	s, err := j.take()
 	if err != nil {
@@ -476,7 +482,8 @@ func (j *Journal) discard(s *segment) error {
 	return errors.Join(s.file.Close(), j.fs.Remove(s.name))
 }
 
-// Bytes is how much of the disk the journal takes, and how much of that holds records that are needed.
+// Bytes is how much of the disk the journal takes, and how much of that holds records
+// that are needed.
 func (j *Journal) Bytes() (all, needed int64) {
 	each := int64(j.options.SegmentBytes)
 	return j.files.Load() * each, int64(j.Segments()) * each

@@ -175,7 +175,8 @@ func (w *twin) fill() {
 	}
 }
 
-// Whatever becomes of the power, the journal holds all that was durable, in order, and perhaps more.
+// Whatever becomes of the power, the journal holds all that was durable, in order, and
+// perhaps more.
 func TestPowerCuts(t *testing.T) {
 	for seed := range uint64(150) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -294,7 +295,8 @@ func TestFailedSyncIsFinal(t *testing.T) {
 	}
 }
 
-// What a failed sync has left with the kernel alone is found by the next process, and is durable then.
+// What a failed sync has left with the kernel alone is found by the next process, and is
+// durable then.
 func TestRestartAfterFailedSync(t *testing.T) {
 	for seed := range uint64(60) {
 		w := newTwin(t, seed)
@@ -317,7 +319,8 @@ func TestRestartAfterFailedSync(t *testing.T) {
 	}
 }
 
-// On a full disk the journal goes on in what it has in reserve. Then records wait, in order, until there is room.
+// On a full disk the journal goes on in what it has in reserve. Then records wait, in
+// order, until there is room.
 func TestFullDisk(t *testing.T) {
 	w := written(t, 2)
 	if err := w.journal.Reserve(); err != nil {
@@ -345,7 +348,8 @@ func TestFullDisk(t *testing.T) {
 	w.open()
 }
 
-// A journal that has used all its room goes on when the image has followed, though the disk stays full.
+// A journal that has used all its room goes on when the image has followed, though the
+// disk stays full.
 func TestFullDiskIsReleased(t *testing.T) {
 	w := written(t, 2)
 	if err := w.journal.Reserve(); err != nil {

@@ -50,7 +50,8 @@ func Discard(f disk.FS) error {
 // prefix begins the names of segments.
 const prefix = "journal-"
 
-// list opens all segments. Those without a valid header are free; the others are returned by number, rising.
+// list opens all segments. Those without a valid header are free; the others are returned
+// by number, rising.
 func (j *Journal) list() (segments []*segment, err error) {
 	names, err := j.fs.List()
 	if err != nil {
@@ -301,7 +302,8 @@ func (j *Journal) adopt(needed []*segment, tail []block) error {
 	return nil
 }
 
-// filledLast orders free segments: the last is used first, and one that was written before need not be filled.
+// filledLast orders free segments: the last is used first, and one that was written
+// before need not be filled.
 func filledLast(a, b *segment) int {
 	switch {
 	case a.filled == b.filled:

@@ -11,13 +11,13 @@
 //	record page        state u32 (0 free, 1 enrolled, 2 revoked), length of rights u32, key 32 bytes, rights
 //	slot (512 bytes)   timestamp u64, outcome u32, length u32, result
 //
-// Client 0 is the administrator: its record page is empty, for its key stands in the group file. A
-// revoked record keeps its timestamps, so that a key enrolled again goes on where it was; it is
-// given to another key only when no record is free. Its timestamps are then covered by the floor: the highest
-// of all that were forgotten. The slots of a key that has no record begin there, as
-// Superseded, so that nothing is executed again that it asked for when it had one. A timestamp
-// later than the administrator's, who gives the record away, does not raise the floor: a client
-// that makes up high ones would otherwise leave none to those that come after it.
+// Client 0 is the administrator: its record page is empty, for its key stands in the group file.
+// A revoked record keeps its timestamps, so that a key enrolled again goes on where it was; it
+// is given to another key only when no record is free. Its timestamps are then covered by the
+// floor: the highest of all that were forgotten. The slots of a key that has no record begin
+// there, as Superseded, so that nothing is executed again that it asked for when it had one. A
+// timestamp later than the administrator's, who gives the record away, does not raise the floor:
+// a client that makes up high ones would otherwise leave none to those that come after it.
 package ledger
 
 import (
@@ -71,8 +71,8 @@ type Memory interface {
 	Modify(n message.PageNum) []byte
 }
 
-// A Ledger reads and writes those pages. Its index is derived from them: Reload makes it anew after the pages
-// were replaced under it.
+// A Ledger reads and writes those pages. Its index is derived from them: Reload makes it
+// anew after the pages were replaced under it.
 type Ledger struct {
 	memory         Memory
 	clients, slots int
@@ -294,7 +294,8 @@ type Last struct {
 	Result    []byte // aliases the page
 }
 
-// An Account is where an enrolled client's slots are. It is good until the next enrolment, revocation or Reload.
+// An Account is where an enrolled client's slots are. It is good until the next
+// enrolment, revocation or Reload.
 type Account struct {
 	l *Ledger
 	i int
@@ -362,7 +363,8 @@ func (a Account) Record(s message.Slot, t message.Timestamp, result []byte, keep
 	}
 }
 
-// Last returns the last execution of a slot, its client revoked or not; not ok if there is no such client or slot.
+// Last returns the last execution of a slot, its client revoked or not; not ok if there
+// is no such client or slot.
 func (l *Ledger) Last(k message.RequestKey) (Last, bool) {
 	i, ok := l.index[k.Client]
 	if !ok {

@@ -164,7 +164,8 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
-// A key that is enrolled again, in whatever record, does not have executed again what it asked for when it had another.
+// A key that is enrolled again, in whatever record, does not have executed again what it
+// asked for when it had another.
 func TestFloor(t *testing.T) {
 	m := memory{}
 	l := open(t, m, 2, 8)
@@ -217,7 +218,8 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-// TestTwin compares the ledger with maps, and with a second ledger that forgets its index all the time.
+// TestTwin compares the ledger with maps, and with a second ledger that forgets its index
+// all the time.
 func TestTwin(t *testing.T) {
 	const clients, slots = 3, 8
 	type twin struct {

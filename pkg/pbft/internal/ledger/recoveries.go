@@ -35,7 +35,8 @@ func (l *Ledger) Recover(i message.ReplicaID, x Recovery) {
 	binary.LittleEndian.PutUint64(b[16:], uint64(x.Seq))
 }
 
-// Renew forgets all recoveries on page 0 of a state with which new replicas begin, and reports whether there were any.
+// Renew forgets all recoveries on page 0 of a state with which new replicas begin, and
+// reports whether there were any.
 func Renew(page []byte) (changed bool) {
 	b := page[recoveriesAt : recoveriesAt+message.MaxReplicas*recoverySize]
 	for i := range b {

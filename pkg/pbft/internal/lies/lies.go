@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lies makes the replicas of this process lie: for demonstrations and tests. Each message to another replica, except DATA and
-// NEW-KEY, and each result pass through a Teller, if one is installed, before they are authenticated. So a lie comes with the right MAC,
-// as an intruder's would.
+// Package lies makes the replicas of this process lie: for demonstrations and tests. Each
+// message to another replica, except DATA and NEW-KEY, and each result pass through a
+// Teller, if one is installed, before they are authenticated. So a lie comes with the
+// right MAC, as an intruder's would.
 //
-// No option of the product installs one: pbfttest.Lie does, and the demonstration calls it in a process of its own.
+// No option of the product installs one: pbfttest.Lie does, and the demonstration calls
+// it in a process of its own.
 package lies
 
 import (

@@ -37,7 +37,8 @@ func (b *Batch) Digest() (d Digest) {
 	return d
 }
 
-// Bytes is the sum of the operations' lengths, whether they are here or not. Batches and logs are bounded by it.
+// Bytes is the sum of the operations' lengths, whether they are here or not. Batches and
+// logs are bounded by it.
 func (b *Batch) Bytes() (n int) {
 	for _, r := range b.Requests {
 		n += r.Length()
@@ -116,7 +117,8 @@ func (m *PrePrepare) decode(r *reader, lim *Limits) {
 		m.Batch.Requests[i] = &requests[i]
 		requests[i].read(r, lim)
 		if requests[i].ReadOnly {
-			// Its client will ask again under a new timestamp if it must be ordered: then it would run twice.
+			// Its client will ask again under a new timestamp if it must be ordered: then
+			// it would run twice.
 			r.fail("a read-only request in a batch")
 		}
 		total += requests[i].Length()

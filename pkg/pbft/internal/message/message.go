@@ -46,7 +46,8 @@ func (t Type) String() string {
 // connection's session says so, and auth writes it into From when the MAC has been checked.
 type Message interface {
 	Type() Type
-	// AppendBody appends the canonical encoding without the type byte and without any authenticator.
+	// AppendBody appends the canonical encoding without the type byte and without any
+	// authenticator.
 	AppendBody(b []byte) []byte
 	// AppendCovered appends the bytes that a MAC protects: the type and a header of fixed size, in
 	// which a digest stands for the variable part [TOCS §7.1].
@@ -122,9 +123,9 @@ type Checkpoint struct {
 	From   ReplicaID
 }
 
-// A Status tells the others where its sender stands, so that they send again what it lacks
-// (R-RTX-1). Bit k of Prepared and Committed speaks of Base()+1+k. While its view is not active the sender says
-// instead whose VIEW-CHANGEs for the view it has (R-RTX-3).
+// A Status tells the others where its sender stands, so that they send again what it
+// lacks (R-RTX-1). Bit k of Prepared and Committed speaks of Base()+1+k. While its view
+// is not active the sender says instead whose VIEW-CHANGEs for the view it has (R-RTX-3).
 type Status struct {
 	View         View
 	Active       bool

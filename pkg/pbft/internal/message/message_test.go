@@ -22,7 +22,8 @@ type vector struct {
 	bytes        []byte
 }
 
-// vectors are made here and kept in testdata, so that neither the encoding nor a refusal changes unseen.
+// vectors are made here and kept in testdata, so that neither the encoding nor a refusal
+// changes unseen.
 func vectors() (all []vector) {
 	add := func(name string, b []byte) {
 		_, err := Decode(b, &limits)
@@ -229,9 +230,9 @@ func TestEveryByteIsCovered(t *testing.T) {
 	}
 }
 
-// isProof reports whether byte i of an encoding belongs to a proof of origin, which protects and is not protected.
-// In a batch the requests' proofs, flags and repliers are not covered by the primary's MAC: each request's own covers
-// them.
+// isProof reports whether byte i of an encoding belongs to a proof of origin, which
+// protects and is not protected. In a batch the requests' proofs, flags and repliers are
+// not covered by the primary's MAC: each request's own covers them.
 func isProof(m Message, b []byte, i int) bool {
 	switch m := m.(type) {
 	case *NewKey:
@@ -327,7 +328,8 @@ func TestBatchDigestBinds(t *testing.T) {
 	}
 }
 
-// What a request is does not depend on how it came here, nor on who shall answer and whether it may try the short way.
+// What a request is does not depend on how it came here, nor on who shall answer and
+// whether it may try the short way.
 func TestRequestDigest(t *testing.T) {
 	for _, n := range []int{0, 1, ShortOperation, ShortOperation + 1, 5000} {
 		made := &Request{Client: 7, Slot: 3, Timestamp: 9, Replier: 2, Op: bytes.Repeat([]byte{5}, n)}

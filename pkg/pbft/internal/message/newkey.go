@@ -28,10 +28,10 @@ const MaxRival = 64
 // maxSealed bounds a session key under HPKE: encapsulated key, key, tag.
 const maxSealed = 128
 
-// A NewKey carries the session key its receiver shall use for messages to its sender, sealed to the
-// receiver, and a fresh X25519 key to seal the receiver's own to [TOCS §5.2.2; R-OUR-8]. It is the first
-// message on every connection, and the only one besides the administrator's that is signed. One is made
-// for each receiver.
+// A NewKey carries the session key its receiver shall use for messages to its sender,
+// sealed to the receiver, and a fresh X25519 key to seal the receiver's own to [TOCS
+// §5.2.2; R-OUR-8]. It is the first message on every connection, and the only one besides
+// the administrator's that is signed. One is made for each receiver.
 type NewKey struct {
 	Major, Minor uint16
 	Group        Digest // of the group file: members with different files do not speak to each other

@@ -125,7 +125,8 @@ func TestBlocksOfAnother(t *testing.T) {
 	}
 }
 
-// No byte of an operation may change, nor may bytes move between its head and its blocks, nor blocks change places.
+// No byte of an operation may change, nor may bytes move between its head and its blocks,
+// nor blocks change places.
 func TestOperationDigestBinds(t *testing.T) {
 	r := rand.New(rand.NewChaCha8([32]byte{4}))
 	for _, n := range operationLengths {
@@ -157,7 +158,8 @@ func TestOperationDigestBinds(t *testing.T) {
 	}
 }
 
-// The blocks of an operation take one allocation when it is decoded, and who does not keep them has none at all.
+// The blocks of an operation take one allocation when it is decoded, and who does not
+// keep them has none at all.
 func TestBlocksAllocate(t *testing.T) {
 	for n, want := range map[int]float64{10: 2, ShortOperation: 2, 4000: 2, 4096: 3, 1 << 19: 3} { // two are the decoder's and the request's
 		frame := encode(&Request{Client: 7, Replier: AnyReplier, Op: counted(n)})

@@ -12,7 +12,8 @@ const firstRecoverer ClientID = 1<<64 - MaxReplicas
 // group file has the replica's key.
 func RecovererOf(i ReplicaID) ClientID { return firstRecoverer + ClientID(i) }
 
-// Recoverer is the replica that asks for its recovery as this client; not ok if the client is none of these.
+// Recoverer is the replica that asks for its recovery as this client; not ok if the
+// client is none of these.
 func (c ClientID) Recoverer() (i ReplicaID, ok bool) {
 	if c < firstRecoverer {
 		return 0, false

@@ -11,8 +11,8 @@ type Outcome uint8
 const (
 	// Executed: the result is what the operation returned.
 	Executed Outcome = iota
-	// NotKept: the operation was executed and changed nothing, so its result was not kept (R-OUR-14). It may be
-	// asked again under a new timestamp.
+	// NotKept: the operation was executed and changed nothing, so its result was not kept
+	// (R-OUR-14). It may be asked again under a new timestamp.
 	NotKept
 	// Lost: the operation was executed, and its result is too long to be kept.
 	Lost
@@ -228,7 +228,8 @@ func (a *Answer) decode(r *reader, lim *Limits) {
 	}
 }
 
-// A ReplyWriter encodes a REPLY answer by answer, so that no result is kept before it is sent. Its zero value is ready.
+// A ReplyWriter encodes a REPLY answer by answer, so that no result is kept before it is
+// sent. Its zero value is ready.
 type ReplyWriter struct {
 	b []byte
 	n int

@@ -11,7 +11,8 @@ import (
 // the other one, so that a signature of one kind is never one of the other kind.
 const newKeyTag = "bfs new-key v1\x00"
 
-// MaxSigned bounds the bytes that a replica's long-term key signs at once: a NEW-KEY is the longest.
+// MaxSigned bounds the bytes that a replica's long-term key signs at once: a NEW-KEY is
+// the longest.
 const MaxSigned = 512
 
 // A Signed is a decoded statement that a replica's long-term key signs: a NEW-KEY, or a recovery
@@ -24,9 +25,9 @@ type Signed struct {
 	Recovery *Recovery // nil: a NEW-KEY
 }
 
-// ParseSigned decodes the bytes that a signature is to cover, for a process that holds the key and does
-// not trust the process that asks. It accepts exactly the bytes that a NEW-KEY or a recovery request
-// covers. The NewKey aliases b.
+// ParseSigned decodes the bytes that a signature is to cover, for a process that holds
+// the key and does not trust the process that asks. It accepts exactly the bytes that a
+// NEW-KEY or a recovery request covers. The NewKey aliases b.
 func ParseSigned(b []byte) (*Signed, error) {
 	if len(b) > MaxSigned {
 		return nil, fmt.Errorf("%w: %d bytes to sign, want %d at most", ErrMalformed, len(b), MaxSigned)

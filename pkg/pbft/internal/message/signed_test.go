@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A message that may be signed is decoded as it was made, and one byte more, less or changed in the tag or type
-// is refused.
+// A message that may be signed is decoded as it was made, and one byte more, less or
+// changed in the tag or type is refused.
 func TestParseSigned(t *testing.T) {
 	k := newGenerator(1).newKey()
 	covered := k.AppendCovered(nil)

@@ -2,7 +2,8 @@
 
 package message
 
-// A QueryStable asks a replica how far it has come [TOCS §5.2.3], and where the asking client's slots stand.
+// A QueryStable asks a replica how far it has come [TOCS §5.2.3], and where the asking
+// client's slots stand.
 type QueryStable struct {
 	Nonce uint64    // comes back in the answer
 	From  ReplicaID // of a replica that recovers; clients ask too

@@ -17,8 +17,8 @@ const maxNodeBytes = 256 * DigestSize
 // MaxData is the length of the longest DATA, about.
 const MaxData = MaxFetch*(1+8+2+maxNodeBytes) + 64
 
-// A Fetch asks for nodes and pages of a checkpoint [TOCS §6.2.2]. The sender knows the digests of all it asks
-// for, beginning with the root's, so that whoever answers need not be trusted.
+// A Fetch asks for nodes and pages of a checkpoint [TOCS §6.2.2]. The sender knows the digests
+// of all it asks for, beginning with the root's, so that whoever answers need not be trusted.
 type Fetch struct {
 	Seq   SeqNum
 	Tag   uint32 // comes back in the answer
@@ -26,8 +26,8 @@ type Fetch struct {
 	From  ReplicaID
 }
 
-// A Data answers a FETCH: the paper's META-DATA and DATA in one frame. Its MAC covers the header alone, because
-// the rest is believed for its digests only.
+// A Data answers a FETCH: the paper's META-DATA and DATA in one frame. Its MAC covers the
+// header alone, because the rest is believed for its digests only.
 type Data struct {
 	Seq   SeqNum
 	Tag   uint32
@@ -98,8 +98,8 @@ func (m *Data) AppendBody(b []byte) []byte {
 // itemHead is the length of the header before an item's bytes.
 const itemHead = 1 + 8 + 2
 
-// Pieces is a DATA as it is sent, type and all, in pieces of which the items' bytes are lent and the others lie in
-// b: a page is copied once less.
+// Pieces is a DATA as it is sent, type and all, in pieces of which the items' bytes are
+// lent and the others lie in b: a page is copied once less.
 func (m *Data) Pieces(b []byte) (pieces [][]byte, _ []byte) {
 	b = append(m.appendHeader(append(b[:0], byte(TypeData))), byte(len(m.Items)))
 	at := len(b)

@@ -21,8 +21,9 @@ type CheckpointID struct {
 	Digest Digest
 }
 
-// A ViewChange says that its sender has left all views below View, and what it must carry into it: the stable
-// checkpoint h, every checkpoint it holds, P and Q [TOCS §4.5]. No other message travels in it.
+// A ViewChange says that its sender has left all views below View, and what it must carry
+// into it: the stable checkpoint h, every checkpoint it holds, P and Q [TOCS §4.5]. No
+// other message travels in it.
 type ViewChange struct {
 	View        View
 	Low         SeqNum
@@ -31,7 +32,8 @@ type ViewChange struct {
 	Q           []Prepared     // by number, rising; within one by digest, one for each
 	From        ReplicaID      // in the body, for the new primary relays it
 
-	// Relayed: it came from another than From, so that its digest must be vouched for. It never travels.
+	// Relayed: it came from another than From, so that its digest must be vouched for. It
+	// never travels.
 	Relayed bool
 }
 
@@ -70,8 +72,8 @@ func appendPrepared(b []byte, all []Prepared) []byte {
 	return b
 }
 
-// Digest names the message in acks and in NEW-VIEW. It covers the body and no authenticator, so that copies for
-// different receivers have one digest (R-VC-15).
+// Digest names the message in acks and in NEW-VIEW. It covers the body and no
+// authenticator, so that copies for different receivers have one digest (R-VC-15).
 func (m *ViewChange) Digest() Digest {
 	return sha256.Sum256(m.AppendBody([]byte("bfs view-change v1\x00")))
 }
@@ -145,9 +147,9 @@ func (m *ViewChangeAck) decode(r *reader, lim *Limits) {
 	}
 }
 
-// A NewView begins a view: V names the VIEW-CHANGEs that the new primary decided by, Checkpoint and Chosen are
-// its X: the checkpoint to begin from, and for each number above it, up to the last that needs one, the digest
-// to be agreed there again [TOCS §4.5; R-VC-26].
+// A NewView begins a view: V names the VIEW-CHANGEs that the new primary decided by,
+// Checkpoint and Chosen are its X: the checkpoint to begin from, and for each number above it,
+// up to the last that needs one, the digest to be agreed there again [TOCS §4.5; R-VC-26].
 type NewView struct {
 	View       View
 	V          []Vouched // by replica, rising
@@ -213,8 +215,9 @@ func (m *NewView) decode(r *reader, lim *Limits) {
 	}
 }
 
-// A Forward says that its sender holds a request with a good MAC that the primary has not proposed for a while.
-// f+1 of them make the request authentic everywhere; 2f+1 make replicas wait for it (R-OUR-11).
+// A Forward says that its sender holds a request with a good MAC that the primary has not
+// proposed for a while. f+1 of them make the request authentic everywhere; 2f+1 make
+// replicas wait for it (R-OUR-11).
 type Forward struct {
 	Client    ClientID
 	Slot      Slot
@@ -295,8 +298,8 @@ func (m *BatchBody) decode(r *reader, lim *Limits) {
 	}
 }
 
-// A Decided says that the batch with this digest committed at its sender. A replica that a faulty primary leaves out
-// takes f+1 of them as the decision: one is a correct replica's (R-HD-15).
+// A Decided says that the batch with this digest committed at its sender. A replica that a faulty
+// primary leaves out takes f+1 of them as the decision: one is a correct replica's (R-HD-15).
 type Decided struct {
 	Seq    SeqNum
 	Digest Digest

@@ -29,10 +29,10 @@ var ErrRefused = errors.New("the keeper refuses")
 // errPeer is the refusal to ask about bytes that are no public key.
 var errPeer = fmt.Errorf("want a public key of %d bytes", keySize)
 
-// A Client is an auth.Signer whose key is at a Server. It connects at its first call, and again
-// when its connection has ended. It is safe for use by many goroutines; one call is under way at a
-// time. A keeper that hangs holds each of them for callWithin, so none of them may hold a lock that others
-// need to go on.
+// A Client is an auth.Signer whose key is at a Server. It connects at its first call, and
+// again when its connection has ended. It is safe for use by many goroutines; one call is
+// under way at a time. A keeper that hangs holds each of them for callWithin, so none of
+// them may hold a lock that others need to go on.
 type Client struct {
 	path   string
 	public ed25519.PublicKey
@@ -48,8 +48,8 @@ type Client struct {
 // ErrClosed is the end of a call of a Client that was closed, perhaps meanwhile.
 var ErrClosed = errors.New("the connection to the keeper was closed by this process")
 
-// Dial returns a client of the keeper at path, which must have the key with this public half and be of
-// this group.
+// Dial returns a client of the keeper at path, which must have the key with this public
+// half and be of this group.
 func Dial(path string, public ed25519.PublicKey, group message.Digest) (*Client, error) {
 	c := &Client{path: path, public: public, group: group}
 	c.asking.Lock()
@@ -250,7 +250,8 @@ func AskRecovery(ctx context.Context, path string, force bool) (string, error) {
 	return string(b), err
 }
 
-// AskStatus asks the keeper at path what it tells of itself, on a connection of its own: nothing else waits for the answer.
+// AskStatus asks the keeper at path what it tells of itself, on a connection of its own:
+// nothing else waits for the answer.
 func AskStatus(ctx context.Context, path string) ([]byte, error) {
 	return ask(ctx, path, &request{op: opStatus}, callWithin)
 }

@@ -4,14 +4,14 @@
 // which stands in for the secure coprocessor of the paper [TOCS §5.1].
 //
 // A Key holds the private key and a counter that never goes back. It signs NEW-KEYs and recovery
-// requests of its own replica in its own group, each with a value of the counter that it has given out
-// and that no other signature has; it refuses everything else. A Server serves a Key on a Unix socket
-// to processes of chosen users, and a Client is an auth.Signer at the other end.
+// requests of its own replica in its own group, each with a value of the counter that it has
+// given out and that no other signature has; it refuses everything else. A Server serves a Key on
+// a Unix socket to processes of chosen users, and a Client is an auth.Signer at the other end.
 //
-// An intruder in the replica's process can have NEW-KEYs signed while he is there. He cannot keep one
-// for later, because a NEW-KEY is good on one connection only, whose name the receiver has chosen too.
-// The Key's answers for hellos are bound in the same way: a tag to one challenge, a key to one life
-// of the replica's process.
+// An intruder in the replica's process can have NEW-KEYs signed while he is there. He
+// cannot keep one for later, because a NEW-KEY is good on one connection only, whose name
+// the receiver has chosen too. The Key's answers for hellos are bound in the same way: a
+// tag to one challenge, a key to one life of the replica's process.
 //
 // The protocol: the client asks, the server answers, in order. Numbers are little-endian.
 //

@@ -26,15 +26,15 @@ var (
 	ErrNoRecovery = errors.New("the watchdog has begun no recovery, or its requests are signed already")
 )
 
-// These bound what a replica's process may have its Key do. Even a thousand clients that connect at once need no
-// more: a replica answers each caller's NEW-KEYs more slowly than this.
+// These bound what a replica's process may have its Key do. Even a thousand clients that
+// connect at once need no more: a replica answers each caller's NEW-KEYs more slowly than this.
 var (
 	signRate  = transport.Rate{PerSecond: 512, Burst: 8192}
 	helloRate = transport.Rate{PerSecond: 512, Burst: 8192}
 )
 
-// maxRecoveries is how many recovery requests are signed for one recovery, because they cost the whole
-// group work [TOCS §5.2.3]. One is enough if its answer reaches the replica.
+// maxRecoveries is how many recovery requests are signed for one recovery, because they
+// cost the whole group work [TOCS §5.2.3]. One is enough if its answer reaches the replica.
 const maxRecoveries = 4
 
 const (
@@ -42,7 +42,8 @@ const (
 	maxOpen      = 256 // values given out and not signed yet; the oldest lapses
 )
 
-// A Key is a replica's long-term key with the rules for its use. It is safe for use by many goroutines.
+// A Key is a replica's long-term key with the rules for its use. It is safe for use by
+// many goroutines.
 type Key struct {
 	private ed25519.PrivateKey
 	group   message.Digest

@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// peerUser is the number of the user whose process made the connection, as the kernel says (SO_PEERCRED).
+// peerUser is the number of the user whose process made the connection, as the kernel
+// says (SO_PEERCRED).
 func peerUser(c *net.UnixConn) (uint32, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

@@ -49,8 +49,8 @@ type end struct {
 	recovers bool // an operator waits on it, while the replica's process comes and goes
 }
 
-// Serve serves key at path. A socket that an earlier process left there is replaced, so the caller sees
-// to it that there is one process.
+// Serve serves key at path. A socket that an earlier process left there is replaced, so
+// the caller sees to it that there is one process.
 func Serve(path string, key *Key, rules Rules) (*Server, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("replace the keeper's socket: %w", err)

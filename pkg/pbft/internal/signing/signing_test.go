@@ -94,8 +94,8 @@ func (h *home) newKey(counter uint64) *message.NewKey {
 	return m
 }
 
-// A key signs the NEW-KEYs and recovery requests of its own replica, each value of the counter once,
-// and refuses all else.
+// A key signs the NEW-KEYs and recovery requests of its own replica, each value of the
+// counter once, and refuses all else.
 func TestWhatIsSigned(t *testing.T) {
 	h := newHome(t)
 	k := h.key()
@@ -169,7 +169,8 @@ func TestRecoveriesAreGranted(t *testing.T) {
 	}
 }
 
-// The counter goes on above all it gave out, however the keeper ended. A file that was put back is noticed.
+// The counter goes on above all it gave out, however the keeper ended. A file that was
+// put back is noticed.
 func TestCounterSurvives(t *testing.T) {
 	h := newHome(t)
 	last := uint64(0)
@@ -195,8 +196,8 @@ func TestCounterSurvives(t *testing.T) {
 	}
 }
 
-// A client is a Signer like another, over a keeper's restart too. Its peers cannot tell it from a key
-// in its own process.
+// A client is a Signer like another, over a keeper's restart too. Its peers cannot tell
+// it from a key in its own process.
 func TestClient(t *testing.T) {
 	h := newHome(t)
 	s := h.serve(Rules{Users: []uint32{me}})
@@ -236,7 +237,8 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// A keeper of another key or group is noticed when it is dialled, and one that is not there is named.
+// A keeper of another key or group is noticed when it is dialled, and one that is not
+// there is named.
 func TestDialTellsWhatIsWrong(t *testing.T) {
 	h := newHome(t)
 	for want, dial := range map[string]func() (*Client, error){
@@ -294,7 +296,8 @@ func TestAskRecovery(t *testing.T) {
 	}
 }
 
-// Close ends a call whose keeper hangs, and later calls fail: a replica that is told to stop does not wait for its keeper.
+// Close ends a call whose keeper hangs, and later calls fail: a replica that is told to
+// stop does not wait for its keeper.
 func TestCloseEndsACall(t *testing.T) {
 	h := newHome(t)
 	l, err := net.Listen("unix", h.socket())
@@ -335,8 +338,8 @@ func TestCloseEndsACall(t *testing.T) {
 	}
 }
 
-// Bytes that are no request end the connection and nothing else; connections beyond the bound displace
-// the oldest; and a socket in a directory with a long name is reached.
+// Bytes that are no request end the connection and nothing else; connections beyond the
+// bound displace the oldest; and a socket in a directory with a long name is reached.
 func TestHostileConnections(t *testing.T) {
 	h := newHome(t)
 	h.dir = filepath.Join(h.dir, strings.Repeat("long", 30))

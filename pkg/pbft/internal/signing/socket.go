@@ -15,7 +15,8 @@ var noDeadline time.Time
 // maxSocketPath is how long a Unix socket's path may be on Linux, in bytes.
 const maxSocketPath = 107
 
-// shorten returns a name for path that a socket's address has room for. It is good until done is called.
+// shorten returns a name for path that a socket's address has room for. It is good until
+// done is called.
 func shorten(path string) (short string, done func(), err error) {
 	if len(path) <= maxSocketPath {
 		return path, func() {}, nil

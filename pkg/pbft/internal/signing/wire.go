@@ -14,7 +14,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// version of the protocol. Both ends are of one program, but a keeper may live longer than a program on disk.
+// version of the protocol. Both ends are of one program, but a keeper may live longer
+// than a program on disk.
 const version = 1
 
 // An operation is what a client can ask for.

@@ -15,8 +15,9 @@ func newAdministrator(w *world) *caller {
 // guest is the client that comes and goes.
 const guest = maxClients - 1
 
-// administrate is the administrator's next operation: it enrols the guest if it is not enrolled, as far as has been executed, and
-// revokes it else; at times the other way round, which is refused, or it asks who is enrolled.
+// administrate is the administrator's next operation: it enrols the guest if it is not
+// enrolled, as far as has been executed, and revokes it else; at times the other way
+// round, which is refused, or it asks who is enrolled.
 func (c *caller) administrate() []byte {
 	enrol := !c.w.judge.enrolled[message.ClientOf(clientKey(guest))]
 	switch c.w.rng.IntN(6) {

@@ -12,9 +12,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A caller is a client: it calls, thinks for a while, and calls again. A correct one is pbft.Client's
-// own rule with the world's clock and network around it. A faulty one sends what its mischief makes of
-// its requests and is owed nothing.
+// A caller is a client: it calls, thinks for a while, and calls again. A correct one is
+// pbft.Client's own rule with the world's clock and network around it. A faulty one sends
+// what its mischief makes of its requests and is owed nothing.
 type caller struct {
 	w        *world
 	index    int // in the order of clientKey; of the administrator: maxClients
@@ -201,7 +201,8 @@ func (c *caller) operation(s *callSlot) (op []byte, readOnly bool) {
 	return op, w.rng.IntN(3) > 0
 }
 
-// body is what follows the head of a long operation. One in ten has two blocks more, which are not alike.
+// body is what follows the head of a long operation. One in ten has two blocks more,
+// which are not alike.
 func body(n int) []byte {
 	if n%10 == 0 {
 		n += 2 * blockhash.Size
@@ -273,7 +274,8 @@ func (c *caller) transmit(e *client.Effect) {
 	}
 }
 
-// rises judges that no timestamp of a slot is used for two requests, as far as the client can know (R-CLI-1).
+// rises judges that no timestamp of a slot is used for two requests, as far as the client
+// can know (R-CLI-1).
 func (c *caller) rises(s message.Slot, t message.Timestamp) {
 	if t <= c.rose[s] {
 		c.w.fail("client %d gives a request the timestamp t%d in slot %d, and has used t%d", c.index, t, s, c.rose[s])
@@ -304,8 +306,8 @@ func (c *caller) ask(e *client.Effect) {
 	}
 }
 
-// tellLatest answers a QUERY-STABLE. Of the answer the rule wants the latest timestamp of the client
-// that the state knows.
+// tellLatest answers a QUERY-STABLE. Of the answer the rule wants the latest timestamp of
+// the client that the state knows.
 func (r *replica) tellLatest(c *caller, life int, nonce uint64) {
 	m := &message.ReplyStable{Nonce: nonce, Latest: r.exec.Ledger().Latest(c.id)}
 	for _, edited := range r.w.sites[r.id].tell(r, c.principal(), m) {

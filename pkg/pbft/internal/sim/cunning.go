@@ -9,8 +9,9 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
-// cunning makes a schedule with recoveries worse, one in two, from a stream of its own: liars deceive who recovers, intruders leave records that
-// fit together, and replicas crash while they recover, and as soon as they have recovered.
+// cunning makes a schedule with recoveries worse, one in two, from a stream of its own:
+// liars deceive who recovers, intruders leave records that fit together, and replicas
+// crash while they recover, and as soon as they have recovered.
 func (d *drawing) cunning() {
 	rng := rand.New(rand.NewPCG(d.s.Seed, 8))
 	if rng.IntN(2) > 0 {
@@ -66,7 +67,8 @@ var deceitful = lie{"deceitful", func(l *liarMemory, r *replica, _ int, m messag
 	return one(m)
 }}
 
-// parts has an intruder leave more behind: what fits together, for numbers and views that are yet to come.
+// parts has an intruder leave more behind: what fits together, for numbers and views that
+// are yet to come.
 func (x *cunning) parts(r *replica) {
 	if r.keeper == nil {
 		return
@@ -107,8 +109,9 @@ func (x *cunning) parts(r *replica) {
 	r.write(all...)
 }
 
-// crashes ends the life of a replica that recovers and takes part already, if there is one. It has an ordinary start, and a while later it
-// recovers again; that the last recovery did not end is known then. Or that follows at once.
+// crashes ends the life of a replica that recovers and takes part already, if there is
+// one. It has an ordinary start, and a while later it recovers again; that the last
+// recovery did not end is known then. Or that follows at once.
 func (w *world) crashes(rest int64) bool {
 	for i, s := range w.sites {
 		r := s.copies[0]

@@ -10,9 +10,10 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// directed are schedules that were written by hand, each for a corner where chance hardly ever comes. All that goes wrong in
-// them is what a network may lose, what one faulty replica may say or leave unsaid, a slow disk, a restart, and a primary that
-// is told to hand over. Each says where it must have come when its faults end, or it would show nothing.
+// directed are schedules that were written by hand, each for a corner where chance hardly
+// ever comes. All that goes wrong in them is what a network may lose, what one faulty replica
+// may say or leave unsaid, a slow disk, a restart, and a primary that is told to hand over.
+// Each says where it must have come when its faults end, or it would show nothing.
 func directed() []*Schedule {
 	return []*Schedule{
 		executedAlone(), primaryLeftBehind(), decidedInAnEarlierView(), rootTooLate(),
@@ -26,8 +27,8 @@ func directed() []*Schedule {
 	}
 }
 
-// scene begins a schedule of four replicas and one client, which writes one thing after the other, and after the last fault
-// calls for nothing else until it has its answer.
+// scene begins a schedule of four replicas and one client, which writes one thing after
+// the other, and after the last fault calls for nothing else until it has its answer.
 func scene(name string, stop int) *Schedule {
 	return &Schedule{Seed: 1, Replicas: 4, name: name, shape: shape{
 		replicas: 4, period: 8, log: 16, window: 2, batch: 1, clients: 1, slots: 1, think: 1, stop: stop, quiet: true, tentative: true, writes: true,
@@ -93,9 +94,9 @@ func orders(m message.Message) bool {
 	return false
 }
 
-// executedAlone: the primary falls silent when 2 alone has executed a batch that 1 has prepared and 3 has never seen. 1 and 3
-// cannot agree on it and cannot leave the view without a third who says that the request is not done with everywhere;
-// 2, who has done it, must say so.
+// executedAlone: the primary falls silent when 2 alone has executed a batch that 1 has prepared
+// and 3 has never seen. 1 and 3 cannot agree on it and cannot leave the view without a third
+// who says that the request is not done with everywhere; 2, who has done it, must say so.
 func executedAlone() *Schedule {
 	s := scene("executed alone", 30)
 	s.leavesUnsaid(0, func(_ *world, to int, m message.Message) bool {
@@ -115,9 +116,10 @@ func executedAlone() *Schedule {
 	return s
 }
 
-// primaryLeftBehind: 1 has left for view 1 alone, and 3 falls silent when 2 has executed a batch with the COMMIT that 3 sent to
-// nobody else. 2 is content, the primary has prepared the batch and needs one COMMIT more: unless its own timer runs for the
-// request, and 2 says that it waits with it, it stays until it hands over to 1, which takes five seconds and may take minutes.
+// primaryLeftBehind: 1 has left for view 1 alone, and 3 falls silent when 2 has executed a batch
+// with the COMMIT that 3 sent to nobody else. 2 is content, the primary has prepared the batch
+// and needs one COMMIT more: unless its own timer runs for the request, and 2 says that it waits
+// with it, it stays until it hands over to 1, which takes five seconds and may take minutes.
 func primaryLeftBehind() *Schedule {
 	s := scene("the primary is left behind", 130)
 	s.within = 250
@@ -142,9 +144,9 @@ func primaryLeftBehind() *Schedule {
 	return s
 }
 
-// decidedInAnEarlierView: the first batch has committed at 0 and 2 in view 0; 3 has missed it. In view 1 it is chosen again, its
-// primary falls silent, 3 waits in view 2 alone: nobody can agree on the batch once more, and 0 and 2, who are content, must
-// still know that it was decided.
+// decidedInAnEarlierView: the first batch has committed at 0 and 2 in view 0; 3 has missed it. In
+// view 1 it is chosen again, its primary falls silent, 3 waits in view 2 alone: nobody can agree
+// on the batch once more, and 0 and 2, who are content, must still know that it was decided.
 func decidedInAnEarlierView() *Schedule {
 	s := scene("decided in an earlier view", 110)
 	s.loses(func(_ *world, from, to int, m message.Message) bool {
@@ -169,9 +171,9 @@ func decidedInAnEarlierView() *Schedule {
 	return s
 }
 
-// rootTooLate: view 1 begins from a checkpoint whose root is still being computed at its primary, which has sent its
-// NEW-VIEW and leaves the view before it could begin it. It has pre-prepared all the same what it chose, and others have prepared
-// it: a later view must find that in its Q.
+// rootTooLate: view 1 begins from a checkpoint whose root is still being computed at its primary,
+// which has sent its NEW-VIEW and leaves the view before it could begin it. It has pre-prepared
+// all the same what it chose, and others have prepared it: a later view must find that in its Q.
 func rootTooLate() *Schedule {
 	s := scene("the root comes too late", 100)
 	s.shape.period, s.shape.log = 2, 4
@@ -191,8 +193,9 @@ func rootTooLate() *Schedule {
 	return s
 }
 
-// forgottenViewChange: 3, which has voted for nothing yet, leaves view 0 with the others, and is restarted before anybody has heard
-// its VIEW-CHANGE; it must not make another. The next primary is faulty and silent. Only 3 itself can know that 2f+1 have left.
+// forgottenViewChange: 3, which has voted for nothing yet, leaves view 0 with the others,
+// and is restarted before anybody has heard its VIEW-CHANGE; it must not make another.
+// The next primary is faulty and silent. Only 3 itself can know that 2f+1 have left.
 func forgottenViewChange() *Schedule {
 	s := scene("a forgotten VIEW-CHANGE", 40)
 	s.leavesUnsaid(1, func(*world, int, message.Message) bool { return true }, "says nothing")
@@ -208,9 +211,9 @@ func forgottenViewChange() *Schedule {
 	return s
 }
 
-// decidedBeforeProposed: 3 restarts and may not vote for a while. It hears first that a batch was decided, and of the batch
-// itself when the primary proposes it once more; too few have voted for it to COMMITs for 3, since 1 knows of it only that it was
-// decided.
+// decidedBeforeProposed: 3 restarts and may not vote for a while. It hears first that a
+// batch was decided, and of the batch itself when the primary proposes it once more; too
+// few have voted for it to COMMITs for 3, since 1 knows of it only that it was decided.
 func decidedBeforeProposed() *Schedule {
 	s := scene("decided before it is proposed", 120)
 	s.shape.think = 60
@@ -236,9 +239,10 @@ func decidedBeforeProposed() *Schedule {
 	return s
 }
 
-// fetchedAboveTheWindow: 1 has missed everything and fetches checkpoint 6 on the word of 3 and of the faulty 0; with its vote it
-// becomes stable at 3, which goes on from there, while 2 has got no further than 5. When all three leave the view, 1 must name
-// the checkpoint that it voted for, although it lies above its window, or there is none that two of them hold.
+// fetchedAboveTheWindow: 1 has missed everything and fetches checkpoint 6 on the word of 3
+// and of the faulty 0; with its vote it becomes stable at 3, which goes on from there, while
+// 2 has got no further than 5. When all three leave the view, 1 must name the checkpoint that
+// it voted for, although it lies above its window, or there is none that two of them hold.
 func fetchedAboveTheWindow() *Schedule {
 	s := scene("fetched above the window", 104)
 	s.shape.period, s.shape.log, s.shape.clients = 2, 4, 2
@@ -273,8 +277,9 @@ func fetchedAboveTheWindow() *Schedule {
 	return s
 }
 
-// collectedByTheLiar: batches prepare as n1 at 0 alone in view 0, and another one at 1 alone in view 1. The primary of view 3 says
-// that it has collected n1, and chooses the earlier of the two: without its word, only 0 and 2 do not contradict it (A1).
+// collectedByTheLiar: batches prepare as n1 at 0 alone in view 0, and another one at 1
+// alone in view 1. The primary of view 3 says that it has collected n1, and chooses the
+// earlier of the two: without its word, only 0 and 2 do not contradict it (A1).
 func collectedByTheLiar() *Schedule {
 	s := scene("collected by the liar", 130)
 	s.loses(func(_ *world, from, to int, m message.Message) bool {
@@ -330,9 +335,10 @@ func collectedByTheLiar() *Schedule {
 	return s
 }
 
-// proposedAgain: the first batch has been executed, and nobody has heard of it; its primary has proposed it again, as n2, to 2
-// and 3, who have executed that tentatively and must not wait for it to commit before they repeat their answer. They
-// know that it is done, so they would leave no view for it.
+// proposedAgain: the first batch has been executed, and nobody has heard of it; its
+// primary has proposed it again, as n2, to 2 and 3, who have executed that tentatively
+// and must not wait for it to commit before they repeat their answer. They know that it
+// is done, so they would leave no view for it.
 func proposedAgain() *Schedule {
 	s := scene("proposed again", 60)
 	s.loses(func(w *world, _, to int, _ message.Message) bool { return to >= w.n }, "clients hear no answers")
@@ -355,8 +361,9 @@ func proposedAgain() *Schedule {
 	return s
 }
 
-// votedAfterLeaving: 1 and 3 have left view 0 before batch 4 committed there. 3 hears that it was decided, and comes to checkpoint 4,
-// which would be stable at 2 with its vote; 2, when it leaves too, would name no other, and neither of the two who left
+// votedAfterLeaving: 1 and 3 have left view 0 before batch 4 committed there. 3 hears
+// that it was decided, and comes to checkpoint 4, which would be stable at 2 with its
+// vote; 2, when it leaves too, would name no other, and neither of the two who left
 // before names that. The VIEW-CHANGE of the faulty 0 helps nobody.
 func votedAfterLeaving() *Schedule {
 	s := scene("voted after leaving", 58)
@@ -398,9 +405,11 @@ func votedAfterLeaving() *Schedule {
 	return s
 }
 
-// stableHereAndThere: 1 has missed everything. At 0 checkpoint 6 is stable, and at 2, whom the faulty 3 does not tell that it holds that, only
-// checkpoint 4: 2 alone has the first batches, which 1 needs, and no two say of the same checkpoint that it is stable. Two say
-// that they hold the later one, and that must do, for the next call needs 1: or all would have to leave the view for it.
+// stableHereAndThere: 1 has missed everything. At 0 checkpoint 6 is stable, and at 2,
+// whom the faulty 3 does not tell that it holds that, only checkpoint 4: 2 alone has the
+// first batches, which 1 needs, and no two say of the same checkpoint that it is stable.
+// Two say that they hold the later one, and that must do, for the next call needs 1: or
+// all would have to leave the view for it.
 func stableHereAndThere() *Schedule {
 	s := scene("stable here and there", 60)
 	s.within = 60
@@ -425,8 +434,9 @@ func stableHereAndThere() *Schedule {
 	return s
 }
 
-// whatIsPast: 3 has missed six batches, the others have forgotten what the protocol lets them forget of these, and 3 hears of no
-// checkpoint. It must come level by what they say was decided, and by batches that are past.
+// whatIsPast: 3 has missed six batches, the others have forgotten what the protocol lets
+// them forget of these, and 3 hears of no checkpoint. It must come level by what they say
+// was decided, and by batches that are past.
 func whatIsPast() *Schedule {
 	s := scene("what is past", 120)
 	s.shape.period, s.shape.log = 4, 8
@@ -448,9 +458,10 @@ func whatIsPast() *Schedule {
 	return s
 }
 
-// provedElsewhere: 3 alone has executed the first call in view 0, and gives its result. In view 1 the call is executed anew, with
-// another choice and so another result, at 1 and 2, who say that it was and no more, and at the faulty 0, which proves the result
-// that 3 gave. So f+1 have that result and 2f+1 have executed the call on one ground, but f+1 of these must have it.
+// provedElsewhere: 3 alone has executed the first call in view 0, and gives its result. In view
+// 1 the call is executed anew, with another choice and so another result, at 1 and 2, who say
+// that it was and no more, and at the faulty 0, which proves the result that 3 gave. So f+1 have
+// that result and 2f+1 have executed the call on one ground, but f+1 of these must have it.
 func provedElsewhere() *Schedule {
 	s := scene("proved elsewhere", 60)
 	s.Seed = 2 // the client names 3 for the result, and 0 for a proof of it
@@ -502,10 +513,12 @@ func provedElsewhere() *Schedule {
 	return s
 }
 
-// takenBackAndRepeated: 3 alone has executed the first call tentatively in view 0, as n1. In view 1 another call is n1 and the first one
-// n2. The faulty 0 brings 3 the batch that shows this, and the first call once more behind it. While 3 has yet to take back what it
-// executed it must not repeat that answer as if it had committed: 0 proves the same result, 2 says that the call was
-// executed and no more, and that would be f+1 with the result and 2f+1 who know that the call has committed.
+// takenBackAndRepeated: 3 alone has executed the first call tentatively in view 0, as n1.
+// In view 1 another call is n1 and the first one n2. The faulty 0 brings 3 the batch that
+// shows this, and the first call once more behind it. While 3 has yet to take back what
+// it executed it must not repeat that answer as if it had committed: 0 proves the same
+// result, 2 says that the call was executed and no more, and that would be f+1 with the
+// result and 2f+1 who know that the call has committed.
 func takenBackAndRepeated() *Schedule {
 	s := scene("taken back and repeated", 200)
 	s.Seed = 2 // the client names 3 for the result, and 0 for a proof of it
@@ -571,9 +584,9 @@ func takenBackAndRepeated() *Schedule {
 	return s
 }
 
-// enrolledBeforeFetching: a client is revoked before checkpoint 4 and enrolled again after it, at 3 too, which then falls behind and
-// fetches the state of a later checkpoint. Meanwhile its pages are those of checkpoint 4, and it must not tell the client that it is
-// not enrolled.
+// enrolledBeforeFetching: a client is revoked before checkpoint 4 and enrolled again after it,
+// at 3 too, which then falls behind and fetches the state of a later checkpoint. Meanwhile its
+// pages are those of checkpoint 4, and it must not tell the client that it is not enrolled.
 func enrolledBeforeFetching() *Schedule {
 	s := scene("enrolled before fetching", 160)
 	s.shape.period, s.shape.log = 4, 8
@@ -600,8 +613,9 @@ func enrolledBeforeFetching() *Schedule {
 	return s
 }
 
-// notEnrolledYet: a client is revoked and enrolled again, and of the second 3 does not hear. When the client reads, 3 and the faulty 0 say
-// that it is not enrolled, which must not be believed of f+1.
+// notEnrolledYet: a client is revoked and enrolled again, and of the second 3 does not
+// hear. When the client reads, 3 and the faulty 0 say that it is not enrolled, which must
+// not be believed of f+1.
 func notEnrolledYet() *Schedule {
 	s := scene("not enrolled yet", 100)
 	s.add(func(w *world) { w.clients = append(w.clients, newClient(w, guest), newAdministrator(w)) }, "there is an administrator, and client %d", guest)
@@ -626,8 +640,9 @@ func notEnrolledYet() *Schedule {
 	return s
 }
 
-// earlierLife is a client that has written twice when it restarts at 45, and then writes something else. Its clock has gone back to what is
-// given. The faulty 0 says that it knows of no timestamp, and 2 is not asked. Of the second write 3 hears late if it is told to.
+// earlierLife is a client that has written twice when it restarts at 45, and then writes
+// something else. Its clock has gone back to what is given. The faulty 0 says that it knows
+// of no timestamp, and 2 is not asked. Of the second write 3 hears late if it is told to.
 func earlierLife(name string, clock message.Timestamp, late bool) *Schedule {
 	s := scene(name, 90)
 	s.loses(func(w *world, _, to int, m message.Message) bool {
@@ -650,8 +665,9 @@ func earlierLife(name string, clock message.Timestamp, late bool) *Schedule {
 	return s
 }
 
-// timestampOfAnEarlierLife: the next timestamp by the clock is that of the second write. The client must learn so of 1 and 3, or it would
-// take the result of that write for its third call's.
+// timestampOfAnEarlierLife: the next timestamp by the clock is that of the second write.
+// The client must learn so of 1 and 3, or it would take the result of that write for its
+// third call's.
 func timestampOfAnEarlierLife() *Schedule {
 	s := earlierLife("a timestamp of an earlier life", 101, false)
 	s.reach("the third call has its result, under a later timestamp", func(w *world) bool {
@@ -660,8 +676,8 @@ func timestampOfAnEarlierLife() *Schedule {
 	return s
 }
 
-// latestUnknown: the client hears of no later timestamp than the first write's, since 3 has not executed the second. It must leave room
-// for that.
+// latestUnknown: the client hears of no later timestamp than the first write's, since 3
+// has not executed the second. It must leave room for that.
 func latestUnknown() *Schedule {
 	s := earlierLife("a timestamp that is not known", 50, true)
 	s.reach("the third call has its result, and 3 has not executed the second", func(w *world) bool {
@@ -670,8 +686,9 @@ func latestUnknown() *Schedule {
 	return s
 }
 
-// overtaken: 3 has executed nothing, so that the client hears of no timestamp above its clock. Its third call is superseded, which it must
-// report, and the call after that must be later than all that the group knows.
+// overtaken: 3 has executed nothing, so that the client hears of no timestamp above its
+// clock. Its third call is superseded, which it must report, and the call after that must
+// be later than all that the group knows.
 func overtaken() *Schedule {
 	s := earlierLife("overtaken by an earlier life", 50, true)
 	s.add(func(w *world) {

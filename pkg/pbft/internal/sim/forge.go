@@ -92,7 +92,8 @@ func nudgeViewChange(l *liarMemory, m *message.ViewChange, number bool) message.
 	return &x
 }
 
-// falsePQ claims to have prepared what it has not, and forgets what it has, to each receiver differently.
+// falsePQ claims to have prepared what it has not, and forgets what it has, to each
+// receiver differently.
 func falsePQ(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	vc, ok := m.(*message.ViewChange)
 	if !ok || int(vc.From) != r.id {
@@ -132,8 +133,8 @@ func sortPrepared(all []message.Prepared) {
 	})
 }
 
-// falseNewView begins its views with other choices than the conditions allow, or with different ones for
-// different replicas.
+// falseNewView begins its views with other choices than the conditions allow, or with
+// different ones for different replicas.
 func falseNewView(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	nv, ok := m.(*message.NewView)
 	if !ok || l.chance(0.2) {
@@ -163,8 +164,8 @@ func falseNewView(l *liarMemory, r *replica, to int, m message.Message) []messag
 	return one(&x)
 }
 
-// forgeRelay begins its views from VIEW-CHANGEs that the others have not sent: it forgets what they prepared, and hands
-// its forgeries round as copies of theirs.
+// forgeRelay begins its views from VIEW-CHANGEs that the others have not sent: it forgets
+// what they prepared, and hands its forgeries round as copies of theirs.
 func forgeRelay(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	nv, ok := m.(*message.NewView)
 	if !ok {
@@ -188,8 +189,8 @@ func forgeRelay(l *liarMemory, r *replica, to int, m message.Message) []message.
 	return said
 }
 
-// usurp proposes where it is not its turn: as a backup, in a view that has not begun, and against what its own NEW-VIEW
-// chose.
+// usurp proposes where it is not its turn: as a backup, in a view that has not begun, and
+// against what its own NEW-VIEW chose.
 func usurp(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
 	var v message.View
 	var n message.SeqNum
@@ -222,8 +223,9 @@ func usurp(l *liarMemory, _ *replica, _ int, m message.Message) []message.Messag
 	return said
 }
 
-// falseRecord lies about what it did and tells everyone the same, so that its VIEW-CHANGE is acknowledged and used: it
-// forgets, or claims that something else prepared, or nothing where something did.
+// falseRecord lies about what it did and tells everyone the same, so that its VIEW-CHANGE
+// is acknowledged and used: it forgets, or claims that something else prepared, or
+// nothing where something did.
 func falseRecord(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
 	switch m := m.(type) {
 	case *message.ViewChange:
@@ -293,8 +295,8 @@ func without(all []message.Prepared, which func(message.Prepared) bool) []messag
 	return slices.DeleteFunc(all, which)
 }
 
-// convenientNewView begins its views with what some VIEW-CHANGE speaks for, whether the conditions hold or not, and from
-// no more VIEW-CHANGEs than it must.
+// convenientNewView begins its views with what some VIEW-CHANGE speaks for, whether the
+// conditions hold or not, and from no more VIEW-CHANGEs than it must.
 func convenientNewView(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
 	nv, ok := m.(*message.NewView)
 	if !ok {

@@ -4,10 +4,11 @@ package sim
 
 import "bfs/pkg/pbft/internal/message"
 
-// Directed schedules of replicas that are restarted and forget what they promised (R-OUR-21), and of a value that recurs
-// (R-OUR-22).
+// Directed schedules of replicas that are restarted and forget what they promised
+// (R-OUR-21), and of a value that recurs (R-OUR-22).
 
-// restarts ends the life of a replica at a tick, whether or not more than f may not be counted on then.
+// restarts ends the life of a replica at a tick, whether or not more than f may not be
+// counted on then.
 func (s *Schedule) restarts(i int, ticks ...int) {
 	s.add(func(w *world) {
 		for _, t := range ticks {
@@ -19,9 +20,10 @@ func (s *Schedule) restarts(i int, ticks ...int) {
 // lives is how often replica i has been restarted.
 func (w *world) lives(i int) int { return w.sites[i].copies[0].life }
 
-// forgottenWhileSilent: 2 is restarted, joins view 1 while it is silent, has its checkpoint there, leaves view 0 in the eyes of
-// the others with a VIEW-CHANGE, and is restarted once more. 0, the primary of view 0, turns faulty then and goes on in
-// view 0. If 2 did not remember that it had left, it would prepare another batch there than the others have executed.
+// forgottenWhileSilent: 2 is restarted, joins view 1 while it is silent, has its checkpoint
+// there, leaves view 0 in the eyes of the others with a VIEW-CHANGE, and is restarted once more.
+// 0, the primary of view 0, turns faulty then and goes on in view 0. If 2 did not remember that
+// it had left, it would prepare another batch there than the others have executed.
 func forgottenWhileSilent() *Schedule {
 	s := scene("forgotten while silent", 220)
 	s.shape.period, s.shape.log = 2, 4
@@ -57,8 +59,9 @@ func forgottenWhileSilent() *Schedule {
 	return s
 }
 
-// forgottenNewView: 1 has voted for nothing in view 0 and begins view 1 with what prepared there. It is restarted before the batch
-// has committed; then 3 falls silent. The NEW-VIEW was its PRE-PREPARE, so it must not vote before that batch is behind it.
+// forgottenNewView: 1 has voted for nothing in view 0 and begins view 1 with what
+// prepared there. It is restarted before the batch has committed; then 3 falls silent.
+// The NEW-VIEW was its PRE-PREPARE, so it must not vote before that batch is behind it.
 func forgottenNewView() *Schedule {
 	s := scene("a forgotten NEW-VIEW", 40)
 	s.loses(func(_ *world, _, to int, m message.Message) bool {
@@ -83,9 +86,10 @@ func forgottenNewView() *Schedule {
 	return s
 }
 
-// forgottenCheckpoint: 3 votes for nothing, executes what the others say was decided, and says that it holds checkpoint 2, which
-// is stable for that. It is restarted. If it did not know that it may have said so, 2 could be restarted next, and 1, which has
-// nothing, and 0 would be all that is left of the group.
+// forgottenCheckpoint: 3 votes for nothing, executes what the others say was decided, and
+// says that it holds checkpoint 2, which is stable for that. It is restarted. If it did
+// not know that it may have said so, 2 could be restarted next, and 1, which has nothing,
+// and 0 would be all that is left of the group.
 func forgottenCheckpoint() *Schedule {
 	s := scene("a forgotten CHECKPOINT", 100)
 	s.shape.period, s.shape.log = 2, 4
@@ -113,8 +117,9 @@ func forgottenCheckpoint() *Schedule {
 	return s
 }
 
-// forgottenReply: without tentative execution, 3's answer to the first call is one of the 2f+1. It is restarted, and the client
-// reads. 2 is faulty by then and gives the reader the initial state; 3, which has forgotten, must not do so too.
+// forgottenReply: without tentative execution, 3's answer to the first call is one of the
+// 2f+1. It is restarted, and the client reads. 2 is faulty by then and gives the reader
+// the initial state; 3, which has forgotten, must not do so too.
 func forgottenReply() *Schedule {
 	s := scene("a forgotten REPLY", 100)
 	s.shape.stubborn = true // 2 does all else that a correct replica does: with 3 silent the group needs it
@@ -171,9 +176,10 @@ func (s *Schedule) hush() {
 	}, "no client calls for anything else")
 }
 
-// valueThatRecurs: client 0 writes a, b and a again. Only 0 has executed the third write when client 1 reads: 0 says a, of batch 3,
-// 1 says a, of batch 1, and 3, which is faulty, says a of whatever batch. Counted together they would be believed, and the
-// next reader would get b from 1, which has come to batch 2, from 2, and from 3.
+// valueThatRecurs: client 0 writes a, b and a again. Only 0 has executed the third write
+// when client 1 reads: 0 says a, of batch 3, 1 says a, of batch 1, and 3, which is
+// faulty, says a of whatever batch. Counted together they would be believed, and the next
+// reader would get b from 1, which has come to batch 2, from 2, and from 3.
 func valueThatRecurs() *Schedule {
 	s := scene("a value that recurs", 200)
 	s.shape.clients = 3
@@ -222,8 +228,8 @@ func valueThatRecurs() *Schedule {
 	return s
 }
 
-// idleSilence: a replica is restarted in a group that nobody calls. The primary fills numbers with null batches until the checkpoint
-// is stable for which the replica is silent.
+// idleSilence: a replica is restarted in a group that nobody calls. The primary fills
+// numbers with null batches until the checkpoint is stable for which the replica is silent.
 func idleSilence() *Schedule {
 	s := scene("silence in an idle group", 200)
 	s.hush()

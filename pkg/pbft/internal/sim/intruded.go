@@ -9,10 +9,11 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
-// Directed schedules of intruders who know the protocol, and of recoveries that others do not leave alone.
+// Directed schedules of intruders who know the protocol, and of recoveries that others do
+// not leave alone.
 
-// intruded begins a schedule on disks in which an intruder is in replica i, who says what a correct replica would, until t. He leaves
-// something behind, and the replica recovers.
+// intruded begins a schedule on disks in which an intruder is in replica i, who says what
+// a correct replica would, until t. He leaves something behind, and the replica recovers.
 func (s *Schedule) intruded(i, from, to int, leaves func(r *replica), format string, args ...any) {
 	s.shape.durable, s.shape.sync = true, 5
 	s.add(func(w *world) {
@@ -58,8 +59,9 @@ func (s *Schedule) once(when func(w *world) bool, f func(w *world), format strin
 // healed: the intruder is expelled from replica i, whose recovery is over.
 func healed(w *world, i int) bool { return w.cured[i] }
 
-// decidedAhead: the intruder writes into the journal of 3 that batches were decided under numbers that the group has yet to reach. They lie
-// beyond all that the recovery looks at; but it ends, and an ordinary restart reads the journal once more.
+// decidedAhead: the intruder writes into the journal of 3 that batches were decided under
+// numbers that the group has yet to reach. They lie beyond all that the recovery looks
+// at; but it ends, and an ordinary restart reads the journal once more.
 func decidedAhead() *Schedule {
 	s := scene("decided ahead", 400)
 	batch := message.Batch{Choice: []byte{1}}
@@ -76,7 +78,8 @@ func decidedAhead() *Schedule {
 	return s
 }
 
-// preparedAhead: the intruder writes that proposals were prepared. When 3 has recovered and is restarted it must not say so.
+// preparedAhead: the intruder writes that proposals were prepared. When 3 has recovered
+// and is restarted it must not say so.
 func preparedAhead() *Schedule {
 	s := scene("prepared ahead", 400)
 	batch := message.Batch{Choice: []byte{1}}
@@ -92,8 +95,8 @@ func preparedAhead() *Schedule {
 	return s
 }
 
-// forgedBeginning is a NEW-VIEW of a view, and VIEW-CHANGEs of all that justify it: for each number in a window it chooses a batch that
-// nobody knows.
+// forgedBeginning is a NEW-VIEW of a view, and VIEW-CHANGEs of all that justify it: for
+// each number in a window it chooses a batch that nobody knows.
 func forgedBeginning(r *replica, view message.View) (all []message.Message) {
 	low, window := r.core.Low(), r.w.shape.log
 	k := message.CheckpointID{Seq: low, Digest: r.core.Stable().Digest}
@@ -112,7 +115,8 @@ func forgedBeginning(r *replica, view message.View) (all []message.Message) {
 	return append(all, m)
 }
 
-// forgedView: the journal of 3 says that it waits for view 1, and has all that view begins with; nobody else ever left view 0.
+// forgedView: the journal of 3 says that it waits for view 1, and has all that view
+// begins with; nobody else ever left view 0.
 func forgedView() *Schedule {
 	s := scene("a forged view", 900) // the others follow it into view 1, which takes them 500 ticks
 	s.intruded(3, 20, 40, func(r *replica) { r.write(forgedBeginning(r, 1)...) }, "a NEW-VIEW and the VIEW-CHANGEs that justify it")
@@ -128,7 +132,8 @@ func forgedFirstView() *Schedule {
 	return s
 }
 
-// forgedWay: view 1 has begun, and the journal of 3 has other VIEW-CHANGEs for it than were sent. 3 must take those that were.
+// forgedWay: view 1 has begun, and the journal of 3 has other VIEW-CHANGEs for it than
+// were sent. 3 must take those that were.
 func forgedWay() *Schedule {
 	s := scene("a forged way into a view", 400)
 	s.handsOver(0, 10)
@@ -140,9 +145,10 @@ func forgedWay() *Schedule {
 	return s
 }
 
-// lowEstimate: 3 is correct, and its recovery has it forget all but its fence. 2 lags behind, the faulty 0 says that it does too, and 1
-// alone has come as far as 3 had. So the bound is low, and 3 must not take its fence for false because of it: it would vote again from a
-// checkpoint on that lies below what it voted for.
+// lowEstimate: 3 is correct, and its recovery has it forget all but its fence. 2 lags
+// behind, the faulty 0 says that it does too, and 1 alone has come as far as 3 had. So
+// the bound is low, and 3 must not take its fence for false because of it: it would vote
+// again from a checkpoint on that lies below what it voted for.
 func lowEstimate() *Schedule {
 	s := scene("a low estimate", 450)
 	s.shape.stubborn = true // once the faults end 0 does all that a correct replica does: with 3 silent the group needs it
@@ -209,8 +215,9 @@ func lowEstimate() *Schedule {
 	return s
 }
 
-// earlyViews: 4, which is correct, recovers in view 7, of which it does not hear the NEW-VIEW for a while. 5 lags behind in view 0, and the
-// faulty 0 says that it is there too. 4 must not take its own view for an intruder's work for that.
+// earlyViews: 4, which is correct, recovers in view 7, of which it does not hear the
+// NEW-VIEW for a while. 5 lags behind in view 0, and the faulty 0 says that it is there
+// too. 4 must not take its own view for an intruder's work for that.
 func earlyViews() *Schedule {
 	s := scene("early views", 300)
 	s.Replicas, s.shape.replicas = 6, 6
@@ -252,8 +259,8 @@ func earlyViews() *Schedule {
 	return s
 }
 
-// withheld: 3 recovers in view 1, whose primary is faulty: it tells 3 nothing of how the view began, and does all else well. Until
-// 0 and 2 tell 3, its recovery cannot end.
+// withheld: 3 recovers in view 1, whose primary is faulty: it tells 3 nothing of how the
+// view began, and does all else well. Until 0 and 2 tell 3, its recovery cannot end.
 func withheld() *Schedule {
 	s := scene("a NEW-VIEW withheld", 400)
 	s.shape.durable, s.shape.sync = true, 5

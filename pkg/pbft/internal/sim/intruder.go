@@ -10,8 +10,8 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
-// An intruder comes into a replica, has it lie for a while, and is expelled by a recovery. Before that he may change what is on its disk,
-// and he keeps its session keys.
+// An intruder comes into a replica, has it lie for a while, and is expelled by a
+// recovery. Before that he may change what is on its disk, and he keeps its session keys.
 // There are more of them than f over a life, and never more than f at a time.
 
 // intrusions draws intruders who come one after the other. Nobody else lies then.

@@ -15,10 +15,10 @@ import (
 	"bfs/pkg/pbft/pbfttest"
 )
 
-// judge watches everything that correct replicas do and correct clients are told, and fails the schedule at the
-// first wrong step. At its heart is the automaton Safe: a single copy that executes, in the order the group agreed
-// on, requests that were made, each at most once, and whose results are the only ones a correct client may
-// accept [TOCS App. B; R-MOD-9].
+// judge watches everything that correct replicas do and correct clients are told, and fails
+// the schedule at the first wrong step. At its heart is the automaton Safe: a single copy that
+// executes, in the order the group agreed on, requests that were made, each at most once, and
+// whose results are the only ones a correct client may accept [TOCS App. B; R-MOD-9].
 type judge struct {
 	w       *world
 	in      map[message.Digest]bool // REQUEST and FAULTY-REQUEST: wishes that somebody had
@@ -96,8 +96,8 @@ func (j *judge) requested(_ *caller, q *message.Request) {
 	}
 }
 
-// executed judges a batch that replica r executes as n: it is the same at all correct replicas (I3), and what is
-// new goes through the automaton.
+// executed judges a batch that replica r executes as n: it is the same at all correct
+// replicas (I3), and what is new goes through the automaton.
 func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	r.idle = 0
 	w := j.w
@@ -114,8 +114,9 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	switch {
 	case int(n) < len(j.history):
 		if n+w.shape.log <= w.sites[r.id].cured {
-			// After a recovery a restart runs batches again from a journal in which an intruder may have put others, up to
-			// the checkpoint with which the recovery ended. Its root has to be the group's all the same (I5), and nobody is
+			// After a recovery a restart runs batches again from a journal in which an
+			// intruder may have put others, up to the checkpoint with which the recovery
+			// ended. Its root has to be the group's all the same (I5), and nobody is
 			// answered before it is known (core.Restore).
 			return
 		}
@@ -134,7 +135,8 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	}
 }
 
-// digest is that of a batch which replica r executes, of what is in it and not of what r believes to be in it.
+// digest is that of a batch which replica r executes, of what is in it and not of what r
+// believes to be in it.
 func (j *judge) digest(r *replica, b *message.Batch) message.Digest {
 	checked := message.Batch{Choice: b.Choice}
 	for _, q := range b.Requests {
@@ -170,7 +172,8 @@ func (j *judge) decided(r *replica, m *message.Decided) {
 	}
 }
 
-// tentative judges a batch that replica r executes because it has prepared, whether it is known to have committed or not.
+// tentative judges a batch that replica r executes because it has prepared, whether it is
+// known to have committed or not.
 func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *message.Batch) {
 	if r.lies() {
 		return
@@ -189,8 +192,8 @@ func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *messa
 	}
 }
 
-// promised judges that a client believes what 2f+1 replicas have prepared: it counts as committed from now on, and must stay
-// so (R-HD-20).
+// promised judges that a client believes what 2f+1 replicas have prepared: it counts as
+// committed from now on, and must stay so (R-HD-20).
 func (j *judge) promised(c *caller, at slotKey) {
 	b := j.ahead[at]
 	switch {
@@ -240,7 +243,8 @@ func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []b
 	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest(), result, uint64(len(j.chain) - 1), int(n)}
 }
 
-// unique judges that what a correct client asked for once is not executed twice, under whatever timestamps.
+// unique judges that what a correct client asked for once is not executed twice, under
+// whatever timestamps.
 func (j *judge) unique(q *message.Request) {
 	number := binary.LittleEndian.Uint64(q.Op[3:11])
 	if c := j.w.clientOf(q.Client); c == nil || c.mischief != nil || number == 0 {
@@ -252,8 +256,8 @@ func (j *judge) unique(q *message.Request) {
 	j.once[number] = q.Timestamp
 }
 
-// administer is EXECUTE of an operation of the administrator: it is done on the single copy, and who is enrolled then is what the
-// operations so far say.
+// administer is EXECUTE of an operation of the administrator: it is done on the single
+// copy, and who is enrolled then is what the operations so far say.
 func (j *judge) administer(n message.SeqNum, q *message.Request, choice []byte) {
 	if q.Timestamp <= j.last[q.Key()] {
 		return
@@ -279,15 +283,16 @@ func (j *judge) administer(n message.SeqNum, q *message.Request, choice []byte) 
 	}
 }
 
-// notEnrolled judges that a client is told that it is not enrolled: it was not, at some time since it called.
+// notEnrolled judges that a client is told that it is not enrolled: it was not, at some
+// time since it called.
 func (j *judge) notEnrolled(c *caller, k *call) {
 	if j.enrolled[c.id] && j.since[c.id] <= k.enrolled {
 		j.w.fail("client %d is told that it is not enrolled, and was since before it called", c.index)
 	}
 }
 
-// blocks judges what a replica tells its service of an operation: the digests of the blocks with which it ends, all of them and
-// in order.
+// blocks judges what a replica tells its service of an operation: the digests of the
+// blocks with which it ends, all of them and in order.
 func (j *judge) blocks(r *replica, q *message.Request) {
 	var want []message.Digest
 	for rest := q.Op[len(q.Op)%blockhash.Size:]; len(rest) > 0; rest = rest[blockhash.Size:] {
@@ -301,8 +306,9 @@ func (j *judge) blocks(r *replica, q *message.Request) {
 	}
 }
 
-// accepted judges REPLY: the result is the one the automaton put out, or for a read, one that a single copy could have given
-// between the call and now, and no earlier than what any correct client had seen before the call.
+// accepted judges REPLY: the result is the one the automaton put out, or for a read, one
+// that a single copy could have given between the call and now, and no earlier than what
+// any correct client had seen before the call.
 func (j *judge) accepted(c *caller, k *call, result []byte) {
 	w := j.w
 	if !k.q.ReadOnly {
@@ -355,7 +361,8 @@ func (j *judge) lost(c *caller, k *call) {
 	}
 }
 
-// root judges a correct replica's checkpoint: equal at all of them, replies and timestamps in it (I5).
+// root judges a correct replica's checkpoint: equal at all of them, replies and
+// timestamps in it (I5).
 func (j *judge) root(r *replica, n message.SeqNum, d message.Digest) {
 	if r.lies() {
 		return
@@ -396,7 +403,8 @@ func (j *judge) said(r *replica, m message.Message) {
 	}
 }
 
-// authenticity: a correct primary proposes what its client has made authentic to it, or to f+1 of the others.
+// authenticity: a correct primary proposes what its client has made authentic to it, or
+// to f+1 of the others.
 func (j *judge) authenticity(r *replica, all []*message.Request) {
 	for _, q := range all {
 		if !j.w.authentic(q, r.id) {
@@ -405,8 +413,8 @@ func (j *judge) authenticity(r *replica, all []*message.Request) {
 	}
 }
 
-// certificate: no two correct replicas hold prepared certificates with different digests for one view and number
-// (I1).
+// certificate: no two correct replicas hold prepared certificates with different digests
+// for one view and number (I1).
 func (j *judge) certificate(r *replica, v message.View, n message.SeqNum, d message.Digest) {
 	key := slotKey{v, n}
 	if first, ok := j.prepared[key]; !ok {
@@ -436,8 +444,8 @@ func (j *judge) viewChange(r *replica, m *message.ViewChange) {
 	}
 }
 
-// beginning judges a NEW-VIEW that a correct replica sends or takes for right: what committed before is chosen
-// again (I4).
+// beginning judges a NEW-VIEW that a correct replica sends or takes for right: what
+// committed before is chosen again (I4).
 func (j *judge) beginning(r *replica, m *message.NewView) {
 	j.vows.begins(r, m)
 	for n := int(m.Checkpoint.Seq) + 1; n < len(j.history); n++ {
@@ -544,8 +552,8 @@ func (j *judge) bounds(r *replica) {
 	}
 }
 
-// end judges what is left when all is quiet: correct replicas that have executed the same are the same, byte
-// for byte.
+// end judges what is left when all is quiet: correct replicas that have executed the same
+// are the same, byte for byte.
 func (j *judge) end() {
 	roots := map[message.SeqNum]pbft.Digest{}
 	for _, r := range j.w.correct() {
@@ -561,7 +569,8 @@ func (j *judge) end() {
 	}
 }
 
-// disputes: a correct replica names no correct one as one whose state is false, nor, where nobody lies, as one that votes for something else.
+// disputes: a correct replica names no correct one as one whose state is false, nor,
+// where nobody lies, as one that votes for something else.
 func (j *judge) disputes(r *replica) {
 	honest := !slices.ContainsFunc(j.w.sites, func(s *site) bool { return s.liar() || s.cured > 0 })
 	for i, s := range j.w.sites {

@@ -25,7 +25,8 @@ type keeper struct {
 	again *job // the update for which there was no room; nil: none
 }
 
-// A job is a checkpoint, which the state holds, to which the image is to be taken, and what waits for that.
+// A job is a checkpoint, which the state holds, to which the image is to be taken, and
+// what waits for that.
 type job struct {
 	to   message.CheckpointID
 	then func()
@@ -34,11 +35,13 @@ type job struct {
 // group stands for the digest of the group file.
 var group = message.Digest{'g'}
 
-// segmentBytes is the length of the journal's segments: so short that they are used again in most schedules.
+// segmentBytes is the length of the journal's segments: so short that they are used again
+// in most schedules.
 const segmentBytes = 64 << 10
 
-// recall opens the replica's disk. It returns the checkpoint that the state was brought to, and the records that follow it, and
-// writes into cfg what the fence guards. It is not ok if it fails, which is no mistake on a full disk.
+// recall opens the replica's disk. It returns the checkpoint that the state was brought
+// to, and the records that follow it, and writes into cfg what the fence guards. It is
+// not ok if it fails, which is no mistake on a full disk.
 func (r *replica) recall(cfg *core.Config) (state message.CheckpointID, records []message.Message, ok bool) {
 	s := r.w.sites[r.id]
 	if r.keeper == nil {
@@ -198,7 +201,8 @@ func (r *replica) discard() {
 	r.memory.Discard(n)
 }
 
-// followStable has the image follow to checkpoint n, which is stable, if it is time to, and sometimes before that.
+// followStable has the image follow to checkpoint n, which is stable, if it is time to,
+// and sometimes before that.
 func (r *replica) followStable(n message.SeqNum) {
 	if r.keeper == nil || r.core.Stable().Seq != n || n > r.core.LastExecuted() {
 		return // or there is a later one, or the state is behind
@@ -212,7 +216,8 @@ func (r *replica) followStable(n message.SeqNum) {
 	}
 }
 
-// follow takes the image to a checkpoint, which the state holds, and calls then when that is durable. Without one it may give up.
+// follow takes the image to a checkpoint, which the state holds, and calls then when that
+// is durable. Without one it may give up.
 func (r *replica) follow(id message.CheckpointID, then func()) {
 	k := r.keeper
 	if k.update != nil {
@@ -254,7 +259,8 @@ func (r *replica) copy(u *image.Update, then func()) {
 	}
 }
 
-// giveUp ends an update for which there is no room, and has it done again: to the latest stable checkpoint if nothing waits for this one.
+// giveUp ends an update for which there is no room, and has it done again: to the latest
+// stable checkpoint if nothing waits for this one.
 func (r *replica) giveUp(u *image.Update, then func(), err error) {
 	k := r.keeper
 	if !r.fills(err) {

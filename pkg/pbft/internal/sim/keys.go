@@ -10,10 +10,11 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// keys are the session keys in the world, each as the number of its epoch: a principal begins an epoch when
-// it refreshes its keys, and opens nothing that was sealed in an earlier one. Others seal in the epoch of
-// which they have heard last. NEW-KEYs are not lost: a connection that breaks begins with another. Replicas
-// that are restarted keep their epoch; what was meant for an earlier life does not arrive anyhow. When a replica
+// keys are the session keys in the world, each as the number of its epoch: a principal
+// begins an epoch when it refreshes its keys, and opens nothing that was sealed in an
+// earlier one. Others seal in the epoch of which they have heard last. NEW-KEYs are not
+// lost: a connection that breaks begins with another. Replicas that are restarted keep
+// their epoch; what was meant for an earlier life does not arrive anyhow. When a replica
 // recovers, the others begin a new epoch of the one key under which it speaks to them.
 type keys struct {
 	w     *world
@@ -121,7 +122,8 @@ func (k *keys) renew(r *replica) {
 	}
 }
 
-// renewFor begins a new epoch of the key under which replica by, which recovers, speaks to r, within an event of its own.
+// renewFor begins a new epoch of the key under which replica by, which recovers, speaks
+// to r, within an event of its own.
 func (k *keys) renewFor(r *replica, by int) {
 	i := r.id
 	if k.w.sites[i].twins {
@@ -178,8 +180,8 @@ func (k *keys) refreshClient(c *caller) {
 	c.perform()
 }
 
-// announce carries a NEW-KEY to a principal, and calls then when it is there. It is not carried through a
-// cut, nor to a replica that is down or stands still; a later one takes its place.
+// announce carries a NEW-KEY to a principal, and calls then when it is there. It is not carried
+// through a cut, nor to a replica that is down or stands still; a later one takes its place.
 func (k *keys) announce(of, to int, then func()) {
 	epoch := k.now(of, to)
 	var try func()
@@ -203,8 +205,8 @@ func (s *site) takes() bool {
 	return !r.down && r.stopped == "" && r.paused <= r.w.now && !r.aside()
 }
 
-// heard are those from whom a replica has taken in a statement, by the era of its keys: a slow obvious twin
-// of what its core keeps.
+// heard are those from whom a replica has taken in a statement, by the era of its keys: a
+// slow obvious twin of what its core keeps.
 type heard map[statement]uint32
 
 // A statement is what counts together with the same from others.
@@ -249,9 +251,9 @@ func (k *keys) within(r *replica, enough func(said func(statement) uint32) bool)
 	return false
 }
 
-// prepares judges that what makes up a prepared certificate was said in one era of the replica's keys: PREPAREs of
-// backups that are a quorum with the primary, and the proposal, if a NEW-VIEW did not make it; in disk mode
-// PREPAREs of a quorum (R-PR-6).
+// prepares judges that what makes up a prepared certificate was said in one era of the
+// replica's keys: PREPAREs of backups that are a quorum with the primary, and the
+// proposal, if a NEW-VIEW did not make it; in disk mode PREPAREs of a quorum (R-PR-6).
 func (k *keys) prepares(r *replica, v message.View, n message.SeqNum, d message.Digest) {
 	w := k.w
 	if k.era[r.id] == 0 || w.sites[r.id].liarAt(n) {
@@ -273,7 +275,8 @@ func (k *keys) prepares(r *replica, v message.View, n message.SeqNum, d message.
 	}
 }
 
-// begins judges that the VIEW-CHANGEs of which a primary makes a NEW-VIEW were all brought in one era of its keys.
+// begins judges that the VIEW-CHANGEs of which a primary makes a NEW-VIEW were all
+// brought in one era of its keys.
 func (k *keys) begins(r *replica, m *message.NewView) {
 	if k.era[r.id] == 0 {
 		return
@@ -288,8 +291,8 @@ func (k *keys) begins(r *replica, m *message.NewView) {
 	}
 }
 
-// refreshes draws when keys are refreshed, from a stream of its own and behind all else: schedules keep what
-// they had before.
+// refreshes draws when keys are refreshed, from a stream of its own and behind all else:
+// schedules keep what they had before.
 func (d *drawing) refreshes() {
 	d.s.before = len(d.s.items)
 	if d.alone {
@@ -353,8 +356,8 @@ func (s *Schedule) beforeRefreshes() *Schedule {
 	return s.Without(all...)
 }
 
-// chosen is what the NEW-VIEW of a replica's view chose as number n; zero if it chose nothing there, or if
-// the replica is in another view.
+// chosen is what the NEW-VIEW of a replica's view chose as number n; zero if it chose
+// nothing there, or if the replica is in another view.
 func (r *replica) chosen(v message.View, n message.SeqNum) (d message.Digest) {
 	m := r.core.Beginning()
 	if m == nil || m.View != v || n <= m.Checkpoint.Seq || int(n-m.Checkpoint.Seq) > len(m.Chosen) {

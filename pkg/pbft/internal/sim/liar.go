@@ -10,8 +10,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A lie edits what a real core wants to say to one receiver: it returns what is said instead. A liar can sign
-// only for himself: the receiver knows who he is, whatever he writes.
+// A lie edits what a real core wants to say to one receiver: it returns what is said instead.
+// A liar can sign only for himself: the receiver knows who he is, whatever he writes.
 type lie struct {
 	name string
 	edit func(l *liarMemory, r *replica, to int, m message.Message) []message.Message
@@ -141,7 +141,8 @@ func (l *liarMemory) digest() message.Digest {
 
 func one(m message.Message) []message.Message { return []message.Message{m} }
 
-// lies are all there are. Their order is the order of their drawing and must not change: add at the end.
+// lies are all there are. Their order is the order of their drawing and must not change:
+// add at the end.
 var lies = []lie{
 	{"mute", mute},
 	{"moody", moody},
@@ -184,8 +185,8 @@ var fickle = lie{"fickle", func(l *liarMemory, r *replica, to int, m message.Mes
 
 const fickleness = 25 // ticks
 
-// scheming is out for the way from view to view: whoever has part of the group accept something else here may have it
-// chosen there.
+// scheming is out for the way from view to view: whoever has part of the group accept
+// something else here may have it chosen there.
 var scheming = lie{"scheming", func(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	all := []lie{{"", falseRecord}, {"", convenientNewView}, {"", agreeable}}
 	switch m := m.(type) {
@@ -334,7 +335,8 @@ func forgeRequest(l *liarMemory, r *replica, to int, m message.Message) []messag
 	return one(&x)
 }
 
-// withhold proposes without its operation what nobody else has, or nobody at all, and answers no question for it.
+// withhold proposes without its operation what nobody else has, or nobody at all, and
+// answers no question for it.
 func withhold(l *liarMemory, _ *replica, to int, m message.Message) []message.Message {
 	switch m := m.(type) {
 	case *message.PrePrepare:
@@ -391,7 +393,8 @@ func falseRoot(l *liarMemory, _ *replica, _ int, m message.Message) []message.Me
 	return one(m)
 }
 
-// isolate leaves as many others out of everything as a quorum can do without: they do not learn what is agreed on.
+// isolate leaves as many others out of everything as a quorum can do without: they do not
+// learn what is agreed on.
 func isolate(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	if l.held == nil {
 		l.held = map[int]bool{}

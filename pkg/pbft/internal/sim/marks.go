@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A mark notes that a schedule has been somewhere. A set of schedules that was not everywhere proves less than
-// it seems to.
+// A mark notes that a schedule has been somewhere. A set of schedules that was not
+// everywhere proves less than it seems to.
 type mark int
 
 const (

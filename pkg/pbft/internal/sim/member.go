@@ -13,8 +13,8 @@ import (
 	"bfs/pkg/pbft/pbfttest"
 )
 
-// A replica is one live copy of a member: a real core, with a state, a ledger and a service around it, that does what
-// pbft.Replica does with sockets.
+// A replica is one live copy of a member: a real core, with a state, a ledger and a
+// service around it, that does what pbft.Replica does with sockets.
 type replica struct {
 	w       *world
 	id      int
@@ -160,8 +160,8 @@ func (r *replica) tick() {
 	w.after(r.pace, r.tick)
 }
 
-// restart ends this life and begins another, which knows nothing but its fence, and what is on its disk. In the middle of a recovery
-// that begins anew.
+// restart ends this life and begins another, which knows nothing but its fence, and what
+// is on its disk. In the middle of a recovery that begins anew.
 func (r *replica) restart(pause int64) { r.end(pause) }
 
 // recover is a restart that is a recovery.
@@ -200,8 +200,9 @@ func (r *replica) wake(pause int64) {
 	})
 }
 
-// gather has the replica take in what a principal sent, at once or with all else that comes from there in a moment: a read of a
-// connection brings up to 64 messages, and the core steps all of them before its effects are performed.
+// gather has the replica take in what a principal sent, at once or with all else that
+// comes from there in a moment: a read of a connection brings up to 64 messages, and the
+// core steps all of them before its effects are performed.
 func (r *replica) gather(from int, b frame) {
 	w := r.w
 	if w.shape.gather == 0 {
@@ -247,8 +248,8 @@ func (r *replica) taken() {
 	r.decoder.Reset()
 }
 
-// A frame is a message on its way, and the epoch of its receiver's keys in which it was sealed. A client's
-// request has MACs of its own.
+// A frame is a message on its way, and the epoch of its receiver's keys in which it was
+// sealed. A client's request has MACs of its own.
 type frame struct {
 	b     []byte
 	under int
@@ -445,7 +446,8 @@ func (r *replica) reply(c *caller, m *message.Reply, at message.SeqNum, tentativ
 	}
 }
 
-// prove stands for the MAC of a result that replica i has in common with each client: nobody else makes it.
+// prove stands for the MAC of a result that replica i has in common with each client:
+// nobody else makes it.
 func prove(i int, result []byte) (p message.Proof) {
 	d := sha256.Sum256(append([]byte{byte(i)}, result...))
 	copy(p.Tag[:], d[:])
@@ -583,13 +585,14 @@ func (r *replica) leaves(m message.Message, to int) {
 	}
 }
 
-// judged judges an execution. In disk mode it counts when what it follows from is on the disk: before that nobody hears of it.
+// judged judges an execution. In disk mode it counts when what it follows from is on the
+// disk: before that nobody hears of it.
 func (r *replica) judged(n message.SeqNum, b *message.Batch) {
 	r.when(func() { r.w.judge.executed(r, n, b) })
 }
 
-// standsAgain notes that a batch which was executed tentatively in one view may have prepared in a later one, too: answers from the state after
-// it stand on that.
+// standsAgain notes that a batch which was executed tentatively in one view may have
+// prepared in a later one, too: answers from the state after it stand on that.
 func (r *replica) standsAgain(n message.SeqNum, b *message.Batch) {
 	view, _ := r.core.View()
 	if d, prepared := r.core.Prepared(n); prepared && d == b.Digest() {

@@ -90,8 +90,8 @@ func wrongMACs(s *callSlot, q *message.Request) {
 	}
 }
 
-// goodAtOne gives each replica a request that it alone can authenticate, so that whoever becomes primary has one to propose that
-// nobody else accepts.
+// goodAtOne gives each replica a request that it alone can authenticate, so that whoever
+// becomes primary has one to propose that nobody else accepts.
 func goodAtOne(s *callSlot, q *message.Request) {
 	for i := range s.c.w.n {
 		x, good := *q, make([]bool, s.c.w.n)
@@ -112,7 +112,8 @@ func twoWishes(s *callSlot, q *message.Request) {
 	}
 }
 
-// hoard says that it sends to everyone, and sends to the primary and some others, or something else to those.
+// hoard says that it sends to everyone, and sends to the primary and some others, or
+// something else to those.
 func hoard(s *callSlot, q *message.Request) {
 	w := s.c.w
 	q.ReadOnly, q.Apart = false, true

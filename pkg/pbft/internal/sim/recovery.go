@@ -97,13 +97,15 @@ func (r *replica) healed(e *core.Effect) {
 	}
 }
 
-// estimates reports whether the replica asks the others how far they have come, and takes part in nothing.
+// estimates reports whether the replica asks the others how far they have come, and takes
+// part in nothing.
 func (r *replica) estimates() bool {
 	phase, _, _ := r.core.Recovery()
 	return phase == core.Estimating
 }
 
-// recoveries are drawn from a stream of their own, so that a seed is what it was before there were any, and more.
+// recoveries are drawn from a stream of their own, so that a seed is what it was before
+// there were any, and more.
 func (d *drawing) recoveries(rng *rand.Rand) {
 	for range 1 + rng.IntN(4) {
 		i, t, rest := rng.IntN(d.s.Replicas), rng.IntN(d.s.shape.stop), rng.IntN(20)
@@ -123,7 +125,8 @@ func (w *world) recovers(i int, rest int64) (begun bool) {
 	return true
 }
 
-// bounded: who recovers says nothing about a number above H_M+K before a checkpoint at or above H_M is stable there (R-PR-16).
+// bounded: who recovers says nothing about a number above H_M+K before a checkpoint at or
+// above H_M is stable there (R-PR-16).
 func (v *vows) bounded(r *replica, m message.Message) {
 	s, n := v.j.w.sites[r.id], message.SeqNum(0)
 	switch m := m.(type) {

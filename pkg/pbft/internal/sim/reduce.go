@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Reduce leaves out of a schedule that fails all that it can: what remains fails still, and without any one of its items
-// would not.
+// Reduce leaves out of a schedule that fails all that it can: what remains fails still,
+// and without any one of its items would not.
 func Reduce(s *Schedule) *Schedule {
 	for again := true; again; {
 		again = false

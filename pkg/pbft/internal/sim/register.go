@@ -10,9 +10,10 @@ import (
 	"bfs/pkg/pbft/pbfttest"
 )
 
-// register is the service that schedules run. Its state is the number of operations executed so far and a
-// digest chained over all of them, and every reply shows both: whoever has a reply knows its place in the
-// order and all that came before it. Beside that it writes here and there, so that there is something to fetch.
+// register is the service that schedules run. Its state is the number of operations
+// executed so far and a digest chained over all of them, and every reply shows both:
+// whoever has a reply knows its place in the order and all that came before it. Beside
+// that it writes here and there, so that there is something to fetch.
 type register struct {
 	memory *pbfttest.Memory
 	first  pbft.PageNum

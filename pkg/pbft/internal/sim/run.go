@@ -10,8 +10,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Patience after the last fault, in ticks: the view-change timer may have doubled six times before, and has to run
-// out for a few primaries that are not there.
+// Patience after the last fault, in ticks: the view-change timer may have doubled six
+// times before, and has to run out for a few primaries that are not there.
 const patience = 12000
 
 // An Outcome is how a schedule ended.
@@ -111,8 +111,8 @@ func (w *world) pacify() {
 	}
 }
 
-// hush waits for what was called before the faults ended, while nobody calls for anything else: a new request would have the
-// group move that an old one has left standing.
+// hush waits for what was called before the faults ended, while nobody calls for anything
+// else: a new request would have the group move that an old one has left standing.
 func (w *world) hush(within int) {
 	if within == 0 {
 		within = patience

@@ -12,8 +12,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A Schedule is one life of a group: a configuration, and a list of things that go wrong. All of it follows
-// from the seed, so that a life that ended badly can be lived again, and again without some of its misfortunes.
+// A Schedule is one life of a group: a configuration, and a list of things that go wrong.
+// All of it follows from the seed, so that a life that ended badly can be lived again,
+// and again without some of its misfortunes.
 type Schedule struct {
 	Seed     uint64
 	Replicas int
@@ -93,8 +94,8 @@ func (d *drawing) all() {
 	d.absences()
 }
 
-// absences has replicas go away of which the group can do without some and f liars (k of them, n = 3f+3). They come back when all
-// that was called for is answered.
+// absences has replicas go away of which the group can do without some and f liars (k of
+// them, n = 3f+3). They come back when all that was called for is answered.
 func (d *drawing) absences() {
 	n, f := d.s.Replicas, (d.s.Replicas-1)/3
 	rng := rand.New(rand.NewPCG(d.s.Seed, 7))
@@ -108,7 +109,8 @@ func (d *drawing) absences() {
 	}
 }
 
-// absent cuts off the first replica from i on that the group can do without. It reports whether there was one.
+// absent cuts off the first replica from i on that the group can do without. It reports
+// whether there was one.
 func (w *world) absent(i int, forgets bool) bool {
 	for k := range w.n {
 		j := (i + k) % w.n
@@ -498,8 +500,8 @@ func (d *drawing) flapping() {
 	}, "from %d to %d replica %d is cut off for %d ticks and back for %d", from, to, i, off, on)
 }
 
-// jealous cuts off whoever is the first to execute something, a few times over, with all that it has just said: what one
-// replica knows alone is where mistakes hide.
+// jealous cuts off whoever is the first to execute something, a few times over, with all
+// that it has just said: what one replica knows alone is where mistakes hide.
 func (d *drawing) jealous() {
 	from, _ := d.span()
 	times, length := 1+d.rng.IntN(4), int64(d.pick(20, 60, 150))*tick
@@ -518,8 +520,8 @@ func (d *drawing) jealous() {
 	}, "from %d on who is the first to execute a batch is cut off for %d ticks, %d times", from, length/tick, times)
 }
 
-// storm cuts off one primary after the other, so that views end before they bring anything, and a liar's VIEW-CHANGE is
-// needed for the next.
+// storm cuts off one primary after the other, so that views end before they bring
+// anything, and a liar's VIEW-CHANGE is needed for the next.
 func (d *drawing) storm() {
 	from, _ := d.span()
 	times, length := 2+d.rng.IntN(3), d.pick(50, 90, 140)
@@ -547,9 +549,9 @@ func (w *world) latest() (v message.View) {
 	return v
 }
 
-// minority has what is proposed in a view prepare at a few replicas alone, for nobody else gets PREPAREs of it. Each of them is
-// cut off when it has executed a batch tentatively, and comes back when the others have begun another view without it, most often with
-// another batch.
+// minority has what is proposed in a view prepare at a few replicas alone, for nobody else gets
+// PREPAREs of it. Each of them is cut off when it has executed a batch tentatively, and comes
+// back when the others have begun another view without it, most often with another batch.
 func (d *drawing) minority() {
 	few := d.rng.Perm(d.s.Replicas)[:1+d.rng.IntN((d.s.Replicas-1)/3)]
 	from, late := d.rng.IntN(d.s.shape.stop/2), d.pick(0, 1, 5, 20)
@@ -604,7 +606,8 @@ func (w *world) preparedBeside(few []int, n message.SeqNum) bool {
 	return false
 }
 
-// restart ends a replica's life. One time in three it does so again soon, most often before it has voted.
+// restart ends a replica's life. One time in three it does so again soon, most often
+// before it has voted.
 func (d *drawing) restart() {
 	i, t, rest := d.rng.IntN(d.s.Replicas), d.moment(), d.rng.IntN(60)
 	again := 0
@@ -632,8 +635,9 @@ func (w *world) patiently(from int, f func() bool) {
 	w.at(int64(from)*tick, try)
 }
 
-// turn has a replica be correct for a while, and then lie: from a moment on when another replica, or it, has been restarted, and no
-// more than f are faulty with it. What it said while it was correct is part of the proof.
+// turn has a replica be correct for a while, and then lie: from a moment on when another
+// replica, or it, has been restarted, and no more than f are faulty with it. What it said
+// while it was correct is part of the proof.
 func (d *drawing) turn() {
 	n := d.s.Replicas
 	i, first := d.rng.IntN(n), d.rng.IntN(n)
@@ -678,8 +682,8 @@ func (d *drawing) rolling() {
 	}, "from %d on the replicas %s restart one after the other, each as soon as it may, for %d ticks", t, names(order), rest)
 }
 
-// outage restarts all replicas at once: the power of the room. A group that has no durable state is lost then, and must do no
-// harm.
+// outage restarts all replicas at once: the power of the room. A group that has no
+// durable state is lost then, and must do no harm.
 func (d *drawing) outage() {
 	t, rest := d.moment(), d.rng.IntN(30)
 	d.add(func(w *world) {
@@ -770,8 +774,9 @@ func (d *drawing) administration() {
 	}, "the administrator revokes and enrols client %d", guest)
 }
 
-// sieve loses for a while all messages of some types between some replicas, and after a while between others: so a batch
-// prepares here and not there, commits at one and at nobody else, and a view begins for some.
+// sieve loses for a while all messages of some types between some replicas, and after a
+// while between others: so a batch prepares here and not there, commits at one and at
+// nobody else, and a view begins for some.
 func (d *drawing) sieve() {
 	types := []message.Type{message.TypePrePrepare, message.TypePrepare, message.TypeCommit, message.TypeCheckpoint, message.TypeDecided,
 		message.TypeViewChange, message.TypeViewChangeAck, message.TypeNewView, message.TypeBatchBody, message.TypeFetchBatch}

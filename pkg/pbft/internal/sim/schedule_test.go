@@ -23,8 +23,8 @@ var (
 	tellFlag  = flag.Bool("sim.v", false, "tell everything that happens in the schedule of -sim.seed")
 )
 
-// share is how much shorter a run is under the race detector, which has nothing to find in one goroutine and takes its
-// time.
+// share is how much shorter a run is under the race detector, which has nothing to find
+// in one goroutine and takes its time.
 var share = 1
 
 // A schedule lives in a few megabytes and makes much that is soon forgotten.
@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestOne repeats one schedule: go test ./pkg/pbft/internal/sim -run TestOne -sim.seed=S -sim.drop=1,2 -sim.v
+// TestOne repeats one schedule: go test ./pkg/pbft/internal/sim -run TestOne -sim.seed=S
+// -sim.drop=1,2 -sim.v
 func TestOne(t *testing.T) {
 	if *seedFlag == 0 {
 		t.Skip("give -sim.seed to live one schedule")
@@ -171,7 +172,8 @@ func (x memorable) schedule() *Schedule {
 	return s
 }
 
-// TestDirectedSchedules lives the schedules that were written by hand; -sim.name='executed alone' tells that one.
+// TestDirectedSchedules lives the schedules that were written by hand;
+// -sim.name='executed alone' tells that one.
 func TestDirectedSchedules(t *testing.T) {
 	for _, s := range directed() {
 		var log func(string)
@@ -189,7 +191,8 @@ func TestDirectedSchedules(t *testing.T) {
 	}
 }
 
-// TestMutant stops at the first schedule that ends badly: it is for a core with a mistake in it, see test/mutants.
+// TestMutant stops at the first schedule that ends badly: it is for a core with a mistake
+// in it, see test/mutants.
 func TestMutant(t *testing.T) {
 	if *seedsFlag == 0 {
 		t.Skip("give -sim.seeds to look for a mistake")

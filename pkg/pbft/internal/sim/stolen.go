@@ -8,8 +8,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// stolen are the session keys under which a replica spoke when its intruder was expelled. He has them still, is on the wires, and speaks
-// to the others as that replica until its recovery is over. A replica that has executed the recovery request hears none of it.
+// stolen are the session keys under which a replica spoke when its intruder was expelled.
+// He has them still, is on the wires, and speaks to the others as that replica until its
+// recovery is over. A replica that has executed the recovery request hears none of it.
 type stolen struct {
 	w     *world
 	of    int
@@ -56,7 +57,8 @@ func (x *stolen) tell(r *replica) {
 	r.gather(x.of, frame{encode(x.forge(r)), under})
 }
 
-// recoveredSince reports whether a replica's state has a recovery request of the one whose keys were stolen, made since.
+// recoveredSince reports whether a replica's state has a recovery request of the one
+// whose keys were stolen, made since.
 func (r *replica) recoveredSince(x *stolen) bool {
 	return uint64(r.exec.Ledger().Recovery(message.ReplicaID(x.of)).Timestamp) > x.since
 }

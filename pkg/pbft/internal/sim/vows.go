@@ -12,8 +12,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// vows are what the proof of safety asks of each correct replica, judged when it speaks. A mistake is seen here long before
-// liars and chance make two replicas differ by it.
+// vows are what the proof of safety asks of each correct replica, judged when it speaks.
+// A mistake is seen here long before liars and chance make two replicas differ by it.
 type vows struct {
 	j        *judge
 	votes    map[voteKey]message.Digest // what a replica proposed or accepted, in all its lives
@@ -22,7 +22,8 @@ type vows struct {
 
 	// done is, by replica and number, what it must carry in P and Q: it ends with a life.
 	done []map[message.SeqNum]*record
-	// certified are the correct replicas that said that a batch prepared at them, or executed it for that.
+	// certified are the correct replicas that said that a batch prepared at them, or
+	// executed it for that.
 	certified map[slotKey]uint32
 	prepared  map[slotKey]message.Digest
 	executed  map[message.SeqNum]bool // by a correct replica, as committed
@@ -37,7 +38,8 @@ type vows struct {
 	oaths  []oath                    // by replica
 }
 
-// An oath is what a replica has promised, in all its lives (R-OUR-21): the proof counts on it whether or not the replica remembers.
+// An oath is what a replica has promised, in all its lives (R-OUR-21): the proof counts
+// on it whether or not the replica remembers.
 type oath struct {
 	n, before        message.SeqNum // the highest number of a promise; of one in an earlier life
 	view, viewBefore message.View   // likewise
@@ -85,7 +87,8 @@ func (v *vows) forgets(i int) {
 	}
 }
 
-// promises judges whatever a correct replica sends, to one or to all, against all that it has promised in all its lives.
+// promises judges whatever a correct replica sends, to one or to all, against all that it
+// has promised in all its lives.
 func (v *vows) promises(r *replica, m message.Message) {
 	if r.lies() {
 		return
@@ -128,8 +131,9 @@ func (v *vows) promises(r *replica, m message.Message) {
 	}
 }
 
-// promise: the fence stands at or above every promise before it leaves, and a replica that forgot promises nothing until a
-// checkpoint is stable at or above all that it promised before, in whatever life, and nothing for a view that it had left.
+// promise: the fence stands at or above every promise before it leaves, and a replica
+// that forgot promises nothing until a checkpoint is stable at or above all that it
+// promised before, in whatever life, and nothing for a view that it had left.
 func (v *vows) promise(r *replica, m message.Message, n message.SeqNum, view message.View) {
 	w, s, o := v.j.w, v.j.w.sites[r.id], &v.oaths[r.id]
 	switch {
@@ -150,8 +154,9 @@ func (v *vows) same(r *replica, m message.Message, is, was message.Digest) {
 	}
 }
 
-// replies judges what a correct replica tells a client: it is a promise of the state that the answer comes from, and the version
-// of a read is as late as the last batch that changed what the answer depends on. At is the last batch in that state.
+// replies judges what a correct replica tells a client: it is a promise of the state that
+// the answer comes from, and the version of a read is as late as the last batch that
+// changed what the answer depends on. At is the last batch in that state.
 func (v *vows) replies(r *replica, c *caller, m *message.Reply, at message.SeqNum, tentative bool) {
 	if r.lies() {
 		return
@@ -250,7 +255,8 @@ func (v *vows) proposes(r *replica, m *message.PrePrepare) {
 	v.proposed[key] = m.Digest
 }
 
-// holds: who says that he holds a checkpoint names it in the VIEW-CHANGE that he has sent or will send, or has passed it.
+// holds: who says that he holds a checkpoint names it in the VIEW-CHANGE that he has sent
+// or will send, or has passed it.
 func (v *vows) holds(r *replica, m *message.Checkpoint) {
 	k := message.CheckpointID{Seq: m.Seq, Digest: m.Digest}
 	v.holders[k] |= 1 << r.id
@@ -259,7 +265,8 @@ func (v *vows) holds(r *replica, m *message.Checkpoint) {
 	}
 }
 
-// accepts: one digest for a number and view; what the NEW-VIEW chose, and nothing of a view that was left.
+// accepts: one digest for a number and view; what the NEW-VIEW chose, and nothing of a
+// view that was left.
 func (v *vows) accepts(r *replica, view message.View, n message.SeqNum, d message.Digest) {
 	w := v.j.w
 	v.inView(r, view, n)
@@ -378,8 +385,8 @@ func (v *vows) leaves(r *replica, m *message.ViewChange) {
 	}
 }
 
-// committed: what the first correct replica takes for committed prepared at the correct ones of a quorum in one view, so that no later
-// view can miss it [TOCS §4.3].
+// committed: what the first correct replica takes for committed prepared at the correct
+// ones of a quorum in one view, so that no later view can miss it [TOCS §4.3].
 func (v *vows) committed(r *replica, n message.SeqNum, d message.Digest) {
 	if v.executed[n] {
 		return
@@ -419,7 +426,8 @@ func (w *world) quorum(n message.SeqNum) int {
 	return q
 }
 
-// cures: replica i is correct again. Nothing that it said while it was not, or before, is held against it.
+// cures: replica i is correct again. Nothing that it said while it was not, or before, is
+// held against it.
 func (v *vows) cures(i int) {
 	v.oaths[i], v.left[i] = oath{}, 0
 	v.forgets(i)
@@ -428,8 +436,9 @@ func (v *vows) cures(i int) {
 	}
 }
 
-// calm judges from time to time, when all faults have ended, whether a view begins whose primary is correct: the
-// VIEW-CHANGEs of the correct replicas suffice, whatever the others claim (R-VC-22).
+// calm judges from time to time, when all faults have ended, whether a view begins whose
+// primary is correct: the VIEW-CHANGEs of the correct replicas suffice, whatever the
+// others claim (R-VC-22).
 func (v *vows) calm() {
 	w := v.j.w
 	if w.lost {
@@ -461,8 +470,8 @@ func (v *vows) calm() {
 
 const beginning = 70 // ticks that a view may take to begin
 
-// begins judges a NEW-VIEW that a correct replica begins a view with, by the conditions and nothing else
-// [TOCS Fig. 23; R-VC-24a, 26].
+// begins judges a NEW-VIEW that a correct replica begins a view with, by the conditions
+// and nothing else [TOCS Fig. 23; R-VC-24a, 26].
 func (v *vows) begins(r *replica, m *message.NewView) {
 	w := v.j.w
 	var set []*message.ViewChange

@@ -27,8 +27,8 @@ const (
 	maxEvents    = 3_000_000
 )
 
-// world is a whole group with its clients, network and clock. One goroutine runs it, and everything that happens
-// follows from the seed.
+// world is a whole group with its clients, network and clock. One goroutine runs it, and
+// everything that happens follows from the seed.
 type world struct {
 	n, f, q  int // replicas, those that may lie, a quorum
 	shape    shape
@@ -120,13 +120,15 @@ type site struct {
 	forgets  bool // and restarts then
 }
 
-// liar reports whether the replica is faulty: it lies, or an intruder was in it and its recovery is not over.
+// liar reports whether the replica is faulty: it lies, or an intruder was in it and its
+// recovery is not over.
 func (s *site) liar() bool { return s.edits() || s.corrupt }
 
 // edits reports whether something is said other than what the core wants to say.
 func (s *site) edits() bool { return len(s.lies) > 0 || s.twins }
 
-// liarAt is liar, as to what was said of batch n: an intruder may have said it before the replica recovered.
+// liarAt is liar, as to what was said of batch n: an intruder may have said it before the
+// replica recovered.
 func (s *site) liarAt(n message.SeqNum) bool { return s.liar() || n <= s.cured }
 
 func newWorld(s shape, seed uint64) *world {
@@ -153,8 +155,9 @@ func newWorld(s shape, seed uint64) *world {
 	return w
 }
 
-// quorum is the least number of replicas of which any two sets share more than f. It is worked out here once more, and by what it is
-// for, so that a mistake in the core's own does not become the judge's.
+// quorum is the least number of replicas of which any two sets share more than f. It is
+// worked out here once more, and by what it is for, so that a mistake in the core's own
+// does not become the judge's.
 func quorum(n, f int) int {
 	q := n
 	for 2*(q-1)-n > f {
@@ -215,8 +218,8 @@ func (w *world) step() bool {
 	return w.err == nil
 }
 
-// guarded runs f. A core that panics has found its own bug, unless it is a liar's, whose two copies or edited messages
-// may well confuse it.
+// guarded runs f. A core that panics has found its own bug, unless it is a liar's, whose
+// two copies or edited messages may well confuse it.
 func (w *world) guarded(f func()) {
 	defer func() {
 		why := recover()
@@ -271,7 +274,8 @@ func (w *world) correct() (all []*replica) {
 	return all
 }
 
-// disabled counts the replicas other than i that may not be counted on: they lie, are away, or have forgotten.
+// disabled counts the replicas other than i that may not be counted on: they lie, are
+// away, or have forgotten.
 func (w *world) disabled(i int) (n int) {
 	for j, s := range w.sites {
 		if j != i && (s.liar() || s.away || s.copies[0].down || s.copies[0].core.SilentUntil() > 0 || s.copies[0].estimates()) {
@@ -291,7 +295,8 @@ func (w *world) liars() (n int) {
 	return n
 }
 
-// mayLose reports whether replica i may be restarted or go away: the others that can be counted on are a quorum then.
+// mayLose reports whether replica i may be restarted or go away: the others that can be
+// counted on are a quorum then.
 func (w *world) mayLose(i int) bool { return w.disabled(i) < w.n-w.q }
 
 // authentic: the request's MAC is good at replica i. Nobody but its client can make one.
@@ -363,7 +368,8 @@ func (x *network) cutOff(i int) {
 	}
 }
 
-// send carries something from one principal to another and has arrive called, once, more than once or never.
+// send carries something from one principal to another and has arrive called, once, more
+// than once or never.
 func (x *network) send(from, to int, arrive func()) {
 	w := x.w
 	if x.cut[from][to] > 0 || !w.calm && (w.chance(x.loss) || w.chance(x.corrupt)) {

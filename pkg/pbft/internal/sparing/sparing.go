@@ -8,17 +8,21 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Sparing delays messages to n-q replicas. To order a batch takes a quorum of q replicas, and these are enough while they are quick. So
-// the messages of the three phases to the n-q replicas that are last in line for primary are not written at once, but with the next
-// tick, all of them together. That costs those replicas and us a fraction of the system calls and wake-ups, and nobody waits for
-// them: for long results clients name replicas that came first twice (client.audience.first). Only the time of writing changes:
-// everything is said to everyone, in order, and every rule counts the same votes.
+// Sparing delays messages to n-q replicas. To order a batch takes a quorum of q replicas,
+// and these are enough while they are quick. So the messages of the three phases to the
+// n-q replicas that are last in line for primary are not written at once, but with the
+// next tick, all of them together. That costs those replicas and us a fraction of the
+// system calls and wake-ups, and nobody waits for them: for long results clients name
+// replicas that came first twice (client.audience.first). Only the time of writing
+// changes: everything is said to everyone, in order, and every rule counts the same votes.
 //
-// A client that pauses between two calls has some tens of them ordered in that time at most. Then three replicas, one after the
-// other, wake the spared one, whose votes wake them in turn: so the period is no shorter than it needs to be.
+// A client that pauses between two calls has some tens of them ordered in that time at
+// most. Then three replicas, one after the other, wake the spared one, whose votes wake
+// them in turn: so the period is no shorter than it needs to be.
 //
-// A batch still unexecuted two ticks after its proposal means that one of the q may be slow or silent: then each batch waits for us
-// to speak to the spared one. Nobody is spared for a while after that, and the longer the more often it happens.
+// A batch still unexecuted two ticks after its proposal means that one of the q may be
+// slow or silent: then each batch waits for us to speak to the spared one. Nobody is
+// spared for a while after that, and the longer the more often it happens.
 //
 // It is under the replica's lock.
 type Sparing struct {
@@ -61,7 +65,8 @@ func (s *Sparing) Spares(i message.ReplicaID, m message.Message) bool {
 	return active && (int(i)-int(view.Primary(n))+n)%n >= s.Group.Quorum()
 }
 
-// End begins to write what has waited, and looks whether the others manage without the spared replicas. False: nothing has waited.
+// End begins to write what has waited, and looks whether the others manage without the
+// spared replicas. False: nothing has waited.
 func (s *Sparing) End() bool {
 	if !s.Queued {
 		return false
@@ -73,9 +78,10 @@ func (s *Sparing) End() bool {
 	return true
 }
 
-// waited is called whenever what had waited is written. Its arguments say whether something is under way, how far we have executed,
-// and how far we know of proposals. It reports whether all of that may have been waiting for us: nothing that was proposed since the
-// last time is executed yet, though something was under way all the while.
+// waited is called whenever what had waited is written. Its arguments say whether
+// something is under way, how far we have executed, and how far we know of proposals. It
+// reports whether all of that may have been waiting for us: nothing that was proposed
+// since the last time is executed yet, though something was under way all the while.
 func (s *Sparing) waited(under bool, executed, proposed message.SeqNum) bool {
 	idle := under && s.under && executed <= s.known
 	s.under, s.known = under, proposed
@@ -96,11 +102,13 @@ func (s *Sparing) beBrisk() {
 // refreshTicks is for how many ticks nobody is spared when keys are refreshed.
 const refreshTicks = 3
 
-// Refreshed notes that a replica has refreshed its keys. Messages under way to it are lost and come again. The others manage without
-// it sooner if nobody is spared meanwhile, and that they waited for it does not mean that it is slow.
+// Refreshed notes that a replica has refreshed its keys. Messages under way to it are
+// lost and come again. The others manage without it sooner if nobody is spared meanwhile,
+// and that they waited for it does not mean that it is slow.
 func (s *Sparing) Refreshed() { s.brisk, s.under = max(s.brisk, refreshTicks), false }
 
-// Tick counts a tick. allUp: there is a connection to each other replica; without one nobody is spared.
+// Tick counts a tick. allUp: there is a connection to each other replica; without one
+// nobody is spared.
 func (s *Sparing) Tick(allUp bool) {
 	if s.brisk > 0 {
 		s.brisk--

@@ -8,8 +8,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Nobody is spared when each batch waits for us to write to the spared one, however many are under way at once. While the others do
-// without it, some that were proposed since it was written to last are executed when it is written to again.
+// Nobody is spared when each batch waits for us to write to the spared one, however many
+// are under way at once. While the others do without it, some that were proposed since it
+// was written to last are executed when it is written to again.
 func TestSparingNoticesThatBatchesWait(t *testing.T) {
 	type moment struct {
 		under              bool

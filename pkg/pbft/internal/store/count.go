@@ -11,8 +11,8 @@ func Count(o Options) (records uint64, err error) {
 	return records, err
 }
 
-// Read returns the messages of a journal's records too. It is not opened for writing: o.Disk may be one that
-// drops what is written.
+// Read returns the messages of a journal's records too. It is not opened for writing:
+// o.Disk may be one that drops what is written.
 func Read(o Options) (records uint64, all []message.Message, err error) {
 	s, all, err := open[struct{}](o)
 	if err != nil {

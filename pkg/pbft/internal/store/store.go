@@ -44,7 +44,8 @@ type Options struct {
 	ReserveBytes int
 }
 
-// spare is how many segments are kept ready: those that are reserved, and the one that Journal keeps to free others.
+// spare is how many segments are kept ready: those that are reserved, and the one that
+// Journal keeps to free others.
 func (o *Options) spare() int { return (o.ReserveBytes+o.SegmentBytes-1)/o.SegmentBytes + 1 }
 
 // NoJournal is a position that no journal reaches. A fence that has it says that the journal does
@@ -301,7 +302,8 @@ func about(m message.Message) message.SeqNum {
 	return 0
 }
 
-// sticky is the slot of a message. The VIEW-CHANGEs that a NEW-VIEW was made of share its record, and its slot.
+// sticky is the slot of a message. The VIEW-CHANGEs that a NEW-VIEW was made of share its
+// record, and its slot.
 func sticky(m message.Message) journal.Slot {
 	switch m.(type) {
 	case *message.ViewChange:

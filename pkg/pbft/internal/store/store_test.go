@@ -63,7 +63,8 @@ func tell(all []message.Message) string {
 	return b.String()
 }
 
-// What is said after a record leaves when that is durable, and what is said before it, or where nothing waits, at once.
+// What is said after a record leaves when that is durable, and what is said before it, or
+// where nothing waits, at once.
 func TestWhatLeavesWhen(t *testing.T) {
 	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
 	s, _ := recall(t, d)

@@ -29,13 +29,15 @@ func (b *Bucket) Take(r Rate, n float64, now time.Time) bool {
 	return true
 }
 
-// arrivals bounds how many connections a listener begins to greet. A connection costs the kernel and us some fifty
-// microseconds before it has said anything. Each address from which somebody was welcome lately has a share of its own, as have
-// those the caller named. Any other address, a guest, has a smaller share, and all guests have one together. An address
-// cannot be made up, for TCP has answered it.
+// arrivals bounds how many connections a listener begins to greet. A connection costs the
+// kernel and us some fifty microseconds before it has said anything. Each address from
+// which somebody was welcome lately has a share of its own, as have those the caller
+// named. Any other address, a guest, has a smaller share, and all guests have one
+// together. An address cannot be made up, for TCP has answered it.
 //
-// A connection beyond a share is closed when it is accepted, and the share is in flood until it is used within its rate for a
-// while. Even to accept and close is too dear for a flood, so the kernel drops most of the SYNs of a share in flood: see sieve.
+// A connection beyond a share is closed when it is accepted, and the share is in flood
+// until it is used within its rate for a while. Even to accept and close is too dear for
+// a flood, so the kernel drops most of the SYNs of a share in flood: see sieve.
 type arrivals struct {
 	mu      sync.Mutex
 	known   map[netip.Addr]*arrival
@@ -68,11 +70,12 @@ var ArrivalRate = Rate{PerSecond: 250, Burst: 500}
 var GuestRate = Rate{PerSecond: 50, Burst: 150}
 
 const (
-	// maxKnown is how many addresses are known, besides those that the caller named: a later one takes the place of the
-	// oldest.
+	// maxKnown is how many addresses are known, besides those that the caller named: a
+	// later one takes the place of the oldest.
 	maxKnown = 1024
 
-	// maxGuests is how many guests' shares are remembered: a later one takes the place of any that is not in flood.
+	// maxGuests is how many guests' shares are remembered: a later one takes the place of
+	// any that is not in flood.
 	maxGuests = 1024
 )
 
@@ -84,8 +87,8 @@ func newArrivals(named []netip.Addr) *arrivals {
 	return a
 }
 
-// take reports whether one more connection from an address may begin. Begun: a flood has begun, and tick is to be called now and every
-// floodTick from then on until it says that there is none.
+// take reports whether one more connection from an address may begin. Begun: a flood has begun,
+// and tick is to be called now and every floodTick from then on until it says that there is none.
 func (a *arrivals) take(from netip.Addr, now time.Time) (ok, begun bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -172,12 +175,13 @@ const (
 	// toldEvery is how often the flood of one address is told of.
 	toldEvery = 10 * time.Minute
 
-	// toldPause is the pause between two floods that are told of, lest a stranger with many addresses flood the log.
+	// toldPause is the pause between two floods that are told of, lest a stranger with
+	// many addresses flood the log.
 	toldPause = time.Second
 )
 
-// tick has as many SYNs of the share pass as make about its rate, now that one tick of a flood is over. The flood ends when all pass and
-// less than half of the rate comes.
+// tick has as many SYNs of the share pass as make about its rate, now that one tick of a
+// flood is over. The flood ends when all pass and less than half of the rate comes.
 func (x *share) tick(r Rate) {
 	rate, came := r.PerSecond*floodTick.Seconds(), float64(x.came)
 	x.came = 0
@@ -193,8 +197,9 @@ func (x *share) tick(r Rate) {
 	}
 }
 
-// tick ends a tick: it returns what the kernel is to drop in the next, and the address whose flood is to be told of, if there is one;
-// the zero address is all guests'. Over: no share is in flood.
+// tick ends a tick: it returns what the kernel is to drop in the next, and the address
+// whose flood is to be told of, if there is one; the zero address is all guests'. Over:
+// no share is in flood.
 func (a *arrivals) tick(now time.Time) (s sieve, tell []netip.Addr, over bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -31,7 +31,8 @@ func TestBucket(t *testing.T) {
 	}
 }
 
-// Strangers spend one share, each address that is known its own, and those that were named are never forgotten.
+// Strangers spend one share, each address that is known its own, and those that were
+// named are never forgotten.
 func TestArrivals(t *testing.T) {
 	now := time.Now()
 	named, guest := address(1), address(2)
@@ -65,8 +66,9 @@ func address(n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
-// One stranger's flood leaves a share to another stranger. The part of its SYNs that the kernel lets through falls until it makes the
-// share's rate, and is the whole again soon after the flood. The operator hears of it once.
+// One stranger's flood leaves a share to another stranger. The part of its SYNs that the
+// kernel lets through falls until it makes the share's rate, and is the whole again soon
+// after the flood. The operator hears of it once.
 func TestFlood(t *testing.T) {
 	now := time.Now()
 	a := newArrivals(nil)
@@ -146,7 +148,8 @@ func TestFloodsAreToldInTurn(t *testing.T) {
 	}
 }
 
-// Many strangers who each keep within their share are a flood together, and those who are known are not in it.
+// Many strangers who each keep within their share are a flood together, and those who are
+// known are not in it.
 func TestFloodOfMany(t *testing.T) {
 	now := time.Now()
 	a := newArrivals([]netip.Addr{address(1)})

@@ -19,11 +19,13 @@ const (
 	maxFrames     = 1024                    // handed over at one time
 )
 
-// spare holds frames that were given back. A state that is fetched comes as thousands of a quarter of a mebibyte each,
-// and fresh memory for every one costs more than reading it does: it is cleared, touched and collected.
+// spare holds frames that were given back. A state that is fetched comes as thousands of
+// a quarter of a mebibyte each, and fresh memory for every one costs more than reading it
+// does: it is cleared, touched and collected.
 var spare sync.Pool
 
-// takeLarge returns memory for a frame of n bytes, not much more than that: the handler may keep it.
+// takeLarge returns memory for a frame of n bytes, not much more than that: the handler
+// may keep it.
 func takeLarge(n int) []byte {
 	b, _ := spare.Get().(*[]byte)
 	switch {
@@ -36,8 +38,8 @@ func takeLarge(n int) []byte {
 	return (*b)[:n]
 }
 
-// Recycle takes back a frame that its handler has no more use for, so that its memory serves for one to come. Lent
-// frames are left alone.
+// Recycle takes back a frame that its handler has no more use for, so that its memory
+// serves for one to come. Lent frames are left alone.
 func Recycle(frame []byte) {
 	if cap(frame) > Keep {
 		spare.Put(&frame)

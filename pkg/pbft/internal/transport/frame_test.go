@@ -123,7 +123,8 @@ func FuzzQueue(f *testing.F) {
 	})
 }
 
-// What several queues share is used again when the last of them has sent it, and its maker is done with it: not before.
+// What several queues share is used again when the last of them has sent it, and its
+// maker is done with it: not before.
 func TestSharedIsReleasedOnce(t *testing.T) {
 	shared, other := Share([]byte("shared"))
 	if len(other) != 0 {
@@ -156,8 +157,8 @@ func TestSharedIsReleasedOnce(t *testing.T) {
 	holders(1) // the one that was dropped: it is the collector's
 }
 
-// What is given back serves only frames of about its length, so that a short one that is kept holds no more than twice
-// its own.
+// What is given back serves only frames of about its length, so that a short one that is
+// kept holds no more than twice its own.
 func TestRecycledFrames(t *testing.T) {
 	for range 100 {
 		Recycle(make([]byte, 20*Keep))

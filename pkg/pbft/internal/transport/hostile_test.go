@@ -194,8 +194,8 @@ func ends(c net.Conn) <-chan struct{} {
 	return ended
 }
 
-// Strangers who take all places make room for newer ones, who may turn out to be known, and so do those that are
-// not needed any more; who is known stays.
+// Strangers who take all places make room for newer ones, who may turn out to be known,
+// and so do those that are not needed any more; who is known stays.
 func TestStrangersMakeRoom(t *testing.T) {
 	for name, o := range map[string]Options{"all": {MaxConns: 3, MaxConnsPerHost: 9}, "host": {MaxConnsPerHost: 3}} {
 		t.Run(name, func(t *testing.T) {

@@ -32,8 +32,8 @@ func Listen(addr string, o Options, h Handler) (*Listener, error) {
 	return l, nil
 }
 
-// listenTCP listens for plain TCP, since the kernel has no sieve for multipath TCP. Socket options are set when a connection has been
-// greeted, and not of each that comes.
+// listenTCP listens for plain TCP, since the kernel has no sieve for multipath TCP.
+// Socket options are set when a connection has been greeted, and not of each that comes.
 func listenTCP(addr string) (*net.TCPListener, error) {
 	config := net.ListenConfig{KeepAlive: -1}
 	config.SetMultipathTCP(false)
@@ -115,12 +115,12 @@ func (l *Listener) sift() {
 	}
 }
 
-// Floods returns how many addresses are in flood, see Options.Flooded; all that are not known count as one more if they are
-// together.
+// Floods returns how many addresses are in flood, see Options.Flooded; all that are not
+// known count as one more if they are together.
 func (l *Listener) Floods() int { return l.arrivals.floods() }
 
-// A flood is refused in bursts with pauses between, for to be woken for each connection costs more than to close it. The kernel's
-// queue holds what comes meanwhile.
+// A flood is refused in bursts with pauses between, for to be woken for each connection
+// costs more than to close it. The kernel's queue holds what comes meanwhile.
 const (
 	refusedAtOnce = 64
 	refusedPause  = 2 * time.Millisecond

@@ -32,8 +32,9 @@ type Options struct {
 	// welcome. See ArrivalRate.
 	Named []netip.Addr
 
-	// Flooded, if not nil, is told of an address from which connections come far too often, so that most are dropped; the zero
-	// address stands for all that are not known. It is told of the same one again after ten minutes, and of another after a second.
+	// Flooded, if not nil, is told of an address from which connections come far too
+	// often, so that most are dropped; the zero address stands for all that are not known.
+	// It is told of the same one again after ten minutes, and of another after a second.
 	Flooded func(from netip.Addr)
 
 	MaxConns        int // connections accepted at one time: 1024. Those not kept, see Conn.Trust, make room for newer ones

@@ -11,9 +11,10 @@ import (
 	"syscall"
 )
 
-// A sieve says which part of the SYNs that come to a listener the kernel lets through; all other segments pass. A SYN that is
-// dropped costs the kernel a microsecond, and its sender a wait, if the sender is a kernel too: it tries again after a second, two,
-// four. Chance decides on each SYN, so a peer that shares its address with a flood gets through after some tries.
+// A sieve says which part of the SYNs that come to a listener the kernel lets through; all
+// other segments pass. A SYN that is dropped costs the kernel a microsecond, and its sender a
+// wait, if the sender is a kernel too: it tries again after a second, two, four. Chance decides
+// on each SYN, so a peer that shares its address with a flood gets through after some tries.
 type sieve struct {
 	floods []sifted     // addresses with rules of their own
 	known  []netip.Addr // all pass, unless they are among floods
@@ -26,8 +27,9 @@ type sifted struct {
 	pass float64
 }
 
-// maxSifted is how many addresses a sieve has rules for: those of which least passes. The connections of others are closed when they
-// are accepted, as all are where the kernel has no sieve.
+// maxSifted is how many addresses a sieve has rules for: those of which least passes. The
+// connections of others are closed when they are accepted, as all are where the kernel
+// has no sieve.
 const maxSifted = 64
 
 // worst are the addresses that have rules.
@@ -38,10 +40,12 @@ func (s *sieve) worst() []sifted {
 	return s.floods[:min(len(s.floods), maxSifted)]
 }
 
-// sieveKey makes one word of an IPv6 address. Nobody outside knows it, so nobody can choose an address whose word is another's.
+// sieveKey makes one word of an IPv6 address. Nobody outside knows it, so nobody can
+// choose an address whose word is another's.
 var sieveKey = [4]uint32{rand.Uint32() | 1, rand.Uint32() | 1, rand.Uint32() | 1, rand.Uint32() | 1}
 
-// word is the number by which the filter knows an address: that of IPv4, a keyed sum of that of IPv6.
+// word is the number by which the filter knows an address: that of IPv4, a keyed sum of
+// that of IPv6.
 func word(a netip.Addr) uint32 {
 	if a.Is4() {
 		b := a.As4()

@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The sieve is a socket filter in classic BPF, which the kernel runs on what comes to the listening socket, and which needs no
-// privilege. Its machine has an accumulator, an index register, and memory M, of which M[0] holds a random number here and M[1] a
-// sum. [linux: Documentation/networking/filter.rst]
+// The sieve is a socket filter in classic BPF, which the kernel runs on what comes to the
+// listening socket, and which needs no privilege. Its machine has an accumulator, an
+// index register, and memory M, of which M[0] holds a random number here and M[1] a sum.
+// [linux: Documentation/networking/filter.rst]
 const (
 	loadWord   = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS // of the packet
 	loadByte   = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS
@@ -44,12 +45,14 @@ type filter []unix.SockFilter
 
 func (p *filter) do(op uint16, k uint32) { *p = append(*p, unix.SockFilter{Code: op, K: k}) }
 
-// skip compares the accumulator with k. It skips yes instructions if the comparison holds, and no instructions if it does not.
+// skip compares the accumulator with k. It skips yes instructions if the comparison
+// holds, and no instructions if it does not.
 func (p *filter) skip(op uint16, k uint32, yes, no int) {
 	*p = append(*p, unix.SockFilter{Code: op, K: k, Jt: uint8(yes), Jf: uint8(no)})
 }
 
-// filter writes the program: a segment that is no SYN passes; then the accumulator takes the source's word, and each rule compares it.
+// filter writes the program: a segment that is no SYN passes; then the accumulator takes
+// the source's word, and each rule compares it.
 func (s *sieve) filter() filter {
 	var p filter
 	p.do(loadByte, tcpFlags)
@@ -92,8 +95,8 @@ func (p *filter) passPart(part float64) {
 	p.do(end, 0)
 }
 
-// passAll ends the program for known addresses, all of whose SYNs pass. They are many, so each has a single instruction, and skips to the end of
-// its block.
+// passAll ends the program for known addresses, all of whose SYNs pass. They are many, so
+// each has a single instruction, and skips to the end of its block.
 func (p *filter) passAll(s *sieve) {
 	for known := s.known; len(known) > 0; {
 		n := min(len(known), blockSpace)
@@ -106,7 +109,8 @@ func (p *filter) passAll(s *sieve) {
 	}
 }
 
-// attach has the kernel sift what comes to the listener from now on. Connections inherit the filter, see detach.
+// attach has the kernel sift what comes to the listener from now on. Connections inherit
+// the filter, see detach.
 func (s *sieve) attach(tcp *net.TCPListener) error {
 	p := s.filter()
 	program := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}

@@ -16,7 +16,8 @@ import (
 	hang "bfs/test/patience" // this package has a patience of its own
 )
 
-// The kernel drops what the sieve drops, of the addresses it names and of no other, and leaves connections alone that are there.
+// The kernel drops what the sieve drops, of the addresses it names and of no other, and
+// leaves connections alone that are there.
 func TestSieve(t *testing.T) {
 	const one, two = "127.0.0.2", "127.0.0.3"
 	known := []netip.Addr{netip.MustParseAddr(two)}
@@ -109,8 +110,8 @@ func TestFullSieve(t *testing.T) {
 	through(t, l, "127.0.0.2", true)
 }
 
-// A listener whose address is flooded tells of the source, has the kernel drop its SYNs, and takes in another address meanwhile. When
-// the flood is over all pass again.
+// A listener whose address is flooded tells of the source, has the kernel drop its SYNs,
+// and takes in another address meanwhile. When the flood is over all pass again.
 func TestListenerSifts(t *testing.T) {
 	const flooding, other = "127.0.0.2", "127.0.0.3"
 	told := make(chan netip.Addr, 16)

@@ -261,7 +261,8 @@ func (r recordReader) Each(space func() []byte, filled func(n int) error) error 
 	})
 }
 
-// errDry says that all that was received has been read. To the TLS library it is an error that passes.
+// errDry says that all that was received has been read. To the TLS library it is an error
+// that passes.
 var errDry net.Error = dry{}
 
 type dry struct{}

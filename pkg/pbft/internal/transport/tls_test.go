@@ -61,7 +61,8 @@ func TestFingerprints(t *testing.T) {
 	}
 }
 
-// What is not TLS 1.3 with one certificate of our kind does not come up, and no handler hears of it.
+// What is not TLS 1.3 with one certificate of our kind does not come up, and no handler
+// hears of it.
 func TestTLSRefused(t *testing.T) {
 	ours := hostTLS(t)
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)

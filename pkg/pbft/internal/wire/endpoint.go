@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wire is what replicas and clients have in common at the edge of the protocol: connections whose other end is known, the
-// session keys under which it speaks, and the budgets of those who connect.
+// Package wire is what replicas and clients have in common at the edge of the protocol:
+// connections whose other end is known, the session keys under which it speaks, and the
+// budgets of those who connect.
 //
-// An Endpoint is one process's keys and counts. A Remote is the other end of a connection. A Gate decides at a replica whose
-// connections are taken on, and what each Caller may cause.
+// An Endpoint is one process's keys and counts. A Remote is the other end of a connection. A
+// Gate decides at a replica whose connections are taken on, and what each Caller may cause.
 package wire
 
 import (
@@ -21,8 +22,8 @@ import (
 	"bfs/pkg/pbft/internal/transport"
 )
 
-// An Endpoint is what replicas and clients have in common on the wire: keys, options, and counts of what was refused before the
-// protocol saw it. Any goroutine may use it.
+// An Endpoint is what replicas and clients have in common on the wire: keys, options, and
+// counts of what was refused before the protocol saw it. Any goroutine may use it.
 type Endpoint struct {
 	Limits  message.Limits // of decoders
 	Ring    *auth.Ring
@@ -76,7 +77,8 @@ func NewEndpoint(c Config) (*Endpoint, error) {
 	return e, nil
 }
 
-// A Remote is the sender on a connection, once its NEW-KEY has named it. Only the connection's own goroutine touches its fields.
+// A Remote is the sender on a connection, once its NEW-KEY has named it. Only the
+// connection's own goroutine touches its fields.
 type Remote struct {
 	Session *auth.Session
 	Caller  *Caller                     // at a replica: whose budgets it spends
@@ -90,8 +92,8 @@ type Remote struct {
 	Registered bool // an enrolled client that is answered on this connection
 }
 
-// A newKeyBudget bounds the NEW-KEYs that a replica may send a client on one connection: each costs a signature to check and often
-// one to make, and may have the client send much again.
+// A newKeyBudget bounds the NEW-KEYs that a replica may send a client on one connection: each
+// costs a signature to check and often one to make, and may have the client send much again.
 type newKeyBudget struct {
 	since time.Time
 	count int
@@ -122,15 +124,15 @@ func (e *Endpoint) Warn(text string, args ...any) {
 
 var errTransportKey = errors.New("the TLS certificate is not the one its NEW-KEY vouches for")
 
-// Vouched checks that a TLS connection ends at the host whose NEW-KEY we accepted, so that an intruder in between
-// cannot read along.
+// Vouched checks that a TLS connection ends at the host whose NEW-KEY we accepted, so
+// that an intruder in between cannot read along.
 func (e *Endpoint) Vouched(c *transport.Conn, s *auth.Session) bool {
 	fingerprint, isTLS := c.PeerFingerprint()
 	return !isTLS || message.Digest(fingerprint) == s.TransportKey()
 }
 
-// AcceptKey takes the session key from a NEW-KEY, or counts why it is refused. Answer: the peer needs one of ours. Changed: we seal under
-// another key than before.
+// AcceptKey takes the session key from a NEW-KEY, or counts why it is refused. Answer:
+// the peer needs one of ours. Changed: we seal under another key than before.
 func (e *Endpoint) AcceptKey(c *transport.Conn, s *auth.Session, m *message.NewKey) (answer, changed, ok bool) {
 	answer, changed, err := e.Ring.Accept(s, m, channel(c))
 	if err == nil && !e.Vouched(c, s) {
@@ -144,7 +146,8 @@ func (e *Endpoint) AcceptKey(c *transport.Conn, s *auth.Session, m *message.NewK
 	return answer, changed, true
 }
 
-// keyRefused tells why a NEW-KEY was refused: by name, and with both digests if the group files differ.
+// keyRefused tells why a NEW-KEY was refused: by name, and with both digests if the group
+// files differ.
 func (e *Endpoint) keyRefused(c *transport.Conn, m *message.NewKey, err error) {
 	args := []any{"address", c.RemoteAddr(), "err", err}
 	if m.From.IsReplica() {
@@ -178,7 +181,8 @@ func (e *Endpoint) DecodeKey(frame []byte) *message.NewKey {
 	return m.(*message.NewKey)
 }
 
-// Way is a connection of a link on which the session's peer may be told something, nil if there is none.
+// Way is a connection of a link on which the session's peer may be told something, nil if
+// there is none.
 func (e *Endpoint) Way(link *transport.Link, s *auth.Session) *transport.Conn {
 	if c := link.Conn(); c != nil && e.Vouched(c, s) {
 		return c
@@ -186,15 +190,16 @@ func (e *Endpoint) Way(link *transport.Link, s *auth.Session) *transport.Conn {
 	return nil
 }
 
-// Queue queues a frame, which begins with what is shared if that is not nil, or counts it as dropped.
+// Queue queues a frame, which begins with what is shared if that is not nil, or counts it
+// as dropped.
 func (e *Endpoint) Queue(c *transport.Conn, shared *transport.Shared, parts ...[]byte) {
 	if !c.SendShared(shared, parts...) {
 		e.Edge.Dropped.Add(1)
 	}
 }
 
-// Share moves a long frame to where all connections send it from, and returns other memory in its place. A short frame stays where
-// it is, and shared is nil.
+// Share moves a long frame to where all connections send it from, and returns other
+// memory in its place. A short frame stays where it is, and shared is nil.
 func Share(frame []byte) (shared *transport.Shared, other []byte) {
 	if len(frame) < transport.ShareFrom {
 		return nil, frame
@@ -217,8 +222,9 @@ func channel(c *transport.Conn) auth.Channel {
 	return auth.Channel{ID: c.Binding(), Number: c.Number()}
 }
 
-// SendKey opens a connection, or answers a peer's NEW-KEY, with ours. A client learns of a rival, if there is one. The keeper may
-// take seconds to sign: the caller holds no lock, and is no goroutine that others wait for, other than the peer's connection.
+// SendKey opens a connection, or answers a peer's NEW-KEY, with ours. A client learns of
+// a rival, if there is one. The keeper may take seconds to sign: the caller holds no
+// lock, and is no goroutine that others wait for, other than the peer's connection.
 func (e *Endpoint) SendKey(c *transport.Conn, s *auth.Session, rival string) {
 	s.InOrder(func() {
 		m, err := e.Ring.NewKey(s, c.Binding(), rival)
@@ -260,8 +266,8 @@ func (e *Endpoint) Unopened() {
 	e.Edge.badMAC.Add(1)
 }
 
-// ResendKey is for a peer whose messages we cannot open: perhaps it missed our last NEW-KEY. At most
-// one a second, so that junk cannot make us sign for ever.
+// ResendKey is for a peer whose messages we cannot open: perhaps it missed our last
+// NEW-KEY. At most one a second, so that junk cannot make us sign for ever.
 func (e *Endpoint) ResendKey(c *transport.Conn, r *Remote, s *auth.Session) {
 	if now := time.Now(); now.Sub(r.keysAt) > time.Second {
 		r.keysAt = now
@@ -269,8 +275,8 @@ func (e *Endpoint) ResendKey(c *transport.Conn, r *Remote, s *auth.Session) {
 	}
 }
 
-// Open decodes a sealed frame and checks its MAC against the session. A vote or reply is good until the connection's decoder is
-// reset.
+// Open decodes a sealed frame and checks its MAC against the session. A vote or reply is
+// good until the connection's decoder is reset.
 func (e *Endpoint) Open(r *Remote, frame []byte) message.Message {
 	body, trailer, ok := auth.Split(frame)
 	if !ok {
@@ -297,8 +303,9 @@ func Owned(frame []byte) []byte {
 	return append([]byte(nil), frame...)
 }
 
-// Keep is Owned for requests, of which there are many: small ones share a piece of memory, which lives until the last of them is
-// forgotten. The piece is small, or a client could have us hold many times what it sends us.
+// Keep is Owned for requests, of which there are many: small ones share a piece of
+// memory, which lives until the last of them is forgotten. The piece is small, or a
+// client could have us hold many times what it sends us.
 func (r *Remote) Keep(frame []byte) []byte {
 	const piece, small = 1 << 10, 256
 	if len(frame) > small {
@@ -319,7 +326,8 @@ type flusher interface{ Flush() }
 // Flushes gathers what must be flushed once a lock is released: many messages, one system call.
 type Flushes struct{ list []flusher }
 
-// flushSpace is how many connections an event commonly writes to: to so many there is no allocation.
+// flushSpace is how many connections an event commonly writes to: to so many there is no
+// allocation.
 const flushSpace = 16
 
 // Unlock gives the lock up that the flushes are under, and then writes what was gathered.

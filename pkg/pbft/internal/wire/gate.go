@@ -14,10 +14,12 @@ import (
 	"bfs/pkg/pbft/internal/transport"
 )
 
-// A Gate decides whose connections a replica takes on, before TLS and before any signature is checked, and what each principal may
-// have the replica do unasked. Each member, the administrator and each enrolled client is a caller with budgets of its own. All
-// other principals are one caller together, so that strangers, however many names they use, have one share. A stranger who takes
-// the name of a caller fails at the hello's tag, for the price of one hash, and spends nothing of that caller's.
+// A Gate decides whose connections a replica takes on, before TLS and before any
+// signature is checked, and what each principal may have the replica do unasked. Each
+// member, the administrator and each enrolled client is a caller with budgets of its own.
+// All other principals are one caller together, so that strangers, however many names
+// they use, have one share. A stranger who takes the name of a caller fails at the
+// hello's tag, for the price of one hash, and spends nothing of that caller's.
 //
 // All methods may be called by any goroutine.
 type Gate struct {
@@ -48,7 +50,8 @@ type Caller struct {
 	lives      lives
 }
 
-// What one caller may cause at one replica. A TLS handshake costs about a millisecond, a NEW-KEY and our answer two.
+// What one caller may cause at one replica. A TLS handshake costs about a millisecond, a
+// NEW-KEY and our answer two.
 var (
 	handshakeRate = transport.Rate{PerSecond: 8, Burst: 32}
 	newKeyRate    = transport.Rate{PerSecond: 8, Burst: 64}
@@ -59,8 +62,8 @@ var (
 // maxEntering is how many connections of a caller keep their places before its NEW-KEY has come.
 const maxEntering = 2
 
-// NewGate returns a gate that always knows these principals, by their keys: members, as replicas and with their keys as clients, and
-// the administrator.
+// NewGate returns a gate that always knows these principals, by their keys: members, as
+// replicas and with their keys as clients, and the administrator.
 func NewGate(ring *auth.Ring, permanent map[message.Principal]ed25519.PublicKey) *Gate {
 	t := &Gate{ring: ring, permanent: map[message.Principal]*Caller{}}
 	for p, key := range permanent {
@@ -69,7 +72,8 @@ func NewGate(ring *auth.Ring, permanent map[message.Principal]ed25519.PublicKey)
 	return t
 }
 
-// Follow makes callers of the clients that are enrolled. A client that was enrolled before keeps its budgets.
+// Follow makes callers of the clients that are enrolled. A client that was enrolled
+// before keeps its budgets.
 func (t *Gate) Follow(l *ledger.Ledger) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -140,7 +144,8 @@ func (t *Gate) made(x *Caller, challenge []byte, hello *[auth.HelloSize]byte) bo
 	return k != nil && k.Made(challenge, hello)
 }
 
-// helloKey has the signer compute the key for the caller's hellos. Nil: the signer fails, or the caller's key is none.
+// helloKey has the signer compute the key for the caller's hellos. Nil: the signer fails,
+// or the caller's key is none.
 func (t *Gate) helloKey(x *Caller) *auth.HelloKey {
 	x.asking.Lock()
 	defer x.asking.Unlock()
@@ -155,7 +160,8 @@ func (t *Gate) helloKey(x *Caller) *auth.HelloKey {
 	return &k
 }
 
-// MayBring reports whether a caller that is not enrolled may bring n more frames, and counts them as refused if not.
+// MayBring reports whether a caller that is not enrolled may bring n more frames, and
+// counts them as refused if not.
 func (t *Gate) MayBring(x *Caller, n int) bool {
 	if x.take(&x.frames, frameRate, min(n, int(frameRate.Burst))) {
 		return true
@@ -167,11 +173,12 @@ func (t *Gate) MayBring(x *Caller, n int) bool {
 // MayKey reports whether the caller may bring one more NEW-KEY.
 func (x *Caller) MayKey() bool { return x.take(&x.newKeys, newKeyRate, 1) }
 
-// MayResend reports whether the caller may have one more NEW-KEY sent because something would not open.
+// MayResend reports whether the caller may have one more NEW-KEY sent because something
+// would not open.
 func (x *Caller) MayResend() bool { return x.take(&x.resends, resendRate, 1) }
 
-// Announced notes that a process of a client, which life names, has announced itself on c. It returns the address of another process
-// that uses the client's key, "" if none is known.
+// Announced notes that a process of a client, which life names, has announced itself on c.
+// It returns the address of another process that uses the client's key, "" if none is known.
 func (x *Caller) Announced(life [message.PublicKeySize]byte, c *transport.Conn) (rival string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -199,7 +206,8 @@ func (x *Caller) take(b *transport.Bucket, r transport.Rate, n int) bool {
 	return b.Take(r, float64(n), time.Now())
 }
 
-// enter has an admitted connection keep its place until it is known, or later ones of the caller enter.
+// enter has an admitted connection keep its place until it is known, or later ones of the
+// caller enter.
 func (x *Caller) enter(c *transport.Conn) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

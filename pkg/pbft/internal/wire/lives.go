@@ -11,8 +11,8 @@ import (
 	"bfs/pkg/pbft/internal/transport"
 )
 
-// A life is one process that uses a client's key. Its X25519 key never leaves it, so it names the process;
-// when it makes a new one it says so on the connection that it has.
+// A life is one process that uses a client's key. Its X25519 key never leaves it, so it
+// names the process; when it makes a new one it says so on the connection that it has.
 type life struct {
 	key     [message.PublicKeySize]byte // the present one
 	address string
@@ -21,11 +21,12 @@ type life struct {
 	seen    time.Time       // when it announced itself last, or its connection ended
 }
 
-// lives are the processes that have used one client's key lately, the present one last; at most maxLives.
+// lives are the processes that have used one client's key lately, the present one last;
+// at most maxLives.
 //
-// A process that was replaced by another and announces itself again proves that both run: its NEW-KEY is made for a connection
-// that is younger than the other's. A restart never looks so, for a new process has a new key, and the one that ended does
-// not come back.
+// A process that was replaced by another and announces itself again proves that both run:
+// its NEW-KEY is made for a connection that is younger than the other's. A restart never
+// looks so, for a new process has a new key, and the one that ended does not come back.
 type lives struct {
 	all    []life
 	rivals time.Time // until when two are known to run
@@ -38,11 +39,13 @@ const (
 	rivalPeriod = client.RivalPeriod
 )
 
-// announce notes that the process with this key has announced itself on connection c, which has this number, from an address. It returns the
-// address of another process that runs as well, "" if none is known to.
+// announce notes that the process with this key has announced itself on connection c,
+// which has this number, from an address. It returns the address of another process that
+// runs as well, "" if none is known to.
 //
-// Each connection has a goroutine of its own. When a process has replaced a connection, the last NEW-KEY on the old one may come here after
-// the first on the new one, though it was accepted before: it shows nothing then.
+// Each connection has a goroutine of its own. When a process has replaced a connection,
+// the last NEW-KEY on the old one may come here after the first on the new one, though it
+// was accepted before: it shows nothing then.
 func (l *lives) announce(key [message.PublicKeySize]byte, address string, c *transport.Conn, number uint64, now time.Time) (rival string) {
 	if n := len(l.all); n > 0 && number < l.all[n-1].number {
 		return l.rivalOf(key, now)

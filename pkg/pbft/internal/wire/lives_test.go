@@ -9,7 +9,8 @@ import (
 	"bfs/pkg/pbft/internal/transport"
 )
 
-// Only a process that was replaced and is back, while the other can still be there, shows that two use a key.
+// Only a process that was replaced and is back, while the other can still be there, shows
+// that two use a key.
 func TestLives(t *testing.T) {
 	key := func(n byte) (k [32]byte) { k[0] = n; return k }
 	for _, c := range []struct {
@@ -73,7 +74,8 @@ func TestLives(t *testing.T) {
 	}
 }
 
-// A process that refreshes its keys and replaces its connection is alone, in whichever order the NEW-KEYs on the two connections come here.
+// A process that refreshes its keys and replaces its connection is alone, in whichever
+// order the NEW-KEYs on the two connections come here.
 func TestOvertakenLife(t *testing.T) {
 	key := func(n byte) (k [32]byte) { k[0] = n; return k }
 	now, first, second := time.Now(), new(transport.Conn), new(transport.Conn)

@@ -11,20 +11,22 @@ import (
 
 // # Session keys
 //
-// Every principal refreshes its session keys each KeyPeriod: those under which others speak to it, for the
-// receiver chooses them [TOCS §5.2.2; R-PR-4, R-PR-6]. The ring begins a new epoch, the protocol forgets what
-// it has counted of others' words and does not make a whole certificate, both in one taking of the lock, and
-// then NEW-KEYs go out on all connections. From the instant at which the ring's epoch rises nothing counts
-// that was sealed before. Frames are opened without the lock, so whoever opens them asks for the epoch first,
-// and compares it under the lock before what they say counts.
+// Every principal refreshes its session keys each KeyPeriod: those under which others
+// speak to it, for the receiver chooses them [TOCS §5.2.2; R-PR-4, R-PR-6]. The ring
+// begins a new epoch, the protocol forgets what it has counted of others' words and does
+// not make a whole certificate, both in one taking of the lock, and then NEW-KEYs go out
+// on all connections. From the instant at which the ring's epoch rises nothing counts
+// that was sealed before. Frames are opened without the lock, so whoever opens them asks
+// for the epoch first, and compares it under the lock before what they say counts.
 //
-// When a replica recovers, an intruder in it may know the keys that it had, which are those between it and each of the others. It chooses
-// anew those under which others speak to it, when it starts. The other replicas choose anew the one under which it speaks to them,
-// when they execute its recovery request (R-PR-19), and clients when they hear from its new process. All other keys stay, and so what
-// clients and the other replicas have under way is heard.
+// When a replica recovers, an intruder in it may know the keys that it had, which are those
+// between it and each of the others. It chooses anew those under which others speak to it, when
+// it starts. The other replicas choose anew the one under which it speaks to them, when they
+// execute its recovery request (R-PR-19), and clients when they hear from its new process. All
+// other keys stay, and so what clients and the other replicas have under way is heard.
 //
-// A replica has nothing to discard of a client that refreshes no keys (R-PR-5): the key under which that
-// client speaks to it was chosen here and is replaced here.
+// A replica has nothing to discard of a client that refreshes no keys (R-PR-5): the key
+// under which that client speaks to it was chosen here and is replaced here.
 
 // A Renewal is what an endpoint knows of its refreshes.
 type Renewal struct {
@@ -35,7 +37,8 @@ type Renewal struct {
 	Single Single
 }
 
-// A Single is what a replica knows of keys that it refreshes one at a time, because the replica that speaks under it recovers.
+// A Single is what a replica knows of keys that it refreshes one at a time, because the
+// replica that speaks under it recovers.
 type Single struct {
 	Tell chan struct{} // filled when there is a NEW-KEY due
 
@@ -52,15 +55,17 @@ func (x *Single) Owe(i message.ReplicaID) {
 	}
 }
 
-// Due returns the replicas to which a NEW-KEY is due, bit i being replica i, and notes that none is due any more.
+// Due returns the replicas to which a NEW-KEY is due, bit i being replica i, and notes
+// that none is due any more.
 func (x *Single) Due() uint32 { return x.due.Swap(0) }
 
 func newRenewal() Renewal {
 	return Renewal{Tell: make(chan struct{}, 1), Over: make(chan struct{}), Single: Single{Tell: make(chan struct{}, 1)}}
 }
 
-// For settlePeriod after a refresh, a frame that does not open is taken for one that was under way meanwhile. No NEW-KEY is sent
-// because of it: its sender has just been sent one, or says more after that time.
+// For settlePeriod after a refresh, a frame that does not open is taken for one that was
+// under way meanwhile. No NEW-KEY is sent because of it: its sender has just been sent
+// one, or says more after that time.
 const settlePeriod = 500 * time.Millisecond
 
 // Settling reports whether a refresh was that short a time ago.

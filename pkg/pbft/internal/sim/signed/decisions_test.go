@@ -37,7 +37,8 @@ func (d decision) at(n message.SeqNum) message.Digest {
 	return message.NullDigest
 }
 
-// change takes all to the next view in both protocols and compares the decisions. It returns the last number chosen.
+// change takes all to the next view in both protocols and compares the decisions. It
+// returns the last number chosen.
 func (h *history) change(s *tally) message.SeqNum {
 	old := h.view
 	h.view++
@@ -71,7 +72,8 @@ func (h *history) change(s *tally) message.SeqNum {
 	return mac.start + message.SeqNum(len(mac.chosen))
 }
 
-// changeCores has the old primary step down, lets all follow, and hands the new primary the VIEW-CHANGEs in order.
+// changeCores has the old primary step down, lets all follow, and hands the new primary
+// the VIEW-CHANGEs in order.
 func (h *history) changeCores(old, primary int, order []int, lying func(int) bool) (decision, bool) {
 	h.cores[old].StepDown()
 	h.perform(old)
@@ -276,9 +278,9 @@ func (h *history) catchUp(i int, n message.SeqNum) {
 	}
 }
 
-// hidingChange is what a liar may say with signatures: it hides what it likes and shows any certificate that the PREPAREs
-// of the past and the liars' own add up to; now and then one that does not
-// add up, and is refused.
+// hidingChange is what a liar may say with signatures: it hides what it likes and shows
+// any certificate that the PREPAREs of the past and the liars' own add up to; now and
+// then one that does not add up, and is refused.
 func (h *history) hidingChange(i int, m signed.ViewChange) signed.Signed {
 	m.P = nil
 	for n := m.Low + 1; n <= m.Low+window; n++ {

@@ -354,7 +354,8 @@ func (r *Replica) execute(d Decision) {
 	}
 }
 
-// onCheckpoint gathers the proof of a stable checkpoint [OSDI99 §4.3]. Ours is among the votes, as in the core.
+// onCheckpoint gathers the proof of a stable checkpoint [OSDI99 §4.3]. Ours is among the
+// votes, as in the core.
 func (r *Replica) onCheckpoint(m Signed, k Checkpoint) {
 	if k.Seq <= r.low || k.Seq%r.cfg.CheckpointPeriod != 0 || k.Seq > r.low+2*r.cfg.LogSize {
 		return

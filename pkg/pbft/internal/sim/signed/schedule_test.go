@@ -82,7 +82,8 @@ func (s *schedule) passes(tick, from, to int) bool {
 
 func (s *schedule) up(tick, i int) bool { return s.crash[i] == 0 || tick < s.crash[i] }
 
-// A register is the service: a counter, and a digest chained over all operations. Replies show both.
+// A register is the service: a counter, and a digest chained over all operations. Replies
+// show both.
 type register struct {
 	count uint64
 	chain [8]byte
@@ -394,7 +395,8 @@ func (g *group) accept(c *caller) {
 	}
 }
 
-// serialised checks that the longest order of execution explains all replies, and that the others begin it.
+// serialised checks that the longest order of execution explains all replies, and that
+// the others begin it.
 func (g *group) serialised() {
 	longest := g.services[0]
 	for _, s := range g.services {
@@ -423,7 +425,8 @@ func (g *group) serialised() {
 	}
 }
 
-// Both protocols live every schedule: safe, live, and with replies that some order of the same requests explains.
+// Both protocols live every schedule: safe, live, and with replies that some order of the
+// same requests explains.
 func TestSchedulesAgree(t *testing.T) {
 	from, to := uint64(1), uint64(*schedulesFlag)
 	if *seedFlag > 0 {

@@ -24,8 +24,8 @@ type (
 	Commit Vote
 	// Checkpoint is the signer's state after executing Seq.
 	Checkpoint message.CheckpointID
-	// ViewChange is what its signer carries into View: a stable checkpoint with its proof, and for each number above
-	// it the certificate of what prepared there last.
+	// ViewChange is what its signer carries into View: a stable checkpoint with its
+	// proof, and for each number above it the certificate of what prepared there last.
 	ViewChange struct {
 		View  message.View
 		Low   message.SeqNum
@@ -77,7 +77,8 @@ func (s Signed) by(i message.ReplicaID) bool { return s.signer == int(i)+1 }
 // A Key signs for one replica. The zero Key signs for nobody.
 type Key struct{ signer int }
 
-// Keys makes the keys of a group. It is for whoever sets the group up, who then hands each replica its own.
+// Keys makes the keys of a group. It is for whoever sets the group up, who then hands
+// each replica its own.
 func Keys(n int) []Key {
 	keys := make([]Key, n)
 	for i := range keys {

@@ -27,8 +27,8 @@ const (
 	views  = 5 // in a row
 )
 
-// A history is lived by both protocols in step: which message reaches whom is drawn by a hash of what it is, so that
-// both lose the same ones.
+// A history is lived by both protocols in step: which message reaches whom is drawn by a
+// hash of what it is, so that both lose the same ones.
 type history struct {
 	seed   uint64
 	rng    *rand.Rand
@@ -271,7 +271,8 @@ func (h *history) takes(n message.SeqNum, d message.Digest) {
 	}
 }
 
-// phase delivers the votes of one type: the correct ones' as far as they get, the liars' as they please.
+// phase delivers the votes of one type: the correct ones' as far as they get, the liars'
+// as they please.
 func (h *history) phase(kind message.Type, reaches func(string, int, int, message.SeqNum) bool) {
 	said := h.said
 	h.said = nil

@@ -23,8 +23,8 @@ func (r *Replica) Leave(v message.View) {
 	r.say(m, nil)
 }
 
-// abandon ends all that belongs to the present view. What was decided and cannot be executed yet is agreed again, as in
-// the core.
+// abandon ends all that belongs to the present view. What was decided and cannot be
+// executed yet is agreed again, as in the core.
 func (r *Replica) abandon(v message.View) {
 	r.view, r.active, r.due = v, false, 0
 	r.newView = Signed{}
@@ -98,7 +98,8 @@ func (r *Replica) certified(c Certificate) bool {
 		signers(c.Prepares, Prepare(p), primary) >= r.quorum()-1
 }
 
-// begin has the new primary begin the view when 2f+1 VIEW-CHANGEs are here, its own among them (R-PK-2).
+// begin has the new primary begin the view when 2f+1 VIEW-CHANGEs are here, its own among
+// them (R-PK-2).
 func (r *Replica) begin() {
 	if r.active || !r.isPrimary() || r.changes[r.cfg.Self].signer == 0 {
 		return
@@ -132,8 +133,8 @@ type Chosen struct {
 	Batch *message.Batch
 }
 
-// Choose computes O: the highest stable checkpoint of V, and for each number up to the highest that prepared, what
-// prepared in the latest view, or null (R-PK-2).
+// Choose computes O: the highest stable checkpoint of V, and for each number up to the
+// highest that prepared, what prepared in the latest view, or null (R-PK-2).
 func Choose(nv NewView) (c Choice) {
 	end := message.SeqNum(0)
 	best := map[message.SeqNum]Certificate{}
@@ -160,8 +161,8 @@ func Choose(nv NewView) (c Choice) {
 	return c
 }
 
-// onNewView begins a view if its NEW-VIEW follows from what is in it (R-PK-3). 2f+1 have left for it, so we need not
-// have left ourselves.
+// onNewView begins a view if its NEW-VIEW follows from what is in it (R-PK-3). 2f+1 have
+// left for it, so we need not have left ourselves.
 func (r *Replica) onNewView(s Signed, m NewView) {
 	if m.View < r.view || m.View == r.view && (r.active || m.View == 0) || !s.by(m.View.Primary(r.cfg.Replicas)) {
 		return

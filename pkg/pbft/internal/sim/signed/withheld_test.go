@@ -8,11 +8,13 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A primary that shows its NEW-VIEW to one replica alone must not stop the others for ever. Replica 3 alone among the
-// correct has executed batch 4, and the liar 1 says that it has too: f+1 hold checkpoint 4, the NEW-VIEW of view 1 may
-// begin there, and 3 believes it. But 4 is not stable: 2f+1 do not hold it. If 3 raises its low water mark all the same,
-// it has neither checkpoint 0 nor P below 4 to bring into view 2, where 0, 2 and 3 must do without the liar: no
-// checkpoint is held by f+1 of them and passed by none (R-VC-21 takes for granted that h is stable, TOCS §4.5.1).
+// A primary that shows its NEW-VIEW to one replica alone must not stop the others for
+// ever. Replica 3 alone among the correct has executed batch 4, and the liar 1 says that
+// it has too: f+1 hold checkpoint 4, the NEW-VIEW of view 1 may begin there, and 3
+// believes it. But 4 is not stable: 2f+1 do not hold it. If 3 raises its low water mark
+// all the same, it has neither checkpoint 0 nor P below 4 to bring into view 2, where 0,
+// 2 and 3 must do without the liar: no checkpoint is held by f+1 of them and passed by
+// none (R-VC-21 takes for granted that h is stable, TOCS §4.5.1).
 func TestWithheldNewView(t *testing.T) {
 	h := newHistory(2)
 	h.n, h.f, h.liars = 4, 1, []bool{false, true, false, false}
@@ -68,7 +70,8 @@ func TestWithheldNewView(t *testing.T) {
 	}
 }
 
-// exchange delivers what is under way among the correct until all is quiet, except NEW-VIEWs and state.
+// exchange delivers what is under way among the correct until all is quiet, except
+// NEW-VIEWs and state.
 func (h *history) exchange(all []int) []*message.ViewChange {
 	changes := make([]*message.ViewChange, h.n)
 	for {
