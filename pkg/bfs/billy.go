@@ -16,9 +16,10 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// Billy is an FS with the methods of go-billy. It cannot be the FS itself, because the two Opens differ.
-// Names may begin with a slash or none, which means the same; dots are removed before the name is walked,
-// and a name that leads above the root is ErrCrossedBoundary. Missing parents of a created file are made.
+// Billy is an FS with the methods of go-billy. It cannot be the FS itself, because the
+// two Opens differ. Names may begin with a slash or none, which means the same; dots are
+// removed before the name is walked, and a name that leads above the root is
+// ErrCrossedBoundary. Missing parents of a created file are made.
 type Billy struct{ fs *FS }
 
 var (

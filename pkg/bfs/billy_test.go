@@ -111,8 +111,8 @@ func TestBillyChroot(t *testing.T) {
 	}
 }
 
-// Files behave as billy's suite asks: a closed one does nothing, and one opened for reading or writing does
-// only that.
+// Files behave as billy's suite asks: a closed one does nothing, and one opened for
+// reading or writing does only that.
 func TestBillyFiles(t *testing.T) {
 	fsys, _ := mount(t)
 	b := fsys.Billy()

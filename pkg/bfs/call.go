@@ -9,14 +9,14 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// An Invoker runs one operation on the group and waits for its reply; readOnly is true for operations that cannot
-// change anything. *pbft.Client is one.
+// An Invoker runs one operation on the group and waits for its reply; readOnly is true
+// for operations that cannot change anything. *pbft.Client is one.
 type Invoker interface {
 	Invoke(ctx context.Context, body []byte, readOnly bool) ([]byte, error)
 }
 
-// maxOutstanding bounds the calls that one Mount has under way, well below the number that a client may
-// queue.
+// maxOutstanding bounds the calls that one Mount has under way, well below the number
+// that a client may queue.
 const maxOutstanding = 64
 
 // A mount is the state that the FS, Subs and Files of one Mount share.
@@ -134,8 +134,9 @@ func (f *FS) created(procedure uint32, where nfs3.DirOp, a arguments) (node, err
 	return f.lookup(dir, string(where.Name))
 }
 
-// create makes a regular file that must not exist yet. The group runs every operation once, however often
-// it is sent, so GUARDED is as good as EXCLUSIVE and sets the mode too [RFC1813 §3.3.8].
+// create makes a regular file that must not exist yet. The group runs every operation
+// once, however often it is sent, so GUARDED is as good as EXCLUSIVE and sets the mode
+// too [RFC1813 §3.3.8].
 func (f *FS) create(dir nfs3.Handle, name string, mode uint32) (node, error) {
 	a := &nfs3.CreateArgs{Where: dirOp(dir, name), Mode: nfs3.Guarded, Attr: nfs3.Sattr3{SetMode: true, Mode: mode}}
 	return f.created(nfs3.ProcCreate, a.Where, a)
@@ -166,7 +167,8 @@ func (f *FS) readlink(h nfs3.Handle) (string, error) {
 	return string(r.Path), err
 }
 
-// access asks whether all of the wanted bits are granted. The mode does not tell: the client may be squashed.
+// access asks whether all of the wanted bits are granted. The mode does not tell: the
+// client may be squashed.
 func (f *FS) access(h nfs3.Handle, want uint32) error {
 	r, err := nfs(f, nfs3.ProcAccess, &nfs3.AccessArgs{Object: h.FileHandle(), Access: want}, nfs3.DecodeAccessResult)
 	if err == nil {

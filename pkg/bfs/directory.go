@@ -14,8 +14,8 @@ import (
 // listingBytes is the size of one READDIRPLUS in bytes: some thousand entries.
 const listingBytes = 256 << 10
 
-// A listing goes through a directory. Its place is a cookie, which stays right while entries come and go
-// [RFC1813 §3.3.17].
+// A listing goes through a directory. Its place is a cookie, which stays right while
+// entries come and go [RFC1813 §3.3.17].
 type listing struct {
 	cookie   uint64
 	verifier nfs3.Verifier

@@ -14,8 +14,9 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// ErrCrossedBoundary is the refusal of a name, or of a symbolic link on its way, that leads above the root. It is
-// billy's, returned bare where billy wants it so, and inside a *fs.PathError elsewhere.
+// ErrCrossedBoundary is the refusal of a name, or of a symbolic link on its way, that
+// leads above the root. It is billy's, returned bare where billy wants it so, and inside
+// a *fs.PathError elsewhere.
 var ErrCrossedBoundary = billy.ErrCrossedBoundary
 
 var errnos = map[nfs3.Status]syscall.Errno{

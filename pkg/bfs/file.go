@@ -225,7 +225,8 @@ func (f *File) readBuffered(p []byte) (int, error) {
 	return copy(p, f.ahead), err
 }
 
-// ReadAt reads from an offset, with several READs under way if p is long. It does not use the read-ahead.
+// ReadAt reads from an offset, with several READs under way if p is long. It does not use
+// the read-ahead.
 func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	err := f.may(f.readable)
 	if err == nil && off < 0 {
@@ -290,8 +291,8 @@ func (f *File) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// Write writes where the last read or write ended, or at the end of the file if it was opened with O_APPEND. When
-// it returns, the group has it.
+// Write writes where the last read or write ended, or at the end of the file if it was
+// opened with O_APPEND. When it returns, the group has it.
 func (f *File) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -335,8 +336,8 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	return n, wrap("write", f.name, err)
 }
 
-// ReadFrom writes all that r has. It gathers up to 4 MiB at a time, so that long copies have several WRITEs
-// under way.
+// ReadFrom writes all that r has. It gathers up to 4 MiB at a time, so that long copies
+// have several WRITEs under way.
 func (f *File) ReadFrom(r io.Reader) (total int64, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -416,7 +417,8 @@ func (f *File) Truncate(size int64) error {
 // Sync does nothing, because data is safe when Write returns.
 func (f *File) Sync() error { return wrap("sync", f.name, f.may(f.usable)) }
 
-// ReadDir lists a directory on from where the last call ended, in the directory's order; n <= 0 is all the rest.
+// ReadDir lists a directory on from where the last call ended, in the directory's order;
+// n <= 0 is all the rest.
 func (f *File) ReadDir(n int) ([]fs.DirEntry, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -449,8 +451,9 @@ func (f *File) ReadDir(n int) ([]fs.DirEntry, error) {
 	return entries, nil
 }
 
-// Lock waits for the lock of this file among the Files that are open on it through the same Mount, and has
-// it until Unlock or Close. Nobody else is kept out: neither other processes nor other clients.
+// Lock waits for the lock of this file among the Files that are open on it through the
+// same Mount, and has it until Unlock or Close. Nobody else is kept out: neither other
+// processes nor other clients.
 func (f *File) Lock() error {
 	if err := f.may(f.usable); err != nil {
 		return wrap("lock", f.name, err)

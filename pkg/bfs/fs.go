@@ -15,8 +15,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// An FS is one export, or a directory of it, as one user sees it. Its methods take the names of io/fs and
-// behave like the functions of package os.
+// An FS is one export, or a directory of it, as one user sees it. Its methods take the
+// names of io/fs and behave like the functions of package os.
 type FS struct {
 	*mount
 	ctx   context.Context // ends the calls made through this FS
@@ -34,9 +34,9 @@ var (
 	_ fs.SubFS      = (*FS)(nil)
 )
 
-// DefaultUmask is removed from the modes of created files, unless WithUmask gave another mask. The
-// process's own umask is not used, because it can be read only by changing it, which would affect other
-// goroutines.
+// DefaultUmask is removed from the modes of created files, unless WithUmask gave another
+// mask. The process's own umask is not used, because it can be read only by changing it,
+// which would affect other goroutines.
 const DefaultUmask fs.FileMode = 0o022
 
 // Mount looks up an export, or a directory below it, for a user. ctx is for this call alone; see
@@ -57,8 +57,8 @@ func Mount(ctx context.Context, group Invoker, export string, cred nfs3.Credenti
 	return &FS{mount: m, ctx: context.Background(), root: r.Handle, umask: DefaultUmask}, nil
 }
 
-// WithContext returns the same file system with calls that end when ctx does. Calls under way then may
-// still be executed.
+// WithContext returns the same file system with calls that end when ctx does. Calls under
+// way then may still be executed.
 func (f *FS) WithContext(ctx context.Context) *FS {
 	g := *f
 	g.ctx = ctx

@@ -23,7 +23,8 @@ import (
 	"bfs/pkg/bfs"
 )
 
-// origin makes a repository on the local disk, with a history, and returns the files of its last commit.
+// origin makes a repository on the local disk, with a history, and returns the files of
+// its last commit.
 func origin(t *testing.T, commits int) (dir string, files map[string][]byte) {
 	t.Helper()
 	dir, files = t.TempDir(), make(map[string][]byte)
@@ -67,8 +68,8 @@ func openGit(t *testing.T, b *bfs.Billy, dir string, clone *git.CloneOptions) *g
 	return repo
 }
 
-// A repository is cloned straight into four replicas, and read back through another mount: its history, its
-// files, and a status that finds nothing to say. Then a commit is made there.
+// A repository is cloned straight into four replicas, and read back through another mount: its
+// history, its files, and a status that finds nothing to say. Then a commit is made there.
 func TestCloneIntoGroup(t *testing.T) {
 	const commits = 12
 	dir, files := origin(t, commits)

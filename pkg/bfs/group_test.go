@@ -13,8 +13,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// newGroup starts four replicas of a file system in this process, on free ports of the loopback, and returns
-// a client that is enrolled with them.
+// newGroup starts four replicas of a file system in this process, on free ports of the
+// loopback, and returns a client that is enrolled with them.
 func newGroup(t testing.TB) *pbft.Client {
 	t.Helper()
 	ctx := context.Background()

@@ -29,12 +29,12 @@ func (i *info) IsDir() bool                { return i.attr.Type == nfs3.TypeDir 
 func (i *info) Info() (fs.FileInfo, error) { return i, nil }
 func (i *info) String() string             { return fs.FormatFileInfo(i) }
 
-// Sys returns a *syscall.Stat_t where the system has one, so that programs written for a local file system
-// find owner, inode and times. Attributes returns all attributes of the protocol.
+// Sys returns a *syscall.Stat_t where the system has one, so that programs written for a local
+// file system find owner, inode and times. Attributes returns all attributes of the protocol.
 func (i *info) Sys() any { return sys(&i.attr) }
 
-// Attributes returns the attributes of GETATTR [RFC1813 §2.6]. It is not ok if the info is not of this
-// package.
+// Attributes returns the attributes of GETATTR [RFC1813 §2.6]. It is not ok if the info
+// is not of this package.
 func Attributes(fi fs.FileInfo) (nfs3.Fattr3, bool) {
 	if i, ok := fi.(*info); ok {
 		return i.attr, true

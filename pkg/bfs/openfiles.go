@@ -9,7 +9,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// openFiles holds the files that are open through one mount, so that Files of one file share their state.
+// openFiles holds the files that are open through one mount, so that Files of one file
+// share their state.
 type openFiles struct {
 	mu    sync.Mutex
 	files map[nfs3.Handle]*shared

@@ -53,8 +53,8 @@ func (f *FS) read(h nfs3.Handle, p []byte, off uint64) (n int, eof bool, err err
 	return n, r.EOF, nil
 }
 
-// writeAt writes p at offset off. When it returns without an error all of it is as durable as the group:
-// FILE_SYNC.
+// writeAt writes p at offset off. When it returns without an error all of it is as
+// durable as the group: FILE_SYNC.
 func (f *FS) writeAt(h nfs3.Handle, p []byte, off uint64) (int, error) {
 	return split(len(p), func(from, to int) (int, error) {
 		n := 0
@@ -88,9 +88,9 @@ func (f *FS) write(h nfs3.Handle, p []byte, off uint64) (int, error) {
 	}
 }
 
-// split runs do on the parts of [0, size), each at most one call's worth and a few at a time. It returns
-// how much was done from the start without a gap, and the error that made the gap. A part that does less
-// than it was asked ends the transfer.
+// split runs do on the parts of [0, size), each at most one call's worth and a few at a
+// time. It returns how much was done from the start without a gap, and the error that
+// made the gap. A part that does less than it was asked ends the transfer.
 func split(size int, do func(from, to int) (int, error)) (int, error) {
 	if size <= nfs3.MaxTransfer {
 		return do(0, size)

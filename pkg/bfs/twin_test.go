@@ -102,8 +102,8 @@ func TestTwin(t *testing.T) {
 	}
 }
 
-// sameError compares the conditions that programs ask errors for. If two things are wrong, either system
-// may report either.
+// sameError compares the conditions that programs ask errors for. If two things are
+// wrong, either system may report either.
 func sameError(a, b error) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -168,7 +168,8 @@ func randomStep(r *rand.Rand) (string, step) {
 	return s.what, s.do
 }
 
-// rename leaves out a case that package os refuses and rename(2) does not: a directory as the new name.
+// rename leaves out a case that package os refuses and rename(2) does not: a directory as
+// the new name.
 func rename(w twin, from, to string) (string, error) {
 	if i, err := w.Lstat(to); err == nil && i.IsDir() {
 		return "left out", nil
@@ -176,8 +177,8 @@ func rename(w twin, from, to string) (string, error) {
 	return "", w.Rename(from, to)
 }
 
-// mkdirAll leaves out links that lead nowhere: os.MkdirAll refuses them, and os.Root makes the directory
-// they lead to.
+// mkdirAll leaves out links that lead nowhere: os.MkdirAll refuses them, and os.Root
+// makes the directory they lead to.
 func mkdirAll(w twin, name string, mode fs.FileMode) (string, error) {
 	for i := 1; i <= len(name); i += 2 { // names are a/b/c
 		_, here := w.Lstat(name[:i])
@@ -217,8 +218,8 @@ func use(w twin, name string, flag int, data []byte, at int64) (string, error) {
 	return b.String(), nil
 }
 
-// statText describes the attributes that two file systems have in common: no size of a directory or link,
-// and no times.
+// statText describes the attributes that two file systems have in common: no size of a
+// directory or link, and no times.
 func statText(i fs.FileInfo, err error) (string, error) {
 	if err != nil {
 		return "", err

@@ -41,8 +41,9 @@ type step struct {
 	node node
 }
 
-// walk follows a name from the FS's base. follow says whether a symbolic link at its end is followed too.
-// That the last name is not there is no error; the place then says where it would be.
+// walk follows a name from the FS's base. follow says whether a symbolic link at its end
+// is followed too. That the last name is not there is no error; the place then says where
+// it would be.
 func (f *FS) walk(name string, follow bool) (place, error) {
 	w := walk{fs: f, stack: []step{{name: ".", node: node{handle: f.root, attr: nfs3.Fattr3{Type: nfs3.TypeDir}}}}, floor: 1}
 	if f.base != "" {

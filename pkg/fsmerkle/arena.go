@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Memory outside the garbage-collected heap. A replica holds gigabytes for as long as it runs. On the Go
-// heap the collector would scan them, leave headroom as large again, and give memory back late. Every
-// structure whose size grows with the state is allocated here.
+// Memory outside the garbage-collected heap. A replica holds gigabytes for as long as it
+// runs. On the Go heap the collector would scan them, leave headroom as large again, and
+// give memory back late. Every structure whose size grows with the state is allocated here.
 
 // The ways to get and return memory are variables for one reason: the race detector does
 // not watch memory that Go did not allocate, so under it our own tests put the heap here.
@@ -40,8 +40,8 @@ func mapAnonymous(size uint64) ([]byte, error) {
 	return b, nil
 }
 
-// must panics if memory is missing in a call that cannot fail: a replica that cannot hold its state has to
-// stop.
+// must panics if memory is missing in a call that cannot fail: a replica that cannot hold
+// its state has to stop.
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err.Error())
@@ -123,8 +123,8 @@ type frame uint32
 
 const absent frame = 0
 
-// frames finds the bytes of a frame. A copy of it stays valid for the frames that were in use when it was
-// taken, because the arena only ever adds chunks.
+// frames finds the bytes of a frame. A copy of it stays valid for the frames that were in
+// use when it was taken, because the arena only ever adds chunks.
 type frames struct {
 	chunks []unsafe.Pointer
 	shift  uint
@@ -136,8 +136,9 @@ func (s frames) bytes(f frame) []byte {
 	return unsafe.Slice((*byte)(unsafe.Add(chunk, at)), PageSize)
 }
 
-// Huge pages were tried: filling 1 GiB took half the system time, and first writes were no faster. They are
-// not used, because the kernel may join small pages again after the arena gave them back.
+// Huge pages were tried: filling 1 GiB took half the system time, and first writes were
+// no faster. They are not used, because the kernel may join small pages again after the
+// arena gave them back.
 
 // The arena hands out frames. Freed ones are reused last in, first out, while they are warm in
 // the cache; when many lie idle the kernel gets the memory of the older half back, and these
@@ -181,7 +182,8 @@ func (a *arena) addChunk() error {
 	return nil
 }
 
-// readied is how many fresh frames are made resident in one call: a third of the cost of touching one by one.
+// readied is how many fresh frames are made resident in one call: a third of the cost of
+// touching one by one.
 const readied = 64
 
 // take returns a frame, and whether it is known to hold zeros.

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// BenchmarkDirty measures a checkpoint of 256 MiB by the number of pages that changed, as the paper does
-// [TOCS §8.1.5, figure 13].
+// BenchmarkDirty measures a checkpoint of 256 MiB by the number of pages that changed, as
+// the paper does [TOCS §8.1.5, figure 13].
 //
 //	copy-ms    the writes, each the first to its page since the last checkpoint
 //	digest-ms  from Freeze until the root is known

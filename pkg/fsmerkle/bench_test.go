@@ -46,9 +46,9 @@ func filled(b *testing.B, pages PageNum) *Store {
 	return s
 }
 
-// BenchmarkCheckpoint changes 128 pages somewhere in the state, freezes and hashes them, and discards the
-// old checkpoint. The cost must not depend on the size of the state, except that 128 pages of 256 share
-// parents and processor cache, and 128 of 2 Mi do not.
+// BenchmarkCheckpoint changes 128 pages somewhere in the state, freezes and hashes them,
+// and discards the old checkpoint. The cost must not depend on the size of the state,
+// except that 128 pages of 256 share parents and processor cache, and 128 of 2 Mi do not.
 func BenchmarkCheckpoint(b *testing.B) {
 	for _, size := range []struct {
 		name  string
@@ -90,9 +90,9 @@ func benchCheckpoint(b *testing.B, s *Store, pages PageNum, together bool) {
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/dirty, "µs/page")
 }
 
-// BenchmarkFirstWrite measures the first write to a page in an epoch, somewhere in 1 GiB or within 4 MiB,
-// where memory plays no part: Modify copies the page, Overwrite and Zero do not. It includes the page's
-// share of Freeze on the owner's side and of Discard.
+// BenchmarkFirstWrite measures the first write to a page in an epoch, somewhere in 1 GiB
+// or within 4 MiB, where memory plays no part: Modify copies the page, Overwrite and Zero
+// do not. It includes the page's share of Freeze on the owner's side and of Discard.
 func BenchmarkFirstWrite(b *testing.B) {
 	touch := []struct {
 		name string
@@ -184,8 +184,8 @@ func BenchmarkHashing(b *testing.B) {
 	})
 }
 
-// BenchmarkPut: a page filled and, some hundreds together, hashed for a checkpoint, with its block digest
-// known and without.
+// BenchmarkPut: a page filled and, some hundreds together, hashed for a checkpoint, with
+// its block digest known and without.
 func BenchmarkPut(b *testing.B) {
 	for _, known := range []bool{false, true} {
 		b.Run(map[bool]string{false: "Overwrite", true: "Put"}[known], func(b *testing.B) {

@@ -18,12 +18,13 @@ type Seq uint64
 // by a rollback.
 var ErrNoCheckpoint = errors.New("fsmerkle: no such checkpoint")
 
-// ErrUnhashed answers for a checkpoint that is still being hashed, or whose pages cannot be found while a
-// later one waits to be.
+// ErrUnhashed answers for a checkpoint that is still being hashed, or whose pages cannot
+// be found while a later one waits to be.
 var ErrUnhashed = errors.New("fsmerkle: the checkpoint is not hashed yet")
 
-// An epoch is the time from one checkpoint to the next, and the record of its changes: everything needed to
-// get from the pages and digests at its end back to those at its beginning [TOCS §6.2.1].
+// An epoch is the time from one checkpoint to the next, and the record of its changes:
+// everything needed to get from the pages and digests at its end back to those at its
+// beginning [TOCS §6.2.1].
 type epoch struct {
 	// seq is the checkpoint this epoch begins with, if held. The first epoch of a store begins
 	// with none, and so does one whose checkpoint was discarded.
@@ -67,7 +68,8 @@ type change struct {
 	// epoch is closed, always.
 	block uint32
 
-	// stamp is, while the epoch is open, how far above its checkpoint the last batch lies that changed the page.
+	// stamp is, while the epoch is open, how far above its checkpoint the last batch lies
+	// that changed the page.
 	stamp uint32
 }
 
@@ -113,11 +115,12 @@ func (e *epoch) free() {
 	e.nodes.free()
 }
 
-// Freeze takes checkpoint seq of the live pages and begins the next epoch. It costs a few nanoseconds for
-// each page changed since the last one, and waits only when several checkpoints are not hashed yet. When
-// the root is known, rooted (which may be nil) is called with it, from another goroutine, in the order of
-// the checkpoints. Such a call may be under way while Rollback drops the checkpoint, so a caller that rolls
-// back needs more than the number to recognise late roots.
+// Freeze takes checkpoint seq of the live pages and begins the next epoch. It costs a few
+// nanoseconds for each page changed since the last one, and waits only when several
+// checkpoints are not hashed yet. When the root is known, rooted (which may be nil) is
+// called with it, from another goroutine, in the order of the checkpoints. Such a call
+// may be under way while Rollback drops the checkpoint, so a caller that rolls back needs
+// more than the number to recognise late roots.
 //
 // Freeze panics unless seq is above the latest checkpoint.
 func (s *Store) Freeze(seq Seq, rooted func(Digest)) {
@@ -173,8 +176,9 @@ func (s *Store) Checkpoints() []Seq {
 	return held
 }
 
-// Ready reports whether Children and PageAt answer for a checkpoint without waiting: nil, ErrUnhashed or
-// ErrNoCheckpoint. A caller that must not wait, such as one that answers strangers, asks first.
+// Ready reports whether Children and PageAt answer for a checkpoint without waiting: nil,
+// ErrUnhashed or ErrNoCheckpoint. A caller that must not wait, such as one that answers
+// strangers, asks first.
 func (s *Store) Ready(seq Seq) error {
 	i, err := s.find(seq)
 	if err != nil {
@@ -229,9 +233,9 @@ func (s *Store) find(seq Seq) (int, error) {
 	return 0, fmt.Errorf("%w: %d", ErrNoCheckpoint, seq)
 }
 
-// Discard forgets the checkpoints with numbers below the given one. If those are all, it waits until the
-// newest is hashed. Otherwise it does not wait, and a later Freeze, Discard or Root frees the memory that
-// hashing still needs.
+// Discard forgets the checkpoints with numbers below the given one. If those are all, it
+// waits until the newest is hashed. Otherwise it does not wait, and a later Freeze,
+// Discard or Root frees the memory that hashing still needs.
 func (s *Store) Discard(below Seq) {
 	for _, e := range s.epochs {
 		if e.held && e.seq < below {
@@ -264,8 +268,8 @@ func (s *Store) reap() {
 	s.epochs = slices.Delete(s.epochs, 0, n)
 }
 
-// Rollback makes the live pages those of a checkpoint again, and drops the later checkpoints, hashed or
-// not. It costs a few nanoseconds for each page changed since.
+// Rollback makes the live pages those of a checkpoint again, and drops the later
+// checkpoints, hashed or not. It costs a few nanoseconds for each page changed since.
 func (s *Store) Rollback(to Seq) error {
 	i, err := s.find(to)
 	if err != nil {

@@ -61,7 +61,8 @@ func TestRollbackAndFreezeAgain(t *testing.T) {
 	}
 }
 
-// Discarding everything, including a checkpoint that is being hashed, leaves the live pages as they are.
+// Discarding everything, including a checkpoint that is being hashed, leaves the live
+// pages as they are.
 func TestDiscardWhileHashing(t *testing.T) {
 	s := newStore(t, 1000)
 	for seq := Seq(1); seq < 20; seq++ {
@@ -90,8 +91,8 @@ func TestDiscardWhileHashing(t *testing.T) {
 	}
 }
 
-// A caller that asks Ready first need not wait for hashing, which may take long: here it begins when the
-// test says so.
+// A caller that asks Ready first need not wait for hashing, which may take long: here it
+// begins when the test says so.
 func TestReady(t *testing.T) {
 	s := newStore(t, 1000)
 	check := func(when string, seq Seq, want error) {
@@ -231,8 +232,8 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// Memory freed beyond the amount kept warm goes back to the kernel and reads as zeros when it is used
-// again, and Close leaves none mapped.
+// Memory freed beyond the amount kept warm goes back to the kernel and reads as zeros
+// when it is used again, and Close leaves none mapped.
 func TestArenaCools(t *testing.T) {
 	a, err := newArena()
 	if err != nil {

@@ -102,9 +102,10 @@ func compareBelow(a, b Tree, id NodeID, differ func(PageNum) bool) (more bool, e
 	return true, nil
 }
 
-// An Install brings the store to a checkpoint of which only the root is known, with pages and nodes from
-// peers that need not be trusted: an offer is believed if its digest is the one that its parent, believed
-// before, has for it [TOCS §4.6.2]. Pages that the store has already are not asked for.
+// An Install brings the store to a checkpoint of which only the root is known, with pages
+// and nodes from peers that need not be trusted: an offer is believed if its digest is
+// the one that its parent, believed before, has for it [TOCS §4.6.2]. Pages that the
+// store has already are not asked for.
 //
 //	in, err := s.Install(seq, root)
 //	for !in.Done() {
@@ -113,15 +114,15 @@ func compareBelow(a, b Tree, id NodeID, differ func(PageNum) bool) (more bool, e
 //	}
 //	err = in.Commit()
 //
-// Nothing is visible before Commit. The owner must leave the live pages alone meanwhile, but may read them
-// and serve the checkpoints held. A store has one session at a time.
+// Nothing is visible before Commit. The owner must leave the live pages alone meanwhile,
+// but may read them and serve the checkpoints held. A store has one session at a time.
 type Install struct {
 	s       *Store
 	seq     Seq
 	version uint64 // of the store, when the session began: the pages compared with must not change
 
-	// target has the digests of the checkpoint to install, as far as known. A node's children are known iff
-	// they hash to the node's digest there; unknown ones are zeros.
+	// target has the digests of the checkpoint to install, as far as known. A node's
+	// children are known iff they hash to the node's digest there; unknown ones are zeros.
 	target *tree
 
 	// staged has the frames of the pages fetched. Invariant: each has the digest that target
@@ -134,13 +135,14 @@ type Install struct {
 	d     *digester
 }
 
-// maxAsked bounds the nodes and pages that a session has asked for and not got. It bounds todo too, at
-// maxAsked*Fanout*height, because the next to ask for are always taken from the deepest nodes known.
+// maxAsked bounds the nodes and pages that a session has asked for and not got. It bounds
+// todo too, at maxAsked*Fanout*height, because the next to ask for are always taken from
+// the deepest nodes known.
 const maxAsked = 4096
 
-// Install begins a session that shall make the pages with the given root the live ones, as checkpoint seq.
-// The live pages must be those of the latest checkpoint, or all untouched; otherwise ErrUnclean says to
-// Freeze or Rollback first.
+// Install begins a session that shall make the pages with the given root the live ones,
+// as checkpoint seq. The live pages must be those of the latest checkpoint, or all
+// untouched; otherwise ErrUnclean says to Freeze or Rollback first.
 func (s *Store) Install(seq Seq, root Digest) (*Install, error) {
 	if s.install != nil {
 		return nil, errors.New("fsmerkle: an install session is under way")
@@ -167,8 +169,8 @@ func (s *Store) Install(seq Seq, root Digest) (*Install, error) {
 	return in, nil
 }
 
-// Retarget aims the session at another checkpoint, because the group has moved on. Fetched nodes and pages
-// that are the same there are kept; requests under way are forgotten.
+// Retarget aims the session at another checkpoint, because the group has moved on. Fetched
+// nodes and pages that are the same there are kept; requests under way are forgotten.
 func (in *Install) Retarget(seq Seq, root Digest) error {
 	if err := in.check(); err != nil {
 		return err
@@ -262,8 +264,8 @@ func (in *Install) OfferPage(n PageNum, contents []byte) error {
 	return in.stage(n, contents, in.d.page(n, contents))
 }
 
-// OfferDigested is OfferPage for a caller that has computed the page's digest by DigestPage, perhaps on
-// another goroutine.
+// OfferDigested is OfferPage for a caller that has computed the page's digest by
+// DigestPage, perhaps on another goroutine.
 func (in *Install) OfferDigested(n PageNum, contents []byte, d Digest) error {
 	if err := in.expects(NodeID{Index: uint64(n)}); err != nil {
 		return err
@@ -345,8 +347,8 @@ func (in *Install) unstage(n PageNum) {
 	in.staged.items[n] = absent
 }
 
-// Commit makes the fetched pages live, and a checkpoint, and ends the session. Its cost grows with the
-// pages that differ, not with those that stay.
+// Commit makes the fetched pages live, and a checkpoint, and ends the session. Its cost
+// grows with the pages that differ, not with those that stay.
 func (in *Install) Commit() error {
 	if err := in.check(); err != nil {
 		return err
@@ -363,7 +365,8 @@ func (in *Install) Commit() error {
 	return nil
 }
 
-// apply gives the pages below a node the contents that target asks for, all zeros if an ancestor is zeros.
+// apply gives the pages below a node the contents that target asks for, all zeros if an
+// ancestor is zeros.
 func (in *Install) apply(id NodeID, zeros bool) {
 	want := *in.target.at(id)
 	if zeros {

@@ -122,8 +122,8 @@ func twoStores(t testing.TB, limit PageNum) (s, peer *Store) {
 	return s, peer
 }
 
-// Every liar tries at every node and page before the honest answer is given. Each is refused, and the
-// installed state is the one asked for.
+// Every liar tries at every node and page before the honest answer is given. Each is
+// refused, and the installed state is the one asked for.
 func TestInstallRefusesLies(t *testing.T) {
 	s, peer := twoStores(t, 3000)
 	before := root(t, s, 1)
@@ -363,8 +363,8 @@ func TestForeignNames(t *testing.T) {
 	}
 }
 
-// FuzzInstall gives a session answers made from the fuzzer's bytes, mixed with honest ones. Only honest
-// ones may be believed.
+// FuzzInstall gives a session answers made from the fuzzer's bytes, mixed with honest
+// ones. Only honest ones may be believed.
 func FuzzInstall(f *testing.F) {
 	f.Add([]byte("\x00\x01\x02"))
 	f.Add(bytes.Repeat([]byte{2, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 50))

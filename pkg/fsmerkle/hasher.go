@@ -24,9 +24,9 @@ type hasher struct {
 	stop    atomic.Bool // the job under way is to be abandoned
 }
 
-// A job hashes one checkpoint. Until it is finished it alone touches the records of the epoch before, and
-// reads the frames as they lay at the checkpoint. These do not change meanwhile: the owner writes to no
-// frame that a checkpoint holds, and discards none that is being hashed.
+// A job hashes one checkpoint. Until it is finished it alone touches the records of the epoch
+// before, and reads the frames as they lay at the checkpoint. These do not change meanwhile:
+// the owner writes to no frame that a checkpoint holds, and discards none that is being hashed.
 type job struct {
 	from, to *epoch // to may be in use for something else once the job is finished
 	seq      Seq
@@ -36,8 +36,8 @@ type job struct {
 	root     Digest
 }
 
-// maxUnhashed bounds the checkpoints that wait to be hashed, including the one under way, and so how far
-// hashing may fall behind writing and how much memory it keeps in use.
+// maxUnhashed bounds the checkpoints that wait to be hashed, including the one under way,
+// and so how far hashing may fall behind writing and how much memory it keeps in use.
 const maxUnhashed = 4
 
 func newHasher(t *tree) *hasher {
@@ -119,8 +119,8 @@ func (h *hasher) swap(e *epoch) {
 	}
 }
 
-// call reports roots. It has a goroutine of its own, because the callback may wait for the owner, and the
-// owner for hashing.
+// call reports roots. It has a goroutine of its own, because the callback may wait for
+// the owner, and the owner for hashing.
 func (h *hasher) call() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -185,8 +185,8 @@ func (h *hasher) wait(e *epoch) {
 	}
 }
 
-// ready reports whether the checkpoint that begins the first of these epochs is hashed, and the records of
-// all that are closed can be read.
+// ready reports whether the checkpoint that begins the first of these epochs is hashed,
+// and the records of all that are closed can be read.
 func (h *hasher) ready(since []*epoch) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

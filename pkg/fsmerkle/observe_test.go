@@ -8,8 +8,8 @@ import (
 	"bfs/pkg/internal/blockhash"
 )
 
-// Observed tells of the last batch that changed a page which was read, whichever way it was changed, since
-// the latest checkpoint.
+// Observed tells of the last batch that changed a page which was read, whichever way it
+// was changed, since the latest checkpoint.
 func TestObserved(t *testing.T) {
 	s, err := New(Options{Pages: 64})
 	if err != nil {

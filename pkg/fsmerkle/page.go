@@ -126,7 +126,8 @@ func (s *Store) Limit() PageNum { return s.limit }
 // (a page of zeros may or may not hold one), so no replicated result may depend on it.
 func (s *Store) Used() PageNum { return s.used }
 
-// Recorded returns how many pages of memory hold contents that only checkpoints have, or that a session has fetched.
+// Recorded returns how many pages of memory hold contents that only checkpoints have, or
+// that a session has fetched.
 func (s *Store) Recorded() PageNum { return PageNum(s.arena.used) - s.used }
 
 // Read returns the contents of page n, not to be written. The view is good until the page is
@@ -139,8 +140,8 @@ func (s *Store) Read(n PageNum) []byte {
 	return s.arena.bytes(m.at)
 }
 
-// Begin says that changes from now on are those of batch n, which lies above the latest checkpoint and no
-// lower than the batch before.
+// Begin says that changes from now on are those of batch n, which lies above the latest
+// checkpoint and no lower than the batch before.
 func (s *Store) Begin(n Seq) {
 	if n < s.open.seq {
 		panic(fmt.Sprintf("fsmerkle: batch %d does not follow checkpoint %d", n, s.open.seq))
@@ -151,8 +152,9 @@ func (s *Store) Begin(n Seq) {
 // Observe begins to watch which pages are read.
 func (s *Store) Observe() { s.watching, s.seen = true, 0 }
 
-// Observed ends the watching. It returns the last batch since the latest checkpoint that changed a page
-// which was read since Observe, 0 if none did. It is a function of the batches since that checkpoint alone.
+// Observed ends the watching. It returns the last batch since the latest checkpoint that
+// changed a page which was read since Observe, 0 if none did. It is a function of the
+// batches since that checkpoint alone.
 func (s *Store) Observed() Seq {
 	s.watching = false
 	if s.seen == 0 {
@@ -161,9 +163,10 @@ func (s *Store) Observed() Seq {
 	return s.open.seq + Seq(s.seen)
 }
 
-// Modify returns the contents of page n, to be changed in place. The first call in an epoch
-// sets the old contents aside for the latest checkpoint. The view may be written until the next
-// Freeze, Zero or Put of this page, Rollback, Commit or Close: call Modify again after each of these.
+// Modify returns the contents of page n, to be changed in place. The first call in an
+// epoch sets the old contents aside for the latest checkpoint. The view may be written
+// until the next Freeze, Zero or Put of this page, Rollback, Commit or Close: call Modify
+// again after each of these.
 func (s *Store) Modify(n PageNum) []byte {
 	m := s.mapping(n)
 	if int32(m.change) > 0 && m.at != absent { // changed, and nothing known of the contents
@@ -194,8 +197,8 @@ func (s *Store) modifyFirst(n PageNum, m *mapping) []byte {
 	return s.arena.bytes(f)
 }
 
-// Overwrite is Modify for a caller that fills all 4096 bytes at once: their values are unspecified, and
-// nothing is copied.
+// Overwrite is Modify for a caller that fills all 4096 bytes at once: their values are
+// unspecified, and nothing is copied.
 func (s *Store) Overwrite(n PageNum) []byte {
 	m := s.mapping(n)
 	m.forgetBlock()
@@ -211,11 +214,11 @@ func (s *Store) Overwrite(n PageNum) []byte {
 	return s.arena.bytes(m.at)
 }
 
-// Put makes contents, which are PageSize bytes, those of page n, for a caller that knows their digest:
-// block is blockhash.Sum(contents). As long as they stay, the next checkpoint is hashed without reading
-// them. The caller guarantees that the digest is right, just as it guarantees not to write without Modify:
-// a wrong one makes a state that no other replica has. Verify, and the race detector's build, compute it
-// anew.
+// Put makes contents, which are PageSize bytes, those of page n, for a caller that knows
+// their digest: block is blockhash.Sum(contents). As long as they stay, the next
+// checkpoint is hashed without reading them. The caller guarantees that the digest is
+// right, just as it guarantees not to write without Modify: a wrong one makes a state
+// that no other replica has. Verify, and the race detector's build, compute it anew.
 func (s *Store) Put(n PageNum, contents []byte, block blockhash.Digest) {
 	if len(contents) != PageSize {
 		panic(fmt.Sprintf("fsmerkle: got %d bytes for page %d, want %d", len(contents), n, PageSize))

@@ -4,8 +4,8 @@
 
 package fsmerkle
 
-// Under the race detector the store's memory is Go's, so that it is watched too. Chunks are small, because
-// Go allocates memory where mmap only reserves addresses.
+// Under the race detector the store's memory is Go's, so that it is watched too. Chunks
+// are small, because Go allocates memory where mmap only reserves addresses.
 func init() {
 	mapMemory = func(size uint64) ([]byte, error) { return make([]byte, size), nil }
 	unmapMemory = func([]byte) error { return nil }

@@ -110,8 +110,8 @@ func (t *tree) hasInterior(id NodeID) bool {
 		id.Index <= uint64(t.limit-1)>>(fanoutBits*uint(id.Level))
 }
 
-// Combine returns the digest of an interior node of a store's tree from its Fanout children's, for a caller
-// that keeps digests of pages elsewhere. It may be called on any goroutine.
+// Combine returns the digest of an interior node of a store's tree from its Fanout children's,
+// for a caller that keeps digests of pages elsewhere. It may be called on any goroutine.
 func (s *Store) Combine(id NodeID, children []Digest) Digest {
 	d := digesters.Get().(*digester)
 	defer digesters.Put(d)
@@ -127,17 +127,17 @@ func (s *Store) Combine(id NodeID, children []Digest) Digest {
 // with l as one byte and n, i as eight, big endian. Every input of one level has the same
 // length, and the first bytes tell levels apart, so no input can be read as another.
 //
-// The digest of zeros does not name its place, and need not: a reader that follows a path from the root
-// knows the place, and reads there "only zeros below". Anything else with that digest would be
-// a preimage of 32 zero bytes. The root is hashed even above zeros only, so that no root is
-// Digest{}, which callers may take for "not known".
+// The digest of zeros does not name its place, and need not: a reader that follows a path
+// from the root knows the place, and reads there "only zeros below". Anything else with
+// that digest would be a preimage of 32 zero bytes. The root is hashed even above zeros
+// only, so that no root is Digest{}, which callers may take for "not known".
 //
-// So two trees of one height with equal roots have equal pages, or a collision or that preimage has been
-// found; and equal pages give equal roots, since a page of zeros is
+// So two trees of one height with equal roots have equal pages, or a collision or that
+// preimage has been found; and equal pages give equal roots, since a page of zeros is
 // recognised by its contents, or by their digest in [blockhash], not by how it came about.
 //
-// The block digest stands in between, without the page's number, because the writer of a page may have it
-// already: a page takes its contents from an operation that was digested by blocks.
+// The block digest stands in between, without the page's number, because the writer of a page
+// may have it already: a page takes its contents from an operation that was digested by blocks.
 type digester struct {
 	hash   hash.Hash
 	leaf   [16 + len(blockhash.Digest{})]byte

@@ -2,8 +2,8 @@
 
 package nfs3
 
-// The arguments of the procedures. Slices alias the bytes they were decoded from. Names are as they came:
-// any length, any bytes.
+// The arguments of the procedures. Slices alias the bytes they were decoded from. Names
+// are as they came: any length, any bytes.
 
 // GetattrArgs of GETATTR [RFC1813 §3.3.1].
 type GetattrArgs struct{ Object FileHandle }
@@ -46,8 +46,8 @@ type ReadArgs struct {
 	Count  uint32
 }
 
-// WriteArgs of WRITE [RFC1813 §3.3.7]. The count of the protocol is len(Data): the decoder refuses a call
-// where they differ, and one of more than MaxTransfer bytes.
+// WriteArgs of WRITE [RFC1813 §3.3.7]. The count of the protocol is len(Data): the
+// decoder refuses a call where they differ, and one of more than MaxTransfer bytes.
 type WriteArgs struct {
 	File   FileHandle
 	Offset uint64
@@ -55,8 +55,8 @@ type WriteArgs struct {
 	Data   []byte
 }
 
-// Behind is how many bytes follow the data in the encoding, and so in the call whose arguments these are:
-// its padding.
+// Behind is how many bytes follow the data in the encoding, and so in the call whose
+// arguments these are: its padding.
 func (a *WriteArgs) Behind() int { return padded(len(a.Data)) - len(a.Data) }
 
 // CreateArgs of CREATE [RFC1813 §3.3.8].

@@ -12,8 +12,8 @@ import (
 const (
 	ProgramNFS   uint32 = 100003 // RFC 1813, version 3
 	ProgramMount uint32 = 100005 // RFC 1813 appendix I, version 3
-	// ProgramAdmin is this project's own program, for the administrator's operations on the service. Its
-	// number is in the range that RFC 5531 §13.1 leaves to transient programs.
+	// ProgramAdmin is this project's own program, for the administrator's operations on the
+	// service. Its number is in the range that RFC 5531 §13.1 leaves to transient programs.
 	ProgramAdmin uint32 = 0x40424653
 	Version      uint32 = 3
 )
@@ -37,8 +37,8 @@ const MaxGroups = 16
 // MaxArguments bounds the raw XDR arguments of one call: a WRITE of 1 MiB and its other fields.
 const MaxArguments = 1<<20 + 1024
 
-// Credentials are the caller's identity as AUTH_SYS claims it. The replicas squash and map them by the
-// rights of the client that vouches for them.
+// Credentials are the caller's identity as AUTH_SYS claims it. The replicas squash and
+// map them by the rights of the client that vouches for them.
 type Credentials struct {
 	None   bool // AUTH_NONE: no identity
 	UID    uint32
@@ -46,8 +46,8 @@ type Credentials struct {
 	Groups []uint32 // at most MaxGroups
 }
 
-// A Call is one RPC as it travels through the group: everything of the kernel's message but the transport's
-// part of the header. A relay builds it without reading the arguments.
+// A Call is one RPC as it travels through the group: everything of the kernel's message
+// but the transport's part of the header. A relay builds it without reading the arguments.
 //
 // Encoding, big-endian like the XDR it carries:
 //
@@ -129,8 +129,8 @@ func ParseCall(b []byte) (Call, error) {
 	return c, nil
 }
 
-// A reply is an AcceptStat, big-endian, and behind it the raw XDR results, which a relay copies behind its
-// RPC header. ParseReply splits it; results alias b.
+// A reply is an AcceptStat, big-endian, and behind it the raw XDR results, which a relay
+// copies behind its RPC header. ParseReply splits it; results alias b.
 func ParseReply(b []byte) (stat AcceptStat, results []byte, err error) {
 	if len(b) < 4 {
 		return 0, nil, fmt.Errorf("malformed reply: %d bytes, want >= 4", len(b))

@@ -59,8 +59,8 @@ var codecs = []codec{
 	codecOf("DumpResult", DecodeDumpResult), codecOf("ExportResult", DecodeExportResult),
 }
 
-// fill puts random values where the protocol allows any, and allowed ones elsewhere. Fields that a flag or a
-// status takes off the wire are filled too; the encoder must drop them.
+// fill puts random values where the protocol allows any, and allowed ones elsewhere. Fields
+// that a flag or a status takes off the wire are filled too; the encoder must drop them.
 func fill(r *rand.Rand, v reflect.Value) {
 	switch v.Interface().(type) {
 	case Status, MountStatus:
@@ -114,8 +114,8 @@ func randomBytes(r *rand.Rand, most int) []byte {
 	return b
 }
 
-// TestRoundTrip encodes random values, and wants back values that encode alike; every proper prefix and
-// every longer string is refused, since all types know their length.
+// TestRoundTrip encodes random values, and wants back values that encode alike; every
+// proper prefix and every longer string is refused, since all types know their length.
 func TestRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(1813, 3))
 	for _, c := range codecs {
@@ -151,8 +151,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// xdr returns the bytes of a vector: numbers are 32 bits, h: 64 bits, s: a string with its length and
-// padding, x: hexadecimal bytes as they are, and the words below.
+// xdr returns the bytes of a vector: numbers are 32 bits, h: 64 bits, s: a string with
+// its length and padding, x: hexadecimal bytes as they are, and the words below.
 func xdr(t *testing.T, vector string) (b []byte) {
 	words := map[string]string{
 		"FH":    "20 x:42465301 7 h:300 2", // Handle{7, 300, 2}
@@ -342,7 +342,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestPaddingIsNotRead accepts any padding, because some clients send stale bytes of their buffers there.
+// TestPaddingIsNotRead accepts any padding, because some clients send stale bytes of
+// their buffers there.
 func TestPaddingIsNotRead(t *testing.T) {
 	a, err := DecodeLookupArgs(xdr(t, "FH 3 x:616263ff"))
 	if err != nil || string(a.What.Name) != "abc" {
@@ -455,8 +456,8 @@ func TestCall(t *testing.T) {
 	}
 }
 
-// FuzzDecode gives any bytes to every decoder. None panics, and an accepted value encodes again to the same
-// length and, padding aside, the same bytes.
+// FuzzDecode gives any bytes to every decoder. None panics, and an accepted value encodes
+// again to the same length and, padding aside, the same bytes.
 func FuzzDecode(f *testing.F) {
 	r := rand.New(rand.NewPCG(1813, 4))
 	for i, c := range codecs {

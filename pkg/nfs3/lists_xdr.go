@@ -2,8 +2,8 @@
 
 package nfs3
 
-// The results that are lists: directories, exports, mounts. XDR writes a list as a flag before each element
-// and a last flag that says no [RFC4506 §4.19].
+// The results that are lists: directories, exports, mounts. XDR writes a list as a flag
+// before each element and a last flag that says no [RFC4506 §4.19].
 
 // Append appends the XDR of r to b.
 func (r *ReaddirResult) Append(b []byte) []byte {

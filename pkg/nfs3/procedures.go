@@ -44,9 +44,9 @@ const (
 	AuthSys  uint32 = 1
 )
 
-// ReadOnly says that a procedure cannot change the state, so that a relay may take the short way of reads
-// without looking at the arguments [TOCS §6.1]. COMMIT is not among them: it is ordered behind the WRITEs it
-// speaks of.
+// ReadOnly says that a procedure cannot change the state, so that a relay may take the
+// short way of reads without looking at the arguments [TOCS §6.1]. COMMIT is not among
+// them: it is ordered behind the WRITEs it speaks of.
 func ReadOnly(program, procedure uint32) bool {
 	switch program {
 	case ProgramNFS:

@@ -2,8 +2,8 @@
 
 package nfs3
 
-// The results of the procedures. Fields that a failed call does not have on the wire are not encoded, and
-// zero after decoding: on failure only Status and the attributes travel.
+// The results of the procedures. Fields that a failed call does not have on the wire are
+// not encoded, and zero after decoding: on failure only Status and the attributes travel.
 
 // GetattrResult of GETATTR [RFC1813 §3.3.1].
 type GetattrResult struct {
@@ -39,9 +39,9 @@ type ReadlinkResult struct {
 	Path   []byte // if OK
 }
 
-// ReadResult of READ [RFC1813 §3.3.6]. Data are the bytes in pieces, so that the file system can lend its
-// pages and they are copied once, into the reply; the protocol's count is the sum. A decoded result has one
-// piece, or none if it is empty.
+// ReadResult of READ [RFC1813 §3.3.6]. Data are the bytes in pieces, so that the file
+// system can lend its pages and they are copied once, into the reply; the protocol's
+// count is the sum. A decoded result has one piece, or none if it is empty.
 type ReadResult struct {
 	Status Status
 	Attr   PostOpAttr
@@ -132,11 +132,11 @@ type ReaddirplusResult struct {
 	EOF      bool        // if OK
 }
 
-// Sizes of directory listings on the wire, for servers that must honour Count, DirCount and MaxCount: the
-// READDIR3resok structure is ListingSize(true) and the entries [RFC1813 §3.3.16].
+// Sizes of directory listings on the wire, for servers that must honour Count, DirCount and
+// MaxCount: the READDIR3resok structure is ListingSize(true) and the entries [RFC1813 §3.3.16].
 
-// ListingSize is the size of READDIR3resok or READDIRPLUS3resok without entries: the directory's attributes,
-// the verifier, the end of the list and eof.
+// ListingSize is the size of READDIR3resok or READDIRPLUS3resok without entries: the
+// directory's attributes, the verifier, the end of the list and eof.
 func ListingSize(attributes bool) int {
 	if attributes {
 		return 4 + fattrSize + 8 + 4 + 4
@@ -144,8 +144,8 @@ func ListingSize(attributes bool) int {
 	return 4 + 8 + 4 + 4
 }
 
-// EntrySize returns the bytes of an Entry in READDIR, which are also those that count against DirCount in
-// READDIRPLUS.
+// EntrySize returns the bytes of an Entry in READDIR, which are also those that count
+// against DirCount in READDIRPLUS.
 func EntrySize(name int) int { return 4 + 8 + 4 + padded(name) + 8 }
 
 // EntryPlusSize returns the bytes of an EntryPlus with attributes and handle in READDIRPLUS.

@@ -4,8 +4,8 @@ package nfs3
 
 import "fmt"
 
-// Status is the verdict of an NFS procedure, nfsstat3 [RFC1813 §2.6]. It is the one enum of file-system
-// refusals: replicas agree on it byte for byte, so nothing local hangs on it.
+// Status is the verdict of an NFS procedure, nfsstat3 [RFC1813 §2.6]. It is the one enum of
+// file-system refusals: replicas agree on it byte for byte, so nothing local hangs on it.
 type Status uint32
 
 // The values of Status, with their meaning here [RFC1813 §2.6].

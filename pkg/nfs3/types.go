@@ -21,10 +21,10 @@ const (
 	MaxMinor      = 1<<20 - 1 // and 20 of the minor one; a client reads others as device 0:0
 )
 
-// NoID is no user and no group: (uid_t)-1, which chown takes for "leave it". XDR can carry it, but a Linux client
-// that reads it in attributes drops the whole reply, a listing for instance, and asks again. So it is never kept
-// nor told: in credentials it is the anonymous user or group, in a Sattr3 it asks for nothing, elsewhere it is an
-// error.
+// NoID is no user and no group: (uid_t)-1, which chown takes for "leave it". XDR can carry
+// it, but a Linux client that reads it in attributes drops the whole reply, a listing for
+// instance, and asks again. So it is never kept nor told: in credentials it is the
+// anonymous user or group, in a Sattr3 it asks for nothing, elsewhere it is an error.
 const NoID uint32 = 1<<32 - 1
 
 // CheckID returns an error if id cannot be a user or a group.
@@ -110,8 +110,8 @@ const (
 // A Verifier is the eight bytes of cookieverf3, createverf3 and writeverf3 [RFC1813 §2.4].
 type Verifier [8]byte
 
-// Time3 is nfstime3: seconds since 1970 [RFC1813 §2.5]. The decoder does not judge the nanoseconds; a value
-// of 10^9 or more in a Sattr3 is INVAL to the file system.
+// Time3 is nfstime3: seconds since 1970 [RFC1813 §2.5]. The decoder does not judge the
+// nanoseconds; a value of 10^9 or more in a Sattr3 is INVAL to the file system.
 type Time3 struct {
 	Seconds     uint32
 	Nanoseconds uint32
@@ -194,9 +194,9 @@ type SetTime struct {
 	Time Time3
 }
 
-// Sattr3 holds the attributes that SETATTR and the creating procedures may set [RFC1813 §2.6]. A value
-// counts only if its Set flag is true, and is zero otherwise. The decoder judges none: mode bits beyond
-// ModeSettable, sizes and nanoseconds are as received.
+// Sattr3 holds the attributes that SETATTR and the creating procedures may set [RFC1813
+// §2.6]. A value counts only if its Set flag is true, and is zero otherwise. The decoder
+// judges none: mode bits beyond ModeSettable, sizes and nanoseconds are as received.
 type Sattr3 struct {
 	SetMode, SetUID, SetGID, SetSize bool
 	Mode                             uint32
@@ -216,8 +216,8 @@ const HandleSize = 20
 // handleFormat opens every handle: "BFS" and the version of the layout.
 const handleFormat uint32 = 'B'<<24 | 'F'<<16 | 'S'<<8 | 1
 
-// A Handle names a file of an export for as long as the file lives: across rename, restart, relay and replica.
-// It holds no secret; rights are checked at every call.
+// A Handle names a file of an export for as long as the file lives: across rename,
+// restart, relay and replica. It holds no secret; rights are checked at every call.
 //
 //	format      u32   "BFS" 1
 //	export      u32

@@ -20,8 +20,9 @@ const (
 // padded is n rounded up to the unit of XDR.
 func padded(n int) int { return (n + unit - 1) &^ (unit - 1) }
 
-// reader takes XDR values off the front of b. The first one that is not there, or not allowed, makes it bad:
-// from then on it returns zeros, and end says so. So callers need not ask after each value.
+// reader takes XDR values off the front of b. The first one that is not there, or not
+// allowed, makes it bad: from then on it returns zeros, and end says so. So callers need
+// not ask after each value.
 type reader struct {
 	b   []byte
 	bad bool

@@ -11,8 +11,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Procedures of nfs3.ProgramAdmin. Those that change something are for the group's administrator alone:
-// PERM to others.
+// Procedures of nfs3.ProgramAdmin. Those that change something are for the group's
+// administrator alone: PERM to others.
 //
 //	ADD     name as opaque<64>, mode, uid, gid u32, quota bytes, quota inodes u64 → status, export u32
 //	LIST    → count u32, then as many of: export, mode, uid, gid u32, name, quota bytes, quota inodes, used bytes,
@@ -59,7 +59,8 @@ func appendProperties(b []byte, x *Export) []byte {
 	return binary.BigEndian.AppendUint64(b, x.QuotaInodes)
 }
 
-// ExportListCall is the operation, which only reads, that lists the exports; its reply is for ParseExportList.
+// ExportListCall is the operation, which only reads, that lists the exports; its reply is
+// for ParseExportList.
 func ExportListCall() []byte { return adminCall(AdminExportList, nil) }
 
 func adminCall(proc uint32, args []byte) []byte {
@@ -74,8 +75,8 @@ func appendOpaque(b, v []byte) []byte {
 	return append(b, make([]byte, -len(v)&3)...)
 }
 
-// adminReader reads the encodings of the functions above. When bytes are missing it notes an error, and
-// reads zeros from then on.
+// adminReader reads the encodings of the functions above. When bytes are missing it notes
+// an error, and reads zeros from then on.
 type adminReader struct {
 	b   []byte
 	err error
@@ -204,7 +205,8 @@ func ParseAdminStatus(reply []byte) error {
 	return nil
 }
 
-// ParseExportAdd reads the reply to ExportAddCall: the number of the export, which rights and handles name it by.
+// ParseExportAdd reads the reply to ExportAddCall: the number of the export, which rights
+// and handles name it by.
 func ParseExportAdd(reply []byte) (export uint32, err error) {
 	r, err := adminResults(reply)
 	if err != nil {

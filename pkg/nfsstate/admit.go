@@ -18,9 +18,10 @@ type Wanted struct {
 	Create bool // make it; otherwise it must be there, and its name alone counts
 }
 
-// AdmitCall returns the operation, for pbft.Client.Admit, that creates the exports marked for creation and
-// enrols a client, or does neither. The grants of rights name the exports by their place in wanted, from 1
-// on; the replicas put the exports' numbers there. Its reply is for ParseAdmit.
+// AdmitCall returns the operation, for pbft.Client.Admit, that creates the exports marked
+// for creation and enrols a client, or does neither. The grants of rights name the
+// exports by their place in wanted, from 1 on; the replicas put the exports' numbers
+// there. Its reply is for ParseAdmit.
 //
 //	count u32, as many of: create u32, name as opaque<64>, mode, uid, gid u32, quota bytes, quota inodes u64
 //	rights as opaque<1024>
@@ -107,8 +108,8 @@ func parseAdmit(args []byte) (wanted []Wanted, r Rights, err error) {
 	return wanted, r, nil
 }
 
-// mayAdmit returns the status that refuses the wanted exports, and the place of the export that it is
-// about; OK if all can be found or made.
+// mayAdmit returns the status that refuses the wanted exports, and the place of the
+// export that it is about; OK if all can be found or made.
 func (fs *FS) mayAdmit(wanted []Wanted) (place int, st nfs3.Status) {
 	made := uint32(0)
 	for i := range wanted {

@@ -6,10 +6,11 @@ import "bfs/pkg/nfs3"
 
 // Free pages.
 //
-// A page of the data area is in use, on the free list, waiting in a detached tree (an orphan), or above
-// the high-water mark. The list is the one of the seventh edition of Unix: a free page becomes a block that
-// holds the numbers of further free pages, and those are all zero, so that they cost no memory. Taking and
-// giving are O(1), last in first out, and depend on nothing but the pages.
+// A page of the data area is in use, on the free list, waiting in a detached tree (an
+// orphan), or above the high-water mark. The list is the one of the seventh edition of
+// Unix: a free page becomes a block that holds the numbers of further free pages, and
+// those are all zero, so that they cost no memory. Taking and giving are O(1), last in
+// first out, and depend on nothing but the pages.
 //
 //	block of the free list
 //	  0  next   u32     the next block, 0 at the end
@@ -22,12 +23,13 @@ const (
 	freeBlock = (pageSize - freeFirst) / 4
 )
 
-// reclaimPages is how many pages of orphans one operation gives back beyond its own work. It is more than
-// an operation of 1 MiB takes, so orphans dwindle even while others write.
+// reclaimPages is how many pages of orphans one operation gives back beyond its own work.
+// It is more than an operation of 1 MiB takes, so orphans dwindle even while others write.
 const reclaimPages = 512
 
-// room says whether an operation that needs that many more pages and inodes may begin, and makes sure that
-// allocations up to this number succeed: after it, an operation runs to its end, and nothing is ever half done.
+// room says whether an operation that needs that many more pages and inodes may begin,
+// and makes sure that allocations up to this number succeed: after it, an operation runs
+// to its end, and nothing is ever half done.
 func (fs *FS) room(e exportID, pages, inodes uint64) nfs3.Status {
 	if st := fs.quota(e, pages, inodes); st != nfs3.OK {
 		return st
@@ -106,10 +108,10 @@ func (fs *FS) release(p pageNo) {
 
 // Orphans.
 //
-// Removing a file of gigabytes must not stall the group. Its tree is detached from the inode whole, in one
-// step, and put on a list that runs through the headers of its own pages. Every later operation that writes
-// frees a bounded number of them. They count as free everywhere, and an operation that needs them at once
-// frees them at once.
+// Removing a file of gigabytes must not stall the group. Its tree is detached from the
+// inode whole, in one step, and put on a list that runs through the headers of its own
+// pages. Every later operation that writes frees a bounded number of them. They count as
+// free everywhere, and an operation that needs them at once frees them at once.
 
 // orphan detaches the subtree at map page p, which is charged to the export no longer.
 func (fs *FS) orphan(e exportID, p pageNo) {
@@ -138,8 +140,8 @@ func (fs *FS) reclaim(pages int) {
 	}
 }
 
-// reclaimFrom works on the first orphan: it frees its data pages, or makes its last child the first orphan, or
-// frees p itself once it has no child left. It says how many pages it freed.
+// reclaimFrom works on the first orphan: it frees its data pages, or makes its last child the
+// first orphan, or frees p itself once it has no child left. It says how many pages it freed.
 func (fs *FS) reclaimFrom(p pageNo, most int) int {
 	b := fs.modify(p)
 	freed, left := 0, le.Uint32(b[mapLeft:])

@@ -4,15 +4,16 @@ package nfsstate
 
 import "bfs/pkg/nfs3"
 
-// attr returns the attributes of an inode as the caller's client sees them. Requires that the client was
-// granted its export.
+// attr returns the attributes of an inode as the caller's client sees them. Requires that
+// the client was granted its export.
 func (c *caller) attr(in *inode) nfs3.Fattr3 {
 	a, g := in.attr(), c.rights.grant(uint32(in.export))
 	a.UID, a.GID = shown(a.UID, g.UIDs), shown(a.GID, g.GIDs)
 	return a
 }
 
-// post returns an inode's attributes for a reply that has room for them; none if no handle named it.
+// post returns an inode's attributes for a reply that has room for them; none if no
+// handle named it.
 func (c *caller) post(in *inode) nfs3.PostOpAttr {
 	if in.num == 0 {
 		return nfs3.PostOpAttr{}
@@ -28,7 +29,8 @@ func pre(in *inode) nfs3.PreOpAttr {
 	return nfs3.PreOpAttr{Present: true, Attr: nfs3.WccAttr{Size: in.size, Mtime: in.mtime, Ctime: in.ctime}}
 }
 
-// wcc is weak cache consistency data: the operation is atomic, so the two are all there was [RFC1813 §2.6].
+// wcc is weak cache consistency data: the operation is atomic, so the two are all there
+// was [RFC1813 §2.6].
 func (c *caller) wcc(before nfs3.PreOpAttr, in *inode) nfs3.WccData {
 	return nfs3.WccData{Before: before, After: c.post(in)}
 }
@@ -101,8 +103,8 @@ func goodTime(t nfs3.Time3) bool { return t.Nanoseconds < 1_000_000_000 }
 
 func setsTime(s *nfs3.Sattr3, how nfs3.TimeHow) bool { return s.Atime.How == how || s.Mtime.How == how }
 
-// set carries out a SETATTR that maySet allowed. One that sets nothing leaves even ctime alone, but any
-// SETATTR clears an exclusive verifier [RFC1813 §3.3.8].
+// set carries out a SETATTR that maySet allowed. One that sets nothing leaves even ctime
+// alone, but any SETATTR clears an exclusive verifier [RFC1813 §3.3.8].
 func (fs *FS) set(c *caller, in *inode, s *nfs3.Sattr3) {
 	in.exclusive = false
 	if *s != (nfs3.Sattr3{}) {
@@ -130,8 +132,8 @@ func (fs *FS) set(c *caller, in *inode, s *nfs3.Sattr3) {
 	fs.save(in)
 }
 
-// modeFor returns the mode that the caller gets when it asks for one: without the set-group-id bit, if that
-// would give it the rights of a group to which it does not belong.
+// modeFor returns the mode that the caller gets when it asks for one: without the
+// set-group-id bit, if that would give it the rights of a group to which it does not belong.
 func (c *caller) modeFor(mode, gid uint32) uint32 {
 	mode &= nfs3.ModeSettable
 	if !c.who.root() && !c.who.member(gid) {
@@ -147,8 +149,8 @@ func (c *caller) touchData(in *inode) {
 	}
 }
 
-// dropSetID clears the set-user-id bit, and the set-group-id bit if the group may execute; without that
-// permission the bit marks mandatory locking.
+// dropSetID clears the set-user-id bit, and the set-group-id bit if the group may
+// execute; without that permission the bit marks mandatory locking.
 func (in *inode) dropSetID() {
 	in.mode &^= nfs3.ModeSetUID
 	if in.mode&0o010 != 0 {
@@ -156,8 +158,8 @@ func (in *inode) dropSetID() {
 	}
 }
 
-// access is ACCESS [RFC1813 §3.3.4]. It answers from the mode alone, although owners may always write to a
-// file that they have open.
+// access is ACCESS [RFC1813 §3.3.4]. It answers from the mode alone, although owners may
+// always write to a file that they have open.
 func (fs *FS) access(c *caller, a *nfs3.AccessArgs) (r nfs3.AccessResult) {
 	var in inode
 	if r.Status = fs.open(c, a.Object, &in); r.Status != nfs3.OK {
@@ -186,7 +188,8 @@ func (fs *FS) access(c *caller, a *nfs3.AccessArgs) (r nfs3.AccessResult) {
 	return r
 }
 
-// fsstat is FSSTAT [RFC1813 §3.3.18]: the pages and inodes of the state, or those that the quota leaves.
+// fsstat is FSSTAT [RFC1813 §3.3.18]: the pages and inodes of the state, or those that
+// the quota leaves.
 func (fs *FS) fsstat(c *caller, a *nfs3.FsstatArgs) (r nfs3.FsstatResult) {
 	var in inode
 	if r.Status = fs.open(c, a.Root, &in); r.Status != nfs3.OK {

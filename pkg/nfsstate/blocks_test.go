@@ -13,7 +13,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Digested is an operation with the digests of the last n blocks of its body, or of as many as there are.
+// Digested is an operation with the digests of the last n blocks of its body, or of as
+// many as there are.
 func Digested(op pbft.Operation, n int) pbft.Operation {
 	body := op.Body
 	op.Blocks = make([]pbft.Digest, min(n, len(body)/pageSize))
@@ -35,8 +36,8 @@ func letters(n int) []byte {
 	return b
 }
 
-// Pages take the digests of just those blocks of the operation that they are filled with, and of no others:
-// false digests show which. True ones leave the state that none do.
+// Pages take the digests of just those blocks of the operation that they are filled with,
+// and of no others: false digests show which. True ones leave the state that none do.
 func TestWhichPagesTakeDigests(t *testing.T) {
 	for _, x := range []struct {
 		offset uint64
@@ -96,8 +97,8 @@ func TestWhichPagesTakeDigests(t *testing.T) {
 	}
 }
 
-// A page that was put with a digest and is changed afterwards is digested anew, and one that is put twice
-// has the second.
+// A page that was put with a digest and is changed afterwards is digested anew, and one
+// that is put twice has the second.
 func TestDigestsOfChangedPages(t *testing.T) {
 	roots := map[fsmerkle.Digest]int{}
 	for _, known := range []int{0, 1, every} {

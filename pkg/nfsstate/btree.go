@@ -6,8 +6,9 @@ import (
 	"encoding/binary"
 )
 
-// A B+tree on pages. Directories have two: the entries by cookie, which a listing walks, and the hashes of
-// their names, by which a lookup finds the cookie. A node is one page of records that are sorted by key:
+// A B+tree on pages. Directories have two: the entries by cookie, which a listing walks,
+// and the hashes of their names, by which a lookup finds the cookie. A node is one page
+// of records that are sorted by key:
 //
 //	  0  form     u8     'C' entries by cookie, 'H' hashes of names
 //	  1  level    u8     1: a leaf
@@ -19,9 +20,10 @@ import (
 //
 //	record: key, big-endian, form.key bytes; then in a leaf the payload, above a child's number, u32
 //
-// The key of a child is at most the least key below it. The key of a node's first child has no meaning: the child
-// covers every key below the second child's. A deleted record's bytes are closed up and zeroed, so a page depends
-// on earlier contents only in the order of its records' bytes.
+// The key of a child is at most the least key below it. The key of a node's first child
+// has no meaning: the child covers every key below the second child's. A deleted record's
+// bytes are closed up and zeroed, so a page depends on earlier contents only in the order
+// of its records' bytes.
 const (
 	nodeForm   = 0
 	nodeLevel  = 1
@@ -159,8 +161,8 @@ func (n node) remove(i int) {
 	le.PutUint16(n.b[nodeLow:], uint16(low+size))
 }
 
-// A tree is one of a directory's trees. The root and the height are fields of the directory's inode, which the
-// caller saves after a change.
+// A tree is one of a directory's trees. The root and the height are fields of the
+// directory's inode, which the caller saves after a change.
 type tree struct {
 	fs     *FS
 	f      *form
@@ -172,7 +174,8 @@ type tree struct {
 func (t *tree) look(p pageNo) node { return node{t.fs.read(p), t.f} }
 func (t *tree) edit(p pageNo) node { return node{t.fs.modify(p), t.f} }
 
-// A step is a node on the way from the root to a record, and the place taken in it. The root is step 0.
+// A step is a node on the way from the root to a record, and the place taken in it. The
+// root is step 0.
 type step struct {
 	page pageNo
 	at   int
@@ -206,7 +209,8 @@ func (t *tree) get(k key) ([]byte, bool) {
 	return t.look(way[d].page).record(way[d].at), true
 }
 
-// own is the record with key k, which must be there, to be changed behind its key and without its length.
+// own is the record with key k, which must be there, to be changed behind its key and
+// without its length.
 func (t *tree) own(k key) []byte {
 	var way path
 	d, found := t.descend(k, &way)
@@ -214,8 +218,8 @@ func (t *tree) own(k key) []byte {
 	return t.edit(way[d].page).record(way[d].at)
 }
 
-// missing counts the pages that insert allocates for a record of that size under k, or replace if k has a
-// record. It is exact.
+// missing counts the pages that insert allocates for a record of that size under k, or
+// replace if k has a record. It is exact.
 func (t *tree) missing(k key, size int) uint64 {
 	if *t.height == 0 {
 		return 1
@@ -248,8 +252,8 @@ func (t *tree) insert(rec []byte) {
 	t.put(&way, d, rec)
 }
 
-// replace puts rec in the place of the record that has the same key, which must be there. Requires room for
-// missing pages.
+// replace puts rec in the place of the record that has the same key, which must be there.
+// Requires room for missing pages.
 func (t *tree) replace(rec []byte) {
 	var way path
 	d, found := t.descend(recordKey(t.f, rec), &way)
@@ -420,7 +424,8 @@ func (t *tree) join(way *path, d int) {
 	}
 }
 
-// merge moves the records of child left+1 to child left, and frees it. The caller takes it from the parent.
+// merge moves the records of child left+1 to child left, and frees it. The caller takes
+// it from the parent.
 func (t *tree) merge(parent node, left int) {
 	from := parent.child(left + 1)
 	n, r := t.edit(parent.child(left)), t.look(from)
@@ -435,8 +440,8 @@ func (t *tree) merge(parent node, left int) {
 	t.freeNode(from)
 }
 
-// ascend calls f with the records from key k on, in order, until it says false. The records are good during
-// the call only, and f must not change the tree.
+// ascend calls f with the records from key k on, in order, until it says false. The
+// records are good during the call only, and f must not change the tree.
 func (t *tree) ascend(k key, f func(rec []byte) bool) {
 	if *t.height > 0 {
 		t.ascendBelow(*t.root, k, f)

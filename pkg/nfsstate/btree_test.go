@@ -37,8 +37,8 @@ func record(k uint64, name string) []byte {
 	return append(append(b, byte(len(name))), name...)
 }
 
-// A tree and its twin go through random growth, churn and decay; the tree must say beforehand which pages
-// it takes, and give all back in the end.
+// A tree and its twin go through random growth, churn and decay; the tree must say
+// beforehand which pages it takes, and give all back in the end.
 func TestTreeAgainstTwin(t *testing.T) {
 	for _, style := range []string{"rising", "random", "long"} {
 		t.Run(style, func(t *testing.T) {
@@ -134,8 +134,8 @@ func compareTree(t *testing.T, fs *FS, tr *tree, twin *slowTree) {
 	}
 }
 
-// A file's map and a plain map go through pages at all distances, and through cuts; the map must say
-// beforehand which pages it takes.
+// A file's map and a plain map go through pages at all distances, and through cuts; the
+// map must say beforehand which pages it takes.
 func TestFileMapAgainstTwin(t *testing.T) {
 	fs, u := newFS(t, 1<<16)
 	rng := rand.New(rand.NewPCG(2, 2))

@@ -10,10 +10,10 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// Check walks everything that lies on the pages and reports every inconsistency: every page of the data
-// area must have one owner, every inode as many names as its link count says, every tree must be sorted and
-// every counter right. It reads the whole state and keeps a note for each page and inode, so it is for
-// tests, and for an operator who suspects the host's memory.
+// Check walks everything that lies on the pages and reports every inconsistency: every page of
+// the data area must have one owner, every inode as many names as its link count says, every
+// tree must be sorted and every counter right. It reads the whole state and keeps a note for
+// each page and inode, so it is for tests, and for an operator who suspects the host's memory.
 func (fs *FS) Check() error {
 	if err := fs.formatted(); err != nil {
 		return err
@@ -172,8 +172,8 @@ func (k *checker) inode(in *inode) {
 	}
 }
 
-// values reports values that a client's decoder would refuse. Loading an inode corrects its ids and device
-// numbers.
+// values reports values that a client's decoder would refuse. Loading an inode corrects
+// its ids and device numbers.
 func (k *checker) values(in *inode) {
 	for _, t := range [...]nfs3.Time3{in.atime, in.mtime, in.ctime} {
 		if !goodTime(t) {

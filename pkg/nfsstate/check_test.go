@@ -9,8 +9,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// Other tests rely on the checker, so it must find the faults that they might cause: each damage below is
-// done by hand to a state that is in order.
+// Other tests rely on the checker, so it must find the faults that they might cause: each
+// damage below is done by hand to a state that is in order.
 func TestCheckFinds(t *testing.T) {
 	var file, other, dir, long, link inode // as they lie on the pages before the damage
 	for _, x := range []struct {

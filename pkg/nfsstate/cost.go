@@ -9,8 +9,9 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// The costs of procedures beyond those that all have in common, in bytes that could be copied in the time
-// (pbft.Service). They are measured and rounded up: see BenchmarkCost. A byte is about half a nanosecond.
+// The costs of procedures beyond those that all have in common, in bytes that could be
+// copied in the time (pbft.Service). They are measured and rounded up: see BenchmarkCost.
+// A byte is about half a nanosecond.
 const (
 	costOfEntry     = 4       // READDIR and READDIRPLUS, for each byte of the listing
 	costOfComponent = 4 << 10 // MNT looks each up, in a directory of any size
@@ -18,8 +19,9 @@ const (
 	costOfExport    = 128     // EXPORT judges and lists each
 )
 
-// Cost implements pbft.Service. The few procedures that do more than look up a name and touch some pages say in
-// their arguments how much more at most; a WRITE's length is reckoned with by the library.
+// Cost implements pbft.Service. The few procedures that do more than look up a name and
+// touch some pages say in their arguments how much more at most; a WRITE's length is
+// reckoned with by the library.
 func (fs *FS) Cost(body []byte) int {
 	if len(body) < 8 {
 		return 0
@@ -46,7 +48,8 @@ func (fs *FS) Cost(body []byte) int {
 	return 0
 }
 
-// costOfCall is the cost of a call whose arguments decide it. A malformed call is refused, at no cost.
+// costOfCall is the cost of a call whose arguments decide it. A malformed call is
+// refused, at no cost.
 func costOfCall(body []byte) int {
 	call, err := nfs3.ParseCall(body)
 	if err != nil {

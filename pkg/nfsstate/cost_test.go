@@ -51,7 +51,8 @@ func expensives(t testing.TB) (fs *FS, all []expensive) {
 	mnt := o.operation(0, nil)
 	call := nfs3.Call{Program: nfs3.ProgramMount, Procedure: nfs3.MountProcMnt, Cred: u.cred, Args: mount.Append(nil)}
 	mnt.Body = nfs3.AppendCall(nil, &call)
-	// It is refused after the walk, so that it can be run again: the directory that has the name is not empty.
+	// It is refused after the walk, so that it can be run again: the directory that has
+	// the name is not empty.
 	from, to := nfs3.DirOp{Dir: aside, Name: []byte("a")}, nfs3.DirOp{Dir: at, Name: []byte("d")}
 	rename := nfs3.RenameArgs{From: from, To: to}
 	return fs, []expensive{
@@ -66,8 +67,8 @@ func expensives(t testing.TB) (fs *FS, all []expensive) {
 	}
 }
 
-// BenchmarkCost measures the constants of cost.go: the cost of each operation, and the time of a byte of
-// it.
+// BenchmarkCost measures the constants of cost.go: the cost of each operation, and the
+// time of a byte of it.
 func BenchmarkCost(b *testing.B) {
 	fs, all := expensives(b)
 	for _, x := range all {
@@ -84,8 +85,8 @@ func BenchmarkCost(b *testing.B) {
 	}
 }
 
-// The cost of an operation bounds the length of its result for any arguments, and depends only on its
-// bytes.
+// The cost of an operation bounds the length of its result for any arguments, and depends
+// only on its bytes.
 func TestCost(t *testing.T) {
 	fs, all := expensives(t)
 	_, empty := newFS(t, 1<<10)

@@ -52,8 +52,8 @@ func (fs *FS) lend(in *inode, offset, count uint64) [][]byte {
 	return fs.pieces
 }
 
-// write is WRITE [RFC1813 §3.3.7]. Data is as stable as the group when the operation is executed, so every
-// answer is FILE_SYNC.
+// write is WRITE [RFC1813 §3.3.7]. Data is as stable as the group when the operation is
+// executed, so every answer is FILE_SYNC.
 func (fs *FS) write(c *caller, a *nfs3.WriteArgs) (r nfs3.WriteResult) {
 	var in inode
 	if r.Status = fs.open(c, a.File, &in); r.Status != nfs3.OK {
@@ -88,8 +88,8 @@ func (fs *FS) mayStore(c *caller, in *inode, a *nfs3.WriteArgs) nfs3.Status {
 	return fs.room(in.export, fs.mapMissing(in, a.Offset/pageSize, last), 0)
 }
 
-// storeData copies a WRITE's data to the file's pages. A page that is written whole is not read first, and takes
-// the digest along if the library has it.
+// storeData copies a WRITE's data to the file's pages. A page that is written whole is
+// not read first, and takes the digest along if the library has it.
 func (fs *FS) storeData(c *caller, in *inode, a *nfs3.WriteArgs) {
 	in.size = max(in.size, a.Offset+uint64(len(a.Data)))
 	for offset, data := a.Offset, a.Data; len(data) > 0; {
@@ -110,8 +110,8 @@ func (fs *FS) storeData(c *caller, in *inode, a *nfs3.WriteArgs) {
 	fs.save(in)
 }
 
-// resize sets the size. Bytes that are cut off read as zeros if the file grows again: the rest of the last
-// page is zeroed, so bytes behind the size are always zero. The caller saves the inode.
+// resize sets the size. Bytes that are cut off read as zeros if the file grows again: the rest of
+// the last page is zeroed, so bytes behind the size are always zero. The caller saves the inode.
 func (fs *FS) resize(in *inode, size uint64) {
 	if size < in.size {
 		fs.mapCut(in, (size+pageSize-1)/pageSize)
@@ -138,8 +138,8 @@ func (fs *FS) commit(c *caller, a *nfs3.CommitArgs) (r nfs3.CommitResult) {
 	return r
 }
 
-// verifier returns the write verifier. It changes when the group begins a new epoch, after it has lost
-// acknowledged data.
+// verifier returns the write verifier. It changes when the group begins a new epoch,
+// after it has lost acknowledged data.
 func (fs *FS) verifier() (v nfs3.Verifier) {
 	binary.BigEndian.PutUint64(v[:], fs.config.Epoch)
 	return v
@@ -164,8 +164,8 @@ func (fs *FS) readlink(c *caller, a *nfs3.ReadlinkArgs) (r nfs3.ReadlinkResult) 
 	return r
 }
 
-// goodText checks the text of a symlink: 1 to MaxPath bytes without a NUL, because a client's programs can
-// express no other.
+// goodText checks the text of a symlink: 1 to MaxPath bytes without a NUL, because a
+// client's programs can express no other.
 func goodText(text []byte) nfs3.Status {
 	switch {
 	case len(text) > nfs3.MaxPath:
@@ -176,8 +176,8 @@ func goodText(text []byte) nfs3.Status {
 	return nfs3.OK
 }
 
-// text returns the text of a symlink. The slice is part of its inode's page, or of a page of its own if the
-// text is long.
+// text returns the text of a symlink. The slice is part of its inode's page, or of a page
+// of its own if the text is long.
 func (fs *FS) text(in *inode) []byte {
 	if in.size > inodeTextSize {
 		return fs.read(in.direct[0])[:in.size]

@@ -105,9 +105,9 @@ func noise(t *testing.T) {
 	t.Cleanup(func() { close(stop); all.Wait() })
 }
 
-// TestSameRoots runs the same operations on several instances, which have the same root at every
-// checkpoint: with other work in the process, any number of threads, queries in between, and any digests of
-// an operation's blocks.
+// TestSameRoots runs the same operations on several instances, which have the same root
+// at every checkpoint: with other work in the process, any number of threads, queries in
+// between, and any digests of an operation's blocks.
 func TestSameRoots(t *testing.T) {
 	tr := record(t, 11)
 	before := runtime.GOMAXPROCS(0)
@@ -134,8 +134,8 @@ func TestSameRoots(t *testing.T) {
 	}
 }
 
-// TestRollback: from every checkpoint it keeps, the instance goes on as the first time, after tentative execution
-// of something else. Rollbacks reach back one checkpoint, and two.
+// TestRollback: from every checkpoint it keeps, the instance goes on as the first time,
+// after tentative execution of something else. Rollbacks reach back one checkpoint, and two.
 func TestRollback(t *testing.T) {
 	tr := record(t, 12)
 	s := newSubject(t, tracePages)
@@ -166,7 +166,8 @@ func TestRollback(t *testing.T) {
 	}
 }
 
-// TestPagesAreAll: an instance that gets nothing but the pages of another goes on like it, after every leg.
+// TestPagesAreAll: an instance that gets nothing but the pages of another goes on like
+// it, after every leg.
 func TestPagesAreAll(t *testing.T) {
 	tr := record(t, 13)
 	s := newSubject(t, tracePages)
@@ -185,8 +186,8 @@ func TestPagesAreAll(t *testing.T) {
 	}
 }
 
-// TestRightsAreTheOperations changes the rights of a client between operations: they are parsed once, but
-// those of the present operation count.
+// TestRightsAreTheOperations changes the rights of a client between operations: they are
+// parsed once, but those of the present operation count.
 func TestRightsAreTheOperations(t *testing.T) {
 	s := newSubject(t, tracePages)
 	roots, _ := s.roots(t)

@@ -10,12 +10,13 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// A directory is a tree of entries in the order of their cookies. A cookie is the number of the entry in
-// the life of the directory, from 3 on, and is never given twice. So a listing goes on behind any cookie,
-// whichever entries came and went since [RFC1813 §3.3.16]. RENAME gives no entry a later cookie than it
-// had, because a reader would meet the entry again and again: an entry that gets another name in its
-// directory keeps its cookie, and so does a name that gets another file. In a directory of one page names
-// are searched one by one. A larger one has a second tree, of the pairs (hash of a name, its cookie).
+// A directory is a tree of entries in the order of their cookies. A cookie is the number of
+// the entry in the life of the directory, from 3 on, and is never given twice. So a listing
+// goes on behind any cookie, whichever entries came and went since [RFC1813 §3.3.16].
+// RENAME gives no entry a later cookie than it had, because a reader would meet the entry
+// again and again: an entry that gets another name in its directory keeps its cookie, and
+// so does a name that gets another file. In a directory of one page names are searched one
+// by one. A larger one has a second tree, of the pairs (hash of a name, its cookie).
 const (
 	cookieDot    = 1
 	cookieDotDot = 2
@@ -38,15 +39,15 @@ func (fs *FS) hashes(d *inode) tree {
 	return tree{fs: fs, f: hashForm, dir: d, root: &d.index, height: &d.indexHeight}
 }
 
-// nameHash returns the key of a name in the second tree. Names come from strangers, and colliding ones
-// would cost all replicas time, so it is a cryptographic hash, cut to 64 bits.
+// nameHash returns the key of a name in the second tree. Names come from strangers, and
+// colliding ones would cost all replicas time, so it is a cryptographic hash, cut to 64 bits.
 func nameHash(name []byte) uint64 {
 	sum := sha256.Sum256(name)
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// entryHead is the length of the part of a record before the name, in the tree of entries: cookie u64,
-// inode u32, length of the name u8.
+// entryHead is the length of the part of a record before the name, in the tree of
+// entries: cookie u64, inode u32, length of the name u8.
 const entryHead = 13
 
 // entryOf reads a record of the tree of entries.
@@ -99,18 +100,19 @@ func (fs *FS) find(d *inode, name []byte) (e entry, found bool) {
 	return e, found
 }
 
-// enterNeeds bounds the number of pages that entering a name will allocate. The bound is exact except when
-// a directory outgrows its first page.
+// enterNeeds bounds the number of pages that entering a name will allocate. The bound is
+// exact except when a directory outgrows its first page.
 func (fs *FS) enterNeeds(d *inode, name []byte) uint64 { return fs.entryNeeds(d, name, d.nextCookie) }
 
-// renameNeeds does the same for an entry that gets another name. The hash of the old name is removed first,
-// which never makes the other hash need more pages: nodes that are merged then have room for a record.
+// renameNeeds does the same for an entry that gets another name. The hash of the old name
+// is removed first, which never makes the other hash need more pages: nodes that are
+// merged then have room for a record.
 func (fs *FS) renameNeeds(d *inode, name []byte, cookie uint64) uint64 {
 	return fs.entryNeeds(d, name, cookie)
 }
 
-// entryNeeds counts the pages that a name needs under a cookie that is new, or has an entry whose place the
-// name takes.
+// entryNeeds counts the pages that a name needs under a cookie that is new, or has an
+// entry whose place the name takes.
 func (fs *FS) entryNeeds(d *inode, name []byte, cookie uint64) uint64 {
 	entries, hashes := fs.entries(d), fs.hashes(d)
 	n := entries.missing(key{hi: cookie}, entryHead+len(name))
@@ -123,11 +125,12 @@ func (fs *FS) entryNeeds(d *inode, name []byte, cookie uint64) uint64 {
 	return n
 }
 
-// indexNeeds is the most that the index of a directory of one page takes: three leaves of hashes and a root.
+// indexNeeds is the most that the index of a directory of one page takes: three leaves of
+// hashes and a root.
 const indexNeeds = 4
 
-// enter adds a name that does not exist yet, for inode n. The caller saves the directory. Requires room for
-// enterNeeds.
+// enter adds a name that does not exist yet, for inode n. The caller saves the directory.
+// Requires room for enterNeeds.
 func (fs *FS) enter(d *inode, name []byte, n inodeNum) {
 	var b [maxRecord]byte
 	e := entry{d.nextCookie, n, name}
@@ -138,8 +141,8 @@ func (fs *FS) enter(d *inode, name []byte, n inodeNum) {
 	fs.index(d, e)
 }
 
-// renameEntry gives the entry old of a directory another name, which is not there. Its cookie stays. The caller
-// saves the directory. Requires room for renameNeeds.
+// renameEntry gives the entry old of a directory another name, which is not there. Its
+// cookie stays. The caller saves the directory. Requires room for renameNeeds.
 func (fs *FS) renameEntry(d *inode, old entry, name []byte) {
 	var b [maxRecord]byte
 	e := entry{old.cookie, old.inode, name}
@@ -157,8 +160,9 @@ func (fs *FS) repoint(d *inode, cookie uint64, n inodeNum) {
 	setEntryInode(entries.own(key{hi: cookie}), n)
 }
 
-// index enters the hash of e, which is in the tree of entries already; all hashes, if the directory has just
-// outgrown its first page; and drops the index of a directory that has shrunk to one.
+// index enters the hash of e, which is in the tree of entries already; all hashes, if the
+// directory has just outgrown its first page; and drops the index of a directory that has
+// shrunk to one.
 func (fs *FS) index(d *inode, e entry) {
 	hashes, entries := fs.hashes(d), fs.entries(d)
 	switch {
@@ -197,8 +201,8 @@ func (fs *FS) removeEntry(d *inode, name []byte, cookie uint64) {
 	}
 }
 
-// goodName checks a name that is to be looked up or made. ACCES is the RFC's status for bytes that cannot
-// be a name [RFC1813 §3.2].
+// goodName checks a name that is to be looked up or made. ACCES is the RFC's status for
+// bytes that cannot be a name [RFC1813 §3.2].
 func goodName(name []byte) nfs3.Status {
 	switch {
 	case len(name) > nfs3.MaxName:

@@ -9,8 +9,9 @@ import "bfs/pkg/nfs3"
 // refuse returns the reply to a call that was not run.
 func refuse(stat nfs3.AcceptStat) []byte { return nfs3.AppendReply(nil, stat) }
 
-// begin returns a reply that has no results yet, and room for size bytes of them. It uses the memory of the
-// last reply again, because fresh memory for a READ of 1 MiB costs eight times as much as filling it.
+// begin returns a reply that has no results yet, and room for size bytes of them. It uses
+// the memory of the last reply again, because fresh memory for a READ of 1 MiB costs
+// eight times as much as filling it.
 func (fs *FS) begin(size int) []byte {
 	if cap(fs.reply) < 4+size {
 		fs.reply = make([]byte, 4, 4+size)
@@ -19,7 +20,8 @@ func (fs *FS) begin(size int) []byte {
 	return fs.reply[:4]
 }
 
-// smallReply bounds the results of every procedure except READ, READLINK and the listings: at most two wcc_data.
+// smallReply bounds the results of every procedure except READ, READLINK and the
+// listings: at most two wcc_data.
 const smallReply = 256
 
 // answer runs a call and encodes its results.
@@ -51,8 +53,8 @@ func (fs *FS) answer(c *caller, call *nfs3.Call) []byte {
 	return reply
 }
 
-// A procedure decodes its arguments, runs for a caller, and returns a reply. It fails only if it cannot
-// decode them.
+// A procedure decodes its arguments, runs for a caller, and returns a reply. It fails
+// only if it cannot decode them.
 type procedure func(c *caller, args []byte) (reply []byte, err error)
 
 // nfsProcedures returns the 22 procedures of NFS by number [RFC1813 §3.3].
@@ -101,9 +103,9 @@ func large[A, R any, P interface {
 	return withArgs(decode, run, func(r *R) []byte { return P(r).Append(fs.begin(P(r).Size())) })
 }
 
-// withArgs makes a procedure of a decoder, a method and an encoder. Arguments and results lie in memory
-// that the procedure uses again, so that a call allocates nothing; it is cleared after each call, because
-// they refer to the operation's bytes.
+// withArgs makes a procedure of a decoder, a method and an encoder. Arguments and results
+// lie in memory that the procedure uses again, so that a call allocates nothing; it is
+// cleared after each call, because they refer to the operation's bytes.
 func withArgs[A, R any](decode func([]byte) (A, error), run func(*caller, *A) R, encode func(*R) []byte) procedure {
 	type memory struct {
 		args    A

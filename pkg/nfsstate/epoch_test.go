@@ -10,8 +10,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// A later epoch takes over a state whose superblock names an earlier one, and changes nothing but that. It
-// refuses the superblock of a state that was made with other numbers, of its own epoch, or of a later one.
+// A later epoch takes over a state whose superblock names an earlier one, and changes
+// nothing but that. It refuses the superblock of a state that was made with other
+// numbers, of its own epoch, or of a later one.
 func TestRenew(t *testing.T) {
 	old, u := newFS(t, 1<<12, func(c *Config) { c.Epoch = 3 })
 	u.create(u.root, "f", nfs3.Unchecked, nfs3.Sattr3{})
@@ -65,8 +66,8 @@ func emptyFS(t *testing.T, c Config) *FS {
 	return fs
 }
 
-// A file that is made in a later epoch never has the handle of one that the earlier epoch made after the
-// backup, whether its inode was taken before, freed before, or never used.
+// A file that is made in a later epoch never has the handle of one that the earlier epoch
+// made after the backup, whether its inode was taken before, freed before, or never used.
 func TestHandlesOfEpochs(t *testing.T) {
 	_, u := newFS(t, 1<<12, func(c *Config) { c.Epoch = 1 })
 	handle := func(r nfs3.CreateResult) nfs3.Handle {

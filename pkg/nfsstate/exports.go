@@ -142,8 +142,9 @@ func (fs *FS) mayAddExport(x *Export) nfs3.Status {
 	return nfs3.OK
 }
 
-// addExport makes an export and its root directory. The number of a removed export is not given again: a client's
-// rights may still name it. So a state sees at most maxExports exports in its life.
+// addExport makes an export and its root directory. The number of a removed export is not
+// given again: a client's rights may still name it. So a state sees at most maxExports
+// exports in its life.
 func (fs *FS) addExport(now nfs3.Time3, x *Export) (exportID, nfs3.Status) {
 	if st := fs.mayAddExport(x); st != nfs3.OK {
 		return 0, st

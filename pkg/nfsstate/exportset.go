@@ -45,7 +45,8 @@ func pick[V any](from *V, bit uint32, to *V) uint32 {
 	return bit
 }
 
-// ExportRemoveCall is the operation that removes an empty export; its reply is for ParseAdminStatus.
+// ExportRemoveCall is the operation that removes an empty export; its reply is for
+// ParseAdminStatus.
 func ExportRemoveCall(export uint32) []byte {
 	return adminCall(AdminExportRemove, binary.BigEndian.AppendUint32(nil, export))
 }
@@ -74,7 +75,8 @@ func (fs *FS) changeExport(c *caller, proc uint32, in *adminReader, admin bool) 
 	return nfs3.OK, nil
 }
 
-// setQuota changes a quota. One below the space in use lets nothing more be made, and removes nothing.
+// setQuota changes a quota. One below the space in use lets nothing more be made, and
+// removes nothing.
 func (fs *FS) setQuota(e exportID, which uint32, x *Export) {
 	p, off := fs.rowAt(e)
 	b := fs.modify(p)[off:]
@@ -106,8 +108,9 @@ func (fs *FS) setRoot(c *caller, e exportID, which uint32, x *Export) {
 	fs.save(&root)
 }
 
-// removeExport removes an export whose root directory is empty: nothing is lost by it, and it takes one
-// step. Its row stays without a name, so that its number is not given to another export.
+// removeExport removes an export whose root directory is empty: nothing is lost by it,
+// and it takes one step. Its row stays without a name, so that its number is not given to
+// another export.
 func (fs *FS) removeExport(e exportID) nfs3.Status {
 	var root inode
 	fs.load(inodeNum(le.Uint32(fs.row(e)[rowRoot:])), &root)

@@ -2,8 +2,9 @@
 
 package nfsstate
 
-// Where a file's pages are: the first twelve numbers stand in the inode, further ones in a tree of map pages
-// that grows in height with the file. A hole is a 0 at any level, takes no page and reads as zeros.
+// Where a file's pages are: the first twelve numbers stand in the inode, further ones in
+// a tree of map pages that grows in height with the file. A hole is a 0 at any level,
+// takes no page and reads as zeros.
 //
 //	map page
 //	  0  level     u32   1: the children are data pages
@@ -22,7 +23,8 @@ const (
 	mapFan     = (pageSize - mapFirst) / 4
 )
 
-// mapSpan[h] is the number of data pages below a tree of height h: 1020^4 is beyond the largest file's 2^31.
+// mapSpan[h] is the number of data pages below a tree of height h: 1020^4 is beyond the
+// largest file's 2^31.
 var mapSpan = [...]uint64{1, mapFan, mapFan * mapFan, mapFan * mapFan * mapFan, mapFan * mapFan * mapFan * mapFan}
 
 func mapLevel(b []byte) int    { return int(le.Uint32(b[mapLevelAt:])) }
@@ -63,7 +65,8 @@ func (fs *FS) mapGet(in *inode, i uint64) pageNo {
 	return p
 }
 
-// mapMissing counts the pages that mapMake would allocate for the pages first to last of the file. It is exact.
+// mapMissing counts the pages that mapMake would allocate for the pages first to last of
+// the file. It is exact.
 func (fs *FS) mapMissing(in *inode, first, last uint64) (n uint64) {
 	for ; first <= last && first < directPages; first++ {
 		if in.direct[first] == 0 {
@@ -86,7 +89,8 @@ func (fs *FS) mapMissing(in *inode, first, last uint64) (n uint64) {
 	return n
 }
 
-// missingBelow counts within the subtree of height level at p, where p 0 is a subtree that is not there.
+// missingBelow counts within the subtree of height level at p, where p 0 is a subtree
+// that is not there.
 func (fs *FS) missingBelow(p pageNo, level int, lo, hi uint64) (n uint64) {
 	if p == 0 {
 		n = 1
@@ -105,7 +109,8 @@ func (fs *FS) missingBelow(p pageNo, level int, lo, hi uint64) (n uint64) {
 	return n
 }
 
-// missingAbove counts within a tree that must first grow to height level: new roots above the old one.
+// missingAbove counts within a tree that must first grow to height level: new roots above
+// the old one.
 func (fs *FS) missingAbove(in *inode, level int, lo, hi uint64) uint64 {
 	if level == int(in.height) {
 		return fs.missingBelow(in.root, level, lo, hi)
@@ -125,8 +130,8 @@ func (fs *FS) missingAbove(in *inode, level int, lo, hi uint64) uint64 {
 	return n
 }
 
-// mapMake returns page i of the file. If it is a hole, it makes a page of zeros. The caller saves the
-// inode. Requires room for mapMissing pages.
+// mapMake returns page i of the file. If it is a hole, it makes a page of zeros. The
+// caller saves the inode. Requires room for mapMissing pages.
 func (fs *FS) mapMake(in *inode, i uint64) (p pageNo, made bool) {
 	if i < directPages {
 		if in.direct[i] != 0 {
@@ -193,8 +198,8 @@ func (fs *FS) mapFill(in *inode, p pageNo, level int, i uint64) (data pageNo, ad
 	return data, added
 }
 
-// mapCut removes all pages of the file from page keep on. Whole subtrees become orphans; mapCut itself
-// frees at most the children of one map page of each level. The caller saves the inode.
+// mapCut removes all pages of the file from page keep on. Whole subtrees become orphans; mapCut
+// itself frees at most the children of one map page of each level. The caller saves the inode.
 func (fs *FS) mapCut(in *inode, keep uint64) {
 	for i := keep; i < directPages; i++ {
 		if p := in.direct[i]; p != 0 {
@@ -217,8 +222,8 @@ func (fs *FS) mapCut(in *inode, keep uint64) {
 	}
 }
 
-// mapCutBelow removes the pages below map page p from its data page keep on. It returns how many these
-// were, and whether p was removed too, because it had no child left.
+// mapCutBelow removes the pages below map page p from its data page keep on. It returns
+// how many these were, and whether p was removed too, because it had no child left.
 func (fs *FS) mapCutBelow(in *inode, p pageNo, level int, keep uint64) (cut uint32, gone bool) {
 	if keep == 0 {
 		total := mapTotal(fs.read(p))

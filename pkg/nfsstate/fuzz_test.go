@@ -31,8 +31,8 @@ func furnished(f *testing.F, learn func(pbft.Operation)) *subject {
 	return s
 }
 
-// script cuts fuzzed bytes into operations: two bytes of length, one that says which client calls and whether
-// rights and choice are bytes of the script too, and then the body.
+// script cuts fuzzed bytes into operations: two bytes of length, one that says which client
+// calls and whether rights and choice are bytes of the script too, and then the body.
 func script(b []byte) (ops []pbft.Operation) {
 	take := func(n int) []byte {
 		v := b[:min(n, len(b))]
@@ -67,8 +67,9 @@ func line(client byte, body []byte) []byte {
 	return append(append(b, client), body...)
 }
 
-// FuzzOperations gives any bytes to two instances that begin alike: none panics, Query and Execute answer
-// alike, a Query changes nothing, replies and roots are the same, and the state stays in order.
+// FuzzOperations gives any bytes to two instances that begin alike: none panics, Query
+// and Execute answer alike, a Query changes nothing, replies and roots are the same, and
+// the state stays in order.
 func FuzzOperations(f *testing.F) {
 	seen := 0
 	a := furnished(f, func(op pbft.Operation) {
@@ -111,8 +112,8 @@ func FuzzOperations(f *testing.F) {
 	})
 }
 
-// FuzzRights gives any bytes to the reader of rights. Rights that it accepts are encoded again to the same
-// bytes.
+// FuzzRights gives any bytes to the reader of rights. Rights that it accepts are encoded
+// again to the same bytes.
 func FuzzRights(f *testing.F) {
 	for i := range principals {
 		f.Add(principals[i].Append(nil))

@@ -4,7 +4,8 @@ package nfsstate
 
 import "bfs/pkg/nfs3"
 
-// An inodeNum is the number of an inode, and the fileid that clients see. Inodes 0 and 1 are never used.
+// An inodeNum is the number of an inode, and the fileid that clients see. Inodes 0 and 1
+// are never used.
 type inodeNum uint32
 
 const (
@@ -44,8 +45,8 @@ const (
 	directPages   = 12
 )
 
-// An inode is the decoded form of one. A function that changes it saves it, and no second copy of an inode
-// exists where one is changed.
+// An inode is the decoded form of one. A function that changes it saves it, and no second
+// copy of an inode exists where one is changed.
 type inode struct {
 	num        inodeNum
 	kind       nfs3.FileType
@@ -104,8 +105,9 @@ func (fs *FS) load(n inodeNum, in *inode) {
 	in.amend()
 }
 
-// amend replaces values that clients cannot read by the anonymous user, the anonymous group and device 0:0,
-// because earlier versions kept any value they were given. The page follows at the next save.
+// amend replaces values that clients cannot read by the anonymous user, the anonymous
+// group and device 0:0, because earlier versions kept any value they were given. The page
+// follows at the next save.
 func (in *inode) amend() {
 	if in.uid == nfs3.NoID {
 		in.uid = Nobody
@@ -167,7 +169,8 @@ func (fs *FS) freeInodes() uint64 {
 	return fs.config.Inodes - uint64(firstInode) - uint64(fs.counter(superInodesUsed))
 }
 
-// allocInode takes an inode for the export: the one freed last, or the first never used. Requires room.
+// allocInode takes an inode for the export: the one freed last, or the first never used.
+// Requires room.
 func (fs *FS) allocInode(e exportID, kind nfs3.FileType, in *inode) {
 	fs.charge(e, 0, 1)
 	fs.addCounter(superInodesUsed, 1)
@@ -211,8 +214,8 @@ func (in *inode) handle() nfs3.Handle {
 	return nfs3.Handle{Export: uint32(in.export), Inode: uint64(in.num), Generation: in.generation}
 }
 
-// attr returns the attributes that clients see [RFC1813 §2.6]. An export is a file system, so its number is
-// the fsid.
+// attr returns the attributes that clients see [RFC1813 §2.6]. An export is a file
+// system, so its number is the fsid.
 func (in *inode) attr() nfs3.Fattr3 {
 	return nfs3.Fattr3{
 		Type: in.kind, Mode: in.mode, Nlink: in.nlink, UID: in.uid, GID: in.gid,

@@ -4,11 +4,12 @@ package nfsstate
 
 import "bfs/pkg/nfs3"
 
-// maxListing bounds the bytes of one reply to READDIR or READDIRPLUS, even if the client would take more.
+// maxListing bounds the bytes of one reply to READDIR or READDIRPLUS, even if the client
+// would take more.
 const maxListing = nfs3.MaxTransfer
 
-// listable holds the checks that READDIR and READDIRPLUS share. The verifier is always 0, because cookies
-// are valid for as long as the directory lives.
+// listable holds the checks that READDIR and READDIRPLUS share. The verifier is always 0,
+// because cookies are valid for as long as the directory lives.
 func (c *caller) listable(d *inode, cookie uint64, v nfs3.Verifier) nfs3.Status {
 	switch {
 	case d.kind != nfs3.TypeDir:
@@ -26,8 +27,8 @@ var (
 	dotDotName = []byte("..")
 )
 
-// walk calls f with the entries behind a cookie, in the order of cookies, until it says false. It says
-// whether f has seen all.
+// walk calls f with the entries behind a cookie, in the order of cookies, until it says
+// false. It says whether f has seen all.
 func (fs *FS) walk(d *inode, cookie uint64, f func(e entry) bool) (all bool) {
 	if cookie < cookieDot && !f(entry{cookieDot, d.num, dotName}) {
 		return false

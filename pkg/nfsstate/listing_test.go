@@ -65,8 +65,8 @@ func (u *user) mustDo(st nfs3.Status) {
 	}
 }
 
-// A program that renames the entries it lists, in a directory larger than one reply, must come to the end. Every
-// entry is listed once: under RENAME an entry keeps its place.
+// A program that renames the entries it lists, in a directory larger than one reply, must
+// come to the end. Every entry is listed once: under RENAME an entry keeps its place.
 func TestListingEndsUnderRenames(t *testing.T) {
 	for _, x := range []struct {
 		name   string
@@ -175,8 +175,8 @@ func (c *churn) change() {
 	}
 }
 
-// Entries come, go and change their names during a listing: an entry that stays is listed exactly once, no
-// entry is listed twice, and the listing ends.
+// Entries come, go and change their names during a listing: an entry that stays is listed
+// exactly once, no entry is listed twice, and the listing ends.
 func TestListingUnderChurn(t *testing.T) {
 	for seed := range uint64(30) {
 		fs, u := newFS(t, 1<<12)
@@ -211,8 +211,8 @@ func TestListingUnderChurn(t *testing.T) {
 	}
 }
 
-// An entry takes another name in a directory so full that it must split or may join pages, and when no page
-// is free.
+// An entry takes another name in a directory so full that it must split or may join
+// pages, and when no page is free.
 func TestRenameInPlaceWhenFull(t *testing.T) {
 	for seed := range uint64(20) {
 		fs, u := newFS(t, 300, func(c *Config) { c.Inodes = 2000 })
@@ -248,7 +248,8 @@ func TestRenameInPlaceWhenFull(t *testing.T) {
 	}
 }
 
-// A directory of forty entries grows from one page to two trees and back when its names grow and shrink.
+// A directory of forty entries grows from one page to two trees and back when its names
+// grow and shrink.
 func TestRenameInPlaceAtOnePage(t *testing.T) {
 	for seed := range uint64(5) {
 		fs, u := newFS(t, 1<<10)

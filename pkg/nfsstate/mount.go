@@ -8,9 +8,9 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// answerMount runs a call of the MOUNT program [RFC1813 §5.2]. Exports and paths are replicated state, so
-// MNT and EXPORT are answered from it. The replicas keep no list of mounts, so DUMP is empty and UMNT does
-// nothing.
+// answerMount runs a call of the MOUNT program [RFC1813 §5.2]. Exports and paths are
+// replicated state, so MNT and EXPORT are answered from it. The replicas keep no list of
+// mounts, so DUMP is empty and UMNT does nothing.
 func (fs *FS) answerMount(c *caller, proc uint32, args []byte) ([]byte, error) {
 	reply := fs.begin(smallReply)
 	switch proc {
@@ -40,8 +40,8 @@ func (fs *FS) answerMount(c *caller, proc uint32, args []byte) ([]byte, error) {
 	}
 }
 
-// mount is MNT [RFC1813 §5.2.1]. The path is an export's name, and perhaps directories below it, which the caller
-// must be allowed to search.
+// mount is MNT [RFC1813 §5.2.1]. The path is an export's name, and perhaps directories
+// below it, which the caller must be allowed to search.
 func (fs *FS) mount(c *caller, a *nfs3.MountArgs) (r nfs3.MountResult) {
 	if len(a.Path) > nfs3.MaxMountPath {
 		r.Status = nfs3.MountErrNameTooLong

@@ -27,8 +27,8 @@ func (fs *FS) search(c *caller, d *inode, name []byte) (e entry, st nfs3.Status)
 	return e, nfs3.OK
 }
 
-// mayEnter checks whether the caller may add a name to a directory. If the name is taken, the status is
-// EXIST, and its entry is returned unless the name is one of the dots.
+// mayEnter checks whether the caller may add a name to a directory. If the name is taken,
+// the status is EXIST, and its entry is returned unless the name is one of the dots.
 func (fs *FS) mayEnter(c *caller, d *inode, name []byte) (e entry, st nfs3.Status) {
 	switch {
 	case c.readOnly:
@@ -64,8 +64,8 @@ func (fs *FS) lookup(c *caller, a *nfs3.LookupArgs) (r nfs3.LookupResult) {
 	return r
 }
 
-// A creation describes the object that a creating procedure asks for. All except CREATE are GUARDED: they
-// never use an existing object.
+// A creation describes the object that a creating procedure asks for. All except CREATE
+// are GUARDED: they never use an existing object.
 type creation struct {
 	kind     nfs3.FileType
 	attr     *nfs3.Sattr3
@@ -139,9 +139,9 @@ func (fs *FS) createObject(c *caller, where *nfs3.DirOp, b *creation) (r nfs3.Cr
 	return r
 }
 
-// wantedAtCreation returns the attributes that a creating procedure asks to set. Only root chooses an owner
-// and a group. For others these are left out, not refused: some clients send the ids that they believe to
-// have, which squash and maps may have changed.
+// wantedAtCreation returns the attributes that a creating procedure asks to set. Only
+// root chooses an owner and a group. For others these are left out, not refused: some
+// clients send the ids that they believe to have, which squash and maps may have changed.
 func (c *caller) wantedAtCreation(s *nfs3.Sattr3) nfs3.Sattr3 {
 	w := c.grant.wanted(*s)
 	if !c.who.root() {
@@ -150,8 +150,8 @@ func (c *caller) wantedAtCreation(s *nfs3.Sattr3) nfs3.Sattr3 {
 	return w
 }
 
-// possible refuses objects that cannot be made anywhere: a link's text and a device's number that clients
-// cannot read back, and types that MKNOD does not make.
+// possible refuses objects that cannot be made anywhere: a link's text and a device's
+// number that clients cannot read back, and types that MKNOD does not make.
 func (b *creation) possible() nfs3.Status {
 	switch {
 	case b.kind == nfs3.TypeLnk && goodText(b.text) != nfs3.OK:
@@ -164,9 +164,9 @@ func (b *creation) possible() nfs3.Status {
 	return nfs3.OK
 }
 
-// createExisting handles a creating procedure that finds its name taken. Only CREATE may then succeed:
-// UNCHECKED for a regular file, of which it sets the size if one is given, and nothing else; EXCLUSIVE for
-// the file that its first transmission made.
+// createExisting handles a creating procedure that finds its name taken. Only CREATE may
+// then succeed: UNCHECKED for a regular file, of which it sets the size if one is given,
+// and nothing else; EXCLUSIVE for the file that its first transmission made.
 func (fs *FS) createExisting(c *caller, b *creation, e entry, child *inode) nfs3.Status {
 	if b.mode == nfs3.Guarded {
 		return nfs3.ErrExist
@@ -207,8 +207,8 @@ func (fs *FS) mayCreate(c *caller, d *inode, name []byte, b *creation) nfs3.Stat
 	return fs.room(d.export, fs.enterNeeds(d, name)+textNeeds(b.text), 1)
 }
 
-// groupIn returns the group of a new object in a directory: the directory's if its set-group-id bit is set,
-// else the caller's.
+// groupIn returns the group of a new object in a directory: the directory's if its
+// set-group-id bit is set, else the caller's.
 func (c *caller) groupIn(d *inode) uint32 {
 	if d.mode&nfs3.ModeSetGID != 0 {
 		return d.gid
@@ -240,8 +240,9 @@ func (fs *FS) makeObject(c *caller, d *inode, name []byte, b *creation, child *i
 	fs.save(d)
 }
 
-// setInitial gives a new object the attributes that were asked for. A mode that was not asked for is 0, until
-// the SETATTR that follows. The mode of a symlink has no meaning, so it allows everything.
+// setInitial gives a new object the attributes that were asked for. A mode that was not
+// asked for is 0, until the SETATTR that follows. The mode of a symlink has no meaning,
+// so it allows everything.
 func (c *caller) setInitial(in *inode, s *nfs3.Sattr3) {
 	if s.SetUID {
 		in.uid = s.UID
@@ -321,8 +322,8 @@ func (fs *FS) mayUnlink(c *caller, d *inode, name []byte, dir bool, in *inode) (
 	return e, nfs3.OK
 }
 
-// mayRemoveEntry is the rule of the sticky bit: only root and the owners of the directory and of the object
-// remove names from a sticky directory.
+// mayRemoveEntry is the rule of the sticky bit: only root and the owners of the directory
+// and of the object remove names from a sticky directory.
 func (c *caller) mayRemoveEntry(d, in *inode) bool {
 	return d.mode&nfs3.ModeSticky == 0 || c.who.root() || c.who.UID == d.uid || c.who.UID == in.uid
 }
@@ -459,7 +460,8 @@ func (fs *FS) mayMove(m *move) nfs3.Status {
 	return fs.room(m.to.export, fs.moveNeeds(m), 0)
 }
 
-// moveNeeds bounds the number of pages that move will allocate. A name that exists already needs none.
+// moveNeeds bounds the number of pages that move will allocate. A name that exists
+// already needs none.
 func (fs *FS) moveNeeds(m *move) uint64 {
 	switch {
 	case m.over != 0:
@@ -495,14 +497,14 @@ func (fs *FS) mayTake(m *move) nfs3.Status {
 	return nfs3.OK
 }
 
-// maxDepth bounds how far below the root a directory may be moved to. RENAME walks from there up to the
-// root, at some 30 ns a step, to check that it does not move a directory below itself. A path of this many
-// names of seven letters is as long as POSIX's PATH_MAX. Directories may be made deeper, and files moved
-// there.
+// maxDepth bounds how far below the root a directory may be moved to. RENAME walks from
+// there up to the root, at some 30 ns a step, to check that it does not move a directory
+// below itself. A path of this many names of seven letters is as long as POSIX's
+// PATH_MAX. Directories may be made deeper, and files moved there.
 const maxDepth = 1 << 9
 
-// within reports whether directory d is n or lies below it. It also returns true if d lies too deep to
-// tell.
+// within reports whether directory d is n or lies below it. It also returns true if d
+// lies too deep to tell.
 func (fs *FS) within(d *inode, n inodeNum) bool {
 	at, parent := d.num, d.parent
 	for range maxDepth {

@@ -283,8 +283,8 @@ func (d *duel) compare(client int, call *nfs3.Call, reply []byte) {
 	}
 }
 
-// prepare tells the model the facts that only the layout decides: a new file's handle, and that there is no
-// room.
+// prepare tells the model the facts that only the layout decides: a new file's handle,
+// and that there is no room.
 func (d *duel) prepare(call *nfs3.Call, stat nfs3.AcceptStat, results []byte) {
 	d.m.Full, d.m.NewHandle = nfs3.OK, func() nfs3.Handle { return nfs3.Handle{} }
 	if call.Program != nfs3.ProgramNFS || stat != nfs3.Success || len(results) < 4 {
@@ -347,8 +347,8 @@ func decoder[R any, P interface {
 	}
 }
 
-// compareResults requires the model's bytes, except for the numbers that the layout decides, which it
-// checks.
+// compareResults requires the model's bytes, except for the numbers that the layout
+// decides, which it checks.
 func (d *duel) compareResults(client int, call *nfs3.Call, got []byte, want appender) {
 	if call.Procedure == nfs3.ProcNull {
 		if len(got) > 0 {
@@ -377,9 +377,9 @@ func (d *duel) compareResults(client int, call *nfs3.Call, got []byte, want appe
 	}
 }
 
-// judgeUsed checks Used in all attributes of two results of one type. A regular file may use its pages of
-// data and, for finding each of them, at most as many as a tree is high; the use of others is bounded. Then
-// the model's number replaces the other.
+// judgeUsed checks Used in all attributes of two results of one type. A regular file may
+// use its pages of data and, for finding each of them, at most as many as a tree is high;
+// the use of others is bounded. Then the model's number replaces the other.
 func (d *duel) judgeUsed(client int, call *nfs3.Call, got, want reflect.Value) {
 	if a, ok := got.Interface().(nfs3.Fattr3); ok {
 		w := want.Interface().(nfs3.Fattr3)

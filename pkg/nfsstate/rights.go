@@ -33,8 +33,9 @@ const (
 	SquashAll  Squash = 2
 )
 
-// Rights are the actions that the group grants one client. The library keeps their encoding in the client's
-// record and hands it to Execute with every operation, so they bind a hostile relay too.
+// Rights are the actions that the group grants one client. The library keeps their
+// encoding in the client's record and hands it to Execute with every operation, so they
+// bind a hostile relay too.
 //
 //	version  u8   1, or 2 if the client has a name
 //	count    u8   grants
@@ -63,10 +64,10 @@ type Grant struct {
 	AnonUID  uint32
 	AnonGID  uint32
 
-	// The maps turn the ids of the client's users into those of the export, in credentials and in the
-	// attributes that a call sets: an id in no range is anonymous. Attributes that the client reads are
-	// turned back: an id of the export that no range leads to is Nobody. So the owner of a file is itself
-	// on both sides. Without ranges ids are taken, and shown, as they are.
+	// The maps turn the ids of the client's users into those of the export, in credentials and in
+	// the attributes that a call sets: an id in no range is anonymous. Attributes that the client
+	// reads are turned back: an id of the export that no range leads to is Nobody. So the owner
+	// of a file is itself on both sides. Without ranges ids are taken, and shown, as they are.
 	UIDs []IDRange
 	GIDs []IDRange
 }
@@ -321,8 +322,8 @@ func shown(id uint32, ranges []IDRange) uint32 {
 	return Nobody
 }
 
-// wanted returns the attributes that a call asks to set, in the export's ids: they are mapped as those in
-// credentials are.
+// wanted returns the attributes that a call asks to set, in the export's ids: they are
+// mapped as those in credentials are.
 func (g *Grant) wanted(s nfs3.Sattr3) nfs3.Sattr3 {
 	if s.SetUID = s.SetUID && s.UID != nfs3.NoID; s.SetUID {
 		s.UID = g.mapped(s.UID, g.UIDs, g.AnonUID)
@@ -360,9 +361,9 @@ const (
 	mayExec  = 1
 )
 
-// may reports whether the mode gives the caller all of these permissions. The first class that it belongs
-// to decides: owner, group or others. Root may do everything, except execute a file that has no execute
-// permission at all.
+// may reports whether the mode gives the caller all of these permissions. The first class
+// that it belongs to decides: owner, group or others. Root may do everything, except
+// execute a file that has no execute permission at all.
 func (c *Cred) may(in *inode, want uint32) bool {
 	if c.root() {
 		return want&mayExec == 0 || in.kind == nfs3.TypeDir || in.mode&0o111 != 0
@@ -377,8 +378,9 @@ func (c *Cred) may(in *inode, want uint32) bool {
 	return class&want == want
 }
 
-// mayData is may for READ, WRITE and the size. The owner always may, because it may have opened the file
-// before it changed the mode, and a user who may execute a file may read it [RFC1813 §4.4].
+// mayData is may for READ, WRITE and the size. The owner always may, because it may have
+// opened the file before it changed the mode, and a user who may execute a file may read
+// it [RFC1813 §4.4].
 func (c *Cred) mayData(in *inode, want uint32) bool {
 	return c.UID == in.uid || c.may(in, want) || want == mayRead && c.may(in, mayExec)
 }

@@ -77,8 +77,9 @@ func (o *ops) run(op pbft.Operation) {
 	}
 }
 
-// A directory of a million entries behaves like a small one. The test makes one, looks names up, lists it
-// all, removes a tenth at random and checks every page. It prints the cost in time and memory.
+// A directory of a million entries behaves like a small one. The test makes one, looks
+// names up, lists it all, removes a tenth at random and checks every page. It prints the
+// cost in time and memory.
 func TestMillionEntries(t *testing.T) {
 	sizes := []int{1_000, 100_000, 1_000_000}
 	if testing.Short() || raceDetector {
@@ -126,8 +127,8 @@ func TestMillionEntries(t *testing.T) {
 	u.check()
 }
 
-// A file of 8 GiB, of which a few pages are written, behaves like a small one and takes only those pages;
-// removing it is one step.
+// A file of 8 GiB, of which a few pages are written, behaves like a small one and takes
+// only those pages; removing it is one step.
 func TestSparse8GiB(t *testing.T) {
 	fs, u := newFS(t, 1<<18)
 	o := &ops{u: u}
@@ -180,7 +181,8 @@ func TestSparse8GiB(t *testing.T) {
 // benchSizes are the directories that BenchmarkDirectory compares.
 var benchSizes = []int{1_000, 100_000, 1_000_000}
 
-// BenchmarkDirectory is the cost of one call, with its decoding and encoding, in directories of several sizes.
+// BenchmarkDirectory is the cost of one call, with its decoding and encoding, in
+// directories of several sizes.
 func BenchmarkDirectory(b *testing.B) {
 	for _, size := range benchSizes {
 		_, u := newFS(b, 1<<21)
@@ -229,7 +231,8 @@ func BenchmarkDirectory(b *testing.B) {
 	}
 }
 
-// A call allocates nothing: its arguments, results and reply lie in memory that the next call uses again.
+// A call allocates nothing: its arguments, results and reply lie in memory that the next
+// call uses again.
 func TestCallsDoNotAllocate(t *testing.T) {
 	_, u := newFS(t, 1<<10)
 	o := &ops{u: u}

@@ -20,11 +20,11 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the output of the scripts in testdata into them")
 
-// TestScripts runs the sessions in testdata. A line that begins with "$ " is a command, and the lines up to
-// the next one are its output; lines with "#" are for the reader. go test -rewrite refreshes them, and the
-// diff is the review. A command that succeeds without a result prints nothing; a refusal is its name. Paths
-// are looked up name by name; @x is a handle that "hold x PATH" kept. Every call is one second later than
-// the one before.
+// TestScripts runs the sessions in testdata. A line that begins with "$ " is a command, and
+// the lines up to the next one are its output; lines with "#" are for the reader. go test
+// -rewrite refreshes them, and the diff is the review. A command that succeeds without a
+// result prints nothing; a refusal is its name. Paths are looked up name by name; @x is a
+// handle that "hold x PATH" kept. Every call is one second later than the one before.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -94,8 +94,8 @@ func runScript(t *testing.T, script string) string {
 	return out.String()
 }
 
-// at returns the handle of a path, and walk that of its directory with its last name. The session's user
-// looks names up, so a refusal may come from there.
+// at returns the handle of a path, and walk that of its directory with its last name. The
+// session's user looks names up, so a refusal may come from there.
 func (s *session) at(path string) (nfs3.FileHandle, nfs3.Status) {
 	if name, ok := strings.CutPrefix(path, "@"); ok {
 		return s.held[strings.TrimSuffix(name, "/")], nfs3.OK
@@ -147,7 +147,8 @@ func (s *session) run(words []string) string {
 
 var commands = map[string]func(s *session, args []string) string{}
 
-// withPath makes a command whose first argument is a path, withName one whose first argument is a name.
+// withPath makes a command whose first argument is a path, withName one whose first
+// argument is a name.
 func withPath(f func(s *session, h nfs3.FileHandle, args []string) string) func(*session, []string) string {
 	return func(s *session, args []string) string {
 		h, st := s.at(args[0])
@@ -423,9 +424,9 @@ func (s *session) ls(h nfs3.FileHandle, args []string) string {
 	return fmt.Sprintf("%s eof=%v", strings.Join(names, " "), r.EOF)
 }
 
-// export add NAME [BYTES INODES] | export quota NUMBER BYTES INODES | export root NUMBER MODE UID GID |
-// export remove NUMBER | export admit NAME... | export list, by the administrator. Admit makes the exports
-// whose name ends in '+'.
+// export add NAME [BYTES INODES] | export quota NUMBER BYTES INODES | export root NUMBER
+// MODE UID GID | export remove NUMBER | export admit NAME... | export list, by the
+// administrator. Admit makes the exports whose name ends in '+'.
 func (s *session) export(args []string) string {
 	var body []byte
 	switch args[0] {

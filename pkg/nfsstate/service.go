@@ -14,8 +14,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Config holds the values that decide results, which must be alike at all replicas; and the machine's
-// clock, which decides nothing by itself.
+// Config holds the values that decide results, which must be alike at all replicas; and
+// the machine's clock, which decides nothing by itself.
 type Config struct {
 	Pages    uint64   // of the whole state, the library's included
 	Reserved uint64   // the first pages, which are the library's; at least 1
@@ -29,14 +29,14 @@ type Config struct {
 	ClockBound time.Duration    // how far from it another replica's proposal may be; 0 is DefaultClockBound
 }
 
-// DefaultClockBound is large, because a refusal by backups costs a view change, and it also bounds how
-// wrong the agreed time can be.
+// DefaultClockBound is large, because a refusal by backups costs a view change, and it
+// also bounds how wrong the agreed time can be.
 const DefaultClockBound = 5 * time.Minute
 
 const maxPages = math.MaxUint32
 
-// An FS is the file system: a deterministic state machine over the pages of a store. It is a pbft.Service, and
-// can be called without a group too. One goroutine at a time calls its methods.
+// An FS is the file system: a deterministic state machine over the pages of a store. It is a
+// pbft.Service, and can be called without a group too. One goroutine at a time calls its methods.
 type FS struct {
 	config Config
 	store  *fsmerkle.Store
@@ -61,7 +61,8 @@ var (
 	_ pbft.Recorded  = state{}
 )
 
-// New returns the file system that lies on the pages of store, or makes an empty one if they are all zero.
+// New returns the file system that lies on the pages of store, or makes an empty one if
+// they are all zero.
 func New(store *fsmerkle.Store, c Config) (*FS, error) {
 	if c.Inodes == 0 {
 		c.Inodes = c.Pages
@@ -112,8 +113,8 @@ type caller struct {
 	readOnly bool
 }
 
-// block returns the digest of the pageSize bytes that begin fromEnd bytes before the end of the operation,
-// if the library has digested exactly these.
+// block returns the digest of the pageSize bytes that begin fromEnd bytes before the end
+// of the operation, if the library has digested exactly these.
 func (c *caller) block(fromEnd int) (d pbft.Digest, ok bool) {
 	if n := fromEnd / pageSize; fromEnd%pageSize == 0 && 0 < n && n <= len(c.blocks) {
 		return c.blocks[len(c.blocks)-n], true
@@ -139,9 +140,9 @@ func (fs *FS) Execute(op pbft.Operation) (reply []byte, wrote bool) {
 	return reply, true
 }
 
-// Query answers an operation that only reads. Its time is that of the last operation that wrote. For a
-// client whose rights have expired by this machine's clock it is not ok, so that the agreed clock decides,
-// in Execute.
+// Query answers an operation that only reads. Its time is that of the last operation that
+// wrote. For a client whose rights have expired by this machine's clock it is not ok, so
+// that the agreed clock decides, in Execute.
 func (fs *FS) Query(op pbft.Operation) (reply []byte, ok bool) {
 	c, err := fs.begins(&op)
 	if err != nil {
@@ -160,9 +161,9 @@ func (fs *FS) Query(op pbft.Operation) (reply []byte, ok bool) {
 	return fs.answer(c, &fs.call), true
 }
 
-// begins parses an operation into fs.call and returns its caller. Both lie in the FS and are used again by
-// the next operation: the procedures are func values, so anything given to one would otherwise be allocated
-// for each operation.
+// begins parses an operation into fs.call and returns its caller. Both lie in the FS and
+// are used again by the next operation: the procedures are func values, so anything given
+// to one would otherwise be allocated for each operation.
 func (fs *FS) begins(op *pbft.Operation) (*caller, error) {
 	call, err := nfs3.ParseCall(op.Body)
 	if err != nil {
@@ -200,8 +201,9 @@ func (fs *FS) Accept(_ pbft.SeqNum, choice []byte) bool {
 // maxClock is the last time that fits the protocol's 32 bits of seconds.
 const maxClock = (1<<32)*uint64(time.Second) - 1
 
-// clock returns the time of an operation: the proposed time, but later than all before, so that no two
-// operations that write have the same time and time never goes back. A choice that is no time is ignored.
+// clock returns the time of an operation: the proposed time, but later than all before,
+// so that no two operations that write have the same time and time never goes back. A
+// choice that is no time is ignored.
 func (fs *FS) clock(choice []byte) uint64 {
 	next := min(le.Uint64(fs.read(fs.at.super)[superClock:])+1, maxClock)
 	if len(choice) != 8 {
@@ -225,8 +227,8 @@ type knownRights struct {
 	rights *Rights
 }
 
-// rightsOf parses an operation's rights, or finds them parsed. Only equal bytes of the same client count as
-// found.
+// rightsOf parses an operation's rights, or finds them parsed. Only equal bytes of the
+// same client count as found.
 func (fs *FS) rightsOf(op *pbft.Operation) *Rights {
 	k := &fs.known[uint64(op.Client)%uint64(len(fs.known))]
 	if k.raw != nil && k.client == op.Client && bytes.Equal(k.raw, op.Rights) {
@@ -239,8 +241,8 @@ func (fs *FS) rightsOf(op *pbft.Operation) *Rights {
 	return k.rights
 }
 
-// enter looks up the caller's rights on an export. It answers ACCES for an export that the client was not
-// granted, whether it exists or not.
+// enter looks up the caller's rights on an export. It answers ACCES for an export that
+// the client was not granted, whether it exists or not.
 func (c *caller) enter(export uint32) nfs3.Status {
 	if c.rights == nil || c.rights.Expires > 0 && c.clock >= c.rights.Expires {
 		return nfs3.ErrAcces
@@ -253,7 +255,8 @@ func (c *caller) enter(export uint32) nfs3.Status {
 	return nfs3.OK
 }
 
-// open loads the inode that a handle names. If it names none, in stays without a number, and has no attributes.
+// open loads the inode that a handle names. If it names none, in stays without a number,
+// and has no attributes.
 func (fs *FS) open(c *caller, fh nfs3.FileHandle, in *inode) nfs3.Status {
 	h, ok := fh.Parse()
 	if !ok {
@@ -273,8 +276,8 @@ func (fs *FS) open(c *caller, fh nfs3.FileHandle, in *inode) nfs3.Status {
 	return nfs3.OK
 }
 
-// openDir is open for a directory. Another object is loaded nevertheless, because the reply holds its
-// attributes.
+// openDir is open for a directory. Another object is loaded nevertheless, because the
+// reply holds its attributes.
 func (fs *FS) openDir(c *caller, fh nfs3.FileHandle, in *inode) nfs3.Status {
 	st := fs.open(c, fh, in)
 	if st == nfs3.OK && in.kind != nfs3.TypeDir {
@@ -302,5 +305,6 @@ func (s state) Freeze(seq pbft.SeqNum, rooted func(root pbft.Digest)) {
 
 func (s state) Discard(below pbft.SeqNum) { s.fs.store.Discard(fsmerkle.Seq(below)) }
 
-// Rollback drops nothing of FS, because the memory beside the pages depends on Execute's arguments only.
+// Rollback drops nothing of FS, because the memory beside the pages depends on Execute's
+// arguments only.
 func (s state) Rollback(to pbft.SeqNum) error { return s.fs.store.Rollback(fsmerkle.Seq(to)) }

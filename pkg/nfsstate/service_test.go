@@ -16,8 +16,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// The time is the proposed one, but later than all before; a choice that is no time proposes nothing [TOCS
-// §7.2].
+// The time is the proposed one, but later than all before; a choice that is no time
+// proposes nothing [TOCS §7.2].
 func TestClock(t *testing.T) {
 	fs, u := newFS(t, 1<<10)
 	h := u.create(u.root, "f", nfs3.Guarded, nfs3.Sattr3{}).Object.Handle.FileHandle()
@@ -71,8 +71,8 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// Bytes that are no call, or have a wrong program, procedure or arguments, are refused by Query and Execute
-// alike, and write no page.
+// Bytes that are no call, or have a wrong program, procedure or arguments, are refused by
+// Query and Execute alike, and write no page.
 func TestRefusals(t *testing.T) {
 	fs, u := newFS(t, 1<<10)
 	call := func(program, proc uint32, args string) []byte {
@@ -157,7 +157,8 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// A rolled back file system is the one of the checkpoint: the same operations lead to the same roots as before.
+// A rolled back file system is the one of the checkpoint: the same operations lead to the
+// same roots as before.
 func TestRollbackAndAgain(t *testing.T) {
 	fs, u := newFS(t, 1<<12)
 	work := func(seed uint64) {
@@ -195,7 +196,8 @@ func TestRollbackAndAgain(t *testing.T) {
 	}
 }
 
-// The digest of each node can be computed from its children's, down to the pages', under the tree's shape.
+// The digest of each node can be computed from its children's, down to the pages', under
+// the tree's shape.
 func TestCombine(t *testing.T) {
 	fs, u := newFS(t, 1<<10)
 	u.create(u.root, "f", nfs3.Unchecked, nfs3.Sattr3{})
@@ -227,7 +229,8 @@ func TestCombine(t *testing.T) {
 	}
 }
 
-// Pages that another configuration laid out are refused; those of the same one are accepted unchanged.
+// Pages that another configuration laid out are refused; those of the same one are
+// accepted unchanged.
 func TestReopen(t *testing.T) {
 	store, err := fsmerkle.New(fsmerkle.Options{Pages: 1 << 12})
 	if err != nil {
@@ -255,8 +258,8 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// A directory deeper than any path still works, but nothing is moved to where the way up is too long to be
-// walked.
+// A directory deeper than any path still works, but nothing is moved to where the way up
+// is too long to be walked.
 func TestDeepDirectories(t *testing.T) {
 	_, u := newFS(t, 1<<16)
 	deep := u.root
@@ -286,9 +289,9 @@ func TestDeepDirectories(t *testing.T) {
 	}
 }
 
-// The last entry of a directory is alone on its second page: renaming it makes the directory small, which
-// drops the index, and large again, which builds it. However few pages are free, that is done wholly or
-// refused.
+// The last entry of a directory is alone on its second page: renaming it makes the
+// directory small, which drops the index, and large again, which builds it. However few
+// pages are free, that is done wholly or refused.
 func TestRenameWhenFull(t *testing.T) {
 	for spare := range 10 {
 		fs, u := newFS(t, 1<<10)

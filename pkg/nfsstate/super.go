@@ -13,7 +13,8 @@ import (
 // Numbers on pages are little-endian; those on the wire are big-endian, as XDR has them.
 var le = binary.LittleEndian
 
-// A pageNo is the number of a page as pages write it. 0 is no page: page 0 is never the data area's.
+// A pageNo is the number of a page as pages write it. 0 is no page: page 0 is never the
+// data area's.
 type pageNo uint32
 
 const pageSize = fsmerkle.PageSize
@@ -153,8 +154,8 @@ func (fs *FS) addCounter(at int, delta int64) {
 	le.PutUint32(b, uint32(v))
 }
 
-// The pages. A slice from read is valid until the next change of that page by any function, so it is not
-// kept across a call that writes. A slice from modify is valid until the operation ends.
+// The pages. A slice from read is valid until the next change of that page by any function, so it
+// is not kept across a call that writes. A slice from modify is valid until the operation ends.
 
 func (fs *FS) read(p pageNo) []byte      { return fs.store.Read(fsmerkle.PageNum(p)) }
 func (fs *FS) modify(p pageNo) []byte    { return fs.store.Modify(fsmerkle.PageNum(p)) }
@@ -166,8 +167,8 @@ func (fs *FS) put(p pageNo, contents []byte, block pbft.Digest) {
 	fs.store.Put(fsmerkle.PageNum(p), contents, block)
 }
 
-// invariant stops the process at a bug of its own: a stopped replica is one of the f, a wrong one lies with
-// its key. It never checks the bytes of an operation.
+// invariant stops the process at a bug of its own: a stopped replica is one of the f, a
+// wrong one lies with its key. It never checks the bytes of an operation.
 func invariant(ok bool, what string) {
 	if !ok {
 		panic("nfsstate: " + what)

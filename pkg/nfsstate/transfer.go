@@ -9,7 +9,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// ready refuses to serve a checkpoint that is still being hashed, so that ordering does not wait for it.
+// ready refuses to serve a checkpoint that is still being hashed, so that ordering does
+// not wait for it.
 func (s state) ready(seq pbft.SeqNum) error {
 	err := s.fs.store.Ready(fsmerkle.Seq(seq))
 	if errors.Is(err, fsmerkle.ErrUnhashed) {
@@ -42,8 +43,8 @@ func (s state) PageAt(seq pbft.SeqNum, n pbft.PageNum) ([]byte, error) {
 	return s.fs.store.PageAt(fsmerkle.Seq(seq), fsmerkle.PageNum(n))
 }
 
-// Install implements pbft.State. The live pages go back to the last checkpoint, because later changes are
-// superseded, and the session has to begin from pages whose digests are known.
+// Install implements pbft.State. The live pages go back to the last checkpoint, because later
+// changes are superseded, and the session has to begin from pages whose digests are known.
 func (s state) Install(seq pbft.SeqNum, root pbft.Digest) (pbft.Install, error) {
 	if held := s.fs.store.Checkpoints(); len(held) > 0 {
 		if err := s.Rollback(pbft.SeqNum(held[len(held)-1])); err != nil {
@@ -97,7 +98,8 @@ func (s state) Shape() (top pbft.NodeID, fanout int) {
 	return pbft.NodeID(s.fs.store.Top()), fsmerkle.Fanout
 }
 
-// Combine returns the digest of an interior node from its children's. It may be called on any goroutine.
+// Combine returns the digest of an interior node from its children's. It may be called on
+// any goroutine.
 func (s state) Combine(id pbft.NodeID, children []pbft.Digest) pbft.Digest {
 	var family [fsmerkle.Fanout]fsmerkle.Digest
 	for i := range family {

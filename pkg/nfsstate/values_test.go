@@ -12,9 +12,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// These tests are about values that XDR can carry and a client's decoder refuses, or takes for something
-// else. One of them in the attributes of one file makes Linux drop the listing of a whole directory, again
-// and again.
+// These tests are about values that XDR can carry and a client's decoder refuses, or
+// takes for something else. One of them in the attributes of one file makes Linux drop
+// the listing of a whole directory, again and again.
 
 func owner(uid, gid uint32) nfs3.Sattr3 {
 	return nfs3.Sattr3{SetUID: true, UID: uid, SetGID: true, GID: gid}
@@ -131,8 +131,8 @@ func TestDeviceNumbers(t *testing.T) {
 	}
 }
 
-// Root of the export chooses the owner of new objects. Objects of other users get their own ids, whatever
-// they ask for.
+// Root of the export chooses the owner of new objects. Objects of other users get their
+// own ids, whatever they ask for.
 func TestOwnerAtCreation(t *testing.T) {
 	for _, x := range []struct {
 		name             string
@@ -180,8 +180,8 @@ var mapped = Grant{
 	GIDs: []IDRange{{From: 0, To: 0, Count: 1}, {From: 100, To: 300, Count: 2}},
 }
 
-// A client with maps reads its own ids everywhere, and can set the ids that it reads again, as cp -p and
-// tar do.
+// A client with maps reads its own ids everywhere, and can set the ids that it reads
+// again, as cp -p and tar do.
 func TestMapsBothWays(t *testing.T) {
 	_, u := newFS(t, 1<<10)
 	g := mapped

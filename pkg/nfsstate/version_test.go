@@ -10,9 +10,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// The version of a read is the last batch that changed anything its answer depends on: a write to one file
-// is no reason for replicas to disagree about another (R-OUR-22). A client whose rights run out depends on
-// the agreed clock, and so on every write.
+// The version of a read is the last batch that changed anything its answer depends on: a
+// write to one file is no reason for replicas to disagree about another (R-OUR-22). A
+// client whose rights run out depends on the agreed clock, and so on every write.
 func TestVersionOfReads(t *testing.T) {
 	fs, u := newFS(t, 4096)
 	state := fs.State().(pbft.Versioned)

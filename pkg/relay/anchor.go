@@ -21,12 +21,12 @@ type checkpoints interface {
 	Stable(ctx context.Context) (certified pbft.Certified, reached pbft.SeqNum, err error)
 }
 
-// An Anchor is the last certified root that a relay saw, kept on the relay's own disk. A group that is
-// behind it has lost its state, or was made to lose it: an attacker who owns enough hosts to begin the
-// group anew does not own this machine's file.
+// An Anchor is the last certified root that a relay saw, kept on the relay's own disk. A
+// group that is behind it has lost its state, or was made to lose it: an attacker who
+// owns enough hosts to begin the group anew does not own this machine's file.
 //
-// The file is one line: the digest of the group file, the checkpoint's number, its root. With another group
-// file, which only the administrator can make, the anchor begins anew.
+// The file is one line: the digest of the group file, the checkpoint's number, its root.
+// With another group file, which only the administrator can make, the anchor begins anew.
 type Anchor struct {
 	path  string
 	group string
@@ -37,8 +37,8 @@ type Anchor struct {
 // ErrRolledBack says that the group is behind a checkpoint that this relay has seen certified.
 var ErrRolledBack = errors.New("the group has rolled back behind a state that this relay has seen certified")
 
-// How long a group may take at the start to reach the anchor (replicas may be fetching), and how often it is
-// raised.
+// How long a group may take at the start to reach the anchor (replicas may be fetching),
+// and how often it is raised.
 const (
 	anchorPatience = 30 * time.Second
 	anchorEvery    = 5 * time.Second

@@ -38,8 +38,8 @@ func testGroup(t *testing.T, epoch uint64) *pbft.Group {
 	return g
 }
 
-// A relay refuses a group that is behind a checkpoint it has seen certified, or that has another root for
-// it; only the administrator can begin a new epoch.
+// A relay refuses a group that is behind a checkpoint it has seen certified, or that has
+// another root for it; only the administrator can begin a new epoch.
 func TestAnchor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "anchor")
 	open := func(epoch uint64) *Anchor {

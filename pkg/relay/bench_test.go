@@ -102,8 +102,8 @@ func benchmarkCalls(b *testing.B, r *rig, depth int, message []byte) {
 	b.ReportMetric(float64(r.Stats().Writes-before)/float64(b.N), "writes/call")
 }
 
-// relayServer, set in the environment, makes the test binary serve a group that answers at once, until its
-// input ends, and print for each line of input how much CPU time it took.
+// relayServer, set in the environment, makes the test binary serve a group that answers at
+// once, until its input ends, and print for each line of input how much CPU time it took.
 const relayServer = "RELAY_BENCH_SERVER"
 
 func init() {
@@ -134,8 +134,8 @@ func init() {
 	os.Exit(0)
 }
 
-// BenchmarkCallsProcess has the relay in a process of its own, as kernels have, and measures the CPU time
-// of that process.
+// BenchmarkCallsProcess has the relay in a process of its own, as kernels have, and
+// measures the CPU time of that process.
 func BenchmarkCallsProcess(b *testing.B) {
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), relayServer+"=1")

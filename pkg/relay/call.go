@@ -15,8 +15,8 @@ import (
 // replicas may decide one.
 var systemErr = binary.BigEndian.AppendUint32(nil, uint32(nfs3.SystemErr))
 
-// sending notes the call in the journal before it leaves (R-OUR-15). The client may choose a new slot or
-// timestamp for a call whose result the group did not keep; then the note moves.
+// sending notes the call in the journal before it leaves (R-OUR-15). The client may choose a
+// new slot or timestamp for a call whose result the group did not keep; then the note moves.
 func (k *call) sending(slot pbft.Slot, t pbft.Timestamp) error {
 	j := k.server.config.Journal
 	if k.journaled {
@@ -30,9 +30,9 @@ func (k *call) sending(slot pbft.Slot, t pbft.Timestamp) error {
 	return nil
 }
 
-// done ends a call. It runs on a goroutine of the client and does not wait. It writes the answer to the
-// journal, then to the table, then to the kernel, so that an answer that a kernel has seen survives this
-// process.
+// done ends a call. It runs on a goroutine of the client and does not wait. It writes the
+// answer to the journal, then to the table, then to the kernel, so that an answer that a
+// kernel has seen survives this process.
 func (k *call) done(reply []byte, err error) {
 	s := k.server
 	if errors.Is(err, pbft.ErrClosed) {
@@ -68,8 +68,9 @@ func (k *call) done(reply []byte, err error) {
 	s.wakeBusy()
 }
 
-// giveUp ends a call that the client will not answer. The kernel gets a closed connection instead of an
-// answer. It asks again, here or at the relay's next life, and the journal still has the call.
+// giveUp ends a call that the client will not answer. The kernel gets a closed connection
+// instead of an answer. It asks again, here or at the relay's next life, and the journal
+// still has the call.
 func (k *call) giveUp() {
 	s := k.server
 	s.counters.count(k.program, k.procedure, unanswered)
@@ -133,8 +134,8 @@ func (s *Server) adviseFailure(k *call, err error) {
 	}
 }
 
-// mountedOK reports whether a reply to MNT says MNT3_OK. That is the only word of results that the relay
-// reads.
+// mountedOK reports whether a reply to MNT says MNT3_OK. That is the only word of results
+// that the relay reads.
 func mountedOK(reply []byte) bool {
 	return len(reply) >= 8 && binary.BigEndian.Uint64(reply) == uint64(nfs3.Success)<<32
 }

@@ -19,8 +19,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// readBuffer is the number of bytes read ahead of a connection, so that one system call brings many small
-// calls.
+// readBuffer is the number of bytes read ahead of a connection, so that one system call
+// brings many small calls.
 const readBuffer = 32 << 10
 
 // A conn is one connection of a kernel. Its reader owns records, head and reserved.
@@ -73,8 +73,8 @@ func (c *conn) reserve(n int) error {
 	return nil
 }
 
-// partial sets the time by which the record that has begun must be whole, so that a peer that never ends it
-// does not hold memory.
+// partial sets the time by which the record that has begun must be whole, so that a peer
+// that never ends it does not hold memory.
 func (c *conn) partial() {
 	if !c.armed {
 		c.armed = true
@@ -299,12 +299,12 @@ func (c *conn) start(k *call) {
 	}
 }
 
-// busyRetry bounds how long a reader waits before it asks a busy client again. Other users of the client
-// end calls without the relay's knowing.
+// busyRetry bounds how long a reader waits before it asks a busy client again. Other
+// users of the client end calls without the relay's knowing.
 const busyRetry = 20 * time.Millisecond
 
-// awaitClient waits until the client may have room. It returns false, and forgets k, if no connection waits
-// for k any more.
+// awaitClient waits until the client may have room. It returns false, and forgets k, if
+// no connection waits for k any more.
 func (c *conn) awaitClient(k *call) bool {
 	s := c.server
 	s.counters.busy.Add(1)
@@ -326,10 +326,10 @@ func (c *conn) awaitClient(k *call) bool {
 	return true
 }
 
-// shut closes the connection. It takes no lock, so any lock may be held by its caller. The socket's Close
-// waits for the reader, which may be the caller itself, so Close runs on a goroutine of its own, for which
-// Shutdown waits too. That goroutine is counted before quit is closed, because the writer ends with quit
-// and may be the last goroutine counted.
+// shut closes the connection. It takes no lock, so any lock may be held by its caller. The
+// socket's Close waits for the reader, which may be the caller itself, so Close runs on a
+// goroutine of its own, for which Shutdown waits too. That goroutine is counted before
+// quit is closed, because the writer ends with quit and may be the last goroutine counted.
 func (c *conn) shut() {
 	c.once.Do(func() {
 		c.gone.Store(true)

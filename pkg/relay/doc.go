@@ -26,16 +26,17 @@
 //
 // # Goroutines
 //
-// Serve accepts. One goroutine watches for calls that stay unanswered. Each connection has two: one reads records
-// and starts calls, the other writes the replies that could not be written at once, so that a kernel which does
-// not read delays only itself. Everything else runs on the client's goroutines, which never wait here.
+// Serve accepts. One goroutine watches for calls that stay unanswered. Each connection
+// has two: one reads records and starts calls, the other writes the replies that could
+// not be written at once, so that a kernel which does not read delays only itself.
+// Everything else runs on the client's goroutines, which never wait here.
 //
 // # Trust
 //
-// AUTH_SYS is a claim. Any process of this machine that may use a port below 1024 can make it, so
-// other ports are refused unless Config.InsecurePorts is set; with it, any local process can act
-// as any user that the client's rights in the group allow. The replicas squash and limit what this relay
-// may claim at all; nothing the relay does or forgets can exceed that.
+// AUTH_SYS is a claim. Any process of this machine that may use a port below 1024 can make it,
+// so other ports are refused unless Config.InsecurePorts is set; with it, any local process
+// can act as any user that the client's rights in the group allow. The replicas squash and
+// limit what this relay may claim at all; nothing the relay does or forgets can exceed that.
 //
 // # Bounds
 //

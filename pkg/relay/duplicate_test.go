@@ -94,8 +94,9 @@ func TestDoneCallIsAnsweredAgain(t *testing.T) {
 	}
 }
 
-// Two processes make the same call, byte for byte and with the same xid. A new process is told from one
-// that asks again by three things: whether the first took its answer, the port, and the time.
+// Two processes make the same call, byte for byte and with the same xid. A new process is
+// told from one that asks again by three things: whether the first took its answer, the
+// port, and the time.
 func TestWhoAsksAgain(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -152,7 +153,8 @@ func TestWhoAsksAgain(t *testing.T) {
 	}
 }
 
-// The first process is gone while its call is in flight: only a client from its port is taken for it.
+// The first process is gone while its call is in flight: only a client from its port is
+// taken for it.
 func TestWhoJoinsACallInFlight(t *testing.T) {
 	g, clock := newFakeGroup(4), newHandClock()
 	g.now = clock.now
@@ -206,8 +208,8 @@ func TestXidUsedAgainOnOneConnection(t *testing.T) {
 	}
 }
 
-// A call that differs only in its credentials, even in parts that the relay does not pass on, is another
-// call.
+// A call that differs only in its credentials, even in parts that the relay does not pass
+// on, is another call.
 func TestOtherCredentialsAreAnotherCall(t *testing.T) {
 	g := newFakeGroup(4)
 	g.answer = echo
@@ -245,9 +247,10 @@ func TestLiveConnectionsDoNotShareAnswers(t *testing.T) {
 	}
 }
 
-// TestTableProperties drives the table against a plain model: an operation that changes something and comes
-// again with the same bytes runs again exactly if its client cannot be asking for the answer, as long as the
-// answer is kept; bounds hold after every step; and nothing is left in flight.
+// TestTableProperties drives the table against a plain model: an operation that changes
+// something and comes again with the same bytes runs again exactly if its client cannot
+// be asking for the answer, as long as the answer is kept; bounds hold after every step;
+// and nothing is left in flight.
 func TestTableProperties(t *testing.T) {
 	for seed := range uint64(50) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { tableLife(t, rand.New(rand.NewPCG(seed, 0))) })

@@ -229,9 +229,9 @@ type kernel struct {
 
 func (r *rig) connect(t testing.TB) *kernel { return dial(t, r.addr, nil) }
 
-// reconnect connects from the port of an earlier connection, which is closed first; a nil one had any port.
-// It connects to a listener of its own, because the machine may keep the old pair of addresses busy for a
-// minute.
+// reconnect connects from the port of an earlier connection, which is closed first; a nil
+// one had any port. It connects to a listener of its own, because the machine may keep
+// the old pair of addresses busy for a minute.
 func (r *rig) reconnect(t testing.TB, old *kernel) *kernel {
 	t.Helper()
 	if old == nil {
@@ -246,7 +246,8 @@ func (r *rig) reconnect(t testing.TB, old *kernel) *kernel {
 	return dial(t, l.Addr().String(), old.LocalAddr())
 }
 
-// dial connects from a local address, nil for any, which stays this test's own to connect from again.
+// dial connects from a local address, nil for any, which stays this test's own to connect
+// from again.
 func dial(t testing.TB, to string, from net.Addr) *kernel {
 	t.Helper()
 	if from == nil {

@@ -13,8 +13,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// FuzzRecords reads any stream in any portions. A record consists of its fragments and never exceeds the
-// bound, and memory is asked for before it is taken.
+// FuzzRecords reads any stream in any portions. A record consists of its fragments and
+// never exceeds the bound, and memory is asked for before it is taken.
 func FuzzRecords(f *testing.F) {
 	f.Add(record([]byte("a record")), true)
 	f.Add([]byte{0, 0, 0, 2, 1, 2, 0x80, 0, 0, 1, 3, 0x80, 0, 0, 0}, false)
@@ -95,8 +95,8 @@ func slowRecord(b []byte) (rec, rest []byte, err error) {
 	}
 }
 
-// FuzzHeader parses any record. A header that passes is that of a call which the replicas can read, with
-// the arguments of the record, and stands in the record's memory.
+// FuzzHeader parses any record. A header that passes is that of a call which the replicas
+// can read, with the arguments of the record, and stands in the record's memory.
 func FuzzHeader(f *testing.F) {
 	f.Add(rpcMessage(1, nfs3.ProgramNFS, 1, "handle"))
 	f.Add(rpcMessage(1, nfs3.ProgramMount, 1, ""))

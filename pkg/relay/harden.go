@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Harden prepares the process for its place in the kernel's memory reclaim. When memory is short, the
-// kernel writes file pages back through the relay, which must then neither be paged out nor wait for that
-// write-back when it allocates. Harden returns a warning for each step that it may not take; the relay
-// works without it, and may then hang when memory is short.
+// Harden prepares the process for its place in the kernel's memory reclaim. When memory is
+// short, the kernel writes file pages back through the relay, which must then neither be paged
+// out nor wait for that write-back when it allocates. Harden returns a warning for each step
+// that it may not take; the relay works without it, and may then hang when memory is short.
 //
 // Call it first in main: memory mapped later is locked as it is touched.
 func Harden() (warnings []string) {
@@ -31,9 +31,9 @@ func Harden() (warnings []string) {
 	return warnings
 }
 
-// lockMemory locks pages that are touched, now and later. MCL_ONFAULT leaves the untouched parts of sparse
-// mappings alone. Under a limit on locked memory a later allocation would fail and end the process, so
-// nothing is locked then.
+// lockMemory locks pages that are touched, now and later. MCL_ONFAULT leaves the
+// untouched parts of sparse mappings alone. Under a limit on locked memory a later
+// allocation would fail and end the process, so nothing is locked then.
 func lockMemory() string {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
@@ -57,8 +57,8 @@ func hasCapability(which uint) bool {
 	return sets[which/32].Effective>>(which%32)&1 != 0
 }
 
-// becomeFlusher sets PR_SET_IO_FLUSHER on every thread; those made later inherit it. The runtime can reach all
-// threads only in a program without cgo.
+// becomeFlusher sets PR_SET_IO_FLUSHER on every thread; those made later inherit it. The
+// runtime can reach all threads only in a program without cgo.
 func becomeFlusher() string {
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0)
 	switch {
@@ -79,8 +79,8 @@ const privileged = 1024
 // portStartFile says from which port on any process of this machine may use ports.
 var portStartFile = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
-// PortRule says why it protects nothing on this machine that calls must come from a port below 1024; "" if
-// it does protect, or if the rule is not in force.
+// PortRule says why it protects nothing on this machine that calls must come from a port
+// below 1024; "" if it does protect, or if the rule is not in force.
 func PortRule(insecurePorts bool) string {
 	text, err := os.ReadFile(portStartFile)
 	if err != nil || insecurePorts {

@@ -32,11 +32,12 @@ type (
 //	ringStart    ring     ringRecords answers of calls that changed something, ringRecord bytes each
 //	regions      one region for each slot: the operation that is under way in it
 //
-// A region or an answer is valid from the moment its guard word is stored, which happens last, so a relay killed
-// at any point leaves the old record or the new one, never half of one. The kernel that waits for the answers
-// lives on this machine, so a record need only survive the process: nothing is synced before a call leaves. After
-// a crash of the machine records may be torn, and no client asks for them any more. Then no answer is given from
-// the file, and operations under way are sent again only so that they end.
+// A region or an answer is valid from the moment its guard word is stored, which happens
+// last, so a relay killed at any point leaves the old record or the new one, never half
+// of one. The kernel that waits for the answers lives on this machine, so a record need
+// only survive the process: nothing is synced before a call leaves. After a crash of the
+// machine records may be torn, and no client asks for them any more. Then no answer is
+// given from the file, and operations under way are sent again only so that they end.
 //
 //	region   0 guard u32 (0 free, 1 under way)   4 CRC u32 of the rest
 //	         8 t u64   16 xid u32   20 length u32   24 address 16 bytes   40 slot u32   44 port u32   48 digest u64
@@ -45,8 +46,8 @@ type (
 //	         12 slot u32   16 t u64   24 xid u32   28 port u32   32 digest u64   40 when it was given u64
 //	         48 address 16 bytes   64 length u32   68 accept_stat and results
 //
-// Version 1 had neither ports nor times nor this digest. Its answers are dropped, and the calls under way in it
-// are sent again as after a crash of the machine.
+// Version 1 had neither ports nor times nor this digest. Its answers are dropped, and the
+// calls under way in it are sent again as after a crash of the machine.
 const (
 	journalMagic   = "BFSRELAY"
 	journalVersion = 2
@@ -79,8 +80,9 @@ var ErrJournal = errors.New("unusable relay journal")
 // bootIDFile holds the identifier of this boot of the machine.
 var bootIDFile = "/proc/sys/kernel/random/boot_id"
 
-// A Journal is the mapped file in which the relay notes its operations under way and its recent answers, so
-// that kernels do not notice its restart (R-OUR-15). Its methods may be called from any goroutine.
+// A Journal is the mapped file in which the relay notes its operations under way and its
+// recent answers, so that kernels do not notice its restart (R-OUR-15). Its methods may
+// be called from any goroutine.
 type Journal struct {
 	path string
 	file *os.File
@@ -107,12 +109,13 @@ type JournalOptions struct {
 	Owner [32]byte
 }
 
-// OpenJournal opens the journal at path, or makes one. The file is sparse: its size is about 1 MiB a slot,
-// and it takes as much disk as the largest calls so far have needed. A directory that lives as long as the
-// machine is up, such as one below /run, is good enough.
+// OpenJournal opens the journal at path, or makes one. The file is sparse: its size is about
+// 1 MiB a slot, and it takes as much disk as the largest calls so far have needed. A
+// directory that lives as long as the machine is up, such as one below /run, is good enough.
 //
-// A lost file is replaced by an empty one. A file that is damaged, cut short, or another client's is an
-// error that says what to do. If the machine has been restarted since, damaged records are dropped instead.
+// A lost file is replaced by an empty one. A file that is damaged, cut short, or another
+// client's is an error that says what to do. If the machine has been restarted since,
+// damaged records are dropped instead.
 func OpenJournal(path string, o JournalOptions) (*Journal, error) {
 	if o.Slots < 1 || o.Slots > maxSlots {
 		return nil, fmt.Errorf("relay journal %s: got %d slots, want 1 to %d", path, o.Slots, maxSlots)
@@ -198,8 +201,8 @@ func (j *Journal) unusable(format string, args ...any) error {
 		"when the relay stopped may then fail, or be done twice", ErrJournal, j.path, fmt.Sprintf(format, args...))
 }
 
-// create gives the file its size and takes the space that small calls need, so that a full disk shows now
-// and not as a fault in mapped memory.
+// create gives the file its size and takes the space that small calls need, so that a
+// full disk shows now and not as a fault in mapped memory.
 func (j *Journal) create(size int64) error {
 	if err := j.file.Truncate(0); err != nil {
 		return fmt.Errorf("relay journal: %w", err)
@@ -259,8 +262,8 @@ func (j *Journal) checkHeader(h []byte, o JournalOptions, got, want int64) error
 	return nil
 }
 
-// scan checks every record that is marked valid. If the machine has not been restarted since, a damaged one
-// is an error; after a crash of the machine it is dropped.
+// scan checks every record that is marked valid. If the machine has not been restarted
+// since, a damaged one is an error; after a crash of the machine it is dropped.
 func (j *Journal) scan(sameBoot bool) error {
 	if err := j.scanRegions(sameBoot); err != nil {
 		return err
@@ -279,7 +282,8 @@ func (j *Journal) scan(sameBoot bool) error {
 			continue
 		}
 		j.answers = max(j.answers, guard64(r).Load())
-		// The relay was killed between keeping the answer and freeing the slot: the operation is not sent again.
+		// The relay was killed between keeping the answer and freeing the slot: the
+		// operation is not sent again.
 		slot, t := binary.LittleEndian.Uint32(r[12:]), binary.LittleEndian.Uint64(r[16:])
 		if int(slot) < len(j.occupied) && t != 0 && j.occupied[slot] == timestamp(t) {
 			j.free(slotNumber(slot))
@@ -317,8 +321,9 @@ func (j *Journal) answerAt(i int) []byte {
 	return j.mapped[ringStart+i*ringRecord:][:ringRecord:ringRecord]
 }
 
-// guard32 and guard64 return the words that make a record valid. Stores before an atomic store are not
-// moved behind it, so a process killed in between has not stored the guard. Mapped records are aligned.
+// guard32 and guard64 return the words that make a record valid. Stores before an atomic
+// store are not moved behind it, so a process killed in between has not stored the guard.
+// Mapped records are aligned.
 func guard32(r []byte) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(unsafe.SliceData(r))) }
 func guard64(r []byte) *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(r))) }
 
@@ -335,9 +340,9 @@ func answerValid(r []byte) bool {
 		binary.LittleEndian.Uint32(r[8:]) == crc32.Checksum(r[12:ringHead+n], castagnoli)
 }
 
-// begin notes that the operation of k leaves as (slot, t). The slot should be free: a client gives it to
-// the next operation only after Done of the one before, because a relay killed between the two does not
-// know the answer to the first.
+// begin notes that the operation of k leaves as (slot, t). The slot should be free: a
+// client gives it to the next operation only after Done of the one before, because a
+// relay killed between the two does not know the answer to the first.
 func (j *Journal) begin(slot slotNumber, t timestamp, k *call) error {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -387,9 +392,9 @@ func (j *Journal) occupy(slot slotNumber, t timestamp, n int) error {
 	return nil
 }
 
-// finish notes that k has its answer, keeps the answer if it fits, and only then frees the slot. A relay
-// killed in between sends the operation once more in its next life and gets the same answer. A nil reply is
-// not kept. It returns the answer's number, 0 if none was kept.
+// finish notes that k has its answer, keeps the answer if it fits, and only then frees the
+// slot. A relay killed in between sends the operation once more in its next life and gets the
+// same answer. A nil reply is not kept. It returns the answer's number, 0 if none was kept.
 func (j *Journal) finish(k *call, reply []byte, at instant) (note uint64) {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -420,8 +425,8 @@ func (j *Journal) forget(note uint64) {
 	guard64(j.answerAt(int((note-1)%ringRecords))).CompareAndSwap(note, 0)
 }
 
-// alive notes the time at which the relay lives. A client may ask the relay's next life for answers that it
-// had not taken at that time.
+// alive notes the time at which the relay lives. A client may ask the relay's next life
+// for answers that it had not taken at that time.
 func (j *Journal) alive(at instant) {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -453,9 +458,9 @@ func (j *Journal) keep(k *call, reply []byte, at instant) {
 	guard64(r).Store(j.answers)
 }
 
-// underway returns the operations of an earlier life that have no answer. After a crash of the machine
-// their clients can no longer be told apart, so they get no address: such an operation is sent again so
-// that it ends, and no call is taken for its retransmission.
+// underway returns the operations of an earlier life that have no answer. After a crash of
+// the machine their clients can no longer be told apart, so they get no address: such an
+// operation is sent again so that it ends, and no call is taken for its retransmission.
 func (j *Journal) underway() []*call {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -482,8 +487,8 @@ func (j *Journal) underway() []*call {
 	return calls
 }
 
-// answered returns the answers of an earlier life, oldest first, except those that were older than limit
-// when it ended.
+// answered returns the answers of an earlier life, oldest first, except those that were
+// older than limit when it ended.
 func (j *Journal) answered(limit time.Duration) []*answered {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -523,7 +528,8 @@ func peerOf(address, port []byte) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(address)).Unmap(), uint16(binary.LittleEndian.Uint32(port)))
 }
 
-// Torn counts the records dropped at opening because the machine had crashed while they were written.
+// Torn counts the records dropped at opening because the machine had crashed while they
+// were written.
 func (j *Journal) Torn() int { return j.torn }
 
 // Sync writes the file to its disk.
@@ -555,8 +561,8 @@ func (j *Journal) Close() error {
 	return nil
 }
 
-// bootID returns the identifier of this boot of the machine. If it is unknown, every boot counts as a new
-// one.
+// bootID returns the identifier of this boot of the machine. If it is unknown, every boot
+// counts as a new one.
 func bootID() string {
 	b, err := os.ReadFile(bootIDFile)
 	if err != nil || len(b) < bootSize {

@@ -48,7 +48,8 @@ func testKey(xid uint32, body string) key {
 
 func withJournal(j *Journal) func(*Config) { return func(c *Config) { c.Journal = j } }
 
-// Killed after sending: the next life sends the same again, and the kernel that asks again gets the answer.
+// Killed after sending: the next life sends the same again, and the kernel that asks
+// again gets the answer.
 func TestRestartResumesWhatWasUnderway(t *testing.T) {
 	path := journalPath(t)
 	j := openJournal(t, path)
@@ -108,7 +109,8 @@ func TestRestartResumesWhatWasUnderway(t *testing.T) {
 	}
 }
 
-// Killed after the answer: it is in the journal, even if its slot has been used since, and nothing is done again.
+// Killed after the answer: it is in the journal, even if its slot has been used since,
+// and nothing is done again.
 func TestRestartKeepsAnswers(t *testing.T) {
 	path := journalPath(t)
 	j := openJournal(t, path)
@@ -187,8 +189,9 @@ func TestCallThatMovesToAnotherSlot(t *testing.T) {
 	}
 }
 
-// TestCrashAtEveryPoint copies the file at each step of random lives, as a kill there would leave it. The
-// next life must find each operation that was sent and not answered, each recent answer, and nothing else.
+// TestCrashAtEveryPoint copies the file at each step of random lives, as a kill there
+// would leave it. The next life must find each operation that was sent and not answered,
+// each recent answer, and nothing else.
 func TestCrashAtEveryPoint(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "journal")

@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An instant is a reading of the machine's monotonic clock in nanoseconds. All processes of the machine share
-// that clock, so a journal may hold instants, and it stands still while the machine is suspended, as clients do.
+// An instant is a reading of the machine's monotonic clock in nanoseconds. All processes
+// of the machine share that clock, so a journal may hold instants, and it stands still
+// while the machine is suspended, as clients do.
 type instant int64
 
 // started pairs a reading of the monotonic clock with one of Go's, which is cheaper to read.
@@ -34,9 +35,9 @@ func now() instant { return started.at + instant(time.Since(started.time)) }
 // within reports whether at lies at most d before now.
 func (at instant) within(d time.Duration, now instant) bool { return now-at <= instant(d) }
 
-// A lineage is the record of a connection that outlives it, for the calls that came on it. It holds the
-// evidence by which a call that comes again on another connection is told from a new client's call with the
-// same bytes:
+// A lineage is the record of a connection that outlives it, for the calls that came on
+// it. It holds the evidence by which a call that comes again on another connection is
+// told from a new client's call with the same bytes:
 //
 //   - peer: a kernel that reconnects keeps its source port;
 //   - ended: a client that is still connected has no reason to ask on another connection;
@@ -51,8 +52,8 @@ type lineage struct {
 	taken uint64  // bytes of replies that the peer had taken when it ended the connection in good order
 }
 
-// end notes when the connection ended, and how many bytes of replies its peer had taken. Only the first
-// note counts.
+// end notes when the connection ended, and how many bytes of replies its peer had taken.
+// Only the first note counts.
 func (l *lineage) end(at instant, taken uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -68,8 +69,8 @@ func (l *lineage) noticedEnd() instant {
 	return l.ended
 }
 
-// over reports whether the connection has ended, and when. If no end has been noticed it asks the socket,
-// because a connection at its limit is not read.
+// over reports whether the connection has ended, and when. If no end has been noticed it
+// asks the socket, because a connection at its limit is not read.
 func (l *lineage) over(at instant) (instant, bool) {
 	if ended := l.noticedEnd(); ended != 0 || l.tcp == nil {
 		return ended, ended != 0
@@ -81,10 +82,10 @@ func (l *lineage) over(at instant) (instant, bool) {
 
 // look asks the socket whether the peer has ended the connection, and notes it.
 //
-// A peer that closes its socket in good order has read every byte that its kernel acknowledged, because
-// closing a socket with unread bytes resets the connection. After a reset, or after an end that the relay
-// itself began, no reply is known to be taken: a kernel that hears of the end may drop replies it has not
-// read.
+// A peer that closes its socket in good order has read every byte that its kernel
+// acknowledged, because closing a socket with unread bytes resets the connection. After a
+// reset, or after an end that the relay itself began, no reply is known to be taken: a
+// kernel that hears of the end may drop replies it has not read.
 func (l *lineage) look(at instant) {
 	written := l.written.Load() // read before the socket says how much of it is not acknowledged
 	raw, err := l.tcp.SyscallConn()
@@ -115,7 +116,8 @@ func acknowledged(fd int, events int16, written uint64) uint64 {
 	return written - uint64(unacknowledged)
 }
 
-// tookUpTo reports whether the connection has ended and its peer had taken the first n bytes of its replies.
+// tookUpTo reports whether the connection has ended and its peer had taken the first n
+// bytes of its replies.
 func (l *lineage) tookUpTo(n uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

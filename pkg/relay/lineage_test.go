@@ -16,8 +16,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// A client that took its answer and left is not taken for its successor on the same port, over a restart of
-// the relay either.
+// A client that took its answer and left is not taken for its successor on the same port,
+// over a restart of the relay either.
 func TestRestartForgetsAnswersThatWereTaken(t *testing.T) {
 	path := journalPath(t)
 	j := openJournal(t, path)
@@ -42,8 +42,8 @@ func TestRestartForgetsAnswersThatWereTaken(t *testing.T) {
 	g.next(t)
 }
 
-// However long the relay was down, a kernel may come back for minutes from when it serves again, and not after
-// that.
+// However long the relay was down, a kernel may come back for minutes from when it serves
+// again, and not after that.
 func TestTimeToComeBackRunsFromTheRestart(t *testing.T) {
 	for _, c := range []struct {
 		waited time.Duration // from when the new life serves
@@ -122,7 +122,8 @@ func TestNobodyAsksAgainAfterTheMachineRestarted(t *testing.T) {
 	}
 }
 
-// A journal of the version before has no ports: its calls under way are seen through, and its answers dropped.
+// A journal of the version before has no ports: its calls under way are seen through, and
+// its answers dropped.
 func TestJournalOfTheVersionBefore(t *testing.T) {
 	path := journalPath(t)
 	j := openJournal(t, path)
@@ -174,8 +175,8 @@ func (l *logBook) lines(part string) (n int) {
 	return n
 }
 
-// Calls that stay unanswered for a minute make one line, with the cause, and their end another, with the time
-// it took.
+// Calls that stay unanswered for a minute make one line, with the cause, and their end
+// another, with the time it took.
 func TestUnansweredCallsAreLogged(t *testing.T) {
 	clock, book := newHandClock(), new(logBook)
 	s, err := New(Config{

@@ -14,9 +14,9 @@ const (
 	maxMounts    = 1024
 )
 
-// A mountList is the list that DUMP shows: host and path of each mount through this relay, oldest first.
-// RFC 1813 calls it advisory [RFC1813 appendix I §5.2.2]: nothing is decided by it, and it ends with the
-// relay. When it is full the oldest entry goes.
+// A mountList is the list that DUMP shows: host and path of each mount through this
+// relay, oldest first. RFC 1813 calls it advisory [RFC1813 appendix I §5.2.2]: nothing is
+// decided by it, and it ends with the relay. When it is full the oldest entry goes.
 type mountList struct {
 	mu      sync.Mutex
 	entries []mounted

@@ -19,14 +19,15 @@ const (
 	ownSegment = 8 << 10
 	// maxVector bounds the segments of one system call.
 	maxVector = 64
-	// together is the time within which a reply joins the one before: while other calls are in flight, a
-	// reply that comes so soon after the last is left to the writer, which writes all that wait at once.
+	// together is the time within which a reply joins the one before: while other calls
+	// are in flight, a reply that comes so soon after the last is left to the writer,
+	// which writes all that wait at once.
 	together = 100 * time.Microsecond
 )
 
-// An outbox holds the replies that a connection has not taken. The goroutine that sets writing owns vector
-// and writes; all others only append. So a goroutine of the client that finds the outbox idle writes at
-// once, and one that finds it busy does not wait.
+// An outbox holds the replies that a connection has not taken. The goroutine that sets
+// writing owns vector and writes; all others only append. So a goroutine of the client
+// that finds the outbox idle writes at once, and one that finds it busy does not wait.
 type outbox struct {
 	mu      sync.Mutex
 	waiting []segment // to be written after vector
@@ -82,16 +83,17 @@ func (o *outbox) gather(b []byte) {
 	o.waiting = append(o.waiting, segment{b: append(chunk, b...), chunk: true})
 }
 
-// answer sends the reply to a call. reply is accept_stat and results, and must not change any more. a is
-// the answer remembered for retransmissions, nil if none is.
+// answer sends the reply to a call. reply is accept_stat and results, and must not change
+// any more. a is the answer remembered for retransmissions, nil if none is.
 func (c *conn) answer(xid uint32, reply []byte, alone bool, a *answered) {
 	var head [acceptedSize]byte
 	c.send(appendAccepted(head[:0], xid, len(reply)), reply, alone, a)
 }
 
-// send puts a message into the outbox and has it written: at once if it comes alone, by the writer if more
-// are to be expected. It never waits for the peer; a peer with too many unsent bytes is disconnected. If a
-// is not nil, its end is set to the place in the stream of replies where the message ends.
+// send puts a message into the outbox and has it written: at once if it comes alone, by
+// the writer if more are to be expected. It never waits for the peer; a peer with too
+// many unsent bytes is disconnected. If a is not nil, its end is set to the place in the
+// stream of replies where the message ends.
 func (c *conn) send(head, tail []byte, alone bool, a *answered) {
 	o, s, n := &c.out, c.server, int64(len(head)+len(tail))
 	now := time.Now()
@@ -215,8 +217,8 @@ func (c *conn) discard() {
 	c.server.unsent.Add(-c.unsent.Swap(0))
 }
 
-// pushOut writes as much of the vector as the socket takes. With block set it waits until the socket took
-// something.
+// pushOut writes as much of the vector as the socket takes. With block set it waits until
+// the socket took something.
 func (c *conn) pushOut(block bool) error {
 	o, s := &c.out, c.server
 	o.block, o.err, o.sent = block, nil, 0
@@ -240,8 +242,8 @@ func (c *conn) pushOut(block bool) error {
 	return o.err
 }
 
-// push writes to the descriptor for pushOut. It returns false to be called again when the descriptor is
-// writable.
+// push writes to the descriptor for pushOut. It returns false to be called again when the
+// descriptor is writable.
 func (c *conn) push(fd uintptr) bool {
 	o := &c.out
 	for len(o.vector) > 0 {

@@ -24,13 +24,13 @@ const smallRecord = 8 << 10
 
 const lastFragment = 1 << 31
 
-// longRecords holds the memory of long records whose calls are over. A kernel that writes a large file
-// sends records of 1 MiB one after the other, and touching fresh memory for each costs more than receiving
-// it.
+// longRecords holds the memory of long records whose calls are over. A kernel that writes
+// a large file sends records of 1 MiB one after the other, and touching fresh memory for
+// each costs more than receiving it.
 var longRecords sync.Pool
 
-// takeRecord returns an empty record with room for n bytes. A long one has at most twice the room it needs,
-// because its call reserves only n bytes of the budget.
+// takeRecord returns an empty record with room for n bytes. A long one has at most twice
+// the room it needs, because its call reserves only n bytes of the budget.
 func takeRecord(n int) []byte {
 	if n <= smallRecord {
 		return make([]byte, 0, n)
@@ -46,11 +46,12 @@ func takeRecord(n int) []byte {
 	return make([]byte, 0, room)
 }
 
-// longStep divides the room of every long record, so that its memory also fits others of about its length.
+// longStep divides the room of every long record, so that its memory also fits others of
+// about its length.
 const longStep = 64 << 10
 
-// recycleRecord takes back the memory of a record that is no longer read. Small records are left to the
-// garbage collector.
+// recycleRecord takes back the memory of a record that is no longer read. Small records
+// are left to the garbage collector.
 func recycleRecord(record []byte) {
 	if cap(record) > smallRecord {
 		spoil(record)
@@ -58,8 +59,8 @@ func recycleRecord(record []byte) {
 	}
 }
 
-// spoil is called with memory that is given back. Tests overwrite the memory, so that a goroutine that
-// still reads it is found out.
+// spoil is called with memory that is given back. Tests overwrite the memory, so that a
+// goroutine that still reads it is found out.
 var spoil = func([]byte) {}
 
 var (
@@ -68,8 +69,9 @@ var (
 	errUnfinished    = errors.New("record is not whole yet")
 )
 
-// A recordReader takes calls off a stream by the record marking of [RFC5531 §11]. A record is a chain of
-// fragments, each behind a word with its length and a bit that says whether it is the last.
+// A recordReader takes calls off a stream by the record marking of [RFC5531 §11]. A
+// record is a chain of fragments, each behind a word with its length and a bit that says
+// whether it is the last.
 //
 // Its caller reads into space, tells filled how many bytes came, and calls next until it returns
 // errUnfinished.
@@ -84,7 +86,8 @@ type recordReader struct {
 
 	// reserve is asked before memory for a record of n bytes is taken; its error ends the stream.
 	reserve func(n int) error
-	// partial is called before waiting for the rest of a record that has begun, whole when the rest has come.
+	// partial is called before waiting for the rest of a record that has begun, whole
+	// when the rest has come.
 	partial, whole func()
 }
 
@@ -138,9 +141,9 @@ func (r *recordReader) next() ([]byte, error) {
 // unfinished reports whether a record has begun that is not whole: a stream must not end there.
 func (r *recordReader) unfinished() bool { return r.begun || r.w > r.r }
 
-// fragment begins a fragment of n bytes with those that have come already. The first of several fragments
-// reserves the largest record at once, because a peer that waits for budget in the middle of a record would
-// hold memory meanwhile.
+// fragment begins a fragment of n bytes with those that have come already. The first of
+// several fragments reserves the largest record at once, because a peer that waits for
+// budget in the middle of a record would hold memory meanwhile.
 func (r *recordReader) fragment(n int, last bool) error {
 	switch {
 	case n > maxRecord-len(r.record):

@@ -4,8 +4,8 @@ package relay
 
 import "testing"
 
-// A record uses the memory of a longer one again only if that is of about its length, because it reserves
-// its own length only.
+// A record uses the memory of a longer one again only if that is of about its length,
+// because it reserves its own length only.
 func TestRecordsTakeNoMoreRoomThanTheyNeed(t *testing.T) {
 	for range 100 {
 		recycleRecord(make([]byte, maxRecord))

@@ -14,8 +14,8 @@ import (
 	"bfs/test/patience"
 )
 
-// replicas is the state of a group that outlives relays: the last operation and reply of each slot, and how
-// often each operation was executed.
+// replicas is the state of a group that outlives relays: the last operation and reply of
+// each slot, and how often each operation was executed.
 type replicas struct {
 	last map[pbft.Slot]slotState
 	ran  map[string]int
@@ -95,9 +95,10 @@ func (p *patientKernel) left() int {
 	return len(p.waiting)
 }
 
-// TestExactlyOnceThroughRestarts kills relays at random points of calls that change something: before the group
-// heard of them, after it executed them, after the relay knows, after it replied. The kernel asks
-// again each time. In the end each call is answered, and was executed once.
+// TestExactlyOnceThroughRestarts kills relays at random points of calls that change
+// something: before the group heard of them, after it executed them, after the relay
+// knows, after it replied. The kernel asks again each time. In the end each call is
+// answered, and was executed once.
 func TestExactlyOnceThroughRestarts(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) { liveAndDie(t, rand.New(rand.NewPCG(seed, 1))) })
@@ -142,7 +143,8 @@ func liveAndDie(t *testing.T, chance *rand.Rand) {
 	}
 }
 
-// run drives calls forward, one random step at a time, until the kernel is content or steps are over.
+// run drives calls forward, one random step at a time, until the kernel is content or
+// steps are over.
 func run(t *testing.T, g *fakeGroup, state *replicas, kernel *patientKernel, chance *rand.Rand, steps int) {
 	var sent, executed []*fakeCall
 	for steps > 0 && kernel.left() > 0 {

@@ -79,8 +79,8 @@ func (w *words) u32() uint32 {
 	return v
 }
 
-// skip passes n bytes of opaque data and its padding. The padding may hold any bytes, because no side reads
-// it.
+// skip passes n bytes of opaque data and its padding. The padding may hold any bytes,
+// because no side reads it.
 func (w *words) skip(n uint32) {
 	padded := (int64(n) + 3) &^ 3
 	if w.short || padded > int64(len(w.b)-w.at) {
@@ -107,7 +107,8 @@ func (h *header) parse(record []byte) verdict {
 	if v := h.parseCredentials(&w); v != proceed {
 		return v
 	}
-	// The verifier that goes with AUTH_NONE and AUTH_SYS is AUTH_NONE, and empty [RFC5531 §10.1, §14].
+	// The verifier that goes with AUTH_NONE and AUTH_SYS is AUTH_NONE, and empty [RFC5531
+	// §10.1, §14].
 	flavor, length := w.u32(), w.u32()
 	switch {
 	case w.short:
@@ -119,8 +120,8 @@ func (h *header) parse(record []byte) verdict {
 	return proceed
 }
 
-// parseCredentials reads flavour and body of the credentials. Flavours other than AUTH_NONE and AUTH_SYS
-// are refused as bad, as the kernel's own server does; a client then tries another.
+// parseCredentials reads flavour and body of the credentials. Flavours other than AUTH_NONE and
+// AUTH_SYS are refused as bad, as the kernel's own server does; a client then tries another.
 func (h *header) parseCredentials(w *words) verdict {
 	flavor, length := w.u32(), w.u32()
 	switch {
@@ -149,8 +150,8 @@ func (h *header) parseCredentials(w *words) verdict {
 	}
 }
 
-// parseSys reads authsys_parms: stamp, machine name, uid, gid, gids [RFC5531 §14]. The body must end where
-// they end.
+// parseSys reads authsys_parms: stamp, machine name, uid, gid, gids [RFC5531 §14]. The
+// body must end where they end.
 func (h *header) parseSys(w *words) verdict {
 	w.u32() // the stamp is arbitrary
 	name := w.u32()
@@ -191,8 +192,9 @@ func (h *header) operation(record []byte) []byte {
 // acceptedSize is the number of bytes that appendAccepted appends.
 const acceptedSize = 24
 
-// appendAccepted appends the record mark and the header of an accepted reply, up to the accept_stat. rest
-// is the length of accept_stat and results, which the group's replies already consist of.
+// appendAccepted appends the record mark and the header of an accepted reply, up to the
+// accept_stat. rest is the length of accept_stat and results, which the group's replies
+// already consist of.
 func appendAccepted(b []byte, xid uint32, rest int) []byte {
 	for _, v := range [...]uint32{
 		lastFragment | uint32(acceptedSize-4+rest), xid, msgReply, replyAccepted, flavorNone, 0,

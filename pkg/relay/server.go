@@ -18,17 +18,17 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// A Group is the part of a pbft.Client that the relay uses. Done of a call must run before Sending of the
-// next one in its slot. Otherwise a relay killed between the two has lost the answer to the first, which
-// the group no longer keeps either, and the kernel's retransmission is done a second time. Stats.Overtaken
-// counts this.
+// A Group is the part of a pbft.Client that the relay uses. Done of a call must run
+// before Sending of the next one in its slot. Otherwise a relay killed between the two
+// has lost the answer to the first, which the group no longer keeps either, and the
+// kernel's retransmission is done a second time. Stats.Overtaken counts this.
 type Group interface {
 	Start(call pbft.Call) error
 	Resume(slot pbft.Slot, t pbft.Timestamp, call pbft.Call) error
 }
 
-// Limits bound the resources that kernels can make a relay hold. A zero field takes the default that its
-// comment names.
+// Limits bound the resources that kernels can make a relay hold. A zero field takes the
+// default that its comment names.
 type Limits struct {
 	Conns        int // 256 connections
 	CallsPerConn int // 128 calls in flight per connection; then it is not read
@@ -89,7 +89,8 @@ type Config struct {
 	// be any user.
 	InsecurePorts bool
 
-	// Cause returns the reason why the group does not answer, for the log; "" if it knows none. It may be nil.
+	// Cause returns the reason why the group does not answer, for the log; "" if it knows
+	// none. It may be nil.
 	Cause func() string
 
 	Log *slog.Logger // nil: slog.Default()
@@ -145,9 +146,9 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// Resume sends the operations that an earlier life of this relay had under way again, unchanged, and loads
-// its recent answers, so that kernels that ask again get them (R-OUR-15). Serve calls it if the caller has
-// not. It does not wait for the group.
+// Resume sends the operations that an earlier life of this relay had under way again,
+// unchanged, and loads its recent answers, so that kernels that ask again get them
+// (R-OUR-15). Serve calls it if the caller has not. It does not wait for the group.
 func (s *Server) Resume() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,8 +193,8 @@ func (s *Server) resume(k *call) error {
 	return nil
 }
 
-// earlier returns the connection from peer to the relay's earlier life. It counts as ended when this life
-// begins to serve, because no client could come back before.
+// earlier returns the connection from peer to the relay's earlier life. It counts as
+// ended when this life begins to serve, because no client could come back before.
 func (s *Server) earlier(peer netip.AddrPort) *lineage {
 	l := s.lineages[peer]
 	if l == nil {
@@ -203,8 +204,8 @@ func (s *Server) earlier(peer netip.AddrPort) *lineage {
 	return l
 }
 
-// begin starts the goroutine that runs while the relay serves. From now on clients of the earlier life can
-// come back.
+// begin starts the goroutine that runs while the relay serves. From now on clients of the
+// earlier life can come back.
 func (s *Server) begin() {
 	if s.serving {
 		return
@@ -220,8 +221,8 @@ func (s *Server) begin() {
 	go s.watch()
 }
 
-// Serve accepts connections at l, which must be TCP, until Shutdown, and closes it. It may run for several
-// listeners.
+// Serve accepts connections at l, which must be TCP, until Shutdown, and closes it. It
+// may run for several listeners.
 func (s *Server) Serve(l net.Listener) error {
 	defer l.Close()
 	if err := s.Resume(); err != nil {
@@ -295,8 +296,8 @@ func (s *Server) welcome(nc net.Conn) {
 	go c.read()
 }
 
-// evictLocked closes the connection that has been idle longest, if that is at least Limits.Idle. Its kernel
-// connects again when it needs to. It returns false if there is no such connection.
+// evictLocked closes the connection that has been idle longest, if that is at least Limits.Idle.
+// Its kernel connects again when it needs to. It returns false if there is no such connection.
 func (s *Server) evictLocked() bool {
 	var idlest *conn
 	s.table.mu.Lock()
@@ -315,9 +316,9 @@ func (s *Server) evictLocked() bool {
 	return true
 }
 
-// Shutdown stops accepting and reading, lets the calls in flight be answered while ctx lasts, closes the
-// connections and syncs the journal. The next life resumes the calls that are left under way. Close the
-// group's client after it, and the journal after that.
+// Shutdown stops accepting and reading, lets the calls in flight be answered while ctx
+// lasts, closes the connections and syncs the journal. The next life resumes the calls
+// that are left under way. Close the group's client after it, and the journal after that.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.stopping {

@@ -344,8 +344,8 @@ func TestSlowKernelHoldsUpNobody(t *testing.T) {
 	r.eventually(t, "slow one closed", func(s Stats) bool { return s.Slow == 1 && s.Connections == 1 && s.Unsent == 0 })
 }
 
-// At a lower bound the relay stops reading from a kernel that takes no replies, and goes on when the kernel
-// reads again.
+// At a lower bound the relay stops reading from a kernel that takes no replies, and goes
+// on when the kernel reads again.
 func TestSlowKernelIsNotRead(t *testing.T) {
 	g := newFakeGroup(0)
 	big := make([]byte, 1<<20)
@@ -499,8 +499,8 @@ func TestLargeCallsShareABudget(t *testing.T) {
 	}
 }
 
-// A call that has begun is read to its end, though others reach the limit meanwhile: the time in which it
-// must be whole runs.
+// A call that has begun is read to its end, though others reach the limit meanwhile: the
+// time in which it must be whole runs.
 func TestWhatHasBegunIsReadOn(t *testing.T) {
 	g := newFakeGroup(0)
 	r := newRig(t, g, func(c *Config) { c.Limits.Calls = 1 })
@@ -597,8 +597,9 @@ func TestResetIsNoFault(t *testing.T) {
 	}
 }
 
-// The memory of a long call is used again when the call is over, and not before. In whatever order calls
-// are answered, those under way keep their bytes, and a retransmission joins its call.
+// The memory of a long call is used again when the call is over, and not before. In
+// whatever order calls are answered, those under way keep their bytes, and a
+// retransmission joins its call.
 func TestLongRecordsAreUsedAgain(t *testing.T) {
 	const length, depth, rounds = 3 * smallRecord, 8, 20
 	args := func(xid uint32) string { return strings.Repeat(string(rune('a'+xid%26)), length+int(xid%5)) }

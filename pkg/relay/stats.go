@@ -10,8 +10,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// latencyBuckets is the number of buckets of a latency histogram. Bucket i counts the calls that took less
-// than 2^i microseconds, the last one all others.
+// latencyBuckets is the number of buckets of a latency histogram. Bucket i counts the
+// calls that took less than 2^i microseconds, the last one all others.
 const latencyBuckets = 26
 
 // An outcome is how a call to a procedure ended.

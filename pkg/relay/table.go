@@ -10,17 +10,18 @@ import (
 	"sync/atomic"
 )
 
-// A key tells calls apart: the client's address and port, the xid it chose, and a digest of the call's bytes.
+// A key tells calls apart: the client's address and port, the xid it chose, and a digest
+// of the call's bytes.
 type key struct {
 	peer   netip.AddrPort
 	xid    uint32
 	digest digest
 }
 
-// A digest covers the whole record of a call behind the xid: program, procedure, credentials with the stamp
-// and machine name that a client put there, and arguments. It is two CRCs of 32 bits, computed at the speed
-// of memory. It tells calls apart as long as a client does not forge collisions among its own calls, by
-// which it would harm only itself.
+// A digest covers the whole record of a call behind the xid: program, procedure,
+// credentials with the stamp and machine name that a client put there, and arguments. It is
+// two CRCs of 32 bits, computed at the speed of memory. It tells calls apart as long as a
+// client does not forge collisions among its own calls, by which it would harm only itself.
 type digest uint64
 
 func digestOf(b []byte) digest {
@@ -49,8 +50,8 @@ const answeredOverhead = 200
 
 var errStopping = errors.New("relay is stopping")
 
-// A table holds the calls in flight and the answers to recent ones: the duplicate-request cache. It is
-// also the gate: it counts calls and bytes, and makes readers wait at the limits.
+// A table holds the calls in flight and the answers to recent ones: the duplicate-request
+// cache. It is also the gate: it counts calls and bytes, and makes readers wait at the limits.
 type table struct {
 	limits Limits
 
@@ -82,8 +83,9 @@ func newTable(l Limits) *table {
 	return t
 }
 
-// awaitTurn waits until c may bring another call: until its own limit and that for all connections allow
-// it, and its peer takes its replies. It returns false if c shall bring no more.
+// awaitTurn waits until c may bring another call: until its own limit and that for all
+// connections allow it, and its peer takes its replies. It returns false if c shall bring
+// no more.
 func (t *table) awaitTurn(c *conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -106,8 +108,8 @@ func (t *table) wait() {
 	t.waiting--
 }
 
-// reserve takes n bytes of the budget for records, and waits for them if need be. A record that is the only
-// one is always admitted.
+// reserve takes n bytes of the budget for records, and waits for them if need be. A
+// record that is the only one is always admitted.
 func (t *table) reserve(c *conn, n int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -146,8 +148,8 @@ const (
 	replayed                  // it was done; here is the answer again
 )
 
-// admit decides about k and, if k is fresh, counts it as in flight. For a replayed call it returns the
-// answer.
+// admit decides about k and, if k is fresh, counts it as in flight. For a replayed call
+// it returns the answer.
 func (t *table) admit(k *call) (admission, *answered) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,9 +170,9 @@ func (t *table) admit(k *call) (admission, *answered) {
 	return fresh, nil
 }
 
-// sentAgain reports whether a call that came from l, and now comes from c with the same key, is the same
-// call. It is if it comes from l itself, or from a connection that was made in time after l had ended. Two
-// live connections are two clients.
+// sentAgain reports whether a call that came from l, and now comes from c with the same
+// key, is the same call. It is if it comes from l itself, or from a connection that was
+// made in time after l had ended. Two live connections are two clients.
 func (t *table) sentAgain(l *lineage, c *conn) bool {
 	if l == c.lineage {
 		return true
@@ -180,8 +182,8 @@ func (t *table) sentAgain(l *lineage, c *conn) bool {
 	return over && ended.within(t.limits.Reconnect, at)
 }
 
-// mayLack reports whether the client that asks for a on c may lack the answer: the call is the same, and
-// its client is not known to have taken the answer.
+// mayLack reports whether the client that asks for a on c may lack the answer: the call
+// is the same, and its client is not known to have taken the answer.
 func (t *table) mayLack(a *answered, c *conn) bool {
 	if a.from == c.lineage {
 		return a.at.within(t.limits.Resend, t.now())
@@ -200,8 +202,8 @@ func (t *table) askedAgain(a *answered, c *conn) {
 	a.end.Store(0)
 }
 
-// dropTaken forgets the answers that the peer of l, which has ended, has taken. A later call with the same
-// key is new.
+// dropTaken forgets the answers that the peer of l, which has ended, has taken. A later
+// call with the same key is new.
 func (t *table) dropTaken(l *lineage) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -263,9 +265,9 @@ func (t *table) landed(k *call) {
 	k.older, k.newer = nil, nil
 }
 
-// finish removes k from the calls in flight, remembers its answer a unless that is nil, and returns the
-// connection to send the answer to, nil if none waits. alone reports that no other call of that connection
-// is in flight. The connection still counts k until release.
+// finish removes k from the calls in flight, remembers its answer a unless that is nil, and
+// returns the connection to send the answer to, nil if none waits. alone reports that no
+// other call of that connection is in flight. The connection still counts k until release.
 func (t *table) finish(k *call, a *answered) (c *conn, alone bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -19,14 +19,15 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write transcripts anew instead of checking them")
 
-// TestTranscripts replays testdata/*.txt. A transcript is a list of exchanges: the bytes that a kernel
-// sends, a line of dashes, the bytes that it gets, an empty line. All exchanges of a file share a
-// connection until it is closed; then there is a new one. The group behind the relay prints each call it
-// gets, and answers SUCCESS and the arguments.
+// TestTranscripts replays testdata/*.txt. A transcript is a list of exchanges: the bytes
+// that a kernel sends, a line of dashes, the bytes that it gets, an empty line. All
+// exchanges of a file share a connection until it is closed; then there is a new one. The
+// group behind the relay prints each call it gets, and answers SUCCESS and the arguments.
 //
-// Sent bytes are words separated by blanks: decimal or 0x numbers are 32 bits, "text" is an XDR string,
-// text:n a string of n letters, and hex:… bytes as they are. A line that begins with record is a whole
-// record, bytes is sent without a mark, and fragment is a fragment that is not the last.
+// Sent bytes are words separated by blanks: decimal or 0x numbers are 32 bits, "text" is
+// an XDR string, text:n a string of n letters, and hex:… bytes as they are. A line that
+// begins with record is a whole record, bytes is sent without a mark, and fragment is a
+// fragment that is not the last.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -107,8 +108,8 @@ func credentials(c nfs3.Credentials) string {
 	return fmt.Sprintf("uid %d gid %d groups %v", c.UID, c.GID, c.Groups)
 }
 
-// exchange sends the bytes and a NULL call with xid 0xffffffff, and reads replies up to the reply to that
-// call.
+// exchange sends the bytes and a NULL call with xid 0xffffffff, and reads replies up to
+// the reply to that call.
 func exchange(k *kernel, sent []byte, closed *bool) (replies []string) {
 	null := []byte{0xff, 0xff, 0xff, 0xff}
 	for _, v := range []uint32{msgCall, rpcVersion, nfs3.ProgramNFS, nfs3.Version, 0, 0, 0, 0, 0} {

@@ -35,7 +35,8 @@ func (s *Server) watch() {
 	}
 }
 
-// lookAfter notes that the relay lives, and logs when calls become overdue and when none is any more.
+// lookAfter notes that the relay lives, and logs when calls become overdue and when none
+// is any more.
 func (s *Server) lookAfter(at instant) {
 	if s.config.Journal != nil {
 		s.config.Journal.alive(at)
@@ -44,7 +45,8 @@ func (s *Server) lookAfter(at instant) {
 	s.beaten.Store(int64(at))
 }
 
-// watchCalls logs one line when calls become overdue, with the cause, and one when none is overdue any more.
+// watchCalls logs one line when calls become overdue, with the cause, and one when none
+// is overdue any more.
 func (s *Server) watchCalls(at instant) {
 	late := s.table.late(at, overdue)
 	switch {
@@ -95,8 +97,8 @@ func procedureName(program, procedure uint32) string {
 	return nfsNames[procedure]
 }
 
-// Oldest names the procedure of the oldest call in flight and says how long that call has been unanswered; ""
-// and 0 if none is in flight.
+// Oldest names the procedure of the oldest call in flight and says how long that call has
+// been unanswered; "" and 0 if none is in flight.
 func (s *Server) Oldest() (procedure string, age time.Duration) {
 	at := s.table.now()
 	s.table.mu.Lock()
@@ -108,8 +110,8 @@ func (s *Server) Oldest() (procedure string, age time.Duration) {
 	return procedureName(k.program, k.procedure), time.Duration(max(at-k.began, 0))
 }
 
-// Alive reports whether the periodic checks of a relay that serves still run. The error says for how long
-// they have not.
+// Alive reports whether the periodic checks of a relay that serves still run. The error
+// says for how long they have not.
 func (s *Server) Alive() error {
 	last := instant(s.beaten.Load())
 	if idle := time.Duration(s.table.now() - last); last != 0 && idle > silentFor {
@@ -119,8 +121,8 @@ func (s *Server) Alive() error {
 	return nil
 }
 
-// advise logs a message at most once in ten minutes for each value of what, so that peers cannot flood the
-// log.
+// advise logs a message at most once in ten minutes for each value of what, so that peers
+// cannot flood the log.
 func (s *Server) advise(what, message string, args ...any) {
 	at := s.table.now()
 	s.adviceMu.Lock()

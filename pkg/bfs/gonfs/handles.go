@@ -18,8 +18,8 @@ const handleSize = 16
 
 type handle [handleSize]byte
 
-// handles maps paths to the handles that go-nfs's clients keep. At the limit the longest unused one is
-// forgotten; the root, number 0, never is.
+// handles maps paths to the handles that go-nfs's clients keep. At the limit the longest
+// unused one is forgotten; the root, number 0, never is.
 type handles struct {
 	mu       sync.Mutex
 	server   uint64 // of this life, so that another's handles are stale

@@ -79,7 +79,8 @@ type handler struct {
 
 var _ nfs.Handler = (*handler)(nil)
 
-// Mount answers MNT. AUTH_NONE is offered because it is the truth; AUTH_SYS because kernels insist on it.
+// Mount answers MNT. AUTH_NONE is offered because it is the truth; AUTH_SYS because
+// kernels insist on it.
 func (h *handler) Mount(_ context.Context, _ net.Conn, r nfs.MountRequest) (nfs.MountStatus, billy.Filesystem, []nfs.AuthFlavor) {
 	if p := path.Clean("/" + string(r.Dirpath)); p != "/" && p != path.Clean("/"+h.export) {
 		return nfs.MountStatusErrNoEnt, h.fs, nil
@@ -87,8 +88,8 @@ func (h *handler) Mount(_ context.Context, _ net.Conn, r nfs.MountRequest) (nfs.
 	return nfs.MountStatusOk, h.fs, []nfs.AuthFlavor{nfs.AuthFlavorUnix, nfs.AuthFlavorNull}
 }
 
-// Change lends the part of Billy that changes attributes, and no more: were it to make nodes, go-nfs would answer
-// MKNOD of a character device with OK and make none.
+// Change lends the part of Billy that changes attributes, and no more: were it to make
+// nodes, go-nfs would answer MKNOD of a character device with OK and make none.
 func (h *handler) Change(billy.Filesystem) billy.Change {
 	return struct{ billy.Change }{h.fs.Billy}
 }
@@ -128,7 +129,8 @@ func (h *handler) InvalidateHandle(billy.Filesystem, []byte) error { return nil 
 // HandleLimit bounds the number of entries that go-nfs lists at once.
 func (h *handler) HandleLimit() int { return h.handles.limit }
 
-// listener judges connections before go-nfs gets them, and closes them at the end, which go-nfs does not.
+// listener judges connections before go-nfs gets them, and closes them at the end, which
+// go-nfs does not.
 type listener struct {
 	net.Listener
 	config *Config

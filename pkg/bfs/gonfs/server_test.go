@@ -90,7 +90,8 @@ func dial(t *testing.T, address string) *nfsc.Mount {
 	return nil
 }
 
-// A client that shares no code with us mounts, creates, writes, reads back, renames, lists and removes.
+// A client that shares no code with us mounts, creates, writes, reads back, renames,
+// lists and removes.
 func TestClient(t *testing.T) {
 	fsys := mount(t)
 	address := start(t, Config{FS: fsys, Export: "/export", InsecurePorts: true})
@@ -171,8 +172,8 @@ func checkList(t *testing.T, target *nfsc.Target, dir string, want ...string) {
 	}
 }
 
-// A user who is not root can connect from high ports only, and is refused unless the configuration allows
-// it.
+// A user who is not root can connect from high ports only, and is refused unless the
+// configuration allows it.
 func TestInsecurePort(t *testing.T) {
 	address := start(t, Config{FS: mount(t), Export: "/export"})
 	c, err := net.Dial("tcp", address)

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package blockhash digests blocks of 4 KiB: pages of the state, and the blocks that long operations are
-// cut into. Both are digested alike, so that a replica that has digested an operation need not digest the
-// pages that it fills.
+// Package blockhash digests blocks of 4 KiB: pages of the state, and the blocks that long
+// operations are cut into. Both are digested alike, so that a replica that has digested
+// an operation need not digest the pages that it fills.
 //
-// A block's digest is the root of a tree of two leaves, and not its SHA-256, because hashing two messages
-// at once takes little longer than one where the processor has instructions for SHA-256 (sum_amd64.go).
+// A block's digest is the root of a tree of two leaves, and not its SHA-256, because
+// hashing two messages at once takes little longer than one where the processor has
+// instructions for SHA-256 (sum_amd64.go).
 package blockhash
 
 import "crypto/sha256"
@@ -16,8 +17,8 @@ const (
 	half = Size / 2
 )
 
-// The tags distinguish a half, a block and every other input of SHA-256: no other input that has one of
-// them at its place here has the same length.
+// The tags distinguish a half, a block and every other input of SHA-256: no other input
+// that has one of them at its place here has the same length.
 const (
 	halfTag  = "bfs half"
 	blockTag = "bfs block"

@@ -4,5 +4,6 @@
 
 package blockhash
 
-// watched: the race detector must see that a block is read, which it does not where assembly reads it.
+// watched: the race detector must see that a block is read, which it does not where
+// assembly reads it.
 const watched = true

@@ -102,8 +102,8 @@ func TestFS(t *testing.T) {
 	}
 }
 
-// What was synced survives a crash. A sector that was written after that has its old contents or its new
-// ones, and both happen, within one write too.
+// What was synced survives a crash. A sector that was written after that has its old
+// contents or its new ones, and both happen, within one write too.
 func TestCrashOfWrites(t *testing.T) {
 	seen := map[string]int{}
 	for seed := range uint64(200) {
@@ -156,7 +156,8 @@ func TestCrashKeepsAppendsInOrder(t *testing.T) {
 	}
 }
 
-// Names are durable after a Sync of them, and contents after one of the file: neither does the other's work.
+// Names are durable after a Sync of them, and contents after one of the file: neither
+// does the other's work.
 func TestCrashOfNames(t *testing.T) {
 	seen := map[string]int{}
 	for seed := range uint64(200) {
@@ -264,7 +265,8 @@ func TestLimit(t *testing.T) {
 	must(t, f.Allocate(3*pageBytes))
 }
 
-// Faults of the medium: a flip changes some bits of its range only, a misdirected write lands elsewhere once.
+// Faults of the medium: a flip changes some bits of its range only, a misdirected write
+// lands elsewhere once.
 func TestFlipAndMisdirect(t *testing.T) {
 	m := newMem(1)
 	f := create(t, m, "f")

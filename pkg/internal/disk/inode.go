@@ -19,8 +19,8 @@ type page [pageBytes]byte
 // zeros stands for pages that were allocated and not written. It is not written.
 var zeros page
 
-// contents are the bytes of a file: pages, nil where none was written or allocated, so that it reads as zeros.
-// Invariant: bytes at size and beyond are zero.
+// contents are the bytes of a file: pages, nil where none was written or allocated, so
+// that it reads as zeros. Invariant: bytes at size and beyond are zero.
 type contents struct {
 	pages []*page
 	size  int64
@@ -134,8 +134,8 @@ func (c *contents) invert(off int64, bits byte) {
 	}
 }
 
-// An inode is a file without its name. Pages of durable are not written, so they may be pages of now and of
-// snapshots too.
+// An inode is a file without its name. Pages of durable are not written, so they may be
+// pages of now and of snapshots too.
 type inode struct {
 	now, durable contents
 	pending      []change // what made now out of durable, in order

@@ -14,8 +14,8 @@ import (
 	"syscall"
 )
 
-// ErrPower is what a [Mem] answers between the loss of power that CutAfter set and Crash, and what a file
-// opened before a Crash answers after it.
+// ErrPower is what a [Mem] answers between the loss of power that CutAfter set and Crash,
+// and what a file opened before a Crash answers after it.
 var ErrPower = errors.New("the disk has no power")
 
 // errSync is the answer of a Sync that FailSync had fail.
@@ -27,12 +27,12 @@ var errSync = fmt.Errorf("sync: %w", syscall.EIO)
 //   - Each write that was not synced is kept, lost or torn (some of its sectors are kept),
 //     independently of the others. A sector that is kept has what earlier writes put there too, as
 //     it comes from one page of the cache.
-//   - A change of length or of names that was not synced is kept or lost. Changes of one file's length are kept
-//     in order.
+//   - A change of length or of names that was not synced is kept or lost. Changes of one
+//     file's length are kept in order.
 //
-// All chance comes from the generator that NewMem was given, so that equal calls see equal disks. Memory is
-// taken for pages that were written, so a long file of zeros is cheap. Its methods may be called by several
-// goroutines.
+// All chance comes from the generator that NewMem was given, so that equal calls see
+// equal disks. Memory is taken for pages that were written, so a long file of zeros is
+// cheap. Its methods may be called by several goroutines.
 type Mem struct {
 	mu      sync.Mutex
 	chance  *rand.Rand
@@ -81,8 +81,8 @@ func (m *Mem) Stats() Stats {
 	return m.stats
 }
 
-// Limit sets how many bytes fit, in all files. A write or Allocate that needs more answers ENOSPC; a write
-// within blocks that a file has already does not. A negative limit is none.
+// Limit sets how many bytes fit, in all files. A write or Allocate that needs more answers
+// ENOSPC; a write within blocks that a file has already does not. A negative limit is none.
 func (m *Mem) Limit(bytes int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -128,8 +128,8 @@ func (m *Mem) Misdirect(name string, by int64) error {
 	return nil
 }
 
-// Flip inverts bits of one byte, chosen among n bytes of a file at off, on the disk and in the cache. Bytes
-// beyond its end are left alone.
+// Flip inverts bits of one byte, chosen among n bytes of a file at off, on the disk and
+// in the cache. Bytes beyond its end are left alone.
 func (m *Mem) Flip(name string, off, n int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -147,8 +147,8 @@ func (m *Mem) Flip(name string, off, n int64) error {
 	return nil
 }
 
-// Crash cuts the power and restores it. Files that are open are dead afterwards. Limits stay, other faults
-// that were set are revoked.
+// Crash cuts the power and restores it. Files that are open are dead afterwards. Limits
+// stay, other faults that were set are revoked.
 func (m *Mem) Crash() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -187,8 +187,8 @@ func (m *Mem) Snapshot() *Snapshot {
 	return s
 }
 
-// Restore puts the files of a snapshot in the place of those that are there. Files that are open are dead
-// afterwards. A snapshot may be restored more than once, and on several disks.
+// Restore puts the files of a snapshot in the place of those that are there. Files that are
+// open are dead afterwards. A snapshot may be restored more than once, and on several disks.
 func (m *Mem) Restore(s *Snapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Allocate implements File. A file system that cannot reserve blocks gets a longer file only, and its writes may fail.
+// Allocate implements File. A file system that cannot reserve blocks gets a longer file
+// only, and its writes may fail.
 func (f *osFile) Allocate(size int64) error {
 	have, err := f.Size()
 	if err != nil || have >= size {
@@ -41,7 +42,8 @@ func retry(call func() error) error {
 	}
 }
 
-// Room returns how many bytes of a directory's file system are free for this user, and how many it has.
+// Room returns how many bytes of a directory's file system are free for this user, and
+// how many it has.
 func Room(directory string) (free, size uint64, err error) {
 	var s unix.Statfs_t
 	if err := retry(func() error { return unix.Statfs(directory, &s) }); err != nil {

@@ -4,8 +4,8 @@ package disk
 
 import "io/fs"
 
-// ReadOnly returns an FS that shows what f has, and drops whatever would change it: a program that reads its
-// files back, and mends them on the way, can look at them without.
+// ReadOnly returns an FS that shows what f has, and drops whatever would change it: a
+// program that reads its files back, and mends them on the way, can look at them without.
 func ReadOnly(f FS) FS { return readOnly{f} }
 
 type readOnly struct{ FS }

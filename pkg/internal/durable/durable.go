@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// WriteFile makes b the contents of the file at path. When it returns nil they are on disk, and so is the
-// name.
+// WriteFile makes b the contents of the file at path. When it returns nil they are on
+// disk, and so is the name.
 func WriteFile(path string, b []byte) error {
 	f, err := Create(path)
 	if err != nil {
@@ -23,7 +23,8 @@ func WriteFile(path string, b []byte) error {
 	return f.Commit()
 }
 
-// A File is written under another name beside its path, for its owner alone to read. Commit puts it there.
+// A File is written under another name beside its path, for its owner alone to read.
+// Commit puts it there.
 type File struct {
 	*os.File
 	path string
@@ -39,7 +40,8 @@ func Create(path string) (*File, error) {
 	return &File{File: f, path: path}, nil
 }
 
-// Commit makes the file the one at its path. When it returns nil the contents are on disk, and so is the name.
+// Commit makes the file the one at its path. When it returns nil the contents are on
+// disk, and so is the name.
 func (f *File) Commit() error {
 	if err := f.Sync(); err != nil {
 		return err

@@ -46,7 +46,8 @@ func TestWriteFileFails(t *testing.T) {
 	}
 }
 
-// A file that is not committed leaves what was there, and nothing else; one that is can be written at any place before.
+// A file that is not committed leaves what was there, and nothing else; one that is can
+// be written at any place before.
 func TestFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")

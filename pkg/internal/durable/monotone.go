@@ -13,9 +13,9 @@ import (
 // putting back an old copy of one of them is noticed. Putting back both at once is not noticed:
 // only a peer that remembers the number can notice that.
 //
-// Each file holds the number and the one before it, 8 bytes each, little-endian. The first file is
-// written before the second, so a crash leaves the second with the number before. Any other difference
-// means that a file was put back.
+// Each file holds the number and the one before it, 8 bytes each, little-endian. The
+// first file is written before the second, so a crash leaves the second with the number
+// before. Any other difference means that a file was put back.
 //
 // One goroutine at a time uses a Monotone.
 type Monotone struct {

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holdAcks delays acknowledgements on a socket. On a connection where nothing is sent back they cannot ride
-// on data, and the kernel sends one whenever all received bytes have been read: a packet for each message,
-// which costs sender and receiver together as much as a quarter of the message does. The kernel ends the
-// delay after the first acknowledgement that it sent alone.
+// holdAcks delays acknowledgements on a socket. On a connection where nothing is sent back they
+// cannot ride on data, and the kernel sends one whenever all received bytes have been read: a
+// packet for each message, which costs sender and receiver together as much as a quarter of the
+// message does. The kernel ends the delay after the first acknowledgement that it sent alone.
 func holdAcks(fd uintptr) {
 	// Not announced to the scheduler: it only sets a flag.
 	off := int32(0)

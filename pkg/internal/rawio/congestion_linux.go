@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Unpaced has a TCP socket send its bytes at once where this machine's default congestion control is BBR.
-// BBR spreads sending over time by an estimate of the path's bandwidth, and small messages with pauses
-// between them make the estimate low: a WRITE of some KiB then waits for milliseconds at each of its hops.
-// On a link within a machine room pacing brings nothing. Any other default is left alone. If the kernel
-// refuses, only speed is lost.
+// Unpaced has a TCP socket send its bytes at once where this machine's default congestion
+// control is BBR. BBR spreads sending over time by an estimate of the path's bandwidth, and
+// small messages with pauses between them make the estimate low: a WRITE of some KiB then
+// waits for milliseconds at each of its hops. On a link within a machine room pacing brings
+// nothing. Any other default is left alone. If the kernel refuses, only speed is lost.
 func Unpaced(raw syscall.RawConn) {
 	_ = raw.Control(func(fd uintptr) {
 		if name, err := unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION); err != nil || name != "bbr" {

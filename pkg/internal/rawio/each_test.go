@@ -20,7 +20,8 @@ func (p *pair) each(size int, filled func(b []byte) error) error {
 	return p.in.Each(func() []byte { return b }, func(n int) error { return filled(b[:n]) })
 }
 
-// Bytes written in many pieces are read completely, in buffers of any size, and then the end of file.
+// Bytes written in many pieces are read completely, in buffers of any size, and then the
+// end of file.
 func TestEach(t *testing.T) {
 	for _, size := range []int{1, 100, 16 << 10, 1 << 20} {
 		withBoth(t, func(t *testing.T, p *pair) {
@@ -45,7 +46,8 @@ func TestEach(t *testing.T) {
 	}
 }
 
-// An error of filled ends the reading, and so does the deadline; both can be followed by another Each.
+// An error of filled ends the reading, and so does the deadline; both can be followed by
+// another Each.
 func TestEachGoesOn(t *testing.T) {
 	withBoth(t, func(t *testing.T, p *pair) {
 		enough := errors.New("enough")
@@ -125,7 +127,8 @@ func TestBusyEachIsHeard(t *testing.T) {
 	}
 }
 
-// exchange has filled called for one small message after the other, each sent when the last was read.
+// exchange has filled called for one small message after the other, each sent when the
+// last was read.
 func exchange(t *testing.T, calls *Calls) (next func(), stop func()) {
 	p := connect(t, calls)
 	read := make(chan struct{})

@@ -11,11 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An end notes the end of file of a stream for the stream's reader. A short read means that there is no
-// more for now, unless the end came together with the last bytes, and Go's edge-triggered poller reports
-// both only once. So ends have an epoll instance of their own, which reports nothing else and costs nothing
-// before. When it reports an end, the end is noted and the socket shut down for reading, as the peer did
-// already; this changes nothing, but makes Go's poller report once more. The reader then finds the note
+// An end notes the end of file of a stream for the stream's reader. A short read means
+// that there is no more for now, unless the end came together with the last bytes, and
+// Go's edge-triggered poller reports both only once. So ends have an epoll instance of
+// their own, which reports nothing else and costs nothing before. When it reports an end,
+// the end is noted and the socket shut down for reading, as the peer did already; this
+// changes nothing, but makes Go's poller report once more. The reader then finds the note
 // after its next short read, or is woken while it waits.
 type end struct {
 	socket syscall.RawConn
@@ -35,8 +36,8 @@ var ends struct {
 // maxWatched bounds the streams that are watched.
 var maxWatched = 1 << 16
 
-// watchEnd has the end of a socket's stream noted, until forget. It returns nil if the socket cannot be
-// watched.
+// watchEnd has the end of a socket's stream noted, until forget. It returns nil if the
+// socket cannot be watched.
 func watchEnd(socket syscall.RawConn) *end {
 	ends.mu.Lock()
 	defer ends.mu.Unlock()
@@ -63,8 +64,8 @@ func (e *end) forget() {
 	e.remove()
 }
 
-// remove removes e from the table, and closes the epoll instance with the last one. The caller holds
-// ends.mu.
+// remove removes e from the table, and closes the epoll instance with the last one. The
+// caller holds ends.mu.
 func (e *end) remove() {
 	delete(ends.watched, e.number)
 	if len(ends.watched) == 0 {

@@ -68,8 +68,8 @@ func testEndTogetherWithBytes(t *testing.T, read func(p *pair) (string, error)) 
 	})
 }
 
-// The end of a stream is seen, and a reset, also if it came with the last bytes while the reader was busy
-// with others: then the poller tells of all of it once.
+// The end of a stream is seen, and a reset, also if it came with the last bytes while the
+// reader was busy with others: then the poller tells of all of it once.
 func TestEndWhileBusy(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func(p *pair)
@@ -89,7 +89,8 @@ func TestEndWhileBusy(t *testing.T) {
 					p.far.Write([]byte("last"))
 					test.end(p)
 					awaitEnd(t, p)
-					// A goroutine that waits for another connection has had the poller report this one.
+					// A goroutine that waits for another connection has had the poller
+					// report this one.
 					other := connect(t, &Silent)
 					go other.far.Write([]byte("x"))
 					_, err := other.in.Read(make([]byte, 1))

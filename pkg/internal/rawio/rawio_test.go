@@ -133,8 +133,8 @@ func TestWouldBlock(t *testing.T) {
 	})
 }
 
-// A reader that waits is ended by its deadline, goes on when there is another, and is ended for good by
-// Close and by a reset.
+// A reader that waits is ended by its deadline, goes on when there is another, and is
+// ended for good by Close and by a reset.
 func TestEndOfWaiting(t *testing.T) {
 	withBoth(t, func(t *testing.T, p *pair) {
 		b := make([]byte, 10)

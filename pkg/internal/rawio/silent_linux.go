@@ -41,8 +41,8 @@ func writeSilently(fd uintptr, slices [][]byte) (int, error) {
 	return silently(unix.SYS_WRITEV, fd, unsafe.Pointer(&vector), len(slices))
 }
 
-// silently repeats a call until it is not interrupted. The memory that p points to does not move meanwhile,
-// because p becomes a number only within the call.
+// silently repeats a call until it is not interrupted. The memory that p points to does
+// not move meanwhile, because p becomes a number only within the call.
 func silently(call, fd uintptr, p unsafe.Pointer, n int) (int, error) {
 	for {
 		r, _, errno := unix.RawSyscall(call, fd, uintptr(p), uintptr(n))

@@ -100,8 +100,8 @@ func (m *Model) setTime(t *nfs3.Time3, to nfs3.SetTime) {
 	}
 }
 
-// dropPrivilege clears setuid, and setgid where the group may execute; without that permission it marks
-// mandatory locking.
+// dropPrivilege clears setuid, and setgid where the group may execute; without that
+// permission it marks mandatory locking.
 func dropPrivilege(f *file) {
 	f.attr.Mode &^= nfs3.ModeSetUID
 	if f.attr.Mode&0o010 != 0 {

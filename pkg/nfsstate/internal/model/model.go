@@ -10,20 +10,21 @@ import (
 
 const pageSize = 4096
 
-// Access is a client's access to one export, and its identity there: squash and rights are already applied.
+// Access is a client's access to one export, and its identity there: squash and rights
+// are already applied.
 type Access struct {
 	UID, GID uint32
 	Groups   []uint32
 	ReadOnly bool
 
-	// In translates an id of the client's in attributes that a call sets, Out one of the export's in
-	// attributes that a reply tells. Nil changes nothing.
+	// In translates an id of the client's in attributes that a call sets, Out one of the
+	// export's in attributes that a reply tells. Nil changes nothing.
 	UserIn, UserOut   func(id uint32) uint32
 	GroupIn, GroupOut func(id uint32) uint32
 }
 
-// wanted returns the attributes that a call asks to set, in the export's ids. An id of 2^32-1 asks for
-// nothing.
+// wanted returns the attributes that a call asks to set, in the export's ids. An id of
+// 2^32-1 asks for nothing.
 func (a Access) wanted(s nfs3.Sattr3) nfs3.Sattr3 {
 	one := func(set *bool, id *uint32, in func(uint32) uint32) {
 		switch {
@@ -84,11 +85,13 @@ func (f *file) lnk() bool { return f.attr.Type == nfs3.TypeLnk }
 type Model struct {
 	// Now is the time of the next call; the caller sets it.
 	Now nfs3.Time3
-	// Full is OK while there is room. Otherwise it is the status of a call that would take room, and Took
-	// says afterwards whether it did: the model does not count pages, so the test tells it.
+	// Full is OK while there is room. Otherwise it is the status of a call that would
+	// take room, and Took says afterwards whether it did: the model does not count pages,
+	// so the test tells it.
 	Full nfs3.Status
 	Took bool
-	// NewHandle gives the handle for a file that is now made: the model does not number files itself.
+	// NewHandle gives the handle for a file that is now made: the model does not number
+	// files itself.
 	NewHandle func() nfs3.Handle
 	// Verifier is the write verifier of WRITE and COMMIT.
 	Verifier nfs3.Verifier
@@ -108,7 +111,8 @@ type export struct {
 // New makes a model without exports.
 func New() *Model { return &Model{files: map[nfs3.Handle]*file{}} }
 
-// AddExport makes an empty file system with the given root. Exports come in the order of their numbers.
+// AddExport makes an empty file system with the given root. Exports come in the order of
+// their numbers.
 func (m *Model) AddExport(name string, root nfs3.Handle, attr nfs3.Fattr3) {
 	f := &file{handle: root, attr: attr, entries: map[string]*entry{}, cookie: 3}
 	f.parent = f
@@ -139,8 +143,8 @@ func (m *Model) find(c Caller, fh nfs3.FileHandle) (*file, Access, nfs3.Status) 
 	return f, who, nfs3.OK
 }
 
-// attributes returns the attributes of a file for GETATTR. Used is left to the caller, because the amount
-// of metadata depends on the layout.
+// attributes returns the attributes of a file for GETATTR. Used is left to the caller,
+// because the amount of metadata depends on the layout.
 func (f *file) attributes() nfs3.Fattr3 {
 	a := f.attr
 	a.FSID, a.FileID = uint64(f.handle.Export), f.handle.Inode

@@ -24,8 +24,8 @@ func alone(seed uint64) (*Model, *Workload) {
 	return m, NewWorkload(seed, 1, roots, []string{"/a", "/b"})
 }
 
-// TestWorkloadReachesEverything wants every procedure to succeed, and every status that the model knows to be
-// given, within one run: else the comparisons with it say little.
+// TestWorkloadReachesEverything wants every procedure to succeed, and every status that
+// the model knows to be given, within one run: else the comparisons with it say little.
 func TestWorkloadReachesEverything(t *testing.T) {
 	m, w := alone(1)
 	statuses := map[nfs3.Status]int{}

@@ -42,8 +42,8 @@ func (m *Model) mountProgram(c Caller, procedure uint32, args []byte) (Result, n
 	return r, nfs3.Success
 }
 
-// mount is MNT [RFC1813 §5.2.1]: an export's name, and names of directories below it, which the caller must
-// be able to search. Slashes are as good as one.
+// mount is MNT [RFC1813 §5.2.1]: an export's name, and names of directories below it,
+// which the caller must be able to search. Slashes are as good as one.
 func (m *Model) mount(c Caller, path string) *nfs3.MountResult {
 	if !strings.HasPrefix(path, "/") {
 		return &nfs3.MountResult{Status: nfs3.MountErrNoEnt}

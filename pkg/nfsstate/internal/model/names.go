@@ -8,8 +8,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// directory is the directory that a handle names. If it names something else, that comes with NOTDIR, so that
-// its attributes go into the reply.
+// directory is the directory that a handle names. If it names something else, that comes
+// with NOTDIR, so that its attributes go into the reply.
 func (m *Model) directory(c Caller, fh nfs3.FileHandle) (*file, Access, nfs3.Status) {
 	d, who, s := m.find(c, fh)
 	if s == nfs3.OK && !d.dir() {

@@ -11,9 +11,10 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// A Workload makes calls as badly behaved clients would: mostly sensible ones on files it has learnt of, and then
-// handles of files that are gone or never were, names that may not be, sizes at every edge, and garbage.
-// It sees replies and nothing else. Equal seeds and replies give equal calls.
+// A Workload makes calls as badly behaved clients would: mostly sensible ones on files it
+// has learnt of, and then handles of files that are gone or never were, names that may
+// not be, sizes at every edge, and garbage. It sees replies and nothing else. Equal seeds
+// and replies give equal calls.
 type Workload struct {
 	Clients int      // calls come from clients 0 to Clients-1
 	Paths   []string // of exports, for MNT
@@ -556,8 +557,8 @@ func (w *Workload) sawCookie(c nfs3.Call, cookie uint64) {
 	}
 }
 
-// Stale tells the workload that a handle is no longer valid. The caller may look for such handles among
-// Live, so that most calls meet existing files.
+// Stale tells the workload that a handle is no longer valid. The caller may look for such
+// handles among Live, so that most calls meet existing files.
 func (w *Workload) Stale(h nfs3.Handle) { w.forget(h) }
 
 // Some is a file that the workload believes alive.
