@@ -52,7 +52,8 @@ func scripts(t *testing.T) string {
 	return dir
 }
 
-// clients are the relays of one group: two to the same export, one to it with root squashed, one to a small export.
+// clients are the relays of one group: two to the same export, one to it with root
+// squashed, one to a small export.
 type clients struct {
 	group                       *cluster.Group
 	first, second, squash, tiny *cluster.Relay
@@ -183,7 +184,8 @@ func complainSoon() string {
 	return fmt.Sprintf(",timeo=%d,retrans=2", timeo/(100*time.Millisecond))
 }
 
-// faults does what faults.pl asks for. The backup that suffers is always the same: a group of four survives one.
+// faults does what faults.pl asks for. The backup that suffers is always the same: a
+// group of four survives one.
 func (c clients) faults(ctx context.Context) guest.Answer {
 	backup := c.group.Replicas[2]
 	return func(question string) (string, error) {
@@ -204,7 +206,8 @@ func (c clients) faults(ctx context.Context) guest.Answer {
 	}
 }
 
-// TestLargerGroups has a kernel work on groups that survive more faults, and kills as many backups as they do survive.
+// TestLargerGroups has a kernel work on groups that survive more faults, and kills as
+// many backups as they do survive.
 func TestLargerGroups(t *testing.T) {
 	needKernel(t)
 	for _, n := range []int{7, 10} {
@@ -269,7 +272,8 @@ func TestGoNFS(t *testing.T) {
 	})
 }
 
-// TestLibnfs works on a group with libnfs's tools: a second client, that shares no code with any kernel.
+// TestLibnfs works on a group with libnfs's tools: a second client, that shares no code
+// with any kernel.
 func TestLibnfs(t *testing.T) {
 	for _, tool := range []string{"nfs-ls", "nfs-cp", "nfs-cat"} {
 		if _, err := exec.LookPath(tool); err != nil {

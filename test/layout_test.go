@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// arrows says which rooms of this house a room may look into, tests aside. A room that is not named here
-// fails the test: give it a place first. Prefixes end in /.
+// arrows says which rooms of this house a room may look into, tests aside. A room that is
+// not named here fails the test: give it a place first. Prefixes end in /.
 var arrows = map[string][]string{
 	"pkg/fsmerkle":                 {"pkg/internal/blockhash"},
 	"pkg/internal/blockhash":       {},
@@ -68,7 +68,8 @@ var guests = map[string][]string{
 	"test/":                       {""},
 }
 
-// impure packages may not be imported by the core: it has no clock, socket, disk, goroutine or chance.
+// impure packages may not be imported by the core: it has no clock, socket, disk,
+// goroutine or chance.
 var impure = []string{"time", "os", "net", "sync", "math/rand", "math/rand/v2", "crypto/rand", "log", "log/slog", "io", "context"}
 
 // The arrows between rooms point down.
@@ -102,7 +103,8 @@ func TestArrows(t *testing.T) {
 	}
 }
 
-// A replica lies in the demonstration only: nothing but the hidden commands of that can have it lie.
+// A replica lies in the demonstration only: nothing but the hidden commands of that can
+// have it lie.
 func TestOnlyTheDemoLies(t *testing.T) {
 	for _, room := range rooms(t) {
 		if !strings.HasPrefix(room, "cmd") && !strings.HasPrefix(room, "pkg") || room == "pkg/pbft/pbfttest" {

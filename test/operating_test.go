@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// helpPages is what --help prints, by command: the golden files that the commands' own tests keep true.
+// helpPages is what --help prints, by command: the golden files that the commands' own
+// tests keep true.
 func helpPages(t *testing.T) map[string]string {
 	t.Helper()
 	pages := map[string]string{}

@@ -82,8 +82,8 @@ func rulesExplained(t *testing.T) map[string]bool {
 	return all
 }
 
-// citations returns the rules that the tree's Go files and pages name, each with one file that names it. It leaves out
-// docs/RULES.md, which explains the rules.
+// citations returns the rules that the tree's Go files and pages name, each with one file
+// that names it. It leaves out docs/RULES.md, which explains the rules.
 func citations(t *testing.T) map[string]string {
 	all := map[string]string{}
 	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {

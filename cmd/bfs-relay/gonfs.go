@@ -71,8 +71,8 @@ func (o *gonfsOptions) credentials() (c nfs3.Credentials, err error) {
 	return c, nil
 }
 
-// listenLoopback listens at a loopback address, which only this machine can reach, because NFS calls are
-// not protected.
+// listenLoopback listens at a loopback address, which only this machine can reach,
+// because NFS calls are not protected.
 func listenLoopback(address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockKey keeps other processes of this machine from using the same key file until unlock. To the group two
-// processes with one key are one client that forgets its own requests, and both get I/O errors.
+// lockKey keeps other processes of this machine from using the same key file until
+// unlock. To the group two processes with one key are one client that forgets its own
+// requests, and both get I/O errors.
 func lockKey(file string) (unlock func(), err error) {
 	f, err := os.Open(file)
 	if err != nil {

@@ -70,8 +70,8 @@ not look again for a minute. The options and the line for /etc/fstab are explain
 	return c
 }
 
-// mount runs the command after it has checked that it can work, because mount's own error messages explain
-// little.
+// mount runs the command after it has checked that it can work, because mount's own error
+// messages explain little.
 func mount(c *cobra.Command, listen string, command []string) error {
 	line := strings.Join(command, " ")
 	dir := command[len(command)-1]

@@ -18,7 +18,8 @@ import (
 const (
 	// probeEvery is how often the relay asks the group whether it still knows the relay.
 	probeEvery = 5 * time.Second
-	// answersWithin is how long a call may be unanswered before the relay no longer counts as ready.
+	// answersWithin is how long a call may be unanswered before the relay no longer
+	// counts as ready.
 	answersWithin = 10 * time.Second
 )
 
@@ -28,9 +29,9 @@ type caller interface {
 	Status() pbft.ClientStatus
 }
 
-// A probe knows whether the relay is of use: enough replicas are reached, the group knows the relay's key, and
-// it answers. Kernels' calls tell that only while there are any, so the probe makes one of its own now and
-// then, NFS's procedure that does nothing.
+// A probe knows whether the relay is of use: enough replicas are reached, the group knows
+// the relay's key, and it answers. Kernels' calls tell that only while there are any, so
+// the probe makes one of its own now and then, NFS's procedure that does nothing.
 type probe struct {
 	client caller
 	config *config.Relay
@@ -43,7 +44,8 @@ type probe struct {
 	unready time.Time // since when the relay is not ready, as far as was logged; zero: it is. Belongs to run
 }
 
-// serves tells the probe that the relay serves kernels from now on, and how to find their oldest call in flight.
+// serves tells the probe that the relay serves kernels from now on, and how to find their
+// oldest call in flight.
 func (p *probe) serves(oldest func() (string, time.Duration)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -50,8 +50,9 @@ func TestInitPrintsTheKeyAlone(t *testing.T) {
 	}
 }
 
-// The line for /etc/fstab has the options of the mount command, and one that orders the mount behind the
-// relay. It must not require the relay: systemd would unmount whenever the relay is restarted.
+// The line for /etc/fstab has the options of the mount command, and one that orders the
+// mount behind the relay. It must not require the relay: systemd would unmount whenever
+// the relay is restarted.
 func TestFstabLine(t *testing.T) {
 	command, err := cli.MountCommand(config.DefaultRelayListen, config.DefaultExport, "/srv/bfs", "x-systemd.after=bfs-relay.service")
 	if err != nil {

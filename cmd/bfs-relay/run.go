@@ -203,8 +203,8 @@ func connect(ctx context.Context, client *pbft.Client) func(done func(error)) er
 	}
 }
 
-// ask calls NFS's procedure NULL. Replicas exchange keys with any client, so only the answer to a call
-// shows whether the group has enrolled this one.
+// ask calls NFS's procedure NULL. Replicas exchange keys with any client, so only the
+// answer to a call shows whether the group has enrolled this one.
 func ask(client caller) func(done func(error)) error {
 	return func(done func(error)) error {
 		return client.Start(nullCall(func(_ []byte, err error) { done(err) }))
@@ -237,8 +237,8 @@ func openAnchor(c *config.Relay, log *slog.Logger) (*relay.Anchor, error) {
 	return relay.OpenAnchor(c.Anchor, c.Group.Group, log)
 }
 
-// holdTo refuses a group that is behind a checkpoint that this relay has seen certified, and keeps newer
-// certified checkpoints until drop. A nil anchor checks nothing.
+// holdTo refuses a group that is behind a checkpoint that this relay has seen certified,
+// and keeps newer certified checkpoints until drop. A nil anchor checks nothing.
 func holdTo(ctx context.Context, anchor *relay.Anchor, client *pbft.Client) (drop func(), err error) {
 	if anchor == nil {
 		return func() {}, nil

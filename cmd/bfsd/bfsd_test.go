@@ -84,7 +84,8 @@ func TestInit(t *testing.T) {
 	}
 }
 
-// A group may have any number of hosts from four on, and init says what more than 3f+1 of them are for.
+// A group may have any number of hosts from four on, and init says what more than 3f+1 of
+// them are for.
 func TestInitOfAnySize(t *testing.T) {
 	for hosts, want := range map[string]string{
 		"a,b,c,d":           "",

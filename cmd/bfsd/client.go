@@ -42,8 +42,8 @@ These commands need the administrator's key. They work from any machine that rea
 	}, clientAddCommand(), clientListCommand(), clientRevokeCommand())
 }
 
-// administrator holds the flags that the commands of the administrator share: the group, the key, and how
-// to reach the group.
+// administrator holds the flags that the commands of the administrator share: the group,
+// the key, and how to reach the group.
 type administrator struct {
 	admin      string
 	group      string
@@ -125,7 +125,8 @@ func (a *administrator) open() (g *config.Group, key ed25519.PrivateKey, passphr
 	return g, key, passphrase, nil
 }
 
-// named adds, to the error of a file that is not there and that no flag named, the flag that names it.
+// named adds, to the error of a file that is not there and that no flag named, the flag
+// that names it.
 func named(err error, c *cobra.Command, flag string) error {
 	if !errors.Is(err, fs.ErrNotExist) || c.Flags().Changed(flag) {
 		return err
@@ -151,7 +152,8 @@ func withAdministrator(ctx context.Context, g *config.Group, key ed25519.Private
 	return explain(do(ctx, &session{g, client}), g)
 }
 
-// explain says which answers are missing when the time has run out, and what to do when a command finds its key in use.
+// explain says which answers are missing when the time has run out, and what to do when a
+// command finds its key in use.
 func explain(err error, g *config.Group) error {
 	if errors.Is(err, pbft.ErrKeyInUse) {
 		return fmt.Errorf("%w\nThis key serves one command at a time, and a bfsd backup may take long: wait until it ends. "+

@@ -155,9 +155,9 @@ func (o *addOptions) check() (g nfsstate.Grant, expires uint64, err error) {
 	return g, expires, nil
 }
 
-// add enrols a client, and makes its exports that do not exist yet, all in one operation or not at all. If
-// the client has these rights already it does nothing, so that scripts may repeat it. It returns the
-// message for the administrator.
+// add enrols a client, and makes its exports that do not exist yet, all in one operation
+// or not at all. If the client has these rights already it does nothing, so that scripts
+// may repeat it. It returns the message for the administrator.
 func (o *addOptions) add(ctx context.Context, s *session, key ed25519.PublicKey, g nfsstate.Grant, expires uint64) (string, error) {
 	exports, err := s.exports(ctx)
 	if err != nil {
@@ -215,8 +215,8 @@ func (o *addOptions) wanted(exports []nfsstate.ExportInfo) (all []nfsstate.Wante
 	return all, nil
 }
 
-// enrolled reports whether the client has just these rights already. If the key or the name is enrolled
-// otherwise it returns an error.
+// enrolled reports whether the client has just these rights already. If the key or the
+// name is enrolled otherwise it returns an error.
 func (o *addOptions) enrolled(key ed25519.PublicKey, wanted []nfsstate.Wanted, r nfsstate.Rights, clients []pbft.Enrolment,
 	exports []nfsstate.ExportInfo) (same bool, err error) {
 	for i := range clients {

@@ -259,8 +259,8 @@ func (d *demo) makeGroup() error {
 	return d.forget()
 }
 
-// forget drops the memory of replicas and relay of an earlier demo. Its files were in the replicas' memory
-// only, so no vote is left to stand by and no call to finish.
+// forget drops the memory of replicas and relay of an earlier demo. Its files were in the
+// replicas' memory only, so no vote is left to stand by and no call to finish.
 func (d *demo) forget() error {
 	_, err := os.Stat(filepath.Join(d.path("log"), "relay.log"))
 	if err == nil {
@@ -304,8 +304,8 @@ func (d *demo) writeFiles(groupFile string) error {
 	return err
 }
 
-// enrol gives the relay's users full rights under their own identities, root included, because the demo
-// runs on the user's own machine.
+// enrol gives the relay's users full rights under their own identities, root included,
+// because the demo runs on the user's own machine.
 func (d *demo) enrol(ctx context.Context) error {
 	key, err := keys.ReadPrivate(filepath.Join(d.path("group"), bundle.AdminDir, bundle.AdminKeyFile))
 	if err != nil {
@@ -356,8 +356,8 @@ func (d *demo) status(ctx context.Context) error {
 	return status.Ask(ctx, d.group).WriteTable(d.out)
 }
 
-// killPrimary kills the primary and shows that the files survive. The others agree on the next primary, and
-// the calls under way wait for that.
+// killPrimary kills the primary and shows that the files survive. The others agree on the
+// next primary, and the calls under way wait for that.
 func (d *demo) killPrimary(ctx context.Context) error {
 	return d.mounted(ctx, d.killAndRead)
 }
@@ -401,8 +401,8 @@ func (d *demo) killAndRead(ctx context.Context, c *probe.Client) error {
 	return d.status(ctx)
 }
 
-// wait waits for ctrl-C. It reports a replica that ends and goes on, as the group does; when the relay ends
-// the demo ends too.
+// wait waits for ctrl-C. It reports a replica that ends and goes on, as the group does;
+// when the relay ends the demo ends too.
 func (d *demo) wait(ctx context.Context) error {
 	ended := make(chan *procs.Child, len(d.children))
 	for _, c := range d.children {

@@ -28,7 +28,8 @@ type deception struct {
 	rounds int
 }
 
-// lieAndRead shows that what a replica says makes no difference, and that the others notice who it is.
+// lieAndRead shows that what a replica says makes no difference, and that the others
+// notice who it is.
 func (d *demo) lieAndRead(ctx context.Context) error {
 	return d.mounted(ctx, func(ctx context.Context, c *probe.Client) error {
 		x := &deception{demo: d, client: c}
@@ -63,7 +64,8 @@ func (x *deception) round(ctx context.Context) error {
 // progressEvery is how often the demo says how far it is.
 const progressEvery = time.Second
 
-// untilNamed goes on until f+1 others count wrong votes and wrong checkpoints of the liar, and the relay wrong results.
+// untilNamed goes on until f+1 others count wrong votes and wrong checkpoints of the
+// liar, and the relay wrong results.
 func (x *deception) untilNamed(ctx context.Context) error {
 	for said := time.Now(); ; {
 		if err := x.round(ctx); err != nil {
@@ -89,7 +91,8 @@ func (x *deception) untilNamed(ctx context.Context) error {
 	}
 }
 
-// counted is what the other replicas count of the liar, and how many of them count both wrong votes and wrong checkpoints.
+// counted is what the other replicas count of the liar, and how many of them count both
+// wrong votes and wrong checkpoints.
 func (x *deception) counted(ctx context.Context) (by int, votes, roots uint64, err error) {
 	for i := range x.n {
 		if i == x.liar() {

@@ -22,9 +22,10 @@ import (
 	"bfs/pkg/pbft/pbfttest"
 )
 
-// The replica that lies in bfsd demo --byzantine is two hidden commands and no option of another one: a keeper whose replica lies until it
-// is recovered, and that replica. Both refuse to run outside a directory that a demo has made, and in a group that has a member on another
-// machine; so they cannot take part in a group that keeps files.
+// The replica that lies in bfsd demo --byzantine is two hidden commands and no option of
+// another one: a keeper whose replica lies until it is recovered, and that replica. Both
+// refuse to run outside a directory that a demo has made, and in a group that has a
+// member on another machine; so they cannot take part in a group that keeps files.
 
 func demoKeeperCommand() *cobra.Command {
 	return hidden("keep-liar", "keep a replica that lies until it is recovered: only bfsd demo --byzantine runs this", func(ctx context.Context, file string) error {

@@ -170,7 +170,8 @@ func (o *initOptions) explain(c *cobra.Command) {
 	}
 }
 
-// sizeNote says what a group gains or fails to gain by having more than 3f+1 hosts, "" if it has not.
+// sizeNote says what a group gains or fails to gain by having more than 3f+1 hosts, "" if
+// it has not.
 func sizeNote(n pbft.GroupSize) string {
 	least := 3*n.Faulty() + 1
 	switch {

@@ -14,8 +14,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// The types that the lists print for programs: names in snake case, a client's number as a string, because
-// it does not fit the numbers of many JSON readers, and times as RFC 3339 has them.
+// The types that the lists print for programs: names in snake case, a client's number as
+// a string, because it does not fit the numbers of many JSON readers, and times as RFC
+// 3339 has them.
 type (
 	clientList struct {
 		Clients []clientJSON `json:"clients"`

@@ -60,7 +60,8 @@ an intruder who cannot read files.
 	return c
 }
 
-// keep runs a replica's keeper until ctx ends. The replica is run by bfsd run, or, until its first recovery, by another command.
+// keep runs a replica's keeper until ctx ends. The replica is run by bfsd run, or, until
+// its first recovery, by another command.
 func keep(ctx context.Context, file string, first ...string) error {
 	c, err := config.LoadKeeper(file)
 	if err != nil {

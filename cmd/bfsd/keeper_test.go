@@ -64,9 +64,9 @@ func kill(t *testing.T, p *cluster.Process) {
 	}
 }
 
-// A keeper starts its replica again when it is killed, and recovers it when asked. It does not start
-// another program in its place, until the administrator's manifest allows that one, and takes no older
-// manifest then.
+// A keeper starts its replica again when it is killed, and recovers it when asked. It
+// does not start another program in its place, until the administrator's manifest allows
+// that one, and takes no older manifest then.
 func TestKeeper(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
@@ -133,7 +133,8 @@ func TestKeeper(t *testing.T) {
 	}
 }
 
-// askForRecovery has a replica recovered by hand, while the others take part and not while one does not.
+// askForRecovery has a replica recovered by hand, while the others take part and not
+// while one does not.
 func askForRecovery(ctx context.Context, t *testing.T, g *cluster.Group, k *cluster.Process, self int) {
 	t.Helper()
 	ask := func(args ...string) (string, error) {
@@ -179,8 +180,9 @@ func copyFile(t *testing.T, from, to, more string) {
 	}
 }
 
-// A replica that finds that its state is not the group's stops, and its keeper starts the next process as a recovery that believes
-// nothing of what the replica has on its disk, without being asked. The replica is healed then.
+// A replica that finds that its state is not the group's stops, and its keeper starts the
+// next process as a recovery that believes nothing of what the replica has on its disk,
+// without being asked. The replica is healed then.
 func TestKeeperRecoversAFalseReplica(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")

@@ -38,8 +38,8 @@ func memory(g *config.Group) *admin.Memory {
 	return &admin.Memory{Limit: have, Resident: used, Needed: neededMemory(g.State.Size, g.Limits), StateSize: uint64(g.State.Size)}
 }
 
-// warnMemory warns when the state can grow beyond this machine's memory: it lies in memory, and the kernel
-// would end the process, on all hosts at about the same time.
+// warnMemory warns when the state can grow beyond this machine's memory: it lies in
+// memory, and the kernel would end the process, on all hosts at about the same time.
 func warnMemory(log *slog.Logger, g *config.Group) {
 	m := memory(g)
 	if m == nil || m.Needed <= m.Limit {

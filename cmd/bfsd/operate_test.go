@@ -84,8 +84,8 @@ func (o *operator) exports() map[string]exportJSON {
 	return all
 }
 
-// A command on clients or exports that is refused changes nothing, one that succeeds does all it should,
-// and the lists show it.
+// A command on clients or exports that is refused changes nothing, one that succeeds does
+// all it should, and the lists show it.
 func TestExportsAndClients(t *testing.T) {
 	o := startOperator(t)
 	key, other := newKey(t), newKey(t)

@@ -25,8 +25,9 @@ func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
 
 const lost = 2
 
-// A replica loses its disk while a client writes. Replaced, it catches up, is silent until the group is
-// past all it can have voted for, and then the group needs it: it stays alive when another is killed.
+// A replica loses its disk while a client writes. Replaced, it catches up, is silent
+// until the group is past all it can have voted for, and then the group needs it: it
+// stays alive when another is killed.
 func TestReplace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
@@ -68,8 +69,8 @@ func TestReplace(t *testing.T) {
 	if err := g.Replicas[lost].Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// The group may be past the fence before we can ask, so only the replica's log shows that it was silent
-	// at all.
+	// The group may be past the fence before we can ask, so only the replica's log shows
+	// that it was silent at all.
 	if log := g.Replicas[lost].LogTail(50); !strings.Contains(log, "it only listens until a checkpoint is stable") {
 		t.Errorf("a replica that was replaced did not begin by listening only; its log:\n%s", log)
 	}

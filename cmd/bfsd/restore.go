@@ -123,7 +123,8 @@ func (o *restoreGroupOptions) run(c *cobra.Command) error {
 	return nil
 }
 
-// choose finds the archive whose checkpoint is vouched for: one by the administrator or --root, several by each other.
+// choose finds the archive whose checkpoint is vouched for: one by the administrator or
+// --root, several by each other.
 func (o *restoreGroupOptions) choose(g *config.Group, root pbft.Digest) (file string, err error) {
 	var certificates []pbft.Certificate
 	for _, name := range o.archives {

@@ -197,7 +197,8 @@ func (w *walk) through(r *cluster.Relay, name string) {
 	}
 }
 
-// relayAgain starts a relay with the new epoch's group file, and with its key, journal and anchor of the old one.
+// relayAgain starts a relay with the new epoch's group file, and with its key, journal
+// and anchor of the old one.
 func (w *walk) relayAgain(r *cluster.Relay) {
 	w.t.Helper()
 	text, err := os.ReadFile(w.file)
@@ -225,8 +226,8 @@ func (w *walk) reads(name string, files int) {
 	}
 }
 
-// withoutBackup makes the files of a third epoch of what two hosts have on their disks, which are at different
-// batches at first.
+// withoutBackup makes the files of a third epoch of what two hosts have on their disks,
+// which are at different batches at first.
 func (w *walk) withoutBackup() {
 	w.t.Helper()
 	host := func(i int) string { return w.dir("group2", fmt.Sprintf("host%d", i), "replica.toml") }

@@ -171,8 +171,8 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	return stop(replica, a, free, nil)
 }
 
-// openDirectory refuses to start a replica that has lost its memory, and names the next step. A group of
-// one may start, because it has nobody to contradict.
+// openDirectory refuses to start a replica that has lost its memory, and names the next
+// step. A group of one may start, because it has nobody to contradict.
 func openDirectory(ctx context.Context, file string, cfg pbft.ReplicaConfig) error {
 	if cfg.Group.N() == 1 {
 		return nil
@@ -188,7 +188,8 @@ func openDirectory(ctx context.Context, file string, cfg pbft.ReplicaConfig) err
 	return err
 }
 
-// handOverWithin bounds how long a primary that is told to stop waits for the others to go on without it.
+// handOverWithin bounds how long a primary that is told to stop waits for the others to
+// go on without it.
 const handOverWithin = 2 * time.Second
 
 func handOver(r *pbft.Replica, log *slog.Logger) {
@@ -199,8 +200,8 @@ func handOver(r *pbft.Replica, log *slog.Logger) {
 	}
 }
 
-// ignoreHangups has SIGHUP do nothing except log a line: there is no file to read again, and logs go to
-// standard error.
+// ignoreHangups has SIGHUP do nothing except log a line: there is no file to read again,
+// and logs go to standard error.
 func ignoreHangups(ctx context.Context, log *slog.Logger) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)

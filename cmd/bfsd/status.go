@@ -134,8 +134,8 @@ func exit(err error, code int) error {
 	return err
 }
 
-// again shows the table until ctrl-C, on a terminal always in the same place. The exit code is that of the
-// last table.
+// again shows the table until ctrl-C, on a terminal always in the same place. The exit
+// code is that of the last table.
 func (o *statusOptions) again(c *cobra.Command, g *config.Group) error {
 	out := c.OutOrStdout()
 	for {

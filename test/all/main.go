@@ -29,7 +29,8 @@ type step struct {
 	limit   time.Duration // for a package's tests, on a quiet machine; 0: the command is not go test -json
 }
 
-// The unit tests run first without the system tests, so that a broken package is seen before guests boot.
+// The unit tests run first without the system tests, so that a broken package is seen
+// before guests boot.
 var steps = []step{
 	{name: "lint", command: []string{"make", "-s", "lint"}},
 	{name: "build", command: []string{"make", "-s", "build"}},
@@ -137,8 +138,8 @@ type event struct {
 	FailedBuild string
 }
 
-// readEvents counts tests and shows what matters: a line for each package, all that a failed test printed, and the
-// results of the whole-system checks as they come.
+// readEvents counts tests and shows what matters: a line for each package, all that a
+// failed test printed, and the results of the whole-system checks as they come.
 func (o *outcome) readEvents(r io.Reader) {
 	printed := map[string][]string{} // by package and test
 	lines := bufio.NewScanner(r)

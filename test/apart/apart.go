@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package apart runs the tests of a package in namespaces and a temporary directory of their own, so that a run leaves
-// nothing behind, however it ends, and meets nothing of others.
+// Package apart runs the tests of a package in namespaces and a temporary directory of their
+// own, so that a run leaves nothing behind, however it ends, and meets nothing of others.
 //
 //	func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
 //
-// As root, the tests run in a child of the test binary that has a network, a process and a mount namespace of its own:
+// As root, the tests run in a child of the test binary that has a network, a process and
+// a mount namespace of its own:
 //
-//   - Network devices, routes, ports and subnets are this run's alone. They neither clash with those of other users of
-//     the machine nor outlive the run: the kernel removes them with the last process of the namespace.
-//   - The child is process 1 of its namespace. When it ends, also by SIGKILL, the kernel ends every process it started.
+//   - Network devices, routes, ports and subnets are this run's alone. They neither clash
+//     with those of other users of the machine nor outlive the run: the kernel removes
+//     them with the last process of the namespace.
+//   - The child is process 1 of its namespace. When it ends, also by SIGKILL, the kernel
+//     ends every process it started.
 //   - What `ip netns add` makes is seen in the child alone.
 //
 // Without root, or where namespaces are not allowed, the tests run in the namespaces of the caller.
@@ -31,14 +34,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stageVariable tells a test binary where it is: unset in the process that the user started, "child" in the one whose
-// namespaces are new, "apart" in all that is started from there.
+// stageVariable tells a test binary where it is: unset in the process that the user started,
+// "child" in the one whose namespaces are new, "apart" in all that is started from there.
 const stageVariable = "BFS_APART"
 
 // Main runs the tests, then the functions, and exits with the tests' code.
 func Main(m *testing.M, then ...func()) { Exit(m.Run, then...) }
 
-// Exit is Main for a command: it runs what the command does, then the functions, and exits with the code that run returned.
+// Exit is Main for a command: it runs what the command does, then the functions, and
+// exits with the code that run returned.
 func Exit(run func() int, then ...func()) {
 	here := func() int {
 		code := run()
@@ -76,7 +80,8 @@ func parent(here func() int) int {
 	return code
 }
 
-// child runs this program again in namespaces of its own, and returns its exit code. With an error no test has run.
+// child runs this program again in namespaces of its own, and returns its exit code. With
+// an error no test has run.
 func child() (code int, err error) {
 	if os.Getuid() != 0 {
 		return 0, errors.New("not root")
@@ -114,8 +119,8 @@ func child() (code int, err error) {
 	return code, nil
 }
 
-// passSignals hands to the child the signals that the user or go test sends to this process alone. An interrupt from a
-// terminal reaches the child directly.
+// passSignals hands to the child the signals that the user or go test sends to this
+// process alone. An interrupt from a terminal reaches the child directly.
 func passSignals(p *os.Process) (stop func()) {
 	c := make(chan os.Signal, 8)
 	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
@@ -132,7 +137,8 @@ func passSignals(p *os.Process) (stop func()) {
 	}
 }
 
-// settledFile is the file descriptor on which the child tells its parent that its namespaces are ready.
+// settledFile is the file descriptor on which the child tells its parent that its
+// namespaces are ready.
 const settledFile = 3
 
 // settle prepares the new namespaces, and tells the parent that they are ready.
@@ -147,8 +153,8 @@ func settle() {
 	tell.Close()
 }
 
-// makeAtHome mounts what belongs to the new namespaces, where only this process's descendants see it, and starts the
-// loopback device.
+// makeAtHome mounts what belongs to the new namespaces, where only this process's
+// descendants see it, and starts the loopback device.
 func makeAtHome() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)

@@ -133,8 +133,8 @@ func (x *diskFigures) table(w io.Writer) error {
 	return t.Flush()
 }
 
-// syncTime is the median time of an fdatasync of 4 KiB, in microseconds, when several writers sync a file each at once: into blocks that
-// were written before, as journals are.
+// syncTime is the median time of an fdatasync of 4 KiB, in microseconds, when several
+// writers sync a file each at once: into blocks that were written before, as journals are.
 func syncTime() (p50 float64, err error) {
 	dir, err := os.MkdirTemp("", "bfs-bench-sync-")
 	if err != nil {

@@ -21,7 +21,8 @@ import (
 	"bfs/test/cluster"
 )
 
-// A microResult is one measurement of `bfsd bench micro`, as it prints it and as the growth file keeps it.
+// A microResult is one measurement of `bfsd bench micro`, as it prints it and as the
+// growth file keeps it.
 type microResult struct {
 	Load         string  `json:"load"`
 	Round        int     `json:"round"`
@@ -44,8 +45,8 @@ type microResult struct {
 	Without      string  `json:"without,omitempty"`  // an optimisation
 }
 
-// A microLoad is a way to load a group, and how much slower the paper's was with seven replicas than with four
-// [TOCS §8.1.4]; 0 where it does not say.
+// A microLoad is a way to load a group, and how much slower the paper's was with seven
+// replicas than with four [TOCS §8.1.4]; 0 where it does not say.
 type microLoad struct {
 	name  string
 	args  []string
@@ -220,7 +221,8 @@ func growthTable(w io.Writer, sizes []int, results []microResult) error {
 	return t.Flush()
 }
 
-// The drawing: a panel for each load, with n to the right and the ratio to the smallest group's cost upwards.
+// The drawing: a panel for each load, with n to the right and the ratio to the smallest
+// group's cost upwards.
 const (
 	panelWidth, panelHeight = 240, 260
 	panelLeft, panelTop     = 46, 34

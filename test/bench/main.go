@@ -67,7 +67,8 @@ func dispatch(ctx context.Context, args []string) error {
 	return fmt.Errorf("no command %q; there are run, table, plot, window, growth, latency, clients, delay, without, disks, serve", args[0])
 }
 
-// serve runs a reference server in the foreground and says where it is, in the words `test/guest/mount -s` takes.
+// serve runs a reference server in the foreground and says where it is, in the words
+// `test/guest/mount -s` takes.
 func serve(ctx context.Context, args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: bench serve KIND DIR")

@@ -24,8 +24,9 @@ import (
 	"bfs/test/patience"
 )
 
-// placement says which CPUs a run's processes may use. It is the same for every system of a run: where processes run
-// matters as much as what they are, because waking an idle virtual CPU costs more than a small call.
+// placement says which CPUs a run's processes may use. It is the same for every system of
+// a run: where processes run matters as much as what they are, because waking an idle
+// virtual CPU costs more than a small call.
 type placement struct {
 	guestCPU   int    // the guest kernel's one CPU
 	serverCPUs string // as taskset -c takes them; "": all

@@ -53,7 +53,8 @@ var sweeps = []sweep{
 	{"delay", delayPoints, delayTable, nil},
 }
 
-// sweepCommand measures, keeps NAME.jsonl, draws NAME.svg and prints a table for docs/EVALUATION.md.
+// sweepCommand measures, keeps NAME.jsonl, draws NAME.svg and prints a table for
+// docs/EVALUATION.md.
 func sweepCommand(ctx context.Context, name string, args []string) error {
 	s := find(sweeps, func(s sweep) bool { return s.name == name })
 	f := flag.NewFlagSet("bench "+name, flag.ContinueOnError)

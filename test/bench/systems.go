@@ -148,7 +148,8 @@ func nfsd(local bool) func(context.Context, string, placement) (*running, error)
 // nfsdDisk is the size of the file that nfsd-sync has for a disk.
 const nfsdDisk = "4G"
 
-// nfsdSync is nfsd on a disk of its own: a file of this machine, as the replicas' disks are. A flush of the guest's is an fsync of the file.
+// nfsdSync is nfsd on a disk of its own: a file of this machine, as the replicas' disks
+// are. A flush of the guest's is an fsync of the file.
 func nfsdSync(ctx context.Context, dir string, p placement) (*running, error) {
 	server, err := nfsd(false)(ctx, dir, p)
 	if err != nil {

@@ -26,7 +26,8 @@ func columns(phases []string) []column {
 	return append(c, column{"server CPU", func(r result) float64 { return r.ServerCPU }}, column{"MB to a disk", func(r result) float64 { return r.DiskMB }})
 }
 
-// printTables prints one table of medians for each workload, and one of ratios to each of the anchors.
+// printTables prints one table of medians for each workload, and one of ratios to each of
+// the anchors.
 func printTables(w io.Writer, results []result) {
 	known, _ := findWorkloads(allWorkloads, sizes{})
 	for _, work := range known {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// A recoveryTime is T_r, in seconds: how long a recovery takes for a state of this size on disk. Those that are measured are in
-// docs/EVALUATION.md; the other is computed from them.
+// A recoveryTime is T_r, in seconds: how long a recovery takes for a state of this size on
+// disk. Those that are measured are in docs/EVALUATION.md; the other is computed from them.
 type recoveryTime struct {
 	state   string
 	seconds float64
@@ -33,8 +33,8 @@ func windowOf(keySeconds, watchdogMinutes, recoverySeconds float64) float64 {
 	return watchdogMinutes + (2*keySeconds+recoverySeconds)/60
 }
 
-// The paper's, with T_k = 15 s: T_w in minutes, T_r in seconds, and the smallest window that it reports, in which T_r is not counted
-// [TOCS §8.2.3].
+// The paper's, with T_k = 15 s: T_w in minutes, T_r in seconds, and the smallest window
+// that it reports, in which T_r is not counted [TOCS §8.2.3].
 var paperWindows = []struct {
 	what              string
 	watchdog, recover float64

@@ -18,7 +18,8 @@ import (
 	"bfs/test/cluster"
 )
 
-// What each of the optimisations brings: the same loads with one of them turned off at a time [TOCS §6.1].
+// What each of the optimisations brings: the same loads with one of them turned off at a
+// time [TOCS §6.1].
 
 // A withoutLoad is a way to load a group.
 type withoutLoad struct {
@@ -34,7 +35,8 @@ var withoutLoads = []withoutLoad{
 	{"1024/0, 1 × 4", "1024/0", 1, 4},
 }
 
-// withoutNames are the rows: nothing turned off, and then each by itself. Piggybacking rests on tentative execution.
+// withoutNames are the rows: nothing turned off, and then each by itself. Piggybacking
+// rests on tentative execution.
 func withoutNames() []string {
 	names := []string{""}
 	for _, o := range pbft.Optimisations() {
@@ -43,7 +45,8 @@ func withoutNames() []string {
 	return names
 }
 
-// withoutCommand measures, keeps without.jsonl, draws without.svg and prints a table for docs/EVALUATION.md.
+// withoutCommand measures, keeps without.jsonl, draws without.svg and prints a table for
+// docs/EVALUATION.md.
 func withoutCommand(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("bench without", flag.ContinueOnError)
 	rounds := f.Int("rounds", 1, "how often each is measured; medians are of these. 0: table and drawing of what is there")

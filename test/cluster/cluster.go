@@ -121,8 +121,8 @@ func ForTest(t testing.TB, c Config) *Group {
 	return g
 }
 
-// Start makes a group's bundles in dir, starts its replicas and waits until all are ready. With an error the group may
-// have started in part; Stop it if it is not nil.
+// Start makes a group's bundles in dir, starts its replicas and waits until all are
+// ready. With an error the group may have started in part; Stop it if it is not nil.
 func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 	g, err := Of(dir, c.Transport)
 	if err != nil {
@@ -134,7 +134,8 @@ func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 	return g, g.startReplicas(ctx)
 }
 
-// Of is a group in dir whose replicas are added later, or are somebody else's to run: dir then has what bfsd init wrote, in group.
+// Of is a group in dir whose replicas are added later, or are somebody else's to run: dir
+// then has what bfsd init wrote, in group.
 func Of(dir, transport string) (*Group, error) {
 	bin, err := Binaries()
 	if err != nil {
@@ -146,7 +147,8 @@ func Of(dir, transport string) (*Group, error) {
 	return &Group{Dir: dir, bin: bin, transport: transport}, nil
 }
 
-// AddReplicas makes a group's bundles and its replicas, and starts none. The transport is the group's.
+// AddReplicas makes a group's bundles and its replicas, and starts none. The transport is
+// the group's.
 func (g *Group) AddReplicas(ctx context.Context, c Config) error {
 	if c.Replicas == 0 {
 		c.Replicas = 4
@@ -264,7 +266,8 @@ func (g *Group) addServer(ctx context.Context, c Client, verb string) (*Relay, e
 	return r, r.Ready(ctx)
 }
 
-// AddGoNFS serves a relay's export a second time, through unmodified go-nfs, with a client key of its own.
+// AddGoNFS serves a relay's export a second time, through unmodified go-nfs, with a
+// client key of its own.
 func (g *Group) AddGoNFS(ctx context.Context, c Client) (*Relay, error) {
 	return g.addServer(ctx, c, "gonfs")
 }
@@ -288,7 +291,8 @@ func (g *Group) Agree(ctx context.Context, replicas int) error {
 	}
 }
 
-// agreeWithin bounds how long replicas may take to agree: one of them may have to fetch the whole state.
+// agreeWithin bounds how long replicas may take to agree: one of them may have to fetch
+// the whole state.
 const agreeWithin = 2 * time.Minute
 
 // answerWithin bounds how long bfsd status waits for the answers of replicas, operateWithin how
@@ -360,7 +364,8 @@ func (g *Group) Logs(n int) string {
 	return b.String()
 }
 
-// Command runs one of the project's programs to its end and returns what it printed on its standard output.
+// Command runs one of the project's programs to its end and returns what it printed on
+// its standard output.
 func (g *Group) Command(ctx context.Context, program string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, filepath.Join(g.bin, program), args...)
 	var errs strings.Builder

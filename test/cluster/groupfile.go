@@ -36,8 +36,8 @@ func ReadAdmins(file string, n int) (all []string, err error) {
 	return all, nil
 }
 
-// ReadGroup reads addresses, keys and the time of creation from a group file that bfsd init made for a state
-// of stateSize bytes. The rest is what init writes by default.
+// ReadGroup reads addresses, keys and the time of creation from a group file that bfsd
+// init made for a state of stateSize bytes. The rest is what init writes by default.
 func ReadGroup(file string, stateSize uint64) (*pbft.Group, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -71,8 +71,8 @@ func ReadGroup(file string, stateSize uint64) (*pbft.Group, error) {
 	return pbft.CheckGroup(raw)
 }
 
-// defaultService stands for the state and the exports that bfsd init writes, as docs/STATE.md has it:
-// replicas refuse a client that computes another value.
+// defaultService stands for the state and the exports that bfsd init writes, as
+// docs/STATE.md has it: replicas refuse a client that computes another value.
 func defaultService(stateSize uint64, created time.Time) pbft.Digest {
 	b := []byte("bfs files v1")
 	for _, v := range []uint64{stateSize, stateSize / pbft.PageSize, uint64(10 * time.Minute), 1, uint64(len("/export"))} {

@@ -21,7 +21,8 @@ import (
 // readyWithin bounds how long a process may take until it is ready.
 const readyWithin = time.Minute
 
-// A Process is one of the group's programs. It can be stopped and started again any number of times.
+// A Process is one of the group's programs. It can be stopped and started again any
+// number of times.
 type Process struct {
 	Name string
 	args []string
@@ -33,7 +34,8 @@ type Process struct {
 	ended chan struct{} // closed when this run has ended
 }
 
-// NewProcess is a process that is not started yet; args are its command line, log a file for what it prints.
+// NewProcess is a process that is not started yet; args are its command line, log a file
+// for what it prints.
 func NewProcess(name, log string, args ...string) *Process {
 	return &Process{Name: name, args: args, log: log}
 }
@@ -99,7 +101,8 @@ func (p *Process) Ready(ctx context.Context) error {
 	}
 }
 
-// Ended is closed when the present run has ended, by itself or not. Requires that the process was started.
+// Ended is closed when the present run has ended, by itself or not. Requires that the
+// process was started.
 func (p *Process) Ended() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()

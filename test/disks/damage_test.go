@@ -111,7 +111,8 @@ func TestYesterdaysDisk(t *testing.T) {
 	g.counts(1)
 }
 
-// A replica whose whole directory is gone does not start, and names the command that has it start anew.
+// A replica whose whole directory is gone does not start, and names the command that has
+// it start anew.
 func TestLostDirectory(t *testing.T) {
 	g := startGroup(t, nil)
 	g.write(fileBytes)

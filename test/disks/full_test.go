@@ -16,7 +16,8 @@ import (
 	"bfs/test/patience"
 )
 
-// roomBytes is the size of each small file system: journal, reserve and image of a small state have room.
+// roomBytes is the size of each small file system: journal, reserve and image of a small
+// state have room.
 const roomBytes = 224 << 20
 
 // startSmall starts a group some of whose replicas have a small file system of their own.
@@ -69,7 +70,8 @@ func (g *group) full() (n int) {
 	return n
 }
 
-// A file system that fills has its replica stand aside and say so, and come back by itself when there is room.
+// A file system that fills has its replica stand aside and say so, and come back by
+// itself when there is room.
 func TestFullFileSystem(t *testing.T) {
 	g := startSmall(t, 1)
 	g.write(fileBytes)

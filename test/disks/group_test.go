@@ -119,7 +119,8 @@ func (g *group) command(args ...string) string {
 	return out
 }
 
-// write makes a file of n bytes that are like no other's, or writes an older one of that length anew.
+// write makes a file of n bytes that are like no other's, or writes an older one of that
+// length anew.
 func (g *group) write(n int) {
 	g.t.Helper()
 	b := make([]byte, n)

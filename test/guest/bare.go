@@ -17,8 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A bare guest boots in a second less than one with a script, and takes a quarter of the processor time: its first process is a Go
-// program that Options.Bare names, and that sets the guest up itself. The program's main function begins with
+// A bare guest boots in a second less than one with a script, and takes a quarter of the
+// processor time: its first process is a Go program that Options.Bare names, and that
+// sets the guest up itself. The program's main function begins with
 //
 //	if guest.Inside() {
 //		args, err := guest.Settle()
@@ -26,7 +27,8 @@ import (
 //		guest.SwitchOff(code)
 //	}
 //
-// Its root is this machine's, read-only, without an overlay; /run, /mnt and /dev are the guest's own. It has no mounts by NFS.
+// Its root is this machine's, read-only, without an overlay; /run, /mnt and /dev are the
+// guest's own. It has no mounts by NFS.
 
 // ioInside is where the guest has the io directory.
 const ioInside = "/run/io"
@@ -63,8 +65,8 @@ func (g *Guest) writeBareOrders() error {
 // Inside reports whether this process is the first one of a bare guest.
 func Inside() bool { return os.Getpid() == 1 && os.Getenv("guest_io") != "" }
 
-// Settle mounts what the guest needs, loads its modules and starts its network. It returns the arguments of Options.Bare. Standard output
-// and standard error go to the test from here on.
+// Settle mounts what the guest needs, loads its modules and starts its network. It returns the
+// arguments of Options.Bare. Standard output and standard error go to the test from here on.
 func Settle() (args []string, err error) {
 	for _, m := range []struct{ kind, at, options string }{
 		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""}, {"tmpfs", "/run", ""}, {"tmpfs", "/mnt", ""},
@@ -147,9 +149,9 @@ const (
 	received    = "/sys/class/net/vec0/statistics/rx_packets"
 )
 
-// KeepNetwork looks after the network of the guest that this process is in, and does not return. User-mode Linux's driver may stop taking
-// packets for good. Since the test sends one every few milliseconds (nudges), a second without any means that it has: the link is set
-// down and up.
+// KeepNetwork looks after the network of the guest that this process is in, and does not return.
+// User-mode Linux's driver may stop taking packets for good. Since the test sends one every few
+// milliseconds (nudges), a second without any means that it has: the link is set down and up.
 func KeepNetwork(gateway string) {
 	last := ""
 	for range time.Tick(networkLook) {

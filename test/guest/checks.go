@@ -50,8 +50,8 @@ func Checks(output string) []Check {
 	return all
 }
 
-// Run runs a script in a guest, and makes a subtest of each of its checks. A machine that cannot run guests is told so
-// by a skip that gives the reason.
+// Run runs a script in a guest, and makes a subtest of each of its checks. A machine that
+// cannot run guests is told so by a skip that gives the reason.
 func Run(t *testing.T, o Options) Result {
 	t.Helper()
 	if err := Available(); err != nil {

@@ -61,9 +61,10 @@ type Options struct {
 	MTU         int      // default 65000; 1500 looks like Ethernet
 	Wire        *Wire    // the link to use, with OwnLoopback, without NetNS and MTU; default: one of the guest's own
 
-	// Disks are files of this machine that the guest has as block devices /dev/ubda, /dev/ubdb and so on. What
-	// the guest wrote to a device stays in the file when the guest is killed; what its file systems only have
-	// in memory is lost. A flush of the device is an fsync of the file.
+	// Disks are files of this machine that the guest has as block devices /dev/ubda,
+	// /dev/ubdb and so on. What the guest wrote to a device stays in the file when the
+	// guest is killed; what its file systems only have in memory is lost. A flush of the
+	// device is an fsync of the file.
 	Disks []string
 }
 
@@ -79,7 +80,8 @@ type Result struct {
 	Output string
 }
 
-// ErrNoGuest is wrapped by the errors that mean this machine cannot run a guest at all, as opposed to one that failed.
+// ErrNoGuest is wrapped by the errors that mean this machine cannot run a guest at all,
+// as opposed to one that failed.
 var ErrNoGuest = errors.New("no guest kernel on this machine")
 
 // Available says what this machine lacks to run a guest, or nil.
@@ -178,8 +180,9 @@ func (g *Guest) takeLink() (err error) {
 // io is the directory the guest and we talk through.
 func (g *Guest) io() string { return filepath.Join(g.dir, "io") }
 
-// startKernel starts user-mode Linux as process 1 of a PID and a mount namespace of its own: killing it ends every
-// process of the guest, and the tmpfs that holds the guest's memory goes away with it.
+// startKernel starts user-mode Linux as process 1 of a PID and a mount namespace of its
+// own: killing it ends every process of the guest, and the tmpfs that holds the guest's
+// memory goes away with it.
 func (g *Guest) startKernel(ctx context.Context) error {
 	memory := filepath.Join(g.dir, "memory")
 	if err := os.Mkdir(memory, 0o700); err != nil {
@@ -216,8 +219,8 @@ func (g *Guest) startKernel(ctx context.Context) error {
 	return nil
 }
 
-// disks are the kernel's arguments for Options.Disks: d has it take a file as it is, where the kernel would look for a
-// copy-on-write header first. No flag makes writes synchronous.
+// disks are the kernel's arguments for Options.Disks: d has it take a file as it is, where
+// the kernel would look for a copy-on-write header first. No flag makes writes synchronous.
 func (g *Guest) disks() (args []string) {
 	for i, file := range g.opts.Disks {
 		args = append(args, fmt.Sprintf("ubd%dd=%s", i, file))
@@ -257,8 +260,8 @@ func (g *Guest) Kill() { _ = syscall.Kill(-g.kernel.Process.Pid, syscall.SIGKILL
 // Running reports whether the guest has power. Its network may be dead nevertheless.
 func (g *Guest) Running() bool { return syscall.Kill(g.kernel.Process.Pid, 0) == nil }
 
-// Wait waits for the script's end, removes the guest, and returns what became of the script. An error means that there
-// is no result: no boot, a mount that failed, time up.
+// Wait waits for the script's end, removes the guest, and returns what became of the
+// script. An error means that there is no result: no boot, a mount that failed, time up.
 func (g *Guest) Wait() (Result, error) {
 	<-g.ended
 	close(g.killed)
@@ -296,7 +299,8 @@ func (g *Guest) releaseDisks() {
 	}
 }
 
-// reap takes the ends of the kernel's processes, if they have become ours: this process may be the first of its namespace (package apart).
+// reap takes the ends of the kernel's processes, if they have become ours: this process
+// may be the first of its namespace (package apart).
 func (g *Guest) reap() {
 	for {
 		if pid, err := unix.Wait4(-g.kernel.Process.Pid, nil, unix.WNOHANG, nil); pid <= 0 || err != nil {

@@ -93,7 +93,8 @@ func TestChecksAreFoundInOutput(t *testing.T) {
 	}
 }
 
-// A guest boots, runs a script with this machine's programs, asks, answers, and its exit code comes back.
+// A guest boots, runs a script with this machine's programs, asks, answers, and its exit
+// code comes back.
 func TestGuestRunsAScript(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (or `make kernel-test`) to boot guest kernels")

@@ -82,7 +82,8 @@ func (l *link) make(mtu int, lendLoopback bool) error {
 	return nil
 }
 
-// sweep removes the devices that killed runs have left: our number's, and those whose numbers have no owner.
+// sweep removes the devices that killed runs have left: our number's, and those whose
+// numbers have no owner.
 func (l *link) sweep() error {
 	var names []string
 	err := inNamespace(l.netns, func() error {
@@ -167,7 +168,8 @@ func takeNumber() (*link, error) {
 	return nil, errors.New("all guest numbers are taken")
 }
 
-// lockNumber marks a guest's number as taken until the file is closed. The error is EWOULDBLOCK if it is taken already.
+// lockNumber marks a guest's number as taken until the file is closed. The error is
+// EWOULDBLOCK if it is taken already.
 func lockNumber(n int) (*os.File, error) {
 	common, err := apart.Common()
 	if err != nil {

@@ -140,8 +140,9 @@ func (g *Guest) job() (string, error) {
 // quote makes s one word of the shell's.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// moduleFiles lists the files of kernel modules and of all they depend on, dependencies first, one a line. Debian's
-// package has no modules.dep to ask. A module without a file is built in, or missing: mounting will tell.
+// moduleFiles lists the files of kernel modules and of all they depend on, dependencies
+// first, one a line. Debian's package has no modules.dep to ask. A module without a file
+// is built in, or missing: mounting will tell.
 func moduleFiles(names []string) (string, error) {
 	dirs, _ := filepath.Glob("/usr/lib/uml/modules/*")
 	if len(dirs) == 0 {

@@ -62,8 +62,8 @@ func (a *asks) one(c net.Conn) {
 	fmt.Fprintf(c, "ok %s\n", reply)
 }
 
-// tail reads a file while another kernel appends to it. That kernel's writes raise no event here, so it looks often;
-// nothing is decided by when it looks, since stop reads to the end.
+// tail reads a file while another kernel appends to it. That kernel's writes raise no event
+// here, so it looks often; nothing is decided by when it looks, since stop reads to the end.
 type tail struct {
 	mu   sync.Mutex
 	file *os.File

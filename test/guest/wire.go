@@ -2,9 +2,9 @@
 
 package guest
 
-// A Wire is a guest's link to this machine, made before the guest and kept when the guest has ended. Guests
-// that boot on one wire, one after the other, have one address, as a host has that loses power and comes
-// back.
+// A Wire is a guest's link to this machine, made before the guest and kept when the guest
+// has ended. Guests that boot on one wire, one after the other, have one address, as a
+// host has that loses power and comes back.
 type Wire struct {
 	link *link
 	mtu  int

@@ -40,7 +40,8 @@ func TestUnitsAreWellFormed(t *testing.T) {
 	}
 }
 
-// unitCommand is the command line of a unit, on a machine whose /usr/local/bin is bin and whose /etc/bfs is etc.
+// unitCommand is the command line of a unit, on a machine whose /usr/local/bin is bin and
+// whose /etc/bfs is etc.
 func unitCommand(t *testing.T, unit, instance, bin, etc string) []string {
 	t.Helper()
 	f, err := os.Open(filepath.Join(deploy, unit))
@@ -158,7 +159,8 @@ func TestCompose(t *testing.T) {
 				t.Errorf("%s has address %q and the bundle of another:\n%s", name, c.address, toml)
 			}
 		}
-		// The programs that the script starts are replaced: they check the configuration file and print their help.
+		// The programs that the script starts are replaced: they check the configuration
+		// file and print their help.
 		tell := t.TempDir()
 		for _, program := range []string{"bfsd", "bfs-relay"} {
 			script := "#!/bin/sh\n[ -r \"$3\" ] && exec " + filepath.Join(bin, program) + " \"$@\" --help\n"

@@ -61,7 +61,8 @@ func TestFourHosts(t *testing.T) {
 	t.Log("transcript:\n" + h.said.String())
 }
 
-// relayBesideKernel runs the relay where it belongs, under the kernel that mounts it, which has little memory.
+// relayBesideKernel runs the relay where it belongs, under the kernel that mounts it,
+// which has little memory.
 func (h *fiveHosts) relayBesideKernel(t *testing.T) {
 	dir := h.path("etc", "relay-in-guest")
 	h.enrolRelay(dir)
@@ -224,7 +225,8 @@ func (h *fiveHosts) agreeing() int {
 // fetch the whole state.
 const agreeWithin = 3 * time.Minute
 
-// waitForAgreement waits until all four say the same, however long the connections take to come back.
+// waitForAgreement waits until all four say the same, however long the connections take
+// to come back.
 func (h *fiveHosts) waitForAgreement(ctx context.Context) error {
 	ctx, cancel := patience.Context(ctx, agreeWithin)
 	defer cancel()

@@ -14,8 +14,8 @@ import (
 // faulty: replicas that are killed remember what they promised.
 type fault struct {
 	name string
-	// begin does the damage to replica r (or to the relay or the link that the numbers lead to), and returns
-	// how it is made good.
+	// begin does the damage to replica r (or to the relay or the link that the numbers
+	// lead to), and returns how it is made good.
 	begin func(g *group, r, other int) (end func() error, err error)
 }
 
@@ -83,7 +83,8 @@ type step struct {
 	lasts   time.Duration
 }
 
-// schedule draws steps: every fault on the primary and on a backup once, in random order, then again.
+// schedule draws steps: every fault on the primary and on a backup once, in random order,
+// then again.
 func schedule(chance *rand.Rand) func() step {
 	var bag []step
 	return func() step {

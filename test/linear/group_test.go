@@ -156,7 +156,8 @@ func viewOf(ctx context.Context, admins []string) (best pbft.View) {
 // primaryOf is that view's primary.
 func primaryOf(ctx context.Context, admins []string) int { return int(viewOf(ctx, admins) % members) }
 
-// whole waits until every replica votes, in one view, and has executed what any had executed when the wait began.
+// whole waits until every replica votes, in one view, and has executed what any had
+// executed when the wait began.
 func whole(ctx context.Context, admins []string) error {
 	ctx, cancel := patience.Context(ctx, wholeWithin)
 	defer cancel()
@@ -247,8 +248,8 @@ func (g *group) run(program string, args ...string) string {
 	return string(out)
 }
 
-// portPair finds two free ports next to each other, below those that the kernel gives to outgoing connections and above
-// those that test/cluster takes.
+// portPair finds two free ports next to each other, below those that the kernel gives to
+// outgoing connections and above those that test/cluster takes.
 func portPair(t testing.TB) (first, second string) {
 	t.Helper()
 	for range 200 {

@@ -41,8 +41,9 @@ func TestMain(m *testing.M) {
 	apart.Main(m, cluster.RemoveBinaries)
 }
 
-// Clients of three identities work on the same files while one replica after the other, the primary among them,
-// is killed, stopped and cut off, and relays are killed. All they saw has one order.
+// Clients of three identities work on the same files while one replica after the other,
+// the primary among them, is killed, stopped and cut off, and relays are killed. All they
+// saw has one order.
 func TestLinearizable(t *testing.T) {
 	seed := *seedFlag
 	if seed == 0 {
@@ -77,7 +78,8 @@ func TestLinearizable(t *testing.T) {
 	judge(t, y, seed)
 }
 
-// The same on five hosts, where it is the kernel's routes that drop packets one way, and TCP that must get over it.
+// The same on five hosts, where it is the kernel's routes that drop packets one way, and
+// TCP that must get over it.
 func TestLinearizableOnHosts(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to test on five network namespaces")

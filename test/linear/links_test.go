@@ -114,7 +114,8 @@ func (l *cables) cut(r int, cut bool) error {
 	return nil
 }
 
-// wires are links between hosts: each replica is on one of its own, clients and this process are on another.
+// wires are links between hosts: each replica is on one of its own, clients and this
+// process are on another.
 type wires struct{ *hosts.Network }
 
 // hostNames are the replicas' hosts, and then the clients'.

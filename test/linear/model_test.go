@@ -160,7 +160,8 @@ func (d *directory) told(f identity) answer {
 	return answer{size: len(data), links: d.links(f)}
 }
 
-// apply does one call and returns the only right answer to it. made is the identity of a file it makes.
+// apply does one call and returns the only right answer to it. made is the identity of a
+// file it makes.
 func (d *directory) apply(in asked, made identity) answer {
 	switch in.verb {
 	case lookup:
@@ -191,7 +192,8 @@ func (d *directory) lookup(in asked) answer {
 	return a
 }
 
-// create [RFC1813 §3.3.8]: no two calls of a history use the same verifier, so EXCLUSIVE finds its own file never.
+// create [RFC1813 §3.3.8]: no two calls of a history use the same verifier, so EXCLUSIVE
+// finds its own file never.
 func (d *directory) create(in asked, made identity) answer {
 	e := &d[in.name]
 	switch {

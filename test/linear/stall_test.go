@@ -66,8 +66,8 @@ func (s *stall) max(o stall) {
 	s.changes[1] += o.changes[1]
 }
 
-// How long clients wait at most when a replica is killed or stopped: a table, and no assertion, for a machine's load
-// decides too. That every call is answered is asserted.
+// How long clients wait at most when a replica is killed or stopped: a table, and no
+// assertion, for a machine's load decides too. That every call is answered is asserted.
 func TestStalls(t *testing.T) {
 	g := cluster.ForTest(t, cluster.Config{})
 	relay, err := g.AddRelay(t.Context(), cluster.Client{InsecurePorts: true})
@@ -225,7 +225,8 @@ func (l *load) call(ctx context.Context, i int, c caller, procedure uint32, args
 	return results, true
 }
 
-// longest is how long the longest call took, of those that ended since the last time, or that are under way.
+// longest is how long the longest call took, of those that ended since the last time, or
+// that are under way.
 func (l *load) longest() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()

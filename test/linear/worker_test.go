@@ -17,7 +17,8 @@ import (
 	"bfs/test/patience"
 )
 
-// A yard is where all workers play: one directory after the other, for a short history is judged quickly.
+// A yard is where all workers play: one directory after the other, for a short history is
+// judged quickly.
 type yard struct {
 	root   nfs3.FileHandle
 	start  time.Time

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command mutants plants known mistakes in the protocol, one at a time, and has the simulator look for each. A mistake
-// that no schedule notices is one that we could make and not notice.
+// Command mutants plants known mistakes in the protocol, one at a time, and has the simulator
+// look for each. A mistake that no schedule notices is one that we could make and not notice.
 //
 //	go run ./test/mutants             all of them
 //	go run ./test/mutants -only '^P'  those whose names begin with P

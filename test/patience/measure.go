@@ -78,7 +78,8 @@ func work() time.Duration {
 
 var sink atomic.Uint64 // keeps the compiler from leaving the computation out
 
-// compute adds up words that it has to load, so that the race detector slows it down as it slows down other code.
+// compute adds up words that it has to load, so that the race detector slows it down as
+// it slows down other code.
 func compute(n int) {
 	words := make([]uint64, 64)
 	sum := uint64(n)

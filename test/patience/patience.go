@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package patience holds the one rule for time limits in tests: a test waits for a condition, and a limit only ends the
-// wait for a condition that never comes. A limit decides nothing else.
+// Package patience holds the one rule for time limits in tests: a test waits for a condition,
+// and a limit only ends the wait for a condition that never comes. A limit decides nothing else.
 //
 // The caller says how long would be generous on a quiet machine. The package multiplies that by how
 // slow this machine is at the moment (Factor), because a test that has a tenth of the CPU waits ten
@@ -39,7 +39,8 @@ func ForNow(d time.Duration) time.Duration { return times(d, Measure()) }
 
 func times(d time.Duration, factor float64) time.Duration { return time.Duration(float64(d) * factor) }
 
-// AfterFunc calls f in a goroutine of its own when the limit d is reached. The function it returns prevents that.
+// AfterFunc calls f in a goroutine of its own when the limit d is reached. The function
+// it returns prevents that.
 func AfterFunc(d time.Duration, f func()) (stop func()) {
 	l := &limit{begun: time.Now(), length: d, reached: f}
 	l.mu.Lock()
@@ -117,7 +118,8 @@ func (l *limit) stop() {
 	l.timer.Stop()
 }
 
-// check runs when the limit seems to be reached. The factor may have grown since it was set, so it is measured again.
+// check runs when the limit seems to be reached. The factor may have grown since it was
+// set, so it is measured again.
 func (l *limit) check() {
 	rest := times(l.length, Measure()) - time.Since(l.begun)
 	l.mu.Lock()

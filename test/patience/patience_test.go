@@ -46,7 +46,8 @@ func TestMeasureEnds(t *testing.T) {
 	}
 }
 
-// A limit that was set on a quiet machine is prolonged when the machine has become slower, and is reached in the end.
+// A limit that was set on a quiet machine is prolonged when the machine has become
+// slower, and is reached in the end.
 func TestLimitIsProlonged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slower(t, 1)

@@ -83,7 +83,8 @@ func (g *gang) failure() error {
 
 func (g *gang) acked() int64 { return g.done.Load() }
 
-// check compares all workers' directories at once. They stand still meanwhile, between two operations.
+// check compares all workers' directories at once. They stand still meanwhile, between
+// two operations.
 func (g *gang) check() (all []error, sum tally) {
 	g.still.Lock()
 	defer g.still.Unlock()
@@ -165,7 +166,8 @@ func readGroup(file string) (*pbft.Group, error) {
 func (c *directCrew) name() string { return "direct" }
 func (c *directCrew) size() int    { return directWorkers }
 
-// check ends the workers' calls with ctx: one that hangs would keep the workers from standing still.
+// check ends the workers' calls with ctx: one that hangs would keep the workers from
+// standing still.
 func (c *directCrew) check(ctx context.Context) ([]error, tally) {
 	defer context.AfterFunc(ctx, c.cancel)()
 	return c.gang.check()
@@ -353,7 +355,8 @@ func (c *mountedCrew) close() {
 // workVerb has this program be the workers on a mount.
 const workVerb = "work"
 
-// workCommand is what runs in the client's kernel: ADDRESS DIR SEED. It obeys the orders that come from the address.
+// workCommand is what runs in the client's kernel: ADDRESS DIR SEED. It obeys the orders
+// that come from the address.
 func workCommand(args []string) (code int) {
 	if err := work(args); err != nil {
 		fmt.Println("power:", err)

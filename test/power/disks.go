@@ -20,8 +20,9 @@ import (
 	"bfs/test/patience"
 )
 
-// With -disks it is the disk of one host that breaks, below its file system, in each round. What is to break is told to the first process
-// of the host's kernel, which has the kernel's device mapper between the file system and the disk.
+// With -disks it is the disk of one host that breaks, below its file system, in each
+// round. What is to break is told to the first process of the host's kernel, which has
+// the kernel's device mapper between the file system and the disk.
 const (
 	refusing = "refusing" // writes fail from some moment on: the replica stops, and says that its disk failed
 	lying    = "lying"    // writes are lost from some moment on, and flushes succeed; then the power of all hosts is cut
@@ -31,10 +32,12 @@ const (
 
 var diskKinds = []string{refusing, lying, damaged, full}
 
-// orderPort is where the first process of a host's kernel takes orders, one line each on a connection of its own.
+// orderPort is where the first process of a host's kernel takes orders, one line each on
+// a connection of its own.
 const orderPort = 7460
 
-// mapped makes the device between the file system and the disk, and returns its name. A list of bad blocks makes them unreadable.
+// mapped makes the device between the file system and the disk, and returns its name. A
+// list of bad blocks makes them unreadable.
 func mapped(bad string) (device string, err error) {
 	table := fmt.Sprintf("0 %d linear /dev/ubda 0", sectors())
 	if bad != "" {

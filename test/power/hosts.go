@@ -110,8 +110,9 @@ func makeDisk(ctx context.Context, file, from string) error {
 	return nil
 }
 
-// on switches all hosts on. For odd kinds ext4 and its kernel write nothing back by themselves, so that a power cut loses the most; otherwise
-// they do as they please, and the cut loses some writes and not others.
+// on switches all hosts on. For odd kinds ext4 and its kernel write nothing back by
+// themselves, so that a power cut loses the most; otherwise they do as they please, and
+// the cut loses some writes and not others.
 func (h *hosts) on(ctx context.Context, kind int64) error {
 	how := "eager"
 	if kind%2 == 1 {

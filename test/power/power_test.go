@@ -166,7 +166,8 @@ func alone(t *testing.T, w *worker) string {
 	return ""
 }
 
-// An operation that is refused as done already was done twice if the power was cut meanwhile. Otherwise an earlier one is lost.
+// An operation that is refused as done already was done twice if the power was cut
+// meanwhile. Otherwise an earlier one is lost.
 func TestJudgeOfRefusals(t *testing.T) {
 	for _, cut := range []bool{false, true} {
 		w, dir := busyWorker(t)

@@ -21,8 +21,8 @@ import (
 const (
 	replicas = 4
 
-	// Acknowledged operations of each crew in a round before the cut: at least leastAcked for each worker, and by
-	// chance up to furtherMost more.
+	// Acknowledged operations of each crew in a round before the cut: at least leastAcked
+	// for each worker, and by chance up to furtherMost more.
 	leastAcked  = 5
 	furtherMost = 30
 
@@ -54,7 +54,8 @@ type soak struct {
 	done   totals
 }
 
-// A room is what replicas run in. Its methods other than off are not called at the same time as one another.
+// A room is what replicas run in. Its methods other than off are not called at the same
+// time as one another.
 type room interface {
 	make(ctx context.Context) error           // a new group, switched off
 	on(ctx context.Context, kind int64) error // starts all replicas; of what kind is up to the room

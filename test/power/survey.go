@@ -66,8 +66,9 @@ const (
 	checkpointBytes = 1 << 20
 )
 
-// adjust changes all copies of the group file in bundles so that a checkpoint comes after 1 MiB: the image on a replica's disk then follows the
-// journal all the time, and a replica has little to read when it starts.
+// adjust changes all copies of the group file in bundles so that a checkpoint comes after
+// 1 MiB: the image on a replica's disk then follows the journal all the time, and a
+// replica has little to read when it starts.
 func adjust(bundles string) error {
 	files, err := filepath.Glob(filepath.Join(bundles, "*", "group.toml"))
 	if err != nil {

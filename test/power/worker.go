@@ -99,7 +99,8 @@ func (w *worker) run(ctx context.Context) error {
 	return nil
 }
 
-// step chooses an operation. Each of them, done twice, would be refused the second time, but for writes.
+// step chooses an operation. Each of them, done twice, would be refused the second time,
+// but for writes.
 func (w *worker) step() error {
 	w.serial++
 	pick := w.chance.IntN(14)
@@ -137,8 +138,9 @@ func (w *worker) do(what string, operation func() error, log func()) error {
 	return nil
 }
 
-// judge says what a failed operation means. A file that is there, or is not, after the operation had been
-// under way at a power cut shows that it was done twice; otherwise an earlier one is lost.
+// judge says what a failed operation means. A file that is there, or is not, after the
+// operation had been under way at a power cut shows that it was done twice; otherwise an
+// earlier one is lost.
 func (w *worker) judge(err error, cut bool) {
 	switch {
 	case errors.Is(err, syscall.ESTALE):
@@ -204,7 +206,8 @@ func (w *worker) content(size int) []byte {
 	return bytes.Repeat(line, size/len(line)+1)[:size]
 }
 
-// record writes some of the ledger's records through the handle that was opened before the first power cut, and makes them durable.
+// record writes some of the ledger's records through the handle that was opened before
+// the first power cut, and makes them durable.
 func (w *worker) record(first, count int) error {
 	data := bytes.Repeat(fmt.Appendf(nil, "%-*d\n", recordSize-1, w.serial), min(count, records-first))
 	at := first * recordSize
@@ -258,8 +261,8 @@ func (w *worker) any(not string) string {
 	return names[w.chance.IntN(len(names))]
 }
 
-// check compares the directory with the log. Requires that the worker is between two operations: all that it asked for was
-// acknowledged.
+// check compares the directory with the log. Requires that the worker is between two
+// operations: all that it asked for was acknowledged.
 func (w *worker) check() (wrong []error, sum tally) {
 	if err := w.files.Forget(); err != nil {
 		return []error{err}, w.wrong

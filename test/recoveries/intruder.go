@@ -27,7 +27,8 @@ type intrusion struct {
 	chance *rand.Rand
 }
 
-// The kinds, of which those in memory come before the replica is stopped, and those on disk while it is down.
+// The kinds, of which those in memory come before the replica is stopped, and those on
+// disk while it is down.
 const (
 	memory    = "memory"    // bytes of a file are changed in the running process
 	rooted    = "rooted"    // the same, and then the group changes the same pages, so that the replica's root is false

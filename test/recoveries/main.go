@@ -11,9 +11,12 @@
 // fails unless
 //
 //   - Every read gives what was last acknowledged, at any time, and no call fails.
-//   - The recovery ends, and its replica then names the root that others name for the same checkpoint.
-//   - After an intruder the healed replica is needed: another one stands still, and all files are read.
-//   - When the image had bytes changed that a checkpoint needs, status says that something corrupt was found.
+//   - The recovery ends, and its replica then names the root that others name for the
+//     same checkpoint.
+//   - After an intruder the healed replica is needed: another one stands still, and all
+//     files are read.
+//   - When the image had bytes changed that a checkpoint needs, status says that
+//     something corrupt was found.
 //
 // The counter of signatures is left alone, as under a keeper, which has it out of the intruder's
 // reach. A fence that is lost or cut cannot be read: bfsd refuses to start then, and the soak does

@@ -367,7 +367,8 @@ func (s *soak) without(ctx context.Context, i int) error {
 	return s.whole(ctx)
 }
 
-// moved waits until each worker has ended a call that began after now, and so far has found nothing wrong.
+// moved waits until each worker has ended a call that began after now, and so far has
+// found nothing wrong.
 func (s *soak) moved(ctx context.Context) error {
 	ctx, cancel := patience.Context(ctx, moveWithin)
 	defer cancel()

@@ -51,7 +51,8 @@ func (w *worker) textOf(file int, v uint64) []byte {
 	return bytes.Repeat(line, (50+int(v*2654435761%9000))/len(line)+1)
 }
 
-// run works until ctx ends. It ends the call that it has begun, so that each file is as acknowledged.
+// run works until ctx ends. It ends the call that it has begun, so that each file is as
+// acknowledged.
 func (w *worker) run(ctx context.Context) {
 	w.files = w.files.WithContext(context.WithoutCancel(ctx))
 	for ctx.Err() == nil {

@@ -108,7 +108,8 @@ func newGroup(dir string) (g *group, err error) {
 	return g, nil
 }
 
-// primaryCPU is what the primary's process has used so far. Linux counts it in hundredths of a second.
+// primaryCPU is what the primary's process has used so far. Linux counts it in hundredths
+// of a second.
 func (g *group) primaryCPU() time.Duration {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.processes[0].Process.Pid))
 	if err != nil {

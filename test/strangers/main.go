@@ -165,7 +165,8 @@ func load(client *pbft.Client, outstanding int, d time.Duration) (turn, error) {
 	return t, nil
 }
 
-// A row is one line of the report, in JSON: medians over the rounds, and the longest stall and connect of all.
+// A row is one line of the report, in JSON: medians over the rounds, and the longest
+// stall and connect of all.
 type row struct {
 	Attack    string  `json:"attack"`
 	PerSecond float64 `json:"ops_per_s"`

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package admin serves a process's account of itself over HTTP: /status as JSON, /livez and /readyz for
-// supervisors, /metrics for Prometheus. It answers questions only; nothing can be changed through it.
+// Package admin serves a process's account of itself over HTTP: /status as JSON, /livez
+// and /readyz for supervisors, /metrics for Prometheus. It answers questions only;
+// nothing can be changed through it.
 package admin
 
 import (

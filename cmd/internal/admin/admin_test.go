@@ -134,8 +134,8 @@ func TestReplicaReady(t *testing.T) {
 	}
 }
 
-// /metrics passes Prometheus's own check: each family once, with help and type before its samples, in names
-// that say what is counted.
+// /metrics passes Prometheus's own check: each family once, with help and type before its
+// samples, in names that say what is counted.
 func TestMetricsAreWellFormed(t *testing.T) {
 	status := pbft.Status{
 		Peers:     []pbft.PeerStatus{{Replica: 0}, {Replica: 2}},

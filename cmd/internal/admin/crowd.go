@@ -11,10 +11,11 @@ import (
 // maxConnections bounds the connections that are open at once.
 const maxConnections = 64
 
-// A crowd is the set of connections of a Server, at most limit of them. A new connection never waits. At
-// the limit the connection that has been idle longest is closed: it has sent nothing, or has had its
-// answer. If none is idle, the one that has been busy longest is closed, because a page is made in
-// milliseconds. So a peer that holds connections open keeps no other from an answer.
+// A crowd is the set of connections of a Server, at most limit of them. A new connection
+// never waits. At the limit the connection that has been idle longest is closed: it has
+// sent nothing, or has had its answer. If none is idle, the one that has been busy
+// longest is closed, because a page is made in milliseconds. So a peer that holds
+// connections open keeps no other from an answer.
 type crowd struct {
 	limit int
 

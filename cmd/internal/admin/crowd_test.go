@@ -12,8 +12,8 @@ import (
 	"bfs/cmd/internal/admin/admintest"
 )
 
-// A peer that holds twice the limit of connections, silent or in the middle of a request, keeps no other
-// peer from an answer.
+// A peer that holds twice the limit of connections, silent or in the middle of a request,
+// keeps no other peer from an answer.
 func TestHeldConnectionsKeepNobodyFromAnAnswer(t *testing.T) {
 	a, err := Serve("127.0.0.1:0", Sources{
 		Status: func() any { return 1 }, Health: func() error { return nil }, Metrics: func(io.Writer) {},

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// writeFamilies writes metrics in Prometheus's text format: the samples of a family one after another,
-// below its HELP and TYPE. Samples come as lines without either, in any order.
+// writeFamilies writes metrics in Prometheus's text format: the samples of a family one after
+// another, below its HELP and TYPE. Samples come as lines without either, in any order.
 //
 // The type follows from the name, as Prometheus asks names to be given: a counter ends in _total, a
 // histogram's samples in _bucket, _sum and _count, and every other family is a gauge.
@@ -60,8 +60,8 @@ func typeOf(name string, samples []string) string {
 	return "gauge"
 }
 
-// foreign reports whether a family of the Go runtime has a name that Prometheus's own checks refuse. Other
-// families tell the same.
+// foreign reports whether a family of the Go runtime has a name that Prometheus's own
+// checks refuse. Other families tell the same.
 func foreign(name string) bool {
 	return strings.HasPrefix(name, "go_") && name != "go_goroutines" && name != "go_threads" && !strings.HasPrefix(name, "go_memstats_heap_")
 }

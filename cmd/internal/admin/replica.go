@@ -227,8 +227,8 @@ func number(b bool) uint64 {
 	return 0
 }
 
-// ReplicaReady returns the reason why a replica of a group of n does not vote for new operations, nil if it
-// does.
+// ReplicaReady returns the reason why a replica of a group of n does not vote for new
+// operations, nil if it does.
 func ReplicaReady(s pbft.Status, n int) error {
 	switch {
 	case s.Disk != nil && s.Disk.Full != "":

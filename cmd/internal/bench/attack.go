@@ -22,9 +22,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Attack measures the throughput of an honest client while another attacks the group: four replicas, the
-// honest client and the offender, each a process of its own on this machine. The attack is off and on in
-// turn, so that other load on the machine weighs on both alike.
+// Attack measures the throughput of an honest client while another attacks the group: four
+// replicas, the honest client and the offender, each a process of its own on this machine.
+// The attack is off and on in turn, so that other load on the machine weighs on both alike.
 type Attack struct {
 	Program   string   // bfsd
 	Names     []string // of offenders; none: all
@@ -106,7 +106,8 @@ func (a Attack) suffer(ctx context.Context, o Offender) (d Damage, err error) {
 	return m.measure(ctx)
 }
 
-// prepareAttack makes the attacked file, the honest client's file, and the files that the offender needs.
+// prepareAttack makes the attacked file, the honest client's file, and the files that the
+// offender needs.
 func (g *fileGroup) prepareAttack(ctx context.Context, o Offender) (honest nfs3.FileHandle, err error) {
 	for name, size := range map[string]int{attackedFile: 1 << 20, "honest": honestOutstanding * honestBytes} {
 		f, err := g.files.Create(name)

@@ -17,9 +17,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// An Offender is one way to hinder a group that is cheap for the attacker. It runs as a process of its own,
-// with the key of an enrolled client that may only read, unless it says otherwise; a stranger does not use
-// the key.
+// An Offender is one way to hinder a group that is cheap for the attacker. It runs as a
+// process of its own, with the key of an enrolled client that may only read, unless it
+// says otherwise; a stranger does not use the key.
 type Offender struct {
 	Name, About string
 	writes      bool                                          // its client may write
@@ -317,8 +317,8 @@ func mountDeep(context.Context, *pbft.Client) ([]byte, error) {
 	return body(nfs3.ProgramMount, nfs3.MountProcMnt, a.Append(nil)), nil
 }
 
-// renameDeep moves a directory to a name that is taken, so that the move is refused and the next does the
-// same again.
+// renameDeep moves a directory to a name that is taken, so that the move is refused and
+// the next does the same again.
 func renameDeep(ctx context.Context, c *pbft.Client) ([]byte, error) {
 	x := caller{c}
 	aside, err := x.find(ctx, asideDir)

@@ -233,7 +233,8 @@ func TestAndrewCheck(t *testing.T) {
 	}
 }
 
-// Stream and FileTree in a directory of this machine count the files that they made, and leave none behind.
+// Stream and FileTree in a directory of this machine count the files that they made, and
+// leave none behind.
 func TestMountedWorkloads(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Stream{Target: dir, Size: 3<<20 + 5}.Run(t.Context())

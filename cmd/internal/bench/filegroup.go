@@ -19,8 +19,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// A fileGroup is a group that serves files, its replicas processes of their own, and one client of it in
-// this process.
+// A fileGroup is a group that serves files, its replicas processes of their own, and one
+// client of it in this process.
 type fileGroup struct {
 	replicas []*procs.Child
 	group    *config.Group
@@ -40,7 +40,8 @@ type fileGroupConfig struct {
 	Durability pbft.Durability // "": disk
 }
 
-// startFileGroup starts a group and mounts its export. When it fails it removes everything that it started.
+// startFileGroup starts a group and mounts its export. When it fails it removes
+// everything that it started.
 func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err error) {
 	if c.Transport == "" {
 		c.Transport = pbft.TransportPlain

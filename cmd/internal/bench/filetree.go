@@ -19,9 +19,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// FileTree makes empty files in many directories, lists the directories and reads every file's attributes,
-// for several numbers of files. Each has a tree of its own that stays, so the rate for the second number is
-// measured on top of the first.
+// FileTree makes empty files in many directories, lists the directories and reads every
+// file's attributes, for several numbers of files. Each has a tree of its own that stays,
+// so the rate for the second number is measured on top of the first.
 type FileTree struct {
 	Target  string // a directory of the file system to measure; or
 	N       int    // replicas of a group to start, which is measured through pkg/bfs, with no kernel between

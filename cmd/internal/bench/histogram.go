@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A histogram counts durations in buckets whose width is at most 1/64 of their lower end, which is as exact as
-// percentiles need to be. Any goroutine may add.
+// A histogram counts durations in buckets whose width is at most 1/64 of their lower end,
+// which is as exact as percentiles need to be. Any goroutine may add.
 type histogram struct{ buckets [histogramSize]atomic.Uint64 }
 
 const (

@@ -13,8 +13,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// A load keeps a number of operations outstanding at each of a number of clients: a closed loop, as in
-// the paper. An operation that ends starts the next, on the goroutine it ended on.
+// A load keeps a number of operations outstanding at each of a number of clients: a closed
+// loop, as in the paper. An operation that ends starts the next, on the goroutine it ended on.
 type load struct {
 	body      []byte
 	result    int // bytes that each must return

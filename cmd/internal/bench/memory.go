@@ -14,8 +14,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Memory measures the resident memory of one replica process against the bytes it stores: a group of one,
-// with checkpoints and log as in any group, filled over the wire and measured after a stable checkpoint.
+// Memory measures the resident memory of one replica process against the bytes it stores:
+// a group of one, with checkpoints and log as in any group, filled over the wire and
+// measured after a stable checkpoint.
 type Memory struct {
 	Program string // bfsd
 	Files   int    // empty files to make in a first replica; 0: no such run

@@ -11,8 +11,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// An Op is an operation of the null service, named as in the paper: "4/0" carries 4 KB and returns nothing
-// [TOCS §8.2.1]. Its body is the length of the result it wants, u32, and padding up to its own length.
+// An Op is an operation of the null service, named as in the paper: "4/0" carries 4 KB
+// and returns nothing [TOCS §8.2.1]. Its body is the length of the result it wants, u32,
+// and padding up to its own length.
 type Op struct {
 	Argument, Result int // bytes
 }
@@ -44,8 +45,8 @@ func Null(s pbft.Service) pbft.Service { return null{s} }
 
 type null struct{ pbft.Service }
 
-// Execute returns as many zero bytes as the operation asks for. A result of no bytes is kept like that of a
-// write; a long one need not be kept, because the operation can be run again.
+// Execute returns as many zero bytes as the operation asks for. A result of no bytes is kept
+// like that of a write; a long one need not be kept, because the operation can be run again.
 func (null) Execute(op pbft.Operation) (reply []byte, wrote bool) {
 	reply = result(op.Body)
 	return reply, len(reply) == 0

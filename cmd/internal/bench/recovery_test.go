@@ -29,7 +29,8 @@ func TestRecoveryCheck(t *testing.T) {
 	}
 }
 
-// The rows of recoveries are followed by the slowest of each part, whichever recovery that was in, and by the paper's.
+// The rows of recoveries are followed by the slowest of each part, whichever recovery
+// that was in, and by the paper's.
 func TestRecoveryTable(t *testing.T) {
 	var b strings.Builder
 	all := []Recovered{

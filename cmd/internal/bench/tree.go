@@ -7,9 +7,10 @@ import (
 	"strings"
 )
 
-// A tree is the source that andrew works on. It is the same on every machine: 20 directories, 6 headers and
-// 64 C files that call each other, 2 of them in each directory but for the first ones. Main calls the last
-// unit, which calls the one before, and so on; the program ends with exit code 0 if the sum is right.
+// A tree is the source that andrew works on. It is the same on every machine: 20
+// directories, 6 headers and 64 C files that call each other, 2 of them in each directory
+// but for the first ones. Main calls the last unit, which calls the one before, and so
+// on; the program ends with exit code 0 if the sum is right.
 type tree struct {
 	dirs  []string
 	files []treeFile

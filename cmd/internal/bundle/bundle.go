@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bundle writes the files that `bfsd init` makes: the group file, one join bundle for each host, and the
-// administrator's bundle.
+// Package bundle writes the files that `bfsd init` makes: the group file, one join bundle
+// for each host, and the administrator's bundle.
 //
 //	DIR/group.toml                                shared by members and clients; nothing secret
 //	DIR/host0/{group.toml,replica.toml,identity.key}   to be carried to host 0, and so on, with
@@ -98,8 +98,8 @@ func Hosts(list []string) ([]Host, error) {
 	return hosts, nil
 }
 
-// loopbackOf is where a host's admin address listens unless the administrator wants it on the network: it has no
-// authentication. A host that is named by a loopback address listens there.
+// loopbackOf is where a host's admin address listens unless the administrator wants it on the
+// network: it has no authentication. A host that is named by a loopback address listens there.
 func loopbackOf(name string) string {
 	if ip, err := netip.ParseAddr(name); err == nil && ip.IsLoopback() {
 		return name

@@ -28,7 +28,8 @@ type Epoch struct {
 	Transport  pbft.Transport
 }
 
-// HostsOf are a group's hosts as they are. Admin addresses listen on each host's loopback, or on the network.
+// HostsOf are a group's hosts as they are. Admin addresses listen on each host's
+// loopback, or on the network.
 func HostsOf(g *config.Group, network bool) (hosts []Host) {
 	for i, m := range g.Members {
 		h := Host{Address: m.Address, Admin: g.Admin[i]}
@@ -40,7 +41,8 @@ func HostsOf(g *config.Group, network bool) (hosts []Host) {
 	return hosts
 }
 
-// Next is a group in its next epoch, yet without keys of its members, and without the checkpoint with which it begins.
+// Next is a group in its next epoch, yet without keys of its members, and without the
+// checkpoint with which it begins.
 func Next(old *config.Group) (*config.Group, error) {
 	next, raw := *old, *old.Group
 	raw.Epoch, raw.Durability, raw.Origin = raw.Epoch+1, pbft.DurabilityDisk, pbft.Origin{}
@@ -126,9 +128,9 @@ var (
 	durabilityLine = regexp.MustCompile(`(?m)^\s*durability\s*=.*$`)
 )
 
-// edit makes a new epoch's group file of the old one's text: another number, and other members. Everything else
-// stays as it was written. If the old file is written in a way that this does not meet, the signature does not
-// fit the result.
+// edit makes a new epoch's group file of the old one's text: another number, and other
+// members. Everything else stays as it was written. If the old file is written in a way
+// that this does not meet, the signature does not fit the result.
 func edit(old string, epoch uint64, tables string) []byte {
 	var kept []string
 	skip := false

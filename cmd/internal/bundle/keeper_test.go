@@ -11,7 +11,8 @@ import (
 	"bfs/cmd/internal/manifest"
 )
 
-// A bundle for a keeper has what its keeper needs, and a manifest that allows the program if there is one.
+// A bundle for a keeper has what its keeper needs, and a manifest that allows the program
+// if there is one.
 func TestWriteKeeper(t *testing.T) {
 	for _, program := range []string{"", os.Args[0]} {
 		dir := filepath.Join(t.TempDir(), "group")

@@ -31,8 +31,9 @@ type RelayPlan struct {
 	Group         string // a group file to copy; "": none yet
 }
 
-// WriteRelay writes relay.toml, relay.key and, if the plan names one, group.toml to dir. It returns the
-// public half of the new key. bfs-relay run accepts the files; if WriteRelay fails it has written nothing.
+// WriteRelay writes relay.toml, relay.key and, if the plan names one, group.toml to dir.
+// It returns the public half of the new key. bfs-relay run accepts the files; if
+// WriteRelay fails it has written nothing.
 func WriteRelay(dir string, p RelayPlan) (ed25519.PublicKey, error) {
 	text, err := render("relay.toml.tmpl", p)
 	if err != nil {
@@ -59,7 +60,8 @@ func WriteRelay(dir string, p RelayPlan) (ed25519.PublicKey, error) {
 	return writeRelay(dir, text, group)
 }
 
-// writeRelay makes the files below a name of their own and renames them, relay.toml last: where that is, all is.
+// writeRelay makes the files below a name of their own and renames them, relay.toml last:
+// where that is, all is.
 func writeRelay(dir string, text, group []byte) (ed25519.PublicKey, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err

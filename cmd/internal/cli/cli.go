@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cli holds the parts that all commands share: ending on a signal, logging, printing errors,
-// announcing that they are ready.
+// Package cli holds the parts that all commands share: ending on a signal, logging,
+// printing errors, announcing that they are ready.
 package cli
 
 import (
@@ -19,12 +19,12 @@ import (
 	"bfs/cmd/internal/config"
 )
 
-// Ready is the line that a server prints on its standard output when it listens and everything behind it
-// runs. The process that started it waits for this line.
+// Ready is the line that a server prints on its standard output when it listens and
+// everything behind it runs. The process that started it waits for this line.
 const Ready = "ready"
 
-// An Exit is the error of a command that has already reported its failure; only the exit code is left to
-// set.
+// An Exit is the error of a command that has already reported its failure; only the exit
+// code is left to set.
 type Exit int
 
 func (Exit) Error() string { return "" }

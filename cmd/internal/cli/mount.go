@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// MountCommand returns the command by which a kernel mounts a relay that listens at listen. None of its
-// options can be left out: OPERATING.md says what each is for. More options may follow.
+// MountCommand returns the command by which a kernel mounts a relay that listens at listen. None
+// of its options can be left out: OPERATING.md says what each is for. More options may follow.
 func MountCommand(listen, export, dir string, more ...string) ([]string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -32,8 +32,8 @@ func ListURL(listen, export string) (string, error) {
 	return fmt.Sprintf("nfs://%s%s?version=3&nfsport=%s&mountport=%s", host, export, port, port), nil
 }
 
-// HaveMountNFS says whether the kernel's mount has its NFS part. It stands where users' PATH often does not
-// lead.
+// HaveMountNFS says whether the kernel's mount has its NFS part. It stands where users'
+// PATH often does not lead.
 func HaveMountNFS() bool {
 	if _, err := exec.LookPath("mount.nfs"); err == nil {
 		return true

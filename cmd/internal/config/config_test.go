@@ -108,8 +108,8 @@ func TestGoodFiles(t *testing.T) {
 	}
 }
 
-// A group file that others may change lets them choose whom to believe, and so does a configuration that
-// names it.
+// A group file that others may change lets them choose whom to believe, and so does a
+// configuration that names it.
 func TestFilesThatOthersMayChangeAreRefused(t *testing.T) {
 	for _, name := range []string{"group.toml", "relay.toml"} {
 		dir := write(t)
@@ -123,7 +123,8 @@ func TestFilesThatOthersMayChangeAreRefused(t *testing.T) {
 	}
 }
 
-// Every value that decides results changes the digest that handshakes compare; the places of hosts do not.
+// Every value that decides results changes the digest that handshakes compare; the places
+// of hosts do not.
 func TestGroupDigest(t *testing.T) {
 	digest := func(old, new string) pbft.Digest {
 		file := filepath.Join(t.TempDir(), "group.toml")
@@ -150,7 +151,8 @@ func TestGroupDigest(t *testing.T) {
 	}
 }
 
-// Each mistake is one replacement in a good file; the errors as people see them are in testdata/errors.txt.
+// Each mistake is one replacement in a good file; the errors as people see them are in
+// testdata/errors.txt.
 func TestErrorsNameFileLineAndKey(t *testing.T) {
 	mistakes := []struct{ file, old, new string }{
 		{"group.toml", "epoch = 3", "epoch = "},

@@ -27,7 +27,8 @@ type Group struct {
 	Exports []Export
 }
 
-// State is the part of the group's configuration that describes the replicated state, besides the limits.
+// State is the part of the group's configuration that describes the replicated state,
+// besides the limits.
 type State struct {
 	Size       Size // of the whole state, the library's pages included
 	Inodes     uint64
@@ -61,14 +62,14 @@ const (
 	DefaultStateSize  = Size(8 << 30)
 	DefaultClockBound = 10 * time.Minute
 
-	// DefaultMode is the mode of an export's root directory: every user of a client that may write can make
-	// files and directories there, and cannot touch those of others. With root squashed, as by default, no
-	// user could open up a directory that root owns.
+	// DefaultMode is the mode of an export's root directory: every user of a client that
+	// may write can make files and directories there, and cannot touch those of others.
+	// With root squashed, as by default, no user could open up a directory that root owns.
 	DefaultMode = Mode(0o1777)
 )
 
-// BytesPerInode decides the default number of inodes: one for as many bytes of state. Inodes that were never
-// used take no memory.
+// BytesPerInode decides the default number of inodes: one for as many bytes of state.
+// Inodes that were never used take no memory.
 const BytesPerInode = pbft.PageSize
 
 type groupFile struct {
@@ -237,9 +238,9 @@ func (m memberFile) check(s *source, i int) (pbft.Member, error) {
 	return pbft.Member{Address: m.Address, Key: key}, nil
 }
 
-// LeastStateSize is the smallest state.size: clients and slots take at most half of it, and 64 MiB leave
-// room for some files. It is a multiple of 1 MiB, to be readable. Limits that no group may have are refused
-// later.
+// LeastStateSize is the smallest state.size: clients and slots take at most half of it,
+// and 64 MiB leave room for some files. It is a multiple of 1 MiB, to be readable. Limits
+// that no group may have are refused later.
 func LeastStateSize(l pbft.Limits) Size {
 	if l.Clients >= 1<<16 || l.Slots > 1<<12 {
 		return 64 << 20
@@ -270,8 +271,8 @@ func (f stateFile) check(s *source, l pbft.Limits) (State, error) {
 	return st, nil
 }
 
-// digest returns the digest of the service's part of the configuration that all must share; each handshake
-// compares it.
+// digest returns the digest of the service's part of the configuration that all must
+// share; each handshake compares it.
 func (s State) digest(exports []Export) pbft.Digest {
 	b := []byte("bfs files v1")
 	u := func(v uint64) { b = binary.LittleEndian.AppendUint64(b, v) }

@@ -31,7 +31,8 @@ type User struct {
 	Other    bool // than the user of this process
 }
 
-// DefaultRecoveryPeriod is the time in which each replica of a group is recovered once, T_w [TOCS §5.2.4].
+// DefaultRecoveryPeriod is the time in which each replica of a group is recovered once,
+// T_w [TOCS §5.2.4].
 const DefaultRecoveryPeriod = 10 * time.Minute
 
 // leastRecoveryPeriod is a bound against a slip of the unit. A real group needs minutes.
@@ -75,7 +76,8 @@ func LoadKeeper(file string) (*Keeper, error) {
 	return k, f.keeperFile.check(s, k)
 }
 
-// owned refuses a file that the user of the replica, or any other, could change: the keeper obeys it.
+// owned refuses a file that the user of the replica, or any other, could change: the
+// keeper obeys it.
 func owned(file string) error {
 	f, err := trust.OpenOwned(file)
 	if err != nil {

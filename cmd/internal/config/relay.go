@@ -75,7 +75,8 @@ func defaultRelay() relayFile {
 	}
 }
 
-// CheckRelay checks the text of a relay's file that is yet to be written, but not the files it names.
+// CheckRelay checks the text of a relay's file that is yet to be written, but not the
+// files it names.
 func CheckRelay(text []byte) error {
 	f := defaultRelay()
 	s, err := decode("relay.toml", text, &f)
@@ -142,8 +143,8 @@ func (f *relayFile) checkItself(s *source) (*Relay, error) {
 	return r, err
 }
 
-// LoadRelayMount reads a relay's file for the mount command. Its user, root, need not be the relay's user,
-// so neither key nor group file is touched.
+// LoadRelayMount reads a relay's file for the mount command. Its user, root, need not be
+// the relay's user, so neither key nor group file is touched.
 func LoadRelayMount(file string) (listen, export string, err error) {
 	f := defaultRelay()
 	s, err := load(file, &f)

@@ -189,8 +189,8 @@ func (s *source) beside(path string) string {
 	return filepath.Join(filepath.Dir(s.file), path)
 }
 
-// group loads the group file that key "group" names. Its errors speak of that file, unless it is not
-// there.
+// group loads the group file that key "group" names. Its errors speak of that file,
+// unless it is not there.
 func (s *source) group(path string) (*Group, error) {
 	if path == "" {
 		return nil, s.errorAt("group", "empty: want the path of the group file")

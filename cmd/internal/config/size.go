@@ -83,8 +83,8 @@ func (d Duration) String() string {
 	return s
 }
 
-// A Mode is permission bits, written in octal in quotes: "0755". A number without quotes is refused: TOML
-// would take 755 for decimal.
+// A Mode is permission bits, written in octal in quotes: "0755". A number without quotes
+// is refused: TOML would take 755 for decimal.
 type Mode uint32
 
 func parseMode(text string) (Mode, error) {

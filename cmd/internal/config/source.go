@@ -132,8 +132,8 @@ func (s *source) syntax(err error, text []byte) error {
 	return &Error{File: s.file, Problem: cleanProblem(err.Error())}
 }
 
-// keyAt returns the key that stands on the line, because the library does not always know the key and never
-// its index.
+// keyAt returns the key that stands on the line, because the library does not always know
+// the key and never its index.
 func (s *source) keyAt(line int, key toml.Key) string {
 	best := strings.Join(key, ".")
 	for k, l := range s.lines {

@@ -2,7 +2,8 @@
 
 // Package keys reads and writes the key files of the commands.
 //
-// A private key is a PEM block of its Ed25519 seed in a file that only its owner may read, see package trust:
+// A private key is a PEM block of its Ed25519 seed in a file that only its owner may
+// read, see package trust:
 //
 //	-----BEGIN BFS PRIVATE KEY-----
 //	Public: bfs-key:3q2+7w...
@@ -10,8 +11,9 @@
 //	base64 of 32 bytes
 //	-----END BFS PRIVATE KEY-----
 //
-// A sealed one (see Seal) is a block "BFS SEALED PRIVATE KEY" with the parameters of its passphrase in
-// headers. A public key is one word, "bfs-key:" and base64, that fits a command line.
+// A sealed one (see Seal) is a block "BFS SEALED PRIVATE KEY" with the parameters of its
+// passphrase in headers. A public key is one word, "bfs-key:" and base64, that fits a
+// command line.
 package keys
 
 import (
@@ -125,8 +127,8 @@ func ReadSealed(file string, passphrase []byte) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// ReadPublic returns the public half of a private key file, sealed or not, or the public key that is
-// alone in a file.
+// ReadPublic returns the public half of a private key file, sealed or not, or the public
+// key that is alone in a file.
 func ReadPublic(file string) (ed25519.PublicKey, error) {
 	text, err := readBounded(file)
 	if err != nil {

@@ -16,16 +16,16 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// A sealed key is ChaCha20-Poly1305 of the seed, under a key that scrypt makes of the passphrase. The salt
-// is new for each sealing, so the key is used once and the nonce may be zero. The header with the
-// public half is authenticated along.
+// A sealed key is ChaCha20-Poly1305 of the seed, under a key that scrypt makes of the
+// passphrase. The salt is new for each sealing, so the key is used once and the nonce may
+// be zero. The header with the public half is authenticated along.
 const (
 	kdfHeader  = "Kdf"  // "scrypt"
 	saltHeader = "Salt" // base64 of 16 bytes
 	costHeader = "Cost" // log2 of scrypt's N
 
-	// sealCost makes one guess take about half a second and 128 MiB. An administrator waits that long a few
-	// times a day; a thief of the file waits that long for each guess.
+	// sealCost makes one guess take about half a second and 128 MiB. An administrator waits
+	// that long a few times a day; a thief of the file waits that long for each guess.
 	sealCost = 17
 	// maxCost bounds the memory that a file can make this process spend: 1 GiB.
 	maxCost = 20

@@ -9,7 +9,8 @@
 //	bfsd 9a41...             SHA-256 of an executable; one line or more
 //	signature c2ln...        Ed25519 by the administrator's key, base64, over all lines above
 //
-// An upgrade is a new manifest with both programs, then the new program on one host after the other.
+// An upgrade is a new manifest with both programs, then the new program on one host after
+// the other.
 package manifest
 
 import (

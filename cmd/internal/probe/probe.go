@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package probe is the smallest NFSv3 client that can write a file and read it back through a relay. The
-// demonstration uses it where no kernel may mount.
+// Package probe is the smallest NFSv3 client that can write a file and read it back
+// through a relay. The demonstration uses it where no kernel may mount.
 package probe
 
 import (

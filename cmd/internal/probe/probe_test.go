@@ -15,8 +15,8 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// serve answers the calls of one connection in turn. answer returns the reply to a call, without its record
-// mark.
+// serve answers the calls of one connection in turn. answer returns the reply to a call,
+// without its record mark.
 func serve(t *testing.T, answer func(xid, procedure uint32) []byte) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

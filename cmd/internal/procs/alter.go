@@ -45,7 +45,8 @@ func AlterMemory(pid int, old, others []byte) (places int, err error) {
 	return a.places, nil
 }
 
-// AlterFiles does the same to all files below a directory, as they are while a process may be changing them.
+// AlterFiles does the same to all files below a directory, as they are while a process
+// may be changing them.
 func AlterFiles(directory string, old, others []byte) (places int, err error) {
 	if err := asMany(old, others); err != nil {
 		return 0, err

@@ -40,7 +40,8 @@ func TestAlterFiles(t *testing.T) {
 	}
 }
 
-// A process has from then on what AlterMemory has put into its memory: here a variable of its environment.
+// A process has from then on what AlterMemory has put into its memory: here a variable of
+// its environment.
 func TestAlterMemory(t *testing.T) {
 	c := exec.Command("cat")
 	c.Env = []string{"VALUE=something true"}

@@ -22,8 +22,8 @@ func CPU(pid int) (time.Duration, error) {
 	return parseStat(string(text))
 }
 
-// parseStat reads fields 14 and 15, counted from 1. Field 2 is the program's name in brackets, which may
-// hold anything.
+// parseStat reads fields 14 and 15, counted from 1. Field 2 is the program's name in
+// brackets, which may hold anything.
 func parseStat(text string) (time.Duration, error) {
 	_, rest, ok := cutLast(text, ")")
 	fields := strings.Fields(rest)

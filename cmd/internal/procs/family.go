@@ -51,8 +51,8 @@ func (p *Plan) Start() (*Child, error) {
 	return c, nil
 }
 
-// drainWithin bounds how long output is read after the child has ended: another process may hold its
-// output open.
+// drainWithin bounds how long output is read after the child has ended: another process
+// may hold its output open.
 const drainWithin = time.Second
 
 // endOutput waits until the child has ended, and then has its output end.
@@ -72,25 +72,26 @@ func ofSystemd(variable string) bool {
 	return strings.HasPrefix(variable, "NOTIFY_SOCKET=") || strings.HasPrefix(variable, "WATCHDOG_")
 }
 
-// NameSelf gives this process the name under which ps lists it, for a process that was started from an
-// open file.
+// NameSelf gives this process the name under which ps lists it, for a process that was
+// started from an open file.
 func NameSelf(name string) {
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0) // a name is for people only
 }
 
-// Hide keeps other processes of the same user from this process's memory, and the memory from core dumps.
+// Hide keeps other processes of the same user from this process's memory, and the memory
+// from core dumps.
 func Hide() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
 
-// Adopt has this process become the parent of all that its children leave behind, so that KillOrphans
-// finds them.
+// Adopt has this process become the parent of all that its children leave behind, so that
+// KillOrphans finds them.
 func Adopt() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
 // orphansWithin bounds KillOrphans.
 const orphansWithin = 5 * time.Second
 
-// KillOrphans kills all processes that descend from this one. Requires Adopt, and that no child is to
-// live. A child can start processes that leave its process group and its session; its death makes them
-// this process's children.
+// KillOrphans kills all processes that descend from this one. Requires Adopt, and that no
+// child is to live. A child can start processes that leave its process group and its
+// session; its death makes them this process's children.
 func KillOrphans() error {
 	for end := time.Now().Add(orphansWithin); ; time.Sleep(time.Millisecond) {
 		left, err := Children(os.Getpid())

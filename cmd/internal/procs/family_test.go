@@ -13,8 +13,8 @@ import (
 	"bfs/cmd/internal/cli"
 )
 
-// A plan runs the file that was opened, whatever has taken its name since, and does not hand on what
-// systemd told this process.
+// A plan runs the file that was opened, whatever has taken its name since, and does not
+// hand on what systemd told this process.
 func TestPlanStartsTheOpenFile(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
 	dir := t.TempDir()
@@ -101,8 +101,8 @@ func TestKillReachesWhoLeftTheGroup(t *testing.T) {
 	_ = syscall.Kill(-group, syscall.SIGKILL) // the rest of the group
 }
 
-// A process that left its parent's group and session is found and killed. The test runs itself, because
-// it becomes the parent of all that is left behind.
+// A process that left its parent's group and session is found and killed. The test runs
+// itself, because it becomes the parent of all that is left behind.
 func TestKillOrphans(t *testing.T) {
 	if os.Getenv("BFS_TEST_ORPHANS") == "" {
 		c := exec.Command(os.Args[0], "-test.run=^TestKillOrphans$", "-test.v")

@@ -4,14 +4,14 @@ package procs
 
 import "sync/atomic"
 
-// heapFloor is an allocation that the collector counts as live. The collector runs when the heap is twice
-// its live bytes.
+// heapFloor is an allocation that the collector counts as live. The collector runs when
+// the heap is twice its live bytes.
 const heapFloor = 32 << 20
 
 var floor atomic.Pointer[[heapFloor]byte]
 
-// FloorHeap has the collector run only after some tens of MiB have been allocated. The live heap of a
-// replica is a few MiB beside its message log, because the state is kept elsewhere, so the collector would
-// otherwise scan the whole log after every few MiB of requests. The floor is never touched, so it takes no
-// memory; allocations above it take at most as much again.
+// FloorHeap has the collector run only after some tens of MiB have been allocated. The live heap
+// of a replica is a few MiB beside its message log, because the state is kept elsewhere, so the
+// collector would otherwise scan the whole log after every few MiB of requests. The floor is
+// never touched, so it takes no memory; allocations above it take at most as much again.
 func FloorHeap() { floor.Store(new([heapFloor]byte)) }

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// The limit of a process is the lowest of its control group and of those that it is in, in both versions.
+// The limit of a process is the lowest of its control group and of those that it is in,
+// in both versions.
 func TestGroupMemory(t *testing.T) {
 	mounted := t.TempDir()
 	for name, contents := range map[string]string{

@@ -16,7 +16,8 @@ const (
 	lastPort  = 32000
 )
 
-// FreePorts finds n consecutive ports on 127.0.0.1 on which no process listens, and returns the first.
+// FreePorts finds n consecutive ports on 127.0.0.1 on which no process listens, and
+// returns the first.
 func FreePorts(n int) (int, error) {
 	for range 100 {
 		base := firstPort + rand.IntN(lastPort-firstPort-n)

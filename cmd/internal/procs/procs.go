@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package procs starts, watches and stops child processes that say when they are ready. Children do not outlive
-// their parent, however it ends.
+// Package procs starts, watches and stops child processes that say when they are ready.
+// Children do not outlive their parent, however it ends.
 package procs
 
 import (
@@ -71,8 +71,8 @@ func launch(name string, output *os.File, cmd *exec.Cmd) (*Child, error) {
 	return c, nil
 }
 
-// spawn starts cmd on a thread that lives as long as this process, because Pdeathsig is sent when the
-// thread that started the child ends, not when the process does.
+// spawn starts cmd on a thread that lives as long as this process, because Pdeathsig is
+// sent when the thread that started the child ends, not when the process does.
 func spawn(cmd *exec.Cmd) error {
 	spawner.Do(func() {
 		go func() {
@@ -160,8 +160,8 @@ func tail(file string, n int) string {
 // PID is the process's number.
 func (c *Child) PID() int { return c.cmd.Process.Pid }
 
-// Kill ends the child and the processes that it has started with SIGKILL, because these would keep its
-// output open; and waits for the child.
+// Kill ends the child and the processes that it has started with SIGKILL, because these
+// would keep its output open; and waits for the child.
 func (c *Child) Kill() {
 	_ = syscall.Kill(-c.PID(), syscall.SIGKILL) // it may have ended already,
 	_ = c.cmd.Process.Kill()                    // or have left its group

@@ -7,12 +7,12 @@ import (
 	"slices"
 )
 
-// CanStop returns the reasons against stopping replica n now. There are none if a quorum of the others
-// agrees and each of these is connected with each other one, so that they go on without n and hold the state
-// while it is away.
+// CanStop returns the reasons against stopping replica n now. There are none if a quorum
+// of the others agrees and each of these is connected with each other one, so that they
+// go on without n and hold the state while it is away.
 //
-// A replica that is silent, or fetches, does not count: stopping another while it cannot serve may lose the
-// state.
+// A replica that is silent, or fetches, does not count: stopping another while it cannot
+// serve may lose the state.
 func (r *Report) CanStop(n int) (reasons []string) {
 	var rest []int
 	for i := range r.Replicas {
@@ -34,8 +34,8 @@ func (r *Report) CanStop(n int) (reasons []string) {
 	return append(reasons, fmt.Sprintf("%d of the others would be left, %d are needed", len(rest), r.Quorum))
 }
 
-// connected leaves out of a set those replicas that lack most connections, until each that is left is
-// connected with each other one, and says which connections are missing.
+// connected leaves out of a set those replicas that lack most connections, until each
+// that is left is connected with each other one, and says which connections are missing.
 func (r *Report) connected(set []int) (left []int, missing []string) {
 	for i, a := range set {
 		for _, b := range set[i+1:] {

@@ -23,8 +23,8 @@ func (r *Report) about(j, i int) *pbft.PeerStatus {
 	return nil
 }
 
-// accusers are the replicas that say of replica i that its last word on a checkpoint was another state than the group's. If they are
-// f+1, one of them is correct.
+// accusers are the replicas that say of replica i that its last word on a checkpoint was
+// another state than the group's. If they are f+1, one of them is correct.
 func (r *Report) accusers(i int) (all []int) {
 	for j := range r.Replicas {
 		if p := r.about(j, i); p != nil && p.False {

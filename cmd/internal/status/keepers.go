@@ -44,8 +44,8 @@ func alertOf(k *pbft.SeenKeeper, say func(string, ...any)) {
 	}
 }
 
-// unrecovered is a time for which f+1 of the others have seen no recovery of replica i, so that one that is correct says so. It does not
-// depend on what replica i says of itself.
+// unrecovered is a time for which f+1 of the others have seen no recovery of replica i, so
+// that one that is correct says so. It does not depend on what replica i says of itself.
 func (r *Report) unrecovered(i int) time.Duration {
 	var ages []time.Duration
 	for j := range r.Replicas {

@@ -11,8 +11,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Operators are alerted of a keeper that is silent, of a program that it refuses, of a window past its bound; and, whatever a replica
-// tells of its keeper, when f+1 others have seen no recovery of it.
+// Operators are alerted of a keeper that is silent, of a program that it refuses, of a
+// window past its bound; and, whatever a replica tells of its keeper, when f+1 others
+// have seen no recovery of it.
 func TestAlerts(t *testing.T) {
 	seconds := func(d time.Duration) pbft.Seconds { return pbft.Seconds(d) }
 	for _, c := range []struct {

@@ -134,9 +134,9 @@ func short(err error) error {
 	return err
 }
 
-// judge decides which replicas agree. They are asked one after the other while they work, so they may be
-// some batches apart; but those with the same stable checkpoint must have the same root, which is the root
-// of most of them.
+// judge decides which replicas agree. They are asked one after the other while they work,
+// so they may be some batches apart; but those with the same stable checkpoint must have
+// the same root, which is the root of most of them.
 func (r *Report) judge(period uint64) {
 	views := make(map[pbft.View]int)
 	var executed []uint64
@@ -188,8 +188,8 @@ func (r *Report) judge(period uint64) {
 	}
 }
 
-// front is the largest number that f+1 replicas say they have executed, so that a correct one has: f liars
-// cannot make the others look late.
+// front is the largest number that f+1 replicas say they have executed, so that a correct
+// one has: f liars cannot make the others look late.
 func (r *Report) front(executed []uint64) uint64 {
 	slices.Sort(executed)
 	weak := pbft.GroupSize(r.Members).Weak()

@@ -131,8 +131,8 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// Ask over real sockets: one replica answers, one says it is another, one is closed, one is silent until
-// time is up.
+// Ask over real sockets: one replica answers, one says it is another, one is closed, one
+// is silent until time is up.
 func TestAsk(t *testing.T) {
 	serve := func(s *admin.ReplicaStatus) string {
 		a, err := admin.Serve("127.0.0.1:0", admin.Sources{
@@ -288,7 +288,8 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// Seven replicas survive two faults: one may be stopped while another is away, and none while two are.
+// Seven replicas survive two faults: one may be stopped while another is away, and none
+// while two are.
 func TestCanStopOfSeven(t *testing.T) {
 	r := groupOf(7)
 	r.Replicas[6].Status.SilentUntil = 640

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package trust opens files that decide which peers a process believes, and refuses those that other users
-// of the machine could read, change or replace. It asks of a key file, and of every directory and symbolic
-// link on the way to it, what sshd asks.
+// Package trust opens files that decide which peers a process believes, and refuses those
+// that other users of the machine could read, change or replace. It asks of a key file,
+// and of every directory and symbolic link on the way to it, what sshd asks.
 package trust
 
 import (
@@ -16,8 +16,8 @@ import (
 	"syscall"
 )
 
-// A rule is the condition under which a file is opened. Owners it allows are root and the process's own
-// user.
+// A rule is the condition under which a file is opened. Owners it allows are root and the
+// process's own user.
 type rule struct {
 	uid       int         // the process's user
 	forbidden fs.FileMode // permission bits that the file may not have
@@ -62,8 +62,8 @@ func (r rule) open(file string) (*os.File, error) {
 	return f, nil
 }
 
-// given reports whether the name is that of a descriptor that the caller has opened, such as a shell's
-// <(...).
+// given reports whether the name is that of a descriptor that the caller has opened, such
+// as a shell's <(...).
 func given(file string) bool {
 	return file == "/dev/stdin" || strings.HasPrefix(file, "/dev/fd/") || strings.HasPrefix(file, "/proc/self/fd/")
 }
@@ -103,9 +103,9 @@ type way struct {
 	rest  []string // names that are left
 	links int
 
-	// danger is the first directory or link since the last turn by which another user could put another
-	// file in place. A directory that no other user may pass makes it void, because nothing below can be
-	// reached. After a turn it stays.
+	// danger is the first directory or link since the last turn by which another user
+	// could put another file in place. A directory that no other user may pass makes it
+	// void, because nothing below can be reached. After a turn it stays.
 	danger, stays error
 	sheltered     bool
 }
@@ -199,8 +199,8 @@ func (w *way) follow(link string, info fs.FileInfo) error {
 	return w.turn(to)
 }
 
-// enter checks a directory. In one with the sticky bit other users may make names, but not change this
-// user's.
+// enter checks a directory. In one with the sticky bit other users may make names, but
+// not change this user's.
 func (w *way) enter(info fs.FileInfo) {
 	mode := info.Mode()
 	switch {

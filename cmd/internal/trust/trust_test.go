@@ -14,7 +14,8 @@ import (
 	"testing"
 )
 
-// A place is a directory of the test's own, without the shelter that directories of tests have from others.
+// A place is a directory of the test's own, without the shelter that directories of tests
+// have from others.
 type place struct {
 	t   *testing.T
 	dir string
@@ -52,8 +53,8 @@ var (
 	config = own(rule{forbidden: 0o022})
 )
 
-// A file that others could read, change or replace is refused, with the command that corrects it; every
-// other file is opened.
+// A file that others could read, change or replace is refused, with the command that
+// corrects it; every other file is opened.
 func TestWhatIsRefused(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -125,8 +126,8 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
-// To a process of another user, the files of this test belong to another user. Files of root are accepted
-// for every user.
+// To a process of another user, the files of this test belong to another user. Files of
+// root are accepted for every user.
 func TestOwners(t *testing.T) {
 	p := newPlace(t)
 	other := secret

@@ -14,8 +14,8 @@ import (
 // errExecutable is the refusal to start an executable.
 var errExecutable = errors.New("not started")
 
-// openChecked opens the program if it may be started: the administrator's manifest allows it, and the
-// manifest is not older than one that was taken before.
+// openChecked opens the program if it may be started: the administrator's manifest allows
+// it, and the manifest is not older than one that was taken before.
 func (w *Watch) openChecked() (*os.File, error) {
 	f, err := w.judge()
 	w.account.checked(w.Config.Manifest, err)
@@ -46,7 +46,8 @@ func (w *Watch) judge() (*os.File, error) {
 	return f, nil
 }
 
-// takeManifest reads the manifest. Its serial number is remembered before anything is started by it.
+// takeManifest reads the manifest. Its serial number is remembered before anything is
+// started by it.
 func (w *Watch) takeManifest() (*manifest.Manifest, error) {
 	c := w.Config
 	m, err := manifest.Read(c.Manifest, c.Group.Administrator, c.Group.Digest())

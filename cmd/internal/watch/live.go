@@ -15,7 +15,8 @@ const (
 	looksLost  = 3 // in a row, and the replica hangs
 )
 
-// look asks a replica's admin address whether the replica must be started anew. Nil: it need not be.
+// look asks a replica's admin address whether the replica must be started anew. Nil: it
+// need not be.
 func look(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
@@ -35,8 +36,8 @@ func look(ctx context.Context, address string) error {
 	return nil
 }
 
-// looks looks at a replica again and again until ctx ends or looksLost looks in a row have failed; then
-// it returns the last failure.
+// looks looks at a replica again and again until ctx ends or looksLost looks in a row
+// have failed; then it returns the last failure.
 func looks(ctx context.Context, address string, every time.Duration) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -9,13 +9,13 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// objections are the reasons against stopping replica self now for its recovery: none if every other
-// replica takes part in the group, so that no other is under recovery and the group is not on its
-// reserve. This replica's own state does not matter.
+// objections are the reasons against stopping replica self now for its recovery: none if
+// every other replica takes part in the group, so that no other is under recovery and the
+// group is not on its reserve. This replica's own state does not matter.
 //
-// A replica that answers tells for itself. For one whose status cannot be asked from here, which bfsd
-// init serves on its own host only, this replica's account counts: whether the two are connected and
-// how far the other one has come.
+// A replica that answers tells for itself. For one whose status cannot be asked from
+// here, which bfsd init serves on its own host only, this replica's account counts:
+// whether the two are connected and how far the other one has come.
 func objections(r *status.Report, self int, period pbft.SeqNum) (reasons []string) {
 	own := r.Replicas[self].Status
 	for i, row := range r.Replicas {
@@ -52,8 +52,9 @@ func seen(by *pbft.Status, i int, period pbft.SeqNum) string {
 	return "is unknown to this one"
 }
 
-// unfinished is the objection that the last recovery of replica self is not over, nil if it is. Self
-// says so, and may lie, so the objection counts for patienceTurns only, whatever the durability.
+// unfinished is the objection that the last recovery of replica self is not over, nil if
+// it is. Self says so, and may lie, so the objection counts for patienceTurns only,
+// whatever the durability.
 func unfinished(r *status.Report, self, skipped int) []string {
 	s := r.Replicas[self].Status
 	if s == nil || s.Recovery.Phase == "" || skipped >= patienceTurns {
@@ -74,11 +75,11 @@ const (
 	force                 // recover against the objections
 )
 
-// decide decides whether a scheduled recovery takes place. Objections come from replicas, one of which
-// may lie for ever to put off the recovery of an intruder's other hosts. So after patienceTurns they
-// count no more, if the replica's promises and state are on disk: the group may pause while it
-// restarts, and loses nothing. A replica that has its state in memory stays, because with a faulty one
-// beside it the group would stand still.
+// decide decides whether a scheduled recovery takes place. Objections come from replicas,
+// one of which may lie for ever to put off the recovery of an intruder's other hosts. So
+// after patienceTurns they count no more, if the replica's promises and state are on
+// disk: the group may pause while it restarts, and loses nothing. A replica that has its
+// state in memory stays, because with a faulty one beside it the group would stand still.
 func decide(reasons []string, skipped int, d pbft.Durability) decision {
 	switch {
 	case len(reasons) == 0:

@@ -4,11 +4,11 @@ package watch
 
 import "time"
 
-// A schedule says when a replica is to be recovered. The period T_w is cut into as many slots as there
-// are replicas, the same on all hosts because they count from the same epoch; clocks that differ by
-// less than a slot keep two replicas from recovering at once. The order is by descending number: a
-// primary that is recovered hands over to the next higher number, so the new primary comes last, and
-// not next (R-PR-9).
+// A schedule says when a replica is to be recovered. The period T_w is cut into as many
+// slots as there are replicas, the same on all hosts because they count from the same
+// epoch; clocks that differ by less than a slot keep two replicas from recovering at
+// once. The order is by descending number: a primary that is recovered hands over to the
+// next higher number, so the new primary comes last, and not next (R-PR-9).
 type schedule struct {
 	period time.Duration // 0: never
 	n      int

@@ -68,7 +68,8 @@ type granted struct {
 }
 
 const (
-	// stopWithin is how long a replica may take to stop in order, handing over the primary's part included.
+	// stopWithin is how long a replica may take to stop in order, handing over the
+	// primary's part included.
 	stopWithin = 15 * time.Second
 	askWithin  = 5 * time.Second
 	// glance is how often the clock is looked at, at the least: it may be set meanwhile.
@@ -124,7 +125,8 @@ func (w *Watch) Run(ctx context.Context) error {
 	}
 }
 
-// tick is how often the loop turns when nothing happens: often enough for a period, and for systemd.
+// tick is how often the loop turns when nothing happens: often enough for a period, and
+// for systemd.
 func tick(period time.Duration) time.Duration {
 	t := glance
 	if period > 0 {
@@ -176,12 +178,14 @@ func (w *Watch) look(ctx context.Context, child *procs.Child) {
 	}
 }
 
-// ExitRecover is the exit code of a replica's process that ended because what it held was false, or may have been: the next is to be
-// a recovery. An intruder in that process can say so too, and has the replica recovered.
+// ExitRecover is the exit code of a replica's process that ended because what it held was
+// false, or may have been: the next is to be a recovery. An intruder in that process can
+// say so too, and has the replica recovered.
 const ExitRecover = 3
 
-// begin starts the replica. If that cannot be, it is tried again later. The replica's directory may say that the start is a recovery,
-// whoever began it: then the keeper has to grant the recovery request.
+// begin starts the replica. If that cannot be, it is tried again later. The replica's
+// directory may say that the start is a recovery, whoever began it: then the keeper has
+// to grant the recovery request.
 func (w *Watch) begin() {
 	w.begun = time.Now()
 	w.recovers = w.recovers || pbft.MustRecover(w.Config.Directory)
@@ -220,8 +224,9 @@ func (w *Watch) start() error {
 	return nil
 }
 
-// ended cleans up after a replica that ended by itself, and has it started again. One that was started
-// as a recovery is started as one again: it may have ended because its memory is false, in whatever way.
+// ended cleans up after a replica that ended by itself, and has it started again. One
+// that was started as a recovery is started as one again: it may have ended because its
+// memory is false, in whatever way.
 func (w *Watch) ended() {
 	w.recovers = w.was || w.child.ExitCode() == ExitRecover
 	how := w.child.HowEnded()
@@ -304,9 +309,9 @@ func (w *Watch) report(ctx context.Context) *status.Report {
 	return status.Ask(ctx, &g)
 }
 
-// recover stops the replica and starts it so that it recovers. An executable that may not be started is
-// no reason to stop the replica, or an upgrade without its manifest would stop one host after the
-// other.
+// recover stops the replica and starts it so that it recovers. An executable that may not
+// be started is no reason to stop the replica, or an upgrade without its manifest would
+// stop one host after the other.
 func (w *Watch) recover() error {
 	f, err := w.openChecked()
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Each replica has one slot in each period, no two at once, and a replica never follows the one below
-// it: the successor of a primary that is recovered is not next.
+// Each replica has one slot in each period, no two at once, and a replica never follows
+// the one below it: the successor of a primary that is recovered is not next.
 func TestSchedule(t *testing.T) {
 	const period = 10 * time.Minute
 	for _, n := range []int{4, 5, 7, 31} {
@@ -66,7 +66,8 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// report is a group of four that is well, as replica 1's keeper sees it: the others' status can be asked.
+// report is a group of four that is well, as replica 1's keeper sees it: the others'
+// status can be asked.
 func report() *status.Report {
 	r := &status.Report{Members: 4, Quorum: 3}
 	for i := range 4 {

@@ -18,7 +18,8 @@ import (
 	helper "github.com/willscott/go-nfs/helpers"
 )
 
-// handles is how many file handles go-nfs remembers; a file whose handle it has forgotten is gone for its client.
+// handles is how many file handles go-nfs remembers; a file whose handle it has forgotten
+// is gone for its client.
 const handles = 1 << 20
 
 func main() {
@@ -33,8 +34,8 @@ func main() {
 	log.Fatal(nfs.Serve(l, helper.NewCachingHandler(anyone, handles)))
 }
 
-// changeable adds to a directory what billy's own does not have and go-nfs needs for every mode that is not the
-// default: billy.Change.
+// changeable adds to a directory what billy's own does not have and go-nfs needs for
+// every mode that is not the default: billy.Change.
 type changeable struct {
 	billy.Filesystem
 	dir string

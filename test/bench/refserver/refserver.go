@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package refserver runs the NFSv3 servers that BFS is measured against, each as one process of this machine.
-// (The guest kernel's own server is not here: it runs inside the guest, see ../nfsd.sh.)
+// Package refserver runs the NFSv3 servers that BFS is measured against, each as one
+// process of this machine. (The guest kernel's own server is not here: it runs inside the
+// guest, see ../nfsd.sh.)
 package refserver
 
 import (
@@ -34,8 +35,8 @@ var Kinds = []struct{ Name, About string }{
 	{"go-nfs", "go-nfs passing a directory through"},
 }
 
-// Start runs a server of a kind over dir (unused by ganesha-mem). wrap is put before its command, for example
-// {"taskset", "-c", "1"}. It returns when the server answers.
+// Start runs a server of a kind over dir (unused by ganesha-mem). wrap is put before its
+// command, for example {"taskset", "-c", "1"}. It returns when the server answers.
 func Start(ctx context.Context, kind, dir string, wrap ...string) (*Server, error) {
 	s := &Server{Kind: kind, Export: "/export", Squashed: "/squashed"}
 	var err error
@@ -82,8 +83,8 @@ func (s *Server) Stop() {
 	_ = os.RemoveAll(s.dir)
 }
 
-// memInodeSize is how much of a file ganesha's memory back end keeps: by default nothing, so that a read returns
-// filler. It costs that much for every file, so it fits small files only.
+// memInodeSize is how much of a file ganesha's memory back end keeps: by default nothing, so
+// that a read returns filler. It costs that much for every file, so it fits small files only.
 const memInodeSize = 128 << 10
 
 func (s *Server) ganesha(ctx context.Context, wrap []string, path, fsal string) error {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command mount boots a guest kernel, mounts NFSv3 servers of this machine in it, and runs a script there. Its
-// output and exit code become ours; 125 means that there was no result.
+// Command mount boots a guest kernel, mounts NFSv3 servers of this machine in it, and runs
+// a script there. Its output and exit code become ours; 125 means that there was no result.
 //
 //	go run ./test/guest/mount -s 20490:/export 'ls -la $NFS'
 //	go run ./test/guest/mount -s 20490:/export -o noac -f test/kernel/names.sh

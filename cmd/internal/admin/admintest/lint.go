@@ -31,10 +31,11 @@ type page struct {
 	problems []string
 }
 
-// Lint reads a page of metrics in Prometheus's text format and returns a list of its faults: lines that the
-// format forbids, and those that Prometheus's own checks complain of. Each family needs a HELP and a TYPE
-// before its samples, which stand together. No sample comes twice. A counter's name ends in _total and no
-// other's does. A histogram's buckets rise and end at +Inf, whose value is the count.
+// Lint reads a page of metrics in Prometheus's text format and returns a list of its
+// faults: lines that the format forbids, and those that Prometheus's own checks complain
+// of. Each family needs a HELP and a TYPE before its samples, which stand together. No
+// sample comes twice. A counter's name ends in _total and no other's does. A histogram's
+// buckets rise and end at +Inf, whose value is the count.
 func Lint(text string) []string {
 	p := &page{families: map[string]*family{}}
 	if text != "" && !strings.HasSuffix(text, "\n") {

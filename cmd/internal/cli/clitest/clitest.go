@@ -16,8 +16,8 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the help texts as they are now to testdata")
 
-// Help compares the help of a command and of all below it with testdata/help.txt, and sees to it that
-// each teaches: a long text, an example, and a word on every flag.
+// Help compares the help of a command and of all below it with testdata/help.txt, and
+// sees to it that each teaches: a long text, an example, and a word on every flag.
 func Help(t *testing.T, root func() *cobra.Command) {
 	t.Helper()
 	var got strings.Builder
