@@ -98,7 +98,7 @@ var mutants = []mutant{
 	{"2f equal replies are enough", call, "	quorum, weak, heard := n.Quorum(),", "	quorum, weak, heard := n.Quorum()-1,"},
 	{"what was prepared in one view and in another is one ground", call, "if x.seq != 0 && y.seq == x.seq && y.prepared == x.prepared {", "if x.seq != 0 && y.seq == x.seq {"},
 	{"what has committed and what was prepared is one ground", call, "		if y.committed {\n", "		if y.committed || y.seq != 0 {\n"},
-	{"reads of different versions are counted together", call, "return v.outcome == w.outcome && v.version == w.version && v.length == w.length && (v.result", "return v.outcome == w.outcome && v.length == w.length && (v.result"},
+	{"reads of different versions are counted together", call, "v.version == w.version && v.length == w.length &&\n		(v.result", "v.length == w.length &&\n		(v.result"},
 	{"a replica's earlier ground is kept for another result", call, "if !fresh && t.Has(m.From) && old.alike(&v) {", "if !fresh && t.Has(m.From) {"},
 	{"f+1 equal replies are enough", call, "case count >= quorum && v.outcome == message.Executed:", "case count >= weak && v.outcome == message.Executed:"},
 	{"a tentative reply counts as a committed one", call, "committed: !m.Tentative,", "committed: true,"},

@@ -13,7 +13,8 @@ func TestNamedReplicasExecuteFirst(t *testing.T) {
 		for range 8 {
 			replier, provers := a.replier(0, false, false, 1)
 			if replier == 3 || provers&0b1000 != 0 {
-				t.Fatalf("after results from %s: %d returns the result, %s prove it", names(by), replier, names(provers))
+				t.Fatalf("after results from %s: %d returns the result, %s prove it",
+					names(by), replier, names(provers))
 			}
 		}
 	}

@@ -47,7 +47,8 @@ func (o *origin) forget() { *o = origin{nonce: o.nonce + 1, asked: never} }
 
 // add counts the answer of one of n replicas. With the one that decides it returns the
 // origin, and true.
-func (o *origin) add(i message.ReplicaID, nonce uint64, t message.Timestamp, n message.GroupSize) (message.Timestamp, bool) {
+func (o *origin) add(i message.ReplicaID, nonce uint64, t message.Timestamp,
+	n message.GroupSize) (message.Timestamp, bool) {
 	if o.known || nonce != o.nonce || o.heard&(1<<i) != 0 {
 		return 0, false
 	}

@@ -180,7 +180,8 @@ func TestPatienceWithALoadedGroup(t *testing.T) {
 				c.name, n, c.load.tries, c.again, c.load.results)
 		}
 		if first := len(c.load.again); first > 0 && c.load.again[first-1] > 2*time.Second {
-			t.Errorf("%s: a request is sent again at %v, when the client knows its turns", c.name, c.load.again[first-1])
+			t.Errorf("%s: a request is sent again at %v, when the client knows its turns",
+				c.name, c.load.again[first-1])
 		}
 	}
 }
@@ -206,13 +207,15 @@ func TestDeadPrimary(t *testing.T) {
 		limit := l.patience.ordered.trip.timeout()
 		before := len(l.again)
 		if l.run(2*time.Second, always(slots)); before > 0 || len(l.again) < slots || l.View() != 1 {
-			t.Fatalf("%d slots: %d requests were sent again before it stopped, and %d after; view %d", slots, before, len(l.again), l.View())
+			t.Fatalf("%d slots: %d requests were sent again before it stopped, and %d after; view %d",
+				slots, before, len(l.again), l.View())
 		}
 		if first := l.again[0] - time.Second; first > limit+10*ms {
 			t.Errorf("%d slots: noticed after %v, want <= %v", slots, first, limit)
 		}
 		if ended := l.again[0] + changeTime + 20*ms; l.again[slots-1] > ended+10*ms {
-			t.Errorf("%d slots: the last request reached all replicas at %v, and the view had changed at %v", slots, l.again[slots-1], ended)
+			t.Errorf("%d slots: the last request reached all replicas at %v, and the view had changed at %v",
+				slots, l.again[slots-1], ended)
 		}
 		if slots > 1 && l.again[1] == l.again[0] {
 			t.Errorf("%d slots: two requests were sent again at first, want one", slots)
@@ -239,7 +242,8 @@ func TestDeadReplicaAmongTheProvers(t *testing.T) {
 	l.mute = 1 << 2
 	l.toll = 0
 	if l.run(2*time.Second, always(1)); len(l.again) > 1 || l.toll > firstTimeout+11*ms {
-		t.Errorf("%d calls were sent again, and one took %v; want one, after at most %v", len(l.again), l.toll, firstTimeout)
+		t.Errorf("%d calls were sent again, and one took %v; want one, after at most %v",
+			len(l.again), l.toll, firstTimeout)
 	}
 }
 

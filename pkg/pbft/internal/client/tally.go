@@ -56,7 +56,8 @@ func (v *verdict) alike(w *verdict) bool {
 // is asked, so every replica gives or proves its result, and equal results support each other only
 // if they were read from the same version (R-OUR-22).
 func (v *verdict) supports(w *verdict) bool {
-	return v.outcome == w.outcome && v.version == w.version && v.length == w.length && (v.result == w.result || v.result == untold)
+	return v.outcome == w.outcome && v.version == w.version && v.length == w.length &&
+		(v.result == w.result || v.result == untold)
 }
 
 // Reset readies the tally for the answers of n replicas to another request, or to another try of it
@@ -84,7 +85,8 @@ func (t *Tally) Has(i message.ReplicaID) bool { return t.heard&(1<<i) != 0 }
 // a replica also says that a result is no longer kept when a copy comes of a request that it has
 // just answered; this replaces its answer at a later try only.
 func (t *Tally) Add(m *message.Reply, a *message.Answer, replier message.ReplicaID, try int, proves Prover) {
-	v := verdict{outcome: a.Outcome, length: int32(a.Length), view: m.View, seq: m.Seq, prepared: m.View, committed: !m.Tentative, version: a.Version, try: int32(try)}
+	v := verdict{outcome: a.Outcome, length: int32(a.Length), view: m.View, seq: m.Seq, prepared: m.View,
+		committed: !m.Tentative, version: a.Version, try: int32(try)}
 	old := &t.replies[m.From]
 	noResult := a.Outcome == message.NotKept || a.Outcome == message.Lost
 	if noResult && t.Has(m.From) && old.outcome == message.Executed && v.try <= old.try {
@@ -167,7 +169,8 @@ func (t *Tally) provenBy(i message.ReplicaID, p *message.Proof, length int, prov
 func (t *Tally) recognise(k int8, proves Prover) {
 	for i := range t.replies {
 		v := &t.replies[i]
-		if t.Has(message.ReplicaID(i)) && v.result == unproved && int(v.length) == len(t.results[k]) && proves(message.ReplicaID(i), &v.proof, t.results[k]) {
+		if t.Has(message.ReplicaID(i)) && v.result == unproved && int(v.length) == len(t.results[k]) &&
+			proves(message.ReplicaID(i), &v.proof, t.results[k]) {
 			v.result = k
 		}
 	}
@@ -211,7 +214,8 @@ func (t *Tally) best() (v verdict, by support) {
 		x := &t.replies[i]
 		committed, prepared := t.agreeing(x)
 		for _, s := range [2]support{committed, prepared} {
-			if c := x.result != unproved && s.decides(n); c && !certain || c == certain && bits.OnesCount32(s.all) > bits.OnesCount32(by.all) {
+			c := x.result != unproved && s.decides(n)
+			if c && !certain || c == certain && bits.OnesCount32(s.all) > bits.OnesCount32(by.all) {
 				best, by, certain = x, s, c
 			}
 		}
@@ -365,7 +369,8 @@ func (t *Tally) wrong(v *verdict, prepared bool) (all uint32) {
 		if prepared {
 			ground = y.seq == v.seq && y.prepared == v.prepared
 		}
-		if t.Has(message.ReplicaID(i)) && ground && y.outcome == message.Executed && y.version == v.version && y.result >= 0 && y.result != v.result {
+		if t.Has(message.ReplicaID(i)) && ground && y.outcome == message.Executed && y.version == v.version &&
+			y.result >= 0 && y.result != v.result {
 			all |= 1 << i
 		}
 	}

@@ -20,7 +20,8 @@ func TestManyResultsOfOneReplica(t *testing.T) {
 		y.Reset(4, 0)
 		hear := func(i message.ReplicaID, seq message.SeqNum, tentative bool, result string) ([]byte, bool) {
 			y.Add(&message.Reply{View: 1, Seq: seq, Tentative: tentative, From: i},
-				&message.Answer{Outcome: message.Executed, Full: true, Length: len(result), Result: []byte(result)}, message.AnyReplier, 0, nil)
+				&message.Answer{Outcome: message.Executed, Full: true, Length: len(result), Result: []byte(result)},
+				message.AnyReplier, 0, nil)
 			x := y.Find(false)
 			return x.Result, x.Kind == Believed
 		}
@@ -114,7 +115,8 @@ func TestWhatIsBelieved(t *testing.T) {
 			if s.what != "" {
 				a.Proof = proof(s.from, s.what)
 			}
-			y.Add(&message.Reply{View: s.view, Seq: s.seq, Tentative: s.seq != committed, From: s.from}, a, message.AnyReplier, 0,
+			y.Add(&message.Reply{View: s.view, Seq: s.seq, Tentative: s.seq != committed, From: s.from}, a,
+				message.AnyReplier, 0,
 				func(i message.ReplicaID, p *message.Proof, r []byte) bool { return *p == proof(i, string(r[:5])) })
 			if found := y.Find(false); found.Kind == Believed {
 				believed = strings.TrimRight(string(found.Result), ".")
@@ -153,8 +155,8 @@ func TestReadsOfDifferentVersions(t *testing.T) {
 		y.Reset(4, 0)
 		for _, s := range x.said {
 			y.Add(&message.Reply{Seq: s.version, Tentative: s.tentative, From: s.from},
-				&message.Answer{Outcome: message.Executed, ReadOnly: true, Full: true, Length: 1, Result: []byte("a"), Version: s.version},
-				message.AnyReplier, 0, nil)
+				&message.Answer{Outcome: message.Executed, ReadOnly: true, Full: true, Length: 1,
+					Result: []byte("a"), Version: s.version}, message.AnyReplier, 0, nil)
 		}
 		if got := y.Find(true).Kind == Believed; got != x.believed {
 			t.Errorf("%s: believed %t, want %t", x.name, got, x.believed)
@@ -182,7 +184,8 @@ func TestWrongResultsAreNamed(t *testing.T) {
 		var found Finding
 		hear := func(i message.ReplicaID, seq message.SeqNum, tentative bool, result string) {
 			y.Add(&message.Reply{View: 1, Seq: seq, Tentative: tentative, From: i},
-				&message.Answer{Outcome: message.Executed, Full: true, Length: len(result), Result: []byte(result)}, message.AnyReplier, 0, nil)
+				&message.Answer{Outcome: message.Executed, Full: true, Length: len(result), Result: []byte(result)},
+				message.AnyReplier, 0, nil)
 			found = y.Find(false)
 		}
 		hear(3, x.seq, x.tentative, x.result)
