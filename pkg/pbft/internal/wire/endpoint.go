@@ -58,8 +58,8 @@ func NewEndpoint(c Config) (*Endpoint, error) {
 	if c.Log == nil {
 		e.Log = slog.New(slog.DiscardHandler)
 	}
-	e.Options = transport.Options{Protocol: [4]byte{'b', 'f', 's', message.VersionMajor}, MaxFrame: c.MaxFrame, Queue: QueueBytes,
-		StrangerFrame: 4096, Delay: c.Delay, MaxConns: c.MaxConns}
+	e.Options = transport.Options{Protocol: [4]byte{'b', 'f', 's', message.VersionMajor},
+		MaxFrame: c.MaxFrame, Queue: QueueBytes, StrangerFrame: 4096, Delay: c.Delay, MaxConns: c.MaxConns}
 	var fingerprint message.Digest
 	if !c.Plain {
 		cert, print, err := transport.NewHostTLS()

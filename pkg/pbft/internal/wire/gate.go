@@ -24,7 +24,7 @@ import (
 // All methods may be called by any goroutine.
 type Gate struct {
 	ring      *auth.Ring
-	permanent map[message.Principal]*Caller // members, as replicas and with their keys as clients, and the administrator
+	permanent map[message.Principal]*Caller // replicas, their keys as clients, the administrator
 	strangers Caller
 	Listener  atomic.Pointer[transport.Listener] // told of each connection of a caller; nil: not yet
 	Refused   GateCounts
@@ -39,14 +39,14 @@ type Caller struct {
 	key ed25519.PublicKey // nil: strangers
 
 	asking sync.Mutex                    // held while hello is computed
-	hello  atomic.Pointer[auth.HelloKey] // computed at the first hello that names it, and again if the signer failed; nil: not yet
+	hello  atomic.Pointer[auth.HelloKey] // computed at its first hello, and after a failure of the signer; nil: not yet
 
 	mu         sync.Mutex
 	handshakes transport.Bucket
 	newKeys    transport.Bucket
 	resends    transport.Bucket
 	frames     transport.Bucket
-	entering   []*transport.Conn // admitted, the oldest first; at most maxEntering keep their places before they are known
+	entering   []*transport.Conn // admitted, the oldest first; at most maxEntering of them are not known yet
 	lives      lives
 }
 

@@ -46,7 +46,8 @@ const (
 // Each connection has a goroutine of its own. When a process has replaced a connection,
 // the last NEW-KEY on the old one may come here after the first on the new one, though it
 // was accepted before: it shows nothing then.
-func (l *lives) announce(key [message.PublicKeySize]byte, address string, c *transport.Conn, number uint64, now time.Time) (rival string) {
+func (l *lives) announce(key [message.PublicKeySize]byte, address string, c *transport.Conn, number uint64,
+	now time.Time) (rival string) {
 	if n := len(l.all); n > 0 && number < l.all[n-1].number {
 		return l.rivalOf(key, now)
 	}

@@ -46,7 +46,8 @@ func TestLives(t *testing.T) {
 		}
 		if c.rivalry {
 			if l.rivalOf(key('a'), now) == "a" || l.rivalOf(key('b'), now) != "a" {
-				t.Errorf("%s: one is told of %q, the other of %q", c.name, l.rivalOf(key('a'), now), l.rivalOf(key('b'), now))
+				t.Errorf("%s: one is told of %q, the other of %q",
+					c.name, l.rivalOf(key('a'), now), l.rivalOf(key('b'), now))
 			}
 			if r := l.rivalOf(key('b'), now.Add(rivalPeriod)); r != "" {
 				t.Errorf("%s: %q is remembered for ever", c.name, r)
@@ -55,8 +56,10 @@ func TestLives(t *testing.T) {
 	}
 	refreshed, conns := lives{}, []*transport.Conn{new(transport.Conn), new(transport.Conn)}
 	for i := range 2 * maxLives {
-		if rival := refreshed.announce(key(byte(i)), "a", conns[0], 0, time.Now()); rival != "" || len(refreshed.all) > 1 {
-			t.Errorf("a process that refreshes its keys is taken for %d, and has the rival %q", len(refreshed.all), rival)
+		rival := refreshed.announce(key(byte(i)), "a", conns[0], 0, time.Now())
+		if rival != "" || len(refreshed.all) > 1 {
+			t.Errorf("a process that refreshes its keys is taken for %d, and has the rival %q",
+				len(refreshed.all), rival)
 		}
 	}
 	refreshed.announce(key('b'), "b", conns[1], 0, time.Now())
@@ -83,7 +86,8 @@ func TestOvertakenLife(t *testing.T) {
 		var l lives
 		l.announce(key(1), "a", first, 1, now)
 		l.announce(key(3), "b", second, 2, now)
-		for _, rival := range []string{l.announce(key(late), "a", first, 1, now), l.announce(key(4), "b", second, 2, now)} {
+		for _, rival := range []string{l.announce(key(late), "a", first, 1, now),
+			l.announce(key(4), "b", second, 2, now)} {
 			if rival != "" {
 				t.Errorf("key %d comes late: rival %q", late, rival)
 			}

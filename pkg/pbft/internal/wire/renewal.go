@@ -60,7 +60,8 @@ func (x *Single) Owe(i message.ReplicaID) {
 func (x *Single) Due() uint32 { return x.due.Swap(0) }
 
 func newRenewal() Renewal {
-	return Renewal{Tell: make(chan struct{}, 1), Over: make(chan struct{}), Single: Single{Tell: make(chan struct{}, 1)}}
+	return Renewal{Tell: make(chan struct{}, 1), Over: make(chan struct{}),
+		Single: Single{Tell: make(chan struct{}, 1)}}
 }
 
 // For settlePeriod after a refresh, a frame that does not open is taken for one that was
