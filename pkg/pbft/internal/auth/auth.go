@@ -39,8 +39,8 @@ var (
 	ErrReplayed  = errors.New("NEW-KEY is not fresh: it was made for another connection, or came on it before")
 	ErrOlder     = errors.New("NEW-KEY on a connection that its sender has replaced by a later one")
 	ErrSignature = errors.New("NEW-KEY has a bad signature")
-	ErrWentBack  = errors.New("a replica's signature counter went back: its directory is an old copy, and its fence may be too; " +
-		"stop it and run bfsd replica replace in an empty directory")
+	ErrWentBack  = errors.New("a replica's signature counter went back: its directory is an old copy, and " +
+		"its fence may be too; stop it and run bfsd replica replace in an empty directory")
 	ErrSealed = errors.New("NEW-KEY's session key does not open")
 )
 
@@ -203,7 +203,8 @@ func (r *Ring) unsigned(s *Session, channel message.Digest, rival string) (*mess
 
 // sealInfo binds a sealed key to its direction.
 func sealInfo(from, to message.Principal) []byte {
-	return fmt.Appendf(nil, "bfs session key v1 for messages from %d.%d to %d.%d", from.Replica, from.Client, to.Replica, to.Client)
+	return fmt.Appendf(nil, "bfs session key v1 for messages from %d.%d to %d.%d",
+		from.Replica, from.Client, to.Replica, to.Client)
 }
 
 func (r *Ring) sealKey(s *Session, m *message.NewKey, epoch uint64) error {

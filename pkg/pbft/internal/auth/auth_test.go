@@ -241,7 +241,8 @@ func TestNewKeyRefused(t *testing.T) {
 			m := a.sent[0]
 			c.change(m)
 			before := b.session.out.Load()
-			if _, changed, err := b.ring.Accept(b.session, m, Channel{}); !errors.Is(err, c.want) || changed || b.session.out.Load() != before {
+			_, changed, err := b.ring.Accept(b.session, m, Channel{})
+			if !errors.Is(err, c.want) || changed || b.session.out.Load() != before {
 				t.Fatalf("got %v, want %v; changed %v", err, c.want, changed)
 			}
 			a.sent = nil

@@ -97,7 +97,8 @@ func KeyOfHello(own ed25519.PrivateKey, peer ed25519.PublicKey, life Life) (Hell
 }
 
 // TagOfHello is a Signer's HelloTag, for one that has the private key at hand.
-func TagOfHello(own ed25519.PrivateKey, peer ed25519.PublicKey, challenge *[ChallengeSize]byte, head *HelloHead) (HelloTag, error) {
+func TagOfHello(own ed25519.PrivateKey, peer ed25519.PublicKey, challenge *[ChallengeSize]byte,
+	head *HelloHead) (HelloTag, error) {
 	k, err := helloKey(own, own.Public().(ed25519.PublicKey), peer, Life(challenge[lifeAt:lifeAt+LifeSize]))
 	if err != nil {
 		return HelloTag{}, err
@@ -118,7 +119,9 @@ func (k *HelloKey) tag(challenge, head []byte) (t HelloTag) {
 func (r *Ring) Hello(s *Session, challenge *[ChallengeSize]byte, hello *[HelloSize]byte) error {
 	hello[0], hello[1] = message.VersionMajor, byte(r.self.Replica)
 	binary.LittleEndian.PutUint64(hello[2:], uint64(r.self.Client))
-	rand.Read(hello[helloNonceAt:helloTagAt]) // else an acceptor that repeats a challenge gets the same binding, and old NEW-KEYs are fresh again
+	// Without the nonce an acceptor that repeats a challenge would get the same binding, and
+	// old NEW-KEYs would be fresh again.
+	rand.Read(hello[helloNonceAt:helloTagAt])
 	tag, err := r.signer.HelloTag(s.key, challenge, (*HelloHead)(hello[:helloTagAt]))
 	if err != nil {
 		return fmt.Errorf("make the tag of a hello: %w", err)
@@ -129,7 +132,8 @@ func (r *Ring) Hello(s *Session, challenge *[ChallengeSize]byte, hello *[HelloSi
 
 // HelloFrom is the principal that a hello names; not ok if it is malformed or of another version.
 func HelloFrom(hello *[HelloSize]byte) (p message.Principal, ok bool) {
-	p = message.Principal{Replica: message.ReplicaID(hello[1]), Client: message.ClientID(binary.LittleEndian.Uint64(hello[2:]))}
+	p = message.Principal{Replica: message.ReplicaID(hello[1]),
+		Client: message.ClientID(binary.LittleEndian.Uint64(hello[2:]))}
 	return p, hello[0] == message.VersionMajor && (p.IsReplica() || p.Replica == 0)
 }
 

@@ -39,7 +39,8 @@ func TestNoHelloKey(t *testing.T) {
 	one := make([]byte, 32)
 	one[0] = 1 // y = 1, the neutral element
 	for name, key := range map[string][]byte{"short": make([]byte, 31), "none": nil, "neutral": one,
-		"of order 4": make([]byte, 32), "of order 2": append(append([]byte{0xec}, bytes.Repeat([]byte{0xff}, 30)...), 0x7f)} {
+		"of order 4": make([]byte, 32), "of order 2": append(append([]byte{0xec}, bytes.Repeat([]byte{0xff}, 30)...),
+			0x7f)} {
 		if _, err := ring.HelloKey(key); err == nil {
 			t.Errorf("%s: makes a key", name)
 		}
@@ -168,7 +169,8 @@ func TestFreshByConnection(t *testing.T) {
 		{1, 1, 1 << 62, nil}, {1, 1, 1 << 62, ErrReplayed}, {1, 2, 1<<62 + 1, ErrReplayed},
 		{2, 2, 1, nil}, {1, 1, 1<<62 + 1, ErrOlder}, {2, 2, 1, ErrReplayed}, {2, 2, 2, nil},
 	} {
-		if _, _, err := b.ring.Accept(b.session, make(step.made, step.counter), at(step.on)); !errors.Is(err, step.want) {
+		_, _, err := b.ring.Accept(b.session, make(step.made, step.counter), at(step.on))
+		if !errors.Is(err, step.want) {
 			t.Errorf("%+v: got %v", step, err)
 		}
 	}

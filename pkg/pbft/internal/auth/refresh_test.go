@@ -78,7 +78,8 @@ func TestOneSessionIsRenewed(t *testing.T) {
 	a, b := newPair(t)
 	a.hello()
 	settle(t, a, b)
-	c := &party{t: t, self: message.Principal{Replica: 3}, private: b.private, peerKey: a.private.Public().(ed25519.PublicKey), path: t.TempDir() + "/counter"}
+	c := &party{t: t, self: message.Principal{Replica: 3}, private: b.private,
+		peerKey: a.private.Public().(ed25519.PublicKey), path: t.TempDir() + "/counter"}
 	c.start(a.self)
 	third := NewSession(c.self, b.private.Public().(ed25519.PublicKey)) // a's with c
 	for range 3 {

@@ -45,7 +45,8 @@ func (s *MemorySigner) HelloKey(peer ed25519.PublicKey, life Life) (HelloKey, er
 }
 
 // HelloTag implements Signer.
-func (s *MemorySigner) HelloTag(peer ed25519.PublicKey, challenge *[ChallengeSize]byte, head *HelloHead) (HelloTag, error) {
+func (s *MemorySigner) HelloTag(peer ed25519.PublicKey, challenge *[ChallengeSize]byte,
+	head *HelloHead) (HelloTag, error) {
 	return TagOfHello(s.key, peer, challenge, head)
 }
 
@@ -71,7 +72,8 @@ func NewFileSigner(key ed25519.PrivateKey, path string) (*FileSigner, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read signature counter: %w", err)
 	case len(b) != 8:
-		return nil, fmt.Errorf("signature counter %s: got %d bytes, want 8: restore the file, or enrol this host with a new key", path, len(b))
+		return nil, fmt.Errorf("signature counter %s: got %d bytes, want 8: restore the file, or "+
+			"enrol this host with a new key", path, len(b))
 	default:
 		s.next = binary.LittleEndian.Uint64(b)
 		s.end = s.next
@@ -105,6 +107,7 @@ func (s *FileSigner) HelloKey(peer ed25519.PublicKey, life Life) (HelloKey, erro
 }
 
 // HelloTag implements Signer.
-func (s *FileSigner) HelloTag(peer ed25519.PublicKey, challenge *[ChallengeSize]byte, head *HelloHead) (HelloTag, error) {
+func (s *FileSigner) HelloTag(peer ed25519.PublicKey, challenge *[ChallengeSize]byte,
+	head *HelloHead) (HelloTag, error) {
 	return TagOfHello(s.key, peer, challenge, head)
 }
