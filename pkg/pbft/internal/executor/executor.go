@@ -57,11 +57,14 @@ type Executor struct {
 	limits   Limits
 
 	// The version of a read is the highest of these that matters to it (R-OUR-22).
-	last         message.SeqNum // batch in the state
-	checkpoint   message.SeqNum // the latest
-	administered message.SeqNum // the last batch since then with an operation of the administrator: rights may have changed
+	last       message.SeqNum // batch in the state
+	checkpoint message.SeqNum // the latest
+	// administered is the last batch since then with an operation of the administrator:
+	// rights may have changed.
+	administered message.SeqNum
 
-	recoveries [message.MaxReplicas]message.Timestamp // of the last recovery request of each replica that News has told of
+	// recoveries has the last recovery request of each replica that News has told of.
+	recoveries [message.MaxReplicas]message.Timestamp
 }
 
 // New returns the executor of a service whose state lies in memory, the ledger on its first pages.
@@ -142,7 +145,8 @@ func overtaken(account ledger.Account, r *message.Request) (Answer, bool) {
 	case r.Timestamp == last.Timestamp && last.Outcome != message.Superseded:
 		return Answer{Outcome: last.Outcome, Result: last.Result}, true
 	case r.Timestamp <= last.Timestamp:
-		return Answer{Outcome: message.Superseded, Result: binary.LittleEndian.AppendUint64(nil, uint64(last.Timestamp))}, true
+		return Answer{Outcome: message.Superseded,
+			Result: binary.LittleEndian.AppendUint64(nil, uint64(last.Timestamp))}, true
 	}
 	return Answer{}, false
 }
@@ -177,7 +181,8 @@ func (x *Executor) Execute(r *message.Request, choice []byte) (a Answer, ran boo
 		x.administered = x.last
 		result, wrote = x.administer(r, choice)
 	} else {
-		result, wrote = x.service.Execute(Operation{Client: r.Client, Rights: account.Rights(), Choice: choice, Body: r.Op, Blocks: r.Blocks()})
+		result, wrote = x.service.Execute(Operation{Client: r.Client, Rights: account.Rights(), Choice: choice,
+			Body: r.Op, Blocks: r.Blocks()})
 	}
 	if len(result) > x.limits.Reply {
 		// This is a mistake of the service, the same at every replica: no client would accept such
