@@ -62,7 +62,9 @@ type Session interface {
 // LoadState takes a state to the image's checkpoint, by a session that install opens, and returns
 // the checkpoint. If there is none, or if the image lacks some of its nodes and pages, the state
 // stays as it is, and the checkpoint is zero.
-func (s *Store[T]) LoadState(install func(message.SeqNum, message.Digest) (Session, error)) (k message.CheckpointID, lacks int, err error) {
+func (s *Store[T]) LoadState(
+	install func(message.SeqNum, message.Digest) (Session, error),
+) (k message.CheckpointID, lacks int, err error) {
 	seq, root, ok := s.image.Checkpoint()
 	if !ok {
 		return k, 0, nil

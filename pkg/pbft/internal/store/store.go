@@ -74,14 +74,16 @@ func Recall[T any](o Options, fence uint64, distrust func() error) (m Memory[T],
 	}
 	if !m.Whole {
 		if m.Why = err; err == nil && fence != NoJournal {
-			m.Why = fmt.Errorf("it has %d records, and had %d once: an old copy was put back, or the disk has lost what it should keep",
-				m.Store.Position(), fence)
+			m.Why = fmt.Errorf("it has %d records, and had %d once: an old copy was put back, or the disk "+
+				"has lost what it should keep", m.Store.Position(), fence)
 		}
 		if err := m.replace(o, distrust); err != nil {
 			return m, err
 		}
 	}
-	if m.Store.Position() == 0 { // a fence is never raised beside an empty journal, so one that is found empty later was lost
+	// A fence is never raised beside an empty journal, so a journal that is found empty later
+	// was lost.
+	if m.Store.Position() == 0 {
 		m.Store.Persist(&message.Checkpoint{})
 		durable, err := m.Store.Flush()
 		if err != nil {
@@ -119,11 +121,12 @@ const (
 // open reads the journal, and returns the messages of its records.
 func open[T any](o Options) (*Store[T], []message.Message, error) {
 	var all []message.Message
-	j, err := journal.Open(o.Disk, o.Group, journal.Options{SegmentBytes: o.SegmentBytes, Spare: o.spare()}, func(_ message.SeqNum, record []byte) error {
-		messages, err := decode(record, o.Self, o.Limits)
-		all = append(all, messages...)
-		return err
-	})
+	j, err := journal.Open(o.Disk, o.Group, journal.Options{SegmentBytes: o.SegmentBytes, Spare: o.spare()},
+		func(_ message.SeqNum, record []byte) error {
+			messages, err := decode(record, o.Self, o.Limits)
+			all = append(all, messages...)
+			return err
+		})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -238,7 +241,7 @@ type Figures struct {
 	Image                message.SeqNum   // the checkpoint that the image is at
 	ImageBytes           int64
 	GivenUp              int   // updates of the image that were given up, since the store was opened
-	Reserve              int64 // bytes that are kept for journal and image when the disk is full, as far as there is room for them
+	Reserve              int64 // bytes kept for journal and image when the disk is full, if there is room
 }
 
 // Figures returns the present ones.

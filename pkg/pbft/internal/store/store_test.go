@@ -16,7 +16,8 @@ import (
 
 var (
 	ours   = message.Digest{1}
-	limits = message.Limits{Replicas: 4, Operation: 1 << 10, BatchBytes: 1 << 12, BatchCount: 16, Choice: 64, Reply: 1 << 10, WindowLength: 8}
+	limits = message.Limits{Replicas: 4, Operation: 1 << 10, BatchBytes: 1 << 12, BatchCount: 16, Choice: 64,
+		Reply: 1 << 10, WindowLength: 8}
 )
 
 const segment = 1 << 16
@@ -40,7 +41,8 @@ func recall(t *testing.T, d disk.FS) (*Store[string], []message.Message) {
 }
 
 func proposal(v message.View, n message.SeqNum, op string) *message.PrePrepare {
-	b := message.Batch{Requests: []*message.Request{{Client: 9, Timestamp: 1, Op: []byte(op), Auth: message.Authenticator{Tags: make([]byte, 4*message.MACSize)}}}}
+	b := message.Batch{Requests: []*message.Request{{Client: 9, Timestamp: 1, Op: []byte(op),
+		Auth: message.Authenticator{Tags: make([]byte, 4*message.MACSize)}}}}
 	return &message.PrePrepare{View: v, Seq: n, Digest: b.Digest(), Batch: b, From: v.Primary(4)}
 }
 
@@ -233,7 +235,10 @@ func TestRenewal(t *testing.T) {
 		}
 		d.Crash()
 		_, records := recall(t, d)
-		renewed := slices.ContainsFunc(records, func(m message.Message) bool { r, ok := m.(*message.Recovered); return ok && r.View == 1 })
+		renewed := slices.ContainsFunc(records, func(m message.Message) bool {
+			r, ok := m.(*message.Recovered)
+			return ok && r.View == 1
+		})
 		all := tell(records)
 		switch begin, real := strings.Index(all, "RECOVERED"), strings.Index(all, "true"); {
 		case renewed && (begin < 0 || real < begin), !renewed && !strings.Contains(all, "false"):
