@@ -243,7 +243,8 @@ func (j *Journal) write(records []byte, ends []ending) (written int, err error) 
 				return written, j.settle(err)
 			}
 			if n, length = j.fitting(ends[written:], from); n == 0 {
-				return written, fmt.Errorf("a record of %d bytes does not fit into a segment of %d", ends[written].at-from, j.options.SegmentBytes)
+				return written, fmt.Errorf("a record of %d bytes does not fit into a segment of %d",
+					ends[written].at-from, j.options.SegmentBytes)
 			}
 		}
 		part := records[from : from+length]

@@ -234,10 +234,12 @@ func TestChangedBytes(t *testing.T) {
 				t.Fatal(err)
 			case int(j.Next()) < len(w.all):
 				if tail++; len(w.all)-int(j.Next()) > 3 {
-					t.Fatalf("byte %d of %s changed: %d of %d records, and no word of it", at, name, j.Next(), len(w.all))
+					t.Fatalf("byte %d of %s changed: %d of %d records, and no word of it",
+						at, name, j.Next(), len(w.all))
 				}
 			case n != len(w.all):
-				t.Fatalf("byte %d of %s changed: it has %d records and takes itself for whole, with %d", at, name, n, len(w.all))
+				t.Fatalf("byte %d of %s changed: it has %d records and takes itself for whole, with %d",
+					at, name, n, len(w.all))
 			}
 		}
 	}
@@ -258,7 +260,8 @@ func TestMissingSegment(t *testing.T) {
 		if err := w.disk.Remove(s.name); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(w.disk, ours, small, func(message.SeqNum, []byte) error { return nil }); !errors.Is(err, ErrCorrupt) {
+		_, err := Open(w.disk, ours, small, func(message.SeqNum, []byte) error { return nil })
+		if !errors.Is(err, ErrCorrupt) {
 			t.Fatalf("without %s: %v", s.name, err)
 		}
 	}

@@ -18,7 +18,8 @@ import (
 // record, in order; the sticky records that were still needed come first. The contents are lent for
 // the call. ErrCorrupt says that nothing can be trusted; then Discard makes an empty journal of it.
 // Without files the journal is empty.
-func Open(f disk.FS, group message.Digest, options Options, replay func(seq message.SeqNum, record []byte) error) (*Journal, error) {
+func Open(f disk.FS, group message.Digest, options Options,
+	replay func(seq message.SeqNum, record []byte) error) (*Journal, error) {
 	j := &Journal{fs: f, group: group, options: options}
 	segments, err := j.list()
 	if err == nil {
@@ -241,8 +242,9 @@ func (s *segment) parse(b []byte) (block, bool) {
 		return block{}, false
 	}
 	return block{
-		segment: s, first: Position(binary.LittleEndian.Uint64(b[16:])), durable: Position(binary.LittleEndian.Uint64(b[24:])),
-		oldest: binary.LittleEndian.Uint64(b[32:]), records: b[blockHeader : blockHeader+length],
+		segment: s, first: Position(binary.LittleEndian.Uint64(b[16:])),
+		durable: Position(binary.LittleEndian.Uint64(b[24:])), oldest: binary.LittleEndian.Uint64(b[32:]),
+		records: b[blockHeader : blockHeader+length],
 	}, true
 }
 
