@@ -214,7 +214,8 @@ func (a *arrivals) tick(now time.Time) (s sieve, tell []netip.Addr, over bool) {
 		} else {
 			s.rest = x.pass
 		}
-		if now.Sub(x.told) >= toldEvery && now.Sub(a.told) >= toldPause { // if not now, then in a later tick of this flood
+		// If it is too early to tell now, a later tick of this flood tells.
+		if now.Sub(x.told) >= toldEvery && now.Sub(a.told) >= toldPause {
 			x.told, a.told = now, now
 			tell = append(tell, addr)
 		}

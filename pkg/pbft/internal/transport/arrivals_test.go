@@ -58,7 +58,8 @@ func TestArrivals(t *testing.T) {
 		a.welcome(address(100+i), now)
 	}
 	if len(a.known) > maxKnown || a.known[named] == nil || a.known[guest] != nil {
-		t.Errorf("%d addresses are known; the named one %v, the oldest %v", len(a.known), a.known[named] != nil, a.known[guest] != nil)
+		t.Errorf("%d addresses are known; the named one %v, the oldest %v",
+			len(a.known), a.known[named] != nil, a.known[guest] != nil)
 	}
 }
 

@@ -18,7 +18,9 @@ func greeting() Options {
 	return Options{
 		Protocol: protocol,
 		Answer:   func(challenge *Challenge, hello *Hello) error { hello[0] = challenge[ChallengeSize-1]; return nil },
-		Admit:    func(_ *Conn, challenge *Challenge, hello *Hello) bool { return hello[0] == challenge[ChallengeSize-1] },
+		Admit: func(_ *Conn, challenge *Challenge, hello *Hello) bool {
+			return hello[0] == challenge[ChallengeSize-1]
+		},
 	}
 }
 
@@ -37,7 +39,8 @@ func TestGreeting(t *testing.T) {
 		_, second := dial(t, l.Addr(), o, funcs{})
 		later := await(t, accepted)
 		if second.Binding() == first.Binding() || later.Number() <= near.Number() {
-			t.Errorf("two connections, %x and %x, numbers %d and %d", first.Binding(), second.Binding(), near.Number(), later.Number())
+			t.Errorf("two connections, %x and %x, numbers %d and %d",
+				first.Binding(), second.Binding(), near.Number(), later.Number())
 		}
 	})
 }

@@ -37,7 +37,7 @@ type Options struct {
 	// It is told of the same one again after ten minutes, and of another after a second.
 	Flooded func(from netip.Addr)
 
-	MaxConns        int // connections accepted at one time: 1024. Those not kept, see Conn.Trust, make room for newer ones
+	MaxConns        int // connections accepted at one time: 1024; untrusted ones make room, see Conn.Trust
 	MaxConnsPerHost int // of these from one IP address, which must not lock out the others: a quarter
 
 	// StrangerFrame, if smaller than MaxFrame, is the longest frame an accepted connection may
@@ -45,7 +45,7 @@ type Options struct {
 	// making us allocate large frames.
 	StrangerFrame int
 
-	FirstFrame   time.Duration // an accepted connection's first frame is complete, and with StrangerFrame it is trusted, within: 10 s
+	FirstFrame   time.Duration // time to a first frame, and with StrangerFrame to trust: 10 s
 	PartialFrame time.Duration // a frame that has begun is complete within: 30 s
 	Stall        time.Duration // a peer must take some of its queued bytes within this time: 15 s
 
