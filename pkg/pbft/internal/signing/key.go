@@ -62,7 +62,8 @@ type Key struct {
 // NewKey returns a replica's key. client is its owner's number as a client. The counter goes on
 // above its present value.
 func NewKey(
-	private ed25519.PrivateKey, group message.Digest, self message.ReplicaID, client message.ClientID, counter *durable.Monotone,
+	private ed25519.PrivateKey, group message.Digest, self message.ReplicaID, client message.ClientID,
+	counter *durable.Monotone,
 ) *Key {
 	return &Key{
 		private: private, group: group, counter: counter, next: counter.Value(),

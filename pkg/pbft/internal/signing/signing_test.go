@@ -258,7 +258,9 @@ func TestDialTellsWhatIsWrong(t *testing.T) {
 func TestOtherUsersAreRefused(t *testing.T) {
 	h := newHome(t)
 	told := make(chan error, 10)
-	s := h.serve(Rules{Users: []uint32{me + 1}, Operators: []uint32{me + 1}, Refused: func(_ uint32, why error) { told <- why }})
+	s := h.serve(Rules{Users: []uint32{me + 1}, Operators: []uint32{me + 1}, Refused: func(_ uint32, why error) {
+		told <- why
+	}})
 	defer s.Close()
 	if _, err := Dial(h.socket(), h.public(), group); !errors.Is(err, ErrRefused) {
 		t.Errorf("got %v", err)
@@ -351,7 +353,8 @@ func TestHostileConnections(t *testing.T) {
 	}
 	s := h.serve(Rules{Users: []uint32{me}})
 	defer s.Close()
-	for _, said := range []string{"\x00\x00", "\xff\xff", "\x01\x00\x00", "\x01\x00\xff", "\x02\x00\x06\x02", "\x02\x00\x04x"} {
+	for _, said := range []string{"\x00\x00", "\xff\xff", "\x01\x00\x00", "\x01\x00\xff",
+		"\x02\x00\x06\x02", "\x02\x00\x04x"} {
 		conn, err := dial(h.socket())
 		if err != nil {
 			t.Fatal(err)
@@ -383,7 +386,8 @@ func TestHostileConnections(t *testing.T) {
 
 // A request is encoded as it was before it was decoded.
 func FuzzDecode(f *testing.F) {
-	for _, r := range []request{{op: opIdentify}, {op: opCount}, {op: opSign, covered: []byte("x")}, {op: opRecover, force: true}, {op: opStatus},
+	for _, r := range []request{{op: opIdentify}, {op: opCount}, {op: opSign, covered: []byte("x")},
+		{op: opRecover, force: true}, {op: opStatus},
 		{op: opHelloKey, peer: make([]byte, keySize)}, {op: opHelloTag, peer: make([]byte, keySize)}} {
 		f.Add(r.encode())
 	}
@@ -410,7 +414,8 @@ func FuzzSign(f *testing.F) {
 		if _, err := k.Sign(b); err != nil {
 			return
 		}
-		if s, err := message.ParseSigned(b); err != nil || s.From != (message.Principal{Replica: self}) && s.NewKey == nil {
+		s, err := message.ParseSigned(b)
+		if err != nil || s.From != (message.Principal{Replica: self}) && s.NewKey == nil {
 			t.Errorf("signed %x", b)
 		}
 	})
@@ -420,9 +425,12 @@ func FuzzSign(f *testing.F) {
 func TestFullDiskIsKnown(t *testing.T) {
 	h := newHome(t)
 	why := fmt.Errorf("count: %w", syscall.EDQUOT)
-	s := h.serve(Rules{Users: []uint32{me}, Operators: []uint32{me}, Recover: func(bool) (string, error) { return "", why }})
+	s := h.serve(Rules{Users: []uint32{me}, Operators: []uint32{me}, Recover: func(bool) (string, error) {
+		return "", why
+	}})
 	defer s.Close()
-	if _, err := AskRecovery(context.Background(), h.socket(), false); !disk.IsFull(err) || !errors.Is(err, ErrRefused) {
+	_, err := AskRecovery(context.Background(), h.socket(), false)
+	if !disk.IsFull(err) || !errors.Is(err, ErrRefused) {
 		t.Errorf("the keeper's disk is full, and the error is %v", err)
 	}
 	why = errors.New("no space left on device, says somebody else")
