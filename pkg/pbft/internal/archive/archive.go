@@ -166,8 +166,8 @@ func decode(b []byte) (c Certificate, err error) {
 	case binary.BigEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli):
 		return c, fmt.Errorf("%w: the certificate in its first 4096 bytes has not its checksum", ErrDamaged)
 	case b[11] != format:
-		return c, fmt.Errorf("the archive has format %d, and this program reads format %d: use the version that wrote it",
-			b[11], format)
+		return c, fmt.Errorf("the archive has format %d, and this program reads format %d: "+
+			"use the version that wrote it", b[11], format)
 	}
 	c = Certificate{
 		Level: b[12], Fanout: binary.BigEndian.Uint16(b[14:]), Epoch: binary.BigEndian.Uint64(b[16:]),
@@ -181,7 +181,8 @@ func decode(b []byte) (c Certificate, err error) {
 	c.Name = string(b[nameAt+1 : nameAt+1+name])
 	control := func(r rune) bool { return r < ' ' }
 	if c.Pages > maxPages || c.Seq > 1<<62 || string(c.encode()) != string(b) || strings.ContainsFunc(c.Name, control) {
-		return c, fmt.Errorf("%w: the certificate in its first 4096 bytes is not one that this program writes", ErrFalse)
+		return c, fmt.Errorf("%w: the certificate in its first 4096 bytes is not one that this program writes",
+			ErrFalse)
 	}
 	return c, nil
 }

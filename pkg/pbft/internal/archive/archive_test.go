@@ -77,7 +77,8 @@ func written(t testing.TB, numbers []PageNum) []byte {
 			t.Fatal(err)
 		}
 	}
-	c := &Certificate{Name: "house", Epoch: 3, Group: Digest{1}, Seq: 640, Root: s.build(), Level: levels, Fanout: fanout, Signer: Administrator}
+	c := &Certificate{Name: "house", Epoch: 3, Group: Digest{1}, Seq: 640, Root: s.build(), Level: levels,
+		Fanout: fanout, Signer: Administrator}
 	if err := w.Close(c, func(b []byte) []byte { return ed25519.Sign(admin, b) }); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +115,8 @@ func TestReadsBack(t *testing.T) {
 		if err := a.Check(plainTree{}, nil); err != nil {
 			t.Fatal(count, err)
 		}
-		if a.Name != "house" || a.Epoch != 3 || a.Seq != 640 || a.Pages != uint64(count) || !a.SignedBy(admin.Public().(ed25519.PublicKey)) {
+		if a.Name != "house" || a.Epoch != 3 || a.Seq != 640 || a.Pages != uint64(count) ||
+			!a.SignedBy(admin.Public().(ed25519.PublicKey)) {
 			t.Errorf("got %+v", a.Certificate)
 		}
 		var got []PageNum
@@ -146,7 +148,8 @@ func TestEveryBitCounts(t *testing.T) {
 			t.Fatalf("byte %d: got %v", at, err)
 		}
 		b[at] ^= bit
-		if at > 250 && at < len(b)-endBytes-600 { // within names of zeros, and within pages, one byte is as good as another
+		// Within names, which are zeros here, and within pages one byte stands for all.
+		if at > 250 && at < len(b)-endBytes-600 {
 			at += 509
 		}
 	}
@@ -251,7 +254,8 @@ func TestExtract(t *testing.T) {
 		t.Fatalf("the image is at %d with root %v and %d pages", seq, got, im.Live())
 	}
 	refusal := errors.New("of another group")
-	if _, err := a.Renewed(plainTree{}, func(PageNum, []byte) (bool, error) { return false, refusal }, nil); !errors.Is(err, refusal) {
+	_, err = a.Renewed(plainTree{}, func(PageNum, []byte) (bool, error) { return false, refusal }, nil)
+	if !errors.Is(err, refusal) {
 		t.Errorf("got %v, want %v", err, refusal)
 	}
 }

@@ -36,7 +36,8 @@ func Open(file io.ReaderAt, size int64) (*Archive, error) {
 		if size > want {
 			what = "something stands behind it"
 		}
-		return nil, fmt.Errorf("%w: the file has %d bytes, and %d pages take %d: %s", ErrDamaged, size, c.Pages, want, what)
+		return nil, fmt.Errorf("%w: the file has %d bytes, and %d pages take %d: %s",
+			ErrDamaged, size, c.Pages, want, what)
 	}
 	end := b[:endBytes]
 	if _, err := file.ReadAt(end, size-endBytes); err != nil {
@@ -131,8 +132,8 @@ type Edit func(n PageNum, contents []byte) (changed bool, err error)
 func (a *Archive) sums(tree image.Tree, edit Edit, progress func(pages uint64)) (*sums, error) {
 	top, fanout := tree.Shape()
 	if top.Level != a.Level || fanout != int(a.Fanout) {
-		return nil, fmt.Errorf("%w: its tree has %d levels of %d, and this group's %d of %d: it is another group's, or state.size "+
-			"is another", ErrFalse, a.Level, a.Fanout, top.Level, fanout)
+		return nil, fmt.Errorf("%w: its tree has %d levels of %d, and this group's %d of %d: it is another "+
+			"group's, or state.size is another", ErrFalse, a.Level, a.Fanout, top.Level, fanout)
 	}
 	s := &sums{tree: tree, top: top, fanout: uint64(fanout)}
 	var edited []sum
@@ -185,8 +186,8 @@ func (a *Archive) Extract(to *image.Image, root Digest, tree image.Tree, edit Ed
 		return err
 	}
 	if got := s.root(); got != root {
-		return fmt.Errorf("%w: its state, in this epoch, has root %x, and the group file says %x: this is another archive than the "+
-			"one that the group file was made for", ErrFalse, got[:], root[:])
+		return fmt.Errorf("%w: its state, in this epoch, has root %x, and the group file says %x: this is "+
+			"another archive than the one that the group file was made for", ErrFalse, got[:], root[:])
 	}
 	u, err := to.Begin(a.Seq, root)
 	if err != nil {

@@ -94,7 +94,9 @@ func (s *sums) root() Digest {
 }
 
 func (s *sums) find(level uint8, index uint64) (int, bool) {
-	return slices.BinarySearchFunc(s.levels[level], index, func(x sum, index uint64) int { return cmp.Compare(x.index, index) })
+	return slices.BinarySearchFunc(s.levels[level], index, func(x sum, index uint64) int {
+		return cmp.Compare(x.index, index)
+	})
 }
 
 func (s *sums) children(id NodeID) []Digest {
