@@ -59,7 +59,8 @@ func Open(path string, group message.Digest) (*Fence, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read fence: %w", err)
 	case len(b) != size:
-		return nil, fmt.Errorf("fence %s: got %d bytes, want %d: restore the file, or replace this replica by one with a new key", path, len(b), size)
+		return nil, fmt.Errorf("fence %s: got %d bytes, want %d: restore the file, or replace this "+
+			"replica by one with a new key", path, len(b), size)
 	}
 	if message.Digest(b[:message.DigestSize]) == group {
 		f.view = message.View(binary.LittleEndian.Uint64(b[message.DigestSize:]))
