@@ -100,8 +100,10 @@ func Open(memory Memory, clients, slots int) (*Ledger, error) {
 		binary.LittleEndian.PutUint32(head[8:], uint32(clients))
 		binary.LittleEndian.PutUint32(head[12:], uint32(slots))
 	case magic:
-		if c, s := binary.LittleEndian.Uint32(head[8:]), binary.LittleEndian.Uint32(head[12:]); c != uint32(clients) || s != uint32(slots) {
-			return nil, fmt.Errorf("the state was made for %d clients of %d slots, the group file says %d of %d", c, s, clients, slots)
+		c, s := binary.LittleEndian.Uint32(head[8:]), binary.LittleEndian.Uint32(head[12:])
+		if c != uint32(clients) || s != uint32(slots) {
+			return nil, fmt.Errorf("the state was made for %d clients of %d slots, the group file says %d of %d",
+				c, s, clients, slots)
 		}
 	default:
 		return nil, errors.New("the state's first page is not a ledger's")

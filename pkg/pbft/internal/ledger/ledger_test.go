@@ -95,7 +95,8 @@ func TestEnrolAndRevoke(t *testing.T) {
 	}
 	step("revoke 1", l.Revoke(keyOf(1)), nil)
 	step("3 takes its record", l.Enrol(keyOf(3), nil, now), nil)
-	if last, ok := l.Last(key(3, 5)); !ok || last.Timestamp != 77 || last.Outcome != message.Superseded || len(last.Result) != 0 {
+	last, ok := l.Last(key(3, 5))
+	if !ok || last.Timestamp != 77 || last.Outcome != message.Superseded || len(last.Result) != 0 {
 		t.Fatalf("the new owner of a record inherits %v", last)
 	}
 	if _, ok := l.Last(key(1, 5)); ok {
@@ -136,7 +137,8 @@ func TestSlots(t *testing.T) {
 	} {
 		l.Record(key(1, 15), message.Timestamp(i+1), c.result, c.keep)
 		last, ok := l.Last(key(1, 15))
-		if !ok || last.Timestamp != message.Timestamp(i+1) || last.Outcome != c.outcome || !bytes.Equal(last.Result, c.result[:c.kept]) {
+		if !ok || last.Timestamp != message.Timestamp(i+1) || last.Outcome != c.outcome ||
+			!bytes.Equal(last.Result, c.result[:c.kept]) {
 			t.Errorf("%d: got %v %v", i, last, ok)
 		}
 	}
@@ -184,7 +186,8 @@ func TestFloor(t *testing.T) {
 	check := func(i int, want message.Timestamp) {
 		t.Helper()
 		for s := range message.Slot(8) {
-			if last, ok := l.Last(key(i, s)); !ok || last.Timestamp != want || want > 0 && last.Outcome != message.Superseded {
+			last, ok := l.Last(key(i, s))
+			if !ok || last.Timestamp != want || want > 0 && last.Outcome != message.Superseded {
 				t.Errorf("client %d slot %d: got %v %v, want %d", i, s, last, ok, want)
 			}
 		}
@@ -287,7 +290,8 @@ func TestTwin(t *testing.T) {
 				if ok != (c != nil && !c.revoked) || ok && string(got.Rights) != c.rights {
 					t.Fatalf("seed %d step %d: client %d: %v %v, want %v", seed, step, i, got, ok, c)
 				}
-				if account, is := l.Account(message.ClientOf(keyOf(i))); is != ok || ok && string(account.Rights()) != c.rights {
+				account, is := l.Account(message.ClientOf(keyOf(i)))
+				if is != ok || ok && string(account.Rights()) != c.rights {
 					t.Fatalf("seed %d step %d: account of client %d: %v %v, want %v", seed, step, i, account, is, c)
 				}
 				if c == nil {
@@ -334,7 +338,8 @@ func TestLatest(t *testing.T) {
 		l.Record(key(1, message.Slot(s*7)), at, nil, true)
 	}
 	l.Record(message.RequestKey{Client: message.Administrator, Slot: 1}, 3, nil, true)
-	for who, want := range map[message.ClientID]message.Timestamp{message.ClientOf(keyOf(1)): 9, message.Administrator: 3, message.ClientOf(keyOf(2)): 0} {
+	for who, want := range map[message.ClientID]message.Timestamp{message.ClientOf(keyOf(1)): 9,
+		message.Administrator: 3, message.ClientOf(keyOf(2)): 0} {
 		if got := l.Latest(who); got != want {
 			t.Errorf("client %v: got %d, want %d", who, got, want)
 		}
