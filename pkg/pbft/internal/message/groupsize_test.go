@@ -27,7 +27,8 @@ func TestGroupSizes(t *testing.T) {
 			}
 		}
 	}
-	for n, want := range map[GroupSize][4]int{1: {0, 1, 0, 0}, 4: {1, 3, 0, 1}, 5: {1, 4, 0, 2}, 6: {1, 4, 1, 2}, 7: {2, 5, 0, 3}} {
+	for n, want := range map[GroupSize][4]int{1: {0, 1, 0, 0}, 4: {1, 3, 0, 1}, 5: {1, 4, 0, 2},
+		6: {1, 4, 1, 2}, 7: {2, 5, 0, 3}} {
 		if got := [4]int{n.Faulty(), n.Quorum(), n.Away(), n.Acks()}; got != want {
 			t.Errorf("n = %d: got f, q, k, acks = %v, want %v", n, got, want)
 		}

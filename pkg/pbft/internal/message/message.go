@@ -33,8 +33,9 @@ const (
 
 // String is the paper's name of the message.
 func (t Type) String() string {
-	names := [...]string{"", "NEW-KEY", "REQUEST", "REPLY", "PRE-PREPARE", "PREPARE", "COMMIT", "CHECKPOINT", "STATUS", "FETCH", "DATA",
-		"VIEW-CHANGE", "VIEW-CHANGE-ACK", "NEW-VIEW", "FORWARD", "FETCH-BATCH", "BATCH", "DECIDED",
+	names := [...]string{"", "NEW-KEY", "REQUEST", "REPLY", "PRE-PREPARE", "PREPARE", "COMMIT", "CHECKPOINT",
+		"STATUS", "FETCH", "DATA", "VIEW-CHANGE", "VIEW-CHANGE-ACK", "NEW-VIEW", "FORWARD",
+		"FETCH-BATCH", "BATCH", "DECIDED",
 		"QUERY-STABLE", "REPLY-STABLE", "RECOVERED"}
 	if int(t) < len(names) && t != 0 {
 		return names[t]
@@ -135,7 +136,7 @@ type Status struct {
 	Committed    Bitmap
 	ViewChanges  uint32 // bit i: has replica i's VIEW-CHANGE, and may use it
 	HasNewView   bool
-	SilentUntil  SeqNum // the sender votes for nothing before a checkpoint at or above this is stable there; 0: it votes
+	SilentUntil  SeqNum // the sender votes once a checkpoint at or above this is stable there; 0: it votes
 	From         ReplicaID
 }
 

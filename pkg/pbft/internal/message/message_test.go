@@ -90,7 +90,8 @@ func vectors() (all []vector) {
 	const lengthAt = 1 + 16 + DigestSize + 1 + 2 + 2 + requestHeader - 4
 	const hashAt = lengthAt + 4 + proversSize
 	add("a PRE-PREPARE without a short operation", put(lengthAt, ShortOperation, 2)(encode(&body)))
-	add("a PRE-PREPARE without an operation, and without its digest", put(hashAt, 0, 8)(put(hashAt+8, 0, 8)(put(hashAt+16, 0, 8)(put(hashAt+24, 0, 8)(encode(&body))))))
+	add("a PRE-PREPARE without an operation, and without its digest",
+		put(hashAt, 0, 8)(put(hashAt+8, 0, 8)(put(hashAt+16, 0, 8)(put(hashAt+24, 0, 8)(encode(&body))))))
 	empty := &PrePrepare{Digest: NullDigest}
 	add("a PRE-PREPARE that says it holds 65,535 requests", put(51, 1<<16-1, 2)(encode(empty)))
 	add("a PRE-PREPARE that says it holds 512 requests, and none is there", put(51, 512, 2)(encode(empty)))
@@ -105,8 +106,10 @@ func vectors() (all []vector) {
 	reply.Answers[0].Full = false
 	add("a REPLY with a result that it says it does not bring", append(encode(reply), 1))
 	reply = &Reply{Answers: []Answer{{Full: true, Outcome: outcomes}}}
-	add("a REPLY with a long result and no proof of it", encode(&Reply{Answers: []Answer{{Full: true, Length: 300, Result: make([]byte, 300)}}}))
-	add("a REPLY that proves a short result", encode(&Reply{Answers: []Answer{{Full: true, Proved: true, Length: 1, Result: make([]byte, 1)}}}))
+	add("a REPLY with a long result and no proof of it",
+		encode(&Reply{Answers: []Answer{{Full: true, Length: 300, Result: make([]byte, 300)}}}))
+	add("a REPLY that proves a short result",
+		encode(&Reply{Answers: []Answer{{Full: true, Proved: true, Length: 1, Result: make([]byte, 1)}}}))
 	add("a REPLY of an outcome that does not exist", encode(reply))
 	add("a REPLY that says it holds 65,535 answers", put(1+8+8+1, 1<<16-1, 2)(encode(reply)))
 	add("a REPLY that names no number and is tentative", encode(&Reply{Tentative: true}))
@@ -285,7 +288,8 @@ func TestSetOperation(t *testing.T) {
 		want := Request{Client: 1, Slot: 2, Timestamp: 3, Op: op}
 		got := Request{Client: 1, Slot: 2, Timestamp: 3}
 		got.SetOperation(op, OperationDigest(op))
-		if !bytes.Equal(got.AppendCovered(nil), want.AppendCovered(nil)) || !bytes.Equal(got.AppendBody(nil), want.AppendBody(nil)) {
+		if !bytes.Equal(got.AppendCovered(nil), want.AppendCovered(nil)) ||
+			!bytes.Equal(got.AppendBody(nil), want.AppendBody(nil)) {
 			t.Errorf("%d bytes: hashed before it differs", n)
 		}
 		if got.Digest() != want.Digest() {
@@ -343,8 +347,9 @@ func TestRequestDigest(t *testing.T) {
 			t.Errorf("%d bytes: a request and its copy have two digests", n)
 		}
 		for i, change := range []func(q *Request){
-			func(q *Request) { q.Client++ }, func(q *Request) { q.Slot++ }, func(q *Request) { q.Timestamp++ }, func(q *Request) { q.Keep = true },
-			func(q *Request) { q.Op = append(bytes.Clone(q.Op), 0) }, func(q *Request) { q.Op = append([]byte{1}, q.Op[min(1, n):]...) },
+			func(q *Request) { q.Client++ }, func(q *Request) { q.Slot++ }, func(q *Request) { q.Timestamp++ },
+			func(q *Request) { q.Keep = true }, func(q *Request) { q.Op = append(bytes.Clone(q.Op), 0) },
+			func(q *Request) { q.Op = append([]byte{1}, q.Op[min(1, n):]...) },
 		} {
 			x := *made
 			change(&x)
@@ -362,7 +367,8 @@ func TestStub(t *testing.T) {
 	if !stub.IsStub() || long.IsStub() || stub.Length() != 300 || stub.Digest() != long.Digest() {
 		t.Errorf("%+v is no stub of %+v", stub, long)
 	}
-	if a, b := (&Batch{Requests: []*Request{stub}}), (&Batch{Requests: []*Request{long}}); a.Digest() != b.Digest() || a.Bytes() != b.Bytes() {
+	a, b := (&Batch{Requests: []*Request{stub}}), (&Batch{Requests: []*Request{long}})
+	if a.Digest() != b.Digest() || a.Bytes() != b.Bytes() {
 		t.Error("a batch with a stub has another digest or another length")
 	}
 	if short := (&Request{Op: make([]byte, ShortOperation)}); short.Stub() != short {

@@ -37,14 +37,14 @@ type NewKey struct {
 	Group        Digest // of the group file: members with different files do not speak to each other
 	From, To     Principal
 	SenderKey    [PublicKeySize]byte // the sender's Ed25519 key: a client is known by it
-	Channel      Digest              // names the connection it is sent on: its receiver had a part in choosing that, so it is fresh
+	Channel      Digest              // names the connection; its receiver had a part in the choice, so it is fresh
 	Counter      uint64              // rises from one to the next on a connection
 	SealTo       [PublicKeySize]byte // the sender's X25519 key of this life
 	TransportKey Digest              // fingerprint of the sender's TLS certificate, zero if the transport is plain
 	Recipient    [PublicKeySize]byte // the X25519 key that Sealed is sealed to; zero if none is known yet
 	Sealed       []byte              // encapsulated key and sealed session key; empty if Recipient is zero
 	Wants        bool                // the sender has no session key of the receiver's: it asks for a NEW-KEY
-	Rival        []byte              // a replica's to a client: the address of another process that uses the client's key; mostly empty
+	Rival        []byte              // to a client: the address of another process that uses its key, if any
 	Signature    [SignatureSize]byte
 }
 

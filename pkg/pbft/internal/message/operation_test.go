@@ -84,7 +84,8 @@ func TestBlocks(t *testing.T) {
 		if !stub.Fill(decoded) {
 			t.Fatalf("%d bytes: the stub does not take its operation", n)
 		}
-		for name, r := range map[string]*Request{"a REQUEST": decoded, "one of a PRE-PREPARE": proposed, "a stub that was filled": stub} {
+		for name, r := range map[string]*Request{"a REQUEST": decoded, "one of a PRE-PREPARE": proposed,
+			"a stub that was filled": stub} {
 			if !slices.Equal(r.Blocks(), obviousBlocks(op)) {
 				t.Errorf("%d bytes: %s has blocks %v, want %v", n, name, r.Blocks(), obviousBlocks(op))
 			}
@@ -132,7 +133,8 @@ func TestOperationDigestBinds(t *testing.T) {
 	for _, n := range operationLengths {
 		op := counted(n)
 		want := OperationDigest(op)
-		others := map[string][]byte{"a zero before": append([]byte{0}, op...), "a zero behind": append(bytes.Clone(op), 0),
+		others := map[string][]byte{"a zero before": append([]byte{0}, op...),
+			"a zero behind":       append(bytes.Clone(op), 0),
 			"its first byte less": op[1:], "its last byte less": op[:n-1]}
 		for range 20 {
 			at := r.IntN(n)
@@ -161,7 +163,8 @@ func TestOperationDigestBinds(t *testing.T) {
 // The blocks of an operation take one allocation when it is decoded, and who does not
 // keep them has none at all.
 func TestBlocksAllocate(t *testing.T) {
-	for n, want := range map[int]float64{10: 2, ShortOperation: 2, 4000: 2, 4096: 3, 1 << 19: 3} { // two are the decoder's and the request's
+	// Two allocations are the decoder's and the request's.
+	for n, want := range map[int]float64{10: 2, ShortOperation: 2, 4000: 2, 4096: 3, 1 << 19: 3} {
 		frame := encode(&Request{Client: 7, Replier: AnyReplier, Op: counted(n)})
 		if got := testing.AllocsPerRun(100, func() { _, _ = Decode(frame, &limits) }); got > want {
 			t.Errorf("%d bytes: to decode them takes %v allocations, want %v", n, got, want)

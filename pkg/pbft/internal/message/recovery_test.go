@@ -34,7 +34,8 @@ func TestRecoveryRequests(t *testing.T) {
 	group := Digest{1}
 	other := x
 	other.Bound++
-	if bytes.Equal(x.AppendCovered(nil, group), other.AppendCovered(nil, group)) || bytes.Equal(x.AppendCovered(nil, group), x.AppendCovered(nil, Digest{2})) {
+	if bytes.Equal(x.AppendCovered(nil, group), other.AppendCovered(nil, group)) ||
+		bytes.Equal(x.AppendCovered(nil, group), x.AppendCovered(nil, Digest{2})) {
 		t.Error("the signature does not cover the bound and the group")
 	}
 }

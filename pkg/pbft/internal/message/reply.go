@@ -44,7 +44,7 @@ type Answer struct {
 	Outcome   Outcome
 	ReadOnly  bool   // answers the read-only form of the request (R-OPT-RO-5)
 	Full      bool   // Result is here
-	Proved    bool   // if Long: Proof is here, as it is if Full. Else its sender says only that the request was executed
+	Proved    bool   // if Long: Proof is here, as if Full; else the reply says only that the request was executed
 	Length    int    // of the result
 	Result    []byte // if Full
 	Proof     Proof  // if Proved
@@ -109,7 +109,8 @@ func LateReply(b []byte, waited func(Slot, Timestamp) bool) bool {
 		if b[11]&answerReadOnly != 0 {
 			length += versionSize
 		}
-		if waited(Slot(binary.LittleEndian.Uint16(b)), Timestamp(binary.LittleEndian.Uint64(b[2:]))) || len(b) < answerHeader+length {
+		if waited(Slot(binary.LittleEndian.Uint16(b)), Timestamp(binary.LittleEndian.Uint64(b[2:]))) ||
+			len(b) < answerHeader+length {
 			return false
 		}
 		b = b[answerHeader+length:]

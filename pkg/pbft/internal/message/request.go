@@ -33,9 +33,9 @@ type Request struct {
 	Timestamp Timestamp
 	ReadOnly  bool      // try the one-round-trip path; not part of the digest
 	Replier   ReplicaID // the replica that returns the full result, AnyReplier for all; not part of the digest
-	Provers   uint32    // bit i: replica i proves an ordered result that it does not return in full; not part of the digest
-	Keep      bool      // keep the result even if the operation changed nothing: it was asked before, in vain (R-OUR-14)
-	Apart     bool      // its client sent it to every replica: a proposal need not hold the operation; not part of the digest
+	Provers   uint32    // bit i: replica i proves an ordered result it does not return in full; not digested
+	Keep      bool      // keep the result even if nothing changed: it was asked for in vain (R-OUR-14)
+	Apart     bool      // its client sent it to all: a proposal need not hold the operation; not digested
 	Op        []byte    // nil in a stub
 
 	// Auth is the proof of origin, unless the request is the administrator's, or a replica's that

@@ -8,7 +8,8 @@ import (
 
 // limits of the tests: a group of four with the default limits.
 var limits = Limits{
-	Replicas: 4, Operation: 1<<20 + 2048, BatchBytes: 1 << 20, BatchCount: 512, Choice: 64, Reply: 1<<20 + 2048, WindowLength: 256,
+	Replicas: 4, Operation: 1<<20 + 2048, BatchBytes: 1 << 20, BatchCount: 512, Choice: 64,
+	Reply: 1<<20 + 2048, WindowLength: 256,
 }
 
 func encode(m Message) []byte { return m.AppendBody([]byte{byte(m.Type())}) }
@@ -61,7 +62,8 @@ func (g generator) request() *Request {
 }
 
 func (g generator) prePrepare() PrePrepare {
-	p := PrePrepare{View: View(g.number()), Seq: SeqNum(g.number()), Commits: g.commits(), Batch: Batch{Choice: g.bytes(g.IntN(limits.Choice + 1))}}
+	p := PrePrepare{View: View(g.number()), Seq: SeqNum(g.number()), Commits: g.commits(),
+		Batch: Batch{Choice: g.bytes(g.IntN(limits.Choice + 1))}}
 	for range g.IntN(5) {
 		p.Batch.Requests = append(p.Batch.Requests, g.request())
 	}
@@ -84,7 +86,8 @@ func (g generator) tuples() (all []Prepared) {
 }
 
 func (g generator) viewChange() *ViewChange {
-	m := &ViewChange{View: View(g.number()), Low: SeqNum(g.Uint64N(1 << 40)), P: g.tuples(), Q: g.tuples(), From: g.replica()}
+	m := &ViewChange{View: View(g.number()), Low: SeqNum(g.Uint64N(1 << 40)), P: g.tuples(),
+		Q: g.tuples(), From: g.replica()}
 	for i := range g.IntN(4) {
 		m.Checkpoints = append(m.Checkpoints, CheckpointID{m.Low + SeqNum(i), g.digest()})
 	}
@@ -127,7 +130,8 @@ func (g generator) reply() *Reply {
 }
 
 func (g generator) answer() Answer {
-	a := Answer{Timestamp: Timestamp(g.Uint64()), Slot: Slot(g.Uint32()), Outcome: Outcome(g.IntN(int(outcomes))), ReadOnly: g.bool(), Full: true}
+	a := Answer{Timestamp: Timestamp(g.Uint64()), Slot: Slot(g.Uint32()), Outcome: Outcome(g.IntN(int(outcomes))),
+		ReadOnly: g.bool(), Full: true}
 	a.Result = g.bytes(g.IntN(700))
 	a.Length = len(a.Result)
 	if a.Long() && g.IntN(3) == 0 {
@@ -144,9 +148,11 @@ func (g generator) answer() Answer {
 }
 
 func (g generator) newKey() *NewKey {
-	m := &NewKey{Major: uint16(g.Uint32()), Minor: uint16(g.Uint32()), Group: g.digest(), From: Principal{Replica: g.replica()},
-		To: Principal{Client: ClientID(g.Uint64() | 1)}, SenderKey: g.digest(), Channel: g.digest(), Counter: g.Uint64(), SealTo: g.digest(),
-		TransportKey: g.digest(), Recipient: g.digest(), Sealed: g.bytes(g.IntN(maxSealed + 1)), Rival: g.bytes(g.IntN(MaxRival + 1))}
+	m := &NewKey{Major: uint16(g.Uint32()), Minor: uint16(g.Uint32()), Group: g.digest(),
+		From: Principal{Replica: g.replica()}, To: Principal{Client: ClientID(g.Uint64() | 1)}, SenderKey: g.digest(),
+		Channel: g.digest(), Counter: g.Uint64(), SealTo: g.digest(),
+		TransportKey: g.digest(), Recipient: g.digest(), Sealed: g.bytes(g.IntN(maxSealed + 1)),
+		Rival: g.bytes(g.IntN(MaxRival + 1))}
 	copy(m.Signature[:], g.bytes(SignatureSize))
 	return m
 }
@@ -195,7 +201,8 @@ func (g generator) message(t Type) Message {
 	case TypeNewView:
 		return g.newView()
 	case TypeForward:
-		return &Forward{Client: ClientID(g.Uint64()), Slot: Slot(g.Uint32()), Timestamp: Timestamp(g.Uint64()), Digest: g.digest()}
+		return &Forward{Client: ClientID(g.Uint64()), Slot: Slot(g.Uint32()),
+			Timestamp: Timestamp(g.Uint64()), Digest: g.digest()}
 	case TypeFetchBatch:
 		m := &FetchBatch{}
 		for range g.IntN(MaxFetchBatch + 1) {

@@ -18,12 +18,13 @@ func TestParseSigned(t *testing.T) {
 	}
 	recovery := Recovery{2, 3, 4}.AppendCovered(nil, Digest{1})
 	s, err = ParseSigned(recovery)
-	if err != nil || s.Recovery == nil || s.Group != (Digest{1}) || s.From != (Principal{Replica: 2}) || s.Counter != 3 || s.Recovery.Bound != 4 {
+	if err != nil || s.Recovery == nil || s.Group != (Digest{1}) || s.From != (Principal{Replica: 2}) ||
+		s.Counter != 3 || s.Recovery.Bound != 4 {
 		t.Errorf("recovery request: got %+v, %v", s, err)
 	}
 	for _, good := range [][]byte{covered, recovery} {
-		for _, bad := range [][]byte{nil, good[1:], good[:len(good)-1], append(bytes.Clone(good), 0), append([]byte{good[0] ^ 1}, good[1:]...),
-			append(bytes.Clone(good), make([]byte, MaxSigned)...)} {
+		for _, bad := range [][]byte{nil, good[1:], good[:len(good)-1], append(bytes.Clone(good), 0),
+			append([]byte{good[0] ^ 1}, good[1:]...), append(bytes.Clone(good), make([]byte, MaxSigned)...)} {
 			if s, err := ParseSigned(bad); err == nil {
 				t.Errorf("%x: taken for %+v", bad, s)
 			}

@@ -27,7 +27,9 @@ type ReplyStable struct {
 	Nonce  uint64
 	Seq    SeqNum
 	Digest Digest
-	View   View      // the sender's; to a replica that asks with its own key, the one that it has said it left for, if higher
+	// View is the sender's. For a replica that asks with its own key it is the view that
+	// this replica has said it left for, if that is higher.
+	View   View
 	Latest Timestamp // the highest of the asking client's slots: it goes on above
 
 	Taken    SeqNum // the last checkpoint that its state has come to, stable or not

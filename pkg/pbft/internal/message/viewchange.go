@@ -166,7 +166,8 @@ type Vouched struct {
 
 // Equal reports whether two NEW-VIEWs say the same, whoever brought them.
 func (m *NewView) Equal(other *NewView) bool {
-	return m.View == other.View && m.Checkpoint == other.Checkpoint && slices.Equal(m.V, other.V) && slices.Equal(m.Chosen, other.Chosen)
+	return m.View == other.View && m.Checkpoint == other.Checkpoint && slices.Equal(m.V, other.V) &&
+		slices.Equal(m.Chosen, other.Chosen)
 }
 
 // Type implements Message.
