@@ -24,8 +24,8 @@ func (d *drawing) cunning() {
 		for i := range times {
 			w.patiently((i+1)*w.shape.stop/(times+1), func() bool { return w.crashes(int64(every) * tick) })
 		}
-	}, "liars deceive who recovers, and intruders plan ahead; %d times a replica crashes while it recovers, and an ordinary start of %d ticks follows;"+
-		" and one restarts when it has recovered: %t", times, every, restarts)
+	}, "liars deceive who recovers, and intruders plan ahead; %d times a replica crashes while it recovers, "+
+		"and an ordinary start of %d ticks follows; and one restarts when it has recovered: %t", times, every, restarts)
 }
 
 // cunning is what intruders and liars do to recoveries.
@@ -79,13 +79,16 @@ func (x *cunning) parts(r *replica) {
 	var all []message.Message
 	propose := func(each func(n message.SeqNum) []message.Message) {
 		for n := r.core.Low() + far + 1; n < r.core.Low()+far+8*r.w.shape.log; n++ {
-			all = append(all, &message.PrePrepare{View: view, Seq: n, Digest: batch.Digest(), Batch: batch, From: view.Primary(r.w.n)})
+			all = append(all, &message.PrePrepare{View: view, Seq: n, Digest: batch.Digest(), Batch: batch,
+				From: view.Primary(r.w.n)})
 			all = append(all, each(n)...)
 		}
 	}
 	switch x.rng.IntN(6) {
 	case 0:
-		propose(func(n message.SeqNum) []message.Message { return one(&message.Decided{Seq: n, Digest: batch.Digest()}) })
+		propose(func(n message.SeqNum) []message.Message {
+			return one(&message.Decided{Seq: n, Digest: batch.Digest()})
+		})
 	case 1:
 		propose(func(n message.SeqNum) []message.Message { return one(&message.Commit{View: view, Seq: n}) })
 	case 2:
@@ -97,7 +100,8 @@ func (x *cunning) parts(r *replica) {
 		all = forgedBeginning(r, view+message.View(x.rng.IntN(3)))
 		all = all[:len(all)-1]
 	case 4:
-		own := &message.ViewChange{View: view + 1 + message.View(x.rng.IntN(3)), Low: r.core.Low() + far, From: message.ReplicaID(r.id)}
+		own := &message.ViewChange{View: view + 1 + message.View(x.rng.IntN(3)), Low: r.core.Low() + far,
+			From: message.ReplicaID(r.id)}
 		for n := own.Low + 1; n <= own.Low+r.w.shape.log; n++ {
 			p := message.Prepared{Seq: n, Digest: batch.Digest(), View: own.View - 1}
 			own.P, own.Q = append(own.P, p), append(own.Q, p)
@@ -115,7 +119,8 @@ func (x *cunning) parts(r *replica) {
 func (w *world) crashes(rest int64) bool {
 	for i, s := range w.sites {
 		r := s.copies[0]
-		if !r.recovers || r.down || r.stopped != "" || s.edits() || r.estimates() || s.bound == 0 || w.disabled(i) >= w.n-w.q {
+		if !r.recovers || r.down || r.stopped != "" || s.edits() || r.estimates() || s.bound == 0 ||
+			w.disabled(i) >= w.n-w.q {
 			continue
 		}
 		w.say("replica %d crashes in the middle of its recovery", i)

@@ -16,9 +16,11 @@ func describe(m message.Message) string {
 		return fmt.Sprintf("REQUEST %v.%d t%d %v", m.Client, m.Slot, m.Timestamp, m.Digest())
 	case *message.Reply:
 		a := m.Answers[0] // here there is one in each
-		return fmt.Sprintf("REPLY v%d n%d tentative %v slot %d t%d outcome %d, %d bytes %.16x", m.View, m.Seq, m.Tentative, a.Slot, a.Timestamp, a.Outcome, a.Length, a.Result)
+		return fmt.Sprintf("REPLY v%d n%d tentative %v slot %d t%d outcome %d, %d bytes %.16x",
+			m.View, m.Seq, m.Tentative, a.Slot, a.Timestamp, a.Outcome, a.Length, a.Result)
 	case *message.PrePrepare:
-		return fmt.Sprintf("PRE-PREPARE v%d n%d %v %s COMMITs %v", m.View, m.Seq, m.Digest, describeBatch(&m.Batch), m.Commits)
+		return fmt.Sprintf("PRE-PREPARE v%d n%d %v %s COMMITs %v",
+			m.View, m.Seq, m.Digest, describeBatch(&m.Batch), m.Commits)
 	case *message.Prepare:
 		return fmt.Sprintf("PREPARE v%d n%d %v COMMITs %v", m.View, m.Seq, m.Digest, m.Commits)
 	case *message.Commit:
@@ -27,7 +29,8 @@ func describe(m message.Message) string {
 		return fmt.Sprintf("CHECKPOINT n%d %v stable %v", m.Seq, m.Digest, m.Stable)
 	case *message.Status:
 		return fmt.Sprintf("STATUS v%d active %v h%d executed %d prepared %x committed %x has %b NEW-VIEW %v",
-			m.View, m.Active, m.Low, m.LastExecuted, []byte(m.Prepared), []byte(m.Committed), m.ViewChanges, m.HasNewView)
+			m.View, m.Active, m.Low, m.LastExecuted, []byte(m.Prepared), []byte(m.Committed),
+			m.ViewChanges, m.HasNewView)
 	case *message.ViewChange:
 		return fmt.Sprintf("VIEW-CHANGE v%d of %d: h%d C%v P%v Q%v", m.View, m.From, m.Low, m.Checkpoints, m.P, m.Q)
 	case *message.ViewChangeAck:

@@ -20,10 +20,11 @@ func directed() []*Schedule {
 		forgottenViewChange(), decidedBeforeProposed(), fetchedAboveTheWindow(), collectedByTheLiar(),
 		proposedAgain(), votedAfterLeaving(), stableHereAndThere(), whatIsPast(),
 		provedElsewhere(),
-		forgottenWhileSilent(), forgottenNewView(), forgottenCheckpoint(), forgottenReply(), valueThatRecurs(), idleSilence(),
-		takenBackAndRepeated(), enrolledBeforeFetching(), notEnrolledYet(),
+		forgottenWhileSilent(), forgottenNewView(), forgottenCheckpoint(), forgottenReply(),
+		valueThatRecurs(), idleSilence(), takenBackAndRepeated(), enrolledBeforeFetching(), notEnrolledYet(),
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
-		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(), earlyViews(), withheld(),
+		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
+		earlyViews(), withheld(),
 	}
 }
 
@@ -31,7 +32,8 @@ func directed() []*Schedule {
 // the other, and after the last fault calls for nothing else until it has its answer.
 func scene(name string, stop int) *Schedule {
 	return &Schedule{Seed: 1, Replicas: 4, name: name, shape: shape{
-		replicas: 4, period: 8, log: 16, window: 2, batch: 1, clients: 1, slots: 1, think: 1, stop: stop, quiet: true, tentative: true, writes: true,
+		replicas: 4, period: 8, log: 16, window: 2, batch: 1, clients: 1, slots: 1, think: 1, stop: stop, quiet: true,
+		tentative: true, writes: true,
 	}}
 }
 
@@ -42,12 +44,15 @@ func (s *Schedule) add(apply func(w *world), format string, args ...any) {
 // loses has the network lose messages while the faults last.
 func (s *Schedule) loses(lost func(w *world, from, to int, m message.Message) bool, format string, args ...any) {
 	s.add(func(w *world) {
-		w.network.losses = append(w.network.losses, func(from, to int, m message.Message) bool { return lost(w, from, to, m) })
+		w.network.losses = append(w.network.losses, func(from, to int, m message.Message) bool {
+			return lost(w, from, to, m)
+		})
 	}, format, args...)
 }
 
 // leavesUnsaid makes replica i the faulty one: it says all that a correct one would, but for some.
-func (s *Schedule) leavesUnsaid(i int, unsaid func(w *world, to int, m message.Message) bool, format string, args ...any) {
+func (s *Schedule) leavesUnsaid(i int, unsaid func(w *world, to int, m message.Message) bool,
+	format string, args ...any) {
 	s.says(i, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
 		if unsaid(r.w, to, m) {
 			return nil
@@ -57,7 +62,8 @@ func (s *Schedule) leavesUnsaid(i int, unsaid func(w *world, to int, m message.M
 }
 
 // says makes replica i the faulty one: this is what it says instead of what a correct one would.
-func (s *Schedule) says(i int, edit func(l *liarMemory, r *replica, to int, m message.Message) []message.Message, format string, args ...any) {
+func (s *Schedule) says(i int, edit func(l *liarMemory, r *replica, to int, m message.Message) []message.Message,
+	format string, args ...any) {
 	s.add(func(w *world) {
 		w.sites[i].lies = append(w.sites[i].lies, lie{"directed", edit})
 	}, "replica %d, which is faulty, %s", i, fmt.Sprintf(format, args...))
@@ -111,7 +117,8 @@ func executedAlone() *Schedule {
 		return false
 	}, "proposes to 1 and 2 only, commits to 2 only, and answers nobody")
 	s.reach("2 alone has executed the first batch, in view 0", func(w *world) bool {
-		return w.core(1).LastExecuted() == 0 && w.core(2).LastExecuted() == 1 && w.core(3).LastExecuted() == 0 && w.view(1)+w.view(2)+w.view(3) == 0
+		return w.core(1).LastExecuted() == 0 && w.core(2).LastExecuted() == 1 && w.core(3).LastExecuted() == 0 &&
+			w.view(1)+w.view(2)+w.view(3) == 0
 	})
 	return s
 }
@@ -123,7 +130,9 @@ func executedAlone() *Schedule {
 func primaryLeftBehind() *Schedule {
 	s := scene("the primary is left behind", 130)
 	s.within = 250
-	s.loses(func(_ *world, _, to int, m message.Message) bool { return to == 1 && orders(m) }, "1 hears nothing of what is agreed on")
+	s.loses(func(_ *world, _, to int, m message.Message) bool {
+		return to == 1 && orders(m)
+	}, "1 hears nothing of what is agreed on")
 	s.leavesUnsaid(3, func(w *world, to int, m message.Message) bool {
 		apart := w.view(1) > 0
 		switch m := m.(type) {
@@ -166,7 +175,8 @@ func decidedInAnEarlierView() *Schedule {
 	}, "answers nobody, and commits nothing in the view that it begins")
 	s.handsOver(0, 20)
 	s.reach("0 and 2 are in view 1 and have executed the first batch, 3 has not and is in view 2", func(w *world) bool {
-		return w.view(0) == 1 && w.view(2) == 1 && w.view(3) == 2 && w.core(0).LastExecuted() == 1 && w.core(2).LastExecuted() == 1 && w.core(3).LastExecuted() == 0
+		return w.view(0) == 1 && w.view(2) == 1 && w.view(3) == 2 && w.core(0).LastExecuted() == 1 &&
+			w.core(2).LastExecuted() == 1 && w.core(3).LastExecuted() == 0
 	})
 	return s
 }
@@ -230,7 +240,8 @@ func decidedBeforeProposed() *Schedule {
 			return to == 3
 		}
 		return false
-	}, "1 hears no PREPAREs and COMMITs, 3 no PRE-PREPARE from its restart until 80 and nothing that it asks for, and nobody a second call")
+	}, "1 hears no PREPAREs and COMMITs, 3 no PRE-PREPARE from its restart until 80 and nothing that it asks "+
+		"for, and nobody a second call")
 	s.add(func(w *world) { w.at(40*tick, func() { w.restart(3, tick) }) }, "3 restarts at 40")
 	s.reach("1 has executed the first batch, which has not prepared there, and 3 must not vote", func(w *world) bool {
 		_, prepared := w.core(1).Prepared(1)
@@ -260,7 +271,8 @@ func fetchedAboveTheWindow() *Schedule {
 			return true
 		}
 		return to == 1 && orders(m)
-	}, "1 hears nothing of what is agreed on and of checkpoint 6 only, 2 nothing of that and no COMMIT for n6, nobody a FORWARD before 46 or a VIEW-CHANGE")
+	}, "1 hears nothing of what is agreed on and of checkpoint 6 only, 2 nothing of that and no COMMIT for "+
+		"n6, nobody a FORWARD before 46 or a VIEW-CHANGE")
 	s.leavesUnsaid(0, func(_ *world, _ int, m message.Message) bool {
 		switch m := m.(type) {
 		case *message.PrePrepare:
@@ -270,10 +282,11 @@ func fetchedAboveTheWindow() *Schedule {
 		}
 		return false
 	}, "proposes nothing after n6, and does not say what is stable")
-	s.reach("1 has fetched checkpoint 6, which is stable at 3, 2 has executed n5, and all have left for view 1", func(w *world) bool {
-		return w.core(1).LastExecuted() == 6 && w.core(3).Stable().Seq == 6 && w.core(2).LastExecuted() == 5 &&
-			w.view(1) == 1 && w.view(2) == 1 && w.view(3) == 1
-	})
+	s.reach("1 has fetched checkpoint 6, which is stable at 3, 2 has executed n5, and all have left for view 1",
+		func(w *world) bool {
+			return w.core(1).LastExecuted() == 6 && w.core(3).Stable().Seq == 6 && w.core(2).LastExecuted() == 5 &&
+				w.view(1) == 1 && w.view(2) == 1 && w.view(3) == 1
+		})
 	return s
 }
 
@@ -292,7 +305,8 @@ func collectedByTheLiar() *Schedule {
 			return m.View == 2 && to == 2
 		}
 		return false
-	}, "PREPAREs of views 0 and 1 reach their primaries only, 1 does not hear that 0 leaves for view 1, nor 2 what is acknowledged in view 2")
+	}, "PREPAREs of views 0 and 1 reach their primaries only, 1 does not hear that 0 leaves for view 1, nor "+
+		"2 what is acknowledged in view 2")
 	s.handsOver(0, 20)
 	s.handsOver(1, 40)
 	s.says(3, func(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
@@ -327,9 +341,11 @@ func collectedByTheLiar() *Schedule {
 		}
 		return one(m)
 	}, "says in view 3 that it has collected n1, and chooses for it what prepared in view 0")
-	s.reach("one batch has prepared at 0 in view 0 and another at 1 in view 1, and 3 has shown its NEW-VIEW of view 3", func(w *world) bool {
+	s.reach("one batch has prepared at 0 in view 0 and another at 1 in view 1, and 3 "+
+		"has shown its NEW-VIEW of view 3", func(w *world) bool {
 		v := w.judge.vows
-		return v.certified[slotKey{0, 1}] == 1<<0 && v.certified[slotKey{1, 1}] == 1<<1 && v.prepared[slotKey{0, 1}] != v.prepared[slotKey{1, 1}] &&
+		return v.certified[slotKey{0, 1}] == 1<<0 && v.certified[slotKey{1, 1}] == 1<<1 &&
+			v.prepared[slotKey{0, 1}] != v.prepared[slotKey{1, 1}] &&
 			w.view(0) >= 3 && w.view(1) >= 3 && w.view(2) >= 3
 	})
 	return s
@@ -356,7 +372,8 @@ func proposedAgain() *Schedule {
 				return false
 			}
 		}
-		return w.sites[2].copies[0].ahead != nil && w.core(2).UnderWay() == 0 && w.core(3).UnderWay() == 0 && w.core(1).UnderWay() == 2
+		return w.sites[2].copies[0].ahead != nil && w.core(2).UnderWay() == 0 && w.core(3).UnderWay() == 0 &&
+			w.core(1).UnderWay() == 2
 	})
 	return s
 }
@@ -381,7 +398,8 @@ func votedAfterLeaving() *Schedule {
 			return to == 2
 		}
 		return false
-	}, "1 and 3 hear no COMMIT for n4 and of no checkpoint, 1 not that n4 was decided, nor 3 in view 0, and 2 hears no VIEW-CHANGE")
+	}, "1 and 3 hear no COMMIT for n4 and of no checkpoint, 1 not that n4 was decided, nor 3 in view "+
+		"0, and 2 hears no VIEW-CHANGE")
 	s.says(0, func(_ *liarMemory, _ *replica, to int, m message.Message) []message.Message {
 		switch m := m.(type) {
 		case *message.PrePrepare:
@@ -398,10 +416,11 @@ func votedAfterLeaving() *Schedule {
 		return one(m)
 	}, "proposes nothing after n4, and tells 3 another VIEW-CHANGE than 1")
 	s.handsOver(0, 50)
-	s.reach("1 and 3 have left for view 1, 1 with three batches, 3 has executed the fourth since, as 2 has in view 0", func(w *world) bool {
-		return w.view(1) == 1 && w.view(3) == 1 && w.view(2) == 0 && w.core(1).LastExecuted() == 3 &&
-			w.core(2).LastExecuted() == 4 && w.core(3).LastExecuted() == 4 && len(w.core(3).Leaving().Checkpoints) == 1
-	})
+	s.reach("1 and 3 have left for view 1, 1 with three batches, 3 has executed the fourth since, as 2 has in view 0",
+		func(w *world) bool {
+			return w.view(1) == 1 && w.view(3) == 1 && w.view(2) == 0 && w.core(1).LastExecuted() == 3 &&
+				w.core(2).LastExecuted() == 4 && w.core(3).LastExecuted() == 4 && len(w.core(3).Leaving().Checkpoints) == 1
+		})
 	return s
 }
 
@@ -428,8 +447,8 @@ func stableHereAndThere() *Schedule {
 		return ok && k.Seq == 6 && to == 2
 	}, "does not tell 2 that it holds checkpoint 6")
 	s.reach("6 is stable at 0, 4 at 2, and 1 has executed nothing, all in view 0", func(w *world) bool {
-		return w.core(0).Stable().Seq == 6 && w.core(2).Stable().Seq == 4 && w.core(2).LastExecuted() == 6 && w.core(1).LastExecuted() == 0 &&
-			w.view(0)+w.view(1)+w.view(2) == 0
+		return w.core(0).Stable().Seq == 6 && w.core(2).Stable().Seq == 4 && w.core(2).LastExecuted() == 6 &&
+			w.core(1).LastExecuted() == 0 && w.view(0)+w.view(1)+w.view(2) == 0
 	})
 	return s
 }
@@ -450,7 +469,8 @@ func whatIsPast() *Schedule {
 			return m.Timestamp > 106
 		}
 		return false
-	}, "3 hears nothing of what is agreed on and of no checkpoint, and of what was decided only when checkpoint 4 is stable; nobody hears a seventh call")
+	}, "3 hears nothing of what is agreed on and of no checkpoint, and of what was decided only when "+
+		"checkpoint 4 is stable; nobody hears a seventh call")
 	s.reach("checkpoint 4 is stable at 0, 1 and 2, and 3 has executed as much as they", func(w *world) bool {
 		return w.core(0).Stable().Seq == 4 && w.core(1).Stable().Seq == 4 && w.core(2).Stable().Seq == 4 &&
 			w.core(0).LastExecuted() == 6 && w.core(3).LastExecuted() == 6
@@ -487,7 +507,8 @@ func provedElsewhere() *Schedule {
 			return to == 3
 		}
 		return false
-	}, "nobody hears PREPAREs, COMMITs and VIEW-CHANGEs of 3, no COMMITs of view 0 and no request a second time, and 3 nothing of view 1")
+	}, "nobody hears PREPAREs, COMMITs and VIEW-CHANGEs of 3, no COMMITs of view 0 and no request a second "+
+		"time, and 3 nothing of view 1")
 	s.says(0, func(_ *liarMemory, _ *replica, to int, m message.Message) []message.Message {
 		switch m := m.(type) {
 		case *message.PrePrepare:
@@ -505,11 +526,14 @@ func provedElsewhere() *Schedule {
 		return one(m)
 	}, "proposes to 1 and 3 only in view 0, and proves the result that 3 gave")
 	s.handsOver(0, 10)
-	s.reach("1 and 2 have executed the first call in view 1, 3 in view 0, and the client has four answers", func(w *world) bool {
-		c := w.clients[0]
-		return given != nil && w.view(1) == 1 && w.view(2) == 1 && w.core(1).LastExecuted() == 1 && w.core(2).LastExecuted() == 1 &&
-			w.core(3).LastExecuted() == 0 && c.rule.Calling(0) && c.rule.Request(0).Timestamp == 101 && c.rule.Tally(0).Heard() == 15
-	})
+	s.reach("1 and 2 have executed the first call in view 1, 3 in view 0, and the client has four answers",
+		func(w *world) bool {
+			c := w.clients[0]
+			return given != nil && w.view(1) == 1 && w.view(2) == 1 && w.core(1).LastExecuted() == 1 &&
+				w.core(2).LastExecuted() == 1 &&
+				w.core(3).LastExecuted() == 0 && c.rule.Calling(0) && c.rule.Request(0).Timestamp == 101 &&
+				c.rule.Tally(0).Heard() == 15
+		})
 	return s
 }
 
@@ -531,7 +555,8 @@ func takenBackAndRepeated() *Schedule {
 		at := w.now / tick
 		switch m := m.(type) {
 		case *message.Request:
-			return first(m) && (from >= w.n && m.Replier == message.AnyReplier || from < w.n && to != 1 && to != 3 || to == 1 && at < 50)
+			return first(m) && (from >= w.n && m.Replier == message.AnyReplier || from < w.n && to != 1 &&
+				to != 3 || to == 1 && at < 50)
 		case *message.Reply:
 			if from == 3 && m.View == 0 && m.Answers[0].Full && m.Answers[0].Long() && given == nil {
 				given = m.Answers[0].Result
@@ -552,7 +577,8 @@ func takenBackAndRepeated() *Schedule {
 			return to == 3 && from != 0
 		}
 		return false
-	}, "PREPAREs, COMMITs and VIEW-CHANGEs of 3, COMMITs of view 0, what 3 would hear of view 1 before 120, and batches for 3 but from 0, are lost")
+	}, "PREPAREs, COMMITs and VIEW-CHANGEs of 3, COMMITs of view 0, what 3 would hear of view 1 before 120, "+
+		"and batches for 3 but from 0, are lost")
 	s.says(0, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
 		switch m := m.(type) {
 		case *message.PrePrepare:
@@ -590,7 +616,9 @@ func takenBackAndRepeated() *Schedule {
 func enrolledBeforeFetching() *Schedule {
 	s := scene("enrolled before fetching", 160)
 	s.shape.period, s.shape.log = 4, 8
-	s.add(func(w *world) { w.clients = append(w.clients, newClient(w, guest), newAdministrator(w)) }, "there is an administrator, and client %d", guest)
+	s.add(func(w *world) {
+		w.clients = append(w.clients, newClient(w, guest), newAdministrator(w))
+	}, "there is an administrator, and client %d", guest)
 	s.hush()
 	key := clientKey(guest)
 	s.calls(2, 5, append([]byte{executor.AdminRevoke}, key...), false)
@@ -618,12 +646,16 @@ func enrolledBeforeFetching() *Schedule {
 // not be believed of f+1.
 func notEnrolledYet() *Schedule {
 	s := scene("not enrolled yet", 100)
-	s.add(func(w *world) { w.clients = append(w.clients, newClient(w, guest), newAdministrator(w)) }, "there is an administrator, and client %d", guest)
+	s.add(func(w *world) {
+		w.clients = append(w.clients, newClient(w, guest), newAdministrator(w))
+	}, "there is an administrator, and client %d", guest)
 	s.hush()
 	key := clientKey(guest)
 	s.calls(2, 5, append([]byte{executor.AdminRevoke}, key...), false)
 	s.calls(2, 30, append([]byte{executor.AdminEnrol}, key...), false)
-	s.loses(func(w *world, _, to int, m message.Message) bool { return to == 3 && orders(m) && w.now >= 20*tick }, "3 hears nothing of what is agreed on from 20")
+	s.loses(func(w *world, _, to int, m message.Message) bool {
+		return to == 3 && orders(m) && w.now >= 20*tick
+	}, "3 hears nothing of what is agreed on from 20")
 	s.says(0, func(_ *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
 		if p, ok := m.(*message.Reply); ok && p.Answers[0].ReadOnly {
 			x, a := *p, p.Answers[0]
@@ -660,7 +692,9 @@ func earlierLife(name string, clock message.Timestamp, late bool) *Schedule {
 	s.hush()
 	s.calls(0, 5, append([]byte{opWrite}, make([]byte, 11)...), false)
 	s.calls(0, 25, append([]byte{opWrite}, make([]byte, 11)...), false)
-	s.add(func(w *world) { w.at(45*tick, func() { w.clients[0].restartAt(clock) }) }, "the client restarts at 45, when its clock shows %d", clock)
+	s.add(func(w *world) {
+		w.at(45*tick, func() { w.clients[0].restartAt(clock) })
+	}, "the client restarts at 45, when its clock shows %d", clock)
 	s.calls(0, 55, append([]byte{opLong}, make([]byte, 11)...), false)
 	return s
 }
@@ -692,7 +726,9 @@ func latestUnknown() *Schedule {
 func overtaken() *Schedule {
 	s := earlierLife("overtaken by an earlier life", 50, true)
 	s.add(func(w *world) {
-		w.network.losses = append(w.network.losses, func(_, to int, m message.Message) bool { return to == 3 && orders(m) })
+		w.network.losses = append(w.network.losses, func(_, to int, m message.Message) bool {
+			return to == 3 && orders(m)
+		})
 	}, "3 hears of nothing that is agreed on")
 	s.calls(0, 75, append([]byte{opLong}, make([]byte, 11)...), false)
 	s.reach("the third call was superseded, and the fourth has its result", func(w *world) bool {

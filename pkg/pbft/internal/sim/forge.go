@@ -108,12 +108,15 @@ func falsePQ(l *liarMemory, r *replica, to int, m message.Message) []message.Mes
 		x.Q = nil
 	}
 	for range 1 + l.rng.IntN(3) {
-		p := message.Prepared{Seq: x.Low + 1 + message.SeqNum(l.rng.IntN(int(r.w.shape.log))), Digest: l.digest(), View: x.View - 1}
+		p := message.Prepared{Seq: x.Low + 1 + message.SeqNum(l.rng.IntN(int(r.w.shape.log))),
+			Digest: l.digest(), View: x.View - 1}
 		if l.chance(0.3) {
 			p.View -= min(p.View, 1)
 		}
 		x.P = append(slices.DeleteFunc(x.P, func(q message.Prepared) bool { return q.Seq == p.Seq }), p)
-		x.Q = append(slices.DeleteFunc(x.Q, func(q message.Prepared) bool { return q.Seq == p.Seq && q.Digest == p.Digest }), p)
+		x.Q = append(slices.DeleteFunc(x.Q, func(q message.Prepared) bool {
+			return q.Seq == p.Seq && q.Digest == p.Digest
+		}), p)
 	}
 	if l.chance(0.2) {
 		k := message.CheckpointID{Seq: (x.Low/r.w.shape.period + 1) * r.w.shape.period, Digest: l.digest()}
@@ -214,7 +217,8 @@ func usurp(l *liarMemory, _ *replica, _ int, m message.Message) []message.Messag
 		l.know(p.Digest)
 		said = append(said, p)
 		if l.chance(0.5) {
-			said = append(said, &message.Prepare{View: v, Seq: p.Seq, Digest: p.Digest}, &message.Commit{View: v, Seq: p.Seq})
+			said = append(said, &message.Prepare{View: v, Seq: p.Seq, Digest: p.Digest},
+				&message.Commit{View: v, Seq: p.Seq})
 		}
 	}
 	if _, begins := m.(*message.NewView); begins && l.chance(0.5) {

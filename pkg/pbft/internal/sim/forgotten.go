@@ -43,11 +43,13 @@ func forgottenWhileSilent() *Schedule {
 			return true
 		}
 		return false
-	}, "2 hears nothing of checkpoints from 30 to 60, no NEW-VIEW, and of VIEW-CHANGEs only that of 0 and only before 62; 3 hears of view 1 late; nobody gets a fifth call before that")
+	}, "2 hears nothing of checkpoints from 30 to 60, no NEW-VIEW, and of VIEW-CHANGEs only that of 0 and "+
+		"only before 62; 3 hears of view 1 late; nobody gets a fifth call before that")
 	d := message.Batch{Choice: []byte{1}}
 	s.says(0, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
 		if _, ok := m.(*message.Status); ok && r.w.now >= turns*tick && (to == 2 || to == 3) {
-			return []message.Message{m, &message.PrePrepare{View: 0, Seq: 5, Digest: d.Digest(), Batch: d}, &message.Commit{View: 0, Seq: 5}}
+			return []message.Message{m, &message.PrePrepare{View: 0, Seq: 5, Digest: d.Digest(), Batch: d},
+				&message.Commit{View: 0, Seq: 5}}
 		}
 		return one(m)
 	}, "is correct until %d, and then goes on as primary of view 0", turns)
@@ -81,7 +83,8 @@ func forgottenNewView() *Schedule {
 	s.restarts(1, 22)
 	s.reach("1 was restarted and is silent, and view 2 began with what prepared in view 1", func(w *world) bool {
 		m := w.core(2).Beginning()
-		return w.lives(1) == 1 && w.core(1).SilentUntil() > 0 && w.view(2) == 2 && m != nil && len(m.Chosen) == 1 && m.Chosen[0] != message.NullDigest
+		return w.lives(1) == 1 && w.core(1).SilentUntil() > 0 && w.view(2) == 2 && m != nil && len(m.Chosen) == 1 &&
+			m.Chosen[0] != message.NullDigest
 	})
 	return s
 }
@@ -106,13 +109,15 @@ func forgottenCheckpoint() *Schedule {
 			return m.Timestamp > 102
 		}
 		return false
-	}, "3 hears no PRE-PREPAREs, PREPAREs and COMMITs, 1 no COMMITs and nothing of what was decided and of checkpoints, 3 neither after its restart, and nobody gets a third call")
+	}, "3 hears no PRE-PREPAREs, PREPAREs and COMMITs, 1 no COMMITs and nothing of what was decided and of "+
+		"checkpoints, 3 neither after its restart, and nobody gets a third call")
 	s.add(func(w *world) {
 		w.at(60*tick, func() { w.restart(3, tick) })
 		w.at(80*tick, func() { w.restart(2, tick) })
 	}, "3 restarts at 60, 2 at 80 if the group can spare it")
 	s.reach("3 was restarted and is silent, so that 2 was not", func(w *world) bool {
-		return w.lives(3) == 1 && w.core(3).SilentUntil() > 0 && w.lives(2) == 0 && w.core(0).Stable().Seq == 2 && w.clients[0].slots[0].done == 2
+		return w.lives(3) == 1 && w.core(3).SilentUntil() > 0 && w.lives(2) == 0 && w.core(0).Stable().Seq == 2 &&
+			w.clients[0].slots[0].done == 2
 	})
 	return s
 }
@@ -137,7 +142,8 @@ func forgottenReply() *Schedule {
 			return from == 0 && m.Answers[0].ReadOnly
 		}
 		return false
-	}, "3 hears no PRE-PREPAREs, PREPAREs and COMMITs, 1 no COMMITs and nothing of what was decided, and the reader nothing of 0")
+	}, "3 hears no PRE-PREPAREs, PREPAREs and COMMITs, 1 no COMMITs and nothing of what was "+
+		"decided, and the reader nothing of 0")
 	s.says(2, func(_ *liarMemory, r *replica, _ int, m message.Message) []message.Message {
 		if p, ok := m.(*message.Reply); ok && r.w.now > 65*tick && p.Answers[0].ReadOnly {
 			x, a := *p, p.Answers[0]
@@ -197,7 +203,8 @@ func valueThatRecurs() *Schedule {
 			return true
 		}
 		return false
-	}, "1 hears of n2 late and of n3 not at all, 2 and 3 no COMMITs for n2 and n3; the first reader is not answered by 2, the second not by 0")
+	}, "1 hears of n2 late and of n3 not at all, 2 and 3 no COMMITs for n2 and n3; the first reader is not "+
+		"answered by 2, the second not by 0")
 	s.says(3, func(_ *liarMemory, _ *replica, to int, m message.Message) []message.Message {
 		p, ok := m.(*message.Reply)
 		if !ok || !p.Answers[0].ReadOnly {

@@ -73,7 +73,8 @@ func decidedAhead() *Schedule {
 		}
 		r.write(all...)
 	}, "that other batches were decided ahead")
-	s.once(func(w *world) bool { return healed(w, 3) }, func(w *world) { w.restart(3, tick) }, "3 restarts when it has recovered")
+	s.once(func(w *world) bool { return healed(w, 3) },
+		func(w *world) { w.restart(3, tick) }, "3 restarts when it has recovered")
 	s.reach("3 has recovered, and was restarted since", func(w *world) bool { return healed(w, 3) && w.lives(3) >= 2 })
 	return s
 }
@@ -86,11 +87,13 @@ func preparedAhead() *Schedule {
 	s.intruded(3, 20, 40, func(r *replica) {
 		var all []message.Message
 		for n := r.core.Low() + r.w.shape.log + 1; n < r.core.Low()+200; n++ {
-			all = append(all, &message.PrePrepare{View: 0, Seq: n, Digest: batch.Digest(), Batch: batch}, &message.Commit{View: 0, Seq: n})
+			all = append(all, &message.PrePrepare{View: 0, Seq: n, Digest: batch.Digest(), Batch: batch},
+				&message.Commit{View: 0, Seq: n})
 		}
 		r.write(all...)
 	}, "that other batches prepared ahead")
-	s.once(func(w *world) bool { return healed(w, 3) }, func(w *world) { w.restart(3, tick) }, "3 restarts when it has recovered")
+	s.once(func(w *world) bool { return healed(w, 3) },
+		func(w *world) { w.restart(3, tick) }, "3 restarts when it has recovered")
 	s.reach("3 has recovered, and was restarted since", func(w *world) bool { return healed(w, 3) && w.lives(3) >= 2 })
 	return s
 }
@@ -108,7 +111,8 @@ func forgedBeginning(r *replica, view message.View) (all []message.Message) {
 	}
 	m := &message.NewView{View: view, Checkpoint: k, Chosen: chosen, From: view.Primary(r.w.n)}
 	for i := range r.w.n {
-		vc := &message.ViewChange{View: view, Low: low, Checkpoints: []message.CheckpointID{k}, P: tuples, Q: tuples, From: message.ReplicaID(i)}
+		vc := &message.ViewChange{View: view, Low: low, Checkpoints: []message.CheckpointID{k}, P: tuples, Q: tuples,
+			From: message.ReplicaID(i)}
 		all = append(all, vc)
 		m.V = append(m.V, message.Vouched{From: vc.From, Digest: vc.Digest()})
 	}
@@ -119,7 +123,9 @@ func forgedBeginning(r *replica, view message.View) (all []message.Message) {
 // begins with; nobody else ever left view 0.
 func forgedView() *Schedule {
 	s := scene("a forged view", 900) // the others follow it into view 1, which takes them 500 ticks
-	s.intruded(3, 20, 40, func(r *replica) { r.write(forgedBeginning(r, 1)...) }, "a NEW-VIEW and the VIEW-CHANGEs that justify it")
+	s.intruded(3, 20, 40, func(r *replica) {
+		r.write(forgedBeginning(r, 1)...)
+	}, "a NEW-VIEW and the VIEW-CHANGEs that justify it")
 	s.reach("3 has recovered", func(w *world) bool { return healed(w, 3) })
 	return s
 }
@@ -151,7 +157,9 @@ func forgedWay() *Schedule {
 // again from a checkpoint on that lies below what it voted for.
 func lowEstimate() *Schedule {
 	s := scene("a low estimate", 450)
-	s.shape.stubborn = true // once the faults end 0 does all that a correct replica does: with 3 silent the group needs it
+	// Once the faults end, replica 0 does all that a correct replica does: the group needs it
+	// while 3 is silent.
+	s.shape.stubborn = true
 	const recovers, late, last = 300, 330, 48
 	number := func(m message.Message) message.SeqNum {
 		switch m := m.(type) {
@@ -209,9 +217,11 @@ func lowEstimate() *Schedule {
 	s.add(func(w *world) {
 		w.at(recovers*tick, func() { w.sites[3].copies[0].recover(tick) })
 	}, "at %d replica 3 recovers, in replicated mode", recovers)
-	s.reach("3 has forgotten, 1 has gone further than the fence can be above the estimate, and 2 holds n48", func(w *world) bool {
-		return w.lives(3) == 1 && w.core(1).Stable().Seq > 8+2*w.shape.log+4*w.shape.period && w.core(2).Stable().Seq == last
-	})
+	s.reach("3 has forgotten, 1 has gone further than the fence can be above the estimate, and 2 holds n48",
+		func(w *world) bool {
+			return w.lives(3) == 1 && w.core(1).Stable().Seq > 8+2*w.shape.log+4*w.shape.period &&
+				w.core(2).Stable().Seq == last
+		})
 	return s
 }
 
@@ -238,7 +248,8 @@ func earlyViews() *Schedule {
 			return to == 4 && (from == 2 || from == 3)
 		}
 		return false
-	}, "until %d 5 hears of no view and no request, and from %d on 4 of no NEW-VIEW, nor 2 and 3 that its request was executed", late, recovers)
+	}, "until %d 5 hears of no view and no request, and from %d on 4 of no NEW-VIEW, nor 2 and 3 "+
+		"that its request was executed", late, recovers)
 	s.says(0, func(_ *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
 		if x, ok := m.(*message.Recovered); ok {
 			y := *x
@@ -254,8 +265,12 @@ func earlyViews() *Schedule {
 		r := w.sites[0].copies[0]
 		r.running(func() { r.core.StepDown(); r.perform() })
 	}, "0 hands over in view 6")
-	s.add(func(w *world) { w.at(recovers*tick, func() { w.sites[4].copies[0].recover(tick) }) }, "at %d replica 4 recovers", recovers)
-	s.reach("4 has recovered in view 7", func(w *world) bool { return w.lives(4) == 1 && !w.sites[4].copies[0].recovers && w.view(4) == 7 })
+	s.add(func(w *world) {
+		w.at(recovers*tick, func() { w.sites[4].copies[0].recover(tick) })
+	}, "at %d replica 4 recovers", recovers)
+	s.reach("4 has recovered in view 7", func(w *world) bool {
+		return w.lives(4) == 1 && !w.sites[4].copies[0].recovers && w.view(4) == 7
+	})
 	return s
 }
 
@@ -266,13 +281,18 @@ func withheld() *Schedule {
 	s.shape.durable, s.shape.sync = true, 5
 	const recovers = 60
 	s.says(1, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
-		if v, ok := m.(*message.ViewChange); to == 3 && r.w.now > recovers*tick && (ok && int(v.From) != 3 || m.Type() == message.TypeNewView) {
+		v, ok := m.(*message.ViewChange)
+		if to == 3 && r.w.now > recovers*tick && (ok && int(v.From) != 3 || m.Type() == message.TypeNewView) {
 			return nil
 		}
 		return one(m)
 	}, "sends 3 no NEW-VIEW and no VIEW-CHANGEs after %d", recovers)
 	s.handsOver(0, 20)
-	s.add(func(w *world) { w.at(recovers*tick, func() { w.sites[3].copies[0].recover(tick) }) }, "at %d replica 3 recovers", recovers)
-	s.reach("3 has recovered in view 1", func(w *world) bool { return w.lives(3) == 1 && !w.sites[3].copies[0].recovers && w.view(3) == 1 })
+	s.add(func(w *world) {
+		w.at(recovers*tick, func() { w.sites[3].copies[0].recover(tick) })
+	}, "at %d replica 3 recovers", recovers)
+	s.reach("3 has recovered in view 1", func(w *world) bool {
+		return w.lives(3) == 1 && !w.sites[3].copies[0].recovers && w.view(3) == 1
+	})
 	return s
 }

@@ -22,7 +22,8 @@ func (d *drawing) intrusions(rng *rand.Rand) {
 		leaves := traces[rng.IntN(len(traces))]
 		d.add(func(w *world) {
 			w.patiently(t, func() bool { return w.intrudes(i, int64(stay)*tick, int64(rest)*tick, speaks, leaves) })
-		}, "from %d on an intruder has replica %d as soon as he may, for %d ticks: %s; he leaves behind: %s; %d ticks later it recovers",
+		}, "from %d on an intruder has replica %d as soon as he may, for %d ticks: %s; he leaves behind: "+
+			"%s; %d ticks later it recovers",
 			t, i, stay, speaks.name, leaves.name, rest)
 	}
 }
@@ -37,8 +38,12 @@ var traces = []trace{
 	{"nothing", func(*replica, *rand.Rand) {}},
 	{"a journal of his own making", plant},
 	{"a journal of his own making", plant},
-	{"a fence that guards nothing", func(r *replica, _ *rand.Rand) { r.w.sites[r.id].fence, r.w.sites[r.id].view = 0, 0 }},
-	{"a fence that guards everything", func(r *replica, _ *rand.Rand) { r.w.sites[r.id].fence, r.w.sites[r.id].view = 1<<40, 1<<40 }},
+	{"a fence that guards nothing", func(r *replica, _ *rand.Rand) {
+		r.w.sites[r.id].fence, r.w.sites[r.id].view = 0, 0
+	}},
+	{"a fence that guards everything", func(r *replica, _ *rand.Rand) {
+		r.w.sites[r.id].fence, r.w.sites[r.id].view = 1<<40, 1<<40
+	}},
 	{"an empty disk that passes for whole", func(r *replica, _ *rand.Rand) {
 		if r.keeper != nil {
 			r.keeper.disk, r.w.sites[r.id].position = disk.NewMem(rand.New(rand.NewPCG(r.w.rng.Uint64(), 5))), 0
@@ -124,8 +129,9 @@ func (r *replica) falseRecord(rng *rand.Rand, l *liarMemory) message.Message {
 	case 4:
 		return &message.Decided{Seq: n, Digest: digest, From: self}
 	case 5:
-		return &message.Checkpoint{Seq: n / r.w.shape.period * r.w.shape.period, Digest: digest, Stable: true, From: self}
+		return &message.Checkpoint{Seq: n / r.w.shape.period * r.w.shape.period, Digest: digest,
+			Stable: true, From: self}
 	}
-	return &message.NewView{View: view, Checkpoint: message.CheckpointID{Seq: n / r.w.shape.period * r.w.shape.period, Digest: digest},
-		Chosen: []message.Digest{digest, message.NullDigest}, From: view.Primary(r.w.n)}
+	return &message.NewView{View: view, Checkpoint: message.CheckpointID{Seq: n / r.w.shape.period * r.w.shape.period,
+		Digest: digest}, Chosen: []message.Digest{digest, message.NullDigest}, From: view.Primary(r.w.n)}
 }

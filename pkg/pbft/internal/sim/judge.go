@@ -24,15 +24,17 @@ type judge struct {
 	in      map[message.Digest]bool // REQUEST and FAULTY-REQUEST: wishes that somebody had
 	out     map[outKey]outcome      // EXECUTE: results
 	last    map[message.RequestKey]message.Timestamp
-	copy    *register                    // the single copy
-	exec    *executor.Executor           // of the administrator's operations on it
-	history []step                       // history[n] is what was executed as n, by the first correct replica to do so
-	after   []moment                     // after[n] is what the single copy is after batch n
-	chain   [][8]byte                    // chain[k]: the digest in a reply whose place is k
-	cells   []byte                       // cells[k]: the cell after as many operations
-	sets    int                          // operations so far that set it
-	floor   uint64                       // the highest place that a correct client has seen
-	once    map[uint64]message.Timestamp // the timestamp under which each operation of a correct client was executed, by its number
+	copy    *register          // the single copy
+	exec    *executor.Executor // of the administrator's operations on it
+	history []step             // history[n] is what was executed as n, by the first correct replica to do so
+	after   []moment           // after[n] is what the single copy is after batch n
+	chain   [][8]byte          // chain[k]: the digest in a reply whose place is k
+	cells   []byte             // cells[k]: the cell after as many operations
+	sets    int                // operations so far that set it
+	floor   uint64             // the highest place that a correct client has seen
+	// once has the timestamp under which each operation of a correct client was executed,
+	// by its number.
+	once map[uint64]message.Timestamp
 
 	enrolled     map[message.ClientID]bool
 	administered int                      // the last batch with an operation of the administrator that was answered
@@ -76,8 +78,9 @@ type slotKey struct {
 
 func (j *judge) init(w *world) {
 	*j = judge{
-		w: w, in: map[message.Digest]bool{}, out: map[outKey]outcome{}, last: map[message.RequestKey]message.Timestamp{},
-		copy: newRegister(pbfttest.NewMemory(), w.first), history: make([]step, 1), chain: make([][8]byte, 1),
+		w: w, in: map[message.Digest]bool{}, out: map[outKey]outcome{},
+		last: map[message.RequestKey]message.Timestamp{}, copy: newRegister(pbfttest.NewMemory(), w.first),
+		history: make([]step, 1), chain: make([][8]byte, 1),
 		roots: map[message.SeqNum]message.Digest{}, prepared: map[slotKey]message.Digest{},
 		ahead: map[slotKey]*message.Batch{}, cells: make([]byte, 1), after: make([]moment, 1),
 		once: map[uint64]message.Timestamp{}, enrolled: map[message.ClientID]bool{}, since: map[message.ClientID]int{},
@@ -168,7 +171,8 @@ func (j *judge) decided(r *replica, m *message.Decided) {
 		return
 	}
 	if int(m.Seq) >= len(j.history) || j.history[m.Seq].digest != m.Digest {
-		j.w.fail("replica %d says that %v was decided as n%d, and no correct replica has executed that", r.id, m.Digest, m.Seq)
+		j.w.fail("replica %d says that %v was decided as n%d, and no correct replica has executed that",
+			r.id, m.Digest, m.Seq)
 	}
 }
 
@@ -198,10 +202,12 @@ func (j *judge) promised(c *caller, at slotKey) {
 	b := j.ahead[at]
 	switch {
 	case b == nil:
-		j.w.fail("Safe: client %d believes a reply to v%d n%d, which no correct replica has executed", c.index, at.view, at.seq)
+		j.w.fail("Safe: client %d believes a reply to v%d n%d, which no correct replica has executed",
+			c.index, at.view, at.seq)
 	case int(at.seq) < len(j.history):
 		if first := j.history[at.seq]; first.digest != b.Digest() {
-			j.w.fail("Safe: client %d believes v%d n%d %v, replica %d executed %v", c.index, at.view, at.seq, b.Digest(), first.by, first.digest)
+			j.w.fail("Safe: client %d believes v%d n%d %v, replica %d executed %v",
+				c.index, at.view, at.seq, b.Digest(), first.by, first.digest)
 		}
 		j.history[at.seq].view = min(j.history[at.seq].view, at.view)
 	default:
@@ -251,7 +257,8 @@ func (j *judge) unique(q *message.Request) {
 		return // a schedule that was written by hand numbers nothing
 	}
 	if t, done := j.once[number]; done {
-		j.w.fail("Safe: an operation of client %v is executed as t%d and as t%d of slot %d", q.Client, t, q.Timestamp, q.Slot)
+		j.w.fail("Safe: an operation of client %v is executed as t%d and as t%d of slot %d",
+			q.Client, t, q.Timestamp, q.Slot)
 	}
 	j.once[number] = q.Timestamp
 }
@@ -299,7 +306,8 @@ func (j *judge) blocks(r *replica, q *message.Request) {
 		want = append(want, blockhash.Sum(rest[:blockhash.Size]))
 	}
 	if !slices.Equal(q.Blocks(), want) {
-		j.w.fail("Safe: replica %d executes %s with the digests %v of its blocks, want %v", r.id, describe(q), q.Blocks(), want)
+		j.w.fail("Safe: replica %d executes %s with the digests %v of its blocks, want %v",
+			r.id, describe(q), q.Blocks(), want)
 	}
 	if len(want) > 1 {
 		j.w.marks.hit(markBlocks)
@@ -314,7 +322,8 @@ func (j *judge) accepted(c *caller, k *call, result []byte) {
 	if !k.q.ReadOnly {
 		o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
 		if !ok || o.digest != k.q.Digest() || !bytes.Equal(o.result, result) {
-			w.fail("Safe: client %d accepts %x for t%d of slot %d, a single copy gives %x", c.index, result, k.q.Timestamp, k.q.Slot, o.result)
+			w.fail("Safe: client %d accepts %x for t%d of slot %d, a single copy gives %x",
+				c.index, result, k.q.Timestamp, k.q.Slot, o.result)
 		}
 		if c.id == message.Administrator {
 			j.administered = max(j.administered, o.batch)
@@ -329,7 +338,8 @@ func (j *judge) accepted(c *caller, k *call, result []byte) {
 			at++
 		}
 		if at == uint64(len(j.cells)) {
-			w.fail("Safe: client %d reads %q, and since place %d, which had been seen before it called, the cell has never had that value", c.index, result, k.floor)
+			w.fail("Safe: client %d reads %q, and since place %d, which had been seen before it called, the "+
+				"cell has never had that value", c.index, result, k.floor)
 			return
 		}
 		j.see(c, k, at)
@@ -346,7 +356,8 @@ func (j *judge) accepted(c *caller, k *call, result []byte) {
 // see notes that a correct client has seen the single copy at a place.
 func (j *judge) see(c *caller, k *call, at uint64) {
 	if at < k.floor {
-		j.w.fail("Safe: client %d accepts a result of place %d, and %d had been seen before it called", c.index, at, k.floor)
+		j.w.fail("Safe: client %d accepts a result of place %d, and %d had been seen before it called",
+			c.index, at, k.floor)
 	}
 	j.floor = max(j.floor, at)
 }
@@ -355,8 +366,10 @@ func (j *judge) see(c *caller, k *call, at uint64) {
 func (j *judge) lost(c *caller, k *call) {
 	o, ok := j.out[outKey{k.q.Key(), k.q.Timestamp}]
 	if !ok || o.digest != k.q.Digest() {
-		j.w.fail("Safe: client %d is told that t%d of slot %d was executed, and it was not", c.index, k.q.Timestamp, k.q.Slot)
-	} else if k.q.Op[0] == opWrite || len(o.result) <= ledger.KeptReply && (k.q.Op[0] == opLong || k.q.Op[0] == opKept) {
+		j.w.fail("Safe: client %d is told that t%d of slot %d was executed, and it was not",
+			c.index, k.q.Timestamp, k.q.Slot)
+	} else if k.q.Op[0] == opWrite || len(o.result) <= ledger.KeptReply &&
+		(k.q.Op[0] == opLong || k.q.Op[0] == opKept) {
 		j.w.fail("client %d is told that the result of t%d is not kept, and it should be", c.index, k.q.Timestamp)
 	}
 }
@@ -533,7 +546,8 @@ func (j *judge) bounds(r *replica) {
 		checkpoints += checkpoints
 	}
 	prepared, preprepared := l, 2*l
-	if j.w.sites[r.id].corrupt { // an intruder may have written a VIEW-CHANGE for another window, beside which there is the log's
+	// The VIEW-CHANGE that an intruder wrote may be for another window than the log's.
+	if j.w.sites[r.id].corrupt {
 		prepared, preprepared = prepared+l, preprepared+l
 	}
 	for _, x := range []struct {
@@ -541,10 +555,11 @@ func (j *judge) bounds(r *replica) {
 		got, most int
 	}{
 		{"P", s.Prepared, prepared}, {"Q", s.Preprepared, preprepared}, {"digests of Q", s.Digests, 16},
-		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1 + j.w.n) * ledgerSlots}, {"unproven requests", s.Unproven, 8},
-		{"bytes of one client", s.LineBytes, queueBytes + longest}, {"lines", s.Lines, maxClients + 1 + j.w.n}, {"a line", s.Line, 4*ledgerSlots + 32}, {"fetches", s.Asks, 4 * j.w.n},
-		{"bytes of the log", s.LogBytes, 1 << 20}, {"held COMMITs", s.Held, 8}, {"slots that nobody looks at", s.Overlooked, 0},
-		{"checkpoints", r.memory.Checkpoints(), checkpoints},
+		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1 + j.w.n) * ledgerSlots},
+		{"unproven requests", s.Unproven, 8}, {"bytes of one client", s.LineBytes, queueBytes + longest},
+		{"lines", s.Lines, maxClients + 1 + j.w.n}, {"a line", s.Line, 4*ledgerSlots + 32},
+		{"fetches", s.Asks, 4 * j.w.n}, {"bytes of the log", s.LogBytes, 1 << 20}, {"held COMMITs", s.Held, 8},
+		{"slots that nobody looks at", s.Overlooked, 0}, {"checkpoints", r.memory.Checkpoints(), checkpoints},
 	} {
 		if x.got > x.most {
 			j.w.fail("memory: replica %d keeps %d of %s, want <= %d", r.id, x.got, x.what, x.most)

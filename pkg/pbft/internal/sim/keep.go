@@ -49,10 +49,11 @@ func (r *replica) recall(cfg *core.Config) (state message.CheckpointID, records 
 	}
 	r.keeper.flushing, r.keeper.update, r.keeper.full, r.keeper.again = false, nil, false, nil
 	m, err := store.Recall[func()](store.Options{Disk: r.keeper.disk, Group: group, SegmentBytes: segmentBytes,
-		Self: message.ReplicaID(r.id), Limits: &r.w.wire, ReserveBytes: r.w.wire.WindowLength * r.w.wire.BatchBytes}, s.position, func() error {
-		s.position = store.NoJournal
-		return nil
-	})
+		Self: message.ReplicaID(r.id), Limits: &r.w.wire, ReserveBytes: r.w.wire.WindowLength * r.w.wire.BatchBytes},
+		s.position, func() error {
+			s.position = store.NoJournal
+			return nil
+		})
 	if err != nil {
 		r.cannotStart(err)
 		return state, nil, false
@@ -209,7 +210,9 @@ func (r *replica) followStable(n message.SeqNum) {
 	}
 	id := message.CheckpointID{Seq: n, Digest: r.core.Stable().Digest}
 	if r.keeper.again != nil {
-		return // the disk is full, and a checkpoint waits for room: the state may have been replaced by that, and hold no other
+		// The disk is full, and a checkpoint waits for room: the state may have been replaced
+		// by that checkpoint, and hold no other.
+		return
 	}
 	if r.keeper.store.Stable(id) || r.keeper.store.Behind(n) && r.w.rng.IntN(4) == 0 {
 		r.follow(id, nil)

@@ -30,7 +30,8 @@ func (k *keys) init(w *world, seed uint64) {
 	all := w.n + maxClients + 1
 	*k = keys{
 		w: w, rng: rand.New(rand.NewPCG(seed, 8)),
-		epoch: make([]int, all), alone: make([][]int, all), known: make([][]int, all), era: make([]int, w.n), heard: make([]heard, w.n),
+		epoch: make([]int, all), alone: make([][]int, all), known: make([][]int, all), era: make([]int, w.n),
+		heard: make([]heard, w.n),
 	}
 	for i := range k.known {
 		k.alone[i], k.known[i] = make([]int, all), make([]int, all)

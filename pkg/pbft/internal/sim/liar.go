@@ -441,7 +441,8 @@ func falseData(l *liarMemory, _ *replica, _ int, m message.Message) []message.Me
 func eager(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	switch p := m.(type) {
 	case *message.PrePrepare:
-		return []message.Message{m, &message.Prepare{View: p.View, Seq: p.Seq, Digest: p.Digest}, &message.Commit{View: p.View, Seq: p.Seq}}
+		return []message.Message{m, &message.Prepare{View: p.View, Seq: p.Seq, Digest: p.Digest},
+			&message.Commit{View: p.View, Seq: p.Seq}}
 	case *message.Prepare:
 		return []message.Message{m, &message.Commit{View: p.View, Seq: p.Seq}}
 	case *message.Commit:
@@ -473,11 +474,12 @@ func falseForward(l *liarMemory, r *replica, to int, m message.Message) []messag
 		return said
 	}
 	c := r.w.clients[l.rng.IntN(len(r.w.clients))]
-	q := message.Request{Client: c.id, Slot: message.Slot(l.rng.IntN(ledgerSlots)), Timestamp: message.Timestamp(100 + l.rng.IntN(40)),
-		Op: []byte{opWrite, byte(l.rng.IntN(3))}}
+	q := message.Request{Client: c.id, Slot: message.Slot(l.rng.IntN(ledgerSlots)),
+		Timestamp: message.Timestamp(100 + l.rng.IntN(40)), Op: []byte{opWrite, byte(l.rng.IntN(3))}}
 	q.Auth.Tags = make([]byte, r.w.n*message.MACSize)
 	for range 1 + l.rng.IntN(8) {
-		said = append(said, &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: q.Timestamp, Digest: q.Digest()})
+		said = append(said, &message.Forward{Client: q.Client, Slot: q.Slot,
+			Timestamp: q.Timestamp, Digest: q.Digest()})
 		if l.chance(0.5) {
 			q.Slot = message.Slot(l.rng.Uint32())
 		}
@@ -565,7 +567,8 @@ func unfair(l *liarMemory, r *replica, _ int, m message.Message) []message.Messa
 // replay says again what it said before.
 func replay(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	if to < r.w.n && len(l.said) > 0 && l.chance(0.25) {
-		if old := l.said[l.rng.IntN(len(l.said))]; old.Type() != message.TypeReply && old.Type() != message.TypeReplyStable {
+		old := l.said[l.rng.IntN(len(l.said))]
+		if old.Type() != message.TypeReply && old.Type() != message.TypeReplyStable {
 			return []message.Message{m, old}
 		}
 	}

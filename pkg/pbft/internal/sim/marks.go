@@ -27,7 +27,7 @@ const (
 	markFastRead                          // a read in one round trip
 	markRestart                           // a replica restarted with nothing but its fence
 	markRejoined                          // and votes again
-	markTentative                         // a client believed what had prepared before anybody knew that it had committed
+	markTentative                         // a client believed a prepared batch not known to commit
 	markRollback                          // a batch that was executed tentatively was taken back
 	markApart                             // a batch was proposed without an operation
 	markLacked                            // a proposal waited for an operation
@@ -62,15 +62,19 @@ const (
 )
 
 var markNames = [marksCount]string{
-	"stable checkpoint", "view change", "view change with P", "NEW-VIEW with batches", "null batch", "three views in a row",
-	"view from an unstable checkpoint", "state transfer", "state transfer under load", "DECIDED used", "authentic by FORWARDs",
+	"stable checkpoint", "view change", "view change with P", "NEW-VIEW with batches",
+	"null batch", "three views in a row", "view from an unstable checkpoint", "state transfer",
+	"state transfer under load", "DECIDED used", "authentic by FORWARDs",
 	"duplicate ordered", "read in one round trip", "restart", "votes again after a restart",
-	"tentative reply", "tentative rollback", "proposed without an operation", "waited for an operation", "operation fetched",
-	"operation of several blocks", "turned faulty after a restart", "null batch for a silent replica", "enrolment or revocation", "revocation",
-	"client restarted", "group lost", "power lost", "image loaded", "image followed", "image gave up", "recovered", "recovered from an intruder", "memory set aside", "more than f intruders", "disk lied",
+	"tentative reply", "tentative rollback", "proposed without an operation",
+	"waited for an operation", "operation fetched", "operation of several blocks", "turned faulty after a restart",
+	"null batch for a silent replica", "enrolment or revocation", "revocation",
+	"client restarted", "group lost", "power lost", "image loaded", "image followed", "image gave up", "recovered",
+	"recovered from an intruder", "memory set aside", "more than f intruders", "disk lied",
 	"away beside f faulty",
 	"disk full", "room again", "image without room", "all disks full",
-	"keys refreshed", "keys refreshed at work", "keys refreshed between views", "key of one refreshed", "message under an old key",
+	"keys refreshed", "keys refreshed at work", "keys refreshed between views", "key of one refreshed",
+	"message under an old key",
 }
 
 // least is how often somewhere must be visited, if oftener than once, in 500 schedules.

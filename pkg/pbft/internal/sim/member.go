@@ -75,7 +75,8 @@ func (r *replica) boot() {
 		BatchBytes: 4 << 10, BatchCount: w.shape.batch, BatchCost: 2 * costOfLong, Cost: cost,
 		LogBytes: 1 << 20,
 		Clients:  maxClients + 1 + w.n, Slots: ledgerSlots, QueueBytes: queueBytes,
-		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence, FenceView: w.sites[r.id].view,
+		StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: firstTimeout, Fence: w.sites[r.id].fence,
+		FenceView: w.sites[r.id].view,
 	}
 	if w.sites[r.id].bound = 0; r.recovers {
 		cfg.Recovery = w.rng.Uint64() | 1
@@ -416,7 +417,8 @@ func (r *replica) answerUnless(mute bool, q *message.Request, x executor.Answer,
 	if mute || c == nil {
 		return
 	}
-	a := message.Answer{Slot: q.Slot, Timestamp: q.Timestamp, Outcome: x.Outcome, ReadOnly: q.ReadOnly, Length: len(x.Result), Result: x.Result, Version: x.Version}
+	a := message.Answer{Slot: q.Slot, Timestamp: q.Timestamp, Outcome: x.Outcome, ReadOnly: q.ReadOnly,
+		Length: len(x.Result), Result: x.Result, Version: x.Version}
 	if !a.Long() || int(q.Replier) == r.id || q.Replier == message.AnyReplier {
 		a.Full = true
 	}

@@ -119,7 +119,8 @@ func (w *world) hush(within int) {
 	}
 	w.quiet = true
 	if w.runUntil(w.now+int64(within)*tick, w.answered); w.err == nil && !w.answered() {
-		w.fail("liveness: %d ticks after the last fault, with at most f replicas silent and nothing else asked for, %s", within, w.account())
+		w.fail("liveness: %d ticks after the last fault, with at most f replicas silent "+
+			"and nothing else asked for, %s", within, w.account())
 	}
 	w.quiet = false
 }

@@ -105,7 +105,8 @@ func (d *drawing) absences() {
 			continue
 		}
 		d.add(func(w *world) { w.patiently(t, func() bool { return w.absent(first, forgets) }) },
-			"from %d on one replica, %d or the next that may, is away for good, and then restarts (%v)", t, first, forgets)
+			"from %d on one replica, %d or the next that may, is away "+
+				"for good, and then restarts (%v)", t, first, forgets)
 	}
 }
 
@@ -206,7 +207,9 @@ func (s *Schedule) String() string {
 	for _, x := range []struct {
 		on   bool
 		name string
-	}{{h.durable, fmt.Sprintf("on disks that sync in %d hundredths of a tick", h.sync)}, {h.stubborn, "liars go on"}, {h.quiet, "quiet afterwards"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"}, {h.separate, "separate"}} {
+	}{{h.durable, fmt.Sprintf("on disks that sync in %d hundredths of a tick", h.sync)}, {h.stubborn, "liars go on"},
+		{h.quiet, "quiet afterwards"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"},
+		{h.separate, "separate"}} {
 		if x.on {
 			b.WriteString(", " + x.name)
 		}
@@ -286,11 +289,15 @@ func (d *drawing) weather() {
 	}
 	if d.rng.IntN(2) == 0 {
 		p, by := float64(d.pick(1, 5, 20))/100, int64(d.pick(5, 30, 100))*tick
-		d.add(func(w *world) { w.network.straggle, w.network.straggleBy = p, by }, "one in %.0f messages is up to %d ticks late", 1/p, by/tick)
+		d.add(func(w *world) {
+			w.network.straggle, w.network.straggleBy = p, by
+		}, "one in %.0f messages is up to %d ticks late", 1/p, by/tick)
 	}
 	if d.rng.IntN(4) == 0 {
 		delay, spread := int64(d.pick(1, 60)), int64(d.pick(1, 200))
-		d.add(func(w *world) { w.network.delay, w.network.spread = delay, spread }, "every message takes %d to %d hundredths of a tick", delay, delay+spread)
+		d.add(func(w *world) {
+			w.network.delay, w.network.spread = delay, spread
+		}, "every message takes %d to %d hundredths of a tick", delay, delay+spread)
 	}
 }
 
@@ -343,7 +350,9 @@ func (d *drawing) regroup() {
 			side[i] = d.pick(0, 1, 2)
 		}
 		t := d.moment()
-		d.add(func(w *world) { w.at(int64(t)*tick, func() { w.network.side = side }) }, "at %d the replicas see the twins %s", t, names(side))
+		d.add(func(w *world) {
+			w.at(int64(t)*tick, func() { w.network.side = side })
+		}, "at %d the replicas see the twins %s", t, names(side))
 	}
 }
 
@@ -452,7 +461,8 @@ func (d *drawing) partition() {
 	d.add(func(w *world) {
 		w.at(int64(from)*tick, func() { cut(1)(w) })
 		w.at(int64(to)*tick, func() { cut(-1)(w) })
-	}, "from %d to %d the replicas are apart: %s, clients %s", from, to, names(side[:d.s.Replicas]), names(side[d.s.Replicas:]))
+	}, "from %d to %d the replicas are apart: %s, clients %s", from, to, names(side[:d.s.Replicas]),
+		names(side[d.s.Replicas:]))
 }
 
 // oneWay lets one replica not be heard by some, though it hears them, or the other way round.
@@ -582,7 +592,8 @@ func (d *drawing) minority() {
 				back()
 			})
 		})
-	}, "from %d on PREPAREs of the present view reach %s only, and who of them has executed what prepared nowhere else is cut off until %d ticks after the next begins",
+	}, "from %d on PREPAREs of the present view reach %s only, and who of them has executed what prepared "+
+		"nowhere else is cut off until %d ticks after the next begins",
 		from, names(few), late)
 }
 
@@ -651,7 +662,8 @@ func (d *drawing) turn() {
 		})
 		w.patiently(t+rest, func() bool {
 			s := w.sites[i]
-			if s.liar() || w.sites[first].copies[0].life == 0 || s.copies[0].down || s.copies[0].mute || s.away || !w.mayLose(i) || w.liars() >= w.f {
+			if s.liar() || w.sites[first].copies[0].life == 0 || s.copies[0].down || s.copies[0].mute || s.away ||
+				!w.mayLose(i) || w.liars() >= w.f {
 				return s.liar()
 			}
 			w.say("replica %d turns faulty", i)
@@ -660,7 +672,8 @@ func (d *drawing) turn() {
 			w.remember(i)
 			return true
 		})
-	}, "from %d on replica %d restarts for %d ticks as soon as it may, and after that replica %d turns faulty as soon as it may: %s", t, first, rest, i, turned.name)
+	}, "from %d on replica %d restarts for %d ticks as soon as it may, and after that replica %d turns "+
+		"faulty as soon as it may: %s", t, first, rest, i, turned.name)
 }
 
 // rolling restarts the replicas one after the other, each as soon as that is allowed.
@@ -679,7 +692,8 @@ func (d *drawing) rolling() {
 			}
 			return next == len(order)
 		})
-	}, "from %d on the replicas %s restart one after the other, each as soon as it may, for %d ticks", t, names(order), rest)
+	}, "from %d on the replicas %s restart one after the other, each "+
+		"as soon as it may, for %d ticks", t, names(order), rest)
 }
 
 // outage restarts all replicas at once: the power of the room. A group that has no
@@ -729,7 +743,8 @@ func (d *drawing) fills() {
 		if len(who) > 1 {
 			w.marks.hit(markAllFull)
 		}
-	}, "from %d to %d the disks of %s, %s, have room for %d bytes, %d ticks one after the other", from, to, whose, names(who), room, apart)
+	}, "from %d to %d the disks of %s, %s, have room for %d "+
+		"bytes, %d ticks one after the other", from, to, whose, names(who), room, apart)
 }
 
 // yesterday stops a replica and puts back what its disk held a while before.
@@ -778,8 +793,9 @@ func (d *drawing) administration() {
 // while between others: so a batch prepares here and not there, commits at one and at
 // nobody else, and a view begins for some.
 func (d *drawing) sieve() {
-	types := []message.Type{message.TypePrePrepare, message.TypePrepare, message.TypeCommit, message.TypeCheckpoint, message.TypeDecided,
-		message.TypeViewChange, message.TypeViewChangeAck, message.TypeNewView, message.TypeBatchBody, message.TypeFetchBatch}
+	types := []message.Type{message.TypePrePrepare, message.TypePrepare, message.TypeCommit,
+		message.TypeCheckpoint, message.TypeDecided, message.TypeViewChange, message.TypeViewChangeAck,
+		message.TypeNewView, message.TypeBatchBody, message.TypeFetchBatch}
 	odds := make([]float64, len(types))
 	for i := range odds {
 		odds[i] = float64(d.pick(0, 0, 20, 50, 80)) / 100
@@ -795,7 +811,8 @@ func (d *drawing) sieve() {
 			})
 		}
 		w.at(int64(to)*tick, func() { w.network.sieve = nil })
-	}, "from %d to %d some messages do not reach some replicas, others every %d ticks: %v, of %v", from, to, every, odds, types)
+	}, "from %d to %d some messages do not reach some replicas, "+
+		"others every %d ticks: %v, of %v", from, to, every, odds, types)
 }
 
 func (w *world) drawSieve(types []message.Type, odds []float64) map[message.Type][]uint32 {

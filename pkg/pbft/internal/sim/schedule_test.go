@@ -19,8 +19,9 @@ var (
 	dropFlag  = flag.String("sim.drop", "", "without these items of it, separated by commas")
 	fixedFlag = flag.Int("sim.fixed", 500, "live so many schedules that are always the same")
 	seedsFlag = flag.Int("sim.seeds", 0, "live so many fresh schedules besides the fixed ones; 0: 50")
-	nameFlag  = flag.String("sim.name", "", "tell everything that happens in the schedule of this name that was written by hand")
-	tellFlag  = flag.Bool("sim.v", false, "tell everything that happens in the schedule of -sim.seed")
+	nameFlag  = flag.String("sim.name", "",
+		"tell everything that happens in the schedule of this name that was written by hand")
+	tellFlag = flag.Bool("sim.v", false, "tell everything that happens in the schedule of -sim.seed")
 )
 
 // share is how much shorter a run is under the race detector, which has nothing to find
@@ -145,7 +146,8 @@ var remembered = []memorable{
 		[]int{0, 1, 2, 3, 4, 5, 6, 9, 10, 13, 14}, false},
 	{"a window restored below the NEW-VIEW that the journal holds", 1795982141491777576, []int{0, 2, 3}, false},
 	{"a view reached in silence is forgotten by a second restart", 1795982141491776214, []int{3, 4}, false},
-	{"a replica waits in a view that the others have passed, and most of them forgot their VIEW-CHANGEs", 1795993255215630532,
+	{"a replica waits in a view that the others have passed, and most of " +
+		"them forgot their VIEW-CHANGEs", 1795993255215630532,
 		[]int{1, 2, 3, 4, 5, 6, 8, 10, 15}, true},
 	{"a VIEW-CHANGE that was made anew is vouched for, and not the one that the NEW-VIEW names", 1795993752143140666, []int{1, 2, 3}, true},
 	{"a replica behind its own answers calls a client a stranger", 1795982141491774357, []int{4, 5, 6, 7, 8, 9, 10}, false},

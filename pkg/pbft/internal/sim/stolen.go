@@ -23,7 +23,8 @@ type stolen struct {
 
 // steals has the intruder in a replica keep its session keys.
 func (w *world) steals(i int) *stolen {
-	x := &stolen{w: w, of: i, rng: rand.New(rand.NewPCG(uint64(w.now), uint64(i))), since: w.sites[i].counter, seen: w.sites[i].memory.batches}
+	x := &stolen{w: w, of: i, rng: rand.New(rand.NewPCG(uint64(w.now), uint64(i))), since: w.sites[i].counter,
+		seen: w.sites[i].memory.batches}
 	for to, s := range w.sites {
 		x.under, x.lives = append(x.under, w.keys.under(i, to)), append(x.lives, s.copies[0].life)
 	}
@@ -51,7 +52,8 @@ func (x *stolen) speak() {
 func (x *stolen) tell(r *replica) {
 	under := x.under[r.id]
 	if r.w.keys.now(r.id, x.of) == under && !r.aside() && !r.installing && r.recoveredSince(x) {
-		r.w.fail("replica %d has executed the recovery request of %d, and hears what was sealed under a key that an intruder has", r.id, x.of)
+		r.w.fail("replica %d has executed the recovery request of %d, and hears what was sealed "+
+			"under a key that an intruder has", r.id, x.of)
 		return
 	}
 	r.gather(x.of, frame{encode(x.forge(r)), under})
@@ -81,9 +83,11 @@ func (x *stolen) forge(r *replica) message.Message {
 	case 3:
 		return &message.Decided{Seq: n, Digest: digest}
 	case 4:
-		return &message.Checkpoint{Seq: n / r.w.shape.period * r.w.shape.period, Digest: digest, Stable: x.rng.IntN(2) == 0}
+		return &message.Checkpoint{Seq: n / r.w.shape.period * r.w.shape.period, Digest: digest,
+			Stable: x.rng.IntN(2) == 0}
 	case 5:
 		return &message.ViewChangeAck{View: view, Of: message.ReplicaID(x.rng.IntN(r.w.n)), Digest: digest}
 	}
-	return &message.Status{View: view + message.View(x.rng.IntN(3)), Active: x.rng.IntN(2) == 0, Low: n, LastExecuted: n}
+	return &message.Status{View: view + message.View(x.rng.IntN(3)), Active: x.rng.IntN(2) == 0,
+		Low: n, LastExecuted: n}
 }

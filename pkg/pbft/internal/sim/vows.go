@@ -64,7 +64,8 @@ type record struct {
 
 func (v *vows) init(j *judge) {
 	*v = vows{
-		j: j, votes: map[voteKey]message.Digest{}, proposed: map[voteKey]message.Digest{}, left: make([]message.View, j.w.n), done: make([]map[message.SeqNum]*record, j.w.n),
+		j: j, votes: map[voteKey]message.Digest{}, proposed: map[voteKey]message.Digest{},
+		left: make([]message.View, j.w.n), done: make([]map[message.SeqNum]*record, j.w.n),
 		certified: map[slotKey]uint32{}, prepared: map[slotKey]message.Digest{},
 		executed: map[message.SeqNum]bool{},
 		holders:  map[message.CheckpointID]uint32{},
@@ -163,8 +164,10 @@ func (v *vows) replies(r *replica, c *caller, m *message.Reply, at message.SeqNu
 	}
 	v.promise(r, m, at, v.oaths[r.id].viewBefore)
 	a := &m.Answers[0]
-	if n := v.j.since[c.id]; a.Outcome == message.NotEnrolled && int(a.Slot) < ledgerSlots && v.j.enrolled[c.id] && n < int(at) {
-		v.j.w.fail("replica %d says that client %d is not enrolled, and has executed n%d, which enrolled it", r.id, c.index, n)
+	n := v.j.since[c.id]
+	if a.Outcome == message.NotEnrolled && int(a.Slot) < ledgerSlots && v.j.enrolled[c.id] && n < int(at) {
+		v.j.w.fail("replica %d says that client %d is not enrolled, and has executed n%d, which enrolled it",
+			r.id, c.index, n)
 	}
 	if !a.ReadOnly || a.Outcome != message.Executed || int(at) >= len(v.j.after) || int(a.Version) >= len(v.j.after) {
 		return // what was executed ahead of all others is judged when a client believes it
@@ -175,7 +178,8 @@ func (v *vows) replies(r *replica, c *caller, m *message.Reply, at message.SeqNu
 		changed = then.sets != now.sets
 	}
 	if changed && !tentative {
-		v.j.w.fail("replica %d answers a read from n%d, and says that nothing it depends on has changed since n%d", r.id, at, a.Version)
+		v.j.w.fail("replica %d answers a read from n%d, and says that nothing it depends on has changed since n%d",
+			r.id, at, a.Version)
 	}
 }
 
@@ -350,12 +354,14 @@ func (v *vows) prepares(r *replica, view message.View, n message.SeqNum, d messa
 	votes := 0
 	for i, s := range v.j.w.sites {
 		cast, ok := v.votes[voteKey{i, key}]
-		if !s.liarAt(n) && (ok && cast == d || i == int(view.Primary(v.j.w.n)) && !v.j.w.shape.durable) { // whose vote may be his NEW-VIEW
+		// The primary's vote may be its NEW-VIEW.
+		if !s.liarAt(n) && (ok && cast == d || i == int(view.Primary(v.j.w.n)) && !v.j.w.shape.durable) {
 			votes++
 		}
 	}
 	if votes < v.j.w.quorum(n) {
-		v.j.w.fail("replica %d has %v prepared at v%d n%d, and %d correct replicas have voted for it", r.id, d, view, n, votes)
+		v.j.w.fail("replica %d has %v prepared at v%d n%d, and %d correct replicas have voted for it",
+			r.id, d, view, n, votes)
 	}
 }
 
@@ -371,15 +377,19 @@ func (v *vows) leaves(r *replica, m *message.ViewChange) {
 		if x.any {
 			i := slices.IndexFunc(m.P, func(p message.Prepared) bool { return p.Seq == n })
 			if i < 0 || m.P[i].View < x.in || m.P[i].View == x.in && m.P[i].Digest != x.prepared {
-				w.fail("I2: replica %d leaves for view %d, and P lacks %v that prepared at v%d n%d", r.id, m.View, x.prepared, x.in, n)
+				w.fail("I2: replica %d leaves for view %d, and P lacks %v that prepared at v%d n%d",
+					r.id, m.View, x.prepared, x.in, n)
 			}
 		}
 		if len(x.accepted) > 8 {
 			continue // Q is bounded
 		}
 		for d, view := range x.accepted {
-			if !slices.ContainsFunc(m.Q, func(q message.Prepared) bool { return q.Seq == n && q.Digest == d && q.View >= view }) {
-				w.fail("I2: replica %d leaves for view %d, and Q lacks %v that it accepted at v%d n%d", r.id, m.View, d, view, n)
+			if !slices.ContainsFunc(m.Q, func(q message.Prepared) bool {
+				return q.Seq == n && q.Digest == d && q.View >= view
+			}) {
+				w.fail("I2: replica %d leaves for view %d, and Q lacks %v that it accepted at v%d n%d",
+					r.id, m.View, d, view, n)
 			}
 		}
 	}
@@ -404,7 +414,8 @@ func (v *vows) committed(r *replica, n message.SeqNum, d message.Digest) {
 func (v *vows) stable(r *replica, n message.SeqNum) {
 	by := v.holders[message.CheckpointID{Seq: n, Digest: v.j.roots[n]}] | 1<<r.id
 	if bits.OnesCount32(by) < v.j.w.quorum(n) {
-		v.j.w.fail("replica %d takes n%d for stable, and of the correct replicas only %b have said that they hold it", r.id, n, by)
+		v.j.w.fail("replica %d takes n%d for stable, and of the correct replicas only %b have said that they hold it",
+			r.id, n, by)
 	}
 }
 
@@ -464,7 +475,8 @@ func (v *vows) calm() {
 	case view != v.pending:
 		v.pending, v.since = view, w.now
 	case !w.sites[i].liar() && !w.sites[i].away && remembers && w.now > v.since+beginning*tick:
-		w.fail("all correct replicas wait for view %d since tick %d, and %d, its primary, is correct", view, v.since/tick, i)
+		w.fail("all correct replicas wait for view %d since tick %d, and %d, its primary, is correct",
+			view, v.since/tick, i)
 	}
 }
 
@@ -485,17 +497,20 @@ func (v *vows) begins(r *replica, m *message.NewView) {
 	}
 	d := decisions{set, w.q, w.f + 1}
 	if !d.highest(m.Checkpoint) {
-		w.fail("replica %d begins view %d from n%d, which its VIEW-CHANGEs do not allow", r.id, m.View, m.Checkpoint.Seq)
+		w.fail("replica %d begins view %d from n%d, which its VIEW-CHANGEs do not allow",
+			r.id, m.View, m.Checkpoint.Seq)
 	}
 	for i := range w.shape.log {
 		n := m.Checkpoint.Seq + 1 + i
 		switch {
 		case int(i) >= len(m.Chosen):
 			if !d.b(n) {
-				w.fail("replica %d begins view %d with nothing at n%d, which its VIEW-CHANGEs do not allow", r.id, m.View, n)
+				w.fail("replica %d begins view %d with nothing at n%d, which its VIEW-CHANGEs do not allow",
+					r.id, m.View, n)
 			}
 		case !d.a(n, m.Chosen[i]) && !(m.Chosen[i] == message.NullDigest && d.b(n)):
-			w.fail("replica %d begins view %d with %v at n%d, which its VIEW-CHANGEs do not allow", r.id, m.View, m.Chosen[i], n)
+			w.fail("replica %d begins view %d with %v at n%d, which its VIEW-CHANGEs do not allow",
+				r.id, m.View, m.Chosen[i], n)
 		}
 	}
 }

@@ -53,7 +53,7 @@ type world struct {
 	log      func(string)
 	stepped  int
 	ahead    func(r *replica)                                     // called with who executes a batch for the first time
-	early    []func(r *replica, v message.View, n message.SeqNum) // called with who executes tentatively what prepared as n in v
+	early    []func(r *replica, v message.View, n message.SeqNum) // called when r executes n tentatively in view v
 	acting   *replica                                             // whose event it is
 	plot     plot
 	cunning  *cunning
@@ -81,7 +81,9 @@ type shape struct {
 	sync        int64 // a sync takes so long at most
 	copying     int64 // some pages are copied to an image in so long at most
 	separate    bool  // clients send long operations to all, proposals name them
-	gather      int64 // messages of one sender are taken in together that come within so many hundredths of a tick; 0: one by one
+	// gather: messages of one sender that come within so many hundredths of a tick are
+	// taken in together; 0: one by one.
+	gather int64
 }
 
 // A proof names an authenticator: the request it is for, what else it covers, and its nonce.
@@ -134,7 +136,8 @@ func (s *site) liarAt(n message.SeqNum) bool { return s.liar() || n <= s.cured }
 func newWorld(s shape, seed uint64) *world {
 	w := &world{
 		n: s.replicas, f: (s.replicas - 1) / 3, shape: s, rng: rand.New(rand.NewPCG(seed, 1)),
-		cured: map[int]bool{}, proofs: map[proof]sealed{}, first: ledger.Pages(maxClients, ledgerSlots), plot: newPlot(),
+		cured: map[int]bool{}, proofs: map[proof]sealed{},
+		first: ledger.Pages(maxClients, ledgerSlots), plot: newPlot(),
 	}
 	w.q = quorum(w.n, w.f)
 	w.wire = message.Limits{Replicas: w.n, Operation: longest, BatchBytes: 4 << 10, BatchCount: 64, Choice: 64,
@@ -278,7 +281,8 @@ func (w *world) correct() (all []*replica) {
 // away, or have forgotten.
 func (w *world) disabled(i int) (n int) {
 	for j, s := range w.sites {
-		if j != i && (s.liar() || s.away || s.copies[0].down || s.copies[0].core.SilentUntil() > 0 || s.copies[0].estimates()) {
+		if j != i && (s.liar() || s.away || s.copies[0].down || s.copies[0].core.SilentUntil() > 0 ||
+			s.copies[0].estimates()) {
 			n++
 		}
 	}
@@ -341,7 +345,7 @@ type network struct {
 	delay, spread              int64 // of every message, and at most more
 	straggle                   float64
 	straggleBy                 int64
-	cut                        [][]int                   // [from][to]: how many partitions are between them; replicas first, then clients
+	cut                        [][]int                   // [from][to]: partitions between them; replicas, then clients
 	side                       []int                     // which copy of a twin each replica is with; 2: with both
 	sieve                      map[message.Type][]uint32 // [from]: whom nothing of this type reaches
 	losses                     []loss

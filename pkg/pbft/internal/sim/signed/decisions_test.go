@@ -64,7 +64,8 @@ func (h *history) change(s *tally) message.SeqNum {
 	for i, d := range mac.chosen {
 		n := mac.start + 1 + message.SeqNum(i)
 		h.proposed[n] = append(h.proposed[n], d)
-		h.proposals[signed.Vote{View: h.view, Seq: n, Digest: d}] = h.keys[primary].Sign(signed.PrePrepare{View: h.view, Seq: n, Digest: d})
+		v := signed.Vote{View: h.view, Seq: n, Digest: d}
+		h.proposals[v] = h.keys[primary].Sign(signed.PrePrepare(v))
 		if !h.liars[primary] {
 			h.takes(n, d)
 		}
@@ -206,7 +207,8 @@ func (h *history) falseChange(i int, vc *message.ViewChange) *message.ViewChange
 		}
 		for _, x := range all {
 			if h.draw(2, "has Q", i, n, x) == 1 {
-				m.Q = append(m.Q, message.Prepared{Seq: n, Digest: x, View: message.View(h.draw(int(h.view), "Qv", i, n, x))})
+				m.Q = append(m.Q, message.Prepared{Seq: n, Digest: x,
+					View: message.View(h.draw(int(h.view), "Qv", i, n, x))})
 			}
 		}
 	}
@@ -298,7 +300,8 @@ func (h *history) hidingChange(i int, m signed.ViewChange) signed.Signed {
 	}
 	if h.draw(4, "forge", i) == 0 && len(m.P) > 0 {
 		v := signed.Vote{View: h.view - 1, Seq: m.P[0].Vote().Seq, Digest: h.batch(7, 1).Digest()}
-		m.P[0] = signed.Certificate{Proposal: h.keys[i].Sign(signed.PrePrepare(v)), Prepares: m.P[0].Prepares, Batch: h.batch(7, 1)}
+		m.P[0] = signed.Certificate{Proposal: h.keys[i].Sign(signed.PrePrepare(v)),
+			Prepares: m.P[0].Prepares, Batch: h.batch(7, 1)}
 	}
 	return h.keys[i].Sign(m)
 }
@@ -347,24 +350,29 @@ func (h *history) compare(s *tally, mac, sig decision, truthful bool) {
 		spare := h.n - message.GroupSize(h.n).Quorum() // so many can be left out of a decision
 		if held := len(h.holds[n]); held > spare && len(took) == 1 && (a != took[0] || b != took[0]) {
 			h.fail("only %v can be justified at %d; the core chooses %v, the model %v", took[0], n, a, b)
-		} else if held > spare && !slices.Contains(took, message.NullDigest) && (a == message.NullDigest || b == message.NullDigest) {
+		} else if held > spare && !slices.Contains(took, message.NullDigest) &&
+			(a == message.NullDigest || b == message.NullDigest) {
 			h.fail("null chosen at %d, where %d prepared", n, held)
 		} else if held > 0 && held <= spare {
 			free = true
 		}
 	}
-	if exact && (unlike || mac.start < sig.start) { // the core may begin at a checkpoint that f+1 hold and is not stable yet
-		h.fail("nobody lied and both heard %v, but the core begins at %d with %v, the model at %d with %v", mac.from, mac.start, mac.chosen, sig.start, sig.chosen)
+	// The core may begin at a checkpoint that f+1 replicas hold and that is not stable yet.
+	if exact && (unlike || mac.start < sig.start) {
+		h.fail("nobody lied and both heard %v, but the core begins at %d with %v, the model at %d with %v",
+			mac.from, mac.start, mac.chosen, sig.start, sig.chosen)
 	}
 	for _, x := range []struct {
 		is    bool
 		count *int
-	}{{prepared, &s.Prepared}, {committed, &s.Committed}, {conflict, &s.Conflicts}, {free, &s.Free}, {unlike || differ, &s.Differ}, {exact, &s.Exact}} {
+	}{{prepared, &s.Prepared}, {committed, &s.Committed}, {conflict, &s.Conflicts}, {free, &s.Free},
+		{unlike || differ, &s.Differ}, {exact, &s.Exact}} {
 		if x.is {
 			*x.count++
 		}
 	}
 	if unlike || differ {
-		h.diverge("the core begins at %d with %v, the model at %d with %v", mac.start, mac.chosen, sig.start, sig.chosen)
+		h.diverge("the core begins at %d with %v, the model at %d with %v",
+			mac.start, mac.chosen, sig.start, sig.chosen)
 	}
 }

@@ -41,7 +41,8 @@ type cut struct {
 
 func drawSchedule(seed uint64) *schedule {
 	r := rand.New(rand.NewPCG(seed, 2))
-	s := &schedule{seed: seed, n: 4, f: 1, clients: 1 + r.IntN(4), calls: 5 + r.IntN(25), delay: 1 + r.IntN(6), loss: r.IntN(20), faultsEnd: 600, giveUp: 30000}
+	s := &schedule{seed: seed, n: 4, f: 1, clients: 1 + r.IntN(4), calls: 5 + r.IntN(25), delay: 1 + r.IntN(6),
+		loss: r.IntN(20), faultsEnd: 600, giveUp: 30000}
 	if r.IntN(4) == 0 {
 		s.n, s.f = 7, 2
 	} else if sizes := rand.New(rand.NewPCG(seed, 5)); sizes.IntN(3) == 0 {
@@ -160,7 +161,8 @@ func (g *group) fail(format string, args ...any) {
 }
 
 func newGroup(s *schedule, signatures bool) *group {
-	g := &group{schedule: s, name: "core", rng: rand.New(rand.NewPCG(s.seed, 3)), kept: map[message.SeqNum]*register{}, digests: map[message.SeqNum]message.Digest{}}
+	g := &group{schedule: s, name: "core", rng: rand.New(rand.NewPCG(s.seed, 3)),
+		kept: map[message.SeqNum]*register{}, digests: map[message.SeqNum]message.Digest{}}
 	for range s.clients {
 		g.callers = append(g.callers, &caller{})
 	}
@@ -171,13 +173,15 @@ func newGroup(s *schedule, signatures bool) *group {
 		if signatures {
 			g.name = "model"
 			g.models = append(g.models, signed.New(signed.Config{
-				Self: self, Replicas: s.n, CheckpointPeriod: period, LogSize: window, Window: 2, BatchCount: 2, ResendTicks: 15, TimeoutTicks: 60,
+				Self: self, Replicas: s.n, CheckpointPeriod: period, LogSize: window, Window: 2, BatchCount: 2,
+				ResendTicks: 15, TimeoutTicks: 60,
 			}, keys[i]))
 			continue
 		}
 		c := core.New(core.Config{
-			Self: self, Replicas: s.n, CheckpointPeriod: period, LogSize: window, Window: 2, BatchCount: 2, BatchBytes: 1 << 10, LogBytes: 1 << 20,
-			Clients: 64, Slots: 1, QueueBytes: 1 << 10, StatusTicks: 15, ResendTicks: 5, ForwardTicks: 10, TimeoutTicks: 60,
+			Self: self, Replicas: s.n, CheckpointPeriod: period, LogSize: window, Window: 2, BatchCount: 2,
+			BatchBytes: 1 << 10, LogBytes: 1 << 20, Clients: 64, Slots: 1, QueueBytes: 1 << 10, StatusTicks: 15,
+			ResendTicks: 5, ForwardTicks: 10, TimeoutTicks: 60,
 		})
 		g.cores = append(g.cores, c)
 		c.Frozen(0, message.Digest{1})
@@ -341,7 +345,8 @@ func (g *group) call() (all bool) {
 		}
 		if c.request == nil && c.calls < g.calls && g.tick >= c.rests {
 			c.calls++
-			c.request = &message.Request{Client: message.ClientID(10 + k), Timestamp: message.Timestamp(c.calls), Op: []byte{byte(k), byte(c.calls)}, Authentic: true, PassedBy: message.AnyReplier}
+			c.request = &message.Request{Client: message.ClientID(10 + k), Timestamp: message.Timestamp(c.calls),
+				Op: []byte{byte(k), byte(c.calls)}, Authentic: true, PassedBy: message.AnyReplier}
 			c.heard, c.sent = make([][]byte, g.n), -1000
 			for _, other := range g.callers {
 				for _, reply := range other.replies {
@@ -449,7 +454,8 @@ func TestSchedulesAgree(t *testing.T) {
 			ticks[k], fetches[k] = ticks[k]+g.tick, fetches[k]+g.fetches
 		}
 	}
-	t.Logf("%d schedules; core and model: changed views in %v, lived %v ticks, fetched states %v times", to-from+1, views, ticks, fetches)
+	t.Logf("%d schedules; core and model: changed views in %v, lived %v ticks, fetched states %v times",
+		to-from+1, views, ticks, fetches)
 	if *seedFlag == 0 && (views[0] == 0 || views[1] == 0) {
 		t.Error("no schedule changed the view")
 	}

@@ -66,9 +66,11 @@ type saying struct {
 
 func newHistory(seed uint64) *history {
 	h := &history{
-		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), n: 4, f: 1, batches: map[message.Digest]*message.Batch{message.NullDigest: {}},
-		executed: map[message.SeqNum]message.Digest{}, committed: map[message.SeqNum]message.Digest{}, took: map[message.SeqNum][]message.Digest{},
-		holds: map[message.SeqNum]map[int]message.Digest{}, prepares: map[signed.Vote]map[int]signed.Signed{}, proposals: map[signed.Vote]signed.Signed{},
+		seed: seed, rng: rand.New(rand.NewPCG(seed, 1)), n: 4, f: 1,
+		batches:  map[message.Digest]*message.Batch{message.NullDigest: {}},
+		executed: map[message.SeqNum]message.Digest{}, committed: map[message.SeqNum]message.Digest{},
+		took: map[message.SeqNum][]message.Digest{}, holds: map[message.SeqNum]map[int]message.Digest{},
+		prepares: map[signed.Vote]map[int]signed.Signed{}, proposals: map[signed.Vote]signed.Signed{},
 		proposed: map[message.SeqNum][]message.Digest{},
 	}
 	switch seed % 8 {
@@ -86,14 +88,15 @@ func newHistory(seed uint64) *history {
 	for i := range h.n {
 		h.roots = append(h.roots, []message.Digest{{1}})
 		c := core.New(core.Config{
-			Self: message.ReplicaID(i), Replicas: h.n, CheckpointPeriod: period, LogSize: window, Window: window, BatchBytes: 1 << 10,
-			BatchCount: 1, LogBytes: 1 << 20, Clients: 64, Slots: 4, QueueBytes: 1 << 10, StatusTicks: 1 << 20, ResendTicks: 1, ForwardTicks: 2, TimeoutTicks: 50,
+			Self: message.ReplicaID(i), Replicas: h.n, CheckpointPeriod: period, LogSize: window,
+			Window: window, BatchBytes: 1 << 10, BatchCount: 1, LogBytes: 1 << 20, Clients: 64, Slots: 4,
+			QueueBytes: 1 << 10, StatusTicks: 1 << 20, ResendTicks: 1, ForwardTicks: 2, TimeoutTicks: 50,
 		})
 		h.cores = append(h.cores, c)
 		c.Frozen(0, message.Digest{1})
 		h.models = append(h.models, signed.New(signed.Config{
-			Self: message.ReplicaID(i), Replicas: h.n, CheckpointPeriod: period, LogSize: window, Window: window, BatchCount: 1,
-			ResendTicks: 1 << 20, TimeoutTicks: 1 << 20,
+			Self: message.ReplicaID(i), Replicas: h.n, CheckpointPeriod: period, LogSize: window,
+			Window: window, BatchCount: 1, ResendTicks: 1 << 20, TimeoutTicks: 1 << 20,
 		}, h.keys[i]))
 	}
 	return h
@@ -112,7 +115,8 @@ func (h *history) draw(k int, what ...any) int {
 }
 
 func (h *history) batch(tag int, n message.SeqNum) *message.Batch {
-	q := &message.Request{Client: 9, Timestamp: message.Timestamp(uint64(h.view)<<16 | uint64(n)<<4 | uint64(tag)), Op: []byte{byte(tag), byte(n)}, Authentic: true}
+	q := &message.Request{Client: 9, Timestamp: message.Timestamp(uint64(h.view)<<16 | uint64(n)<<4 | uint64(tag)),
+		Op: []byte{byte(tag), byte(n)}, Authentic: true}
 	b := &message.Batch{Requests: []*message.Request{q}}
 	h.batches[b.Digest()] = b
 	return b
@@ -252,7 +256,8 @@ func (h *history) live(last message.SeqNum) {
 				h.proposed[n] = append(h.proposed[n], d)
 			}
 			if i == p || reaches("proposal", p, i, n) {
-				h.step(i, &message.PrePrepare{View: h.view, Seq: n, Digest: d, Batch: *x, From: message.ReplicaID(p)}, s)
+				proposal := &message.PrePrepare{View: h.view, Seq: n, Digest: d, Batch: *x, From: message.ReplicaID(p)}
+				h.step(i, proposal, s)
 				if i == p && !h.liars[p] && h.active(p) {
 					h.takes(n, d)
 				}
@@ -281,7 +286,9 @@ func (h *history) phase(kind message.Type, reaches func(string, int, int, messag
 		var match func(signed.Statement) bool
 		switch m := w.m.(type) {
 		case *message.Prepare:
-			n, match = m.Seq, func(s signed.Statement) bool { return s == signed.Prepare{View: m.View, Seq: m.Seq, Digest: m.Digest} }
+			n, match = m.Seq, func(s signed.Statement) bool {
+				return s == signed.Prepare{View: m.View, Seq: m.Seq, Digest: m.Digest}
+			}
 			if !h.liars[w.from] {
 				h.takes(n, m.Digest)
 			}
@@ -335,7 +342,8 @@ func (h *history) lie(kind message.Type, i, to int, n message.SeqNum, d message.
 		if held, ok := h.cores[to].Prepared(n); ok {
 			v.Digest = held
 		}
-		h.step(to, &message.Commit{View: h.view, Seq: n, From: from}, signed.Said{Signed: h.keys[i].Sign(signed.Commit(v))})
+		h.step(to, &message.Commit{View: h.view, Seq: n, From: from},
+			signed.Said{Signed: h.keys[i].Sign(signed.Commit(v))})
 	case h.view.Primary(h.n) != from:
 		s := h.keys[i].Sign(signed.Prepare(v))
 		h.show(v, i, s)
@@ -361,7 +369,8 @@ func (h *history) witness() {
 			continue
 		}
 		if c.LastExecuted() != h.models[i].LastExecuted() || c.Stable().Seq != h.models[i].Low() {
-			h.diverge("core %d executed %d stable %d, model %d and %d", i, c.LastExecuted(), c.Stable().Seq, h.models[i].LastExecuted(), h.models[i].Low())
+			h.diverge("core %d executed %d stable %d, model %d and %d",
+				i, c.LastExecuted(), c.Stable().Seq, h.models[i].LastExecuted(), h.models[i].Low())
 		}
 		for n := c.Stable().Seq + 1; n <= c.Stable().Seq+window; n++ {
 			if d, ok := c.Prepared(n); ok {

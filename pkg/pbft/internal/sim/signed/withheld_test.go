@@ -63,7 +63,8 @@ func TestWithheldNewView(t *testing.T) {
 	}
 	for _, i := range all {
 		v, active := h.cores[i].View()
-		t.Logf("core %d: view %d active %v executed %d stable %d", i, v, active, h.cores[i].LastExecuted(), h.cores[i].Stable().Seq)
+		t.Logf("core %d: view %d active %v executed %d stable %d",
+			i, v, active, h.cores[i].LastExecuted(), h.cores[i].Stable().Seq)
 	}
 	if nv := h.cores[2].Beginning(); nv == nil || nv.View != 2 {
 		t.Error("core 2, primary of view 2, has the VIEW-CHANGEs of all correct replicas and decides nothing")
@@ -76,7 +77,8 @@ func (h *history) exchange(all []int) []*message.ViewChange {
 	changes := make([]*message.ViewChange, h.n)
 	for {
 		quiet := true
-		for _, w := range h.take(message.TypeViewChange, message.TypeViewChangeAck, message.TypeFetchBatch, message.TypeBatchBody) {
+		for _, w := range h.take(message.TypeViewChange, message.TypeViewChangeAck, message.TypeFetchBatch,
+			message.TypeBatchBody) {
 			if vc, ok := w.m.(*message.ViewChange); ok && w.from == int(vc.From) {
 				changes[w.from] = vc
 			}
