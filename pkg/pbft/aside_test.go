@@ -160,8 +160,8 @@ func TestFailedStartClosesItsFiles(t *testing.T) {
 		{"its service has no digests", func(cfg *pbft.ReplicaConfig) { cfg.Service = noTree{newTally(c.g)} }},
 		{"its service takes no state", func(cfg *pbft.ReplicaConfig) { cfg.Service = newTally(c.g) }},
 	} {
-		cfg := pbft.ReplicaConfig{Group: c.g, Self: 0, Key: c.keys[0], Directory: c.dirs[0], Listen: c.g.Members[0].Address,
-			Service: newTally(c.g), Transport: c.transport}
+		cfg := pbft.ReplicaConfig{Group: c.g, Self: 0, Key: c.keys[0], Directory: c.dirs[0],
+			Listen: c.g.Members[0].Address, Service: newTally(c.g), Transport: c.transport}
 		if x.change(&cfg); x.what == "its service takes no state" {
 			spoil(t, filepath.Join(c.dirs[0], "disk", "table"))
 		}
@@ -199,7 +199,8 @@ func openBelow(t *testing.T, directory string) (open []string) {
 		t.Skip("NOT RUN: needs /proc/self/fd to list open files")
 	}
 	for _, e := range entries {
-		if to, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name())); err == nil && strings.HasPrefix(to, directory+"/") {
+		to, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name()))
+		if err == nil && strings.HasPrefix(to, directory+"/") {
 			open = append(open, to)
 		}
 	}

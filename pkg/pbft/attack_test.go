@@ -52,7 +52,8 @@ type rogueEnd struct {
 
 func newRogue(t testing.TB, c *cluster, self message.Principal, key ed25519.PrivateKey) *rogue {
 	t.Helper()
-	r := &rogue{t: t, self: self, heard: map[message.Type]int{}, last: map[int]*message.Reply{}, links: make([]*transport.Link, c.g.N())}
+	r := &rogue{t: t, self: self, heard: map[message.Type]int{}, last: map[int]*message.Reply{},
+		links: make([]*transport.Link, c.g.N())}
 	var err error
 	if r.ring, err = auth.NewRing(self, c.g.Digest(), auth.NewMemorySigner(key), message.Digest{}); err != nil {
 		t.Fatal(err)
@@ -72,7 +73,8 @@ func newRogue(t testing.TB, c *cluster, self message.Principal, key ed25519.Priv
 	}
 	if self.IsReplica() {
 		options.Admit = func(*transport.Conn, *transport.Challenge, *transport.Hello) bool { return true }
-		if r.listener, err = transport.Listen(c.g.Members[self.Replica].Address, options, &rogueEnd{r, -1}); err != nil {
+		r.listener, err = transport.Listen(c.g.Members[self.Replica].Address, options, &rogueEnd{r, -1})
+		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(r.listener.Close)
@@ -133,7 +135,8 @@ func (e *rogueEnd) Frames(c *transport.Conn, frames [][]byte) {
 		e.r.heard[t] += n
 		if body, _, ok := auth.Split(f); ok && t == message.TypeReply && e.to >= 0 {
 			if m, err := message.Decode(append([]byte(nil), body...), &message.Limits{Reply: 1 << 20}); err == nil {
-				if reply, old := m.(*message.Reply), e.r.last[e.to]; old == nil || old.Answers[0].Timestamp <= reply.Answers[0].Timestamp {
+				reply, old := m.(*message.Reply), e.r.last[e.to]
+				if old == nil || old.Answers[0].Timestamp <= reply.Answers[0].Timestamp {
 					e.r.last[e.to] = reply
 				}
 			}
@@ -153,7 +156,8 @@ func (e *rogueEnd) Frames(c *transport.Conn, frames [][]byte) {
 		}
 		k := m.(*message.NewKey)
 		from := int(k.From.Replica)
-		if answer, _, err := e.r.ring.Accept(e.r.sessions[from], k, auth.Channel{ID: c.Binding(), Number: c.Number()}); err == nil && answer {
+		answer, _, err := e.r.ring.Accept(e.r.sessions[from], k, auth.Channel{ID: c.Binding(), Number: c.Number()})
+		if err == nil && answer {
 			if e.to >= 0 {
 				e.r.sendKey(c, from)
 			} else if l := e.r.links[from].Conn(); l != nil {
@@ -224,7 +228,8 @@ func (r *rogue) known(c *cluster) {
 	eventually(r.t, "all know the rogue", func() bool {
 		at++
 		for i := range c.replicas {
-			r.ask(i, r.request(&message.Request{Op: []byte("r"), Timestamp: at, Replier: message.AnyReplier, ReadOnly: true}))
+			r.ask(i, r.request(&message.Request{Op: []byte("r"), Timestamp: at,
+				Replier: message.AnyReplier, ReadOnly: true}))
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -278,9 +283,10 @@ func TestFaultyBackup(t *testing.T) {
 	c.works(client)
 
 	const largest = 1<<62 - 1
-	unknown := &message.Request{Client: 12345, Timestamp: 9, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("i")}
-	foreign := &message.Request{Client: message.Administrator, Timestamp: 9, Replier: message.AnyReplier, Op: []byte{0, 'i'},
-		Signature: make([]byte, message.SignatureSize)}
+	unknown := &message.Request{Client: 12345, Timestamp: 9, ReadOnly: true,
+		Replier: message.AnyReplier, Op: []byte("i")}
+	foreign := &message.Request{Client: message.Administrator, Timestamp: 9,
+		Replier: message.AnyReplier, Op: []byte{0, 'i'}, Signature: make([]byte, message.SignatureSize)}
 	liar := rand.New(rand.NewPCG(1, 1))
 	for round := range 30 {
 		for _, i := range running(c) {
@@ -292,13 +298,15 @@ func TestFaultyBackup(t *testing.T) {
 				&message.Status{View: largest},
 				&message.Checkpoint{Seq: s.Stable + 4, Digest: message.Digest{1}, Stable: true},
 				&message.Checkpoint{Seq: largest / 4 * 4, Digest: message.Digest{1}, Stable: true},
-				&message.Prepare{Seq: s.LastExecuted + 1 + message.SeqNum(round%3), Digest: message.Digest{byte(round)}},
+				&message.Prepare{Seq: s.LastExecuted + 1 + message.SeqNum(round%3),
+					Digest: message.Digest{byte(round)}},
 				&message.Commit{Seq: s.LastExecuted + 1 + message.SeqNum(round%3)},
 				&message.Commit{View: 7, Seq: s.LastExecuted + 1},
 				&message.PrePrepare{Seq: s.LastExecuted + 1, Digest: message.NullDigest},
 				&message.PrePrepare{View: 3, Seq: s.LastExecuted + 1, Digest: message.NullDigest},
-				&message.Fetch{Seq: s.Stable, Nodes: []message.NodeID{{Level: 2}, {Level: 255, Index: 1 << 63}, {Index: 1 << 63}, {Level: 2, Index: 9}}},
-				&message.Fetch{Seq: s.Stable, Nodes: make([]message.NodeID, message.MaxFetch)},
+				&message.Fetch{Seq: s.Stable, Nodes: []message.NodeID{{Level: 2}, {Level: 255, Index: 1 << 63},
+					{Index: 1 << 63}, {Level: 2, Index: 9}}}, &message.Fetch{Seq: s.Stable,
+					Nodes: make([]message.NodeID, message.MaxFetch)},
 				&message.Data{Seq: s.Stable, Tag: 1, Items: []message.Item{{Bytes: make([]byte, 4096)}}},
 				&message.Decided{Seq: s.LastExecuted + 1, Digest: message.Digest{9}},
 				&message.FetchBatch{Digests: []message.Digest{{}, message.NullDigest}},
@@ -347,7 +355,7 @@ func TestFaultyClient(t *testing.T) {
 	for round := range 8 {
 		time++
 		for i := range c.replicas {
-			ask(i, message.Request{Timestamp: time, Op: fmt.Appendf(nil, "i%d", i)})           // four operations, one timestamp
+			ask(i, message.Request{Timestamp: time, Op: fmt.Appendf(nil, "i%d", i)})           // four, one timestamp
 			ask(i, message.Request{Timestamp: time + 1, Slot: 1, Op: []byte("i")}, round%4)    // good for one
 			ask(i, message.Request{Timestamp: time + 1, Slot: 2, Op: []byte("i")}, 1, 2)       // for two
 			ask(i, message.Request{Timestamp: time + 1, Slot: 3, Op: []byte("i")}, 0, 3, 1)    // for three
@@ -465,7 +473,8 @@ func TestStrangers(t *testing.T) {
 	r := asClient(t, c, stranger)
 	r.ready(c)
 	for i := range 100 {
-		q := &message.Request{Timestamp: message.Timestamp(i + 1), Replier: message.AnyReplier, ReadOnly: i%2 == 0, Op: []byte("i")}
+		q := &message.Request{Timestamp: message.Timestamp(i + 1), Replier: message.AnyReplier,
+			ReadOnly: i%2 == 0, Op: []byte("i")}
 		r.ask(i%4, r.request(q))
 	}
 	eventually(t, "the stranger is told that it is one", func() bool { return r.count(message.TypeReply) >= 50 })
@@ -528,7 +537,8 @@ func TestClientThatTakesNoAnswers(t *testing.T) {
 	again := asClient(t, c, key)
 	again.ready(c)
 	eventually(t, "its first connection is closed", func() bool {
-		again.ask(0, again.request(&message.Request{Timestamp: 1 << 41, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("r")}))
+		again.ask(0, again.request(&message.Request{Timestamp: 1 << 41, ReadOnly: true,
+			Replier: message.AnyReplier, Op: []byte("r")}))
 		sent := conn.Send([]byte{0})
 		conn.Flush()
 		return !sent
@@ -601,7 +611,8 @@ func TestWhoProves(t *testing.T) {
 			return true
 		})
 		if full != x.full || proved != x.proved {
-			t.Errorf("request %d: %04b answer in full, %04b prove, want %04b and %04b", k, full, proved, x.full, x.proved)
+			t.Errorf("request %d: %04b answer in full, %04b prove, want %04b and %04b",
+				k, full, proved, x.full, x.proved)
 		}
 	}
 }
@@ -653,7 +664,8 @@ func TestLongReadsGiveWay(t *testing.T) {
 		conn := r.links[0].Conn()
 		for range each {
 			at++
-			q := r.request(&message.Request{Timestamp: at, ReadOnly: true, Replier: message.AnyReplier, Op: []byte("long")})
+			q := r.request(&message.Request{Timestamp: at, ReadOnly: true,
+				Replier: message.AnyReplier, Op: []byte("long")})
 			conn.Send(q.AppendBody([]byte{byte(message.TypeRequest)}))
 		}
 		conn.Flush() // so that one read brings them all
@@ -829,8 +841,8 @@ func TestSignaturesAreBounded(t *testing.T) {
 	client := c.client(c.enrolled(c.client(c.admin), ""))
 	r := asReplica(t, c, 3)
 	r.ready(c)
-	good := &message.Request{Client: message.Administrator, Timestamp: 1, Replier: message.AnyReplier, Op: []byte{0, 'i'},
-		Signature: make([]byte, message.SignatureSize)}
+	good := &message.Request{Client: message.Administrator, Timestamp: 1,
+		Replier: message.AnyReplier, Op: []byte{0, 'i'}, Signature: make([]byte, message.SignatureSize)}
 	d := message.AdministratorDigest(c.g.Digest(), good)
 	good.Signature = ed25519.Sign(c.admin, d[:])
 	before := refusals(c.replicas[0], "bad MAC")
@@ -916,8 +928,8 @@ func TestPrimaryProposesAgain(t *testing.T) {
 	}
 
 	public, key, _ := ed25519.GenerateKey(nil)
-	enrol := &message.Request{Client: message.Administrator, Timestamp: 1, Replier: message.AnyReplier, Op: append([]byte{1}, public...),
-		Signature: make([]byte, message.SignatureSize)}
+	enrol := &message.Request{Client: message.Administrator, Timestamp: 1, Replier: message.AnyReplier,
+		Op: append([]byte{1}, public...), Signature: make([]byte, message.SignatureSize)}
 	d := message.AdministratorDigest(c.g.Digest(), enrol)
 	copy(enrol.Signature, ed25519.Sign(c.admin, d[:]))
 	propose(enrol, running(c)...)
@@ -939,7 +951,8 @@ func TestPrimaryProposesAgain(t *testing.T) {
 	}
 	for _, i := range running(c) {
 		if s := c.replicas[i].Status(); s.View != 0 || !s.Active || s.LastExecuted != n-1 {
-			t.Errorf("replica %d is in view %d, active: %t, and has executed %d; want view 0 and %d", i, s.View, s.Active, s.LastExecuted, n-1)
+			t.Errorf("replica %d is in view %d, active: %t, and has executed %d; want view 0 and %d",
+				i, s.View, s.Active, s.LastExecuted, n-1)
 		}
 	}
 	if got := invoke(t, late, "r", true); got != 1 {

@@ -73,8 +73,8 @@ func (c *Client) Backup(ctx context.Context, path string, cfg BackupConfig) (*Ce
 		}
 		last = err
 	}
-	return nil, fmt.Errorf("no replica gave all pages of a checkpoint; if much is written just now, try again later: the last: %w",
-		last)
+	return nil, fmt.Errorf("no replica gave all pages of a checkpoint; if much is written just now, "+
+		"try again later: the last: %w", last)
 }
 
 func (c *Client) awaitWithin(ctx context.Context, d time.Duration) (Certified, error) {
@@ -184,7 +184,8 @@ func (b *backup) below(ctx context.Context, nodes []digested) (all []digested, e
 			}
 			for i, d := range children {
 				if !d.IsZero() {
-					all = append(all, digested{NodeID{Level: x.id.Level - 1, Index: x.id.Index*uint64(len(children)) + uint64(i)}, d})
+					all = append(all, digested{NodeID{Level: x.id.Level - 1,
+						Index: x.id.Index*uint64(len(children)) + uint64(i)}, d})
 				}
 			}
 		}

@@ -21,7 +21,8 @@ import (
 func (c *cluster) backUp(key ed25519.PrivateKey, from pbft.ReplicaID) (string, *pbft.Certificate) {
 	c.t.Helper()
 	path := filepath.Join(c.t.TempDir(), "archive")
-	k, err := c.client(key).Backup(deadline(c.t), path, pbft.BackupConfig{Tree: pbfttest.NewMemory(), From: from, Within: patience.For(time.Minute)})
+	k, err := c.client(key).Backup(deadline(c.t), path,
+		pbft.BackupConfig{Tree: pbfttest.NewMemory(), From: from, Within: patience.For(time.Minute)})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -74,7 +75,8 @@ func (c *cluster) restore(i int, a *pbft.Archive) error {
 }
 
 func (c *cluster) config(i int) pbft.ReplicaConfig {
-	return pbft.ReplicaConfig{Group: c.g, Self: pbft.ReplicaID(i), Key: c.keys[i], Directory: c.dirs[i], Service: c.service(i), Transport: c.transport}
+	return pbft.ReplicaConfig{Group: c.g, Self: pbft.ReplicaID(i), Key: c.keys[i], Directory: c.dirs[i],
+		Service: c.service(i), Transport: c.transport}
 }
 
 // The next epoch has all that was answered before the backup, also what no checkpoint of
@@ -157,7 +159,8 @@ func TestNextEpochRestarts(t *testing.T) {
 	sum := invoke(t, c.client(key), "i", false)
 	path, _ := c.backUp(c.keys[1], 1)
 	a := openArchive(t, path)
-	if err := pbft.VouchedFor(&a.Certificate, c.g.Administrator, pbft.Digest{}); !errors.Is(err, pbft.ErrNotVouchedFor) {
+	err := pbft.VouchedFor(&a.Certificate, c.g.Administrator, pbft.Digest{})
+	if !errors.Is(err, pbft.ErrNotVouchedFor) {
 		t.Fatalf("nobody signed it: %v", err)
 	}
 	next := c.nextEpoch(a)
@@ -167,7 +170,8 @@ func TestNextEpochRestarts(t *testing.T) {
 		}
 		next.start(i)
 	}
-	fence, err := pbft.Replace(deadline(t), pbft.ReplicaConfig{Group: next.g, Self: 3, Key: next.keys[3], Directory: next.dirs[3], Transport: next.transport})
+	fence, err := pbft.Replace(deadline(t), pbft.ReplicaConfig{Group: next.g, Self: 3, Key: next.keys[3],
+		Directory: next.dirs[3], Transport: next.transport})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +244,8 @@ func TestClientsReadNoCheckpoints(t *testing.T) {
 // readsNothing checks that the holder of a key cannot make a backup.
 func (c *cluster) readsNothing(key ed25519.PrivateKey) {
 	c.t.Helper()
-	cfg := pbft.BackupConfig{Tree: pbfttest.NewMemory(), Within: 200 * time.Millisecond} // not a limit: it is always reached
+	// The time within which this fails is no limit: it always passes.
+	cfg := pbft.BackupConfig{Tree: pbfttest.NewMemory(), Within: 200 * time.Millisecond}
 	if _, err := c.client(key).Backup(deadline(c.t), filepath.Join(c.t.TempDir(), "x"), cfg); err == nil {
 		c.t.Error("it read the state")
 	}
@@ -343,14 +348,15 @@ func TestLoan(t *testing.T) {
 		count(t, client, 20)
 		path := filepath.Join(t.TempDir(), "archive")
 		begun := 0
-		cfg := pbft.BackupConfig{Tree: pbfttest.NewMemory(), From: 1, Within: patience.For(time.Minute), Progress: func(done, _ int) {
-			if done == 0 {
-				begun++
-			}
-			if begun <= 2 { // the group goes on by some windows
-				count(t, client, 5*int(c.g.Limits.LogSize))
-			}
-		}}
+		cfg := pbft.BackupConfig{Tree: pbfttest.NewMemory(), From: 1, Within: patience.For(time.Minute),
+			Progress: func(done, _ int) {
+				if done == 0 {
+					begun++
+				}
+				if begun <= 2 { // the group goes on by some windows
+					count(t, client, 5*int(c.g.Limits.LogSize))
+				}
+			}}
 		if _, err := c.client(c.admin).Backup(deadline(t), path, cfg); err != nil {
 			t.Fatal(err)
 		}

@@ -59,7 +59,9 @@ func BenchmarkReadsBesideWrites(b *testing.B) {
 	} {
 		for _, what := range []struct{ name, op string }{{"other", "b"}, {"same", "a"}} {
 			b.Run(state.name+"/"+what.name, func(b *testing.B) {
-				_, client := startGroup(b, 4, func(g *pbft.Group) pbft.Service { return two{state.of(), g.ReservedPages()} })
+				_, client := startGroup(b, 4, func(g *pbft.Group) pbft.Service {
+					return two{state.of(), g.ReservedPages()}
+				})
 				writer, reader := client(), client()
 				ctx, stop := context.WithCancel(context.Background())
 				done := make(chan bool)

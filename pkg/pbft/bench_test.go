@@ -30,13 +30,14 @@ func (s simple) Accept(pbft.SeqNum, []byte) bool       { return true }
 func (s simple) State() pbft.State                     { return s.Memory }
 
 // startGroup runs n replicas in this process and returns a way to make enrolled clients.
-func startGroup(t testing.TB, n int, service func(g *pbft.Group) pbft.Service) (g *pbft.Group, client func() *pbft.Client) {
+func startGroup(t testing.TB, n int, service func(g *pbft.Group) pbft.Service) (g *pbft.Group,
+	client func() *pbft.Client) {
 	t.Helper()
 	g, keys, admin := newGroup(n)
 	ctx := context.Background()
 	for i, key := range keys {
-		r, err := pbft.StartReplica(pbft.ReplicaConfig{Group: g, Self: pbft.ReplicaID(i), Key: key, Directory: t.TempDir(),
-			Service: service(g), Transport: pbft.TransportPlain})
+		r, err := pbft.StartReplica(pbft.ReplicaConfig{Group: g, Self: pbft.ReplicaID(i), Key: key,
+			Directory: t.TempDir(), Service: service(g), Transport: pbft.TransportPlain})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +69,9 @@ func startGroup(t testing.TB, n int, service func(g *pbft.Group) pbft.Service) (
 func BenchmarkClosedLoop(b *testing.B) {
 	for _, readOnly := range []bool{false, true} {
 		b.Run(map[bool]string{false: "rw", true: "ro"}[readOnly], func(b *testing.B) {
-			_, client := startGroup(b, 4, func(*pbft.Group) pbft.Service { return simple{Memory: pbfttest.NewMemory()} })
+			_, client := startGroup(b, 4, func(*pbft.Group) pbft.Service {
+				return simple{Memory: pbfttest.NewMemory()}
+			})
 			c := client()
 			ctx := context.Background()
 			var took []time.Duration
@@ -90,7 +93,9 @@ func BenchmarkClosedLoop(b *testing.B) {
 func BenchmarkPipelined(b *testing.B) {
 	for _, size := range []int{0, 4096} {
 		b.Run(fmt.Sprintf("argument=%d", size), func(b *testing.B) {
-			_, client := startGroup(b, 4, func(*pbft.Group) pbft.Service { return simple{Memory: pbfttest.NewMemory()} })
+			_, client := startGroup(b, 4, func(*pbft.Group) pbft.Service {
+				return simple{Memory: pbfttest.NewMemory()}
+			})
 			var clients []*pbft.Client
 			for range 16 {
 				clients = append(clients, client())

@@ -35,7 +35,8 @@ func newPaged(t testing.TB, g *pbft.Group) paged {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	fs, err := nfsstate.New(store, nfsstate.Config{Pages: pagedLimit, Reserved: uint64(g.ReservedPages()), Inodes: 1 << 10})
+	fs, err := nfsstate.New(store, nfsstate.Config{Pages: pagedLimit,
+		Reserved: uint64(g.ReservedPages()), Inodes: 1 << 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +241,8 @@ func processCPU(t testing.TB) time.Duration {
 // replica that has run for a while has that behind it.
 func warm(t testing.TB, bytes uint64) {
 	t.Helper()
-	b, err := syscall.Mmap(-1, 0, int(bytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_POPULATE)
+	b, err := syscall.Mmap(-1, 0, int(bytes), syscall.PROT_READ|syscall.PROT_WRITE,
+		syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_POPULATE)
 	if err == nil {
 		err = syscall.Munmap(b)
 	}
@@ -257,7 +259,9 @@ func warm(t testing.TB, bytes uint64) {
 func BenchmarkTransferPages(b *testing.B) {
 	for _, spread := range []string{"together", "scattered"} {
 		for _, pages := range []uint64{1 << 10, 1 << 12, 1 << 14, 1 << 16} {
-			b.Run(fmt.Sprintf("%s/%d", spread, pages), func(b *testing.B) { benchmarkTransferPages(b, pages, spread == "scattered") })
+			b.Run(fmt.Sprintf("%s/%d", spread, pages), func(b *testing.B) {
+				benchmarkTransferPages(b, pages, spread == "scattered")
+			})
 		}
 	}
 }

@@ -27,7 +27,8 @@ var (
 	ErrResultLost = client.ErrResultLost
 	// ErrKeyInUse: f+1 replicas say that another process uses this client's key. Calls
 	// fail until it has ended; those that were under way may have been executed.
-	ErrKeyInUse = errors.New("another process uses this client's key: stop one of the two, or enrol a key of its own for it")
+	ErrKeyInUse = errors.New("another process uses this client's key: stop one of the two, or " +
+		"enrol a key of its own for it")
 )
 
 // A Call is one operation for Client.Start.
@@ -502,5 +503,5 @@ type ClientStatus struct {
 	Retries     uint64   `json:"retries"`
 	Fallbacks   uint64   `json:"fallbacks"` // read-only tries that had to be ordered
 
-	WrongReplies []uint64 `json:"wrong_replies"` // by replica: results that were not what a quorum said on the same ground
+	WrongReplies []uint64 `json:"wrong_replies"` // by replica: results other than a quorum's on the same ground
 }

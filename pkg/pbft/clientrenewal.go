@@ -22,7 +22,8 @@ const drainPeriod = 200 * time.Millisecond
 // newClientRenewal has clients that were started at once refresh their keys at different times.
 func newClientRenewal(period time.Duration) clientRenewal {
 	period = keyPeriod(period)
-	return clientRenewal{period: period, due: time.Now().Add(period/2 + rand.N(period/2+1)), ended: make(chan struct{}, 1)}
+	return clientRenewal{period: period, due: time.Now().Add(period/2 + rand.N(period/2+1)),
+		ended: make(chan struct{}, 1)}
 }
 
 // begins reports whether the keys are to be refreshed, after due: as soon as no call is

@@ -25,7 +25,7 @@ type clients struct {
 	mu   sync.RWMutex
 	ends map[ClientID]*clientEnd // the enrolled clients that have connected: at most Limits.Clients
 
-	strangers map[*transport.Conn]*auth.Session // connections of clients that are not answered; no more than there are connections
+	strangers map[*transport.Conn]*auth.Session // connections of clients that get no answer
 	resting   atomic.Int32                      // connections that are not read for a while, see rest
 }
 

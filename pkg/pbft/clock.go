@@ -53,7 +53,8 @@ func (x *clock) catchUp(c *core.Core) {
 	now := time.Now()
 	n := now.Sub(x.ticked) / tickPeriod
 	x.ticked = x.ticked.Add(n * tickPeriod)
-	for range min(n, idlePeriod/tickPeriod) { // more ticks than that mean that this process stood still, and nobody kept it waiting
+	// More ticks than that mean that this process stood still: no peer kept it waiting.
+	for range min(n, idlePeriod/tickPeriod) {
 		c.Tick()
 	}
 }

@@ -28,7 +28,8 @@ func newGroup(n int) (g *pbft.Group, keys []ed25519.PrivateKey, admin ed25519.Pr
 	return newGroupWith(n, pbft.DefaultLimits(), pbft.DurabilityReplicated)
 }
 
-func newGroupWith(n int, limits pbft.Limits, d pbft.Durability) (g *pbft.Group, keys []ed25519.PrivateKey, admin ed25519.PrivateKey) {
+func newGroupWith(n int, limits pbft.Limits,
+	d pbft.Durability) (g *pbft.Group, keys []ed25519.PrivateKey, admin ed25519.PrivateKey) {
 	parts := pbft.Group{Name: "test", Limits: limits, Durability: d}
 	for range n {
 		public, private, _ := ed25519.GenerateKey(nil)
@@ -137,7 +138,8 @@ func newCluster(t testing.TB, limits pbft.Limits, transport pbft.Transport, dura
 }
 
 // newClusterOf makes a cluster of n.
-func newClusterOf(t testing.TB, n int, limits pbft.Limits, transport pbft.Transport, durability ...pbft.Durability) *cluster {
+func newClusterOf(t testing.TB, n int, limits pbft.Limits, transport pbft.Transport,
+	durability ...pbft.Durability) *cluster {
 	t.Helper()
 	mode := pbft.DurabilityDisk
 	if _, is := t.(*testing.B); is {
@@ -301,7 +303,8 @@ func (c *cluster) agree(above pbft.SeqNum, push func()) {
 				return false
 			}
 			if s.Root != first.Root {
-				c.t.Fatalf("checkpoint %d: root %s at %d, %s at %d", s.Stable, first.Root, first.Replica, s.Root, s.Replica)
+				c.t.Fatalf("checkpoint %d: root %s at %d, %s at %d",
+					s.Stable, first.Root, first.Replica, s.Root, s.Replica)
 			}
 		}
 		return true

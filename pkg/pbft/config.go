@@ -63,8 +63,8 @@ const (
 	Piggyback     Optimisation = "piggyback"      // COMMITs that nobody waits for ride on other messages
 	DigestReplies Optimisation = "digest-replies" // one replica sends a long result, the others its digest
 	Batching      Optimisation = "batching"       // many requests under one number
-	Sparing       Optimisation = "sparing"        // f replicas hear a little later, much at a time, of what the others agree on
-	Separate      Optimisation = "separate"       // long operations come to all replicas from their clients; proposals name them by digest
+	Sparing       Optimisation = "sparing"        // f replicas get messages later, many at a time
+	Separate      Optimisation = "separate"       // clients send long operations to all; proposals hold digests
 )
 
 // Optimisations lists them.
@@ -111,11 +111,13 @@ func keyPeriod(d time.Duration) time.Duration {
 }
 
 // newEndpoint makes the endpoint of a replica or client.
-func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transport, delay time.Duration, log *slog.Logger) (*wire.Endpoint, error) {
+func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transport, delay time.Duration,
+	log *slog.Logger) (*wire.Endpoint, error) {
 	if t != TransportPlain && t != TransportTLS && t != "" {
 		return nil, fmt.Errorf("transport %q: want %q or %q", t, TransportTLS, TransportPlain)
 	}
-	return wire.NewEndpoint(wire.Config{Self: self, Signer: signer, Group: g.Digest(), Limits: g.wire(), MaxFrame: g.maxFrame(),
+	return wire.NewEndpoint(wire.Config{Self: self, Signer: signer, Group: g.Digest(), Limits: g.wire(),
+		MaxFrame: g.maxFrame(),
 		MaxConns: max(1024, 2*(g.Limits.Clients+g.N())), // one is kept of each, and there are places for strangers
 		Plain:    t == TransportPlain, Delay: delay, Log: log})
 }

@@ -51,16 +51,19 @@ func OpenDirectory(ctx context.Context, cfg ReplicaConfig) error {
 	case fenced && counter: // a mark beside them came with a bundle that was copied again
 		return cfg.unmark()
 	case fenced:
-		return fmt.Errorf("%w: %s holds %s and no %s; move it away", ErrForgotten, cfg.Directory, fenceFile, counterFile)
+		return fmt.Errorf("%w: %s holds %s and no %s; move it away",
+			ErrForgotten, cfg.Directory, fenceFile, counterFile)
 	case counter && !(fresh && cfg.unused()):
-		return fmt.Errorf("%w: %s holds %s and no %s; move it away", ErrForgotten, cfg.Directory, counterFile, fenceFile)
+		return fmt.Errorf("%w: %s holds %s and no %s; move it away",
+			ErrForgotten, cfg.Directory, counterFile, fenceFile)
 	case !fresh:
-		return fmt.Errorf("%w: %s holds neither %s nor %s, and no mark %q of a replica that has never run", ErrForgotten,
-			cfg.Directory, fenceFile, counterFile, freshFile)
+		return fmt.Errorf("%w: %s holds neither %s nor %s, and no mark %q of a replica that has never run",
+			ErrForgotten, cfg.Directory, fenceFile, counterFile, freshFile)
 	}
 	if at, err := cfg.groupHasRun(ctx); err != nil || at != "" {
 		if err == nil {
-			err = fmt.Errorf("%w: %s is marked as that of a replica that has never run, and the group %s", ErrForgotten, cfg.Directory, at)
+			err = fmt.Errorf("%w: %s is marked as that of a replica that has never run, and the group %s",
+				ErrForgotten, cfg.Directory, at)
 		}
 		return err
 	}
@@ -106,8 +109,8 @@ func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error
 		if running < cfg.Group.Quorum() || len(answers) >= cfg.Group.Weak() {
 			return reached(answers, cfg.Group.Weak(), cfg.Group.Origin.Seq), nil
 		}
-		silent := fmt.Errorf("%d of the other replicas listen and %d answer, want %d, to know whether this one ran before: "+
-			"do they have this very group file and transport?", running, len(answers), cfg.Group.Weak())
+		silent := fmt.Errorf("%d of the other replicas listen and %d answer, want %d, to know whether this "+
+			"one ran before: do they have this very group file and transport?", running, len(answers), cfg.Group.Weak())
 		if cfg.Logger != nil {
 			cfg.Logger.Warn("this replica cannot start yet, and asks again", "reason", silent)
 		}
@@ -224,7 +227,8 @@ var ErrRuns = errors.New("the replica that is to be replaced answers: stop it fi
 func Replace(ctx context.Context, cfg ReplicaConfig) (last SeqNum, err error) {
 	for _, name := range []string{fenceFile, counterFile} {
 		if _, err := os.Lstat(cfg.path(name)); !os.IsNotExist(err) {
-			return 0, fmt.Errorf("%s holds a file %q: this replica's memory is here, so start it, or name an empty directory", cfg.Directory, name)
+			return 0, fmt.Errorf("%s holds a file %q: this replica's memory is here, so start "+
+				"it, or name an empty directory", cfg.Directory, name)
 		}
 	}
 	client, done, err := cfg.newClient()
@@ -300,7 +304,8 @@ func (x *stableQuestion) reachedBeyond(ctx context.Context, lost ReplicaID) (s S
 		select {
 		case <-again.C:
 		case <-ctx.Done():
-			return 0, 0, fmt.Errorf("one replica says that checkpoint %d is stable, and no other comes so far: %w", s, ctx.Err())
+			return 0, 0, fmt.Errorf("one replica says that checkpoint %d is stable, and no other comes so far: %w",
+				s, ctx.Err())
 		}
 	}
 }

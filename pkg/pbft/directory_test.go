@@ -31,7 +31,8 @@ func TestOpenDirectory(t *testing.T) {
 	}
 	counter := func(first byte) func(string) {
 		return func(dir string) {
-			if err := os.WriteFile(filepath.Join(dir, "signature.counter"), []byte{first, 0, 0, 0, 0, 0, 0, 0}, 0o600); err != nil {
+			err := os.WriteFile(filepath.Join(dir, "signature.counter"), []byte{first, 0, 0, 0, 0, 0, 0, 0}, 0o600)
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -94,7 +95,8 @@ func TestFirstStartInAGroupThatHasRun(t *testing.T) {
 		if err := pbft.MarkFresh(dir); err != nil {
 			t.Fatal(err)
 		}
-		return pbft.OpenDirectory(deadline(t), pbft.ReplicaConfig{Group: c.g, Self: 3, Key: c.keys[3], Directory: dir, Transport: c.transport})
+		return pbft.OpenDirectory(deadline(t),
+			pbft.ReplicaConfig{Group: c.g, Self: 3, Key: c.keys[3], Directory: dir, Transport: c.transport})
 	}
 	c.stop(3)
 	if err := open(); err != nil {
@@ -211,7 +213,8 @@ func TestFirstStartAsksAgain(t *testing.T) {
 	if err := pbft.MarkFresh(dir); err != nil {
 		t.Fatal(err)
 	}
-	cfg := pbft.ReplicaConfig{Group: c.g, Self: 3, Key: c.keys[3], Directory: dir, Transport: pbft.TransportTLS, Logger: log}
+	cfg := pbft.ReplicaConfig{Group: c.g, Self: 3, Key: c.keys[3], Directory: dir,
+		Transport: pbft.TransportTLS, Logger: log}
 	if err := pbft.OpenDirectory(ctx, cfg); err == nil || lines < 2 {
 		t.Fatalf("got %v after %d lines in the log", err, lines)
 	}

@@ -108,5 +108,6 @@ func (e *events) flooded(from netip.Addr) {
 	if from.IsValid() {
 		who = from.String()
 	}
-	e.log.Warn("connections come too often: most are dropped until they come within their share; close their source at the network", "from", who)
+	e.log.Warn("connections come too often: most are dropped until they come within their share; "+
+		"close their source at the network", "from", who)
 }

@@ -18,7 +18,7 @@ import (
 // Files of a replica's directory.
 const (
 	fenceFile   = "fence"             // see package fence
-	counterFile = "signature.counter" // how many signatures the long-term key has made; the keeper has it, if there is one
+	counterFile = "signature.counter" // signatures that the long-term key has made; the keeper's, if there is one
 
 	// freshFile marks the directory of a replica that has never run. The command that
 	// makes a group writes it, and the first start removes it.

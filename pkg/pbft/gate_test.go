@@ -49,7 +49,11 @@ func newRecorder(t testing.TB, to string) *recorder {
 			r.said = append(r.said, nil)
 			r.mu.Unlock()
 			r.all.Go(func() { _, _ = io.Copy(in, out); _ = in.Close(); _ = out.Close() })
-			r.all.Go(func() { _, _ = io.Copy(io.MultiWriter(out, recording{r, i}), in); _ = in.Close(); _ = out.Close() })
+			r.all.Go(func() {
+				_, _ = io.Copy(io.MultiWriter(out, recording{r, i}), in)
+				_ = in.Close()
+				_ = out.Close()
+			})
 		}
 	})
 	t.Cleanup(func() { _ = l.Close(); r.all.Wait() })
@@ -206,7 +210,8 @@ func TestWhoIsLetIn(t *testing.T) {
 			t.Fatal(err)
 		}
 		var hello transport.Hello
-		if err := r.ring.Hello(r.sessions[0], (*[auth.ChallengeSize]byte)(&challenge), (*[auth.HelloSize]byte)(&hello)); err != nil {
+		err = r.ring.Hello(r.sessions[0], (*[auth.ChallengeSize]byte)(&challenge), (*[auth.HelloSize]byte)(&hello))
+		if err != nil {
 			t.Fatal(err)
 		}
 		change(&hello)

@@ -36,7 +36,7 @@ type Limits struct {
 	Rights           int    // bytes of a client's rights
 	BatchBytes       int    // bytes of the operations of one batch, unless it holds one operation only
 	BatchCount       int    // operations of one batch
-	BatchCost        int    // what the operations of one batch cost to run, in bytes as Service.Cost has it, unless it holds one only
+	BatchCost        int    // cost of the operations of one batch, see Service.Cost, unless it holds one only
 	LogBytes         int    // bytes of the operations in the whole message log
 }
 
@@ -108,9 +108,11 @@ func CheckGroup(g Group) (*Group, error) {
 	case g.Name == "" || len(g.Name) > 255:
 		return nil, errors.New("name: want 1 to 255 bytes")
 	case n < 4 && n != 1 || n > message.MaxReplicas:
-		return nil, fmt.Errorf("replicas: got %d, want 4 to %d (4 survive one faulty replica, 7 two), or 1, which survives none", n, message.MaxReplicas)
+		return nil, fmt.Errorf("replicas: got %d, want 4 to %d (4 survive one faulty replica, 7 "+
+			"two), or 1, which survives none", n, message.MaxReplicas)
 	case len(g.Administrator) != ed25519.PublicKeySize:
-		return nil, fmt.Errorf("administrator: got a key of %d bytes, want %d", len(g.Administrator), ed25519.PublicKeySize)
+		return nil, fmt.Errorf("administrator: got a key of %d bytes, want %d",
+			len(g.Administrator), ed25519.PublicKeySize)
 	}
 	for i, m := range g.Members {
 		if len(m.Key) != ed25519.PublicKeySize {
@@ -133,8 +135,8 @@ func CheckGroup(g Group) (*Group, error) {
 		return nil, fmt.Errorf("durability: got %q, want %q or %q", g.Durability, DurabilityDisk, DurabilityReplicated)
 	}
 	if g.Origin != (Origin{}) && (g.Durability != DurabilityDisk || g.Origin.Seq == 0) {
-		return nil, fmt.Errorf("origin: checkpoint %d of a group with durability %q: an epoch that begins with a backup has a checkpoint above 0,"+
-			" and durability %q", g.Origin.Seq, g.Durability, DurabilityDisk)
+		return nil, fmt.Errorf("origin: checkpoint %d of a group with durability %q: an epoch that begins "+
+			"with a backup has a checkpoint above 0, and durability %q", g.Origin.Seq, g.Durability, DurabilityDisk)
 	}
 	if err := g.Limits.check(); err != nil {
 		return nil, err
@@ -226,7 +228,8 @@ func (g *Group) computeDigest() (d Digest) {
 	}
 	s(g.Administrator)
 	l := g.Limits
-	for _, v := range []int{int(l.CheckpointPeriod), l.CheckpointBytes, int(l.LogSize), l.Clients, l.Slots, l.Operation, l.Reply,
+	for _, v := range []int{int(l.CheckpointPeriod), l.CheckpointBytes, int(l.LogSize), l.Clients,
+		l.Slots, l.Operation, l.Reply,
 		l.KeptReply, l.Rights, l.BatchBytes, l.BatchCount, l.BatchCost, l.LogBytes} {
 		u(uint64(v))
 	}

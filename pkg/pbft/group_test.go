@@ -121,7 +121,8 @@ func TestGroupDigest(t *testing.T) {
 }
 
 func TestQuorums(t *testing.T) {
-	for n, want := range map[int][3]int{1: {0, 1, 1}, 4: {1, 3, 2}, 5: {1, 4, 2}, 6: {1, 4, 2}, 7: {2, 5, 3}, 10: {3, 7, 4}} {
+	for n, want := range map[int][3]int{1: {0, 1, 1}, 4: {1, 3, 2}, 5: {1, 4, 2}, 6: {1, 4, 2},
+		7: {2, 5, 3}, 10: {3, 7, 4}} {
 		g, _, _ := newGroup(n)
 		if got := [3]int{g.F(), g.Quorum(), g.Weak()}; g.N() != n || got != want {
 			t.Errorf("n=%d: f, quorum and weak are %v, want %v", g.N(), got, want)

@@ -50,7 +50,8 @@ func (x *imageFollower) pause() time.Duration {
 // stable has the image follow to checkpoint n, which is stable, if it is time to. Then
 // the state forgets what is below.
 func (x *imageFollower) stable(n SeqNum) {
-	if stable := x.core.Stable(); stable.Seq == n && n <= x.core.LastExecuted() { // else there is a later one, or the state is behind
+	// Otherwise a later checkpoint is stable, or the state is behind.
+	if stable := x.core.Stable(); stable.Seq == n && n <= x.core.LastExecuted() {
 		id := message.CheckpointID{Seq: n, Digest: stable.Digest}
 		if x.disk.store.Stable(id) && x.job == nil {
 			x.take(&imageJob{checkpoint: id})

@@ -22,7 +22,9 @@ func TestKeysAreRefreshedUnderLoad(t *testing.T) {
 					c.start(i, func(cfg *pbft.ReplicaConfig) { cfg.KeyPeriod = 600 * time.Millisecond })
 				}
 				admin := c.client(c.admin)
-				client := c.client(c.enrolled(admin, ""), func(cfg *pbft.ClientConfig) { cfg.KeyPeriod = 400 * time.Millisecond })
+				client := c.client(c.enrolled(admin, ""), func(cfg *pbft.ClientConfig) {
+					cfg.KeyPeriod = 400 * time.Millisecond
+				})
 				refreshes := func() (n uint64) {
 					n = c.replicas[0].Status().Refreshes
 					for _, r := range c.replicas {

@@ -64,8 +64,9 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 	}
 	if n := r.core.SilentUntil(); n > 0 {
 		r.replies.mute = true
-		r.end.Log.Warn("this replica voted before, and has no durable state: it only listens until a checkpoint is stable at or above"+
-			" all it can have voted for. If more than f replicas say this the group has lost its state: begin a new epoch from a backup (bfsd restore)", "checkpoint", n)
+		r.end.Log.Warn("this replica voted before, and has no durable state: it only listens until a "+
+			"checkpoint is stable at or above all it can have voted for. If more than f replicas say this "+
+			"the group has lost its state: begin a new epoch from a backup (bfsd restore)", "checkpoint", n)
 	}
 	return r, r.start()
 }
@@ -81,7 +82,8 @@ func newReplica(cfg ReplicaConfig) (*Replica, error) {
 	case int(cfg.Self) >= g.N():
 		return nil, fmt.Errorf("replica %d: the group has replicas 0 to %d", cfg.Self, g.N()-1)
 	case cfg.Keeper == "" && !g.Members[cfg.Self].Key.Equal(cfg.Key.Public()):
-		return nil, fmt.Errorf("replica %d: this private key is not the one whose public half the group file names", cfg.Self)
+		return nil, fmt.Errorf("replica %d: this private key is not the one whose public half the group file names",
+			cfg.Self)
 	}
 	lock, err := lockDirectory(cfg.Directory)
 	if err != nil {
@@ -130,8 +132,10 @@ func (r *Replica) join() {
 	r.clients = newClients(r.exec, gate)
 	r.mismatches.end, r.mismatches.group, r.mismatches.self = r.end, g, self
 	r.transfer.state = state
-	r.receiver = receiver{end: r.end, group: g, self: self, gate: gate, peers: r.peers, clients: r.clients, transfer: &r.transfer}
-	r.out = &outgoing{end: r.end, peers: r.peers, liar: lies.Installed(), sparing: sparing.Sparing{Off: !r.cfg.has(Sparing), Group: g.Size()}}
+	r.receiver = receiver{end: r.end, group: g, self: self, gate: gate, peers: r.peers,
+		clients: r.clients, transfer: &r.transfer}
+	r.out = &outgoing{end: r.end, peers: r.peers, liar: lies.Installed(),
+		sparing: sparing.Sparing{Off: !r.cfg.has(Sparing), Group: g.Size()}}
 	r.replies = replies{out: r.out, clients: r.clients, self: self, full: !r.cfg.has(DigestReplies)}
 	r.pages = pageServer{state: state, out: r.out, log: log, size: g.Limits.LogSize}
 	r.events = events{log: log, group: g, self: self, peers: r.peers, fence: r.fence}
@@ -244,7 +248,8 @@ func (r *Replica) recall(cfg core.Config) error {
 	}
 	r.adopt(core.Restore(cfg, state, records))
 	if r.image.restored = state; state.Seq > 0 || r.core.LastExecuted() > 0 {
-		r.end.Log.Info("read the disk", "checkpoint", state.Seq, "executed", r.core.LastExecuted(), "took", time.Since(began).Round(time.Millisecond))
+		r.end.Log.Info("read the disk", "checkpoint", state.Seq, "executed", r.core.LastExecuted(),
+			"took", time.Since(began).Round(time.Millisecond))
 	}
 	return nil
 }
@@ -255,8 +260,8 @@ func (cfg *ReplicaConfig) cannotStart(what string, err error) error {
 	case disk.IsFull(err):
 		return fmt.Errorf("%s in %s: %w: make room there, then start the replica again", what, cfg.Directory, err)
 	case errors.Is(err, syscall.EIO):
-		return fmt.Errorf("%s in %s: %w: the disk is damaged: put another one in, then run bfsd replica replace, as after the loss of the directory",
-			what, cfg.Directory, err)
+		return fmt.Errorf("%s in %s: %w: the disk is damaged: put another one in, then run bfsd replica "+
+			"replace, as after the loss of the directory", what, cfg.Directory, err)
 	}
 	return fmt.Errorf("%s in %s: %w", what, cfg.Directory, err)
 }
@@ -269,7 +274,8 @@ func (x *recovering) countAhead(k *storage) {
 		return err
 	})
 	if err != nil {
-		x.log.Error("this replica cannot write to its directory, so that it can make no NEW-KEY", "directory", x.cfg.Directory, "reason", err)
+		x.log.Error("this replica cannot write to its directory, so that it can make no NEW-KEY",
+			"directory", x.cfg.Directory, "reason", err)
 	}
 }
 
@@ -285,15 +291,16 @@ func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.disk = &storage{store: m.Store, turns: r, ending: r.ending, clock: &r.clock, out: r.out, measured: &r.measured, directory: directory,
-		configured: r.cfg.Directory, trusted: m.Whole, wake: make(chan struct{}, 1), look: make(chan struct{}, 1)}
+	r.disk = &storage{store: m.Store, turns: r, ending: r.ending, clock: &r.clock, out: r.out,
+		measured: &r.measured, directory: directory, configured: r.cfg.Directory, trusted: m.Whole,
+		wake: make(chan struct{}, 1), look: make(chan struct{}, 1)}
 	r.image = &imageFollower{disk: r.disk, state: r.cfg.Service.State(), pages: &r.pages}
 	r.replies.disk = r.disk
 	r.fence.WriteWith(r.disk.writeSmall)
 	if m.Why != nil {
 		r.recovery.found = true
-		r.end.Log.Error("the journal is not whole, and is not used: this replica keeps silent until the others have passed all that it can have promised",
-			"reason", m.Why, "directory", r.cfg.Directory)
+		r.end.Log.Error("the journal is not whole, and is not used: this replica keeps silent until the "+
+			"others have passed all that it can have promised", "reason", m.Why, "directory", r.cfg.Directory)
 	}
 	if m.Whole {
 		r.fence.Follow(r.disk.position)
@@ -339,8 +346,8 @@ func (r *Replica) loadImage(tree Tree) (state message.CheckpointID, err error) {
 		return state, err
 	case damaged, lacks > 0:
 		r.recovery.found = true
-		r.end.Log.Error("the image of the state is not as it was written: this replica fetches what it lacks from the others",
-			"pages", lacks, "all", damaged, "directory", r.cfg.Directory)
+		r.end.Log.Error("the image of the state is not as it was written: this replica fetches "+
+			"what it lacks from the others", "pages", lacks, "all", damaged, "directory", r.cfg.Directory)
 	case state.Seq > 0:
 		r.exec.Replaced(state.Seq)
 		r.receiver.gate.Follow(r.exec.Ledger())
@@ -414,7 +421,8 @@ func (r *Replica) leaveView() (old View, leads bool) {
 	r.enter()
 	defer r.leave()
 	old, active := r.core.View()
-	if !active || r.ending.begun || r.disk.aside() || r.core.SilentUntil() > 0 || old.Primary(r.group.N()) != r.cfg.Self {
+	if !active || r.ending.begun || r.disk.aside() || r.core.SilentUntil() > 0 ||
+		old.Primary(r.group.N()) != r.cfg.Self {
 		return old, false
 	}
 	r.events.handsOver = true

@@ -14,7 +14,8 @@ func TestLockDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockDirectory(dir); err == nil || !strings.Contains(err.Error(), "another process runs as this replica") {
+	_, err = lockDirectory(dir)
+	if err == nil || !strings.Contains(err.Error(), "another process runs as this replica") {
 		t.Errorf("a second lock: got %v, want a refusal that says why", err)
 	}
 	if err := first.Close(); err != nil {

@@ -49,7 +49,8 @@ type Keeper struct {
 // StartKeeper begins to serve a replica's key.
 func StartKeeper(cfg KeeperConfig) (*Keeper, error) {
 	if !cfg.Group.Members[cfg.Self].Key.Equal(cfg.Key.Public()) {
-		return nil, fmt.Errorf("replica %d: this private key does not belong to the public key in the group file", cfg.Self)
+		return nil, fmt.Errorf("replica %d: this private key does not belong to the public key in the group file",
+			cfg.Self)
 	}
 	lock, err := lockDirectory(cfg.Directory)
 	if err != nil {

@@ -201,7 +201,8 @@ func TestReplicasWithKeepers(t *testing.T) {
 	}
 	const lost = 2
 	c.stop(lost)
-	cfg := pbft.ReplicaConfig{Group: c.g, Self: lost, Keeper: socketIn(dirs[lost]), Directory: t.TempDir(), Transport: c.transport}
+	cfg := pbft.ReplicaConfig{Group: c.g, Self: lost, Keeper: socketIn(dirs[lost]), Directory: t.TempDir(),
+		Transport: c.transport}
 	if err := pbft.OpenDirectory(deadline(t), cfg); !errors.Is(err, pbft.ErrForgotten) {
 		t.Errorf("with an empty directory: got %v", err)
 	}
@@ -286,7 +287,9 @@ func TestRecoveryWithKeepers(t *testing.T) {
 	count(t, client, 3)
 	c.stop(3)
 	c.start(3, kept(dir), recovering)
-	eventually(t, "the recovery waits for its signature", func() bool { return c.replicas[3].Status().Recovery.Phase == "requesting" })
+	eventually(t, "the recovery waits for its signature", func() bool {
+		return c.replicas[3].Status().Recovery.Phase == "requesting"
+	})
 	k.Grant()
 	c.recovered(3)
 	c.stop(0)

@@ -87,7 +87,8 @@ func TestGroupFilesDiffer(t *testing.T) {
 	}
 	ours := c.logged(0)
 	c.logged(3, func(cfg *pbft.ReplicaConfig) { cfg.Group = other })
-	wantLine(t, ours, "NEW-KEY refused", "replica=3", "group file differs", "ours="+c.g.Digest().String(), "theirs="+other.Digest().String())
+	wantLine(t, ours, "NEW-KEY refused", "replica=3", "group file differs", "ours="+c.g.Digest().String(),
+		"theirs="+other.Digest().String())
 }
 
 // A view change, a peer that is lost and one that is back have one line each, and a

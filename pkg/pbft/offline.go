@@ -110,8 +110,8 @@ func (cfg *ReplicaConfig) reconstruct(tree Tree, o Offline) (Certified, error) {
 	case last == 0:
 		return Certified{}, fmt.Errorf("%s: no batch is known to have committed", cfg.Directory)
 	case o.At > 0 && last != o.At:
-		return Certified{}, fmt.Errorf("%s: batch %d cannot be had: the image is at %d, and the journal goes on from there to %d",
-			cfg.Directory, o.At, at.Seq, last)
+		return Certified{}, fmt.Errorf("%s: batch %d cannot be had: the image is at %d, and the "+
+			"journal goes on from there to %d", cfg.Directory, o.At, at.Seq, last)
 	case last == at.Seq:
 		return at, nil
 	}
@@ -142,7 +142,8 @@ func (cfg *ReplicaConfig) loadImage(tree Tree, x *executor.Executor) (at Certifi
 	}
 	if missing := im.Load(session); len(missing) > 0 || !session.Done() {
 		session.Abort()
-		return at, fmt.Errorf("%s: the image lacks %d pages or more: bfsd verify lists them", cfg.Directory, len(missing))
+		return at, fmt.Errorf("%s: the image lacks %d pages or more: bfsd verify lists them",
+			cfg.Directory, len(missing))
 	}
 	err = session.Commit()
 	x.Replaced(at.Seq)

@@ -164,8 +164,9 @@ func (x *mismatches) peer(p *peerEnd, ours Transport, err error) {
 	if now := time.Now(); now.Sub(p.told) > mismatchAgain {
 		p.told = now
 		i := p.session.Peer.Replica
-		x.end.Log.Warn("replica does not speak our transport: let transport in its replica.toml and in ours be the same",
-			"peer", i, "address", x.group.Members[i].Address, "ours", ours, "cause", err)
+		x.end.Log.Warn("replica does not speak our transport: let transport in its "+
+			"replica.toml and in ours be the same", "peer", i, "address", x.group.Members[i].Address,
+			"ours", ours, "cause", err)
 	}
 }
 
@@ -174,8 +175,9 @@ func (x *mismatches) peer(p *peerEnd, ours Transport, err error) {
 func (x *mismatches) stranger(c *transport.Conn, ours Transport, err error) {
 	now, last := time.Now().UnixNano(), x.told.Load()
 	if now-last > int64(mismatchAgain) && x.told.CompareAndSwap(last, now) {
-		x.end.Log.Warn("somebody who connects does not speak our transport: if it is a member or a client, let its transport and ours be the same",
-			"address", c.RemoteAddr(), "members", x.membersAt(c), "ours", ours, "cause", err)
+		x.end.Log.Warn("somebody who connects does not speak our transport: if it is a member or a client, "+
+			"let its transport and ours be the same", "address", c.RemoteAddr(), "members", x.membersAt(c),
+			"ours", ours, "cause", err)
 	}
 }
 

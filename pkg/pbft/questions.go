@@ -243,7 +243,8 @@ func inOrder(m *message.Data, nodes []NodeID) ([][]byte, error) {
 	all := make([][]byte, 0, len(nodes))
 	for k, id := range nodes {
 		if k >= len(m.Items) || m.Items[k].Node != id {
-			return nil, fmt.Errorf("replica %d: %w: it answers without node %d of level %d", m.From, errGone, id.Index, id.Level)
+			return nil, fmt.Errorf("replica %d: %w: it answers without node %d of level %d",
+				m.From, errGone, id.Index, id.Level)
 		}
 		all = append(all, m.Items[k].Bytes)
 	}
@@ -282,7 +283,8 @@ func (x *reading) reachedBy(ctx context.Context) (SeqNum, error) {
 		}
 	}
 	if len(told) < x.wires.group.Quorum() {
-		return 0, fmt.Errorf("%d of %d replicas answer, want %d: %w", len(told), n, x.wires.group.Quorum(), context.DeadlineExceeded)
+		return 0, fmt.Errorf("%d of %d replicas answer, want %d: %w",
+			len(told), n, x.wires.group.Quorum(), context.DeadlineExceeded)
 	}
 	return max(1, reach(told, x.wires.group.Weak(), x.wires.group.Limits.LogSize)), nil
 }

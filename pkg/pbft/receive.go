@@ -264,7 +264,8 @@ func claims(c *transport.Conn) (message.Principal, *wire.Caller) {
 func (x *receiver) announced(c *transport.Conn, who *wire.Remote) (rival string) {
 	if rival = who.Caller.Announced(who.Life, c); rival != "" {
 		x.end.Edge.KeyInUse.Add(1)
-		x.end.Warn("two processes use one client's key", "client", who.Session.Peer.Client, "one", c.RemoteAddr(), "other", rival)
+		x.end.Warn("two processes use one client's key",
+			"client", who.Session.Peer.Client, "one", c.RemoteAddr(), "other", rival)
 	}
 	return rival
 }

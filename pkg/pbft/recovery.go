@@ -80,14 +80,16 @@ func (x *recovering) begin() (nonce uint64, err error) {
 	}
 	x.found = bytes.Contains(starts, []byte(falseText))
 	if bytes.Count(starts, []byte("\n")) >= recoveryStarts {
-		x.log.Warn("the last recoveries did not come to their end: this one believes nothing of what the directory holds", "directory", x.cfg.Directory)
+		x.log.Warn("the last recoveries did not come to their end: this one believes "+
+			"nothing of what the directory holds", "directory", x.cfg.Directory)
 		if err := x.fence.Distrust(); err != nil {
 			return 0, err
 		}
 	} else if err := durable.WriteFile(x.cfg.path(recoveringFile), append(starts, recoveringText...)); err != nil {
 		return 0, fmt.Errorf("mark a recovery: %w", err)
 	}
-	x.log.Info("this start is a recovery: what this replica remembers is believed within the bounds that the others give it")
+	x.log.Info("this start is a recovery: what this replica remembers is believed within the " +
+		"bounds that the others give it")
 	return binary.LittleEndian.Uint64(b[:]) | 1, nil
 }
 
@@ -132,8 +134,8 @@ func (x *recovering) stray(why string) error {
 }
 
 func falseMemory(why string) error {
-	return fmt.Errorf("this replica's memory is false: %s: its next start sets it aside and fetches the group's state. Look for how the host"+
-		" was changed, and %w", why, ErrRecover)
+	return fmt.Errorf("this replica's memory is false: %s: its next start sets it aside and fetches the "+
+		"group's state. Look for how the host was changed, and %w", why, ErrRecover)
 }
 
 // markFalse has the next start be a recovery, and know what this one found.
@@ -167,8 +169,10 @@ func (x *recovering) ended(c *core.Core) {
 	x.over = time.Now()
 	_, point, astray := c.Recovery()
 	ms := func(d Seconds) time.Duration { return d.Duration().Round(time.Millisecond) }
-	x.log.Info("this replica has recovered", "point", point, "took", x.over.Sub(x.started).Round(time.Millisecond), "corrupt", astray || x.found,
-		"load", ms(x.parts.Load), "estimate", ms(x.parts.Estimate), "request", ms(x.parts.Request), "check", ms(x.parts.Check))
+	x.log.Info("this replica has recovered",
+		"point", point, "took", x.over.Sub(x.started).Round(time.Millisecond), "corrupt", astray || x.found,
+		"load", ms(x.parts.Load), "estimate", ms(x.parts.Estimate), "request", ms(x.parts.Request),
+		"check", ms(x.parts.Check))
 }
 
 // unmark removes the mark of a recovery, unless the journal may still hold what an
@@ -189,7 +193,8 @@ func (x *recovering) status(c *core.Core) (s Recovery) {
 		return s
 	}
 	phase, point, astray := c.Recovery()
-	s = Recovery{Phase: phase.String(), Point: point, Took: Seconds(time.Since(x.started)), Parts: x.parts, Corrupt: astray || x.found}
+	s = Recovery{Phase: phase.String(), Point: point, Took: Seconds(time.Since(x.started)), Parts: x.parts,
+		Corrupt: astray || x.found}
 	if phase == core.NotRecovering {
 		s.Took = Seconds(x.over.Sub(x.started))
 		s.Ended, s.Ago = true, Seconds(time.Since(x.over))

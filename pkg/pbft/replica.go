@@ -348,7 +348,8 @@ func (r *Replica) rollback(n SeqNum) {
 	r.exec.Replaced(n)
 	r.receiver.gate.Follow(r.exec.Ledger())
 	r.measured.rollbacks++
-	r.end.Log.Info("a batch was executed that did not commit: rolled back", "checkpoint", n, "executed", r.core.LastExecuted())
+	r.end.Log.Info("a batch was executed that did not commit: rolled back",
+		"checkpoint", n, "executed", r.core.LastExecuted())
 }
 
 // recoveryEffect does what a recovery asks for, our own or another replica's.
@@ -450,7 +451,8 @@ func (r *Replica) installed(n SeqNum) {
 	r.core.Installed(n)
 	r.tellRecoveries()
 	r.measured.installed()
-	r.end.Log.Info("state fetched", "checkpoint", n, "took", r.measured.fetched.Took.Duration().Round(time.Millisecond), "bytes", r.measured.fetched.Bytes)
+	r.end.Log.Info("state fetched", "checkpoint", n,
+		"took", r.measured.fetched.Took.Duration().Round(time.Millisecond), "bytes", r.measured.fetched.Bytes)
 }
 
 // refreshKeys has every peer and client speak under a new key, and whatever was said
@@ -531,8 +533,9 @@ func (r *Replica) status() Status {
 	s := Status{
 		Replica: r.cfg.Self, Active: true, Durability: r.group.Durability, StateBytes: m.state,
 		KeyAge: Seconds(r.end.Renewal.Age(m.started)), Refreshes: r.end.Renewal.Count.Load(),
-		Executed: m.executed, Queries: m.queries, Refusals: append(r.end.Edge.List(), r.receiver.gate.Refused.List()...),
-		Clients: r.clients.connected(), Uptime: Seconds(time.Since(m.started)), Keeper: r.keeper.seen(),
+		Executed: m.executed, Queries: m.queries,
+		Refusals: append(r.end.Edge.List(), r.receiver.gate.Refused.List()...),
+		Clients:  r.clients.connected(), Uptime: Seconds(time.Since(m.started)), Keeper: r.keeper.seen(),
 	}
 	if l := r.receiver.gate.Listener.Load(); l != nil {
 		s.Floods = l.Floods()

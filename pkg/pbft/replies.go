@@ -74,7 +74,8 @@ func (x *replies) answerTo(to recipient, q *message.Request, a executor.Answer, 
 // whole from every replica; a long one whole from the replica that the client named [TOCS
 // §6.1]. Others prove that they have computed the same: of an ordered request those that
 // the client named for that do, and the rest say no more than that they have executed it.
-func (x *replies) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request, a executor.Answer, st core.Standing) {
+func (x *replies) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request,
+	a executor.Answer, st core.Standing) {
 	if x.out.liar != nil {
 		a.Result = x.out.liar.Result(a.Result)
 	}
@@ -98,7 +99,8 @@ func (x *replies) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 	}
 	x.bytes += len(a.Result)
 	box := x.to(conn, s)
-	if n := box.reply.Len(); n > 0 && (box.ground != st || n == message.MaxAnswers || len(box.reply.Head()) > outboxBytes) {
+	n := box.reply.Len()
+	if n > 0 && (box.ground != st || n == message.MaxAnswers || len(box.reply.Head()) > outboxBytes) {
 		x.seal(box, nil)
 	}
 	if box.reply.Len() == 0 {

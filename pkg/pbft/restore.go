@@ -52,8 +52,8 @@ func VouchedFor(c *Certificate, administrator ed25519.PublicKey, known Digest) e
 	case !known.IsZero():
 		return fmt.Errorf("%w: its checkpoint has root %x, want %x", ErrFalse, c.Root[:], known[:])
 	case c.Signer != archive.Administrator:
-		return fmt.Errorf("%w: the administrator did not sign it; its checkpoint %d of epoch %d of group %s has root %x",
-			ErrNotVouchedFor, c.Seq, c.Epoch, c.Name, c.Root[:])
+		return fmt.Errorf("%w: the administrator did not sign it; its checkpoint %d of "+
+			"epoch %d of group %s has root %x", ErrNotVouchedFor, c.Seq, c.Epoch, c.Name, c.Root[:])
 	case administrator == nil:
 		return fmt.Errorf("%w: it is signed, and the administrator's key is not known here", ErrNotVouchedFor)
 	case !c.SignedBy(administrator):
@@ -75,8 +75,8 @@ func (g *Group) VouchingMember(c *Certificate) (i ReplicaID, ok bool) {
 // with if it is restored from it. The service is the next epoch's.
 func NewOrigin(old *Group, a *Archive, s Service, progress func(pages uint64)) (Origin, error) {
 	if a.Group != old.Digest() {
-		return Origin{}, fmt.Errorf("%w: it holds checkpoint %d of epoch %d of group %s, whose group file is another", ErrFalse,
-			a.Seq, a.Epoch, a.Name)
+		return Origin{}, fmt.Errorf("%w: it holds checkpoint %d of epoch %d of group %s, whose group file is another",
+			ErrFalse, a.Seq, a.Epoch, a.Name)
 	}
 	tree, err := treeOf(s)
 	if err != nil {
@@ -128,7 +128,8 @@ func Restore(cfg ReplicaConfig, a *Archive, progress func(pages uint64)) error {
 	case g.Origin == (Origin{}):
 		return errors.New("this group does not begin with a backup: make the group file of a new epoch first")
 	case g.Origin.Seq != a.Seq:
-		return fmt.Errorf("%w: it holds checkpoint %d, and the group begins with checkpoint %d", ErrFalse, a.Seq, g.Origin.Seq)
+		return fmt.Errorf("%w: it holds checkpoint %d, and the group begins with checkpoint %d",
+			ErrFalse, a.Seq, g.Origin.Seq)
 	case cfg.holds(fenceFile), cfg.holds(counterFile) && !(cfg.holds(freshFile) && cfg.unused()):
 		return fmt.Errorf("%w: %s", ErrMemory, cfg.Directory)
 	case !cfg.holds(freshFile):

@@ -19,25 +19,25 @@ type Status struct {
 	LastExecuted SeqNum       `json:"last_executed"`
 	Stable       SeqNum       `json:"stable_checkpoint"`
 	Root         string       `json:"root"`                   // of the stable checkpoint, hexadecimal
-	SilentUntil  SeqNum       `json:"silent_until,omitempty"` // restarted without its state: votes when this checkpoint is stable
+	SilentUntil  SeqNum       `json:"silent_until,omitempty"` // it lost its state: votes once this is stable
 	Fetching     bool         `json:"fetching"`               // replacing its state by the group's
 	Recovery     Recovery     `json:"recovery"`
 	Peers        []PeerStatus `json:"peers"`
 	ViewChanges  int          `json:"view_changes"`        // gone through since start
-	ViewChange   Seconds      `json:"view_change_seconds"` // how long the last took, from our VIEW-CHANGE to the next execution
-	Rollbacks    int          `json:"rollbacks"`           // batches executed tentatively that did not commit, since start
+	ViewChange   Seconds      `json:"view_change_seconds"` // the last: from our VIEW-CHANGE to the next execution
+	Rollbacks    int          `json:"rollbacks"`           // tentative executions that were undone, since start
 	Fetched      Fetched      `json:"fetched"`
 	KeyAge       Seconds      `json:"key_age_seconds"` // since this replica refreshed its session keys
 	Refreshes    uint64       `json:"key_refreshes"`   // of its session keys, since start
 	Executed     uint64       `json:"operations"`      // executed since start
 	Queries      uint64       `json:"queries"`         // answered on the read-only path since start
 	Clients      int          `json:"clients"`         // connected
-	Floods       int          `json:"floods"`          // addresses from which connections come so often that most are dropped
+	Floods       int          `json:"floods"`          // addresses whose connections are mostly dropped
 	Uptime       Seconds      `json:"uptime_seconds"`
 	Keeper       *SeenKeeper  `json:"keeper,omitempty"`     // nil: it has none
-	OverShare    []ClientID   `json:"over_share,omitempty"` // clients that lately wanted more than their share, at the primary
+	OverShare    []ClientID   `json:"over_share,omitempty"` // the primary's: lately wanted more than their share
 	LogBytes     int          `json:"log_bytes"`
-	StateBytes   int64        `json:"state_bytes"` // of the pages in use at the last checkpoint; 0: the service does not say
+	StateBytes   int64        `json:"state_bytes"` // of pages in use at the last checkpoint; 0: unknown
 	Durability   Durability   `json:"durability"`
 	Disk         *DiskStatus  `json:"disk,omitempty"` // nil unless Durability is DurabilityDisk
 	Refusals     []Refusals   `json:"refusals,omitempty"`
@@ -55,7 +55,7 @@ type DiskStatus struct {
 	Held         int       `json:"held"`                    // messages and replies that wait for the disk
 	Image        SeqNum    `json:"image_checkpoint"`        // the checkpoint that a restart begins from
 	ImageBytes   int64     `json:"image_bytes"`             // of its files
-	GivenUp      int       `json:"image_given_up"`          // updates of the image that were given up for a later one, since start
+	GivenUp      int       `json:"image_given_up"`          // updates of the image given up for a later one
 	Free         uint64    `json:"free_bytes"`              // of the file system; 0 with Size 0: unknown
 	Size         uint64    `json:"size_bytes"`
 	Reserve      int64     `json:"reserve_bytes"` // kept for when the file system is full
@@ -97,14 +97,14 @@ type PeerStatus struct {
 	Keys         bool      `json:"keys"` // both session keys are there
 	LastExecuted SeqNum    `json:"last_executed"`
 	Stable       SeqNum    `json:"stable_checkpoint"`
-	Recovering   bool      `json:"recovering"` // it has had a recovery request executed, and is not past its recovery point
+	Recovering   bool      `json:"recovering"` // between its recovery request and recovery point
 
 	// Its messages since this replica was started that contradict what the group did.
-	WrongVotes uint64 `json:"wrong_votes"` // PREPAREs for another batch than the one that committed: it lies, or the primary does
-	WrongRoots uint64 `json:"wrong_roots"` // CHECKPOINTs that name another state than the group's: it lies, or its state is false
+	WrongVotes uint64 `json:"wrong_votes"` // PREPAREs for a batch that did not commit: it or the primary lies
+	WrongRoots uint64 `json:"wrong_roots"` // CHECKPOINTs of another state: it lies, or its state is false
 	False      bool   `json:"false"`       // the last of its CHECKPOINTs was one of these
 
-	Recovered Seconds `json:"recovered_ago_seconds"` // since a recovery request of it was executed here; 0: none was since the start
+	Recovered Seconds `json:"recovered_ago_seconds"` // since its last recovery request; 0: none since start
 }
 
 // KeeperStatus is what a keeper tells its replica, which tells it to operators. Nobody
@@ -120,7 +120,7 @@ type KeeperStatus struct {
 	Counter  uint64    `json:"counter"`                // of signatures
 	Serial   uint64    `json:"manifest_serial"`        // 0: any executable may run
 	Manifest time.Time `json:"manifest_time,omitzero"` // of the file
-	Checked  time.Time `json:"program_checked"`        // when the executable was last compared with the manifest, or opened without one
+	Checked  time.Time `json:"program_checked"`        // the executable's last check, or opening without a manifest
 	Problem  string    `json:"program_problem,omitempty"`
 }
 
@@ -129,8 +129,8 @@ type SeenKeeper struct {
 	KeeperStatus
 	Answered Seconds `json:"answered_ago_seconds"` // since it answered last, or since the replica was started
 	Silent   string  `json:"silent,omitempty"`     // why it did not answer when it was asked last
-	Window   Seconds `json:"window_seconds"`       // T_v as it is now: 2 T_k, and the time since the last recovery began; 0: not known yet
-	Bound    Seconds `json:"window_bound_seconds"` // T_v as it may be: 2 T_k + T_w + recoveryAllowance; 0: nothing bounds it
+	Window   Seconds `json:"window_seconds"`       // T_v now: 2 T_k + time since the last recovery began; 0: unknown
+	Bound    Seconds `json:"window_bound_seconds"` // T_v at most: 2 T_k + T_w + recoveryAllowance; 0: no bound
 }
 
 // Refusals counts messages refused for one reason.

@@ -172,11 +172,12 @@ func (k *storage) flush() {
 // fail stops the replica because its disk failed.
 func (k *storage) fail(err error) {
 	if disk.IsFull(err) {
-		k.ending.fail(fmt.Errorf("this replica's disk is full: %w: make room in %s, then start the replica again; the others go on meanwhile, as long as"+
-			" no more than f are away", err, k.configured))
+		k.ending.fail(fmt.Errorf("this replica's disk is full: %w: make room in %s, then start the replica "+
+			"again; the others go on meanwhile, as long as no more than f are away", err, k.configured))
 		return
 	}
-	k.ending.fail(fmt.Errorf("this replica's disk failed: %w: what was written since the last good sync may be lost. See to the disk, and %w", err, ErrRecover))
+	k.ending.fail(fmt.Errorf("this replica's disk failed: %w: what was written since the last good sync may "+
+		"be lost. See to the disk, and %w", err, ErrRecover))
 }
 
 // close makes durable what was noted, when the goroutines have ended.
@@ -203,8 +204,9 @@ func (k *storage) stepAside(why error) {
 	if k.ending.begun || k.aside() {
 		return
 	}
-	k.ending.log.Error("this replica's disk is full: it votes for nothing and answers nobody until there is room, and counts among the f that may fail."+
-		" Make room in the directory; the replica then goes on by itself", "directory", k.directory, "reason", why)
+	k.ending.log.Error("this replica's disk is full: it votes for nothing and answers nobody until there is "+
+		"room, and counts among the f that may fail. Make room in the directory; the replica then goes on by itself",
+		"directory", k.directory, "reason", why)
 	k.full = why
 }
 
@@ -236,8 +238,9 @@ func (k *storage) status() *DiskStatus {
 	}
 	f := k.store.Figures()
 	s := &DiskStatus{
-		JournalBytes: f.JournalBytes, JournalUsed: f.Needed, End: uint64(f.Next), Durable: uint64(f.Durable), Synced: k.syncs.last,
-		Syncs: k.syncs.histogram(), Held: f.Held, Image: f.Image, ImageBytes: f.ImageBytes, GivenUp: f.GivenUp, Reserve: f.Reserve,
+		JournalBytes: f.JournalBytes, JournalUsed: f.Needed, End: uint64(f.Next),
+		Durable: uint64(f.Durable), Synced: k.syncs.last, Syncs: k.syncs.histogram(), Held: f.Held, Image: f.Image,
+		ImageBytes: f.ImageBytes, GivenUp: f.GivenUp, Reserve: f.Reserve,
 	}
 	if k.full != nil {
 		s.Full = fmt.Sprintf("%v; make room in %s", k.full, k.directory)

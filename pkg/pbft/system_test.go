@@ -369,7 +369,9 @@ func resume(t testing.TB, c *pbft.Client, s sent, op string) ([]byte, error) {
 		err   error
 	}
 	done := make(chan result, 1)
-	if err := c.Resume(s.slot, s.t, pbft.Call{Body: []byte(op), Done: func(r []byte, err error) { done <- result{r, err} }}); err != nil {
+	if err := c.Resume(s.slot, s.t, pbft.Call{Body: []byte(op), Done: func(r []byte, err error) {
+		done <- result{r, err}
+	}}); err != nil {
 		return nil, err
 	}
 	select {
@@ -482,7 +484,8 @@ func TestBusyAndClose(t *testing.T) {
 	if err := client.Start(call); !errors.Is(err, pbft.ErrBusy) {
 		t.Errorf("one more: %v", err)
 	}
-	if s := client.Status(); s.Outstanding != 0 || s.Queued != taken { // nothing leaves before the group has said where timestamps begin
+	// No request is sent before the group has said where the client's timestamps begin.
+	if s := client.Status(); s.Outstanding != 0 || s.Queued != taken {
 		t.Errorf("status %+v", s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -511,7 +514,9 @@ func TestSendingFails(t *testing.T) {
 	full := errors.New("disk full")
 	invoke(t, client, "r", true) // before a first answer calls wait, and learn of errors by Done
 	for range 3 * c.g.Limits.Slots {
-		err := client.Start(pbft.Call{Body: []byte("i"), Sending: func(pbft.Slot, pbft.Timestamp) error { return full }})
+		err := client.Start(pbft.Call{Body: []byte("i"), Sending: func(pbft.Slot, pbft.Timestamp) error {
+			return full
+		}})
 		if !errors.Is(err, full) {
 			t.Fatal(err)
 		}
@@ -527,8 +532,8 @@ func TestSlowWireIsLearnt(t *testing.T) {
 	const delay = 20 * time.Millisecond
 	g, keys, admin := newGroupWith(4, smallLimits(), pbft.DurabilityReplicated)
 	for i, key := range keys {
-		r, err := pbft.StartReplica(pbft.ReplicaConfig{Group: g, Self: pbft.ReplicaID(i), Key: key, Directory: t.TempDir(),
-			Service: newTally(g), Transport: pbft.TransportPlain, Delay: delay})
+		r, err := pbft.StartReplica(pbft.ReplicaConfig{Group: g, Self: pbft.ReplicaID(i), Key: key,
+			Directory: t.TempDir(), Service: newTally(g), Transport: pbft.TransportPlain, Delay: delay})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -59,8 +59,8 @@ func (r *DirectoryReport) checkFence(cfg *ReplicaConfig) (position uint64) {
 		if cfg.holds(freshFile) {
 			r.Notes = append(r.Notes, "the replica has never run")
 		} else {
-			r.problem("%s or %s is missing: the replica does not know how far it may have voted; see bfsd replica replace",
-				cfg.path(fenceFile), counterFile)
+			r.problem("%s or %s is missing: the replica does not know how far it may have "+
+				"voted; see bfsd replica replace", cfg.path(fenceFile), counterFile)
 		}
 		return 0
 	}
@@ -74,7 +74,8 @@ func (r *DirectoryReport) checkFence(cfg *ReplicaConfig) (position uint64) {
 	}
 	r.Fence = f.Last()
 	if f.Position() == store.NoJournal {
-		r.Notes = append(r.Notes, "the journal lost something in an earlier life, and the replica was still silent when it stopped")
+		r.Notes = append(r.Notes, "the journal lost something in an earlier life, and the replica "+
+			"was still silent when it stopped")
 		return 0
 	}
 	return f.Position()
@@ -89,8 +90,8 @@ func (r *DirectoryReport) checkJournal(cfg *ReplicaConfig, position uint64) {
 	case err != nil:
 		r.problem("the journal in %s: %v", filepath.Join(cfg.Directory, journalDirectory), err)
 	case records < position:
-		r.problem("the journal in %s has %d records, and had %d once: an old copy was put back, or the disk has lost what it "+
-			"should keep", filepath.Join(cfg.Directory, journalDirectory), records, position)
+		r.problem("the journal in %s has %d records, and had %d once: an old copy was put back, or the disk "+
+			"has lost what it should keep", filepath.Join(cfg.Directory, journalDirectory), records, position)
 	}
 }
 
@@ -100,8 +101,8 @@ func (r *DirectoryReport) checkImage(cfg *ReplicaConfig, tree Tree) error {
 	im, err := image.Open(disk.ReadOnly(disk.OS(dir)), o)
 	switch {
 	case errors.Is(err, image.ErrNone):
-		r.Notes = append(r.Notes, "there is no image yet, or it was torn when the first was written: what the journal lacks is "+
-			"fetched from the others")
+		r.Notes = append(r.Notes, "there is no image yet, or it was torn when the first was written: what "+
+			"the journal lacks is fetched from the others")
 		return nil
 	case errors.Is(err, image.ErrCorrupt), errors.Is(err, image.ErrForeign):
 		r.problem("the image in %s: %v", dir, err)
