@@ -128,5 +128,6 @@ func runGonfs(ctx context.Context, o *gonfsOptions) error {
 	}
 	log.Info("serving", "address", listener.Addr(), "export", o.export, "uid", o.uid, "gid", o.gid)
 	cli.SayReady()
-	return gonfs.Serve(ctx, listener, gonfs.Config{FS: fsys, Export: o.export, InsecurePorts: c.InsecurePorts, Log: log})
+	return gonfs.Serve(ctx, listener, gonfs.Config{FS: fsys, Export: o.export,
+		InsecurePorts: c.InsecurePorts, Log: log})
 }

@@ -54,8 +54,10 @@ ever overwritten.`,
 	f.StringVar(&p.Group, "group", "", "the group file to copy")
 	f.StringVar(&p.Export, "export", config.DefaultExport, "the export that bfs-relay mount mounts")
 	f.StringVar(&p.Listen, "listen", config.DefaultRelayListen, "where the kernel finds the relay; a loopback address")
-	f.StringVar(&p.AdminListen, "admin-listen", config.DefaultRelayAdminListen, "where status, health and metrics are served")
-	f.BoolVar(&p.InsecurePorts, "insecure-ports", false, "take calls from source ports >= 1024 too: any local process may then claim to be any user")
+	f.StringVar(&p.AdminListen, "admin-listen", config.DefaultRelayAdminListen,
+		"where status, health and metrics are served")
+	f.BoolVar(&p.InsecurePorts, "insecure-ports", false,
+		"take calls from source ports >= 1024 too: any local process may then claim to be any user")
 	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain, as in the members' files")
 	return c
 }

@@ -15,9 +15,10 @@ import (
 
 // metricsHelp explains the families of writeMetrics.
 var metricsHelp = map[string]string{
-	"bfs_relay_ready":                    "1 if the group knows this relay and answers its calls.",
-	"bfs_relay_replica_connected":        "1 if the relay has a connection to the replica.",
-	"bfs_relay_wrong_replies_total":      "Results of the replica that were not what a quorum said on the same ground: it lies, or its state is false.",
+	"bfs_relay_ready":             "1 if the group knows this relay and answers its calls.",
+	"bfs_relay_replica_connected": "1 if the relay has a connection to the replica.",
+	"bfs_relay_wrong_replies_total": "Results of the replica that were not what a quorum said on the " +
+		"same ground: it lies, or its state is false.",
 	"bfs_relay_view":                     "The view that the relay believes the group to be in.",
 	"bfs_relay_calls_outstanding":        "Requests at the group that have no answer yet.",
 	"bfs_relay_calls_queued":             "Requests that wait for a slot.",

@@ -64,7 +64,8 @@ not look again for a minute. The options and the line for /etc/fstab are explain
 		},
 	}
 	c.Flags().StringVar(&file, "config", "relay.toml", "the relay's configuration file")
-	c.Flags().StringVar(&export, "export", "", "the export to mount, or a directory in one (default: export in the file)")
+	c.Flags().StringVar(&export, "export", "",
+		"the export to mount, or a directory in one (default: export in the file)")
 	c.Flags().StringSliceVarP(&more, "options", "o", nil, "more options of mount, such as ro or lookupcache=positive")
 	c.Flags().BoolVar(&onlyShow, "print", false, "print the mount command and do nothing")
 	return c
@@ -88,7 +89,8 @@ func mount(c *cobra.Command, listen string, command []string) error {
 	}
 	conn, err := net.DialTimeout("tcp", listen, 2*time.Second)
 	if err != nil {
-		return fmt.Errorf("no relay answers at %s: start it first (bfs-relay run), and wait for its line %q", listen, cli.Ready)
+		return fmt.Errorf("no relay answers at %s: start it first (bfs-relay run), and wait for its line %q",
+			listen, cli.Ready)
 	}
 	conn.Close()
 	run := exec.CommandContext(c.Context(), command[0], command[1:]...)

@@ -37,7 +37,7 @@ type probe struct {
 	config *config.Relay
 
 	mu     sync.Mutex
-	oldest func() (procedure string, age time.Duration) // of kernels' calls in flight; nil: the relay does not serve yet
+	oldest func() (procedure string, age time.Duration) // of kernels' calls in flight; nil: not serving yet
 	asked  time.Time                                    // when the call under way was made; zero: none is
 	last   error                                        // how the last one ended
 
@@ -128,7 +128,8 @@ func (p *probe) Ready() error {
 		return errors.New("starting: waits for the group's first answer")
 	}
 	if procedure, age := oldest(); age > answersWithin {
-		return fmt.Errorf("a %s has been unanswered for %v: ask the replicas with `bfsd status`", procedure, age.Round(time.Second))
+		return fmt.Errorf("a %s has been unanswered for %v: ask the replicas with `bfsd status`",
+			procedure, age.Round(time.Second))
 	}
 	if age := time.Since(asked); !asked.IsZero() && age > answersWithin {
 		return fmt.Errorf("the group has not answered for %v: ask the replicas with `bfsd status`",

@@ -36,7 +36,8 @@ func TestInitPrintsTheKeyAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	word := strings.TrimSpace(out)
-	if !strings.HasPrefix(word, "bfs-key:") || strings.ContainsAny(word, " \n") || !strings.Contains(string(key), word) {
+	if !strings.HasPrefix(word, "bfs-key:") || strings.ContainsAny(word, " \n") ||
+		!strings.Contains(string(key), word) {
 		t.Errorf("got %q, want the public half of\n%s", out, key)
 	}
 	line := clitest.Run(t, root(), "mount", "/mnt", "--print", "--config", filepath.Join(dir, bundle.RelayFile))
@@ -44,7 +45,8 @@ func TestInitPrintsTheKeyAlone(t *testing.T) {
 	if line != want {
 		t.Errorf("mount: got %s want %s", line, want)
 	}
-	line = clitest.Run(t, root(), "mount", "/mnt", "--print", "--config", filepath.Join(dir, bundle.RelayFile), "-o", "ro,noatime", "-o", "lookupcache=positive")
+	line = clitest.Run(t, root(), "mount", "/mnt", "--print", "--config", filepath.Join(dir, bundle.RelayFile),
+		"-o", "ro,noatime", "-o", "lookupcache=positive")
 	if !strings.Contains(line, ",mountport=2049,ro,noatime,lookupcache=positive 127.0.0.1:/home") {
 		t.Errorf("mount with more options: got %s", line)
 	}
@@ -54,7 +56,8 @@ func TestInitPrintsTheKeyAlone(t *testing.T) {
 // mount behind the relay. It must not require the relay: systemd would unmount whenever
 // the relay is restarted.
 func TestFstabLine(t *testing.T) {
-	command, err := cli.MountCommand(config.DefaultRelayListen, config.DefaultExport, "/srv/bfs", "x-systemd.after=bfs-relay.service")
+	command, err := cli.MountCommand(config.DefaultRelayListen, config.DefaultExport, "/srv/bfs",
+		"x-systemd.after=bfs-relay.service")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,13 +113,14 @@ func TestMetrics(t *testing.T) {
 	s.Latency[3], s.Latency[5] = 4, 6
 	text := metricsPage(t, admin.Sources{
 		Metrics: func(w io.Writer) {
-			writeMetrics(w, true, s, pbft.ClientStatus{View: 2, Connected: []bool{true, false}, WrongReplies: []uint64{0, 1}})
+			writeMetrics(w, true, s, pbft.ClientStatus{View: 2, Connected: []bool{true, false},
+				WrongReplies: []uint64{0, 1}})
 		},
 		Help: metricsHelp,
 	})
 	for _, line := range []string{
-		"bfs_relay_ready 1", `bfs_relay_replica_connected{replica="1"} 0`, "bfs_relay_view 2", "bfs_relay_calls_in_flight 3",
-		"bfs_relay_oldest_call_seconds 2",
+		"bfs_relay_ready 1", `bfs_relay_replica_connected{replica="1"} 0`, "bfs_relay_view 2",
+		"bfs_relay_calls_in_flight 3", "bfs_relay_oldest_call_seconds 2",
 		`bfs_relay_calls_total{program="nfs",procedure="READ",outcome="ok"} 9`,
 		`bfs_relay_calls_total{program="nfs",procedure="READ",outcome="failed"} 1`,
 		`bfs_relay_calls_total{program="nfs",procedure="NULL",outcome="ok"} 1`,
@@ -206,7 +210,8 @@ func TestReady(t *testing.T) {
 	for i := range four {
 		four[i].Address = fmt.Sprintf("host%d:7450", i)
 	}
-	c := &config.Relay{Group: &config.Group{Group: &pbft.Group{Members: four}}, Key: make([]byte, 64), Export: "/export"}
+	c := &config.Relay{Group: &config.Group{Group: &pbft.Group{Members: four}},
+		Key: make([]byte, 64), Export: "/export"}
 	young := func() (string, time.Duration) { return "READ", time.Second }
 	all := []bool{true, true, true, false}
 	for _, test := range []struct {
@@ -220,7 +225,8 @@ func TestReady(t *testing.T) {
 		{&groupOf{}, young, time.Second, nil},
 		{&groupOf{}, young, time.Minute, []string{"not answered for 1m", "bfsd status"}},
 		{&groupOf{answer: func(c pbft.Call) { c.Done(nil, nil) }}, nil, 0, []string{"starting"}},
-		{&groupOf{answer: func(c pbft.Call) { c.Done(nil, nil) }}, func() (string, time.Duration) { return "WRITE", 12 * time.Second }, 0,
+		{&groupOf{answer: func(c pbft.Call) { c.Done(nil, nil) }},
+			func() (string, time.Duration) { return "WRITE", 12 * time.Second }, 0,
 			[]string{"a WRITE has been unanswered for 12s", "bfsd status"}},
 		{&groupOf{answer: func(c pbft.Call) { c.Done(nil, pbft.ErrNotEnrolled) }}, young, 0,
 			[]string{"not enrolled", "revoked", "bfsd client add", "bfs-key:"}},

@@ -130,7 +130,8 @@ func run(ctx context.Context, file string) error {
 
 // serveGroup waits for the group, and serves kernels until ctx ends.
 func serveGroup(
-	ctx context.Context, c *config.Relay, client *pbft.Client, p *probe, serving *atomic.Pointer[relay.Server], log *slog.Logger,
+	ctx context.Context, c *config.Relay, client *pbft.Client, p *probe,
+	serving *atomic.Pointer[relay.Server], log *slog.Logger,
 ) error {
 	anchor, err := openAnchor(c, log) // files first, so that an error in them shows at once
 	if err != nil {
@@ -153,7 +154,8 @@ func serveGroup(
 
 // serveFrom is serveGroup with its files open.
 func serveFrom(
-	ctx context.Context, client *pbft.Client, p *probe, anchor *relay.Anchor, rc relay.Config, serving *atomic.Pointer[relay.Server],
+	ctx context.Context, client *pbft.Client, p *probe, anchor *relay.Anchor, rc relay.Config,
+	serving *atomic.Pointer[relay.Server],
 ) error {
 	if err := waitFor(ctx, p, rc.Log, connect(ctx, client)); err != nil || ctx.Err() != nil {
 		return err // a signal while waiting is no error
@@ -259,7 +261,9 @@ func openJournal(c *config.Relay) (*relay.Journal, error) {
 	if c.Journal == "" {
 		return nil, nil
 	}
-	digest := c.Group.Lineage() // calls under way go on in the group's next epoch: its slots have the timestamps of this one
+	// Calls under way go on in the group's next epoch: its slots have the timestamps of this
+	// one.
+	digest := c.Group.Lineage()
 	return relay.OpenJournal(c.Journal, relay.JournalOptions{
 		Slots: c.Group.Limits.Slots,
 		Owner: sha256.Sum256(append(digest[:], keys.Of(c.Key)...)),

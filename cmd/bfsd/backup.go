@@ -50,9 +50,11 @@ The archive holds all files in the clear. It is made with mode 0600. Nothing is 
 	f := c.Flags()
 	f.StringVar(&o.config, "config", "", "instead of --admin: the configuration file of the replica on this host")
 	f.BoolVar(&o.offline, "offline", false, "with --config: read the replica's directory, and not the group")
-	f.Uint64Var(&o.at, "at", 0, "with --offline: archive the state after this batch (default: the last that is known to have committed)")
+	f.Uint64Var(&o.at, "at", 0, "with --offline: archive the state after this batch (default: the last "+
+		"that is known to have committed)")
 	f.StringVarP(&o.out, "out", "o", "", "the archive to make")
-	f.IntVar(&o.from, "from", -1, "the number of the replica that is to be read first (default: this host's, or the last)")
+	f.IntVar(&o.from, "from", -1, "the number of the replica that is to be read first "+
+		"(default: this host's, or the last)")
 	return c
 }
 
@@ -121,14 +123,16 @@ func (o *backupOptions) who(c *cobra.Command) (*config.Group, ed25519.PrivateKey
 	return r.Group, r.Key, r.Transport, nil
 }
 
-func (o *backupOptions) write(c *cobra.Command, g *config.Group, key ed25519.PrivateKey, transport pbft.Transport) (*pbft.Certificate, error) {
+func (o *backupOptions) write(c *cobra.Command, g *config.Group, key ed25519.PrivateKey,
+	transport pbft.Transport) (*pbft.Certificate, error) {
 	ctx := c.Context()
 	service, free, err := newFiles(g)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = free() }()
-	client, err := pbft.NewClient(pbft.ClientConfig{Group: g.Group, Key: key, Transport: transport, Logger: slog.New(slog.DiscardHandler)})
+	client, err := pbft.NewClient(pbft.ClientConfig{Group: g.Group, Key: key, Transport: transport,
+		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}
@@ -156,9 +160,12 @@ func (o *backupOptions) fromDisk(c *cobra.Command) error {
 	}
 	defer func() { _ = free() }()
 	p := newProgress(c, "reading")
-	k, err := pbft.BackupDirectory(c.Context(), pbft.ReplicaConfig{Group: r.Group.Group, Self: r.Self, Key: r.Key, Directory: r.Directory,
-		Service: service}, o.out, pbft.Offline{At: pbft.SeqNum(o.at), Progress: func(done, whole int) { p.show(uint64(done), uint64(whole)) },
-		Warn: func(text string) { fmt.Fprintln(c.ErrOrStderr(), text) }})
+	config := pbft.ReplicaConfig{Group: r.Group.Group, Self: r.Self, Key: r.Key, Directory: r.Directory, Service: service}
+	k, err := pbft.BackupDirectory(c.Context(), config, o.out, pbft.Offline{
+		At:       pbft.SeqNum(o.at),
+		Progress: func(done, whole int) { p.show(uint64(done), uint64(whole)) },
+		Warn:     func(text string) { fmt.Fprintln(c.ErrOrStderr(), text) },
+	})
 	p.end()
 	if err != nil {
 		return err
@@ -179,7 +186,8 @@ func (o *backupOptions) explain(c *cobra.Command, k *pbft.Certificate) {
 	switch {
 	case byAdministrator:
 	case o.offline:
-		fmt.Fprintln(out, "  f+1 such archives of one checkpoint, from different hosts, are enough for bfsd restore group")
+		fmt.Fprintln(out, "  f+1 such archives of one checkpoint, from different hosts, are "+
+			"enough for bfsd restore group")
 	default:
 		fmt.Fprintln(out, "  keep this root, apart from the archive: bfsd verify and bfsd restore take it with --root")
 	}
@@ -187,8 +195,8 @@ func (o *backupOptions) explain(c *cobra.Command, k *pbft.Certificate) {
 
 // describe says in a line what an archive holds.
 func describe(k *pbft.Certificate) string {
-	return fmt.Sprintf("checkpoint %d of epoch %d of group %s, %d pages (%s)", k.Seq, k.Epoch, strconv.Quote(k.Name), k.Pages,
-		roughly(k.Pages*pbft.PageSize))
+	return fmt.Sprintf("checkpoint %d of epoch %d of group %s, %d pages (%s)",
+		k.Seq, k.Epoch, strconv.Quote(k.Name), k.Pages, roughly(k.Pages*pbft.PageSize))
 }
 
 // roughly writes a size for people.

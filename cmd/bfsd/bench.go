@@ -26,7 +26,8 @@ measures a mounted file system, ours or any other, with a programmer's everyday 
 Names, flags and JSON fields stay as they are, so that figures can be compared over time.`,
 		Example: `  bfsd bench micro --op 0/0 --path rw --clients 1 --outstanding 1
   bfsd bench andrew --scale 20 --target /mnt`,
-	}, benchMicroCommand(), benchAndrewCommand(), benchStreamCommand(), benchTreeCommand(), benchMemoryCommand(), benchAttackCommand(),
+	}, benchMicroCommand(), benchAndrewCommand(), benchStreamCommand(), benchTreeCommand(),
+		benchMemoryCommand(), benchAttackCommand(),
 		benchRecoveryCommand(), benchOffendCommand(), benchAlterCommand(), benchReplicaCommand())
 }
 
@@ -88,7 +89,8 @@ ordering, norep is one process of the same service and wire without replication 
 	f.DurationVar(&m.Delay, "delay", 0, "delay every message by this: half a round trip of a longer wire")
 	f.DurationVar(&m.KeyPeriod, "key-period", pbft.DefaultKeyPeriod,
 		"how often replicas and clients refresh their session keys: 1s to 1h")
-	f.StringSliceVar(&m.Without, "without", nil, "optimisations to do without: tentative, piggyback, digest-replies, batching, sparing, separate")
+	f.StringSliceVar(&m.Without, "without", nil,
+		"optimisations to do without: tentative, piggyback, digest-replies, batching, sparing, separate")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
 	return c
 }

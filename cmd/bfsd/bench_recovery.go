@@ -70,7 +70,8 @@ and the operations a second of all clients and the longest time in which one of 
 	f.DurationVar(&m.Phase, "phase", 3*time.Second, "how long it is calm before each recovery")
 	f.StringVar((*string)(&m.Durability), "durability", string(pbft.DurabilityDisk), "disk or replicated")
 	f.StringVar((*string)(&m.Transport), "transport", string(pbft.TransportTLS), "tls or plain")
-	f.BoolVar(&m.Restart, "restart", false, "start replicas without --recover: start is until the replica votes again, and there are no other parts")
+	f.BoolVar(&m.Restart, "restart", false,
+		"start replicas without --recover: start is until the replica votes again, and there are no other parts")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a line for each recovery")
 	return c
 }

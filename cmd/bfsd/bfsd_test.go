@@ -72,7 +72,8 @@ func TestInit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g.Name != "house" || g.Members[1].Address != "b:9000" || len(g.Exports) != 2 || g.Exports[1].Path != "/etc" || g.State.Size != 1<<30 {
+	if g.Name != "house" || g.Members[1].Address != "b:9000" || len(g.Exports) != 2 || g.Exports[1].Path != "/etc" ||
+		g.State.Size != 1<<30 {
 		t.Errorf("got %+v", g)
 	}
 	admin := filepath.Join(out, bundle.AdminDir, bundle.AdminKeyFile)
@@ -99,7 +100,8 @@ func TestInitOfAnySize(t *testing.T) {
 		if want == "" && strings.Contains(said, "survive") || !strings.Contains(said, want) {
 			t.Errorf("%s: got %q, want %q", hosts, said, want)
 		}
-		if _, err := config.LoadReplica(filepath.Join(bundle.HostDir(out, strings.Count(hosts, ",")), bundle.ReplicaFile)); err != nil {
+		_, err := config.LoadReplica(filepath.Join(bundle.HostDir(out, strings.Count(hosts, ",")), bundle.ReplicaFile))
+		if err != nil {
 			t.Errorf("%s: %v", hosts, err)
 		}
 	}
@@ -179,7 +181,8 @@ func TestParseMap(t *testing.T) {
 	if text := mapText(" uid-map", got); text != " uid-map=0:65534:1,1000:2000:10" {
 		t.Errorf("written: got %q", text)
 	}
-	for _, s := range []string{",", "1", "1:2", "1:2:3:4", "a:b:c", "1:2:-3", "4294967296:0:1", "4294967295:0:1", "0:4294967290:6", "1:1:0", "1:5:2,2:9:1"} {
+	for _, s := range []string{",", "1", "1:2", "1:2:3:4", "a:b:c", "1:2:-3", "4294967296:0:1", "4294967295:0:1",
+		"0:4294967290:6", "1:1:0", "1:5:2,2:9:1"} {
 		if got, err := parseMap(s); err == nil {
 			t.Errorf("%q: got %v, want an error", s, got)
 		}

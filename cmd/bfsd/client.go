@@ -65,7 +65,8 @@ func (a *administrator) fileFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&a.admin, "admin", "admin", "the administrator's key, or the directory that holds "+bundle.AdminKeyFile)
 	f.StringVar(&a.group, "group", "", "the group file (default: "+bundle.GroupFile+" beside the administrator's key)")
-	f.StringVar(&a.passphrase, "passphrase-file", "", "opens a sealed key: the passphrase is on the first line of this file (mode 0600)")
+	f.StringVar(&a.passphrase, "passphrase-file", "",
+		"opens a sealed key: the passphrase is on the first line of this file (mode 0600)")
 	a.command = c
 }
 
@@ -140,8 +141,10 @@ type session struct {
 	client *pbft.Client
 }
 
-func withAdministrator(ctx context.Context, g *config.Group, key ed25519.PrivateKey, t pbft.Transport, do func(context.Context, *session) error) error {
-	client, err := pbft.NewClient(pbft.ClientConfig{Group: g.Group, Key: key, Transport: t, Logger: slog.New(slog.DiscardHandler)})
+func withAdministrator(ctx context.Context, g *config.Group, key ed25519.PrivateKey, t pbft.Transport,
+	do func(context.Context, *session) error) error {
+	client, err := pbft.NewClient(pbft.ClientConfig{Group: g.Group, Key: key, Transport: t,
+		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -156,12 +159,13 @@ func withAdministrator(ctx context.Context, g *config.Group, key ed25519.Private
 // command finds its key in use.
 func explain(err error, g *config.Group) error {
 	if errors.Is(err, pbft.ErrKeyInUse) {
-		return fmt.Errorf("%w\nThis key serves one command at a time, and a bfsd backup may take long: wait until it ends. "+
-			"A backup made with --config, on a host, uses that host's key and leaves the administrator's free", err)
+		return fmt.Errorf("%w\nThis key serves one command at a time, and a bfsd backup may take long: wait "+
+			"until it ends. A backup made with --config, on a host, uses that host's key and "+
+			"leaves the administrator's free", err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("no answer from %d of %d replicas in time: do they run, with this very group file and transport? (bfsd status --group %s)",
-			g.Quorum(), g.N(), g.File)
+		return fmt.Errorf("no answer from %d of %d replicas in time: do they run, with this very group file "+
+			"and transport? (bfsd status --group %s)", g.Quorum(), g.N(), g.File)
 	}
 	return err
 }
@@ -213,7 +217,8 @@ func writeClients(w io.Writer, clients []pbft.Enrolment, exports []nfsstate.Expo
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tCLIENT\tKEY\tSTATE\tRIGHTS")
 	for _, e := range clients {
-		fmt.Fprintf(t, "%s\t%016x\t%s\t%s\t%s\n", nameOf(&e), uint64(e.ID), keys.Public(e.Key), stateOf(&e), rightsText(e.Rights, exports))
+		fmt.Fprintf(t, "%s\t%016x\t%s\t%s\t%s\n",
+			nameOf(&e), uint64(e.ID), keys.Public(e.Key), stateOf(&e), rightsText(e.Rights, exports))
 	}
 	return t.Flush()
 }
@@ -336,7 +341,8 @@ func (s *session) named(ctx context.Context, name string) (key ed25519.PublicKey
 			continue
 		}
 		if key != nil {
-			return nil, fmt.Errorf("--name: more than one client is called %s: say which with --key (bfsd client list shows the keys)", name)
+			return nil, fmt.Errorf("--name: more than one client is called %s: say which with --key "+
+				"(bfsd client list shows the keys)", name)
 		}
 		key = clients[i].Key
 	}

@@ -94,9 +94,11 @@ type addOptions struct {
 func (o *addOptions) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.name, "name", "", "its name in lists and logs (default: client- and the beginning of its number)")
-	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport}, "an export that it may mount; may be given more than once")
+	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport},
+		"an export that it may mount; may be given more than once")
 	f.BoolVar(&o.readOnly, "ro", false, "reading only")
-	f.StringVar(&o.squash, "squash", squashNames[nfsstate.SquashRoot], "the users who are made anonymous: none, root or all")
+	f.StringVar(&o.squash, "squash", squashNames[nfsstate.SquashRoot],
+		"the users who are made anonymous: none, root or all")
 	f.Uint32Var(&o.anonUID, "anon-uid", nfsstate.Nobody, "the anonymous user")
 	f.Uint32Var(&o.anonGID, "anon-gid", nfsstate.Nobody, "the anonymous group")
 	f.StringVar(&o.uidMap, "uid-map", "", "FROM:TO:COUNT[,...] for users")
@@ -158,7 +160,8 @@ func (o *addOptions) check() (g nfsstate.Grant, expires uint64, err error) {
 // add enrols a client, and makes its exports that do not exist yet, all in one operation
 // or not at all. If the client has these rights already it does nothing, so that scripts
 // may repeat it. It returns the message for the administrator.
-func (o *addOptions) add(ctx context.Context, s *session, key ed25519.PublicKey, g nfsstate.Grant, expires uint64) (string, error) {
+func (o *addOptions) add(ctx context.Context, s *session, key ed25519.PublicKey, g nfsstate.Grant,
+	expires uint64) (string, error) {
 	exports, err := s.exports(ctx)
 	if err != nil {
 		return "", err
@@ -205,10 +208,11 @@ func (o *addOptions) wanted(exports []nfsstate.ExportInfo) (all []nfsstate.Wante
 		case slices.Contains(o.exports[:i], path):
 			return nil, fmt.Errorf("--export %s: given twice", path)
 		case !there && !o.create:
-			return nil, fmt.Errorf("export %s: the group has %s; --create-export makes a new one", path, strings.Join(names, ", "))
+			return nil, fmt.Errorf("export %s: the group has %s; --create-export makes a new one",
+				path, strings.Join(names, ", "))
 		case there && o.made.given() != "":
-			return nil, fmt.Errorf("export %s is there already, and %s is for a new one: change it with bfsd export set %s",
-				path, o.made.given(), path)
+			return nil, fmt.Errorf("export %s is there already, and %s is for a new one: "+
+				"change it with bfsd export set %s", path, o.made.given(), path)
 		}
 		all = append(all, nfsstate.Wanted{Create: !there, Export: o.made.export(path)})
 	}
@@ -217,26 +221,28 @@ func (o *addOptions) wanted(exports []nfsstate.ExportInfo) (all []nfsstate.Wante
 
 // enrolled reports whether the client has just these rights already. If the key or the
 // name is enrolled otherwise it returns an error.
-func (o *addOptions) enrolled(key ed25519.PublicKey, wanted []nfsstate.Wanted, r nfsstate.Rights, clients []pbft.Enrolment,
-	exports []nfsstate.ExportInfo) (same bool, err error) {
+func (o *addOptions) enrolled(key ed25519.PublicKey, wanted []nfsstate.Wanted, r nfsstate.Rights,
+	clients []pbft.Enrolment, exports []nfsstate.ExportInfo) (same bool, err error) {
 	for i := range clients {
 		c := &clients[i]
 		switch {
 		case c.Revoked:
 		case !c.Key.Equal(key) && nameOf(c) == r.Name:
-			return false, fmt.Errorf("a client called %s is enrolled already, with key %s: give this one another --name", r.Name, keys.Public(c.Key))
+			return false, fmt.Errorf("a client called %s is enrolled already, with key "+
+				"%s: give this one another --name", r.Name, keys.Public(c.Key))
 		case c.Key.Equal(key) && o.sameRights(c, wanted, r, exports):
 			return true, nil
 		case c.Key.Equal(key):
-			return false, fmt.Errorf("this key is enrolled with other rights (%s): revoke it first, then add it; its mounts live on",
-				rightsText(c.Rights, exports))
+			return false, fmt.Errorf("this key is enrolled with other rights (%s): revoke it first, "+
+				"then add it; its mounts live on", rightsText(c.Rights, exports))
 		}
 	}
 	return false, nil
 }
 
 // sameRights reports whether a client has exactly the rights wanted.
-func (o *addOptions) sameRights(c *pbft.Enrolment, wanted []nfsstate.Wanted, r nfsstate.Rights, exports []nfsstate.ExportInfo) bool {
+func (o *addOptions) sameRights(c *pbft.Enrolment, wanted []nfsstate.Wanted, r nfsstate.Rights,
+	exports []nfsstate.ExportInfo) bool {
 	if o.name == "" {
 		r.Name = nameOf(c) // any name will do
 	}
@@ -293,7 +299,8 @@ func parseExpiry(s string, now time.Time) (uint64, error) {
 		at = now.Add(d)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("got %q, want a date such as 2027-01-31, a time such as 2027-01-31T12:00:00Z or a while such as 720h", s)
+		return 0, fmt.Errorf("got %q, want a date such as 2027-01-31, a time such as "+
+			"2027-01-31T12:00:00Z or a while such as 720h", s)
 	}
 	if !at.After(now) {
 		return 0, errors.New("is in the past")

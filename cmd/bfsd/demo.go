@@ -49,7 +49,8 @@ the others count who it is.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if d.byzantine && (d.kill || d.intrude) {
-				return errors.New("--byzantine excludes --kill and --intrude: with four replicas one may be faulty at a time")
+				return errors.New("--byzantine excludes --kill and --intrude: with four " +
+					"replicas one may be faulty at a time")
 			}
 			d.out = c.OutOrStdout()
 			return d.run(c.Context())
@@ -57,13 +58,15 @@ the others count who it is.`,
 	}
 	f := c.Flags()
 	f.IntVarP(&d.n, "n", "n", 4, "replicas: 4 to 32")
-	f.StringVar(&d.dir, "dir", "", "where keys, configuration and logs are kept (default: a temporary directory, removed at the end if all went well)")
+	f.StringVar(&d.dir, "dir", "", "where keys, configuration and logs are kept (default: a temporary "+
+		"directory, removed at the end if all went well)")
 	f.IntVar(&d.basePort, "base-port", 0, "the first of 2n+2 ports on 127.0.0.1; 0 finds free ones")
 	f.Var(&d.size, "size", "size of the whole state; each replica takes as much memory as is in use")
 	f.BoolVar(&d.kill, "kill", false, "show that nothing is lost when a replica is killed")
 	f.BoolVar(&d.byzantine, "byzantine", false, "show that a replica that lies does no harm, and is named")
 	c.AddCommand(demoKeeperCommand(), demoLieCommand())
-	f.BoolVar(&d.intrude, "intrude", false, "show that a replica whose memory and disk are altered does no harm, and is healed")
+	f.BoolVar(&d.intrude, "intrude", false,
+		"show that a replica whose memory and disk are altered does no harm, and is healed")
 	return c
 }
 
@@ -248,7 +251,8 @@ func (d *demo) makeGroup() error {
 		return err
 	}
 	if d.group.N() != d.n {
-		return fmt.Errorf("-n %d: %s has a group of %d already; remove it or name another --dir", d.n, d.dir, d.group.N())
+		return fmt.Errorf("-n %d: %s has a group of %d already; remove it or name another --dir",
+			d.n, d.dir, d.group.N())
 	}
 	if d.relay, err = config.LoadRelay(relayFile); err != nil {
 		return err
@@ -264,7 +268,8 @@ func (d *demo) makeGroup() error {
 func (d *demo) forget() error {
 	_, err := os.Stat(filepath.Join(d.path("log"), "relay.log"))
 	if err == nil {
-		fmt.Fprintf(d.out, "keys and configuration are those of the last demo in %s; its files were in memory and are gone\n", d.dir)
+		fmt.Fprintf(d.out, "keys and configuration are those of the last demo in %s; its files "+
+			"were in memory and are gone\n", d.dir)
 	}
 	for i := range d.n {
 		state := filepath.Join(bundle.HostDir(d.path("group"), i), bundle.StateDir)
@@ -291,15 +296,16 @@ func (d *demo) writeFiles(groupFile string) error {
 	}
 	err := bundle.Write(d.path("group"), bundle.Plan{
 		Name: "demo", Hosts: bundle.Loopback(d.n, base), Exports: []string{demoExport}, Size: d.size,
-		Limits: pbft.DefaultLimits(), Transport: pbft.TransportTLS, Durability: pbft.DurabilityDisk, Window: pbft.DefaultWindow,
-		Keeper: true,
+		Limits: pbft.DefaultLimits(), Transport: pbft.TransportTLS, Durability: pbft.DurabilityDisk,
+		Window: pbft.DefaultWindow, Keeper: true,
 	})
 	if err != nil {
 		return err
 	}
 	local := func(offset int) string { return fmt.Sprintf("127.0.0.1:%d", base+2*d.n+offset) }
 	_, err = bundle.WriteRelay(d.path("relay"), bundle.RelayPlan{
-		Listen: local(0), AdminListen: local(1), Export: demoExport, InsecurePorts: true, Transport: pbft.TransportTLS, Group: groupFile,
+		Listen: local(0), AdminListen: local(1), Export: demoExport, InsecurePorts: true,
+		Transport: pbft.TransportTLS, Group: groupFile,
 	})
 	return err
 }
@@ -313,7 +319,8 @@ func (d *demo) enrol(ctx context.Context) error {
 	}
 	return withAdministrator(ctx, d.group, key, pbft.TransportTLS, func(ctx context.Context, s *session) error {
 		o := addOptions{name: "demo", exports: []string{demoExport}}
-		_, err := o.add(ctx, s, keys.Of(d.relay.Key), nfsstate.Grant{AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody}, 0)
+		_, err := o.add(ctx, s, keys.Of(d.relay.Key),
+			nfsstate.Grant{AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody}, 0)
 		return err
 	})
 }
@@ -332,12 +339,14 @@ func (d *demo) explain(ctx context.Context) error {
 	if !cli.HaveMountNFS() {
 		fmt.Fprint(d.out, "  (this machine lacks mount.nfs: apt-get install nfs-common)\n\n")
 	}
-	fmt.Fprintf(d.out, "Without root, with nfs-ls, nfs-cp and nfs-cat (Debian package libnfs-utils):\n\n  nfs-ls '%s'\n\n", url)
+	fmt.Fprintf(d.out, "Without root, with nfs-ls, nfs-cp and nfs-cat (Debian package "+
+		"libnfs-utils):\n\n  nfs-ls '%s'\n\n", url)
 	if err := d.status(ctx); err != nil || d.kill || d.intrude || d.byzantine {
 		return err
 	}
-	_, err = fmt.Fprintf(d.out, "\n%s. To see it, kill the keeper of a backup, and the replica with it, and go on using the files:\n\n  kill -9 %d\n\n"+
-		"(the keeper of replica 0, the primary, is process %d: without it the others take a moment to agree on the next)\n",
+	_, err = fmt.Fprintf(d.out, "\n%s. To see it, kill the keeper of a backup, and the replica with it, and "+
+		"go on using the files:\n\n  kill -9 %d\n\n(the keeper of replica 0, the primary, is process %d: "+
+		"without it the others take a moment to agree on the next)\n",
 		mayFail(d.group.F()), d.children[d.n-1].PID(), d.children[0].PID())
 	return err
 }
@@ -382,13 +391,15 @@ func (d *demo) killAndRead(ctx context.Context, c *probe.Client) error {
 		return err
 	}
 	const victim = 0 // the primary of view 0, in which the group still is
-	fmt.Fprintf(d.out, "killing replica %d, the primary, and its keeper (process %d) with SIGKILL\n", victim, d.children[victim].PID())
+	fmt.Fprintf(d.out, "killing replica %d, the primary, and its keeper (process %d) with SIGKILL\n",
+		victim, d.children[victim].PID())
 	d.children[victim].Kill()
 	killed := time.Now()
 	if _, err := c.Write(ctx, "after.txt", []byte("the others agreed on this line\n")); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "writing %s/after.txt: done after %v, with the next primary\n", demoExport, time.Since(killed).Round(time.Millisecond))
+	fmt.Fprintf(d.out, "writing %s/after.txt: done after %v, with the next primary\n",
+		demoExport, time.Since(killed).Round(time.Millisecond))
 	got, err := c.Read(ctx, file)
 	if err != nil {
 		return err

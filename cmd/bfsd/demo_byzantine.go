@@ -33,8 +33,9 @@ type deception struct {
 func (d *demo) lieAndRead(ctx context.Context) error {
 	return d.mounted(ctx, func(ctx context.Context, c *probe.Client) error {
 		x := &deception{demo: d, client: c}
-		fmt.Fprintf(d.out, "\nreplica %d lies: its votes, its checkpoints and its results are false, and have the right MACs (%s counts them)\n",
-			d.liar(), d.path(filepath.Join("log", fmt.Sprintf("replica%d.log", d.liar()))))
+		fmt.Fprintf(d.out, "\nreplica %d lies: its votes, its checkpoints and its results are false, and "+
+			"have the right MACs (%s counts them)\n", d.liar(),
+			d.path(filepath.Join("log", fmt.Sprintf("replica%d.log", d.liar()))))
 		if err := x.untilNamed(ctx); err != nil {
 			return err
 		}
@@ -83,8 +84,9 @@ func (x *deception) untilNamed(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(x.out, "%s/demo.txt was written and read %d times, and was always right; of replica %d the others count %d wrong votes and %d wrong"+
-			" checkpoints, and the relay %d wrong results\n", demoExport, x.rounds, x.liar(), votes, roots, results)
+		fmt.Fprintf(x.out, "%s/demo.txt was written and read %d times, and was always right; of replica %d "+
+			"the others count %d wrong votes and %d wrong checkpoints, and the relay %d wrong results\n", demoExport,
+			x.rounds, x.liar(), votes, roots, results)
 		if by >= x.group.F()+1 && results > 0 {
 			return nil
 		}
@@ -138,7 +140,8 @@ func (x *deception) wrongReplies(ctx context.Context) (uint64, error) {
 		}
 	}
 	if len(s.Client.WrongReplies) != x.n {
-		return 0, errors.New("the relay's status does not tell the wrong replies of each replica: are bfsd and bfs-relay of one build?")
+		return 0, errors.New("the relay's status does not tell the wrong replies of each replica: are " +
+			"bfsd and bfs-relay of one build?")
 	}
 	return s.Client.WrongReplies[x.liar()], nil
 }
@@ -146,10 +149,10 @@ func (x *deception) wrongReplies(ctx context.Context) (uint64, error) {
 // whatToDo says where to look, and how the liar is healed.
 func (x *deception) whatToDo() error {
 	file := filepath.Join(bundle.HostDir(x.path("group"), x.liar()), bundle.ReplicaFile)
-	_, err := fmt.Fprintf(x.out, "\nIt goes on lying. Use the files meanwhile, and look at what the others count:\n\n"+
-		"  bfsd status --group %s\n  curl -s http://%s/metrics | grep wrong\n  curl -s http://%s/metrics | grep wrong\n\n"+
-		"Its keeper ends that at the replica's next turn, or now:\n\n  bfsd recover %d --config %s\n",
-		x.group.File, x.group.Admin[0], x.relay.AdminListen, x.liar(), file)
+	_, err := fmt.Fprintf(x.out, "\nIt goes on lying. Use the files meanwhile, and look at what the others "+
+		"count:\n\n  bfsd status --group %s\n  curl -s http://%s/metrics | grep wrong\n  curl -s "+
+		"http://%s/metrics | grep wrong\n\nIts keeper ends that at the replica's next turn, or now:\n\n  "+
+		"bfsd recover %d --config %s\n", x.group.File, x.group.Admin[0], x.relay.AdminListen, x.liar(), file)
 	return err
 }
 
@@ -160,7 +163,8 @@ func (d *demo) watchLiar(ctx context.Context) {
 	for {
 		s, err := status.AskOne(ctx, d.group, d.liar())
 		if err == nil && s.Recovery.Ended {
-			fmt.Fprintf(d.out, "replica %d has recovered, in %v, and lies no more\n", d.liar(), s.Recovery.Took.Duration().Round(time.Millisecond))
+			fmt.Fprintf(d.out, "replica %d has recovered, in %v, and lies no more\n",
+				d.liar(), s.Recovery.Took.Duration().Round(time.Millisecond))
 			return
 		}
 		select {

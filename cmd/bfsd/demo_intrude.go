@@ -52,7 +52,8 @@ type intrusion struct {
 }
 
 func (x *intrusion) write(ctx context.Context) (err error) {
-	fmt.Fprintf(x.out, "\nwriting %s/demo.txt through the relay: %d times %q\n", demoExport, len(x.text)/len(written), written)
+	fmt.Fprintf(x.out, "\nwriting %s/demo.txt through the relay: %d times %q\n",
+		demoExport, len(x.text)/len(written), written)
 	x.file, err = x.client.Write(ctx, "demo.txt", x.text)
 	return err
 }
@@ -61,7 +62,8 @@ func (x *intrusion) write(ctx context.Context) (err error) {
 func (x *intrusion) replica(i int) (pid int, err error) {
 	all, err := procs.Children(x.children[i].PID())
 	if err == nil && len(all) != 1 {
-		err = fmt.Errorf("the keeper of replica %d has %d children, want 1, the replica: does %s have keepers? Name another --dir", i, len(all), x.dir)
+		err = fmt.Errorf("the keeper of replica %d has %d children, want 1, the replica: does %s "+
+			"have keepers? Name another --dir", i, len(all), x.dir)
 	}
 	if err != nil {
 		return 0, err
@@ -83,7 +85,8 @@ func (x *intrusion) alter(context.Context) error {
 	if places == 0 {
 		return fmt.Errorf("replica %d does not hold the file: nothing to alter in process %d", x.victim, pid)
 	}
-	fmt.Fprintf(x.out, "altering the file in the memory of replica %d (process %d): %d places now say %q\n", x.victim, pid, places, altered)
+	fmt.Fprintf(x.out, "altering the file in the memory of replica %d (process %d): %d places now say %q\n",
+		x.victim, pid, places, altered)
 	places, err = procs.AlterFiles(filepath.Join(x.home(), bundle.StateDir), written, altered)
 	if err == nil {
 		fmt.Fprintf(x.out, "altering it on the replica's disk, in its journal and its image: %d places\n", places)
@@ -115,7 +118,8 @@ func (x *intrusion) heal(ctx context.Context) error {
 	if !r.Corrupt {
 		return fmt.Errorf("replica %d has recovered and found nothing corrupt", x.victim)
 	}
-	fmt.Fprintf(x.out, "it has recovered after %v, and found that what it held was not the group's\n", r.Took.Duration().Round(time.Millisecond))
+	fmt.Fprintf(x.out, "it has recovered after %v, and found that what it held was not the group's\n",
+		r.Took.Duration().Round(time.Millisecond))
 	return x.status(ctx)
 }
 
@@ -147,7 +151,8 @@ func (x *intrusion) askKeeper(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(x.out, "recovering replica %d, as its keeper does on schedule:\n\n  bfsd recover %d --config %s\n\n", x.victim, x.victim, r.File)
+	fmt.Fprintf(x.out, "recovering replica %d, as its keeper does on schedule:\n\n  bfsd recover %d --config %s\n\n",
+		x.victim, x.victim, r.File)
 	for {
 		said, err := pbft.AskRecovery(ctx, r.Keeper, false)
 		if err == nil {
@@ -171,7 +176,8 @@ func (x *intrusion) ended(ctx context.Context) (pbft.Recovery, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return pbft.Recovery{}, fmt.Errorf("replica %d has not recovered: %w", x.victim, errors.Join(err, ctx.Err()))
+			return pbft.Recovery{}, fmt.Errorf("replica %d has not recovered: %w",
+				x.victim, errors.Join(err, ctx.Err()))
 		case <-time.After(askAgain):
 		}
 	}

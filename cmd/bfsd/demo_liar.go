@@ -28,17 +28,19 @@ import (
 // member on another machine; so they cannot take part in a group that keeps files.
 
 func demoKeeperCommand() *cobra.Command {
-	return hidden("keep-liar", "keep a replica that lies until it is recovered: only bfsd demo --byzantine runs this", func(ctx context.Context, file string) error {
-		return keep(ctx, file, "demo", "lie")
-	})
+	return hidden("keep-liar", "keep a replica that lies until it is recovered: only bfsd demo --byzantine runs this",
+		func(ctx context.Context, file string) error {
+			return keep(ctx, file, "demo", "lie")
+		})
 }
 
 func demoLieCommand() *cobra.Command {
-	return hidden("lie", "run a replica that lies: only bfsd demo --byzantine runs this", func(ctx context.Context, file string) error {
-		told := pbfttest.Lie()
-		go count(ctx, told)
-		return serve(ctx, file, pbft.StartReplica, newFiles)
-	})
+	return hidden("lie", "run a replica that lies: only bfsd demo --byzantine runs this",
+		func(ctx context.Context, file string) error {
+			told := pbfttest.Lie()
+			go count(ctx, told)
+			return serve(ctx, file, pbft.StartReplica, newFiles)
+		})
 }
 
 func hidden(use, short string, run func(context.Context, string) error) *cobra.Command {
@@ -81,11 +83,13 @@ func ofDemo(file string) error {
 	dir := filepath.Dir(filepath.Dir(filepath.Dir(path))) // DIR/group/hostN/replica.toml
 	mark, err := os.ReadFile(filepath.Join(dir, demoMark))
 	if err != nil || strings.TrimSpace(string(mark)) != wholeDigest(r.Group) {
-		return fmt.Errorf("%s is not in the directory of a demo, and a replica that lies belongs nowhere else: run bfsd demo --byzantine", file)
+		return fmt.Errorf("%s is not in the directory of a demo, and a replica that lies belongs nowhere "+
+			"else: run bfsd demo --byzantine", file)
 	}
 	for _, m := range r.Group.Members {
 		if a, err := netip.ParseAddrPort(m.Address); err != nil || !a.Addr().IsLoopback() {
-			return errors.Join(fmt.Errorf("%s: member %s is not on this machine's loopback: a replica that lies may not meet it", file, m.Address), err)
+			return errors.Join(fmt.Errorf("%s: member %s is not on this machine's loopback: a "+
+				"replica that lies may not meet it", file, m.Address), err)
 		}
 	}
 	return nil

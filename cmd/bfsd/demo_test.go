@@ -31,7 +31,8 @@ func TestDemoIntrude(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	p := cluster.NewProcess("demo", filepath.Join(dir, "demo.log"), filepath.Join(bin, "bfsd"), "demo", "--intrude", "--dir", filepath.Join(dir, "demo"))
+	p := cluster.NewProcess("demo", filepath.Join(dir, "demo.log"), filepath.Join(bin, "bfsd"), "demo",
+		"--intrude", "--dir", filepath.Join(dir, "demo"))
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +123,8 @@ func TestDemoByzantine(t *testing.T) {
 		}
 	}
 	until("running until ctrl-C")
-	for _, text := range []string{"was always right", "votes against what committed", "say that its checkpoints are not the group's"} {
+	for _, text := range []string{"was always right", "votes against what committed",
+		"say that its checkpoints are not the group's"} {
 		if !said(text) {
 			t.Errorf("the demo does not say %q", text)
 		}
@@ -146,7 +148,8 @@ func TestDemoByzantine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, verb := range []string{"lie", "keep-liar"} {
-		if out, err := run("demo", verb, "--config", liar); err == nil || !strings.Contains(out, "is not in the directory of a demo") {
+		out, err := run("demo", verb, "--config", liar)
+		if err == nil || !strings.Contains(out, "is not in the directory of a demo") {
 			t.Errorf("demo %s outside a demo: %v\n%s", verb, err, out)
 		}
 	}

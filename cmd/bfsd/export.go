@@ -50,7 +50,8 @@ func (x *exportFlags) flags(c *cobra.Command, when string) {
 	x.set.Var(&x.owner, "owner", when+"owner and group of its root directory, as numbers")
 	x.set.Var(&x.mode, "mode", when+"permission bits of its root directory, in octal")
 	x.set.Var(&x.quota, "quota", when+"how much it may hold; 0B: as much as the state has room for")
-	x.set.Uint64Var(&x.inodes, "inodes", 0, when+"how many files and directories it may hold; 0: as many as the state has room for")
+	x.set.Uint64Var(&x.inodes, "inodes", 0,
+		when+"how many files and directories it may hold; 0: as many as the state has room for")
 }
 
 var exportFlagNames = []string{"owner", "mode", "quota", "inodes"}
@@ -135,7 +136,8 @@ bfsd client add. A group makes at most %d exports in its life, those that are re
 				case errors.Is(err, nfs3.ErrExist):
 					return fmt.Errorf("export %s is there already: change it with bfsd export set %s", args[0], args[0])
 				case errors.Is(err, nfs3.ErrNoSpc):
-					return fmt.Errorf("export %s: the state has no inode left, or the group has made its %d exports", args[0], nfsstate.MaxExports)
+					return fmt.Errorf("export %s: the state has no inode left, or the group has made its %d exports",
+						args[0], nfsstate.MaxExports)
 				case err != nil:
 					return err
 				}
@@ -176,7 +178,9 @@ own. A quota below the space in use removes nothing, and lets nothing more be wr
 			}
 			return a.with(c.Context(), func(ctx context.Context, s *session) error {
 				change := x.change()
-				if err := s.changeExport(ctx, args[0], func(id uint32) []byte { return nfsstate.ExportSetCall(id, &change) }); err != nil {
+				if err := s.changeExport(ctx, args[0], func(id uint32) []byte {
+					return nfsstate.ExportSetCall(id, &change)
+				}); err != nil {
 					return err
 				}
 				fmt.Fprintf(c.OutOrStdout(), "changed %s\n", args[0])
@@ -275,7 +279,8 @@ func writeExports(w io.Writer, exports []nfsstate.ExportInfo) error {
 		if e.QuotaInodes > 0 {
 			most = strconv.FormatUint(e.QuotaInodes, 10)
 		}
-		fmt.Fprintf(t, "/%s\t%d:%d\t%v\t%v\t%s\t%d\t%s\n", e.Name, e.UID, e.GID, config.Mode(e.Mode), config.Size(e.UsedBytes), quota, e.UsedInodes, most)
+		fmt.Fprintf(t, "/%s\t%d:%d\t%v\t%v\t%s\t%d\t%s\n",
+			e.Name, e.UID, e.GID, config.Mode(e.Mode), config.Size(e.UsedBytes), quota, e.UsedInodes, most)
 	}
 	return t.Flush()
 }

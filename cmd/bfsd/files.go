@@ -38,6 +38,7 @@ func newFiles(g *config.Group) (pbft.Service, func() error, error) {
 
 func stateExport(e config.Export) nfsstate.Export {
 	return nfsstate.Export{
-		Name: e.Name(), Mode: uint32(e.Mode), UID: e.UID, GID: e.GID, QuotaBytes: uint64(e.Quota), QuotaInodes: e.Inodes,
+		Name: e.Name(), Mode: uint32(e.Mode), UID: e.UID, GID: e.GID,
+		QuotaBytes: uint64(e.Quota), QuotaInodes: e.Inodes,
 	}
 }

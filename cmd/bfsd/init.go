@@ -57,15 +57,20 @@ otherwise. Nothing is ever overwritten.`,
 	f.StringSliceVar(&o.hosts, "hosts", nil, "the hosts, separated by commas: name, address, or either with :port")
 	f.IntVar(&o.loopback, "loopback", 0, "instead of --hosts: this many members on 127.0.0.1")
 	f.IntVar(&o.basePort, "base-port", config.DefaultPort, "with --loopback: the first port; each member takes two")
-	f.BoolVar(&o.network, "admin-on-network", false, "with --hosts: admin addresses listen where members do, for bfsd status from elsewhere")
+	f.BoolVar(&o.network, "admin-on-network", false,
+		"with --hosts: admin addresses listen where members do, for bfsd status from elsewhere")
 	f.StringVar(&o.out, "out", "", "the directory to make")
 	f.StringVar(&o.name, "name", "bfs", "the group's name")
-	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport}, "a file system to serve; may be given more than once")
+	f.StringArrayVar(&o.exports, "export", []string{config.DefaultExport},
+		"a file system to serve; may be given more than once")
 	f.Var(&o.size, "size", "size of the whole state; must fit in each host's memory when it fills up")
 	f.StringVar(&transfer, "transport", transfer, "tls, or plain for benchmarks and private wires")
-	f.StringVar(&o.durability, "durability", string(pbft.DurabilityDisk), "when a write is safe: disk, or replicated (in the memory of several hosts)")
-	f.BoolVar(&o.keeper, "keeper", false, "each replica's key is held by a process of its own, which also recovers the replica: see bfsd keeper --help")
-	f.StringVar(&o.passphrase, "passphrase-file", "", "seal the administrator's key with the passphrase on the first line of this file (mode 0600)")
+	f.StringVar(&o.durability, "durability", string(pbft.DurabilityDisk),
+		"when a write is safe: disk, or replicated (in the memory of several hosts)")
+	f.BoolVar(&o.keeper, "keeper", false,
+		"each replica's key is held by a process of its own, which also recovers the replica: see bfsd keeper --help")
+	f.StringVar(&o.passphrase, "passphrase-file", "",
+		"seal the administrator's key with the passphrase on the first line of this file (mode 0600)")
 	return c
 }
 
@@ -138,7 +143,8 @@ func (o *initOptions) members() ([]bundle.Host, error) {
 	case o.loopback > 0 && o.basePort > 0 && o.basePort+2*o.loopback < 1<<16:
 		return bundle.Loopback(o.loopback, o.basePort), nil
 	case o.loopback != 0:
-		return nil, fmt.Errorf("--loopback %d --base-port %d: want some members, and two ports below 65536 for each", o.loopback, o.basePort)
+		return nil, fmt.Errorf("--loopback %d --base-port %d: want some members, and two ports below 65536 for each",
+			o.loopback, o.basePort)
 	}
 	return nil, errors.New("--hosts is missing: want 4 names or more, such as --hosts a,b,c,d, or --loopback 4")
 }
@@ -159,14 +165,18 @@ func (o *initOptions) explain(c *cobra.Command) {
 		fmt.Fprintf(out, "  note:   %s\n", note)
 	}
 	if n == 1 {
-		fmt.Fprintf(out, "  run:    bfsd norep --config %s\n", filepath.Join(bundle.HostDir(o.out, 0), bundle.ReplicaFile))
+		fmt.Fprintf(out, "  run:    bfsd norep --config %s\n",
+			filepath.Join(bundle.HostDir(o.out, 0), bundle.ReplicaFile))
 	} else {
-		fmt.Fprintf(out, "  carry:  %s0 to the first host, and so on; then there: bfsd %s --config replica.toml\n", filepath.Join(o.out, "host"), o.verb())
+		fmt.Fprintf(out, "  carry:  %s0 to the first host, and so on; then there: bfsd %s --config replica.toml\n",
+			filepath.Join(o.out, "host"), o.verb())
 	}
-	fmt.Fprintf(out, "  keep:   %s, away from all hosts; it enrols clients\n", filepath.Join(o.out, bundle.AdminDir, bundle.AdminKeyFile))
+	fmt.Fprintf(out, "  keep:   %s, away from all hosts; it enrols clients\n",
+		filepath.Join(o.out, bundle.AdminDir, bundle.AdminKeyFile))
 	fmt.Fprintf(out, "  watch:  bfsd status --group %s\n", filepath.Join(o.out, bundle.GroupFile))
 	if len(o.hosts) > 0 && !o.network && n > 1 {
-		fmt.Fprintln(out, "          admin addresses listen on each host's loopback (admin_listen in replica.toml): ask from there, or through a tunnel")
+		fmt.Fprintln(out, "          admin addresses listen on each host's loopback (admin_listen in "+
+			"replica.toml): ask from there, or through a tunnel")
 	}
 }
 
@@ -176,9 +186,11 @@ func sizeNote(n pbft.GroupSize) string {
 	least := 3*n.Faulty() + 1
 	switch {
 	case n.Away() > 0:
-		return fmt.Sprintf("%d hosts survive %d faulty, as %d do, also while %d more is away for maintenance", n, n.Faulty(), least, n.Away())
+		return fmt.Sprintf("%d hosts survive %d faulty, as %d do, also while %d more is away for maintenance",
+			n, n.Faulty(), least, n.Away())
 	case int(n) > least:
-		return fmt.Sprintf("%d hosts survive %d faulty, as %d do; %d would let one more be away for maintenance", n, n.Faulty(), least, n+1)
+		return fmt.Sprintf("%d hosts survive %d faulty, as %d do; %d would let one more be away for maintenance",
+			n, n.Faulty(), least, n+1)
 	}
 	return ""
 }

@@ -69,14 +69,16 @@ func clientsJSON(clients []pbft.Enrolment, exports []nfsstate.ExportInfo) client
 	list := clientList{Clients: []clientJSON{}}
 	for i := range clients {
 		c := &clients[i]
-		x := clientJSON{Name: nameOf(c), ID: fmt.Sprintf("%016x", uint64(c.ID)), Key: keys.Public(c.Key).String(), State: stateOf(c), Grants: []grantJSON{}}
+		x := clientJSON{Name: nameOf(c), ID: fmt.Sprintf("%016x", uint64(c.ID)), Key: keys.Public(c.Key).String(),
+			State: stateOf(c), Grants: []grantJSON{}}
 		r, _ := nfsstate.ParseRights(c.Rights) // unreadable rights grant nothing
 		if r.Expires != 0 {
 			x.Expires = time.Unix(0, int64(r.Expires)).UTC().Format(time.RFC3339)
 		}
 		for _, g := range r.Grants {
-			x.Grants = append(x.Grants, grantJSON{Export: exportPath(g.Export, exports), ReadOnly: g.ReadOnly, Squash: squashNames[g.Squash],
-				AnonUID: g.AnonUID, AnonGID: g.AnonGID, UIDMap: rangesJSON(g.UIDs), GIDMap: rangesJSON(g.GIDs)})
+			x.Grants = append(x.Grants, grantJSON{Export: exportPath(g.Export, exports), ReadOnly: g.ReadOnly,
+				Squash: squashNames[g.Squash], AnonUID: g.AnonUID, AnonGID: g.AnonGID, UIDMap: rangesJSON(g.UIDs),
+				GIDMap: rangesJSON(g.GIDs)})
 		}
 		list.Clients = append(list.Clients, x)
 	}
@@ -93,8 +95,9 @@ func rangesJSON(ranges []nfsstate.IDRange) (all []rangeJSON) {
 func exportsJSON(exports []nfsstate.ExportInfo) exportList {
 	list := exportList{Exports: []exportJSON{}}
 	for _, e := range exports {
-		list.Exports = append(list.Exports, exportJSON{Path: "/" + e.Name, ID: e.ID, UID: e.UID, GID: e.GID, Mode: config.Mode(e.Mode).String(),
-			QuotaBytes: e.QuotaBytes, QuotaInodes: e.QuotaInodes, UsedBytes: e.UsedBytes, UsedInodes: e.UsedInodes})
+		list.Exports = append(list.Exports,
+			exportJSON{Path: "/" + e.Name, ID: e.ID, UID: e.UID, GID: e.GID, Mode: config.Mode(e.Mode).String(),
+				QuotaBytes: e.QuotaBytes, QuotaInodes: e.QuotaInodes, UsedBytes: e.UsedBytes, UsedInodes: e.UsedInodes})
 	}
 	return list
 }

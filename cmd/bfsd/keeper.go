@@ -86,9 +86,9 @@ func keep(ctx context.Context, file string, first ...string) error {
 		Recover: func(force bool) (string, error) { return w.Recover(ctx, force) },
 	})
 	if errors.Is(err, pbft.ErrKeeperMemory) {
-		return fmt.Errorf("%w.\nWhat the replica promised may be an old copy too: "+
-			"unless you know better, move its directory %s away. Then run\n"+
-			"  bfsd keeper renew --config %s\nthen start the keeper again and, if you moved the directory, run\n  bfsd replica replace --config %s",
+		return fmt.Errorf("%w.\nWhat the replica promised may be an old copy too: unless you know better, "+
+			"move its directory %s away. Then run\n  bfsd keeper renew --config %s\nthen start the keeper "+
+			"again and, if you moved the directory, run\n  bfsd replica replace --config %s",
 			err, c.Directory, file, file)
 	}
 	if err != nil {
@@ -109,7 +109,8 @@ func users(others ...uint32) []uint32 {
 // warnKeeper logs what this configuration does not protect.
 func warnKeeper(log *slog.Logger, c *config.Keeper) {
 	if !c.User.Other {
-		log.Warn("the replica runs as the keeper's own user, who can read the key: set keeper_user, and have root start the keeper")
+		log.Warn("the replica runs as the keeper's own user, who can read the key: set keeper_user, " +
+			"and have root start the keeper")
 	}
 	if c.Manifest == "" {
 		log.Warn("the program is not judged before it is started: set manifest")
@@ -138,7 +139,8 @@ promises: move it away, and run bfsd replica replace once the keeper runs again.
 			if err != nil {
 				return err
 			}
-			return say(c.OutOrStdout(), "the keeper of replica %d remembers manifest %d, and counts above all signatures before\n", k.Self, serial)
+			return say(c.OutOrStdout(), "the keeper of replica %d remembers manifest %d, and counts "+
+				"above all signatures before\n", k.Self, serial)
 		},
 	}
 	c.Flags().StringVar(&file, "config", "replica.toml", "the replica's configuration file")
@@ -170,9 +172,11 @@ the reasons. Recover returns when the new process is ready.`,
 			case err != nil:
 				return named(err, c, "config")
 			case args[0] != fmt.Sprint(r.Self):
-				return fmt.Errorf("%s is replica %d's, and N is %q: name the file of replica N, on its host", file, r.Self, args[0])
+				return fmt.Errorf("%s is replica %d's, and N is %q: name the file of replica N, on its host",
+					file, r.Self, args[0])
 			case r.Keeper == "":
-				return fmt.Errorf("%s: replica %d has no keeper: restart it, or set keeper (see bfsd keeper --help)", file, r.Self)
+				return fmt.Errorf("%s: replica %d has no keeper: restart it, or set keeper (see bfsd keeper --help)",
+					file, r.Self)
 			case timeout <= 0:
 				return fmt.Errorf("--timeout: got %v, want more than 0, such as 2m", timeout)
 			}

@@ -95,13 +95,15 @@ func TestKeeper(t *testing.T) {
 	}
 	askForRecovery(ctx, t, g, k, kept)
 	patience.Until(t, "status shows the keeper, and that it has begun a recovery", func() bool {
-		said, _ := g.Command(ctx, "bfsd", "status", "--json", "--group", filepath.Join(g.Dir, "group", bundle.GroupFile))
+		said, _ := g.Command(ctx, "bfsd", "status",
+			"--json", "--group", filepath.Join(g.Dir, "group", bundle.GroupFile))
 		var r status.Report
 		if json.Unmarshal([]byte(said), &r) != nil || len(r.Replicas) <= kept || r.Replicas[kept].Status == nil {
 			return false
 		}
 		k := r.Replicas[kept].Status.Keeper
-		return k != nil && k.Silent == "" && !k.Last.IsZero() && k.Counter > 0 && k.Serial == 1 && !k.Manifest.IsZero() && !k.Checked.IsZero()
+		return k != nil && k.Silent == "" && !k.Last.IsZero() && k.Counter > 0 && k.Serial == 1 &&
+			!k.Manifest.IsZero() && !k.Checked.IsZero()
 	})
 
 	manifest := filepath.Join(filepath.Dir(file), bundle.ManifestFile)
@@ -147,7 +149,8 @@ func askForRecovery(ctx context.Context, t *testing.T, g *cluster.Group, k *clus
 	}
 	logged(t, k, isReady, 3)
 	pid := replicaOf(t, k)
-	if text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err != nil || pid == before || !strings.Contains(string(text), "--recover") {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || pid == before || !strings.Contains(string(text), "--recover") {
 		t.Errorf("process %d after %d runs %q, %v: want a recovery", pid, before, text, err)
 	}
 	if _, err := g.Command(ctx, "bfsd", "recover", "0", "--config", g.ReplicaFile(self)); err == nil {
@@ -285,15 +288,17 @@ func TestKeeperUser(t *testing.T) {
 	file := g.ReplicaFile(kept)
 	text, err := os.ReadFile(file)
 	if err == nil {
-		err = os.WriteFile(file, []byte(strings.Replace(string(text), `keeper_user = ""`, `keeper_user = "nobody"`, 1)), 0o644)
+		err = os.WriteFile(file, []byte(strings.Replace(string(text), `keeper_user = ""`,
+			`keeper_user = "nobody"`, 1)), 0o644)
 	}
 	if err == nil {
-		err = filepath.WalkDir(filepath.Join(filepath.Dir(file), bundle.StateDir), func(path string, _ fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			return os.Lchown(path, nobody, nobody)
-		})
+		err = filepath.WalkDir(filepath.Join(filepath.Dir(file), bundle.StateDir),
+			func(path string, _ fs.DirEntry, err error) error {
+				if err != nil {
+					return err
+				}
+				return os.Lchown(path, nobody, nobody)
+			})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -310,7 +315,8 @@ func TestKeeperUser(t *testing.T) {
 	logged(t, g.Replicas[kept], isReady, 2)
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", replicaOf(t, g.Replicas[kept])))
 	if err != nil || !regexp.MustCompile(`(?m)^Uid:\s+65534\s+65534\s+65534\s+65534$`).Match(status) ||
-		!regexp.MustCompile(`(?m)^CapPrm:\s+0+$`).Match(status) || !regexp.MustCompile(`(?m)^Groups:\s*$`).Match(status) {
+		!regexp.MustCompile(`(?m)^CapPrm:\s+0+$`).Match(status) ||
+		!regexp.MustCompile(`(?m)^Groups:\s*$`).Match(status) {
 		t.Errorf("the replica is not another user without rights: %v\n%s", err, status)
 	}
 	as := func(user uint32, args ...string) string {
@@ -323,7 +329,8 @@ func TestKeeperUser(t *testing.T) {
 		return string(said)
 	}
 	for _, user := range []uint32{nobody, stranger} {
-		if said := as(user, "recover", fmt.Sprint(kept), "--config", file); !strings.Contains(said, fmt.Sprintf("user %d may not ask for this", user)) {
+		said := as(user, "recover", fmt.Sprint(kept), "--config", file)
+		if !strings.Contains(said, fmt.Sprintf("user %d may not ask for this", user)) {
 			t.Errorf("user %d hears %q", user, said)
 		}
 		if said := as(user, "keeper", "--config", file); !strings.Contains(said, "identity.key: permission denied") {

@@ -30,7 +30,8 @@ machine is enrolled, which serves the file system to its own kernel with bfs-rel
   scp -r bundles/host0 a.example:/etc/bfs       # and so on for b, c, d
   bfsd run --config /etc/bfs/replica.toml       # on each
   bfsd status --group bundles/group.toml`,
-	}, initCommand(), runCommand(), keeperCommand(), recoverCommand(), manifestCommand(), replicaCommand(), norepCommand(),
-		statusCommand(), clientCommand(), exportCommand(), backupCommand(), restoreCommand(), verifyCommand(), demoCommand(),
-		benchCommand(), versionCommand())
+	}, initCommand(), runCommand(), keeperCommand(), recoverCommand(), manifestCommand(),
+		replicaCommand(), norepCommand(),
+		statusCommand(), clientCommand(), exportCommand(), backupCommand(), restoreCommand(),
+		verifyCommand(), demoCommand(), benchCommand(), versionCommand())
 }

@@ -74,7 +74,8 @@ file has changed needs a new manifest too.`,
 			if err := bundle.WriteManifest(out, text); err != nil {
 				return err
 			}
-			return say(c.OutOrStdout(), "%s: manifest %d names %d programs; put it on every host\n", out, m.Serial, len(m.Allowed))
+			return say(c.OutOrStdout(), "%s: manifest %d names %d programs; put it on every host\n",
+				out, m.Serial, len(m.Allowed))
 		},
 	}
 	a.fileFlags(c)

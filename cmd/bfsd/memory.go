@@ -35,7 +35,8 @@ func memory(g *config.Group) *admin.Memory {
 	if err != nil {
 		return nil
 	}
-	return &admin.Memory{Limit: have, Resident: used, Needed: neededMemory(g.State.Size, g.Limits), StateSize: uint64(g.State.Size)}
+	return &admin.Memory{Limit: have, Resident: used, Needed: neededMemory(g.State.Size, g.Limits),
+		StateSize: uint64(g.State.Size)}
 }
 
 // warnMemory warns when the state can grow beyond this machine's memory: it lies in
@@ -45,9 +46,9 @@ func warnMemory(log *slog.Logger, g *config.Group) {
 	if m == nil || m.Needed <= m.Limit {
 		return
 	}
-	log.Warn("the state may outgrow this machine's memory: when it does the process is killed, and most likely on the other hosts as well. "+
-		"Add memory, or set quotas (bfsd export set)", "state.size", g.State.Size.String(), "needs", config.Size(m.Needed).String(),
-		"memory", config.Size(m.Limit).String())
+	log.Warn("the state may outgrow this machine's memory: when it does the process is killed, and most "+
+		"likely on the other hosts as well. Add memory, or set quotas (bfsd export set)", "state.size",
+		g.State.Size.String(), "needs", config.Size(m.Needed).String(), "memory", config.Size(m.Limit).String())
 }
 
 // warnDisk warns when the state can grow beyond the file system that its image is in.
@@ -56,9 +57,10 @@ func warnDisk(log *slog.Logger, g *config.Group, d *pbft.DiskStatus, directory s
 		return
 	}
 	if needs := uint64(g.State.Size) + uint64(g.State.Size)/4 + 256<<20; needs > d.Size {
-		log.Warn("the state may outgrow the file system of this replica's directory: when it is full the replica stands aside, and most likely "+
-			"those on the other hosts as well. Use a larger one, or set quotas (bfsd export set)", "directory", directory,
-			"state.size", g.State.Size.String(), "needs", config.Size(needs).String(), "has", config.Size(d.Size).String())
+		log.Warn("the state may outgrow the file system of this replica's directory: when it is full the "+
+			"replica stands aside, and most likely those on the other hosts as well. Use a larger one, or "+
+			"set quotas (bfsd export set)", "directory", directory, "state.size", g.State.Size.String(), "needs",
+			config.Size(needs).String(), "has", config.Size(d.Size).String())
 	}
 }
 
@@ -72,9 +74,10 @@ func watchMemory(ctx context.Context, log *slog.Logger, g *config.Group) {
 	var level fullness
 	for {
 		if m := memory(g); m != nil && level.rises(m.Resident, m.Limit) {
-			log.Error("this replica's memory fills: when it is full the process is killed, and most likely on the other hosts as well. "+
-				"Add memory, remove files, or set quotas (bfsd export set)", "percent", int(level), "resident", config.Size(m.Resident).String(),
-				"memory", config.Size(m.Limit).String(), "state.size", g.State.Size.String())
+			log.Error("this replica's memory fills: when it is full the process is killed, and most likely "+
+				"on the other hosts as well. Add memory, remove files, or set quotas (bfsd export set)", "percent",
+				int(level), "resident", config.Size(m.Resident).String(), "memory", config.Size(m.Limit).String(),
+				"state.size", g.State.Size.String())
 		}
 		select {
 		case <-look.C:

@@ -44,7 +44,8 @@ func TestWarnMemory(t *testing.T) {
 	g.State.Size = 4 << 30
 	for size, want := range map[uint64]bool{0: false, 6 << 30: false, 4 << 30: true} {
 		out.Reset()
-		if warnDisk(slog.New(slog.NewTextHandler(&out, nil)), g, &pbft.DiskStatus{Size: size}, "d"); (out.Len() > 0) != want {
+		if warnDisk(slog.New(slog.NewTextHandler(&out, nil)), g, &pbft.DiskStatus{Size: size},
+			"d"); (out.Len() > 0) != want {
 			t.Errorf("4 GiB of state on a disk of %d bytes: %q", size, out.String())
 		}
 	}

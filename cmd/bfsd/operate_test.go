@@ -98,7 +98,8 @@ func TestExportsAndClients(t *testing.T) {
 	}
 	o.refused("enrolled with other rights", "client", "add", "--key", key, "--export", "/new", "--create-export")
 	o.refused("bfsd export set /export", "client", "add", "--key", other, "--quota", "10MiB")
-	o.refused("bfsd export set /export", "client", "add", "--key", other, "--export", "/new", "--export", "/export", "--create-export", "--owner", "1:1")
+	o.refused("bfsd export set /export", "client", "add", "--key", other, "--export", "/new", "--export", "/export",
+		"--create-export", "--owner", "1:1")
 	o.refused("--create-export", "client", "add", "--key", other, "--export", "/new")
 	o.refused("called laptop", "client", "add", "--key", other, "--name", "laptop")
 	if all := o.exports(); len(all) != 1 {
@@ -124,7 +125,8 @@ func TestExportsAndClients(t *testing.T) {
 	for _, c := range list.Clients {
 		names[c.Key] = c
 	}
-	if names[key].Name != "laptop" || len(names[other].Grants) != 2 || !strings.HasPrefix(names[other].Name, "client-") {
+	if names[key].Name != "laptop" || len(names[other].Grants) != 2 ||
+		!strings.HasPrefix(names[other].Name, "client-") {
 		t.Errorf("clients: got %+v", list)
 	}
 	o.must("client", "revoke", "--name", "laptop")
@@ -182,13 +184,15 @@ func TestSignalsAndStatus(t *testing.T) {
 	o.must("client", "add", "--key", newKey(t))
 	o.g.Replicas[0].Terminate()
 	log := o.g.Replicas[0].LogTail(100)
-	if !strings.Contains(log, "this replica hands over before it stops") || strings.Contains(log, "err=<nil>") || strings.Contains(log, "replica lost") {
+	if !strings.Contains(log, "this replica hands over before it stops") || strings.Contains(log, "err=<nil>") ||
+		strings.Contains(log, "replica lost") {
 		t.Errorf("the log of a primary that was told to stop:\n%s", log)
 	}
 	if out := o.until(2); !strings.Contains(out, "works on its reserve") {
 		t.Errorf("one is down: got\n%s", out)
 	}
-	if out := o.until(1, "--can-stop", "1"); !strings.Contains(out, "replica 0 does not answer") || !strings.Contains(out, "are needed") {
+	out := o.until(1, "--can-stop", "1")
+	if !strings.Contains(out, "replica 0 does not answer") || !strings.Contains(out, "are needed") {
 		t.Errorf("can-stop: got %q", out)
 	}
 	if err := o.g.Replicas[0].Start(); err != nil {

@@ -100,7 +100,8 @@ func fenceIn(t *testing.T, said string) pbft.SeqNum {
 }
 
 // until polls a replica's account of itself until it is as it should be.
-func until(ctx context.Context, t *testing.T, g *config.Group, i int, what string, ok func(*pbft.Status) bool) *pbft.Status {
+func until(ctx context.Context, t *testing.T, g *config.Group, i int, what string,
+	ok func(*pbft.Status) bool) *pbft.Status {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -60,12 +60,14 @@ If the private key may have been stolen, this is not enough: begin a new epoch, 
 			}
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()
-			fence, err := pbft.Replace(ctx, pbft.ReplicaConfig{Group: r.Group.Group, Self: r.Self, Key: r.Key, Keeper: r.Keeper, Directory: r.Directory,
-				Transport: r.Transport, Logger: slog.New(slog.DiscardHandler)})
+			fence, err := pbft.Replace(ctx, pbft.ReplicaConfig{Group: r.Group.Group, Self: r.Self, Key: r.Key,
+				Keeper: r.Keeper, Directory: r.Directory, Transport: r.Transport,
+				Logger: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				return explain(err, r.Group)
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s is ready for replica %d, which votes again when checkpoint %d is stable\n", r.Directory, r.Self, fence)
+			fmt.Fprintf(c.OutOrStdout(), "%s is ready for replica %d, which votes again "+
+				"when checkpoint %d is stable\n", r.Directory, r.Self, fence)
 			return nil
 		},
 	}

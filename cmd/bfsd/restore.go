@@ -59,11 +59,13 @@ came to different batches make their archives anew with --at the batch to which 
 	o.administrator.fileFlags(c)
 	f := c.Flags()
 	f.StringVar(&o.transport, "transport", string(pbft.TransportTLS), "tls, or plain for benchmarks and private wires")
-	f.StringArrayVar(&o.archives, "archive", nil, "the archive that bfsd backup made; more than one: of different hosts, made with --offline")
+	f.StringArrayVar(&o.archives, "archive", nil,
+		"the archive that bfsd backup made; more than one: of different hosts, made with --offline")
 	f.StringVar(&o.root, "root", "", "the root that the archive's checkpoint must have, in hexadecimal")
 	f.StringVar(&o.out, "out", "", "the directory to make")
 	f.StringSliceVar(&o.hosts, "hosts", nil, "the hosts, if they are others: as many as before, as for bfsd init")
-	f.BoolVar(&o.network, "admin-on-network", false, "admin addresses listen where members do, for bfsd status from elsewhere")
+	f.BoolVar(&o.network, "admin-on-network", false,
+		"admin addresses listen where members do, for bfsd status from elsewhere")
 	return c
 }
 
@@ -109,16 +111,19 @@ func (o *restoreGroupOptions) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if err := bundle.WriteEpoch(o.out, bundle.Epoch{Old: g, Key: key, Passphrase: passphrase, Hosts: hosts, Origin: origin,
-		Transport: pbft.Transport(o.transport)}); err != nil {
+	if err := bundle.WriteEpoch(o.out, bundle.Epoch{Old: g, Key: key, Passphrase: passphrase,
+		Hosts: hosts, Origin: origin, Transport: pbft.Transport(o.transport)}); err != nil {
 		return err
 	}
 	out := c.OutOrStdout()
-	fmt.Fprintf(out, "made epoch %d of group %s in %s; it begins with checkpoint %d of epoch %d\n", g.Epoch+1, g.Name, o.out, origin.Seq, g.Epoch)
-	fmt.Fprintf(out, "  carry:  %s0 and the archive to the first host, and so on; then there:\n", filepath.Join(o.out, "host"))
+	fmt.Fprintf(out, "made epoch %d of group %s in %s; it begins with checkpoint %d of epoch %d\n",
+		g.Epoch+1, g.Name, o.out, origin.Seq, g.Epoch)
+	fmt.Fprintf(out, "  carry:  %s0 and the archive to the first host, and so on; then there:\n",
+		filepath.Join(o.out, "host"))
 	fmt.Fprintf(out, "            bfsd restore replica --config replica.toml --archive %s\n", filepath.Base(archive))
 	fmt.Fprintln(out, "            bfsd run --config replica.toml")
-	fmt.Fprintf(out, "  carry:  %s to each client machine, and start its relay again\n", filepath.Join(o.out, bundle.GroupFile))
+	fmt.Fprintf(out, "  carry:  %s to each client machine, and start its relay again\n",
+		filepath.Join(o.out, bundle.GroupFile))
 	fmt.Fprintf(out, "  keep:   %s; the old epoch's files are of no more use\n", filepath.Join(o.out, bundle.AdminDir))
 	return nil
 }
@@ -157,7 +162,8 @@ func (o *restoreGroupOptions) agreed(g *config.Group, certificates []pbft.Certif
 		c := &certificates[i]
 		who, ok := g.VouchingMember(c)
 		if !ok {
-			return "", fmt.Errorf("%s: no member of %s signed it: make it with bfsd backup --config FILE --offline, on the host", o.archives[i], g.File)
+			return "", fmt.Errorf("%s: no member of %s signed it: make it with bfsd backup "+
+				"--config FILE --offline, on the host", o.archives[i], g.File)
 		}
 		k := pbft.Certified{Seq: c.Seq, Root: c.Root}
 		if voters[k] == nil {
@@ -170,13 +176,15 @@ func (o *restoreGroupOptions) agreed(g *config.Group, certificates []pbft.Certif
 		}
 	}
 	if file == "" {
-		return "", fmt.Errorf("no %d hosts have one checkpoint with one root, so it is not certain what the group's state was:%s", g.Weak(), said)
+		return "", fmt.Errorf("no %d hosts have one checkpoint with one root, so it is not certain "+
+			"what the group's state was:%s", g.Weak(), said)
 	}
 	return file, nil
 }
 
 // origin checks an archive, and computes the root of its state in the next epoch.
-func (o *restoreGroupOptions) origin(c *cobra.Command, g *config.Group, archive string) (origin pbft.Origin, err error) {
+func (o *restoreGroupOptions) origin(c *cobra.Command, g *config.Group,
+	archive string) (origin pbft.Origin, err error) {
 	a, done, err := openArchive(archive)
 	if err != nil {
 		return origin, err
@@ -241,8 +249,8 @@ func restoreReplica(c *cobra.Command, file, archive string) error {
 	}
 	defer func() { _ = free() }()
 	p := newProgress(c, "writing")
-	err = pbft.Restore(pbft.ReplicaConfig{Group: r.Group.Group, Self: r.Self, Directory: r.Directory, Service: service}, a,
-		func(pages uint64) { p.show(pages, a.Pages) })
+	err = pbft.Restore(pbft.ReplicaConfig{Group: r.Group.Group, Self: r.Self,
+		Directory: r.Directory, Service: service}, a, func(pages uint64) { p.show(pages, a.Pages) })
 	p.end()
 	if errors.Is(err, pbft.ErrDamaged) || errors.Is(err, pbft.ErrFalse) {
 		return fmt.Errorf("%s: %w", archive, err)
@@ -250,7 +258,7 @@ func restoreReplica(c *cobra.Command, file, archive string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.OutOrStdout(), "%s is ready for replica %d, with checkpoint %d (%d pages): start it with bfsd run --config %s\n", r.Directory, r.Self,
-		a.Seq, a.Pages, file)
+	fmt.Fprintf(c.OutOrStdout(), "%s is ready for replica %d, with checkpoint %d (%d pages): start "+
+		"it with bfsd run --config %s\n", r.Directory, r.Self, a.Seq, a.Pages, file)
 	return nil
 }

@@ -85,7 +85,8 @@ func TestAfterATotalLoss(t *testing.T) {
 	w.run("verify", home)
 	overwriteFile(t, filepath.Join(home, "state", "disk", "pages"), 4096+17)
 	w.refuses(exitDamaged, "is not as it was written", "verify", home)
-	w.refuses(1, "remembers of an earlier life", "restore", "replica", "--config", filepath.Join(home, "replica.toml"), "--archive", archive)
+	w.refuses(1, "remembers of an earlier life",
+		"restore", "replica", "--config", filepath.Join(home, "replica.toml"), "--archive", archive)
 }
 
 // A walk is a group and a client of it, before the loss and after.
@@ -108,7 +109,8 @@ func newWalk(ctx context.Context, t *testing.T) *walk {
 		t.Fatal(err)
 	}
 	w.file = w.old("group.toml")
-	w.run("client", "add", "--admin", w.old("admin"), "--key", keys.Public(keys.Of(w.key)).String(), "--export", "/export", "--squash", "none")
+	w.run("client", "add", "--admin", w.old("admin"), "--key", keys.Public(keys.Of(w.key)).String(),
+		"--export", "/export", "--squash", "none")
 	return w
 }
 
@@ -240,7 +242,8 @@ func (w *walk) withoutBackup() {
 	batch := regexp.MustCompile(`checkpoint (\d+)`)
 	behind := batch.FindStringSubmatch(w.run("backup", "--config", host(1), "--offline", "-o", w.dir("1.archive")))[1]
 	w.run("backup", "--config", host(3), "--offline", "-o", w.dir("3.archive"))
-	third := []string{"restore", "group", "--admin", w.dir("group2", "admin"), "--out", w.dir("group3"), "--archive", w.dir("1.archive"), "--archive"}
+	third := []string{"restore", "group", "--admin", w.dir("group2", "admin"), "--out", w.dir("group3"),
+		"--archive", w.dir("1.archive"), "--archive"}
 	w.refuses(1, "no 2 hosts have one checkpoint with one root", append(third, w.dir("3.archive"))...)
 	w.refuses(1, "no 2 hosts have one checkpoint with one root", append(third, w.dir("1.archive"))...)
 	w.run("backup", "--config", host(3), "--offline", "--at", behind, "-o", w.dir("3again.archive"))
@@ -271,8 +274,10 @@ func (w *walk) unsigned() {
 	}
 	w.refuses(exitNotVouchedFor, "the administrator did not sign it", "verify", archive, "--group", group)
 	w.run("verify", archive, "--group", group, "--root", root[1])
-	w.refuses(exitDamaged, "want "+strings.Repeat("0", 63)+"1", "verify", archive, "--group", group, "--root", strings.Repeat("0", 63)+"1")
-	w.refuses(1, "nobody vouches for the archive", "restore", "group", "--admin", w.old("admin"), "--archive", archive, "--out", w.dir("x"))
+	w.refuses(exitDamaged, "want "+strings.Repeat("0", 63)+"1", "verify", archive, "--group", group,
+		"--root", strings.Repeat("0", 63)+"1")
+	w.refuses(1, "nobody vouches for the archive",
+		"restore", "group", "--admin", w.old("admin"), "--archive", archive, "--out", w.dir("x"))
 }
 
 // damages changes copies of an archive, each in one way, and has each refused.
@@ -283,8 +288,9 @@ func (w *walk) damages(archive string) {
 		w.t.Fatal(err)
 	}
 	for at, why := range map[int]string{
-		0: "the certificate", 6: "this is no archive", 11: "the certificate", 110: "the certificate", 3000: "the certificate",
-		4096: "block 0", 4104: "block 0", 5000: "block 0", 4096 + 8 + 64*4104: "block 1", len(whole) - 20: "block ",
+		0: "the certificate", 6: "this is no archive", 11: "the certificate", 110: "the certificate",
+		3000: "the certificate", 4096: "block 0", 4104: "block 0", 5000: "block 0", 4096 + 8 + 64*4104: "block 1",
+		len(whole) - 20: "block ",
 		len(whole) - 16: "the mark of its end", len(whole) - 1: "the checksum of all blocks",
 	} {
 		changed := bytes.Clone(whole)
@@ -316,7 +322,8 @@ func (w *walk) begin(archive string) {
 			w.refuses(1, "bfsd restore replica --config", "run", "--config", file)
 		}
 		w.run("restore", "replica", "--config", file, "--archive", archive)
-		p := cluster.NewProcess(fmt.Sprintf("epoch2-%d", i), w.dir(fmt.Sprintf("epoch2-%d.log", i)), w.bin, "run", "--config", file)
+		p := cluster.NewProcess(fmt.Sprintf("epoch2-%d", i), w.dir(fmt.Sprintf("epoch2-%d.log", i)), w.bin,
+			"run", "--config", file)
 		w.group.Replicas[i] = p
 		if err := p.Start(); err != nil {
 			w.t.Fatal(err)

@@ -71,7 +71,8 @@ disk failed: its next start is to be a recovery then, as bfsd keeper makes it.
 		},
 	}
 	c.Flags().StringVar(&file, "config", "replica.toml", "the replica's configuration file")
-	c.Flags().BoolVar(&recovers, "recover", false, "recover: trust nothing that is read until the group has confirmed it; bfsd keeper sets this")
+	c.Flags().BoolVar(&recovers, "recover", false,
+		"recover: trust nothing that is read until the group has confirmed it; bfsd keeper sets this")
 	return c
 }
 
@@ -179,11 +180,12 @@ func openDirectory(ctx context.Context, file string, cfg pbft.ReplicaConfig) err
 	}
 	err := pbft.OpenDirectory(ctx, cfg)
 	if errors.Is(err, pbft.ErrNotRestored) {
-		return fmt.Errorf("%w. Run\n  bfsd restore replica --config %s --archive ARCHIVE\nand start it again", err, file)
+		return fmt.Errorf("%w. Run\n  bfsd restore replica --config %s --archive ARCHIVE\nand start it again",
+			err, file)
 	}
 	if errors.Is(err, pbft.ErrForgotten) {
-		return fmt.Errorf("%w. Run\n  bfsd replica replace --config %s\nand start it again; it may not start before, because two different votes "+
-			"of one replica can cost the group its files", err, file)
+		return fmt.Errorf("%w. Run\n  bfsd replica replace --config %s\nand start it again; it may not start "+
+			"before, because two different votes of one replica can cost the group its files", err, file)
 	}
 	return err
 }

@@ -45,7 +45,8 @@ vouches for it, and 1 if it could not be checked.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c, args[0]) },
 	}
-	c.Flags().StringVar(&o.group, "group", "", "the group file (default: "+bundle.GroupFile+" here, or with the directory)")
+	c.Flags().StringVar(&o.group, "group", "",
+		"the group file (default: "+bundle.GroupFile+" here, or with the directory)")
 	c.Flags().StringVar(&o.root, "root", "", "of an archive: the root that its checkpoint must have, in hexadecimal")
 	return c
 }
@@ -112,7 +113,8 @@ func (o *verifyOptions) verdict(c *cobra.Command, err error) error {
 	switch {
 	case errors.Is(err, pbft.ErrNotVouchedFor):
 		code = exitNotVouchedFor
-		err = fmt.Errorf("%w. It is undamaged; compare this root with the one that bfsd backup printed, or give that with --root", err)
+		err = fmt.Errorf("%w. It is undamaged; compare this root with the one that bfsd backup "+
+			"printed, or give that with --root", err)
 	case errors.Is(err, pbft.ErrDamaged), errors.Is(err, pbft.ErrFalse), errors.Is(err, pbft.ErrNoArchive):
 		code = exitDamaged
 	default:
@@ -148,8 +150,8 @@ func (o *verifyOptions) directory(c *cobra.Command, path string) error {
 	if len(report.Problems) > 0 {
 		return cli.Exit(exitDamaged)
 	}
-	fmt.Fprintf(out, "%s is well: the journal has %d records, and the image is at checkpoint %d with %d pages\n", cfg.Directory, report.Records,
-		report.Image.Seq, report.Pages)
+	fmt.Fprintf(out, "%s is well: the journal has %d records, and the image is at checkpoint %d with %d pages\n",
+		cfg.Directory, report.Records, report.Image.Seq, report.Pages)
 	return nil
 }
 

@@ -25,7 +25,8 @@ the same major version of the protocol speak to each other. bfsd status shows th
 			if asJSON {
 				return writeJSON(c.OutOrStdout(), v)
 			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "bfsd %s, commit %s, protocol %s, %s\n", v.Version, v.Commit, v.Protocol, v.Go)
+			_, err := fmt.Fprintf(c.OutOrStdout(), "bfsd %s, commit %s, protocol %s, %s\n",
+				v.Version, v.Commit, v.Protocol, v.Go)
 			return err
 		},
 	}

@@ -50,7 +50,8 @@ func TestPages(t *testing.T) {
 
 	var back pbft.Status
 	code, text := get(t, base+"/status")
-	if err := json.Unmarshal([]byte(text), &back); code != 200 || err != nil || back.View != 7 || back.LastExecuted != 42 {
+	err = json.Unmarshal([]byte(text), &back)
+	if code != 200 || err != nil || back.View != 7 || back.LastExecuted != 42 {
 		t.Errorf("status: got %d %s, %v", code, text, err)
 	}
 	for _, page := range []string{"/healthz", "/readyz"} {
@@ -71,8 +72,8 @@ func TestPages(t *testing.T) {
 	_, text = get(t, base+"/metrics")
 	for _, line := range []string{
 		"bfs_view 7\n", "bfs_last_executed 42\n", "bfs_operations_total 1000\n", "bfs_session_key_age_seconds 1.5\n",
-		"bfs_peer_keys{replica=\"0\"} 1\n", "bfs_peer_keys{replica=\"2\"} 0\n", "bfs_refusals_total{reason=\"bad MAC\"} 3\n",
-		"process_resident_memory_bytes ",
+		"bfs_peer_keys{replica=\"0\"} 1\n", "bfs_peer_keys{replica=\"2\"} 0\n",
+		"bfs_refusals_total{reason=\"bad MAC\"} 3\n", "process_resident_memory_bytes ",
 	} {
 		if !strings.Contains(text, line) {
 			t.Errorf("metrics: %q is missing", line)
@@ -125,7 +126,8 @@ func TestReplicaReady(t *testing.T) {
 		t.Error("in a view change: ready")
 	}
 	s.Peers[1].Keys, s.SilentUntil, s.LastExecuted = true, 640, 300
-	if err := ReplicaReady(s, 4); err == nil || err.Error() != "silent until checkpoint 640 is stable; has executed 300" {
+	err := ReplicaReady(s, 4)
+	if err == nil || err.Error() != "silent until checkpoint 640 is stable; has executed 300" {
 		t.Errorf("silent: got %v", err)
 	}
 	s.SilentUntil, s.Fetching = 0, true
@@ -160,7 +162,8 @@ func TestMetricsAreWellFormed(t *testing.T) {
 		}
 	}
 	var out strings.Builder
-	writeFamilies(&out, []byte("x_seconds_bucket{le=\"1\"} 1\ny_total 2\nx_seconds_bucket{le=\"+Inf\"} 1\nx_seconds_sum 1\nx_seconds_count 1\n"), nil)
+	writeFamilies(&out, []byte("x_seconds_bucket{le=\"1\"} 1\ny_total 2\nx_seconds_bucket{le=\"+Inf\"} "+
+		"1\nx_seconds_sum 1\nx_seconds_count 1\n"), nil)
 	if lint(t, out.String()); !strings.Contains(out.String(), "# TYPE x_seconds histogram\n") {
 		t.Errorf("a histogram: got\n%s", out.String())
 	}

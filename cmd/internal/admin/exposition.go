@@ -34,7 +34,8 @@ func writeFamilies(w io.Writer, samples []byte, help map[string]string) {
 		if !ok {
 			text = strings.ReplaceAll(name, "_", " ")
 		}
-		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s\n", name, text, name, typeOf(name, lines[name]), strings.Join(lines[name], "\n"))
+		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s\n",
+			name, text, name, typeOf(name, lines[name]), strings.Join(lines[name], "\n"))
 	}
 }
 
@@ -63,5 +64,6 @@ func typeOf(name string, samples []string) string {
 // foreign reports whether a family of the Go runtime has a name that Prometheus's own
 // checks refuse. Other families tell the same.
 func foreign(name string) bool {
-	return strings.HasPrefix(name, "go_") && name != "go_goroutines" && name != "go_threads" && !strings.HasPrefix(name, "go_memstats_heap_")
+	return strings.HasPrefix(name, "go_") && name != "go_goroutines" && name != "go_threads" &&
+		!strings.HasPrefix(name, "go_memstats_heap_")
 }

@@ -32,34 +32,41 @@ type Memory struct {
 
 // ReplicaHelp explains the families of ReplicaMetrics.
 var ReplicaHelp = map[string]string{
-	"bfs_ready":                          "1 if this replica votes and hears enough others to order operations.",
-	"bfs_silent":                         "1 if this replica does not vote, because its restart lost the memory of its earlier votes.",
-	"bfs_silent_until_checkpoint":        "The checkpoint that must be stable before a silent replica votes; 0 if it is not silent.",
-	"bfs_fetching":                       "1 while this replica fetches the state from the others.",
-	"bfs_recovering":                     "1 while this replica recovers: it takes part, and what it remembers is not confirmed yet.",
-	"bfs_recovery_seconds":               "How long the recovery that this process began with took, or has taken so far; 0 without one.",
-	"bfs_recovery_found_corruption":      "1 if that recovery found a state that is not the group's.",
-	"bfs_view":                           "The view that this replica is in.",
-	"bfs_primary":                        "The replica that orders operations in this view.",
-	"bfs_view_active":                    "0 during a view change.",
-	"bfs_view_changes_total":             "View changes gone through since start.",
-	"bfs_rollbacks_total":                "Batches executed before they had committed, and taken back, since start.",
-	"bfs_last_executed":                  "The last batch that this replica has executed.",
-	"bfs_stable_checkpoint":              "The last stable checkpoint.",
-	"bfs_clients_connected":              "Enrolled clients that are connected.",
-	"bfs_floods":                         "Addresses from which connections come so often that most are dropped.",
-	"bfs_message_log_bytes":              "Length of the operations in the message log.",
-	"bfs_session_key_age_seconds":        "Time since the session keys were made.",
-	"bfs_operations_total":               "Operations executed in order since start.",
-	"bfs_queries_total":                  "Operations answered on the read-only path since start.",
-	"bfs_peer_connected":                 "1 if the connections to and from the other replica are up.",
-	"bfs_peer_keys":                      "1 if both session keys with the other replica are there.",
-	"bfs_peer_recovering":                "1 while the other replica recovers: it is not past its recovery point.",
-	"bfs_peer_last_executed":             "The last batch that the other replica says it has executed.",
-	"bfs_peer_wrong_votes_total":         "Votes of the other replica that were against what committed: it lies, or the primary does.",
-	"bfs_peer_wrong_roots_total":         "Checkpoints of the other replica with a state that is not the group's: it lies, or its state is false.",
-	"bfs_peer_false":                     "1 if the last of its checkpoints was such.",
-	"bfs_peer_recovered_age_seconds":     "Time since a recovery request of the other replica was executed here; 0: none was since start.",
+	"bfs_ready": "1 if this replica votes and hears enough others to order operations.",
+	"bfs_silent": "1 if this replica does not vote, because its restart lost the " +
+		"memory of its earlier votes.",
+	"bfs_silent_until_checkpoint": "The checkpoint that must be stable before a silent replica " +
+		"votes; 0 if it is not silent.",
+	"bfs_fetching": "1 while this replica fetches the state from the others.",
+	"bfs_recovering": "1 while this replica recovers: it takes part, and what it " +
+		"remembers is not confirmed yet.",
+	"bfs_recovery_seconds": "How long the recovery that this process began with took, or has " +
+		"taken so far; 0 without one.",
+	"bfs_recovery_found_corruption": "1 if that recovery found a state that is not the group's.",
+	"bfs_view":                      "The view that this replica is in.",
+	"bfs_primary":                   "The replica that orders operations in this view.",
+	"bfs_view_active":               "0 during a view change.",
+	"bfs_view_changes_total":        "View changes gone through since start.",
+	"bfs_rollbacks_total":           "Batches executed before they had committed, and taken back, since start.",
+	"bfs_last_executed":             "The last batch that this replica has executed.",
+	"bfs_stable_checkpoint":         "The last stable checkpoint.",
+	"bfs_clients_connected":         "Enrolled clients that are connected.",
+	"bfs_floods":                    "Addresses from which connections come so often that most are dropped.",
+	"bfs_message_log_bytes":         "Length of the operations in the message log.",
+	"bfs_session_key_age_seconds":   "Time since the session keys were made.",
+	"bfs_operations_total":          "Operations executed in order since start.",
+	"bfs_queries_total":             "Operations answered on the read-only path since start.",
+	"bfs_peer_connected":            "1 if the connections to and from the other replica are up.",
+	"bfs_peer_keys":                 "1 if both session keys with the other replica are there.",
+	"bfs_peer_recovering":           "1 while the other replica recovers: it is not past its recovery point.",
+	"bfs_peer_last_executed":        "The last batch that the other replica says it has executed.",
+	"bfs_peer_wrong_votes_total": "Votes of the other replica that were against what committed: " +
+		"it lies, or the primary does.",
+	"bfs_peer_wrong_roots_total": "Checkpoints of the other replica with a state that is not the " +
+		"group's: it lies, or its state is false.",
+	"bfs_peer_false": "1 if the last of its checkpoints was such.",
+	"bfs_peer_recovered_age_seconds": "Time since a recovery request of the other replica was executed " +
+		"here; 0: none was since start.",
 	"bfs_uptime_seconds":                 "Time since this replica was started.",
 	"bfs_keeper_up":                      "1 if this replica's keeper answered when it was asked last.",
 	"bfs_keeper_answer_age_seconds":      "Time since the keeper answered.",
@@ -70,17 +77,22 @@ var ReplicaHelp = map[string]string{
 	"bfs_keeper_manifest_seconds":        "When the manifest was written, as Unix time; 0: there is none.",
 	"bfs_keeper_program_checked_seconds": "When the keeper last judged the program, as Unix time.",
 	"bfs_keeper_program_refused":         "1 if the keeper refused the program when it judged it last.",
-	"bfs_window_seconds":                 "The window of vulnerability now: two key periods, and the time since the last recovery began.",
-	"bfs_window_bound_seconds":           "What that window may be; 0: nothing bounds it, because no recoveries are scheduled.",
-	"bfs_refusals_total":                 "Messages refused, by reason.",
-	"bfs_client_over_share":              "1 for each client that lately wanted more than its share while others were served, at the primary.",
+	"bfs_window_seconds": "The window of vulnerability now: two key periods, and the time " +
+		"since the last recovery began.",
+	"bfs_window_bound_seconds": "What that window may be; 0: nothing bounds it, " +
+		"because no recoveries are scheduled.",
+	"bfs_refusals_total": "Messages refused, by reason.",
+	"bfs_client_over_share": "1 for each client that lately wanted more than its share while " +
+		"others were served, at the primary.",
 
-	"bfs_durability_disk":              "1 if what a message promises is on the disk before it leaves, 0 in replicated mode.",
-	"bfs_state_bytes":                  "Pages of the state in use at the last checkpoint.",
-	"bfs_state_size_bytes":             "The size that the group file allows the state; more is refused with NOSPC.",
-	"bfs_memory_limit_bytes":           "Memory of the machine, or of the control group if that is less.",
-	"bfs_memory_resident_bytes":        "Memory that the process has.",
-	"bfs_memory_needed_bytes":          "Memory that the process takes when the state has grown to the size that the group file allows.",
+	"bfs_durability_disk": "1 if what a message promises is on the disk before it " +
+		"leaves, 0 in replicated mode.",
+	"bfs_state_bytes":           "Pages of the state in use at the last checkpoint.",
+	"bfs_state_size_bytes":      "The size that the group file allows the state; more is refused with NOSPC.",
+	"bfs_memory_limit_bytes":    "Memory of the machine, or of the control group if that is less.",
+	"bfs_memory_resident_bytes": "Memory that the process has.",
+	"bfs_memory_needed_bytes": "Memory that the process takes when the state has grown to the " +
+		"size that the group file allows.",
 	"bfs_disk_full":                    "1 while this replica stands aside, because its disk has too little room.",
 	"bfs_disk_free_bytes":              "Free bytes of the file system that journal and image are in.",
 	"bfs_disk_size_bytes":              "Bytes of that file system.",
@@ -236,7 +248,8 @@ func ReplicaReady(s pbft.Status, n int) error {
 	case s.SilentUntil > 0:
 		return fmt.Errorf("silent until checkpoint %d is stable; has executed %d", s.SilentUntil, s.LastExecuted)
 	case s.Recovery.Phase != "":
-		return fmt.Errorf("recovering (%s) until checkpoint %d is stable; has executed %d", s.Recovery.Phase, s.Recovery.Point, s.LastExecuted)
+		return fmt.Errorf("recovering (%s) until checkpoint %d is stable; has executed %d",
+			s.Recovery.Phase, s.Recovery.Point, s.LastExecuted)
 	case s.Fetching:
 		return fmt.Errorf("fetching the state; has executed %d", s.LastExecuted)
 	case !s.Active:

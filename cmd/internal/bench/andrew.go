@@ -62,7 +62,8 @@ func (a Andrew) Run(ctx context.Context) (r *AndrewResult, err error) {
 		w.copies = append(w.copies, filepath.Join(dir, "copy"+strconv.Itoa(i)))
 	}
 	r = &AndrewResult{
-		Scale: a.Scale, Files: a.Scale * len(w.tree.files), Bytes: a.Scale * w.tree.bytes(), Drop: a.Drop, CC: a.Compiler, Target: a.Target,
+		Scale: a.Scale, Files: a.Scale * len(w.tree.files), Bytes: a.Scale * w.tree.bytes(), Drop: a.Drop,
+		CC: a.Compiler, Target: a.Target,
 	}
 	for _, phase := range []struct {
 		name    string
@@ -93,7 +94,8 @@ func (a *Andrew) check() error {
 	if a.Compiler != "" {
 		path, err := exec.LookPath(a.Compiler)
 		if err != nil {
-			return fmt.Errorf("--cc: %s is not there: apt-get install tcc, or name another with --cc, or --no-compile", a.Compiler)
+			return fmt.Errorf("--cc: %s is not there: apt-get install tcc, or name "+
+				"another with --cc, or --no-compile", a.Compiler)
 		}
 		if a.Compiler, err = filepath.Abs(path); err != nil {
 			return err
@@ -250,6 +252,7 @@ func (r *AndrewResult) WriteTable(out io.Writer) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "SCALE\tMKDIR s\tCOPY s\tSTAT s\tREAD s\tCOMPILE s\tTOTAL s\tFILES\tBYTES\t")
 	s := r.Seconds
-	fmt.Fprintf(t, "%d\t%.3f\t%.3f\t%.3f\t%.3f\t%.3f\t%.3f\t%d\t%d\t\n", r.Scale, s.Mkdir, s.Copy, s.Stat, s.Read, s.Compile, s.Total, r.Files, r.Bytes)
+	fmt.Fprintf(t, "%d\t%.3f\t%.3f\t%.3f\t%.3f\t%.3f\t%.3f\t%d\t%d\t\n",
+		r.Scale, s.Mkdir, s.Copy, s.Stat, s.Read, s.Compile, s.Total, r.Files, r.Bytes)
 	return t.Flush()
 }

@@ -83,7 +83,8 @@ func (a Attack) suffer(ctx context.Context, o Offender) (d Damage, err error) {
 		return d, err
 	}
 	defer os.RemoveAll(dir)
-	cfg := fileGroupConfig{Program: a.Program, Dir: dir, N: 4, Size: 1 << 30, Transport: a.Transport, Durability: a.Durability}
+	cfg := fileGroupConfig{Program: a.Program, Dir: dir, N: 4, Size: 1 << 30, Transport: a.Transport,
+		Durability: a.Durability}
 	g, err := startFileGroup(ctx, cfg)
 	if err != nil {
 		return d, err

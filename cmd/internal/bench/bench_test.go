@@ -46,7 +46,8 @@ func TestQuantiles(t *testing.T) {
 
 func TestBuckets(t *testing.T) {
 	last := -1
-	for _, d := range []time.Duration{-5, 0, 1, 63, 64, 65, 127, 128, 1000, time.Microsecond, time.Second, time.Hour, 1 << 43, 1<<63 - 1} {
+	for _, d := range []time.Duration{-5, 0, 1, 63, 64, 65, 127, 128, 1000, time.Microsecond, time.Second,
+		time.Hour, 1 << 43, 1<<63 - 1} {
 		i := bucketOf(d)
 		if i < last || i >= histogramSize {
 			t.Errorf("%d: got bucket %d after %d of %d", d, i, last, histogramSize)
@@ -65,18 +66,22 @@ func TestBuckets(t *testing.T) {
 func TestResultArithmetic(t *testing.T) {
 	var h histogram
 	h.add(time.Hour) // before the measurement
-	m := Micro{N: 4, Op: Op{4096, 0}, Path: PathReadWrite, Clients: 2, Outstanding: 3, Transport: pbft.TransportPlain, Durability: "replicated"}
+	m := Micro{N: 4, Op: Op{4096, 0}, Path: PathReadWrite, Clients: 2, Outstanding: 3, Transport: pbft.TransportPlain,
+		Durability: "replicated"}
 	begin := time.Now()
-	first := sample{at: begin, latencies: h.counts(), own: 5 * time.Second, replicas: 7 * time.Second, batch: 50, retries: 1}
+	first := sample{at: begin, latencies: h.counts(), own: 5 * time.Second,
+		replicas: 7 * time.Second, batch: 50, retries: 1}
 	for range 1000 {
 		h.add(2 * time.Millisecond)
 	}
-	second := sample{at: begin.Add(time.Second), latencies: h.counts(), own: 6 * time.Second, replicas: 10 * time.Second, batch: 150, retries: 3, fallbacks: 4}
+	second := sample{at: begin.Add(time.Second), latencies: h.counts(), own: 6 * time.Second,
+		replicas: 10 * time.Second, batch: 150, retries: 3, fallbacks: 4}
 	got := *m.result(first, second)
 	got.P50, got.P99 = near(got.P50, 2000), near(got.P99, 2000)
 	want := Result{
 		OpsPerSecond: 1000, P50: 2000, P99: 2000, CPU: 4000, N: 4, Op: "4/0", Path: "rw", Clients: 2, Outstanding: 3,
-		Durability: "replicated", Transport: "plain", Seconds: 1, Operations: 1000, ReplicaCPU: 3000, OpsPerBatch: 10, Retries: 2, RetryRate: 0.002, Fallbacks: 4,
+		Durability: "replicated", Transport: "plain", Seconds: 1, Operations: 1000, ReplicaCPU: 3000, OpsPerBatch: 10,
+		Retries: 2, RetryRate: 0.002, Fallbacks: 4,
 	}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -98,7 +103,8 @@ func TestResultFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{
-		"ops_per_s", "p50_us", "p99_us", "cpu_us_per_op", "n", "op", "path", "clients", "outstanding", "durability", "transport",
+		"ops_per_s", "p50_us", "p99_us", "cpu_us_per_op", "n", "op", "path", "clients", "outstanding",
+		"durability", "transport",
 	} {
 		if !strings.Contains(string(text), `"`+name+`":`) {
 			t.Errorf("field %s is missing in %s", name, text)

@@ -64,7 +64,8 @@ func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err e
 	}
 	dir := g.dir
 	plan := bundle.Plan{
-		Name: "files", Hosts: bundle.Loopback(c.N, base), Size: max(config.Size(c.Size), config.LeastStateSize(pbft.DefaultLimits())),
+		Name: "files", Hosts: bundle.Loopback(c.N, base),
+		Size:   max(config.Size(c.Size), config.LeastStateSize(pbft.DefaultLimits())),
 		Limits: pbft.DefaultLimits(), Transport: c.Transport, Durability: c.Durability, Window: pbft.DefaultWindow,
 		LogLevel: "warn", Exports: []string{exportPath},
 	}

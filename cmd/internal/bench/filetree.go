@@ -67,7 +67,8 @@ type files interface {
 func (t FileTree) Run(ctx context.Context) (r *TreeResult, err error) {
 	switch {
 	case (t.Target == "") == (t.N == 0):
-		return nil, errors.New("want either --target, a directory of the file system to measure, or --n, the replicas of a group to start")
+		return nil, errors.New("want either --target, a directory of the file system to measure, or --n, the " +
+			"replicas of a group to start")
 	case t.Each < 1 || t.Threads < 1 || len(t.Files) == 0:
 		return nil, errors.New("want at least one file, one file a directory and one thread")
 	}
@@ -84,7 +85,8 @@ func (t FileTree) Run(ctx context.Context) (r *TreeResult, err error) {
 	for _, n := range t.Files {
 		total += n
 	}
-	g, err := startFileGroup(ctx, fileGroupConfig{Program: t.Program, Dir: dir, N: t.N, Size: int64(total) * 2 * pbft.PageSize, Durability: t.Durability})
+	g, err := startFileGroup(ctx, fileGroupConfig{Program: t.Program, Dir: dir, N: t.N,
+		Size: int64(total) * 2 * pbft.PageSize, Durability: t.Durability})
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +125,9 @@ func (w *treeWork) run(ctx context.Context, g *fileGroup) (*TreeRate, error) {
 	}
 	before, err := cpuOf(g)
 	if err == nil {
-		r.Create, err = timed(func() error { return w.parallel(ctx, w.n, func(i int) error { return w.fs.create(w.file(i)) }) })
+		r.Create, err = timed(func() error {
+			return w.parallel(ctx, w.n, func(i int) error { return w.fs.create(w.file(i)) })
+		})
 	}
 	if err != nil {
 		return nil, err
@@ -283,7 +287,8 @@ func (r *TreeResult) WriteTable(out io.Writer) error {
 			}
 			return fmt.Sprintf("%.0f", float64(x.Files)/seconds)
 		}
-		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\t%.1f\t\n", x.Files, x.Threads, per(x.Create), per(x.List), per(x.Stat), x.CPU)
+		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\t%.1f\t\n",
+			x.Files, x.Threads, per(x.Create), per(x.List), per(x.Stat), x.CPU)
 	}
 	return t.Flush()
 }

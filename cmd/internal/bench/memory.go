@@ -48,7 +48,8 @@ func (m Memory) Run(ctx context.Context) (all []Weight, err error) {
 		all = append(all, w)
 	}
 	if m.Bytes > 0 {
-		w, err := m.weigh(ctx, fmt.Sprintf("%d MiB of file data", m.Bytes>>20), float64(m.Bytes), func(fsys *bfs.FS) error {
+		stored := fmt.Sprintf("%d MiB of file data", m.Bytes>>20)
+		w, err := m.weigh(ctx, stored, float64(m.Bytes), func(fsys *bfs.FS) error {
 			return writeLarge(fsys, m.Bytes)
 		})
 		if err != nil {
@@ -65,8 +66,8 @@ func (m Memory) weigh(ctx context.Context, what string, units float64, fill func
 		return w, err
 	}
 	defer os.RemoveAll(dir)
-	r, err := startFileGroup(ctx, fileGroupConfig{Program: m.Program, Dir: dir, N: 1, Size: max(m.Size, 2*m.Bytes, int64(m.Files)*2*pbft.PageSize),
-		Durability: m.Durability})
+	r, err := startFileGroup(ctx, fileGroupConfig{Program: m.Program, Dir: dir, N: 1,
+		Size: max(m.Size, 2*m.Bytes, int64(m.Files)*2*pbft.PageSize), Durability: m.Durability})
 	if err != nil {
 		return w, err
 	}
@@ -145,10 +146,12 @@ func writeLarge(fsys *bfs.FS, n int64) error {
 
 // WriteWeights prints a table.
 func WriteWeights(out io.Writer, all []Weight) error {
-	_, err := fmt.Fprintf(out, "%-24s %14s %12s %14s %10s\n", "STORED", "RESIDENT MiB", "EMPTY MiB", "BYTES EACH", "SECONDS")
+	_, err := fmt.Fprintf(out, "%-24s %14s %12s %14s %10s\n",
+		"STORED", "RESIDENT MiB", "EMPTY MiB", "BYTES EACH", "SECONDS")
 	for _, w := range all {
 		if err == nil {
-			_, err = fmt.Fprintf(out, "%-24s %14.1f %12.1f %14.4f %10.1f\n", w.Stored, w.Resident/(1<<20), w.Empty/(1<<20), w.PerUnit, w.Seconds)
+			_, err = fmt.Fprintf(out, "%-24s %14.1f %12.1f %14.4f %10.1f\n",
+				w.Stored, w.Resident/(1<<20), w.Empty/(1<<20), w.PerUnit, w.Seconds)
 		}
 	}
 	return err

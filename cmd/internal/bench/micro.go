@@ -185,7 +185,8 @@ func (b *microRun) plan(base int) bundle.Plan {
 	l.Slots = (max(b.Outstanding, 8) + 7) / 8 * 8
 	pages := (l.Clients + 2) * (l.Slots/8 + 2)
 	return bundle.Plan{
-		Name: "bench", Hosts: bundle.Loopback(b.N, base), Size: max(config.LeastStateSize(l), config.Size(4*pages*pbft.PageSize)), Limits: l,
+		Name: "bench", Hosts: bundle.Loopback(b.N, base),
+		Size: max(config.LeastStateSize(l), config.Size(4*pages*pbft.PageSize)), Limits: l,
 		Transport: b.Transport, Durability: b.Durability, Window: b.Window,
 		KeyPeriod: config.Duration(b.KeyPeriod), Without: b.Without, LogLevel: "warn",
 	}
@@ -233,8 +234,8 @@ func (b *microRun) client(key ed25519.PrivateKey) (*pbft.Client, error) {
 		return nil, err
 	}
 	return pbft.NewClient(pbft.ClientConfig{
-		Group: b.group.Group, Key: key, Transport: b.Transport, Logger: slog.New(slog.DiscardHandler), Queue: b.Outstanding, Delay: b.Delay,
-		KeyPeriod: b.KeyPeriod, Without: without,
+		Group: b.group.Group, Key: key, Transport: b.Transport, Logger: slog.New(slog.DiscardHandler),
+		Queue: b.Outstanding, Delay: b.Delay, KeyPeriod: b.KeyPeriod, Without: without,
 	})
 }
 
@@ -341,9 +342,9 @@ func (m *Micro) result(first, second sample) *Result {
 		P99:          micros(latencies.quantile(0.99)),
 		CPU:          perOp(replicas + second.own - first.own),
 		N:            m.N, Op: m.Op.String(), Path: m.Path, Clients: m.Clients, Outstanding: m.Outstanding,
-		Durability: m.Durability, Transport: string(m.Transport), Without: strings.Join(m.Without, ","), Delay: m.Delay.Seconds() * 1000,
-		KeyPeriod: m.KeyPeriod.Seconds(),
-		Seconds:   seconds, Operations: ops, ReplicaCPU: perOp(replicas),
+		Durability: m.Durability, Transport: string(m.Transport), Without: strings.Join(m.Without, ","),
+		Delay: m.Delay.Seconds() * 1000, KeyPeriod: m.KeyPeriod.Seconds(),
+		Seconds: seconds, Operations: ops, ReplicaCPU: perOp(replicas),
 		Retries: second.retries - first.retries, Fallbacks: second.fallbacks - first.fallbacks,
 	}
 	r.RetryRate = float64(r.Retries) / float64(max(ops, 1))
@@ -358,8 +359,10 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 // WriteTable shows the result to people.
 func (r *Result) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "N\tOP\tPATH\tCLIENTS\tOUTSTANDING\tTRANSPORT\tDURABILITY\tOPS/S\tP50 us\tP99 us\tCPU us/OP\tOPS/BATCH\tRETRIES/OP\t")
-	fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%.0f\t%.1f\t%.1f\t%.2f\t%.1f\t%.4f\t\n", r.N, r.Op, r.Path, r.Clients, r.Outstanding,
-		r.Transport, r.Durability, r.OpsPerSecond, r.P50, r.P99, r.CPU, r.OpsPerBatch, r.RetryRate)
+	fmt.Fprintln(t, "N\tOP\tPATH\tCLIENTS\tOUTSTANDING\tTRANSPORT\tDURABILITY\tOPS/S\tP50 us\tP99 us\tCPU "+
+		"us/OP\tOPS/BATCH\tRETRIES/OP\t")
+	fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%.0f\t%.1f\t%.1f\t%.2f\t%.1f\t%.4f\t\n",
+		r.N, r.Op, r.Path, r.Clients, r.Outstanding, r.Transport, r.Durability, r.OpsPerSecond, r.P50, r.P99, r.CPU,
+		r.OpsPerBatch, r.RetryRate)
 	return t.Flush()
 }

@@ -117,6 +117,7 @@ func (r *StreamResult) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	rate := func(seconds float64) float64 { return float64(r.Size) / 1e6 / seconds }
 	fmt.Fprintln(t, "MB\tWRITE s\tREAD s\tWRITE MB/s\tREAD MB/s\t")
-	fmt.Fprintf(t, "%.0f\t%.3f\t%.3f\t%.0f\t%.0f\t\n", float64(r.Size)/1e6, r.Seconds.Write, r.Seconds.Read, rate(r.Seconds.Write), rate(r.Seconds.Read))
+	fmt.Fprintf(t, "%.0f\t%.3f\t%.3f\t%.0f\t%.0f\t\n",
+		float64(r.Size)/1e6, r.Seconds.Write, r.Seconds.Read, rate(r.Seconds.Write), rate(r.Seconds.Read))
 	return t.Flush()
 }

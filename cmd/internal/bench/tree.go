@@ -38,7 +38,8 @@ func newTree() tree {
 		t.files = append(t.files, treeFile{t.dirs[i] + "/" + headerName(i), headerText(i)})
 	}
 	for i := range treeUnits {
-		t.files = append(t.files, treeFile{fmt.Sprintf("%s/unit%02d.c", t.dirs[(i+treeHeaders)%treeDirs], i), unitText(i)})
+		t.files = append(t.files, treeFile{fmt.Sprintf("%s/unit%02d.c", t.dirs[(i+treeHeaders)%treeDirs], i),
+			unitText(i)})
 	}
 	return t
 }
@@ -93,8 +94,8 @@ func unitText(i int) string {
 }
 
 func functionText(b *strings.Builder, i, k int) {
-	fmt.Fprintf(b, "\nstatic unsigned long mix%d(unsigned long seed)\n{\n\tunsigned long table[8];\n\tunsigned long sum = %d;\n\tint j;\n\n",
-		k, 17*i+k)
+	fmt.Fprintf(b, "\nstatic unsigned long mix%d(unsigned long seed)\n{\n\tunsigned long "+
+		"table[8];\n\tunsigned long sum = %d;\n\tint j;\n\n", k, 17*i+k)
 	fmt.Fprintf(b, "\tfor (j = 0; j < 8; j++)\n\t\ttable[j] = seed * %d + (unsigned long)j * WEIGHT_%d_%02d;\n",
 		2*k+3, (i+k)%treeHeaders, (7*i+5*k)%48)
 	for j := range 4 {

@@ -86,7 +86,8 @@ func Hosts(list []string) ([]Host, error) {
 		}
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 || n == 65535 || !config.IsHost(name) {
-			return nil, fmt.Errorf("host %q: want a name or an address, or either with :port (1 to 65534), and no blanks", h)
+			return nil, fmt.Errorf("host %q: want a name or an address, or either with "+
+				":port (1 to 65534), and no blanks", h)
 		}
 		admin := strconv.FormatUint(n+1, 10)
 		hosts = append(hosts, Host{

@@ -18,7 +18,8 @@ import (
 
 func testPlan(n int) Plan {
 	return Plan{
-		Name: "test", Hosts: Loopback(n, 7450), Exports: []string{"/export", "/home"}, Size: 1 << 30, Limits: pbft.DefaultLimits(),
+		Name: "test", Hosts: Loopback(n, 7450), Exports: []string{"/export", "/home"}, Size: 1 << 30,
+		Limits:    pbft.DefaultLimits(),
 		Transport: pbft.TransportTLS, Durability: pbft.DurabilityReplicated, Window: 2,
 	}
 }
@@ -41,7 +42,8 @@ func TestWrite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if int(r.Self) != i || r.AdminListen != r.Group.Admin[i] || r.Group.State.Size != 1<<30 || len(r.Group.Exports) != 2 {
+		if int(r.Self) != i || r.AdminListen != r.Group.Admin[i] || r.Group.State.Size != 1<<30 ||
+			len(r.Group.Exports) != 2 {
 			t.Errorf("host %d: got %+v", i, r)
 		}
 		if c := r.Group.State.Created; c.Before(before) || c.After(time.Now()) {
@@ -129,7 +131,8 @@ func TestHosts(t *testing.T) {
 	}
 	for i, want := range []string{"127.0.0.1:7451", "127.0.0.1:9001", "127.0.0.1:7451", "127.0.0.1:7451", "[::1]:81"} {
 		if got[i].AdminListen != want {
-			t.Errorf("%s: admin listens at %s, want %s: it has no authentication", got[i].Address, got[i].AdminListen, want)
+			t.Errorf("%s: admin listens at %s, want %s: it has no authentication",
+				got[i].Address, got[i].AdminListen, want)
 		}
 	}
 	for _, h := range []string{"", ":80", "a:0", "a:65535", "a:http", " b", "a b", "a\tb:80"} {

@@ -34,8 +34,9 @@ func TestExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := Plan{
-		Name: "bfs", Hosts: hosts, Exports: []string{config.DefaultExport}, Size: config.DefaultStateSize, Limits: pbft.DefaultLimits(),
-		Transport: pbft.TransportTLS, Durability: pbft.DurabilityReplicated, Window: pbft.DefaultWindow, LogLevel: "info",
+		Name: "bfs", Hosts: hosts, Exports: []string{config.DefaultExport}, Size: config.DefaultStateSize,
+		Limits: pbft.DefaultLimits(), Transport: pbft.TransportTLS, Durability: pbft.DurabilityReplicated,
+		Window: pbft.DefaultWindow, LogLevel: "info",
 		Created: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC),
 	}
 	group := groupValues{
@@ -50,7 +51,8 @@ func TestExamples(t *testing.T) {
 	example(t, "group.toml", group)
 	example(t, "replica.toml", replicaValues{Plan: p, Host: hosts[2], Replica: 2})
 	example(t, "relay.toml", RelayPlan{
-		Listen: config.DefaultRelayListen, AdminListen: config.DefaultRelayAdminListen, Export: config.DefaultExport, Transport: pbft.TransportTLS,
+		Listen: config.DefaultRelayListen, AdminListen: config.DefaultRelayAdminListen, Export: config.DefaultExport,
+		Transport: pbft.TransportTLS,
 	})
 	if _, err := config.LoadGroup(filepath.Join(deploy, "group.toml")); err != nil {
 		t.Error(err)

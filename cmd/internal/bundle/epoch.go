@@ -68,7 +68,8 @@ func (e Epoch) write(dir string) error {
 	if _, err := config.LoadGroup(file); err != nil {
 		return fmt.Errorf("the group file of the new epoch cannot be made of %s: %w", e.Old.File, err)
 	}
-	p := Plan{Name: e.Old.Name, Hosts: e.Hosts, Transport: e.Transport, Window: pbft.DefaultWindow, Passphrase: e.Passphrase}
+	p := Plan{Name: e.Old.Name, Hosts: e.Hosts, Transport: e.Transport, Window: pbft.DefaultWindow,
+		Passphrase: e.Passphrase}
 	for i, key := range members {
 		if err := p.writeHost(HostDir(dir, i), i, key, text); err != nil {
 			return err

@@ -26,7 +26,8 @@ func epoch(t *testing.T, dir string, seq pbft.SeqNum) string {
 	}
 	out := filepath.Join(t.TempDir(), "next")
 	origin := pbft.Origin{Certified: pbft.Certified{Seq: seq, Root: pbft.Digest{1, 2}}, First: old.Lineage()}
-	if err := WriteEpoch(out, Epoch{Old: old, Key: key, Hosts: HostsOf(old, false), Origin: origin, Transport: pbft.TransportTLS}); err != nil {
+	if err := WriteEpoch(out, Epoch{Old: old, Key: key, Hosts: HostsOf(old, false), Origin: origin,
+		Transport: pbft.TransportTLS}); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -46,7 +47,8 @@ func load(t *testing.T, dir string) *config.Group {
 // follow each other.
 func TestWriteEpoch(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "g")
-	p := Plan{Name: "house", Hosts: Loopback(4, 7450), Exports: []string{"/home"}, Size: 1 << 30, Limits: pbft.DefaultLimits(),
+	p := Plan{Name: "house", Hosts: Loopback(4, 7450), Exports: []string{"/home"}, Size: 1 << 30,
+		Limits:    pbft.DefaultLimits(),
 		Transport: pbft.TransportTLS, Durability: pbft.DurabilityReplicated, Window: 2}
 	if err := Write(dir, p); err != nil {
 		t.Fatal(err)
@@ -64,10 +66,12 @@ func TestWriteEpoch(t *testing.T) {
 	first := load(t, dir)
 	second := epoch(t, dir, 640)
 	g := load(t, second)
-	if g.Epoch != 2 || g.Name != "house" || g.State != first.State || g.Limits != first.Limits || len(g.Exports) != 1 || g.Durability != pbft.DurabilityDisk {
+	if g.Epoch != 2 || g.Name != "house" || g.State != first.State || g.Limits != first.Limits ||
+		len(g.Exports) != 1 || g.Durability != pbft.DurabilityDisk {
 		t.Errorf("got %+v", g)
 	}
-	if g.Origin.Seq != 640 || g.Lineage() != first.Digest() || g.Digest() == first.Digest() || !g.Administrator.Equal(first.Administrator) {
+	if g.Origin.Seq != 640 || g.Lineage() != first.Digest() || g.Digest() == first.Digest() ||
+		!g.Administrator.Equal(first.Administrator) {
 		t.Errorf("got %+v", g.Group)
 	}
 	for i, m := range g.Members {
@@ -90,8 +94,8 @@ func TestWriteEpoch(t *testing.T) {
 // must agree on. Addresses can.
 func TestEpochsAreSigned(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "g")
-	p := Plan{Name: "house", Hosts: Loopback(4, 7450), Exports: []string{"/home"}, Size: 1 << 30, Limits: pbft.DefaultLimits(),
-		Transport: pbft.TransportTLS, Durability: pbft.DurabilityDisk, Window: 2}
+	p := Plan{Name: "house", Hosts: Loopback(4, 7450), Exports: []string{"/home"}, Size: 1 << 30,
+		Limits: pbft.DefaultLimits(), Transport: pbft.TransportTLS, Durability: pbft.DurabilityDisk, Window: 2}
 	if err := Write(dir, p); err != nil {
 		t.Fatal(err)
 	}

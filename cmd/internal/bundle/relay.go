@@ -53,8 +53,8 @@ func WriteRelay(dir string, p RelayPlan) (ed25519.PublicKey, error) {
 	}
 	for _, name := range []string{RelayFile, RelayKeyFile, GroupFile} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: exists already, and nothing is overwritten: remove it or name another directory",
-				filepath.Join(dir, name))
+			return nil, fmt.Errorf("%s: exists already, and nothing is overwritten: "+
+				"remove it or name another directory", filepath.Join(dir, name))
 		}
 	}
 	return writeRelay(dir, text, group)

@@ -29,11 +29,13 @@ func goodGroup() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "name = \"test\"\nepoch = 3\ndurability = \"replicated\"\nadministrator = %q\n", testPublic(9))
 	for i := range byte(4) {
-		fmt.Fprintf(&b, "\n[[members]]\naddress = \"host%d:7450\"\nadmin = \"host%d:7451\"\nkey = %q\n", i, i, testPublic(i))
+		fmt.Fprintf(&b, "\n[[members]]\naddress = \"host%d:7450\"\nadmin = \"host%d:7451\"\nkey = %q\n",
+			i, i, testPublic(i))
 	}
 	b.WriteString("\n[limits]\ncheckpoint_period = 64\nlog_size = 256\nslots = 64\n")
 	b.WriteString("\n[state]\nsize = \"1GiB\"\nclock_bound = \"5m\"\ncreated = 2026-01-31T12:00:00Z\n")
-	b.WriteString("\n[[exports]]\npath = \"/export\"\nmode = \"1777\"\nquota = \"512 MiB\"\n\n[[exports]]\npath = \"/home\"\n")
+	b.WriteString("\n[[exports]]\npath = \"/export\"\nmode = \"1777\"\nquota = \"512 " +
+		"MiB\"\n\n[[exports]]\npath = \"/home\"\n")
 	return b.String()
 }
 
@@ -65,7 +67,8 @@ log_format = "json"
 func write(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	for name, text := range map[string]string{"group.toml": goodGroup(), "replica.toml": goodReplica, "relay.toml": goodRelay} {
+	for name, text := range map[string]string{"group.toml": goodGroup(), "replica.toml": goodReplica,
+		"relay.toml": goodRelay} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +86,8 @@ func TestGoodFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := r.Group
-	if g.Name != "test" || g.Epoch != 3 || g.N() != 4 || g.Members[3].Address != "host3:7450" || g.Admin[1] != "host1:7451" {
+	if g.Name != "test" || g.Epoch != 3 || g.N() != 4 || g.Members[3].Address != "host3:7450" ||
+		g.Admin[1] != "host1:7451" {
 		t.Errorf("group: got %+v", g)
 	}
 	if g.Limits.CheckpointPeriod != 64 || g.Limits.Slots != 64 || g.Limits.Clients != pbft.DefaultLimits().Clients {
@@ -93,17 +97,20 @@ func TestGoodFiles(t *testing.T) {
 		!g.State.Created.Equal(time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)) {
 		t.Errorf("state: got %+v", g.State)
 	}
-	if len(g.Exports) != 2 || g.Exports[0] != (Export{Path: "/export", Mode: 0o1777, Quota: 512 << 20}) || g.Exports[1].Mode != DefaultMode {
+	if len(g.Exports) != 2 || g.Exports[0] != (Export{Path: "/export", Mode: 0o1777, Quota: 512 << 20}) ||
+		g.Exports[1].Mode != DefaultMode {
 		t.Errorf("exports: got %+v", g.Exports)
 	}
-	if r.Self != 2 || r.Directory != filepath.Join(dir, "state") || r.Transport != pbft.TransportTLS || !r.Key.Equal(testKey(2)) {
+	if r.Self != 2 || r.Directory != filepath.Join(dir, "state") || r.Transport != pbft.TransportTLS ||
+		!r.Key.Equal(testKey(2)) {
 		t.Errorf("replica: got %+v", r)
 	}
 	y, err := LoadRelay(filepath.Join(dir, "relay.toml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !y.InsecurePorts || y.Transport != pbft.TransportPlain || y.Journal != filepath.Join(dir, "journal") || !y.Log.JSON {
+	if !y.InsecurePorts || y.Transport != pbft.TransportPlain ||
+		y.Journal != filepath.Join(dir, "journal") || !y.Log.JSON {
 		t.Errorf("relay: got %+v", y)
 	}
 }
@@ -222,7 +229,8 @@ func TestErrorsNameFileLineAndKey(t *testing.T) {
 	}
 	var got strings.Builder
 	for _, m := range mistakes {
-		fmt.Fprintf(&got, "%s: %q -> %q\n\t%s\n", m.file, shorten(m.old), shorten(m.new), mistake(t, m.file, m.old, m.new))
+		fmt.Fprintf(&got, "%s: %q -> %q\n\t%s\n",
+			m.file, shorten(m.old), shorten(m.new), mistake(t, m.file, m.old, m.new))
 	}
 	const golden = "testdata/errors.txt"
 	if *rewrite {
@@ -281,7 +289,8 @@ func mistake(t *testing.T, name, old, new string) string {
 }
 
 func TestSizes(t *testing.T) {
-	for text, want := range map[string]Size{"64GiB": 64 << 30, "1 MiB": 1 << 20, "4096": 4096, "0": 0, "3B": 3, "1TiB": 1 << 40} {
+	for text, want := range map[string]Size{"64GiB": 64 << 30, "1 MiB": 1 << 20, "4096": 4096, "0": 0,
+		"3B": 3, "1TiB": 1 << 40} {
 		got, err := ParseSize(text)
 		if err != nil || got != want {
 			t.Errorf("%s: got %d, %v, want %d", text, got, err, want)

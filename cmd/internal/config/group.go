@@ -171,10 +171,12 @@ func (f limitsFile) limits() pbft.Limits {
 
 func (f *groupFile) check(s *source) (*Group, error) {
 	g := &Group{File: s.file}
-	raw := pbft.Group{Name: f.Name, Epoch: f.Epoch, Limits: f.Limits.limits(), Durability: pbft.Durability(f.Durability)}
+	raw := pbft.Group{Name: f.Name, Epoch: f.Epoch, Limits: f.Limits.limits(),
+		Durability: pbft.Durability(f.Durability)}
 	var err error
 	if f.Administrator == "" {
-		return nil, s.errorAt("administrator", "missing: want the administrator's public key, as admin/admin.key has it")
+		return nil, s.errorAt("administrator",
+			"missing: want the administrator's public key, as admin/admin.key has it")
 	}
 	if raw.Administrator, err = keys.ParsePublic(f.Administrator); err != nil {
 		return nil, s.errorAt("administrator", "%v", err)
@@ -213,7 +215,8 @@ func checkAddresses(s *source, members []memberFile) error {
 		for _, a := range []struct{ key, address string }{{"address", m.Address}, {"admin", m.Admin}} {
 			key := fmt.Sprintf("members[%d].%s", i, a.key)
 			if other, ok := taken[a.address]; ok && a.address != "" {
-				return s.errorAt(key, "got %q, which is %s too: want an address and port of its own for each", a.address, other)
+				return s.errorAt(key, "got %q, which is %s too: want an address and port of its own for each",
+					a.address, other)
 			}
 			taken[a.address] = key
 		}
@@ -252,8 +255,9 @@ func LeastStateSize(l pbft.Limits) Size {
 func (f stateFile) check(s *source, l pbft.Limits) (State, error) {
 	st := State{Size: f.Size, Inodes: f.Inodes, ClockBound: time.Duration(f.ClockBound), Created: f.Created}
 	if least := LeastStateSize(l); st.Size < least || st.Size > maxStateSize || st.Size%pbft.PageSize != 0 {
-		return st, s.errorAt("state.size", "got %v, want %v to %v, a multiple of %d bytes (%d clients with %d slots each take up to half of the least)",
-			st.Size, least, Size(maxStateSize), pbft.PageSize, l.Clients, l.Slots)
+		return st, s.errorAt("state.size", "got %v, want %v to %v, a multiple of %d bytes (%d clients with "+
+			"%d slots each take up to half of the least)", st.Size, least, Size(maxStateSize),
+			pbft.PageSize, l.Clients, l.Slots)
 	}
 	if st.Inodes == 0 {
 		st.Inodes = uint64(st.Size) / BytesPerInode
@@ -265,7 +269,8 @@ func (f stateFile) check(s *source, l pbft.Limits) (State, error) {
 		return st, s.errorAt("state.clock_bound", "got %v, want %v to %v", st.ClockBound, minClock, Duration(maxClock))
 	}
 	if c := st.Created; !c.IsZero() && (!nfs3.MakeTime3(c).Time().Equal(c) || c.Location() == time.Local) {
-		return st, s.errorAt("state.created", "got %s, want a time from 1970 to 2106 that names its zone, such as 2026-01-31T12:00:00Z",
+		return st, s.errorAt("state.created",
+			"got %s, want a time from 1970 to 2106 that names its zone, such as 2026-01-31T12:00:00Z",
 			c.Format(time.DateTime))
 	}
 	return st, nil
@@ -301,7 +306,8 @@ var exportPath = regexp.MustCompile(`^/[A-Za-z0-9._-]{1,64}$`)
 // CheckExportPath returns an error if an export cannot have this path.
 func CheckExportPath(path string) error {
 	if !exportPath.MatchString(path) || path == "/." || path == "/.." {
-		return fmt.Errorf("got %q, want / and a name of 1 to 64 letters, digits, '.', '_' or '-', such as /export", path)
+		return fmt.Errorf("got %q, want / and a name of 1 to 64 letters, digits, '.', '_' or '-', such as /export",
+			path)
 	}
 	return nil
 }
@@ -384,7 +390,9 @@ func checkAddress(a string) error {
 
 // IsHost reports whether a text can be the name or the address of a host.
 func IsHost(name string) bool {
-	return name != "" && len(name) <= 253 && !strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '/' })
+	return name != "" && len(name) <= 253 && !strings.ContainsFunc(name, func(c rune) bool {
+		return c <= ' ' || c >= 0x7f || c == '/'
+	})
 }
 
 // checkListen wants host:port too, but the host may be empty (all addresses) and the port 0 (any).

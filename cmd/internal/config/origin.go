@@ -43,11 +43,13 @@ func (f originFile) verify(s *source, g *pbft.Group) error {
 	}
 	signature, err := base64.StdEncoding.DecodeString(f.Signature)
 	if err != nil || len(signature) != ed25519.SignatureSize {
-		return s.errorAt("origin.signature", "want base64 of %d bytes, as bfsd restore group writes it", ed25519.SignatureSize)
+		return s.errorAt("origin.signature", "want base64 of %d bytes, as bfsd restore group writes it",
+			ed25519.SignatureSize)
 	}
 	if !ed25519.Verify(g.Administrator, g.OriginCovered(), signature) {
-		return s.errorAt("origin.signature", "is not the administrator's for this file: nothing but addresses may be changed by "+
-			"hand in the file of an epoch that begins with a backup; make it anew with bfsd restore group")
+		return s.errorAt("origin.signature",
+			"is not the administrator's for this file: nothing but addresses may be changed by hand in the "+
+				"file of an epoch that begins with a backup; make it anew with bfsd restore group")
 	}
 	return nil
 }

@@ -106,13 +106,15 @@ func (f *relayFile) check(s *source) (*Relay, error) {
 
 // checkItself checks everything but the files that this one names.
 func (f *relayFile) checkItself(s *source) (*Relay, error) {
-	r := &Relay{File: s.file, Listen: f.Listen, AdminListen: f.AdminListen, Export: f.Export, InsecurePorts: f.InsecurePorts}
+	r := &Relay{File: s.file, Listen: f.Listen, AdminListen: f.AdminListen, Export: f.Export,
+		InsecurePorts: f.InsecurePorts}
 	if err := checkListen(f.Listen); err != nil {
 		return nil, s.errorAt("listen", "%v", err)
 	}
 	if !loopback(f.Listen) {
-		return nil, s.errorAt("listen", "got %q, want a loopback address, such as %s: NFS calls are not protected, so a relay "+
-			"serves its own host only; give each client machine a relay of its own", f.Listen, DefaultRelayListen)
+		return nil, s.errorAt("listen", "got %q, want a loopback address, such as %s: NFS calls are not "+
+			"protected, so a relay serves its own host only; give each client machine a relay of its own",
+			f.Listen, DefaultRelayListen)
 	}
 	if err := s.listen("admin_listen", f.AdminListen); err != nil {
 		return nil, err

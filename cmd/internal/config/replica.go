@@ -105,10 +105,12 @@ func (f *replicaFile) check(s *source) (*Replica, error) {
 		return nil, err
 	}
 	if !s.has("replica") {
-		return nil, s.errorAt("replica", "missing: want the number of this host in the group file, 0 to %d", r.Group.N()-1)
+		return nil, s.errorAt("replica", "missing: want the number of this host in the group file, 0 to %d",
+			r.Group.N()-1)
 	}
 	if f.Replica < 0 || f.Replica >= r.Group.N() {
-		return nil, s.errorAt("replica", "got %d, want the number of this host in the group file, 0 to %d", f.Replica, r.Group.N()-1)
+		return nil, s.errorAt("replica", "got %d, want the number of this host in the group file, 0 to %d",
+			f.Replica, r.Group.N()-1)
 	}
 	r.Self = pbft.ReplicaID(f.Replica)
 	if f.Keeper == "" {

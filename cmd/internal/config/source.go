@@ -106,7 +106,8 @@ func readBounded(file string) ([]byte, error) {
 		return nil, err
 	}
 	if len(text) > maxFile {
-		return nil, &Error{File: file, Problem: fmt.Sprintf("longer than %d bytes: this is no configuration file", maxFile)}
+		return nil, &Error{File: file, Problem: fmt.Sprintf("longer than %d bytes: this is no configuration file",
+			maxFile)}
 	}
 	return text, nil
 }

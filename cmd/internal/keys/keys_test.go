@@ -59,7 +59,8 @@ func TestSealedKeysWantTheirPassphrase(t *testing.T) {
 	if _, err := ReadPrivate(file); err == nil || !strings.Contains(err.Error(), "--passphrase-file") {
 		t.Errorf("without a passphrase: got %v", err)
 	}
-	if _, err := ReadSealed(file, []byte("wrong horse")); err == nil || !strings.Contains(err.Error(), "wrong passphrase") {
+	_, err = ReadSealed(file, []byte("wrong horse"))
+	if err == nil || !strings.Contains(err.Error(), "wrong passphrase") {
 		t.Errorf("with another passphrase: got %v", err)
 	}
 	if err := sealAt(file+"2", testKey(), []byte("short"), cheap); err == nil {

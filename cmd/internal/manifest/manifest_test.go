@@ -44,7 +44,8 @@ func TestManifest(t *testing.T) {
 	if m.Serial != 7 || !m.Allows(Digest{1}) || !m.Allows(Digest{2}) || m.Allows(Digest{3}) {
 		t.Errorf("got %+v", m)
 	}
-	if _, err := Parse(text, owner, pbft.Digest{5}); err == nil || !strings.Contains(err.Error(), "another group file") {
+	_, err = Parse(text, owner, pbft.Digest{5})
+	if err == nil || !strings.Contains(err.Error(), "another group file") {
 		t.Errorf("for another group: got %v", err)
 	}
 	for i := range text {
@@ -59,12 +60,13 @@ func TestManifest(t *testing.T) {
 // A text that the administrator signs by mistake must be well formed too.
 func TestSignedNonsense(t *testing.T) {
 	for want, lines := range map[string]string{
-		"line 1":                 "bfs manifest v2\n",
-		"line 2":                 firstLine + "\nserial 1\n",
-		"line 3":                 firstLine + "\ngroup " + strings.Repeat("00", 32) + "\nserial -1\n",
-		"line 4":                 firstLine + "\ngroup " + strings.Repeat("00", 32) + "\nserial 1\nbfsd 00\n",
-		"allows no executable":   firstLine + "\ngroup " + strings.Repeat("00", 32) + "\nserial 1\n",
-		"line 68: want group, s": firstLine + "\ngroup " + strings.Repeat("00", 32) + "\nserial 1\n" + strings.Repeat("bfsd "+strings.Repeat("11", 32)+"\n", 65),
+		"line 1":               "bfs manifest v2\n",
+		"line 2":               firstLine + "\nserial 1\n",
+		"line 3":               firstLine + "\ngroup " + strings.Repeat("00", 32) + "\nserial -1\n",
+		"line 4":               firstLine + "\ngroup " + strings.Repeat("00", 32) + "\nserial 1\nbfsd 00\n",
+		"allows no executable": firstLine + "\ngroup " + strings.Repeat("00", 32) + "\nserial 1\n",
+		"line 68: want group, s": firstLine + "\ngroup " + strings.Repeat("00", 32) + "\nserial 1\n" +
+			strings.Repeat("bfsd "+strings.Repeat("11", 32)+"\n", 65),
 	} {
 		text := []byte(lines)
 		text = append(text, signature+b64(ed25519.Sign(key, text))+"\n"...)

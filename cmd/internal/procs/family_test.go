@@ -39,7 +39,8 @@ func TestPlanStartsTheOpenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	p := Plan{Name: "program", File: f, Args: []string{"-c", "echo name $0 notify $NOTIFY_SOCKET; echo " + cli.Ready}, Output: log}
+	p := Plan{Name: "program", File: f, Args: []string{"-c", "echo name $0 notify $NOTIFY_SOCKET; echo " + cli.Ready},
+		Output: log}
 	c, err := p.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +61,8 @@ func TestEndIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	p := Plan{Name: "sh", File: f, Args: []string{"-c", "echo " + cli.Ready + "; sleep 1000 & exit 3"}, Output: os.Stderr}
+	p := Plan{Name: "sh", File: f, Args: []string{"-c", "echo " + cli.Ready + "; sleep 1000 & exit 3"},
+		Output: os.Stderr}
 	c, err := p.Start()
 	if err != nil {
 		t.Fatal(err)

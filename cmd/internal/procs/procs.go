@@ -51,7 +51,8 @@ func Start(name, log, program string, args ...string) (*Child, error) {
 // launch starts a command whose output, except the ready line, goes to a file, which is closed when
 // the child has ended.
 func launch(name string, output *os.File, cmd *exec.Cmd) (*Child, error) {
-	c := &Child{Name: name, log: output.Name(), cmd: cmd, output: output, ready: make(chan struct{}), exited: make(chan struct{})}
+	c := &Child{Name: name, log: output.Name(), cmd: cmd, output: output, ready: make(chan struct{}),
+		exited: make(chan struct{})}
 	c.cmd.Stderr = output
 	attributes := c.cmd.SysProcAttr
 	if attributes == nil {

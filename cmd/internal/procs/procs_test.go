@@ -48,7 +48,8 @@ func TestChildSaysReadyAndStops(t *testing.T) {
 func TestChildThatEndsEarlyIsQuoted(t *testing.T) {
 	c := start(t, "echo cannot bind to port >&2; exit 3")
 	err := c.Ready(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "cannot bind to port") || !strings.Contains(err.Error(), "exit status 3") {
+	if err == nil || !strings.Contains(err.Error(), "cannot bind to port") ||
+		!strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("got %v, want its last words", err)
 	}
 }

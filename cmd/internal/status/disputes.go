@@ -39,8 +39,8 @@ func (r *Report) writeDisputes(w io.Writer) {
 	for i := range r.Replicas {
 		for j := range r.Replicas {
 			if p := r.about(j, i); p != nil && p.WrongVotes+p.WrongRoots > 0 {
-				fmt.Fprintf(w, "replica %d counts of replica %d: %d votes against what committed, %d checkpoints that are not the group's\n",
-					j, i, p.WrongVotes, p.WrongRoots)
+				fmt.Fprintf(w, "replica %d counts of replica %d: %d votes against what committed, %d "+
+					"checkpoints that are not the group's\n", j, i, p.WrongVotes, p.WrongRoots)
 			}
 		}
 	}

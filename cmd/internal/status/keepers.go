@@ -25,7 +25,8 @@ func (r *Report) alert() {
 			alertOf(row.Status.Keeper, say)
 		}
 		if age, bound := r.unrecovered(i), r.bound(); bound > 0 && age > bound {
-			say("others have seen no recovery of it for %v, and the window should be at most %v", age.Round(time.Second), bound.Round(time.Second))
+			say("others have seen no recovery of it for %v, and the window should be at most %v",
+				age.Round(time.Second), bound.Round(time.Second))
 		}
 	}
 }
@@ -39,8 +40,8 @@ func alertOf(k *pbft.SeenKeeper, say func(string, ...any)) {
 		say("its keeper refuses the program: %s", k.Problem)
 	}
 	if k.Bound > 0 && k.Window > k.Bound {
-		say("its window of vulnerability is %v, and should be at most %v: %d turns in a row were given up", k.Window.Duration().Round(time.Second),
-			k.Bound.Duration().Round(time.Second), k.GivenUp)
+		say("its window of vulnerability is %v, and should be at most %v: %d turns in a row were given up",
+			k.Window.Duration().Round(time.Second), k.Bound.Duration().Round(time.Second), k.GivenUp)
 	}
 }
 

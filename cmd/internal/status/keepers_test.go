@@ -40,7 +40,8 @@ func TestAlerts(t *testing.T) {
 				Keeper: &pbft.SeenKeeper{Window: seconds(time.Minute), Bound: seconds(13 * time.Minute)}}}
 			for j := range 4 {
 				if i != j {
-					s.Peers = append(s.Peers, pbft.PeerStatus{Replica: pbft.ReplicaID(j), Recovered: seconds(time.Minute)})
+					s.Peers = append(s.Peers,
+						pbft.PeerStatus{Replica: pbft.ReplicaID(j), Recovered: seconds(time.Minute)})
 				}
 			}
 			r.Replicas = append(r.Replicas, Replica{Number: i, Status: s})

@@ -15,7 +15,8 @@ import (
 // writeRoom shows what replicas have in memory and on disk, and how much room there is for it.
 func (r *Report) writeRoom(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "REPLICA\tDURABILITY\tSTATE\tMEMORY\tJOURNAL\tEND\tSYNCED\tSYNC p50/p99\tIMAGE AT\tIMAGE\tDISK FREE")
+	fmt.Fprintln(t, "REPLICA\tDURABILITY\tSTATE\tMEMORY\tJOURNAL\tEND\tSYNCED\tSYNC "+
+		"p50/p99\tIMAGE AT\tIMAGE\tDISK FREE")
 	rows := 0
 	for _, row := range r.Replicas {
 		if s := row.Status; s != nil && s.Durability != "" {
@@ -36,7 +37,8 @@ func memoryCells(s *admin.ReplicaStatus) string {
 		return bytes(uint64(s.StateBytes)) + "\t-"
 	}
 	m := s.Memory
-	cells := fmt.Sprintf("%s of %s\t%s of %s", bytes(uint64(s.StateBytes)), bytes(m.StateSize), bytes(m.Resident), bytes(m.Limit))
+	cells := fmt.Sprintf("%s of %s\t%s of %s", bytes(uint64(s.StateBytes)), bytes(m.StateSize),
+		bytes(m.Resident), bytes(m.Limit))
 	if m.Needed > m.Limit {
 		cells += ", may need " + bytes(m.Needed)
 	}

@@ -162,14 +162,16 @@ func (r *Report) judge(period uint64) {
 		row.Lag = max(best, uint64(s.LastExecuted)) - uint64(s.LastExecuted)
 		ready := admin.ReplicaReady(s.Status, r.Members)
 		switch {
-		case ready != nil && (s.SilentUntil > 0 || s.Recovery.Phase != "" || s.Fetching || !s.Active || s.Disk != nil && s.Disk.Full != ""):
+		case ready != nil && (s.SilentUntil > 0 || s.Recovery.Phase != "" || s.Fetching || !s.Active ||
+			s.Disk != nil && s.Disk.Full != ""):
 			row.Problem = ready.Error()
 		case s.View != view:
 			row.Problem = fmt.Sprintf("in view %d, most are in %d", s.View, view)
 		case 2*roots[s.Stable][s.Root] <= answers(roots[s.Stable]):
 			row.Problem = fmt.Sprintf("another root at checkpoint %d", s.Stable)
 		case len(r.accusers(i)) >= pbft.GroupSize(r.Members).Weak():
-			row.Problem = fmt.Sprintf("replicas %v say that its checkpoints are not the group's: it lies, or its state is false", r.accusers(i))
+			row.Problem = fmt.Sprintf("replicas %v say that its checkpoints are not the group's: "+
+				"it lies, or its state is false", r.accusers(i))
 		case row.Lag > period:
 			row.Problem = fmt.Sprintf("%d batches behind", row.Lag)
 		case ready != nil:
@@ -240,7 +242,8 @@ func (r *Report) WriteTable(w io.Writer) error {
 	for _, row := range r.Replicas {
 		s := row.Status
 		if s == nil {
-			fmt.Fprintf(t, "%d\t%s\t-\t-\t-\t-\t-\t-\t-\t-\t-\t%s\n", row.Number, row.Address, "no answer: "+row.Problem)
+			fmt.Fprintf(t, "%d\t%s\t-\t-\t-\t-\t-\t-\t-\t-\t-\t%s\n",
+				row.Number, row.Address, "no answer: "+row.Problem)
 			continue
 		}
 		primary := strconv.Itoa(int(s.Primary))
@@ -252,7 +255,8 @@ func (r *Report) WriteTable(w io.Writer) error {
 			state = "agrees"
 		}
 		fmt.Fprintf(t, "%d\t%s\t%d\t%s\t%d\t%d\t%.12s\t%d\t%s\t%s\t%s\t%s\n", row.Number, row.Address, s.View, primary,
-			s.LastExecuted, s.Stable, s.Root, row.Lag, s.KeyAge.Duration().Round(time.Second), recovered(s.Recovery), s.Program, state)
+			s.LastExecuted, s.Stable, s.Root, row.Lag, s.KeyAge.Duration().Round(time.Second),
+			recovered(s.Recovery), s.Program, state)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -264,11 +268,14 @@ func (r *Report) WriteTable(w io.Writer) error {
 		return err
 	}
 	r.writeDisputes(w)
-	verdict := map[State]string{Well: "is well", Reserve: "works on its reserve, so stop no other replica", Down: "is DOWN"}[r.State]
+	verdict := map[State]string{Well: "is well", Reserve: "works on its reserve, so stop no other replica",
+		Down: "is DOWN"}[r.State]
 	if away := r.Members - r.Agreeing; r.State == Well && away > 0 {
-		verdict = fmt.Sprintf("is well without %d, and survives the failure of %d more", away, pbft.GroupSize(r.Members).Faulty())
+		verdict = fmt.Sprintf("is well without %d, and survives the failure of %d more",
+			away, pbft.GroupSize(r.Members).Faulty())
 	}
-	_, err := fmt.Fprintf(w, "group %s %s: %d of %d agree, %d are needed\n", r.Group, verdict, r.Agreeing, r.Members, r.Quorum)
+	_, err := fmt.Fprintf(w, "group %s %s: %d of %d agree, %d are needed\n",
+		r.Group, verdict, r.Agreeing, r.Members, r.Quorum)
 	return err
 }
 

@@ -84,16 +84,21 @@ func TestTables(t *testing.T) {
 		}},
 		{"one fetches the state", 3, func(rows []Replica) { rows[1].Status.Fetching = true }},
 		{"one recovers", 3, func(rows []Replica) {
-			rows[1].Status.Recovery = pbft.Recovery{Phase: "checking", Point: 384, Took: pbft.Seconds(1200 * time.Millisecond)}
-			rows[2].Status.Recovery = pbft.Recovery{Ended: true, Took: pbft.Seconds(2 * time.Second), Ago: pbft.Seconds(time.Minute), Corrupt: true}
+			rows[1].Status.Recovery = pbft.Recovery{Phase: "checking", Point: 384,
+				Took: pbft.Seconds(1200 * time.Millisecond)}
+			rows[2].Status.Recovery = pbft.Recovery{Ended: true, Took: pbft.Seconds(2 * time.Second),
+				Ago: pbft.Seconds(time.Minute), Corrupt: true}
 		}},
 		{"one has a full disk", 3, func(rows []Replica) {
 			for i := range rows {
 				rows[i].Status.Durability, rows[i].Status.StateBytes = pbft.DurabilityDisk, 1500<<20
-				rows[i].Status.Memory = &admin.Memory{Limit: 16 << 30, Resident: 1700 << 20, Needed: 9 << 30, StateSize: 8 << 30}
-				rows[i].Status.Disk = &pbft.DiskStatus{JournalBytes: 144 << 20, End: 70_000, Durable: 69_998, Image: 256, ImageBytes: 1600 << 20,
-					Synced: time.Date(2026, 11, 12, 13, 14, 15, 0, time.UTC), Free: 40 << 30, Size: 100 << 30,
-					Syncs: pbft.Histogram{P50: pbft.Seconds(512 * time.Microsecond), P99: pbft.Seconds(16384 * time.Microsecond)}}
+				rows[i].Status.Memory = &admin.Memory{Limit: 16 << 30, Resident: 1700 << 20,
+					Needed: 9 << 30, StateSize: 8 << 30}
+				rows[i].Status.Disk = &pbft.DiskStatus{JournalBytes: 144 << 20, End: 70_000, Durable: 69_998,
+					Image: 256, ImageBytes: 1600 << 20, Synced: time.Date(2026, 11, 12, 13, 14, 15, 0, time.UTC),
+					Free: 40 << 30, Size: 100 << 30,
+					Syncs: pbft.Histogram{P50: pbft.Seconds(512 * time.Microsecond),
+						P99: pbft.Seconds(16384 * time.Microsecond)}}
 			}
 			rows[1].Status.Disk.Full, rows[1].Status.Disk.Free = "no space left on device", 0
 			rows[2].Status.Memory.Limit = 4 << 30
@@ -187,10 +192,12 @@ func TestAsk(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back Report
-	if err := json.Unmarshal([]byte(text.String()), &back); err != nil || back.Members != 4 || back.Replicas[0].Status.View != 4 {
+	err = json.Unmarshal([]byte(text.String()), &back)
+	if err != nil || back.Members != 4 || back.Replicas[0].Status.View != 4 {
 		t.Errorf("JSON: got %+v, %v", back, err)
 	}
-	if !strings.Contains(text.String(), `"key_age_seconds": 90`) || back.Replicas[0].Status.KeyAge.Duration() != 90*time.Second {
+	if !strings.Contains(text.String(), `"key_age_seconds": 90`) ||
+		back.Replicas[0].Status.KeyAge.Duration() != 90*time.Second {
 		t.Errorf("the age of keys is not in seconds:\n%s", text.String())
 	}
 }
@@ -225,7 +232,8 @@ func TestCanStop(t *testing.T) {
 		{"it is down itself", 2, func(rows []Replica) { rows[2].Status, rows[2].Problem = nil, "refused" }, ""},
 		{"it is silent itself", 2, func(rows []Replica) { rows[2].Status.SilentUntil = 640 }, ""},
 		{"another is silent", 2, func(rows []Replica) { rows[1].Status.SilentUntil = 640 },
-			"replica 1: silent until checkpoint 640 is stable; has executed 300|2 of the others would be left, 3 are needed"},
+			"replica 1: silent until checkpoint 640 is stable; has executed 300|2 of the " +
+				"others would be left, 3 are needed"},
 		{"another recovers", 2, func(rows []Replica) { rows[1].Status.Recovery = pbft.Recovery{Phase: "checking", Point: 384} },
 			"replica 1: recovering (checking) until checkpoint 384 is stable; has executed 300|2 of"},
 		{"another fetches", 2, func(rows []Replica) { rows[1].Status.Fetching = true }, "replica 1: fetching the state; has executed 300|2 of"},
@@ -234,7 +242,8 @@ func TestCanStop(t *testing.T) {
 		{"two others are cut", 0, func(rows []Replica) { cut(rows, 1, 2) }, "replicas 1 and 2 are not connected with each other|2 of"},
 		{"it is cut from another", 0, func(rows []Replica) { cut(rows, 0, 2) }, ""},
 	} {
-		if got := strings.Join(report(c.change).CanStop(c.stop), "|"); got != c.want && (c.want == "" || !strings.HasPrefix(got, c.want)) {
+		got := strings.Join(report(c.change).CanStop(c.stop), "|")
+		if got != c.want && (c.want == "" || !strings.HasPrefix(got, c.want)) {
 			t.Errorf("%s: got %q, want %q", c.what, got, c.want)
 		}
 	}
@@ -272,7 +281,8 @@ func TestReserve(t *testing.T) {
 			r.Replicas[c.n-1-i].Status = nil
 		}
 		if r.judge(128); r.State != c.state || (len(r.CanStop(0)) == 0) != c.may {
-			t.Errorf("%d of %d are away: got %s, and stopping one more is refused because of %q", c.away, c.n, r.State, r.CanStop(0))
+			t.Errorf("%d of %d are away: got %s, and stopping one more is refused because of %q",
+				c.away, c.n, r.State, r.CanStop(0))
 		}
 	}
 	r := groupOf(6)
@@ -315,7 +325,8 @@ func TestAccused(t *testing.T) {
 			p.False, p.WrongRoots = true, 1
 		}
 		r.judge(128)
-		if row := r.Replicas[c.n-1]; (row.Problem == "") != c.agrees || !c.agrees && !strings.Contains(row.Problem, "are not the group's") {
+		row := r.Replicas[c.n-1]
+		if (row.Problem == "") != c.agrees || !c.agrees && !strings.Contains(row.Problem, "are not the group's") {
 			t.Errorf("%d of %d accuse a replica: got %q", c.accusers, c.n, row.Problem)
 		}
 		var table strings.Builder

@@ -150,7 +150,8 @@ func TestOwners(t *testing.T) {
 	f.Close()
 	p.must(os.Chown(p.at("d"), 4712, 4712))
 	for _, r := range []rule{other, secret} {
-		if _, err := r.open(p.at("d/key")); err == nil || !strings.Contains(err.Error(), p.at("d")+": belongs to user 4712") {
+		_, err := r.open(p.at("d/key"))
+		if err == nil || !strings.Contains(err.Error(), p.at("d")+": belongs to user 4712") {
 			t.Errorf("in another user's directory: got %v", err)
 		}
 	}

@@ -36,9 +36,10 @@ func (w *Watch) judge() (*os.File, error) {
 	}
 	d, err := manifest.Of(f)
 	if err == nil && !m.Allows(d) {
-		err = fmt.Errorf("%w: %s has digest %x, which manifest %s (serial %d) does not allow. If this program is an upgrade, "+
-			"put there a manifest that names it: bfsd manifest sign. If not, put back the program that the manifest names, "+
-			"and look for an intruder", errExecutable, w.Program, d, w.Config.Manifest, m.Serial)
+		err = fmt.Errorf("%w: %s has digest %x, which manifest %s (serial %d) does not allow. If this "+
+			"program is an upgrade, put there a manifest that names it: bfsd manifest sign. If not, put back "+
+			"the program that the manifest names, and look for an intruder", errExecutable, w.Program, d,
+			w.Config.Manifest, m.Serial)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -208,7 +208,8 @@ func (w *Watch) start() error {
 	if w.recovers || len(w.First) == 0 {
 		w.First = []string{"run"}
 	}
-	plan := procs.Plan{Name: "bfsd", File: f, Args: append(slices.Clone(w.First), "--config", w.Config.File), Output: w.Output}
+	plan := procs.Plan{Name: "bfsd", File: f,
+		Args: append(slices.Clone(w.First), "--config", w.Config.File), Output: w.Output}
 	if w.recovers {
 		plan.Args = append(plan.Args, "--recover")
 		w.Grant()

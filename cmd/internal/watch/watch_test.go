@@ -26,7 +26,8 @@ func TestSchedule(t *testing.T) {
 		begin := time.Unix(0, 0).Add(12345 * period)
 		for at := begin; at.Before(begin.Add(period)); at = at.Add(time.Second) {
 			for i := range n {
-				if due, ok := (schedule{period, n, i}).next(at.Add(-time.Nanosecond)); ok && !due.Before(at) && due.Before(at.Add(time.Second)) {
+				due, ok := (schedule{period, n, i}).next(at.Add(-time.Nanosecond))
+				if ok && !due.Before(at) && due.Before(at.Add(time.Second)) {
 					order = append(order, i)
 				}
 			}
@@ -74,7 +75,8 @@ func report() *status.Report {
 		s := &admin.ReplicaStatus{Status: pbft.Status{Replica: pbft.ReplicaID(i), LastExecuted: 1000}}
 		for j := range 4 {
 			if i != j {
-				s.Peers = append(s.Peers, pbft.PeerStatus{Replica: pbft.ReplicaID(j), Connected: true, Keys: true, LastExecuted: 990})
+				s.Peers = append(s.Peers,
+					pbft.PeerStatus{Replica: pbft.ReplicaID(j), Connected: true, Keys: true, LastExecuted: 990})
 			}
 		}
 		r.Replicas = append(r.Replicas, status.Replica{Number: i, Status: s})
@@ -163,7 +165,8 @@ func TestLooks(t *testing.T) {
 		}
 	}))
 	defer s.Close()
-	if err := looks(t.Context(), s.Listener.Addr().String(), time.Millisecond); err == nil || !strings.Contains(err.Error(), "503") {
+	err := looks(t.Context(), s.Listener.Addr().String(), time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("got %v", err)
 	}
 	if n := asked.Load(); n != 2+looksLost {

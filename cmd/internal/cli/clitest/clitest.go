@@ -50,7 +50,8 @@ func Help(t *testing.T, root func() *cobra.Command) {
 		t.Fatal(err)
 	}
 	if got.String() != string(want) {
-		t.Errorf("help differs from %s from this line on (refresh with -rewrite and read the diff): %q", golden, firstNew(got.String(), string(want)))
+		t.Errorf("help differs from %s from this line on (refresh with -rewrite and read the diff): %q",
+			golden, firstNew(got.String(), string(want)))
 	}
 }
 
