@@ -148,7 +148,8 @@ func (f *FS) mkdir(dir nfs3.Handle, name string, mode uint32) (node, error) {
 }
 
 func (f *FS) symlink(dir nfs3.Handle, name, target string) error {
-	a := &nfs3.SymlinkArgs{Where: dirOp(dir, name), Path: []byte(target), Attr: nfs3.Sattr3{SetMode: true, Mode: nfs3.ModePerm}}
+	a := &nfs3.SymlinkArgs{Where: dirOp(dir, name), Path: []byte(target),
+		Attr: nfs3.Sattr3{SetMode: true, Mode: nfs3.ModePerm}}
 	_, err := f.created(nfs3.ProcSymlink, a.Where, a)
 	return err
 }

@@ -26,7 +26,8 @@ type listing struct {
 // more reads on until there are entries, or no more.
 func (l *listing) more(f *FS, dir nfs3.Handle) error {
 	for len(l.ready) == 0 && !l.end {
-		a := &nfs3.ReaddirplusArgs{Dir: dir.FileHandle(), Cookie: l.cookie, Verifier: l.verifier, DirCount: listingBytes, MaxCount: listingBytes}
+		a := &nfs3.ReaddirplusArgs{Dir: dir.FileHandle(), Cookie: l.cookie, Verifier: l.verifier,
+			DirCount: listingBytes, MaxCount: listingBytes}
 		r, err := nfs(f, nfs3.ProcReaddirplus, a, nfs3.DecodeReaddirplusResult)
 		if err == nil {
 			err = statusError(r.Status)

@@ -112,7 +112,8 @@ func (f *FS) mayOpen(n *node, flag int) error {
 }
 
 func (f *FS) newFile(name string, flag int, n *node) *File {
-	return &File{fs: f, name: name, handle: n.handle, flag: flag, dir: n.is(nfs3.TypeDir), shared: f.open.acquire(n.handle)}
+	return &File{fs: f, name: name, handle: n.handle, flag: flag, dir: n.is(nfs3.TypeDir),
+		shared: f.open.acquire(n.handle)}
 }
 
 // Name is the name the file was opened by.

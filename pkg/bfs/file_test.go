@@ -111,7 +111,8 @@ func TestRights(t *testing.T) {
 	if _, err := bfs.Mount(context.Background(), group, "/export", root); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("without rights: got %v", err)
 	}
-	if _, err := bfs.Mount(context.Background(), group, "/export", nfs3.Credentials{Groups: make([]uint32, 17)}); err == nil {
+	_, err := bfs.Mount(context.Background(), group, "/export", nfs3.Credentials{Groups: make([]uint32, 17)})
+	if err == nil {
 		t.Error("17 groups were taken")
 	}
 }
@@ -151,7 +152,8 @@ func TestBulk(t *testing.T) {
 	file, err := fsys.Open("big")
 	ok(t, err)
 	b := make([]byte, 5<<20)
-	if n, err := file.(io.ReaderAt).ReadAt(b, 20<<20); n != 1<<20+7 || err != io.EOF || !bytes.Equal(b[:n], data[20<<20:]) {
+	n, err := file.(io.ReaderAt).ReadAt(b, 20<<20)
+	if n != 1<<20+7 || err != io.EOF || !bytes.Equal(b[:n], data[20<<20:]) {
 		t.Errorf("at the end: got %d bytes, %v", n, err)
 	}
 	var copied bytes.Buffer
@@ -392,7 +394,8 @@ func TestAttributes(t *testing.T) {
 	if a.UID != 10 || a.GID != 20 || !a.Atime.Time().Equal(at) || !i.ModTime().Equal(mt) {
 		t.Errorf("got %+v", a)
 	}
-	if s, ok := i.Sys().(*syscall.Stat_t); ok && (s.Uid != 10 || s.Ino != a.FileID || s.Atim.Nsec != 5 || s.Mode&syscall.S_IFMT != syscall.S_IFREG) {
+	s, is := i.Sys().(*syscall.Stat_t)
+	if is && (s.Uid != 10 || s.Ino != a.FileID || s.Atim.Nsec != 5 || s.Mode&syscall.S_IFMT != syscall.S_IFREG) {
 		t.Errorf("as of the system: got %+v", s)
 	}
 	ok(t, fsys.Symlink("f", "l"))

@@ -42,7 +42,8 @@ func newGroup(t testing.TB) *pbft.Client {
 		t.Cleanup(func() { replica.Close(ctx) })
 	}
 	client := func(key ed25519.PrivateKey) *pbft.Client {
-		c, err := pbft.NewClient(pbft.ClientConfig{Group: group, Key: key, Transport: pbft.TransportPlain, Logger: quiet})
+		c, err := pbft.NewClient(pbft.ClientConfig{Group: group, Key: key,
+			Transport: pbft.TransportPlain, Logger: quiet})
 		ok(t, err)
 		t.Cleanup(func() { c.Close() })
 		return c

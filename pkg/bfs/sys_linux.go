@@ -16,8 +16,9 @@ const blockSize = 512
 func sys(a *nfs3.Fattr3) any {
 	s := &syscall.Stat_t{
 		Dev: a.FSID, Ino: a.FileID, Mode: a.Mode&nfs3.ModeSettable | typeBits(a.Type), Uid: a.UID, Gid: a.GID,
-		Rdev: unix.Mkdev(a.Rdev.Major, a.Rdev.Minor), Size: int64(a.Size), Blocks: int64((a.Used + blockSize - 1) / blockSize),
-		Atim: timespec(a.Atime), Mtim: timespec(a.Mtime), Ctim: timespec(a.Ctime),
+		Rdev: unix.Mkdev(a.Rdev.Major, a.Rdev.Minor), Size: int64(a.Size),
+		Blocks: int64((a.Used + blockSize - 1) / blockSize), Atim: timespec(a.Atime), Mtim: timespec(a.Mtime),
+		Ctim: timespec(a.Ctime),
 	}
 	set(&s.Nlink, uint64(a.Nlink)) // the fields' types differ between machines
 	set(&s.Blksize, nfs3.MaxTransfer)

@@ -45,7 +45,8 @@ type step struct {
 // is followed too. That the last name is not there is no error; the place then says where
 // it would be.
 func (f *FS) walk(name string, follow bool) (place, error) {
-	w := walk{fs: f, stack: []step{{name: ".", node: node{handle: f.root, attr: nfs3.Fattr3{Type: nfs3.TypeDir}}}}, floor: 1}
+	w := walk{fs: f, stack: []step{{name: ".", node: node{handle: f.root, attr: nfs3.Fattr3{Type: nfs3.TypeDir}}}},
+		floor: 1}
 	if f.base != "" {
 		w.left = strings.Split(f.base, "/")
 		p, err := w.run(true)

@@ -21,7 +21,7 @@ var (
 	mapMemory   = mapAnonymous
 	unmapMemory = unix.Munmap
 	giveBack    = func(b []byte) error { return unix.Madvise(b, unix.MADV_DONTNEED) }
-	ready       = func(b []byte) { _ = unix.Madvise(b, unix.MADV_POPULATE_WRITE) } // Linux 5.14; without it, as it comes
+	ready       = func(b []byte) { _ = unix.Madvise(b, unix.MADV_POPULATE_WRITE) } // from Linux 5.14 on
 	protect     = func(b []byte) error { return unix.Mprotect(b, unix.PROT_READ) }
 	chunkShift  = uint(14) // frames in a chunk, as a power of two: 64 MiB of addresses
 )

@@ -61,7 +61,7 @@ const (
 type change struct {
 	page uint32 // page numbers are below MaxPages
 	old  frame  // where the page lay at the beginning of the epoch
-	now  frame  // where it lay at the end, once closed; owned by its owner at that time: the live page or a later record
+	now  frame  // where it lay at the end, once closed; owned by its owner then: live page or later record
 
 	// block is one more than the index of the page's digest in the epoch's blocks, or 0 if it has
 	// none there. While the epoch is open it is good only if the page's mapping says so; once the

@@ -146,7 +146,8 @@ func (s *Store) Begin(n Seq) {
 	if n < s.open.seq {
 		panic(fmt.Sprintf("fsmerkle: batch %d does not follow checkpoint %d", n, s.open.seq))
 	}
-	s.stamp = uint32(min(n-s.open.seq, math.MaxUint32)) // there can be more only without checkpoints, and then reads are not observed
+	// The difference is larger only without checkpoints, and then reads are not observed.
+	s.stamp = uint32(min(n-s.open.seq, math.MaxUint32))
 }
 
 // Observe begins to watch which pages are read.

@@ -77,7 +77,8 @@ func (p twinPages) digest(level int, index uint64, below []PageNum, isRoot bool)
 	}
 	if level == 0 {
 		page := p[below[0]]
-		return sha256.Sum256(fmt.Appendf(nil, "bfspage\x00%s%s", binary.BigEndian.AppendUint64(nil, index), blockhash.Sum(page[:])))
+		return sha256.Sum256(fmt.Appendf(nil, "bfspage\x00%s%s", binary.BigEndian.AppendUint64(nil, index),
+			blockhash.Sum(page[:])))
 	}
 	text := fmt.Appendf(nil, "bfsnode%c%s", level, binary.BigEndian.AppendUint64(nil, index))
 	span := PageNum(1)

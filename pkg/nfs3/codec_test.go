@@ -355,7 +355,8 @@ func TestHandle(t *testing.T) {
 	if h, ok := goldenFH.Parse(); !ok || h != goldenHandle || len(goldenFH) != HandleSize {
 		t.Errorf("got %+v, %v", h, ok)
 	}
-	for _, fh := range []FileHandle{nil, goldenFH[1:], append(goldenFH[:HandleSize:HandleSize], 0), make(FileHandle, HandleSize)} {
+	for _, fh := range []FileHandle{nil, goldenFH[1:], append(goldenFH[:HandleSize:HandleSize], 0),
+		make(FileHandle, HandleSize)} {
 		if h, ok := fh.Parse(); ok {
 			t.Errorf("%x: got %+v, want BADHANDLE", fh, h)
 		}
@@ -375,7 +376,8 @@ func TestListingSizes(t *testing.T) {
 		}
 		p := ReaddirplusResult{Dir: goldenPost, Entries: []EntryPlus{
 			{Name: []byte(name), Attr: goldenPost, Handle: PostFH(goldenHandle)}}}
-		if got, want := ListingSize(true)+EntryPlusSize(len(name)), len(p.Append(nil))-4; got != want || p.Size() != want+4 {
+		got, want := ListingSize(true)+EntryPlusSize(len(name)), len(p.Append(nil))-4
+		if got != want || p.Size() != want+4 {
 			t.Errorf("%q: got %d and %d, want %d", name, got, p.Size(), want)
 		}
 	}
@@ -443,7 +445,8 @@ func TestCall(t *testing.T) {
 		}
 	}
 	for why, vector := range map[string]string{
-		"nothing": "", "short": "1 1", "flavour": "1 1 6", "17 groups": "1 1 1 0 0 17 h:0 h:0 h:0 h:0 h:0 h:0 h:0 h:0 0",
+		"nothing": "", "short": "1 1", "flavour": "1 1 6",
+		"17 groups":      "1 1 1 0 0 17 h:0 h:0 h:0 h:0 h:0 h:0 h:0 h:0 0",
 		"groups missing": "1 1 1 0 0 2 5", "no uid": "1 1 1 0",
 	} {
 		if c, err := ParseCall(xdr(t, vector)); !errors.Is(err, ErrCall) {
@@ -486,7 +489,8 @@ func FuzzDecode(f *testing.F) {
 
 // FuzzCall gives any bytes to the readers of the envelope.
 func FuzzCall(f *testing.F) {
-	f.Add(AppendCall(nil, &Call{Program: ProgramNFS, Cred: Credentials{UID: 1, Groups: []uint32{2, 3}}, Args: []byte("x")}))
+	f.Add(AppendCall(nil, &Call{Program: ProgramNFS,
+		Cred: Credentials{UID: 1, Groups: []uint32{2, 3}}, Args: []byte("x")}))
 	f.Add(AppendCall(nil, &Call{Program: ProgramMount, Cred: Credentials{None: true}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, err := ParseCall(b); err == nil {

@@ -14,7 +14,7 @@ const (
 	MaxMountPath  = 1024      // MNTPATHLEN [RFC1813 §5.1.3]
 	MaxMountName  = 255       // MNTNAMLEN [RFC1813 §5.1.3]
 	MaxName       = 255       // longest name in a directory; a longer one is NAMETOOLONG, not garbage
-	MaxPath       = 4096 - 1  // longest text of a symbolic link, as PATH_MAX has it, and as a page of the kernel's holds
+	MaxPath       = 4096 - 1  // longest text of a symbolic link: PATH_MAX, and a page of the kernel
 	MaxTransfer   = 1 << 20   // rtmax, wtmax: bytes that one READ or WRITE moves at most
 	MaxFileSize   = 1<<43 - 1 // largest size of a file
 	MaxMajor      = 1<<12 - 1 // of a device: Linux keeps 12 bits of the major number,

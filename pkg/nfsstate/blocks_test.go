@@ -63,7 +63,8 @@ func TestWhichPagesTakeDigests(t *testing.T) {
 			write := func(alter, known int) (root fsmerkle.Digest, refused bool) {
 				fs, u := newFS(t, 4096)
 				o := &ops{u: u}
-				h := u.create(u.root, "f", nfs3.Guarded, nfs3.Sattr3{SetMode: true, Mode: 0o600}).Object.Handle.FileHandle()
+				h := u.create(u.root, "f", nfs3.Guarded,
+					nfs3.Sattr3{SetMode: true, Mode: 0o600}).Object.Handle.FileHandle()
 				o.run(o.write(h, 0, letters(20*pageSize))) // there is something to be replaced
 				op := Digested(o.write(h, x.offset, letters(x.length)), known)
 				if alter < len(op.Blocks) {

@@ -255,7 +255,8 @@ func (k *checker) directory(d *inode) (pages uint32) {
 	names := map[string]uint64{}
 	pages = k.tree(&entries, who, func(rec []byte) {
 		e := entryOf(rec)
-		if _, twice := names[string(e.name)]; twice || goodName(e.name) != nfs3.OK || isDot(e.name) || isDotDot(e.name) {
+		_, twice := names[string(e.name)]
+		if twice || goodName(e.name) != nfs3.OK || isDot(e.name) || isDotDot(e.name) {
 			k.fault("%s: name %q is bad, or there twice", who, e.name)
 		}
 		if e.cookie < cookieFirst || e.cookie >= d.nextCookie {

@@ -121,7 +121,8 @@ func TestSameRoots(t *testing.T) {
 			for leg := range tr.ops {
 				for i, op := range tr.ops[leg] {
 					s.Query(tr.ops[leg][(i*7)%traceSteps])
-					if reply, _ := s.Execute(nfsstate.Digested(op, i*procs%5)); !bytes.Equal(reply, tr.replies[leg][i]) {
+					reply, _ := s.Execute(nfsstate.Digested(op, i*procs%5))
+					if !bytes.Equal(reply, tr.replies[leg][i]) {
 						t.Fatalf("leg %d, operation %d: got\n%x\nwant\n%x", leg, i, reply, tr.replies[leg][i])
 					}
 				}

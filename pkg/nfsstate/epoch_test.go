@@ -36,7 +36,8 @@ func TestRenew(t *testing.T) {
 		t.Error(err)
 	}
 	for what, change := range map[string]func(*Config){
-		"its own epoch": func(c *Config) { c.Epoch-- }, "a later epoch": func(c *Config) { c.Epoch -= 2 }, // than the one that asks
+		// A later epoch is later than that of the group that asks.
+		"its own epoch": func(c *Config) { c.Epoch-- }, "a later epoch": func(c *Config) { c.Epoch -= 2 },
 		"other pages": func(c *Config) { c.Pages++ }, "other inodes": func(c *Config) { c.Inodes++ },
 	} {
 		other := c

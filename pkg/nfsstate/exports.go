@@ -86,7 +86,8 @@ func (fs *FS) charge(e exportID, pages, inodes int64) {
 	b := fs.modify(p)[off : off+exportSize]
 	le.PutUint64(b[rowPages:], uint64(int64(le.Uint64(b[rowPages:]))+pages))
 	le.PutUint64(b[rowInodes:], uint64(int64(le.Uint64(b[rowInodes:]))+inodes))
-	invariant(int64(le.Uint64(b[rowPages:])) >= 0 && int64(le.Uint64(b[rowInodes:])) >= 0, "export uses less than nothing")
+	invariant(int64(le.Uint64(b[rowPages:])) >= 0 && int64(le.Uint64(b[rowInodes:])) >= 0,
+		"export uses less than nothing")
 }
 
 // quota says whether the export may use that much more.
@@ -118,7 +119,8 @@ func checkExport(x *Export) error {
 			c == '.' || c == '_' || c == '-')
 	}
 	if !ok {
-		return fmt.Errorf("nfsstate: export name %q: want 1 to %d of letters, digits, '.', '_', '-'", x.Name, MaxExportName)
+		return fmt.Errorf("nfsstate: export name %q: want 1 to %d of letters, digits, '.', '_', '-'",
+			x.Name, MaxExportName)
 	}
 	if err := nfs3.CheckID(x.UID); err != nil {
 		return fmt.Errorf("nfsstate: export %q: owner: %w", x.Name, err)

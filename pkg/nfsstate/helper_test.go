@@ -65,7 +65,8 @@ func (u *user) call(program, proc uint32, args []byte) []byte {
 	u.t.Helper()
 	*u.clock += uint64(time.Millisecond)
 	body := nfs3.AppendCall(nil, &nfs3.Call{Program: program, Procedure: proc, Cred: u.cred, Args: args})
-	op := pbft.Operation{Client: u.client, Rights: u.rights, Body: body, Choice: binary.BigEndian.AppendUint64(nil, *u.clock)}
+	op := pbft.Operation{Client: u.client, Rights: u.rights, Body: body,
+		Choice: binary.BigEndian.AppendUint64(nil, *u.clock)}
 	reply, _ := u.fs.Execute(op)
 	stat, results, err := nfs3.ParseReply(reply)
 	if err != nil || stat != nfs3.Success {

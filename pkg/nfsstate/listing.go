@@ -94,7 +94,8 @@ func (fs *FS) readdirplus(c *caller, a *nfs3.ReaddirplusArgs) (r nfs3.Readdirplu
 		}
 		fs.load(e.inode, &in)
 		list = append(list, nfs3.EntryPlus{
-			FileID: uint64(e.inode), Name: e.name, Cookie: e.cookie, Attr: c.post(&in), Handle: nfs3.PostFH(in.handle()),
+			FileID: uint64(e.inode), Name: e.name, Cookie: e.cookie, Attr: c.post(&in),
+			Handle: nfs3.PostFH(in.handle()),
 		})
 		return true
 	})

@@ -106,7 +106,8 @@ func (fs *FS) mknod(c *caller, a *nfs3.MknodArgs) (r nfs3.CreateResult) {
 		}
 		return r
 	}
-	return fs.createObject(c, &a.Where, &creation{kind: a.Type, attr: &a.Attr, mode: nfs3.Guarded, rdev: a.Spec, node: true})
+	return fs.createObject(c, &a.Where, &creation{kind: a.Type, attr: &a.Attr, mode: nfs3.Guarded,
+		rdev: a.Spec, node: true})
 }
 
 // createObject is the common part of the creating procedures.

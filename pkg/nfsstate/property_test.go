@@ -190,7 +190,8 @@ type duel struct {
 }
 
 func newDuel(t *testing.T, seed uint64, pages uint64) *duel {
-	d := &duel{t: t, fs: newSubject(t, pages), m: model.New(), given: map[nfs3.Handle]bool{}, seed: seed, what: map[string]int{}, refused: map[nfs3.Status]int{}}
+	d := &duel{t: t, fs: newSubject(t, pages), m: model.New(), given: map[nfs3.Handle]bool{}, seed: seed,
+		what: map[string]int{}, refused: map[nfs3.Status]int{}}
 	roots, paths := d.fs.roots(t)
 	for i, h := range roots {
 		x := exports[i]
@@ -389,7 +390,8 @@ func (d *duel) judgeUsed(client int, call *nfs3.Call, got, want reflect.Value) {
 			most = w.Used * (1 + height)
 		}
 		if a.Used%page != 0 || a.Used < w.Used || a.Used > most {
-			d.fail(client, call, "file %d of type %d and size %d uses %d bytes, %d of them data", a.FileID, a.Type, a.Size, a.Used, w.Used)
+			d.fail(client, call, "file %d of type %d and size %d uses %d bytes, %d of them data",
+				a.FileID, a.Type, a.Size, a.Used, w.Used)
 		}
 		w.Used = a.Used
 		want.Set(reflect.ValueOf(w))
@@ -425,7 +427,8 @@ func (d *duel) judgeFsstat(client int, call *nfs3.Call, f *nfs3.FsstatResult) {
 // judgeFull wants a reason for NOSPC and DQUOT: few pages or no inode left, seen through FSSTAT.
 func (d *duel) judgeFull(client int, call *nfs3.Call) {
 	fh, ok := firstHandle(call)
-	ask := nfs3.Call{Program: nfs3.ProgramNFS, Procedure: nfs3.ProcFsstat, Args: (&nfs3.FsstatArgs{Root: fh}).Append(nil)}
+	ask := nfs3.Call{Program: nfs3.ProgramNFS, Procedure: nfs3.ProcFsstat,
+		Args: (&nfs3.FsstatArgs{Root: fh}).Append(nil)}
 	reply, _ := d.fs.Query(operation(0, &ask, nil))
 	f, err := nfs3.DecodeFsstatResult(reply[4:])
 	if !ok || err != nil || f.Status != nfs3.OK {
@@ -433,7 +436,8 @@ func (d *duel) judgeFull(client int, call *nfs3.Call) {
 	}
 	most := uint64(30 + 5*(len(call.Args)/pbft.PageSize))
 	if f.Abytes > most*pbft.PageSize && f.Afiles > 0 {
-		d.fail(client, call, "got %v while there are %d pages and %d files left", d.m.Full, f.Abytes/pbft.PageSize, f.Afiles)
+		d.fail(client, call, "got %v while there are %d pages and %d files left",
+			d.m.Full, f.Abytes/pbft.PageSize, f.Afiles)
 	}
 }
 
@@ -459,8 +463,8 @@ func (d *duel) fail(client int, call *nfs3.Call, format string, args ...any) {
 	d.t.Helper()
 	d.t.Fatalf("client %d, program %d, procedure %d, %+v, arguments %x (of %d bytes)\n%s\noperation %d; repeat with\n"+
 		"go test ./pkg/nfsstate -run '^%s$' -model.seed %d -model.ops %d",
-		client, call.Program, call.Procedure, call.Cred, call.Args[:min(len(call.Args), 200)], len(call.Args), fmt.Sprintf(format, args...), d.ops,
-		d.t.Name(), d.seed, d.ops)
+		client, call.Program, call.Procedure, call.Cred, call.Args[:min(len(call.Args), 200)], len(call.Args),
+		fmt.Sprintf(format, args...), d.ops, d.t.Name(), d.seed, d.ops)
 }
 
 func seeds() []uint64 {
@@ -483,7 +487,8 @@ func TestModel(t *testing.T) {
 			d.step()
 		}
 		spent := time.Since(start)
-		t.Logf("seed %d: %d operations, %.0f a second, %d files at the end", seed, d.ops, float64(d.ops)/spent.Seconds(), d.m.Files())
+		t.Logf("seed %d: %d operations, %.0f a second, %d files at the end",
+			seed, d.ops, float64(d.ops)/spent.Seconds(), d.m.Files())
 		if testing.Verbose() {
 			t.Log(d.what)
 		}

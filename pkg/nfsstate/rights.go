@@ -172,7 +172,8 @@ func CheckMap(ranges []IDRange) error {
 		case r.Count == 0:
 			return fmt.Errorf("range %d:%d:%d is empty", r.From, r.To, r.Count)
 		case uint64(r.From) < next:
-			return fmt.Errorf("range %d:%d:%d begins below %d, where the one before it ends", r.From, r.To, r.Count, next)
+			return fmt.Errorf("range %d:%d:%d begins below %d, where the one before it ends",
+				r.From, r.To, r.Count, next)
 		case end > uint64(nfs3.NoID) || uint64(r.To)+uint64(r.Count) > uint64(nfs3.NoID):
 			return fmt.Errorf("range %d:%d:%d goes beyond %d, the last id there is", r.From, r.To, r.Count, nfs3.NoID-1)
 		}
@@ -243,10 +244,12 @@ func (p *rightsParser) name() string {
 func CheckClientName(name string) error {
 	ok := len(name) >= 1 && len(name) <= MaxClientName
 	for _, c := range []byte(name) {
-		ok = ok && ('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || bytes.IndexByte([]byte("._-@:"), c) >= 0)
+		ok = ok && ('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			bytes.IndexByte([]byte("._-@:"), c) >= 0)
 	}
 	if !ok {
-		return fmt.Errorf("got the name %q, want 1 to %d letters, digits, '.', '_', '-', '@' or ':'", name, MaxClientName)
+		return fmt.Errorf("got the name %q, want 1 to %d letters, digits, '.', '_', '-', '@' or ':'",
+			name, MaxClientName)
 	}
 	return nil
 }

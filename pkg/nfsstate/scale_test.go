@@ -23,7 +23,8 @@ type ops struct {
 
 func (o *ops) operation(proc uint32, args []byte) pbft.Operation {
 	o.clock += 1000
-	body := nfs3.AppendCall(make([]byte, 0, 64+len(args)), &nfs3.Call{Program: nfs3.ProgramNFS, Procedure: proc, Cred: o.u.cred, Args: args})
+	body := nfs3.AppendCall(make([]byte, 0, 64+len(args)),
+		&nfs3.Call{Program: nfs3.ProgramNFS, Procedure: proc, Cred: o.u.cred, Args: args})
 	return pbft.Operation{
 		Client: o.u.client, Rights: o.u.rights, Body: body,
 		Choice: binary.BigEndian.AppendUint64(nil, uint64(1_700_000_000*time.Second)+o.clock),
@@ -31,7 +32,8 @@ func (o *ops) operation(proc uint32, args []byte) pbft.Operation {
 }
 
 func (o *ops) create(dir nfs3.FileHandle, name string) pbft.Operation {
-	a := nfs3.CreateArgs{Where: nfs3.DirOp{Dir: dir, Name: []byte(name)}, Mode: nfs3.Guarded, Attr: nfs3.Sattr3{SetMode: true, Mode: 0o644}}
+	a := nfs3.CreateArgs{Where: nfs3.DirOp{Dir: dir, Name: []byte(name)}, Mode: nfs3.Guarded,
+		Attr: nfs3.Sattr3{SetMode: true, Mode: 0o644}}
 	return o.operation(nfs3.ProcCreate, a.Append(nil))
 }
 
@@ -99,7 +101,8 @@ func TestMillionEntries(t *testing.T) {
 		}
 		lap("create", size-made, func(i int) { o.run(o.create(u.root, fileName(made+i))) })
 		made = size
-		t.Logf("%8d entries: %.0f bytes of pages for each empty file", size, float64(fs.store.Used()-empty)*pageSize/float64(size))
+		t.Logf("%8d entries: %.0f bytes of pages for each empty file",
+			size, float64(fs.store.Used()-empty)*pageSize/float64(size))
 		lap("lookup", 10*sample, func(int) { o.run(o.lookup(u.root, fileName(o.some(size)))) })
 		lap("remove", sample, func(i int) { o.run(o.remove(u.root, fileName(i*(size/sample)))) })
 		lap("create", sample, func(i int) { o.run(o.create(u.root, fileName(i*(size/sample)))) })
@@ -167,7 +170,8 @@ func TestSparse8GiB(t *testing.T) {
 	if st := u.remove(u.root, "sparse"); st != nfs3.OK {
 		t.Fatal(st)
 	}
-	t.Logf("8 GiB sparse: remove %v, %d pages wait to be freed and count as free", time.Since(start), fs.counter(superOrphanPages))
+	t.Logf("8 GiB sparse: remove %v, %d pages wait to be freed and count as free",
+		time.Since(start), fs.counter(superOrphanPages))
 	if got := fs.freeAtAll(); got != free {
 		t.Errorf("%d pages are free, want %d", got, free)
 	}

@@ -183,7 +183,8 @@ func init() {
 		return s.status(nfs3.ProcMkdir, a.Append(nil))
 	})
 	commands["mknod"] = withName(func(s *session, at nfs3.DirOp, args []string) nfs3.Status {
-		types := map[string]nfs3.FileType{"file": nfs3.TypeReg, "blk": nfs3.TypeBlk, "chr": nfs3.TypeChr, "sock": nfs3.TypeSock, "fifo": nfs3.TypeFifo}
+		types := map[string]nfs3.FileType{"file": nfs3.TypeReg, "blk": nfs3.TypeBlk, "chr": nfs3.TypeChr,
+			"sock": nfs3.TypeSock, "fifo": nfs3.TypeFifo}
 		a := nfs3.MknodArgs{Where: at, Type: types[args[0]], Attr: attributes(args[1:])}
 		return s.status(nfs3.ProcMknod, a.Append(nil))
 	})
@@ -257,7 +258,8 @@ func init() {
 	})
 	commands["df"] = func(s *session, _ []string) string {
 		r := s.fsstat()
-		return fmt.Sprintf("pages %d free %d, files %d free %d", r.Tbytes/pageSize, r.Fbytes/pageSize, r.Tfiles, r.Ffiles)
+		return fmt.Sprintf("pages %d free %d, files %d free %d",
+			r.Tbytes/pageSize, r.Fbytes/pageSize, r.Tfiles, r.Ffiles)
 	}
 	commands["mount"] = func(s *session, args []string) string {
 		h := s.mount(args[0])
@@ -396,7 +398,8 @@ func (s *session) stat(h nfs3.FileHandle, _ []string) string {
 		return r.Status.String()
 	}
 	a := r.Attr
-	return fmt.Sprintf("%s %d:%d mode %04o links %d owner %d:%d size %d used %d mtime %s ctime %s", kinds[a.Type], a.FSID, a.FileID, a.Mode,
+	return fmt.Sprintf("%s %d:%d mode %04o links %d owner %d:%d size %d used %d mtime %s ctime %s",
+		kinds[a.Type], a.FSID, a.FileID, a.Mode,
 		a.Nlink, a.UID, a.GID, a.Size, a.Used, since(a.Mtime), since(a.Ctime))
 }
 
@@ -465,7 +468,8 @@ func (s *session) export(args []string) string {
 		list, err := ParseExportList(reply)
 		text := ""
 		for _, x := range must(s.t, list, err) {
-			text += fmt.Sprintf("%d %s %04o %d:%d quota %d/%d used %d/%d\n", x.ID, x.Name, x.Mode, x.UID, x.GID, x.QuotaBytes, x.QuotaInodes, x.UsedBytes, x.UsedInodes)
+			text += fmt.Sprintf("%d %s %04o %d:%d quota %d/%d used %d/%d\n",
+				x.ID, x.Name, x.Mode, x.UID, x.GID, x.QuotaBytes, x.QuotaInodes, x.UsedBytes, x.UsedInodes)
 		}
 		return text
 	}

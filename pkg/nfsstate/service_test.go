@@ -39,7 +39,8 @@ func TestClock(t *testing.T) {
 		{"later again", at(last + 1000), last + 1000},
 	} {
 		a := nfs3.SetattrArgs{Object: h, New: nfs3.Sattr3{SetMode: true}}
-		body := nfs3.AppendCall(nil, &nfs3.Call{Program: nfs3.ProgramNFS, Procedure: nfs3.ProcSetattr, Args: a.Append(nil)})
+		body := nfs3.AppendCall(nil, &nfs3.Call{Program: nfs3.ProgramNFS,
+			Procedure: nfs3.ProcSetattr, Args: a.Append(nil)})
 		fs.Execute(pbft.Operation{Client: u.client, Rights: u.rights, Choice: x.choice, Body: body})
 		if got := u.getattr(h).Attr.Ctime; got != timeOf(x.want) {
 			t.Errorf("%s: got %v, want %v", x.name, got, timeOf(x.want))
@@ -123,7 +124,8 @@ func TestQueryWritesNothing(t *testing.T) {
 			t.Errorf("Query answers %x", op.Body)
 		}
 	}
-	for _, op := range []pbft.Operation{o.lookup(u.root, "f"), o.getattr(h), o.read(h, 0, 100), {Body: ExportListCall()}} {
+	for _, op := range []pbft.Operation{o.lookup(u.root, "f"), o.getattr(h), o.read(h, 0, 100),
+		{Body: ExportListCall()}} {
 		queried, ok := fs.Query(op)
 		executed, wrote := fs.Execute(op)
 		if !ok || wrote || !bytes.Equal(queried, executed) {
@@ -247,8 +249,9 @@ func TestReopen(t *testing.T) {
 		t.Errorf("reopened: %v", err)
 	}
 	for i, change := range []func(*Config){
-		func(c *Config) { c.Pages-- }, func(c *Config) { c.Reserved++ }, func(c *Config) { c.Inodes++ }, func(c *Config) { c.Epoch++ },
-		func(c *Config) { c.Reserved = 0 }, func(c *Config) { c.Pages++ }, func(c *Config) { c.Inodes = 1 << 40 },
+		func(c *Config) { c.Pages-- }, func(c *Config) { c.Reserved++ }, func(c *Config) { c.Inodes++ },
+		func(c *Config) { c.Epoch++ }, func(c *Config) { c.Reserved = 0 }, func(c *Config) { c.Pages++ },
+		func(c *Config) { c.Inodes = 1 << 40 },
 	} {
 		other := c
 		change(&other)
@@ -404,7 +407,8 @@ func TestIDMaps(t *testing.T) {
 		{nfs3.Credentials{None: true, UID: 1000}, nfs3.Credentials{UID: 65534, GID: 65533}},
 	} {
 		got := g.cred(&x.in)
-		if got.UID != x.want.UID || got.GID != x.want.GID || fmt.Sprint(got.groups[:got.count]) != fmt.Sprint(x.want.Groups) {
+		if got.UID != x.want.UID || got.GID != x.want.GID ||
+			fmt.Sprint(got.groups[:got.count]) != fmt.Sprint(x.want.Groups) {
 			t.Errorf("%+v: got %+v", x.in, got)
 		}
 	}

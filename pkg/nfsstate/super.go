@@ -134,7 +134,8 @@ func (fs *FS) Renew(n pbft.PageNum, contents []byte) (changed bool, err error) {
 		return false, err
 	}
 	if old := le.Uint64(contents[superEpoch:]); old >= fs.config.Epoch {
-		return false, fmt.Errorf("nfsstate: superblock: it is of epoch %d, and the new one is to be later than %d", old, fs.config.Epoch)
+		return false, fmt.Errorf("nfsstate: superblock: it is of epoch %d, and the new one is to be later than %d",
+			old, fs.config.Epoch)
 	}
 	le.PutUint64(contents[superEpoch:], fs.config.Epoch)
 	return true, nil

@@ -68,7 +68,8 @@ func TestValuesOfEarlierVersions(t *testing.T) {
 	if a.Rdev != (nfs3.SpecData3{}) {
 		t.Errorf("device %v is served", a.Rdev)
 	}
-	if st := u.as(Nobody, Nobody).setattr(f.FileHandle(), nfs3.Sattr3{SetMode: true, Mode: 0o644}).Status; st != nfs3.OK {
+	st := u.as(Nobody, Nobody).setattr(f.FileHandle(), nfs3.Sattr3{SetMode: true, Mode: 0o644}).Status
+	if st != nfs3.OK {
 		t.Errorf("the user shown as the owner may not set the mode: %v", st)
 	}
 	if r := u.readlink(l.FileHandle()); r.Status != nfs3.ErrInval || !r.Attr.Present {

@@ -19,7 +19,8 @@ func TestVersionOfReads(t *testing.T) {
 	lastChange := func(v *user, h nfs3.FileHandle) pbft.SeqNum {
 		t.Helper()
 		args := nfs3.GetattrArgs{Object: h}
-		body := nfs3.AppendCall(nil, &nfs3.Call{Program: nfs3.ProgramNFS, Procedure: nfs3.ProcGetattr, Args: args.Append(nil)})
+		body := nfs3.AppendCall(nil, &nfs3.Call{Program: nfs3.ProgramNFS, Procedure: nfs3.ProcGetattr,
+			Args: args.Append(nil)})
 		state.Observe()
 		if _, ok := fs.Query(pbft.Operation{Client: v.client, Rights: v.rights, Body: body}); !ok {
 			t.Fatal("GETATTR is refused as a read")

@@ -57,10 +57,12 @@ func OpenAnchor(path string, group *pbft.Group, log *slog.Logger) (*Anchor, erro
 	}
 	var of, root string
 	if n, err := fmt.Sscanf(string(b), "%64s %d %64s\n", &of, &a.last.Seq, &root); n != 3 || err != nil {
-		return nil, fmt.Errorf("anchor %s: want a line of group digest, number and root: restore it, or remove it if you trust the group as it is now", path)
+		return nil, fmt.Errorf("anchor %s: want a line of group digest, number and root: restore it, or "+
+			"remove it if you trust the group as it is now", path)
 	}
 	if _, err := hex.Decode(a.last.Root[:], []byte(root)); err != nil {
-		return nil, fmt.Errorf("anchor %s: the root is not hexadecimal: restore the file, or remove it if you trust the group as it is now", path)
+		return nil, fmt.Errorf("anchor %s: the root is not hexadecimal: restore the file, or remove it if "+
+			"you trust the group as it is now", path)
 	}
 	if of != a.group {
 		a.last = pbft.Certified{}
@@ -81,7 +83,8 @@ func (a *Anchor) Check(ctx context.Context, g checkpoints) error {
 		certified, reached, err := g.Stable(ctx)
 		switch {
 		case err == nil && certified.Seq == a.last.Seq && certified.Root != a.last.Root:
-			return fmt.Errorf("%w: checkpoint %d has another root than the one in %s", ErrRolledBack, a.last.Seq, a.path)
+			return fmt.Errorf("%w: checkpoint %d has another root than the one in %s",
+				ErrRolledBack, a.last.Seq, a.path)
 		case err == nil && reached >= a.last.Seq:
 			return nil
 		case err == nil:
@@ -90,10 +93,11 @@ func (a *Anchor) Check(ctx context.Context, g checkpoints) error {
 		select {
 		case <-ctx.Done():
 			if !answered {
-				return fmt.Errorf("fewer replicas than a quorum said where the group is, so it may be behind checkpoint %d in %s: %w", a.last.Seq, a.path, ctx.Err())
+				return fmt.Errorf("fewer replicas than a quorum said where the group is, so it may be "+
+					"behind checkpoint %d in %s: %w", a.last.Seq, a.path, ctx.Err())
 			}
-			return fmt.Errorf("%w: it is at checkpoint %d, %s says %d. Ask the administrator; if it was begun anew on purpose, remove the file",
-				ErrRolledBack, seen, a.path, a.last.Seq)
+			return fmt.Errorf("%w: it is at checkpoint %d, %s says %d. Ask the administrator; if it was "+
+				"begun anew on purpose, remove the file", ErrRolledBack, seen, a.path, a.last.Seq)
 		case <-time.After(anchorEvery / 10):
 		}
 	}
@@ -117,7 +121,8 @@ func (a *Anchor) Run(ctx context.Context, g checkpoints) {
 		}
 		a.last = certified
 		if err := a.write(); err != nil {
-			a.log.Warn("cannot keep the certified root: a rollback of the group after a restart of this relay may go unnoticed", "err", err)
+			a.log.Warn("cannot keep the certified root: a rollback of the group after a restart "+
+				"of this relay may go unnoticed", "err", err)
 		}
 	}
 }

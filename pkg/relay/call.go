@@ -122,12 +122,13 @@ func (s *Server) adviseFailure(k *call, err error) {
 		s.advise("enrolled", "the group does not know this client, or has revoked it: all calls fail; "+
 			"enrol it with `bfsd client add --key ...` (bfs-relay init prints the key)", "err", err)
 	case errors.Is(err, pbft.ErrKeyInUse):
-		s.advise("key", "another process uses this relay's key, so calls of both fail: a cloned machine, or gonfs beside the relay; "+
-			"stop one of the two, or give it a key of its own (bfs-relay init, bfsd client add)", "err", err)
+		s.advise("key", "another process uses this relay's key, so calls of both fail: a cloned machine, or "+
+			"gonfs beside the relay; stop one of the two, or give it a key of its own "+
+			"(bfs-relay init, bfsd client add)", "err", err)
 	case errors.Is(err, pbft.ErrResultLost):
-		s.advise("lost", "an operation was executed but its result is no longer kept; the caller sees an I/O error. Does another "+
-			"process use this relay's key (a copy of this machine, or bfs-relay gonfs)? Give each its own: bfs-relay init",
-			"slot", k.slot, "err", err)
+		s.advise("lost", "an operation was executed but its result is no longer kept; the caller sees an I/O "+
+			"error. Does another process use this relay's key (a copy of this machine, or bfs-relay gonfs)? "+
+			"Give each its own: bfs-relay init", "slot", k.slot, "err", err)
 	default:
 		s.advise("failed", "a call could not be done; the caller sees an I/O error; further ones are only counted",
 			"err", err)

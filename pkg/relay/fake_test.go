@@ -347,7 +347,8 @@ func (k *kernel) expect(xid uint32, stat nfs3.AcceptStat, results string) {
 	want = binary.BigEndian.AppendUint32(want, uint32(stat))
 	want = append(want, results...)
 	if string(b) != string(want) {
-		k.t.Fatalf("got reply %x of %d bytes, want %x of %d", b[:min(len(b), 64)], len(b), want[:min(len(want), 64)], len(want))
+		k.t.Fatalf("got reply %x of %d bytes, want %x of %d",
+			b[:min(len(b), 64)], len(b), want[:min(len(want), 64)], len(want))
 	}
 }
 

@@ -123,7 +123,8 @@ func FuzzHeader(f *testing.F) {
 		if err != nil {
 			t.Fatalf("the group cannot read %x: %v", body, err)
 		}
-		if c.Program != h.program || c.Procedure != h.procedure || c.Cred.None != h.cred.None || c.Cred.UID != h.cred.UID ||
+		if c.Program != h.program || c.Procedure != h.procedure || c.Cred.None != h.cred.None ||
+			c.Cred.UID != h.cred.UID ||
 			c.Cred.GID != h.cred.GID || len(c.Cred.Groups) != len(h.cred.Groups) || !bytes.Equal(c.Args, args) {
 			t.Fatalf("the group reads %+v of %+v", c, h)
 		}

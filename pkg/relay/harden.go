@@ -90,6 +90,7 @@ func PortRule(insecurePorts bool) string {
 	if err != nil || start >= privileged {
 		return ""
 	}
-	return fmt.Sprintf("any process may use ports from %d on, and so claim to be any user of the file system: "+
-		"sysctl -w net.ipv4.ip_unprivileged_port_start=%d, and look in /etc/sysctl.d for the file that sets it", start, privileged)
+	return fmt.Sprintf("any process may use ports from %d on, and so claim to be any user of the file "+
+		"system: sysctl -w net.ipv4.ip_unprivileged_port_start=%d, and look in "+
+		"/etc/sysctl.d for the file that sets it", start, privileged)
 }

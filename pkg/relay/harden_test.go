@@ -49,11 +49,13 @@ func TestPortRule(t *testing.T) {
 		start    string
 		insecure bool
 		warns    bool
-	}{{"1024\n", false, false}, {"2000\n", false, false}, {"80\n", false, true}, {"0\n", false, true}, {"0\n", true, false}} {
+	}{{"1024\n", false, false}, {"2000\n", false, false}, {"80\n", false, true}, {"0\n", false, true},
+		{"0\n", true, false}} {
 		if err := os.WriteFile(portStartFile, []byte(c.start), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if why := PortRule(c.insecure); (why != "") != c.warns || c.warns && !strings.Contains(why, "ip_unprivileged_port_start=1024") {
+		why := PortRule(c.insecure)
+		if (why != "") != c.warns || c.warns && !strings.Contains(why, "ip_unprivileged_port_start=1024") {
 			t.Errorf("%+v: got %q", c, why)
 		}
 	}

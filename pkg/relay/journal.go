@@ -159,7 +159,8 @@ func (j *Journal) open(o JournalOptions) error {
 	} else if err := j.create(size); err != nil {
 		return err
 	}
-	if j.mapped, err = unix.Mmap(int(j.file.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+	j.mapped, err = unix.Mmap(int(j.file.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
 		return fmt.Errorf("relay journal %s: map: %w", j.path, err)
 	}
 	for i := range j.space {

@@ -551,7 +551,8 @@ func TestFullDiskFailsTheCall(t *testing.T) {
 
 // A record that is sound but holds no NFS operation was not written by us.
 func TestResumeOfForeignBytes(t *testing.T) {
-	for _, body := range []string{"", "not an operation", string(nfs3.AppendCall(nil, &nfs3.Call{Program: nfs3.ProgramNFS, Procedure: 22}))} {
+	for _, body := range []string{"", "not an operation",
+		string(nfs3.AppendCall(nil, &nfs3.Call{Program: nfs3.ProgramNFS, Procedure: 22}))} {
 		j := openJournal(t, journalPath(t))
 		k := &call{body: []byte(body), key: testKey(1, body), slot: 1, t: 1}
 		if err := j.begin(k.slot, k.t, k); err != nil {

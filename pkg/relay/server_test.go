@@ -282,7 +282,8 @@ func TestIdleConnectionMakesRoom(t *testing.T) {
 
 // A record that is never finished, and a connection that says nothing, hold nothing for ever.
 func TestUnfinishedRecordsEnd(t *testing.T) {
-	for _, bytes := range [][]byte{nil, {0x80}, {0x80, 0, 1, 0, 1, 2}, binary.BigEndian.AppendUint32(nil, lastFragment|maxRecord)} {
+	for _, bytes := range [][]byte{nil, {0x80}, {0x80, 0, 1, 0, 1, 2},
+		binary.BigEndian.AppendUint32(nil, lastFragment|maxRecord)} {
 		r := newRig(t, newFakeGroup(1), func(c *Config) {
 			c.Limits.FirstCall, c.Limits.Partial = 20*time.Millisecond, 20*time.Millisecond
 		})

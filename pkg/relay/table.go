@@ -376,9 +376,11 @@ func (t *table) inFlight() int {
 
 // A call is one operation on its way through the group.
 type call struct {
-	server   *Server
-	key      key
-	record   []byte // that the call came in; its memory is used again when the call is over. nil for a call of an earlier life
+	server *Server
+	key    key
+	// record is the record that the call came in; its memory is used again when the call is
+	// over. It is nil for a call of an earlier life.
+	record   []byte
 	body     []byte // the operation, in record
 	reserved int    // bytes of the table's budget
 	began    instant
@@ -387,7 +389,7 @@ type call struct {
 	readOnly           bool
 	mount              string // the path of MNT
 
-	conn         *conn    // gets the reply; nil: none waits. This and the next three are guarded by table.mu after admit
+	conn         *conn    // gets the reply; nil: none waits. After admit, table.mu guards this and the next three
 	from         *lineage // the connection where it came last
 	older, newer *call    // its neighbours in flight
 

@@ -64,8 +64,8 @@ func replay(t *testing.T, text string) string {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		heard = append(heard, fmt.Sprintf("group asked: program %d procedure %d read-only %v credentials %s arguments %x",
-			c.Program, c.Procedure, f.ReadOnly, credentials(c.Cred), c.Args))
+		heard = append(heard, fmt.Sprintf("group asked: program %d procedure %d read-only "+
+			"%v credentials %s arguments %x", c.Program, c.Procedure, f.ReadOnly, credentials(c.Cred), c.Args))
 		return echo(f)
 	}
 	r := newRig(t, g, nil)

@@ -81,7 +81,8 @@ var _ nfs.Handler = (*handler)(nil)
 
 // Mount answers MNT. AUTH_NONE is offered because it is the truth; AUTH_SYS because
 // kernels insist on it.
-func (h *handler) Mount(_ context.Context, _ net.Conn, r nfs.MountRequest) (nfs.MountStatus, billy.Filesystem, []nfs.AuthFlavor) {
+func (h *handler) Mount(_ context.Context, _ net.Conn,
+	r nfs.MountRequest) (nfs.MountStatus, billy.Filesystem, []nfs.AuthFlavor) {
 	if p := path.Clean("/" + string(r.Dirpath)); p != "/" && p != path.Clean("/"+h.export) {
 		return nfs.MountStatusErrNoEnt, h.fs, nil
 	}

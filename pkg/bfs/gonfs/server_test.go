@@ -50,10 +50,12 @@ func mount(t *testing.T) *bfs.FS {
 	store, err := fsmerkle.New(fsmerkle.Options{Pages: pages})
 	ok(t, err)
 	t.Cleanup(func() { store.Close() })
-	state, err := nfsstate.New(store, nfsstate.Config{Pages: pages, Reserved: 1, Exports: []nfsstate.Export{{Name: "export", Mode: 0o755}}})
+	state, err := nfsstate.New(store, nfsstate.Config{Pages: pages, Reserved: 1,
+		Exports: []nfsstate.Export{{Name: "export", Mode: 0o755}}})
 	ok(t, err)
 	rights := nfsstate.Rights{Grants: []nfsstate.Grant{{Export: 1}}}
-	fsys, err := bfs.Mount(context.Background(), &direct{fs: state, rights: rights.Append(nil)}, "/export", nfs3.Credentials{})
+	fsys, err := bfs.Mount(context.Background(), &direct{fs: state, rights: rights.Append(nil)},
+		"/export", nfs3.Credentials{})
 	ok(t, err)
 	return fsys
 }

@@ -11,7 +11,8 @@ import (
 func TestSumReadsNothingElse(t *testing.T) {
 	page := syscall.Getpagesize()
 	room := (Size + page - 1) / page * page
-	mem, err := syscall.Mmap(-1, 0, page+room+page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	mem, err := syscall.Mmap(-1, 0, page+room+page, syscall.PROT_READ|syscall.PROT_WRITE,
+		syscall.MAP_PRIVATE|syscall.MAP_ANON)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,8 @@ func TestTwoAtOnce(t *testing.T) {
 	if *node != padding {
 		t.Error("the assembly wrote to the node's tag or padding")
 	}
-	*node, *out = [nodeSize]byte(bytes.Repeat([]byte{0xa5}, nodeSize)), Digest(bytes.Repeat([]byte{0xa5}, len(Digest{})))
+	*node, *out = [nodeSize]byte(bytes.Repeat([]byte{0xa5},
+		nodeSize)), Digest(bytes.Repeat([]byte{0xa5}, len(Digest{})))
 	if !bytes.Equal(memory, bytes.Repeat([]byte{0xa5}, len(memory))) {
 		t.Error("the assembly wrote beside the node or the digest")
 	}

@@ -16,5 +16,6 @@ import (
 func holdAcks(fd uintptr) {
 	// Not announced to the scheduler: it only sets a flag.
 	off := int32(0)
-	_, _, _ = syscall.RawSyscall6(unix.SYS_SETSOCKOPT, fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, uintptr(unsafe.Pointer(&off)), unsafe.Sizeof(off), 0)
+	_, _, _ = syscall.RawSyscall6(unix.SYS_SETSOCKOPT, fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK,
+		uintptr(unsafe.Pointer(&off)), unsafe.Sizeof(off), 0)
 }

@@ -15,7 +15,8 @@ import (
 // nothing. Any other default is left alone. If the kernel refuses, only speed is lost.
 func Unpaced(raw syscall.RawConn) {
 	_ = raw.Control(func(fd uintptr) {
-		if name, err := unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION); err != nil || name != "bbr" {
+		name, err := unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+		if err != nil || name != "bbr" {
 			return
 		}
 		if unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "cubic") != nil {

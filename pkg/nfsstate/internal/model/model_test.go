@@ -33,7 +33,8 @@ func TestWorkloadReachesEverything(t *testing.T) {
 	for i := range uint32(60_000) {
 		m.Now = nfs3.Time3{Seconds: i}
 		_, c := w.Next()
-		who := Caller{1: {UID: c.Cred.UID, GID: c.Cred.GID, Groups: c.Cred.Groups}, 2: {UID: c.Cred.UID, ReadOnly: true}}
+		who := Caller{1: {UID: c.Cred.UID, GID: c.Cred.GID, Groups: c.Cred.Groups},
+			2: {UID: c.Cred.UID, ReadOnly: true}}
 		r, stat := m.Call(who, &c)
 		if stat != nfs3.Success || c.Program != nfs3.ProgramNFS {
 			continue

@@ -76,7 +76,8 @@ type newborn struct {
 }
 
 // create is the common part of the creating procedures: a free name, attributes, room.
-func (m *Model) create(c Caller, where nfs3.DirOp, n newborn, exists func(Access, *file) nfs3.Status) nfs3.CreateResult {
+func (m *Model) create(c Caller, where nfs3.DirOp, n newborn,
+	exists func(Access, *file) nfs3.Status) nfs3.CreateResult {
 	d, who, s := m.directory(c, where.Dir)
 	pre := before(d)
 	var f *file

@@ -145,7 +145,8 @@ func (w *Workload) credentials() nfs3.Credentials {
 	if w.oneIn(30) {
 		return nfs3.Credentials{None: true}
 	}
-	c := nfs3.Credentials{UID: pick[uint32](w, 0, 0, 0, 0, 0, 1000, 1000, 1001, 1002), GID: pick[uint32](w, 0, 100, 100, 101)}
+	c := nfs3.Credentials{UID: pick[uint32](w, 0, 0, 0, 0, 0, 1000, 1000, 1001, 1002),
+		GID: pick[uint32](w, 0, 100, 100, 101)}
 	if w.oneIn(30) {
 		c.UID = 1<<32 - 1
 	}
@@ -221,7 +222,8 @@ func (w *Workload) name() []byte {
 // dirOp is a name in a directory. The first root is crowded.
 func (w *Workload) dirOp() nfs3.DirOp {
 	if w.oneIn(6) {
-		return nfs3.DirOp{Dir: w.roots[0].FileHandle(), Name: fmt.Appendf(nil, "%0*d", 1+w.r.IntN(2)*60, w.r.IntN(1000))}
+		return nfs3.DirOp{Dir: w.roots[0].FileHandle(),
+			Name: fmt.Appendf(nil, "%0*d", 1+w.r.IntN(2)*60, w.r.IntN(1000))}
 	}
 	return nfs3.DirOp{Dir: w.of(nfs3.TypeDir), Name: w.name()}
 }
@@ -232,7 +234,8 @@ func (w *Workload) dirOp() nfs3.DirOp {
 func (w *Workload) size() uint64 {
 	switch w.r.IntN(12) {
 	case 0:
-		return pick[uint64](w, nfs3.MaxFileSize, nfs3.MaxFileSize+1, nfs3.MaxFileSize-1, nfs3.MaxFileSize-pageSize, 1<<63, 1<<64-1, 1<<64-100)
+		return pick[uint64](w, nfs3.MaxFileSize, nfs3.MaxFileSize+1, nfs3.MaxFileSize-1, nfs3.MaxFileSize-pageSize,
+			1<<63, 1<<64-1, 1<<64-100)
 	case 1:
 		return w.r.Uint64N(1 << w.r.IntN(44))
 	case 2, 3, 4:
@@ -266,7 +269,8 @@ func (w *Workload) data() []byte {
 }
 
 func (w *Workload) mode() uint32 {
-	return pick[uint32](w, 0, 0o777, 0o755, 0o755, 0o644, 0o700, 0o070, 0o007, 0o4755, 0o6711, 0o2775, 0o2644, 0o1777, 0o7777, 0o100644, 1<<31|0o640)
+	return pick[uint32](w, 0, 0o777, 0o755, 0o755, 0o644, 0o700, 0o070, 0o007, 0o4755, 0o6711, 0o2775, 0o2644, 0o1777,
+		0o7777, 0o100644, 1<<31|0o640)
 }
 
 func (w *Workload) time() nfs3.Time3 {
@@ -348,7 +352,8 @@ func (w *Workload) read() arguments {
 }
 
 func (w *Workload) write() arguments {
-	return &nfs3.WriteArgs{File: w.of(nfs3.TypeReg), Offset: w.size(), Stable: nfs3.StableHow(w.r.Uint32N(3)), Data: w.data()}
+	return &nfs3.WriteArgs{File: w.of(nfs3.TypeReg), Offset: w.size(),
+		Stable: nfs3.StableHow(w.r.Uint32N(3)), Data: w.data()}
 }
 
 func (w *Workload) create() arguments {
@@ -380,7 +385,8 @@ func (w *Workload) mknod() arguments {
 	a.Attr = w.sattr(15)
 	a.Spec = nfs3.SpecData3{Major: w.r.Uint32N(300), Minor: w.r.Uint32N(1 << 20)}
 	if w.oneIn(8) {
-		a.Spec = pick(w, nfs3.SpecData3{Major: 1<<12 - 1, Minor: 1<<20 - 1}, nfs3.SpecData3{Major: 1 << 12}, nfs3.SpecData3{Minor: 1 << 20})
+		a.Spec = pick(w, nfs3.SpecData3{Major: 1<<12 - 1, Minor: 1<<20 - 1}, nfs3.SpecData3{Major: 1 << 12},
+			nfs3.SpecData3{Minor: 1 << 20})
 	}
 	return &a
 }
