@@ -131,8 +131,8 @@ func (c clients) options(t *testing.T, timeout time.Duration, names ...string) g
 		Mounts:  mounts(c.first, c.second, c.squash, c.tiny),
 		Timeout: timeout,
 		Env: []string{
-			"KERNEL=" + scripts(t), "SQUASHED=/mnt/nfs2/squashed", "SMALL=/mnt/nfs3", fmt.Sprintf("ANONYMOUS=%d", nobody),
-			"TREE=" + sourceTree(t),
+			"KERNEL=" + scripts(t), "SQUASHED=/mnt/nfs2/squashed", "SMALL=/mnt/nfs3",
+			fmt.Sprintf("ANONYMOUS=%d", nobody), "TREE=" + sourceTree(t),
 		},
 		Command: runAll(scripts(t), names...),
 	}
@@ -297,7 +297,8 @@ func TestLibnfs(t *testing.T) {
 	if got := tool(t, "nfs-cat", url("copied")); !bytes.Equal(got, want) {
 		t.Errorf("read back %d bytes that differ from the %d written", len(got), len(want))
 	}
-	if list := tool(t, "nfs-ls", url("")); !strings.Contains(string(list), "copied") || !strings.Contains(string(list), fmt.Sprint(len(want))) {
+	list := tool(t, "nfs-ls", url(""))
+	if !strings.Contains(string(list), "copied") || !strings.Contains(string(list), fmt.Sprint(len(want))) {
 		t.Errorf("listing shows no file of %d bytes:\n%s", len(want), list)
 	}
 	g.Replicas[3].Kill()
@@ -334,7 +335,8 @@ func TestCatchUp(t *testing.T) {
 			}
 			for range sleeps.files {
 				files++
-				tool(t, "nfs-cp", local, fmt.Sprintf("nfs://127.0.0.1%s/f%d?version=3&nfsport=%d&mountport=%d", r.Export, files, r.Port, r.Port))
+				tool(t, "nfs-cp", local, fmt.Sprintf("nfs://127.0.0.1%s/f%d?version=3&nfsport=%d&mountport=%d",
+					r.Export, files, r.Port, r.Port))
 			}
 			if err := backup.Signal(syscall.SIGCONT); err != nil {
 				t.Fatal(err)

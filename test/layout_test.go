@@ -70,7 +70,8 @@ var guests = map[string][]string{
 
 // impure packages may not be imported by the core: it has no clock, socket, disk,
 // goroutine or chance.
-var impure = []string{"time", "os", "net", "sync", "math/rand", "math/rand/v2", "crypto/rand", "log", "log/slog", "io", "context"}
+var impure = []string{"time", "os", "net", "sync", "math/rand", "math/rand/v2", "crypto/rand", "log",
+	"log/slog", "io", "context"}
 
 // The arrows between rooms point down.
 func TestArrows(t *testing.T) {
@@ -96,7 +97,8 @@ func TestArrows(t *testing.T) {
 				t.Errorf("%s imports %s: it is not among its guests", room, imported)
 			case room == "pkg/pbft/internal/core" && slices.Contains(impure, imported):
 				t.Errorf("%s imports %s: the core is arithmetic", room, imported)
-			case room == "pkg/pbft/internal/client" && imported != "time" && slices.Contains(impure, imported): // it counts in time.Duration
+			case room == "pkg/pbft/internal/client" && imported != "time" && slices.Contains(impure, imported):
+				// The client's rule counts in time.Duration.
 				t.Errorf("%s imports %s: the client's rule is arithmetic", room, imported)
 			}
 		}
@@ -175,7 +177,8 @@ func rooms(t *testing.T) (all []string) {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		if base := path.Base(name); base != ".." && (strings.HasPrefix(base, ".") || base == "testdata" || base == "build" || base == "bin") {
+		base := path.Base(name)
+		if base != ".." && (strings.HasPrefix(base, ".") || base == "testdata" || base == "build" || base == "bin") {
 			return fs.SkipDir
 		}
 		files, err := os.ReadDir(name)
@@ -211,7 +214,8 @@ func lookUp(m map[string][]string, room string) (v []string, ok bool) {
 
 func matches(may []string, imported string) bool {
 	for _, m := range may {
-		if m == imported || m == "" || strings.HasSuffix(m, "/") && strings.HasPrefix(imported, m) || strings.HasPrefix(imported, m+"/") && strings.Contains(m, ".") {
+		if m == imported || m == "" || strings.HasSuffix(m, "/") && strings.HasPrefix(imported, m) ||
+			strings.HasPrefix(imported, m+"/") && strings.Contains(m, ".") {
 			return true
 		}
 	}

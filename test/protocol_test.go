@@ -153,7 +153,8 @@ func TestEveryMessageIsInTheTable(t *testing.T) {
 		}
 	}
 	for _, name := range listed {
-		if isCapital := name != "" && name == strings.ToUpper(name) && !strings.Contains(name, "---"); isCapital && !slices.Contains(types, name) {
+		isCapital := name != "" && name == strings.ToUpper(name) && !strings.Contains(name, "---")
+		if isCapital && !slices.Contains(types, name) {
 			t.Errorf("the message table of docs/PROTOCOL.md has %s, which is no message", name)
 		}
 	}

@@ -35,8 +35,10 @@ var steps = []step{
 	{name: "lint", command: []string{"make", "-s", "lint"}},
 	{name: "build", command: []string{"make", "-s", "build"}},
 	{name: "unit tests, race detector", command: []string{"-race", "./cmd/...", "./pkg/..."}, limit: time.Hour},
-	{name: "simulator, 700 schedules", command: []string{"-run", "Directed|Fixed|Fresh", "./pkg/pbft/internal/sim", "-sim.fixed=500", "-sim.seeds=200"}, limit: time.Hour},
-	{name: "whole system, real kernel", command: []string{"./test/..."}, env: []string{"BFS_KERNEL=1"}, limit: time.Hour},
+	{name: "simulator, 700 schedules", command: []string{"-run", "Directed|Fixed|Fresh", "./pkg/pbft/internal/sim",
+		"-sim.fixed=500", "-sim.seeds=200"}, limit: time.Hour},
+	{name: "whole system, real kernel", command: []string{"./test/..."},
+		env: []string{"BFS_KERNEL=1"}, limit: time.Hour},
 }
 
 // An outcome is what a step came to.
@@ -100,7 +102,8 @@ func (s step) run() outcome {
 	o := outcome{step: s}
 	command := s.command
 	if s.isTests() { // the limit only catches what hangs and has no limit of its own
-		command = append([]string{"go", "test", "-json", "-count=1", "-timeout", patience.For(s.limit).String()}, command...)
+		command = append([]string{"go", "test", "-json", "-count=1", "-timeout", patience.For(s.limit).String()},
+			command...)
 	}
 	c := exec.Command(command[0], command[1:]...)
 	c.Env = append(os.Environ(), s.env...)
@@ -208,7 +211,8 @@ func reason(printed []string) string {
 
 // report prints the table and tells whether all is well.
 func report(w io.Writer, all []outcome) bool {
-	fmt.Fprintf(w, "\n%-28s %-6s %8s %8s %8s %8s %8s\n", "what ran", "result", "passed", "failed", "not run", "seconds", "slowness")
+	fmt.Fprintf(w, "\n%-28s %-6s %8s %8s %8s %8s %8s\n",
+		"what ran", "result", "passed", "failed", "not run", "seconds", "slowness")
 	ok := true
 	var total outcome
 	for _, o := range all {
@@ -223,7 +227,8 @@ func report(w io.Writer, all []outcome) bool {
 				o.failed = 1
 			}
 		}
-		fmt.Fprintf(w, "%-28s %-6s %8d %8d %8d %8.0f %8.1f\n", o.name, result, o.passed, o.failed, o.skipped, o.took.Seconds(), o.slowness)
+		fmt.Fprintf(w, "%-28s %-6s %8d %8d %8d %8.0f %8.1f\n",
+			o.name, result, o.passed, o.failed, o.skipped, o.took.Seconds(), o.slowness)
 		total.took += o.took
 		total.passed += o.passed
 		total.failed += o.failed
@@ -233,8 +238,10 @@ func report(w io.Writer, all []outcome) bool {
 	}
 	list(w, "not run on this machine, and why:", total.notRun)
 	list(w, "failed:", total.failures)
-	fmt.Fprintln(w, "\nSlowness is how many times longer than on a quiet machine a fixed piece of work took, before or after; limits grow with it.")
-	fmt.Fprintf(w, "%d passed, %d failed, %d skipped, in %v\n", total.passed, total.failed, total.skipped, total.took.Round(time.Second))
+	fmt.Fprintln(w, "\nSlowness is how many times longer than on a quiet machine a fixed piece of work took, "+
+		"before or after; limits grow with it.")
+	fmt.Fprintf(w, "%d passed, %d failed, %d skipped, in %v\n",
+		total.passed, total.failed, total.skipped, total.took.Round(time.Second))
 	return ok
 }
 

@@ -45,7 +45,8 @@ func main() {
 	fset := token.NewFileSet()
 	imports := importer.ForCompiler(fset, "source", nil)
 	out := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(out, "package\tfiles\tarrows\tcircles\tfiles in circles\tstructs over %d fields\ttypes over %d methods\n", maxFields, maxMethods)
+	fmt.Fprintf(out, "package\tfiles\tarrows\tcircles\tfiles in circles\tstructs over %d "+
+		"fields\ttypes over %d methods\n", maxFields, maxMethods)
 	var details strings.Builder
 	for _, directory := range flag.Args() {
 		r, err := read(fset, imports, directory)

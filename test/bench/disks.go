@@ -46,7 +46,8 @@ func disksCommand(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("bench disks", flag.ContinueOnError)
 	rounds := f.Int("rounds", 5, "how often each is measured; medians are of these")
 	duration := f.Duration("duration", 4*time.Second, "of one measurement")
-	state := f.String("state", "1GiB", "bytes that a replica has when it restarts: four times as much must fit in memory, and twice that on the disk; 0: no restarts")
+	state := f.String("state", "1GiB", "bytes that a replica has when it restarts: four times as much must "+
+		"fit in memory, and twice that on the disk; 0: no restarts")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -94,8 +95,10 @@ func (x *diskFigures) measure(ctx context.Context, bfsd string, round int, durat
 	fmt.Printf("fdatasync of 4 KiB, %d writers: p50 %.0f us\n", syncers, p50)
 	for _, load := range []diskLoad{oneByOne, pipelined} {
 		for _, mode := range modes {
-			r, err := measureMicro(ctx, bfsd, []string{"bench", "micro", "--op", "0/0", "--path", "rw", "--clients", load.clients,
-				"--outstanding", load.outstanding, "--duration", duration.String(), "--transport", "plain", "--durability", mode, "--json"})
+			r, err := measureMicro(ctx, bfsd,
+				[]string{"bench", "micro", "--op", "0/0", "--path", "rw", "--clients", load.clients,
+					"--outstanding", load.outstanding, "--duration", duration.String(), "--transport", "plain",
+					"--durability", mode, "--json"})
 			if err != nil {
 				return err
 			}
@@ -124,9 +127,11 @@ func (x *diskFigures) table(w io.Writer) error {
 	fmt.Fprintln(t, "| \t| replicated\t| disk\t| \t| asked\t|")
 	fmt.Fprintln(t, "|---\t|---\t|---\t|---\t|---\t|")
 	a, b := x.median(pipelined, "replicated", cpuMicros), x.median(pipelined, "disk", cpuMicros)
-	fmt.Fprintf(t, "| 0/0, %s, CPU us an operation\t| %.1f\t| %.1f\t| %s x\t| 1.8\t|\n", pipelined.name, a, b, per(b, a))
+	fmt.Fprintf(t, "| 0/0, %s, CPU us an operation\t| %.1f\t| %.1f\t| %s x\t| 1.8\t|\n",
+		pipelined.name, a, b, per(b, a))
 	a, b = x.median(oneByOne, "replicated", p50), x.median(oneByOne, "disk", p50)
-	fmt.Fprintf(t, "| 0/0, %s, p50 us\t| %.0f\t| %.0f\t| %s syncs more\t| 2.2\t|\n", oneByOne.name, a, b, per(b-a, sync))
+	fmt.Fprintf(t, "| 0/0, %s, p50 us\t| %.0f\t| %.0f\t| %s syncs more\t| 2.2\t|\n",
+		oneByOne.name, a, b, per(b-a, sync))
 	a, b = x.median(oneByOne, "replicated", cpuMicros), x.median(oneByOne, "disk", cpuMicros)
 	fmt.Fprintf(t, "| 0/0, %s, CPU us an operation\t| %.0f\t| %.0f\t| %s x\t| \t|\n", oneByOne.name, a, b, per(b, a))
 	fmt.Fprintf(t, "| fdatasync of 4 KiB, %d writers, p50 us\t| \t| %.0f\t| \t| \t|\n", syncers, sync)

@@ -77,7 +77,8 @@ var measures = []measure{
 func growthCommand(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("bench growth", flag.ContinueOnError)
 	list := f.String("n", "4,7,10", "sizes of groups; ratios are to the first")
-	rounds := f.Int("rounds", 3, "how often each is measured; medians are of these. 0: draw the growth.jsonl that is there")
+	rounds := f.Int("rounds", 3, "how often each is measured; medians are of these. 0: draw "+
+		"the growth.jsonl that is there")
 	duration := f.Duration("duration", 5*time.Second, "of one measurement")
 	transport := f.String("transport", "plain", "between replicas and clients: plain or tls")
 	dir := f.String("dir", "docs/plots", "where growth.jsonl and growth.svg are written")
@@ -123,13 +124,15 @@ func (o growthOptions) measure(ctx context.Context) (results []microResult, err 
 		}
 		for _, l := range microLoads {
 			for _, n := range order {
-				common := []string{"bench", "micro", "--n", strconv.Itoa(n), "--op", "0/0", "--duration", o.duration.String(), "--durability", "replicated", "--transport", o.transport, "--json"}
+				common := []string{"bench", "micro", "--n", strconv.Itoa(n), "--op", "0/0", "--duration",
+					o.duration.String(), "--durability", "replicated", "--transport", o.transport, "--json"}
 				r, err := measureMicro(ctx, filepath.Join(bin, "bfsd"), append(common, l.args...))
 				if err != nil {
 					return nil, fmt.Errorf("%s, n = %d: %w", l.name, n, err)
 				}
 				r.Load, r.Round = l.name, round
-				fmt.Printf("round %d  %-30s n = %2d  %8.0f op/s  p50 %6.0f us  CPU %6.1f us/op\n", round, l.name, n, r.OpsPerSecond, r.P50, r.CPU)
+				fmt.Printf("round %d  %-30s n = %2d  %8.0f op/s  p50 %6.0f us  CPU %6.1f us/op\n",
+					round, l.name, n, r.OpsPerSecond, r.P50, r.CPU)
 				results = append(results, *r)
 			}
 		}
@@ -203,7 +206,8 @@ func middle(values []float64) float64 {
 // growthTable prints medians and their ratios to the smallest group's, for docs/EVALUATION.md.
 func growthTable(w io.Writer, sizes []int, results []microResult) error {
 	t := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
-	fmt.Fprintln(t, "\n| 0/0\t| n\t| op/s\t| p50 µs\t| CPU of all, µs an operation\t| of one replica\t| time, ratio\t| one replica's CPU, ratio\t| the paper\t|")
+	fmt.Fprintln(t, "\n| 0/0\t| n\t| op/s\t| p50 µs\t| CPU of all, µs an operation\t| of one replica\t| "+
+		"time, ratio\t| one replica's CPU, ratio\t| the paper\t|")
 	fmt.Fprintln(t, "|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|---\t|")
 	for _, l := range microLoads {
 		for _, n := range sizes {
@@ -214,8 +218,10 @@ func growthTable(w io.Writer, sizes []int, results []microResult) error {
 				paper = fmt.Sprintf("%.2f", l.paper)
 			}
 			fmt.Fprintf(t, "| %s\t| %d\t| %.0f\t| %.0f\t| %.1f\t| %.1f\t| %.2f\t| %.2f\t| %s\t|\n", l.name, n,
-				of(func(r microResult) float64 { return r.OpsPerSecond }), of(func(r microResult) float64 { return r.P50 }),
-				of(func(r microResult) float64 { return r.CPU }), of(measures[1].of), ratio(measures[0]), ratio(measures[1]), paper)
+				of(func(r microResult) float64 { return r.OpsPerSecond }),
+				of(func(r microResult) float64 { return r.P50 }),
+				of(func(r microResult) float64 { return r.CPU }),
+				of(measures[1].of), ratio(measures[0]), ratio(measures[1]), paper)
 		}
 	}
 	return t.Flush()
@@ -280,7 +286,8 @@ func (p panel) y(ratio float64) float64 {
 }
 
 func (p panel) frame(title string) {
-	fmt.Fprintf(p.w, `<text x="%d" y="%d" text-anchor="middle" font-weight="bold">%s</text>`+"\n", p.left+panelWidth/2, panelTop-12, title)
+	fmt.Fprintf(p.w, `<text x="%d" y="%d" text-anchor="middle" font-weight="bold">%s</text>`+"\n",
+		p.left+panelWidth/2, panelTop-12, title)
 	step := 0.5
 	for p.top/step > 10 {
 		step *= 2
@@ -288,9 +295,11 @@ func (p panel) frame(title string) {
 	for r := 0.0; r <= p.top; r += step {
 		fmt.Fprintf(p.w, `<path d="M%d %.1fh%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%.1f</text>`+"\n", p.left, p.y(r), panelWidth, p.left-6, p.y(r)+4, r)
 	}
-	fmt.Fprintf(p.w, `<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="black"/>`+"\n", p.left, panelTop, panelWidth, panelHeight)
+	fmt.Fprintf(p.w, `<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="black"/>`+"\n", p.left, panelTop,
+		panelWidth, panelHeight)
 	for _, n := range p.sizes {
-		fmt.Fprintf(p.w, `<text x="%.1f" y="%d" text-anchor="middle">n = %d</text>`+"\n", p.x(n), panelTop+panelHeight+18, n)
+		fmt.Fprintf(p.w, `<text x="%.1f" y="%d" text-anchor="middle">n = %d</text>`+"\n", p.x(n),
+			panelTop+panelHeight+18, n)
 	}
 }
 
@@ -309,7 +318,8 @@ func (p panel) line(colour string, of func(n int) float64) {
 		path += fmt.Sprintf("%.1f %.1f ", p.x(n), p.y(of(n)))
 		fmt.Fprintf(p.w, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="%s"/>`+"\n", p.x(n), p.y(of(n)), colour)
 		if n != p.sizes[0] {
-			fmt.Fprintf(p.w, `<text x="%.1f" y="%.1f" text-anchor="end" fill="%s">%.2f</text>`+"\n", p.x(n)-6, p.y(of(n))-6, colour, of(n))
+			fmt.Fprintf(p.w, `<text x="%.1f" y="%.1f" text-anchor="end" fill="%s">%.2f</text>`+"\n", p.x(n)-6,
+				p.y(of(n))-6, colour, of(n))
 		}
 	}
 	fmt.Fprintf(p.w, `<path d="%s" fill="none" stroke="%s" stroke-width="2"/>`+"\n", path, colour)

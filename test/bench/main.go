@@ -64,7 +64,8 @@ func dispatch(ctx context.Context, args []string) error {
 	case "serve":
 		return serve(ctx, args[1:])
 	}
-	return fmt.Errorf("no command %q; there are run, table, plot, window, growth, latency, clients, delay, without, disks, serve", args[0])
+	return fmt.Errorf("no command %q; there are run, table, plot, window, growth, latency, "+
+		"clients, delay, without, disks, serve", args[0])
 }
 
 // serve runs a reference server in the foreground and says where it is, in the words

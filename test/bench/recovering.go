@@ -23,7 +23,8 @@ const (
 // window of 0 the next recovery begins when the last has ended, so that one is always under way.
 func recovering(window time.Duration) func(context.Context, string, placement) (*running, error) {
 	return func(ctx context.Context, dir string, p placement) (*running, error) {
-		config := cluster.Config{Replicas: 4, Wrap: p.wrap(), Transport: p.transport, Durability: string(pbft.DurabilityDisk)}
+		config := cluster.Config{Replicas: 4, Wrap: p.wrap(), Transport: p.transport,
+			Durability: string(pbft.DurabilityDisk)}
 		g, server, err := startBFS(ctx, dir, config)
 		if err != nil {
 			return nil, err
@@ -34,7 +35,8 @@ func recovering(window time.Duration) func(context.Context, string, placement) (
 			return nil, err
 		}
 		ctx, cancel := context.WithCancel(ctx)
-		rounds := &recoveries{group: g, admins: admins, every: window / time.Duration(config.Replicas), ended: make(chan struct{})}
+		rounds := &recoveries{group: g, admins: admins, every: window / time.Duration(config.Replicas),
+			ended: make(chan struct{})}
 		go rounds.run(ctx)
 		server.disks = false // the processes change, so neither their processor time nor what they write can be told
 		server.pids = func() []int { return nil }

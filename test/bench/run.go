@@ -57,7 +57,7 @@ type result struct {
 	Phases    []string           `json:"phases,omitempty"`
 	Rates     map[string]float64 `json:"rates,omitempty"` // by phase and unit
 	ServerCPU float64            `json:"server_cpu_s"`
-	Processes []float64          `json:"process_cpu_s,omitempty"` // the same by process: replicas in their order, then the relay
+	Processes []float64          `json:"process_cpu_s,omitempty"` // by process: the replicas, then the relay
 	DiskMB    float64            `json:"disk_mb,omitempty"`       // what their disk wrote, a replica's share
 	Calls     map[string]int     `json:"calls,omitempty"`         // by procedure, as the guest's kernel counts them
 	Placement string             `json:"placement"`
@@ -105,7 +105,8 @@ func runCommand(ctx context.Context, args []string) error {
 					fmt.Printf("round %d  %-10s %-12s FAILED: %v\n", round, w.name, s.name, err)
 					continue
 				}
-				fmt.Printf("round %d  %-10s %-12s %8.3f s   server CPU %7.3f s\n", round, w.name, s.name, r.Seconds["total"], r.ServerCPU)
+				fmt.Printf("round %d  %-10s %-12s %8.3f s   server CPU %7.3f s\n",
+					round, w.name, s.name, r.Seconds["total"], r.ServerCPU)
 				results = append(results, *r)
 				if err := json.NewEncoder(f).Encode(r); err != nil {
 					return err
@@ -171,7 +172,8 @@ func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (
 	if err != nil {
 		return nil, err
 	}
-	options := guest.Options{CPU: o.place.guestCPU, MemoryMB: w.memory, Timeout: 30 * time.Minute, Env: []string{"BFSD=" + bin + "/bfsd", "BENCH=" + here}}
+	options := guest.Options{CPU: o.place.guestCPU, MemoryMB: w.memory, Timeout: 30 * time.Minute,
+		Env: []string{"BFSD=" + bin + "/bfsd", "BENCH=" + here}}
 	server.mount(&options, w.counted())
 	if server.disks {
 		calmDown(ctx, dir)

@@ -39,7 +39,8 @@ type point struct {
 func (p point) of(path string) func(microResult) bool {
 	ms := p.delay.Seconds() * 1000
 	return func(r microResult) bool {
-		return r.Path == path && r.Op == p.op && r.Clients == p.clients && r.Outstanding == p.outstanding && r.Delay == ms
+		return r.Path == path && r.Op == p.op && r.Clients == p.clients &&
+			r.Outstanding == p.outstanding && r.Delay == ms
 	}
 }
 
@@ -58,7 +59,8 @@ var sweeps = []sweep{
 func sweepCommand(ctx context.Context, name string, args []string) error {
 	s := find(sweeps, func(s sweep) bool { return s.name == name })
 	f := flag.NewFlagSet("bench "+name, flag.ContinueOnError)
-	rounds := f.Int("rounds", 1, "how often each is measured; medians are of these. 0: table and drawing of what is there")
+	rounds := f.Int("rounds", 1, "how often each is measured; medians are of these. 0: "+
+		"table and drawing of what is there")
 	add := f.Bool("add", false, "keep what the results file holds, and add to it")
 	duration := f.Duration("duration", time.Second, "of one measurement")
 	ops := f.String("ops", "", "only these operations, such as 0/0,4/0")
@@ -95,7 +97,8 @@ func sweepCommand(ctx context.Context, name string, args []string) error {
 		}
 	}
 	if s.script != nil {
-		if err := gnuplot(fmt.Sprintf("set output %q\n", filepath.Join(*dir, name+".svg")) + s.script(results)); err != nil {
+		err := gnuplot(fmt.Sprintf("set output %q\n", filepath.Join(*dir, name+".svg")) + s.script(results))
+		if err != nil {
 			return err
 		}
 	}
@@ -124,8 +127,10 @@ func (o sweepOptions) measure(ctx context.Context, s *sweep, round int) (results
 			slices.Reverse(order)
 		}
 		for _, path := range order {
-			args := []string{"bench", "micro", "--durability", "replicated", "--op", p.op, "--path", path, "--clients", strconv.Itoa(p.clients), "--outstanding", strconv.Itoa(p.outstanding),
-				"--duration", max(o.duration, 20*p.delay).String(), "--warmup", max(300*time.Millisecond, 10*p.delay).String(), "--transport", o.transport, "--json"}
+			args := []string{"bench", "micro", "--durability", "replicated", "--op", p.op, "--path", path,
+				"--clients", strconv.Itoa(p.clients), "--outstanding", strconv.Itoa(p.outstanding),
+				"--duration", max(o.duration, 20*p.delay).String(), "--warmup", max(300*time.Millisecond,
+					10*p.delay).String(), "--transport", o.transport, "--json"}
 			if p.delay > 0 {
 				args = append(args, "--delay", p.delay.String())
 			}
@@ -134,7 +139,8 @@ func (o sweepOptions) measure(ctx context.Context, s *sweep, round int) (results
 				return nil, fmt.Errorf("%s %v: %w", path, p, err)
 			}
 			r.Load, r.Round = s.name, round
-			fmt.Printf("%-8s %-5s %-10s %4d x %-3d delay %-6v %8.0f op/s  p50 %7.0f us  CPU %6.1f us/op  retries %d\n", s.name, p.op, pathTitles[path],
+			fmt.Printf("%-8s %-5s %-10s %4d x %-3d delay %-6v %8.0f op/s  p50 %7.0f us  "+
+				"CPU %6.1f us/op  retries %d\n", s.name, p.op, pathTitles[path],
 				p.clients, p.outstanding, p.delay, r.OpsPerSecond, r.P50, r.CPU, r.Retries)
 			results = append(results, *r)
 		}
@@ -213,7 +219,8 @@ var paperLatency = map[string][2]float64{
 
 func latencyTable(w io.Writer, results []microResult) error {
 	t := table(w)
-	fmt.Fprintln(t, "| argument/result, KB\t| read-write µs\t| read-only µs\t| NO-REP µs\t| rw / NO-REP\t| the paper\t| ro / NO-REP\t| the paper\t|")
+	fmt.Fprintln(t, "| argument/result, KB\t| read-write µs\t| read-only µs\t| NO-REP µs\t| rw / NO-REP\t| "+
+		"the paper\t| ro / NO-REP\t| the paper\t|")
 	fmt.Fprintln(t, strings.Repeat("|---\t", 8)+"|")
 	for _, p := range latencyPoints() {
 		rw, ro, norep := at(results, p, "rw", p50), at(results, p, "ro", p50), at(results, p, "norep", p50)
@@ -230,7 +237,8 @@ set key top left
 `
 
 // lines is a gnuplot plot command with a line for each path, and its data.
-func lines(name string, points []point, x func(int) float64, results []microResult, of func(microResult) float64) string {
+func lines(name string, points []point, x func(int) float64, results []microResult,
+	of func(microResult) float64) string {
 	var data, plot strings.Builder
 	fmt.Fprintf(&data, "$%s << END\n", name)
 	for i, p := range points {
@@ -328,14 +336,17 @@ func clientTable(w io.Writer, results []microResult) error {
 func clientScript(results []microResult) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, terminal, 1080)
-	b.WriteString("set multiplot layout 1,3\nset ylabel \"operations a second\"\nset xtics 50\nset xlabel \"clients, one operation each\"\n")
+	b.WriteString("set multiplot layout 1,3\nset ylabel \"operations a second\"\nset xtics 50\nset xlabel " +
+		"\"clients, one operation each\"\n")
 	for i, op := range clientOps {
 		top := 0.0
 		for _, p := range clientsOf(op) {
 			top = max(top, at(results, p, "norep", perSecond))
 		}
 		fmt.Fprintf(&b, "set title %q\nset yrange [0:%.0f]\n", op, 1.4*top)
-		b.WriteString(lines("ops"+strconv.Itoa(i), clientsOf(op), func(i int) float64 { return float64(clientCounts[i]) }, results, perSecond))
+		b.WriteString(lines("ops"+strconv.Itoa(i), clientsOf(op), func(i int) float64 {
+			return float64(clientCounts[i])
+		}, results, perSecond))
 	}
 	return b.String() + "unset multiplot\n"
 }
@@ -358,15 +369,16 @@ func delayPoints() (all []point) {
 
 func delayTable(w io.Writer, results []microResult) error {
 	t := table(w)
-	fmt.Fprintln(t, "| clients × outstanding\t| round trip\t| read-write ms\t| read-only ms\t| NO-REP ms\t| rw, round trips\t| ro, round trips\t| rw op/s\t| ro op/s\t| NO-REP op/s\t|")
+	fmt.Fprintln(t, "| clients × outstanding\t| round trip\t| read-write ms\t| read-only ms\t| NO-REP ms\t| "+
+		"rw, round trips\t| ro, round trips\t| rw op/s\t| ro op/s\t| NO-REP op/s\t|")
 	fmt.Fprintln(t, strings.Repeat("|---\t", 10)+"|")
 	for _, p := range delayPoints() {
 		ms := func(path string) float64 { return at(results, p, path, p50) / 1000 }
 		trips := func(path string) string {
 			return orDash(ms(path)/(2*p.delay.Seconds()*1000), "%.2f")
 		}
-		fmt.Fprintf(t, "| %d × %d\t| %v\t| %.2f\t| %.2f\t| %.2f\t| %s\t| %s\t| %.0f\t| %.0f\t| %.0f\t|\n", p.clients, p.outstanding, 2*p.delay,
-			ms("rw"), ms("ro"), ms("norep"), trips("rw"), trips("ro"),
+		fmt.Fprintf(t, "| %d × %d\t| %v\t| %.2f\t| %.2f\t| %.2f\t| %s\t| %s\t| %.0f\t| %.0f\t| %.0f\t|\n",
+			p.clients, p.outstanding, 2*p.delay, ms("rw"), ms("ro"), ms("norep"), trips("rw"), trips("ro"),
 			at(results, p, "rw", perSecond), at(results, p, "ro", perSecond), at(results, p, "norep", perSecond))
 	}
 	return t.Flush()

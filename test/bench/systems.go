@@ -35,15 +35,18 @@ type running struct {
 // systems in the order of the tables.
 var systems = []system{
 	{name: "bfs", about: "four replicas and a relay", start: bfs(4, "replicated")},
-	{name: "bfs-disk", about: "the same, and what is answered is on the replicas' disks", start: bfs(4, "disk"), asked: true},
+	{name: "bfs-disk", about: "the same, and what is answered is on the replicas' disks",
+		start: bfs(4, "disk"), asked: true},
 	{name: "bfs-recovering", about: "bfs-disk with a recovery always under way", start: recovering(0), asked: true},
-	{name: "bfs-window", about: "bfs-disk, each replica recovered once in 4 minutes", start: recovering(4 * time.Minute), asked: true},
+	{name: "bfs-window", about: "bfs-disk, each replica recovered once in 4 minutes",
+		start: recovering(4 * time.Minute), asked: true},
 	{name: "bfs-7", about: "seven replicas and a relay", start: bfs(7, "replicated"), asked: true},
 	{name: "norep", about: "the same service and relay, one process, nothing ordered", start: bfs(1, "replicated")},
 	{name: "ganesha-vfs", about: "NFS-Ganesha, a directory passed through", start: reference("ganesha-vfs")},
 	{name: "ganesha-mem", about: "NFS-Ganesha, everything in memory", start: reference("ganesha-mem")},
 	{name: "nfsd", about: "the guest kernel's own server, a tmpfs exported async (NFS-std)", start: nfsd(false)},
-	{name: "nfsd-sync", about: "the same server, an ext4 file system on a disk exported sync", start: nfsdSync, asked: true},
+	{name: "nfsd-sync", about: "the same server, an ext4 file system on a disk exported sync",
+		start: nfsdSync, asked: true},
 	{name: "go-nfs", about: "unmodified go-nfs, a directory passed through", start: reference("go-nfs")},
 	{name: "local", about: "no file server: the guest's tmpfs", start: nfsd(true)},
 }
@@ -104,7 +107,8 @@ func startBFS(ctx context.Context, dir string, c cluster.Config) (*cluster.Group
 		return nil, nil, fmt.Errorf("%w\n%s", err, logs)
 	}
 	server := &running{
-		mount: mountOf(r.Port, r.Port, r.Export), pids: g.PIDs, stop: g.Stop, disks: c.Durability == "disk", share: c.Replicas,
+		mount: mountOf(r.Port, r.Port, r.Export), pids: g.PIDs, stop: g.Stop,
+		disks: c.Durability == "disk", share: c.Replicas,
 	}
 	return g, server, nil
 }
@@ -156,14 +160,16 @@ func nfsdSync(ctx context.Context, dir string, p placement) (*running, error) {
 		return nil, err
 	}
 	disk := dir + ".disk"
-	if out, err := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", disk, nfsdDisk).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", disk,
+		nfsdDisk).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("mkfs.ext4 (Debian package e2fsprogs): %w: %s", err, out)
 	}
 	mount := server.mount
 	server.mount = func(o *guest.Options, command string) {
 		mount(o, command)
 		o.Disks = []string{disk}
-		o.Env = append(o.Env, "NFSD_DISK=/dev/ubda", "NFSD_EXPORT_OPTIONS=rw,sync,no_root_squash,insecure,fsid=1,no_subtree_check")
+		o.Env = append(o.Env, "NFSD_DISK=/dev/ubda",
+			"NFSD_EXPORT_OPTIONS=rw,sync,no_root_squash,insecure,fsid=1,no_subtree_check")
 	}
 	return server, nil
 }

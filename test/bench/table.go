@@ -23,7 +23,9 @@ func columns(phases []string) []column {
 	for _, p := range append(slices.Clone(phases), "total") {
 		c = append(c, column{p, func(r result) float64 { return r.Seconds[p] }})
 	}
-	return append(c, column{"server CPU", func(r result) float64 { return r.ServerCPU }}, column{"MB to a disk", func(r result) float64 { return r.DiskMB }})
+	return append(c,
+		column{"server CPU", func(r result) float64 { return r.ServerCPU }},
+		column{"MB to a disk", func(r result) float64 { return r.DiskMB }})
 }
 
 // printTables prints one table of medians for each workload, and one of ratios to each of

@@ -76,10 +76,12 @@ $paper << END
 		colour string
 	}{{60, "#b2182b"}, {15, "#2166ac"}, {1, "#4d9221"}} {
 		for i, r := range []recoveryTime{least, most} {
-			fmt.Fprintf(&s, "x+%g with lines lw 2 dt %d lc rgb %q title \"T_k = %g s, %s\", ", (2*k.key+r.seconds)/60, 1+i, k.colour, k.key, r.state)
+			fmt.Fprintf(&s, "x+%g with lines lw 2 dt %d lc rgb %q title \"T_k = %g s, %s\", ",
+				(2*k.key+r.seconds)/60, 1+i, k.colour, k.key, r.state)
 		}
 	}
-	s.WriteString("$paper using 1:2 with points pt 7 ps 1.2 lc rgb \"black\" title \"the paper, T_k = 15 s, with its T_r\"\n")
+	s.WriteString("$paper using 1:2 with points pt 7 ps 1.2 lc rgb \"black\" title \"the " +
+		"paper, T_k = 15 s, with its T_r\"\n")
 	c := exec.Command("gnuplot")
 	c.Stdin = strings.NewReader(s.String())
 	if out, err := c.CombinedOutput(); err != nil {
@@ -104,9 +106,11 @@ func windowTables() {
 		}
 		fmt.Fprintln(out)
 	}
-	fmt.Fprintln(out, "\n| the paper | T_w, min | T_r, s | reported: 2 T_k + T_w, min | with T_r, min | ours with these T_k and T_w, 1 GiB, min |\n|---|---|---|---|---|---|")
+	fmt.Fprintln(out, "\n| the paper | T_w, min | T_r, s | reported: 2 T_k + T_w, min | with T_r, min | ours "+
+		"with these T_k and T_w, 1 GiB, min |\n|---|---|---|---|---|---|")
 	for _, p := range paperWindows {
-		fmt.Fprintf(out, "| %s | %g | %.1f | %g | %.1f | %.1f |\n", p.what, p.watchdog, p.recover, p.reported, windowOf(15, p.watchdog, p.recover),
+		fmt.Fprintf(out, "| %s | %g | %.1f | %g | %.1f | %.1f |\n",
+			p.what, p.watchdog, p.recover, p.reported, windowOf(15, p.watchdog, p.recover),
 			windowOf(15, p.watchdog, recoveryTimes[2].seconds))
 	}
 }

@@ -49,7 +49,8 @@ func withoutNames() []string {
 // docs/EVALUATION.md.
 func withoutCommand(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("bench without", flag.ContinueOnError)
-	rounds := f.Int("rounds", 1, "how often each is measured; medians are of these. 0: table and drawing of what is there")
+	rounds := f.Int("rounds", 1, "how often each is measured; medians are of these. 0: "+
+		"table and drawing of what is there")
 	duration := f.Duration("duration", time.Second, "of one measurement")
 	cpus := f.String("cpus", "", "CPUs of all processes, as taskset -c takes them (default all)")
 	dir := f.String("dir", "docs/plots", "where without.jsonl and without.svg are written")
@@ -67,7 +68,8 @@ func withoutCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := gnuplot(fmt.Sprintf("set output %q\n", filepath.Join(*dir, "without.svg")) + withoutScript(results)); err != nil {
+	err = gnuplot(fmt.Sprintf("set output %q\n", filepath.Join(*dir, "without.svg")) + withoutScript(results))
+	if err != nil {
 		return err
 	}
 	fmt.Println()
@@ -75,7 +77,8 @@ func withoutCommand(ctx context.Context, args []string) error {
 }
 
 // measureWithout has the rows take turns under each load, every other round backwards.
-func measureWithout(ctx context.Context, rounds int, duration time.Duration, wrap []string) (results []microResult, err error) {
+func measureWithout(ctx context.Context, rounds int, duration time.Duration,
+	wrap []string) (results []microResult, err error) {
 	bin, err := cluster.Binaries()
 	if err != nil {
 		return nil, err
@@ -87,8 +90,10 @@ func measureWithout(ctx context.Context, rounds int, duration time.Duration, wra
 		}
 		for _, l := range withoutLoads {
 			for _, name := range names {
-				args := []string{"bench", "micro", "--durability", "replicated", "--op", l.op, "--path", "rw", "--clients", strconv.Itoa(l.clients), "--outstanding", strconv.Itoa(l.outstanding),
-					"--duration", duration.String(), "--warmup", (duration / 3).String(), "--transport", "plain", "--json"}
+				args := []string{"bench", "micro", "--durability", "replicated", "--op", l.op, "--path", "rw",
+					"--clients", strconv.Itoa(l.clients), "--outstanding", strconv.Itoa(l.outstanding),
+					"--duration", duration.String(), "--warmup", (duration / 3).String(),
+					"--transport", "plain", "--json"}
 				if name != "" {
 					args = append(args, "--without", name)
 				}
@@ -97,7 +102,8 @@ func measureWithout(ctx context.Context, rounds int, duration time.Duration, wra
 					return nil, fmt.Errorf("%s without %q: %w", l.title, name, err)
 				}
 				r.Load, r.Without, r.Round = l.title, name, round
-				fmt.Printf("round %d  %-20s without %-15s %8.0f op/s  p50 %7.0f us  CPU %7.1f us/op\n", round, l.title, orNothing(name), r.OpsPerSecond, r.P50, r.CPU)
+				fmt.Printf("round %d  %-20s without %-15s %8.0f op/s  p50 %7.0f us  CPU %7.1f us/op\n",
+					round, l.title, orNothing(name), r.OpsPerSecond, r.P50, r.CPU)
 				results = append(results, *r)
 			}
 		}
@@ -147,12 +153,14 @@ func withoutTable(w io.Writer, results []microResult) error {
 func withoutScript(results []microResult) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, terminal, 900)
-	b.WriteString("set style data histograms\nset style fill solid 0.8 border -1\nset boxwidth 0.9\nset logscale y 2\nset yrange [0.7:*]\n" +
-		"set ylabel \"processor time, × that with all of them\"\nset key outside right\n$data << END\n")
+	b.WriteString("set style data histograms\nset style fill solid 0.8 border -1\nset boxwidth 0.9\nset " +
+		"logscale y 2\nset yrange [0.7:*]\nset ylabel \"processor time, × that with all of them\"\nset key " +
+		"outside right\n$data << END\n")
 	for _, name := range withoutNames()[1:] {
 		fmt.Fprintf(&b, "%q", name)
 		for _, l := range withoutLoads {
-			fmt.Fprintf(&b, " %.3f", withoutAt(results, l.title, name, cpuMicros)/withoutAt(results, l.title, "", cpuMicros))
+			all := withoutAt(results, l.title, "", cpuMicros)
+			fmt.Fprintf(&b, " %.3f", withoutAt(results, l.title, name, cpuMicros)/all)
 		}
 		b.WriteString("\n")
 	}

@@ -41,8 +41,10 @@ func findWorkloads(names string, z sizes) ([]workload, error) {
 	andrew := fmt.Sprintf(`"$BFSD" bench andrew --scale %d --target $NFS --json`, z.scale)
 	all := []workload{
 		{name: "andrew", phases: phases, command: andrew},
-		{name: "andrew-drop", phases: phases, command: andrew + " --drop"},                   // the kernel's cache answers nothing
-		{name: "andrew-files", phases: phases[:4], command: andrew + " --drop --no-compile"}, // and the guest's own work is left out
+		// andrew-drop: the kernel's cache answers nothing; andrew-files leaves out the guest's
+		// own work too.
+		{name: "andrew-drop", phases: phases, command: andrew + " --drop"},
+		{name: "andrew-files", phases: phases[:4], command: andrew + " --drop --no-compile"},
 		{name: "postmark", command: `bash "$BENCH/../postmark/run"`},
 		z.streamed(), z.created(), z.treeWorkload(),
 	}
@@ -89,7 +91,8 @@ func (z sizes) treeWorkload() workload {
 			w.rates = append(w.rates, rate{phase, "/s", float64(n)})
 		}
 	}
-	w.command = fmt.Sprintf(`"$BFSD" bench tree --files %s --each 1000 --threads %d --drop --target $NFS --json`, strings.Join(list, ","), z.threads)
+	w.command = fmt.Sprintf(`"$BFSD" bench tree --files %s --each 1000 --threads %d --drop --target $NFS --json`,
+		strings.Join(list, ","), z.threads)
 	return w
 }
 

@@ -49,9 +49,13 @@ type Config struct {
 
 	Size       uint64 // of the state, whole MiB; 0: init's default
 	Durability string // disk, the default, or replicated
-	Keeper     string // each replica runs under a keeper, and all are recovered once in this time: for example 0s, never
+	// If it is not empty, each replica runs under a keeper, and all are recovered once in
+	// this time; 0s: never.
+	Keeper string
 
-	Prepare func(bundles string) error // called before the replicas start, with the directory of their bundles; may be nil
+	// Prepare is called before the replicas start, with the directory of their bundles; it
+	// may be nil.
+	Prepare func(bundles string) error
 }
 
 // A Client is how a relay is enrolled.

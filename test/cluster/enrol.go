@@ -14,8 +14,9 @@ var publicKey = regexp.MustCompile(`bfs-key:\S+`)
 
 // enrol makes a relay's directory and has the administrator enrol its key.
 func (g *Group) enrol(ctx context.Context, r *Relay, c Client) error {
-	init := []string{"init", "--out", r.Dir, "--group", g.path("group", "group.toml"), "--export", c.Export, "--transport", g.transport,
-		"--listen", fmt.Sprintf("127.0.0.1:%d", r.Port), "--admin-listen", fmt.Sprintf("127.0.0.1:%d", r.Port+1)}
+	init := []string{"init", "--out", r.Dir, "--group", g.path("group", "group.toml"), "--export", c.Export,
+		"--transport", g.transport, "--listen", fmt.Sprintf("127.0.0.1:%d", r.Port),
+		"--admin-listen", fmt.Sprintf("127.0.0.1:%d", r.Port+1)}
 	if c.InsecurePorts {
 		init = append(init, "--insecure-ports")
 	}

@@ -75,7 +75,8 @@ func ReadGroup(file string, stateSize uint64) (*pbft.Group, error) {
 // docs/STATE.md has it: replicas refuse a client that computes another value.
 func defaultService(stateSize uint64, created time.Time) pbft.Digest {
 	b := []byte("bfs files v1")
-	for _, v := range []uint64{stateSize, stateSize / pbft.PageSize, uint64(10 * time.Minute), 1, uint64(len("/export"))} {
+	for _, v := range []uint64{stateSize, stateSize / pbft.PageSize, uint64(10 * time.Minute), 1,
+		uint64(len("/export"))} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	b = append(b, "/export"...)

@@ -28,14 +28,24 @@ const (
 func damages() (all []damage) {
 	for i, where := range []string{"start", "middle", "end"} {
 		all = append(all,
-			damage{"the journal is overwritten at its " + where, func(t *testing.T, disk string) { overwriteEach(t, disk, "journal-*", i) }, ""},
-			damage{"pages are overwritten at their " + where, func(t *testing.T, disk string) { overwriteEach(t, disk, "pages", i) }, ""},
-			damage{"the table is overwritten at its " + where, func(t *testing.T, disk string) { overwriteEach(t, disk, "table", i) }, ""})
+			damage{"the journal is overwritten at its " + where, func(t *testing.T, disk string) {
+				overwriteEach(t, disk, "journal-*", i)
+			}, ""},
+			damage{"pages are overwritten at their " + where, func(t *testing.T, disk string) {
+				overwriteEach(t, disk, "pages", i)
+			}, ""},
+			damage{"the table is overwritten at its " + where, func(t *testing.T, disk string) {
+				overwriteEach(t, disk, "table", i)
+			}, ""})
 	}
 	all[0].says, all[2].says = journalBad, imageBad // what lies there is always needed
 	return append(all,
-		damage{"the pages are cut short", func(t *testing.T, disk string) { truncate(t, filepath.Join(disk, "pages")) }, imageBad},
-		damage{"the table is cut short", func(t *testing.T, disk string) { truncate(t, filepath.Join(disk, "table")) }, ""},
+		damage{"the pages are cut short", func(t *testing.T, disk string) {
+			truncate(t, filepath.Join(disk, "pages"))
+		}, imageBad},
+		damage{"the table is cut short", func(t *testing.T, disk string) {
+			truncate(t, filepath.Join(disk, "table"))
+		}, ""},
 		damage{"the directory is removed", func(t *testing.T, disk string) { must(t, os.RemoveAll(disk)) }, journalBad})
 }
 
@@ -105,7 +115,8 @@ func TestYesterdaysDisk(t *testing.T) {
 	g.must(r.Restart(t.Context()))
 	g.check()
 	g.agree()
-	if log := r.LogTail(1000); !strings.Contains(log, journalBad) || !strings.Contains(log, "an old copy was put back") {
+	log := r.LogTail(1000)
+	if !strings.Contains(log, journalBad) || !strings.Contains(log, "an old copy was put back") {
 		t.Fatalf("it does not say that its journal is old:\n%s", log)
 	}
 	g.counts(1)

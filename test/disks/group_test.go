@@ -81,7 +81,8 @@ func (g *group) mount() {
 	g.t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
 	g.must(err)
-	g.command("client", "add", "--timeout", patience.For(time.Minute).String(), "--admin", filepath.Join(g.Dir, "group", "admin"),
+	g.command("client", "add", "--timeout", patience.For(time.Minute).String(),
+		"--admin", filepath.Join(g.Dir, "group", "admin"),
 		"--key", "bfs-key:"+base64.StdEncoding.EncodeToString(public), "--squash", "none")
 	client, err := pbft.NewClient(pbft.ClientConfig{Group: g.file(), Key: private, Transport: pbft.TransportTLS,
 		Logger: slog.New(slog.DiscardHandler)})
@@ -153,7 +154,8 @@ type row struct {
 // status asks all replicas.
 func (g *group) status() []row {
 	g.t.Helper()
-	raw, _ := g.Command(context.WithoutCancel(g.t.Context()), "bfsd", "status", "--json", "--timeout", patience.For(5*time.Second).String(),
+	raw, _ := g.Command(context.WithoutCancel(g.t.Context()), "bfsd", "status",
+		"--json", "--timeout", patience.For(5*time.Second).String(),
 		"--group", filepath.Join(g.Dir, "group", "group.toml")) // its exit code says no more than the rows
 	var report struct{ Replicas []row }
 	g.must(json.Unmarshal([]byte(raw), &report))

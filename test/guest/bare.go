@@ -48,8 +48,8 @@ func (g *Guest) writeBareOrders() error {
 	}
 	text, err := json.Marshal(orders{
 		Args: g.opts.Bare[1:], Modules: strings.Fields(modules),
-		Network: fmt.Sprintf("link set lo up\nlink set vec0 mtu %d up\naddr add %s/30 dev vec0\nroute add default via %s\n",
-			g.opts.MTU, g.link.guestAddr, g.link.hostAddr),
+		Network: fmt.Sprintf("link set lo up\nlink set vec0 mtu %d up\naddr add %s/30 dev "+
+			"vec0\nroute add default via %s\n", g.opts.MTU, g.link.guestAddr, g.link.hostAddr),
 	})
 	if err != nil {
 		return err
@@ -69,7 +69,8 @@ func Inside() bool { return os.Getpid() == 1 && os.Getenv("guest_io") != "" }
 // arguments of Options.Bare. Standard output and standard error go to the test from here on.
 func Settle() (args []string, err error) {
 	for _, m := range []struct{ kind, at, options string }{
-		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""}, {"tmpfs", "/run", ""}, {"tmpfs", "/mnt", ""},
+		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""},
+		{"tmpfs", "/run", ""}, {"tmpfs", "/mnt", ""},
 		{"hostfs", ioInside, os.Getenv("guest_io")},
 	} {
 		if m.at == ioInside {
@@ -158,7 +159,8 @@ func KeepNetwork(gateway string) {
 		now, err := os.ReadFile(received)
 		if err == nil && string(now) == last {
 			fmt.Println("guest: the network has hung; its link is set down and up")
-			if err := batch("link set vec0 down\nlink set vec0 up\nroute add default via " + gateway + "\n"); err != nil {
+			err := batch("link set vec0 down\nlink set vec0 up\nroute add default via " + gateway + "\n")
+			if err != nil {
 				fmt.Println("guest:", err)
 			}
 		}

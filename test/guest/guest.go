@@ -93,7 +93,8 @@ func Available() error {
 		return fmt.Errorf("%w: no /dev/net/tun", ErrNoGuest)
 	}
 	for tool, pkg := range map[string]string{
-		"linux.uml": "user-mode-linux", "ip": "iproute2", "modinfo": "kmod", "taskset": "util-linux", "unshare": "util-linux",
+		"linux.uml": "user-mode-linux", "ip": "iproute2", "modinfo": "kmod", "taskset": "util-linux",
+		"unshare": "util-linux",
 	} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return fmt.Errorf("%w: needs %s (Debian package %s)", ErrNoGuest, tool, pkg)
@@ -194,7 +195,8 @@ func (g *Guest) startKernel(ctx context.Context) error {
 	}
 	defer console.Close()
 	shell := `mount --make-rprivate / && mount -t tmpfs -o size="$1"m tmpfs "$2" || exit; shift 2; exec "$@"`
-	args := []string{"unshare", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", shell, "sh", strconv.Itoa(g.opts.MemoryMB + 32), memory}
+	args := []string{"unshare", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", shell, "sh",
+		strconv.Itoa(g.opts.MemoryMB + 32), memory}
 	if cpu := g.cpu(); cpu >= 0 {
 		args = append(args, "taskset", "-c", strconv.Itoa(cpu))
 	}
@@ -273,7 +275,8 @@ func (g *Guest) Wait() (Result, error) {
 	g.cleanUp()
 	r := Result{Output: output, Exit: 125}
 	if readErr != nil {
-		return r, fmt.Errorf("guest: ended without a result; its output:\n%s\nits console:\n%s", lastLines(output, 40), lastLines(string(console), 25))
+		return r, fmt.Errorf("guest: ended without a result; its output:\n%s\nits console:\n%s",
+			lastLines(output, 40), lastLines(string(console), 25))
 	}
 	var err error
 	if r.Exit, err = strconv.Atoi(strings.TrimSpace(string(exit))); err != nil {

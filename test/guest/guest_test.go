@@ -65,7 +65,8 @@ func TestBareGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	g, err := Start(t.Context(), Options{
-		Bare: []string{program, "this", listener.Addr().String()}, Wire: wire, OwnLoopback: true, Disks: []string{disk}, MemoryMB: 128, SpreadCPU: true,
+		Bare: []string{program, "this", listener.Addr().String()}, Wire: wire, OwnLoopback: true,
+		Disks: []string{disk}, MemoryMB: 128, SpreadCPU: true,
 	})
 	if err != nil {
 		t.Fatal(err)

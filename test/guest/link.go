@@ -132,7 +132,8 @@ func (l *link) chooseAddresses() error {
 		l.hostAddr, l.guestAddr, l.broadcast = host.String(), guest.String(), guest.Next().String()
 		return nil
 	}
-	return fmt.Errorf("routes of this machine lead to number %d of each of %v, where guests get their addresses", l.number, bases)
+	return fmt.Errorf("routes of this machine lead to number %d of each of %v, where guests get their addresses",
+		l.number, bases)
 }
 
 // parseRoutes reads the kernel's table of routes, in which addresses and masks are little-endian
@@ -262,7 +263,8 @@ func onThread(netns string, open func() error) error {
 	}
 	err = open()
 	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		panic(fmt.Sprintf("guest: a thread is lost in %s: %v", netns, back)) // nothing that it does from here on is right
+		// The thread stays in the wrong name space: nothing that it does from here on is right.
+		panic(fmt.Sprintf("guest: a thread is lost in %s: %v", netns, back))
 	}
 	return err
 }

@@ -72,8 +72,9 @@ func (g *Guest) conf() string {
 	if g.opts.OwnLoopback {
 		own = 1
 	}
-	return fmt.Sprintf("export GUEST_HOST=%s GUEST_ASK=%d GUEST_ADDR=%s GUEST_PATIENCE=%d\nMTU=%d OWN_LOOPBACK=%d WORKDIR=%s\n",
-		g.link.hostAddr, g.asks.port(), g.link.guestAddr, int(math.Ceil(patience.Factor())), g.opts.MTU, own, quote(g.opts.Dir))
+	return fmt.Sprintf("export GUEST_HOST=%s GUEST_ASK=%d GUEST_ADDR=%s GUEST_PATIENCE=%d\nMTU=%d "+
+		"OWN_LOOPBACK=%d WORKDIR=%s\n", g.link.hostAddr, g.asks.port(), g.link.guestAddr,
+		int(math.Ceil(patience.Factor())), g.opts.MTU, own, quote(g.opts.Dir))
 }
 
 func (g *Guest) mountPoint(i int) string {
@@ -93,7 +94,8 @@ func (g *Guest) mountTable() string {
 		if m.MountPort == 0 {
 			m.MountPort = m.Port
 		}
-		options := fmt.Sprintf("vers=3,proto=tcp,mountproto=tcp,nolock,addr=%s,mountaddr=%s,port=%d,mountport=%d", host, host, m.Port, m.MountPort)
+		options := fmt.Sprintf("vers=3,proto=tcp,mountproto=tcp,nolock,addr=%s,mountaddr=%s,port=%d,mountport=%d",
+			host, host, m.Port, m.MountPort)
 		if m.Options != "" {
 			options += "," + m.Options
 		}

@@ -34,7 +34,8 @@ func TestUnitsAreWellFormed(t *testing.T) {
 		if err := os.WriteFile(file, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command("systemd-analyze", "verify", "--man=no", file).CombinedOutput(); err != nil || len(out) > 0 {
+		out, err := exec.Command("systemd-analyze", "verify", "--man=no", file).CombinedOutput()
+		if err != nil || len(out) > 0 {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 	}
@@ -85,7 +86,8 @@ func containers(text string) map[string]container {
 	for _, m := range regexp.MustCompile(`(?m)^  (\w+):\n((?:    .*\n?)+)`).FindAllStringSubmatch(services, -1) {
 		said := strings.Replace(m[2], "<<: *replica", common, 1)
 		all[m[1]] = container{
-			command: first(said, `command: \[(\w+), /bundle\]`), bundle: first(said, `volumes: \["\./([^:]+):/bundle"\]`),
+			command: first(said, `command: \[(\w+), /bundle\]`),
+			bundle:  first(said, `volumes: \["\./([^:]+):/bundle"\]`),
 			address: first(said, `ipv4_address: ([\d.]+)`),
 		}
 	}
@@ -155,7 +157,8 @@ func TestCompose(t *testing.T) {
 		bundle := filepath.Join(dir, "deploy", c.bundle)
 		if c.command == "replica" {
 			toml := read(t, bundle, "replica.toml")
-			if want := "replica = " + strings.TrimPrefix(name, "replica"); !strings.Contains(toml, want+"\n") || !strings.Contains(toml, " on "+c.address+":") {
+			want := "replica = " + strings.TrimPrefix(name, "replica")
+			if !strings.Contains(toml, want+"\n") || !strings.Contains(toml, " on "+c.address+":") {
 				t.Errorf("%s has address %q and the bundle of another:\n%s", name, c.address, toml)
 			}
 		}
@@ -175,7 +178,8 @@ func TestCompose(t *testing.T) {
 		}
 	}
 	port := regexp.MustCompile(`,port=(\d+),mountport=(\d+) `).FindStringSubmatch(mounted)
-	if port == nil || port[1] != port[2] || !strings.Contains(read(t, dir, "deploy", services["relay"].bundle, "relay.toml"), "listen = \"127.0.0.1:"+port[1]+"\"\n") {
+	if port == nil || port[1] != port[2] || !strings.Contains(read(t, dir, "deploy", services["relay"].bundle,
+		"relay.toml"), "listen = \"127.0.0.1:"+port[1]+"\"\n") {
 		t.Errorf("%s: the relay listens elsewhere", mounted)
 	}
 }

@@ -121,7 +121,8 @@ func (h *fiveHosts) startReplicas() {
 	for i := range hostNames {
 		addresses = append(addresses, h.Address(i))
 	}
-	h.do(client, "bfsd", "init", "--hosts", strings.Join(addresses, ","), "--out", h.path("bundles"), "--admin-on-network")
+	h.do(client, "bfsd", "init", "--hosts", strings.Join(addresses, ","),
+		"--out", h.path("bundles"), "--admin-on-network")
 	var started []*cluster.Process
 	for i, host := range hostNames {
 		// Each host gets its own bundle and nothing else.
@@ -163,8 +164,10 @@ func (h *fiveHosts) start(host string, command []string) *cluster.Process {
 
 func (h *fiveHosts) enrolRelay(dir string) {
 	h.t.Helper()
-	key := publicKey.FindString(h.do(client, "bfs-relay", "init", "--out", dir, "--group", h.path("bundles", "group.toml")))
-	h.do(client, "bfsd", "client", "add", "--admin", h.path("bundles", "admin"), "--key", key, "--export", "/export", "--squash", "none")
+	key := publicKey.FindString(h.do(client, "bfs-relay", "init", "--out", dir,
+		"--group", h.path("bundles", "group.toml")))
+	h.do(client, "bfsd", "client", "add", "--admin", h.path("bundles", "admin"), "--key", key,
+		"--export", "/export", "--squash", "none")
 }
 
 var publicKey = regexp.MustCompile(`bfs-key:\S+`)
@@ -210,7 +213,8 @@ func (h *fiveHosts) status() (agreeing int, table string) {
 const answerWithin = 5 * time.Second
 
 func (h *fiveHosts) agreeing() int {
-	args := h.On(client, filepath.Join(h.bin, "bfsd"), "status", "--json", "--timeout", patience.For(answerWithin).String(), "--group", h.path("bundles", "group.toml"))
+	args := h.On(client, filepath.Join(h.bin, "bfsd"), "status",
+		"--json", "--timeout", patience.For(answerWithin).String(), "--group", h.path("bundles", "group.toml"))
 	out, _ := exec.Command(args[0], args[1:]...).Output()
 	var report struct {
 		Agreeing int `json:"agreeing"`

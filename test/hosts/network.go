@@ -31,7 +31,8 @@ func NewNetwork(t testing.TB, names ...string) *Network {
 	for i, name := range names {
 		n.addNamespace(name)
 		port := n.port(name)
-		n.run("ip", "-n", n.netns("switch"), "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", n.netns(name))
+		n.run("ip", "-n", n.netns("switch"), "link", "add", port, "type", "veth", "peer", "name", "eth0",
+			"netns", n.netns(name))
 		n.in("switch", "ip", "link", "set", port, "master", "bridge", "up")
 		n.in(name, "ip", "addr", "add", n.Address(i)+"/24", "dev", "eth0")
 		n.in(name, "ip", "link", "set", "eth0", "up")

@@ -123,11 +123,13 @@ func (g *group) suffer(ctx context.Context, seed uint64) (steps int, err error) 
 		if err = end(); err == nil {
 			healed := time.Now()
 			err = whole(g.t.Context(), g.admins)
-			g.t.Logf("%6.2f s: replica %d (primary %t) %s, other %d: lasted %v, whole after %v", begun.Sub(g.began).Seconds(), s.replica,
-				s.primary, s.fault.name, other, healed.Sub(begun).Round(time.Millisecond), time.Since(healed).Round(time.Millisecond))
+			g.t.Logf("%6.2f s: replica %d (primary %t) %s, other %d: lasted %v, whole after %v",
+				begun.Sub(g.began).Seconds(), s.replica, s.primary, s.fault.name, other,
+				healed.Sub(begun).Round(time.Millisecond), time.Since(healed).Round(time.Millisecond))
 		}
 		if err != nil {
-			return steps, fmt.Errorf("replica %d (primary %t) %s, other %d, for %v: %w", s.replica, s.primary, s.fault.name, other, s.lasts, err)
+			return steps, fmt.Errorf("replica %d (primary %t) %s, other %d, for %v: %w",
+				s.replica, s.primary, s.fault.name, other, s.lasts, err)
 		}
 	}
 	return steps, nil

@@ -83,7 +83,8 @@ func (g *group) addRelay() {
 		"--listen", address, "--admin-listen", admin, "--insecure-ports")
 	g.enrol(publicKey.FindString(printed))
 	g.must(g.links.lay(home, everyone))
-	r := &relay{g.process(name, filepath.Join(g.bin, "bfs-relay"), "run", "--config", filepath.Join(home, "relay.toml")), address}
+	r := &relay{g.process(name, filepath.Join(g.bin, "bfs-relay"), "run",
+		"--config", filepath.Join(home, "relay.toml")), address}
 	g.relays = append(g.relays, r)
 	g.must(r.Start())
 	g.must(r.Ready(g.t.Context()))
@@ -91,7 +92,8 @@ func (g *group) addRelay() {
 
 func (g *group) enrol(key string) {
 	g.t.Helper()
-	g.run("bfsd", "client", "add", "--timeout", patience.For(time.Minute).String(), "--admin", g.path("group", "admin"), "--key", key, "--squash", "none")
+	g.run("bfsd", "client", "add", "--timeout", patience.For(time.Minute).String(),
+		"--admin", g.path("group", "admin"), "--key", key, "--squash", "none")
 }
 
 // addClient makes a Go client with a key of its own.
@@ -187,8 +189,9 @@ func survey(ctx context.Context, admins []string, goal pbft.SeqNum) (reached pbf
 			missing += fmt.Sprintf(" replica %d: %v;", i, err)
 			continue
 		case s.SilentUntil > 0 || s.Fetching || !s.Active || s.LastExecuted < goal:
-			missing += fmt.Sprintf(" replica %d: view %d active %t executed %d of %d, stable %d, silent until %d, fetching %t;",
-				i, s.View, s.Active, s.LastExecuted, goal, s.Stable, s.SilentUntil, s.Fetching)
+			missing += fmt.Sprintf(" replica %d: view %d active %t executed %d of %d, stable %d, "+
+				"silent until %d, fetching %t;", i, s.View, s.Active, s.LastExecuted, goal, s.Stable,
+				s.SilentUntil, s.Fetching)
 		}
 		views[s.View] = true
 		reached = max(reached, s.LastExecuted)

@@ -18,7 +18,8 @@ func TestJudge(t *testing.T) {
 	}
 	born := op(1, 2, asked{verb: create, mode: nfs3.Exclusive}, answer{file: "f", links: 1})
 	wrote := func(call, end int64, data string, before int) porcupine.Operation {
-		return op(call, end, asked{verb: write, file: "f", data: data}, answer{size: len(data), links: 1, before: before})
+		return op(call, end, asked{verb: write, file: "f", data: data},
+			answer{size: len(data), links: 1, before: before})
 	}
 	sees := func(call, end int64, data string) porcupine.Operation {
 		return op(call, end, asked{verb: read, file: "f"}, answer{data: data, size: len(data), links: 1})

@@ -26,8 +26,10 @@ import (
 var (
 	seedFlag     = flag.Uint64("linear.seed", 0, "seed of the faults and of the calls; 0: a fresh one")
 	durationFlag = flag.Duration("linear.duration", 20*time.Second, "how long the clients work and faults come")
-	hostsFlag    = flag.String("linear.hosts", "", "prefix of the network of hosts that this process is on; empty: all is on the loopback")
-	limitFlag    = flag.Duration("linear.limit", 4*time.Second, "a call that takes longer, on a quiet machine, is given up and may have happened")
+	hostsFlag    = flag.String("linear.hosts", "",
+		"prefix of the network of hosts that this process is on; empty: all is on the loopback")
+	limitFlag = flag.Duration("linear.limit", 4*time.Second,
+		"a call that takes longer, on a quiet machine, is given up and may have happened")
 )
 
 // wholeWithin bounds how long a group may take to be whole after a fault.
@@ -51,7 +53,8 @@ func TestLinearizable(t *testing.T) {
 	}
 	defer func() {
 		if t.Failed() {
-			t.Logf("again: go test ./test/linear -run TestLinearizable -linear.seed %d -linear.duration %v", seed, *durationFlag)
+			t.Logf("again: go test ./test/linear -run TestLinearizable -linear.seed %d -linear.duration %v",
+				seed, *durationFlag)
 		}
 	}()
 	var l links = &cables{t: t}
@@ -89,8 +92,9 @@ func TestLinearizableOnHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := hosts.NewNetwork(t, hostNames...)
-	args := n.On(hostNames[members], os.Args[0], "-test.run", "^TestLinearizable$", "-test.v", "-linear.hosts", n.Prefix(),
-		"-linear.seed", fmt.Sprint(*seedFlag), "-linear.duration", durationFlag.String(), "-linear.limit", limitFlag.String())
+	args := n.On(hostNames[members], os.Args[0], "-test.run", "^TestLinearizable$",
+		"-test.v", "-linear.hosts", n.Prefix(), "-linear.seed", fmt.Sprint(*seedFlag),
+		"-linear.duration", durationFlag.String(), "-linear.limit", limitFlag.String())
 	c := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	c.Env = append(os.Environ(), "BFS_BIN="+bin)
 	out, err := c.CombinedOutput()
@@ -110,7 +114,8 @@ func (g *group) work(y *yard, callers []caller, seed uint64) ([]*worker, error) 
 	busy, rest := context.WithCancel(context.Background())
 	defer rest()
 	for i, c := range callers {
-		w := &worker{number: i, yard: y, chance: rand.New(rand.NewPCG(seed, uint64(i+1))), caller: c, limit: patience.For(*limitFlag)}
+		w := &worker{number: i, yard: y, chance: rand.New(rand.NewPCG(seed, uint64(i+1))), caller: c,
+			limit: patience.For(*limitFlag)}
 		workers = append(workers, w)
 		all.Go(func() {
 			if err := w.run(busy); err != nil {
@@ -156,7 +161,8 @@ func judge(t testing.TB, y *yard, seed uint64) {
 			if result == porcupine.Ok {
 				return
 			}
-			t.Errorf("seed %d, directory %d: %d calls: %s; see %s", seed, place, len(history), result, keep(info, seed, place))
+			t.Errorf("seed %d, directory %d: %d calls: %s; see %s",
+				seed, place, len(history), result, keep(info, seed, place))
 		})
 	}
 	all.Wait()

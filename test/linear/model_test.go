@@ -51,7 +51,8 @@ const (
 	verbs int = iota
 )
 
-var verbNames = [...]string{"lookup", "create", "write", "read", "getattr", "truncate", "remove", "rename", "link", "list"}
+var verbNames = [...]string{"lookup", "create", "write", "read", "getattr", "truncate", "remove",
+	"rename", "link", "list"}
 
 // An asked is one call: the fields that its verb needs.
 type asked struct {
@@ -98,8 +99,10 @@ var model = porcupine.Model{
 		want := d.apply(in, out.file)
 		return want == out, d
 	},
-	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%v -> %v", input.(asked), output.(answer)) },
-	DescribeState:     func(state any) string { return fmt.Sprint(state.(directory)) },
+	DescribeOperation: func(input, output any) string {
+		return fmt.Sprintf("%v -> %v", input.(asked), output.(answer))
+	},
+	DescribeState: func(state any) string { return fmt.Sprint(state.(directory)) },
 }
 
 // bind gives files whose handle was unknown the identity that this answer shows.

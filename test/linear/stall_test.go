@@ -76,7 +76,8 @@ func TestStalls(t *testing.T) {
 	}
 	admin := filepath.Join(g.Dir, "group", "admin")
 	client := newClient(t, filepath.Join(g.Dir, "group", "group.toml"), pbft.TransportTLS, func(key string) {
-		if _, err := g.Command(t.Context(), "bfsd", "client", "add", "--timeout", patience.For(time.Minute).String(), "--admin", admin, "--key", key, "--squash", "none"); err != nil {
+		if _, err := g.Command(t.Context(), "bfsd", "client", "add", "--timeout", patience.For(time.Minute).String(),
+			"--admin", admin, "--key", key, "--squash", "none"); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -197,7 +198,8 @@ func (l *load) caller(ctx context.Context, i int, c caller, root nfs3.FileHandle
 	data := make([]byte, 4096)
 	for n := 0; ok; n++ {
 		if n%2 == 0 {
-			_, ok = l.call(ctx, i, c, nfs3.ProcWrite, (&nfs3.WriteArgs{File: file, Stable: nfs3.FileSync, Data: data}).Append(nil))
+			_, ok = l.call(ctx, i, c, nfs3.ProcWrite,
+				(&nfs3.WriteArgs{File: file, Stable: nfs3.FileSync, Data: data}).Append(nil))
 		} else {
 			_, ok = l.call(ctx, i, c, nfs3.ProcRead, (&nfs3.ReadArgs{File: file, Count: 4096}).Append(nil))
 		}

@@ -142,7 +142,8 @@ func (w *worker) step() error {
 	w.learn(out)
 	w.calls++
 	w.longest = max(w.longest, min(end-begin, w.limit))
-	w.yard.note(in.place, porcupine.Operation{ClientId: w.number, Input: in, Output: out, Call: int64(begin), Return: int64(end)})
+	w.yard.note(in.place, porcupine.Operation{ClientId: w.number, Input: in, Output: out,
+		Call: int64(begin), Return: int64(end)})
 	return nil
 }
 
@@ -166,13 +167,15 @@ func (w *worker) learnFile(f identity) {
 }
 
 // shares say how often a verb is chosen, in percent.
-var shares = [verbs]int{lookup: 14, create: 13, write: 20, read: 15, getattr: 8, truncate: 5, remove: 7, rename: 7, link: 7, list: 4}
+var shares = [verbs]int{lookup: 14, create: 13, write: 20, read: 15, getattr: 8, truncate: 5, remove: 7,
+	rename: 7, link: 7, list: 4}
 
 func (w *worker) choose() asked {
 	pick := w.chance.IntN(100)
 	in := asked{
 		serial: int(w.yard.serial.Add(1)), place: w.place, name: w.chance.IntN(names), to: w.chance.IntN(names),
-		offset: w.chance.IntN(6), size: w.chance.IntN(24), mode: nfs3.CreateMode(w.chance.IntN(3)), empty: w.chance.IntN(2) == 0,
+		offset: w.chance.IntN(6), size: w.chance.IntN(24), mode: nfs3.CreateMode(w.chance.IntN(3)),
+		empty: w.chance.IntN(2) == 0,
 	}
 	for in.verb = 0; pick >= shares[in.verb]; in.verb++ {
 		pick -= shares[in.verb]
@@ -207,13 +210,15 @@ func (w *worker) encode(in asked) (procedure uint32, args []byte) {
 		}
 		return nfs3.ProcCreate, a.Append(nil)
 	case write:
-		return nfs3.ProcWrite, (&nfs3.WriteArgs{File: file, Offset: uint64(in.offset), Stable: nfs3.FileSync, Data: []byte(in.data)}).Append(nil)
+		return nfs3.ProcWrite, (&nfs3.WriteArgs{File: file, Offset: uint64(in.offset), Stable: nfs3.FileSync,
+			Data: []byte(in.data)}).Append(nil)
 	case read:
 		return nfs3.ProcRead, (&nfs3.ReadArgs{File: file, Count: 4096}).Append(nil)
 	case getattr:
 		return nfs3.ProcGetattr, (&nfs3.GetattrArgs{Object: file}).Append(nil)
 	case truncate:
-		return nfs3.ProcSetattr, (&nfs3.SetattrArgs{Object: file, New: nfs3.Sattr3{SetSize: true, Size: uint64(in.size)}}).Append(nil)
+		return nfs3.ProcSetattr, (&nfs3.SetattrArgs{Object: file,
+			New: nfs3.Sattr3{SetSize: true, Size: uint64(in.size)}}).Append(nil)
 	case remove:
 		return nfs3.ProcRemove, (&nfs3.RemoveArgs{Object: at(in.name)}).Append(nil)
 	case rename:
@@ -296,7 +301,8 @@ func decodeList(results []byte) (a answer, err error) {
 		if len(e.Name) != 1 || e.Name[0] < 'a' || e.Name[0] >= 'a'+names || !e.Attr.Present || !e.Handle.Present {
 			return a, fmt.Errorf("got entry %q, attributes %t, handle %t", e.Name, e.Attr.Present, e.Handle.Present)
 		}
-		a.entries[e.Name[0]-'a'] = listed{identity(e.Handle.Handle.Append(nil)), int(e.Attr.Attr.Size), int(e.Attr.Attr.Nlink)}
+		a.entries[e.Name[0]-'a'] = listed{identity(e.Handle.Handle.Append(nil)), int(e.Attr.Attr.Size),
+			int(e.Attr.Attr.Nlink)}
 	}
 	return a, err
 }

@@ -122,7 +122,8 @@ func (m *mutant) plant(directory string) (verdict string, caught bool) {
 		return noticed(exec.Command("go", "test", "-vet=off", "-short", "-count=1", "-overlay", overlaid, room))
 	}
 	binary := filepath.Join(directory, "sim.test")
-	build := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlaid, "-o", binary, "./pkg/pbft/internal/sim")
+	build := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlaid, "-o", binary,
+		"./pkg/pbft/internal/sim")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Sprintf("STALE: does not compile: %v %s", err, out), false
 	}

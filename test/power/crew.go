@@ -119,7 +119,8 @@ func (s *soak) newDirect(ctx context.Context) (*directCrew, error) {
 		return nil, err
 	}
 	_, err = s.group.Command(ctx, "bfsd", "client", "add", "--timeout", patience.For(settleIn).String(),
-		"--admin", filepath.Join(s.dir, "group", "admin"), "--key", "bfs-key:"+base64.StdEncoding.EncodeToString(public), "--squash", "none")
+		"--admin", filepath.Join(s.dir, "group", "admin"),
+		"--key", "bfs-key:"+base64.StdEncoding.EncodeToString(public), "--squash", "none")
 	if err != nil {
 		return nil, err
 	}

@@ -25,9 +25,13 @@ import (
 // the kernel's device mapper between the file system and the disk.
 const (
 	refusing = "refusing" // writes fail from some moment on: the replica stops, and says that its disk failed
-	lying    = "lying"    // writes are lost from some moment on, and flushes succeed; then the power of all hosts is cut
-	damaged  = "damaged"  // blocks of journal and image cannot be read when the replica starts: it stops and says so, or has what they held fetched
-	full     = "full"     // the file system fills: the replica stands aside and says so, and goes on when there is room
+	// lying: writes are lost from some moment on, and flushes succeed; then the power of
+	// all hosts is cut.
+	lying = "lying"
+	// damaged: blocks of journal and image cannot be read when the replica starts; it stops
+	// and says so, or fetches what they held.
+	damaged = "damaged"
+	full    = "full" // the file system fills: the replica stands aside and says so, and goes on when there is room
 )
 
 var diskKinds = []string{refusing, lying, damaged, full}
@@ -174,10 +178,10 @@ func (s *soak) breakDisk(ctx context.Context) error {
 		kind = diskKinds[s.chance.IntN(len(diskKinds))]
 	}
 	said := len(x.said())
-	if err := s.await(ctx, s.goals(func(c crew) int { return c.size() + s.chance.IntN(c.size()*leastAcked) })); err != nil {
+	err := s.await(ctx, s.goals(func(c crew) int { return c.size() + s.chance.IntN(c.size()*leastAcked) }))
+	if err != nil {
 		return err
 	}
-	var err error
 	switch kind {
 	case refusing:
 		err = s.refuse(ctx, h, x)
@@ -201,7 +205,8 @@ func (s *soak) breakDisk(ctx context.Context) error {
 		return fmt.Errorf("the disk of %s is %s: %w", x.name, kind, err)
 	}
 	s.done.rounds++
-	s.say("round %d: the disk of %s is %s; %v; it said: %s", s.done.rounds, x.name, kind, s.done.wrong, worst(x.said()[said:]))
+	s.say("round %d: the disk of %s is %s; %v; it said: %s",
+		s.done.rounds, x.name, kind, s.done.wrong, worst(x.said()[said:]))
 	return nil
 }
 
@@ -211,10 +216,13 @@ func (s *soak) refuse(ctx context.Context, h *hosts, x *host) error {
 	if err := x.order(ctx, refusing); err != nil {
 		return err
 	}
-	if err := s.reach(ctx, "the replica stops", func() bool { return !x.running.Running() || strings.Contains(x.said()[said:], hasEnded) }); err != nil {
+	if err := s.reach(ctx, "the replica stops", func() bool {
+		return !x.running.Running() || strings.Contains(x.said()[said:], hasEnded)
+	}); err != nil {
 		return err
 	}
-	if text := x.said()[said:]; !strings.Contains(text, "input/output error") && !strings.Contains(text, "read-only file system") {
+	text := x.said()[said:]
+	if !strings.Contains(text, "input/output error") && !strings.Contains(text, "read-only file system") {
 		return fmt.Errorf("it does not say why it stops:\n%s", text)
 	}
 	if err := s.await(ctx, s.goals(func(c crew) int { return c.size() + 1 })); err != nil {
@@ -269,7 +277,8 @@ func (s *soak) damage(ctx context.Context, h *hosts, x *host) error {
 
 // drawBlocks draws some blocks that files of the replica's disk directory have.
 func (s *soak) drawBlocks(ctx context.Context, x *host) (bad []string, err error) {
-	replay := exec.CommandContext(ctx, "e2fsck", "-E", "journal_only", "-y", x.disk) // debugfs does not know what is in ext4's journal alone
+	// debugfs does not read ext4's journal, so what lies only there is replayed first.
+	replay := exec.CommandContext(ctx, "e2fsck", "-E", "journal_only", "-y", x.disk)
 	if out, err := replay.CombinedOutput(); err != nil && replay.ProcessState.ExitCode() != 1 {
 		return nil, fmt.Errorf("e2fsck (Debian package e2fsprogs): %w: %s", err, out)
 	}

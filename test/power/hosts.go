@@ -103,7 +103,8 @@ func available() error {
 
 // makeDisk makes an ext4 file system that has what a directory has.
 func makeDisk(ctx context.Context, file, from string) error {
-	out, err := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-b", fmt.Sprint(diskBlock), "-d", from, file, hostDisk).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-b", fmt.Sprint(diskBlock), "-d", from, file,
+		hostDisk).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("mkfs.ext4: %w: %s", err, out)
 	}
@@ -129,8 +130,8 @@ func (h *hosts) on(ctx context.Context, kind int64) error {
 // start switches a host on, with some blocks of its disk unreadable.
 func (h *hosts) start(ctx context.Context, x *host, how, bad string) (err error) {
 	o := guest.Options{
-		Bare: []string{h.program, how, h.group.Binary("bfsd")}, Wire: x.wire, OwnLoopback: true, Disks: []string{x.disk},
-		MemoryMB: hostMemory, SpreadCPU: true, Output: x.log, Timeout: 24 * time.Hour,
+		Bare: []string{h.program, how, h.group.Binary("bfsd")}, Wire: x.wire, OwnLoopback: true,
+		Disks: []string{x.disk}, MemoryMB: hostMemory, SpreadCPU: true, Output: x.log, Timeout: 24 * time.Hour,
 	}
 	if h.mapped {
 		o.Bare = append(o.Bare, bad)

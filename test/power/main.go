@@ -53,13 +53,16 @@ func main() {
 	flag.IntVar(&x.rounds, "rounds", 200, "how often all replicas are ended")
 	flag.Uint64Var(&x.seed, "seed", 0, "of the operations and of the moments; 0: a fresh one")
 	flag.BoolVar(&x.mounted, "mount", true, "have workers on a mount of one more guest kernel, too; needs root")
-	flag.BoolVar(&x.disks, "disks", false, "break one disk below its file system in each round, instead of cutting the power; needs dmsetup")
+	flag.BoolVar(&x.disks, "disks", false,
+		"break one disk below its file system in each round, instead of cutting the power; needs dmsetup")
 	flag.StringVar(&x.only, "only", "", "the one way in which disks break: "+strings.Join(diskKinds, ", "))
-	flag.StringVar(&x.dir, "dir", "", "a new directory for disks and logs, which stay there; empty: one under build, kept after a failure")
+	flag.StringVar(&x.dir, "dir", "", "a new directory for disks and logs, which stay there; empty: one "+
+		"under build, kept after a failure")
 	flag.Parse()
 	x.guests = !*processes
 	if x.disks && *processes || x.only != "" && (!x.disks || !slices.Contains(diskKinds, x.only)) {
-		fmt.Fprintf(os.Stderr, "power: -disks needs guest kernels, and -only needs -disks and one of %s\n", strings.Join(diskKinds, ", "))
+		fmt.Fprintf(os.Stderr, "power: -disks needs guest kernels, and -only needs -disks and one of %s\n",
+			strings.Join(diskKinds, ", "))
 		os.Exit(2)
 	}
 	if x.seed == 0 {
@@ -75,8 +78,8 @@ func main() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		if err := x.inDirectory(ctx); err != nil {
-			fmt.Fprintf(os.Stderr, "power: %v\nagain: go run ./test/power -rounds %d -processes=%t -disks=%t -only=%s -mount=%t -seed %d\n",
-				err, x.rounds, *processes, x.disks, x.only, x.mounted, x.seed)
+			fmt.Fprintf(os.Stderr, "power: %v\nagain: go run ./test/power -rounds %d -processes=%t -disks=%t "+
+				"-only=%s -mount=%t -seed %d\n", err, x.rounds, *processes, x.disks, x.only, x.mounted, x.seed)
 			return 1
 		}
 		return 0

@@ -102,7 +102,8 @@ func TestChecker(t *testing.T) {
 		}, tally{Lost: 1}},
 		{"a write was appended twice", func(t *testing.T, w *worker, dir string) {
 			name := alone(t, w)
-			must(t, os.WriteFile(filepath.Join(dir, name), slices.Concat(w.names[name].bytes, w.names[name].bytes), 0o644))
+			must(t, os.WriteFile(filepath.Join(dir, name),
+				slices.Concat(w.names[name].bytes, w.names[name].bytes), 0o644))
 		}, tally{Doubled: 1}},
 		{"a file has other bytes", func(t *testing.T, w *worker, dir string) {
 			name := alone(t, w)

@@ -85,8 +85,8 @@ type totals struct {
 }
 
 func (t totals) String() string {
-	return fmt.Sprintf("%d cuts, of these %d while replicas started; operations acknowledged %v; %v; served again within %.1f s",
-		t.cuts, t.early, t.acked, t.wrong, t.slowest.Seconds())
+	return fmt.Sprintf("%d cuts, of these %d while replicas started; operations acknowledged %v; "+
+		"%v; served again within %.1f s", t.cuts, t.early, t.acked, t.wrong, t.slowest.Seconds())
 }
 
 func (s *soak) run(ctx context.Context) error {
@@ -181,7 +181,8 @@ func (s *soak) goOn(ctx context.Context) error {
 func (s *soak) round(ctx context.Context) error {
 	before := s.goals(func(crew) int { return 0 })
 	began := time.Now()
-	if err := s.await(ctx, s.goals(func(c crew) int { return c.size()*leastAcked + s.chance.IntN(c.size()*furtherMost) })); err != nil {
+	err := s.await(ctx, s.goals(func(c crew) int { return c.size()*leastAcked + s.chance.IntN(c.size()*furtherMost) }))
+	if err != nil {
 		return err
 	}
 	worked := time.Since(began)
@@ -205,7 +206,8 @@ func (s *soak) round(ctx context.Context) error {
 	if err := s.room.on(ctx, s.chance.Int64()); err != nil {
 		return err
 	}
-	if err := s.await(ctx, s.goals(func(c crew) int { return c.size() + 1 })); err != nil { // one of them began after the cut
+	// One of these recoveries began after the cut.
+	if err := s.await(ctx, s.goals(func(c crew) int { return c.size() + 1 })); err != nil {
 		return err
 	}
 	s.serves = time.Since(back)
@@ -226,8 +228,9 @@ func (s *soak) round(ctx context.Context) error {
 	for i, c := range s.crews {
 		counts[i] = fmt.Sprintf("%d %s", acked[i]-before[i], c.name())
 	}
-	s.say("round %d: %s operations in %.1f s, %d cuts; served again after %.1f s, checked %.1f s, all replicas take part %s; %v",
-		s.done.rounds, strings.Join(counts, ", "), worked.Seconds(), 1+early, s.serves.Seconds(), checked.Seconds(), whole, s.done.wrong)
+	s.say("round %d: %s operations in %.1f s, %d cuts; served again after %.1f s, checked %.1f s, "+
+		"all replicas take part %s; %v", s.done.rounds, strings.Join(counts, ", "), worked.Seconds(), 1+early,
+		s.serves.Seconds(), checked.Seconds(), whole, s.done.wrong)
 	return nil
 }
 

@@ -32,7 +32,8 @@ func (s *soak) whole(ctx context.Context) error {
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			return fmt.Errorf("after %d cuts the group is not whole again: %w; %d replicas are in reach:%s", s.cuts.Load(), ctx.Err(), reached, missing)
+			return fmt.Errorf("after %d cuts the group is not whole again: %w; %d replicas are in reach:%s",
+				s.cuts.Load(), ctx.Err(), reached, missing)
 		}
 	}
 }
@@ -50,7 +51,8 @@ func (s *soak) survey(ctx context.Context) (reached int, missing string) {
 			missing += fmt.Sprintf(" replica %d: %v;", i, err)
 			continue
 		case x.SilentUntil > 0 || x.Fetching || !x.Active:
-			missing += fmt.Sprintf(" replica %d: view %d, active %t, silent until %d, fetching %t;", i, x.View, x.Active, x.SilentUntil, x.Fetching)
+			missing += fmt.Sprintf(" replica %d: view %d, active %t, silent until %d, fetching %t;",
+				i, x.View, x.Active, x.SilentUntil, x.Fetching)
 		}
 		reached++
 		views[x.View] = true

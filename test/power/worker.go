@@ -71,7 +71,8 @@ type worker struct {
 // A content is a file's bytes.
 type content struct{ bytes []byte }
 
-func newWorker(files files, dir string, number int, seed uint64, acked *atomic.Int64, cuts func() int64) (*worker, error) {
+func newWorker(files files, dir string, number int, seed uint64, acked *atomic.Int64,
+	cuts func() int64) (*worker, error) {
 	w := &worker{
 		dir: fmt.Sprintf("%s%d", dir, number), files: files, chance: rand.New(rand.NewPCG(seed, uint64(number+1))),
 		acked: acked, cuts: cuts, names: make(map[string]*content), ever: make(map[string]bool),

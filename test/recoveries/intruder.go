@@ -138,7 +138,8 @@ var errNotPermitted = errors.New("not permitted")
 // alter changes the marks of an old file, and returns the number of places.
 func (s *soak) alter(ctx context.Context, i int, where ...string) (places int, err error) {
 	old := mark(i)
-	said, err := s.group.Command(ctx, "bfsd", append([]string{"bench", "alter", "--old", old, "--new", strings.ToUpper(old)}, where...)...)
+	said, err := s.group.Command(ctx, "bfsd",
+		append([]string{"bench", "alter", "--old", old, "--new", strings.ToUpper(old)}, where...)...)
 	if err != nil {
 		if strings.Contains(err.Error(), "permitted") || strings.Contains(err.Error(), "permission denied") {
 			err = errNotPermitted

@@ -45,7 +45,8 @@ func main() {
 	flag.Uint64Var(&x.seed, "seed", 0, "of replicas, intrusions and calls; 0: a fresh one")
 	flag.IntVar(&x.base, "state", 16, "MiB of files before the first round")
 	flag.StringVar(&x.only, "only", "", "the one intrusion of all rounds: "+strings.Join(kinds, ", "))
-	flag.StringVar(&x.dir, "dir", "", "directory of the group and its logs; empty: a temporary one, kept after a failure")
+	flag.StringVar(&x.dir, "dir", "", "directory of the group and its logs; empty: a "+
+		"temporary one, kept after a failure")
 	flag.Parse()
 	if x.only != "" && !slices.Contains(kinds, x.only) {
 		fmt.Fprintf(os.Stderr, "recoveries: -only: got %q, want one of %s\n", x.only, strings.Join(kinds, ", "))
@@ -63,7 +64,8 @@ func main() {
 	stop()
 	cluster.RemoveBinaries()
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "recoveries: %v\nagain: go run ./test/recoveries -rounds %d -seed %d -state %d\n", err, x.rounds, x.seed, x.base)
+		fmt.Fprintf(os.Stderr, "recoveries: %v\nagain: go run ./test/recoveries -rounds %d -seed %d -state %d\n",
+			err, x.rounds, x.seed, x.base)
 		os.Exit(1)
 	}
 }

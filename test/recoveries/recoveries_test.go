@@ -19,7 +19,8 @@ func TestRecoveries(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
 	}
-	s := &soak{seed: rand.Uint64(), base: 2, dir: t.TempDir(), say: t.Logf, plan: []string{"", memory, pages, another, rooted}}
+	s := &soak{seed: rand.Uint64(), base: 2, dir: t.TempDir(), say: t.Logf,
+		plan: []string{"", memory, pages, another, rooted}}
 	s.rounds = len(s.plan)
 	if err := s.run(t.Context()); err != nil {
 		t.Errorf("seed %d: %v", s.seed, err)

@@ -61,7 +61,7 @@ type tally struct {
 	kinds     map[string]int // rounds with each intrusion
 	corrupt   int            // recoveries that reported a corrupt state
 	stopped   int            // replicas that found that their root was false, and stopped themselves
-	restarts  int            // recoveries that ended themselves because the replica's memory was false, and were begun again
+	restarts  int            // recoveries begun again, after the replica found its memory false
 	replaced  int            // replicas that had lost their fence
 	longest   time.Duration  // a recovery, from the start of the process
 	heldStill int            // times that another replica stood still while all files were read
@@ -88,13 +88,15 @@ func (s *soak) run(ctx context.Context) (err error) {
 	}
 	calls := s.calls()
 	s.end()
-	s.say("%d rounds in %v, seed %d, %d MiB: %s; %d calls", s.done.rounds, time.Since(began).Round(time.Second), s.seed, s.base, s.done, calls)
+	s.say("%d rounds in %v, seed %d, %d MiB: %s; %d calls",
+		s.done.rounds, time.Since(began).Round(time.Second), s.seed, s.base, s.done, calls)
 	return err
 }
 
 func (t tally) String() string {
-	return fmt.Sprintf("intrusions %v, %d recoveries found something corrupt, %d replicas stopped themselves, %d recoveries were begun again, "+
-		"%d replicas were replaced, the longest recovery took %v, all was read with another replica standing still %d times",
+	return fmt.Sprintf("intrusions %v, %d recoveries found something corrupt, %d replicas stopped "+
+		"themselves, %d recoveries were begun again, %d replicas were replaced, the longest recovery took "+
+		"%v, all was read with another replica standing still %d times",
 		t.kinds, t.corrupt, t.stopped, t.restarts, t.replaced, t.longest.Round(time.Millisecond), t.heldStill)
 }
 
@@ -150,12 +152,14 @@ func (s *soak) connect(ctx context.Context, groupFile string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.group.Command(ctx, "bfsd", "client", "add", "--timeout", patience.For(time.Minute).String(), "--admin", filepath.Join(s.dir, "group", "admin"),
+	_, err = s.group.Command(ctx, "bfsd", "client", "add", "--timeout", patience.For(time.Minute).String(),
+		"--admin", filepath.Join(s.dir, "group", "admin"),
 		"--key", "bfs-key:"+base64.StdEncoding.EncodeToString(public), "--squash", "none")
 	if err != nil {
 		return err
 	}
-	s.client, err = pbft.NewClient(pbft.ClientConfig{Group: group, Key: private, Transport: pbft.TransportTLS, Logger: slog.New(slog.DiscardHandler)})
+	s.client, err = pbft.NewClient(pbft.ClientConfig{Group: group, Key: private, Transport: pbft.TransportTLS,
+		Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,8 @@ func judge(name string, got, want []byte, err error) error {
 	for at < min(len(got), len(want)) && got[at] == want[at] {
 		at++
 	}
-	return fmt.Errorf("%s: read %d bytes, want %d; they differ from byte %d on: %.60q, want %.60q", name, len(got), len(want), at, got[at:], want[at:])
+	return fmt.Errorf("%s: read %d bytes, want %d; they differ from byte %d on: %.60q, want %.60q",
+		name, len(got), len(want), at, got[at:], want[at:])
 }
 
 // Files that are there before the first round, of a mebibyte each. Each page begins with a line

@@ -26,7 +26,7 @@ const (
 	busy      = "busy"      // one core is used for nothing
 	handshake = "handshake" // a stranger's hello under ever new names, and a TLS handshake
 	hello     = "hello"     // a TLS ClientHello in the place of a hello
-	borrowed  = "borrowed"  // hellos in the administrator's name, and a NEW-KEY's length of bytes behind each: what a replay is
+	borrowed  = "borrowed"  // hellos in the administrator's name, each followed by a NEW-KEY's length of bytes
 	silent    = "silent"    // connections on which nothing is said
 	neighbour = "neighbour" // the same, from the address that the honest client has
 	closed    = "closed"    // connections to a port on which nobody listens: what a flood costs the kernel alone
@@ -66,7 +66,8 @@ func runAttack(kind, targets string) error {
 			sum = sha256.Sum256(sum[:])
 		}
 	}
-	attack := map[string]func(net.Conn){handshake: attackHandshake, hello: attackHello, borrowed: attackBorrowed, silent: attackSilent, neighbour: attackSilent, closed: func(net.Conn) {}}[kind]
+	attack := map[string]func(net.Conn){handshake: attackHandshake, hello: attackHello, borrowed: attackBorrowed,
+		silent: attackSilent, neighbour: attackSilent, closed: func(net.Conn) {}}[kind]
 	if attack == nil {
 		return fmt.Errorf("attack %q: not one of %v", kind, kinds)
 	}

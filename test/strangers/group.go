@@ -45,7 +45,8 @@ type file struct {
 const fileName = "group.json"
 
 func (f *file) group() (*pbft.Group, error) {
-	parts := pbft.Group{Name: "strangers", Limits: pbft.DefaultLimits(), Administrator: f.Admin.Public().(ed25519.PublicKey)}
+	parts := pbft.Group{Name: "strangers", Limits: pbft.DefaultLimits(),
+		Administrator: f.Admin.Public().(ed25519.PublicKey)}
 	for i, k := range f.Keys {
 		parts.Members = append(parts.Members, pbft.Member{Address: f.Addresses[i], Key: k.Public().(ed25519.PublicKey)})
 	}

@@ -180,7 +180,9 @@ type row struct {
 func report(kinds []string, turns map[string][]turn) error {
 	out := json.NewEncoder(os.Stdout)
 	for _, kind := range kinds {
-		r := row{Attack: kind, PerSecond: perSecond(turns[kind]), CPU: median(turns[kind], func(t turn) float64 { return t.CPU })}
+		r := row{Attack: kind, PerSecond: perSecond(turns[kind]), CPU: median(turns[kind], func(t turn) float64 {
+			return t.CPU
+		})}
 		if len(turns[off]) > 0 {
 			r.OfOff = 100 * r.PerSecond / perSecond(turns[off])
 		}

@@ -113,7 +113,8 @@ LOG { Default_Log_Level = EVENT; }
 		return err
 	}
 	log := filepath.Join(s.dir, "log")
-	return s.start(ctx, log, append(wrap, "ganesha.nfsd", "-F", "-f", file, "-p", filepath.Join(s.dir, "pid"), "-L", log))
+	return s.start(ctx, log, append(wrap, "ganesha.nfsd", "-F", "-f", file,
+		"-p", filepath.Join(s.dir, "pid"), "-L", log))
 }
 
 // rpcbind runs the port mapper that ganesha registers with, unless there is one.

@@ -55,7 +55,8 @@ func options(args []string) (guest.Options, error) {
 		fmt.Fprintln(f.Output(), "usage: mount [options] 'shell commands'    or    mount [options] -f SCRIPT [ARG...]")
 		f.PrintDefaults()
 	}
-	f.Var(&servers, "s", "server to mount, as [HOST:]PORT[/MOUNTPORT]:/EXPORT; the first is $NFS, then $NFS1, ... (repeatable)")
+	f.Var(&servers, "s", "server to mount, as [HOST:]PORT[/MOUNTPORT]:/EXPORT; the first is "+
+		"$NFS, then $NFS1, ... (repeatable)")
 	mountOptions := f.String("o", "", "more mount options, for example noac or soft,timeo=100")
 	file := f.Bool("f", false, "the argument is a script's path")
 	f.Var(&env, "e", "K=V for the script's environment (repeatable)")
