@@ -41,7 +41,8 @@ func TestInitPrintsTheKeyAlone(t *testing.T) {
 		t.Errorf("got %q, want the public half of\n%s", out, key)
 	}
 	line := clitest.Run(t, root(), "mount", "/mnt", "--print", "--config", filepath.Join(dir, bundle.RelayFile))
-	const want = "mount -t nfs -o vers=3,proto=tcp,mountproto=tcp,nolock,port=2049,mountport=2049 127.0.0.1:/home /mnt\n"
+	const want = "mount -t nfs -o vers=3,proto=tcp,mountproto=tcp,nolock,port=2049,mountport=2049 " +
+		"127.0.0.1:/home /mnt\n"
 	if line != want {
 		t.Errorf("mount: got %s want %s", line, want)
 	}

@@ -160,7 +160,8 @@ func (o *backupOptions) fromDisk(c *cobra.Command) error {
 	}
 	defer func() { _ = free() }()
 	p := newProgress(c, "reading")
-	config := pbft.ReplicaConfig{Group: r.Group.Group, Self: r.Self, Key: r.Key, Directory: r.Directory, Service: service}
+	config := pbft.ReplicaConfig{Group: r.Group.Group, Self: r.Self, Key: r.Key,
+		Directory: r.Directory, Service: service}
 	k, err := pbft.BackupDirectory(c.Context(), config, o.out, pbft.Offline{
 		At:       pbft.SeqNum(o.at),
 		Progress: func(done, whole int) { p.show(uint64(done), uint64(whole)) },

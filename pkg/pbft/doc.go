@@ -78,7 +78,7 @@
 //	internal/message    the messages and their one encoding
 //	internal/core       the protocol: messages and ticks in, effects out
 //	internal/executor   execution by timestamp, kept replies, enrolment, versions of reads
-//	internal/client     a client's rule: whom to ask and when, which replies to believe; replies and time in, effects out
+//	internal/client     a client's rule: whom to ask and when, which replies to believe; pure, like core
 //	internal/ledger     the library's pages of the state
 //	internal/auth       NEW-KEY, session keys, MACs
 //	internal/transport  connections, frames, bounded queues

@@ -245,7 +245,8 @@ func drawGrowth(w io.Writer, sizes []int, results []microResult) {
 		}
 	}
 	width := panelLeft + len(microLoads)*(panelWidth+panelGap)
-	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", width, panelTop+panelHeight+90)
+	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" `, width, panelTop+panelHeight+90)
+	fmt.Fprintln(w, `font-family="sans-serif" font-size="12">`)
 	fmt.Fprintln(w, `<rect width="100%" height="100%" fill="white"/>`)
 	for i, l := range microLoads {
 		p := panel{w: w, left: panelLeft + i*(panelWidth+panelGap), sizes: sizes, top: top}
@@ -265,7 +266,8 @@ func drawGrowth(w io.Writer, sizes []int, results []microResult) {
 			panelLeft+i*320, y-10, m.colour, panelLeft+18+i*320, y, m.title)
 	}
 	x := panelLeft + len(measures)*320
-	fmt.Fprintf(w, `<path d="M%d %dl6 6l-6 6l-6 -6z" fill="none" stroke="black"/><text x="%d" y="%d">the paper's slowdown, n = 7</text>`+"\n", x+6, y-10, x+18, y)
+	fmt.Fprintf(w, `<path d="M%d %dl6 6l-6 6l-6 -6z" fill="none" stroke="black"/>`, x+6, y-10)
+	fmt.Fprintf(w, `<text x="%d" y="%d">the paper's slowdown, n = 7</text>`+"\n", x+18, y)
 	fmt.Fprintln(w, `</svg>`)
 }
 
@@ -293,13 +295,14 @@ func (p panel) frame(title string) {
 		step *= 2
 	}
 	for r := 0.0; r <= p.top; r += step {
-		fmt.Fprintf(p.w, `<path d="M%d %.1fh%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%.1f</text>`+"\n", p.left, p.y(r), panelWidth, p.left-6, p.y(r)+4, r)
+		fmt.Fprintf(p.w, `<path d="M%d %.1fh%d" stroke="#ddd"/>`, p.left, p.y(r), panelWidth)
+		fmt.Fprintf(p.w, `<text x="%d" y="%.1f" text-anchor="end">%.1f</text>`+"\n", p.left-6, p.y(r)+4, r)
 	}
-	fmt.Fprintf(p.w, `<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="black"/>`+"\n", p.left, panelTop,
-		panelWidth, panelHeight)
+	fmt.Fprintf(p.w, `<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="black"/>`+"\n",
+		p.left, panelTop, panelWidth, panelHeight)
 	for _, n := range p.sizes {
-		fmt.Fprintf(p.w, `<text x="%.1f" y="%d" text-anchor="middle">n = %d</text>`+"\n", p.x(n),
-			panelTop+panelHeight+18, n)
+		fmt.Fprintf(p.w, `<text x="%.1f" y="%d" text-anchor="middle">n = %d</text>`+"\n",
+			p.x(n), panelTop+panelHeight+18, n)
 	}
 }
 
@@ -308,8 +311,8 @@ func (p panel) paper(ratio float64) {
 	if !slices.Contains(p.sizes, 7) {
 		return
 	}
-	fmt.Fprintf(p.w, `<path d="M%.1f %.1fl6 6l-6 6l-6 -6z" fill="none" stroke="black"/><text x="%.1f" y="%.1f">%.2f</text>`+"\n",
-		p.x(7), p.y(ratio)-6, p.x(7)+10, p.y(ratio)+16, ratio)
+	fmt.Fprintf(p.w, `<path d="M%.1f %.1fl6 6l-6 6l-6 -6z" fill="none" stroke="black"/>`, p.x(7), p.y(ratio)-6)
+	fmt.Fprintf(p.w, `<text x="%.1f" y="%.1f">%.2f</text>`+"\n", p.x(7)+10, p.y(ratio)+16, ratio)
 }
 
 func (p panel) line(colour string, of func(n int) float64) {

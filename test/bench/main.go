@@ -6,13 +6,17 @@
 //	go run ./test/bench run [flags]        run workloads, add to build/bench.jsonl, print tables
 //	go run ./test/bench table [RESULTS]    print tables of a results file
 //	go run ./test/bench plot RESULTS DIR   draw them
-//	go run ./test/bench window [DIR]       the window of vulnerability by recovery period and state, from measured recoveries: tables and a plot
-//	go run ./test/bench growth [flags]     what more replicas cost: bfsd bench micro for n = 4, 7, 10, a table and a plot
-//	go run ./test/bench latency [flags]    an operation's time against its size: bfsd bench micro, ordered, read-only, NO-REP
+//	go run ./test/bench window [DIR]       the window of vulnerability by recovery period and state,
+//	                                       from measured recoveries: tables and a plot
+//	go run ./test/bench growth [flags]     the cost of more replicas: bfsd bench micro for n = 4, 7, 10,
+//	                                       a table and a plot
+//	go run ./test/bench latency [flags]    an operation's time against its size: bfsd bench micro,
+//	                                       ordered, read-only, NO-REP
 //	go run ./test/bench clients [flags]    operations a second against the number of clients
-//	go run ./test/bench delay [flags]      what a longer wire costs
-//	go run ./test/bench without [flags]    what each optimisation brings
-//	go run ./test/bench disks [flags]      what disks cost: bfsd bench micro and recovery in both modes, and the disk's own time
+//	go run ./test/bench delay [flags]      the cost of a longer wire
+//	go run ./test/bench without [flags]    the gain of each optimisation
+//	go run ./test/bench disks [flags]      the cost of disks: bfsd bench micro and recovery in both modes,
+//	                                       and the disk's own time
 //	go run ./test/bench serve KIND DIR     one of the reference servers, until interrupted
 package main
 

@@ -74,8 +74,9 @@ func (z sizes) created() workload {
 	phase := fmt.Sprintf("create_%d", z.creates)
 	return workload{
 		name: "creates", phases: []string{phase},
-		command: fmt.Sprintf(`"$BFSD" bench tree --files %d --each %d --threads %d --create-only --target $NFS --json`, z.creates, z.creates, z.threads),
-		rates:   []rate{{phase, "/s", float64(z.creates)}},
+		command: fmt.Sprintf(`"$BFSD" bench tree --files %d --each %d --threads %d --create-only --target $NFS --json`,
+			z.creates, z.creates, z.threads),
+		rates: []rate{{phase, "/s", float64(z.creates)}},
 	}
 }
 

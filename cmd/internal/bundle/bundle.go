@@ -6,8 +6,8 @@
 //	DIR/group.toml                                shared by members and clients; nothing secret
 //	DIR/host0/{group.toml,replica.toml,identity.key}   to be carried to host 0, and so on, with
 //	DIR/host0/state/fresh                              the mark of a replica that has never run
-//	DIR/host0/{manifest,keeper/...}                    with keepers: which program may run, and what the keeper remembers
-//	DIR/admin/{group.toml,admin.key}              to be kept away from all hosts, with the manifest if there are keepers
+//	DIR/host0/{manifest,keeper/...}                    with keepers: the manifest, and what the keeper remembers
+//	DIR/admin/{group.toml,admin.key}              to be kept away from all hosts, with the manifest, if any
 //
 // Everything is written beside DIR first and renamed there when it is complete and reads back well.
 package bundle

@@ -86,7 +86,8 @@ func TestKillReachesWhoLeftTheGroup(t *testing.T) {
 	}
 	defer f.Close()
 	const script = `$|=1; if (!($c = fork)) { setpgrp(0, 0); sleep 1000; exit }
-		select(undef, undef, undef, .001) until getpgrp($c) == $c; setpgrp(0, $c) or die; print "` + cli.Ready + `\n"; sleep 1000`
+		select(undef, undef, undef, .001) until getpgrp($c) == $c; setpgrp(0, $c) or die;
+		print "` + cli.Ready + `\n"; sleep 1000`
 	p := Plan{Name: "perl", File: f, Args: []string{"-e", script}, Output: os.Stderr}
 	c, err := p.Start()
 	if err != nil {

@@ -103,9 +103,15 @@ NFS_CORE_PARAM {
   Allow_Set_Io_Flusher_Fail = true; mount_path_pseudo = true;
 }
 MEM { Inode_Size = %d; }
-EXPORT_DEFAULTS { Access_Type = RW; Squash = No_Root_Squash; SecType = sys; Protocols = 3; Transports = TCP; PrivilegedPort = false; }
+EXPORT_DEFAULTS {
+  Access_Type = RW; Squash = No_Root_Squash; SecType = sys;
+  Protocols = 3; Transports = TCP; PrivilegedPort = false;
+}
 EXPORT { Export_Id = 1; Path = "%s"; Pseudo = "%s"; MaxRead = 1048576; MaxWrite = 1048576; FSAL { %s } }
-EXPORT { Export_Id = 2; Path = "%s"; Pseudo = "%s"; Squash = Root_Squash; Anonymous_uid = 65534; Anonymous_gid = 65534; FSAL { %s } }
+EXPORT {
+  Export_Id = 2; Path = "%s"; Pseudo = "%s";
+  Squash = Root_Squash; Anonymous_uid = 65534; Anonymous_gid = 65534; FSAL { %s }
+}
 LOG { Default_Log_Level = EVENT; }
 `, s.Port, s.MountPort, memInodeSize, path, s.Export, fsal, path, s.Squashed, fsal)
 	file := filepath.Join(s.dir, "conf")

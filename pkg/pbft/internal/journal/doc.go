@@ -27,8 +27,8 @@
 //	16  8  position of the first record
 //	24  8  position up to which all was durable when the block was written
 //	32  8  number of the oldest segment that was needed then
-//	40  .. records: length (4 bytes), batch number that the record is about (8), sticky slot (1; its highest bit marks a
-//	       copy), contents
+//	40  .. records: length (4 bytes), batch number that the record is about (8), sticky slot
+//	       (1; its highest bit marks a copy), contents
 //
 // All numbers are little-endian.
 //

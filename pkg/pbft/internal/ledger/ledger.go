@@ -5,7 +5,8 @@
 // its result [TOCS §4.3, §6.2; R-OUR-13].
 //
 //	page 0             header: magic u64, number of clients u32 and of slots u32, floor u64;
-//	                   from byte 64 on for each replica: timestamp u64 and bound u64 of its last recovery request, batch u64 that it was in
+//	                   from byte 64 on for each replica: timestamp u64 and bound u64 of its last
+//	                   recovery request, batch u64 that it was in
 //	then per client    one record page, followed by its slot pages
 //
 //	record page        state u32 (0 free, 1 enrolled, 2 revoked), length of rights u32, key 32 bytes, rights

@@ -419,7 +419,8 @@ func votedAfterLeaving() *Schedule {
 	s.reach("1 and 3 have left for view 1, 1 with three batches, 3 has executed the fourth since, as 2 has in view 0",
 		func(w *world) bool {
 			return w.view(1) == 1 && w.view(3) == 1 && w.view(2) == 0 && w.core(1).LastExecuted() == 3 &&
-				w.core(2).LastExecuted() == 4 && w.core(3).LastExecuted() == 4 && len(w.core(3).Leaving().Checkpoints) == 1
+				w.core(2).LastExecuted() == 4 && w.core(3).LastExecuted() == 4 &&
+				len(w.core(3).Leaving().Checkpoints) == 1
 		})
 	return s
 }
