@@ -32,19 +32,19 @@ type BackupConfig struct {
 	Tree     Tree                  // of the group's service
 	From     ReplicaID             // the replica that is asked first
 	Within   time.Duration         // for the group to take a checkpoint; reading it may take longer
-	Progress func(done, whole int) // may be nil: how many of some parts of about the same size are read
+	Progress func(done, whole int) // may be nil; of whole parts, of about one size, done are read
 }
 
-// backupTries is how many checkpoints a backup begins to read, of one replica after the
-// other. A replica keeps one for as long as it can, see loan. One that has gone on to the
-// next checkpoint when it is first asked costs a try too.
+// backupTries bounds the checkpoints that a backup begins to read, from one replica after
+// the other. A replica keeps a checkpoint for as long as it can, see loan. A replica that
+// has gone on to the next checkpoint before it is first asked costs a try too.
 const backupTries = 12
 
 // Backup writes the latest checkpoint of the group to the file at path, for its owner alone to
-// read. It holds everything that was answered before the call. The client has the
-// administrator's key, and then signs the archive, or a member's. The checkpoint is the one that
-// f+1 of a quorum of the replicas name; its pages come from one of them, and are believed for
-// their digests. Without an error the file is on disk; otherwise it is not there, or as it was.
+// read. It holds everything that was answered before the call. The client has the administrator's
+// key, and then signs the archive, or a member's. The checkpoint is the one that f+1 of a quorum
+// of the replicas name; its pages come from one of them, and are checked against their digests.
+// Without an error the file is on disk; after an error there is no file, or it is as it was.
 func (c *Client) Backup(ctx context.Context, path string, cfg BackupConfig) (*Certificate, error) {
 	file, err := durable.Create(path)
 	if err != nil {
@@ -104,7 +104,7 @@ type backup struct {
 	progress   func(done, whole int)
 }
 
-// A digested node is known, and its contents are not.
+// A digested is a node whose digest is known. Its contents are yet to be read.
 type digested struct {
 	id     NodeID
 	digest Digest
@@ -150,8 +150,8 @@ func (g *Group) signer(key ed25519.PrivateKey) archive.Signer {
 	return archive.Nobody
 }
 
-// families are the nodes above the pages, in order. They are 48 bytes for each of these
-// that are not zeros.
+// families returns the nodes of the level above the pages, in order, without those of
+// zeros. They take 48 bytes each.
 func (b *backup) families(ctx context.Context, top NodeID, fanout int) (level []digested, err error) {
 	level = []digested{{top, b.checkpoint.Root}}
 	for range top.Level - 1 {

@@ -53,8 +53,8 @@ func (c *Client) await(ctx context.Context) (Certified, error) {
 // own operations do it: a primary that ignores these is replaced. (A variable for tests.)
 var pushAfter = 3 * time.Second
 
-// push has the group execute one batch that changes nothing, if it executes anything. A
-// member's client cannot do that.
+// push has the group execute one batch that changes nothing, if the group executes
+// anything at all. A member's client cannot do that.
 func (c *Client) push(ctx context.Context) {
 	_, _ = wait(ctx, func(done func([]byte, error)) error {
 		return c.begin(Call{Body: []byte{executor.AdminList, 0, 0, 0}, Done: done})

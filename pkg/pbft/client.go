@@ -119,8 +119,8 @@ type queuedCall struct {
 	digest message.Digest // OperationDigest of Body
 }
 
-// wait reports whether a call of ours waits for replies to this request. The last f replies
-// come when enough have come, and are dropped before their MACs are checked. It needs no lock.
+// wait reports whether a call of ours waits for replies to this request. The last f replies come
+// when enough have come, and are dropped before their MACs are checked. wait needs no lock.
 func (x clientCalls) wait(s Slot, t Timestamp) bool {
 	return int(s) < len(x) && x[s].due.Load() == uint64(t)
 }
@@ -133,8 +133,8 @@ type clientClock struct {
 
 // Periods of a client's clock.
 const (
-	lookPeriod = 10 * time.Millisecond // a request that is late is noticed so soon
-	restPeriod = time.Second           // of an idle client; a key that is missing is asked for so often
+	lookPeriod = 10 * time.Millisecond // a late request is noticed within this time
+	restPeriod = time.Second           // an idle client's, which asks for missing keys this often
 )
 
 // set has the clock tick again.
@@ -153,8 +153,8 @@ func (x *clientClock) wake() {
 	}
 }
 
-// Ready waits until 2f+1 replicas have exchanged keys with this client. They do so with anybody:
-// whether it is enrolled shows with the first call.
+// Ready waits until 2f+1 replicas have exchanged keys with this client. Replicas exchange
+// keys with any client: whether this one is enrolled shows with the first call.
 func (c *Client) Ready(ctx context.Context) error {
 	for {
 		c.wires.mu.Lock()
@@ -233,8 +233,8 @@ func (c *Client) begin(call Call) error {
 	return c.assign(&call, digest)
 }
 
-// queueLength is how many calls may wait. As long as none can begin those wait too for
-// which there are slots.
+// queueLength is how many calls may wait. While no call can begin, calls for which there
+// are slots wait too.
 func (c *Client) queueLength() int {
 	if c.rule.Began() {
 		return c.queueLimit
@@ -279,7 +279,7 @@ func (c *Client) Resume(slot Slot, t Timestamp, call Call) error {
 	return nil
 }
 
-// An endedCall is to be told its result.
+// An endedCall is a call that is over, and the result to tell it.
 type endedCall struct {
 	slot   Slot
 	done   func(reply []byte, err error)
@@ -309,9 +309,9 @@ func (c *Client) perform(over []endedCall) []endedCall {
 	return over
 }
 
-// finish ends calls, and gives their slots to the calls that wait: not before Done has noted the
-// result, for the group keeps only a slot's last. The caller holds the lock, which is given up
-// meanwhile.
+// finish tells calls their results, and then gives their slots to the calls that wait:
+// the group keeps only the last result of a slot, so Done must have noted it before. The
+// caller holds the lock, which finish gives up meanwhile.
 func (c *Client) finish(over []endedCall) {
 	if len(over) == 0 {
 		return
@@ -372,10 +372,11 @@ func (c *Client) send(e *client.Effect) error {
 	return nil
 }
 
-// separateAbove is the length of the longest operation that goes to the primary alone. A longer one
-// goes to every replica at once, and the primary proposes it by its digest: its wire is spared what
-// this client's carries instead [TOCS §6.1; R-OPT-BR-1]. On one host a copy costs the same whoever
-// sends it, and many in one batch cost less than one by one: see docs/PERFORMANCE.md.
+// separateAbove is the length of the longest operation that goes to the primary alone. A
+// longer one goes to every replica at once, and the primary proposes it by its digest:
+// the primary's wire is spared what this client's carries instead [TOCS §6.1;
+// R-OPT-BR-1]. On one host a copy costs the same from either sender, and many copies in
+// one batch cost less than one by one: see docs/PERFORMANCE.md.
 const separateAbove = 32 << 10
 
 // tick tells the rule the time until Close.

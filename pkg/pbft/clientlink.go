@@ -117,8 +117,8 @@ func (l *clientLink) Frames(conn *transport.Conn, frames [][]byte) {
 	who.Decoder.Reset()
 }
 
-// receive opens a sealed frame of replica l.id. Replies are returned, to be counted
-// together. The ring's epoch was this one a moment ago.
+// receive opens a sealed frame of replica l.id. It returns replies, which are counted
+// together. epoch is the ring's epoch of a moment ago.
 func (l *clientLink) receive(conn *transport.Conn, who *wire.Remote, frame []byte, epoch uint64) *message.Reply {
 	if message.LateReply(frame, l.c.waited) {
 		return nil

@@ -11,7 +11,7 @@ import (
 type clientRenewal struct {
 	period time.Duration
 	due    time.Time
-	drains bool          // since due no call begins, so that those under way lose no answer
+	drains bool          // no call begins, so that those under way end before the refresh
 	ended  chan struct{} // filled when they have ended
 }
 

@@ -101,7 +101,8 @@ func (x *clients) answeredOn(c *transport.Conn, s *auth.Session) bool {
 func (x *clients) register(c *transport.Conn, s *auth.Session) bool {
 	client, enrolled := x.exec.Ledger().Client(s.Peer.Client)
 	if s.Peer.Client != Administrator {
-		// A client's number is a short digest of its key: another key may be made to have it.
+		// A client's number is a short digest of its key: somebody can make another key
+		// that has it.
 		enrolled = enrolled && s.Owner(client.Key)
 	}
 	if !enrolled {
@@ -170,9 +171,9 @@ func (x *clients) enrolled(id ClientID) bool {
 	return ok
 }
 
-// registerStrangers has clients answered from now on that connected before they were
-// enrolled: they send what is ordered to the primary alone, and the other replicas would
-// not know whom to answer. The caller holds the replica's lock.
+// registerStrangers registers clients that connected before they were enrolled, so that they are
+// answered from now on. Such a client sends ordered requests to the primary alone, and the other
+// replicas would not know on which connection to answer. The caller holds the replica's lock.
 func (x *clients) registerStrangers() {
 	for c, s := range x.strangers {
 		x.register(c, s)
@@ -230,8 +231,8 @@ func (t *readTime) note(c *core.Core, q *message.Request) {
 // the replica's lock.
 func (t *readTime) contended(c *core.Core) bool { return t.long && c.Contended(t.client) }
 
-// rest has the client pause that a goroutine read for, as long as its long reads demand.
-// The caller does not hold the replica's lock.
+// rest pauses the client for which a goroutine read, for as long as its long reads
+// demand. The caller does not hold the replica's lock.
 func (x *clients) rest(t *readTime, stop <-chan struct{}) {
 	end := x.end(t.client)
 	if end == nil {

@@ -147,7 +147,7 @@ func (w *clientWires) announceKeys() {
 	}
 }
 
-// usable is the first replica from a number on, round and round, that is connected.
+// usable is the first connected replica from a number on, modulo n.
 func (w *clientWires) usable(first int) ReplicaID {
 	w.mu.Lock()
 	defer w.mu.Unlock()

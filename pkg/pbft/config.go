@@ -88,7 +88,7 @@ type ClientConfig struct {
 	Delay     time.Duration // as in ReplicaConfig
 	KeyPeriod time.Duration // as in ReplicaConfig
 
-	Without []Optimisation // turned off; a client knows Separate
+	Without []Optimisation // turned off; only Separate concerns a client
 
 	signer auth.Signer // instead of Key: that of a replica whose key is at its keeper
 }
@@ -102,7 +102,7 @@ const (
 	LongestKeyPeriod  = time.Hour
 )
 
-// keyPeriod is a period as a configuration has it.
+// keyPeriod is the period for which a configuration asks.
 func keyPeriod(d time.Duration) time.Duration {
 	if d <= 0 {
 		return DefaultKeyPeriod
@@ -118,6 +118,6 @@ func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transpo
 	}
 	return wire.NewEndpoint(wire.Config{Self: self, Signer: signer, Group: g.Digest(), Limits: g.wire(),
 		MaxFrame: g.maxFrame(),
-		MaxConns: max(1024, 2*(g.Limits.Clients+g.N())), // one is kept of each, and there are places for strangers
+		MaxConns: max(1024, 2*(g.Limits.Clients+g.N())), // one for each principal, and places for strangers
 		Plain:    t == TransportPlain, Delay: delay, Log: log})
 }

@@ -39,9 +39,9 @@ func MarkFresh(directory string) error {
 }
 
 // OpenDirectory returns nil if the replica may start: its directory holds what it must
-// remember, or the mark of a replica that has never run, and no f+1 others say that the
-// group has gone on so far that it must have. It is called once before StartReplica.
-// Group, Self, Key, Directory and Transport of cfg count.
+// remember, or the mark of a replica that has never run. The mark does not count if f+1 others
+// say that the group has gone on so far that this replica must have run. OpenDirectory is
+// called once before StartReplica. It uses Group, Self, Key, Directory and Transport of cfg.
 func OpenDirectory(ctx context.Context, cfg ReplicaConfig) error {
 	fenced, counter, fresh := cfg.holds(fenceFile), cfg.holds(counterFile), cfg.holds(freshFile)
 	if cfg.Keeper != "" { // it has the counter, and looks after it
@@ -85,17 +85,18 @@ func (cfg *ReplicaConfig) begin() error {
 }
 
 const (
-	dialWithin  = 300 * time.Millisecond // for other replicas to take a connection, if they run, and
+	dialWithin  = 300 * time.Millisecond // for a replica that runs to take a connection, and
 	greetWithin = 2 * time.Second        // to say something on it
 )
 
-// askWithin is how long f+1 of those that run have to answer. Then all are asked again.
-// (A variable for tests.)
+// askWithin is the time in which f+1 of the replicas that run are to answer. Then all are
+// asked again. (A variable for tests.)
 var askWithin = 15 * time.Second
 
-// groupHasRun says how far the group has come, as f+1 of the others tell, "" if they tell
-// that it has not, or if too few run: the replicas of a new group start in any order. Of a
-// quorum that runs f+1 must answer; until they do they are asked again, and the log says so.
+// groupHasRun says how far the group has come, as f+1 of the others tell. It returns ""
+// if they tell that the group has not gone on, or if too few run: the replicas of a new
+// group start in any order. If a quorum runs, f+1 of it must answer; until they do all
+// are asked again, and the log says so.
 func (cfg *ReplicaConfig) groupHasRun(ctx context.Context) (at string, err error) {
 	for {
 		running := cfg.listening(ctx)
@@ -133,7 +134,7 @@ func (cfg *ReplicaConfig) ask(ctx context.Context) ([]*message.ReplyStable, erro
 	return client.stable.askOthers(ctx, cfg.Self, cfg.Group.Weak()), nil
 }
 
-// reached says how far the group has come if so many answers say that it has come beyond
+// reached says how far the group has come, if enough answers say that it has come beyond
 // the checkpoint with which it began.
 func reached(answers []*message.ReplyStable, enough int, begun SeqNum) string {
 	moved := []*message.ReplyStable{}
@@ -148,9 +149,8 @@ func reached(answers []*message.ReplyStable, enough int, begun SeqNum) string {
 	return fmt.Sprintf("has come to checkpoint %d of view %d", moved[0].Seq, moved[0].View)
 }
 
-// listening counts the other replicas that run: that take a connection and speak first on
-// it, as a replica does. Something else may take connections in the place of a replica
-// that has yet to start.
+// listening counts the other replicas that run: each takes a connection and speaks first on
+// it. Another program may take connections in the place of a replica that has yet to start.
 func (cfg *ReplicaConfig) listening(ctx context.Context) (n int) {
 	up := make(chan bool, cfg.Group.N())
 	dialer := net.Dialer{Timeout: dialWithin}
@@ -179,7 +179,7 @@ func (cfg *ReplicaConfig) listening(ctx context.Context) (n int) {
 	return n
 }
 
-// askOthers asks for the stable checkpoint until so many of the others have answered, or
+// askOthers asks for the stable checkpoint until enough of the others have answered, or
 // ctx is done.
 func (x *stableQuestion) askOthers(ctx context.Context, self ReplicaID, enough int) []*message.ReplyStable {
 	q, err := x.begin()
@@ -215,15 +215,16 @@ func (x *stableQuestion) answersOf(q *stableQuery, self ReplicaID) (all []*messa
 	return all
 }
 
-// ErrRuns is the answer to replacing a replica that runs: two with one key are a faulty replica.
+// ErrRuns refuses to replace a replica that runs: two replicas with one key are a faulty one.
 var ErrRuns = errors.New("the replica that is to be replaced answers: stop it first, and for good")
 
-// Replace readies an empty directory for a replica whose disk is lost and whose key is
-// not: Group, Self, Key, Directory and Transport of cfg count. Without this a replica
-// could vote again for what it voted for before, and say otherwise. It returns the fence
-// that it wrote: the replica votes when a checkpoint at or above it is stable.
+// Replace readies an empty directory for a replica whose disk is lost and whose key is not.
+// It uses Group, Self, Key, Directory and Transport of cfg. Without Replace the replica
+// could vote again for what it voted for before, and say otherwise. Replace returns the
+// fence that it wrote: the replica votes when a checkpoint at or above it is stable.
 //
-// Requires that the lost replica has stopped for ever. It needs a quorum of the others.
+// Replace requires that the lost replica has stopped for ever. It needs the answers of a
+// quorum of the others.
 func Replace(ctx context.Context, cfg ReplicaConfig) (last SeqNum, err error) {
 	for _, name := range []string{fenceFile, counterFile} {
 		if _, err := os.Lstat(cfg.path(name)); !os.IsNotExist(err) {
@@ -267,14 +268,15 @@ const replaceAgain = 200 * time.Millisecond
 // reachedBeyond is a number s such that no vote of replica lost is for a number above
 // s+2L, L being the log's size, and the view that it had reached.
 //
-// It voted up to L above its stable checkpoint. To have that, a quorum executed so far,
-// in which q-1-f correct ones are that are not the lost replica; they executed no further
-// than L above their own. One of these is in any quorum of the n-1 others, for q-1-f + q
-// > n-1, so that the highest answer will do. If it is a lie, upwards, the replica would
-// be silent for long: it is believed when f+1 of the others have come as far.
+// The lost replica voted up to L above its stable checkpoint. A quorum executed up to
+// that checkpoint, and q-1-f replicas of this quorum are correct and not the lost one.
+// Each of them executed no further than L above its own stable checkpoint. One of them is
+// in any quorum of the n-1 others, because q-1-f + q > n-1: the highest answer will do. A
+// lie upwards would keep the replica silent for long, so the highest answer is believed
+// when f+1 of the others have come as far.
 //
-// The view matters because a VIEW-CHANGE of the lost replica may be used yet, and says
-// that it has voted for nothing else. Whoever has it tells.
+// The view matters because a VIEW-CHANGE of the lost replica may still be used, and says that
+// the replica has voted for nothing else. A replica that has this VIEW-CHANGE tells of its view.
 func (x *stableQuestion) reachedBeyond(ctx context.Context, lost ReplicaID) (s SeqNum, v View, err error) {
 	again := time.NewTicker(replaceAgain)
 	defer again.Stop()
@@ -310,8 +312,9 @@ func (x *stableQuestion) reachedBeyond(ctx context.Context, lost ReplicaID) (s S
 	}
 }
 
-// leftFor is the highest view that was told, as far as it can be true: a correct replica leaves
-// a view that others have begun, and at most f faulty primaries in a row make it go on alone.
+// leftFor is the highest view that the answers name, as far as it can be true: a correct
+// replica leaves a view that others have begun, and at most f faulty primaries in a row
+// make it go on alone.
 func leftFor(others []*message.ReplyStable, f int) View {
 	views := make([]View, 0, len(others))
 	for _, a := range others {

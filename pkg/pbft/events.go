@@ -45,8 +45,8 @@ func (e *events) received(m message.Message) {
 	e.ahead[v.From] = max(e.ahead[v.From], v.View)
 }
 
-// noteView logs a view change when it has ended, and one that does not end once. c is the
-// core, which has executed so many operations.
+// noteView logs a view change when it has ended, and once while it does not end. executed
+// is how many operations the core c has executed.
 func (e *events) noteView(c *core.Core, executed uint64) {
 	view, active := c.View()
 	switch {

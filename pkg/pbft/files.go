@@ -40,7 +40,7 @@ const (
 func (cfg *ReplicaConfig) path(name string) string { return filepath.Join(cfg.Directory, name) }
 
 // holds reports whether the directory holds a file. A file that cannot be looked at
-// counts as there: whoever reads it gets the error.
+// counts as there: reading it gives the error.
 func (cfg *ReplicaConfig) holds(name string) bool {
 	_, err := os.Lstat(cfg.path(name))
 	return !errors.Is(err, os.ErrNotExist)
@@ -89,16 +89,16 @@ func (cfg *ReplicaConfig) storeOptions() store.Options {
 		SegmentBytes: cfg.Group.segmentBytes(), Self: cfg.Self, Limits: &limits}
 }
 
-// leastSegment is the length of a segment of the journal at least: batches are journaled
-// for some tens of MiB before the image follows, so that pages which change often are
-// written less often. (A variable for tests.)
+// leastSegment is the least length of a segment of the journal: batches are journaled for
+// some tens of MiB before the image follows, so that pages which change often are written
+// less often. (A variable for tests.)
 var leastSegment = 16 << 20
 
 // segmentBytes is the length of a segment of the journal: several of the longest records fit.
 func (g *Group) segmentBytes() int { return max(leastSegment, 4*(g.maxFrame()+4096)/4096*4096) }
 
-// lockDirectory keeps a second process from being the same replica: two that vote under
-// one key are a traitor. The lock goes with the process, however it ends.
+// lockDirectory keeps a second process from being the same replica: two processes that vote
+// under one key are a faulty replica. The lock goes with the process, however it ends.
 func lockDirectory(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

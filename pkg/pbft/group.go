@@ -73,8 +73,8 @@ const (
 	DurabilityReplicated Durability = "replicated"
 )
 
-// A Group is who orders operations together, and by which numbers. CheckGroup makes one
-// from parts; a *Group that it returned is right and does not change.
+// A Group names the replicas that order operations together, and the limits under which they do.
+// CheckGroup makes a Group from parts; a *Group that it returned is right and does not change.
 type Group struct {
 	Name          string
 	Epoch         uint64 // raised by the administrator alone, to restart a group that lost its state (R-OUR-6)
@@ -189,7 +189,7 @@ func (g *Group) hosts() (all []netip.Addr) {
 // N is the number of replicas.
 func (g *Group) N() int { return len(g.Members) }
 
-// Size is N, as that from which f, a quorum and all other counts follow.
+// Size is N as a GroupSize, from which f, a quorum and all other counts follow.
 func (g *Group) Size() GroupSize { return GroupSize(g.N()) }
 
 // F is the number of faulty replicas the group survives [TOCS §2].
@@ -207,7 +207,7 @@ func (g *Group) Weak() int { return g.Size().Weak() }
 func (g *Group) Digest() Digest { return g.digest }
 
 // Lineage is the same in all epochs of a group: the digest of the first one's group file.
-// It is for what goes on over them, such as the timestamps of a client's slots.
+// It names what goes on from epoch to epoch, such as the timestamps of a client's slots.
 func (g *Group) Lineage() Digest {
 	if g.Origin != (Origin{}) {
 		return g.Origin.First

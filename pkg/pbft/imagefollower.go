@@ -27,7 +27,7 @@ type imageFollower struct {
 	restored message.CheckpointID // the checkpoint that the state was read from
 }
 
-// An imageJob is a checkpoint, which the state holds, to which the image is to be taken.
+// An imageJob takes the image to a checkpoint that the state holds.
 type imageJob struct {
 	checkpoint message.CheckpointID
 	then       func() // called under the lock when it is durable; nil: nothing waits for it
@@ -38,8 +38,8 @@ type imageJob struct {
 var fullPause = time.Second
 
 // pause is how long a replica that stands aside waits before it tries again: longer if a
-// large part of the image may have to be written for that. Only a goroutine that holds
-// the lock, or has just held it, asks.
+// large part of the image may have to be written for that. The caller holds the lock, or
+// has just held it.
 func (x *imageFollower) pause() time.Duration {
 	if x.job != nil {
 		return 10 * fullPause
@@ -48,7 +48,7 @@ func (x *imageFollower) pause() time.Duration {
 }
 
 // stable has the image follow to checkpoint n, which is stable, if it is time to. Then
-// the state forgets what is below.
+// the state forgets the checkpoints below.
 func (x *imageFollower) stable(n SeqNum) {
 	// Otherwise a later checkpoint is stable, or the state is behind.
 	if stable := x.core.Stable(); stable.Seq == n && n <= x.core.LastExecuted() {
@@ -132,7 +132,7 @@ func (x *imageFollower) next() error {
 		return nil
 	}
 	if err == nil {
-		_, err = k.store.Flush() // that the checkpoint is stable is to be known where the image is at it
+		_, err = k.store.Flush() // the journal must know that the checkpoint is stable once the image is at it
 	}
 	if err == nil {
 		err = u.Commit()
@@ -152,13 +152,13 @@ func (x *imageFollower) next() error {
 	return nil
 }
 
-// giveUp ends an update for which there is no room. It is done again, to the latest
-// stable checkpoint if nothing waits for this one.
+// giveUp ends an update for which there is no room. The update is done again; if nothing
+// waits for this checkpoint, to the latest stable one.
 func (x *imageFollower) giveUp(u *image.Update, j *imageJob) {
 	k := x.disk
 	k.store.GiveUp(u)
 	if stable := x.core.Stable(); j.then == nil {
-		j = nil // what it was to copy may be forgotten
+		j = nil // the checkpoint that it was to copy may be forgotten
 		if stable.Seq <= x.core.LastExecuted() && !x.core.Transferring() && k.store.Behind(stable.Seq) {
 			j = &imageJob{checkpoint: message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest}}
 		}
@@ -185,7 +185,7 @@ func (x *imageFollower) write(u *image.Update, j *imageJob) (written bool, err e
 			x.discard()
 		}
 		k.turns.leave()
-		if errors.Is(err, ErrNotYet) { // the state is new here, and is being digested
+		if errors.Is(err, ErrNotYet) { // the state was just fetched or restored, and is being digested
 			select {
 			case <-k.ending.stop:
 			case <-time.After(notYetPause):

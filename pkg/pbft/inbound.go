@@ -21,8 +21,8 @@ type outbound struct {
 // Opened implements transport.Handler.
 func (o *outbound) Opened(c *transport.Conn) {
 	if o.p.session.Ready() && !o.r.end.Vouched(c, o.p.session) {
-		// The host has restarted and its NEW-KEY is under way, or an intruder sits in
-		// between: only our NEW-KEY, in which nothing is secret, leaves until that is known.
+		// Either the host has restarted and its NEW-KEY is under way, or an intruder sits
+		// in between. Until we know, only our NEW-KEY leaves, in which nothing is secret.
 		o.r.end.Log.Debug("link waits for the peer's NEW-KEY", "peer", o.p.session.Peer.Replica)
 	}
 	o.p.opened.Store(c)
@@ -82,7 +82,7 @@ func (in inbound) HandshakeFailed(c *transport.Conn, err error) {
 func (in inbound) Closed(c *transport.Conn, err error) {
 	r := in.r
 	r.mu.Lock()
-	delete(r.clients.strangers, c) // first of all: its sender may have been another before
+	delete(r.clients.strangers, c) // first of all: the connection may have had another sender before
 	r.mu.Unlock()
 	who, ok := c.User().(*wire.Remote)
 	if !ok {
@@ -125,7 +125,7 @@ func (in inbound) Frames(c *transport.Conn, frames [][]byte) {
 				c.Close()
 				return
 			}
-			epoch = x.epochOf(c) // it may have been nobody's before
+			epoch = x.epochOf(c) // the connection may have had no sender before
 			continue
 		}
 		who, _ := c.User().(*wire.Remote)
@@ -141,7 +141,7 @@ func (in inbound) Frames(c *transport.Conn, frames [][]byte) {
 		batch = append(batch, m)
 		switch m.(type) {
 		case *message.Fetch, *message.Data:
-			deliver() // a quarter of a mebibyte to copy: others have their turn between two of these
+			deliver() // answers to copy: others have their turn before the next
 		}
 		if _, copied := m.(*message.Data); copied {
 			transport.Recycle(frame)
@@ -153,8 +153,8 @@ func (in inbound) Frames(c *transport.Conn, frames [][]byte) {
 	}
 }
 
-// deliver steps the core with messages of one connection, which were opened in an epoch of
-// our keys. If that epoch is over they do not count, and come again under the new keys.
+// deliver steps the core with messages of one connection, which were opened in an epoch of our
+// keys. If that epoch is over the messages do not count, and come again under the new keys.
 func (in inbound) deliver(c *transport.Conn, batch []message.Message, epoch uint64) {
 	if len(batch) == 0 {
 		return
@@ -201,8 +201,8 @@ func (in inbound) deliver(c *transport.Conn, batch []message.Message, epoch uint
 	in.pauseFor(&reads)
 }
 
-// pauseFor is leave for a goroutine that answered reads. If the reads were long, and
-// others are served, it returns after a pause.
+// pauseFor is Replica.leave for a goroutine that answered reads. If the reads were long,
+// and others are served, it returns after a pause.
 func (in inbound) pauseFor(t *readTime) {
 	rest := t.contended(in.r.core)
 	if in.r.leave(); rest {
@@ -220,7 +220,7 @@ func (in inbound) onNewKey(c *transport.Conn, frame []byte) bool {
 	}
 	session := k.who.Session
 	if session.Peer.IsReplica() {
-		c.OneWay() // our link to it is another
+		c.OneWay() // we speak to the peer on our own link
 		in.peerKey(c, session.Peer.Replica, k)
 		return true
 	}
@@ -246,7 +246,8 @@ func (in inbound) register(c *transport.Conn, s *auth.Session) bool {
 	return in.r.clients.register(c, s)
 }
 
-// peerKey follows a replica's NEW-KEY: ours in answer on our own link, and what it may have missed.
+// peerKey follows a replica's NEW-KEY: it sends ours in answer on our own link, and what
+// the replica may have missed.
 func (in inbound) peerKey(c *transport.Conn, i ReplicaID, k *keyed) {
 	r, p := in.r, in.r.peers[i]
 	if k.answer {
@@ -283,8 +284,8 @@ func (in inbound) replyStable(c *transport.Conn, s *auth.Session, q *message.Que
 	r.out.answer(c, s, m)
 }
 
-// viewFor is our view, or the one for which the replica whose key made this session has
-// left, if that is higher: its VIEW-CHANGE may be used yet, and it must not vote below.
+// viewFor is our view, or, if that is higher, the view for which the replica whose key made this
+// session has left: its VIEW-CHANGE may still be used, and it must not vote in a view below.
 func (in inbound) viewFor(s *auth.Session) View {
 	view, _ := in.r.core.View()
 	for i, member := range in.r.group.Members {
@@ -310,7 +311,7 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 			return
 		}
 		if conn.Queued()+r.group.Limits.Reply > wire.QueueBytes {
-			r.end.Edge.Dropped.Add(1) // it takes no answers, or not this one: why make it?
+			r.end.Edge.Dropped.Add(1) // the client takes no answers, or not this one
 			return
 		}
 	} else if i, recovers := q.Client.Recoverer(); recovers && in.answerRecovery(i, q) {
@@ -325,9 +326,9 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 	r.core.Step(q)
 }
 
-// seen is what the state says of a request, when it is where the core is. The core may have come
-// further with other messages of the same event: it may know that what the state has executed
-// tentatively is to be taken back, and would take the answer for one that has committed.
+// seen is what the state says of a request, if the state is where the core is. The core
+// may have come further with other messages of the same event. It may then know that a
+// tentative execution is to be undone, and would take the answer for a committed one.
 func (in inbound) seen(q *message.Request) (a executor.Answer, seen bool) {
 	r := in.r
 	if a, seen = r.exec.Seen(q); seen && r.core != nil {
@@ -337,8 +338,8 @@ func (in inbound) seen(q *message.Request) (a executor.Answer, seen bool) {
 	return a, seen
 }
 
-// repeat answers a request that the slot's last execution has overtaken. False if that execution
-// may yet be taken back: the request waits for the commit then, and counts as waiting.
+// repeat answers a request that the slot's last execution has overtaken. It returns false if that
+// execution may still be undone: then the request waits for the commit, and counts as waiting.
 func (in inbound) repeat(conn *transport.Conn, s *auth.Session, q *message.Request, a executor.Answer) (over bool) {
 	r := in.r
 	if !q.Authentic || r.replies.mute || r.ending.err != nil { // after an error the state stays behind the core
@@ -358,9 +359,9 @@ func (in inbound) repeat(conn *transport.Conn, s *auth.Session, q *message.Reque
 	return certain && !st.Tentative
 }
 
-// answersMuch answers the reads that were taken in, and reports whether that was work
-// enough for one taking of the lock: a connection may bring many of a mebibyte each at
-// once, and votes wait meanwhile.
+// answersMuch answers the reads that were taken in, and reports whether that was enough
+// work for one taking of the lock: a connection may bring many reads of a mebibyte each
+// at once, and votes wait meanwhile.
 func (in inbound) answersMuch() bool {
 	r := in.r
 	if r.core != nil {
@@ -369,7 +370,7 @@ func (in inbound) answersMuch() bool {
 	return r.replies.bytes > answeredBytes
 }
 
-// answeredBytes is how much is answered under one taking of the lock, the last answer apart.
+// answeredBytes bounds the answers under one taking of the lock, apart from the last.
 const answeredBytes = 256 << 10
 
 // answerRecovery answers a recovery request that was executed before, and reports whether it was.
@@ -386,7 +387,7 @@ func (in inbound) answerRecovery(i ReplicaID, q *message.Request) bool {
 	return seen
 }
 
-// serveAlone executes a request as it comes.
+// serveAlone executes a request as it comes: there is no group.
 func (in inbound) serveAlone(q *message.Request) {
 	r := in.r
 	if q.ReadOnly {
@@ -401,7 +402,7 @@ func (in inbound) serveAlone(q *message.Request) {
 	r.replies.answer(q, a, in.ground())
 }
 
-// ground is that of an answer which certainly holds.
+// ground is the standing of an answer that certainly holds.
 func (in inbound) ground() (st core.Standing) {
 	r := in.r
 	if r.core != nil {
@@ -411,7 +412,7 @@ func (in inbound) ground() (st core.Standing) {
 }
 
 // forgets reports whether an answer may be wrong because the state is being fetched.
-// Until then the pages may be those of the latest checkpoint again, and not know of an
+// During a fetch the pages may be those of the latest checkpoint again, without an
 // enrolment that we have answered since.
 func (in inbound) forgets(a executor.Answer) bool {
 	r := in.r

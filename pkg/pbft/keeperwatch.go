@@ -12,8 +12,8 @@ import (
 	"bfs/pkg/pbft/internal/signing"
 )
 
-// A keeperWatch asks a replica's keeper how it is, and has its answers for Status. It has
-// a lock of its own. A nil keeperWatch is that of a replica that has no keeper.
+// A keeperWatch asks a replica's keeper for its status, and has the last answer for
+// Status. It has a lock of its own. A replica without a keeper has a nil keeperWatch.
 type keeperWatch struct {
 	socket  string
 	refresh time.Duration // T_k
@@ -27,7 +27,7 @@ type keeperWatch struct {
 }
 
 const (
-	// askKeeperEvery is how often a replica asks its keeper how it is.
+	// askKeeperEvery is how often a replica asks its keeper for its status.
 	askKeeperEvery = 5 * time.Second
 	// recoveryAllowance is T_r in the bound of T_v: how long a recovery may take.
 	recoveryAllowance = time.Minute
@@ -47,7 +47,7 @@ func (x *keeperWatch) start(stop <-chan struct{}) {
 	}
 }
 
-// wait returns when nobody is asked any more.
+// wait returns when the goroutine that asks has ended.
 func (x *keeperWatch) wait() {
 	if x != nil {
 		x.asking.Wait()

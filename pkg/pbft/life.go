@@ -223,9 +223,9 @@ func StartUnreplicated(cfg ReplicaConfig) (*Replica, error) {
 	return r, r.start()
 }
 
-// recall makes a core of what an earlier life left on the disk. A journal that has lost
-// something is dropped: the fence is all that is known then, and the replica is silent,
-// as one is after every restart in replicated mode.
+// recall makes a core from what an earlier life left on the disk. A journal that has lost
+// something is dropped: then only the fence is known, and the replica is silent, as after
+// every restart in replicated mode.
 func (r *Replica) recall(cfg core.Config) error {
 	tree, ok := r.cfg.Service.State().(Tree)
 	if !ok {
@@ -308,8 +308,8 @@ func (r *Replica) openJournal(directory string) ([]message.Message, error) {
 	return m.Records, nil
 }
 
-// reserveBytes is how much room is kept for the journal, and for the image, on a disk
-// that is full: unless it is to be spent.
+// reserveBytes is how much room is kept for the journal, and as much again for the image,
+// on a disk that is full. It is 0 if the reserve is to be spent.
 func (cfg *ReplicaConfig) reserveBytes() int {
 	if cfg.SpendReserve {
 		return 0
@@ -317,9 +317,9 @@ func (cfg *ReplicaConfig) reserveBytes() int {
 	return cfg.Group.Limits.windowBytes()
 }
 
-// windowBytes bounds the operations of L batches. A checkpoint comes when as many as
-// CheckpointBytes were executed, and is stable before as many again are, so that those of
-// two are all there are, and a batch more.
+// windowBytes bounds the operations of L batches. A checkpoint comes when operations of
+// CheckpointBytes were executed since the last, and is stable before as many again are
+// executed. So the window holds twice that, and one batch more.
 func (l *Limits) windowBytes() int {
 	batch := max(l.BatchBytes, l.Operation)
 	all := min(int(l.LogSize)*batch, l.LogBytes)
@@ -371,7 +371,7 @@ func (r *Replica) begin() {
 	}
 	r.perform()
 	r.recovery.note(r.core)
-	r.exec.News() // what was recovered before this life is no news
+	r.exec.News() // recoveries before this life are no news
 	r.core.Resume()
 	r.perform()
 	r.disk.resuming = false

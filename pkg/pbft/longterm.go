@@ -18,8 +18,8 @@ import (
 	"bfs/pkg/pbft/internal/signing"
 )
 
-// A KeeperConfig is what the process needs that holds a replica's long-term key in the
-// replica's stead.
+// A KeeperConfig is what a keeper needs, the process that holds a replica's long-term key
+// in the replica's stead.
 type KeeperConfig struct {
 	Group     *Group
 	Self      ReplicaID
@@ -100,8 +100,8 @@ func (k *Keeper) TakeSerial(serial uint64) error {
 	return k.memory.serial.Raise(serial)
 }
 
-// Grant lets the replica have a recovery request signed. Whoever starts the replica as a
-// recovery calls it first.
+// Grant lets the replica have a recovery request signed. It is called before the replica
+// is started as a recovery.
 func (k *Keeper) Grant() { k.key.Grant() }
 
 // Disconnect ends the connections of the replica's process, which has ended or is to end.

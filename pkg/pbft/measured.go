@@ -9,8 +9,8 @@ import (
 )
 
 // measured counts what a replica does, and times what clients and administrators notice.
-// Only status and log depend on it, and the numbers of a service that is not replicated.
-// It is under the replica's lock.
+// Status and log depend on it, and so do the sequence numbers of a service that is not
+// replicated. It is under the replica's lock.
 type measured struct {
 	started   time.Time
 	executed  uint64        // operations since start
@@ -54,7 +54,7 @@ func (x *measured) received(m message.Message) {
 // itemOverhead is what stands before each page or node in a DATA.
 const itemOverhead = 11
 
-// installed notes that a fetched state is ours.
+// installed notes that a fetched state has become ours.
 func (x *measured) installed() {
 	x.fetched.States++
 	x.fetched.Took = Seconds(time.Since(x.fetching))

@@ -12,15 +12,15 @@ import (
 // another's. It has no state beside the Replica's.
 //
 // Each NEW-KEY waits for the signer, and a keeper that hangs answers none. So they are
-// made on this goroutine, and not on the one that the protocol has its time from.
+// made on this goroutine, and not on the one that gives the core its ticks.
 type newKeys struct{ r *Replica }
 
 // askKeyPeriod is how often a session key that is still missing is asked for.
 const askKeyPeriod = time.Second
 
 // run refreshes the keys each period until the replica stops, and asks for those that are
-// missing. The replicas of a group that was started at once do so one after the other: a
-// quorum has the votes that one of them asks for again.
+// missing. The replicas of a group that was started at once refresh one after the other,
+// so that a quorum still has the votes that one of them asks for again.
 func (x newKeys) run() {
 	r := x.r
 	renewal := &r.end.Renewal
@@ -51,8 +51,8 @@ func (x newKeys) run() {
 }
 
 // announce sends a NEW-KEY to everyone to whom there is a way: replicas first, and then
-// the enrolled clients. A connection that is just coming up begins with one that is made
-// later than this. Others are sent one when they say something.
+// the enrolled clients. A connection that is just coming up begins with a NEW-KEY that is
+// made later than these. Other principals get one when they say something.
 func (x newKeys) announce() {
 	r := x.r
 	r.peers.announceTo(1<<message.MaxReplicas-1, r.end)

@@ -20,14 +20,14 @@ import (
 
 // An Offline says how to make an archive of what one replica has on its disk.
 type Offline struct {
-	At       SeqNum // the batch after which the state is archived; 0: the last that is known here to have committed
+	At       SeqNum // the state after this batch is archived; 0: the last batch known here to have committed
 	Progress func(done, whole int)
 	Warn     func(text string) // of what is missing
 }
 
 // BackupDirectory writes an archive of a replica that does not run, and changes nothing
-// in its directory: Group, Directory, Key and Service of cfg count. The state is the
-// image's, brought on by the batches that the journal says have committed. So f+1
+// in its directory. It uses Group, Directory, Key and Service of cfg. The state is the
+// image's, brought on by the batches that have committed according to the journal. So f+1
 // replicas whose journals are not whole can still say what they had in common: see
 // R-OUR-6. The replica signs the archive, which proves nothing by itself.
 func BackupDirectory(ctx context.Context, cfg ReplicaConfig, path string, o Offline) (*Certificate, error) {

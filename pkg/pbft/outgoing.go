@@ -64,8 +64,8 @@ func (x *outgoing) multicast(m message.Message) {
 	}
 }
 
-// seal sends m with p's MAC behind it. buffer holds m encoded, or shared does if it is
-// not nil. If the peer is spared m may wait.
+// seal sends m with a MAC for p behind it. shared holds m encoded, or buffer does if
+// shared is nil. If the peer is spared m may wait.
 func (x *outgoing) seal(p *peerEnd, m message.Message, spared bool, shared *transport.Shared) {
 	encoded := x.buffer
 	if shared != nil {
@@ -109,8 +109,8 @@ func (x *outgoing) dataTo(c *transport.Conn, s *auth.Session, m *message.Data) {
 	}
 }
 
-// sealPieces are a DATA's pages where they lie, between its head and its MAC; nil: the
-// session has no key.
+// sealPieces returns a DATA in pieces: its head, its pages where they lie, its MAC. It
+// returns nil if the session has no key.
 func (x *outgoing) sealPieces(s *auth.Session, m *message.Data) (pieces [][]byte) {
 	pieces, x.buffer = m.Pieces(x.buffer)
 	if x.trailer = x.end.Ring.SealBody(s, &x.scratch, x.trailer[:0], m, pieces[0]); x.trailer == nil {
@@ -136,7 +136,7 @@ func (x *outgoing) answer(c *transport.Conn, s *auth.Session, m message.Message)
 	}
 }
 
-// tick counts a tick for those that are spared.
+// tick counts a tick for the peers that are spared.
 func (x *outgoing) tick() {
 	allUp := true
 	for _, p := range x.peers {

@@ -34,8 +34,8 @@ type keptFetch struct {
 	fetch message.Fetch
 }
 
-// keptFetches is how many FETCHes are kept of one replica, which asks for no more at a
-// time. One above that is answered with Gone.
+// keptFetches bounds the FETCHes that are kept of one replica. A correct replica has no
+// more of them under way; a further one is answered with Gone.
 const keptFetches = 8
 
 // A loan keeps a stable checkpoint in the state while a backup reads it by FETCH, as a replica
@@ -47,7 +47,7 @@ type loan struct {
 	read time.Time // last
 }
 
-// loanIdle is how long a loan lasts that nobody uses.
+// loanIdle is how long a loan lasts without being used.
 const loanIdle = 10 * time.Second
 
 // loanPages bounds the pages that checkpoints hold beside the live ones during a loan: an
@@ -93,7 +93,8 @@ func (x *pageServer) serve(to ReplicaID, m *message.Fetch) {
 	x.kept = append(x.kept, k)
 }
 
-// serveKept answers the first FETCH that was kept and need not be any more. False: there is none.
+// serveKept answers the first kept FETCH that can be answered now. It returns false if
+// there is none.
 func (x *pageServer) serveKept() bool {
 	if len(x.kept) == 0 || !x.answer(x.kept[0].from, &x.kept[0].fetch) {
 		return false
@@ -102,7 +103,7 @@ func (x *pageServer) serveKept() bool {
 	return true
 }
 
-// answer answers a FETCH from a checkpoint we hold. False: not yet.
+// answer answers a FETCH from a checkpoint we hold. It returns false if that is being digested.
 func (x *pageServer) answer(to ReplicaID, m *message.Fetch) bool {
 	answer := x.read(m)
 	if answer == nil {
@@ -112,8 +113,8 @@ func (x *pageServer) answer(to ReplicaID, m *message.Fetch) bool {
 	return true
 }
 
-// read makes the answer to a FETCH. It leaves out items that we do not have; the replica
-// that asked sees that. Nil: not yet.
+// read makes the answer to a FETCH, without the items that we do not have: the replica
+// that asked sees which are missing. It returns nil if the checkpoint is being digested.
 func (x *pageServer) read(m *message.Fetch) *message.Data {
 	answer := &message.Data{Seq: m.Seq, Tag: m.Tag, Items: make([]message.Item, 0, len(m.Nodes))}
 	for _, id := range m.Nodes {
@@ -141,12 +142,12 @@ func (x *pageServer) read(m *message.Fetch) *message.Data {
 	return answer
 }
 
-// lend answers a FETCH of a client that may read the state. One that asks for no pages
-// has an idle group take a checkpoint of all batches so far and up to Seq, and is told
-// the last batch so far. While the state is being fetched it is not read.
+// lend answers a FETCH of a client that may read the state. A FETCH without pages has an
+// idle group take a checkpoint of all batches so far and up to Seq, and is told the last
+// batch so far. While the state is being fetched it is not read.
 func (x *pageServer) lend(c *transport.Conn, s *auth.Session, m *message.Fetch, fetching bool) {
 	answer := &message.Data{Seq: m.Seq, Tag: m.Tag, Gone: true}
-	c.Trust() // a member is no enrolled client, and its connection would end in ten seconds
+	c.Trust() // a member is not an enrolled client: otherwise its connection would end in ten seconds
 	switch {
 	case x.core == nil || c.Queued()+message.MaxData > wire.QueueBytes:
 		return
@@ -172,7 +173,7 @@ func (x *pageServer) borrow(n SeqNum) {
 	*l = loan{n, time.Now()}
 }
 
-// lent is the lowest checkpoint that the state must keep when n is all that others need.
+// lent is the lowest checkpoint that the state must keep: n, or a lower one that is lent.
 // It ends a loan that has lasted too long.
 func (x *pageServer) lent(n SeqNum) SeqNum {
 	l := &x.loan
@@ -218,14 +219,14 @@ func (x *transfer) begin(n SeqNum, root Digest) (Install, error) {
 	return session, nil
 }
 
-// end ends it when the fetched state is ours.
+// end ends the session when the fetched state is ours.
 func (x *transfer) end() {
 	x.session = nil
 	x.busy.Store(false)
 }
 
-// digest computes the digests of pages that came, on the goroutine of the connection they
-// came on and not under the lock.
+// digest computes the digests of fetched pages, on the goroutine that read them and not
+// under the lock.
 func (x *transfer) digest(m *message.Data) {
 	d, ok := x.state.(Digester)
 	if !ok || !x.busy.Load() {

@@ -107,8 +107,8 @@ func (all peers) askForKeys(e *wire.Endpoint) {
 	}
 }
 
-// maySign reports whether a session may have one more signature checked: clients bring
-// one at a time, and have budgets elsewhere.
+// maySign reports whether we check one more signature that this session brings. A client
+// brings one at a time, and has budgets of its own.
 func (all peers) maySign(s *auth.Session) bool {
 	return !s.Peer.IsReplica() || all[s.Peer.Replica].signatures.spend(time.Now())
 }
@@ -170,8 +170,8 @@ func (x *mismatches) peer(p *peerEnd, ours Transport, err error) {
 	}
 }
 
-// stranger logs that whoever connected does not speak our transport. Anybody can be one,
-// so the log tells of few.
+// stranger logs that the other end of a connection does not speak our transport. Anybody
+// can connect, so the log tells of few.
 func (x *mismatches) stranger(c *transport.Conn, ours Transport, err error) {
 	now, last := time.Now().UnixNano(), x.told.Load()
 	if now-last > int64(mismatchAgain) && x.told.CompareAndSwap(last, now) {

@@ -116,8 +116,8 @@ func (x *stableQuestion) answer(m *message.ReplyStable) {
 	}
 }
 
-// forget drops the answers to a question, if there is one. It is asked again all the
-// time. The caller holds the lock.
+// forget drops the answers to a question, if there is one. The question is repeated until
+// a quorum has answered. The caller holds the lock.
 func (x *stableQuestion) forget() {
 	if q := x.query; q != nil {
 		clear(q.answers)
@@ -201,8 +201,8 @@ func (x *reading) end(tag uint32) {
 	delete(x.from, tag)
 }
 
-// answer gives a DATA to the caller that waits for it. Its pages are believed for their
-// digests only.
+// answer gives a DATA to the caller that waits for it, which checks the pages against
+// their digests.
 func (x *reading) answer(m *message.Data) {
 	x.wires.mu.Lock()
 	defer x.wires.mu.Unlock()
@@ -212,7 +212,7 @@ func (x *reading) answer(m *message.Data) {
 	}
 	select {
 	case answer <- m:
-	default: // it has been answered
+	default: // the FETCH has been answered
 	}
 }
 
@@ -251,7 +251,8 @@ func inOrder(m *message.Data, nodes []NodeID) ([][]byte, error) {
 	return all, nil
 }
 
-// askForCheckpoint asks all replicas, and waits for nobody: it is asked again.
+// askForCheckpoint asks all replicas for a checkpoint, without waiting for answers: the
+// caller repeats it.
 func (x *reading) askForCheckpoint(target SeqNum) {
 	x.wires.mu.Lock()
 	defer x.wires.release()
@@ -260,11 +261,11 @@ func (x *reading) askForCheckpoint(target SeqNum) {
 	}
 }
 
-// reachedBy is a number such that no batch above it was answered before the call. One
-// that was is executed at a quorum, and any two quorums have a correct replica in common.
-// The word of one replica alone may be a lie, upwards: so it is believed no further than
-// a window above what f+1 replicas have passed, which is as far as replicas can be apart,
-// and then costs as many null batches.
+// reachedBy is a number such that no batch above it was answered before the call. A batch
+// that was answered is executed at a quorum, and any two quorums have a correct replica
+// in common. The word of one replica alone may be a lie upwards. So it is believed up to
+// a window above the number that f+1 replicas have passed, because correct replicas are
+// no further apart. The lie then costs a window of null batches.
 func (x *reading) reachedBy(ctx context.Context) (SeqNum, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -289,7 +290,7 @@ func (x *reading) reachedBy(ctx context.Context) (SeqNum, error) {
 	return max(1, reach(told, x.wires.group.Weak(), x.wires.group.Limits.LogSize)), nil
 }
 
-// reach is the highest number told, as far as it can be true.
+// reach is the highest number that replicas told, as far as it can be true.
 func reach(told []SeqNum, weak int, window SeqNum) SeqNum {
 	slices.Sort(told)
 	return min(told[len(told)-1], told[len(told)-weak]+window)

@@ -57,7 +57,7 @@ func (x *receiver) epochOf(c *transport.Conn) uint64 {
 // request that is marked as authentic or not. nil: refused and counted.
 func (x *receiver) receive(c *transport.Conn, who *wire.Remote, frame []byte) message.Message {
 	fromReplica := who.Session.Peer.IsReplica()
-	backup := false // it is for a backup, and is read at full speed
+	backup := false // a backup reads at full speed
 	switch {
 	case len(frame) == 0:
 		x.end.Edge.Malformed.Add(1)
@@ -93,8 +93,8 @@ func (x *receiver) receive(c *transport.Conn, who *wire.Remote, frame []byte) me
 }
 
 // remind sends a NEW-KEY, on c, to a sender whose message would not open: perhaps our
-// last one was lost, or another process has the client's key. Right after a refresh a
-// NEW-KEY was under way meanwhile.
+// last NEW-KEY was lost, or another process has the client's key. Right after a refresh a
+// NEW-KEY is under way anyway.
 func (x *receiver) remind(c *transport.Conn, who *wire.Remote) {
 	if !x.end.Renewal.Settling() && who.Caller.MayResend() {
 		x.end.SendKey(c, who.Session, who.Caller.RivalOf(who.Life))
@@ -133,7 +133,7 @@ func (x *receiver) request(c *transport.Conn, who *wire.Remote, frame []byte) me
 	peer := who.Session.Peer
 	switch {
 	case peer.IsReplica() && q.ReadOnly:
-		x.end.Edge.Unexpected.Add(1) // clients bring those themselves
+		x.end.Edge.Unexpected.Add(1) // a client's requests come from the client
 		return nil
 	case peer.IsReplica():
 		q.PassedBy = peer.Replica
@@ -159,9 +159,9 @@ func (x *receiver) request(c *transport.Conn, who *wire.Remote, frame []byte) me
 	return q
 }
 
-// authenticates checks the proof of origin of a request, which the remote who has
-// brought: the administrator's signature, or our entry of the client's authenticator
-// (R-REQ-6). c is that client's end, nil if there is none.
+// authenticates checks the proof of origin of a request that the remote who has brought:
+// the administrator's signature, or our entry of the client's authenticator (R-REQ-6). c
+// is the end of the client that made the request, nil if there is none.
 func (x *receiver) authenticates(q *message.Request, c *clientEnd, who *wire.Remote) bool {
 	if q.Client == Administrator {
 		if !x.peers.maySign(who.Session) {

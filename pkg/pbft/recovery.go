@@ -39,7 +39,7 @@ type recovering struct {
 	found   bool      // the directory held something that a correct replica does not leave
 }
 
-// note notes when the recovery comes to its next phase.
+// note times the phases of the recovery.
 func (x *recovering) note(c *core.Core) {
 	phase, _, _ := c.Recovery()
 	if !x.cfg.Recover || phase == x.phase {
@@ -63,7 +63,8 @@ func (x *recovering) note(c *core.Core) {
 const recoveringText = "This replica is recovering, and has been started for that.\n"
 
 // recoveryStarts is how many starts of a recovery believe what the directory holds. If
-// none of them came to its end, that may be why.
+// none of them comes to its end, the directory may be the cause, and the next start
+// believes nothing of it.
 const recoveryStarts = 2
 
 // falseText is another line: the recovery has found that the replica's memory cannot be
@@ -153,7 +154,7 @@ func (x *recovering) markFalse() error {
 	return nil
 }
 
-// end brings the directory to what it is after a recovery.
+// end brings the directory to its state after a recovery.
 func (x *recovering) end(e *core.Effect) error {
 	if err := x.fence.Reset(e.View, e.Seq, false); err != nil {
 		return err

@@ -138,7 +138,7 @@ func (r *Replica) performAll(next func() []core.Effect) {
 		}
 		for i := range effects {
 			if r.ending.err != nil {
-				return // what stands below may rely on what has failed: a vote on its fence
+				return // the effects below may rely on the one that failed, as a vote on its fence
 			}
 			r.effect(&effects[i])
 		}
@@ -167,8 +167,8 @@ func (r *Replica) freeze(n SeqNum) {
 	})
 }
 
-// serveKept answers the FETCHes that were kept and need not be any more. Others have
-// their turn between two of them.
+// serveKept answers the kept FETCHes that can be answered now. Others have their turn
+// between two of them.
 func (r *Replica) serveKept() {
 	for more := true; more; {
 		r.enter()
@@ -298,7 +298,7 @@ func (r *Replica) speak() {
 	r.replies.mute = false
 	if k := r.disk; k != nil && !k.trusted {
 		k.trusted = true
-		_, err := k.store.Flush() // what the journal begins with is to be there before it is trusted
+		_, err := k.store.Flush() // the journal's first record must be durable before the journal is trusted
 		if err == nil {
 			err = r.fence.Trust(k.position)
 		}
@@ -455,9 +455,9 @@ func (r *Replica) installed(n SeqNum) {
 		"took", r.measured.fetched.Took.Duration().Round(time.Millisecond), "bytes", r.measured.fetched.Bytes)
 }
 
-// refreshKeys has every peer and client speak under a new key, and whatever was said
-// under the old ones count no more unless it is part of a whole certificate. The NEW-KEYs
-// leave on another goroutine. The caller holds the lock.
+// refreshKeys has every peer and client speak under a new key. Messages under the old
+// keys no longer count unless they are part of a whole certificate. The NEW-KEYs leave on
+// another goroutine. The caller holds the lock.
 func (r *Replica) refreshKeys() {
 	if r.ending.begun || r.disk.aside() || !r.end.Refresh() {
 		return
@@ -469,9 +469,9 @@ func (r *Replica) refreshKeys() {
 	fill(r.end.Renewal.Tell)
 }
 
-// refreshKeyOf has replica i, which recovers, speak under a new key, and whatever was
-// said under the old one count no more unless it is part of a whole certificate. The
-// NEW-KEY leaves on another goroutine. The caller holds the lock.
+// refreshKeyOf has replica i, which recovers, speak under a new key. Its messages under
+// the old key no longer count unless they are part of a whole certificate. The NEW-KEY
+// leaves on another goroutine. The caller holds the lock.
 func (r *Replica) refreshKeyOf(i ReplicaID) {
 	if r.ending.begun || r.disk.aside() {
 		return
@@ -519,13 +519,13 @@ func (r *Replica) healed(e *core.Effect) {
 // Status returns the replica's account of itself.
 func (r *Replica) Status() Status {
 	s := r.status()
-	if s.Disk != nil { // what the file system says is not waited for under the lock
+	if s.Disk != nil { // the file system is asked without the lock
 		s.Disk.Free, s.Disk.Size, _ = disk.Room(r.disk.directory)
 	}
 	return s
 }
 
-// status is Status, without what the file system says.
+// status is Status without the figures of the file system.
 func (r *Replica) status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -70,10 +70,10 @@ func (x *replies) answerTo(to recipient, q *message.Request, a executor.Answer, 
 	}
 }
 
-// answerOn is answer for a client on a connection that is known. A short result goes
-// whole from every replica; a long one whole from the replica that the client named [TOCS
-// §6.1]. Others prove that they have computed the same: of an ordered request those that
-// the client named for that do, and the rest say no more than that they have executed it.
+// answerOn is answer for a client on a connection that is known. Every replica sends a
+// short result whole; the replica that the client named sends a long one whole [TOCS
+// §6.1]. Other replicas prove that they have computed the same. Of an ordered request only
+// those prove it that the client named for that; the rest say that they have executed it.
 func (x *replies) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request,
 	a executor.Answer, st core.Standing) {
 	if x.out.liar != nil {
@@ -88,13 +88,13 @@ func (x *replies) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 		m.Proved = m.Full || q.ReadOnly || q.Provers&(1<<x.self) != 0
 	}
 	if m.Proved && m.Long() && conn.Queued()+len(a.Result) > wire.QueueBytes {
-		x.out.end.Edge.Dropped.Add(1) // it takes no answers: why prove this one?
+		x.out.end.Edge.Dropped.Add(1) // the client takes no answers
 		return
 	}
 	if m.Proved {
 		var ok bool
 		if m.Proof, ok = x.out.end.Ring.Prove(s, &x.out.scratch, a.Result); !ok {
-			return // it has no key of ours, and asks again when it has
+			return // the client has no key of ours, and asks again when it has
 		}
 	}
 	x.bytes += len(a.Result)

@@ -23,7 +23,7 @@ import (
 // A new epoch is a new group: its file has another digest, and so nothing that was said
 // in the old one counts in it. A NEW-KEY names the digest under its signature, session
 // keys are sealed to keys of the present process, and the administrator's requests and a
-// fence name the digest. What the two have in common is the state: the group file names a
+// fence name the digest. The two have the state in common: the group file names a
 // checkpoint, as it is in the new epoch, and its digest covers that name. Numbers go on
 // from the checkpoint's, views begin at 0, clients and the timestamps of their slots are
 // as they were. The replicas' recoveries are forgotten: they were those of other keys.
@@ -36,15 +36,16 @@ type Renewer interface {
 	Renew(n PageNum, contents []byte) (changed bool, err error)
 }
 
-// An Archive is the file of a backup, of which the certificate is read and nothing else is checked.
+// An Archive is the file of a backup. Its certificate has been read, and nothing else of
+// it checked.
 type Archive = archive.Archive
 
 // OpenArchive reads the certificate of an archive.
 func OpenArchive(file io.ReaderAt, size int64) (*Archive, error) { return archive.Open(file, size) }
 
 // VouchedFor returns nil if the root that a certificate names is known to be right: the
-// administrator signed it, or it is the root that the caller knows. ErrNotVouchedFor,
-// ErrFalse: it is not known, it is wrong.
+// administrator signed it, or it is the root that the caller knows. ErrNotVouchedFor says
+// that the root is not known to be right, ErrFalse that it is wrong.
 func VouchedFor(c *Certificate, administrator ed25519.PublicKey, known Digest) error {
 	switch {
 	case known == c.Root && !known.IsZero():
@@ -62,7 +63,7 @@ func VouchedFor(c *Certificate, administrator ed25519.PublicKey, known Digest) e
 	return nil
 }
 
-// VouchingMember is the member that signed an archive of the group. Not ok: none did.
+// VouchingMember is the member that signed an archive of the group, if one did.
 func (g *Group) VouchingMember(c *Certificate) (i ReplicaID, ok bool) {
 	n := int(c.Signer) - int(archive.FirstReplica)
 	if n < 0 || n >= g.N() || c.Group != g.Digest() || !c.SignedBy(g.Members[n].Key) {
@@ -86,8 +87,8 @@ func NewOrigin(old *Group, a *Archive, s Service, progress func(pages uint64)) (
 	return Origin{Certified{a.Seq, root}, old.Lineage()}, err
 }
 
-// renewed changes the pages that name something of the epoch before: the service's, and
-// the library's first.
+// renewed changes the pages that name something of the epoch before: pages of the
+// service, and the library's first.
 func renewed(s Service) archive.Edit {
 	x, ok := s.(Renewer)
 	return func(n PageNum, contents []byte) (changed bool, err error) {
@@ -115,9 +116,9 @@ var ErrMemory = errors.New("the directory holds what a replica remembers of an e
 // has never run: its replica may have run in this epoch, and have lost its memory since.
 var ErrNoMark = errors.New("the directory has no mark of a replica that has never run")
 
-// Restore puts the checkpoint with which the group begins into the directory of a replica
-// that has never run in it: Group, Directory and Service of cfg count. The archive is checked
-// by the root that the group file names. It may be called again until the replica has
+// Restore puts the checkpoint with which the group begins into the directory of a replica that
+// has never run in it. It uses Group, Directory and Service of cfg. The archive is checked
+// against the root that the group file names. It may be called again until the replica has
 // started; OpenDirectory asks the others whether this is its first start, as in any group.
 func Restore(cfg ReplicaConfig, a *Archive, progress func(pages uint64)) error {
 	g := cfg.Group

@@ -51,15 +51,15 @@ type Service interface {
 	// touching it. It is not ok if the operation would write; then nothing has happened
 	// [TOCS §6.1]. The reply is as Execute's.
 	Query(op Operation) (reply []byte, ok bool)
-	// Cost is an upper bound of what an operation costs to run, in bytes: as much as
-	// copying so many. It depends on body alone, never on the state, so that all replicas
-	// compute the same. The library adds the length of body, and takes the search for what
-	// it names and a result of a page for granted, so 0 is right for most operations. An
+	// Cost is an upper bound of the time that an operation takes, as the number of bytes that
+	// could be copied in that time. It depends on body alone, never on the state, so that all
+	// replicas compute the same. The library adds the length of body. It leaves out the time
+	// to find what the body names and to return a page, so 0 is right for most operations. An
 	// operation that costs more waits for its turn while other clients are served, and the
 	// sum of a batch is bounded. Cost is called once for each request, and must be quick.
 	Cost(body []byte) int
-	// Choose is asked of the primary for what replicas cannot compute alike, such as the time
-	// [TOCS §7.2]. At most MaxChoice bytes.
+	// Choose is asked of the primary for a value that replicas cannot compute alike, such
+	// as the time [TOCS §7.2]. It has at most MaxChoice bytes.
 	Choose(seq SeqNum) []byte
 	// Accept is asked of a backup: is the primary's choice reasonable? It must be tolerant, or
 	// liveness suffers; Execute must cope with any choice.
@@ -92,9 +92,9 @@ type State interface {
 	Rollback(to SeqNum) error
 
 	// Children returns the digests of an interior node's children as of a checkpoint,
-	// PageAt a page. The node and the page may be a stranger's idea; an error tells it
-	// that we do not have them, ErrNotYet has it wait. They do not wait for the digests
-	// of a checkpoint: ordering would.
+	// PageAt a page. A peer chose the node and the page, so they may not exist. An error
+	// tells the peer that we do not have them; ErrNotYet has it wait. Neither method
+	// waits for the digests of a checkpoint, because ordering would wait too.
 	Children(seq SeqNum, id NodeID) ([]Digest, error)
 	PageAt(seq SeqNum, n PageNum) ([]byte, error)
 	// Install begins to replace the state by that of a checkpoint whose root is known. The
@@ -104,7 +104,7 @@ type State interface {
 }
 
 // An Install is a state being fetched from peers who need not be trusted: an offer is
-// believed for its digest alone, and nothing is visible before Commit [TOCS §6.2.2].
+// checked against its digest alone, and nothing is visible before Commit [TOCS §6.2.2].
 type Install interface {
 	// Wants returns up to max nodes (pages are level 0) that are to be asked for, and
 	// counts them as asked for.
@@ -131,13 +131,12 @@ type Install interface {
 // not change. The version of a read on any other State is the last batch that was executed.
 type Versioned = executor.Versioned
 
-// A Sized State knows about how many pages it takes, and so how much a replica may want
-// to fetch of it. Others are served a gibibyte at full speed.
+// A Sized State knows about how many pages it takes, and so how much a replica may have
+// to fetch. Any other State is served at full speed up to a gibibyte.
 type Sized interface{ Pages() int }
 
-// A Digester is a State that can digest a page on any goroutine, whatever its other
-// methods are about. The sessions of such a State are DigestedInstalls: fetching uses
-// more than one core then.
+// A Digester is a State that can digest a page on any goroutine, also while its other methods
+// run. The sessions of such a State are DigestedInstalls: fetching uses more than one core then.
 type Digester interface {
 	Digest(n PageNum, contents []byte) Digest
 }
@@ -149,8 +148,8 @@ type DigestedInstall interface {
 	OfferDigested(n PageNum, contents []byte, d Digest) error
 }
 
-// Tree is what disk mode needs of a State beside its methods: how the digests of its
-// nodes are made. The methods may be called on any goroutine.
+// A Tree is a State for disk mode: it also says how the digests of its nodes are made.
+// The methods may be called on any goroutine.
 type Tree = image.Tree
 
 // treeOf is the State of a service whose backup is made or read.

@@ -61,11 +61,11 @@ type DiskStatus struct {
 	Reserve      int64     `json:"reserve_bytes"` // kept for when the file system is full
 }
 
-// Fetched is what fetching the group's state has come to.
+// Fetched counts what was fetched of the group's state.
 type Fetched struct {
 	States  int     `json:"states"`       // installed since start
 	Bytes   uint64  `json:"bytes"`        // of DATA since start
-	Took    Seconds `json:"took_seconds"` // the last, from being noticed to be needed until installed
+	Took    Seconds `json:"took_seconds"` // the last fetch, from when the need for it was seen until it was installed
 	Replies uint64  `json:"answers"`      // DATA since start
 }
 
@@ -108,8 +108,8 @@ type PeerStatus struct {
 }
 
 // KeeperStatus is what a keeper tells its replica, which tells it to operators. Nobody
-// signs it. So it is as true as the replica is: an intruder in that can tell anything of
-// its keeper. The knowledge of the group is in the others' PeerStatus: a recovery request
+// signs it. So it is only as true as the replica: an intruder there can tell anything of
+// its keeper. What the group knows is in the PeerStatus of the others: a recovery request
 // bears the signature of the long-term key, and each replica notes when it executed one.
 type KeeperStatus struct {
 	Started  time.Time `json:"started"`
@@ -139,7 +139,7 @@ type Refusals = wire.Refusals
 // Seconds is a time.Duration that JSON has as a number of seconds.
 type Seconds time.Duration
 
-// Duration is s as the library of Go has it.
+// Duration is s as a time.Duration.
 func (s Seconds) Duration() time.Duration { return time.Duration(s) }
 
 // MarshalJSON implements json.Marshaler.
@@ -197,8 +197,8 @@ func (s *syncTimes) histogram() (h Histogram) {
 	return h
 }
 
-// quantile is the upper end of the class in which the p-th percentile of n is; that of
-// the last is twice the one before.
+// quantile is the upper end of the class in which the p-th percentile of n values is. The
+// end of the last class counts as twice that of the one before.
 func (s *syncTimes) quantile(n uint64, p uint64) Seconds {
 	var below uint64
 	for i, c := range s.counts {

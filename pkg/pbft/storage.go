@@ -29,10 +29,10 @@ import (
 // It tries again after a pause. When everything that waits is written and the reserve is
 // complete it comes back, like a replica that was cut off.
 
-// storage is what a replica in disk mode keeps on its disk, and what it says that must
-// wait for the disk. Everything is under the replica's lock but the syncs of the journal
-// (store.Store.Flush): a goroutine of its own does these. A nil storage is that of a
-// replica in replicated mode: nothing waits for it.
+// storage is what a replica in disk mode keeps on its disk, and the messages that must
+// wait for the disk. Everything is under the replica's lock except the syncs of the
+// journal (store.Store.Flush), which have a goroutine of their own. A replica in
+// replicated mode has a nil storage, for which nothing waits.
 type storage struct {
 	store      *store.Store[said]
 	turns      turns
@@ -56,15 +56,15 @@ type storage struct {
 	syncs syncTimes      // of the journal
 }
 
-// turns are what work on another goroutine needs of its replica: between enter and leave
-// it holds the replica's lock, and leave performs what has come of it.
+// turns lets another goroutine work on the replica: it holds the replica's lock between
+// enter and leave, and leave performs the effects.
 type turns interface {
 	enter()
 	leave()
 }
 
-// said is something that waits for the disk: a message for one replica, or for all, or a
-// REPLY. It is sealed when it leaves, because the nonces of a connection rise.
+// said is a message that waits for the disk: for one replica, or for all, or a REPLY. It
+// is sealed when it leaves, because the nonces of a connection rise.
 type said struct {
 	message message.Message // nil: a REPLY
 	all     bool
@@ -79,7 +79,7 @@ type said struct {
 // is dropped; its client asks again.
 const heldBytes = 64 << 20
 
-// holds keeps a message that must wait for the disk, and reports whether it did.
+// holds keeps a message that must wait for the disk, and reports whether it kept it.
 func (k *storage) holds(x said) bool {
 	if k == nil || !core.IsPromise(x.message) || !k.store.Waiting() {
 		return false
@@ -106,7 +106,7 @@ func (k *storage) holdReply(c *transport.Conn, s *auth.Session, head, long []byt
 	return true
 }
 
-// say lets something leave that waited for the disk.
+// say sends a message that waited for the disk.
 func (k *storage) say(x said) {
 	switch {
 	case x.message == nil:
@@ -120,7 +120,7 @@ func (k *storage) say(x said) {
 	}
 }
 
-// poke has the journal synced if something waits for it.
+// poke has the journal synced if a message waits for that.
 func (k *storage) poke() {
 	if k != nil && k.store.Waiting() && !k.stuck {
 		fill(k.wake)
@@ -188,7 +188,7 @@ func (k *storage) close() error {
 	k.ends.Wait()
 	_, err := k.store.Flush()
 	if disk.IsFull(err) {
-		err = nil // what found no room was said to nobody
+		err = nil // messages about what found no room were not sent
 	}
 	return errors.Join(err, k.store.Close())
 }

@@ -26,7 +26,7 @@ type DirectoryReport struct {
 }
 
 // VerifyDirectory reads what a replica that is not running has in its directory, and changes
-// nothing: Group, Directory and Service of cfg count. An error says that it could not look.
+// nothing. It uses Group, Directory and Service of cfg. An error says that it could not look.
 func VerifyDirectory(cfg ReplicaConfig) (*DirectoryReport, error) {
 	tree, err := treeOf(cfg.Service)
 	if err != nil {
