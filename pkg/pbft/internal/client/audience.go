@@ -17,7 +17,7 @@ const maxBehind = 1 << 20
 // lateFor is how long a replica that has not answered in time is not relied on.
 const lateFor = time.Second
 
-// An audience decides which replicas are asked, from what the client knows of each.
+// An audience decides which replicas are asked, by what the client has seen of each.
 type audience struct {
 	cfg   *Config
 	edge  Edge
@@ -27,7 +27,7 @@ type audience struct {
 	older uint32 // bit i: the same of the ordered result before it; 0: there was none
 	mute  uint32 // bit i: replica i left us waiting for a result or a proof, and has not been heard of since
 	late  []Time // by replica: until then it is not relied on, for it did not answer in time
-	wary  Time   // until then everybody proves long results: the replicas that were named for it did not agree
+	wary  Time   // until then all replicas prove long results: the named replicas did not agree
 }
 
 func (a *audience) init(cfg *Config, edge Edge) {

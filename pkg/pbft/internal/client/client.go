@@ -259,7 +259,7 @@ func (c *Client) Fail(s message.Slot, why error) {
 	}
 }
 
-// FailAll ends all calls.
+// FailAll ends all calls with an error.
 func (c *Client) FailAll(why error) {
 	for i := range c.slots {
 		c.Fail(message.Slot(i), why)
@@ -412,8 +412,8 @@ func (c *Client) after(known message.Timestamp) message.Timestamp {
 
 // widen asks more of the group for a read on which the replicas that have answered do not
 // agree: the others, and if those are known to be slow, or leave us waiting, to order it.
-// Somebody writes meanwhile, and to wait for a replica that has stopped, or that recovers
-// and answers no reads, would take longer than that.
+// They disagree because a write is under way. Waiting for a replica that has stopped, or
+// that recovers and answers no reads, would take longer than ordering the read.
 func (c *Client) widen(now Time, k *call) {
 	a, heard := &c.audience, k.tally.Heard()
 	switch others := a.everybody() &^ heard; {
@@ -428,8 +428,8 @@ func (c *Client) widen(now Time, k *call) {
 }
 
 // askOthers sends a read to the replicas that it was not sent to, for them to answer in
-// full. Their answers are no sample of a round trip. If a quorum has answered already,
-// and does not agree, these are waited for no longer than most answers take.
+// full. Their answers are no sample of a round trip. If a quorum has answered already, and
+// does not agree, the client waits for these answers no longer than most answers take.
 func (c *Client) askOthers(now Time, k *call) {
 	all := c.audience.everybody()
 	k.request.Replier = message.AnyReplier

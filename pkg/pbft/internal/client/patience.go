@@ -11,8 +11,8 @@ const (
 	bulkBytes = 8 << 20
 	// bulkLength is the length from which an operation counts as long.
 	bulkLength = 32 << 10
-	// slowestBytes of long operations take a second at most: our other operations wait that long
-	// behind them.
+	// slowestBytes is how much of long operations passes in a second at least: our other
+	// operations wait behind them.
 	slowestBytes = 32 << 20
 )
 

@@ -15,7 +15,7 @@ const RivalPeriod = 10 * time.Second
 // tries again, for the other process may have ended.
 const holdPeriod = RivalPeriod / 2
 
-// A rivalry counts the replicas that speak of another process with the client's key.
+// A rivalry counts the replicas that know of another process with the client's key.
 type rivalry struct {
 	told  []Time // by replica: when it said so last
 	err   error

@@ -18,8 +18,8 @@ const (
 	// firstTimeout is the wait before the first sample (R-CLI-5).
 	firstTimeout = 150 * time.Millisecond
 	// viewTimeout is the first period of a replica's view-change timer: TimeoutTicks of
-	// pbft.StartReplica. A faulty primary may keep each request waiting for so long and not
-	// be left. So it gains little by driving a client's back-off up, if that goes no further.
+	// pbft.StartReplica. A faulty primary can keep each request waiting for this long without
+	// losing its view. It gains little by driving a client's back-off up if that goes no further.
 	viewTimeout = 400 * time.Millisecond
 	// maxTimeout bounds the timeout, whatever the samples.
 	maxTimeout = 2 * time.Second

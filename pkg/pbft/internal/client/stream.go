@@ -27,9 +27,9 @@ func (s *stream) init() {
 // and to the others later, so that it took longer than an answer does; but each answer is
 // to the one request that its replica had, and shows that the group answers such.
 //
-// One call is timed in each round trip. The calls of a batch all take about as long, so
-// to count each of them would leave an estimate of that batch, and of how little its
-// calls differ [RFC7323 App. G].
+// One call is timed in each round trip. The calls of a batch all take about as long. To
+// count each of them would make an estimate of that one batch, with too little variation
+// [RFC7323 App. G].
 func (s *stream) answered(now, sent Time, repeated, widened bool) {
 	s.since, s.newest = now, max(s.newest, sent)
 	if s.losing = repeated; repeated {

@@ -179,7 +179,7 @@ func (t *Tally) recognise(k int8, proves Prover) {
 // A support is the set of replicas that agree on an answer, on one ground.
 type support struct {
 	all  uint32 // bit i: replica i gives the answer, or may have it for all that it tells
-	told uint32 // those that give the result or prove it
+	told uint32 // replicas that give the result or prove it
 
 	prepared bool // the ground is that they have prepared it, in the view and as the number that the answer names
 }

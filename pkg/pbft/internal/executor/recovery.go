@@ -33,14 +33,14 @@ func (x *Executor) recovered(i message.ReplicaID, r *message.Request) (Answer, b
 	return Answer{}, false
 }
 
-// A Recovery is one that the state tells of.
+// A Recovery is a recovery request that the state records.
 type Recovery struct {
 	Replica message.ReplicaID
 	ledger.Recovery
 }
 
-// News are the recovery requests that have come into the state since it was asked last, by
-// execution or because the state was replaced: at most one of each replica, its last.
+// News returns the recovery requests that have come into the state since its last call,
+// by execution or because the state was replaced: at most one of each replica, its last.
 func (x *Executor) News() (all []Recovery) {
 	for i := range x.recoveries {
 		last := x.ledger.Recovery(message.ReplicaID(i))
@@ -53,7 +53,7 @@ func (x *Executor) News() (all []Recovery) {
 }
 
 // forgetNews forgets recoveries that the new state does not have, so that they are reported when
-// they come: an intruder may have written recoveries into an earlier state that never were.
+// they come: an intruder may have written recoveries into an earlier state that never happened.
 func (x *Executor) forgetNews() {
 	for i := range x.recoveries {
 		x.recoveries[i] = min(x.recoveries[i], x.ledger.Recovery(message.ReplicaID(i)).Timestamp)

@@ -18,7 +18,7 @@ type held[T any] struct {
 // they are durable, and no earlier message waits.
 func (g *Gate[T]) Opens(after Position) bool { return len(g.held) == 0 && after <= g.durable }
 
-// Hold keeps something until all records below a position are durable.
+// Hold keeps a message until all records below a position are durable.
 func (g *Gate[T]) Hold(after Position, what T) { g.held = append(g.held, held[T]{after, what}) }
 
 // Release calls leave for each message whose records are durable now.
@@ -34,5 +34,5 @@ func (g *Gate[T]) Release(durable Position, leave func(T)) {
 	g.held = g.held[:rest]
 }
 
-// Len is how much is held.
+// Len is how many messages are held.
 func (g *Gate[T]) Len() int { return len(g.held) }

@@ -55,8 +55,8 @@ var magic = [8]byte{'b', 'f', 's', 'j', 'r', 'n', 'l', 1}
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// A Journal is open for appending. Its methods may be called by different goroutines, but
-// for Close.
+// A Journal is open for appending. All its methods but Close may be called by different
+// goroutines.
 type Journal struct {
 	fs      disk.FS
 	group   message.Digest
@@ -69,7 +69,7 @@ type Journal struct {
 	next     Position   // of the next record
 	durable  Position
 	segments []*segment // those that are needed, oldest first; the last is being written
-	released []*segment // no longer needed, but a restart after a crash now would look for them
+	released []*segment // no longer needed, but a restart would look for them until the next flush
 
 	flushing sync.Mutex    // held by Flush, which alone uses the fields below
 	sticky   [Slots][]byte // the latest record of each slot, header and all
@@ -191,7 +191,7 @@ func (j *Journal) Flush() (Position, error) {
 	if j.failed == nil {
 		j.durable = j.written
 	}
-	// The blocks that are durable now say that these are not needed.
+	// The blocks that are durable now say that the released segments are not needed.
 	if written > 0 && j.failed == nil {
 		j.free = append(j.free, j.released[:released]...)
 		j.released = j.released[released:]

@@ -109,7 +109,7 @@ func (s *segment) readHeader(group message.Digest) error {
 	return nil
 }
 
-// A block is one as it was read.
+// A block is a block as it was read from a segment.
 type block struct {
 	segment        *segment
 	first, durable Position

@@ -9,36 +9,36 @@ import (
 )
 
 // Sparing delays messages to n-q replicas. To order a batch takes a quorum of q replicas,
-// and these are enough while they are quick. So the messages of the three phases to the
-// n-q replicas that are last in line for primary are not written at once, but with the
-// next tick, all of them together. That costs those replicas and us a fraction of the
-// system calls and wake-ups, and nobody waits for them: for long results clients name
-// replicas that came first twice (client.audience.first). Only the time of writing
-// changes: everything is said to everyone, in order, and every rule counts the same votes.
+// and these are enough while they are quick. The n-q replicas that are last in line for
+// primary are spared: messages of the three phases to them are not written at once, but
+// together with the next tick. That costs those replicas and us a fraction of the system
+// calls and wake-ups. Nobody waits for a spared replica: for long results clients name
+// replicas that came first twice (client.audience.first). Only the time of writing changes:
+// every replica gets every message, in order, and every rule counts the same votes.
 //
-// A client that pauses between two calls has some tens of them ordered in that time at
-// most. Then three replicas, one after the other, wake the spared one, whose votes wake
-// them in turn: so the period is no shorter than it needs to be.
+// A client that pauses between two calls has some tens of them ordered in a tick at most.
+// Each write to the spared replica wakes it, and its votes wake the three others in turn.
+// So the period is as long as a tick, and not shorter.
 //
 // A batch still unexecuted two ticks after its proposal means that one of the q may be
-// slow or silent: then each batch waits for us to speak to the spared one. Nobody is
-// spared for a while after that, and the longer the more often it happens.
+// slow or silent: then each batch waits for us to speak to the spared one. After that no
+// replica is spared for a while, which is the longer the more often it happens.
 //
 // It is under the replica's lock.
 type Sparing struct {
-	Off    bool       // nobody is spared
+	Off    bool       // no replica is spared
 	Core   *core.Core // nil if unreplicated
 	Group  message.GroupSize
-	Queued bool // something waits for the next tick
+	Queued bool // a message waits for the next tick
 
-	brisk  int            // ticks for which nobody is spared
+	brisk  int            // ticks for which no replica is spared
 	length int            // of the last such period
 	calm   int            // ticks since that period
-	under  bool           // something was under way when what had waited was written last
+	under  bool           // a batch was under way when the waiting messages were written last
 	known  message.SeqNum // the highest number proposed by then
 }
 
-// Bytes may be queued for a spared replica; what is above is written at once.
+// Bytes may be queued for a spared replica; more is written at once.
 const Bytes = 256 << 10
 
 const (
@@ -54,7 +54,7 @@ func (s *Sparing) Spares(i message.ReplicaID, m message.Message) bool {
 	switch m := m.(type) {
 	case *message.PrePrepare:
 		if !m.Batch.Complete() {
-			return false // the next operations may come from their clients before it, in place of those it names
+			return false // the next operations may come from their clients before it, in place of those that it names
 		}
 	case *message.Prepare, *message.Commit, *message.Checkpoint:
 	default:
@@ -65,8 +65,8 @@ func (s *Sparing) Spares(i message.ReplicaID, m message.Message) bool {
 	return active && (int(i)-int(view.Primary(n))+n)%n >= s.Group.Quorum()
 }
 
-// End begins to write what has waited, and looks whether the others manage without the
-// spared replicas. False: nothing has waited.
+// End begins to write the messages that have waited, and looks whether the others manage
+// without the spared replicas. It returns false if none has waited.
 func (s *Sparing) End() bool {
 	if !s.Queued {
 		return false
@@ -78,17 +78,17 @@ func (s *Sparing) End() bool {
 	return true
 }
 
-// waited is called whenever what had waited is written. Its arguments say whether
-// something is under way, how far we have executed, and how far we know of proposals. It
-// reports whether all of that may have been waiting for us: nothing that was proposed
-// since the last time is executed yet, though something was under way all the while.
+// waited is called when the waiting messages are written. under says whether a batch is
+// under way; executed and proposed are the last batches that we have executed and know
+// of. It reports whether the group may have waited for these messages: nothing that was
+// proposed by the last call is executed yet, though a batch was under way all the while.
 func (s *Sparing) waited(under bool, executed, proposed message.SeqNum) bool {
 	idle := under && s.under && executed <= s.known
 	s.under, s.known = under, proposed
 	return idle
 }
 
-// beBrisk spares nobody for a while.
+// beBrisk spares no replica for a while.
 func (s *Sparing) beBrisk() {
 	if s.brisk == 0 {
 		if s.calm > 10*s.length {
@@ -99,16 +99,16 @@ func (s *Sparing) beBrisk() {
 	s.brisk, s.calm = s.length, 0
 }
 
-// refreshTicks is for how many ticks nobody is spared when keys are refreshed.
+// refreshTicks is for how many ticks no replica is spared when keys are refreshed.
 const refreshTicks = 3
 
 // Refreshed notes that a replica has refreshed its keys. Messages under way to it are
-// lost and come again. The others manage without it sooner if nobody is spared meanwhile,
-// and that they waited for it does not mean that it is slow.
+// lost and come again. The others manage without that replica sooner if none is spared
+// meanwhile; that they waited does not mean that a replica is slow.
 func (s *Sparing) Refreshed() { s.brisk, s.under = max(s.brisk, refreshTicks), false }
 
-// Tick counts a tick. allUp: there is a connection to each other replica; without one
-// nobody is spared.
+// Tick counts a tick. allUp: there is a connection to each other replica; without one no
+// replica is spared.
 func (s *Sparing) Tick(allUp bool) {
 	if s.brisk > 0 {
 		s.brisk--

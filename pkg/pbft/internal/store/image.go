@@ -10,9 +10,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// imageEvery is how much of the disk the journal may take, in segments, before the image follows to
-// the latest stable checkpoint. A page that changes often is written to the image once for that
-// much journal; a restart runs the batches in the journal.
+// imageEvery is how much of the disk the journal may take, in segments, before the image
+// follows to the latest stable checkpoint. A page that changes often is then written to the
+// image once for that much of the journal. A restart runs the batches that are in the journal.
 const imageEvery = 3
 
 // following is an update of the image under way.

@@ -44,8 +44,8 @@ type Options struct {
 	ReserveBytes int
 }
 
-// spare is how many segments are kept ready: those that are reserved, and the one that
-// Journal keeps to free others.
+// spare is how many segments are kept ready: those in reserve, and the one that Journal
+// keeps to free others.
 func (o *Options) spare() int { return (o.ReserveBytes+o.SegmentBytes-1)/o.SegmentBytes + 1 }
 
 // NoJournal is a position that no journal reaches. A fence that has it says that the journal does
@@ -160,8 +160,8 @@ func (s *Store[T]) Note(record ...message.Message) {
 // maxKeptBuffer is the longest buffer that is kept from one record to the next.
 const maxKeptBuffer = 1 << 20
 
-// Persist appends a record, and has everything that is said from now on wait for it and for all
-// before it. Without a record it is these alone.
+// Persist appends a record, and has all messages said from now on wait for it and for all
+// earlier records. Without a record they wait for the earlier ones.
 func (s *Store[T]) Persist(record ...message.Message) {
 	s.Note(record...)
 	s.bound = s.journal.Next()
@@ -180,8 +180,8 @@ func (s *Store[T]) Hold(said T) bool {
 // Waiting reports whether messages are held, or a new one would be.
 func (s *Store[T]) Waiting() bool { return !s.gate.Opens(s.bound) }
 
-// Full reports whether so many messages are held that the caller must drop new ones: the disk
-// stands still, and others will ask again.
+// Full reports whether too many messages are held for another: the caller must drop new
+// ones, because the disk stands still, and others will ask again.
 func (s *Store[T]) Full() bool { return s.gate.Len() >= maxHeld }
 
 // maxHeld bounds the messages that wait for the disk.

@@ -131,8 +131,8 @@ func (e *Endpoint) Vouched(c *transport.Conn, s *auth.Session) bool {
 	return !isTLS || message.Digest(fingerprint) == s.TransportKey()
 }
 
-// AcceptKey takes the session key from a NEW-KEY, or counts why it is refused. Answer:
-// the peer needs one of ours. Changed: we seal under another key than before.
+// AcceptKey takes the session key from a NEW-KEY, or counts why it is refused. answer says
+// that the peer needs a NEW-KEY of ours, changed that we seal under another key than before.
 func (e *Endpoint) AcceptKey(c *transport.Conn, s *auth.Session, m *message.NewKey) (answer, changed, ok bool) {
 	answer, changed, err := e.Ring.Accept(s, m, channel(c))
 	if err == nil && !e.Vouched(c, s) {
@@ -146,8 +146,7 @@ func (e *Endpoint) AcceptKey(c *transport.Conn, s *auth.Session, m *message.NewK
 	return answer, changed, true
 }
 
-// keyRefused tells why a NEW-KEY was refused: by name, and with both digests if the group
-// files differ.
+// keyRefused logs why a NEW-KEY was refused, with both digests if the group files differ.
 func (e *Endpoint) keyRefused(c *transport.Conn, m *message.NewKey, err error) {
 	args := []any{"address", c.RemoteAddr(), "err", err}
 	if m.From.IsReplica() {
@@ -190,16 +189,16 @@ func (e *Endpoint) Way(link *transport.Link, s *auth.Session) *transport.Conn {
 	return nil
 }
 
-// Queue queues a frame, which begins with what is shared if that is not nil, or counts it
-// as dropped.
+// Queue queues a frame, or counts it as dropped. The frame begins with the shared part,
+// if that is not nil.
 func (e *Endpoint) Queue(c *transport.Conn, shared *transport.Shared, parts ...[]byte) {
 	if !c.SendShared(shared, parts...) {
 		e.Edge.Dropped.Add(1)
 	}
 }
 
-// Share moves a long frame to where all connections send it from, and returns other
-// memory in its place. A short frame stays where it is, and shared is nil.
+// Share moves a long frame to memory from which all connections send it, and returns
+// other memory in its place. A short frame stays where it is, and shared is nil.
 func Share(frame []byte) (shared *transport.Shared, other []byte) {
 	if len(frame) < transport.ShareFrom {
 		return nil, frame
@@ -217,14 +216,14 @@ func (e *Endpoint) AskForKey(link *transport.Link, s *auth.Session) {
 	}
 }
 
-// channel is what makes a NEW-KEY fresh on a connection.
+// channel names a connection, so that a NEW-KEY for it is fresh.
 func channel(c *transport.Conn) auth.Channel {
 	return auth.Channel{ID: c.Binding(), Number: c.Number()}
 }
 
 // SendKey opens a connection, or answers a peer's NEW-KEY, with ours. A client learns of
-// a rival, if there is one. The keeper may take seconds to sign: the caller holds no
-// lock, and is no goroutine that others wait for, other than the peer's connection.
+// a rival, if there is one. The keeper may take seconds to sign. So the caller holds no
+// lock, and only the peer's connection waits for its goroutine.
 func (e *Endpoint) SendKey(c *transport.Conn, s *auth.Session, rival string) {
 	s.InOrder(func() {
 		m, err := e.Ring.NewKey(s, c.Binding(), rival)
@@ -240,7 +239,7 @@ func (e *Endpoint) SendKey(c *transport.Conn, s *auth.Session, rival string) {
 	c.Flush()
 }
 
-// Refresh begins a new epoch of the ring. False if it cannot, and then all is as before.
+// Refresh begins a new epoch of the ring. If it cannot, it returns false and changes nothing.
 func (e *Endpoint) Refresh() bool {
 	if err := e.Ring.Refresh(); err != nil {
 		e.Warn("cannot refresh the session keys: the old ones stay in use", "err", err)
@@ -251,7 +250,8 @@ func (e *Endpoint) Refresh() bool {
 	return true
 }
 
-// RefreshOf has the peer of a session speak under a new key. It is due a NEW-KEY then, see Single.
+// RefreshOf has the peer of a session speak under a new key. A NEW-KEY is then due to the
+// peer, see Single.
 func (e *Endpoint) RefreshOf(s *auth.Session) {
 	s.Renew()
 	e.Renewal.Single.last.Store(time.Now().UnixNano())
@@ -266,8 +266,8 @@ func (e *Endpoint) Unopened() {
 	e.Edge.badMAC.Add(1)
 }
 
-// ResendKey is for a peer whose messages we cannot open: perhaps it missed our last
-// NEW-KEY. At most one a second, so that junk cannot make us sign for ever.
+// ResendKey sends a NEW-KEY to a peer whose messages we cannot open: perhaps it missed
+// our last. It sends at most one a second, so that junk cannot make us sign for ever.
 func (e *Endpoint) ResendKey(c *transport.Conn, r *Remote, s *auth.Session) {
 	if now := time.Now(); now.Sub(r.keysAt) > time.Second {
 		r.keysAt = now
@@ -276,7 +276,7 @@ func (e *Endpoint) ResendKey(c *transport.Conn, r *Remote, s *auth.Session) {
 }
 
 // Open decodes a sealed frame and checks its MAC against the session. A vote or reply is
-// good until the connection's decoder is reset.
+// valid until the connection's decoder is reset.
 func (e *Endpoint) Open(r *Remote, frame []byte) message.Message {
 	body, trailer, ok := auth.Split(frame)
 	if !ok {
@@ -326,11 +326,11 @@ type flusher interface{ Flush() }
 // Flushes gathers what must be flushed once a lock is released: many messages, one system call.
 type Flushes struct{ list []flusher }
 
-// flushSpace is how many connections an event commonly writes to: to so many there is no
-// allocation.
+// flushSpace is how many connections an event commonly writes to: up to this many nothing
+// is allocated.
 const flushSpace = 16
 
-// Unlock gives the lock up that the flushes are under, and then writes what was gathered.
+// Unlock gives up the lock that guards the flushes, and then writes what was gathered.
 func (f *Flushes) Unlock(mu *sync.Mutex) {
 	var space [flushSpace]flusher
 	list := append(space[:0], f.list...)

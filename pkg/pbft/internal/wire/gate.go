@@ -55,7 +55,7 @@ type Caller struct {
 var (
 	handshakeRate = transport.Rate{PerSecond: 8, Burst: 32}
 	newKeyRate    = transport.Rate{PerSecond: 8, Burst: 64}
-	resendRate    = transport.Rate{PerSecond: 2, Burst: 4}    // NEW-KEYs that we send because something would not open
+	resendRate    = transport.Rate{PerSecond: 2, Burst: 4}    // NEW-KEYs that we send because a frame would not open
 	frameRate     = transport.Rate{PerSecond: 64, Burst: 256} // frames of clients that are not enrolled; QUERY-STABLEs
 )
 
@@ -94,7 +94,7 @@ func (t *Gate) Follow(l *ledger.Ledger) {
 	})
 }
 
-// caller is the one that p is, or is counted with.
+// caller is the caller that p is, or with which p is counted.
 func (t *Gate) caller(p message.Principal) *Caller {
 	if x := t.permanent[p]; x != nil {
 		return x
@@ -113,7 +113,7 @@ type Visitor struct {
 	Caller    *Caller
 }
 
-// Admit judges a hello: nil if its connection goes no further.
+// Admit judges a hello. It returns nil if the connection is refused.
 func (t *Gate) Admit(c *transport.Conn, challenge []byte, hello *[auth.HelloSize]byte) *Visitor {
 	p, ok := auth.HelloFrom(hello)
 	x := t.caller(p)
@@ -144,8 +144,8 @@ func (t *Gate) made(x *Caller, challenge []byte, hello *[auth.HelloSize]byte) bo
 	return k != nil && k.Made(challenge, hello)
 }
 
-// helloKey has the signer compute the key for the caller's hellos. Nil: the signer fails,
-// or the caller's key is none.
+// helloKey has the signer compute the key for the caller's hellos. It returns nil if the
+// signer fails or the caller's key is no valid key.
 func (t *Gate) helloKey(x *Caller) *auth.HelloKey {
 	x.asking.Lock()
 	defer x.asking.Unlock()
@@ -173,7 +173,7 @@ func (t *Gate) MayBring(x *Caller, n int) bool {
 // MayKey reports whether the caller may bring one more NEW-KEY.
 func (x *Caller) MayKey() bool { return x.take(&x.newKeys, newKeyRate, 1) }
 
-// MayResend reports whether the caller may have one more NEW-KEY sent because something
+// MayResend reports whether the caller may have one more NEW-KEY sent because a frame
 // would not open.
 func (x *Caller) MayResend() bool { return x.take(&x.resends, resendRate, 1) }
 
@@ -206,8 +206,8 @@ func (x *Caller) take(b *transport.Bucket, r transport.Rate, n int) bool {
 	return b.Take(r, float64(n), time.Now())
 }
 
-// enter has an admitted connection keep its place until it is known, or later ones of the
-// caller enter.
+// enter has an admitted connection keep its place until it is known, or until later
+// connections of the caller enter.
 func (x *Caller) enter(c *transport.Conn) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

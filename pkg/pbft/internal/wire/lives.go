@@ -11,8 +11,8 @@ import (
 	"bfs/pkg/pbft/internal/transport"
 )
 
-// A life is one process that uses a client's key. Its X25519 key never leaves it, so it
-// names the process; when it makes a new one it says so on the connection that it has.
+// A life is one process that uses a client's key. Its X25519 key never leaves the process,
+// and so names it. When the process makes a new key it says so on the connection that it has.
 type life struct {
 	key     [message.PublicKeySize]byte // the present one
 	address string
@@ -24,12 +24,12 @@ type life struct {
 // lives are the processes that have used one client's key lately, the present one last;
 // at most maxLives.
 //
-// A process that was replaced by another and announces itself again proves that both run:
-// its NEW-KEY is made for a connection that is younger than the other's. A restart never
-// looks so, for a new process has a new key, and the one that ended does not come back.
+// A process that was replaced by another and announces itself again proves that both run: its
+// NEW-KEY is made for a connection that is younger than the other's. A restart never looks
+// like this: a new process has a new key, and the process that ended does not come back.
 type lives struct {
 	all    []life
-	rivals time.Time // until when two are known to run
+	rivals time.Time // until then two processes are known to run
 }
 
 const (
@@ -45,7 +45,7 @@ const (
 //
 // Each connection has a goroutine of its own. When a process has replaced a connection,
 // the last NEW-KEY on the old one may come here after the first on the new one, though it
-// was accepted before: it shows nothing then.
+// was accepted before. Such a NEW-KEY shows nothing.
 func (l *lives) announce(key [message.PublicKeySize]byte, address string, c *transport.Conn, number uint64,
 	now time.Time) (rival string) {
 	if n := len(l.all); n > 0 && number < l.all[n-1].number {

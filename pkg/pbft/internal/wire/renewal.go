@@ -12,25 +12,26 @@ import (
 // # Session keys
 //
 // Every principal refreshes its session keys each KeyPeriod: those under which others
-// speak to it, for the receiver chooses them [TOCS §5.2.2; R-PR-4, R-PR-6]. The ring
-// begins a new epoch, the protocol forgets what it has counted of others' words and does
-// not make a whole certificate, both in one taking of the lock, and then NEW-KEYs go out
-// on all connections. From the instant at which the ring's epoch rises nothing counts
-// that was sealed before. Frames are opened without the lock, so whoever opens them asks
-// for the epoch first, and compares it under the lock before what they say counts.
+// speak to it, for the receiver chooses them [TOCS §5.2.2; R-PR-4, R-PR-6]. In one taking
+// of the lock the ring begins a new epoch, and the protocol forgets the messages of
+// others that it has counted, unless they make a whole certificate. Then NEW-KEYs go out
+// on all connections. From the instant at which the ring's epoch rises, nothing counts
+// that was sealed before. Frames are opened without the lock. So a goroutine asks for the
+// epoch before it opens frames, and compares it under the lock before they count.
 //
-// When a replica recovers, an intruder in it may know the keys that it had, which are those
-// between it and each of the others. It chooses anew those under which others speak to it, when
-// it starts. The other replicas choose anew the one under which it speaks to them, when they
-// execute its recovery request (R-PR-19), and clients when they hear from its new process. All
-// other keys stay, and so what clients and the other replicas have under way is heard.
+// When a replica recovers, an intruder in it may know the keys that it had, which are
+// those between it and each of the others. It chooses anew those under which others speak
+// to it, when it starts. The other replicas choose anew the one under which it speaks to
+// them, when they execute its recovery request (R-PR-19), and clients when they hear from
+// its new process. All other keys stay, so the messages that clients and the other
+// replicas have under way still count.
 //
 // A replica has nothing to discard of a client that refreshes no keys (R-PR-5): the key
 // under which that client speaks to it was chosen here and is replaced here.
 
 // A Renewal is what an endpoint knows of its refreshes.
 type Renewal struct {
-	last   atomic.Int64  // when the last was, Unix nanoseconds; 0: there was none
+	last   atomic.Int64  // when the last refresh was, Unix nanoseconds; 0: there was none
 	Count  atomic.Uint64 // of them
 	Tell   chan struct{} // filled when NEW-KEYs are due on all connections
 	Over   chan struct{} // closed when the goroutine that sends them has ended
@@ -42,7 +43,7 @@ type Renewal struct {
 type Single struct {
 	Tell chan struct{} // filled when there is a NEW-KEY due
 
-	due  atomic.Uint32 // to whom one is due: bit i is replica i
+	due  atomic.Uint32 // bit i: a NEW-KEY is due to replica i
 	last atomic.Int64  // when the last such key was refreshed, Unix nanoseconds
 }
 
@@ -64,17 +65,18 @@ func newRenewal() Renewal {
 		Single: Single{Tell: make(chan struct{}, 1)}}
 }
 
-// For settlePeriod after a refresh, a frame that does not open is taken for one that was
-// under way meanwhile. No NEW-KEY is sent because of it: its sender has just been sent
-// one, or says more after that time.
+// settlePeriod is how long after a refresh a frame that does not open is taken for one
+// that was under way during the refresh. No NEW-KEY is sent because of it: its sender has
+// just been sent one, or sends more after that time.
 const settlePeriod = 500 * time.Millisecond
 
-// Settling reports whether a refresh was that short a time ago.
+// Settling reports whether the last refresh was less than settlePeriod ago.
 func (n *Renewal) Settling() bool {
 	return time.Since(time.Unix(0, max(n.last.Load(), n.Single.last.Load()))) < settlePeriod
 }
 
-// Age is how old the session keys are that an endpoint has chosen since it was started.
+// Age is the age of the session keys that an endpoint has chosen. It was started at the
+// given time.
 func (n *Renewal) Age(started time.Time) time.Duration {
 	if last := n.last.Load(); last > 0 {
 		started = time.Unix(0, last)
