@@ -7,17 +7,16 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// newAdministrator is the client whose operations enrol and revoke one other, the guest.
+// newAdministrator is the client whose operations enrol and revoke one other client, the guest.
 func newAdministrator(w *world) *caller {
 	return newCaller(w, maxClients, message.Administrator, 1)
 }
 
-// guest is the client that comes and goes.
+// guest is the client that is enrolled and revoked.
 const guest = maxClients - 1
 
-// administrate is the administrator's next operation: it enrols the guest if it is not
-// enrolled, as far as has been executed, and revokes it else; at times the other way
-// round, which is refused, or it asks who is enrolled.
+// administrate is the administrator's next operation. It enrols the guest, or revokes a guest
+// that is enrolled by now. At times it does the opposite, which is refused, or lists the clients.
 func (c *caller) administrate() []byte {
 	enrol := !c.w.judge.enrolled[message.ClientOf(clientKey(guest))]
 	switch c.w.rng.IntN(6) {

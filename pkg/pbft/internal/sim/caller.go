@@ -13,8 +13,8 @@ import (
 )
 
 // A caller is a client: it calls, thinks for a while, and calls again. A correct one is
-// pbft.Client's own rule with the world's clock and network around it. A faulty one sends
-// what its mischief makes of its requests and is owed nothing.
+// pbft.Client's own rule with the world's clock and network around it. A faulty client
+// sends what its mischief makes of its requests, and no call of it must end.
 type caller struct {
 	w        *world
 	index    int // in the order of clientKey; of the administrator: maxClients
@@ -23,8 +23,8 @@ type caller struct {
 	decoder  message.Decoder
 	calls    []*call // by the rule's slot
 	slots    []*callSlot
-	lives    []int               // by replica: the last life of it that was heard of
-	alarm    int64               // when the rule is told the time next; 0: it has nothing to wait for
+	lives    []int               // by replica: the last life from which a reply came
+	alarm    int64               // when the rule is told the time next; 0: nothing is due
 	mischief mischief            // nil for a correct client
 	life     int                 // raised by every restart: answers to an earlier life do not arrive
 	back     bool                // its clock went back in a restart
@@ -33,7 +33,7 @@ type caller struct {
 	idle     bool                // it makes no calls of its own
 }
 
-// A callSlot is one line of calls.
+// A callSlot makes the calls of one slot, one after the other.
 type callSlot struct {
 	c     *caller
 	slot  message.Slot      // of a faulty client
@@ -49,7 +49,8 @@ type call struct {
 	op    []byte
 	q     *message.Request // the present one
 	floor uint64           // the place in the order that some accepted reply had shown when q was made
-	// The number of the last batch then whose operation of the administrator was answered.
+	// When the call was made, this was the last batch with an answered operation of the
+	// administrator.
 	enrolled int
 	tries    int // of a faulty client
 }
@@ -124,7 +125,7 @@ func (c *caller) start() {
 	}
 }
 
-// finished: every call that was due after the faults stopped has its answer.
+// finished reports whether every call that was due after the faults stopped has its answer.
 func (c *caller) finished() bool {
 	for _, s := range c.slots {
 		if s.call != nil || s.quota > 0 {
@@ -134,7 +135,7 @@ func (c *caller) finished() bool {
 	return true
 }
 
-// begin makes the line's next call.
+// begin makes the slot's next call.
 func (s *callSlot) begin() {
 	w := s.c.w
 	if s.call != nil || s.c.idle {
@@ -160,7 +161,7 @@ func (s *callSlot) begin() {
 	}
 }
 
-// operation makes a line's next operation. ReadOnly: it is tried as a read.
+// operation makes a slot's next operation. readOnly says that it is tried as a read.
 func (c *caller) operation(s *callSlot) (op []byte, readOnly bool) {
 	w := c.w
 	if c.id == message.Administrator {
@@ -201,8 +202,7 @@ func (c *caller) operation(s *callSlot) (op []byte, readOnly bool) {
 	return op, w.rng.IntN(3) > 0
 }
 
-// body is what follows the head of a long operation. One in ten has two blocks more,
-// which are not alike.
+// body is what follows the head of a long operation. One in ten has two different blocks more.
 func body(n int) []byte {
 	if n%10 == 0 {
 		n += 2 * blockhash.Size
@@ -306,8 +306,8 @@ func (c *caller) ask(e *client.Effect) {
 	}
 }
 
-// tellLatest answers a QUERY-STABLE. Of the answer the rule wants the latest timestamp of
-// the client that the state knows.
+// tellLatest answers a QUERY-STABLE. The rule uses only the latest timestamp of the
+// client that the state knows.
 func (r *replica) tellLatest(c *caller, life int, nonce uint64) {
 	m := &message.ReplyStable{Nonce: nonce, Latest: r.exec.Ledger().Latest(c.id)}
 	for _, edited := range r.w.sites[r.id].tell(r, c.principal(), m) {
@@ -324,7 +324,7 @@ func (r *replica) tellLatest(c *caller, life int, nonce uint64) {
 	}
 }
 
-// done judges the end of a call, frees its slot, and has the line think about its next call.
+// done judges the end of a call, frees its slot, and schedules the next call of the slot.
 func (c *caller) done(e *client.Effect) {
 	k, w := c.calls[e.Slot], c.w
 	switch {
@@ -338,14 +338,14 @@ func (c *caller) done(e *client.Effect) {
 	k.line.end()
 }
 
-// end is the end of a line's call.
+// end is the end of a slot's call.
 func (s *callSlot) end() {
 	s.call = nil
 	s.done++
 	s.c.w.after(1+s.c.w.rng.Int64N(int64(s.c.w.shape.think)*tick), s.begin)
 }
 
-// found judges a finding of the rule's.
+// found judges a finding of the client's rule.
 func (c *caller) found(s message.Slot, x client.Finding) {
 	k, w := c.calls[s], c.w
 	if x.Kind != client.MustOrder && x.Kind != client.Apart && x.Seq > 0 {
@@ -355,7 +355,7 @@ func (c *caller) found(s message.Slot, x client.Finding) {
 	case client.Lost, client.NotKept:
 		w.judge.lost(c, k)
 	case client.Superseded:
-		if !c.back { // else a liar and a replica that is behind may hide what an earlier life did
+		if !c.back { // if it went back, a liar and a replica that is behind may hide what an earlier life did
 			w.fail("2f+1 replicas tell client %d that t%d of slot %d is superseded", c.index, k.q.Timestamp, s)
 		}
 		c.passed++

@@ -9,9 +9,9 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
-// cunning makes a schedule with recoveries worse, one in two, from a stream of its own:
-// liars deceive who recovers, intruders leave records that fit together, and replicas
-// crash while they recover, and as soon as they have recovered.
+// cunning makes every second schedule with recoveries worse, from a random stream of its
+// own: liars deceive the recovering replica, intruders leave records that fit together,
+// and replicas crash while they recover, and as soon as they have recovered.
 func (d *drawing) cunning() {
 	rng := rand.New(rand.NewPCG(d.s.Seed, 8))
 	if rng.IntN(2) > 0 {
@@ -28,13 +28,13 @@ func (d *drawing) cunning() {
 		"and an ordinary start of %d ticks follows; and one restarts when it has recovered: %t", times, every, restarts)
 }
 
-// cunning is what intruders and liars do to recoveries.
+// cunning holds what intruders and liars do to recoveries.
 type cunning struct {
 	rng      *rand.Rand
 	restarts bool
 }
 
-// deceitful lies to who recovers.
+// deceitful lies to replicas that recover.
 var deceitful = lie{"deceitful", func(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
 	n := message.SeqNum(l.rng.Uint64() >> (24 + l.rng.IntN(40)))
 	v := message.View(l.rng.Uint64() >> (24 + l.rng.IntN(40)))
@@ -67,8 +67,8 @@ var deceitful = lie{"deceitful", func(l *liarMemory, r *replica, _ int, m messag
 	return one(m)
 }}
 
-// parts has an intruder leave more behind: what fits together, for numbers and views that
-// are yet to come.
+// parts has an intruder leave more behind: records that fit together, for numbers and
+// views that are yet to come.
 func (x *cunning) parts(r *replica) {
 	if r.keeper == nil {
 		return
@@ -114,8 +114,8 @@ func (x *cunning) parts(r *replica) {
 }
 
 // crashes ends the life of a replica that recovers and takes part already, if there is
-// one. It has an ordinary start, and a while later it recovers again; that the last
-// recovery did not end is known then. Or that follows at once.
+// one. The replica has an ordinary start, and recovers again a while later, or at once.
+// It then knows that the last recovery did not end.
 func (w *world) crashes(rest int64) bool {
 	for i, s := range w.sites {
 		r := s.copies[0]
@@ -142,7 +142,7 @@ func (w *world) crashes(rest int64) bool {
 	return false
 }
 
-// insists has f happen as soon as it can, be it in calm.
+// insists has f happen as soon as it can, even after the last fault.
 func (w *world) insists(f func() bool) {
 	if !f() {
 		w.after(3*tick, func() { w.insists(f) })

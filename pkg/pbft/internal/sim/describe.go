@@ -9,7 +9,7 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// describe writes a message for those who read a schedule.
+// describe writes a message for readers of a schedule.
 func describe(m message.Message) string {
 	switch m := m.(type) {
 	case *message.Request:

@@ -10,10 +10,10 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// directed are schedules that were written by hand, each for a corner where chance hardly
-// ever comes. All that goes wrong in them is what a network may lose, what one faulty replica
-// may say or leave unsaid, a slow disk, a restart, and a primary that is told to hand over.
-// Each says where it must have come when its faults end, or it would show nothing.
+// directed returns the schedules that were written by hand, each for a case that random
+// schedules hardly ever reach. Their faults are lost messages, messages that one faulty replica
+// sends or leaves out, a slow disk, a restart, and a primary that is told to hand over. Each
+// schedule names what must hold when its faults end, because otherwise it would show nothing.
 func directed() []*Schedule {
 	return []*Schedule{
 		executedAlone(), primaryLeftBehind(), decidedInAnEarlierView(), rootTooLate(),
@@ -28,8 +28,8 @@ func directed() []*Schedule {
 	}
 }
 
-// scene begins a schedule of four replicas and one client, which writes one thing after
-// the other, and after the last fault calls for nothing else until it has its answer.
+// scene begins a schedule of four replicas and one client. The client writes one operation
+// after the other, and after the last fault begins no call until the last one is answered.
 func scene(name string, stop int) *Schedule {
 	return &Schedule{Seed: 1, Replicas: 4, name: name, shape: shape{
 		replicas: 4, period: 8, log: 16, window: 2, batch: 1, clients: 1, slots: 1, think: 1, stop: stop, quiet: true,
@@ -50,7 +50,7 @@ func (s *Schedule) loses(lost func(w *world, from, to int, m message.Message) bo
 	}, format, args...)
 }
 
-// leavesUnsaid makes replica i the faulty one: it says all that a correct one would, but for some.
+// leavesUnsaid makes replica i the faulty one: it leaves out some messages of a correct replica.
 func (s *Schedule) leavesUnsaid(i int, unsaid func(w *world, to int, m message.Message) bool,
 	format string, args ...any) {
 	s.says(i, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
@@ -61,7 +61,8 @@ func (s *Schedule) leavesUnsaid(i int, unsaid func(w *world, to int, m message.M
 	}, format, args...)
 }
 
-// says makes replica i the faulty one: this is what it says instead of what a correct one would.
+// says makes replica i the faulty one: edit returns what it sends instead of a correct
+// replica's message.
 func (s *Schedule) says(i int, edit func(l *liarMemory, r *replica, to int, m message.Message) []message.Message,
 	format string, args ...any) {
 	s.add(func(w *world) {
@@ -91,7 +92,7 @@ func (w *world) view(i int) message.View {
 	return v
 }
 
-// orders: m has part in agreeing on a batch, or tells what was agreed on.
+// orders reports whether m has part in agreeing on a batch, or tells of an agreement.
 func orders(m message.Message) bool {
 	switch m.(type) {
 	case *message.PrePrepare, *message.Prepare, *message.Commit, *message.Decided, *message.BatchBody:
@@ -101,8 +102,8 @@ func orders(m message.Message) bool {
 }
 
 // executedAlone: the primary falls silent when 2 alone has executed a batch that 1 has prepared
-// and 3 has never seen. 1 and 3 cannot agree on it and cannot leave the view without a third
-// who says that the request is not done with everywhere; 2, who has done it, must say so.
+// and 3 has never seen. 1 and 3 cannot agree on it, and cannot leave the view without a third
+// replica that still waits for the request. 2 has executed the request, and must join them.
 func executedAlone() *Schedule {
 	s := scene("executed alone", 30)
 	s.leavesUnsaid(0, func(_ *world, to int, m message.Message) bool {
@@ -123,10 +124,11 @@ func executedAlone() *Schedule {
 	return s
 }
 
-// primaryLeftBehind: 1 has left for view 1 alone, and 3 falls silent when 2 has executed a batch
-// with the COMMIT that 3 sent to nobody else. 2 is content, the primary has prepared the batch
-// and needs one COMMIT more: unless its own timer runs for the request, and 2 says that it waits
-// with it, it stays until it hands over to 1, which takes five seconds and may take minutes.
+// primaryLeftBehind: 1 has left for view 1 alone, and 3 falls silent when 2 has executed
+// a batch with the COMMIT that 3 sent to nobody else. 2 waits for nothing; the primary
+// has prepared the batch and needs one COMMIT more. Its own timer must run for the
+// request, and 2 must join it in leaving the view. Otherwise it stays until it hands over
+// to 1, which takes five seconds and may take minutes.
 func primaryLeftBehind() *Schedule {
 	s := scene("the primary is left behind", 130)
 	s.within = 250
@@ -153,9 +155,10 @@ func primaryLeftBehind() *Schedule {
 	return s
 }
 
-// decidedInAnEarlierView: the first batch has committed at 0 and 2 in view 0; 3 has missed it. In
-// view 1 it is chosen again, its primary falls silent, 3 waits in view 2 alone: nobody can agree
-// on the batch once more, and 0 and 2, who are content, must still know that it was decided.
+// decidedInAnEarlierView: the first batch has committed at 0 and 2 in view 0; 3 has
+// missed it. View 1 chooses it again, the primary of view 1 falls silent, and 3 waits in
+// view 2 alone. No quorum can agree on the batch once more, so 0 and 2, which wait for
+// nothing, must still know that it was decided.
 func decidedInAnEarlierView() *Schedule {
 	s := scene("decided in an earlier view", 110)
 	s.loses(func(_ *world, from, to int, m message.Message) bool {
@@ -181,9 +184,10 @@ func decidedInAnEarlierView() *Schedule {
 	return s
 }
 
-// rootTooLate: view 1 begins from a checkpoint whose root is still being computed at its primary,
-// which has sent its NEW-VIEW and leaves the view before it could begin it. It has pre-prepared
-// all the same what it chose, and others have prepared it: a later view must find that in its Q.
+// rootTooLate: view 1 begins from a checkpoint whose root is still being computed at its
+// primary, which has sent its NEW-VIEW and leaves the view before it could begin it. It
+// has pre-prepared all the same what it chose, and others have prepared it: a later view
+// must find the choice in its Q.
 func rootTooLate() *Schedule {
 	s := scene("the root comes too late", 100)
 	s.shape.period, s.shape.log = 2, 4
@@ -204,8 +208,8 @@ func rootTooLate() *Schedule {
 }
 
 // forgottenViewChange: 3, which has voted for nothing yet, leaves view 0 with the others,
-// and is restarted before anybody has heard its VIEW-CHANGE; it must not make another.
-// The next primary is faulty and silent. Only 3 itself can know that 2f+1 have left.
+// and is restarted before its VIEW-CHANGE has reached anybody; it must not make another. The
+// next primary is faulty and silent. Only 3 itself can know that 2f+1 replicas have left.
 func forgottenViewChange() *Schedule {
 	s := scene("a forgotten VIEW-CHANGE", 40)
 	s.leavesUnsaid(1, func(*world, int, message.Message) bool { return true }, "says nothing")
@@ -222,8 +226,8 @@ func forgottenViewChange() *Schedule {
 }
 
 // decidedBeforeProposed: 3 restarts and may not vote for a while. It hears first that a
-// batch was decided, and of the batch itself when the primary proposes it once more; too
-// few have voted for it to COMMITs for 3, since 1 knows of it only that it was decided.
+// batch was decided, and gets the batch itself when the primary proposes it once more. 3
+// does not get enough COMMITs for it, since 1 knows only that the batch was decided.
 func decidedBeforeProposed() *Schedule {
 	s := scene("decided before it is proposed", 120)
 	s.shape.think = 60
@@ -250,10 +254,10 @@ func decidedBeforeProposed() *Schedule {
 	return s
 }
 
-// fetchedAboveTheWindow: 1 has missed everything and fetches checkpoint 6 on the word of 3
-// and of the faulty 0; with its vote it becomes stable at 3, which goes on from there, while
-// 2 has got no further than 5. When all three leave the view, 1 must name the checkpoint that
-// it voted for, although it lies above its window, or there is none that two of them hold.
+// fetchedAboveTheWindow: 1 has missed everything and fetches checkpoint 6 on the word of 3 and
+// of the faulty 0. With 1's vote the checkpoint becomes stable at 3, which goes on from there,
+// while 2 has come to 5. When all three leave the view, 1 must name the checkpoint that it
+// voted for, although it lies above its window: otherwise there is none that two of them hold.
 func fetchedAboveTheWindow() *Schedule {
 	s := scene("fetched above the window", 104)
 	s.shape.period, s.shape.log, s.shape.clients = 2, 4, 2
@@ -290,9 +294,9 @@ func fetchedAboveTheWindow() *Schedule {
 	return s
 }
 
-// collectedByTheLiar: batches prepare as n1 at 0 alone in view 0, and another one at 1
+// collectedByTheLiar: a batch prepares as n1 at 0 alone in view 0, and another one at 1
 // alone in view 1. The primary of view 3 says that it has collected n1, and chooses the
-// earlier of the two: without its word, only 0 and 2 do not contradict it (A1).
+// earlier of the two: without its word, only 0 and 2 do not contradict that choice (A1).
 func collectedByTheLiar() *Schedule {
 	s := scene("collected by the liar", 130)
 	s.loses(func(_ *world, from, to int, m message.Message) bool {
@@ -351,10 +355,10 @@ func collectedByTheLiar() *Schedule {
 	return s
 }
 
-// proposedAgain: the first batch has been executed, and nobody has heard of it; its
-// primary has proposed it again, as n2, to 2 and 3, who have executed that tentatively
-// and must not wait for it to commit before they repeat their answer. They know that it
-// is done, so they would leave no view for it.
+// proposedAgain: the first batch has been executed, and its client has no answer. The
+// primary has proposed the request again, as n2, to 2 and 3. They have executed n2
+// tentatively, and must not wait for it to commit before they repeat their answer: they
+// know that the request is done, so they would leave no view for it.
 func proposedAgain() *Schedule {
 	s := scene("proposed again", 60)
 	s.loses(func(w *world, _, to int, _ message.Message) bool { return to >= w.n }, "clients hear no answers")
@@ -379,9 +383,9 @@ func proposedAgain() *Schedule {
 }
 
 // votedAfterLeaving: 1 and 3 have left view 0 before batch 4 committed there. 3 hears
-// that it was decided, and comes to checkpoint 4, which would be stable at 2 with its
-// vote; 2, when it leaves too, would name no other, and neither of the two who left
-// before names that. The VIEW-CHANGE of the faulty 0 helps nobody.
+// that batch 4 was decided, and comes to checkpoint 4, which would be stable at 2 with
+// its vote. Then 2 would name no other checkpoint when it leaves too, and neither 1 nor 3
+// names that one. The VIEW-CHANGE of the faulty 0 helps nobody.
 func votedAfterLeaving() *Schedule {
 	s := scene("voted after leaving", 58)
 	s.Seed = 3 // 1 and 3 leave before the fourth batch has committed
@@ -425,11 +429,11 @@ func votedAfterLeaving() *Schedule {
 	return s
 }
 
-// stableHereAndThere: 1 has missed everything. At 0 checkpoint 6 is stable, and at 2,
-// whom the faulty 3 does not tell that it holds that, only checkpoint 4: 2 alone has the
-// first batches, which 1 needs, and no two say of the same checkpoint that it is stable.
-// Two say that they hold the later one, and that must do, for the next call needs 1: or
-// all would have to leave the view for it.
+// stableHereAndThere: 1 has missed everything. Checkpoint 6 is stable at 0. At 2 only
+// checkpoint 4 is, because the faulty 3 does not tell 2 that it holds checkpoint 6. 2
+// alone has the first batches, which 1 needs, and no two replicas say that one checkpoint
+// is stable. Two say that they hold checkpoint 6, and that must be enough: the next call
+// needs 1, or all would have to leave the view.
 func stableHereAndThere() *Schedule {
 	s := scene("stable here and there", 60)
 	s.within = 60
@@ -454,9 +458,9 @@ func stableHereAndThere() *Schedule {
 	return s
 }
 
-// whatIsPast: 3 has missed six batches, the others have forgotten what the protocol lets
-// them forget of these, and 3 hears of no checkpoint. It must come level by what they say
-// was decided, and by batches that are past.
+// whatIsPast: 3 has missed six batches, the others have forgotten as much of these as the
+// protocol allows, and 3 hears of no checkpoint. It must catch up by their DECIDEDs and
+// by old batches.
 func whatIsPast() *Schedule {
 	s := scene("what is past", 120)
 	s.shape.period, s.shape.log = 4, 8
@@ -479,10 +483,11 @@ func whatIsPast() *Schedule {
 	return s
 }
 
-// provedElsewhere: 3 alone has executed the first call in view 0, and gives its result. In view
-// 1 the call is executed anew, with another choice and so another result, at 1 and 2, who say
-// that it was and no more, and at the faulty 0, which proves the result that 3 gave. So f+1 have
-// that result and 2f+1 have executed the call on one ground, but f+1 of these must have it.
+// provedElsewhere: 3 alone has executed the first call in view 0, and gives its result.
+// In view 1 the call is executed anew, with another choice and so another result, at 1
+// and 2, which say only that they executed it, and at the faulty 0, which proves the
+// result that 3 gave. So f+1 replicas have that result and 2f+1 have executed the call on
+// one ground. But f+1 of those on that ground must have the result.
 func provedElsewhere() *Schedule {
 	s := scene("proved elsewhere", 60)
 	s.Seed = 2 // the client names 3 for the result, and 0 for a proof of it
@@ -538,12 +543,11 @@ func provedElsewhere() *Schedule {
 	return s
 }
 
-// takenBackAndRepeated: 3 alone has executed the first call tentatively in view 0, as n1.
-// In view 1 another call is n1 and the first one n2. The faulty 0 brings 3 the batch that
-// shows this, and the first call once more behind it. While 3 has yet to take back what
-// it executed it must not repeat that answer as if it had committed: 0 proves the same
-// result, 2 says that the call was executed and no more, and that would be f+1 with the
-// result and 2f+1 who know that the call has committed.
+// takenBackAndRepeated: 3 alone has executed the first call tentatively in view 0, as n1. In view
+// 1 another call is n1 and the first one n2. The faulty 0 sends 3 the batch that shows this, and
+// the first call once more behind it. Before 3 has undone its execution it must not repeat that
+// answer as if the call had committed. 0 proves the same result and 2 says only that the call was
+// executed, so there would be f+1 with the result and 2f+1 that know that the call has committed.
 func takenBackAndRepeated() *Schedule {
 	s := scene("taken back and repeated", 200)
 	s.Seed = 2 // the client names 3 for the result, and 0 for a proof of it
@@ -612,8 +616,8 @@ func takenBackAndRepeated() *Schedule {
 }
 
 // enrolledBeforeFetching: a client is revoked before checkpoint 4 and enrolled again after it,
-// at 3 too, which then falls behind and fetches the state of a later checkpoint. Meanwhile its
-// pages are those of checkpoint 4, and it must not tell the client that it is not enrolled.
+// at 3 too, which then falls behind and fetches the state of a later checkpoint. Meanwhile the
+// pages of 3 are those of checkpoint 4, and it must not tell the client that it is not enrolled.
 func enrolledBeforeFetching() *Schedule {
 	s := scene("enrolled before fetching", 160)
 	s.shape.period, s.shape.log = 4, 8
@@ -642,9 +646,9 @@ func enrolledBeforeFetching() *Schedule {
 	return s
 }
 
-// notEnrolledYet: a client is revoked and enrolled again, and of the second 3 does not
-// hear. When the client reads, 3 and the faulty 0 say that it is not enrolled, which must
-// not be believed of f+1.
+// notEnrolledYet: a client is revoked and enrolled again, and 3 does not hear of the
+// second enrolment. When the client reads, 3 and the faulty 0 say that it is not
+// enrolled. The word of f+1 replicas must not be believed in this.
 func notEnrolledYet() *Schedule {
 	s := scene("not enrolled yet", 100)
 	s.add(func(w *world) {
@@ -674,8 +678,8 @@ func notEnrolledYet() *Schedule {
 }
 
 // earlierLife is a client that has written twice when it restarts at 45, and then writes
-// something else. Its clock has gone back to what is given. The faulty 0 says that it knows
-// of no timestamp, and 2 is not asked. Of the second write 3 hears late if it is told to.
+// something else. Its clock has gone back to the given time. The faulty 0 says that it knows
+// of no timestamp, and 2 is not asked. If late is set, 3 hears late of the second write.
 func earlierLife(name string, clock message.Timestamp, late bool) *Schedule {
 	s := scene(name, 90)
 	s.loses(func(w *world, _, to int, m message.Message) bool {
@@ -701,8 +705,8 @@ func earlierLife(name string, clock message.Timestamp, late bool) *Schedule {
 }
 
 // timestampOfAnEarlierLife: the next timestamp by the clock is that of the second write.
-// The client must learn so of 1 and 3, or it would take the result of that write for its
-// third call's.
+// The client must learn this from 1 and 3. Otherwise it would take the result of that
+// write for the result of its third call.
 func timestampOfAnEarlierLife() *Schedule {
 	s := earlierLife("a timestamp of an earlier life", 101, false)
 	s.reach("the third call has its result, under a later timestamp", func(w *world) bool {
@@ -722,8 +726,8 @@ func latestUnknown() *Schedule {
 }
 
 // overtaken: 3 has executed nothing, so that the client hears of no timestamp above its
-// clock. Its third call is superseded, which it must report, and the call after that must
-// be later than all that the group knows.
+// clock. Its third call is superseded, which the client must report. The timestamp of the
+// call after that must be later than all that the group knows.
 func overtaken() *Schedule {
 	s := earlierLife("overtaken by an earlier life", 50, true)
 	s.add(func(w *world) {

@@ -9,7 +9,7 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// nudge adds or takes one.
+// nudge adds one or subtracts one.
 func nudge[T ~uint64](l *liarMemory, x T) T {
 	if l.chance(0.5) {
 		return x + 1
@@ -92,8 +92,8 @@ func nudgeViewChange(l *liarMemory, m *message.ViewChange, number bool) message.
 	return &x
 }
 
-// falsePQ claims to have prepared what it has not, and forgets what it has, to each
-// receiver differently.
+// falsePQ claims to have prepared other batches, and leaves out those that it has
+// prepared, to each receiver differently.
 func falsePQ(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	vc, ok := m.(*message.ViewChange)
 	if !ok || int(vc.From) != r.id {
@@ -192,8 +192,8 @@ func forgeRelay(l *liarMemory, r *replica, to int, m message.Message) []message.
 	return said
 }
 
-// usurp proposes where it is not its turn: as a backup, in a view that has not begun, and
-// against what its own NEW-VIEW chose.
+// usurp proposes out of turn: as a backup, in a view that has not begun, and against the
+// choice of its own NEW-VIEW.
 func usurp(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
 	var v message.View
 	var n message.SeqNum
@@ -228,8 +228,8 @@ func usurp(l *liarMemory, _ *replica, _ int, m message.Message) []message.Messag
 }
 
 // falseRecord lies about what it did and tells everyone the same, so that its VIEW-CHANGE
-// is acknowledged and used: it forgets, or claims that something else prepared, or
-// nothing where something did.
+// is acknowledged and used: it leaves out batches, or claims that another batch prepared,
+// or none where one did.
 func falseRecord(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
 	switch m := m.(type) {
 	case *message.ViewChange:
@@ -299,8 +299,8 @@ func without(all []message.Prepared, which func(message.Prepared) bool) []messag
 	return slices.DeleteFunc(all, which)
 }
 
-// convenientNewView begins its views with what some VIEW-CHANGE speaks for, whether the
-// conditions hold or not, and from no more VIEW-CHANGEs than it must.
+// convenientNewView begins its views with any batch that some VIEW-CHANGE names, whether
+// the conditions hold or not, and from no more VIEW-CHANGEs than it must.
 func convenientNewView(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
 	nv, ok := m.(*message.NewView)
 	if !ok {

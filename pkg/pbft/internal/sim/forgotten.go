@@ -7,8 +7,8 @@ import "bfs/pkg/pbft/internal/message"
 // Directed schedules of replicas that are restarted and forget what they promised
 // (R-OUR-21), and of a value that recurs (R-OUR-22).
 
-// restarts ends the life of a replica at a tick, whether or not more than f may not be
-// counted on then.
+// restarts ends the life of a replica at a tick, even if more than f replicas are then
+// faulty, away or without memory.
 func (s *Schedule) restarts(i int, ticks ...int) {
 	s.add(func(w *world) {
 		for _, t := range ticks {
@@ -89,10 +89,10 @@ func forgottenNewView() *Schedule {
 	return s
 }
 
-// forgottenCheckpoint: 3 votes for nothing, executes what the others say was decided, and
-// says that it holds checkpoint 2, which is stable for that. It is restarted. If it did
-// not know that it may have said so, 2 could be restarted next, and 1, which has nothing,
-// and 0 would be all that is left of the group.
+// forgottenCheckpoint: 3 votes for nothing, executes the batches that the others say were
+// decided, and says that it holds checkpoint 2, which becomes stable by that. 3 is
+// restarted. If it did not know that it may have said so, 2 could be restarted next. Then
+// only 0, and 1, which has executed nothing, would be left of the group.
 func forgottenCheckpoint() *Schedule {
 	s := scene("a forgotten CHECKPOINT", 100)
 	s.shape.period, s.shape.log = 2, 4
@@ -123,8 +123,8 @@ func forgottenCheckpoint() *Schedule {
 }
 
 // forgottenReply: without tentative execution, 3's answer to the first call is one of the
-// 2f+1. It is restarted, and the client reads. 2 is faulty by then and gives the reader
-// the initial state; 3, which has forgotten, must not do so too.
+// 2f+1. It is restarted, and the client reads. 2 is faulty by then and answers the reader
+// from the initial state. 3 has forgotten, and must not do the same.
 func forgottenReply() *Schedule {
 	s := scene("a forgotten REPLY", 100)
 	s.shape.stubborn = true // 2 does all else that a correct replica does: with 3 silent the group needs it
@@ -161,7 +161,7 @@ func forgottenReply() *Schedule {
 	return s
 }
 
-// calls has a client that waits for nothing issue a request at a tick.
+// calls has a client issue a request at a tick, whether or not it waits for another.
 func (s *Schedule) calls(c, t int, op []byte, readOnly bool) {
 	s.add(func(w *world) {
 		w.at(int64(t)*tick, func() {
@@ -172,7 +172,7 @@ func (s *Schedule) calls(c, t int, op []byte, readOnly bool) {
 	}, "at %d client %d asks for %q", t, c, op[0])
 }
 
-// hush has the clients call for nothing but what the schedule says.
+// hush has the clients make no calls but those of the schedule.
 func (s *Schedule) hush() {
 	s.add(func(w *world) {
 		for _, c := range w.clients {
@@ -183,9 +183,9 @@ func (s *Schedule) hush() {
 }
 
 // valueThatRecurs: client 0 writes a, b and a again. Only 0 has executed the third write
-// when client 1 reads: 0 says a, of batch 3, 1 says a, of batch 1, and 3, which is
-// faulty, says a of whatever batch. Counted together they would be believed, and the next
-// reader would get b from 1, which has come to batch 2, from 2, and from 3.
+// when client 1 reads: 0 says a, of batch 3, 1 says a, of batch 1, and and 3, which is
+// faulty, says a, of any batch. Counted together these would be believed, and the next
+// reader would get b: from 1, which has come to batch 2, from 2, and from 3.
 func valueThatRecurs() *Schedule {
 	s := scene("a value that recurs", 200)
 	s.shape.clients = 3

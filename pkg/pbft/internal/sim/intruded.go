@@ -9,11 +9,12 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
-// Directed schedules of intruders who know the protocol, and of recoveries that others do
-// not leave alone.
+// Directed schedules of intruders who know the protocol, and of recoveries that faulty
+// replicas disturb.
 
-// intruded begins a schedule on disks in which an intruder is in replica i, who says what
-// a correct replica would, until t. He leaves something behind, and the replica recovers.
+// intruded has an intruder in replica i between two ticks, in a schedule on disks. Until
+// the intruder goes the replica sends what a correct one would. The intruder leaves
+// something behind, and the replica recovers.
 func (s *Schedule) intruded(i, from, to int, leaves func(r *replica), format string, args ...any) {
 	s.shape.durable, s.shape.sync = true, 5
 	s.add(func(w *world) {
@@ -22,7 +23,7 @@ func (s *Schedule) intruded(i, from, to int, leaves func(r *replica), format str
 	}, "an intruder is in replica %d from %d to %d, and leaves behind "+format, append([]any{i, from, to}, args...)...)
 }
 
-// polite says what a correct replica says.
+// polite is no lie: it sends what a correct replica would.
 func polite(_ *liarMemory, _ *replica, _ int, m message.Message) []message.Message { return one(m) }
 
 // write appends records to the journal of a replica that is down.
@@ -56,12 +57,12 @@ func (s *Schedule) once(when func(w *world) bool, f func(w *world), format strin
 	}, format, args...)
 }
 
-// healed: the intruder is expelled from replica i, whose recovery is over.
+// healed reports whether the intruder is expelled from replica i and its recovery is over.
 func healed(w *world, i int) bool { return w.cured[i] }
 
 // decidedAhead: the intruder writes into the journal of 3 that batches were decided under
 // numbers that the group has yet to reach. They lie beyond all that the recovery looks
-// at; but it ends, and an ordinary restart reads the journal once more.
+// at. But the recovery ends, and an ordinary restart reads the journal once more.
 func decidedAhead() *Schedule {
 	s := scene("decided ahead", 400)
 	batch := message.Batch{Choice: []byte{1}}
@@ -80,7 +81,7 @@ func decidedAhead() *Schedule {
 }
 
 // preparedAhead: the intruder writes that proposals were prepared. When 3 has recovered
-// and is restarted it must not say so.
+// and is restarted it must not claim these.
 func preparedAhead() *Schedule {
 	s := scene("prepared ahead", 400)
 	batch := message.Batch{Choice: []byte{1}}
@@ -98,8 +99,8 @@ func preparedAhead() *Schedule {
 	return s
 }
 
-// forgedBeginning is a NEW-VIEW of a view, and VIEW-CHANGEs of all that justify it: for
-// each number in a window it chooses a batch that nobody knows.
+// forgedBeginning is a NEW-VIEW of a view, and VIEW-CHANGEs of all replicas that justify
+// it. For each number in a window it chooses a batch that nobody knows.
 func forgedBeginning(r *replica, view message.View) (all []message.Message) {
 	low, window := r.core.Low(), r.w.shape.log
 	k := message.CheckpointID{Seq: low, Digest: r.core.Stable().Digest}
@@ -119,8 +120,8 @@ func forgedBeginning(r *replica, view message.View) (all []message.Message) {
 	return append(all, m)
 }
 
-// forgedView: the journal of 3 says that it waits for view 1, and has all that view
-// begins with; nobody else ever left view 0.
+// forgedView: the journal of 3 says that it waits for view 1, and holds the NEW-VIEW and
+// the VIEW-CHANGEs of that view. No other replica ever left view 0.
 func forgedView() *Schedule {
 	s := scene("a forged view", 900) // the others follow it into view 1, which takes them 500 ticks
 	s.intruded(3, 20, 40, func(r *replica) {
@@ -139,7 +140,7 @@ func forgedFirstView() *Schedule {
 }
 
 // forgedWay: view 1 has begun, and the journal of 3 has other VIEW-CHANGEs for it than
-// were sent. 3 must take those that were.
+// were sent. 3 must take those that were sent.
 func forgedWay() *Schedule {
 	s := scene("a forged way into a view", 400)
 	s.handsOver(0, 10)
@@ -153,8 +154,8 @@ func forgedWay() *Schedule {
 
 // lowEstimate: 3 is correct, and its recovery has it forget all but its fence. 2 lags
 // behind, the faulty 0 says that it does too, and 1 alone has come as far as 3 had. So
-// the bound is low, and 3 must not take its fence for false because of it: it would vote
-// again from a checkpoint on that lies below what it voted for.
+// the bound is low. 3 must not take its fence for false because of that: it would vote
+// again from a checkpoint below its earlier votes.
 func lowEstimate() *Schedule {
 	s := scene("a low estimate", 450)
 	// Once the faults end, replica 0 does all that a correct replica does: the group needs it
@@ -227,7 +228,7 @@ func lowEstimate() *Schedule {
 
 // earlyViews: 4, which is correct, recovers in view 7, of which it does not hear the
 // NEW-VIEW for a while. 5 lags behind in view 0, and the faulty 0 says that it is there
-// too. 4 must not take its own view for an intruder's work for that.
+// too. 4 must not take its own view for an intruder's work because of that.
 func earlyViews() *Schedule {
 	s := scene("early views", 300)
 	s.Replicas, s.shape.replicas = 6, 6

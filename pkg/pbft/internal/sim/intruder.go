@@ -11,10 +11,10 @@ import (
 )
 
 // An intruder comes into a replica, has it lie for a while, and is expelled by a
-// recovery. Before that he may change what is on its disk, and he keeps its session keys.
-// There are more of them than f over a life, and never more than f at a time.
+// recovery. Before that the intruder may change what is on the replica's disk, and keeps
+// its session keys. A life has more than f intruders, and never more than f at a time.
 
-// intrusions draws intruders who come one after the other. Nobody else lies then.
+// intrusions draws intruders who come one after the other. No other replica lies then.
 func (d *drawing) intrusions(rng *rand.Rand) {
 	for range 2 + rng.IntN(4) {
 		i, t, stay, rest := rng.IntN(d.s.Replicas), rng.IntN(d.s.shape.stop), 1+rng.IntN(60), rng.IntN(10)
@@ -58,7 +58,7 @@ var traces = []trace{
 	}},
 }
 
-// intrudes has an intruder come, unless more than f could not be counted on then.
+// intrudes has an intruder come, unless the correct replicas that remember would be no quorum.
 func (w *world) intrudes(i int, stay, rest int64, speaks lie, leaves trace) (come bool) {
 	s := w.sites[i]
 	if r := s.copies[0]; s.liar() || s.away || r.down || r.recovers || !w.mayLose(i) || w.liars() >= w.f {
@@ -80,7 +80,7 @@ func (w *world) intrudes(i int, stay, rest int64, speaks lie, leaves trace) (com
 	return true
 }
 
-// plant writes false records behind those that the journal has.
+// plant appends false records to the journal.
 func plant(r *replica, rng *rand.Rand) {
 	if r.keeper == nil {
 		return

@@ -15,18 +15,18 @@ import (
 	"bfs/pkg/pbft/pbfttest"
 )
 
-// judge watches everything that correct replicas do and correct clients are told, and fails
-// the schedule at the first wrong step. At its heart is the automaton Safe: a single copy that
-// executes, in the order the group agreed on, requests that were made, each at most once, and
-// whose results are the only ones a correct client may accept [TOCS App. B; R-MOD-9].
+// judge watches all that correct replicas do and all that correct clients are told, and fails
+// the schedule at the first wrong step. Its main part is the automaton Safe: a single copy
+// that executes requests that were made, each at most once, in the order that the group agreed
+// on. A correct client may accept only the results of this copy [TOCS App. B; R-MOD-9].
 type judge struct {
 	w       *world
-	in      map[message.Digest]bool // REQUEST and FAULTY-REQUEST: wishes that somebody had
+	in      map[message.Digest]bool // REQUEST and FAULTY-REQUEST: requests that were made
 	out     map[outKey]outcome      // EXECUTE: results
 	last    map[message.RequestKey]message.Timestamp
 	copy    *register          // the single copy
 	exec    *executor.Executor // of the administrator's operations on it
-	history []step             // history[n] is what was executed as n, by the first correct replica to do so
+	history []step             // history[n] is the batch that a correct replica executed first as n
 	after   []moment           // after[n] is what the single copy is after batch n
 	chain   [][8]byte          // chain[k]: the digest in a reply whose place is k
 	cells   []byte             // cells[k]: the cell after as many operations
@@ -37,12 +37,12 @@ type judge struct {
 	once map[uint64]message.Timestamp
 
 	enrolled     map[message.ClientID]bool
-	administered int                      // the last batch with an operation of the administrator that was answered
+	administered int                      // the last batch with an answered operation of the administrator
 	since        map[message.ClientID]int // the batch that enrolled a client last
 
 	roots    map[message.SeqNum]message.Digest // of correct replicas' checkpoints (I5)
 	prepared map[slotKey]message.Digest        // I1
-	ahead    map[slotKey]*message.Batch        // what correct replicas say in replies that they have prepared
+	ahead    map[slotKey]*message.Batch        // batches that correct replicas claim in replies to have prepared
 	vows     vows
 }
 
@@ -54,7 +54,7 @@ type outKey struct {
 type outcome struct {
 	digest message.Digest
 	result []byte
-	place  uint64 // how many operations had written by then
+	place  uint64 // how many operations had written before
 	batch  int
 }
 
@@ -100,7 +100,7 @@ func (j *judge) requested(_ *caller, q *message.Request) {
 }
 
 // executed judges a batch that replica r executes as n: it is the same at all correct
-// replicas (I3), and what is new goes through the automaton.
+// replicas (I3). The automaton executes a batch that is new.
 func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	r.idle = 0
 	w := j.w
@@ -111,7 +111,7 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	d := j.digest(r, b)
 	if here, committed := r.core.Committed(n); !committed || here != d {
 		w.marks.hit(markDecided)
-		view = ^message.View(0) // in another one, who knows which
+		view = ^message.View(0) // in another view, which is not known
 	}
 	j.vows.committed(r, n, d)
 	switch {
@@ -119,8 +119,8 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 		if n+w.shape.log <= w.sites[r.id].cured {
 			// After a recovery a restart runs batches again from a journal in which an
 			// intruder may have put others, up to the checkpoint with which the recovery
-			// ended. Its root has to be the group's all the same (I5), and nobody is
-			// answered before it is known (core.Restore).
+			// ended. The root of that checkpoint has to be the group's all the same (I5),
+			// and no client is answered before the root is known (core.Restore).
 			return
 		}
 		if first := j.history[n]; first.digest != d {
@@ -138,8 +138,8 @@ func (j *judge) executed(r *replica, n message.SeqNum, b *message.Batch) {
 	}
 }
 
-// digest is that of a batch which replica r executes, of what is in it and not of what r
-// believes to be in it.
+// digest is the digest of a batch that replica r executes, computed from its contents and
+// not taken from r.
 func (j *judge) digest(r *replica, b *message.Batch) message.Digest {
 	checked := message.Batch{Choice: b.Choice}
 	for _, q := range b.Requests {
@@ -153,7 +153,7 @@ func (j *judge) digest(r *replica, b *message.Batch) message.Digest {
 	return checked.Digest()
 }
 
-// commit takes a batch for the next of the one order, on the word of replica by.
+// commit has the automaton execute the next batch of the order, on the word of replica by.
 func (j *judge) commit(by int, n message.SeqNum, view message.View, b *message.Batch) {
 	j.history = append(j.history, step{b.Digest(), by, view})
 	if len(b.Requests) == 0 {
@@ -165,7 +165,7 @@ func (j *judge) commit(by int, n message.SeqNum, view message.View, b *message.B
 	j.after = append(j.after, moment{uint64(len(j.chain) - 1), j.sets, j.cells[len(j.cells)-1]})
 }
 
-// decided judges what replica r says was decided: some correct replica has executed it.
+// decided judges a DECIDED of replica r: some correct replica has executed the batch.
 func (j *judge) decided(r *replica, m *message.Decided) {
 	if r.lies() {
 		return
@@ -176,8 +176,8 @@ func (j *judge) decided(r *replica, m *message.Decided) {
 	}
 }
 
-// tentative judges a batch that replica r executes because it has prepared, whether it is
-// known to have committed or not.
+// tentative judges a batch that replica r executes because it has prepared, whether or
+// not it is known to have committed.
 func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *message.Batch) {
 	if r.lies() {
 		return
@@ -196,8 +196,8 @@ func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *messa
 	}
 }
 
-// promised judges that a client believes what 2f+1 replicas have prepared: it counts as
-// committed from now on, and must stay so (R-HD-20).
+// promised judges a batch that a client believes because 2f+1 replicas have prepared it:
+// the batch counts as committed from now on, and must stay so (R-HD-20).
 func (j *judge) promised(c *caller, at slotKey) {
 	b := j.ahead[at]
 	switch {
@@ -229,7 +229,7 @@ func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []b
 		j.administer(n, q, choice)
 		return
 	case recovers:
-		return // the copy's state has no use for it
+		return // the state of the copy does not depend on it
 	case !j.enrolled[q.Client]:
 		return
 	case q.Timestamp <= j.last[q.Key()] || int(q.Slot) >= ledgerSlots:
@@ -249,12 +249,12 @@ func (j *judge) execute(by int, n message.SeqNum, q *message.Request, choice []b
 	j.out[outKey{q.Key(), q.Timestamp}] = outcome{q.Digest(), result, uint64(len(j.chain) - 1), int(n)}
 }
 
-// unique judges that what a correct client asked for once is not executed twice, under
+// unique judges that an operation of a correct client is executed at most once, under
 // whatever timestamps.
 func (j *judge) unique(q *message.Request) {
 	number := binary.LittleEndian.Uint64(q.Op[3:11])
 	if c := j.w.clientOf(q.Client); c == nil || c.mischief != nil || number == 0 {
-		return // a schedule that was written by hand numbers nothing
+		return // a schedule that was written by hand does not number its operations
 	}
 	if t, done := j.once[number]; done {
 		j.w.fail("Safe: an operation of client %v is executed as t%d and as t%d of slot %d",
@@ -263,8 +263,8 @@ func (j *judge) unique(q *message.Request) {
 	j.once[number] = q.Timestamp
 }
 
-// administer is EXECUTE of an operation of the administrator: it is done on the single
-// copy, and who is enrolled then is what the operations so far say.
+// administer is EXECUTE of an operation of the administrator: it runs on the single copy.
+// The clients that are enrolled then follow from the operations so far.
 func (j *judge) administer(n message.SeqNum, q *message.Request, choice []byte) {
 	if q.Timestamp <= j.last[q.Key()] {
 		return
@@ -290,16 +290,16 @@ func (j *judge) administer(n message.SeqNum, q *message.Request, choice []byte) 
 	}
 }
 
-// notEnrolled judges that a client is told that it is not enrolled: it was not, at some
-// time since it called.
+// notEnrolled judges the answer that a client is not enrolled: it was not, at some time
+// since it called.
 func (j *judge) notEnrolled(c *caller, k *call) {
 	if j.enrolled[c.id] && j.since[c.id] <= k.enrolled {
 		j.w.fail("client %d is told that it is not enrolled, and was since before it called", c.index)
 	}
 }
 
-// blocks judges what a replica tells its service of an operation: the digests of the
-// blocks with which it ends, all of them and in order.
+// blocks judges the block digests of an operation that a replica hands to its service:
+// those of the blocks with which the operation ends, all of them and in order.
 func (j *judge) blocks(r *replica, q *message.Request) {
 	var want []message.Digest
 	for rest := q.Op[len(q.Op)%blockhash.Size:]; len(rest) > 0; rest = rest[blockhash.Size:] {
@@ -314,9 +314,9 @@ func (j *judge) blocks(r *replica, q *message.Request) {
 	}
 }
 
-// accepted judges REPLY: the result is the one the automaton put out, or for a read, one
-// that a single copy could have given between the call and now, and no earlier than what
-// any correct client had seen before the call.
+// accepted judges REPLY: the result is the automaton's. The result of a read is one that
+// a single copy could have given between the call and now, and no earlier than any result
+// that a correct client had seen before the call.
 func (j *judge) accepted(c *caller, k *call, result []byte) {
 	w := j.w
 	if !k.q.ReadOnly {
@@ -333,7 +333,7 @@ func (j *judge) accepted(c *caller, k *call, result []byte) {
 	}
 	w.marks.hit(markFastRead)
 	if k.q.Op[0] == opGet {
-		at := k.floor // values recur: of the places where the cell had this one, the first can do no harm
+		at := k.floor // values recur: the first place where the cell had this value is the safe one
 		for at < uint64(len(j.cells)) && (len(result) != 1 || j.cells[at] != result[0]) {
 			at++
 		}
@@ -353,7 +353,7 @@ func (j *judge) accepted(c *caller, k *call, result []byte) {
 	j.see(c, k, at)
 }
 
-// see notes that a correct client has seen the single copy at a place.
+// see notes that a correct client has seen the state of the single copy at a place.
 func (j *judge) see(c *caller, k *call, at uint64) {
 	if at < k.floor {
 		j.w.fail("Safe: client %d accepts a result of place %d, and %d had been seen before it called",
@@ -374,8 +374,8 @@ func (j *judge) lost(c *caller, k *call) {
 	}
 }
 
-// root judges a correct replica's checkpoint: equal at all of them, replies and
-// timestamps in it (I5).
+// root judges a correct replica's checkpoint: it is equal at all correct replicas, with
+// replies and timestamps (I5).
 func (j *judge) root(r *replica, n message.SeqNum, d message.Digest) {
 	if r.lies() {
 		return
@@ -387,7 +387,7 @@ func (j *judge) root(r *replica, n message.SeqNum, d message.Digest) {
 	}
 }
 
-// said judges what a correct replica tells everyone.
+// said judges a message that a correct replica sends to all.
 func (j *judge) said(r *replica, m message.Message) {
 	if r.lies() {
 		return
@@ -416,8 +416,8 @@ func (j *judge) said(r *replica, m message.Message) {
 	}
 }
 
-// authenticity: a correct primary proposes what its client has made authentic to it, or
-// to f+1 of the others.
+// authenticity judges that a correct primary proposes only requests that their client has
+// made authentic to it, or to f+1 of the others.
 func (j *judge) authenticity(r *replica, all []*message.Request) {
 	for _, q := range all {
 		if !j.w.authentic(q, r.id) {
@@ -457,8 +457,8 @@ func (j *judge) viewChange(r *replica, m *message.ViewChange) {
 	}
 }
 
-// beginning judges a NEW-VIEW that a correct replica sends or takes for right: what
-// committed before is chosen again (I4).
+// beginning judges a NEW-VIEW that a correct replica sends or accepts: it chooses again
+// every batch that committed before (I4).
 func (j *judge) beginning(r *replica, m *message.NewView) {
 	j.vows.begins(r, m)
 	for n := int(m.Checkpoint.Seq) + 1; n < len(j.history); n++ {
@@ -509,7 +509,7 @@ func (j *judge) watch(r *replica) {
 	}
 }
 
-// stable notes what a checkpoint became stable by.
+// stable notes how a checkpoint became stable.
 func (j *judge) stable(r *replica, n message.SeqNum) {
 	if r.lies() {
 		return
@@ -534,7 +534,7 @@ func (j *judge) installed(r *replica) {
 	}
 }
 
-// bounds judges a replica's memory: nobody can make it grow.
+// bounds judges that a replica's memory stays within its bounds.
 func (j *judge) bounds(r *replica) {
 	s, shape := r.core.Sizes(), j.w.shape
 	l := int(shape.log)
@@ -542,7 +542,7 @@ func (j *judge) bounds(r *replica) {
 	if shape.bytes > 0 {
 		checkpoints = l + 2 // each batch may bring one
 	}
-	if shape.durable { // the image keeps one until the group has come a window further
+	if shape.durable { // the image keeps a checkpoint until the group has come a window further
 		checkpoints += checkpoints
 	}
 	prepared, preprepared := l, 2*l
@@ -567,13 +567,13 @@ func (j *judge) bounds(r *replica) {
 	}
 }
 
-// end judges what is left when all is quiet: correct replicas that have executed the same
-// are the same, byte for byte.
+// end judges the states when all is quiet: correct replicas that have executed the same
+// batches have equal states, byte for byte.
 func (j *judge) end() {
 	roots := map[message.SeqNum]pbft.Digest{}
 	for _, r := range j.w.correct() {
 		if r.core.Ahead() > 0 {
-			continue // with a batch that may yet commit elsewhere
+			continue // it has a batch that may still commit elsewhere
 		}
 		n, root := r.core.LastExecuted(), r.memory.Root()
 		if first, ok := roots[n]; ok && first != root {
@@ -584,8 +584,8 @@ func (j *judge) end() {
 	}
 }
 
-// disputes: a correct replica names no correct one as one whose state is false, nor,
-// where nobody lies, as one that votes for something else.
+// disputes judges that a correct replica never reports a correct one for a false state,
+// nor, in a schedule without liars, for a wrong vote.
 func (j *judge) disputes(r *replica) {
 	honest := !slices.ContainsFunc(j.w.sites, func(s *site) bool { return s.liar() || s.cured > 0 })
 	for i, s := range j.w.sites {

@@ -25,8 +25,7 @@ type keeper struct {
 	again *job // the update for which there was no room; nil: none
 }
 
-// A job is a checkpoint, which the state holds, to which the image is to be taken, and
-// what waits for that.
+// A job takes the image to a checkpoint that the state holds. then waits for that.
 type job struct {
 	to   message.CheckpointID
 	then func()
@@ -40,8 +39,8 @@ var group = message.Digest{'g'}
 const segmentBytes = 64 << 10
 
 // recall opens the replica's disk. It returns the checkpoint that the state was brought
-// to, and the records that follow it, and writes into cfg what the fence guards. It is
-// not ok if it fails, which is no mistake on a full disk.
+// to, and the records that follow it, and writes the fence into cfg. It is not ok if it
+// fails, which on a full disk is no mistake.
 func (r *replica) recall(cfg *core.Config) (state message.CheckpointID, records []message.Message, ok bool) {
 	s := r.w.sites[r.id]
 	if r.keeper == nil {
@@ -102,14 +101,14 @@ func (r *replica) load() (state message.CheckpointID, ok bool) {
 	return state, true
 }
 
-// when has f happen when what this replica has promised so far is on its disk.
+// when has f happen when all promises of this replica so far are on its disk.
 func (r *replica) when(f func()) {
 	if r.keeper == nil || !r.keeper.store.Hold(f) {
 		f()
 	}
 }
 
-// flush makes durable what waits, after a while.
+// flush makes the waiting records durable, after a while.
 func (r *replica) flush() {
 	k := r.keeper
 	if k == nil || k.flushing || k.full || !k.store.Waiting() {
@@ -133,7 +132,7 @@ func (r *replica) later(after int64, f func()) {
 	})
 }
 
-// flushNow makes durable what it can, and reports whether that is all.
+// flushNow makes as many records durable as it can, and reports whether that is all of them.
 func (r *replica) flushNow() bool {
 	durable, err := r.keeper.store.Flush()
 	if err != nil && !r.fills(err) {
@@ -146,7 +145,8 @@ func (r *replica) flushNow() bool {
 	return err == nil
 }
 
-// fills has the replica stand aside if an error says that its disk is full. Any other stops it.
+// fills has the replica stand aside if an error says that its disk is full. Any other
+// error stops it.
 func (r *replica) fills(err error) bool {
 	k := r.keeper
 	switch {
@@ -162,7 +162,7 @@ func (r *replica) fills(err error) bool {
 	return true
 }
 
-// reserve completes what is in reserve, and reports whether it could.
+// reserve completes the reserve on the disk, and reports whether it could.
 func (r *replica) reserve() bool {
 	if err := r.keeper.store.Reserve(); err != nil {
 		r.fills(err)
@@ -188,7 +188,7 @@ func (r *replica) tryAgain() {
 	r.perform()
 }
 
-// aside reports whether the replica takes in nothing, for its disk is full.
+// aside reports whether the replica takes in no message, because its disk is full.
 func (r *replica) aside() bool { return r.keeper != nil && r.keeper.full }
 
 // discard forgets the checkpoints that nobody needs.
@@ -206,7 +206,7 @@ func (r *replica) discard() {
 // and sometimes before that.
 func (r *replica) followStable(n message.SeqNum) {
 	if r.keeper == nil || r.core.Stable().Seq != n || n > r.core.LastExecuted() {
-		return // or there is a later one, or the state is behind
+		return // a later checkpoint is stable, or the state is behind
 	}
 	id := message.CheckpointID{Seq: n, Digest: r.core.Stable().Digest}
 	if r.keeper.again != nil {
@@ -288,7 +288,7 @@ func (r *replica) commit(u *image.Update, then func()) {
 	if k.update != u {
 		return
 	}
-	if !r.flushNow() { // that the checkpoint is stable is to be known where the image is at it
+	if !r.flushNow() { // the journal must know that the checkpoint is stable once the image is at it
 		r.giveUp(u, then, syscall.ENOSPC)
 		return
 	}

@@ -10,15 +10,15 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// keys are the session keys in the world, each as the number of its epoch: a principal
-// begins an epoch when it refreshes its keys, and opens nothing that was sealed in an
-// earlier one. Others seal in the epoch of which they have heard last. NEW-KEYs are not
-// lost: a connection that breaks begins with another. Replicas that are restarted keep
-// their epoch; what was meant for an earlier life does not arrive anyhow. When a replica
+// keys are the session keys in the world, each as the number of its epoch. A principal
+// begins an epoch when it refreshes its keys, and opens no message that was sealed in an
+// earlier one. Other principals seal in the latest epoch that they have heard of. NEW-KEYs
+// are not lost, because a connection that breaks begins with another. A restarted replica
+// keeps its epoch: messages for an earlier life do not arrive anyway. When a replica
 // recovers, the others begin a new epoch of the one key under which it speaks to them.
 type keys struct {
 	w     *world
-	rng   *rand.Rand // of its own, so that schedules without refreshes are as they were
+	rng   *rand.Rand // a stream of its own, so that it does not change schedules without refreshes
 	epoch []int      // by principal, as in network.cut
 	alone [][]int    // [of][by]: how often the key of replica by alone was refreshed; this is added to the epoch
 	known [][]int    // [of][by]: the epoch of one's keys under which another seals
@@ -47,7 +47,8 @@ func (k *keys) under(from, to int) int { return k.known[to][from] }
 // now is the epoch of a principal's keys for another.
 func (k *keys) now(of, by int) int { return k.epoch[of] + k.alone[of][by] }
 
-// opens reports whether what one principal sealed for another in an epoch of its keys opens.
+// opens reports whether a message opens that one principal sealed for another in an epoch
+// of the other's keys.
 func (k *keys) opens(from, to, epoch int) bool {
 	if k.now(to, from) != epoch {
 		k.w.marks.hit(markOldKey)
@@ -62,7 +63,8 @@ type sealed struct {
 	under []int // by replica
 }
 
-// sealing are the epochs in which a client seals its requests. A faulty one knows all keys at once.
+// sealing are the epochs in which a client seals its requests. A faulty client knows all
+// keys at once.
 func (k *keys) sealing(r *message.Request) (under []int) {
 	c := k.w.clientOf(r.Client)
 	for i := range k.w.n {
@@ -78,7 +80,7 @@ func (k *keys) sealing(r *message.Request) (under []int) {
 // proves reports whether replica i's MAC of a request is under its present key.
 func (k *keys) proves(x *sealed, i int) bool { return x.good[i] && x.under[i] == k.epoch[i] }
 
-// refresh has a replica refresh its keys. Twins share what nobody can share, so they do not.
+// refresh has a replica refresh its keys. Twins do not: two processes could not share new keys.
 func (k *keys) refresh(i int) {
 	s := k.w.sites[i]
 	if s.twins || !s.takes() {
@@ -144,7 +146,7 @@ func (k *keys) renewFor(r *replica, by int) {
 	k.saysStatus(r)
 }
 
-// saysStatus has a replica say what it lacks when its NEW-KEYs are there.
+// saysStatus has a replica send STATUS when its NEW-KEYs have arrived.
 func (k *keys) saysStatus(r *replica) {
 	k.w.after(k.w.network.delay+k.w.network.spread, func() {
 		r.running(func() {
@@ -156,7 +158,7 @@ func (k *keys) saysStatus(r *replica) {
 	})
 }
 
-// learn: replica by has taken in a NEW-KEY of replica of.
+// learn notes that replica by has taken in a NEW-KEY of replica of.
 func (k *keys) learn(of, by int) {
 	for _, peer := range k.w.sites[by].copies {
 		peer.running(func() {
@@ -166,7 +168,7 @@ func (k *keys) learn(of, by int) {
 	}
 }
 
-// refreshClient has a client refresh its keys. It asks again for what it waits for.
+// refreshClient has a client refresh its keys. The client sends its outstanding requests again.
 func (k *keys) refreshClient(c *caller) {
 	if c.mischief != nil {
 		return
@@ -181,8 +183,8 @@ func (k *keys) refreshClient(c *caller) {
 	c.perform()
 }
 
-// announce carries a NEW-KEY to a principal, and calls then when it is there. It is not carried
-// through a cut, nor to a replica that is down or stands still; a later one takes its place.
+// announce carries a NEW-KEY to a principal, and calls then when it arrives. The NEW-KEY does
+// not pass a cut, nor reach a replica that is down or stands still; a later one takes its place.
 func (k *keys) announce(of, to int, then func()) {
 	epoch := k.now(of, to)
 	var try func()
@@ -200,17 +202,17 @@ func (k *keys) announce(of, to int, then func()) {
 	k.w.after(x.delay+k.rng.Int64N(x.spread+1), try)
 }
 
-// takes reports whether the replica takes in what comes.
+// takes reports whether the replica takes in messages.
 func (s *site) takes() bool {
 	r := s.copies[0]
 	return !r.down && r.stopped == "" && r.paused <= r.w.now && !r.aside()
 }
 
-// heard are those from whom a replica has taken in a statement, by the era of its keys: a
-// slow obvious twin of what its core keeps.
+// heard has, for each statement, the replicas from which a replica has taken it in during
+// the present era of its keys: a slow obvious twin of what its core keeps.
 type heard map[statement]uint32
 
-// A statement is what counts together with the same from others.
+// A statement counts together with equal statements of other replicas.
 type statement struct {
 	era    int
 	kind   message.Type
@@ -219,7 +221,7 @@ type statement struct {
 	digest message.Digest
 }
 
-// note notes what a replica takes in.
+// note notes the statements of a message that a replica takes in.
 func (k *keys) note(r *replica, from int, m message.Message) {
 	h, s := k.heard[r.id], statement{era: k.era[r.id], kind: m.Type()}
 	switch m := m.(type) {
@@ -238,7 +240,7 @@ func (k *keys) note(r *replica, from int, m message.Message) {
 	h[s] |= 1 << from
 }
 
-// within reports whether a replica has all that enough asks for from one era of its keys.
+// within reports whether the statements of one era of a replica's keys satisfy enough.
 func (k *keys) within(r *replica, enough func(said func(statement) uint32) bool) bool {
 	for era := k.era[r.id]; era >= 0; era-- {
 		said := func(s statement) uint32 {
@@ -252,8 +254,8 @@ func (k *keys) within(r *replica, enough func(said func(statement) uint32) bool)
 	return false
 }
 
-// prepares judges that what makes up a prepared certificate was said in one era of the
-// replica's keys: PREPAREs of backups that are a quorum with the primary, and the
+// prepares judges that all messages of a prepared certificate were taken in during one era
+// of the replica's keys: PREPAREs of backups that are a quorum with the primary, and the
 // proposal, if a NEW-VIEW did not make it; in disk mode PREPAREs of a quorum (R-PR-6).
 func (k *keys) prepares(r *replica, v message.View, n message.SeqNum, d message.Digest) {
 	w := k.w
@@ -276,8 +278,8 @@ func (k *keys) prepares(r *replica, v message.View, n message.SeqNum, d message.
 	}
 }
 
-// begins judges that the VIEW-CHANGEs of which a primary makes a NEW-VIEW were all
-// brought in one era of its keys.
+// begins judges that the VIEW-CHANGEs of which a primary makes a NEW-VIEW were all taken
+// in during one era of its keys.
 func (k *keys) begins(r *replica, m *message.NewView) {
 	if k.era[r.id] == 0 {
 		return
@@ -292,8 +294,8 @@ func (k *keys) begins(r *replica, m *message.NewView) {
 	}
 }
 
-// refreshes draws when keys are refreshed, from a stream of its own and behind all else:
-// schedules keep what they had before.
+// refreshes draws when keys are refreshed, from a stream of its own and after everything
+// else, so that the rest of a schedule does not change.
 func (d *drawing) refreshes() {
 	d.s.before = len(d.s.items)
 	if d.alone {

@@ -10,19 +10,20 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A lie edits what a real core wants to say to one receiver: it returns what is said instead.
-// A liar can sign only for himself: the receiver knows who he is, whatever he writes.
+// A lie edits a message of a real core to one receiver: it returns the messages that are
+// sent instead. A liar can sign only for itself: the receiver knows the sender, whatever
+// the message says.
 type lie struct {
 	name string
 	edit func(l *liarMemory, r *replica, to int, m message.Message) []message.Message
 }
 
-// liarMemory is what a liar remembers, and his chance.
+// liarMemory is what a liar remembers, and its source of chance.
 type liarMemory struct {
 	rng  *rand.Rand
-	said []message.Message // the latest few things, for replay
+	said []message.Message // the latest few messages, for replay
 	seen []message.Digest  // digests of batches, to be named falsely
-	held map[int]bool      // whom he leaves out
+	held map[int]bool      // replicas that get no message
 
 	batches []message.Batch                           // the latest few that were proposed
 	changes map[message.ReplicaID]*message.ViewChange // everyone's, the latest
@@ -32,9 +33,9 @@ type liarMemory struct {
 	today   []lie
 }
 
-// plot is what all liars know together.
+// plot is what all liars share.
 type plot struct {
-	proposed map[message.SeqNum][]message.Prepared // to anyone, and in which view
+	proposed map[message.SeqNum][]message.Prepared // proposals to any replica, with their views
 	to       map[told]message.Digest               // what liars proposed to whom
 }
 
@@ -56,7 +57,7 @@ func (p *plot) note(m *message.PrePrepare) {
 
 func (l *liarMemory) chance(p float64) bool { return l.rng.Float64() < p }
 
-// tell is what the site in fact says when its replica wants to say m.
+// tell returns what the site in fact sends when its replica wants to send m.
 func (s *site) tell(r *replica, to int, m message.Message) []message.Message {
 	if !s.edits() {
 		return []message.Message{m}
@@ -82,7 +83,7 @@ func (s *site) tell(r *replica, to int, m message.Message) []message.Message {
 	return said
 }
 
-// learn has a liar listen.
+// learn has a liar remember a message that it receives.
 func (s *site) learn(from message.ReplicaID, m message.Message) {
 	l := s.memory
 	if l == nil {
@@ -172,7 +173,7 @@ var lies = []lie{
 	{"withhold", withhold},
 }
 
-// fickle tells other lies every while.
+// fickle changes its lies from time to time.
 var fickle = lie{"fickle", func(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	if now := r.w.now / (fickleness * tick); l.today == nil || now != l.day {
 		l.day, l.today = now, nil
@@ -185,8 +186,8 @@ var fickle = lie{"fickle", func(l *liarMemory, r *replica, to int, m message.Mes
 
 const fickleness = 25 // ticks
 
-// scheming is out for the way from view to view: whoever has part of the group accept
-// something else here may have it chosen there.
+// scheming attacks view changes: if part of the group accepts another batch in this view,
+// the next may choose it.
 var scheming = lie{"scheming", func(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	all := []lie{{"", falseRecord}, {"", convenientNewView}, {"", agreeable}}
 	switch m := m.(type) {
@@ -213,10 +214,10 @@ func (l *liarMemory) tell(lies []lie, r *replica, to int, m message.Message) []m
 	return said
 }
 
-// mute says nothing at all.
+// mute sends nothing.
 func mute(*liarMemory, *replica, int, message.Message) []message.Message { return nil }
 
-// moody says half.
+// moody sends half of its messages.
 func moody(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
 	if l.chance(0.5) {
 		return nil
@@ -224,7 +225,7 @@ func moody(l *liarMemory, _ *replica, _ int, m message.Message) []message.Messag
 	return one(m)
 }
 
-// otherBatch is a well-formed batch that differs from b and holds only what clients wished.
+// otherBatch is a well-formed batch that differs from b and holds only requests of clients.
 func (l *liarMemory) otherBatch(b message.Batch) message.Batch {
 	other := message.Batch{Choice: append([]byte{}, b.Choice...), Requests: append([]*message.Request{}, b.Requests...)}
 	switch k := len(other.Requests); {
@@ -249,7 +250,7 @@ func (l *liarMemory) otherBatch(b message.Batch) message.Batch {
 	return other
 }
 
-// equivocate tells the upper half of the group something else.
+// equivocate sends other messages to the upper half of the group.
 func equivocate(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	if to >= r.w.n || to*2 < r.w.n || l.chance(0.2) {
 		return one(m)
@@ -316,7 +317,7 @@ func unreasonable(l *liarMemory, _ *replica, _ int, m message.Message) []message
 	return one(&x)
 }
 
-// forgeRequest proposes to some what no client asked for.
+// forgeRequest proposes to some replicas a request that no client made.
 func forgeRequest(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	p, ok := m.(*message.PrePrepare)
 	if !ok || len(p.Batch.Requests) == 0 || (to+int(p.Seq))%2 == 0 {
@@ -324,7 +325,7 @@ func forgeRequest(l *liarMemory, r *replica, to int, m message.Message) []messag
 	}
 	x, forged := *p, *p.Batch.Requests[0]
 	if n := len(forged.Op); n > message.ShortOperation {
-		forged.Op = bytes.Clone(forged.Op) // as long as it was, for its digest stands for it
+		forged.Op = bytes.Clone(forged.Op) // of the same length, for the digest stands for it
 		forged.Op[n-1]++
 	} else {
 		forged.Op = append([]byte{opWrite}, forged.Op...)
@@ -335,8 +336,8 @@ func forgeRequest(l *liarMemory, r *replica, to int, m message.Message) []messag
 	return one(&x)
 }
 
-// withhold proposes without its operation what nobody else has, or nobody at all, and
-// answers no question for it.
+// withhold proposes requests without their operations, some of which nobody has, and
+// mostly does not send them when asked.
 func withhold(l *liarMemory, _ *replica, to int, m message.Message) []message.Message {
 	switch m := m.(type) {
 	case *message.PrePrepare:
@@ -361,7 +362,8 @@ func withhold(l *liarMemory, _ *replica, to int, m message.Message) []message.Me
 	return one(m)
 }
 
-// agreeable votes with everyone for what he was proposed, whatever that was.
+// agreeable votes with each replica for the batch that was proposed to that replica,
+// whatever it was.
 func agreeable(l *liarMemory, _ *replica, to int, m message.Message) []message.Message {
 	p, ok := m.(*message.Prepare)
 	if !ok {
@@ -374,7 +376,7 @@ func agreeable(l *liarMemory, _ *replica, to int, m message.Message) []message.M
 	return []message.Message{&x, &message.Commit{View: p.View, Seq: p.Seq}}
 }
 
-// falseRoot has another state than everyone.
+// falseRoot claims a state that differs from all others.
 func falseRoot(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
 	switch m := m.(type) {
 	case *message.Checkpoint:
@@ -393,8 +395,8 @@ func falseRoot(l *liarMemory, _ *replica, _ int, m message.Message) []message.Me
 	return one(m)
 }
 
-// isolate leaves as many others out of everything as a quorum can do without: they do not
-// learn what is agreed on.
+// isolate sends nothing to as many others as a quorum can do without: they do not learn
+// of what is agreed on.
 func isolate(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	if l.held == nil {
 		l.held = map[int]bool{}
@@ -410,7 +412,7 @@ func isolate(l *liarMemory, r *replica, to int, m message.Message) []message.Mes
 	return one(m)
 }
 
-// falseData serves what is not the state.
+// falseData serves pages and nodes that are not the state's.
 func falseData(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
 	d, ok := m.(*message.Data)
 	if !ok {
@@ -437,7 +439,8 @@ func falseData(l *liarMemory, _ *replica, _ int, m message.Message) []message.Me
 	return one(&x)
 }
 
-// eager votes as the primary too, commits before anything has prepared, and tells some only.
+// eager votes as the primary too, sends COMMIT before a batch has prepared, and sends to
+// some only.
 func eager(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	switch p := m.(type) {
 	case *message.PrePrepare:
@@ -453,7 +456,7 @@ func eager(l *liarMemory, r *replica, to int, m message.Message) []message.Messa
 	return one(m)
 }
 
-// falseDecided says that something else was decided.
+// falseDecided says that another batch was decided.
 func falseDecided(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
 	switch p := m.(type) {
 	case *message.Commit:
@@ -467,7 +470,7 @@ func falseDecided(l *liarMemory, r *replica, _ int, m message.Message) []message
 	return one(m)
 }
 
-// falseForward vouches for requests nobody made, and sends a flood of them.
+// falseForward vouches for requests that no client made, and sends many.
 func falseForward(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	said := one(m)
 	if to >= r.w.n || !l.chance(0.1) {
@@ -487,7 +490,7 @@ func falseForward(l *liarMemory, r *replica, to int, m message.Message) []messag
 	return append(said, &q)
 }
 
-// falseStatus has executed what it has not, or nothing.
+// falseStatus claims to have executed more than it has, or nothing.
 func falseStatus(l *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
 	s, ok := m.(*message.Status)
 	if !ok {
@@ -507,7 +510,7 @@ func falseStatus(l *liarMemory, _ *replica, _ int, m message.Message) []message.
 	return one(&x)
 }
 
-// falseReply answers clients with something else.
+// falseReply answers clients with another result.
 func falseReply(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
 	if p, ok := m.(*message.ReplyStable); ok {
 		x := *p
@@ -530,7 +533,7 @@ func falseReply(l *liarMemory, r *replica, _ int, m message.Message) []message.M
 		a.Result[0]++
 	}
 	if a.Long() {
-		a.Proved, a.Proof = true, prove(r.id, a.Result) // asked or not: another may give this very result
+		a.Proved, a.Proof = true, prove(r.id, a.Result) // whether asked or not: another replica may give this very result
 		switch k := l.rng.IntN(4); {
 		case k == 0:
 			a.Full, a.Proved = false, false
@@ -552,7 +555,7 @@ func falseAck(l *liarMemory, _ *replica, _ int, m message.Message) []message.Mes
 	return one(m)
 }
 
-// unfair never proposes what one client asks for.
+// unfair never proposes the requests of one client.
 func unfair(l *liarMemory, r *replica, _ int, m message.Message) []message.Message {
 	if p, ok := m.(*message.PrePrepare); ok {
 		for _, q := range p.Batch.Requests {
@@ -564,7 +567,7 @@ func unfair(l *liarMemory, r *replica, _ int, m message.Message) []message.Messa
 	return one(m)
 }
 
-// replay says again what it said before.
+// replay sends earlier messages again.
 func replay(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	if to < r.w.n && len(l.said) > 0 && l.chance(0.25) {
 		old := l.said[l.rng.IntN(len(l.said))]

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A mark notes that a schedule has been somewhere. A set of schedules that was not
-// everywhere proves less than it seems to.
+// A mark is a situation that a schedule has reached. A set of schedules that does not
+// reach all of them proves less than it seems to.
 type mark int
 
 const (
@@ -22,13 +22,13 @@ const (
 	markTransfer                          // a state was fetched
 	markTransferUnderLoad                 // while clients were calling
 	markDecided                           // a batch was executed because f+1 said that it was decided
-	markForwarded                         // a primary proposed what only others could authenticate
+	markForwarded                         // a primary proposed a request that only others could authenticate
 	markDuplicate                         // a request was ordered twice and executed once
 	markFastRead                          // a read in one round trip
 	markRestart                           // a replica restarted with nothing but its fence
 	markRejoined                          // and votes again
 	markTentative                         // a client believed a prepared batch not known to commit
-	markRollback                          // a batch that was executed tentatively was taken back
+	markRollback                          // a tentative execution was undone
 	markApart                             // a batch was proposed without an operation
 	markLacked                            // a proposal waited for an operation
 	markFetched                           // an operation was fetched
@@ -42,12 +42,12 @@ const (
 	markPower                             // all replicas lost power at once, and remembered
 	markLoaded                            // a replica loaded its image
 	markFollowed                          // an image followed to a later checkpoint
-	markAbandoned                         // an image gave up, for the group had come too far
+	markAbandoned                         // an update of an image was given up, for the group had come too far
 	markRecovered                         // a recovery ended
-	markCured                             // that of a replica in which an intruder was
+	markCured                             // the recovery of a replica in which an intruder was
 	markSetAside                          // a recovering replica found that its memory was false
 	markBeyondF                           // more than f replicas were faulty, one after the other
-	markForgot                            // a replica found that its disk had not kept what it should
+	markForgot                            // a replica found that its disk had lost durable records
 	markAway                              // a replica was away while f others were faulty
 	markFull                              // a replica stood aside, for its disk was full
 	markRoom                              // and went on when there was room
@@ -56,7 +56,7 @@ const (
 	markRefreshed                         // a replica refreshed its keys
 	markRefreshedAtWork                   // while a batch was being agreed on
 	markRefreshedBetweenViews             // while it waited for a view to begin
-	markRefreshedOne                      // a replica refreshed the key of one that recovers
+	markRefreshedOne                      // a replica refreshed the key of a recovering one
 	markOldKey                            // a message was refused that was sealed before a refresh
 	marksCount
 )
@@ -77,10 +77,10 @@ var markNames = [marksCount]string{
 	"message under an old key",
 }
 
-// least is how often somewhere must be visited, if oftener than once, in 500 schedules.
+// least is how often 500 schedules must reach a mark, if more often than once.
 var least = map[mark]int{markRollback: 25}
 
-// marks counts the visits.
+// marks counts how often each was reached.
 type marks [marksCount]int
 
 func (m *marks) hit(k mark) { m[k]++ }
@@ -93,7 +93,7 @@ func (m *marks) add(other marks) {
 	}
 }
 
-// missing lists where too few of so many schedules have been.
+// missing lists the marks that too few of the schedules have reached.
 func (m *marks) missing(schedules int) (all []string) {
 	for i, n := range m {
 		if want := max(1, least[mark(i)]*schedules/500); n < want {

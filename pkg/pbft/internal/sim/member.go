@@ -20,7 +20,7 @@ type replica struct {
 	id      int
 	twin    int
 	mute    bool // silent: no client is answered
-	life    int  // raised by every restart: what was meant for an earlier one does not arrive
+	life    int  // raised by every restart: messages for an earlier life do not arrive
 	core    *core.Core
 	memory  *pbfttest.Memory
 	exec    *executor.Executor
@@ -36,7 +36,7 @@ type replica struct {
 	idle    int          // views since it executed something
 	hashing int64        // a root takes so long at most
 	inbox   map[int][]frame
-	decoder message.Decoder // of all connections: what it decodes into is used again, as in the product
+	decoder message.Decoder // of all connections: it uses its memory again, as in the product
 	encoded struct {
 		of message.Message // the last that was
 		as []byte
@@ -66,7 +66,7 @@ func (r *replica) boot() {
 	r.exec, r.at = w.newExecutor(service, r.memory), 0
 	cost := r.exec.Cost
 	if w.shape.long {
-		cost = nil // or everything would wait for its turn
+		cost = nil // otherwise every request would wait for its turn
 	}
 	cfg := core.Config{
 		Self: message.ReplicaID(r.id), Replicas: w.n,
@@ -132,7 +132,7 @@ func (r *replica) say(format string, args ...any) {
 
 func (r *replica) lies() bool { return r.w.sites[r.id].liar() }
 
-// running runs f now, or when the replica stands still no more; never in another life.
+// running runs f now, or when the replica no longer stands still, but not in another life.
 func (r *replica) running(f func()) {
 	switch {
 	case r.down || r.stopped != "":
@@ -154,15 +154,15 @@ func (r *replica) tick() {
 	if !r.down && r.paused <= w.now && r.stopped == "" && !r.aside() {
 		w.acting = r
 		r.core.Tick()
-		r.core.UnderWay() // asked for once a tick; that it may be is all there is to see
+		r.core.UnderWay() // asked for once a tick, to see that it does no harm
 		r.perform()
 		w.judge.bounds(r)
 	}
 	w.after(r.pace, r.tick)
 }
 
-// restart ends this life and begins another, which knows nothing but its fence, and what
-// is on its disk. In the middle of a recovery that begins anew.
+// restart ends this life and begins another, which knows only its fence and what is on
+// its disk. A recovery that is under way begins anew.
 func (r *replica) restart(pause int64) { r.end(pause) }
 
 // recover is a restart that is a recovery.
@@ -174,7 +174,7 @@ func (r *replica) recover(pause int64) {
 func (r *replica) end(pause int64) {
 	r.life++
 	r.down, r.inbox = true, nil
-	if r.keeper != nil && r.w.rng.IntN(4) > 0 { // else the process ended, and the machine did not
+	if r.keeper != nil && r.w.rng.IntN(4) > 0 { // otherwise only the process ended, and not the machine
 		r.keeper.disk.Crash()
 	}
 	r.wake(pause)
@@ -201,9 +201,9 @@ func (r *replica) wake(pause int64) {
 	})
 }
 
-// gather has the replica take in what a principal sent, at once or with all else that
-// comes from there in a moment: a read of a connection brings up to 64 messages, and the
-// core steps all of them before its effects are performed.
+// gather has the replica take in a message of a principal, at once or together with
+// others that come from there a moment later: a read of a connection brings up to 64
+// messages, and the core steps all of them before its effects are performed.
 func (r *replica) gather(from int, b frame) {
 	w := r.w
 	if w.shape.gather == 0 {
@@ -226,7 +226,7 @@ func (r *replica) gather(from int, b frame) {
 	})
 }
 
-// drain takes in what has gathered from a principal.
+// drain takes in the gathered messages of a principal.
 func (r *replica) drain(from int) {
 	all := r.inbox[from]
 	if len(all) > 64 {
@@ -243,7 +243,7 @@ func (r *replica) drain(from int) {
 	r.taken()
 }
 
-// taken performs what followed from the messages taken in, whose lives then end.
+// taken performs the effects of the messages that were taken in, whose memory is then used again.
 func (r *replica) taken() {
 	r.perform()
 	r.decoder.Reset()
@@ -267,7 +267,7 @@ func (r *replica) take(from int, x frame) {
 	}
 }
 
-// receive takes in what replica from sent.
+// receive takes in a message of replica from.
 func (r *replica) receive(from int, b []byte) {
 	m, err := r.decoder.Decode(b, &r.w.wire)
 	if err != nil {
@@ -324,10 +324,10 @@ func (r *replica) hear(b []byte) {
 	}
 }
 
-// request answers what the slot has executed already, and gives the rest to the core.
+// request answers a request that the slot has executed already, and gives any other to the core.
 func (r *replica) request(q *message.Request) {
 	if r.installing {
-		return // its answers are not to be forgotten
+		return // its answers must survive the fetch
 	}
 	if i, recovers := q.Client.Recoverer(); recovers && q.Authentic {
 		if _, seen := r.seen(q); seen {
@@ -355,7 +355,7 @@ func (r *replica) request(q *message.Request) {
 	r.core.Step(q)
 }
 
-// seen is what the state says of a request, when it is where the core is.
+// seen is what the state says of a request, if the state is where the core is.
 func (r *replica) seen(q *message.Request) (executor.Answer, bool) {
 	if _, seen := r.exec.Seen(q); !seen {
 		return executor.Answer{}, false
@@ -369,7 +369,7 @@ func (r *replica) forgets(a executor.Answer) bool {
 	return a.Outcome == message.NotEnrolled && r.core.Forgets()
 }
 
-// ground is that of an answer which certainly holds.
+// ground is the standing of an answer that certainly holds.
 func (r *replica) ground() (st core.Standing) {
 	st.View, _ = r.core.View()
 	return st
@@ -408,7 +408,7 @@ func (r *replica) retain() {
 	})
 }
 
-// tentative reports whether the last batch in the state may yet be taken back.
+// tentative reports whether the last batch in the state may still be undone.
 func (r *replica) tentative() bool { return r.core.Ahead() == r.at && r.at > 0 }
 
 func (r *replica) answerUnless(mute bool, q *message.Request, x executor.Answer, st core.Standing) {
@@ -448,15 +448,14 @@ func (r *replica) reply(c *caller, m *message.Reply, at message.SeqNum, tentativ
 	}
 }
 
-// prove stands for the MAC of a result that replica i has in common with each client:
-// nobody else makes it.
+// prove stands for replica i's MAC of a result, under the key that it shares with each client.
 func prove(i int, result []byte) (p message.Proof) {
 	d := sha256.Sum256(append([]byte{byte(i)}, result...))
 	copy(p.Tag[:], d[:])
 	return p
 }
 
-// perform does what the core says, top to bottom, until nothing is left to do.
+// perform carries out the core's effects, top to bottom, until none is left.
 func (r *replica) perform() {
 	r.performAll(r.core.Effects)
 	r.w.judge.watch(r)
@@ -535,7 +534,7 @@ func (r *replica) effect(e *core.Effect) {
 	case core.Speak:
 		r.say("is silent no more")
 		if r.mute = false; r.keeper != nil {
-			if !r.flushNow() { // the process ends, for what the journal begins with must be there
+			if !r.flushNow() { // the process ends, because the journal's first record must be durable
 				r.say("stops: it cannot begin its journal")
 				r.restart(20 * tick)
 				return
@@ -559,7 +558,7 @@ func (r *replica) effect(e *core.Effect) {
 // everyone is all other replicas.
 const everyone = -1
 
-// says has a message leave, when it may.
+// says has a message leave as soon as it may.
 func (r *replica) says(m message.Message, to int) {
 	if !core.IsPromise(m) {
 		r.leaves(m, to)
@@ -587,14 +586,14 @@ func (r *replica) leaves(m message.Message, to int) {
 	}
 }
 
-// judged judges an execution. In disk mode it counts when what it follows from is on the
-// disk: before that nobody hears of it.
+// judged judges an execution. In disk mode the execution counts when the records that it
+// follows from are on the disk: before that no message tells of it.
 func (r *replica) judged(n message.SeqNum, b *message.Batch) {
 	r.when(func() { r.w.judge.executed(r, n, b) })
 }
 
-// standsAgain notes that a batch which was executed tentatively in one view may have
-// prepared in a later one, too: answers from the state after it stand on that.
+// standsAgain notes that a batch that was executed tentatively in one view has prepared
+// in a later one too. Answers from the state after it then stand on the later view.
 func (r *replica) standsAgain(n message.SeqNum, b *message.Batch) {
 	view, _ := r.core.View()
 	if d, prepared := r.core.Prepared(n); prepared && d == b.Digest() {

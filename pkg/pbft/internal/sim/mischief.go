@@ -8,7 +8,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A mischief is how a faulty client sends a request. It must tell the judge of every wish it makes.
+// A mischief is how a faulty client sends a request. It must tell the judge of every
+// request that it makes.
 type mischief func(s *callSlot, q *message.Request)
 
 var mischiefs = []struct {
@@ -23,7 +24,7 @@ var mischiefs = []struct {
 	{"sends long operations to some only", hoard},
 }
 
-// faultyClient adds a client that is owed nothing.
+// faultyClient adds a client whose calls need not end.
 func (d *drawing) faultyClient() {
 	m := mischiefs[d.rng.IntN(len(mischiefs))]
 	d.add(func(w *world) {
@@ -90,8 +91,8 @@ func wrongMACs(s *callSlot, q *message.Request) {
 	}
 }
 
-// goodAtOne gives each replica a request that it alone can authenticate, so that whoever
-// becomes primary has one to propose that nobody else accepts.
+// goodAtOne gives each replica a request that it alone can authenticate, so that every
+// primary has one to propose that no backup accepts.
 func goodAtOne(s *callSlot, q *message.Request) {
 	for i := range s.c.w.n {
 		x, good := *q, make([]bool, s.c.w.n)
@@ -112,8 +113,8 @@ func twoWishes(s *callSlot, q *message.Request) {
 	}
 }
 
-// hoard says that it sends to everyone, and sends to the primary and some others, or
-// something else to those.
+// hoard marks a request as sent to all, and sends it to the primary and some others, or
+// sends another one to those.
 func hoard(s *callSlot, q *message.Request) {
 	w := s.c.w
 	q.ReadOnly, q.Apart = false, true

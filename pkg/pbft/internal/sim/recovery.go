@@ -77,13 +77,13 @@ func (r *replica) healed(e *core.Effect) {
 	if !s.corrupt || s.edits() {
 		return
 	}
-	s.corrupt, s.cured, s.memory = false, r.core.Stable().Seq+w.shape.log, nil // nothing above was said yet
+	s.corrupt, s.cured, s.memory = false, r.core.Stable().Seq+w.shape.log, nil // no message about numbers above was sent yet
 	w.judge.vows.cures(r.id)
 	if m := r.core.Beginning(); m != nil {
 		w.judge.beginning(r, m)
 	}
 	for n := message.SeqNum(len(w.judge.history)); n <= r.core.LastExecuted(); n++ {
-		r.judged(n, r.core.Ran(n)) // it may have gone ahead of all others
+		r.judged(n, r.core.Ran(n)) // this replica may be the first to have executed it
 	}
 	w.marks.hit(markCured)
 	if w.cunning != nil && w.cunning.restarts {
@@ -92,20 +92,20 @@ func (r *replica) healed(e *core.Effect) {
 	if w.cured[r.id] = true; len(w.cured) > w.f {
 		w.marks.hit(markBeyondF)
 	}
-	if w.rng.IntN(2) == 0 { // what the intruder left must not be found by a restart that is no recovery
+	if w.rng.IntN(2) == 0 { // an ordinary restart must not find what the intruder left
 		w.after(w.rng.Int64N(100*tick), func() { w.restart(r.id, tick) })
 	}
 }
 
-// estimates reports whether the replica asks the others how far they have come, and takes
-// part in nothing.
+// estimates reports whether the replica still asks the others how far they have come, and
+// does not take part.
 func (r *replica) estimates() bool {
 	phase, _, _ := r.core.Recovery()
 	return phase == core.Estimating
 }
 
-// recoveries are drawn from a stream of their own, so that a seed is what it was before
-// there were any, and more.
+// recoveries draws recoveries, from a stream of their own: the rest of a seed's schedule
+// does not change.
 func (d *drawing) recoveries(rng *rand.Rand) {
 	for range 1 + rng.IntN(4) {
 		i, t, rest := rng.IntN(d.s.Replicas), rng.IntN(d.s.shape.stop), rng.IntN(20)
@@ -115,7 +115,7 @@ func (d *drawing) recoveries(rng *rand.Rand) {
 	}
 }
 
-// recovers has a replica recover, unless those that can be counted on would be no quorum then.
+// recovers has a replica recover, unless the correct replicas that remember would be no quorum.
 func (w *world) recovers(i int, rest int64) (begun bool) {
 	s := w.sites[i]
 	if s.liar() || s.copies[0].down || s.copies[0].stopped != "" || s.away || !w.mayLose(i) {
@@ -125,8 +125,8 @@ func (w *world) recovers(i int, rest int64) (begun bool) {
 	return true
 }
 
-// bounded: who recovers says nothing about a number above H_M+K before a checkpoint at or
-// above H_M is stable there (R-PR-16).
+// bounded judges that a recovering replica sends nothing about a number above H_M+K
+// before a checkpoint at or above H_M is stable there (R-PR-16).
 func (v *vows) bounded(r *replica, m message.Message) {
 	s, n := v.j.w.sites[r.id], message.SeqNum(0)
 	switch m := m.(type) {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Reduce leaves out of a schedule that fails all that it can: what remains fails still,
-// and without any one of its items would not.
+// Reduce leaves out of a failing schedule as many items as it can: the rest still fails,
+// and would not without any one of its items.
 func Reduce(s *Schedule) *Schedule {
 	for again := true; again; {
 		again = false

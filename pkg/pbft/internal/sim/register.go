@@ -11,16 +11,16 @@ import (
 )
 
 // register is the service that schedules run. Its state is the number of operations
-// executed so far and a digest chained over all of them, and every reply shows both:
-// whoever has a reply knows its place in the order and all that came before it. Beside
-// that it writes here and there, so that there is something to fetch.
+// executed so far and a digest chained over all of them, and every reply shows both: so a
+// reply tells its place in the order and everything before it. register also writes to
+// scattered pages, so that there is something to fetch.
 type register struct {
 	memory *pbfttest.Memory
 	first  pbft.PageNum
-	by     byte // whose it is: shown in its choices, which differ from replica to replica as times do
+	by     byte // the replica, shown in its choices: they differ from replica to replica as times do
 }
 
-// What operations begin with.
+// The first byte of an operation.
 const (
 	opWrite = 'w' // a short reply, kept
 	opLong  = 'l' // a reply too long to be kept
@@ -32,7 +32,7 @@ const (
 
 const (
 	scattered = 12   // pages written here and there
-	badChoice = 0xee // what no replica accepts as a choice
+	badChoice = 0xee // a choice that no replica accepts
 	longReply = 600
 	keptReply = 300
 	longRead  = 64 // bytes of a read whose reply is long
@@ -105,7 +105,7 @@ func (r *register) read(op []byte) []byte {
 	return r.reply(r.memory.Page(r.first), length)
 }
 
-// Cost implements pbft.Service. What is long is costly too, and waits for its turn.
+// Cost implements pbft.Service. Long operations are costly too, and wait for their turn.
 func (r *register) Cost(op []byte) int {
 	if len(op) > 0 && op[0] == opLong {
 		return costOfLong
@@ -124,7 +124,7 @@ func (r *register) Accept(_ pbft.SeqNum, choice []byte) bool {
 // State implements pbft.Service.
 func (r *register) State() pbft.State { return r.memory }
 
-// place is where in the order a reply says that it stands.
+// place is the place in the order that a reply shows.
 func place(reply []byte) (count uint64, chain [8]byte) {
 	if len(reply) < 16 {
 		return 0, chain

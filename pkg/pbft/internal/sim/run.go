@@ -10,8 +10,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Patience after the last fault, in ticks: the view-change timer may have doubled six
-// times before, and has to run out for a few primaries that are not there.
+// patience is how long a group may take after the last fault, in ticks: the view-change timer
+// may have doubled six times before, and has to run out for a few primaries that are silent.
 const patience = 12000
 
 // An Outcome is how a schedule ended.
@@ -22,13 +22,13 @@ type Outcome struct {
 	Calm   int // ticks from the last fault until every client had its answers
 
 	marks  marks
-	missed string // where a schedule written by hand should have come, and has not
+	missed string // the stage that a schedule written by hand has not reached
 }
 
-// Run lives the schedule.
+// Run runs the schedule.
 func (s *Schedule) Run() Outcome { return s.run(nil) }
 
-// Tell lives the schedule and has everything that happens told.
+// Tell runs the schedule and logs everything that happens.
 func (s *Schedule) Tell(log func(string)) Outcome { return s.run(log) }
 
 func (s *Schedule) run(log func(string)) Outcome {
@@ -58,7 +58,7 @@ func (s *Schedule) run(log func(string)) Outcome {
 	return Outcome{Err: w.err, Ticks: int(w.now / tick), Events: w.stepped, Calm: calm, marks: w.marks}
 }
 
-// mourning is for how many ticks a group that has lost its state is watched.
+// mourning is how many ticks a group that has lost its state is watched for.
 const mourning = 1000
 
 // recover judges whether all is well after the faults have ended, and how many ticks that takes.
@@ -86,7 +86,7 @@ func contains(all []int, i int) bool {
 	return false
 }
 
-// pacify ends all faults: liars fall silent, and whoever stood still goes on.
+// pacify ends all faults: liars fall silent, and replicas that stood still go on.
 func (w *world) pacify() {
 	w.calm = true
 	w.say("all faults end")
@@ -111,8 +111,8 @@ func (w *world) pacify() {
 	}
 }
 
-// hush waits for what was called before the faults ended, while nobody calls for anything
-// else: a new request would have the group move that an old one has left standing.
+// hush waits for the calls from before the end of the faults, while no client begins a
+// call: a new request could get a group to move that an old one could not.
 func (w *world) hush(within int) {
 	if within == 0 {
 		within = patience
@@ -136,7 +136,7 @@ func (w *world) resume() {
 	}
 }
 
-// answered: no correct client waits.
+// answered reports whether no correct client waits.
 func (w *world) answered() bool {
 	for _, c := range w.clients {
 		for _, s := range c.slots {
@@ -148,7 +148,7 @@ func (w *world) answered() bool {
 	return true
 }
 
-// finished: all correct clients have what they are owed.
+// finished reports whether all correct clients have their answers.
 func (w *world) finished() bool {
 	for _, c := range w.clients {
 		if c.mischief == nil && !c.finished() {
@@ -158,7 +158,7 @@ func (w *world) finished() bool {
 	return true
 }
 
-// settle lets those catch up that can, and judges whether they do.
+// settle lets all replicas catch up that can, and judges whether they do.
 func (w *world) settle() {
 	if w.err != nil {
 		return
@@ -196,7 +196,7 @@ func (w *world) most() (n message.SeqNum) {
 	return n
 }
 
-// account says where everyone stands.
+// account describes all replicas and clients.
 func (w *world) account() string {
 	var b strings.Builder
 	waiting := 0

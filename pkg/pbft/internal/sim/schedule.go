@@ -12,9 +12,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A Schedule is one life of a group: a configuration, and a list of things that go wrong.
-// All of it follows from the seed, so that a life that ended badly can be lived again,
-// and again without some of its misfortunes.
+// A Schedule is one life of a group: a configuration, and a list of faults. All of it follows
+// from the seed, so that a failing run can be repeated, also without some of its faults.
 type Schedule struct {
 	Seed     uint64
 	Replicas int
@@ -25,17 +24,17 @@ type Schedule struct {
 
 	// Of one written by hand:
 	name    string
-	within  int // what was called before the faults ended is answered so many ticks after that; 0: in good time
+	within  int // ticks after the last fault within which earlier calls are answered; 0: the usual bound
 	reaches []stage
 }
 
-// A stage is where a schedule must have come when its faults end, to be worth anything.
+// A stage is what must hold when a schedule's faults end, so that it shows something.
 type stage struct {
 	name  string
 	holds func(w *world) bool
 }
 
-// An item is one thing that goes wrong.
+// An item is one fault.
 type item struct {
 	name  string
 	apply func(w *world)
@@ -61,7 +60,7 @@ func Draw(seed uint64) *Schedule {
 	return s
 }
 
-// all draws what goes wrong.
+// all draws the faults.
 func (d *drawing) all() {
 	s := d.s
 	d.shape()
@@ -70,9 +69,9 @@ func (d *drawing) all() {
 		d.faultyClient()
 	}
 	d.administration()
-	more := rand.New(rand.NewPCG(s.Seed, 9)).IntN(9) == 2 // what clients wait for makes rollbacks rarer than they were
+	more := rand.New(rand.NewPCG(s.Seed, 9)).IntN(9) == 2 // a stream of its own, because rollbacks are rare
 	if d.rng.IntN(6) == 0 || more {
-		d.minority() // for once, nothing else is in its way
+		d.minority() // alone, so that no other fault prevents it
 		d.alone = true
 		return
 	}
@@ -94,8 +93,8 @@ func (d *drawing) all() {
 	d.absences()
 }
 
-// absences has replicas go away of which the group can do without some and f liars (k of
-// them, n = 3f+3). They come back when all that was called for is answered.
+// absences cuts off k replicas that the group can do without beside f liars (n = 3f+3).
+// They come back when all calls are answered.
 func (d *drawing) absences() {
 	n, f := d.s.Replicas, (d.s.Replicas-1)/3
 	rng := rand.New(rand.NewPCG(d.s.Seed, 7))
@@ -145,7 +144,7 @@ func (w *world) comeBack() {
 	}
 }
 
-// disks is what happens to replicas that remember.
+// disks draws the faults of replicas that remember.
 func (d *drawing) disks() {
 	for range d.rng.IntN(3) {
 		d.outage()
@@ -158,7 +157,7 @@ func (d *drawing) disks() {
 	}
 }
 
-// amnesia is what restarts bring with them.
+// amnesia draws restarts, and the faults that come with them.
 func (d *drawing) amnesia(liars bool) {
 	switch d.rng.IntN(8) {
 	case 0, 1, 2:
@@ -178,7 +177,8 @@ func (d *drawing) amnesia(liars bool) {
 	}
 }
 
-// Without is the schedule with some of its items left out, besides those that are already.
+// Without is the schedule without some of its items, in addition to those that are left
+// out already.
 func (s *Schedule) Without(items ...int) *Schedule {
 	t := *s
 	t.dropped = append(slices.Clone(s.dropped), items...)
@@ -226,8 +226,8 @@ func (s *Schedule) String() string {
 type drawing struct {
 	rng    *rand.Rand
 	s      *Schedule
-	honest bool // nobody lies all the time
-	alone  bool // what was drawn is to have nothing else in its way
+	honest bool // no replica lies all the time
+	alone  bool // the fault that was drawn must be the only one
 }
 
 func (d *drawing) add(apply func(*world), format string, args ...any) {
@@ -271,13 +271,13 @@ func (d *drawing) shape() {
 // moment is a tick before the faults end.
 func (d *drawing) moment() int { return d.rng.IntN(d.s.shape.stop) }
 
-// span is how long something lasts.
+// span draws when a fault begins and ends.
 func (d *drawing) span() (from, to int) {
 	from = d.moment()
 	return from, min(from+d.pick(5, 20, 60, 150)+d.rng.IntN(10), d.s.shape.stop)
 }
 
-// weather is what the network does all the time.
+// weather draws how the network behaves all the time.
 func (d *drawing) weather() {
 	if d.rng.IntN(2) == 0 {
 		p := float64(d.pick(1, 5, 20)) / 100
@@ -301,7 +301,7 @@ func (d *drawing) weather() {
 	}
 }
 
-// liars are at most f.
+// liars draws at most f liars.
 func (d *drawing) liars() bool {
 	n := d.s.Replicas
 	f := (n - 1) / 3
@@ -356,7 +356,7 @@ func (d *drawing) regroup() {
 	}
 }
 
-// misfortune is something that happens once.
+// misfortune draws a fault that happens once.
 func (d *drawing) misfortune() {
 	n := d.s.Replicas
 	switch d.rng.IntN(16) {
@@ -422,7 +422,7 @@ func (w *world) slowHash(i int, by int64) {
 	})
 }
 
-// restart ends a replica's life, unless those that can be counted on would be no quorum then.
+// restart ends a replica's life, unless the correct replicas that remember would be no quorum.
 func (w *world) restart(i int, rest int64) {
 	s := w.sites[i]
 	if s.liar() || s.copies[0].down || !w.mayLose(i) {
@@ -432,7 +432,7 @@ func (w *world) restart(i int, rest int64) {
 	s.copies[0].restart(rest)
 }
 
-// cutOff adds to or takes from what is between two principals.
+// cutOff adds a number of cuts between two principals, or removes them.
 func (w *world) cutOff(from, to, by int) {
 	if !w.calm {
 		w.network.cut[from][to] += by
@@ -465,7 +465,7 @@ func (d *drawing) partition() {
 		names(side[d.s.Replicas:]))
 }
 
-// oneWay lets one replica not be heard by some, though it hears them, or the other way round.
+// oneWay cuts the way from one replica to some others, or the way back.
 func (d *drawing) oneWay() {
 	i := d.rng.IntN(d.s.Replicas)
 	deaf := d.rng.IntN(2) == 0
@@ -510,8 +510,8 @@ func (d *drawing) flapping() {
 	}, "from %d to %d replica %d is cut off for %d ticks and back for %d", from, to, i, off, on)
 }
 
-// jealous cuts off whoever is the first to execute something, a few times over, with all
-// that it has just said: what one replica knows alone is where mistakes hide.
+// jealous cuts off the first replica to execute a batch, with the messages that it has
+// just sent, a few times over: mistakes hide in what one replica alone knows.
 func (d *drawing) jealous() {
 	from, _ := d.span()
 	times, length := 1+d.rng.IntN(4), int64(d.pick(20, 60, 150))*tick
@@ -530,8 +530,8 @@ func (d *drawing) jealous() {
 	}, "from %d on who is the first to execute a batch is cut off for %d ticks, %d times", from, length/tick, times)
 }
 
-// storm cuts off one primary after the other, so that views end before they bring
-// anything, and a liar's VIEW-CHANGE is needed for the next.
+// storm cuts off one primary after the other, so that views end before they execute a
+// batch, and the next view needs a liar's VIEW-CHANGE.
 func (d *drawing) storm() {
 	from, _ := d.span()
 	times, length := 2+d.rng.IntN(3), d.pick(50, 90, 140)
@@ -559,8 +559,8 @@ func (w *world) latest() (v message.View) {
 	return v
 }
 
-// minority has what is proposed in a view prepare at a few replicas alone, for nobody else gets
-// PREPAREs of it. Each of them is cut off when it has executed a batch tentatively, and comes
+// minority has the batches of a view prepare at a few replicas only: no other replica gets
+// PREPAREs. Each of the few is cut off when it has executed a batch tentatively, and comes
 // back when the others have begun another view without it, most often with another batch.
 func (d *drawing) minority() {
 	few := d.rng.Perm(d.s.Replicas)[:1+d.rng.IntN((d.s.Replicas-1)/3)]
@@ -597,7 +597,7 @@ func (d *drawing) minority() {
 		from, names(few), late)
 }
 
-// activeAfter: a correct replica works in a later view.
+// activeAfter reports whether a correct replica is active in a later view.
 func (w *world) activeAfter(v message.View) bool {
 	for _, r := range w.correct() {
 		if now, active := r.core.View(); active && now > v {
@@ -607,7 +607,8 @@ func (w *world) activeAfter(v message.View) bool {
 	return false
 }
 
-// preparedBeside: something has prepared as n at another correct replica than those.
+// preparedBeside reports whether a batch has prepared as n at a correct replica other
+// than the few.
 func (w *world) preparedBeside(few []int, n message.SeqNum) bool {
 	for _, r := range w.correct() {
 		if _, prepared := r.core.Prepared(n); prepared && !slices.Contains(few, r.id) {
@@ -618,7 +619,7 @@ func (w *world) preparedBeside(few []int, n message.SeqNum) bool {
 }
 
 // restart ends a replica's life. One time in three it does so again soon, most often
-// before it has voted.
+// before the replica has voted.
 func (d *drawing) restart() {
 	i, t, rest := d.rng.IntN(d.s.Replicas), d.moment(), d.rng.IntN(60)
 	again := 0
@@ -647,8 +648,8 @@ func (w *world) patiently(from int, f func() bool) {
 }
 
 // turn has a replica be correct for a while, and then lie: from a moment on when another
-// replica, or it, has been restarted, and no more than f are faulty with it. What it said
-// while it was correct is part of the proof.
+// replica, or it, has been restarted, and no more than f are faulty with it. The messages
+// that it sent while it was correct count in the proof.
 func (d *drawing) turn() {
 	n := d.s.Replicas
 	i, first := d.rng.IntN(n), d.rng.IntN(n)
@@ -696,8 +697,8 @@ func (d *drawing) rolling() {
 		"as soon as it may, for %d ticks", t, names(order), rest)
 }
 
-// outage restarts all replicas at once: the power of the room. A group that has no
-// durable state is lost then, and must do no harm.
+// outage restarts all replicas at once, as a power cut does. A group without durable
+// state is lost then, and must do no harm.
 func (d *drawing) outage() {
 	t, rest := d.moment(), d.rng.IntN(30)
 	d.add(func(w *world) {
@@ -747,7 +748,7 @@ func (d *drawing) fills() {
 		"bytes, %d ticks one after the other", from, to, whose, names(who), room, apart)
 }
 
-// yesterday stops a replica and puts back what its disk held a while before.
+// yesterday stops a replica and puts back an older copy of its disk.
 func (d *drawing) yesterday() {
 	i, t, age := d.rng.IntN(d.s.Replicas), d.moment(), d.rng.IntN(100)
 	d.add(func(w *world) {
@@ -761,7 +762,7 @@ func (d *drawing) yesterday() {
 			r := w.sites[i].copies[0]
 			lives := r.life
 			if w.sites[i].position <= held {
-				return false // nobody could tell the difference
+				return false // the copy does not differ
 			}
 			if w.restart(i, tick); r.life > lives {
 				r.keeper.disk.Restore(old)
@@ -772,7 +773,7 @@ func (d *drawing) yesterday() {
 	}, "replica %d has its disk of %d put back, %d ticks later or when it may", i, t, age)
 }
 
-// clientRestart ends a client's life. The next goes on with what was not answered.
+// clientRestart ends a client's life. The next life sends the unanswered requests again.
 func (d *drawing) clientRestart() {
 	i, t := d.rng.IntN(d.s.shape.clients), d.moment()
 	d.add(func(w *world) { w.at(int64(t)*tick, w.clients[i].restart) }, "client %d restarts at %d", i, t)
@@ -789,9 +790,8 @@ func (d *drawing) administration() {
 	}, "the administrator revokes and enrols client %d", guest)
 }
 
-// sieve loses for a while all messages of some types between some replicas, and after a
-// while between others: so a batch prepares here and not there, commits at one and at
-// nobody else, and a view begins for some.
+// sieve loses all messages of some types between some replicas, and after a while between others:
+// so a batch prepares at some replicas and commits at one only, and a view begins for some.
 func (d *drawing) sieve() {
 	types := []message.Type{message.TypePrePrepare, message.TypePrepare, message.TypeCommit,
 		message.TypeCheckpoint, message.TypeDecided, message.TypeViewChange, message.TypeViewChangeAck,

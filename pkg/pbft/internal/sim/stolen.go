@@ -8,9 +8,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// stolen are the session keys under which a replica spoke when its intruder was expelled.
-// He has them still, is on the wires, and speaks to the others as that replica until its
-// recovery is over. A replica that has executed the recovery request hears none of it.
+// stolen are the session keys under which a replica spoke when its intruder was expelled. The
+// intruder still has them, is on the network, and speaks to the others as that replica until its
+// recovery is over. A replica that has executed the recovery request must not accept any of it.
 type stolen struct {
 	w     *world
 	of    int
@@ -31,7 +31,7 @@ func (w *world) steals(i int) *stolen {
 	return x
 }
 
-// speak says something to each of the others, and goes on.
+// speak sends a message to each of the others, and repeats that.
 func (x *stolen) speak() {
 	if s := x.w.sites[x.of]; !s.corrupt || s.edits() {
 		return
@@ -48,7 +48,7 @@ func (x *stolen) speak() {
 	x.w.after(1+x.rng.Int64N(5*tick), x.speak)
 }
 
-// tell says something to a replica that may mean something to it.
+// tell sends a replica a message that it may act on.
 func (x *stolen) tell(r *replica) {
 	under := x.under[r.id]
 	if r.w.keys.now(r.id, x.of) == under && !r.aside() && !r.installing && r.recoveredSince(x) {
@@ -65,7 +65,7 @@ func (r *replica) recoveredSince(x *stolen) bool {
 	return uint64(r.exec.Ledger().Recovery(message.ReplicaID(x.of)).Timestamp) > x.since
 }
 
-// forge is something that a replica said never.
+// forge is a message that the replica never sent.
 func (x *stolen) forge(r *replica) message.Message {
 	view, _ := r.core.View()
 	n := r.core.Low() + 1 + message.SeqNum(x.rng.Uint64N(uint64(r.w.shape.log)))

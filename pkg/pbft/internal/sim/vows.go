@@ -12,25 +12,27 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// vows are what the proof of safety asks of each correct replica, judged when it speaks.
-// A mistake is seen here long before liars and chance make two replicas differ by it.
+// vows judges what the proof of safety demands of each correct replica, whenever the
+// replica sends a message. It sees a mistake long before liars and chance turn it into
+// two different states.
 type vows struct {
 	j        *judge
-	votes    map[voteKey]message.Digest // what a replica proposed or accepted, in all its lives
-	proposed map[voteKey]message.Digest // what a primary proposed, in all its lives
+	votes    map[voteKey]message.Digest // digests that a replica proposed or accepted, in all its lives
+	proposed map[voteKey]message.Digest // digests that a primary proposed, in all its lives
 	left     []message.View             // by replica: the highest view for which it sent a VIEW-CHANGE
 
-	// done is, by replica and number, what it must carry in P and Q: it ends with a life.
+	// done is, by replica and number, what the replica must carry in P and Q. It ends
+	// with a life.
 	done []map[message.SeqNum]*record
-	// certified are the correct replicas that said that a batch prepared at them, or
-	// executed it for that.
+	// certified has the correct replicas that said that a batch prepared at them, or
+	// executed it because of that.
 	certified map[slotKey]uint32
 	prepared  map[slotKey]message.Digest
 	executed  map[message.SeqNum]bool // by a correct replica, as committed
 	// holders are the correct replicas that said that they have a checkpoint.
 	holders map[message.CheckpointID]uint32
 
-	changes map[message.Digest]*message.ViewChange // all that their senders sent
+	changes map[message.Digest]*message.ViewChange // VIEW-CHANGEs that their senders sent
 	pending message.View                           // in calm: the view that all correct replicas wait for
 	since   int64                                  // since when
 
@@ -38,7 +40,7 @@ type vows struct {
 	oaths  []oath                    // by replica
 }
 
-// An oath is what a replica has promised, in all its lives (R-OUR-21): the proof counts
+// An oath is what a replica has promised, in all its lives (R-OUR-21): the proof relies
 // on it whether or not the replica remembers.
 type oath struct {
 	n, before        message.SeqNum // the highest number of a promise; of one in an earlier life
@@ -59,7 +61,7 @@ type record struct {
 	accepted map[message.Digest]message.View // the last view of each digest
 	prepared message.Digest
 	in       message.View // prepared last in this view
-	any      bool         // something did
+	any      bool         // a batch did
 }
 
 func (v *vows) init(j *judge) {
@@ -77,7 +79,7 @@ func (v *vows) init(j *judge) {
 	}
 }
 
-// forgets: replica i begins a new life.
+// forgets notes that replica i begins a new life.
 func (v *vows) forgets(i int) {
 	v.done[i] = map[message.SeqNum]*record{}
 	o := &v.oaths[i]
@@ -88,8 +90,8 @@ func (v *vows) forgets(i int) {
 	}
 }
 
-// promises judges whatever a correct replica sends, to one or to all, against all that it
-// has promised in all its lives.
+// promises judges every message that a correct replica sends, to one or to all, against
+// its promises in all its lives.
 func (v *vows) promises(r *replica, m message.Message) {
 	if r.lies() {
 		return
@@ -110,7 +112,7 @@ func (v *vows) promises(r *replica, m message.Message) {
 		o.roots[m.Seq] = m.Digest
 	case *message.ViewChange:
 		if int(m.From) != r.id {
-			return // it is somebody else's promise
+			return // another replica made this promise
 		}
 		v.promise(r, m, m.Low, m.View)
 		if m.View <= o.left && o.changes[m.View] != m.Digest() {
@@ -120,7 +122,7 @@ func (v *vows) promises(r *replica, m message.Message) {
 		o.changes[m.View] = m.Digest()
 	case *message.NewView:
 		if int(m.View.Primary(v.j.w.n)) != r.id {
-			return // it is somebody else's promise
+			return // another replica made this promise
 		}
 		v.promise(r, m, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)), m.View)
 		d := message.Digest(sha256.Sum256(encode(m)))
@@ -132,9 +134,9 @@ func (v *vows) promises(r *replica, m message.Message) {
 	}
 }
 
-// promise: the fence stands at or above every promise before it leaves, and a replica
-// that forgot promises nothing until a checkpoint is stable at or above all that it
-// promised before, in whatever life, and nothing for a view that it had left.
+// promise judges that the fence stands at or above every promise before it leaves. A
+// replica that forgot makes no promise until a checkpoint is stable at or above all its
+// promises in earlier lives, and none for a view that it had left.
 func (v *vows) promise(r *replica, m message.Message, n message.SeqNum, view message.View) {
 	w, s, o := v.j.w, v.j.w.sites[r.id], &v.oaths[r.id]
 	switch {
@@ -148,16 +150,16 @@ func (v *vows) promise(r *replica, m message.Message, n message.SeqNum, view mes
 	o.n, o.view = max(o.n, n), max(o.view, view)
 }
 
-// same: what is promised once is not promised otherwise.
+// same judges that two promises for one purpose name the same digest.
 func (v *vows) same(r *replica, m message.Message, is, was message.Digest) {
 	if was != is && !was.IsZero() {
 		v.j.w.fail("replica %d sends %s, and has sent another before", r.id, describe(m))
 	}
 }
 
-// replies judges what a correct replica tells a client: it is a promise of the state that
-// the answer comes from, and the version of a read is as late as the last batch that
-// changed what the answer depends on. At is the last batch in that state.
+// replies judges a correct replica's REPLY. It is a promise of the state that the answer
+// comes from, and the version of a read is no earlier than the last batch that changed
+// what the answer depends on. at is the last batch in that state.
 func (v *vows) replies(r *replica, c *caller, m *message.Reply, at message.SeqNum, tentative bool) {
 	if r.lies() {
 		return
@@ -170,7 +172,7 @@ func (v *vows) replies(r *replica, c *caller, m *message.Reply, at message.SeqNu
 			r.id, c.index, n)
 	}
 	if !a.ReadOnly || a.Outcome != message.Executed || int(at) >= len(v.j.after) || int(a.Version) >= len(v.j.after) {
-		return // what was executed ahead of all others is judged when a client believes it
+		return // a batch that this replica executed first is judged when a client believes it
 	}
 	then, now := v.j.after[a.Version], v.j.after[at]
 	changed := then.place != now.place
@@ -192,14 +194,14 @@ func (v *vows) record(i int, n message.SeqNum) *record {
 	return x
 }
 
-// told notes what anyone, liars included, tells somebody.
+// told notes a message that any replica, liars included, sends.
 func (v *vows) told(r *replica, m message.Message) {
 	switch m := m.(type) {
 	case *message.ViewChange:
 		if int(m.From) == r.id {
 			v.changes[m.Digest()] = m
 		}
-	case *message.Commit: // one that is held back may be sent to a single replica before all others
+	case *message.Commit: // a COMMIT that is held back may be sent to a single replica before all others
 		if !r.lies() {
 			v.commits(r, m.View, m.Seq)
 		}
@@ -222,7 +224,7 @@ func (v *vows) fault(m *message.PrePrepare) string {
 	return ""
 }
 
-// said judges what a correct replica tells everyone.
+// said judges a message that a correct replica sends to all.
 func (v *vows) said(r *replica, m message.Message) {
 	switch m := m.(type) {
 	case *message.PrePrepare:
@@ -242,9 +244,9 @@ func (v *vows) said(r *replica, m message.Message) {
 	case *message.ViewChange:
 		v.told(r, m)
 		v.leaves(r, m)
-	case *message.NewView: // the PRE-PREPARE of all it chose
+	case *message.NewView: // it is the PRE-PREPARE of all batches that it chose
 		if int(m.View.Primary(v.j.w.n)) != r.id {
-			return // and this is not its own
+			return // this NEW-VIEW is another primary's
 		}
 		for i, d := range m.Chosen {
 			v.record(r.id, m.Checkpoint.Seq+1+message.SeqNum(i)).accepted[d] = m.View
@@ -252,15 +254,15 @@ func (v *vows) said(r *replica, m message.Message) {
 	}
 }
 
-// proposes: a primary proposes one batch for a number of its view, in all its lives.
+// proposes judges that a primary proposes one batch for a number of its view, in all its lives.
 func (v *vows) proposes(r *replica, m *message.PrePrepare) {
 	key := voteKey{r.id, slotKey{m.View, m.Seq}}
 	v.same(r, m, m.Digest, v.proposed[key])
 	v.proposed[key] = m.Digest
 }
 
-// holds: who says that he holds a checkpoint names it in the VIEW-CHANGE that he has sent
-// or will send, or has passed it.
+// holds judges that a replica that says that it holds a checkpoint names it in its
+// VIEW-CHANGE, sent or to be sent, or has passed it.
 func (v *vows) holds(r *replica, m *message.Checkpoint) {
 	k := message.CheckpointID{Seq: m.Seq, Digest: m.Digest}
 	v.holders[k] |= 1 << r.id
@@ -269,8 +271,8 @@ func (v *vows) holds(r *replica, m *message.Checkpoint) {
 	}
 }
 
-// accepts: one digest for a number and view; what the NEW-VIEW chose, and nothing of a
-// view that was left.
+// accepts judges that a replica accepts one digest for a number and view, the one that
+// the NEW-VIEW chose, and none in a view that it has left.
 func (v *vows) accepts(r *replica, view message.View, n message.SeqNum, d message.Digest) {
 	w := v.j.w
 	v.inView(r, view, n)
@@ -297,7 +299,8 @@ func (v *vows) accepts(r *replica, view message.View, n message.SeqNum, d messag
 	x.accepted[d] = max(x.accepted[d], view)
 }
 
-// refused: nobody takes for wrong what a correct replica says about a view's beginning.
+// refused judges that no replica refuses as wrong what a correct replica says about the
+// beginning of a view.
 func (v *vows) refused(r *replica, m message.Message, why core.Refusal) {
 	if r.lies() || why != core.BadViewChange && why != core.BadNewView {
 		return
@@ -316,14 +319,15 @@ func (v *vows) refused(r *replica, m message.Message, why core.Refusal) {
 	}
 }
 
-// inView: who has left a view says nothing in it any more, not even in another life (R-VC-11).
+// inView judges that a replica sends nothing in a view that it has left, not even in
+// another life (R-VC-11).
 func (v *vows) inView(r *replica, view message.View, n message.SeqNum) {
 	if view < v.left[r.id] {
 		v.j.w.fail("replica %d votes at v%d n%d, and has left for view %d", r.id, view, n, v.left[r.id])
 	}
 }
 
-// commits: what was said to have prepared is the digest that was voted for.
+// commits judges that a replica voted for the digest that it says has prepared.
 func (v *vows) commits(r *replica, view message.View, numbers ...message.SeqNum) {
 	for _, n := range numbers {
 		v.inView(r, view, n)
@@ -365,7 +369,7 @@ func (v *vows) prepares(r *replica, view message.View, n message.SeqNum, d messa
 	}
 }
 
-// leaves: P and Q are what the replica has done, and all of it (R-VC-1, R-VC-2).
+// leaves judges that P and Q hold what the replica has done, and all of it (R-VC-1, R-VC-2).
 func (v *vows) leaves(r *replica, m *message.ViewChange) {
 	w := v.j.w
 	v.left[r.id] = max(v.left[r.id], m.View)
@@ -395,8 +399,8 @@ func (v *vows) leaves(r *replica, m *message.ViewChange) {
 	}
 }
 
-// committed: what the first correct replica takes for committed prepared at the correct
-// ones of a quorum in one view, so that no later view can miss it [TOCS §4.3].
+// committed judges a batch that a first correct replica takes for committed: it prepared at
+// the correct replicas of a quorum in one view, so that no later view can miss it [TOCS §4.3].
 func (v *vows) committed(r *replica, n message.SeqNum, d message.Digest) {
 	if v.executed[n] {
 		return
@@ -410,7 +414,8 @@ func (v *vows) committed(r *replica, n message.SeqNum, d message.Digest) {
 	v.j.w.fail("replica %d executes %v as n%d, and too few correct replicas say that it prepared", r.id, d, n)
 }
 
-// stable: what is forgotten because a checkpoint is stable, every quorum can give back.
+// stable judges that every quorum has a correct replica that holds the checkpoint: the
+// messages before it are forgotten.
 func (v *vows) stable(r *replica, n message.SeqNum) {
 	by := v.holders[message.CheckpointID{Seq: n, Digest: v.j.roots[n]}] | 1<<r.id
 	if bits.OnesCount32(by) < v.j.w.quorum(n) {
@@ -419,7 +424,7 @@ func (v *vows) stable(r *replica, n message.SeqNum) {
 	}
 }
 
-// fetches: a state that is fetched is one that a correct replica had.
+// fetches judges that a fetched state is one that a correct replica had.
 func (v *vows) fetches(r *replica, n message.SeqNum, root message.Digest) {
 	if have, ok := v.j.roots[n]; !r.lies() && (!ok || have != root) {
 		v.j.w.fail("replica %d fetches n%d with root %v, which no correct replica had", r.id, n, root)
@@ -437,8 +442,7 @@ func (w *world) quorum(n message.SeqNum) int {
 	return q
 }
 
-// cures: replica i is correct again. Nothing that it said while it was not, or before, is
-// held against it.
+// cures notes that replica i is correct again. Its messages so far are not held against it.
 func (v *vows) cures(i int) {
 	v.oaths[i], v.left[i] = oath{}, 0
 	v.forgets(i)
@@ -453,7 +457,7 @@ func (v *vows) cures(i int) {
 func (v *vows) calm() {
 	w := v.j.w
 	if w.lost {
-		return // its VIEW-CHANGEs were forgotten by more than f
+		return // more than f replicas forgot their VIEW-CHANGEs
 	}
 	w.after(5*tick, v.calm)
 	var view message.View
@@ -470,7 +474,7 @@ func (v *vows) calm() {
 	}
 	i := view.Primary(w.n)
 	p := w.sites[i].copies[0].core
-	remembers := p.SilentUntil() == 0 && p.Leaving() != nil // what it said in an earlier life, too
+	remembers := p.SilentUntil() == 0 && p.Leaving() != nil // also a VIEW-CHANGE of an earlier life
 	switch {
 	case view != v.pending:
 		v.pending, v.since = view, w.now
@@ -482,8 +486,8 @@ func (v *vows) calm() {
 
 const beginning = 70 // ticks that a view may take to begin
 
-// begins judges a NEW-VIEW that a correct replica begins a view with, by the conditions
-// and nothing else [TOCS Fig. 23; R-VC-24a, 26].
+// begins judges a NEW-VIEW with which a correct replica begins a view, by the conditions
+// alone [TOCS Fig. 23; R-VC-24a, 26].
 func (v *vows) begins(r *replica, m *message.NewView) {
 	w := v.j.w
 	var set []*message.ViewChange
@@ -515,7 +519,7 @@ func (v *vows) begins(r *replica, m *message.NewView) {
 	}
 }
 
-// decisions are the conditions of Fig. 23 over a set of VIEW-CHANGEs, as they are printed.
+// decisions evaluates the conditions of Fig. 23 over a set of VIEW-CHANGEs, as they are printed.
 type decisions struct {
 	set          []*message.ViewChange
 	quorum, weak int
@@ -530,7 +534,8 @@ func (d decisions) most(holds func(m *message.ViewChange) bool) (n int) {
 	return n
 }
 
-// highest: k is the last checkpoint that f+1 hold and a quorum has not passed.
+// highest reports whether k is the last checkpoint that f+1 replicas hold and a quorum
+// has not passed.
 func (d decisions) highest(k message.CheckpointID) bool {
 	may := func(k message.CheckpointID) bool {
 		return d.most(func(m *message.ViewChange) bool { return m.Low <= k.Seq }) >= d.quorum &&

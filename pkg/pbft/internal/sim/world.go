@@ -48,11 +48,11 @@ type world struct {
 	calm     bool   // all faults have stopped
 	quiet    bool   // and nobody calls for more than it has called for
 	marks    marks
-	lost     bool // more than f replicas have forgotten their state: the group must do no harm, and can do nothing else
+	lost     bool // more than f replicas have forgotten their state: the group can only do no harm
 	err      error
 	log      func(string)
 	stepped  int
-	ahead    func(r *replica)                                     // called with who executes a batch for the first time
+	ahead    func(r *replica)                                     // called when r is the first to execute a batch
 	early    []func(r *replica, v message.View, n message.SeqNum) // called when r executes n tentatively in view v
 	acting   *replica                                             // whose event it is
 	plot     plot
@@ -72,7 +72,7 @@ type shape struct {
 	think       int   // ticks between its calls, at most
 	stop        int   // tick at which all faults end
 	stubborn    bool  // liars go on lying after that
-	quiet       bool  // and what was called before must be answered before anybody calls again
+	quiet       bool  // and earlier calls must be answered before any client calls again
 	writes      bool  // correct clients read nothing
 	long        bool  // and all that they write has a long result
 	tentative   bool  // batches are executed when they have prepared
@@ -114,7 +114,7 @@ type site struct {
 
 	counter  uint64         // of its signatures
 	corrupt  bool           // an intruder was in it, and it has not recovered since
-	cured    message.SeqNum // what was said of batches up to here counts as the last intruder's
+	cured    message.SeqNum // messages about batches up to here count as the last intruder's
 	bound    message.SeqNum // H_M, while it recovers and was told to
 	position uint64         // how far its journal was durable when the fence was raised
 	twins    bool
@@ -126,10 +126,10 @@ type site struct {
 // recovery is not over.
 func (s *site) liar() bool { return s.edits() || s.corrupt }
 
-// edits reports whether something is said other than what the core wants to say.
+// edits reports whether the replica sends other messages than its core wants to.
 func (s *site) edits() bool { return len(s.lies) > 0 || s.twins }
 
-// liarAt is liar, as to what was said of batch n: an intruder may have said it before the
+// liarAt is liar for messages about batch n: an intruder may have sent them before the
 // replica recovered.
 func (s *site) liarAt(n message.SeqNum) bool { return s.liar() || n <= s.cured }
 
@@ -158,9 +158,8 @@ func newWorld(s shape, seed uint64) *world {
 	return w
 }
 
-// quorum is the least number of replicas of which any two sets share more than f. It is
-// worked out here once more, and by what it is for, so that a mistake in the core's own
-// does not become the judge's.
+// quorum is the least number of replicas of which any two sets share more than f. It is computed
+// here from its purpose, so that a mistake in the core's formula does not become the judge's.
 func quorum(n, f int) int {
 	q := n
 	for 2*(q-1)-n > f {
@@ -205,7 +204,8 @@ func (w *world) at(t int64, f func()) { w.events.push(max(t, w.now), f) }
 
 func (w *world) after(d int64, f func()) { w.at(w.now+d, f) }
 
-// step lets the next thing happen; false if nothing is left, or a judge has spoken.
+// step lets the next event happen. It returns false if none is left, or if a judge has
+// failed the run.
 func (w *world) step() bool {
 	if w.err != nil || w.events.empty() {
 		return false
@@ -237,7 +237,7 @@ func (w *world) guarded(f func()) {
 	f()
 }
 
-// runUntil lets things happen until time t, or until done says so.
+// runUntil lets events happen until time t, or until done returns true.
 func (w *world) runUntil(t int64, done func() bool) bool {
 	for !w.events.empty() && w.events.next() <= t {
 		if !w.step() {
@@ -277,8 +277,7 @@ func (w *world) correct() (all []*replica) {
 	return all
 }
 
-// disabled counts the replicas other than i that may not be counted on: they lie, are
-// away, or have forgotten.
+// disabled counts the replicas other than i that lie, are away, or have forgotten.
 func (w *world) disabled(i int) (n int) {
 	for j, s := range w.sites {
 		if j != i && (s.liar() || s.away || s.copies[0].down || s.copies[0].core.SilentUntil() > 0 ||
@@ -289,7 +288,7 @@ func (w *world) disabled(i int) (n int) {
 	return n
 }
 
-// liars counts those that lie.
+// liars counts the replicas that lie.
 func (w *world) liars() (n int) {
 	for _, s := range w.sites {
 		if s.liar() {
@@ -299,11 +298,11 @@ func (w *world) liars() (n int) {
 	return n
 }
 
-// mayLose reports whether replica i may be restarted or go away: the others that can be
-// counted on are a quorum then.
+// mayLose reports whether replica i may be restarted or go away: the correct ones among
+// the others are a quorum.
 func (w *world) mayLose(i int) bool { return w.disabled(i) < w.n-w.q }
 
-// authentic: the request's MAC is good at replica i. Nobody but its client can make one.
+// authentic reports whether the request's MAC is good at replica i. Only its client can make one.
 func (w *world) authentic(r *message.Request, i int) bool {
 	x, known := w.proofs[proofOf(r)]
 	if r.Client.Signs() {
@@ -333,12 +332,12 @@ func (w *world) seal(r *message.Request, good []bool) {
 	w.proofs[proofOf(r)] = sealed{good, w.keys.sealing(r)}
 }
 
-// encode is the message as it travels: the type and the canonical encoding.
+// encode encodes a message for the wire: its type and its canonical encoding.
 func encode(m message.Message) []byte {
 	return m.AppendBody(append(make([]byte, 0, 128), byte(m.Type())))
 }
 
-// network carries what is sent, or does not.
+// network carries messages, or loses them.
 type network struct {
 	w                          *world
 	loss, duplication, corrupt float64
@@ -365,7 +364,7 @@ func (x *network) init(w *world) {
 	}
 }
 
-// cutOff leaves a replica with nobody to speak to or hear from.
+// cutOff cuts a replica off from all others, in both directions.
 func (x *network) cutOff(i int) {
 	for j := range x.cut {
 		x.cut[i][j], x.cut[j][i] = 1, 1
