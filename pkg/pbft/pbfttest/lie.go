@@ -5,11 +5,11 @@ package pbfttest
 import "bfs/pkg/pbft/internal/lies"
 
 // Lie has each replica that this process starts from now on lie to the others and to clients,
-// for good: it votes for batches that nobody proposed, says that it has states that nobody
-// has, and changes results, all with the right MACs. Told counts the lies of each kind.
+// for good: it votes for batches that nobody proposed, sends checkpoints of states that no
+// replica has, and changes results, all with the right MACs. told counts the lies of each kind.
 //
-// It is for demonstrations and tests of a whole group that bears one liar. A process that
-// serves files calls it never.
+// Lie is for demonstrations and tests of a whole group that survives one liar. A process
+// that serves files never calls it.
 func Lie() (told func() (votes, checkpoints, results uint64)) {
 	b := &lies.Byzantine{}
 	lies.Install(b)

@@ -37,8 +37,8 @@
 // The checksums tell where a file is damaged. They keep out no liar: the pages must have
 // the certificate's root in the digest tree, and the root is believed for the
 // administrator's signature, for those of f+1 replicas in as many archives, or because
-// the caller knows it. MACs of CHECKPOINTs convince nobody but those to whom they were
-// sent, so the administrator signs what f+1 replicas told.
+// the caller knows it. MACs of CHECKPOINTs convince only their receivers, so the
+// administrator signs what f+1 replicas said.
 package archive
 
 import (

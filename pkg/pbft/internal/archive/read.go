@@ -118,8 +118,8 @@ func (c *cursor) end() error {
 }
 
 // Check reads the archive, and returns nil if it is undamaged and its pages have the
-// certificate's root. Whether that root is to be believed is the caller's question. It
-// takes 43 bytes of memory for each page.
+// certificate's root. The caller decides whether that root is to be believed. It takes 43
+// bytes of memory for each page.
 func (a *Archive) Check(tree image.Tree, progress func(pages uint64)) error {
 	_, err := a.sums(tree, nil, progress)
 	return err

@@ -9,8 +9,8 @@ import (
 	"bfs/pkg/pbft/internal/image"
 )
 
-// sums are the digests of a tree of which most pages may be zeros: of each level those
-// that are not, by index.
+// sums holds the digests of a tree of which most pages may be zeros: for each level the
+// digests that are not zero, by index.
 type sums struct {
 	tree   image.Tree
 	top    NodeID

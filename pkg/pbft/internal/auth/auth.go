@@ -164,8 +164,8 @@ func NewRing(self message.Principal, group message.Digest, signer Signer, transp
 // on the channel of this ID only. rival tells a client of another process with its key.
 //
 // A caller that sends the NEW-KEY calls this in InOrder. The signer may take seconds, and
-// nothing of the session is locked meanwhile: the peer's NEW-KEYs are taken in. One that
-// comes from its next process has ours refused there, and answered.
+// nothing of the session is locked meanwhile: the peer's NEW-KEYs are taken in. If a NEW-KEY
+// comes from the peer's next process meanwhile, that process refuses ours and answers it.
 func (r *Ring) NewKey(s *Session, channel message.Digest, rival string) (*message.NewKey, error) {
 	m, err := r.unsigned(s, channel, rival)
 	if err != nil {
@@ -232,11 +232,12 @@ func (r *Ring) sealKey(s *Session, m *message.NewKey, epoch uint64) error {
 	return nil
 }
 
-// Accept takes in a peer's NEW-KEY, which came on a channel. One that is not fresh on that channel
-// is refused before its signature is checked. answer says that the peer does not have, or no longer
-// has, a session key of ours, so that a NEW-KEY is due to it: its X25519 key is new, or it does not
-// know ours, or we never sealed a key to it. It may have sealed its own to an X25519 key that we
-// have erased since. changed says that we may now seal for it under a new key.
+// Accept takes in a peer's NEW-KEY, which came on a channel. One that is not fresh on
+// that channel is refused before its signature is checked. answer says that the peer does
+// not have, or no longer has, a session key of ours, so that a NEW-KEY is due to it: its
+// X25519 key is new, or it does not know ours, or we never sealed a key to it. The peer
+// may have sealed its session key to an X25519 key that we have erased since. changed
+// says that we may now seal for it under a new key.
 func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, changed bool, err error) {
 	switch {
 	case m.Major != message.VersionMajor:
@@ -288,9 +289,9 @@ func (r *Ring) Accept(s *Session, m *message.NewKey, on Channel) (answer, change
 }
 
 // wentBack reports whether a NEW-KEY brings a replica's new X25519 key below the counter of an
-// earlier one. A replica that refreshes its keys counts on, so this one has begun a new life. The
-// counter's file lies beside the fence: if one was restored from an old copy, so was the other, and
-// the replica may vote a second time. Clients count anew in each life.
+// earlier one. A replica that refreshes its keys counts on, so this one has begun a new life.
+// The counter's file lies beside the fence: if the counter was restored from an old copy, so
+// was the fence, and the replica may vote a second time. Clients count anew in each life.
 func (s *Session) wentBack(m *message.NewKey) bool {
 	return s.Peer.IsReplica() && s.sealTo != m.SealTo && m.Counter <= s.highest
 }
@@ -344,7 +345,7 @@ func (r *Ring) SealBody(s *Session, x *Scratch, trailer []byte, m message.Messag
 	return nil
 }
 
-// SealHead is SealBody for a message of which all that its MAC covers is at hand, as it is encoded.
+// SealHead is SealBody for a caller that has the encoding of all that the MAC covers.
 func (r *Ring) SealHead(s *Session, x *Scratch, trailer, covered []byte) []byte {
 	if k := s.out.Load(); k != nil {
 		return r.sealTail(k, x, trailer, covered)
@@ -365,8 +366,8 @@ const (
 	proofNonce   = 1
 )
 
-// Prove makes the proof of a long result for the session's peer. Not ok: there is no
-// session key yet.
+// Prove makes the proof of a long result for the session's peer. It is not ok if there is
+// no session key yet.
 func (r *Ring) Prove(s *Session, x *Scratch, result []byte) (p message.Proof, ok bool) {
 	k := s.out.Load()
 	if k == nil {

@@ -18,8 +18,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A hello is the first that a connection's dialler says. It names the dialler and proves,
-// for the price of one hash, that it has that principal's long-term key:
+// A hello is the first message of a connection's dialler. It names the dialler and
+// proves, for the price of one hash, that it has that principal's long-term key:
 //
 //	version 1 | replica 1 | client 8 | nonce 22 | tag 16
 //
@@ -68,7 +68,7 @@ func (r *Ring) HelloKey(peer ed25519.PublicKey) (HelloKey, error) {
 	return r.signer.HelloKey(peer, r.life)
 }
 
-// Life is this process's, for its challenges.
+// Life names this process's life, in its challenges.
 func (r *Ring) Life() Life { return r.life }
 
 // helloKey computes the key of the hellos between two principals, of which own is one, in
@@ -91,12 +91,12 @@ func helloKey(own ed25519.PrivateKey, dialler, acceptor ed25519.PublicKey, life 
 	return k, nil
 }
 
-// KeyOfHello is a Signer's HelloKey, for one that has the private key at hand.
+// KeyOfHello computes HelloKey for a Signer that has the private key at hand.
 func KeyOfHello(own ed25519.PrivateKey, peer ed25519.PublicKey, life Life) (HelloKey, error) {
 	return helloKey(own, peer, own.Public().(ed25519.PublicKey), life)
 }
 
-// TagOfHello is a Signer's HelloTag, for one that has the private key at hand.
+// TagOfHello computes HelloTag for a Signer that has the private key at hand.
 func TagOfHello(own ed25519.PrivateKey, peer ed25519.PublicKey, challenge *[ChallengeSize]byte,
 	head *HelloHead) (HelloTag, error) {
 	k, err := helloKey(own, own.Public().(ed25519.PublicKey), peer, Life(challenge[lifeAt:lifeAt+LifeSize]))

@@ -16,10 +16,9 @@ import (
 // memory or a peer's no longer open or prove anything [TOCS §5.2.2; R-PR-6, R-OUR-8]. Messages
 // under way are lost; they come again, sealed under the new keys.
 //
-// A refresh changes the keys of one direction only, for the receiver chooses them. Two
-// peers that refresh at once seal their NEW-KEYs to X25519 keys that are erased when
-// these arrive; each sees so and answers with a NEW-KEY for the key of the other that it
-// knows now, and then both are at rest.
+// A refresh changes the keys of one direction only, for the receiver chooses them. Two peers that
+// refresh at once seal their NEW-KEYs to X25519 keys that are erased when the NEW-KEYs arrive.
+// Each sees this and answers with a NEW-KEY for the other's new key, and then both are done.
 
 // A sealingKey is the X25519 key of one epoch, to which peers seal the session keys that
 // they choose.
@@ -29,8 +28,9 @@ type sealingKey struct {
 	epoch   uint64
 }
 
-// Refresh begins a new epoch. The old private key is dropped here; the garbage collector reuses its
-// memory. The caller must send a NEW-KEY to every peer, or it hears none of their messages.
+// Refresh begins a new epoch. The old private key is dropped here; the garbage collector
+// reuses its memory. The caller must send a NEW-KEY to every peer: otherwise none of
+// their messages opens.
 func (r *Ring) Refresh() error {
 	private, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
@@ -46,9 +46,9 @@ func (r *Ring) Refresh() error {
 	return nil
 }
 
-// Renew ends the use of the one session key under which the session's peer speaks to us: what was
-// sealed under it is refused from this instant on. The other sessions of the ring keep theirs. The
-// caller has to send the peer a NEW-KEY, or nothing that it says is heard.
+// Renew ends the use of the one session key under which the session's peer speaks to us: what
+// was sealed under it is refused from this instant on. The other sessions of the ring keep
+// theirs. The caller has to send the peer a NEW-KEY: otherwise none of its messages opens.
 func (s *Session) Renew() { s.renewed.Add(1) }
 
 // Epoch returns the number of the present epoch. A caller that opens messages on one goroutine and
@@ -71,8 +71,8 @@ func (k *key) use() {
 	}
 }
 
-// spoken reports whether the peer speaks under our present key. If it goes on living it
-// needs no other, whatever X25519 key it has by now.
+// spoken reports whether the peer speaks under our present key. As long as the peer's
+// process lives it needs no other key, whatever X25519 key it has by now.
 func (s *Session) spoken() bool {
 	k := s.in.Load()
 	return !k.refused() && k.used.Load()

@@ -17,7 +17,7 @@ import (
 // A Fence is that file. It holds the digest of the group file, the view, the number, and
 // how many records the journal held durably when the file was written. The last three take
 // 8 bytes each, little-endian. The file is raised before the votes that it covers leave.
-// Votes in a group with another digest, such as an earlier epoch, bind nobody in this one.
+// Votes in a group with another digest, such as an earlier epoch, do not count in this one.
 //
 // A journal that ends before that position has lost something: the disk lied, or somebody
 // put an old copy back. Then the fence is all that is known.
@@ -30,7 +30,7 @@ type Fence struct {
 	group  message.Digest
 	last   message.SeqNum // on disk, and so is view
 	view   message.View
-	rising chan error // receives the result of writing next and nextIn; nil: nobody is writing
+	rising chan error // receives the result of writing next and nextIn; nil: no write is under way
 	next   message.SeqNum
 	nextIn message.View
 
@@ -105,8 +105,8 @@ func (f *Fence) Distrust() error {
 	return f.Reset(f.view, f.last, true)
 }
 
-// Trust returns when it is on disk that the journal, which holds so many records, holds
-// all that was promised from now on.
+// Trust returns when it is on disk that the journal holds all promises from now on.
+// journal says how many records it holds.
 func (f *Fence) Trust(journal func() uint64) error {
 	if err := f.Settle(); err != nil {
 		return err
@@ -130,8 +130,7 @@ func (f *Fence) Reset(v message.View, n message.SeqNum, distrust bool) error {
 	return f.Settle()
 }
 
-// Foresee begins to raise the fence if it will have to be soon: half a checkpoint period
-// is left below it.
+// Foresee begins to raise the fence if less than half a checkpoint period is left below it.
 func (f *Fence) Foresee(v message.View, executed, period message.SeqNum) {
 	if f.rising == nil && f.last > 0 && executed+period/2 >= f.last {
 		f.begin(max(v, f.view), f.last+2*period)
@@ -156,7 +155,7 @@ func (f *Fence) begin(v message.View, n message.SeqNum) {
 	go func() { done <- write() }()
 }
 
-// Settle waits until nobody is writing.
+// Settle waits until no write is under way.
 func (f *Fence) Settle() error {
 	if f.rising == nil {
 		return nil

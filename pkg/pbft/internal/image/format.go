@@ -29,9 +29,9 @@ import (
 // A commit block has the index of its unit's first block (8), seq (8), root (32) and a
 // CRC-32C of the checksums of its delta blocks (4).
 //
-// A unit is written at the end of the one before, which was synced. So a commit block shows
-// that all units before its own were durable once, and whatever is wrong with these is
-// damage. Whatever is wrong with the last unit may be a crash's work, and it does not count.
+// A unit is written at the end of the one before, which was synced. So a commit block
+// shows that all units before its own were durable once, and an error in these is damage.
+// An error in the last unit may come from a crash, and the unit does not count.
 const (
 	blockBytes = 4096
 	headBytes  = 24
@@ -268,7 +268,7 @@ func (r *blockReader) block(i uint64) block {
 		}
 		r.first, r.buf = i, r.buf[:n*blockBytes]
 		if !readFull(r.file, r.buf, int64(i*blockBytes)) {
-			r.buf = r.buf[:blockBytes] // one of them is bad, perhaps another
+			r.buf = r.buf[:blockBytes] // one of the blocks cannot be read, perhaps not this one
 			if !readFull(r.file, r.buf, int64(i*blockBytes)) {
 				r.buf = r.buf[:0]
 				return nil
@@ -297,7 +297,7 @@ func (l *tableFile) writer() *blockWriter {
 	return &blockWriter{file: l.file, life: l.life, next: l.end, unit: unit{first: l.end}}
 }
 
-// fresh returns the next block, zeros yet.
+// fresh returns the next block, still zeros.
 func (w *blockWriter) fresh() (block, error) {
 	if len(w.buf) == blocksAtOnce*blockBytes {
 		if err := w.flush(); err != nil {

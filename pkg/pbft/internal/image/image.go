@@ -94,12 +94,11 @@ var errFailed = errors.New("image: a sync has failed before; restart the replica
 // A Tree computes the digests of a state. The digest of a page of zeros, and of a node
 // with nothing but such pages below it, is zero; that of the root need not be.
 type Tree interface {
-	// Shape returns the root's name, and how many children each interior node has: a
-	// power of two, at most
-	// 256. Child i of node (l, x) is (l-1, x*fanout+i), and pages are level 0.
+	// Shape returns the root's name, and how many children each interior node has: a power of
+	// two, at most 256. Child i of node (l, x) is (l-1, x*fanout+i), and pages are level 0.
 	Shape() (top NodeID, fanout int)
 	// Digest returns the digest of a page's contents. It may be called on any goroutine,
-	// whatever the caller of Load does meanwhile.
+	// also while Load's caller goes on.
 	Digest(n PageNum, contents []byte) Digest
 	// Combine returns the digest of an interior node from its children's.
 	Combine(id NodeID, children []Digest) Digest
@@ -152,7 +151,7 @@ func Create(d disk.FS, o Options) (*Image, error) {
 		if err := remove(d, name); err != nil {
 			return nil, fmt.Errorf("image: %w", err)
 		}
-		if err := d.Sync(); err != nil { // a table is not to outlive its pages
+		if err := d.Sync(); err != nil { // the table must not outlive its pages
 			return nil, fmt.Errorf("image: %w", err)
 		}
 	}
@@ -182,7 +181,7 @@ func remove(d disk.FS, name string) error {
 	return nil
 }
 
-// Open opens the image that is there. ErrNone, ErrCorrupt and ErrForeign say why it does not.
+// Open opens the image that is there. ErrNone, ErrCorrupt and ErrForeign say why it cannot.
 func Open(d disk.FS, o Options) (*Image, error) {
 	im, err := newImage(d, o)
 	if err != nil {

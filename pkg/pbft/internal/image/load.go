@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// An Install is a session that takes a state to the image's checkpoint, and believes nodes and
-// pages for their digests alone: the part of a pbft.Install that is needed here.
+// An Install is a session that takes a state to the image's checkpoint, and checks nodes
+// and pages against their digests: the part of a pbft.Install that is needed here.
 type Install interface {
 	Wants(max int) []NodeID
 	OfferNode(id NodeID, children []Digest) error
@@ -75,7 +75,7 @@ func (l *loader) serve(wants []NodeID) {
 	l.reader.read(l.pages, l.offer)
 }
 
-// offer gives a page to the session. contents is nil if the slot has not got them.
+// offer gives a page to the session. contents is nil if the slot does not hold the page.
 func (l *loader) offer(e entry, contents []byte) {
 	var err error
 	switch {
@@ -108,8 +108,8 @@ func (im *Image) Verify() (bad []PageNum) {
 	return bad
 }
 
-// A reader reads pages and digests them on a goroutine of its own, some ahead of what the
-// caller does with them.
+// A reader reads pages and digests them on a goroutine of its own, ahead of the caller's
+// use of them.
 type reader struct {
 	im   *Image
 	free chan *run

@@ -57,8 +57,8 @@ func (im *Image) Begin(seq SeqNum, root Digest) (*Update, error) {
 	return u, nil
 }
 
-// misplaced returns the pages to be written although they do not differ: pages whose slots were
-// damaged, and pages that lie far behind free slots, the furthest last.
+// misplaced returns pages that are written although they do not differ: pages whose slots
+// were damaged, and pages that lie far behind free slots, the furthest last.
 func (im *Image) misplaced() (again []PageNum) {
 	again = slices.Sorted(maps.Keys(im.bad))
 	want := im.table.live + im.changed

@@ -13,12 +13,12 @@
 //	slot (512 bytes)   timestamp u64, outcome u32, length u32, result
 //
 // Client 0 is the administrator: its record page is empty, for its key stands in the group file.
-// A revoked record keeps its timestamps, so that a key enrolled again goes on where it was; it
-// is given to another key only when no record is free. Its timestamps are then covered by the
-// floor: the highest of all that were forgotten. The slots of a key that has no record begin
-// there, as Superseded, so that nothing is executed again that it asked for when it had one. A
-// timestamp later than the administrator's, who gives the record away, does not raise the floor:
-// a client that makes up high ones would otherwise leave none to those that come after it.
+// A revoked record keeps its timestamps, so that a key enrolled again goes on where it was; it is
+// given to another key only when no record is free. The floor then covers its timestamps: it is
+// the highest of all that were forgotten. The slots of a key without a record begin at the floor,
+// as Superseded, so that no request is executed again that the key made when it had a record. A
+// timestamp later than that of the administrator's request, which gives the record away, does not
+// raise the floor: otherwise a client with made-up timestamps would leave none to later clients.
 package ledger
 
 import (
@@ -253,8 +253,8 @@ func (l *Ledger) latest(i int) (t message.Timestamp) {
 	return t
 }
 
-// Latest returns the highest timestamp in a client's slots, revoked or not; for a client without a
-// record, the timestamp that the slots of a new record would begin with.
+// Latest returns the highest timestamp in a client's slots, revoked or not. For a client
+// without a record it returns the timestamp with which the slots of a new record would begin.
 func (l *Ledger) Latest(id message.ClientID) message.Timestamp {
 	if i, ok := l.index[id]; ok {
 		return l.latest(i)

@@ -9,9 +9,10 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Byzantine is a Teller whose every vote and result is false: PREPAREs for batches that nobody
-// proposed, COMMITs for batches that did not prepare here, CHECKPOINTs of states that nobody
-// has, results with a byte changed. The rest is true, so that the others go on listening.
+// Byzantine is a Teller whose every vote and result is false: PREPAREs for batches that
+// nobody proposed, COMMITs for batches that did not prepare here, CHECKPOINTs of states
+// that no replica has, results with a byte changed. All other messages are true, so that
+// the others do not cut it off.
 type Byzantine struct{ Votes, Checkpoints, Results atomic.Uint64 }
 
 // Message implements Teller.

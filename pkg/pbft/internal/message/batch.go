@@ -117,8 +117,8 @@ func (m *PrePrepare) decode(r *reader, lim *Limits) {
 		m.Batch.Requests[i] = &requests[i]
 		requests[i].read(r, lim)
 		if requests[i].ReadOnly {
-			// Its client will ask again under a new timestamp if it must be ordered: then
-			// it would run twice.
+			// If the request must be ordered, its client sends it again under a new
+			// timestamp: ordered here too, it would run twice.
 			r.fail("a read-only request in a batch")
 		}
 		total += requests[i].Length()

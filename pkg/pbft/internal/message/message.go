@@ -136,7 +136,7 @@ type Status struct {
 	Committed    Bitmap
 	ViewChanges  uint32 // bit i: has replica i's VIEW-CHANGE, and may use it
 	HasNewView   bool
-	SilentUntil  SeqNum // the sender votes once a checkpoint at or above this is stable there; 0: it votes
+	SilentUntil  SeqNum // the sender votes once a checkpoint from here on is stable there; 0: it votes
 	From         ReplicaID
 }
 

@@ -62,7 +62,7 @@ func (m *Request) hashOperation() {
 	m.hash = digestOperation(m.Op, m.blocks)
 }
 
-// Blocks are the digests of the blocks with which a long operation ends, in order, as blockhash.Sum
-// has them. Nobody has told us: they were computed here of the bytes that are here. None are at
-// hand if the operation is short, was not decoded, or is not here at all.
+// Blocks are the digests of the blocks with which a long operation ends, in order, as
+// blockhash.Sum has them. No message told them: they were computed here from the operation's
+// bytes. There are none if the operation is short, was not decoded, or is not here at all.
 func (m *Request) Blocks() []Digest { return m.blocks }

@@ -29,9 +29,9 @@ const (
 // is sent by one and proved by some [TOCS §6.1].
 const ShortResult = 256
 
-// A Proof is a replica's MAC of a long result, for the client that asked: whoever has the result
-// and the key can tell that it is the one that this replica computed. It takes the place of the
-// paper's result digest, which costs four times as much to compute.
+// A Proof is a replica's MAC of a long result, for the client that asked: the owner of
+// the result and the key can tell that this replica computed the same result. It takes
+// the place of the paper's result digest, which costs four times as much to compute.
 type Proof struct {
 	Nonce uint64
 	Tag   [MACSize]byte
@@ -62,10 +62,10 @@ func (a *Answer) Long() bool { return a.Length > ShortResult }
 // A Reply is one replica's answers to requests of one client that stand on one ground [TOCS §4.2]:
 // most often all of the client's that were in one batch.
 //
-// They stand on one of two grounds, or on both. With a number in Seq its sender says that the
-// requests were executed in the batch which is prepared there as number Seq of view View: 2f+1 who
-// say so have made it certain to commit. Without Tentative the sender knows that it has committed.
-// The two are never counted together (R-OPT-TE-2).
+// They stand on one of two grounds, or on both. With a number in Seq its sender says that
+// the requests were executed in the batch that is prepared there as number Seq of view
+// View. If 2f+1 replicas say so, the batch is certain to commit. Without Tentative the
+// sender knows that it has committed. The two are never counted together (R-OPT-TE-2).
 type Reply struct {
 	View      View   // in which it prepared; with Seq 0, the sender's
 	Seq       SeqNum // 0: executed in a batch that need not be prepared at the sender
@@ -244,8 +244,8 @@ func (w *ReplyWriter) Begin(v View, n SeqNum, tentative bool) {
 	w.b = appendU16(appendBool(w.b, tentative), 0)
 }
 
-// Add appends an answer. Behind one that is long and full nothing may come but its result, which is
-// the caller's to send.
+// Add appends an answer. After an answer that is long and full only its result may
+// follow, which the caller sends.
 func (w *ReplyWriter) Add(a *Answer) {
 	w.b = a.append(w.b)
 	w.n++

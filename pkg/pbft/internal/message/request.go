@@ -25,8 +25,9 @@ func (a *Authenticator) Tag(i ReplicaID) []byte {
 // SignatureSize is the length of an Ed25519 signature.
 const SignatureSize = 64
 
-// A Request is a client's signed wish to run an operation [TOCS §4.2]. Its authenticator travels
-// with it, for backups check it too when the primary proposes the request.
+// A Request is a client's authenticated request to run an operation [TOCS §4.2]. Its
+// authenticator travels with it, because backups check it too when the primary proposes
+// the request.
 type Request struct {
 	Client    ClientID
 	Slot      Slot
@@ -122,8 +123,8 @@ func (m *Request) AppendBody(b []byte) []byte {
 	return append(b, m.Auth.Tags...)
 }
 
-// AppendCovered implements Message: replier, provers and flags stand beside the essence, for they
-// are not part of the wish.
+// AppendCovered implements Message: replier, provers and flags stand beside the essence,
+// because the digest leaves them out.
 func (m *Request) AppendCovered(b []byte) []byte {
 	b = append(b, byte(TypeRequest), m.flags(), byte(m.Replier))
 	return m.appendEssence(appendU32(b, m.Provers))
@@ -152,8 +153,8 @@ func (m *Request) appendHeader(b []byte, flags byte, replier ReplicaID) []byte {
 // Length is that of the operation, whether it is here or not.
 func (m *Request) Length() int { return len(m.Op) + m.absent }
 
-// SetOperation makes op the request's operation, and d its OperationDigest. A caller that sends it
-// again, or holds a lock that others wait for, has hashed it before.
+// SetOperation makes op the request's operation, and d its OperationDigest. A caller that
+// sends the request again, or holds a lock that others wait for, has computed d before.
 func (m *Request) SetOperation(op []byte, d Digest) { m.Op, m.hash, m.blocks, m.absent = op, d, nil, 0 }
 
 // operation is the digest of a long operation.
@@ -200,9 +201,8 @@ func (m *Request) stubDigest() []byte {
 
 const requestTag = "bfs request v1\x00"
 
-// Digest is D(m), over the essence. Few requests are ever asked for it: a batch's digest and the
-// MACs are over the essence itself. A request is for one goroutine at a time, for a digest is
-// remembered.
+// Digest is D(m), over the essence. It is seldom needed: a batch's digest and the MACs are over
+// the essence itself. A request is for one goroutine at a time, because the digest is remembered.
 func (m *Request) Digest() Digest {
 	short := m.Length() <= ShortOperation
 	if short && !m.hash.IsZero() {

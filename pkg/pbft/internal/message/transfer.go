@@ -17,8 +17,9 @@ const maxNodeBytes = 256 * DigestSize
 // MaxData is the length of the longest DATA, about.
 const MaxData = MaxFetch*(1+8+2+maxNodeBytes) + 64
 
-// A Fetch asks for nodes and pages of a checkpoint [TOCS §6.2.2]. The sender knows the digests
-// of all it asks for, beginning with the root's, so that whoever answers need not be trusted.
+// A Fetch asks for nodes and pages of a checkpoint [TOCS §6.2.2]. The sender knows the
+// digests of all that it asks for, beginning with the root's, so that the answering
+// replica need not be trusted.
 type Fetch struct {
 	Seq   SeqNum
 	Tag   uint32 // comes back in the answer

@@ -30,10 +30,10 @@ func (b *Bucket) Take(r Rate, n float64, now time.Time) bool {
 }
 
 // arrivals bounds how many connections a listener begins to greet. A connection costs the
-// kernel and us some fifty microseconds before it has said anything. Each address from
-// which somebody was welcome lately has a share of its own, as have those the caller
-// named. Any other address, a guest, has a smaller share, and all guests have one
-// together. An address cannot be made up, for TCP has answered it.
+// kernel and us some fifty microseconds before it brings a byte. Each address from which
+// a peer was welcome lately has a share of its own, and so have the addresses that the
+// caller named. Any other address, a guest, has a smaller share, and all guests together
+// have one. An address cannot be forged, because TCP has answered it.
 //
 // A connection beyond a share is closed when it is accepted, and the share is in flood
 // until it is used within its rate for a while. Even to accept and close is too dear for
@@ -44,18 +44,18 @@ type arrivals struct {
 	guests  map[netip.Addr]*arrival
 	all     arrival   // all guests
 	sifting bool      // some share is in flood, and tick is called until none is
-	told    time.Time // when any flood was last told of
+	told    time.Time // when the log last told of any flood
 }
 
 // An arrival is an address that connections come from.
 type arrival struct {
 	share
 	named   bool      // stays for ever
-	welcome time.Time // when somebody was, last; zero: a guest
-	told    time.Time // when its flood was last told of
+	welcome time.Time // when a peer was welcome last; zero: a guest
+	told    time.Time // when the log last told of its flood
 }
 
-// A share is what an address, or all guests, have had of their rate.
+// A share is the use that an address, or all guests, make of their rate.
 type share struct {
 	bucket Bucket
 	flood  bool    // more came than the rate allows
@@ -87,8 +87,8 @@ func newArrivals(named []netip.Addr) *arrivals {
 	return a
 }
 
-// take reports whether one more connection from an address may begin. Begun: a flood has begun,
-// and tick is to be called now and every floodTick from then on until it says that there is none.
+// take reports whether one more connection from an address may begin. begun says that a flood has
+// begun: tick is to be called now, and then every floodTick until it says that there is none.
 func (a *arrivals) take(from netip.Addr, now time.Time) (ok, begun bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -172,16 +172,16 @@ const (
 	// leastPass is the least part of SYNs that passes, so that we learn when a flood is over.
 	leastPass = 1.0 / (1 << 12)
 
-	// toldEvery is how often the flood of one address is told of.
+	// toldEvery is how often the log tells of the flood of one address.
 	toldEvery = 10 * time.Minute
 
-	// toldPause is the pause between two floods that are told of, lest a stranger with
-	// many addresses flood the log.
+	// toldPause is the pause between two floods in the log, so that a stranger with many
+	// addresses cannot flood the log.
 	toldPause = time.Second
 )
 
-// tick has as many SYNs of the share pass as make about its rate, now that one tick of a
-// flood is over. The flood ends when all pass and less than half of the rate comes.
+// tick sets the part of SYNs that pass, after one tick of a flood, so that connections come at
+// about the share's rate. The flood ends when all pass and less than half of the rate comes.
 func (x *share) tick(r Rate) {
 	rate, came := r.PerSecond*floodTick.Seconds(), float64(x.came)
 	x.came = 0
@@ -197,9 +197,8 @@ func (x *share) tick(r Rate) {
 	}
 }
 
-// tick ends a tick: it returns what the kernel is to drop in the next, and the address
-// whose flood is to be told of, if there is one; the zero address is all guests'. Over:
-// no share is in flood.
+// tick ends a tick. It returns the sieve for the next, and the addresses whose floods the log
+// is to tell of; the zero address stands for all guests. over says that no share is in flood.
 func (a *arrivals) tick(now time.Time) (s sieve, tell []netip.Addr, over bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -252,7 +251,7 @@ func (a *arrivals) floods() (n int) {
 	return n
 }
 
-// addressOf is the peer's, the same however it is written.
+// addressOf is the peer's address in one form: IPv4 is not mapped into IPv6.
 func addressOf(tcp *net.TCPConn) netip.Addr {
 	if a, ok := tcp.RemoteAddr().(*net.TCPAddr); ok {
 		return a.AddrPort().Addr().Unmap().WithZone("")

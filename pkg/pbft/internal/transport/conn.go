@@ -76,13 +76,13 @@ type Conn struct {
 	released uint64        // position in out up to which Flush asked to write
 	late     delayLine     // unused without Options.Delay
 	stats    Stats         // of the way out
-	writing  bool          // a goroutine holds the pen: it alone seals, writes and consumes
+	writing  bool          // a goroutine may write: it alone seals, writes and consumes
 	closed   bool          // after this nothing starts
 	why      error         // nil if this side closed
 	done     chan struct{} // closed with closed
 	helpers  sync.WaitGroup
 
-	pen pen // touched by the holder of the pen only
+	pen pen // used only by the goroutine that may write
 }
 
 type userBox struct{ v any }
@@ -142,8 +142,8 @@ func (c *Conn) Release() { c.kept.Store(false) }
 // acknowledgements. Only the handler may call it.
 func (c *Conn) OneWay() { c.in.OneWay() }
 
-// Hush stops reading the connection for a while, after the frames already read: the peer has said
-// much more than its share. Called again it starts the while anew.
+// Hush stops reading the connection for a while, after the frames already read: the peer
+// has sent much more than its share. Another call starts the while anew.
 func (c *Conn) Hush(d time.Duration) { c.hush.Store(int64(d)) }
 
 // Send queues one frame, the concatenation of parts, which it copies. It reports false, and
@@ -200,7 +200,7 @@ func (c *Conn) Stats() Stats {
 // Closed.
 func (c *Conn) Close() { c.closeFor(nil) }
 
-// closeFor ends the connection; the first reason is the one that is told.
+// closeFor ends the connection. Closed is told the first reason.
 func (c *Conn) closeFor(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,7 +228,7 @@ func (c *Conn) help(f func()) {
 	}()
 }
 
-// A source is read by its Each method as a rawio.Reader is.
+// A source is read like a rawio.Reader, by its Each method.
 type source interface {
 	Each(space func() []byte, filled func(n int) error) error
 }
@@ -293,7 +293,7 @@ func (c *Conn) deliver(s *splitter, p *patience) error {
 	}
 	if d := c.hush.Swap(0); d > 0 {
 		c.rest(time.Duration(d))
-		p.end() // the peer does not answer for our pause
+		p.end() // our pause does not count against the peer
 	}
 	if s.partial() || !trusted {
 		p.begin()
@@ -337,7 +337,7 @@ func (p *patience) begin() {
 // end says that the frame we waited for has come.
 func (p *patience) end() { p.since = time.Time{} }
 
-// lost is called when the deadline has struck; it reports whether a frame was really too slow.
+// lost is called when the deadline has passed. It reports whether a frame was really too slow.
 func (p *patience) lost() bool {
 	p.armed = time.Time{}
 	if p.since.IsZero() {

@@ -157,7 +157,7 @@ func (e *endpoint) dismiss(c *Conn) {
 	e.gone.Add(c.Stats())
 }
 
-// run lives the life of an admitted connection.
+// run runs an admitted connection to its end.
 func (e *endpoint) run(c *Conn) {
 	defer e.dismiss(c)
 	defer c.helpers.Wait()
@@ -202,8 +202,8 @@ func hostOf(c *Conn) string {
 	return ""
 }
 
-// setSocketOptions asks for what a protocol of small urgent messages wants. A refusal costs speed
-// or patience, not correctness, and a socket that is already gone is noticed when it is read.
+// setSocketOptions sets the options of a socket for small urgent messages. A failure costs
+// speed, not correctness, and a socket that is already closed is noticed when it is read.
 func setSocketOptions(tcp *net.TCPConn, o *Options) {
 	_ = tcp.SetNoDelay(true)
 	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{

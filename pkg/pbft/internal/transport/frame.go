@@ -65,7 +65,7 @@ func newSplitter(maxFrame, maxBuf int) *splitter {
 	return &splitter{max: maxFrame, maxBuf: maxBuf, buf: make([]byte, minReadBuffer)}
 }
 
-// space returns where the next bytes go; it is never empty. It ends the life of all lent frames.
+// space returns the memory for the next bytes; it is never empty. All lent frames become invalid.
 func (s *splitter) space() []byte {
 	if s.large != nil {
 		return s.large[s.got:]

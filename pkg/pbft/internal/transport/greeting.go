@@ -18,7 +18,7 @@ import (
 //	acceptor → dialler   Challenge: Options.Protocol, 4 bytes; Options.Life, 12 bytes; 16 random bytes
 //	dialler → acceptor   Hello: 48 bytes that Options.Answer makes and Options.Admit judges
 //
-// The acceptor speaks first, since what answers a fresh challenge cannot be a replay.
+// The acceptor sends first, because an answer to a fresh challenge cannot be a replay.
 const (
 	ChallengeSize = 32
 	HelloSize     = 48
@@ -27,7 +27,7 @@ const (
 // A Challenge is the first message of the accepting side.
 type Challenge [ChallengeSize]byte
 
-// A Hello is the dialling side's answer to it.
+// A Hello is the dialling side's answer to a challenge.
 type Hello [HelloSize]byte
 
 // ErrUnwelcome ends a connection whose hello Options.Admit refused.
@@ -131,7 +131,7 @@ const (
 	maxPendingHost = maxPending / 4
 )
 
-// add takes in c and returns the connection that must go for it, nil if there is room.
+// add takes in c and returns the connection that must make room for it, nil if there is room.
 func (p *pending) add(c *Conn) (displaced *Conn) {
 	switch mine := p.hosts[c.host]; {
 	case len(mine) >= maxPendingHost, p.count >= maxPending && len(mine) > 0:
@@ -169,7 +169,8 @@ func (p *pending) remove(c *Conn) bool {
 	return true
 }
 
-// enter greets an admitted connection and gives it its place. False: it has ended.
+// enter greets an admitted connection and gives it its place. It returns false if the
+// connection has ended.
 func (e *endpoint) enter(c *Conn) bool {
 	if !c.greets() {
 		return true

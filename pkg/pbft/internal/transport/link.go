@@ -61,15 +61,15 @@ func (l *Link) Stats() Stats {
 	return s
 }
 
-// Hurry has a link that is down dialled at once: its peer has just been heard of, and the pause may
-// be long that it earned while it was away.
+// Hurry has a link that is down dialled at once: its peer is known to be up, and the
+// pause between dials may have grown while it was down.
 func (l *Link) Hurry() {
 	if l.Up() {
 		return
 	}
 	select {
 	case l.hurry <- struct{}{}:
-	default: // it is in a hurry already
+	default: // it is to be dialled at once already
 	}
 }
 
@@ -85,7 +85,7 @@ func (l *Link) dialForEver() {
 		if l.dialOnce() {
 			backoff = l.o.BackoffMin
 		}
-		// Jitter, lest all peers that lost the same host come back at the same moment.
+		// Jitter, so that the peers that lost one host do not all come back at the same moment.
 		pause := time.NewTimer(backoff/2 + rand.N(backoff/2+1))
 		select {
 		case <-pause.C:
@@ -101,8 +101,8 @@ func (l *Link) dialForEver() {
 	}
 }
 
-// dialOnce makes one connection and lives its life. It reports whether the peer was good for
-// anything: one that accepts and closes at once must not make us dial without pause.
+// dialOnce makes one connection and runs it to its end. It reports whether the peer sent
+// a frame: a peer that accepts and closes at once must not make us dial without pause.
 func (l *Link) dialOnce() (good bool) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.o.DialTimeout)
 	defer cancel()

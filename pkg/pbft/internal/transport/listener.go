@@ -47,8 +47,8 @@ func listenTCP(addr string) (*net.TCPListener, error) {
 // Addr returns the address that is listened on.
 func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 
-// Welcome says that the peer of a connection is known: connections from its address do not share
-// with strangers' from now on how often they may come.
+// Welcome says that the peer of a connection is known: from now on connections from its
+// address have a share of their own, apart from strangers'.
 func (l *Listener) Welcome(c *Conn) { l.arrivals.welcome(addressOf(c.tcp), time.Now()) }
 
 // Stats returns the counts of all connections accepted so far.
@@ -77,7 +77,7 @@ func (l *Listener) accept() {
 			}
 		case errors.Is(err, net.ErrClosed):
 			return
-		default: // the process has no descriptor left, or the peer no patience: try again
+		default: // the process has no descriptor left, or the peer has given up: try again
 			l.count(func(s *Stats) { s.Failed++ })
 			if !l.pause(l.o.BackoffMin) {
 				return
@@ -106,7 +106,7 @@ func (l *Listener) sift() {
 		if over {
 			return
 		}
-		_ = s.attach(l.tcp) // without it they are closed when they are accepted
+		_ = s.attach(l.tcp) // without the sieve they are closed when they are accepted
 		if l.o.Flooded != nil {
 			for _, from := range tell {
 				l.o.Flooded(from)
@@ -119,14 +119,14 @@ func (l *Listener) sift() {
 // known count as one more if they are together.
 func (l *Listener) Floods() int { return l.arrivals.floods() }
 
-// A flood is refused in bursts with pauses between, for to be woken for each connection
-// costs more than to close it. The kernel's queue holds what comes meanwhile.
+// A flood is refused in bursts with pauses between, because a wake-up for each connection
+// costs more than closing it. The kernel's queue holds the connections that come meanwhile.
 const (
 	refusedAtOnce = 64
 	refusedPause  = 2 * time.Millisecond
 )
 
-// pause waits for d; false if the endpoint closed meanwhile.
+// pause waits for d. It returns false if the endpoint closed meanwhile.
 func (e *endpoint) pause(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

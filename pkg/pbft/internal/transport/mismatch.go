@@ -2,8 +2,8 @@
 
 package transport
 
-// A HandshakeHandler is a Handler that is told of connections on which TLS did not come
-// up, and which it has therefore never heard of.
+// A HandshakeHandler is a Handler that is also told of connections whose TLS handshake
+// failed, for which Opened was not called.
 type HandshakeHandler interface {
 	Handler
 	HandshakeFailed(c *Conn, err error)

@@ -27,7 +27,7 @@ type queue struct {
 	total  uint64 // position in the stream after the last
 }
 
-// bytes returns how much waits.
+// bytes returns how many bytes wait.
 func (q *queue) bytes() int { return int(q.total - q.taken) }
 
 // appendFrame appends one frame of n bytes, the concatenation of the shared bytes, if there are

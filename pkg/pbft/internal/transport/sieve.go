@@ -21,7 +21,7 @@ type sieve struct {
 	rest   float64      // the part that passes of all others
 }
 
-// A sifted address is one whose SYNs pass in part.
+// A sifted is an address of whose SYNs a part passes.
 type sifted struct {
 	addr netip.Addr
 	pass float64
@@ -32,7 +32,7 @@ type sifted struct {
 // has no sieve.
 const maxSifted = 64
 
-// worst are the addresses that have rules.
+// worst returns the addresses that get rules.
 func (s *sieve) worst() []sifted {
 	slices.SortFunc(s.floods, func(a, b sifted) int {
 		return cmp.Or(cmp.Compare(a.pass, b.pass), a.addr.Compare(b.addr))
@@ -40,8 +40,8 @@ func (s *sieve) worst() []sifted {
 	return s.floods[:min(len(s.floods), maxSifted)]
 }
 
-// sieveKey makes one word of an IPv6 address. Nobody outside knows it, so nobody can
-// choose an address whose word is another's.
+// sieveKey makes one word of an IPv6 address. It is secret, so nobody can choose an
+// address whose word is another's.
 var sieveKey = [4]uint32{rand.Uint32() | 1, rand.Uint32() | 1, rand.Uint32() | 1, rand.Uint32() | 1}
 
 // word is the number by which the filter knows an address: that of IPv4, a keyed sum of

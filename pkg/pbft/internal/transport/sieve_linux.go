@@ -116,7 +116,7 @@ func (s *sieve) attach(tcp *net.TCPListener) error {
 	program := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
 	return control(tcp, func(fd int) error {
 		err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
-		if errors.Is(err, unix.ENOMEM) { // the old one and this together are more than a socket may have
+		if errors.Is(err, unix.ENOMEM) { // the old filter and this one together are more than a socket may have
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 			err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
 		}

@@ -62,8 +62,8 @@ func HostTLS(current func() *tls.Certificate) *tls.Config {
 	}
 }
 
-// verifyShape refuses certificates of a kind NewHostTLS does not make, among them those that are
-// dear to verify.
+// verifyShape refuses certificates of a kind that NewHostTLS does not make, among them
+// those that are expensive to verify.
 func verifyShape(s tls.ConnectionState) error {
 	if len(s.PeerCertificates) != 1 {
 		return fmt.Errorf("transport: got %d peer certificates, want 1", len(s.PeerCertificates))
@@ -169,8 +169,8 @@ func (rc *recordConn) nextLength() (int, bool) {
 	return recordHeader + int(binary.BigEndian.Uint16(rc.buf[rc.r+3:])), true
 }
 
-// space is where received bytes go. It is never empty: the longest record that a header can claim
-// leaves room.
+// space returns the memory for received bytes. It is never empty: the longest record that
+// a header can claim leaves room.
 func (rc *recordConn) space() []byte {
 	rc.w = copy(rc.buf, rc.buf[rc.r:rc.w])
 	rc.r = 0
@@ -261,8 +261,7 @@ func (r recordReader) Each(space func() []byte, filled func(n int) error) error 
 	})
 }
 
-// errDry says that all that was received has been read. To the TLS library it is an error
-// that passes.
+// errDry says that all received bytes have been read. To the TLS library it is a temporary error.
 var errDry net.Error = dry{}
 
 type dry struct{}

@@ -18,8 +18,9 @@ const (
 	maxRounds = 4         // writes one Flush does for others before it hands over to a helper
 )
 
-// A pen has the buffers of the goroutine that may write. The right to write is Conn.writing: the
-// goroutine that turns it from false to true has it, until it turns it back or hands it to drain.
+// A pen holds the buffers of the goroutine that may write. The right to write is
+// Conn.writing: the goroutine that turns it from false to true has it, until it turns it
+// back or hands it to drain.
 type pen struct {
 	calls  *rawio.Calls
 	slices [maxSlices][]byte
