@@ -102,7 +102,8 @@ func (l *Link) dialForEver() {
 }
 
 // dialOnce makes one connection and runs it to its end. It reports whether the peer sent
-// a frame: a peer that accepts and closes at once must not make us dial without pause.
+// a frame or stayed for a while: one that accepts and closes at once must not make us dial
+// without pause.
 func (l *Link) dialOnce() (good bool) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.o.DialTimeout)
 	defer cancel()
