@@ -89,8 +89,8 @@ func TestLiesBelongToADemo(t *testing.T) {
 	}
 }
 
-// One replica lies, and files stay right; the others and the relay count its lies and name nobody
-// else; and it lies no more when it was recovered. The demo ends in order when it is told to.
+// One replica lies, and files stay right; the others and the relay count its lies and report no
+// other replica. After its recovery it lies no more. The demo ends in order when it is told to.
 func TestDemoByzantine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")

@@ -378,9 +378,9 @@ func TestFaultyClient(t *testing.T) {
 	}
 }
 
-// Somebody repeats what the administrator signed, word for word, and changed. To a
-// replica the rogue is the administrator too, and two who use one key at once are both
-// refused, so the honest one and the rogue take turns, each time as a new process.
+// An attacker repeats requests that the administrator signed, unchanged and changed. To a
+// replica the rogue is the administrator too. Two processes that use one key at once are
+// both refused, so the administrator and the rogue take turns, each time as a new process.
 func TestAdministratorIsNotReplayed(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	public, _, _ := ed25519.GenerateKey(nil)
@@ -491,7 +491,7 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// greet names somebody whom the group does not know.
+// greet sends a hello of a principal that the group does not know.
 func greet(t testing.TB, conn net.Conn) {
 	t.Helper()
 	if _, err := io.ReadFull(conn, make([]byte, transport.ChallengeSize)); err != nil {
@@ -567,8 +567,9 @@ func (r *rogue) fillQueue(x *pbft.Replica, conn *transport.Conn, refused uint64)
 	return r.links[0].Conn() == conn
 }
 
-// A long result that was ordered comes whole from whom the client names for that, and proved
-// from those it names for that. A read, and what is asked for again, is proved by all.
+// A long ordered result comes whole from the replica that the client names for it, and
+// proved from those that it names as provers. All replicas prove a read, and a result
+// that is asked for again.
 func TestWhoProves(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	r := asClient(t, c, c.enrolled(c.client(c.admin), ""))
@@ -621,7 +622,7 @@ func TestWhoProves(t *testing.T) {
 type slowReader struct {
 	tally
 	reads *atomic.Int64
-	begun chan<- struct{} // told of reads, as long as somebody listens
+	begun chan<- struct{} // told of reads, as long as a receiver waits
 }
 
 func (s slowReader) Query(op pbft.Operation) ([]byte, bool) {
@@ -706,8 +707,8 @@ func (p *pages) PageAt(n pbft.SeqNum, page pbft.PageNum) ([]byte, error) {
 	return p.Memory.PageAt(n, page)
 }
 
-// A FETCH of a checkpoint that is being digested waits for that, and nobody waits for the
-// FETCH. So many are kept.
+// A FETCH of a checkpoint that is being digested waits for the digests, and holds up
+// nobody. The number of FETCHes that wait is bounded.
 func TestFetchWaitsForDigests(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	held := newTally(c.g)
@@ -787,9 +788,9 @@ func crowd(t *testing.T, strangers int, addresses ...string) {
 	first.Wait()
 }
 
-// What a client asked for is not executed again when its key is enrolled once more,
-// though another had its record meanwhile and its process still lives. And who is revoked
-// is forgotten, not only refused.
+// A client's requests are not executed again when its key is enrolled once more, though
+// another key had its record meanwhile and its process still lives. A revoked client is
+// forgotten, and not only refused.
 func TestRevokedAndEnrolledAgain(t *testing.T) {
 	limits := smallLimits()
 	limits.Clients = 2
@@ -889,8 +890,9 @@ func TestNoVoteWithoutFence(t *testing.T) {
 	}
 }
 
-// A primary may propose a client's read-only request. The client, told that the operation
-// writes, has it ordered under another timestamp: both would run. Nobody votes for the first.
+// A primary may propose a client's read-only request. The client is told that the
+// operation writes, and has it ordered under another timestamp: both would run. So no
+// backup votes for the first.
 func TestPrimaryOrdersAReadOnlyRequest(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	victim := c.start(1)
@@ -905,7 +907,7 @@ func TestPrimaryOrdersAReadOnlyRequest(t *testing.T) {
 	}
 }
 
-// A primary proposes again what has been executed, to two backups, and never lets it
+// A primary proposes an executed request again, to two backups, and never lets the batch
 // commit. They do not run it twice, and answer its client as before: nobody waits for
 // that batch, and the view lasts.
 func TestPrimaryProposesAgain(t *testing.T) {
@@ -1070,7 +1072,7 @@ func (m *middle) frames() (n int) {
 	return n
 }
 
-// Who closes while others work, closes: replicas in any order, with calls outstanding.
+// Replicas can be closed while others work, in any order and with calls outstanding.
 func TestCloseUnderLoad(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	client := c.client(c.enrolled(c.client(c.admin), ""))

@@ -330,9 +330,9 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// A checkpoint is kept while it is read, however many others become stable meanwhile,
-// unless it takes too much memory: then the backup begins again. When nobody reads it any
-// more it is forgotten.
+// A checkpoint is kept while a backup reads it, even if many others become stable
+// meanwhile. If it takes too much memory the backup begins again. When no backup reads it
+// any more it is forgotten.
 func TestLoan(t *testing.T) {
 	for _, x := range []struct {
 		pages int

@@ -46,8 +46,8 @@ func newGroupWith(n int, limits pbft.Limits,
 
 var given sync.Map // addresses that freeAddress returned
 
-// freeAddress is one at which nobody listens. Its port is below those that the kernel
-// hands out, so that nobody gets it before a replica listens there.
+// freeAddress is an address at which no process listens. Its port is below those that the
+// kernel hands out, so that no process gets it before a replica listens there.
 func freeAddress() string {
 	for {
 		address := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000))

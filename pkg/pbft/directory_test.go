@@ -146,7 +146,7 @@ func TestHandOver(t *testing.T) {
 	})
 }
 
-// A primary that nobody can take over from does not wait for ever.
+// A primary does not wait for ever if no other replica can take over.
 func TestHandOverAlone(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	c.stop(1)

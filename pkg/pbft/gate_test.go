@@ -147,8 +147,8 @@ func TestNewKeyOfAnotherConnection(t *testing.T) {
 	c.works(admin)
 }
 
-// Strangers have one share of handshakes together, whatever names they use. When it is
-// spent, an enrolled client that nobody has seen before is let in all the same.
+// Strangers together have one share of handshakes, whatever names they use. When it is
+// spent, an enrolled client is let in all the same, even at its first connection.
 func TestStrangersShareOneBudget(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportTLS)
 	for i := range c.replicas {
@@ -183,7 +183,8 @@ func TestStrangersShareOneBudget(t *testing.T) {
 	c.works(c.client(key))
 }
 
-// A hello is good for the challenge it answers, from whom it names, to whom it was made for.
+// A hello is good only for the challenge that it answers, from the principal that it
+// names, and for the acceptor that it was made for.
 func TestWhoIsLetIn(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	key := c.enrolled(c.client(c.admin), "")

@@ -151,5 +151,5 @@ func TestReplicaConfigErrors(t *testing.T) {
 	}
 }
 
-// taken is an address at which somebody listens already.
+// taken is an address at which a process listens already.
 func taken(t *testing.T) string { return newWire(t, "").l.Addr().String() }

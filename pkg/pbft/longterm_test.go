@@ -47,7 +47,7 @@ func freshKeeper(t *testing.T) string {
 // A hangingKeeper has a replica's key, and answers nothing while it hangs.
 type hangingKeeper struct {
 	auth.Signer
-	asked chan struct{} // has one element if somebody has asked since it hangs
+	asked chan struct{} // has one element if it was asked since it hangs
 
 	mu     sync.Mutex
 	hangs  chan struct{} // closed when it goes on; nil: it does not hang
@@ -129,9 +129,9 @@ func answers(t *testing.T, r *pbft.Replica) (s pbft.Status) {
 	return s
 }
 
-// While its keeper hangs a replica executes, tells how it is, and stops when it is told
-// to: nobody waits for the keeper with the replica's lock, whether it is asked for a
-// recovery request, for fresh session keys, or for those of a peer that was restarted.
+// While its keeper hangs a replica executes, shows its status, and stops when it is told
+// to: no goroutine waits for the keeper under the replica's lock, whether for a recovery
+// request, for fresh session keys, or for those of a peer that was restarted.
 func TestKeeperHangs(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportTLS)
 	const kept, other = 3, 2

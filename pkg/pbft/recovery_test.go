@@ -183,7 +183,7 @@ func TestRecoveryAfterUnfinishedOnes(t *testing.T) {
 	for i := range c.replicas {
 		c.stop(i)
 	}
-	c.start(3, recovering) // which hears from nobody
+	c.start(3, recovering) // and hears from no other replica
 	c.stop(3)
 	if s := c.start(3).Status(); s.Recovery.Phase != "estimating" || s.SilentUntil > 0 {
 		t.Fatalf("started in the middle of a recovery, and is %+v, silent until %d", s.Recovery, s.SilentUntil)

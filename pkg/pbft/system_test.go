@@ -46,9 +46,9 @@ func (h *history) run(ctx context.Context, c *pbft.Client, op string, readOnly b
 	return nil
 }
 
-// check decides whether the history is that of one counter: in the order of the values, a
-// read behind the increment it saw, nobody comes before another who had ended when he
-// began, and every value was made once.
+// check decides whether the history is that of one counter: in the order of the values,
+// with a read behind the increment it saw, no call comes before another that had ended
+// when it began, and every value was made once.
 func (h *history) check(t testing.TB) {
 	t.Helper()
 	slices.SortFunc(h.events, func(a, b event) int {
@@ -163,8 +163,8 @@ func TestRestartWithoutState(t *testing.T) {
 	}
 	looks := 0
 	eventually(t, "the silence ends", func() bool {
-		// Not without a pause: the log of this group is so short that who is behind would
-		// be left behind.
+		// Not without a pause: the log of this group is so short that a replica behind
+		// could not catch up.
 		if looks++; looks%16 < c.checkpointPushes() {
 			invoke(t, client, "p", false)
 		}
@@ -226,7 +226,7 @@ func TestCutOffBackupCatchesUp(t *testing.T) {
 	c.agree(0, func() { invoke(t, client, "p", false) })
 }
 
-// nowhere is an address at which nobody listens.
+// nowhere is an address at which no process listens.
 func nowhere(t testing.TB) string {
 	w := newWire(t, "")
 	_ = w.l.Close()
@@ -463,7 +463,7 @@ func TestReadOnlyFallsBack(t *testing.T) {
 }
 
 func TestBusyAndClose(t *testing.T) {
-	g, _, admin := newGroupWith(4, smallLimits(), pbft.DurabilityReplicated) // nobody runs
+	g, _, admin := newGroupWith(4, smallLimits(), pbft.DurabilityReplicated) // no replica runs
 	client, err := pbft.NewClient(pbft.ClientConfig{Group: g, Key: admin, Queue: 3})
 	if err != nil {
 		t.Fatal(err)

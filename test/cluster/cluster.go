@@ -138,8 +138,8 @@ func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 	return g, g.startReplicas(ctx)
 }
 
-// Of is a group in dir whose replicas are added later, or are somebody else's to run: dir
-// then has what bfsd init wrote, in group.
+// Of is a group in dir whose replicas are added later, or are run by the caller: then
+// dir/group has what bfsd init wrote.
 func Of(dir, transport string) (*Group, error) {
 	bin, err := Binaries()
 	if err != nil {

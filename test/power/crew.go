@@ -39,7 +39,7 @@ type gang struct {
 	done    atomic.Int64
 	all     sync.WaitGroup
 	quit    context.CancelFunc
-	still   sync.RWMutex // held by those who have the workers stand still
+	still   sync.RWMutex // held by goroutines that have the workers stand still
 
 	mu  sync.Mutex
 	err error
@@ -186,7 +186,7 @@ type mountedCrew struct {
 	log    *os.File
 	cuts   func() int64
 	quit   context.CancelFunc
-	ended  chan struct{} // closed when nobody looks any more
+	ended  chan struct{} // closed when the checks have ended
 
 	orders sync.Mutex // one order at a time
 	line   net.Conn

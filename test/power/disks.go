@@ -231,7 +231,7 @@ func (s *soak) refuse(ctx context.Context, h *hosts, x *host) error {
 	return h.again(ctx, x, "")
 }
 
-// lie has writes be lost. Nobody can tell before the power is cut.
+// lie has writes be lost. Nothing shows this before the power is cut.
 func (s *soak) lie(ctx context.Context, h *hosts, x *host) error {
 	if err := x.order(ctx, lying); err != nil {
 		return err

@@ -15,9 +15,9 @@
 //
 // Clients log every operation that was acknowledged: workers that use the Go client, and
 // workers on a mount, under the NFS client of one more guest kernel, which goes on over all
-// cuts. After each cut every directory must be what its worker's log says (worker.go). The
-// soak counts acknowledged operations that are lost, operations that were done twice, things
-// that nobody wrote, and stale handles; any of these ends it, and so does a call that fails.
+// cuts. After each cut every directory must be what its worker's log says (worker.go). The soak
+// counts acknowledged operations that are lost, operations that were done twice, contents that
+// no worker wrote, and stale handles; any of these ends it, and so does a call that fails.
 //
 // With -disks one disk in each round refuses writes, loses them, cannot be read or fills
 // (disks.go). The others serve, and the host comes back.

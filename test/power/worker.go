@@ -33,7 +33,7 @@ const (
 type tally struct {
 	Lost    int // an acknowledged operation is not there
 	Doubled int // an operation was done twice, for its answer says that it had been done
-	Forged  int // something is there that nobody wrote
+	Forged  int // a file or bytes that no worker wrote
 	Stale   int // a handle is not known any more
 }
 
@@ -320,7 +320,7 @@ func (w *worker) compare(name string, want []byte) error {
 	case bytes.Equal(got, want):
 		return nil
 	case len(got) > len(want) && bytes.Equal(got[:len(want)], want) && name != ledgerName:
-		w.wrong.Doubled++ // or written by nobody
+		w.wrong.Doubled++ // or written by no worker
 	case len(got) < len(want) || name == ledgerName:
 		w.wrong.Lost++
 	default:

@@ -29,7 +29,7 @@ const (
 	borrowed  = "borrowed"  // hellos in the administrator's name, each followed by a NEW-KEY's length of bytes
 	silent    = "silent"    // connections on which nothing is said
 	neighbour = "neighbour" // the same, from the address that the honest client has
-	closed    = "closed"    // connections to a port on which nobody listens: what a flood costs the kernel alone
+	closed    = "closed"    // connections to a closed port: the cost of a flood to the kernel alone
 )
 
 var kinds = []string{off, busy, handshake, hello, borrowed, silent, neighbour, closed}

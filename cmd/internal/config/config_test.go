@@ -115,8 +115,8 @@ func TestGoodFiles(t *testing.T) {
 	}
 }
 
-// A group file that others may change lets them choose whom to believe, and so does a
-// configuration that names it.
+// A group file that others may change lets them choose which replicas are believed, and
+// so does a configuration that names it.
 func TestFilesThatOthersMayChangeAreRefused(t *testing.T) {
 	for _, name := range []string{"group.toml", "relay.toml"} {
 		dir := write(t)

@@ -312,8 +312,8 @@ func TestCanStopOfSeven(t *testing.T) {
 	}
 }
 
-// A replica does not agree when f+1 others say that its checkpoints are not the group's. f that say
-// so may lie: they accuse nobody.
+// A replica does not agree when f+1 others say that its checkpoints are not the group's.
+// f that say so may lie: their word does not count.
 func TestAccused(t *testing.T) {
 	for _, c := range []struct {
 		n, accusers int

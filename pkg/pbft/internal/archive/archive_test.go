@@ -177,7 +177,7 @@ func reseal(b []byte) {
 	binary.BigEndian.PutUint32(b[len(b)-4:], crc32.Update(chain, castagnoli, b[:4]))
 }
 
-// Somebody who knows how checksums are made cannot change anything either: the pages must
+// An attacker who recomputes the checksums cannot change anything either: the pages must
 // have the root, and the root is signed.
 func TestLiesAreNoticed(t *testing.T) {
 	whole := written(t, scattered(100))

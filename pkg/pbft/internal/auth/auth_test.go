@@ -73,7 +73,8 @@ func (p *party) hear(m *message.NewKey) error {
 	return err
 }
 
-// settle delivers all in order until nobody has more to say, and returns how much was said.
+// settle delivers all NEW-KEYs in order until neither party sends another, and returns
+// how many there were.
 func settle(t testing.TB, a, b *party) (n int) {
 	t.Helper()
 	for len(a.sent)+len(b.sent) > 0 {

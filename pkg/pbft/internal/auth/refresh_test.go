@@ -154,7 +154,7 @@ func TestBothRefreshAtOnce(t *testing.T) {
 // ours: they count nonces each for itself.
 func TestTwoProcessesWithOneKey(t *testing.T) {
 	a, b := newPair(t)
-	a.self = message.Principal{Client: 9} // nobody compares the counters of its lives
+	a.self = message.Principal{Client: 9} // the counters of a client's lives are not compared
 	a.start(b.self)
 	b.session = NewSession(a.self, b.peerKey)
 	other := &party{t: t, self: a.self, private: a.private, peerKey: a.peerKey, path: t.TempDir() + "/counter"}

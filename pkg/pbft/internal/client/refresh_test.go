@@ -9,7 +9,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// sends lists whom the effects send to, and reports whether a call has ended.
+// sends lists the sets of replicas that the effects send to, and reports whether a call
+// has ended.
 func sends(c *Client) (to []uint32, over bool) {
 	for _, e := range c.Effects() {
 		switch e.Verb {
@@ -52,7 +53,7 @@ func TestNewKeysHaveRequestsSentAgain(t *testing.T) {
 	for _, x := range []struct {
 		name  string
 		of    []message.ReplicaID // whose keys change
-		now   []uint32            // to whom the request is sent at once
+		now   []uint32            // the sets of replicas that the request is sent to at once
 		after []uint32            // and after a while
 	}{
 		{"the primary", []message.ReplicaID{0}, []uint32{1}, []uint32{15}},

@@ -21,8 +21,8 @@ func (f *Fence) onDisk(t *testing.T) (message.View, message.SeqNum) {
 	return again.view, again.last
 }
 
-// The fence is raised before it is reached, and whoever needs it higher or for a later
-// view waits until it is.
+// The fence is raised before it is reached, and a vote that needs it higher or for a
+// later view waits until it is.
 func TestFenceRisesAhead(t *testing.T) {
 	f, err := Open(filepath.Join(t.TempDir(), "fence"), message.Digest{1})
 	if err != nil {

@@ -267,7 +267,8 @@ func TestMissingSegment(t *testing.T) {
 	}
 }
 
-// Yesterday's disk is a journal that ends sooner: whoever remembers how far it came sees that.
+// An old copy of the disk is a journal that ends sooner: its length, remembered
+// elsewhere, shows that.
 func TestYesterday(t *testing.T) {
 	w := written(t, 3)
 	yesterday, end := w.disk.Snapshot(), w.journal.Next()

@@ -248,7 +248,7 @@ func TestTwin(t *testing.T) {
 				if err == nil && known[i] != nil {
 					known[i].revoked, known[i].rights = false, rights
 				} else if err == nil {
-					maps.DeleteFunc(known, func(k int, c *twin) bool { // somebody revoked made room
+					maps.DeleteFunc(known, func(k int, c *twin) bool { // a revoked client made room
 						_, ok := l.Last(key(k, 0))
 						for _, t := range c.last {
 							if !ok && c.revoked {
@@ -326,8 +326,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// Latest is the highest timestamp of a client's slots, and the floor for who has none. The version
-// changes with the clients.
+// Latest is the highest timestamp of a client's slots, and the floor for a client without
+// a record. The version changes with the clients.
 func TestLatest(t *testing.T) {
 	l := open(t, memory{}, 1, 2*SlotsPerPage)
 	before := l.Version()

@@ -449,7 +449,7 @@ func TestPieces(t *testing.T) {
 	}
 }
 
-// A REPLY is late if nobody waits for any of its answers, and nothing else is.
+// A REPLY is late if no call waits for any of its answers. No other message is late.
 func TestLateReply(t *testing.T) {
 	g := newGenerator(5)
 	for range 100 {

@@ -160,8 +160,8 @@ func TestOperationDigestBinds(t *testing.T) {
 	}
 }
 
-// The blocks of an operation take one allocation when it is decoded, and who does not
-// keep them has none at all.
+// The blocks of an operation take one allocation when it is decoded. Without keeping them
+// there is none at all.
 func TestBlocksAllocate(t *testing.T) {
 	// Two allocations are the decoder's and the request's.
 	for n, want := range map[int]float64{10: 2, ShortOperation: 2, 4000: 2, 4096: 3, 1 << 19: 3} {

@@ -254,7 +254,7 @@ func TestDialTellsWhatIsWrong(t *testing.T) {
 	}
 }
 
-// A user who is not named gets nothing, and the keeper is told.
+// A user who is not named is refused, and the keeper is told.
 func TestOtherUsersAreRefused(t *testing.T) {
 	h := newHome(t)
 	told := make(chan error, 10)

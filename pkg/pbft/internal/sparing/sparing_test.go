@@ -8,9 +8,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Nobody is spared when each batch waits for us to write to the spared one, however many
-// are under way at once. While the others do without it, some that were proposed since it
-// was written to last are executed when it is written to again.
+// No replica is spared when each batch waits for a message to the spared one, however
+// many batches are under way. While the others do without it, some batches that were
+// proposed since the last write to it are executed by the next.
 func TestSparingNoticesThatBatchesWait(t *testing.T) {
 	type moment struct {
 		under              bool
@@ -40,7 +40,8 @@ func TestSparingNoticesThatBatchesWait(t *testing.T) {
 	}
 }
 
-// A refresh of keys has nobody be spared for a moment, and nobody be called slow for it.
+// After a refresh of keys no replica is spared for a moment, and none counts as slow
+// because of it.
 func TestRefreshEndsSparingForAMoment(t *testing.T) {
 	var s Sparing
 	s.waited(true, 6, 7)

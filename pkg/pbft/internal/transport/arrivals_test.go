@@ -149,8 +149,8 @@ func TestFloodsAreToldInTurn(t *testing.T) {
 	}
 }
 
-// Many strangers who each keep within their share are a flood together, and those who are
-// known are not in it.
+// Many strangers that each keep within their share are a flood together, and known
+// addresses are not in it.
 func TestFloodOfMany(t *testing.T) {
 	now := time.Now()
 	a := newArrivals([]netip.Addr{address(1)})

@@ -45,8 +45,8 @@ func TestGreeting(t *testing.T) {
 	})
 }
 
-// Who answers the challenge wrongly, in part, or not at all gets no further than that, and the
-// handler does not hear of it.
+// A peer that answers the challenge wrongly, in part, or not at all gets no further, and
+// the handler does not hear of it.
 func TestUnwelcome(t *testing.T) {
 	for name, says := range map[string]int{"nothing": 0, "half a hello": HelloSize / 2, "a wrong hello": HelloSize} {
 		t.Run(name, func(t *testing.T) {

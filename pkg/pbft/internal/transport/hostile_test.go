@@ -83,8 +83,8 @@ func TestStall(t *testing.T) {
 	}
 }
 
-// Who connects and is silent, or begins a frame and does not end it, is given up; who says all in
-// time may then be silent.
+// A peer that connects and is silent, or begins a frame and does not end it, is
+// disconnected. A peer that has sent a whole frame in time may then be silent.
 func TestHalfOpen(t *testing.T) {
 	for name, test := range map[string]struct {
 		o    Options
@@ -194,8 +194,8 @@ func ends(c net.Conn) <-chan struct{} {
 	return ended
 }
 
-// Strangers who take all places make room for newer ones, who may turn out to be known,
-// and so do those that are not needed any more; who is known stays.
+// Strangers that take all places make room for newer connections, which may turn out to be
+// known, and so do connections that are not needed any more. A known peer keeps its place.
 func TestStrangersMakeRoom(t *testing.T) {
 	for name, o := range map[string]Options{"all": {MaxConns: 3, MaxConnsPerHost: 9}, "host": {MaxConnsPerHost: 3}} {
 		t.Run(name, func(t *testing.T) {
@@ -237,7 +237,7 @@ func TestStrangersMakeRoom(t *testing.T) {
 	}
 }
 
-// Closed comes once, whoever closes and however often.
+// Closed comes once, whichever side closes and however often.
 func TestClosedOnce(t *testing.T) {
 	overAll(t, func(t *testing.T, o Options) {
 		var mu sync.Mutex

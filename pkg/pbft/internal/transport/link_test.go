@@ -41,7 +41,7 @@ func TestReconnect(t *testing.T) {
 		if k.Up() || k.Send([]byte("x")) || k.Stats().Dropped == 0 {
 			t.Error("sent while down")
 		}
-		// Somebody else listens at the same place.
+		// Another listener takes the same address.
 		again, err := Listen(l.Addr().String(), o, funcs{})
 		if err != nil {
 			t.Fatal(err)
@@ -151,7 +151,8 @@ func TestDelay(t *testing.T) {
 	})
 }
 
-// A frame longer than Keep is the handler's own: it may change it, and nobody else does.
+// A frame longer than Keep is the handler's own: the handler may change it, and nothing
+// else does.
 func TestKeep(t *testing.T) {
 	const count = 50
 	done := make(chan [][]byte, 1)

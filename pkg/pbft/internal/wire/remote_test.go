@@ -24,6 +24,6 @@ func TestKeptFrames(t *testing.T) {
 		if want := bytes.Repeat([]byte{byte(i)}, i*transport.Keep/290); !bytes.Equal(frame, want) {
 			t.Fatalf("frame %d of %d bytes is not what it was", i, len(want))
 		}
-		_ = append(frame, 'x') // and nobody who adds to one writes on the next
+		_ = append(frame, 'x') // appending to one frame does not write on the next
 	}
 }

@@ -19,7 +19,7 @@ type tally struct {
 	Conflicts int // with two digests pre-prepared at correct replicas for one number
 	Free      int // with a number at which some prepared, but so few that null was possible too
 	Differ    int // in which the two chose differently, both rightly
-	Exact     int // in which they had to choose alike, for nobody lied and they heard the same
+	Exact     int // in which they had to choose alike: no replica lied and they heard the same
 	apart     int // histories ended because the two were no longer in step
 }
 

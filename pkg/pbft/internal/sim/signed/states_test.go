@@ -27,8 +27,8 @@ const (
 	views  = 5 // in a row
 )
 
-// A history is lived by both protocols in step: which message reaches whom is drawn by a
-// hash of what it is, so that both lose the same ones.
+// A history runs both protocols in step. Which messages arrive is drawn by a hash of the
+// message, so that both lose the same ones.
 type history struct {
 	seed   uint64
 	rng    *rand.Rand
