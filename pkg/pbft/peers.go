@@ -175,7 +175,7 @@ func (x *mismatches) peer(p *peerEnd, ours Transport, err error) {
 func (x *mismatches) stranger(c *transport.Conn, ours Transport, err error) {
 	now, last := time.Now().UnixNano(), x.told.Load()
 	if now-last > int64(mismatchAgain) && x.told.CompareAndSwap(last, now) {
-		x.end.Log.Warn("somebody who connects does not speak our transport: if it is a member or a client, "+
+		x.end.Log.Warn("a process that connects does not speak our transport: if it is a member or a client, "+
 			"let its transport and ours be the same", "address", c.RemoteAddr(), "members", x.membersAt(c),
 			"ours", ours, "cause", err)
 	}

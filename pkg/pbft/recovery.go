@@ -126,10 +126,10 @@ func (x *recovering) distrust(e *core.Effect) error {
 // why this replica stops.
 func (x *recovering) stray(why string) error {
 	if err := x.fence.Distrust(); err != nil {
-		x.log.Warn("the next start may believe what this one has on its disk", "err", err)
+		x.log.Warn("the next start may believe what is on this disk", "err", err)
 	}
 	if err := x.markFalse(); err != nil {
-		x.log.Warn("the next start is no recovery unless somebody says so", "err", err)
+		x.log.Warn("the next start is a recovery only if it is told to be", "err", err)
 	}
 	return falseMemory(why)
 }

@@ -80,7 +80,7 @@ func TestFS(t *testing.T) {
 			must(t, f.Allocate(100))
 			want = slices.Concat(want[:20], make([]byte, 8980))
 			if got := contentsOf(t, f); !bytes.Equal(got, want) {
-				t.Error("a shorter file that is made longer has not zeros there")
+				t.Error("a shorter file that is made longer does not have zeros there")
 			}
 			must(t, f.Sync())
 			create(t, d, "a")

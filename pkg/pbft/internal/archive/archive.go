@@ -164,7 +164,7 @@ func decode(b []byte) (c Certificate, err error) {
 	case string(b[4:11]) != magic[:7]:
 		return c, ErrNone
 	case binary.BigEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli):
-		return c, fmt.Errorf("%w: the certificate in its first 4096 bytes has not its checksum", ErrDamaged)
+		return c, fmt.Errorf("%w: the certificate in its first 4096 bytes does not have its checksum", ErrDamaged)
 	case b[11] != format:
 		return c, fmt.Errorf("the archive has format %d, and this program reads format %d: "+
 			"use the version that wrote it", b[11], format)

@@ -44,7 +44,7 @@ func Open(file io.ReaderAt, size int64) (*Archive, error) {
 		return nil, fmt.Errorf("read the last bytes: %w", err)
 	}
 	if string(end[:12]) != endMagic+"\x00\x00\x00\x00" {
-		return nil, fmt.Errorf("%w: it has not the mark of its end in its last %d bytes", ErrDamaged, endBytes)
+		return nil, fmt.Errorf("%w: it does not have the end mark in its last %d bytes", ErrDamaged, endBytes)
 	}
 	return &Archive{Certificate: c, file: file, chain: binary.BigEndian.Uint32(end[12:])}, nil
 }
@@ -96,7 +96,7 @@ func (c *cursor) block() error {
 		return fmt.Errorf("read %s: %w", where, err)
 	}
 	if binary.BigEndian.Uint32(b) != crc32.Checksum(b[4:], castagnoli) {
-		return fmt.Errorf("%w: %s, has not its checksum", ErrDamaged, where)
+		return fmt.Errorf("%w: %s, does not have its checksum", ErrDamaged, where)
 	}
 	if got := binary.BigEndian.Uint32(b[4:]); got != uint32(count) {
 		return fmt.Errorf("%w: %s, says that it has %d", ErrFalse, where, got)

@@ -139,7 +139,7 @@ func (u *Update) children(s Source, v node) ([]Digest, error) {
 		return nil, fmt.Errorf("image: node %v of checkpoint %d: %w", v.id, u.seq, err)
 	}
 	if len(children) != fanout || u.im.options.Tree.Combine(v.id, children) != v.digest {
-		return nil, fmt.Errorf("image: node %v of checkpoint %d has not the digest %v", v.id, u.seq, v.digest)
+		return nil, fmt.Errorf("image: node %v of checkpoint %d does not have the digest %v", v.id, u.seq, v.digest)
 	}
 	return children, nil
 }

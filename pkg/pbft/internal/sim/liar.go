@@ -533,7 +533,8 @@ func falseReply(l *liarMemory, r *replica, _ int, m message.Message) []message.M
 		a.Result[0]++
 	}
 	if a.Long() {
-		a.Proved, a.Proof = true, prove(r.id, a.Result) // whether asked or not: another replica may give this very result
+		// It proves its result whether asked or not: another replica may give this very result.
+		a.Proved, a.Proof = true, prove(r.id, a.Result)
 		switch k := l.rng.IntN(4); {
 		case k == 0:
 			a.Full, a.Proved = false, false

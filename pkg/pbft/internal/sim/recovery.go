@@ -77,7 +77,8 @@ func (r *replica) healed(e *core.Effect) {
 	if !s.corrupt || s.edits() {
 		return
 	}
-	s.corrupt, s.cured, s.memory = false, r.core.Stable().Seq+w.shape.log, nil // no message about numbers above was sent yet
+	// No message about numbers above the window was sent yet.
+	s.corrupt, s.cured, s.memory = false, r.core.Stable().Seq+w.shape.log, nil
 	w.judge.vows.cures(r.id)
 	if m := r.core.Beginning(); m != nil {
 		w.judge.beginning(r, m)
