@@ -20,9 +20,9 @@ import (
 	"bfs/test/cluster"
 )
 
-// The command disks compares replicas with disks with the same replicas without, and with the disk
-// itself: both modes take turns, and each round measures the disk as well, because four replicas
-// share it with whatever else the machine does.
+// The command disks compares replicas with disks with the same replicas without, and with
+// the disk itself. Both modes take turns. Each round measures the disk as well, because
+// four replicas share it with all other programs of the machine.
 
 // A diskLoad is a way to load a group.
 type diskLoad struct {
@@ -75,13 +75,13 @@ func disksCommand(ctx context.Context, args []string) error {
 	return c.Run()
 }
 
-// diskFigures are all measurements: of both modes by load, and of the disk.
+// diskFigures holds all measurements: those of both modes, by load, and those of the disk.
 type diskFigures struct {
 	syncs   []float64 // p50, us
 	results []microResult
 }
 
-// measure is one round. Every other round goes backwards.
+// measure runs one round. Every other round takes the modes in the opposite order.
 func (x *diskFigures) measure(ctx context.Context, bfsd string, round int, duration time.Duration) error {
 	modes := []string{"replicated", "disk"}
 	if round%2 == 1 {
@@ -138,8 +138,8 @@ func (x *diskFigures) table(w io.Writer) error {
 	return t.Flush()
 }
 
-// syncTime is the median time of an fdatasync of 4 KiB, in microseconds, when several
-// writers sync a file each at once: into blocks that were written before, as journals are.
+// syncTime returns the median time of an fdatasync of 4 KiB, in microseconds, while each
+// of several writers syncs a file of its own. The files overwrite blocks, as journals do.
 func syncTime() (p50 float64, err error) {
 	dir, err := os.MkdirTemp("", "bfs-bench-sync-")
 	if err != nil {
@@ -179,7 +179,7 @@ func syncTime() (p50 float64, err error) {
 	return middle(each), errors.Join(errs...)
 }
 
-// syncFor writes and syncs again and again.
+// syncFor writes to a file and syncs it again and again.
 func syncFor(fd int, d time.Duration) (each []float64, err error) {
 	page := make([]byte, syncBytes)
 	for end, at := time.Now().Add(d), int64(0); time.Now().Before(end); at = (at + syncBytes) % syncFile {

@@ -45,8 +45,8 @@ type microResult struct {
 	Without      string  `json:"without,omitempty"`  // an optimisation
 }
 
-// A microLoad is a way to load a group, and how much slower the paper's was with seven
-// replicas than with four [TOCS §8.1.4]; 0 where it does not say.
+// A microLoad is a way to load a group. It has the factor by which the paper's group was
+// slower with seven replicas than with four [TOCS §8.1.4], or 0 if the paper gives none.
 type microLoad struct {
 	name  string
 	args  []string
@@ -59,15 +59,15 @@ var microLoads = []microLoad{
 	{"read-only, one at a time", []string{"--path", "ro"}, 1.26},
 }
 
-// A measure is a cost that may grow with n.
+// A measure is a cost that may grow with the number n of replicas.
 type measure struct {
 	title, colour string
 	of            func(microResult) float64
 }
 
-// All replicas of a group share this machine, so an operation's time grows with the work of all. On
-// a machine for each replica, as the paper had, it would be nearer to the processor time of one
-// replica.
+// All replicas of a group share this machine, so an operation's time grows with the work
+// of all replicas. If each replica had a machine of its own, as in the paper, the
+// operation's time would be nearer to the processor time of one replica.
 var measures = []measure{
 	{"median time of an operation, all on one machine", "#b2182b", func(r microResult) float64 { return r.P50 }},
 	{"processor time of one replica", "#2166ac", func(r microResult) float64 { return r.ReplicaCPU / float64(r.N) }},
@@ -183,7 +183,7 @@ func writeJSONLines[T any](path string, all []T) error {
 	return os.WriteFile(path, []byte(lines.String()), 0o644)
 }
 
-// growthOf is the median of a measure for groups of n under a load.
+// growthOf returns the median of a measure for groups of n replicas under a load.
 func growthOf(results []microResult, load string, n int, of func(microResult) float64) float64 {
 	var values []float64
 	for _, r := range results {
@@ -227,8 +227,8 @@ func growthTable(w io.Writer, sizes []int, results []microResult) error {
 	return t.Flush()
 }
 
-// The drawing: a panel for each load, with n to the right and the ratio to the smallest
-// group's cost upwards.
+// The drawing has a panel for each load: n on the horizontal axis, the ratio to the
+// smallest group's cost on the vertical one.
 const (
 	panelWidth, panelHeight = 240, 260
 	panelLeft, panelTop     = 46, 34
@@ -306,7 +306,7 @@ func (p panel) frame(title string) {
 	}
 }
 
-// paper marks what the paper says of seven replicas.
+// paper marks the paper's figure for seven replicas.
 func (p panel) paper(ratio float64) {
 	if !slices.Contains(p.sizes, 7) {
 		return

@@ -72,7 +72,7 @@ func dispatch(ctx context.Context, args []string) error {
 		"clients, delay, without, disks, serve", args[0])
 }
 
-// serve runs a reference server in the foreground and says where it is, in the words
+// serve runs a reference server in the foreground and prints its address in the form that
 // `test/guest/mount -s` takes.
 func serve(ctx context.Context, args []string) error {
 	if len(args) != 2 {

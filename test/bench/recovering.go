@@ -19,8 +19,9 @@ const (
 	lookEvery     = 100 * time.Millisecond // how often to ask whether one has ended
 )
 
-// recovering is four replicas with disks that recover in turn, each once in every window. With a
-// window of 0 the next recovery begins when the last has ended, so that one is always under way.
+// recovering is a group of four replicas with disks. They recover in turn, each once in
+// every window. With a window of 0 the next recovery begins when the last has ended, so
+// that a recovery is always under way.
 func recovering(window time.Duration) func(context.Context, string, placement) (*running, error) {
 	return func(ctx context.Context, dir string, p placement) (*running, error) {
 		config := cluster.Config{Replicas: 4, Wrap: p.wrap(), Transport: p.transport,
@@ -50,7 +51,7 @@ func recovering(window time.Duration) func(context.Context, string, placement) (
 	}
 }
 
-// recoveries are those of a group under measurement.
+// recoveries counts and times the recoveries of a group under measurement.
 type recoveries struct {
 	group  *cluster.Group
 	admins []string

@@ -25,8 +25,8 @@ import (
 )
 
 // placement says which CPUs a run's processes may use. It is the same for every system of
-// a run: where processes run matters as much as what they are, because waking an idle
-// virtual CPU costs more than a small call.
+// a run. The placement of processes matters as much as their programs, because waking an
+// idle virtual CPU costs more than a small call.
 type placement struct {
 	guestCPU   int    // the guest kernel's one CPU
 	serverCPUs string // as taskset -c takes them; "": all
@@ -90,7 +90,8 @@ func runCommand(ctx context.Context, args []string) error {
 	failed := 0
 	for round := 1; round <= o.rounds; round++ {
 		for i := range o.systems {
-			// Every other round goes backwards, so that no system always runs after the same one.
+			// Every other round takes the systems in the opposite order, so that no
+			// system always runs after the same one.
 			s := o.systems[i]
 			if round%2 == 0 {
 				s = o.systems[len(o.systems)-1-i]
@@ -150,7 +151,7 @@ func parseRun(args []string) (*runOptions, error) {
 	return o, err
 }
 
-// one runs one workload on one system, both started for it alone.
+// one runs one workload on one system. System and guest are started for this run alone.
 func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (*result, error) {
 	dir, err := os.MkdirTemp("", "bfs-bench-")
 	if err != nil {
@@ -203,7 +204,8 @@ func (o *runOptions) one(ctx context.Context, s system, w workload, round int) (
 	}, err
 }
 
-// cpuEach is the user and system time, in seconds, that each of some processes has used.
+// cpuEach returns the user and system time, in seconds, that each of the given processes
+// has used.
 func cpuEach(pids []int) []float64 {
 	const ticksPerSecond = 100 // USER_HZ, the same on every Linux of this architecture
 	each := make([]float64, len(pids))
@@ -222,9 +224,10 @@ func cpuEach(pids []int) []float64 {
 	return each
 }
 
-// deviceWritten is how many bytes the block device below a directory has written since it was
-// found, all that is in the page cache included; 0 if the directory is on no block device. What
-// /proc/PID/io says is no use here: it counts a whole folio for each page of it that is written.
+// deviceWritten returns the number of bytes that the block device below a directory has
+// written since it was found, dirty pages of the page cache included. It is 0 if the
+// directory is on no block device. /proc/PID/io is of no use here, because it counts a
+// whole folio for each written page of the folio.
 func deviceWritten(dir string) float64 {
 	syscall.Sync()
 	var status syscall.Stat_t
@@ -242,8 +245,8 @@ func deviceWritten(dir string) float64 {
 	return sectors * sectorBytes
 }
 
-// calmDown waits until the replicas have made the files that they keep in reserve: until their disk
-// writes nothing more.
+// calmDown waits until the replicas have made the files that they keep in reserve, which
+// shows when their disk writes nothing more.
 func calmDown(ctx context.Context, dir string) {
 	ctx, cancel := patience.Context(ctx, time.Minute)
 	defer cancel()
@@ -262,7 +265,7 @@ func calmDown(ctx context.Context, dir string) {
 	}
 }
 
-// used is what processes used between two looks, and the sum.
+// used returns the time that each process used between two measurements, and the sum.
 func used(before, after []float64) (each []float64, total float64) {
 	for i := range min(len(before), len(after)) {
 		each = append(each, math.Round(100*(after[i]-before[i]))/100)

@@ -20,8 +20,8 @@ import (
 	"bfs/test/cluster"
 )
 
-// A sweep measures ordered, read-only and unreplicated operations in turn while one thing about
-// them changes: how long they are, how many clients there are, how long the wire is.
+// A sweep measures ordered, read-only and unreplicated operations in turn while one parameter
+// changes: the size of the operations, the number of clients or the delay of the network.
 type sweep struct {
 	name   string
 	points func() []point
@@ -29,7 +29,7 @@ type sweep struct {
 	script func(results []microResult) string // for gnuplot; nil: no drawing
 }
 
-// A point is one place of the sweep, measured on all three paths.
+// A point is one value of the sweep's parameter, measured on all three paths.
 type point struct {
 	op                   string
 	clients, outstanding int
@@ -112,7 +112,7 @@ type sweepOptions struct {
 	ops             []string
 }
 
-// measure is one round. Paths take turns at each point, every other time backwards.
+// measure runs one round. Paths take turns at each point, every other time in the opposite order.
 func (o sweepOptions) measure(ctx context.Context, s *sweep, round int) (results []microResult, err error) {
 	bin, err := cluster.Binaries()
 	if err != nil {
@@ -155,7 +155,7 @@ func (o sweepOptions) wrap() []string {
 	return []string{"taskset", "-c", o.cpus}
 }
 
-// at is the median of a measure at a point.
+// at returns the median of a measure at a point.
 func at(results []microResult, p point, path string, of func(microResult) float64) float64 {
 	is := p.of(path)
 	var values []float64
@@ -211,8 +211,8 @@ func latencyPoints() (all []point) {
 	return all
 }
 
-// paperLatency is how much slower than NO-REP the paper's operations were, read-write and
-// read-only; as read off its charts.
+// paperLatency holds the factors by which the paper's operations, read-write and
+// read-only, were slower than NO-REP, as read off its charts.
 var paperLatency = map[string][2]float64{
 	"0/0": {4.08, 1.95}, "4/0": {1.66, 1.29}, "8/0": {1.52, 1.28}, "0/4": {1.60, 1.25}, "0/8": {1.47, 1.25},
 }
@@ -236,7 +236,7 @@ set grid
 set key top left
 `
 
-// lines is a gnuplot plot command with a line for each path, and its data.
+// lines returns a gnuplot plot command with a line for each path, and the data of the lines.
 func lines(name string, points []point, x func(int) float64, results []microResult,
 	of func(microResult) float64) string {
 	var data, plot strings.Builder
@@ -299,7 +299,8 @@ func clientPoints() (all []point) {
 	return all
 }
 
-// paperPeak is the most operations a second over NO-REP's most, read-write and read-only.
+// paperPeak holds the ratios of the paper's highest rates of operations, read-write and
+// read-only, to NO-REP's highest rate.
 var paperPeak = map[string][2]float64{"0/0": {0.48, 0.65}, "0/4": {2.2, 2.9}, "4/0": {0.89, 0.98}}
 
 func clientTable(w io.Writer, results []microResult) error {
@@ -351,7 +352,7 @@ func clientScript(results []microResult) string {
 	return b.String() + "unset multiplot\n"
 }
 
-// A longer wire. Everybody's messages are held back for half a round trip.
+// A longer wire: every message is held back for half a round trip.
 
 var (
 	roundTrips = []time.Duration{0, time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond}

@@ -23,7 +23,8 @@ type system struct {
 	asked bool // only measured if asked for by name
 }
 
-// A running system: how a guest reaches it, and whose processor time counts as its.
+// A running system has the way by which a guest reaches it, and the processes whose
+// processor time counts as the system's.
 type running struct {
 	mount func(o *guest.Options, command string)
 	pids  func() []int
@@ -63,7 +64,7 @@ func findSystems(names string) ([]system, error) {
 	return found, nil
 }
 
-// systemNames are all names, or those that are measured unasked.
+// systemNames returns the names of all systems, or of those that are measured by default.
 func systemNames(all bool) []string {
 	var names []string
 	for _, s := range systems {
@@ -149,11 +150,11 @@ func nfsd(local bool) func(context.Context, string, placement) (*running, error)
 	}
 }
 
-// nfsdDisk is the size of the file that nfsd-sync has for a disk.
+// nfsdDisk is the size of the file that is the disk of nfsd-sync.
 const nfsdDisk = "4G"
 
 // nfsdSync is nfsd on a disk of its own: a file of this machine, as the replicas' disks
-// are. A flush of the guest's is an fsync of the file.
+// are. A flush of the disk in the guest is an fsync of the file.
 func nfsdSync(ctx context.Context, dir string, p placement) (*running, error) {
 	server, err := nfsd(false)(ctx, dir, p)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"text/tabwriter"
 )
 
-// column is a figure of a workload: a phase, or the servers' processor time.
+// A column is one figure of a workload: the time of a phase, or the servers' processor time.
 type column struct {
 	title string
 	of    func(result) float64
@@ -45,7 +45,7 @@ func printTables(w io.Writer, results []result) {
 	}
 }
 
-// anchors are what ratios are quoted to.
+// anchors are the systems to which ratios are quoted.
 var anchors = []string{"norep", "ganesha-vfs", "nfsd", "bfs", "nfsd-sync"}
 
 func printTable(w io.Writer, work workload, results []result) {
@@ -79,7 +79,7 @@ func printTable(w io.Writer, work workload, results []result) {
 	fmt.Fprintln(w, strings.TrimSpace(results[0].Command))
 }
 
-// printRates prints rates by the second, and the ratios to the anchors' rates, for
+// printRates prints rates per second, and their ratios to the anchors' rates, for
 // docs/EVALUATION.md.
 func printRates(w io.Writer, results []result) {
 	if len(results[0].Rates) == 0 {
@@ -122,7 +122,7 @@ func printRates(w io.Writer, results []result) {
 	_ = t.Flush()
 }
 
-// printProcesses prints medians of what each process used, where there are several.
+// printProcesses prints the median processor time of each process, for systems that have several.
 func printProcesses(w io.Writer, results []result) {
 	for _, s := range systems {
 		mine := of(results, s.name)
@@ -175,7 +175,7 @@ func median(results []result, of func(result) float64) float64 {
 	return (v[(n-1)/2] + v[n/2]) / 2
 }
 
-// printCalls prints what the kernel asked a server for in the last run.
+// printCalls prints the number of calls of each procedure that the kernel made in the last run.
 func printCalls(w io.Writer, results []result) {
 	r := results[len(results)-1]
 	if len(r.Calls) == 0 {

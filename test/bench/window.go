@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// A recoveryTime is T_r, in seconds: how long a recovery takes for a state of this size on
-// disk. Those that are measured are in docs/EVALUATION.md; the other is computed from them.
+// A recoveryTime is T_r, in seconds: the duration of a recovery for a state of this size
+// on disk. The measured ones are in docs/EVALUATION.md; the other is computed from them.
 type recoveryTime struct {
 	state   string
 	seconds float64
@@ -25,10 +25,10 @@ var recoveryTimes = []recoveryTime{
 	{"4 GiB", 13.2, "computed: 3.0 s a GiB to load, and the 1.1 s that the rest of 1 GiB takes"},
 }
 
-// watchdogPeriods are T_w in minutes; the paper's are among them.
+// watchdogPeriods are the values of T_w in minutes, the paper's among them.
 var watchdogPeriods = []float64{1, 3.5, 10, 30, 60}
 
-// windowOf is T_v = 2 T_k + T_w + T_r in minutes [TOCS §5.2.4].
+// windowOf returns T_v = 2 T_k + T_w + T_r in minutes [TOCS §5.2.4].
 func windowOf(keySeconds, watchdogMinutes, recoverySeconds float64) float64 {
 	return watchdogMinutes + (2*keySeconds+recoverySeconds)/60
 }

@@ -18,8 +18,8 @@ import (
 	"bfs/test/cluster"
 )
 
-// What each of the optimisations brings: the same loads with one of them turned off at a
-// time [TOCS §6.1].
+// The gain of each optimisation: the same loads with one optimisation at a time turned
+// off [TOCS §6.1].
 
 // A withoutLoad is a way to load a group.
 type withoutLoad struct {
@@ -35,8 +35,8 @@ var withoutLoads = []withoutLoad{
 	{"1024/0, 1 × 4", "1024/0", 1, 4},
 }
 
-// withoutNames are the rows: nothing turned off, and then each by itself. Piggybacking
-// rests on tentative execution.
+// withoutNames are the rows: no optimisation turned off, and then each by itself. Without
+// tentative execution there is no piggybacking either.
 func withoutNames() []string {
 	names := []string{""}
 	for _, o := range pbft.Optimisations() {
@@ -76,7 +76,8 @@ func withoutCommand(ctx context.Context, args []string) error {
 	return withoutTable(os.Stdout, results)
 }
 
-// measureWithout has the rows take turns under each load, every other round backwards.
+// measureWithout measures the rows in turn under each load, every other round in the
+// opposite order.
 func measureWithout(ctx context.Context, rounds int, duration time.Duration,
 	wrap []string) (results []microResult, err error) {
 	bin, err := cluster.Binaries()
@@ -118,7 +119,7 @@ func orNothing(name string) string {
 	return name
 }
 
-// withoutAt is the median of a measure in a row, under a load.
+// withoutAt returns the median of a measure for a row, under a load.
 func withoutAt(results []microResult, load, name string, of func(microResult) float64) float64 {
 	var values []float64
 	for _, r := range results {
@@ -148,8 +149,8 @@ func withoutTable(w io.Writer, results []microResult) error {
 	return t.Flush()
 }
 
-// withoutScript draws how many times the processor time each load takes, on a scale by factors:
-// batching is off it otherwise.
+// withoutScript draws, for each load, the factor by which the processor time grows. The
+// scale is logarithmic, because the factor of batching is far larger than the others.
 func withoutScript(results []microResult) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, terminal, 900)

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// A workload runs in the guest, and its last line is a JSON object with seconds in it.
+// A workload runs in the guest. The last line that it prints is a JSON object with seconds in it.
 type workload struct {
 	name    string
 	phases  []string // what to read of the object, beside total; in the order of the tables
@@ -19,7 +19,7 @@ type workload struct {
 	memory  int    // MiB of the guest's; 0: as usual
 }
 
-// A rate names a phase and how many units it does.
+// A rate names a phase and the number of units that the phase does.
 type rate struct {
 	phase, unit string
 	amount      float64
@@ -27,7 +27,7 @@ type rate struct {
 
 const allWorkloads = "andrew,andrew-drop,andrew-files,postmark,stream,creates,tree"
 
-// sizes are how much the workloads do.
+// sizes says how much work the workloads do.
 type sizes struct {
 	scale   int // copies of Andrew's tree
 	stream  int // MiB
@@ -41,8 +41,8 @@ func findWorkloads(names string, z sizes) ([]workload, error) {
 	andrew := fmt.Sprintf(`"$BFSD" bench andrew --scale %d --target $NFS --json`, z.scale)
 	all := []workload{
 		{name: "andrew", phases: phases, command: andrew},
-		// andrew-drop: the kernel's cache answers nothing; andrew-files leaves out the guest's
-		// own work too.
+		// In andrew-drop the kernel's cache answers nothing; andrew-files leaves out the
+		// guest's own work too.
 		{name: "andrew-drop", phases: phases, command: andrew + " --drop"},
 		{name: "andrew-files", phases: phases[:4], command: andrew + " --drop --no-compile"},
 		{name: "postmark", command: `bash "$BENCH/../postmark/run"`},
@@ -59,7 +59,7 @@ func findWorkloads(names string, z sizes) ([]workload, error) {
 	return found, nil
 }
 
-// streamed writes one large file and reads it back.
+// streamed returns a workload that writes one large file and reads it back.
 func (z sizes) streamed() workload {
 	mb := float64(z.stream) * (1 << 20) / 1e6
 	return workload{
@@ -69,7 +69,7 @@ func (z sizes) streamed() workload {
 	}
 }
 
-// created makes files in one directory.
+// created returns a workload that makes files in one directory.
 func (z sizes) created() workload {
 	phase := fmt.Sprintf("create_%d", z.creates)
 	return workload{
@@ -80,7 +80,7 @@ func (z sizes) created() workload {
 	}
 }
 
-// treeWorkload makes, lists and looks at files of many directories.
+// treeWorkload makes and lists files of many directories, and reads their attributes.
 func (z sizes) treeWorkload() workload {
 	w := workload{name: "tree", memory: 2048}
 	var list []string
@@ -97,8 +97,8 @@ func (z sizes) treeWorkload() workload {
 	return w
 }
 
-// parse finds the seconds in the last line that is a JSON object. Phases may stand in it or in an
-// object "seconds" in it; a missing total is their sum.
+// parse finds the seconds in the last line that is a JSON object. Phases are fields of
+// this object or of its field "seconds". A missing total is the sum of the phases.
 func (w workload) parse(output string) (map[string]float64, error) {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
@@ -133,7 +133,7 @@ func (w workload) pick(object map[string]any) (map[string]float64, error) {
 	return seconds, nil
 }
 
-// ratesOf returns the units done by the second.
+// ratesOf returns the units done per second.
 func (w workload) ratesOf(seconds map[string]float64) map[string]float64 {
 	if len(w.rates) == 0 {
 		return nil
@@ -157,7 +157,8 @@ func parseNumbers(list string) (numbers []int, err error) {
 	return numbers, nil
 }
 
-// phasesOf are the phases of some results: how much was done may have been chosen then.
+// phasesOf returns the phases of some results. Their run may have had other sizes, and so
+// other phases, than this one.
 func (w workload) phasesOf(results []result) []string {
 	if len(results) > 0 && len(results[0].Phases) > 0 {
 		return results[0].Phases
@@ -165,12 +166,13 @@ func (w workload) phasesOf(results []result) []string {
 	return w.phases
 }
 
-// counted is the command, and then how many calls the kernel made for it.
+// counted returns a script that runs the command and prints how many calls the kernel
+// made for it.
 func (w workload) counted() string { return "(" + w.command + ") && cat /proc/self/mountstats" }
 
 var callCount = regexp.MustCompile(`(?m)^\s+([A-Z]+): (\d+) \d+ \d+ \d+ `)
 
-// calls reads how many calls of each procedure were made.
+// calls reads the number of calls of each procedure.
 func calls(output string) map[string]int {
 	all := map[string]int{}
 	for _, m := range callCount.FindAllStringSubmatch(output, -1) {

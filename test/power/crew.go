@@ -33,7 +33,7 @@ const (
 	clientMemory   = 384 // MiB of the client's kernel
 )
 
-// A gang is workers in this process.
+// A gang is a number of workers in this process.
 type gang struct {
 	workers []*worker
 	done    atomic.Int64
@@ -83,8 +83,8 @@ func (g *gang) failure() error {
 
 func (g *gang) acked() int64 { return g.done.Load() }
 
-// check compares all workers' directories at once. They stand still meanwhile, between
-// two operations.
+// check compares the directories of all workers at once. Meanwhile the workers stand
+// still between two operations.
 func (g *gang) check() (all []error, sum tally) {
 	g.still.Lock()
 	defer g.still.Unlock()
@@ -167,8 +167,8 @@ func readGroup(file string) (*pbft.Group, error) {
 func (c *directCrew) name() string { return "direct" }
 func (c *directCrew) size() int    { return directWorkers }
 
-// check ends the workers' calls with ctx: one that hangs would keep the workers from
-// standing still.
+// check ends the workers' calls with ctx, because a call that hangs would keep the
+// workers from standing still.
 func (c *directCrew) check(ctx context.Context) ([]error, tally) {
 	defer context.AfterFunc(ctx, c.cancel)()
 	return c.gang.check()
@@ -263,7 +263,8 @@ func (c *mountedCrew) connect(ctx context.Context, l net.Listener) (err error) {
 	return err
 }
 
-// lookPeriod is how often the workers on the mount are asked for what was acknowledged.
+// lookPeriod is the interval at which the workers on the mount are asked for the number
+// of acknowledged operations.
 const lookPeriod = 20 * time.Millisecond
 
 func (c *mountedCrew) look(ctx context.Context) {
@@ -285,7 +286,7 @@ func (c *mountedCrew) look(ctx context.Context) {
 	}
 }
 
-// give gives an order, and waits for the report.
+// give sends an order to the workers and waits for their report.
 func (c *mountedCrew) give(o order) (r report, err error) {
 	c.orders.Lock()
 	defer c.orders.Unlock()
@@ -353,11 +354,11 @@ func (c *mountedCrew) close() {
 	c.log.Close()
 }
 
-// workVerb has this program be the workers on a mount.
+// workVerb is the argument that makes this program the workers on a mount.
 const workVerb = "work"
 
-// workCommand is what runs in the client's kernel: ADDRESS DIR SEED. It obeys the orders
-// that come from the address.
+// workCommand runs in the client's kernel, with the arguments ADDRESS DIR SEED. It obeys
+// the orders that come from the address.
 func workCommand(args []string) (code int) {
 	if err := work(args); err != nil {
 		fmt.Println("power:", err)

@@ -20,28 +20,28 @@ import (
 	"bfs/test/patience"
 )
 
-// With -disks it is the disk of one host that breaks, below its file system, in each
-// round. What is to break is told to the first process of the host's kernel, which has
+// With -disks the disk of one host breaks in each round, below its file system. The soak
+// tells the first process of the host's kernel which fault to make. This process has set
 // the kernel's device mapper between the file system and the disk.
 const (
 	refusing = "refusing" // writes fail from some moment on: the replica stops, and says that its disk failed
 	// lying: writes are lost from some moment on, and flushes succeed; then the power of
 	// all hosts is cut.
 	lying = "lying"
-	// damaged: blocks of journal and image cannot be read when the replica starts; it stops
-	// and says so, or fetches what they held.
+	// damaged: blocks of journal and image cannot be read when the replica starts; the
+	// replica stops and says so, or fetches the lost contents.
 	damaged = "damaged"
 	full    = "full" // the file system fills: the replica stands aside and says so, and goes on when there is room
 )
 
 var diskKinds = []string{refusing, lying, damaged, full}
 
-// orderPort is where the first process of a host's kernel takes orders, one line each on
-// a connection of its own.
+// orderPort is the port at which the first process of a host's kernel takes orders: one
+// line each, on a connection of its own.
 const orderPort = 7460
 
-// mapped makes the device between the file system and the disk, and returns its name. A
-// list of bad blocks makes them unreadable.
+// mapped makes the device between the file system and the disk, and returns its name. The
+// listed bad blocks are unreadable.
 func mapped(bad string) (device string, err error) {
 	table := fmt.Sprintf("0 %d linear /dev/ubda 0", sectors())
 	if bad != "" {
@@ -100,7 +100,7 @@ func takeOrders(l net.Listener) {
 	}
 }
 
-// ballast is the file that takes what room there is.
+// ballast is the file that fills the file system.
 const ballast = hostDirectory + "/ballast"
 
 func obey(word string) error {
@@ -117,7 +117,8 @@ func obey(word string) error {
 	return fmt.Errorf("no order %q", word)
 }
 
-// replaceTable has the disk do something to all writes from now on. What is under way ends before.
+// replaceTable gives all later writes to the disk the named feature of the device mapper,
+// such as error_writes. Writes under way end before.
 func replaceTable(feature string) error {
 	const forever = 1 << 20 // seconds
 	table := fmt.Sprintf("0 %d flakey /dev/ubda 0 0 %d 1 %s", sectors(), forever, feature)
@@ -169,7 +170,7 @@ func (x *host) order(ctx context.Context, word string) error {
 	return nil
 }
 
-// breakDisk has one host's disk break while clients work, judges, and has the host come back.
+// breakDisk breaks the disk of one host while clients work, judges, and repairs the host.
 func (s *soak) breakDisk(ctx context.Context) error {
 	h := s.room.(*hosts)
 	x := h.all[s.chance.IntN(len(h.all))]
@@ -210,7 +211,7 @@ func (s *soak) breakDisk(ctx context.Context) error {
 	return nil
 }
 
-// refuse has writes fail: the replica must stop by itself.
+// refuse makes writes fail: the replica must stop by itself.
 func (s *soak) refuse(ctx context.Context, h *hosts, x *host) error {
 	said := len(x.said())
 	if err := x.order(ctx, refusing); err != nil {
@@ -231,7 +232,7 @@ func (s *soak) refuse(ctx context.Context, h *hosts, x *host) error {
 	return h.again(ctx, x, "")
 }
 
-// lie has writes be lost. Nothing shows this before the power is cut.
+// lie makes the disk lose writes. The loss shows only after a power cut.
 func (s *soak) lie(ctx context.Context, h *hosts, x *host) error {
 	if err := x.order(ctx, lying); err != nil {
 		return err
@@ -243,7 +244,7 @@ func (s *soak) lie(ctx context.Context, h *hosts, x *host) error {
 	return h.on(ctx, s.chance.Int64())
 }
 
-// damage has some blocks of the replica's files be unreadable when it starts.
+// damage makes some blocks of the replica's files unreadable when the replica starts.
 func (s *soak) damage(ctx context.Context, h *hosts, x *host) error {
 	x.off()
 	bad, err := s.drawBlocks(ctx, x)
@@ -275,9 +276,9 @@ func (s *soak) damage(ctx context.Context, h *hosts, x *host) error {
 	return nil
 }
 
-// drawBlocks draws some blocks that files of the replica's disk directory have.
+// drawBlocks chooses blocks at random among those of the files in the replica's disk directory.
 func (s *soak) drawBlocks(ctx context.Context, x *host) (bad []string, err error) {
-	// debugfs does not read ext4's journal, so what lies only there is replayed first.
+	// debugfs does not read ext4's journal, so the journal is replayed first.
 	replay := exec.CommandContext(ctx, "e2fsck", "-E", "journal_only", "-y", x.disk)
 	if out, err := replay.CombinedOutput(); err != nil && replay.ProcessState.ExitCode() != 1 {
 		return nil, fmt.Errorf("e2fsck (Debian package e2fsprogs): %w: %s", err, out)
@@ -304,7 +305,7 @@ func (s *soak) drawBlocks(ctx context.Context, x *host) (bad []string, err error
 	return all[:1+s.chance.IntN(len(all))], nil
 }
 
-// fillUp has the file system fill.
+// fillUp fills the file system.
 func (s *soak) fillUp(ctx context.Context, x *host) error {
 	if err := x.order(ctx, full); err != nil {
 		return err
@@ -322,7 +323,7 @@ func (s *soak) fillUp(ctx context.Context, x *host) error {
 	return x.order(ctx, "room")
 }
 
-// reach waits until the condition holds; what names it.
+// reach waits until the condition holds; the argument what names it.
 func (s *soak) reach(ctx context.Context, what string, is func() bool) error {
 	ctx, cancel := patience.Context(ctx, settleIn)
 	defer cancel()
@@ -357,16 +358,16 @@ func (x *host) off() {
 	}
 }
 
-// said is what the host's replica has said in all its boots.
+// said returns the output of the host's replica, of all its boots.
 func (x *host) said() string {
 	text, _ := os.ReadFile(x.log.Name())
 	return string(text)
 }
 
-// hasEnded is what the first process says when the replica has ended.
+// hasEnded is the line that the first process prints when the replica has ended.
 const hasEnded = "power: the replica has ended"
 
-// worst is the last error of a log, or the last warning.
+// worst returns the last error of a log, or else the last warning.
 func worst(log string) (line string) {
 	for _, sign := range []string{"level=WARN", "level=ERROR", "bfsd: "} {
 		for l := range strings.Lines(log) {
@@ -378,7 +379,7 @@ func worst(log string) (line string) {
 	return line
 }
 
-// deviceModules are what mapped needs.
+// deviceModules are the kernel modules that mapped needs.
 var deviceModules = []string{"dm-mod", "dm-flakey", "dm-dust"}
 
 // deviceMapper reports whether the guest kernel's device mapper can be used.

@@ -13,7 +13,8 @@ import (
 	"bfs/pkg/bfs"
 )
 
-// files is what a worker needs of a file system. Names are relative to its root.
+// files holds the operations of a file system that a worker needs. Names are relative to
+// its root.
 type files interface {
 	Mkdir(name string, perm fs.FileMode) error
 	OpenFile(name string, flag int, perm fs.FileMode) (file, error)

@@ -101,7 +101,7 @@ func available() error {
 	return nil
 }
 
-// makeDisk makes an ext4 file system that has what a directory has.
+// makeDisk makes an ext4 file system with the contents of a directory.
 func makeDisk(ctx context.Context, file, from string) error {
 	out, err := exec.CommandContext(ctx, "mkfs.ext4", "-q", "-b", fmt.Sprint(diskBlock), "-d", from, file,
 		hostDisk).CombinedOutput()
@@ -112,8 +112,8 @@ func makeDisk(ctx context.Context, file, from string) error {
 }
 
 // on switches all hosts on. For odd kinds ext4 and its kernel write nothing back by
-// themselves, so that a power cut loses the most; otherwise they do as they please, and
-// the cut loses some writes and not others.
+// themselves, so that a power cut loses as much as it can. For even kinds they write back
+// as usual, and the cut loses some writes and not others.
 func (h *hosts) on(ctx context.Context, kind int64) error {
 	how := "eager"
 	if kind%2 == 1 {
@@ -142,7 +142,7 @@ func (h *hosts) start(ctx context.Context, x *host, how, bad string) (err error)
 	return err
 }
 
-// inside is what this program does as the first process of a host's kernel.
+// inside is the work of this program as the first process of a host's kernel.
 func inside() (code int) {
 	args, err := guest.Settle()
 	device := "/dev/ubda"
@@ -218,7 +218,8 @@ func (h *hosts) admins() (all []string) {
 	return all
 }
 
-// admin is the address of the replica's administration: bfsd init gives it the next port.
+// admin returns the address of the replica's administration, whose port bfsd init chooses
+// next to the replica's.
 func (x *host) admin() string { return fmt.Sprintf("%s:%d", x.wire.Address(), hostPort+1) }
 
 func (h *hosts) logs() (all string) {

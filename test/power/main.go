@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command power ends all replicas of a group in one instant, again and again, while
-// clients work, and judges what is left.
+// clients work, and judges the state that is left.
 //
 //	go run ./test/power -rounds 200                  cut the power of four guest kernels; needs root
 //	go run ./test/power -rounds 200 -processes       kill four processes of this machine
@@ -10,14 +10,14 @@
 // A process that is killed leaves the kernel's page cache behind, and so loses nothing
 // that it wrote. Hence each replica runs under a kernel of its own (package guest), with
 // its state directory on an ext4 file system on a disk of its own. Killing the kernel
-// loses what ext4 was not told to keep. With -processes the kernel lives on: a round
-// takes a second, and shows what the program alone loses.
+// loses all data that was not synced. With -processes the kernel lives on: a round takes
+// a second, and shows only the losses that are the program's.
 //
-// Clients log every operation that was acknowledged: workers that use the Go client, and
-// workers on a mount, under the NFS client of one more guest kernel, which goes on over all
-// cuts. After each cut every directory must be what its worker's log says (worker.go). The soak
-// counts acknowledged operations that are lost, operations that were done twice, contents that
-// no worker wrote, and stale handles; any of these ends it, and so does a call that fails.
+// The clients are workers that use the Go client, and workers on a mount, under the NFS client of
+// one more guest kernel, which keeps its power at all cuts. Each worker logs every acknowledged
+// operation. After each cut every directory must be as its worker's log says (worker.go). The
+// soak counts acknowledged operations that are lost, operations that were done twice, contents
+// that no worker wrote, and stale handles; any of these ends it, and so does a call that fails.
 //
 // With -disks one disk in each round refuses writes, loses them, cannot be read or fills
 // (disks.go). The others serve, and the host comes back.

@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 	apart.Main(m, cluster.RemoveBinaries)
 }
 
-// The power of all replicas is cut in one instant, under load. More of it: go run ./test/power.
+// The power of all replicas is cut in one instant, under load. For more rounds: go run
+// ./test/power.
 func TestPowerCut(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to run replicas under guest kernels and cut their power")
@@ -41,7 +42,7 @@ func TestPowerCut(t *testing.T) {
 	sample(t, &soak{guests: true, mounted: true, rounds: 1})
 }
 
-// The disk of one replica breaks below its file system, in one of the ways there are.
+// The disk of one replica breaks below its file system, in one of the ways of diskKinds.
 func TestBrokenDisk(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to run replicas under guest kernels and break a disk")
@@ -71,7 +72,7 @@ func sample(t *testing.T, s *soak) {
 	}
 }
 
-// here is a directory of this machine, where nothing is to be forgotten, and nothing made durable.
+// here is a directory of this machine. Its Forget does nothing.
 type here struct{ mounted }
 
 func (here) Forget() error { return nil }
@@ -85,7 +86,7 @@ type unsynced struct{ *os.File }
 
 func (unsynced) Sync() error { return nil }
 
-// The checker counts what is amiss, each kind as what it is, and nothing else.
+// The checker counts each kind of damage as what it is, and counts nothing else.
 func TestChecker(t *testing.T) {
 	for _, x := range []struct {
 		what string
@@ -149,7 +150,7 @@ func busyWorker(t *testing.T) (w *worker, dir string) {
 	return w, filepath.Join(root, w.dir)
 }
 
-// alone is a file that has bytes and one name.
+// alone chooses a file that is not empty and has one name only.
 func alone(t *testing.T, w *worker) string {
 	t.Helper()
 	for name, c := range w.names {
@@ -192,7 +193,7 @@ func TestJudgeOfRefusals(t *testing.T) {
 	}
 }
 
-// The failure of one worker is its crew's.
+// A crew fails when one of its workers fails.
 func TestFailureOfAWorker(t *testing.T) {
 	root := t.TempDir()
 	g, err := newGang(t.Context(), here{mounted{root}}, "worker", 2, 7, func() int64 { return 0 })
@@ -226,7 +227,7 @@ func (h hanging) ReadDir(name string) ([]fs.DirEntry, error) {
 	return h.here.ReadDir(name)
 }
 
-// A call that hangs while the directories are compared fails the comparison when its time is over.
+// A comparison of directories fails when one of its calls hangs beyond the limit.
 func TestCallThatHangsFailsTheCheck(t *testing.T) {
 	working, cancel := context.WithCancel(t.Context())
 	h := hanging{here{mounted{t.TempDir()}}, working, make(chan struct{}, 2)}

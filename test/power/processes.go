@@ -33,7 +33,7 @@ func (p *processes) on(context.Context, int64) error {
 	return nil
 }
 
-// off kills all before it waits for the end of one.
+// off kills all processes before it waits for the end of any.
 func (p *processes) off() {
 	for _, r := range p.group.Replicas {
 		_ = r.Signal(syscall.SIGKILL) // one that has ended by itself is waited for as well

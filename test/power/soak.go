@@ -21,7 +21,7 @@ import (
 const (
 	replicas = 4
 
-	// Acknowledged operations of each crew in a round before the cut: at least leastAcked
+	// The cut of a round comes after each crew has had leastAcked operations acknowledged
 	// for each worker, and by chance up to furtherMost more.
 	leastAcked  = 5
 	furtherMost = 30
@@ -33,7 +33,7 @@ const (
 	lookEvery = 5 * time.Millisecond
 )
 
-// A soak is one run.
+// A soak is one run of this program.
 type soak struct {
 	rounds  int
 	seed    uint64
@@ -54,8 +54,7 @@ type soak struct {
 	done   totals
 }
 
-// A room is what replicas run in. Its methods other than off are not called at the same
-// time as one another.
+// A room is the environment in which replicas run. Only off is called while another method runs.
 type room interface {
 	make(ctx context.Context) error           // a new group, switched off
 	on(ctx context.Context, kind int64) error // starts all replicas; of what kind is up to the room
@@ -66,7 +65,7 @@ type room interface {
 	close()
 }
 
-// A crew is some workers at one client.
+// A crew is a number of workers at one client.
 type crew interface {
 	name() string
 	size() int
@@ -76,7 +75,7 @@ type crew interface {
 	close()
 }
 
-// totals is what a soak came to.
+// totals holds the figures of a soak.
 type totals struct {
 	rounds, cuts, early int // early: cuts while replicas started
 	acked               map[string]int64
@@ -116,7 +115,7 @@ func (s *soak) run(ctx context.Context) error {
 	return err
 }
 
-// begin makes the group and its crews.
+// begin makes the group and its crews, and starts both.
 func (s *soak) begin(ctx context.Context) (err error) {
 	if s.dir, err = filepath.Abs(s.dir); err != nil {
 		return err
@@ -206,7 +205,8 @@ func (s *soak) round(ctx context.Context) error {
 	if err := s.room.on(ctx, s.chance.Int64()); err != nil {
 		return err
 	}
-	// One of these recoveries began after the cut.
+	// Each worker may have had one operation under way at the cut, so at least one of
+	// these began after it.
 	if err := s.await(ctx, s.goals(func(c crew) int { return c.size() + 1 })); err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func (s *soak) wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// goals adds something to what each crew has acknowledged.
+// goals returns for each crew the number of its acknowledged operations plus more(crew).
 func (s *soak) goals(more func(crew) int) (all []int64) {
 	for _, c := range s.crews {
 		all = append(all, c.acked()+int64(more(c)))

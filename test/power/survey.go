@@ -38,7 +38,8 @@ func (s *soak) whole(ctx context.Context) error {
 	}
 }
 
-// survey counts the replicas that answer, and says what is missing to a whole group of them.
+// survey counts the replicas that answer, and says in what they differ from a group that
+// is whole.
 func (s *soak) survey(ctx context.Context) (reached int, missing string) {
 	if ended := s.room.ended(); ended != "" {
 		missing = " " + ended + " has ended;"

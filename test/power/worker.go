@@ -48,8 +48,8 @@ func (t *tally) add(o tally) {
 	t.Stale += o.Stale
 }
 
-// A worker makes one operation after the other in a directory of its own, and logs those that were
-// acknowledged. The log is the directory that they make.
+// A worker makes one operation after the other in a directory of its own. Its log is the
+// contents that the acknowledged operations give this directory: names, contents and book.
 type worker struct {
 	dir    string
 	files  files
@@ -100,8 +100,8 @@ func (w *worker) run(ctx context.Context) error {
 	return nil
 }
 
-// step chooses an operation. Each of them, done twice, would be refused the second time,
-// but for writes.
+// step chooses an operation and makes it. Every operation but a write would be refused if
+// it were done twice.
 func (w *worker) step() error {
 	w.serial++
 	pick := w.chance.IntN(14)
@@ -123,7 +123,7 @@ func (w *worker) step() error {
 	return w.remove()
 }
 
-// do makes an operation, and when it was acknowledged has log change the log.
+// do makes an operation, and calls log when the operation was acknowledged.
 func (w *worker) do(what string, operation func() error, log func()) error {
 	cuts := w.cuts()
 	err := operation()
@@ -139,9 +139,9 @@ func (w *worker) do(what string, operation func() error, log func()) error {
 	return nil
 }
 
-// judge says what a failed operation means. A file that is there, or is not, after the
-// operation had been under way at a power cut shows that it was done twice; otherwise an
-// earlier one is lost.
+// judge counts a failed operation as what it shows. If the power was cut during the
+// operation, a refusal because a file exists, or does not, shows that the operation was
+// done twice. Otherwise the refusal shows that an earlier operation is lost.
 func (w *worker) judge(err error, cut bool) {
 	switch {
 	case errors.Is(err, syscall.ESTALE):
@@ -166,7 +166,7 @@ func (w *worker) create() error {
 	return w.write(f, "write "+name, w.names[name])
 }
 
-// append adds to a file's end.
+// append chooses a file and writes at its end.
 func (w *worker) append() error {
 	name := w.any("")
 	if len(w.names[name].bytes) > longest {
@@ -180,7 +180,7 @@ func (w *worker) append() error {
 	return w.write(f, "append to "+name, w.names[name])
 }
 
-// write writes at the end of a file, makes that durable every other time, and closes the file.
+// write writes at the end of a file, syncs it every other time, and closes it.
 func (w *worker) write(f file, what string, c *content) error {
 	data := w.content(w.size())
 	err := w.do(fmt.Sprintf("%s: %d bytes", what, len(data)), func() error {
@@ -193,7 +193,7 @@ func (w *worker) write(f file, what string, c *content) error {
 	return errors.Join(err, f.Close())
 }
 
-// size is that of a little file mostly.
+// size draws a number of bytes: mostly that of a little file.
 func (w *worker) size() int {
 	if w.chance.IntN(8) == 0 {
 		return 1 + w.chance.IntN(manyBytes)
@@ -201,14 +201,14 @@ func (w *worker) size() int {
 	return 1 + w.chance.IntN(littleBytes)
 }
 
-// content is bytes that tell the operation they are from.
+// content returns bytes that name their worker and operation.
 func (w *worker) content(size int) []byte {
 	line := fmt.Appendf(nil, "%s wrote this in operation %d\n", w.dir, w.serial)
 	return bytes.Repeat(line, size/len(line)+1)[:size]
 }
 
 // record writes some of the ledger's records through the handle that was opened before
-// the first power cut, and makes them durable.
+// the first power cut, and syncs them.
 func (w *worker) record(first, count int) error {
 	data := bytes.Repeat(fmt.Appendf(nil, "%-*d\n", recordSize-1, w.serial), min(count, records-first))
 	at := first * recordSize
@@ -234,7 +234,8 @@ func (w *worker) link() error {
 	})
 }
 
-// rename gives a file a new name, or every fourth time that of another file, which it replaces.
+// rename gives a file a new name, or every fourth time the name of another file, which it
+// replaces.
 func (w *worker) rename() error {
 	from, to := w.any(""), fmt.Sprintf("r%d", w.serial)
 	if w.chance.IntN(4) == 0 {
@@ -255,15 +256,15 @@ func (w *worker) remove() error {
 	return w.do("remove "+name, remove, func() { delete(w.names, name) })
 }
 
-// any is a name that is there and is not the one given.
+// any chooses one of the names in the directory, other than the one given.
 func (w *worker) any(not string) string {
 	names := slices.Sorted(maps.Keys(w.names))
 	names = slices.DeleteFunc(names, func(name string) bool { return name == not })
 	return names[w.chance.IntN(len(names))]
 }
 
-// check compares the directory with the log. Requires that the worker is between two
-// operations: all that it asked for was acknowledged.
+// check compares the directory with the log. It requires that the worker is between two
+// operations, so that all its operations were acknowledged.
 func (w *worker) check() (wrong []error, sum tally) {
 	if err := w.files.Forget(); err != nil {
 		return []error{err}, w.wrong
@@ -301,7 +302,7 @@ func (w *worker) differences() (wrong []error) {
 	return wrong
 }
 
-// surplus is a name that should not be there.
+// surplus counts a name that should not be there, and describes it.
 func (w *worker) surplus(name string) error {
 	if w.ever[name] {
 		w.wrong.Lost++
@@ -330,7 +331,7 @@ func (w *worker) compare(name string, want []byte) error {
 		w.path(name), len(got), len(want), common(got, want))
 }
 
-// common counts the first bytes that are equal.
+// common returns the length of the common prefix.
 func common(a, b []byte) (n int) {
 	for n < min(len(a), len(b)) && a[n] == b[n] {
 		n++
