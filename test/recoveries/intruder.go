@@ -27,8 +27,8 @@ type intrusion struct {
 	chance *rand.Rand
 }
 
-// The kinds, of which those in memory come before the replica is stopped, and those on
-// disk while it is down.
+// The kinds of intrusion. The intruder changes memory before the replica is stopped, and
+// the disk while it is down.
 const (
 	memory    = "memory"    // bytes of a file are changed in the running process
 	rooted    = "rooted"    // the same, and then the group changes the same pages, so that the replica's root is false
@@ -44,7 +44,7 @@ const (
 
 var kinds = []string{memory, rooted, killed, frozen, pages, overwrite, truncate, remove, yesterday, another}
 
-// draw draws a round.
+// draw draws the intrusion of round n.
 func (s *soak) draw(n int) intrusion {
 	x := intrusion{victim: s.chance.IntN(replicas), chance: rand.New(rand.NewPCG(s.seed, uint64(n)<<32))}
 	switch {
@@ -86,12 +86,13 @@ func (s *soak) intrude(ctx context.Context, x *intrusion) (must bool, err error)
 		return false, err
 	}
 	if x.kind == "" && x.chance.IntN(4) == 0 {
-		err = s.remember(x.victim)
+		err = s.keepYesterday(x.victim)
 	}
 	return must, err
 }
 
-// alterMemory changes the beginning of each page of an old file, and has that file read.
+// alterMemory changes the beginning of each page of an old file in a replica's memory,
+// and reads the file through the group.
 func (s *soak) alterMemory(ctx context.Context, x *intrusion, pid int) error {
 	i := x.chance.IntN(len(s.old.texts))
 	places, err := s.alter(ctx, i, "--pid", strconv.Itoa(pid))
@@ -115,8 +116,8 @@ func (s *soak) alterMemory(ctx context.Context, x *intrusion, pid int) error {
 	return err
 }
 
-// stopsItself changes the file of which a replica's memory is false, and waits until the replica
-// has found that its root is not the group's.
+// stopsItself changes the old file that is wrong in a replica's memory, and waits until
+// the replica has found that its root is not the group's, and has stopped.
 func (s *soak) stopsItself(ctx context.Context, x *intrusion, i int) error {
 	if err := s.old.touch(s.files.WithContext(ctx), i, byte(x.chance.Uint32())); err != nil {
 		return err
@@ -135,7 +136,8 @@ func (s *soak) stopsItself(ctx context.Context, x *intrusion, i int) error {
 
 var errNotPermitted = errors.New("not permitted")
 
-// alter changes the marks of an old file, and returns the number of places.
+// alter changes the marks of an old file in memory or on disk, and returns the number of
+// changed places.
 func (s *soak) alter(ctx context.Context, i int, where ...string) (places int, err error) {
 	old := mark(i)
 	said, err := s.group.Command(ctx, "bfsd",
@@ -149,11 +151,12 @@ func (s *soak) alter(ctx context.Context, i int, where ...string) (places int, e
 	return strconv.Atoi(strings.TrimSpace(said))
 }
 
-// pagesOfFile is how many pages an old file has: an image with fewer of its marks does not hold all
-// of the file yet.
+// pagesOfFile is the number of pages of an old file. An image with fewer of the file's
+// marks does not hold the whole file yet.
 const pagesOfFile = 1 << 8
 
-// alterDisk changes the directory of a replica that is stopped.
+// alterDisk changes the directory of a stopped replica. It reports whether the recovery
+// must find damage.
 func (s *soak) alterDisk(ctx context.Context, x *intrusion) (must bool, err error) {
 	dir := s.stateOf(x.victim)
 	switch x.kind {
@@ -168,7 +171,7 @@ func (s *soak) alterDisk(ctx context.Context, x *intrusion) (must bool, err erro
 	case overwrite, truncate, remove:
 		return false, x.spoil(dir)
 	case yesterday:
-		return false, s.putBack(x.victim, s.memoryOf(x.victim))
+		return false, s.putBack(x.victim, s.yesterdayOf(x.victim))
 	case another:
 		return false, s.putBack(x.victim, s.stateOf((x.victim+1)%replicas))
 	}
@@ -213,21 +216,22 @@ func (s *soak) stateOf(i int) string {
 	return filepath.Join(filepath.Dir(s.group.ReplicaFile(i)), "state")
 }
 
-// memoryOf is where a directory of an earlier stop is kept.
-func (s *soak) memoryOf(i int) string { return filepath.Join(s.dir, fmt.Sprintf("yesterday%d", i)) }
+// yesterdayOf returns the path at which the directory of an earlier stop is kept.
+func (s *soak) yesterdayOf(i int) string { return filepath.Join(s.dir, fmt.Sprintf("yesterday%d", i)) }
 
-// remember keeps a copy of a directory for yesterday.
-func (s *soak) remember(i int) error {
-	if err := os.RemoveAll(s.memoryOf(i)); err != nil {
+// keepYesterday keeps a copy of a stopped replica's directory for a later intrusion of
+// the kind yesterday.
+func (s *soak) keepYesterday(i int) error {
+	if err := os.RemoveAll(s.yesterdayOf(i)); err != nil {
 		return err
 	}
-	return copyFiles(s.stateOf(i), s.memoryOf(i))
+	return copyFiles(s.stateOf(i), s.yesterdayOf(i))
 }
 
-// putBack replaces a replica's files by those of another directory, if there is one.
+// putBack replaces a replica's files by those of another directory, if that exists.
 func (s *soak) putBack(i int, from string) error {
 	if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
-		return s.remember(i) // there is no yesterday yet
+		return s.keepYesterday(i) // there is no yesterday yet
 	}
 	all, err := filesOf(s.stateOf(i))
 	if err != nil {
@@ -241,7 +245,8 @@ func (s *soak) putBack(i int, from string) error {
 	return copyFiles(from, s.stateOf(i))
 }
 
-// spared are files that the intruder cannot reach, or that say nothing.
+// spared are the files that the intruder does not change: the counter is out of his
+// reach, and the lock is empty.
 var spared = []string{"signature.counter", "lock"}
 
 // filesOf lists the files that an intruder changes.
@@ -260,7 +265,8 @@ func filesOf(dir string) (all []string, err error) {
 	return all, err
 }
 
-// copyFiles copies what filesOf lists. What a running replica removes meanwhile is left out.
+// copyFiles copies the files that filesOf lists. A file that a running replica removes
+// meanwhile is left out.
 func copyFiles(from, to string) error {
 	all, err := filesOf(from)
 	if err != nil {

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command recoveries has the replicas of a running group recover again and again, while clients
-// write and read and an intruder works on the replica that recovers, in its memory or on its disk.
+// Command recoveries recovers the replicas of a running group again and again, while
+// clients write and read, and an intruder changes the memory or the disk of the replica
+// that recovers next.
 //
 //	go run ./test/recoveries -rounds 1000
 //
-// Four bfsd processes serve some files. Workers write files of their own and read them, and the
-// files that were there before. In each round a replica is stopped, by SIGTERM or SIGKILL, and
-// started with --recover. In two rounds of three an intruder has been there (intruder.go). The soak
-// fails unless
+// Four bfsd processes serve some files. Workers write files of their own, and read these
+// and the old files, which were written before the first round. In each round a replica
+// is stopped, by SIGTERM or SIGKILL, and started with --recover. In two rounds of three
+// an intruder has changed something before (intruder.go). The soak fails unless
 //
 //   - Every read gives what was last acknowledged, at any time, and no call fails.
 //   - The recovery ends, and its replica then names the root that others name for the
 //     same checkpoint.
-//   - After an intruder the healed replica is needed: another one stands still, and all
-//     files are read.
+//   - After an intrusion the healed replica is needed: another one stands still, and all files are read.
 //   - When the image had bytes changed that a checkpoint needs, status says that
 //     something corrupt was found.
 //
-// The counter of signatures is left alone, as under a keeper, which has it out of the intruder's
-// reach. A fence that is lost or cut cannot be read: bfsd refuses to start then, and the soak does
-// what bfsd says, bfsd replica replace.
+// The intruder does not change the counter of signatures, because a keeper holds it out
+// of an intruder's reach. If the fence is lost or cut, bfsd refuses to start, and the
+// soak runs the command that bfsd then names, bfsd replica replace.
 package main
 
 import (

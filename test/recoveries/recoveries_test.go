@@ -13,8 +13,8 @@ import (
 
 func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
 
-// Replicas recover while clients work, alone and from an intruder in memory and on disk. More of
-// it: go run ./test/recoveries.
+// Replicas recover while clients work, without an intruder and after intrusions in memory
+// and on disk. For more rounds: go run ./test/recoveries.
 func TestRecoveries(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")

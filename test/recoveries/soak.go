@@ -34,7 +34,7 @@ const (
 	lookEvery     = 20 * time.Millisecond
 )
 
-// A soak is one run.
+// A soak is one run of this program.
 type soak struct {
 	rounds int
 	base   int // MiB of files that are there before the first round
@@ -55,7 +55,7 @@ type soak struct {
 	done    tally
 }
 
-// A tally is what a soak came to.
+// A tally holds the figures of a soak.
 type tally struct {
 	rounds    int
 	kinds     map[string]int // rounds with each intrusion
@@ -100,7 +100,7 @@ func (t tally) String() string {
 		t.kinds, t.corrupt, t.stopped, t.restarts, t.replaced, t.longest.Round(time.Millisecond), t.heldStill)
 }
 
-// goOn makes one round after the other.
+// goOn runs one round after the other.
 func (s *soak) goOn(ctx context.Context) error {
 	for n := range s.rounds {
 		if !s.until.IsZero() && time.Now().After(s.until) {
@@ -117,7 +117,7 @@ func (s *soak) goOn(ctx context.Context) error {
 	return nil
 }
 
-// begin starts the group and its clients, and writes the files that the intruder will be after.
+// begin starts the group and its clients, and writes the old files, which the intruder changes.
 func (s *soak) begin(ctx context.Context) (err error) {
 	if s.group, err = cluster.Start(ctx, s.dir, cluster.Config{Replicas: replicas}); err != nil {
 		return err
@@ -271,7 +271,7 @@ func (s *soak) recovered(ctx context.Context, i int, p *cluster.Process) (r pbft
 	}
 }
 
-// replace does what bfsd tells the operator of a replica that has lost its fence.
+// replace follows bfsd's advice for a replica that has lost its fence.
 func (s *soak) replace(ctx context.Context, i int) error {
 	dir := s.stateOf(i)
 	if err := os.RemoveAll(dir); err != nil {
@@ -284,13 +284,13 @@ func (s *soak) replace(ctx context.Context, i int) error {
 	return err
 }
 
-// ask asks a replica for its account of itself.
+// ask asks a replica for its status.
 func (s *soak) ask(ctx context.Context, i int) (*pbft.Status, error) {
 	return cluster.Status(ctx, s.admins[i])
 }
 
-// whole waits until all replicas take part in one view and one of their stable checkpoints is seen
-// at all, with one root.
+// whole waits until all replicas take part in one view, and have named the same root for
+// one stable checkpoint.
 func (s *soak) whole(ctx context.Context) error {
 	ctx, cancel := patience.Context(ctx, recoverWithin)
 	defer cancel()
@@ -336,7 +336,8 @@ func (s *soak) survey(ctx context.Context, seen map[pbft.SeqNum]map[int]string) 
 	return missing
 }
 
-// agreed reports whether all replicas were seen at one checkpoint. Two roots for one are an error.
+// agreed reports whether all replicas have named a root for one checkpoint. Two roots for
+// one checkpoint are an error.
 func agreed(seen map[pbft.SeqNum]map[int]string) (all bool, err error) {
 	for n, roots := range seen {
 		first := ""
@@ -351,7 +352,8 @@ func agreed(seen map[pbft.SeqNum]map[int]string) (all bool, err error) {
 	return all, nil
 }
 
-// without has a replica stand still, so that the others are all needed, and reads all files.
+// without stops a replica for a while, so that the group needs all others, and reads all
+// old files.
 func (s *soak) without(ctx context.Context, i int) error {
 	p := s.group.Replicas[i]
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
@@ -371,8 +373,8 @@ func (s *soak) without(ctx context.Context, i int) error {
 	return s.whole(ctx)
 }
 
-// moved waits until each worker has ended a call that began after now, and so far has
-// found nothing wrong.
+// moved waits until each worker has ended a call that began after now. It fails if a
+// worker has found something wrong.
 func (s *soak) moved(ctx context.Context) error {
 	ctx, cancel := patience.Context(ctx, moveWithin)
 	defer cancel()
@@ -391,7 +393,7 @@ func (s *soak) moved(ctx context.Context) error {
 	return s.failed()
 }
 
-// failed is what a worker found wrong.
+// failed returns the error of the first worker that found something wrong, or nil.
 func (s *soak) failed() error {
 	for _, w := range s.workers {
 		if err := w.failure(); err != nil {

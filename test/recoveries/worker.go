@@ -45,14 +45,15 @@ func (w *worker) fail(err error) {
 	w.err = err
 }
 
-// textOf is a version of a file: lines that name it, of 50 to 9,050 bytes in all, and a line more.
+// textOf returns a version of a file: lines that name the version, of 50 to 9,050 bytes
+// in all, and one line more.
 func (w *worker) textOf(file int, v uint64) []byte {
 	line := fmt.Appendf(nil, "worker %d file %d version %d\n", w.number, file, v)
 	return bytes.Repeat(line, (50+int(v*2654435761%9000))/len(line)+1)
 }
 
-// run works until ctx ends. It ends the call that it has begun, so that each file is as
-// acknowledged.
+// run works until ctx ends. It ends the call that it has begun, so that each file has its
+// acknowledged contents.
 func (w *worker) run(ctx context.Context) {
 	w.files = w.files.WithContext(context.WithoutCancel(ctx))
 	for ctx.Err() == nil {
@@ -106,8 +107,8 @@ func judge(name string, got, want []byte, err error) error {
 		name, len(got), len(want), at, got[at:], want[at:])
 }
 
-// Files that are there before the first round, of a mebibyte each. Each page begins with a line
-// that names it, by which the intruder finds it.
+// oldFiles are files of a mebibyte each, written before the first round. Each page begins
+// with a line that names the page, by which the intruder finds it.
 type oldFiles struct {
 	mu    sync.RWMutex
 	texts [][]byte
@@ -115,7 +116,7 @@ type oldFiles struct {
 
 func oldName(i int) string { return fmt.Sprintf("old%d", i) }
 
-// mark is what each page of an old file begins with.
+// mark returns the beginning of each page of an old file.
 func mark(i int) string { return fmt.Sprintf("old file %03d, page ", i) }
 
 func writeOldFiles(files *bfs.FS, n int, seed uint64) (*oldFiles, error) {
@@ -156,8 +157,8 @@ func (o *oldFiles) readOne(files *bfs.FS, i int) error {
 	return judge(oldName(i), got, o.texts[i], err)
 }
 
-// touch changes some bytes in the middle of each page of a file, so that a replica digests the rest
-// of the page as it has it.
+// touch changes some bytes in the middle of each page of a file, so that a replica's
+// digest of the page covers the rest as the replica holds it.
 func (o *oldFiles) touch(files *bfs.FS, i int, value byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
