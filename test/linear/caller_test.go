@@ -24,7 +24,7 @@ type caller interface {
 	close()
 }
 
-// A goCaller is a Go program with a pbft.Client.
+// A goCaller makes its calls through a pbft.Client, as a Go program does.
 type goCaller struct{ client *pbft.Client }
 
 func (c goCaller) close() {}
@@ -42,9 +42,9 @@ func (c goCaller) call(ctx context.Context, program, procedure uint32, args []by
 	return results, err
 }
 
-// An rpcCaller does as a kernel does: when its connection breaks it makes another, from the same
-// port, and sends the same call again, with the same xid. A relay takes calls from another port for
-// another process's calls.
+// An rpcCaller does as a kernel does: when its connection breaks it makes another one,
+// from the same port, and sends the same call again, with the same xid. A call from
+// another port would be another process's call to the relay.
 type rpcCaller struct {
 	address string
 	xid     uint32
@@ -52,7 +52,7 @@ type rpcCaller struct {
 	from    net.Addr // of the first connection, and all others
 }
 
-// close gives up the connection at once, so that its port can be used again.
+// close resets the connection, so that its port can be used again at once.
 func (c *rpcCaller) close() {
 	if c.conn != nil {
 		_ = c.conn.(*net.TCPConn).SetLinger(0)
@@ -76,7 +76,7 @@ func (c *rpcCaller) call(ctx context.Context, program, procedure uint32, args []
 	}
 }
 
-// try sends the call and reads replies until its own comes.
+// try sends the call and reads replies until the reply to this call comes.
 func (c *rpcCaller) try(ctx context.Context, message []byte) ([]byte, error) {
 	if c.conn == nil {
 		if err := c.dial(ctx); err != nil {
@@ -111,7 +111,7 @@ func reuseAddress(_, _ string, raw syscall.RawConn) error {
 	return errors.Join(err, refused)
 }
 
-// dial tries until there is a connection: a relay may be on its way back.
+// dial tries until there is a connection, because a relay may be starting.
 func (c *rpcCaller) dial(ctx context.Context) error {
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
@@ -130,7 +130,7 @@ func (c *rpcCaller) dial(ctx context.Context) error {
 	}
 }
 
-// record is a call with AUTH_SYS credentials of root, in one fragment [RFC5531 §9, §11].
+// record returns a call with AUTH_SYS credentials of root, in one fragment [RFC5531 §9, §11].
 func (c *rpcCaller) record(program, procedure uint32, args []byte) []byte {
 	b := make([]byte, 4, 128+len(args))
 	for _, v := range []uint32{
@@ -145,7 +145,8 @@ func (c *rpcCaller) record(program, procedure uint32, args []byte) []byte {
 	return b
 }
 
-// results are behind an accepted, successful reply's head, whose verifier is empty.
+// results returns the bytes that follow the head of an accepted, successful reply, whose
+// verifier is empty.
 func (c *rpcCaller) results(reply []byte) ([]byte, error) {
 	want := [6]uint32{c.xid, 1} // REPLY, MSG_ACCEPTED, AUTH_NONE of no bytes, SUCCESS
 	for i, w := range want {

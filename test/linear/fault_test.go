@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// A fault is one thing that goes wrong for a while. It needs no more than one replica to be called
-// faulty: replicas that are killed remember what they promised.
+// A fault is one thing that goes wrong for a while. It makes at most one replica faulty,
+// because replicas that are killed remember their promises.
 type fault struct {
 	name string
-	// begin does the damage to replica r (or to the relay or the link that the numbers
-	// lead to), and returns how it is made good.
+	// begin does the damage to replica r, or to the relay or link that the numbers
+	// choose. The function that it returns repairs the damage.
 	begin func(g *group, r, other int) (end func() error, err error)
 }
 
@@ -73,8 +73,8 @@ func (g *group) drop(from, to int) (end func() error, err error) {
 	return func() error { return g.links.drop(from, to, false) }, g.links.drop(from, to, true)
 }
 
-// A step of the schedule is decided by the seed alone; which replica is primary is looked up when
-// the step begins.
+// A step of the schedule depends on the seed alone. The primary is looked up when the
+// step begins.
 type step struct {
 	fault   fault
 	primary bool // hits the replica that is primary then

@@ -38,7 +38,7 @@ type group struct {
 	relays   []*relay
 }
 
-// A relay is a bfs-relay and where it serves.
+// A relay is a bfs-relay process and the address at which it serves.
 type relay struct {
 	*cluster.Process
 	address string
@@ -108,7 +108,7 @@ func (g *group) addClient() *pbft.Client {
 	return newClient(g.t, filepath.Join(home, "group.toml"), pbft.TransportTLS, g.enrol)
 }
 
-// newClient makes a key, has it enrolled and connects to the group of a group file.
+// newClient makes a key, enrols it and connects to the group of a group file.
 func newClient(t testing.TB, file string, transport pbft.Transport, enrol func(key string)) *pbft.Client {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
@@ -140,7 +140,7 @@ func readGroup(t testing.TB, file string) *pbft.Group {
 	return g
 }
 
-// viewOf is the highest view that f+1 replicas have come to, as they say.
+// viewOf returns the highest view that f+1 replicas say they have reached.
 func viewOf(ctx context.Context, admins []string) (best pbft.View) {
 	var views []pbft.View
 	for _, admin := range admins {
@@ -155,7 +155,7 @@ func viewOf(ctx context.Context, admins []string) (best pbft.View) {
 	return views[len(views)-2]
 }
 
-// primaryOf is that view's primary.
+// primaryOf returns the primary of that view.
 func primaryOf(ctx context.Context, admins []string) int { return int(viewOf(ctx, admins) % members) }
 
 // whole waits until every replica votes, in one view, and has executed what any had
@@ -179,7 +179,8 @@ func whole(ctx context.Context, admins []string) error {
 	}
 }
 
-// survey asks every replica how far it is, and says what is missing until all have executed goal.
+// survey asks every replica for its status. It says what is missing until all take part
+// in one view and have executed batch goal.
 func survey(ctx context.Context, admins []string, goal pbft.SeqNum) (reached pbft.SeqNum, missing string) {
 	views := make(map[pbft.View]bool)
 	for i, admin := range admins {
@@ -278,7 +279,7 @@ func free(address string) bool {
 	return true
 }
 
-// tell shows what every replica says of itself, for a run that failed.
+// tell logs the status of every replica, for a run that failed.
 func (g *group) tell() {
 	for i, admin := range g.admins {
 		s, err := cluster.Status(context.Background(), admin)

@@ -44,8 +44,8 @@ func TestMain(m *testing.M) {
 }
 
 // Clients of three identities work on the same files while one replica after the other,
-// the primary among them, is killed, stopped and cut off, and relays are killed. All they
-// saw has one order.
+// the primary among them, is killed, stopped and cut off, and relays are killed. One
+// order of the calls explains all answers.
 func TestLinearizable(t *testing.T) {
 	seed := *seedFlag
 	if seed == 0 {
@@ -71,18 +71,18 @@ func TestLinearizable(t *testing.T) {
 		callers = append(callers, c)
 		defer c.close()
 	}
-	y := &yard{root: mount(t, callers[0]), start: time.Now()}
-	g.began = y.start
-	workers, err := g.work(y, callers, seed)
+	h := &histories{root: mount(t, callers[0]), start: time.Now()}
+	g.began = h.start
+	workers, err := g.work(h, callers, seed)
 	if err != nil {
 		t.Error(err)
 	}
 	report(t, workers, seed)
-	judge(t, y, seed)
+	judge(t, h, seed)
 }
 
-// The same on five hosts, where it is the kernel's routes that drop packets one way, and
-// TCP that must get over it.
+// The same on five hosts, where the kernel's routes drop packets of one direction, and
+// TCP sends them again.
 func TestLinearizableOnHosts(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to test on five network namespaces")
@@ -105,7 +105,7 @@ func TestLinearizableOnHosts(t *testing.T) {
 }
 
 // work lets workers and faults run, and then waits until every worker has ended the call it was in.
-func (g *group) work(y *yard, callers []caller, seed uint64) ([]*worker, error) {
+func (g *group) work(h *histories, callers []caller, seed uint64) ([]*worker, error) {
 	ctx, cancel := context.WithTimeout(g.t.Context(), *durationFlag) // not a limit: this long there is work
 	defer cancel()
 	var all sync.WaitGroup
@@ -114,7 +114,7 @@ func (g *group) work(y *yard, callers []caller, seed uint64) ([]*worker, error) 
 	busy, rest := context.WithCancel(context.Background())
 	defer rest()
 	for i, c := range callers {
-		w := &worker{number: i, yard: y, chance: rand.New(rand.NewPCG(seed, uint64(i+1))), caller: c,
+		w := &worker{number: i, histories: h, chance: rand.New(rand.NewPCG(seed, uint64(i+1))), caller: c,
 			limit: patience.For(*limitFlag)}
 		workers = append(workers, w)
 		all.Go(func() {
@@ -148,12 +148,12 @@ func report(t testing.TB, workers []*worker, seed uint64) {
 }
 
 // judge looks for an order for each directory's calls.
-func judge(t testing.TB, y *yard, seed uint64) {
+func judge(t testing.TB, h *histories, seed uint64) {
 	t.Helper()
 	begun := time.Now()
 	var all sync.WaitGroup
 	turns := make(chan struct{}, 2)
-	for place, history := range y.judged {
+	for place, history := range h.judged {
 		turns <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turns }()
@@ -166,10 +166,10 @@ func judge(t testing.TB, y *yard, seed uint64) {
 		})
 	}
 	all.Wait()
-	t.Logf("%d directories judged in %v", len(y.judged), time.Since(begun).Round(time.Millisecond))
+	t.Logf("%d directories judged in %v", len(h.judged), time.Since(begun).Round(time.Millisecond))
 }
 
-// keep writes a history as a page to look at, and says where.
+// keep writes a history as an HTML page, and returns its path.
 func keep(info porcupine.LinearizationInfo, seed uint64, place int) string {
 	file := filepath.Join("..", "..", "build", fmt.Sprintf("linear-seed%d-directory%d.html", seed, place))
 	err := os.MkdirAll(filepath.Dir(file), 0o755)

@@ -12,11 +12,12 @@ import (
 	"bfs/test/hosts"
 )
 
-// links are how replicas and clients reach each other, and how that is disturbed.
+// links connect replicas and clients, and can be disturbed.
 type links interface {
-	// addresses are where the replicas listen, and where they tell their status.
+	// addresses returns the addresses at which the replicas listen, and those at which
+	// they tell their status.
 	addresses() (hosts, admins []string)
-	// on is how a command is run where replica i is.
+	// on returns the command line that runs a command on the host of replica i.
 	on(i int, command ...string) []string
 	// lay connects the owner of a home directory with the replicas before it starts: replica i, or
 	// a client if i is everyone.
@@ -24,7 +25,7 @@ type links interface {
 	// drop drops packets from one replica to another, and lets the other direction pass. Everyone
 	// stands for all others, clients too.
 	drop(from, to int, drop bool) error
-	// cut leaves a replica no link at all.
+	// cut cuts all links of a replica, or repairs them.
 	cut(r int, cut bool) error
 }
 

@@ -11,14 +11,14 @@ import (
 	"bfs/pkg/nfs3"
 )
 
-// names is how many names a directory of the test may have.
+// names is the number of names that a directory of the test may have.
 const names = 4
 
 // An identity tells files apart. It is a handle's bytes, or, if the answer to the file's creation
 // was lost, a word of our own until a LOOKUP finds the handle.
 type identity string
 
-// String is the inode and its generation, or our own word.
+// String returns the inode and its generation, or the word of our own.
 func (f identity) String() string {
 	if h, ok := nfs3.FileHandle(f).Parse(); ok {
 		return fmt.Sprintf("%d.%d", h.Inode, h.Generation)
@@ -26,13 +26,13 @@ func (f identity) String() string {
 	return string(f)
 }
 
-// An entry is a name's file. A file with two links is in two entries.
+// An entry is the file of one name. A file with two links is in two entries.
 type entry struct {
 	file identity // "": no such name
 	data string
 }
 
-// A directory is the model's state: comparable, so that porcupine can.
+// A directory is the model's state. It is comparable, as porcupine requires.
 type directory [names]entry
 
 type verb int
@@ -54,8 +54,8 @@ const (
 var verbNames = [...]string{"lookup", "create", "write", "read", "getattr", "truncate", "remove",
 	"rename", "link", "list"}
 
-// An asked is one call: the fields that its verb needs.
-type asked struct {
+// A question is one call: the fields that its verb needs.
+type question struct {
 	serial   int // no two calls of a history have the same
 	place    int // the directory, by which histories are judged
 	verb     verb
@@ -86,11 +86,11 @@ type listed struct {
 	links int
 }
 
-// model is one directory with its files, as RFC 1813 has them, one call after the other.
+// model is one directory with its files, which serves one call after the other as RFC 1813 says.
 var model = porcupine.Model{
 	Init: func() any { return directory{} },
 	Step: func(state, input, output any) (bool, any) {
-		d, in, out := state.(directory), input.(asked), output.(answer)
+		d, in, out := state.(directory), input.(question), output.(answer)
 		if out.unknown {
 			d.apply(in, identity(fmt.Sprintf("?%d", in.serial)))
 			return true, d
@@ -100,13 +100,13 @@ var model = porcupine.Model{
 		return want == out, d
 	},
 	DescribeOperation: func(input, output any) string {
-		return fmt.Sprintf("%v -> %v", input.(asked), output.(answer))
+		return fmt.Sprintf("%v -> %v", input.(question), output.(answer))
 	},
 	DescribeState: func(state any) string { return fmt.Sprint(state.(directory)) },
 }
 
-// bind gives files whose handle was unknown the identity that this answer shows.
-func (d directory) bind(in asked, out answer) directory {
+// bind gives each file whose handle was unknown the identity that this answer shows.
+func (d directory) bind(in question, out answer) directory {
 	switch in.verb {
 	case lookup, create:
 		d = d.bindOne(in.name, out.file)
@@ -157,15 +157,15 @@ func (d *directory) store(f identity, data string) {
 	}
 }
 
-// told is what any answer about a file says of it.
+// told returns the fields that every answer about a file has.
 func (d *directory) told(f identity) answer {
 	data, _ := d.find(f)
 	return answer{size: len(data), links: d.links(f)}
 }
 
-// apply does one call and returns the only right answer to it. made is the identity of a
-// file it makes.
-func (d *directory) apply(in asked, made identity) answer {
+// apply does one call and returns the only right answer to it. If the call makes a file,
+// made is its identity.
+func (d *directory) apply(in question, made identity) answer {
 	switch in.verb {
 	case lookup:
 		return d.lookup(in)
@@ -185,7 +185,7 @@ func (d *directory) apply(in asked, made identity) answer {
 	return d.applyToFile(in)
 }
 
-func (d *directory) lookup(in asked) answer {
+func (d *directory) lookup(in question) answer {
 	f := d[in.name].file
 	if f == "" {
 		return answer{status: nfs3.ErrNoEnt}
@@ -195,9 +195,9 @@ func (d *directory) lookup(in asked) answer {
 	return a
 }
 
-// create [RFC1813 §3.3.8]: no two calls of a history use the same verifier, so EXCLUSIVE
-// finds its own file never.
-func (d *directory) create(in asked, made identity) answer {
+// create [RFC1813 §3.3.8]: no two calls of a history use the same verifier, so an
+// EXCLUSIVE create never finds a file with its own verifier.
+func (d *directory) create(in question, made identity) answer {
 	e := &d[in.name]
 	switch {
 	case e.file == "":
@@ -213,7 +213,7 @@ func (d *directory) create(in asked, made identity) answer {
 }
 
 // rename of a file over itself changes nothing [RFC1813 §3.3.14].
-func (d *directory) rename(in asked) answer {
+func (d *directory) rename(in question) answer {
 	from := d[in.name]
 	if from.file == "" {
 		return answer{status: nfs3.ErrNoEnt}
@@ -233,8 +233,9 @@ func (d *directory) list() (a answer) {
 	return a
 }
 
-// applyToFile does calls that name a file by its handle: one without links is gone.
-func (d *directory) applyToFile(in asked) answer {
+// applyToFile does a call that names a file by its handle. A file without links does not
+// exist any more.
+func (d *directory) applyToFile(in question) answer {
 	data, ok := d.find(in.file)
 	if !ok {
 		return answer{status: nfs3.ErrStale}
@@ -272,8 +273,8 @@ func splice(data string, offset int, piece string) string {
 	return data[:offset] + piece + data[end:]
 }
 
-// String is a call as a history shows it.
-func (in asked) String() string {
+// String returns the call as the page of a history shows it.
+func (in question) String() string {
 	s := fmt.Sprintf("%d: %s", in.serial, verbNames[in.verb])
 	switch in.verb {
 	case lookup, remove:

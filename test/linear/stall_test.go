@@ -26,7 +26,7 @@ var (
 	stallLasts  = flag.Duration("stall.lasts", 1500*time.Millisecond, "how long each fault lasts")
 )
 
-// A trouble is what TestStalls does to a group, and to which replica.
+// A trouble is a fault that TestStalls makes, and the replica that has it.
 type trouble struct {
 	name    string
 	primary bool
@@ -66,8 +66,9 @@ func (s *stall) max(o stall) {
 	s.changes[1] += o.changes[1]
 }
 
-// How long clients wait at most when a replica is killed or stopped: a table, and no
-// assertion, for a machine's load decides too. That every call is answered is asserted.
+// TestStalls measures the longest waits of clients when a replica is killed or stopped,
+// and logs them as a table. It asserts that every call is answered, but asserts nothing
+// of the times, because they depend on the machine's load too.
 func TestStalls(t *testing.T) {
 	g := cluster.ForTest(t, cluster.Config{})
 	relay, err := g.AddRelay(t.Context(), cluster.Client{InsecurePorts: true})
@@ -109,7 +110,7 @@ func TestStalls(t *testing.T) {
 	t.Logf("%d rounds of %v, 4 callers\n%s", *stallRounds, *stallLasts, table.String())
 }
 
-// A road is a way to the group.
+// A road is a way to the group: a relay or a pbft.Client.
 type road struct {
 	name   string
 	caller func(i int) caller
@@ -117,7 +118,8 @@ type road struct {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// adminsOf is where replicas tell their status: bfsd init gives them the next port.
+// adminsOf returns the addresses at which replicas tell their status: bfsd init chooses
+// the next port.
 func adminsOf(t testing.TB, g *pbft.Group) (all []string) {
 	t.Helper()
 	for _, m := range g.Members {
@@ -156,7 +158,7 @@ func endure(t *testing.T, g *cluster.Group, admins []string, r road, tr trouble)
 	return s, rate, err
 }
 
-// A load is callers that write and read, each its own file, without a pause.
+// A load is a number of callers. Each writes and reads a file of its own without a pause.
 type load struct {
 	t     *testing.T
 	end   context.CancelFunc
@@ -165,7 +167,7 @@ type load struct {
 
 	mu    sync.Mutex
 	begun map[int]time.Time // of the calls under way, by caller
-	worst time.Duration     // of calls that ended since it was last asked
+	worst time.Duration     // of calls that ended since longest was last called
 	calls int
 }
 
@@ -227,8 +229,8 @@ func (l *load) call(ctx context.Context, i int, c caller, procedure uint32, args
 	return results, true
 }
 
-// longest is how long the longest call took, of those that ended since the last time, or
-// that are under way.
+// longest returns the duration of the longest call among those that ended since longest
+// was last called, and those under way.
 func (l *load) longest() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -17,9 +17,9 @@ import (
 	"bfs/test/patience"
 )
 
-// A yard is where all workers play: one directory after the other, for a short history is
-// judged quickly.
-type yard struct {
+// histories holds the calls of all workers. The workers use one directory after the
+// other, each with a history of its own, because a short history is judged quickly.
+type histories struct {
 	root   nfs3.FileHandle
 	start  time.Time
 	serial atomic.Int64
@@ -31,40 +31,40 @@ type yard struct {
 	judged [][]porcupine.Operation
 }
 
-// callsPerPlace is when the workers move on.
+// callsPerPlace is the number of calls after which the workers go on to the next directory.
 const callsPerPlace = 600
 
 // enter returns the present directory. The first worker that needs a new one makes it; the others
 // wait for it.
-func (y *yard) enter(w *worker) (place int, dir nfs3.FileHandle, err error) {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	if y.calls == callsPerPlace {
-		y.place, y.calls, y.dir = y.place+1, 0, nil
+func (h *histories) enter(w *worker) (place int, dir nfs3.FileHandle, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.calls == callsPerPlace {
+		h.place, h.calls, h.dir = h.place+1, 0, nil
 	}
-	if y.dir == nil {
-		if y.dir, err = w.makePlace(y.place); err != nil {
+	if h.dir == nil {
+		if h.dir, err = w.makePlace(h.place); err != nil {
 			return 0, nil, err
 		}
-		y.judged = append(y.judged, nil)
+		h.judged = append(h.judged, nil)
 	}
-	y.calls++
-	return y.place, y.dir, nil
+	h.calls++
+	return h.place, h.dir, nil
 }
 
-func (y *yard) note(place int, op porcupine.Operation) {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	y.judged[place] = append(y.judged[place], op)
+func (h *histories) note(place int, op porcupine.Operation) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.judged[place] = append(h.judged[place], op)
 }
 
-// A worker calls in turn, from one seed.
+// A worker makes one call after the other, all drawn from one seed.
 type worker struct {
-	number int
-	yard   *yard
-	chance *rand.Rand
-	caller caller
-	limit  time.Duration // a call that takes longer, on this machine, is given up, and may have happened
+	number    int
+	histories *histories
+	chance    *rand.Rand
+	caller    caller
+	limit     time.Duration // a call that takes longer, on this machine, is given up, and may have happened
 
 	place   int
 	dir     nfs3.FileHandle
@@ -77,7 +77,7 @@ type worker struct {
 func (w *worker) run(ctx context.Context) error {
 	w.place = -1
 	for ctx.Err() == nil {
-		place, dir, err := w.yard.enter(w)
+		place, dir, err := w.histories.enter(w)
 		if err != nil {
 			return fmt.Errorf("worker %d: make a directory: %w", w.number, err)
 		}
@@ -91,11 +91,11 @@ func (w *worker) run(ctx context.Context) error {
 	return nil
 }
 
-// makePlace tries until the directory is there: an earlier try may have made it.
+// makePlace tries until the directory exists. An earlier try without an answer may have made it.
 func (w *worker) makePlace(place int) (dir nfs3.FileHandle, err error) {
 	ctx, cancel := patience.Context(context.Background(), wholeWithin)
 	defer cancel()
-	where := nfs3.DirOp{Dir: w.yard.root, Name: fmt.Appendf(nil, "place%d", place)}
+	where := nfs3.DirOp{Dir: w.histories.root, Name: fmt.Appendf(nil, "place%d", place)}
 	for ctx.Err() == nil {
 		try, cancel := context.WithTimeout(ctx, w.limit) // not a limit: then it tries again
 		args := nfs3.MkdirArgs{Where: where, Attr: nfs3.Sattr3{SetMode: true, Mode: 0o755}}
@@ -117,15 +117,15 @@ func (w *worker) makePlace(place int) (dir nfs3.FileHandle, err error) {
 	return nil, err
 }
 
-// step makes one call and notes it.
+// step makes one call and notes it in the history.
 func (w *worker) step() error {
 	in := w.choose()
 	procedure, args := w.encode(in)
 	ctx, cancel := context.WithTimeout(context.Background(), w.limit) // not a limit: then the call may have happened
 	defer cancel()
-	begin := time.Since(w.yard.start)
+	begin := time.Since(w.histories.start)
 	results, err := w.caller.call(ctx, nfs3.ProgramNFS, procedure, args)
-	end := time.Since(w.yard.start)
+	end := time.Since(w.histories.start)
 	var out answer
 	switch {
 	case err == nil:
@@ -142,12 +142,12 @@ func (w *worker) step() error {
 	w.learn(out)
 	w.calls++
 	w.longest = max(w.longest, min(end-begin, w.limit))
-	w.yard.note(in.place, porcupine.Operation{ClientId: w.number, Input: in, Output: out,
+	w.histories.note(in.place, porcupine.Operation{ClientId: w.number, Input: in, Output: out,
 		Call: int64(begin), Return: int64(end)})
 	return nil
 }
 
-// forever is the return of a call that was given up.
+// forever is the time of return of a call that was given up.
 const forever = 24 * time.Hour
 
 func (w *worker) learn(out answer) {
@@ -166,14 +166,14 @@ func (w *worker) learnFile(f identity) {
 	}
 }
 
-// shares say how often a verb is chosen, in percent.
+// shares are the frequencies of the verbs, in percent.
 var shares = [verbs]int{lookup: 14, create: 13, write: 20, read: 15, getattr: 8, truncate: 5, remove: 7,
 	rename: 7, link: 7, list: 4}
 
-func (w *worker) choose() asked {
+func (w *worker) choose() question {
 	pick := w.chance.IntN(100)
-	in := asked{
-		serial: int(w.yard.serial.Add(1)), place: w.place, name: w.chance.IntN(names), to: w.chance.IntN(names),
+	in := question{
+		serial: int(w.histories.serial.Add(1)), place: w.place, name: w.chance.IntN(names), to: w.chance.IntN(names),
 		offset: w.chance.IntN(6), size: w.chance.IntN(24), mode: nfs3.CreateMode(w.chance.IntN(3)),
 		empty: w.chance.IntN(2) == 0,
 	}
@@ -195,7 +195,7 @@ func (w *worker) choose() asked {
 	return in
 }
 
-func (w *worker) encode(in asked) (procedure uint32, args []byte) {
+func (w *worker) encode(in question) (procedure uint32, args []byte) {
 	file := nfs3.FileHandle(in.file)
 	at := func(name int) nfs3.DirOp { return nfs3.DirOp{Dir: w.dir, Name: []byte{'a' + byte(name)}} }
 	switch in.verb {
@@ -229,7 +229,7 @@ func (w *worker) encode(in asked) (procedure uint32, args []byte) {
 	return nfs3.ProcReaddirplus, (&nfs3.ReaddirplusArgs{Dir: w.dir, DirCount: 4096, MaxCount: 8192}).Append(nil)
 }
 
-// decode turns a call's results into what the model tells of it.
+// decode turns a call's results into an answer of the model.
 func decode(v verb, results []byte) (a answer, err error) {
 	var attr nfs3.PostOpAttr
 	var before nfs3.PreOpAttr
