@@ -23,7 +23,8 @@ import (
 
 func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
 
-// needKernel skips where guests cannot boot, or are not asked for: they take minutes.
+// needKernel skips the test if guests cannot boot, or are not asked for, because they
+// take minutes.
 func needKernel(t *testing.T) {
 	t.Helper()
 	if os.Getenv("BFS_KERNEL") == "" {
@@ -42,7 +43,7 @@ const (
 	nobody      = 65534
 )
 
-// scripts are the directory of what runs in the guest.
+// scripts is the directory of the scripts that run in the guest.
 func scripts(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.Abs("kernel")
@@ -52,8 +53,8 @@ func scripts(t *testing.T) string {
 	return dir
 }
 
-// clients are the relays of one group: two to the same export, one to it with root
-// squashed, one to a small export.
+// clients are the relays of one group: two serve the same export, one serves it with root
+// squashed, and one serves a small export.
 type clients struct {
 	group                       *cluster.Group
 	first, second, squash, tiny *cluster.Relay
@@ -142,7 +143,7 @@ func (c clients) options(t *testing.T, timeout time.Duration, names ...string) g
 	return o
 }
 
-// sourceTree is some hundred files that every machine with Go has.
+// sourceTree is a directory of some hundred files that every machine with Go has.
 func sourceTree(t *testing.T) string {
 	t.Helper()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
@@ -184,8 +185,8 @@ func complainSoon() string {
 	return fmt.Sprintf(",timeo=%d,retrans=2", timeo/(100*time.Millisecond))
 }
 
-// faults does what faults.pl asks for. The backup that suffers is always the same: a
-// group of four survives one.
+// faults carries out the requests of faults.pl. All faults are of the same backup,
+// because a group of four survives one.
 func (c clients) faults(ctx context.Context) guest.Answer {
 	backup := c.group.Replicas[2]
 	return func(question string) (string, error) {
@@ -206,8 +207,8 @@ func (c clients) faults(ctx context.Context) guest.Answer {
 	}
 }
 
-// TestLargerGroups has a kernel work on groups that survive more faults, and kills as
-// many backups as they do survive.
+// TestLargerGroups lets a kernel work on groups that survive more faults, and kills as
+// many backups as a group survives.
 func TestLargerGroups(t *testing.T) {
 	needKernel(t)
 	for _, n := range []int{7, 10} {
@@ -234,7 +235,8 @@ func TestLargerGroups(t *testing.T) {
 	}
 }
 
-// losses does what larger.pl asks for: the last backup dies first, and comes back last.
+// losses carries out the requests of larger.pl: the last backup is killed first, and
+// started again last.
 func losses(ctx context.Context, g *cluster.Group) guest.Answer {
 	var dead []*cluster.Process
 	return func(question string) (string, error) {
@@ -272,7 +274,7 @@ func TestGoNFS(t *testing.T) {
 	})
 }
 
-// TestLibnfs works on a group with libnfs's tools: a second client, that shares no code
+// TestLibnfs works on a group with libnfs's tools, a second client, which shares no code
 // with any kernel.
 func TestLibnfs(t *testing.T) {
 	for _, tool := range []string{"nfs-ls", "nfs-cp", "nfs-cat"} {
@@ -307,9 +309,9 @@ func TestLibnfs(t *testing.T) {
 	}
 }
 
-// TestCatchUp has a backup stand still while the others work. When it runs again it must catch up,
-// though no client calls any more: by retransmission after a short pause, by fetching the state
-// after a long one.
+// TestCatchUp stops a backup while the others work. When the backup runs again it must
+// catch up, though no client calls any more: by retransmission after a short pause, by
+// fetching the state after a long one.
 func TestCatchUp(t *testing.T) {
 	if _, err := exec.LookPath("nfs-cp"); err != nil {
 		t.Skip("NOT RUN: needs nfs-cp (Debian package libnfs-utils)")

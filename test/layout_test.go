@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// arrows says which rooms of this house a room may look into, tests aside. A room that is
-// not named here fails the test: give it a place first. Prefixes end in /.
+// arrows lists the packages that each package may import, tests aside. A package that is
+// not listed fails the test: add it here first. Prefixes end in /.
 var arrows = map[string][]string{
 	"pkg/fsmerkle":               {"pkg/internal/blockhash"},
 	"pkg/internal/blockhash":     {},
@@ -58,9 +58,9 @@ var arrows = map[string][]string{
 	"test":                         {"test/"},
 }
 
-// guests are the libraries that a package may use besides the standard library. Packages that are
-// not named may use none.
-var guests = map[string][]string{
+// libraries are the modules that a package may use besides the standard library. Packages
+// that are not listed may use none.
+var libraries = map[string][]string{
 	"pkg/fsmerkle":                {"golang.org/x/sys/unix"},
 	"pkg/internal/disk":           {"golang.org/x/sys/unix"},
 	"pkg/internal/rawio":          {"golang.org/x/sys/unix"},
@@ -72,51 +72,54 @@ var guests = map[string][]string{
 	"test/":                       {""},
 }
 
-// impure packages may not be imported by the core: it has no clock, socket, disk,
-// goroutine or chance.
+// impure lists the packages of the standard library that the core may not import: it has
+// no clock, socket, disk, goroutine or randomness.
 var impure = []string{"time", "os", "net", "sync", "math/rand", "math/rand/v2", "crypto/rand", "log",
 	"log/slog", "io", "context"}
 
-// The arrows between rooms point down.
+// Packages import only the packages below them.
 func TestArrows(t *testing.T) {
-	for _, room := range rooms(t) {
-		p, err := build.ImportDir(filepath.Join("..", room), 0)
+	for _, pkg := range packages(t) {
+		p, err := build.ImportDir(filepath.Join("..", pkg), 0)
 		if _, none := err.(*build.NoGoError); none {
 			continue
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		may, known := lookUp(arrows, room)
+		may, known := lookUp(arrows, pkg)
 		if !known {
-			t.Errorf("%s: a room without a place in the house: name it in arrows", room)
+			t.Errorf("%s: not in arrows: add it there, with the packages that it may import", pkg)
 		}
-		library, _ := lookUp(guests, room)
+		library, _ := lookUp(libraries, pkg)
 		for _, imported := range p.Imports {
 			local, ours := strings.CutPrefix(imported, "bfs/")
 			switch {
 			case ours && !matches(may, local):
-				t.Errorf("%s imports %s: no arrow points there", room, local)
+				t.Errorf("%s imports %s: arrows does not allow that; turn the import round, or change arrows if "+
+					"the design changes", pkg, local)
 			case !ours && strings.Contains(strings.Split(imported, "/")[0], ".") && !matches(library, imported):
-				t.Errorf("%s imports %s: it is not among its guests", room, imported)
-			case room == "pkg/pbft/internal/core" && slices.Contains(impure, imported):
-				t.Errorf("%s imports %s: the core is arithmetic", room, imported)
-			case room == "pkg/pbft/internal/client" && imported != "time" && slices.Contains(impure, imported):
+				t.Errorf("%s imports %s: not in libraries; do without the module, or add it there", pkg, imported)
+			case pkg == "pkg/pbft/internal/core" && slices.Contains(impure, imported):
+				t.Errorf("%s imports %s: the core may only compute; pass the value to it, or return an effect",
+					pkg, imported)
+			case pkg == "pkg/pbft/internal/client" && imported != "time" && slices.Contains(impure, imported):
 				// The client's rule counts in time.Duration.
-				t.Errorf("%s imports %s: the client's rule is arithmetic", room, imported)
+				t.Errorf("%s imports %s: the client's rule may only compute; pass the value to it",
+					pkg, imported)
 			}
 		}
 	}
 }
 
-// A replica lies in the demonstration only: nothing but the hidden commands of that can
-// have it lie.
+// A replica lies in the demonstration only: no other command than the hidden ones of the
+// demonstration can make it lie.
 func TestOnlyTheDemoLies(t *testing.T) {
-	for _, room := range rooms(t) {
-		if !strings.HasPrefix(room, "cmd") && !strings.HasPrefix(room, "pkg") || room == "pkg/pbft/pbfttest" {
+	for _, pkg := range packages(t) {
+		if !strings.HasPrefix(pkg, "cmd") && !strings.HasPrefix(pkg, "pkg") || pkg == "pkg/pbft/pbfttest" {
 			continue
 		}
-		files, err := filepath.Glob(filepath.Join("..", room, "*.go"))
+		files, err := filepath.Glob(filepath.Join("..", pkg, "*.go"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,17 +136,17 @@ func TestOnlyTheDemoLies(t *testing.T) {
 	}
 }
 
-// A file that is renamed without being on disk may be empty after a crash, under its new name. So
-// only these rename: one for small files that are replaced, one for what init makes, which it
-// syncs, and the files of journal and image, whose tests crash the disk.
+// A file that is renamed before it is on disk may be empty after a crash, under its new
+// name. So only these packages rename: one that replaces small files, one for the files that
+// init makes and syncs, and the one for journal and image, whose tests crash the disk.
 var renamers = []string{"pkg/internal/durable", "cmd/internal/bundle", "pkg/internal/disk"}
 
 func TestRenamesAreDurable(t *testing.T) {
-	for _, room := range rooms(t) {
-		if strings.HasPrefix(room, "test") || slices.Contains(renamers, room) {
+	for _, pkg := range packages(t) {
+		if strings.HasPrefix(pkg, "test") || slices.Contains(renamers, pkg) {
 			continue
 		}
-		files, err := filepath.Glob(filepath.Join("..", room, "*.go"))
+		files, err := filepath.Glob(filepath.Join("..", pkg, "*.go"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,8 +166,8 @@ func TestRenamesAreDurable(t *testing.T) {
 const license = "// SPDX-License-Identifier: Apache-2.0\n"
 
 func TestFilesNameTheirLicense(t *testing.T) {
-	for _, room := range rooms(t) {
-		files, err := filepath.Glob(filepath.Join("..", room, "*.go"))
+	for _, pkg := range packages(t) {
+		files, err := filepath.Glob(filepath.Join("..", pkg, "*.go"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +179,7 @@ func TestFilesNameTheirLicense(t *testing.T) {
 	}
 }
 
-func rooms(t *testing.T) (all []string) {
+func packages(t *testing.T) (all []string) {
 	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
@@ -188,8 +191,8 @@ func rooms(t *testing.T) (all []string) {
 		files, err := os.ReadDir(name)
 		for _, f := range files {
 			if strings.HasSuffix(f.Name(), ".go") {
-				room, _ := filepath.Rel("..", name)
-				all = append(all, filepath.ToSlash(room))
+				pkg, _ := filepath.Rel("..", name)
+				all = append(all, filepath.ToSlash(pkg))
 				break
 			}
 		}
@@ -201,14 +204,14 @@ func rooms(t *testing.T) (all []string) {
 	return all
 }
 
-// lookUp finds a room by its name, else by the longest prefix that ends in /.
-func lookUp(m map[string][]string, room string) (v []string, ok bool) {
-	if v, ok = m[room]; ok {
+// lookUp finds a package by its name, or else by the longest prefix that ends in /.
+func lookUp(m map[string][]string, pkg string) (v []string, ok bool) {
+	if v, ok = m[pkg]; ok {
 		return v, true
 	}
 	best := ""
 	for k := range m {
-		if strings.HasSuffix(k, "/") && strings.HasPrefix(room, k) && len(k) > len(best) {
+		if strings.HasSuffix(k, "/") && strings.HasPrefix(pkg, k) && len(k) > len(best) {
 			best = k
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// ownLimits are ways to wait for a fixed time: in Go, and in the scripts that guests run.
+// ownLimits matches the ways to wait for a fixed time, in Go and in the scripts that guests run.
 var ownLimits = map[string]*regexp.Regexp{
 	".go": regexp.MustCompile(`\b(context\.With(Timeout|Deadline)|time\.(After|AfterFunc|NewTimer|Sleep)|net\.DialTimeout)\(|Deadline\(time\.Now\(\)`),
 	".sh": regexp.MustCompile(`\b(timeout|sleep) [0-9.]+\b`),
@@ -44,8 +44,8 @@ func TestLimitsScaleWithTheMachine(t *testing.T) {
 	}
 }
 
-// isTest reports whether a file belongs to the tests: not the product's files, and not this rule's
-// own.
+// isTest reports whether a file is a test's whose waits are checked: the files of this
+// rule itself, and programs that measure for a given time, are not.
 func isTest(file string) bool {
 	in := func(dir string) bool { return strings.HasPrefix(filepath.ToSlash(file), dir) }
 	switch {

@@ -231,29 +231,29 @@ func exists(name string) bool {
 	return false
 }
 
-// isDeclared looks a name up: package, package.Name, package.Type.Name or Type.Name. The last is a
-// type of pkg/pbft or of the core; package.name may also be a method or a field of any type of the
-// package, as in core.onPrepare.
+// isDeclared looks a name up: package, package.Name, package.Type.Name or Type.Name.
+// Type.Name is a type of pkg/pbft or of the core. package.name may also be a method or a
+// field of any type of the package, as in core.onPrepare.
 func isDeclared(t *testing.T, packages map[string]*declared, name string) bool {
 	parts := strings.Split(name, ".")
-	rooms := []string{"pbft", "core"}
+	candidates := []string{"pbft", "core"}
 	if exists(parts[0]) {
-		rooms, parts = parts[:1], parts[1:]
+		candidates, parts = parts[:1], parts[1:]
 	} else if len(parts) != 2 {
 		return false
 	}
-	for _, room := range rooms {
-		if packages[room] == nil {
-			packages[room] = declarations(t, room)
+	for _, pkg := range candidates {
+		if packages[pkg] == nil {
+			packages[pkg] = declarations(t, pkg)
 		}
-		if packages[room].has(parts) {
+		if packages[pkg].has(parts) {
 			return true
 		}
 	}
 	return false
 }
 
-// declared is what a package declares, tests aside.
+// declared returns the names that a package declares, tests aside.
 type declared struct {
 	top     map[string]bool            // functions, types, variables and constants of the package
 	members map[string]map[string]bool // by type: its methods and fields
@@ -283,10 +283,10 @@ func (d *declared) addMember(of, name string) {
 	d.members[of][name] = true
 }
 
-func declarations(t *testing.T, room string) *declared {
+func declarations(t *testing.T, pkg string) *declared {
 	all := &declared{top: map[string]bool{}, members: map[string]map[string]bool{}}
 	for _, home := range homes {
-		files, err := filepath.Glob(filepath.Join(home, room, "*.go"))
+		files, err := filepath.Glob(filepath.Join(home, pkg, "*.go"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -304,7 +304,7 @@ func declarations(t *testing.T, room string) *declared {
 		}
 	}
 	if len(all.top) == 0 {
-		t.Errorf("docs/PROTOCOL.md names a package %s, which is not there", room)
+		t.Errorf("docs/PROTOCOL.md names a package %s, which is not there", pkg)
 	}
 	return all
 }

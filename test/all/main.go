@@ -29,7 +29,7 @@ type step struct {
 	limit   time.Duration // for a package's tests, on a quiet machine; 0: the command is not go test -json
 }
 
-// The unit tests run first without the system tests, so that a broken package is seen
+// The unit tests run first, without the system tests, so that a broken package fails
 // before guests boot.
 var steps = []step{
 	{name: "lint", command: []string{"make", "-s", "lint"}},
@@ -41,7 +41,7 @@ var steps = []step{
 		env: []string{"BFS_KERNEL=1"}, limit: time.Hour},
 }
 
-// An outcome is what a step came to.
+// An outcome is the result of a step.
 type outcome struct {
 	step
 	ok                      bool
@@ -67,7 +67,7 @@ func main() {
 	}
 }
 
-// startBusy starts neighbours that take all the CPU they can get; they end with us.
+// startBusy starts processes that take all the CPU they can get. They end with this process.
 func startBusy(n int) (stop func(), err error) {
 	if n == 0 {
 		return func() {}, nil
@@ -141,8 +141,8 @@ type event struct {
 	FailedBuild string
 }
 
-// readEvents counts tests and shows what matters: a line for each package, all that a
-// failed test printed, and the results of the whole-system checks as they come.
+// readEvents counts tests, and prints a line for each package, the whole output of a
+// failed test, and the results of the whole-system checks as they come.
 func (o *outcome) readEvents(r io.Reader) {
 	printed := map[string][]string{} // by package and test
 	lines := bufio.NewScanner(r)
@@ -197,7 +197,7 @@ func (o *outcome) countPackage(e event, text string) {
 	}
 }
 
-// reason is what a skipped test said, without the file and line before it.
+// reason returns the text of a skipped test, without the file and line before it.
 func reason(printed []string) string {
 	for _, line := range printed {
 		if i := strings.Index(line, "_test.go:"); i >= 0 || strings.Contains(line, ".go:") {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package apart runs the tests of a package in namespaces and a temporary directory of their
-// own, so that a run leaves nothing behind, however it ends, and meets nothing of others.
+// own, so that a run leaves nothing behind, however it ends, and shares nothing with other runs.
 //
 //	func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
 //
@@ -34,15 +34,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stageVariable tells a test binary where it is: unset in the process that the user started,
-// "child" in the one whose namespaces are new, "apart" in all that is started from there.
+// stageVariable tells a test binary where it runs. It is unset in the process that the
+// user started, "child" in the process whose namespaces are new, and "apart" in all
+// processes that this one starts.
 const stageVariable = "BFS_APART"
 
 // Main runs the tests, then the functions, and exits with the tests' code.
 func Main(m *testing.M, then ...func()) { Exit(m.Run, then...) }
 
-// Exit is Main for a command: it runs what the command does, then the functions, and
-// exits with the code that run returned.
+// Exit is Main for a command: it calls run, then the functions, and exits with the code
+// that run returned.
 func Exit(run func() int, then ...func()) {
 	here := func() int {
 		code := run()
@@ -80,8 +81,8 @@ func parent(here func() int) int {
 	return code
 }
 
-// child runs this program again in namespaces of its own, and returns its exit code. With
-// an error no test has run.
+// child runs this program again in namespaces of its own, and returns its exit code. If
+// it returns an error, no test has run.
 func child() (code int, err error) {
 	if os.Getuid() != 0 {
 		return 0, errors.New("not root")
@@ -153,8 +154,8 @@ func settle() {
 	tell.Close()
 }
 
-// makeAtHome mounts what belongs to the new namespaces, where only this process's
-// descendants see it, and starts the loopback device.
+// makeAtHome mounts the file systems of the new namespaces, where only this process's
+// descendants see them, and starts the loopback device.
 func makeAtHome() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)

@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { Main(m) }
 
-// needNamespaces skips where this test binary could not get namespaces of its own.
+// needNamespaces skips the test if this test binary could not get namespaces of its own.
 func needNamespaces(t *testing.T) {
 	t.Helper()
 	if os.Getpid() != 1 {
@@ -89,7 +89,8 @@ func TestKilledRunLeavesNothing(t *testing.T) {
 	}
 }
 
-// victimSleeps, in seconds, tells the process that would be left behind from others.
+// victimSleeps, in seconds, is the argument by which the process that would be left
+// behind is found.
 const victimSleeps = "86399"
 
 // beVictim makes a device, a file and a process, and waits to be killed.
@@ -103,7 +104,8 @@ func beVictim(t *testing.T) {
 	t.Fatal(c.Run())
 }
 
-// commandRuns looks for a command line among the processes of this namespace and those below it.
+// commandRuns reports whether a process of this namespace, or of one below it, has the
+// command line.
 func commandRuns(words ...string) bool {
 	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range all {
@@ -114,7 +116,7 @@ func commandRuns(words ...string) bool {
 	return false
 }
 
-// A directory whose run lives stays.
+// The directory of a running run stays.
 func TestLivingRunKeepsItsDirectory(t *testing.T) {
 	t.Setenv(homeVariable, t.TempDir())
 	first, err := newDir()

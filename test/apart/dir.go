@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// homeVariable hands Common to the processes of a run, whose TMPDIR is another.
+// homeVariable passes the directory that Common returns to the processes of a run,
+// because their TMPDIR is another one.
 const homeVariable = "BFS_TESTS_HOME"
 
 // Common returns a directory that all runs of this user share, now and later.
@@ -34,8 +35,8 @@ func Common() (string, error) {
 	return path, nil
 }
 
-// A dir is the temporary directory of a run. The lock is the sign that the run lives: the kernel
-// drops it with the process.
+// A dir is the temporary directory of a run. Its lock shows that the run is alive: the
+// kernel drops the lock with the process.
 type dir struct {
 	path string
 	lock *os.File
@@ -43,13 +44,13 @@ type dir struct {
 
 const runPattern = "run-"
 
-// newDir removes what killed runs have left, and makes this run's directory.
+// newDir removes the directories of killed runs, and makes this run's directory.
 func newDir() (*dir, error) {
 	common, err := Common()
 	if err != nil {
 		return nil, err
 	}
-	// Between its making and its locking a directory looks like one that a killed run has left.
+	// A directory that is made and not yet locked looks like one that a killed run has left.
 	turn, err := lock(filepath.Join(common, "turn"), os.O_CREATE|os.O_RDWR, unix.LOCK_EX)
 	if err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func (d *dir) remove() {
 	d.lock.Close()
 }
 
-// sweep removes the directories of runs that do not live any more.
+// sweep removes the directories of runs that have ended.
 func sweep(common string) {
 	left, _ := filepath.Glob(filepath.Join(common, runPattern+"*"))
 	for _, path := range left {

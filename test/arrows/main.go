@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command arrows counts the arrows among the files of a package. An arrow goes from file A to file
-// B when A uses a name that B declares: a function, type, variable, constant, method or field.
-// Files that reach one another stand in a circle.
+// Command arrows counts the arrows among the files of a package. An arrow goes from file
+// A to file B when A uses a name that B declares: a function, type, variable, constant,
+// method or field. Files that reach one another form a circle.
 //
 //	go run ./test/arrows ./pkg/pbft ./pkg/pbft/internal/core       one line for each package
 //	go run ./test/arrows -v ./pkg/pbft/internal/core               the circles, the large types and every arrow too
@@ -63,7 +63,7 @@ func main() {
 	}
 }
 
-// A report is what was found out about one package.
+// A report holds the figures of one package.
 type report struct {
 	directory string
 	uses      map[string]map[string]bool // file → the other files whose identifiers it uses

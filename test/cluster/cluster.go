@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cluster runs a whole group: four bfsd and any number of bfs-relay, each a process of its
-// own, on the loopback. Any of them can be killed, stopped, continued and started again. Nothing
-// here sleeps: a process is ready when it prints so.
+// Package cluster runs a whole group on the loopback: four bfsd and any number of
+// bfs-relay, each a process of its own. Any process can be killed, stopped, continued and
+// started again. The package never sleeps: a process is ready when it prints so.
 package cluster
 
 import (
@@ -33,7 +33,7 @@ type Group struct {
 	transport string
 }
 
-// A Relay is a bfs-relay and where it serves.
+// A Relay is a bfs-relay process and the ports at which it serves.
 type Relay struct {
 	*Process
 	Port   int
@@ -41,7 +41,7 @@ type Relay struct {
 	Dir    string
 }
 
-// Config is what a caller may want otherwise than bfsd init makes it.
+// Config holds the settings in which a group may differ from what bfsd init makes.
 type Config struct {
 	Replicas  int      // default 4; 1 is NO-REP, the same service without ordering
 	Transport string   // tls, the default, or plain
@@ -49,8 +49,8 @@ type Config struct {
 
 	Size       uint64 // of the state, whole MiB; 0: init's default
 	Durability string // disk, the default, or replicated
-	// If it is not empty, each replica runs under a keeper, and all are recovered once in
-	// this time; 0s: never.
+	// Keeper is a recovery period, or empty. With a period each replica runs under a keeper,
+	// which recovers it once in this time; 0s: never.
 	Keeper string
 
 	// Prepare is called before the replicas start, with the directory of their bundles; it
@@ -58,7 +58,7 @@ type Config struct {
 	Prepare func(bundles string) error
 }
 
-// A Client is how a relay is enrolled.
+// A Client holds the rights with which a relay is enrolled.
 type Client struct {
 	Export        string // default /export
 	Squash        bool   // root is nobody
@@ -71,8 +71,8 @@ var built struct {
 	dir string // what Binaries made; empty if nothing is there
 }
 
-// Binaries builds bfsd and bfs-relay, if they are not there, and returns the directory they are in.
-// It stays until RemoveBinaries.
+// Binaries builds bfsd and bfs-relay, unless it has built them before, and returns their
+// directory. The directory stays until RemoveBinaries.
 func Binaries() (string, error) {
 	if dir := os.Getenv("BFS_BIN"); dir != "" { // programs built before
 		return filepath.Abs(dir)
@@ -125,8 +125,8 @@ func ForTest(t testing.TB, c Config) *Group {
 	return g
 }
 
-// Start makes a group's bundles in dir, starts its replicas and waits until all are
-// ready. With an error the group may have started in part; Stop it if it is not nil.
+// Start makes a group's bundles in dir, starts its replicas and waits until all are ready. If
+// Start returns an error and a group, the group has started in part, and the caller must Stop it.
 func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 	g, err := Of(dir, c.Transport)
 	if err != nil {
@@ -138,8 +138,8 @@ func Start(ctx context.Context, dir string, c Config) (*Group, error) {
 	return g, g.startReplicas(ctx)
 }
 
-// Of is a group in dir whose replicas are added later, or are run by the caller: then
-// dir/group has what bfsd init wrote.
+// Of returns a group in dir without replicas. They are added later, or the caller runs
+// them: then dir/group has the files that bfsd init wrote.
 func Of(dir, transport string) (*Group, error) {
 	bin, err := Binaries()
 	if err != nil {
@@ -151,8 +151,8 @@ func Of(dir, transport string) (*Group, error) {
 	return &Group{Dir: dir, bin: bin, transport: transport}, nil
 }
 
-// AddReplicas makes a group's bundles and its replicas, and starts none. The transport is
-// the group's.
+// AddReplicas makes a group's bundles and its replicas, and starts none. The transport
+// argument is the group's.
 func (g *Group) AddReplicas(ctx context.Context, c Config) error {
 	if c.Replicas == 0 {
 		c.Replicas = 4
@@ -207,15 +207,15 @@ func (g *Group) init(ctx context.Context, c Config) error {
 	return err
 }
 
-// File is the group file.
+// File returns the path of the group file.
 func (g *Group) File() string { return g.path("group", "group.toml") }
 
-// ReplicaFile is a replica's configuration file.
+// ReplicaFile returns the path of a replica's configuration file.
 func (g *Group) ReplicaFile(i int) string {
 	return g.path("group", fmt.Sprintf("host%d", i), "replica.toml")
 }
 
-// Binary is the path of one of the programs that run.
+// Binary returns the path of one of the group's programs.
 func (g *Group) Binary(program string) string { return filepath.Join(g.bin, program) }
 
 // setPeriod changes the recovery period in a replica's file.
@@ -270,8 +270,8 @@ func (g *Group) addServer(ctx context.Context, c Client, verb string) (*Relay, e
 	return r, r.Ready(ctx)
 }
 
-// AddGoNFS serves a relay's export a second time, through unmodified go-nfs, with a
-// client key of its own.
+// AddGoNFS starts a server that serves the relay's export through unmodified go-nfs, with
+// a client key of its own.
 func (g *Group) AddGoNFS(ctx context.Context, c Client) (*Relay, error) {
 	return g.addServer(ctx, c, "gonfs")
 }
@@ -306,9 +306,10 @@ const (
 	operateWithin = time.Minute
 )
 
-// status counts the replicas that agree and have executed as much as the most advanced.
+// status counts the replicas that agree with the most advanced one and have executed the
+// same batches.
 func (g *Group) status(ctx context.Context) (agreeing int, raw string) {
-	// The exit code says no more than the report.
+	// The exit code says nothing that the report does not say.
 	raw, _ = g.Command(ctx, "bfsd", "status", "--json", "--timeout", patience.For(answerWithin).String(),
 		"--group", g.path("group", "group.toml"))
 	var report struct {
@@ -339,7 +340,7 @@ func (g *Group) Stop() {
 	}
 }
 
-// PIDs are the numbers of all processes that run.
+// PIDs returns the numbers of all running processes.
 func (g *Group) PIDs() []int {
 	var pids []int
 	add := func(p *Process) {
@@ -356,7 +357,7 @@ func (g *Group) PIDs() []int {
 	return pids
 }
 
-// Logs are the last lines that each process has said.
+// Logs returns the last lines of each process's log.
 func (g *Group) Logs(n int) string {
 	var b strings.Builder
 	for _, p := range g.Replicas {
@@ -390,13 +391,13 @@ func (g *Group) path(parts ...string) string {
 	return filepath.Join(append([]string{g.Dir}, parts...)...)
 }
 
-// Ports are taken below the kernel's range for outgoing connections, so that no other process gets
-// a free port before ours listens on it.
+// Ports are below the kernel's range for outgoing connections, so that no other process
+// gets a free port before ours listens on it.
 const lowestPort, highestPort = 20000, 32000
 
 var given sync.Map // port -> true: two groups of one run never get the same
 
-// portPair finds a port that is free, and whose successor is: every process takes two.
+// portPair finds a free port whose successor is free too, because every process takes two.
 func portPair() (int, error) {
 	for range 200 {
 		port := lowestPort + 2*rand.IntN((highestPort-lowestPort)/2)

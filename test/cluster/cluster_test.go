@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { apart.Main(m) }
 
-// Binaries that were removed are built again: a measurement asks for them in each round.
+// Binaries that were removed are built again, because a measurement asks for them in each round.
 func TestBinariesAreBuiltAgain(t *testing.T) {
 	t.Setenv("BFS_BIN", "")
 	for round := range 2 {

@@ -71,8 +71,8 @@ func ReadGroup(file string, stateSize uint64) (*pbft.Group, error) {
 	return pbft.CheckGroup(raw)
 }
 
-// defaultService stands for the state and the exports that bfsd init writes, as
-// docs/STATE.md has it: replicas refuse a client that computes another value.
+// defaultService identifies the state and the exports that bfsd init writes, as
+// docs/STATE.md says. Replicas refuse a client that computes another value.
 func defaultService(stateSize uint64, created time.Time) pbft.Digest {
 	b := []byte("bfs files v1")
 	for _, v := range []uint64{stateSize, stateSize / pbft.PageSize, uint64(10 * time.Minute), 1,

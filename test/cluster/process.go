@@ -34,8 +34,8 @@ type Process struct {
 	ended chan struct{} // closed when this run has ended
 }
 
-// NewProcess is a process that is not started yet; args are its command line, log a file
-// for what it prints.
+// NewProcess returns a process that is not started yet. args is its command line; log is
+// the path of a file for its output.
 func NewProcess(name, log string, args ...string) *Process {
 	return &Process{Name: name, args: args, log: log}
 }
@@ -67,8 +67,8 @@ func (p *Process) StartWith(more ...string) error {
 	return nil
 }
 
-// watch follows one run: it copies what the process prints to its log, and tells when it is ready
-// and when it has ended.
+// watch follows one run: it copies the process's output to its log, and closes channels
+// when the process is ready and when it has ended.
 func watch(c *exec.Cmd, out io.Reader, log *os.File, ready, ended chan struct{}) {
 	lines := bufio.NewScanner(out)
 	said := false
@@ -145,7 +145,7 @@ func (p *Process) Restart(ctx context.Context) error {
 	return p.Ready(ctx)
 }
 
-// PID is the running process's number, or 0.
+// PID returns the running process's number, or 0.
 func (p *Process) PID() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -155,7 +155,7 @@ func (p *Process) PID() int {
 	return p.cmd.Process.Pid
 }
 
-// LogTail returns the last lines of what the process has said.
+// LogTail returns the last lines of the process's log.
 func (p *Process) LogTail(n int) string {
 	text, _ := os.ReadFile(p.log)
 	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")

@@ -15,7 +15,7 @@ import (
 // answerIn bounds a replica's answer, on a quiet machine.
 const answerIn = 2 * time.Second
 
-// Status asks the replica whose administration has this address for its account of itself.
+// Status asks the replica whose administration has this address for its status.
 func Status(ctx context.Context, admin string) (*pbft.Status, error) {
 	ctx, cancel := patience.Context(ctx, answerIn)
 	defer cancel()

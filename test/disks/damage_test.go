@@ -13,7 +13,7 @@ import (
 	"bfs/test/patience"
 )
 
-// A damage is a change of a disk while its replica is down.
+// A damage is a change of a replica's disk while the replica is down.
 type damage struct {
 	what string
 	do   func(t *testing.T, disk string)
@@ -49,8 +49,8 @@ func damages() (all []damage) {
 		damage{"the directory is removed", func(t *testing.T, disk string) { must(t, os.RemoveAll(disk)) }, journalBad})
 }
 
-// Whatever damage the disk of a stopped replica takes, the group serves the right bytes. The
-// replica says what is wrong, and votes again after it was started.
+// The group serves the right bytes after any damage to the disk of a stopped replica. The
+// replica says what is wrong, and votes again after its start.
 func TestDamagedDisks(t *testing.T) {
 	g := startGroup(t, nil)
 	g.image(2)
@@ -72,7 +72,7 @@ func TestDamagedDisks(t *testing.T) {
 	})
 }
 
-// suffer damages a replica's disk while it is down, and has the replica come back.
+// suffer damages a replica's disk while the replica is down, and starts it again.
 func (g *group) suffer(i int, x damage) {
 	g.t.Helper()
 	g.image(i)
@@ -92,8 +92,9 @@ func (g *group) suffer(i int, x damage) {
 	g.counts(i)
 }
 
-// A disk of yesterday is put back: the replica has promised more since than it knows, says so,
-// keeps silent, and votes again when the others have passed all that it can have promised.
+// An old copy of a disk is put back. The replica has made promises since that it does not
+// know. It says so, keeps silent, and votes again when the others have passed all that it
+// can have promised.
 func TestYesterdaysDisk(t *testing.T) {
 	g := startGroup(t, nil)
 	g.write(fileBytes)
@@ -122,8 +123,8 @@ func TestYesterdaysDisk(t *testing.T) {
 	g.counts(1)
 }
 
-// A replica whose whole directory is gone does not start, and names the command that has
-// it start anew.
+// A replica whose whole directory is gone does not start. It names the command after
+// which it starts anew.
 func TestLostDirectory(t *testing.T) {
 	g := startGroup(t, nil)
 	g.write(fileBytes)
@@ -152,7 +153,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// damagedBytes is how much is overwritten at a place.
+// damagedBytes is the number of bytes that are overwritten at a place.
 const damagedBytes = 64 << 10
 
 // overwriteEach inverts bytes of all files that match a pattern and are not empty: at the start

@@ -16,11 +16,11 @@ import (
 	"bfs/test/patience"
 )
 
-// roomBytes is the size of each small file system: journal, reserve and image of a small
-// state have room.
+// roomBytes is the size of each small file system. It has room for the journal, the
+// reserve and the image of a small state.
 const roomBytes = 224 << 20
 
-// startSmall starts a group some of whose replicas have a small file system of their own.
+// startSmall starts a group in which some replicas have a small file system of their own.
 func startSmall(t *testing.T, small ...int) *group {
 	t.Helper()
 	return startGroup(t, func(bundles string) error {
@@ -42,7 +42,7 @@ func startSmall(t *testing.T, small ...int) *group {
 	})
 }
 
-// ballast is the file that takes what room there is on replica i's file system.
+// ballast is the file that fills replica i's file system.
 func (g *group) ballast(i int) string { return filepath.Join(filepath.Dir(g.disk(i)), "ballast") }
 
 // fill fills a file system with a foreign file.
@@ -60,7 +60,7 @@ func (g *group) fill(i int) {
 	}
 }
 
-// full counts the replicas that say that their disks are full.
+// full counts the replicas that report a full disk.
 func (g *group) full() (n int) {
 	for _, r := range g.status() {
 		if r.Status != nil && r.Status.Disk.Full != "" && strings.HasPrefix(r.Problem, "disk full") {
@@ -70,8 +70,8 @@ func (g *group) full() (n int) {
 	return n
 }
 
-// A file system that fills has its replica stand aside and say so, and come back by
-// itself when there is room.
+// A replica whose file system fills stands aside and says so. It takes part again when
+// there is room.
 func TestFullFileSystem(t *testing.T) {
 	g := startSmall(t, 1)
 	g.write(fileBytes)
@@ -89,8 +89,8 @@ func TestFullFileSystem(t *testing.T) {
 	g.counts(1)
 }
 
-// All file systems fill: a call waits, and nothing that was answered is lost. It ends when there is
-// room, also if all replicas were killed.
+// When all file systems fill, a call waits, and no answered call is lost. The call ends
+// when there is room, also if all replicas were killed.
 func TestFullFileSystems(t *testing.T) {
 	g := startSmall(t, 0, 1, 2, 3)
 	for _, killed := range []bool{false, true} {
@@ -129,8 +129,8 @@ func TestFullFileSystems(t *testing.T) {
 	g.spend()
 }
 
-// spend makes replicas use their reserve, on file systems that stay full: files are removed and
-// written.
+// spend makes replicas use their reserve by removing and writing files, while their file
+// systems stay full.
 func (g *group) spend() {
 	g.t.Helper()
 	for i, r := range g.Replicas {
@@ -153,7 +153,8 @@ func (g *group) spend() {
 	g.agree()
 }
 
-// restart starts all replicas, which may need one another for it.
+// restart starts all replicas before it waits for any, because a replica may need others
+// to be ready.
 func (g *group) restart() {
 	g.t.Helper()
 	for _, r := range g.Replicas {

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { apart.Main(m, cluster.RemoveBinaries) }
 
-// A group is four replicas and a client, and what the files must be.
+// A group is four replicas and a client, and the contents that the files must have.
 type group struct {
 	*cluster.Group
 	t     *testing.T
@@ -39,8 +39,8 @@ type group struct {
 // fileBytes is the length of each file but for the largest.
 const fileBytes = 1 << 20
 
-// startGroup starts a group whose reserve on disk is small, and whose journals are short enough for
-// the image to follow.
+// startGroup starts a group with a small reserve on disk, and with journals that are
+// short enough for the image to follow.
 func startGroup(t *testing.T, prepare func(bundles string) error) *group {
 	t.Helper()
 	g := &group{t: t, wrote: map[string][]byte{}}
@@ -56,8 +56,8 @@ func startGroup(t *testing.T, prepare func(bundles string) error) *group {
 
 const checkpointBytes = 4 << 20
 
-// shorten sets checkpoints to every 4 MiB in all copies of the group file, so that the reserve is
-// only twice that.
+// shorten sets the distance of checkpoints to 4 MiB in all copies of the group file. The
+// reserve is twice that.
 func shorten(bundles string) error {
 	files, err := filepath.Glob(filepath.Join(bundles, "*", "group.toml"))
 	for _, file := range append(files, filepath.Join(bundles, "group.toml")) {
@@ -93,7 +93,7 @@ func (g *group) mount() {
 	g.must(err)
 }
 
-// file is the group file.
+// file returns the contents of the group file.
 func (g *group) file() *pbft.Group {
 	g.t.Helper()
 	const stateSize = 8 << 30 // init's default
@@ -120,8 +120,8 @@ func (g *group) command(args ...string) string {
 	return out
 }
 
-// write makes a file of n bytes that are like no other's, or writes an older one of that
-// length anew.
+// write makes a file of n bytes unlike those of all others, or overwrites an older file
+// of that length.
 func (g *group) write(n int) {
 	g.t.Helper()
 	b := make([]byte, n)
@@ -133,7 +133,7 @@ func (g *group) write(n int) {
 	g.wrote[name] = b
 }
 
-// check reads all that was written.
+// check reads all files and compares them with what was written.
 func (g *group) check() {
 	g.t.Helper()
 	for name, want := range g.wrote {
@@ -145,7 +145,7 @@ func (g *group) check() {
 	}
 }
 
-// A row is what bfsd status says of a replica.
+// A row is a replica's line of bfsd status.
 type row struct {
 	Problem string
 	Status  *pbft.Status
@@ -162,7 +162,7 @@ func (g *group) status() []row {
 	return report.Replicas
 }
 
-// disk is replica i's directory of journal and image.
+// disk returns replica i's directory of journal and image.
 func (g *group) disk(i int) string {
 	return filepath.Join(g.Dir, "group", fmt.Sprintf("host%d", i), "state", "disk")
 }
@@ -173,7 +173,7 @@ func (g *group) agree() {
 	g.must(g.Agree(g.t.Context(), 4))
 }
 
-// image writes until a replica's image has followed to a checkpoint.
+// image writes files until a replica's image holds a checkpoint.
 func (g *group) image(i int) {
 	g.t.Helper()
 	patience.Until(g.t, "the image follows", func() bool {
@@ -185,7 +185,8 @@ func (g *group) image(i int) {
 	})
 }
 
-// counts fails unless replica i can be counted on: the group goes on with it when another is down.
+// counts fails unless the group can rely on replica i: with it, the group serves while
+// another replica is down.
 func (g *group) counts(i int) {
 	g.t.Helper()
 	other := g.Replicas[(i+1)%4]

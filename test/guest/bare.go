@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A bare guest boots in a second less than one with a script, and takes a quarter of the
-// processor time: its first process is a Go program that Options.Bare names, and that
-// sets the guest up itself. The program's main function begins with
+// A bare guest boots a second faster than a guest with a script, for a quarter of the
+// processor time. Its first process is the Go program that Options.Bare names. The
+// program sets up the guest itself: its main function begins with
 //
 //	if guest.Inside() {
 //		args, err := guest.Settle()
@@ -30,17 +30,17 @@ import (
 // Its root is this machine's, read-only, without an overlay; /run, /mnt and /dev are the
 // guest's own. It has no mounts by NFS.
 
-// ioInside is where the guest has the io directory.
+// ioInside is the path of the io directory in the guest.
 const ioInside = "/run/io"
 
-// orders is the file of that name in the io directory, for Settle.
+// orders is the contents of the file orders in the io directory, which Settle reads.
 type orders struct {
 	Args    []string
 	Modules []string // files
 	Network string   // commands for ip -batch
 }
 
-// writeBareOrders leaves in the io directory what Settle reads.
+// writeBareOrders writes the file that Settle reads.
 func (g *Guest) writeBareOrders() error {
 	modules, err := moduleFiles(g.opts.Modules)
 	if err != nil {
@@ -126,7 +126,7 @@ func load(module string) error {
 	return nil
 }
 
-// batch runs some commands of ip in one process.
+// batch runs several commands of ip in one process.
 func batch(commands string) error {
 	c := exec.Command("ip", "-batch", "-")
 	c.Stdin = strings.NewReader(commands)
@@ -136,7 +136,7 @@ func batch(commands string) error {
 	return nil
 }
 
-// SwitchOff ends a bare guest. Exit code 125 means that there is no result.
+// SwitchOff ends a bare guest with an exit code; 125 means that there is no result.
 func SwitchOff(code int) {
 	_ = os.WriteFile(filepath.Join(ioInside, "rc"), []byte(strconv.Itoa(code)), 0o644)
 	unix.Sync()
@@ -150,9 +150,10 @@ const (
 	received    = "/sys/class/net/vec0/statistics/rx_packets"
 )
 
-// KeepNetwork looks after the network of the guest that this process is in, and does not return.
-// User-mode Linux's driver may stop taking packets for good. Since the test sends one every few
-// milliseconds (nudges), a second without any means that it has: the link is set down and up.
+// KeepNetwork keeps the network of this process's guest alive, and does not return.
+// User-mode Linux's driver may stop receiving packets for good. The test sends a packet
+// every few milliseconds (nudges), so a second without packets means that the driver has
+// stopped. KeepNetwork then sets the link down and up.
 func KeepNetwork(gateway string) {
 	last := ""
 	for range time.Tick(networkLook) {

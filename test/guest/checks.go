@@ -16,8 +16,8 @@ type Check struct {
 	Output string // the output between its begin and its end
 }
 
-// Checks finds the results in a script's output: the lines begin NAME, ok NAME, FAIL NAME: why and
-// skip NAME: why. One that began and has no end has failed.
+// Checks finds the results in a script's output: the lines begin NAME, ok NAME, FAIL
+// NAME: why and skip NAME: why. A check that began and did not end has failed.
 func Checks(output string) []Check {
 	var all []Check
 	var open *Check
@@ -50,8 +50,8 @@ func Checks(output string) []Check {
 	return all
 }
 
-// Run runs a script in a guest, and makes a subtest of each of its checks. A machine that
-// cannot run guests is told so by a skip that gives the reason.
+// Run runs a script in a guest, and makes a subtest of each of its checks. On a machine
+// that cannot run guests it skips the test, and says why.
 func Run(t *testing.T, o Options) Result {
 	t.Helper()
 	if err := Available(); err != nil {

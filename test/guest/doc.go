@@ -6,9 +6,9 @@
 // Linux kernel from Debian's user-mode-linux package is an ordinary program, and has one.
 //
 // The guest's root directory is this machine's, read-only below a throw-away overlay, so
-// that whatever is installed or built here runs there. Writing outside the mounts and
-// $GUEST_OUT leaves no trace. Its 127.0.0.1 is this machine's unless Options.OwnLoopback
-// says otherwise, so servers that listen on the loopback are within reach.
+// that all programs of this machine run there. Writing outside the mounts and $GUEST_OUT
+// leaves no trace. Its 127.0.0.1 is this machine's unless Options.OwnLoopback says
+// otherwise, so servers that listen on the loopback are within reach.
 //
 // A script finds:
 //
@@ -19,20 +19,21 @@
 //	$GUEST_PATIENCE    how many times slower than a quiet machine this one is, rounded up; limits are multiplied by it
 //	$TMPDIR            a tmpfs
 //
-// It talks to the test through two small protocols. On its output, one line says what
-// became of a check:
+// A script talks to the test through two small protocols. One line of its output tells
+// the result of a check:
 //
 //	begin NAME
 //	ok NAME
 //	FAIL NAME: why
 //	skip NAME: why it cannot be done on this machine
 //
-// and `ask WORDS` sends a question to Options.Answer and waits for the answer; that is how a script
-// has a replica killed while it writes, without anybody having to guess when.
+// The command `ask WORDS` sends a question to Options.Answer and waits for the answer. In this
+// way a script asks the test to kill a replica, for example, at an exact moment of its writes.
 //
-// A guest whose whole work is a Go program can do without shell and overlay, and boots
-// for a quarter of the processor time (bare.go).
+// A guest that runs only a Go program needs neither shell nor overlay, and boots for a
+// quarter of the processor time (bare.go).
 //
-// What a guest costs: one CPU, a boot of one to two seconds, about 18 us a system call and 10 to 15
-// ms to start a process, so heavy work belongs in one process (perl or C), not in a shell loop.
+// A guest costs one CPU, one to two seconds for its boot, about 18 us for each system
+// call, and 10 to 15 ms for the start of each process. So heavy work belongs in one
+// process (perl or C), not in a shell loop.
 package guest

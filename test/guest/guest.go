@@ -36,7 +36,7 @@ type Mount struct {
 	Options   string // after those that every mount gets, for example "noac" or "soft,timeo=100"
 }
 
-// Options say what to run, and in what.
+// Options say which program to run, and in which guest.
 type Options struct {
 	Script  string   // path of a bash script; or
 	Command string   // shell text to run instead
@@ -61,20 +61,21 @@ type Options struct {
 	MTU         int      // default 65000; 1500 looks like Ethernet
 	Wire        *Wire    // the link to use, with OwnLoopback, without NetNS and MTU; default: one of the guest's own
 
-	// Disks are files of this machine that the guest has as block devices /dev/ubda,
-	// /dev/ubdb and so on. What the guest wrote to a device stays in the file when the
-	// guest is killed; what its file systems only have in memory is lost. A flush of the
-	// device is an fsync of the file.
+	// Disks are files of this machine that are the guest's block devices /dev/ubda,
+	// /dev/ubdb and so on. When the guest is killed, the file keeps the data that was
+	// written to the device, and the data that file systems had in memory alone is lost.
+	// A flush of the device is an fsync of the file.
 	Disks []string
 }
 
-// defaultMTU is as large as a packet can be, for there are no cables between a guest and us.
+// defaultMTU is the largest that a packet can have, because no real network is between a
+// guest and us.
 const defaultMTU = 65000
 
-// Answer does what a guest's script asked for and returns what to tell it.
+// An Answer carries out a request of a guest's script and returns the answer.
 type Answer func(question string) (string, error)
 
-// A Result is what became of a script.
+// A Result is the exit code and the output of a script.
 type Result struct {
 	Exit   int
 	Output string
@@ -178,7 +179,7 @@ func (g *Guest) takeLink() (err error) {
 	return err
 }
 
-// io is the directory the guest and we talk through.
+// io returns the directory through which the guest and this process exchange files.
 func (g *Guest) io() string { return filepath.Join(g.dir, "io") }
 
 // startKernel starts user-mode Linux as process 1 of a PID and a mount namespace of its
@@ -221,8 +222,9 @@ func (g *Guest) startKernel(ctx context.Context) error {
 	return nil
 }
 
-// disks are the kernel's arguments for Options.Disks: d has it take a file as it is, where
-// the kernel would look for a copy-on-write header first. No flag makes writes synchronous.
+// disks returns the kernel's arguments for Options.Disks. The flag d makes the kernel
+// take a file as it is, without looking for a copy-on-write header first. There is no
+// flag s, so writes are not synchronous.
 func (g *Guest) disks() (args []string) {
 	for i, file := range g.opts.Disks {
 		args = append(args, fmt.Sprintf("ubd%dd=%s", i, file))
@@ -256,14 +258,14 @@ func (g *Guest) watch(ctx context.Context) {
 	}
 }
 
-// Kill ends the guest at once, as pulling its plug would.
+// Kill ends the guest at once, as a power cut would.
 func (g *Guest) Kill() { _ = syscall.Kill(-g.kernel.Process.Pid, syscall.SIGKILL) }
 
 // Running reports whether the guest has power. Its network may be dead nevertheless.
 func (g *Guest) Running() bool { return syscall.Kill(g.kernel.Process.Pid, 0) == nil }
 
-// Wait waits for the script's end, removes the guest, and returns what became of the
-// script. An error means that there is no result: no boot, a mount that failed, time up.
+// Wait waits for the script's end, removes the guest, and returns the script's result. An
+// error means that there is no result: no boot, a mount that failed, time up.
 func (g *Guest) Wait() (Result, error) {
 	<-g.ended
 	close(g.killed)
@@ -288,8 +290,8 @@ func (g *Guest) Wait() (Result, error) {
 	return r, nil
 }
 
-// releaseDisks waits until the guest's kernel has closed its disks: the process that we started may
-// end a little before the kernel does.
+// releaseDisks waits until the guest's kernel has closed its disks, because the process
+// that Start began may end a little before the kernel does.
 func (g *Guest) releaseDisks() {
 	ctx, cancel := patience.Context(context.Background(), time.Minute)
 	defer cancel()
@@ -302,8 +304,8 @@ func (g *Guest) releaseDisks() {
 	}
 }
 
-// reap takes the ends of the kernel's processes, if they have become ours: this process
-// may be the first of its namespace (package apart).
+// reap waits for the kernel's processes, if they have become children of this process,
+// which may be the first of its namespace (package apart).
 func (g *Guest) reap() {
 	for {
 		if pid, err := unix.Wait4(-g.kernel.Process.Pid, nil, unix.WNOHANG, nil); pid <= 0 || err != nil {
@@ -312,7 +314,7 @@ func (g *Guest) reap() {
 	}
 }
 
-// locked tells whether a guest has a disk: its kernel holds a POSIX lock on the file.
+// locked reports whether a guest uses a disk: then its kernel holds a POSIX lock on the file.
 func locked(file string) bool {
 	f, err := os.Open(file)
 	if err != nil {
@@ -323,7 +325,7 @@ func locked(file string) bool {
 	return unix.FcntlFlock(f.Fd(), unix.F_GETLK, &l) == nil && l.Type != unix.F_UNLCK
 }
 
-// cleanUp is for a guest that has ended or never started.
+// cleanUp removes all that belongs to a guest that has ended or never started.
 func (g *Guest) cleanUp() {
 	if g.asks != nil {
 		g.asks.close()

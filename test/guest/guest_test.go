@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	apart.Main(m)
 }
 
-// bareTest is what runs in the guest of TestBareGuest.
+// bareTest runs in the guest of TestBareGuest.
 func bareTest() (code int) {
 	args, err := Settle()
 	if err != nil {
@@ -125,7 +125,7 @@ func TestGuestRunsAScript(t *testing.T) {
 	}
 }
 
-// A guest's addresses are used by nothing else on the machine.
+// A guest's addresses are not in use elsewhere on the machine.
 func TestAddressesAvoidRoutes(t *testing.T) {
 	routes := parseRoutes("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n" +
 		"eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
@@ -135,8 +135,8 @@ func TestAddressesAvoidRoutes(t *testing.T) {
 	}
 }
 
-// Devices that a killed run has left in our namespace go when the next link is made; those of
-// living guests stay, and their addresses are not given twice.
+// The next link that is made removes the devices that a killed run has left in our
+// namespace. The devices of running guests stay, and their addresses are not given twice.
 func TestLinksOfKilledRunsAreRemoved(t *testing.T) {
 	if err := Available(); err != nil {
 		t.Skipf("NOT RUN: %v", err)

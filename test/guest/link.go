@@ -82,8 +82,8 @@ func (l *link) make(mtu int, lendLoopback bool) error {
 	return nil
 }
 
-// sweep removes the devices that killed runs have left: our number's, and those whose
-// numbers have no owner.
+// sweep removes the devices that killed runs have left: the device of our number, and
+// those whose numbers have no owner.
 func (l *link) sweep() error {
 	var names []string
 	err := inNamespace(l.netns, func() error {
@@ -136,8 +136,8 @@ func (l *link) chooseAddresses() error {
 		l.number, bases)
 }
 
-// parseRoutes reads the kernel's table of routes, in which addresses and masks are little-endian
-// words. The default route is left out: everything overlaps it.
+// parseRoutes reads the kernel's table of routes, in which addresses and masks are
+// little-endian words. It leaves out the default route, because every address overlaps it.
 func parseRoutes(table string) (routes []netip.Prefix) {
 	for _, line := range strings.Split(table, "\n") {
 		fields := strings.Fields(line)
@@ -212,7 +212,7 @@ func (l *link) remove() {
 	l.lock.Close()
 }
 
-// numCPU counts the CPUs we may use, not those there are.
+// numCPU counts the CPUs that this process may use, not all CPUs of the machine.
 func numCPU() int {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil || set.Count() == 0 {
@@ -230,9 +230,10 @@ func listenIn(netns, addr string) (l net.Listener, err error) {
 	return l, err
 }
 
-// inNamespace makes a socket in a network namespace, ours if it has no name. The socket stays in
-// the one it was made in, so only the making needs a thread there. The thread must come back, not
-// end: processes that were started from it with Pdeathsig would end with it.
+// inNamespace makes a socket in a network namespace, or in our own if the name is empty.
+// The socket stays in the namespace in which it was made, so only the making needs a
+// thread there. The thread must come back, not end, because processes that were started
+// from it with Pdeathsig would end with it.
 func inNamespace(netns string, open func() error) error {
 	if netns == "" {
 		return open()
@@ -246,7 +247,7 @@ func inNamespace(netns string, open func() error) error {
 	return <-made
 }
 
-// onThread runs on a locked thread, and leaves it where it was.
+// onThread runs on a locked thread, and leaves the thread in the namespace in which it was.
 func onThread(netns string, open func() error) error {
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -263,7 +264,7 @@ func onThread(netns string, open func() error) error {
 	}
 	err = open()
 	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		// The thread stays in the wrong name space: nothing that it does from here on is right.
+		// The thread stays in the wrong namespace, and all its later work would be wrong.
 		panic(fmt.Sprintf("guest: a thread is lost in %s: %v", netns, back))
 	}
 	return err

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// nudges keep the guest's network awake. Its driver learns of a packet by a signal, and now and
-// then misses a packet that comes from another CPU while the driver is about to sleep. The packet
-// then waits for the next one, which TCP sends again after 200 ms. Some calls in a thousand took
-// that long, whatever server answered them. A datagram every few milliseconds, to the broadcast
-// address so that nobody answers it, bounds the wait.
+// nudges keep the guest's network awake. Its driver learns of a packet by a signal, and
+// now and then misses a packet that comes from another CPU while the driver is about to
+// sleep. The packet then waits for the next one, which TCP sends again after 200 ms. Some
+// calls in a thousand took that long, whatever server answered them. A datagram every few
+// milliseconds, to the broadcast address so that no host answers it, bounds the wait.
 type nudges struct {
 	conn net.Conn
 	stop chan struct{}

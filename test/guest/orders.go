@@ -13,7 +13,8 @@ import (
 	"bfs/test/patience"
 )
 
-// writeOrders leaves in the io directory what init.sh reads: conf, modules, mounts, job.
+// writeOrders writes the files that init.sh reads into the io directory: conf, modules,
+// mounts, job.
 func (g *Guest) writeOrders() error {
 	if err := os.Mkdir(g.io(), 0o755); err != nil {
 		return err
@@ -104,7 +105,7 @@ func (g *Guest) mountTable() string {
 	return b.String()
 }
 
-// hidden are the directories that the guest has its own of.
+// hidden lists the directories of this machine that a guest does not see, because it has its own.
 var hidden = []string{"/mnt/", "/run/", "/dev/", "/var/tmp/", "/proc/", "/sys/"}
 
 func (g *Guest) job() (string, error) {
@@ -139,12 +140,12 @@ func (g *Guest) job() (string, error) {
 	return b.String() + "\n", nil
 }
 
-// quote makes s one word of the shell's.
+// quote returns s as one word of the shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // moduleFiles lists the files of kernel modules and of all they depend on, dependencies
-// first, one a line. Debian's package has no modules.dep to ask. A module without a file
-// is built in, or missing: mounting will tell.
+// first, one a line. Debian's package has no modules.dep. A module without a file is
+// built in, or missing: then mounting fails.
 func moduleFiles(names []string) (string, error) {
 	dirs, _ := filepath.Glob("/usr/lib/uml/modules/*")
 	if len(dirs) == 0 {

@@ -62,8 +62,8 @@ func (a *asks) one(c net.Conn) {
 	fmt.Fprintf(c, "ok %s\n", reply)
 }
 
-// tail reads a file while another kernel appends to it. That kernel's writes raise no event
-// here, so it looks often; nothing is decided by when it looks, since stop reads to the end.
+// tail reads a file while another kernel appends to it. That kernel's writes raise no event here,
+// so tail looks often. The times at which it looks do not matter, because stop reads to the end.
 type tail struct {
 	mu   sync.Mutex
 	file *os.File
@@ -113,14 +113,14 @@ func (t *tail) put(more []byte) {
 	}
 }
 
-// note adds a line of this package's to the output.
+// note adds a line of this package, such as the reason of a kill, to the output.
 func (t *tail) note(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.put([]byte(fmt.Sprintf(format+"\n", args...)))
 }
 
-// stop reads the rest and returns all output.
+// stop reads the rest of the file and returns all output.
 func (t *tail) stop() string {
 	close(t.quit)
 	<-t.done

@@ -4,7 +4,7 @@ package guest
 
 // A Wire is a guest's link to this machine, made before the guest and kept when the guest
 // has ended. Guests that boot on one wire, one after the other, have one address, as a
-// host has that loses power and comes back.
+// host keeps its address over a power cut.
 type Wire struct {
 	link *link
 	mtu  int
@@ -19,8 +19,8 @@ func NewWire() (*Wire, error) {
 	return &Wire{l, defaultMTU}, nil
 }
 
-// Address is the guest's.
+// Address returns the guest's address.
 func (w *Wire) Address() string { return w.link.guestAddr }
 
-// Remove removes the wire; its last guest has ended.
+// Remove removes the wire, whose last guest must have ended.
 func (w *Wire) Remove() { w.link.remove() }

@@ -17,7 +17,8 @@ import (
 
 const deploy = "../../deploy"
 
-// systemd finds nothing wrong with the units, apart from programs that are not installed here.
+// systemd-analyze finds nothing wrong with the units, apart from programs that are not
+// installed on this machine.
 func TestUnitsAreWellFormed(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Skip("NOT RUN: no systemd-analyze (Debian package systemd)")
@@ -41,8 +42,8 @@ func TestUnitsAreWellFormed(t *testing.T) {
 	}
 }
 
-// unitCommand is the command line of a unit, on a machine whose /usr/local/bin is bin and
-// whose /etc/bfs is etc.
+// unitCommand returns the command line of a unit, with bin for /usr/local/bin and etc for
+// /etc/bfs.
 func unitCommand(t *testing.T, unit, instance, bin, etc string) []string {
 	t.Helper()
 	f, err := os.Open(filepath.Join(deploy, unit))
@@ -69,7 +70,7 @@ func read(t *testing.T, path ...string) string {
 	return string(text)
 }
 
-// A container is what compose.yaml says of a service.
+// A container is a service of compose.yaml.
 type container struct{ command, bundle, address string }
 
 func containers(text string) map[string]container {
@@ -94,9 +95,9 @@ func containers(text string) map[string]container {
 	return all
 }
 
-// The commands at the head of compose.yaml make the bundles that its containers have, for the
-// addresses that they have; the programs take what the containers start them with; and the kernel
-// mounts what the relay serves.
+// The commands at the head of compose.yaml make the bundles of its containers, for the
+// containers' addresses. The programs accept the command lines of the containers, and the
+// kernel mounts the relay's export.
 func TestCompose(t *testing.T) {
 	bin, err := cluster.Binaries()
 	if err != nil {

@@ -27,7 +27,7 @@ var (
 	client    = "client"
 )
 
-// fiveHosts is the whole set-up, and the transcript of what was done to it.
+// fiveHosts is the whole set-up, and the transcript of all commands.
 type fiveHosts struct {
 	*Network
 	t        *testing.T
@@ -35,9 +35,10 @@ type fiveHosts struct {
 	said     strings.Builder
 }
 
-// TestFourHosts starts four replicas from their bundles, by the units and scripts of deploy/ alone,
-// each on a host of its own; a relay and a kernel's NFS client on a fifth; cuts one host off while
-// files are written, and joins it again. docs/OPERATING.md teaches what its transcript shows.
+// TestFourHosts starts four replicas from their bundles, by the units and scripts of
+// deploy/ alone, each on a host of its own, and a relay and a kernel's NFS client on a
+// fifth. It cuts one host off while files are written, and joins it again.
+// docs/OPERATING.md explains the commands of the transcript.
 func TestFourHosts(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to test on five network namespaces")
@@ -61,8 +62,8 @@ func TestFourHosts(t *testing.T) {
 	t.Log("transcript:\n" + h.said.String())
 }
 
-// relayBesideKernel runs the relay where it belongs, under the kernel that mounts it,
-// which has little memory.
+// relayBesideKernel runs the relay under the kernel that mounts its export, where it
+// belongs. This kernel has little memory.
 func (h *fiveHosts) relayBesideKernel(t *testing.T) {
 	dir := h.path("etc", "relay-in-guest")
 	h.enrolRelay(dir)
@@ -101,7 +102,8 @@ func (h *fiveHosts) script() string {
 	return path
 }
 
-// do runs a command on a host as a person would, and writes both into the transcript.
+// do runs a command on a host as an administrator would, and writes the command and its
+// output into the transcript.
 func (h *fiveHosts) do(host string, args ...string) string {
 	h.t.Helper()
 	out := h.in(host, append([]string{filepath.Join(h.bin, args[0])}, args[1:]...)...)
@@ -109,7 +111,7 @@ func (h *fiveHosts) do(host string, args ...string) string {
 	return out
 }
 
-// tell adds to the transcript, with this machine's directories left out.
+// tell adds a text to the transcript, without the paths of this machine's directories.
 func (h *fiveHosts) tell(host, command, printed string) {
 	text := fmt.Sprintf("%s# %s\n%s", host, command, printed)
 	h.said.WriteString(strings.NewReplacer(h.dir+"/", "", h.bin+"/", "").Replace(text))
@@ -131,7 +133,7 @@ func (h *fiveHosts) startReplicas() {
 			h.t.Fatal(err)
 		}
 		h.run("cp", "-r", h.path("bundles", fmt.Sprintf("host%d", i)), etc)
-		// Two as systemd would start them, two with the script.
+		// Two replicas are started as systemd would start them, two with the script.
 		command := unitCommand(h.t, "bfsd@.service", host, h.bin, h.path("etc"))
 		if i >= 2 {
 			command = []string{"env", "BFS_BIN=" + h.bin, deploy + "/start", "replica", etc}
@@ -183,7 +185,7 @@ func (h *fiveHosts) startRelay() (port int) {
 	return port
 }
 
-// answer does what hosts.pl asks for.
+// answer carries out the requests of hosts.pl.
 func (h *fiveHosts) answer(question string) (string, error) {
 	switch verb, host, _ := strings.Cut(question, " "); verb {
 	case "cut":
@@ -225,12 +227,11 @@ func (h *fiveHosts) agreeing() int {
 	return report.Agreeing
 }
 
-// agreeWithin bounds how long the four may take: connections come back, and a replica may have to
-// fetch the whole state.
+// agreeWithin bounds the time until the four replicas agree: they connect again, and a
+// replica may have to fetch the whole state.
 const agreeWithin = 3 * time.Minute
 
-// waitForAgreement waits until all four say the same, however long the connections take
-// to come back.
+// waitForAgreement waits until all four replicas report the same state.
 func (h *fiveHosts) waitForAgreement(ctx context.Context) error {
 	ctx, cancel := patience.Context(ctx, agreeWithin)
 	defer cancel()

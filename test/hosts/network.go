@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package hosts tests BFS on five hosts: four with a replica each, one with a relay and a kernel's
-// NFS client. A host is a network namespace; all are joined by a bridge in a namespace of its own,
-// so nothing outside is touched.
+// Package hosts tests BFS on five hosts: four with a replica each, one with a relay and a
+// kernel's NFS client. A host is a network namespace. A bridge joins all hosts, in a
+// namespace of its own, so that the machine's own network does not change.
 package hosts
 
 import (
@@ -13,15 +13,16 @@ import (
 	"testing"
 )
 
-// A Network is hosts on one bridge. Host i is 10.214.0.(10+i).
+// A Network is a number of hosts on one bridge. Host i has the address 10.214.0.(10+i).
 type Network struct {
 	t      testing.TB
 	prefix string // of the namespaces' names
 	hosts  []string
 }
 
-// NewNetwork makes namespaces with the given names, one network at a time. They go with the test,
-// and so does every process in them; their names are seen in this run alone (package apart).
+// NewNetwork makes namespaces with the given names. A process has one network at a time.
+// The namespaces and all processes in them end with the test. Their names exist in this
+// run alone (package apart).
 func NewNetwork(t testing.TB, names ...string) *Network {
 	t.Helper()
 	n := Attach(t, "bfs-", names...)
@@ -41,12 +42,13 @@ func NewNetwork(t testing.TB, names ...string) *Network {
 	return n
 }
 
-// Attach finds a network that another process has made, by its prefix.
+// Attach returns the network that another process has made, by its prefix.
 func Attach(t testing.TB, prefix string, names ...string) *Network {
 	return &Network{t: t, prefix: prefix, hosts: names}
 }
 
-// Prefix is what the names of the namespaces begin with, by which another process finds them.
+// Prefix returns the beginning of the names of the namespaces, by which another process
+// finds them.
 func (n *Network) Prefix() string { return n.prefix }
 
 // forwardFrom makes a host forward packets for the guest on its tap device.
@@ -69,7 +71,7 @@ func (n *Network) Address(i int) string { return fmt.Sprintf("10.214.0.%d", 10+i
 
 func (n *Network) netns(host string) string { return n.prefix + host }
 
-// port is the bridge's end of a host's cable.
+// port returns the name of the bridge's end of a host's cable.
 func (n *Network) port(host string) string { return "to-" + host }
 
 func (n *Network) addNamespace(host string) {
@@ -105,7 +107,7 @@ func (n *Network) cable(host, state string) error {
 	return nil
 }
 
-// On is a command line that runs on a host.
+// On returns the command line that runs a command on a host.
 func (n *Network) On(host string, args ...string) []string {
 	return append([]string{"ip", "netns", "exec", n.netns(host)}, args...)
 }

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// Every mistake has its place: a change of the core must take its mutants along.
+// Every mistake has its place: a change of the code that a mutant changes must change the
+// mutant too.
 func TestEveryMutantHasItsPlace(t *testing.T) {
 	for _, m := range append(slices.Clone(mutants), slices.Collect(maps.Values(also))...) {
 		source, err := os.ReadFile("../../" + m.file)

@@ -87,7 +87,7 @@ func fatal(err error) {
 	os.Exit(1)
 }
 
-// plant makes the mistake and reports what the simulator says of it.
+// plant makes the mistake and reports whether, and how, the simulator notices it.
 func (m *mutant) plant(directory string) (verdict string, caught bool) {
 	if err := os.Mkdir(directory, 0o700); err != nil {
 		fatal(err)
@@ -153,7 +153,7 @@ func noticed(run *exec.Cmd) (verdict string, caught bool) {
 	return strings.Join(failed, ", "), len(failed) > 0
 }
 
-// reason is what the judge said first.
+// reason returns the judge's first line.
 func reason(err error, out string) string {
 	for _, line := range strings.Split(out, "\n") {
 		if _, said, ok := strings.Cut(line, "noticed by "); ok {

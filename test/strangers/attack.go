@@ -34,10 +34,10 @@ const (
 
 var kinds = []string{off, busy, handshake, hello, borrowed, silent, neighbour, closed}
 
-// attackers is how many connections the attacker makes at a time, on its one core.
+// attackers is the number of connections that the attacker makes at a time, on its one core.
 const attackers = 256
 
-// beginAttack starts the attacker's process; end stops it.
+// beginAttack starts the attacker's process. The function end stops it.
 func beginAttack(kind string, targets []pbft.Member) (end func(), err error) {
 	if kind == off {
 		return func() {}, nil
@@ -75,7 +75,7 @@ func runAttack(kind, targets string) error {
 	if kind == closed {
 		addresses = []string{"127.0.0.1:1"}
 	}
-	// Strangers come from an address of their own, from which no client was welcome.
+	// Strangers connect from an address of their own, from which no client was ever admitted.
 	from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	if kind == neighbour {
 		from.LocalAddr = nil
@@ -98,7 +98,7 @@ const (
 	helloSize     = 48
 )
 
-// version is what a challenge names: its fourth byte.
+// version reads a challenge and returns its fourth byte, which is the version of the protocol.
 func version(conn net.Conn) (byte, error) {
 	var challenge [challengeSize]byte
 	_, err := io.ReadFull(conn, challenge[:])

@@ -23,7 +23,7 @@ import (
 	"bfs/pkg/pbft/pbfttest"
 )
 
-// replicas is how many there are.
+// replicas is the number of replicas.
 const replicas = 4
 
 // A group is four replicas in processes of their own.
@@ -35,7 +35,7 @@ type group struct {
 	processes []*exec.Cmd
 }
 
-// file is what the processes of the group share.
+// file is the contents of the file that the processes of the group share.
 type file struct {
 	Addresses []string             `json:"addresses"`
 	Keys      []ed25519.PrivateKey `json:"keys"`
@@ -109,8 +109,8 @@ func newGroup(dir string) (g *group, err error) {
 	return g, nil
 }
 
-// primaryCPU is what the primary's process has used so far. Linux counts it in hundredths
-// of a second.
+// primaryCPU returns the processor time that the primary's process has used so far. Linux
+// counts it in hundredths of a second.
 func (g *group) primaryCPU() time.Duration {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.processes[0].Process.Pid))
 	if err != nil {
@@ -156,7 +156,7 @@ func (g *group) enrol() (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// connect connects a client, and says how long it took until it could ask.
+// connect connects a client, and returns the time until the client could make calls.
 func (g *group) connect(key ed25519.PrivateKey) (*pbft.Client, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -172,7 +172,7 @@ func (g *group) connect(key ed25519.PrivateKey) (*pbft.Client, time.Duration, er
 	return client, time.Since(begun), nil
 }
 
-// runReplica is the process of one replica, until it is told to stop.
+// runReplica runs one replica in this process, until it is told to stop.
 func runReplica(dir string, i int) error {
 	b, err := os.ReadFile(filepath.Join(dir, fileName))
 	if err != nil {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command strangers measures what a group does for an honest client while strangers attack it. It
-// runs four replicas as processes of their own, an honest client in this one, and an attacker in
-// another that uses one core. Attacks take turns with no attack, and with a process that only uses
-// a core, because on a small machine that alone slows the replicas.
+// Command strangers measures the service that an honest client gets while strangers
+// attack its group. It runs four replicas in processes of their own, an honest client in
+// this process, and an attacker in another one, which uses one core. Attacks take turns
+// with no attack, and with a process that only uses a core, because the loss of a core
+// alone slows the replicas of a small machine.
 //
 //	go run ./test/strangers -seconds 3 -rounds 5
 package main
@@ -58,7 +59,7 @@ type experiment struct {
 	second                       ed25519.PrivateKey // of the client that connects anew in each turn
 }
 
-// A turn is what the honest client got done in one.
+// A turn holds the figures of the honest client in one turn.
 type turn struct {
 	PerSecond float64
 	Stall     time.Duration // longest time without a result
