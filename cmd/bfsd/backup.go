@@ -148,7 +148,7 @@ func (o *backupOptions) write(c *cobra.Command, g *config.Group, key ed25519.Pri
 		Within: o.timeout, Progress: func(done, whole int) { p.show(uint64(done), uint64(whole)) }})
 }
 
-// fromDisk makes an archive of what this host's replica has.
+// fromDisk makes an archive from the disk of this host's replica.
 func (o *backupOptions) fromDisk(c *cobra.Command) error {
 	r, err := config.LoadReplica(o.config)
 	if err != nil {

@@ -93,8 +93,8 @@ func (x *deception) untilNamed(ctx context.Context) error {
 	}
 }
 
-// counted is what the other replicas count of the liar, and how many of them count both
-// wrong votes and wrong checkpoints.
+// counted returns the other replicas' counts of the liar's messages, and the number of
+// replicas that count both wrong votes and wrong checkpoints.
 func (x *deception) counted(ctx context.Context) (by int, votes, roots uint64, err error) {
 	for i := range x.n {
 		if i == x.liar() {

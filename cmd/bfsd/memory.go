@@ -14,9 +14,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// neededMemory is how many bytes of memory a replica takes when its state has grown to a size: the
-// state and what belongs to it (bfsd bench memory: 1.03 bytes a byte), the message log with copies
-// of the pages that it changes, and the program.
+// neededMemory returns the number of bytes of memory that a replica takes when its state
+// has grown to a size: the state and what belongs to it (bfsd bench memory: 1.03 bytes a
+// byte), the message log with copies of the pages that it changes, and the program.
 func neededMemory(size config.Size, l pbft.Limits) uint64 {
 	log := uint64(l.LogBytes)
 	if l.CheckpointBytes > 0 {
@@ -25,7 +25,7 @@ func neededMemory(size config.Size, l pbft.Limits) uint64 {
 	return uint64(size) + uint64(size)/16 + 2*log + 128<<20
 }
 
-// memory is what an operator sees of a replica's memory, nil where the system does not say.
+// memory returns an operator's view of a replica's memory, nil where the system does not tell it.
 func memory(g *config.Group) *admin.Memory {
 	have, err := procs.Memory()
 	if err != nil {

@@ -14,7 +14,7 @@
 // that at least one correct replica gave, and data is as durable as the group when Write
 // returns: nothing is written later, and no COMMIT is needed.
 //
-// What a caller must know:
+// Rules for callers:
 //
 //   - Names. FS takes the names of io/fs ("a/b", no leading slash, UTF-8). Billy takes
 //     what billy takes: slashes before and behind, dots, any bytes; and it makes the

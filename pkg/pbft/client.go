@@ -125,7 +125,7 @@ func (x clientCalls) wait(s Slot, t Timestamp) bool {
 	return int(s) < len(x) && x[s].due.Load() == uint64(t)
 }
 
-// A clientClock wakes the client to look at what is due.
+// A clientClock wakes the client at intervals, so that it does the work that is due.
 type clientClock struct {
 	timer *time.Timer
 	idle  bool // nothing can be due, and it ticks slowly

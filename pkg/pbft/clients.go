@@ -195,7 +195,7 @@ const (
 	longestRest = time.Second
 )
 
-// A reader is what a replica knows of a client's long reads.
+// A reader decides how long a client must rest after its long reads.
 type reader struct {
 	mu  sync.Mutex
 	due time.Time // when it has rested

@@ -30,7 +30,8 @@ func (r *Replica) StepDown() bool {
 	return after > before
 }
 
-// Executes returns what executes requests on a service, and reports of each whether it ran.
+// Executes returns a function that executes requests on a service, and reports of each
+// request whether it ran.
 func Executes(g *Group, s Service) (func(r *message.Request) (ran bool), error) {
 	x, err := newExecutor(g, s)
 	return func(r *message.Request) bool {
@@ -151,7 +152,7 @@ func PushAtOnce(t testing.TB) {
 	t.Cleanup(func() { pushAfter = old })
 }
 
-// Reach is what a backup believes of where replicas say they are.
+// Reach bounds the progress that replicas claim by the progress that can be true.
 var Reach = reach
 
 // LoanPages has replicas keep a lent checkpoint while checkpoints alone hold at most n
@@ -180,8 +181,9 @@ func (r *Replica) RefreshKeyOf(i ReplicaID) {
 // KeyEpoch is the epoch of the session key under which replica i speaks to this one.
 func (r *Replica) KeyEpoch(i ReplicaID) uint64 { return r.end.Ring.EpochOf(r.peers[i].session) }
 
-// Opened has the replica take in what it opened in an epoch of its keys: a STATUS of replica
-// i, which says how far that has executed. It returns what the replica knows of that then.
+// Opened makes the replica take in a message that it opened in an epoch of its keys: a
+// STATUS of replica i, which says how far i has executed. It returns what the replica
+// then knows of i's progress.
 func (r *Replica) Opened(i ReplicaID, executed SeqNum, epoch uint64) (known SeqNum) {
 	conn := new(transport.Conn)
 	conn.SetUser(&wire.Remote{Session: r.peers[i].session})

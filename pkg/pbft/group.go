@@ -101,7 +101,8 @@ type Origin struct {
 	First Digest // of the group file of the first epoch
 }
 
-// CheckGroup returns g if a group can run by it, and what is wrong with it otherwise.
+// CheckGroup returns g if a group can run by it, and otherwise an error that says what is
+// wrong with it.
 func CheckGroup(g Group) (*Group, error) {
 	n := len(g.Members)
 	switch {
@@ -251,7 +252,7 @@ func (g *Group) ReservedPages() PageNum { return ReservedPages(g.Limits) }
 // ReservedPages is the same of a group that is yet to be made.
 func ReservedPages(l Limits) PageNum { return ledger.Pages(l.Clients, l.Slots) }
 
-// wire is what decoders need of the limits.
+// wire returns the limits that decoders need.
 func (g *Group) wire() message.Limits {
 	return message.Limits{
 		Replicas:     g.N(),

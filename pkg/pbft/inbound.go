@@ -54,9 +54,9 @@ func (o *outbound) mismatch(ours Transport, err error) {
 	}
 }
 
-// inbound handles connections that others made to us, and steps the core with what comes
-// on them. Replicas are answered on our own link, clients on the same connection. It has
-// no state beside the Replica's.
+// inbound handles the connections that peers made to this replica, and steps the core
+// with their messages. The replica answers other replicas on its own links, and clients
+// on the same connection. inbound has no state beside the Replica's.
 type inbound struct{ r *Replica }
 
 // admit implements transport.Options.Admit.
@@ -246,8 +246,8 @@ func (in inbound) register(c *transport.Conn, s *auth.Session) bool {
 	return in.r.clients.register(c, s)
 }
 
-// peerKey follows a replica's NEW-KEY: it sends ours in answer on our own link, and what
-// the replica may have missed.
+// peerKey runs after another replica's NEW-KEY: it sends our NEW-KEY in answer on our own
+// link, and the messages that the other replica may have missed.
 func (in inbound) peerKey(c *transport.Conn, i ReplicaID, k *keyed) {
 	r, p := in.r, in.r.peers[i]
 	if k.answer {

@@ -18,8 +18,8 @@ import (
 	"bfs/pkg/pbft/internal/signing"
 )
 
-// A KeeperConfig is what a keeper needs, the process that holds a replica's long-term key
-// in the replica's stead.
+// A KeeperConfig configures a keeper, the process that holds a replica's long-term key in
+// the replica's stead.
 type KeeperConfig struct {
 	Group     *Group
 	Self      ReplicaID
@@ -131,8 +131,8 @@ func (k *Keeper) status(watchdog func() KeeperStatus) []byte {
 	return b
 }
 
-// AskRecovery asks the keeper at a socket to recover its replica, and returns what was
-// done. Without force the keeper refuses while the group cannot spare the replica.
+// AskRecovery asks the keeper at a socket to recover its replica, and returns what the
+// keeper did. Without force the keeper refuses while the group cannot spare the replica.
 func AskRecovery(ctx context.Context, socket string, force bool) (string, error) {
 	return signing.AskRecovery(ctx, socket, force)
 }

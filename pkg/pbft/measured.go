@@ -51,7 +51,7 @@ func (x *measured) received(m message.Message) {
 	}
 }
 
-// itemOverhead is what stands before each page or node in a DATA.
+// itemOverhead is the number of bytes before each page or node in a DATA.
 const itemOverhead = 11
 
 // installed notes that a fetched state has become ours.

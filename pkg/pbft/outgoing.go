@@ -147,7 +147,7 @@ func (x *outgoing) tick() {
 	x.sparing.Tick(allUp)
 }
 
-// endSparing has what is queued for spared replicas written.
+// endSparing writes the messages that are queued for spared replicas.
 func (x *outgoing) endSparing() {
 	if !x.sparing.End() {
 		return

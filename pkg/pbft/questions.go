@@ -16,8 +16,8 @@ import (
 // asked again.
 const stableAgain = 100 * time.Millisecond
 
-// stableQuestion is what a client asks with QUERY-STABLE, beside the origin of its
-// timestamps, whose nonces are higher. It is under the lock of its wires.
+// stableQuestion is a client's question for stable checkpoints, QUERY-STABLE. The question
+// for the origin of timestamps has higher nonces. It is under the lock of its wires.
 type stableQuestion struct {
 	wires *clientWires
 	nonce uint64       // of the last one
@@ -125,7 +125,8 @@ func (x *stableQuestion) forget() {
 	}
 }
 
-// reading is what a client asks replicas of their checkpoints. It is under the lock of its wires.
+// reading holds a client's questions about the replicas' checkpoints. It is under the
+// lock of its wires.
 type reading struct {
 	wires *clientWires
 	stop  <-chan struct{}               // closed when the client is
@@ -290,7 +291,8 @@ func (x *reading) reachedBy(ctx context.Context) (SeqNum, error) {
 	return max(1, reach(told, x.wires.group.Weak(), x.wires.group.Limits.LogSize)), nil
 }
 
-// reach is the highest number that replicas told, as far as it can be true.
+// reach returns the highest number that a replica told, bounded by one window above the
+// (f+1)th highest: at least one correct replica has come as far as that.
 func reach(told []SeqNum, weak int, window SeqNum) SeqNum {
 	slices.Sort(told)
 	return min(told[len(told)-1], told[len(told)-weak]+window)

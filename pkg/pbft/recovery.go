@@ -21,8 +21,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// recovering is what a replica knows of its recovery, beside the core: how far it has
-// come, and what its directory says of it. It is under the replica's lock.
+// recovering holds the state of a replica's recovery that the core does not have: its
+// progress, and what the replica's directory says of it. It is under the replica's lock.
 type recovering struct {
 	cfg     *ReplicaConfig
 	log     *slog.Logger
@@ -108,8 +108,8 @@ func (x *recovering) request(bound SeqNum) (*message.Request, error) {
 	return m.Request(signature), nil
 }
 
-// distrust has the next start believe nothing of what the directory holds, because the
-// word of the other replicas contradicts it. It returns the reason why this replica stops.
+// distrust makes the next start ignore the contents of the directory, because the other
+// replicas contradict them. It returns the reason why this replica stops.
 func (x *recovering) distrust(e *core.Effect) error {
 	if err := x.fence.Reset(e.View, e.Seq, true); err != nil {
 		return err
@@ -120,10 +120,10 @@ func (x *recovering) distrust(e *core.Effect) error {
 	return falseMemory(e.Reason)
 }
 
-// stray has the next start be a recovery that believes nothing of what the journal holds:
-// this replica's state is not the group's, so its memory, its disk or its program is at
-// fault. The fence goes on covering all that it may have promised. It returns the reason
-// why this replica stops.
+// stray makes the next start a recovery that ignores the contents of the journal: this
+// replica's state is not the group's, so its memory, its disk or its program is at fault.
+// The fence still covers all promises that the replica may have made. stray returns the
+// reason why this replica stops.
 func (x *recovering) stray(why string) error {
 	if err := x.fence.Distrust(); err != nil {
 		x.log.Warn("the next start may believe what is on this disk", "err", err)

@@ -72,8 +72,8 @@ func (g *Group) VouchingMember(c *Certificate) (i ReplicaID, ok bool) {
 	return ReplicaID(n), true
 }
 
-// NewOrigin checks an archive of a group, and returns what the group's next epoch begins
-// with if it is restored from it. The service is the next epoch's.
+// NewOrigin checks an archive of a group, and returns the origin of the group's next
+// epoch, which begins with the archive's state. The service is the next epoch's.
 func NewOrigin(old *Group, a *Archive, s Service, progress func(pages uint64)) (Origin, error) {
 	if a.Group != old.Digest() {
 		return Origin{}, fmt.Errorf("%w: it holds checkpoint %d of epoch %d of group %s, whose group file is another",
@@ -102,8 +102,8 @@ func renewed(s Service) archive.Edit {
 	}
 }
 
-// OriginCovered is what the administrator signs of a group that begins with a backup
-// (R-OUR-6): everything that its members must agree on.
+// OriginCovered returns the bytes that the administrator signs for a group that begins
+// with a backup (R-OUR-6): everything on which its members must agree.
 func (g *Group) OriginCovered() []byte {
 	d := g.Digest()
 	return append([]byte("bfs group epoch v1\x00"), d[:]...)

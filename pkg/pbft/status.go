@@ -43,7 +43,7 @@ type Status struct {
 	Refusals     []Refusals   `json:"refusals,omitempty"`
 }
 
-// DiskStatus is what a replica in disk mode has on its disk.
+// DiskStatus describes the disk of a replica in disk mode.
 type DiskStatus struct {
 	Full         string    `json:"full,omitempty"`          // why it stands aside: there is too little room
 	JournalBytes int64     `json:"journal_bytes"`           // of the journal's files, those in reserve included
@@ -107,10 +107,10 @@ type PeerStatus struct {
 	Recovered Seconds `json:"recovered_ago_seconds"` // since its last recovery request; 0: none since start
 }
 
-// KeeperStatus is what a keeper tells its replica, which tells it to operators. Nobody
-// signs it. So it is only as true as the replica: an intruder there can tell anything of
-// its keeper. What the group knows is in the PeerStatus of the others: a recovery request
-// bears the signature of the long-term key, and each replica notes when it executed one.
+// KeeperStatus is a keeper's report to its replica, which passes it on to operators. It bears no
+// signature, so it is only as true as the replica: an intruder in the replica can say anything of
+// the keeper. The group's own knowledge is in the PeerStatus of the other replicas: a recovery
+// request bears the signature of the long-term key, and each replica notes when it executed one.
 type KeeperStatus struct {
 	Started  time.Time `json:"started"`
 	Period   Seconds   `json:"recovery_period_seconds"` // T_w; 0: it recovers its replica when it is told to only

@@ -29,10 +29,10 @@ import (
 // It tries again after a pause. When everything that waits is written and the reserve is
 // complete it comes back, like a replica that was cut off.
 
-// storage is what a replica in disk mode keeps on its disk, and the messages that must
-// wait for the disk. Everything is under the replica's lock except the syncs of the
-// journal (store.Store.Flush), which have a goroutine of their own. A replica in
-// replicated mode has a nil storage, for which nothing waits.
+// storage holds the files of a replica in disk mode, and the messages that must wait for
+// the disk. All of it is under the replica's lock except the syncs of the journal
+// (store.Store.Flush), which have a goroutine of their own. A replica in replicated mode
+// has a nil storage, for which nothing waits.
 type storage struct {
 	store      *store.Store[said]
 	turns      turns
@@ -231,7 +231,7 @@ func (k *storage) writeSmall(write func() error) error {
 	return err
 }
 
-// status is what an operator sees of the disk, nil without one. The caller holds the lock.
+// status returns the operator's view of the disk, nil without a disk. The caller holds the lock.
 func (k *storage) status() *DiskStatus {
 	if k == nil {
 		return nil

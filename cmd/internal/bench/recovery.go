@@ -53,7 +53,7 @@ type Recovered struct {
 	During counted `json:"during"` // from SIGTERM until the recovery is over
 }
 
-// A counted is what all clients got done in a time.
+// A counted holds the rate and the longest stalls of all clients in a time.
 type counted struct {
 	OpsPerS    float64 `json:"ops_per_s"`
 	WriteStall float64 `json:"write_stall_ms"` // the longest time in which none of a client's writes was answered

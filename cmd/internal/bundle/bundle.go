@@ -40,7 +40,7 @@ type Host struct {
 	AdminListen string // "": Admin
 }
 
-// A Plan says what a group's files shall hold.
+// A Plan holds the settings from which a group's files are made.
 type Plan struct {
 	Name       string
 	Hosts      []Host

@@ -18,7 +18,8 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// An Epoch is what the bundles of a group's next epoch, which begins with a backup, are made of.
+// An Epoch holds the settings from which the bundles of a group's next epoch are made,
+// which begins with a backup.
 type Epoch struct {
 	Old        *config.Group // of the epoch before
 	Key        ed25519.PrivateKey

@@ -21,7 +21,7 @@ const (
 	RelayKeyFile = "relay.key"
 )
 
-// A RelayPlan says what the files of `bfs-relay init` shall hold.
+// A RelayPlan holds the settings from which `bfs-relay init` makes its files.
 type RelayPlan struct {
 	Listen        string
 	AdminListen   string

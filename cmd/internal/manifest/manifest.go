@@ -144,7 +144,7 @@ func Read(file string, administrator ed25519.PublicKey, group pbft.Digest) (*Man
 	return m, nil
 }
 
-// Of is the digest of what a file holds.
+// Of returns the digest of a file's contents.
 func Of(f io.Reader) (d Digest, err error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {

@@ -28,8 +28,8 @@ func Memory() (uint64, error) {
 	return min(kib<<10, groupMemory(string(groups), "/sys/fs/cgroup")), nil
 }
 
-// groupMemory is the lowest limit of a process's control groups, which are mounted at a
-// directory. groups is what the kernel says they are: a line "0::PATH" in version 2, and
+// groupMemory returns the lowest limit of a process's control groups, which are mounted
+// at a directory. groups is the kernel's list of them: a line "0::PATH" in version 2, and
 // "NUMBER:memory:PATH" in version 1.
 func groupMemory(groups, mounted string) uint64 {
 	lowest := uint64(math.MaxUint64)

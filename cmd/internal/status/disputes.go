@@ -9,7 +9,7 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// about is what replica j says of replica i, nil if it says nothing.
+// about returns replica j's report of replica i, nil if there is none.
 func (r *Report) about(j, i int) *pbft.PeerStatus {
 	s := r.Replicas[j].Status
 	if s == nil || i == j {

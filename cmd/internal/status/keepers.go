@@ -16,7 +16,7 @@ import (
 // silentLong is how long a keeper may answer nothing before that is an alert.
 const silentLong = 30 * time.Second
 
-// alert fills in what operators are to look at.
+// alert fills in the alerts for operators.
 func (r *Report) alert() {
 	for i := range r.Replicas {
 		row := &r.Replicas[i]
@@ -31,7 +31,7 @@ func (r *Report) alert() {
 	}
 }
 
-// alertOf says what is wrong by a replica's own account of its keeper.
+// alertOf says the alerts that follow from a replica's own report of its keeper.
 func alertOf(k *pbft.SeenKeeper, say func(string, ...any)) {
 	if quiet := k.Answered.Duration(); quiet > silentLong {
 		say("its keeper has not answered for %v: %s", quiet.Round(time.Second), k.Silent)
@@ -66,7 +66,8 @@ func (r *Report) unrecovered(i int) time.Duration {
 	return ages[len(ages)-1-f]
 }
 
-// bound is the window's bound as most keepers have it: the median of what their replicas say.
+// bound returns the window's bound as most keepers have it: the median of their replicas'
+// reports.
 func (r *Report) bound() time.Duration {
 	var all []time.Duration
 	for _, row := range r.Replicas {

@@ -34,8 +34,8 @@ func OpenConfig(file string) (*os.File, error) {
 	return rule{uid: os.Geteuid(), forbidden: 0o022}.open(file)
 }
 
-// OpenOwned opens a file that others may read but not change, and that root or this user owns. It
-// is for what a process with more rights than others obeys.
+// OpenOwned opens a file that others may read but not change, and that root or this user
+// owns. It is for files that a process with more rights than others obeys.
 func OpenOwned(file string) (*os.File, error) {
 	return rule{uid: os.Geteuid(), forbidden: 0o022, owned: true}.open(file)
 }

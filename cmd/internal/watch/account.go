@@ -10,7 +10,7 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// account is what others may know of a Watch, from any goroutine.
+// account is the state of a Watch that any goroutine may read.
 type account struct {
 	mu sync.Mutex
 	s  pbft.KeeperStatus
@@ -51,7 +51,7 @@ func (x *account) checked(manifest string, err error) {
 	})
 }
 
-// Status is what the watchdog knows of itself.
+// Status is the watchdog's report of its own state.
 func (w *Watch) Status() (s pbft.KeeperStatus) {
 	w.account.change(func(x *pbft.KeeperStatus) { s = *x })
 	s.Period = pbft.Seconds(w.Config.Period)

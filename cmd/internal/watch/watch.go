@@ -300,7 +300,7 @@ func (w *Watch) grant(ctx context.Context, force bool) granted {
 
 func (w *Watch) period() pbft.SeqNum { return w.Config.Group.Limits.CheckpointPeriod }
 
-// report is what the replicas of the group say of themselves.
+// report asks each replica of the group for its status.
 func (w *Watch) report(ctx context.Context) *status.Report {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package disk is what the journal and the image of a replica need of a file system: files that are
-// written at an offset, and three promises that only a sync makes durable. [OS] is a directory of
-// this host. [Mem] is one that tests can crash, and that can tear, lose, flip and misdirect writes.
+// Package disk is the part of a file system that the journal and the image of a replica
+// need: files that are written at an offset, and three promises that only a sync makes
+// durable. [OS] is a directory of this host. [Mem] is one that tests can crash, and that
+// can tear, lose, flip and misdirect writes.
 //
 // A write is durable when a later Sync of its file has returned. The creation, renaming or removal
 // of a file is durable when a later Sync of its FS has returned. After a failed Sync the writes

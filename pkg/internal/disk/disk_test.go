@@ -102,7 +102,7 @@ func TestFS(t *testing.T) {
 	}
 }
 
-// What was synced survives a crash. A sector that was written after that has its old
+// Synced contents survive a crash. A sector that was written after that has its old
 // contents or its new ones, and both happen, within one write too.
 func TestCrashOfWrites(t *testing.T) {
 	seen := map[string]int{}

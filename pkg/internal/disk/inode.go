@@ -10,7 +10,7 @@ import (
 const (
 	// pageBytes is the unit in which a Mem takes memory, and in which it counts space.
 	pageBytes = 4096
-	// sectorBytes is what a disk writes wholly or not at all.
+	// sectorBytes is the size of the pieces that a disk writes wholly or not at all.
 	sectorBytes = 512
 )
 

@@ -14,8 +14,8 @@ import (
 	"syscall"
 )
 
-// ErrPower is what a [Mem] answers between the loss of power that CutAfter set and Crash,
-// and what a file opened before a Crash answers after it.
+// ErrPower is the error of a [Mem] between the loss of power that CutAfter set and Crash,
+// and after a Crash the error of a file that was opened before it.
 var ErrPower = errors.New("the disk has no power")
 
 // errSync is the answer of a Sync that FailSync had fail.
@@ -47,7 +47,7 @@ type Mem struct {
 	failSyncs int   // the number of Syncs that will fail
 }
 
-// Stats is what a Mem has counted since it was made.
+// Stats holds the counts of a Mem since it was made.
 type Stats struct {
 	Written int64 // bytes
 	Writes  int

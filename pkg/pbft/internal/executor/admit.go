@@ -11,10 +11,10 @@ import (
 // An Admitter is a Service whose administrator's operations can enrol a client: what the service
 // makes for the client and the enrolment happen together, or neither does.
 type Admitter interface {
-	// Admit runs an administrator's operation for a client that the library can enrol. Rights, at
-	// most Limits.Rights bytes, are what the client is enrolled with; nil refuses, and then the
-	// operation has made nothing. The reply goes to the administrator either way. Both are good
-	// until the library next calls the service.
+	// Admit runs an administrator's operation for a client that the library can enrol.
+	// The client is enrolled with rights, at most Limits.Rights bytes; nil refuses, and
+	// then the operation has made nothing. The reply goes to the administrator either
+	// way. Both are good until the library next calls the service.
 	Admit(op Operation) (rights, reply []byte)
 }
 

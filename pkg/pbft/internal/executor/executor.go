@@ -108,8 +108,9 @@ type Answer struct {
 	Version message.SeqNum // of a read: see message.Answer
 }
 
-// Cost is what a request costs to run (core.Config.Cost): its length, plus the cost that the
-// service names. An administrator's request to the library costs at most a look at all records.
+// Cost returns the cost of running a request (core.Config.Cost): its length, plus the
+// cost that the service names. An administrator's request to the library costs at most a
+// look at all records.
 func (x *Executor) Cost(r *message.Request) int {
 	body := r.Op
 	if r.Client == message.Administrator {

@@ -116,9 +116,9 @@ func (f *Fence) Trust(journal func() uint64) error {
 	return f.Settle()
 }
 
-// Reset returns when it is on disk that we may have voted up to n and reached view v, and
-// nothing else of what the fence said. With distrust it also says that the journal does
-// not hold what was promised.
+// Reset replaces the fence by one that says only that this replica may have voted up to n
+// and reached view v. It returns when this is on disk. With distrust the fence also says
+// that the journal does not hold all promises.
 func (f *Fence) Reset(v message.View, n message.SeqNum, distrust bool) error {
 	if err := f.Settle(); err != nil {
 		return err

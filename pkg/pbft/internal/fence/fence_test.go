@@ -11,7 +11,7 @@ import (
 	"bfs/pkg/pbft/internal/store"
 )
 
-// onDisk is what a replica would find if it were started now.
+// onDisk returns the fence that a replica would find if it were started now.
 func (f *Fence) onDisk(t *testing.T) (message.View, message.SeqNum) {
 	t.Helper()
 	again, err := Open(f.path, f.group)

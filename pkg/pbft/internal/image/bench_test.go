@@ -204,7 +204,7 @@ func benchmarkUpdate(b *testing.B, r *rig, write func(r *rig)) {
 	b.ReportMetric(float64(size+int64(r.image.log.end*blockBytes))/float64(r.image.Live()*pageSize), "disk/live")
 }
 
-// BenchmarkLoad is what a replica that restarts does: open the image, and take the state from
+// BenchmarkLoad measures the start of a replica: it opens the image and loads the state from
 // it. Pages are in the page cache, in the order of their numbers, or scattered by updates.
 func BenchmarkLoad(b *testing.B) {
 	b.Run("new", func(b *testing.B) { benchmarkLoad(b, 0) })
@@ -232,7 +232,7 @@ func benchmarkLoad(b *testing.B, updates int) {
 	b.ReportMetric(float64((cpu()-from).Microseconds())/float64(pages), "cpu-µs/page")
 }
 
-// BenchmarkCheck is the part of BenchmarkLoad that finds what an intruder has changed:
+// BenchmarkCheck measures the part of BenchmarkLoad that finds an intruder's changes:
 // each page is read and compared with its digest in the tree. The rest of a load is
 // memory for the state, which the kernel has to clear, and the copy into it.
 func BenchmarkCheck(b *testing.B) {

@@ -676,8 +676,8 @@ func TestShrinks(t *testing.T) {
 	checkIs(t, im, newCheckpoint(3, pages))
 }
 
-// What is reserved can be written when the disk is full, again and again, also after a
-// crash; more cannot.
+// Reserved space can be written when the disk is full, again and again, also after a
+// crash; more space cannot.
 func TestReserve(t *testing.T) {
 	chance := newChance(1)
 	d := disk.NewMem(chance)
@@ -726,7 +726,7 @@ func TestReserve(t *testing.T) {
 	checkIs(t, im, newCheckpoint(before+1, pages))
 }
 
-// Every table that can be opened is one, and is what it was taken for when it is opened again.
+// Every table that opens once opens again, at the same checkpoint.
 func FuzzTable(f *testing.F) {
 	d := disk.NewMem(newChance(1))
 	im, err := Create(d, twinOptions)

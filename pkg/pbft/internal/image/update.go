@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// A Source is what an update reads of a state: a checkpoint that stays as it is until the
+// A Source is the state that an update reads: a checkpoint that does not change until the
 // update ends.
 type Source interface {
 	Children(seq SeqNum, id NodeID) ([]Digest, error)

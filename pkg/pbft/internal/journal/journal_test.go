@@ -299,8 +299,8 @@ func TestFailedSyncIsFinal(t *testing.T) {
 	}
 }
 
-// What a failed sync has left with the kernel alone is found by the next process, and is
-// durable then.
+// The next process finds the records that a failed sync has left in the kernel's memory,
+// and its first flush makes them durable.
 func TestRestartAfterFailedSync(t *testing.T) {
 	for seed := range uint64(60) {
 		w := newTwin(t, seed)
@@ -323,8 +323,8 @@ func TestRestartAfterFailedSync(t *testing.T) {
 	}
 }
 
-// On a full disk the journal goes on in what it has in reserve. Then records wait, in
-// order, until there is room.
+// On a full disk the journal goes on in its reserve. After that, records wait in order
+// until there is room.
 func TestFullDisk(t *testing.T) {
 	w := written(t, 2)
 	if err := w.journal.Reserve(); err != nil {
@@ -408,7 +408,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// What waits for a record leaves when that is durable, in order.
+// Messages that wait for a record leave in order, when the record is durable.
 func TestGate(t *testing.T) {
 	var g Gate[string]
 	var left []string

@@ -100,7 +100,7 @@ func (c *Client) drop() {
 	c.conn = nil
 }
 
-// orClosed is what ended a call: Close, or else err.
+// orClosed returns the cause of a call's end: Close, or else err.
 func (c *Client) orClosed(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -202,7 +202,8 @@ func (c *caller) operation(s *callSlot) (op []byte, readOnly bool) {
 	return op, w.rng.IntN(3) > 0
 }
 
-// body is what follows the head of a long operation. One in ten has two different blocks more.
+// body returns the bytes that follow the head of a long operation. One body in ten has
+// two different blocks more.
 func body(n int) []byte {
 	if n%10 == 0 {
 		n += 2 * blockhash.Size

@@ -61,8 +61,8 @@ func (s *Schedule) leavesUnsaid(i int, unsaid func(w *world, to int, m message.M
 	}, format, args...)
 }
 
-// says makes replica i the faulty one: edit returns what it sends instead of a correct
-// replica's message.
+// says makes replica i the faulty one: edit returns the message that it sends instead of
+// a correct replica's.
 func (s *Schedule) says(i int, edit func(l *liarMemory, r *replica, to int, m message.Message) []message.Message,
 	format string, args ...any) {
 	s.add(func(w *world) {

@@ -28,7 +28,7 @@ func (d *drawing) intrusions(rng *rand.Rand) {
 	}
 }
 
-// A trace is what an intruder leaves behind.
+// A trace is a change that an intruder leaves behind.
 type trace struct {
 	name  string
 	leave func(r *replica, rng *rand.Rand)

@@ -27,7 +27,7 @@ type judge struct {
 	copy    *register          // the single copy
 	exec    *executor.Executor // of the administrator's operations on it
 	history []step             // history[n] is the batch that a correct replica executed first as n
-	after   []moment           // after[n] is what the single copy is after batch n
+	after   []moment           // after[n] is the single copy's state after batch n
 	chain   [][8]byte          // chain[k]: the digest in a reply whose place is k
 	cells   []byte             // cells[k]: the cell after as many operations
 	sets    int                // operations so far that set it

@@ -14,7 +14,7 @@ import (
 	"bfs/pkg/pbft/pbfttest"
 )
 
-// keeper is what a replica keeps on its disk, in disk mode. It outlives the replica's lives.
+// keeper is the disk of a replica in disk mode. It outlives the replica's lives.
 type keeper struct {
 	disk     *disk.Mem
 	store    *store.Store[func()] // of the present life

@@ -18,7 +18,7 @@ type lie struct {
 	edit func(l *liarMemory, r *replica, to int, m message.Message) []message.Message
 }
 
-// liarMemory is what a liar remembers, and its source of chance.
+// liarMemory holds a liar's memory and its source of chance.
 type liarMemory struct {
 	rng  *rand.Rand
 	said []message.Message // the latest few messages, for replay
@@ -33,7 +33,7 @@ type liarMemory struct {
 	today   []lie
 }
 
-// plot is what all liars share.
+// plot is the state that all liars share.
 type plot struct {
 	proposed map[message.SeqNum][]message.Prepared // proposals to any replica, with their views
 	to       map[told]message.Digest               // what liars proposed to whom
@@ -396,7 +396,7 @@ func falseRoot(l *liarMemory, _ *replica, _ int, m message.Message) []message.Me
 }
 
 // isolate sends nothing to as many others as a quorum can do without: they do not learn
-// of what is agreed on.
+// what the group agrees on.
 func isolate(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
 	if l.held == nil {
 		l.held = map[int]bool{}

@@ -48,7 +48,8 @@ func (r *replica) sign(bound message.SeqNum) {
 	r.core.Signed(q)
 }
 
-// distrust has the replica forget what is on its disk, and recover as one that remembers nothing.
+// distrust makes the replica forget the contents of its disk, and recover as one that
+// remembers nothing.
 func (r *replica) distrust(e *core.Effect) {
 	r.say("believes nothing of what it remembers: %s", e.Reason)
 	if !r.lies() {

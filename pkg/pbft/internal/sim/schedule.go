@@ -28,7 +28,8 @@ type Schedule struct {
 	reaches []stage
 }
 
-// A stage is what must hold when a schedule's faults end, so that it shows something.
+// A stage is a condition that must hold when a schedule's faults end, so that the
+// schedule shows something.
 type stage struct {
 	name  string
 	holds func(w *world) bool

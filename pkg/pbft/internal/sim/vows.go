@@ -40,8 +40,8 @@ type vows struct {
 	oaths  []oath                    // by replica
 }
 
-// An oath is what a replica has promised, in all its lives (R-OUR-21): the proof relies
-// on it whether or not the replica remembers.
+// An oath holds a replica's promises of all its lives (R-OUR-21): the proof relies on
+// them whether or not the replica remembers.
 type oath struct {
 	n, before        message.SeqNum // the highest number of a promise; of one in an earlier life
 	view, viewBefore message.View   // likewise
@@ -56,7 +56,7 @@ type voteKey struct {
 	slotKey
 }
 
-// A record is what a replica did at one number.
+// A record holds the batches that a replica accepted and prepared at one number.
 type record struct {
 	accepted map[message.Digest]message.View // the last view of each digest
 	prepared message.Digest

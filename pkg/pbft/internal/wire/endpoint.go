@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wire is what replicas and clients have in common at the edge of the protocol:
-// connections whose other end is known, the session keys under which it speaks, and the
-// budgets of those who connect.
+// Package wire is the common part of replicas and clients at the edge of the protocol:
+// connections whose other end is known, the session keys of that end, and the budgets of
+// peers that connect.
 //
 // An Endpoint is one process's keys and counts. A Remote is the other end of a connection. A
 // Gate decides at a replica whose connections are taken on, and what each Caller may cause.

@@ -23,7 +23,7 @@ type tally struct {
 	apart     int // histories ended because the two were no longer in step
 }
 
-// A decision is what one protocol begins the view with.
+// A decision holds the batches with which one protocol begins the view.
 type decision struct {
 	start  message.SeqNum
 	chosen []message.Digest

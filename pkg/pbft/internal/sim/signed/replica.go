@@ -71,7 +71,7 @@ type Replica struct {
 	out                []Effect
 }
 
-// A slot is what is known of a number in the present view.
+// A slot holds a replica's knowledge of a number in the present view.
 type slot struct {
 	proposal Signed
 	batch    *message.Batch
@@ -239,7 +239,7 @@ func (r *Replica) onWish(q *message.Request) {
 	}
 }
 
-// propose gives numbers to what waits [OSDI99 §4.2].
+// propose gives numbers to waiting requests [OSDI99 §4.2].
 func (r *Replica) propose() {
 	for r.active && r.isPrimary() && r.seqno < min(r.lastExec+r.cfg.Window, r.low+r.cfg.LogSize) {
 		b := &message.Batch{}

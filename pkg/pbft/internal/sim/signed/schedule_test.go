@@ -19,7 +19,7 @@ import (
 
 var schedulesFlag = flag.Int("signed.schedules", 100, "so many schedules")
 
-// A schedule is what happens to a group, whichever protocol it runs.
+// A schedule lists the events of a group, whichever protocol it runs.
 type schedule struct {
 	seed              uint64
 	n, f              int

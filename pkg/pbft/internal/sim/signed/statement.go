@@ -4,7 +4,7 @@ package signed
 
 import "bfs/pkg/pbft/internal/message"
 
-// A Statement is what a replica signs. Nobody changes one that was signed.
+// A Statement is signed by a replica. It does not change after that.
 type Statement interface{ statement() }
 
 // A Vote names a digest for a number in a view.
@@ -24,8 +24,8 @@ type (
 	Commit Vote
 	// Checkpoint is the signer's state after executing Seq.
 	Checkpoint message.CheckpointID
-	// ViewChange is what its signer carries into View: a stable checkpoint with its
-	// proof, and for each number above it the certificate of what prepared there last.
+	// ViewChange is a statement that its signer carries into View: a stable checkpoint with its
+	// proof, and for each number above it the certificate of the batch that prepared there last.
 	ViewChange struct {
 		View  message.View
 		Low   message.SeqNum
@@ -54,7 +54,7 @@ type Certificate struct {
 	Batch    *message.Batch // the proposal's
 }
 
-// Vote is what the certificate certifies.
+// Vote returns the vote that the certificate certifies.
 func (c Certificate) Vote() Vote {
 	p, _ := c.Proposal.body.(PrePrepare)
 	return Vote(p)
@@ -69,7 +69,7 @@ type Signed struct {
 // By is the signer; false if nobody signed.
 func (s Signed) By() (message.ReplicaID, bool) { return message.ReplicaID(s.signer - 1), s.signer > 0 }
 
-// Body is what was signed.
+// Body returns the signed bytes.
 func (s Signed) Body() Statement { return s.body }
 
 func (s Signed) by(i message.ReplicaID) bool { return s.signer == int(i)+1 }
@@ -90,7 +90,7 @@ func Keys(n int) []Key {
 // Sign signs a statement.
 func (k Key) Sign(body Statement) Signed { return Signed{k.signer, body} }
 
-// A Message is what replicas send each other, beside *message.Request.
+// A Message is a message between replicas other than *message.Request.
 type Message interface{ message() }
 
 type (

@@ -23,8 +23,8 @@ func (r *Replica) Leave(v message.View) {
 	r.say(m, nil)
 }
 
-// abandon ends all that belongs to the present view. What was decided and cannot be
-// executed yet is agreed again, as in the core.
+// abandon ends all that belongs to the present view. A batch that was decided and cannot
+// be executed yet is agreed on again, as in the core.
 func (r *Replica) abandon(v message.View) {
 	r.view, r.active, r.due = v, false, 0
 	r.newView = Signed{}
@@ -120,14 +120,14 @@ func (r *Replica) begin() {
 	r.say(nv, nil)
 }
 
-// A Choice is what follows from the VIEW-CHANGEs of a NEW-VIEW.
+// A Choice follows from the VIEW-CHANGEs of a NEW-VIEW.
 type Choice struct {
 	Start  message.SeqNum // min-s
 	Proof  []Signed
 	Chosen []Chosen // for Start+1 up to max-s
 }
 
-// Chosen is what a NEW-VIEW proposes for a number.
+// Chosen is the proposal of a NEW-VIEW for one number.
 type Chosen struct {
 	Vote  // the view is the one it prepared in
 	Batch *message.Batch
