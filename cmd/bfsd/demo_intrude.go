@@ -144,8 +144,8 @@ func (x *intrusion) readWithout(ctx context.Context) (err error) {
 // askAgain is the pause between two questions.
 const askAgain = 100 * time.Millisecond
 
-// askKeeper has the replica recovered when all others take part: a relay that has just
-// begun may have them busy.
+// askKeeper asks for the replica's recovery when all others take part: a relay that has
+// just begun may keep them busy.
 func (x *intrusion) askKeeper(ctx context.Context) error {
 	r, err := config.LoadReplica(filepath.Join(x.home(), bundle.ReplicaFile))
 	if err != nil {

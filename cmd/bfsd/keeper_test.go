@@ -135,8 +135,8 @@ func TestKeeper(t *testing.T) {
 	}
 }
 
-// askForRecovery has a replica recovered by hand, while the others take part and not
-// while one does not.
+// askForRecovery recovers a replica by hand while all others take part, and checks that
+// bfsd refuses while one does not.
 func askForRecovery(ctx context.Context, t *testing.T, g *cluster.Group, k *cluster.Process, self int) {
 	t.Helper()
 	ask := func(args ...string) (string, error) {

@@ -4,6 +4,6 @@
 
 package fsmerkle
 
-// distrustful has the block digests of pages that are put computed anew. Only the build
-// for the race detector, which tests use, can afford that.
+// distrustful makes Put compute the block digests of pages anew. Only the build for the
+// race detector, which tests use, can afford that.
 const distrustful = true

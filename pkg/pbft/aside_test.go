@@ -13,7 +13,7 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// fullLimits have the image follow every few dozen operations.
+// fullLimits make the image follow every few dozen operations.
 func fullLimits() pbft.Limits {
 	l := smallLimits()
 	l.CheckpointPeriod, l.LogSize, l.LogBytes = 16, 32, 256<<10

@@ -103,7 +103,7 @@ func mustWrite(t testing.TB, c *pbft.Client, op []byte) {
 	}
 }
 
-// pass has the group go on for so many batches.
+// pass makes the group execute that many batches.
 func pass(t testing.TB, c *pbft.Client, batches pbft.SeqNum) {
 	t.Helper()
 	for range batches {

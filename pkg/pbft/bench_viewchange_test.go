@@ -15,7 +15,7 @@ import (
 
 var viewStateFlag = flag.Uint64("viewstate", 256, "mebibytes of state under which views change in benchmarks")
 
-// BenchmarkViewChange has the primary step down again and again, and takes from each
+// BenchmarkViewChange makes the primary step down again and again, and measures at each
 // replica the time from its VIEW-CHANGE to the first execution that follows. All four
 // replicas share this process.
 //

@@ -24,8 +24,8 @@ func (c *Client) Stable(ctx context.Context) (certified Certified, reached SeqNu
 	return q.certified(c.group.Weak()), q.reached(c.group.Weak()), nil
 }
 
-// await has the group take a checkpoint of all that was answered before, if need be, and
-// returns that checkpoint, certified.
+// await returns a certified checkpoint of all calls that were answered before. It makes
+// the group take one if need be.
 func (c *Client) await(ctx context.Context) (Certified, error) {
 	target, err := c.reading.reachedBy(ctx)
 	if err != nil {
@@ -53,7 +53,7 @@ func (c *Client) await(ctx context.Context) (Certified, error) {
 // own operations do it: a primary that ignores these is replaced. (A variable for tests.)
 var pushAfter = 3 * time.Second
 
-// push has the group execute one batch that changes nothing, if the group executes
+// push makes the group execute one batch that changes nothing, if the group executes
 // anything at all. A member's client cannot do that.
 func (c *Client) push(ctx context.Context) {
 	_, _ = wait(ctx, func(done func([]byte, error)) error {

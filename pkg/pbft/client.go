@@ -137,7 +137,7 @@ const (
 	restPeriod = time.Second           // an idle client's, which asks for missing keys this often
 )
 
-// set has the clock tick again.
+// set makes the clock tick again.
 func (x *clientClock) set(idle bool) {
 	if x.idle = idle; idle {
 		x.timer.Reset(restPeriod)
@@ -146,7 +146,7 @@ func (x *clientClock) set(idle bool) {
 	}
 }
 
-// wake has the clock tick that an idle client does not need.
+// wake starts the fast ticks of the clock, which an idle client does not need.
 func (x *clientClock) wake() {
 	if x.idle {
 		x.set(false)
@@ -358,8 +358,8 @@ func (c *Client) now() client.Time {
 	return time.Since(c.epoch)
 }
 
-// send has the request of a call sent to the replicas that an effect names. An error is that of
-// Call.Sending, and the request has not left. The caller holds the lock.
+// send sends the request of a call to the replicas that an effect names. An error is that
+// of Call.Sending, and the request has not left. The caller holds the lock.
 func (c *Client) send(e *client.Effect) error {
 	q, x := c.rule.Request(e.Slot), &c.calls[e.Slot]
 	if e.New && x.Sending != nil && !q.ReadOnly {
@@ -427,9 +427,9 @@ func (c *Client) renewKeys(now time.Time) {
 	c.refreshKeys()
 }
 
-// refreshKeys has the replicas answer under new keys. Answers under the old ones that
-// have not been believed yet are forgotten, and asked for again. The caller holds the
-// lock, and refreshKeys gives it up.
+// refreshKeys gives the replicas new keys under which they must answer. Answers under the
+// old ones that have not been believed yet are forgotten, and asked for again. The caller
+// holds the lock, and refreshKeys gives it up.
 func (c *Client) refreshKeys() {
 	fresh := !c.wires.closed && c.end.Refresh()
 	if fresh {

@@ -150,7 +150,7 @@ func (l *clientLink) receive(conn *transport.Conn, who *wire.Remote, frame []byt
 	return nil
 }
 
-// count has the rule count replies that were opened in an epoch, and ends the calls that
+// count gives the rule the replies that were opened in an epoch, and ends the calls that
 // they decide.
 func (l *clientLink) count(batch []*message.Reply, epoch uint64) {
 	c := l.c

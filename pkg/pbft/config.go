@@ -38,9 +38,9 @@ type ReplicaConfig struct {
 	Delay     time.Duration // artificial one-way delay of what is sent, for measurements
 	KeyPeriod time.Duration // session keys are refreshed so often; 0: DefaultKeyPeriod. Replicas may differ in it
 
-	// SpendReserve has this replica use what it keeps in reserve on its disk (R-OUR-7):
-	// if the disks of more than f hosts are full, and no room can be made on them, those
-	// with this setting order calls again for a while, such as those that remove files.
+	// SpendReserve makes this replica use the reserve on its disk (R-OUR-7). If the disks
+	// of more than f hosts are full, and no room can be made on them, the replicas with
+	// this setting order calls again for a while, such as those that remove files.
 	SpendReserve bool
 
 	Without []Optimisation // turned off, to measure what they bring; the replicas of a group may differ in it

@@ -77,7 +77,7 @@ func TestOpenDirectory(t *testing.T) {
 	}
 }
 
-// count has a client count n times.
+// count makes a client count n times.
 func count(t testing.TB, client *pbft.Client, n int) {
 	t.Helper()
 	for range n {
@@ -162,8 +162,8 @@ func TestHandOverAlone(t *testing.T) {
 	c.stop(0)
 }
 
-// BenchmarkHandOver has the primary hand over and stop, and measures how long a client
-// then waits for the write that it began at that moment; compare BenchmarkPrimaryKilled.
+// BenchmarkHandOver makes the primary hand over and stop, and measures how long a client
+// waits for a write that it began at that moment; compare BenchmarkPrimaryKilled.
 func BenchmarkHandOver(b *testing.B) {
 	c, client := pagedCluster(b, false)
 	c.startPaged(3)

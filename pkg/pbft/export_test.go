@@ -19,8 +19,8 @@ import (
 	"bfs/pkg/pbft/internal/wire"
 )
 
-// StepDown has a primary leave its view, as it will before a proactive recovery. It
-// reports whether we were one.
+// StepDown makes a primary leave its view, as it does before a proactive recovery. It
+// reports whether this replica was the primary.
 func (r *Replica) StepDown() bool {
 	r.enter()
 	defer r.leave()
@@ -40,28 +40,28 @@ func Executes(g *Group, s Service) (func(r *message.Request) (ran bool), error) 
 	}, err
 }
 
-// SignWith has a replica's long-term key at s.
+// SignWith makes s hold a replica's long-term key.
 func SignWith(s auth.Signer) func(*ReplicaConfig) {
 	return func(cfg *ReplicaConfig) { cfg.owner = s }
 }
 
-// BoundSignatures has replicas that are started from now on check no more than n
-// signatures a second for another, until the test ends.
+// BoundSignatures bounds the signatures that a replica checks for another one to n a
+// second. It holds for replicas that are started from now on, until the test ends.
 func BoundSignatures(t testing.TB, n int) {
 	old := signaturesPerSecond
 	signaturesPerSecond = n
 	t.Cleanup(func() { signaturesPerSecond = old })
 }
 
-// AskWithin has others answer a first start within d, until the test ends.
+// AskWithin gives other replicas the time d to answer a first start, until the test ends.
 func AskWithin(t testing.TB, d time.Duration) {
 	old := askWithin
 	askWithin = d
 	t.Cleanup(func() { askWithin = old })
 }
 
-// ShortSegments has the journals of replicas that are started from now on have short
-// segments, so that the image follows soon, until the test ends.
+// ShortSegments shortens the segments of the journals of replicas that are started from
+// now on, so that the image follows soon, until the test ends.
 func ShortSegments(t testing.TB) {
 	old := leastSegment
 	leastSegment = 4096
@@ -155,7 +155,7 @@ func PushAtOnce(t testing.TB) {
 // Reach bounds the progress that replicas claim by the progress that can be true.
 var Reach = reach
 
-// LoanPages has replicas keep a lent checkpoint while checkpoints alone hold at most n
+// LoanPages makes replicas keep a lent checkpoint while checkpoints alone hold at most n
 // pages, until the test ends.
 func LoanPages(t testing.TB, n int) {
 	old := loanPages

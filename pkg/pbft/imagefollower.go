@@ -47,7 +47,7 @@ func (x *imageFollower) pause() time.Duration {
 	return fullPause
 }
 
-// stable has the image follow to checkpoint n, which is stable, if it is time to. Then
+// stable makes the image follow to checkpoint n, which is stable, if that is due. Then
 // the state forgets the checkpoints below.
 func (x *imageFollower) stable(n SeqNum) {
 	// Otherwise a later checkpoint is stable, or the state is behind.
@@ -60,8 +60,9 @@ func (x *imageFollower) stable(n SeqNum) {
 	x.discard()
 }
 
-// discard has the state forget the checkpoints that nobody needs: those below the stable one,
-// below the one that the image is taken to, or is about to be, and below the one that is lent.
+// discard makes the state forget the checkpoints that are no longer needed: those below
+// the stable one, below the one that the image is taken to, or is about to be, and below
+// the one that is lent.
 func (x *imageFollower) discard() {
 	n := x.disk.store.Keeps(x.core.Keeps())
 	if x.job != nil {

@@ -266,8 +266,9 @@ func (cfg *ReplicaConfig) cannotStart(what string, err error) error {
 	return fmt.Errorf("%s in %s: %w", what, cfg.Directory, err)
 }
 
-// countAhead has the file of the signature counter written now, with the room that is kept for
-// it if the disk is full: without it no NEW-KEY can be made, and nobody hears this replica.
+// countAhead writes the file of the signature counter now, into the room that is kept for
+// it if the disk is full. Without it this replica can make no NEW-KEY, and no other
+// replica accepts its messages.
 func (x *recovering) countAhead(k *storage) {
 	err := k.writeSmall(func() error {
 		_, err := x.signer.Count()
@@ -413,7 +414,7 @@ func (r *Replica) HandOver(ctx context.Context) error {
 	}
 }
 
-// leaveView has a primary leave its view, and reports which it was.
+// leaveView makes a primary leave its view, and returns that view.
 func (r *Replica) leaveView() (old View, leads bool) {
 	if r.core == nil {
 		return 0, false

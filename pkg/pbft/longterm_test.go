@@ -29,7 +29,7 @@ func (c *cluster) keep(i int, dir string) *pbft.Keeper {
 
 func socketIn(dir string) string { return filepath.Join(dir, "keeper.sock") }
 
-// kept has a replica's key at its keeper.
+// kept leaves a replica's key to its keeper.
 func kept(dir string) func(*pbft.ReplicaConfig) {
 	return func(cfg *pbft.ReplicaConfig) { cfg.Key, cfg.Keeper = nil, socketIn(dir) }
 }
@@ -64,7 +64,7 @@ func newHangingKeeper(t *testing.T, key ed25519.PrivateKey, dir string) *hanging
 	return &hangingKeeper{Signer: s, asked: make(chan struct{}, 1)}
 }
 
-// hang has it hang, when it is asked for recovery requests or for anything.
+// hang makes the keeper hang when it is asked for recovery requests, or for anything.
 func (k *hangingKeeper) hang(only bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -94,7 +94,7 @@ func (x *recovering) begin() (nonce uint64, err error) {
 	return binary.LittleEndian.Uint64(b[:]) | 1, nil
 }
 
-// request has the signer make a recovery request. It needs no lock.
+// request lets the signer make a recovery request. It needs no lock.
 func (x *recovering) request(bound SeqNum) (*message.Request, error) {
 	count, err := x.signer.Count()
 	if err != nil {
@@ -139,7 +139,7 @@ func falseMemory(why string) error {
 		"group's state. Look for how the host was changed, and %w", why, ErrRecover)
 }
 
-// markFalse has the next start be a recovery, and know what this one found.
+// markFalse makes the next start a recovery that knows the damage that this one found.
 func (x *recovering) markFalse() error {
 	text, err := os.ReadFile(x.cfg.path(recoveringFile))
 	if errors.Is(err, fs.ErrNotExist) {

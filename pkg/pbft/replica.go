@@ -309,7 +309,7 @@ func (r *Replica) speak() {
 	r.end.Log.Info("this replica votes again", "checkpoint", r.core.Stable().Seq)
 }
 
-// choose has the service choose for batch n.
+// choose lets the service choose for batch n.
 func choose(s Service, n SeqNum) []byte {
 	choice := s.Choose(n)
 	return choice[:min(len(choice), MaxChoice)]
@@ -455,9 +455,9 @@ func (r *Replica) installed(n SeqNum) {
 		"took", r.measured.fetched.Took.Duration().Round(time.Millisecond), "bytes", r.measured.fetched.Bytes)
 }
 
-// refreshKeys has every peer and client speak under a new key. Messages under the old
-// keys no longer count unless they are part of a whole certificate. The NEW-KEYs leave on
-// another goroutine. The caller holds the lock.
+// refreshKeys gives every peer and client a new key under which they must speak. Messages
+// under the old keys no longer count unless they are part of a whole certificate. The
+// NEW-KEYs leave on another goroutine. The caller holds the lock.
 func (r *Replica) refreshKeys() {
 	if r.ending.begun || r.disk.aside() || !r.end.Refresh() {
 		return

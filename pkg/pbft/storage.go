@@ -120,7 +120,7 @@ func (k *storage) say(x said) {
 	}
 }
 
-// poke has the journal synced if a message waits for that.
+// poke wakes the goroutine that syncs the journal if a message waits for a sync.
 func (k *storage) poke() {
 	if k != nil && k.store.Waiting() && !k.stuck {
 		fill(k.wake)
@@ -199,7 +199,7 @@ func (k *storage) position() uint64 { return uint64(k.store.Position()) }
 // aside reports whether this replica stands aside. The caller holds the lock.
 func (k *storage) aside() bool { return k != nil && k.full != nil }
 
-// stepAside has this replica stand aside because its disk is full. The caller holds the lock.
+// stepAside makes this replica stand aside because its disk is full. The caller holds the lock.
 func (k *storage) stepAside(why error) {
 	if k.ending.begun || k.aside() {
 		return
@@ -210,7 +210,7 @@ func (k *storage) stepAside(why error) {
 	k.full = why
 }
 
-// comeBack has a replica that stood aside go on. The caller holds the lock.
+// comeBack makes a replica that stood aside go on. The caller holds the lock.
 func (k *storage) comeBack() {
 	if !k.aside() {
 		return

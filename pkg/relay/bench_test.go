@@ -134,8 +134,8 @@ func init() {
 	os.Exit(0)
 }
 
-// BenchmarkCallsProcess has the relay in a process of its own, as kernels have, and
-// measures the CPU time of that process.
+// BenchmarkCallsProcess runs the relay in a process of its own, as it runs beside a
+// kernel, and measures the CPU time of that process.
 func BenchmarkCallsProcess(b *testing.B) {
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), relayServer+"=1")

@@ -310,7 +310,7 @@ func (t *table) leave(c *conn) {
 	c.closeIfDrained()
 }
 
-// poke has the reader of c check again whether it may go on.
+// poke makes the reader of c check again whether it may go on.
 func (t *table) poke(c *conn) {
 	t.mu.Lock()
 	c.room.Broadcast()

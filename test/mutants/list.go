@@ -5,12 +5,13 @@ package main
 // A mutant is one mistake: old, which occurs once in file, becomes new.
 type mutant struct{ name, file, old, new string }
 
-// also has the second half of a mistake that is in two files.
+// also holds the second half of a mistake that is in two files.
 var also = map[string]mutant{
 	"what was decided is executed only when its batch comes as asked for": {"", core + "normal.go", "	c.adoptDecision(s)\n}", "}"},
 }
 
-// unit has the packages whose own tests must notice what the simulator cannot: there are no files in it.
+// unit names the packages whose own tests must notice a mistake that the simulator
+// cannot, because it has no files.
 var unit = map[string]string{
 	"a page takes the digest of a block that it is not":                       "./pkg/nfsstate",
 	"what pads the data is not reckoned with":                                 "./pkg/nfsstate",

@@ -285,7 +285,7 @@ func (s *soak) await(ctx context.Context, goals []int64) error {
 	}
 }
 
-// check has all crews compare their directories with their logs, at the same time.
+// check lets all crews compare their directories with their logs at the same time.
 func (s *soak) check(ctx context.Context) error {
 	ctx, cancel := patience.Context(ctx, checkIn)
 	defer cancel()

@@ -128,7 +128,7 @@ var templates = template.Must(template.New("").ParseFS(texts, "*.tmpl"))
 // Write writes the plan to dir, which must not exist or be empty.
 func Write(dir string, p Plan) error { return build(dir, p.write) }
 
-// build has a directory written beside dir, and puts it there.
+// build writes a directory beside dir, and then renames it to dir.
 func build(dir string, write func(temp string) error) error {
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		return fmt.Errorf("%s: is not empty, and nothing is overwritten: remove it or name another directory", dir)

@@ -82,8 +82,8 @@ func NameSelf(name string) {
 // from core dumps.
 func Hide() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
 
-// Adopt has this process become the parent of all that its children leave behind, so that
-// KillOrphans finds them.
+// Adopt makes this process the parent of all processes that its children leave behind, so
+// that KillOrphans finds them.
 func Adopt() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
 
 // orphansWithin bounds KillOrphans.

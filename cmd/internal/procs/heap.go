@@ -10,8 +10,8 @@ const heapFloor = 32 << 20
 
 var floor atomic.Pointer[[heapFloor]byte]
 
-// FloorHeap has the collector run only after some tens of MiB have been allocated. The live heap
-// of a replica is a few MiB beside its message log, because the state is kept elsewhere, so the
-// collector would otherwise scan the whole log after every few MiB of requests. The floor is
+// FloorHeap makes the collector run only after some tens of MiB have been allocated. The live
+// heap of a replica is a few MiB beside its message log, because the state is kept elsewhere, so
+// the collector would otherwise scan the whole log after every few MiB of requests. The floor is
 // never touched, so it takes no memory; allocations above it take at most as much again.
 func FloorHeap() { floor.Store(new([heapFloor]byte)) }

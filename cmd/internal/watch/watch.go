@@ -331,7 +331,7 @@ func (w *Watch) recover() error {
 	return nil
 }
 
-// Recover has the replica recovered now, and waits until its new process is ready or ctx ends.
+// Recover recovers the replica now, and waits until its new process is ready or ctx ends.
 func (w *Watch) Recover(ctx context.Context, force bool) (string, error) {
 	x := wish{force, make(chan granted, 1)}
 	select {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Unpaced has a TCP socket send its bytes at once where this machine's default congestion
+// Unpaced makes a TCP socket send its bytes at once where this machine's default congestion
 // control is BBR. BBR spreads sending over time by an estimate of the path's bandwidth, and
 // small messages with pauses between them make the estimate low: a WRITE of some KiB then
 // waits for milliseconds at each of its hops. On a link within a machine room pacing brings

@@ -36,8 +36,8 @@ var ends struct {
 // maxWatched bounds the streams that are watched.
 var maxWatched = 1 << 16
 
-// watchEnd has the end of a socket's stream noted, until forget. It returns nil if the
-// socket cannot be watched.
+// watchEnd notes the end of a socket's stream when it comes, until forget. It returns nil
+// if the socket cannot be watched.
 func watchEnd(socket syscall.RawConn) *end {
 	ends.mu.Lock()
 	defer ends.mu.Unlock()

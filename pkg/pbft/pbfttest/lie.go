@@ -4,7 +4,7 @@ package pbfttest
 
 import "bfs/pkg/pbft/internal/lies"
 
-// Lie has each replica that this process starts from now on lie to the others and to clients,
+// Lie makes each replica that this process starts from now on lie to the others and to clients,
 // for good: it votes for batches that nobody proposed, sends checkpoints of states that no
 // replica has, and changes results, all with the right MACs. told counts the lies of each kind.
 //

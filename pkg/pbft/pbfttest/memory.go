@@ -280,7 +280,7 @@ func (s *install) Retarget(seq pbft.SeqNum, root pbft.Digest) error {
 	return nil
 }
 
-// need has a node fetched if its digest is not the wanted one.
+// need asks for a node whose digest is not the wanted one.
 func (s *install) need(id pbft.NodeID, is, want pbft.Digest) {
 	if is != want {
 		s.known[id] = want

@@ -32,9 +32,9 @@ func (p *party) opens(m *message.Commit, sealed []byte) bool {
 	return ok && p.session.Open(&x, m, body, trailer)
 }
 
-// changesOneDirection has a choose anew, by change, the key under which b speaks to it.
-// What b sealed before opens no more, at once and whether or not b knows; the other
-// direction is not touched. After a's NEW-KEY both hear each other.
+// changesOneDirection makes a choose a new key, by change, under which b must speak to it.
+// Messages that b sealed before do not open any more, whether or not b knows of the change;
+// the other direction does not change. After a's NEW-KEY each opens the other's messages.
 func changesOneDirection(t *testing.T, a, b *party, change func()) {
 	t.Helper()
 	m, sealed := b.seal()

@@ -202,8 +202,8 @@ func (c *Client) prepare(now Time, k *call, t message.Timestamp, readOnly bool) 
 	k.sent, k.due = now, unset
 }
 
-// send has the call's request sent: a first ordered try to the primary alone, if that can
-// be spoken to, a first read to the replicas that gave the last result, anything else to
+// send sends the call's request: a first ordered try to the primary alone, if that can be
+// spoken to, a first read to the replicas that gave the last result, anything else to
 // every replica (R-CLI-2, R-CLI-5).
 func (c *Client) send(now Time, k *call, again, first bool) {
 	a, q := &c.audience, &k.request

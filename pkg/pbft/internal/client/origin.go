@@ -42,7 +42,7 @@ func (o *origin) isDue(now Time) bool {
 	return true
 }
 
-// forget has the origin asked for again.
+// forget makes the client ask for the origin again.
 func (o *origin) forget() { *o = origin{nonce: o.nonce + 1, asked: never} }
 
 // add counts the answer of one of n replicas. With the one that decides it returns the

@@ -24,7 +24,7 @@ func (c *Client) Refreshed() {
 	}
 }
 
-// Again has all outstanding requests sent to all replicas again, authenticated anew (R-OUR-10).
+// Again sends all outstanding requests to all replicas again, authenticated anew (R-OUR-10).
 func (c *Client) Again(now Time) {
 	for s := range c.slots {
 		if x := &c.slots[s]; x.phase == calling {

@@ -79,10 +79,11 @@ func (f *Fence) View() message.View { return f.view }
 // Position is how many records the journal must hold, or store.NoJournal.
 func (f *Fence) Position() uint64 { return f.position }
 
-// Follow has the file say from now on how many records the journal holds.
+// Follow makes the file say from now on how many records the journal holds.
 func (f *Fence) Follow(journal func() uint64) { f.journal = journal }
 
-// WriteWith has the file written by a function that makes room for it if the disk is full.
+// WriteWith sets the function that writes the file. It makes room for the file if the
+// disk is full.
 func (f *Fence) WriteWith(write func(write func() error) error) { f.write = write }
 
 // Raise returns when it is on disk that we may have voted up to n, and reached view v.

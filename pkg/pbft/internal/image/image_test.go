@@ -167,7 +167,7 @@ func crashes(t *testing.T, chance *rand.Rand) {
 	}
 }
 
-// fault has a disk fail soon, or not.
+// fault makes a disk fail soon, or not.
 func fault(chance *rand.Rand, d *disk.Mem) {
 	switch chance.IntN(4) {
 	case 0:

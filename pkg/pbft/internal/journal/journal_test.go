@@ -157,7 +157,7 @@ func (w *twin) step() {
 	}
 }
 
-// fill has the disk fill up, or empties it again.
+// fill fills the disk, or empties it again.
 func (w *twin) fill() {
 	switch w.chance.IntN(6) {
 	case 0:

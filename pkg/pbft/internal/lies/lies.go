@@ -23,7 +23,7 @@ type Teller interface {
 
 var installed atomic.Pointer[Teller]
 
-// Install has replicas that are started from now on lie as t says.
+// Install makes replicas that are started from now on lie as t says.
 func Install(t Teller) { installed.Store(&t) }
 
 // Installed is the present Teller, nil if there is none.

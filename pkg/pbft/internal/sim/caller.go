@@ -215,7 +215,7 @@ func body(n int) []byte {
 	return b
 }
 
-// issue has the rule begin an operation.
+// issue makes the rule begin an operation.
 func (s *callSlot) issue(op []byte, readOnly bool) {
 	c := s.c
 	slot := c.rule.Start(c.now(), client.Operation{Body: op, Digest: message.OperationDigest(op), ReadOnly: readOnly})
@@ -241,7 +241,7 @@ func (c *caller) perform() {
 	c.wait()
 }
 
-// wait has the rule told the time when it may have something to do.
+// wait arranges to tell the rule the time when it may have something to do.
 func (c *caller) wait() {
 	at, ok := c.rule.Next(c.now())
 	t := int64((at + hundredth - 1) / hundredth)

@@ -67,7 +67,7 @@ var deceitful = lie{"deceitful", func(l *liarMemory, r *replica, _ int, m messag
 	return one(m)
 }}
 
-// parts has an intruder leave more behind: records that fit together, for numbers and
+// parts makes an intruder leave more behind: records that fit together, for numbers and
 // views that are yet to come.
 func (x *cunning) parts(r *replica) {
 	if r.keeper == nil {

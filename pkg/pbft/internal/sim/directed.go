@@ -41,7 +41,7 @@ func (s *Schedule) add(apply func(w *world), format string, args ...any) {
 	s.items = append(s.items, item{fmt.Sprintf(format, args...), apply})
 }
 
-// loses has the network lose messages while the faults last.
+// loses makes the network lose messages while the faults last.
 func (s *Schedule) loses(lost func(w *world, from, to int, m message.Message) bool, format string, args ...any) {
 	s.add(func(w *world) {
 		w.network.losses = append(w.network.losses, func(from, to int, m message.Message) bool {
@@ -70,7 +70,7 @@ func (s *Schedule) says(i int, edit func(l *liarMemory, r *replica, to int, m me
 	}, "replica %d, which is faulty, %s", i, fmt.Sprintf(format, args...))
 }
 
-// handsOver has a primary leave its view, as one does that is about to be restarted (R-VT-5).
+// handsOver makes a primary leave its view, as a primary does before its restart (R-VT-5).
 func (s *Schedule) handsOver(i, t int) {
 	s.add(func(w *world) {
 		w.at(int64(t)*tick, func() {

@@ -161,7 +161,7 @@ func forgottenReply() *Schedule {
 	return s
 }
 
-// calls has a client issue a request at a tick, whether or not it waits for another.
+// calls makes a client issue a request at a tick, whether or not it waits for another.
 func (s *Schedule) calls(c, t int, op []byte, readOnly bool) {
 	s.add(func(w *world) {
 		w.at(int64(t)*tick, func() {
@@ -172,7 +172,7 @@ func (s *Schedule) calls(c, t int, op []byte, readOnly bool) {
 	}, "at %d client %d asks for %q", t, c, op[0])
 }
 
-// hush has the clients make no calls but those of the schedule.
+// hush stops all calls of clients but those of the schedule.
 func (s *Schedule) hush() {
 	s.add(func(w *world) {
 		for _, c := range w.clients {

@@ -12,9 +12,9 @@ import (
 // Directed schedules of intruders who know the protocol, and of recoveries that faulty
 // replicas disturb.
 
-// intruded has an intruder in replica i between two ticks, in a schedule on disks. Until
-// the intruder goes the replica sends what a correct one would. The intruder leaves
-// something behind, and the replica recovers.
+// intruded puts an intruder into replica i between two ticks, in a schedule on disks.
+// Until the intruder goes the replica sends the messages of a correct one. The intruder
+// leaves something behind, and the replica recovers.
 func (s *Schedule) intruded(i, from, to int, leaves func(r *replica), format string, args ...any) {
 	s.shape.durable, s.shape.sync = true, 5
 	s.add(func(w *world) {

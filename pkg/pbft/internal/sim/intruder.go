@@ -58,7 +58,7 @@ var traces = []trace{
 	}},
 }
 
-// intrudes has an intruder come, unless the correct replicas that remember would be no quorum.
+// intrudes lets an intruder in, unless the correct replicas that remember would be no quorum.
 func (w *world) intrudes(i int, stay, rest int64, speaks lie, leaves trace) (come bool) {
 	s := w.sites[i]
 	if r := s.copies[0]; s.liar() || s.away || r.down || r.recovers || !w.mayLose(i) || w.liars() >= w.f {

@@ -153,7 +153,7 @@ func (j *judge) digest(r *replica, b *message.Batch) message.Digest {
 	return checked.Digest()
 }
 
-// commit has the automaton execute the next batch of the order, on the word of replica by.
+// commit lets the automaton execute the next batch of the order, on the word of replica by.
 func (j *judge) commit(by int, n message.SeqNum, view message.View, b *message.Batch) {
 	j.history = append(j.history, step{b.Digest(), by, view})
 	if len(b.Requests) == 0 {

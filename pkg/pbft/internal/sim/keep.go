@@ -145,7 +145,7 @@ func (r *replica) flushNow() bool {
 	return err == nil
 }
 
-// fills has the replica stand aside if an error says that its disk is full. Any other
+// fills makes the replica stand aside if an error says that its disk is full. Any other
 // error stops it.
 func (r *replica) fills(err error) bool {
 	k := r.keeper
@@ -171,7 +171,7 @@ func (r *replica) reserve() bool {
 	return true
 }
 
-// tryAgain has a replica that stands aside look whether there is room.
+// tryAgain makes a replica that stands aside look whether there is room.
 func (r *replica) tryAgain() {
 	k := r.keeper
 	if again := k.again; again != nil && k.update == nil {
@@ -202,8 +202,8 @@ func (r *replica) discard() {
 	r.memory.Discard(n)
 }
 
-// followStable has the image follow to checkpoint n, which is stable, if it is time to,
-// and sometimes before that.
+// followStable makes the image follow to checkpoint n, which is stable, if that is due,
+// and sometimes before.
 func (r *replica) followStable(n message.SeqNum) {
 	if r.keeper == nil || r.core.Stable().Seq != n || n > r.core.LastExecuted() {
 		return // a later checkpoint is stable, or the state is behind

@@ -80,7 +80,7 @@ func (k *keys) sealing(r *message.Request) (under []int) {
 // proves reports whether replica i's MAC of a request is under its present key.
 func (k *keys) proves(x *sealed, i int) bool { return x.good[i] && x.under[i] == k.epoch[i] }
 
-// refresh has a replica refresh its keys. Twins do not: two processes could not share new keys.
+// refresh makes a replica refresh its keys. Twins do not: two processes could not share new keys.
 func (k *keys) refresh(i int) {
 	s := k.w.sites[i]
 	if s.twins || !s.takes() {
@@ -146,7 +146,7 @@ func (k *keys) renewFor(r *replica, by int) {
 	k.saysStatus(r)
 }
 
-// saysStatus has a replica send STATUS when its NEW-KEYs have arrived.
+// saysStatus makes a replica send STATUS when its NEW-KEYs have arrived.
 func (k *keys) saysStatus(r *replica) {
 	k.w.after(k.w.network.delay+k.w.network.spread, func() {
 		r.running(func() {
@@ -168,7 +168,7 @@ func (k *keys) learn(of, by int) {
 	}
 }
 
-// refreshClient has a client refresh its keys. The client sends its outstanding requests again.
+// refreshClient makes a client refresh its keys. The client sends its outstanding requests again.
 func (k *keys) refreshClient(c *caller) {
 	if c.mischief != nil {
 		return

@@ -83,7 +83,7 @@ func (s *site) tell(r *replica, to int, m message.Message) []message.Message {
 	return said
 }
 
-// learn has a liar remember a message that it receives.
+// learn makes a liar remember a message that it receives.
 func (s *site) learn(from message.ReplicaID, m message.Message) {
 	l := s.memory
 	if l == nil {

@@ -201,9 +201,9 @@ func (r *replica) wake(pause int64) {
 	})
 }
 
-// gather has the replica take in a message of a principal, at once or together with
-// others that come from there a moment later: a read of a connection brings up to 64
-// messages, and the core steps all of them before its effects are performed.
+// gather lets the replica take in a message of a principal, at once or together with
+// others that come from the same principal a moment later: a read of a connection brings
+// up to 64 messages, and the core steps all of them before its effects are performed.
 func (r *replica) gather(from int, b frame) {
 	w := r.w
 	if w.shape.gather == 0 {
@@ -400,7 +400,7 @@ func (r *replica) tellRecoveries() {
 	}
 }
 
-// retain has the core forget the clients that are not enrolled any more.
+// retain makes the core forget the clients that are not enrolled any more.
 func (r *replica) retain() {
 	r.core.Retain(func(id message.ClientID) bool {
 		_, ok := r.exec.Ledger().Client(id)
@@ -558,7 +558,7 @@ func (r *replica) effect(e *core.Effect) {
 // everyone is all other replicas.
 const everyone = -1
 
-// says has a message leave as soon as it may.
+// says sends a message as soon as it may leave.
 func (r *replica) says(m message.Message, to int) {
 	if !core.IsPromise(m) {
 		r.leaves(m, to)

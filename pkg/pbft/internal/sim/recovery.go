@@ -117,7 +117,7 @@ func (d *drawing) recoveries(rng *rand.Rand) {
 	}
 }
 
-// recovers has a replica recover, unless the correct replicas that remember would be no quorum.
+// recovers makes a replica recover, unless the correct replicas that remember would be no quorum.
 func (w *world) recovers(i int, rest int64) (begun bool) {
 	s := w.sites[i]
 	if s.liar() || s.copies[0].down || s.copies[0].stopped != "" || s.away || !w.mayLose(i) {

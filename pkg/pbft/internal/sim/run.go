@@ -125,7 +125,7 @@ func (w *world) hush(within int) {
 	w.quiet = false
 }
 
-// resume has the clients call again.
+// resume lets the clients call again.
 func (w *world) resume() {
 	for _, c := range w.clients {
 		for _, k := range c.slots {

@@ -560,7 +560,7 @@ func (w *world) latest() (v message.View) {
 	return v
 }
 
-// minority has the batches of a view prepare at a few replicas only: no other replica gets
+// minority lets the batches of a view prepare at a few replicas only: no other replica gets
 // PREPAREs. Each of the few is cut off when it has executed a batch tentatively, and comes
 // back when the others have begun another view without it, most often with another batch.
 func (d *drawing) minority() {
@@ -648,9 +648,9 @@ func (w *world) patiently(from int, f func() bool) {
 	w.at(int64(from)*tick, try)
 }
 
-// turn has a replica be correct for a while, and then lie: from a moment on when another
-// replica, or it, has been restarted, and no more than f are faulty with it. The messages
-// that it sent while it was correct count in the proof.
+// turn makes a replica correct for a while, and then a liar: from a moment on when
+// another replica, or it, has been restarted, and no more than f are faulty with it. The
+// messages that it sent while it was correct count in the proof.
 func (d *drawing) turn() {
 	n := d.s.Replicas
 	i, first := d.rng.IntN(n), d.rng.IntN(n)
@@ -718,7 +718,7 @@ func (d *drawing) outage() {
 	}, "at %d all replicas restart, after %d ticks or so", t, rest)
 }
 
-// fills has the disk of one replica, or of all, fill up for a while.
+// fills fills the disk of one replica, or of all, for a while.
 func (d *drawing) fills() {
 	who, whose := []int{d.rng.IntN(d.s.Replicas)}, "a replica"
 	if d.rng.IntN(2) == 0 {

@@ -21,7 +21,7 @@ type stolen struct {
 	seen  []message.Batch
 }
 
-// steals has the intruder in a replica keep its session keys.
+// steals lets the intruder in a replica keep its session keys.
 func (w *world) steals(i int) *stolen {
 	x := &stolen{w: w, of: i, rng: rand.New(rand.NewPCG(uint64(w.now), uint64(i))), since: w.sites[i].counter,
 		seen: w.sites[i].memory.batches}

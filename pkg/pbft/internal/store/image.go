@@ -126,8 +126,8 @@ func (s *Store[T]) Keeps(n message.SeqNum) message.SeqNum {
 // Abandoned reports whether the update is to be given up: see following.
 func (s *Store[T]) Abandoned() bool { return s.update.abandoned }
 
-// Copy has an update copy some pages from the state. It is done when all are copied; then the state
-// need not keep the checkpoint.
+// Copy makes an update copy some pages from the state. The update is done when all are
+// copied; then the state need not keep the checkpoint.
 func (s *Store[T]) Copy(u *image.Update, from image.Source) (done bool, err error) {
 	done, err = u.Step(from, s.update.step)
 	s.update.copied = done && err == nil

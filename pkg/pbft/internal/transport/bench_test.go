@@ -100,7 +100,7 @@ func BenchmarkPingPong(b *testing.B) {
 	}
 }
 
-// BenchmarkPingPongProcesses has the echo in a process of its own.
+// BenchmarkPingPongProcesses runs the echo in a process of its own.
 func BenchmarkPingPongProcesses(b *testing.B) {
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), echoServer+"=1")

@@ -61,8 +61,8 @@ func (l *Link) Stats() Stats {
 	return s
 }
 
-// Hurry has a link that is down dialled at once: its peer is known to be up, and the
-// pause between dials may have grown while it was down.
+// Hurry dials a link that is down at once: its peer is known to be up, and the pause
+// between dials may have grown while the peer was down.
 func (l *Link) Hurry() {
 	if l.Up() {
 		return

@@ -98,7 +98,7 @@ func (l *Listener) arrives(tcp *net.TCPConn) bool {
 	return ok
 }
 
-// sift has the kernel drop SYNs of addresses that are in flood, until none is.
+// sift makes the kernel drop SYNs of addresses that are in flood, until none is.
 func (l *Listener) sift() {
 	defer detach(l.tcp)
 	for open := true; open; open = l.pause(floodTick) {

@@ -109,8 +109,8 @@ func (p *filter) passAll(s *sieve) {
 	}
 }
 
-// attach has the kernel sift what comes to the listener from now on. Connections inherit
-// the filter, see detach.
+// attach makes the kernel sift the packets that come to the listener from now on.
+// Connections inherit the filter, see detach.
 func (s *sieve) attach(tcp *net.TCPListener) error {
 	p := s.filter()
 	program := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}

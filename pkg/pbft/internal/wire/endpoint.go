@@ -250,8 +250,8 @@ func (e *Endpoint) Refresh() bool {
 	return true
 }
 
-// RefreshOf has the peer of a session speak under a new key. A NEW-KEY is then due to the
-// peer, see Single.
+// RefreshOf gives the peer of a session a new key under which it must speak. A NEW-KEY is
+// then due to the peer, see Single.
 func (e *Endpoint) RefreshOf(s *auth.Session) {
 	s.Renew()
 	e.Renewal.Single.last.Store(time.Now().UnixNano())
@@ -342,7 +342,7 @@ func (f *Flushes) Unlock(mu *sync.Mutex) {
 	}
 }
 
-// Add has a connection flushed.
+// Add notes a connection that is to be flushed.
 func (f *Flushes) Add(x flusher) {
 	for _, have := range f.list {
 		if have == x {

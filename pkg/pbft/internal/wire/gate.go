@@ -144,7 +144,7 @@ func (t *Gate) made(x *Caller, challenge []byte, hello *[auth.HelloSize]byte) bo
 	return k != nil && k.Made(challenge, hello)
 }
 
-// helloKey has the signer compute the key for the caller's hellos. It returns nil if the
+// helloKey lets the signer compute the key for the caller's hellos. It returns nil if the
 // signer fails or the caller's key is no valid key.
 func (t *Gate) helloKey(x *Caller) *auth.HelloKey {
 	x.asking.Lock()
@@ -206,7 +206,7 @@ func (x *Caller) take(b *transport.Bucket, r transport.Rate, n int) bool {
 	return b.Take(r, float64(n), time.Now())
 }
 
-// enter has an admitted connection keep its place until it is known, or until later
+// enter lets an admitted connection keep its place until it is known, or until later
 // connections of the caller enter.
 func (x *Caller) enter(c *transport.Conn) {
 	x.mu.Lock()

@@ -73,7 +73,7 @@ func (h *history) change(s *tally) message.SeqNum {
 	return mac.start + message.SeqNum(len(mac.chosen))
 }
 
-// changeCores has the old primary step down, lets all follow, and hands the new primary
+// changeCores makes the old primary step down, lets all follow, and hands the new primary
 // the VIEW-CHANGEs in order.
 func (h *history) changeCores(old, primary int, order []int, lying func(int) bool) (decision, bool) {
 	h.cores[old].StepDown()
@@ -163,7 +163,7 @@ func (h *history) hears(i, primary int) bool {
 	return i == primary || h.draw(5, "new view") > 0 && h.draw(4, "hears", i) > 0
 }
 
-// enterCores has some get the NEW-VIEW, who must believe it.
+// enterCores delivers the NEW-VIEW to some replicas, which must believe it.
 func (h *history) enterCores(primary int, nv *message.NewView, changes []*message.ViewChange) {
 	own := changes[primary]
 	for _, w := range h.take(message.TypeViewChange) {

@@ -336,7 +336,7 @@ func (g *group) answer(i int, q *message.Request) {
 	}
 }
 
-// call has every client take its reply, or ask again. It is true when all are done.
+// call lets every client take its reply, or ask again. It is true when all are done.
 func (g *group) call() (all bool) {
 	all = true
 	for k, c := range g.callers {

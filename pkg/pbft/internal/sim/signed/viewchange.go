@@ -98,7 +98,7 @@ func (r *Replica) certified(c Certificate) bool {
 		signers(c.Prepares, Prepare(p), primary) >= r.quorum()-1
 }
 
-// begin has the new primary begin the view when 2f+1 VIEW-CHANGEs are here, its own among
+// begin makes the new primary begin the view when it has 2f+1 VIEW-CHANGEs, its own among
 // them (R-PK-2).
 func (r *Replica) begin() {
 	if r.active || !r.isPrimary() || r.changes[r.cfg.Self].signer == 0 {
