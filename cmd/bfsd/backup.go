@@ -104,7 +104,7 @@ func (o *backupOptions) run(c *cobra.Command) error {
 	return nil
 }
 
-// who reads the key that may read everything: the administrator's, or that of this host.
+// who reads a key that may read everything: the administrator's, or the key of this host.
 func (o *backupOptions) who(c *cobra.Command) (*config.Group, ed25519.PrivateKey, pbft.Transport, error) {
 	if o.config == "" {
 		g, key, _, err := o.open()

@@ -28,8 +28,8 @@ type deception struct {
 	rounds int
 }
 
-// lieAndRead shows that what a replica says makes no difference, and that the others
-// notice who it is.
+// lieAndRead shows that a replica's lies make no difference, and that the others notice
+// which replica lies.
 func (d *demo) lieAndRead(ctx context.Context) error {
 	return d.mounted(ctx, func(ctx context.Context, c *probe.Client) error {
 		x := &deception{demo: d, client: c}

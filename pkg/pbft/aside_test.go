@@ -61,7 +61,7 @@ func TestFullDiskOfOne(t *testing.T) {
 	}
 }
 
-// When all disks are full a call waits. What was answered is there, also after a restart,
+// When all disks are full a call waits. No answered call is lost, also after a restart,
 // and the group goes on when there is room.
 func TestFullDisksOfAll(t *testing.T) {
 	for _, restart := range []bool{false, true} {

@@ -173,7 +173,7 @@ func (r *rogue) count(t message.Type) int {
 	return r.heard[t]
 }
 
-// ready waits until all who run have given it keys.
+// ready waits until all running replicas have given it keys.
 func (r *rogue) ready(c *cluster) {
 	r.t.Helper()
 	eventually(r.t, "the rogue has keys", func() bool {
@@ -707,8 +707,8 @@ func (p *pages) PageAt(n pbft.SeqNum, page pbft.PageNum) ([]byte, error) {
 	return p.Memory.PageAt(n, page)
 }
 
-// A FETCH of a checkpoint that is being digested waits for the digests, and holds up
-// nobody. The number of FETCHes that wait is bounded.
+// A FETCH of a checkpoint that is being digested waits for the digests, and delays no
+// other message. The number of FETCHes that wait is bounded.
 func TestFetchWaitsForDigests(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	held := newTally(c.g)
@@ -1033,7 +1033,8 @@ func newMiddle(t testing.TB, to string) *middle {
 	return m
 }
 
-// passGreeting forwards what comes before TLS: he cannot make a hello of his own.
+// passGreeting forwards the bytes before TLS, because the man in the middle cannot make a
+// hello of his own.
 func passGreeting(near, far net.Conn) bool {
 	_, err := io.CopyN(near, far, transport.ChallengeSize)
 	if err == nil {

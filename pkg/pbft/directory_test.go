@@ -16,8 +16,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// What a directory holds decides whether its replica may start: all that it must remember, or the
-// mark of one that has never run. A directory that was lost, in whole or in part, holds neither.
+// The contents of a directory decide whether its replica may start: all that it must
+// remember, or the mark of a replica that has never run. A directory that was lost, in
+// whole or in part, holds neither.
 func TestOpenDirectory(t *testing.T) {
 	g, keys, _ := newGroup(4)
 	write := func(names ...string) func(string) {

@@ -96,8 +96,8 @@ func say(t testing.TB, address string, hello transport.Hello, frame []byte) {
 	_, _ = io.Copy(io.Discard, conn)
 }
 
-// What a client said once, its hello and its NEW-KEY, does nothing on another connection:
-// it is refused before any signature is checked, and costs the client nothing of its share.
+// A client's hello and NEW-KEY of one connection are worthless on another: they are
+// refused before any signature is checked, and cost the client nothing of its share.
 func TestReplayedNewKey(t *testing.T) {
 	c := startCluster(t, smallLimits())
 	key := c.enrolled(c.client(c.admin), "")

@@ -109,8 +109,8 @@ func TestRefreshWhileCutOff(t *testing.T) {
 	c.agree(c.replicas[3].Status().Stable, func() { invoke(t, client, "i", false) })
 }
 
-// Frames are opened without the replica's lock. What was opened when the keys are
-// refreshed, and has not been counted, counts no more.
+// Frames are opened without the replica's lock. A message that was opened before a
+// refresh of the keys, and is counted after it, does not count.
 func TestOpenedBeforeARefresh(t *testing.T) {
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	r := c.start(0) // the others do not run

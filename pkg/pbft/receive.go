@@ -242,7 +242,7 @@ func (x *receiver) newKey(c *transport.Conn, frame []byte) *keyed {
 	return k
 }
 
-// keyed says who sent a NEW-KEY that was accepted, and what follows from it.
+// keyed holds the sender of a NEW-KEY that was accepted, and the consequences of the NEW-KEY.
 type keyed struct {
 	who     *wire.Remote
 	known   bool   // the connection had a remote before

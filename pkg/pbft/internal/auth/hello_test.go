@@ -29,7 +29,8 @@ func TestMontgomery(t *testing.T) {
 	}
 }
 
-// What is no public key, or one with which every secret is the same, makes no key and no panic.
+// Bytes that are no public key, or a key with which every secret is the same, make no key
+// and no panic.
 func TestNoHelloKey(t *testing.T) {
 	_, private, _ := ed25519.GenerateKey(nil)
 	ring, err := NewRing(message.Principal{Client: 9}, group, NewMemorySigner(private), message.Digest{})
@@ -147,9 +148,9 @@ func TestCounterThatWentBack(t *testing.T) {
 	}
 }
 
-// A NEW-KEY is fresh on the connection it was made for, whatever counters were before in this life:
-// one that counts from 1 again is heard on a later connection; what is left of an earlier
-// connection is not.
+// A NEW-KEY is fresh on the connection for which it was made, whatever counters came
+// before in this life. On a later connection, a NEW-KEY that counts from 1 again is
+// accepted, and one that was made for an earlier connection is refused.
 func TestFreshByConnection(t *testing.T) {
 	a, b := newPair(t)
 	at := func(n uint64) Channel { return Channel{ID: message.Digest{byte(n)}, Number: n} }

@@ -78,7 +78,7 @@ func TestFenceIsReset(t *testing.T) {
 	}
 }
 
-// What could not be written ahead stops the vote that needs it.
+// A fence that could not be written ahead stops the vote that needs it.
 func TestFenceFailsAhead(t *testing.T) {
 	dir := t.TempDir()
 	f, err := Open(filepath.Join(dir, "fence"), message.Digest{1})

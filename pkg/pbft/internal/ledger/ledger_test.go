@@ -166,8 +166,8 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
-// A key that is enrolled again, in whatever record, does not have executed again what it
-// asked for when it had another.
+// When a key is enrolled again, in any record, requests that it made under its old record
+// are not executed again.
 func TestFloor(t *testing.T) {
 	m := memory{}
 	l := open(t, m, 2, 8)

@@ -332,8 +332,8 @@ func TestBatchDigestBinds(t *testing.T) {
 	}
 }
 
-// What a request is does not depend on how it came here, nor on who shall answer and
-// whether it may try the short way.
+// The identity of a request does not depend on the way by which it came here, on the
+// replica that shall answer, nor on whether it may try the short way.
 func TestRequestDigest(t *testing.T) {
 	for _, n := range []int{0, 1, ShortOperation, ShortOperation + 1, 5000} {
 		made := &Request{Client: 7, Slot: 3, Timestamp: 9, Replier: 2, Op: bytes.Repeat([]byte{5}, n)}

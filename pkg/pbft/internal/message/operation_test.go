@@ -58,7 +58,7 @@ func obviousBlocks(op []byte) (all []Digest) {
 
 var operationLengths = []int{257, 4095, 4096, 4097, 5000, 8191, 8192, 8193, 1<<16 + 132}
 
-// An operation is known by its head and the digests of its blocks, and who decodes it keeps those.
+// An operation is known by its head and the digests of its blocks, which the decoder keeps.
 func TestBlocks(t *testing.T) {
 	for _, n := range operationLengths {
 		op := counted(n)

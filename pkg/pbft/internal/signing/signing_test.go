@@ -273,7 +273,7 @@ func TestOtherUsersAreRefused(t *testing.T) {
 	}
 }
 
-// A recovery is asked for by an operator, and what came of it is told.
+// An operator asks for a recovery, and is told its outcome.
 func TestAskRecovery(t *testing.T) {
 	h := newHome(t)
 	var s *Server

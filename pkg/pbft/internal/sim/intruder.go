@@ -14,7 +14,7 @@ import (
 // recovery. Before that the intruder may change what is on the replica's disk, and keeps
 // its session keys. A life has more than f intruders, and never more than f at a time.
 
-// intrusions draws intruders who come one after the other. No other replica lies then.
+// intrusions draws intruders that come one after the other. No other replica lies then.
 func (d *drawing) intrusions(rng *rand.Rand) {
 	for range 2 + rng.IntN(4) {
 		i, t, stay, rest := rng.IntN(d.s.Replicas), rng.IntN(d.s.shape.stop), 1+rng.IntN(60), rng.IntN(10)

@@ -105,7 +105,7 @@ func TestWhatLeavesWhen(t *testing.T) {
 	}
 }
 
-// A store that is opened again tells what was durable, with who said it.
+// A store that is opened again returns the durable messages with their senders.
 func TestRemembers(t *testing.T) {
 	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
 	s, _ := recall(t, d)
@@ -202,9 +202,9 @@ func TestLostJournal(t *testing.T) {
 	}
 }
 
-// A journal that is written anew holds what it had or also what it was given, whole, wherever the
-// power is cut. What was sticky in it is so no more, and what it had goes when the image has passed
-// the stable checkpoint, whatever number it claims.
+// A journal that is written anew holds the records that it had, or these and the new ones,
+// whole, wherever the power is cut. Its sticky records are not sticky any more, and its old
+// records go when the image has passed the stable checkpoint, whatever number they claim.
 func TestRenewal(t *testing.T) {
 	const stable = 4
 	first, last := &message.Recovered{Seq: stable, Timestamp: 1}, &message.Recovered{View: 1, Seq: stable, Timestamp: 1}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Rates are kept whatever the pattern of what comes.
+// Rates are kept for every pattern of arrivals.
 func TestBucket(t *testing.T) {
 	var b Bucket
 	now := time.Now()

@@ -89,7 +89,7 @@ func FuzzSplitter(f *testing.F) {
 	})
 }
 
-// What goes into a queue comes out, in order, whatever the pieces.
+// The bytes that go into a queue come out in order, whatever the pieces.
 func FuzzQueue(f *testing.F) {
 	f.Add([]byte{1, 200, 3, 255, 255, 255}, uint32(5))
 	f.Add([]byte{255, 254}, uint32(chunkSize))

@@ -77,8 +77,8 @@ func (s Signed) by(i message.ReplicaID) bool { return s.signer == int(i)+1 }
 // A Key signs for one replica. The zero Key signs for nobody.
 type Key struct{ signer int }
 
-// Keys makes the keys of a group. It is for whoever sets the group up, who then hands
-// each replica its own.
+// Keys makes the keys of a group. The code that sets up the group calls it, and hands
+// each replica its own key.
 func Keys(n int) []Key {
 	keys := make([]Key, n)
 	for i := range keys {

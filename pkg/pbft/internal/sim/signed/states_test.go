@@ -338,7 +338,7 @@ func (h *history) lie(kind message.Type, i, to int, n message.SeqNum, d message.
 	v := signed.Vote{View: h.view, Seq: n, Digest: d}
 	switch {
 	case kind == message.TypeCommit:
-		// A COMMIT with MACs has no digest; its twin is for what the receiver holds.
+		// A COMMIT with MACs has no digest; its twin is for the batch that the receiver holds.
 		if held, ok := h.cores[to].Prepared(n); ok {
 			v.Digest = held
 		}
