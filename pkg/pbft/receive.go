@@ -212,7 +212,7 @@ func (x *receiver) sessionFor(c *transport.Conn, m *message.NewKey) *auth.Sessio
 // newKey takes in a NEW-KEY on c, and returns its sender. nil: it is refused, and the
 // connection must be closed.
 func (x *receiver) newKey(c *transport.Conn, frame []byte) *keyed {
-	from, budgets := claims(c)
+	from, budgets := namedBy(c)
 	if !budgets.MayKey() {
 		x.end.Edge.BadKey.Add(1)
 		return nil
@@ -251,8 +251,8 @@ type keyed struct {
 	lives   uint64 // of its session before
 }
 
-// claims is the principal that the hello of a connection named, and whose budgets it spends.
-func claims(c *transport.Conn) (message.Principal, *wire.Caller) {
+// namedBy returns the principal that the hello of a connection named, whose budgets it spends.
+func namedBy(c *transport.Conn) (message.Principal, *wire.Caller) {
 	if who, ok := c.User().(*wire.Remote); ok {
 		return who.Session.Peer, who.Caller
 	}
