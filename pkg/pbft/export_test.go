@@ -138,6 +138,13 @@ func (f fullFile) WriteAt(b []byte, off int64) (int, error) {
 	return f.File.WriteAt(b, off)
 }
 
+func (f fullFile) WriteThrough(b []byte, off int64) error {
+	if err := f.fits(off + int64(len(b))); err != nil {
+		return err
+	}
+	return f.File.WriteThrough(b, off)
+}
+
 func (f fullFile) Allocate(size int64) error {
 	if err := f.fits(size); err != nil {
 		return err

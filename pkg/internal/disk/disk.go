@@ -37,6 +37,10 @@ type FS interface {
 type File interface {
 	io.ReaderAt
 	io.WriterAt
+	// WriteThrough writes b at off and makes it durable: a WriteAt and a Sync in one call. It is
+	// for a file without other writes that are not durable. An error is that of a Sync: nothing is
+	// known of these bytes.
+	WriteThrough(b []byte, off int64) error
 	// Size is the length in bytes.
 	Size() (int64, error)
 	// Allocate makes the file at least size bytes long, has the blocks reserved, and leaves zeros

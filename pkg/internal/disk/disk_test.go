@@ -83,6 +83,8 @@ func TestFS(t *testing.T) {
 				t.Error("a shorter file that is made longer does not have zeros there")
 			}
 			must(t, f.Sync())
+			must(t, f.WriteThrough([]byte("at once"), 8990))
+			want = slices.Concat(want[:8990], []byte("at once"), want[8997:])
 			create(t, d, "a")
 			must(t, d.Rename("b", "a"))
 			if names, err := d.List(); err != nil || !slices.Equal(names, []string{"a"}) {
@@ -137,6 +139,40 @@ func TestCrashOfWrites(t *testing.T) {
 		if seen[outcome] == 0 {
 			t.Errorf("%q never happened", outcome)
 		}
+	}
+}
+
+// What was written through survives a crash. If the power fails before that has returned, each
+// sector is an old one or a new one; and a sync that fails is an error.
+func TestWriteThrough(t *testing.T) {
+	seen := map[string]int{}
+	for seed := range uint64(200) {
+		m := newMem(seed)
+		f := create(t, m, "f")
+		must(t, m.Sync())
+		must(t, f.WriteThrough(fill('a', 8192), 0))
+		m.CutAfter(int(seed % 3))
+		err := f.WriteThrough(fill('b', 4096), 4096)
+		m.Crash()
+		got := contentsOf(t, open(t, m, "f"))
+		switch {
+		case len(got) != 8192 || !bytes.Equal(got[:4096], fill('a', 4096)):
+			t.Fatal("what was written through before is lost")
+		case err == nil && !bytes.Equal(got[4096:], fill('b', 4096)):
+			t.Fatal("what was written through is lost")
+		}
+		seen[fmt.Sprintf("%v, %c", err, got[5000])]++
+	}
+	for _, outcome := range []string{"<nil>, b", ErrPower.Error() + ", a", ErrPower.Error() + ", b"} {
+		if seen[outcome] == 0 {
+			t.Errorf("%q never happened: %v", outcome, seen)
+		}
+	}
+	m := newMem(1)
+	f := create(t, m, "f")
+	m.FailSync(1)
+	if err := f.WriteThrough(fill('a', 100), 0); err == nil {
+		t.Error("a sync failed and nothing was said of it")
 	}
 }
 

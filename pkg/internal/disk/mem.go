@@ -384,6 +384,29 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 	return wanted, nil
 }
 
+// WriteThrough implements File. A crash may come between the write and the sync.
+func (f *memFile) WriteThrough(b []byte, off int64) error {
+	if err := f.clean(); err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(b, off); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// clean panics if the file has changes that are not durable: WriteThrough does not make them so.
+func (f *memFile) clean() error {
+	if err := f.enter(); err != nil {
+		return err
+	}
+	defer f.disk.mu.Unlock()
+	if len(f.inode.pending) > 0 {
+		panic("disk: WriteThrough to " + f.name + ", which has changes that are not durable")
+	}
+	return nil
+}
+
 func (f *memFile) Size() (int64, error) {
 	if err := f.enter(); err != nil {
 		return 0, err

@@ -64,3 +64,10 @@ func (f *osFile) Size() (int64, error) {
 	}
 	return info.Size(), nil
 }
+
+func (f *osFile) writeAndSync(b []byte, off int64) error {
+	if _, err := f.WriteAt(b, off); err != nil {
+		return err
+	}
+	return f.Sync()
+}

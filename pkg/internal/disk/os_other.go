@@ -14,6 +14,9 @@ func (f *osFile) Allocate(size int64) error {
 	return f.Truncate(size)
 }
 
+// WriteThrough implements File.
+func (f *osFile) WriteThrough(b []byte, off int64) error { return f.writeAndSync(b, off) }
+
 // Room returns how many bytes of a directory's file system are free, and how many it has: zeros,
 // for this system is not asked.
 func Room(string) (free, size uint64, err error) { return 0, 0, errors.ErrUnsupported }

@@ -29,6 +29,7 @@ func (readOnly) Sync() error                 { return nil }
 type readOnlyFile struct{ File }
 
 func (readOnlyFile) WriteAt(b []byte, _ int64) (int, error) { return len(b), nil }
+func (readOnlyFile) WriteThrough([]byte, int64) error       { return nil }
 func (readOnlyFile) Allocate(int64) error                   { return nil }
 func (readOnlyFile) Truncate(int64) error                   { return nil }
 func (readOnlyFile) Sync() error                            { return nil }

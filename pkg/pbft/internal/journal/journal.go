@@ -248,7 +248,7 @@ func (j *Journal) write(records []byte, ends []ending) (written int, err error) 
 			}
 		}
 		part := records[from : from+length]
-		if err := j.writeBlock(part, ends[written:written+n]); err != nil {
+		if err := j.writeBlock(part, ends[written:written+n], written+n == len(ends)); err != nil {
 			return written, err
 		}
 		j.stick(part)
@@ -287,8 +287,8 @@ func (j *Journal) current() *segment {
 
 // writeBlock writes records at the end of the present segment. The oldest segment that it names was
 // needed when the flush began: if that is released meanwhile it may have the only durable copies of
-// sticky records.
-func (j *Journal) writeBlock(records []byte, ends []ending) error {
+// sticky records. If it is the last block of a flush and the only one, it is durable then.
+func (j *Journal) writeBlock(records []byte, ends []ending, last bool) error {
 	j.mu.Lock()
 	s, durable := j.segments[len(j.segments)-1], j.durable
 	for _, e := range ends {
@@ -309,6 +309,13 @@ func (j *Journal) writeBlock(records []byte, ends []ending) error {
 	j.block = b
 	if cap(j.block) > maxKeptBlock {
 		j.block = nil
+	}
+	if last && len(j.dirty) == 0 {
+		if err := s.file.WriteThrough(b, s.end); err != nil {
+			return fmt.Errorf("write %s: %w", s.name, err)
+		}
+		s.end += int64(len(b))
+		return nil
 	}
 	if _, err := s.file.WriteAt(b, s.end); err != nil {
 		return fmt.Errorf("write %s: %w", s.name, err)
@@ -423,7 +430,7 @@ func (j *Journal) restate() error {
 	if len(records) == 0 {
 		return nil
 	}
-	return j.writeBlock(records, nil)
+	return j.writeBlock(records, nil, false)
 }
 
 // take returns a file for a new segment. The last free file is taken only if writing it frees
