@@ -383,8 +383,8 @@ func TestStableWhileBecomingStable(t *testing.T) {
 		t.Fatalf("in view %d, active: %t, low water mark %d; want to wait for view 1 from 0", v, active, c.log.low)
 	}
 	discarded := step(&message.Checkpoint{Seq: 3, Digest: root(3), From: 1})
-	if _, active := c.View(); !active || c.checkpoints.stable.Seq != 6 {
-		t.Fatalf("active: %t, stable checkpoint %d, want 6 in view 1", active, c.checkpoints.stable.Seq)
+	if _, active := c.View(); !active || c.stable.Seq != 6 {
+		t.Fatalf("active: %t, stable checkpoint %d, want 6 in view 1", active, c.stable.Seq)
 	}
 	if !slices.Equal(discarded, []message.SeqNum{3, 6}) {
 		t.Errorf("discards what is below %v, want below 3 and then 6", discarded)
@@ -412,7 +412,7 @@ func TestKeyChangesResendAtMostOncePerInterval(t *testing.T) {
 // installed no checkpoint yet.
 func newAhead() *Core {
 	c := newAttacked(0, 0)
-	c.log.lastExec, c.proposing.last = 8, 8
+	c.log.lastExec, c.log.numbered = 8, 8
 	c.collect(8, message.Digest{8})
 	c.Step(batchOf("x").Requests[0])
 	perform(c)

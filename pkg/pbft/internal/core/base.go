@@ -78,10 +78,27 @@ type base struct {
 	tick   int
 	view   message.View // Core.leave alone raises it
 	active bool         // false from our VIEW-CHANGE until the NEW-VIEW that answers it
+	phase  Phase        // of our own recovery
+
+	stable     message.Checkpoint // what let the low water mark get where it is; number 0 needs no proof
+	fence      message.SeqNum     // no promise of ours is for a number above it, nor
+	fencedView message.View       // for a view above this: both are durable
 
 	refused    [refusals]uint64
 	trace      func(message.Message, Refusal)
 	out, spare []Effect
+}
+
+func newBase(cfg Config) *base {
+	size := message.GroupSize(cfg.Replicas)
+	b := &base{
+		cfg: cfg, size: size, f: size.Faulty(), view: cfg.FenceView, active: cfg.FenceView == 0,
+		fence: max(cfg.Fence, cfg.Raised), fencedView: max(cfg.FenceView, cfg.RaisedView),
+	}
+	if cfg.Recovery != 0 {
+		b.phase = Estimating
+	}
+	return b
 }
 
 func (b *base) quorum() int { return b.size.Quorum() }
@@ -126,6 +143,67 @@ func (b *base) refuse(m message.Message, why Refusal) {
 		b.trace(m, why)
 	}
 }
+
+// promise is called before a promise for batch n, or for the present view, leaves. The fence is
+// raised to the end of the next checkpoint period, so that this happens once in a period (R-OUR-5).
+func (b *base) promise(n message.SeqNum) {
+	invariant(!b.silent(), "a promise of a silent replica")
+	if n <= b.fence && b.view <= b.fencedView {
+		return
+	}
+	if n > b.fence {
+		b.fence = (n/b.cfg.CheckpointPeriod + 2) * b.cfg.CheckpointPeriod
+	}
+	b.fencedView = max(b.fencedView, b.view)
+	b.do(Effect{Verb: Fence, Seq: b.fence, View: b.fencedView})
+}
+
+// silent reports whether we may promise nothing, because we may have promised otherwise before we forgot.
+func (b *base) silent() bool { return b.stable.Seq < b.cfg.Fence }
+
+// cost is what a request costs, computed once.
+func (b *base) cost(r *message.Request) int {
+	switch {
+	case r.Cost > 0 || r.IsStub():
+	case b.cfg.Cost == nil:
+		r.Cost = max(r.Length(), 1)
+	default:
+		r.Cost = max(b.cfg.Cost(r), 1)
+	}
+	return r.Cost
+}
+
+// tooCostly reports whether a batch costs more than the group allows. A single request may, or it could never
+// run. All operations must be here.
+func (b *base) tooCostly(batch *message.Batch) bool {
+	if b.cfg.BatchCost == 0 || len(batch.Requests) < 2 {
+		return false
+	}
+	sum := 0
+	for _, r := range batch.Requests {
+		sum += min(b.cost(r), b.cfg.BatchCost+1)
+	}
+	return sum > b.cfg.BatchCost
+}
+
+// A Phase is how far a recovery has come.
+type Phase uint8
+
+// The phases.
+const (
+	NotRecovering Phase = iota
+	Estimating          // asks the others how far they have come
+	Requesting          // its request is not known to have been executed
+	Checking            // no checkpoint at or above the recovery point is stable here
+)
+
+// String is what a person reads.
+func (p Phase) String() string {
+	return [...]string{"", "estimating", "requesting", "checking"}[p]
+}
+
+// estimating reports whether this replica recovers and takes part in nothing yet.
+func (b *base) estimating() bool { return b.phase == Estimating }
 
 // invariant stops us when our own code is wrong: a stopped replica is one of the f, a wrong one is
 // a lie with our key.

@@ -39,7 +39,7 @@ func (c *Core) spellOut(m *message.FetchBatch) {
 	if !c.isPrimary() || !c.active {
 		return
 	}
-	for n := c.log.next(); n <= min(c.proposing.last, c.log.high); n++ {
+	for n := c.log.next(); n <= min(c.log.numbered, c.log.high); n++ {
 		p := c.log.slot(n).proposal
 		if p == nil || !slices.Contains(m.Digests, p.Digest) {
 			continue
@@ -94,9 +94,9 @@ func (c *Core) onDecided(m *message.Decided) {
 func (c *Core) tickTransfer() {
 	target, certain := c.checkpoints.claims.highest(c.log.lastExec, true)
 	switch t := c.transfer; {
-	case t == nil && certain && (target.Seq > c.log.high || c.tick-c.progress > stallTicks):
+	case t == nil && certain && (target.Seq > c.log.high || c.tick-c.log.progress > stallTicks):
 		c.fetchState(target)
-	case t == nil && c.tick-c.progress > 2*stallTicks:
+	case t == nil && c.tick-c.log.progress > 2*stallTicks:
 		// Each replica ahead of us may have another stable checkpoint, and none of them the batches
 		// that we need.
 		if k, ok := c.checkpoints.claims.highest(c.log.lastExec, false); ok {
@@ -203,21 +203,21 @@ func (c *Core) Installed(n message.SeqNum) {
 	t := c.transfer
 	invariant(t != nil && t.seq == n, "a state installed that was not asked for")
 	c.transfer = nil
-	c.log.lastExec, c.progress = t.seq, c.tick
+	c.log.lastExec, c.log.progress = t.seq, c.tick
 	c.ahead, c.checkpoints.taken, c.checkpoints.since = tentative{}, t.seq, 0 // it was number t.seq at most
-	c.proposing.last = max(c.proposing.last, t.seq)
+	c.log.numbered = max(c.log.numbered, t.seq)
 	c.checkpoints.fetched = message.CheckpointID{Seq: t.seq, Digest: t.root}
 	for i := range c.checkpoints.ring {
 		c.checkpoints.ring[i].due, c.checkpoints.ring[i].ours = false, false // the state holds no other than the one it was replaced by
 	}
 	c.collectFetched()
-	if c.checkpoints.stable.Seq != t.seq {
+	if c.stable.Seq != t.seq {
 		c.claimFetched()
 	}
 	if !c.silent() {
 		c.promise(t.seq) // answers come from this state from now on
 		c.persist()
-		own := c.checkpoints.stable
+		own := c.stable
 		c.multicast(&own)
 	}
 	c.sendStatus()

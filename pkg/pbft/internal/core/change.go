@@ -12,19 +12,18 @@ import (
 // viewChange holds the VIEW-CHANGEs, acks and NEW-VIEWs of the present view and of a later one.
 type viewChange struct {
 	*base
-	promises *promises
-	log      *messageLog
-	own      *message.ViewChange   // ours for the present view; nil in view 0, and if we have sent none in this life
-	last     []*message.ViewChange // by replica: its own for our view, authentic to us, or the latest for a later one
-	digests  []message.Digest      // of last
-	next     []*message.ViewChange // by replica: its latest for a later view, if last has the one for ours
-	relayed  []*message.ViewChange // by replica: a copy the new primary relayed, named by the NEW-VIEW below
-	acks     [][]ack               // [of][from]: the latest
-	newView  *message.NewView      // of the present view: ours, or received and not refused
-	told     []*message.NewView    // by replica: the NEW-VIEW of the present view as it says that it was
-	vouched  bool                  // newView is what f+1 others say
-	later    *message.NewView      // one for a view we have not reached
-	left     []message.View        // by replica: the highest view for which it has sent a VIEW-CHANGE
+	log     *messageLog
+	own     *message.ViewChange   // ours for the present view; nil in view 0, and if we have sent none in this life
+	last    []*message.ViewChange // by replica: its own for our view, authentic to us, or the latest for a later one
+	digests []message.Digest      // of last
+	next    []*message.ViewChange // by replica: its latest for a later view, if last has the one for ours
+	relayed []*message.ViewChange // by replica: a copy the new primary relayed, named by the NEW-VIEW below
+	acks    [][]ack               // [of][from]: the latest
+	newView *message.NewView      // of the present view: ours, or received and not refused
+	told    []*message.NewView    // by replica: the NEW-VIEW of the present view as it says that it was
+	vouched bool                  // newView is what f+1 others say
+	later   *message.NewView      // one for a view we have not reached
+	left    []message.View        // by replica: the highest view for which it has sent a VIEW-CHANGE
 }
 
 type ack struct {
@@ -32,9 +31,9 @@ type ack struct {
 	digest message.Digest
 }
 
-func (x *viewChange) init(b *base, p *promises, l *messageLog) {
+func (x *viewChange) init(b *base, l *messageLog) {
 	n := b.cfg.Replicas
-	x.base, x.promises, x.log = b, p, l
+	x.base, x.log = b, l
 	x.last = make([]*message.ViewChange, n)
 	x.digests = make([]message.Digest, n)
 	x.next = make([]*message.ViewChange, n)
@@ -205,7 +204,7 @@ func (x *viewChange) joinable() message.View {
 // ackFor is our ack for j's VIEW-CHANGE, nil if there is nothing to acknowledge.
 func (x *viewChange) ackFor(j message.ReplicaID) *message.ViewChangeAck {
 	m := x.last[j]
-	if m == nil || m.View != x.view || x.isPrimary() || j == x.cfg.Self || j == x.primary() || x.promises.silent() {
+	if m == nil || m.View != x.view || x.isPrimary() || j == x.cfg.Self || j == x.primary() || x.silent() {
 		return nil
 	}
 	return &message.ViewChangeAck{View: x.view, Of: j, Digest: x.digests[j], From: x.cfg.Self}
@@ -269,8 +268,8 @@ func (x *viewChange) maySay(n message.SeqNum) bool {
 	if n > x.log.bound {
 		return false
 	}
-	if x.promises.silent() || x.active {
-		return x.active && !x.promises.silent()
+	if x.silent() || x.active {
+		return x.active && !x.silent()
 	}
 	named := func(k message.CheckpointID) bool { return k.Seq == n }
 	return own != nil && (n <= own.Low || slices.ContainsFunc(own.Checkpoints, named))

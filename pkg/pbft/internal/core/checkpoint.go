@@ -11,10 +11,10 @@ import (
 // Frozen says that our state after executing n has this root. The others are told [TOCS §4.4].
 func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 	if n == 0 && c.log.low == 0 {
-		c.checkpoints.stable = message.Checkpoint{Digest: root, Stable: true, From: c.cfg.Self}
+		c.stable = message.Checkpoint{Digest: root, Stable: true, From: c.cfg.Self}
 		return
 	}
-	if stable := c.checkpoints.stable; n == stable.Seq && root != stable.Digest && !stable.Digest.IsZero() {
+	if stable := c.stable; n == stable.Seq && root != stable.Digest && !stable.Digest.IsZero() {
 		c.fetchState(message.CheckpointID{Seq: n, Digest: stable.Digest}) // our journal has led us elsewhere
 		return
 	}
@@ -25,7 +25,7 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 	invariant(!k.ours && n <= c.log.lastExec, "a checkpoint of the future")
 	k.ours = true
 	k.votes.add(c.cfg.Self, root)
-	if c.recovery.estimating() {
+	if c.estimating() {
 		return // it is said when we know that we may
 	}
 	c.sayCheckpoint(n, root)
@@ -107,9 +107,9 @@ func (c *Core) collect(n message.SeqNum, root message.Digest) {
 	silent := c.silent()
 	c.disputeRoots(n, root)
 	c.recovery.collects(n, &c.log)
-	c.checkpoints.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
+	c.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: c.cfg.Self}
 	c.slide(n)
-	stable := c.checkpoints.stable
+	stable := c.stable
 	c.note(&stable)
 	c.do(Effect{Verb: Discard, Seq: n})
 	c.bodies.drop()
@@ -134,7 +134,7 @@ func (c *Core) endSilence() {
 		c.sayViewChange()
 		c.startPendingTimer()
 	}
-	if stable := c.checkpoints.stable; c.change.maySay(stable.Seq) {
+	if stable := c.stable; c.change.maySay(stable.Seq) {
 		c.multicast(&stable) // others may lack our word for it
 	}
 	c.sayCheckpoints()
@@ -170,7 +170,7 @@ func (c *Core) checkDivergence(k *checkpointSlot, ours message.Digest) {
 // stable. Elsewise too few might hold it: no view could begin from it, nor from one below our mark.
 func (c *Core) collectFetched() {
 	k := c.checkpoints.fetched
-	if k.Seq == 0 || k.Seq < c.log.low || c.checkpoints.stable.Seq == k.Seq || c.transfer != nil {
+	if k.Seq == 0 || k.Seq < c.log.low || c.stable.Seq == k.Seq || c.transfer != nil {
 		return
 	}
 	if c.checkpoints.claims.provenStable(k) {

@@ -13,7 +13,6 @@ import "bfs/pkg/pbft/internal/message"
 type checkpoints struct {
 	*base
 	log     *messageLog
-	stable  message.Checkpoint   // what let log.low get where it is; number 0 needs no proof
 	ring    []checkpointSlot     // above it, by number/step
 	claims  claims               // also of those above the window
 	fetched message.CheckpointID // the last whose state was fetched

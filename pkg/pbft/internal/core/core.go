@@ -12,10 +12,10 @@ import "bfs/pkg/pbft/internal/message"
 // Core is one replica's state of the protocol.
 type Core struct {
 	*base
-	promises
 	execution
-	riding    ridingCommits
-	proposing proposing
+	riding   ridingCommits
+	choosing bool // a Choose for the next number is under way
+	silences silences
 
 	log   messageLog
 	queue queue
@@ -36,30 +36,20 @@ type Core struct {
 	transfer *transfer // not nil while we fetch the state of a checkpoint
 }
 
-// proposing is what the primary is about to propose.
-type proposing struct {
-	last     message.SeqNum // the last number assigned; at a backup, the last for which it accepted a proposal
-	choosing bool           // a Choose for the next is under way
-}
-
 // New returns the core of a replica whose state is the initial one.
 func New(cfg Config) *Core {
-	size := message.GroupSize(cfg.Replicas)
-	c := &Core{
-		base: &base{cfg: cfg, size: size, f: size.Faulty(), view: cfg.FenceView, active: cfg.FenceView == 0},
-		pq:   newPQ(), disputes: make([]Dispute, cfg.Replicas),
-	}
+	c := &Core{base: newBase(cfg), pq: newPQ(), disputes: make([]Dispute, cfg.Replicas)}
 	c.log.init(cfg.LogSize, cfg.Replicas)
 	c.recovery.init(c.base)
 	c.checkpoints.init(c.base, &c.log)
-	c.promises.init(c.base, &c.checkpoints)
-	c.execution = execution{base: c.base, promises: &c.promises, log: &c.log, checkpoints: &c.checkpoints, queue: &c.queue, wait: &c.wait}
+	c.silences = newSilences(c.base)
+	c.execution = execution{base: c.base, log: &c.log, checkpoints: &c.checkpoints, queue: &c.queue, wait: &c.wait}
 	c.riding = ridingCommits{base: c.base, log: &c.log}
 	c.shares, c.shunned = newShares(cfg.Replicas), make(shunned, cfg.Replicas)
 	c.bodies.init(c.base, &c.log, &c.pq, c.shunned)
 	c.queue.init(cfg.Slots, cfg.QueueBytes)
 	c.queue.costly.allowance = costPerTick
-	c.change.init(c.base, &c.promises, &c.log)
+	c.change.init(c.base, &c.log)
 	c.reports.init(c.base, &c.log)
 	c.wait.init(c.base, &c.queue, &c.log)
 	return c
@@ -72,7 +62,7 @@ func (c *Core) View() (v message.View, active bool) { return c.view, c.active }
 func (c *Core) LastExecuted() message.SeqNum { return c.log.lastExec }
 
 // LastProposed returns the last number for which this replica has made or accepted a proposal.
-func (c *Core) LastProposed() message.SeqNum { return c.proposing.last }
+func (c *Core) LastProposed() message.SeqNum { return c.log.numbered }
 
 // SilentUntil is the checkpoint that must be stable before this replica votes, 0 if it votes.
 func (c *Core) SilentUntil() message.SeqNum {
@@ -86,11 +76,11 @@ func (c *Core) SilentUntil() message.SeqNum {
 func (c *Core) Transferring() bool { return c.transfer != nil }
 
 // Stable is the last stable checkpoint.
-func (c *Core) Stable() message.Checkpoint { return c.checkpoints.stable }
+func (c *Core) Stable() message.Checkpoint { return c.stable }
 
 // Keeps is the lowest checkpoint that the state must keep: the stable one, or the last that it has
 // come to if that is lower.
-func (c *Core) Keeps() message.SeqNum { return min(c.checkpoints.stable.Seq, c.checkpoints.taken) }
+func (c *Core) Keeps() message.SeqNum { return min(c.stable.Seq, c.checkpoints.taken) }
 
 // LogBytes is the length of the operations in the log.
 func (c *Core) LogBytes() int { return c.log.bytes }
@@ -101,7 +91,7 @@ func (c *Core) Peer(i message.ReplicaID) (low, lastExecuted message.SeqNum) {
 }
 
 // SilenceOf is the checkpoint that must be stable before replica i votes, as it said last; 0: it votes.
-func (c *Core) SilenceOf(i message.ReplicaID) message.SeqNum { return c.silences[i].until }
+func (c *Core) SilenceOf(i message.ReplicaID) message.SeqNum { return c.silences.of[i].until }
 
 // Forgets reports whether the state may be older than one that we have answered from: it is being
 // fetched, or it was read from a disk and the last batches are not known to have committed. Others
@@ -122,7 +112,7 @@ func (c *Core) UnderWay() message.SeqNum {
 // Idle reports whether ticks would bring nothing forward but STATUSes and COMMITs that nobody waits
 // for. The caller may then tick later, several times at once.
 func (c *Core) Idle() bool {
-	return c.active && c.transfer == nil && c.recovery.phase == NotRecovering && c.queue.total == 0 && !c.wait.on && c.UnderWay() == 0 && !c.fillDue()
+	return c.active && c.transfer == nil && c.phase == NotRecovering && c.queue.total == 0 && !c.wait.on && c.UnderWay() == 0 && !c.silences.fillDue()
 }
 
 // Cost is what a request costs at most, in bytes copied.
@@ -139,4 +129,16 @@ func (c *Core) LeftFor(i message.ReplicaID) message.View {
 		return max(m.View, c.change.left[i])
 	}
 	return c.change.left[i]
+}
+
+// Await makes the primary of an idle group propose null batches until a checkpoint is stable that
+// holds all batches up to n, or up to the last one proposed if that is higher. It returns that
+// number. Numbers above the window are not waited for. All replicas are asked, for each may be the
+// primary; how many null batches this causes is bounded as with a silence of our own.
+func (c *Core) Await(n message.SeqNum) message.SeqNum {
+	last := max(c.log.numbered, c.log.lastExec)
+	s := &c.silences.of[c.cfg.Self]
+	s.until = max(s.until, last, min(n, c.log.high))
+	c.propose()
+	return last
 }

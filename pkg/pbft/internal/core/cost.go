@@ -35,31 +35,6 @@ const (
 	costlyTicks = 4 * lineCost / costPerTick
 )
 
-// cost is what a request costs, computed once.
-func (b *base) cost(r *message.Request) int {
-	switch {
-	case r.Cost > 0 || r.IsStub():
-	case b.cfg.Cost == nil:
-		r.Cost = max(r.Length(), 1)
-	default:
-		r.Cost = max(b.cfg.Cost(r), 1)
-	}
-	return r.Cost
-}
-
-// tooCostly reports whether a batch costs more than the group allows. A single request may, or it could never
-// run. All operations must be here.
-func (b *base) tooCostly(batch *message.Batch) bool {
-	if b.cfg.BatchCost == 0 || len(batch.Requests) < 2 {
-		return false
-	}
-	sum := 0
-	for _, r := range batch.Requests {
-		sum += min(b.cost(r), b.cfg.BatchCost+1)
-	}
-	return sum > b.cfg.BatchCost
-}
-
 // extra is what a request costs above its length and what any costs; not positive if it is not costly.
 func extra(r *message.Request) int { return r.Cost - r.Length() - commonCost }
 

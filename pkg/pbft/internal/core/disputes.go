@@ -31,7 +31,7 @@ func (c *Core) disputeVotes(s *slot) {
 
 // disputeVote counts replica i's vote in a slot if it is against what committed there in this view.
 func (c *Core) disputeVote(s *slot, i message.ReplicaID) {
-	if c.recovery.phase == NotRecovering && s.committedLocal(c.quorum()) && s.prepares.digests[i] != s.proposal.Digest {
+	if c.phase == NotRecovering && s.committedLocal(c.quorum()) && s.prepares.digests[i] != s.proposal.Digest {
 		c.disputes[i].Votes++
 	}
 }
@@ -51,13 +51,13 @@ func (c *Core) disputeRoots(n message.SeqNum, root message.Digest) {
 
 // disputeLate counts what comes later of the stable checkpoint.
 func (c *Core) disputeLate(m *message.Checkpoint) {
-	if stable := c.checkpoints.stable; m.Seq == stable.Seq && !stable.Digest.IsZero() {
+	if stable := c.stable; m.Seq == stable.Seq && !stable.Digest.IsZero() {
 		c.disputeRoot(m.From, m.Digest != stable.Digest)
 	}
 }
 
 func (c *Core) disputeRoot(i message.ReplicaID, wrong bool) {
-	if c.recovery.phase != NotRecovering {
+	if c.phase != NotRecovering {
 		return
 	}
 	d := &c.disputes[i]

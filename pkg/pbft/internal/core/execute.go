@@ -26,14 +26,12 @@ type tentative struct {
 // execution knows what was executed here, and on what ground the replies stand.
 type execution struct {
 	*base
-	promises    *promises
 	log         *messageLog
 	checkpoints *checkpoints
 	queue       *queue
 	wait        *waiting
 	ahead       tentative      // what was executed beyond log.lastExec
 	remembered  message.SeqNum // an earlier life may have answered reads from the state after this batch: it was executed, or had prepared
-	progress    int            // tick at which log.lastExec rose last
 }
 
 // executeNext executes committed batches, strictly in order (R-NRM-8), takes a checkpoint when one
@@ -69,15 +67,15 @@ func (x *execution) remember(s *slot) {
 
 // execute has a batch run. Its replies are promises, and so is every answer from the state that it leaves.
 func (x *execution) execute(n message.SeqNum, b *message.Batch, st Standing) {
-	if !x.promises.silent() {
-		x.promises.promise(n)
+	if !x.silent() {
+		x.promise(n)
 	}
-	x.do(Effect{Verb: Execute, Seq: n, Batch: b, Standing: st, Mute: x.promises.silent()})
+	x.do(Effect{Verb: Execute, Seq: n, Batch: b, Standing: st, Mute: x.silent()})
 }
 
 // finish follows an execution that will stay.
 func (x *execution) finish(s *slot) {
-	x.progress = x.tick
+	x.log.progress = x.tick
 	for i, r := range s.batch.Requests {
 		x.queue.busy.note(r.Client, x.tick)
 		x.queue.complete(r, place{t: r.Timestamp, n: s.seq, i: i})
@@ -107,7 +105,7 @@ func (x *execution) freeze(n message.SeqNum) {
 
 // standing is the ground for the replies of a batch that committed.
 func (x *execution) standing(s *slot) Standing {
-	if s.isPrepared && !x.promises.silent() && s.proposal.Digest == s.decision {
+	if s.isPrepared && !x.silent() && s.proposal.Digest == s.decision {
 		return Standing{View: x.view, Seq: s.seq}
 	}
 	return Standing{View: x.view}
@@ -119,7 +117,7 @@ func (x *execution) standing(s *slot) Standing {
 // administrator or of a recovering replica wait for the commit, because they decide who is answered
 // at all.
 func (x *execution) executeTentatively(s *slot) {
-	if !x.cfg.Tentative || !s.isPrepared || x.ahead.seq != 0 || !x.active || x.promises.silent() || administrative(&s.proposal.Batch) {
+	if !x.cfg.Tentative || !s.isPrepared || x.ahead.seq != 0 || !x.active || x.silent() || administrative(&s.proposal.Batch) {
 		return
 	}
 	x.ahead = tentative{seq: s.seq, view: x.view, digest: s.proposal.Digest, batch: &s.proposal.Batch}

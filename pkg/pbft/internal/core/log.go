@@ -19,6 +19,8 @@ type messageLog struct {
 	past      past
 	bound     message.SeqNum // high does not pass it; see recovery.go
 	lastExec  message.SeqNum // committed and executed, in order, up to here; a fetched state may be above high
+	progress  int            // tick at which lastExec rose last
+	numbered  message.SeqNum // the last number that we assigned; at a backup, the last for which it accepted a proposal
 
 	// No slot above proposedTo has a PREPARE or a proposal, held or accepted. No slot above
 	// decidedTo has a batch that was chosen or decided, or asked for because of that. Both only

@@ -159,11 +159,11 @@ func (c *Core) beginView(m *message.NewView) {
 	clear(c.change.told)
 	c.wait.viewBegan()
 	last := m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
-	c.proposing.last = max(last, c.log.low)
-	if c.proposing.last < c.log.lastExec {
+	c.log.numbered = max(last, c.log.low)
+	if c.log.numbered < c.log.lastExec {
 		// All batches that we executed have committed, and are in X unless a stable checkpoint
 		// covers them.
-		c.proposing.last = c.log.lastExec
+		c.log.numbered = c.log.lastExec
 	}
 	c.sayCheckpoints() // the one that the view begins from among them, so that it becomes stable everywhere (R-VC-34)
 	c.placeChosen()

@@ -109,7 +109,7 @@ func (c *Core) ClientKeysChanged(client message.ClientID) {
 // propose gives the waiting requests the next number, if the window lets it: at most Window batches
 // are under way, so that under load requests gather into batches [TOCS §6.1].
 func (c *Core) propose() {
-	if c.proposing.choosing || c.silent() || c.transfer != nil || !c.active || !c.isPrimary() || !c.mayPropose(c.proposing.last+1) {
+	if c.choosing || c.silent() || c.transfer != nil || !c.active || !c.isPrimary() || !c.mayPropose(c.log.numbered+1) {
 		return
 	}
 	if c.queue.waiting == 0 {
@@ -119,15 +119,15 @@ func (c *Core) propose() {
 	if !c.queue.ready(c.tick) {
 		return
 	}
-	c.proposing.choosing = true
-	c.do(Effect{Verb: Choose, Seq: c.proposing.last + 1})
+	c.choosing = true
+	c.do(Effect{Verb: Choose, Seq: c.log.numbered + 1})
 }
 
 // proposeNull proposes a null batch, to bring the checkpoint about for which a silent replica
 // waits. A replica that says so without need causes a bounded number of them.
 func (c *Core) proposeNull() {
-	if c.fillDue() {
-		c.spendFill()
+	if c.silences.fillDue() {
+		c.silences.spendFill()
 		c.assign(message.Batch{})
 	}
 }
@@ -139,10 +139,10 @@ func (c *Core) mayPropose(n message.SeqNum) bool {
 
 // Chosen answers Choose: the batch is formed and proposed [TOCS §4.3, §7.2].
 func (c *Core) Chosen(n message.SeqNum, choice []byte) {
-	if !c.proposing.choosing || n != c.proposing.last+1 {
+	if !c.choosing || n != c.log.numbered+1 {
 		return // the view has changed since
 	}
-	c.proposing.choosing = false
+	c.choosing = false
 	if !c.mayPropose(n) {
 		return // what the others decided in a later view has moved our marks past it
 	}
@@ -155,8 +155,8 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 
 // assign gives a batch the next number and tells the others [TOCS §4.3].
 func (c *Core) assign(batch message.Batch) {
-	c.proposing.last++
-	n := c.proposing.last
+	c.log.numbered++
+	n := c.log.numbered
 	p := &message.PrePrepare{View: c.view, Seq: n, Digest: batch.Digest(), Batch: batch, From: c.cfg.Self}
 	s := c.log.slot(n)
 	invariant(s.proposal == nil, "a number assigned twice")
@@ -308,7 +308,7 @@ func (c *Core) Accepted(p *message.PrePrepare, ok bool) {
 		return
 	}
 	c.adopt(s, p)
-	c.proposing.last = max(c.proposing.last, p.Seq)
+	c.log.numbered = max(c.log.numbered, p.Seq)
 	c.advance(s)
 }
 
@@ -419,7 +419,7 @@ func (c *Core) executeReady() {
 // it: a checkpoint, a primary whose window is full, or a client whose batch is not executed before
 // it commits.
 func (c *Core) sayCommit(s *slot) {
-	wait := c.cfg.Tentative && c.cfg.Piggyback && c.proposing.last < c.log.lastExec+c.cfg.Window &&
+	wait := c.cfg.Tentative && c.cfg.Piggyback && c.log.numbered < c.log.lastExec+c.cfg.Window &&
 		!c.checkpoints.willBeDue(s) && len(c.riding.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
 	if wait {
 		c.riding.hold(s.seq)

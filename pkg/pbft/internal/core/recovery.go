@@ -33,26 +33,9 @@ import (
 // whole state that is consistent and false by the first checkpoint's root. Then the state is
 // fetched.
 
-// A Phase is how far a recovery has come.
-type Phase uint8
-
-// The phases.
-const (
-	NotRecovering Phase = iota
-	Estimating          // asks the others how far they have come
-	Requesting          // its request is not known to have been executed
-	Checking            // no checkpoint at or above the recovery point is stable here
-)
-
-// String is what a person reads.
-func (p Phase) String() string {
-	return [...]string{"", "estimating", "requesting", "checking"}[p]
-}
-
 // recovery is this replica's own.
 type recovery struct {
 	*base
-	phase     Phase
 	estimates []estimate
 	bound     message.SeqNum       // H_M: memory above it is false
 	point     message.SeqNum       // H; 0: not known yet
@@ -74,13 +57,7 @@ type estimate struct {
 
 func (x *recovery) init(b *base) {
 	*x = recovery{base: b, estimates: make([]estimate, b.cfg.Replicas), answers: make([]*message.Recovered, b.cfg.Replicas)}
-	if b.cfg.Recovery != 0 {
-		x.phase = Estimating
-	}
 }
-
-// estimating reports whether the replica takes part in nothing yet.
-func (x *recovery) estimating() bool { return x.phase == Estimating }
 
 // askAgainTicks is how often a recovering replica repeats questions that were not answered.
 const askAgainTicks = 10
@@ -100,13 +77,13 @@ func (c *Core) onQueryStable(m *message.QueryStable) {
 		c.refuse(m, TooSoon)
 		return
 	}
-	stable := c.checkpoints.stable
+	stable := c.stable
 	c.send(m.From, &message.ReplyStable{Nonce: m.Nonce, Seq: stable.Seq, Digest: stable.Digest, View: c.view,
 		Taken: c.lastTaken(), Prepared: c.lastPrepared(), From: c.cfg.Self})
 }
 
 // lastTaken is the last checkpoint that our state has come to.
-func (c *Core) lastTaken() message.SeqNum { return max(c.checkpoints.taken, c.checkpoints.stable.Seq) }
+func (c *Core) lastTaken() message.SeqNum { return max(c.checkpoints.taken, c.stable.Seq) }
 
 // lastPrepared is the highest number that has prepared here, or was executed.
 func (c *Core) lastPrepared() message.SeqNum {
@@ -317,7 +294,7 @@ func (c *Core) askRecovery() {
 
 // tickRecovery asks again.
 func (c *Core) tickRecovery() {
-	if c.recovery.estimating() {
+	if c.estimating() {
 		c.beginRecovery()
 	}
 	c.askRecovery()
@@ -330,9 +307,9 @@ func (c *Core) Recovered(i message.ReplicaID, n, bound message.SeqNum, t message
 	if int(i) >= c.cfg.Replicas {
 		return
 	}
-	s := &c.silences[i]
+	s := &c.silences.of[i]
 	s.point = max(c.windowEnd(n), min(c.mostSaid(bound), c.windowEnd(n)+c.cfg.LogSize))
-	s.fills, s.recovered = c.fillsPerPeriod()+int(c.cfg.LogSize), c.tick
+	s.fills, s.recovered = c.silences.fillsPerPeriod()+int(c.cfg.LogSize), c.tick
 	if i == c.cfg.Self {
 		if x := &c.recovery; x.request != nil && x.request.Timestamp == t {
 			x.ran = n
@@ -351,7 +328,7 @@ func (c *Core) windowEnd(n message.SeqNum) message.SeqNum {
 
 // AnswerRecovery tells a recovering replica in which batch its request with timestamp t was.
 func (c *Core) AnswerRecovery(i message.ReplicaID, n message.SeqNum, t message.Timestamp) {
-	if i != c.cfg.Self && !c.silent() && !c.recovery.estimating() {
+	if i != c.cfg.Self && !c.silent() && !c.estimating() {
 		c.send(i, &message.Recovered{View: c.view, Seq: n, Timestamp: t, From: c.cfg.Self})
 	}
 }
@@ -461,7 +438,7 @@ func (c *Core) renewJournal() {
 		return []message.Message{&message.Recovered{View: which, Seq: c.log.low, Timestamp: message.Timestamp(c.cfg.Recovery), From: c.cfg.Self}}
 	}
 	c.do(Effect{Verb: Renew, Records: mark(renewBegins)})
-	stable := c.checkpoints.stable
+	stable := c.stable
 	c.note(&stable)
 	x := &c.change
 	if x.own != nil {
@@ -506,7 +483,7 @@ func (c *Core) recordSlot(s *slot) {
 // passed reports whether the group has a stable checkpoint where our state has come without taking one. Where one is taken follows
 // from the batches, so ours were others: those that an intruder put into the journal may leave the same root, and another checkpoint.
 func (c *Core) passed(k message.CheckpointID) bool {
-	if c.recovery.phase < Requesting || !c.log.contains(k.Seq) || k.Seq > c.log.lastExec || k.Seq <= c.checkpoints.fetched.Seq {
+	if c.phase < Requesting || !c.log.contains(k.Seq) || k.Seq > c.log.lastExec || k.Seq <= c.checkpoints.fetched.Seq {
 		return false
 	}
 	own := c.checkpoints.find(k.Seq)
@@ -527,13 +504,13 @@ func (c *Core) astray(k message.CheckpointID, why string) {
 // Recovery is how far our recovery has come, its recovery point, 0 if that is not known yet, and
 // whether the state was found to be another than the group's.
 func (c *Core) Recovery() (p Phase, point message.SeqNum, corrupt bool) {
-	return c.recovery.phase, c.recovery.point, c.recovery.corrupt
+	return c.phase, c.recovery.point, c.recovery.corrupt
 }
 
 // RecoveryOf is the recovery point of replica i's last recovery that we know of, and whether it is
 // seen to have ended: the replica has said that it holds a checkpoint at or above it (R-PR-26).
 func (c *Core) RecoveryOf(i message.ReplicaID) (point message.SeqNum, over bool) {
-	point = c.silences[i].point
+	point = c.silences.of[i].point
 	all := c.checkpoints.claims.of[i]
 	return point, point == 0 || len(all) > 0 && all[len(all)-1].Seq >= point || c.reports.peers[i].low >= point
 }
@@ -551,7 +528,7 @@ func (c *Core) recoversAgain(r *message.Request) bool {
 	if int(i) >= c.cfg.Replicas {
 		return true
 	}
-	last := c.silences[i].recovered
+	last := c.silences.of[i].recovered
 	return last > 0 && c.tick-last < recoveryGapTicks
 }
 
@@ -560,9 +537,9 @@ func (c *Core) fillLate() bool {
 	if !c.active || c.isPrimary() || c.transfer != nil || c.silent() {
 		return false
 	}
-	since := max(c.progress, c.wait.began)
-	for i := range c.silences {
-		if s := &c.silences[i]; s.point > c.checkpoints.stable.Seq && s.fills > 0 && c.tick-max(since, s.recovered) > c.wait.timer.ticks {
+	since := max(c.log.progress, c.wait.began)
+	for i := range c.silences.of {
+		if s := &c.silences.of[i]; s.point > c.stable.Seq && s.fills > 0 && c.tick-max(since, s.recovered) > c.wait.timer.ticks {
 			return true
 		}
 	}

@@ -64,7 +64,7 @@ func fourBatches() (all []message.Message) {
 
 func scenes() []scene {
 	prepared := func(c *Core) bool { _, ok := c.Prepared(1); return ok }
-	stable := func(c *Core) bool { return c.checkpoints.stable.Seq == 4 }
+	stable := func(c *Core) bool { return c.stable.Seq == 4 }
 	return []scene{
 		{"a PREPARE and a proposal", 1, 2, []message.Message{prepare(2, 1, "x")}, proposal(1, "x"), nil, prepared},
 		{"a proposal and a PREPARE", 1, 0, []message.Message{proposal(1, "x")}, prepare(2, 1, "x"), nil, prepared},

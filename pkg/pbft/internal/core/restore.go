@@ -138,8 +138,8 @@ func (m *memory) view() (v message.View, active bool) {
 // stable was fetched.
 func (c *Core) restoreMarks(state message.CheckpointID, m *memory) {
 	x := &c.checkpoints
-	if x.stable = m.stable; m.stable.Seq > 0 {
-		x.stable.Stable, x.stable.From = true, c.cfg.Self
+	if c.stable = m.stable; m.stable.Seq > 0 {
+		c.stable.Stable, c.stable.From = true, c.cfg.Self
 		c.slide(m.stable.Seq)
 	}
 	if state.Seq == 0 {
@@ -213,7 +213,7 @@ func (c *Core) restoreLog(m *memory) {
 		c.adopt(s, p)
 		s.ownPrepare = message.Prepare{View: p.View, Seq: p.Seq, Digest: p.Digest, From: c.cfg.Self}
 		s.prepares.add(c.cfg.Self, p.Digest)
-		c.proposing.last = max(c.proposing.last, p.Seq)
+		c.log.numbered = max(c.log.numbered, p.Seq)
 	}
 	for _, p := range m.prepared {
 		c.remembered = max(c.remembered, p.Seq)
@@ -249,13 +249,13 @@ func (c *Core) runDecided(m *memory) {
 			c.queue.complete(r, place{t: r.Timestamp, n: n, i: i}) // who waits for it needs our word that it is done
 		}
 		c.ran(n, b)
-		if n == c.checkpoints.stable.Seq && c.checkpoints.taken < n {
+		if n == c.stable.Seq && c.checkpoints.taken < n {
 			// The group took one here. Our records are of other batches, which an intruder has left: the root tells whether
 			// the state is another, too.
 			c.freeze(n)
 		}
 	}
-	stable := c.checkpoints.stable
+	stable := c.stable
 	if stable.Seq > 0 {
 		c.do(Effect{Verb: Discard, Seq: stable.Seq})
 	}
@@ -274,7 +274,7 @@ func (c *Core) mayHaveProposed(v message.View) bool {
 // known to have begun: its PRE-PREPAREs leave before anything is in the journal, so it may have
 // made some that it does not know of. A fence that was raised says that it may have.
 func (c *Core) Resume() {
-	if c.recovery.estimating() {
+	if c.estimating() {
 		c.beginRecovery()
 		return
 	}
@@ -284,9 +284,9 @@ func (c *Core) Resume() {
 // goOn takes part in the protocol.
 func (c *Core) goOn() {
 	if m := c.change.newView; c.active && m != nil {
-		c.proposing.last = max(c.proposing.last, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)))
+		c.log.numbered = max(c.log.numbered, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)))
 	}
-	c.proposing.last = max(c.proposing.last, c.log.low, c.log.lastExec)
+	c.log.numbered = max(c.log.numbered, c.log.low, c.log.lastExec)
 	if c.silent() {
 		return
 	}

@@ -77,7 +77,7 @@ func toyPage(seq message.SeqNum, id message.NodeID) string {
 // serve answers a FETCH as an honest replica, or a liar, does.
 func (p *play) serve(i int, m *message.Fetch) *message.Data {
 	answer := &message.Data{Seq: m.Seq, Tag: m.Tag, From: message.ReplicaID(i)}
-	if m.Seq != p.cores[i].checkpoints.stable.Seq {
+	if m.Seq != p.cores[i].stable.Seq {
 		answer.Gone = true
 		return answer
 	}

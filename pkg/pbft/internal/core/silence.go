@@ -22,13 +22,10 @@ import "bfs/pkg/pbft/internal/message"
 // A silent replica listens, executes what the others commit, fetches what it lacks and serves others. What it says of
 // itself in STATUS has the primary fill an idle group with null batches until the checkpoint is there.
 
-// promises are what this replica may have promised, and how long it and the others are silent.
-type promises struct {
+// silences are how long this replica and the others are silent, as they say, and what their recoveries wait for.
+type silences struct {
 	*base
-	checkpoints *checkpoints
-	fence       message.SeqNum // no promise of ours is for a number above it, nor
-	fencedView  message.View   // for a view above this: both are durable
-	silences    []silence      // by replica
+	of []silence // by replica
 }
 
 // A silence is what a replica says of its own.
@@ -40,26 +37,10 @@ type silence struct {
 	recovered int            // tick at which the request for that was executed
 }
 
-func (p *promises) init(b *base, x *checkpoints) {
-	*p = promises{base: b, checkpoints: x, fence: max(b.cfg.Fence, b.cfg.Raised), fencedView: max(b.cfg.FenceView, b.cfg.RaisedView), silences: make([]silence, b.cfg.Replicas)}
-	p.refill()
-}
-
-// silent reports whether we may promise nothing, because we may have promised otherwise before we forgot.
-func (p *promises) silent() bool { return p.checkpoints.stable.Seq < p.cfg.Fence }
-
-// promise is called before a promise for batch n, or for the present view, leaves. The fence is
-// raised to the end of the next checkpoint period, so that this happens once in a period (R-OUR-5).
-func (p *promises) promise(n message.SeqNum) {
-	invariant(!p.silent(), "a promise of a silent replica")
-	if n <= p.fence && p.view <= p.fencedView {
-		return
-	}
-	if n > p.fence {
-		p.fence = (n/p.cfg.CheckpointPeriod + 2) * p.cfg.CheckpointPeriod
-	}
-	p.fencedView = max(p.fencedView, p.view)
-	p.do(Effect{Verb: Fence, Seq: p.fence, View: p.fencedView})
+func newSilences(b *base) silences {
+	x := silences{b, make([]silence, b.cfg.Replicas)}
+	x.refill()
+	return x
 }
 
 // fillPeriodTicks is the period in which a replica's silence causes a bounded number of null batches.
@@ -68,56 +49,44 @@ const fillPeriodTicks = 3000
 // fillsPerPeriod is how many null batches end the longest silence of a correct replica: its fence
 // is at most 2.5 periods above what it voted for, that at most L above the stable checkpoint, and
 // the next checkpoint up to a period higher.
-func (p *promises) fillsPerPeriod() int { return int(p.cfg.LogSize + 4*p.cfg.CheckpointPeriod) }
+func (x *silences) fillsPerPeriod() int { return int(x.cfg.LogSize + 4*x.cfg.CheckpointPeriod) }
 
 // tickFills begins a new period now and then.
-func (p *promises) tickFills() {
-	if p.tick%fillPeriodTicks == 0 {
-		p.refill()
+func (x *silences) tickFills() {
+	if x.tick%fillPeriodTicks == 0 {
+		x.refill()
 	}
 }
 
-func (p *promises) refill() {
-	for i := range p.silences {
-		p.silences[i].fills = p.fillsPerPeriod()
+func (x *silences) refill() {
+	for i := range x.of {
+		x.of[i].fills = x.fillsPerPeriod()
 	}
 }
 
 // fillDue reports whether we are the primary of an idle group in which a replica waits for a checkpoint.
-func (p *promises) fillDue() bool {
-	if !p.active || !p.isPrimary() || p.silent() {
+func (x *silences) fillDue() bool {
+	if !x.active || !x.isPrimary() || x.silent() {
 		return false
 	}
-	for i := range p.silences {
-		if p.waitsForFill(i) {
+	for i := range x.of {
+		if x.waitsForFill(i) {
 			return true
 		}
 	}
 	return false
 }
 
-func (p *promises) waitsForFill(i int) bool {
-	s := &p.silences[i]
-	return max(s.until, s.point) > p.checkpoints.stable.Seq && s.fills > 0
-}
-
-// Await makes the primary of an idle group propose null batches until a checkpoint is stable that
-// holds all batches up to n, or up to the last one proposed if that is higher. It returns that
-// number. Numbers above the window are not waited for. All replicas are asked, for each may be the
-// primary; how many null batches this causes is bounded as with a silence of our own.
-func (c *Core) Await(n message.SeqNum) message.SeqNum {
-	last := max(c.proposing.last, c.log.lastExec)
-	s := &c.silences[c.cfg.Self]
-	s.until = max(s.until, last, min(n, c.log.high))
-	c.propose()
-	return last
+func (x *silences) waitsForFill(i int) bool {
+	s := &x.of[i]
+	return max(s.until, s.point) > x.stable.Seq && s.fills > 0
 }
 
 // spendFill notes that a null batch is proposed.
-func (p *promises) spendFill() {
-	for i := range p.silences {
-		if p.waitsForFill(i) {
-			p.silences[i].fills--
+func (x *silences) spendFill() {
+	for i := range x.of {
+		if x.waitsForFill(i) {
+			x.of[i].fills--
 		}
 	}
 }

@@ -173,8 +173,8 @@ func TestFalseSilence(t *testing.T) {
 			f.hear(&message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 1}, &message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 2})
 		}
 	}
-	if n := int(f.LastProposed()); n != f.fillsPerPeriod() {
-		t.Errorf("it causes %d null batches, want %d", n, f.fillsPerPeriod())
+	if n := int(f.LastProposed()); n != f.silences.fillsPerPeriod() {
+		t.Errorf("it causes %d null batches, want %d", n, f.silences.fillsPerPeriod())
 	}
 }
 

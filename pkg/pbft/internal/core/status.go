@@ -131,8 +131,8 @@ func (c *Core) resendCheckpoints(m *message.Status) {
 	if c.silent() {
 		return
 	}
-	if c.checkpoints.stable.Seq > m.Low {
-		stable := c.checkpoints.stable
+	if c.stable.Seq > m.Low {
+		stable := c.stable
 		c.send(m.From, &stable)
 	}
 	c.checkpoints.each(m.Low, func(k message.CheckpointID) {
@@ -177,7 +177,7 @@ func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 // sealed before: we send it our messages above its last known execution again (R-OUR-9). A peer
 // whose keys change all the time waits for the answer to its STATUS.
 func (c *Core) KeysChanged(i message.ReplicaID) {
-	if c.recovery.estimating() || !c.reports.peers[i].keyed.take(c.tick, c.cfg.ResendTicks, 1) {
+	if c.estimating() || !c.reports.peers[i].keyed.take(c.tick, c.cfg.ResendTicks, 1) {
 		return
 	}
 	c.reports.peers[i].high = c.cfg.LogSize // it may have another life, and begin again
@@ -205,8 +205,8 @@ func (c *Core) tellPast(m *message.Status) {
 // than its window beyond what it has executed. The gap is short, and others may need our votes
 // above it, so we do not wait for the resend interval.
 func (c *Core) closeGap() {
-	if c.transfer == nil && c.active && c.proposing.last > c.log.lastExec+c.cfg.Window &&
-		c.tick-c.progress >= gapTicks && c.reports.gap.allows(c.tick) {
+	if c.transfer == nil && c.active && c.log.numbered > c.log.lastExec+c.cfg.Window &&
+		c.tick-c.log.progress >= gapTicks && c.reports.gap.allows(c.tick) {
 		c.sendStatus()
 	}
 }

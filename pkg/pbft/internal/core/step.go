@@ -19,7 +19,7 @@ func (c *Core) Step(m message.Message) {
 		c.onReplyStable(m)
 		return
 	}
-	if c.recovery.estimating() {
+	if c.estimating() {
 		c.refuse(m, Recovering)
 		return
 	}
@@ -67,7 +67,7 @@ func (c *Core) Step(m message.Message) {
 // Tick notes that one tick of time passed.
 func (c *Core) Tick() {
 	c.tick++
-	if c.tickRecovery(); c.recovery.estimating() {
+	if c.tickRecovery(); c.estimating() {
 		return
 	}
 	c.queue.costly.earn()
@@ -75,7 +75,7 @@ func (c *Core) Tick() {
 	c.tickTransfer()
 	c.tickWaiting()
 	c.bodies.tickPulls()
-	c.tickFills()
+	c.silences.tickFills()
 	c.bodies.askAll(c.change.choosable)
 	c.bodies.askOperations(c.primary(), c.queue.passed)
 	c.riding.flushOld()
@@ -89,7 +89,7 @@ func (c *Core) Tick() {
 
 // Effects takes what must now be done. The slice is good until the call after next.
 func (c *Core) Effects() []Effect {
-	if c.recovery.estimating() {
+	if c.estimating() {
 		return c.Due()
 	}
 	c.bodies.pull(c.commit)

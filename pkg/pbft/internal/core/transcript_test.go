@@ -204,7 +204,7 @@ func (p *play) command(t *testing.T, text string) {
 		p.inject(t, a)
 	case "state":
 		for i, c := range p.cores {
-			p.say(i, "view %d, executed %d, stable %d", c.view, c.log.lastExec, c.checkpoints.stable.Seq)
+			p.say(i, "view %d, executed %d, stable %d", c.view, c.log.lastExec, c.stable.Seq)
 		}
 	default:
 		t.Fatalf("unknown command: %s", text)

@@ -7,7 +7,7 @@ import "bfs/pkg/pbft/internal/message"
 // StepDown leaves the view if we are its primary: the others follow at once, without waiting for their timers
 // (R-VT-5).
 func (c *Core) StepDown() {
-	if c.active && c.isPrimary() && !c.silent() && !c.recovery.estimating() {
+	if c.active && c.isPrimary() && !c.silent() && !c.estimating() {
 		c.leave(c.view + 1)
 	}
 }
@@ -44,7 +44,7 @@ func (c *Core) leave(v message.View) {
 // abandon ends the votes of the present view. P and Q keep what prepared and what was voted for.
 func (c *Core) abandon() {
 	c.pq.carry(&c.log, c.view, func(s *slot) bool { return c.isPrimary() || s.prepares.has(c.cfg.Self) })
-	c.active, c.proposing.choosing = false, false
+	c.active, c.choosing = false, false
 	c.riding.forget()
 	c.log.clear()
 	c.bodies.leave()
@@ -92,8 +92,8 @@ func (c *Core) suspectStallers() {
 
 func (c *Core) makeViewChange() *message.ViewChange {
 	m := &message.ViewChange{View: c.view, Low: c.log.low, From: c.cfg.Self}
-	if c.checkpoints.stable.Seq == c.log.low {
-		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: c.checkpoints.stable.Seq, Digest: c.checkpoints.stable.Digest})
+	if c.stable.Seq == c.log.low {
+		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: c.stable.Seq, Digest: c.stable.Digest})
 	}
 	c.checkpoints.each(c.log.low, func(k message.CheckpointID) { m.Checkpoints = append(m.Checkpoints, k) })
 	m.P, m.Q = c.pq.tuples(c.log.low, min(c.log.low+2*c.cfg.LogSize, c.log.bound))
@@ -196,7 +196,7 @@ func (c *Core) tickWaiting() {
 	w := &c.wait
 	w.tell()
 	if c.active {
-		if w.watch(); !c.silent() && !c.recovery.estimating() && w.yields() {
+		if w.watch(); !c.silent() && !c.estimating() && w.yields() {
 			c.leave(c.view + 1)
 			return
 		}
@@ -221,7 +221,7 @@ func (c *Core) tickWaiting() {
 // cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they do when a primary
 // steps down (R-VT-5).
 func (c *Core) noteView(m *message.Status) {
-	c.silences[m.From].until = m.SilentUntil
+	c.silences.of[m.From].until = m.SilentUntil
 	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
 		c.leave(c.view + 1)
 	}
