@@ -139,7 +139,7 @@ var mutants = []mutant{
 	{"a PRE-PREPARE against what the NEW-VIEW chose", core + "normal.go", "case !s.chosen.IsZero() && s.chosen != p.Digest, s.proposal", "case s.proposal"},
 	{"a PRE-PREPARE while the view is not active", core + "normal.go", "	case !c.active:\n		return ViewNotActive\n", ""},
 	{"votes of earlier views count", core + "normal.go", "	case v < c.view:\n		return EarlierView\n	case v > c.view:", "	case v > c.view:"},
-	{"votes of later views count", core + "normal.go", "	case v > c.view:\n		c.noticeLag()\n		return LaterView\n	case n <=", "	case n <="},
+	{"votes of later views count", core + "normal.go", "	case v > c.view:\n		c.reports.noticeLag()\n		return LaterView\n	case n <=", "	case n <="},
 	{"requests need no MAC", core + "normal.go", "		if !r.Authentic && !c.queue.holds(r) && c.wait.forwards(r) < c.weak() {\n			return false", "		if r == nil {\n			return false"},
 	{"one PREPARE vouches for a request", core + "normal.go", "s.backups(s.held.Digest, c.primary()) >= c.f && c.f > 0", "s.prepares.count() >= 1"},
 	{"f FORWARDs make a request authentic", core + "waiting.go", "if w.forwards(r) < w.weak() {", "if w.forwards(r) < w.f {"},
@@ -211,7 +211,7 @@ var mutants = []mutant{
 	{"what was proposed counts as decided when it is past", core + "log.go", "		if s.isCommitted {\n			l.past.add(n, pastBatch{s.decision, s.batch, s.batch.Bytes()})", "		if s.proposal != nil {\n			l.past.add(n, pastBatch{s.proposal.Digest, &s.proposal.Batch, s.size})"},
 	{"f+1 others who have a checkpoint make it stable", core + "claims.go", "x.count(k, false) >= x.quorum()", "x.count(k, false) >= x.weak()"},
 	{"a checkpoint is stable if one says so", core + "claims.go", "return x.count(k, true) >= x.weak()", "return x.count(k, true) >= 1"},
-	{"no DECIDED is sent", core + "status.go", "if s.isCommitted && s.seq <= c.log.lastExec {", "if false {"},
+	{"no DECIDED is sent", core + "status.go", "if s.isCommitted && s.seq <= r.log.lastExec {", "if false {"},
 	{"a checkpoint one claims is fetched", core + "claims.go", "!stable && x.count(id, false) >= x.weak()", "!stable && x.count(id, false) >= 1"},
 	{"execution does not wait for its turn", core + "execute.go", "		if !s.isCommitted {\n			x.executeTentatively(s)\n			return\n		}\n", "		if s.batch == nil && s.proposal == nil {\n			return\n		}\n		if s.batch == nil {\n			s.batch, s.decision = &s.proposal.Batch, s.proposal.Digest\n		}\n"},
 	{"no checkpoint is taken", core + "execute.go", "	x.do(Effect{Verb: Freeze, Seq: n})\n", ""},
@@ -306,7 +306,7 @@ var mutants = []mutant{
 	{"a restarted replica does not say what it has executed", core + "restore.go", "			c.queue.complete(r, place{t: r.Timestamp, n: n, i: i}) // who waits for it needs our word that it is done\n", "			_, _ = i, r\n"},
 
 	// Waiting: mistakes that were made, and found by the simulator.
-	{"a replica ahead is left alone", core + "status.go", "	if m.View > c.view {\n		c.noticeLag()", "	if m.View > c.view {\n		return\n	}\n	if false {\n		c.noticeLag()"},
+	{"a replica ahead is left alone", core + "status.go", "	if m.View > r.view {\n		r.noticeLag()", "	if m.View > r.view {\n		return\n	}\n	if false {\n		r.noticeLag()"},
 	{"the primary does not say that it waits", core + "waiting.go", "	case w.active && w.isPrimary() && w.forwards(r) == 0:", "	case w.active && w.isPrimary():"},
 	{"the primary of a view that has not begun does not say that it waits", core + "waiting.go", "	case w.active && w.isPrimary() && w.forwards(r) == 0:", "	case w.isPrimary() && w.forwards(r) == 0:"},
 	{"the primary has no timer", core + "waiting.go", "	if w.request != nil {\n		w.request = w.still", "	if w.isPrimary() {\n		return\n	}\n	if w.request != nil {\n		w.request = w.still"},
@@ -348,7 +348,7 @@ var mutants = []mutant{
 	{"a replica between views follows VIEW-CHANGEs alone", core + "viewchange.go", "if v := c.wait.reached(); !c.active && v > c.view {", "if v := c.wait.reached(); !c.active && v > c.view && c.tick < 0 {"},
 	{"a VIEW-CHANGE made anew takes the place of the one that the view began with", core + "change.go", "		if old := x.last[m.From]; old != nil && old.View > m.View {\n", "		if old := x.last[m.From]; old != nil && old.View == m.View {\n			continue\n		} else if old != nil && old.View > m.View {\n"},
 	{"a NEW-VIEW that one replica tells of is believed", core + "change.go", "	if alike < x.weak() || x.vouched {", "	if x.vouched {"},
-	{"nobody tells of a NEW-VIEW that the primary withholds", core + "reports.go", "return s.waits && s.told", "return false && s.told"},
+	{"nobody tells of a NEW-VIEW that the primary withholds", core + "status.go", "return s.waits && s.told", "return false && s.told"},
 	{"the VIEW-CHANGEs of a NEW-VIEW that others tell of are not believed", core + "change.go", "m != nil && (x.vouched || x.vouchers(j, d) >= x.f)", "m != nil && x.vouchers(j, d) >= x.f"},
 	{"backups leave nobody's view for a replica that waits alone", core + "waiting.go", "		patience *= 2\n", "		return false\n"},
 
@@ -360,7 +360,7 @@ var mutants = []mutant{
 	{"known addresses are in the flood of those that are not", wire + "sieve_linux.go", "		p.passAll(s)\n", ""},
 	{"a flood is never over", wire + "arrivals.go", "		x.pass = min(1, 2*x.pass)\n", "		x.pass = min(1, x.pass)\n"},
 	{"a replica that recovers names others for what an intruder left it", core + "disputes.go", "	if c.phase != NotRecovering {\n		return\n	}\n", ""},
-	{"a replica sends the VIEW-CHANGE that it forgot beside the one it made anew", core + "status.go", "v.From != c.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			c.send(to, vc)", "!has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			c.send(to, vc)"},
+	{"a replica sends the VIEW-CHANGE that it forgot beside the one it made anew", core + "status.go", "v.From != r.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			r.send(to, vc)", "!has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			r.send(to, vc)"},
 	{"a recovering replica passes the others' checkpoint", core + "recovery.go", "return (own == nil || !own.due) && c", "return own == nil && c.tick < 0 && c"},
 	{"batches run again by a restart are not checked at the stable checkpoint", core + "restore.go", "			c.freeze(n)\n", ""},
 }

@@ -161,6 +161,14 @@ func (b *base) promise(n message.SeqNum) {
 // silent reports whether we may promise nothing, because we may have promised otherwise before we forgot.
 func (b *base) silent() bool { return b.stable.Seq < b.cfg.Fence }
 
+// silentUntil is the checkpoint that must be stable before we may promise anything, 0 if we may.
+func (b *base) silentUntil() message.SeqNum {
+	if b.silent() {
+		return b.cfg.Fence
+	}
+	return 0
+}
+
 // cost is what a request costs, computed once.
 func (b *base) cost(r *message.Request) int {
 	switch {

@@ -159,7 +159,7 @@ func (c *Core) moveOn(gone message.ReplicaID) {
 	target, later := c.checkpoints.claims.highest(t.seq, false)
 	if !later {
 		c.shunned[gone] = c.tick + 2 // its news are under way
-		c.noticeLag()
+		c.reports.noticeLag()
 		t.ask()
 		return
 	}
@@ -220,6 +220,18 @@ func (c *Core) Installed(n message.SeqNum) {
 		own := c.stable
 		c.multicast(&own)
 	}
-	c.sendStatus()
+	c.reports.sendStatus()
 	c.executeReady()
+}
+
+// fetchState begins to fetch a checkpoint whose root is certain, or follows to it.
+func (c *Core) fetchState(target message.CheckpointID) {
+	if t := c.transfer; t != nil {
+		if t.seq < target.Seq && !t.done { // a fetched state is being installed, and the next is fetched after that
+			t.retarget(target)
+		}
+		return
+	}
+	c.transfer = &transfer{base: c.base, shunned: c.shunned, seq: target.Seq, root: target.Digest}
+	c.do(Effect{Verb: Fetch, Seq: target.Seq, Digest: target.Digest})
 }

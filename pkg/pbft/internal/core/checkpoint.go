@@ -142,7 +142,7 @@ func (c *Core) endSilence() {
 		c.advance(c.log.slot(n))
 	}
 	c.executeReady()
-	c.sendStatus()
+	c.reports.sendStatus()
 }
 
 // slide moves the low water mark up to n, and P and Q with it (R-VC-3).

@@ -50,7 +50,7 @@ func New(cfg Config) *Core {
 	c.queue.init(cfg.Slots, cfg.QueueBytes)
 	c.queue.costly.allowance = costPerTick
 	c.change.init(c.base, &c.log)
-	c.reports.init(c.base, &c.log)
+	c.reports.init(c.base, &c.log, &c.checkpoints, &c.change)
 	c.wait.init(c.base, &c.queue, &c.log)
 	return c
 }
@@ -65,12 +65,7 @@ func (c *Core) LastExecuted() message.SeqNum { return c.log.lastExec }
 func (c *Core) LastProposed() message.SeqNum { return c.log.numbered }
 
 // SilentUntil is the checkpoint that must be stable before this replica votes, 0 if it votes.
-func (c *Core) SilentUntil() message.SeqNum {
-	if c.silent() {
-		return c.cfg.Fence
-	}
-	return 0
-}
+func (c *Core) SilentUntil() message.SeqNum { return c.silentUntil() }
 
 // Transferring reports whether the state is being fetched from the others.
 func (c *Core) Transferring() bool { return c.transfer != nil }
@@ -142,3 +137,10 @@ func (c *Core) Await(n message.SeqNum) message.SeqNum {
 	c.propose()
 	return last
 }
+
+// KeysChanged says that a peer can open messages that we seal from now on, and perhaps none that we
+// sealed before.
+func (c *Core) KeysChanged(i message.ReplicaID) { c.reports.keysChanged(i) }
+
+// KeysRefreshed says that a running peer has refreshed its keys.
+func (c *Core) KeysRefreshed(i message.ReplicaID) { c.reports.keysRefreshed(i) }

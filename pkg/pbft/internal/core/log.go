@@ -124,6 +124,7 @@ type slot struct {
 	isPrepared, isCommitted bool
 	unconfirmed             bool  // the proposal is of an earlier epoch of our keys: see Refreshed
 	sent                    limit // of sending a message of this slot again
+	rides                   bool  // our COMMIT is held back: see riding.go
 }
 
 func (s *slot) reset(n message.SeqNum) {

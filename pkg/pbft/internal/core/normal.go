@@ -269,12 +269,12 @@ func (c *Core) judgeVote(v message.View, n message.SeqNum) Refusal {
 	case v < c.view:
 		return EarlierView
 	case v > c.view:
-		c.noticeLag()
+		c.reports.noticeLag()
 		return LaterView
 	case n <= c.change.bottom():
 		return BelowWindow
 	case n > c.log.high:
-		c.noticeLag()
+		c.reports.noticeLag()
 		return AboveWindow
 	}
 	return accepted

@@ -195,7 +195,7 @@ func (c *Core) bounded(bound message.SeqNum) {
 	c.askRecovery()
 	c.sayCheckpoints()
 	c.goOn()
-	c.sendStatus()
+	c.reports.sendStatus()
 }
 
 // fenceOff has a replica that remembers nothing be silent up to H_M, and up to its fence if that can be true.

@@ -43,14 +43,7 @@ const everyone replicas = 1<<message.MaxReplicas - 1
 func (s replicas) has(i message.ReplicaID) bool { return s&(1<<i) != 0 }
 
 // SayStatus tells the others what we lack. They have our new keys by now, or are about to.
-func (c *Core) SayStatus() { c.sendStatus() }
-
-// KeysRefreshed says that a running peer has refreshed its keys. Its next STATUS says what it has
-// forgotten, and is answered at once with all of it: messages that left a moment ago were lost.
-func (c *Core) KeysRefreshed(i message.ReplicaID) {
-	p := &c.reports.peers[i]
-	p.rekeyed = p.rekeyed || p.keyed.take(c.tick, c.cfg.ResendTicks, 1)
-}
+func (c *Core) SayStatus() { c.reports.sendStatus() }
 
 // forgetVotes forgets these replicas' statements about a number: PREPAREs if it has not prepared,
 // COMMITs if it has not committed, DECIDEDs if it was not decided. A proposal that we have voted

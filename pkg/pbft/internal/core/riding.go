@@ -19,6 +19,7 @@ func (r *ridingCommits) hold(n message.SeqNum) {
 		r.since = r.tick
 	}
 	r.numbers = append(r.numbers, n)
+	r.log.slot(n).rides = true
 }
 
 // forget drops them: their view is over.
@@ -36,6 +37,11 @@ func (r *ridingCommits) take() []message.SeqNum {
 	}
 	all := r.numbers
 	r.numbers = nil
+	for _, n := range all {
+		if r.log.contains(n) {
+			r.log.slot(n).rides = false
+		}
+	}
 	return all
 }
 
@@ -43,7 +49,9 @@ func (r *ridingCommits) take() []message.SeqNum {
 func (r *ridingCommits) flush() {
 	for _, n := range r.numbers {
 		if r.log.contains(n) {
-			r.log.slot(n).sent.restart(r.tick, r.cfg.ResendTicks)
+			s := r.log.slot(n)
+			s.rides = false
+			s.sent.restart(r.tick, r.cfg.ResendTicks)
 		}
 		r.multicast(&message.Commit{View: r.view, Seq: n, From: r.cfg.Self})
 	}

@@ -2,41 +2,137 @@
 
 package core
 
-import (
-	"slices"
+import "bfs/pkg/pbft/internal/message"
 
-	"bfs/pkg/pbft/internal/message"
-)
+// reports are what this replica and the others said of themselves in STATUS.
+type reports struct {
+	*base
+	log         *messageLog
+	checkpoints *checkpoints
+	change      *viewChange
+
+	peers    []peer
+	lagging  limit          // of STATUSes that are sent out of turn
+	reported message.SeqNum // how far we were by our last: see cameOn
+	gap      limit          // of STATUSes that ask for batches missing below the proposed ones
+}
+
+// peer is what the core knows of another replica.
+type peer struct {
+	low      message.SeqNum
+	lastExec message.SeqNum
+	high     message.SeqNum // the end of its window when we answered it, the highest in its life: it took in what we said up to here
+	answered limit          // of its STATUSes: see mayAsk
+	reached  message.SeqNum // how far it was when we answered last
+	queried  limit          // of its QUERY-STABLEs
+	keyed    limit          // of sending again because its keys are new
+	rekeyed  bool           // it has refreshed its keys and has not sent a STATUS since
+	stuck    stuck          // it waits in our view
+}
+
+// stuck is how long a replica has waited for the NEW-VIEW of our view, as it says.
+type stuck struct {
+	waits bool
+	told  limit // of telling it ourselves
+}
+
+// stuckTicks is how long the primary has for sending its NEW-VIEW again before others tell of it,
+// and how often they do.
+const stuckTicks = 50
+
+func (s *stuck) note(tick int, waits bool) {
+	if waits && !s.waits {
+		s.told.restart(tick, stuckTicks)
+	}
+	s.waits = waits
+}
+
+// tells reports whether it is told now, and notes that it is.
+func (s *stuck) tells(tick int) bool { return s.waits && s.told.take(tick, stuckTicks, 1) }
+
+func (r *reports) init(b *base, l *messageLog, x *checkpoints, v *viewChange) {
+	*r = reports{base: b, log: l, checkpoints: x, change: v, peers: make([]peer, b.cfg.Replicas)}
+	for i := range r.peers {
+		r.peers[i].high = b.cfg.LogSize
+	}
+}
+
+// overdue reports whether a STATUS may be sent out of turn because something was missed: at most
+// once in a resend interval (R-RTX-1), or when we have advanced far enough since the last one that
+// there is more to ask for. It notes that a STATUS is sent.
+func (r *reports) overdue() bool {
+	if !r.lagging.allows(r.tick) && !r.cameOn(r.reported, r.log.lastExec, r.log.low) {
+		return false
+	}
+	r.lagging.restart(r.tick, r.cfg.ResendTicks)
+	return true
+}
+
+// said notes that we send a STATUS.
+func (r *reports) said() {
+	r.reported = r.log.lastExec + r.log.low
+	r.gap.restart(r.tick, gapTicks)
+}
+
+// gapTicks is how long a missing message may still be under way.
+const gapTicks = 2
+
+// cameOn reports whether a replica has advanced by a good part of a checkpoint period since it was
+// at the first position, counting executed batches and collected ones.
+func (r *reports) cameOn(since, lastExec, low message.SeqNum) bool {
+	return lastExec+low >= since+r.cfg.CheckpointPeriod/2+1
+}
+
+// askBurst is how many STATUSes are answered at once for a replica that works in our view and is
+// behind.
+const askBurst = 3
+
+// mayAsk reports whether a STATUS is answered: within its sender's share, or because the sender has
+// advanced since its last one, as a replica does that catches up. A liar can advance no faster than
+// we do.
+func (r *reports) mayAsk(m *message.Status) bool {
+	p := &r.peers[m.From]
+	lastExec, low := min(m.LastExecuted, r.log.lastExec), min(m.Low, r.log.low)
+	burst := 1
+	if m.View == r.view && m.Active && m.LastExecuted < r.log.lastExec {
+		burst = askBurst
+	}
+	if !r.cameOn(p.reached, lastExec, low) && !p.answered.take(r.tick, r.cfg.ResendTicks, burst) {
+		return false
+	}
+	p.reached = max(p.reached, lastExec+low)
+	return true
+}
 
 // noticeLag sends a STATUS out of turn, if one is due, when a message shows that we have missed something.
-func (c *Core) noticeLag() {
-	if c.reports.overdue() {
-		c.sendStatus()
+func (r *reports) noticeLag() {
+	if r.overdue() {
+		r.sendStatus()
 	}
 }
 
 // sendStatus tells the others where we stand.
-func (c *Core) sendStatus() {
-	c.reports.said()
-	m := &message.Status{View: c.view, Active: c.active, Low: c.log.low, LastExecuted: c.log.lastExec, SilentUntil: c.SilentUntil(), From: c.cfg.Self}
+func (r *reports) sendStatus() {
+	r.said()
+	m := &message.Status{View: r.view, Active: r.active, Low: r.log.low, LastExecuted: r.log.lastExec, SilentUntil: r.silentUntil(), From: r.cfg.Self}
 	base := m.Base()
-	for n := base + 1; n <= c.log.high; n++ {
-		if s := c.log.slot(n); s.isCommitted {
+	for n := base + 1; n <= r.log.high; n++ {
+		if s := r.log.slot(n); s.isCommitted {
 			m.Committed = m.Committed.Set(int(n - base - 1))
 		}
-		if s := c.log.slot(n); s.isPrepared {
+		if s := r.log.slot(n); s.isPrepared {
 			m.Prepared = m.Prepared.Set(int(n - base - 1))
 		}
 	}
-	if !c.active {
-		m.HasNewView = c.change.newView != nil
-		for j := range c.reports.peers {
-			if c.change.hasViewChange(message.ReplicaID(j)) {
+	if !r.active {
+		m.HasNewView = r.change.newView != nil
+		for j := range r.peers {
+			if r.change.hasViewChange(message.ReplicaID(j)) {
 				m.ViewChanges |= 1 << j
 			}
 		}
 	}
-	c.multicast(m)
+	r.multicast(m)
 }
 
 // resendBytes bounds what one STATUS can make us send, in bytes of operations.
@@ -44,25 +140,25 @@ const resendBytes = 2 << 20
 
 // onStatus sends again what the sender of a STATUS lacks and we said: only our own messages, under the newest
 // keys, and not what left a moment ago (R-RTX-4).
-func (c *Core) onStatus(m *message.Status) {
-	p := &c.reports.peers[m.From]
+func (r *reports) onStatus(m *message.Status) {
+	p := &r.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
-	p.stuck.note(c.tick, m.View == c.view && !m.Active)
+	p.stuck.note(r.tick, m.View == r.view && !m.Active)
 	rekeyed := p.rekeyed
-	if p.rekeyed = false; !c.reports.mayAsk(m) && !rekeyed {
-		c.refuse(m, TooSoon)
+	if p.rekeyed = false; !r.mayAsk(m) && !rekeyed {
+		r.refuse(m, TooSoon)
 		return
 	}
-	if m.View > c.view {
-		c.noticeLag() // and tell it the decisions all the same: it may wait in that view alone
+	if m.View > r.view {
+		r.noticeLag() // and tell it the decisions all the same: it may wait in that view alone
 	}
-	c.resendCheckpoints(m)
-	if m.View < c.view || m.View == c.view && !m.Active {
-		c.resendViewChange(m)
+	r.resendCheckpoints(m)
+	if m.View < r.view || m.View == r.view && !m.Active {
+		r.resendViewChange(m)
 	}
-	c.tellPast(m)
-	refused := c.log.high // above this
-	if high := m.Low + c.cfg.LogSize; high > p.high {
+	r.tellPast(m)
+	refused := r.log.high // above this
+	if high := m.Low + r.cfg.LogSize; high > p.high {
 		if m.LastExecuted <= m.Low {
 			refused = p.high // it has just installed a checkpoint, and its window had ended there
 		}
@@ -70,74 +166,74 @@ func (c *Core) onStatus(m *message.Status) {
 	}
 	budget := resendBytes
 	// The sender would refuse numbers above its window: it needs our state first.
-	for n := max(m.Base(), c.log.low) + 1; n <= min(c.log.high, m.Low+c.cfg.LogSize) && budget > 0; n++ {
-		s := c.log.slot(n)
-		budget -= c.resend(m, s, rekeyed || n > refused || s.sent.allows(c.tick))
+	for n := max(m.Base(), r.log.low) + 1; n <= min(r.log.high, m.Low+r.cfg.LogSize) && budget > 0; n++ {
+		s := r.log.slot(n)
+		budget -= r.resend(m, s, rekeyed || n > refused || s.sent.allows(r.tick))
 	}
 }
 
 // resendViewChange helps the sender of a STATUS into our view: our own VIEW-CHANGE, what we acknowledge, and from the
 // primary its NEW-VIEW and the VIEW-CHANGEs of others that it names (R-RTX-4): the sender's own too, which it
 // does not have if it was restarted since.
-func (c *Core) resendViewChange(m *message.Status) {
-	x := &c.change
-	has := func(j message.ReplicaID) bool { return m.View == c.view && m.ViewChanges&(1<<j) != 0 }
-	if x.own != nil && !has(c.cfg.Self) {
-		c.send(m.From, x.own)
+func (r *reports) resendViewChange(m *message.Status) {
+	x := r.change
+	has := func(j message.ReplicaID) bool { return m.View == r.view && m.ViewChanges&(1<<j) != 0 }
+	if x.own != nil && !has(r.cfg.Self) {
+		r.send(m.From, x.own)
 	}
-	if m.View < c.view {
+	if m.View < r.view {
 		return
 	}
-	if nv := x.newView; c.isPrimary() && nv != nil {
+	if nv := x.newView; r.isPrimary() && nv != nil {
 		if !m.HasNewView {
-			c.send(m.From, nv)
+			r.send(m.From, nv)
 		}
 		for _, v := range nv.V {
-			if vc := x.last[v.From]; v.From != c.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
-				c.send(m.From, vc)
+			if vc := x.last[v.From]; v.From != r.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
+				r.send(m.From, vc)
 			}
 		}
 		return
 	}
 	for j := range x.last {
-		if a := c.change.ackFor(message.ReplicaID(j)); a != nil && !has(a.Of) {
-			c.send(m.From, a)
+		if a := r.change.ackFor(message.ReplicaID(j)); a != nil && !has(a.Of) {
+			r.send(m.From, a)
 		}
 	}
-	if c.reports.peers[m.From].stuck.tells(c.tick) {
-		c.tellNewView(m.From, has)
+	if r.peers[m.From].stuck.tells(r.tick) {
+		r.tellNewView(m.From, has)
 	}
 }
 
 // tellNewView tells a replica that has waited in our view for long how it began, and with which
 // VIEW-CHANGEs: its primary may tell everyone but that one. It believes f+1 of us. Ours it has from
 // resendViewChange; if we have forgotten the one that the view began with, others bring it.
-func (c *Core) tellNewView(to message.ReplicaID, has func(message.ReplicaID) bool) {
-	x := &c.change
-	if x.newView == nil || !c.active || c.silent() {
+func (r *reports) tellNewView(to message.ReplicaID, has func(message.ReplicaID) bool) {
+	x := r.change
+	if x.newView == nil || !r.active || r.silent() {
 		return
 	}
 	told := *x.newView
-	told.From = c.cfg.Self
-	c.send(to, &told)
+	told.From = r.cfg.Self
+	r.send(to, &told)
 	for _, v := range told.V {
-		if vc := x.last[v.From]; v.From != c.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
-			c.send(to, vc)
+		if vc := x.last[v.From]; v.From != r.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
+			r.send(to, vc)
 		}
 	}
 }
 
-func (c *Core) resendCheckpoints(m *message.Status) {
-	if c.silent() {
+func (r *reports) resendCheckpoints(m *message.Status) {
+	if r.silent() {
 		return
 	}
-	if c.stable.Seq > m.Low {
-		stable := c.stable
-		c.send(m.From, &stable)
+	if r.stable.Seq > m.Low {
+		stable := r.stable
+		r.send(m.From, &stable)
 	}
-	c.checkpoints.each(m.Low, func(k message.CheckpointID) {
-		if c.change.maySay(k.Seq) {
-			c.send(m.From, &message.Checkpoint{Seq: k.Seq, Digest: k.Digest, From: c.cfg.Self})
+	r.checkpoints.each(m.Low, func(k message.CheckpointID) {
+		if r.change.maySay(k.Seq) {
+			r.send(m.From, &message.Checkpoint{Seq: k.Seq, Digest: k.Digest, From: r.cfg.Self})
 		}
 	})
 }
@@ -145,80 +241,75 @@ func (c *Core) resendCheckpoints(m *message.Status) {
 // resend sends our own messages of one slot that the sender of the STATUS does not have, unless
 // they are under way to it. It also sends the decision, because the sender may have been kept out
 // of the voting (R-HD-15). It returns the bytes of operations sent.
-func (c *Core) resend(m *message.Status, s *slot, lost bool) (bytes int) {
+func (r *reports) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 	k := int(s.seq - m.Base() - 1)
-	if m.View == c.view && m.Committed.Get(k) {
+	if m.View == r.view && m.Committed.Get(k) {
 		return 0
 	}
-	if s.isCommitted && s.seq <= c.log.lastExec {
-		c.send(m.From, &message.Decided{Seq: s.seq, Digest: s.decision, From: c.cfg.Self})
+	if s.isCommitted && s.seq <= r.log.lastExec {
+		r.send(m.From, &message.Decided{Seq: s.seq, Digest: s.decision, From: r.cfg.Self})
 	}
-	if s.proposal == nil || m.View != c.view || !m.Active || !lost {
+	if s.proposal == nil || m.View != r.view || !m.Active || !lost {
 		return 0
 	}
 	if !m.Prepared.Get(k) {
-		if c.isPrimary() {
-			c.send(m.From, s.proposal)
+		if r.isPrimary() {
+			r.send(m.From, s.proposal)
 			bytes = s.size + 64
 		}
-		if s.prepares.has(c.cfg.Self) {
+		if s.prepares.has(r.cfg.Self) {
 			vote := s.ownPrepare // a copy: the slot may be reset before it is sent
-			c.send(m.From, &vote)
+			r.send(m.From, &vote)
 		}
 	}
-	if s.commits.has(c.cfg.Self) && !slices.Contains(c.riding.numbers, s.seq) { // a COMMIT that is held back will be sent to all
+	if s.commits.has(r.cfg.Self) && !s.rides { // a COMMIT that is held back will be sent to all
 		vote := s.ownCommit
-		c.send(m.From, &vote)
+		r.send(m.From, &vote)
 	}
 	return bytes
 }
 
-// KeysChanged says that a peer can open messages that we seal from now on, and perhaps none that we
+// keysChanged notes that a peer can open messages that we seal from now on, and perhaps none that we
 // sealed before: we send it our messages above its last known execution again (R-OUR-9). A peer
 // whose keys change all the time waits for the answer to its STATUS.
-func (c *Core) KeysChanged(i message.ReplicaID) {
-	if c.estimating() || !c.reports.peers[i].keyed.take(c.tick, c.cfg.ResendTicks, 1) {
+func (r *reports) keysChanged(i message.ReplicaID) {
+	if r.estimating() || !r.peers[i].keyed.take(r.tick, r.cfg.ResendTicks, 1) {
 		return
 	}
-	c.reports.peers[i].high = c.cfg.LogSize // it may have another life, and begin again
-	all := &message.Status{View: c.view, Active: c.active, LastExecuted: max(c.log.low, min(c.reports.peers[i].lastExec, c.log.lastExec)), Low: c.reports.peers[i].low, From: i}
-	c.resendCheckpoints(all)
-	if c.view > 0 && !c.active {
-		c.resendViewChange(all)
+	r.peers[i].high = r.cfg.LogSize // it may have another life, and begin again
+	all := &message.Status{View: r.view, Active: r.active, LastExecuted: max(r.log.low, min(r.peers[i].lastExec, r.log.lastExec)), Low: r.peers[i].low, From: i}
+	r.resendCheckpoints(all)
+	if r.view > 0 && !r.active {
+		r.resendViewChange(all)
 	}
 	budget := resendBytes
-	for n := max(all.Base(), c.log.low) + 1; n <= c.log.high && budget > 0; n++ {
-		budget -= c.resend(all, c.log.slot(n), true)
+	for n := max(all.Base(), r.log.low) + 1; n <= r.log.high && budget > 0; n++ {
+		budget -= r.resend(all, r.log.slot(n), true)
 	}
 }
 
 // tellPast tells the sender of a STATUS the decisions that it has not executed and that our log no
 // longer has.
-func (c *Core) tellPast(m *message.Status) {
-	p := &c.log.past
-	for n := max(m.Base(), p.low) + 1; n <= min(p.high, m.Low+c.cfg.LogSize); n++ {
-		c.send(m.From, &message.Decided{Seq: n, Digest: p.entry(n).digest, From: c.cfg.Self})
+func (r *reports) tellPast(m *message.Status) {
+	p := &r.log.past
+	for n := max(m.Base(), p.low) + 1; n <= min(p.high, m.Low+r.cfg.LogSize); n++ {
+		r.send(m.From, &message.Decided{Seq: n, Digest: p.entry(n).digest, From: r.cfg.Self})
 	}
 }
 
 // closeGap asks for the batches missing below the present proposals: a primary proposes no more
 // than its window beyond what it has executed. The gap is short, and others may need our votes
 // above it, so we do not wait for the resend interval.
-func (c *Core) closeGap() {
-	if c.transfer == nil && c.active && c.log.numbered > c.log.lastExec+c.cfg.Window &&
-		c.tick-c.log.progress >= gapTicks && c.reports.gap.allows(c.tick) {
-		c.sendStatus()
+func (r *reports) closeGap() {
+	if r.active && r.log.numbered > r.log.lastExec+r.cfg.Window &&
+		r.tick-r.log.progress >= gapTicks && r.gap.allows(r.tick) {
+		r.sendStatus()
 	}
 }
 
-// fetchState begins to fetch a checkpoint whose root is certain, or follows to it.
-func (c *Core) fetchState(target message.CheckpointID) {
-	if t := c.transfer; t != nil {
-		if t.seq < target.Seq && !t.done { // a fetched state is being installed, and the next is fetched after that
-			t.retarget(target)
-		}
-		return
-	}
-	c.transfer = &transfer{base: c.base, shunned: c.shunned, seq: target.Seq, root: target.Digest}
-	c.do(Effect{Verb: Fetch, Seq: target.Seq, Digest: target.Digest})
+// keysRefreshed notes that a running peer has refreshed its keys. Its next STATUS says what it has
+// forgotten, and is answered at once with all of it: messages that left a moment ago were lost.
+func (r *reports) keysRefreshed(i message.ReplicaID) {
+	p := &r.peers[i]
+	p.rekeyed = p.rekeyed || p.keyed.take(r.tick, r.cfg.ResendTicks, 1)
 }

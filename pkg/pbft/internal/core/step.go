@@ -36,7 +36,7 @@ func (c *Core) Step(m message.Message) {
 		c.onCheckpoint(m)
 	case *message.Status:
 		c.noteView(m)
-		c.onStatus(m)
+		c.reports.onStatus(m)
 	case *message.Fetch:
 		c.onFetch(m)
 	case *message.Data:
@@ -81,9 +81,9 @@ func (c *Core) Tick() {
 	c.riding.flushOld()
 	c.tryHeld()
 	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
-		c.sendStatus()
-	} else {
-		c.closeGap()
+		c.reports.sendStatus()
+	} else if c.transfer == nil {
+		c.reports.closeGap()
 	}
 }
 
