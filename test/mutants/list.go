@@ -199,7 +199,7 @@ var mutants = []mutant{
 	{"the end of X is not checked", core + "decision.go", "			if !d.empty(n) {\n				return false\n			}\n			continue", "			continue"},
 	{"null is always justified", core + "decision.go", "if !prepared && !(digest == message.NullDigest && d.empty(n)) {", "if !prepared && digest != message.NullDigest {"},
 	{"relayed VIEW-CHANGEs need no acks", core + "change.go", "m != nil && (x.vouched || x.vouchers(j, d) >= x.f)", "m != nil"},
-	{"a view begins as if the state it begins from were here", core + "newview.go", "		c.fetchState(start)\n		return true\n	}\n	root", "		c.log.lastExec = start.Seq\n		return true\n	}\n	root"},
+	{"a view begins as if the state it begins from were here", core + "newview.go", "		c.catchUp.fetchState(start)\n		return true\n	}\n	root", "		c.log.lastExec = start.Seq\n		return true\n	}\n	root"},
 	{"who has left says of a checkpoint what his VIEW-CHANGE does not", core + "change.go", "	if x.silent() || x.active {\n		return x.active && !x.silent()\n	}", "	if x.active || !x.silent() {\n		return !x.silent()\n	}"},
 	{"the new primary does not fetch what it must choose", core + "change.go", "	if x.active || !x.isPrimary() || x.newView != nil {\n		return nil", "	if x.active || x.newView == nil || x.newView != nil {\n		return nil"},
 	{"batches decided are not fetched", core + "bodies.go", "	b.pulling = false\n	if b.log.decidedTo", "	if b.pulling {\n		return\n	}\n	if b.log.decidedTo"},
@@ -324,7 +324,7 @@ var mutants = []mutant{
 	{"what was decided is executed only when its batch comes as asked for", core + "bodies.go", "if here := b.find(d); here != nil { // it has come as something else", "if here := b.fetched[d]; here != nil {"},
 	{"what committed is forgotten with its view", core + "log.go", "		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided\n", "		_, _, _, _ = committed, decision, batch, decided\n"},
 	{"the view that was left is forgotten by a restart", core + "base.go", "f: size.Faulty(), view: cfg.FenceView,", "f: size.Faulty(),"},
-	{"only certain checkpoints are fetched", core + "catchup.go", "		if k, ok := c.checkpoints.claims.highest(c.log.lastExec, false); ok {", "		if k, ok := c.checkpoints.claims.highest(c.log.lastExec, true); ok {"},
+	{"only certain checkpoints are fetched", core + "transfer.go", "		if k, ok := x.checkpoints.claims.highest(x.log.lastExec, false); ok {", "		if k, ok := x.checkpoints.claims.highest(x.log.lastExec, true); ok {"},
 
 	// Recovery.
 	{"a recovering replica says whatever it likes", core + "recovery.go", "	c.log.confine(c.mostSaid(bound))\n", ""},
@@ -337,7 +337,7 @@ var mutants = []mutant{
 	{"a fence is false when some deny it", core + "recovery.go", "	no = denied >= c.deniers()\n", "	no = denied >= c.weak()\n"},
 	{"a recovering replica stays in whatever view it remembers", core + "recovery.go", "	if v := views[x.weak()-1]; !c.active && c.view > v+message.View(c.cfg.Replicas) {", "	if v := views[x.weak()-1]; v < 0 {"},
 	{"a recovery ends when its request is ordered", core + "recovery.go", "x.phase != Checking || x.collected < x.point || !c.active", "x.phase != Checking || !c.active"},
-	{"a false state stops a recovering replica", core + "recovery.go", "	if x := &c.recovery; x.phase != NotRecovering {", "	if x := &c.recovery; x.phase > Checking {"},
+	{"a false state stops a recovering replica", core + "transfer.go", "	if x.phase != NotRecovering {", "	if x.phase > Checking {"},
 	{"a recovering replica votes twice in its view", core + "normal.go", " && !c.pq.otherwise(s.seq, c.view, s.proposal.Digest) {", " {"},
 	{"an idle group leaves a recovering replica as it is", core + "silence.go", "max(s.until, s.point) > x", "s.until > p"},
 	{"a fence that nobody can have raised is believed", core + "recovery.go", "		c.cfg.Fence = 0\n", ""},
@@ -361,6 +361,6 @@ var mutants = []mutant{
 	{"a flood is never over", wire + "arrivals.go", "		x.pass = min(1, 2*x.pass)\n", "		x.pass = min(1, x.pass)\n"},
 	{"a replica that recovers names others for what an intruder left it", core + "disputes.go", "	if c.phase != NotRecovering {\n		return\n	}\n", ""},
 	{"a replica sends the VIEW-CHANGE that it forgot beside the one it made anew", core + "status.go", "v.From != r.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			r.send(to, vc)", "!has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			r.send(to, vc)"},
-	{"a recovering replica passes the others' checkpoint", core + "recovery.go", "return (own == nil || !own.due) && c", "return own == nil && c.tick < 0 && c"},
+	{"a recovering replica passes the others' checkpoint", core + "transfer.go", "return (own == nil || !own.due) && x", "return own == nil && x.tick < 0 && x"},
 	{"batches run again by a restart are not checked at the stable checkpoint", core + "restore.go", "			c.freeze(n)\n", ""},
 }

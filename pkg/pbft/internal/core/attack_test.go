@@ -695,7 +695,7 @@ func TestNobodyMakesThePrimaryKeepBatches(t *testing.T) {
 func TestViewFromBelowTheFetchedState(t *testing.T) {
 	c := newAttacked(2, 0)
 	c.Frozen(0, message.Digest{})
-	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	c.catchUp.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
 	c.Fetching(newToy(8))
 	c.Installed(8)
 	perform(c)
@@ -720,7 +720,7 @@ func TestViewFromBelowTheFetchedState(t *testing.T) {
 func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
 	c := newAttacked(2, 0)
 	c.Frozen(0, message.Digest{})
-	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	c.catchUp.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
 	c.Fetching(newToy(8))
 	c.Installed(8)
 	perform(c)
@@ -764,7 +764,7 @@ func TestPassingOnIsBounded(t *testing.T) {
 func TestEmptyDataIsShunned(t *testing.T) {
 	c := newAttacked(2, 0)
 	c.Frozen(0, message.Digest{})
-	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	c.catchUp.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
 	c.Fetching(newToy(8))
 	asked := 0
 	for range 10 {
@@ -789,17 +789,17 @@ func TestEmptyDataIsShunned(t *testing.T) {
 func TestNoNewAimDuringInstall(t *testing.T) {
 	c := newAttacked(2, 0)
 	c.Frozen(0, message.Digest{})
-	c.fetchState(message.CheckpointID{Seq: 4, Digest: message.Digest{4}})
+	c.catchUp.fetchState(message.CheckpointID{Seq: 4, Digest: message.Digest{4}})
 	s := newToy(4)
 	s.left = nil // all is here already
 	c.Fetching(s)
-	c.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
+	c.catchUp.fetchState(message.CheckpointID{Seq: 8, Digest: message.Digest{8}})
 	for _, e := range c.Effects() {
 		if e.Verb == Install {
 			c.Installed(e.Seq)
 		}
 	}
-	if c.log.lastExec != 4 || c.transfer != nil {
+	if c.log.lastExec != 4 || c.catchUp.fetching() {
 		t.Fatalf("%d executed, want 4", c.log.lastExec)
 	}
 }

@@ -21,6 +21,7 @@ type bodies struct {
 	*base
 	log     *messageLog
 	pq      *pq
+	shares  *shares
 	shunned shunned
 
 	fetched   map[message.Digest]*message.Batch // dropped with the window
@@ -57,9 +58,9 @@ const (
 // is long when the group is busy, and would be longer yet if everything were sent twice.
 const patienceTicks = 10
 
-func (b *bodies) init(base *base, l *messageLog, x *pq, s shunned) {
+func (b *bodies) init(base *base, l *messageLog, x *pq, s *shares, left shunned) {
 	*b = bodies{
-		base: base, log: l, pq: x, shunned: s,
+		base: base, log: l, pq: x, shares: s, shunned: left,
 		fetched:  map[message.Digest]*message.Batch{},
 		fetches:  make([]fetch, base.cfg.LogSize),
 		pullSize: base.cfg.BatchBytes,
@@ -353,4 +354,18 @@ func (b *bodies) complete(m *message.BatchBody, f func(*slot)) (some bool) {
 		}
 	})
 	return some
+}
+
+// serve sends batches that another replica asks for by digest, within its share.
+func (b *bodies) serve(m *message.FetchBatch) {
+	for _, d := range m.Digests {
+		if !b.shares.may(m.From, 1) { // before we look for it
+			b.refuse(m, TooSoon)
+			return
+		}
+		if here := b.find(d); here != nil {
+			b.shares.took(m.From, here.Bytes())
+			b.send(m.From, &message.BatchBody{PrePrepare: message.PrePrepare{Digest: d, Batch: *here}})
+		}
+	}
 }

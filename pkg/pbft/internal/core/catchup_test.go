@@ -128,8 +128,8 @@ func TestPullsKeepToWhatIsServed(t *testing.T) {
 				}
 			}
 			for i, c := range others {
-				if n := c.Refused(TooSoon); n > 0 || behind.shunned[i] > 0 {
-					t.Errorf("replica %d was asked too soon %d times, and is left alone until tick %d", i, n, behind.shunned[i])
+				if n := c.Refused(TooSoon); n > 0 || behind.catchUp.shunned[i] > 0 {
+					t.Errorf("replica %d was asked too soon %d times, and is left alone until tick %d", i, n, behind.catchUp.shunned[i])
 				}
 			}
 			if most > x.atOnce {

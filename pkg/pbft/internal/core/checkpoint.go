@@ -15,7 +15,7 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 		return
 	}
 	if stable := c.stable; n == stable.Seq && root != stable.Digest && !stable.Digest.IsZero() {
-		c.fetchState(message.CheckpointID{Seq: n, Digest: stable.Digest}) // our journal has led us elsewhere
+		c.catchUp.fetchState(message.CheckpointID{Seq: n, Digest: stable.Digest}) // our journal has led us elsewhere
 		return
 	}
 	if n <= c.log.low || n < c.checkpoints.fetched.Seq {
@@ -54,8 +54,8 @@ func (c *Core) onCheckpoint(m *message.Checkpoint) {
 	if c.checkpoints.claims.note(m) {
 		c.collectFetched()
 	}
-	if k := (message.CheckpointID{Seq: m.Seq, Digest: m.Digest}); c.passed(k) {
-		c.astray(k, "the others have a checkpoint where our state has come and taken none")
+	if k := (message.CheckpointID{Seq: m.Seq, Digest: m.Digest}); c.catchUp.passed(k) {
+		c.catchUp.astray(k, "the others have a checkpoint where our state has come and taken none")
 	}
 	if why := c.judgeCheckpoint(m); why != accepted {
 		c.refuse(m, why)
@@ -158,7 +158,7 @@ func (c *Core) checkDivergence(k *checkpointSlot, ours message.Digest) {
 	for i := range k.votes.digests {
 		d := k.votes.digests[i]
 		if k.votes.has(message.ReplicaID(i)) && d != ours && k.votes.matching(d) >= c.quorum() {
-			c.astray(message.CheckpointID{Seq: k.seq, Digest: d}, fmt.Sprintf(
+			c.catchUp.astray(message.CheckpointID{Seq: k.seq, Digest: d}, fmt.Sprintf(
 				"our state after batch %d has root %v, but %d replicas have %v: this replica's memory or program is at fault",
 				k.seq, ours, k.votes.matching(d), d))
 			return
@@ -170,7 +170,7 @@ func (c *Core) checkDivergence(k *checkpointSlot, ours message.Digest) {
 // stable. Elsewise too few might hold it: no view could begin from it, nor from one below our mark.
 func (c *Core) collectFetched() {
 	k := c.checkpoints.fetched
-	if k.Seq == 0 || k.Seq < c.log.low || c.stable.Seq == k.Seq || c.transfer != nil {
+	if k.Seq == 0 || k.Seq < c.log.low || c.stable.Seq == k.Seq || c.catchUp.fetching() {
 		return
 	}
 	if c.checkpoints.claims.provenStable(k) {

@@ -26,14 +26,13 @@ type Core struct {
 	change  viewChange
 	bodies  bodies
 	shares  shares
-	shunned shunned
 	wait    waiting
 	reports reports
 
 	disputes []Dispute // by replica
 
 	recovery recovery
-	transfer *transfer // not nil while we fetch the state of a checkpoint
+	catchUp  catchUp
 }
 
 // New returns the core of a replica whose state is the initial one.
@@ -45,8 +44,9 @@ func New(cfg Config) *Core {
 	c.silences = newSilences(c.base)
 	c.execution = execution{base: c.base, log: &c.log, checkpoints: &c.checkpoints, queue: &c.queue, wait: &c.wait}
 	c.riding = ridingCommits{base: c.base, log: &c.log}
-	c.shares, c.shunned = newShares(cfg.Replicas), make(shunned, cfg.Replicas)
-	c.bodies.init(c.base, &c.log, &c.pq, c.shunned)
+	c.shares = newShares(cfg.Replicas)
+	c.catchUp = catchUp{base: c.base, log: &c.log, checkpoints: &c.checkpoints, reports: &c.reports, shares: &c.shares, shunned: make(shunned, cfg.Replicas)}
+	c.bodies.init(c.base, &c.log, &c.pq, &c.shares, c.catchUp.shunned)
 	c.queue.init(cfg.Slots, cfg.QueueBytes)
 	c.queue.costly.allowance = costPerTick
 	c.change.init(c.base, &c.log)
@@ -68,7 +68,7 @@ func (c *Core) LastProposed() message.SeqNum { return c.log.numbered }
 func (c *Core) SilentUntil() message.SeqNum { return c.silentUntil() }
 
 // Transferring reports whether the state is being fetched from the others.
-func (c *Core) Transferring() bool { return c.transfer != nil }
+func (c *Core) Transferring() bool { return c.catchUp.fetching() }
 
 // Stable is the last stable checkpoint.
 func (c *Core) Stable() message.Checkpoint { return c.stable }
@@ -91,7 +91,7 @@ func (c *Core) SilenceOf(i message.ReplicaID) message.SeqNum { return c.silences
 // Forgets reports whether the state may be older than one that we have answered from: it is being
 // fetched, or it was read from a disk and the last batches are not known to have committed. Others
 // may then know from our answers what the state does not know.
-func (c *Core) Forgets() bool { return c.transfer != nil || c.readsBehind() }
+func (c *Core) Forgets() bool { return c.catchUp.fetching() || c.readsBehind() }
 
 // UnderWay returns the lowest number that was proposed or voted for and not executed, tentatively
 // or not; 0 if there is none.
@@ -107,7 +107,7 @@ func (c *Core) UnderWay() message.SeqNum {
 // Idle reports whether ticks would bring nothing forward but STATUSes and COMMITs that nobody waits
 // for. The caller may then tick later, several times at once.
 func (c *Core) Idle() bool {
-	return c.active && c.transfer == nil && c.phase == NotRecovering && c.queue.total == 0 && !c.wait.on && c.UnderWay() == 0 && !c.silences.fillDue()
+	return c.active && !c.catchUp.fetching() && c.phase == NotRecovering && c.queue.total == 0 && !c.wait.on && c.UnderWay() == 0 && !c.silences.fillDue()
 }
 
 // Cost is what a request costs at most, in bytes copied.
@@ -144,3 +144,6 @@ func (c *Core) KeysChanged(i message.ReplicaID) { c.reports.keysChanged(i) }
 
 // KeysRefreshed says that a running peer has refreshed its keys.
 func (c *Core) KeysRefreshed(i message.ReplicaID) { c.reports.keysRefreshed(i) }
+
+// Fetching answers Fetch.
+func (c *Core) Fetching(s Session) { c.catchUp.begin(s) }

@@ -64,8 +64,8 @@ func (c *Core) Sizes() (s Sizes) {
 	for _, l := range c.queue.order {
 		s.Line, s.LineBytes = max(s.Line, len(l.fifo), len(l.costly.fifo)), max(s.LineBytes, l.bytes)
 	}
-	if c.transfer != nil {
-		s.Asks = len(c.transfer.asked)
+	if c.catchUp.fetching() {
+		s.Asks = len(c.catchUp.transfer.asked)
 	}
 	s.LogBytes, s.Held = c.log.bytes+c.log.past.bytes, len(c.riding.numbers)
 	s.Overlooked = c.log.overlooked(c.bodies.underWay)

@@ -139,7 +139,7 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 		c.slide(start.Seq - size)
 	}
 	if c.log.lastExec < start.Seq {
-		c.fetchState(start)
+		c.catchUp.fetchState(start)
 		return true
 	}
 	root, known := c.checkpoints.root(start.Seq)
@@ -147,8 +147,8 @@ func (c *Core) moveTo(start message.CheckpointID) bool {
 		return start.Seq < c.checkpoints.fetched.Seq // our state was fetched from a later checkpoint, and never was this one's
 	}
 	if root != start.Digest {
-		c.astray(start, "our state is not the one that the new view begins from: this replica's memory or program is at fault")
-		return c.transfer != nil
+		c.catchUp.astray(start, "our state is not the one that the new view begins from: this replica's memory or program is at fault")
+		return c.catchUp.fetching()
 	}
 	return true
 }

@@ -2,7 +2,11 @@
 
 package core
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // onRequest queues a client's request; a backup passes it on to the primary as well, because the
 // client sends to backups only when the primary did not serve it [TOCS §4.2; R-REQ-3]. The caller
@@ -15,7 +19,7 @@ func (c *Core) onRequest(r *message.Request) {
 	case c.recoversAgain(r):
 		c.refuse(r, TooSoon)
 		return
-	case r.ReadOnly && c.transfer != nil:
+	case r.ReadOnly && c.catchUp.fetching():
 		c.refuse(r, StateInTransfer)
 		return
 	case r.ReadOnly && (c.silent() || c.readsBehind()):
@@ -109,7 +113,7 @@ func (c *Core) ClientKeysChanged(client message.ClientID) {
 // propose gives the waiting requests the next number, if the window lets it: at most Window batches
 // are under way, so that under load requests gather into batches [TOCS §6.1].
 func (c *Core) propose() {
-	if c.choosing || c.silent() || c.transfer != nil || !c.active || !c.isPrimary() || !c.mayPropose(c.log.numbered+1) {
+	if c.choosing || c.silent() || c.catchUp.fetching() || !c.active || !c.isPrimary() || !c.mayPropose(c.log.numbered+1) {
 		return
 	}
 	if c.queue.waiting == 0 {
@@ -410,7 +414,7 @@ func (c *Core) commit(s *slot, b *message.Batch, d message.Digest) {
 
 // executeReady executes what can be executed, unless the state is being replaced.
 func (c *Core) executeReady() {
-	if c.transfer == nil {
+	if !c.catchUp.fetching() {
 		c.executeNext()
 	}
 }
@@ -482,5 +486,25 @@ func (c *Core) adoptDecision(s *slot) {
 		c.commit(s, b, d)
 	default:
 		c.bodies.wanted()
+	}
+}
+
+// spellOut makes the primary propose in full, for a while, the operations of clients whose
+// operations a backup lacked. Each batch with such an operation, and all batches behind it, would
+// be late by the backup's patience.
+func (c *Core) spellOut(m *message.FetchBatch) {
+	if !c.isPrimary() || !c.active {
+		return
+	}
+	for n := c.log.next(); n <= min(c.log.numbered, c.log.high); n++ {
+		p := c.log.slot(n).proposal
+		if p == nil || !slices.Contains(m.Digests, p.Digest) {
+			continue
+		}
+		for _, r := range p.Batch.Requests {
+			if r.Apart {
+				c.queue.line(r.Client).spellOut(c.tick)
+			}
+		}
 	}
 }

@@ -43,7 +43,6 @@ type recovery struct {
 	answers   []*message.Recovered // by replica
 	ran       message.SeqNum       // n_R as executed here; 0: not yet
 	collected message.SeqNum       // the last checkpoint that became stable here since it began
-	corrupt   bool                 // the state was not the group's
 	again     limit                // of asking again
 }
 
@@ -480,31 +479,10 @@ func (c *Core) recordSlot(s *slot) {
 	}
 }
 
-// passed reports whether the group has a stable checkpoint where our state has come without taking one. Where one is taken follows
-// from the batches, so ours were others: those that an intruder put into the journal may leave the same root, and another checkpoint.
-func (c *Core) passed(k message.CheckpointID) bool {
-	if c.phase < Requesting || !c.log.contains(k.Seq) || k.Seq > c.log.lastExec || k.Seq <= c.checkpoints.fetched.Seq {
-		return false
-	}
-	own := c.checkpoints.find(k.Seq)
-	return (own == nil || !own.due) && c.checkpoints.claims.provenStable(k)
-}
-
-// astray says that our state is not the group's. A recovering replica fetches that; in any other
-// its memory or program is at fault, and every reply we give is a lie with our key.
-func (c *Core) astray(k message.CheckpointID, why string) {
-	if x := &c.recovery; x.phase != NotRecovering {
-		x.corrupt = true
-		c.fetchState(k)
-		return
-	}
-	c.do(Effect{Verb: Stop, Reason: why})
-}
-
 // Recovery is how far our recovery has come, its recovery point, 0 if that is not known yet, and
 // whether the state was found to be another than the group's.
 func (c *Core) Recovery() (p Phase, point message.SeqNum, corrupt bool) {
-	return c.phase, c.recovery.point, c.recovery.corrupt
+	return c.phase, c.recovery.point, c.catchUp.corrupt
 }
 
 // RecoveryOf is the recovery point of replica i's last recovery that we know of, and whether it is
@@ -534,7 +512,7 @@ func (c *Core) recoversAgain(r *message.Request) bool {
 
 // fillLate reports whether the primary of an idle group leaves a recovering replica waiting for null batches (R-PR-25).
 func (c *Core) fillLate() bool {
-	if !c.active || c.isPrimary() || c.transfer != nil || c.silent() {
+	if !c.active || c.isPrimary() || c.catchUp.fetching() || c.silent() {
 		return false
 	}
 	since := max(c.log.progress, c.wait.began)

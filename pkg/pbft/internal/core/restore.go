@@ -260,7 +260,7 @@ func (c *Core) runDecided(m *memory) {
 		c.do(Effect{Verb: Discard, Seq: stable.Seq})
 	}
 	if c.log.lastExec < stable.Seq {
-		c.fetchState(message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest})
+		c.catchUp.fetchState(message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest})
 	}
 }
 

@@ -38,9 +38,9 @@ func (c *Core) Step(m message.Message) {
 		c.noteView(m)
 		c.reports.onStatus(m)
 	case *message.Fetch:
-		c.onFetch(m)
+		c.catchUp.onFetch(m)
 	case *message.Data:
-		c.onData(m)
+		c.catchUp.onData(m)
 	case *message.ViewChange:
 		c.onViewChange(m)
 	case *message.ViewChangeAck:
@@ -50,7 +50,8 @@ func (c *Core) Step(m message.Message) {
 	case *message.Forward:
 		c.onForward(m)
 	case *message.FetchBatch:
-		c.onFetchBatch(m)
+		c.spellOut(m)
+		c.bodies.serve(m)
 	case *message.BatchBody:
 		if c.onBatchBody(m) {
 			c.decide()
@@ -72,7 +73,7 @@ func (c *Core) Tick() {
 	}
 	c.queue.costly.earn()
 	c.shares.tick()
-	c.tickTransfer()
+	c.catchUp.tickTransfer()
 	c.tickWaiting()
 	c.bodies.tickPulls()
 	c.silences.tickFills()
@@ -82,7 +83,7 @@ func (c *Core) Tick() {
 	c.tryHeld()
 	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
 		c.reports.sendStatus()
-	} else if c.transfer == nil {
+	} else if !c.catchUp.fetching() {
 		c.reports.closeGap()
 	}
 }

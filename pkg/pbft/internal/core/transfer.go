@@ -199,3 +199,125 @@ func (t *transfer) take(i int, m *message.Data) (good bool) {
 	t.giveUp(i)
 	return good
 }
+
+// catchUp fetches the state of a checkpoint when we are behind the others, or when our own is not theirs.
+type catchUp struct {
+	*base
+	log         *messageLog
+	checkpoints *checkpoints
+	reports     *reports
+	shares      *shares
+	shunned     shunned
+
+	transfer *transfer // not nil while we fetch the state of a checkpoint
+	corrupt  bool      // the state was not the group's
+}
+
+// fetching reports whether the state is being replaced.
+func (x *catchUp) fetching() bool { return x.transfer != nil }
+
+// fetchState begins to fetch a checkpoint whose root is certain, or follows to it.
+func (x *catchUp) fetchState(target message.CheckpointID) {
+	if t := x.transfer; t != nil {
+		if t.seq < target.Seq && !t.done { // a fetched state is being installed, and the next is fetched after that
+			t.retarget(target)
+		}
+		return
+	}
+	x.transfer = &transfer{base: x.base, shunned: x.shunned, seq: target.Seq, root: target.Digest}
+	x.do(Effect{Verb: Fetch, Seq: target.Seq, Digest: target.Digest})
+}
+
+// astray says that our state is not the group's. A recovering replica fetches that; in any other
+// its memory or program is at fault, and every reply we give is a lie with our key.
+func (x *catchUp) astray(k message.CheckpointID, why string) {
+	if x.phase != NotRecovering {
+		x.corrupt = true
+		x.fetchState(k)
+		return
+	}
+	x.do(Effect{Verb: Stop, Reason: why})
+}
+
+// passed reports whether the group has a stable checkpoint where our state has come without taking one. Where one is taken follows
+// from the batches, so ours were others: those that an intruder put into the journal may leave the same root, and another checkpoint.
+func (x *catchUp) passed(k message.CheckpointID) bool {
+	if x.phase < Requesting || !x.log.contains(k.Seq) || k.Seq > x.log.lastExec || k.Seq <= x.checkpoints.fetched.Seq {
+		return false
+	}
+	own := x.checkpoints.find(k.Seq)
+	return (own == nil || !own.due) && x.checkpoints.claims.provenStable(k)
+}
+
+// tickTransfer notices that we are behind, and that those we asked are silent.
+func (x *catchUp) tickTransfer() {
+	target, certain := x.checkpoints.claims.highest(x.log.lastExec, true)
+	switch t := x.transfer; {
+	case t == nil && certain && (target.Seq > x.log.high || x.tick-x.log.progress > stallTicks):
+		x.fetchState(target)
+	case t == nil && x.tick-x.log.progress > 2*stallTicks:
+		// Each replica ahead of us may have another stable checkpoint, and none of them the batches
+		// that we need.
+		if k, ok := x.checkpoints.claims.highest(x.log.lastExec, false); ok {
+			x.fetchState(k)
+		}
+	case t != nil:
+		t.tickAsks()
+	}
+}
+
+// begin takes the session that was opened for the state we fetch.
+func (x *catchUp) begin(s Session) {
+	t := x.transfer
+	t.session = s
+	if t.moved {
+		t.retarget(message.CheckpointID{Seq: t.seq, Digest: t.root})
+		return
+	}
+	t.proceed()
+}
+
+// onFetch answers a replica that fetches, within its share.
+func (x *catchUp) onFetch(m *message.Fetch) {
+	if !x.shares.may(m.From, max(1, len(m.Nodes))) {
+		x.refuse(m, TooSoon)
+		return
+	}
+	x.do(Effect{Verb: Serve, To: m.From, Message: m})
+}
+
+// onData takes in nodes and pages that a replica sent for our state.
+func (x *catchUp) onData(m *message.Data) {
+	t := x.transfer
+	i, asked := 0, false
+	if t != nil {
+		i, asked = t.find(m)
+	}
+	if !asked {
+		x.refuse(m, NotAskedFor)
+		return
+	}
+	t.answers |= 1 << m.From
+	if m.Gone {
+		t.giveUp(i)
+		x.moveOn(m.From)
+		return
+	}
+	if !t.take(i, m) {
+		x.refuse(m, FalseData)
+	}
+	t.proceed()
+}
+
+// moveOn follows the group to a newer checkpoint when a replica no longer has the one we fetch.
+func (x *catchUp) moveOn(gone message.ReplicaID) {
+	t := x.transfer
+	target, later := x.checkpoints.claims.highest(t.seq, false)
+	if !later {
+		x.shunned[gone] = x.tick + 2 // its news are under way
+		x.reports.noticeLag()
+		t.ask()
+		return
+	}
+	t.retarget(target)
+}

@@ -206,7 +206,7 @@ func (c *Core) tickWaiting() {
 		c.leave(c.view + 1)
 		return
 	}
-	if w.expired(c.tick) && c.transfer == nil && !c.silent() { // a silent replica could tell nobody that it left
+	if w.expired(c.tick) && !c.catchUp.fetching() && !c.silent() { // a silent replica could tell nobody that it left
 		if w.on && w.request == nil && w.othersWork() {
 			w.start(c.tick, nil)
 			return
