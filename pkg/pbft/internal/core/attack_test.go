@@ -16,8 +16,8 @@ import (
 // newAttacked is a core in view 0 that hears what nobody honest would say.
 func newAttacked(self message.ReplicaID, fence message.SeqNum) *Core {
 	return New(Config{
-		Self: self, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 10, BatchCount: 8,
-		LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2, Fence: fence,
+		Self: self, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, Batch: BatchLimit{Bytes: 1 << 10, Count: 8},
+		LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10, Ticks: Ticks{Status: 10, Resend: 2}, Fence: fence,
 	})
 }
 
@@ -331,8 +331,8 @@ func TestClaimed(t *testing.T) {
 // to discard the checkpoints below a number that a liar has made up has none left to go back to.
 func TestStableWhileBecomingStable(t *testing.T) {
 	c := New(Config{
-		Self: 3, Replicas: 4, CheckpointPeriod: 16, LogSize: 32, CheckpointBytes: 1, Window: 2, BatchBytes: 1 << 10, BatchCount: 8,
-		LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10, StatusTicks: 10, ResendTicks: 2,
+		Self: 3, Replicas: 4, CheckpointPeriod: 16, LogSize: 32, CheckpointBytes: 1, Window: 2, Batch: BatchLimit{Bytes: 1 << 10, Count: 8},
+		LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10, Ticks: Ticks{Status: 10, Resend: 2},
 	})
 	root := func(n message.SeqNum) message.Digest { return message.Digest{byte(n), 1} }
 	step := func(m message.Message) (discarded []message.SeqNum) {
@@ -422,7 +422,7 @@ func newAhead() *Core {
 // sentAgain counts the proposals that a STATUS brings replica 2, which stands at a checkpoint, when
 // our last word of number 9 has just left.
 func sentAgain(c *Core, checkpoint message.SeqNum) (proposals int) {
-	c.log.slot(9).sent.restart(c.tick, c.cfg.ResendTicks)
+	c.log.slot(9).sent.restart(c.tick, c.cfg.Ticks.Resend)
 	c.Step(&message.Status{Active: true, Low: checkpoint, LastExecuted: checkpoint, From: 2})
 	for _, m := range perform(c) {
 		if _, ok := m.(*message.PrePrepare); ok {
@@ -439,7 +439,7 @@ func TestMarksThatGoToAndFro(t *testing.T) {
 	c := newAhead()
 	sent := 0
 	for i := range 100 {
-		for range c.cfg.ResendTicks {
+		for range c.cfg.Ticks.Resend {
 			c.Tick()
 		}
 		sent += sentAgain(c, message.SeqNum(i%2)*8)
@@ -456,7 +456,7 @@ func TestInstalledWhileNotAnswered(t *testing.T) {
 	if n := sentAgain(c, 8); n != 1 {
 		t.Fatalf("%d proposals for who has installed a checkpoint, want 1", n)
 	}
-	for range c.cfg.ResendTicks {
+	for range c.cfg.Ticks.Resend {
 		c.Tick()
 	}
 	c.KeysChanged(2)
@@ -469,7 +469,7 @@ func TestInstalledWhileNotAnswered(t *testing.T) {
 	if n := sentAgain(c, 8); n != 0 || c.Refused(TooSoon) != 2 {
 		t.Fatalf("%d proposals beyond its share", n)
 	}
-	for range askBurst * c.cfg.ResendTicks {
+	for range askBurst * c.cfg.Ticks.Resend {
 		c.Tick()
 	}
 	if n := sentAgain(c, 8); n != 1 {
@@ -641,8 +641,8 @@ func TestNamedViewChangeOutlivesItsSendersNext(t *testing.T) {
 // The client whose requests waited first cannot keep the others' from being forwarded.
 func TestEveryWaitingRequestIsForwarded(t *testing.T) {
 	c := New(Config{
-		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 10, BatchCount: 8, LogBytes: 1 << 12,
-		Clients: 64, Slots: 256, QueueBytes: 1 << 20, StatusTicks: 10, ResendTicks: 2, ForwardTicks: 3, TimeoutTicks: 40,
+		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, Batch: BatchLimit{Bytes: 1 << 10, Count: 8}, LogBytes: 1 << 12,
+		Clients: 64, Slots: 256, QueueBytes: 1 << 20, Ticks: Ticks{Status: 10, Resend: 2, Forward: 3, Timeout: 40},
 	})
 	c.Frozen(0, message.Digest{})
 	ask := func(client message.ClientID, slots int) {
@@ -737,8 +737,8 @@ func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
 // the primary again without end, because votes take the same way.
 func TestPassingOnIsBounded(t *testing.T) {
 	c := New(Config{
-		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, BatchBytes: 1 << 20, BatchCount: 8, LogBytes: 1 << 24,
-		Clients: 64, Slots: 64, QueueBytes: 64 << 20, StatusTicks: 10, ResendTicks: 2, ForwardTicks: 3, TimeoutTicks: 40,
+		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, Batch: BatchLimit{Bytes: 1 << 20, Count: 8}, LogBytes: 1 << 24,
+		Clients: 64, Slots: 64, QueueBytes: 64 << 20, Ticks: Ticks{Status: 10, Resend: 2, Forward: 3, Timeout: 40},
 	})
 	c.Frozen(0, message.Digest{})
 	for s := range 64 {
@@ -848,8 +848,8 @@ func TestOperationsLaidByAreBounded(t *testing.T) {
 func BenchmarkForwardAlone(b *testing.B) {
 	const window, each = 256, 512
 	c := New(Config{
-		Self: 1, Replicas: 4, CheckpointPeriod: window / 2, LogSize: window, Window: 2, BatchBytes: 1 << 20, BatchCount: each,
-		LogBytes: 1 << 28, Clients: 2, Slots: 1 << 16, QueueBytes: 1 << 20, StatusTicks: 10, ResendTicks: 2,
+		Self: 1, Replicas: 4, CheckpointPeriod: window / 2, LogSize: window, Window: 2, Batch: BatchLimit{Bytes: 1 << 20, Count: each},
+		LogBytes: 1 << 28, Clients: 2, Slots: 1 << 16, QueueBytes: 1 << 20, Ticks: Ticks{Status: 10, Resend: 2},
 	})
 	for n := message.SeqNum(1); n <= window; n++ {
 		var batch message.Batch

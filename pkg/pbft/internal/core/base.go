@@ -4,26 +4,21 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// Config is what a core must know of its group. It has more fields than other types: each is one number or switch of the group or of
-// this replica, and none changes.
+// Config is what a core must know of its group, and of what this replica may have said before.
 type Config struct {
 	Self                      message.ReplicaID
 	Replicas                  int            // n >= 3f+1
 	CheckpointPeriod, LogSize message.SeqNum // K and L
 	CheckpointBytes           int            // a checkpoint is due sooner when the operations since the last have this many bytes; 0: never
 	Window                    message.SeqNum // batches under way at the primary, at most
-	BatchBytes, BatchCount    int
-	BatchCost                 int // what the requests of a batch cost at most, unless it is a single one; 0: whatever they cost
+	Batch                     BatchLimit
 	LogBytes                  int
 	Tentative                 bool // execute a batch that has prepared, before it has committed [TOCS §6.1]
 	Piggyback                 bool // let COMMITs for tentatively executed batches ride on later messages
 	Separate                  bool // propose without the operations that clients sent to everyone
 	Clients, Slots            int  // enrolled at most, and of each of them
 	QueueBytes                int  // of one client's waiting requests
-	StatusTicks               int  // ticks between two STATUSes
-	ResendTicks               int  // ticks before a message is sent again
-	ForwardTicks              int  // ticks after which a backup tells the others of a request that is not proposed
-	TimeoutTicks              int  // the view-change timer's first period
+	Ticks                     Ticks
 
 	// Cost is what a request costs to run at most, in bytes copied. It depends on the operation
 	// alone, so that all replicas agree. nil: a request costs as much as its operation is long.
@@ -50,6 +45,20 @@ type Config struct {
 	// or for a later view. A vote in an earlier view could contradict its VIEW-CHANGE, which says
 	// what it had voted for.
 	FenceView message.View
+}
+
+// BatchLimit bounds a batch.
+type BatchLimit struct {
+	Bytes, Count int
+	Cost         int // what its requests cost at most, unless it is a single one; 0: whatever they cost
+}
+
+// Ticks are periods, in ticks.
+type Ticks struct {
+	Status  int // between two STATUSes
+	Resend  int // before a message is sent again
+	Forward int // after which a backup tells the others of a request that is not proposed
+	Timeout int // the view-change timer's first period
 }
 
 // step divides the number of every checkpoint: it is K, or a sixteenth of K if the length of
@@ -184,14 +193,14 @@ func (b *base) cost(r *message.Request) int {
 // tooCostly reports whether a batch costs more than the group allows. A single request may, or it could never
 // run. All operations must be here.
 func (b *base) tooCostly(batch *message.Batch) bool {
-	if b.cfg.BatchCost == 0 || len(batch.Requests) < 2 {
+	if b.cfg.Batch.Cost == 0 || len(batch.Requests) < 2 {
 		return false
 	}
 	sum := 0
 	for _, r := range batch.Requests {
-		sum += min(b.cost(r), b.cfg.BatchCost+1)
+		sum += min(b.cost(r), b.cfg.Batch.Cost+1)
 	}
-	return sum > b.cfg.BatchCost
+	return sum > b.cfg.Batch.Cost
 }
 
 // A Phase is how far a recovery has come.

@@ -63,7 +63,7 @@ func (b *bodies) init(base *base, l *messageLog, x *pq, s *shares, left shunned)
 		base: base, log: l, pq: x, shares: s, shunned: left,
 		fetched:  map[message.Digest]*message.Batch{},
 		fetches:  make([]fetch, base.cfg.LogSize),
-		pullSize: base.cfg.BatchBytes,
+		pullSize: base.cfg.Batch.Bytes,
 		pulled:   make([]int, base.cfg.Replicas),
 	}
 }
@@ -149,7 +149,7 @@ func (b *bodies) askAll(choosable func() []message.Digest) {
 	}
 	b.pulling = true // a decided batch may have come in another role
 	if d := b.missing(choosable); len(d) > 0 {
-		b.askingAll.restart(b.tick, b.cfg.ResendTicks)
+		b.askingAll.restart(b.tick, b.cfg.Ticks.Resend)
 		b.multicast(&message.FetchBatch{Digests: d, From: b.cfg.Self})
 	}
 }
@@ -177,8 +177,8 @@ func (b *bodies) pull(commit func(*slot, *message.Batch, message.Digest)) {
 	}
 	b.pulling = false
 	if b.log.decidedTo <= b.log.lastExec {
-		b.pullSize = b.cfg.BatchBytes // the length of the next is not known yet
-		return                        // mostly
+		b.pullSize = b.cfg.Batch.Bytes // the length of the next is not known yet
+		return                         // mostly
 	}
 	under, cost := b.pullsUnderWay(), serveCost(b.pullSize)
 	asks := make([][]message.Digest, b.cfg.Replicas)
@@ -328,7 +328,7 @@ func (b *bodies) askOperations(primary message.ReplicaID, passed func(*message.R
 		switch {
 		case f.askedAt == 0 && len(first) < message.MaxFetchBatch && overdue():
 			first = append(first, s.held.Digest)
-		case f.askedAt > 0 && len(repeated) < message.MaxFetchBatch && b.tick-f.askedAt >= b.cfg.ResendTicks:
+		case f.askedAt > 0 && len(repeated) < message.MaxFetchBatch && b.tick-f.askedAt >= b.cfg.Ticks.Resend:
 			repeated = append(repeated, s.held.Digest)
 		default:
 			return

@@ -48,8 +48,8 @@ func TestPast(t *testing.T) {
 func TestHowOftenStatusIsAnswered(t *testing.T) {
 	const period = 8
 	c := New(Config{
-		Self: 1, Replicas: 4, CheckpointPeriod: period, LogSize: 2 * period, Window: 2, BatchBytes: 1 << 10, BatchCount: 4,
-		LogBytes: 1 << 12, Clients: 1, Slots: 1, QueueBytes: 1 << 10, StatusTicks: 15, ResendTicks: 5,
+		Self: 1, Replicas: 4, CheckpointPeriod: period, LogSize: 2 * period, Window: 2, Batch: BatchLimit{Bytes: 1 << 10, Count: 4},
+		LogBytes: 1 << 12, Clients: 1, Slots: 1, QueueBytes: 1 << 10, Ticks: Ticks{Status: 15, Resend: 5},
 	})
 	c.log.lastExec = 15
 	ask := func(n message.SeqNum) {
@@ -69,7 +69,7 @@ func TestHowOftenStatusIsAnswered(t *testing.T) {
 	}
 	answered(askBurst+2, "at first") // 0, 1, 2, and then 7 and 12
 	answered(0, "in the same tick")
-	for range c.cfg.ResendTicks {
+	for range c.cfg.Ticks.Resend {
 		c.Tick()
 	}
 	answered(1, "a resend interval later")
@@ -85,8 +85,8 @@ func TestPullsKeepToWhatIsServed(t *testing.T) {
 			cores := make([]*Core, 4)
 			for i := range cores {
 				cores[i] = New(Config{
-					Self: message.ReplicaID(i), Replicas: 4, CheckpointPeriod: 128, LogSize: 256, Window: 2, BatchBytes: 1 << 20,
-					BatchCount: 4, LogBytes: 1 << 30, Clients: 1, Slots: 1, QueueBytes: 1 << 10, StatusTicks: 1000, ResendTicks: 5,
+					Self: message.ReplicaID(i), Replicas: 4, CheckpointPeriod: 128, LogSize: 256, Window: 2, Batch: BatchLimit{Bytes: 1 << 20, Count: 4},
+					LogBytes: 1 << 30, Clients: 1, Slots: 1, QueueBytes: 1 << 10, Ticks: Ticks{Status: 1000, Resend: 5},
 				})
 			}
 			others, behind := cores[:3], cores[3]

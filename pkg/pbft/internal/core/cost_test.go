@@ -15,9 +15,9 @@ func price(r *message.Request) int { return len(r.Op) + int(r.Op[0])<<16 }
 func costing(self message.ReplicaID) *Core {
 	c := New(Config{
 		Self: self, Replicas: 4, CheckpointPeriod: 1 << 12, LogSize: 1 << 13, Window: 64,
-		BatchBytes: 1 << 20, BatchCount: 64, BatchCost: 8 << 20,
+		Batch:    BatchLimit{Bytes: 1 << 20, Count: 64, Cost: 8 << 20},
 		LogBytes: 1 << 30, Clients: 8, Slots: 128, QueueBytes: 1 << 20,
-		StatusTicks: 1 << 20, ResendTicks: 2, ForwardTicks: 2, TimeoutTicks: 20, Cost: price,
+		Ticks: Ticks{Status: 1 << 20, Resend: 2, Forward: 2, Timeout: 20}, Cost: price,
 	})
 	c.Frozen(0, message.Digest{1})
 	return c
@@ -158,8 +158,8 @@ func TestCostIsBounded(t *testing.T) {
 		for _, r := range b.Requests {
 			sum += r.Cost
 		}
-		if sum > c.cfg.BatchCost {
-			t.Errorf("a batch costs %d, want at most %d", sum, c.cfg.BatchCost)
+		if sum > c.cfg.Batch.Cost {
+			t.Errorf("a batch costs %d, want at most %d", sum, c.cfg.Batch.Cost)
 		}
 	}
 	wish(c, busyClient, 1, 0, 1, 255) // more than a batch may cost

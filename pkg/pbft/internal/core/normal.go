@@ -137,7 +137,7 @@ func (c *Core) proposeNull() {
 }
 
 func (c *Core) mayPropose(n message.SeqNum) bool {
-	room := c.log.bytes+c.cfg.BatchBytes <= c.cfg.LogBytes
+	room := c.log.bytes+c.cfg.Batch.Bytes <= c.cfg.LogBytes
 	return n <= c.log.lastExec+c.cfg.Window && c.log.contains(n) && room
 }
 
@@ -150,7 +150,7 @@ func (c *Core) Chosen(n message.SeqNum, choice []byte) {
 	if !c.mayPropose(n) {
 		return // what the others decided in a later view has moved our marks past it
 	}
-	batch := message.Batch{Choice: choice, Requests: c.queue.take(room{c.cfg.BatchCount, c.cfg.BatchBytes, c.cfg.BatchCost}, c.tick)}
+	batch := message.Batch{Choice: choice, Requests: c.queue.take(room{c.cfg.Batch.Count, c.cfg.Batch.Bytes, c.cfg.Batch.Cost}, c.tick)}
 	if len(batch.Requests) == 0 {
 		return
 	}
@@ -182,7 +182,7 @@ func (c *Core) adopt(s *slot, p *message.PrePrepare) {
 	invariant(p.Batch.Complete(), "a proposal accepted without its operations")
 	c.hold(s, p)
 	s.proposal, s.held = p, nil
-	s.sent.restart(c.tick, c.cfg.ResendTicks)
+	s.sent.restart(c.tick, c.cfg.Ticks.Resend)
 }
 
 // hold keeps p, which may become the slot's proposal. Its bytes count in the log as if it were

@@ -19,8 +19,8 @@ type forgetful struct {
 func newForgetful(self message.ReplicaID, fence message.SeqNum) *forgetful {
 	f := &forgetful{fence: fence}
 	f.Core = New(Config{
-		Self: self, Replicas: 4, CheckpointPeriod: 8, LogSize: 16, Window: 4, BatchBytes: 1 << 10, BatchCount: 4, LogBytes: 1 << 20,
-		Tentative: true, Clients: 2, Slots: 2, QueueBytes: 1 << 20, StatusTicks: 15, ResendTicks: 5, ForwardTicks: 3, TimeoutTicks: 40, Fence: fence,
+		Self: self, Replicas: 4, CheckpointPeriod: 8, LogSize: 16, Window: 4, Batch: BatchLimit{Bytes: 1 << 10, Count: 4}, LogBytes: 1 << 20,
+		Tentative: true, Clients: 2, Slots: 2, QueueBytes: 1 << 20, Ticks: Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: 40}, Fence: fence,
 	})
 	f.Frozen(0, message.Digest{9})
 	return f

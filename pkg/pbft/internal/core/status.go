@@ -64,7 +64,7 @@ func (r *reports) overdue() bool {
 	if !r.lagging.allows(r.tick) && !r.cameOn(r.reported, r.log.lastExec, r.log.low) {
 		return false
 	}
-	r.lagging.restart(r.tick, r.cfg.ResendTicks)
+	r.lagging.restart(r.tick, r.cfg.Ticks.Resend)
 	return true
 }
 
@@ -97,7 +97,7 @@ func (r *reports) mayAsk(m *message.Status) bool {
 	if m.View == r.view && m.Active && m.LastExecuted < r.log.lastExec {
 		burst = askBurst
 	}
-	if !r.cameOn(p.reached, lastExec, low) && !p.answered.take(r.tick, r.cfg.ResendTicks, burst) {
+	if !r.cameOn(p.reached, lastExec, low) && !p.answered.take(r.tick, r.cfg.Ticks.Resend, burst) {
 		return false
 	}
 	p.reached = max(p.reached, lastExec+low)
@@ -273,7 +273,7 @@ func (r *reports) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 // sealed before: we send it our messages above its last known execution again (R-OUR-9). A peer
 // whose keys change all the time waits for the answer to its STATUS.
 func (r *reports) keysChanged(i message.ReplicaID) {
-	if r.estimating() || !r.peers[i].keyed.take(r.tick, r.cfg.ResendTicks, 1) {
+	if r.estimating() || !r.peers[i].keyed.take(r.tick, r.cfg.Ticks.Resend, 1) {
 		return
 	}
 	r.peers[i].high = r.cfg.LogSize // it may have another life, and begin again
@@ -311,5 +311,5 @@ func (r *reports) closeGap() {
 // forgotten, and is answered at once with all of it: messages that left a moment ago were lost.
 func (r *reports) keysRefreshed(i message.ReplicaID) {
 	p := &r.peers[i]
-	p.rekeyed = p.rekeyed || p.keyed.take(r.tick, r.cfg.ResendTicks, 1)
+	p.rekeyed = p.rekeyed || p.keyed.take(r.tick, r.cfg.Ticks.Resend, 1)
 }

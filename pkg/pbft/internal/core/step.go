@@ -81,7 +81,7 @@ func (c *Core) Tick() {
 	c.bodies.askOperations(c.primary(), c.queue.passed)
 	c.riding.flushOld()
 	c.tryHeld()
-	if (c.tick+int(c.cfg.Self))%c.cfg.StatusTicks == 0 {
+	if (c.tick+int(c.cfg.Self))%c.cfg.Ticks.Status == 0 {
 		c.reports.sendStatus()
 	} else if !c.catchUp.fetching() {
 		c.reports.closeGap()

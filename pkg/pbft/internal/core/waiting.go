@@ -55,7 +55,7 @@ const (
 )
 
 func (w *waiting) init(b *base, q *queue, l *messageLog) {
-	n, timeout := b.cfg.Replicas, b.cfg.TimeoutTicks
+	n, timeout := b.cfg.Replicas, b.cfg.Ticks.Timeout
 	w.base, w.queue, w.log = b, q, l
 	w.alone = make([]int, n)
 	w.first, w.timer.ticks = timeout, timeout
@@ -225,7 +225,7 @@ func (w *waiting) tellOf(l *line, r *message.Request) bool {
 		interval = tellCostly
 	}
 	switch {
-	case l.expired[r.Slot], w.tick-l.arrived[r.Slot] < w.cfg.ForwardTicks, last > 0 && w.tick-last < interval:
+	case l.expired[r.Slot], w.tick-l.arrived[r.Slot] < w.cfg.Ticks.Forward, last > 0 && w.tick-last < interval:
 		return false
 	case w.active && w.isPrimary() && w.forwards(r) == 0:
 		return false

@@ -179,9 +179,9 @@ func newGroup(s *schedule, signatures bool) *group {
 			continue
 		}
 		c := core.New(core.Config{
-			Self: self, Replicas: s.n, CheckpointPeriod: period, LogSize: window, Window: 2, BatchCount: 2,
-			BatchBytes: 1 << 10, LogBytes: 1 << 20, Clients: 64, Slots: 1, QueueBytes: 1 << 10, StatusTicks: 15,
-			ResendTicks: 5, ForwardTicks: 10, TimeoutTicks: 60,
+			Self: self, Replicas: s.n, CheckpointPeriod: period, LogSize: window, Window: 2,
+			Batch: core.BatchLimit{Bytes: 1 << 10, Count: 2}, LogBytes: 1 << 20, Clients: 64, Slots: 1, QueueBytes: 1 << 10,
+			Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 10, Timeout: 60},
 		})
 		g.cores = append(g.cores, c)
 		c.Frozen(0, message.Digest{1})

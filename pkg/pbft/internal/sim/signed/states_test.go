@@ -89,8 +89,8 @@ func newHistory(seed uint64) *history {
 		h.roots = append(h.roots, []message.Digest{{1}})
 		c := core.New(core.Config{
 			Self: message.ReplicaID(i), Replicas: h.n, CheckpointPeriod: period, LogSize: window,
-			Window: window, BatchBytes: 1 << 10, BatchCount: 1, LogBytes: 1 << 20, Clients: 64, Slots: 4,
-			QueueBytes: 1 << 10, StatusTicks: 1 << 20, ResendTicks: 1, ForwardTicks: 2, TimeoutTicks: 50,
+			Window: window, Batch: core.BatchLimit{Bytes: 1 << 10, Count: 1}, LogBytes: 1 << 20, Clients: 64, Slots: 4,
+			QueueBytes: 1 << 10, Ticks: core.Ticks{Status: 1 << 20, Resend: 1, Forward: 2, Timeout: 50},
 		})
 		h.cores = append(h.cores, c)
 		c.Frozen(0, message.Digest{1})
