@@ -282,7 +282,7 @@ func TestHeldProposalsAreBounded(t *testing.T) {
 // A root of the initial state that comes late must not take the place of a later stable checkpoint.
 func TestLateInitialRoot(t *testing.T) {
 	c := newAttacked(3, 0)
-	c.collect(8, message.Digest{8})
+	c.stability.collect(8, message.Digest{8})
 	c.Frozen(0, message.Digest{1})
 	if got := c.Stable().Seq; got != 8 {
 		t.Fatalf("stable checkpoint %d, want 8", got)
@@ -413,7 +413,7 @@ func TestKeyChangesResendAtMostOncePerInterval(t *testing.T) {
 func newAhead() *Core {
 	c := newAttacked(0, 0)
 	c.log.lastExec, c.log.numbered = 8, 8
-	c.collect(8, message.Digest{8})
+	c.stability.collect(8, message.Digest{8})
 	c.Step(batchOf("x").Requests[0])
 	perform(c)
 	return c

@@ -235,3 +235,13 @@ func (b *base) Refused(why Refusal) uint64 { return b.refused[why] }
 
 // Trace has f called for every refusal.
 func (b *base) Trace(f func(message.Message, Refusal)) { b.trace = f }
+
+// replicas is a set of them.
+type replicas uint32
+
+const everyone replicas = 1<<message.MaxReplicas - 1
+
+func (s replicas) has(i message.ReplicaID) bool { return s&(1<<i) != 0 }
+
+// askAgainTicks is how often a recovering replica repeats questions that were not answered.
+const askAgainTicks = 10

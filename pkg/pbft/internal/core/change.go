@@ -24,6 +24,7 @@ type viewChange struct {
 	vouched bool                  // newView is what f+1 others say
 	later   *message.NewView      // one for a view we have not reached
 	left    []message.View        // by replica: the highest view for which it has sent a VIEW-CHANGE
+	news    bool                  // something has come that may let the present view begin, or show that it cannot
 }
 
 type ack struct {
@@ -282,4 +283,53 @@ func (x *viewChange) bottom() message.SeqNum {
 		return max(x.log.low, m.Checkpoint.Seq)
 	}
 	return x.log.low
+}
+
+// forgetOthers forgets these replicas' messages about views that have not begun. The VIEW-CHANGEs
+// with which the present view began are a whole certificate, as are those with which we began it as
+// its primary; others may need them from us. The acks of a forgotten VIEW-CHANGE go, too: its sender
+// makes another, which has acks of its own.
+func (x *viewChange) forgetOthers(these replicas) {
+	ours := x.newView != nil && x.isPrimary()
+	whole := x.active || ours
+	primary := these.has(x.primary())
+	if !whole && (primary || x.vouched) {
+		x.forgetNewView()
+	}
+	if x.later != nil && these.has(x.later.From) {
+		x.later = nil
+	}
+	for i := range x.last {
+		id := message.ReplicaID(i)
+		for j := range x.acks[i] {
+			if these.has(id) || these.has(message.ReplicaID(j)) {
+				x.acks[i][j] = ack{}
+			}
+		}
+		if primary || these.has(id) {
+			x.relayed[i] = nil
+		}
+		if !these.has(id) {
+			continue
+		}
+		x.next[i], x.told[i] = nil, nil
+		if id != x.cfg.Self && !(whole && x.named(i)) {
+			x.last[i], x.digests[i] = nil, message.Digest{}
+		}
+	}
+}
+
+// named reports whether the NEW-VIEW that we hold was made of the VIEW-CHANGE that we have of replica i.
+func (x *viewChange) named(i int) bool {
+	held := message.Vouched{From: message.ReplicaID(i), Digest: x.digests[i]}
+	return x.newView != nil && slices.Contains(x.newView.V, held)
+}
+
+// forgetAll forgets the VIEW-CHANGEs of all others.
+func (x *viewChange) forgetAll() {
+	for i := range x.last {
+		if message.ReplicaID(i) != x.cfg.Self {
+			x.last[i], x.digests[i] = nil, message.Digest{}
+		}
+	}
 }

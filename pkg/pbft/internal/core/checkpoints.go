@@ -102,3 +102,31 @@ func (x *checkpoints) recall() {
 		}
 	}
 }
+
+// installed: our state is that of checkpoint k now, which was fetched, and it holds no other than the one that it
+// was replaced by.
+func (x *checkpoints) installed(k message.CheckpointID) {
+	x.taken, x.since, x.fetched = k.Seq, 0, k
+	for i := range x.ring {
+		x.ring[i].due, x.ring[i].ours = false, false
+	}
+}
+
+// forgetClaims forgets these replicas' claims of checkpoints that are not proven stable.
+func (x *checkpoints) forgetClaims(these replicas) {
+	for i := range x.ring {
+		v := &x.ring[i].votes
+		if _, whole := v.with(x.quorum()); !whole {
+			v.forget(these, x.cfg.Self)
+		}
+	}
+	proven := make([][]message.Checkpoint, len(x.claims.of))
+	for i, all := range x.claims.of {
+		for _, k := range all {
+			if !these.has(message.ReplicaID(i)) || x.claims.provenStable(message.CheckpointID{Seq: k.Seq, Digest: k.Digest}) {
+				proven[i] = append(proven[i], k)
+			}
+		}
+	}
+	x.claims.of = proven
+}

@@ -7,136 +7,277 @@
 // whether it may be said now. Handlers judge and record; advance alone decides what the votes mean.
 package core
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"fmt"
 
-// Core is one replica's state of the protocol.
+	"bfs/pkg/pbft/internal/message"
+)
+
+// Core is one replica's state of the protocol. It takes in what happens, hands it to the part that has rules for it,
+// and does what follows in other parts.
 type Core struct {
-	*base
-	execution
-	riding   ridingCommits
-	choosing bool // a Choose for the next number is under way
-	silences silences
-
-	log   messageLog
-	queue queue
-
-	checkpoints checkpoints
-
-	pq      pq
-	change  viewChange
-	bodies  bodies
-	shares  shares
-	wait    waiting
-	reports reports
-
-	disputes []Dispute // by replica
-
-	recovery recovery
-	catchUp  catchUp
+	*parts
+	Answers
 }
 
 // New returns the core of a replica whose state is the initial one.
 func New(cfg Config) *Core {
-	c := &Core{base: newBase(cfg), pq: newPQ(), disputes: make([]Dispute, cfg.Replicas)}
-	c.log.init(cfg.LogSize, cfg.Replicas)
-	c.recovery.init(c.base)
-	c.checkpoints.init(c.base, &c.log)
-	c.silences = newSilences(c.base)
-	c.execution = execution{base: c.base, log: &c.log, checkpoints: &c.checkpoints, queue: &c.queue, wait: &c.wait}
-	c.riding = ridingCommits{base: c.base, log: &c.log}
-	c.shares = newShares(cfg.Replicas)
-	c.catchUp = catchUp{base: c.base, log: &c.log, checkpoints: &c.checkpoints, reports: &c.reports, shares: &c.shares, shunned: make(shunned, cfg.Replicas)}
-	c.bodies.init(c.base, &c.log, &c.pq, &c.shares, c.catchUp.shunned)
-	c.queue.init(cfg.Slots, cfg.QueueBytes)
-	c.queue.costly.allowance = costPerTick
-	c.change.init(c.base, &c.log)
-	c.reports.init(c.base, &c.log, &c.checkpoints, &c.change)
-	c.wait.init(c.base, &c.queue, &c.log)
-	return c
+	p := newParts(cfg)
+	return &Core{p, Answers{p}}
 }
 
-// View is the view this replica is in, and whether it is active.
-func (c *Core) View() (v message.View, active bool) { return c.view, c.active }
-
-// LastExecuted is the number up to which batches have committed and were executed.
-func (c *Core) LastExecuted() message.SeqNum { return c.log.lastExec }
-
-// LastProposed returns the last number for which this replica has made or accepted a proposal.
-func (c *Core) LastProposed() message.SeqNum { return c.log.numbered }
-
-// SilentUntil is the checkpoint that must be stable before this replica votes, 0 if it votes.
-func (c *Core) SilentUntil() message.SeqNum { return c.silentUntil() }
-
-// Transferring reports whether the state is being fetched from the others.
-func (c *Core) Transferring() bool { return c.catchUp.fetching() }
-
-// Stable is the last stable checkpoint.
-func (c *Core) Stable() message.Checkpoint { return c.stable }
-
-// Keeps is the lowest checkpoint that the state must keep: the stable one, or the last that it has
-// come to if that is lower.
-func (c *Core) Keeps() message.SeqNum { return min(c.stable.Seq, c.checkpoints.taken) }
-
-// LogBytes is the length of the operations in the log.
-func (c *Core) LogBytes() int { return c.log.bytes }
-
-// Peer returns what replica i last said of itself.
-func (c *Core) Peer(i message.ReplicaID) (low, lastExecuted message.SeqNum) {
-	return c.reports.peers[i].low, c.reports.peers[i].lastExec
+// Step takes in a message. Its sender was authenticated; a Request tells by its Authentic mark whether its
+// client was.
+func (c *Core) Step(m message.Message) {
+	switch m := m.(type) {
+	case *message.QueryStable:
+		c.recovery.onQueryStable(m)
+		return
+	case *message.ReplyStable:
+		if c.recovery.onReplyStable(m) {
+			c.takePart()
+		}
+		return
+	}
+	if c.estimating() {
+		c.refuse(m, Recovering)
+		return
+	}
+	switch m := m.(type) {
+	case *message.Request:
+		c.proposing.onRequest(m)
+	case *message.PrePrepare:
+		c.voting.onPrePrepare(m)
+	case *message.Prepare:
+		c.voting.onPrepare(m)
+	case *message.Commit:
+		c.voting.onCommit(m)
+	case *message.Checkpoint:
+		c.stability.onCheckpoint(m)
+	case *message.Status:
+		c.onStatus(m)
+	case *message.Fetch:
+		c.catchUp.onFetch(m)
+	case *message.Data:
+		c.catchUp.onData(m)
+	case *message.ViewChange:
+		c.views.onViewChange(m)
+	case *message.ViewChangeAck:
+		c.views.onViewChangeAck(m)
+	case *message.NewView:
+		c.views.onNewView(m)
+	case *message.Forward:
+		c.proposing.onForward(m)
+	case *message.FetchBatch:
+		c.proposing.spellOut(m)
+		c.bodies.serve(m)
+	case *message.BatchBody:
+		c.voting.onBatchBody(m)
+	case *message.Decided:
+		c.voting.onDecided(m)
+	case *message.Recovered:
+		c.recovery.onRecovered(m)
+	default:
+		panic(fmt.Sprintf("core: %v is not for the core", m.Type()))
+	}
+	c.followUp()
 }
 
-// SilenceOf is the checkpoint that must be stable before replica i votes, as it said last; 0: it votes.
-func (c *Core) SilenceOf(i message.ReplicaID) message.SeqNum { return c.silences.of[i].until }
+// Tick notes that one tick of time passed.
+func (c *Core) Tick() {
+	c.tick++
+	if c.estimating() && !c.askEstimate() {
+		return
+	}
+	c.recovery.askRecovery()
+	c.queue.costly.earn()
+	c.shares.tick()
+	c.catchUp.tickTransfer()
+	c.views.tickWaiting()
+	c.followUp()
+	c.bodies.tickPulls()
+	c.silences.tickFills()
+	c.bodies.askAll(c.change.choosable)
+	c.bodies.askOperations(c.primary(), c.queue.passed)
+	c.voting.riding.flushOld()
+	c.voting.retryHeld()
+	if (c.tick+int(c.cfg.Self))%c.cfg.Ticks.Status == 0 {
+		c.reports.sendStatus()
+	} else if !c.catchUp.fetching() {
+		c.reports.closeGap()
+	}
+}
 
-// Forgets reports whether the state may be older than one that we have answered from: it is being
-// fetched, or it was read from a disk and the last batches are not known to have committed. Others
-// may then know from our answers what the state does not know.
-func (c *Core) Forgets() bool { return c.catchUp.fetching() || c.readsBehind() }
+// Effects takes what must now be done. The slice is good until the call after next.
+func (c *Core) Effects() []Effect {
+	if c.estimating() {
+		return c.Due()
+	}
+	c.bodies.pull(c.voting.commit)
+	c.proposing.propose()
+	return c.Due()
+}
 
-// UnderWay returns the lowest number that was proposed or voted for and not executed, tentatively
-// or not; 0 if there is none.
-func (c *Core) UnderWay() message.SeqNum {
-	for n := max(c.log.lastExec, c.ahead.seq, c.log.low) + 1; n <= min(max(c.log.proposedTo, c.log.decidedTo), c.log.high); n++ {
-		if s := c.log.slot(n); s.proposal != nil || s.held != nil || s.prepares.have != 0 || c.bodies.underWay(n) {
-			return n
+// followUp does what follows from what the parts have recorded, in other parts: a checkpoint has become stable, or
+// there is news of the view that is to begin. It ends: a checkpoint becomes stable once, and without a further message
+// only the NEW-VIEWs that are here, two at most, can show that a view is to be left.
+func (c *Core) followUp() {
+	for {
+		switch {
+		case c.stability.moved:
+			c.stability.moved = false
+			c.voting.placeChosen()
+			if c.stability.ended {
+				c.stability.ended = false
+				c.endSilence()
+			}
+			c.change.news = true // the view may have waited for batches that are behind us now, or for the root of a checkpoint that we have passed
+		case c.change.news:
+			c.views.begin()
+		default:
+			c.recovery.finish()
+			return
 		}
 	}
-	return 0
 }
 
-// Idle reports whether ticks would bring nothing forward but STATUSes and COMMITs that nobody waits
-// for. The caller may then tick later, several times at once.
-func (c *Core) Idle() bool {
-	return c.active && !c.catchUp.fetching() && c.phase == NotRecovering && c.queue.total == 0 && !c.wait.on && c.UnderWay() == 0 && !c.silences.fillDue()
+// leave leaves the present view for view v.
+func (c *Core) leave(v message.View) {
+	c.views.leave(v)
+	c.followUp()
 }
 
-// Cost is what a request costs at most, in bytes copied.
-func (c *Core) Cost(r *message.Request) int { return c.cost(r) }
-
-// Contended reports whether a client other than this one was served a moment ago. What this one does beyond the
-// common is at others' expense then.
-func (c *Core) Contended(client message.ClientID) bool { return c.queue.busy.others(client, c.tick) }
-
-// LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we know: one that has
-// been forgotten here since may be used elsewhere.
-func (c *Core) LeftFor(i message.ReplicaID) message.View {
-	if m := c.change.latest(int(i)); m != nil {
-		return max(m.View, c.change.left[i])
+// endSilence makes the statements that we may make from now on. The others have cast all their
+// votes for the batches that came meanwhile, and a repeated vote of theirs has no effect, so we
+// vote now. If we have left a view meanwhile, our VIEW-CHANGE is made now: it names the stable
+// checkpoint that ended the silence.
+func (c *Core) endSilence() {
+	leaves := !c.active && c.view > c.fencedView
+	c.promise(c.log.lastExec) // clients are answered from this state, and it holds checkpoints
+	c.do(Effect{Verb: Speak})
+	if leaves {
+		c.views.sayViewChange()
+		c.views.startPendingTimer()
 	}
-	return c.change.left[i]
+	if stable := c.stable; c.change.maySay(stable.Seq) {
+		c.multicast(&stable) // others may lack our word for it
+	}
+	c.stability.sayCheckpoints()
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		c.voting.advance(c.log.slot(n))
+	}
+	c.execution.executeReady()
+	c.reports.sendStatus()
+}
+
+// onStatus answers the STATUS of a replica, and notes in which view that is, and how long it is silent. A primary that
+// is silent can do nothing for its view, nor can one that has left it and forgotten that it did. It
+// cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they do when a primary
+// steps down (R-VT-5).
+func (c *Core) onStatus(m *message.Status) {
+	c.silences.of[m.From].until = m.SilentUntil
+	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
+		c.leave(c.view + 1)
+	}
+	c.wait.noteStatus(m)
+	if v := c.wait.reached(); !c.active && v > c.view {
+		c.leave(v) // too few of the others may have a VIEW-CHANGE to send: replicas that forgot theirs have none
+	} else {
+		c.views.startPendingTimer()
+	}
+	c.reports.onStatus(m)
+}
+
+// StepDown leaves the view if we are its primary: the others follow at once, without waiting for their timers
+// (R-VT-5).
+func (c *Core) StepDown() {
+	if c.active && c.isPrimary() && !c.silent() && !c.estimating() {
+		c.leave(c.view + 1)
+	}
+}
+
+// Resume lets a core go on that was restored. A primary leaves its view, whether or not that is
+// known to have begun: its PRE-PREPAREs leave before anything is in the journal, so it may have
+// made some that it does not know of. A fence that was raised says that it may have.
+func (c *Core) Resume() {
+	if c.estimating() {
+		c.askEstimate()
+		return
+	}
+	c.goOn()
+}
+
+// askEstimate asks the others how far they have come. It reports whether we take part from now on.
+func (c *Core) askEstimate() bool {
+	if !c.recovery.askEstimate() {
+		return false
+	}
+	c.takePart()
+	return true
+}
+
+// takePart takes part in the protocol from now on: the bound of our recovery is known.
+func (c *Core) takePart() {
+	c.followUp()
+	c.goOn()
+	c.reports.sendStatus()
+}
+
+// goOn takes part in the protocol.
+func (c *Core) goOn() {
+	if m := c.change.newView; c.active && m != nil {
+		c.log.numbered = max(c.log.numbered, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)))
+	}
+	c.log.numbered = max(c.log.numbered, c.log.low, c.log.lastExec)
+	if c.silent() {
+		return
+	}
+	if c.isPrimary() && c.views.mayHaveProposed(c.view) {
+		c.leave(c.view + 1)
+		return
+	}
+	c.voting.placeChosen()
+	c.views.startPendingTimer()
+	c.change.news = true
+	c.followUp()
+	c.execution.executeReady()
+}
+
+// Frozen says that our state after executing n has this root. The others are told [TOCS §4.4].
+func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
+	c.stability.frozen(n, root)
+	c.followUp()
+}
+
+// Repeated answers Execute for batch n: its i-th request was not executed, because the state has
+// the slot's answer to it, or to a later one.
+func (c *Core) Repeated(n message.SeqNum, i int) { c.execution.repeated(n, i) }
+
+// Chosen answers Choose: the batch is formed and proposed [TOCS §4.3, §7.2].
+func (c *Core) Chosen(n message.SeqNum, choice []byte) { c.proposing.chosen(n, choice) }
+
+// Accepted answers Accept: the service finds the primary's choice reasonable, or does not.
+func (c *Core) Accepted(p *message.PrePrepare, ok bool) { c.voting.judged(p, ok) }
+
+// Signed answers Sign: the recovery request, signed, is for the group to order.
+func (c *Core) Signed(r *message.Request) { c.recovery.signed(r) }
+
+// Recovered says that the state has a recovery request of replica i: it was executed as part of batch n, or was in the
+// fetched state.
+func (c *Core) Recovered(i message.ReplicaID, n, bound message.SeqNum, t message.Timestamp) {
+	c.recovery.recovered(i, n, bound, t)
+	c.followUp()
+}
+
+// AnswerRecovery tells a recovering replica in which batch its request with timestamp t was.
+func (c *Core) AnswerRecovery(i message.ReplicaID, n message.SeqNum, t message.Timestamp) {
+	c.recovery.answer(i, n, t)
 }
 
 // Await makes the primary of an idle group propose null batches until a checkpoint is stable that
 // holds all batches up to n, or up to the last one proposed if that is higher. It returns that
-// number. Numbers above the window are not waited for. All replicas are asked, for each may be the
-// primary; how many null batches this causes is bounded as with a silence of our own.
-func (c *Core) Await(n message.SeqNum) message.SeqNum {
-	last := max(c.log.numbered, c.log.lastExec)
-	s := &c.silences.of[c.cfg.Self]
-	s.until = max(s.until, last, min(n, c.log.high))
-	c.propose()
-	return last
-}
+// number.
+func (c *Core) Await(n message.SeqNum) message.SeqNum { return c.proposing.await(n) }
 
 // KeysChanged says that a peer can open messages that we seal from now on, and perhaps none that we
 // sealed before.
@@ -147,3 +288,60 @@ func (c *Core) KeysRefreshed(i message.ReplicaID) { c.reports.keysRefreshed(i) }
 
 // Fetching answers Fetch.
 func (c *Core) Fetching(s Session) { c.catchUp.begin(s) }
+
+// Installed answers Install: the state is that of the checkpoint now, and we go on from there.
+func (c *Core) Installed(n message.SeqNum) {
+	c.execution.installed(c.catchUp.end(n))
+	c.stability.fetched()
+	c.followUp()
+	if !c.silent() {
+		c.promise(n) // answers come from this state from now on
+		c.persist()
+		own := c.stable
+		c.multicast(&own)
+	}
+	c.reports.sendStatus()
+	c.execution.executeReady()
+}
+
+// Forget drops waiting requests that the fetched state shows to have been executed.
+func (c *Core) Forget(executed func(r *message.Request) bool) { c.execution.forget(executed) }
+
+// Retain forgets the clients that are no longer enrolled, and their waiting requests.
+func (c *Core) Retain(has func(message.ClientID) bool) { c.wait.retain(has) }
+
+// ClientKeysChanged says that a client has restarted, or changed its keys. Its earlier requests are proposed when a
+// quorum says that it holds them.
+func (c *Core) ClientKeysChanged(client message.ClientID) { c.wait.doubt(client) }
+
+// StateSize says how many pages the state takes, about.
+func (c *Core) StateSize(pages int) { c.shares.credit = max(leastCredit, 2*pages) }
+
+// Refreshed says that the others speak to us under new keys from now on. Their statements that were
+// counted and do not make a whole certificate are forgotten, so that each certificate is made of
+// statements of one epoch of our keys. Then the thieves of one epoch's keys and those of the next
+// never count together (R-PR-6). Whole certificates stay (R-PR-7), and so do our own messages. The
+// others repeat what we lack when they have our new key (KeysChanged), and whenever a STATUS asks.
+func (c *Core) Refreshed() {
+	c.forget(everyone)
+	c.queue.expire(func(r *message.Request) bool { return c.wait.forwards(r) >= c.weak() })
+}
+
+// RefreshedFor says that replica i speaks to us under a new key from now on, and the others under the keys that they have:
+// somebody else may have spoken for replica i, and for no other. Its words alone are forgotten, as Refreshed forgets those of all.
+func (c *Core) RefreshedFor(i message.ReplicaID) { c.forget(1 << i) }
+
+// forget forgets what was counted of the words of some replicas and makes no whole certificate. All that is left came from the
+// same owners of keys: those who speak for these replicas from now on find none of it.
+func (c *Core) forget(these replicas) {
+	for n := c.log.low + 1; n <= c.log.high; n++ {
+		c.log.forgetVotes(c.base, c.log.slot(n), these)
+	}
+	c.checkpoints.forgetClaims(these)
+	c.change.forgetOthers(these)
+	c.wait.forgetReports(these)
+	c.recovery.forget(these)
+}
+
+// SayStatus tells the others what we lack. They have our new keys by now, or are about to.
+func (c *Core) SayStatus() { c.reports.sendStatus() }

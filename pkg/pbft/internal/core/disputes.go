@@ -17,50 +17,54 @@ type Dispute struct {
 	False bool
 }
 
-// Dispute is what replica i has said against what the group did.
-func (c *Core) Dispute(i message.ReplicaID) Dispute { return c.disputes[i] }
+// disputes are what each replica has said against what the group did.
+type disputes struct {
+	*base
+	checkpoints *checkpoints
+	of          []Dispute // by replica
+}
 
-// disputeVotes counts the votes against what has just committed in the slot.
-func (c *Core) disputeVotes(s *slot) {
-	for i := range c.disputes {
+// votes counts the votes against what has just committed in the slot.
+func (x *disputes) votes(s *slot) {
+	for i := range x.of {
 		if s.prepares.has(message.ReplicaID(i)) {
-			c.disputeVote(s, message.ReplicaID(i))
+			x.vote(s, message.ReplicaID(i))
 		}
 	}
 }
 
-// disputeVote counts replica i's vote in a slot if it is against what committed there in this view.
-func (c *Core) disputeVote(s *slot, i message.ReplicaID) {
-	if c.phase == NotRecovering && s.committedLocal(c.quorum()) && s.prepares.digests[i] != s.proposal.Digest {
-		c.disputes[i].Votes++
+// vote counts replica i's vote in a slot if it is against what committed there in this view.
+func (x *disputes) vote(s *slot, i message.ReplicaID) {
+	if x.phase == NotRecovering && s.committedLocal(x.quorum()) && s.prepares.digests[i] != s.proposal.Digest {
+		x.of[i].Votes++
 	}
 }
 
-// disputeRoots counts what was said against the root of a checkpoint that is about to become the stable one.
-func (c *Core) disputeRoots(n message.SeqNum, root message.Digest) {
-	k := c.checkpoints.find(n)
+// roots counts what was said against the root of a checkpoint that is about to become the stable one.
+func (x *disputes) roots(n message.SeqNum, root message.Digest) {
+	k := x.checkpoints.find(n)
 	if k == nil {
 		return
 	}
-	for i := range c.disputes {
-		if j := message.ReplicaID(i); k.votes.has(j) && j != c.cfg.Self {
-			c.disputeRoot(j, k.votes.digests[i] != root)
+	for i := range x.of {
+		if j := message.ReplicaID(i); k.votes.has(j) && j != x.cfg.Self {
+			x.root(j, k.votes.digests[i] != root)
 		}
 	}
 }
 
-// disputeLate counts what comes later of the stable checkpoint.
-func (c *Core) disputeLate(m *message.Checkpoint) {
-	if stable := c.stable; m.Seq == stable.Seq && !stable.Digest.IsZero() {
-		c.disputeRoot(m.From, m.Digest != stable.Digest)
+// late counts what comes later of the stable checkpoint.
+func (x *disputes) late(m *message.Checkpoint) {
+	if stable := x.stable; m.Seq == stable.Seq && !stable.Digest.IsZero() {
+		x.root(m.From, m.Digest != stable.Digest)
 	}
 }
 
-func (c *Core) disputeRoot(i message.ReplicaID, wrong bool) {
-	if c.phase != NotRecovering {
+func (x *disputes) root(i message.ReplicaID, wrong bool) {
+	if x.phase != NotRecovering {
 		return
 	}
-	d := &c.disputes[i]
+	d := &x.of[i]
 	if d.False = wrong; wrong {
 		d.Roots++
 	}

@@ -28,10 +28,19 @@ type execution struct {
 	*base
 	log         *messageLog
 	checkpoints *checkpoints
+	catchUp     *catchUp
+	journal     *journal
 	queue       *queue
 	wait        *waiting
 	ahead       tentative      // what was executed beyond log.lastExec
 	remembered  message.SeqNum // an earlier life may have answered reads from the state after this batch: it was executed, or had prepared
+}
+
+// executeReady executes what can be executed, unless the state is being replaced.
+func (x *execution) executeReady() {
+	if !x.catchUp.fetching() {
+		x.executeNext()
+	}
 }
 
 // executeNext executes committed batches, strictly in order (R-NRM-8), takes a checkpoint when one
@@ -43,7 +52,7 @@ func (x *execution) executeNext() {
 			x.executeTentatively(s)
 			return
 		}
-		x.remember(s)
+		x.journal.decided(s)
 		switch x.ahead.seq {
 		case 0:
 			x.execute(s.seq, s.batch, x.standing(s))
@@ -52,17 +61,6 @@ func (x *execution) executeNext() {
 		}
 		x.finish(s)
 	}
-}
-
-// remember records a committed batch. If our journal does not have the batch under this number,
-// others brought it, and our messages that rest on it wait for the record.
-func (x *execution) remember(s *slot) {
-	decided := &message.Decided{Seq: s.seq, Digest: s.decision, From: x.cfg.Self}
-	if s.proposal != nil && s.proposal.Digest == s.decision && s.prepares.has(x.cfg.Self) {
-		x.note(decided)
-		return
-	}
-	x.persist(&message.BatchBody{PrePrepare: message.PrePrepare{Digest: s.decision, Batch: *s.batch}}, decided)
 }
 
 // execute has a batch run. Its replies are promises, and so is every answer from the state that it leaves.
@@ -145,20 +143,56 @@ func (x *execution) confirm(s *slot) {
 	x.execute(s.seq, s.batch, x.standing(s))
 }
 
-// Repeated answers Execute for batch n: its i-th request was not executed, because the state has
+// installed: the state is that of the checkpoint that was fetched now. What was executed tentatively was its number at most.
+func (x *execution) installed(k message.CheckpointID) {
+	x.ahead = tentative{}
+	x.log.lastExec, x.log.progress = k.Seq, x.tick
+	x.log.numbered = max(x.log.numbered, k.Seq)
+	x.checkpoints.installed(k)
+}
+
+// forget drops waiting requests that were executed in batches we never saw, as the fetched state
+// shows. If they stayed in the queue it would seem that the primary leaves them waiting, and we
+// would leave the view alone.
+func (x *execution) forget(executed func(r *message.Request) bool) {
+	x.queue.each(func(_ *line, r *message.Request) bool {
+		if executed(r) {
+			x.queue.complete(r, place{t: r.Timestamp, digest: r.Digest()})
+			x.wait.forget(r)
+		}
+		return true
+	})
+	x.queue.eachLaidBy(func(r *message.Request) {
+		if executed(r) {
+			x.queue.complete(r, place{t: r.Timestamp, digest: r.Digest()})
+		}
+	})
+}
+
+// repeated notes of batch n that was executed: its i-th request was not executed, because the state has
 // the slot's answer to it, or to a later one. A primary may propose a request again and again and
 // never let the last of these batches commit, so what was answered before does not wait for that.
-func (x *execution) Repeated(n message.SeqNum, i int) {
+func (x *execution) repeated(n message.SeqNum, i int) {
 	if x.ahead.seq == n {
 		x.ahead.repeats = append(x.ahead.repeats, i)
 	}
 }
 
-// Standing is the ground on which the answer to a request that was executed can be repeated. It is
+// readsBehind reports whether a read that is answered now could miss what an earlier life has answered.
+func (x *execution) readsBehind() bool { return x.last() < x.remembered }
+
+// last is the last batch that was executed, tentatively or not.
+func (x *execution) last() message.SeqNum { return max(x.log.lastExec, x.ahead.seq) }
+
+// trustState has reads answered from the present state. Else a replica that has recovered would wait for a batch that
+// never existed, and answer none.
+func (x *execution) trustState() { x.remembered = min(x.remembered, x.log.lastExec) }
+
+// standingOf is the ground on which the answer to a request that was executed can be repeated. It is
 // not ok if it is not certain yet that the request was superseded, or if effects are still to be
 // performed, so that the state is not up to date. A Rollback may be among them: then the state has
 // a tentative execution of a batch that we know has not committed.
-func (x *execution) Standing(q *message.Request) (st Standing, ok bool) {
+func (x *execution) standingOf(q *message.Request) (st Standing, ok bool) {
 	if len(x.out) > 0 {
 		return st, false
 	}
@@ -172,14 +206,11 @@ func (x *execution) Standing(q *message.Request) (st Standing, ok bool) {
 	return Standing{View: x.view}, true
 }
 
-// readsBehind reports whether a read that is answered now could miss what an earlier life has answered.
-func (x *execution) readsBehind() bool { return max(x.log.lastExec, x.ahead.seq) < x.remembered }
-
-// Ground is the ground of an answer to a read of the given version: the number of the last batch in the state that
+// ground is the ground of an answer to a read of the given version: the number of the last batch in the state that
 // changed anything the answer depends on, or of a later one (R-OUR-22). The answer can be given before that batch is
 // known to have committed: a quorum that has prepared the same makes it certain to commit, and no reader has to
 // wait for COMMITs (the paper's R-OPT-RO-2 does).
-func (x *execution) Ground(version message.SeqNum) Standing {
+func (x *execution) ground(version message.SeqNum) Standing {
 	if version > 0 && version == x.ahead.seq {
 		return Standing{x.ahead.view, version, true}
 	}

@@ -87,10 +87,10 @@ func (t *taking) shared() {
 	t.given.add(t.tick, t.weight)
 }
 
-// OverShare calls f for each client that had more to be proposed lately than its share let through.
-func (c *Core) OverShare(f func(client message.ClientID)) {
-	for _, l := range c.queue.order {
-		if at := l.sharing.overAt; at > 0 && c.tick-at < overTicks {
+// overShare calls f for each client that had more to be proposed lately than its share let through.
+func (q *queue) overShare(tick int, f func(client message.ClientID)) {
+	for _, l := range q.order {
+		if at := l.sharing.overAt; at > 0 && tick-at < overTicks {
 			f(l.client)
 		}
 	}

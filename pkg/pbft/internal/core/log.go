@@ -17,7 +17,8 @@ type messageLog struct {
 	slots     []slot // ring; slot(seq) panics outside the marks, callers judge first
 	bytes     int    // of the operations in all proposals
 	past      past
-	bound     message.SeqNum // high does not pass it; see recovery.go
+	bound     message.SeqNum // high does not pass it before a checkpoint at or above until is stable; see recovery.go
+	until     message.SeqNum
 	lastExec  message.SeqNum // committed and executed, in order, up to here; a fetched state may be above high
 	progress  int            // tick at which lastExec rose last
 	numbered  message.SeqNum // the last number that we assigned; at a backup, the last for which it accepted a proposal
@@ -43,16 +44,17 @@ func (l *messageLog) init(size message.SeqNum, replicas int) {
 // unbounded is the bound of a log that has none.
 const unbounded = math.MaxUint64
 
-// confine keeps the window at or below a number.
-func (l *messageLog) confine(bound message.SeqNum) {
-	l.bound = bound
+// confine keeps the window at or below a number before a checkpoint at or above until is stable.
+func (l *messageLog) confine(bound, until message.SeqNum) {
+	l.bound, l.until = bound, until
 	l.place()
 }
 
-// free ends that.
-func (l *messageLog) free() {
-	if l.bound != unbounded {
-		l.confine(unbounded)
+// release ends that if it may end: checkpoint n is becoming stable.
+func (l *messageLog) release(n message.SeqNum) {
+	if l.bound != unbounded && n >= l.until {
+		l.bound = unbounded
+		l.place()
 	}
 }
 
@@ -276,4 +278,49 @@ func (p *past) find(d message.Digest) *message.Batch {
 		}
 	}
 	return nil
+}
+
+// forgetVotes forgets these replicas' statements about a number: PREPAREs if it has not prepared,
+// COMMITs if it has not committed, DECIDEDs if it was not decided. A proposal that we have voted
+// for stays, because a later view must find it in Q; but the primary has to make it again before it
+// prepares here. (In disk mode the PREPAREs are a quorum, whoever proposed.)
+func (l *messageLog) forgetVotes(b *base, s *slot, these replicas) {
+	primary := these.has(b.primary())
+	if primary && s.proposal == nil && s.held != nil {
+		l.bytes -= s.size
+		s.held, s.size = nil, 0
+	}
+	if !s.isPrepared {
+		s.prepares.forget(these, b.cfg.Self)
+		s.unconfirmed = s.unconfirmed || primary && s.proposal != nil && s.chosen != s.proposal.Digest && !b.isPrimary() && !b.cfg.Durable
+	}
+	if s.isCommitted {
+		return
+	}
+	s.commits.forget(these, b.cfg.Self)
+	d, decided := s.decided.with(b.weak())
+	for i := range s.decided.digests {
+		if id := message.ReplicaID(i); these.has(id) && (!decided || s.decided.digests[i] != d) {
+			s.decided.forget(1<<id, b.cfg.Self)
+		}
+	}
+}
+
+// forget forgets the votes of these, but for our own.
+func (v *votes) forget(these replicas, self message.ReplicaID) {
+	v.have &^= uint32(these) &^ (1 << self)
+}
+
+// dropPast forgets the batches at and below the low water mark.
+func (l *messageLog) dropPast() { l.past.drop(l.past.high) }
+
+// overlooked counts the slots that a scan bounded by the marks would miss.
+func (l *messageLog) overlooked(asked func(message.SeqNum) bool) (n int) {
+	for i := range l.slots {
+		s := &l.slots[i]
+		if s.seq > l.proposedTo && (s.proposal != nil || s.held != nil || s.prepares.have != 0) || s.seq > l.decidedTo && (!s.chosen.IsZero() || s.decided.have != 0 || asked(s.seq)) {
+			n++
+		}
+	}
+	return n
 }

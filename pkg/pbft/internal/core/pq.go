@@ -106,3 +106,26 @@ func (x *pq) tuples(low, high message.SeqNum) (p, q []message.Prepared) {
 	}
 	return p, q
 }
+
+// last is the highest number in P, 0 if P is empty.
+func (x *pq) last() (last message.SeqNum) {
+	for n := range x.prepared {
+		last = max(last, n)
+	}
+	return last
+}
+
+// restore sets P and Q to what a VIEW-CHANGE says. Batches that we chose above the window and no
+// longer hold are held by others.
+func (x *pq) restore(m *message.ViewChange, low message.SeqNum, bodies map[message.Digest]*message.Batch) {
+	for _, p := range m.P {
+		if p.Seq > low {
+			x.prepared[p.Seq] = carried{p, bodies[p.Digest]}
+		}
+	}
+	for _, q := range m.Q {
+		if q.Seq > low && len(x.preprepared[q.Seq]) < maxCarried {
+			x.preprepared[q.Seq] = append(x.preprepared[q.Seq], carried{q, bodies[q.Digest]})
+		}
+	}
+}

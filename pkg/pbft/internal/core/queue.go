@@ -74,6 +74,7 @@ type place struct {
 func (q *queue) init(slots, lineBytes int) {
 	q.slots, q.lineBytes = slots, lineBytes
 	q.lines = map[message.ClientID]*line{}
+	q.costly.allowance = costPerTick
 }
 
 // find is a client's line, nil if it has none.
@@ -176,19 +177,13 @@ func (q *queue) trust(r *message.Request) {
 
 // doubt puts a client's requests in doubt that wait to be proposed.
 func (q *queue) doubt(c message.ClientID) {
-	l := q.find(c)
-	if l == nil {
-		return
-	}
-	for slot, r := range l.pending {
-		if r == nil {
-			continue
-		}
+	q.eachOf(c, func(r *message.Request) {
+		l := q.find(c)
 		if l.proposable(r) {
 			q.waiting--
 		}
-		l.doubt[slot] = true
-	}
+		l.doubt[r.Slot] = true
+	})
 }
 
 // offer puts a pending request up for being proposed.
@@ -427,4 +422,75 @@ func pop(turn []*line) []*line {
 	copy(turn, turn[1:])
 	turn[len(turn)-1] = nil
 	return turn[:len(turn)-1]
+}
+
+// eachLaidBy calls f for every request that its client sent to everyone and that is not executed.
+func (q *queue) eachLaidBy(f func(r *message.Request)) {
+	for _, l := range q.order {
+		for _, r := range l.laidBy {
+			if r != nil {
+				f(r)
+			}
+		}
+	}
+}
+
+// eachOf calls f for every pending request of a client.
+func (q *queue) eachOf(c message.ClientID, f func(r *message.Request)) {
+	l := q.find(c)
+	if l == nil {
+		return
+	}
+	for _, r := range l.pending {
+		if r != nil {
+			f(r)
+		}
+	}
+}
+
+// expire marks the pending requests that nothing but a client's old MAC authenticates. They are not
+// proposed, and we vouch for none of them, until the client has sent them again. But they go on
+// waiting, and their timer runs on (R-OUR-10). Requests that f+1 vouch for stay as they are, and so
+// do the administrator's, which are signed.
+func (q *queue) expire(vouched func(*message.Request) bool) {
+	q.each(func(l *line, r *message.Request) bool {
+		if r.Client != message.Administrator && !vouched(r) {
+			if l.proposable(r) {
+				q.waiting--
+			}
+			l.expired[r.Slot] = true
+		}
+		return true
+	})
+}
+
+// vouch makes a pending request whose client's MAC has expired count again: f+1 replicas say that
+// they hold it.
+func (q *queue) vouch(r *message.Request) {
+	l := q.find(r.Client)
+	if l == nil || l.pending[r.Slot] != r || !l.expired[r.Slot] {
+		return
+	}
+	if l.expired[r.Slot] = false; l.proposable(r) {
+		q.offer(l, r)
+	}
+}
+
+// replaces reports whether a request takes the place of the one that its slot has waiting: it is a later one,
+// or that has expired and may never have been the client's wish.
+func (l *line) replaces(old, r *message.Request) bool {
+	return old == nil || r.Timestamp > old.Timestamp || l.expired[r.Slot]
+}
+
+// sameWish reports whether two requests of one slot are copies of one.
+func sameWish(a, b *message.Request) bool {
+	return a.Timestamp == b.Timestamp && a.Digest() == b.Digest()
+}
+
+// renew gives a pending request the authenticator of a later copy, which its client has made for the replicas
+// whose keys have changed since: it is proposed with that one (R-OUR-10).
+func renew(old, r *message.Request) {
+	if r.Auth.Nonce > old.Auth.Nonce && sameWish(old, r) {
+		old.Auth, old.Replier, old.Provers, old.Apart = r.Auth, r.Replier, r.Provers, r.Apart
+	}
 }

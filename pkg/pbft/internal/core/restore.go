@@ -31,116 +31,13 @@ func Restore(cfg Config, state message.CheckpointID, records []message.Message) 
 	return c
 }
 
-// memory is the outcome of a journal's records.
-type memory struct {
-	bodies   map[message.Digest]*message.Batch
-	decided  map[message.SeqNum]message.Digest
-	accepted []*message.PrePrepare // the proposals that we voted for, in whatever view
-	prepared []message.Commit      // what prepared
-	stable   message.Checkpoint
-	own      *message.ViewChange
-	others   []*message.ViewChange // of newView
-	newView  *message.NewView
-	reached  message.View // the view in which a silence began
-	renewed  *memory      // records since a recovery began to write the journal anew; nil: none did
-	active   message.View // the last view that was active; 0 also if none was
-}
-
-func newMemory() *memory {
-	return &memory{bodies: map[message.Digest]*message.Batch{message.NullDigest: {}}, decided: map[message.SeqNum]message.Digest{}}
-}
-
-// read takes in a record. A recovery's records replace all earlier ones once they are complete.
-func (m *memory) read(r message.Message, self message.ReplicaID) {
-	if mark, ok := r.(*message.Recovered); ok {
-		switch {
-		case mark.View == renewBegins:
-			m.renewed = newMemory()
-		case m.renewed != nil:
-			m.replace(mark.Seq)
-		}
-		return
-	}
-	if m.renewed != nil {
-		m.renewed.read(r, self)
-	}
-	switch r := r.(type) {
-	case *message.PrePrepare:
-		if !r.Batch.Complete() {
-			return // an intruder's: a replica votes for what it can execute
-		}
-		m.bodies[r.Digest] = &r.Batch
-		m.accepted = append(m.accepted, r)
-	case *message.Commit:
-		m.prepared = append(m.prepared, *r)
-	case *message.BatchBody:
-		if r.Batch.Complete() {
-			m.bodies[r.Digest] = &r.Batch
-		}
-	case *message.Decided:
-		m.decided[r.Seq] = r.Digest
-	case *message.Checkpoint:
-		if r.Seq > m.stable.Seq {
-			m.stable = *r
-		}
-	case *message.ViewChange:
-		m.readViewChange(r, self)
-	case *message.NewView:
-		if m.newView == nil || r.View > m.newView.View {
-			m.newView = r
-		}
-	case *message.Status:
-		if m.reached = max(m.reached, r.View); r.Active {
-			m.active = max(m.active, r.View)
-		}
-	}
-}
-
-// replace lets the records that a recovery wrote stand for all earlier ones, except for the batches
-// decided up to the checkpoint that was stable then.
-func (m *memory) replace(stable message.SeqNum) {
-	old := *m
-	*m = *old.renewed
-	for n, d := range old.decided {
-		if _, known := m.decided[n]; known || n > stable {
-			continue
-		}
-		m.decided[n] = d
-		if b := old.bodies[d]; b != nil {
-			m.bodies[d] = b
-		}
-	}
-}
-
-// readViewChange takes in our VIEW-CHANGE, or one that a NEW-VIEW was made of.
-func (m *memory) readViewChange(r *message.ViewChange, self message.ReplicaID) {
-	switch {
-	case r.From != self:
-		m.others = append(m.others, r)
-	case m.own == nil || r.View > m.own.View:
-		m.own = r
-	}
-}
-
-// view is the last view that we reached, and whether it was active.
-func (m *memory) view() (v message.View, active bool) {
-	v = m.reached
-	if m.own != nil {
-		v = max(v, m.own.View)
-	}
-	if m.newView != nil {
-		v = max(v, m.newView.View)
-	}
-	return v, v == m.active
-}
-
 // restoreMarks sets the water marks and the known checkpoints. A state that is not known to be
 // stable was fetched.
 func (c *Core) restoreMarks(state message.CheckpointID, m *memory) {
 	x := &c.checkpoints
 	if c.stable = m.stable; m.stable.Seq > 0 {
 		c.stable.Stable, c.stable.From = true, c.cfg.Self
-		c.slide(m.stable.Seq)
+		c.stability.slide(m.stable.Seq)
 	}
 	if state.Seq == 0 {
 		return
@@ -151,7 +48,7 @@ func (c *Core) restoreMarks(state message.CheckpointID, m *memory) {
 	}
 	x.fetched = state
 	if state.Seq > c.log.high { // as claimFetched did
-		c.slide(state.Seq - c.cfg.LogSize)
+		c.stability.slide(state.Seq - c.cfg.LogSize)
 	}
 	k := x.at(state.Seq)
 	k.ours = true
@@ -176,7 +73,7 @@ func (c *Core) restoreView(m *memory) {
 	}
 	x.newView = m.newView
 	if start, size := m.newView.Checkpoint.Seq, c.cfg.LogSize; start > c.log.low+size { // as moveTo did
-		c.slide(start - size)
+		c.stability.slide(start - size)
 	}
 	for _, vc := range m.others {
 		if vc.View == v {
@@ -184,22 +81,7 @@ func (c *Core) restoreView(m *memory) {
 		}
 	}
 	if c.isPrimary() {
-		c.witnessChosen(m.newView)
-	}
-}
-
-// restore sets P and Q to what a VIEW-CHANGE says. Batches that we chose above the window and no
-// longer hold are held by others.
-func (x *pq) restore(m *message.ViewChange, low message.SeqNum, bodies map[message.Digest]*message.Batch) {
-	for _, p := range m.P {
-		if p.Seq > low {
-			x.prepared[p.Seq] = carried{p, bodies[p.Digest]}
-		}
-	}
-	for _, q := range m.Q {
-		if q.Seq > low && len(x.preprepared[q.Seq]) < maxCarried {
-			x.preprepared[q.Seq] = append(x.preprepared[q.Seq], carried{q, bodies[q.Digest]})
-		}
+		c.views.witnessChosen(m.newView)
 	}
 }
 
@@ -210,13 +92,13 @@ func (c *Core) restoreLog(m *memory) {
 			continue
 		}
 		s := c.log.slot(p.Seq)
-		c.adopt(s, p)
+		c.voting.adopt(s, p)
 		s.ownPrepare = message.Prepare{View: p.View, Seq: p.Seq, Digest: p.Digest, From: c.cfg.Self}
 		s.prepares.add(c.cfg.Self, p.Digest)
 		c.log.numbered = max(c.log.numbered, p.Seq)
 	}
 	for _, p := range m.prepared {
-		c.remembered = max(c.remembered, p.Seq)
+		c.execution.remembered = max(c.execution.remembered, p.Seq)
 		if p.View != c.view || !c.log.contains(p.Seq) || c.log.slot(p.Seq).proposal == nil {
 			continue
 		}
@@ -225,7 +107,7 @@ func (c *Core) restoreLog(m *memory) {
 		s.commits.add(c.cfg.Self, message.Digest{})
 	}
 	for n, d := range m.decided {
-		c.remembered = max(c.remembered, n)
+		c.execution.remembered = max(c.execution.remembered, n)
 		if b := m.bodies[d]; c.log.contains(n) && b != nil {
 			s := c.log.slot(n)
 			s.isCommitted, s.batch, s.decision = true, b, d
@@ -248,11 +130,11 @@ func (c *Core) runDecided(m *memory) {
 		for i, r := range b.Requests {
 			c.queue.complete(r, place{t: r.Timestamp, n: n, i: i}) // who waits for it needs our word that it is done
 		}
-		c.ran(n, b)
+		c.execution.ran(n, b)
 		if n == c.stable.Seq && c.checkpoints.taken < n {
 			// The group took one here. Our records are of other batches, which an intruder has left: the root tells whether
 			// the state is another, too.
-			c.freeze(n)
+			c.execution.freeze(n)
 		}
 	}
 	stable := c.stable
@@ -262,41 +144,4 @@ func (c *Core) runDecided(m *memory) {
 	if c.log.lastExec < stable.Seq {
 		c.catchUp.fetchState(message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest})
 	}
-}
-
-// mayHaveProposed reports whether an earlier life may have made proposals, in a view that we lead,
-// that no record has: then we do not lead it.
-func (c *Core) mayHaveProposed(v message.View) bool {
-	return c.cfg.Durable && c.cfg.Replicas > 1 && v <= c.cfg.RaisedView && (c.cfg.Raised > 0 || c.cfg.RaisedView > 0)
-}
-
-// Resume lets a core go on that was restored. A primary leaves its view, whether or not that is
-// known to have begun: its PRE-PREPAREs leave before anything is in the journal, so it may have
-// made some that it does not know of. A fence that was raised says that it may have.
-func (c *Core) Resume() {
-	if c.estimating() {
-		c.beginRecovery()
-		return
-	}
-	c.goOn()
-}
-
-// goOn takes part in the protocol.
-func (c *Core) goOn() {
-	if m := c.change.newView; c.active && m != nil {
-		c.log.numbered = max(c.log.numbered, m.Checkpoint.Seq+message.SeqNum(len(m.Chosen)))
-	}
-	c.log.numbered = max(c.log.numbered, c.log.low, c.log.lastExec)
-	if c.silent() {
-		return
-	}
-	if c.isPrimary() && c.mayHaveProposed(c.view) {
-		c.leave(c.view + 1)
-		return
-	}
-	c.placeChosen()
-	c.startPendingTimer()
-	c.decide()
-	c.tryNewView()
-	c.executeReady()
 }

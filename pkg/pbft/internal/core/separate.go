@@ -85,7 +85,9 @@ const (
 	maxInFullTicks = 64 * inFullTicks
 )
 
-func (l *line) spellOut(tick int) {
+// spellOut has a client's operations proposed in full for a while.
+func (q *queue) spellOut(c message.ClientID, tick int) {
+	l := q.line(c)
 	if !l.inFull.over(tick) {
 		return
 	}

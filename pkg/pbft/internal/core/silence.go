@@ -90,3 +90,39 @@ func (x *silences) spendFill() {
 		}
 	}
 }
+
+// recoveryGapTicks is how long after a replica's last recovery another is taken in: each costs
+// everyone a new key, and a window of null batches (R-PR-18, R-OUR-19).
+const recoveryGapTicks = 100
+
+// recoversAgain reports whether a request is for a recovery that comes too soon after the same replica's last.
+func (x *silences) recoversAgain(r *message.Request) bool {
+	i, ok := r.Client.Recoverer()
+	if !ok {
+		return false
+	}
+	if int(i) >= x.cfg.Replicas {
+		return true
+	}
+	last := x.of[i].recovered
+	return last > 0 && x.tick-last < recoveryGapTicks
+}
+
+// late reports whether a replica has waited for null batches for longer than patience, in ticks, and nothing has
+// come since.
+func (x *silences) late(since, patience int) bool {
+	for i := range x.of {
+		if s := &x.of[i]; s.point > x.stable.Seq && s.fills > 0 && x.tick-max(since, s.recovered) > patience {
+			return true
+		}
+	}
+	return false
+}
+
+// recovered notes that a recovery request of replica i was executed, whose recovery is over when a checkpoint at or
+// above point is stable.
+func (x *silences) recovered(i message.ReplicaID, point message.SeqNum) {
+	s := &x.of[i]
+	s.point = point
+	s.fills, s.recovered = x.fillsPerPeriod()+int(x.cfg.LogSize), x.tick
+}

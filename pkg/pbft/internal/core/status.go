@@ -313,3 +313,11 @@ func (r *reports) keysRefreshed(i message.ReplicaID) {
 	p := &r.peers[i]
 	p.rekeyed = p.rekeyed || p.keyed.take(r.tick, r.cfg.Ticks.Resend, 1)
 }
+
+// queryTicks is how often a recovering replica may ask how far we have come, a little oftener than it asks.
+const queryTicks = askAgainTicks / 2
+
+// mayQuery reports whether a recovering replica's QUERY-STABLE is answered.
+func (r *reports) mayQuery(i message.ReplicaID) bool {
+	return r.peers[i].queried.take(r.tick, queryTicks, 2)
+}

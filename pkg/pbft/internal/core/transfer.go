@@ -200,6 +200,14 @@ func (t *transfer) take(i int, m *message.Data) (good bool) {
 	return good
 }
 
+// A replica that stood still, was restarted or was cut off finds the group far ahead. It fetches a
+// checkpoint and asks with its STATUS for what follows: the others tell it which
+// batch was decided under each number that they have executed, as far back as their log and their
+// kept decisions reach. It believes what f+1 say alike (R-HD-15). It asks for the batches by
+// digest, many at once, each from a replica that has it. A busy group executes thousands of batches
+// a second and has its next checkpoint some milliseconds later: so arriving messages drive all
+// this, and ticks only repair what went wrong.
+
 // catchUp fetches the state of a checkpoint when we are behind the others, or when our own is not theirs.
 type catchUp struct {
 	*base
@@ -320,4 +328,12 @@ func (x *catchUp) moveOn(gone message.ReplicaID) {
 		return
 	}
 	t.retarget(target)
+}
+
+// end ends the fetching of checkpoint n: its state is installed.
+func (x *catchUp) end(n message.SeqNum) message.CheckpointID {
+	t := x.transfer
+	invariant(t != nil && t.seq == n, "a state installed that was not asked for")
+	x.transfer = nil
+	return message.CheckpointID{Seq: t.seq, Digest: t.root}
 }

@@ -4,231 +4,405 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// StepDown leaves the view if we are its primary: the others follow at once, without waiting for their timers
-// (R-VT-5).
-func (c *Core) StepDown() {
-	if c.active && c.isPrimary() && !c.silent() && !c.estimating() {
-		c.leave(c.view + 1)
-	}
+// views leaves views and begins them [TOCS §4.5]. What it knows of the others' leaving is in change.
+type views struct {
+	*base
+	log         *messageLog
+	pq          *pq
+	checkpoints *checkpoints
+	silences    *silences
+	change      *viewChange
+	journal     *journal
+	queue       *queue
+	wait        *waiting
+	bodies      *bodies
+	catchUp     *catchUp
+	voting      *voting
+	stability   *stability
+}
+
+// begin tries to begin the present view, which is tried again whenever there is news.
+func (x *views) begin() {
+	x.change.news = false
+	x.decide()
+	x.tryNewView()
 }
 
 // leave abandons the present view for view v [TOCS §4.5, R-VC-8]. From here on nothing of an earlier view is sent or
 // accepted.
-func (c *Core) leave(v message.View) {
-	invariant(v > c.view, "views only rise")
-	if v.Primary(c.cfg.Replicas) == c.cfg.Self && c.mayHaveProposed(v) {
+func (x *views) leave(v message.View) {
+	invariant(v > x.view, "views only rise")
+	if v.Primary(x.cfg.Replicas) == x.cfg.Self && x.mayHaveProposed(v) {
 		v++
 	}
-	c.suspectStallers()
-	c.abandon()
-	c.view = v
-	x := &c.change
-	x.forgetNewView()
-	x.reach()
-	x.own, x.last[c.cfg.Self] = nil, nil
-	if !c.silent() {
-		c.sayViewChange()
+	x.suspectStallers()
+	x.abandon()
+	x.view = v
+	x.change.forgetNewView()
+	x.change.reach()
+	x.change.own, x.change.last[x.cfg.Self] = nil, nil
+	if !x.silent() {
+		x.sayViewChange()
 	}
-	if later := x.later; later != nil && later.View <= v {
-		x.later = nil
+	if later := x.change.later; later != nil && later.View <= v {
+		x.change.later = nil
 		if later.View == v {
-			x.newView = later
+			x.change.newView = later
 		}
 	}
-	c.startPendingTimer()
-	c.sayCheckpoints()
-	c.decide()
-	c.tryNewView()
+	x.startPendingTimer()
+	x.stability.sayCheckpoints()
+	x.change.news = true
 }
 
 // abandon ends the votes of the present view. P and Q keep what prepared and what was voted for.
-func (c *Core) abandon() {
-	c.pq.carry(&c.log, c.view, func(s *slot) bool { return c.isPrimary() || s.prepares.has(c.cfg.Self) })
-	c.active, c.choosing = false, false
-	c.riding.forget()
-	c.log.clear()
-	c.bodies.leave()
-	c.queue.newView()
-	c.queue.each(func(_ *line, r *message.Request) bool {
-		c.wait.trust(r)
+func (x *views) abandon() {
+	x.pq.carry(x.log, x.view, func(s *slot) bool { return x.isPrimary() || s.prepares.has(x.cfg.Self) })
+	x.active, x.voting.choosing = false, false
+	x.voting.riding.forget()
+	x.log.clear()
+	x.bodies.leave()
+	x.queue.newView()
+	x.queue.each(func(_ *line, r *message.Request) bool {
+		x.wait.trust(r)
 		return true
 	})
-	c.wait.stop()
+	x.wait.stop()
 }
 
 // sayViewChange tells the others that we have left for the present view, what we had prepared and pre-prepared by then,
 // and which of their VIEW-CHANGEs we hold.
-func (c *Core) sayViewChange() {
-	x := &c.change
-	x.own = c.makeViewChange()
-	x.last[c.cfg.Self], x.digests[c.cfg.Self] = x.own, x.own.Digest()
-	c.promise(max(c.log.lastExec, c.log.low))
-	c.persist(x.own)
-	c.multicast(x.own)
-	for j := range x.last {
-		c.acknowledge(message.ReplicaID(j))
+func (x *views) sayViewChange() {
+	x.change.own = x.makeViewChange()
+	x.change.last[x.cfg.Self], x.change.digests[x.cfg.Self] = x.change.own, x.change.own.Digest()
+	x.promise(max(x.log.lastExec, x.log.low))
+	x.persist(x.change.own)
+	x.multicast(x.change.own)
+	for j := range x.change.last {
+		x.acknowledge(message.ReplicaID(j))
 	}
 }
 
 // suspectStallers suspects the clients whose requests could not be authenticated here or elsewhere:
 // a proposal that did not prepare has them, and too few replicas have said that they hold them.
-func (c *Core) suspectStallers() {
-	for n := c.log.low + 1; n <= c.log.high; n++ {
-		s := c.log.slot(n)
+func (x *views) suspectStallers() {
+	for n := x.log.low + 1; n <= x.log.high; n++ {
+		s := x.log.slot(n)
 		p := s.held
-		if c.isPrimary() {
+		if x.isPrimary() {
 			p = s.proposal
 		}
 		if p == nil || s.isPrepared {
 			continue
 		}
 		for _, r := range p.Batch.Requests {
-			if c.wait.forwards(r) < c.quorum() && (c.isPrimary() || !r.Authentic) {
-				c.queue.suspect(r.Client, c.tick)
+			if x.wait.forwards(r) < x.quorum() && (x.isPrimary() || !r.Authentic) {
+				x.queue.suspect(r.Client, x.tick)
 			}
 		}
 	}
 }
 
-func (c *Core) makeViewChange() *message.ViewChange {
-	m := &message.ViewChange{View: c.view, Low: c.log.low, From: c.cfg.Self}
-	if c.stable.Seq == c.log.low {
-		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: c.stable.Seq, Digest: c.stable.Digest})
+func (x *views) makeViewChange() *message.ViewChange {
+	m := &message.ViewChange{View: x.view, Low: x.log.low, From: x.cfg.Self}
+	if x.stable.Seq == x.log.low {
+		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: x.stable.Seq, Digest: x.stable.Digest})
 	}
-	c.checkpoints.each(c.log.low, func(k message.CheckpointID) { m.Checkpoints = append(m.Checkpoints, k) })
-	m.P, m.Q = c.pq.tuples(c.log.low, min(c.log.low+2*c.cfg.LogSize, c.log.bound))
+	x.checkpoints.each(x.log.low, func(k message.CheckpointID) { m.Checkpoints = append(m.Checkpoints, k) })
+	m.P, m.Q = x.pq.tuples(x.log.low, min(x.log.low+2*x.cfg.LogSize, x.log.bound))
 	return m
 }
 
 // onViewChange records another replica's leaving, acknowledges it, and follows if enough others left
 // [TOCS §4.5].
-func (c *Core) onViewChange(m *message.ViewChange) {
-	x := &c.change
+func (x *views) onViewChange(m *message.ViewChange) {
 	switch {
-	case m.View < c.view:
-		c.refuse(m, EarlierView)
+	case m.View < x.view:
+		x.refuse(m, EarlierView)
 		return
-	case !c.change.correctViewChange(m):
-		c.refuse(m, BadViewChange)
+	case !x.change.correctViewChange(m):
+		x.refuse(m, BadViewChange)
 		return
 	case m.Relayed:
-		c.onRelayed(m)
+		x.onRelayed(m)
 		return
-	case x.latest(int(m.From)) != nil && x.latest(int(m.From)).View >= m.View:
-		c.refuse(m, SecondVote) // the first for a view counts (R-VC-14)
-		return
-	}
-	x.record(m, c.view)
-	if m.View == c.view {
-		c.acknowledge(m.From)
-	}
-	if m.From == c.primary() && m.View == c.view+1 && c.active {
-		c.leave(m.View) // the primary itself steps down (R-VT-5)
+	case x.change.latest(int(m.From)) != nil && x.change.latest(int(m.From)).View >= m.View:
+		x.refuse(m, SecondVote) // the first for a view counts (R-VC-14)
 		return
 	}
-	if v := c.change.joinable(); v > c.view {
-		c.leave(v)
+	x.change.record(m, x.view)
+	if m.View == x.view {
+		x.acknowledge(m.From)
+	}
+	if m.From == x.primary() && m.View == x.view+1 && x.active {
+		x.leave(m.View) // the primary itself steps down (R-VT-5)
 		return
 	}
-	c.startPendingTimer()
-	if m.View == c.view {
-		c.decide()
-		c.tryNewView()
+	if v := x.change.joinable(); v > x.view {
+		x.leave(v)
+		return
 	}
+	x.startPendingTimer()
+	x.change.news = x.change.news || m.View == x.view
 }
 
 // onRelayed takes a copy of a VIEW-CHANGE from the new primary, if the NEW-VIEW we hold names it.
-func (c *Core) onRelayed(m *message.ViewChange) {
-	x := &c.change
-	if nv := x.newView; nv != nil && m.View == c.view {
+func (x *views) onRelayed(m *message.ViewChange) {
+	if nv := x.change.newView; nv != nil && m.View == x.view {
 		d := m.Digest()
 		for _, v := range nv.V {
 			if v.From == m.From && v.Digest == d {
-				x.relayed[m.From] = m
-				c.tryNewView()
+				x.change.relayed[m.From] = m
+				x.change.news = true
 				return
 			}
 		}
 	}
-	c.refuse(m, NotAskedFor)
+	x.refuse(m, NotAskedFor)
 }
 
 // acknowledge tells the new primary that we hold j's VIEW-CHANGE for the present view (R-VC-15).
-func (c *Core) acknowledge(j message.ReplicaID) {
-	if a := c.change.ackFor(j); a != nil && !c.active {
-		c.send(c.primary(), a)
+func (x *views) acknowledge(j message.ReplicaID) {
+	if a := x.change.ackFor(j); a != nil && !x.active {
+		x.send(x.primary(), a)
 	}
 }
 
 // onViewChangeAck records what another replica says it holds. The new primary counts acks to admit a VIEW-CHANGE, a
 // backup to believe a relayed one.
-func (c *Core) onViewChangeAck(m *message.ViewChangeAck) {
-	a := &c.change.acks[m.Of][m.From]
+func (x *views) onViewChangeAck(m *message.ViewChangeAck) {
+	a := &x.change.acks[m.Of][m.From]
 	switch {
-	case m.View < c.view:
-		c.refuse(m, EarlierView)
+	case m.View < x.view:
+		x.refuse(m, EarlierView)
 		return
 	case m.View <= a.view || m.From == m.Of:
-		c.refuse(m, SecondVote)
+		x.refuse(m, SecondVote)
 		return
 	}
 	*a = ack{m.View, m.Digest}
-	if m.View == c.view { // else it decides nothing yet, and costs its sender less than us
-		c.decide()
-		c.tryNewView()
-	}
+	// For another view it decides nothing yet, and costs its sender less than us.
+	x.change.news = x.change.news || m.View == x.view
 }
 
 // startPendingTimer runs the timer for the NEW-VIEW once a quorum has come as far as we: before that the new
 // primary cannot send it (R-VT-3).
-func (c *Core) startPendingTimer() {
-	if c.active || c.wait.on {
+func (x *views) startPendingTimer() {
+	if x.active || x.wait.on {
 		return
 	}
-	if c.change.reached(c.wait.waits) >= c.quorum() {
-		c.wait.start(c.tick, nil)
+	if x.change.reached(x.wait.waits) >= x.quorum() {
+		x.wait.start(x.tick, nil)
 	}
 }
 
 // tickWaiting complains about requests that the primary leaves waiting, and leaves its view when it is time
 // [TOCS §4.5.1].
-func (c *Core) tickWaiting() {
-	w := &c.wait
+func (x *views) tickWaiting() {
+	w := x.wait
 	w.tell()
-	if c.active {
-		if w.watch(); !c.silent() && !c.estimating() && w.yields() {
-			c.leave(c.view + 1)
+	if x.active {
+		if w.watch(); !x.silent() && !x.estimating() && w.yields() {
+			x.leave(x.view + 1)
 			return
 		}
 	}
-	if c.fillLate() {
-		w.double(c.tick)
-		c.leave(c.view + 1)
+	if x.fillLate() {
+		w.double(x.tick)
+		x.leave(x.view + 1)
 		return
 	}
-	if w.expired(c.tick) && !c.catchUp.fetching() && !c.silent() { // a silent replica could tell nobody that it left
+	if w.expired(x.tick) && !x.catchUp.fetching() && !x.silent() { // a silent replica could tell nobody that it left
 		if w.on && w.request == nil && w.othersWork() {
-			w.start(c.tick, nil)
+			w.start(x.tick, nil)
 			return
 		}
-		w.double(c.tick)
-		c.leave(c.view + 1)
+		w.double(x.tick)
+		x.leave(x.view + 1)
 	}
 }
 
-// noteView notes in which view the sender of a STATUS is, and how long it is silent. A primary that
-// is silent can do nothing for its view, nor can one that has left it and forgotten that it did. It
-// cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they do when a primary
-// steps down (R-VT-5).
-func (c *Core) noteView(m *message.Status) {
-	c.silences.of[m.From].until = m.SilentUntil
-	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
-		c.leave(c.view + 1)
-	}
-	c.wait.noteStatus(m)
-	if v := c.wait.reached(); !c.active && v > c.view {
-		c.leave(v) // too few of the others may have a VIEW-CHANGE to send: replicas that forgot theirs have none
+// decide has the new primary begin the view as soon as the VIEW-CHANGEs it may use allow it. It is tried again whenever
+// there is one more, or one more batch [TOCS §4.5, Fig. 4; R-VC-18].
+func (x *views) decide() {
+	if x.active || !x.isPrimary() || x.change.newView != nil || x.silent() || x.change.own == nil {
 		return
 	}
-	c.startPendingTimer()
+	var set []*message.ViewChange
+	m := &message.NewView{View: x.view, From: x.cfg.Self}
+	for j, vc := range x.change.last {
+		id := message.ReplicaID(j)
+		if vc == nil || vc.View != x.view || id != x.cfg.Self && !x.change.acknowledged(id) {
+			continue
+		}
+		set = append(set, vc)
+		m.V = append(m.V, message.Vouched{From: id, Digest: x.change.digests[j]})
+	}
+	d := decision{x.base, set}
+	start, ok := d.checkpoint()
+	if !ok {
+		return
+	}
+	m.Checkpoint = start
+	if m.Chosen, ok = d.choose(start.Seq); !ok {
+		return
+	}
+	for _, digest := range m.Chosen {
+		if x.bodies.find(digest) == nil {
+			return // A3: not before we can serve it (R-VC-19); bodies.askAll asks for it
+		}
+	}
+	last := m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
+	if last > x.log.bound {
+		return // we may not say so yet, and another primary will
+	}
+	x.change.newView = m
+	x.witnessChosen(m)
+	x.promise(last) // it is the PRE-PREPARE of all that it chose
+	x.journal.newView(set, m)
+	x.multicast(m)
+}
+
+// onNewView takes the new primary's word for how the view begins, and then checks it [TOCS §4.5].
+func (x *views) onNewView(m *message.NewView) {
+	switch {
+	case m.View == 0:
+		x.refuse(m, NotFromPrimary)
+	case m.From != m.View.Primary(x.cfg.Replicas):
+		x.onToldNewView(m)
+	case m.View < x.view:
+		x.refuse(m, EarlierView)
+	case m.View > x.view:
+		if x.change.later == nil || x.change.later.View < m.View {
+			x.change.later = m // until we get there (R-VC-28)
+		}
+	case x.change.newView != nil:
+		x.refuse(m, SecondProposal)
+	default:
+		x.change.newView = m
+		x.change.news = true
+	}
+}
+
+// onToldNewView takes a NEW-VIEW from another than its primary, while we wait for it.
+func (x *views) onToldNewView(m *message.NewView) {
+	if m.View != x.view || x.active || x.isPrimary() {
+		x.refuse(m, NotAskedFor)
+		return
+	}
+	x.change.hear(m)
+	x.change.news = true
+}
+
+// tryNewView begins the view if the NEW-VIEW and all VIEW-CHANGEs that it names are here, authentic to us or vouched
+// for by f others beside the primary (R-VC-29). If it is not justified the primary is faulty, and we
+// move on at once (R-VC-32).
+func (x *views) tryNewView() {
+	m := x.change.newView
+	if x.active || m == nil {
+		return
+	}
+	var set []*message.ViewChange
+	for _, v := range m.V {
+		vc := x.change.usable(v.From, v.Digest)
+		if vc == nil {
+			return // STATUS asks for it
+		}
+		set = append(set, vc)
+	}
+	if !(decision{x.base, set}).justified(m) {
+		x.refuse(m, BadNewView)
+		x.leave(x.view + 1)
+		return
+	}
+	if x.moveTo(m.Checkpoint) {
+		x.change.adopt(set)
+		if !x.isPrimary() {
+			x.journal.newView(set, m)
+		}
+		x.persist(&message.Status{View: x.view, Active: true, From: x.cfg.Self})
+		x.beginView(m)
+	}
+}
+
+// moveTo readies us for a view that begins from a checkpoint. Our own water marks, P and Q stay
+// where they are until it is stable here: f+1 hold it, of whom f may lie, so that the next view may
+// have to begin from an earlier one [TOCS Fig. 24]. If we are behind it we fetch its state. Not ok:
+// our own root for it is still being computed, and is news when it comes.
+func (x *views) moveTo(start message.CheckpointID) bool {
+	if start.Seq <= x.log.low {
+		return true
+	}
+	if size := x.cfg.LogSize; start.Seq > x.log.low+size {
+		// A correct replica that holds it has a stable one no more than L below (R-ST-17). We may
+		// hold it ourselves, fetched.
+		x.stability.slide(start.Seq - size)
+	}
+	if x.log.lastExec < start.Seq {
+		x.catchUp.fetchState(start)
+		return true
+	}
+	root, known := x.checkpoints.root(start.Seq)
+	if !known {
+		return start.Seq < x.checkpoints.fetched.Seq // our state was fetched from a later checkpoint, and never was this one's
+	}
+	if root != start.Digest {
+		x.catchUp.astray(start, "our state is not the one that the new view begins from: this replica's memory or program is at fault")
+		return x.catchUp.fetching()
+	}
+	return true
+}
+
+// beginView begins the view: what X chose is pre-prepared again [TOCS §4.5, R-VC-33].
+func (x *views) beginView(m *message.NewView) {
+	x.active = true
+	clear(x.change.told)
+	x.wait.viewBegan()
+	last := m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
+	x.log.numbered = max(last, x.log.low)
+	if x.log.numbered < x.log.lastExec {
+		// All batches that we executed have committed, and are in X unless a stable checkpoint
+		// covers them.
+		x.log.numbered = x.log.lastExec
+	}
+	x.stability.sayCheckpoints() // the one that the view begins from among them, so that it becomes stable everywhere (R-VC-34)
+	x.voting.placeChosen()
+	x.bodies.askAll(x.change.choosable)
+	x.wait.passOn()
+}
+
+// witnessChosen makes the primary remember in Q the batches that it chose, above its own window
+// too. Its NEW-VIEW is their PRE-PREPARE: others prepare with it whether or not the view ever
+// begins here, and a later view must find f+1 replicas that pre-prepared them (A2).
+func (x *views) witnessChosen(m *message.NewView) {
+	for i, digest := range m.Chosen {
+		if n := m.Checkpoint.Seq + 1 + message.SeqNum(i); n > x.log.low {
+			x.pq.witness(carried{message.Prepared{Seq: n, Digest: digest, View: x.view}, x.bodies.find(digest)})
+		}
+	}
+}
+
+// mayHaveProposed reports whether an earlier life may have made proposals, in a view that we lead,
+// that no record has: then we do not lead it.
+func (x *views) mayHaveProposed(v message.View) bool {
+	return x.cfg.Durable && x.cfg.Replicas > 1 && v <= x.cfg.RaisedView && (x.cfg.Raised > 0 || x.cfg.RaisedView > 0)
+}
+
+// fillLate reports whether the primary of an idle group leaves a recovering replica waiting for null batches (R-PR-25).
+func (x *views) fillLate() bool {
+	if !x.active || x.isPrimary() || x.catchUp.fetching() || x.silent() {
+		return false
+	}
+	return x.silences.late(max(x.log.progress, x.wait.began), x.wait.patience())
+}
+
+// beginAnew waits for the NEW-VIEW of the present view once more, and for the VIEW-CHANGEs that it
+// was made of, because those that we remember may be an intruder's. Our votes of this view stay in
+// Q, and we vote for nothing else.
+func (x *views) beginAnew() {
+	if x.active && x.view > 0 { // view 0 begins with nothing
+		x.abandon()
+	}
+	x.change.forgetNewView()
+	x.change.forgetAll()
 }

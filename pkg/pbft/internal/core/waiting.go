@@ -3,6 +3,7 @@
 package core
 
 import (
+	"maps"
 	"slices"
 
 	"bfs/pkg/pbft/internal/message"
@@ -108,6 +109,26 @@ func (w *waiting) forwards(r *message.Request) (n int) {
 		}
 	}
 	return n
+}
+
+// retain forgets the clients that are no longer enrolled, and their waiting requests.
+func (w *waiting) retain(has func(message.ClientID) bool) {
+	enrolled := func(id message.ClientID) bool {
+		_, recovers := id.Recoverer()
+		return recovers || has(id)
+	}
+	w.queue.retain(enrolled)
+	for _, m := range w.forwarded {
+		maps.DeleteFunc(m, func(k message.RequestKey, _ forward) bool { return !enrolled(k.Client) })
+	}
+}
+
+// doubt puts a client's requests in doubt until a quorum says that it holds them: the client has
+// restarted, or changed its keys, and they are authentic here by a key that the others may have
+// forgotten. A costly request can wait for seconds, and would stall the batch that it comes in.
+func (w *waiting) doubt(client message.ClientID) {
+	w.queue.doubt(client)
+	w.queue.eachOf(client, w.trust)
 }
 
 // forget drops the FORWARDs for a request that was executed, and for earlier ones of its slot.
@@ -367,3 +388,42 @@ func (w *waiting) prove() {
 		w.unproven[i] = kept
 	}
 }
+
+// forgetReports forgets these replicas' FORWARDs for requests that fewer than f+1 vouch for, ours too
+// if it is one of them, because it relies on a client's old key. It also forgets in which views they
+// said that they are.
+func (w *waiting) forgetReports(these replicas) {
+	whole := make([]map[message.RequestKey]forward, len(w.forwarded))
+	for i, m := range w.forwarded {
+		whole[i] = m
+		if these.has(message.ReplicaID(i)) {
+			whole[i] = maps.Clone(m)
+			maps.DeleteFunc(whole[i], func(k message.RequestKey, f forward) bool { return w.vouches(k, f) < w.weak() })
+			w.working[i], w.pending[i] = 0, 0
+		}
+	}
+	w.forwarded = whole
+}
+
+// passOn gives the new primary the requests that came to us while the view began, or while we were
+// the old primary. The others do not have these yet, and their clients would have to send them
+// again. The others have requests that wait for longer.
+func (w *waiting) passOn() {
+	if w.isPrimary() {
+		return
+	}
+	budget := passedOn
+	w.queue.each(func(l *line, r *message.Request) bool {
+		if l.forwardedAt[r.Slot] == 0 {
+			w.send(w.primary(), r)
+			budget--
+		}
+		return budget > 0
+	})
+}
+
+// passedOn bounds the requests that a backup gives to the primary of a view that begins.
+const passedOn = 256
+
+// patience is the view-change timer's present period, in ticks.
+func (w *waiting) patience() int { return w.timer.ticks }
