@@ -541,9 +541,9 @@ func TestRevokedClientsAreForgotten(t *testing.T) {
 	}
 	c.Retain(func(id message.ClientID) bool { return id == 2 })
 	q := &c.queue
-	if len(q.lines) != 1 || len(q.order) != 1 || len(q.turn) != 1 || q.total != 1 || q.waiting != 1 || len(c.wait.forwarded[2]) != 1 {
+	if len(q.lines) != 1 || len(q.order) != 1 || len(q.turn) != 1 || q.total != 1 || q.waiting != 1 || len(c.forwards.of[2]) != 1 {
 		t.Fatalf("%d lines, %d in order, %d in turn, %d held, %d waiting, %d FORWARDs, want 1 of each",
-			len(q.lines), len(q.order), len(q.turn), q.total, q.waiting, len(c.wait.forwarded[2]))
+			len(q.lines), len(q.order), len(q.turn), q.total, q.waiting, len(c.forwards.of[2]))
 	}
 	if batch := q.take(room{8, 1 << 10, 0}, 1); len(batch) != 1 || batch[0].Client != 2 {
 		t.Fatalf("to be proposed: %v", batch)

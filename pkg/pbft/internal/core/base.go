@@ -24,14 +24,19 @@ type Config struct {
 	// alone, so that all replicas agree. nil: a request costs as much as its operation is long.
 	Cost func(*message.Request) int
 
+	// Durable: what a promise of this replica says is in its journal before it leaves, and so it is
+	// at all others. Then the primary votes with PREPAREs too (R-OUR-2).
+	Durable bool
+
 	// Fence is the highest number for which this replica may have made a promise in an earlier life, which it has
 	// forgotten. Until a checkpoint at or above it is stable the replica is silent, and counts among the f (R-OUR-5):
 	// see silence.go. 0 for a replica that never promised anything.
 	Fence message.SeqNum
 
-	// Durable: what a promise of this replica says is in its journal before it leaves, and so it is
-	// at all others. Then the primary votes with PREPAREs too (R-OUR-2).
-	Durable bool
+	// FenceView is the view that this replica had reached then. It waits for that view's NEW-VIEW,
+	// or for a later view. A vote in an earlier view could contradict its VIEW-CHANGE, which says
+	// what it had voted for.
+	FenceView message.View
 
 	// Raised and RaisedView are a fence that is durable already, and that guards nothing which this
 	// replica has forgotten.
@@ -40,11 +45,6 @@ type Config struct {
 
 	// Recovery is the nonce of a recovery, if this start is one; 0: it is not. See recovery.go.
 	Recovery uint64
-
-	// FenceView is the view that this replica had reached then. It waits for that view's NEW-VIEW,
-	// or for a later view. A vote in an earlier view could contradict its VIEW-CHANGE, which says
-	// what it had voted for.
-	FenceView message.View
 }
 
 // BatchLimit bounds a batch.
@@ -78,14 +78,14 @@ func (cfg *Config) step() message.SeqNum {
 
 const checkpointSteps = 16 // a power of two
 
-// base is what every part of the core may use: what the group is, the present view and tick, and where effects and
-// refusals go. Core and its parts share one.
+// base is what every part of the core may use: what the group is, the present view and tick, how far this replica may
+// promise anything, and where effects and refusals go. All parts share one.
 type base struct {
 	cfg    Config
 	size   message.GroupSize // n: quorum, weak and f follow from it
 	f      int
 	tick   int
-	view   message.View // Core.leave alone raises it
+	view   message.View // views.leave alone raises it
 	active bool         // false from our VIEW-CHANGE until the NEW-VIEW that answers it
 	phase  Phase        // of our own recovery
 
@@ -236,12 +236,154 @@ func (b *base) Refused(why Refusal) uint64 { return b.refused[why] }
 // Trace has f called for every refusal.
 func (b *base) Trace(f func(message.Message, Refusal)) { b.trace = f }
 
-// replicas is a set of them.
+// replicas is a set of replicas.
 type replicas uint32
 
 const everyone replicas = 1<<message.MaxReplicas - 1
 
 func (s replicas) has(i message.ReplicaID) bool { return s&(1<<i) != 0 }
 
-// askAgainTicks is how often a recovering replica repeats questions that were not answered.
-const askAgainTicks = 10
+// A Refusal is a reason to ignore a message. A peer's lie or lateness is not our error: it is counted, shown
+// in transcripts, and forgotten.
+type Refusal uint8
+
+// The refusals.
+const (
+	accepted           Refusal = iota
+	NotFromPrimary             // a PRE-PREPARE from a replica that is not the primary of its view
+	VoteOfPrimary              // a PREPARE from the primary, whose vote is its proposal
+	EarlierView                // its view is over
+	LaterView                  // its view has not begun here
+	ViewNotActive              // we left the view and the next has not begun
+	BelowWindow                // its number is at or below the stable checkpoint
+	AboveWindow                // its number is above the high water mark
+	SecondProposal             // another proposal for this view and number came first
+	SecondVote                 // this sender's vote for this view and number came first
+	LogIsFull                  // its batch does not fit the bound on the log
+	UnreasonableChoice         // the service does not accept the primary's choice
+	NotAuthentic               // we cannot check whose request it is, and not enough others vouch for it (R-REQ-6)
+	OperationMissing           // a client was to send it to us itself, and it is not here
+	TooCostly                  // its batch would occupy us for longer than the group allows
+	OlderRequest               // a newer or the same request of the slot is here already
+	TooManyRequests            // the client's queue is full
+	NotACheckpoint             // its number is no multiple of the checkpoint period
+	TooSoon                    // we answered the same question a moment ago
+	Silent                     // we may have answered otherwise before we forgot
+	StateInTransfer            // we cannot answer a read while our state is being replaced
+	NotAskedFor                // DATA that answers none of our FETCHes
+	FalseData                  // DATA whose digest is not the one its parent has for it
+	BadViewChange              // a VIEW-CHANGE that no correct replica sends (R-VC-13)
+	Recovering                 // we do not know yet how much we may believe of what we remember
+	BadNewView                 // a NEW-VIEW that its VIEW-CHANGEs do not justify (R-VC-32)
+	refusals
+)
+
+var refusalNames = [refusals]string{
+	accepted:           "accepted",
+	NotFromPrimary:     "not from the primary",
+	VoteOfPrimary:      "a vote of the primary",
+	EarlierView:        "earlier view",
+	LaterView:          "later view",
+	ViewNotActive:      "view not active",
+	BelowWindow:        "below the window",
+	AboveWindow:        "above the window",
+	SecondProposal:     "second proposal",
+	SecondVote:         "second vote",
+	LogIsFull:          "log is full",
+	UnreasonableChoice: "unreasonable choice",
+	NotAuthentic:       "not authentic",
+	OperationMissing:   "an operation is missing",
+	TooCostly:          "too costly",
+	OlderRequest:       "older request",
+	TooManyRequests:    "too many requests",
+	NotACheckpoint:     "not a checkpoint",
+	TooSoon:            "asked too soon",
+	Silent:             "silent",
+	StateInTransfer:    "fetching the state",
+	NotAskedFor:        "not asked for",
+	BadViewChange:      "a view change no correct replica sends",
+	Recovering:         "recovering",
+	BadNewView:         "a new view its view changes do not justify",
+	FalseData:          "false data",
+}
+
+// String says the reason in words.
+func (r Refusal) String() string { return refusalNames[r] }
+
+// Refusals lists all reasons, in their order.
+func Refusals() (all []Refusal) {
+	for r := accepted + 1; r < refusals; r++ {
+		all = append(all, r)
+	}
+	return all
+}
+
+// A Verb is a kind of effect.
+type Verb uint8
+
+// The verbs of effects: everything that a replica can be told to do. The list of effects is a program: it is performed top to
+// bottom, and later effects rely on earlier ones.
+const (
+	Send      Verb = iota + 1 // Message to replica To, under the newest keys
+	Multicast                 // Message to all other replicas
+	Choose                    // ask the service for its choice for Seq, and answer with Core.Chosen
+	Accept                    // ask the service about the choice of Proposal, and answer with Core.Accepted
+	Execute                   // run Batch as number Seq, keep the replies in the state, and send them on the ground of Standing unless Mute
+	Confirm                   // the batch executed tentatively as Seq has committed
+	Rollback                  // make the state that of checkpoint Seq again
+	Repeat                    // run Batch as number Seq once more, after a Rollback: its replies were sent
+	Query                     // answer Request from the present state, read-only, on the ground that Core.Ground gives for its version
+	Freeze                    // keep the state as checkpoint Seq, and answer with Core.Frozen when its root is known
+	Discard                   // forget the checkpoints below Seq: it is stable now
+	Note                      // append Records to the journal, if there is one; nothing waits for them
+	Persist                   // append Records to the journal: promises below wait until they, and all that was noted before, are durable
+	Fence                     // make it durable that we may have made promises up to Seq and View; later effects wait for it
+	Speak                     // the silence is over: clients are answered from now on
+	Fetch                     // open an install session for checkpoint Seq with root Digest, and answer with Core.Fetching
+	Serve                     // answer the FETCH in Message to replica To
+	Install                   // the session has all it wants: commit it, and answer with Core.Installed
+	Renew                     // begin the journal anew with Records. Its old records stay until Renewed
+	Renewed                   // append the last Records and make all durable. Of the records before Renew only batches up to Seq are still needed
+	Hush                      // this replica has become silent: no client is answered until Speak
+	Refresh                   // give replica To a new key for its messages to us: the old one may be stolen. Then call Core.RefreshedFor
+	Sign                      // sign a recovery request with bound Seq, and answer with Core.Signed
+	Distrust                  // make it durable that nothing on the disk may be believed, and that we may have made promises up to Seq and View; then stop
+	Healed                    // our recovery is over: see Core.Recovery. The fence is to say Seq and View, and nothing else that it said
+	Stop                      // this replica is wrong, or must not go on: Reason says why
+)
+
+// An Effect is one instruction to the replica around the core.
+type Effect struct {
+	Verb     Verb
+	To       message.ReplicaID
+	Seq      message.SeqNum
+	View     message.View
+	Message  message.Message
+	Records  []message.Message
+	Proposal *message.PrePrepare
+	Batch    *message.Batch
+	Standing Standing
+	Mute     bool // this replica is silent: no reply leaves
+	Request  *message.Request
+	Digest   message.Digest
+	Reason   string
+}
+
+// A Standing is the ground on which replies are sent: see message.Reply.
+type Standing struct {
+	View      message.View
+	Seq       message.SeqNum // in which the batch is prepared here, in View; 0 if it need not be
+	Tentative bool           // it is not known to have committed
+}
+
+// IsPromise reports whether a message waits for the journal: others may count it after its sender
+// has forgotten it (R-OUR-21), or its contents follow from such a message. In disk mode a
+// PRE-PREPARE does not, for the primary votes for it with a PREPARE (R-OUR-2).
+func IsPromise(m message.Message) bool {
+	switch m.(type) {
+	case *message.Prepare, *message.Commit, *message.Checkpoint, *message.ViewChange, *message.NewView, *message.Decided, *message.Reply,
+		*message.Recovered:
+		return true
+	}
+	return false
+}

@@ -20,7 +20,6 @@ import (
 type bodies struct {
 	*base
 	log     *messageLog
-	pq      *pq
 	shares  *shares
 	shunned shunned
 
@@ -58,9 +57,9 @@ const (
 // is long when the group is busy, and would be longer yet if everything were sent twice.
 const patienceTicks = 10
 
-func (b *bodies) init(base *base, l *messageLog, x *pq, s *shares, left shunned) {
+func (b *bodies) init(base *base, l *messageLog, s *shares, left shunned) {
 	*b = bodies{
-		base: base, log: l, pq: x, shares: s, shunned: left,
+		base: base, log: l, shares: s, shunned: left,
 		fetched:  map[message.Digest]*message.Batch{},
 		fetches:  make([]fetch, base.cfg.LogSize),
 		pullSize: base.cfg.Batch.Bytes,
@@ -99,18 +98,8 @@ func (b *bodies) find(d message.Digest) *message.Batch {
 	if d == message.NullDigest {
 		return &message.Batch{}
 	}
-	if old := b.log.past.find(d); old != nil {
-		return old
-	}
-	for n := b.log.low + 1; n <= b.log.high+b.cfg.LogSize; n++ {
-		if b.log.contains(n) {
-			if here := b.log.slot(n).find(d); here != nil {
-				return here
-			}
-		}
-		if here := b.pq.find(n, d); here != nil {
-			return here
-		}
+	if here := b.log.find(d); here != nil {
+		return here
 	}
 	return b.fetched[d]
 }

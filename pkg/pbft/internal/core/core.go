@@ -5,6 +5,36 @@
 //
 // The caller has checked who sent a message and has put that into its From; the core asks only
 // whether it may be said now. Handlers judge and record; advance alone decides what the votes mean.
+//
+// The core consists of parts. Each has the state that its rules are about, and stands on parts above it in this table
+// only, so each can be read without those below it:
+//
+//	base.go                       what the core knows of its group; view, tick, stable checkpoint; promises, effects, refusals
+//	pace.go                       pauses that grow, and rate limits
+//	log.go  past.go  pq.go        slots between the water marks and their votes; what was decided before; P and Q
+//	checkpoints.go                what each replica says of checkpoints
+//	decision.go  change.go        VIEW-CHANGEs, acks and NEW-VIEWs that are here, and what follows from them
+//	journal.go                    what is recorded, and what a restart reads from that
+//	status.go                     STATUS, and what is sent again for one
+//	silence.go                    who is silent, or recovers, and waits for null batches
+//	shares.go  transfer.go        what is served to each replica; fetching the state of a checkpoint
+//	cost.go  line.go  queue.go    requests that wait, client by client, and what they cost
+//	take.go  separate.go          making a batch of them; operations that clients send to everyone
+//	forwards.go  waiting.go       who says that he holds a request; patience with the primary
+//	bodies.go                     batches by digest, and fetching those that are missing
+//	disputes.go                   who says what the group did not do
+//	execute.go                    execution in order, tentative too, and the ground of replies
+//	judge.go  riding.go           whether a vote may be counted; COMMITs that are held back
+//	voting.go                     PRE-PREPARE, PREPARE, COMMIT
+//	propose.go                    requests on their way in; numbers for them
+//	stable.go                     the agreement on checkpoints
+//	viewchange.go                 leaving a view, and beginning one
+//	testimony.go  recovery.go     recovering
+//	parts.go                      all parts, made, restored and asked
+//	core.go                       what can happen to a core
+//
+// What follows in a part further down is recorded by the one in which it became true, and done by Core.followUp when the
+// event has been taken in. (go run ./test/arrows -v draws who uses whom.)
 package core
 
 import (
@@ -24,6 +54,20 @@ type Core struct {
 func New(cfg Config) *Core {
 	p := newParts(cfg)
 	return &Core{p, Answers{p}}
+}
+
+// Restore returns the core of a replica that was restarted and remembers. Its state is that of a
+// checkpoint, zero if it is the initial one. Its journal has these records, in order, from after
+// that checkpoint or an earlier one. The core continues where the records end: in the same view,
+// with the same promises, and with the same VIEW-CHANGE and NEW-VIEW to send (R-OUR-4). Its first
+// effects run the batches that are known to have committed. When they are performed, and Frozen has
+// the roots of all checkpoints that they take, Resume lets it go on. Nothing else may be called
+// before: the earlier life may have said that it holds these checkpoints, and a VIEW-CHANGE must
+// name them.
+func Restore(cfg Config, state message.CheckpointID, records []message.Message) *Core {
+	c := New(cfg)
+	c.restore(state, records)
+	return c
 }
 
 // Step takes in a message. Its sender was authenticated; a Request tells by its Authentic mark whether its
@@ -90,17 +134,12 @@ func (c *Core) Tick() {
 		return
 	}
 	c.recovery.askRecovery()
-	c.queue.costly.earn()
-	c.shares.tick()
+	c.wait.tickQueue()
 	c.catchUp.tickTransfer()
-	c.views.tickWaiting()
+	c.views.tickWaiting(c.fillLate(), c.catchUp.fetching())
 	c.followUp()
-	c.bodies.tickPulls()
 	c.silences.tickFills()
-	c.bodies.askAll(c.change.choosable)
-	c.bodies.askOperations(c.primary(), c.queue.passed)
-	c.voting.riding.flushOld()
-	c.voting.retryHeld()
+	c.voting.tickVotes()
 	if (c.tick+int(c.cfg.Self))%c.cfg.Ticks.Status == 0 {
 		c.reports.sendStatus()
 	} else if !c.catchUp.fetching() {
@@ -145,6 +184,14 @@ func (c *Core) followUp() {
 func (c *Core) leave(v message.View) {
 	c.views.leave(v)
 	c.followUp()
+}
+
+// fillLate reports whether the primary of an idle group leaves a recovering replica waiting for null batches (R-PR-25).
+func (c *Core) fillLate() bool {
+	if !c.active || c.isPrimary() || c.catchUp.fetching() || c.silent() {
+		return false
+	}
+	return c.silences.late(max(c.log.progress, c.wait.began), c.wait.patience())
 }
 
 // endSilence makes the statements that we may make from now on. The others have cast all their
@@ -305,17 +352,17 @@ func (c *Core) Installed(n message.SeqNum) {
 }
 
 // Forget drops waiting requests that the fetched state shows to have been executed.
-func (c *Core) Forget(executed func(r *message.Request) bool) { c.execution.forget(executed) }
+func (c *Core) Forget(executed func(r *message.Request) bool) { c.wait.drop(executed) }
 
 // Retain forgets the clients that are no longer enrolled, and their waiting requests.
-func (c *Core) Retain(has func(message.ClientID) bool) { c.wait.retain(has) }
+func (c *Core) Retain(has func(message.ClientID) bool) { c.forwards.retain(has) }
 
 // ClientKeysChanged says that a client has restarted, or changed its keys. Its earlier requests are proposed when a
 // quorum says that it holds them.
-func (c *Core) ClientKeysChanged(client message.ClientID) { c.wait.doubt(client) }
+func (c *Core) ClientKeysChanged(client message.ClientID) { c.forwards.doubt(client) }
 
 // StateSize says how many pages the state takes, about.
-func (c *Core) StateSize(pages int) { c.shares.credit = max(leastCredit, 2*pages) }
+func (c *Core) StateSize(pages int) { c.catchUp.sized(pages) }
 
 // Refreshed says that the others speak to us under new keys from now on. Their statements that were
 // counted and do not make a whole certificate are forgotten, so that each certificate is made of
@@ -324,7 +371,7 @@ func (c *Core) StateSize(pages int) { c.shares.credit = max(leastCredit, 2*pages
 // others repeat what we lack when they have our new key (KeysChanged), and whenever a STATUS asks.
 func (c *Core) Refreshed() {
 	c.forget(everyone)
-	c.queue.expire(func(r *message.Request) bool { return c.wait.forwards(r) >= c.weak() })
+	c.forwards.expire()
 }
 
 // RefreshedFor says that replica i speaks to us under a new key from now on, and the others under the keys that they have:
@@ -339,7 +386,8 @@ func (c *Core) forget(these replicas) {
 	}
 	c.checkpoints.forgetClaims(these)
 	c.change.forgetOthers(these)
-	c.wait.forgetReports(these)
+	c.forwards.forgetWords(these)
+	c.wait.forgetViews(these)
 	c.recovery.forget(these)
 }
 

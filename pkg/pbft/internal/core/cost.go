@@ -40,10 +40,6 @@ func extra(r *message.Request) int { return r.Cost - r.Length() - commonCost }
 
 func costly(r *message.Request) bool { return extra(r) > 0 }
 
-// room is what a batch may still take: requests, and their bytes and cost together. A single
-// request may exceed both. A cost of 0 is no bound.
-type room struct{ requests, bytes, cost int }
-
 // busy remembers the last two clients that were served.
 type busy struct {
 	last, other     message.ClientID

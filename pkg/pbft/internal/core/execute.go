@@ -38,10 +38,13 @@ type execution struct {
 
 // executeReady executes what can be executed, unless the state is being replaced.
 func (x *execution) executeReady() {
-	if !x.catchUp.fetching() {
+	if !x.fetching() {
 		x.executeNext()
 	}
 }
+
+// fetching reports whether the state is being replaced: nothing is executed then.
+func (x *execution) fetching() bool { return x.catchUp.fetching() }
 
 // executeNext executes committed batches, strictly in order (R-NRM-8), takes a checkpoint when one
 // is due [TOCS §4.4], and goes one batch further if that has prepared.
@@ -75,11 +78,10 @@ func (x *execution) execute(n message.SeqNum, b *message.Batch, st Standing) {
 func (x *execution) finish(s *slot) {
 	x.log.progress = x.tick
 	for i, r := range s.batch.Requests {
-		x.queue.busy.note(r.Client, x.tick)
-		x.queue.complete(r, place{t: r.Timestamp, n: s.seq, i: i})
-		x.wait.forget(r)
+		x.queue.serves(r.Client, x.tick)
+		x.queue.executed(r, s.seq, i)
 	}
-	x.wait.progress(s.batch)
+	x.wait.executed(s.batch)
 	x.ran(s.seq, s.batch)
 }
 
@@ -92,6 +94,9 @@ func (x *execution) ran(n message.SeqNum, b *message.Batch) {
 	}
 }
 
+// willBeDue reports whether a batch that has prepared will bring a checkpoint.
+func (x *execution) willBeDue(s *slot) bool { return x.checkpoints.willBeDue(s) }
+
 // freeze takes a checkpoint of the state after batch n.
 func (x *execution) freeze(n message.SeqNum) {
 	x.checkpoints.taken, x.checkpoints.since = n, 0
@@ -99,14 +104,6 @@ func (x *execution) freeze(n message.SeqNum) {
 		x.checkpoints.at(n).due = true
 	}
 	x.do(Effect{Verb: Freeze, Seq: n})
-}
-
-// standing is the ground for the replies of a batch that committed.
-func (x *execution) standing(s *slot) Standing {
-	if s.isPrepared && !x.silent() && s.proposal.Digest == s.decision {
-		return Standing{View: x.view, Seq: s.seq}
-	}
-	return Standing{View: x.view}
 }
 
 // executeTentatively executes a batch that has prepared, all before it having committed
@@ -143,32 +140,6 @@ func (x *execution) confirm(s *slot) {
 	x.execute(s.seq, s.batch, x.standing(s))
 }
 
-// installed: the state is that of the checkpoint that was fetched now. What was executed tentatively was its number at most.
-func (x *execution) installed(k message.CheckpointID) {
-	x.ahead = tentative{}
-	x.log.lastExec, x.log.progress = k.Seq, x.tick
-	x.log.numbered = max(x.log.numbered, k.Seq)
-	x.checkpoints.installed(k)
-}
-
-// forget drops waiting requests that were executed in batches we never saw, as the fetched state
-// shows. If they stayed in the queue it would seem that the primary leaves them waiting, and we
-// would leave the view alone.
-func (x *execution) forget(executed func(r *message.Request) bool) {
-	x.queue.each(func(_ *line, r *message.Request) bool {
-		if executed(r) {
-			x.queue.complete(r, place{t: r.Timestamp, digest: r.Digest()})
-			x.wait.forget(r)
-		}
-		return true
-	})
-	x.queue.eachLaidBy(func(r *message.Request) {
-		if executed(r) {
-			x.queue.complete(r, place{t: r.Timestamp, digest: r.Digest()})
-		}
-	})
-}
-
 // repeated notes of batch n that was executed: its i-th request was not executed, because the state has
 // the slot's answer to it, or to a later one. A primary may propose a request again and again and
 // never let the last of these batches commit, so what was answered before does not wait for that.
@@ -178,15 +149,31 @@ func (x *execution) repeated(n message.SeqNum, i int) {
 	}
 }
 
-// readsBehind reports whether a read that is answered now could miss what an earlier life has answered.
-func (x *execution) readsBehind() bool { return x.last() < x.remembered }
-
-// last is the last batch that was executed, tentatively or not.
-func (x *execution) last() message.SeqNum { return max(x.log.lastExec, x.ahead.seq) }
+// installed: the state is that of the checkpoint that was fetched now. What was executed tentatively was its number at most.
+func (x *execution) installed(k message.CheckpointID) {
+	x.ahead = tentative{}
+	x.log.lastExec, x.log.progress = k.Seq, x.tick
+	x.log.numbered = max(x.log.numbered, k.Seq)
+	x.checkpoints.installed(k)
+}
 
 // trustState has reads answered from the present state. Else a replica that has recovered would wait for a batch that
 // never existed, and answer none.
 func (x *execution) trustState() { x.remembered = min(x.remembered, x.log.lastExec) }
+
+// last is the last batch that was executed, tentatively or not.
+func (x *execution) last() message.SeqNum { return max(x.log.lastExec, x.ahead.seq) }
+
+// readsBehind reports whether a read that is answered now could miss what an earlier life has answered.
+func (x *execution) readsBehind() bool { return x.last() < x.remembered }
+
+// standing is the ground for the replies of a batch that committed.
+func (x *execution) standing(s *slot) Standing {
+	if s.isPrepared && !x.silent() && s.proposal.Digest == s.decision {
+		return Standing{View: x.view, Seq: s.seq}
+	}
+	return Standing{View: x.view}
+}
 
 // standingOf is the ground on which the answer to a request that was executed can be repeated. It is
 // not ok if it is not certain yet that the request was superseded, or if effects are still to be

@@ -17,6 +17,7 @@ type messageLog struct {
 	slots     []slot // ring; slot(seq) panics outside the marks, callers judge first
 	bytes     int    // of the operations in all proposals
 	past      past
+	pq        pq             // of the views before
 	bound     message.SeqNum // high does not pass it before a checkpoint at or above until is stable; see recovery.go
 	until     message.SeqNum
 	lastExec  message.SeqNum // committed and executed, in order, up to here; a fetched state may be above high
@@ -30,7 +31,7 @@ type messageLog struct {
 }
 
 func (l *messageLog) init(size message.SeqNum, replicas int) {
-	l.high, l.bound = size, unbounded
+	l.high, l.bound, l.pq = size, unbounded, newPQ()
 	l.past.entries = make([]pastBatch, size)
 	l.slots = make([]slot, size)
 	for i := range l.slots {
@@ -44,10 +45,12 @@ func (l *messageLog) init(size message.SeqNum, replicas int) {
 // unbounded is the bound of a log that has none.
 const unbounded = math.MaxUint64
 
-// confine keeps the window at or below a number before a checkpoint at or above until is stable.
+// confine keeps the window at or below a number before a checkpoint at or above until is stable, and forgets what P and
+// Q have above that.
 func (l *messageLog) confine(bound, until message.SeqNum) {
 	l.bound, l.until = bound, until
 	l.place()
+	l.pq.confine(until)
 }
 
 // release ends that if it may end: checkpoint n is becoming stable.
@@ -78,8 +81,8 @@ func (l *messageLog) slot(n message.SeqNum) *slot {
 	return &l.slots[uint64(n)%uint64(len(l.slots))]
 }
 
-// slide moves the low water mark to a new stable checkpoint. It forgets all at or below it except
-// the decisions that past has room for.
+// slide moves the low water mark up, and P and Q with it (R-VC-3). It forgets all at or below it except the decisions
+// that past has room for.
 func (l *messageLog) slide(low message.SeqNum) {
 	size := message.SeqNum(len(l.slots))
 	for n := l.low + 1; n <= min(low, l.high); n++ {
@@ -91,6 +94,7 @@ func (l *messageLog) slide(low message.SeqNum) {
 		s.reset(n + size)
 	}
 	l.past.fit(pastBytes)
+	l.pq.slide(low)
 	l.low = low
 	l.place()
 }
@@ -105,6 +109,136 @@ func (l *messageLog) clear() {
 		s.isCommitted, s.decision, s.batch, s.decided.have = committed, decision, batch, decided
 	}
 	l.bytes = 0
+}
+
+// hold keeps p, which may become the slot's proposal. Its bytes count in the log as if it were
+// accepted, or a primary could fill our memory with proposals that nobody can authenticate. All operations together
+// stay within limit.
+func (l *messageLog) hold(s *slot, p *message.PrePrepare, limit int) {
+	l.proposedTo = max(l.proposedTo, s.seq)
+	l.bytes += p.Batch.Bytes() - s.size
+	s.held, s.size = p, p.Batch.Bytes()
+	l.past.fit(min(pastBytes, limit-l.bytes))
+}
+
+// unhold drops the proposal that the slot holds.
+func (l *messageLog) unhold(s *slot) {
+	l.bytes -= s.size
+	s.held, s.size = nil, 0
+}
+
+// find is a batch that the log has, by its digest; nil if it has none.
+func (l *messageLog) find(d message.Digest) *message.Batch {
+	if old := l.past.find(d); old != nil {
+		return old
+	}
+	for n := l.low + 1; n <= l.high+message.SeqNum(len(l.slots)); n++ {
+		if l.contains(n) {
+			if here := l.slot(n).find(d); here != nil {
+				return here
+			}
+		}
+		if here := l.pq.find(n, d); here != nil {
+			return here
+		}
+	}
+	return nil
+}
+
+// carry updates P and Q with what was proposed in view v, which we are leaving. Voted reports which of it we
+// pre-prepared.
+func (l *messageLog) carry(v message.View, voted func(*slot) bool) {
+	for n := l.low + 1; n <= l.high; n++ {
+		if s := l.slot(n); s.proposal != nil {
+			l.pq.carry(carried{message.Prepared{Seq: n, Digest: s.proposal.Digest, View: v}, &s.proposal.Batch}, s.isPrepared, voted(s))
+		}
+	}
+}
+
+// tuples are P and Q as a VIEW-CHANGE has them.
+func (l *messageLog) tuples() (p, q []message.Prepared) {
+	return l.pq.tuples(l.low, min(l.low+2*message.SeqNum(len(l.slots)), l.bound))
+}
+
+// witness keeps in Q that we pre-prepared a batch.
+func (l *messageLog) witness(p message.Prepared, b *message.Batch) { l.pq.witness(carried{p, b}) }
+
+// otherwise reports whether we voted in view v, before we entered it anew, for another batch than d as number n.
+func (l *messageLog) otherwise(n message.SeqNum, v message.View, d message.Digest) bool {
+	return l.pq.otherwise(n, v, d)
+}
+
+// restore sets P and Q to what a VIEW-CHANGE says.
+func (l *messageLog) restore(m *message.ViewChange, bodies map[message.Digest]*message.Batch) {
+	l.pq.restore(m, l.low, bodies)
+}
+
+// lastPrepared is the highest number that has prepared here, 0 if none has.
+func (l *messageLog) lastPrepared() message.SeqNum {
+	last := l.pq.last()
+	for n := max(last, l.low) + 1; n <= l.high; n++ {
+		if l.slot(n).isPrepared {
+			last = n
+		}
+	}
+	return last
+}
+
+// eachPast calls f for the kept decisions above low, up to high.
+func (l *messageLog) eachPast(low, high message.SeqNum, f func(n message.SeqNum, d message.Digest)) {
+	for n := max(low, l.past.low) + 1; n <= min(l.past.high, high); n++ {
+		f(n, l.past.entry(n).digest)
+	}
+}
+
+// dropPast forgets the batches at and below the low water mark.
+func (l *messageLog) dropPast() { l.past.drop(l.past.high) }
+
+// kept is the length of all operations that the log has, of present and past batches.
+func (l *messageLog) kept() int { return l.bytes + l.past.bytes }
+
+// carriedSizes counts what P and Q have: entries of P, numbers in Q, and the most digests for one of them.
+func (l *messageLog) carriedSizes() (prepared, preprepared, digests int) {
+	for _, q := range l.pq.preprepared {
+		digests = max(digests, len(q))
+	}
+	return len(l.pq.prepared), len(l.pq.preprepared), digests
+}
+
+// overlooked counts the slots that a scan bounded by the marks would miss.
+func (l *messageLog) overlooked(asked func(message.SeqNum) bool) (n int) {
+	for i := range l.slots {
+		s := &l.slots[i]
+		if s.seq > l.proposedTo && (s.proposal != nil || s.held != nil || s.prepares.have != 0) || s.seq > l.decidedTo && (!s.chosen.IsZero() || s.decided.have != 0 || asked(s.seq)) {
+			n++
+		}
+	}
+	return n
+}
+
+// forgetVotes forgets these replicas' statements about a number: PREPAREs if it has not prepared,
+// COMMITs if it has not committed, DECIDEDs if it was not decided. A proposal that we have voted
+// for stays, because a later view must find it in Q; but the primary has to make it again before it
+// prepares here. (In disk mode the PREPAREs are a quorum, whoever proposed.)
+func (l *messageLog) forgetVotes(b *base, s *slot, these replicas) {
+	primary := these.has(b.primary())
+	if primary && s.proposal == nil && s.held != nil {
+		l.unhold(s)
+	}
+	if !s.isPrepared {
+		s.prepares.forget(these, b.cfg.Self)
+		s.unconfirmed = s.unconfirmed || primary && s.proposal != nil && s.chosen != s.proposal.Digest && !b.isPrimary() && !b.cfg.Durable
+	}
+	if s.isCommitted {
+		return
+	}
+	s.commits.forget(these, b.cfg.Self)
+	d, decided := s.decided.with(b.weak())
+	for i := range s.decided.digests {
+		if id := message.ReplicaID(i); these.has(id) && (!decided || s.decided.digests[i] != d) {
+			s.decided.forget(1<<id, b.cfg.Self)
+		}
+	}
 }
 
 // A slot is all that is known of one sequence number in the present view.
@@ -173,6 +307,9 @@ func (s *slot) backups(d message.Digest, primary message.ReplicaID) int {
 // committedLocal is the paper's committed-local(m, v, n, i): prepared, and a quorum says that it prepared there.
 func (s *slot) committedLocal(quorum int) bool { return s.isPrepared && s.commits.count() >= quorum }
 
+// resent notes that a message of the slot leaves, and is not sent again for so many ticks.
+func (s *slot) resent(tick, ticks int) { s.sent.restart(tick, ticks) }
+
 // votes are one message type's votes for one number: one for each sender, the first that came
 // (R-NRM-0a).
 type votes struct {
@@ -217,110 +354,7 @@ func (v *votes) with(count int) (message.Digest, bool) {
 	return message.Digest{}, false
 }
 
-// past holds the latest batches decided at and below the low water mark. A replica whose fetched
-// checkpoint is already superseded finds the later batches here. Invariant: it holds the numbers in
-// (low, high], entry n at n mod len(entries), and bytes of operations.
-type past struct {
-	low, high message.SeqNum
-	entries   []pastBatch
-	bytes     int
-}
-
-type pastBatch struct {
-	digest message.Digest
-	batch  *message.Batch
-	size   int
-}
-
-// pastBytes bounds the operations that past keeps. Together with the log's they stay within the
-// log's bound.
-const pastBytes = 16 << 20
-
-func (p *past) entry(n message.SeqNum) *pastBatch {
-	return &p.entries[uint64(n)%uint64(len(p.entries))]
-}
-
-// add takes the batch decided as n. It follows the last entry, or replaces all of them.
-func (p *past) add(n message.SeqNum, b pastBatch) {
-	if n != p.high+1 {
-		p.drop(p.high)
-		p.low, p.high = n-1, n-1
-	}
-	if p.high-p.low == message.SeqNum(len(p.entries)) {
-		p.drop(p.low + 1)
-	}
-	p.high = n
-	*p.entry(n) = b
-	p.bytes += b.size
-}
-
-// drop forgets what is at and below n.
-func (p *past) drop(n message.SeqNum) {
-	for ; p.low < min(n, p.high); p.low++ {
-		e := p.entry(p.low + 1)
-		p.bytes -= e.size
-		*e = pastBatch{}
-	}
-}
-
-// fit forgets the oldest entries until the rest takes no more than this many bytes.
-func (p *past) fit(bytes int) {
-	for p.bytes > max(bytes, 0) {
-		p.drop(p.low + 1)
-	}
-}
-
-// find is a batch by its digest.
-func (p *past) find(d message.Digest) *message.Batch {
-	for i := range p.entries {
-		if e := &p.entries[i]; e.batch != nil && e.digest == d {
-			return e.batch
-		}
-	}
-	return nil
-}
-
-// forgetVotes forgets these replicas' statements about a number: PREPAREs if it has not prepared,
-// COMMITs if it has not committed, DECIDEDs if it was not decided. A proposal that we have voted
-// for stays, because a later view must find it in Q; but the primary has to make it again before it
-// prepares here. (In disk mode the PREPAREs are a quorum, whoever proposed.)
-func (l *messageLog) forgetVotes(b *base, s *slot, these replicas) {
-	primary := these.has(b.primary())
-	if primary && s.proposal == nil && s.held != nil {
-		l.bytes -= s.size
-		s.held, s.size = nil, 0
-	}
-	if !s.isPrepared {
-		s.prepares.forget(these, b.cfg.Self)
-		s.unconfirmed = s.unconfirmed || primary && s.proposal != nil && s.chosen != s.proposal.Digest && !b.isPrimary() && !b.cfg.Durable
-	}
-	if s.isCommitted {
-		return
-	}
-	s.commits.forget(these, b.cfg.Self)
-	d, decided := s.decided.with(b.weak())
-	for i := range s.decided.digests {
-		if id := message.ReplicaID(i); these.has(id) && (!decided || s.decided.digests[i] != d) {
-			s.decided.forget(1<<id, b.cfg.Self)
-		}
-	}
-}
-
 // forget forgets the votes of these, but for our own.
 func (v *votes) forget(these replicas, self message.ReplicaID) {
 	v.have &^= uint32(these) &^ (1 << self)
-}
-
-// dropPast forgets the batches at and below the low water mark.
-func (l *messageLog) dropPast() { l.past.drop(l.past.high) }
-
-// overlooked counts the slots that a scan bounded by the marks would miss.
-func (l *messageLog) overlooked(asked func(message.SeqNum) bool) (n int) {
-	for i := range l.slots {
-		s := &l.slots[i]
-		if s.seq > l.proposedTo && (s.proposal != nil || s.held != nil || s.prepares.have != 0) || s.seq > l.decidedTo && (!s.chosen.IsZero() || s.decided.have != 0 || asked(s.seq)) {
-			n++
-		}
-	}
-	return n
 }

@@ -9,7 +9,6 @@ import "bfs/pkg/pbft/internal/message"
 type parts struct {
 	*base
 	log         messageLog
-	pq          pq
 	checkpoints checkpoints
 	change      viewChange
 	silences    silences
@@ -18,6 +17,7 @@ type parts struct {
 	shares      shares
 	catchUp     catchUp
 	queue       queue
+	forwards    forwards
 	wait        waiting
 	bodies      bodies
 	disputes    disputes
@@ -31,7 +31,7 @@ type parts struct {
 
 func newParts(cfg Config) *parts {
 	b := newBase(cfg)
-	x := &parts{base: b, pq: newPQ(), silences: newSilences(b), shares: newShares(cfg.Replicas)}
+	x := &parts{base: b, silences: newSilences(b), shares: newShares(cfg.Replicas)}
 	x.log.init(cfg.LogSize, cfg.Replicas)
 	x.checkpoints.init(b, &x.log)
 	x.change.init(b, &x.log)
@@ -39,31 +39,162 @@ func newParts(cfg Config) *parts {
 	x.reports.init(b, &x.log, &x.checkpoints, &x.change)
 	x.catchUp = catchUp{base: b, log: &x.log, checkpoints: &x.checkpoints, reports: &x.reports, shares: &x.shares, shunned: make(shunned, cfg.Replicas)}
 	x.queue.init(cfg.Slots, cfg.QueueBytes)
-	x.wait.init(b, &x.queue, &x.log)
-	x.bodies.init(b, &x.log, &x.pq, &x.shares, x.catchUp.shunned)
+	x.forwards.init(b, &x.log, &x.queue)
+	x.wait.init(b, &x.queue, &x.forwards)
+	x.bodies.init(b, &x.log, &x.shares, x.catchUp.shunned)
 	x.disputes = disputes{b, &x.checkpoints, make([]Dispute, cfg.Replicas)}
 	x.execution = execution{
 		base: b, log: &x.log, checkpoints: &x.checkpoints, catchUp: &x.catchUp, journal: &x.journal, queue: &x.queue, wait: &x.wait,
 	}
-	x.voting = voting{
-		base: b, log: &x.log, pq: &x.pq, checkpoints: &x.checkpoints, change: &x.change, queue: &x.queue, wait: &x.wait,
-		reports: &x.reports, bodies: &x.bodies, disputes: &x.disputes, execution: &x.execution, riding: ridingCommits{base: b, log: &x.log},
-	}
+	x.voting = newVoting(voting{
+		base: b, log: &x.log, change: &x.change, queue: &x.queue, forwards: &x.forwards,
+		bodies: &x.bodies, disputes: &x.disputes, execution: &x.execution,
+	}, &x.reports)
 	x.proposing = proposing{
-		base: b, log: &x.log, silences: &x.silences, queue: &x.queue, wait: &x.wait, catchUp: &x.catchUp, execution: &x.execution, voting: &x.voting,
+		base: b, log: &x.log, silences: &x.silences, queue: &x.queue, forwards: &x.forwards, execution: &x.execution, voting: &x.voting,
 	}
 	x.stability = stability{
-		base: b, log: &x.log, pq: &x.pq, checkpoints: &x.checkpoints, change: &x.change, catchUp: &x.catchUp, bodies: &x.bodies, disputes: &x.disputes,
+		base: b, log: &x.log, checkpoints: &x.checkpoints, change: &x.change, catchUp: &x.catchUp, bodies: &x.bodies, disputes: &x.disputes,
 	}
 	x.views = views{
-		base: b, log: &x.log, pq: &x.pq, checkpoints: &x.checkpoints, silences: &x.silences, change: &x.change, journal: &x.journal, queue: &x.queue,
-		wait: &x.wait, bodies: &x.bodies, catchUp: &x.catchUp, voting: &x.voting, stability: &x.stability,
+		base: b, log: &x.log, change: &x.change, journal: &x.journal, wait: &x.wait, bodies: &x.bodies, voting: &x.voting, stability: &x.stability,
 	}
-	x.recovery = recovery{
-		base: b, log: &x.log, pq: &x.pq, checkpoints: &x.checkpoints, silences: &x.silences, change: &x.change, journal: &x.journal, reports: &x.reports,
-		execution: &x.execution, proposing: &x.proposing, stability: &x.stability, views: &x.views, others: newTestimony(b),
-	}
+	x.recovery = newRecovery(recovery{
+		base: b, log: &x.log, silences: &x.silences, journal: &x.journal, execution: &x.execution, proposing: &x.proposing,
+		stability: &x.stability, views: &x.views,
+	})
 	return x
+}
+
+// restore continues a state and the records of an earlier life: see Restore.
+func (x *parts) restore(state message.CheckpointID, records []message.Message) {
+	m := newMemory()
+	for _, r := range records {
+		m.read(r, x.cfg.Self)
+	}
+	if m.own != nil && !x.change.correctViewChange(m.own) {
+		m.own = nil // we never made it: an intruder did
+	}
+	x.restoreMarks(state, m)
+	x.restoreView(m)
+	x.restoreLog(m)
+	x.runDecided(m)
+	if x.silent() { // it may have said a VIEW-CHANGE for this view, which is in no record
+		x.persist(&message.Status{View: x.view, From: x.cfg.Self})
+	}
+}
+
+// restoreMarks sets the water marks and the known checkpoints. A state that is not known to be
+// stable was fetched.
+func (x *parts) restoreMarks(state message.CheckpointID, m *memory) {
+	if x.stable = m.stable; m.stable.Seq > 0 {
+		x.stable.Stable, x.stable.From = true, x.cfg.Self
+		x.stability.slide(m.stable.Seq)
+	}
+	if state.Seq == 0 {
+		return
+	}
+	x.log.lastExec, x.checkpoints.taken = state.Seq, state.Seq
+	if state.Seq <= m.stable.Seq {
+		return
+	}
+	x.checkpoints.fetched = state
+	if state.Seq > x.log.high { // as claimFetched did
+		x.stability.slide(state.Seq - x.cfg.LogSize)
+	}
+	k := x.checkpoints.at(state.Seq)
+	k.ours = true
+	k.votes.add(x.cfg.Self, state.Digest)
+}
+
+// restoreView sets the view, what we said on our way into it, and P and Q, which are in our VIEW-CHANGE.
+func (x *parts) restoreView(m *memory) {
+	v, active := m.view()
+	if v > x.view {
+		x.view, x.active = v, active
+	}
+	if m.own != nil {
+		x.log.restore(m.own, m.bodies)
+		if m.own.View == v {
+			x.change.own, x.change.last[x.cfg.Self], x.change.digests[x.cfg.Self] = m.own, m.own, m.own.Digest()
+		}
+	}
+	if m.newView == nil || m.newView.View != v {
+		return
+	}
+	x.change.newView = m.newView
+	if start, size := m.newView.Checkpoint.Seq, x.cfg.LogSize; start > x.log.low+size { // as moveTo did
+		x.stability.slide(start - size)
+	}
+	for _, vc := range m.others {
+		if vc.View == v {
+			x.change.last[vc.From], x.change.digests[vc.From] = vc, vc.Digest()
+		}
+	}
+	if x.isPrimary() {
+		x.views.witnessChosen(m.newView)
+	}
+}
+
+// restoreLog sets the slots of the present view, and the batches that committed in any view.
+func (x *parts) restoreLog(m *memory) {
+	for _, p := range m.accepted {
+		if p.View != x.view || !x.active || !x.log.contains(p.Seq) {
+			continue
+		}
+		s := x.log.slot(p.Seq)
+		x.voting.adopt(s, p)
+		s.ownPrepare = message.Prepare{View: p.View, Seq: p.Seq, Digest: p.Digest, From: x.cfg.Self}
+		s.prepares.add(x.cfg.Self, p.Digest)
+		x.log.numbered = max(x.log.numbered, p.Seq)
+	}
+	for _, p := range m.prepared {
+		x.execution.remembered = max(x.execution.remembered, p.Seq)
+		if p.View != x.view || !x.log.contains(p.Seq) || x.log.slot(p.Seq).proposal == nil {
+			continue
+		}
+		s := x.log.slot(p.Seq)
+		s.isPrepared, s.ownCommit = true, p
+		s.commits.add(x.cfg.Self, message.Digest{})
+	}
+	for n, d := range m.decided {
+		x.execution.remembered = max(x.execution.remembered, n)
+		if b := m.bodies[d]; x.log.contains(n) && b != nil {
+			s := x.log.slot(n)
+			s.isCommitted, s.batch, s.decision = true, b, d
+			x.log.decidedTo = max(x.log.decidedTo, n)
+		}
+	}
+}
+
+// runDecided has the state brought from where it is to where the batches end that are known to have
+// committed. No correct replica executes any above its window, and an intruder may have written a
+// great many.
+func (x *parts) runDecided(m *memory) {
+	for n := x.log.lastExec + 1; n <= x.log.high; n++ {
+		d, known := m.decided[n]
+		b := m.bodies[d]
+		if !known || b == nil {
+			break
+		}
+		x.do(Effect{Verb: Execute, Seq: n, Batch: b, Mute: true})
+		for i, r := range b.Requests {
+			x.queue.executed(r, n, i) // who waits for it needs our word that it is done
+		}
+		x.execution.ran(n, b)
+		if n == x.stable.Seq && x.checkpoints.taken < n {
+			// The group took one here. Our records are of other batches, which an intruder has left: the root tells whether
+			// the state is another, too.
+			x.execution.freeze(n)
+		}
+	}
+	stable := x.stable
+	if stable.Seq > 0 {
+		x.do(Effect{Verb: Discard, Seq: stable.Seq})
+	}
+	if x.log.lastExec < stable.Seq {
+		x.catchUp.fetchState(message.CheckpointID{Seq: stable.Seq, Digest: stable.Digest})
+	}
 }
 
 // Answers answers questions about a core. Nothing here changes it.
@@ -129,7 +260,7 @@ func (a Answers) Cost(r *message.Request) int { return a.cost(r) }
 
 // Contended reports whether a client other than this one was served a moment ago. What this one does beyond the
 // common is at others' expense then.
-func (a Answers) Contended(client message.ClientID) bool { return a.queue.busy.others(client, a.tick) }
+func (a Answers) Contended(client message.ClientID) bool { return a.queue.contended(client, a.tick) }
 
 // LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we know: one that has
 // been forgotten here since may be used elsewhere.
@@ -219,22 +350,17 @@ type Sizes struct {
 
 // Sizes measures the core.
 func (a Answers) Sizes() (s Sizes) {
-	s.Prepared, s.Preprepared, s.Bodies = len(a.pq.prepared), len(a.pq.preprepared), len(a.bodies.fetched)
-	for _, q := range a.pq.preprepared {
-		s.Digests = max(s.Digests, len(q))
-	}
+	s.Prepared, s.Preprepared, s.Digests = a.log.carriedSizes()
+	s.Bodies = len(a.bodies.fetched)
 	for i := range a.reports.peers {
-		s.Forwards = max(s.Forwards, len(a.wait.forwarded[i]))
-		s.Unproven = max(s.Unproven, len(a.wait.unproven[i]))
+		s.Forwards = max(s.Forwards, len(a.forwards.of[i]))
+		s.Unproven = max(s.Unproven, len(a.forwards.unproven[i]))
 	}
-	s.Lines = len(a.queue.order)
-	for _, l := range a.queue.order {
-		s.Line, s.LineBytes = max(s.Line, len(l.fifo), len(l.costly.fifo)), max(s.LineBytes, l.bytes)
-	}
+	s.Lines, s.Line, s.LineBytes = a.queue.sizes()
 	if a.catchUp.fetching() {
 		s.Asks = len(a.catchUp.transfer.asked)
 	}
-	s.LogBytes, s.Held = a.log.bytes+a.log.past.bytes, len(a.voting.riding.numbers)
+	s.LogBytes, s.Held = a.log.kept(), a.voting.heldBack()
 	s.Overlooked = a.log.overlooked(a.bodies.underWay)
 	return s
 }

@@ -34,21 +34,14 @@ func newPQ() pq {
 	return pq{prepared: map[message.SeqNum]carried{}, preprepared: map[message.SeqNum][]carried{}}
 }
 
-// carry updates P and Q with what the log says of view v, which we are leaving, and in which we pre-prepared the
-// proposals that voted reports [TOCS Fig. 3].
-func (x *pq) carry(l *messageLog, v message.View, voted func(*slot) bool) {
-	for n := l.low + 1; n <= l.high; n++ {
-		s := l.slot(n)
-		if s.proposal == nil {
-			continue
-		}
-		entry := carried{message.Prepared{Seq: n, Digest: s.proposal.Digest, View: v}, &s.proposal.Batch}
-		if s.isPrepared {
-			x.prepared[n] = entry
-		}
-		if s.isPrepared || voted(s) { // prepared without our vote: while we were silent
-			x.witness(entry)
-		}
+// carry updates P and Q with a batch that was proposed in the view that we are leaving, and that prepared there, or
+// that we pre-prepared [TOCS Fig. 3].
+func (x *pq) carry(entry carried, prepared, voted bool) {
+	if prepared {
+		x.prepared[entry.Seq] = entry
+	}
+	if prepared || voted { // prepared without our vote: while we were silent
+		x.witness(entry)
 	}
 }
 

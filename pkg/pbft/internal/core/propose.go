@@ -14,8 +14,7 @@ type proposing struct {
 	log       *messageLog
 	silences  *silences
 	queue     *queue
-	wait      *waiting
-	catchUp   *catchUp
+	forwards  *forwards
 	execution *execution
 	voting    *voting
 }
@@ -26,21 +25,20 @@ type proposing struct {
 func (p *proposing) onRequest(r *message.Request) {
 	switch {
 	case !r.Authentic:
-		p.wait.keepUnproven(r)
+		p.forwards.keepUnproven(r)
 		return
 	case p.silences.recoversAgain(r):
 		p.refuse(r, TooSoon)
 		return
-	case r.ReadOnly && p.catchUp.fetching():
+	case r.ReadOnly && p.execution.fetching():
 		p.refuse(r, StateInTransfer)
 		return
 	case r.ReadOnly && (p.silent() || p.execution.readsBehind()):
 		p.refuse(r, Silent)
 		return
 	case r.ReadOnly:
-		if p.cost(r) <= busyRead {
-			p.queue.busy.note(r.Client, p.tick)
-		}
+		p.cost(r)
+		p.queue.reads(r, p.tick)
 		p.do(Effect{Verb: Query, Request: r})
 		return
 	case r.Apart && r.PassedBy == p.cfg.Self && !p.isPrimary():
@@ -52,7 +50,7 @@ func (p *proposing) onRequest(r *message.Request) {
 		p.refuse(r, why)
 		return
 	}
-	p.wait.trust(r)
+	p.forwards.trust(r)
 	if p.active && !p.isPrimary() {
 		p.send(p.primary(), r)
 	}
@@ -73,7 +71,7 @@ func (p *proposing) layBy(r *message.Request) {
 func (p *proposing) onForward(m *message.Forward) {
 	key := message.RequestKey{Client: m.Client, Slot: m.Slot}
 	said := forward{m.Timestamp, m.Digest}
-	if p.wait.wasDone(key, said) {
+	if p.forwards.wasDone(key, said) {
 		if m.Executed {
 			p.refuse(m, OlderRequest)
 			return
@@ -85,21 +83,21 @@ func (p *proposing) onForward(m *message.Forward) {
 		p.send(m.From, &answer)
 		return
 	}
-	if !p.wait.forwardFrom(m.From, key, said) {
+	if !p.forwards.note(m.From, key, said) {
 		p.refuse(m, OlderRequest)
 		return
 	}
-	if p.wait.vouches(key, said) < p.weak() {
+	if p.forwards.vouches(key, said) < p.weak() {
 		return // it makes nothing authentic yet, and one liar can send many
 	}
-	p.wait.prove()
+	p.forwards.prove()
 	p.voting.retry(p.log.low+1, p.log.high)
 }
 
 // propose gives the waiting requests the next number, if the window lets it: at most Window batches
 // are under way, so that under load requests gather into batches [TOCS §6.1].
 func (p *proposing) propose() {
-	if p.voting.choosing || p.silent() || p.catchUp.fetching() || !p.active || !p.isPrimary() || !p.mayPropose(p.log.numbered+1) {
+	if p.voting.choosing || p.silent() || p.execution.fetching() || !p.active || !p.isPrimary() || !p.mayPropose(p.log.numbered+1) {
 		return
 	}
 	if p.queue.waiting == 0 {

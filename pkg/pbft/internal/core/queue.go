@@ -37,40 +37,6 @@ type queue struct {
 	given            perTick // to all lines, by weight
 }
 
-// A line is one client's requests.
-type line struct {
-	client      message.ClientID
-	fifo        []*message.Request // common requests to be proposed, by arrival; stale entries are skipped
-	costly      costlyLine
-	arrived     []int               // by slot: tick at which the pending request came
-	doubt       []bool              // by slot: the pending request is in doubt
-	expired     []bool              // by slot: the pending one has a MAC under a key of before, see Refreshed
-	suspect     pause               // while it lasts all that comes is in doubt
-	done        []place             // by slot: the last one executed here
-	forwardedAt []int               // by slot: tick of our last FORWARD for it, 0 if there was none
-	pending     []*message.Request  // by slot: received and not executed
-	laidBy      []*message.Request  // by slot: what the client sent to everyone last, and may be named by a proposal
-	lastNonce   uint64              // the nonce of the last of these
-	inFull      pause               // while it lasts proposals hold them in full
-	proposed    []message.Timestamp // by slot: the last one proposed in this view
-	bytes       int
-	count       int
-	inTurn      bool
-	taken       []*message.Request // while a batch is made: its requests from this line
-	// Requests and bytes that it was served in its present turn.
-	served, servedBytes int
-	sharing             sharing
-}
-
-// A place says which request a slot executed last: the i-th of batch n, or one that only a fetched
-// state knows of, by its digest.
-type place struct {
-	t      message.Timestamp
-	n      message.SeqNum
-	i      int
-	digest message.Digest // if n is 0
-}
-
 func (q *queue) init(slots, lineBytes int) {
 	q.slots, q.lineBytes = slots, lineBytes
 	q.lines = map[message.ClientID]*line{}
@@ -142,26 +108,29 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	return accepted
 }
 
-func (l *line) dropLaidBy(s message.Slot) {
-	l.bytes -= l.laidBy[s].Length()
-	l.laidBy[s] = nil
+func (q *queue) remove(l *line, r *message.Request) {
+	if l.proposable(r) {
+		q.waiting--
+	}
+	l.pending[r.Slot], l.expired[r.Slot] = nil, false
+	l.bytes -= r.Length()
+	l.costly.cost -= max(extra(r), 0)
+	l.count--
+	q.total--
 }
 
-// suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again. It
-// doubles each time, up to most of an hour, and halves when the client has behaved for as long. So
-// even many clients that take turns can stall fewer and fewer views.
-const (
-	suspicion       = 2000
-	suspicionDouble = 7
-)
-
-func (q *queue) suspect(c message.ClientID, tick int) {
-	l := q.lines[c]
-	if l == nil || l.suspect.until > 0 && l.suspect.until == tick+l.suspect.ticks {
-		return // it stalled with several requests
+// offer puts a pending request up for being proposed.
+func (q *queue) offer(l *line, r *message.Request) {
+	q.waiting++
+	if costly(r) {
+		q.costly.push(l, r)
+		return
 	}
-	l.suspect.halve(tick)
-	l.suspect.begin(tick, suspicion, suspicion<<suspicionDouble)
+	l.fifo = l.append(l.fifo, r)
+	if !l.inTurn {
+		l.inTurn = true
+		q.turn = append(q.turn, l)
+	}
 }
 
 // trust ends the doubt about a pending request.
@@ -186,51 +155,21 @@ func (q *queue) doubt(c message.ClientID) {
 	})
 }
 
-// offer puts a pending request up for being proposed.
-func (q *queue) offer(l *line, r *message.Request) {
-	q.waiting++
-	if costly(r) {
-		q.costly.push(l, r)
-		return
-	}
-	l.fifo = l.append(l.fifo, r)
-	if !l.inTurn {
-		l.inTurn = true
-		q.turn = append(q.turn, l)
-	}
-}
+// suspicion is how long, in ticks, a client that stalled a view is suspected of doing so again. It
+// doubles each time, up to most of an hour, and halves when the client has behaved for as long. So
+// even many clients that take turns can stall fewer and fewer views.
+const (
+	suspicion       = 2000
+	suspicionDouble = 7
+)
 
-// proposable: r is pending, not in doubt and not expired, and was not proposed in this view, nor was a later
-// one of its slot.
-func (l *line) proposable(r *message.Request) bool {
-	return l.pending[r.Slot] == r && !l.doubt[r.Slot] && !l.expired[r.Slot] && r.Timestamp > l.proposed[r.Slot]
-}
-
-// append adds to one of the line's queues. It drops the entries that are no longer to be proposed
-// when they are most of it.
-func (l *line) append(fifo []*message.Request, r *message.Request) []*message.Request {
-	if len(fifo) >= 2*l.count+16 {
-		kept := fifo[:0]
-		for _, x := range fifo {
-			if l.proposable(x) {
-				kept = append(kept, x)
-			}
-		}
-		clear(fifo[len(kept):])
-		fifo = kept
+func (q *queue) suspect(c message.ClientID, tick int) {
+	l := q.lines[c]
+	if l == nil || l.suspect.until > 0 && l.suspect.until == tick+l.suspect.ticks {
+		return // it stalled with several requests
 	}
-	return append(fifo, r)
-}
-
-func (q *queue) remove(l *line, r *message.Request) {
-	if l.proposable(r) {
-		q.waiting--
-	}
-	l.pending[r.Slot], l.expired[r.Slot] = nil, false
-	l.bytes -= r.Length()
-	l.costly.cost -= max(extra(r), 0)
-	l.count--
-	q.total--
+	l.suspect.halve(tick)
+	l.suspect.begin(tick, suspicion, suspicion<<suspicionDouble)
 }
 
 // propose notes that a request of the slot with timestamp t is proposed: pending ones up to t need
@@ -242,30 +181,35 @@ func (q *queue) propose(l *line, s message.Slot, t message.Timestamp) {
 	l.proposed[s] = max(l.proposed[s], t)
 }
 
-// holds reports whether the very request with this digest is here, authentic.
-func (q *queue) holds(r *message.Request) bool {
-	l := q.find(r.Client)
-	if l == nil || int(r.Slot) >= q.slots {
-		return false
+// markProposed notes the requests of batches that a NEW-VIEW chose, so that they are not proposed a
+// second time.
+func (q *queue) markProposed(r *message.Request) {
+	if l := q.find(r.Client); l != nil && int(r.Slot) < q.slots {
+		q.propose(l, r.Slot, r.Timestamp)
 	}
-	p := l.pending[r.Slot]
-	return p != nil && !l.expired[r.Slot] && sameWish(p, r)
 }
 
-// head is the oldest request that is not costly and to be proposed.
-func (l *line) head() *message.Request { return l.first(&l.fifo) }
-
-// first returns the oldest request of a queue that is to be proposed, and forgets stale entries
-// before it.
-func (l *line) first(fifo *[]*message.Request) *message.Request {
-	for len(*fifo) > 0 {
-		if r := (*fifo)[0]; l.proposable(r) {
-			return r
+// newView forgets what was proposed in the view that is over: requests that were not executed must
+// be proposable again (R-VC-37), once they are no longer in doubt.
+func (q *queue) newView() {
+	clear(q.turn)
+	clear(q.costly.turn)
+	q.turn, q.costly.turn, q.waiting = q.turn[:0], q.costly.turn[:0], 0
+	for _, l := range q.order {
+		clear(l.proposed)
+		clear(l.fifo)
+		clear(l.costly.fifo)
+		l.fifo, l.inTurn = l.fifo[:0], false
+		l.costly.fifo, l.costly.inTurn = l.costly.fifo[:0], false
+		for s, r := range l.pending {
+			l.doubt[s] = r != nil
 		}
-		(*fifo)[0] = nil
-		*fifo = (*fifo)[1:]
 	}
-	return nil
+}
+
+// executed notes that a request was executed as the i-th of batch n.
+func (q *queue) executed(r *message.Request, n message.SeqNum, i int) {
+	q.complete(r, place{t: r.Timestamp, n: n, i: i})
 }
 
 // complete removes a slot's waiting requests up to timestamp t: they were executed, whichever copy
@@ -294,30 +238,40 @@ func (q *queue) lastDone(k message.RequestKey) place {
 	return place{}
 }
 
-// newView forgets what was proposed in the view that is over: requests that were not executed must
-// be proposable again (R-VC-37), once they are no longer in doubt.
-func (q *queue) newView() {
-	clear(q.turn)
-	clear(q.costly.turn)
-	q.turn, q.costly.turn, q.waiting = q.turn[:0], q.costly.turn[:0], 0
+// drop drops the requests that were executed in batches that we never saw, and calls f for those that waited.
+func (q *queue) drop(executed func(*message.Request) bool, f func(*message.Request)) {
+	q.each(func(_ *line, r *message.Request) bool {
+		if executed(r) {
+			q.complete(r, place{t: r.Timestamp, digest: r.Digest()})
+			f(r)
+		}
+		return true
+	})
 	for _, l := range q.order {
-		clear(l.proposed)
-		clear(l.fifo)
-		clear(l.costly.fifo)
-		l.fifo, l.inTurn = l.fifo[:0], false
-		l.costly.fifo, l.costly.inTurn = l.costly.fifo[:0], false
-		for s, r := range l.pending {
-			l.doubt[s] = r != nil
+		for _, r := range l.laidBy {
+			if r != nil && executed(r) {
+				q.complete(r, place{t: r.Timestamp, digest: r.Digest()})
+			}
 		}
 	}
 }
 
-// markProposed notes the requests of batches that a NEW-VIEW chose, so that they are not proposed a
-// second time.
-func (q *queue) markProposed(r *message.Request) {
-	if l := q.find(r.Client); l != nil && int(r.Slot) < q.slots {
-		q.propose(l, r.Slot, r.Timestamp)
+// holds reports whether the very request with this digest is here, authentic.
+func (q *queue) holds(r *message.Request) bool {
+	l := q.find(r.Client)
+	if l == nil || int(r.Slot) >= q.slots {
+		return false
 	}
+	p := l.pending[r.Slot]
+	return p != nil && !l.expired[r.Slot] && sameWish(p, r)
+}
+
+// pendingRequest is a slot's waiting request.
+func (q *queue) pendingRequest(k message.RequestKey) *message.Request {
+	if l := q.find(k.Client); l != nil && int(k.Slot) < q.slots {
+		return l.pending[k.Slot]
+	}
+	return nil
 }
 
 // each calls f for every pending request until it returns false.
@@ -332,104 +286,6 @@ func (q *queue) each(f func(l *line, r *message.Request) bool) {
 		for _, r := range l.pending {
 			if r != nil && !f(l, r) {
 				return
-			}
-		}
-	}
-}
-
-// pendingRequest is a slot's waiting request.
-func (q *queue) pendingRequest(k message.RequestKey) *message.Request {
-	if l := q.find(k.Client); l != nil && int(k.Slot) < q.slots {
-		return l.pending[k.Slot]
-	}
-	return nil
-}
-
-// A costlyQueue serves the clients that wait for costly requests, in turn.
-type costlyQueue struct {
-	turn      []*line // the next to be served first
-	allowance int     // cost that is left of what ticks allow; below 0 when the last was larger
-}
-
-// earn is a tick.
-func (q *costlyQueue) earn() { q.allowance = min(q.allowance+costPerTick, costPerTick) }
-
-// spend takes from the allowance. Cost that is spent while no other client is served harms nobody,
-// and is not charged.
-func (q *costlyQueue) spend(cost int, contended bool) {
-	if q.allowance -= cost; !contended {
-		q.allowance = max(q.allowance, 0)
-	}
-}
-
-// costlyLine holds a line's costly requests.
-type costlyLine struct {
-	fifo   []*message.Request // to be proposed, in order of arrival; stale entries are skipped
-	inTurn bool
-	cost   int // of those that are pending
-	spent  int // above its turns so far: a request may cost several
-}
-
-// push adds a request at the tail of a line.
-func (q *costlyQueue) push(l *line, r *message.Request) {
-	l.costly.fifo = l.append(l.costly.fifo, r)
-	if !l.costly.inTurn {
-		l.costly.inTurn = true
-		q.turn = append(q.turn, l)
-	}
-}
-
-// next returns the line whose turn it is, and its request; nil if none waits.
-func (q *costlyQueue) next() (*line, *message.Request) {
-	for len(q.turn) > 0 {
-		l := q.turn[0]
-		r := l.first(&l.costly.fifo)
-		switch {
-		case r == nil:
-			l.costly.inTurn, l.costly.spent = false, 0
-			q.turn = pop(q.turn)
-		case len(q.turn) > 1 && l.costly.spent >= costTurn:
-			l.costly.spent -= costTurn
-			q.turn = append(pop(q.turn), l)
-		default:
-			return l, r
-		}
-	}
-	return nil, nil
-}
-
-// retain drops the lines of clients that are not enrolled any more.
-func (q *queue) retain(enrolled func(message.ClientID) bool) {
-	gone := func(l *line) bool { return q.lines[l.client] != l }
-	for _, l := range q.order {
-		if enrolled(l.client) {
-			continue
-		}
-		for _, r := range l.pending {
-			if r != nil {
-				q.remove(l, r)
-			}
-		}
-		delete(q.lines, l.client)
-		q.recent = nil
-	}
-	q.order, q.turn = slices.DeleteFunc(q.order, gone), slices.DeleteFunc(q.turn, gone)
-	q.costly.turn = slices.DeleteFunc(q.costly.turn, gone)
-}
-
-// pop removes the first line of a turn.
-func pop(turn []*line) []*line {
-	copy(turn, turn[1:])
-	turn[len(turn)-1] = nil
-	return turn[:len(turn)-1]
-}
-
-// eachLaidBy calls f for every request that its client sent to everyone and that is not executed.
-func (q *queue) eachLaidBy(f func(r *message.Request)) {
-	for _, l := range q.order {
-		for _, r := range l.laidBy {
-			if r != nil {
-				f(r)
 			}
 		}
 	}
@@ -476,21 +332,54 @@ func (q *queue) vouch(r *message.Request) {
 	}
 }
 
-// replaces reports whether a request takes the place of the one that its slot has waiting: it is a later one,
-// or that has expired and may never have been the client's wish.
-func (l *line) replaces(old, r *message.Request) bool {
-	return old == nil || r.Timestamp > old.Timestamp || l.expired[r.Slot]
-}
-
-// sameWish reports whether two requests of one slot are copies of one.
-func sameWish(a, b *message.Request) bool {
-	return a.Timestamp == b.Timestamp && a.Digest() == b.Digest()
-}
-
-// renew gives a pending request the authenticator of a later copy, which its client has made for the replicas
-// whose keys have changed since: it is proposed with that one (R-OUR-10).
-func renew(old, r *message.Request) {
-	if r.Auth.Nonce > old.Auth.Nonce && sameWish(old, r) {
-		old.Auth, old.Replier, old.Provers, old.Apart = r.Auth, r.Replier, r.Provers, r.Apart
+// retain drops the lines of clients that are not enrolled any more.
+func (q *queue) retain(enrolled func(message.ClientID) bool) {
+	gone := func(l *line) bool { return q.lines[l.client] != l }
+	for _, l := range q.order {
+		if enrolled(l.client) {
+			continue
+		}
+		for _, r := range l.pending {
+			if r != nil {
+				q.remove(l, r)
+			}
+		}
+		delete(q.lines, l.client)
+		q.recent = nil
 	}
+	q.order, q.turn = slices.DeleteFunc(q.order, gone), slices.DeleteFunc(q.turn, gone)
+	q.costly.turn = slices.DeleteFunc(q.costly.turn, gone)
+}
+
+// serves notes that a client is being served.
+func (q *queue) serves(c message.ClientID, tick int) { q.busy.note(c, tick) }
+
+// reads notes that a client is being served if its unordered read is a short one.
+func (q *queue) reads(r *message.Request, tick int) {
+	if r.Cost <= busyRead {
+		q.busy.note(r.Client, tick)
+	}
+}
+
+// contended reports whether a client other than this one was served a moment ago.
+func (q *queue) contended(c message.ClientID, tick int) bool { return q.busy.others(c, tick) }
+
+// overTicks is how long a client counts as over its share after some of its requests were held back.
+const overTicks = 100
+
+// overShare calls f for each client that had more to be proposed lately than its share let through.
+func (q *queue) overShare(tick int, f func(client message.ClientID)) {
+	for _, l := range q.order {
+		if at := l.sharing.overAt; at > 0 && tick-at < overTicks {
+			f(l.client)
+		}
+	}
+}
+
+// sizes counts the lines, the longest of them, and the most bytes of one.
+func (q *queue) sizes() (lines, longest, bytes int) {
+	for _, l := range q.order {
+		longest, bytes = max(longest, len(l.fifo), len(l.costly.fifo)), max(bytes, l.bytes)
+	}
+	return len(q.order), longest, bytes
 }

@@ -35,17 +35,13 @@ import (
 // recovery is this replica's own.
 type recovery struct {
 	*base
-	log         *messageLog
-	pq          *pq
-	checkpoints *checkpoints
-	silences    *silences
-	change      *viewChange
-	journal     *journal
-	reports     *reports
-	execution   *execution
-	proposing   *proposing
-	stability   *stability
-	views       *views
+	log       *messageLog
+	silences  *silences
+	journal   *journal
+	execution *execution
+	proposing *proposing
+	stability *stability
+	views     *views
 
 	others  testimony
 	bound   message.SeqNum   // H_M: memory above it is false
@@ -53,7 +49,17 @@ type recovery struct {
 	request *message.Request // nil until it is signed
 	ran     message.SeqNum   // n_R as executed here; 0: not yet
 	again   limit            // of asking again
+	queried []limit          // by replica: of its QUERY-STABLEs
 }
+
+// newRecovery is a recovery with what it stands on, of which nothing is known yet.
+func newRecovery(x recovery) recovery {
+	x.others, x.queried = newTestimony(x.base), make([]limit, x.cfg.Replicas)
+	return x
+}
+
+// askAgainTicks is how often a recovering replica repeats questions that were not answered.
+const askAgainTicks = 10
 
 // askEstimate asks the others how far they have come, and reports whether we take part from now on.
 func (x *recovery) askEstimate() bool {
@@ -65,27 +71,18 @@ func (x *recovery) askEstimate() bool {
 
 // onQueryStable tells a recovering replica how far we have come, a little oftener than it asks.
 func (x *recovery) onQueryStable(m *message.QueryStable) {
-	if !x.reports.mayQuery(m.From) {
+	if !x.queried[m.From].take(x.tick, askAgainTicks/2, 2) {
 		x.refuse(m, TooSoon)
 		return
 	}
 	stable := x.stable
 	x.send(m.From, &message.ReplyStable{Nonce: m.Nonce, Seq: stable.Seq, Digest: stable.Digest, View: x.view,
-		Taken: x.lastTaken(), Prepared: x.lastPrepared(), From: x.cfg.Self})
+		Taken: x.stability.lastTaken(), Prepared: x.lastPrepared(), From: x.cfg.Self})
 }
-
-// lastTaken is the last checkpoint that our state has come to.
-func (x *recovery) lastTaken() message.SeqNum { return max(x.checkpoints.taken, x.stable.Seq) }
 
 // lastPrepared is the highest number that has prepared here, or was executed.
 func (x *recovery) lastPrepared() message.SeqNum {
-	last := max(x.execution.last(), x.pq.last())
-	for n := max(last, x.log.low) + 1; n <= x.log.high; n++ {
-		if x.log.slot(n).isPrepared {
-			last = n
-		}
-	}
-	return last
+	return max(x.execution.last(), x.log.lastPrepared())
 }
 
 // onReplyStable takes in how far another replica has come, and reports whether we take part from now on.
@@ -100,10 +97,7 @@ func (x *recovery) onReplyStable(m *message.ReplyStable) bool {
 
 // tryEstimate goes on when enough have answered. It reports whether it does.
 func (x *recovery) tryEstimate() bool {
-	taken := x.lastTaken()
-	if m := x.change.newView; m != nil && m.View == x.view {
-		taken = max(taken, m.Checkpoint.Seq) // we may have chosen batches for numbers up to L above
-	}
+	taken := max(x.stability.lastTaken(), x.views.start()) // we may have chosen batches for numbers up to L above
 	x.others.note(x.cfg.Self, taken, x.lastPrepared(), x.view)
 	missing := slices.ContainsFunc(x.others.estimates, func(e estimate) bool { return !e.known })
 	if missing && x.tick < leastEstimateTicks {
@@ -121,13 +115,12 @@ const leastEstimateTicks = 5
 // of it is set aside. Else we take part from now on.
 func (x *recovery) bounded(bound message.SeqNum) bool {
 	x.bound = bound
-	if x.log.low > bound-x.cfg.LogSize || x.lastPrepared() > bound || x.lastTaken() > bound {
+	if x.log.low > bound-x.cfg.LogSize || x.lastPrepared() > bound || x.stability.lastTaken() > bound {
 		x.distrust(x.others.commonView(), fmt.Sprintf("it remembers batch %d, and the group can have come no further than %d", x.lastPrepared(), bound))
 		return false
 	}
 	x.phase = Requesting
 	x.log.confine(x.mostSaid(bound), bound)
-	x.pq.confine(bound)
 	if x.silent() || !x.cfg.Durable {
 		x.fenceOff(bound)
 		x.do(Effect{Verb: Hush})

@@ -84,7 +84,7 @@ func scenes() []scene {
 		}, &message.ViewChangeAck{View: 1, Of: 2, Digest: leavesFor(2, 1).Digest(), From: 0}, nil, func(c *Core) bool { return c.view == 1 && c.active }},
 		{"two DECIDEDs", 1, 2, []message.Message{proposal(1, "x"), decidedAs(2)}, decidedAs(3), []message.Message{decidedAs(2)}, executedOne},
 		{"two FORWARDs", 0, 2, []message.Message{forwardOf(2)}, forwardOf(3), nil, func(c *Core) bool {
-			c.wait.keepUnproven(passedOn2())
+			c.forwards.keepUnproven(passedOn2())
 			return c.queue.total == 1
 		}},
 	}
@@ -289,7 +289,7 @@ func TestRestoredKnowsWhatIsDone(t *testing.T) {
 	records := []message.Message{p, &message.Decided{Seq: 1, Digest: p.Digest}}
 	c := Restore(cfg, message.CheckpointID{}, records)
 	q := p.Batch.Requests[0]
-	if !c.wait.wasDone(q.Key(), forward{q.Timestamp, q.Digest()}) {
+	if !c.forwards.wasDone(q.Key(), forward{q.Timestamp, q.Digest()}) {
 		t.Error("it does not know that the request is done")
 	}
 }

@@ -51,7 +51,7 @@ func (r *ridingCommits) flush() {
 		if r.log.contains(n) {
 			s := r.log.slot(n)
 			s.rides = false
-			s.sent.restart(r.tick, r.cfg.Ticks.Resend)
+			s.resent(r.tick, r.cfg.Ticks.Resend)
 		}
 		r.multicast(&message.Commit{View: r.view, Seq: n, From: r.cfg.Self})
 	}

@@ -12,7 +12,6 @@ import (
 type stability struct {
 	*base
 	log         *messageLog
-	pq          *pq
 	checkpoints *checkpoints
 	change      *viewChange
 	catchUp     *catchUp
@@ -115,6 +114,20 @@ func (x *stability) stabilise(k *checkpointSlot) {
 	x.collect(k.seq, root)
 }
 
+// checkDivergence stops us if a quorum has another state than ours: f+1 correct replicas among them
+// cannot all be wrong, so we are, and every reply we give is a lie with our key.
+func (x *stability) checkDivergence(k *checkpointSlot, ours message.Digest) {
+	for i := range k.votes.digests {
+		d := k.votes.digests[i]
+		if k.votes.has(message.ReplicaID(i)) && d != ours && k.votes.matching(d) >= x.quorum() {
+			x.catchUp.astray(message.CheckpointID{Seq: k.seq, Digest: d}, fmt.Sprintf(
+				"our state after batch %d has root %v, but %d replicas have %v: this replica's memory or program is at fault",
+				k.seq, ours, k.votes.matching(d), d))
+			return
+		}
+	}
+}
+
 // collect forgets what is at or below a new stable checkpoint (R-GC-4). What else follows from that is done when the
 // present message or tick has been taken in: see Core.followUp.
 func (x *stability) collect(n message.SeqNum, root message.Digest) {
@@ -131,24 +144,17 @@ func (x *stability) collect(n message.SeqNum, root message.Digest) {
 	x.ended = x.ended || silent && !x.silent()
 }
 
-// slide moves the low water mark up to n, and P and Q with it (R-VC-3).
+// slide moves the low water mark up to n.
 func (x *stability) slide(n message.SeqNum) {
 	x.log.slide(n)
 	x.checkpoints.recall()
-	x.pq.slide(n)
 }
 
-// checkDivergence stops us if a quorum has another state than ours: f+1 correct replicas among them
-// cannot all be wrong, so we are, and every reply we give is a lie with our key.
-func (x *stability) checkDivergence(k *checkpointSlot, ours message.Digest) {
-	for i := range k.votes.digests {
-		d := k.votes.digests[i]
-		if k.votes.has(message.ReplicaID(i)) && d != ours && k.votes.matching(d) >= x.quorum() {
-			x.catchUp.astray(message.CheckpointID{Seq: k.seq, Digest: d}, fmt.Sprintf(
-				"our state after batch %d has root %v, but %d replicas have %v: this replica's memory or program is at fault",
-				k.seq, ours, k.votes.matching(d), d))
-			return
-		}
+// fetched votes for the checkpoint whose state was fetched, unless it is certain to be stable.
+func (x *stability) fetched() {
+	x.collectFetched()
+	if x.stable.Seq != x.checkpoints.fetched.Seq {
+		x.claimFetched()
 	}
 }
 
@@ -181,10 +187,42 @@ func (x *stability) claimFetched() {
 	}
 }
 
-// fetched votes for the checkpoint whose state was fetched, unless it is certain to be stable.
-func (x *stability) fetched() {
-	x.collectFetched()
-	if x.stable.Seq != x.checkpoints.fetched.Seq {
-		x.claimFetched()
+// moveTo readies us for a view that begins from a checkpoint. Our own water marks, P and Q stay
+// where they are until it is stable here: f+1 hold it, of whom f may lie, so that the next view may
+// have to begin from an earlier one [TOCS Fig. 24]. If we are behind it we fetch its state. Not ok:
+// our own root for it is still being computed, and is news when it comes.
+func (x *stability) moveTo(start message.CheckpointID) bool {
+	if start.Seq <= x.log.low {
+		return true
 	}
+	if size := x.cfg.LogSize; start.Seq > x.log.low+size {
+		// A correct replica that holds it has a stable one no more than L below (R-ST-17). We may
+		// hold it ourselves, fetched.
+		x.slide(start.Seq - size)
+	}
+	if x.log.lastExec < start.Seq {
+		x.catchUp.fetchState(start)
+		return true
+	}
+	root, known := x.checkpoints.root(start.Seq)
+	if !known {
+		return start.Seq < x.checkpoints.fetched.Seq // our state was fetched from a later checkpoint, and never was this one's
+	}
+	if root != start.Digest {
+		x.catchUp.astray(start, "our state is not the one that the new view begins from: this replica's memory or program is at fault")
+		return x.catchUp.fetching()
+	}
+	return true
 }
+
+// named are the checkpoints that a VIEW-CHANGE names: those that we hold.
+func (x *stability) named() (all []message.CheckpointID) {
+	if x.stable.Seq == x.log.low {
+		all = append(all, message.CheckpointID{Seq: x.stable.Seq, Digest: x.stable.Digest})
+	}
+	x.checkpoints.each(x.log.low, func(k message.CheckpointID) { all = append(all, k) })
+	return all
+}
+
+// lastTaken is the last checkpoint that our state has come to.
+func (x *stability) lastTaken() message.SeqNum { return max(x.checkpoints.taken, x.stable.Seq) }

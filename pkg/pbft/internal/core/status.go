@@ -24,7 +24,6 @@ type peer struct {
 	high     message.SeqNum // the end of its window when we answered it, the highest in its life: it took in what we said up to here
 	answered limit          // of its STATUSes: see mayAsk
 	reached  message.SeqNum // how far it was when we answered last
-	queried  limit          // of its QUERY-STABLEs
 	keyed    limit          // of sending again because its keys are new
 	rekeyed  bool           // it has refreshed its keys and has not sent a STATUS since
 	stuck    stuck          // it waits in our view
@@ -291,10 +290,9 @@ func (r *reports) keysChanged(i message.ReplicaID) {
 // tellPast tells the sender of a STATUS the decisions that it has not executed and that our log no
 // longer has.
 func (r *reports) tellPast(m *message.Status) {
-	p := &r.log.past
-	for n := max(m.Base(), p.low) + 1; n <= min(p.high, m.Low+r.cfg.LogSize); n++ {
-		r.send(m.From, &message.Decided{Seq: n, Digest: p.entry(n).digest, From: r.cfg.Self})
-	}
+	r.log.eachPast(m.Base(), m.Low+r.cfg.LogSize, func(n message.SeqNum, d message.Digest) {
+		r.send(m.From, &message.Decided{Seq: n, Digest: d, From: r.cfg.Self})
+	})
 }
 
 // closeGap asks for the batches missing below the present proposals: a primary proposes no more
@@ -312,12 +310,4 @@ func (r *reports) closeGap() {
 func (r *reports) keysRefreshed(i message.ReplicaID) {
 	p := &r.peers[i]
 	p.rekeyed = p.rekeyed || p.keyed.take(r.tick, r.cfg.Ticks.Resend, 1)
-}
-
-// queryTicks is how often a recovering replica may ask how far we have come, a little oftener than it asks.
-const queryTicks = askAgainTicks / 2
-
-// mayQuery reports whether a recovering replica's QUERY-STABLE is answered.
-func (r *reports) mayQuery(i message.ReplicaID) bool {
-	return r.peers[i].queried.take(r.tick, queryTicks, 2)
 }

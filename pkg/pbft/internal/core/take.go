@@ -151,3 +151,96 @@ func (t *taking) costly() {
 		t.queue.costly.spend(extra(r), t.busy.others(l.client, t.tick))
 	}
 }
+
+// A client with hundreds of requests outstanding would have hundreds of the requests of each batch, and one with eight, eight:
+// the second gets its answers when the first has got all of its own. So a batch has of one client no more than of all others
+// together, by weight, or leastShare if that is more; what is beyond waits for the next batch. Clients that wait for much
+// alike have much of a batch alike, as they take turns (see take.go), and a client that is alone has all of it.
+//
+// With that alone the primary would make batches for the client that waits for much in between the others' batches, and a batch
+// costs more than what is in it. So a client that was served leastShare more than all others together in a tick (10 ms) has no
+// batch to itself in that tick: its requests ride in the batches of others. In the next tick it has one again, of loneShare,
+// and so goes on when the others want little.
+//
+// The rule decides no result, and replicas need not agree on it.
+
+const (
+	// leastShare is the weight that a client may have of a batch, whatever the others have.
+	leastShare = 64 << 10
+	// loneShare is the weight of a batch in which others have nothing, while they are served.
+	loneShare = 4 * leastShare
+	// shareTicks is how long a client that something was proposed for counts as one that is served.
+	shareTicks = 2
+)
+
+// weight is a request's part of a batch: what it costs, as bytes copied, and what any operation costs.
+func weight(cost, length int) int { return max(cost, length) + commonCost }
+
+// contends reports whether somebody else was served lately.
+func (q *queue) contends(l *line, tick int) bool {
+	return q.proposed.othersWithin(l.client, tick, shareTicks)
+}
+
+// over reports whether a client has its share of the batch that is being made. What the others wait for is reckoned as common
+// requests.
+func (t *taking) over(l *line) bool {
+	x := &l.sharing
+	if x.weight < leastShare {
+		return false
+	}
+	waiting := max(0, t.waiting-len(l.fifo)) * commonCost
+	others := t.weight - x.weight + waiting
+	alone := others == 0 && (x.weight < loneShare || !t.contends(l, t.tick))
+	return !alone && x.weight >= others
+}
+
+// rides reports whether a client, which alone waits, is to wait for a batch of others.
+func (q *queue) rides(l *line, tick int) bool {
+	own := l.sharing.served.in(tick)
+	if 2*own-q.given.in(tick) < leastShare || !q.contends(l, tick) {
+		return false
+	}
+	l.sharing.overAt = tick
+	return true
+}
+
+// shared notes of whom a batch was made.
+func (t *taking) shared() {
+	for _, l := range t.served {
+		t.proposed.note(l.client, t.tick)
+		l.sharing.served.add(t.tick, l.sharing.weight)
+		l.sharing.weight = 0
+	}
+	t.given.add(t.tick, t.weight)
+}
+
+// next returns the line whose turn it is, and its request; nil if none waits.
+func (q *costlyQueue) next() (*line, *message.Request) {
+	for len(q.turn) > 0 {
+		l := q.turn[0]
+		r := l.first(&l.costly.fifo)
+		switch {
+		case r == nil:
+			l.costly.inTurn, l.costly.spent = false, 0
+			q.turn = pop(q.turn)
+		case len(q.turn) > 1 && l.costly.spent >= costTurn:
+			l.costly.spent -= costTurn
+			q.turn = append(pop(q.turn), l)
+		default:
+			return l, r
+		}
+	}
+	return nil, nil
+}
+
+// spend takes from the allowance. Cost that is spent while no other client is served harms nobody,
+// and is not charged.
+func (q *costlyQueue) spend(cost int, contended bool) {
+	if q.allowance -= cost; !contended {
+		q.allowance = max(q.allowance, 0)
+	}
+}
+
+// room is what a batch may still take: requests, and their bytes and cost together. A single
+// request may exceed both. A cost of 0 is no bound.
+type room struct{ requests, bytes, cost int }

@@ -259,6 +259,7 @@ func (x *catchUp) passed(k message.CheckpointID) bool {
 
 // tickTransfer notices that we are behind, and that those we asked are silent.
 func (x *catchUp) tickTransfer() {
+	x.shares.tick()
 	target, certain := x.checkpoints.claims.highest(x.log.lastExec, true)
 	switch t := x.transfer; {
 	case t == nil && certain && (target.Seq > x.log.high || x.tick-x.log.progress > stallTicks):
@@ -283,15 +284,6 @@ func (x *catchUp) begin(s Session) {
 		return
 	}
 	t.proceed()
-}
-
-// onFetch answers a replica that fetches, within its share.
-func (x *catchUp) onFetch(m *message.Fetch) {
-	if !x.shares.may(m.From, max(1, len(m.Nodes))) {
-		x.refuse(m, TooSoon)
-		return
-	}
-	x.do(Effect{Verb: Serve, To: m.From, Message: m})
 }
 
 // onData takes in nodes and pages that a replica sent for our state.
@@ -337,3 +329,15 @@ func (x *catchUp) end(n message.SeqNum) message.CheckpointID {
 	x.transfer = nil
 	return message.CheckpointID{Seq: t.seq, Digest: t.root}
 }
+
+// onFetch answers a replica that fetches, within its share.
+func (x *catchUp) onFetch(m *message.Fetch) {
+	if !x.shares.may(m.From, max(1, len(m.Nodes))) {
+		x.refuse(m, TooSoon)
+		return
+	}
+	x.do(Effect{Verb: Serve, To: m.From, Message: m})
+}
+
+// sized notes how many pages the state takes, about.
+func (x *catchUp) sized(pages int) { x.shares.credit = max(leastCredit, 2*pages) }

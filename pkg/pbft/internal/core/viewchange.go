@@ -7,18 +7,13 @@ import "bfs/pkg/pbft/internal/message"
 // views leaves views and begins them [TOCS §4.5]. What it knows of the others' leaving is in change.
 type views struct {
 	*base
-	log         *messageLog
-	pq          *pq
-	checkpoints *checkpoints
-	silences    *silences
-	change      *viewChange
-	journal     *journal
-	queue       *queue
-	wait        *waiting
-	bodies      *bodies
-	catchUp     *catchUp
-	voting      *voting
-	stability   *stability
+	log       *messageLog
+	change    *viewChange
+	journal   *journal
+	wait      *waiting
+	bodies    *bodies
+	voting    *voting
+	stability *stability
 }
 
 // begin tries to begin the present view, which is tried again whenever there is news.
@@ -57,17 +52,10 @@ func (x *views) leave(v message.View) {
 
 // abandon ends the votes of the present view. P and Q keep what prepared and what was voted for.
 func (x *views) abandon() {
-	x.pq.carry(x.log, x.view, func(s *slot) bool { return x.isPrimary() || s.prepares.has(x.cfg.Self) })
-	x.active, x.voting.choosing = false, false
-	x.voting.riding.forget()
-	x.log.clear()
-	x.bodies.leave()
-	x.queue.newView()
-	x.queue.each(func(_ *line, r *message.Request) bool {
-		x.wait.trust(r)
-		return true
-	})
-	x.wait.stop()
+	x.log.carry(x.view, func(s *slot) bool { return x.isPrimary() || s.prepares.has(x.cfg.Self) })
+	x.active = false
+	x.voting.abandon()
+	x.wait.leave()
 }
 
 // sayViewChange tells the others that we have left for the present view, what we had prepared and pre-prepared by then,
@@ -96,20 +84,16 @@ func (x *views) suspectStallers() {
 			continue
 		}
 		for _, r := range p.Batch.Requests {
-			if x.wait.forwards(r) < x.quorum() && (x.isPrimary() || !r.Authentic) {
-				x.queue.suspect(r.Client, x.tick)
+			if x.isPrimary() || !r.Authentic {
+				x.wait.suspect(r)
 			}
 		}
 	}
 }
 
 func (x *views) makeViewChange() *message.ViewChange {
-	m := &message.ViewChange{View: x.view, Low: x.log.low, From: x.cfg.Self}
-	if x.stable.Seq == x.log.low {
-		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: x.stable.Seq, Digest: x.stable.Digest})
-	}
-	x.checkpoints.each(x.log.low, func(k message.CheckpointID) { m.Checkpoints = append(m.Checkpoints, k) })
-	m.P, m.Q = x.pq.tuples(x.log.low, min(x.log.low+2*x.cfg.LogSize, x.log.bound))
+	m := &message.ViewChange{View: x.view, Low: x.log.low, Checkpoints: x.stability.named(), From: x.cfg.Self}
+	m.P, m.Q = x.log.tuples()
 	return m
 }
 
@@ -197,8 +181,8 @@ func (x *views) startPendingTimer() {
 }
 
 // tickWaiting complains about requests that the primary leaves waiting, and leaves its view when it is time
-// [TOCS §4.5.1].
-func (x *views) tickWaiting() {
+// [TOCS §4.5.1]: also if that is late with null batches, but not for requests while the state is being fetched.
+func (x *views) tickWaiting(late, fetching bool) {
 	w := x.wait
 	w.tell()
 	if x.active {
@@ -207,12 +191,12 @@ func (x *views) tickWaiting() {
 			return
 		}
 	}
-	if x.fillLate() {
+	if late {
 		w.double(x.tick)
 		x.leave(x.view + 1)
 		return
 	}
-	if w.expired(x.tick) && !x.catchUp.fetching() && !x.silent() { // a silent replica could tell nobody that it left
+	if w.expired(x.tick) && !fetching && !x.silent() { // a silent replica could tell nobody that it left
 		if w.on && w.request == nil && w.othersWork() {
 			w.start(x.tick, nil)
 			return
@@ -315,7 +299,7 @@ func (x *views) tryNewView() {
 		x.leave(x.view + 1)
 		return
 	}
-	if x.moveTo(m.Checkpoint) {
+	if x.stability.moveTo(m.Checkpoint) {
 		x.change.adopt(set)
 		if !x.isPrimary() {
 			x.journal.newView(set, m)
@@ -323,34 +307,6 @@ func (x *views) tryNewView() {
 		x.persist(&message.Status{View: x.view, Active: true, From: x.cfg.Self})
 		x.beginView(m)
 	}
-}
-
-// moveTo readies us for a view that begins from a checkpoint. Our own water marks, P and Q stay
-// where they are until it is stable here: f+1 hold it, of whom f may lie, so that the next view may
-// have to begin from an earlier one [TOCS Fig. 24]. If we are behind it we fetch its state. Not ok:
-// our own root for it is still being computed, and is news when it comes.
-func (x *views) moveTo(start message.CheckpointID) bool {
-	if start.Seq <= x.log.low {
-		return true
-	}
-	if size := x.cfg.LogSize; start.Seq > x.log.low+size {
-		// A correct replica that holds it has a stable one no more than L below (R-ST-17). We may
-		// hold it ourselves, fetched.
-		x.stability.slide(start.Seq - size)
-	}
-	if x.log.lastExec < start.Seq {
-		x.catchUp.fetchState(start)
-		return true
-	}
-	root, known := x.checkpoints.root(start.Seq)
-	if !known {
-		return start.Seq < x.checkpoints.fetched.Seq // our state was fetched from a later checkpoint, and never was this one's
-	}
-	if root != start.Digest {
-		x.catchUp.astray(start, "our state is not the one that the new view begins from: this replica's memory or program is at fault")
-		return x.catchUp.fetching()
-	}
-	return true
 }
 
 // beginView begins the view: what X chose is pre-prepared again [TOCS §4.5, R-VC-33].
@@ -377,7 +333,7 @@ func (x *views) beginView(m *message.NewView) {
 func (x *views) witnessChosen(m *message.NewView) {
 	for i, digest := range m.Chosen {
 		if n := m.Checkpoint.Seq + 1 + message.SeqNum(i); n > x.log.low {
-			x.pq.witness(carried{message.Prepared{Seq: n, Digest: digest, View: x.view}, x.bodies.find(digest)})
+			x.log.witness(message.Prepared{Seq: n, Digest: digest, View: x.view}, x.bodies.find(digest))
 		}
 	}
 }
@@ -386,14 +342,6 @@ func (x *views) witnessChosen(m *message.NewView) {
 // that no record has: then we do not lead it.
 func (x *views) mayHaveProposed(v message.View) bool {
 	return x.cfg.Durable && x.cfg.Replicas > 1 && v <= x.cfg.RaisedView && (x.cfg.Raised > 0 || x.cfg.RaisedView > 0)
-}
-
-// fillLate reports whether the primary of an idle group leaves a recovering replica waiting for null batches (R-PR-25).
-func (x *views) fillLate() bool {
-	if !x.active || x.isPrimary() || x.catchUp.fetching() || x.silent() {
-		return false
-	}
-	return x.silences.late(max(x.log.progress, x.wait.began), x.wait.patience())
 }
 
 // beginAnew waits for the NEW-VIEW of the present view once more, and for the VIEW-CHANGEs that it
@@ -405,4 +353,12 @@ func (x *views) beginAnew() {
 	}
 	x.change.forgetNewView()
 	x.change.forgetAll()
+}
+
+// start is the number from which the present view began, or is to begin, as the NEW-VIEW says that is here; else 0.
+func (x *views) start() message.SeqNum {
+	if m := x.change.newView; m != nil && m.View == x.view {
+		return m.Checkpoint.Seq
+	}
+	return 0
 }

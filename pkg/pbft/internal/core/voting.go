@@ -8,19 +8,24 @@ import "bfs/pkg/pbft/internal/message"
 // Handlers judge and record; advance alone decides.
 type voting struct {
 	*base
-	log         *messageLog
-	pq          *pq
-	checkpoints *checkpoints
-	change      *viewChange
-	queue       *queue
-	wait        *waiting
-	reports     *reports
-	bodies      *bodies
-	disputes    *disputes
-	execution   *execution
+	log       *messageLog
+	change    *viewChange
+	queue     *queue
+	forwards  *forwards
+	bodies    *bodies
+	disputes  *disputes
+	execution *execution
 
+	judge    judge
 	riding   ridingCommits
 	choosing bool // a Choose for the next number is under way
+}
+
+// newVoting gives voting what it alone has.
+func newVoting(x voting, r *reports) voting {
+	x.riding = ridingCommits{base: x.base, log: x.log}
+	x.judge = judge{x.base, x.log, x.change, r}
+	return x
 }
 
 // assign gives a batch the next number and tells the others [TOCS §4.3].
@@ -46,24 +51,15 @@ func (x *voting) assign(batch message.Batch) {
 // adopt makes p the slot's proposal. All its operations are here: a vote says that we can execute it (R-NRM-0).
 func (x *voting) adopt(s *slot, p *message.PrePrepare) {
 	invariant(p.Batch.Complete(), "a proposal accepted without its operations")
-	x.hold(s, p)
+	x.log.hold(s, p, x.cfg.LogBytes)
 	s.proposal, s.held = p, nil
-	s.sent.restart(x.tick, x.cfg.Ticks.Resend)
-}
-
-// hold keeps p, which may become the slot's proposal. Its bytes count in the log as if it were
-// accepted, or a primary could fill our memory with proposals that nobody can authenticate.
-func (x *voting) hold(s *slot, p *message.PrePrepare) {
-	x.log.proposedTo = max(x.log.proposedTo, s.seq)
-	x.log.bytes += p.Batch.Bytes() - s.size
-	s.held, s.size = p, p.Batch.Bytes()
-	x.log.past.fit(min(pastBytes, x.cfg.LogBytes-x.log.bytes))
+	s.resent(x.tick, x.cfg.Ticks.Resend)
 }
 
 // onPrePrepare takes in the primary's proposal [TOCS §4.3].
 func (x *voting) onPrePrepare(p *message.PrePrepare) {
 	x.onCommits(p.View, p.Commits, p.From)
-	if why := x.judgePrePrepare(p); why != accepted {
+	if why := x.judge.prePrepare(p); why != accepted {
 		if why != SecondProposal || !x.confirm(p) {
 			x.refuse(p, why)
 		}
@@ -81,7 +77,7 @@ func (x *voting) onPrePrepare(p *message.PrePrepare) {
 	if s.held != nil {
 		p.Batch.Fill(&s.held.Batch)
 	}
-	x.hold(s, p) // a later copy may carry a client's newer MACs
+	x.log.hold(s, p, x.cfg.LogBytes) // a later copy may carry a client's newer MACs
 	if why := x.fit(s); why != accepted {
 		if why == OperationMissing {
 			x.bodies.lack(s.seq)
@@ -113,6 +109,22 @@ func (x *voting) askService(p *message.PrePrepare) {
 	x.do(Effect{Verb: Accept, Proposal: p})
 }
 
+// judged takes the answer to Accept: the service finds the primary's choice reasonable, or does not.
+func (x *voting) judged(p *message.PrePrepare, ok bool) {
+	if !x.log.contains(p.Seq) || x.log.slot(p.Seq).held != p {
+		return
+	}
+	s := x.log.slot(p.Seq)
+	if !ok {
+		x.log.unhold(s)
+		x.refuse(p, UnreasonableChoice)
+		return
+	}
+	x.adopt(s, p)
+	x.log.numbered = max(x.log.numbered, p.Seq)
+	x.advance(s)
+}
+
 // fit decides whether the proposal that a slot holds may be voted for yet.
 func (x *voting) fit(s *slot) Refusal {
 	switch {
@@ -126,42 +138,6 @@ func (x *voting) fit(s *slot) Refusal {
 	return accepted
 }
 
-func (x *voting) judgePrePrepare(p *message.PrePrepare) Refusal {
-	if p.From != p.View.Primary(x.cfg.Replicas) {
-		return NotFromPrimary
-	}
-	if why := x.judgeVote(p.View, p.Seq); why != accepted {
-		return why
-	}
-	s := x.log.slot(p.Seq)
-	switch {
-	case !x.active:
-		return ViewNotActive
-	case !s.chosen.IsZero() && s.chosen != p.Digest, s.proposal != nil, s.held != nil && s.held.Digest != p.Digest:
-		return SecondProposal
-	case x.log.bytes-s.size+p.Batch.Bytes() > x.cfg.LogBytes:
-		return LogIsFull
-	}
-	return accepted
-}
-
-// judgeVote checks what all votes must satisfy: the present view, a number within the marks.
-func (x *voting) judgeVote(v message.View, n message.SeqNum) Refusal {
-	switch {
-	case v < x.view:
-		return EarlierView
-	case v > x.view:
-		x.reports.noticeLag()
-		return LaterView
-	case n <= x.change.bottom():
-		return BelowWindow
-	case n > x.log.high:
-		x.reports.noticeLag()
-		return AboveWindow
-	}
-	return accepted
-}
-
 // vouchedFor decides R-REQ-6 for the proposal a slot holds: each request is authentic here, or waits in our
 // queue with its client's good MAC, or f backups beside the primary have accepted the batch, so that
 // one correct replica could check it.
@@ -170,28 +146,11 @@ func (x *voting) vouchedFor(s *slot) bool {
 		return true
 	}
 	for _, r := range s.held.Batch.Requests {
-		if !r.Authentic && !x.queue.holds(r) && x.wait.forwards(r) < x.weak() {
+		if !r.Authentic && !x.queue.holds(r) && x.forwards.count(r) < x.weak() {
 			return false
 		}
 	}
 	return true
-}
-
-// judged takes the answer to Accept: the service finds the primary's choice reasonable, or does not.
-func (x *voting) judged(p *message.PrePrepare, ok bool) {
-	if !x.log.contains(p.Seq) || x.log.slot(p.Seq).held != p {
-		return
-	}
-	s := x.log.slot(p.Seq)
-	if !ok {
-		x.log.bytes -= s.size
-		s.held, s.size = nil, 0
-		x.refuse(p, UnreasonableChoice)
-		return
-	}
-	x.adopt(s, p)
-	x.log.numbered = max(x.log.numbered, p.Seq)
-	x.advance(s)
 }
 
 // onPrepare records a backup's vote for a proposal [TOCS §4.3]. A vote is kept even if its proposal
@@ -209,7 +168,7 @@ func (x *voting) judgePrepare(p *message.Prepare) Refusal {
 	if p.From == p.View.Primary(x.cfg.Replicas) && !x.cfg.Durable {
 		return VoteOfPrimary
 	}
-	if why := x.judgeVote(p.View, p.Seq); why != accepted {
+	if why := x.judge.vote(p.View, p.Seq); why != accepted {
 		return why
 	}
 	if !x.log.slot(p.Seq).prepares.add(p.From, p.Digest) {
@@ -237,7 +196,7 @@ func (x *voting) onCommits(v message.View, numbers []message.SeqNum, from messag
 }
 
 func (x *voting) commitVote(v message.View, n message.SeqNum, from message.ReplicaID) Refusal {
-	if why := x.judgeVote(v, n); why != accepted {
+	if why := x.judge.vote(v, n); why != accepted {
 		return why
 	}
 	if !x.log.slot(n).commits.add(from, message.Digest{}) {
@@ -257,7 +216,7 @@ func (x *voting) advance(s *slot) {
 	if s.proposal == nil {
 		return
 	}
-	if !x.silent() && (x.cfg.Durable || !x.isPrimary()) && !s.prepares.has(x.cfg.Self) && !x.pq.otherwise(s.seq, x.view, s.proposal.Digest) {
+	if !x.silent() && (x.cfg.Durable || !x.isPrimary()) && !s.prepares.has(x.cfg.Self) && !x.log.otherwise(s.seq, x.view, s.proposal.Digest) {
 		s.ownPrepare = message.Prepare{View: x.view, Seq: s.seq, Digest: s.proposal.Digest, From: x.cfg.Self}
 		s.prepares.add(x.cfg.Self, s.proposal.Digest)
 		x.promise(s.seq)
@@ -295,7 +254,7 @@ func (x *voting) commit(s *slot, b *message.Batch, d message.Digest) {
 // it commits.
 func (x *voting) sayCommit(s *slot) {
 	wait := x.cfg.Tentative && x.cfg.Piggyback && x.log.numbered < x.log.lastExec+x.cfg.Window &&
-		!x.checkpoints.willBeDue(s) && len(x.riding.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
+		!x.execution.willBeDue(s) && len(x.riding.numbers) < message.MaxCommits && !administrative(&s.proposal.Batch)
 	if wait {
 		x.riding.hold(s.seq)
 		return
@@ -340,6 +299,25 @@ func (x *voting) adoptChosen(s *slot, b *message.Batch) {
 	x.advance(s)
 }
 
+// onDecided records that a batch committed at another replica.
+func (x *voting) onDecided(m *message.Decided) {
+	switch {
+	case m.Seq <= x.log.low || m.Seq <= x.log.lastExec:
+		x.refuse(m, BelowWindow)
+		return
+	case m.Seq > x.log.high:
+		x.refuse(m, AboveWindow)
+		return
+	}
+	s := x.log.slot(m.Seq)
+	x.log.decidedTo = max(x.log.decidedTo, m.Seq)
+	if !s.decided.add(m.From, m.Digest) {
+		x.refuse(m, SecondVote)
+		return
+	}
+	x.adoptDecision(s)
+}
+
 // adoptDecision executes what f+1 replicas say was decided, if we have the batch; else it is asked
 // for. It leaves no trace in P and Q: the quorum that prepared it has it there (R-HD-15).
 func (x *voting) adoptDecision(s *slot) {
@@ -358,25 +336,6 @@ func (x *voting) adoptDecision(s *slot) {
 	default:
 		x.bodies.wanted()
 	}
-}
-
-// onDecided records that a batch committed at another replica.
-func (x *voting) onDecided(m *message.Decided) {
-	switch {
-	case m.Seq <= x.log.low || m.Seq <= x.log.lastExec:
-		x.refuse(m, BelowWindow)
-		return
-	case m.Seq > x.log.high:
-		x.refuse(m, AboveWindow)
-		return
-	}
-	s := x.log.slot(m.Seq)
-	x.log.decidedTo = max(x.log.decidedTo, m.Seq)
-	if !s.decided.add(m.From, m.Digest) {
-		x.refuse(m, SecondVote)
-		return
-	}
-	x.adoptDecision(s)
 }
 
 // onBatchBody takes a batch that we miss, from anyone. A view may begin with it.
@@ -422,3 +381,23 @@ func (x *voting) retryLacking(r *message.Request) {
 		x.bodies.eachLacking(x.advance)
 	}
 }
+
+// tickVotes asks for batches that are missing, lets COMMITs go that were held back, and tries proposals again.
+func (x *voting) tickVotes() {
+	x.bodies.tickPulls()
+	x.bodies.askAll(x.change.choosable)
+	x.bodies.askOperations(x.primary(), x.queue.passed)
+	x.riding.flushOld()
+	x.retryHeld()
+}
+
+// abandon ends the votes of the present view.
+func (x *voting) abandon() {
+	x.choosing = false
+	x.riding.forget()
+	x.log.clear()
+	x.bodies.leave()
+}
+
+// heldBack counts the COMMITs that are held back.
+func (x *voting) heldBack() int { return len(x.riding.numbers) }
