@@ -72,7 +72,8 @@ func TestQuorumChangesView(t *testing.T) {
 			p.command(t, "request op=x to=0")
 			p.command(t, "deliver")
 			decided, _ := p.cores[1].Committed(1)
-			// Of the quorum that prepared, as many are gone as can be: the replicas beside it come in their place.
+			// Of the quorum that prepared, as many are gone as can be: the replicas
+			// beside it come in their place.
 			gone := size.Faulty() + size.Away()
 			later := upTo(gone, n, up)
 			heard := reachable(t, n, later...)

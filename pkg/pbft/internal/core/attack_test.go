@@ -21,7 +21,8 @@ func newAttacked(self message.ReplicaID, fence message.SeqNum) *Core {
 	})
 }
 
-// perform does what the core says as a replica would whose service accepts everything, and returns what was sent.
+// perform does what the core says as a replica would whose service accepts everything,
+// and returns what was sent.
 func perform(c *Core) (sent []message.Message) {
 	for {
 		effects := c.Effects()
@@ -148,7 +149,8 @@ func lyingViewChange(r *rand.Rand, from message.ReplicaID) *message.ViewChange {
 	return m
 }
 
-// One faulty replica may say anything: a core must not stop for it. Its invariants are about our code.
+// One faulty replica may say anything: a core must not stop for it. Its invariants are
+// about our code.
 func TestNoLieBreaksAnInvariant(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -174,8 +176,9 @@ func TestNoLieBreaksAnInvariant(t *testing.T) {
 	}
 }
 
-// A STATUS whose numbers end at the largest there is made the loop over what its sender lacks begin at 0, outside the
-// marks: one message stopped every replica that heard it. Decoders refuse such numbers now.
+// A STATUS whose numbers end at the largest there is made the loop over what its sender
+// lacks begin at 0, outside the marks: one message stopped every replica that heard it.
+// Decoders refuse such numbers now.
 func TestStatusFromTheEndOfNumbers(t *testing.T) {
 	for _, m := range []*message.Status{
 		{Active: true, LastExecuted: largest, From: 2},
@@ -199,8 +202,8 @@ func TestStatusFromTheEndOfNumbers(t *testing.T) {
 	}
 }
 
-// A replica that was silent for having forgotten its votes must vote, when the silence ends, for what came
-// meanwhile: nobody sends it again in a way that would remind it.
+// A replica that was silent for having forgotten its votes must vote, when the silence
+// ends, for what came meanwhile: nobody sends it again in a way that would remind it.
 func TestSilenceEndsWithVotes(t *testing.T) {
 	c := newAttacked(3, 4)
 	c.Frozen(0, message.Digest{})
@@ -255,7 +258,8 @@ func TestVotesOutliveTheirSlot(t *testing.T) {
 	}
 }
 
-// Proposals that are held, because a request in them is not authentic here, are bounded like those accepted.
+// Proposals that are held, because a request in them is not authentic here, are bounded
+// like those accepted.
 func TestHeldProposalsAreBounded(t *testing.T) {
 	c := newAttacked(1, 0)
 	op := make([]byte, 1000)
@@ -289,7 +293,8 @@ func TestLateInitialRoot(t *testing.T) {
 	}
 }
 
-// Whatever replicas say of checkpoints, the highest that enough of them speak of is found: as by who counts them all.
+// Whatever replicas say of checkpoints, the highest that enough of them speak of is
+// found: as by who counts them all.
 func TestClaimed(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 2))
@@ -408,8 +413,8 @@ func TestKeyChangesResendAtMostOncePerInterval(t *testing.T) {
 	}
 }
 
-// newAhead is a primary whose checkpoint 8 is stable, and that has just proposed number 9: beyond the window of who has
-// installed no checkpoint yet.
+// newAhead is a primary whose checkpoint 8 is stable, and that has just proposed number
+// 9: beyond the window of who has installed no checkpoint yet.
 func newAhead() *Core {
 	c := newAttacked(0, 0)
 	c.log.lastExec, c.log.numbered = 8, 8
@@ -496,7 +501,8 @@ func TestFetchBatchIsBoundedInBytes(t *testing.T) {
 	}
 }
 
-// A replica that fetches for ever has twice the state at full speed, and then little; after a while it may fetch again.
+// A replica that fetches for ever has twice the state at full speed, and then little;
+// after a while it may fetch again.
 func TestFetchingForEverIsBounded(t *testing.T) {
 	c := newAttacked(1, 0)
 	const pages = 1 << 19
@@ -666,8 +672,9 @@ func TestEveryWaitingRequestIsForwarded(t *testing.T) {
 	t.Fatal("768 requests that wait keep a client's only one from being forwarded")
 }
 
-// A batch that a single replica says it has prepared is not asked for, nor taken from it: a batch is
-// fetched for a new view when f+1 have pre-prepared it, so that a correct one did.
+// A batch that a single replica says it has prepared is not asked for, nor taken from it:
+// a batch is fetched for a new view when f+1 have pre-prepared it, so that a correct one
+// did.
 func TestNobodyMakesThePrimaryKeepBatches(t *testing.T) {
 	c := newAttacked(1, 0)
 	c.Frozen(0, message.Digest{})
@@ -716,7 +723,8 @@ func TestViewFromBelowTheFetchedState(t *testing.T) {
 	}
 }
 
-// The root of a checkpoint that comes when the state was replaced by a later one is no more ours to vouch for.
+// The root of a checkpoint that comes when the state was replaced by a later one is no
+// more ours to vouch for.
 func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
 	c := newAttacked(2, 0)
 	c.Frozen(0, message.Digest{})
@@ -733,8 +741,8 @@ func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
 	}
 }
 
-// Requests of one client that wait here, and that no other replica can authenticate, are not sent to
-// the primary again without end, because votes take the same way.
+// Requests of one client that wait here, and that no other replica can authenticate, are
+// not sent to the primary again without end, because votes take the same way.
 func TestPassingOnIsBounded(t *testing.T) {
 	c := New(Config{
 		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, Batch: BatchLimit{Bytes: 1 << 20, Count: 8}, LogBytes: 1 << 24,
@@ -760,7 +768,8 @@ func TestPassingOnIsBounded(t *testing.T) {
 	}
 }
 
-// A DATA that brings nothing of what was asked for, as fast as it is asked, is a lie like a false one.
+// A DATA that brings nothing of what was asked for, as fast as it is asked, is a lie like
+// a false one.
 func TestEmptyDataIsShunned(t *testing.T) {
 	c := newAttacked(2, 0)
 	c.Frozen(0, message.Digest{})
@@ -785,7 +794,8 @@ func TestEmptyDataIsShunned(t *testing.T) {
 	}
 }
 
-// A later checkpoint that a view begins from must not be aimed at while the state that was fetched is being installed.
+// A later checkpoint that a view begins from must not be aimed at while the state that
+// was fetched is being installed.
 func TestNoNewAimDuringInstall(t *testing.T) {
 	c := newAttacked(2, 0)
 	c.Frozen(0, message.Digest{})
@@ -843,8 +853,8 @@ func TestOperationsLaidByAreBounded(t *testing.T) {
 	}
 }
 
-// The benchmark measures a FORWARD that makes no request authentic, when a faulty primary has filled
-// the log with proposals that wait for FORWARDs.
+// The benchmark measures a FORWARD that makes no request authentic, when a faulty primary
+// has filled the log with proposals that wait for FORWARDs.
 func BenchmarkForwardAlone(b *testing.B) {
 	const window, each = 256, 512
 	c := New(Config{

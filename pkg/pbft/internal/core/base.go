@@ -28,9 +28,10 @@ type Config struct {
 	// at all others. Then the primary votes with PREPAREs too (R-OUR-2).
 	Durable bool
 
-	// Fence is the highest number for which this replica may have made a promise in an earlier life, which it has
-	// forgotten. Until a checkpoint at or above it is stable the replica is silent, and counts among the f (R-OUR-5):
-	// see silence.go. 0 for a replica that never promised anything.
+	// Fence is the highest number for which this replica may have made a promise in an
+	// earlier life, which it has forgotten. Until a checkpoint at or above it is stable
+	// the replica is silent, and counts among the f (R-OUR-5): see silence.go. 0 for a
+	// replica that never promised anything.
 	Fence message.SeqNum
 
 	// FenceView is the view that this replica had reached then. It waits for that view's NEW-VIEW,
@@ -78,8 +79,9 @@ func (cfg *Config) step() message.SeqNum {
 
 const checkpointSteps = 16 // a power of two
 
-// base is what every part of the core may use: what the group is, the present view and tick, how far this replica may
-// promise anything, and where effects and refusals go. All parts share one.
+// base is what every part of the core may use: what the group is, the present view and
+// tick, how far this replica may promise anything, and where effects and refusals go. All
+// parts share one.
 type base struct {
 	cfg    Config
 	size   message.GroupSize // n: quorum, weak and f follow from it
@@ -116,7 +118,8 @@ func (b *base) weak() int   { return b.size.Weak() }
 func (b *base) primary() message.ReplicaID { return b.view.Primary(b.cfg.Replicas) }
 func (b *base) isPrimary() bool            { return b.primary() == b.cfg.Self }
 
-// Due is Effects while more of the same event is to come: nothing is proposed before it is there too.
+// Due is Effects while more of the same event is to come: nothing is proposed before it
+// is there too.
 func (b *base) Due() []Effect {
 	out := b.out
 	b.out, b.spare = b.spare[:0], out
@@ -167,7 +170,8 @@ func (b *base) promise(n message.SeqNum) {
 	b.do(Effect{Verb: Fence, Seq: b.fence, View: b.fencedView})
 }
 
-// silent reports whether we may promise nothing, because we may have promised otherwise before we forgot.
+// silent reports whether we may promise nothing, because we may have promised otherwise
+// before we forgot.
 func (b *base) silent() bool { return b.stable.Seq < b.cfg.Fence }
 
 // silentUntil is the checkpoint that must be stable before we may promise anything, 0 if we may.
@@ -190,8 +194,8 @@ func (b *base) cost(r *message.Request) int {
 	return r.Cost
 }
 
-// tooCostly reports whether a batch costs more than the group allows. A single request may, or it could never
-// run. All operations must be here.
+// tooCostly reports whether a batch costs more than the group allows. A single request
+// may, or it could never run. All operations must be here.
 func (b *base) tooCostly(batch *message.Batch) bool {
 	if b.cfg.Batch.Cost == 0 || len(batch.Requests) < 2 {
 		return false
@@ -243,8 +247,8 @@ const everyone replicas = 1<<message.MaxReplicas - 1
 
 func (s replicas) has(i message.ReplicaID) bool { return s&(1<<i) != 0 }
 
-// A Refusal is a reason to ignore a message. A peer's lie or lateness is not our error: it is counted, shown
-// in transcripts, and forgotten.
+// A Refusal is a reason to ignore a message. A peer's lie or lateness is not our error:
+// it is counted, shown in transcripts, and forgotten.
 type Refusal uint8
 
 // The refusals.
@@ -321,8 +325,8 @@ func Refusals() (all []Refusal) {
 // A Verb is a kind of effect.
 type Verb uint8
 
-// The verbs of effects: everything that a replica can be told to do. The list of effects is a program: it is performed top to
-// bottom, and later effects rely on earlier ones.
+// The verbs of effects: everything that a replica can be told to do. The list of effects
+// is a program: it is performed top to bottom, and later effects rely on earlier ones.
 const (
 	Send      Verb = iota + 1 // Message to replica To, under the newest keys
 	Multicast                 // Message to all other replicas

@@ -131,7 +131,8 @@ func (b *bodies) missing(choosable func() []message.Digest) (digests []message.D
 	return digests
 }
 
-// askAll asks everyone for the batches that we miss (R-RTX-7), not more often than the resend interval.
+// askAll asks everyone for the batches that we miss (R-RTX-7), not more often than the
+// resend interval.
 func (b *bodies) askAll(choosable func() []message.Digest) {
 	if !b.askingAll.allows(b.tick) {
 		return

@@ -162,8 +162,9 @@ func (x *viewChange) usable(j message.ReplicaID, d message.Digest) *message.View
 	return nil
 }
 
-// hasViewChange reports whether j's VIEW-CHANGE for our pending view needs no more sending: the new primary has it
-// and may use it, a backup has it, or may believe the copy that the NEW-VIEW names.
+// hasViewChange reports whether j's VIEW-CHANGE for our pending view needs no more
+// sending: the new primary has it and may use it, a backup has it, or may believe the
+// copy that the NEW-VIEW names.
 func (x *viewChange) hasViewChange(j message.ReplicaID) bool {
 	if nv := x.newView; nv != nil {
 		for _, v := range nv.V {
@@ -187,7 +188,8 @@ func (x *viewChange) acknowledged(j message.ReplicaID) bool {
 	return x.vouchers(j, x.digests[j]) >= x.size.Acks()
 }
 
-// joinable is the view that f+1 other replicas have reached or passed (R-VT-4): one of them is correct.
+// joinable is the view that f+1 other replicas have reached or passed (R-VT-4): one of
+// them is correct.
 func (x *viewChange) joinable() message.View {
 	views := make([]message.View, 0, len(x.last))
 	for i := range x.last {
@@ -211,8 +213,8 @@ func (x *viewChange) ackFor(j message.ReplicaID) *message.ViewChangeAck {
 	return &message.ViewChangeAck{View: x.view, Of: j, Digest: x.digests[j], From: x.cfg.Self}
 }
 
-// vouchers counts the replicas, other than j itself, the view's primary and we, whose acks for j's VIEW-CHANGE
-// carry digest d.
+// vouchers counts the replicas, other than j itself, the view's primary and we, whose
+// acks for j's VIEW-CHANGE carry digest d.
 func (x *viewChange) vouchers(j message.ReplicaID, d message.Digest) (n int) {
 	for i, a := range x.acks[j] {
 		from := message.ReplicaID(i)
@@ -223,8 +225,8 @@ func (x *viewChange) vouchers(j message.ReplicaID, d message.Digest) (n int) {
 	return n
 }
 
-// choosable are the batches above the water mark that we may choose as the new primary, by what P of the VIEW-CHANGEs
-// here say of them; nil if we are not about to.
+// choosable are the batches above the water mark that we may choose as the new primary,
+// by what P of the VIEW-CHANGEs here say of them; nil if we are not about to.
 func (x *viewChange) choosable() (digests []message.Digest) {
 	if x.active || !x.isPrimary() || x.newView != nil {
 		return nil
@@ -276,8 +278,8 @@ func (x *viewChange) maySay(n message.SeqNum) bool {
 	return own != nil && (n <= own.Low || slices.ContainsFunc(own.Checkpoints, named))
 }
 
-// bottom is the number at and below which nothing is ordered in this view: it began from there, whether or not that
-// checkpoint is stable here yet.
+// bottom is the number at and below which nothing is ordered in this view: it began from
+// there, whether or not that checkpoint is stable here yet.
 func (x *viewChange) bottom() message.SeqNum {
 	if m := x.newView; x.active && m != nil {
 		return max(x.log.low, m.Checkpoint.Seq)
@@ -285,10 +287,10 @@ func (x *viewChange) bottom() message.SeqNum {
 	return x.log.low
 }
 
-// forgetOthers forgets these replicas' messages about views that have not begun. The VIEW-CHANGEs
-// with which the present view began are a whole certificate, as are those with which we began it as
-// its primary; others may need them from us. The acks of a forgotten VIEW-CHANGE go, too: its sender
-// makes another, which has acks of its own.
+// forgetOthers forgets these replicas' messages about views that have not begun. The
+// VIEW-CHANGEs with which the present view began are a whole certificate, as are those
+// with which we began it as its primary; others may need them from us. The acks of a
+// forgotten VIEW-CHANGE go, too: its sender makes another, which has acks of its own.
 func (x *viewChange) forgetOthers(these replicas) {
 	ours := x.newView != nil && x.isPrimary()
 	whole := x.active || ours
@@ -319,7 +321,8 @@ func (x *viewChange) forgetOthers(these replicas) {
 	}
 }
 
-// named reports whether the NEW-VIEW that we hold was made of the VIEW-CHANGE that we have of replica i.
+// named reports whether the NEW-VIEW that we hold was made of the VIEW-CHANGE that we
+// have of replica i.
 func (x *viewChange) named(i int) bool {
 	held := message.Vouched{From: message.ReplicaID(i), Digest: x.digests[i]}
 	return x.newView != nil && slices.Contains(x.newView.V, held)

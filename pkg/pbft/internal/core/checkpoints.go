@@ -84,8 +84,8 @@ func (x *checkpoints) each(low message.SeqNum, f func(message.CheckpointID)) {
 	}
 }
 
-// root is the root of our state after n, if it is known and n above the low water mark: computed here, or of a state
-// that was fetched and may lie above the window.
+// root is the root of our state after n, if it is known and n above the low water mark:
+// computed here, or of a state that was fetched and may lie above the window.
 func (x *checkpoints) root(n message.SeqNum) (message.Digest, bool) {
 	if x.fetched.Seq == n {
 		return x.fetched.Digest, true
@@ -108,8 +108,8 @@ func (x *checkpoints) recall() {
 	}
 }
 
-// installed: our state is that of checkpoint k now, which was fetched, and it holds no other than the one that it
-// was replaced by.
+// installed: our state is that of checkpoint k now, which was fetched, and it holds no
+// other than the one that it was replaced by.
 func (x *checkpoints) installed(k message.CheckpointID) {
 	x.taken, x.since, x.fetched = k.Seq, 0, k
 	for i := range x.ring {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package core is the protocol, pure: a message or a tick goes in, effects come out. No clock, socket, disk,
-// goroutine, lock, key or chance [TOCS §4].
+// Package core is the protocol, pure: a message or a tick goes in, effects come out. No
+// clock, socket, disk, goroutine, lock, key or chance [TOCS §4].
 //
 // The caller has checked who sent a message and has put that into its From; the core asks only
 // whether it may be said now. Handlers judge and record; advance alone decides what the votes mean.
 //
-// The core consists of parts. Each has the state that its rules are about, and stands on parts above it in this table
-// only, so each can be read without those below it:
+// The core consists of parts. Each has the state that its rules are about, and stands on
+// parts above it in this table only, so each can be read without those below it:
 //
 //	base.go                       what the core knows of its group; view, tick, stable checkpoint; promises, effects, refusals
 //	pace.go                       pauses that grow, and rate limits
@@ -33,8 +33,9 @@
 //	parts.go                      all parts, made, restored and asked
 //	core.go                       what can happen to a core
 //
-// What follows in a part further down is recorded by the one in which it became true, and done by Core.followUp when the
-// event has been taken in. (go run ./test/arrows -v draws who uses whom.)
+// What follows in a part further down is recorded by the one in which it became true, and
+// done by Core.followUp when the event has been taken in. (go run ./test/arrows -v draws
+// who uses whom.)
 package core
 
 import (
@@ -43,8 +44,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Core is one replica's state of the protocol. It takes in what happens, hands it to the part that has rules for it,
-// and does what follows in other parts.
+// Core is one replica's state of the protocol. It takes in what happens, hands it to the
+// part that has rules for it, and does what follows in other parts.
 type Core struct {
 	*parts
 	Answers
@@ -70,8 +71,8 @@ func Restore(cfg Config, state message.CheckpointID, records []message.Message) 
 	return c
 }
 
-// Step takes in a message. Its sender was authenticated; a Request tells by its Authentic mark whether its
-// client was.
+// Step takes in a message. Its sender was authenticated; a Request tells by its Authentic
+// mark whether its client was.
 func (c *Core) Step(m message.Message) {
 	switch m := m.(type) {
 	case *message.QueryStable:
@@ -157,9 +158,10 @@ func (c *Core) Effects() []Effect {
 	return c.Due()
 }
 
-// followUp does what follows from what the parts have recorded, in other parts: a checkpoint has become stable, or
-// there is news of the view that is to begin. It ends: a checkpoint becomes stable once, and without a further message
-// only the NEW-VIEWs that are here, two at most, can show that a view is to be left.
+// followUp does what follows from what the parts have recorded, in other parts: a
+// checkpoint has become stable, or there is news of the view that is to begin. It ends: a
+// checkpoint becomes stable once, and without a further message only the NEW-VIEWs that
+// are here, two at most, can show that a view is to be left.
 func (c *Core) followUp() {
 	for {
 		switch {
@@ -186,7 +188,8 @@ func (c *Core) leave(v message.View) {
 	c.followUp()
 }
 
-// fillLate reports whether the primary of an idle group leaves a recovering replica waiting for null batches (R-PR-25).
+// fillLate reports whether the primary of an idle group leaves a recovering replica
+// waiting for null batches (R-PR-25).
 func (c *Core) fillLate() bool {
 	if !c.active || c.isPrimary() || c.catchUp.fetching() || c.silent() {
 		return false
@@ -217,10 +220,10 @@ func (c *Core) endSilence() {
 	c.reports.sendStatus()
 }
 
-// onStatus answers the STATUS of a replica, and notes in which view that is, and how long it is silent. A primary that
-// is silent can do nothing for its view, nor can one that has left it and forgotten that it did. It
-// cannot say so in a VIEW-CHANGE, so the others leave at this word of it, as they do when a primary
-// steps down (R-VT-5).
+// onStatus answers the STATUS of a replica, and notes in which view that is, and how long
+// it is silent. A primary that is silent can do nothing for its view, nor can one that
+// has left it and forgotten that it did. It cannot say so in a VIEW-CHANGE, so the others
+// leave at this word of it, as they do when a primary steps down (R-VT-5).
 func (c *Core) onStatus(m *message.Status) {
 	c.silences.of[m.From].until = m.SilentUntil
 	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
@@ -235,8 +238,8 @@ func (c *Core) onStatus(m *message.Status) {
 	c.reports.onStatus(m)
 }
 
-// StepDown leaves the view if we are its primary: the others follow at once, without waiting for their timers
-// (R-VT-5).
+// StepDown leaves the view if we are its primary: the others follow at once, without
+// waiting for their timers (R-VT-5).
 func (c *Core) StepDown() {
 	if c.active && c.isPrimary() && !c.silent() && !c.estimating() {
 		c.leave(c.view + 1)
@@ -309,8 +312,8 @@ func (c *Core) Accepted(p *message.PrePrepare, ok bool) { c.voting.judged(p, ok)
 // Signed answers Sign: the recovery request, signed, is for the group to order.
 func (c *Core) Signed(r *message.Request) { c.recovery.signed(r) }
 
-// Recovered says that the state has a recovery request of replica i: it was executed as part of batch n, or was in the
-// fetched state.
+// Recovered says that the state has a recovery request of replica i: it was executed as
+// part of batch n, or was in the fetched state.
 func (c *Core) Recovered(i message.ReplicaID, n, bound message.SeqNum, t message.Timestamp) {
 	c.recovery.recovered(i, n, bound, t)
 	c.followUp()
@@ -357,8 +360,8 @@ func (c *Core) Forget(executed func(r *message.Request) bool) { c.wait.drop(exec
 // Retain forgets the clients that are no longer enrolled, and their waiting requests.
 func (c *Core) Retain(has func(message.ClientID) bool) { c.forwards.retain(has) }
 
-// ClientKeysChanged says that a client has restarted, or changed its keys. Its earlier requests are proposed when a
-// quorum says that it holds them.
+// ClientKeysChanged says that a client has restarted, or changed its keys. Its earlier
+// requests are proposed when a quorum says that it holds them.
 func (c *Core) ClientKeysChanged(client message.ClientID) { c.forwards.doubt(client) }
 
 // StateSize says how many pages the state takes, about.
@@ -374,12 +377,14 @@ func (c *Core) Refreshed() {
 	c.forwards.expire()
 }
 
-// RefreshedFor says that replica i speaks to us under a new key from now on, and the others under the keys that they have:
-// somebody else may have spoken for replica i, and for no other. Its words alone are forgotten, as Refreshed forgets those of all.
+// RefreshedFor says that replica i speaks to us under a new key from now on, and the
+// others under the keys that they have: somebody else may have spoken for replica i, and
+// for no other. Its words alone are forgotten, as Refreshed forgets those of all.
 func (c *Core) RefreshedFor(i message.ReplicaID) { c.forget(1 << i) }
 
-// forget forgets what was counted of the words of some replicas and makes no whole certificate. All that is left came from the
-// same owners of keys: those who speak for these replicas from now on find none of it.
+// forget forgets what was counted of the words of some replicas and makes no whole
+// certificate. All that is left came from the same owners of keys: those who speak for
+// these replicas from now on find none of it.
 func (c *Core) forget(these replicas) {
 	for n := c.log.low + 1; n <= c.log.high; n++ {
 		c.log.forgetVotes(c.base, c.log.slot(n), these)

@@ -15,11 +15,11 @@ import "bfs/pkg/pbft/internal/message"
 // not agree on them.
 
 const (
-	// commonCost is what running any operation may cost beside its length: decoding it, a look-up, a page of
-	// result and the attributes around it.
+	// commonCost is what running any operation may cost beside its length: decoding it, a
+	// look-up, a page of result and the attributes around it.
 	commonCost = 4<<10 + 512
-	// costPerTick is what costly requests have of a tick (10 ms) while other clients are served: about a tenth
-	// of it, at 1.6 GB/s.
+	// costPerTick is what costly requests have of a tick (10 ms) while other clients are
+	// served: about a tenth of it, at 1.6 GB/s.
 	costPerTick = 512 << 10
 	// costTurn is a client's turn among those that wait for costly requests.
 	costTurn = 256 << 10
@@ -30,12 +30,14 @@ const (
 	// busyRead is the cost up to which an unordered read makes its client count as being served.
 	// Longer reads compete among themselves only.
 	busyRead = 16 << 10
-	// costlyTicks is how much longer than for others a replica waits for a costly request before it leaves the
-	// view: four clients that each have lineCost before it are no fault of the primary.
+	// costlyTicks is how much longer than for others a replica waits for a costly request
+	// before it leaves the view: four clients that each have lineCost before it are no
+	// fault of the primary.
 	costlyTicks = 4 * lineCost / costPerTick
 )
 
-// extra is what a request costs above its length and what any costs; not positive if it is not costly.
+// extra is what a request costs above its length and what any costs; not positive if it
+// is not costly.
 func extra(r *message.Request) int { return r.Cost - r.Length() - commonCost }
 
 func costly(r *message.Request) bool { return extra(r) > 0 }

@@ -77,8 +77,8 @@ const (
 	otherClient  message.ClientID = 3
 )
 
-// A client whose operations are costly has what a tick allows while somebody else is served, and everything
-// when nobody is.
+// A client whose operations are costly has what a tick allows while somebody else is
+// served, and everything when nobody is.
 func TestCostlyRequestsWaitForOthers(t *testing.T) {
 	c := costing(0)
 	wish(c, greedyClient, 1, 0, 100, 8)
@@ -112,8 +112,8 @@ func TestCostlyRequestsWaitForOthers(t *testing.T) {
 	}
 }
 
-// Clients that wait for costly requests are served in turn, each for as much cost; and what is not costly does
-// not wait behind what is, of the same client either.
+// Clients that wait for costly requests are served in turn, each for as much cost; and
+// what is not costly does not wait behind what is, of the same client either.
 func TestCostlyRequestsInTurn(t *testing.T) {
 	c := costing(0)
 	costs, common := map[message.ClientID]int{}, 0
@@ -168,8 +168,8 @@ func TestCostIsBounded(t *testing.T) {
 	}
 }
 
-// A costly request that waits for its turn is no reason to leave the view, for as long as four clients may be
-// before it. One that is not costly is, whatever waits beside it.
+// A costly request that waits for its turn is no reason to leave the view, for as long as
+// four clients may be before it. One that is not costly is, whatever waits beside it.
 func TestViewOutlivesCostlyRequests(t *testing.T) {
 	waits := func(units ...byte) (ticks int) {
 		c := costing(1)
@@ -202,8 +202,8 @@ func TestViewOutlivesCostlyRequests(t *testing.T) {
 	}
 }
 
-// What a client sent before it began a new life is not proposed until 2f+1 hold it: they may not be able to
-// check it any more.
+// What a client sent before it began a new life is not proposed until 2f+1 hold it: they
+// may not be able to check it any more.
 func TestOldKeysAreInDoubt(t *testing.T) {
 	c := costing(0)
 	c.Tick()

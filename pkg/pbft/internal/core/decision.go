@@ -42,8 +42,8 @@ func (d decision) checkpoint() (best message.CheckpointID, found bool) {
 	return best, found
 }
 
-// choose finds a digest for every number above the checkpoint, up to the last one that B does not leave empty. Not ok:
-// more VIEW-CHANGEs are needed (R-VC-22).
+// choose finds a digest for every number above the checkpoint, up to the last one that B
+// does not leave empty. Not ok: more VIEW-CHANGEs are needed (R-VC-22).
 func (d decision) choose(start message.SeqNum) (chosen []message.Digest, ok bool) {
 	end := 0
 	for n := start + 1; n <= start+d.cfg.LogSize; n++ {
@@ -113,8 +113,9 @@ func entry(all []message.Prepared, n message.SeqNum) (message.Prepared, bool) {
 	return all[i], true
 }
 
-// justified checks a NEW-VIEW by its conditions, not by making it again: more than one choice may be right (R-VC-24,
-// R-VC-31). A applies to every digest, null included (R-VC-24a).
+// justified checks a NEW-VIEW by its conditions, not by making it again: more than one
+// choice may be right (R-VC-24, R-VC-31). A applies to every digest, null included
+// (R-VC-24a).
 func (d decision) justified(m *message.NewView) bool {
 	start, ok := d.checkpoint()
 	if !ok || start != m.Checkpoint || len(d.set) < d.quorum() {

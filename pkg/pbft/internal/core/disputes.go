@@ -4,14 +4,17 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// A Dispute is what a replica has said, since we began, that is not what the group did. Nothing in the protocol depends on it: a wrong
-// vote is one that is missing. It names those whose host operators are to look at. A replica that recovers counts nothing: what it
-// compares with may be an intruder's work.
+// A Dispute is what a replica has said, since we began, that is not what the group did.
+// Nothing in the protocol depends on it: a wrong vote is one that is missing. It names
+// those whose host operators are to look at. A replica that recovers counts nothing: what
+// it compares with may be an intruder's work.
 type Dispute struct {
-	// Votes are PREPAREs for another batch than the one that committed in that view. Either their sender lies or the primary, which
-	// then has proposed something else to it.
+	// Votes are PREPAREs for another batch than the one that committed in that view.
+	// Either their sender lies or the primary, which then has proposed something else to
+	// it.
 	Votes uint64
-	// Roots are CHECKPOINTs that name another root than the stable one. Their sender lies, or its state is false.
+	// Roots are CHECKPOINTs that name another root than the stable one. Their sender
+	// lies, or its state is false.
 	Roots uint64
 	// False: its last word on a checkpoint was such a root.
 	False bool
@@ -40,7 +43,8 @@ func (x *disputes) vote(s *slot, i message.ReplicaID) {
 	}
 }
 
-// roots counts what was said against the root of a checkpoint that is about to become the stable one.
+// roots counts what was said against the root of a checkpoint that is about to become the
+// stable one.
 func (x *disputes) roots(n message.SeqNum, root message.Digest) {
 	k := x.checkpoints.find(n)
 	if k == nil {

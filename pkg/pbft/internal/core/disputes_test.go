@@ -8,8 +8,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Replica 2 votes for other batches and names other roots than the group does, sooner or later than what is right is certain. It is
-// named, and nobody else is; and it is not called false any more when its word on a checkpoint is right again.
+// Replica 2 votes for other batches and names other roots than the group does, sooner or
+// later than what is right is certain. It is named, and nobody else is; and it is not
+// called false any more when its word on a checkpoint is right again.
 func TestDisputes(t *testing.T) {
 	c := newAttacked(1, 0)
 	c.Frozen(0, message.Digest{1})

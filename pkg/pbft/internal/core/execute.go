@@ -66,7 +66,8 @@ func (x *execution) executeNext() {
 	}
 }
 
-// execute has a batch run. Its replies are promises, and so is every answer from the state that it leaves.
+// execute has a batch run. Its replies are promises, and so is every answer from the
+// state that it leaves.
 func (x *execution) execute(n message.SeqNum, b *message.Batch, st Standing) {
 	if !x.silent() {
 		x.promise(n)
@@ -132,7 +133,8 @@ func (x *execution) confirm(s *slot) {
 		x.do(Effect{Verb: Confirm, Seq: s.seq})
 		return
 	}
-	// Clients that believed our reply had it from fewer than a quorum. All since the last checkpoint is executed again.
+	// Clients that believed our reply had it from fewer than a quorum. All since the last
+	// checkpoint is executed again.
 	x.do(Effect{Verb: Rollback, Seq: x.checkpoints.taken})
 	for n := x.checkpoints.taken + 1; n < s.seq; n++ {
 		x.do(Effect{Verb: Repeat, Seq: n, Batch: x.log.slot(n).batch})
@@ -140,16 +142,18 @@ func (x *execution) confirm(s *slot) {
 	x.execute(s.seq, s.batch, x.standing(s))
 }
 
-// repeated notes of batch n that was executed: its i-th request was not executed, because the state has
-// the slot's answer to it, or to a later one. A primary may propose a request again and again and
-// never let the last of these batches commit, so what was answered before does not wait for that.
+// repeated notes of batch n that was executed: its i-th request was not executed, because
+// the state has the slot's answer to it, or to a later one. A primary may propose a
+// request again and again and never let the last of these batches commit, so what was
+// answered before does not wait for that.
 func (x *execution) repeated(n message.SeqNum, i int) {
 	if x.ahead.seq == n {
 		x.ahead.repeats = append(x.ahead.repeats, i)
 	}
 }
 
-// installed: the state is that of the checkpoint that was fetched now. What was executed tentatively was its number at most.
+// installed: the state is that of the checkpoint that was fetched now. What was executed
+// tentatively was its number at most.
 func (x *execution) installed(k message.CheckpointID) {
 	x.ahead = tentative{}
 	x.log.lastExec, x.log.progress = k.Seq, x.tick
@@ -157,14 +161,15 @@ func (x *execution) installed(k message.CheckpointID) {
 	x.checkpoints.installed(k)
 }
 
-// trustState has reads answered from the present state. Else a replica that has recovered would wait for a batch that
-// never existed, and answer none.
+// trustState has reads answered from the present state. Else a replica that has recovered
+// would wait for a batch that never existed, and answer none.
 func (x *execution) trustState() { x.remembered = min(x.remembered, x.log.lastExec) }
 
 // last is the last batch that was executed, tentatively or not.
 func (x *execution) last() message.SeqNum { return max(x.log.lastExec, x.ahead.seq) }
 
-// readsBehind reports whether a read that is answered now could miss what an earlier life has answered.
+// readsBehind reports whether a read that is answered now could miss what an earlier life
+// has answered.
 func (x *execution) readsBehind() bool { return x.last() < x.remembered }
 
 // standing is the ground for the replies of a batch that committed.
@@ -175,10 +180,11 @@ func (x *execution) standing(s *slot) Standing {
 	return Standing{View: x.view}
 }
 
-// standingOf is the ground on which the answer to a request that was executed can be repeated. It is
-// not ok if it is not certain yet that the request was superseded, or if effects are still to be
-// performed, so that the state is not up to date. A Rollback may be among them: then the state has
-// a tentative execution of a batch that we know has not committed.
+// standingOf is the ground on which the answer to a request that was executed can be
+// repeated. It is not ok if it is not certain yet that the request was superseded, or if
+// effects are still to be performed, so that the state is not up to date. A Rollback may
+// be among them: then the state has a tentative execution of a batch that we know has not
+// committed.
 func (x *execution) standingOf(q *message.Request) (st Standing, ok bool) {
 	if len(x.out) > 0 {
 		return st, false
@@ -193,10 +199,11 @@ func (x *execution) standingOf(q *message.Request) (st Standing, ok bool) {
 	return Standing{View: x.view}, true
 }
 
-// ground is the ground of an answer to a read of the given version: the number of the last batch in the state that
-// changed anything the answer depends on, or of a later one (R-OUR-22). The answer can be given before that batch is
-// known to have committed: a quorum that has prepared the same makes it certain to commit, and no reader has to
-// wait for COMMITs (the paper's R-OPT-RO-2 does).
+// ground is the ground of an answer to a read of the given version: the number of the
+// last batch in the state that changed anything the answer depends on, or of a later one
+// (R-OUR-22). The answer can be given before that batch is known to have committed: a
+// quorum that has prepared the same makes it certain to commit, and no reader has to wait
+// for COMMITs (the paper's R-OPT-RO-2 does).
 func (x *execution) ground(version message.SeqNum) Standing {
 	if version > 0 && version == x.ahead.seq {
 		return Standing{x.ahead.view, version, true}

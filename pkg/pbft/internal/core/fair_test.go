@@ -24,8 +24,8 @@ func (q *queue) servedIn(tick, batches int, wait func()) map[message.ClientID]in
 	return of
 }
 
-// A client with 256 requests outstanding has of each batch no more than its share beside one that has eight. When the other ends, it has
-// whole batches again two ticks later.
+// A client with 256 requests outstanding has of each batch no more than its share beside
+// one that has eight. When the other ends, it has whole batches again two ticks later.
 func TestManyOutstanding(t *testing.T) {
 	const heavy, light, batches = 1, 2, 20
 	var q queue
@@ -52,7 +52,8 @@ func TestManyOutstanding(t *testing.T) {
 	}
 }
 
-// Clients that have much outstanding alike are served alike, and nothing waits: whole batches are made of what there is.
+// Clients that have much outstanding alike are served alike, and nothing waits: whole
+// batches are made of what there is.
 func TestSharesOfEqualClients(t *testing.T) {
 	const clients, outstanding, batches = 7, 64, 20
 	var q queue

@@ -8,18 +8,20 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// forwards are what this replica and the others say they hold and the primary has not proposed (R-OUR-11), and what
-// follows for the requests in the queue. f+1 such words make a request authentic, because a correct replica has seen a
-// good MAC; those of a quorum let it be proposed even if it is in doubt.
+// forwards are what this replica and the others say they hold and the primary has not
+// proposed (R-OUR-11), and what follows for the requests in the queue. f+1 such words
+// make a request authentic, because a correct replica has seen a good MAC; those of a
+// quorum let it be proposed even if it is in doubt.
 type forwards struct {
 	*base
 	log   *messageLog
 	queue *queue
 
-	// of[i] is what replica i says: one request for each slot of each client at most, as many as a correct replica can
-	// hold.
+	// of[i] is what replica i says: one request for each slot of each client at most, as
+	// many as a correct replica can hold.
 	of []map[message.RequestKey]forward
-	// unproven[i] are requests that replica i passed on and that are not authentic here, the latest few.
+	// unproven[i] are requests that replica i passed on and that are not authentic here,
+	// the latest few.
 	unproven [][]*message.Request
 }
 
@@ -115,8 +117,8 @@ func (x *forwards) forget(r *message.Request) {
 	}
 }
 
-// keepUnproven keeps a request that is not authentic here and that another replica passed on, in case f+1 vouch for
-// it.
+// keepUnproven keeps a request that is not authentic here and that another replica passed
+// on, in case f+1 vouch for it.
 func (x *forwards) keepUnproven(r *message.Request) {
 	x.refuse(r, NotAuthentic)
 	from := r.PassedBy

@@ -4,8 +4,8 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// journal is what this replica records beside its own votes, and how all records are begun anew. Without a journal,
-// which is disk mode's, nothing is recorded.
+// journal is what this replica records beside its own votes, and how all records are
+// begun anew. Without a journal, which is disk mode's, nothing is recorded.
 type journal struct {
 	*base
 	log    *messageLog

@@ -4,8 +4,9 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// judge says whether a vote may be counted: it asks what may be said now, in this view, about this number. Whether the
-// operations of a proposal are here and authentic is another question: see voting.fit.
+// judge says whether a vote may be counted: it asks what may be said now, in this view,
+// about this number. Whether the operations of a proposal are here and authentic is
+// another question: see voting.fit.
 type judge struct {
 	*base
 	log     *messageLog

@@ -70,8 +70,8 @@ func (l *line) dropLaidBy(s message.Slot) {
 	l.laidBy[s] = nil
 }
 
-// proposable: r is pending, not in doubt and not expired, and was not proposed in this view, nor was a later
-// one of its slot.
+// proposable: r is pending, not in doubt and not expired, and was not proposed in this
+// view, nor was a later one of its slot.
 func (l *line) proposable(r *message.Request) bool {
 	return l.pending[r.Slot] == r && !l.doubt[r.Slot] && !l.expired[r.Slot] && r.Timestamp > l.proposed[r.Slot]
 }
@@ -108,8 +108,9 @@ func (l *line) first(fifo *[]*message.Request) *message.Request {
 	return nil
 }
 
-// replaces reports whether a request takes the place of the one that its slot has waiting: it is a later one,
-// or that has expired and may never have been the client's wish.
+// replaces reports whether a request takes the place of the one that its slot has
+// waiting: it is a later one, or that has expired and may never have been the client's
+// wish.
 func (l *line) replaces(old, r *message.Request) bool {
 	return old == nil || r.Timestamp > old.Timestamp || l.expired[r.Slot]
 }
@@ -119,8 +120,9 @@ func sameWish(a, b *message.Request) bool {
 	return a.Timestamp == b.Timestamp && a.Digest() == b.Digest()
 }
 
-// renew gives a pending request the authenticator of a later copy, which its client has made for the replicas
-// whose keys have changed since: it is proposed with that one (R-OUR-10).
+// renew gives a pending request the authenticator of a later copy, which its client has
+// made for the replicas whose keys have changed since: it is proposed with that one
+// (R-OUR-10).
 func renew(old, r *message.Request) {
 	if r.Auth.Nonce > old.Auth.Nonce && sameWish(old, r) {
 		old.Auth, old.Replier, old.Provers, old.Apart = r.Auth, r.Replier, r.Provers, r.Apart

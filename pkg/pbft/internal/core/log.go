@@ -45,8 +45,8 @@ func (l *messageLog) init(size message.SeqNum, replicas int) {
 // unbounded is the bound of a log that has none.
 const unbounded = math.MaxUint64
 
-// confine keeps the window at or below a number before a checkpoint at or above until is stable, and forgets what P and
-// Q have above that.
+// confine keeps the window at or below a number before a checkpoint at or above until is
+// stable, and forgets what P and Q have above that.
 func (l *messageLog) confine(bound, until message.SeqNum) {
 	l.bound, l.until = bound, until
 	l.place()
@@ -81,8 +81,8 @@ func (l *messageLog) slot(n message.SeqNum) *slot {
 	return &l.slots[uint64(n)%uint64(len(l.slots))]
 }
 
-// slide moves the low water mark up, and P and Q with it (R-VC-3). It forgets all at or below it except the decisions
-// that past has room for.
+// slide moves the low water mark up, and P and Q with it (R-VC-3). It forgets all at or
+// below it except the decisions that past has room for.
 func (l *messageLog) slide(low message.SeqNum) {
 	size := message.SeqNum(len(l.slots))
 	for n := l.low + 1; n <= min(low, l.high); n++ {
@@ -111,9 +111,9 @@ func (l *messageLog) clear() {
 	l.bytes = 0
 }
 
-// hold keeps p, which may become the slot's proposal. Its bytes count in the log as if it were
-// accepted, or a primary could fill our memory with proposals that nobody can authenticate. All operations together
-// stay within limit.
+// hold keeps p, which may become the slot's proposal. Its bytes count in the log as if it
+// were accepted, or a primary could fill our memory with proposals that nobody can
+// authenticate. All operations together stay within limit.
 func (l *messageLog) hold(s *slot, p *message.PrePrepare, limit int) {
 	l.proposedTo = max(l.proposedTo, s.seq)
 	l.bytes += p.Batch.Bytes() - s.size
@@ -145,8 +145,8 @@ func (l *messageLog) find(d message.Digest) *message.Batch {
 	return nil
 }
 
-// carry updates P and Q with what was proposed in view v, which we are leaving. Voted reports which of it we
-// pre-prepared.
+// carry updates P and Q with what was proposed in view v, which we are leaving. Voted
+// reports which of it we pre-prepared.
 func (l *messageLog) carry(v message.View, voted func(*slot) bool) {
 	for n := l.low + 1; n <= l.high; n++ {
 		if s := l.slot(n); s.proposal != nil {
@@ -163,7 +163,8 @@ func (l *messageLog) tuples() (p, q []message.Prepared) {
 // witness keeps in Q that we pre-prepared a batch.
 func (l *messageLog) witness(p message.Prepared, b *message.Batch) { l.pq.witness(carried{p, b}) }
 
-// otherwise reports whether we voted in view v, before we entered it anew, for another batch than d as number n.
+// otherwise reports whether we voted in view v, before we entered it anew, for another
+// batch than d as number n.
 func (l *messageLog) otherwise(n message.SeqNum, v message.View, d message.Digest) bool {
 	return l.pq.otherwise(n, v, d)
 }
@@ -197,7 +198,8 @@ func (l *messageLog) dropPast() { l.past.drop(l.past.high) }
 // kept is the length of all operations that the log has, of present and past batches.
 func (l *messageLog) kept() int { return l.bytes + l.past.bytes }
 
-// carriedSizes counts what P and Q have: entries of P, numbers in Q, and the most digests for one of them.
+// carriedSizes counts what P and Q have: entries of P, numbers in Q, and the most digests
+// for one of them.
 func (l *messageLog) carriedSizes() (prepared, preprepared, digests int) {
 	for _, q := range l.pq.preprepared {
 		digests = max(digests, len(q))
@@ -304,7 +306,8 @@ func (s *slot) backups(d message.Digest, primary message.ReplicaID) int {
 	return n
 }
 
-// committedLocal is the paper's committed-local(m, v, n, i): prepared, and a quorum says that it prepared there.
+// committedLocal is the paper's committed-local(m, v, n, i): prepared, and a quorum says
+// that it prepared there.
 func (s *slot) committedLocal(quorum int) bool { return s.isPrepared && s.commits.count() >= quorum }
 
 // resent notes that a message of the slot leaves, and is not sent again for so many ticks.

@@ -4,8 +4,9 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// parts are all that a core consists of. Each part has the state that its rules are about, and pointers to those
-// above it in this list which it stands on. None knows of one below it.
+// parts are all that a core consists of. Each part has the state that its rules are
+// about, and pointers to those above it in this list which it stands on. None knows of
+// one below it.
 type parts struct {
 	*base
 	log         messageLog
@@ -107,7 +108,8 @@ func (x *parts) restoreMarks(state message.CheckpointID, m *memory) {
 	k.votes.add(x.cfg.Self, state.Digest)
 }
 
-// restoreView sets the view, what we said on our way into it, and P and Q, which are in our VIEW-CHANGE.
+// restoreView sets the view, what we said on our way into it, and P and Q, which are in
+// our VIEW-CHANGE.
 func (x *parts) restoreView(m *memory) {
 	v, active := m.view()
 	if v > x.view {
@@ -183,8 +185,8 @@ func (x *parts) runDecided(m *memory) {
 		}
 		x.execution.ran(n, b)
 		if n == x.stable.Seq && x.checkpoints.taken < n {
-			// The group took one here. Our records are of other batches, which an intruder has left: the root tells whether
-			// the state is another, too.
+			// The group took one here. Our records are of other batches, which an
+			// intruder has left: the root tells whether the state is another, too.
 			x.execution.freeze(n)
 		}
 	}
@@ -230,7 +232,8 @@ func (a Answers) Peer(i message.ReplicaID) (low, lastExecuted message.SeqNum) {
 	return a.reports.peers[i].low, a.reports.peers[i].lastExec
 }
 
-// SilenceOf is the checkpoint that must be stable before replica i votes, as it said last; 0: it votes.
+// SilenceOf is the checkpoint that must be stable before replica i votes, as it said
+// last; 0: it votes.
 func (a Answers) SilenceOf(i message.ReplicaID) message.SeqNum { return a.silences.of[i].until }
 
 // Forgets reports whether the state may be older than one that we have answered from: it is being
@@ -258,12 +261,12 @@ func (a Answers) Idle() bool {
 // Cost is what a request costs at most, in bytes copied.
 func (a Answers) Cost(r *message.Request) int { return a.cost(r) }
 
-// Contended reports whether a client other than this one was served a moment ago. What this one does beyond the
-// common is at others' expense then.
+// Contended reports whether a client other than this one was served a moment ago. What
+// this one does beyond the common is at others' expense then.
 func (a Answers) Contended(client message.ClientID) bool { return a.queue.contended(client, a.tick) }
 
-// LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we know: one that has
-// been forgotten here since may be used elsewhere.
+// LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we
+// know: one that has been forgotten here since may be used elsewhere.
 func (a Answers) LeftFor(i message.ReplicaID) message.View {
 	if m := a.change.latest(int(i)); m != nil {
 		return max(m.View, a.change.left[i])
@@ -377,13 +380,16 @@ func (a Answers) Lacks(d message.Digest) (lacks bool) {
 	return lacks
 }
 
-// Ahead is the number of the batch that was executed and is not known to have committed, 0 if there is none.
+// Ahead is the number of the batch that was executed and is not known to have committed,
+// 0 if there is none.
 func (a Answers) Ahead() message.SeqNum { return a.execution.ahead.seq }
 
-// Low is the low water mark: the last stable checkpoint, or the one that the present view began from.
+// Low is the low water mark: the last stable checkpoint, or the one that the present view
+// began from.
 func (a Answers) Low() message.SeqNum { return a.log.low }
 
-// Leaving is our VIEW-CHANGE for a view that has not begun here; nil if none is, or if an earlier life sent it.
+// Leaving is our VIEW-CHANGE for a view that has not begun here; nil if none is, or if an
+// earlier life sent it.
 func (a Answers) Leaving() *message.ViewChange {
 	if a.active {
 		return nil

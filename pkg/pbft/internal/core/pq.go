@@ -34,8 +34,8 @@ func newPQ() pq {
 	return pq{prepared: map[message.SeqNum]carried{}, preprepared: map[message.SeqNum][]carried{}}
 }
 
-// carry updates P and Q with a batch that was proposed in the view that we are leaving, and that prepared there, or
-// that we pre-prepared [TOCS Fig. 3].
+// carry updates P and Q with a batch that was proposed in the view that we are leaving,
+// and that prepared there, or that we pre-prepared [TOCS Fig. 3].
 func (x *pq) carry(entry carried, prepared, voted bool) {
 	if prepared {
 		x.prepared[entry.Seq] = entry
@@ -85,7 +85,8 @@ func (x *pq) find(n message.SeqNum, d message.Digest) *message.Batch {
 	return nil
 }
 
-// tuples are P and Q as a VIEW-CHANGE has them: P for numbers in (low, high] by number, Q by number and digest.
+// tuples are P and Q as a VIEW-CHANGE has them: P for numbers in (low, high] by number, Q
+// by number and digest.
 func (x *pq) tuples(low, high message.SeqNum) (p, q []message.Prepared) {
 	for n := low + 1; n <= high; n++ {
 		if t, ok := x.prepared[n]; ok {

@@ -66,8 +66,8 @@ func (p *proposing) layBy(r *message.Request) {
 	p.voting.retryLacking(r)
 }
 
-// onForward records that another replica waits for a request. f+1 of them make it authentic: a correct one has seen
-// a good MAC.
+// onForward records that another replica waits for a request. f+1 of them make it
+// authentic: a correct one has seen a good MAC.
 func (p *proposing) onForward(m *message.Forward) {
 	key := message.RequestKey{Client: m.Client, Slot: m.Slot}
 	said := forward{m.Timestamp, m.Digest}

@@ -18,10 +18,12 @@ import (
 // one, is in doubt: it is proposed only when a quorum has said that it holds it, which makes it
 // authentic to everyone (R-HD-2, R-OUR-11).
 //
-// Costly requests wait by themselves, see cost.go; "first in first out" holds for them and for the others.
+// Costly requests wait by themselves, see cost.go; "first in first out" holds for them
+// and for the others.
 //
-// Its memory is bounded: a line has at most one request for each slot, another that is laid by (see separate.go), and
-// lineBytes of operations, and there is a line only for clients that are enrolled.
+// Its memory is bounded: a line has at most one request for each slot, another that is
+// laid by (see separate.go), and lineBytes of operations, and there is a line only for
+// clients that are enrolled.
 type queue struct {
 	slots, lineBytes int
 	lines            map[message.ClientID]*line
@@ -238,7 +240,8 @@ func (q *queue) lastDone(k message.RequestKey) place {
 	return place{}
 }
 
-// drop drops the requests that were executed in batches that we never saw, and calls f for those that waited.
+// drop drops the requests that were executed in batches that we never saw, and calls f
+// for those that waited.
 func (q *queue) drop(executed func(*message.Request) bool, f func(*message.Request)) {
 	q.each(func(_ *line, r *message.Request) bool {
 		if executed(r) {
@@ -364,7 +367,8 @@ func (q *queue) reads(r *message.Request, tick int) {
 // contended reports whether a client other than this one was served a moment ago.
 func (q *queue) contended(c message.ClientID, tick int) bool { return q.busy.others(c, tick) }
 
-// overTicks is how long a client counts as over its share after some of its requests were held back.
+// overTicks is how long a client counts as over its share after some of its requests were
+// held back.
 const overTicks = 100
 
 // overShare calls f for each client that had more to be proposed lately than its share let through.

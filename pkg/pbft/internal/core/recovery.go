@@ -85,7 +85,8 @@ func (x *recovery) lastPrepared() message.SeqNum {
 	return max(x.execution.last(), x.log.lastPrepared())
 }
 
-// onReplyStable takes in how far another replica has come, and reports whether we take part from now on.
+// onReplyStable takes in how far another replica has come, and reports whether we take
+// part from now on.
 func (x *recovery) onReplyStable(m *message.ReplyStable) bool {
 	if !x.estimating() || m.Nonce != x.cfg.Recovery {
 		x.refuse(m, NotAskedFor)
@@ -132,7 +133,8 @@ func (x *recovery) bounded(bound message.SeqNum) bool {
 	return true
 }
 
-// fenceOff has a replica that remembers nothing be silent up to H_M, and up to its fence if that can be true.
+// fenceOff has a replica that remembers nothing be silent up to H_M, and up to its fence
+// if that can be true.
 func (x *recovery) fenceOff(bound message.SeqNum) {
 	if no, _ := x.others.fenceIsFalse(); no {
 		x.cfg.Fence = 0
@@ -146,7 +148,8 @@ func (x *recovery) mostSaid(bound message.SeqNum) message.SeqNum {
 	return bound + x.cfg.CheckpointPeriod
 }
 
-// distrust has all be set aside that this replica remembers: it starts again as one that has forgotten, in view v.
+// distrust has all be set aside that this replica remembers: it starts again as one that
+// has forgotten, in view v.
 func (x *recovery) distrust(v message.View, why string) {
 	x.do(Effect{Verb: Distrust, View: v, Seq: x.bound, Reason: why})
 }
@@ -178,9 +181,10 @@ func (x *recovery) askRecovery() {
 	}
 }
 
-// recovered notes that the state has a recovery request of replica i: it was executed as part of
-// batch n, or was in the fetched state. From now on the key under which the replica spoke to us must
-// be useless to a thief (R-PR-19). The replica had no other key of ours.
+// recovered notes that the state has a recovery request of replica i: it was executed as
+// part of batch n, or was in the fetched state. From now on the key under which the
+// replica spoke to us must be useless to a thief (R-PR-19). The replica had no other key
+// of ours.
 func (x *recovery) recovered(i message.ReplicaID, n, bound message.SeqNum, t message.Timestamp) {
 	if int(i) >= x.cfg.Replicas {
 		return
@@ -204,7 +208,8 @@ func (x *recovery) answer(i message.ReplicaID, n message.SeqNum, t message.Times
 	}
 }
 
-// windowEnd is the largest high water mark that a correct replica can have had when it executed n (R-PR-20).
+// windowEnd is the largest high water mark that a correct replica can have had when it
+// executed n (R-PR-20).
 func (x *recovery) windowEnd(n message.SeqNum) message.SeqNum {
 	return n/x.cfg.step()*x.cfg.step() + x.cfg.LogSize
 }

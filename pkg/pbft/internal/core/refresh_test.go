@@ -9,8 +9,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A scene is a core in view 0 that some messages of others bring to the brink of a step. With the last of
-// them it takes the step, if what was said before still counts.
+// A scene is a core in view 0 that some messages of others bring to the brink of a step.
+// With the last of them it takes the step, if what was said before still counts.
 type scene struct {
 	name  string
 	self  message.ReplicaID
@@ -90,8 +90,9 @@ func scenes() []scene {
 	}
 }
 
-// Votes of one epoch of our keys and votes of the next do not make one certificate; repeated in the next they
-// do. If the key of one replica was refreshed, that holds for its votes alone.
+// Votes of one epoch of our keys and votes of the next do not make one certificate;
+// repeated in the next they do. If the key of one replica was refreshed, that holds for
+// its votes alone.
 func TestCertificatesAreOfOneEpoch(t *testing.T) {
 	for _, x := range scenes() {
 		t.Run(x.name, func(t *testing.T) {
@@ -141,8 +142,8 @@ func TestCertificatesAreOfOneEpoch(t *testing.T) {
 	}
 }
 
-// A replica that executes another's recovery request, or finds it in a state that it fetched, has that one, and no other, speak under
-// a new key.
+// A replica that executes another's recovery request, or finds it in a state that it
+// fetched, has that one, and no other, speak under a new key.
 func TestRecoveryChangesOneKey(t *testing.T) {
 	c := newAttacked(1, 0)
 	c.Frozen(0, message.Digest{0})
@@ -165,8 +166,8 @@ func TestRecoveryChangesOneKey(t *testing.T) {
 	}
 }
 
-// A certificate that was whole stays so: what has prepared goes on to commit, and the view goes on with the
-// VIEW-CHANGEs that it began with, which others may need from us.
+// A certificate that was whole stays so: what has prepared goes on to commit, and the
+// view goes on with the VIEW-CHANGEs that it began with, which others may need from us.
 func TestWholeCertificatesStay(t *testing.T) {
 	c := newAttacked(1, 0)
 	c.Frozen(0, message.Digest{0})
@@ -206,9 +207,9 @@ func TestWholeCertificatesStay(t *testing.T) {
 	}
 }
 
-// A request under a client's old MAC is not proposed, nor vouched for, nor found to be authentic in a proposal,
-// until the client says it again; and a wish that it never had does not keep it from that. Meanwhile it waits
-// as it did.
+// A request under a client's old MAC is not proposed, nor vouched for, nor found to be
+// authentic in a proposal, until the client says it again; and a wish that it never had
+// does not keep it from that. Meanwhile it waits as it did.
 func TestQueuedRequestsExpire(t *testing.T) {
 	for _, forged := range []bool{false, true} {
 		c := newAttacked(1, 0)
@@ -255,8 +256,8 @@ func TestQueuedRequestsExpire(t *testing.T) {
 	}
 }
 
-// A primary proposes a queued request with the authenticator that its client made last: the replicas whose
-// keys have changed find their MACs in that one alone.
+// A primary proposes a queued request with the authenticator that its client made last:
+// the replicas whose keys have changed find their MACs in that one alone.
 func TestProposedWithTheNewestMACs(t *testing.T) {
 	c := newAttacked(0, 0)
 	c.Frozen(0, message.Digest{0})
@@ -280,8 +281,8 @@ func TestProposedWithTheNewestMACs(t *testing.T) {
 	t.Fatal("nothing is proposed")
 }
 
-// A replica that is restored from its journal knows which request each slot executed last: those who wait for one that
-// it alone has executed need its word.
+// A replica that is restored from its journal knows which request each slot executed
+// last: those who wait for one that it alone has executed need its word.
 func TestRestoredKnowsWhatIsDone(t *testing.T) {
 	p := proposal(1, "x")
 	cfg := newAttacked(1, 0).cfg
@@ -294,8 +295,9 @@ func TestRestoredKnowsWhatIsDone(t *testing.T) {
 	}
 }
 
-// A NEW-VIEW from another than its primary is believed when f+1 tell of the same one, also in place of what the primary sent. When the
-// key of one of them changes, what rests on its word is forgotten.
+// A NEW-VIEW from another than its primary is believed when f+1 tell of the same one,
+// also in place of what the primary sent. When the key of one of them changes, what rests
+// on its word is forgotten.
 func TestToldOfANewView(t *testing.T) {
 	c := newAttacked(3, 0)
 	c.leave(1)

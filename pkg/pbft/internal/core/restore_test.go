@@ -8,9 +8,10 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A restart runs batches again up to the stable checkpoint, from records that may be an intruder's. Long operations among them have a
-// checkpoint taken before that number, so that none is due there. The root is computed there all the same, and if it is another, the
-// state is fetched.
+// A restart runs batches again up to the stable checkpoint, from records that may be an
+// intruder's. Long operations among them have a checkpoint taken before that number, so
+// that none is due there. The root is computed there all the same, and if it is another,
+// the state is fetched.
 func TestRestoredStateIsChecked(t *testing.T) {
 	const stable = 4
 	cfg := newAttacked(1, 0).cfg

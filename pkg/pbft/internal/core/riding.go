@@ -4,8 +4,9 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// ridingCommits are the numbers of the present view whose COMMITs we hold back, to let them ride on what we say next.
-// Clients do not wait for them: the replies are out (R-OPT-PC).
+// ridingCommits are the numbers of the present view whose COMMITs we hold back, to let
+// them ride on what we say next. Clients do not wait for them: the replies are out
+// (R-OPT-PC).
 type ridingCommits struct {
 	*base
 	log     *messageLog

@@ -9,8 +9,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// toy is a state of a root and three pages whose contents say which checkpoint they are of: enough of a tree for
-// transcripts of its fetching.
+// toy is a state of a root and three pages whose contents say which checkpoint they are
+// of: enough of a tree for transcripts of its fetching.
 type toy struct {
 	seq  message.SeqNum
 	want []message.NodeID

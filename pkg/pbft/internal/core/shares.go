@@ -63,5 +63,6 @@ func (x *shares) took(i message.ReplicaID, bytes int) {
 // serveCost is what a batch of this length uses of a replica's share of a tick.
 func serveCost(bytes int) int { return 1 + bytes/fetchBytes }
 
-// shunned has, by replica, the tick before which we ask it for neither state nor batches: it was silent, or lied.
+// shunned has, by replica, the tick before which we ask it for neither state nor batches:
+// it was silent, or lied.
 type shunned []int

@@ -19,10 +19,12 @@ import "bfs/pkg/pbft/internal/message"
 // In disk mode a replica that is restarted remembers its promises: its journal has each before it
 // leaves. Then the fence tells it only whether the journal is whole.
 //
-// A silent replica listens, executes what the others commit, fetches what it lacks and serves others. What it says of
-// itself in STATUS has the primary fill an idle group with null batches until the checkpoint is there.
+// A silent replica listens, executes what the others commit, fetches what it lacks and
+// serves others. What it says of itself in STATUS has the primary fill an idle group with
+// null batches until the checkpoint is there.
 
-// silences are how long this replica and the others are silent, as they say, and what their recoveries wait for.
+// silences are how long this replica and the others are silent, as they say, and what
+// their recoveries wait for.
 type silences struct {
 	*base
 	of []silence // by replica
@@ -43,7 +45,8 @@ func newSilences(b *base) silences {
 	return x
 }
 
-// fillPeriodTicks is the period in which a replica's silence causes a bounded number of null batches.
+// fillPeriodTicks is the period in which a replica's silence causes a bounded number of
+// null batches.
 const fillPeriodTicks = 3000
 
 // fillsPerPeriod is how many null batches end the longest silence of a correct replica: its fence
@@ -64,7 +67,8 @@ func (x *silences) refill() {
 	}
 }
 
-// fillDue reports whether we are the primary of an idle group in which a replica waits for a checkpoint.
+// fillDue reports whether we are the primary of an idle group in which a replica waits
+// for a checkpoint.
 func (x *silences) fillDue() bool {
 	if !x.active || !x.isPrimary() || x.silent() {
 		return false
@@ -95,7 +99,8 @@ func (x *silences) spendFill() {
 // everyone a new key, and a window of null batches (R-PR-18, R-OUR-19).
 const recoveryGapTicks = 100
 
-// recoversAgain reports whether a request is for a recovery that comes too soon after the same replica's last.
+// recoversAgain reports whether a request is for a recovery that comes too soon after the
+// same replica's last.
 func (x *silences) recoversAgain(r *message.Request) bool {
 	i, ok := r.Client.Recoverer()
 	if !ok {
@@ -108,8 +113,8 @@ func (x *silences) recoversAgain(r *message.Request) bool {
 	return last > 0 && x.tick-last < recoveryGapTicks
 }
 
-// late reports whether a replica has waited for null batches for longer than patience, in ticks, and nothing has
-// come since.
+// late reports whether a replica has waited for null batches for longer than patience, in
+// ticks, and nothing has come since.
 func (x *silences) late(since, patience int) bool {
 	for i := range x.of {
 		if s := &x.of[i]; s.point > x.stable.Seq && s.fills > 0 && x.tick-max(since, s.recovered) > patience {
@@ -119,8 +124,8 @@ func (x *silences) late(since, patience int) bool {
 	return false
 }
 
-// recovered notes that a recovery request of replica i was executed, whose recovery is over when a checkpoint at or
-// above point is stable.
+// recovered notes that a recovery request of replica i was executed, whose recovery is
+// over when a checkpoint at or above point is stable.
 func (x *silences) recovered(i message.ReplicaID, point message.SeqNum) {
 	s := &x.of[i]
 	s.point = point

@@ -8,7 +8,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A forgetful is the core of a replica that has forgotten what it promised, and the place of the effects around it.
+// A forgetful is the core of a replica that has forgotten what it promised, and the place
+// of the effects around it.
 type forgetful struct {
 	*Core
 	said   []message.Message
@@ -160,7 +161,8 @@ func TestSilenceEndsBetweenViews(t *testing.T) {
 	}
 }
 
-// A replica that says that it is silent without need causes a bounded number of null batches in a period.
+// A replica that says that it is silent without need causes a bounded number of null
+// batches in a period.
 func TestFalseSilence(t *testing.T) {
 	f := newForgetful(0, 0)
 	f.hear(&message.Status{From: 1, SilentUntil: 1 << 40})

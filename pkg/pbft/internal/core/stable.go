@@ -8,7 +8,8 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// stability is the agreement on checkpoints: what we say of ours, what the others say, and which are stable [TOCS §4.4].
+// stability is the agreement on checkpoints: what we say of ours, what the others say,
+// and which are stable [TOCS §4.4].
 type stability struct {
 	*base
 	log         *messageLog
@@ -94,8 +95,8 @@ func (x *stability) judgeCheckpoint(m *message.Checkpoint) Refusal {
 	return accepted
 }
 
-// stabilise completes a stable certificate: a quorum, we in it, has the same state after the same number
-// (R-GC-3). Then all before it can be forgotten [TOCS §4.4].
+// stabilise completes a stable certificate: a quorum, we in it, has the same state after
+// the same number (R-GC-3). Then all before it can be forgotten [TOCS §4.4].
 func (x *stability) stabilise(k *checkpointSlot) {
 	if !k.ours || k.seq <= x.log.low {
 		return
@@ -128,8 +129,8 @@ func (x *stability) checkDivergence(k *checkpointSlot, ours message.Digest) {
 	}
 }
 
-// collect forgets what is at or below a new stable checkpoint (R-GC-4). What else follows from that is done when the
-// present message or tick has been taken in: see Core.followUp.
+// collect forgets what is at or below a new stable checkpoint (R-GC-4). What else follows
+// from that is done when the present message or tick has been taken in: see Core.followUp.
 func (x *stability) collect(n message.SeqNum, root message.Digest) {
 	silent := x.silent()
 	x.disputes.roots(n, root)
@@ -170,7 +171,8 @@ func (x *stability) collectFetched() {
 	}
 }
 
-// claimFetched votes for the checkpoint we fetched, which is not known to be stable yet: we hold it now (R-GC-2).
+// claimFetched votes for the checkpoint we fetched, which is not known to be stable yet:
+// we hold it now (R-GC-2).
 func (x *stability) claimFetched() {
 	k := x.checkpoints.fetched
 	if k.Seq > x.log.high {

@@ -103,7 +103,8 @@ func (r *reports) mayAsk(m *message.Status) bool {
 	return true
 }
 
-// noticeLag sends a STATUS out of turn, if one is due, when a message shows that we have missed something.
+// noticeLag sends a STATUS out of turn, if one is due, when a message shows that we have
+// missed something.
 func (r *reports) noticeLag() {
 	if r.overdue() {
 		r.sendStatus()
@@ -137,8 +138,8 @@ func (r *reports) sendStatus() {
 // resendBytes bounds what one STATUS can make us send, in bytes of operations.
 const resendBytes = 2 << 20
 
-// onStatus sends again what the sender of a STATUS lacks and we said: only our own messages, under the newest
-// keys, and not what left a moment ago (R-RTX-4).
+// onStatus sends again what the sender of a STATUS lacks and we said: only our own
+// messages, under the newest keys, and not what left a moment ago (R-RTX-4).
 func (r *reports) onStatus(m *message.Status) {
 	p := &r.peers[m.From]
 	p.low, p.lastExec = m.Low, m.LastExecuted
@@ -171,9 +172,10 @@ func (r *reports) onStatus(m *message.Status) {
 	}
 }
 
-// resendViewChange helps the sender of a STATUS into our view: our own VIEW-CHANGE, what we acknowledge, and from the
-// primary its NEW-VIEW and the VIEW-CHANGEs of others that it names (R-RTX-4): the sender's own too, which it
-// does not have if it was restarted since.
+// resendViewChange helps the sender of a STATUS into our view: our own VIEW-CHANGE, what
+// we acknowledge, and from the primary its NEW-VIEW and the VIEW-CHANGEs of others that
+// it names (R-RTX-4): the sender's own too, which it does not have if it was restarted
+// since.
 func (r *reports) resendViewChange(m *message.Status) {
 	x := r.change
 	has := func(j message.ReplicaID) bool { return m.View == r.view && m.ViewChanges&(1<<j) != 0 }
@@ -268,9 +270,10 @@ func (r *reports) resend(m *message.Status, s *slot, lost bool) (bytes int) {
 	return bytes
 }
 
-// keysChanged notes that a peer can open messages that we seal from now on, and perhaps none that we
-// sealed before: we send it our messages above its last known execution again (R-OUR-9). A peer
-// whose keys change all the time waits for the answer to its STATUS.
+// keysChanged notes that a peer can open messages that we seal from now on, and perhaps
+// none that we sealed before: we send it our messages above its last known execution
+// again (R-OUR-9). A peer whose keys change all the time waits for the answer to its
+// STATUS.
 func (r *reports) keysChanged(i message.ReplicaID) {
 	if r.estimating() || !r.peers[i].keyed.take(r.tick, r.cfg.Ticks.Resend, 1) {
 		return

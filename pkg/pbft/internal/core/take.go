@@ -4,12 +4,13 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// take removes the requests of a batch, and marks them proposed. A client's requests stand together in
-// the batch: each replica looks the client up once, and answers all in one REPLY.
+// take removes the requests of a batch, and marks them proposed. A client's requests
+// stand together in the batch: each replica looks the client up once, and answers all in
+// one REPLY.
 //
-// So a batch has many requests of few clients. Clients are served in turn, each for an eighth of a
-// batch. A client that waits for a few requests does not wait for all these turns: when half a batch
-// has been given in turn, such clients are next.
+// So a batch has many requests of few clients. Clients are served in turn, each for an
+// eighth of a batch. A client that waits for a few requests does not wait for all these
+// turns: when half a batch has been given in turn, such clients are next.
 func (q *queue) take(all room, tick int) []*message.Request {
 	t := taking{queue: q, tick: tick, room: all, little: max(all.requests/128, 1)}
 	t.stretch, t.stretchBytes = max(all.requests/8, 1), all.bytes/8
@@ -139,8 +140,9 @@ func (q *queue) ready(tick int) bool {
 	return alone != nil && !q.rides(alone, tick)
 }
 
-// costly adds the costly requests that are due. They come first: a batch that is full of common ones every time
-// would leave them no room, and they leave the rest of it to others.
+// costly adds the costly requests that are due. They come first: a batch that is full of
+// common ones every time would leave them no room, and they leave the rest of it to
+// others.
 func (t *taking) costly() {
 	for {
 		l, r := t.due(t.tick)
@@ -152,15 +154,18 @@ func (t *taking) costly() {
 	}
 }
 
-// A client with hundreds of requests outstanding would have hundreds of the requests of each batch, and one with eight, eight:
-// the second gets its answers when the first has got all of its own. So a batch has of one client no more than of all others
-// together, by weight, or leastShare if that is more; what is beyond waits for the next batch. Clients that wait for much
-// alike have much of a batch alike, as they take turns (see take.go), and a client that is alone has all of it.
+// A client with hundreds of requests outstanding would have hundreds of the requests of
+// each batch, and one with eight, eight: the second gets its answers when the first has
+// got all of its own. So a batch has of one client no more than of all others together,
+// by weight, or leastShare if that is more; what is beyond waits for the next batch.
+// Clients that wait for much alike have much of a batch alike, as they take turns (see
+// take.go), and a client that is alone has all of it.
 //
-// With that alone the primary would make batches for the client that waits for much in between the others' batches, and a batch
-// costs more than what is in it. So a client that was served leastShare more than all others together in a tick (10 ms) has no
-// batch to itself in that tick: its requests ride in the batches of others. In the next tick it has one again, of loneShare,
-// and so goes on when the others want little.
+// With that alone the primary would make batches for the client that waits for much in
+// between the others' batches, and a batch costs more than what is in it. So a client
+// that was served leastShare more than all others together in a tick (10 ms) has no batch
+// to itself in that tick: its requests ride in the batches of others. In the next tick it
+// has one again, of loneShare, and so goes on when the others want little.
 //
 // The rule decides no result, and replicas need not agree on it.
 
@@ -173,7 +178,8 @@ const (
 	shareTicks = 2
 )
 
-// weight is a request's part of a batch: what it costs, as bytes copied, and what any operation costs.
+// weight is a request's part of a batch: what it costs, as bytes copied, and what any
+// operation costs.
 func weight(cost, length int) int { return max(cost, length) + commonCost }
 
 // contends reports whether somebody else was served lately.
@@ -181,8 +187,8 @@ func (q *queue) contends(l *line, tick int) bool {
 	return q.proposed.othersWithin(l.client, tick, shareTicks)
 }
 
-// over reports whether a client has its share of the batch that is being made. What the others wait for is reckoned as common
-// requests.
+// over reports whether a client has its share of the batch that is being made. What the
+// others wait for is reckoned as common requests.
 func (t *taking) over(l *line) bool {
 	x := &l.sharing
 	if x.weight < leastShare {

@@ -20,7 +20,8 @@ func newTestimony(b *base) testimony {
 	return testimony{b, make([]estimate, b.cfg.Replicas), make([]*message.Recovered, b.cfg.Replicas)}
 }
 
-// An estimate is what a replica says of how far it has come: the least and the most of its answers [TOCS §5.2.3].
+// An estimate is what a replica says of how far it has come: the least and the most of
+// its answers [TOCS §5.2.3].
 type estimate struct {
 	known    bool
 	taken    message.SeqNum // its last checkpoint, the least that it named
@@ -37,10 +38,11 @@ func (x *testimony) note(i message.ReplicaID, taken, prepared message.SeqNum, v 
 	e.taken, e.prepared, e.view = min(e.taken, taken), max(e.prepared, prepared), v
 }
 
-// deniers is how many of the others must deny something that only a quorum can have brought about
-// before we take it for false. If we are correct, at most n-q of the others were outside that quorum,
-// and at most f are faulty: that many may deny it wrongly. The bound H_M is no such denial if we
-// forgot, because f liars and a replica that lags behind can make it as low as that replica is.
+// deniers is how many of the others must deny something that only a quorum can have
+// brought about before we take it for false. If we are correct, at most n-q of the others
+// were outside that quorum, and at most f are faulty: that many may deny it wrongly. The
+// bound H_M is no such denial if we forgot, because f liars and a replica that lags
+// behind can make it as low as that replica is.
 func (x *testimony) deniers() int { return x.cfg.Replicas - x.quorum() + x.f + 1 }
 
 // best is c_M: the highest checkpoint that a replica names which q-1 others do not exceed, and
@@ -104,8 +106,9 @@ func (x *testimony) commonView() message.View {
 	return views[len(views)-x.weak()]
 }
 
-// ordered is n_R, if a quorum has executed the request as part of that batch, f+1 of the others in
-// it, and in which views these are. ran is the batch it was part of here, 0 if it was not executed yet.
+// ordered is n_R, if a quorum has executed the request as part of that batch, f+1 of the
+// others in it, and in which views these are. ran is the batch it was part of here, 0 if
+// it was not executed yet.
 func (x *testimony) ordered(ran message.SeqNum) (n message.SeqNum, views []message.View) {
 	for _, a := range x.answers {
 		if a == nil {

@@ -20,8 +20,9 @@ var rewrite = flag.Bool("rewrite", false, "write the transcripts anew from what 
 // shown collects every refusal that some transcript showed.
 var shown [refusals]bool
 
-// A transcript is a script of commands, a line "----", and what happened. Blocks are separated by an empty
-// line; text before the first command of a block that begins with # is prose.
+// A transcript is a script of commands, a line "----", and what happened. Blocks are
+// separated by an empty line; text before the first command of a block that begins with #
+// is prose.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {

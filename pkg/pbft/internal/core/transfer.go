@@ -8,8 +8,9 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A Session replaces the state by that of a checkpoint whose root is known. It is arithmetic: it asks for nodes
-// and pages, believes an offer for its digest alone, and keeps all of it invisible until it is committed.
+// A Session replaces the state by that of a checkpoint whose root is known. It is
+// arithmetic: it asks for nodes and pages, believes an offer for its digest alone, and
+// keeps all of it invisible until it is committed.
 type Session interface {
 	Wants(max int) []message.NodeID
 	OfferNode(id message.NodeID, children []message.Digest) error
@@ -24,8 +25,9 @@ type digestedSession interface {
 	OfferDigested(n message.PageNum, contents []byte, d message.Digest) error
 }
 
-// transfer is the fetching of a stable checkpoint's state [TOCS §6.2.2]. Many nodes and pages are asked for at
-// once, from all replicas in turn; one that is silent or lies costs one round trip and is left alone for a while.
+// transfer is the fetching of a stable checkpoint's state [TOCS §6.2.2]. Many nodes and
+// pages are asked for at once, from all replicas in turn; one that is silent or lies
+// costs one round trip and is left alone for a while.
 type transfer struct {
 	*base
 	shunned shunned
@@ -208,7 +210,8 @@ func (t *transfer) take(i int, m *message.Data) (good bool) {
 // a second and has its next checkpoint some milliseconds later: so arriving messages drive all
 // this, and ticks only repair what went wrong.
 
-// catchUp fetches the state of a checkpoint when we are behind the others, or when our own is not theirs.
+// catchUp fetches the state of a checkpoint when we are behind the others, or when our
+// own is not theirs.
 type catchUp struct {
 	*base
 	log         *messageLog
@@ -247,8 +250,10 @@ func (x *catchUp) astray(k message.CheckpointID, why string) {
 	x.do(Effect{Verb: Stop, Reason: why})
 }
 
-// passed reports whether the group has a stable checkpoint where our state has come without taking one. Where one is taken follows
-// from the batches, so ours were others: those that an intruder put into the journal may leave the same root, and another checkpoint.
+// passed reports whether the group has a stable checkpoint where our state has come
+// without taking one. Where one is taken follows from the batches, so ours were others:
+// those that an intruder put into the journal may leave the same root, and another
+// checkpoint.
 func (x *catchUp) passed(k message.CheckpointID) bool {
 	if x.phase < Requesting || !x.log.contains(k.Seq) || k.Seq > x.log.lastExec || k.Seq <= x.checkpoints.fetched.Seq {
 		return false

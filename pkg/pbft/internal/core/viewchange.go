@@ -4,7 +4,8 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// views leaves views and begins them [TOCS §4.5]. What it knows of the others' leaving is in change.
+// views leaves views and begins them [TOCS §4.5]. What it knows of the others' leaving is
+// in change.
 type views struct {
 	*base
 	log       *messageLog
@@ -23,8 +24,8 @@ func (x *views) begin() {
 	x.tryNewView()
 }
 
-// leave abandons the present view for view v [TOCS §4.5, R-VC-8]. From here on nothing of an earlier view is sent or
-// accepted.
+// leave abandons the present view for view v [TOCS §4.5, R-VC-8]. From here on nothing of
+// an earlier view is sent or accepted.
 func (x *views) leave(v message.View) {
 	invariant(v > x.view, "views only rise")
 	if v.Primary(x.cfg.Replicas) == x.cfg.Self && x.mayHaveProposed(v) {
@@ -58,8 +59,8 @@ func (x *views) abandon() {
 	x.wait.leave()
 }
 
-// sayViewChange tells the others that we have left for the present view, what we had prepared and pre-prepared by then,
-// and which of their VIEW-CHANGEs we hold.
+// sayViewChange tells the others that we have left for the present view, what we had
+// prepared and pre-prepared by then, and which of their VIEW-CHANGEs we hold.
 func (x *views) sayViewChange() {
 	x.change.own = x.makeViewChange()
 	x.change.last[x.cfg.Self], x.change.digests[x.cfg.Self] = x.change.own, x.change.own.Digest()
@@ -97,8 +98,8 @@ func (x *views) makeViewChange() *message.ViewChange {
 	return m
 }
 
-// onViewChange records another replica's leaving, acknowledges it, and follows if enough others left
-// [TOCS §4.5].
+// onViewChange records another replica's leaving, acknowledges it, and follows if enough
+// others left [TOCS §4.5].
 func (x *views) onViewChange(m *message.ViewChange) {
 	switch {
 	case m.View < x.view:
@@ -152,8 +153,8 @@ func (x *views) acknowledge(j message.ReplicaID) {
 	}
 }
 
-// onViewChangeAck records what another replica says it holds. The new primary counts acks to admit a VIEW-CHANGE, a
-// backup to believe a relayed one.
+// onViewChangeAck records what another replica says it holds. The new primary counts acks
+// to admit a VIEW-CHANGE, a backup to believe a relayed one.
 func (x *views) onViewChangeAck(m *message.ViewChangeAck) {
 	a := &x.change.acks[m.Of][m.From]
 	switch {
@@ -169,8 +170,8 @@ func (x *views) onViewChangeAck(m *message.ViewChangeAck) {
 	x.change.news = x.change.news || m.View == x.view
 }
 
-// startPendingTimer runs the timer for the NEW-VIEW once a quorum has come as far as we: before that the new
-// primary cannot send it (R-VT-3).
+// startPendingTimer runs the timer for the NEW-VIEW once a quorum has come as far as we:
+// before that the new primary cannot send it (R-VT-3).
 func (x *views) startPendingTimer() {
 	if x.active || x.wait.on {
 		return
@@ -180,8 +181,9 @@ func (x *views) startPendingTimer() {
 	}
 }
 
-// tickWaiting complains about requests that the primary leaves waiting, and leaves its view when it is time
-// [TOCS §4.5.1]: also if that is late with null batches, but not for requests while the state is being fetched.
+// tickWaiting complains about requests that the primary leaves waiting, and leaves its
+// view when it is time [TOCS §4.5.1]: also if that is late with null batches, but not for
+// requests while the state is being fetched.
 func (x *views) tickWaiting(late, fetching bool) {
 	w := x.wait
 	w.tell()
@@ -206,8 +208,9 @@ func (x *views) tickWaiting(late, fetching bool) {
 	}
 }
 
-// decide has the new primary begin the view as soon as the VIEW-CHANGEs it may use allow it. It is tried again whenever
-// there is one more, or one more batch [TOCS §4.5, Fig. 4; R-VC-18].
+// decide has the new primary begin the view as soon as the VIEW-CHANGEs it may use allow
+// it. It is tried again whenever there is one more, or one more batch [TOCS §4.5, Fig. 4;
+// R-VC-18].
 func (x *views) decide() {
 	if x.active || !x.isPrimary() || x.change.newView != nil || x.silent() || x.change.own == nil {
 		return
@@ -278,9 +281,9 @@ func (x *views) onToldNewView(m *message.NewView) {
 	x.change.news = true
 }
 
-// tryNewView begins the view if the NEW-VIEW and all VIEW-CHANGEs that it names are here, authentic to us or vouched
-// for by f others beside the primary (R-VC-29). If it is not justified the primary is faulty, and we
-// move on at once (R-VC-32).
+// tryNewView begins the view if the NEW-VIEW and all VIEW-CHANGEs that it names are here,
+// authentic to us or vouched for by f others beside the primary (R-VC-29). If it is not
+// justified the primary is faulty, and we move on at once (R-VC-32).
 func (x *views) tryNewView() {
 	m := x.change.newView
 	if x.active || m == nil {
@@ -355,7 +358,8 @@ func (x *views) beginAnew() {
 	x.change.forgetAll()
 }
 
-// start is the number from which the present view began, or is to begin, as the NEW-VIEW says that is here; else 0.
+// start is the number from which the present view began, or is to begin, as the NEW-VIEW
+// says that is here; else 0.
 func (x *views) start() message.SeqNum {
 	if m := x.change.newView; m != nil && m.View == x.view {
 		return m.Checkpoint.Seq

@@ -4,8 +4,8 @@ package core
 
 import "bfs/pkg/pbft/internal/message"
 
-// voting is the normal case of a view: proposals, PREPAREs and COMMITs, and what they mean [TOCS §4.3].
-// Handlers judge and record; advance alone decides.
+// voting is the normal case of a view: proposals, PREPAREs and COMMITs, and what they
+// mean [TOCS §4.3]. Handlers judge and record; advance alone decides.
 type voting struct {
 	*base
 	log       *messageLog
@@ -48,7 +48,8 @@ func (x *voting) assign(batch message.Batch) {
 	x.advance(s)
 }
 
-// adopt makes p the slot's proposal. All its operations are here: a vote says that we can execute it (R-NRM-0).
+// adopt makes p the slot's proposal. All its operations are here: a vote says that we can
+// execute it (R-NRM-0).
 func (x *voting) adopt(s *slot, p *message.PrePrepare) {
 	invariant(p.Batch.Complete(), "a proposal accepted without its operations")
 	x.log.hold(s, p, x.cfg.LogBytes)
@@ -109,7 +110,8 @@ func (x *voting) askService(p *message.PrePrepare) {
 	x.do(Effect{Verb: Accept, Proposal: p})
 }
 
-// judged takes the answer to Accept: the service finds the primary's choice reasonable, or does not.
+// judged takes the answer to Accept: the service finds the primary's choice reasonable,
+// or does not.
 func (x *voting) judged(p *message.PrePrepare, ok bool) {
 	if !x.log.contains(p.Seq) || x.log.slot(p.Seq).held != p {
 		return
@@ -138,9 +140,9 @@ func (x *voting) fit(s *slot) Refusal {
 	return accepted
 }
 
-// vouchedFor decides R-REQ-6 for the proposal a slot holds: each request is authentic here, or waits in our
-// queue with its client's good MAC, or f backups beside the primary have accepted the batch, so that
-// one correct replica could check it.
+// vouchedFor decides R-REQ-6 for the proposal a slot holds: each request is authentic
+// here, or waits in our queue with its client's good MAC, or f backups beside the primary
+// have accepted the batch, so that one correct replica could check it.
 func (x *voting) vouchedFor(s *slot) bool {
 	if s.backups(s.held.Digest, x.primary()) >= x.f && x.f > 0 {
 		return true
@@ -366,8 +368,9 @@ func (x *voting) retry(first, last message.SeqNum) {
 	}
 }
 
-// retryHeld does so once for all requests that came in a tick: a client that has authenticated its requests again
-// may have made one of the proposals acceptable (R-OUR-10).
+// retryHeld does so once for all requests that came in a tick: a client that has
+// authenticated its requests again may have made one of the proposals acceptable
+// (R-OUR-10).
 func (x *voting) retryHeld() {
 	if x.queue.came {
 		x.queue.came = false
@@ -382,7 +385,8 @@ func (x *voting) retryLacking(r *message.Request) {
 	}
 }
 
-// tickVotes asks for batches that are missing, lets COMMITs go that were held back, and tries proposals again.
+// tickVotes asks for batches that are missing, lets COMMITs go that were held back, and
+// tries proposals again.
 func (x *voting) tickVotes() {
 	x.bodies.tickPulls()
 	x.bodies.askAll(x.change.choosable)

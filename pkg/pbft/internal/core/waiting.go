@@ -89,8 +89,9 @@ func (w *waiting) executed(b *message.Batch) {
 // cannot start it. The primary's timer runs, too: some of the replicas that it needs may have left
 // the view, while the others wait for nothing.
 //
-// For the oldest costly request there is another, longer timer, because a correct primary lets costly requests wait. So
-// they neither end a view that serves everyone else nor hide that it does not.
+// For the oldest costly request there is another, longer timer, because a correct primary
+// lets costly requests wait. So they neither end a view that serves everyone else nor
+// hide that it does not.
 func (w *waiting) watch() {
 	if w.request != nil {
 		w.request = w.stillWaits(w.request)
@@ -212,7 +213,8 @@ func (w *waiting) leave() {
 	w.stop()
 }
 
-// suspect puts in doubt for a while what comes from the client of a request that too few replicas say they hold.
+// suspect puts in doubt for a while what comes from the client of a request that too few
+// replicas say they hold.
 func (w *waiting) suspect(r *message.Request) {
 	if w.forwards.count(r) < w.quorum() {
 		w.queue.suspect(r.Client, w.tick)
@@ -252,7 +254,8 @@ func (w *waiting) yields() bool {
 	return false
 }
 
-// noteStatus keeps the view in which a replica says it works, or since when it waits in a later one.
+// noteStatus keeps the view in which a replica says it works, or since when it waits in a
+// later one.
 func (w *waiting) noteStatus(m *message.Status) {
 	if w.working[m.From], w.pending[m.From] = 0, m.View; m.Active {
 		w.working[m.From], w.pending[m.From] = m.View, 0
