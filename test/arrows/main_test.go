@@ -5,6 +5,9 @@ package main
 import (
 	"go/importer"
 	"go/token"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -25,6 +28,39 @@ func TestNoCircles(t *testing.T) {
 		}
 		for _, l := range append(r.structs, r.methods...) {
 			t.Errorf("%s: %v is more than %d fields or %d methods: give a part of its state a type", directory, l, maxFields, maxMethods)
+		}
+	}
+}
+
+// tableRow is a row of the table of files in a package comment: names of files, and a tab before them.
+var tableRow = regexp.MustCompile(`(?m)^//\t((?:\w+\.go +)+)`)
+
+// Each file of the core is in the table of its package comment, and uses only files that stand above it there.
+func TestTheCoreUsesWhatStandsAbove(t *testing.T) {
+	const directory = "../../pkg/pbft/internal/core"
+	comment, err := os.ReadFile(directory + "/core.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := map[string]int{}
+	for _, row := range tableRow.FindAllStringSubmatch(string(comment), -1) {
+		for _, name := range strings.Fields(row[1]) {
+			place[name] = len(place) + 1
+		}
+	}
+	fset := token.NewFileSet()
+	r, err := read(fset, importer.ForCompiler(fset, "source", nil), directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for from, uses := range r.uses {
+		if place[from] == 0 {
+			t.Errorf("%s is not in the table of the package comment of core", from)
+		}
+		for to := range uses {
+			if place[to] >= place[from] {
+				t.Errorf("%s uses %s, which does not stand above it in the table of the package comment of core", from, to)
+			}
 		}
 	}
 }

@@ -9,29 +9,29 @@
 // The core consists of parts. Each has the state that its rules are about, and stands on
 // parts above it in this table only, so each can be read without those below it:
 //
-//	base.go                       what the core knows of its group; view, tick, stable checkpoint; promises, effects, refusals
-//	pace.go                       pauses that grow, and rate limits
-//	log.go  past.go  pq.go        slots between the water marks and their votes; what was decided before; P and Q
-//	checkpoints.go                what each replica says of checkpoints
-//	decision.go  change.go        VIEW-CHANGEs, acks and NEW-VIEWs that are here, and what follows from them
-//	journal.go                    what is recorded, and what a restart reads from that
-//	status.go                     STATUS, and what is sent again for one
-//	silence.go                    who is silent, or recovers, and waits for null batches
-//	shares.go  transfer.go        what is served to each replica; fetching the state of a checkpoint
-//	cost.go  line.go  queue.go    requests that wait, client by client, and what they cost
-//	take.go  separate.go          making a batch of them; operations that clients send to everyone
-//	forwards.go  waiting.go       who says that he holds a request; patience with the primary
-//	bodies.go                     batches by digest, and fetching those that are missing
-//	disputes.go                   who says what the group did not do
-//	execute.go                    execution in order, tentative too, and the ground of replies
-//	judge.go  riding.go           whether a vote may be counted; COMMITs that are held back
-//	voting.go                     PRE-PREPARE, PREPARE, COMMIT
-//	propose.go                    requests on their way in; numbers for them
-//	stable.go                     the agreement on checkpoints
+//	base.go                       Config; the view, the tick, the stable checkpoint; promises; effects and refusals
+//	pace.go                       growing pauses, rate limits
+//	pq.go  past.go  log.go        P and Q; past decisions; the slots between the water marks, and their votes
+//	checkpoints.go                the claims of checkpoints, by replica
+//	decision.go  change.go        the decision procedure; the VIEW-CHANGEs, acks and NEW-VIEWs at hand
+//	journal.go                    records for a restart, written and read
+//	status.go                     STATUS, and retransmission
+//	silence.go                    silent and recovering replicas, and the null batches that they wait for
+//	shares.go  transfer.go        shares of service, by replica; fetching the state
+//	cost.go  line.go  queue.go    the requests that wait, and their cost
+//	take.go  separate.go          filling a batch; operations that clients send to all replicas
+//	forwards.go  waiting.go       FORWARDs; the view-change timer
+//	bodies.go                     batches by digest
+//	disputes.go                   votes and roots against the group's
+//	execute.go                    execution in order, tentative execution, the ground of replies
+//	judge.go  riding.go           judging votes; COMMITs that are held back
+//	voting.go                     the normal case: PRE-PREPARE, PREPARE, COMMIT
+//	propose.go                    requests on their way in, and numbers for them
+//	stable.go                     CHECKPOINTs, and the stability of a checkpoint
 //	viewchange.go                 leaving a view, and beginning one
-//	testimony.go  recovery.go     recovering
-//	parts.go                      all parts, made, restored and asked
-//	core.go                       what can happen to a core
+//	testimony.go  recovery.go     the others' answers to a recovering replica; recovery
+//	parts.go                      all parts: making, restoring and asking them
+//	core.go                       the events: messages, ticks, answers to effects
 //
 // What follows in a part further down is recorded by the one in which it became true, and
 // done by Core.followUp when the event has been taken in. (go run ./test/arrows -v draws
