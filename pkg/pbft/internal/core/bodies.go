@@ -156,6 +156,20 @@ func (b *bodies) take(m *message.BatchBody, choosable func() []message.Digest) b
 	return true
 }
 
+// serve sends batches that another replica asks for by digest, within its share.
+func (b *bodies) serve(m *message.FetchBatch) {
+	for _, d := range m.Digests {
+		if !b.shares.may(m.From, 1) { // before we look for it
+			b.refuse(m, TooSoon)
+			return
+		}
+		if here := b.find(d); here != nil {
+			b.shares.took(m.From, here.Bytes())
+			b.send(m.From, &message.BatchBody{PrePrepare: message.PrePrepare{Digest: d, Batch: *here}})
+		}
+	}
+}
+
 // Decided batches, which one replica is asked for.
 
 // pull asks for the batches that f+1 say were decided and that are not here, lowest number first.
@@ -344,18 +358,4 @@ func (b *bodies) complete(m *message.BatchBody, f func(*slot)) (some bool) {
 		}
 	})
 	return some
-}
-
-// serve sends batches that another replica asks for by digest, within its share.
-func (b *bodies) serve(m *message.FetchBatch) {
-	for _, d := range m.Digests {
-		if !b.shares.may(m.From, 1) { // before we look for it
-			b.refuse(m, TooSoon)
-			return
-		}
-		if here := b.find(d); here != nil {
-			b.shares.took(m.From, here.Bytes())
-			b.send(m.From, &message.BatchBody{PrePrepare: message.PrePrepare{Digest: d, Batch: *here}})
-		}
-	}
 }

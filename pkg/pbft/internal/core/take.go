@@ -21,6 +21,10 @@ func (q *queue) take(all room, tick int) []*message.Request {
 	return t.batch()
 }
 
+// room is what a batch may still take: requests, and their bytes and cost together. A single
+// request may exceed both. A cost of 0 is no bound.
+type room struct{ requests, bytes, cost int }
+
 // A taking makes a batch.
 type taking struct {
 	*queue
@@ -154,12 +158,39 @@ func (t *taking) costly() {
 	}
 }
 
+// next returns the line whose turn it is, and its request; nil if none waits.
+func (q *costlyQueue) next() (*line, *message.Request) {
+	for len(q.turn) > 0 {
+		l := q.turn[0]
+		r := l.first(&l.costly.fifo)
+		switch {
+		case r == nil:
+			l.costly.inTurn, l.costly.spent = false, 0
+			q.turn = pop(q.turn)
+		case len(q.turn) > 1 && l.costly.spent >= costTurn:
+			l.costly.spent -= costTurn
+			q.turn = append(pop(q.turn), l)
+		default:
+			return l, r
+		}
+	}
+	return nil, nil
+}
+
+// spend takes from the allowance. Cost that is spent while no other client is served harms nobody,
+// and is not charged.
+func (q *costlyQueue) spend(cost int, contended bool) {
+	if q.allowance -= cost; !contended {
+		q.allowance = max(q.allowance, 0)
+	}
+}
+
 // A client with hundreds of requests outstanding would have hundreds of the requests of
 // each batch, and one with eight, eight: the second gets its answers when the first has
 // got all of its own. So a batch has of one client no more than of all others together,
 // by weight, or leastShare if that is more; what is beyond waits for the next batch.
-// Clients that wait for much alike have much of a batch alike, as they take turns (see
-// take.go), and a client that is alone has all of it.
+// Clients that wait for much alike have much of a batch alike, as they take turns, and a
+// client that is alone has all of it.
 //
 // With that alone the primary would make batches for the client that waits for much in
 // between the others' batches, and a batch costs more than what is in it. So a client
@@ -219,34 +250,3 @@ func (t *taking) shared() {
 	}
 	t.given.add(t.tick, t.weight)
 }
-
-// next returns the line whose turn it is, and its request; nil if none waits.
-func (q *costlyQueue) next() (*line, *message.Request) {
-	for len(q.turn) > 0 {
-		l := q.turn[0]
-		r := l.first(&l.costly.fifo)
-		switch {
-		case r == nil:
-			l.costly.inTurn, l.costly.spent = false, 0
-			q.turn = pop(q.turn)
-		case len(q.turn) > 1 && l.costly.spent >= costTurn:
-			l.costly.spent -= costTurn
-			q.turn = append(pop(q.turn), l)
-		default:
-			return l, r
-		}
-	}
-	return nil, nil
-}
-
-// spend takes from the allowance. Cost that is spent while no other client is served harms nobody,
-// and is not charged.
-func (q *costlyQueue) spend(cost int, contended bool) {
-	if q.allowance -= cost; !contended {
-		q.allowance = max(q.allowance, 0)
-	}
-}
-
-// room is what a batch may still take: requests, and their bytes and cost together. A single
-// request may exceed both. A cost of 0 is no bound.
-type room struct{ requests, bytes, cost int }
