@@ -23,8 +23,7 @@ type Dispute struct {
 // disputes are what each replica has said against what the group did.
 type disputes struct {
 	*base
-	checkpoints *checkpoints
-	of          []Dispute // by replica
+	of []Dispute // by replica
 }
 
 // votes counts the votes against what has just committed in the slot.
@@ -43,16 +42,11 @@ func (x *disputes) vote(s *slot, i message.ReplicaID) {
 	}
 }
 
-// roots counts what was said against the root of a checkpoint that is about to become the
-// stable one.
-func (x *disputes) roots(n message.SeqNum, root message.Digest) {
-	k := x.checkpoints.find(n)
-	if k == nil {
-		return
-	}
+// roots counts the votes for a checkpoint against its root: it is about to become the stable one.
+func (x *disputes) roots(said *votes, root message.Digest) {
 	for i := range x.of {
-		if j := message.ReplicaID(i); k.votes.has(j) && j != x.cfg.Self {
-			x.root(j, k.votes.digests[i] != root)
+		if j := message.ReplicaID(i); said.has(j) && j != x.cfg.Self {
+			x.root(j, said.digests[i] != root)
 		}
 	}
 }

@@ -43,7 +43,7 @@ func newParts(cfg Config) *parts {
 	x.forwards.init(b, &x.log, &x.queue)
 	x.wait.init(b, &x.queue, &x.forwards)
 	x.bodies.init(b, &x.log, &x.shares, x.catchUp.shunned)
-	x.disputes = disputes{b, &x.checkpoints, make([]Dispute, cfg.Replicas)}
+	x.disputes = disputes{b, make([]Dispute, cfg.Replicas)}
 	x.execution = execution{
 		base: b, log: &x.log, checkpoints: &x.checkpoints, catchUp: &x.catchUp, journal: &x.journal, queue: &x.queue, wait: &x.wait,
 	}

@@ -133,7 +133,9 @@ func (x *stability) checkDivergence(k *checkpointSlot, ours message.Digest) {
 // from that is done when the present message or tick has been taken in: see Core.followUp.
 func (x *stability) collect(n message.SeqNum, root message.Digest) {
 	silent := x.silent()
-	x.disputes.roots(n, root)
+	if k := x.checkpoints.find(n); k != nil {
+		x.disputes.roots(&k.votes, root)
+	}
 	x.log.release(n)
 	x.stable = message.Checkpoint{Seq: n, Digest: root, Stable: true, From: x.cfg.Self}
 	x.slide(n)
