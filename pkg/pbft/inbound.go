@@ -198,7 +198,11 @@ func (in inbound) deliver(c *transport.Conn, batch []message.Message, epoch uint
 			in.step(m)
 		}
 	}
-	in.pauseFor(&reads)
+	if reads == (readTime{}) {
+		r.leaveSynced()
+	} else {
+		in.pauseFor(&reads)
+	}
 }
 
 // pauseFor is Replica.leave for a goroutine that answered reads. If the reads were long,

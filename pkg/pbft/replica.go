@@ -31,7 +31,7 @@ import (
 //	signRecovery's    has a recovery request signed, for as long as that takes
 //	the State's       calls back when the root of a checkpoint is known
 //	the fence's       writes it, while there is still room below it
-//	storage.flush     syncs the journal, in disk mode
+//	storage.flush     syncs the journal, in disk mode, when no reader does
 //	imageFollower.run takes the image along and keeps room in reserve, in disk mode
 //
 // One lock, mu, guards the core, the service, and every part below it that does not say
@@ -112,8 +112,26 @@ func (r *Replica) enter() {
 	}
 }
 
-// leave performs what the event brought about, releases the lock and sends.
+// leave performs what the event brought about, releases the lock and sends. Another goroutine syncs
+// the journal if that is due.
 func (r *Replica) leave() {
+	r.conclude()
+	r.disk.poke()
+	r.out.dirty.Unlock(&r.mu)
+}
+
+// leaveSynced is leave for a caller that has time: it syncs the journal itself if that is due and
+// nobody else is at it.
+func (r *Replica) leaveSynced() {
+	r.conclude()
+	due := r.disk.due()
+	if r.out.dirty.Unlock(&r.mu); due {
+		r.disk.sync()
+	}
+}
+
+// conclude performs what an event brought about.
+func (r *Replica) conclude() {
 	if r.core != nil {
 		r.perform()
 		r.events.noteView(r.core, r.measured.executed)
@@ -123,8 +141,6 @@ func (r *Replica) leave() {
 		}
 	}
 	r.replies.sealAll()
-	r.disk.poke()
-	r.out.dirty.Unlock(&r.mu)
 }
 
 // perform does what the core asks for, top to bottom, until nothing is left to do.

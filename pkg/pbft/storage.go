@@ -31,7 +31,8 @@ import (
 
 // storage holds the files of a replica in disk mode, and the messages that must wait for
 // the disk. All of it is under the replica's lock except the syncs of the journal
-// (store.Store.Flush), which have a goroutine of their own. A replica in replicated mode
+// (store.Store.Flush). The goroutine that delivered a message syncs what it brought about, which
+// saves the waking of another; while it does, and for ticks, the goroutine flush takes over. A replica in replicated mode
 // has a nil storage, for which nothing waits.
 type storage struct {
 	store      *store.Store[said]
@@ -47,13 +48,14 @@ type storage struct {
 	resuming   bool // batches of the journal are run: checkpoints are digested at once
 	installing bool // a fetched state is not on disk yet, so nobody is answered from it
 
-	wake  chan struct{}  // has one element if the journal is to be synced
-	look  chan struct{}  // has one element if the image has a job, or what is in reserve must be looked at
-	ends  sync.WaitGroup // of the goroutines
-	bytes int            // of the REPLYs among what is held
-	full  error          // why this replica stands aside; nil: it does not
-	stuck bool           // and the journal has no room for what waits
-	syncs syncTimes      // of the journal
+	wake    chan struct{}  // has one element if the goroutine flush is to sync the journal
+	look    chan struct{}  // has one element if the image has a job, or what is in reserve must be looked at
+	ends    sync.WaitGroup // of the goroutines
+	bytes   int            // of the REPLYs among what is held
+	full    error          // why this replica stands aside; nil: it does not
+	stuck   bool           // and the journal has no room for what waits
+	syncing bool           // somebody syncs the journal, or is about to
+	syncs   syncTimes      // of the journal
 }
 
 // turns lets another goroutine work on the replica: it holds the replica's lock between
@@ -120,10 +122,20 @@ func (k *storage) say(x said) {
 	}
 }
 
-// poke wakes the goroutine that syncs the journal if a message waits for a sync.
+// due reports whether the caller is to have the journal synced: a message waits for that, and nobody
+// else is at it.
+func (k *storage) due() bool {
+	if k == nil || k.syncing || k.stuck || !k.store.Waiting() {
+		return false
+	}
+	k.syncing = true
+	return true
+}
+
+// poke has the goroutine flush sync the journal if that is due.
 func (k *storage) poke() {
-	if k != nil && k.store.Waiting() && !k.stuck {
-		fill(k.wake)
+	if k.due() {
+		k.wake <- struct{}{}
 	}
 }
 
@@ -138,34 +150,41 @@ func fill(c chan struct{}) {
 	}
 }
 
-// flush is a goroutine that syncs the journal whenever something waits for that.
-// Everything that comes during one sync shares the next.
+// flush is a goroutine that syncs the journal when that is due and whoever brought it about has other
+// things to do.
 func (k *storage) flush() {
 	for {
 		select {
 		case <-k.ending.stop:
 			return
 		case <-k.wake:
+			k.sync()
 		}
-		began := time.Now()
-		durable, err := k.store.Flush()
-		took, short := time.Since(began), k.store.Short()
-		k.turns.enter()
-		switch {
-		case disk.IsFull(err):
-			k.stuck = true
-			k.stepAside(err)
-		case err != nil:
-			k.fail(err)
-		default:
-			k.syncs.note(took)
-		}
-		if !k.ending.begun {
-			k.store.Flushed(durable, k.say)
-		}
-		if k.turns.leave(); short {
-			k.work()
-		}
+	}
+}
+
+// sync syncs the journal, for a caller that was told that this is due and does not hold the lock.
+// Everything that comes meanwhile shares the next sync.
+func (k *storage) sync() {
+	began := time.Now()
+	durable, err := k.store.Flush()
+	took, short := time.Since(began), k.store.Short()
+	k.turns.enter()
+	k.syncing = false
+	switch {
+	case disk.IsFull(err):
+		k.stuck = true
+		k.stepAside(err)
+	case err != nil:
+		k.fail(err)
+	default:
+		k.syncs.note(took)
+	}
+	if !k.ending.begun {
+		k.store.Flushed(durable, k.say)
+	}
+	if k.turns.leave(); short {
+		k.work()
 	}
 }
 
