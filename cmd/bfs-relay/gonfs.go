@@ -33,9 +33,9 @@ func gonfsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "gonfs --config FILE [--listen ADDRESS]",
 		Short: "serve the group's file system by go-nfs instead of the relay",
-		Long: `Gonfs serves NFSv3 and MOUNT until SIGINT or SIGTERM, as run does and with the same configuration file, but by
-the go-nfs library over the Go file system. It is there for comparison and as a second way in; run is the
-better server. Its limits for a kernel:
+		Long: `Gonfs serves NFSv3 and MOUNT until SIGINT or SIGTERM, as run does and with the same configuration
+file, but by the go-nfs library over the Go file system. It is there for comparison and as a second
+way in; run is the better server. Its limits for a kernel:
 
   - all calls act as one user, --uid and --gid, whichever user makes them; ACCESS grants everything
   - a connection has one call under way at a time, and a call is several operations of the group

@@ -23,9 +23,9 @@ func initCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init --out DIR",
 		Short: "make this client machine's key and configuration",
-		Long: `Init makes relay.key and relay.toml in DIR, and copies the group file there. It prints the public half of the key on
-standard output, alone, and on standard error the command with which the administrator enrols it. Nothing is
-ever overwritten.`,
+		Long: `Init makes relay.key and relay.toml in DIR, and copies the group file there. It prints the public
+half of the key on standard output, alone, and on standard error the command with which the
+administrator enrols it. Nothing is ever overwritten.`,
 		Example: `  bfs-relay init --out /etc/bfs --group group.toml
   bfs-relay init --out /etc/bfs --group group.toml --export /home --listen 127.0.0.1:2049`,
 		Args: noArguments,

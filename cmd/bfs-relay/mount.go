@@ -27,13 +27,14 @@ func mountCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "mount DIR",
 		Short: "mount the running relay",
-		Long: `Mount has this machine's kernel mount the running relay at DIR. It needs root, and mount.nfs, which the Debian package
-nfs-common brings. With --print it shows the mount command instead, to be used in another
-way. To unmount: umount DIR.
+		Long: `Mount has this machine's kernel mount the running relay at DIR. It needs root, and mount.nfs, which
+the Debian package nfs-common brings. With --print it shows the mount command instead, to be used in
+another way. To unmount: umount DIR.
 
-Locks are local to this machine (nolock): two machines that lock one file do not exclude each other. Where several machines
-make files in one tree, mount with -o lookupcache=positive: otherwise a kernel that once found no file of some name may
-not look again for a minute. The options and the line for /etc/fstab are explained in OPERATING.md.`,
+Locks are local to this machine (nolock): two machines that lock one file do not exclude each other. Where
+several machines make files in one tree, mount with -o lookupcache=positive: otherwise a kernel that once found
+no file of some name may not look again for a minute. The options and the line for /etc/fstab are explained in
+OPERATING.md.`,
 		Example: `  bfs-relay mount /mnt --config /etc/bfs/relay.toml
   bfs-relay mount /mnt/sub --export /export/sub       # a part of an export
   bfs-relay mount /mnt -o lookupcache=positive        # a tree that other machines write to, too

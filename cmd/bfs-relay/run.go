@@ -34,8 +34,8 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "serve the group's file system to this machine's kernel",
-		Long: `Run serves until SIGINT or SIGTERM. It waits for the group first, as long as it takes, and prints a line "ready" on
-standard output when it listens; it logs on standard error.
+		Long: `Run serves until SIGINT or SIGTERM. It waits for the group first, as long as it takes, and prints
+a line "ready" on standard output when it listens; it logs on standard error.
 
 The configuration file, with its defaults (paths are relative to the file; unknown keys are errors):
 

@@ -22,9 +22,9 @@ func backupCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "backup (--admin DIR | --config FILE) -o ARCHIVE",
 		Short: "write the state of the group to a file",
-		Long: `Backup has the group take a checkpoint of everything that was answered so far, and writes it to an archive: all
-exports with their files, the clients and their rights. An idle group takes it within a second; a busy one does
-not stop.
+		Long: `Backup has the group take a checkpoint of everything that was answered so far, and writes it to an
+archive: all exports with their files, the clients and their rights. An idle group takes it within a
+second; a busy one does not stop.
 
 The checkpoint is the one that f+1 of a quorum of the replicas name. Its pages come from one replica, and are
 believed because they lead to the root of that checkpoint, so a replica that lies is noticed, and another is

@@ -20,8 +20,9 @@ func benchCommand() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "bench",
 		Short: "measure the protocol, or a mounted file system",
-		Long: `micro measures what agreement costs: operations that do nothing, on replicas that are processes of their own. andrew
-measures a mounted file system, ours or any other, with a programmer's everyday commands.
+		Long: `micro measures what agreement costs: operations that do nothing, on replicas that are processes of
+their own. andrew measures a mounted file system, ours or any other, with a programmer's everyday
+commands.
 
 Names, flags and JSON fields stay as they are, so that figures can be compared over time.`,
 		Example: `  bfsd bench micro --op 0/0 --path rw --clients 1 --outstanding 1
@@ -41,9 +42,9 @@ func benchMicroCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "micro",
 		Short: "measure operations that do nothing",
-		Long: `Micro starts n replica processes of a service that does nothing, with real sockets, authentication and the given transport,
-and clients that keep a number of operations outstanding. It measures after a warm-up and prints one line or, with
---json, one object:
+		Long: `Micro starts n replica processes of a service that does nothing, with real sockets, authentication
+and the given transport, and clients that keep a number of operations outstanding. It measures after
+a warm-up and prints one line or, with --json, one object:
 
   ops_per_s        operations completed per second
   p50_us, p99_us   their latency as a client sees it
@@ -104,8 +105,8 @@ func benchAndrewCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "andrew --target DIR",
 		Short: "measure a mounted file system with a programmer's everyday commands",
-		Long: `Andrew works in five phases on copies of a source tree that it makes itself, the same everywhere: 20 directories and
-70 files of C.
+		Long: `Andrew works in five phases on copies of a source tree that it makes itself, the same everywhere:
+20 directories and 70 files of C.
 
   mkdir     makes the directories
   copy      writes the files

@@ -24,9 +24,10 @@ func benchAttackCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "attack [NAME...]",
 		Short: "measure the throughput of an honest client while another attacks the group",
-		Long: `Attack starts four replica processes for each attack, an honest client with 8 WRITEs of 1 KiB outstanding, and the
-offender in a process of its own. The attack is off and on in turn. It prints the honest operations a second of both, their
-ratio, the longest time in which none ended, and how many views the group left. The attacks:
+		Long: `Attack starts four replica processes for each attack, an honest client with 8 WRITEs of 1 KiB
+outstanding, and the offender in a process of its own. The attack is off and on in turn. It prints
+the honest operations a second of both, their ratio, the longest time in which none ended, and how
+many views the group left. The attacks:
 
 ` + offenders(),
 		Example: `  bfsd bench attack

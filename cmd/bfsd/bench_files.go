@@ -32,8 +32,9 @@ func benchStreamCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "stream --target DIR",
 		Short: "measure one large file, written and read back",
-		Long: `Stream writes one file from its beginning to its end, 1 MiB a call, with an fsync at the end, reads it back and compares
-it. Without --drop the kernel's cache answers the reading; --drop empties the cache before (as root).`,
+		Long: `Stream writes one file from its beginning to its end, 1 MiB a call, with an fsync at the end, reads
+it back and compares it. Without --drop the kernel's cache answers the reading; --drop empties the
+cache before (as root).`,
 		Example: `  bfsd bench stream --size 1GiB --target /mnt --drop --json`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -65,8 +66,9 @@ func benchTreeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "tree",
 		Short: "measure many small files: create, list, stat",
-		Long: `Tree makes empty files in many directories, lists the directories, and reads every file's attributes. It does so for several
-numbers of files in turn, each in a tree of its own beside the earlier ones.
+		Long: `Tree makes empty files in many directories, lists the directories, and reads every file's
+attributes. It does so for several numbers of files in turn, each in a tree of its own beside the
+earlier ones.
 
 With --target it does so in a mounted file system, through this machine's kernel. With --n it starts a group of that
 many replica processes and calls it directly, without a kernel in between.`,

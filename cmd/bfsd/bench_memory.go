@@ -20,9 +20,9 @@ func benchMemoryCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "memory",
 		Short: "measure a replica's resident memory against the bytes it stores",
-		Long: `Memory starts one replica process by itself (a group of one, with checkpoints and message log as in any group), fills it
-over the wire, waits for a stable checkpoint and reads the process's resident set from the kernel: once with empty files,
-once with large ones.`,
+		Long: `Memory starts one replica process by itself (a group of one, with checkpoints and message log as in
+any group), fills it over the wire, waits for a stable checkpoint and reads the process's resident
+set from the kernel: once with empty files, once with large ones.`,
 		Example: `  bfsd bench memory                                   # 1,000,000 empty files, then 4 GiB
   bfsd bench memory --files 0 --bytes 1073741824 --json`,
 		Args: cobra.NoArgs,

@@ -23,9 +23,10 @@ func benchRecoveryCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "recovery",
 		Short: "measure how replicas recover while clients go on working",
-		Long: `Recovery starts n replica processes, fills files with --state bytes, and has clients write and read: each has 8 WRITEs and 4 READs
-of 1 KiB outstanding. In each round it recovers a backup and then the primary, after a calm phase each: SIGTERM, wait, start with
---recover. For each recovery it prints, in seconds, the parts as the paper's Table II has them, and below them the paper's figures:
+		Long: `Recovery starts n replica processes, fills files with --state bytes, and has clients write and read:
+each has 8 WRITEs and 4 READs of 1 KiB outstanding. In each round it recovers a backup and then the
+primary, after a calm phase each: SIGTERM, wait, start with --recover. For each recovery it prints,
+in seconds, the parts as the paper's Table II has them, and below them the paper's figures:
 
   stop       from SIGTERM to the end of the process: a primary hands over, the journal is synced ("save state")
   start      until the new process reads the disk ("reboot")
@@ -35,7 +36,8 @@ of 1 KiB outstanding. In each round it recovers a backup and then the primary, a
   check      until a checkpoint at or above the recovery point is stable, fetching what was false ("fetch and check")
   total      from SIGTERM to recovered
 
-and the operations a second of all clients and the longest time in which one of them got no answer, beside those of the calm phase.`,
+and the operations a second of all clients and the longest time in which one of them got no answer, beside those
+of the calm phase.`,
 		Example: `  bfsd bench recovery
   bfsd bench recovery --state 1GiB --clients 4 --rounds 3 --durability replicated --json`,
 		Args: cobra.NoArgs,

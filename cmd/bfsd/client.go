@@ -31,9 +31,10 @@ func clientCommand() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "client",
 		Short: "enrol, list and revoke clients",
-		Long: `A client is a key pair that the administrator has enrolled, with its rights: on which exports, reading only or
-not, as which users, and until when. The record is part of the replicated state and is checked where operations are
-executed, so that a relay whose host was broken into gets what its record grants and nothing else.
+		Long: `A client is a key pair that the administrator has enrolled, with its rights: on which exports,
+reading only or not, as which users, and until when. The record is part of the replicated state and
+is checked where operations are executed, so that a relay whose host was broken into gets what its
+record grants and nothing else.
 
 These commands need the administrator's key. They work from any machine that reaches a quorum of the replicas.`,
 		Example: `  bfs-relay init --out /etc/bfs --group group.toml     # on the client machine: prints its public key
@@ -295,8 +296,8 @@ func clientRevokeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "revoke --admin DIR (--key KEY | --name NAME)",
 		Short: "end a client's rights",
-		Long: `Revoke ends a client's rights, from the batch in which it is ordered: programs on that client get I/O errors.
-The client's files stay. Its key can be enrolled again later.`,
+		Long: `Revoke ends a client's rights, from the batch in which it is ordered: programs on that client get
+I/O errors. The client's files stay. Its key can be enrolled again later.`,
 		Example: `  bfsd client revoke --admin bundles/admin --name laptop
   bfsd client revoke --admin bundles/admin --key bfs-key:...`,
 		Args: cobra.NoArgs,

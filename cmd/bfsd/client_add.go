@@ -38,8 +38,8 @@ func clientAddCommand() *cobra.Command {
   --squash      root: user 0 becomes the anonymous user, so that root of the client machine has no special rights;
                 all: every user does; none: user 0 is root on the export too
   --uid-map     FROM:TO:COUNT[,...]: the client's users FROM, FROM+1, ... are the export's TO, TO+1, ..., and the
-                other way round in attributes that the client reads. A user in no range is anonymous; an owner that no range
-                leads to is shown as 65534. Without it ids are taken as they are
+                other way round in attributes that the client reads. A user in no range is anonymous; an owner
+                that no range leads to is shown as 65534. Without it ids are taken as they are
   --expires     a date (2027-01-31), a time (2027-01-31T12:00:00Z) or a while from now (720h)
 
 --create-export makes the exports that are not there, together with the enrolment: both happen or neither does. Unless
@@ -50,7 +50,8 @@ To change the rights of a client, revoke it and add it again: its mounts live on
 		Example: `  bfsd client add --admin bundles/admin --key bfs-key:... --export /export --name laptop
   bfsd client add --admin bundles/admin --key bfs-key:... --export /etc --ro --expires 720h
   bfsd client add --admin bundles/admin --key bfs-key:... --export /home --squash none --uid-map 1000:1000:500
-  bfsd client add --admin bundles/admin --key bfs-key:... --export /new --create-export --owner 1000:1000 --mode 0750 --quota 10GiB`,
+  bfsd client add --admin bundles/admin --key bfs-key:... --export /new \
+    --create-export --owner 1000:1000 --mode 0750 --quota 10GiB`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			key, err := k.read()

@@ -31,16 +31,16 @@ func demoCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "a group of replicas and a relay on this machine, to try it",
-		Long: `Demo makes a group of four, or of as many as -n says, starts its replicas, each under its keeper, and a relay as processes of
-their own on the loopback, enrols the relay, and shows how to mount it. It needs no root (mounting does) and runs until ctrl-C, which
-stops everything.
+		Long: `Demo makes a group of four, or of as many as -n says, starts its replicas, each under its keeper,
+and a relay as processes of their own on the loopback, enrols the relay, and shows how to mount it.
+It needs no root (mounting does) and runs until ctrl-C, which stops everything.
 
-Files live in the replicas' memory: they are gone when the demo ends. With --dir, and after a failure, the keys, the
-configuration and the logs stay. --kill also shows that a group survives a failure: it writes a file, kills the
-primary with SIGKILL, and reads the file back from the others. --intrude shows that a replica is healed: it alters a file in the
-memory and on the disk of a running replica, reads the file as it was written, and has the replica recovered. That needs the right to
-trace processes, which root has. --byzantine has one replica lie, in every vote and result, until it is recovered: files stay right, and
-the others count who it is.`,
+Files live in the replicas' memory: they are gone when the demo ends. With --dir, and after a failure, the keys,
+the configuration and the logs stay. --kill also shows that a group survives a failure: it writes a file, kills
+the primary with SIGKILL, and reads the file back from the others. --intrude shows that a replica is healed: it
+alters a file in the memory and on the disk of a running replica, reads the file as it was written, and has the
+replica recovered. That needs the right to trace processes, which root has. --byzantine has one replica lie, in
+every vote and result, until it is recovered: files stay right, and the others count who it is.`,
 		Example: `  bfsd demo
   bfsd demo -n 6
   bfsd demo --kill --dir /tmp/bfs

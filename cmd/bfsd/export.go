@@ -25,9 +25,9 @@ func exportCommand() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "export",
 		Short: "make, list, change and remove exports",
-		Long: `An export is a file system of its own, with a root directory and a quota. Those that the group file names are there
-from the beginning; these commands make others and change all of them. Which client may mount which export is part
-of the client's rights: see bfsd client add.
+		Long: `An export is a file system of its own, with a root directory and a quota. Those that the group file
+names are there from the beginning; these commands make others and change all of them. Which client
+may mount which export is part of the client's rights: see bfsd client add.
 
 These commands need the administrator's key. They work from any machine that reaches a quorum of the replicas.`,
 		Example: `  bfsd export add /home --admin bundles/admin --quota 100GiB
@@ -119,9 +119,10 @@ func exportAddCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "add PATH --admin DIR",
 		Short: "make an export",
-		Long: fmt.Sprintf(`Add makes an export, empty. Unless --owner and --mode say otherwise its root directory is open to all users of its
-clients, as /tmp is (owner 0:0, mode 1777): no user can remove another's files. Clients are given access with
-bfsd client add. A group makes at most %d exports in its life, those that are removed included.`, nfsstate.MaxExports),
+		Long: fmt.Sprintf(`Add makes an export, empty. Unless --owner and --mode say otherwise its root
+directory is open to all users of its clients, as /tmp is (owner 0:0, mode 1777): no user can remove another's
+files. Clients are given access with bfsd client add. A group makes at most %d exports in its life, those that
+are removed included.`, nfsstate.MaxExports),
 		Example: `  bfsd export add /home --admin bundles/admin
   bfsd export add /ledger --admin bundles/admin --owner 1000:1000 --mode 0750 --quota 10GiB`,
 		Args: onePath,
@@ -167,8 +168,9 @@ func exportSetCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "set PATH --admin DIR",
 		Short: "change an export",
-		Long: `Set changes the properties whose flags are given. Owner and mode are those of the root directory; files in it keep their
-own. A quota below the space in use removes nothing, and lets nothing more be written.`,
+		Long: `Set changes the properties whose flags are given. Owner and mode are those of the root directory;
+files in it keep their own. A quota below the space in use removes nothing, and lets nothing more be
+written.`,
 		Example: `  bfsd export set /home --admin bundles/admin --quota 200GiB
   bfsd export set /home --admin bundles/admin --owner 1000:1000 --mode 0750`,
 		Args: onePath,
@@ -198,8 +200,9 @@ func exportRemoveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "remove PATH --admin DIR",
 		Short: "remove an empty export",
-		Long: `Remove removes an export whose root directory is empty, so that no file is lost. Clients that have it mounted get "stale file
-handle". An export of the same name that is made later is another one, to which no client has rights.`,
+		Long: `Remove removes an export whose root directory is empty, so that no file is lost. Clients that have
+it mounted get "stale file handle". An export of the same name that is made later is another one, to
+which no client has rights.`,
 		Example: `  bfsd export remove /old --admin bundles/admin`,
 		Args:    onePath,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -246,7 +249,8 @@ func exportListCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list --admin DIR",
 		Short: "list the exports",
-		Long:  `List shows every export: owner and mode of its root directory, the space in use, and its quota ("-" is no limit).`,
+		Long: `List shows every export: owner and mode of its root directory, the space in use, and its quota
+("-" is no limit).`,
 		Example: `  bfsd export list --admin bundles/admin
   bfsd export list --admin bundles/admin --json | jq '.exports[] | {path, used_bytes}'`,
 		Args: cobra.NoArgs,

@@ -35,10 +35,10 @@ func initCommand() *cobra.Command {
 maintenance; 9 do the same for two. 5 and 8 survive no more than 4 and 7. One host makes a group of one, for bfsd norep,
 which survives none and serves for comparison.
 
-Each host is a name or an address, with a port if it is not ` + strconv.Itoa(config.DefaultPort) + `; the admin address (status, metrics) is
-at the next port. It has no authentication, so it listens on the host's loopback only, unless --admin-on-network says
-otherwise; without that, bfsd status asks it from the host itself or through a tunnel. Keys have mode 0600 and are refused
-otherwise. Nothing is ever overwritten.`,
+Each host is a name or an address, with a port if it is not ` + strconv.Itoa(config.DefaultPort) + `; the admin
+address (status, metrics) is at the next port. It has no authentication, so it listens on the host's loopback only,
+unless --admin-on-network says otherwise; without that, bfsd status asks it from the host itself or through a
+tunnel. Keys have mode 0600 and are refused otherwise. Nothing is ever overwritten.`,
 		Example: `  bfsd init --hosts 10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4 --out bundles
   bfsd init --hosts a,b,c,d --out bundles --export /home --export /etc --size 64GiB --passphrase-file p
   bfsd init --loopback 4 --base-port 7450 --out /tmp/group      # four replicas on this machine

@@ -24,10 +24,10 @@ import (
 // keeperKeys is the part of help that lists what the keeper reads of the replica's file.
 const keeperKeys = `Keys of the replica's file for its keeper, with their defaults:
 
-  keeper           = ""         the keeper's socket, such as "keeper.sock"; "" is no keeper: bfsd run reads the key itself
+  keeper           = ""         the keeper's socket, such as "keeper.sock"; "" is no keeper: bfsd run reads the key
   keeper_directory = "keeper"   what the keeper must remember; only its user may write there
   keeper_copy      = ""         a second directory for that, best on another disk; "" is the first
-  keeper_user      = ""         the user whom the replica runs as, if root starts the keeper; "" is the keeper's own user
+  keeper_user      = ""         the user whom the replica runs as, if root starts the keeper; "" is the keeper's own
   manifest         = ""         the executables that may run, signed by the administrator; "" is any: see bfsd manifest
   recovery_period  = "10m"      each replica is recovered once in this time; "0s" is never`
 
@@ -36,9 +36,10 @@ func keeperCommand() *cobra.Command {
 	c := cli.Group(&cobra.Command{
 		Use:   "keeper --config FILE",
 		Short: "hold a replica's key in a process of its own, run the replica, and recover it on schedule",
-		Long: `Keeper runs one replica as its child, in place of bfsd run. It alone reads the replica's private key. The
-replica asks it for signatures on a Unix socket, and the keeper signs what proves the replica's identity to its
-peers, and nothing else. So an intruder who loses the replica's process loses the replica's identity as well.
+		Long: `Keeper runs one replica as its child, in place of bfsd run. It alone reads the replica's private
+key. The replica asks it for signatures on a Unix socket, and the keeper signs what proves the
+replica's identity to its peers, and nothing else. So an intruder who loses the replica's process
+loses the replica's identity as well.
 
 The keeper starts the replica again when it ends or hangs. Before each start it compares the program with the
 manifest, which the administrator signs (bfsd manifest sign). Once in recovery_period it recovers the replica: the
@@ -122,12 +123,13 @@ func keeperRenewCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "renew --config FILE",
 		Short: "make what a keeper must remember anew, after it is lost or an old copy was put back",
-		Long: `Renew writes the files of keeper_directory and keeper_copy anew: the counter of signatures goes on above every
-value that was used, and the serial number of the manifest is kept if either directory still has it. If neither has
-it, put the newest manifest in place before the keeper starts, because it cannot tell an older one.
+		Long: `Renew writes the files of keeper_directory and keeper_copy anew: the counter of signatures goes on
+above every value that was used, and the serial number of the manifest is kept if either directory
+still has it. If neither has it, put the newest manifest in place before the keeper starts, because
+it cannot tell an older one.
 
-Stop the keeper first. If keeper_directory is an old copy, the replica's own directory may be one too, and lack the replica's later
-promises: move it away, and run bfsd replica replace once the keeper runs again.`,
+Stop the keeper first. If keeper_directory is an old copy, the replica's own directory may be one too, and lack
+the replica's later promises: move it away, and run bfsd replica replace once the keeper runs again.`,
 		Example: `  bfsd keeper renew --config /etc/bfs/host2/replica.toml`,
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -161,9 +163,9 @@ func recoverCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "recover N --config FILE",
 		Short: "have replica N recovered now",
-		Long: `Recover asks the keeper of replica N, on N's own host, to recover it now and not at its next turn. Root and
-the keeper's user may ask. The keeper refuses while another replica is away, behind, silent or recovering, and names
-the reasons. Recover returns when the new process is ready.`,
+		Long: `Recover asks the keeper of replica N, on N's own host, to recover it now and not at its next turn.
+Root and the keeper's user may ask. The keeper refuses while another replica is away, behind, silent
+or recovering, and names the reasons. Recover returns when the new process is ready.`,
 		Example: `  bfsd recover 2 --config /etc/bfs/host2/replica.toml`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

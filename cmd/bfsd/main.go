@@ -17,8 +17,8 @@ func root() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "bfsd",
 		Short: "a file server that stays right when a host is broken into",
-		Long: `bfsd runs the replicas of BFS, a file server of 3f+1 hosts or more that gives right answers as long as at most f
-of them fail, in whatever way: crash, lie, or be taken over.
+		Long: `bfsd runs the replicas of BFS, a file server of 3f+1 hosts or more that gives right answers as
+long as at most f of them fail, in whatever way: crash, lie, or be taken over.
 
 A group is made once, with init. Each of its hosts gets a bundle and runs one replica of it. Then a client
 machine is enrolled, which serves the file system to its own kernel with bfs-relay.`,

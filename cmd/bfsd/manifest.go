@@ -20,9 +20,9 @@ func manifestCommand() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "manifest",
 		Short: "sign the list of programs that keepers may start",
-		Long: `A keeper starts no program that the manifest does not name. The manifest is a short text, signed by the
-administrator, for one group file: the digests of the programs, and a serial number. A keeper takes no manifest with
-a lower number than one it has taken.`,
+		Long: `A keeper starts no program that the manifest does not name. The manifest is a short text, signed by
+the administrator, for one group file: the digests of the programs, and a serial number. A keeper
+takes no manifest with a lower number than one it has taken.`,
 		Example: `  bfsd manifest sign --admin bundles/admin`,
 	}, manifestSignCommand())
 }
@@ -36,7 +36,8 @@ func manifestSignCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sign [PROGRAM...]",
 		Short: "sign a manifest for these programs, or for this one",
-		Long: `Sign writes a manifest beside the administrator's key, with a serial number one above that of the manifest there.
+		Long: `Sign writes a manifest beside the administrator's key, with a serial number one above that of the
+manifest there.
 
 To upgrade a group: sign a manifest that names the old program and the new one; put it on every host, as the file
 that the key manifest of replica.toml names; replace the program on one host after the other, each time asking

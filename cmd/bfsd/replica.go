@@ -19,9 +19,9 @@ func replicaCommand() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "replica",
 		Short: "replace a replica whose disk is lost",
-		Long: `A replica's directory says what it has voted for: in its journal, or, when that is lost, by a small file that bounds
-its votes. A replica whose directory is lost could contradict its earlier votes. It must be given such a file before
-it starts.`,
+		Long: `A replica's directory says what it has voted for: in its journal, or, when that is lost, by a small
+file that bounds its votes. A replica whose directory is lost could contradict its earlier votes. It
+must be given such a file before it starts.`,
 		Example: `  bfsd replica replace --config /etc/bfs/replica.toml`,
 	}, replicaReplaceCommand())
 }
@@ -34,8 +34,8 @@ func replicaReplaceCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "replace --config FILE",
 		Short: "ready an empty directory for a replica that ran before",
-		Long: `Replace readies a new disk, or a new machine under the old address, for a replica that ran before. Run it once, on that
-machine, before bfsd run:
+		Long: `Replace readies a new disk, or a new machine under the old address, for a replica that ran
+before. Run it once, on that machine, before bfsd run:
 
   1. Stop the old replica, if anything is left of it, for good. Two replicas with one key are one that lies.
   2. Copy its bundle to the new machine: group.toml, replica.toml and identity.key, as bfsd init made them. Copy nothing
@@ -46,7 +46,8 @@ machine, before bfsd run:
      group has passed every batch for which it can have voted: bfsd status shows the checkpoint as silent_until. Until
      then it counts among the f that may fail.
 
-If the private key may have been stolen, this is not enough: begin a new epoch, in which all hosts have new keys (bfsd restore).`,
+If the private key may have been stolen, this is not enough: begin a new epoch, in which all hosts have new
+keys (bfsd restore).`,
 		Example: `  bfsd replica replace --config /etc/bfs/replica.toml
   bfsd run --config /etc/bfs/replica.toml`,
 		Args: cobra.NoArgs,

@@ -19,9 +19,9 @@ func restoreCommand() *cobra.Command {
 	return cli.Group(&cobra.Command{
 		Use:   "restore",
 		Short: "begin a new epoch of a group that has lost its state",
-		Long: `When more than f replicas have lost their memory, nobody can tell what the group answered last, and only
-its administrator may begin it again: in a new epoch, with the state of a backup. What was answered after the
-backup is lost.
+		Long: `When more than f replicas have lost their memory, nobody can tell what the group answered last, and
+only its administrator may begin it again: in a new epoch, with the state of a backup. What was
+answered after the backup is lost.
 
   1. The administrator makes the files of the epoch with bfsd restore group: a group file that names the backup's
      checkpoint, and a bundle for each host, under new keys.
@@ -39,8 +39,9 @@ func restoreGroupCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "group --admin DIR --archive ARCHIVE --out DIR",
 		Short: "make the files of a group's next epoch, which begins with a backup",
-		Long: `Group checks an archive and makes a directory as bfsd init does: a group file of the next epoch, a bundle for each
-host, with a new key, and one for the administrator, whose key stays. It does not speak to any replica.
+		Long: `Group checks an archive and makes a directory as bfsd init does: a group file of the next epoch, a
+bundle for each host, with a new key, and one for the administrator, whose key stays. It does not
+speak to any replica.
 
 The group file names the checkpoint of the archive, and the administrator signs it, so all hosts begin with the
 same state or not at all. Its other keys are those of the old group file, with one exception: durability is
@@ -51,7 +52,8 @@ archive, some hosts may have kept enough of what their replicas knew: make an ar
 --offline, and give them all. The highest checkpoint counts of which f+1 hosts have the same root. Hosts that
 came to different batches make their archives anew with --at the batch to which f+1 of them came.`,
 		Example: `  bfsd restore group --admin bundles/admin --archive bfs-monday.archive --out bundles2
-  bfsd restore group --admin bundles/admin --archive bfs-monday.archive --out bundles2 --hosts e,f,g,h --admin-on-network
+  bfsd restore group --admin bundles/admin --archive bfs-monday.archive --out bundles2 \
+    --hosts e,f,g,h --admin-on-network
   bfsd restore group --admin bundles/admin --archive host0.archive --archive host2.archive --out bundles2`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return o.run(c) },
@@ -212,9 +214,9 @@ func restoreReplicaCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "replica --config FILE --archive ARCHIVE",
 		Short: "put the state of a backup into the directory of a replica that has never run",
-		Long: `Replica checks an archive against the root in the group file, and writes its state to the replica's directory.
-Then bfsd run may start the replica. It refuses a directory that holds what a replica remembers of an earlier
-life. After an error it may be run again.
+		Long: `Replica checks an archive against the root in the group file, and writes its state to the replica's
+directory. Then bfsd run may start the replica. It refuses a directory that holds what a replica
+remembers of an earlier life. After an error it may be run again.
 
 Run it on every host. A host that cannot get the archive, one of f at most, is started when the others run:
 bfsd replica replace makes its directory ready, and it fetches the state from them.`,

@@ -25,7 +25,8 @@ import (
 )
 
 // replicaKeys is the part of help that lists the configuration file.
-const replicaKeys = `The configuration file, with its defaults (paths are relative to the file; unknown keys are errors):
+const replicaKeys = `The configuration file, with its defaults (paths are relative to the file, unknown keys
+are errors):
 
   group        = "group.toml"       the group file
   replica      = (none)             this host's number in it
@@ -39,8 +40,9 @@ const replicaKeys = `The configuration file, with its defaults (paths are relati
   without      = []                 optimisations to do without, for measurements: "tentative", "piggyback",
                                     "digest-replies", "batching", "sparing", "separate"
   disk_reserve = "keep"             or "spend": use what is kept for a full disk, see OPERATING
-  keeper       = ""                 the socket of bfsd keeper, which then holds the key and runs this replica; see its help
-                                    for the keys keeper_directory, keeper_copy, keeper_user, manifest, recovery_period
+  keeper       = ""                 the socket of bfsd keeper, which then holds the key and runs this replica; see
+                                    its help for the keys keeper_directory, keeper_copy, keeper_user, manifest,
+                                    recovery_period
   log_level    = "info"             debug, info, warn, error
   log_format   = "text"             or "json"
 
@@ -54,9 +56,10 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "run one replica",
-		Long: `Run runs one replica of a group until SIGINT or SIGTERM. It prints a line "ready" on standard output when it
-listens, and logs on standard error. Its exit code is 3 if it has stopped because its state was not the group's, or because its
-disk failed: its next start is to be a recovery then, as bfsd keeper makes it.
+		Long: `Run runs one replica of a group until SIGINT or SIGTERM. It prints a line "ready" on standard output
+when it listens, and logs on standard error. Its exit code is 3 if it has stopped because its state
+was not the group's, or because its disk failed: its next start is to be a recovery then, as bfsd
+keeper makes it.
 
 ` + replicaKeys,
 		Example: `  bfsd run --config /etc/bfs/replica.toml
@@ -89,9 +92,9 @@ func norepCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "norep --config FILE",
 		Short: "run the same service unreplicated, for comparison",
-		Long: `Norep serves the same file system to the same relay over the same wire, from one process and without ordering:
-the paper's NO-REP. It survives no fault, and shows by comparison the cost of agreement. Its group has one
-member: bfsd init --hosts HOST makes one.
+		Long: `Norep serves the same file system to the same relay over the same wire, from one process and without
+ordering: the paper's NO-REP. It survives no fault, and shows by comparison the cost of agreement.
+Its group has one member: bfsd init --hosts HOST makes one.
 
 ` + replicaKeys,
 		Example: `  bfsd init --loopback 1 --out norep

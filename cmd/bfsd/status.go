@@ -29,8 +29,8 @@ func statusCommand() *cobra.Command {
   EXECUTED       the last batch it has executed; LAG is how far f+1 others are ahead
   STABLE, ROOT   its last stable checkpoint and the digest of the whole state there
   KEY AGE        since its session keys were made
-  RECOVERED      how long ago its last proactive recovery ended, and in what time; "corrupt" if its state was not the group's;
-                 "-" if its process began with none
+  RECOVERED      how long ago its last proactive recovery ended, and in what time; "corrupt" if its state
+                 was not the group's; "-" if its process began with none
   VERSION        of its program
   STATE          agrees, or the reason why it does not agree with the others
 
@@ -49,17 +49,18 @@ and, in a third table, the keepers, if there are any, as their replicas tell:
   PROGRAM        CHECKED: when the program was last compared with the manifest
   WINDOW         two key periods and the time since the last recovery began, and the bound that the schedule gives it
 
-A line that begins with ALERT says that a keeper has been silent for long, refuses the program, or that a window has grown past its
-bound. The others note each recovery request that they execute, which the keeper signs: a replica cannot hide that it was not recovered.
-Further lines say which replica counts votes or checkpoints of another that are not what the group decided.
+A line that begins with ALERT says that a keeper has been silent for long, refuses the program, or that a window
+has grown past its bound. The others note each recovery request that they execute, which the keeper signs: a
+replica cannot hide that it was not recovered. Further lines say which replica counts votes or checkpoints of
+another that are not what the group decided.
 
-A replica that has lost the memory of its votes is silent until the named checkpoint is stable: after a restart with durability =
-"replicated", or when its journal is damaged. Until then it counts among the f that may fail.
+A replica that has lost the memory of its votes is silent until the named checkpoint is stable: after a restart
+with durability = "replicated", or when its journal is damaged. Until then it counts among the f that may fail.
 
-The exit code is 0 if all replicas agree, or all but one in a group of 6 or 9, so that the group survives f failures; 2 if
-fewer agree but still a quorum, so that it works on its reserve; and 1 if it is down. With --can-stop N it is 0 if replica N
-may be stopped now, because a quorum of the others agree and are connected with each other, and 1 if not; the reasons are
-printed. A quorum is 3 of 4, 4 of 6, 5 of 7.
+The exit code is 0 if all replicas agree, or all but one in a group of 6 or 9, so that the group survives f
+failures; 2 if fewer agree but still a quorum, so that it works on its reserve; and 1 if it is down. With
+--can-stop N it is 0 if replica N may be stopped now, because a quorum of the others agree and are connected
+with each other, and 1 if not; the reasons are printed. A quorum is 3 of 4, 4 of 6, 5 of 7.
 
 The answers are hints for people: they come without authentication. A replica whose admin address is on its loopback,
 where bfsd init puts it, is asked from its own host: give --group a group file whose admin addresses you can reach.`,

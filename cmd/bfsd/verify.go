@@ -40,7 +40,8 @@ replica must not run.
 The exit code is 0 if all is well, 2 if something is damaged or false, 3 if an archive is undamaged and nobody
 vouches for it, and 1 if it could not be checked.`,
 		Example: `  bfsd verify bfs-monday.archive --group bundles/group.toml
-  bfsd verify bfs-monday.archive --group group.toml --root 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+  bfsd verify bfs-monday.archive --group group.toml \
+    --root 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
   bfsd verify /etc/bfs/host2`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return o.run(c, args[0]) },

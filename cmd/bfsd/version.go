@@ -15,8 +15,9 @@ func versionCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "version",
 		Short: "say which bfsd this is",
-		Long: `Version prints the version of the module, the commit it was built from, and the version of the wire protocol: programs with
-the same major version of the protocol speak to each other. bfsd status shows the version of each replica.`,
+		Long: `Version prints the version of the module, the commit it was built from, and the version of the wire
+protocol: programs with the same major version of the protocol speak to each other. bfsd status
+shows the version of each replica.`,
 		Example: `  bfsd version
   bfsd version --json | jq -r .commit`,
 		Args: cobra.NoArgs,
