@@ -45,8 +45,8 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		Self: cfg.Self, Replicas: r.group.N(),
 		CheckpointPeriod: l.CheckpointPeriod, CheckpointBytes: l.CheckpointBytes, LogSize: l.LogSize, Window: window,
 		Tentative: cfg.has(Tentative), Piggyback: cfg.has(Piggyback), Separate: cfg.has(Separate),
-		Batch: core.BatchLimit{Bytes: l.BatchBytes, Count: batch, Cost: l.BatchCost}, Cost: r.exec.Cost, LogBytes: l.LogBytes,
-		Clients: l.Clients + 1 + r.group.N(), Slots: l.Slots, QueueBytes: clientQueueBytes,
+		Batch: core.BatchLimit{Bytes: l.BatchBytes, Count: batch, Cost: l.BatchCost}, Cost: r.exec.Cost,
+		LogBytes: l.LogBytes, Clients: l.Clients + 1 + r.group.N(), Slots: l.Slots, QueueBytes: clientQueueBytes,
 		Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: 40},
 	}
 	if cfg.Recover {

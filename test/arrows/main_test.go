@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// No files of these packages use one another in a circle, and no type of the core is larger than it should be.
+// No files of these packages use one another in a circle, and no type of the core is
+// larger than it should be.
 func TestNoCircles(t *testing.T) {
 	fset := token.NewFileSet()
 	imports := importer.ForCompiler(fset, "source", nil)
@@ -21,21 +22,25 @@ func TestNoCircles(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, c := range r.circles {
-			t.Errorf("%s: the files %v use one another in a circle: have one of them record what became true, and its caller act on it", directory, c)
+			t.Errorf("%s: the files %v use one another in a circle: let one of them record what became true, "+
+				"and its caller act on it", directory, c)
 		}
 		if directory == "../../pkg/pbft" {
 			continue // Status is a table of all that a replica tells of itself
 		}
 		for _, l := range append(r.structs, r.methods...) {
-			t.Errorf("%s: %v is more than %d fields or %d methods: give a part of its state a type", directory, l, maxFields, maxMethods)
+			t.Errorf("%s: %v is more than %d fields or %d methods: give a part of its state a type",
+				directory, l, maxFields, maxMethods)
 		}
 	}
 }
 
-// tableRow is a row of the table of files in a package comment: names of files, and a tab before them.
+// tableRow is a row of the table of files in a package comment: names of files, and a tab
+// before them.
 var tableRow = regexp.MustCompile(`(?m)^//\t((?:\w+\.go +)+)`)
 
-// Each file of the core is in the table of its package comment, and uses only files that stand above it there.
+// Each file of the core is in the table of its package comment, and uses only files that
+// stand above it there.
 func TestTheCoreUsesWhatStandsAbove(t *testing.T) {
 	const directory = "../../pkg/pbft/internal/core"
 	comment, err := os.ReadFile(directory + "/core.go")
@@ -59,7 +64,8 @@ func TestTheCoreUsesWhatStandsAbove(t *testing.T) {
 		}
 		for to := range uses {
 			if place[to] >= place[from] {
-				t.Errorf("%s uses %s, which does not stand above it in the table of the package comment of core", from, to)
+				t.Errorf("%s uses %s, which does not stand above it in the table of the package comment of core",
+					from, to)
 			}
 		}
 	}

@@ -180,8 +180,8 @@ func newGroup(s *schedule, signatures bool) *group {
 		}
 		c := core.New(core.Config{
 			Self: self, Replicas: s.n, CheckpointPeriod: period, LogSize: window, Window: 2,
-			Batch: core.BatchLimit{Bytes: 1 << 10, Count: 2}, LogBytes: 1 << 20, Clients: 64, Slots: 1, QueueBytes: 1 << 10,
-			Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 10, Timeout: 60},
+			Batch: core.BatchLimit{Bytes: 1 << 10, Count: 2}, LogBytes: 1 << 20, Clients: 64, Slots: 1,
+			QueueBytes: 1 << 10, Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 10, Timeout: 60},
 		})
 		g.cores = append(g.cores, c)
 		c.Frozen(0, message.Digest{1})
