@@ -168,7 +168,7 @@ func benchReplicaCommand() *cobra.Command {
 			return serve(c.Context(), file, late, func(g *config.Group) (pbft.Service, func() error, error) {
 				files, free, err := newFiles(g)
 				return bench.Null(files), free, err
-			})
+			}, false)
 		},
 	}
 	c.Flags().StringVar(&file, "config", "replica.toml", "the replica's configuration file")

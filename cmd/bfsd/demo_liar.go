@@ -39,7 +39,7 @@ func demoLieCommand() *cobra.Command {
 		func(ctx context.Context, file string) error {
 			told := pbfttest.Lie()
 			go count(ctx, told)
-			return serve(ctx, file, pbft.StartReplica, newFiles)
+			return serve(ctx, file, pbft.StartReplica, newFiles, false)
 		})
 }
 

@@ -45,7 +45,7 @@ The keeper starts the replica again when it ends or hangs. Before each start it 
 manifest, which the administrator signs (bfsd manifest sign). Once in recovery_period it recovers the replica: the
 keeper lets it hand over, stops it, kills every process that it has left behind, and starts it anew. The keeper does
 so only while all other replicas take part. A replica that objects for ever is ignored after three turns, if the
-group has its files on disk.
+group has its files on disk. A replica whose directory is lost is recovered at once, and needs nothing of it.
 
 What the keeper protects depends on users. If root starts it, and keeper_user is set, the replica's user can neither
 read the key nor replace the program. If the replica's own user starts it, it protects against mistakes, and against

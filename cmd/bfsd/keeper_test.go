@@ -20,9 +20,11 @@ import (
 	"time"
 
 	"bfs/cmd/internal/bundle"
+	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/probe"
 	"bfs/cmd/internal/procs"
 	"bfs/cmd/internal/status"
+	"bfs/pkg/pbft"
 	"bfs/test/cluster"
 	"bfs/test/patience"
 )
@@ -239,6 +241,50 @@ func TestKeeperRecoversAFalseReplica(t *testing.T) {
 	g.Replicas[0].Kill() // so that the healed one is needed
 	if got, err := c.Read(ctx, file); err != nil || !bytes.Equal(got, text) {
 		t.Errorf("read %d bytes that are not what was written, %v", len(got), err)
+	}
+}
+
+// A replica that has lost its directory, or its fence alone, is recovered by its
+// keeper, without being asked, and the group needs it then.
+func TestKeeperRecoversALostDirectory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
+	}
+	ctx, cancel := patience.Context(t.Context(), 3*time.Minute)
+	defer cancel()
+	g := cluster.ForTest(t, cluster.Config{Keeper: "0s"})
+	relay, err := g.AddRelay(ctx, cluster.Client{InsecurePorts: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := startWriter(ctx, t, fmt.Sprintf("127.0.0.1:%d", relay.Port), relay.Export)
+	const victim = 2
+	c, err := config.LoadReplica(g.ReplicaFile(victim))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := g.Replicas[victim]
+	for i, lost := range []string{filepath.Join(c.Directory, "fence"), c.Directory} {
+		logged(t, k, isReady, i+1)
+		until(ctx, t, c.Group, victim, "has voted", func(s *pbft.Status) bool { return s.Stable > 0 })
+		kill(t, k)
+		if err := os.RemoveAll(lost); err != nil {
+			t.Fatal(err)
+		}
+		logged(t, k, "this replica has no memory", i+1)
+		logged(t, k, "this replica has recovered", i+1)
+	}
+	if err := w.stop(); err != nil {
+		t.Error(err)
+	}
+	if err := g.Agree(ctx, 4); err != nil {
+		t.Fatal(err)
+	}
+	g.Replicas[0].Kill() // three are left, and nothing is executed without the one that was recovered
+	w = startWriter(ctx, t, fmt.Sprintf("127.0.0.1:%d", relay.Port), relay.Export)
+	w.more(5)
+	if err := w.stop(); err != nil {
+		t.Error(err)
 	}
 }
 

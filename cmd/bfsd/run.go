@@ -58,15 +58,15 @@ func runCommand() *cobra.Command {
 		Short: "run one replica",
 		Long: `Run runs one replica of a group until SIGINT or SIGTERM. It prints a line "ready" on standard output
 when it listens, and logs on standard error. Its exit code is 3 if it has stopped because its state
-was not the group's, or because its disk failed: its next start is to be a recovery then, as bfsd
-keeper makes it.
+was not the group's, because its disk failed, or, under a keeper, because its memory is lost: its next
+start is to be a recovery then, as bfsd keeper makes it.
 
 ` + replicaKeys,
 		Example: `  bfsd run --config /etc/bfs/replica.toml
   curl -s http://127.0.0.1:7451/status`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			err := serve(c.Context(), file, recovering(pbft.StartReplica, recovers), newFiles)
+			err := serve(c.Context(), file, pbft.StartReplica, newFiles, recovers)
 			if errors.Is(err, pbft.ErrRecover) {
 				return cli.NewCoded(err, watch.ExitRecover)
 			}
@@ -77,14 +77,6 @@ keeper makes it.
 	c.Flags().BoolVar(&recovers, "recover", false,
 		"recover: trust nothing that is read until the group has confirmed it; bfsd keeper sets this")
 	return c
-}
-
-// recovering starts replicas so that they recover, or not.
-func recovering(start starter, yes bool) starter {
-	return func(cfg pbft.ReplicaConfig) (*pbft.Replica, error) {
-		cfg.Recover = yes
-		return start(cfg)
-	}
 }
 
 func norepCommand() *cobra.Command {
@@ -101,7 +93,7 @@ Its group has one member: bfsd init --hosts HOST makes one.
   bfsd norep --config norep/host0/replica.toml`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return named(serve(c.Context(), file, pbft.StartUnreplicated, newFiles), c, "config")
+			return named(serve(c.Context(), file, pbft.StartUnreplicated, newFiles, false), c, "config")
 		},
 	}
 	c.Flags().StringVar(&file, "config", "replica.toml", "the configuration file")
@@ -116,8 +108,9 @@ type (
 	maker   func(*config.Group) (service pbft.Service, free func() error, err error)
 )
 
-// serve runs a replica of a service until ctx ends or the replica stops itself.
-func serve(ctx context.Context, file string, start starter, service maker) error {
+// serve runs a replica of a service until ctx ends or the replica stops itself. Its
+// start is a recovery, or not.
+func serve(ctx context.Context, file string, start starter, service maker, recovers bool) error {
 	c, err := config.LoadReplica(file)
 	if err != nil {
 		return err
@@ -137,7 +130,7 @@ func serve(ctx context.Context, file string, start starter, service maker) error
 	cfg := pbft.ReplicaConfig{
 		Group: c.Group.Group, Self: c.Self, Key: c.Key, Keeper: c.Keeper, Directory: c.Directory, Listen: c.Listen,
 		Transport: c.Transport, Logger: log, Window: c.Window, KeyPeriod: c.KeyPeriod, Without: c.Without,
-		SpendReserve: c.SpendReserve,
+		SpendReserve: c.SpendReserve, Recover: recovers,
 	}
 	if err := openDirectory(ctx, file, cfg); err != nil {
 		return err
@@ -185,6 +178,9 @@ func openDirectory(ctx context.Context, file string, cfg pbft.ReplicaConfig) err
 	if errors.Is(err, pbft.ErrNotRestored) {
 		return fmt.Errorf("%w. Run\n  bfsd restore replica --config %s --archive ARCHIVE\nand start it again",
 			err, file)
+	}
+	if errors.Is(err, pbft.ErrForgotten) && cfg.Keeper != "" {
+		return fmt.Errorf("%w. Its keeper is to %w, which needs nothing of what is lost", err, pbft.ErrRecover)
 	}
 	if errors.Is(err, pbft.ErrForgotten) {
 		return fmt.Errorf("%w. Run\n  bfsd replica replace --config %s\nand start it again; it may not start "+

@@ -40,14 +40,55 @@ func MarkFresh(directory string) error {
 
 // OpenDirectory returns nil if the replica may start: its directory holds what it must
 // remember, or the mark of a replica that has never run. The mark does not count if f+1 others
-// say that the group has gone on so far that this replica must have run. OpenDirectory is
-// called once before StartReplica. It uses Group, Self, Key, Directory and Transport of cfg.
+// say that the group has gone on so far that this replica must have run. A recovery that a keeper
+// has begun may start without any of this, for the keeper knows that the earlier life is over.
+// OpenDirectory is called once before StartReplica. It uses Group, Self, Key, Keeper, Directory,
+// Transport and Recover of cfg.
 func OpenDirectory(ctx context.Context, cfg ReplicaConfig) error {
+	err := cfg.open(ctx)
+	recovers := cfg.Recover || MustRecover(cfg.Directory)
+	if errors.Is(err, ErrForgotten) && cfg.Keeper != "" && recovers {
+		return cfg.lose(ctx, err)
+	}
+	return err
+}
+
+// lose makes durable that nothing is known of what an earlier life promised: only the
+// recovery that is about to start may find out. Nobody else may run under this
+// replica's address.
+func (cfg *ReplicaConfig) lose(ctx context.Context, why error) error {
+	if cfg.speaks(ctx, cfg.Group.Members[cfg.Self].Address) {
+		return fmt.Errorf("%w; and a process answers at %s: %w", why,
+			cfg.Group.Members[cfg.Self].Address, ErrRuns)
+	}
+	if cfg.Logger != nil {
+		cfg.Logger.Error("this replica has no memory. It fetches the group's state, and is silent "+
+			"until its recovery is over", "reason", why)
+	}
+	if err := os.MkdirAll(cfg.Directory, 0o700); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(cfg.path(fenceFile)); err != nil { // it may be no file
+		return err
+	}
+	if err := durable.WriteFile(cfg.path(fenceFile), fence.Lost(cfg.Group.Digest())); err != nil {
+		return err
+	}
+	return cfg.unmark()
+}
+
+// open is OpenDirectory for a start that is no recovery.
+func (cfg *ReplicaConfig) open(ctx context.Context) error {
 	fenced, counter, fresh := cfg.holds(fenceFile), cfg.holds(counterFile), cfg.holds(freshFile)
 	if cfg.Keeper != "" { // it has the counter, and looks after it
+		if fenced && !fence.Whole(cfg.path(fenceFile)) {
+			return fmt.Errorf("%w: %s is cut", ErrForgotten, cfg.path(fenceFile))
+		}
 		counter = fenced
 	}
 	switch {
+	case fenced && cfg.forgotten():
+		return fmt.Errorf("%w: the recovery of %s is not over", ErrForgotten, cfg.Directory)
 	case fenced && counter: // a mark beside them came with a bundle that was copied again
 		return cfg.unmark()
 	case fenced:
@@ -134,6 +175,13 @@ func (cfg *ReplicaConfig) ask(ctx context.Context) ([]*message.ReplyStable, erro
 	return client.stable.askOthers(ctx, cfg.Self, cfg.Group.Weak()), nil
 }
 
+// forgotten reports whether the fence was lost, and a recovery is to find out what it
+// said.
+func (cfg *ReplicaConfig) forgotten() bool {
+	f, err := fence.Open(cfg.path(fenceFile), cfg.Group.Digest())
+	return err == nil && f.IsLost()
+}
+
 // reached says how far the group has come, if enough answers say that it has come beyond
 // the checkpoint with which it began.
 func reached(answers []*message.ReplyStable, enough int, begun SeqNum) string {
@@ -153,23 +201,12 @@ func reached(answers []*message.ReplyStable, enough int, begun SeqNum) string {
 // it. Another program may take connections in the place of a replica that has yet to start.
 func (cfg *ReplicaConfig) listening(ctx context.Context) (n int) {
 	up := make(chan bool, cfg.Group.N())
-	dialer := net.Dialer{Timeout: dialWithin}
 	for i, m := range cfg.Group.Members {
 		if ReplicaID(i) == cfg.Self {
 			up <- false
 			continue
 		}
-		go func() {
-			c, err := dialer.DialContext(ctx, "tcp", m.Address)
-			if err != nil {
-				up <- false
-				return
-			}
-			defer func() { _ = c.Close() }()
-			_ = c.SetReadDeadline(time.Now().Add(greetWithin))
-			_, err = io.ReadFull(c, make([]byte, 1))
-			up <- err == nil
-		}()
+		go func() { up <- cfg.speaks(ctx, m.Address) }()
 	}
 	for range cfg.Group.N() {
 		if <-up {
@@ -177,6 +214,20 @@ func (cfg *ReplicaConfig) listening(ctx context.Context) (n int) {
 		}
 	}
 	return n
+}
+
+// speaks reports whether something takes a connection at an address and speaks first on
+// it.
+func (cfg *ReplicaConfig) speaks(ctx context.Context, address string) bool {
+	dialer := net.Dialer{Timeout: dialWithin}
+	c, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetReadDeadline(time.Now().Add(greetWithin))
+	_, err = io.ReadFull(c, make([]byte, 1))
+	return err == nil
 }
 
 // askOthers asks for the stable checkpoint until enough of the others have answered, or
@@ -227,6 +278,9 @@ var ErrRuns = errors.New("the replica that is to be replaced answers: stop it fi
 // quorum of the others.
 func Replace(ctx context.Context, cfg ReplicaConfig) (last SeqNum, err error) {
 	for _, name := range []string{fenceFile, counterFile} {
+		if name == fenceFile && cfg.forgotten() {
+			continue
+		}
 		if _, err := os.Lstat(cfg.path(name)); !os.IsNotExist(err) {
 			return 0, fmt.Errorf("%s holds a file %q: this replica's memory is here, so start "+
 				"it, or name an empty directory", cfg.Directory, name)

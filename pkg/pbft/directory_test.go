@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,56 @@ func TestOpenDirectory(t *testing.T) {
 				t.Errorf("%s: no fence was written: %v", c.what, err)
 			}
 		}
+	}
+}
+
+// A recovery that a keeper has begun needs no memory, unless somebody runs under the
+// replica's address. What it writes lets no other start begin, and may be replaced.
+func TestOpenDirectoryForARecovery(t *testing.T) {
+	g, _, _ := newGroup(4)
+	for _, lost := range []struct {
+		what string
+		lay  func(dir string) error
+	}{
+		{"nothing", func(string) error { return nil }},
+		{"no directory", os.Remove},
+		{"a fence that was cut", func(dir string) error { return os.WriteFile(filepath.Join(dir, "fence"), []byte("cut"), 0o600) }},
+	} {
+		dir := t.TempDir()
+		if err := lost.lay(dir); err != nil {
+			t.Fatal(err)
+		}
+		cfg := pbft.ReplicaConfig{Group: g, Self: 1, Keeper: "socket", Directory: dir}
+		if err := pbft.OpenDirectory(t.Context(), cfg); !errors.Is(err, pbft.ErrForgotten) {
+			t.Errorf("%s: a start that is no recovery may begin: %v", lost.what, err)
+		}
+		recovery := cfg
+		recovery.Recover = true
+		for range 2 { // and again, before it has begun
+			if err := pbft.OpenDirectory(t.Context(), recovery); err != nil {
+				t.Errorf("%s: a recovery may not begin: %v", lost.what, err)
+			}
+		}
+		if err := pbft.OpenDirectory(t.Context(), cfg); !errors.Is(err, pbft.ErrForgotten) {
+			t.Errorf("%s: a start that is no recovery may follow: %v", lost.what, err)
+		}
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	go func() {
+		if c, err := taken.Accept(); err == nil {
+			_, _ = c.Write([]byte{1})
+		}
+	}()
+	other := *g
+	other.Members = slices.Clone(g.Members)
+	other.Members[1].Address = taken.Addr().String()
+	err = pbft.OpenDirectory(t.Context(), pbft.ReplicaConfig{Group: &other, Self: 1, Keeper: "socket", Directory: t.TempDir(), Recover: true})
+	if !errors.Is(err, pbft.ErrRuns) {
+		t.Errorf("another replica answers at this one's address: %v", err)
 	}
 }
 

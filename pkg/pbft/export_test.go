@@ -4,6 +4,7 @@ package pbft
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,6 +15,8 @@ import (
 
 	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/fence"
+	"bfs/pkg/pbft/internal/image"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 	"bfs/pkg/pbft/internal/wire"
@@ -75,6 +78,34 @@ func WriteFence(t testing.TB, path string, g *Group, n SeqNum, v View) {
 	b := binary.LittleEndian.AppendUint64(digest[:], uint64(v))
 	b = binary.LittleEndian.AppendUint64(b, uint64(n))
 	if err := os.WriteFile(path, binary.LittleEndian.AppendUint64(b, 0), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ForgeImage has an image say that it is of checkpoint n.
+func ForgeImage(t testing.TB, directory string, g *Group, tree Tree, n SeqNum) {
+	t.Helper()
+	im, err := image.Open(disk.OS(directory), image.Options{Group: g.Digest(), Pages: image.MaxPages, Tree: tree})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, root, _ := im.Checkpoint()
+	u, err := im.Begin(n, root)
+	if err == nil {
+		_, err = u.Step(nil, 1)
+	}
+	if err == nil {
+		err = errors.Join(u.Write(), u.Commit(), im.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// LoseFence writes what OpenDirectory writes for a recovery without a fence.
+func LoseFence(t testing.TB, path string, g *Group) {
+	t.Helper()
+	if err := os.WriteFile(path, fence.Lost(g.Digest()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

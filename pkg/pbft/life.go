@@ -49,8 +49,11 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		LogBytes: l.LogBytes, Clients: l.Clients + 1 + r.group.N(), Slots: l.Slots, QueueBytes: clientQueueBytes,
 		Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: 40},
 	}
+	if c.Lost = r.fence.IsLost(); c.Lost && !cfg.Recover {
+		return nil, errors.Join(fmt.Errorf("%w: only a recovery may start it", ErrForgotten), r.ending.lock.Close())
+	}
 	if cfg.Recover {
-		if c.Recovery, err = r.recovery.begin(); err != nil {
+		if c.Recovery, err = r.recovery.begin(c.Lost); err != nil {
 			return nil, errors.Join(err, r.ending.lock.Close())
 		}
 	}
@@ -59,7 +62,9 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 			return nil, errors.Join(err, r.ending.lock.Close())
 		}
 	} else {
-		c.Fence, c.FenceView = r.fence.Last(), r.fence.View()
+		if !c.Lost {
+			c.Fence, c.FenceView = r.fence.Last(), r.fence.View()
+		}
 		r.adopt(core.New(c))
 	}
 	if n := r.core.SilentUntil(); n > 0 {
@@ -237,9 +242,11 @@ func (r *Replica) recall(cfg core.Config) error {
 		return r.cfg.cannotStart("journal", err)
 	}
 	r.recovery.countAhead(r.disk)
-	if cfg.Durable = true; r.disk.trusted {
+	switch cfg.Durable = true; {
+	case cfg.Lost:
+	case r.disk.trusted:
 		cfg.Raised, cfg.RaisedView = r.fence.Last(), r.fence.View()
-	} else {
+	default:
 		cfg.Fence, cfg.FenceView = r.fence.Last(), r.fence.View()
 	}
 	state, err := r.loadImage(tree)
@@ -283,6 +290,11 @@ func (x *recovering) countAhead(k *storage) {
 // openJournal opens the journal in a directory, or a new one if it has lost something,
 // and returns its records.
 func (r *Replica) openJournal(directory string) ([]message.Message, error) {
+	if r.recovery.blank { // the next write of the fence makes this durable
+		if err := os.RemoveAll(directory); err != nil {
+			return nil, err
+		}
+	}
 	if err := os.MkdirAll(directory, 0o700); err != nil {
 		return nil, err
 	}

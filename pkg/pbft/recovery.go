@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"bfs/pkg/internal/durable"
@@ -37,6 +38,8 @@ type recovering struct {
 	over    time.Time // when it ended; zero: it has not, or there was none
 	full    bool      // the journal could not be written anew, for there was no room
 	found   bool      // the directory held something that a correct replica does not leave
+	lost    bool      // it held no fence
+	blank   bool      // nothing of what it holds is believed, but the fence if there is one
 }
 
 // note times the phases of the recovery.
@@ -71,21 +74,29 @@ const recoveryStarts = 2
 // true, and the next start reports that.
 const falseText = "What it remembers is false.\n"
 
-// begin marks a recovery that begins, and returns its nonce.
-func (x *recovering) begin() (nonce uint64, err error) {
+// begin marks a recovery that begins, and returns its nonce. Nothing of journal and
+// image is believed if the fence is lost, or if earlier starts have not come to their
+// end: an intruder may have seen to that.
+func (x *recovering) begin(lost bool) (nonce uint64, err error) {
 	var b [8]byte
 	rand.Read(b[:])
 	starts, err := os.ReadFile(x.cfg.path(recoveringFile))
+	if errors.Is(err, syscall.EISDIR) { // an intruder's
+		err = os.RemoveAll(x.cfg.path(recoveringFile))
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("begin a recovery: %w", err)
 	}
-	x.found = bytes.Contains(starts, []byte(falseText))
-	if bytes.Count(starts, []byte("\n")) >= recoveryStarts {
-		x.log.Warn("the last recoveries did not come to their end: this one believes "+
-			"nothing of what the directory holds", "directory", x.cfg.Directory)
+	x.found, x.lost = lost || bytes.Contains(starts, []byte(falseText)), lost
+	many := bytes.Count(starts, []byte("\n")) >= recoveryStarts
+	if x.blank = lost || many; x.blank {
 		if err := x.fence.Distrust(); err != nil {
 			return 0, err
 		}
+	}
+	if many {
+		x.log.Warn("the last recoveries did not come to their end: this one believes "+
+			"nothing of what the directory holds", "directory", x.cfg.Directory)
 	} else if err := durable.WriteFile(x.cfg.path(recoveringFile), append(starts, recoveringText...)); err != nil {
 		return 0, fmt.Errorf("mark a recovery: %w", err)
 	}
@@ -111,7 +122,11 @@ func (x *recovering) request(bound SeqNum) (*message.Request, error) {
 // distrust makes the next start ignore the contents of the directory, because the other
 // replicas contradict them. It returns the reason why this replica stops.
 func (x *recovering) distrust(e *core.Effect) error {
-	if err := x.fence.Reset(e.View, e.Seq, true); err != nil {
+	err := x.fence.Distrust() // which knows no bound of what was promised, if the fence was lost
+	if !x.lost {
+		err = x.fence.Reset(e.View, e.Seq, true)
+	}
+	if err != nil {
 		return err
 	}
 	if err := x.markFalse(); err != nil {

@@ -3,6 +3,7 @@
 package pbft_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -128,6 +129,16 @@ func TestRecoveryFromAnIntruder(t *testing.T) {
 			pbft.WriteFence(t, filepath.Join(dir, "fence"), c.g, 1<<40, 1<<40)
 			remove(t, filepath.Join(dir, "disk"), "")
 		}},
+		{"the image is as far ahead as can be", true, func(t *testing.T, c *cluster, dir string) {
+			pbft.ForgeImage(t, filepath.Join(dir, "disk"), c.g, c.service(2).State().(pbft.Tree), 1<<40)
+		}},
+		{"the fence is lost", true, func(t *testing.T, c *cluster, dir string) {
+			pbft.LoseFence(t, filepath.Join(dir, "fence"), c.g)
+		}},
+		{"everything is lost", true, func(t *testing.T, c *cluster, dir string) {
+			pbft.LoseFence(t, filepath.Join(dir, "fence"), c.g)
+			remove(t, filepath.Join(dir, "disk"), "")
+		}},
 	} {
 		t.Run(x.what, func(t *testing.T) {
 			limits := smallLimits()
@@ -145,6 +156,53 @@ func TestRecoveryFromAnIntruder(t *testing.T) {
 			c.stop(0)
 			if got := invoke(t, client, "i", false); got != before+1 {
 				t.Fatalf("got %d, want %d", got, before+1)
+			}
+		})
+	}
+}
+
+// A replica whose fence is lost is silent until its recovery is over, also if it is
+// started again in the middle, and in either durability. Nobody else starts it.
+func TestRecoveryWithoutFence(t *testing.T) {
+	for _, durability := range []pbft.Durability{pbft.DurabilityDisk, pbft.DurabilityReplicated} {
+		t.Run(string(durability), func(t *testing.T) {
+			c := startCluster(t, smallLimits(), durability)
+			client := c.client(c.enrolled(c.client(c.admin), ""))
+			count(t, client, 3*int(c.g.Limits.CheckpointPeriod))
+			disk := durability == pbft.DurabilityDisk
+			for i := range c.replicas {
+				if disk || i == 3 { // else the group would lose its state
+					c.stop(i)
+				}
+			}
+			pbft.LoseFence(t, filepath.Join(c.dirs[3], "fence"), c.g)
+			if _, err := pbft.StartReplica(c.config(3)); !errors.Is(err, pbft.ErrForgotten) {
+				t.Fatalf("without a fence, and not as a recovery, it starts: %v", err)
+			}
+			c.start(3, recovering)
+			if disk { // and it hears from nobody
+				c.stop(3)
+				if s := c.start(3).Status(); s.SilentUntil == 0 || s.Recovery.Phase != "estimating" {
+					t.Fatalf("started again in the middle, and is %+v, silent until %d", s.Recovery, s.SilentUntil)
+				}
+				for i := range 3 {
+					c.start(i)
+				}
+			}
+			if s := c.recovered(3); !s.Corrupt || c.replicas[3].Status().SilentUntil > 0 {
+				t.Fatalf("recovered, and is %+v, silent until %d", s, c.replicas[3].Status().SilentUntil)
+			}
+			if !disk {
+				return
+			}
+			c.stop(0)
+			before := invoke(t, client, "i", false)
+			if got := invoke(t, client, "i", false); got != before+1 {
+				t.Fatalf("got %d, want %d", got, before+1)
+			}
+			c.stop(3)
+			if s := c.start(3).Status(); s.Recovery.Phase != "" || s.SilentUntil > 0 {
+				t.Errorf("after its recovery it starts as %+v, silent until %d", s.Recovery, s.SilentUntil)
 			}
 		})
 	}

@@ -72,6 +72,10 @@ func (r *DirectoryReport) checkFence(cfg *ReplicaConfig) (position uint64) {
 		r.problem("%v", err)
 		return 0
 	}
+	if f.IsLost() {
+		r.Notes = append(r.Notes, "the fence was lost, and the recovery that makes it anew is not over")
+		return 0
+	}
 	r.Fence = f.Last()
 	if f.Position() == store.NoJournal {
 		r.Notes = append(r.Notes, "the journal lost something in an earlier life, and the replica "+

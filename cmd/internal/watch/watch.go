@@ -216,6 +216,9 @@ func (w *Watch) start() error {
 	}
 	if u := w.Config.User; u.Other {
 		plan.As = &syscall.Credential{Uid: u.UID, Gid: u.GID}
+		if err := w.makeDirectory(); err != nil {
+			return err
+		}
 	}
 	if w.child, err = plan.Start(); err != nil {
 		return err
@@ -223,6 +226,18 @@ func (w *Watch) start() error {
 	w.account.started(w.recovers)
 	w.Log.Info("the replica is started", "pid", w.child.PID(), "recovery", w.recovers)
 	return nil
+}
+
+// makeDirectory makes the replica's directory anew if it is gone: its user may not be
+// able to.
+func (w *Watch) makeDirectory() error {
+	switch err := os.Mkdir(w.Config.Directory, 0o700); {
+	case errors.Is(err, os.ErrExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return os.Lchown(w.Config.Directory, int(w.Config.User.UID), int(w.Config.User.GID))
 }
 
 // ended cleans up after a replica that ended by itself, and has it started again. One

@@ -39,6 +39,10 @@ type Config struct {
 	// what it had voted for.
 	FenceView message.View
 
+	// Lost: the fence is lost, so that nothing is known of what an earlier life promised. The start
+	// is a recovery, and the replica is silent until its recovery point: see recovery.endLoss.
+	Lost bool
+
 	// Raised and RaisedView are a fence that is durable already, and that guards nothing which this
 	// replica has forgotten.
 	Raised     message.SeqNum
@@ -172,12 +176,13 @@ func (b *base) promise(n message.SeqNum) {
 
 // silent reports whether we may promise nothing, because we may have promised otherwise
 // before we forgot.
-func (b *base) silent() bool { return b.stable.Seq < b.cfg.Fence }
+func (b *base) silent() bool { return b.cfg.Lost || b.stable.Seq < b.cfg.Fence }
 
 // silentUntil is the checkpoint that must be stable before we may promise anything, 0 if we may.
+// It is the next one if nothing is known yet.
 func (b *base) silentUntil() message.SeqNum {
 	if b.silent() {
-		return b.cfg.Fence
+		return max(b.cfg.Fence, b.stable.Seq+1)
 	}
 	return 0
 }

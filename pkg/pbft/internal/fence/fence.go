@@ -48,6 +48,24 @@ func First(group message.Digest) []byte {
 	return append(group[:], make([]byte, size-message.DigestSize)...)
 }
 
+// everything is the number in the file of a replica whose fence was lost: it may have
+// voted for anything.
+const everything message.SeqNum = 1<<62 - 1
+
+// Lost is the file of a replica whose fence was lost. It stays until a recovery of the
+// replica is over, whatever its journal holds.
+func Lost(group message.Digest) []byte {
+	b := binary.LittleEndian.AppendUint64(group[:], 0)
+	b = binary.LittleEndian.AppendUint64(b, uint64(everything))
+	return binary.LittleEndian.AppendUint64(b, store.NoJournal)
+}
+
+// Whole reports whether a file has the length of a fence.
+func Whole(path string) bool {
+	s, err := os.Stat(path)
+	return err == nil && s.Mode().IsRegular() && s.Size() == size
+}
+
 // Open reads the file at path. Without a file, or with one of another group, the fence
 // covers no vote.
 func Open(path string, group message.Digest) (*Fence, error) {
@@ -75,6 +93,9 @@ func (f *Fence) Last() message.SeqNum { return f.last }
 
 // View is explained at Last.
 func (f *Fence) View() message.View { return f.view }
+
+// IsLost reports whether the fence was lost: an earlier life may have voted for anything.
+func (f *Fence) IsLost() bool { return f.last == everything }
 
 // Position is how many records the journal must hold, or store.NoJournal.
 func (f *Fence) Position() uint64 { return f.position }

@@ -24,7 +24,7 @@ func directed() []*Schedule {
 		valueThatRecurs(), idleSilence(), takenBackAndRepeated(), enrolledBeforeFetching(), notEnrolledYet(),
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
 		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
-		earlyViews(), withheld(),
+		earlyViews(), withheld(), lostFence(), lostPrimary(), lostInAnIdleGroup(),
 	}
 }
 

@@ -74,6 +74,9 @@ func (w *world) intrudes(i int, stay, rest int64, speaks lie, leaves trace) (com
 		if leaves.leave(r, s.memory.rng); w.cunning != nil {
 			w.cunning.parts(r)
 		}
+		if w.robber != nil && w.robber.IntN(3) == 0 {
+			r.rob()
+		}
 		s.lies = nil
 		keys.speak()
 	})

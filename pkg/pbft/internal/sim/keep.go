@@ -43,7 +43,7 @@ const segmentBytes = 64 << 10
 // fails, which on a full disk is no mistake.
 func (r *replica) recall(cfg *core.Config) (state message.CheckpointID, records []message.Message, ok bool) {
 	s := r.w.sites[r.id]
-	if r.keeper == nil {
+	if r.keeper == nil || s.lost {
 		r.keeper = &keeper{disk: disk.NewMem(rand.New(rand.NewPCG(r.w.rng.Uint64(), 5)))}
 	}
 	r.keeper.flushing, r.keeper.update, r.keeper.full, r.keeper.again = false, nil, false, nil

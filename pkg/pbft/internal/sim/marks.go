@@ -57,6 +57,7 @@ const (
 	markRefreshedAtWork                   // while a batch was being agreed on
 	markRefreshedBetweenViews             // while it waited for a view to begin
 	markRefreshedOne                      // a replica refreshed the key of a recovering one
+	markRobbed                            // a replica lost its fence
 	markOldKey                            // a message was refused that was sealed before a refresh
 	marksCount
 )
@@ -74,7 +75,7 @@ var markNames = [marksCount]string{
 	"away beside f faulty",
 	"disk full", "room again", "image without room", "all disks full",
 	"keys refreshed", "keys refreshed at work", "keys refreshed between views", "key of one refreshed",
-	"message under an old key",
+	"fence lost", "message under an old key",
 }
 
 // least is how often 500 schedules must reach a mark, if more often than once.

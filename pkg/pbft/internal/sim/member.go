@@ -68,6 +68,7 @@ func (r *replica) boot() {
 	if w.shape.long {
 		cost = nil // otherwise every request would wait for its turn
 	}
+	w.sites[r.id].forsaken()
 	cfg := core.Config{
 		Self: message.ReplicaID(r.id), Replicas: w.n,
 		CheckpointPeriod: w.shape.period, CheckpointBytes: w.shape.bytes, LogSize: w.shape.log, Window: w.shape.window,
@@ -76,7 +77,7 @@ func (r *replica) boot() {
 		LogBytes: 1 << 20,
 		Clients:  maxClients + 1 + w.n, Slots: ledgerSlots, QueueBytes: queueBytes,
 		Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: firstTimeout}, Fence: w.sites[r.id].fence,
-		FenceView: w.sites[r.id].view,
+		FenceView: w.sites[r.id].view, Lost: w.sites[r.id].lost,
 	}
 	if w.sites[r.id].bound = 0; r.recovers {
 		cfg.Recovery = w.rng.Uint64() | 1
@@ -433,6 +434,7 @@ func (r *replica) answerUnless(mute bool, q *message.Request, x executor.Answer,
 // reply sends a REPLY that was made from the state after batch at.
 func (r *replica) reply(c *caller, m *message.Reply, at message.SeqNum, tentative bool) {
 	w := r.w
+	w.judge.vows.afterLoss(r, m)
 	w.judge.vows.replies(r, c, m, at, tentative)
 	for _, edited := range w.sites[r.id].tell(r, c.principal(), m) {
 		if w.network.loses(r.id, c.principal(), edited) {

@@ -72,7 +72,7 @@ func (r *replica) setAside() {
 func (r *replica) healed(e *core.Effect) {
 	w, s := r.w, r.w.sites[r.id]
 	r.say("has recovered, at n%d", r.core.Stable().Seq)
-	r.recovers, s.fence, s.view = false, e.Seq, e.View
+	r.recovers, s.lost, s.fence, s.view = false, false, e.Seq, e.View
 	r.exec.Settled(r.core.Stable().Seq)
 	w.marks.hit(markRecovered)
 	if !s.corrupt || s.edits() {

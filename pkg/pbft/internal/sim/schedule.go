@@ -22,6 +22,8 @@ type Schedule struct {
 	dropped  []int
 	before   int // items that are not refreshes of keys
 
+	unlost int // items that are not losses of fences either
+
 	// Of one written by hand:
 	name    string
 	within  int // ticks after the last fault within which earlier calls are answered; 0: the usual bound
@@ -58,6 +60,9 @@ func Draw(seed uint64) *Schedule {
 		d.cunning()
 	}
 	d.refreshes()
+	if s.unlost = len(s.items); kind == 3 {
+		d.losses()
+	}
 	return s
 }
 

@@ -167,7 +167,7 @@ type memorable struct {
 }
 
 func (x memorable) schedule() *Schedule {
-	s := Draw(x.seed).Without(x.without...)
+	s := Draw(x.seed).Without(x.without...).beforeLosses()
 	if !x.refreshes {
 		s = s.beforeRefreshes()
 	}

@@ -93,7 +93,7 @@ func (v *vows) forgets(i int) {
 // promises judges every message that a correct replica sends, to one or to all, against
 // its promises in all its lives.
 func (v *vows) promises(r *replica, m message.Message) {
-	if r.lies() {
+	if v.afterLoss(r, m); r.lies() {
 		return
 	}
 	v.bounded(r, m)

@@ -57,6 +57,7 @@ type world struct {
 	acting   *replica                                             // whose event it is
 	plot     plot
 	cunning  *cunning
+	robber   *rand.Rand   // not nil: some intruders take the fence along
 	cured    map[int]bool // replicas that an intruder was in, and that have recovered
 }
 
@@ -117,6 +118,8 @@ type site struct {
 	cured    message.SeqNum // messages about batches up to here count as the last intruder's
 	bound    message.SeqNum // H_M, while it recovers and was told to
 	position uint64         // how far its journal was durable when the fence was raised
+	lost     bool           // its fence is lost, and it has not recovered since
+	promised message.SeqNum // the highest number for which its core promised something before that
 	twins    bool
 	away     bool // cut off until all that correct clients called for is answered
 	forgets  bool // and restarts then
