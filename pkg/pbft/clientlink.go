@@ -89,6 +89,19 @@ func (l *clientLink) Opened(c *transport.Conn) {
 // Closed implements transport.Handler.
 func (l *clientLink) Closed(_ *transport.Conn, err error) {
 	l.c.end.Log.Debug("connection to replica down", "replica", l.id, "err", err)
+	l.lost()
+}
+
+// lost has the reads asked of others that waited for this replica, unless another
+// connection to it is there already.
+func (l *clientLink) lost() {
+	c := l.c
+	c.wires.mu.Lock()
+	defer c.wires.release()
+	if !c.wires.closed && !c.wires.Open(l.id) {
+		c.rule.Disconnected(c.now(), l.id)
+		c.perform(nil) // nothing ends
+	}
 }
 
 // Frames implements transport.Handler: it counts replies, and ends the calls they decide

@@ -71,6 +71,10 @@ var unit = map[string]string{
 	"a read waits for a replica that answers none":                            "./pkg/pbft/internal/client",
 	"a read is sent to a replica that is down, and waits":                     "./pkg/pbft/internal/client",
 	"a read on which a quorum differs is asked for again":                     "./pkg/pbft/internal/client",
+	"a read waits for a connection that is gone":                              "./pkg/pbft/internal/client",
+	"a replica that is gone is named for a result":                            "./pkg/pbft/internal/client",
+	"a result is waited for that nobody is there to give":                     "./pkg/pbft/internal/client",
+	"a read that later ones have overtaken waits like an ordered call":        "./pkg/pbft/internal/client",
 	"answers of two epochs are believed together":                             "./pkg/pbft/internal/client",
 	"a restarted replica does not say what it has executed":                   "./pkg/pbft/internal/core",
 }
@@ -301,7 +305,11 @@ var mutants = []mutant{
 	{"a queued request keeps the authenticator of before", core + "line.go", "r.Auth.Nonce > old.Auth.Nonce && sameWish", "false && sameWish"},
 	{"a read waits for a replica that answers none", rule + "client.go", "	if c.audience.quorum(k.tally.Heard()) {\n		k.due = now + c.patience.widen()\n	}\n", ""},
 	{"a read is sent to a replica that is down, and waits", rule + "client.go", "	case a.quorum(heard) && a.slow(now, others):", "	case a.quorum(heard) && k.asked == a.everybody() && a.slow(now, others):"},
-	{"a read on which a quorum differs is asked for again", rule + "client.go", "	if k.request.ReadOnly && k.agreed == never && a.quorum(k.tally.Heard()) {", "	if false {"},
+	{"a read on which a quorum differs is asked for again", rule + "client.go", "	if k.request.ReadOnly && k.agreed == never && a.weak(k.tally.Heard()) {", "	if false {"},
+	{"a read waits for a connection that is gone", rule + "client.go", "	waits := a.reaches(k.asked &^ heard)\n", "	waits := k.asked&^heard != 0\n"},
+	{"a replica that is gone is named for a result", rule + "audience.go", "from&(1<<i) != 0 && a.edge.Open(message.ReplicaID(i)) {", "from&(1<<i) != 0 {"},
+	{"a result is waited for that nobody is there to give", rule + "audience.go", "return a.reaches(named(&k.request) &^ k.tally.Heard())", "return named(&k.request)&^k.tally.Heard() != 0"},
+	{"a read that later ones have overtaken waits like an ordered call", rule + "patience.go", "	p.reads.init(0)\n", "	p.reads.init(viewTimeout)\n"},
 	{"answers of two epochs are believed together", rule + "refresh.go", "			x.call.tally.Reset(c.cfg.Replicas, c.cfg.Lent)\n", ""},
 	{"a restarted replica does not say what it has executed", core + "parts.go", "			x.queue.executed(r, n, i) // who waits for it needs our word that it is done\n", "			_, _ = i, r\n"},
 

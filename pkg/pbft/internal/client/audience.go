@@ -45,6 +45,9 @@ func (a *audience) size() message.GroupSize { return message.GroupSize(a.cfg.Rep
 // quorum reports whether a set is a quorum.
 func (a *audience) quorum(set uint32) bool { return bits.OnesCount32(set) >= a.size().Quorum() }
 
+// weak reports whether one of a set is correct.
+func (a *audience) weak(set uint32) bool { return bits.OnesCount32(set) >= a.size().Weak() }
+
 func (a *audience) primary() message.ReplicaID { return a.view.Primary(a.cfg.Replicas) }
 
 // of is the set of replicas that a request goes to. A read needs a quorum of answers that
@@ -111,7 +114,8 @@ func (a *audience) replier(now Time, again, readOnly bool, asked uint32) (who me
 		return message.ReplicaID(first), a.everybody()
 	}
 	for i := first; bits.OnesCount32(provers) < a.size().Faulty(); {
-		if i, _ = a.next(now, i, from); i == first {
+		i, ok = a.next(now, i, from)
+		if !ok || i == first || provers&(1<<i) != 0 { // a connection may end meanwhile
 			return message.ReplicaID(first), a.everybody()
 		}
 		provers |= 1 << i
@@ -133,11 +137,12 @@ func (a *audience) first(now Time) uint32 {
 	return a.everybody()
 }
 
-// next is the replica of a set that follows replica i and has not left us waiting.
+// next is the replica of a set that follows replica i, has not left us waiting, and can
+// be spoken to.
 func (a *audience) next(now Time, i int, from uint32) (int, bool) {
 	from &^= a.lax(now)
 	for range a.cfg.Replicas {
-		if i = (i + 1) % a.cfg.Replicas; from&(1<<i) != 0 {
+		if i = (i + 1) % a.cfg.Replicas; from&(1<<i) != 0 && a.edge.Open(message.ReplicaID(i)) {
 			return i, true
 		}
 	}
@@ -177,8 +182,9 @@ func named(q *message.Request) uint32 {
 	return 1<<q.Replier | q.Provers
 }
 
-// owing reports whether a replica that a call names for its result has not answered it.
-func (k *call) owing() bool { return named(&k.request)&^k.tally.Heard() != 0 }
+// owing reports whether a replica that a call names for its result has not answered it,
+// and can.
+func (a *audience) owing(k *call) bool { return a.reaches(named(&k.request) &^ k.tally.Heard()) }
 
 // missed notes the replicas that have left a call waiting until it must be sent to more,
 // or again. A replica that owes a result on which the others agree is not relied on for a

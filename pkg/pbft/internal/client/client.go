@@ -313,7 +313,7 @@ func (c *Client) decide(now Time, k *call) {
 		if k.agreed == never {
 			k.agreed = now
 		}
-		k.due = min(k.due, k.agreed+c.patience.forResult(k))
+		k.due = min(k.due, k.agreed+c.patience.forResult(k, c.audience.owing(k)))
 	case NotEnrolled:
 		c.origin.forget() // it changes when a key is enrolled
 		c.end(s, nil, ErrNotEnrolled)
@@ -416,11 +416,12 @@ func (c *Client) after(known message.Timestamp) message.Timestamp {
 // that recovers and answers no reads, would take longer than ordering the read.
 func (c *Client) widen(now Time, k *call) {
 	a, heard := &c.audience, k.tally.Heard()
+	waits := a.reaches(k.asked &^ heard)
 	switch others := a.everybody() &^ heard; {
-	case !k.request.ReadOnly || !a.quorum(heard) && k.asked&^heard != 0:
+	case !k.request.ReadOnly || !a.quorum(heard) && waits:
 	case a.quorum(heard) && a.slow(now, others):
 		c.fallBack(now, k)
-	case k.asked&^heard == 0 && k.asked != a.everybody():
+	case !waits && k.asked != a.everybody():
 		c.askOthers(now, k)
 	default:
 		k.due = min(k.due, now+c.patience.widen())
@@ -445,6 +446,22 @@ func (c *Client) askOthers(now Time, k *call) {
 func (c *Client) fallBack(now Time, k *call) {
 	c.counts.Fallbacks++
 	c.issue(now, k, false)
+}
+
+// Disconnected notes that the connection to a replica has ended: what was under way on
+// it is lost. The reads that it was asked for are asked of others, and nobody waits for
+// results that it was named for.
+func (c *Client) Disconnected(now Time, i message.ReplicaID) {
+	for s := range c.slots {
+		k := &c.slots[s].call
+		switch {
+		case c.slots[s].phase != calling || k.asked&(1<<i) == 0 || k.tally.Has(i):
+		case k.agreed != never:
+			k.due = min(k.due, k.agreed+c.patience.forResult(k, c.audience.owing(k)))
+		case k.tries == 0:
+			c.widen(now, k)
+		}
+	}
 }
 
 // Tick sends the requests that are due again, and asks for the origin as long as it is not known.
@@ -514,8 +531,9 @@ func (c *Client) Next(now Time) (at Time, ok bool) {
 
 // retry sends a request again, to all and for all to answer in full, with exponential
 // back-off. A late read is sent to the replicas that were not asked at first, before it
-// is sent to any again; and one that was sent twice, or that a quorum has answered and
-// not alike, is ordered instead [TOCS §6.1].
+// is sent to any again; and one that was sent twice, or that f+1 have answered and no
+// quorum alike, is ordered instead [TOCS §6.1]: the way to the group is good, and the
+// others are away, or answer no reads because they recover.
 func (c *Client) retry(now Time, k *call) {
 	a := &c.audience
 	a.missed(now, k)
@@ -523,7 +541,7 @@ func (c *Client) retry(now Time, k *call) {
 		c.askOthers(now, k)
 		return
 	}
-	if k.request.ReadOnly && k.agreed == never && a.quorum(k.tally.Heard()) {
+	if k.request.ReadOnly && k.agreed == never && a.weak(k.tally.Heard()) {
 		c.fallBack(now, k)
 		return
 	}

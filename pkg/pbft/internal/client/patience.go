@@ -24,8 +24,8 @@ type patience struct {
 }
 
 func (p *patience) init() {
-	p.ordered.init()
-	p.reads.init()
+	p.ordered.init(viewTimeout)
+	p.reads.init(0)
 	p.result.least = minRepeat
 }
 
@@ -60,11 +60,12 @@ func (p *patience) widen() Time {
 	return min(max(p.reads.trip.expected(), minTimeout), maxTimeout) + p.behind()
 }
 
-// forResult is how long an agreed result may take to come: at least as long as a whole answer,
-// because where answers take long a named replica may be that far behind the others. If all named
-// replicas have answered, no more will come from them, and the wait is short.
-func (p *patience) forResult(k *call) Time {
-	if !k.owing() {
+// forResult is how long an agreed result may take to come: at least as long as a whole
+// answer, because where answers take long a named replica may be that far behind the
+// others. If none of the named replicas is to answer yet, no more will come from them,
+// and the wait is short.
+func (p *patience) forResult(k *call, owing bool) Time {
+	if !owing {
 		return minTimeout
 	}
 	return max(p.result.timeout(), p.of(k).trip.timeout())

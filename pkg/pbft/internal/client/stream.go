@@ -16,10 +16,11 @@ type stream struct {
 	newest Time // when the latest sent of the calls that have their results was sent
 	timed  Time // when trip had its last sample
 	losing bool // only calls that were sent again have had results lately: the others may be lost
+	unfair Time // for so long a call may be overtaken by later ones without being late
 }
 
-func (s *stream) init() {
-	s.trip.least, s.since, s.newest, s.timed = minRepeat, never, never, never
+func (s *stream) init(unfair Time) {
+	s.trip.least, s.since, s.newest, s.timed, s.unfair = minRepeat, never, never, never, unfair
 }
 
 // answered learns from a call that has its result. Repeated: a replica was sent it more
@@ -46,12 +47,13 @@ func (s *stream) silence(sent, behind Time) Time {
 	return max(sent, s.since) + s.trip.timeout() + behind
 }
 
-// overtaken returns the time at which a call is late because later calls have their results; ok
-// says that they have. A correct primary lets a costly request wait while others are served, and
-// the replicas that return long results in turn are not equally quick. A faulty primary may serve
-// others to starve the call.
+// overtaken returns the time at which a call is late because later calls have their
+// results; ok says that they have. A correct primary lets a costly request wait while
+// others are served. A faulty primary may serve others to starve the call. No primary
+// stands before a read: some replica has not answered it that has answered later ones,
+// or they went to others.
 func (s *stream) overtaken(sent, behind Time) (at Time, ok bool) {
-	return sent + max(s.trip.timeout(), viewTimeout) + behind, s.newest > sent
+	return sent + max(s.trip.timeout(), s.unfair) + behind, s.newest > sent
 }
 
 // late returns the time at which a call is late if no result comes before.

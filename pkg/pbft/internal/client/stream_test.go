@@ -291,7 +291,7 @@ func TestRoundTrip(t *testing.T) {
 // answer does, but all that was sent was answered: it is no sample, and ends the doubling.
 func TestWidenedReadsEndTheDoubling(t *testing.T) {
 	var s stream
-	s.init()
+	s.init(viewTimeout)
 	s.answered(10*ms, 0, false, false)
 	trip, calm := s.trip, s.trip.timeout()
 	for range 3 {

@@ -29,6 +29,7 @@ var rewrite = flag.Bool("rewrite", false, "write the transcripts anew from what 
 //	reply FROM t=T KEY=VALUE...    v, n: view and number; tentative; r: the result; long; full, proved: what there is
 //	                               of a long one; outcome; version; read; last: of a superseded request
 //	key FROM, latest FROM T, rival FROM, down FROM, up FROM
+//	closed FROM                    it is down, and that is noticed
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -135,6 +136,10 @@ func (p *play) command(t *testing.T, args []string) {
 		p.c.Latest(message.ReplicaID(number(args[1])), p.c.Nonce(), message.Timestamp(number(args[2])))
 	case "rival":
 		p.c.Rival(p.now, message.ReplicaID(number(args[1])), errors.New("another process uses the key"))
+	case "closed":
+		i := message.ReplicaID(number(args[1]))
+		p.down[i] = true
+		p.c.Disconnected(p.now, i)
 	case "down", "up":
 		p.down[message.ReplicaID(number(args[1]))] = args[0] == "down"
 	default:
