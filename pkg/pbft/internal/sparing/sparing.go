@@ -32,6 +32,7 @@ type Sparing struct {
 	Queued bool // a message waits for the next tick
 
 	brisk  int            // ticks for which no replica is spared
+	settle int            // ticks for which waiting batches do not mean that a replica is slow
 	length int            // of the last such period
 	calm   int            // ticks since that period
 	under  bool           // a batch was under way when the waiting messages were written last
@@ -73,9 +74,19 @@ func (s *Sparing) End() bool {
 	}
 	s.Queued = false
 	if s.waited(s.Core.UnderWay() > 0, s.Core.LastExecuted(), s.Core.LastProposed()) {
-		s.beBrisk()
+		s.blame()
 	}
 	return true
+}
+
+// blame spares no replica for a while, because batches wait: for long if a replica is slow, and for
+// a moment if keys were refreshed.
+func (s *Sparing) blame() {
+	if s.settle > 0 {
+		s.brisk, s.under = max(s.brisk, refreshTicks), false
+		return
+	}
+	s.beBrisk()
 }
 
 // waited is called when the waiting messages are written. under says whether a batch is
@@ -99,17 +110,26 @@ func (s *Sparing) beBrisk() {
 	s.brisk, s.calm = s.length, 0
 }
 
-// refreshTicks is for how many ticks no replica is spared when keys are refreshed.
-const refreshTicks = 3
+const (
+	// refreshTicks is for how many ticks no replica is spared when keys are refreshed.
+	refreshTicks = 3
+	// settleTicks is how long afterwards batches may wait for requests that clients have
+	// authenticated anew.
+	settleTicks = 10
+)
 
 // Refreshed notes that a replica has refreshed its keys. Messages under way to it are
 // lost and come again. The others manage without that replica sooner if none is spared
-// meanwhile; that they waited does not mean that a replica is slow.
-func (s *Sparing) Refreshed() { s.brisk, s.under = max(s.brisk, refreshTicks), false }
+// meanwhile; that they waited does not mean that a replica is slow. If it counted as slow at each
+// refresh, a short key period would end sparing for good.
+func (s *Sparing) Refreshed() {
+	s.brisk, s.settle, s.under = max(s.brisk, refreshTicks), settleTicks, false
+}
 
 // Tick counts a tick. allUp: there is a connection to each other replica; without one no
 // replica is spared.
 func (s *Sparing) Tick(allUp bool) {
+	s.settle = max(s.settle-1, 0)
 	if s.brisk > 0 {
 		s.brisk--
 	} else {

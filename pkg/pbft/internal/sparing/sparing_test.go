@@ -52,4 +52,18 @@ func TestRefreshEndsSparingForAMoment(t *testing.T) {
 	if s.Refreshed(); s.brisk != 50 {
 		t.Error("a refresh ends a longer time without sparing")
 	}
+	for _, late := range []int{0, settleTicks - 1, settleTicks} {
+		s = Sparing{}
+		s.Refreshed()
+		for range late {
+			s.Tick(true)
+		}
+		want := refreshTicks
+		if late == settleTicks {
+			want = briskTicks
+		}
+		if s.blame(); s.brisk != want {
+			t.Errorf("batches wait %d ticks after a refresh: nobody is spared for %d ticks, want %d", late, s.brisk, want)
+		}
+	}
 }
