@@ -85,7 +85,8 @@ func TestQuorumChangesView(t *testing.T) {
 			for _, i := range later {
 				c := p.cores[i]
 				if _, is := c.View(); is != active {
-					t.Fatalf("n = %d, %d of them up: is the view active at replica %d: %v, want %v", n, up, i, is, active)
+					t.Fatalf("n = %d, %d of them up: is the view active at replica %d: %v, want %v",
+						n, up, i, is, active)
 				}
 				if d, ok := c.Prepared(1); active && (!ok || d != decided || decided.IsZero()) {
 					t.Errorf("n = %d: replica %d has %v prepared as number 1, and %v was decided", n, i, d, decided)

@@ -16,8 +16,9 @@ import (
 // newAttacked is a core in view 0 that hears what nobody honest would say.
 func newAttacked(self message.ReplicaID, fence message.SeqNum) *Core {
 	return New(Config{
-		Self: self, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, Batch: BatchLimit{Bytes: 1 << 10, Count: 8},
-		LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10, Ticks: Ticks{Status: 10, Resend: 2}, Fence: fence,
+		Self: self, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2,
+		Batch: BatchLimit{Bytes: 1 << 10, Count: 8}, LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10,
+		Ticks: Ticks{Status: 10, Resend: 2}, Fence: fence,
 	})
 }
 
@@ -47,7 +48,8 @@ func perform(c *Core) (sent []message.Message) {
 func batchOf(ops ...string) message.Batch {
 	var b message.Batch
 	for i, op := range ops {
-		r := &message.Request{Client: 9, Slot: message.Slot(i % 4), Timestamp: message.Timestamp(i + 1), Op: []byte(op), Authentic: true}
+		r := &message.Request{Client: 9, Slot: message.Slot(i % 4), Timestamp: message.Timestamp(i + 1),
+			Op: []byte(op), Authentic: true}
 		b.Requests = append(b.Requests, r)
 	}
 	return b
@@ -82,9 +84,11 @@ func lie(r *rand.Rand, from message.ReplicaID) message.Message {
 	case 8, 9:
 		return lyingViewChange(r, from)
 	case 10:
-		return &message.ViewChangeAck{View: message.View(edge(r)), Of: message.ReplicaID(r.IntN(4)), Digest: d, From: from}
+		return &message.ViewChangeAck{View: message.View(edge(r)), Of: message.ReplicaID(r.IntN(4)),
+			Digest: d, From: from}
 	case 11:
-		m := &message.NewView{View: message.View(edge(r)), Checkpoint: message.CheckpointID{Seq: n, Digest: d}, From: from}
+		m := &message.NewView{View: message.View(edge(r)),
+			Checkpoint: message.CheckpointID{Seq: n, Digest: d}, From: from}
 		for i := range message.ReplicaID(r.IntN(5)) {
 			m.V = append(m.V, message.Vouched{From: i, Digest: d})
 		}
@@ -92,7 +96,8 @@ func lie(r *rand.Rand, from message.ReplicaID) message.Message {
 		return m
 	case 12:
 		q := batchOf("f").Requests[0]
-		return &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: message.Timestamp(edge(r)), Digest: q.Digest(), From: from}
+		return &message.Forward{Client: q.Client, Slot: q.Slot, Timestamp: message.Timestamp(edge(r)),
+			Digest: q.Digest(), From: from}
 	case 13:
 		return &message.FetchBatch{Digests: []message.Digest{d, message.NullDigest}, From: from}
 	case 14:
@@ -127,7 +132,8 @@ func lie(r *rand.Rand, from message.ReplicaID) message.Message {
 		return &message.Fetch{Seq: n, Tag: uint32(r.IntN(3)), Nodes: make([]message.NodeID, r.IntN(3)), From: from}
 	case 5:
 		return &message.Data{Seq: n, Tag: uint32(r.IntN(3)), Gone: r.IntN(2) == 0, From: from,
-			Items: []message.Item{{Node: message.NodeID{Level: uint8(r.IntN(3)), Index: edge(r)}, Bytes: make([]byte, r.IntN(64))}}}
+			Items: []message.Item{{Node: message.NodeID{Level: uint8(r.IntN(3)), Index: edge(r)},
+				Bytes: make([]byte, r.IntN(64))}}}
 	default:
 		return &message.Status{View: v, Active: r.IntN(2) == 0, Low: n, LastExecuted: message.SeqNum(edge(r)),
 			Prepared: message.Bitmap{0xff}, Committed: message.Bitmap{byte(r.IntN(256))}, From: from}
@@ -143,8 +149,10 @@ func lyingViewChange(r *rand.Rand, from message.ReplicaID) *message.ViewChange {
 	for range r.IntN(4) {
 		n += message.SeqNum(r.IntN(5))
 		m.Checkpoints = append(m.Checkpoints, message.CheckpointID{Seq: n, Digest: message.Digest{byte(n)}})
-		m.P = append(m.P, message.Prepared{Seq: n + 1, Digest: message.Digest{byte(r.IntN(3))}, View: message.View(r.IntN(2))})
-		m.Q = append(m.Q, message.Prepared{Seq: n + 1, Digest: message.Digest{byte(r.IntN(3))}, View: message.View(r.IntN(2))})
+		m.P = append(m.P, message.Prepared{Seq: n + 1, Digest: message.Digest{byte(r.IntN(3))},
+			View: message.View(r.IntN(2))})
+		m.Q = append(m.Q, message.Prepared{Seq: n + 1, Digest: message.Digest{byte(r.IntN(3))},
+			View: message.View(r.IntN(2))})
 	}
 	return m
 }
@@ -301,7 +309,8 @@ func TestClaimed(t *testing.T) {
 		c := newAttacked(3, 0)
 		for range 150 {
 			n := message.SeqNum(4 * r.IntN(24))
-			c.checkpoints.claims.note(&message.Checkpoint{Seq: n, Digest: message.Digest{byte(r.IntN(2))}, Stable: r.IntN(3) == 0, From: message.ReplicaID(r.IntN(3))})
+			c.checkpoints.claims.note(&message.Checkpoint{Seq: n, Digest: message.Digest{byte(r.IntN(2))},
+				Stable: r.IntN(3) == 0, From: message.ReplicaID(r.IntN(3))})
 		}
 		type counts struct{ all, stable int }
 		said := map[message.CheckpointID]counts{}
@@ -324,7 +333,8 @@ func TestClaimed(t *testing.T) {
 				}
 			}
 			if got, found := c.checkpoints.claims.highest(above, stable); got.Seq != want || found != (want > 0) {
-				t.Fatalf("seed %d: above %d, stable: %t: got %d, %t, want %d", seed, above, stable, got.Seq, found, want)
+				t.Fatalf("seed %d: above %d, stable: %t: got %d, %t, want %d",
+					seed, above, stable, got.Seq, found, want)
 			}
 		}
 	}
@@ -336,8 +346,9 @@ func TestClaimed(t *testing.T) {
 // to discard the checkpoints below a number that a liar has made up has none left to go back to.
 func TestStableWhileBecomingStable(t *testing.T) {
 	c := New(Config{
-		Self: 3, Replicas: 4, CheckpointPeriod: 16, LogSize: 32, CheckpointBytes: 1, Window: 2, Batch: BatchLimit{Bytes: 1 << 10, Count: 8},
-		LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10, Ticks: Ticks{Status: 10, Resend: 2},
+		Self: 3, Replicas: 4, CheckpointPeriod: 16, LogSize: 32, CheckpointBytes: 1, Window: 2,
+		Batch: BatchLimit{Bytes: 1 << 10, Count: 8}, LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10,
+		Ticks: Ticks{Status: 10, Resend: 2},
 	})
 	root := func(n message.SeqNum) message.Digest { return message.Digest{byte(n), 1} }
 	step := func(m message.Message) (discarded []message.SeqNum) {
@@ -547,7 +558,8 @@ func TestRevokedClientsAreForgotten(t *testing.T) {
 	}
 	c.Retain(func(id message.ClientID) bool { return id == 2 })
 	q := &c.queue
-	if len(q.lines) != 1 || len(q.order) != 1 || len(q.turn) != 1 || q.total != 1 || q.waiting != 1 || len(c.forwards.of[2]) != 1 {
+	if len(q.lines) != 1 || len(q.order) != 1 || len(q.turn) != 1 || q.total != 1 || q.waiting != 1 ||
+		len(c.forwards.of[2]) != 1 {
 		t.Fatalf("%d lines, %d in order, %d in turn, %d held, %d waiting, %d FORWARDs, want 1 of each",
 			len(q.lines), len(q.order), len(q.turn), q.total, q.waiting, len(c.forwards.of[2]))
 	}
@@ -602,8 +614,9 @@ func TestSuspicionGrows(t *testing.T) {
 	for double := range 10 {
 		at = offend(at, suspicion<<min(double, suspicionDouble))
 	}
-	at = offend(at+suspicion<<suspicionDouble, suspicion<<suspicionDouble) // one period of good behaviour, and twice half of it
-	offend(at+suspicion<<(suspicionDouble+1), suspicion)                   // long ago
+	// one period of good behaviour, and twice half of it
+	at = offend(at+suspicion<<suspicionDouble, suspicion<<suspicionDouble)
+	offend(at+suspicion<<(suspicionDouble+1), suspicion) // long ago
 }
 
 // leaving is the VIEW-CHANGE of a replica at which nothing has happened.
@@ -647,7 +660,8 @@ func TestNamedViewChangeOutlivesItsSendersNext(t *testing.T) {
 // The client whose requests waited first cannot keep the others' from being forwarded.
 func TestEveryWaitingRequestIsForwarded(t *testing.T) {
 	c := New(Config{
-		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, Batch: BatchLimit{Bytes: 1 << 10, Count: 8}, LogBytes: 1 << 12,
+		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2,
+		Batch: BatchLimit{Bytes: 1 << 10, Count: 8}, LogBytes: 1 << 12,
 		Clients: 64, Slots: 256, QueueBytes: 1 << 20, Ticks: Ticks{Status: 10, Resend: 2, Forward: 3, Timeout: 40},
 	})
 	c.Frozen(0, message.Digest{})
@@ -745,7 +759,8 @@ func TestLateRootOfAStateThatWasReplaced(t *testing.T) {
 // not sent to the primary again without end, because votes take the same way.
 func TestPassingOnIsBounded(t *testing.T) {
 	c := New(Config{
-		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2, Batch: BatchLimit{Bytes: 1 << 20, Count: 8}, LogBytes: 1 << 24,
+		Self: 1, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2,
+		Batch: BatchLimit{Bytes: 1 << 20, Count: 8}, LogBytes: 1 << 24,
 		Clients: 64, Slots: 64, QueueBytes: 64 << 20, Ticks: Ticks{Status: 10, Resend: 2, Forward: 3, Timeout: 40},
 	})
 	c.Frozen(0, message.Digest{})
@@ -840,8 +855,8 @@ func TestOperationsLaidByAreBounded(t *testing.T) {
 	c := newAttacked(2, 0)
 	for round := range 20 {
 		for s := range message.Slot(6) {
-			q := &message.Request{Client: 9, Slot: s, Timestamp: message.Timestamp(round), Apart: true, PassedBy: 2, Authentic: true,
-				Op: make([]byte, message.ShortOperation+100*round)}
+			q := &message.Request{Client: 9, Slot: s, Timestamp: message.Timestamp(round), Apart: true,
+				PassedBy: 2, Authentic: true, Op: make([]byte, message.ShortOperation+100*round)}
 			c.Step(q)
 		}
 		if got := c.Sizes().LineBytes; got > 1<<10+message.ShortOperation {
@@ -858,13 +873,15 @@ func TestOperationsLaidByAreBounded(t *testing.T) {
 func BenchmarkForwardAlone(b *testing.B) {
 	const window, each = 256, 512
 	c := New(Config{
-		Self: 1, Replicas: 4, CheckpointPeriod: window / 2, LogSize: window, Window: 2, Batch: BatchLimit{Bytes: 1 << 20, Count: each},
-		LogBytes: 1 << 28, Clients: 2, Slots: 1 << 16, QueueBytes: 1 << 20, Ticks: Ticks{Status: 10, Resend: 2},
+		Self: 1, Replicas: 4, CheckpointPeriod: window / 2, LogSize: window, Window: 2,
+		Batch: BatchLimit{Bytes: 1 << 20, Count: each}, LogBytes: 1 << 28, Clients: 2, Slots: 1 << 16,
+		QueueBytes: 1 << 20, Ticks: Ticks{Status: 10, Resend: 2},
 	})
 	for n := message.SeqNum(1); n <= window; n++ {
 		var batch message.Batch
 		for i := range each {
-			batch.Requests = append(batch.Requests, &message.Request{Client: 9, Slot: message.Slot(i), Timestamp: message.Timestamp(n), Authentic: i < each-1})
+			batch.Requests = append(batch.Requests, &message.Request{Client: 9, Slot: message.Slot(i),
+				Timestamp: message.Timestamp(n), Authentic: i < each-1})
 		}
 		c.Step(&message.PrePrepare{Seq: n, Digest: batch.Digest(), Batch: batch})
 	}

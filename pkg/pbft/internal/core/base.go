@@ -9,16 +9,18 @@ type Config struct {
 	Self                      message.ReplicaID
 	Replicas                  int            // n >= 3f+1
 	CheckpointPeriod, LogSize message.SeqNum // K and L
-	CheckpointBytes           int            // a checkpoint is due sooner when the operations since the last have this many bytes; 0: never
-	Window                    message.SeqNum // batches under way at the primary, at most
-	Batch                     BatchLimit
-	LogBytes                  int
-	Tentative                 bool // execute a batch that has prepared, before it has committed [TOCS §6.1]
-	Piggyback                 bool // let COMMITs for tentatively executed batches ride on later messages
-	Separate                  bool // propose without the operations that clients sent to everyone
-	Clients, Slots            int  // enrolled at most, and of each of them
-	QueueBytes                int  // of one client's waiting requests
-	Ticks                     Ticks
+	// a checkpoint is due sooner when the operations since the last have this many bytes;
+	// 0: never
+	CheckpointBytes int
+	Window          message.SeqNum // batches under way at the primary, at most
+	Batch           BatchLimit
+	LogBytes        int
+	Tentative       bool // execute a batch that has prepared, before it has committed [TOCS §6.1]
+	Piggyback       bool // let COMMITs for tentatively executed batches ride on later messages
+	Separate        bool // propose without the operations that clients sent to everyone
+	Clients, Slots  int  // enrolled at most, and of each of them
+	QueueBytes      int  // of one client's waiting requests
+	Ticks           Ticks
 
 	// Cost is what a request costs to run at most, in bytes copied. It depends on the operation
 	// alone, so that all replicas agree. nil: a request costs as much as its operation is long.
@@ -337,28 +339,45 @@ const (
 	Multicast                 // Message to all other replicas
 	Choose                    // ask the service for its choice for Seq, and answer with Core.Chosen
 	Accept                    // ask the service about the choice of Proposal, and answer with Core.Accepted
-	Execute                   // run Batch as number Seq, keep the replies in the state, and send them on the ground of Standing unless Mute
-	Confirm                   // the batch executed tentatively as Seq has committed
-	Rollback                  // make the state that of checkpoint Seq again
-	Repeat                    // run Batch as number Seq once more, after a Rollback: its replies were sent
-	Query                     // answer Request from the present state, read-only, on the ground that Core.Ground gives for its version
-	Freeze                    // keep the state as checkpoint Seq, and answer with Core.Frozen when its root is known
-	Discard                   // forget the checkpoints below Seq: it is stable now
-	Note                      // append Records to the journal, if there is one; nothing waits for them
-	Persist                   // append Records to the journal: promises below wait until they, and all that was noted before, are durable
-	Fence                     // make it durable that we may have made promises up to Seq and View; later effects wait for it
-	Speak                     // the silence is over: clients are answered from now on
-	Fetch                     // open an install session for checkpoint Seq with root Digest, and answer with Core.Fetching
-	Serve                     // answer the FETCH in Message to replica To
-	Install                   // the session has all it wants: commit it, and answer with Core.Installed
-	Renew                     // begin the journal anew with Records. Its old records stay until Renewed
-	Renewed                   // append the last Records and make all durable. Of the records before Renew only batches up to Seq are still needed
-	Hush                      // this replica has become silent: no client is answered until Speak
-	Refresh                   // give replica To a new key for its messages to us: the old one may be stolen. Then call Core.RefreshedFor
-	Sign                      // sign a recovery request with bound Seq, and answer with Core.Signed
-	Distrust                  // make it durable that nothing on the disk may be believed, and that we may have made promises up to Seq and View; then stop
-	Healed                    // our recovery is over: see Core.Recovery. The fence is to say Seq and View, and nothing else that it said
-	Stop                      // this replica is wrong, or must not go on: Reason says why
+	// run Batch as number Seq, keep the replies in the state, and send them on the ground
+	// of Standing unless Mute
+	Execute
+	Confirm  // the batch executed tentatively as Seq has committed
+	Rollback // make the state that of checkpoint Seq again
+	Repeat   // run Batch as number Seq once more, after a Rollback: its replies were sent
+	// answer Request from the present state, read-only, on the ground that Core.Ground
+	// gives for its version
+	Query
+	Freeze  // keep the state as checkpoint Seq, and answer with Core.Frozen when its root is known
+	Discard // forget the checkpoints below Seq: it is stable now
+	Note    // append Records to the journal, if there is one; nothing waits for them
+	// append Records to the journal: promises below wait until they, and all that was
+	// noted before, are durable
+	Persist
+	// make it durable that we may have made promises up to Seq and View; later effects
+	// wait for it
+	Fence
+	Speak // the silence is over: clients are answered from now on
+	// open an install session for checkpoint Seq with root Digest, and answer with Core.Fetching
+	Fetch
+	Serve   // answer the FETCH in Message to replica To
+	Install // the session has all it wants: commit it, and answer with Core.Installed
+	Renew   // begin the journal anew with Records. Its old records stay until Renewed
+	// append the last Records and make all durable. Of the records before Renew only
+	// batches up to Seq are still needed
+	Renewed
+	Hush // this replica has become silent: no client is answered until Speak
+	// give replica To a new key for its messages to us: the old one may be stolen. Then
+	// call Core.RefreshedFor
+	Refresh
+	Sign // sign a recovery request with bound Seq, and answer with Core.Signed
+	// make it durable that nothing on the disk may be believed, and that we may have made
+	// promises up to Seq and View; then stop
+	Distrust
+	// our recovery is over: see Core.Recovery. The fence is to say Seq and View, and
+	// nothing else that it said
+	Healed
+	Stop // this replica is wrong, or must not go on: Reason says why
 )
 
 // An Effect is one instruction to the replica around the core.
@@ -390,7 +409,8 @@ type Standing struct {
 // PRE-PREPARE does not, for the primary votes for it with a PREPARE (R-OUR-2).
 func IsPromise(m message.Message) bool {
 	switch m.(type) {
-	case *message.Prepare, *message.Commit, *message.Checkpoint, *message.ViewChange, *message.NewView, *message.Decided, *message.Reply,
+	case *message.Prepare, *message.Commit, *message.Checkpoint, *message.ViewChange, *message.NewView,
+		*message.Decided, *message.Reply,
 		*message.Recovered:
 		return true
 	}

@@ -41,16 +41,20 @@ type fetch struct {
 	due   int               // tick at which another is asked; 0: nobody was asked
 	tries int               // that came to nothing
 
-	lackedAt, askedAt int // tick since which the held proposal lacks an operation; at which that was asked for, 0: not yet
+	// tick since which the held proposal lacks an operation; at which that was asked for,
+	// 0: not yet
+	lackedAt, askedAt int
 }
 
 const (
 	pullsPerReplica = message.MaxFetchBatch // decided batches asked of one replica at a time
 	pullBytes       = 1 << 20               // fewer, if they are so long
-	pullsPerTick    = servesPerTick / 2     // at most this much is asked of a replica in a tick, counted as it counts: its ticks begin at other times than ours
-	pullTicks       = 3                     // an answer may take so long before another is asked
-	pullShunTicks   = 20                    // and its sender is left alone so long if others have it
-	maxPulls        = 2                     // then everyone is asked
+	// at most this much is asked of a replica in a tick, counted as it counts: its ticks
+	// begin at other times than ours
+	pullsPerTick  = servesPerTick / 2
+	pullTicks     = 3  // an answer may take so long before another is asked
+	pullShunTicks = 20 // and its sender is left alone so long if others have it
+	maxPulls      = 2  // then everyone is asked
 )
 
 // patienceTicks is how long an operation may be under way from its client after it was proposed. It
@@ -250,7 +254,8 @@ func (b *bodies) chooseSource(s *slot, f *fetch, d message.Digest, under []int) 
 			if !s.decided.has(i) || s.decided.digests[i] != d || (b.shunned[i] > b.tick) != shunned {
 				continue
 			}
-			if p := b.pulled[i]; under[i] < most && (p == 0 || p+cost <= pullsPerTick) { // a batch may be longer than a share
+			// a batch may be longer than a share
+			if p := b.pulled[i]; under[i] < most && (p == 0 || p+cost <= pullsPerTick) {
 				return i, true
 			}
 			some = true
@@ -325,9 +330,10 @@ func (b *bodies) askOperations(primary message.ReplicaID, passed func(*message.R
 	b.eachLacking(func(s *slot) {
 		f := b.fetch(s.seq)
 		overdue := func() bool {
-			return b.tick-f.lackedAt >= patienceTicks || slices.ContainsFunc(s.held.Batch.Requests, func(r *message.Request) bool {
-				return r.IsStub() && passed(r)
-			})
+			return b.tick-f.lackedAt >= patienceTicks ||
+				slices.ContainsFunc(s.held.Batch.Requests, func(r *message.Request) bool {
+					return r.IsStub() && passed(r)
+				})
 		}
 		switch {
 		case f.askedAt == 0 && len(first) < message.MaxFetchBatch && overdue():

@@ -48,8 +48,9 @@ func TestPast(t *testing.T) {
 func TestHowOftenStatusIsAnswered(t *testing.T) {
 	const period = 8
 	c := New(Config{
-		Self: 1, Replicas: 4, CheckpointPeriod: period, LogSize: 2 * period, Window: 2, Batch: BatchLimit{Bytes: 1 << 10, Count: 4},
-		LogBytes: 1 << 12, Clients: 1, Slots: 1, QueueBytes: 1 << 10, Ticks: Ticks{Status: 15, Resend: 5},
+		Self: 1, Replicas: 4, CheckpointPeriod: period, LogSize: 2 * period, Window: 2,
+		Batch: BatchLimit{Bytes: 1 << 10, Count: 4}, LogBytes: 1 << 12, Clients: 1, Slots: 1, QueueBytes: 1 << 10,
+		Ticks: Ticks{Status: 15, Resend: 5},
 	})
 	c.log.lastExec = 15
 	ask := func(n message.SeqNum) {
@@ -80,13 +81,15 @@ func TestHowOftenStatusIsAnswered(t *testing.T) {
 // and of long ones no more are under way than take a moment. One that is longer than what is served
 // in a moment is asked for all the same.
 func TestPullsKeepToWhatIsServed(t *testing.T) {
-	for _, x := range []struct{ count, size, atOnce int }{{256, 8, pullsPerReplica}, {128, 100 << 10, 10}, {64, 1 << 20, 1}, {8, 8 << 20, 1}} {
+	for _, x := range []struct{ count, size, atOnce int }{{256, 8, pullsPerReplica}, {128, 100 << 10, 10},
+		{64, 1 << 20, 1}, {8, 8 << 20, 1}} {
 		t.Run(strconv.Itoa(x.size), func(t *testing.T) {
 			cores := make([]*Core, 4)
 			for i := range cores {
 				cores[i] = New(Config{
-					Self: message.ReplicaID(i), Replicas: 4, CheckpointPeriod: 128, LogSize: 256, Window: 2, Batch: BatchLimit{Bytes: 1 << 20, Count: 4},
-					LogBytes: 1 << 30, Clients: 1, Slots: 1, QueueBytes: 1 << 10, Ticks: Ticks{Status: 1000, Resend: 5},
+					Self: message.ReplicaID(i), Replicas: 4, CheckpointPeriod: 128, LogSize: 256, Window: 2,
+					Batch: BatchLimit{Bytes: 1 << 20, Count: 4}, LogBytes: 1 << 30, Clients: 1, Slots: 1,
+					QueueBytes: 1 << 10, Ticks: Ticks{Status: 1000, Resend: 5},
 				})
 			}
 			others, behind := cores[:3], cores[3]
@@ -97,7 +100,8 @@ func TestPullsKeepToWhatIsServed(t *testing.T) {
 				b := batchOf(string(op))
 				for i, c := range others {
 					c.bodies.fetched[b.Digest()] = &b
-					behind.Step(&message.Decided{Seq: message.SeqNum(n), Digest: b.Digest(), From: message.ReplicaID(i)})
+					behind.Step(&message.Decided{Seq: message.SeqNum(n), Digest: b.Digest(),
+						From: message.ReplicaID(i)})
 				}
 			}
 			most := 0 // batches asked of one replica at once, when it is known how long they are
@@ -129,7 +133,8 @@ func TestPullsKeepToWhatIsServed(t *testing.T) {
 			}
 			for i, c := range others {
 				if n := c.Refused(TooSoon); n > 0 || behind.catchUp.shunned[i] > 0 {
-					t.Errorf("replica %d was asked too soon %d times, and is left alone until tick %d", i, n, behind.catchUp.shunned[i])
+					t.Errorf("replica %d was asked too soon %d times, and is left alone until tick %d",
+						i, n, behind.catchUp.shunned[i])
 				}
 			}
 			if most > x.atOnce {

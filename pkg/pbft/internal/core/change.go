@@ -251,7 +251,9 @@ func (x *viewChange) choosable() (digests []message.Digest) {
 // VIEW-CHANGEs or as waits reports of them: a replica that was restarted waits in the view for
 // which it sent a VIEW-CHANGE in an earlier life, and can only say so in STATUS.
 func (x *viewChange) reached(waits func(message.ReplicaID) bool) int {
-	n := 1 // we have: if our VIEW-CHANGE is one of an earlier life, which we forgot and must not make again, we can leave all the same
+	// we have: if our VIEW-CHANGE is one of an earlier life, which we forgot and must not
+	// make again, we can leave all the same
+	n := 1
 	for i := range x.last {
 		id := message.ReplicaID(i)
 		if m := x.latest(i); id != x.cfg.Self && (m != nil && m.View >= x.view || waits(id)) {

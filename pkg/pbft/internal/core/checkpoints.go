@@ -35,7 +35,8 @@ func (x *checkpoints) init(b *base, l *messageLog) {
 // isDue reports whether a checkpoint is due at batch n, given the bytes of operations since the
 // last checkpoint.
 func (x *checkpoints) isDue(n message.SeqNum, bytes int) bool {
-	return n%x.cfg.step() == 0 && (n-x.taken >= x.cfg.CheckpointPeriod || x.cfg.CheckpointBytes > 0 && bytes >= x.cfg.CheckpointBytes)
+	return n%x.cfg.step() == 0 && (n-x.taken >= x.cfg.CheckpointPeriod ||
+		x.cfg.CheckpointBytes > 0 && bytes >= x.cfg.CheckpointBytes)
 }
 
 // willBeDue reports whether a batch that has prepared will bring a checkpoint.
@@ -128,7 +129,8 @@ func (x *checkpoints) forgetClaims(these replicas) {
 	proven := make([][]message.Checkpoint, len(x.claims.of))
 	for i, all := range x.claims.of {
 		for _, k := range all {
-			if !these.has(message.ReplicaID(i)) || x.claims.provenStable(message.CheckpointID{Seq: k.Seq, Digest: k.Digest}) {
+			if !these.has(message.ReplicaID(i)) ||
+				x.claims.provenStable(message.CheckpointID{Seq: k.Seq, Digest: k.Digest}) {
 				proven[i] = append(proven[i], k)
 			}
 		}
@@ -173,7 +175,9 @@ func (x *claims) note(m *message.Checkpoint) bool {
 
 // find is where replica i's word for checkpoint n stands, or would stand.
 func (x *claims) find(i message.ReplicaID, n message.SeqNum) (at int, known bool) {
-	return slices.BinarySearchFunc(x.of[i], n, func(k message.Checkpoint, n message.SeqNum) int { return cmp.Compare(k.Seq, n) })
+	return slices.BinarySearchFunc(x.of[i], n, func(k message.Checkpoint, n message.SeqNum) int {
+		return cmp.Compare(k.Seq, n)
+	})
 }
 
 // highest returns the highest checkpoint above some number that f+1 replicas claim with equal
@@ -204,7 +208,8 @@ func (x *claims) provenStable(k message.CheckpointID) bool {
 // count is the number of replicas that speak of a checkpoint, or that say it is stable.
 func (x *claims) count(id message.CheckpointID, stable bool) (n int) {
 	for i, all := range x.of {
-		if at, known := x.find(message.ReplicaID(i), id.Seq); known && all[at].Digest == id.Digest && (all[at].Stable || !stable) {
+		at, known := x.find(message.ReplicaID(i), id.Seq)
+		if known && all[at].Digest == id.Digest && (all[at].Stable || !stable) {
 			n++
 		}
 	}

@@ -172,7 +172,9 @@ func (c *Core) followUp() {
 				c.stability.ended = false
 				c.endSilence()
 			}
-			c.change.news = true // the view may have waited for batches that are behind us now, or for the root of a checkpoint that we have passed
+			// the view may have waited for batches that are behind us now, or for the
+			// root of a checkpoint that we have passed
+			c.change.news = true
 		case c.change.news:
 			c.views.begin()
 		default:

@@ -106,7 +106,9 @@ func (d decision) empty(n message.SeqNum) bool {
 
 // entry finds number n in a P, which rises.
 func entry(all []message.Prepared, n message.SeqNum) (message.Prepared, bool) {
-	i, has := slices.BinarySearchFunc(all, n, func(p message.Prepared, n message.SeqNum) int { return cmp.Compare(p.Seq, n) })
+	i, has := slices.BinarySearchFunc(all, n, func(p message.Prepared, n message.SeqNum) int {
+		return cmp.Compare(p.Seq, n)
+	})
 	if !has {
 		return message.Prepared{}, false
 	}

@@ -32,8 +32,10 @@ type execution struct {
 	journal     *journal
 	queue       *queue
 	wait        *waiting
-	ahead       tentative      // what was executed beyond log.lastExec
-	remembered  message.SeqNum // an earlier life may have answered reads from the state after this batch: it was executed, or had prepared
+	ahead       tentative // what was executed beyond log.lastExec
+	// an earlier life may have answered reads from the state after this batch: it was
+	// executed, or had prepared
+	remembered message.SeqNum
 }
 
 // executeReady executes what can be executed, unless the state is being replaced.
@@ -113,7 +115,8 @@ func (x *execution) freeze(n message.SeqNum) {
 // administrator or of a recovering replica wait for the commit, because they decide who is answered
 // at all.
 func (x *execution) executeTentatively(s *slot) {
-	if !x.cfg.Tentative || !s.isPrepared || x.ahead.seq != 0 || !x.active || x.silent() || administrative(&s.proposal.Batch) {
+	if !x.cfg.Tentative || !s.isPrepared || x.ahead.seq != 0 || !x.active || x.silent() ||
+		administrative(&s.proposal.Batch) {
 		return
 	}
 	x.ahead = tentative{seq: s.seq, view: x.view, digest: s.proposal.Digest, batch: &s.proposal.Batch}

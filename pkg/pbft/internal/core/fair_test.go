@@ -34,11 +34,13 @@ func TestManyOutstanding(t *testing.T) {
 	for tick := 1; tick < 4; tick++ {
 		of := q.servedIn(tick, batches, both)
 		if n := of[heavy]; of[light] != 8*batches || n < 8*batches || n > 2*8*batches+loneShare/commonCost {
-			t.Errorf("tick %d: %d requests of the client that has many outstanding, beside %d of the other", tick, n, of[light])
+			t.Errorf("tick %d: %d requests of the client that has many outstanding, beside %d of the other",
+				tick, n, of[light])
 		}
 	}
 	if q.line(heavy).sharing.overAt != 3 || q.line(light).sharing.overAt != 0 {
-		t.Errorf("over their shares at tick %d and %d, want the heavy client alone", q.line(heavy).sharing.overAt, q.line(light).sharing.overAt)
+		t.Errorf("over their shares at tick %d and %d, want the heavy client alone",
+			q.line(heavy).sharing.overAt, q.line(light).sharing.overAt)
 	}
 	alone := func() { q.waits(heavy, 256, 100) }
 	if n := q.servedIn(3, 10, alone)[heavy]; n != 0 {

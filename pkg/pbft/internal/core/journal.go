@@ -47,7 +47,8 @@ func (j *journal) renew() {
 		return
 	}
 	mark := func(which message.View) []message.Message {
-		return []message.Message{&message.Recovered{View: which, Seq: j.log.low, Timestamp: message.Timestamp(j.cfg.Recovery), From: j.cfg.Self}}
+		return []message.Message{&message.Recovered{View: which, Seq: j.log.low,
+			Timestamp: message.Timestamp(j.cfg.Recovery), From: j.cfg.Self}}
 	}
 	j.do(Effect{Verb: Renew, Records: mark(renewBegins)})
 	stable := j.stable
@@ -108,7 +109,8 @@ type memory struct {
 }
 
 func newMemory() *memory {
-	return &memory{bodies: map[message.Digest]*message.Batch{message.NullDigest: {}}, decided: map[message.SeqNum]message.Digest{}}
+	return &memory{bodies: map[message.Digest]*message.Batch{message.NullDigest: {}},
+		decided: map[message.SeqNum]message.Digest{}}
 }
 
 // read takes in a record. A recovery's records replace all earlier ones once they are complete.

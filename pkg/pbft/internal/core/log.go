@@ -35,7 +35,8 @@ func (l *messageLog) init(size message.SeqNum, replicas int) {
 	l.past.entries = make([]pastBatch, size)
 	l.slots = make([]slot, size)
 	for i := range l.slots {
-		l.slots[i].prepares, l.slots[i].commits, l.slots[i].decided = newVotes(replicas), newVotes(replicas), newVotes(replicas)
+		s := &l.slots[i]
+		s.prepares, s.commits, s.decided = newVotes(replicas), newVotes(replicas), newVotes(replicas)
 	}
 	for n := l.low + 1; n <= l.high; n++ {
 		l.slots[uint64(n)%uint64(len(l.slots))].seq = n
@@ -150,7 +151,8 @@ func (l *messageLog) find(d message.Digest) *message.Batch {
 func (l *messageLog) carry(v message.View, voted func(*slot) bool) {
 	for n := l.low + 1; n <= l.high; n++ {
 		if s := l.slot(n); s.proposal != nil {
-			l.pq.carry(carried{message.Prepared{Seq: n, Digest: s.proposal.Digest, View: v}, &s.proposal.Batch}, s.isPrepared, voted(s))
+			l.pq.carry(carried{message.Prepared{Seq: n, Digest: s.proposal.Digest, View: v}, &s.proposal.Batch},
+				s.isPrepared, voted(s))
 		}
 	}
 }
@@ -211,7 +213,8 @@ func (l *messageLog) carriedSizes() (prepared, preprepared, digests int) {
 func (l *messageLog) overlooked(asked func(message.SeqNum) bool) (n int) {
 	for i := range l.slots {
 		s := &l.slots[i]
-		if s.seq > l.proposedTo && (s.proposal != nil || s.held != nil || s.prepares.have != 0) || s.seq > l.decidedTo && (!s.chosen.IsZero() || s.decided.have != 0 || asked(s.seq)) {
+		if s.seq > l.proposedTo && (s.proposal != nil || s.held != nil || s.prepares.have != 0) ||
+			s.seq > l.decidedTo && (!s.chosen.IsZero() || s.decided.have != 0 || asked(s.seq)) {
 			n++
 		}
 	}
@@ -229,7 +232,8 @@ func (l *messageLog) forgetVotes(b *base, s *slot, these replicas) {
 	}
 	if !s.isPrepared {
 		s.prepares.forget(these, b.cfg.Self)
-		s.unconfirmed = s.unconfirmed || primary && s.proposal != nil && s.chosen != s.proposal.Digest && !b.isPrimary() && !b.cfg.Durable
+		s.unconfirmed = s.unconfirmed || primary && s.proposal != nil && s.chosen != s.proposal.Digest &&
+			!b.isPrimary() && !b.cfg.Durable
 	}
 	if s.isCommitted {
 		return

@@ -38,31 +38,36 @@ func newParts(cfg Config) *parts {
 	x.change.init(b, &x.log)
 	x.journal = journal{b, &x.log, &x.change}
 	x.reports.init(b, &x.log, &x.checkpoints, &x.change)
-	x.catchUp = catchUp{base: b, log: &x.log, checkpoints: &x.checkpoints, reports: &x.reports, shares: &x.shares, shunned: make(shunned, cfg.Replicas)}
+	x.catchUp = catchUp{base: b, log: &x.log, checkpoints: &x.checkpoints, reports: &x.reports, shares: &x.shares,
+		shunned: make(shunned, cfg.Replicas)}
 	x.queue.init(cfg.Slots, cfg.QueueBytes)
 	x.forwards.init(b, &x.log, &x.queue)
 	x.wait.init(b, &x.queue, &x.forwards)
 	x.bodies.init(b, &x.log, &x.shares, x.catchUp.shunned)
 	x.disputes = disputes{b, make([]Dispute, cfg.Replicas)}
 	x.execution = execution{
-		base: b, log: &x.log, checkpoints: &x.checkpoints, catchUp: &x.catchUp, journal: &x.journal, queue: &x.queue, wait: &x.wait,
+		base: b, log: &x.log, checkpoints: &x.checkpoints, catchUp: &x.catchUp, journal: &x.journal,
+		queue: &x.queue, wait: &x.wait,
 	}
 	x.voting = newVoting(voting{
 		base: b, log: &x.log, change: &x.change, queue: &x.queue, forwards: &x.forwards,
 		bodies: &x.bodies, disputes: &x.disputes, execution: &x.execution,
 	}, &x.reports)
 	x.proposing = proposing{
-		base: b, log: &x.log, silences: &x.silences, queue: &x.queue, forwards: &x.forwards, execution: &x.execution, voting: &x.voting,
+		base: b, log: &x.log, silences: &x.silences, queue: &x.queue, forwards: &x.forwards,
+		execution: &x.execution, voting: &x.voting,
 	}
 	x.stability = stability{
-		base: b, log: &x.log, checkpoints: &x.checkpoints, change: &x.change, catchUp: &x.catchUp, bodies: &x.bodies, disputes: &x.disputes,
+		base: b, log: &x.log, checkpoints: &x.checkpoints, change: &x.change, catchUp: &x.catchUp,
+		bodies: &x.bodies, disputes: &x.disputes,
 	}
 	x.views = views{
-		base: b, log: &x.log, change: &x.change, journal: &x.journal, wait: &x.wait, bodies: &x.bodies, voting: &x.voting, stability: &x.stability,
+		base: b, log: &x.log, change: &x.change, journal: &x.journal, wait: &x.wait, bodies: &x.bodies,
+		voting: &x.voting, stability: &x.stability,
 	}
 	x.recovery = newRecovery(recovery{
-		base: b, log: &x.log, silences: &x.silences, journal: &x.journal, execution: &x.execution, proposing: &x.proposing,
-		stability: &x.stability, views: &x.views,
+		base: b, log: &x.log, silences: &x.silences, journal: &x.journal, execution: &x.execution,
+		proposing: &x.proposing, stability: &x.stability, views: &x.views,
 	})
 	return x
 }
@@ -244,7 +249,9 @@ func (a Answers) Forgets() bool { return a.catchUp.fetching() || a.execution.rea
 // UnderWay returns the lowest number that was proposed or voted for and not executed, tentatively
 // or not; 0 if there is none.
 func (a Answers) UnderWay() message.SeqNum {
-	for n := max(a.log.lastExec, a.execution.ahead.seq, a.log.low) + 1; n <= min(max(a.log.proposedTo, a.log.decidedTo), a.log.high); n++ {
+	first := max(a.log.lastExec, a.execution.ahead.seq, a.log.low) + 1
+	last := min(max(a.log.proposedTo, a.log.decidedTo), a.log.high)
+	for n := first; n <= last; n++ {
 		if s := a.log.slot(n); s.proposal != nil || s.held != nil || s.prepares.have != 0 || a.bodies.underWay(n) {
 			return n
 		}
@@ -255,7 +262,8 @@ func (a Answers) UnderWay() message.SeqNum {
 // Idle reports whether ticks would bring nothing forward but STATUSes and COMMITs that nobody waits
 // for. The caller may then tick later, several times at once.
 func (a Answers) Idle() bool {
-	return a.active && !a.catchUp.fetching() && a.phase == NotRecovering && a.queue.total == 0 && !a.wait.on && a.UnderWay() == 0 && !a.silences.fillDue()
+	return a.active && !a.catchUp.fetching() && a.phase == NotRecovering && a.queue.total == 0 && !a.wait.on &&
+		a.UnderWay() == 0 && !a.silences.fillDue()
 }
 
 // Cost is what a request costs at most, in bytes copied.

@@ -97,7 +97,8 @@ func (p *proposing) onForward(m *message.Forward) {
 // propose gives the waiting requests the next number, if the window lets it: at most Window batches
 // are under way, so that under load requests gather into batches [TOCS §6.1].
 func (p *proposing) propose() {
-	if p.voting.choosing || p.silent() || p.execution.fetching() || !p.active || !p.isPrimary() || !p.mayPropose(p.log.numbered+1) {
+	if p.voting.choosing || p.silent() || p.execution.fetching() || !p.active || !p.isPrimary() ||
+		!p.mayPropose(p.log.numbered+1) {
 		return
 	}
 	if p.queue.waiting == 0 {
@@ -134,7 +135,8 @@ func (p *proposing) chosen(n message.SeqNum, choice []byte) {
 	if !p.mayPropose(n) {
 		return // what the others decided in a later view has moved our marks past it
 	}
-	batch := message.Batch{Choice: choice, Requests: p.queue.take(room{p.cfg.Batch.Count, p.cfg.Batch.Bytes, p.cfg.Batch.Cost}, p.tick)}
+	batch := message.Batch{Choice: choice,
+		Requests: p.queue.take(room{p.cfg.Batch.Count, p.cfg.Batch.Bytes, p.cfg.Batch.Cost}, p.tick)}
 	if len(batch.Requests) == 0 {
 		return
 	}

@@ -57,8 +57,9 @@ func (q *queue) line(c message.ClientID) *line {
 	l := q.find(c)
 	if l == nil {
 		l = &line{
-			pending: make([]*message.Request, q.slots), laidBy: make([]*message.Request, q.slots), proposed: make([]message.Timestamp, q.slots),
-			arrived: make([]int, q.slots), forwardedAt: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]place, q.slots),
+			pending: make([]*message.Request, q.slots), laidBy: make([]*message.Request, q.slots),
+			proposed: make([]message.Timestamp, q.slots), arrived: make([]int, q.slots),
+			forwardedAt: make([]int, q.slots), doubt: make([]bool, q.slots), done: make([]place, q.slots),
 			expired: make([]bool, q.slots),
 		}
 		l.client = c

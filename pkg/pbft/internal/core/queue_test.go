@@ -14,7 +14,8 @@ func (q *queue) waits(c message.ClientID, n, size int) {
 	for s := range q.slots {
 		if n > 0 && l.pending[s] == nil {
 			n--
-			q.add(&message.Request{Client: c, Slot: message.Slot(s), Timestamp: l.proposed[s] + 1, Op: make([]byte, size)}, 1)
+			q.add(&message.Request{Client: c, Slot: message.Slot(s), Timestamp: l.proposed[s] + 1,
+				Op: make([]byte, size)}, 1)
 		}
 	}
 }
@@ -70,7 +71,8 @@ func TestTurns(t *testing.T) {
 					}
 				}
 				if n != x.batch || much > x.most {
-					t.Fatalf("a batch has %d requests, much of %d clients, want %d and at most %d: %v", n, much, x.batch, x.most, of)
+					t.Fatalf("a batch has %d requests, much of %d clients, want %d and at most %d: %v",
+						n, much, x.batch, x.most, of)
 				}
 				if x.light < x.count/2 && light != x.light {
 					t.Fatalf("a batch has something of %d clients that wait for little, want all %d", light, x.light)
@@ -81,7 +83,8 @@ func TestTurns(t *testing.T) {
 				least, most = min(least, served[message.ClientID(100+c)]), max(most, served[message.ClientID(100+c)])
 			}
 			if most-least > x.between || least == 0 {
-				t.Errorf("in %d batches a client that waits for much was served %d requests, and another %d", batches, least, most)
+				t.Errorf("in %d batches a client that waits for much was served %d requests, and another %d",
+					batches, least, most)
 			}
 		})
 	}

@@ -117,7 +117,8 @@ const leastEstimateTicks = 5
 func (x *recovery) bounded(bound message.SeqNum) bool {
 	x.bound = bound
 	if x.log.low > bound-x.cfg.LogSize || x.lastPrepared() > bound || x.stability.lastTaken() > bound {
-		x.distrust(x.others.commonView(), fmt.Sprintf("it remembers batch %d, and the group can have come no further than %d", x.lastPrepared(), bound))
+		x.distrust(x.others.commonView(), fmt.Sprintf("it remembers batch %d, and the group "+
+			"can have come no further than %d", x.lastPrepared(), bound))
 		return false
 	}
 	x.phase = Requesting

@@ -68,7 +68,8 @@ func scenes() []scene {
 	return []scene{
 		{"a PREPARE and a proposal", 1, 2, []message.Message{prepare(2, 1, "x")}, proposal(1, "x"), nil, prepared},
 		{"a proposal and a PREPARE", 1, 0, []message.Message{proposal(1, "x")}, prepare(2, 1, "x"), nil, prepared},
-		{"two PREPAREs at the primary", 0, 1, []message.Message{batchOf("x").Requests[0], prepare(1, 1, "x")}, prepare(2, 1, "x"),
+		{"two PREPAREs at the primary", 0, 1,
+			[]message.Message{batchOf("x").Requests[0], prepare(1, 1, "x")}, prepare(2, 1, "x"),
 			[]message.Message{prepare(1, 1, "x")}, prepared},
 		{"two COMMITs", 1, 2, []message.Message{proposal(1, "x"), prepare(2, 1, "x"), commit(2, 1)}, commit(0, 1),
 			[]message.Message{commit(2, 1)}, executedOne},
@@ -80,8 +81,11 @@ func scenes() []scene {
 			}},
 		{"two VIEW-CHANGEs", 1, 2, []message.Message{leavesFor(2, 2)}, leavesFor(3, 2), nil, func(c *Core) bool { return c.view == 2 }},
 		{"the VIEW-CHANGEs of a NEW-VIEW", 1, 2, []message.Message{
-			leavesFor(0, 1), leavesFor(2, 1), &message.ViewChangeAck{View: 1, Of: 0, Digest: leavesFor(0, 1).Digest(), From: 2},
-		}, &message.ViewChangeAck{View: 1, Of: 2, Digest: leavesFor(2, 1).Digest(), From: 0}, nil, func(c *Core) bool { return c.view == 1 && c.active }},
+			leavesFor(0, 1), leavesFor(2, 1),
+			&message.ViewChangeAck{View: 1, Of: 0, Digest: leavesFor(0, 1).Digest(), From: 2},
+		}, &message.ViewChangeAck{View: 1, Of: 2, Digest: leavesFor(2, 1).Digest(), From: 0}, nil, func(c *Core) bool {
+			return c.view == 1 && c.active
+		}},
 		{"two DECIDEDs", 1, 2, []message.Message{proposal(1, "x"), decidedAs(2)}, decidedAs(3), []message.Message{decidedAs(2)}, executedOne},
 		{"two FORWARDs", 0, 2, []message.Message{forwardOf(2)}, forwardOf(3), nil, func(c *Core) bool {
 			c.forwards.keepUnproven(passedOn2())
@@ -189,7 +193,8 @@ func TestWholeCertificatesStay(t *testing.T) {
 	c.Frozen(0, message.Digest{0})
 	perform(c)
 	for _, m := range []message.Message{
-		leavesFor(0, 1), leavesFor(2, 1), &message.ViewChangeAck{View: 1, Of: 0, Digest: leavesFor(0, 1).Digest(), From: 2},
+		leavesFor(0, 1), leavesFor(2, 1),
+		&message.ViewChangeAck{View: 1, Of: 0, Digest: leavesFor(0, 1).Digest(), From: 2},
 		&message.ViewChangeAck{View: 1, Of: 2, Digest: leavesFor(2, 1).Digest(), From: 0}, leavesFor(3, 1),
 	} {
 		c.Step(m)
@@ -235,7 +240,8 @@ func TestQueuedRequestsExpire(t *testing.T) {
 			}
 		}
 		if c.queue.holds(&old) || c.queue.total != 1 || c.queue.waiting != 0 {
-			t.Errorf("an expired request: held %v, %d wait, %d of them to be proposed", c.queue.holds(&old), c.queue.total, c.queue.waiting)
+			t.Errorf("an expired request: held %v, %d wait, %d of them to be proposed",
+				c.queue.holds(&old), c.queue.total, c.queue.waiting)
 		}
 		p := proposal(1, "x")
 		p.Batch.Requests[0].Authentic = false

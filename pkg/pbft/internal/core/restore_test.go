@@ -46,7 +46,8 @@ func TestRestoredStateIsChecked(t *testing.T) {
 			}
 		}
 		if last != stable || fetches != x.fetches {
-			t.Errorf("%s: the last root is that of batch %d, want %d; it fetches the state: %v, want %v", name, last, stable, fetches, x.fetches)
+			t.Errorf("%s: the last root is that of batch %d, want %d; it fetches the state: %v, want %v",
+				name, last, stable, fetches, x.fetches)
 		}
 	}
 }

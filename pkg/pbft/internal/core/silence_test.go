@@ -20,8 +20,10 @@ type forgetful struct {
 func newForgetful(self message.ReplicaID, fence message.SeqNum) *forgetful {
 	f := &forgetful{fence: fence}
 	f.Core = New(Config{
-		Self: self, Replicas: 4, CheckpointPeriod: 8, LogSize: 16, Window: 4, Batch: BatchLimit{Bytes: 1 << 10, Count: 4}, LogBytes: 1 << 20,
-		Tentative: true, Clients: 2, Slots: 2, QueueBytes: 1 << 20, Ticks: Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: 40}, Fence: fence,
+		Self: self, Replicas: 4, CheckpointPeriod: 8, LogSize: 16, Window: 4,
+		Batch: BatchLimit{Bytes: 1 << 10, Count: 4}, LogBytes: 1 << 20,
+		Tentative: true, Clients: 2, Slots: 2, QueueBytes: 1 << 20,
+		Ticks: Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: 40}, Fence: fence,
 	})
 	f.Frozen(0, message.Digest{9})
 	return f
@@ -81,7 +83,8 @@ func TestCommitAfterSilence(t *testing.T) {
 	for n := message.SeqNum(1); n <= 9; n++ {
 		b := message.Batch{Choice: []byte{byte(n)}}
 		f.hear(&message.PrePrepare{Seq: n, Digest: b.Digest(), Batch: b, From: 0})
-		f.hear(&message.Prepare{Seq: n, Digest: b.Digest(), From: 2}, &message.Prepare{Seq: n, Digest: b.Digest(), From: 3})
+		f.hear(&message.Prepare{Seq: n, Digest: b.Digest(), From: 2},
+			&message.Prepare{Seq: n, Digest: b.Digest(), From: 3})
 		f.hear(&message.Commit{Seq: n, From: 0}, &message.Commit{Seq: n, From: 2})
 		if n < 9 {
 			f.hear(&message.Commit{Seq: n, From: 3})
@@ -91,7 +94,8 @@ func TestCommitAfterSilence(t *testing.T) {
 		t.Fatalf("silent until %d, executed %d, want 8 and 8", f.SilentUntil(), f.LastExecuted())
 	}
 	f.said = nil
-	f.hear(&message.Checkpoint{Seq: 8, Digest: message.Digest{1}, From: 0}, &message.Checkpoint{Seq: 8, Digest: message.Digest{1}, From: 2})
+	f.hear(&message.Checkpoint{Seq: 8, Digest: message.Digest{1}, From: 0},
+		&message.Checkpoint{Seq: 8, Digest: message.Digest{1}, From: 2})
 	if f.SilentUntil() != 0 || f.fence < 9 {
 		t.Fatalf("silent until %d, want 0, and the fence stands at %d, want >= 9", f.SilentUntil(), f.fence)
 	}
@@ -118,7 +122,8 @@ func TestCommitAfterSilence(t *testing.T) {
 func TestViewChangeAfterSilence(t *testing.T) {
 	f := newForgetful(2, 8)
 	for _, i := range []message.ReplicaID{0, 1} {
-		f.hear(&message.ViewChange{View: 1, Low: 8, Checkpoints: []message.CheckpointID{{Seq: 8, Digest: message.Digest{1}}}, From: i})
+		f.hear(&message.ViewChange{View: 1, Low: 8,
+			Checkpoints: []message.CheckpointID{{Seq: 8, Digest: message.Digest{1}}}, From: i})
 	}
 	if v, _ := f.View(); v != 1 || len(f.said) > 0 {
 		t.Fatalf("in view %d it says %v, want view 1 and silence", v, f.said)
@@ -133,7 +138,8 @@ func TestViewChangeAfterSilence(t *testing.T) {
 		if m, ok := m.(*message.ViewChange); ok {
 			changes++
 			if m.Low != 8 || f.fenced < 1 {
-				t.Errorf("VIEW-CHANGE v%d with low mark %d, and the fence in view %d, want 8 and 1", m.View, m.Low, f.fenced)
+				t.Errorf("VIEW-CHANGE v%d with low mark %d, and the fence in view %d, want 8 and 1",
+					m.View, m.Low, f.fenced)
 			}
 		}
 	}
@@ -172,7 +178,8 @@ func TestFalseSilence(t *testing.T) {
 			f.hear(&message.Prepare{Seq: n, Digest: b.Digest(), From: i}, &message.Commit{Seq: n, From: i})
 		}
 		if n%8 == 0 {
-			f.hear(&message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 1}, &message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 2})
+			f.hear(&message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 1},
+				&message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 2})
 		}
 	}
 	if n := int(f.LastProposed()); n != f.silences.fillsPerPeriod() {
@@ -190,7 +197,8 @@ func TestAwait(t *testing.T) {
 			f.hear(&message.Prepare{Seq: n, Digest: b.Digest(), From: i}, &message.Commit{Seq: n, From: i})
 		}
 		if n%8 == 0 {
-			f.hear(&message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 1}, &message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 2})
+			f.hear(&message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 1},
+				&message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: 2})
 		}
 	}
 	if last := f.Await(0); last != 0 || f.LastProposed() != 0 || !f.Idle() {
@@ -202,8 +210,8 @@ func TestAwait(t *testing.T) {
 		agree(n)
 	}
 	if f.Stable().Seq != 16 || f.LastProposed() >= 24 || !f.Idle() {
-		t.Fatalf("stable %d, proposed %d, executed %d, want checkpoint 16, which ends the window, and not the next", f.Stable().Seq,
-			f.LastProposed(), f.LastExecuted())
+		t.Fatalf("stable %d, proposed %d, executed %d, want checkpoint 16, which ends the window, and not the next",
+			f.Stable().Seq, f.LastProposed(), f.LastExecuted())
 	}
 	last := f.LastProposed()
 	if got := f.Await(0); got != last {

@@ -122,8 +122,8 @@ func (x *stability) checkDivergence(k *checkpointSlot, ours message.Digest) {
 		d := k.votes.digests[i]
 		if k.votes.has(message.ReplicaID(i)) && d != ours && k.votes.matching(d) >= x.quorum() {
 			x.catchUp.astray(message.CheckpointID{Seq: k.seq, Digest: d}, fmt.Sprintf(
-				"our state after batch %d has root %v, but %d replicas have %v: this replica's memory or program is at fault",
-				k.seq, ours, k.votes.matching(d), d))
+				"our state after batch %d has root %v, but %d replicas have %v: this replica's "+
+					"memory or program is at fault", k.seq, ours, k.votes.matching(d), d))
 			return
 		}
 	}
@@ -210,10 +210,12 @@ func (x *stability) moveTo(start message.CheckpointID) bool {
 	}
 	root, known := x.checkpoints.root(start.Seq)
 	if !known {
-		return start.Seq < x.checkpoints.fetched.Seq // our state was fetched from a later checkpoint, and never was this one's
+		// our state was fetched from a later checkpoint, and never was this one's
+		return start.Seq < x.checkpoints.fetched.Seq
 	}
 	if root != start.Digest {
-		x.catchUp.astray(start, "our state is not the one that the new view begins from: this replica's memory or program is at fault")
+		x.catchUp.astray(start, "our state is not the one that the new view begins from: this replica's "+
+			"memory or program is at fault")
 		return x.catchUp.fetching()
 	}
 	return true

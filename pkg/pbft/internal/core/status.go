@@ -21,7 +21,9 @@ type reports struct {
 type peer struct {
 	low      message.SeqNum
 	lastExec message.SeqNum
-	high     message.SeqNum // the end of its window when we answered it, the highest in its life: it took in what we said up to here
+	// the end of its window when we answered it, the highest in its life: it took in what
+	// we said up to here
+	high     message.SeqNum
 	answered limit          // of its STATUSes: see mayAsk
 	reached  message.SeqNum // how far it was when we answered last
 	keyed    limit          // of sending again because its keys are new
@@ -114,7 +116,8 @@ func (r *reports) noticeLag() {
 // sendStatus tells the others where we stand.
 func (r *reports) sendStatus() {
 	r.said()
-	m := &message.Status{View: r.view, Active: r.active, Low: r.log.low, LastExecuted: r.log.lastExec, SilentUntil: r.silentUntil(), From: r.cfg.Self}
+	m := &message.Status{View: r.view, Active: r.active, Low: r.log.low, LastExecuted: r.log.lastExec,
+		SilentUntil: r.silentUntil(), From: r.cfg.Self}
 	base := m.Base()
 	for n := base + 1; n <= r.log.high; n++ {
 		if s := r.log.slot(n); s.isCommitted {
@@ -190,7 +193,8 @@ func (r *reports) resendViewChange(m *message.Status) {
 			r.send(m.From, nv)
 		}
 		for _, v := range nv.V {
-			if vc := x.last[v.From]; v.From != r.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
+			vc := x.last[v.From]
+			if v.From != r.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {
 				r.send(m.From, vc)
 			}
 		}
@@ -279,7 +283,8 @@ func (r *reports) keysChanged(i message.ReplicaID) {
 		return
 	}
 	r.peers[i].high = r.cfg.LogSize // it may have another life, and begin again
-	all := &message.Status{View: r.view, Active: r.active, LastExecuted: max(r.log.low, min(r.peers[i].lastExec, r.log.lastExec)), Low: r.peers[i].low, From: i}
+	all := &message.Status{View: r.view, Active: r.active,
+		LastExecuted: max(r.log.low, min(r.peers[i].lastExec, r.log.lastExec)), Low: r.peers[i].low, From: i}
 	r.resendCheckpoints(all)
 	if r.view > 0 && !r.active {
 		r.resendViewChange(all)

@@ -180,7 +180,8 @@ func (p *play) command(t *testing.T, text string) {
 	case "false-root", "stubborn", "slow-hash", "liar":
 		for _, w := range a.words {
 			i, _ := strconv.Atoi(w)
-			map[string]map[int]bool{"false-root": p.stale, "stubborn": p.bad, "slow-hash": p.late, "liar": p.liars}[verb][i] = true
+			map[string]map[int]bool{"false-root": p.stale, "stubborn": p.bad, "slow-hash": p.late,
+				"liar": p.liars}[verb][i] = true
 		}
 	case "leave":
 		p.cores[a.int(t, "at", 0)].leave(message.View(a.int(t, "v", 1)))
@@ -214,18 +215,21 @@ func (p *play) command(t *testing.T, text string) {
 
 func (p *play) group(t *testing.T, a arguments) {
 	n := a.int(t, "n", 4)
-	*p = play{held: make([][]*message.Batch, n), cut: map[[2]int]bool{}, stale: map[int]bool{}, bad: map[int]bool{}, late: map[int]bool{}, liars: map[int]bool{}, quiet: a.named["quiet"] != ""}
+	*p = play{held: make([][]*message.Batch, n), cut: map[[2]int]bool{}, stale: map[int]bool{}, bad: map[int]bool{},
+		late: map[int]bool{}, liars: map[int]bool{}, quiet: a.named["quiet"] != ""}
 	fence := map[int]int{a.int(t, "restarted", -1): a.int(t, "fence", 0)}
 	left := map[int]int{a.int(t, "restarted", -1): a.int(t, "left", 0)}
 	recovers := map[int]uint64{a.int(t, "recovers", -1): 1}
 	for i := range n {
 		c := New(Config{
 			Self: message.ReplicaID(i), Replicas: n,
-			CheckpointPeriod: message.SeqNum(a.int(t, "k", 4)), LogSize: message.SeqNum(a.int(t, "l", 8)), CheckpointBytes: a.int(t, "bytes", 0),
-			Window: message.SeqNum(a.int(t, "window", 1)), Batch: BatchLimit{Bytes: 1 << 10, Count: a.int(t, "batch", 8), Cost: a.int(t, "cost", 0)},
-			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10, Ticks: Ticks{Status: a.int(t, "status", 10), Resend: 2, Forward: 2, Timeout: 20},
-			Fence: message.SeqNum(fence[i]), FenceView: message.View(left[i]), Tentative: a.named["tentative"] != "", Piggyback: a.named["piggyback"] != "",
-			Separate: a.named["separate"] != "", Recovery: recovers[i],
+			CheckpointPeriod: message.SeqNum(a.int(t, "k", 4)), LogSize: message.SeqNum(a.int(t, "l", 8)),
+			CheckpointBytes: a.int(t, "bytes", 0), Window: message.SeqNum(a.int(t, "window", 1)),
+			Batch:    BatchLimit{Bytes: 1 << 10, Count: a.int(t, "batch", 8), Cost: a.int(t, "cost", 0)},
+			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10,
+			Ticks: Ticks{Status: a.int(t, "status", 10), Resend: 2, Forward: 2, Timeout: 20},
+			Fence: message.SeqNum(fence[i]), FenceView: message.View(left[i]), Tentative: a.named["tentative"] != "",
+			Piggyback: a.named["piggyback"] != "", Separate: a.named["separate"] != "", Recovery: recovers[i],
 		})
 		c.Trace(func(m message.Message, why Refusal) {
 			shown[why] = true
@@ -243,7 +247,8 @@ func (p *play) group(t *testing.T, a arguments) {
 func (p *play) request(t *testing.T, a arguments) {
 	r := message.Request{
 		Client: message.ClientID(a.int(t, "client", 9)), Slot: message.Slot(a.int(t, "slot", 0)),
-		Timestamp: message.Timestamp(a.int(t, "t", 1)), ReadOnly: a.named["ro"] != "", Apart: a.named["apart"] != "", Op: []byte(a.named["op"]),
+		Timestamp: message.Timestamp(a.int(t, "t", 1)), ReadOnly: a.named["ro"] != "", Apart: a.named["apart"] != "",
+		Op: []byte(a.named["op"]),
 	}
 	if size := a.int(t, "size", 0); size > 0 {
 		r.Op = make([]byte, size)
@@ -287,7 +292,8 @@ func (p *play) inject(t *testing.T, a arguments) {
 	case "PRE-PREPARE":
 		var b message.Batch
 		for slot := range a.int(t, "requests", 1) {
-			r := message.Request{Client: 7, Slot: message.Slot(slot), Timestamp: message.Timestamp(a.int(t, "t", 1)), Op: make([]byte, a.int(t, "size", 1)), Authentic: true}
+			r := message.Request{Client: 7, Slot: message.Slot(slot), Timestamp: message.Timestamp(a.int(t, "t", 1)),
+				Op: make([]byte, a.int(t, "size", 1)), Authentic: true}
 			r.Auth.Tags = make([]byte, len(p.cores)*message.MACSize)
 			b.Requests = append(b.Requests, &r)
 		}
@@ -301,12 +307,14 @@ func (p *play) inject(t *testing.T, a arguments) {
 	case "STATUS":
 		m = &message.Status{View: view, Active: true, LastExecuted: message.SeqNum(a.int(t, "executed", 0)), From: from}
 	case "VIEW-CHANGE":
-		vc := &message.ViewChange{View: view, Checkpoints: []message.CheckpointID{{Digest: message.Digest{1}}}, From: from}
+		vc := &message.ViewChange{View: view,
+			Checkpoints: []message.CheckpointID{{Digest: message.Digest{1}}}, From: from}
 		vc.P = []message.Prepared{{Seq: n, Digest: digest}}
 		vc.Q = vc.P
 		m = vc
 	case "NEW-VIEW":
-		nv := &message.NewView{View: view, Checkpoint: message.CheckpointID{Digest: message.Digest{1}}, Chosen: []message.Digest{digest}, From: from}
+		nv := &message.NewView{View: view, Checkpoint: message.CheckpointID{Digest: message.Digest{1}},
+			Chosen: []message.Digest{digest}, From: from}
 		for j, d := range p.cores[at].change.digests {
 			if p.cores[at].change.last[j] != nil {
 				nv.V = append(nv.V, message.Vouched{From: message.ReplicaID(j), Digest: d})
@@ -316,7 +324,8 @@ func (p *play) inject(t *testing.T, a arguments) {
 	case "BATCH":
 		m = &message.BatchBody{PrePrepare: message.PrePrepare{Digest: digest}}
 	case "FORWARD":
-		q := message.Request{Client: message.ClientID(a.int(t, "client", 9)), Timestamp: message.Timestamp(a.int(t, "t", 1)), Op: []byte(a.named["op"])}
+		q := message.Request{Client: message.ClientID(a.int(t, "client", 9)),
+			Timestamp: message.Timestamp(a.int(t, "t", 1)), Op: []byte(a.named["op"])}
 		m = &message.Forward{Client: q.Client, Timestamp: q.Timestamp, Digest: q.Digest(), From: from}
 	case "DATA":
 		m = &message.Data{Seq: n, Tag: uint32(a.int(t, "tag", 0)), From: from}
@@ -554,15 +563,18 @@ func describe(m message.Message) string {
 		return fmt.Sprintf("CHECKPOINT n%d %s", m.Seq, short(m.Digest))
 	case *message.Status:
 		if !m.Active {
-			return fmt.Sprintf("STATUS v%d pending, h%d executed %d, has VIEW-CHANGEs %04b, NEW-VIEW %v", m.View, m.Low, m.LastExecuted, m.ViewChanges, m.HasNewView)
+			return fmt.Sprintf("STATUS v%d pending, h%d executed %d, has VIEW-CHANGEs %04b, NEW-VIEW %v",
+				m.View, m.Low, m.LastExecuted, m.ViewChanges, m.HasNewView)
 		}
 		silent := ""
 		if m.SilentUntil > 0 {
 			silent = fmt.Sprintf(", silent until n%d", m.SilentUntil)
 		}
-		return fmt.Sprintf("STATUS v%d h%d executed %d, prepared %x, committed %x%s", m.View, m.Low, m.LastExecuted, []byte(m.Prepared), []byte(m.Committed), silent)
+		return fmt.Sprintf("STATUS v%d h%d executed %d, prepared %x, committed %x%s",
+			m.View, m.Low, m.LastExecuted, []byte(m.Prepared), []byte(m.Committed), silent)
 	case *message.ViewChange:
-		return fmt.Sprintf("VIEW-CHANGE v%d of %d: h%d C%s P%s Q%s", m.View, m.From, m.Low, checkpointsFrom(m.Checkpoints), tuples(m.P), tuples(m.Q))
+		return fmt.Sprintf("VIEW-CHANGE v%d of %d: h%d C%s P%s Q%s",
+			m.View, m.From, m.Low, checkpointsFrom(m.Checkpoints), tuples(m.P), tuples(m.Q))
 	case *message.ViewChangeAck:
 		return fmt.Sprintf("VIEW-CHANGE-ACK v%d of %d", m.View, m.Of)
 	case *message.NewView:
@@ -573,7 +585,8 @@ func describe(m message.Message) string {
 		for _, d := range m.Chosen {
 			chosen = append(chosen, short(d))
 		}
-		return fmt.Sprintf("NEW-VIEW v%d V{%s} n%d X{%s}", m.View, strings.Join(from, " "), m.Checkpoint.Seq, strings.Join(chosen, " "))
+		return fmt.Sprintf("NEW-VIEW v%d V{%s} n%d X{%s}",
+			m.View, strings.Join(from, " "), m.Checkpoint.Seq, strings.Join(chosen, " "))
 	case *message.Forward:
 		if m.Executed {
 			return fmt.Sprintf("FORWARD c%d.%d t%d, executed", m.Client, m.Slot, m.Timestamp)

@@ -324,7 +324,9 @@ func (x *views) beginView(m *message.NewView) {
 		// covers them.
 		x.log.numbered = x.log.lastExec
 	}
-	x.stability.sayCheckpoints() // the one that the view begins from among them, so that it becomes stable everywhere (R-VC-34)
+	// the one that the view begins from among them, so that it becomes stable everywhere
+	// (R-VC-34)
+	x.stability.sayCheckpoints()
 	x.voting.placeChosen()
 	x.bodies.askAll(x.change.choosable)
 	x.wait.passOn()

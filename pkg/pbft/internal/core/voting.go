@@ -218,7 +218,8 @@ func (x *voting) advance(s *slot) {
 	if s.proposal == nil {
 		return
 	}
-	if !x.silent() && (x.cfg.Durable || !x.isPrimary()) && !s.prepares.has(x.cfg.Self) && !x.log.otherwise(s.seq, x.view, s.proposal.Digest) {
+	if !x.silent() && (x.cfg.Durable || !x.isPrimary()) && !s.prepares.has(x.cfg.Self) &&
+		!x.log.otherwise(s.seq, x.view, s.proposal.Digest) {
 		s.ownPrepare = message.Prepare{View: x.view, Seq: s.seq, Digest: s.proposal.Digest, From: x.cfg.Self}
 		s.prepares.add(x.cfg.Self, s.proposal.Digest)
 		x.promise(s.seq)

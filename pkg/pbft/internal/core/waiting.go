@@ -179,7 +179,8 @@ func (w *waiting) tellOf(l *line, r *message.Request) bool {
 	}
 	l.forwardedAt[r.Slot] = w.tick
 	w.forwards.note(w.cfg.Self, r.Key(), forward{r.Timestamp, r.Digest()})
-	w.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp, Digest: r.Digest(), From: w.cfg.Self})
+	w.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp,
+		Digest: r.Digest(), From: w.cfg.Self})
 	return true
 }
 
