@@ -326,7 +326,7 @@ var mutants = []mutant{
 	{"a primary forgets what it chose when the view does not begin here", core + "viewchange.go", "n > x.log.low {\n			x.log.witness", "n > x.log.high {\n			x.log.witness"},
 	{"who votes for a checkpoint fetched from above the window cannot name it", core + "stable.go", "		x.slide(k.Seq - x.cfg.LogSize)\n	}\n	x.sayCheckpoint", "	}\n	x.sayCheckpoint"},
 	{"a view that begins far above the window does not move it", core + "stable.go", "		x.slide(start.Seq - size)\n", ""},
-	{"what was executed tentatively does not wait", core + "execute.go", "	x.execute(s.seq, x.ahead.batch, Standing{x.view, s.seq, true})\n}", "	x.execute(s.seq, x.ahead.batch, Standing{x.view, s.seq, true})\n	for _, r := range x.ahead.batch.Requests {\n		x.wait.forget(r)\n	}\n}"},
+	{"what was executed tentatively does not wait", core + "execute.go", "	x.execute(s.seq, x.ahead.batch, Standing{x.view, s.seq, true})\n}", "	x.execute(s.seq, x.ahead.batch, Standing{x.view, s.seq, true})\n	for _, r := range x.ahead.batch.Requests {\n		x.wait.forwards.forget(r)\n	}\n}"},
 	{"what was executed again is tentative again", core + "execute.go", " && !slices.Contains(x.ahead.repeats, i) {", " && i >= 0 {"},
 	{"who has forgotten his VIEW-CHANGE does not wait for the view", core + "change.go", "	n := 1\n", "	n := 0\n	if x.own != nil {\n		n = 1\n	}\n"},
 	{"what was decided is executed only when its batch comes as asked for", core + "bodies.go", "if here := b.find(d); here != nil { // it has come as something else", "if here := b.fetched[d]; here != nil {"},

@@ -58,6 +58,8 @@ func (x *stability) sayCheckpoint(n message.SeqNum, root message.Digest) {
 }
 
 // sayCheckpoints sends the CHECKPOINTs that we had to hold back while we were between views.
+// All that become stable by that do, before what follows from the first (Core.followUp). So
+// we do not vote for the numbers between them: those are below our stable checkpoint then.
 func (x *stability) sayCheckpoints() {
 	x.checkpoints.each(x.log.low, func(k message.CheckpointID) { x.sayCheckpoint(k.Seq, k.Digest) })
 	x.checkpoints.each(x.log.low, func(k message.CheckpointID) { x.stabilise(x.checkpoints.at(k.Seq)) })
