@@ -75,6 +75,7 @@ var unit = map[string]string{
 	"a replica that is gone is named for a result":                            "./pkg/pbft/internal/client",
 	"a result is waited for that nobody is there to give":                     "./pkg/pbft/internal/client",
 	"a read that later ones have overtaken waits like an ordered call":        "./pkg/pbft/internal/client",
+	"new keys have everything sent again in a busy group":                     "./pkg/pbft/internal/client",
 	"answers of two epochs are believed together":                             "./pkg/pbft/internal/client",
 	"a restarted replica does not say what it has executed":                   "./pkg/pbft/internal/core",
 }
@@ -310,6 +311,7 @@ var mutants = []mutant{
 	{"a replica that is gone is named for a result", rule + "audience.go", "from&(1<<i) != 0 && a.edge.Open(message.ReplicaID(i)) {", "from&(1<<i) != 0 {"},
 	{"a result is waited for that nobody is there to give", rule + "audience.go", "return a.reaches(named(&k.request) &^ k.tally.Heard())", "return named(&k.request)&^k.tally.Heard() != 0"},
 	{"a read that later ones have overtaken waits like an ordered call", rule + "patience.go", "	p.reads.init(0)\n", "	p.reads.init(viewTimeout)\n"},
+	{"new keys have everything sent again in a busy group", rule + "patience.go", "max(p.ordered.trip.expected(), rekeyDelay)", "rekeyDelay"},
 	{"answers of two epochs are believed together", rule + "refresh.go", "			x.call.tally.Reset(c.cfg.Replicas, c.cfg.Lent)\n", ""},
 	{"a restarted replica does not say what it has executed", core + "parts.go", "			x.queue.executed(r, n, i) // who waits for it needs our word that it is done\n", "			_, _ = i, r\n"},
 

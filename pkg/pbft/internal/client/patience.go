@@ -60,6 +60,13 @@ func (p *patience) widen() Time {
 	return min(max(p.reads.trip.expected(), minTimeout), maxTimeout) + p.behind()
 }
 
+// rekeyed is how long a request may take to be executed after a replica's new key, before it is sent
+// to all replicas again: as long as most answers take. Otherwise a busy group would get everything
+// again with each new key.
+func (p *patience) rekeyed() Time {
+	return min(max(p.ordered.trip.expected(), rekeyDelay), maxTimeout) + p.behind()
+}
+
 // forResult is how long an agreed result may take to come: at least as long as a whole
 // answer, because where answers take long a named replica may be that far behind the
 // others. If none of the named replicas is to answer yet, no more will come from them,

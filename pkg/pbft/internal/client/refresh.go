@@ -47,7 +47,7 @@ func (c *Client) rekey(now Time, i message.ReplicaID) {
 		if x.phase != calling {
 			continue
 		}
-		c.owed, x.call.stale = min(c.owed, now+rekeyDelay), true
+		c.owed, x.call.stale = min(c.owed, now+c.patience.rekeyed()), true
 		if lead && !x.call.request.ReadOnly {
 			c.do(Effect{Verb: Send, Slot: x.call.request.Slot, To: 1 << i})
 		}

@@ -81,3 +81,23 @@ func TestNewKeysHaveRequestsSentAgain(t *testing.T) {
 		}
 	}
 }
+
+// In a group that takes long for each answer a request has as long after a new key: sent to all earlier,
+// all that is outstanding would come twice at each refresh of a replica.
+func TestNewKeysOfABusyGroup(t *testing.T) {
+	c := begun(1)
+	for range 20 {
+		c.patience.ordered.trip.sample(8 * rekeyDelay)
+	}
+	c.Start(0, Operation{Body: []byte("w")})
+	sends(c)
+	c.KeyAccepted(0, 2, true)
+	c.Tick(7 * rekeyDelay)
+	if to, _ := sends(c); to != nil {
+		t.Errorf("sent again to %b before most answers have come", to)
+	}
+	c.Tick(12 * rekeyDelay)
+	if to, _ := sends(c); len(to) == 0 || to[0] != 15 {
+		t.Errorf("sent again to %b when they have, want all", to)
+	}
+}
