@@ -123,7 +123,8 @@ func TestOpenDirectoryForARecovery(t *testing.T) {
 	other := *g
 	other.Members = slices.Clone(g.Members)
 	other.Members[1].Address = taken.Addr().String()
-	err = pbft.OpenDirectory(t.Context(), pbft.ReplicaConfig{Group: &other, Self: 1, Keeper: "socket", Directory: t.TempDir(), Recover: true})
+	err = pbft.OpenDirectory(t.Context(), pbft.ReplicaConfig{Group: &other, Self: 1, Keeper: "socket",
+		Directory: t.TempDir(), Recover: true})
 	if !errors.Is(err, pbft.ErrRuns) {
 		t.Errorf("another replica answers at this one's address: %v", err)
 	}

@@ -60,9 +60,9 @@ func (p *patience) widen() Time {
 	return min(max(p.reads.trip.expected(), minTimeout), maxTimeout) + p.behind()
 }
 
-// rekeyed is how long a request may take to be executed after a replica's new key, before it is sent
-// to all replicas again: as long as most answers take. Otherwise a busy group would get everything
-// again with each new key.
+// rekeyed is how long a request may take to be executed after a replica's new key, before
+// it is sent to all replicas again: as long as most answers take. Otherwise a busy group
+// would get everything again with each new key.
 func (p *patience) rekeyed() Time {
 	return min(max(p.ordered.trip.expected(), rekeyDelay), maxTimeout) + p.behind()
 }

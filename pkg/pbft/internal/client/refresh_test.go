@@ -82,8 +82,8 @@ func TestNewKeysHaveRequestsSentAgain(t *testing.T) {
 	}
 }
 
-// In a group that takes long for each answer a request has as long after a new key: sent to all earlier,
-// all that is outstanding would come twice at each refresh of a replica.
+// In a group that takes long for each answer a request has as long after a new key: sent
+// to all earlier, all that is outstanding would come twice at each refresh of a replica.
 func TestNewKeysOfABusyGroup(t *testing.T) {
 	c := begun(1)
 	for range 20 {

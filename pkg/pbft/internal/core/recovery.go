@@ -246,12 +246,13 @@ func (x *recovery) tryPoint() {
 	}
 }
 
-// endLoss has a replica whose fence is lost be silent until its recovery point. All that it can have
-// promised is for numbers up to H_R: its request was made when its earlier life was over, and so it
-// comes in the order after every batch that this life had executed, and after every checkpoint from
-// which it had begun a view; a promise is for a number at most L above one of these. The first
-// checkpoint above H_R proves moreover that a quorum of the others has executed the request, and so
-// has forgotten the VIEW-CHANGEs of the earlier life: a replica that voted for that checkpoint's
+// endLoss has a replica whose fence is lost be silent until its recovery point. All
+// that it can have promised is for numbers up to H_R: its request was made when its
+// earlier life was over, and so it comes in the order after every batch that this life
+// had executed, and after every checkpoint from which it had begun a view; a promise is
+// for a number at most L above one of these. The first checkpoint above H_R proves
+// moreover that a quorum of the others has executed the request, and so has forgotten
+// the VIEW-CHANGEs of the earlier life: a replica that voted for that checkpoint's
 // batch had a stable one above n_R.
 func (x *recovery) endLoss() {
 	x.point++

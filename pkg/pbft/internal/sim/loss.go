@@ -81,10 +81,12 @@ func (v *vows) afterLoss(r *replica, m message.Message) {
 		s.promised = max(s.promised, n)
 	default:
 		if _, point, _ := r.core.Recovery(); point == 0 || r.core.Stable().Seq < point {
-			v.j.w.fail("replica %d has lost its fence, and sends %s before its recovery point, n%d, is stable", r.id, describe(m), point)
+			v.j.w.fail("replica %d has lost its fence, and sends %s before its recovery point, n%d, is stable",
+				r.id, describe(m), point)
 		}
 		if n > 0 && n <= s.promised {
-			v.j.w.fail("replica %d has lost its fence, and sends %s; before that it made promises up to n%d", r.id, describe(m), s.promised)
+			v.j.w.fail("replica %d has lost its fence, and sends %s; before that it made promises up to n%d",
+				r.id, describe(m), s.promised)
 		}
 	}
 }

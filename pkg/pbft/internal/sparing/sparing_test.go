@@ -63,7 +63,8 @@ func TestRefreshEndsSparingForAMoment(t *testing.T) {
 			want = briskTicks
 		}
 		if s.blame(); s.brisk != want {
-			t.Errorf("batches wait %d ticks after a refresh: nobody is spared for %d ticks, want %d", late, s.brisk, want)
+			t.Errorf("batches wait %d ticks after a refresh: nobody is spared for %d ticks, want %d",
+				late, s.brisk, want)
 		}
 	}
 }
