@@ -18,26 +18,29 @@ import (
 // recovers, the others begin a new epoch of the one key under which it speaks to them.
 type keys struct {
 	w     *world
-	rng   *rand.Rand // a stream of its own, so that it does not change schedules without refreshes
-	epoch []int      // by principal, as in network.cut
-	alone [][]int    // [of][by]: how often the key of replica by alone was refreshed; this is added to the epoch
-	known [][]int    // [of][by]: the epoch of one's keys under which another seals
-	era   []int      // by replica: a new one begins with each refresh
-	heard []heard    // by replica
+	rng   *rand.Rand   // a stream of its own, so that it does not change schedules without refreshes
+	epoch []int        // by principal, as in network.cut
+	alone [][]int      // [of][by]: how often the key of replica by alone was refreshed; this is added to the epoch
+	known [][]int      // [of][by]: the epoch of one's keys under which another seals
+	era   []int        // by replica: a new one begins with each refresh
+	heard []heard      // by replica
+	began []beginnings // by replica: what each view that it has been in began with
 }
+
+type beginnings map[message.View]*message.NewView
 
 func (k *keys) init(w *world, seed uint64) {
 	all := w.n + maxClients + 1
 	*k = keys{
 		w: w, rng: rand.New(rand.NewPCG(seed, 8)),
 		epoch: make([]int, all), alone: make([][]int, all), known: make([][]int, all), era: make([]int, w.n),
-		heard: make([]heard, w.n),
+		heard: make([]heard, w.n), began: make([]beginnings, w.n),
 	}
 	for i := range k.known {
 		k.alone[i], k.known[i] = make([]int, all), make([]int, all)
 	}
 	for i := range k.heard {
-		k.heard[i] = heard{}
+		k.heard[i], k.began[i] = heard{}, beginnings{}
 	}
 }
 
@@ -259,12 +262,13 @@ func (k *keys) within(r *replica, enough func(said func(statement) uint32) bool)
 // proposal, if a NEW-VIEW did not make it; in disk mode PREPAREs of a quorum (R-PR-6).
 func (k *keys) prepares(r *replica, v message.View, n message.SeqNum, d message.Digest) {
 	w := k.w
+	k.begin(r)
 	if k.era[r.id] == 0 || w.sites[r.id].liarAt(n) {
 		return // there is one epoch only, or its journal was an intruder's work
 	}
 	primary := v.Primary(w.n)
 	self, lead := uint32(1)<<r.id, uint32(1)<<primary
-	votes, given := w.q-1, int(primary) == r.id || r.chosen(v, n) == d
+	votes, given := w.q-1, int(primary) == r.id || k.chosen(r, v, n) == d
 	if w.shape.durable {
 		votes, lead, given = w.q, 0, true
 	}
@@ -359,11 +363,19 @@ func (s *Schedule) beforeRefreshes() *Schedule {
 	return s.Without(all...)
 }
 
-// chosen is what the NEW-VIEW of a replica's view chose as number n; zero if it chose
-// nothing there, or if the replica is in another view.
-func (r *replica) chosen(v message.View, n message.SeqNum) (d message.Digest) {
-	m := r.core.Beginning()
-	if m == nil || m.View != v || n <= m.Checkpoint.Seq || int(n-m.Checkpoint.Seq) > len(m.Chosen) {
+// begin notes what a replica's view began with. Messages gather before their effects are judged,
+// so the replica may be in another view by then.
+func (k *keys) begin(r *replica) {
+	if m := r.core.Beginning(); m != nil {
+		k.began[r.id][m.View] = m
+	}
+}
+
+// chosen is what the NEW-VIEW of a view that a replica has been in chose as number n; zero if it
+// chose nothing there.
+func (k *keys) chosen(r *replica, v message.View, n message.SeqNum) (d message.Digest) {
+	m := k.began[r.id][v]
+	if m == nil || n <= m.Checkpoint.Seq || int(n-m.Checkpoint.Seq) > len(m.Chosen) {
 		return d
 	}
 	return m.Chosen[n-m.Checkpoint.Seq-1]

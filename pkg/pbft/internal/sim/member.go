@@ -292,6 +292,7 @@ func (r *replica) receive(from int, b []byte) {
 	default:
 		r.core.Step(m)
 	}
+	r.w.keys.begin(r)
 }
 
 // attribute writes into a message who sent it, as the sessions' MACs say.

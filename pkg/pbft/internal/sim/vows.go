@@ -282,7 +282,8 @@ func (v *vows) accepts(r *replica, view message.View, n message.SeqNum, d messag
 	}
 	v.votes[key] = d
 	chosen := false
-	if x := r.core.Beginning(); x != nil && x.View == view {
+	w.keys.begin(r)
+	if x := w.keys.began[r.id][view]; x != nil {
 		switch i := int(n) - int(x.Checkpoint.Seq) - 1; {
 		case i < 0:
 			w.fail("replica %d votes at v%d n%d, and the view begins after n%d", r.id, view, n, x.Checkpoint.Seq)
