@@ -31,9 +31,9 @@ import (
 
 // storage holds the files of a replica in disk mode, and the messages that must wait for
 // the disk. All of it is under the replica's lock except the syncs of the journal
-// (store.Store.Flush). The goroutine that delivered a message syncs what it brought about, which
-// saves the waking of another; while it does, and for ticks, the goroutine flush takes over. A replica in replicated mode
-// has a nil storage, for which nothing waits.
+// (store.Store.Flush). The goroutine that delivered a message syncs what it brought about,
+// which saves the waking of another; meanwhile, and for ticks, the goroutine flush does.
+// A replica in replicated mode has a nil storage, for which nothing waits.
 type storage struct {
 	store      *store.Store[said]
 	turns      turns
@@ -122,8 +122,8 @@ func (k *storage) say(x said) {
 	}
 }
 
-// due reports whether the caller is to have the journal synced: a message waits for that, and nobody
-// else is at it.
+// due reports whether the caller is to have the journal synced: a message waits for that,
+// and no other goroutine is at it.
 func (k *storage) due() bool {
 	if k == nil || k.syncing || k.stuck || !k.store.Waiting() {
 		return false
@@ -150,8 +150,8 @@ func fill(c chan struct{}) {
 	}
 }
 
-// flush is a goroutine that syncs the journal when that is due and whoever brought it about has other
-// things to do.
+// flush is a goroutine that syncs the journal when that is due and the goroutine that
+// found it due has other things to do.
 func (k *storage) flush() {
 	for {
 		select {
