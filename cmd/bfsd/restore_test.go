@@ -291,7 +291,7 @@ func (w *walk) damages(archive string) {
 		0: "the certificate", 6: "this is no archive", 11: "the certificate", 110: "the certificate",
 		3000: "the certificate", 4096: "block 0", 4104: "block 0", 5000: "block 0", 4096 + 8 + 64*4104: "block 1",
 		len(whole) - 20: "block ",
-		len(whole) - 16: "the mark of its end", len(whole) - 1: "the checksum of all blocks",
+		len(whole) - 16: "the end mark", len(whole) - 1: "the checksum of all blocks",
 	} {
 		changed := bytes.Clone(whole)
 		changed[at] ^= 4
