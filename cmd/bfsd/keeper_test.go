@@ -244,6 +244,18 @@ func TestKeeperRecoversAFalseReplica(t *testing.T) {
 	}
 }
 
+// keptGroup starts replicas with keepers, which recover each once in a period, a relay, and a
+// writer through it.
+func keptGroup(ctx context.Context, t *testing.T, period string) (*cluster.Group, *cluster.Relay, *writer) {
+	t.Helper()
+	g := cluster.ForTest(t, cluster.Config{Keeper: period})
+	relay, err := g.AddRelay(ctx, cluster.Client{InsecurePorts: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g, relay, startWriter(ctx, t, fmt.Sprintf("127.0.0.1:%d", relay.Port), relay.Export)
+}
+
 // A replica that has lost its directory, or its fence alone, is recovered by its
 // keeper, without being asked, and the group needs it then.
 func TestKeeperRecoversALostDirectory(t *testing.T) {
@@ -252,12 +264,7 @@ func TestKeeperRecoversALostDirectory(t *testing.T) {
 	}
 	ctx, cancel := patience.Context(t.Context(), 3*time.Minute)
 	defer cancel()
-	g := cluster.ForTest(t, cluster.Config{Keeper: "0s"})
-	relay, err := g.AddRelay(ctx, cluster.Client{InsecurePorts: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := startWriter(ctx, t, fmt.Sprintf("127.0.0.1:%d", relay.Port), relay.Export)
+	g, relay, w := keptGroup(ctx, t, "0s")
 	const victim = 2
 	c, err := config.LoadReplica(g.ReplicaFile(victim))
 	if err != nil {
@@ -295,12 +302,7 @@ func TestRecoverySchedule(t *testing.T) {
 	}
 	ctx, cancel := patience.Context(t.Context(), 3*time.Minute)
 	defer cancel()
-	g := cluster.ForTest(t, cluster.Config{Keeper: "12s"})
-	relay, err := g.AddRelay(ctx, cluster.Client{InsecurePorts: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := startWriter(ctx, t, fmt.Sprintf("127.0.0.1:%d", relay.Port), relay.Export)
+	g, _, w := keptGroup(ctx, t, "12s")
 	for _, k := range g.Replicas {
 		logged(t, k, "recovering the replica", 1)
 		logged(t, k, "this replica has recovered", 1)

@@ -43,8 +43,8 @@
 //
 // From equal states, equal operations must leave equal states and equal replies: no
 // clock, no chance, no iteration over a map, and no text of this machine's in a reply.
-// What replicas cannot compute alike, such as the time, the primary chooses and the
-// backups check ([Service.Choose], [Service.Accept]). All that the next operation can see
+// The primary chooses values that replicas cannot compute alike, such as the time, and the
+// backups check them ([Service.Choose], [Service.Accept]). All that the next operation can see
 // lies on the pages of [State]: what else the service keeps in memory is a copy that it
 // can drop. The library keeps its own records on the first [Group.ReservedPages] pages.
 //

@@ -142,8 +142,8 @@ func TestCrashOfWrites(t *testing.T) {
 	}
 }
 
-// What was written through survives a crash. If the power fails before that has returned, each
-// sector is an old one or a new one; and a sync that fails is an error.
+// Bytes written through survive a crash. If the power fails before the call has returned,
+// each sector is an old one or a new one. A sync that fails is an error.
 func TestWriteThrough(t *testing.T) {
 	seen := map[string]int{}
 	for seed := range uint64(200) {

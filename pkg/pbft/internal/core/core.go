@@ -33,8 +33,8 @@
 //	parts.go                      all parts: making, restoring and asking them
 //	core.go                       the events: messages, ticks, answers to effects
 //
-// What follows in a part further down is recorded by the one in which it became true, and
-// done by Core.followUp when the event has been taken in. (go run ./test/arrows -v draws
+// A part records what became true in it. Core.followUp does what follows from that in parts
+// further down, when the event has been taken in. (go run ./test/arrows -v draws
 // who uses whom.)
 package core
 

@@ -202,8 +202,8 @@ func TestViewOutlivesCostlyRequests(t *testing.T) {
 	}
 }
 
-// What a client sent before it began a new life is not proposed until 2f+1 hold it: they
-// may not be able to check it any more.
+// A request that a client sent before it began a new life is not proposed until 2f+1
+// replicas hold it: others may not be able to check it any more.
 func TestOldKeysAreInDoubt(t *testing.T) {
 	c := costing(0)
 	c.Tick()

@@ -313,7 +313,7 @@ func (a Answers) Standing(q *message.Request) (st Standing, ok bool) {
 // Ground is the ground of an answer to a read of the given version: see execution.ground.
 func (a Answers) Ground(version message.SeqNum) Standing { return a.execution.ground(version) }
 
-// What tests may see of a core beside its effects. Nothing here changes it.
+// Tests see of a core its effects and the answers below. Nothing here changes it.
 
 // Prepared is the digest for which the present view has a prepared certificate at n.
 func (a Answers) Prepared(n message.SeqNum) (message.Digest, bool) {

@@ -65,8 +65,8 @@ func tell(all []message.Message) string {
 	return b.String()
 }
 
-// What is said after a record leaves when that is durable, and what is said before it, or
-// where nothing waits, at once.
+// A message that follows a record leaves when the record is durable. A message before the
+// record, or where nothing waits, leaves at once.
 func TestWhatLeavesWhen(t *testing.T) {
 	d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
 	s, _ := recall(t, d)

@@ -123,8 +123,8 @@ func FuzzQueue(f *testing.F) {
 	})
 }
 
-// What several queues share is used again when the last of them has sent it, and its
-// maker is done with it: not before.
+// A frame that several queues share is used again when the last of them has sent it and
+// its maker is done with it, and not before.
 func TestSharedIsReleasedOnce(t *testing.T) {
 	shared, other := Share([]byte("shared"))
 	if len(other) != 0 {
@@ -157,7 +157,7 @@ func TestSharedIsReleasedOnce(t *testing.T) {
 	holders(1) // the one that was dropped: it is the collector's
 }
 
-// What is given back serves only frames of about its length, so that a short one that is
+// Recycled memory serves only frames of about its length, so that a short frame that is
 // kept holds no more than twice its own.
 func TestRecycledFrames(t *testing.T) {
 	for range 100 {
