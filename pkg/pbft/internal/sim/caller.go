@@ -28,6 +28,7 @@ type caller struct {
 	mischief mischief            // nil for a correct client
 	life     int                 // raised by every restart: answers to an earlier life do not arrive
 	back     bool                // its clock went back in a restart
+	wentBack int                 // how often
 	passed   int                 // calls that were superseded
 	rose     []message.Timestamp // by slot: the latest timestamp in this life
 	idle     bool                // it makes no calls of its own
@@ -397,11 +398,13 @@ func (c *caller) hear(life, from int, b []byte) {
 // restart ends the client's life. The next one sends each ordered request without an answer again,
 // unchanged, as a client does that kept a journal; a read is forgotten. A clock that has gone back
 // shows less than any request's timestamp, and the client must learn from the group where its
-// timestamps begin.
+// timestamps begin. It does not show the same time again: a clock counts nanoseconds, and a client
+// that learns too little cannot tell what it did in an earlier life that began at the very same time.
 func (c *caller) restart() {
 	clock := c.latest() + 1 + message.Timestamp(c.w.rng.IntN(100))
 	if c.w.rng.IntN(2) == 0 {
-		clock = clockAtStart / 2
+		clock = clockAtStart/2 - message.Timestamp(min(10*c.wentBack, clockAtStart/2))
+		c.wentBack++
 	}
 	c.restartAt(clock)
 }
