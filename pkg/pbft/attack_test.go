@@ -437,6 +437,7 @@ func TestStrangers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		_ = conn.SetDeadline(time.Now().Add(patience.For(patience.Usual))) // catches what hangs, and says where
 		var b []byte
 		kind := n / 4 % 6
 		if kind != 5 {
@@ -466,7 +467,10 @@ func TestStrangers(t *testing.T) {
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			_ = tcp.CloseWrite()
 		}
-		_, _ = io.Copy(io.Discard, conn) // until it is thrown out
+		// Until it is thrown out, which may be by a reset.
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("replica %d does not throw a stranger of kind %d out", n%4, kind)
+		}
 		_ = conn.Close()
 	}
 	_, stranger, _ := ed25519.GenerateKey(nil)
