@@ -30,6 +30,7 @@ func (x newKeys) run() {
 	defer timer.Stop()
 	ask := time.NewTicker(askKeyPeriod)
 	defer ask.Stop()
+	last := progress{at: time.Now()}
 	for {
 		select {
 		case <-r.ending.stop:
@@ -39,7 +40,11 @@ func (x newKeys) run() {
 		case <-timer.C:
 			timer.Reset(period)
 			r.enter()
-			r.refreshKeys()
+			if r.waitsSince(&last) {
+				timer.Reset(period / 4)
+			} else {
+				r.refreshKeys()
+			}
 			r.leave()
 		case <-renewal.Tell:
 			x.announce()
@@ -48,6 +53,29 @@ func (x newKeys) run() {
 			x.sayStatus()
 		}
 	}
+}
+
+// longestPostponed is how long after the last refresh there is another one, though nothing was
+// executed since.
+const longestPostponed = time.Minute
+
+// A progress is how much a replica had executed when it refreshed its keys.
+type progress struct {
+	at       time.Time
+	executed uint64
+}
+
+// waitsSince reports whether operations wait and none was executed since the last refresh, and notes
+// that there is one now if not. A refresh loses what is under way. On a host where a round of
+// messages takes longer than the period, one refresh after the other would lose everything. The
+// caller holds the lock.
+func (r *Replica) waitsSince(last *progress) bool {
+	stuck := r.core != nil && !r.core.Idle() && r.measured.executed == last.executed
+	if stuck && time.Since(last.at) < longestPostponed {
+		return true
+	}
+	*last = progress{time.Now(), r.measured.executed}
+	return false
 }
 
 // announce sends a NEW-KEY to everyone to whom there is a way: replicas first, and then
