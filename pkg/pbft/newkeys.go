@@ -65,10 +65,10 @@ type progress struct {
 	executed uint64
 }
 
-// waitsSince reports whether operations wait and none was executed since the last refresh, and notes
-// that there is one now if not. A refresh loses what is under way. On a host where a round of
-// messages takes longer than the period, one refresh after the other would lose everything. The
-// caller holds the lock.
+// waitsSince reports whether operations wait and none was executed since the last refresh,
+// and notes that there is one now if not. A refresh loses what is under way. On a host
+// where a round of messages takes longer than the period, one refresh after the other
+// would lose everything. The caller holds the lock.
 func (r *Replica) waitsSince(last *progress) bool {
 	stuck := r.core != nil && !r.core.Idle() && r.measured.executed == last.executed
 	if stuck && time.Since(last.at) < longestPostponed {

@@ -398,8 +398,9 @@ func (c *caller) hear(life, from int, b []byte) {
 // restart ends the client's life. The next one sends each ordered request without an answer again,
 // unchanged, as a client does that kept a journal; a read is forgotten. A clock that has gone back
 // shows less than any request's timestamp, and the client must learn from the group where its
-// timestamps begin. It does not show the same time again: a clock counts nanoseconds, and a client
-// that learns too little cannot tell what it did in an earlier life that began at the very same time.
+// timestamps begin. It does not show the same time again: a clock counts nanoseconds, and a
+// client that learns too little cannot tell what it did in an earlier life that began at
+// the very same time.
 func (c *caller) restart() {
 	clock := c.latest() + 1 + message.Timestamp(c.w.rng.IntN(100))
 	if c.w.rng.IntN(2) == 0 {
