@@ -368,7 +368,10 @@ func (c *Client) send(e *client.Effect) error {
 		}
 	}
 	x.due.Store(uint64(q.Timestamp))
-	c.wires.request(e.To, q)
+	c.wires.request(e.To, q, e.Apart)
+	if e.Shown != 0 {
+		c.wires.request(e.Shown, q, true)
+	}
 	return nil
 }
 

@@ -73,8 +73,9 @@ func (w *clientWires) Proves(i ReplicaID, p *message.Proof, result []byte) bool 
 func (w *clientWires) Chance(n int64) int64 { return rand.Int64N(n) }
 
 // request authenticates a request and queues it for a set of replicas, as far as there is
-// a way to them.
-func (w *clientWires) request(to uint32, q *message.Request) {
+// a way to them. It says whether it goes to every replica.
+func (w *clientWires) request(to uint32, q *message.Request, apart bool) {
+	q.Apart = apart
 	w.authenticate(q)
 	w.buffer = q.AppendBody(append(w.buffer[:0], byte(message.TypeRequest)))
 	var shared *transport.Shared

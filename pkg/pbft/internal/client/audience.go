@@ -17,6 +17,9 @@ const maxBehind = 1 << 20
 // lateFor is how long a replica that has not answered in time is not relied on.
 const lateFor = time.Second
 
+// showEvery is how often, on average, the backups are shown a short request.
+const showEvery = 100 * time.Millisecond
+
 // An audience decides which replicas are asked, by what the client has seen of each.
 type audience struct {
 	cfg   *Config
@@ -28,6 +31,7 @@ type audience struct {
 	mute  uint32 // bit i: replica i left us waiting for a result or a proof, and has not been heard of since
 	late  []Time // by replica: until then it is not relied on, for it did not answer in time
 	wary  Time   // until then all replicas prove long results: the named replicas did not agree
+	show  Time   // from then on a short request is shown to the backups
 }
 
 func (a *audience) init(cfg *Config, edge Edge) {
@@ -83,7 +87,11 @@ func (a *audience) reaches(set uint32) bool {
 // separate reports whether a first try goes to every replica, though only the primary orders it.
 // Backups do not pass it on, so the primary must be one that can be spoken to.
 func (a *audience) separate(k *call) bool {
-	if a.cfg.Separate == 0 || k.request.ReadOnly || k.request.Length() <= a.cfg.Separate || !a.edge.Open(a.primary()) {
+	return k.request.Length() > a.cfg.Separate && a.separates(k)
+}
+
+func (a *audience) separates(k *call) bool {
+	if a.cfg.Separate == 0 || k.request.ReadOnly || !a.edge.Open(a.primary()) {
 		return false
 	}
 	for i := range message.ReplicaID(a.cfg.Replicas) {
@@ -91,6 +99,16 @@ func (a *audience) separate(k *call) bool {
 			return false
 		}
 	}
+	return true
+}
+
+// shows reports whether the backups are shown a short request, though it goes to the primary as any
+// other: it is one by which they judge how fast the primary is. Which ones are shown is chance.
+func (a *audience) shows(now Time, k *call) bool {
+	if now < a.show || k.request.Length() > a.cfg.Separate || !a.separates(k) {
+		return false
+	}
+	a.show = now + showEvery/2 + Time(a.edge.Chance(int64(showEvery)))
 	return true
 }
 

@@ -43,7 +43,8 @@ type Verb uint8
 const (
 	// Send: authenticate the request of the call in Slot, and send it to the replicas in To. If
 	// New, the timestamp was never sent before. A caller that writes timestamps down does so first,
-	// and calls Fail if it cannot.
+	// and calls Fail if it cannot. The request's Apart is as the effect says, and true in the copies
+	// for those in Shown.
 	Send Verb = iota + 1
 	// Done: the call in Slot is over, with Result or Err. The caller calls Free when it
 	// has noted the result, and not before: the group keeps only a slot's last result.
@@ -58,6 +59,8 @@ type Effect struct {
 	Slot   message.Slot
 	To     uint32 // bit i: replica i
 	New    bool
+	Apart  bool   // the request says that every replica is sent it
+	Shown  uint32 // bit i: replica i is sent a copy that says so, after the others
 	Nonce  uint64
 	Result []byte
 	Err    error
@@ -208,7 +211,8 @@ func (c *Client) prepare(now Time, k *call, t message.Timestamp, readOnly bool) 
 func (c *Client) send(now Time, k *call, again, first bool) {
 	a, q := &c.audience, &k.request
 	to := a.of(now, q.ReadOnly, again)
-	if q.Apart = !again && a.separate(k); q.Apart {
+	apart := !again && a.separate(k)
+	if apart {
 		to = a.everybody()
 	}
 	q.Replier, q.Provers = a.replier(now, again, q.ReadOnly, to)
@@ -219,7 +223,11 @@ func (c *Client) send(now Time, k *call, again, first bool) {
 	if first && q.ReadOnly && to != a.everybody() {
 		k.due = now + c.patience.widen()
 	}
-	c.do(Effect{Verb: Send, Slot: q.Slot, To: to, New: first})
+	shown := uint32(0)
+	if to == 1<<a.primary() && a.shows(now, k) {
+		shown = a.everybody() &^ to
+	}
+	c.do(Effect{Verb: Send, Slot: q.Slot, To: to, New: first, Apart: apart, Shown: shown})
 }
 
 // Request is the present request of a slot's call, for the caller to authenticate, encode and send.

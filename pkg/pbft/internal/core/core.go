@@ -18,9 +18,11 @@
 //	status.go                     STATUS, and retransmission
 //	silence.go                    silent and recovering replicas, and the null batches that they wait for
 //	shares.go  transfer.go        shares of service, by replica; fetching the state
-//	cost.go  line.go  queue.go    the requests that wait, and their cost
+//	cost.go  pacing.go            what a request costs; how long the primary takes for a client's
+//	line.go  queue.go             the requests that wait
 //	take.go  separate.go          filling a batch; operations that clients send to all replicas
 //	forwards.go  waiting.go       FORWARDs; the view-change timer
+//	turnaround.go                 how fast the primary is
 //	bodies.go                     batches by digest
 //	disputes.go                   votes and roots against the group's
 //	execute.go                    execution in order, tentative execution, the ground of replies
@@ -136,13 +138,16 @@ func (c *Core) Tick() {
 	}
 	c.recovery.askRecovery()
 	c.wait.tickQueue()
+	c.turnarounds.count()
 	c.catchUp.tickTransfer()
 	c.views.tickWaiting(c.fillLate(), c.catchUp.fetching())
 	c.followUp()
 	c.silences.tickFills()
 	c.voting.tickVotes()
 	if (c.tick+int(c.cfg.Self))%c.cfg.Ticks.Status == 0 {
+		c.turnarounds.judge()
 		c.reports.sendStatus()
+		c.leaveSlow()
 	} else if !c.catchUp.fetching() {
 		c.reports.closeGap()
 	}
@@ -232,12 +237,21 @@ func (c *Core) onStatus(m *message.Status) {
 		c.leave(c.view + 1)
 	}
 	c.wait.noteStatus(m)
+	c.turnarounds.hear(m)
+	c.leaveSlow()
 	if v := c.wait.reached(); !c.active && v > c.view {
 		c.leave(v) // too few of the others may have a VIEW-CHANGE to send: replicas that forgot theirs have none
 	} else {
 		c.views.startPendingTimer()
 	}
 	c.reports.onStatus(m)
+}
+
+// leaveSlow leaves the view of a primary that f+1 replicas find slow.
+func (c *Core) leaveSlow() {
+	if c.turnarounds.tooSlow() && !c.silent() {
+		c.leave(c.view + 1)
+	}
 }
 
 // StepDown leaves the view if we are its primary: the others follow at once, without
@@ -395,6 +409,7 @@ func (c *Core) forget(these replicas) {
 	c.change.forgetOthers(these)
 	c.forwards.forgetWords(these)
 	c.wait.forgetViews(these)
+	c.turnarounds.forget(these)
 	c.recovery.forget(these)
 }
 

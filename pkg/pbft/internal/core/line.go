@@ -27,6 +27,7 @@ type line struct {
 	// Requests and bytes that it was served in its present turn.
 	served, servedBytes int
 	sharing             sharing
+	pacing              pacing
 }
 
 // A place says which request a slot executed last: the i-th of batch n, or one that only a fetched

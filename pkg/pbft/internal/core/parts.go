@@ -20,6 +20,7 @@ type parts struct {
 	queue       queue
 	forwards    forwards
 	wait        waiting
+	turnarounds turnarounds
 	bodies      bodies
 	disputes    disputes
 	execution   execution
@@ -43,6 +44,8 @@ func newParts(cfg Config) *parts {
 	x.queue.init(cfg.Slots, cfg.QueueBytes)
 	x.forwards.init(b, &x.log, &x.queue)
 	x.wait.init(b, &x.queue, &x.forwards)
+	x.turnarounds = turnarounds{base: b, log: &x.log, queue: &x.queue, reports: &x.reports,
+		said: make([]message.View, cfg.Replicas)}
 	x.bodies.init(b, &x.log, &x.shares, x.catchUp.shunned)
 	x.disputes = disputes{b, make([]Dispute, cfg.Replicas)}
 	x.execution = execution{
@@ -51,11 +54,11 @@ func newParts(cfg Config) *parts {
 	}
 	x.voting = newVoting(voting{
 		base: b, log: &x.log, change: &x.change, queue: &x.queue, forwards: &x.forwards,
-		bodies: &x.bodies, disputes: &x.disputes, execution: &x.execution,
+		bodies: &x.bodies, disputes: &x.disputes, execution: &x.execution, turnarounds: &x.turnarounds,
 	}, &x.reports)
 	x.proposing = proposing{
 		base: b, log: &x.log, silences: &x.silences, queue: &x.queue, forwards: &x.forwards,
-		execution: &x.execution, voting: &x.voting,
+		execution: &x.execution, voting: &x.voting, turnarounds: &x.turnarounds,
 	}
 	x.stability = stability{
 		base: b, log: &x.log, checkpoints: &x.checkpoints, change: &x.change, catchUp: &x.catchUp,
@@ -63,7 +66,7 @@ func newParts(cfg Config) *parts {
 	}
 	x.views = views{
 		base: b, log: &x.log, change: &x.change, journal: &x.journal, wait: &x.wait, bodies: &x.bodies,
-		voting: &x.voting, stability: &x.stability,
+		voting: &x.voting, turnarounds: &x.turnarounds, stability: &x.stability,
 	}
 	x.recovery = newRecovery(recovery{
 		base: b, log: &x.log, silences: &x.silences, journal: &x.journal, execution: &x.execution,

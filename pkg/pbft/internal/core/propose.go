@@ -11,12 +11,13 @@ import (
 // proposing takes in requests, and has the primary give them numbers.
 type proposing struct {
 	*base
-	log       *messageLog
-	silences  *silences
-	queue     *queue
-	forwards  *forwards
-	execution *execution
-	voting    *voting
+	log         *messageLog
+	silences    *silences
+	queue       *queue
+	forwards    *forwards
+	execution   *execution
+	voting      *voting
+	turnarounds *turnarounds
 }
 
 // onRequest queues a client's request; a backup passes it on to the primary as well, because the
@@ -63,6 +64,8 @@ func (p *proposing) layBy(r *message.Request) {
 		p.refuse(r, why)
 		return
 	}
+	p.cost(r)
+	p.turnarounds.ask(r)
 	p.voting.retryLacking(r)
 }
 

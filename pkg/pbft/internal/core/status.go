@@ -15,6 +15,8 @@ type reports struct {
 	lagging  limit          // of STATUSes that are sent out of turn
 	reported message.SeqNum // how far we were by our last: see cameOn
 	gap      limit          // of STATUSes that ask for batches missing below the proposed ones
+
+	slowPrimary bool // the primary of our view is too slow: see turnaround.go
 }
 
 // peer is what the core knows of another replica.
@@ -117,7 +119,7 @@ func (r *reports) noticeLag() {
 func (r *reports) sendStatus() {
 	r.said()
 	m := &message.Status{View: r.view, Active: r.active, Low: r.log.low, LastExecuted: r.log.lastExec,
-		SilentUntil: r.silentUntil(), From: r.cfg.Self}
+		SilentUntil: r.silentUntil(), SlowPrimary: r.slowPrimary, From: r.cfg.Self}
 	base := m.Base()
 	for n := base + 1; n <= r.log.high; n++ {
 		if s := r.log.slot(n); s.isCommitted {

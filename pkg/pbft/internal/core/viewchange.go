@@ -8,13 +8,14 @@ import "bfs/pkg/pbft/internal/message"
 // in change.
 type views struct {
 	*base
-	log       *messageLog
-	change    *viewChange
-	journal   *journal
-	wait      *waiting
-	bodies    *bodies
-	voting    *voting
-	stability *stability
+	log         *messageLog
+	change      *viewChange
+	journal     *journal
+	wait        *waiting
+	bodies      *bodies
+	voting      *voting
+	turnarounds *turnarounds
+	stability   *stability
 }
 
 // begin tries to begin the present view, which is tried again whenever there is news.
@@ -57,6 +58,7 @@ func (x *views) abandon() {
 	x.active = false
 	x.voting.abandon()
 	x.wait.leave()
+	x.turnarounds.leave()
 }
 
 // sayViewChange tells the others that we have left for the present view, what we had

@@ -8,13 +8,14 @@ import "bfs/pkg/pbft/internal/message"
 // mean [TOCS §4.3]. Handlers judge and record; advance alone decides.
 type voting struct {
 	*base
-	log       *messageLog
-	change    *viewChange
-	queue     *queue
-	forwards  *forwards
-	bodies    *bodies
-	disputes  *disputes
-	execution *execution
+	log         *messageLog
+	change      *viewChange
+	queue       *queue
+	forwards    *forwards
+	bodies      *bodies
+	disputes    *disputes
+	execution   *execution
+	turnarounds *turnarounds
 
 	judge    judge
 	riding   ridingCommits
@@ -66,6 +67,7 @@ func (x *voting) onPrePrepare(p *message.PrePrepare) {
 		}
 		return
 	}
+	x.turnarounds.proposed(p)
 	s := x.log.slot(p.Seq)
 	if s.chosen == p.Digest {
 		if !x.queue.fillBatch(&p.Batch) {
@@ -249,6 +251,7 @@ func (x *voting) advance(s *slot) {
 // commit fixes what the slot executes.
 func (x *voting) commit(s *slot, b *message.Batch, d message.Digest) {
 	s.isCommitted, s.batch, s.decision = true, b, d
+	x.turnarounds.committed(s.seq)
 	x.execution.executeReady()
 }
 

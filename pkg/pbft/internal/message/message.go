@@ -136,6 +136,7 @@ type Status struct {
 	Committed    Bitmap
 	ViewChanges  uint32 // bit i: has replica i's VIEW-CHANGE, and may use it
 	HasNewView   bool
+	SlowPrimary  bool   // the primary of the sender's view is slow (R-HD-5)
 	SilentUntil  SeqNum // the sender votes once a checkpoint from here on is stable there; 0: it votes
 	From         ReplicaID
 }
@@ -207,6 +208,7 @@ func (m *Status) AppendBody(b []byte) []byte {
 	b = m.Committed.append(b)
 	b = appendU32(b, m.ViewChanges)
 	b = appendBool(b, m.HasNewView)
+	b = appendBool(b, m.SlowPrimary)
 	return appendU64(b, uint64(m.SilentUntil))
 }
 
@@ -218,7 +220,7 @@ func (m *Status) decode(r *reader, lim *Limits) {
 	m.Low, m.LastExecuted = r.seqNum(), r.seqNum()
 	m.Prepared.decode(r, lim.WindowLength)
 	m.Committed.decode(r, lim.WindowLength)
-	m.ViewChanges, m.HasNewView = r.u32(), r.bool()
+	m.ViewChanges, m.HasNewView, m.SlowPrimary = r.u32(), r.bool(), r.bool()
 	m.SilentUntil = r.seqNum()
 }
 

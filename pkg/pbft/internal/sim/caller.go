@@ -268,10 +268,19 @@ func (c *caller) transmit(e *client.Effect) {
 		w.judge.requested(c, k.q)
 		c.rises(e.Slot, k.q.Timestamp)
 	}
-	w.seal(k.q, w.everyone)
-	for i := range w.n {
-		if e.To&(1<<i) != 0 {
-			c.send(i, k.q)
+	c.say(k.q, e.To, e.Apart)
+	if e.Shown != 0 {
+		c.say(k.q, e.Shown, true)
+	}
+}
+
+// say sends a request to a set of replicas, which says whether it goes to every one.
+func (c *caller) say(q *message.Request, to uint32, apart bool) {
+	q.Apart = apart
+	c.w.seal(q, c.w.everyone)
+	for i := range c.w.n {
+		if to&(1<<i) != 0 {
+			c.send(i, q)
 		}
 	}
 }

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package core
+
+import (
+	"slices"
+
+	"bfs/pkg/pbft/internal/message"
+)
+
+// A faulty primary can make each proposal just before the view-change timer ends. It keeps its
+// view, and the group has a hundredth of its speed (R-HD-5). So backups judge the primary by its
+// turnaround: the time from when it has a request until its proposal of it comes back, as in
+// Prime (R-HD-7).
+//
+// A backup must know of a request for that, but clients send only long requests to every replica.
+// So a client shows a short one to the backups, once in a while. The copy for the primary does not
+// say so: the primary cannot know which of its delays are seen.
+//
+// A correct primary is late too, for three reasons, which must not count against it:
+//
+//   - It has as many batches under way as it may, and the request waits for the next. So a
+//     backup counts only the ticks in which the primary could have proposed.
+//   - Hosts or wires are slow. Then agreement on the batch is slow, too, which the backups bring
+//     about without the primary. So a turnaround is judged by the agreement on the same batch: a
+//     proposal costs one or two message delays, and agreement two.
+//   - It holds the requests of one client back, because that has had its share or is suspected, or
+//     a faulty client has sent the primary its copy later than the others. So a primary is slow
+//     only if it is slow to most clients.
+//
+// A backup that finds the primary slow says so in its STATUS. When f+1 replicas do, one of them is
+// correct, and all leave the view. The primary of the next view may be as slow because the whole
+// group is. So each such view change doubles what the next primary may take, for a minute or
+// longer: a slow group, or one in which most clients lie, changes its view only a few times.
+//
+// Delays below some thirty milliseconds go unnoticed, as does a primary that keeps its proposals
+// from a part of the backups, so that agreement is slow as well.
+
+const (
+	// givenUpTicks is when the proposal of a request is not awaited any more. If its client waits
+	// for it the view-change timer runs.
+	givenUpTicks = 100
+	// strikesOut is in how many judgements in a row a primary must be slow.
+	strikesOut = 2
+	// tolerantTicks is how long a backup is more tolerant after it has left a slow primary, and how
+	// long it takes to be half as tolerant again.
+	tolerantTicks = 6000
+	// maxTolerance bounds how much more tolerant.
+	maxTolerance = 64
+)
+
+// turnarounds judge the primary of the present view.
+type turnarounds struct {
+	*base
+	log     *messageLog
+	queue   *queue
+	reports *reports
+
+	asked    []*line // lines with a request whose turnaround is being measured
+	strikes  int
+	tolerant pause
+	left     uint64         // primaries that this replica found slow, and whose views ended for it
+	said     []message.View // by replica: 1 above the view whose primary it finds slow, 0 if none
+}
+
+// ask begins to measure the turnaround of a request that its client sent to everyone.
+func (x *turnarounds) ask(r *message.Request) {
+	l := x.queue.line(r.Client)
+	p := &l.pacing
+	if !x.active || x.isPrimary() || x.silent() || p.request != nil || costly(r) || !l.suspect.over(x.tick) {
+		return
+	}
+	*p = pacing{request: r, since: x.tick, results: p.results}
+	x.asked = append(x.asked, l)
+}
+
+// count counts a tick for what the primary has.
+func (x *turnarounds) count() {
+	if len(x.asked) == 0 {
+		return
+	}
+	free := x.log.numbered < x.log.lastExec+x.cfg.Window
+	x.asked = slices.DeleteFunc(x.asked, func(l *line) bool {
+		p := &l.pacing
+		switch age := x.tick - p.since; {
+		case age > givenUpTicks:
+			p.request = nil
+			return true
+		case p.batch == 0 && free:
+			p.idle++
+		}
+		return false
+	})
+}
+
+// proposed notes a proposal of the primary.
+func (x *turnarounds) proposed(p *message.PrePrepare) {
+	if len(x.asked) == 0 {
+		return
+	}
+	for _, r := range p.Batch.Requests {
+		l := x.queue.find(r.Client)
+		if l == nil || l.pacing.request == nil || l.pacing.batch > 0 || l.pacing.request.Slot != r.Slot {
+			continue
+		}
+		switch asked := l.pacing.request; {
+		case asked.Timestamp == r.Timestamp:
+			l.pacing.batch, l.pacing.proposed = p.Seq, x.tick
+		case asked.Timestamp < r.Timestamp:
+			x.drop(l)
+		}
+	}
+}
+
+// committed notes that a batch has committed.
+func (x *turnarounds) committed(n message.SeqNum) {
+	for i := 0; i < len(x.asked); i++ {
+		l := x.asked[i]
+		p := &l.pacing
+		if p.batch != n {
+			continue
+		}
+		p.add(x.tick)
+		x.drop(l)
+		i--
+	}
+}
+
+// drop ends the measurement that is under way for a client.
+func (x *turnarounds) drop(l *line) {
+	l.pacing.request = nil
+	x.asked = slices.DeleteFunc(x.asked, func(other *line) bool { return other == l })
+}
+
+// tolerance is by how much more than at first the primary may take.
+func (x *turnarounds) tolerance() int {
+	return min(max(1, 2*x.tolerant.ticks/tolerantTicks), maxTolerance)
+}
+
+// judge judges the primary. It is called before each STATUS, which then says the result.
+func (x *turnarounds) judge() {
+	x.tolerant.halve(x.tick)
+	judged, slow := 0, 0
+	if x.active && !x.isPrimary() && !x.silent() {
+		for _, l := range x.queue.order {
+			if isSlow, known := l.pacing.judge(x.tick, x.tolerance()); known {
+				judged++
+				slow += isSlow
+			}
+		}
+	}
+	if x.strikes++; 2*slow <= judged {
+		x.strikes = 0
+	}
+	x.reports.slowPrimary = x.strikes >= strikesOut
+}
+
+// hear notes whether a replica finds the primary of our view slow.
+func (x *turnarounds) hear(m *message.Status) {
+	x.said[m.From] = 0
+	if m.Active && m.SlowPrimary {
+		x.said[m.From] = m.View + 1
+	}
+}
+
+// forget forgets what these replicas have said.
+func (x *turnarounds) forget(these replicas) {
+	for i := range x.said {
+		if these.has(message.ReplicaID(i)) {
+			x.said[i] = 0
+		}
+	}
+}
+
+// tooSlow reports whether f+1 replicas find the primary slow.
+func (x *turnarounds) tooSlow() bool {
+	n := 0
+	if x.reports.slowPrimary {
+		n++
+	}
+	for i, v := range x.said {
+		if v == x.view+1 && message.ReplicaID(i) != x.cfg.Self {
+			n++
+		}
+	}
+	return x.active && n >= x.weak()
+}
+
+// leave forgets the turnarounds of a primary whose view is over.
+func (x *turnarounds) leave() {
+	if x.reports.slowPrimary {
+		x.left++
+		x.tolerant.begin(x.tick, tolerantTicks, tolerantTicks*maxTolerance/2)
+	}
+	x.strikes, x.reports.slowPrimary = 0, false
+	for _, l := range x.queue.order {
+		l.pacing = pacing{}
+	}
+	clear(x.asked)
+	x.asked = x.asked[:0]
+}
