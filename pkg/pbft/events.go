@@ -78,7 +78,7 @@ func (e *events) whyLeft(c *core.Core, executed uint64) string {
 			others = append(others, i)
 		}
 	}
-	old := e.view.Primary(e.group.N())
+	old, slow := e.view.Primary(e.group.N()), c.LeftSlow()
 	switch p := e.peers[old]; {
 	case e.handsOver:
 		return "this replica hands over before it stops"
@@ -90,6 +90,10 @@ func (e *events) whyLeft(c *core.Core, executed uint64) string {
 		return fmt.Sprintf("primary %d hands over", old)
 	case p != nil && p.inbound == nil:
 		return fmt.Sprintf("primary %d is not connected", old)
+	case slow.Times > 0 && slow.View == e.view && slow.Starved:
+		return fmt.Sprintf("primary %d served a client far later than others", old)
+	case slow.Times > 0 && slow.View == e.view:
+		return fmt.Sprintf("primary %d proposed far later than it could have", old)
 	case len(others) >= e.group.Weak():
 		return fmt.Sprintf("replicas %v left the view", others)
 	}

@@ -569,6 +569,7 @@ func (r *Replica) status() Status {
 	stable := r.core.Stable()
 	s.Stable, s.Root = stable.Seq, hex.EncodeToString(stable.Digest[:])
 	s.ViewChanges, s.ViewChange, s.Fetched = m.changes, Seconds(m.stall), m.fetched
+	s.SlowPrimary = r.core.LeftSlow().Times
 	s.Rollbacks, s.Disk = m.rollbacks, r.disk.status()
 	for i, p := range r.peers {
 		if p != nil {

@@ -24,6 +24,7 @@ type Status struct {
 	Recovery     Recovery     `json:"recovery"`
 	Peers        []PeerStatus `json:"peers"`
 	ViewChanges  int          `json:"view_changes"`        // gone through since start
+	SlowPrimary  uint64       `json:"slow_primaries"`      // views since start that ended because the primary was slow
 	ViewChange   Seconds      `json:"view_change_seconds"` // the last: from our VIEW-CHANGE to the next execution
 	Rollbacks    int          `json:"rollbacks"`           // tentative executions that were undone, since start
 	Fetched      Fetched      `json:"fetched"`

@@ -47,6 +47,7 @@ var ReplicaHelp = map[string]string{
 	"bfs_primary":                   "The replica that orders operations in this view.",
 	"bfs_view_active":               "0 during a view change.",
 	"bfs_view_changes_total":        "View changes gone through since start.",
+	"bfs_slow_primaries_total":      "Views since start that ended because replicas found the primary slow.",
 	"bfs_rollbacks_total":           "Batches executed before they had committed, and taken back, since start.",
 	"bfs_last_executed":             "The last batch that this replica has executed.",
 	"bfs_stable_checkpoint":         "The last stable checkpoint.",
@@ -124,6 +125,7 @@ func ReplicaMetrics(w io.Writer, s pbft.Status, n int) {
 	gauge("bfs_primary", uint64(s.Primary))
 	gauge("bfs_view_active", number(s.Active))
 	counter("bfs_view_changes_total", uint64(s.ViewChanges))
+	counter("bfs_slow_primaries_total", s.SlowPrimary)
 	counter("bfs_rollbacks_total", uint64(s.Rollbacks))
 	gauge("bfs_last_executed", uint64(s.LastExecuted))
 	gauge("bfs_stable_checkpoint", uint64(s.Stable))

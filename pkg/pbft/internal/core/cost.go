@@ -42,6 +42,10 @@ func extra(r *message.Request) int { return r.Cost - r.Length() - commonCost }
 
 func costly(r *message.Request) bool { return extra(r) > 0 }
 
+// weight is a request's part of a batch: what it costs, as bytes copied, and what any
+// operation costs.
+func weight(cost, length int) int { return max(cost, length) + commonCost }
+
 // busy remembers the last two clients that were served.
 type busy struct {
 	last, other     message.ClientID

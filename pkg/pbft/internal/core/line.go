@@ -27,6 +27,7 @@ type line struct {
 	// Requests and bytes that it was served in its present turn.
 	served, servedBytes int
 	sharing             sharing
+	had                 int // by weight, of what was executed; of late
 	pacing              pacing
 }
 

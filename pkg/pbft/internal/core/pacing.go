@@ -8,10 +8,11 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A turnaround is how long the primary took for a request, ticks.
+// A turnaround is how long the primary took for a request, in ticks.
 type turnaround struct {
 	at     int // tick at which it was known
-	idle   int // in which the primary had the request, and could have proposed
+	waited int // until the proposal
+	idle   int // of these, in which the primary could have proposed
 	agreed int // from the proposal until the batch committed
 }
 
@@ -26,10 +27,13 @@ type pacing struct {
 }
 
 const (
-	// slackTicks is how much longer than a multiple of the agreement a turnaround may be.
-	slackTicks = 2
-	// paceFactor is that multiple.
+	// paceFactor is how many times as long as agreement a turnaround may take,
 	paceFactor = 4
+	// and slackTicks is how much longer. A host that is so busy that a process is kept from running
+	// makes it look as if the primary took about a tick.
+	slackTicks = 2
+	// starvedSlack is the same for what one client waits for. It may wait for a batch of others.
+	starvedSlack = 5
 	// keptTurnarounds is how many results of one client count, and leastTurnarounds how many are
 	// needed. A fourth of them, the worst, is left out.
 	keptTurnarounds, leastTurnarounds = 8, 4
@@ -42,31 +46,44 @@ func (p *pacing) add(tick int) {
 	if len(p.results) >= keptTurnarounds {
 		p.results = slices.Delete(p.results, 0, 1)
 	}
-	p.results = append(p.results, turnaround{tick, p.idle, tick - p.proposed})
+	p.results = append(p.results, turnaround{tick, p.proposed - p.since, p.idle, tick - p.proposed})
 }
 
-// judge says whether the primary is slow to a client, 1 or 0, and whether enough is known for that.
-func (p *pacing) judge(tick, tolerance int) (slow int, known bool) {
-	var excess []int
-	for _, r := range p.results {
-		if tick-r.at < freshTicks {
-			excess = append(excess, r.idle-paceFactor*tolerance*r.agreed)
+// slow reports whether the primary is too slow to the client, and whether enough is known for that.
+func (p *pacing) slow(tick, tolerance int) (slow, known bool) {
+	return p.exceeds(tick, slackTicks*tolerance, paceFactor*tolerance, func(r *turnaround) int { return r.idle })
+}
+
+// starves reports whether the client waits too long, whatever the primary does meanwhile.
+func (p *pacing) starves(tick int) bool {
+	slow, _ := p.exceeds(tick, starvedSlack, paceFactor, func(r *turnaround) int { return r.waited })
+	return slow
+}
+
+// exceeds reports whether results are above slack and factor times the agreement, on average, and
+// whether there are enough for that. The request that waits is one of them when it has waited so
+// long itself.
+func (p *pacing) exceeds(tick, slack, factor int, of func(*turnaround) int) (exceeds, known bool) {
+	var excess [keptTurnarounds + 1]int
+	all := excess[:0]
+	for i := range p.results {
+		if r := &p.results[i]; tick-r.at < freshTicks {
+			all = append(all, of(r)-factor*r.agreed)
 		}
 	}
-	if p.request != nil && p.batch == 0 && p.idle > slackTicks*tolerance {
-		excess = append(excess, p.idle)
+	if p.request != nil && p.batch == 0 {
+		if so := of(&turnaround{waited: tick - p.since, idle: p.idle}); so > slack {
+			all = append(all, so)
+		}
 	}
-	if len(excess) < leastTurnarounds {
-		return 0, false
+	if len(all) < leastTurnarounds {
+		return false, false
 	}
-	slices.Sort(excess)
-	excess = excess[:len(excess)-len(excess)/4]
+	slices.Sort(all)
+	all = all[:len(all)-len(all)/4]
 	sum := 0
-	for _, d := range excess {
-		sum += d
+	for _, x := range all {
+		sum += x
 	}
-	if sum > slackTicks*tolerance*len(excess) {
-		return 1, true
-	}
-	return 0, true
+	return sum > slack*len(all), true
 }

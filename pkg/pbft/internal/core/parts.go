@@ -262,6 +262,9 @@ func (a Answers) UnderWay() message.SeqNum {
 	return 0
 }
 
+// LeftSlow tells of the primaries that were left because they were slow.
+func (a Answers) LeftSlow() LeftSlow { return a.turnarounds.left }
+
 // Idle reports whether ticks would bring nothing forward but STATUSes and COMMITs that nobody waits
 // for. The caller may then tick later, several times at once.
 func (a Answers) Idle() bool {

@@ -213,6 +213,9 @@ func (q *queue) newView() {
 // executed notes that a request was executed as the i-th of batch n.
 func (q *queue) executed(r *message.Request, n message.SeqNum, i int) {
 	q.complete(r, place{t: r.Timestamp, n: n, i: i})
+	if int(r.Slot) < q.slots {
+		q.line(r.Client).had += weight(r.Cost, r.Length())
+	}
 }
 
 // complete removes a slot's waiting requests up to timestamp t: they were executed, whichever copy

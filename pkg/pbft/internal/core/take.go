@@ -209,10 +209,6 @@ const (
 	shareTicks = 2
 )
 
-// weight is a request's part of a batch: what it costs, as bytes copied, and what any
-// operation costs.
-func weight(cost, length int) int { return max(cost, length) + commonCost }
-
 // contends reports whether somebody else was served lately.
 func (q *queue) contends(l *line, tick int) bool {
 	return q.proposed.othersWithin(l.client, tick, shareTicks)

@@ -9,7 +9,7 @@ import (
 )
 
 // A faulty primary can make each proposal just before the view-change timer ends. It keeps its
-// view, and the group has a hundredth of its speed (R-HD-5). So backups judge the primary by its
+// view, and the group has a twentieth of its speed (R-HD-5). So backups judge the primary by its
 // turnaround: the time from when it has a request until its proposal of it comes back, as in
 // Prime (R-HD-7).
 //
@@ -28,10 +28,15 @@ import (
 //     a faulty client has sent the primary its copy later than the others. So a primary is slow
 //     only if it is slow to most clients.
 //
-// A backup that finds the primary slow says so in its STATUS. When f+1 replicas do, one of them is
-// correct, and all leave the view. The primary of the next view may be as slow because the whole
-// group is. So each such view change doubles what the next primary may take, for a minute or
-// longer: a slow group, or one in which most clients lie, changes its view only a few times.
+// A primary can also let one client wait, and serve the others (R-HD-6). It starves a client that
+// waits long, by the same measure, and has had less than half of what the best served client had: a
+// client that waits because it has had its share has had more.
+//
+// A backup that finds the primary slow, or that it starves a client, says so in its STATUS. When
+// f+1 replicas do, one of them is correct, and all leave the view. The next primary may look alike,
+// because the group is slow or because clients lie. So each such view change doubles what the next
+// primary may take, for a minute or longer; and each for a client that starved doubles the time for
+// which none is left for that reason. A slow group changes its view only a few times.
 //
 // Delays below some thirty milliseconds go unnoticed, as does a primary that keeps its proposals
 // from a part of the backups, so that agreement is slow as well.
@@ -40,13 +45,16 @@ const (
 	// givenUpTicks is when the proposal of a request is not awaited any more. If its client waits
 	// for it the view-change timer runs.
 	givenUpTicks = 100
-	// strikesOut is in how many judgements in a row a primary must be slow.
+	// strikesOut is in how many judgements in a row a primary must fail.
 	strikesOut = 2
 	// tolerantTicks is how long a backup is more tolerant after it has left a slow primary, and how
 	// long it takes to be half as tolerant again.
 	tolerantTicks = 6000
 	// maxTolerance bounds how much more tolerant.
 	maxTolerance = 64
+	// fairTicks is how long no primary is left for a client that starves after one was. It doubles
+	// up to maxTolerance times that.
+	fairTicks = 500
 )
 
 // turnarounds judge the primary of the present view.
@@ -56,11 +64,20 @@ type turnarounds struct {
 	queue   *queue
 	reports *reports
 
-	asked    []*line // lines with a request whose turnaround is being measured
-	strikes  int
-	tolerant pause
-	left     uint64         // primaries that this replica found slow, and whose views ended for it
+	asked    []*line        // lines with a request whose turnaround is being measured
+	strikes  int            // judgements in a row in which the primary failed
+	isSlow   bool           // it was slow in the last of these, and not only to one client
+	tolerant pause          // after a slow primary
+	fair     pause          // after one that starved a client
 	said     []message.View // by replica: 1 above the view whose primary it finds slow, 0 if none
+	left     LeftSlow
+}
+
+// LeftSlow tells of the views that ended because replicas found the primary slow.
+type LeftSlow struct {
+	Times   uint64       // since this replica's start
+	View    message.View // the last of them
+	Starved bool         // this replica found that its primary starved a client, and was not slow to most
 }
 
 // ask begins to measure the turnaround of a request that its client sent to everyone.
@@ -140,19 +157,35 @@ func (x *turnarounds) tolerance() int {
 // judge judges the primary. It is called before each STATUS, which then says the result.
 func (x *turnarounds) judge() {
 	x.tolerant.halve(x.tick)
-	judged, slow := 0, 0
-	if x.active && !x.isPrimary() && !x.silent() {
-		for _, l := range x.queue.order {
-			if isSlow, known := l.pacing.judge(x.tick, x.tolerance()); known {
-				judged++
-				slow += isSlow
-			}
-		}
-	}
-	if x.strikes++; 2*slow <= judged {
+	x.fair.halve(x.tick)
+	slow, starved := x.verdict()
+	x.isSlow = slow
+	if x.strikes++; !slow && !starved {
 		x.strikes = 0
 	}
 	x.reports.slowPrimary = x.strikes >= strikesOut
+}
+
+// verdict reports whether the primary is slow, and whether it starves a client.
+func (x *turnarounds) verdict() (slow, starved bool) {
+	if !x.active || x.isPrimary() || x.silent() {
+		return false, false
+	}
+	known, tooSlow, most := 0, 0, 0
+	for _, l := range x.queue.order {
+		if isSlow, isKnown := l.pacing.slow(x.tick, x.tolerance()); isKnown {
+			known++
+			if isSlow {
+				tooSlow++
+			}
+		}
+		most = max(most, l.had)
+	}
+	for _, l := range x.queue.order {
+		starved = starved || x.fair.over(x.tick) && 2*l.had < most && l.suspect.over(x.tick) && l.pacing.starves(x.tick)
+		l.had -= l.had / 4
+	}
+	return 2*tooSlow > known, starved
 }
 
 // hear notes whether a replica finds the primary of our view slow.
@@ -188,11 +221,17 @@ func (x *turnarounds) tooSlow() bool {
 
 // leave forgets the turnarounds of a primary whose view is over.
 func (x *turnarounds) leave() {
-	if x.reports.slowPrimary {
-		x.left++
-		x.tolerant.begin(x.tick, tolerantTicks, tolerantTicks*maxTolerance/2)
+	own := x.reports.slowPrimary
+	if own || x.tooSlow() {
+		x.left = LeftSlow{x.left.Times + 1, x.view, own && !x.isSlow}
 	}
-	x.strikes, x.reports.slowPrimary = 0, false
+	switch {
+	case own && x.isSlow:
+		x.tolerant.begin(x.tick, tolerantTicks, tolerantTicks*maxTolerance/2)
+	case own:
+		x.fair.begin(x.tick, fairTicks, fairTicks*maxTolerance)
+	}
+	x.strikes, x.isSlow, x.reports.slowPrimary = 0, false, false
 	for _, l := range x.queue.order {
 		l.pacing = pacing{}
 	}

@@ -55,10 +55,10 @@ func (x *views) leave(v message.View) {
 // abandon ends the votes of the present view. P and Q keep what prepared and what was voted for.
 func (x *views) abandon() {
 	x.log.carry(x.view, func(s *slot) bool { return x.isPrimary() || s.prepares.has(x.cfg.Self) })
+	x.turnarounds.leave()
 	x.active = false
 	x.voting.abandon()
 	x.wait.leave()
-	x.turnarounds.leave()
 }
 
 // sayViewChange tells the others that we have left for the present view, what we had
