@@ -32,7 +32,9 @@ func (x *views) leave(v message.View) {
 	if v.Primary(x.cfg.Replicas) == x.cfg.Self && x.mayHaveProposed(v) {
 		v++
 	}
-	x.suspectStallers()
+	if !x.turnarounds.tooSlow() { // what is under way then has had no time to prepare
+		x.suspectStallers()
+	}
 	x.abandon()
 	x.view = v
 	x.change.forgetNewView()
