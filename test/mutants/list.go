@@ -379,7 +379,7 @@ var mutants = []mutant{
 	// A slow primary.
 	{"a slow primary keeps its view", core + "turnaround.go", "return x.active && n >= x.weak()", "return false"},
 	{"one replica's word ends the view of a slow primary", core + "turnaround.go", "return x.active && n >= x.weak()", "return x.active && n >= 1"},
-	{"slow agreement does not excuse a slow proposal", core + "pacing.go", "of(r)-factor*r.agreed", "of(r)-0*factor*r.agreed"},
+	{"slow agreement does not excuse a slow proposal", core + "pacing.go", "max(0, of(r)-factor*r.agreed)", "max(0, of(r)-0*factor*r.agreed)"},
 	{"a primary may not take longer after one that was left for its slowness", core + "turnaround.go", "return min(max(1, 2*x.tolerant.ticks/tolerantTicks), maxTolerance)", "return 1"},
 	{"a primary may starve a client", core + "turnaround.go", "return 2*tooSlow > known, starved", "return 2*tooSlow > known, false"},
 	{"a client shows the backups nothing", rule + "audience.go", "if now < a.show ||", "if now >= 0 ||"},

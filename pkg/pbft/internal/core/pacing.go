@@ -13,7 +13,7 @@ type turnaround struct {
 	at     int // tick at which it was known
 	waited int // until the proposal
 	idle   int // of these, in which the primary could have proposed
-	agreed int // from the proposal until the batch committed
+	agreed int // from the proposal until the batch prepared
 }
 
 // A pacing is what is known of the primary's turnarounds for one client.
@@ -61,14 +61,14 @@ func (p *pacing) starves(tick int) bool {
 }
 
 // exceeds reports whether results are above slack and factor times the agreement, on average, and
-// whether there are enough for that. The request that waits is one of them when it has waited so
-// long itself.
+// whether there are enough for that. A slow agreement excuses its own result and no other. The
+// request that waits is one of them when it has waited so long itself.
 func (p *pacing) exceeds(tick, slack, factor int, of func(*turnaround) int) (exceeds, known bool) {
 	var excess [keptTurnarounds + 1]int
 	all := excess[:0]
 	for i := range p.results {
 		if r := &p.results[i]; tick-r.at < freshTicks {
-			all = append(all, of(r)-factor*r.agreed)
+			all = append(all, max(0, of(r)-factor*r.agreed))
 		}
 	}
 	if p.request != nil && p.batch == 0 {

@@ -22,8 +22,9 @@ import (
 //   - It has as many batches under way as it may, and the request waits for the next. So a
 //     backup counts only the ticks in which the primary could have proposed.
 //   - Hosts or wires are slow. Then agreement on the batch is slow, too, which the backups bring
-//     about without the primary. So a turnaround is judged by the agreement on the same batch: a
-//     proposal costs one or two message delays, and agreement two.
+//     about without the primary. So a turnaround is judged by the agreement on the same batch,
+//     until it has prepared: both cost one or two message delays. (A COMMIT may wait for the next
+//     proposal, so commits would be as late as the primary likes.)
 //   - It holds the requests of one client back, because that has had its share or is suspected, or
 //     a faulty client has sent the primary its copy later than the others. So a primary is slow
 //     only if it is slow to most clients.
@@ -129,8 +130,9 @@ func (x *turnarounds) proposed(p *message.PrePrepare) {
 	}
 }
 
-// committed notes that a batch has committed.
-func (x *turnarounds) committed(n message.SeqNum) {
+// agreed notes that a batch has prepared, or was decided without that. It does not await the
+// commit: a COMMIT may wait for the next proposal, and then the primary would be judged by itself.
+func (x *turnarounds) agreed(n message.SeqNum) {
 	for i := 0; i < len(x.asked); i++ {
 		l := x.asked[i]
 		p := &l.pacing

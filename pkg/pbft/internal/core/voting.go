@@ -239,6 +239,7 @@ func (x *voting) advance(s *slot) {
 		x.sayCommit(s)
 	}
 	if newly {
+		x.turnarounds.agreed(s.seq)
 		x.execution.executeReady()
 	}
 	if !s.isCommitted && s.committedLocal(x.quorum()) {
@@ -251,7 +252,7 @@ func (x *voting) advance(s *slot) {
 // commit fixes what the slot executes.
 func (x *voting) commit(s *slot, b *message.Batch, d message.Digest) {
 	s.isCommitted, s.batch, s.decision = true, b, d
-	x.turnarounds.committed(s.seq)
+	x.turnarounds.agreed(s.seq)
 	x.execution.executeReady()
 }
 
