@@ -94,7 +94,7 @@ func slowForever() *Schedule {
 			return true
 		})
 	}, "proposals are 15 ticks under way")
-	s.reach("views have ended, but few", func(w *world) bool { return w.view(2) >= 1 && w.view(2) <= 4 })
+	s.reach("views have ended, but few", func(w *world) bool { return w.view(2) >= 1 && w.view(2) <= 8 })
 	return s
 }
 
