@@ -31,7 +31,7 @@ func newClientRenewal(period time.Duration) clientRenewal {
 
 // begins reports whether the keys are to be refreshed, after due: as soon as no call is
 // under way, or after drainPeriod. If no call has ended since the last refresh it waits for one,
-// as a replica does: see Replica.waitsSince.
+// as a replica does: see newKeys.waitsSince.
 func (x *clientRenewal) begins(now time.Time, underWay int) bool {
 	if underWay > 0 && !x.served && now.Sub(x.last) < longestPostponed {
 		x.due = now.Add(x.period / 4)

@@ -102,6 +102,10 @@ const (
 	LongestKeyPeriod  = time.Hour
 )
 
+// longestPostponed is how long after the last refresh there is another one, though nothing was
+// executed since.
+const longestPostponed = time.Minute
+
 // keyPeriod is the period for which a configuration asks.
 func keyPeriod(d time.Duration) time.Duration {
 	if d <= 0 {

@@ -40,7 +40,7 @@ func (x newKeys) run() {
 		case <-timer.C:
 			timer.Reset(period)
 			r.enter()
-			if r.waitsSince(&last) {
+			if x.waitsSince(&last) {
 				timer.Reset(period / 4)
 			} else {
 				r.refreshKeys()
@@ -55,10 +55,6 @@ func (x newKeys) run() {
 	}
 }
 
-// longestPostponed is how long after the last refresh there is another one, though nothing was
-// executed since.
-const longestPostponed = time.Minute
-
 // A progress is how much a replica had executed when it refreshed its keys.
 type progress struct {
 	at       time.Time
@@ -69,7 +65,8 @@ type progress struct {
 // and notes that there is one now if not. A refresh loses what is under way. On a host
 // where a round of messages takes longer than the period, one refresh after the other
 // would lose everything. The caller holds the lock.
-func (r *Replica) waitsSince(last *progress) bool {
+func (x newKeys) waitsSince(last *progress) bool {
+	r := x.r
 	stuck := r.core != nil && !r.core.Idle() && r.measured.executed == last.executed
 	if stuck && time.Since(last.at) < longestPostponed {
 		return true
