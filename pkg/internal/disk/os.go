@@ -27,7 +27,7 @@ func wrapped(f *os.File, err error) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{f}, nil
+	return &osFile{File: f}, nil
 }
 
 func (d directoryFS) Remove(name string) error     { return os.Remove(d.path(name)) }
@@ -55,7 +55,28 @@ func (d directoryFS) Sync() error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-type osFile struct{ *os.File }
+type osFile struct {
+	*os.File
+	direct directFile
+}
+
+// ReadAt implements File. A long read goes past the cache unless all of it is there. It is made
+// once, when a replica starts. In the cache it would drive out what others want, or take memory
+// that the host has to find first.
+func (f *osFile) ReadAt(b []byte, off int64) (int, error) {
+	if len(b) >= longRead && f.direct.open(f.File, b, off) {
+		if n, err := f.direct.ReadAt(b, off); err == nil {
+			return n, nil
+		}
+	}
+	return f.File.ReadAt(b, off)
+}
+
+// longRead is how many bytes a read must have to go past the cache.
+const longRead = 64 << 10
+
+// Close implements File.
+func (f *osFile) Close() error { return errors.Join(f.direct.close(), f.File.Close()) }
 
 func (f *osFile) Size() (int64, error) {
 	info, err := f.Stat()
