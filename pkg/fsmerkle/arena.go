@@ -194,23 +194,65 @@ func (a *arena) take() (f frame, zeros bool) {
 		a.warm.items = a.warm.items[:n-1]
 		return f, false
 	}
-	if n := len(a.cold.items); n > 0 {
-		f = a.cold.items[n-1]
-		a.cold.items = a.cold.items[:n-1]
+	if f, ok := a.takeCold(); ok {
 		return f, true
 	}
+	if f = a.takeFresh(); f%readied == 0 {
+		ready(a.run(f, readied))
+	}
+	return f, true
+}
+
+func (a *arena) takeCold() (f frame, ok bool) {
+	n := len(a.cold.items)
+	if n == 0 {
+		return absent, false
+	}
+	f = a.cold.items[n-1]
+	a.cold.items = a.cold.items[:n-1]
+	return f, true
+}
+
+// takeFresh returns the next frame that was never handed out.
+func (a *arena) takeFresh() (f frame) {
 	if a.fresh == math.MaxUint32 {
 		panic("fsmerkle: out of frames: 16 TiB are in use")
 	}
 	if int(a.fresh>>a.shift) == len(a.chunks) {
 		must(0, a.addChunk())
 	}
-	if a.fresh%readied == 0 {
-		ready(unsafe.Slice(unsafe.SliceData(a.bytes(a.fresh)), readied*PageSize))
-	}
 	f = a.fresh
 	a.fresh++
-	return f, true
+	return f
+}
+
+// run finds the bytes of n frames in a row, which lie in one chunk.
+func (a *arena) run(first frame, n int) []byte {
+	return unsafe.Slice(unsafe.SliceData(a.bytes(first)), n*PageSize)
+}
+
+// takeRun returns frames that lie in a row, at least one and at most max. They are not made
+// resident, and their contents are unspecified.
+func (a *arena) takeRun(max int) (first frame, n int) {
+	first, _ = a.takeCold()
+	if first == absent {
+		first = a.takeFresh()
+		for n = 1; n < max && a.fresh&(1<<a.shift-1) != 0 && a.fresh < math.MaxUint32; n++ {
+			a.fresh++
+		}
+	} else {
+		for n = 1; n < max && a.nextCold(first+frame(n)); n++ {
+			a.cold.items = a.cold.items[:len(a.cold.items)-1]
+		}
+	}
+	a.used += n
+	return first, n
+}
+
+// nextCold reports whether frame f is the next cold one, and not the first of its chunk.
+func (a *arena) nextCold(f frame) bool {
+	n := len(a.cold.items)
+	return n > 0 && a.cold.items[n-1] == f && f&(1<<a.shift-1) != 0
 }
 
 func (a *arena) takeZeroed() frame {
@@ -243,8 +285,7 @@ func (a *arena) cool() {
 		for j < len(old) && old[j] == old[j-1]+1 && old[j]>>a.shift == old[i]>>a.shift {
 			j++
 		}
-		run := unsafe.Slice(unsafe.SliceData(a.bytes(old[i])), (j-i)*PageSize)
-		must(0, giveBack(run))
+		must(0, giveBack(a.run(old[i], j-i)))
 		i = j
 	}
 	// Backwards, so that the lowest numbers are reused first and memory stays dense.

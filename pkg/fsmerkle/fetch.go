@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"unsafe"
 )
 
 // Why an offer, or a session, is refused. An offer refused has had no effect.
@@ -129,6 +130,7 @@ type Install struct {
 	// has for it, or the page is in no target any more.
 	staged table[frame]
 	pages  vector[uint32] // all those ever staged, to find the frames again
+	loans  []loan         // memory that the caller fills
 
 	todo  []NodeID            // wanted, and not asked for; a stack
 	asked map[NodeID]struct{} // wanted, and asked for
@@ -292,11 +294,73 @@ func (in *Install) stage(n PageNum, contents []byte, d Digest) error {
 		return fmt.Errorf("%w: page %d", ErrMismatch, n)
 	}
 	delete(in.asked, id)
-	f, _ := in.s.arena.take()
-	copy(in.s.arena.bytes(f), contents)
+	f := in.takeLent(contents)
+	if f == absent {
+		f, _ = in.s.arena.take()
+		copy(in.s.arena.bytes(f), contents)
+	}
 	in.staged.items[n] = f
 	in.pages.push(uint32(n))
 	return nil
+}
+
+// A loan is frames in a row, lent to be filled.
+type loan struct {
+	mem   []byte
+	first frame
+	taken []bool // these have become pages of the session
+}
+
+// Lend lends memory in a row for up to max pages, but one at least. The caller may fill it on any
+// goroutine, and offer it a page at a time: OfferPage and OfferDigested take over contents that
+// lie in such memory, and do not copy them. From then on these may not be written any more. The
+// memory is void after Return, Commit and Abort.
+func (in *Install) Lend(max int) []byte {
+	if in.check() != nil {
+		return nil
+	}
+	first, n := in.s.arena.takeRun(max)
+	l := loan{mem: in.s.arena.run(first, n), first: first, taken: make([]bool, n)}
+	in.loans = append(in.loans, l)
+	return l.mem
+}
+
+// Ready makes lent memory resident, which costs less than touching its pages one by one. It may be
+// called on any goroutine.
+func Ready(lent []byte) { ready(lent) }
+
+// Return ends a loan. What was not taken over goes back to the store.
+func (in *Install) Return(lent []byte) {
+	if in.s == nil {
+		return
+	}
+	for i := range in.loans {
+		if &in.loans[i].mem[0] == &lent[0] {
+			in.endLoan(&in.loans[i])
+			in.loans = slices.Delete(in.loans, i, i+1)
+			return
+		}
+	}
+}
+
+func (in *Install) endLoan(l *loan) {
+	for i, taken := range l.taken {
+		if !taken {
+			in.s.arena.release(l.first + frame(i))
+		}
+	}
+}
+
+// takeLent takes the frame over that contents lie in, or returns none if they lie in no loan.
+func (in *Install) takeLent(contents []byte) frame {
+	for _, l := range in.loans {
+		at := uintptr(unsafe.Pointer(&contents[0])) - uintptr(unsafe.Pointer(&l.mem[0]))
+		if i := at / PageSize; i < uintptr(len(l.taken)) && at%PageSize == 0 && !l.taken[i] {
+			l.taken[i] = true
+			return l.first + frame(i)
+		}
+	}
+	return absent
 }
 
 func (in *Install) expects(id NodeID) error {
@@ -396,6 +460,10 @@ func (in *Install) Abort() {
 	for _, n := range in.pages.items {
 		in.unstage(PageNum(n))
 	}
+	for i := range in.loans {
+		in.endLoan(&in.loans[i])
+	}
+	in.loans = nil
 	in.pages.free()
 	in.staged.free()
 	if in.target != nil {

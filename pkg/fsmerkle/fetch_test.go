@@ -166,6 +166,108 @@ func TestInstallRefusesLies(t *testing.T) {
 	}
 }
 
+// Pages that were read into lent memory become the state's without a copy. What was not taken,
+// because it has a wrong digest or was never offered, goes back to the store, and so does all of
+// it on Abort.
+func TestInstallTakesLentMemory(t *testing.T) {
+	for _, abort := range []bool{false, true} {
+		s, peer := twoStores(t, 3000)
+		in, err := s.Install(9, root(t, peer, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken := map[PageNum]*byte{}
+		for !in.Done() {
+			for _, id := range in.Wants(3) {
+				if id.Level > 0 {
+					answer(t, in, id, peer)
+					continue
+				}
+				lent := in.Lend(3)
+				Ready(lent)
+				page, _ := peer.PageAt(1, id.Page())
+				last := lent[len(lent)-PageSize:]
+				copy(last, page)
+				last[8] ^= 1
+				if err := in.OfferPage(id.Page(), last); !errors.Is(err, ErrMismatch) {
+					t.Fatalf("a false page in lent memory: %v", err)
+				}
+				copy(last, page)
+				if err := in.OfferDigested(id.Page(), last, DigestPage(id.Page(), last)); err != nil {
+					t.Fatal(err)
+				}
+				taken[id.Page()] = &last[0]
+				if err := s.Verify(); err != nil {
+					t.Fatal(err)
+				}
+				if id.Index%2 == 0 { // Commit and Abort end the other loans
+					in.Return(lent)
+				}
+			}
+		}
+		if abort {
+			if in.Abort(); s.Verify() != nil || s.Recorded() != 0 {
+				t.Fatalf("%d pages are left of the session, %v", s.Recorded(), s.Verify())
+			}
+			continue
+		}
+		if err := in.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if root(t, s, 9) != root(t, peer, 1) || s.Verify() != nil {
+			t.Fatal("not what was asked for")
+		}
+		for n, at := range taken {
+			if &s.Read(n)[0] != at {
+				t.Errorf("page %d was copied", n)
+			}
+		}
+	}
+}
+
+// Lent memory is that of frames which lie in a row in one chunk, and comes from what the store gave
+// back to the kernel before.
+func TestLentMemoryLiesInARow(t *testing.T) {
+	s, peer := newStore(t, 1<<20), newStore(t, 1<<20)
+	many := PageNum(max(3<<chunkShift, 4*warmFloor))
+	for n := range many {
+		s.Overwrite(n)[0] = 1
+	}
+	for n := range many {
+		s.Zero(n)
+	}
+	if len(s.arena.cold.items) == 0 {
+		t.Fatal("choose more pages: none was given back")
+	}
+	s.Freeze(1, nil)
+	peer.Modify(7)[0] = 1
+	peer.Freeze(1, nil)
+	in, err := s.Install(2, root(t, peer, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, pages := s.arena.fresh, 0
+	for len(s.arena.cold.items) > 0 {
+		lent := in.Lend(100)
+		if n := len(lent) / PageSize; n < 1 || n > 100 {
+			t.Fatalf("got %d pages, want 1 to 100", n)
+		}
+		for i := range lent {
+			lent[i] = 1
+		}
+		pages += len(lent) / PageSize
+	}
+	if s.arena.fresh != before {
+		t.Error("fresh memory was lent while other was idle")
+	}
+	if err := s.Verify(); err != nil {
+		t.Fatal(err)
+	}
+	if in.Abort(); s.Verify() != nil || pages == 0 {
+		t.Error(s.Verify())
+	}
+}
+
 // The group moves on during the fetch: fetched pages that are still good are not asked for again.
 func TestInstallRetarget(t *testing.T) {
 	s, peer := twoStores(t, 3000)

@@ -116,6 +116,13 @@ func (v *verifier) frames() {
 				v.owners[f]++ // a page staged twice is in the list twice
 			}
 		}
+		for _, l := range in.loans {
+			for i, taken := range l.taken {
+				if !taken {
+					v.owners[l.first+frame(i)]++
+				}
+			}
+		}
 	}
 	used := 0
 	for _, n := range v.owners {

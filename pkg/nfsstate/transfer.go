@@ -112,6 +112,9 @@ func (i *install) OfferDigested(n pbft.PageNum, contents []byte, d pbft.Digest) 
 	return i.Install.OfferDigested(fsmerkle.PageNum(n), contents, fsmerkle.Digest(d))
 }
 
+// Ready makes lent memory resident. It may be called on any goroutine.
+func (i *install) Ready(lent []byte) { fsmerkle.Ready(lent) }
+
 func (i *install) Retry(id pbft.NodeID) { i.Install.Retry(fsmerkle.NodeID(id)) }
 
 func (i *install) Retarget(seq pbft.SeqNum, root pbft.Digest) error {

@@ -80,6 +80,8 @@ func (i installing) OfferDigested(n PageNum, contents []byte, d Digest) error {
 	return i.Install.OfferDigested(fsmerkle.PageNum(n), contents, fsmerkle.Digest(d))
 }
 
+func (i installing) Ready(lent []byte) { fsmerkle.Ready(lent) }
+
 func (i installing) Retry(id NodeID) { i.Install.Retry(fsmerkle.NodeID(id)) }
 
 // A rig is a store with an image on the disk of this host, which counts what is written.

@@ -280,7 +280,11 @@ func judge(t *testing.T, d disk.FS, history map[SeqNum]*checkpoint, last SeqNum)
 		t.Fatalf("the image is at checkpoint %d, which never was", seq)
 	}
 	s := newSession(root)
-	missing := im.Load(digestedSession{s})
+	lending := &lendingSession{digestedSession: digestedSession{s}, lent: map[*byte]int{}}
+	missing := im.Load(lending)
+	if lending.bad != "" || len(lending.lent) > 0 {
+		t.Fatalf("%s; %d loans were not returned", lending.bad, len(lending.lent))
+	}
 	for n, got := range s.pages {
 		if want.pages[n] != got {
 			t.Fatalf("page %d of checkpoint %d is wrong", n, seq)

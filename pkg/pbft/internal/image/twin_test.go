@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"unsafe"
 )
 
 // The tests' state is a map of pages, under a tree that is hashed anew for each checkpoint.
@@ -135,6 +136,42 @@ func (s digestedSession) OfferDigested(n PageNum, contents []byte, d Digest) err
 	delete(s.known, NodeID{Index: uint64(n)})
 	s.pages[n] = string(contents)
 	return nil
+}
+
+// A lendingSession lends memory for a few pages at a time, and has each page put there.
+type lendingSession struct {
+	digestedSession
+	lent map[*byte]int // the first byte of each loan, and its pages
+	bad  string
+}
+
+func (s *lendingSession) Lend(max int) []byte {
+	n := min(max, 3)
+	lent := make([]byte, n*pageSize)
+	s.lent[&lent[0]] = n
+	return lent
+}
+
+func (*lendingSession) Ready([]byte) {}
+
+func (s *lendingSession) Return(lent []byte) {
+	if s.lent[&lent[0]]*pageSize != len(lent) {
+		s.bad = "what was returned was not lent"
+	}
+	delete(s.lent, &lent[0])
+}
+
+func (s *lendingSession) OfferDigested(n PageNum, contents []byte, d Digest) error {
+	found := false
+	for first, pages := range s.lent {
+		for i := range pages {
+			found = found || &contents[0] == &unsafe.Slice(first, pages*pageSize)[i*pageSize]
+		}
+	}
+	if !found {
+		s.bad = "a page was not read into lent memory"
+	}
+	return s.digestedSession.OfferDigested(n, contents, d)
 }
 
 // change changes some pages of a state: a few, a stretch, or all.
