@@ -68,6 +68,9 @@ type commit struct {
 
 type block []byte
 
+// empty reports whether b was allocated and never written.
+func (b block) empty() bool { return [blockBytes]byte(b) == [blockBytes]byte{} }
+
 func (b block) kind() byte       { return b[4] }
 func (b block) count() int       { return int(binary.BigEndian.Uint16(b[6:])) }
 func (b block) checksum() uint32 { return binary.BigEndian.Uint32(b) }
@@ -133,6 +136,7 @@ type tableFile struct {
 	file  disk.File
 	life  uint64 // the number in all blocks
 	end   uint64 // blocks that count
+	used  uint64 // blocks that count, and those behind them that were written
 	units int
 }
 
@@ -161,6 +165,9 @@ func (l *tableFile) read(o Options, t *table) (last commit, err error) {
 	if last, err = l.find(r); err != nil {
 		return last, err
 	}
+	if size%blockBytes != 0 {
+		l.used = r.blocks + 1
+	}
 	if err := l.apply(r, t, o); err != nil {
 		return last, err
 	}
@@ -169,18 +176,29 @@ func (l *tableFile) read(o Options, t *table) (last commit, err error) {
 
 // settle cuts off a torn unit, and writes the last one that counts again. If the sync of
 // that unit failed, an earlier process stopped, and the unit may be in the cache alone,
-// where no sync finds it any more.
+// where no sync finds it any more. Blocks in reserve stay: to free and allocate them at each start
+// would have other syncs on that disk wait.
 func (l *tableFile) settle(r *blockReader, last commit) error {
-	for i := last.first; i < l.end; i++ {
-		b := r.block(i)
-		if b == nil || !b.valid(l.life, i) {
+	for i := last.first; i < l.end; {
+		many := r.some(i, l.end)
+		for at := 0; at < len(many); at += blockBytes {
+			if !block(many[at:][:blockBytes]).valid(l.life, i+uint64(at/blockBytes)) {
+				return fmt.Errorf("%w: block %d cannot be read again", ErrCorrupt, i+uint64(at/blockBytes))
+			}
+		}
+		if len(many) == 0 {
 			return fmt.Errorf("%w: block %d cannot be read again", ErrCorrupt, i)
 		}
-		if _, err := l.file.WriteAt(b, int64(i*blockBytes)); err != nil {
+		if _, err := l.file.WriteAt(many, int64(i*blockBytes)); err != nil {
 			return fmt.Errorf("image: %w", err)
 		}
+		i += uint64(len(many) / blockBytes)
 	}
-	if err := errors.Join(l.file.Truncate(int64(l.end*blockBytes)), l.file.Sync()); err != nil {
+	var err error
+	if l.used > l.end {
+		err = l.file.Truncate(int64(l.end * blockBytes))
+	}
+	if err = errors.Join(err, l.file.Sync()); err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
 	return nil
@@ -209,6 +227,9 @@ func (l *tableFile) find(r *blockReader) (last commit, err error) {
 	u := unit{first: 1}
 	for i := uint64(1); i < r.blocks; i++ {
 		b := r.block(i)
+		if b == nil || !b.empty() {
+			l.used = i + 1
+		}
 		switch {
 		case b == nil || !b.valid(l.life, i):
 			// A commit block after it does not close the unit.
@@ -276,6 +297,16 @@ func (r *blockReader) block(i uint64) block {
 		}
 	}
 	return block(r.buf[(i-r.first)*blockBytes:][:blockBytes])
+}
+
+// some lends as many blocks from i on as were read at once, before end. There are none if block i
+// cannot be read.
+func (r *blockReader) some(i, end uint64) []byte {
+	if r.block(i) == nil {
+		return nil
+	}
+	have := r.buf[(i-r.first)*blockBytes:]
+	return have[:min(uint64(len(have)), (end-i)*blockBytes)]
 }
 
 func readFull(f disk.File, b []byte, off int64) bool {

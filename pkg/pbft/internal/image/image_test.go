@@ -771,3 +771,53 @@ func FuzzTable(f *testing.F) {
 		}
 	})
 }
+
+// A truncatingFS counts how often a file was cut.
+type truncatingFS struct {
+	disk.FS
+	cuts *int
+}
+
+func (d truncatingFS) Open(name string) (disk.File, error) {
+	f, err := d.FS.Open(name)
+	return truncatingFile{f, d.cuts}, err
+}
+
+type truncatingFile struct {
+	disk.File
+	cuts *int
+}
+
+func (f truncatingFile) Truncate(size int64) error {
+	*f.cuts++
+	return f.File.Truncate(size)
+}
+
+// The blocks in reserve behind a table stay allocated when it is opened. What was written there is
+// cut off.
+func TestOpenKeepsTheReserve(t *testing.T) {
+	chance := newChance(1)
+	d := disk.NewMem(chance)
+	options := twinOptions
+	options.Reserve = 500
+	im, err := Create(d, options)
+	must(t, err)
+	must(t, update(im, newCheckpoint(1, map[PageNum]string{3: contents(chance)}), 100))
+	must(t, im.Close())
+	cuts := 0
+	open := func() {
+		im, err := Open(truncatingFS{d, &cuts}, options)
+		must(t, err)
+		must(t, im.Close())
+	}
+	if open(); cuts > 0 {
+		t.Errorf("the reserve was cut off")
+	}
+	f, err := d.Open(tableName)
+	must(t, err)
+	_, err = f.WriteAt([]byte("torn"), 5*blockBytes)
+	must(t, err)
+	if open(); cuts != 1 {
+		t.Errorf("a table with a torn unit was cut %d times, want once", cuts)
+	}
+}
