@@ -283,7 +283,7 @@ var mutants = []mutant{
 	{"a replica waits for room in its journal only", kept + "store.go", "errors.Join(s.journal.Reserve(), s.image.Reserve(), s.reserveSmall())", "s.journal.Reserve()"},
 	{"the latest VIEW-CHANGE goes with its segment", logs + "journal.go", "	return j.restate()\n", "	return nil\n"},
 	{"what a failed sync left is taken for durable", logs + "open.go", "		if _, err := b.segment.file.WriteAt(b.raw, b.at); err != nil {", "		if err := error(nil); err != nil {"},
-	{"a page is served unverified", "pkg/pbft/internal/image/load.go", "read && im.options.Tree.Digest(e.page, contents) == e.digest", "read"},
+	{"a page is served unverified", "pkg/pbft/internal/image/load.go", "next.good[i] && r.im.options.Tree.Digest(e.page, next.page(i)) == e.digest", "next.good[i] && e.slot > 0"},
 	{"a page is written in its place", "pkg/pbft/internal/image/update.go", "		e.slot = u.im.slots.take()\n", "		if e.slot = u.im.table.slot(n); e.slot == 0 {\n			e.slot = u.im.slots.take()\n		}\n"},
 
 	// The refresh of session keys.
