@@ -61,6 +61,8 @@ func (s state) Install(seq pbft.SeqNum, root pbft.Digest) (pbft.Install, error) 
 // install lends fsmerkle's session to the library.
 type install struct{ *fsmerkle.Install }
 
+var _ pbft.LendingInstall = (*install)(nil)
+
 func (i *install) Wants(max int) []pbft.NodeID {
 	wants := i.Install.Wants(max)
 	nodes := make([]pbft.NodeID, len(wants))

@@ -148,6 +148,10 @@ type DigestedInstall interface {
 	OfferDigested(n PageNum, contents []byte, d Digest) error
 }
 
+// A LendingInstall is a DigestedInstall that lends memory of the State. A replica that starts
+// reads the pages of its image there, and they are not copied.
+type LendingInstall = image.LendingInstall
+
 // A Tree is a State for disk mode: it also says how the digests of its nodes are made.
 // The methods may be called on any goroutine.
 type Tree = image.Tree
