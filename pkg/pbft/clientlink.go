@@ -11,6 +11,7 @@ import (
 
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/client"
+	"bfs/pkg/pbft/internal/lies"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 	"bfs/pkg/pbft/internal/wire"
@@ -42,7 +43,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		group: g, end: end, wires: clientWires{end: end, group: g, id: rule.Client, key: cfg.Key}, epoch: time.Now(),
+		group: g, end: end, epoch: time.Now(),
+		wires: clientWires{end: end, group: g, id: rule.Client, key: cfg.Key, liar: lies.Installed()},
 		calls: make(clientCalls, g.Limits.Slots), queueLimit: cfg.Queue, ready: make(chan struct{}),
 		stop: make(chan struct{}), done: make(chan struct{}), clock: clientClock{timer: time.NewTimer(lookPeriod)},
 		keys: newClientRenewal(cfg.KeyPeriod),

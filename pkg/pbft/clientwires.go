@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/lies"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
 	"bfs/pkg/pbft/internal/wire"
@@ -26,7 +27,8 @@ type clientWires struct {
 	group    *Group
 	mu       sync.Mutex
 	closed   bool
-	readers  int // goroutines that have read replies: they write what is queued when they have counted them
+	readers  int          // goroutines that have read replies: they write what is queued when they have counted them
+	liar     *lies.Teller // spoils what is asked, in a measurement; nil: nobody does
 	id       ClientID
 	key      ed25519.PrivateKey // signs the administrator's requests
 	sessions []*auth.Session    // by replica
@@ -77,6 +79,14 @@ func (w *clientWires) Chance(n int64) int64 { return rand.Int64N(n) }
 func (w *clientWires) request(to uint32, q *message.Request, apart bool) {
 	q.Apart = apart
 	w.authenticate(q)
+	for _, other := range w.liar.Ask(q) {
+		w.queue(to, other)
+	}
+	w.queue(to, q)
+}
+
+// queue queues a request that has its authenticator.
+func (w *clientWires) queue(to uint32, q *message.Request) {
 	w.buffer = q.AppendBody(append(w.buffer[:0], byte(message.TypeRequest)))
 	var shared *transport.Shared
 	if shared, w.buffer = wire.Share(w.buffer); shared != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bfs/pkg/pbft/internal/auth"
+	"bfs/pkg/pbft/internal/lies"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/wire"
 )
@@ -117,11 +118,17 @@ func keyPeriod(d time.Duration) time.Duration {
 // newEndpoint makes the endpoint of a replica or client.
 func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transport, delay time.Duration,
 	log *slog.Logger) (*wire.Endpoint, error) {
+	var late func() time.Duration
+	if liar := lies.Installed(); liar != nil {
+		late = func() time.Duration { return delay + liar.Late() }
+	} else if delay > 0 {
+		late = func() time.Duration { return delay }
+	}
 	if t != TransportPlain && t != TransportTLS && t != "" {
 		return nil, fmt.Errorf("transport %q: want %q or %q", t, TransportTLS, TransportPlain)
 	}
 	return wire.NewEndpoint(wire.Config{Self: self, Signer: signer, Group: g.Digest(), Limits: g.wire(),
 		MaxFrame: g.maxFrame(),
 		MaxConns: max(1024, 2*(g.Limits.Clients+g.N())), // one for each principal, and places for strangers
-		Plain:    t == TransportPlain, Delay: delay, Log: log})
+		Plain:    t == TransportPlain, Delay: late, Log: log})
 }

@@ -327,7 +327,19 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 		in.serveAlone(q)
 		return
 	}
+	if !q.ReadOnly && r.out.liar.Holds(q, func() { in.held(q) }) {
+		return
+	}
 	r.core.Step(q)
+}
+
+// held gives the core a request that an offender has held back.
+func (in inbound) held(q *message.Request) {
+	in.r.later(func() {
+		if _, seen := in.seen(q); !seen {
+			in.r.core.Step(q)
+		}
+	})
 }
 
 // seen is what the state says of a request, if the state is where the core is. The core

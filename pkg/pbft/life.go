@@ -197,6 +197,9 @@ func (r *Replica) start() error {
 	r.receiver.gate.Listener.Store(listener)
 	go r.tick()
 	go newKeys{r}.run()
+	if r.out.liar.Floods() {
+		go r.flood()
+	}
 	r.keeper.start(r.ending.stop)
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 type outgoing struct {
 	end     *wire.Endpoint
 	peers   peers
-	liar    lies.Teller // changes what is said, in a demonstration; nil: nobody does
+	liar    *lies.Teller // changes what is said, in a demonstration; nil: nobody does
 	sparing sparing.Sparing
 	scratch auth.Scratch
 	buffer  []byte
@@ -32,8 +32,8 @@ const passedBytes = 1 << 20
 // authenticator is in it.
 func (x *outgoing) send(i ReplicaID, m message.Message) {
 	p := x.peers[i]
-	if x.liar != nil {
-		m = x.liar.Message(m)
+	if m = x.liar.Message(m); x.liar.Withholds(p.session.Peer, m) {
+		return
 	}
 	x.buffer = m.AppendBody(append(x.buffer[:0], byte(m.Type())))
 	if _, isRequest := m.(*message.Request); isRequest {
@@ -49,16 +49,14 @@ func (x *outgoing) send(i ReplicaID, m message.Message) {
 
 // multicast encodes once and seals for each. A long message is copied once for all connections.
 func (x *outgoing) multicast(m message.Message) {
-	if x.liar != nil {
-		m = x.liar.Message(m)
-	}
+	m = x.liar.Message(m)
 	x.buffer = m.AppendBody(append(x.buffer[:0], byte(m.Type())))
 	var shared *transport.Shared
 	if shared, x.buffer = wire.Share(x.buffer); shared != nil {
 		defer shared.Release()
 	}
 	for i, p := range x.peers {
-		if p != nil {
+		if p != nil && !x.liar.Withholds(p.session.Peer, m) {
 			x.seal(p, m, x.sparing.Spares(ReplicaID(i), m), shared)
 		}
 	}
@@ -71,7 +69,9 @@ func (x *outgoing) seal(p *peerEnd, m message.Message, spared bool, shared *tran
 	if shared != nil {
 		encoded = shared.Bytes()
 	}
-	switch x.trailer = x.end.Ring.SealBody(p.session, &x.scratch, x.trailer[:0], m, encoded); {
+	x.trailer = x.end.Ring.SealBody(p.session, &x.scratch, x.trailer[:0], m, encoded)
+	x.liar.Spoil(p.session.Peer, x.trailer)
+	switch {
 	case x.trailer == nil:
 	case shared != nil:
 		x.queue(p, spared, shared, x.trailer)
@@ -112,25 +112,33 @@ func (x *outgoing) dataTo(c *transport.Conn, s *auth.Session, m *message.Data) {
 // sealPieces returns a DATA in pieces: its head, its pages where they lie, its MAC. It
 // returns nil if the session has no key.
 func (x *outgoing) sealPieces(s *auth.Session, m *message.Data) (pieces [][]byte) {
+	if x.liar.Withholds(s.Peer, m) {
+		return nil
+	}
 	pieces, x.buffer = m.Pieces(x.buffer)
 	if x.trailer = x.end.Ring.SealBody(s, &x.scratch, x.trailer[:0], m, pieces[0]); x.trailer == nil {
 		return nil
 	}
+	x.liar.Spoil(s.Peer, x.trailer)
 	return append(pieces, x.trailer)
 }
 
 // reply seals a REPLY, and a long result behind it if there is one.
 func (x *outgoing) reply(c *transport.Conn, s *auth.Session, head, long []byte) {
-	if x.trailer = x.end.Ring.SealHead(s, &x.scratch, x.trailer[:0], head); x.trailer == nil {
+	x.trailer = x.end.Ring.SealHead(s, &x.scratch, x.trailer[:0], head)
+	if x.trailer == nil || x.liar.Withholds(s.Peer, nil) {
 		return
 	}
+	x.liar.Spoil(s.Peer, x.trailer)
 	x.end.Queue(c, nil, head, long, x.trailer)
 	x.dirty.Add(c)
 }
 
 // answer seals any other message to a client.
 func (x *outgoing) answer(c *transport.Conn, s *auth.Session, m message.Message) {
-	if x.buffer = x.end.Ring.Seal(s, &x.scratch, x.buffer[:0], m); len(x.buffer) > 0 {
+	x.buffer = x.end.Ring.Seal(s, &x.scratch, x.buffer[:0], m)
+	if len(x.buffer) > 0 && !x.liar.Withholds(s.Peer, m) {
+		x.liar.Spoil(s.Peer, x.buffer)
 		c.Send(x.buffer)
 		x.dirty.Add(c)
 	}

@@ -26,6 +26,7 @@ import (
 //
 //	the transport's   one reader and at times one writer for each connection, one dialler for each link
 //	tick              every tickPeriod, less often when idle: retransmission
+//	flood             says what an offender makes up, in measurements
 //	keeperWatch.run   asks the keeper how it is, if there is one
 //	newKeys.run       refreshes the session keys every KeyPeriod, and sends the NEW-KEYs
 //	signRecovery's    has a recovery request signed, for as long as that takes
@@ -42,6 +43,7 @@ import (
 // uses files of the lines below its own, and files before it in its own line:
 //
 //	life                                        start, hand over
+//	flood                                       what an offender says without end, in measurements
 //	inbound  newkeys                            what comes on connections: NEW-KEYs, messages, requests; our NEW-KEYs
 //	replica                                     this type: events, one at a time, and what the core asks for
 //	receive  imagefollower  replies             frames to messages; the image on the disk; answers to clients
@@ -261,7 +263,7 @@ func (r *Replica) effect(e *core.Effect) {
 	case core.Persist:
 		r.disk.store.Persist(e.Records...)
 	case core.Choose:
-		r.core.Chosen(e.Seq, choose(r.cfg.Service, e.Seq))
+		r.choose(e.Seq)
 	case core.Accept:
 		p := e.Proposal
 		r.core.Accepted(p, r.cfg.Service.Accept(p.Seq, p.Batch.Choice))
@@ -323,6 +325,25 @@ func (r *Replica) speak() {
 		}
 	}
 	r.end.Log.Info("this replica votes again", "checkpoint", r.core.Stable().Seq)
+}
+
+// choose answers the core's wish for a choice for batch n, late if this replica is an offender.
+func (r *Replica) choose(n SeqNum) {
+	choice := choose(r.cfg.Service, n)
+	if d := r.out.liar.Dawdle(); d > 0 {
+		time.AfterFunc(d, func() { r.later(func() { r.core.Chosen(n, choice) }) })
+		return
+	}
+	r.core.Chosen(n, choice)
+}
+
+// later does what an offender has put off.
+func (r *Replica) later(do func()) {
+	r.enter()
+	defer r.leave()
+	if !r.ending.begun && !r.disk.aside() {
+		do()
+	}
 }
 
 // choose lets the service choose for batch n.

@@ -76,9 +76,7 @@ func (x *replies) answerTo(to recipient, q *message.Request, a executor.Answer, 
 // those prove it that the client named for that; the rest say that they have executed it.
 func (x *replies) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request,
 	a executor.Answer, st core.Standing) {
-	if x.out.liar != nil {
-		a.Result = x.out.liar.Result(a.Result)
-	}
+	a.Result = x.out.liar.Result(a.Result)
 	m := message.Answer{
 		Slot: q.Slot, Timestamp: q.Timestamp, Outcome: a.Outcome, ReadOnly: q.ReadOnly, Version: a.Version,
 		Full: true, Length: len(a.Result), Result: a.Result,

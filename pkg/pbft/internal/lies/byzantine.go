@@ -9,14 +9,16 @@ import (
 	"bfs/pkg/pbft/internal/message"
 )
 
-// Byzantine is a Teller whose every vote and result is false: PREPAREs for batches that
-// nobody proposed, COMMITs for batches that did not prepare here, CHECKPOINTs of states
-// that no replica has, results with a byte changed. All other messages are true, so that
-// the others do not cut it off.
+// Byzantine has a replica say something false in every vote and result: PREPAREs for batches that
+// nobody proposed, COMMITs for batches that did not prepare here, CHECKPOINTs of states that
+// no replica has, results with a byte changed. All other messages are true, so that
+// the others do not cut it off. It counts its lies.
 type Byzantine struct{ Votes, Checkpoints, Results atomic.Uint64 }
 
-// Message implements Teller.
-func (b *Byzantine) Message(m message.Message) message.Message {
+// Habits are those of a replica that lies.
+func (b *Byzantine) Habits() Habits { return Habits{Message: b.message, Result: b.result} }
+
+func (b *Byzantine) message(m message.Message) message.Message {
 	switch m := m.(type) {
 	case *message.Prepare:
 		lie := *m
@@ -37,8 +39,7 @@ func (b *Byzantine) Message(m message.Message) message.Message {
 	return m
 }
 
-// Result implements Teller.
-func (b *Byzantine) Result(r []byte) []byte {
+func (b *Byzantine) result(r []byte) []byte {
 	if len(r) == 0 {
 		return r
 	}

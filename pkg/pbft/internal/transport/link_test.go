@@ -131,7 +131,8 @@ func TestDelay(t *testing.T) {
 				got <- binary.LittleEndian.Uint64(f)
 			}
 		}})
-		o.Delay = 5 * time.Millisecond
+		const delay = 5 * time.Millisecond
+		o.Delay = func() time.Duration { return delay }
 		_, c := dial(t, l.Addr(), o, funcs{})
 		var sent [count]time.Time
 		for n := range uint64(count) {
@@ -144,8 +145,8 @@ func TestDelay(t *testing.T) {
 			if n != want {
 				t.Fatalf("got frame %d, want %d", n, want)
 			}
-			if d := time.Since(sent[n]); d < o.Delay {
-				t.Errorf("frame %d came after %v, want >= %v", n, d, o.Delay)
+			if d := time.Since(sent[n]); d < delay {
+				t.Errorf("frame %d came after %v, want >= %v", n, d, delay)
 			}
 		}
 	})

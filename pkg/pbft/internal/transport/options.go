@@ -56,9 +56,9 @@ type Options struct {
 	ReadBuffer   int // bytes one read may bring: 256 KiB. A buffer starts small and grows to this
 	SocketBuffer int // SO_SNDBUF and SO_RCVBUF: 0 leaves them to the kernel, which tunes them
 
-	// Delay holds frames back for this long before they leave, in order, as a longer wire would.
-	// For benchmarks only.
-	Delay time.Duration
+	// Delay, if not nil, says for how long frames are held back before they leave, in order, as a
+	// longer wire would. For benchmarks only.
+	Delay func() time.Duration
 
 	calls *rawio.Calls // how the socket is read and written; tests choose
 }

@@ -58,10 +58,12 @@ func (c *Conn) Flush() {
 		return
 	}
 	c.stats.Flushes++
-	if c.o.Delay > 0 {
-		c.late.add(c, c.out.total, time.Now().Add(c.o.Delay))
-		c.mu.Unlock()
-		return
+	if c.o.Delay != nil {
+		if d := c.o.Delay(); d > 0 || len(c.late.marks) > 0 {
+			c.late.add(c, c.out.total, time.Now().Add(d))
+			c.mu.Unlock()
+			return
+		}
 	}
 	c.released = c.out.total
 	c.writeReleased()

@@ -47,9 +47,9 @@ type Config struct {
 	Limits   message.Limits
 	MaxFrame int
 	MaxConns int
-	Plain    bool          // no TLS
-	Delay    time.Duration // artificial one-way delay of what is sent, for measurements
-	Log      *slog.Logger  // nil: nothing is logged
+	Plain    bool                 // no TLS
+	Delay    func() time.Duration // artificial one-way delay of what is sent, for measurements; nil: none
+	Log      *slog.Logger         // nil: nothing is logged
 }
 
 // NewEndpoint makes the keys of a process.
