@@ -51,7 +51,7 @@ func isTest(file string) bool {
 	switch {
 	case in("../test/patience/"), in("../test/limits_test.go"):
 		return false
-	case in("../test/bench/"), in("../test/strangers/"): // they measure, for as long as they are told
+	case in("../test/bench/"): // it measures, for as long as it is told
 		return false
 	}
 	return in("../test/") || strings.HasSuffix(file, "_test.go")

@@ -28,8 +28,8 @@ Names, flags and JSON fields stay as they are, so that figures can be compared o
 		Example: `  bfsd bench micro --op 0/0 --path rw --clients 1 --outstanding 1
   bfsd bench andrew --scale 20 --target /mnt`,
 	}, benchMicroCommand(), benchAndrewCommand(), benchStreamCommand(), benchTreeCommand(),
-		benchMemoryCommand(), benchAttackCommand(),
-		benchRecoveryCommand(), benchOffendCommand(), benchAlterCommand(), benchReplicaCommand())
+		benchMemoryCommand(), benchAttackCommand(), benchRecoveryCommand(),
+		benchOffendCommand(), benchOffendReplicaCommand(), benchAlterCommand(), benchReplicaCommand())
 }
 
 func benchMicroCommand() *cobra.Command {

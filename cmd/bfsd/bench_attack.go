@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"time"
@@ -11,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bfs/cmd/internal/bench"
-	"bfs/cmd/internal/cli"
 	"bfs/pkg/pbft"
 )
 
@@ -23,15 +23,21 @@ func benchAttackCommand() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "attack [NAME...]",
-		Short: "measure the throughput of an honest client while another attacks the group",
+		Short: "measure the throughput of an honest client while somebody attacks the group",
 		Long: `Attack starts four replica processes for each attack, an honest client with 8 WRITEs of 1 KiB
-outstanding, and the offender in a process of its own. The attack is off and on in turn. It prints
-the honest operations a second of both, their ratio, the longest time in which none ended, and how
-many views the group left. The attacks:
+outstanding, and the offender in a process of its own, or one of the replicas is the offender. The
+attack is off and on in turn. It prints the honest operations a second of both, their ratio, the
+latency that one operation in a hundred exceeds, the longest time in which none ended, and how many
+views the group left. LEFT is the longest time from the beginning of an attack until the group left
+its view, CPUS the processors that the offender's process uses, CONNECT the longest time in which
+another client connects beside the attack.
 
+A replica that offends is correct while the attack is off. When the group has left its view, the next
+round has a new group, in which the offender has its part again.
 ` + offenders(),
 		Example: `  bfsd bench attack
-  bfsd bench attack ordered-reads reads --rounds 5 --json`,
+  bfsd bench attack ordered-reads reads --rounds 5 --json
+  bfsd bench attack primary-slow-100 --phase 5s`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if a.Program, err = os.Executable(); err != nil {
 				return err
@@ -52,33 +58,30 @@ many views the group left. The attacks:
 	f.DurationVar(&a.Phase, "phase", 2*time.Second, "how long each time")
 	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")
 	f.StringVar((*string)(&a.Durability), "durability", string(pbft.DurabilityDisk), "disk or replicated")
+	f.BoolVar(&a.All, "all", false, "strangers attack all replicas")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	return c
 }
 
+// offenders lists the attacks by who attacks.
 func offenders() string {
 	var b strings.Builder
-	for _, o := range bench.Offenders() {
-		b.WriteString("  " + o.Name + strings.Repeat(" ", max(24-len(o.Name), 1)) + o.About + "\n")
+	for _, g := range []struct {
+		by    bench.By
+		title string
+	}{
+		{bench.ByClient, "By an enrolled client:"},
+		{bench.ByReplica, "By a replica that is not the primary:"},
+		{bench.ByPrimary, "By the primary:"},
+		{bench.ByStranger, "By a stranger, on the primary or, with --all, on all replicas:"},
+		{bench.ByNobody, "By nobody, for comparison:"},
+	} {
+		b.WriteString("\n" + g.title + "\n\n")
+		for _, o := range bench.Offenders() {
+			if o.By == g.by {
+				fmt.Fprintf(&b, "  %-23s %s\n", o.Name, o.About)
+			}
+		}
 	}
 	return b.String()
-}
-
-// benchOffendCommand is the command that attack runs as the offender.
-func benchOffendCommand() *cobra.Command {
-	var group, key, transport string
-	c := &cobra.Command{
-		Use:    "offend NAME",
-		Short:  "run one attack of bfsd bench attack until interrupted",
-		Hidden: true,
-		Args:   cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			return bench.Offend(c.Context(), args[0], group, key, pbft.Transport(transport), cli.SayReady)
-		},
-	}
-	f := c.Flags()
-	f.StringVar(&group, "group", "", "the group file")
-	f.StringVar(&key, "key", "", "the offender's private key")
-	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")
-	return c
 }

@@ -21,6 +21,7 @@ import (
 	"bfs/cmd/internal/keys"
 	"bfs/cmd/internal/probe"
 	"bfs/cmd/internal/procs"
+	"bfs/cmd/internal/staged"
 	"bfs/cmd/internal/status"
 	"bfs/pkg/nfsstate"
 	"bfs/pkg/pbft"
@@ -257,7 +258,7 @@ func (d *demo) makeGroup() error {
 	if d.relay, err = config.LoadRelay(relayFile); err != nil {
 		return err
 	}
-	if err := markDemo(d.dir, d.group); err != nil {
+	if err := staged.Demo.Mark(d.dir, d.group); err != nil {
 		return err
 	}
 	return d.forget()

@@ -4,20 +4,15 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"bfs/cmd/internal/cli"
 	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/staged"
 	"bfs/pkg/pbft"
 	"bfs/pkg/pbft/pbfttest"
 )
@@ -48,7 +43,7 @@ func hidden(use, short string, run func(context.Context, string) error) *cobra.C
 	c := &cobra.Command{
 		Use: use + " --config FILE", Short: short, Hidden: true, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := ofDemo(file); err != nil {
+			if err := staged.Demo.Check(file); err != nil {
 				return err
 			}
 			return run(c.Context(), file)
@@ -56,43 +51,6 @@ func hidden(use, short string, run func(context.Context, string) error) *cobra.C
 	}
 	c.Flags().StringVar(&file, "config", "", "the replica's configuration file, in a demo's directory")
 	return c
-}
-
-// demoMark is a file in a demo's directory. It holds the digest of the demo's group.
-const demoMark = "demo"
-
-func markDemo(dir string, g *config.Group) error {
-	return os.WriteFile(filepath.Join(dir, demoMark), []byte(wholeDigest(g)+"\n"), 0o644)
-}
-
-func wholeDigest(g *config.Group) string {
-	d := g.Digest()
-	return hex.EncodeToString(d[:])
-}
-
-// ofDemo refuses a replica's file that is not that of a demo on this machine.
-func ofDemo(file string) error {
-	r, err := config.LoadReplica(file)
-	if err != nil {
-		return err
-	}
-	path, err := filepath.Abs(r.File)
-	if err != nil {
-		return err
-	}
-	dir := filepath.Dir(filepath.Dir(filepath.Dir(path))) // DIR/group/hostN/replica.toml
-	mark, err := os.ReadFile(filepath.Join(dir, demoMark))
-	if err != nil || strings.TrimSpace(string(mark)) != wholeDigest(r.Group) {
-		return fmt.Errorf("%s is not in the directory of a demo, and a replica that lies belongs nowhere "+
-			"else: run bfsd demo --byzantine", file)
-	}
-	for _, m := range r.Group.Members {
-		if a, err := netip.ParseAddrPort(m.Address); err != nil || !a.Addr().IsLoopback() {
-			return errors.Join(fmt.Errorf("%s: member %s is not on this machine's loopback: a "+
-				"replica that lies may not meet it", file, m.Address), err)
-		}
-	}
-	return nil
 }
 
 // countEvery is how often the liar's log has the number of its lies.

@@ -13,6 +13,7 @@ import (
 	"bfs/cmd/internal/bundle"
 	"bfs/cmd/internal/cli/clitest"
 	"bfs/cmd/internal/config"
+	"bfs/cmd/internal/staged"
 	"bfs/test/cluster"
 	"bfs/test/patience"
 )
@@ -54,14 +55,14 @@ func TestDemoIntrude(t *testing.T) {
 
 // A replica may lie only in a directory that the demo has marked for this very group, and only in a
 // group whose members are all on the loopback.
-func TestLiesBelongToADemo(t *testing.T) {
+func TestLiesBelongToAStagedGroup(t *testing.T) {
 	for _, c := range []struct {
 		name, hosts string
 		mark        bool
 		want        string // "": it may
 	}{
 		{"a demo's", "127.0.0.1:7450,127.0.0.1:7452,127.0.0.1:7454,127.0.0.1:7456", true, ""},
-		{"no demo's", "127.0.0.1:7450,127.0.0.1:7452,127.0.0.1:7454,127.0.0.1:7456", false, "is not in the directory of a demo"},
+		{"no demo's", "127.0.0.1:7450,127.0.0.1:7452,127.0.0.1:7454,127.0.0.1:7456", false, "is not in a directory of bfsd"},
 		{"a member elsewhere", "127.0.0.1:7450,127.0.0.1:7452,127.0.0.1:7454,192.0.2.1:7450", true, "192.0.2.1:7450 is not on this machine's loopback"},
 		{"a member with a name", "127.0.0.1:7450,127.0.0.1:7452,127.0.0.1:7454,d.example:7450", true, "d.example:7450 is not on this machine's loopback"},
 	} {
@@ -73,18 +74,29 @@ func TestLiesBelongToADemo(t *testing.T) {
 			t.Fatal(err)
 		}
 		if c.mark {
-			if err := markDemo(dir, r.Group); err != nil {
+			mark(t, dir, r.Group)
+		}
+		for _, p := range []staged.Purpose{staged.Demo, staged.Attack} {
+			err := p.Check(file)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s, %s: got %v, want %q", p, c.name, err, c.want)
+			}
+			if err := os.WriteFile(filepath.Join(dir, string(p)), []byte("0123\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
+			if err := p.Check(file); err == nil || !strings.Contains(err.Error(), "is not in a directory of bfsd") {
+				t.Errorf("%s, %s, with another group's mark: got %v", p, c.name, err)
+			}
 		}
-		if err := ofDemo(file); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
-		}
-		if err := os.WriteFile(filepath.Join(dir, demoMark), []byte("0123\n"), 0o644); err != nil {
+	}
+}
+
+// mark has the group of a directory put up for anything.
+func mark(t *testing.T, dir string, g *config.Group) {
+	t.Helper()
+	for _, p := range []staged.Purpose{staged.Demo, staged.Attack} {
+		if err := p.Mark(dir, g); err != nil {
 			t.Fatal(err)
-		}
-		if err := ofDemo(file); err == nil || !strings.Contains(err.Error(), "is not in the directory of a demo") {
-			t.Errorf("%s, with another group's mark: got %v", c.name, err)
 		}
 	}
 }
@@ -144,12 +156,12 @@ func TestDemoByzantine(t *testing.T) {
 	}
 
 	// The commands that lie refuse to run anywhere else.
-	if err := os.Remove(filepath.Join(dir, demoMark)); err != nil {
+	if err := os.Remove(filepath.Join(dir, string(staged.Demo))); err != nil {
 		t.Fatal(err)
 	}
 	for _, verb := range []string{"lie", "keep-liar"} {
 		out, err := run("demo", verb, "--config", liar)
-		if err == nil || !strings.Contains(out, "is not in the directory of a demo") {
+		if err == nil || !strings.Contains(out, "is not in a directory of bfsd") {
 			t.Errorf("demo %s outside a demo: %v\n%s", verb, err, out)
 		}
 	}

@@ -4,13 +4,11 @@ package bench
 
 import (
 	"context"
-	"crypto/ed25519"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
+	"syscall"
 	"time"
 
 	"bfs/cmd/internal/bundle"
@@ -22,37 +20,22 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// Attack measures the throughput of an honest client while another attacks the group: four
-// replicas, the honest client and the offender, each a process of its own on this machine.
-// The attack is off and on in turn, so that other load on the machine weighs on both alike.
+// Attack measures the throughput of an honest client while somebody else attacks the group: four
+// replicas, the honest client and the offender, each a process of its own on this machine, unless
+// the offender is one of the replicas. The attack is off and on in turn, so that other load on the
+// machine weighs on both alike.
 type Attack struct {
 	Program   string   // bfsd
 	Names     []string // of offenders; none: all
 	Rounds    int      // off and on
 	Phase     time.Duration
 	Transport pbft.Transport
+	All       bool // strangers attack all replicas, not the primary alone
 
 	Durability pbft.Durability // "": disk
 }
 
-// A Damage is the result of one attack.
-type Damage struct {
-	Name    string  `json:"attack"`
-	Before  float64 `json:"ops_per_s_off"`
-	During  float64 `json:"ops_per_s_on"`
-	Share   float64 `json:"percent"`          // During of Before
-	Stall   float64 `json:"longest_stall_ms"` // of the honest client, while the attack is on
-	CalmGap float64 `json:"calm_stall_ms"`    // the same, while it is off
-	Views   uint64  `json:"views"`            // left since the attack began first
-}
-
-// The load of the honest client: this many WRITEs of this many bytes outstanding.
-const (
-	honestOutstanding = 8
-	honestBytes       = 1 << 10
-)
-
-// Run measures one attack after the other, each on a group of its own.
+// Run measures one attack after the other, each on groups of its own.
 func (a Attack) Run(ctx context.Context, each func(Damage) error) error {
 	names := a.Names
 	if len(names) == 0 {
@@ -78,33 +61,129 @@ func (a Attack) Run(ctx context.Context, each func(Damage) error) error {
 
 // suffer measures one attack.
 func (a Attack) suffer(ctx context.Context, o Offender) (d Damage, err error) {
-	dir, err := os.MkdirTemp("", "bfs-attack-")
+	m := &suffering{Attack: a, offender: o}
+	defer func() { err = errors.Join(err, m.end()) }()
+	for range a.Rounds {
+		if err := m.renew(ctx); err != nil {
+			return d, err
+		}
+		if err := m.phase(ctx, &m.calm); err != nil {
+			return d, err
+		}
+		if err := m.attacked(ctx); err != nil {
+			return d, err
+		}
+	}
+	return m.damage(), nil
+}
+
+// A suffering is one measurement under way.
+type suffering struct {
+	Attack
+	offender Offender
+
+	group  *fileGroup // nil: none yet
+	dir    string     // of its files
+	key    string     // of the offender, a file
+	anew   pbft.ClientConfig
+	honest []*honest // the first is measured
+	view   uint64
+
+	calm, under tallied
+	cpu         time.Duration // of the offender, while the attack is on
+	left        time.Duration // the longest time that the attack was on until the first view was left; 0: never
+	connect     time.Duration // the longest time that a client needed to connect, while the attack is on
+}
+
+// renew puts up a group. The old one stays if there is one, except that a replica that offends may
+// have lost its part, because the group has left its view.
+func (m *suffering) renew(ctx context.Context) error {
+	if m.group != nil {
+		if m.offender.run != nil || m.view == 0 {
+			return nil
+		}
+		if err := m.end(); err != nil {
+			return err
+		}
+	}
+	var err error
+	if m.dir, err = os.MkdirTemp("", "bfs-attack-"); err != nil {
+		return err
+	}
+	cfg := fileGroupConfig{Program: m.Program, Dir: m.dir, N: attackedN, Size: 1 << 30, Transport: m.Transport,
+		Durability: m.Durability}
+	if m.offender.run == nil {
+		cfg.Offence, cfg.Offender = m.offender.Name, m.offender.replica()
+	}
+	if m.group, err = startFileGroup(ctx, cfg); err != nil {
+		return err
+	}
+	file, err := m.group.prepareAttack(ctx, m.offender)
 	if err != nil {
-		return d, err
+		return err
 	}
-	defer os.RemoveAll(dir)
-	cfg := fileGroupConfig{Program: a.Program, Dir: dir, N: 4, Size: 1 << 30, Transport: a.Transport,
-		Durability: a.Durability}
-	g, err := startFileGroup(ctx, cfg)
+	if err := m.enrol(ctx); err != nil {
+		return err
+	}
+	if err := m.startHonest(ctx, file); err != nil {
+		return err
+	}
+	m.view, err = m.highestView(ctx)
+	return err
+}
+
+// attackedN is how many replicas are attacked.
+const attackedN = 4
+
+// end stops the group and removes its files.
+func (m *suffering) end() error {
+	for _, h := range m.honest {
+		h.stop()
+	}
+	m.honest = nil
+	if m.group != nil {
+		m.group.stop()
+		m.group = nil
+	}
+	return os.RemoveAll(m.dir)
+}
+
+// enrol makes the keys of the offender and of the client that connects beside the attack.
+func (m *suffering) enrol(ctx context.Context) error {
+	key, err := m.group.enrol(ctx, !m.offender.writes)
 	if err != nil {
-		return d, err
+		return err
 	}
-	defer g.stop()
-	file, err := g.prepareAttack(ctx, o)
+	m.key = filepath.Join(m.dir, "offender.key")
+	if err := keys.WritePrivate(m.key, key); err != nil {
+		return err
+	}
+	m.anew = m.group.config
+	m.anew.Key, err = m.group.enrol(ctx, true)
+	return err
+}
+
+// startHonest starts the honest clients: one, or two if the offender prefers one of them to the
+// other. Then the one that suffers is the one with the lower number.
+func (m *suffering) startHonest(ctx context.Context, file nfs3.FileHandle) error {
+	m.honest = []*honest{newHonest(m.group.client, file)}
+	if !m.offender.starves {
+		return nil
+	}
+	key, err := m.group.enrol(ctx, false)
 	if err != nil {
-		return d, err
+		return err
 	}
-	key, err := g.enrol(ctx, !o.writes)
+	second, err := m.group.open(ctx, key)
 	if err != nil {
-		return d, err
+		return err
 	}
-	keyFile := filepath.Join(dir, "offender.key")
-	if err := keys.WritePrivate(keyFile, key); err != nil {
-		return d, err
+	m.group.others = append(m.group.others, second)
+	m.honest = append(m.honest, newHonest(second, file))
+	if pbft.ClientOf(keys.Of(key)) < pbft.ClientOf(keys.Of(m.group.config.Key)) {
+		m.honest[0], m.honest[1] = m.honest[1], m.honest[0]
 	}
-	m := &suffering{Attack: a, group: g, dir: dir, key: keyFile, name: o.Name, honest: newHonest(g.client, file)}
-	defer m.honest.stop()
-	return m.measure(ctx)
+	return nil
 }
 
 // prepareAttack makes the attacked file, the honest client's file, and the files that the
@@ -130,65 +209,105 @@ func (g *fileGroup) prepareAttack(ctx context.Context, o Offender) (honest nfs3.
 	return caller{g.client}.find(ctx, "honest")
 }
 
-// A suffering is one measurement under way.
-type suffering struct {
-	Attack
-	group    *fileGroup
-	dir, key string
-	name     string
-	honest   *honest
-}
-
-func (m *suffering) measure(ctx context.Context) (d Damage, err error) {
-	d.Name = m.name
-	before, err := m.view(ctx)
-	if err != nil {
-		return d, err
-	}
-	var calm, under tallied
-	for range m.Rounds {
-		if err := m.phase(ctx, &calm); err != nil {
-			return d, err
-		}
-		if err := m.attacked(ctx, &under); err != nil {
-			return d, err
-		}
-	}
-	after, err := m.view(ctx)
-	d.Before, d.During, d.Views = calm.rate(), under.rate(), after-before
-	d.Share, d.Stall, d.CalmGap = 100*d.During/d.Before, under.stall.Seconds()*1000, calm.stall.Seconds()*1000
-	return d, err
-}
-
-// attacked is a phase with the attack on.
-func (m *suffering) attacked(ctx context.Context, t *tallied) error {
-	group := filepath.Join(m.group.dir, bundle.AdminDir, bundle.GroupFile)
-	c, err := procs.Start("offender", filepath.Join(m.dir, "offender.log"), m.Program, "bench", "offend",
-		"--group", group, "--key", m.key, "--transport", string(m.Transport), m.name)
+// attacked is a phase with the attack on, and then a client's connect.
+func (m *suffering) attacked(ctx context.Context) error {
+	pid, off, err := m.begin(ctx)
 	if err != nil {
 		return err
 	}
-	defer c.Kill()
+	defer off()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	left := make(chan time.Duration, 1)
+	view := m.view
+	go func() { left <- m.awaitNextView(watching, view) }()
+	used, err := procs.CPU(pid)
+	if err != nil {
+		return err
+	}
+	if err := m.phase(ctx, &m.under); err != nil {
+		return err
+	}
+	now, err := procs.CPU(pid)
+	if err != nil {
+		return err
+	}
+	m.cpu += now - used
+	stop()
+	m.left = max(m.left, <-left)
+	return m.connectAnew(ctx)
+}
+
+// begin turns the attack on. It returns the offender's process, and what turns the attack off.
+func (m *suffering) begin(ctx context.Context) (pid int, off func(), err error) {
+	if m.offender.run == nil {
+		pid := m.group.replicas[m.offender.replica()].PID()
+		return pid, func() { _ = syscall.Kill(pid, SignalOff) }, syscall.Kill(pid, SignalOn)
+	}
+	group := filepath.Join(m.group.dir, bundle.AdminDir, bundle.GroupFile)
+	c, err := procs.Start("offender", filepath.Join(m.dir, "offender.log"), m.Program, "bench", "offend",
+		"--group", group, "--key", m.key, "--transport", string(m.Transport), fmt.Sprintf("--all=%t", m.All),
+		m.offender.Name)
+	if err != nil {
+		return 0, nil, err
+	}
 	ready, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	if err := c.Ready(ready); err != nil {
-		return err
+		c.Kill()
+		return 0, nil, err
 	}
-	return m.phase(ctx, t)
+	return c.PID(), c.Kill, nil
 }
 
-// phase lets the load settle and counts the operations completed.
+// awaitNextView returns how long it takes until the group has left a view, 0 if ctx ends before.
+func (m *suffering) awaitNextView(ctx context.Context, view uint64) time.Duration {
+	begin := time.Now()
+	for pause(ctx, lookEvery) == nil {
+		s, err := status.AskOne(ctx, m.group.group, observer)
+		if err == nil && uint64(s.View) > view {
+			return time.Since(begin)
+		}
+	}
+	return 0
+}
+
+// observer is a replica that never offends.
+const observer = 1
+
+// connectAnew measures how long a client takes until it can make calls.
+func (m *suffering) connectAnew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	begin := time.Now()
+	c, err := m.group.openAs(ctx, m.anew)
+	if err != nil {
+		return fmt.Errorf("connect beside the attack: %w", err)
+	}
+	m.connect = max(m.connect, time.Since(begin))
+	return c.Close()
+}
+
+// phase lets the load settle and counts the operations completed, and the views left.
 func (m *suffering) phase(ctx context.Context, t *tallied) error {
 	if err := pause(ctx, m.Phase/8); err != nil {
 		return err
 	}
-	m.honest.count()
+	h := m.honest[0]
+	h.count()
+	h.latency()
 	begin := time.Now()
 	if err := pause(ctx, m.Phase); err != nil {
 		return err
 	}
-	done, stall, err := m.honest.count()
+	done, stall, err := h.count()
 	t.done, t.took, t.stall = t.done+done, t.took+time.Since(begin), max(t.stall, stall)
+	t.latencies.add(h.latency())
+	if err != nil {
+		return err
+	}
+	view, err := m.highestView(ctx)
+	t.views, m.view = t.views+view-m.view, view
 	return err
 }
 
@@ -196,9 +315,16 @@ func (m *suffering) phase(ctx context.Context, t *tallied) error {
 type tallied struct {
 	done        uint64
 	took, stall time.Duration
+	latencies   counts
+	views       uint64
 }
 
 func (t *tallied) rate() float64 { return float64(t.done) / t.took.Seconds() }
+
+// p99 is in milliseconds.
+func (t *tallied) p99() float64 { return milliseconds(t.latencies.quantile(0.99)) }
+
+func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
 
 // pause waits, unless ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
@@ -210,116 +336,21 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// view is the highest view of a replica.
-func (m *suffering) view(ctx context.Context) (v uint64, err error) {
+// highestView is the highest view of a replica that answers.
+func (m *suffering) highestView(ctx context.Context) (v uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	err = errors.New("no replica tells its view")
 	for _, r := range status.Ask(ctx, m.group.group).Replicas {
-		if r.Status == nil {
-			return 0, fmt.Errorf("replica %d: %s", r.Number, r.Problem)
-		}
-		v = max(v, uint64(r.Status.View))
-	}
-	return v, nil
-}
-
-// An honest client makes the same calls again and again, each when its last answer is there.
-type honest struct {
-	stopping atomic.Bool
-	running  sync.WaitGroup
-	mu       sync.Mutex
-	done     uint64
-	last     time.Time // when an operation ended last
-	stall    time.Duration
-	since    time.Time // when that stall began
-	err      error
-}
-
-// newHonest is an honest client that writes.
-func newHonest(c *pbft.Client, file nfs3.FileHandle) *honest {
-	var calls []pbft.Call
-	for i := range honestOutstanding {
-		a := nfs3.WriteArgs{File: file, Offset: uint64(i * honestBytes), Stable: nfs3.FileSync}
-		a.Data = make([]byte, honestBytes)
-		calls = append(calls, pbft.Call{Body: body(nfs3.ProgramNFS, nfs3.ProcWrite, a.Append(nil))})
-	}
-	return startHonest(c, calls)
-}
-
-func startHonest(c *pbft.Client, calls []pbft.Call) *honest {
-	h := &honest{last: time.Now()}
-	for _, call := range calls {
-		call.Done = func(reply []byte, err error) {
-			if h.note(reply, err) && c.Start(call) == nil {
-				return
-			}
-			h.running.Done()
-		}
-		h.running.Add(1)
-		if err := c.Start(call); err != nil {
-			h.note(nil, err)
-			h.running.Done()
+		if r.Status != nil {
+			v, err = max(v, uint64(r.Status.View)), nil
 		}
 	}
-	return h
+	return v, err
 }
-
-// note counts an operation that ended, and reports whether to go on.
-func (h *honest) note(reply []byte, err error) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err == nil && (len(reply) < 8 || [8]byte(reply) != [8]byte{}) {
-		err = fmt.Errorf("an honest call was answered %.64x", reply)
-	}
-	if err != nil && h.err == nil {
-		h.err = err
-	}
-	now := time.Now()
-	if d := now.Sub(h.last); d > h.stall {
-		h.stall, h.since = d, h.last
-	}
-	h.done, h.last = h.done+1, now
-	return err == nil && !h.stopping.Load()
-}
-
-// count returns the operations done since the last count, and the longest time in which none ended.
-func (h *honest) count() (done uint64, stall time.Duration, err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	done, stall, err = h.done, max(h.stall, time.Since(h.last)), h.err
-	h.done, h.stall = 0, 0
-	return done, stall, err
-}
-
-// stalled is when the longest stall since the last count began.
-func (h *honest) stalled() time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if time.Since(h.last) > h.stall {
-		return h.last
-	}
-	return h.since
-}
-
-func (h *honest) stop() { h.stopping.Store(true) }
 
 // clientConfig returns the configuration of a client whose key is in a file.
 func clientConfig(g *config.Group, file string, transport pbft.Transport) (pbft.ClientConfig, error) {
 	key, err := keys.ReadPrivate(file)
-	return pbft.ClientConfig{Group: g.Group, Key: ed25519.PrivateKey(key), Transport: transport}, err
-}
-
-// WriteDamageHead and WriteDamage print a table, a row as soon as there is one.
-func WriteDamageHead(w io.Writer) error {
-	_, err := fmt.Fprintf(w, damageRow, "ATTACK", "OFF ops/s", "ON ops/s", "%", "STALL ms", "(OFF)", "VIEWS")
-	return err
-}
-
-const damageRow = "%-22s %10v %10v %6v %9v %7v %6v\n"
-
-// WriteDamage prints a row.
-func WriteDamage(w io.Writer, d Damage) error {
-	n := func(v float64) string { return fmt.Sprintf("%.0f", v) }
-	_, err := fmt.Fprintf(w, damageRow, d.Name, n(d.Before), n(d.During), n(d.Share), n(d.Stall), n(d.CalmGap), d.Views)
-	return err
+	return pbft.ClientConfig{Group: g.Group, Key: key, Transport: transport}, err
 }

@@ -9,39 +9,92 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"bfs/cmd/internal/config"
 	"bfs/pkg/bfs"
 	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/pbfttest"
 )
 
-// An Offender is one way to hinder a group that is cheap for the attacker. It runs as a
-// process of its own, with the key of an enrolled client that may only read, unless it
-// says otherwise; a stranger does not use the key.
+// An Offender is one way to hinder a group that is cheap for the attacker. A client or stranger
+// is a process of its own, with the key of an enrolled client that may only read, unless it
+// says otherwise; a stranger does not use the key. A replica is one of the group's own.
 type Offender struct {
 	Name, About string
+	By          By
 	writes      bool                                          // its client may write
+	starves     bool                                          // it hinders the client of the lower number only
 	prepare     func(ctx context.Context, g *fileGroup) error // makes the files that it needs
-	run         func(ctx context.Context, o *offence) error
+	run         func(ctx context.Context, o *offence) error   // nil: it is a replica
 }
+
+// By says who attacks.
+type By string
+
+// The attackers.
+const (
+	ByClient   = By(pbfttest.ByClient)
+	ByReplica  = By(pbfttest.ByBackup)
+	ByPrimary  = By(pbfttest.ByPrimary)
+	ByStranger = By("stranger")
+	ByNobody   = By("nobody") // for comparison
+)
+
+// replica is the number of the replica that is started as the offender. The primary is the first. A
+// backup is one that the others need if one more is slow: the last in line for primary would be
+// spared (see package sparing).
+func (o *Offender) replica() int {
+	if o.By == ByPrimary {
+		return 0
+	}
+	return attackedN - 2
+}
+
+// The signals that turn an offending replica on and off.
+const (
+	SignalOn  = syscall.SIGUSR1
+	SignalOff = syscall.SIGUSR2
+)
 
 // Offenders lists them.
 func Offenders() []Offender {
-	return []Offender{
-		{"ordered-reads", "ordered READs of 1 MiB on all slots", false, nil, each(false, read(1<<20))},
-		{"ordered-reads-unread", "the same, and no answer is taken", false, nil, deaf(each(false, read(1<<20)))},
-		{"ordered-reads-64k", "ordered READs of 64 KiB", false, nil, each(false, read(64<<10))},
-		{"ordered-reads-4k", "ordered READs of 4 KiB", false, nil, each(false, read(4<<10))},
-		{"ordered-lists", "ordered READDIRPLUS of 1 MiB, of a wide directory", false, makeWide, each(false, list)},
-		{"ordered-mounts", "ordered MNTs of paths of 1 KiB", false, makeDeep, each(false, mountDeep)},
-		{"ordered-renames", "RENAMEs of a directory to far below the root", true, makeDeep, each(false, renameDeep)},
-		{"reads", "READs of 1 MiB that are not ordered", false, nil, each(true, read(1<<20))},
-		{"reads-unread", "the same, and no answer is taken", false, nil, deaf(each(true, read(1<<20)))},
-		{"lists", "READDIRPLUS of 1 MiB that are not ordered", false, makeWide, each(true, list)},
-		{"common", "ordered GETATTRs on all slots, as any busy client sends them", false, nil, each(false, getattr)},
+	all := []Offender{
+		client("ordered-reads", "ordered READs of 1 MiB on all slots", nil, each(false, read(1<<20))),
+		client("ordered-reads-unread", "the same, and no answer is taken", nil, deaf(each(false, read(1<<20)))),
+		client("ordered-reads-64k", "ordered READs of 64 KiB", nil, each(false, read(64<<10))),
+		client("ordered-reads-4k", "ordered READs of 4 KiB", nil, each(false, read(4<<10))),
+		client("ordered-lists", "ordered READDIRPLUS of 1 MiB, of a wide directory", makeWide, each(false, list)),
+		client("ordered-mounts", "ordered MNTs of paths of 1 KiB", makeDeep, each(false, mountDeep)),
+		writer("ordered-renames", "RENAMEs of a directory to far below the root", makeDeep, each(false, renameDeep)),
+		writer("huge-writes", "WRITEs of 1 MiB on all slots", nil, each(false, write(1<<20))),
+		client("reads", "READs of 1 MiB that are not ordered", nil, each(true, read(1<<20))),
+		client("reads-unread", "the same, and no answer is taken", nil, deaf(each(true, read(1<<20)))),
+		client("lists", "READDIRPLUS of 1 MiB that are not ordered", makeWide, each(true, list)),
+		client("common", "ordered GETATTRs on all slots, as any busy client sends them", nil, each(false, getattr)),
 	}
+	for _, o := range pbfttest.Offences() {
+		x := Offender{Name: o.Name, About: o.About, By: By(o.By), starves: o.Starves}
+		if o.By == pbfttest.ByClient {
+			x.run = offends(o.Name, each(false, getattr))
+		}
+		all = append(all, x)
+	}
+	return append(all, strangers()...)
+}
+
+type attack = func(ctx context.Context, o *offence) error
+
+func client(name, about string, prepare func(context.Context, *fileGroup) error, run attack) Offender {
+	return Offender{Name: name, About: about, By: ByClient, prepare: prepare, run: run}
+}
+
+func writer(name, about string, prepare func(context.Context, *fileGroup) error, run attack) Offender {
+	o := client(name, about, prepare, run)
+	o.writes = true
+	return o
 }
 
 func findOffender(name string) (Offender, error) {
@@ -57,34 +110,64 @@ func findOffender(name string) (Offender, error) {
 
 // An offence holds the means of a running offender.
 type offence struct {
-	group  *config.Group
-	config pbft.ClientConfig
-	client *pbft.Client
-	ready  func() // called when the preparations end and the attack begins
+	group   *config.Group
+	config  pbft.ClientConfig
+	client  *pbft.Client
+	targets []string // addresses that a stranger attacks
+	ready   func()   // called when the preparations end and the attack begins
 }
 
-// Offend runs an attack in this process until ctx ends.
-func Offend(ctx context.Context, name, group, key string, transport pbft.Transport, ready func()) error {
-	o, err := findOffender(name)
+// An Offending is the order to attack.
+type Offending struct {
+	Name, Group, Key string // of the offender; files
+	Transport        pbft.Transport
+	All              bool // a stranger attacks all replicas
+	Ready            func()
+}
+
+// Run attacks in this process until ctx ends.
+func (x Offending) Run(ctx context.Context) error {
+	o, err := findOffender(x.Name)
 	if err != nil {
 		return err
 	}
-	g, err := config.LoadGroup(group)
+	if o.run == nil {
+		return fmt.Errorf("attack %q: it takes a replica", x.Name)
+	}
+	g, err := config.LoadGroup(x.Group)
 	if err != nil {
 		return err
 	}
-	x := &offence{group: g, ready: ready}
-	if x.config, err = clientConfig(g, key, transport); err != nil {
+	means := &offence{group: g, ready: x.Ready}
+	if means.config, err = clientConfig(g, x.Key, x.Transport); err != nil {
 		return err
 	}
-	return o.run(ctx, x)
+	for i, m := range g.Members {
+		if i == 0 || x.All {
+			means.targets = append(means.targets, m.Address)
+		}
+	}
+	return o.run(ctx, means)
+}
+
+// offends is an attack by a client that misbehaves once it is ready.
+func offends(name string, run attack) attack {
+	return func(ctx context.Context, o *offence) error {
+		turn, err := pbfttest.Offend(name)
+		if err != nil {
+			return err
+		}
+		ready := o.ready
+		o.ready = func() { turn(true); ready() }
+		return run(ctx, o)
+	}
 }
 
 // operation makes the bytes of one operation of an attack.
 type operation func(ctx context.Context, c *pbft.Client) ([]byte, error)
 
 // each keeps one such operation outstanding on each slot.
-func each(readOnly bool, op operation) func(context.Context, *offence) error {
+func each(readOnly bool, op operation) attack {
 	return func(ctx context.Context, o *offence) (err error) {
 		if o.client, err = pbft.NewClient(o.config); err != nil {
 			return err
@@ -115,7 +198,7 @@ func each(readOnly bool, op operation) func(context.Context, *offence) error {
 }
 
 // deaf is an attack over wires that bring the replicas' answers no more, once it is ready.
-func deaf(run func(context.Context, *offence) error) func(context.Context, *offence) error {
+func deaf(run attack) attack {
 	return func(ctx context.Context, o *offence) error {
 		var silent atomic.Bool
 		parts := *o.group.Group
@@ -293,6 +376,14 @@ func read(count uint32) operation {
 		file, err := caller{c}.find(ctx, attackedFile)
 		a := nfs3.ReadArgs{File: file, Count: count}
 		return body(nfs3.ProgramNFS, nfs3.ProcRead, a.Append(nil)), err
+	}
+}
+
+func write(count int) operation {
+	return func(ctx context.Context, c *pbft.Client) ([]byte, error) {
+		file, err := caller{c}.find(ctx, attackedFile)
+		a := nfs3.WriteArgs{File: file, Stable: nfs3.FileSync, Data: make([]byte, count)}
+		return body(nfs3.ProgramNFS, nfs3.ProcWrite, a.Append(nil)), err
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
 	"bfs/cmd/internal/procs"
+	"bfs/cmd/internal/staged"
 	"bfs/pkg/bfs"
 	"bfs/pkg/nfs3"
 	"bfs/pkg/nfsstate"
@@ -27,6 +28,7 @@ type fileGroup struct {
 	dir      string // of the bundles
 	config   pbft.ClientConfig
 	client   *pbft.Client
+	others   []*pbft.Client // that are closed with it
 	files    *bfs.FS
 }
 
@@ -38,6 +40,9 @@ type fileGroupConfig struct {
 
 	Transport  pbft.Transport  // "": plain
 	Durability pbft.Durability // "": disk
+
+	Offence  string // committed by one replica; "": all are correct
+	Offender int    // that replica
 }
 
 // startFileGroup starts a group and mounts its export. When it fails it removes
@@ -72,10 +77,22 @@ func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err e
 	if err := bundle.Write(dir, plan); err != nil {
 		return nil, err
 	}
+	if g.group, err = config.LoadGroup(filepath.Join(dir, bundle.GroupFile)); err != nil {
+		return nil, err
+	}
+	if c.Offence != "" {
+		if err := staged.Attack.Mark(c.Dir, g.group); err != nil {
+			return nil, err
+		}
+	}
 	for i := range c.N {
 		name := fmt.Sprintf("replica%d", i)
 		file := filepath.Join(bundle.HostDir(dir, i), bundle.ReplicaFile)
-		r, err := procs.Start(name, filepath.Join(c.Dir, name+".log"), c.Program, "run", "--config", file)
+		command := []string{"run"}
+		if c.Offence != "" && i == c.Offender {
+			command = []string{"bench", "offend-replica", c.Offence}
+		}
+		r, err := procs.Start(name, filepath.Join(c.Dir, name+".log"), c.Program, append(command, "--config", file)...)
 		if err != nil {
 			return nil, err
 		}
@@ -86,9 +103,6 @@ func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err e
 			return nil, err
 		}
 	}
-	if g.group, err = config.LoadGroup(filepath.Join(dir, bundle.GroupFile)); err != nil {
-		return nil, err
-	}
 	g.config = pbft.ClientConfig{Group: g.group.Group, Transport: c.Transport}
 	return g, g.connect(ctx)
 }
@@ -98,6 +112,9 @@ const exportPath = "/export"
 func (g *fileGroup) stop() {
 	if g.client != nil {
 		g.client.Close()
+	}
+	for _, c := range g.others {
+		c.Close()
 	}
 	for _, r := range g.replicas {
 		r.Kill()
@@ -110,6 +127,7 @@ func (g *fileGroup) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	g.config.Key = key
 	if g.client, err = g.open(ctx, key); err != nil {
 		return err
 	}
@@ -140,6 +158,10 @@ func (g *fileGroup) enrol(ctx context.Context, readOnly bool) (ed25519.PrivateKe
 func (g *fileGroup) open(ctx context.Context, key ed25519.PrivateKey) (*pbft.Client, error) {
 	cfg := g.config
 	cfg.Key = key
+	return g.openAs(ctx, cfg)
+}
+
+func (g *fileGroup) openAs(ctx context.Context, cfg pbft.ClientConfig) (*pbft.Client, error) {
 	c, err := pbft.NewClient(cfg)
 	if err != nil {
 		return nil, err

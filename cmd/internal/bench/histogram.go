@@ -41,6 +41,13 @@ func (c *counts) since(earlier *counts) *counts {
 	return d
 }
 
+// add adds other counts.
+func (c *counts) add(other *counts) {
+	for i := range c {
+		c[i] += other[i]
+	}
+}
+
 func (c *counts) total() (n uint64) {
 	for _, v := range c {
 		n += v
