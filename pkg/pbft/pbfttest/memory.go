@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pbfttest helps to test programs that are replicated with pbft.
+// Package pbfttest helps to test programs that are replicated with pbft: it has a State, and
+// replicas and clients that misbehave.
 package pbfttest
 
 import (
