@@ -340,6 +340,21 @@ func (a Answers) Committed(n message.SeqNum) (message.Digest, bool) {
 	return d, ok && a.log.slot(n).committedLocal(a.quorum())
 }
 
+// Voted are the replicas, bit i being replica i, whose PREPAREs for the proposal of batch n are
+// here. It is not known if the log has no such proposal.
+func (a Answers) Voted(n message.SeqNum) (replicas uint32, known bool) {
+	if !a.log.contains(n) || a.log.slot(n).proposal == nil {
+		return 0, false
+	}
+	s := a.log.slot(n)
+	for i := range s.prepares.digests {
+		if id := message.ReplicaID(i); s.prepares.has(id) && s.prepares.digests[i] == s.proposal.Digest {
+			replicas |= 1 << i
+		}
+	}
+	return replicas, true
+}
+
 // Ran is the batch that was executed as n, nil if n is not in the window or was not executed.
 func (a Answers) Ran(n message.SeqNum) *message.Batch {
 	if !a.log.contains(n) || n > a.log.lastExec {

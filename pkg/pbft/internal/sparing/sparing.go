@@ -21,8 +21,10 @@ import (
 // So the period is as long as a tick, and not shorter.
 //
 // A batch still unexecuted two ticks after its proposal means that one of the q may be
-// slow or silent: then each batch waits for us to speak to the spared one. After that no
-// replica is spared for a while, which is the longer the more often it happens.
+// slow or silent: then each batch waits for us to speak to the spared one. So does a vote of one
+// of the q that is missing two ticks after the proposal: our batches go on with the spared one's
+// vote, but the client may wait for that replica's reply, and that replica for our vote. After
+// that no replica is spared for a while, which is the longer the more often it happens.
 //
 // It is under the replica's lock.
 type Sparing struct {
@@ -37,6 +39,8 @@ type Sparing struct {
 	calm   int            // ticks since that period
 	under  bool           // a batch was under way when the waiting messages were written last
 	known  message.SeqNum // the highest number proposed by then
+
+	earlier message.SeqNum // the same, of the time before
 }
 
 // Bytes may be queued for a spared replica; more is written at once.
@@ -73,10 +77,25 @@ func (s *Sparing) End() bool {
 		return false
 	}
 	s.Queued = false
-	if s.waited(s.Core.UnderWay() > 0, s.Core.LastExecuted(), s.Core.LastProposed()) {
+	view, _ := s.Core.View()
+	voted, known := s.Core.Voted(s.earlier)
+	lacking := known && s.lacks(view, voted)
+	s.earlier = s.known
+	if s.waited(s.Core.UnderWay() > 0, s.Core.LastExecuted(), s.Core.LastProposed()) || lacking {
 		s.blame()
 	}
 	return true
+}
+
+// lacks reports whether a replica that is not spared, and is not the primary, has not voted.
+func (s *Sparing) lacks(view message.View, voted uint32) bool {
+	n := int(s.Group)
+	for k := 1; k < s.Group.Quorum(); k++ {
+		if i := (int(view.Primary(n)) + k) % n; voted&(1<<i) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // blame spares no replica for a while, because batches wait: for long if a replica is slow, and for

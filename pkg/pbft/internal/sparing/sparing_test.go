@@ -40,6 +40,23 @@ func TestSparingNoticesThatBatchesWait(t *testing.T) {
 	}
 }
 
+// A vote is missing if it is that of a backup that is not spared.
+func TestSparingNoticesThatAVoteIsMissing(t *testing.T) {
+	for _, c := range []struct {
+		view  message.View
+		voted uint32
+		lacks bool
+	}{
+		{0, 0b0110, false}, {0, 0b1110, false}, {0, 0b1010, true}, {0, 0b1100, true}, {0, 0, true},
+		{2, 0b1001, false}, {2, 0b0011, true},
+	} {
+		s := Sparing{Group: 4}
+		if got := s.lacks(c.view, c.voted); got != c.lacks {
+			t.Errorf("view %d, voted %04b: got %t, want %t", c.view, c.voted, got, c.lacks)
+		}
+	}
+}
+
 // After a refresh of keys no replica is spared for a moment, and none counts as slow
 // because of it.
 func TestRefreshEndsSparingForAMoment(t *testing.T) {
