@@ -50,9 +50,9 @@ func newSilences(b *base) silences {
 const fillPeriodTicks = 3000
 
 // fillsPerPeriod is how many null batches end the longest silence of a correct replica: its fence
-// is at most 2.5 periods above what it voted for, that at most L above the stable checkpoint, and
+// is at most 4 periods above what it voted for, that at most L above the stable checkpoint, and
 // the next checkpoint up to a period higher.
-func (x *silences) fillsPerPeriod() int { return int(x.cfg.LogSize + 4*x.cfg.CheckpointPeriod) }
+func (x *silences) fillsPerPeriod() int { return int(x.cfg.LogSize + 5*x.cfg.CheckpointPeriod) }
 
 // tickFills begins a new period now and then.
 func (x *silences) tickFills() {

@@ -79,7 +79,7 @@ func (x *testimony) best() (best message.SeqNum, found bool) {
 func (x *testimony) fenceIsFalse() (no, inDoubt bool) {
 	denied, open := 0, 0
 	for i, e := range x.estimates {
-		switch far := e.prepared + 2*x.cfg.LogSize + 4*x.cfg.CheckpointPeriod; {
+		switch far := e.prepared + 2*x.cfg.LogSize + 6*x.cfg.CheckpointPeriod; {
 		case message.ReplicaID(i) == x.cfg.Self:
 		case !e.known:
 			open++

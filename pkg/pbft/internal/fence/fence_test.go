@@ -38,12 +38,12 @@ func TestFenceRisesAhead(t *testing.T) {
 		view message.View
 		last message.SeqNum
 	}{
-		{what: "the first vote", do: func() error { return f.Raise(0, 16) }, last: 16},
-		{what: "room enough", do: func() error { f.Foresee(0, 11, period); return f.Settle() }, last: 16},
-		{what: "soon", do: func() error { f.Foresee(0, 12, period); return f.Settle() }, last: 32},
-		{what: "there already", do: func() error { return f.Raise(0, 32) }, last: 32},
-		{what: "soon, and at once in the next view", do: func() error { f.Foresee(0, 28, period); return f.Raise(1, 32) }, view: 1, last: 48},
-		{what: "soon, and at once beyond", do: func() error { f.Foresee(1, 47, period); return f.Raise(1, 100) }, view: 1, last: 100},
+		{what: "the first vote", do: func() error { return f.Raise(0, 32) }, last: 32},
+		{what: "room enough", do: func() error { f.Foresee(0, 15, period); return f.Settle() }, last: 32},
+		{what: "soon", do: func() error { f.Foresee(0, 16, period); return f.Settle() }, last: 48},
+		{what: "there already", do: func() error { return f.Raise(0, 48) }, last: 48},
+		{what: "soon, and at once in the next view", do: func() error { f.Foresee(0, 32, period); return f.Raise(1, 48) }, view: 1, last: 64},
+		{what: "soon, and at once beyond", do: func() error { f.Foresee(1, 63, period); return f.Raise(1, 100) }, view: 1, last: 100},
 		{what: "twice", do: func() error { f.Foresee(1, 99, period); f.Foresee(1, 100, period); return f.Raise(1, 100) }, view: 1, last: 116},
 	} {
 		if err := x.do(); err != nil {
@@ -52,6 +52,82 @@ func TestFenceRisesAhead(t *testing.T) {
 		if view, last := f.onDisk(t); view != x.view || last != x.last {
 			t.Fatalf("%s: got view %d and number %d on disk, want %d and %d", x.what, view, last, x.view, x.last)
 		}
+	}
+}
+
+// Each record is written over the earlier of the two. If a crash cuts it, or it is lost, the
+// one before it holds.
+func TestRecordsTakeTurns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fence")
+	f, err := Open(path, message.Digest{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before []byte
+	for n := message.SeqNum(10); n < 100; n += 10 {
+		if err := f.Raise(0, n); err != nil {
+			t.Fatal(err)
+		}
+		now, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before != nil {
+			for _, cut := range []int{0, 1, recordSize / 2, recordSize - 1} {
+				torn := append([]byte(nil), before...)
+				at := int(f.turn%2) * apart
+				copy(torn[at:], now[at:at+cut])
+				if r, ok := latest(torn); !ok || r.number != n-10 && r.number != n {
+					t.Fatalf("%d bytes of the record of %d: got %d, %v, want %d", cut, n, r.number, ok, n-10)
+				}
+			}
+		}
+		if before = now; len(now) != size {
+			t.Fatalf("got a file of %d bytes, want %d", len(now), size)
+		}
+	}
+}
+
+// The file of an earlier version is read, and replaced at the first raise.
+func TestOldFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fence")
+	old := record{message.Digest{1}, 3, 70, 9, 0}
+	if err := os.WriteFile(path, old.append(nil)[:oldSize], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path, message.Digest{1})
+	if err != nil || f.View() != 3 || f.Last() != 70 || f.Position() != 9 || !Whole(path) {
+		t.Fatalf("got view %d, number %d, position %d, %v", f.View(), f.Last(), f.Position(), err)
+	}
+	for n := message.SeqNum(80); n <= 100; n += 10 {
+		if err := f.Raise(4, n); err != nil {
+			t.Fatal(err)
+		}
+		if view, last := f.onDisk(t); view != 4 || last != n {
+			t.Fatalf("got view %d and number %d on disk, want 4 and %d", view, last, n)
+		}
+	}
+}
+
+// A file without a whole record covers an unknown number of votes: nobody may start from it.
+func TestNoRecordIsWhole(t *testing.T) {
+	group := message.Digest{1}
+	damaged := First(group)
+	damaged[40]++
+	for what, b := range map[string][]byte{
+		"cut": First(group)[:100], "zeros": make([]byte, size), "a bit of the only record": damaged,
+		"longer": append(First(group), 0),
+	} {
+		path := filepath.Join(t.TempDir(), "fence")
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(path, group); err == nil || Whole(path) {
+			t.Errorf("%s: got a fence", what)
+		}
+	}
+	if r, ok := latest(Lost(group)); !ok || r.number != everything || r.position != store.NoJournal {
+		t.Errorf("a lost fence: got %v, %v", r, ok)
 	}
 }
 
