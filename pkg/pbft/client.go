@@ -85,7 +85,6 @@ func wait(ctx context.Context, start func(done func([]byte, error)) error) ([]by
 type Client struct {
 	group *Group
 	end   *wire.Endpoint
-	epoch time.Time   // when the rule's time was 0
 	wires clientWires // its lock guards all below
 
 	rule       *client.Client
@@ -93,7 +92,6 @@ type Client struct {
 	waiting    []queuedCall // for a slot, or for long ones under way; first in first out
 	queueLimit int
 	clock      clientClock
-	looked     client.Time // when the last reader looked at the clock
 	stable     stableQuestion
 	reading    reading
 	keys       clientRenewal
@@ -125,17 +123,36 @@ func (x clientCalls) wait(s Slot, t Timestamp) bool {
 	return int(s) < len(x) && x[s].due.Load() == uint64(t)
 }
 
-// A clientClock wakes the client at intervals, so that it does the work that is due.
+// A clientClock wakes the client at intervals, so that it does the work that is due, and tells
+// the rule the time. While calls are under way the client looks at the clock at least every
+// lookPeriod. If it has not for much longer, this process did not run: replies may be here,
+// unread, and that none was read says nothing of the group. So the rule's time goes on by
+// mostStep at most from one look to the next.
 type clientClock struct {
 	timer *time.Timer
-	idle  bool // nothing can be due, and it ticks slowly
+	idle  bool        // nothing can be due, and it ticks slowly
+	now   client.Time // the rule's time, at the last look
+	real  time.Time   // of the last look
 }
 
 // Periods of a client's clock.
 const (
 	lookPeriod = 10 * time.Millisecond // a late request is noticed within this time
 	restPeriod = time.Second           // an idle client's, which asks for missing keys this often
+	mostStep   = 2 * lookPeriod        // of the rule's time
 )
+
+// look returns the rule's time.
+func (x *clientClock) look() client.Time { return x.lookAt(time.Now()) }
+
+func (x *clientClock) lookAt(real time.Time) client.Time {
+	step := real.Sub(x.real)
+	if !x.idle {
+		step = min(step, mostStep)
+	}
+	x.now, x.real = x.now+step, real
+	return x.now
+}
 
 // set makes the clock tick again.
 func (x *clientClock) set(idle bool) {
@@ -353,9 +370,9 @@ func (c *Client) beginWaiting() {
 // The caller holds the lock.
 func (c *Client) now() client.Time {
 	if c.wires.readers > 0 {
-		return c.looked
+		return c.clock.now
 	}
-	return time.Since(c.epoch)
+	return c.clock.look()
 }
 
 // send sends the request of a call to the replicas that an effect names. An error is that
@@ -407,7 +424,7 @@ func (c *Client) tick() {
 // look sends again the requests that are due, and sets the clock.
 func (c *Client) look() {
 	c.wires.mu.Lock()
-	c.rule.Tick(time.Since(c.epoch))
+	c.rule.Tick(c.clock.look())
 	over := c.perform(nil)
 	c.clock.set(c.rule.UnderWay() == 0 && (c.rule.Began() || len(c.waiting) == 0))
 	c.finish(over)

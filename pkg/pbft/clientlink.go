@@ -43,18 +43,18 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		group: g, end: end, epoch: time.Now(),
+		group: g, end: end,
 		wires: clientWires{end: end, group: g, id: rule.Client, key: cfg.Key, liar: lies.Installed()},
 		calls: make(clientCalls, g.Limits.Slots), queueLimit: cfg.Queue, ready: make(chan struct{}),
-		stop: make(chan struct{}), done: make(chan struct{}), clock: clientClock{timer: time.NewTimer(lookPeriod)},
-		keys: newClientRenewal(cfg.KeyPeriod),
+		stop: make(chan struct{}), done: make(chan struct{}), keys: newClientRenewal(cfg.KeyPeriod),
+		clock: clientClock{timer: time.NewTimer(lookPeriod), real: time.Now()},
 	}
 	if c.queueLimit <= 0 {
 		c.queueLimit = 4096
 	}
 	c.stable.wires = &c.wires
 	c.reading.wires, c.reading.stop = &c.wires, c.stop
-	rule.Clock = Timestamp(c.epoch.UnixNano())
+	rule.Clock = Timestamp(c.clock.real.UnixNano())
 	c.rule, c.waited = client.New(rule, &c.wires), c.calls.wait
 	c.dial()
 	go c.tick()
@@ -176,12 +176,12 @@ func (l *clientLink) count(batch []*message.Reply, epoch uint64) {
 	over := space[:0]
 	c.wires.mu.Lock()
 	c.wires.readers++
-	c.looked = time.Since(c.epoch)
+	now := c.clock.look()
 	if c.end.Ring.Epoch() != epoch {
 		batch = nil // the keys were refreshed meanwhile: all answers are asked for again
 	}
 	for _, m := range batch {
-		c.rule.Reply(c.looked, m)
+		c.rule.Reply(now, m)
 		over = c.perform(over)
 	}
 	c.finish(over)
