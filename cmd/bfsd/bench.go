@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -47,13 +49,16 @@ and the given transport, and clients that keep a number of operations outstandin
 a warm-up and prints one line or, with --json, one object:
 
   ops_per_s        operations completed per second
-  p50_us, p99_us   their latency as a client sees it
+  p50_us, p99_us   their latency as a client sees it; max_us the longest
   cpu_us_per_op    user and system time of all processes, clients too, over the operations
   retries_per_op   requests sent again, over the operations: 0 as long as nothing is lost
   n, op, path, clients, outstanding, durability, transport   as asked for
 
 --op 4/0 is an argument of 4 KB and no result. --path rw orders each operation, ro asks all replicas at once without
-ordering, norep is one process of the same service and wire without replication (n is 1 then).`,
+ordering, norep is one process of the same service and wire without replication (n is 1 then).
+
+--trace-slow has the replicas note when each batch passed each step of the protocol, follows the slowest hundredth of
+the operations through these notes, and prints a histogram, and a table of the steps that made them slow.`,
 		Example: `  bfsd bench micro                                               # one client, one operation at a time
   bfsd bench micro --op 4/0 --clients 16 --outstanding 64 --json
   bfsd bench micro --path norep --transport plain --duration 5s`,
@@ -93,6 +98,8 @@ ordering, norep is one process of the same service and wire without replication 
 	f.StringSliceVar(&m.Without, "without", nil,
 		"optimisations to do without: tentative, piggyback, digest-replies, batching, sparing, separate")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object")
+	f.BoolVar(&m.TraceSlow, "trace-slow", false, "say where the slowest hundredth of the operations spent its time")
+	c.MarkFlagsMutuallyExclusive("json", "trace-slow")
 	return c
 }
 
@@ -150,6 +157,7 @@ func benchReplicaCommand() *cobra.Command {
 		file         string
 		unreplicated bool
 		delay        time.Duration
+		trace        string
 	)
 	c := &cobra.Command{
 		Use:    "replica --config FILE",
@@ -161,18 +169,37 @@ func benchReplicaCommand() *cobra.Command {
 			if unreplicated {
 				start = pbft.StartUnreplicated
 			}
+			var noted *pbft.Trace
 			late := func(c pbft.ReplicaConfig) (*pbft.Replica, error) {
-				c.Delay = delay
+				if c.Delay = delay; trace != "" {
+					noted = pbft.NewTrace(c.Group, c.Self)
+					c.Trace = noted
+				}
 				return start(c)
 			}
-			return serve(c.Context(), file, late, func(g *config.Group) (pbft.Service, func() error, error) {
+			err := serve(c.Context(), file, late, func(g *config.Group) (pbft.Service, func() error, error) {
 				files, free, err := newFiles(g)
 				return bench.Null(files), free, err
 			}, false)
+			if err != nil || noted == nil {
+				return err
+			}
+			return writeTrace(noted, trace)
 		},
 	}
 	c.Flags().StringVar(&file, "config", "replica.toml", "the replica's configuration file")
 	c.Flags().DurationVar(&delay, "delay", 0, "as micro's")
+	c.Flags().StringVar(&trace, "trace", "", "a file for what is noted of each batch, for micro's --trace-slow")
 	c.Flags().BoolVar(&unreplicated, "unreplicated", false, "without ordering")
 	return c
+}
+
+// writeTrace writes what a replica that has ended noted.
+func writeTrace(t *pbft.Trace, file string) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(f)
+	return errors.Join(t.Write(w), w.Flush(), f.Close())
 }

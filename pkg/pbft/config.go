@@ -5,6 +5,7 @@ package pbft
 import (
 	"crypto/ed25519"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"bfs/pkg/pbft/internal/auth"
 	"bfs/pkg/pbft/internal/lies"
 	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/trace"
 	"bfs/pkg/pbft/internal/wire"
 )
 
@@ -37,6 +39,7 @@ type ReplicaConfig struct {
 	Logger    *slog.Logger
 	Window    int           // batches proposed and not yet executed, at most; 0: DefaultWindow
 	Delay     time.Duration // artificial one-way delay of what is sent, for measurements
+	Trace     *Trace        // notes when batches pass the steps of the protocol, for measurements; nil: nothing does
 	KeyPeriod time.Duration // session keys are refreshed so often; 0: DefaultKeyPeriod. Replicas may differ in it
 
 	// SpendReserve makes this replica use the reserve on its disk (R-OUR-7). If the disks
@@ -53,6 +56,24 @@ type ReplicaConfig struct {
 
 	owner auth.Signer // in tests: instead of Key and Keeper
 }
+
+// What a replica notes for measurements, see ReplicaConfig.Trace.
+type (
+	Trace         = trace.Trace
+	TraceReport   = trace.Report
+	TracedBatch   = trace.Batch
+	TracedRequest = trace.Request
+	Stamp         = trace.Stamp
+)
+
+// NewTrace returns an empty trace for one replica of a group.
+func NewTrace(g *Group, self ReplicaID) *Trace { return trace.New(self, g.N()) }
+
+// ReadTrace reads what Trace.Write has written.
+func ReadTrace(from io.Reader) (*TraceReport, error) { return trace.Read(from) }
+
+// Collections are the times at which the last collections of garbage of this process ended.
+func Collections() []Stamp { return trace.Collections() }
 
 // An Optimisation is one of the paper's [TOCS §6.1], or Sparing.
 type Optimisation string

@@ -168,14 +168,16 @@ func (in inbound) deliver(c *transport.Conn, batch []message.Message, epoch uint
 		who.Registered = in.register(c, who.Session)
 	}
 	var reads readTime
+	read := r.cfg.Trace.Now()
 	r.enter()
+	r.cfg.Trace.Begin(read)
 	for _, m := range batch {
 		if r.ending.begun || r.disk.aside() || r.end.Ring.EpochOf(who.Session) != epoch {
 			break
 		}
 		switch m := m.(type) {
 		case *message.Request:
-			if m.ReadOnly {
+			if r.cfg.Trace.Request(m); m.ReadOnly {
 				reads.note(r.core, m)
 			}
 			if in.request(conn, who.Session, m); m.ReadOnly && in.answersMuch() {
@@ -441,6 +443,7 @@ func (in inbound) step(m message.Message) {
 	if r.core != nil {
 		r.measured.received(m)
 		r.events.received(m)
+		r.cfg.Trace.Received(m)
 		r.core.Step(m)
 	}
 }

@@ -139,7 +139,7 @@ func (r *Replica) join() {
 	r.transfer.state = state
 	r.receiver = receiver{end: r.end, group: g, self: self, gate: gate, peers: r.peers,
 		clients: r.clients, transfer: &r.transfer}
-	r.out = &outgoing{end: r.end, peers: r.peers, liar: lies.Installed(),
+	r.out = &outgoing{end: r.end, peers: r.peers, liar: lies.Installed(), trace: r.cfg.Trace,
 		sparing: sparing.Sparing{Off: !r.cfg.has(Sparing), Group: g.Size()}}
 	r.replies = replies{out: r.out, clients: r.clients, self: self, full: !r.cfg.has(DigestReplies)}
 	r.pages = pageServer{state: state, out: r.out, log: log, size: g.Limits.LogSize}

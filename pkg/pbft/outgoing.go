@@ -7,6 +7,7 @@ import (
 	"bfs/pkg/pbft/internal/lies"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/sparing"
+	"bfs/pkg/pbft/internal/trace"
 	"bfs/pkg/pbft/internal/transport"
 	"bfs/pkg/pbft/internal/wire"
 )
@@ -23,6 +24,7 @@ type outgoing struct {
 	buffer  []byte
 	trailer []byte
 	dirty   wire.Flushes
+	trace   *trace.Trace // nil: nothing is traced
 }
 
 // passedBytes may wait for a peer already when a client's request is passed on to it.
@@ -49,6 +51,7 @@ func (x *outgoing) send(i ReplicaID, m message.Message) {
 
 // multicast encodes once and seals for each. A long message is copied once for all connections.
 func (x *outgoing) multicast(m message.Message) {
+	x.trace.Left(m)
 	m = x.liar.Message(m)
 	x.buffer = m.AppendBody(append(x.buffer[:0], byte(m.Type())))
 	var shared *transport.Shared
@@ -123,8 +126,9 @@ func (x *outgoing) sealPieces(s *auth.Session, m *message.Data) (pieces [][]byte
 	return append(pieces, x.trailer)
 }
 
-// reply seals a REPLY, and a long result behind it if there is one.
-func (x *outgoing) reply(c *transport.Conn, s *auth.Session, head, long []byte) {
+// reply seals a REPLY on the ground of batch n, and a long result behind it if there is one.
+func (x *outgoing) reply(c *transport.Conn, s *auth.Session, n message.SeqNum, head, long []byte) {
+	x.trace.Replied(n)
 	x.trailer = x.end.Ring.SealHead(s, &x.scratch, x.trailer[:0], head)
 	if x.trailer == nil || x.liar.Withholds(s.Peer, nil) {
 		return

@@ -254,7 +254,7 @@ func (r *Replica) effect(e *core.Effect) {
 			r.out.send(e.To, e.Message)
 		}
 	case core.Multicast:
-		if !r.disk.holds(said{message: e.Message, all: true}) {
+		if r.cfg.Trace.Ready(e.Message); !r.disk.holds(said{message: e.Message, all: true}) {
 			r.measured.multicast(e.Message)
 			r.out.multicast(e.Message)
 		}
@@ -268,6 +268,7 @@ func (r *Replica) effect(e *core.Effect) {
 		p := e.Proposal
 		r.core.Accepted(p, r.cfg.Service.Accept(p.Seq, p.Batch.Choice))
 	case core.Execute:
+		r.cfg.Trace.Executed(e.Seq, e.Batch)
 		r.execute(e)
 		r.measured.execute()
 		view, _ := r.core.View()

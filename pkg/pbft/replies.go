@@ -112,8 +112,8 @@ func (x *replies) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 
 // seal queues what an outbox holds, with the long result that ends it if there is one.
 func (x *replies) seal(box *outbox, long []byte) {
-	if !x.disk.holdReply(box.conn, box.session, box.reply.Head(), long) {
-		x.out.reply(box.conn, box.session, box.reply.Head(), long)
+	if !x.disk.holdReply(box.conn, box.session, box.ground.Seq, box.reply.Head(), long) {
+		x.out.reply(box.conn, box.session, box.ground.Seq, box.reply.Head(), long)
 	}
 	box.reply.Clear()
 }

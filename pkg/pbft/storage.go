@@ -74,6 +74,7 @@ type said struct {
 
 	conn       *transport.Conn
 	session    *auth.Session
+	ground     SeqNum
 	head, long []byte
 }
 
@@ -93,8 +94,9 @@ func (k *storage) holds(x said) bool {
 	return k.store.Hold(x)
 }
 
-// holdReply keeps a REPLY, and a long result behind it, if it must wait for the disk.
-func (k *storage) holdReply(c *transport.Conn, s *auth.Session, head, long []byte) bool {
+// holdReply keeps a REPLY on the ground of batch n, and a long result behind it, if it must
+// wait for the disk.
+func (k *storage) holdReply(c *transport.Conn, s *auth.Session, n SeqNum, head, long []byte) bool {
 	if k == nil || !k.store.Waiting() {
 		return false
 	}
@@ -104,7 +106,7 @@ func (k *storage) holdReply(c *transport.Conn, s *auth.Session, head, long []byt
 		return true
 	}
 	k.bytes += length
-	k.store.Hold(said{conn: c, session: s, head: bytes.Clone(head), long: bytes.Clone(long)})
+	k.store.Hold(said{conn: c, session: s, ground: n, head: bytes.Clone(head), long: bytes.Clone(long)})
 	return true
 }
 
@@ -113,7 +115,7 @@ func (k *storage) say(x said) {
 	switch {
 	case x.message == nil:
 		k.bytes -= len(x.head) + len(x.long)
-		k.out.reply(x.conn, x.session, x.head, x.long)
+		k.out.reply(x.conn, x.session, x.ground, x.head, x.long)
 	case x.all:
 		k.measured.multicast(x.message)
 		k.out.multicast(x.message)

@@ -77,9 +77,10 @@ func TestResultArithmetic(t *testing.T) {
 	second := sample{at: begin.Add(time.Second), latencies: h.counts(), own: 6 * time.Second,
 		replicas: 10 * time.Second, batch: 150, retries: 3, fallbacks: 4}
 	got := *m.result(first, second)
-	got.P50, got.P99 = near(got.P50, 2000), near(got.P99, 2000)
+	got.P50, got.P99, got.Max = near(got.P50, 2000), near(got.P99, 2000), near(got.Max, 2000)
 	want := Result{
-		OpsPerSecond: 1000, P50: 2000, P99: 2000, CPU: 4000, N: 4, Op: "4/0", Path: "rw", Clients: 2, Outstanding: 3,
+		OpsPerSecond: 1000, P50: 2000, P99: 2000, Max: 2000, CPU: 4000,
+		N: 4, Op: "4/0", Path: "rw", Clients: 2, Outstanding: 3,
 		Durability: "replicated", Transport: "plain", Seconds: 1, Operations: 1000, ReplicaCPU: 3000, OpsPerBatch: 10,
 		Retries: 2, RetryRate: 0.002, Fallbacks: 4,
 	}

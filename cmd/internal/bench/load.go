@@ -20,6 +20,7 @@ type load struct {
 	result    int // bytes that each must return
 	readOnly  bool
 	latencies histogram
+	traced    *recorder  // nil: nothing is traced
 	failed    chan error // the first failure
 	stopping  atomic.Bool
 	running   sync.WaitGroup
@@ -35,6 +36,10 @@ type loop struct {
 	client  *pbft.Client
 	call    pbft.Call // the same each time
 	started time.Time
+
+	id        pbft.ClientID // of what is traced
+	slot      pbft.Slot
+	timestamp pbft.Timestamp
 }
 
 func (l *load) start(clients []*pbft.Client, outstanding int) {
@@ -42,10 +47,19 @@ func (l *load) start(clients []*pbft.Client, outstanding int) {
 		for _, c := range clients {
 			x := &loop{load: l, client: c}
 			x.call = pbft.Call{Body: l.body, ReadOnly: l.readOnly, Done: x.done}
+			if l.traced != nil {
+				x.id, x.call.Sending = c.Status().ID, x.sending
+			}
 			l.running.Add(1)
 			x.next(time.Now())
 		}
 	}
+}
+
+// sending notes the request of the present operation.
+func (x *loop) sending(slot pbft.Slot, t pbft.Timestamp) error {
+	x.slot, x.timestamp = slot, t
+	return nil
 }
 
 func (x *loop) next(now time.Time) {
@@ -67,6 +81,10 @@ func (x *loop) done(reply []byte, err error) {
 	default:
 		now := time.Now()
 		l.latencies.add(now.Sub(x.started))
+		if l.traced != nil {
+			l.traced.add(tracedOp{x.id, x.slot, x.timestamp, pbft.Stamp(x.started.UnixNano()),
+				pbft.Stamp(now.UnixNano())})
+		}
 		x.next(now)
 	}
 }

@@ -47,6 +47,7 @@ type Micro struct {
 	KeyPeriod   time.Duration // of the session keys
 	Without     []string      // optimisations
 	Program     string        // bfsd
+	TraceSlow   bool          // say where the slowest hundredth spent its time
 }
 
 // A Result is one measurement. CPU is user and system of all processes, clients' included.
@@ -54,6 +55,7 @@ type Result struct {
 	OpsPerSecond float64         `json:"ops_per_s"`
 	P50          float64         `json:"p50_us"`
 	P99          float64         `json:"p99_us"`
+	Max          float64         `json:"max_us"`
 	CPU          float64         `json:"cpu_us_per_op"`
 	N            int             `json:"n"`
 	Op           string          `json:"op"`
@@ -73,6 +75,8 @@ type Result struct {
 	Retries     uint64  `json:"retries"`               // requests sent again in the measured time
 	RetryRate   float64 `json:"retries_per_op"`        // the same for each operation
 	Fallbacks   uint64  `json:"fallbacks"`             // read-only operations that had to be ordered, in that time
+
+	Slow *SlowReport `json:"-"` // nil unless asked for
 }
 
 // Check returns an error if the configuration cannot be measured.
@@ -90,6 +94,8 @@ func (m *Micro) Check() error {
 		return fmt.Errorf("--duration: got %v, want at least 100ms", m.Duration)
 	case m.Delay < 0 || m.Delay > time.Second:
 		return fmt.Errorf("--delay: got %v, want 0s to 1s", m.Delay)
+	case m.TraceSlow && m.Path != PathReadWrite:
+		return errors.New("--trace-slow: only ordered operations can be traced: use --path rw")
 	case m.Warmup < 0:
 		return fmt.Errorf("--warmup: got %v, want 0s or more", m.Warmup)
 	}
@@ -120,11 +126,8 @@ func (m Micro) Run(ctx context.Context) (r *Result, err error) {
 	defer os.RemoveAll(dir)
 	b := &microRun{Micro: m, dir: dir}
 	defer func() {
-		for _, c := range b.clients {
-			c.Close()
-		}
-		if problems := procs.StopAll(b.replicas, 10*time.Second); err == nil {
-			err = errors.Join(problems...)
+		if problem := b.stop(); err == nil {
+			err = problem
 		}
 	}()
 	if err := b.start(ctx); err != nil {
@@ -139,6 +142,15 @@ type microRun struct {
 	group    *config.Group
 	replicas []*procs.Child
 	clients  []*pbft.Client
+	traces   []string // the files of the replicas' traces
+}
+
+// stop ends clients and replicas.
+func (b *microRun) stop() error {
+	for _, c := range b.clients {
+		c.Close()
+	}
+	return errors.Join(procs.StopAll(b.replicas, 10*time.Second)...)
 }
 
 const startWithin = time.Minute
@@ -162,6 +174,10 @@ func (b *microRun) start(ctx context.Context) error {
 			"--delay", b.Delay.String()}
 		if b.Path == PathNoRep {
 			args = append(args, "--unreplicated")
+		}
+		if b.TraceSlow {
+			b.traces = append(b.traces, filepath.Join(b.dir, fmt.Sprintf("trace%d", i)))
+			args = append(args, "--trace", b.traces[i])
 		}
 		name := fmt.Sprintf("replica%d", i)
 		c, err := procs.Start(name, filepath.Join(b.dir, name+".log"), b.Program, args...)
@@ -255,6 +271,9 @@ func (b *microRun) measure(ctx context.Context) (*Result, error) {
 	}
 	procs.FloorHeap()
 	l := newLoad(b.Op, b.Path == PathReadOnly)
+	if b.TraceSlow {
+		l.traced = new(recorder)
+	}
 	l.start(b.clients, b.Outstanding)
 	err := b.wait(ctx, b.Warmup, l)
 	var first, second sample
@@ -277,7 +296,24 @@ func (b *microRun) measure(ctx context.Context) (*Result, error) {
 	if r.Operations == 0 {
 		return nil, errors.New("no operation was completed in the measured time")
 	}
-	return r, nil
+	if b.TraceSlow {
+		r.Slow, err = b.slow(l, first, second)
+	}
+	return r, err
+}
+
+// slow ends the group, and follows the slowest operations through its traces.
+func (b *microRun) slow(l *load, first, second sample) (*SlowReport, error) {
+	own := pbft.Collections()
+	if err := b.stop(); err != nil {
+		return nil, err
+	}
+	reports, err := readTraces(b.traces)
+	if err != nil {
+		return nil, err
+	}
+	t := newTraces(b.group.Group, reports, own)
+	return t.report(l.traced.within(first.at, second.at), second.latencies.since(first.latencies)), nil
 }
 
 // wait lets the load run for a while; it ends early with an operation that fails.
@@ -340,6 +376,7 @@ func (m *Micro) result(first, second sample) *Result {
 		OpsPerSecond: float64(ops) / seconds,
 		P50:          micros(latencies.quantile(0.50)),
 		P99:          micros(latencies.quantile(0.99)),
+		Max:          micros(latencies.quantile(1)),
 		CPU:          perOp(replicas + second.own - first.own),
 		N:            m.N, Op: m.Op.String(), Path: m.Path, Clients: m.Clients, Outstanding: m.Outstanding,
 		Durability: m.Durability, Transport: string(m.Transport), Without: strings.Join(m.Without, ","),
@@ -359,10 +396,14 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 // WriteTable shows the result to people.
 func (r *Result) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "N\tOP\tPATH\tCLIENTS\tOUTSTANDING\tTRANSPORT\tDURABILITY\tOPS/S\tP50 us\tP99 us\tCPU "+
+	fmt.Fprintln(t, "N\tOP\tPATH\tCLIENTS\tOUTSTANDING\tTRANSPORT\tDURABILITY\tOPS/S\tP50 us\tP99 us\tMAX us\tCPU "+
 		"us/OP\tOPS/BATCH\tRETRIES/OP\t")
-	fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%.0f\t%.1f\t%.1f\t%.2f\t%.1f\t%.4f\t\n",
-		r.N, r.Op, r.Path, r.Clients, r.Outstanding, r.Transport, r.Durability, r.OpsPerSecond, r.P50, r.P99, r.CPU,
-		r.OpsPerBatch, r.RetryRate)
-	return t.Flush()
+	fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%.0f\t%.1f\t%.1f\t%.0f\t%.2f\t%.1f\t%.4f\t\n",
+		r.N, r.Op, r.Path, r.Clients, r.Outstanding, r.Transport, r.Durability, r.OpsPerSecond,
+		r.P50, r.P99, r.Max, r.CPU, r.OpsPerBatch, r.RetryRate)
+	if err := t.Flush(); err != nil || r.Slow == nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	return r.Slow.WriteTable(w)
 }
