@@ -85,6 +85,7 @@ type clientLink struct {
 func (l *clientLink) Opened(c *transport.Conn) {
 	session := l.c.wires.sessions[l.id]
 	c.SetUser(&wire.Remote{Session: session})
+	c.OneWay() // most calls are sent to the primary alone, and answered by all
 	l.c.end.SendKey(c, session, "")
 }
 
