@@ -44,6 +44,8 @@ var unit = map[string]string{
 	"a call that later ones have overtaken waits for them":                    "./pkg/pbft/internal/client",
 	"a timeout doubles for ever":                                              "./pkg/pbft/internal/client",
 	"a replica that came in time once is named for the next result":           "./pkg/pbft/internal/client",
+	"a damaged record of the fence is passed over":                            "./pkg/pbft/internal/fence",
+	"the fence is written over its valid record":                              "./pkg/pbft/internal/fence",
 	"a torn flush is taken for whole":                                         "./pkg/pbft/internal/journal",
 	"a new journal passes for the one that was lost":                          "./pkg/pbft/internal/store",
 	"the state keeps what the image is slow to copy":                          "./pkg/pbft/internal/store",
@@ -383,4 +385,8 @@ var mutants = []mutant{
 	{"a primary may not take longer after one that was left for its slowness", core + "turnaround.go", "return min(max(1, 2*x.tolerant.ticks/tolerantTicks), maxTolerance)", "return 1"},
 	{"a primary may starve a client", core + "turnaround.go", "return 2*tooSlow > known, starved", "return 2*tooSlow > known, false"},
 	{"a client shows the backups nothing", rule + "audience.go", "if now < a.show ||", "if now >= 0 ||"},
+
+	// The fence.
+	{"a damaged record of the fence is passed over", "pkg/pbft/internal/fence/fence.go", "			return record{}, false\n", ""},
+	{"the fence is written over its valid record", "pkg/pbft/internal/fence/fence.go", "int64(r.turn%2) * apart", "0 * apart"},
 }

@@ -5,6 +5,7 @@
 package fence
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ import (
 //
 // The file has places for two records, and the later record counts. Each is written over the
 // earlier one, with one call: to replace the file took four syncs, 4 ms on a calm disk and 60
-// on a busy one. A record that a crash has cut was not promised on, so the other one holds.
+// on a busy one.
 //
 //	offset  0   32    40      48        56    64
 //	        |group|view|number|position|turn|CRC-32C|     numbers are little-endian, 8 bytes each, the CRC 4
@@ -103,16 +104,22 @@ func parse(b []byte) (r record) {
 	return r
 }
 
-// latest is the record of a file that counts.
+// latest is the record of a file that counts. A damaged record may be one that promises rest on, so
+// the other one does not stand in for it. (A crash does not cut a record: no disk writes a part of
+// a sector.)
 func latest(b []byte) (r record, ok bool) {
 	if len(b) == oldSize {
 		return parse(b), true
 	}
 	for ; len(b) >= recordSize; b = b[min(apart, len(b)):] {
-		sum := binary.LittleEndian.Uint32(b[recordSize-4:])
-		turn := binary.LittleEndian.Uint64(b[oldSize:])
-		if sum == crc32.Checksum(b[:recordSize-4], castagnoli) && (!ok || turn > r.turn) {
-			r, ok = parse(b), true
+		here := b[:recordSize]
+		turn := binary.LittleEndian.Uint64(here[oldSize:])
+		switch sum := binary.LittleEndian.Uint32(here[recordSize-4:]); {
+		case bytes.Equal(here, make([]byte, recordSize)): // none was written yet
+		case sum != crc32.Checksum(here[:recordSize-4], castagnoli):
+			return record{}, false
+		case !ok || turn > r.turn:
+			r, ok = parse(here), true
 			r.turn = turn
 		}
 	}
