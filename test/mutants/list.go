@@ -239,7 +239,7 @@ var mutants = []mutant{
 	{"the fence is not raised", core + "base.go", "	if n > b.fence {\n", "	if false {\n"},
 	{"a view does not raise the fence", core + "base.go", "	if n <= b.fence && b.view <= b.fencedView {\n", "	if n <= b.fence {\n"},
 	{"leaving a view is no promise", core + "viewchange.go", "	x.promise(max(x.log.lastExec, x.log.low))\n", ""},
-	{"a COMMIT does not raise the fence", core + "voting.go", "		x.promise(s.seq)\n		x.persist(&message.Commit{", "		x.persist(&message.Commit{"},
+	{"a PREPARE does not raise the fence", core + "voting.go", "		x.promise(s.seq)\n		x.persist(s.proposal)\n", "		x.persist(s.proposal)\n"},
 	{"a NEW-VIEW does not raise the fence", core + "viewchange.go", "	x.promise(last) // it", "	// it"},
 	{"an execution is no promise", core + "execute.go", "	if !x.silent() {\n		x.promise(n)\n	}\n	x.do(Effect{Verb: Execute", "	x.do(Effect{Verb: Execute"},
 	{"a fetched state is no promise", core + "core.go", "		c.promise(n) // answers", "		// answers"},

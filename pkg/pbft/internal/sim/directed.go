@@ -25,7 +25,8 @@ func directed() []*Schedule {
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
 		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
 		earlyViews(), withheld(), lostFence(), lostPrimary(), lostInAnIdleGroup(),
-		slowPrimary(), slowWires(), slowToOne(), slowForever(), starved(),
+		silentAboveTheFence(), preparedInSilence(), broughtByOthers(),
+		anotherThanChosen(), inVain(), chosenFarAhead(), forgottenByTwo(),
 	}
 }
 
@@ -248,10 +249,12 @@ func decidedBeforeProposed() *Schedule {
 	}, "1 hears no PREPAREs and COMMITs, 3 no PRE-PREPARE from its restart until 80 and nothing that it asks "+
 		"for, and nobody a second call")
 	s.add(func(w *world) { w.at(40*tick, func() { w.restart(3, tick) }) }, "3 restarts at 40")
-	s.reach("1 has executed the first batch, which has not prepared there, and 3 must not vote", func(w *world) bool {
-		_, prepared := w.core(1).Prepared(1)
-		return !prepared && w.core(1).LastExecuted() == 1 && again(w) && w.core(3).SilentUntil() > 0
-	})
+	s.reach("1 has executed the first batch, which has not prepared there, and so has 3, which must not vote",
+		func(w *world) bool {
+			_, prepared := w.core(1).Prepared(1)
+			return !prepared && w.core(1).LastExecuted() == 1 && again(w) && w.core(3).SilentUntil() > 0 &&
+				w.core(3).LastExecuted() == 1
+		})
 	return s
 }
 

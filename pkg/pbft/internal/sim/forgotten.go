@@ -247,3 +247,93 @@ func idleSilence() *Schedule {
 	})
 	return s
 }
+
+// silentAboveTheFence: 3 has promised something for n1 and is restarted. It misses all that
+// follows, and fetches checkpoint 12 on the word of 0 and 1. With its own word three of five
+// hold it, which are too few to make it stable. So the window of 3 begins above its fence, and
+// nothing that is stable at 3 does. It must go on to be silent.
+func silentAboveTheFence() *Schedule {
+	s := scene("silent above the fence", 130)
+	s.Replicas, s.shape.replicas = 5, 5
+	s.shape.period, s.shape.log = 2, 4
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		again := w.lives(3) > 0
+		switch m := m.(type) {
+		case *message.Checkpoint:
+			return to == 3 && (m.Seq != 12 || m.Stable || from > 1)
+		case *message.Request:
+			return m.Timestamp > 101 && !again || w.core(0).LastProposed() >= 12
+		}
+		return to == 3 && again && orders(m)
+	}, "nobody hears a second call before 3 is restarted, nor any when n12 is proposed; from its restart on 3 "+
+		"hears nothing of what is agreed on, and of checkpoints only that 0 and 1 have the 12th")
+	s.restarts(3, 20)
+	s.reach("3 has fetched checkpoint 12, which is not stable there, and is silent", func(w *world) bool {
+		r := w.core(3)
+		return r.LastExecuted() == 12 && r.Low() >= w.sites[3].fence && r.Stable().Seq == 0 && r.SilentUntil() > 0
+	})
+	return s
+}
+
+// preparedInSilence: 3 has promised something for n1 and is restarted. It is silent until
+// checkpoint 4, and hears late that this is stable. Meanwhile n5 has prepared there. 1 is
+// faulty and commits to nothing after n4, so 0 and 2 need the COMMIT that 3 could not send.
+func preparedInSilence() *Schedule {
+	s := scene("prepared in a silence", 70)
+	s.shape.period = 2
+	s.loses(func(w *world, _, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.Checkpoint:
+			return to == 3 && w.now < 45*tick
+		case *message.Request:
+			return m.Timestamp > 101 && w.lives(3) == 0
+		}
+		return false
+	}, "nobody hears a second call before 3 is restarted, and 3 hears of no checkpoint before 45")
+	s.leavesUnsaid(1, func(_ *world, _ int, m message.Message) bool {
+		c, ok := m.(*message.Commit)
+		return ok && c.Seq > 4
+	}, "commits to nothing after n4")
+	s.restarts(3, 20)
+	s.reach("3 is silent no more, and n5 was executed in view 0", func(w *world) bool {
+		return w.lives(3) == 1 && w.core(3).SilentUntil() == 0 && w.core(0).LastExecuted() >= 5 &&
+			w.view(0)+w.view(2)+w.view(3) == 0
+	})
+	return s
+}
+
+// broughtByOthers: 3 votes for nothing, and others bring it the batches up to checkpoint 2,
+// which becomes stable at 0 and 2 with its word. 3 loses power, and 2 is faulty from then on.
+// 1 has prepared these batches and executed none. When the others leave the view 3 must be
+// able to name checkpoint 2: 0 alone cannot begin a view from it.
+func broughtByOthers() *Schedule {
+	s := scene("brought by others", 110)
+	s.shape.period, s.shape.log = 2, 4
+	s.shape.durable, s.shape.sync = true, 5
+	const turns = 60
+	s.loses(func(w *world, _, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.PrePrepare, *message.Prepare:
+			return to == 3
+		case *message.Commit:
+			return to == 3 || to == 1
+		case *message.Checkpoint:
+			return to == 3 || to == 1
+		case *message.Decided:
+			return to == 1 || to == 3 && w.lives(3) > 0
+		case *message.Request:
+			return m.Timestamp > 102
+		}
+		return false
+	}, "3 hears no PRE-PREPAREs and PREPAREs, 1 and 3 no COMMITs and of no checkpoint, 1 nothing of what was "+
+		"decided, nor 3 after its restart, and nobody gets a third call")
+	s.leavesUnsaid(2, func(w *world, _ int, _ message.Message) bool { return w.now >= turns*tick },
+		"says nothing from %d on", turns)
+	s.restarts(3, turns)
+	s.handsOver(0, turns+20)
+	s.reach("view 1 has begun from checkpoint 2, which is not stable at 3, and 3 holds that", func(w *world) bool {
+		m := w.core(3).Beginning()
+		return w.lives(3) == 1 && w.activeIn(3, 1) && m.Checkpoint.Seq == 2 && w.core(3).LastExecuted() == 2
+	})
+	return s
+}
