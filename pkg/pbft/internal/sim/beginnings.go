@@ -121,3 +121,76 @@ func forgottenByTwo() *Schedule {
 	})
 	return s
 }
+
+// witnessedByTwo: in a group of six a batch prepares at 1, with the votes of 0, of 4 and of the
+// faulty 5. Then 4 goes away, and 5 falls silent. Two of the four that are left have
+// pre-prepared the batch, which must be enough for the next view (A2): 1 has it in its P, so
+// nothing else can be chosen.
+func witnessedByTwo() *Schedule {
+	s := scene("witnessed by two of six", 60)
+	s.Replicas, s.shape.replicas = 6, 6
+	s.loses(func(_ *world, _, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.PrePrepare:
+			return m.View == 0 && (to == 2 || to == 3)
+		case *message.Prepare:
+			return m.View == 0 && to != 1
+		case *message.Request:
+			return m.Timestamp > 101
+		}
+		return false
+	}, "2 and 3 hear no proposal of view 0, only 1 hears its PREPAREs, and nobody hears a second call")
+	s.leavesUnsaid(5, func(w *world, _ int, _ message.Message) bool { return w.now >= 20*tick }, "says nothing from 20 on")
+	s.add(func(w *world) {
+		w.at(20*tick, func() {
+			w.sites[4].away = true
+			w.network.cutOff(4)
+		})
+	}, "4 is away from 20 on")
+	s.handsOver(0, 25)
+	s.reach("a batch has prepared at 1 alone in view 0, and at 0, 1, 2 and 3 in view 1", func(w *world) bool {
+		v := w.judge.vows
+		return v.certified[slotKey{0, 1}] == 1<<1 && v.certified[slotKey{1, 1}] == 0b1111
+	})
+	return s
+}
+
+// contradictedByTheLiar: in a group of six a batch prepares at 1 in view 0. The faulty 5 says that
+// another one prepared in view 1, which nobody else has seen. The VIEW-CHANGEs of 3 and 4 come
+// late to the primary of view 2. Before that three replicas do not contradict 1, which is too
+// few (A1).
+func contradictedByTheLiar() *Schedule {
+	s := scene("contradicted by the liar", 80)
+	s.Replicas, s.shape.replicas = 6, 6
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.NewView:
+			return m.View == 1
+		case *message.Prepare:
+			return m.View == 0 && to != 1
+		case *message.ViewChange:
+			return m.View == 2 && to == 2 && (from == 3 || from == 4) && w.now < 60*tick
+		case *message.Request:
+			return m.Timestamp > 101
+		}
+		return false
+	}, "only 1 hears the PREPAREs of view 0, nobody the NEW-VIEW of view 1, 2 does not hear before 60 that 3 "+
+		"and 4 leave for view 2, and nobody hears a second call")
+	other := message.Prepared{Seq: 1, Digest: message.Digest{'f'}, View: 1}
+	s.says(5, func(_ *liarMemory, _ *replica, _ int, m message.Message) []message.Message {
+		if v, ok := m.(*message.ViewChange); ok && v.From == 5 && v.View == 2 {
+			x := *v
+			x.P, x.Q = []message.Prepared{other}, []message.Prepared{other}
+			return one(&x)
+		}
+		return one(m)
+	}, "says in view 2 that another batch prepared in view 1")
+	s.handsOver(0, 20)
+	s.handsOver(1, 40)
+	s.reach("view 2 has begun with the batch that prepared at 1 alone in view 0", func(w *world) bool {
+		m, v := w.core(2).Beginning(), w.judge.vows
+		return w.activeIn(2, 2) && len(m.Chosen) == 1 && m.Chosen[0] == v.prepared[slotKey{0, 1}] &&
+			v.certified[slotKey{0, 1}] == 1<<1
+	})
+	return s
+}

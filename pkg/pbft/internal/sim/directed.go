@@ -26,7 +26,9 @@ func directed() []*Schedule {
 		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
 		earlyViews(), withheld(), lostFence(), lostPrimary(), lostInAnIdleGroup(),
 		silentAboveTheFence(), preparedInSilence(), broughtByOthers(),
+		confined(), falseEstimates(), anotherProposal(), checkpointAhead(), fencedForEver(), otherState(), forgedLead(),
 		anotherThanChosen(), inVain(), chosenFarAhead(), forgottenByTwo(),
+		witnessedByTwo(), contradictedByTheLiar(),
 	}
 }
 

@@ -297,3 +297,70 @@ func withheld() *Schedule {
 	})
 	return s
 }
+
+// checkpointAhead: the intruder writes that a checkpoint far ahead is stable, of which nobody has
+// the state. 3 must find that it cannot be, and set aside what it remembers.
+func checkpointAhead() *Schedule {
+	s := scene("a checkpoint ahead", 400)
+	s.intruded(3, 20, 40, func(r *replica) {
+		r.write(&message.Checkpoint{Seq: 100 * r.w.shape.log, Digest: message.Digest{'f'}, Stable: true, From: 3})
+	}, "that a checkpoint is stable which nobody has taken")
+	s.reach("3 has recovered with the group's state", func(w *world) bool {
+		return healed(w, 3) && w.core(3).Stable().Seq < 100*w.shape.log && !w.core(3).Transferring()
+	})
+	return s
+}
+
+// fencedForEver: the intruder raises the fence of 3, which has no journal, so high that no
+// checkpoint will ever be above it. 3 must find that the fence is false, or it is silent for ever.
+func fencedForEver() *Schedule {
+	s := scene("fenced for ever", 400)
+	s.intruded(3, 20, 40, func(r *replica) { r.w.sites[r.id].fence = 1 << 40 }, "a fence above everything")
+	s.shape.durable, s.shape.sync = false, 0
+	s.reach("3 has recovered", func(w *world) bool { return healed(w, 3) })
+	return s
+}
+
+// otherState: the intruder writes that other batches were decided than the others will decide,
+// up to the next checkpoint. So 3 comes to another state than the group's. It must fetch that,
+// without another start.
+func otherState() *Schedule {
+	s := scene("another state", 400)
+	s.intruded(3, 20, 40, func(r *replica) {
+		batch := message.Batch{Choice: []byte{1}, Requests: []*message.Request{{
+			Client: r.w.clients[0].id, Timestamp: 1 << 20, Op: append([]byte{opWrite}, make([]byte, 11)...),
+		}}}
+		n := r.core.LastExecuted()
+		var all []message.Message
+		for last := (n/r.w.shape.period + 1) * r.w.shape.period; n < last; {
+			n++
+			all = append(all, &message.PrePrepare{View: 0, Seq: n, Digest: batch.Digest(), Batch: batch},
+				&message.Decided{Seq: n, Digest: batch.Digest()})
+		}
+		r.write(all...)
+	}, "other batches than the others will decide")
+	lives, corrupt := 0, false
+	s.once(func(w *world) bool { return healed(w, 3) }, func(w *world) {
+		lives = w.lives(3)
+		_, _, corrupt = w.core(3).Recovery()
+	}, "it is noted how 3 has recovered")
+	s.reach("3 has recovered in one life, and found that its state was another", func(w *world) bool {
+		return lives == 1 && corrupt
+	})
+	return s
+}
+
+// forgedLead: view 2 has begun. The journal of 3 says that all have left for view 3, and how
+// that begins. 3 leads it, and the others come there later. Their own VIEW-CHANGEs
+// must count, and not those in the journal.
+func forgedLead() *Schedule {
+	s := scene("a forged way into its own view", 150)
+	s.handsOver(0, 5)
+	s.handsOver(1, 15)
+	s.intruded(3, 30, 50, func(r *replica) { r.write(forgedBeginning(r, 3)...) }, "a NEW-VIEW of its own")
+	s.handsOver(2, 100)
+	s.reach("3 has begun view 3 and recovered in it", func(w *world) bool {
+		return healed(w, 3) && w.activeIn(0, 3)
+	})
+	return s
+}

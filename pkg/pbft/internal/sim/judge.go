@@ -176,6 +176,15 @@ func (j *judge) decided(r *replica, m *message.Decided) {
 	}
 }
 
+// ordered judges a RECOVERED of replica r: the batch that had the recovery request has committed, and
+// is on the disk of a correct replica, so that no later order can have it under another number.
+func (j *judge) ordered(r *replica, m *message.Recovered) {
+	if !r.lies() && int(m.Seq) >= len(j.history) {
+		j.w.fail("replica %d says that a recovery request was executed in n%d, and no correct replica "+
+			"has that on its disk", r.id, m.Seq)
+	}
+}
+
 // tentative judges a batch that replica r executes because it has prepared, whether or
 // not it is known to have committed.
 func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *message.Batch) {

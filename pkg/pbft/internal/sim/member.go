@@ -575,8 +575,11 @@ func (r *replica) leaves(m message.Message, to int) {
 	w := r.w
 	w.judge.vows.promises(r, m)
 	if to != everyone {
-		if m, ok := m.(*message.Decided); ok {
+		switch m := m.(type) {
+		case *message.Decided:
 			w.judge.decided(r, m)
+		case *message.Recovered:
+			w.judge.ordered(r, m)
 		}
 		r.send(to, m)
 		return

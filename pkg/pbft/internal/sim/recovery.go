@@ -127,9 +127,12 @@ func (w *world) recovers(i int, rest int64) (begun bool) {
 	return true
 }
 
-// bounded judges that a recovering replica sends nothing about a number above H_M+K
-// before a checkpoint at or above H_M is stable there (R-PR-16).
+// bounded judges that a recovering replica promises nothing before it knows H_M, and sends nothing
+// about a number above H_M+K before a checkpoint at or above H_M is stable there (R-PR-16).
 func (v *vows) bounded(r *replica, m message.Message) {
+	if _, promises := promised(r, m); promises && r.estimates() {
+		v.j.w.fail("replica %d recovers, and sends %s before it knows its bound", r.id, describe(m))
+	}
 	s, n := v.j.w.sites[r.id], message.SeqNum(0)
 	switch m := m.(type) {
 	case *message.PrePrepare:

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"bfs/pkg/pbft/internal/core"
+	"bfs/pkg/pbft/internal/message"
+)
+
+// Directed schedules of what a recovering replica may say and believe.
+
+// recovers makes a correct replica recover at a tick.
+func (s *Schedule) recovers(i, t int) {
+	s.shape.durable, s.shape.sync = true, 5
+	s.add(func(w *world) {
+		w.at(int64(t)*tick, func() { w.sites[i].copies[0].recover(tick) })
+	}, "at %d replica %d recovers", t, i)
+}
+
+// confined: 3 recovers when nothing is stable, so that its bound, H_M, is n16. It hears of the
+// checkpoints up to 8 and of no later one. The others go on beyond H_M+K, and need no vote
+// of 3, which must not vote there: what an earlier life said above H_M may still count.
+func confined() *Schedule {
+	s := scene("confined", 150)
+	s.shape.period, s.shape.log = 4, 16
+	s.loses(func(_ *world, _, to int, m message.Message) bool {
+		k, ok := m.(*message.Checkpoint)
+		return ok && to == 3 && k.Seq > 8
+	}, "3 hears of no checkpoint after 8")
+	s.recovers(3, 5)
+	s.reach("8 is stable at 3, whose recovery goes on, and the others have come beyond its bound", func(w *world) bool {
+		phase, _, _ := w.core(3).Recovery()
+		return phase == core.Checking && w.core(3).Stable().Seq == 8 && w.sites[3].bound == 16 &&
+			w.core(0).LastExecuted() > 16+2*w.shape.period
+	})
+	return s
+}
+
+// falseEstimates: the faulty 0 tells 2, which recovers, that it has come further than anybody
+// has. Later it tells 3 that it has not come to any checkpoint. Neither may be what 2 and 3
+// take for the group's estimate: 2 would wait for ever, and 3 set its memory aside.
+func falseEstimates() *Schedule {
+	s := scene("false estimates", 300)
+	s.says(0, func(_ *liarMemory, _ *replica, to int, m message.Message) []message.Message {
+		if x, ok := m.(*message.ReplyStable); ok {
+			y := *x
+			if y.Taken, y.Prepared = 0, 0; to == 2 {
+				y.Taken, y.Prepared = 1<<40, 1<<40
+			}
+			return one(&y)
+		}
+		return one(m)
+	}, "tells 2 that it holds a checkpoint far ahead, and 3 that it holds none")
+	s.recovers(2, 60)
+	s.recovers(3, 180)
+	s.reach("2 and 3 have recovered, and had a stable checkpoint before", func(w *world) bool {
+		return w.lives(2) == 1 && !w.sites[2].copies[0].recovers && w.lives(3) == 1 && !w.sites[3].copies[0].recovers &&
+			w.sites[2].bound > w.shape.log && w.sites[3].bound > w.shape.log
+	})
+	return s
+}
+
+// anotherProposal: 3 has voted for n1 in view 1, which has not committed, and recovers. The
+// view begins anew for it, and the faulty primary proposes another batch as n1 to it. 3
+// must remember its vote.
+func anotherProposal() *Schedule {
+	s := scene("another proposal after a recovery", 55)
+	s.loses(func(_ *world, _, _ int, m message.Message) bool {
+		p, ok := m.(*message.Prepare)
+		return ok && p.View == 0 || m.Type() == message.TypeCommit
+	}, "nobody hears the PREPAREs of view 0, or a COMMIT")
+	s.says(1, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
+		if p, ok := m.(*message.PrePrepare); ok && to == 3 && r.w.lives(3) > 0 && p.Seq == 1 {
+			return one(&message.PrePrepare{View: p.View, Seq: 1, Digest: message.NullDigest})
+		}
+		return one(m)
+	}, "proposes a null batch as n1 to 3 when 3 has recovered")
+	s.handsOver(0, 15)
+	s.recovers(3, 32)
+	s.reach("3 is active in view 1 once more, where it has voted for n1 before", func(w *world) bool {
+		d := w.judge.vows.votes[voteKey{3, slotKey{1, 1}}]
+		return w.lives(3) == 1 && w.activeIn(3, 1) && !d.IsZero() && d != message.NullDigest
+	})
+	return s
+}
