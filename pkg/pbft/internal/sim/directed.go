@@ -27,6 +27,7 @@ func directed() []*Schedule {
 		earlyViews(), withheld(), lostFence(), lostPrimary(), lostInAnIdleGroup(),
 		silentAboveTheFence(), preparedInSilence(), broughtByOthers(),
 		confined(), falseEstimates(), anotherProposal(), checkpointAhead(), fencedForEver(), otherState(), forgedLead(),
+		namesNobody(), otherNumbers(), toldOfTheFirst(), anotherWayIn(),
 		anotherThanChosen(), inVain(), chosenFarAhead(), forgottenByTwo(),
 		witnessedByTwo(), contradictedByTheLiar(),
 	}

@@ -5,6 +5,7 @@ package sim
 import (
 	"math/rand/v2"
 
+	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/store"
 )
@@ -16,10 +17,17 @@ import (
 // Until the intruder goes the replica sends the messages of a correct one. The intruder
 // leaves something behind, and the replica recovers.
 func (s *Schedule) intruded(i, from, to int, leaves func(r *replica), format string, args ...any) {
+	s.intrudedAndDown(i, from, to, 1, leaves, format, args...)
+}
+
+// intrudedAndDown does the same, and the replica is down for a while before it recovers.
+func (s *Schedule) intrudedAndDown(i, from, to, down int, leaves func(r *replica), format string, args ...any) {
 	s.shape.durable, s.shape.sync = true, 5
 	s.add(func(w *world) {
 		t := trace{leave: func(r *replica, _ *rand.Rand) { leaves(r) }}
-		w.patiently(from, func() bool { return w.intrudes(i, int64(to-from)*tick, tick, lie{"polite", polite}, t) })
+		w.patiently(from, func() bool {
+			return w.intrudes(i, int64(to-from)*tick, int64(down)*tick, lie{"polite", polite}, t)
+		})
 	}, "an intruder is in replica %d from %d to %d, and leaves behind "+format, append([]any{i, from, to}, args...)...)
 }
 
@@ -317,7 +325,10 @@ func fencedForEver() *Schedule {
 	s := scene("fenced for ever", 400)
 	s.intruded(3, 20, 40, func(r *replica) { r.w.sites[r.id].fence = 1 << 40 }, "a fence above everything")
 	s.shape.durable, s.shape.sync = false, 0
-	s.reach("3 has recovered", func(w *world) bool { return healed(w, 3) })
+	speaks := false
+	s.once(func(w *world) bool { return healed(w, 3) && w.core(3).SilentUntil() == 0 },
+		func(w *world) { speaks = w.lives(3) == 1 }, "it is noted in which life 3 votes again")
+	s.reach("3 has recovered, and voted again before another start", func(*world) bool { return speaks })
 	return s
 }
 
@@ -339,13 +350,13 @@ func otherState() *Schedule {
 		}
 		r.write(all...)
 	}, "other batches than the others will decide")
-	lives, corrupt := 0, false
+	found := false
 	s.once(func(w *world) bool { return healed(w, 3) }, func(w *world) {
-		lives = w.lives(3)
-		_, _, corrupt = w.core(3).Recovery()
+		_, _, corrupt := w.core(3).Recovery()
+		found = corrupt && w.lives(3) == 1
 	}, "it is noted how 3 has recovered")
-	s.reach("3 has recovered in one life, and found that its state was another", func(w *world) bool {
-		return lives == 1 && corrupt
+	s.reach("3 has found that its state was another, and recovered before another start", func(*world) bool {
+		return found
 	})
 	return s
 }
@@ -361,6 +372,84 @@ func forgedLead() *Schedule {
 	s.handsOver(2, 100)
 	s.reach("3 has begun view 3 and recovered in it", func(w *world) bool {
 		return healed(w, 3) && w.activeIn(0, 3)
+	})
+	return s
+}
+
+// namesNobody: the intruder writes that checkpoint 24 has another root than the group's, which has come
+// there when 3 recovers. What the others say of that checkpoint is not what 3 believes. It must not
+// name them for that.
+func namesNobody() *Schedule {
+	s := scene("names nobody", 200)
+	s.loses(func(w *world, _, _ int, m message.Message) bool {
+		_, calls := m.(*message.Request)
+		return calls && w.lives(3) < 2 && w.core(0).LastProposed() >= 24 && !healed(w, 3) && m.(*message.Request).Client == w.clients[0].id
+	}, "nobody hears a call from n24 on until 3 has recovered")
+	s.intrudedAndDown(3, 40, 41, 40, func(r *replica) {
+		r.write(&message.Checkpoint{Seq: 24, Digest: message.Digest{'f'}, Stable: true, From: 3})
+	}, "that checkpoint 24 is another")
+	s.reach("3 has recovered", func(w *world) bool { return healed(w, 3) })
+	return s
+}
+
+// otherNumbers: a checkpoint is due when the operations since the last are so long. The
+// intruder writes that a batch was decided which changes nothing, and is long. So 3 takes its
+// next checkpoints at other numbers than the group, and its root is compared with none of theirs. It must
+// find by that that it has executed other batches.
+func otherNumbers() *Schedule {
+	s := scene("checkpoints at other numbers", 400)
+	s.shape.bytes = 48
+	s.intruded(3, 20, 40, func(r *replica) {
+		batch := message.Batch{Choice: []byte{1}, Requests: []*message.Request{{
+			Client: r.w.clients[0].id, Timestamp: 1, Op: append([]byte{opWrite}, make([]byte, 60)...),
+		}}}
+		n := r.core.LastExecuted() + 1
+		r.write(&message.PrePrepare{View: 0, Seq: n, Digest: batch.Digest(), Batch: batch},
+			&message.Decided{Seq: n, Digest: batch.Digest()})
+	}, "a long batch that changes nothing")
+	found := false
+	s.once(func(w *world) bool { return healed(w, 3) }, func(w *world) {
+		_, _, corrupt := w.core(3).Recovery()
+		found = corrupt && w.lives(3) == 1
+	}, "it is noted how 3 has recovered")
+	s.reach("3 has found that its batches were others, and recovered before another start", func(*world) bool {
+		return found
+	})
+	return s
+}
+
+// toldOfTheFirst: 3 leaves view 0 with a VIEW-CHANGE which its intruder makes it forget. It makes
+// another. View 1 begins with the first. Later 0 recovers, and the faulty 1 tells it nothing of how the view
+// began. 2 and 3 do, but 3 must not send the first beside the second.
+func toldOfTheFirst() *Schedule {
+	s := scene("told of the first VIEW-CHANGE", 400)
+	s.handsOver(0, 20)
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		switch m.(type) {
+		case *message.ViewChange:
+			return from == 2 && to == 1 && w.now < 60*tick
+		case *message.NewView:
+			return to == 3 && w.now < 40*tick
+		}
+		return false
+	}, "1 does not hear the VIEW-CHANGE of 2, nor 3 the NEW-VIEW before 40")
+	s.intruded(3, 21, 22, func(r *replica) {
+		r.keeper.disk, r.w.sites[3].position = disk.NewMem(rand.New(rand.NewPCG(1, 5))), 0
+	}, "an empty disk that passes for whole")
+	withholds := func(_ *liarMemory, _ *replica, to int, m message.Message) []message.Message {
+		v, ok := m.(*message.ViewChange)
+		if to == 0 && (ok && int(v.From) != 0 || m.Type() == message.TypeNewView) {
+			return nil
+		}
+		return one(m)
+	}
+	s.once(func(w *world) bool { return healed(w, 3) }, func(w *world) {
+		w.sites[1].lies = append(w.sites[1].lies, lie{"directed", withholds})
+		w.remember(1)
+		w.sites[0].copies[0].recover(tick)
+	}, "when 3 has recovered 1 turns faulty, and sends 0 no NEW-VIEW and no VIEW-CHANGEs; and 0 recovers")
+	s.reach("0 and 3 have recovered in view 1", func(w *world) bool {
+		return healed(w, 3) && w.lives(0) == 1 && !w.sites[0].copies[0].recovers && w.view(0) == 1
 	})
 	return s
 }

@@ -83,3 +83,33 @@ func anotherProposal() *Schedule {
 	})
 	return s
 }
+
+// anotherWayIn: the faulty 3 leaves view 0 with one VIEW-CHANGE for 0 and 1, and with another for 2. View 1
+// begins with the first, which 2 believes on the word of 0. Then 0 recovers, and 3 is silent: now 0 must
+// believe the first on the word of 2.
+func anotherWayIn() *Schedule {
+	s := scene("another way into the view", 110)
+	const turns = 50
+	s.says(3, func(_ *liarMemory, r *replica, to int, m message.Message) []message.Message {
+		v, ok := m.(*message.ViewChange)
+		switch {
+		case r.w.now > turns*tick:
+			return nil
+		case ok && int(v.From) == 3 && to == 2:
+			x := *v
+			x.P, x.Q = nil, nil
+			return one(&x)
+		}
+		return one(m)
+	}, "tells 2 another VIEW-CHANGE than 0 and 1, and says nothing from %d on", turns)
+	s.loses(func(_ *world, from, to int, m message.Message) bool {
+		v, ok := m.(*message.ViewChange)
+		return ok && v.From == 2 && to == 1
+	}, "1 does not hear the VIEW-CHANGE of 2")
+	s.handsOver(0, 20)
+	s.recovers(0, turns+5)
+	s.reach("0 is active in view 1 again", func(w *world) bool {
+		return w.lives(0) == 1 && w.activeIn(0, 1) && w.activeIn(2, 1)
+	})
+	return s
+}

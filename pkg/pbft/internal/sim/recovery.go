@@ -81,6 +81,7 @@ func (r *replica) healed(e *core.Effect) {
 	// No message about numbers above the window was sent yet.
 	s.corrupt, s.cured, s.memory = false, r.core.Stable().Seq+w.shape.log, nil
 	w.judge.vows.cures(r.id)
+	w.judge.disputes(r)
 	if m := r.core.Beginning(); m != nil {
 		w.judge.beginning(r, m)
 	}
