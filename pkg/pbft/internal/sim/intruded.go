@@ -376,29 +376,46 @@ func forgedLead() *Schedule {
 	return s
 }
 
-// namesNobody: the intruder writes that checkpoint 24 has another root than the group's, which has come
-// there when 3 recovers. What the others say of that checkpoint is not what 3 believes. It must not
-// name them for that.
+// namesNobody: the intruder writes that checkpoint 24 has another root than the group's, which
+// has come there when 3 recovers. What the others say of that checkpoint is not what 3
+// remembers. It must not name them for that.
 func namesNobody() *Schedule {
 	s := scene("names nobody", 200)
-	s.loses(func(w *world, _, _ int, m message.Message) bool {
-		_, calls := m.(*message.Request)
-		return calls && w.lives(3) < 2 && w.core(0).LastProposed() >= 24 && !healed(w, 3) && m.(*message.Request).Client == w.clients[0].id
-	}, "nobody hears a call from n24 on until 3 has recovered")
+	told := false
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.Request:
+			return from >= w.n && w.core(0).LastProposed() >= 24 && !healed(w, 3)
+		case *message.Checkpoint:
+			if from != 0 || to != 3 || m.Seq != 24 || told {
+				return false
+			}
+			told = true
+			w.after(33*tick, func() {
+				w.sites[3].copies[0].gather(from, frame{encode(m), w.keys.under(from, to)})
+			})
+			return true
+		}
+		return false
+	}, "nobody hears a call from n24 on until 3 has recovered, and 3 hears 33 ticks late that 0 holds checkpoint 24")
 	s.intrudedAndDown(3, 40, 41, 40, func(r *replica) {
 		r.write(&message.Checkpoint{Seq: 24, Digest: message.Digest{'f'}, Stable: true, From: 3})
 	}, "that checkpoint 24 is another")
-	s.reach("3 has recovered", func(w *world) bool { return healed(w, 3) })
+	s.reach("3 has recovered, and 0 has spoken of checkpoint 24", func(w *world) bool { return healed(w, 3) && told })
 	return s
 }
 
-// otherNumbers: a checkpoint is due when the operations since the last are so long. The
-// intruder writes that a batch was decided which changes nothing, and is long. So 3 takes its
-// next checkpoints at other numbers than the group, and its root is compared with none of theirs. It must
-// find by that that it has executed other batches.
+// otherNumbers: a checkpoint is due when the operations since the last are so long, after four
+// writes. The intruder writes that a long batch was decided which changes nothing. So 3 takes
+// its next checkpoints at other numbers than the group, and can compare its root with none of
+// theirs. That itself must show that it has executed other batches.
 func otherNumbers() *Schedule {
-	s := scene("checkpoints at other numbers", 400)
+	s := scene("checkpoints at other numbers", 200)
 	s.shape.bytes = 48
+	s.hush()
+	for t := 4; t <= 36; t += 4 {
+		s.calls(0, t, append([]byte{opWrite}, make([]byte, 11)...), false)
+	}
 	s.intruded(3, 20, 40, func(r *replica) {
 		batch := message.Batch{Choice: []byte{1}, Requests: []*message.Request{{
 			Client: r.w.clients[0].id, Timestamp: 1, Op: append([]byte{opWrite}, make([]byte, 60)...),
