@@ -39,7 +39,8 @@ func anotherThanChosen() *Schedule {
 	s.handsOver(0, 20)
 	s.reach("view 1 has begun at 3 with a batch that 3 does not have", func(w *world) bool {
 		m := w.core(3).Beginning()
-		return w.activeIn(3, 1) && len(m.Chosen) == 1 && m.Chosen[0] != message.NullDigest && !w.core(3).Holds(m.Chosen[0])
+		return w.activeIn(3, 1) && len(m.Chosen) == 1 && m.Chosen[0] != message.NullDigest &&
+			!w.core(3).Holds(m.Chosen[0])
 	})
 	return s
 }
@@ -111,7 +112,7 @@ func forgottenByTwo() *Schedule {
 	s.handsOver(0, 10)
 	s.restarts(2, 20)
 	s.restarts(3, 22)
-	s.reach("0, 2 and 3 wait for view 1, 2 and 3 have forgotten that they left, and both may vote", func(w *world) bool {
+	s.reach("0, 2 and 3 wait for view 1; 2 and 3 have forgotten that they left, and may vote", func(w *world) bool {
 		for _, i := range []int{0, 2, 3} {
 			if w.view(i) != 1 || w.core(i).SilentUntil() > 0 || (i > 0) != (w.core(i).Leaving() == nil) {
 				return false
@@ -140,7 +141,8 @@ func witnessedByTwo() *Schedule {
 		}
 		return false
 	}, "2 and 3 hear no proposal of view 0, only 1 hears its PREPAREs, and nobody hears a second call")
-	s.leavesUnsaid(5, func(w *world, _ int, _ message.Message) bool { return w.now >= 20*tick }, "says nothing from 20 on")
+	silent := func(w *world, _ int, _ message.Message) bool { return w.now >= 20*tick }
+	s.leavesUnsaid(5, silent, "says nothing from 20 on")
 	s.add(func(w *world) {
 		w.at(20*tick, func() {
 			w.sites[4].away = true
@@ -155,10 +157,10 @@ func witnessedByTwo() *Schedule {
 	return s
 }
 
-// contradictedByTheLiar: in a group of six a batch prepares at 1 in view 0. The faulty 5 says that
-// another one prepared in view 1, which nobody else has seen. The VIEW-CHANGEs of 3 and 4 come
-// late to the primary of view 2. Before that three replicas do not contradict 1, which is too
-// few (A1).
+// contradictedByTheLiar: in a group of six a batch prepares at 1 in view 0. The faulty 5 says
+// that another one prepared in view 1, which nobody else has seen. The VIEW-CHANGEs of 3 and 4
+// come late to the primary of view 2. Before that three replicas do not contradict 1, which is
+// too few (A1).
 func contradictedByTheLiar() *Schedule {
 	s := scene("contradicted by the liar", 80)
 	s.Replicas, s.shape.replicas = 6, 6
@@ -191,6 +193,26 @@ func contradictedByTheLiar() *Schedule {
 		m, v := w.core(2).Beginning(), w.judge.vows
 		return w.activeIn(2, 2) && len(m.Chosen) == 1 && m.Chosen[0] == v.prepared[slotKey{0, 1}] &&
 			v.certified[slotKey{0, 1}] == 1<<1
+	})
+	return s
+}
+
+// refreshedBetweenViews: 1, the primary of view 1, refreshes its keys when it has the
+// VIEW-CHANGE of 0, and before it has that of 2; that of 3 does not reach it. A thief of its
+// former keys may have sent the first. 1 must wait until 0 has sent it again.
+func refreshedBetweenViews() *Schedule {
+	s := scene("refreshed between views", 60)
+	const refresh, again = 22, 40
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		v, ok := m.(*message.ViewChange)
+		return ok && v.View == 1 && to == 1 && (from == 3 || from == 2 && w.now < (refresh+1)*tick ||
+			from == 0 && w.now > refresh*tick && w.now < again*tick)
+	}, "1 hears the VIEW-CHANGE of 2 after its refresh only, that of 3 never, and that of 0 not again before %d", again)
+	s.handsOver(0, 20)
+	s.add(func(w *world) { w.at(refresh*tick, func() { w.keys.refresh(1) }) }, "1 refreshes its keys at %d", refresh)
+	s.reach("view 1 has begun with the VIEW-CHANGEs of 0, 1 and 2", func(w *world) bool {
+		m := w.core(1).Beginning()
+		return w.activeIn(1, 1) && len(m.V) == 3 && m.V[0].From == 0 && m.V[2].From == 2
 	})
 	return s
 }

@@ -29,7 +29,7 @@ func directed() []*Schedule {
 		confined(), falseEstimates(), anotherProposal(), checkpointAhead(), fencedForEver(), otherState(), forgedLead(),
 		namesNobody(), otherNumbers(), toldOfTheFirst(), anotherWayIn(),
 		anotherThanChosen(), inVain(), chosenFarAhead(), forgottenByTwo(),
-		witnessedByTwo(), contradictedByTheLiar(),
+		witnessedByTwo(), contradictedByTheLiar(), refreshedBetweenViews(),
 	}
 }
 

@@ -306,8 +306,8 @@ func withheld() *Schedule {
 	return s
 }
 
-// checkpointAhead: the intruder writes that a checkpoint far ahead is stable, of which nobody has
-// the state. 3 must find that it cannot be, and set aside what it remembers.
+// checkpointAhead: the intruder writes that a checkpoint far ahead is stable, of which nobody
+// has the state. 3 must find that it cannot be, and set aside what it remembers.
 func checkpointAhead() *Schedule {
 	s := scene("a checkpoint ahead", 400)
 	s.intruded(3, 20, 40, func(r *replica) {
@@ -320,7 +320,7 @@ func checkpointAhead() *Schedule {
 }
 
 // fencedForEver: the intruder raises the fence of 3, which has no journal, so high that no
-// checkpoint will ever be above it. 3 must find that the fence is false, or it is silent for ever.
+// checkpoint will ever be above it. 3 must find that the fence is false, or be silent for ever.
 func fencedForEver() *Schedule {
 	s := scene("fenced for ever", 400)
 	s.intruded(3, 20, 40, func(r *replica) { r.w.sites[r.id].fence = 1 << 40 }, "a fence above everything")
@@ -362,8 +362,8 @@ func otherState() *Schedule {
 }
 
 // forgedLead: view 2 has begun. The journal of 3 says that all have left for view 3, and how
-// that begins. 3 leads it, and the others come there later. Their own VIEW-CHANGEs
-// must count, and not those in the journal.
+// that begins. 3 leads view 3, and the others come there later. The VIEW-CHANGEs that they
+// send then must count, and not those in the journal.
 func forgedLead() *Schedule {
 	s := scene("a forged way into its own view", 150)
 	s.handsOver(0, 5)
@@ -435,9 +435,10 @@ func otherNumbers() *Schedule {
 	return s
 }
 
-// toldOfTheFirst: 3 leaves view 0 with a VIEW-CHANGE which its intruder makes it forget. It makes
-// another. View 1 begins with the first. Later 0 recovers, and the faulty 1 tells it nothing of how the view
-// began. 2 and 3 do, but 3 must not send the first beside the second.
+// toldOfTheFirst: 3 leaves view 0 with a VIEW-CHANGE that an intruder makes it forget, and makes
+// another. View 1 begins with the first. Later 0 recovers, and 1, which is faulty then, tells
+// it nothing of how the view began. 2 and 3 do, but 3 must not send the first beside the
+// second.
 func toldOfTheFirst() *Schedule {
 	s := scene("told of the first VIEW-CHANGE", 400)
 	s.handsOver(0, 20)

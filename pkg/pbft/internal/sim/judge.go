@@ -176,8 +176,8 @@ func (j *judge) decided(r *replica, m *message.Decided) {
 	}
 }
 
-// ordered judges a RECOVERED of replica r: the batch that had the recovery request has committed, and
-// is on the disk of a correct replica, so that no later order can have it under another number.
+// ordered judges a RECOVERED of replica r: the batch with the recovery request has committed,
+// and a correct replica has it on its disk, so that it keeps its number.
 func (j *judge) ordered(r *replica, m *message.Recovered) {
 	if !r.lies() && int(m.Seq) >= len(j.history) {
 		j.w.fail("replica %d says that a recovery request was executed in n%d, and no correct replica "+

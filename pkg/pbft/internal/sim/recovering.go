@@ -84,9 +84,9 @@ func anotherProposal() *Schedule {
 	return s
 }
 
-// anotherWayIn: the faulty 3 leaves view 0 with one VIEW-CHANGE for 0 and 1, and with another for 2. View 1
-// begins with the first, which 2 believes on the word of 0. Then 0 recovers, and 3 is silent: now 0 must
-// believe the first on the word of 2.
+// anotherWayIn: the faulty 3 leaves view 0 with one VIEW-CHANGE for 0 and 1, and with another
+// for 2. View 1 begins with the first, which 2 believes on the word of 0. Then 3 falls silent
+// and 0 recovers, and 0 must believe the first on the word of 2.
 func anotherWayIn() *Schedule {
 	s := scene("another way into the view", 110)
 	const turns = 50
