@@ -302,21 +302,19 @@ func preparedInSilence() *Schedule {
 	return s
 }
 
-// broughtByOthers: 3 votes for nothing, and others bring it the batches up to checkpoint 2,
-// which becomes stable at 0 and 2 with its word. 3 loses power, and 2 is faulty from then on.
-// 1 has prepared these batches and executed none. When the others leave the view 3 must be
-// able to name checkpoint 2: 0 alone cannot begin a view from it.
-func broughtByOthers() *Schedule {
-	s := scene("brought by others", 110)
+// holder is a schedule in which checkpoint 2 becomes stable at 0 and 2 with the word of 3, which does not
+// hear that it is. 3 loses power, and 2 is faulty from then on. 1 has prepared the batches up to 2
+// and executed none. When the others leave the view 3 must be able to name checkpoint 2: 0
+// alone cannot begin a view from it.
+func holder(name string) *Schedule {
+	s := scene(name, 110)
 	s.shape.period, s.shape.log = 2, 4
 	s.shape.durable, s.shape.sync = true, 5
 	const turns = 60
 	s.loses(func(w *world, _, to int, m message.Message) bool {
 		switch m := m.(type) {
-		case *message.PrePrepare, *message.Prepare:
-			return to == 3
 		case *message.Commit:
-			return to == 3 || to == 1
+			return to == 1
 		case *message.Checkpoint:
 			return to == 3 || to == 1
 		case *message.Decided:
@@ -325,11 +323,16 @@ func broughtByOthers() *Schedule {
 			return m.Timestamp > 102
 		}
 		return false
-	}, "3 hears no PRE-PREPAREs and PREPAREs, 1 and 3 no COMMITs and of no checkpoint, 1 nothing of what was "+
-		"decided, nor 3 after its restart, and nobody gets a third call")
+	}, "1 hears no COMMITs, 1 and 3 of no checkpoint, 1 nothing of what was decided, nor 3 after its restart, and "+
+		"nobody gets a third call")
 	s.leavesUnsaid(2, func(w *world, _ int, _ message.Message) bool { return w.now >= turns*tick },
 		"says nothing from %d on", turns)
-	s.restarts(3, turns)
+	s.add(func(w *world) {
+		w.at(turns*tick, func() {
+			w.sites[3].copies[0].keeper.disk.Crash()
+			w.sites[3].copies[0].restart(tick)
+		})
+	}, "3 loses power at %d", turns)
 	s.handsOver(0, turns+20)
 	s.reach("view 1 has begun from checkpoint 2, which is not stable at 3, and 3 holds that", func(w *world) bool {
 		m := w.core(3).Beginning()
@@ -337,3 +340,21 @@ func broughtByOthers() *Schedule {
 	})
 	return s
 }
+
+// broughtByOthers: 3 votes for nothing. What it has executed was brought by others, and its
+// disk must have that before it says that it holds the checkpoint.
+func broughtByOthers() *Schedule {
+	s := holder("brought by others")
+	s.loses(func(_ *world, _, to int, m message.Message) bool {
+		switch m.(type) {
+		case *message.PrePrepare, *message.Prepare, *message.Commit:
+			return to == 3
+		}
+		return false
+	}, "3 hears no PRE-PREPAREs, PREPAREs and COMMITs")
+	return s
+}
+
+// decidedOnDisk: 3 votes, and it must have on its disk which batches committed before it says that
+// it holds the checkpoint.
+func decidedOnDisk() *Schedule { return holder("decided on disk") }
