@@ -70,12 +70,12 @@ func inVain() *Schedule {
 	return s
 }
 
-// chosenFarAhead: 1 has missed eight batches when view 1 begins, whose primary it is. It
-// chooses for n9 what prepared there, and its NEW-VIEW is its vote for that. It has not
-// fetched the state when it leaves the view, and its VIEW-CHANGE must name its vote all the
-// same.
-func chosenFarAhead() *Schedule {
-	s := scene("chosen far ahead", 140)
+// farAhead is a schedule in which 1 has missed eight batches when view 1 begins, whose primary
+// it is. It chooses for n9 what prepared there, and its NEW-VIEW is its vote for that. It has
+// not fetched the state when it leaves the view at 100, and its VIEW-CHANGE must name its vote
+// all the same.
+func farAhead(name string) *Schedule {
+	s := scene(name, 140)
 	s.shape.period, s.shape.log = 2, 4
 	s.loses(func(w *world, _, to int, m message.Message) bool {
 		switch m := m.(type) {
@@ -90,11 +90,25 @@ func chosenFarAhead() *Schedule {
 	}, "1 hears nothing of what is agreed on and of no checkpoint, and is sent no pages; nobody hears a COMMIT "+
 		"for n9 or a tenth call")
 	s.handsOver(0, 80)
-	s.handsOver(1, 100)
 	s.reach("1 has left view 1, which had begun with n9, without the state that it began from", func(w *world) bool {
 		m := w.judge.vows.oaths[1].begins[1]
 		return !m.IsZero() && w.view(1) == 2 && w.core(1).LastExecuted() == 0 && w.core(0).LastExecuted() == 8
 	})
+	return s
+}
+
+// chosenFarAhead: it hands over.
+func chosenFarAhead() *Schedule {
+	s := farAhead("chosen far ahead")
+	s.handsOver(1, 100)
+	return s
+}
+
+// chosenOnDisk: it loses power, and its NEW-VIEW must be on its disk.
+func chosenOnDisk() *Schedule {
+	s := farAhead("chosen on disk")
+	s.shape.durable, s.shape.sync = true, 5
+	s.losesPower(1, 100)
 	return s
 }
 
@@ -213,6 +227,35 @@ func refreshedBetweenViews() *Schedule {
 	s.reach("view 1 has begun with the VIEW-CHANGEs of 0, 1 and 2", func(w *world) bool {
 		m := w.core(1).Beginning()
 		return w.activeIn(1, 1) && len(m.V) == 3 && m.V[0].From == 0 && m.V[2].From == 2
+	})
+	return s
+}
+
+// preparedAsAnother: a batch prepares as n1 at 3 alone, in view 0. In view 1, of which 3 hears
+// nothing, another batch is n1. 3 is told that this was decided, and takes back what it has
+// executed. It must not answer as if the other batch had prepared in view 0.
+func preparedAsAnother() *Schedule {
+	s := scene("prepared as another batch", 60)
+	s.loses(func(_ *world, from, to int, m message.Message) bool {
+		switch m := m.(type) {
+		case *message.Prepare:
+			return (m.View == 0) != (to == 3)
+		case *message.ViewChange:
+			return to == 3 || from == 3
+		case *message.NewView:
+			return to == 3
+		case *message.Status:
+			return to == 3 && from == 0
+		case *message.Request:
+			return m.Timestamp > 101
+		}
+		return false
+	}, "PREPAREs of view 0 reach 3 only, and nothing that says that view 0 is over; nobody hears a second call")
+	s.handsOver(0, 15)
+	s.reach("3 has executed another batch as n1 than prepared there, in view 0", func(w *world) bool {
+		v := w.judge.vows
+		return w.activeIn(3, 0) && w.core(3).LastExecuted() == 1 && v.certified[slotKey{0, 1}] == 1<<3 &&
+			v.prepared[slotKey{0, 1}] != w.judge.history[1].digest
 	})
 	return s
 }

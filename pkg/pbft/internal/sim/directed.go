@@ -28,8 +28,9 @@ func directed() []*Schedule {
 		silentAboveTheFence(), preparedInSilence(), broughtByOthers(), decidedOnDisk(),
 		confined(), falseEstimates(), anotherProposal(), checkpointAhead(), fencedForEver(), otherState(), forgedLead(),
 		namesNobody(), otherNumbers(), toldOfTheFirst(), anotherWayIn(),
-		anotherThanChosen(), inVain(), chosenFarAhead(), forgottenByTwo(),
+		anotherThanChosen(), inVain(), chosenFarAhead(), chosenOnDisk(), forgottenByTwo(),
 		witnessedByTwo(), contradictedByTheLiar(), refreshedBetweenViews(),
+		preparedAsAnother(),
 	}
 }
 

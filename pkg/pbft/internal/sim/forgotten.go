@@ -302,10 +302,21 @@ func preparedInSilence() *Schedule {
 	return s
 }
 
-// holder is a schedule in which checkpoint 2 becomes stable at 0 and 2 with the word of 3, which does not
-// hear that it is. 3 loses power, and 2 is faulty from then on. 1 has prepared the batches up to 2
-// and executed none. When the others leave the view 3 must be able to name checkpoint 2: 0
-// alone cannot begin a view from it.
+// losesPower restarts a replica with a disk that lost what was not synced.
+func (s *Schedule) losesPower(i, t int) {
+	s.add(func(w *world) {
+		w.at(int64(t)*tick, func() {
+			r := w.sites[i].copies[0]
+			r.keeper.disk.Crash()
+			r.restart(tick)
+		})
+	}, "replica %d loses power at %d", i, t)
+}
+
+// holder is a schedule in which checkpoint 2 becomes stable at 0 and 2 with the word of 3,
+// which does not hear that it is. 3 loses power, and 2 is faulty from then on. 1 has prepared
+// the batches up to 2 and executed none. When the others leave the view 3 must be able to name
+// checkpoint 2: 0 alone cannot begin a view from it.
 func holder(name string) *Schedule {
 	s := scene(name, 110)
 	s.shape.period, s.shape.log = 2, 4
@@ -327,12 +338,7 @@ func holder(name string) *Schedule {
 		"nobody gets a third call")
 	s.leavesUnsaid(2, func(w *world, _ int, _ message.Message) bool { return w.now >= turns*tick },
 		"says nothing from %d on", turns)
-	s.add(func(w *world) {
-		w.at(turns*tick, func() {
-			w.sites[3].copies[0].keeper.disk.Crash()
-			w.sites[3].copies[0].restart(tick)
-		})
-	}, "3 loses power at %d", turns)
+	s.losesPower(3, turns)
 	s.handsOver(0, turns+20)
 	s.reach("view 1 has begun from checkpoint 2, which is not stable at 3, and 3 holds that", func(w *world) bool {
 		m := w.core(3).Beginning()
@@ -355,6 +361,6 @@ func broughtByOthers() *Schedule {
 	return s
 }
 
-// decidedOnDisk: 3 votes, and it must have on its disk which batches committed before it says that
-// it holds the checkpoint.
+// decidedOnDisk: 3 votes, and it must have on its disk which batches committed before it says
+// that it holds the checkpoint.
 func decidedOnDisk() *Schedule { return holder("decided on disk") }

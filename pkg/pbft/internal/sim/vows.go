@@ -159,7 +159,8 @@ func (v *vows) same(r *replica, m message.Message, is, was message.Digest) {
 
 // replies judges a correct replica's REPLY. It is a promise of the state that the answer
 // comes from, and the version of a read is no earlier than the last batch that changed
-// what the answer depends on. at is the last batch in that state.
+// what the answer depends on. If that batch is tentative the answer says so. at is the last
+// batch in that state.
 func (v *vows) replies(r *replica, c *caller, m *message.Reply, at message.SeqNum, tentative bool) {
 	if r.lies() {
 		return
@@ -170,6 +171,10 @@ func (v *vows) replies(r *replica, c *caller, m *message.Reply, at message.SeqNu
 	if a.Outcome == message.NotEnrolled && int(a.Slot) < ledgerSlots && v.j.enrolled[c.id] && n < int(at) {
 		v.j.w.fail("replica %d says that client %d is not enrolled, and has executed n%d, which enrolled it",
 			r.id, c.index, n)
+	}
+	if a.ReadOnly && a.Outcome == message.Executed && tentative && message.SeqNum(a.Version) == at &&
+		!(m.Tentative && m.Seq == at) {
+		v.j.w.fail("replica %d answers a read from n%d, which is tentative, as if it had committed", r.id, at)
 	}
 	if !a.ReadOnly || a.Outcome != message.Executed || int(at) >= len(v.j.after) || int(a.Version) >= len(v.j.after) {
 		return // a batch that this replica executed first is judged when a client believes it
