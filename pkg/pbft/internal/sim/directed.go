@@ -25,7 +25,7 @@ func directed() []*Schedule {
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
 		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
 		earlyViews(), withheld(), lostFence(), lostPrimary(), lostInAnIdleGroup(),
-		silentAboveTheFence(), preparedInSilence(), broughtByOthers(), decidedOnDisk(),
+		silentAboveTheFence(), preparedInSilence(), broughtByOthers(), decidedOnDisk(), slowDisks(),
 		confined(), falseEstimates(), anotherProposal(), checkpointAhead(), fencedForEver(), otherState(), forgedLead(),
 		namesNobody(), otherNumbers(), toldOfTheFirst(), anotherWayIn(),
 		anotherThanChosen(), inVain(), chosenFarAhead(), chosenOnDisk(), forgottenByTwo(),

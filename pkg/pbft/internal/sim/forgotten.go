@@ -364,3 +364,14 @@ func broughtByOthers() *Schedule {
 // decidedOnDisk: 3 votes, and it must have on its disk which batches committed before it says
 // that it holds the checkpoint.
 func decidedOnDisk() *Schedule { return holder("decided on disk") }
+
+// slowDisks: nothing fails, and each sync takes up to three ticks. So the primary's own vote often
+// comes later than those of the others, and COMMITs ride on what is sent next.
+func slowDisks() *Schedule {
+	s := scene("slow disks", 200)
+	s.shape.durable, s.shape.sync, s.shape.piggyback, s.shape.clients = true, 3*tick, true, 3
+	s.reach("ten batches are executed in view 0", func(w *world) bool {
+		return w.core(0).LastExecuted() >= 10 && w.view(0)+w.view(1)+w.view(2)+w.view(3) == 0
+	})
+	return s
+}

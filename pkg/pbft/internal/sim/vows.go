@@ -236,6 +236,10 @@ func (v *vows) said(r *replica, m message.Message) {
 		v.told(r, m)
 		v.proposes(r, m)
 		if v.j.w.shape.durable {
+			if len(m.Commits) > 0 && r.keeper.store.Waiting() {
+				v.j.w.fail("replica %d sends %s, and its disk may not have what says that these prepared",
+					r.id, describe(m))
+			}
 			return // its PREPARE is its vote
 		}
 		v.accepts(r, m.View, m.Seq, m.Digest)
