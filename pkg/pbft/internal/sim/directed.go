@@ -26,6 +26,7 @@ func directed() []*Schedule {
 		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
 		earlyViews(), withheld(), lostFence(), lostPrimary(), lostInAnIdleGroup(),
 		silentAboveTheFence(), preparedInSilence(), broughtByOthers(), decidedOnDisk(), slowDisks(),
+		proposedBefore(), answeredBefore(),
 		confined(), falseEstimates(), anotherProposal(), checkpointAhead(), fencedForEver(), otherState(), forgedLead(),
 		namesNobody(), otherNumbers(), toldOfTheFirst(), anotherWayIn(),
 		anotherThanChosen(), inVain(), chosenFarAhead(), chosenOnDisk(), forgottenByTwo(),

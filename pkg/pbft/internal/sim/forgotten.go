@@ -375,3 +375,49 @@ func slowDisks() *Schedule {
 	})
 	return s
 }
+
+// proposedBefore: 0 has proposed n1 when it loses power, and its disk has nothing of that. It
+// must not stay primary of view 0: it would give the number to the next call that it hears.
+func proposedBefore() *Schedule {
+	s := scene("proposed before the power was lost", 60)
+	s.shape.durable, s.shape.sync, s.shape.clients = true, 10*tick, 2
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		q, ok := m.(*message.Request)
+		return ok && q.Client == w.clients[0].id && w.lives(0) > 0
+	}, "nobody hears the first call again")
+	s.hush()
+	s.calls(0, 5, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.losesPower(0, 6)
+	s.calls(1, 12, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.reach("0 had proposed n1 in view 0, and has left it", func(w *world) bool {
+		return !w.judge.vows.proposed[voteKey{0, slotKey{0, 1}}].IsZero() && w.lives(0) == 1 && w.view(0) > 0
+	})
+	return s
+}
+
+// answeredBefore: 3 has executed n1 tentatively and answered. It leaves the view, and loses
+// power. When it is back it waits for view 1, and n1 is not executed. It must not answer a
+// reader from the state before n1.
+func answeredBefore() *Schedule {
+	s := scene("answered before the power was lost", 60)
+	s.shape.durable, s.shape.sync, s.shape.clients = true, 5, 2
+	s.loses(func(_ *world, _, to int, m message.Message) bool {
+		switch m.(type) {
+		case *message.Commit:
+			return true
+		case *message.NewView, *message.Decided:
+			return to == 3
+		}
+		return false
+	}, "nobody hears a COMMIT, and 3 neither how view 1 begins nor what was decided")
+	s.hush()
+	s.calls(0, 5, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.handsOver(0, 20)
+	s.losesPower(3, 30)
+	s.calls(1, 40, append([]byte{opRead}, make([]byte, 11)...), true)
+	s.reach("3 has answered from n1 and has lost power, and the reader has asked", func(w *world) bool {
+		return w.judge.vows.oaths[3].answered == 1 && w.lives(3) == 1 && w.core(3).LastExecuted() == 0 &&
+			w.core(3).Ahead() == 0 && w.clients[1].latest() > 100
+	})
+	return s
+}

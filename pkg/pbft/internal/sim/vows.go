@@ -46,6 +46,7 @@ type oath struct {
 	n, before        message.SeqNum // the highest number of a promise; of one in an earlier life
 	view, viewBefore message.View   // likewise
 	left             message.View   // the highest for which an earlier life sent a VIEW-CHANGE
+	answered         message.SeqNum // the last batch in a state from which it has answered
 	changes          map[message.View]message.Digest
 	begins           map[message.View]message.Digest
 	roots            map[message.SeqNum]message.Digest
@@ -159,14 +160,19 @@ func (v *vows) same(r *replica, m message.Message, is, was message.Digest) {
 
 // replies judges a correct replica's REPLY. It is a promise of the state that the answer
 // comes from, and the version of a read is no earlier than the last batch that changed
-// what the answer depends on. If that batch is tentative the answer says so. at is the last
+// what the answer depends on. If that batch is tentative the answer says so. No read is
+// answered from an earlier state than another request was, in whatever life. at is the last
 // batch in that state.
 func (v *vows) replies(r *replica, c *caller, m *message.Reply, at message.SeqNum, tentative bool) {
 	if r.lies() {
 		return
 	}
 	v.promise(r, m, at, v.oaths[r.id].viewBefore)
-	a := &m.Answers[0]
+	a, o := &m.Answers[0], &v.oaths[r.id]
+	if a.ReadOnly && a.Outcome == message.Executed && at < o.answered {
+		v.j.w.fail("replica %d answers a read from n%d, and has answered from n%d before", r.id, at, o.answered)
+	}
+	o.answered = max(o.answered, at)
 	n := v.j.since[c.id]
 	if a.Outcome == message.NotEnrolled && int(a.Slot) < ledgerSlots && v.j.enrolled[c.id] && n < int(at) {
 		v.j.w.fail("replica %d says that client %d is not enrolled, and has executed n%d, which enrolled it",
