@@ -25,6 +25,7 @@ func directed() []*Schedule {
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
 		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
 		earlyViews(), withheld(), lostFence(), lostPrimary(), lostInAnIdleGroup(),
+		slowPrimary(), slowWires(), slowToOne(), slowForever(), starved(),
 		silentAboveTheFence(), preparedInSilence(), broughtByOthers(), decidedOnDisk(), slowDisks(),
 		proposedBefore(), answeredBefore(),
 		confined(), falseEstimates(), anotherProposal(), checkpointAhead(), fencedForEver(), otherState(), forgedLead(),
