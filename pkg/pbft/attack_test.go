@@ -339,6 +339,38 @@ func TestFaultyBackup(t *testing.T) {
 	}
 }
 
+// A replica that floods the others has its share of their time, and no more; a client likewise that
+// asks for one answer again and again.
+func TestFloods(t *testing.T) {
+	c := newCluster(t, smallLimits(), pbft.TransportPlain)
+	for i := range 3 {
+		c.start(i)
+	}
+	key := c.enrolled(c.client(c.admin), "")
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	replica, greedy := asReplica(t, c, 3), asClient(t, c, key)
+	replica.ready(c)
+	greedy.ready(c)
+	eventually(t, "a flood of STATUSes is cut", func() bool {
+		for range 1000 {
+			replica.say(0, &message.Status{Active: true})
+		}
+		return refusals(c.replicas[0], "replica says too much") > 0
+	})
+	q := greedy.request(&message.Request{Timestamp: 1 << 40, Replier: message.AnyReplier, Op: []byte("i")})
+	eventually(t, "a request is answered", func() bool {
+		greedy.ask(0, q)
+		return greedy.count(message.TypeReply) > 0
+	})
+	eventually(t, "a flood of the same request is cut", func() bool {
+		for range 100 {
+			greedy.ask(0, q)
+		}
+		return refusals(c.replicas[0], "asked again too often") > 0
+	})
+	c.works(client)
+}
+
 // A client may show different operations under one timestamp, good MACs to some, slots
 // and times out of range. The group goes on for others, and all replicas stay equal.
 func TestFaultyClient(t *testing.T) {

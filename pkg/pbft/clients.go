@@ -35,6 +35,22 @@ type clientEnd struct {
 	mu      sync.Mutex
 	conn    *transport.Conn
 	reader  reader
+	repeats budget
+}
+
+// A client may be answered again from what is kept so often in a second for each of its slots. It
+// asks again when nothing has come for as long as answers take, 25 ms at least, or when keys have
+// changed; and a flood of old requests costs a replica as much as one of new ones, that would have
+// to be ordered. Beyond that its connection is not read for a while.
+const (
+	repeatsPerSlot = 8 // a second
+	repeatsRest    = 20 * time.Millisecond
+)
+
+// mayRepeat reports whether a client may be answered once more from what is kept.
+func (x *clients) mayRepeat(id ClientID, slots int) bool {
+	end := x.end(id)
+	return end == nil || end.repeats.spend(1, repeatsPerSlot*slots)
 }
 
 // A recipient is where a client is answered. Without a connection it is not.

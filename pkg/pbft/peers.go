@@ -33,6 +33,7 @@ type peerEnd struct {
 	recovered time.Time // when a recovery request of it was executed here last; zero: not since the start
 
 	signatures budget // of the signed requests that it brings
+	said       budget // see chatter
 }
 
 // signaturesPerSecond bounds the signatures that one replica can have us check: each costs
@@ -42,20 +43,44 @@ var signaturesPerSecond = 1000
 
 // A budget bounds how often in a second a peer may cause something.
 type budget struct {
-	mu    sync.Mutex
-	since time.Time
-	count int
+	mu     sync.Mutex
+	bucket transport.Bucket
 }
 
-// spend reports whether there is something left.
-func (b *budget) spend(now time.Time) bool {
+// spend reports whether n is left of a budget of so many a second, and takes it.
+func (b *budget) spend(n, perSecond int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if now.Sub(b.since) > time.Second {
-		b.since, b.count = now, 0
+	rate := float64(perSecond)
+	return b.bucket.Take(transport.Rate{PerSecond: rate, Burst: rate}, float64(n), time.Now())
+}
+
+// A replica that floods another has it read, open and judge for it, and all of that takes time from
+// the others. Votes and proposals are few, because each counts once. So what a replica says besides
+// is bounded: chatterPerSecond units for each replica of the group. (FORWARDs alone may come 6400
+// times a second, and a new primary passes on everyone's VIEW-CHANGEs.) Beyond that the connection
+// is not read for a while: R-HD-10.
+const (
+	chatterPerSecond = 3000
+	chatterRest      = 10 * time.Millisecond
+)
+
+// chatter is how many units a message of a replica costs, 0 for votes, proposals and state.
+func chatter(t message.Type) int {
+	switch t {
+	case message.TypeStatus, message.TypeForward, message.TypeFetch, message.TypeFetchBatch, message.TypeDecided,
+		message.TypeCheckpoint, message.TypeViewChangeAck, message.TypeRecovered:
+		return 1
+	case message.TypeViewChange, message.TypeNewView:
+		return 50 // they are long
 	}
-	b.count++
-	return b.count <= signaturesPerSecond
+	return 0
+}
+
+// mayChat reports whether a replica may say one more such message.
+func (p *peerEnd) mayChat(t message.Type, replicas int) bool {
+	n := chatter(t)
+	return n == 0 || p.said.spend(n, chatterPerSecond*replicas)
 }
 
 func newPeers(g *Group, self ReplicaID) peers {
@@ -110,7 +135,7 @@ func (all peers) askForKeys(e *wire.Endpoint) {
 // maySign reports whether we check one more signature that this session brings. A client
 // brings one at a time, and has budgets of its own.
 func (all peers) maySign(s *auth.Session) bool {
-	return !s.Peer.IsReplica() || all[s.Peer.Replica].signatures.spend(time.Now())
+	return !s.Peer.IsReplica() || all[s.Peer.Replica].signatures.spend(1, signaturesPerSecond)
 }
 
 // down notes that the peer's connection to us ended, and logs it. The caller holds the lock.

@@ -70,6 +70,11 @@ func (x *receiver) receive(c *transport.Conn, who *wire.Remote, frame []byte) me
 		x.end.Edge.Unexpected.Add(1)
 		return nil
 	}
+	if fromReplica && !x.peers[who.Session.Peer.Replica].mayChat(message.Type(frame[0]), len(x.peers)) {
+		x.end.Edge.Chatter.Add(1)
+		c.Hush(chatterRest)
+		return nil
+	}
 	if t := message.Type(frame[0]); t == message.TypePrePrepare || t == message.TypeData || t == message.TypeBatchBody {
 		frame = wire.Owned(frame)
 	}

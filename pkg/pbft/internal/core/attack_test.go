@@ -548,6 +548,30 @@ func TestFetchingForEverIsBounded(t *testing.T) {
 	}
 }
 
+// While clients are served a replica that fetches has a quarter of the speed.
+func TestFetchingBesideClients(t *testing.T) {
+	c := newAttacked(1, 0)
+	served := func() (n int) {
+		c.Tick()
+		for range servesPerTick + 1 {
+			c.Step(&message.Fetch{Nodes: make([]message.NodeID, 1), From: 2})
+		}
+		for _, e := range c.Effects() {
+			if e.Verb == Serve {
+				n++
+			}
+		}
+		return n
+	}
+	if n := served(); n != servesPerTick {
+		t.Errorf("%d FETCHes answered in a tick, want %d", n, servesPerTick)
+	}
+	c.queue.serves(7, c.tick)
+	if n := served(); n != busyServes {
+		t.Errorf("%d FETCHes answered in a tick in which a client is served, want %d", n, busyServes)
+	}
+}
+
 // A client that is not enrolled any more leaves no request waiting, and no place taken.
 func TestRevokedClientsAreForgotten(t *testing.T) {
 	c := newAttacked(1, 0)

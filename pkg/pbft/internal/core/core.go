@@ -139,7 +139,7 @@ func (c *Core) Tick() {
 	c.recovery.askRecovery()
 	c.wait.tickQueue()
 	c.turnarounds.count()
-	c.catchUp.tickTransfer()
+	c.catchUp.tickTransfer(c.queue.busy.others(0, c.tick))
 	c.views.tickWaiting(c.fillLate(), c.catchUp.fetching())
 	c.followUp()
 	c.silences.tickFills()

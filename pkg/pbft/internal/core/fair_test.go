@@ -82,3 +82,32 @@ func TestLittleDoesNotRide(t *testing.T) {
 		t.Errorf("%d of 10 requests were served at once", of[1]+of[2])
 	}
 }
+
+// A client with requests of a mebibyte each has one in many batches, beside one whose requests are
+// short: as much as the other, or leastShare a batch and loneShare a tick. Each is ordered at once
+// when nobody else is served, and one is always ordered if all clients have such requests.
+func TestLongRequestsAreShared(t *testing.T) {
+	const long, light, length = 1, 2, 1 << 20
+	var q queue
+	q.init(8, 64<<20)
+	both := func() { q.waits(long, 8, length); q.waits(light, 8, 1<<10) }
+	of := map[message.ClientID]int{}
+	for tick := 1; tick <= 100; tick++ {
+		for c, n := range q.servedIn(tick, 4, both) {
+			of[c] += n
+		}
+	}
+	most := 1 + 100*(4*max(leastShare, 8*(1<<10+commonCost))+loneShare)/(length-loneShare)
+	if n := of[long]; of[light] < 8*(400-n) || n > most || n < most/2 {
+		t.Errorf("%d long requests beside %d short ones, want at most %d, and 8 short ones in each other batch",
+			n, of[light], most)
+	}
+	if n := q.servedIn(200, 8, func() { q.waits(long, 8, length) })[long]; n != 8 {
+		t.Errorf("%d long requests in 8 batches of a client that is alone", n)
+	}
+	all := q.servedIn(300, 8, func() { q.waits(long, 8, length); q.waits(light, 8, length) })
+	if all[long]+all[light] != 8 {
+		t.Errorf("%d long requests in 8 batches of clients that have nothing else, want one in each",
+			all[long]+all[light])
+	}
+}

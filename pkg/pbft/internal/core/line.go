@@ -51,8 +51,11 @@ type costlyLine struct {
 // sharing is what a line has had of its client's share.
 type sharing struct {
 	weight int     // of the batch that is being made
+	common int     // of this, what is not costly
 	served perTick // by weight
 	overAt int     // tick at which it last had its share, and waited for more; 0: never
+	debt   int     // weight that it has had beyond its share
+	debtAt int     // tick for which that is right
 }
 
 // perTick is a sum over the present tick.

@@ -18,6 +18,10 @@ func (q *queue) take(all room, tick int) []*message.Request {
 	t.inTurn((all.requests+1)/2, all.bytes/2)
 	t.few(all.requests, all.bytes)
 	t.inTurn(all.requests, all.bytes)
+	if t.n == 0 { // all that wait are in debt
+		t.forgives = true
+		t.inTurn(all.requests, all.bytes)
+	}
 	return t.batch()
 }
 
@@ -34,6 +38,7 @@ type taking struct {
 	little                int     // requests: a client that waits for no more does not wait for its turn
 	served                []*line // lines that the batch has requests of
 	n, bytes, cost        int
+	forgives              bool // no debt counts
 	weight                int
 }
 
@@ -67,7 +72,7 @@ func (t *taking) inTurn(count, size int) {
 // few serves the clients that wait for a few requests only, out of turn.
 func (t *taking) few(count, size int) {
 	for _, l := range t.turn {
-		for more := true; more && len(l.fifo) <= t.little; {
+		for more := !t.owes(l, t.tick); more && len(l.fifo) <= t.little; {
 			more = t.one(l, count, size)
 		}
 	}
@@ -97,6 +102,9 @@ func (t *taking) add(l *line, fifo *[]*message.Request, r *message.Request) bool
 	l.taken = append(l.taken, r)
 	w := weight(r.Cost, r.Length())
 	l.sharing.weight, t.weight = l.sharing.weight+w, t.weight+w
+	if !costly(r) { // what is costly has an allowance of its own
+		l.sharing.common += w
+	}
 	(*fifo)[0] = nil // its bytes are the log's now
 	*fifo = (*fifo)[1:]
 	t.propose(l, r.Slot, r.Timestamp)
@@ -198,6 +206,10 @@ func (q *costlyQueue) spend(cost int, contended bool) {
 // to itself in that tick: its requests ride in the batches of others. In the next tick it
 // has one again, of loneShare, and so goes on when the others want little.
 //
+// A batch takes a single request of any length, for otherwise it would never be ordered. What a
+// client has had so beyond its share, while others are served, it owes: until others have had as
+// much, or ticks have passed, batches have nothing of it.
+//
 // The rule decides no result, and replicas need not agree on it.
 
 const (
@@ -218,6 +230,9 @@ func (q *queue) contends(l *line, tick int) bool {
 // others wait for is reckoned as common requests.
 func (t *taking) over(l *line) bool {
 	x := &l.sharing
+	if !t.forgives && t.owes(l, t.tick) {
+		return true
+	}
 	if x.weight < leastShare {
 		return false
 	}
@@ -230,19 +245,43 @@ func (t *taking) over(l *line) bool {
 // rides reports whether a client, which alone waits, is to wait for a batch of others.
 func (q *queue) rides(l *line, tick int) bool {
 	own := l.sharing.served.in(tick)
-	if 2*own-q.given.in(tick) < leastShare || !q.contends(l, tick) {
+	if !q.owes(l, tick) && (2*own-q.given.in(tick) < leastShare || !q.contends(l, tick)) {
 		return false
 	}
 	l.sharing.overAt = tick
 	return true
 }
 
+// owes reports whether a client has had more than its share, while others are served.
+func (q *queue) owes(l *line, tick int) bool {
+	x := &l.sharing
+	if x.debt == 0 {
+		return false
+	}
+	if x.debt = max(0, x.debt-(tick-x.debtAt)*loneShare); !q.contends(l, tick) {
+		x.debt = 0
+	}
+	x.debtAt = tick
+	return x.debt > 0
+}
+
 // shared notes of whom a batch was made.
 func (t *taking) shared() {
+	for _, l := range t.turn { // others have had this much
+		l.sharing.debt = max(0, l.sharing.debt-max(t.weight, leastShare))
+	}
+	for _, l := range t.served {
+		x := &l.sharing
+		if t.contends(l, t.tick) || len(t.served) > 1 {
+			t.owes(l, t.tick)
+			x.debt += max(0, x.common-max(t.weight-x.weight, loneShare))
+			x.debtAt = t.tick
+		}
+	}
 	for _, l := range t.served {
 		t.proposed.note(l.client, t.tick)
 		l.sharing.served.add(t.tick, l.sharing.weight)
-		l.sharing.weight = 0
+		l.sharing.weight, l.sharing.common = 0, 0
 	}
 	t.given.add(t.tick, t.weight)
 }

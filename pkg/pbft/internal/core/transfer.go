@@ -262,9 +262,10 @@ func (x *catchUp) passed(k message.CheckpointID) bool {
 	return (own == nil || !own.due) && x.checkpoints.claims.provenStable(k)
 }
 
-// tickTransfer notices that we are behind, and that those we asked are silent.
-func (x *catchUp) tickTransfer() {
-	x.shares.tick()
+// tickTransfer notices that we are behind, and that those we asked are silent. busy: clients are
+// being served.
+func (x *catchUp) tickTransfer(busy bool) {
+	x.shares.tick(busy)
 	target, certain := x.checkpoints.claims.highest(x.log.lastExec, true)
 	switch t := x.transfer; {
 	case t == nil && certain && (target.Seq > x.log.high || x.tick-x.log.progress > stallTicks):

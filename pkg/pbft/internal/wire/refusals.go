@@ -13,6 +13,7 @@ type Refusals struct {
 // EdgeCounts counts refusals at the edge.
 type EdgeCounts struct {
 	Malformed, BadKey, Unexpected, Dropped, KeyInUse atomic.Uint64
+	Repeated, Chatter                                atomic.Uint64
 
 	badMAC, oldKey atomic.Uint64
 }
@@ -27,6 +28,8 @@ func (e *EdgeCounts) List() []Refusals {
 		{"unexpected on this connection", e.Unexpected.Load()},
 		{"queue to peer full", e.Dropped.Load()},
 		{"a client's key in use by two processes", e.KeyInUse.Load()},
+		{"asked again too often", e.Repeated.Load()},
+		{"replica says too much", e.Chatter.Load()},
 	}
 }
 
