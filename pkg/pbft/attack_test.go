@@ -368,6 +368,14 @@ func TestFloods(t *testing.T) {
 		}
 		return refusals(c.replicas[0], "asked again too often") > 0
 	})
+	wrong := *q
+	wrong.Auth.Tags = make([]byte, len(q.Auth.Tags))
+	eventually(t, "requests that do not open are refused", func() bool {
+		for range 100 {
+			greedy.ask(0, &wrong)
+		}
+		return refusals(c.replicas[0], "bad MAC") > 0
+	})
 	c.works(client)
 }
 

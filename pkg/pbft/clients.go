@@ -35,22 +35,23 @@ type clientEnd struct {
 	mu      sync.Mutex
 	conn    *transport.Conn
 	reader  reader
-	repeats budget
+	idle    budget
 }
 
-// A client may be answered again from what is kept so often in a second for each of its slots. It
-// asks again when nothing has come for as long as answers take, 25 ms at least, or when keys have
-// changed; and a flood of old requests costs a replica as much as one of new ones, that would have
-// to be ordered. Beyond that its connection is not read for a while.
+// A client may bring so many requests in a second for each of its slots that are of no use: those
+// that are answered from what is kept, and those that do not open. It asks again when nothing has
+// come for as long as answers take, 25 ms at least, or when keys have changed. A flood of them
+// costs a replica as much as one of new requests, which would have to be ordered. Beyond that its
+// connection is not read for a while.
 const (
-	repeatsPerSlot = 8 // a second
-	repeatsRest    = 20 * time.Millisecond
+	idlePerSlot = 8 // a second
+	idleRest    = 20 * time.Millisecond
 )
 
-// mayRepeat reports whether a client may be answered once more from what is kept.
-func (x *clients) mayRepeat(id ClientID, slots int) bool {
+// mayBring reports whether a client may bring one more request that is of no use.
+func (x *clients) mayBring(id ClientID, slots int) bool {
 	end := x.end(id)
-	return end == nil || end.repeats.spend(1, repeatsPerSlot*slots)
+	return end == nil || end.idle.spend(1, idlePerSlot*slots)
 }
 
 // A recipient is where a client is answered. Without a connection it is not.

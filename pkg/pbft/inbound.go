@@ -322,9 +322,9 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 		}
 	} else if i, recovers := q.Client.Recoverer(); recovers && in.answerRecovery(i, q) {
 		return
-	} else if a, seen := in.seen(q); seen && conn != nil && !r.clients.mayRepeat(q.Client, r.group.Limits.Slots) {
+	} else if a, seen := in.seen(q); seen && conn != nil && !r.clients.mayBring(q.Client, r.group.Limits.Slots) {
 		r.end.Edge.Repeated.Add(1)
-		conn.Hush(repeatsRest)
+		conn.Hush(idleRest)
 		return
 	} else if seen && (in.forgets(a) || in.repeat(conn, s, q, a)) {
 		return

@@ -154,6 +154,9 @@ func (x *receiver) request(c *transport.Conn, who *wire.Remote, frame []byte) me
 		q.Authentic = who.Session.OpenRequest(&who.Scratch, x.self, q)
 		if !q.Authentic {
 			x.remind(c, who)
+			if !x.clients.mayBring(q.Client, x.group.Limits.Slots) {
+				c.Hush(idleRest)
+			}
 		}
 	}
 	if !q.Authentic {
