@@ -35,6 +35,7 @@ var unit = map[string]string{
 	"a result that was not kept is asked for as before":                       "./pkg/pbft/internal/client",
 	"a replica's earlier ground is kept for another result":                   "./pkg/pbft/internal/client",
 	"a client has as much of a batch as it waits for":                         "./pkg/pbft/internal/core",
+	"a client owes nothing for what a long request took beyond its share":     "./pkg/pbft/internal/core",
 	"a client has batches to itself beside others":                            "./pkg/pbft/internal/core",
 	"known addresses are in the flood of those that are not":                  "./pkg/pbft/internal/transport",
 	"a flood is never over":                                                   "./pkg/pbft/internal/transport",
@@ -368,7 +369,8 @@ var mutants = []mutant{
 
 	// Shares of clients.
 	{"a client has as much of a batch as it waits for", core + "take.go", "	return !alone && x.weight >= others\n", "	return !alone && x.weight < 0\n"},
-	{"a client has batches to itself beside others", core + "take.go", "	if 2*own-q.given.in(tick) < leastShare ||", "	if own >= 0 ||"},
+	{"a client has batches to itself beside others", core + "take.go", "	if !q.owes(l, tick) && (2*own-q.given.in(tick) < leastShare || !q.contends(l, tick)) {", "	if own >= 0 {"},
+	{"a client owes nothing for what a long request took beyond its share", core + "take.go", "	return x.debt > 0\n", "	return false\n"},
 
 	// Floods of connections.
 	{"known addresses are in the flood of those that are not", wire + "sieve_linux.go", "		p.passAll(s)\n", ""},
