@@ -182,9 +182,10 @@ func (g *Guest) takeLink() (err error) {
 // io returns the directory through which the guest and this process exchange files.
 func (g *Guest) io() string { return filepath.Join(g.dir, "io") }
 
-// startKernel starts user-mode Linux as process 1 of a PID and a mount namespace of its
-// own: killing it ends every process of the guest, and the tmpfs that holds the guest's
-// memory goes away with it.
+// startKernel starts user-mode Linux in a PID and a mount namespace of its own: killing
+// their process 1 ends every process of the guest, and the tmpfs that holds the guest's
+// memory goes away with it. That process is a shell, because a kernel that panics aborts
+// itself, and process 1 cannot.
 func (g *Guest) startKernel(ctx context.Context) error {
 	memory := filepath.Join(g.dir, "memory")
 	if err := os.Mkdir(memory, 0o700); err != nil {
@@ -195,12 +196,17 @@ func (g *Guest) startKernel(ctx context.Context) error {
 		return err
 	}
 	defer console.Close()
-	shell := `mount --make-rprivate / && mount -t tmpfs -o size="$1"m tmpfs "$2" || exit; shift 2; exec "$@"`
+	shell := `mount --make-rprivate / && mount -t tmpfs -o size="$1"m tmpfs "$2" || exit; shift 2; "$@"`
 	args := []string{"unshare", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", shell, "sh",
 		strconv.Itoa(g.opts.MemoryMB + 32), memory}
 	if cpu := g.cpu(); cpu >= 0 {
 		args = append(args, "taskset", "-c", strconv.Itoa(cpu))
 	}
+	before, err := g.withLargeRegisters()
+	if err != nil {
+		return err
+	}
+	args = append(args, before...)
 	args = append(args, "linux.uml",
 		fmt.Sprintf("mem=%dM", g.opts.MemoryMB), "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
 		"uml_dir="+g.dir, "umid=guest", "con=null", "con0=null,fd:1",
@@ -278,7 +284,7 @@ func (g *Guest) Wait() (Result, error) {
 	r := Result{Output: output, Exit: 125}
 	if readErr != nil {
 		return r, fmt.Errorf("guest: ended without a result; its output:\n%s\nits console:\n%s",
-			lastLines(output, 40), lastLines(string(console), 25))
+			lastLines(output, 40), why(string(console)))
 	}
 	var err error
 	if r.Exit, err = strconv.Atoi(strings.TrimSpace(string(exit))); err != nil {
@@ -288,6 +294,17 @@ func (g *Guest) Wait() (Result, error) {
 		return r, fmt.Errorf("guest: %s", lastLines(output, 10))
 	}
 	return r, nil
+}
+
+// why is the part of a console that tells why the kernel ended: from the panic's cause on, which
+// stands above a long trace, or the last lines.
+func why(console string) string {
+	before, _, panics := strings.Cut(console, "Kernel panic")
+	if !panics {
+		return lastLines(console, 25)
+	}
+	rest := strings.Split(lastLines(before, 3)+console[len(before):], "\n")
+	return strings.Join(rest[:min(len(rest), 12)], "\n")
 }
 
 // releaseDisks waits until the guest's kernel has closed its disks, because the process

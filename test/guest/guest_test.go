@@ -40,12 +40,39 @@ func bareTest() (code int) {
 
 // A bare guest has its disk and its network, and tells the exit code of its program.
 func TestBareGuest(t *testing.T) {
+	bootable(t)
+	t.Run("as on this processor", testBareGuest)
+	t.Run("as on a processor with large registers", func(t *testing.T) {
+		here := largeRegisters
+		largeRegisters = func() bool { return true }
+		defer func() { largeRegisters = here }()
+		testBareGuest(t)
+	})
+}
+
+func bootable(t *testing.T) {
+	t.Helper()
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (or `make kernel-test`) to boot guest kernels")
 	}
 	if err := Available(); err != nil {
 		t.Skipf("NOT RUN: %v", err)
 	}
+}
+
+// A guest that panics ends, and its console says why.
+func TestPanicEndsTheGuest(t *testing.T) {
+	bootable(t)
+	g, err := Start(t.Context(), Options{Bare: []string{"/bin/false"}, MemoryMB: 128, SpreadCPU: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := g.Wait(); err == nil || !strings.Contains(err.Error(), "Attempted to kill init") {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+}
+
+func testBareGuest(t *testing.T) {
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
