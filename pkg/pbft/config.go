@@ -57,7 +57,7 @@ type ReplicaConfig struct {
 	owner auth.Signer // in tests: instead of Key and Keeper
 }
 
-// What a replica notes for measurements, see ReplicaConfig.Trace.
+// A replica notes these for measurements: see ReplicaConfig.Trace.
 type (
 	Trace         = trace.Trace
 	TraceReport   = trace.Report

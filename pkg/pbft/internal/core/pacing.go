@@ -18,12 +18,13 @@ type turnaround struct {
 
 // A pacing is what is known of the primary's turnarounds for one client.
 type pacing struct {
-	request  *message.Request // whose turnaround is being measured; nil: none
-	since    int              // tick at which it came
-	batch    message.SeqNum   // in which it was proposed; 0: it was not
-	proposed int              // tick at which that came
-	idle     int
-	results  []turnaround // the latest
+	slot      message.Slot      // of the request whose turnaround is being measured
+	timestamp message.Timestamp // of that request; 0: none is being measured
+	since     int               // tick at which it came
+	batch     message.SeqNum    // in which it was proposed; 0: it was not
+	proposed  int               // tick at which that came
+	idle      int
+	results   []turnaround // the latest
 }
 
 const (
@@ -71,7 +72,7 @@ func (p *pacing) exceeds(tick, slack, factor int, of func(*turnaround) int) (exc
 			all = append(all, max(0, of(r)-factor*r.agreed))
 		}
 	}
-	if p.request != nil && p.batch == 0 {
+	if p.timestamp != 0 && p.batch == 0 {
 		if so := of(&turnaround{waited: tick - p.since, idle: p.idle}); so > slack {
 			all = append(all, so)
 		}

@@ -268,7 +268,7 @@ func (q *queue) owes(l *line, tick int) bool {
 // shared notes of whom a batch was made.
 func (t *taking) shared() {
 	for _, l := range t.turn { // others have had this much
-		l.sharing.debt = max(0, l.sharing.debt-max(t.weight, leastShare))
+		l.sharing.debt = max(0, l.sharing.debt-max(t.weight-l.sharing.weight, leastShare))
 	}
 	for _, l := range t.served {
 		x := &l.sharing

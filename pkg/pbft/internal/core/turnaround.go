@@ -85,10 +85,10 @@ type LeftSlow struct {
 func (x *turnarounds) ask(r *message.Request) {
 	l := x.queue.line(r.Client)
 	p := &l.pacing
-	if !x.active || x.isPrimary() || x.silent() || p.request != nil || costly(r) || !l.suspect.over(x.tick) {
+	if !x.active || x.isPrimary() || x.silent() || p.timestamp != 0 || costly(r) || !l.suspect.over(x.tick) {
 		return
 	}
-	*p = pacing{request: r, since: x.tick, results: p.results}
+	*p = pacing{slot: r.Slot, timestamp: r.Timestamp, since: x.tick, results: p.results}
 	x.asked = append(x.asked, l)
 }
 
@@ -102,7 +102,7 @@ func (x *turnarounds) count() {
 		p := &l.pacing
 		switch age := x.tick - p.since; {
 		case age > givenUpTicks:
-			p.request = nil
+			p.timestamp = 0
 			return true
 		case p.batch == 0 && free:
 			p.idle++
@@ -118,13 +118,13 @@ func (x *turnarounds) proposed(p *message.PrePrepare) {
 	}
 	for _, r := range p.Batch.Requests {
 		l := x.queue.find(r.Client)
-		if l == nil || l.pacing.request == nil || l.pacing.batch > 0 || l.pacing.request.Slot != r.Slot {
+		if l == nil || l.pacing.timestamp == 0 || l.pacing.batch > 0 || l.pacing.slot != r.Slot {
 			continue
 		}
-		switch asked := l.pacing.request; {
-		case asked.Timestamp == r.Timestamp:
+		switch asked := l.pacing.timestamp; {
+		case asked == r.Timestamp:
 			l.pacing.batch, l.pacing.proposed = p.Seq, x.tick
-		case asked.Timestamp < r.Timestamp:
+		case asked < r.Timestamp:
 			x.drop(l)
 		}
 	}
@@ -147,7 +147,7 @@ func (x *turnarounds) agreed(n message.SeqNum) {
 
 // drop ends the measurement that is under way for a client.
 func (x *turnarounds) drop(l *line) {
-	l.pacing.request = nil
+	l.pacing.timestamp = 0
 	x.asked = slices.DeleteFunc(x.asked, func(other *line) bool { return other == l })
 }
 
@@ -161,6 +161,9 @@ func (x *turnarounds) judge() {
 	x.tolerant.halve(x.tick)
 	x.fair.halve(x.tick)
 	slow, starved := x.verdict()
+	for _, l := range x.queue.order {
+		l.had -= l.had / 4
+	}
 	x.isSlow = slow
 	if x.strikes++; !slow && !starved {
 		x.strikes = 0
@@ -185,7 +188,6 @@ func (x *turnarounds) verdict() (slow, starved bool) {
 	}
 	for _, l := range x.queue.order {
 		starved = starved || x.fair.over(x.tick) && 2*l.had < most && l.suspect.over(x.tick) && l.pacing.starves(x.tick)
-		l.had -= l.had / 4
 	}
 	return 2*tooSlow > known, starved
 }

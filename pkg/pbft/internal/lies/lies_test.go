@@ -38,7 +38,7 @@ func TestOffences(t *testing.T) {
 	}
 }
 
-// What floods the others is made up anew each time, and can be encoded.
+// A flood makes each of its messages up anew, and each can be encoded.
 func TestFloods(t *testing.T) {
 	at := Standing{Self: 3, View: 2, Executed: 40, Stable: message.Checkpoint{Seq: 32}, Window: 256}
 	lim := message.Limits{Replicas: 4, Operation: 1 << 20, WindowLength: 256}
