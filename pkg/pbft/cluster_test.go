@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -126,6 +127,7 @@ type cluster struct {
 	dirs      []string
 	replicas  []*pbft.Replica // nil: not running
 	wires     [][]*wire       // [from][to]
+	logs      []*lockedLog    // over all lives of a replica, unless a test gives it another
 	service   func(i int) pbft.Service
 }
 
@@ -153,8 +155,24 @@ func newClusterOf(t testing.TB, n int, limits pbft.Limits, transport pbft.Transp
 	c.service = func(int) pbft.Service { return newTally(c.g) }
 	for range c.replicas {
 		c.dirs = append(c.dirs, t.TempDir())
+		c.logs = append(c.logs, new(lockedLog))
 	}
+	t.Cleanup(c.explain)
 	return c
+}
+
+// explain shows what the replicas said and how they stood at the end of a test that failed.
+func (c *cluster) explain() {
+	if !c.t.Failed() {
+		return
+	}
+	for i, r := range c.replicas {
+		if r == nil {
+			c.t.Logf("replica %d does not run; its log is\n%s", i, c.logs[i])
+			continue
+		}
+		c.t.Logf("replica %d is\n%+v\nand its log is\n%s", i, r.Status(), c.logs[i])
+	}
 }
 
 func startCluster(t testing.TB, limits pbft.Limits, durability ...pbft.Durability) *cluster {
@@ -203,7 +221,8 @@ func (c *cluster) groupOf(i int) *pbft.Group {
 func (c *cluster) start(i int, change ...func(*pbft.ReplicaConfig)) *pbft.Replica {
 	c.t.Helper()
 	cfg := pbft.ReplicaConfig{Group: c.groupOf(i), Self: pbft.ReplicaID(i), Key: c.keys[i], Directory: c.dirs[i],
-		Listen: c.g.Members[i].Address, Service: c.service(i), Transport: c.transport}
+		Listen: c.g.Members[i].Address, Service: c.service(i), Transport: c.transport,
+		Logger: slog.New(slog.NewTextHandler(c.logs[i], nil))}
 	for _, f := range change {
 		f(&cfg)
 	}
