@@ -18,15 +18,15 @@ import (
 //  1. It asks the others how far they have come, with QUERY-STABLE, and takes part in nothing
 //     meanwhile. From their answers follows H_M, a number that is not below any that it can have
 //     voted for if it was correct. Its memory above H_M is false.
-//  2. It sends nothing for a number above H_M+K until a checkpoint at or above H_M is stable here:
-//     there is one in between, which the paper has at H_M itself. A view that has begun, as it
-//     remembers, begins anew with the NEW-VIEW that its primary sends again.
+//  2. It sends nothing for a number above H_M+K until a checkpoint at or above H_M is stable here,
+//     or its state was fetched: there is one in between, which the paper has at H_M itself. A view
+//     that has begun, as it remembers, begins anew with the NEW-VIEW that its primary sends again.
 //  3. It has the group order a signed recovery request. Every replica that executes it gives its
 //     sender a new key, and answers with the number of the batch, n_R. What was forged with the old
 //     key is for numbers below the end of the window at n_R.
-//  4. When a checkpoint is stable here at or above that and H_M+K, the recovery point H, its state
-//     is the group's, and it holds nothing that an intruder left. An idle group is filled with null
-//     batches up to there.
+//  4. When a checkpoint is stable here at or above that, H_M+K and the fence of a silent one, the
+//     recovery point H, its state is the group's, and it holds nothing that an intruder left. An
+//     idle group is filled with null batches up to there.
 //
 // A page that somebody changed on the disk is noticed when the image is read, for its digest; a
 // whole state that is consistent and false by the first checkpoint's root. Then the state is
@@ -240,7 +240,9 @@ func (x *recovery) tryPoint() {
 		}
 		return // f liars and a replica that lags behind may say so: the next that answers will tell
 	}
-	x.phase, x.point = Checking, max(x.mostSaid(x.bound), x.windowEnd(n))
+	// One that remembers nothing is silent up to its fence, which may be above all else: then its
+	// recovery is not over before it votes.
+	x.phase, x.point = Checking, max(x.mostSaid(x.bound), x.windowEnd(n), x.cfg.Fence)
 	if x.cfg.Lost {
 		x.endLoss()
 	}
@@ -267,6 +269,7 @@ func (x *recovery) finish() {
 	if x.phase != Checking || x.stable.Seq < x.point || !x.active {
 		return
 	}
+	invariant(!x.silent(), "a recovery that is over, and the replica is silent")
 	x.phase = NotRecovering
 	x.execution.trustState()
 	x.journal.renew()

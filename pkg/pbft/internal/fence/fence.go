@@ -246,12 +246,20 @@ func (f *Fence) Reset(v message.View, n message.SeqNum, distrust bool) error {
 	return f.Settle()
 }
 
-// Foresee begins to raise the fence if less than two checkpoint periods are left below it. One
-// client alone may fill these in less than 40 ms.
+// Foresee begins to raise the fence if it is due to be raised.
 func (f *Fence) Foresee(v message.View, executed, period message.SeqNum) {
-	if f.rising == nil && f.last > 0 && executed+2*period >= f.last {
-		f.begin(max(v, f.view), f.last+2*period)
+	if n := Foreseen(f.last, executed, period); f.rising == nil && n > f.last {
+		f.begin(max(v, f.view), n)
 	}
+}
+
+// Foreseen is where a fence at last should be when a batch is executed: two checkpoint periods
+// higher if less than two are left below it. One client alone may fill these in less than 40 ms.
+func Foreseen(last, executed, period message.SeqNum) message.SeqNum {
+	if last > 0 && executed+2*period >= last {
+		return last + 2*period
+	}
+	return last
 }
 
 func (f *Fence) begin(v message.View, n message.SeqNum) {

@@ -24,7 +24,7 @@ func directed() []*Schedule {
 		valueThatRecurs(), idleSilence(), takenBackAndRepeated(), enrolledBeforeFetching(), notEnrolledYet(),
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
 		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
-		earlyViews(), withheld(), lostFence(), lostPrimary(), lostInAnIdleGroup(),
+		earlyViews(), withheld(), lostFence(), lostPrimary(), lostInAnIdleGroup(), silentBeyondItsPoint(),
 		slowPrimary(), slowWires(), slowToOne(), slowForever(), starved(),
 		silentAboveTheFence(), preparedInSilence(), broughtByOthers(), decidedOnDisk(), slowDisks(),
 		proposedBefore(), answeredBefore(),

@@ -471,3 +471,23 @@ func toldOfTheFirst() *Schedule {
 	})
 	return s
 }
+
+// silentBeyondItsPoint: the fence of 3 is as high as it can be above what it has voted for. 3 loses
+// its journal when nothing is stable, and recovers in an idle group. Its fence is above all that
+// the others have it wait for. It must not say that it has recovered before it votes.
+func silentBeyondItsPoint() *Schedule {
+	s := scene("silent beyond its recovery point", 400)
+	s.shape.foresees = true
+	s.hush()
+	s.calls(0, 5, append([]byte{opWrite}, make([]byte, 11)...), false)
+	fence, silent := message.SeqNum(0), true
+	s.intruded(3, 40, 41, func(r *replica) {
+		r.keeper.disk, fence = disk.NewMem(rand.New(rand.NewPCG(1, 5))), r.w.sites[3].fence
+	}, "an empty disk")
+	s.once(func(w *world) bool { return healed(w, 3) }, func(w *world) { silent = w.core(3).SilentUntil() > 0 },
+		"it is noted whether 3 votes when it has recovered")
+	s.reach("3 votes when it has recovered, and its fence was above H_M+K", func(w *world) bool {
+		return !silent && fence > w.sites[3].bound+w.shape.period
+	})
+	return s
+}

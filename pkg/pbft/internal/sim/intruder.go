@@ -44,9 +44,13 @@ var traces = []trace{
 	{"a fence that guards everything", func(r *replica, _ *rand.Rand) {
 		r.w.sites[r.id].fence, r.w.sites[r.id].view = 1<<40, 1<<40
 	}},
-	{"an empty disk that passes for whole", func(r *replica, _ *rand.Rand) {
-		if r.keeper != nil {
-			r.keeper.disk, r.w.sites[r.id].position = disk.NewMem(rand.New(rand.NewPCG(r.w.rng.Uint64(), 5))), 0
+	{"an empty disk, which half of them pass for whole", func(r *replica, rng *rand.Rand) {
+		if r.keeper == nil {
+			return
+		}
+		r.keeper.disk = disk.NewMem(rand.New(rand.NewPCG(r.w.rng.Uint64(), 5)))
+		if rng.IntN(2) == 0 {
+			r.w.sites[r.id].position = 0
 		}
 	}},
 	{"bytes that he has overwritten", func(r *replica, rng *rand.Rand) {

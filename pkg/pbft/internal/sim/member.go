@@ -9,6 +9,7 @@ import (
 	"bfs/pkg/pbft"
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/executor"
+	"bfs/pkg/pbft/internal/fence"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/pbfttest"
 )
@@ -509,6 +510,9 @@ func (r *replica) effect(e *core.Effect) {
 			}
 		}
 		r.execute(e.Seq, e.Batch, e.Standing, e.Mute)
+		if s := w.sites[r.id]; w.shape.foresees {
+			s.fence = fence.Foreseen(s.fence, e.Seq, w.shape.period)
+		}
 	case core.Confirm:
 		r.judged(e.Seq, r.ahead)
 		r.standsAgain(e.Seq, r.ahead)

@@ -50,6 +50,7 @@ func Draw(seed uint64) *Schedule {
 	kind := recoveries.IntN(4)
 	d := &drawing{rng: rand.New(rand.NewPCG(seed, 0)), s: s, honest: kind == 3}
 	d.all()
+	s.shape.foresees = rand.New(rand.NewPCG(seed, 11)).IntN(2) == 0
 	switch {
 	case d.alone:
 	case kind == 2:
@@ -215,7 +216,7 @@ func (s *Schedule) String() string {
 		name string
 	}{{h.durable, fmt.Sprintf("on disks that sync in %d hundredths of a tick", h.sync)}, {h.stubborn, "liars go on"},
 		{h.quiet, "quiet afterwards"}, {h.tentative, "tentative"}, {h.piggyback, "piggyback"},
-		{h.separate, "separate"}} {
+		{h.foresees, "fences raised early"}, {h.separate, "separate"}} {
 		if x.on {
 			b.WriteString(", " + x.name)
 		}

@@ -78,6 +78,7 @@ type shape struct {
 	long        bool  // and all that they write has a long result
 	tentative   bool  // batches are executed when they have prepared
 	piggyback   bool  // COMMITs ride on other messages
+	foresees    bool  // replicas raise their fences before they must
 	durable     bool  // replicas remember what is on their disks
 	sync        int64 // a sync takes so long at most
 	copying     int64 // some pages are copied to an image in so long at most
