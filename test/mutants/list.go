@@ -351,6 +351,7 @@ var mutants = []mutant{
 	{"a recovering replica stays in whatever view it remembers", core + "recovery.go", "	if v := views[x.weak()-1]; !x.active && x.view > v+message.View(x.cfg.Replicas) {", "	if v := views[x.weak()-1]; v < 0 {"},
 	{"a recovery ends when its request is ordered", core + "recovery.go", "x.phase != Checking || x.stable.Seq < x.point || !x.active", "x.phase != Checking || !x.active"},
 	{"a recovery ends below the fence", core + "recovery.go", "x.windowEnd(n), x.cfg.Fence)", "x.windowEnd(n))"},
+	{"a fetched state ends no bound", core + "stable.go", "	x.log.release(x.checkpoints.fetched.Seq)\n", ""},
 	{"a false state stops a recovering replica", core + "transfer.go", "	if x.phase != NotRecovering {", "	if x.phase > Checking {"},
 	{"a recovering replica votes twice in its view", core + "voting.go", " &&\n		!x.log.otherwise(s.seq, x.view, s.proposal.Digest) {", " {"},
 	{"an idle group leaves a recovering replica as it is", core + "silence.go", "max(s.until, s.point) > x", "s.until > x"},

@@ -18,7 +18,7 @@ type messageLog struct {
 	bytes     int    // of the operations in all proposals
 	past      past
 	pq        pq             // of the views before
-	bound     message.SeqNum // high does not pass it before a checkpoint at or above until is stable; see recovery.go
+	bound     message.SeqNum // high does not pass it before our state is the group's at or above until; see recovery.go
 	until     message.SeqNum
 	lastExec  message.SeqNum // committed and executed, in order, up to here; a fetched state may be above high
 	progress  int            // tick at which lastExec rose last
@@ -47,14 +47,14 @@ func (l *messageLog) init(size message.SeqNum, replicas int) {
 const unbounded = math.MaxUint64
 
 // confine keeps the window at or below a number before a checkpoint at or above until is
-// stable, and forgets what P and Q have above that.
+// stable or fetched, and forgets what P and Q have above that.
 func (l *messageLog) confine(bound, until message.SeqNum) {
 	l.bound, l.until = bound, until
 	l.place()
 	l.pq.confine(until)
 }
 
-// release ends that if it may end: checkpoint n is becoming stable.
+// release ends that if it may end: checkpoint n is becoming stable, or its state was fetched.
 func (l *messageLog) release(n message.SeqNum) {
 	if l.bound != unbounded && n >= l.until {
 		l.bound = unbounded

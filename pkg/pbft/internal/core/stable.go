@@ -155,8 +155,10 @@ func (x *stability) slide(n message.SeqNum) {
 	x.checkpoints.recall()
 }
 
-// fetched votes for the checkpoint whose state was fetched, unless it is certain to be stable.
+// fetched votes for the checkpoint whose state was fetched, unless it is certain to be stable. A
+// correct replica has this state, so it may end the bound of a recovery.
 func (x *stability) fetched() {
+	x.log.release(x.checkpoints.fetched.Seq)
 	x.collectFetched()
 	if x.stable.Seq != x.checkpoints.fetched.Seq {
 		x.claimFetched()

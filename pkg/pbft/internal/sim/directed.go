@@ -28,7 +28,7 @@ func directed() []*Schedule {
 		slowPrimary(), slowWires(), slowToOne(), slowForever(), starved(),
 		silentAboveTheFence(), preparedInSilence(), broughtByOthers(), decidedOnDisk(), slowDisks(),
 		proposedBefore(), answeredBefore(),
-		confined(), falseEstimates(), anotherProposal(), checkpointAhead(), fencedForEver(), otherState(), forgedLead(),
+		confined(), fetchedAboveItsBound(), falseEstimates(), anotherProposal(), checkpointAhead(), fencedForEver(), otherState(), forgedLead(),
 		namesNobody(), otherNumbers(), toldOfTheFirst(), anotherWayIn(),
 		anotherThanChosen(), inVain(), chosenFarAhead(), chosenOnDisk(), forgottenByTwo(),
 		witnessedByTwo(), contradictedByTheLiar(), refreshedBetweenViews(),

@@ -36,6 +36,36 @@ func confined() *Schedule {
 	return s
 }
 
+// fetchedAboveItsBound: 3 recovers when nothing is stable, so that its bound, H_M, is n8, and is cut
+// off until the others have come to n12. Then 0, which is faulty, falls silent, and nobody has
+// heard from it that it holds checkpoint 12. 3 fetches that state, and must vote for it although
+// no checkpoint at or above its bound has become stable here: 1 and 2 need its vote for all else.
+func fetchedAboveItsBound() *Schedule {
+	s := scene("fetched above its bound", 150)
+	s.shape.period, s.shape.log = 2, 8
+	s.recovers(3, 1)
+	over := func(w *world) bool { return w.core(1).LastExecuted() >= 12 && w.core(2).LastExecuted() >= 12 }
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		if r, ok := m.(*message.Request); ok && from >= w.n {
+			return r.Timestamp > 112 || w.now < 5*tick
+		}
+		if k, ok := m.(*message.Checkpoint); ok && to == 3 && k.Seq < 12 && w.core(3).LastExecuted() < 12 {
+			return true
+		}
+		return (from == 3 || to == 3) && m.Type() != message.TypeQueryStable && m.Type() != message.TypeReplyStable &&
+			!over(w)
+	}, "nobody gets a call before 5, nor the thirteenth; until 1 and 2 have executed n12 nothing from and to 3 "+
+		"arrives but its questions and the answers, and it hears of checkpoint 12 first")
+	s.leavesUnsaid(0, func(w *world, to int, m message.Message) bool {
+		k, ok := m.(*message.Checkpoint)
+		return over(w) || ok && k.Seq == 12
+	}, "does not say that it holds checkpoint 12, and nothing at all when 1 and 2 have executed n12")
+	s.reach("3 has fetched checkpoint 12, whose bound was n8, and 10 was stable before", func(w *world) bool {
+		return w.sites[3].bound == 8 && w.core(3).LastExecuted() >= 12 && w.core(1).Stable().Seq >= 10
+	})
+	return s
+}
+
 // falseEstimates: the faulty 0 tells 2, which recovers, that it has come further than anybody
 // has. Later it tells 3 that it has not come to any checkpoint. Neither may be what 2 and 3
 // take for the group's estimate: 2 would wait for ever, and 3 set its memory aside.
