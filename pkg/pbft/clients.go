@@ -202,12 +202,13 @@ func (x *clients) registerStrangers() {
 // Reads that are not ordered pass no primary that could serve clients in turn. A request
 // of a hundred bytes has a replica copy a mebibyte under its lock, and prove it, while
 // votes wait. So a client whose long reads took a replica some time, while other clients
-// were served, has to rest: its connection is not read for readShare-1 times as long.
-// Several such clients have that share together. A client rests neither when it is alone
-// nor when all others read at length, too.
+// were served, has to rest: its connection is not read for readShare-1 times as long, or
+// for less if the others want less than all of the time. Several such clients have that
+// share together. A client rests neither when it is alone nor when all others read at
+// length, too.
 
 const (
-	readShare   = 6        // long reads have a sixth of a replica's time while others are served
+	readShare   = 12       // long reads have a twelfth of a replica's time while others want all of it
 	longRead    = 16 << 10 // cost above which a read is long
 	longestRest = time.Second
 )
@@ -218,14 +219,15 @@ type reader struct {
 	due time.Time // when it has rested
 }
 
-// took notes how long reads took the replica, and returns how long the client is to rest.
-func (r *reader) took(d time.Duration, sharing int, now time.Time) time.Duration {
+// took notes how long reads took the replica, and returns how long the client is to rest
+// if others want this part of the time.
+func (r *reader) took(d time.Duration, sharing int, wanted float64, now time.Time) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.due.Before(now) {
 		r.due = now
 	}
-	r.due = r.due.Add(d * time.Duration((readShare-1)*max(sharing, 1)))
+	r.due = r.due.Add(time.Duration(float64(d) * wanted * float64((readShare-1)*max(sharing, 1))))
 	return min(r.due.Sub(now), longestRest)
 }
 
@@ -234,6 +236,7 @@ type readTime struct {
 	client  ClientID
 	long    bool
 	started time.Time // when the lock was taken
+	wanted  float64   // the part of the time that others want
 }
 
 // note takes in a read that is about to be answered.
@@ -246,7 +249,12 @@ func (t *readTime) note(c *core.Core, q *message.Request) {
 
 // contended reports whether the reads were long and others are served. The caller holds
 // the replica's lock.
-func (t *readTime) contended(c *core.Core) bool { return t.long && c.Contended(t.client) }
+func (t *readTime) contended(c *core.Core) bool {
+	if t.long {
+		t.wanted = c.Contended(t.client)
+	}
+	return t.wanted > 0
+}
 
 // rest pauses the client for which a goroutine read, for as long as its long reads
 // demand. The caller does not hold the replica's lock.
@@ -258,7 +266,7 @@ func (x *clients) rest(t *readTime, stop <-chan struct{}) {
 	now := time.Now()
 	sharing := x.resting.Add(1)
 	defer x.resting.Add(-1)
-	timer := time.NewTimer(end.reader.took(now.Sub(t.started), int(sharing), now))
+	timer := time.NewTimer(end.reader.took(now.Sub(t.started), int(sharing), t.wanted, now))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -90,6 +90,8 @@ func (e *events) whyLeft(c *core.Core, executed uint64) string {
 		return fmt.Sprintf("primary %d hands over", old)
 	case p != nil && p.inbound == nil:
 		return fmt.Sprintf("primary %d is not connected", old)
+	case slow.Times > 0 && slow.View == e.view && !slow.Own:
+		return fmt.Sprintf("other replicas say that primary %d is slow, or serves a client far later than others", old)
 	case slow.Times > 0 && slow.View == e.view && slow.Starved:
 		return fmt.Sprintf("primary %d served a client far later than others", old)
 	case slow.Times > 0 && slow.View == e.view:

@@ -371,8 +371,11 @@ var mutants = []mutant{
 
 	// Shares of clients.
 	{"a client has as much of a batch as it waits for", core + "take.go", "	return !alone && x.weight >= others\n", "	return !alone && x.weight < 0\n"},
-	{"a client has batches to itself beside others", core + "take.go", "	if !q.owes(l, tick) && (2*own-q.given.in(tick) < leastShare || !q.contends(l, tick)) {", "	if own >= 0 {"},
-	{"a client owes nothing for what a long request took beyond its share", core + "take.go", "	return x.debt > 0\n", "	return false\n"},
+	{"a client has batches to itself beside others", core + "take.go", "	if !q.owes(l, tick) && (q.underway == l.underway || 2*own-q.given.in(tick) < leastShare || !q.contends(l, tick)) {", "	if own >= 0 {"},
+	{"a client owes nothing for what a long request took beyond its share", core + "take.go", "	return x.debt > l.credit()\n", "	return false\n"},
+	{"a client beside an idle one waits for batches of its own", core + "take.go", "q.underway == l.underway || 2*own", "2*own"},
+	{"a client beside others that want little has no credit", core + "take.go", "	return x.debt > l.credit()\n", "	return x.debt > 0\n"},
+	{"what others want is not looked for", core + "demand.go", "		d.wanted += wantAlways / demandTicks\n", ""},
 
 	// Floods of connections.
 	{"known addresses are in the flood of those that are not", wire + "sieve_linux.go", "		p.passAll(s)\n", ""},

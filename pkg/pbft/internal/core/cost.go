@@ -65,9 +65,14 @@ func (b *busy) others(client message.ClientID, tick int) bool {
 }
 
 func (b *busy) othersWithin(client message.ClientID, tick, ticks int) bool {
-	at := b.lastAt
-	if b.last == client {
-		at = b.otherAt
-	}
+	at := b.othersAt(client)
 	return at > 0 && tick-at < ticks
+}
+
+// othersAt is the tick at which another client was served last, 0 if none was.
+func (b *busy) othersAt(client message.ClientID) int {
+	if b.last == client {
+		return b.otherAt
+	}
+	return b.lastAt
 }

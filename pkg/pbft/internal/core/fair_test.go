@@ -43,11 +43,23 @@ func TestManyOutstanding(t *testing.T) {
 			q.line(heavy).sharing.overAt, q.line(light).sharing.overAt)
 	}
 	alone := func() { q.waits(heavy, 256, 100) }
+	q.waits(light, 1, 100)
+	q.take(room{512, 1 << 20, 0}, 3) // and so one of the light client's is under way
+	for _, r := range q.line(heavy).pending {
+		if r != nil && !q.line(heavy).proposable(r) {
+			q.remove(q.line(heavy), r)
+		}
+	}
 	if n := q.servedIn(3, 10, alone)[heavy]; n != 0 {
 		t.Errorf("%d requests in batches of its own, in a tick in which it had its share", n)
 	}
 	if n := q.servedIn(4, 10, alone)[heavy]; n == 0 || n > 2*loneShare/commonCost {
-		t.Errorf("%d requests in a tick in which others are served, and have nothing waiting", n)
+		t.Errorf("%d requests in a tick in which others have nothing that waits, and something under way", n)
+	}
+	q.remove(q.line(light), q.line(light).pending[0])
+	q.line(heavy).others, q.line(heavy).sharing.debt = demand{}, 0
+	if n := q.servedIn(4, 10, alone)[heavy]; n < 9*loneShare/commonCost || n > 10*(loneShare/commonCost+1) {
+		t.Errorf("%d requests in a tick in which others were served, and have nothing under way", n)
 	}
 	if n := q.servedIn(3+shareTicks+1, 10, alone)[heavy]; n != 2560 {
 		t.Errorf("%d requests of a client that is alone, want all 2560", n)
@@ -84,28 +96,41 @@ func TestLittleDoesNotRide(t *testing.T) {
 }
 
 // A client with requests of a mebibyte each has one in many batches, beside one whose requests are
-// short: as much as the other, or leastShare a batch and loneShare a tick. Each is ordered at once
-// when nobody else is served, and one is always ordered if all clients have such requests.
+// short: half as much as the other, and leastShare a tick. If the other seldom wants anything, it
+// has far more. Each is ordered at once when nobody else is served, and one is always ordered if all
+// clients have such requests.
 func TestLongRequestsAreShared(t *testing.T) {
 	const long, light, length = 1, 2, 1 << 20
 	var q queue
 	q.init(8, 64<<20)
-	both := func() { q.waits(long, 8, length); q.waits(light, 8, 1<<10) }
-	of := map[message.ClientID]int{}
-	for tick := 1; tick <= 100; tick++ {
-		for c, n := range q.servedIn(tick, 4, both) {
-			of[c] += n
+	waits := func() { q.waits(long, 8, length) }
+	both := func() { waits(); q.waits(light, 8, 1<<10) }
+	ticks := func(from, ticks int, want func()) map[message.ClientID]int {
+		of := map[message.ClientID]int{}
+		for tick := from; tick < from+ticks; tick++ {
+			want()
+			q.tick()
+			for c, n := range q.servedIn(tick, 4, both) {
+				of[c] += n
+			}
 		}
+		return of
 	}
-	most := 1 + 100*(4*max(leastShare, 8*(1<<10+commonCost))+loneShare)/(length-loneShare)
+	ticks(1, 4*demandTicks, both)
+	of := ticks(101, 100, both)
+	most := 2 + 100*(leastShare+4*8*(1<<10+commonCost)/2)/length
 	if n := of[long]; of[light] < 8*(400-n) || n > most || n < most/2 {
 		t.Errorf("%d long requests beside %d short ones, want at most %d, and 8 short ones in each other batch",
 			n, of[light], most)
 	}
-	if n := q.servedIn(200, 8, func() { q.waits(long, 8, length) })[long]; n != 8 {
+	ticks(201, 4*demandTicks, waits)
+	if n := ticks(301, 100, waits)[long]; n < 3*most {
+		t.Errorf("%d long requests beside a client that wants little, and %d beside one that always waits", n, most)
+	}
+	if n := q.servedIn(500, 8, waits)[long]; n != 8 {
 		t.Errorf("%d long requests in 8 batches of a client that is alone", n)
 	}
-	all := q.servedIn(300, 8, func() { q.waits(long, 8, length); q.waits(light, 8, length) })
+	all := q.servedIn(600, 8, func() { waits(); q.waits(light, 8, length) })
 	if all[long]+all[light] != 8 {
 		t.Errorf("%d long requests in 8 batches of clients that have nothing else, want one in each",
 			all[long]+all[light])

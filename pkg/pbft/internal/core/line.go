@@ -22,11 +22,13 @@ type line struct {
 	proposed    []message.Timestamp // by slot: the last one proposed in this view
 	bytes       int
 	count       int
+	underway    int // of these
 	inTurn      bool
 	taken       []*message.Request // while a batch is made: its requests from this line
 	// Requests and bytes that it was served in its present turn.
 	served, servedBytes int
 	sharing             sharing
+	others              demand
 	had                 int // by weight, of what was executed; of late
 	pacing              pacing
 }
@@ -51,11 +53,10 @@ type costlyLine struct {
 // sharing is what a line has had of its client's share.
 type sharing struct {
 	weight int     // of the batch that is being made
-	common int     // of this, what is not costly
+	long   int     // of this, of requests that are longer than leastShare and not costly
 	served perTick // by weight
 	overAt int     // tick at which it last had its share, and waited for more; 0: never
 	debt   int     // weight that it has had beyond its share
-	debtAt int     // tick for which that is right
 }
 
 // perTick is a sum over the present tick.

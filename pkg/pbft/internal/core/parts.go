@@ -275,9 +275,10 @@ func (a Answers) Idle() bool {
 // Cost is what a request costs at most, in bytes copied.
 func (a Answers) Cost(r *message.Request) int { return a.cost(r) }
 
-// Contended reports whether a client other than this one was served a moment ago. What
-// this one does beyond the common is at others' expense then.
-func (a Answers) Contended(client message.ClientID) bool { return a.queue.contended(client, a.tick) }
+// Contended is how much of the time clients other than this one want, from 0 to 1: all of
+// it when one was served a moment ago, and less the longer ago that is. What this one does
+// beyond the common is at their expense.
+func (a Answers) Contended(client message.ClientID) float64 { return a.queue.contended(client, a.tick) }
 
 // LeftFor is the highest view for which replica i has sent a VIEW-CHANGE, as far as we
 // know: one that has been forgotten here since may be used elsewhere.

@@ -35,6 +35,7 @@ type queue struct {
 	came             bool    // some request came since the proposals that are held were tried last
 	costly           costlyQueue
 	busy             busy
+	underway         int     // pending requests that were proposed in this view: they will be executed soon
 	proposed         busy    // the clients that something was proposed for
 	given            perTick // to all lines, by weight
 }
@@ -105,6 +106,7 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	l.costly.cost += max(extra(r), 0)
 	l.count++
 	q.total++
+	q.goes(l, r, 1)
 	if l.doubt[r.Slot] = l.doubt[r.Slot] || !l.suspect.over(tick); l.proposable(r) {
 		q.offer(l, r)
 	}
@@ -115,6 +117,7 @@ func (q *queue) remove(l *line, r *message.Request) {
 	if l.proposable(r) {
 		q.waiting--
 	}
+	q.goes(l, r, -1)
 	l.pending[r.Slot], l.expired[r.Slot] = nil, false
 	l.bytes -= r.Length()
 	l.costly.cost -= max(extra(r), 0)
@@ -178,10 +181,26 @@ func (q *queue) suspect(c message.ClientID, tick int) {
 // propose notes that a request of the slot with timestamp t is proposed: pending ones up to t need
 // no proposal any more.
 func (q *queue) propose(l *line, s message.Slot, t message.Timestamp) {
-	if p := l.pending[s]; p != nil && l.proposable(p) && p.Timestamp <= t {
+	p := l.pending[s]
+	if p != nil && l.proposable(p) && p.Timestamp <= t {
 		q.waiting--
 	}
-	l.proposed[s] = max(l.proposed[s], t)
+	if t <= l.proposed[s] {
+		return
+	}
+	if p != nil {
+		q.goes(l, p, -1)
+	}
+	if l.proposed[s] = t; p != nil {
+		q.goes(l, p, 1)
+	}
+}
+
+// goes counts a pending request of a line among those under way, if it is one.
+func (q *queue) goes(l *line, r *message.Request, n int) {
+	if r.Timestamp <= l.proposed[r.Slot] {
+		l.underway, q.underway = l.underway+n, q.underway+n
+	}
 }
 
 // markProposed notes the requests of batches that a NEW-VIEW chose, so that they are not proposed a
@@ -198,7 +217,9 @@ func (q *queue) newView() {
 	clear(q.turn)
 	clear(q.costly.turn)
 	q.turn, q.costly.turn, q.waiting = q.turn[:0], q.costly.turn[:0], 0
+	q.underway = 0
 	for _, l := range q.order {
+		l.underway = 0
 		clear(l.proposed)
 		clear(l.fifo)
 		clear(l.costly.fifo)
@@ -368,8 +389,13 @@ func (q *queue) reads(r *message.Request, tick int) {
 	}
 }
 
-// contended reports whether a client other than this one was served a moment ago.
-func (q *queue) contended(c message.ClientID, tick int) bool { return q.busy.others(c, tick) }
+// contended is explained at Answers.Contended.
+func (q *queue) contended(c message.ClientID, tick int) float64 {
+	if !q.busy.others(c, tick) {
+		return 0
+	}
+	return 1 / float64(max(1, tick-q.busy.othersAt(c)))
+}
 
 // overTicks is how long a client counts as over its share after some of its requests were
 // held back.

@@ -102,8 +102,8 @@ func (t *taking) add(l *line, fifo *[]*message.Request, r *message.Request) bool
 	l.taken = append(l.taken, r)
 	w := weight(r.Cost, r.Length())
 	l.sharing.weight, t.weight = l.sharing.weight+w, t.weight+w
-	if !costly(r) { // what is costly has an allowance of its own
-		l.sharing.common += w
+	if w > leastShare && !costly(r) { // what is costly has an allowance of its own
+		l.sharing.long += w
 	}
 	(*fifo)[0] = nil // its bytes are the log's now
 	*fifo = (*fifo)[1:]
@@ -203,20 +203,24 @@ func (q *costlyQueue) spend(cost int, contended bool) {
 // With that alone the primary would make batches for the client that waits for much in
 // between the others' batches, and a batch costs more than what is in it. So a client
 // that was served leastShare more than all others together in a tick (10 ms) has no batch
-// to itself in that tick: its requests ride in the batches of others. In the next tick it
-// has one again, of loneShare, and so goes on when the others want little.
+// to itself while something of theirs is under way: its requests ride in the batches of
+// others. A batch that it has to itself while others are served is the smaller the more
+// they want (see demand), leastShare to loneShare.
 //
 // A batch takes a single request of any length, for otherwise it would never be ordered. What a
-// client has had so beyond its share, while others are served, it owes: until others have had as
-// much, or ticks have passed, batches have nothing of it.
+// client has had so beyond what others had in the same batch, it owes: until others have had twice
+// as much, or ticks have passed, batches have nothing of it. When others want little it has credit.
 //
 // The rule decides no result, and replicas need not agree on it.
 
 const (
 	// leastShare is the weight that a client may have of a batch, whatever the others have.
 	leastShare = 64 << 10
-	// loneShare is the weight of a batch in which others have nothing, while they are served.
+	// loneShare is the weight of a batch in which others have nothing, while they are served but want
+	// little.
 	loneShare = 4 * leastShare
+	// idleShare is the credit of a client beside others who want nothing, and is forgiven in a tick.
+	idleShare = 1 << 20
 	// shareTicks is how long a client that something was proposed for counts as one that is served.
 	shareTicks = 2
 )
@@ -238,14 +242,14 @@ func (t *taking) over(l *line) bool {
 	}
 	waiting := max(0, t.waiting-len(l.fifo)) * commonCost
 	others := t.weight - x.weight + waiting
-	alone := others == 0 && (x.weight < loneShare || !t.contends(l, t.tick))
+	alone := others == 0 && (x.weight < leastShare+l.others.spare(loneShare-leastShare) || !t.contends(l, t.tick))
 	return !alone && x.weight >= others
 }
 
 // rides reports whether a client, which alone waits, is to wait for a batch of others.
 func (q *queue) rides(l *line, tick int) bool {
 	own := l.sharing.served.in(tick)
-	if !q.owes(l, tick) && (2*own-q.given.in(tick) < leastShare || !q.contends(l, tick)) {
+	if !q.owes(l, tick) && (q.underway == l.underway || 2*own-q.given.in(tick) < leastShare || !q.contends(l, tick)) {
 		return false
 	}
 	l.sharing.overAt = tick
@@ -258,30 +262,43 @@ func (q *queue) owes(l *line, tick int) bool {
 	if x.debt == 0 {
 		return false
 	}
-	if x.debt = max(0, x.debt-(tick-x.debtAt)*loneShare); !q.contends(l, tick) {
+	if !q.contends(l, tick) {
 		x.debt = 0
 	}
-	x.debtAt = tick
-	return x.debt > 0
+	return x.debt > l.credit()
+}
+
+// credit is the debt that a client may have: none if others always want something. It is by the cube
+// of the time that they leave, for a long request makes each of theirs wait.
+func (l *line) credit() int { return l.others.spare(l.others.spare(l.others.spare(idleShare))) }
+
+// tick gives each line back some of its debt: the more the less others wanted of late.
+func (q *queue) tick() {
+	q.costly.earn()
+	q.sample()
+	for _, l := range q.order {
+		if x := &l.sharing; x.debt > 0 {
+			x.debt = max(0, x.debt-leastShare-l.credit())
+		}
+	}
 }
 
 // shared notes of whom a batch was made.
 func (t *taking) shared() {
 	for _, l := range t.turn { // others have had this much
-		l.sharing.debt = max(0, l.sharing.debt-max(t.weight-l.sharing.weight, leastShare))
+		l.sharing.debt = max(0, l.sharing.debt-(t.weight-l.sharing.weight)/2)
 	}
 	for _, l := range t.served {
 		x := &l.sharing
 		if t.contends(l, t.tick) || len(t.served) > 1 {
 			t.owes(l, t.tick)
-			x.debt += max(0, x.common-max(t.weight-x.weight, loneShare))
-			x.debtAt = t.tick
+			x.debt += max(0, x.long-(t.weight-x.weight))
 		}
 	}
 	for _, l := range t.served {
 		t.proposed.note(l.client, t.tick)
 		l.sharing.served.add(t.tick, l.sharing.weight)
-		l.sharing.weight, l.sharing.common = 0, 0
+		l.sharing.weight, l.sharing.long = 0, 0
 	}
 	t.given.add(t.tick, t.weight)
 }

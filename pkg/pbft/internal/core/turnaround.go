@@ -78,7 +78,8 @@ type turnarounds struct {
 type LeftSlow struct {
 	Times   uint64       // since this replica's start
 	View    message.View // the last of them
-	Starved bool         // this replica found that its primary starved a client, and was not slow to most
+	Own     bool         // this replica found it slow, too, and did not only follow others
+	Starved bool         // it found that its primary starved a client, and was not slow to most
 }
 
 // ask begins to measure the turnaround of a request that its client sent to everyone.
@@ -87,6 +88,9 @@ func (x *turnarounds) ask(r *message.Request) {
 	p := &l.pacing
 	if !x.active || x.isPrimary() || x.silent() || p.timestamp != 0 || costly(r) || !l.suspect.over(x.tick) {
 		return
+	}
+	if r.Length() > leastShare && x.queue.busy.others(r.Client, x.tick) {
+		return // the primary may hold it back: see line.sharing
 	}
 	*p = pacing{slot: r.Slot, timestamp: r.Timestamp, since: x.tick, results: p.results}
 	x.asked = append(x.asked, l)
@@ -227,7 +231,7 @@ func (x *turnarounds) tooSlow() bool {
 func (x *turnarounds) leave() {
 	own := x.reports.slowPrimary
 	if own || x.tooSlow() {
-		x.left = LeftSlow{x.left.Times + 1, x.view, own && !x.isSlow}
+		x.left = LeftSlow{x.left.Times + 1, x.view, own, own && !x.isSlow}
 	}
 	switch {
 	case own && x.isSlow:

@@ -230,7 +230,7 @@ func (w *waiting) drop(executed func(r *message.Request) bool) {
 }
 
 // tickQueue begins a tick of the queue.
-func (w *waiting) tickQueue() { w.queue.costly.earn() }
+func (w *waiting) tickQueue() { w.queue.tick() }
 
 // yields reports whether we leave the view because a replica has waited in a later one for long: it
 // cannot come back, nobody would join it while all goes well, and until then it is of no more use
