@@ -97,8 +97,8 @@ func TestLittleDoesNotRide(t *testing.T) {
 
 // A client with requests of a mebibyte each has one in many batches, beside one whose requests are
 // short: half as much as the other, and leastShare a tick. If the other seldom wants anything, it
-// has far more. Each is ordered at once when nobody else is served, and one is always ordered if all
-// clients have such requests.
+// has far more. Each is ordered at once when nobody else is served, and one is always ordered if
+// all clients have such requests.
 func TestLongRequestsAreShared(t *testing.T) {
 	const long, light, length = 1, 2, 1 << 20
 	var q queue

@@ -216,10 +216,10 @@ func (q *costlyQueue) spend(cost int, contended bool) {
 const (
 	// leastShare is the weight that a client may have of a batch, whatever the others have.
 	leastShare = 64 << 10
-	// loneShare is the weight of a batch in which others have nothing, while they are served but want
-	// little.
+	// loneShare is the weight of a batch in which others have nothing, while they are served but
+	// want little.
 	loneShare = 4 * leastShare
-	// idleShare is the credit of a client beside others who want nothing, and is forgiven in a tick.
+	// idleShare is the credit of a client beside others who want nothing, and forgiven in a tick.
 	idleShare = 1 << 20
 	// shareTicks is how long a client that something was proposed for counts as one that is served.
 	shareTicks = 2
@@ -268,8 +268,8 @@ func (q *queue) owes(l *line, tick int) bool {
 	return x.debt > l.credit()
 }
 
-// credit is the debt that a client may have: none if others always want something. It is by the cube
-// of the time that they leave, for a long request makes each of theirs wait.
+// credit is the debt that a client may have: none if others always want something. It is by the
+// cube of the time that they leave, for a long request makes each of theirs wait.
 func (l *line) credit() int { return l.others.spare(l.others.spare(l.others.spare(idleShare))) }
 
 // tick gives each line back some of its debt: the more the less others wanted of late.

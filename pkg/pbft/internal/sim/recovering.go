@@ -36,8 +36,8 @@ func confined() *Schedule {
 	return s
 }
 
-// fetchedAboveItsBound: 3 recovers when nothing is stable, so that its bound, H_M, is n8, and is cut
-// off until the others have come to n12. Then 0, which is faulty, falls silent, and nobody has
+// fetchedAboveItsBound: 3 recovers when nothing is stable, so that its bound, H_M, is n8, and is
+// cut off until the others have come to n12. Then 0, which is faulty, falls silent, and nobody has
 // heard from it that it holds checkpoint 12. 3 fetches that state, and must vote for it although
 // no checkpoint at or above its bound has become stable here: 1 and 2 need its vote for all else.
 func fetchedAboveItsBound() *Schedule {
