@@ -10,8 +10,7 @@ import (
 )
 
 const (
-	// tickPeriod is the length of the core's tick.
-	tickPeriod = 10 * time.Millisecond
+	tickPeriod = core.Tick
 
 	// idlePeriod is how often an idle replica wakes. A wake-up costs a processor more
 	// than the work of a tick: five idle processes that woke a hundred times a second
@@ -24,7 +23,14 @@ type clock struct {
 	timer  *time.Timer  // the next tick
 	ticked time.Time    // the core has its ticks up to here
 	slow   bool         // the core is idle, and ticks come late
+	woken  bool         // it was until a moment ago
 	turned atomic.Int64 // when the tick last came round, Unix nanoseconds
+}
+
+// sinceStart tells the time since now.
+func sinceStart() func() time.Duration {
+	start := time.Now()
+	return func() time.Duration { return time.Since(start) }
 }
 
 // start begins the time of the core.
@@ -39,10 +45,15 @@ func (x *clock) reset() { x.ticked = time.Now() }
 
 // tick gives a core that is not idle its next tick.
 func (x *clock) tick(c *core.Core) {
-	if !x.slow {
-		x.reset()
-		c.Tick()
+	if x.slow {
+		return
 	}
+	if late := time.Since(x.ticked) - tickPeriod; !x.woken && late > 0 {
+		c.Late(late)
+	}
+	x.woken = false
+	x.reset()
+	c.Tick()
 }
 
 // catchUp gives an idle core the ticks that have passed, so that an event finds its time right.
@@ -61,7 +72,7 @@ func (x *clock) catchUp(c *core.Core) {
 
 // wake ends the idle time: the next tick comes soon.
 func (x *clock) wake() {
-	x.slow = false
+	x.slow, x.woken = false, true
 	x.timer.Reset(tickPeriod)
 }
 

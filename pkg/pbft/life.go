@@ -47,7 +47,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		Tentative: cfg.has(Tentative), Piggyback: cfg.has(Piggyback), Separate: cfg.has(Separate),
 		Batch: core.BatchLimit{Bytes: l.BatchBytes, Count: batch, Cost: l.BatchCost}, Cost: r.exec.Cost,
 		LogBytes: l.LogBytes, Clients: l.Clients + 1 + r.group.N(), Slots: l.Slots, QueueBytes: clientQueueBytes,
-		Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: 40},
+		Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: 40}, Now: sinceStart(),
 	}
 	if c.Lost = r.fence.IsLost(); c.Lost && !cfg.Recover {
 		return nil, errors.Join(fmt.Errorf("%w: only a recovery may start it", ErrForgotten), r.ending.lock.Close())

@@ -372,9 +372,9 @@ var mutants = []mutant{
 	// Shares of clients.
 	{"a client has as much of a batch as it waits for", core + "take.go", "	return !alone && x.weight >= others\n", "	return !alone && x.weight < 0\n"},
 	{"a client has batches to itself beside others", core + "take.go", "	if !q.owes(l, tick) && (q.underway == l.underway || 2*own-q.given.in(tick) < leastShare || !q.contends(l, tick)) {", "	if own >= 0 {"},
-	{"a client owes nothing for what a long request took beyond its share", core + "take.go", "	return x.debt > l.credit()\n", "	return false\n"},
+	{"a client owes nothing for what a long request took beyond its share", core + "take.go", "	return x.debt > x.credit()\n", "	return false\n"},
 	{"a client beside an idle one waits for batches of its own", core + "take.go", "q.underway == l.underway || 2*own", "2*own"},
-	{"a client beside others that want little has no credit", core + "take.go", "	return x.debt > l.credit()\n", "	return x.debt > 0\n"},
+	{"a client beside others that want little has no credit", core + "take.go", "	return x.debt > x.credit()\n", "	return x.debt > 0\n"},
 	{"what others want is not looked for", core + "demand.go", "		d.wanted += wantAlways / demandTicks\n", ""},
 
 	// Floods of connections.
@@ -387,8 +387,9 @@ var mutants = []mutant{
 
 	// A slow primary.
 	{"a slow primary keeps its view", core + "turnaround.go", "return x.active && n >= x.weak()", "return false"},
+	{"a busy host excuses no primary", core + "pacing.go", "max(leastAllowed, min(lateFactor*time.Duration(l), mostAllowed))", "leastAllowed"},
 	{"one replica's word ends the view of a slow primary", core + "turnaround.go", "return x.active && n >= x.weak()", "return x.active && n >= 1"},
-	{"slow agreement does not excuse a slow proposal", core + "pacing.go", "max(0, of(r)-factor*r.agreed)", "max(0, of(r)-0*factor*r.agreed)"},
+	{"slow agreement does not excuse a slow proposal", core + "pacing.go", "max(0, of(r)-time.Duration(y.factor)*r.agreed)", "max(0, of(r)-time.Duration(0*y.factor)*r.agreed)"},
 	{"a primary may not take longer after one that was left for its slowness", core + "turnaround.go", "return min(max(1, 2*x.tolerant.ticks/tolerantTicks), maxTolerance)", "return 1"},
 	{"a primary may starve a client", core + "turnaround.go", "return 2*tooSlow > known, starved", "return 2*tooSlow > known, false"},
 	{"a client shows the backups nothing", rule + "audience.go", "if now < a.show ||", "if now >= 0 ||"},

@@ -2,7 +2,11 @@
 
 package core
 
-import "bfs/pkg/pbft/internal/message"
+import (
+	"time"
+
+	"bfs/pkg/pbft/internal/message"
+)
 
 // Config is what a core must know of its group, and of what this replica may have said before.
 type Config struct {
@@ -21,6 +25,10 @@ type Config struct {
 	Clients, Slots  int  // enrolled at most, and of each of them
 	QueueBytes      int  // of one client's waiting requests
 	Ticks           Ticks
+
+	// Now is the time since some moment. It decides nothing but how the primary is judged. nil:
+	// it is known only as ticks pass.
+	Now func() time.Duration
 
 	// Cost is what a request costs to run at most, in bytes copied. It depends on the operation
 	// alone, so that all replicas agree. nil: a request costs as much as its operation is long.
@@ -53,6 +61,9 @@ type Config struct {
 	// Recovery is the nonce of a recovery, if this start is one; 0: it is not. See recovery.go.
 	Recovery uint64
 }
+
+// Tick is the length of a tick.
+const Tick = 10 * time.Millisecond
 
 // BatchLimit bounds a batch.
 type BatchLimit struct {

@@ -19,6 +19,7 @@
 //	silence.go                    silent and recovering replicas, and the null batches that they wait for
 //	shares.go  transfer.go        shares of service, by replica; fetching the state
 //	cost.go  pacing.go            what a request costs; how long the primary takes for a client's
+//	demand.go                     how much of the time others want something
 //	line.go  queue.go             the requests that wait
 //	take.go  separate.go          filling a batch; operations that clients send to all replicas
 //	forwards.go  waiting.go       FORWARDs; the view-change timer
@@ -42,6 +43,7 @@ package core
 
 import (
 	"fmt"
+	"time"
 
 	"bfs/pkg/pbft/internal/message"
 )
@@ -153,6 +155,9 @@ func (c *Core) Tick() {
 	}
 }
 
+// Late says by how much a tick came too late: for so long the process waited for a processor.
+func (c *Core) Late(by time.Duration) { c.turnarounds.lateness.note(by) }
+
 // Effects takes what must now be done. The slice is good until the call after next.
 func (c *Core) Effects() []Effect {
 	if c.estimating() {
@@ -168,6 +173,7 @@ func (c *Core) Effects() []Effect {
 // checkpoint becomes stable once, and without a further message only the NEW-VIEWs that
 // are here, two at most, can show that a view is to be left.
 func (c *Core) followUp() {
+	defer c.turnarounds.follow()
 	for {
 		switch {
 		case c.stability.moved:

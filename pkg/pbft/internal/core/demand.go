@@ -27,10 +27,3 @@ func (d *demand) sample(wanted bool) {
 
 // spare is the part of n that others leave.
 func (d demand) spare(n int) int { return n * max(0, wantAlways-d.wanted) / wantAlways }
-
-// sample looks for the requests that wait or are under way, once a tick.
-func (q *queue) sample() {
-	for _, l := range q.order {
-		l.others.sample(q.total > l.count)
-	}
-}

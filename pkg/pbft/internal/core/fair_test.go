@@ -57,7 +57,7 @@ func TestManyOutstanding(t *testing.T) {
 		t.Errorf("%d requests in a tick in which others have nothing that waits, and something under way", n)
 	}
 	q.remove(q.line(light), q.line(light).pending[0])
-	q.line(heavy).others, q.line(heavy).sharing.debt = demand{}, 0
+	q.line(heavy).sharing.others, q.line(heavy).sharing.debt = demand{}, 0
 	if n := q.servedIn(4, 10, alone)[heavy]; n < 9*loneShare/commonCost || n > 10*(loneShare/commonCost+1) {
 		t.Errorf("%d requests in a tick in which others were served, and have nothing under way", n)
 	}
@@ -109,7 +109,7 @@ func TestLongRequestsAreShared(t *testing.T) {
 		of := map[message.ClientID]int{}
 		for tick := from; tick < from+ticks; tick++ {
 			want()
-			q.tick()
+			(&waiting{queue: &q}).tickQueue()
 			for c, n := range q.servedIn(tick, 4, both) {
 				of[c] += n
 			}

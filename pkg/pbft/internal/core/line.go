@@ -28,7 +28,6 @@ type line struct {
 	// Requests and bytes that it was served in its present turn.
 	served, servedBytes int
 	sharing             sharing
-	others              demand
 	had                 int // by weight, of what was executed; of late
 	pacing              pacing
 }
@@ -55,6 +54,7 @@ type sharing struct {
 	weight int     // of the batch that is being made
 	long   int     // of this, of requests that are longer than leastShare and not costly
 	served perTick // by weight
+	others demand  // what they want
 	overAt int     // tick at which it last had its share, and waited for more; 0: never
 	debt   int     // weight that it has had beyond its share
 }
@@ -80,6 +80,15 @@ func (l *line) dropLaidBy(s message.Slot) {
 // view, nor was a later one of its slot.
 func (l *line) proposable(r *message.Request) bool {
 	return l.pending[r.Slot] == r && !l.doubt[r.Slot] && !l.expired[r.Slot] && r.Timestamp > l.proposed[r.Slot]
+}
+
+// goes counts a pending request n times among those under way, and returns n, if it is one of them.
+func (l *line) goes(r *message.Request, n int) int {
+	if r.Timestamp > l.proposed[r.Slot] {
+		return 0
+	}
+	l.underway += n
+	return n
 }
 
 // append adds to one of the line's queues. It drops the entries that are no longer to be proposed

@@ -4,37 +4,46 @@ package core
 
 import (
 	"slices"
+	"time"
 
 	"bfs/pkg/pbft/internal/message"
 )
 
-// A turnaround is how long the primary took for a request, in ticks.
+// A turnaround is how long the primary took for a request.
 type turnaround struct {
-	at     int // tick at which it was known
-	waited int // until the proposal
-	idle   int // of these, in which the primary could have proposed
-	agreed int // from the proposal until the batch prepared
+	tick   int           // at which it was known
+	waited time.Duration // until the proposal
+	idle   time.Duration // of this, in which the primary could have proposed
+	agreed time.Duration // from the proposal until the batch prepared
 }
 
 // A pacing is what is known of the primary's turnarounds for one client.
 type pacing struct {
 	slot      message.Slot      // of the request whose turnaround is being measured
 	timestamp message.Timestamp // of that request; 0: none is being measured
-	since     int               // tick at which it came
+	asked     int               // tick at which it came
+	since     time.Duration     // when that was
+	idleThen  time.Duration     // the primary's idle time before that
 	batch     message.SeqNum    // in which it was proposed; 0: it was not
-	proposed  int               // tick at which that came
-	idle      int
-	results   []turnaround // the latest
+	proposed  time.Duration     // when that came
+	idle      time.Duration     // of the primary, until then
+	results   []turnaround      // the latest
+}
+
+// A yardstick is what the turnarounds of one client are judged by.
+type yardstick struct {
+	tick   int
+	slack  time.Duration // that they may be longer than
+	factor int           // times the agreement
+	idle   idleTime      // of the primary
 }
 
 const (
-	// paceFactor is how many times as long as agreement a turnaround may take,
+	// paceFactor is how many times as long as agreement a turnaround may take.
 	paceFactor = 4
-	// and slackTicks is how much longer. A host that is so busy that a process is kept from running
-	// makes it look as if the primary took about a tick.
-	slackTicks = 2
-	// starvedSlack is the same for what one client waits for. It may wait for a batch of others.
-	starvedSlack = 5
+	// starvedSlack is how much longer one client may wait, whatever the primary does meanwhile. It
+	// may wait for a batch of others.
+	starvedSlack = 50 * time.Millisecond
 	// keptTurnarounds is how many results of one client count, and leastTurnarounds how many are
 	// needed. A fourth of them, the worst, is left out.
 	keptTurnarounds, leastTurnarounds = 8, 4
@@ -42,38 +51,43 @@ const (
 	freshTicks = 500
 )
 
+// wasProposed notes that the request which is measured was proposed as part of batch n.
+func (p *pacing) wasProposed(n message.SeqNum, t *idleTime) {
+	p.batch, p.proposed, p.idle = n, t.at, t.total-p.idleThen
+}
+
 // add adds the result of the request that is measured.
-func (p *pacing) add(tick int) {
+func (p *pacing) add(tick int, now time.Duration) {
 	if len(p.results) >= keptTurnarounds {
 		p.results = slices.Delete(p.results, 0, 1)
 	}
-	p.results = append(p.results, turnaround{tick, p.proposed - p.since, p.idle, tick - p.proposed})
+	p.results = append(p.results, turnaround{tick, p.proposed - p.since, p.idle, now - p.proposed})
 }
 
 // slow reports whether the primary is too slow to the client, and whether enough is known for that.
-func (p *pacing) slow(tick, tolerance int) (slow, known bool) {
-	return p.exceeds(tick, slackTicks*tolerance, paceFactor*tolerance, func(r *turnaround) int { return r.idle })
+func (p *pacing) slow(y *yardstick) (slow, known bool) {
+	return p.exceeds(y, func(r *turnaround) time.Duration { return r.idle })
 }
 
 // starves reports whether the client waits too long, whatever the primary does meanwhile.
-func (p *pacing) starves(tick int) bool {
-	slow, _ := p.exceeds(tick, starvedSlack, paceFactor, func(r *turnaround) int { return r.waited })
+func (p *pacing) starves(y *yardstick) bool {
+	slow, _ := p.exceeds(y, func(r *turnaround) time.Duration { return r.waited })
 	return slow
 }
 
-// exceeds reports whether results are above slack and factor times the agreement, on average, and
-// whether there are enough for that. A slow agreement excuses its own result and no other. The
-// request that waits is one of them when it has waited so long itself.
-func (p *pacing) exceeds(tick, slack, factor int, of func(*turnaround) int) (exceeds, known bool) {
-	var excess [keptTurnarounds + 1]int
+// exceeds reports whether results are above the slack and the factor times the agreement, on
+// average, and whether there are enough for that. A slow agreement excuses its own result and no
+// other. The request that waits is one of them when it has waited so long itself.
+func (p *pacing) exceeds(y *yardstick, of func(*turnaround) time.Duration) (exceeds, known bool) {
+	var excess [keptTurnarounds + 1]time.Duration
 	all := excess[:0]
 	for i := range p.results {
-		if r := &p.results[i]; tick-r.at < freshTicks {
-			all = append(all, max(0, of(r)-factor*r.agreed))
+		if r := &p.results[i]; y.tick-r.tick < freshTicks {
+			all = append(all, max(0, of(r)-time.Duration(y.factor)*r.agreed))
 		}
 	}
 	if p.timestamp != 0 && p.batch == 0 {
-		if so := of(&turnaround{waited: tick - p.since, idle: p.idle}); so > slack {
+		if so := of(&turnaround{waited: y.idle.at - p.since, idle: y.idle.total - p.idleThen}); so > y.slack {
 			all = append(all, so)
 		}
 	}
@@ -82,9 +96,45 @@ func (p *pacing) exceeds(tick, slack, factor int, of func(*turnaround) int) (exc
 	}
 	slices.Sort(all)
 	all = all[:len(all)-len(all)/4]
-	sum := 0
+	sum := time.Duration(0)
 	for _, x := range all {
 		sum += x
 	}
-	return sum > slack*len(all), true
+	return sum > y.slack*time.Duration(len(all)), true
+}
+
+// An idleTime is the time in which the primary could have proposed.
+type idleTime struct {
+	at    time.Duration // when it was right
+	free  bool          // the primary could propose from then on
+	total time.Duration
+}
+
+func (t *idleTime) mark(now time.Duration, free bool) {
+	if t.free {
+		t.total += now - t.at
+	}
+	t.at, t.free = now, free
+}
+
+// A lateness is how late our own ticks have come of late: how long a process waits for a processor
+// on this host. It is that of the worst tick, and wears off.
+type lateness time.Duration
+
+const (
+	// A primary that has what it needs answers in some tenths of a millisecond, and is allowed
+	// leastAllowed; or lateFactor times our lateness, at most mostAllowed: a host that is so busy
+	// that each process is kept from running makes a correct primary look that slow.
+	leastAllowed, lateFactor, mostAllowed = 2 * time.Millisecond, 4, 2 * Tick
+	// lateTicks is in how many ticks most of it wears off.
+	lateTicks = 256
+)
+
+func (l *lateness) note(late time.Duration) { *l = max(*l, lateness(late)) }
+
+// tick lets a tick's part wear off.
+func (l *lateness) tick() { *l -= *l / lateTicks }
+
+func (l lateness) allowed() time.Duration {
+	return max(leastAllowed, min(lateFactor*time.Duration(l), mostAllowed))
 }

@@ -106,7 +106,7 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 	l.costly.cost += max(extra(r), 0)
 	l.count++
 	q.total++
-	q.goes(l, r, 1)
+	q.underway += l.goes(r, 1)
 	if l.doubt[r.Slot] = l.doubt[r.Slot] || !l.suspect.over(tick); l.proposable(r) {
 		q.offer(l, r)
 	}
@@ -117,7 +117,7 @@ func (q *queue) remove(l *line, r *message.Request) {
 	if l.proposable(r) {
 		q.waiting--
 	}
-	q.goes(l, r, -1)
+	q.underway += l.goes(r, -1)
 	l.pending[r.Slot], l.expired[r.Slot] = nil, false
 	l.bytes -= r.Length()
 	l.costly.cost -= max(extra(r), 0)
@@ -189,17 +189,10 @@ func (q *queue) propose(l *line, s message.Slot, t message.Timestamp) {
 		return
 	}
 	if p != nil {
-		q.goes(l, p, -1)
+		q.underway += l.goes(p, -1)
 	}
 	if l.proposed[s] = t; p != nil {
-		q.goes(l, p, 1)
-	}
-}
-
-// goes counts a pending request of a line among those under way, if it is one.
-func (q *queue) goes(l *line, r *message.Request, n int) {
-	if r.Timestamp <= l.proposed[r.Slot] {
-		l.underway, q.underway = l.underway+n, q.underway+n
+		q.underway += l.goes(p, 1)
 	}
 }
 

@@ -242,7 +242,7 @@ func (t *taking) over(l *line) bool {
 	}
 	waiting := max(0, t.waiting-len(l.fifo)) * commonCost
 	others := t.weight - x.weight + waiting
-	alone := others == 0 && (x.weight < leastShare+l.others.spare(loneShare-leastShare) || !t.contends(l, t.tick))
+	alone := others == 0 && (x.weight < leastShare+x.others.spare(loneShare-leastShare) || !t.contends(l, t.tick))
 	return !alone && x.weight >= others
 }
 
@@ -265,21 +265,18 @@ func (q *queue) owes(l *line, tick int) bool {
 	if !q.contends(l, tick) {
 		x.debt = 0
 	}
-	return x.debt > l.credit()
+	return x.debt > x.credit()
 }
 
 // credit is the debt that a client may have: none if others always want something. It is by the
 // cube of the time that they leave, for a long request makes each of theirs wait.
-func (l *line) credit() int { return l.others.spare(l.others.spare(l.others.spare(idleShare))) }
+func (x *sharing) credit() int { return x.others.spare(x.others.spare(x.others.spare(idleShare))) }
 
-// tick gives each line back some of its debt: the more the less others wanted of late.
-func (q *queue) tick() {
-	q.costly.earn()
-	q.sample()
-	for _, l := range q.order {
-		if x := &l.sharing; x.debt > 0 {
-			x.debt = max(0, x.debt-leastShare-l.credit())
-		}
+// tick takes in whether others want something, and gives back some of the debt.
+func (x *sharing) tick(wanted bool) {
+	x.others.sample(wanted)
+	if x.debt > 0 {
+		x.debt = max(0, x.debt-leastShare-x.credit())
 	}
 }
 

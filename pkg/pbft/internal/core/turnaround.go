@@ -4,6 +4,7 @@ package core
 
 import (
 	"slices"
+	"time"
 
 	"bfs/pkg/pbft/internal/message"
 )
@@ -20,11 +21,13 @@ import (
 // A correct primary is late too, for three reasons, which must not count against it:
 //
 //   - It has as many batches under way as it may, and the request waits for the next. So a
-//     backup counts only the ticks in which the primary could have proposed.
+//     backup counts only the time in which the primary could have proposed.
 //   - Hosts or wires are slow. Then agreement on the batch is slow, too, which the backups bring
 //     about without the primary. So a turnaround is judged by the agreement on the same batch,
 //     until it has prepared: both cost one or two message delays. (A COMMIT may wait for the next
 //     proposal, so commits would be as late as the primary likes.)
+//   - Its process waits for a processor. Where processors are scarce a backup's own ticks come late,
+//     too, and it allows the primary some times as much, at most what allowed says.
 //   - It holds the requests of one client back, because that has had its share or is suspected, or
 //     a faulty client has sent the primary its copy later than the others. So a primary is slow
 //     only if it is slow to most clients.
@@ -39,8 +42,9 @@ import (
 // primary may take, for a minute or longer; and each for a client that starved doubles the time for
 // which none is left for that reason. A slow group changes its view only a few times.
 //
-// Delays below some thirty milliseconds go unnoticed, as does a primary that keeps its proposals
-// from a part of the backups, so that agreement is slow as well.
+// Delays below a few milliseconds go unnoticed, or below some thirty where processors are scarce,
+// as does a primary that keeps its proposals from a part of the backups, so that agreement is slow
+// as well.
 
 const (
 	// givenUpTicks is when the proposal of a request is not awaited any more. If its client waits
@@ -51,11 +55,12 @@ const (
 	// tolerantTicks is how long a backup is more tolerant after it has left a slow primary, and how
 	// long it takes to be half as tolerant again.
 	tolerantTicks = 6000
-	// maxTolerance bounds how much more tolerant.
-	maxTolerance = 64
+	// maxTolerance bounds how much more tolerant: a second, for one that was allowed leastAllowed.
+	maxTolerance = 512
 	// fairTicks is how long no primary is left for a client that starves after one was. It doubles
-	// up to maxTolerance times that.
-	fairTicks = 500
+	// up to mostFairTicks.
+	fairTicks     = 500
+	mostFairTicks = 64 * fairTicks
 )
 
 // turnarounds judge the primary of the present view.
@@ -66,6 +71,8 @@ type turnarounds struct {
 	reports *reports
 
 	asked    []*line        // lines with a request whose turnaround is being measured
+	idle     idleTime       // of the primary, while any is
+	lateness lateness       // of our own ticks
 	strikes  int            // judgements in a row in which the primary failed
 	isSlow   bool           // it was slow in the last of these, and not only to one client
 	tolerant pause          // after a slow primary
@@ -92,26 +99,44 @@ func (x *turnarounds) ask(r *message.Request) {
 	if r.Length() > leastShare && x.queue.busy.others(r.Client, x.tick) {
 		return // the primary may hold it back: see line.sharing
 	}
-	*p = pacing{slot: r.Slot, timestamp: r.Timestamp, since: x.tick, results: p.results}
+	if len(x.asked) == 0 {
+		x.idle.free = false // nobody has looked since
+	}
+	x.mark()
+	*p = pacing{slot: r.Slot, timestamp: r.Timestamp, asked: x.tick, since: x.idle.at, idleThen: x.idle.total,
+		results: p.results}
 	x.asked = append(x.asked, l)
 }
 
-// count counts a tick for what the primary has.
-func (x *turnarounds) count() {
-	if len(x.asked) == 0 {
-		return
+// mark brings the idle time up to date. It is called after every event, while any turnaround is
+// measured.
+func (x *turnarounds) mark() {
+	x.idle.mark(x.now(), x.log.numbered < x.log.lastExec+x.cfg.Window)
+}
+
+// follow notes that an event is over.
+func (x *turnarounds) follow() {
+	if len(x.asked) > 0 {
+		x.mark()
 	}
-	free := x.log.numbered < x.log.lastExec+x.cfg.Window
+}
+
+func (x *turnarounds) now() time.Duration {
+	if x.cfg.Now == nil {
+		return time.Duration(x.tick) * Tick
+	}
+	return x.cfg.Now()
+}
+
+// count takes in a tick.
+func (x *turnarounds) count() {
+	x.lateness.tick()
 	x.asked = slices.DeleteFunc(x.asked, func(l *line) bool {
-		p := &l.pacing
-		switch age := x.tick - p.since; {
-		case age > givenUpTicks:
-			p.timestamp = 0
-			return true
-		case p.batch == 0 && free:
-			p.idle++
+		givenUp := x.tick-l.pacing.asked > givenUpTicks
+		if givenUp {
+			l.pacing.timestamp = 0
 		}
-		return false
+		return givenUp
 	})
 }
 
@@ -120,6 +145,7 @@ func (x *turnarounds) proposed(p *message.PrePrepare) {
 	if len(x.asked) == 0 {
 		return
 	}
+	x.mark()
 	for _, r := range p.Batch.Requests {
 		l := x.queue.find(r.Client)
 		if l == nil || l.pacing.timestamp == 0 || l.pacing.batch > 0 || l.pacing.slot != r.Slot {
@@ -127,7 +153,7 @@ func (x *turnarounds) proposed(p *message.PrePrepare) {
 		}
 		switch asked := l.pacing.timestamp; {
 		case asked == r.Timestamp:
-			l.pacing.batch, l.pacing.proposed = p.Seq, x.tick
+			l.pacing.wasProposed(p.Seq, &x.idle)
 		case asked < r.Timestamp:
 			x.drop(l)
 		}
@@ -143,7 +169,8 @@ func (x *turnarounds) agreed(n message.SeqNum) {
 		if p.batch != n {
 			continue
 		}
-		p.add(x.tick)
+		x.mark()
+		p.add(x.tick, x.idle.at)
 		x.drop(l)
 		i--
 	}
@@ -180,9 +207,12 @@ func (x *turnarounds) verdict() (slow, starved bool) {
 	if !x.active || x.isPrimary() || x.silent() {
 		return false, false
 	}
+	x.follow()
 	known, tooSlow, most := 0, 0, 0
+	times := x.tolerance()
+	allowed := yardstick{x.tick, x.lateness.allowed() * time.Duration(times), paceFactor * times, x.idle}
 	for _, l := range x.queue.order {
-		if isSlow, isKnown := l.pacing.slow(x.tick, x.tolerance()); isKnown {
+		if isSlow, isKnown := l.pacing.slow(&allowed); isKnown {
 			known++
 			if isSlow {
 				tooSlow++
@@ -190,8 +220,10 @@ func (x *turnarounds) verdict() (slow, starved bool) {
 		}
 		most = max(most, l.had)
 	}
+	allowed.slack, allowed.factor = starvedSlack, paceFactor
 	for _, l := range x.queue.order {
-		starved = starved || x.fair.over(x.tick) && 2*l.had < most && l.suspect.over(x.tick) && l.pacing.starves(x.tick)
+		starved = starved || x.fair.over(x.tick) && 2*l.had < most && l.suspect.over(x.tick) &&
+			l.pacing.starves(&allowed)
 	}
 	return 2*tooSlow > known, starved
 }
@@ -237,7 +269,7 @@ func (x *turnarounds) leave() {
 	case own && x.isSlow:
 		x.tolerant.begin(x.tick, tolerantTicks, tolerantTicks*maxTolerance/2)
 	case own:
-		x.fair.begin(x.tick, fairTicks, fairTicks*maxTolerance)
+		x.fair.begin(x.tick, fairTicks, mostFairTicks)
 	}
 	x.strikes, x.isSlow, x.reports.slowPrimary = 0, false, false
 	for _, l := range x.queue.order {

@@ -4,6 +4,7 @@ package core
 
 import (
 	"testing"
+	"time"
 
 	"bfs/pkg/pbft/internal/message"
 )
@@ -64,5 +65,52 @@ func only(n message.SeqNum, ticks int) func(message.SeqNum) int {
 			return ticks
 		}
 		return 0
+	}
+}
+
+// A delay of a few milliseconds is too long for a primary whose backups' own ticks are in time, and
+// less and less so the later those come.
+func TestScarceProcessors(t *testing.T) {
+	for _, c := range []struct {
+		late, delay time.Duration
+		want        bool
+	}{
+		{0, time.Millisecond, false},
+		{0, 5 * time.Millisecond, true},
+		{2 * time.Millisecond, 5 * time.Millisecond, false},
+		{2 * time.Millisecond, 15 * time.Millisecond, true},
+		{time.Second, 15 * time.Millisecond, false},
+		{time.Second, 30 * time.Millisecond, true},
+	} {
+		var l lateness
+		l.note(c.late)
+		var p pacing
+		for range keptTurnarounds {
+			p.results = append(p.results, turnaround{idle: c.delay, agreed: 100 * time.Microsecond})
+		}
+		y := yardstick{slack: l.allowed(), factor: paceFactor}
+		if slow, known := p.slow(&y); slow != c.want || !known {
+			t.Errorf("a delay of %v where ticks are %v late: slow %v, want %v", c.delay, c.late, slow, c.want)
+		}
+		for range 20 * lateTicks {
+			l.tick()
+		}
+		if l.allowed() != leastAllowed {
+			t.Errorf("%v are allowed long after ticks were late", l.allowed())
+		}
+	}
+}
+
+// The primary's idle time is that in which it could have proposed, as far as anybody looked.
+func TestIdleTime(t *testing.T) {
+	var x idleTime
+	for _, c := range []struct {
+		at   time.Duration
+		free bool
+		want time.Duration
+	}{{5, true, 0}, {7, true, 2}, {8, false, 3}, {20, true, 3}, {21, false, 4}} {
+		if x.mark(c.at, c.free); x.total != c.want {
+			t.Fatalf("%v at %v, want %v", x.total, c.at, c.want)
+		}
 	}
 }

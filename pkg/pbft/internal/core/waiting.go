@@ -229,8 +229,14 @@ func (w *waiting) drop(executed func(r *message.Request) bool) {
 	w.queue.drop(executed, w.forwards.forget)
 }
 
-// tickQueue begins a tick of the queue.
-func (w *waiting) tickQueue() { w.queue.tick() }
+// tickQueue begins a tick of the queue: a client wants something while a request of its waits or is
+// under way.
+func (w *waiting) tickQueue() {
+	w.queue.costly.earn()
+	for _, l := range w.queue.order {
+		l.sharing.tick(w.queue.total > l.count)
+	}
+}
 
 // yields reports whether we leave the view because a replica has waited in a later one for long: it
 // cannot come back, nobody would join it while all goes well, and until then it is of no more use

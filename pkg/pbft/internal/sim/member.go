@@ -74,7 +74,7 @@ func (r *replica) boot() {
 		Self: message.ReplicaID(r.id), Replicas: w.n,
 		CheckpointPeriod: w.shape.period, CheckpointBytes: w.shape.bytes, LogSize: w.shape.log, Window: w.shape.window,
 		Tentative: w.shape.tentative, Piggyback: w.shape.piggyback, Separate: w.shape.separate,
-		Batch: core.BatchLimit{Bytes: 4 << 10, Count: w.shape.batch, Cost: 2 * costOfLong}, Cost: cost,
+		Batch: core.BatchLimit{Bytes: 4 << 10, Count: w.shape.batch, Cost: 2 * costOfLong}, Cost: cost, Now: w.time,
 		LogBytes: 1 << 20,
 		Clients:  maxClients + 1 + w.n, Slots: ledgerSlots, QueueBytes: queueBytes,
 		Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: firstTimeout}, Fence: w.sites[r.id].fence,

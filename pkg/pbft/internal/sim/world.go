@@ -9,8 +9,10 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"bfs/pkg/pbft"
+	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/ledger"
 	"bfs/pkg/pbft/internal/message"
 )
@@ -205,6 +207,9 @@ func (w *world) remember(i int) {
 
 // at has f happen at time t.
 func (w *world) at(t int64, f func()) { w.events.push(max(t, w.now), f) }
+
+// time is the world's as cores know it.
+func (w *world) time() time.Duration { return time.Duration(w.now) * core.Tick / tick }
 
 func (w *world) after(d int64, f func()) { w.at(w.now+d, f) }
 
