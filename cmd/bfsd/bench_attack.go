@@ -24,7 +24,7 @@ func benchAttackCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "attack [NAME...]",
 		Short: "measure the throughput of an honest client while somebody attacks the group",
-		Long: `Attack starts four replica processes for each attack, an honest client with 8 WRITEs of 1 KiB
+		Long: `Attack starts n replica processes for each attack, an honest client with 8 WRITEs of 1 KiB
 outstanding, and the offender in a process of its own, or one of the replicas is the offender. The
 attack is off and on in turn. It prints the honest operations a second of both, their ratio, the
 latency that one operation in a hundred exceeds, the longest time in which none ended, and how many
@@ -34,10 +34,14 @@ another client connects beside the attack.
 
 A replica that offends is correct while the attack is off. When the group has left its view, the next
 round has a new group, in which the offender has its part again.
+
+Names joined by + are attacks that are on at the same time, each by an offender of its own: at most
+one by the primary, and at most f of the n replicas offend.
 ` + offenders(),
 		Example: `  bfsd bench attack
   bfsd bench attack ordered-reads reads --rounds 5 --json
-  bfsd bench attack primary-slow-100 --phase 5s`,
+  bfsd bench attack primary-slow-100 --phase 5s
+  bfsd bench attack --n 7 common+replica-fetches`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			if a.Program, err = os.Executable(); err != nil {
 				return err
@@ -54,6 +58,7 @@ round has a new group, in which the offender has its part again.
 		},
 	}
 	f := c.Flags()
+	f.IntVar(&a.N, "n", 4, "replicas: 4 to 32")
 	f.IntVar(&a.Rounds, "rounds", 3, "times that the attack is off and on")
 	f.DurationVar(&a.Phase, "phase", 2*time.Second, "how long each time")
 	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")

@@ -19,6 +19,17 @@ import (
 // One attack by each kind of offender ends with a row: the client that suffers was served before
 // the attack began.
 func TestBenchAttack(t *testing.T) {
+	sufferAttacks(t, map[string]bench.By{"bad-macs-one": bench.ByClient, "replica-decided": bench.ByReplica,
+		"primary-starves": bench.ByPrimary, "stranger-hellos": bench.ByStranger, "closed-port": bench.ByNobody})
+}
+
+// So does one by a client, the primary and a backup at the same time, two of seven replicas.
+func TestBenchAttackCombined(t *testing.T) {
+	sufferAttacks(t, map[string]bench.By{"common+primary-starves+replica-late": "client+primary+replica"}, "--n", "7")
+}
+
+func sufferAttacks(t *testing.T, want map[string]bench.By, flags ...string) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
 	}
@@ -26,11 +37,10 @@ func TestBenchAttack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]bench.By{"bad-macs-one": bench.ByClient, "replica-decided": bench.ByReplica,
-		"primary-starves": bench.ByPrimary, "stranger-hellos": bench.ByStranger, "closed-port": bench.ByNobody}
 	ctx, cancel := patience.Context(t.Context(), 3*time.Minute)
 	defer cancel()
 	args := []string{"bench", "attack", "--rounds", "1", "--phase", "200ms", "--durability", "replicated", "--json"}
+	args = append(args, flags...)
 	for name := range want {
 		args = append(args, name)
 	}

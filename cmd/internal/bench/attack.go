@@ -7,26 +7,23 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 
-	"bfs/cmd/internal/bundle"
 	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
-	"bfs/cmd/internal/procs"
 	"bfs/cmd/internal/status"
 	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
 
-// Attack measures the throughput of an honest client while somebody else attacks the group: four
-// replicas, the honest client and the offender, each a process of its own on this machine, unless
-// the offender is one of the replicas. The attack is off and on in turn, so that other load on the
+// Attack measures the throughput of an honest client while others attack the group: n replicas,
+// the honest client and the offenders, each a process of its own on this machine, unless an
+// offender is one of the replicas. The attack is off and on in turn, so that other load on the
 // machine weighs on both alike.
 type Attack struct {
 	Program   string   // bfsd
-	Names     []string // of offenders; none: all
+	N         int      // replicas
+	Names     []string // of offenders, those of a combination joined by +; none: all offenders, one by one
 	Rounds    int      // off and on
 	Phase     time.Duration
 	Transport pbft.Transport
@@ -37,20 +34,14 @@ type Attack struct {
 
 // Run measures one attack after the other, each on groups of its own.
 func (a Attack) Run(ctx context.Context, each func(Damage) error) error {
-	names := a.Names
-	if len(names) == 0 {
-		for _, o := range Offenders() {
-			names = append(names, o.Name)
-		}
+	all, err := a.combinations(func(Offender) bool { return true })
+	if err != nil {
+		return err
 	}
-	for _, name := range names {
-		o, err := findOffender(name)
+	for _, c := range all {
+		d, err := a.suffer(ctx, c)
 		if err != nil {
-			return err
-		}
-		d, err := a.suffer(ctx, o)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", c.name, err)
 		}
 		if err := each(d); err != nil {
 			return err
@@ -59,9 +50,32 @@ func (a Attack) Run(ctx context.Context, each func(Damage) error) error {
 	return nil
 }
 
+// combinations are those of the names, or without a name each offender that is of a kind.
+func (a Attack) combinations(of func(Offender) bool) (all []combination, err error) {
+	if err := checkN(a.N); err != nil {
+		return nil, err
+	}
+	names := a.Names
+	if len(names) == 0 {
+		for _, o := range Offenders() {
+			if of(o) {
+				names = append(names, o.Name)
+			}
+		}
+	}
+	for _, name := range names {
+		c, err := combine(name, a.N)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
 // suffer measures one attack.
-func (a Attack) suffer(ctx context.Context, o Offender) (d Damage, err error) {
-	m := &suffering{Attack: a, offender: o}
+func (a Attack) suffer(ctx context.Context, c combination) (d Damage, err error) {
+	m := &suffering{Attack: a, combination: c}
 	defer func() { err = errors.Join(err, m.end()) }()
 	for range a.Rounds {
 		if err := m.renew(ctx); err != nil {
@@ -80,17 +94,17 @@ func (a Attack) suffer(ctx context.Context, o Offender) (d Damage, err error) {
 // A suffering is one measurement under way.
 type suffering struct {
 	Attack
-	offender Offender
+	combination combination
 
-	group  *fileGroup // nil: none yet
-	dir    string     // of its files
-	key    string     // of the offender, a file
-	anew   pbft.ClientConfig
-	honest []*honest // the first is measured
-	view   uint64
+	group     *fileGroup // nil: none yet
+	dir       string     // of its files
+	attackers *attackers
+	anew      pbft.ClientConfig // of the client that connects beside the attack
+	honest    []*honest         // the first is measured
+	view      uint64
 
 	calm, under tallied
-	cpu         time.Duration // of the offender, while the attack is on
+	cpu         time.Duration // of the offenders, while the attack is on
 	left        time.Duration // the longest time that the attack was on until the first view was left; 0: never
 	connect     time.Duration // the longest time that a client needed to connect, while the attack is on
 }
@@ -99,7 +113,7 @@ type suffering struct {
 // have lost its part, because the group has left its view.
 func (m *suffering) renew(ctx context.Context) error {
 	if m.group != nil {
-		if m.offender.run != nil || m.view == 0 {
+		if len(m.combination.offences()) == 0 || m.view == 0 {
 			return nil
 		}
 		if err := m.end(); err != nil {
@@ -110,19 +124,20 @@ func (m *suffering) renew(ctx context.Context) error {
 	if m.dir, err = os.MkdirTemp("", "bfs-attack-"); err != nil {
 		return err
 	}
-	cfg := fileGroupConfig{Program: m.Program, Dir: m.dir, N: attackedN, Size: 1 << 30, Transport: m.Transport,
-		Durability: m.Durability}
-	if m.offender.run == nil {
-		cfg.Offence, cfg.Offender = m.offender.Name, m.offender.replica()
-	}
-	if m.group, err = startFileGroup(ctx, cfg); err != nil {
-		return err
-	}
-	file, err := m.group.prepareAttack(ctx, m.offender)
+	m.group, err = startFileGroup(ctx, fileGroupConfig{Program: m.Program, Dir: m.dir, N: m.N, Size: 1 << 30,
+		Transport: m.Transport, Durability: m.Durability, Offences: m.combination.offences()})
 	if err != nil {
 		return err
 	}
-	if err := m.enrol(ctx); err != nil {
+	file, err := m.group.prepareAttack(ctx, m.combination)
+	if err != nil {
+		return err
+	}
+	if m.attackers, err = m.group.enrolAttackers(ctx, m.combination, m.All); err != nil {
+		return err
+	}
+	m.anew = m.group.config
+	if m.anew.Key, err = m.group.enrolAbove(ctx, true); err != nil {
 		return err
 	}
 	if err := m.startHonest(ctx, file); err != nil {
@@ -131,9 +146,6 @@ func (m *suffering) renew(ctx context.Context) error {
 	m.view, err = m.highestView(ctx)
 	return err
 }
-
-// attackedN is how many replicas are attacked.
-const attackedN = 4
 
 // end stops the group and removes its files.
 func (m *suffering) end() error {
@@ -148,26 +160,11 @@ func (m *suffering) end() error {
 	return os.RemoveAll(m.dir)
 }
 
-// enrol makes the keys of the offender and of the client that connects beside the attack.
-func (m *suffering) enrol(ctx context.Context) error {
-	key, err := m.group.enrol(ctx, !m.offender.writes)
-	if err != nil {
-		return err
-	}
-	m.key = filepath.Join(m.dir, "offender.key")
-	if err := keys.WritePrivate(m.key, key); err != nil {
-		return err
-	}
-	m.anew = m.group.config
-	m.anew.Key, err = m.group.enrol(ctx, true)
-	return err
-}
-
-// startHonest starts the honest clients: one, or two if the offender prefers one of them to the
+// startHonest starts the honest clients: one, or two if an offender prefers one of them to the
 // other. Then the one that suffers is the one with the lower number.
 func (m *suffering) startHonest(ctx context.Context, file nfs3.FileHandle) error {
 	m.honest = []*honest{newHonest(m.group.client, file)}
-	if !m.offender.starves {
+	if !m.combination.starves() {
 		return nil
 	}
 	key, err := m.group.enrol(ctx, false)
@@ -187,8 +184,8 @@ func (m *suffering) startHonest(ctx context.Context, file nfs3.FileHandle) error
 }
 
 // prepareAttack makes the attacked file, the honest client's file, and the files that the
-// offender needs.
-func (g *fileGroup) prepareAttack(ctx context.Context, o Offender) (honest nfs3.FileHandle, err error) {
+// offenders need.
+func (g *fileGroup) prepareAttack(ctx context.Context, all ...combination) (honest nfs3.FileHandle, err error) {
 	for name, size := range map[string]int{attackedFile: 1 << 20, "honest": honestOutstanding * honestBytes} {
 		f, err := g.files.Create(name)
 		if err != nil {
@@ -201,8 +198,8 @@ func (g *fileGroup) prepareAttack(ctx context.Context, o Offender) (honest nfs3.
 			return nil, err
 		}
 	}
-	if o.prepare != nil {
-		if err := o.prepare(ctx, g); err != nil {
+	for _, c := range all {
+		if err := c.prepare(ctx, g); err != nil {
 			return nil, err
 		}
 	}
@@ -211,24 +208,24 @@ func (g *fileGroup) prepareAttack(ctx context.Context, o Offender) (honest nfs3.
 
 // attacked is a phase with the attack on, and then a client's connect.
 func (m *suffering) attacked(ctx context.Context) error {
-	pid, off, err := m.begin(ctx)
+	on, err := m.attackers.begin(ctx)
 	if err != nil {
 		return err
 	}
-	defer off()
+	defer on.end()
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	left := make(chan time.Duration, 1)
 	view := m.view
 	go func() { left <- m.awaitNextView(watching, view) }()
-	used, err := procs.CPU(pid)
+	used, err := on.cpu()
 	if err != nil {
 		return err
 	}
 	if err := m.phase(ctx, &m.under); err != nil {
 		return err
 	}
-	now, err := procs.CPU(pid)
+	now, err := on.cpu()
 	if err != nil {
 		return err
 	}
@@ -236,28 +233,6 @@ func (m *suffering) attacked(ctx context.Context) error {
 	stop()
 	m.left = max(m.left, <-left)
 	return m.connectAnew(ctx)
-}
-
-// begin turns the attack on. It returns the offender's process, and what turns the attack off.
-func (m *suffering) begin(ctx context.Context) (pid int, off func(), err error) {
-	if m.offender.run == nil {
-		pid := m.group.replicas[m.offender.replica()].PID()
-		return pid, func() { _ = syscall.Kill(pid, SignalOff) }, syscall.Kill(pid, SignalOn)
-	}
-	group := filepath.Join(m.group.dir, bundle.AdminDir, bundle.GroupFile)
-	c, err := procs.Start("offender", filepath.Join(m.dir, "offender.log"), m.Program, "bench", "offend",
-		"--group", group, "--key", m.key, "--transport", string(m.Transport), fmt.Sprintf("--all=%t", m.All),
-		m.offender.Name)
-	if err != nil {
-		return 0, nil, err
-	}
-	ready, cancel := context.WithTimeout(ctx, startWithin)
-	defer cancel()
-	if err := c.Ready(ready); err != nil {
-		c.Kill()
-		return 0, nil, err
-	}
-	return c.PID(), c.Kill, nil
 }
 
 // awaitNextView returns how long it takes until the group has left a view, 0 if ctx ends before.
@@ -271,9 +246,6 @@ func (m *suffering) awaitNextView(ctx context.Context, view uint64) time.Duratio
 	}
 	return 0
 }
-
-// observer is a replica that never offends.
-const observer = 1
 
 // connectAnew measures how long a client takes until it can make calls.
 func (m *suffering) connectAnew(ctx context.Context) error {

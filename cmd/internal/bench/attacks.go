@@ -43,16 +43,6 @@ const (
 	ByNobody   = By("nobody") // for comparison
 )
 
-// replica is the number of the replica that is started as the offender. The primary is the first. A
-// backup is one that the others need if one more is slow: the last in line for primary would be
-// spared (see package sparing).
-func (o *Offender) replica() int {
-	if o.By == ByPrimary {
-		return 0
-	}
-	return attackedN - 2
-}
-
 // The signals that turn an offending replica on and off.
 const (
 	SignalOn  = syscall.SIGUSR1
@@ -261,13 +251,19 @@ const (
 	deepLevels   = 3000
 )
 
+// makeWide makes a directory of many files, unless the last one is there.
 func makeWide(_ context.Context, g *fileGroup) error {
 	f := g.files
+	if _, err := f.Stat(wideName(wideEntries - 1)); err == nil {
+		return nil
+	}
 	if err := f.MkdirAll(wideDir, 0o755); err != nil {
 		return err
 	}
-	return parallel(lanes, wideEntries, func(i int) error { return touch(f, fmt.Sprintf("%s/%06d", wideDir, i)) })
+	return parallel(lanes, wideEntries, func(i int) error { return touch(f, wideName(i)) })
 }
+
+func wideName(i int) string { return fmt.Sprintf("%s/%06d", wideDir, i) }
 
 func touch(f *bfs.FS, name string) error {
 	file, err := f.Create(name)

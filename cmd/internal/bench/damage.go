@@ -10,7 +10,7 @@ import (
 // A Damage is the result of one attack.
 type Damage struct {
 	Name    string  `json:"attack"`
-	By      By      `json:"by"`
+	By      By      `json:"by"` // of a combination: those of the parts, joined by +
 	Before  float64 `json:"ops_per_s_off"`
 	During  float64 `json:"ops_per_s_on"`
 	Share   float64 `json:"percent"` // During of Before
@@ -21,12 +21,12 @@ type Damage struct {
 	Views   uint64  `json:"views"`            // left while the attack is on
 	CalmV   uint64  `json:"calm_views"`       // left while it is off
 	Left    float64 `json:"left_after_s"`     // the longest time from on until the first view was left; 0: never
-	CPU     float64 `json:"offender_cpus"`    // that the offender's process uses while the attack is on
+	CPU     float64 `json:"offender_cpus"`    // that the offenders' processes use while the attack is on
 	Connect float64 `json:"longest_connect_ms"`
 }
 
 func (m *suffering) damage() Damage {
-	d := Damage{Name: m.offender.Name, By: m.offender.By, Before: m.calm.rate(), During: m.under.rate(),
+	d := Damage{Name: m.combination.name, By: m.combination.by(), Before: m.calm.rate(), During: m.under.rate(),
 		P99: m.under.p99(), CalmP99: m.calm.p99(), Stall: milliseconds(m.under.stall),
 		CalmGap: milliseconds(m.calm.stall), Views: m.under.views, CalmV: m.calm.views, Left: m.left.Seconds(),
 		CPU: m.cpu.Seconds() / (m.under.took + m.under.took/8).Seconds(), Connect: milliseconds(m.connect)}

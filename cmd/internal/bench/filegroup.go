@@ -23,7 +23,8 @@ import (
 // A fileGroup is a group that serves files, its replicas processes of their own, and one
 // client of it in this process.
 type fileGroup struct {
-	replicas []*procs.Child
+	setup    fileGroupConfig
+	replicas []*procs.Child // by number
 	group    *config.Group
 	dir      string // of the bundles
 	config   pbft.ClientConfig
@@ -41,8 +42,20 @@ type fileGroupConfig struct {
 	Transport  pbft.Transport  // "": plain
 	Durability pbft.Durability // "": disk
 
-	Offence  string // committed by one replica; "": all are correct
-	Offender int    // that replica
+	Offences map[int]string // by the number of the replica that commits it; the others are correct
+}
+
+// The sizes that a group of file servers can have, besides 1.
+const (
+	leastN = 4
+	mostN  = 32
+)
+
+func checkN(n int) error {
+	if n < leastN || n > mostN {
+		return fmt.Errorf("--n: got %d, want %d to %d", n, leastN, mostN)
+	}
+	return nil
 }
 
 // startFileGroup starts a group and mounts its export. When it fails it removes
@@ -57,7 +70,7 @@ func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err e
 	if err := config.CheckDurability(c.Durability); err != nil {
 		return nil, fmt.Errorf("--durability: %w", err)
 	}
-	g = &fileGroup{dir: filepath.Join(c.Dir, "group")}
+	g = &fileGroup{setup: c, replicas: make([]*procs.Child, c.N), dir: filepath.Join(c.Dir, "group")}
 	defer func() {
 		if err != nil {
 			g.stop()
@@ -80,23 +93,15 @@ func startFileGroup(ctx context.Context, c fileGroupConfig) (g *fileGroup, err e
 	if g.group, err = config.LoadGroup(filepath.Join(dir, bundle.GroupFile)); err != nil {
 		return nil, err
 	}
-	if c.Offence != "" {
+	if len(c.Offences) > 0 {
 		if err := staged.Attack.Mark(c.Dir, g.group); err != nil {
 			return nil, err
 		}
 	}
 	for i := range c.N {
-		name := fmt.Sprintf("replica%d", i)
-		file := filepath.Join(bundle.HostDir(dir, i), bundle.ReplicaFile)
-		command := []string{"run"}
-		if c.Offence != "" && i == c.Offender {
-			command = []string{"bench", "offend-replica", c.Offence}
-		}
-		r, err := procs.Start(name, filepath.Join(c.Dir, name+".log"), c.Program, append(command, "--config", file)...)
-		if err != nil {
+		if err := g.start(i); err != nil {
 			return nil, err
 		}
-		g.replicas = append(g.replicas, r)
 	}
 	for _, r := range g.replicas {
 		if err := r.Ready(ctx); err != nil {
@@ -117,7 +122,9 @@ func (g *fileGroup) stop() {
 		c.Close()
 	}
 	for _, r := range g.replicas {
-		r.Kill()
+		if r != nil {
+			r.Kill()
+		}
 	}
 }
 
@@ -137,22 +144,41 @@ func (g *fileGroup) connect(ctx context.Context) error {
 
 // enrol makes a client's key, with the right to write or without.
 func (g *fileGroup) enrol(ctx context.Context, readOnly bool) (ed25519.PrivateKey, error) {
-	admin, err := keys.ReadPrivate(filepath.Join(g.dir, bundle.AdminDir, bundle.AdminKeyFile))
-	if err != nil {
-		return nil, err
-	}
 	key, err := keys.Generate()
 	if err != nil {
 		return nil, err
 	}
+	return key, g.enrolKey(ctx, key, readOnly)
+}
+
+// enrolAbove makes the key of a client whose number is above the first client's, which then stays
+// the lowest: some offences pick out the client of the lowest number.
+func (g *fileGroup) enrolAbove(ctx context.Context, readOnly bool) (ed25519.PrivateKey, error) {
+	first := pbft.ClientOf(keys.Of(g.config.Key))
+	for {
+		key, err := keys.Generate()
+		if err != nil {
+			return nil, err
+		}
+		if pbft.ClientOf(keys.Of(key)) > first {
+			return key, g.enrolKey(ctx, key, readOnly)
+		}
+	}
+}
+
+func (g *fileGroup) enrolKey(ctx context.Context, key ed25519.PrivateKey, readOnly bool) error {
+	admin, err := keys.ReadPrivate(filepath.Join(g.dir, bundle.AdminDir, bundle.AdminKeyFile))
+	if err != nil {
+		return err
+	}
 	administrator, err := g.open(ctx, admin)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer administrator.Close()
 	grant := nfsstate.Grant{Export: 1, ReadOnly: readOnly, AnonUID: nfsstate.Nobody, AnonGID: nfsstate.Nobody}
 	rights := nfsstate.Rights{Grants: []nfsstate.Grant{grant}}
-	return key, administrator.Enrol(ctx, keys.Of(key), rights.Append(nil))
+	return administrator.Enrol(ctx, keys.Of(key), rights.Append(nil))
 }
 
 func (g *fileGroup) open(ctx context.Context, key ed25519.PrivateKey) (*pbft.Client, error) {

@@ -84,8 +84,8 @@ func (m *Micro) Check() error {
 	switch {
 	case m.Path != PathReadWrite && m.Path != PathReadOnly && m.Path != PathNoRep:
 		return fmt.Errorf("--path: got %q, want rw, ro or norep", m.Path)
-	case m.N < 4 && m.N != 1 || m.N > 32:
-		return fmt.Errorf("--n: got %d, want 4 to 32, or 1", m.N)
+	case m.N != 1 && checkN(m.N) != nil:
+		return fmt.Errorf("%w, or 1", checkN(m.N))
 	case m.Clients < 1 || m.Clients > 1000:
 		return fmt.Errorf("--clients: got %d, want 1 to 1000", m.Clients)
 	case m.Outstanding < 1 || m.Outstanding > 4096:

@@ -8,13 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
-	"bfs/cmd/internal/admin"
-	"bfs/cmd/internal/bundle"
-	"bfs/cmd/internal/procs"
-	"bfs/cmd/internal/status"
 	"bfs/pkg/nfs3"
 	"bfs/pkg/pbft"
 )
@@ -67,14 +62,13 @@ const (
 	primary = "primary"
 
 	recoverWithin = 5 * time.Minute // from SIGTERM, on a machine that may be busy
-	lookEvery     = 10 * time.Millisecond
 )
 
 // Check tells what cannot be measured.
 func (m Recovery) Check() error {
 	switch {
-	case m.N < 4:
-		return fmt.Errorf("--n: got %d, want 4 or more", m.N)
+	case checkN(m.N) != nil:
+		return checkN(m.N)
 	case m.State < 1<<20:
 		return fmt.Errorf("--state: got %d bytes, want 1MiB or more", m.State)
 	case m.Clients < 1:
@@ -111,7 +105,7 @@ func (m Recovery) Run(ctx context.Context, each func(Recovered) error) error {
 	if err := g.settle(ctx); err != nil {
 		return fmt.Errorf("fill the state: %w", err)
 	}
-	x := &recoveries{Recovery: m, group: g, dir: dir}
+	x := &recoveries{Recovery: m, group: g}
 	defer x.close()
 	if err := x.startClients(ctx); err != nil {
 		return err
@@ -134,7 +128,6 @@ func (m Recovery) Run(ctx context.Context, each func(Recovered) error) error {
 type recoveries struct {
 	Recovery
 	group   *fileGroup
-	dir     string // of logs
 	clients []*pbft.Client
 	writers []*honest
 	readers []*honest
@@ -239,19 +232,11 @@ func (x *recoveries) measure(ctx context.Context, role string) (r Recovered, err
 // choose waits until all replicas take part, and names the one to recover: the primary, or the
 // backup that would be primary last.
 func (x *recoveries) choose(ctx context.Context, role string) (int, error) {
-	for {
-		report := status.Ask(ctx, x.group.group)
-		if s := report.Replicas[0].Status; s != nil && report.Agreeing == x.N {
-			at := int(s.Primary)
-			if role == backup {
-				at = (at + x.N - 1) % x.N
-			}
-			return at, nil
-		}
-		if err := pause(ctx, lookEvery*10); err != nil {
-			return 0, fmt.Errorf("the group is not whole: %w", err)
-		}
+	at, err := x.group.whole(ctx)
+	if role == backup {
+		at = (at + x.N - 1) % x.N
 	}
+	return at, err
 }
 
 // recover stops a replica, starts it so that it recovers, and waits until it has.
@@ -261,16 +246,19 @@ func (x *recoveries) recover(ctx context.Context, r *Recovered) error {
 		return err
 	}
 	stopped := time.Now()
-	if err := x.restart(r.Replica); err != nil {
-		return err
-	}
 	if x.Restart {
-		err := x.takesPart(ctx, r.Replica)
+		if err := x.group.start(r.Replica); err != nil {
+			return err
+		}
+		err := x.group.takesPart(ctx, r.Replica)
 		r.Stop, r.Total = stopped.Sub(begin).Seconds(), time.Since(begin).Seconds()
 		r.Start = r.Total - r.Stop
 		return err
 	}
-	s, err := x.ended(ctx, r.Replica)
+	if err := x.group.start(r.Replica, "--recover"); err != nil {
+		return err
+	}
+	s, err := x.group.recovered(ctx, r.Replica)
 	if err != nil {
 		return err
 	}
@@ -281,50 +269,6 @@ func (x *recoveries) recover(ctx context.Context, r *Recovered) error {
 	r.Load, r.Estimate = p.Load.Duration().Seconds(), p.Estimate.Duration().Seconds()
 	r.Request, r.Check = p.Request.Duration().Seconds(), p.Check.Duration().Seconds()
 	return nil
-}
-
-func (x *recoveries) restart(i int) (err error) {
-	name := fmt.Sprintf("replica%d", i)
-	file := filepath.Join(bundle.HostDir(x.group.dir, i), bundle.ReplicaFile)
-	args := []string{"run", "--config", file}
-	if !x.Restart {
-		args = append(args, "--recover")
-	}
-	x.group.replicas[i], err = procs.Start(name, filepath.Join(x.dir, name+".log"), x.Program, args...)
-	return err
-}
-
-// takesPart waits until a replica that was restarted votes again.
-func (x *recoveries) takesPart(ctx context.Context, i int) error {
-	return x.await(ctx, i, "does not take part", func(s *admin.ReplicaStatus) bool {
-		return s.Active && !s.Fetching && s.SilentUntil == 0
-	})
-}
-
-// ended waits until a replica says that its recovery is over.
-func (x *recoveries) ended(ctx context.Context, i int) (r pbft.Recovery, err error) {
-	err = x.await(ctx, i, "has not recovered", func(s *admin.ReplicaStatus) bool {
-		r = s.Recovery
-		return r.Ended
-	})
-	return r, err
-}
-
-// await asks a replica for its status until the condition holds; missing names it for the error.
-func (x *recoveries) await(ctx context.Context, i int, missing string, is func(*admin.ReplicaStatus) bool) error {
-	child := x.group.replicas[i]
-	for {
-		if s, err := status.AskOne(ctx, x.group.group, i); err == nil && is(s) {
-			return nil
-		}
-		select {
-		case <-child.Exited():
-			return child.Failure()
-		case <-ctx.Done():
-			return fmt.Errorf("replica %d %s: %w", i, missing, ctx.Err())
-		case <-time.After(lookEvery):
-		}
-	}
 }
 
 // The paper's figures, in seconds [TOCS §8.2.3, Table II]: its reboot slept for 30 s, and what is

@@ -44,7 +44,7 @@ func Find(name string) (Offence, error) {
 // Teller returns a new Teller with the habits of the offence, off.
 func (o Offence) Teller() *Teller { return New(o.habits()) }
 
-// The other replicas that an offence picks out, in a group of four whose primary is replica 0.
+// The other replicas that an offence picks out, in a group whose primary is replica 0.
 const (
 	thePrimary message.ReplicaID = 0
 	oneBackup  message.ReplicaID = 2
