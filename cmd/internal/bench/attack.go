@@ -9,7 +9,6 @@ import (
 	"os"
 	"time"
 
-	"bfs/cmd/internal/config"
 	"bfs/cmd/internal/keys"
 	"bfs/cmd/internal/status"
 	"bfs/pkg/nfs3"
@@ -298,16 +297,6 @@ func (t *tallied) p99() float64 { return milliseconds(t.latencies.quantile(0.99)
 
 func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
 
-// pause waits, unless ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
 // highestView is the highest view of a replica that answers.
 func (m *suffering) highestView(ctx context.Context) (v uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -319,10 +308,4 @@ func (m *suffering) highestView(ctx context.Context) (v uint64, err error) {
 		}
 	}
 	return v, err
-}
-
-// clientConfig returns the configuration of a client whose key is in a file.
-func clientConfig(g *config.Group, file string, transport pbft.Transport) (pbft.ClientConfig, error) {
-	key, err := keys.ReadPrivate(file)
-	return pbft.ClientConfig{Group: g.Group, Key: key, Transport: transport}, err
 }

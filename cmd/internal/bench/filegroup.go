@@ -199,6 +199,12 @@ func (g *fileGroup) openAs(ctx context.Context, cfg pbft.ClientConfig) (*pbft.Cl
 	return c, nil
 }
 
+// clientConfig returns the configuration of a client whose key is in a file.
+func clientConfig(g *config.Group, file string, transport pbft.Transport) (pbft.ClientConfig, error) {
+	key, err := keys.ReadPrivate(file)
+	return pbft.ClientConfig{Group: g.Group, Key: key, Transport: transport}, err
+}
+
 // cpu is the processor time that the replicas have used.
 func (g *fileGroup) cpu() (total time.Duration, err error) {
 	for _, r := range g.replicas {

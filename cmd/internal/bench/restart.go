@@ -79,3 +79,13 @@ func (g *fileGroup) await(ctx context.Context, i int, missing string, is func(*a
 		}
 	}
 }
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
