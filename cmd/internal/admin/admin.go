@@ -101,6 +101,7 @@ func (s Sources) handler() http.Handler {
 		var samples bytes.Buffer
 		s.Metrics(&samples)
 		metrics.WriteProcessMetrics(&samples)
+		metrics.WriteFDMetrics(&samples)
 		writeFamilies(w, samples.Bytes(), s.Help)
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {

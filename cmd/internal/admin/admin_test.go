@@ -73,7 +73,7 @@ func TestPages(t *testing.T) {
 	for _, line := range []string{
 		"bfs_view 7\n", "bfs_last_executed 42\n", "bfs_operations_total 1000\n", "bfs_session_key_age_seconds 1.5\n",
 		"bfs_peer_keys{replica=\"0\"} 1\n", "bfs_peer_keys{replica=\"2\"} 0\n",
-		"bfs_refusals_total{reason=\"bad MAC\"} 3\n", "process_resident_memory_bytes ",
+		"bfs_refusals_total{reason=\"bad MAC\"} 3\n", "process_resident_memory_bytes ", "process_open_fds ",
 	} {
 		if !strings.Contains(text, line) {
 			t.Errorf("metrics: %q is missing", line)
