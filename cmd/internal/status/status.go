@@ -70,7 +70,7 @@ type Replica struct {
 // Ask asks all replicas at once and waits for each at most as long as ctx lasts.
 func Ask(ctx context.Context, g *config.Group) *Report {
 	r := &Report{Group: g.Name, Members: g.N(), Quorum: g.Quorum(), Replicas: make([]Replica, g.N())}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := newClient()
 	var all sync.WaitGroup
 	for i := range r.Replicas {
 		row := &r.Replicas[i]
@@ -95,15 +95,32 @@ func Ask(ctx context.Context, g *config.Group) *Report {
 
 // AskOne asks one replica.
 func AskOne(ctx context.Context, g *config.Group, i int) (*admin.ReplicaStatus, error) {
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	return ask(ctx, client, g.Admin[i])
+	return ask(ctx, newClient(), g.Admin[i])
+}
+
+func newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
 func ask(ctx context.Context, client *http.Client, address string) (*admin.ReplicaStatus, error) {
+	page, err := get(ctx, client, address, "/status")
+	if err != nil {
+		return nil, err
+	}
+	defer page.Close()
+	var s admin.ReplicaStatus
+	if err := json.NewDecoder(io.LimitReader(page, maxAnswer)).Decode(&s); err != nil {
+		return nil, fmt.Errorf("answers no status: %w", err)
+	}
+	return &s, nil
+}
+
+// get opens a page of a replica's.
+func get(ctx context.Context, client *http.Client, address, page string) (io.ReadCloser, error) {
 	if address == "" {
 		return nil, errors.New("no admin address in the group file")
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+page, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -111,15 +128,11 @@ func ask(ctx context.Context, client *http.Client, address string) (*admin.Repli
 	if err != nil {
 		return nil, short(err)
 	}
-	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
+		answer.Body.Close()
 		return nil, fmt.Errorf("answers %s", answer.Status)
 	}
-	var s admin.ReplicaStatus
-	if err := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer)).Decode(&s); err != nil {
-		return nil, fmt.Errorf("answers no status: %w", err)
-	}
-	return &s, nil
+	return answer.Body, nil
 }
 
 // short leaves out the URL, which the row shows already.
