@@ -1,6 +1,6 @@
 # BFS. The words after ## are what bare `make` prints.
 .DEFAULT_GOAL := help
-.PHONY: help build reproducible demo test race lint kernel-test bench bench-deps fuzz sim soak mutants clean
+.PHONY: help build reproducible demo test race lint kernel-test bench bench-deps fuzz sim soak soak-attack mutants clean
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 10s
@@ -10,6 +10,7 @@ BENCH       ?=
 BUSY        ?=
 ROUNDS      ?= 1000
 CUTS        ?= 200
+SOAK        ?= 1h
 
 help: ## this list
 	@echo 'make VERB, where VERB is'
@@ -66,6 +67,9 @@ soak: ## CUTS power cuts of four guest kernels under load (default 200), as many
 	go run ./test/power -rounds $(CUTS) -processes
 	go run ./test/power -rounds 50 -disks
 	go run ./test/recoveries -rounds $(ROUNDS)
+
+soak-attack: build ## attacks on seven replicas for SOAK (default 1h), and faults of one replica beside them
+	bin/bfsd bench attack --soak $(SOAK)
 
 mutants: ## plant known mistakes in the protocol, one at a time; the simulator must notice each
 	go run ./test/mutants

@@ -17,7 +17,7 @@ import (
 
 func benchAttackCommand() *cobra.Command {
 	var (
-		a         bench.Attack
+		s         bench.Soak
 		transport string
 		asJSON    bool
 	)
@@ -37,16 +37,35 @@ round has a new group, in which the offender has its part again.
 
 Names joined by + are attacks that are on at the same time, each by an offender of its own: at most
 one by the primary, and at most f of the n replicas offend.
+
+With --soak the attacks by clients and strangers meet one group, one for each phase, again and again
+until the time is over. Beside each of them one replica has a fault for half the phase: it is killed,
+is stopped with SIGTERM, recovers, stands still (the primary), or offends. Nothing else happens until
+it takes part again. The honest client reads what it wrote. A row has the honest operations a second
+and the longest time in which none ended, and the most memory (MiB), open files and goroutines of a
+replica. A soak fails if
+
+  the honest client gets an error or a wrong answer, or is served nothing for --stall
+  a replica ends by itself, or does not take part again
+  a replica has more memory than a state of its size may need (bfs_memory_needed_bytes)
+  memory, files or goroutines grow in a replica that is never restarted, in half an hour or more: over
+    the last half of the rounds by more than they ever fell in the first half, and by more than a
+    sixteenth
 ` + offenders(),
 		Example: `  bfsd bench attack
   bfsd bench attack ordered-reads reads --rounds 5 --json
   bfsd bench attack primary-slow-100 --phase 5s
-  bfsd bench attack --n 7 common+replica-fetches`,
+  bfsd bench attack --n 7 common+replica-fetches
+  bfsd bench attack --soak 1h --durability replicated`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
+			a := &s.Attack
 			if a.Program, err = os.Executable(); err != nil {
 				return err
 			}
 			a.Names, a.Transport = args, pbft.Transport(transport)
+			if c.Flags().Changed("soak") {
+				return soak(c, s, asJSON)
+			}
 			w := c.OutOrStdout()
 			if asJSON {
 				return a.Run(c.Context(), func(d bench.Damage) error { return json.NewEncoder(w).Encode(d) })
@@ -58,13 +77,17 @@ one by the primary, and at most f of the n replicas offend.
 		},
 	}
 	f := c.Flags()
-	f.IntVar(&a.N, "n", 4, "replicas: 4 to 32")
+	a := &s.Attack
+	f.IntVar(&a.N, "n", 4, fmt.Sprintf("replicas: 4 to 32; with --soak %d unless given", soakN))
 	f.IntVar(&a.Rounds, "rounds", 3, "times that the attack is off and on")
 	f.DurationVar(&a.Phase, "phase", 2*time.Second, "how long each time")
 	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")
 	f.StringVar((*string)(&a.Durability), "durability", string(pbft.DurabilityDisk), "disk or replicated")
+	f.DurationVar(&s.For, "soak", 0, "attack one group for so long, with faults beside the attacks")
+	f.DurationVar(&s.Stall, "stall", 10*time.Second, "how long a soak lets the honest client wait")
 	f.BoolVar(&a.All, "all", false, "strangers attack all replicas")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a line")
+	c.MarkFlagsMutuallyExclusive("soak", "rounds")
 	return c
 }
 

@@ -18,7 +18,7 @@ const (
 	honestBytes       = 1 << 10
 )
 
-// An honest client makes the same calls again and again, each when its last answer is there.
+// An honest client makes calls on some lanes, on each of them one when the last answer is there.
 type honest struct {
 	stopping atomic.Bool
 	running  sync.WaitGroup
@@ -33,46 +33,79 @@ type honest struct {
 	counted   *counts // of the latencies, at the last count
 }
 
-// newHonest is an honest client that writes.
-func newHonest(c *pbft.Client, file nfs3.FileHandle) *honest {
-	var calls []pbft.Call
-	for i := range honestOutstanding {
-		a := nfs3.WriteArgs{File: file, Offset: uint64(i * honestBytes), Stable: nfs3.FileSync}
-		a.Data = make([]byte, honestBytes)
-		calls = append(calls, pbft.Call{Body: body(nfs3.ProgramNFS, nfs3.ProcWrite, a.Append(nil))})
-	}
-	return startHonest(c, calls)
+// A lane is one call of an honest client after the other.
+type lane interface {
+	next() pbft.Call          // without its Done
+	judge(reply []byte) error // of the call that was made last; its two statuses are OK
 }
 
-func startHonest(c *pbft.Client, calls []pbft.Call) *honest {
+// same is a lane whose calls are all the same.
+type same pbft.Call
+
+func (s same) next() pbft.Call  { return pbft.Call(s) }
+func (same) judge([]byte) error { return nil }
+
+// newHonest is an honest client that writes.
+func newHonest(c *pbft.Client, file nfs3.FileHandle) *honest {
+	var lanes []lane
+	for i := range honestOutstanding {
+		lanes = append(lanes, same(writeCall(file, uint64(i*honestBytes), make([]byte, honestBytes))))
+	}
+	return startHonest(c, lanes)
+}
+
+func writeCall(file nfs3.FileHandle, offset uint64, data []byte) pbft.Call {
+	a := nfs3.WriteArgs{File: file, Offset: offset, Stable: nfs3.FileSync, Data: data}
+	return pbft.Call{Body: body(nfs3.ProgramNFS, nfs3.ProcWrite, a.Append(nil))}
+}
+
+func readCall(file nfs3.FileHandle, offset uint64, count uint32) pbft.Call {
+	a := nfs3.ReadArgs{File: file, Offset: offset, Count: count}
+	return pbft.Call{Body: body(nfs3.ProgramNFS, nfs3.ProcRead, a.Append(nil)), ReadOnly: true}
+}
+
+func startHonest(c *pbft.Client, lanes []lane) *honest {
 	h := &honest{last: time.Now(), counted: &counts{}}
-	for _, call := range calls {
-		begun := time.Now()
-		call.Done = func(reply []byte, err error) {
-			h.latencies.add(time.Since(begun))
-			begun = time.Now()
-			if h.note(reply, err) && c.Start(call) == nil {
-				return
-			}
-			h.running.Done()
-		}
+	for _, l := range lanes {
 		h.running.Add(1)
-		if err := c.Start(call); err != nil {
-			h.note(nil, err)
-			h.running.Done()
-		}
+		h.call(c, l)
 	}
 	return h
 }
 
+// call makes the next call of a lane, whose end makes the one after it.
+func (h *honest) call(c *pbft.Client, l lane) {
+	begun := time.Now()
+	call := l.next()
+	call.Done = func(reply []byte, err error) {
+		h.latencies.add(time.Since(begun))
+		if err == nil {
+			err = judge(l, reply)
+		}
+		if !h.note(err) {
+			h.running.Done()
+			return
+		}
+		h.call(c, l)
+	}
+	if err := c.Start(call); err != nil {
+		h.note(err)
+		h.running.Done()
+	}
+}
+
+func judge(l lane, reply []byte) error {
+	if len(reply) < 8 || [8]byte(reply) != [8]byte{} {
+		return fmt.Errorf("an honest call was answered %.64x", reply)
+	}
+	return l.judge(reply)
+}
+
 // note counts an operation that ended, and reports whether to go on.
-func (h *honest) note(reply []byte, err error) bool {
+func (h *honest) note(err error) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err == nil && (len(reply) < 8 || [8]byte(reply) != [8]byte{}) {
-		err = fmt.Errorf("an honest call was answered %.64x", reply)
-	}
-	if err != nil && h.err == nil {
+	if err != nil && h.err == nil && !h.stopping.Load() {
 		h.err = err
 	}
 	now := time.Now()
@@ -81,6 +114,21 @@ func (h *honest) note(reply []byte, err error) bool {
 	}
 	h.done, h.last = h.done+1, now
 	return err == nil && !h.stopping.Load()
+}
+
+// trouble is an error if an operation failed, or if none ended for longer than a time since the
+// last count.
+func (h *honest) trouble(longest time.Duration) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err != nil {
+		return fmt.Errorf("the honest client: %w", h.err)
+	}
+	if stall := max(h.stall, time.Since(h.last)); stall > longest {
+		return fmt.Errorf("the honest client was served nothing for %v, want at most %v",
+			stall.Round(time.Millisecond), longest)
+	}
+	return nil
 }
 
 // count returns the operations done since the last count, and the longest time in which none ended.

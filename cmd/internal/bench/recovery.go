@@ -170,13 +170,11 @@ func (x *recoveries) close() {
 
 // newReader is an honest client that reads, with half as many calls outstanding as one that writes.
 func newReader(c *pbft.Client, file nfs3.FileHandle) *honest {
-	a := nfs3.ReadArgs{File: file, Count: honestBytes}
-	read := pbft.Call{Body: body(nfs3.ProgramNFS, nfs3.ProcRead, a.Append(nil)), ReadOnly: true}
-	calls := make([]pbft.Call, honestOutstanding/2)
-	for i := range calls {
-		calls[i] = read
+	lanes := make([]lane, honestOutstanding/2)
+	for i := range lanes {
+		lanes[i] = same(readCall(file, 0, honestBytes))
 	}
-	return startHonest(c, calls)
+	return startHonest(c, lanes)
 }
 
 // count counts what all clients have done since the last count.
