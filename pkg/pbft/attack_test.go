@@ -342,6 +342,7 @@ func TestFaultyBackup(t *testing.T) {
 // A replica that floods the others has its share of their time, and no more; a client likewise that
 // asks for one answer again and again.
 func TestFloods(t *testing.T) {
+	pbft.BoundFloods(t, 50, 1) // what the slowest machine brings is a flood
 	c := newCluster(t, smallLimits(), pbft.TransportPlain)
 	for i := range 3 {
 		c.start(i)

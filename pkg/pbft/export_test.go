@@ -56,6 +56,15 @@ func BoundSignatures(t testing.TB, n int) {
 	t.Cleanup(func() { signaturesPerSecond = old })
 }
 
+// BoundFloods bounds what other replicas may say besides votes, in a second for each replica, and
+// the idle requests of a client, for each of its slots. It holds for replicas that are started from
+// now on, until the test ends.
+func BoundFloods(t testing.TB, chatter, idle int) {
+	oldChatter, oldIdle := chatterPerSecond, idlePerSlot
+	chatterPerSecond, idlePerSlot = chatter, idle
+	t.Cleanup(func() { chatterPerSecond, idlePerSlot = oldChatter, oldIdle })
+}
+
 // AskWithin gives other replicas the time d to answer a first start, until the test ends.
 func AskWithin(t testing.TB, d time.Duration) {
 	old := askWithin
