@@ -215,10 +215,10 @@ func (q *costlyQueue) spend(cost int, contended bool) {
 
 const (
 	// leastShare is the weight that a client may have of a batch, whatever the others have.
-	leastShare = 64 << 10
+	leastShare = 40 << 10
 	// loneShare is the weight of a batch in which others have nothing, while they are served but
 	// want little.
-	loneShare = 4 * leastShare
+	loneShare = 256 << 10
 	// idleShare is the credit of a client beside others who want nothing, and forgiven in a tick.
 	idleShare = 1 << 20
 	// shareTicks is how long a client that something was proposed for counts as one that is served.
