@@ -17,6 +17,8 @@
 //	go run ./test/bench without [flags]    the gain of each optimisation
 //	go run ./test/bench disks [flags]      the cost of disks: bfsd bench micro and recovery in both modes,
 //	                                       and the disk's own time
+//	go run ./test/bench attack [NAME...]   an honest client beside each attack: bfsd bench attack, a table
+//	                                       and a plot
 //	go run ./test/bench serve KIND DIR     one of the reference servers, until interrupted
 package main
 
@@ -46,7 +48,7 @@ func main() {
 
 func dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: bench run|table|plot|window|growth|latency|clients|delay|without|disks|serve")
+		return errors.New("usage: bench run|table|plot|window|growth|latency|clients|delay|without|disks|attack|serve")
 	}
 	switch args[0] {
 	case "run":
@@ -65,11 +67,13 @@ func dispatch(ctx context.Context, args []string) error {
 		return withoutCommand(ctx, args[1:])
 	case "disks":
 		return disksCommand(ctx, args[1:])
+	case "attack":
+		return attackCommand(ctx, args[1:])
 	case "serve":
 		return serve(ctx, args[1:])
 	}
 	return fmt.Errorf("no command %q; there are run, table, plot, window, growth, latency, "+
-		"clients, delay, without, disks, serve", args[0])
+		"clients, delay, without, disks, attack, serve", args[0])
 }
 
 // serve runs a reference server in the foreground and prints its address in the form that

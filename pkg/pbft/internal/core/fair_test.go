@@ -136,3 +136,23 @@ func TestLongRequestsAreShared(t *testing.T) {
 			all[long]+all[light])
 	}
 }
+
+// Beside a client that wants little another may have several long requests in a tick.
+func TestCredit(t *testing.T) {
+	const long, light, length = 1, 2, 200 << 10
+	for _, c := range []struct {
+		wanted      int
+		least, most int
+	}{{wantAlways, 1, 1}, {0, 4, 6}} {
+		var q queue
+		q.init(8, 64<<20)
+		q.waits(light, 1, 100)
+		q.servedIn(1, 1, func() {})
+		q.line(long).sharing.others.wanted = c.wanted
+		if n := q.servedIn(1, 8, func() { q.waits(long, 8, length); q.waits(light, 1, 100) })[long]; n < c.least ||
+			n > c.most {
+			t.Errorf("%d long requests in a tick where others want %d of %d, want %d to %d", n, c.wanted, wantAlways,
+				c.least, c.most)
+		}
+	}
+}
