@@ -75,9 +75,10 @@ var libraries = map[string][]string{
 	"test/":                       {""},
 }
 
-// impure lists the packages of the standard library that the core may not import: it has
-// no clock, socket, disk, goroutine or randomness.
-var impure = []string{"time", "os", "net", "sync", "math/rand", "math/rand/v2", "crypto/rand", "log",
+// impure lists the packages of the standard library that the core and the client's rule may not
+// import: they have no socket, disk, goroutine or randomness. Both count in time.Duration, and are
+// told the time.
+var impure = []string{"os", "net", "sync", "math/rand", "math/rand/v2", "crypto/rand", "log",
 	"log/slog", "io", "context"}
 
 // Packages import only the packages below them.
@@ -106,10 +107,29 @@ func TestArrows(t *testing.T) {
 			case pkg == "pkg/pbft/internal/core" && slices.Contains(impure, imported):
 				t.Errorf("%s imports %s: the core may only compute; pass the value to it, or return an effect",
 					pkg, imported)
-			case pkg == "pkg/pbft/internal/client" && imported != "time" && slices.Contains(impure, imported):
-				// The client's rule counts in time.Duration.
+			case pkg == "pkg/pbft/internal/client" && slices.Contains(impure, imported):
 				t.Errorf("%s imports %s: the client's rule may only compute; pass the value to it",
 					pkg, imported)
+			}
+		}
+	}
+}
+
+// The core and the client's rule read no clock and wait for none.
+func TestComputeWithoutClock(t *testing.T) {
+	clock := regexp.MustCompile(`\btime\.(Now|Since|Until|After|AfterFunc|Sleep|Tick|NewTimer|NewTicker)\(`)
+	for _, pkg := range []string{"core", "client"} {
+		files, err := filepath.Glob(filepath.Join("../pkg/pbft/internal", pkg, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s has %d files, error %v", pkg, len(files), err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if call := clock.Find(text); call != nil && !strings.HasSuffix(file, "_test.go") {
+				t.Errorf("%s calls %s: pass the time to it", file, call)
 			}
 		}
 	}
