@@ -108,6 +108,8 @@ type base struct {
 	active bool         // false from our VIEW-CHANGE until the NEW-VIEW that answers it
 	phase  Phase        // of our own recovery
 
+	restoring bool // the batches of an earlier life are being run, until Core.Resume: nothing is proposed
+
 	stable     message.Checkpoint // what let the low water mark get where it is; number 0 needs no proof
 	fence      message.SeqNum     // no promise of ours is for a number above it, nor
 	fencedView message.View       // for a view above this: both are durable

@@ -71,6 +71,7 @@ func New(cfg Config) *Core {
 // name them.
 func Restore(cfg Config, state message.CheckpointID, records []message.Message) *Core {
 	c := New(cfg)
+	c.restoring = true
 	c.restore(state, records)
 	return c
 }
@@ -272,6 +273,7 @@ func (c *Core) StepDown() {
 // known to have begun: its PRE-PREPAREs leave before anything is in the journal, so it may have
 // made some that it does not know of. A fence that was raised says that it may have.
 func (c *Core) Resume() {
+	c.restoring = false
 	if c.estimating() {
 		c.askEstimate()
 		return

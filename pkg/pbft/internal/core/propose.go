@@ -100,7 +100,7 @@ func (p *proposing) onForward(m *message.Forward) {
 // propose gives the waiting requests the next number, if the window lets it: at most Window batches
 // are under way, so that under load requests gather into batches [TOCS §6.1].
 func (p *proposing) propose() {
-	if p.voting.choosing || p.silent() || p.execution.fetching() || !p.active || !p.isPrimary() ||
+	if p.voting.choosing || p.restoring || p.silent() || p.execution.fetching() || !p.active || !p.isPrimary() ||
 		!p.mayPropose(p.log.numbered+1) {
 		return
 	}
