@@ -12,12 +12,17 @@ type journal struct {
 	change *viewChange
 }
 
-// decided records a committed batch. If our journal does not have the batch under this number,
-// others brought it, and our messages that rest on it wait for the record.
+// decided records a committed batch. Our messages that rest on it wait for the record if our journal
+// does not say that the batch has prepared here, for others told us that it has committed: after a
+// restart we would not know that we have answered from it. They bring it if we do not have it.
 func (j *journal) decided(s *slot) {
 	said := &message.Decided{Seq: s.seq, Digest: s.decision, From: j.cfg.Self}
-	if s.proposal != nil && s.proposal.Digest == s.decision && s.prepares.has(j.cfg.Self) {
+	switch ours := s.proposal != nil && s.proposal.Digest == s.decision && s.prepares.has(j.cfg.Self); {
+	case ours && s.isPrepared:
 		j.note(said)
+		return
+	case ours:
+		j.persist(said)
 		return
 	}
 	j.persist(&message.BatchBody{PrePrepare: message.PrePrepare{Digest: s.decision, Batch: *s.batch}}, said)
