@@ -51,7 +51,8 @@ const unbounded = math.MaxUint64
 func (l *messageLog) confine(bound, until message.SeqNum) {
 	l.bound, l.until = bound, until
 	l.place()
-	l.pq.confine(until)
+	// What an intruder left there above the window no correct replica can have.
+	l.pq.confine(min(until, l.low+message.SeqNum(len(l.slots))))
 }
 
 // release ends that if it may end: checkpoint n is becoming stable, or its state was fetched.
