@@ -315,17 +315,24 @@ func (r *Replica) effect(e *core.Effect) {
 // speak ends a silence.
 func (r *Replica) speak() {
 	r.replies.mute = false
-	if k := r.disk; k != nil && !k.trusted {
-		k.trusted = true
-		_, err := k.store.Flush() // the journal's first record must be durable before the journal is trusted
-		if err == nil {
-			err = r.fence.Trust(k.position)
-		}
-		if err != nil {
-			r.disk.fail(err)
-		}
-	}
+	r.trustJournal()
 	r.end.Log.Info("this replica votes again", "checkpoint", r.core.Stable().Seq)
+}
+
+// trustJournal has the fence say from now on that the journal holds all promises.
+func (r *Replica) trustJournal() {
+	k := r.disk
+	if k == nil || k.trusted {
+		return
+	}
+	k.trusted = true
+	_, err := k.store.Flush() // the journal's first record must be durable before the journal is trusted
+	if err == nil {
+		err = r.fence.Trust(k.position)
+	}
+	if err != nil {
+		r.disk.fail(err)
+	}
 }
 
 // choose answers the core's wish for a choice for batch n, late if this replica is an offender.
@@ -549,6 +556,9 @@ func (r *Replica) healed(e *core.Effect) {
 		r.ending.fail(err)
 		return
 	}
+	// An intruder may have had it speak with a journal that was not trusted, by a fence that guards
+	// nothing.
+	r.trustJournal()
 	r.exec.Settled(r.core.Stable().Seq)
 	r.recovery.note(r.core)
 	r.recovery.ended(r.core)

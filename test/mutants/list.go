@@ -265,6 +265,8 @@ var mutants = []mutant{
 	{"what prepared is not recorded", core + "voting.go", "		x.persist(&message.Commit{View: x.view, Seq: s.seq, From: x.cfg.Self})\n", ""},
 	{"what prepared is recorded, and nothing waits for it", core + "voting.go", "		x.persist(&message.Commit{View", "		x.note(&message.Commit{View"},
 	{"what others brought is not recorded", core + "journal.go", "	j.persist(&message.BatchBody{PrePrepare: message.PrePrepare{Digest: s.decision, Batch: *s.batch}}, said)\n", "	j.note(said)\n"},
+	{"a batch that others say has committed need not be durable", core + "journal.go", "		j.persist(said)\n", "		j.note(said)\n"},
+	{"a restarted primary proposes at once", core + "propose.go", "p.voting.choosing || p.restoring ||", "p.voting.choosing ||"},
 	{"what committed is not recorded", core + "journal.go", "		j.note(said)\n", ""},
 	{"a VIEW-CHANGE is not recorded", core + "viewchange.go", "	x.persist(x.change.own)\n", ""},
 	{"a NEW-VIEW is not recorded by its primary", core + "viewchange.go", "the PRE-PREPARE of all that it chose\n	x.journal.newView(set, m)\n", "the PRE-PREPARE of all that it chose\n"},

@@ -540,14 +540,8 @@ func (r *replica) effect(e *core.Effect) {
 		}
 	case core.Speak:
 		r.say("is silent no more")
-		if r.mute = false; r.keeper != nil {
-			if !r.flushNow() { // the process ends, because the journal's first record must be durable
-				r.say("stops: it cannot begin its journal")
-				r.restart(20 * tick)
-				return
-			}
-			r.remembers = true
-			w.sites[r.id].position = uint64(r.keeper.store.Position())
+		if r.mute = false; !r.trustJournal() {
+			return
 		}
 	case core.Fetch:
 		r.fetch(e.Seq, e.Digest)

@@ -68,11 +68,30 @@ func (r *replica) setAside() {
 	r.recover(tick)
 }
 
+// trustJournal has the fence say from now on that the journal holds all promises. Not ok: the
+// process ends, because the journal's first record must be durable.
+func (r *replica) trustJournal() (ok bool) {
+	if r.keeper == nil || r.remembers {
+		return true
+	}
+	if !r.flushNow() {
+		r.say("stops: it cannot begin its journal")
+		r.restart(20 * tick)
+		return false
+	}
+	r.remembers = true
+	r.w.sites[r.id].position = uint64(r.keeper.store.Position())
+	return true
+}
+
 // healed ends the recovery.
 func (r *replica) healed(e *core.Effect) {
 	w, s := r.w, r.w.sites[r.id]
 	r.say("has recovered, at n%d", r.core.Stable().Seq)
 	r.recovers, s.lost, s.fence, s.view = false, false, e.Seq, e.View
+	if !r.trustJournal() {
+		return
+	}
 	r.exec.Settled(r.core.Stable().Seq)
 	w.marks.hit(markRecovered)
 	if !s.corrupt || s.edits() {
