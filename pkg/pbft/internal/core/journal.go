@@ -12,9 +12,10 @@ type journal struct {
 	change *viewChange
 }
 
-// decided records a committed batch. Our messages that rest on it wait for the record if our journal
-// does not say that the batch has prepared here, for others told us that it has committed: after a
-// restart we would not know that we have answered from it. They bring it if we do not have it.
+// decided records a committed batch. Our messages that rest on it wait for the record if our
+// journal does not say that the batch has prepared here, for others told us that it has committed:
+// after a restart we would not know that we have answered from it. They bring it if we do not have
+// it.
 func (j *journal) decided(s *slot) {
 	said := &message.Decided{Seq: s.seq, Digest: s.decision, From: j.cfg.Self}
 	switch ours := s.proposal != nil && s.proposal.Digest == s.decision && s.prepares.has(j.cfg.Self); {
