@@ -29,6 +29,7 @@ type replica struct {
 	session pbft.Install
 	ahead   *message.Batch // executed last, tentatively
 	at      message.SeqNum // the last batch in the state
+	fetched message.SeqNum // the last checkpoint that was fetched in this life
 	pace    int64          // of its clock: a tick lasts so long
 	paused  int64          // until when it stands still
 	down    bool
@@ -80,6 +81,7 @@ func (r *replica) boot() {
 		Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: firstTimeout}, Fence: w.sites[r.id].fence,
 		FenceView: w.sites[r.id].view, Lost: w.sites[r.id].lost,
 	}
+	r.fetched = 0
 	if w.sites[r.id].bound = 0; r.recovers {
 		cfg.Recovery = w.rng.Uint64() | 1
 	}
@@ -722,7 +724,7 @@ func (r *replica) install(n message.SeqNum) {
 	r.say("installs checkpoint n%d", n)
 	r.session = nil
 	r.exec.Replaced(n)
-	r.at = n
+	r.at, r.fetched = n, n
 	r.w.judge.root(r, n, r.memory.Root())
 	r.w.judge.installed(r)
 	installed := func() {

@@ -170,7 +170,7 @@ func (v *vows) bounded(r *replica, m message.Message) {
 			n = m.Q[len(m.Q)-1].Seq
 		}
 	}
-	if s.bound > 0 && n > s.bound+v.j.w.shape.period && r.core.Stable().Seq < s.bound {
+	if s.bound > 0 && n > s.bound+v.j.w.shape.period && max(r.core.Stable().Seq, r.fetched) < s.bound {
 		v.j.w.fail("replica %d recovers, and sends %s above its bound, n%d", r.id, describe(m), s.bound)
 	}
 }
