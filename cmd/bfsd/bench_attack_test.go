@@ -30,13 +30,7 @@ func TestBenchAttackCombined(t *testing.T) {
 
 func sufferAttacks(t *testing.T, want map[string]bench.By, flags ...string) {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
-	}
-	bin, err := cluster.Binaries()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bfsd := program(t)
 	ctx, cancel := patience.Context(t.Context(), 3*time.Minute)
 	defer cancel()
 	args := []string{"bench", "attack", "--rounds", "1", "--phase", "200ms", "--durability", "replicated", "--json"}
@@ -44,7 +38,7 @@ func sufferAttacks(t *testing.T, want map[string]bench.By, flags ...string) {
 	for name := range want {
 		args = append(args, name)
 	}
-	c := exec.CommandContext(ctx, filepath.Join(bin, "bfsd"), args...)
+	c := exec.CommandContext(ctx, bfsd, args...)
 	c.Env = append(c.Environ(), "TMPDIR="+t.TempDir())
 	out, err := c.StdoutPipe()
 	if err == nil {
@@ -78,4 +72,17 @@ func TestOffendersHaveHelp(t *testing.T) {
 			t.Errorf("%s is in the help %d times", o.Name, n)
 		}
 	}
+}
+
+// program builds bfsd, unless tests are to be short, and returns its path.
+func program(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
+	}
+	bin, err := cluster.Binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(bin, "bfsd")
 }

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"bfs/cmd/internal/bench"
-	"bfs/test/cluster"
 	"bfs/test/patience"
 )
 
@@ -85,17 +84,11 @@ type soakRun struct {
 
 func startSoak(ctx context.Context, t *testing.T, flags ...string) *soakRun {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("NOT RUN: starts real processes for some seconds; run without -short")
-	}
-	bin, err := cluster.Binaries()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bfsd := program(t)
 	s := &soakRun{dir: t.TempDir()}
 	args := append([]string{"bench", "attack", "common+stranger-hellos", "--phase", "300ms", "--durability",
 		"replicated", "--json", "--stall", patience.For(10 * time.Second).String()}, flags...)
-	s.cmd = exec.CommandContext(ctx, filepath.Join(bin, "bfsd"), args...)
+	s.cmd = exec.CommandContext(ctx, bfsd, args...)
 	s.cmd.Env, s.cmd.Stderr = append(s.cmd.Environ(), "TMPDIR="+s.dir), &s.errors
 	out, err := s.cmd.StdoutPipe()
 	if err == nil {

@@ -18,6 +18,7 @@ import (
 	"bfs/pkg/pbft/internal/fence"
 	"bfs/pkg/pbft/internal/image"
 	"bfs/pkg/pbft/internal/message"
+	"bfs/pkg/pbft/internal/store"
 	"bfs/pkg/pbft/internal/transport"
 	"bfs/pkg/pbft/internal/wire"
 )
@@ -80,13 +81,18 @@ func ShortSegments(t testing.TB) {
 	t.Cleanup(func() { leastSegment = old })
 }
 
-// WriteFence writes a fence as an intruder may.
-func WriteFence(t testing.TB, path string, g *Group, n SeqNum, v View) {
+// WriteFence writes a fence as an intruder may. With distrust it says that the journal does not
+// hold all promises.
+func WriteFence(t testing.TB, path string, g *Group, n SeqNum, v View, distrust bool) {
 	t.Helper()
+	position := uint64(0)
+	if distrust {
+		position = store.NoJournal
+	}
 	digest := g.Digest()
 	b := binary.LittleEndian.AppendUint64(digest[:], uint64(v))
 	b = binary.LittleEndian.AppendUint64(b, uint64(n))
-	if err := os.WriteFile(path, binary.LittleEndian.AppendUint64(b, 0), 0o600); err != nil {
+	if err := os.WriteFile(path, binary.LittleEndian.AppendUint64(b, position), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -123,10 +123,10 @@ func TestRecoveryFromAnIntruder(t *testing.T) {
 			overwrite(t, filepath.Join(dir, "disk", "pages"), 0, 1<<20)
 		}},
 		{"the fence says that nothing was ever promised", false, func(t *testing.T, c *cluster, dir string) {
-			pbft.WriteFence(t, filepath.Join(dir, "fence"), c.g, 0, 0)
+			pbft.WriteFence(t, filepath.Join(dir, "fence"), c.g, 0, 0, false)
 		}},
 		{"the fence is as high as can be", false, func(t *testing.T, c *cluster, dir string) {
-			pbft.WriteFence(t, filepath.Join(dir, "fence"), c.g, 1<<40, 1<<40)
+			pbft.WriteFence(t, filepath.Join(dir, "fence"), c.g, 1<<40, 1<<40, false)
 			remove(t, filepath.Join(dir, "disk"), "")
 		}},
 		{"the image is as far ahead as can be", true, func(t *testing.T, c *cluster, dir string) {
@@ -205,6 +205,24 @@ func TestRecoveryWithoutFence(t *testing.T) {
 				t.Errorf("after its recovery it starts as %+v, silent until %d", s.Recovery, s.SilentUntil)
 			}
 		})
+	}
+}
+
+// A replica whose journal did not count, and that an intruder kept from being silent, has a journal
+// that counts when it has recovered: the next start remembers.
+func TestRecoveredJournalCounts(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	count(t, client, 3*int(c.g.Limits.CheckpointPeriod))
+	c.stop(3)
+	pbft.WriteFence(t, filepath.Join(c.dirs[3], "fence"), c.g, 0, 0, true)
+	c.start(3, recovering)
+	c.recovered(3)
+	invoke(t, client, "i", false)
+	c.stop(3)
+	if s := c.start(3).Status(); s.SilentUntil > 0 || s.Recovery.Phase != "" || s.LastExecuted == 0 {
+		t.Errorf("after its recovery it starts at batch %d as %+v, silent until %d", s.LastExecuted, s.Recovery,
+			s.SilentUntil)
 	}
 }
 

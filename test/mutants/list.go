@@ -393,6 +393,7 @@ var mutants = []mutant{
 
 	// A slow primary.
 	{"a slow primary keeps its view", core + "turnaround.go", "return x.active && n >= x.weak()", "return false"},
+	{"a slow group is judged like a quick one", core + "turnaround.go", "		slack = mostAllowed * time.Duration(times)\n", ""},
 	{"a busy host excuses no primary", core + "pacing.go", "max(leastAllowed, min(lateFactor*time.Duration(l), mostAllowed))", "leastAllowed"},
 	{"one replica's word ends the view of a slow primary", core + "turnaround.go", "return x.active && n >= x.weak()", "return x.active && n >= 1"},
 	{"slow agreement does not excuse a slow proposal", core + "pacing.go", "max(0, of(r)-time.Duration(y.factor)*r.agreed)", "max(0, of(r)-time.Duration(0*y.factor)*r.agreed)"},

@@ -13,7 +13,7 @@ package core
 type demand struct{ wanted int }
 
 const (
-	wantAlways = 256
+	wantAlways = 1 << 16
 	// demandTicks is how many ticks it takes to learn what is wanted.
 	demandTicks = 16
 )

@@ -51,7 +51,7 @@ const unbounded = math.MaxUint64
 func (l *messageLog) confine(bound, until message.SeqNum) {
 	l.bound, l.until = bound, until
 	l.place()
-	// What an intruder left there above the window no correct replica can have.
+	// No correct replica has anything there above the window: an intruder left it.
 	l.pq.confine(min(until, l.low+message.SeqNum(len(l.slots))))
 }
 

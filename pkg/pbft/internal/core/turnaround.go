@@ -18,7 +18,7 @@ import (
 // So a client shows a short one to the backups, once in a while. The copy for the primary does not
 // say so: the primary cannot know which of its delays are seen.
 //
-// A correct primary is late too, for three reasons, which must not count against it:
+// A correct primary is late too, for four reasons, which must not count against it:
 //
 //   - It has as many batches under way as it may, and the request waits for the next. So a
 //     backup counts only the time in which the primary could have proposed.
@@ -55,12 +55,11 @@ const (
 	// tolerantTicks is how long a backup is more tolerant after it has left a slow primary, and how
 	// long it takes to be half as tolerant again.
 	tolerantTicks = 6000
-	// maxTolerance bounds how much more tolerant: a second, for one that was allowed leastAllowed.
-	maxTolerance = 512
+	// maxTolerance bounds how much more tolerant.
+	maxTolerance = 64
 	// fairTicks is how long no primary is left for a client that starves after one was. It doubles
-	// up to mostFairTicks.
-	fairTicks     = 500
-	mostFairTicks = 64 * fairTicks
+	// up to maxTolerance times that.
+	fairTicks = 500
 )
 
 // turnarounds judge the primary of the present view.
@@ -187,6 +186,16 @@ func (x *turnarounds) tolerance() int {
 	return min(max(1, 2*x.tolerant.ticks/tolerantTicks), maxTolerance)
 }
 
+// allowed is what the primary may take. After a slow one it is as much as on the busiest host, and
+// more: the group may be slow, and should find that out in few view changes.
+func (x *turnarounds) allowed() yardstick {
+	times, slack := x.tolerance(), x.lateness.allowed()
+	if times > 1 {
+		slack = mostAllowed * time.Duration(times)
+	}
+	return yardstick{x.tick, slack, paceFactor * times, x.idle}
+}
+
 // judge judges the primary. It is called before each STATUS, which then says the result.
 func (x *turnarounds) judge() {
 	x.tolerant.halve(x.tick)
@@ -209,8 +218,7 @@ func (x *turnarounds) verdict() (slow, starved bool) {
 	}
 	x.follow()
 	known, tooSlow, most := 0, 0, 0
-	times := x.tolerance()
-	allowed := yardstick{x.tick, x.lateness.allowed() * time.Duration(times), paceFactor * times, x.idle}
+	allowed := x.allowed()
 	for _, l := range x.queue.order {
 		if isSlow, isKnown := l.pacing.slow(&allowed); isKnown {
 			known++
@@ -269,7 +277,7 @@ func (x *turnarounds) leave() {
 	case own && x.isSlow:
 		x.tolerant.begin(x.tick, tolerantTicks, tolerantTicks*maxTolerance/2)
 	case own:
-		x.fair.begin(x.tick, fairTicks, mostFairTicks)
+		x.fair.begin(x.tick, fairTicks, fairTicks*maxTolerance)
 	}
 	x.strikes, x.isSlow, x.reports.slowPrimary = 0, false, false
 	for _, l := range x.queue.order {

@@ -229,8 +229,8 @@ func (w *waiting) drop(executed func(r *message.Request) bool) {
 	w.queue.drop(executed, w.forwards.forget)
 }
 
-// tickQueue begins a tick of the queue: a client wants something while a request of its waits or is
-// under way.
+// tickQueue begins a tick of the queue: a client wants something while one of its requests waits
+// or is under way.
 func (w *waiting) tickQueue() {
 	w.queue.costly.earn()
 	for _, l := range w.queue.order {

@@ -77,7 +77,7 @@ func slowToOne() *Schedule {
 }
 
 // slowForever: each proposal takes 15 ticks, whoever makes it, and agreement is quick. A view ends
-// for it, but each next one must be twice as slow for those who found it so, two of four each time.
+// for it, but each next one must be twice as slow.
 func slowForever() *Schedule {
 	s := slowly("all primaries are slow", 3000)
 	s.add(func(w *world) {
@@ -94,7 +94,7 @@ func slowForever() *Schedule {
 			return true
 		})
 	}, "proposals are 15 ticks under way")
-	s.reach("views have ended, but few", func(w *world) bool { return w.view(2) >= 1 && w.view(2) <= 12 })
+	s.reach("views have ended, but few", func(w *world) bool { return w.view(2) >= 1 && w.view(2) <= 8 })
 	return s
 }
 
