@@ -3,6 +3,7 @@
 package pbft_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -170,5 +171,33 @@ func copyDisk(t *testing.T, to, from string) {
 	t.Helper()
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A replica that is stopped in order says how far its journal goes. So a journal that has lost its
+// end since does not pass for one that a crash has torn.
+func TestStoppedJournalIsWhole(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	disk, old := filepath.Join(c.dirs[2], "disk"), t.TempDir()
+	level := func() {
+		t.Helper()
+		invoke(t, client, "p", false)
+		eventually(t, "replica 2 has executed all", func() bool {
+			return c.replicas[2].Status().LastExecuted == c.replicas[1].Status().LastExecuted
+		})
+	}
+	level()
+	if err := os.CopyFS(old, os.DirFS(disk)); err != nil {
+		t.Fatal(err)
+	}
+	level()
+	c.stop(2)
+	if err := errors.Join(os.RemoveAll(disk), os.CopyFS(disk, os.DirFS(old))); err != nil {
+		t.Fatal(err)
+	}
+	log := c.logged(2)
+	if c.replicas[2].Status().SilentUntil == 0 {
+		t.Errorf("an old journal was put back, and the replica trusts it:\n%s", log)
 	}
 }

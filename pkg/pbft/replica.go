@@ -239,7 +239,13 @@ func (r *Replica) shutdown() {
 	r.mu.Lock()
 	r.ending.note(r.fence.Settle())
 	r.mu.Unlock()
-	r.ending.note(r.disk.close())
+	if err := r.disk.close(); err != nil {
+		r.ending.note(err)
+	} else {
+		r.mu.Lock()
+		r.ending.note(r.fence.Seal())
+		r.mu.Unlock()
+	}
 	r.ending.lock.Close()
 	<-r.end.Renewal.Over
 	r.keeper.wait()

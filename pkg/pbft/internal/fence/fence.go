@@ -232,6 +232,19 @@ func (f *Fence) Trust(journal func() uint64) error {
 	return f.Settle()
 }
 
+// Seal returns when it is on disk how many records the journal holds now. Without it the end of the
+// journal may be lost, or changed, and pass for what a crash has torn.
+func (f *Fence) Seal() error {
+	if err := f.Settle(); err != nil {
+		return err
+	}
+	if f.journal == nil || f.position == f.journal() {
+		return nil
+	}
+	f.begin(f.view, f.last)
+	return f.Settle()
+}
+
 // Reset replaces the fence by one that says only that this replica may have voted up to n
 // and reached view v. It returns when this is on disk. With distrust the fence also says
 // that the journal does not hold all promises.
