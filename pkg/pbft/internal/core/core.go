@@ -202,13 +202,18 @@ func (c *Core) leave(v message.View) {
 	c.followUp()
 }
 
-// fillLate reports whether the primary of an idle group leaves a recovering replica
-// waiting for null batches (R-PR-25).
+// fillLate reports whether the primary of an idle group leaves a recovering replica waiting for
+// null batches (R-PR-25). The primary itself finds that it does so if its last batch does not
+// commit: the others cannot authenticate a request in it, and nobody's timer runs for that one.
 func (c *Core) fillLate() bool {
-	if !c.active || c.isPrimary() || c.catchUp.fetching() || c.silent() {
+	if !c.active || c.catchUp.fetching() || c.silent() {
 		return false
 	}
-	return c.silences.late(max(c.log.progress, c.wait.began), c.wait.patience())
+	since, patience := max(c.log.progress, c.wait.began), c.wait.patience()
+	if c.isPrimary() {
+		return c.silences.stuck(c.log.numbered > c.log.lastExec, since, patience)
+	}
+	return c.silences.late(since, patience)
 }
 
 // endSilence makes the statements that we may make from now on. The others have cast all their
@@ -239,7 +244,7 @@ func (c *Core) endSilence() {
 // has left it and forgotten that it did. It cannot say so in a VIEW-CHANGE, so the others
 // leave at this word of it, as they do when a primary steps down (R-VT-5).
 func (c *Core) onStatus(m *message.Status) {
-	c.silences.of[m.From].until = m.SilentUntil
+	c.silences.hear(m.From, m.SilentUntil)
 	if m.From == c.primary() && c.active && (m.SilentUntil > 0 || m.View > c.view) {
 		c.leave(c.view + 1)
 	}

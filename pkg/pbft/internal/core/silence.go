@@ -27,12 +27,14 @@ import "bfs/pkg/pbft/internal/message"
 // their recoveries wait for.
 type silences struct {
 	*base
-	of []silence // by replica
+	of   []silence // by replica
+	free int       // last tick at which our proposals did not keep anybody waiting for null batches
 }
 
 // A silence is what a replica says of its own.
 type silence struct {
 	until message.SeqNum // the checkpoint that must be stable before it votes; 0: it votes
+	rose  int            // tick at which that rose last
 	fills int            // null batches that its silence, or its recovery, may still cause in the present period
 
 	point     message.SeqNum // the checkpoint that must be stable before its last recovery is over; 0: it had none
@@ -40,7 +42,7 @@ type silence struct {
 }
 
 func newSilences(b *base) silences {
-	x := silences{b, make([]silence, b.cfg.Replicas)}
+	x := silences{base: b, of: make([]silence, b.cfg.Replicas)}
 	x.refill()
 	return x
 }
@@ -113,15 +115,38 @@ func (x *silences) recoversAgain(r *message.Request) bool {
 	return last > 0 && x.tick-last < recoveryGapTicks
 }
 
-// late reports whether a replica has waited for null batches for longer than patience, in
-// ticks, and nothing has come since.
+// late reports whether a recovering replica has waited for null batches for longer than patience,
+// in ticks, and nothing has come since. One that was silent when its request was executed says how
+// long it is, which may be for longer than its request tells: until its fence. A liar gains as many
+// batches by that as a fence can be ahead, and once for each recovery.
 func (x *silences) late(since, patience int) bool {
 	for i := range x.of {
-		if s := &x.of[i]; s.point > x.stable.Seq && s.fills > 0 && x.tick-max(since, s.recovered) > patience {
+		s := &x.of[i]
+		over := max(s.point, min(s.until, s.point+message.SeqNum(x.fillsPerPeriod())))
+		if s.point > 0 && over > x.stable.Seq && s.fills > 0 && x.tick-max(since, s.recovered, s.rose) > patience {
 			return true
 		}
 	}
 	return false
+}
+
+// stuck reports whether a batch that we proposed has kept somebody waiting for null batches for
+// longer than patience, in ticks, and nothing has come since. It is called at each tick.
+func (x *silences) stuck(proposed bool, since, patience int) bool {
+	if !proposed || !x.fillDue() {
+		x.free = x.tick
+		return false
+	}
+	return x.tick-max(since, x.free) > patience
+}
+
+// hear notes until when replica i says that it is silent.
+func (x *silences) hear(i message.ReplicaID, until message.SeqNum) {
+	s := &x.of[i]
+	if until > s.until {
+		s.rose = x.tick
+	}
+	s.until = until
 }
 
 // recovered notes that a recovery request of replica i was executed, whose recovery is
@@ -129,5 +154,5 @@ func (x *silences) late(since, patience int) bool {
 func (x *silences) recovered(i message.ReplicaID, point message.SeqNum) {
 	s := &x.of[i]
 	s.point = point
-	s.fills, s.recovered = x.fillsPerPeriod()+int(x.cfg.LogSize), x.tick
+	s.fills, s.recovered = x.fillsPerPeriod()+2*int(x.cfg.LogSize), x.tick
 }

@@ -242,8 +242,31 @@ func idleSilence() *Schedule {
 	s.hush()
 	s.calls(0, 20, append([]byte{opWrite}, make([]byte, 11)...), false)
 	s.restarts(2, 60)
-	s.reach("2 was restarted and votes again, and nobody has called for more", func(w *world) bool {
-		return w.lives(2) == 1 && w.core(2).SilentUntil() == 0 && w.clients[0].slots[0].done == 1
+	s.reach("2 was restarted and votes again in view 0, and nobody has called for more", func(w *world) bool {
+		return w.lives(2) == 1 && w.core(2).SilentUntil() == 0 && w.view(2) == 0 && w.clients[0].slots[0].done == 1
+	})
+	return s
+}
+
+// stuckWhileSilent: while 2 is silent in a group that nobody calls, a client gives the primary a
+// request that it alone can authenticate. The batch with it never commits, and no null batch can
+// follow. Nobody's timer runs for the request, so the primary must leave its view.
+func stuckWhileSilent() *Schedule {
+	s := scene("stuck while one is silent", 400)
+	s.shape.clients = 2
+	s.hush()
+	s.calls(0, 20, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.restarts(2, 60)
+	s.once(func(w *world) bool { return w.lives(2) == 1 && w.core(2).SilentUntil() > 0 }, func(w *world) {
+		c, good := w.clients[1], make([]bool, w.n)
+		good[0] = true
+		q := &message.Request{Client: c.id, Timestamp: 500, Op: append([]byte{opWrite}, make([]byte, 11)...)}
+		w.seal(q, good)
+		w.judge.requested(c, q)
+		c.send(0, q)
+	}, "when 2 is silent 0 gets a request with a MAC for 0 alone")
+	s.reach("0 has left view 0, and 2 votes again", func(w *world) bool {
+		return w.view(0) > 0 && w.core(2).SilentUntil() == 0
 	})
 	return s
 }

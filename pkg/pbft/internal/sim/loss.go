@@ -155,6 +155,30 @@ func lostPrimary() *Schedule {
 	return s
 }
 
+// leftBehindItsPoint: a replica that lost its fence is silent for longer than its request tells the
+// others: until the checkpoint above H_M+K. The primary is faulty and leaves it there.
+func leftBehindItsPoint() *Schedule {
+	s := scene("left behind its recovery point", 600)
+	s.Replicas, s.shape.replicas = 6, 6
+	s.shape.durable, s.shape.sync = true, 5
+	s.hush()
+	s.calls(0, 20, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.robs(5, 60)
+	withholds := func(_ *liarMemory, r *replica, _ int, m message.Message) []message.Message {
+		_, agrees := m.(*message.Commit)
+		if r.core.LastProposed() > r.w.shape.log+r.w.shape.period && !agrees {
+			return nil
+		}
+		return one(m)
+	}
+	s.once(func(w *world) bool { return w.lives(5) > 0 }, func(w *world) {
+		w.sites[0].lies = append(w.sites[0].lies, lie{"directed", withholds})
+		w.remember(0)
+	}, "when 5 has begun again 0 turns faulty, and says nothing but COMMITs when it has proposed above H_M+K")
+	s.reach("5 has recovered in a later view", func(w *world) bool { return healed(w, 5) && w.view(5) > 0 })
+	return s
+}
+
 // lostInAnIdleGroup: nobody calls. The others order the recovery request of 2, and null
 // batches until its recovery point.
 func lostInAnIdleGroup() *Schedule {

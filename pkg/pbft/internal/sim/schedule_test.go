@@ -160,6 +160,8 @@ var remembered = []memorable{
 	{"a restarted primary proposes before it goes on", 1796039762375624654, []int{3, 4, 5, 6, 9, 10, 11, 13}, true, false},
 	{"what an intruder left above the window is in a VIEW-CHANGE", 1796040071420325124, nil, true, false},
 	{"a batch that others say has committed is answered from, and forgotten", 1796040071420328706, nil, true, false},
+	{"a replica whose fence was lost is left one checkpoint short of its recovery point", 1796040663154831722,
+		[]int{2, 4, 5, 8, 10, 14, 15}, true, false},
 	{"a replica has recovered, and its journal is not trusted", 1796040071420314647, []int{1, 2, 3, 5, 7, 11}, true, true},
 }
 
