@@ -205,18 +205,29 @@ func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *messa
 	}
 }
 
+// stands judges that replica r answers a read from a batch that has prepared in a view, which may
+// be later than the one in which r executed it.
+func (j *judge) stands(r *replica, v message.View, n message.SeqNum) {
+	if d, prepared := r.core.Prepared(n); !r.lies() && prepared {
+		j.certificate(r, v, n, d)
+	}
+}
+
 // promised judges a batch that a client believes because 2f+1 replicas have prepared it:
 // the batch counts as committed from now on, and must stay so (R-HD-20).
 func (j *judge) promised(c *caller, at slotKey) {
-	b := j.ahead[at]
+	b, digest := j.ahead[at], j.prepared[at]
+	if b != nil {
+		digest = b.Digest()
+	}
 	switch {
-	case b == nil:
+	case digest.IsZero(), b == nil && int(at.seq) >= len(j.history):
 		j.w.fail("Safe: client %d believes a reply to v%d n%d, which no correct replica has executed",
 			c.index, at.view, at.seq)
 	case int(at.seq) < len(j.history):
-		if first := j.history[at.seq]; first.digest != b.Digest() {
+		if first := j.history[at.seq]; first.digest != digest {
 			j.w.fail("Safe: client %d believes v%d n%d %v, replica %d executed %v",
-				c.index, at.view, at.seq, b.Digest(), first.by, first.digest)
+				c.index, at.view, at.seq, digest, first.by, first.digest)
 		}
 		j.history[at.seq].view = min(j.history[at.seq].view, at.view)
 	default:

@@ -524,7 +524,11 @@ func (r *replica) effect(e *core.Effect) {
 		r.execute(e.Seq, e.Batch, core.Standing{}, true)
 	case core.Query:
 		a := r.exec.Query(e.Request)
-		r.answerUnless(false, e.Request, a, r.core.Ground(a.Version))
+		st := r.core.Ground(a.Version)
+		if st.Seq > 0 && !st.Tentative {
+			w.judge.stands(r, st.View, st.Seq)
+		}
+		r.answerUnless(false, e.Request, a, st)
 	case core.Freeze:
 		r.freeze(e.Seq)
 	case core.Discard:

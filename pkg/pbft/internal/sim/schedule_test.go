@@ -162,6 +162,8 @@ var remembered = []memorable{
 	{"a batch that others say has committed is answered from, and forgotten", 1796040071420328706, nil, true, false},
 	{"a replica whose fence was lost is left one checkpoint short of its recovery point", 1796040663154831722,
 		[]int{2, 4, 5, 8, 10, 14, 15}, true, false},
+	{"the judge does not know that what was executed in one view has prepared in a later one", 1796044584509244735,
+		[]int{2, 3, 5, 7, 8, 10, 11}, false, false},
 	{"a replica has recovered, and its journal is not trusted", 1796040071420314647, []int{1, 2, 3, 5, 7, 11}, true, true},
 }
 
