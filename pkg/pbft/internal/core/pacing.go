@@ -15,6 +15,7 @@ type turnaround struct {
 	waited time.Duration // until the proposal
 	idle   time.Duration // of this, in which the primary could have proposed
 	agreed time.Duration // from the proposal until the batch prepared
+	passed int           // batches that had room for it, and were proposed without it
 }
 
 // A pacing is what is known of the primary's turnarounds for one client.
@@ -27,6 +28,7 @@ type pacing struct {
 	batch     message.SeqNum    // in which it was proposed; 0: it was not
 	proposed  time.Duration     // when that came
 	idle      time.Duration     // of the primary, until then
+	passed    int               // batches that had room for it, and were proposed before that
 	results   []turnaround      // the latest
 }
 
@@ -35,6 +37,7 @@ type yardstick struct {
 	tick   int
 	slack  time.Duration // that they may be longer than
 	factor int           // times the agreement
+	passes int           // batches that may pass a request over
 	idle   idleTime      // of the primary
 }
 
@@ -61,12 +64,35 @@ func (p *pacing) add(tick int, now time.Duration) {
 	if len(p.results) >= keptTurnarounds {
 		p.results = slices.Delete(p.results, 0, 1)
 	}
-	p.results = append(p.results, turnaround{tick, p.proposed - p.since, p.idle, now - p.proposed})
+	p.results = append(p.results, turnaround{tick, p.proposed - p.since, p.idle, now - p.proposed, p.passed})
 }
 
 // slow reports whether the primary is too slow to the client, and whether enough is known for that.
 func (p *pacing) slow(y *yardstick) (slow, known bool) {
-	return p.exceeds(y, func(r *turnaround) time.Duration { return r.idle })
+	slow, known = p.exceeds(y, func(r *turnaround) time.Duration { return r.idle })
+	return slow || p.passedOver(y), known
+}
+
+// passedOver reports whether batches with room leave the client's requests out, on average of all
+// but the worst fourth.
+func (p *pacing) passedOver(y *yardstick) bool {
+	var passed [keptTurnarounds]int
+	all := passed[:0]
+	for i := range p.results {
+		if r := &p.results[i]; y.tick-r.tick < freshTicks {
+			all = append(all, r.passed)
+		}
+	}
+	if len(all) < leastTurnarounds {
+		return false
+	}
+	slices.Sort(all)
+	all = all[:len(all)-len(all)/4]
+	sum := 0
+	for _, x := range all {
+		sum += x
+	}
+	return sum > y.passes*len(all)
 }
 
 // starves reports whether the client waits too long, whatever the primary does meanwhile.

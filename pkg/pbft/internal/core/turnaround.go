@@ -21,7 +21,10 @@ import (
 // A correct primary is late too, for four reasons, which must not count against it:
 //
 //   - It has as many batches under way as it may, and the request waits for the next. So a
-//     backup counts only the time in which the primary could have proposed.
+//     backup counts only the time in which the primary could have proposed. A faulty one could
+//     always have as many under way, each with one request. So a backup counts, too, how many
+//     batches that had room were proposed without the request. A correct primary proposes none
+//     when it has the request, and before that no more than are on their way at once: Window.
 //   - Hosts or wires are slow. Then agreement on the batch is slow, too, which the backups bring
 //     about without the primary. So a turnaround is judged by the agreement on the same batch,
 //     until it has prepared: both cost one or two message delays. (A COMMIT may wait for the next
@@ -145,7 +148,9 @@ func (x *turnarounds) proposed(p *message.PrePrepare) {
 		return
 	}
 	x.mark()
+	size := 0
 	for _, r := range p.Batch.Requests {
+		size += weight(r.Cost, r.Length())
 		l := x.queue.find(r.Client)
 		if l == nil || l.pacing.timestamp == 0 || l.pacing.batch > 0 || l.pacing.slot != r.Slot {
 			continue
@@ -155,6 +160,19 @@ func (x *turnarounds) proposed(p *message.PrePrepare) {
 			l.pacing.wasProposed(p.Seq, &x.idle)
 		case asked < r.Timestamp:
 			x.drop(l)
+		}
+	}
+	if size < leastShare && 2*len(p.Batch.Requests) <= x.cfg.Batch.Count {
+		x.pass()
+	}
+}
+
+// pass notes that a batch was proposed without the requests that wait, and had room for each of
+// them: every client may have leastShare of a batch.
+func (x *turnarounds) pass() {
+	for _, l := range x.asked {
+		if l.pacing.batch == 0 {
+			l.pacing.passed++
 		}
 	}
 }
@@ -193,7 +211,7 @@ func (x *turnarounds) allowed() yardstick {
 	if times > 1 {
 		slack = mostAllowed * time.Duration(times)
 	}
-	return yardstick{x.tick, slack, paceFactor * times, x.idle}
+	return yardstick{x.tick, slack, paceFactor * times, int(x.cfg.Window) * times, x.idle}
 }
 
 // judge judges the primary. It is called before each STATUS, which then says the result.

@@ -56,6 +56,43 @@ func TestSlowPrimary(t *testing.T) {
 	}
 }
 
+// A primary that always has as many batches under way as it may is judged by those that had room
+// for a request and were proposed without it. Those that were on their way do not count.
+func TestPassedOver(t *testing.T) {
+	for _, c := range []struct {
+		batches int // that pass each request over; the window is 4
+		want    bool
+	}{{0, false}, {4, false}, {5, true}} {
+		f, n := newForgetful(1, 0), message.SeqNum(0)
+		order := func(b message.Batch) {
+			n++
+			f.hear(&message.PrePrepare{Seq: n, Digest: b.Digest(), Batch: b, From: 0})
+			for _, i := range []message.ReplicaID{2, 3} {
+				f.hear(&message.Prepare{Seq: n, Digest: b.Digest(), From: i})
+				f.hear(&message.Commit{Seq: n, From: i})
+			}
+			if n%8 == 0 {
+				for _, i := range []message.ReplicaID{0, 2, 3} {
+					f.hear(&message.Checkpoint{Seq: n, Digest: message.Digest{1}, From: i})
+				}
+			}
+		}
+		for stamp := range message.Timestamp(keptTurnarounds) {
+			r := &message.Request{Client: 5, Timestamp: stamp + 1, Apart: true, Authentic: true, PassedBy: 1}
+			f.hear(r)
+			for range c.batches {
+				order(message.Batch{})
+			}
+			order(message.Batch{Requests: []*message.Request{r}})
+		}
+		f.pass(2 * 15)
+		if slow := f.turnarounds.isSlow; f.LastExecuted() != n || slow != c.want {
+			t.Errorf("%d batches pass each request over: executed %d of %d, slow %v, want %v",
+				c.batches, f.LastExecuted(), n, slow, c.want)
+		}
+	}
+}
+
 func always(ticks int) func(message.SeqNum) int { return func(message.SeqNum) int { return ticks } }
 
 // only is so many ticks for one batch, and none for the others.
