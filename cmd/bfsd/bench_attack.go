@@ -28,9 +28,10 @@ func benchAttackCommand() *cobra.Command {
 outstanding, and the offender in a process of its own, or one of the replicas is the offender. The
 attack is off and on in turn. It prints the honest operations a second of both, their ratio, the
 latency that one operation in a hundred exceeds, the longest time in which none ended, and how many
-views the group left. LEFT is the longest time from the beginning of an attack until the group left
-its view, CPUS the processors that the offender's process uses, CONNECT the longest time in which
-another client connects beside the attack.
+views the group left. What is done in the first --settle of an attack, or of a pause, does not count.
+LEFT is the longest time from the beginning of an attack until the group left its view, CPUS the
+processors that the offender's process uses, CONNECT the longest time in which another client
+connects beside the attack.
 
 A replica that offends is correct while the attack is off. When the group has left its view, the next
 round has a new group, in which the offender has its part again.
@@ -54,7 +55,7 @@ replica. A soak fails if
 ` + offenders(),
 		Example: `  bfsd bench attack
   bfsd bench attack ordered-reads reads --rounds 5 --json
-  bfsd bench attack primary-slow-100 --phase 5s
+  bfsd bench attack primary-slow-100 --settle 2s    # when the group should have left its view
   bfsd bench attack --n 7 common+replica-fetches
   bfsd bench attack --soak 1h --durability replicated`,
 		RunE: func(c *cobra.Command, args []string) (err error) {
@@ -81,6 +82,7 @@ replica. A soak fails if
 	f.IntVar(&a.N, "n", 4, fmt.Sprintf("replicas: 4 to 32; with --soak %d unless given", soakN))
 	f.IntVar(&a.Rounds, "rounds", 3, "times that the attack is off and on")
 	f.DurationVar(&a.Phase, "phase", 2*time.Second, "how long each time")
+	f.DurationVar(&a.Settle, "settle", 0, "wait so long before a phase is counted (default an eighth of it)")
 	f.StringVar(&transport, "transport", string(pbft.TransportTLS), "tls or plain")
 	f.StringVar((*string)(&a.Durability), "durability", string(pbft.DurabilityDisk), "disk or replicated")
 	f.DurationVar(&s.For, "soak", 0, "attack one group for so long, with faults beside the attacks")

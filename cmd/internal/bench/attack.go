@@ -25,6 +25,7 @@ type Attack struct {
 	Names     []string // of offenders, those of a combination joined by +; none: all offenders, one by one
 	Rounds    int      // off and on
 	Phase     time.Duration
+	Settle    time.Duration // before the operations of a phase count; 0: an eighth of a phase
 	Transport pbft.Transport
 	All       bool // strangers attack all replicas, not the primary alone
 
@@ -261,7 +262,11 @@ func (m *suffering) connectAnew(ctx context.Context) error {
 
 // phase lets the load settle and counts the operations completed, and the views left.
 func (m *suffering) phase(ctx context.Context, t *tallied) error {
-	if err := pause(ctx, m.Phase/8); err != nil {
+	settle := m.Settle
+	if settle == 0 {
+		settle = m.Phase / 8
+	}
+	if err := pause(ctx, settle); err != nil {
 		return err
 	}
 	h := m.honest[0]
