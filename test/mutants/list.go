@@ -348,7 +348,7 @@ var mutants = []mutant{
 	{"only certain checkpoints are fetched", core + "transfer.go", "		if k, ok := x.checkpoints.claims.highest(x.log.lastExec, false); ok {", "		if k, ok := x.checkpoints.claims.highest(x.log.lastExec, true); ok {"},
 
 	// Recovery.
-	{"a recovering replica says whatever it likes", core + "recovery.go", "	x.log.confine(x.mostSaid(bound), bound)\n", "	x.log.pq.confine(bound)\n"},
+	{"a recovering replica says whatever it likes", core + "recovery.go", "	x.log.confine(x.mostSaid(bound), bound)\n", "	x.log.pq.confine(bound, bound)\n"},
 	{"what is remembered above the bound is believed", core + "recovery.go", "	if x.log.low > bound-x.cfg.LogSize || x.lastPrepared() > bound || x.stability.lastTaken() > bound {", "	if false {"},
 	{"an estimate is what one replica says", core + "testimony.go", "		if within >= x.quorum()-1 && reach >= x.weak()-1 {", "		if within >= 0 && reach >= 0 {"},
 	{"an estimate is below what was stable", core + "testimony.go", "		if within >= x.quorum()-1 && reach >= x.weak()-1 {", "		if reach >= x.weak()-1 && (!found || e.taken < best) {"},

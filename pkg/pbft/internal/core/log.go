@@ -51,8 +51,9 @@ const unbounded = math.MaxUint64
 func (l *messageLog) confine(bound, until message.SeqNum) {
 	l.bound, l.until = bound, until
 	l.place()
-	// No correct replica has anything there above the window: an intruder left it.
-	l.pq.confine(min(until, l.low+message.SeqNum(len(l.slots))))
+	// No correct replica has prepared above its window, or chosen above the next: an intruder left it.
+	size := message.SeqNum(len(l.slots))
+	l.pq.confine(min(until, l.low+size), min(until, l.low+2*size))
 }
 
 // release ends that if it may end: checkpoint n is becoming stable, or its state was fetched.

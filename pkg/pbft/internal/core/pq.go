@@ -61,10 +61,10 @@ func (x *pq) slide(n message.SeqNum) {
 	maps.DeleteFunc(x.preprepared, func(old message.SeqNum, _ []carried) bool { return old <= n })
 }
 
-// confine forgets the tuples above n.
-func (x *pq) confine(n message.SeqNum) {
-	maps.DeleteFunc(x.prepared, func(old message.SeqNum, _ carried) bool { return old > n })
-	maps.DeleteFunc(x.preprepared, func(old message.SeqNum, _ []carried) bool { return old > n })
+// confine forgets the tuples of P above p, and those of Q above q.
+func (x *pq) confine(p, q message.SeqNum) {
+	maps.DeleteFunc(x.prepared, func(old message.SeqNum, _ carried) bool { return old > p })
+	maps.DeleteFunc(x.preprepared, func(old message.SeqNum, _ []carried) bool { return old > q })
 }
 
 // otherwise reports whether we voted in view v for another batch than d as number n.

@@ -164,6 +164,8 @@ var remembered = []memorable{
 		[]int{2, 4, 5, 8, 10, 14, 15}, true, false},
 	{"the judge does not know that what was executed in one view has prepared in a later one", 1796044584509244735,
 		[]int{2, 3, 5, 7, 8, 10, 11}, false, false},
+	{"a primary that recovers forgets in Q what it chose above its window", 1796046114103759103,
+		[]int{0, 3, 5, 7, 8, 11, 12, 13}, true, false},
 	{"a replica has recovered, and its journal is not trusted", 1796040071420314647, []int{1, 2, 3, 5, 7, 11}, true, true},
 }
 
