@@ -51,7 +51,8 @@ const unbounded = math.MaxUint64
 func (l *messageLog) confine(bound, until message.SeqNum) {
 	l.bound, l.until = bound, until
 	l.place()
-	// No correct replica has prepared above its window, or chosen above the next: an intruder left it.
+	// No correct replica has prepared above its window, or chosen above the next: an intruder left
+	// that.
 	size := message.SeqNum(len(l.slots))
 	l.pq.confine(min(until, l.low+size), min(until, l.low+2*size))
 }
