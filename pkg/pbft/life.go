@@ -46,7 +46,7 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 		CheckpointPeriod: l.CheckpointPeriod, CheckpointBytes: l.CheckpointBytes, LogSize: l.LogSize, Window: window,
 		Tentative: cfg.has(Tentative), Piggyback: cfg.has(Piggyback), Separate: cfg.has(Separate),
 		Batch: core.BatchLimit{Bytes: l.BatchBytes, Count: batch, Cost: l.BatchCost}, Cost: r.exec.Cost,
-		LogBytes: l.LogBytes, Clients: l.Clients + 1 + r.group.N(), Slots: l.Slots, QueueBytes: clientQueueBytes,
+		LogBytes: l.LogBytes, Clients: l.Clients + 1 + r.group.N(), Slots: l.Slots, QueueBytes: queueBytes,
 		Ticks: core.Ticks{Status: 15, Resend: 5, Forward: 3, Timeout: 40}, Now: sinceStart(),
 	}
 	if c.Lost = r.fence.IsLost(); c.Lost && !cfg.Recover {
@@ -76,8 +76,10 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 	return r, r.start()
 }
 
-// clientQueueBytes bounds the operations of one client that wait at a replica.
-const clientQueueBytes = 64 << 20
+// queueBytes bounds the operations of all clients that wait at a replica, beside one of each
+// client. A correct client has up to 8 MiB of long ones under way (client.bulkBytes), and fifteen
+// clients may have as many here. What is refused is sent again to all replicas, which costs more.
+const queueBytes = 128 << 20
 
 func newReplica(cfg ReplicaConfig) (*Replica, error) {
 	g := cfg.Group

@@ -17,7 +17,7 @@ import (
 func newAttacked(self message.ReplicaID, fence message.SeqNum) *Core {
 	return New(Config{
 		Self: self, Replicas: 4, CheckpointPeriod: 4, LogSize: 8, Window: 2,
-		Batch: BatchLimit{Bytes: 1 << 10, Count: 8}, LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10,
+		Batch: BatchLimit{Bytes: 1 << 10, Count: 8}, LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 11,
 		Ticks: Ticks{Status: 10, Resend: 2}, Fence: fence,
 	})
 }
@@ -347,7 +347,7 @@ func TestClaimed(t *testing.T) {
 func TestStableWhileBecomingStable(t *testing.T) {
 	c := New(Config{
 		Self: 3, Replicas: 4, CheckpointPeriod: 16, LogSize: 32, CheckpointBytes: 1, Window: 2,
-		Batch: BatchLimit{Bytes: 1 << 10, Count: 8}, LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 10,
+		Batch: BatchLimit{Bytes: 1 << 10, Count: 8}, LogBytes: 1 << 12, Clients: 64, Slots: 4, QueueBytes: 1 << 11,
 		Ticks: Ticks{Status: 10, Resend: 2},
 	})
 	root := func(n message.SeqNum) message.Digest { return message.Digest{byte(n), 1} }

@@ -23,7 +23,7 @@ type Config struct {
 	Piggyback       bool // let COMMITs for tentatively executed batches ride on later messages
 	Separate        bool // propose without the operations that clients sent to everyone
 	Clients, Slots  int  // enrolled at most, and of each of them
-	QueueBytes      int  // of one client's waiting requests
+	QueueBytes      int  // of all waiting requests, beside one of each client
 	Ticks           Ticks
 
 	// Now is the time since some moment. It decides nothing but how the primary is judged. nil:

@@ -20,7 +20,7 @@
 //	shares.go  transfer.go        shares of service, by replica; fetching the state
 //	cost.go  pacing.go            what a request costs; how long the primary takes for a client's
 //	demand.go                     how much of the time others want something
-//	line.go  queue.go             the requests that wait
+//	line.go  room.go  queue.go    the requests that wait, and how long they may be together
 //	take.go  separate.go          filling a batch; operations that clients send to all replicas
 //	forwards.go  waiting.go       FORWARDs; the view-change timer
 //	turnaround.go                 how fast the primary is

@@ -30,8 +30,8 @@ type forward struct {
 	digest message.Digest
 }
 
-// maxUnproven bounds the requests kept of one replica that are not authentic here.
-const maxUnproven = 8
+// MaxUnproven bounds the requests kept of one replica that are not authentic here.
+const MaxUnproven = 8
 
 func (x *forwards) init(b *base, l *messageLog, q *queue) {
 	n := b.cfg.Replicas
@@ -126,7 +126,7 @@ func (x *forwards) keepUnproven(r *message.Request) {
 		return
 	}
 	u := append(x.unproven[from], r)
-	if len(u) > maxUnproven {
+	if len(u) > MaxUnproven {
 		u = u[1:]
 	}
 	x.unproven[from] = u

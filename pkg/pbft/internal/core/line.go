@@ -71,11 +71,6 @@ func (p *perTick) in(tick int) int {
 	return p.sum
 }
 
-func (l *line) dropLaidBy(s message.Slot) {
-	l.bytes -= l.laidBy[s].Length()
-	l.laidBy[s] = nil
-}
-
 // proposable: r is pending, not in doubt and not expired, and was not proposed in this
 // view, nor was a later one of its slot.
 func (l *line) proposable(r *message.Request) bool {

@@ -375,7 +375,7 @@ type Sizes struct {
 	Prepared, Preprepared, Digests int // entries of P; numbers in Q; the most digests for one of them
 	Bodies, Forwards, Unproven     int // the most of one replica, for the latter two
 	Lines, Line, Asks              int // clients' queues, the longest of them, FETCHes under way
-	LineBytes                      int // the most of one client's operations that wait or are laid by
+	LineBytes, QueueBytes          int // the most of one client's operations that wait or are laid by; of all
 	LogBytes                       int
 	Held                           int // COMMITs held back
 	Overlooked                     int // slots above the log's marks that are not as these say
@@ -390,6 +390,7 @@ func (a Answers) Sizes() (s Sizes) {
 		s.Unproven = max(s.Unproven, len(a.forwards.unproven[i]))
 	}
 	s.Lines, s.Line, s.LineBytes = a.queue.sizes()
+	s.QueueBytes = a.queue.room.bytes
 	if a.catchUp.fetching() {
 		s.Asks = len(a.catchUp.transfer.asked)
 	}

@@ -21,27 +21,28 @@ import (
 // Costly requests wait by themselves, see cost.go; "first in first out" holds for them
 // and for the others.
 //
-// Its memory is bounded: a line has at most one request for each slot, another that is
-// laid by (see separate.go), and lineBytes of operations, and there is a line only for
-// clients that are enrolled.
+// Its memory is bounded: a line has at most one request for each slot and another that is
+// laid by (see separate.go), the operations of all lines share one room, and there is a line
+// only for clients that are enrolled.
 type queue struct {
-	slots, lineBytes int
-	lines            map[message.ClientID]*line
-	recent           *line   // the last that was asked for, if it is in lines: requests of one client come together
-	order            []*line // all lines, in the order of their making: to walk them alike everywhere
-	turn             []*line // lines with requests to propose, the next to be served first
-	total            int     // requests in all lines
-	waiting          int     // of these, to be proposed: not proposed in this view, nor in doubt, nor expired
-	came             bool    // some request came since the proposals that are held were tried last
-	costly           costlyQueue
-	busy             busy
-	underway         int     // pending requests that were proposed in this view: they will be executed soon
-	proposed         busy    // the clients that something was proposed for
-	given            perTick // to all lines, by weight
+	slots    int
+	room     waitingRoom
+	lines    map[message.ClientID]*line
+	recent   *line   // the last that was asked for, if it is in lines: requests of one client come together
+	order    []*line // all lines, in the order of their making: to walk them alike everywhere
+	turn     []*line // lines with requests to propose, the next to be served first
+	total    int     // requests in all lines
+	waiting  int     // of these, to be proposed: not proposed in this view, nor in doubt, nor expired
+	came     bool    // some request came since the proposals that are held were tried last
+	costly   costlyQueue
+	busy     busy
+	underway int     // pending requests that were proposed in this view: they will be executed soon
+	proposed busy    // the clients that something was proposed for
+	given    perTick // to all lines, by weight
 }
 
-func (q *queue) init(slots, lineBytes int) {
-	q.slots, q.lineBytes = slots, lineBytes
+func (q *queue) init(slots, room int) {
+	q.slots, q.room.size = slots, room
 	q.lines = map[message.ClientID]*line{}
 	q.costly.allowance = costPerTick
 }
@@ -81,14 +82,14 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 		renew(old, r)
 		return OlderRequest
 	}
-	count, bytes, cost := l.count, l.bytes, l.costly.cost // without the old one
+	freed, cost := 0, l.costly.cost // without the old one
 	if old != nil {
-		count, bytes, cost = count-1, bytes-old.Length(), cost-max(extra(old), 0)
+		freed, cost = old.Length(), cost-max(extra(old), 0)
 	}
 	switch {
-	case bytes+r.Length() > q.lineBytes && count > 0:
-		return TooManyRequests
 	case costly(r) && cost+extra(r) > lineCost && cost > 0:
+		return TooManyRequests
+	case !q.room.makeFor(l, r, freed, q.remove):
 		return TooManyRequests
 	}
 	copied := old != nil && sameWish(old, r)
@@ -96,13 +97,13 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 		q.remove(l, old)
 	}
 	if a := l.laidBy[r.Slot]; a != nil && a.Timestamp == r.Timestamp {
-		l.dropLaidBy(r.Slot)
+		q.room.dropLaidBy(l, r.Slot)
 	}
 	l.pending[r.Slot] = r
 	if !copied {
 		l.arrived[r.Slot], l.forwardedAt[r.Slot], l.doubt[r.Slot] = tick, 0, false
 	}
-	l.bytes += r.Length()
+	q.room.weigh(l, r.Length())
 	l.costly.cost += max(extra(r), 0)
 	l.count++
 	q.total++
@@ -119,7 +120,7 @@ func (q *queue) remove(l *line, r *message.Request) {
 	}
 	q.underway += l.goes(r, -1)
 	l.pending[r.Slot], l.expired[r.Slot] = nil, false
-	l.bytes -= r.Length()
+	q.room.weigh(l, -r.Length())
 	l.costly.cost -= max(extra(r), 0)
 	l.count--
 	q.total--
@@ -246,7 +247,7 @@ func (q *queue) complete(r *message.Request, as place) {
 		q.remove(l, p)
 	}
 	if a := l.laidBy[r.Slot]; a != nil && a.Timestamp <= r.Timestamp {
-		l.dropLaidBy(r.Slot)
+		q.room.dropLaidBy(l, r.Slot)
 	}
 }
 
@@ -365,6 +366,7 @@ func (q *queue) retain(enrolled func(message.ClientID) bool) {
 				q.remove(l, r)
 			}
 		}
+		q.room.weigh(l, -l.bytes) // what is laid by
 		delete(q.lines, l.client)
 		q.recent = nil
 	}

@@ -27,10 +27,10 @@ func (q *queue) layBy(r *message.Request) Refusal {
 	switch {
 	case r.Timestamp <= l.done[r.Slot].t:
 		return OlderRequest
-	case l.bytes-freed > 0 && l.bytes-freed+r.Length() > q.lineBytes:
+	case !q.room.fits(l, r.Length(), freed):
 		return TooManyRequests
 	}
-	l.bytes += r.Length() - freed
+	q.room.weigh(l, r.Length()-freed)
 	l.laidBy[r.Slot], l.lastNonce = r, r.Auth.Nonce
 	return accepted
 }

@@ -226,7 +226,7 @@ func (p *play) group(t *testing.T, a arguments) {
 			CheckpointPeriod: message.SeqNum(a.int(t, "k", 4)), LogSize: message.SeqNum(a.int(t, "l", 8)),
 			CheckpointBytes: a.int(t, "bytes", 0), Window: message.SeqNum(a.int(t, "window", 1)),
 			Batch:    BatchLimit{Bytes: 1 << 10, Count: a.int(t, "batch", 8), Cost: a.int(t, "cost", 0)},
-			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 10,
+			LogBytes: a.int(t, "log", 1<<20), Clients: 16, Slots: a.int(t, "slots", 4), QueueBytes: 1 << 11,
 			Ticks: Ticks{Status: a.int(t, "status", 10), Resend: 2, Forward: 2, Timeout: 20},
 			Fence: message.SeqNum(fence[i]), FenceView: message.View(left[i]), Tentative: a.named["tentative"] != "",
 			Piggyback: a.named["piggyback"] != "", Separate: a.named["separate"] != "", Recovery: recovers[i],

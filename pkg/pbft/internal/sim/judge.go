@@ -576,7 +576,8 @@ func (j *judge) bounds(r *replica) {
 	}{
 		{"P", s.Prepared, prepared}, {"Q", s.Preprepared, preprepared}, {"digests of Q", s.Digests, 16},
 		{"fetched batches", s.Bodies, 16 * l}, {"forwards", s.Forwards, (maxClients + 1 + j.w.n) * ledgerSlots},
-		{"unproven requests", s.Unproven, 8}, {"bytes of one client", s.LineBytes, queueBytes + longest},
+		{"unproven requests", s.Unproven, 8}, {"bytes of one client", s.LineBytes, max(queueBytes/2, longest)},
+		{"bytes that wait", s.QueueBytes, queueBytes + s.Lines*longest},
 		{"lines", s.Lines, maxClients + 1 + j.w.n}, {"a line", s.Line, 4*ledgerSlots + 32},
 		{"fetches", s.Asks, 4 * j.w.n}, {"bytes of the log", s.LogBytes, 1 << 20}, {"held COMMITs", s.Held, 8},
 		{"slots that nobody looks at", s.Overlooked, 0}, {"checkpoints", r.memory.Checkpoints(), checkpoints},
