@@ -316,7 +316,7 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 			}
 			return
 		}
-		if conn.Queued()+r.group.Limits.Reply > wire.QueueBytes {
+		if !conn.Fits(r.group.Limits.Reply) {
 			r.end.Edge.Dropped.Add(1) // the client takes no answers, or not this one
 			return
 		}

@@ -13,7 +13,6 @@ import (
 	"bfs/pkg/pbft/internal/core"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
-	"bfs/pkg/pbft/internal/wire"
 )
 
 // A pageServer answers FETCHes from the checkpoints that the state holds. It is under the
@@ -149,7 +148,7 @@ func (x *pageServer) lend(c *transport.Conn, s *auth.Session, m *message.Fetch, 
 	answer := &message.Data{Seq: m.Seq, Tag: m.Tag, Gone: true}
 	c.Trust() // a member is not an enrolled client: otherwise its connection would end in ten seconds
 	switch {
-	case x.core == nil || c.Queued()+message.MaxData > wire.QueueBytes:
+	case x.core == nil || !c.Fits(message.MaxData):
 		return
 	case len(m.Nodes) == 0:
 		answer.Seq, answer.Gone = x.core.Await(m.Seq), false

@@ -8,7 +8,6 @@ import (
 	"bfs/pkg/pbft/internal/executor"
 	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/transport"
-	"bfs/pkg/pbft/internal/wire"
 )
 
 // replies are the answers of the present event, in outboxes, and outboxes that are used
@@ -85,7 +84,7 @@ func (x *replies) answerOn(conn *transport.Conn, s *auth.Session, q *message.Req
 		m.Full = x.full || q.Replier == x.self || q.Replier == message.AnyReplier
 		m.Proved = m.Full || q.ReadOnly || q.Provers&(1<<x.self) != 0
 	}
-	if m.Proved && m.Long() && conn.Queued()+len(a.Result) > wire.QueueBytes {
+	if m.Proved && m.Long() && !conn.Fits(len(a.Result)) {
 		x.out.end.Edge.Dropped.Add(1) // the client takes no answers
 		return
 	}

@@ -73,6 +73,7 @@ type Conn struct {
 	mu       sync.Mutex
 	out      queue         // frames, as Send appended them
 	wire     queue         // TLS records made of out; unused if plain
+	weighed  int           // of the bytes in both, counted in o.queued
 	released uint64        // position in out up to which Flush asked to write
 	late     delayLine     // unused without Options.Delay
 	stats    Stats         // of the way out
@@ -167,11 +168,12 @@ func (c *Conn) SendShared(shared *Shared, parts ...[]byte) bool {
 		c.stats.Oversized++
 		return false
 	}
-	if c.closed || c.out.bytes()+c.wire.bytes()+headerSize+n > c.o.Queue {
+	if c.closed || !c.fits(n) {
 		c.stats.Dropped++
 		return false
 	}
 	c.out.appendFrame(n, shared, parts)
+	c.weigh()
 	c.stats.FramesOut++
 	c.stats.BytesOut += uint64(headerSize + n)
 	return true
@@ -181,7 +183,33 @@ func (c *Conn) SendShared(shared *Shared, parts ...[]byte) bool {
 func (c *Conn) Queued() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.bytes() + c.wire.bytes()
+	return c.queued()
+}
+
+// Fits reports whether a frame of n bytes would find room in the queue now.
+func (c *Conn) Fits(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fits(n)
+}
+
+// queued is Queued for a caller that holds c.mu.
+func (c *Conn) queued() int { return c.out.bytes() + c.wire.bytes() }
+
+// fits is Fits for a caller that holds c.mu. A single frame finds room in an empty queue, whatever
+// waits on other connections. More has no more room than is left for those.
+func (c *Conn) fits(n int) bool {
+	own := c.queued()
+	n += headerSize
+	return own+n <= c.o.Queue && (own == 0 || own+n <= c.o.QueueAll-int(c.o.queued.Load())-n)
+}
+
+// weigh counts what is queued here among what is queued on all connections. Requires c.mu, and runs
+// whenever the queues have changed.
+func (c *Conn) weigh() {
+	now := c.queued()
+	c.o.queued.Add(int64(now - c.weighed))
+	c.weighed = now
 }
 
 // Stats returns the counts so far.
@@ -211,6 +239,7 @@ func (c *Conn) closeFor(why error) {
 	c.late.stop()
 	c.out.drop()
 	c.wire.drop()
+	c.weigh()
 	// The socket's Close waits until the reader returns from the handler, which may be our caller,
 	// or may wait for a lock of our caller's. It frees the descriptor whatever error it returns.
 	c.help(func() { _ = c.tcp.Close() })

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bfs/pkg/internal/rawio"
@@ -31,6 +32,7 @@ type endpoint struct {
 
 func newEndpoint(o Options, h Handler) *endpoint {
 	o = o.withDefaults()
+	o.queued = new(atomic.Int64)
 	if o.TLS != nil {
 		o.TLS = hardened(o.TLS)
 	}

@@ -4,17 +4,27 @@ package transport
 
 import (
 	"crypto/tls"
+	"math"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"bfs/pkg/internal/rawio"
 )
+
+// MostRead is how many bytes one read brings at most, unless Options.ReadBuffer says otherwise.
+const MostRead = 256 << 10
 
 // Options bound what connections may cost. A zero field takes the default named beside it, so the
 // zero Options serve.
 type Options struct {
 	MaxFrame int // longest frame in bytes, both ways: 2 MiB
 	Queue    int // bytes queued on one connection to be sent, at least a frame's: 16 MiB
+
+	// QueueAll bounds the bytes queued on all connections accepted by one Listener, beside one
+	// frame on each. One connection may have no more of them than are left for the others: no
+	// bound but Queue.
+	QueueAll int
 
 	// TLS, if not nil, runs the connection inside TLS: as the server of accepted connections, as
 	// the client of dialled ones. See HostTLS.
@@ -53,20 +63,22 @@ type Options struct {
 	BackoffMin  time.Duration // pause after the first failed dial: 20 ms
 	BackoffMax  time.Duration // bound of the pause, which doubles with each failure: 1 s
 
-	ReadBuffer   int // bytes one read may bring: 256 KiB. A buffer starts small and grows to this
+	ReadBuffer   int // bytes one read may bring: MostRead. A buffer starts small and grows to this
 	SocketBuffer int // SO_SNDBUF and SO_RCVBUF: 0 leaves them to the kernel, which tunes them
 
 	// Delay, if not nil, says for how long frames are held back before they leave, in order, as a
 	// longer wire would. For benchmarks only.
 	Delay func() time.Duration
 
-	calls *rawio.Calls // how the socket is read and written; tests choose
+	calls  *rawio.Calls  // how the socket is read and written; tests choose
+	queued *atomic.Int64 // bytes queued on all connections of an endpoint
 }
 
 // withDefaults fills in the fields that the caller left zero.
 func (o Options) withDefaults() Options {
 	setDefault(&o.MaxFrame, 2<<20)
 	setDefault(&o.Queue, 16<<20)
+	setDefault(&o.QueueAll, math.MaxInt)
 	setDefault(&o.MaxConns, 1024)
 	setDefault(&o.MaxConnsPerHost, max(1, o.MaxConns/4))
 	setDefault(&o.StrangerFrame, o.MaxFrame)
@@ -76,7 +88,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.DialTimeout, 5*time.Second)
 	setDefault(&o.BackoffMin, 20*time.Millisecond)
 	setDefault(&o.BackoffMax, time.Second)
-	setDefault(&o.ReadBuffer, 256<<10)
+	setDefault(&o.ReadBuffer, MostRead)
 	o.ReadBuffer = max(o.ReadBuffer, minReadBuffer)
 	if o.calls == nil {
 		o.calls = &rawio.Silent

@@ -226,3 +226,38 @@ func isEnd(err error) bool {
 	var op *net.OpError
 	return errors.Is(err, io.EOF) || errors.As(err, &op) && !errors.Is(err, os.ErrDeadlineExceeded)
 }
+
+// The bytes that wait on all accepted connections are bounded together. Peers that take nothing
+// leave as much as the greediest of them has, and one that has none waiting gets a frame at least.
+func TestQueueAll(t *testing.T) {
+	const frame = 1000 - headerSize
+	opened := make(chan *Conn, 1)
+	l := listen(t, Options{QueueAll: 12 * 1000}, funcs{opened: func(c *Conn) { opened <- c }})
+	fill := func(c *Conn) (n int) { // nothing leaves without a Flush
+		for n < 100 && c.Send(make([]byte, frame)) {
+			n++
+		}
+		return n
+	}
+	accepted := func() *Conn {
+		stranger(t, l.Addr())
+		return await(t, opened)
+	}
+	first := accepted()
+	for i, want := range []int{6, 3, 1, 1, 1, 1, 1} {
+		c := first
+		if i > 0 {
+			c = accepted()
+		}
+		if !c.Fits(frame) {
+			t.Errorf("connection %d: a frame has no room", i)
+		}
+		if got := fill(c); got != want || c.Fits(frame) {
+			t.Errorf("connection %d: %d frames wait, and room for another: %t, want %d", i, got, c.Fits(frame), want)
+		}
+	}
+	first.Close()
+	if c := accepted(); fill(c) != 2 {
+		t.Errorf("%d bytes wait when a connection has closed, want two frames", c.Queued())
+	}
+}

@@ -144,6 +144,7 @@ func (c *Conn) offer(call func() error) (all bool, err error) {
 		return false, nil
 	}
 	q.consume(p.n)
+	c.weigh()
 	return p.n == want, nil
 }
 

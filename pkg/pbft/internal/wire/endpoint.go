@@ -36,8 +36,13 @@ type Endpoint struct {
 	warned atomic.Int64   // time of the last warning, Unix nanoseconds
 }
 
-// QueueBytes bounds what waits on one connection to be sent.
-const QueueBytes = 32 << 20
+const (
+	// QueueBytes bounds what waits on one connection to be sent.
+	QueueBytes = 32 << 20
+	// QueueAllBytes bounds what waits on all connections that others made to this process, beside
+	// one frame on each.
+	QueueAllBytes = 2 * QueueBytes
+)
 
 // A Config says whose endpoint it is.
 type Config struct {
@@ -59,7 +64,8 @@ func NewEndpoint(c Config) (*Endpoint, error) {
 		e.Log = slog.New(slog.DiscardHandler)
 	}
 	e.Options = transport.Options{Protocol: [4]byte{'b', 'f', 's', message.VersionMajor},
-		MaxFrame: c.MaxFrame, Queue: QueueBytes, StrangerFrame: 4096, Delay: c.Delay, MaxConns: c.MaxConns}
+		MaxFrame: c.MaxFrame, Queue: QueueBytes, QueueAll: QueueAllBytes, StrangerFrame: 4096, Delay: c.Delay,
+		MaxConns: c.MaxConns}
 	var fingerprint message.Digest
 	if !c.Plain {
 		cert, print, err := transport.NewHostTLS()
