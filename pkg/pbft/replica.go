@@ -123,12 +123,12 @@ func (r *Replica) leave() {
 }
 
 // leaveSynced is leave for a caller that has time: it syncs the journal itself if that is due and
-// nobody else is at it.
+// nobody else is at it, or if too much is to be written.
 func (r *Replica) leaveSynced() {
 	r.conclude()
-	due := r.disk.due()
-	if r.out.dirty.Unlock(&r.mu); due {
-		r.disk.sync()
+	due, behind := r.disk.due(), r.disk.behind()
+	if r.out.dirty.Unlock(&r.mu); due || behind {
+		r.disk.sync(due)
 	}
 }
 

@@ -134,6 +134,10 @@ func (k *storage) due() bool {
 	return true
 }
 
+// behind reports whether the caller must see the journal synced before it brings more, because a
+// slow disk leaves too much of it in memory.
+func (k *storage) behind() bool { return k != nil && !k.stuck && k.store.MustFlush() }
+
 // poke has the goroutine flush sync the journal if that is due.
 func (k *storage) poke() {
 	if k.due() {
@@ -160,19 +164,21 @@ func (k *storage) flush() {
 		case <-k.ending.stop:
 			return
 		case <-k.wake:
-			k.sync()
+			k.sync(true)
 		}
 	}
 }
 
-// sync syncs the journal, for a caller that was told that this is due and does not hold the lock.
-// Everything that comes meanwhile shares the next sync.
-func (k *storage) sync() {
+// sync syncs the journal, for a caller that was told that this is due, or that it is behind, and
+// does not hold the lock. Everything that comes meanwhile shares the next sync.
+func (k *storage) sync(due bool) {
 	began := time.Now()
 	durable, err := k.store.Flush()
 	took, short := time.Since(began), k.store.Short()
 	k.turns.enter()
-	k.syncing = false
+	if due {
+		k.syncing = false
+	}
 	switch {
 	case disk.IsFull(err):
 		k.stuck = true

@@ -131,6 +131,13 @@ func (j *Journal) Next() Position {
 	return j.next
 }
 
+// Pending is the length of the records that no flush has taken.
+func (j *Journal) Pending() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.pending)
+}
+
 // Durable is the position below which all is durable.
 func (j *Journal) Durable() Position {
 	j.mu.Lock()

@@ -180,6 +180,10 @@ func (s *Store[T]) Hold(said T) bool {
 // Waiting reports whether messages are held, or a new one would be.
 func (s *Store[T]) Waiting() bool { return !s.gate.Opens(s.bound) }
 
+// MustFlush reports whether the records that no flush has taken would fill a segment of the
+// journal: the caller must have some written before it appends more.
+func (s *Store[T]) MustFlush() bool { return s.journal.Pending() >= s.options.SegmentBytes }
+
 // Full reports whether too many messages are held for another: the caller must drop new
 // ones, because the disk stands still, and others will ask again.
 func (s *Store[T]) Full() bool { return s.gate.Len() >= maxHeld }

@@ -155,6 +155,25 @@ func TestIsBounded(t *testing.T) {
 	}
 }
 
+// Records of a segment's length must be written before more are appended, and then need not be
+// again.
+func TestMustFlush(t *testing.T) {
+	s, _ := recall(t, disk.NewMem(rand.New(rand.NewPCG(1, 1))))
+	for round := range 3 {
+		n := 0
+		for ; !s.MustFlush(); n++ {
+			s.Note(proposal(0, message.SeqNum(n+1), strings.Repeat("x", 1000)))
+		}
+		if n*1000 > segment || n*1300 < segment {
+			t.Errorf("round %d: a flush is due after %d records of a kilobyte, with segments of %d bytes", round, n,
+				segment)
+		}
+		if _, err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A journal that has fewer records than the fence knows of is replaced, after it is on disk that
 // the new one does not hold what was promised.
 func TestLostJournal(t *testing.T) {
