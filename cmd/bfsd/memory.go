@@ -14,19 +14,26 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// neededMemory returns the number of bytes of memory that a replica takes when its state
-// has grown to a size: the state and what belongs to it (bfsd bench memory: 1.03 bytes a
-// byte), the message log with copies of the pages that it changes, and the program.
-func neededMemory(size config.Size, l pbft.Limits) uint64 {
-	log := uint64(l.LogBytes)
-	if l.CheckpointBytes > 0 {
-		log = min(log, 2*uint64(l.CheckpointBytes))
-	}
-	return uint64(size) + uint64(size)/16 + 2*log + 128<<20
+// neededMemory returns the number of bytes of memory that a replica takes at most when its state
+// has grown to its size: the state and what belongs to it (bfsd bench memory: 1.03 bytes a byte),
+// the pages that checkpoints keep, and the heap.
+func neededMemory(g *config.Group, clients int) uint64 {
+	size := uint64(g.State.Size)
+	return size + size/16 + g.CheckpointMemory(size) + heapMemory(g, clients)
 }
 
-// memory returns an operator's view of a replica's memory, nil where the system does not tell it.
-func memory(g *config.Group) *admin.Memory {
+// heapMemory returns how large the heap of a replica may be. The collector is told so: garbage
+// takes what is left of it.
+func heapMemory(g *config.Group, clients int) (sum uint64) {
+	for _, u := range g.Memory(clients) {
+		sum += u.Bytes
+	}
+	return sum
+}
+
+// memory returns an operator's view of a replica's memory, with so many clients enrolled, nil where
+// the system does not tell it.
+func memory(g *config.Group, clients int) *admin.Memory {
 	have, err := procs.Memory()
 	if err != nil {
 		return nil
@@ -35,14 +42,14 @@ func memory(g *config.Group) *admin.Memory {
 	if err != nil {
 		return nil
 	}
-	return &admin.Memory{Limit: have, Resident: used, Needed: neededMemory(g.State.Size, g.Limits),
+	return &admin.Memory{Limit: have, Resident: used, Needed: neededMemory(g, clients),
 		StateSize: uint64(g.State.Size)}
 }
 
 // warnMemory warns when the state can grow beyond this machine's memory: it lies in
 // memory, and the kernel would end the process, on all hosts at about the same time.
-func warnMemory(log *slog.Logger, g *config.Group) {
-	m := memory(g)
+func warnMemory(log *slog.Logger, g *config.Group, clients int) {
+	m := memory(g, clients)
 	if m == nil || m.Needed <= m.Limit {
 		return
 	}
@@ -67,13 +74,16 @@ func warnDisk(log *slog.Logger, g *config.Group, d *pbft.DiskStatus, directory s
 // memoryLook is how often a replica looks at its memory.
 const memoryLook = 10 * time.Second
 
-// watchMemory warns when a replica's memory fills, until ctx ends.
-func watchMemory(ctx context.Context, log *slog.Logger, g *config.Group) {
+// watchMemory has the collector keep the heap within its bound, which rises with the clients that
+// are enrolled, and warns when a replica's memory fills, until ctx ends.
+func watchMemory(ctx context.Context, log *slog.Logger, g *config.Group, enrolled func() int) {
 	look := time.NewTicker(memoryLook)
 	defer look.Stop()
 	var level fullness
 	for {
-		if m := memory(g); m != nil && level.rises(m.Resident, m.Limit) {
+		clients := enrolled()
+		procs.LimitHeap(heapMemory(g, clients))
+		if m := memory(g, clients); m != nil && level.rises(m.Resident, m.Limit) {
 			log.Error("this replica's memory fills: when it is full the process is killed, and most likely "+
 				"on the other hosts as well. Add memory, remove files, or set quotas (bfsd export set)", "percent",
 				int(level), "resident", config.Size(m.Resident).String(), "memory", config.Size(m.Limit).String(),

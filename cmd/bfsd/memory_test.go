@@ -4,7 +4,9 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -27,21 +29,25 @@ func TestFullness(t *testing.T) {
 	}
 }
 
+// aGroup is a group of four with the default limits.
+func aGroup(size config.Size, d pbft.Durability) *config.Group {
+	g := &config.Group{Group: &pbft.Group{Members: make([]pbft.Member, 4), Limits: pbft.DefaultLimits(), Durability: d}}
+	g.State.Size = size
+	return g
+}
+
 // A replica warns at its start when the group file asks for more memory than the host has, and
 // names what is needed.
 func TestWarnMemory(t *testing.T) {
 	for size, want := range map[config.Size]string{1 << 40: "state.size=1TiB needs=", 64 << 20: ""} {
 		var out bytes.Buffer
-		g := &config.Group{Group: &pbft.Group{}}
-		g.State.Size = size
-		warnMemory(slog.New(slog.NewTextHandler(&out, nil)), g)
+		warnMemory(slog.New(slog.NewTextHandler(&out, nil)), aGroup(size, pbft.DurabilityReplicated), 0)
 		if got := out.String(); want == "" && got != "" || !strings.Contains(got, want) {
 			t.Errorf("size %v: got %q, want %q", size, got, want)
 		}
 	}
 	var out bytes.Buffer
-	g := &config.Group{Group: &pbft.Group{}}
-	g.State.Size = 4 << 30
+	g := aGroup(4<<30, pbft.DurabilityDisk)
 	for size, want := range map[uint64]bool{0: false, 6 << 30: false, 4 << 30: true} {
 		out.Reset()
 		if warnDisk(slog.New(slog.NewTextHandler(&out, nil)), g, &pbft.DiskStatus{Size: size},
@@ -49,7 +55,43 @@ func TestWarnMemory(t *testing.T) {
 			t.Errorf("4 GiB of state on a disk of %d bytes: %q", size, out.String())
 		}
 	}
-	if got := neededMemory(1<<40, pbft.DefaultLimits()); got < 1<<40 || got > 1<<40*11/10 {
+	if got := neededMemory(aGroup(1<<40, pbft.DurabilityDisk), 256); got < 1<<40 || got > 1<<40*11/10 {
 		t.Errorf("1 TiB of state needs %d bytes", got)
+	}
+}
+
+// What a replica needs is the state with its digests, what checkpoints keep, and each use of the
+// heap; and the manual has these figures.
+func TestNeededMemory(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/OPERATING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const mib = 1 << 20
+	row := func(what string, bytes uint64) {
+		if want := fmt.Sprintf("| %s | %d |", what, (bytes+mib-1)/mib); !strings.Contains(string(manual), want) {
+			t.Errorf("docs/OPERATING.md has no line %s", want)
+		}
+	}
+	g := aGroup(8<<30, pbft.DurabilityDisk)
+	sum := uint64(8<<30)*17/16 + g.CheckpointMemory(8<<30)
+	row("pages that checkpoints keep", g.CheckpointMemory(8<<30))
+	for _, u := range g.Memory(0) {
+		sum += u.Bytes
+		if u.What != "clients" {
+			row(u.What, u.Bytes)
+		}
+	}
+	each := neededMemory(g, 1) - neededMemory(g, 0)
+	row("each enrolled client, and the administrator", each)
+	row("all but the state", sum-8<<30*17/16)
+	if got := neededMemory(g, 0); got != sum {
+		t.Errorf("got %d bytes, want %d", got, sum)
+	}
+	if got := neededMemory(g, 10); got != sum+10*each {
+		t.Errorf("got %d bytes with ten clients, want %d", got, sum+10*each)
+	}
+	if got, less := neededMemory(aGroup(8<<30, pbft.DurabilityReplicated), 0), neededMemory(g, 0); got >= less {
+		t.Errorf("got %d bytes without a disk, want less than %d", got, less)
 	}
 }

@@ -135,10 +135,8 @@ func serve(ctx context.Context, file string, start starter, service maker, recov
 	if err := openDirectory(ctx, file, cfg); err != nil {
 		return err
 	}
-	warnMemory(log, c.Group)
-	watching, watched := context.WithCancel(ctx)
-	defer watched()
-	go watchMemory(watching, log, c.Group)
+	procs.LimitHeap(heapMemory(c.Group, 0)) // who is enrolled is in the state
+	warnMemory(log, c.Group, 0)
 	s, free, err := service(c.Group)
 	if err != nil {
 		return err
@@ -149,6 +147,9 @@ func serve(ctx context.Context, file string, start starter, service maker, recov
 		free()
 		return err
 	}
+	watching, watched := context.WithCancel(ctx)
+	defer watched()
+	go watchMemory(watching, log, c.Group, replica.Enrolled)
 	a, err := admin.Serve(c.AdminListen, replicaSources(replica, c.Group))
 	if err != nil {
 		return stop(replica, a, free, err)
@@ -222,12 +223,14 @@ func ignoreHangups(ctx context.Context, log *slog.Logger) {
 func replicaSources(r *pbft.Replica, g *config.Group) admin.Sources {
 	n := g.N()
 	return admin.Sources{
-		Status: func() any { return admin.ReplicaStatus{Status: r.Status(), Program: version.Of(), Memory: memory(g)} },
+		Status: func() any {
+			return admin.ReplicaStatus{Status: r.Status(), Program: version.Of(), Memory: memory(g, r.Enrolled())}
+		},
 		Live:   r.Live,
 		Health: func() error { return admin.ReplicaReady(r.Status(), n) },
 		Metrics: func(w io.Writer) {
 			admin.ReplicaMetrics(w, r.Status(), n)
-			admin.MemoryMetrics(w, memory(g))
+			admin.MemoryMetrics(w, memory(g, r.Enrolled()))
 		},
 		Help: admin.ReplicaHelp,
 	}

@@ -150,6 +150,6 @@ func newEndpoint(g *Group, self message.Principal, signer auth.Signer, t Transpo
 	}
 	return wire.NewEndpoint(wire.Config{Self: self, Signer: signer, Group: g.Digest(), Limits: g.wire(),
 		MaxFrame: g.maxFrame(),
-		MaxConns: max(1024, 2*(g.Limits.Clients+g.N())), // one for each principal, and places for strangers
+		MaxConns: g.maxConns(),
 		Plain:    t == TransportPlain, Delay: late, Log: log})
 }

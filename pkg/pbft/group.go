@@ -273,6 +273,9 @@ func (g *Group) maxFrame() int {
 	return max(batch, message.MaxData, message.MaxViewChange(int(g.Limits.LogSize))) + 1024
 }
 
+// maxConns bounds the connections to one principal: one for each other, and places for strangers.
+func (g *Group) maxConns() int { return max(1024, 2*(g.Limits.Clients+g.N())) }
+
 // newExecutor makes the executor of a service under the limits of a group.
 func newExecutor(g *Group, s Service) (*executor.Executor, error) {
 	l := g.Limits
