@@ -23,16 +23,19 @@ func (k *call) sending(slot pbft.Slot, t pbft.Timestamp) error {
 		k.journaled = false
 		j.finish(k, nil, 0)
 	}
-	if err := j.begin(slot, t, k); err != nil {
-		return err
+	if j != nil {
+		if err := j.begin(slot, t, k); err != nil {
+			return err
+		}
 	}
-	k.journaled, k.slot, k.t = true, slot, t
+	k.journaled, k.left, k.slot, k.t = j != nil, true, slot, t
 	return nil
 }
 
 // done ends a call. It runs on a goroutine of the client and does not wait. It writes the
 // answer to the journal, then to the table, then to the kernel, so that an answer that a
-// kernel has seen survives this process.
+// kernel has seen survives this process. The failure of a call that has left is its answer,
+// too: the call may have been executed, and done again it would be executed twice.
 func (k *call) done(reply []byte, err error) {
 	s := k.server
 	if errors.Is(err, pbft.ErrClosed) {
@@ -41,7 +44,7 @@ func (k *call) done(reply []byte, err error) {
 	}
 	reply, result := s.judge(k, reply, err)
 	kept := reply
-	if result == answeredFailed {
+	if result == answeredFailed && !k.left {
 		kept = nil
 	}
 	var a *answered

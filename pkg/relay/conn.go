@@ -281,7 +281,7 @@ func (c *conn) relay(record []byte) {
 func (c *conn) start(k *call) {
 	s := c.server
 	request := pbft.Call{Body: k.body, ReadOnly: k.readOnly, Done: k.done}
-	if s.config.Journal != nil && !k.readOnly {
+	if !k.readOnly {
 		request.Sending = k.sending
 	}
 	for {

@@ -109,6 +109,51 @@ func TestRestartResumesWhatWasUnderway(t *testing.T) {
 	}
 }
 
+// The group may have executed a call that was sent again after a restart, and have lost its
+// result. Its kernel, which comes back later, is told of the failure; to do the call again
+// might be to do it twice. The next life says the same.
+func TestRestartKeepsFailures(t *testing.T) {
+	path := journalPath(t)
+	m := rpc(1, nfs3.ProgramNFS, procRemove, "lost")
+	j := openJournal(t, path)
+	g := newFakeGroup(8)
+	r := newRig(t, g, withJournal(j))
+	k := r.connect(t)
+	k.send(m)
+	g.next(t)
+	die(r, j)
+	j = openJournal(t, path)
+	g = newFakeGroup(8)
+	r = newRig(t, g, withJournal(j))
+	g.end(g.next(t), nil, pbft.ErrResultLost)
+	for range 2 {
+		k = r.reconnect(t, k)
+		k.send(m)
+		k.expect(1, nfs3.SystemErr, "")
+		g.quiet(t)
+		die(r, j)
+		j = openJournal(t, path)
+		g = newFakeGroup(8)
+		r = newRig(t, g, withJournal(j))
+	}
+}
+
+// A call that failed before it left was not executed, so it is done when it comes again.
+func TestFailureBeforeACallLeftIsNoAnswer(t *testing.T) {
+	g := newFakeGroup(8)
+	g.refuse = pbft.ErrKeyInUse
+	r := newRig(t, g, nil)
+	k := r.connect(t)
+	m := rpc(1, nfs3.ProgramNFS, procRemove, "aaaa")
+	k.send(m)
+	k.expect(1, nfs3.SystemErr, "")
+	g.mu.Lock()
+	g.refuse, g.answer = nil, echo
+	g.mu.Unlock()
+	k.send(m)
+	k.expect(1, nfs3.Success, "aaaa")
+}
+
 // Killed after the answer: it is in the journal, even if its slot has been used since,
 // and nothing is done again.
 func TestRestartKeepsAnswers(t *testing.T) {

@@ -184,7 +184,7 @@ func (s *Server) resume(k *call) error {
 		return s.config.Journal.unusable("slot %d holds no NFS operation", k.slot)
 	}
 	k.server, k.program, k.procedure, k.began = s, c.Program, c.Procedure, s.table.now()
-	k.from = s.earlier(k.key.peer)
+	k.from, k.left = s.earlier(k.key.peer), true
 	s.table.adopt(k)
 	s.counters.resumed.Add(1)
 	if err := s.group.Resume(k.slot, k.t, pbft.Call{Body: k.body, Sending: k.sending, Done: k.done}); err != nil {

@@ -393,7 +393,8 @@ type call struct {
 	from         *lineage // the connection where it came last
 	older, newer *call    // its neighbours in flight
 
-	journaled bool // on the journal under slot, t. Only the client's goroutine that sends it touches these
+	left      bool // the group may have it. Only the client's goroutine that sends it touches this and the next three
+	journaled bool // on the journal under slot, t
 	slot      slotNumber
 	t         timestamp
 }
