@@ -28,7 +28,7 @@ type (
 
 // The file, little-endian:
 //
-//	page 0       header   magic, version, slots, owner, CRC; outside the CRC, the boot and the time of its last use
+//	page 0       header   magic, version, slots, owner, CRC; outside the CRC, the boot and two times of its use
 //	ringStart    ring     ringRecords answers of calls that changed something, ringRecord bytes each
 //	regions      one region for each slot: the operation that is under way in it
 //
@@ -57,6 +57,7 @@ const (
 	headerBoot  = 64
 	bootSize    = 36
 	headerAlive = 104 // when the relay last said that it lives, u64
+	headerServe = 112 // when the latest life began to serve, u64; 0 in files of earlier programs
 
 	ringStart   = pageSize
 	ringRecords = 4096
@@ -436,6 +437,15 @@ func (j *Journal) alive(at instant) {
 	}
 }
 
+// serves notes the time from which clients of earlier lives can come back.
+func (j *Journal) serves(at instant) {
+	j.life.RLock()
+	defer j.life.RUnlock()
+	if j.mapped != nil {
+		guard64(j.mapped[headerServe:]).Store(uint64(at))
+	}
+}
+
 func (j *Journal) free(slot slotNumber) {
 	guard32(j.region(slot)).Store(0)
 	j.occupied[slot] = 0
@@ -488,8 +498,10 @@ func (j *Journal) underway() []*call {
 	return calls
 }
 
-// answered returns the answers of an earlier life, oldest first, except those that were
-// older than limit when it ended.
+// answered returns the answers of earlier lives, oldest first, and drops those that no client
+// can ask for any more: when the last life ended they were older than limit, and it had served
+// for longer than that. A client that could not reach a life that ended before may still be
+// away.
 func (j *Journal) answered(limit time.Duration) []*answered {
 	j.life.RLock()
 	defer j.life.RUnlock()
@@ -497,11 +509,16 @@ func (j *Journal) answered(limit time.Duration) []*answered {
 		return nil
 	}
 	death := instant(guard64(j.mapped[headerAlive:]).Load())
+	served := instant(guard64(j.mapped[headerServe:]).Load())
 	var list []*answered
 	for i := range ringRecords {
-		a := answerFrom(j.answerAt(int((j.answers + uint64(i)) % ringRecords)))
-		if a != nil && a.at.within(limit, death) {
+		r := j.answerAt(int((j.answers + uint64(i)) % ringRecords))
+		switch a := answerFrom(r); {
+		case a == nil:
+		case max(a.at, served).within(limit, death):
 			list = append(list, a)
+		default:
+			guard64(r).Store(0)
 		}
 	}
 	return list

@@ -47,8 +47,9 @@ func TestRestartForgetsAnswersThatWereTaken(t *testing.T) {
 func TestTimeToComeBackRunsFromTheRestart(t *testing.T) {
 	for _, c := range []struct {
 		waited time.Duration // from when the new life serves
+		lives  int           // that served before it, for a moment
 		again  bool
-	}{{5 * time.Minute, true}, {7 * time.Minute, false}} {
+	}{{5 * time.Minute, 0, true}, {7 * time.Minute, 0, false}, {5 * time.Minute, 2, true}} {
 		path, clock := journalPath(t), newHandClock()
 		j := openJournal(t, path)
 		g := newFakeGroup(8)
@@ -58,16 +59,17 @@ func TestTimeToComeBackRunsFromTheRestart(t *testing.T) {
 		m := rpc(7, nfs3.ProgramNFS, procWrite, "same")
 		k.send(m)
 		k.expect(7, nfs3.Success, "same")
-		die(r, j)
-
-		clock.pass(time.Hour)
-		j = openJournal(t, path)
-		g = newFakeGroup(8)
-		g.answer, g.now = echo, clock.now
-		r = newRig(t, g, withJournal(j))
-		early := r.connect(t)
-		early.send(rpc(1, nfs3.ProgramNFS, 0, ""))
-		early.expect(1, nfs3.Success, "") // it serves
+		for range c.lives + 1 {
+			die(r, j)
+			clock.pass(time.Hour)
+			j = openJournal(t, path)
+			g = newFakeGroup(8)
+			g.answer, g.now = echo, clock.now
+			r = newRig(t, g, withJournal(j))
+			early := r.connect(t)
+			early.send(rpc(1, nfs3.ProgramNFS, 0, ""))
+			early.expect(1, nfs3.Success, "") // it serves
+		}
 		clock.pass(c.waited)
 		k = r.reconnect(t, k)
 		k.send(m)
@@ -91,6 +93,34 @@ func TestOldAnswersDieWithTheRelay(t *testing.T) {
 	list := openJournal(t, path).answered(6 * time.Minute)
 	if len(list) != 1 || list[0].key.xid != 1 {
 		t.Fatalf("got %d answers, want the younger", len(list))
+	}
+}
+
+// The relay is away for longer than answers are kept, begins to serve, and dies before its kernels
+// have come back. They may still come. A life that served for long is the last to know the answer.
+func TestAnswersOutliveLivesThatNobodyReached(t *testing.T) {
+	path, at := journalPath(t), instant(time.Hour)
+	j := openJournal(t, path)
+	j.serves(at)
+	j.finish(&call{key: testKey(1, "x"), slot: 1}, success("okay"), at)
+	for _, c := range []struct {
+		away, served time.Duration
+		kept         bool
+	}{
+		{7 * time.Minute, time.Second, true},
+		{7 * time.Minute, 5 * time.Minute, true},
+		{0, 7 * time.Minute, false},
+		{0, 0, false},
+	} {
+		at += instant(c.away)
+		j.serves(at)
+		at += instant(c.served)
+		j.alive(at)
+		j.Close()
+		j = openJournal(t, path)
+		if list := j.answered(6 * time.Minute); (len(list) == 1) != c.kept {
+			t.Fatalf("away %v, served %v: got %d answers, want one: %v", c.away, c.served, len(list), c.kept)
+		}
 	}
 }
 

@@ -212,6 +212,9 @@ func (s *Server) begin() {
 	}
 	s.serving = true
 	at := s.table.now()
+	if s.config.Journal != nil {
+		s.config.Journal.serves(at)
+	}
 	for _, l := range s.lineages {
 		l.end(at, 0)
 	}
