@@ -6,6 +6,7 @@ package test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -200,11 +201,34 @@ func (c clients) faults(ctx context.Context) guest.Answer {
 			return backup.Name + " is dead", nil
 		case "restart the backup":
 			return backup.Name + " is back", backup.Restart(ctx)
+		case "kill the relay with all calls under way":
+			return c.first.Name + " is dead", c.killBusy(ctx)
+		case "start the relay":
+			if err := c.first.Start(); err != nil {
+				return "", err
+			}
+			return c.first.Name + " is back", c.first.Ready(ctx)
 		case "restart the relay":
 			return c.first.Name + " has restarted", c.first.Restart(ctx)
 		}
 		return "", fmt.Errorf("nobody knows how to %q", question)
 	}
+}
+
+// killBusy kills the first relay when each of the guest's workers waits for a call of which
+// the group has not said anything. To that end the group, one backup of which is dead, has no
+// quorum meanwhile.
+func (c clients) killBusy(ctx context.Context) error {
+	const workers = 4 // of busy.pl
+	other := c.group.Replicas[3]
+	if err := other.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	err := c.first.AwaitCalls(ctx, workers)
+	if err == nil { // else the workers that are left go on, and the guest says why one failed
+		c.first.Kill()
+	}
+	return errors.Join(err, other.Signal(syscall.SIGCONT))
 }
 
 // TestLargerGroups lets a kernel work on groups that survive more faults, and kills as

@@ -333,7 +333,9 @@ func (c *conn) awaitClient(k *call) bool {
 func (c *conn) shut() {
 	c.once.Do(func() {
 		c.gone.Store(true)
-		c.end(c.server.table.now(), 0)
+		at := c.server.table.now()
+		c.look(at) // the peer may have ended it before
+		c.end(at)
 		c.server.wg.Go(func() { c.tcp.Close() })
 		close(c.quit)
 	})

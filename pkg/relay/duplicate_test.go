@@ -95,13 +95,14 @@ func TestDoneCallIsAnsweredAgain(t *testing.T) {
 }
 
 // Two processes make the same call, byte for byte and with the same xid. A new process is
-// told from one that asks again by three things: whether the first took its answer, the
-// port, and the time.
+// told from one that asks again by whether the first took its answer, by who ended its
+// connection, by the port, and by the time.
 func TestWhoAsksAgain(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		answered bool // the first process reads its answer
 		orderly  bool // and closes in good order
+		cut      bool // the relay closes the connection
 		samePort bool
 		later    time.Duration
 		again    bool // the second gets the first one's answer
@@ -114,6 +115,10 @@ func TestWhoAsksAgain(t *testing.T) {
 		{name: "answer read, closed, other port", answered: true, orderly: true},
 		{name: "killed before its answer, other port"},
 		{name: "killed after its answer, other port", answered: true},
+		{name: "cut off before its answer, same port", cut: true, samePort: true, again: true},
+		{name: "cut off before its answer, other port", cut: true, again: true},
+		{name: "cut off, other port, after five minutes", cut: true, later: 5 * time.Minute, again: true},
+		{name: "cut off, other port, after an hour", cut: true, later: time.Hour},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g, clock := newFakeGroup(4), newHandClock()
@@ -128,9 +133,12 @@ func TestWhoAsksAgain(t *testing.T) {
 				r.eventually(t, "answered", func(s Stats) bool { return s.BytesOut > 0 })
 			}
 			g.next(t)
-			if c.orderly {
+			switch {
+			case c.cut:
+				old.send(notACallAtAll)
+			case c.orderly:
 				old.Close()
-			} else {
+			default:
 				old.reset()
 			}
 			r.eventually(t, "end seen", func(s Stats) bool { return s.Connections == 0 })
@@ -151,6 +159,43 @@ func TestWhoAsksAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// notACallAtAll is a reply, for which the relay closes a connection.
+var notACallAtAll = record([]byte{7: 1})
+
+// A client whose connection the relay has closed is answered wherever it comes back, again
+// and again; the connection that has its call makes it live, and others are other clients.
+func TestClientThatWasCutOffComesBackFromAnyPort(t *testing.T) {
+	g := newFakeGroup(4)
+	r := newRig(t, g, nil)
+	flying, read := rpc(1, nfs3.ProgramNFS, procRemove, "aaaa"), rpc(2, nfs3.ProgramNFS, procRead, "bbbb")
+	k := r.connect(t)
+	k.send(flying)
+	f := g.next(t)
+	k.send(read)
+	g.next(t)
+	for n := range uint64(2) {
+		k.send(notACallAtAll)
+		k.expectClosed()
+		k = r.connect(t)
+		k.send(flying)
+		r.eventually(t, "joined", func(s Stats) bool { return s.Joined == n+1 })
+	}
+	k.send(read)
+	g.next(t) // what only reads may be done twice
+	other := r.connect(t)
+	other.send(flying)
+	g.end(g.next(t), success("another's"), nil)
+	other.expect(1, nfs3.Success, "another's")
+	g.end(f, success("gone"), nil)
+	k.expect(1, nfs3.Success, "gone")
+	k.send(notACallAtAll)
+	k.expectClosed()
+	k = r.connect(t)
+	k.send(flying)
+	k.expect(1, nfs3.Success, "gone")
+	g.quiet(t)
 }
 
 // The first process is gone while its call is in flight: only a client from its port is
@@ -257,6 +302,27 @@ func TestTableProperties(t *testing.T) {
 	}
 }
 
+// A tableModel is the plain model of the answers: every one that was given, by its key,
+// and the latest by its key without the port.
+type tableModel struct{ exact, anyPort map[key]*modelAnswer }
+
+// expect returns the answer that k gets if no call is in flight that it repeats. The model
+// keeps every answer, so the table says which ones it has.
+func (m *tableModel) expect(b *table, k *call, now instant) *modelAnswer {
+	if k.readOnly {
+		return nil
+	}
+	any := k.key.fromAnyPort()
+	exact, latest := m.exact[k.key], m.anyPort[any]
+	if b.answers.exact[k.key] != nil && exact.wanted(k.conn, now) {
+		return exact
+	}
+	if b.answers.anyPort[any] != nil && latest != exact && latest.wanted(k.conn, now) {
+		return latest
+	}
+	return nil
+}
+
 // A modelAnswer is the model's record of an answer that may be kept.
 type modelAnswer struct {
 	key   key
@@ -271,7 +337,8 @@ func (a *modelAnswer) wanted(c *conn, now instant) bool {
 	if a.from == c.lineage {
 		return now-a.at <= instant(2*time.Minute)
 	}
-	return a.from.ended != 0 && now-a.from.ended <= instant(6*time.Minute) && !a.taken
+	return a.from.ended != 0 && now-a.from.ended <= instant(6*time.Minute) && !a.taken &&
+		(a.from.cut || a.from.peer == c.peer)
 }
 
 func tableLife(t *testing.T, chance *rand.Rand) {
@@ -281,7 +348,7 @@ func tableLife(t *testing.T, chance *rand.Rand) {
 	s.table.now = clock.now
 	conns := []*conn{tableConn(s, 700), tableConn(s, 701)}
 	var flying []*call
-	answers := map[key]*modelAnswer{}
+	answers := tableModel{map[key]*modelAnswer{}, map[key]*modelAnswer{}}
 	for step := range 600 {
 		i := chance.IntN(len(conns))
 		c := conns[i]
@@ -289,15 +356,15 @@ func tableLife(t *testing.T, chance *rand.Rand) {
 		case 0, 1: // a call, new or again
 			k := &call{server: s, conn: c, from: c.lineage, readOnly: chance.IntN(3) == 0}
 			k.key = keyOf(c.peer, uint32(chance.IntN(15)), []byte{0, 0, 0, 0, b2i(k.readOnly)})
-			was, kept := answers[k.key], s.table.answers[k.key] != nil
+			was := answers.expect(s.table, k, clock.now())
 			switch how, a := s.table.admit(k); how {
 			case fresh:
-				if kept && was.wanted(c, clock.now()) {
+				if was != nil {
 					t.Fatalf("step %d: %v done twice", step, k.key)
 				}
 				flying = append(flying, k)
 			case replayed:
-				if !was.wanted(c, clock.now()) || string(a.reply) != was.reply {
+				if was == nil || string(a.reply) != was.reply {
 					t.Fatalf("step %d: %v answered %q, want %+v", step, k.key, a.reply, was)
 				}
 				if was.from != c.lineage {
@@ -323,24 +390,28 @@ func tableLife(t *testing.T, chance *rand.Rand) {
 			}
 			s.table.release(to, 0)
 			if a != nil {
-				answers[k.key] = &modelAnswer{key: k.key, reply: string(a.reply), from: k.from, at: clock.now()}
+				m := &modelAnswer{key: k.key, reply: string(a.reply), from: k.from, at: clock.now()}
+				answers.exact[k.key], answers.anyPort[k.key.fromAnyPort()] = m, m
 				sendAll(to, a)
 			}
-		case 4: // a kernel reconnects, having taken everything or maybe nothing
+		case 4: // a kernel reconnects, having taken everything or maybe nothing, from its port or another
 			if chance.IntN(4) != 0 {
 				continue
 			}
 			c.gone.Store(true)
-			if chance.IntN(2) == 0 {
-				c.end(clock.now(), c.written.Load())
-				for _, a := range answers {
+			switch chance.IntN(3) {
+			case 0:
+				c.left(clock.now(), c.written.Load())
+				for _, a := range answers.exact {
 					a.taken = a.taken || a.from == c.lineage
 				}
 				s.table.dropTaken(c.lineage)
-			} else {
-				c.end(clock.now(), 0)
+			case 1:
+				c.left(clock.now(), 0)
+			case 2:
+				c.end(clock.now())
 			}
-			conns[i] = tableConn(s, c.peer.Port())
+			conns[i] = tableConn(s, c.peer.Port()^uint16(chance.IntN(2))<<1)
 		case 5:
 			clock.pass(time.Duration(chance.IntN(60)) * time.Second)
 		}
@@ -356,7 +427,7 @@ func tableLife(t *testing.T, chance *rand.Rand) {
 		}
 	}
 	checkTable(t, s.table, limits, 0)
-	if s.table.oldest != nil || s.table.newest != nil || len(s.table.flying) != 0 {
+	if s.table.oldest != nil || s.table.newest != nil || len(s.table.flying.exact)+len(s.table.flying.anyPort) != 0 {
 		t.Fatal("a call is still in flight")
 	}
 }
@@ -377,7 +448,7 @@ func checkTable(t *testing.T, b *table, l Limits, flying int) {
 			continue
 		}
 		bytes += a.size()
-		if b.answers[a.key] == a {
+		if b.answers.exact[a.key] == a {
 			found++
 		}
 	}
@@ -388,8 +459,8 @@ func checkTable(t *testing.T, b *table, l Limits, flying int) {
 	if b.total != flying || linked != flying {
 		t.Fatalf("total %d, linked %d, want %d", b.total, linked, flying)
 	}
-	if b.kept > l.Answers || b.keptBytes > l.AnswerBytes || bytes != b.keptBytes || len(b.answers) != found {
-		t.Fatalf("kept %d, bytes %d of %d, answers %d of %d", b.kept, b.keptBytes, bytes, len(b.answers), found)
+	if b.kept > l.Answers || b.keptBytes > l.AnswerBytes || bytes != b.keptBytes || len(b.answers.exact) != found {
+		t.Fatalf("kept %d, bytes %d of %d, answers %d of %d", b.kept, b.keptBytes, bytes, len(b.answers.exact), found)
 	}
 }
 

@@ -220,6 +220,16 @@ func (r *rig) kill() {
 	r.also.Wait()
 }
 
+// comeBack connects after the end of an earlier connection, from its port or from another.
+func (r *rig) comeBack(t testing.TB, old *kernel, samePort bool) *kernel {
+	t.Helper()
+	if samePort || old == nil {
+		return r.reconnect(t, old)
+	}
+	old.Close()
+	return r.connect(t)
+}
+
 // A kernel is the other end of a connection.
 type kernel struct {
 	t testing.TB

@@ -109,6 +109,40 @@ func TestRestartResumesWhatWasUnderway(t *testing.T) {
 	}
 }
 
+// A kernel that is refused while the relay is away comes back from another port, and from
+// a third after the next restart. A call that was answered gets its answer, and one that
+// was under way is joined.
+func TestRestartServesKernelsFromOtherPorts(t *testing.T) {
+	path := journalPath(t)
+	done, waiting := rpc(1, nfs3.ProgramNFS, procRemove, "done"), rpc(2, nfs3.ProgramNFS, procRemove, "wait")
+	j := openJournal(t, path)
+	g := newFakeGroup(8)
+	r := newRig(t, g, withJournal(j))
+	k := r.connect(t)
+	k.send(done)
+	g.end(g.next(t), success("done"), nil)
+	r.eventually(t, "answered", func(s Stats) bool { return s.BytesOut > 0 })
+	k.send(waiting)
+	g.next(t)
+	for range 2 {
+		die(r, j)
+		j = openJournal(t, path)
+		g = newFakeGroup(8)
+		r = newRig(t, g, withJournal(j))
+		f := g.next(t)
+		k = r.connect(t)
+		k.send(done)
+		k.expect(1, nfs3.Success, "done")
+		k.send(waiting)
+		r.eventually(t, "joined", func(s Stats) bool { return s.Joined == 1 })
+		g.quiet(t)
+		if len(j.underway()) == 1 && f.resumed {
+			continue
+		}
+		t.Fatal("the call that was under way is not any more")
+	}
+}
+
 // The group may have executed a call that was sent again after a restart, and have lost its
 // result. Its kernel, which comes back later, is told of the failure; to do the call again
 // might be to do it twice. The next life says the same.

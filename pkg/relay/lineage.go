@@ -39,8 +39,9 @@ func (at instant) within(d time.Duration, now instant) bool { return now-at <= i
 // it. It holds the evidence by which a call that comes again on another connection is
 // told from a new client's call with the same bytes:
 //
-//   - peer: a kernel that reconnects keeps its source port;
 //   - ended: a client that is still connected has no reason to ask on another connection;
+//   - cut: a client whose connection the relay has ended is alive, and comes back from any port;
+//   - peer: a client that has ended the connection itself and comes back keeps its source port;
 //   - taken: a client that has its answer does not ask again.
 type lineage struct {
 	peer    netip.AddrPort
@@ -49,17 +50,33 @@ type lineage struct {
 
 	mu    sync.Mutex
 	ended instant // when the end was noticed; 0: not yet
+	cut   bool    // the relay ended it, by closing it or with its earlier life
 	taken uint64  // bytes of replies that the peer had taken when it ended the connection in good order
 }
 
-// end notes when the connection ended, and how many bytes of replies its peer had taken.
-// Only the first note counts.
-func (l *lineage) end(at instant, taken uint64) {
+// left notes that the peer ended the connection, and how many bytes of replies it had taken.
+// Only the first note of an end counts.
+func (l *lineage) left(at instant, taken uint64) { l.note(at, false, taken) }
+
+// end notes that the relay ended the connection. No reply is known to be taken.
+func (l *lineage) end(at instant) { l.note(at, true, 0) }
+
+func (l *lineage) note(at instant, cut bool, taken uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended == 0 {
-		l.ended, l.taken = max(at, 1), taken
+		l.ended, l.cut, l.taken = max(at, 1), cut, taken
 	}
+}
+
+// mayComeFrom reports whether the client of this connection, which has ended, may come back
+// from that address and port. Kernels from 6.7 on take another port after each attempt to
+// connect that is refused, as all are while the relay is away. Earlier ones do so when
+// their old port is not to be had.
+func (l *lineage) mayComeFrom(peer netip.AddrPort) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.peer == peer || l.cut && l.peer.Addr() == peer.Addr()
 }
 
 // noticedEnd returns when the connection ended, 0 if its end has not been noticed.
@@ -95,11 +112,11 @@ func (l *lineage) look(at instant) {
 			if n, err := unix.Poll(p, 0); err != nil || n == 0 {
 				return
 			}
-			l.end(at, acknowledged(int(fd), p[0].Revents, written))
+			l.left(at, acknowledged(int(fd), p[0].Revents, written))
 		})
 	}
 	if err != nil { // the relay has closed it
-		l.end(at, 0)
+		l.end(at)
 	}
 }
 

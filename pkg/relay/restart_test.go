@@ -50,12 +50,12 @@ type patientKernel struct {
 	waiting  map[uint32][]byte
 	answered chan struct{} // something was
 	readers  sync.WaitGroup
-	last     *kernel // its connection; the next one has the same port
+	last     *kernel // its connection; the next one has the same port or another
 }
 
 // resend asks on a new connection for everything that has no answer.
 func (p *patientKernel) resend(t *testing.T, r *rig, chance *rand.Rand) {
-	k := r.reconnect(t, p.last)
+	k := r.comeBack(t, p.last, chance.IntN(2) == 0)
 	p.last = k
 	p.mu.Lock()
 	var order []uint32

@@ -216,7 +216,7 @@ func (s *Server) begin() {
 		s.config.Journal.serves(at)
 	}
 	for _, l := range s.lineages {
-		l.end(at, 0)
+		l.end(at)
 	}
 	clear(s.lineages)
 	s.lookAfter(at)

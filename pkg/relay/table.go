@@ -11,7 +11,7 @@ import (
 )
 
 // A key tells calls apart: the client's address and port, the xid it chose, and a digest
-// of the call's bytes.
+// of the call's bytes. A client may come back from another port: see lineage.mayComeFrom.
 type key struct {
 	peer   netip.AddrPort
 	xid    uint32
@@ -31,6 +31,35 @@ func digestOf(b []byte) digest {
 // keyOf makes the key of a call that came in record, whose header must still be whole.
 func keyOf(peer netip.AddrPort, xid uint32, record []byte) key {
 	return key{peer: peer, xid: xid, digest: digestOf(record[4:])}
+}
+
+// fromAnyPort is the key without the port, under which a call is found that comes again from
+// another port.
+func (k key) fromAnyPort() key {
+	k.peer = netip.AddrPortFrom(k.peer.Addr(), 0)
+	return k
+}
+
+// An index finds calls, or answers, by their keys, and by their keys without the port. Of
+// several that differ in the port alone it finds the latest without it.
+type index[T comparable] struct{ exact, anyPort map[key]T }
+
+func newIndex[T comparable]() index[T] {
+	return index[T]{exact: make(map[key]T), anyPort: make(map[key]T)}
+}
+
+func (x index[T]) put(k key, v T) {
+	x.exact[k] = v
+	x.anyPort[k.fromAnyPort()] = v
+}
+
+func (x index[T]) drop(k key, v T) {
+	if x.exact[k] == v {
+		delete(x.exact, k)
+	}
+	if k = k.fromAnyPort(); x.anyPort[k] == v {
+		delete(x.anyPort, k)
+	}
 }
 
 // An answered is the answer to a call that changed something. When the call comes again it gets the
@@ -56,13 +85,13 @@ type table struct {
 	limits Limits
 
 	mu      sync.Mutex
-	flying  map[key]*call
-	total   int       // calls in flight, including those of dead connections
-	bytes   int       // reserved for records above smallRecord
-	room    sync.Cond // total or bytes fell, or a waiting reader must stop
-	waiting int       // on room
+	flying  index[*call] // those that only read are not found without their port: they may be done twice
+	total   int          // calls in flight, including those of dead connections
+	bytes   int          // reserved for records above smallRecord
+	room    sync.Cond    // total or bytes fell, or a waiting reader must stop
+	waiting int          // on room
 
-	answers   map[key]*answered
+	answers   index[*answered]
 	queue     []*answered // ring of limits.Answers, oldest first
 	first     int
 	kept      int // entries of queue in use; nil in place of answers that were forgotten
@@ -76,7 +105,7 @@ type table struct {
 
 func newTable(l Limits) *table {
 	t := &table{
-		limits: l, flying: make(map[key]*call), answers: make(map[key]*answered),
+		limits: l, flying: newIndex[*call](), answers: newIndex[*answered](),
 		queue: make([]*answered, l.Answers), now: now, forgotten: func(uint64) {},
 	}
 	t.room.L = &t.mu
@@ -153,33 +182,59 @@ const (
 func (t *table) admit(k *call) (admission, *answered) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if o := t.flying[k.key]; o != nil && t.sentAgain(o.from, k.conn) {
+	if o := t.inFlightAs(k); o != nil {
 		t.moveHome(o, k.conn)
 		return joined, nil
 	}
-	if a := t.answers[k.key]; a != nil {
-		if t.mayLack(a, k.conn) {
-			t.askedAgain(a, k.conn)
-			return replayed, a
-		}
-		t.forget(a)
+	if a := t.answerTo(k); a != nil {
+		t.askedAgain(a, k.conn)
+		return replayed, a
 	}
-	t.flying[k.key] = k
-	t.count(k)
+	t.fly(k)
 	k.conn.flying++
 	return fresh, nil
 }
 
+// inFlightAs returns the call in flight that k repeats, nil if there is none.
+func (t *table) inFlightAs(k *call) *call {
+	if o := t.flying.exact[k.key]; o != nil && t.sentAgain(o.from, k.conn) {
+		return o
+	}
+	if o := t.flying.anyPort[k.key.fromAnyPort()]; o != nil && t.sentAgain(o.from, k.conn) {
+		return o
+	}
+	return nil
+}
+
+// answerTo returns the answer that k asks for again, nil if there is none. An answer that
+// no call from its port can ask for is forgotten.
+func (t *table) answerTo(k *call) *answered {
+	if k.readOnly {
+		return nil
+	}
+	if a := t.answers.exact[k.key]; a != nil {
+		if t.mayLack(a, k.conn) {
+			return a
+		}
+		t.forget(a)
+	}
+	if a := t.answers.anyPort[k.key.fromAnyPort()]; a != nil && t.mayLack(a, k.conn) {
+		return a
+	}
+	return nil
+}
+
 // sentAgain reports whether a call that came from l, and now comes from c with the same
-// key, is the same call. It is if it comes from l itself, or from a connection that was
-// made in time after l had ended. Two live connections are two clients.
+// key but for the port, is the same call. It is if it comes from l itself, or from a
+// connection that was made in time after l had ended, and from where l's client may come
+// back. Two live connections are two clients.
 func (t *table) sentAgain(l *lineage, c *conn) bool {
 	if l == c.lineage {
 		return true
 	}
 	at := t.now()
 	ended, over := l.over(at)
-	return over && ended.within(t.limits.Reconnect, at)
+	return over && ended.within(t.limits.Reconnect, at) && l.mayComeFrom(c.peer)
 }
 
 // mayLack reports whether the client that asks for a on c may lack the answer: the call
@@ -230,9 +285,18 @@ func (t *table) moveHome(o *call, c *conn) {
 // adopt counts a call of an earlier life as in flight. It comes before any other call.
 func (t *table) adopt(k *call) {
 	t.mu.Lock()
-	t.flying[k.key] = k
-	t.count(k)
+	t.fly(k)
 	t.mu.Unlock()
+}
+
+// fly makes k a call in flight.
+func (t *table) fly(k *call) {
+	if k.readOnly {
+		t.flying.exact[k.key] = k
+	} else {
+		t.flying.put(k.key, k)
+	}
+	t.count(k)
 }
 
 // count counts k, which is not older than any other, as in flight.
@@ -249,9 +313,7 @@ func (t *table) count(k *call) {
 
 // landed removes k from the calls in flight. release lowers their count.
 func (t *table) landed(k *call) {
-	if t.flying[k.key] == k {
-		delete(t.flying, k.key)
-	}
+	t.flying.drop(k.key, k)
 	if k.older != nil {
 		k.older.newer = k.newer
 	} else {
@@ -333,7 +395,7 @@ func (t *table) remember(a *answered) {
 	t.queue[a.place] = a
 	t.kept++
 	t.keptBytes += a.size()
-	t.answers[a.key] = a
+	t.answers.put(a.key, a)
 }
 
 func (a *answered) size() int { return len(a.reply) + answeredOverhead }
@@ -345,9 +407,7 @@ func (t *table) drop(a *answered) {
 	}
 	t.queue[a.place] = nil
 	t.keptBytes -= a.size()
-	if t.answers[a.key] == a {
-		delete(t.answers, a.key)
-	}
+	t.answers.drop(a.key, a)
 }
 
 // forget drops an answer that no retransmission can ask for any more, from the journal too.

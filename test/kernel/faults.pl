@@ -38,6 +38,43 @@ check 'the relay restarts under the mount' => sub {
 	});
 };
 
+# A kernel whose port is taken comes back from another one. Kernels from 6.7 on do so whenever they are refused. The
+# group executes the calls while nobody waits for them, so each of them would be done twice if it were not recognised.
+check 'the kernel comes back from another port' => sub {
+	busy($dir, sub {
+		my ($progress) = @_;
+		for (1 .. 3) {
+			$progress->(20);
+			my $port = port_of($nfs);
+			note(ask('kill the relay with all calls under way'));
+			my $holder = take($port);
+			note(ask('start the relay'));
+			$progress->(20);
+			port_of($nfs) != $port or die "the kernel has port $port again, though it is taken\n";
+		}
+	});
+};
+
+# port_of MOUNT: the port from which the kernel is connected to its server.
+sub port_of {
+	my ($mount) = @_;
+	my ($stats) = get('/proc/self/mountstats') =~ / mounted on \Q$mount\E with (.*?)(?=^device |\z)/ms or die "$mount is not mounted\n";
+	$stats =~ /^\s*xprt:\s+tcp (\d+) /m or die "$mount has no connection\n";
+	return $1;
+}
+
+# take PORT: hold a port, as soon as it is free, until the socket that is returned is closed.
+sub take {
+	my ($port) = @_;
+	require Socket;
+	socket my $s, Socket::PF_INET(), Socket::SOCK_STREAM(), 0 or fail('socket');
+	until (bind $s, Socket::pack_sockaddr_in($port, Socket::INADDR_ANY())) {
+		$! == EADDRINUSE or fail("bind port $port");
+		select undef, undef, undef, 0.01; # not a limit: it asks again
+	}
+	return $s;
+}
+
 check 'a large write survives a restart of the relay' => sub {
 	my $mb = 16;
 	my $join = children(1, sub {
