@@ -22,7 +22,7 @@ type share struct {
 
 const (
 	servesPerTick = 64 // FETCHes of one replica answered in a tick, or batches of no more bytes
-	busyServes    = 12 // the same while clients are served: 300 MB/s
+	busyServes    = 6  // the same while clients are served: 150 MB/s
 	leastCredit   = 1 << 18
 	creditTicks   = 30000 // in which all of a replica's credit comes back
 	fetchBytes    = message.MaxFetch * 4096

@@ -208,8 +208,9 @@ func (q *costlyQueue) spend(cost int, contended bool) {
 // they want (see demand), leastShare to loneShare.
 //
 // A batch takes a single request of any length, for otherwise it would never be ordered. What a
-// client has had so beyond what others had in the same batch, it owes: until others have had twice
-// as much, or ticks have passed, batches have nothing of it. When others want little it has credit.
+// client has had so beyond what others had in the same batch, it owes: until others have had three
+// times as much, or ticks have passed, batches have nothing of it. When others want little it has
+// credit.
 //
 // The rule decides no result, and replicas need not agree on it.
 
@@ -283,7 +284,7 @@ func (x *sharing) tick(wanted bool) {
 // shared notes of whom a batch was made.
 func (t *taking) shared() {
 	for _, l := range t.turn { // others have had this much
-		l.sharing.debt = max(0, l.sharing.debt-(t.weight-l.sharing.weight)/2)
+		l.sharing.debt = max(0, l.sharing.debt-(t.weight-l.sharing.weight)/3)
 	}
 	for _, l := range t.served {
 		x := &l.sharing
