@@ -36,22 +36,24 @@ func (r *Replica) floodFrom(said uint64) uint64 {
 	at := lies.Standing{Self: r.cfg.Self, View: view, Executed: r.core.LastExecuted(), Stable: r.core.Stable(),
 		Window: int(r.group.Limits.LogSize)}
 	for end := said + floodCount; said < end; said++ {
-		m := r.out.liar.Flood(at, said)
-		if m == nil {
-			return said
-		}
-		told := false
+		var open []ReplicaID // a message takes time to make, which nobody else should miss for nothing
 		for i, p := range r.peers {
 			if p == nil {
 				continue
 			}
 			if c := p.link.Conn(); c != nil && c.Queued() < floodBytes {
-				r.out.send(ReplicaID(i), m)
-				told = true
+				open = append(open, ReplicaID(i))
 			}
 		}
-		if !told {
+		if len(open) == 0 {
 			return said
+		}
+		m := r.out.liar.Flood(at, said)
+		if m == nil {
+			return said
+		}
+		for _, i := range open {
+			r.out.send(i, m)
 		}
 	}
 	return said

@@ -57,29 +57,31 @@ func (b *budget) spend(n, perSecond int) bool {
 
 // A replica that floods another has it read, open and judge for it, and all of that takes time from
 // the others. Votes and proposals are few, because each counts once. So what a replica says besides
-// is bounded: chatterPerSecond units for each replica of the group. (FORWARDs alone may come 6400
-// times a second, and a new primary passes on everyone's VIEW-CHANGEs.) Beyond that the connection
-// is not read for a while: R-HD-10. (A variable for tests on slow machines.)
-var chatterPerSecond = 3000
+// is bounded: chatterPerSecond units. (FORWARDs and FETCHes may each come 6400 times a second, and
+// a new primary passes on everyone's VIEW-CHANGEs.) Beyond that the connection is not read for a
+// while: R-HD-10. (A variable for tests on slow machines.)
+var chatterPerSecond = 14000
 
 const chatterRest = 10 * time.Millisecond
 
 // chatter is how many units a message of a replica costs, 0 for votes, proposals and state.
 func chatter(t message.Type) int {
 	switch t {
-	case message.TypeStatus, message.TypeForward, message.TypeFetch, message.TypeFetchBatch, message.TypeDecided,
+	case message.TypeStatus, message.TypeForward, message.TypeFetchBatch, message.TypeDecided,
 		message.TypeCheckpoint, message.TypeViewChangeAck, message.TypeRecovered:
 		return 1
+	case message.TypeFetch:
+		return 2
 	case message.TypeViewChange, message.TypeNewView:
-		return 50 // they are long
+		return 150 // they are long
 	}
 	return 0
 }
 
 // mayChat reports whether a replica may say one more such message.
-func (p *peerEnd) mayChat(t message.Type, replicas int) bool {
+func (p *peerEnd) mayChat(t message.Type) bool {
 	n := chatter(t)
-	return n == 0 || p.said.spend(n, chatterPerSecond*replicas)
+	return n == 0 || p.said.spend(n, chatterPerSecond)
 }
 
 func newPeers(g *Group, self ReplicaID) peers {

@@ -70,7 +70,7 @@ func (x *receiver) receive(c *transport.Conn, who *wire.Remote, frame []byte) me
 		x.end.Edge.Unexpected.Add(1)
 		return nil
 	}
-	if fromReplica && !x.peers[who.Session.Peer.Replica].mayChat(message.Type(frame[0]), len(x.peers)) {
+	if fromReplica && !x.peers[who.Session.Peer.Replica].mayChat(message.Type(frame[0])) {
 		x.end.Edge.Chatter.Add(1)
 		c.Hush(chatterRest)
 		return nil

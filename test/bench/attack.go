@@ -9,9 +9,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,12 +35,13 @@ type damage struct {
 	Left    float64 `json:"left_after_s"`
 }
 
-// attackCommand measures an honest client beside each attack, keeps attack.jsonl, draws
-// attack.svg and prints a table for docs/EVALUATION.md.
+// attackCommand measures an honest client beside each attack, or beside those named, keeps
+// attack.jsonl, draws attack.svg and prints a table for docs/EVALUATION.md.
 func attackCommand(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("bench attack", flag.ContinueOnError)
 	rounds := f.Int("rounds", 3, "times that each attack is off and on. 0: table and drawing of what is there")
 	phase := f.Duration("phase", 1500*time.Millisecond, "how long each time")
+	settle := f.Duration("settle", 0, "wait so long before a phase is counted (default an eighth of it)")
 	durability := f.String("durability", "replicated", "disk or replicated")
 	dir := f.String("dir", "docs/plots", "where attack.jsonl and attack.svg are written")
 	if err := f.Parse(args); err != nil {
@@ -51,13 +54,20 @@ func attackCommand(ctx context.Context, args []string) error {
 			return err
 		}
 		c := exec.CommandContext(ctx, filepath.Join(bin, "bfsd"), append([]string{"bench", "attack", "--json",
-			"--rounds", strconv.Itoa(*rounds), "--phase", phase.String(), "--durability", *durability}, f.Args()...)...)
+			"--rounds", strconv.Itoa(*rounds), "--phase", phase.String(), "--settle", settle.String(),
+			"--durability", *durability}, f.Args()...)...)
 		var out bytes.Buffer
 		c.Stdout, c.Stderr = io.MultiWriter(&out, os.Stdout), os.Stderr
 		if err := c.Run(); err != nil {
 			return fmt.Errorf("bfsd bench attack: %w", err)
 		}
-		if err := os.WriteFile(file, out.Bytes(), 0o644); err != nil {
+		lines := out.Bytes()
+		if f.NArg() > 0 {
+			if lines, err = replaceLines(file, lines, f.Args()); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(file, lines, 0o644); err != nil {
 			return err
 		}
 	}
@@ -69,6 +79,25 @@ func attackCommand(ctx context.Context, args []string) error {
 	drawDamages(&drawing, all)
 	return errors.Join(damageTable(os.Stdout, all),
 		os.WriteFile(filepath.Join(*dir, "attack.svg"), drawing.Bytes(), 0o644))
+}
+
+// replaceLines returns the lines of a file with those of the named attacks replaced by others. An
+// attack that the file has no line of comes last.
+func replaceLines(file string, others []byte, names []string) ([]byte, error) {
+	old, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	lines := strings.Split(strings.TrimSpace(string(old)), "\n")
+	for i, line := range strings.Split(strings.TrimSpace(string(others)), "\n") {
+		begins := func(old string) bool { return strings.HasPrefix(old, `{"attack":"`+names[i]+`"`) }
+		if at := slices.IndexFunc(lines, begins); at >= 0 {
+			lines[at] = line
+		} else {
+			lines = append(lines, line)
+		}
+	}
+	return []byte(strings.TrimSpace(strings.Join(lines, "\n")) + "\n"), nil
 }
 
 func damageTable(w io.Writer, all []damage) error {

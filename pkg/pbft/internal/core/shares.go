@@ -22,7 +22,7 @@ type share struct {
 
 const (
 	servesPerTick = 64 // FETCHes of one replica answered in a tick, or batches of no more bytes
-	busyServes    = 6  // the same while clients are served: 150 MB/s
+	busyServes    = 12 // the same of all the others together, while clients are served: 300 MB/s
 	leastCredit   = 1 << 18
 	creditTicks   = 30000 // in which all of a replica's credit comes back
 	fetchBytes    = message.MaxFetch * 4096
@@ -47,7 +47,7 @@ func (x *shares) may(i message.ReplicaID, pages int) bool {
 	s.served++
 	most := servesPerTick
 	if x.busy {
-		most = busyServes
+		most = max(1, busyServes/(len(x.of)-1))
 	}
 	switch {
 	case s.served > most, s.spent >= x.credit && s.served > 1:
