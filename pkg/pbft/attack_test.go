@@ -778,6 +778,10 @@ func TestFetchWaitsForDigests(t *testing.T) {
 		stable = s.Stable
 		return s.LastExecuted >= 13 && s.Stable == s.LastExecuted/4*4
 	})
+	told := r.count(message.TypeStatus)
+	eventually(t, "no client was served of late, so that a replica may fetch more at once", func() bool {
+		return r.count(message.TypeStatus) >= told+3
+	})
 	for tag := range uint32(12) {
 		r.say(0, &message.Fetch{Seq: stable, Tag: tag, Nodes: []message.NodeID{{Index: 1}}})
 	}

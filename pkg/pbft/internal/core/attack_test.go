@@ -567,7 +567,7 @@ func TestFetchingBesideClients(t *testing.T) {
 		t.Errorf("%d FETCHes answered in a tick, want %d", n, servesPerTick)
 	}
 	c.queue.serves(7, c.tick)
-	if n, want := served(), busyServes/3; n != want {
+	if n, want := served(), busyFetches/3; n != want {
 		t.Errorf("%d FETCHes answered in a tick in which a client is served, want %d", n, want)
 	}
 }

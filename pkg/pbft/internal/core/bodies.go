@@ -163,7 +163,7 @@ func (b *bodies) take(m *message.BatchBody, choosable func() []message.Digest) b
 // serve sends batches that another replica asks for by digest, within its share.
 func (b *bodies) serve(m *message.FetchBatch) {
 	for _, d := range m.Digests {
-		if !b.shares.may(m.From, 1) { // before we look for it
+		if !b.shares.mayHave(m.From) { // before we look for it
 			b.refuse(m, TooSoon)
 			return
 		}

@@ -22,7 +22,8 @@ type share struct {
 
 const (
 	servesPerTick = 64 // FETCHes of one replica answered in a tick, or batches of no more bytes
-	busyServes    = 12 // the same of all the others together, while clients are served: 300 MB/s
+	busyServes    = 12 // the same while clients are served
+	busyFetches   = 12 // the FETCHes of one replica that all others together answer then: 300 MB/s
 	leastCredit   = 1 << 18
 	creditTicks   = 30000 // in which all of a replica's credit comes back
 	fetchBytes    = message.MaxFetch * 4096
@@ -40,14 +41,24 @@ func (x *shares) tick(busy bool) {
 	}
 }
 
+// mayFetch reports whether we serve replica i one more FETCH, of about this many pages or nodes. All
+// others serve it, too, so that the part of each is the smaller the larger the group is.
+func (x *shares) mayFetch(i message.ReplicaID, pages int) bool {
+	return x.may(i, pages, max(1, busyFetches/(len(x.of)-1)))
+}
+
+// mayHave reports whether we serve replica i one more batch.
+func (x *shares) mayHave(i message.ReplicaID) bool { return x.may(i, 1, busyServes) }
+
 // may reports whether we serve replica i one more request, of about this many pages or nodes. It
-// has a share of each tick, and a credit; beyond its credit one request a tick.
-func (x *shares) may(i message.ReplicaID, pages int) bool {
+// has a share of each tick, which is busy while clients are served, and a credit; beyond its credit
+// one request a tick.
+func (x *shares) may(i message.ReplicaID, pages, busy int) bool {
 	s := &x.of[i]
 	s.served++
 	most := servesPerTick
 	if x.busy {
-		most = max(1, busyServes/(len(x.of)-1))
+		most = busy
 	}
 	switch {
 	case s.served > most, s.spent >= x.credit && s.served > 1:

@@ -338,7 +338,7 @@ func (x *catchUp) end(n message.SeqNum) message.CheckpointID {
 
 // onFetch answers a replica that fetches, within its share.
 func (x *catchUp) onFetch(m *message.Fetch) {
-	if !x.shares.may(m.From, max(1, len(m.Nodes))) {
+	if !x.shares.mayFetch(m.From, max(1, len(m.Nodes))) {
 		x.refuse(m, TooSoon)
 		return
 	}
