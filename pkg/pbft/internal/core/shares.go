@@ -41,8 +41,8 @@ func (x *shares) tick(busy bool) {
 	}
 }
 
-// mayFetch reports whether we serve replica i one more FETCH, of about this many pages or nodes. All
-// others serve it, too, so that the part of each is the smaller the larger the group is.
+// mayFetch reports whether we serve replica i one more FETCH, of about this many pages or nodes.
+// All others serve it, too, so the part of each is the smaller the larger the group is.
 func (x *shares) mayFetch(i message.ReplicaID, pages int) bool {
 	return x.may(i, pages, max(1, busyFetches/(len(x.of)-1)))
 }
