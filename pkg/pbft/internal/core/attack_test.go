@@ -572,6 +572,38 @@ func TestFetchingBesideClients(t *testing.T) {
 	}
 }
 
+// A correct replica has asksPerReplica FETCHes under way. All are answered, some of them in the
+// next ticks if clients are served: a replica that is not answered leaves us alone for a second,
+// and would never come up with a busy group.
+func TestFetchesWaitForTheirShare(t *testing.T) {
+	c := newForgetful(0, 0).Core
+	served := func() (tags []uint32) {
+		for _, e := range c.Effects() {
+			if e.Verb == Serve {
+				tags = append(tags, e.Message.(*message.Fetch).Tag)
+			}
+		}
+		return tags
+	}
+	c.Tick()
+	c.queue.serves(7, c.tick)
+	c.Tick()
+	for tag := range uint32(asksPerReplica) {
+		c.Step(&message.Fetch{Tag: tag, Nodes: make([]message.NodeID, 1), From: 2})
+	}
+	got, want := served(), []uint32{0, 1, 2, 3, 4, 5, 6, 7}
+	if len(got) != busyFetches/3 {
+		t.Errorf("%d FETCHes answered in a tick in which a client is served, want %d", len(got), busyFetches/3)
+	}
+	for range 2 {
+		c.Tick()
+		got = append(got, served()...)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("answered %d, want %d", got, want)
+	}
+}
+
 // A client that is not enrolled any more leaves no request waiting, and no place taken.
 func TestRevokedClientsAreForgotten(t *testing.T) {
 	c := newAttacked(1, 0)

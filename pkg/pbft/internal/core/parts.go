@@ -40,7 +40,7 @@ func newParts(cfg Config) *parts {
 	x.journal = journal{b, &x.log, &x.change}
 	x.reports.init(b, &x.log, &x.checkpoints, &x.change)
 	x.catchUp = catchUp{base: b, log: &x.log, checkpoints: &x.checkpoints, reports: &x.reports, shares: &x.shares,
-		shunned: make(shunned, cfg.Replicas)}
+		shunned: make(shunned, cfg.Replicas), later: make([][]*message.Fetch, cfg.Replicas)}
 	x.queue.init(cfg.Slots, cfg.QueueBytes)
 	x.forwards.init(b, &x.log, &x.queue)
 	x.wait.init(b, &x.queue, &x.forwards)
@@ -269,7 +269,7 @@ func (a Answers) LeftSlow() LeftSlow { return a.turnarounds.left }
 // for. The caller may then tick later, several times at once.
 func (a Answers) Idle() bool {
 	return a.active && !a.catchUp.fetching() && a.phase == NotRecovering && a.queue.total == 0 && !a.wait.on &&
-		a.UnderWay() == 0 && !a.silences.fillDue()
+		a.UnderWay() == 0 && !a.silences.fillDue() && !a.catchUp.hasLater()
 }
 
 // Cost is what a request costs at most, in bytes copied.

@@ -220,8 +220,9 @@ type catchUp struct {
 	shares      *shares
 	shunned     shunned
 
-	transfer *transfer // not nil while we fetch the state of a checkpoint
-	corrupt  bool      // the state was not the group's
+	transfer *transfer          // not nil while we fetch the state of a checkpoint
+	corrupt  bool               // the state was not the group's
+	later    [][]*message.Fetch // by replica: those that wait for its share of the next tick
 }
 
 // fetching reports whether the state is being replaced.
@@ -266,6 +267,7 @@ func (x *catchUp) passed(k message.CheckpointID) bool {
 // being served.
 func (x *catchUp) tickTransfer(busy bool) {
 	x.shares.tick(busy)
+	x.serveLater()
 	target, certain := x.checkpoints.claims.highest(x.log.lastExec, true)
 	switch t := x.transfer; {
 	case t == nil && certain && (target.Seq > x.log.high || x.tick-x.log.progress > stallTicks):
@@ -336,13 +338,42 @@ func (x *catchUp) end(n message.SeqNum) message.CheckpointID {
 	return message.CheckpointID{Seq: t.seq, Digest: t.root}
 }
 
-// onFetch answers a replica that fetches, within its share.
+// onFetch answers a replica that fetches, within its share. What is beyond that waits for the next
+// tick, as many as a correct replica has under way: it would leave us alone for a while if we did
+// not answer.
 func (x *catchUp) onFetch(m *message.Fetch) {
-	if !x.shares.mayFetch(m.From, max(1, len(m.Nodes))) {
+	later := &x.later[m.From]
+	switch {
+	case len(*later) == 0 && x.serves(m):
+	case len(*later) < asksPerReplica:
+		*later = append(*later, m)
+	default:
 		x.refuse(m, TooSoon)
-		return
+	}
+}
+
+// serves answers a FETCH if the replica's share lets it.
+func (x *catchUp) serves(m *message.Fetch) bool {
+	if !x.shares.mayFetch(m.From, max(1, len(m.Nodes))) {
+		return false
 	}
 	x.do(Effect{Verb: Serve, To: m.From, Message: m})
+	return true
+}
+
+// serveLater answers FETCHes that had to wait for their replicas' shares of this tick.
+func (x *catchUp) serveLater() {
+	for i, all := range x.later {
+		for len(all) > 0 && x.serves(all[0]) {
+			all = slices.Delete(all, 0, 1)
+		}
+		x.later[i] = all
+	}
+}
+
+// hasLater reports whether FETCHes wait for the next tick.
+func (x *catchUp) hasLater() bool {
+	return slices.ContainsFunc(x.later, func(all []*message.Fetch) bool { return len(all) > 0 })
 }
 
 // sized notes how many pages the state takes, about.
