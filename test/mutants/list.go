@@ -55,6 +55,7 @@ var unit = map[string]string{
 	"a FETCH beyond the share of a tick is dropped":                           "./pkg/pbft/internal/core",
 	"a primary may leave out what it likes":                                   "./pkg/pbft/internal/core",
 	"what was on its way passes a request over":                               "./pkg/pbft/internal/core",
+	"the journal lets go what the image has not passed":                       "./pkg/pbft/internal/store",
 	"a damaged record of the fence is passed over":                            "./pkg/pbft/internal/fence",
 	"the fence is written over its valid record":                              "./pkg/pbft/internal/fence",
 	"a torn flush is taken for whole":                                         "./pkg/pbft/internal/journal",

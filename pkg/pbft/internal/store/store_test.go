@@ -155,6 +155,39 @@ func TestIsBounded(t *testing.T) {
 	}
 }
 
+// When the image has come to a checkpoint the journal still has all that follows, wherever in a
+// segment the checkpoint lies.
+func TestJournalKeepsWhatTheImageLacks(t *testing.T) {
+	const first, last = 30, 60
+	for k := message.SeqNum(first); k < first+20; k++ {
+		d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
+		s, _ := recall(t, d)
+		write := func(n message.SeqNum) {
+			s.Persist(proposal(6, n, strings.Repeat("x", 1000)))
+			if _, err := s.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n := range message.SeqNum(last) {
+			write(n + 1)
+		}
+		before := s.journal.Segments()
+		s.update.to.Seq = k
+		s.Followed()
+		write(last + 1) // names the oldest segment that is needed
+		if after := s.journal.Segments(); after >= before {
+			t.Fatalf("checkpoint %d: %d segments before it is on disk and %d after it", k, before, after)
+		}
+		d.Crash()
+		_, all := recall(t, d)
+		for n := k + 1; n <= last+1; n++ {
+			if !slices.ContainsFunc(all, func(m message.Message) bool { return m.(*message.PrePrepare).Seq == n }) {
+				t.Fatalf("checkpoint %d is on disk, and the journal has lost n%d", k, n)
+			}
+		}
+	}
+}
+
 // Records of a segment's length must be written before more are appended, and then need not be
 // again.
 func TestMustFlush(t *testing.T) {
