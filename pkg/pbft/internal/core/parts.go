@@ -124,6 +124,10 @@ func (x *parts) restoreView(m *memory) {
 		x.view, x.active = v, active
 	}
 	if m.own != nil {
+		// The window may have followed a view without a checkpoint, see moveTo, and Q has more.
+		if m.own.Low > x.log.low {
+			x.stability.slide(m.own.Low)
+		}
 		x.log.restore(m.own, m.bodies)
 		if m.own.View == v {
 			x.change.own, x.change.last[x.cfg.Self], x.change.digests[x.cfg.Self] = m.own, m.own, m.own.Digest()

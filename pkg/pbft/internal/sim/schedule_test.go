@@ -166,6 +166,8 @@ var remembered = []memorable{
 		[]int{2, 3, 5, 7, 8, 10, 11}, false, false},
 	{"a primary that recovers forgets in Q what it chose above its window", 1796046114103759103,
 		[]int{0, 3, 5, 7, 8, 11, 12, 13}, true, false},
+	{"a restarted replica forgets how far its window was moved for an earlier view", 1796052874533277730,
+		[]int{4, 5, 6, 7}, false, false},
 	{"a replica has recovered, and its journal is not trusted", 1796040071420314647, []int{1, 2, 3, 5, 7, 11}, true, true},
 }
 
