@@ -146,7 +146,7 @@ func (x *imageFollower) next() error {
 		}
 		return err
 	}
-	k.store.Followed()
+	k.store.Followed(x.core.Stable().Seq)
 	if j.then != nil && !k.ending.begun {
 		j.then()
 	}

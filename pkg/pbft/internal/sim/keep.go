@@ -297,7 +297,7 @@ func (r *replica) commit(u *image.Update, then func()) {
 		return
 	}
 	k.update = nil
-	k.store.Followed()
+	k.store.Followed(r.core.Stable().Seq)
 	r.reserve()
 	r.w.marks.hit(markFollowed)
 	if then != nil {

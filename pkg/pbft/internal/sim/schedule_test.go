@@ -168,6 +168,8 @@ var remembered = []memorable{
 		[]int{0, 3, 5, 7, 8, 11, 12, 13}, true, false},
 	{"a restarted replica forgets how far its window was moved for an earlier view", 1796052874533277730,
 		[]int{4, 5, 6, 7}, false, false},
+	{"the journal lets go what prepared, because the image has passed it and it is not stable", 1796053118351316778,
+		[]int{3, 7, 8, 10, 12, 13}, true, false},
 	{"a replica has recovered, and its journal is not trusted", 1796040071420314647, []int{1, 2, 3, 5, 7, 11}, true, true},
 }
 

@@ -134,10 +134,11 @@ func (s *Store[T]) Copy(u *image.Update, from image.Source) (done bool, err erro
 	return done, err
 }
 
-// Followed says that the update is durable: the journal needs no records of batches before its
-// checkpoint.
-func (s *Store[T]) Followed() {
-	s.journal.Release(s.update.to.Seq)
+// Followed says that the update is durable: the journal needs no records of batches up to its
+// checkpoint that are stable. A state that was fetched may be ahead of what is stable here, and P
+// and Q have what lies between.
+func (s *Store[T]) Followed(stable message.SeqNum) {
+	s.journal.Release(min(s.update.to.Seq, stable))
 	s.at = s.update.to.Seq
 	s.update = following{}
 }

@@ -96,7 +96,7 @@ func TestReserve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Followed()
+	s.Followed(1)
 	if s.Short() {
 		t.Fatal("the journal has used nothing of the reserve")
 	}

@@ -156,10 +156,15 @@ func TestIsBounded(t *testing.T) {
 }
 
 // When the image has come to a checkpoint the journal still has all that follows, wherever in a
-// segment the checkpoint lies.
+// segment the checkpoint lies, and what is not stable.
 func TestJournalKeepsWhatTheImageLacks(t *testing.T) {
 	const first, last = 30, 60
-	for k := message.SeqNum(first); k < first+20; k++ {
+	for i := range message.SeqNum(40) {
+		k := first + i/2
+		at, stable := k, message.SeqNum(last)
+		if i%2 == 1 {
+			at, stable = last, k
+		}
 		d := disk.NewMem(rand.New(rand.NewPCG(1, 1)))
 		s, _ := recall(t, d)
 		write := func(n message.SeqNum) {
@@ -172,17 +177,17 @@ func TestJournalKeepsWhatTheImageLacks(t *testing.T) {
 			write(n + 1)
 		}
 		before := s.journal.Segments()
-		s.update.to.Seq = k
-		s.Followed()
+		s.update.to.Seq = at
+		s.Followed(stable)
 		write(last + 1) // names the oldest segment that is needed
 		if after := s.journal.Segments(); after >= before {
-			t.Fatalf("checkpoint %d: %d segments before it is on disk and %d after it", k, before, after)
+			t.Fatalf("checkpoint %d: %d segments before it is on disk and %d after it", at, before, after)
 		}
 		d.Crash()
 		_, all := recall(t, d)
 		for n := k + 1; n <= last+1; n++ {
 			if !slices.ContainsFunc(all, func(m message.Message) bool { return m.(*message.PrePrepare).Seq == n }) {
-				t.Fatalf("checkpoint %d is on disk, and the journal has lost n%d", k, n)
+				t.Fatalf("checkpoint %d is on disk, %d is stable, and the journal has lost n%d", at, stable, n)
 			}
 		}
 	}
