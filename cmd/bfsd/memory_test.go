@@ -60,8 +60,8 @@ func TestWarnMemory(t *testing.T) {
 	}
 }
 
-// What a replica needs is the state with its digests, what checkpoints keep, and each use of the
-// heap; and the manual has these figures.
+// A replica needs memory for the state with its digests, for the pages that checkpoints keep, and
+// for each use of the heap. The manual has these figures.
 func TestNeededMemory(t *testing.T) {
 	manual, err := os.ReadFile("../../docs/OPERATING.md")
 	if err != nil {

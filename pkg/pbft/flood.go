@@ -36,7 +36,9 @@ func (r *Replica) floodFrom(said uint64) uint64 {
 	at := lies.Standing{Self: r.cfg.Self, View: view, Executed: r.core.LastExecuted(), Stable: r.core.Stable(),
 		Window: int(r.group.Limits.LogSize)}
 	for end := said + floodCount; said < end; said++ {
-		var open []ReplicaID // a message takes time to make, which nobody else should miss for nothing
+		// A message that no peer has room for is not made: making it would take processor time
+		// from the other replicas of this machine.
+		var open []ReplicaID
 		for i, p := range r.peers {
 			if p == nil {
 				continue

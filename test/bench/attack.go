@@ -63,7 +63,7 @@ func attackCommand(ctx context.Context, args []string) error {
 		}
 		lines := out.Bytes()
 		if f.NArg() > 0 {
-			if lines, err = replaceLines(file, lines, f.Args()); err != nil {
+			if lines, err = replaceLines(file, lines); err != nil {
 				return err
 			}
 		}
@@ -81,23 +81,24 @@ func attackCommand(ctx context.Context, args []string) error {
 		os.WriteFile(filepath.Join(*dir, "attack.svg"), drawing.Bytes(), 0o644))
 }
 
-// replaceLines returns the lines of a file with those of the named attacks replaced by others. An
+// replaceLines returns the lines of a file with those of the same attacks replaced by others. An
 // attack that the file has no line of comes last.
-func replaceLines(file string, others []byte, names []string) ([]byte, error) {
+func replaceLines(file string, others []byte) ([]byte, error) {
 	old, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	lines := strings.Split(strings.TrimSpace(string(old)), "\n")
-	for i, line := range strings.Split(strings.TrimSpace(string(others)), "\n") {
-		begins := func(old string) bool { return strings.HasPrefix(old, `{"attack":"`+names[i]+`"`) }
-		if at := slices.IndexFunc(lines, begins); at >= 0 {
+	lines := strings.Fields(string(old)) // a line of JSON has no space in it
+	for _, line := range strings.Fields(string(others)) {
+		name, _, _ := strings.Cut(line, ",") // the first field of the object
+		same := func(old string) bool { return strings.HasPrefix(old, name+",") }
+		if at := slices.IndexFunc(lines, same); at >= 0 {
 			lines[at] = line
 		} else {
 			lines = append(lines, line)
 		}
 	}
-	return []byte(strings.TrimSpace(strings.Join(lines, "\n")) + "\n"), nil
+	return []byte(strings.Join(lines, "\n") + "\n"), nil
 }
 
 func damageTable(w io.Writer, all []damage) error {

@@ -57,6 +57,7 @@ var unit = map[string]string{
 	"what was on its way passes a request over":                               "./pkg/pbft/internal/core",
 	"the journal lets go what is not stable":                                  "./pkg/pbft/internal/store",
 	"the journal lets go what the image has not passed":                       "./pkg/pbft/internal/store",
+	"a stop does not note the journal's end":                                  "./pkg/pbft/internal/fence",
 	"a damaged record of the fence is passed over":                            "./pkg/pbft/internal/fence",
 	"the fence is written over its valid record":                              "./pkg/pbft/internal/fence",
 	"a torn flush is taken for whole":                                         "./pkg/pbft/internal/journal",
@@ -420,6 +421,7 @@ var mutants = []mutant{
 	{"a client shows the backups nothing", rule + "audience.go", "if now < a.show ||", "if now >= 0 ||"},
 
 	// The fence.
+	{"a stop does not note the journal's end", "pkg/pbft/internal/fence/fence.go", "f.journal == nil || f.position == f.journal()", "true"},
 	{"a damaged record of the fence is passed over", "pkg/pbft/internal/fence/fence.go", "			return record{}, false\n", ""},
 	{"the fence is written over its valid record", "pkg/pbft/internal/fence/fence.go", "int64(r.turn%2) * apart", "0 * apart"},
 }

@@ -73,26 +73,17 @@ func (p *pacing) slow(y *yardstick) (slow, known bool) {
 	return slow || p.passedOver(y), known
 }
 
-// passedOver reports whether batches with room leave the client's requests out, on average of all
-// but the worst fourth.
+// passedOver reports whether batches with room leave the client's requests out.
 func (p *pacing) passedOver(y *yardstick) bool {
 	var passed [keptTurnarounds]int
 	all := passed[:0]
 	for i := range p.results {
-		if r := &p.results[i]; y.tick-r.tick < freshTicks {
+		if r := &p.results[i]; y.fresh(r) {
 			all = append(all, r.passed)
 		}
 	}
-	if len(all) < leastTurnarounds {
-		return false
-	}
-	slices.Sort(all)
-	all = all[:len(all)-len(all)/4]
-	sum := 0
-	for _, x := range all {
-		sum += x
-	}
-	return sum > y.passes*len(all)
+	over, _ := above(all, y.passes)
+	return over
 }
 
 // starves reports whether the client waits too long, whatever the primary does meanwhile.
@@ -108,7 +99,7 @@ func (p *pacing) exceeds(y *yardstick, of func(*turnaround) time.Duration) (exce
 	var excess [keptTurnarounds + 1]time.Duration
 	all := excess[:0]
 	for i := range p.results {
-		if r := &p.results[i]; y.tick-r.tick < freshTicks {
+		if r := &p.results[i]; y.fresh(r) {
 			all = append(all, max(0, of(r)-time.Duration(y.factor)*r.agreed))
 		}
 	}
@@ -117,16 +108,25 @@ func (p *pacing) exceeds(y *yardstick, of func(*turnaround) time.Duration) (exce
 			all = append(all, so)
 		}
 	}
+	return above(all, y.slack)
+}
+
+// fresh reports whether a result still counts.
+func (y *yardstick) fresh(r *turnaround) bool { return y.tick-r.tick < freshTicks }
+
+// above reports whether values are above a limit on average of all but the worst fourth, and
+// whether there are enough for that. It sorts the values.
+func above[T int | time.Duration](all []T, limit T) (above, known bool) {
 	if len(all) < leastTurnarounds {
 		return false, false
 	}
 	slices.Sort(all)
 	all = all[:len(all)-len(all)/4]
-	sum := time.Duration(0)
+	sum := T(0)
 	for _, x := range all {
 		sum += x
 	}
-	return sum > y.slack*time.Duration(len(all)), true
+	return sum > limit*T(len(all)), true
 }
 
 // An idleTime is the time in which the primary could have proposed.

@@ -124,7 +124,8 @@ func (x *parts) restoreView(m *memory) {
 		x.view, x.active = v, active
 	}
 	if m.own != nil {
-		// The window may have followed a view without a checkpoint, see moveTo, and Q has more.
+		// A view that began far above our window moved it without a checkpoint: see moveTo. Q may
+		// have batches up to L above that window.
 		if m.own.Low > x.log.low {
 			x.stability.slide(m.own.Low)
 		}

@@ -154,6 +154,39 @@ func TestFenceIsReset(t *testing.T) {
 	}
 }
 
+// A sealed fence has the journal's end, and changes nothing else. A journal that is not believed
+// stays so.
+func TestFenceIsSealed(t *testing.T) {
+	f, err := Open(filepath.Join(t.TempDir(), "fence"), message.Digest{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := uint64(7)
+	f.Follow(func() uint64 { return end })
+	if err := f.Raise(3, 100); err != nil {
+		t.Fatal(err)
+	}
+	end = 9
+	for _, want := range []uint64{9, store.NoJournal} {
+		if want == store.NoJournal {
+			if err := f.Distrust(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Seal(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Open(f.path, f.group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.position != want || again.last != 100 || again.view != 3 {
+			t.Errorf("got position %d, view %d and number %d on disk, want %d, 3 and 100", again.position, again.view,
+				again.last, want)
+		}
+	}
+}
+
 // A fence that could not be written ahead stops the vote that needs it.
 func TestFenceFailsAhead(t *testing.T) {
 	dir := t.TempDir()

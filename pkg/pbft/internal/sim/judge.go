@@ -208,9 +208,15 @@ func (j *judge) tentative(r *replica, n message.SeqNum, v message.View, b *messa
 // stands judges that replica r answers a read from a batch that has prepared in a view, which may
 // be later than the one in which r executed it.
 func (j *judge) stands(r *replica, v message.View, n message.SeqNum) {
-	if d, prepared := r.core.Prepared(n); !r.lies() && prepared {
-		j.certificate(r, v, n, d)
+	if r.lies() {
+		return
 	}
+	d, prepared := r.core.Prepared(n)
+	if !prepared {
+		j.w.fail("Safe: replica %d answers a read on the ground of v%d n%d, which has not prepared there", r.id, v, n)
+		return
+	}
+	j.certificate(r, v, n, d)
 }
 
 // promised judges a batch that a client believes because 2f+1 replicas have prepared it:
