@@ -482,8 +482,8 @@ func (v *vows) calm() {
 			continue
 		}
 		x, active := r.core.View()
-		if r.down || active || view != 0 && x != view {
-			v.pending = 0
+		if r.down || r.aside() || active || view != 0 && x != view {
+			v.pending = 0 // one that stands aside says nothing until its image is written
 			return
 		}
 		view = x
