@@ -48,6 +48,12 @@ func (x *checkpoints) willBeDue(s *slot) bool {
 	return x.isDue(s.seq, bytes)
 }
 
+// from is the first checkpoint at or above batch n that null batches will bring.
+func (x *checkpoints) from(n message.SeqNum) message.SeqNum {
+	k := x.cfg.CheckpointPeriod
+	return x.taken + (max(n, x.taken)-x.taken+k-1)/k*k
+}
+
 // A checkpointSlot gathers the statements about one checkpoint above the stable one.
 type checkpointSlot struct {
 	seq   message.SeqNum

@@ -85,6 +85,16 @@ func (l *messageLog) slot(n message.SeqNum) *slot {
 	return &l.slots[uint64(n)%uint64(len(l.slots))]
 }
 
+// nulls counts the null batches that are proposed and not executed.
+func (l *messageLog) nulls() (count message.SeqNum) {
+	for n := l.next(); n <= min(l.numbered, l.high); n++ {
+		if p := l.slot(n).proposal; p != nil && p.Digest == message.NullDigest {
+			count++
+		}
+	}
+	return count
+}
+
 // slide moves the low water mark up, and P and Q with it (R-VC-3). It forgets all at or
 // below it except the decisions that past has room for.
 func (l *messageLog) slide(low message.SeqNum) {

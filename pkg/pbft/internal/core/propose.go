@@ -100,33 +100,50 @@ func (p *proposing) onForward(m *message.Forward) {
 // propose gives the waiting requests the next number, if the window lets it: at most Window batches
 // are under way, so that under load requests gather into batches [TOCS §6.1].
 func (p *proposing) propose() {
-	if p.voting.choosing || p.restoring || p.silent() || p.execution.fetching() || !p.active || !p.isPrimary() ||
-		!p.mayPropose(p.log.numbered+1) {
+	if p.voting.choosing || p.restoring || p.silent() || p.execution.fetching() || !p.active || !p.isPrimary() {
 		return
 	}
 	if p.queue.waiting == 0 {
-		p.proposeNull()
+		p.fill()
 		return
 	}
-	if !p.queue.ready(p.tick) {
+	if !p.mayPropose(p.log.numbered+1) || !p.queue.ready(p.tick) {
 		return
 	}
 	p.voting.choosing = true
 	p.do(Effect{Verb: Choose, Seq: p.log.numbered + 1})
 }
 
-// proposeNull proposes a null batch, to bring the checkpoint about for which a silent replica
-// waits. A replica that says so without need causes a bounded number of them.
-func (p *proposing) proposeNull() {
-	if p.silences.fillDue() {
+// fillsAtOnce is how many null batches are under way at most. They are proposed together, so that
+// they share messages and syncs: an idle group takes hundreds for one recovery, and its clients
+// wait beside each. A client's next request waits for these at most.
+const fillsAtOnce = 32
+
+// fill proposes null batches, to bring the checkpoint about for which a silent replica waits. A
+// replica that says so without need causes a bounded number of them.
+func (p *proposing) fill() {
+	for p.hasRoom(p.log.numbered+1) && p.silences.fillDue() {
+		atOnce := p.cfg.Window
+		if p.log.numbered < p.execution.checkpoints.from(p.silences.awaited()) {
+			atOnce = fillsAtOnce
+		}
+		if p.log.numbered >= p.log.lastExec+atOnce {
+			return
+		}
 		p.silences.spendFill()
 		p.voting.assign(message.Batch{})
 	}
 }
 
+// mayPropose reports whether a batch of requests may be proposed as n. Null batches that are under
+// way do not count in the window: they keep no requests from gathering, and nobody waits for them.
 func (p *proposing) mayPropose(n message.SeqNum) bool {
-	room := p.log.bytes+p.cfg.Batch.Bytes <= p.cfg.LogBytes
-	return n <= p.log.lastExec+p.cfg.Window && p.log.contains(n) && room
+	return p.hasRoom(n) && (n <= p.log.lastExec+p.cfg.Window || n <= p.log.lastExec+p.cfg.Window+p.log.nulls())
+}
+
+// hasRoom reports whether n is between the water marks, and its batch has room in the log.
+func (p *proposing) hasRoom(n message.SeqNum) bool {
+	return p.log.contains(n) && p.log.bytes+p.cfg.Batch.Bytes <= p.cfg.LogBytes
 }
 
 // chosen takes the answer to Choose: the batch is formed and proposed [TOCS §4.3, §7.2].

@@ -88,6 +88,16 @@ func (x *silences) waitsForFill(i int) bool {
 	return max(s.until, s.point) > x.stable.Seq && s.fills > 0
 }
 
+// awaited is the batch that the checkpoint must hold for which replicas wait.
+func (x *silences) awaited() (n message.SeqNum) {
+	for i := range x.of {
+		if s := &x.of[i]; x.waitsForFill(i) {
+			n = max(n, s.until, s.point)
+		}
+	}
+	return n
+}
+
 // spendFill notes that a null batch is proposed.
 func (x *silences) spendFill() {
 	for i := range x.of {

@@ -53,6 +53,8 @@ func (f *forgetful) perform() {
 			switch e.Verb {
 			case Accept:
 				f.Accepted(e.Proposal, true)
+			case Choose:
+				f.Chosen(e.Seq, nil)
 			case Freeze:
 				f.Frozen(e.Seq, message.Digest{1})
 			case Fence:
@@ -184,6 +186,24 @@ func TestFalseSilence(t *testing.T) {
 	}
 	if n := int(f.LastProposed()); n != f.silences.fillsPerPeriod() {
 		t.Errorf("it causes %d null batches, want %d", n, f.silences.fillsPerPeriod())
+	}
+}
+
+// The null batches up to the checkpoint that is awaited are proposed together. A request that comes
+// then is proposed at once, though more batches are under way than the window has room for.
+func TestRequestBehindNullBatches(t *testing.T) {
+	f := newForgetful(0, 0)
+	f.Await(7)
+	f.perform()
+	if n := f.LastProposed(); n != 8 {
+		t.Fatalf("%d null batches are under way, want 8, up to the checkpoint that holds 7", n)
+	}
+	for n := range message.SeqNum(6) {
+		f.hear(&message.Request{Client: 1, Timestamp: message.Timestamp(n + 1), Authentic: true, PassedBy: 1})
+		f.perform()
+		if got, want := f.LastProposed(), 8+min(n+1, 4); got != want {
+			t.Errorf("after %d requests %d is proposed, want %d: as many as the window has room for", n+1, got, want)
+		}
 	}
 }
 

@@ -162,7 +162,8 @@ func (x *turnarounds) proposed(p *message.PrePrepare) {
 			x.drop(l)
 		}
 	}
-	if size < leastShare && 2*len(p.Batch.Requests) <= x.cfg.Batch.Count {
+	// A null batch serves nobody else. Many are proposed at once, by a primary that has no request.
+	if p.Digest != message.NullDigest && size < leastShare && 2*len(p.Batch.Requests) <= x.cfg.Batch.Count {
 		x.pass()
 	}
 }

@@ -57,13 +57,15 @@ func TestSlowPrimary(t *testing.T) {
 }
 
 // A primary that always has as many batches under way as it may is judged by those that had room
-// for a request and were proposed without it. Those that were on their way do not count.
+// for a request and were proposed without it. Those that were on their way do not count, and null
+// batches neither.
 func TestPassedOver(t *testing.T) {
 	for _, c := range []struct {
 		batches int // that pass each request over; the window is 4
+		null    bool
 		want    bool
-	}{{0, false}, {4, false}, {5, true}} {
-		f, n := newForgetful(1, 0), message.SeqNum(0)
+	}{{0, false, false}, {4, false, false}, {5, false, true}, {5, true, false}} {
+		f, n, others := newForgetful(1, 0), message.SeqNum(0), message.Timestamp(0)
 		order := func(b message.Batch) {
 			n++
 			f.hear(&message.PrePrepare{Seq: n, Digest: b.Digest(), Batch: b, From: 0})
@@ -81,7 +83,12 @@ func TestPassedOver(t *testing.T) {
 			r := &message.Request{Client: 5, Timestamp: stamp + 1, Apart: true, Authentic: true, PassedBy: 1}
 			f.hear(r)
 			for range c.batches {
-				order(message.Batch{})
+				b := message.Batch{}
+				if !c.null {
+					others++
+					b.Requests = []*message.Request{{Client: 6, Timestamp: others, Authentic: true}}
+				}
+				order(b)
 			}
 			order(message.Batch{Requests: []*message.Request{r}})
 		}

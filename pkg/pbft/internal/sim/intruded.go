@@ -370,9 +370,10 @@ func forgedLead() *Schedule {
 	s.handsOver(1, 15)
 	s.intruded(3, 30, 50, func(r *replica) { r.write(forgedBeginning(r, 3)...) }, "a NEW-VIEW of its own")
 	s.handsOver(2, 100)
-	s.reach("3 has begun view 3 and recovered in it", func(w *world) bool {
-		return healed(w, 3) && w.activeIn(0, 3)
-	})
+	begun := false
+	s.once(func(w *world) bool { return healed(w, 3) && w.activeIn(0, 3) }, func(*world) { begun = true },
+		"it is noted that 3 has recovered in view 3")
+	s.reach("3 has begun view 3 and recovered in it", func(*world) bool { return begun })
 	return s
 }
 
