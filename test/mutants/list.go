@@ -295,7 +295,7 @@ var mutants = []mutant{
 	{"a journal that ends too soon is taken for whole", kept + "store.go", "		m.Whole = uint64(m.Store.Position()) >= fence\n", "		m.Whole = true\n"},
 	{"a new journal passes for the one that was lost", kept + "store.go", "errors.Join(err, distrust());", "err;"},
 	{"the state keeps what the image is slow to copy", kept + "image.go", "		u.abandoned = true\n", "		u.abandoned = false\n"},
-	{"a torn flush is taken for whole", logs + "open.go", "	if binary.LittleEndian.Uint32(b) != crc32.Checksum(b[4:blockHeader+length], castagnoli) {", "	if false {"},
+	{"a torn flush is taken for whole", logs + "open.go", "	if err != nil || binary.LittleEndian.Uint32(raw) != crc32.Checksum(raw[4:length], castagnoli) {", "	if err != nil {"},
 	{"a journal that has lost its end is taken for a torn one", logs + "open.go", "	if durable > j.written {\n", "	if false {\n"},
 	{"a segment is used again before the disk knows that it is free", logs + "journal.go", "		j.released = append(j.released, j.segments[0])\n", "		j.free = append(j.free, j.segments[0])\n"},
 	{"a journal that has lost its beginning is taken for whole", logs + "open.go", "				if b.at != blockSize {\n", "				if false {\n"},

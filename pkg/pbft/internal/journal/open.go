@@ -21,9 +21,10 @@ import (
 func Open(f disk.FS, group message.Digest, options Options,
 	replay func(seq message.SeqNum, record []byte) error) (*Journal, error) {
 	j := &Journal{fs: f, group: group, options: options}
-	segments, err := j.list()
+	r := &reader{limit: int64(options.SegmentBytes)}
+	segments, err := j.list(r)
 	if err == nil {
-		err = j.read(segments, replay)
+		err = j.read(r, segments, replay)
 	}
 	if err != nil {
 		_ = j.Close()
@@ -53,7 +54,7 @@ const prefix = "journal-"
 
 // list opens all segments. Those without a valid header are free; the others are returned
 // by number, rising.
-func (j *Journal) list() (segments []*segment, err error) {
+func (j *Journal) list(r *reader) (segments []*segment, err error) {
 	names, err := j.fs.List()
 	if err != nil {
 		return nil, fmt.Errorf("list the journal's segments: %w", err)
@@ -73,7 +74,7 @@ func (j *Journal) list() (segments []*segment, err error) {
 			return nil, err
 		}
 		if s.number == 0 {
-			if err := s.guessNumber(j.options); err != nil {
+			if s.number, err = r.guessNumber(s); err != nil {
 				return nil, err
 			}
 		}
@@ -109,7 +110,8 @@ func (s *segment) readHeader(group message.Digest) error {
 	return nil
 }
 
-// A block is a block as it was read from a segment.
+// A block is a block as it was read from a segment. What it holds is lent: the next read of the
+// segment may overwrite it.
 type block struct {
 	segment        *segment
 	first, durable Position
@@ -120,8 +122,8 @@ type block struct {
 }
 
 // read finds the needed segments, and replays them.
-func (j *Journal) read(segments []*segment, replay func(message.SeqNum, []byte) error) error {
-	needed, err := j.needed(segments)
+func (j *Journal) read(r *reader, segments []*segment, replay func(message.SeqNum, []byte) error) error {
+	needed, err := j.needed(r, segments)
 	if err != nil || len(needed) == 0 {
 		return err
 	}
@@ -129,7 +131,7 @@ func (j *Journal) read(segments []*segment, replay func(message.SeqNum, []byte) 
 	var tail []block     // those that no later block calls durable
 	begun := false
 	for i, s := range needed {
-		err := s.blocks(j.options, func(b *block) error {
+		err := r.blocks(s, func(b *block) error {
 			durable = max(durable, b.durable)
 			if !begun {
 				if b.at != blockSize {
@@ -140,7 +142,8 @@ func (j *Journal) read(segments []*segment, replay func(message.SeqNum, []byte) 
 			if b.first != j.written {
 				return nil // it follows records that are lost
 			}
-			tail = append(slices.DeleteFunc(tail, func(x block) bool { return x.first < b.durable }), *b)
+			tail = slices.DeleteFunc(tail, func(x block) bool { return x.first < b.durable })
+			tail = append(tail, block{segment: s, first: b.first, at: b.at, raw: slices.Clone(b.raw)})
 			return j.replay(b, i == 0, replay)
 		})
 		if err != nil {
@@ -154,10 +157,10 @@ func (j *Journal) read(segments []*segment, replay func(message.SeqNum, []byte) 
 }
 
 // needed are the segments from the oldest that the last durable block names on.
-func (j *Journal) needed(segments []*segment) ([]*segment, error) {
+func (j *Journal) needed(r *reader, segments []*segment) ([]*segment, error) {
 	var last block
 	for _, s := range slices.Backward(segments) {
-		err := s.blocks(j.options, func(b *block) error {
+		err := r.blocks(s, func(b *block) error {
 			if b.first >= last.first {
 				last = *b
 			}
@@ -180,72 +183,108 @@ func (j *Journal) needed(segments []*segment) ([]*segment, error) {
 	return needed, nil
 }
 
-// guessNumber sets the number to the highest that a valid block names, 0 if there is none.
-func (s *segment) guessNumber(options Options) error {
-	content, err := s.content(options)
+// A reader reads segments a piece after the other, through one buffer: a segment in memory would be
+// fresh memory, which takes the kernel longer to give than the disk to read.
+type reader struct {
+	limit int64 // bytes of a segment
+
+	segment *segment
+	size    int64
+	buffer  []byte
+	from    int64 // where the buffer's contents are in the segment
+	have    []byte
+}
+
+// readAtOnce is how much a reader reads at a time, or a block if that is longer.
+const readAtOnce = 256 << 10
+
+// open makes the reader read a segment.
+func (r *reader) open(s *segment) error {
+	size, err := s.file.Size()
 	if err != nil {
-		return err
+		return fmt.Errorf("read %s: %w", s.name, err)
 	}
-	var highest uint64
-	for at := blockSize; at+blockHeader <= len(content); at += blockSize {
-		s.number = binary.LittleEndian.Uint64(content[at+8:])
-		if _, ok := s.parse(content[at:]); ok {
-			highest = max(highest, s.number)
-		}
-	}
-	s.number = highest
+	r.segment, r.size, r.from, r.have = s, min(size, r.limit), 0, nil
 	return nil
 }
 
-func (s *segment) content(options Options) ([]byte, error) {
-	size, err := s.file.Size()
+// at returns the segment's next length bytes from there on. They are good until the next call.
+func (r *reader) at(off int64, length int) ([]byte, error) {
+	if end := r.from + int64(len(r.have)); off < r.from || off+int64(length) > end {
+		piece := int(min(r.size-off, int64(max(length, readAtOnce))))
+		if piece > len(r.buffer) {
+			r.buffer = make([]byte, piece)
+		}
+		r.from, r.have = off, r.buffer[:piece]
+		if _, err := r.segment.file.ReadAt(r.have, off); err != nil {
+			r.have = nil
+			return nil, fmt.Errorf("read %s: %w", r.segment.name, err)
+		}
+	}
+	return r.have[off-r.from:][:length], nil
+}
+
+// block reads the block of segment number that begins there, if a valid one does.
+func (r *reader) block(off int64, number uint64) (b block, ok bool, err error) {
+	header, err := r.at(off, blockHeader)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", s.name, err)
+		return b, false, err
 	}
-	content := make([]byte, min(size, int64(options.SegmentBytes)))
-	if _, err := s.file.ReadAt(content, 0); err != nil {
-		return nil, fmt.Errorf("read %s: %w", s.name, err)
+	length := int64(blockHeader) + int64(binary.LittleEndian.Uint32(header[4:]))
+	if length == blockHeader || length > r.size-off || binary.LittleEndian.Uint64(header[8:]) != number {
+		return b, false, nil
 	}
-	return content, nil
+	raw, err := r.at(off, int(min((length+blockSize-1)/blockSize*blockSize, r.size-off)))
+	if err != nil || binary.LittleEndian.Uint32(raw) != crc32.Checksum(raw[4:length], castagnoli) {
+		return b, false, err
+	}
+	return block{
+		segment: r.segment, first: Position(binary.LittleEndian.Uint64(raw[16:])),
+		durable: Position(binary.LittleEndian.Uint64(raw[24:])), oldest: binary.LittleEndian.Uint64(raw[32:]),
+		records: raw[blockHeader:length], at: off, raw: raw,
+	}, true, nil
+}
+
+// guessNumber is the highest number that a valid block of the segment names, 0 if there is none.
+func (r *reader) guessNumber(s *segment) (highest uint64, err error) {
+	if err := r.open(s); err != nil {
+		return 0, err
+	}
+	for off := int64(blockSize); off+blockHeader <= r.size; off += blockSize {
+		header, err := r.at(off, blockHeader)
+		if err != nil {
+			return 0, err
+		}
+		number := binary.LittleEndian.Uint64(header[8:])
+		if _, ok, err := r.block(off, number); err != nil {
+			return 0, err
+		} else if ok {
+			highest = max(highest, number)
+		}
+	}
+	return highest, nil
 }
 
 // blocks calls f for every valid block of a segment.
-func (s *segment) blocks(options Options, f func(*block) error) error {
-	content, err := s.content(options)
-	if err != nil {
+func (r *reader) blocks(s *segment, f func(*block) error) error {
+	if err := r.open(s); err != nil {
 		return err
 	}
-	for at := blockSize; at+blockHeader <= len(content); {
-		b, ok := s.parse(content[at:])
-		if !ok {
-			at += blockSize
+	for off := int64(blockSize); off+blockHeader <= r.size; {
+		b, ok, err := r.block(off, s.number)
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			off += blockSize
 			continue
 		}
-		length := (blockHeader + len(b.records) + blockSize - 1) / blockSize * blockSize
-		next := min(at+length, len(content))
-		b.at, b.raw = int64(at), content[at:next]
+		off += int64(len(b.raw))
 		if err := f(&b); err != nil {
 			return err
 		}
-		at = next
 	}
 	return nil
-}
-
-// parse reads the block at the front of b, if there is a valid one of this segment.
-func (s *segment) parse(b []byte) (block, bool) {
-	length := int(binary.LittleEndian.Uint32(b[4:]))
-	if length == 0 || length > len(b)-blockHeader || binary.LittleEndian.Uint64(b[8:]) != s.number {
-		return block{}, false
-	}
-	if binary.LittleEndian.Uint32(b) != crc32.Checksum(b[4:blockHeader+length], castagnoli) {
-		return block{}, false
-	}
-	return block{
-		segment: s, first: Position(binary.LittleEndian.Uint64(b[16:])),
-		durable: Position(binary.LittleEndian.Uint64(b[24:])), oldest: binary.LittleEndian.Uint64(b[32:]),
-		records: b[blockHeader : blockHeader+length],
-	}, true
 }
 
 // replay takes the records of a block. Copies count only at the beginning, where their originals
@@ -268,9 +307,11 @@ func (j *Journal) replay(b *block, oldest bool, replay func(message.SeqNum, []by
 			if err := replay(seq, rest[recordHeader:length]); err != nil {
 				return err
 			}
-			record := slices.Clone(rest[:length])
-			record[slotOffset] &^= isCopy
-			j.stick(record)
+			if rest[slotOffset]&^isCopy != 0 {
+				record := slices.Clone(rest[:length])
+				record[slotOffset] &^= isCopy
+				j.stick(record)
+			}
 		}
 		rest = rest[length:]
 	}
