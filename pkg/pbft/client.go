@@ -89,7 +89,7 @@ type Client struct {
 
 	rule       *client.Client
 	calls      clientCalls
-	waiting    []queuedCall // for a slot, or for long ones under way; first in first out
+	waiting    fifo[queuedCall] // for a slot, or for long ones under way; first in first out
 	queueLimit int
 	clock      clientClock
 	stable     stableQuestion
@@ -112,11 +112,6 @@ type clientCall struct {
 }
 
 // A queuedCall waits for a slot.
-type queuedCall struct {
-	Call
-	digest message.Digest // OperationDigest of Body
-}
-
 // wait reports whether a call of ours waits for replies to this request. The last f replies come
 // when enough have come, and are dropped before their MACs are checked. wait needs no lock.
 func (x clientCalls) wait(s Slot, t Timestamp) bool {
@@ -193,10 +188,10 @@ func (c *Client) begin(call Call) error {
 		room = false
 	}
 	switch {
-	case !room && len(c.waiting) >= c.queueLength():
+	case !room && c.waiting.len() >= c.queueLength():
 		return ErrBusy
 	case !room:
-		c.waiting = append(c.waiting, queuedCall{call, digest})
+		c.waiting.push(queuedCall{call, digest})
 		c.clock.wake()
 		return nil
 	}
@@ -305,16 +300,24 @@ func (c *Client) vacate(s Slot) {
 	c.rule.Free(s)
 }
 
+// A queuedCall is a call that waits for a slot.
+type queuedCall struct {
+	Call
+	digest message.Digest // OperationDigest of Body
+}
+
 // beginWaiting gives slots to the calls that have waited longest, for as long as there is room. The
 // caller holds the lock.
 func (c *Client) beginWaiting() {
-	for len(c.waiting) > 0 && !c.keys.drains && c.rule.Room(len(c.waiting[0].Body)) {
-		x := c.waiting[0]
-		c.waiting[0] = queuedCall{}
-		c.waiting = c.waiting[1:]
+	for c.waiting.len() > 0 && !c.keys.drains {
+		x := c.waiting.first()
+		if !c.rule.Room(len(x.Body)) {
+			return
+		}
 		if err := c.assign(&x.Call, x.digest); err != nil {
 			go x.Done(nil, err)
 		}
+		c.waiting.drop()
 	}
 }
 
@@ -379,7 +382,7 @@ func (c *Client) look() {
 	c.wires.mu.Lock()
 	c.rule.Tick(c.clock.look())
 	over := c.perform(nil)
-	c.clock.set(c.rule.UnderWay() == 0 && (c.rule.Began() || len(c.waiting) == 0))
+	c.clock.set(c.rule.UnderWay() == 0 && (c.rule.Began() || c.waiting.len() == 0))
 	c.finish(over)
 	c.wires.release()
 }
@@ -426,8 +429,8 @@ func (c *Client) refreshKeys() {
 // failAll gives it up.
 func (c *Client) failAll(why error) {
 	c.rule.FailAll(why)
-	waiting := c.waiting
-	c.waiting = nil
+	waiting := c.waiting.waiting()
+	c.waiting = fifo[queuedCall]{}
 	c.finish(c.perform(nil))
 	c.wires.release()
 	for _, x := range waiting {
@@ -458,7 +461,7 @@ func (c *Client) Status() ClientStatus {
 	c.wires.mu.Lock()
 	defer c.wires.mu.Unlock()
 	counts := c.rule.Counts()
-	s := ClientStatus{ID: c.wires.id, View: c.rule.View(), Queued: len(c.waiting), Outstanding: c.rule.UnderWay(),
+	s := ClientStatus{ID: c.wires.id, View: c.rule.View(), Queued: c.waiting.len(), Outstanding: c.rule.UnderWay(),
 		Retries: counts.Retries, Fallbacks: counts.Fallbacks}
 	for i := range c.group.N() {
 		s.Connected = append(s.Connected, c.wires.connected(i))

@@ -71,14 +71,15 @@ func (c *Client) dial() {
 	}
 	w.links = make([]*transport.Link, len(w.sessions))
 	for i, m := range c.group.Members {
-		w.links[i] = transport.Dial(m.Address, c.end.Answering(w.sessions[i]), &clientLink{c, ReplicaID(i)})
+		w.links[i] = transport.Dial(m.Address, c.end.Answering(w.sessions[i]), &clientLink{c: c, id: ReplicaID(i)})
 	}
 }
 
 // clientLink handles the connection to one replica.
 type clientLink struct {
-	c  *Client
-	id ReplicaID
+	c    *Client
+	id   ReplicaID
+	over []endedCall // memory for count
 }
 
 // Opened implements transport.Handler.
@@ -173,8 +174,7 @@ func (l *clientLink) count(batch []*message.Reply, epoch uint64) {
 	if len(batch) == 0 {
 		return
 	}
-	var space [32]endedCall
-	over := space[:0]
+	over := l.over[:0]
 	c.wires.mu.Lock()
 	c.wires.readers++
 	now := c.clock.look()
@@ -186,6 +186,8 @@ func (l *clientLink) count(batch []*message.Reply, epoch uint64) {
 		over = c.perform(over)
 	}
 	c.finish(over)
+	clear(over)
+	l.over = over
 	c.wires.readers--
 	c.wires.release()
 }

@@ -93,12 +93,13 @@ func (w *clientWires) queue(to uint32, q *message.Request) {
 		defer shared.Release()
 	}
 	for i := range w.links {
-		conn := w.wayTo(ReplicaID(i))
-		if to&(1<<i) == 0 || conn == nil {
+		if to&(1<<i) == 0 {
 			continue
 		}
-		w.end.Queue(conn, shared, w.buffer)
-		w.dirty.Add(conn)
+		if conn := w.wayTo(ReplicaID(i)); conn != nil {
+			w.end.Queue(conn, shared, w.buffer)
+			w.dirty.Add(conn)
+		}
 	}
 }
 

@@ -312,7 +312,8 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 	if q.ReadOnly {
 		if _, ok := r.exec.Ledger().Client(q.Client); !ok {
 			if a := (executor.Answer{Outcome: message.NotEnrolled}); !r.replies.mute && !in.forgets(a) {
-				r.replies.answerOn(conn, s, q, a, in.ground())
+				st := in.ground()
+				r.replies.answerOn(conn, s, q, &a, &st)
 			}
 			return
 		}
@@ -333,7 +334,7 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 		in.serveAlone(q)
 		return
 	}
-	if !q.ReadOnly && r.out.liar.Holds(q, func() { in.held(q) }) {
+	if hold := r.out.liar.Hold(); hold != nil && !q.ReadOnly && hold(q, func() { in.held(q) }) {
 		return
 	}
 	r.core.Step(q)
@@ -374,9 +375,9 @@ func (in inbound) repeat(conn *transport.Conn, s *auth.Session, q *message.Reque
 	switch {
 	case !certain:
 	case conn != nil:
-		r.replies.answerOn(conn, s, q, a, st)
+		r.replies.answerOn(conn, s, q, &a, &st)
 	default:
-		r.replies.answer(q, a, st)
+		r.replies.answer(q, &a, &st)
 	}
 	return certain && !st.Tentative
 }
@@ -411,17 +412,18 @@ func (in inbound) answerRecovery(i ReplicaID, q *message.Request) bool {
 
 // serveAlone executes a request as it comes: there is no group.
 func (in inbound) serveAlone(q *message.Request) {
-	r := in.r
+	r, st := in.r, in.ground()
 	if q.ReadOnly {
 		r.measured.queries++
-		r.replies.answer(q, r.exec.Query(q), in.ground())
+		a := r.exec.Query(q)
+		r.replies.answer(q, &a, &st)
 		return
 	}
 	r.measured.executed++
 	n := SeqNum(r.measured.executed)
 	r.exec.Begin(n)
 	a, _ := r.exec.Execute(q, choose(r.cfg.Service, n))
-	r.replies.answer(q, a, in.ground())
+	r.replies.answer(q, &a, &st)
 }
 
 // ground is the standing of an answer that certainly holds.

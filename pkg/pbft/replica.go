@@ -290,7 +290,8 @@ func (r *Replica) effect(e *core.Effect) {
 	case core.Query:
 		r.measured.queries++
 		a := r.exec.Query(e.Request)
-		r.replies.answer(e.Request, a, r.core.Ground(a.Version))
+		st := r.core.Ground(a.Version)
+		r.replies.answer(e.Request, &a, &st)
 	case core.Freeze:
 		r.freeze(e.Seq)
 	case core.Discard:
@@ -377,7 +378,7 @@ func (r *Replica) execute(e *core.Effect) {
 		}
 		r.measured.executed++
 		a, ran := r.exec.Execute(q, b.Choice)
-		if r.replies.answerTo(to, q, a, e.Standing); !ran {
+		if r.replies.answerTo(to, q, &a, &e.Standing); !ran {
 			r.core.Repeated(e.Seq, i)
 		}
 		if q.Client == Administrator {

@@ -58,12 +58,12 @@ func (x *replies) to(conn *transport.Conn, s *auth.Session) *outbox {
 }
 
 // answer puts an answer to a request into the outbox of its client, if that has a connection here.
-func (x *replies) answer(q *message.Request, a executor.Answer, st core.Standing) {
+func (x *replies) answer(q *message.Request, a *executor.Answer, st *core.Standing) {
 	x.answerTo(x.clients.recipient(q.Client), q, a, st)
 }
 
 // answerTo is answer for a client that has been looked up.
-func (x *replies) answerTo(to recipient, q *message.Request, a executor.Answer, st core.Standing) {
+func (x *replies) answerTo(to recipient, q *message.Request, a *executor.Answer, st *core.Standing) {
 	if to.conn != nil {
 		x.answerOn(to.conn, to.session, q, a, st)
 	}
@@ -74,38 +74,38 @@ func (x *replies) answerTo(to recipient, q *message.Request, a executor.Answer, 
 // §6.1]. Other replicas prove that they have computed the same. Of an ordered request only
 // those prove it that the client named for that; the rest say that they have executed it.
 func (x *replies) answerOn(conn *transport.Conn, s *auth.Session, q *message.Request,
-	a executor.Answer, st core.Standing) {
-	a.Result = x.out.liar.Result(a.Result)
-	m := message.Answer{
+	a *executor.Answer, st *core.Standing) {
+	result := x.out.liar.Result(a.Result)
+	m := &message.Answer{
 		Slot: q.Slot, Timestamp: q.Timestamp, Outcome: a.Outcome, ReadOnly: q.ReadOnly, Version: a.Version,
-		Full: true, Length: len(a.Result), Result: a.Result,
+		Full: true, Length: len(result), Result: result,
 	}
 	if m.Long() {
 		m.Full = x.full || q.Replier == x.self || q.Replier == message.AnyReplier
 		m.Proved = m.Full || q.ReadOnly || q.Provers&(1<<x.self) != 0
 	}
-	if m.Proved && m.Long() && !conn.Fits(len(a.Result)) {
+	if m.Proved && m.Long() && !conn.Fits(len(result)) {
 		x.out.end.Edge.Dropped.Add(1) // the client takes no answers
 		return
 	}
 	if m.Proved {
 		var ok bool
-		if m.Proof, ok = x.out.end.Ring.Prove(s, &x.out.scratch, a.Result); !ok {
+		if m.Proof, ok = x.out.end.Ring.Prove(s, &x.out.scratch, result); !ok {
 			return // the client has no key of ours, and asks again when it has
 		}
 	}
-	x.bytes += len(a.Result)
+	x.bytes += len(result)
 	box := x.to(conn, s)
 	n := box.reply.Len()
-	if n > 0 && (box.ground != st || n == message.MaxAnswers || len(box.reply.Head()) > outboxBytes) {
+	if n > 0 && (box.ground != *st || n == message.MaxAnswers || len(box.reply.Head()) > outboxBytes) {
 		x.seal(box, nil)
 	}
 	if box.reply.Len() == 0 {
-		box.ground = st
+		box.ground = *st
 		box.reply.Begin(st.View, st.Seq, st.Tentative)
 	}
-	if box.reply.Add(&m); m.Long() && m.Full {
-		x.seal(box, a.Result)
+	if box.reply.Add(m); m.Long() && m.Full {
+		x.seal(box, result)
 	}
 }
 

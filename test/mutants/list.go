@@ -119,14 +119,14 @@ var mutants = []mutant{
 
 	// The rule by which replies are believed.
 	{"a result is believed that f vouch for", call, "v.result >= 0 && bits.OnesCount32(by.told) >= weak {", "v.result >= 0 && bits.OnesCount32(by.told) >= weak-1 {"},
-	{"who vouches need not stand on the ground", call, "		told := y.result != untold\n		if y.committed {", "		told := y.result != untold\n		if told {\n			committed.told |= 1 << i\n			prepared.told |= 1 << i\n		}\n		if y.committed {"},
+	{"who vouches need not stand on the ground", call, "		told := y.result != untold\n		if t.committed&(1<<i) != 0 {", "		told := y.result != untold\n		if told {\n			committed.told |= 1 << i\n			prepared.told |= 1 << i\n		}\n		if t.committed&(1<<i) != 0 {"},
 	{"2f equal replies are enough", call, "	quorum, weak, heard := n.Quorum(),", "	quorum, weak, heard := n.Quorum()-1,"},
 	{"what was prepared in one view and in another is one ground", call, "if x.seq != 0 && y.seq == x.seq && y.prepared == x.prepared {", "if x.seq != 0 && y.seq == x.seq {"},
-	{"what has committed and what was prepared is one ground", call, "		if y.committed {\n", "		if y.committed || y.seq != 0 {\n"},
+	{"what has committed and what was prepared is one ground", call, "		if t.committed&(1<<i) != 0 {\n", "		if t.committed&(1<<i) != 0 || y.seq != 0 {\n"},
 	{"reads of different versions are counted together", call, "v.version == w.version && v.length == w.length &&\n		(v.result", "v.length == w.length &&\n		(v.result"},
-	{"a replica's earlier ground is kept for another result", call, "if !fresh && t.Has(m.From) && old.alike(&v) {", "if !fresh && t.Has(m.From) {"},
+	{"a replica's earlier ground is kept for another result", call, "if !fresh && again && old.alike(v) {", "if !fresh && again {"},
 	{"f+1 equal replies are enough", call, "case count >= quorum && v.outcome == message.Executed:", "case count >= weak && v.outcome == message.Executed:"},
-	{"a tentative reply counts as a committed one", call, "committed: !m.Tentative,", "committed: true,"},
+	{"a tentative reply counts as a committed one", call, "	committed := !m.Tentative\n", "	committed := true\n"},
 	{"a proof stands for any result of its length", call, "if len(r) == length && proves(i, p, r) {", "if len(r) == length {"},
 	{"f+1 are enough to say that a client is not enrolled", call, "case count >= quorum && v.outcome == message.NotEnrolled:", "case count >= weak && v.outcome == message.NotEnrolled:"},
 
@@ -232,7 +232,7 @@ var mutants = []mutant{
 	{"DECIDED from one", core + "voting.go", "	d, ok := s.decided.with(x.weak())\n	if !ok {", "	d, ok := s.decided.with(1)\n	if !ok {"},
 	{"DECIDED from one, if its batch is here or can be had", core + "bodies.go", "		d, decided := s.decided.with(b.weak())\n", "		d, decided := s.decided.with(1)\n"},
 	{"what is past is told under the next number", core + "log.go", "		f(n, l.past.entry(n).digest)\n", "		f(n, l.past.entry(min(n+1, l.past.high)).digest)\n"},
-	{"what was proposed counts as decided when it is past", core + "log.go", "		if s.isCommitted {\n			l.past.add(n, pastBatch{s.decision, s.batch, s.batch.Bytes()})", "		if s.proposal != nil {\n			l.past.add(n, pastBatch{s.proposal.Digest, &s.proposal.Batch, s.size})"},
+	{"what was proposed counts as decided when it is past", core + "log.go", "		if s.isCommitted {\n			l.past.add(n, pastBatch{s.decision, s.batch, s.batchBytes()})", "		if s.proposal != nil {\n			l.past.add(n, pastBatch{s.proposal.Digest, &s.proposal.Batch, s.size})"},
 	{"f+1 others who have a checkpoint make it stable", core + "checkpoints.go", "x.count(k, false) >= x.quorum()", "x.count(k, false) >= x.weak()"},
 	{"a checkpoint is stable if one says so", core + "checkpoints.go", "return x.count(k, true) >= x.weak()", "return x.count(k, true) >= 1"},
 	{"no DECIDED is sent", core + "status.go", "if s.isCommitted && s.seq <= r.log.lastExec {", "if false {"},

@@ -306,7 +306,9 @@ func (c *Client) waiting(a *message.Answer) *call {
 
 // decide acts on the finding from the answers to a call.
 func (c *Client) decide(now Time, k *call) {
-	x, s := k.tally.Find(k.request.ReadOnly), k.request.Slot
+	var x Finding
+	k.tally.Find(k.request.ReadOnly, &x)
+	s := k.request.Slot
 	if c.cfg.Found != nil && x.Kind != Waiting {
 		c.cfg.Found(s, x)
 	}

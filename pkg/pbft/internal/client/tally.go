@@ -5,6 +5,7 @@ package client
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"slices"
 
@@ -14,27 +15,26 @@ import (
 // A Tally gathers replies to one request until enough of them agree: it is the rule by which
 // replies are believed [TOCS §4.2, §6.1].
 type Tally struct {
-	heard   uint32 // bit i: replica i has answered
-	replies []verdict
-	results [][]byte // results that have come in full, no two alike: no more than there are replicas
-	lent    int      // bytes up to which a result's memory is lent for the call, and must be copied to be kept
+	heard     uint32 // bit i: replica i has answered
+	committed uint32 // bit i: replica i knows that what it answered has committed
+	replies   []verdict
+	results   [][]byte // results that have come in full, no two alike: no more than there are replicas
+	lent      int      // bytes up to which a result's memory is lent for the call, and must be copied to be kept
 }
 
-// A verdict is one replica's answer. It may stand on two grounds: the replica has
-// executed the request in the batch prepared as number seq of view prepared, and it knows
-// that it has committed.
+// A verdict is one replica's answer. It may stand on two grounds: the replica has executed the
+// request in the batch prepared as number seq of view prepared, and it knows that it has committed
+// (Tally.committed). It has the length of a cache line.
 type verdict struct {
-	view      message.View
-	seq       message.SeqNum // 0: not on that ground
-	prepared  message.View
-	length    int32
-	try       int32 // the request's tries when it came
-	result    int8  // which of the results it is, or proves; unproved, untold
-	outcome   message.Outcome
-	committed bool
-	version   message.SeqNum    // of the result of a read
-	proof     message.Proof     // if the result is unproved
-	last      message.Timestamp // of a Superseded
+	view     message.View
+	seq      message.SeqNum // 0: not on that ground
+	prepared message.View
+	version  message.SeqNum // of the result of a read
+	proof    message.Proof  // if the result is unproved; its nonce is the last timestamp of a Superseded
+	length   int32
+	try      int16 // the request's tries when it came, as far as these are counted
+	result   int8  // which of the results it is, or proves; unproved, untold
+	outcome  message.Outcome
 }
 
 const (
@@ -74,7 +74,7 @@ func (t *Tally) Reset(n, lent int) {
 // forget lets go of the results.
 func (t *Tally) forget() {
 	clear(t.results)
-	t.heard, t.results = 0, t.results[:0]
+	t.heard, t.committed, t.results = 0, 0, t.results[:0]
 }
 
 // Has reports whether replica i has answered.
@@ -85,17 +85,19 @@ func (t *Tally) Has(i message.ReplicaID) bool { return t.heard&(1<<i) != 0 }
 // a replica also says that a result is no longer kept when a copy comes of a request that it has
 // just answered; this replaces its answer at a later try only.
 func (t *Tally) Add(m *message.Reply, a *message.Answer, replier message.ReplicaID, try int, proves Prover) {
-	v := verdict{outcome: a.Outcome, length: int32(a.Length), view: m.View, seq: m.Seq, prepared: m.View,
-		committed: !m.Tentative, version: a.Version, try: int32(try)}
-	old := &t.replies[m.From]
+	v, old, again := &t.replies[m.From], t.replies[m.From], t.Has(m.From)
+	try = min(try, math.MaxInt16)
 	noResult := a.Outcome == message.NotKept || a.Outcome == message.Lost
-	if noResult && t.Has(m.From) && old.outcome == message.Executed && v.try <= old.try {
+	if noResult && again && old.outcome == message.Executed && int16(try) <= old.try {
 		return
 	}
+	*v = verdict{outcome: a.Outcome, length: int32(a.Length), view: m.View, seq: m.Seq, prepared: m.View,
+		version: a.Version, try: int16(try)}
+	committed := !m.Tentative
 	fresh := false // no replica gave it before
 	switch full := a.Full && (!a.Long() || m.From == replier || replier == message.AnyReplier); {
 	case a.Outcome == message.Superseded && a.Length == 8 && a.Full:
-		v.last = message.Timestamp(binary.LittleEndian.Uint64(a.Result))
+		v.proof.Nonce = binary.LittleEndian.Uint64(a.Result)
 		v.length = 0
 		v.result, fresh = t.find(nil, m.From)
 	case full:
@@ -105,16 +107,18 @@ func (t *Tally) Add(m *message.Reply, a *message.Answer, replier message.Replica
 	default:
 		v.proof, v.result = a.Proof, t.provenBy(m.From, &a.Proof, a.Length, proves)
 	}
-	if !fresh && t.Has(m.From) && old.alike(&v) {
+	if !fresh && again && old.alike(v) {
 		// It gave the same answer before, and need not repeat on one ground what it said on the
 		// other.
-		v.committed = v.committed || old.committed
+		committed = committed || t.committed&(1<<m.From) != 0
 		if v.seq == 0 {
 			v.seq, v.prepared = old.seq, old.prepared
 		}
 	}
 	t.heard |= 1 << m.From
-	t.replies[m.From] = v
+	if t.committed &^= 1 << m.From; committed {
+		t.committed |= 1 << m.From
+	}
 	if fresh {
 		t.recognise(v.result, proves)
 	}
@@ -239,7 +243,7 @@ func (t *Tally) agreeing(x *verdict) (committed, prepared support) {
 			continue
 		}
 		told := y.result != untold
-		if y.committed {
+		if t.committed&(1<<i) != 0 {
 			committed.add(i, told)
 		}
 		if x.seq != 0 && y.seq == x.seq && y.prepared == x.prepared {
@@ -265,7 +269,7 @@ func (t *Tally) lastOf(weak int) message.Timestamp {
 	var all []message.Timestamp
 	for i, v := range t.replies {
 		if t.Has(message.ReplicaID(i)) && v.outcome == message.Superseded {
-			all = append(all, v.last)
+			all = append(all, message.Timestamp(v.proof.Nonce))
 		}
 	}
 	slices.Sort(all)
@@ -321,12 +325,13 @@ type Finding struct {
 // Find applies the reply rule: a quorum of replies on one ground for every operation, because reads
 // take the one-round-trip path (R-CLI-3, R-OPT-RO-6), f+1 of them with a proof of the result and
 // one with the result. Refusals need a quorum: correct replicas may be so far behind that they do
-// not know the client yet, and f others may lie. f+1 do to say that a read must be ordered.
-func (t *Tally) Find(readOnly bool) (x Finding) {
+// not know the client yet, and f others may lie. f+1 do to say that a read must be ordered. The
+// finding is put into x, which is zero: returned, it would be copied at every reply.
+func (t *Tally) Find(readOnly bool, x *Finding) {
 	n := message.GroupSize(len(t.replies))
 	quorum, weak, heard := n.Quorum(), n.Weak(), bits.OnesCount32(t.heard)
 	if heard < weak || !readOnly && heard < quorum {
-		return x
+		return
 	}
 	v, by := t.best()
 	x.By = by.all
@@ -353,7 +358,6 @@ func (t *Tally) Find(readOnly bool) (x Finding) {
 	case !readOnly && v.outcome == message.Executed && t.alike(&v) >= quorum:
 		x.Kind = Apart
 	}
-	return x
 }
 
 // wrong are the replicas that have given another result than v, which is certain, on the
@@ -365,7 +369,7 @@ func (t *Tally) wrong(v *verdict, prepared bool) (all uint32) {
 	}
 	for i := range t.replies {
 		y := &t.replies[i]
-		ground := y.committed
+		ground := t.committed&(1<<i) != 0
 		if prepared {
 			ground = y.seq == v.seq && y.prepared == v.prepared
 		}

@@ -22,7 +22,7 @@ func TestManyResultsOfOneReplica(t *testing.T) {
 			y.Add(&message.Reply{View: 1, Seq: seq, Tentative: tentative, From: i},
 				&message.Answer{Outcome: message.Executed, Full: true, Length: len(result), Result: []byte(result)},
 				message.AnyReplier, 0, nil)
-			x := y.Find(false)
+			x := finding(&y, false)
 			return x.Result, x.Kind == Believed
 		}
 		for i := range lies {
@@ -118,7 +118,7 @@ func TestWhatIsBelieved(t *testing.T) {
 			y.Add(&message.Reply{View: s.view, Seq: s.seq, Tentative: s.seq != committed, From: s.from}, a,
 				message.AnyReplier, 0,
 				func(i message.ReplicaID, p *message.Proof, r []byte) bool { return *p == proof(i, string(r[:5])) })
-			if found := y.Find(false); found.Kind == Believed {
+			if found := finding(&y, false); found.Kind == Believed {
 				believed = strings.TrimRight(string(found.Result), ".")
 				break
 			}
@@ -158,7 +158,7 @@ func TestReadsOfDifferentVersions(t *testing.T) {
 				&message.Answer{Outcome: message.Executed, ReadOnly: true, Full: true, Length: 1,
 					Result: []byte("a"), Version: s.version}, message.AnyReplier, 0, nil)
 		}
-		if got := y.Find(true).Kind == Believed; got != x.believed {
+		if got := finding(&y, true).Kind == Believed; got != x.believed {
 			t.Errorf("%s: believed %t, want %t", x.name, got, x.believed)
 		}
 	}
@@ -186,7 +186,7 @@ func TestWrongResultsAreNamed(t *testing.T) {
 			y.Add(&message.Reply{View: 1, Seq: seq, Tentative: tentative, From: i},
 				&message.Answer{Outcome: message.Executed, Full: true, Length: len(result), Result: []byte(result)},
 				message.AnyReplier, 0, nil)
-			found = y.Find(false)
+			found = finding(&y, false)
 		}
 		hear(3, x.seq, x.tentative, x.result)
 		for i := range message.ReplicaID(3) {
@@ -196,4 +196,9 @@ func TestWrongResultsAreNamed(t *testing.T) {
 			t.Errorf("%s: got %+v, want %b named", x.name, found, x.want)
 		}
 	}
+}
+
+func finding(t *Tally, readOnly bool) (x Finding) {
+	t.Find(readOnly, &x)
+	return x
 }

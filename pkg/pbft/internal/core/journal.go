@@ -17,6 +17,9 @@ type journal struct {
 // after a restart we would not know that we have answered from it. They bring it if we do not have
 // it.
 func (j *journal) decided(s *slot) {
+	if !j.cfg.Durable {
+		return
+	}
 	said := &message.Decided{Seq: s.seq, Digest: s.decision, From: j.cfg.Self}
 	switch ours := s.proposal != nil && s.proposal.Digest == s.decision && s.prepares.has(j.cfg.Self); {
 	case ours && s.isPrepared:

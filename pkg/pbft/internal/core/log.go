@@ -103,7 +103,7 @@ func (l *messageLog) slide(low message.SeqNum) {
 		s := l.slot(n)
 		l.bytes -= s.size
 		if s.isCommitted {
-			l.past.add(n, pastBatch{s.decision, s.batch, s.batch.Bytes()})
+			l.past.add(n, pastBatch{s.decision, s.batch, s.batchBytes()})
 		}
 		s.reset(n + size)
 	}
@@ -288,6 +288,15 @@ func (s *slot) reset(n message.SeqNum) {
 	commits.clear()
 	decided.clear()
 	*s = slot{seq: n, prepares: prepares, commits: commits, decided: decided}
+}
+
+// batchBytes is the length of the operations of what committed, without a look at each if that is
+// the proposal.
+func (s *slot) batchBytes() int {
+	if s.proposal != nil && s.batch == &s.proposal.Batch {
+		return s.size
+	}
+	return s.batch.Bytes()
 }
 
 // find is a batch with digest d that the slot has with all its operations; nil if there is none.

@@ -227,21 +227,23 @@ func (q *queue) newView() {
 
 // executed notes that a request was executed as the i-th of batch n.
 func (q *queue) executed(r *message.Request, n message.SeqNum, i int) {
-	q.complete(r, place{t: r.Timestamp, n: n, i: i})
+	if p := q.complete(r); p != nil {
+		*p = place{t: r.Timestamp, n: n, i: i}
+	}
 	if int(r.Slot) < q.slots {
 		q.line(r.Client).had += weight(r.Cost, r.Length())
 	}
 }
 
-// complete removes a slot's waiting requests up to timestamp t: they were executed, whichever copy
-// of them was (R-REQ-5).
-func (q *queue) complete(r *message.Request, as place) {
+// complete removes a slot's waiting requests up to that of r: they were executed, whichever copy of
+// them was (R-REQ-5). It returns where to note the place of r; nil if a later one is noted.
+func (q *queue) complete(r *message.Request) (note *place) {
 	if int(r.Slot) >= q.slots {
-		return
+		return nil
 	}
 	l := q.line(r.Client)
-	if l.done[r.Slot].t < r.Timestamp {
-		l.done[r.Slot] = as
+	if note = &l.done[r.Slot]; note.t >= r.Timestamp {
+		note = nil
 	}
 	if p := l.pending[r.Slot]; p != nil && p.Timestamp <= r.Timestamp {
 		q.remove(l, p)
@@ -249,6 +251,7 @@ func (q *queue) complete(r *message.Request, as place) {
 	if a := l.laidBy[r.Slot]; a != nil && a.Timestamp <= r.Timestamp {
 		q.room.dropLaidBy(l, r.Slot)
 	}
+	return note
 }
 
 // lastDone is the last request that the slot executed here.
@@ -262,9 +265,14 @@ func (q *queue) lastDone(k message.RequestKey) place {
 // drop drops the requests that were executed in batches that we never saw, and calls f
 // for those that waited.
 func (q *queue) drop(executed func(*message.Request) bool, f func(*message.Request)) {
+	complete := func(r *message.Request) {
+		if p := q.complete(r); p != nil {
+			*p = place{t: r.Timestamp, digest: r.Digest()}
+		}
+	}
 	q.each(func(_ *line, r *message.Request) bool {
 		if executed(r) {
-			q.complete(r, place{t: r.Timestamp, digest: r.Digest()})
+			complete(r)
 			f(r)
 		}
 		return true
@@ -272,7 +280,7 @@ func (q *queue) drop(executed func(*message.Request) bool, f func(*message.Reque
 	for _, l := range q.order {
 		for _, r := range l.laidBy {
 			if r != nil && executed(r) {
-				q.complete(r, place{t: r.Timestamp, digest: r.Digest()})
+				complete(r)
 			}
 		}
 	}

@@ -44,8 +44,8 @@ func TestRoomIsShared(t *testing.T) {
 			t.Errorf("client %d: %d operations wait, want %d", i, got, want)
 		}
 	}
-	x.complete(x.line(0).pending[0], place{})
-	x.complete(x.line(0).pending[1], place{})
+	x.complete(x.line(0).pending[0])
+	x.complete(x.line(0).pending[1])
 	if got := x.fill(2); got != 2 {
 		t.Errorf("when two were executed %d of client 2 wait, want another", got)
 	}
@@ -117,7 +117,7 @@ func TestRoomIsGivenBack(t *testing.T) {
 		r.Timestamp = message.Timestamp(random.IntN(1000))
 		switch random.IntN(12) {
 		case 0:
-			x.complete(r, place{t: r.Timestamp})
+			x.complete(r)
 			x.line(c).done[s].t = 0
 		case 1:
 			x.retain(func(other message.ClientID) bool { return other != c })

@@ -108,11 +108,8 @@ func (t *Teller) Late() time.Duration { return t.now().Late }
 // Dawdle is how long a primary waits before it makes a batch.
 func (t *Teller) Dawdle() time.Duration { return t.now().Dawdle }
 
-// Holds reports whether a request is held back. It then comes later, or never.
-func (t *Teller) Holds(q *message.Request, later func()) bool {
-	hold := t.now().Hold
-	return hold != nil && hold(q, later)
-}
+// Hold is how requests are held back (Habits.Hold), nil if none is.
+func (t *Teller) Hold() func(q *message.Request, later func()) bool { return t.now().Hold }
 
 // Floods reports whether there are messages to make up, now or when it is on.
 func (t *Teller) Floods() bool { return t != nil && t.habits.Flood != nil }

@@ -28,7 +28,7 @@ func TestOffences(t *testing.T) {
 		trailer := []byte{1, 2}
 		x.Spoil(message.Principal{}, trailer)
 		changes := x.Message(m) != m || x.Ask(q) != nil || string(x.Result(trailer)) != "\x01\x02" || trailer[1] != 2
-		waits := x.Late()+x.Dawdle() != 0 || x.Holds(q, nil)
+		waits := x.Late()+x.Dawdle() != 0 || x.Hold() != nil
 		if changes || waits || x.Withholds(message.Principal{}, m) || x.Flood(Standing{}, 1) != nil {
 			t.Errorf("%+v misbehaves while it is off", x)
 		}
@@ -48,7 +48,9 @@ func TestFloods(t *testing.T) {
 		if !x.Floods() {
 			continue
 		}
-		x.Holds(&message.Request{Client: 9, Timestamp: 7}, nil)
+		if hold := x.Hold(); hold != nil {
+			hold(&message.Request{Client: 9, Timestamp: 7}, nil)
+		}
 		for n := range uint64(4) {
 			m := x.Flood(at, n)
 			if m == nil {
