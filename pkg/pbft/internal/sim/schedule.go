@@ -709,7 +709,10 @@ func (d *drawing) rolling() {
 func (d *drawing) outage() {
 	t, rest := d.moment(), d.rng.IntN(30)
 	d.add(func(w *world) {
-		w.at(int64(t)*tick, func() {
+		w.patiently(t, func() bool {
+			if w.shape.durable && w.lostByRestart() > w.n-w.q {
+				return false
+			}
 			if w.lost = !w.shape.durable; w.lost {
 				w.marks.hit(markLost)
 			} else {
@@ -720,6 +723,7 @@ func (d *drawing) outage() {
 					s.copies[0].restart(int64(rest+i) * tick)
 				}
 			}
+			return true
 		})
 	}, "at %d all replicas restart, after %d ticks or so", t, rest)
 }

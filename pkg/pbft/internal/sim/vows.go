@@ -462,6 +462,7 @@ func (w *world) quorum(n message.SeqNum) int {
 func (v *vows) cures(i int) {
 	v.oaths[i], v.left[i] = oath{}, 0
 	v.forgets(i)
+	v.j.w.keys.began[i] = beginnings{}
 	for _, all := range []map[voteKey]message.Digest{v.votes, v.proposed} {
 		maps.DeleteFunc(all, func(k voteKey, _ message.Digest) bool { return k.by == i })
 	}
