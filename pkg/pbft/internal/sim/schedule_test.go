@@ -170,6 +170,11 @@ var remembered = []memorable{
 		[]int{4, 5, 6, 7}, false, false},
 	{"the journal lets go what prepared, because the image has passed it and it is not stable", 1796053118351316778,
 		[]int{3, 7, 8, 10, 12, 13}, true, false},
+	{"the judge takes a replica whose disk is full for one that waits for a view", 1796053118351311454, []int{2, 6}, true, false},
+	{"the judge holds a NEW-VIEW that an intruder forged against who has recovered", 1796060639387454814,
+		[]int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12}, true, false},
+	{"the power is cut while one replica recovers, one is away and one lies", 1796060455418987259,
+		[]int{4, 5, 7, 9, 12, 15, 18, 19}, true, false},
 	{"a replica has recovered, and its journal is not trusted", 1796040071420314647, []int{1, 2, 3, 5, 7, 11}, true, true},
 }
 
