@@ -298,7 +298,8 @@ func (w *world) disabled(i int) (n int) {
 }
 
 // lostByRestart counts the replicas that do not help the others after a restart of all: those that
-// lie or are away, and those whose recovery is not over, for they believe nothing of their memory then.
+// lie or are away, and those whose recovery is not over, for they then believe nothing of their
+// memory.
 func (w *world) lostByRestart() (n int) {
 	for _, s := range w.sites {
 		if s.liar() || s.away || s.copies[0].recovers || s.copies[0].core.SilentUntil() > 0 {
