@@ -111,7 +111,6 @@ type clientCall struct {
 	due atomic.Uint64 // the timestamp of its present request; 0 if no replies are waited for
 }
 
-// A queuedCall waits for a slot.
 // wait reports whether a call of ours waits for replies to this request. The last f replies come
 // when enough have come, and are dropped before their MACs are checked. wait needs no lock.
 func (x clientCalls) wait(s Slot, t Timestamp) bool {
@@ -429,12 +428,12 @@ func (c *Client) refreshKeys() {
 // failAll gives it up.
 func (c *Client) failAll(why error) {
 	c.rule.FailAll(why)
-	waiting := c.waiting.waiting()
+	waiting := c.waiting
 	c.waiting = fifo[queuedCall]{}
 	c.finish(c.perform(nil))
 	c.wires.release()
-	for _, x := range waiting {
-		x.Done(nil, why)
+	for ; waiting.len() > 0; waiting.drop() {
+		waiting.first().Done(nil, why)
 	}
 }
 

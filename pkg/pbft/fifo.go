@@ -2,34 +2,39 @@
 
 package pbft
 
-// A fifo is a queue, first in first out, that uses its memory again.
+// A fifo is a queue, first in first out, that uses its memory again. A value keeps its place until
+// it leaves or the queue grows.
 type fifo[T any] struct {
-	all  []T
-	gone int // of all, those that have left
+	ring  []T
+	head  int // place of the first value
+	count int // of values
 }
 
-func (q *fifo[T]) len() int { return len(q.all) - q.gone }
-
-// waiting are the values in the queue. They are good until the next change.
-func (q *fifo[T]) waiting() []T { return q.all[q.gone:] }
+func (q *fifo[T]) len() int { return q.count }
 
 // first is the value that has waited longest, of at least one.
-func (q *fifo[T]) first() *T { return &q.all[q.gone] }
+func (q *fifo[T]) first() *T { return &q.ring[q.head] }
 
 func (q *fifo[T]) push(x T) {
-	if q.gone > 0 && len(q.all) == cap(q.all) {
-		n := copy(q.all, q.waiting())
-		clear(q.all[n:])
-		q.all, q.gone = q.all[:n], 0
+	if q.count == len(q.ring) {
+		ring := make([]T, max(8, 2*q.count))
+		copy(ring[copy(ring, q.ring[q.head:]):], q.ring[:q.head])
+		q.ring, q.head = ring, 0
 	}
-	q.all = append(q.all, x)
+	at := q.head + q.count
+	if at >= len(q.ring) {
+		at -= len(q.ring)
+	}
+	q.ring[at] = x
+	q.count++
 }
 
 // drop removes the first value.
 func (q *fifo[T]) drop() {
 	var none T
 	*q.first() = none
-	if q.gone++; q.gone == len(q.all) {
-		q.all, q.gone = q.all[:0], 0
+	q.count--
+	if q.head++; q.head == len(q.ring) {
+		q.head = 0
 	}
 }

@@ -28,7 +28,25 @@ func TestFIFO(t *testing.T) {
 			t.Fatalf("%d wait, want %d", q.len(), came-left)
 		}
 	}
-	if cap(q.all) > 2*most+1 {
-		t.Errorf("memory for %d, and at most %d waited", cap(q.all), most)
+	if len(q.ring) > 2*most {
+		t.Errorf("memory for %d, and at most %d waited", len(q.ring), most)
+	}
+}
+
+// A push into a queue that is full all the time moves nothing: a client holds its lock meanwhile.
+func TestFIFOMovesNothing(t *testing.T) {
+	var q fifo[int]
+	for range 1000 {
+		q.push(0)
+	}
+	for q.len() < len(q.ring) {
+		q.push(0)
+	}
+	for range 2 * q.len() {
+		q.drop()
+		first := q.first()
+		if q.push(0); q.first() != first {
+			t.Fatal("a push moved the values that wait")
+		}
 	}
 }
