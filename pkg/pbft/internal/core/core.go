@@ -336,7 +336,10 @@ func (c *Core) Repeated(n message.SeqNum, i int) { c.execution.repeated(n, i) }
 func (c *Core) Chosen(n message.SeqNum, choice []byte) { c.proposing.chosen(n, choice) }
 
 // Accepted answers Accept: the service finds the primary's choice reasonable, or does not.
-func (c *Core) Accepted(p *message.PrePrepare, ok bool) { c.voting.judged(p, ok) }
+func (c *Core) Accepted(p *message.PrePrepare, ok bool) {
+	c.voting.judged(p, ok)
+	c.turnarounds.follow()
+}
 
 // Signed answers Sign: the recovery request, signed, is for the group to order.
 func (c *Core) Signed(r *message.Request) { c.recovery.signed(r) }

@@ -85,14 +85,27 @@ func (l *messageLog) slot(n message.SeqNum) *slot {
 	return &l.slots[uint64(n)%uint64(len(l.slots))]
 }
 
-// nulls counts the null batches that are proposed and not executed.
-func (l *messageLog) nulls() (count message.SeqNum) {
-	for n := l.next(); n <= min(l.numbered, l.high); n++ {
+// underWay counts the batches that are proposed and not executed, those of requests and null
+// batches, below the first number that the primary has left out.
+func (l *messageLog) underWay() (requests, nulls message.SeqNum) {
+	for n := l.next(); n <= min(l.numbered, l.high) && l.slot(n).isProposed(); n++ {
 		if p := l.slot(n).proposal; p != nil && p.Digest == message.NullDigest {
-			count++
+			nulls++
+		} else {
+			requests++
 		}
 	}
-	return count
+	return requests, nulls
+}
+
+// isFull reports whether as many batches are under way as a window has room for. Null batches do
+// not count: they keep no requests from gathering, and nobody waits for them.
+func (l *messageLog) isFull(window message.SeqNum) bool {
+	if l.numbered < l.lastExec+window {
+		return false
+	}
+	requests, _ := l.underWay()
+	return requests >= window
 }
 
 // slide moves the low water mark up, and P and Q with it (R-VC-3). It forgets all at or
@@ -288,6 +301,11 @@ func (s *slot) reset(n message.SeqNum) {
 	commits.clear()
 	decided.clear()
 	*s = slot{seq: n, prepares: prepares, commits: commits, decided: decided}
+}
+
+// isProposed reports whether something is known here that is to be ordered in the slot.
+func (s *slot) isProposed() bool {
+	return s.proposal != nil || s.held != nil || !s.chosen.IsZero() || s.isCommitted
 }
 
 // batchBytes is the length of the operations of what committed, without a look at each if that is

@@ -107,7 +107,7 @@ func (p *proposing) propose() {
 		p.fill()
 		return
 	}
-	if !p.mayPropose(p.log.numbered+1) || !p.queue.ready(p.tick) {
+	if !p.mayPropose() || !p.queue.ready(p.tick) {
 		return
 	}
 	p.voting.choosing = true
@@ -135,10 +135,9 @@ func (p *proposing) fill() {
 	}
 }
 
-// mayPropose reports whether a batch of requests may be proposed as n. Null batches that are under
-// way do not count in the window: they keep no requests from gathering, and nobody waits for them.
-func (p *proposing) mayPropose(n message.SeqNum) bool {
-	return p.hasRoom(n) && (n <= p.log.lastExec+p.cfg.Window || n <= p.log.lastExec+p.cfg.Window+p.log.nulls())
+// mayPropose reports whether a batch of requests may be proposed under the next number.
+func (p *proposing) mayPropose() bool {
+	return p.hasRoom(p.log.numbered+1) && !p.log.isFull(p.cfg.Window)
 }
 
 // hasRoom reports whether n is between the water marks, and its batch has room in the log.
@@ -152,7 +151,7 @@ func (p *proposing) chosen(n message.SeqNum, choice []byte) {
 		return // the view has changed since
 	}
 	p.voting.choosing = false
-	if !p.mayPropose(n) {
+	if !p.mayPropose() {
 		return // what the others decided in a later view has moved our marks past it
 	}
 	batch := message.Batch{Choice: choice,

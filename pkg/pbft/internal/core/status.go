@@ -306,11 +306,14 @@ func (r *reports) tellPast(m *message.Status) {
 }
 
 // closeGap asks for the batches missing below the present proposals: a primary proposes no more
-// than its window beyond what it has executed. The gap is short, and others may need our votes
-// above it, so we do not wait for the resend interval.
+// than its window beyond what it has executed, but for null batches. The gap is short, and others
+// may need our votes above it, so we do not wait for the resend interval.
 func (r *reports) closeGap() {
-	if r.active && r.log.numbered > r.log.lastExec+r.cfg.Window &&
-		r.tick-r.log.progress >= gapTicks && r.gap.allows(r.tick) {
+	beyond := r.log.lastExec + r.cfg.Window
+	if !r.active || r.log.numbered <= beyond || r.tick-r.log.progress < gapTicks || !r.gap.allows(r.tick) {
+		return
+	}
+	if _, nulls := r.log.underWay(); r.log.numbered > beyond+nulls {
 		r.sendStatus()
 	}
 }

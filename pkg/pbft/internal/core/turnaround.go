@@ -113,7 +113,7 @@ func (x *turnarounds) ask(r *message.Request) {
 // mark brings the idle time up to date. It is called after every event, while any turnaround is
 // measured.
 func (x *turnarounds) mark() {
-	x.idle.mark(x.now(), x.log.numbered < x.log.lastExec+x.cfg.Window)
+	x.idle.mark(x.now(), !x.log.isFull(x.cfg.Window))
 }
 
 // follow notes that an event is over.

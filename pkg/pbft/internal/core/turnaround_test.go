@@ -100,6 +100,64 @@ func TestPassedOver(t *testing.T) {
 	}
 }
 
+// A primary whose window is full is not late. Null batches under way do not fill it, for a primary
+// may propose requests beside them, and neither do batches above a number that it leaves out.
+func TestFullWindow(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		null, leaving bool // what is proposed is null; the first number is left out until the request has it
+		want          bool
+	}{
+		{"requests of others", false, false, false},
+		{"null batches", true, false, true},
+		{"requests of others above a number that is left out", false, true, true},
+	} {
+		f, n, others := newForgetful(1, 0), message.SeqNum(0), message.Timestamp(0)
+		for stamp := range message.Timestamp(keptTurnarounds) {
+			r := &message.Request{Client: 5, Timestamp: stamp + 1, Apart: true, Authentic: true, PassedBy: 1}
+			f.hear(r)
+			batches := make([]message.Batch, f.cfg.Window+1)
+			propose := func(i int) {
+				b := batches[i]
+				f.hear(&message.PrePrepare{Seq: n + 1 + message.SeqNum(i), Digest: b.Digest(), Batch: b, From: 0})
+			}
+			last := len(batches) - 1
+			if c.leaving {
+				last = 0
+			}
+			batches[last].Requests = []*message.Request{r}
+			for i := range batches {
+				if i != last && !c.null {
+					others++
+					batches[i].Requests = []*message.Request{{Client: 6, Timestamp: others, Authentic: true}}
+				}
+			}
+			for i := range batches {
+				if i != last {
+					propose(i)
+				}
+			}
+			f.pass(10)
+			propose(last)
+			for _, b := range batches {
+				n++
+				for _, i := range []message.ReplicaID{2, 3} {
+					f.hear(&message.Prepare{Seq: n, Digest: b.Digest(), From: i}, &message.Commit{Seq: n, From: i})
+				}
+			}
+			for k := n / 8 * 8; k > f.Stable().Seq; k -= 8 {
+				for _, i := range []message.ReplicaID{0, 2, 3} {
+					f.hear(&message.Checkpoint{Seq: k, Digest: message.Digest{1}, From: i})
+				}
+			}
+		}
+		f.pass(2 * 15)
+		if slow := f.turnarounds.isSlow; f.LastExecuted() != n || slow != c.want {
+			t.Errorf("%s: executed %d of %d, slow %v, want %v", c.name, f.LastExecuted(), n, slow, c.want)
+		}
+	}
+}
+
 func always(ticks int) func(message.SeqNum) int { return func(message.SeqNum) int { return ticks } }
 
 // only is so many ticks for one batch, and none for the others.
