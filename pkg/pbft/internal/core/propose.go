@@ -124,7 +124,7 @@ const fillsAtOnce = 32
 func (p *proposing) fill() {
 	for p.hasRoom(p.log.numbered+1) && p.silences.fillDue() {
 		atOnce := p.cfg.Window
-		if p.log.numbered < p.execution.checkpoints.from(p.silences.awaited()) {
+		if p.log.numbered < p.execution.checkpoints.from(min(p.silences.awaited(), p.log.high)) {
 			atOnce = fillsAtOnce
 		}
 		if p.log.numbered >= p.log.lastExec+atOnce {

@@ -3,6 +3,7 @@
 package core
 
 import (
+	"math"
 	"testing"
 
 	"bfs/pkg/pbft/internal/message"
@@ -243,5 +244,17 @@ func TestAwait(t *testing.T) {
 	}
 	if f.Stable().Seq != 24 || !f.Idle() {
 		t.Errorf("stable %d, want 24, the checkpoint after batch %d", f.Stable().Seq, last)
+	}
+}
+
+// A replica that names a checkpoint that there will never be does not make the others wait: the null
+// batches up to the end of the log are proposed together all the same.
+func TestNoSuchCheckpoint(t *testing.T) {
+	for _, until := range []message.SeqNum{16, 1 << 20, math.MaxUint64} {
+		f := newForgetful(0, 0)
+		f.hear(&message.Status{Active: true, SilentUntil: until, From: 3})
+		if n := f.LastProposed(); n != 16 {
+			t.Errorf("silent until %d: %d null batches are under way, want 16", until, n)
+		}
 	}
 }
