@@ -380,7 +380,7 @@ var mutants = []mutant{
 	{"a FETCH beyond the share of a tick is dropped", core + "transfer.go", "	case len(*later) < asksPerReplica:\n", "	case false:\n"},
 	{"a primary may leave out what it likes", core + "turnaround.go", " && size < leastShare && ", " && size < 0 && "},
 	{"a null batch passes requests over", core + "turnaround.go", "p.Digest != message.NullDigest && size", "size"},
-	{"requests wait until null batches are executed", core + "log.go", "	return requests >= window\n", "	return true\n"},
+	{"requests wait until null batches are executed", core + "log.go", "	return requests >= window\n", "	return requests >= 0\n"},
 	{"null batches fill a primary's window", core + "turnaround.go", "!x.log.isFull(x.cfg.Window)", "x.log.numbered < x.log.lastExec+x.cfg.Window"},
 	{"what is above a number left out fills a primary's window", core + "log.go", " && l.slot(n).isProposed(); n++ {", "; n++ {"},
 	{"null batches go on beyond the checkpoint that is awaited", core + "propose.go", "p.log.numbered < p.execution.checkpoints.from(min(p.silences.awaited(), p.log.high))", "true"},
