@@ -247,8 +247,8 @@ func TestAwait(t *testing.T) {
 	}
 }
 
-// A replica that names a checkpoint that there will never be does not make the others wait: the null
-// batches up to the end of the log are proposed together all the same.
+// A replica that names a checkpoint that there will never be does not make the others wait: the
+// null batches up to the end of the log are proposed together all the same.
 func TestNoSuchCheckpoint(t *testing.T) {
 	for _, until := range []message.SeqNum{16, 1 << 20, math.MaxUint64} {
 		f := newForgetful(0, 0)

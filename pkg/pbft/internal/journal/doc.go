@@ -14,7 +14,7 @@
 // costs a quarter of one that grows a file. A segment begins with a header:
 //
 //	0   8  "bfsjrnl" and the format's version
-//	8   8  the segment's number, rising by one from segment to segment
+//	8   8  the segment's number, rising from segment to segment by steps that nobody can guess
 //	16  32 the group's digest
 //	48  4  CRC-32C of what stands above
 //
@@ -23,7 +23,8 @@
 //
 //	0   4  CRC-32C of what follows, to the end of the records
 //	4   4  length of the records in bytes
-//	8   8  the segment's number: what an earlier use of the file left does not pass for a block of this one
+//	8   8  the segment's number: what an earlier use of the file left does not pass for a block of this
+//	       one, even if a client wrote there what looks like a block
 //	16  8  position of the first record
 //	24  8  position up to which all was durable when the block was written
 //	32  8  number of the oldest segment that was needed then

@@ -3,6 +3,7 @@
 package journal
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -373,7 +374,7 @@ func (j *Journal) turn() error {
 	if err != nil {
 		return err
 	}
-	j.number++
+	j.number += step()
 	s.number, s.end, s.seq = j.number, blockSize, 0
 	if j.oldest == 0 {
 		j.oldest = s.number
@@ -391,6 +392,15 @@ func (j *Journal) turn() error {
 	j.segments = append(j.segments, s)
 	j.mu.Unlock()
 	return j.restate()
+}
+
+// step is how much higher the number of a segment is than the last: nobody can guess it. Records
+// hold what clients wrote, and the rest of a file that is used again, or of a block that is torn,
+// is searched for blocks. A client that knew the number of a segment to come could put some there.
+func step() uint64 {
+	var b [4]byte
+	rand.Read(b[:])
+	return 1 + uint64(binary.LittleEndian.Uint32(b[:]))
 }
 
 // Cut begins a segment without copies of sticky records: the records appended from now on stand by

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -430,5 +431,75 @@ func TestGate(t *testing.T) {
 	g.Release(9, leave)
 	if want := []string{"a", "b", "c"}; !slices.Equal(left, want) || !g.Opens(9) {
 		t.Fatalf("got %v", left)
+	}
+}
+
+// Clients write what they like, and a segment that is used again keeps the rest of what it held
+// before. There what they wrote does not pass for blocks, whatever numbers they think of.
+func TestClientsWriteNoBlocks(t *testing.T) {
+	m := disk.NewMem(rand.New(rand.NewPCG(1, 2)))
+	ignore := func(message.SeqNum, []byte) error { return nil }
+	j, err := Open(m, ours, small, ignore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := range message.SeqNum(20) {
+		evil := make([]byte, small.SegmentBytes-2*blockSize)
+		for i := 0; (i+2)*blockSize <= len(evil); i++ {
+			b := evil[(i+1)*blockSize-blockHeader-recordHeader:][:blockHeader+1]
+			number := j.number + uint64(i) // of a segment soon to come
+			for at, field := range []uint64{number, 1 << 40, 1 << 40, number} {
+				binary.LittleEndian.PutUint64(b[8+8*at:], field)
+			}
+			binary.LittleEndian.PutUint32(b[4:], 1)
+			binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
+		}
+		j.Append(seq, 0, evil)
+		if _, err := j.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		j.Release(seq)
+	}
+	for seq := range message.SeqNum(20) {
+		if _, err := j.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Open(m, ours, small, ignore)
+		if err != nil || again.Next() != j.Next() {
+			t.Fatalf("after %d records: %v, want all of them", j.Next(), err)
+		}
+		_ = again.Close()
+		j.Append(20+seq, 0, make([]byte, small.SegmentBytes/2))
+		j.Release(20 + seq)
+	}
+}
+
+// A block that names an oldest segment which is not there, nor any later one, is corrupt.
+func TestOldestOfAllIsMissing(t *testing.T) {
+	m := disk.NewMem(rand.New(rand.NewPCG(1, 2)))
+	ignore := func(message.SeqNum, []byte) error { return nil }
+	j, err := Open(m, ours, small, ignore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Append(1, 0, []byte("a record"))
+	if _, err := j.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := m.Open(j.segments[0].name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, blockHeader+recordHeader+len("a record"))
+	if _, err := f.ReadAt(b, blockSize); err != nil {
+		t.Fatal(err)
+	}
+	binary.LittleEndian.PutUint64(b[32:], j.number+1)
+	binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
+	if _, err := f.WriteAt(b, blockSize); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(m, ours, small, ignore); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %v, want that it is corrupt", err)
 	}
 }

@@ -177,7 +177,7 @@ func (j *Journal) needed(r *reader, segments []*segment) ([]*segment, error) {
 		return nil, nil
 	}
 	needed := slices.DeleteFunc(slices.Clone(segments), func(s *segment) bool { return s.number < last.oldest })
-	if needed[0].number != last.oldest {
+	if len(needed) == 0 || needed[0].number != last.oldest {
 		return nil, fmt.Errorf("%w: segment %d is missing", ErrCorrupt, last.oldest)
 	}
 	return needed, nil
