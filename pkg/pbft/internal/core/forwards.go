@@ -67,8 +67,8 @@ func (x *forwards) vouches(k message.RequestKey, f forward) (n int) {
 // count counts the replicas that say they hold this very request.
 func (x *forwards) count(r *message.Request) (n int) {
 	for _, m := range x.of {
-		if len(m) == 0 {
-			continue // as mostly
+		if len(m) == 0 { // a lookup would copy a zero value, and most replicas forward nothing
+			continue
 		}
 		if f, ok := m[r.Key()]; ok && f.t == r.Timestamp && f.digest == r.Digest() {
 			n++

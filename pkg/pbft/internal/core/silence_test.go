@@ -208,6 +208,29 @@ func TestRequestBehindNullBatches(t *testing.T) {
 	}
 }
 
+// A backup that lacks a number below those that are proposed asks for it at once. Null batches that
+// have not prepared yet are no gap, however many are under way.
+func TestGapBesideNullBatches(t *testing.T) {
+	for _, lacking := range []message.SeqNum{0, 3} { // 0: none
+		f := newForgetful(1, 0)
+		for n := message.SeqNum(1); n <= 9; n++ {
+			if n != lacking {
+				f.hear(&message.PrePrepare{Seq: n, Digest: message.NullDigest, From: 0})
+			}
+		}
+		f.said = nil
+		f.pass(2 * gapTicks) // the regular STATUS comes later
+		asks := false
+		for _, m := range f.said {
+			_, is := m.(*message.Status)
+			asks = asks || is
+		}
+		if asks != (lacking > 0) {
+			t.Errorf("without batch %d it asks %v", lacking, asks)
+		}
+	}
+}
+
 // An idle primary that is asked for a checkpoint proposes null batches until one holds all that was
 // asked for, and no more after that. A number beyond the window is no reason for more.
 func TestAwait(t *testing.T) {

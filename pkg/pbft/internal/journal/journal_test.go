@@ -434,6 +434,41 @@ func TestGate(t *testing.T) {
 	}
 }
 
+// A journal is read a piece after the other. Blocks that end in another piece than they begin in,
+// and blocks that are longer than a piece, are read whole.
+func TestLongBlocks(t *testing.T) {
+	const segment = 4 * readAtOnce
+	options := Options{SegmentBytes: segment, Spare: 2}
+	m, chance := disk.NewMem(rand.New(rand.NewPCG(1, 2))), rand.New(rand.NewPCG(3, 4))
+	j, err := Open(m, ours, options, func(message.SeqNum, []byte) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lengths []int
+	for n := range 60 {
+		length := 8 + chance.IntN(blockSize)
+		if n%5 == 0 {
+			length = readAtOnce/2 + chance.IntN(readAtOnce)
+		}
+		lengths = append(lengths, length)
+		j.Append(message.SeqNum(n), 0, content(n, length))
+		if _, err := j.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	again, err := Open(m, ours, options, func(seq message.SeqNum, b []byte) error {
+		if seq != message.SeqNum(n) || !slices.Equal(b, content(n, lengths[n])) {
+			t.Fatalf("record %d is read as %d, %d bytes", n, seq, len(b))
+		}
+		n++
+		return nil
+	})
+	if err != nil || n != len(lengths) || again.Segments() < 4 {
+		t.Fatalf("%d of %d records are read: %v", n, len(lengths), err)
+	}
+}
+
 // Clients write what they like, and a segment that is used again keeps the rest of what it held
 // before. There what they wrote does not pass for blocks, whatever numbers they think of.
 func TestClientsWriteNoBlocks(t *testing.T) {
