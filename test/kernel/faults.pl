@@ -46,8 +46,8 @@ check 'the kernel comes back from another port' => sub {
 		for (1 .. 3) {
 			$progress->(20);
 			my $port = port_of($nfs);
-			note(ask('kill the relay with all calls under way'));
 			my $holder = take($port);
+			note(ask('kill the relay with all calls under way'));
 			note(ask('start the relay'));
 			$progress->(20);
 			port_of($nfs) != $port or die "the kernel has port $port again, though it is taken\n";
@@ -63,15 +63,16 @@ sub port_of {
 	return $1;
 }
 
-# take PORT: hold a port, as soon as it is free, until the socket that is returned is closed.
+# take PORT: until the socket that is returned is closed, nobody can bind PORT at all addresses, as the kernel does before it
+# connects. Its present connection has an address, so a socket at another address can have the same port already. (To
+# wait until the connection is gone is too late: the kernel binds the port again at once, and holds it between attempts.)
 sub take {
 	my ($port) = @_;
 	require Socket;
+	my $freebind = 15; # IP_FREEBIND, which Socket does not name: the address need not be this machine's
 	socket my $s, Socket::PF_INET(), Socket::SOCK_STREAM(), 0 or fail('socket');
-	until (bind $s, Socket::pack_sockaddr_in($port, Socket::INADDR_ANY())) {
-		$! == EADDRINUSE or fail("bind port $port");
-		select undef, undef, undef, 0.01; # not a limit: it asks again
-	}
+	setsockopt $s, Socket::IPPROTO_IP(), $freebind, 1 or fail('IP_FREEBIND');
+	bind $s, Socket::pack_sockaddr_in($port, Socket::inet_aton('192.0.2.1')) or fail("bind port $port");
 	return $s;
 }
 
