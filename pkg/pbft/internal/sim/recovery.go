@@ -164,7 +164,9 @@ func (v *vows) bounded(r *replica, m message.Message) {
 	case *message.Checkpoint:
 		n = m.Seq
 	case *message.NewView:
-		n = m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
+		if int(m.View.Primary(v.j.w.n)) == r.id { // else it passes on what another primary has chosen
+			n = m.Checkpoint.Seq + message.SeqNum(len(m.Chosen))
+		}
 	case *message.ViewChange:
 		if len(m.Q) > 0 && int(m.From) == r.id {
 			n = m.Q[len(m.Q)-1].Seq
