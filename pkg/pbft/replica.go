@@ -379,7 +379,7 @@ func (r *Replica) execute(e *core.Effect) {
 		r.measured.executed++
 		a, ran := r.exec.Execute(q, b.Choice)
 		if r.replies.answerTo(to, q, &a, &e.Standing); !ran {
-			r.core.Repeated(e.Seq, i)
+			r.core.NoEffect(e.Seq, i, q, a.Outcome != message.NotEnrolled)
 		}
 		if q.Client == Administrator {
 			r.forgetRevoked()

@@ -328,9 +328,11 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 	c.followUp()
 }
 
-// Repeated answers Execute for batch n: its i-th request was not executed, because the state has
-// the slot's answer to it, or to a later one.
-func (c *Core) Repeated(n message.SeqNum, i int) { c.execution.repeated(n, i) }
+// NoEffect answers Execute for batch n: its i-th request, r, had no effect, because the state has
+// the slot's answer to it, or to a later one, or because its client is not enrolled.
+func (c *Core) NoEffect(n message.SeqNum, i int, r *message.Request, enrolled bool) {
+	c.execution.noEffect(n, i, r, enrolled)
+}
 
 // Chosen answers Choose: the batch is formed and proposed [TOCS §4.3, §7.2].
 func (c *Core) Chosen(n message.SeqNum, choice []byte) { c.proposing.chosen(n, choice) }

@@ -20,7 +20,8 @@ type tentative struct {
 	view    message.View   // in which it prepared
 	digest  message.Digest
 	batch   *message.Batch
-	repeats []int // which of its requests had been executed before
+	repeats []int              // which of its requests had no effect
+	denied  []*message.Request // of these, the requests whose clients were not enrolled
 }
 
 // execution knows what was executed here, and on what ground the replies stand.
@@ -58,13 +59,17 @@ func (x *execution) executeNext() {
 			return
 		}
 		x.journal.decided(s)
+		var denied []*message.Request
 		switch x.ahead.seq {
 		case 0:
 			x.execute(s.seq, s.batch, x.standing(s))
 		default:
-			x.confirm(s)
+			denied = x.confirm(s)
 		}
 		x.finish(s)
+		for _, r := range denied {
+			x.undo(r)
+		}
 	}
 }
 
@@ -127,14 +132,15 @@ func administrative(b *message.Batch) bool {
 	return slices.ContainsFunc(b.Requests, func(r *message.Request) bool { return r.Client.Signs() })
 }
 
-// confirm ends the wait of the batch that was executed tentatively: its number has committed.
-func (x *execution) confirm(s *slot) {
+// confirm ends the wait of the batch that was executed tentatively: its number has committed. It
+// returns the requests of that batch whose clients were not enrolled.
+func (x *execution) confirm(s *slot) (denied []*message.Request) {
 	a := x.ahead
 	invariant(a.seq == s.seq, "a tentative execution out of order")
 	x.ahead = tentative{}
 	if a.digest == s.decision {
 		x.do(Effect{Verb: Confirm, Seq: s.seq})
-		return
+		return a.denied
 	}
 	// Clients that believed our reply had it from fewer than a quorum. All since the last
 	// checkpoint is executed again.
@@ -143,15 +149,31 @@ func (x *execution) confirm(s *slot) {
 		x.do(Effect{Verb: Repeat, Seq: n, Batch: x.log.slot(n).batch})
 	}
 	x.execute(s.seq, s.batch, x.standing(s))
+	return nil
 }
 
-// repeated notes of batch n that was executed: its i-th request was not executed, because
-// the state has the slot's answer to it, or to a later one. A primary may propose a
-// request again and again and never let the last of these batches commit, so what was
-// answered before does not wait for that.
-func (x *execution) repeated(n message.SeqNum, i int) {
-	if x.ahead.seq == n {
+// noEffect notes that the i-th request of batch n had no effect. A primary may propose a request
+// again and again and never let the last of these batches commit, so what was answered before
+// does not wait for that. A request whose client was not enrolled may come again once the client
+// is, and must not pass for done then.
+func (x *execution) noEffect(n message.SeqNum, i int, r *message.Request, enrolled bool) {
+	ahead := x.ahead.seq == n
+	if ahead {
 		x.ahead.repeats = append(x.ahead.repeats, i)
+	}
+	switch {
+	case enrolled:
+	case ahead: // it is noted as done when the batch has committed
+		x.ahead.denied = append(x.ahead.denied, r)
+	default:
+		x.undo(r)
+	}
+}
+
+// undo notes that a request which was executed here had no effect.
+func (x *execution) undo(r *message.Request) {
+	if done := x.queue.lastDone(r.Key()); done.t == r.Timestamp {
+		*done = place{}
 	}
 }
 

@@ -375,6 +375,14 @@ func (a Answers) Beginning() *message.NewView { return a.change.newView }
 // Pending counts the requests that wait here.
 func (a Answers) Pending() int { return a.queue.total }
 
+// EachPending calls f for each request that waits to be executed.
+func (a Answers) EachPending(f func(r *message.Request)) {
+	a.queue.each(func(_ *line, r *message.Request) bool {
+		f(r)
+		return true
+	})
+}
+
 // Sizes counts everything in a core that others could make grow.
 type Sizes struct {
 	Prepared, Preprepared, Digests int // entries of P; numbers in Q; the most digests for one of them

@@ -82,6 +82,10 @@ func (q *queue) add(r *message.Request, tick int) Refusal {
 		renew(old, r)
 		return OlderRequest
 	}
+	// The state need not know this yet, because the effects of an event are performed at its end.
+	if r.Timestamp <= l.done[r.Slot].t {
+		return OlderRequest
+	}
 	freed, cost := 0, l.costly.cost // without the old one
 	if old != nil {
 		freed, cost = old.Length(), cost-max(extra(old), 0)
@@ -254,12 +258,12 @@ func (q *queue) complete(r *message.Request) (note *place) {
 	return note
 }
 
-// lastDone is the last request that the slot executed here.
-func (q *queue) lastDone(k message.RequestKey) place {
+// lastDone is the last request that the slot executed here. It may be changed.
+func (q *queue) lastDone(k message.RequestKey) *place {
 	if l := q.find(k.Client); l != nil && int(k.Slot) < q.slots {
-		return l.done[k.Slot]
+		return &l.done[k.Slot]
 	}
-	return place{}
+	return &place{}
 }
 
 // drop drops the requests that were executed in batches that we never saw, and calls f
@@ -281,6 +285,12 @@ func (q *queue) drop(executed func(*message.Request) bool, f func(*message.Reque
 		for _, r := range l.laidBy {
 			if r != nil && executed(r) {
 				complete(r)
+			}
+		}
+		for i, p := range l.done { // an intruder may have had batches executed that the group's state lacks
+			slot := message.Slot(i)
+			if p.t > 0 && !executed(&message.Request{Client: l.client, Slot: slot, Timestamp: p.t}) {
+				l.done[i] = place{}
 			}
 		}
 	}

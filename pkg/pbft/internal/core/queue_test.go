@@ -89,3 +89,26 @@ func TestTurns(t *testing.T) {
 		})
 	}
 }
+
+// What was executed does not wait again, whatever copy of it comes. But a fetched state decides
+// what was executed: an intruder may have had batches executed that the group never had.
+func TestDoneWaitsNoMore(t *testing.T) {
+	var q queue
+	q.init(1, 1<<20)
+	request := func(at message.Timestamp) *message.Request { return &message.Request{Client: 7, Timestamp: at} }
+	comes := func(at message.Timestamp, want Refusal) {
+		t.Helper()
+		if got := q.add(request(at), 1); got != want {
+			t.Errorf("a request with timestamp %d: %v, want %v", at, got, want)
+		}
+	}
+	comes(5, accepted)
+	q.executed(request(5), 1, 0)
+	comes(5, OlderRequest)
+	comes(4, OlderRequest)
+	q.executed(request(9), 2, 0)
+	comes(8, OlderRequest)
+	group := func(r *message.Request) bool { return r.Timestamp <= 5 }
+	q.drop(group, func(*message.Request) {})
+	comes(8, accepted)
+}

@@ -300,8 +300,12 @@ func (x *voting) placeChosen() {
 // §4.5.1].
 func (x *voting) adoptChosen(s *slot, b *message.Batch) {
 	x.adopt(s, &message.PrePrepare{View: x.view, Seq: s.seq, Digest: s.chosen, Batch: *b, From: x.primary()})
-	for _, r := range b.Requests {
-		x.queue.markProposed(r)
+	// A request that waits although its batch was executed here came after that: its client was not
+	// enrolled then, so that nothing happened. It must be proposed again.
+	if s.seq > x.log.lastExec {
+		for _, r := range b.Requests {
+			x.queue.markProposed(r)
+		}
 	}
 	x.advance(s)
 }

@@ -23,6 +23,10 @@ func directed() []*Schedule {
 		forgottenWhileSilent(), forgottenNewView(), forgottenCheckpoint(), forgottenReply(),
 		valueThatRecurs(), idleSilence(), stuckWhileSilent(), takenBackAndRepeated(),
 		enrolledBeforeFetching(), notEnrolledYet(),
+		enrolledAfterItsBatch("enrolled after its batch", 0, false),
+		enrolledAfterItsBatch("enrolled after its tentative batch", 0, true),
+		enrolledAfterItsBatch("enrolled after its batch, and then another view", 1, true),
+		enrolledAfterItsBatch("enrolled after its batch, and in doubt", 2, true),
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
 		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
 		earlyViews(), withheld(), lostFence(), lostPrimary(),
@@ -654,6 +658,38 @@ func enrolledBeforeFetching() *Schedule {
 	s.calls(1, 140, append([]byte{opRead}, make([]byte, 11)...), true)
 	s.reach("3 fetches, and had executed the enrolment", func(w *world) bool {
 		return w.core(3).Transferring() && w.core(3).LastExecuted() == 6 && w.clients[1].latest() > 100
+	})
+	return s
+}
+
+// enrolledAfterItsBatch: a client's request is proposed behind the operation that revokes the
+// client, so that nothing happens when its batch is executed. The client does not hear of it, is
+// enrolled again, and sends the request again. It must be proposed a second time, in the same
+// view and in the next, whose NEW-VIEW chooses the first batch once more.
+func enrolledAfterItsBatch(name string, views message.View, tentative bool) *Schedule {
+	s := scene(name, 400)
+	s.shape.window, s.shape.tentative = 4, tentative
+	s.add(func(w *world) {
+		w.clients = append(w.clients, newClient(w, guest), newAdministrator(w))
+	}, "there is an administrator, and client %d", guest)
+	s.loses(func(w *world, _, to int, _ message.Message) bool {
+		return to == w.n+guest && w.now < 40*tick
+	}, "client %d hears nothing before 40", guest)
+	s.hush()
+	key := clientKey(guest)
+	s.calls(2, 5, append([]byte{executor.AdminRevoke}, key...), false)
+	s.calls(1, 5, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.calls(2, 30, append([]byte{executor.AdminEnrol}, key...), false)
+	if views > 0 {
+		s.handsOver(0, 18)
+	}
+	if views > 1 {
+		s.loses(func(w *world, from, _ int, m message.Message) bool {
+			return w.now >= 40*tick && from == 1 && orders(m)
+		}, "1, the next primary, orders nothing from 40")
+	}
+	s.reach("the request is in two batches, and nobody's timer ran out", func(w *world) bool {
+		return w.core(1).LastExecuted() == 4 && w.clients[1].slots[0].done == 1 && w.view(1) == views
 	})
 	return s
 }

@@ -535,6 +535,19 @@ func (j *judge) watch(r *replica) {
 	}
 }
 
+// waits judges that a replica waits for nothing that it has executed. It would tell the others of
+// it for ever.
+func (j *judge) waits(r *replica) {
+	if r.lies() || r.stopped != "" || r.session != nil || r.installing || r.core.Transferring() {
+		return
+	}
+	r.core.EachPending(func(q *message.Request) {
+		if st, certain := r.core.Standing(q); certain && !st.Tentative && r.exec.Executed(q) {
+			j.w.fail("replica %d waits for %s, which it has executed", r.id, describe(q))
+		}
+	})
+}
+
 // stable notes how a checkpoint became stable.
 func (j *judge) stable(r *replica, n message.SeqNum) {
 	if r.lies() {

@@ -388,7 +388,7 @@ func (r *replica) execute(n message.SeqNum, b *message.Batch, st core.Standing, 
 		r.w.judge.blocks(r, q)
 		a, ran := r.exec.Execute(q, b.Choice)
 		if !ran {
-			r.core.Repeated(n, i)
+			r.core.NoEffect(n, i, q, a.Outcome != message.NotEnrolled)
 		}
 		r.answerUnless(mute, q, a, st)
 		if q.Client == message.Administrator {
@@ -465,6 +465,7 @@ func prove(i int, result []byte) (p message.Proof) {
 func (r *replica) perform() {
 	r.performAll(r.core.Effects)
 	r.w.judge.watch(r)
+	r.w.judge.waits(r)
 	r.flush()
 }
 

@@ -175,6 +175,9 @@ var remembered = []memorable{
 		[]int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12}, true, false},
 	{"the power is cut while one replica recovers, one is away and one lies", 1796060455418987259,
 		[]int{4, 5, 7, 9, 12, 15, 18, 19}, true, false},
+	{"a request whose client was not enrolled when its batch was executed, and is now", 1796064959317151664, []int{6, 7}, true, true},
+	{"the judge takes a NEW-VIEW for that of a recovering replica, which passes it on", 1796064959317164355,
+		[]int{3, 5, 7, 10, 11}, true, true},
 	{"a replica has recovered, and its journal is not trusted", 1796040071420314647, []int{1, 2, 3, 5, 7, 11}, true, true},
 }
 
