@@ -62,7 +62,7 @@ func liveAll(t *testing.T, seeds []uint64) (all marks) {
 	began := time.Now()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	next, failures, slowest, events := 0, 0, 0, 0
+	next, failures, slowest, events, recovered, cured := 0, 0, 0, 0, 0, 0
 	for range runtime.GOMAXPROCS(0) {
 		wg.Add(1)
 		go func() {
@@ -81,6 +81,7 @@ func liveAll(t *testing.T, seeds []uint64) (all marks) {
 				mu.Lock()
 				all.add(o.marks)
 				slowest, events = max(slowest, o.Calm), events+o.Events
+				recovered, cured = recovered+o.marks[markRecovered], cured+o.marks[markCured]
 				if o.Err != nil {
 					failures++
 				}
@@ -95,6 +96,7 @@ func liveAll(t *testing.T, seeds []uint64) (all marks) {
 	took := time.Since(began)
 	t.Logf("%d schedules in %v, %.0f a minute, %d events each; the longest wait after the last fault was %d ticks",
 		next, took.Round(time.Millisecond), float64(next)/took.Minutes(), events/max(next, 1), slowest)
+	t.Logf("%d recoveries ended, %d of them of replicas in which an intruder was", recovered, cured)
 	t.Logf("visited by so many schedules: %v", all)
 	return all
 }
