@@ -538,3 +538,42 @@ func TestOldestOfAllIsMissing(t *testing.T) {
 		t.Errorf("got %v, want that it is corrupt", err)
 	}
 }
+
+// A power cut while a segment is begun may leave its records and lose the copies before them. When
+// the segment is the oldest that is needed, a restart does not miss these copies.
+func TestBeginningIsTorn(t *testing.T) {
+	for seed := range uint64(200) {
+		w := newTwin(t, seed)
+		say := func(seq message.SeqNum, slot Slot, length int) {
+			w.all = append(w.all, record{seq, slot, content(len(w.all), length)})
+			w.journal.Append(seq, slot, w.all[len(w.all)-1].content)
+		}
+		flush := func() {
+			t.Helper()
+			if err := w.flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		say(1, 1, 100)
+		say(1, 0, small.SegmentBytes-3*blockSize)
+		flush()
+		if err := w.journal.Reserve(); err != nil {
+			t.Fatal(err)
+		}
+		say(2, 0, 2*blockSize) // does not fit
+		w.disk.CutAfter(6)     // three calls fill the segment, two begin it, one writes the record
+		if err := w.flush(); !errors.Is(err, disk.ErrPower) {
+			t.Fatalf("got %v, want no power", err)
+		}
+		w.disk.Crash()
+		w.open()
+		say(3, 0, 100)
+		flush()
+		w.passed = 1
+		w.journal.Release(w.passed)
+		say(3, 0, 100)
+		flush()
+		w.disk.Crash()
+		w.open()
+	}
+}

@@ -131,16 +131,18 @@ func (j *Journal) read(r *reader, segments []*segment, replay func(message.SeqNu
 	var tail []block     // those that no later block calls durable
 	begun := false
 	for i, s := range needed {
+		whole := false
 		err := r.blocks(s, func(b *block) error {
 			durable = max(durable, b.durable)
+			whole = whole || b.at == blockSize
 			if !begun {
-				if b.at != blockSize {
+				if !whole {
 					return fmt.Errorf("%w: the beginning of segment %d is lost", ErrCorrupt, s.number)
 				}
 				begun, j.written = true, b.first
 			}
-			if b.first != j.written {
-				return nil // it follows records that are lost
+			if !whole || b.first != j.written {
+				return nil // it follows records or copies that are lost
 			}
 			tail = slices.DeleteFunc(tail, func(x block) bool { return x.first < b.durable })
 			tail = append(tail, block{segment: s, first: b.first, at: b.at, raw: slices.Clone(b.raw)})
