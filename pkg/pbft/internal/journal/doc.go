@@ -41,10 +41,10 @@
 // and the replica must not trust what is left. It says so, too, if the oldest segment does not
 // begin with a block: that one was durable before any block named this segment the oldest. Anything
 // else counts as the torn tail of a flush that nobody was told of. So do all blocks of a later
-// segment that does not begin with one: its copies of sticky records are lost, and it must not become
-// the oldest without them. The last flush of all may have
-// been damaged later and look the same: so a replica that stops in order notes the position in its
-// fence. Open never appends to what it finds: it goes on in a new segment.
+// segment that does not begin with one: its copies of sticky records are lost, and it must not
+// become the oldest without them. The last flush of all may have been damaged later and look the
+// same: so a replica that stops in order notes the position in its fence. Open never appends to
+// what it finds: it goes on in a new segment.
 //
 // # A full disk
 //

@@ -539,41 +539,77 @@ func TestOldestOfAllIsMissing(t *testing.T) {
 	}
 }
 
+// say appends a record about a batch.
+func (w *twin) say(seq message.SeqNum, slot Slot, length int) {
+	r := record{seq, slot, content(len(w.all), length)}
+	w.all = append(w.all, r)
+	w.journal.Append(r.seq, r.slot, r.content)
+}
+
+// mustFlush flushes on a disk that has power and room.
+func (w *twin) mustFlush() {
+	w.t.Helper()
+	if err := w.flush(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// cut cuts the power in a flush, after so many calls of the disk, and opens the journal again.
+func (w *twin) cut(calls int) {
+	w.t.Helper()
+	w.disk.CutAfter(calls)
+	if err := w.flush(); !errors.Is(err, disk.ErrPower) {
+		w.t.Fatalf("got %v, want no power", err)
+	}
+	w.disk.Crash()
+	w.open()
+}
+
 // A power cut while a segment is begun may leave its records and lose the copies before them. When
 // the segment is the oldest that is needed, a restart does not miss these copies.
 func TestBeginningIsTorn(t *testing.T) {
 	for seed := range uint64(200) {
 		w := newTwin(t, seed)
-		say := func(seq message.SeqNum, slot Slot, length int) {
-			w.all = append(w.all, record{seq, slot, content(len(w.all), length)})
-			w.journal.Append(seq, slot, w.all[len(w.all)-1].content)
-		}
-		flush := func() {
-			t.Helper()
-			if err := w.flush(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		say(1, 1, 100)
-		say(1, 0, small.SegmentBytes-3*blockSize)
-		flush()
+		w.say(1, 1, 100)
+		w.say(1, 0, small.SegmentBytes-3*blockSize)
+		w.mustFlush()
 		if err := w.journal.Reserve(); err != nil {
 			t.Fatal(err)
 		}
-		say(2, 0, 2*blockSize) // does not fit
-		w.disk.CutAfter(6)     // three calls fill the segment, two begin it, one writes the record
-		if err := w.flush(); !errors.Is(err, disk.ErrPower) {
-			t.Fatalf("got %v, want no power", err)
-		}
-		w.disk.Crash()
-		w.open()
-		say(3, 0, 100)
-		flush()
+		w.say(2, 0, 2*blockSize) // does not fit
+		w.cut(6)                 // three calls fill the segment, two begin it, one writes the record
+		w.say(3, 0, 100)
+		w.mustFlush()
 		w.passed = 1
 		w.journal.Release(w.passed)
-		say(3, 0, 100)
-		flush()
+		w.say(3, 0, 100)
+		w.mustFlush()
 		w.disk.Crash()
 		w.open()
+	}
+}
+
+// A power cut while a segment is begun may leave the copies at its beginning and lose the record
+// after them. The copies name an oldest segment. The one that earlier blocks name is not used
+// again before others name another: the power may be cut once more.
+func TestOldestIsNamedByCopies(t *testing.T) {
+	for seed := range uint64(400) {
+		w := newTwin(t, seed)
+		w.say(1, 1, 100)
+		w.say(1, 0, small.SegmentBytes-3*blockSize)
+		w.mustFlush()
+		w.say(2, 0, small.SegmentBytes-4*blockSize)
+		w.mustFlush()
+		if err := w.journal.Reserve(); err != nil {
+			t.Fatal(err)
+		}
+		w.passed = 1
+		w.journal.Release(w.passed)
+		w.say(3, 0, 3*blockSize) // does not fit
+		w.cut(6)                 // three calls fill the segment, two begin it, one writes the record
+		for range 3 {
+			w.say(4, 0, small.SegmentBytes-4*blockSize)
+		}
+		w.cut(9 + w.chance.IntN(8))
 	}
 }

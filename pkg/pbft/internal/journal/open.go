@@ -128,26 +128,30 @@ func (j *Journal) read(r *reader, segments []*segment, replay func(message.SeqNu
 		return err
 	}
 	var durable Position // the highest that a block speaks of
+	var oldest uint64    // that the last block with records of its own names
 	var tail []block     // those that no later block calls durable
-	begun := false
 	for i, s := range needed {
 		whole := false
 		err := r.blocks(s, func(b *block) error {
 			durable = max(durable, b.durable)
-			whole = whole || b.at == blockSize
-			if !begun {
-				if !whole {
-					return fmt.Errorf("%w: the beginning of segment %d is lost", ErrCorrupt, s.number)
+			if b.at == blockSize {
+				if whole = true; i == 0 {
+					j.written = b.first
 				}
-				begun, j.written = true, b.first
 			}
 			if !whole || b.first != j.written {
 				return nil // it follows records or copies that are lost
+			}
+			if !b.copies() {
+				oldest = b.oldest
 			}
 			tail = slices.DeleteFunc(tail, func(x block) bool { return x.first < b.durable })
 			tail = append(tail, block{segment: s, first: b.first, at: b.at, raw: slices.Clone(b.raw)})
 			return j.replay(b, i == 0, replay)
 		})
+		if err == nil && i == 0 && !whole {
+			err = fmt.Errorf("%w: the beginning of segment %d is lost", ErrCorrupt, s.number)
+		}
 		if err != nil {
 			return err
 		}
@@ -155,7 +159,13 @@ func (j *Journal) read(r *reader, segments []*segment, replay func(message.SeqNu
 	if durable > j.written {
 		return fmt.Errorf("%w: it ends at record %d, but all up to %d was durable", ErrCorrupt, j.written, durable)
 	}
-	return j.adopt(slices.DeleteFunc(needed, func(s *segment) bool { return !s.used }), tail)
+	var named []*segment
+	for _, s := range segments {
+		if oldest <= s.number && s.number < needed[0].number {
+			named = append(named, s)
+		}
+	}
+	return j.adopt(slices.DeleteFunc(needed, func(s *segment) bool { return !s.used }), named, tail)
 }
 
 // needed are the segments from the oldest that the last durable block names on.
@@ -183,6 +193,11 @@ func (j *Journal) needed(r *reader, segments []*segment) ([]*segment, error) {
 		return nil, fmt.Errorf("%w: segment %d is missing", ErrCorrupt, last.oldest)
 	}
 	return needed, nil
+}
+
+// copies reports whether a block holds copies of sticky records, and no others.
+func (b *block) copies() bool {
+	return len(b.records) > slotOffset && b.records[slotOffset]&isCopy != 0
 }
 
 // A reader reads segments a piece after the other, through one buffer: a segment in memory would be
@@ -324,9 +339,13 @@ func (j *Journal) replay(b *block, oldest bool, replay func(message.SeqNum, []by
 // alone may have left them with the kernel only. A segment that holds copies only is the rest of a
 // flush; the records that were copied may be lost.
 //
+// The last block of all may hold copies only, and be overwritten when its segment is used again.
+// The block before it may name an older segment. The segments from that one on are as if they had
+// just been released: they become free when the next flush has made another block durable.
+//
 // The blocks of the tail are written again. If the sync after which they were to be durable failed,
 // the kernel has them and takes them for written, so that no sync would bring them to the disk.
-func (j *Journal) adopt(needed []*segment, tail []block) error {
+func (j *Journal) adopt(needed, named []*segment, tail []block) error {
 	for _, b := range tail {
 		if _, err := b.segment.file.WriteAt(b.raw, b.at); err != nil {
 			return fmt.Errorf("write %s: %w", b.segment.name, err)
@@ -340,8 +359,10 @@ func (j *Journal) adopt(needed []*segment, tail []block) error {
 	if err := j.fs.Sync(); err != nil {
 		return fmt.Errorf("sync the journal's directory: %w", err)
 	}
-	j.segments = needed
-	j.free = slices.DeleteFunc(j.free, func(s *segment) bool { return slices.Contains(needed, s) })
+	j.segments, j.released = needed, named
+	j.free = slices.DeleteFunc(j.free, func(s *segment) bool {
+		return slices.Contains(needed, s) || slices.Contains(named, s)
+	})
 	slices.SortStableFunc(j.free, filledLast)
 	j.next, j.durable = j.written, j.written
 	return nil
