@@ -52,6 +52,10 @@
 // disk has no room for it, Flush says so with [ErrFull]: what it wrote is durable, the other
 // records wait, and a later Flush goes on with them.
 //
+// Reserve also removes files that the journal has not needed for some time: those beyond the
+// segments that were in use at once lately, and the spare ones (demand.go). Their names are used
+// again.
+//
 // # Sticky records
 //
 // A segment is used again when the image on disk has passed all batches that its records are about.

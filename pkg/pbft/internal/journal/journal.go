@@ -75,7 +75,7 @@ type Journal struct {
 	flushing sync.Mutex    // held by Flush, which alone uses the fields below
 	sticky   [Slots][]byte // the latest record of each slot, header and all
 	order    []Slot        // slots in use, by the position of their records
-	free     []*segment    // to be used again
+	free     []*segment    // no durable block says that they are needed; the last is used first
 	number   uint64        // the highest of any segment, needed or not
 	oldest   uint64        // of the segments needed when the flush began; 0: there was none
 	dirty    []*segment    // written since the last sync
@@ -83,6 +83,7 @@ type Journal struct {
 	block    []byte
 	failed   error
 	cut      uint64 // number of the segment that Cut began last
+	demand   demand // for files
 
 	files atomic.Int64 // segments on the disk, needed or not
 }
@@ -390,7 +391,9 @@ func (j *Journal) turn() error {
 	j.touch(s)
 	j.mu.Lock()
 	j.segments = append(j.segments, s)
+	inUse := len(j.segments) + len(j.released)
 	j.mu.Unlock()
+	j.demand.turned(inUse, int(j.files.Load()))
 	return j.restate()
 }
 
@@ -478,9 +481,12 @@ func (j *Journal) releases() bool {
 	return len(j.released) > 0
 }
 
-// Reserve makes files for Options.Spare segments beyond those that are in use. ErrFull says that
-// the disk has no room for them.
+// Reserve makes files for Options.Spare segments beyond those that are in use, and removes files
+// that were not needed lately: see demand. ErrFull says that the disk has no room for them.
 func (j *Journal) Reserve() error {
+	if err := j.shrink(); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
 	j.flushing.Lock()
 	defer j.flushing.Unlock()
 	for _, s := range j.free { // a crash may have left one without its blocks
@@ -496,7 +502,51 @@ func (j *Journal) Reserve() error {
 	return nil
 }
 
-// Short reports whether Reserve has something to do.
+// shrink removes the surplus files. None of them holds what a restart looks for, so a removal may
+// be lost in a crash: the file is free again then. On some file systems a removal needs room, too.
+// If there is none the file stays free.
+func (j *Journal) shrink() error {
+	for s := j.surplus(); s != nil; s = j.surplus() {
+		if err := j.fs.Remove(s.name); err != nil {
+			j.putFree(s)
+			if disk.IsFull(err) {
+				return nil
+			}
+			return fmt.Errorf("remove %s, which is not needed: %w", s.name, err)
+		}
+		if err := s.file.Close(); err != nil {
+			return fmt.Errorf("close %s, which is removed: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// surplus takes a file out of those that are free if there are more than are kept, nil if not. It
+// is one that would have to be filled, if there is such. A flush need not wait for its removal.
+func (j *Journal) surplus() *segment {
+	j.flushing.Lock()
+	defer j.flushing.Unlock()
+	if j.failed != nil || len(j.free) == 0 || int(j.files.Load()) <= j.kept() {
+		return nil
+	}
+	s := j.free[0]
+	j.free = j.free[1:]
+	j.files.Add(-1)
+	return s
+}
+
+func (j *Journal) putFree(s *segment) {
+	j.flushing.Lock()
+	defer j.flushing.Unlock()
+	j.free = slices.Insert(j.free, 0, s)
+	j.files.Add(1)
+}
+
+// kept is how many files are not surplus: those that were in use at once lately, and the spare
+// ones. When the next turn brings as many into use again, take finds two free files before it.
+func (j *Journal) kept() int { return j.demand.lately() + max(j.options.Spare, 1) }
+
+// Short reports whether Reserve has files to make.
 func (j *Journal) Short() bool {
 	j.flushing.Lock()
 	defer j.flushing.Unlock()

@@ -33,6 +33,8 @@ type twin struct {
 	acked   Position // durable, as Flush said
 	passed  message.SeqNum
 	full    bool // the disk has little room
+	rare    int  // one restart of so many takes place
+	shrunk  int  // times that Reserve has removed files
 }
 
 type record struct {
@@ -43,7 +45,7 @@ type record struct {
 
 func newTwin(t *testing.T, seed uint64) *twin {
 	chance := rand.New(rand.NewPCG(seed, 3))
-	w := &twin{t: t, chance: chance, disk: disk.NewMem(chance)}
+	w := &twin{t: t, chance: chance, disk: disk.NewMem(chance), rare: 8 << (seed % 4)}
 	w.open()
 	return w
 }
@@ -132,22 +134,29 @@ func (w *twin) step() {
 	case 0:
 		w.passed += message.SeqNum(w.chance.IntN(10))
 		w.journal.Release(w.passed)
+		if err := w.reserve(); err != nil && !(w.full && errors.Is(err, ErrFull)) {
+			w.t.Fatal(err)
+		}
 	case 1, 2, 3:
 		if err := w.flush(); err != nil && !(w.full && errors.Is(err, ErrFull)) {
 			w.t.Fatal(err)
 		}
 	case 4:
-		if w.chance.IntN(8) > 0 {
+		if w.chance.IntN(w.rare) > 0 {
 			return
 		}
-		if w.chance.IntN(2) == 0 { // in the middle of a flush
+		switch w.chance.IntN(4) {
+		case 0, 1: // in the middle of a flush
 			w.disk.CutAfter(w.chance.IntN(6))
 			_ = w.flush()
+		case 2: // or while files are made or removed
+			w.disk.CutAfter(w.chance.IntN(3))
+			_ = w.reserve()
 		}
 		w.disk.Crash()
 		w.open()
 	case 5:
-		if w.chance.IntN(8) == 0 {
+		if w.chance.IntN(w.rare) == 0 {
 			if err := w.journal.Close(); err != nil {
 				w.t.Fatal(err)
 			}
@@ -156,6 +165,15 @@ func (w *twin) step() {
 	default:
 		w.append()
 	}
+}
+
+func (w *twin) reserve() error {
+	before, _ := w.journal.Bytes()
+	err := w.journal.Reserve()
+	if after, _ := w.journal.Bytes(); after < before {
+		w.shrunk++
+	}
+	return err
 }
 
 // fill fills the disk, or empties it again.
@@ -167,7 +185,7 @@ func (w *twin) fill() {
 	case 1, 2:
 		w.full = false
 		w.disk.Limit(-1)
-		if err := w.journal.Reserve(); err != nil {
+		if err := w.reserve(); err != nil {
 			w.t.Fatal(err)
 		}
 		if err := w.flush(); err != nil {
@@ -179,16 +197,21 @@ func (w *twin) fill() {
 // Whatever becomes of the power, the journal holds all that was durable, in order, and
 // perhaps more.
 func TestPowerCuts(t *testing.T) {
+	shrunk := 0
 	for seed := range uint64(150) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newTwin(t, seed)
-			for range 400 {
+			for range 50 * w.rare {
 				w.step()
 			}
 			if n := len(w.journal.segments) + len(w.journal.released) + len(w.journal.free); n > 120 {
 				t.Fatalf("%d segments", n)
 			}
+			shrunk += w.shrunk
 		})
+	}
+	if t.Logf("files were removed %d times", shrunk); shrunk == 0 {
+		t.Error("no file was ever removed")
 	}
 }
 

@@ -30,6 +30,7 @@ func Open(f disk.FS, group message.Digest, options Options,
 		_ = j.Close()
 		return nil, err
 	}
+	j.demand.before = int(j.files.Load()) // what an earlier life needed
 	return j, nil
 }
 
