@@ -21,8 +21,11 @@ func soak(c *cobra.Command, s bench.Soak, asJSON bool) error {
 	}
 	w := c.OutOrStdout()
 	if asJSON {
-		_, err := s.Run(c.Context(), func(t bench.Turn) error { return json.NewEncoder(w).Encode(t) })
-		return err
+		r, err := s.Run(c.Context(), func(t bench.Turn) error { return json.NewEncoder(w).Encode(t) })
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(w).Encode(r)
 	}
 	if err := bench.WriteTurnHead(w); err != nil {
 		return err

@@ -20,19 +20,27 @@ import (
 	"bfs/test/patience"
 )
 
-// In a soak that finds nothing wrong every kind of fault has had a turn, beside an attack.
+// In a soak that finds nothing wrong every kind of fault has had a turn, beside an attack. The last
+// row is the summary.
 func TestBenchSoak(t *testing.T) {
 	ctx, cancel := patience.Context(t.Context(), 3*time.Minute)
 	defer cancel()
 	s := startSoak(ctx, t, "--soak", "3s")
 	defer s.kill()
-	served, faults := 0.0, map[string]bool{}
+	served, faults, rounds := 0.0, map[string]bool{}, -1
 	for {
 		turn, err := s.next()
 		if err == io.EOF {
 			break
 		} else if err != nil {
 			t.Fatal(err)
+		}
+		if turn.Whole != nil {
+			rounds = *turn.Whole
+			continue
+		}
+		if rounds >= 0 {
+			t.Error("a turn comes after the summary")
 		}
 		if turn.By != "client+stranger" || turn.Resident < 1 || turn.Descriptors < 1 || turn.Goroutines < 1 {
 			t.Errorf("got %+v", turn)
@@ -42,8 +50,9 @@ func TestBenchSoak(t *testing.T) {
 	if err := s.cmd.Wait(); err != nil {
 		t.Fatalf("%v: %s", err, s.errors.String())
 	}
-	if len(faults) != 5 || served == 0 {
-		t.Errorf("faults %v, %v operations a second in all, want five kinds and some", faults, served)
+	if len(faults) != 5 || served == 0 || rounds < 4 {
+		t.Errorf("faults %v, %v operations a second in all, %d whole rounds, want five kinds, some and four",
+			faults, served, rounds)
 	}
 	if left, err := os.ReadDir(s.dir); err != nil || len(left) > 0 {
 		t.Errorf("%v is left behind, %v", left, err)
@@ -101,9 +110,15 @@ func startSoak(ctx context.Context, t *testing.T, flags ...string) *soakRun {
 	return s
 }
 
-func (s *soakRun) next() (turn bench.Turn, err error) {
-	err = s.rows.Decode(&turn)
-	return turn, err
+// A soakRow is a turn or the summary.
+type soakRow struct {
+	bench.Turn
+	Whole *int `json:"whole_rounds"`
+}
+
+func (s *soakRun) next() (row soakRow, err error) {
+	err = s.rows.Decode(&row)
+	return row, err
 }
 
 func (s *soakRun) kill() { _ = s.cmd.Process.Kill() }

@@ -23,8 +23,8 @@ type Soak struct {
 
 // A Soaked is the result of a soak that found nothing wrong.
 type Soaked struct {
-	Rounds  int // whole ones: each attack had a turn
-	Growths []Growth
+	Rounds  int      `json:"whole_rounds"` // each attack had a turn
+	Growths []Growth `json:"growths"`      // nil: they were too few to judge
 }
 
 // list returns the attacks, or tells what a soak cannot do.

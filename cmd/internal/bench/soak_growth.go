@@ -11,9 +11,10 @@ import (
 
 // A Growth is how much more of something a replica had in the end that was never restarted.
 type Growth struct {
-	Replica   int
-	Of        string
-	By, Noise float64
+	Replica int     `json:"replica"`
+	Of      string  `json:"of"`
+	By      float64 `json:"by"`
+	Noise   float64 `json:"noise"`
 }
 
 // Growth is judged of a soak of so many whole rounds that took at least so long. In a shorter one
