@@ -77,8 +77,9 @@ func StartReplica(cfg ReplicaConfig) (*Replica, error) {
 }
 
 // queueBytes bounds the operations of all clients that wait at a replica, beside one of each
-// client. A correct client has up to 8 MiB of long ones under way (client.bulkBytes), and fifteen
-// clients may have as many here. What is refused is sent again to all replicas, which costs more.
+// client. A correct client has up to 8 MiB of long ones under way, and less when they take long,
+// so that all of them together hardly fill this (client.bulk). What is refused is sent again to all
+// replicas, which costs more.
 const queueBytes = 128 << 20
 
 func newReplica(cfg ReplicaConfig) (*Replica, error) {

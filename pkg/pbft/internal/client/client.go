@@ -10,8 +10,10 @@
 //	Tally     the replies to one request, and whether they are believed
 //	call      one operation, and the request that it is sent as at present
 //	audience  the replicas that a request goes to, and those that return or prove the result
-//	patience  how long the client waits before it asks again: a stream for the ordered calls and one for
-//	          the reads, each with the roundTrip that its answers take
+//	patience  how long the client waits before it asks again: a stream for the ordered calls, one for
+//	          those with long operations and one for the reads, each with the roundTrip that its
+//	          answers take
+//	bulk      how many long operations it has under way
 //	origin    the timestamp above which requests begin
 //	rivalry   what replicas say of other processes with the same key
 package client
@@ -137,7 +139,7 @@ func (c *Client) do(e Effect) { c.out = append(c.out, e) }
 // Room reports whether an operation of n bytes may begin: there is a free slot, it is known where
 // timestamps begin, and a long operation finds room beside the others.
 func (c *Client) Room(n int) bool {
-	return len(c.free) > 0 && c.origin.known && c.patience.room(n)
+	return len(c.free) > 0 && c.origin.known && c.patience.bulk.room(n)
 }
 
 // Start begins an operation for which there is room, and returns its slot.
@@ -169,7 +171,7 @@ func (c *Client) take(s message.Slot, op Operation) *call {
 	x := &c.slots[s]
 	x.phase = calling
 	x.call.begin(s, op)
-	c.patience.begin(len(op.Body))
+	c.patience.bulk.begin(len(op.Body))
 	return &x.call
 }
 
@@ -255,7 +257,7 @@ func (c *Client) UnderWay() int { return len(c.slots) - len(c.free) }
 func (c *Client) Free(s message.Slot) {
 	x := &c.slots[s]
 	x.phase = idle
-	c.patience.end(len(x.call.operation.Body))
+	c.patience.bulk.end(len(x.call.operation.Body))
 	x.call.forget()
 	c.free = append(c.free, s)
 }
@@ -377,8 +379,10 @@ func (c *Client) learn(now Time, k *call, x *Finding) {
 		if c.audience.view == before {
 			break
 		}
-		if o := c.first(i, &c.patience.ordered); o != nil && o != k {
-			o.due = now
+		for _, s := range []*stream{&c.patience.ordered, &c.patience.long} {
+			if o := c.first(i, s); o != nil && o != k {
+				o.due = now
+			}
 		}
 	}
 }
@@ -481,6 +485,7 @@ func (c *Client) Tick(now Time) {
 	}
 	c.payOwed(now)
 	c.listen(now, &c.patience.ordered)
+	c.listen(now, &c.patience.long)
 	c.listen(now, &c.patience.reads)
 	for i := range c.slots {
 		if x := &c.slots[i]; x.phase == calling && now >= c.patience.due(&x.call) {
@@ -560,6 +565,7 @@ func (c *Client) retry(now Time, k *call) {
 		c.fallBack(now, k)
 		return
 	}
+	c.patience.bulk.late(now, k.sent, len(k.operation.Body))
 	if k.tries++; k.tries == 1 && k.agreed != never {
 		c.patience.result.expire()
 	}

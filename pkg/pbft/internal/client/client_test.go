@@ -90,7 +90,7 @@ func TestRivalry(t *testing.T) {
 func TestLongOperationsShareARoom(t *testing.T) {
 	c := begun(4)
 	before := c.patience.behind()
-	s := c.Start(0, Operation{Body: make([]byte, bulkBytes)})
+	s := c.Start(0, Operation{Body: make([]byte, firstBulk)})
 	if c.Room(bulkLength) || !c.Room(bulkLength-1) {
 		t.Error("there is room for another long operation, or for no short one")
 	}

@@ -4,55 +4,39 @@ package client
 
 import "time"
 
-// Bounds of the long operations that a client has under way.
-const (
-	// bulkBytes bounds the bytes of long operations under way; a single one may be longer. The
-	// group is no faster when it is sent more of them, and they fill the connections.
-	bulkBytes = 8 << 20
-	// bulkLength is the length from which an operation counts as long.
-	bulkLength = 32 << 10
-	// slowestBytes is how much of long operations passes in a second at least: our other
-	// operations wait behind them.
-	slowestBytes = 32 << 20
-)
+// slowestBytes is how much of long operations passes in a second at least: our other operations
+// wait behind them.
+const slowestBytes = 32 << 20
 
 // patience is how long a client waits before it sends something again.
 type patience struct {
-	ordered, reads stream
-	result         roundTrip // from the agreement on a result to the result, or the last of its proofs
-	under          int       // bytes of the long operations under way
+	ordered, long, reads stream
+
+	result roundTrip // from the agreement on a result to the result, or the last of its proofs
+	bulk   bulk
 }
 
 func (p *patience) init() {
-	p.ordered.init(viewTimeout)
-	p.reads.init(0)
-	p.result.least = minRepeat
+	p.ordered.init(viewTimeout, firstTimeout, viewTimeout)
+	p.long.init(viewTimeout, firstLong, maxTimeout)
+	p.reads.init(0, firstTimeout, viewTimeout)
+	p.result = roundTrip{first: firstTimeout, least: minRepeat, most: viewTimeout}
+	p.bulk.init()
 }
 
 // of is the stream that a call belongs to.
 func (p *patience) of(k *call) *stream {
-	if k.request.ReadOnly {
+	switch {
+	case k.request.ReadOnly:
 		return &p.reads
+	case p.bulk.of(len(k.operation.Body)) > 0:
+		return &p.long
 	}
 	return &p.ordered
 }
 
-// bulk is how many bytes an operation of n bytes counts as.
-func bulk(n int) int {
-	if n < bulkLength {
-		return 0
-	}
-	return n
-}
-
-// room reports whether an operation of n bytes finds room beside the long ones.
-func (p *patience) room(n int) bool { return bulk(n) == 0 || p.under == 0 || p.under+n <= bulkBytes }
-
-func (p *patience) begin(n int) { p.under += bulk(n) }
-func (p *patience) end(n int)   { p.under -= bulk(n) }
-
 // behind is how much longer an answer may take because of our long operations before it.
-func (p *patience) behind() Time { return Time(p.under) * time.Second / slowestBytes }
+func (p *patience) behind() Time { return Time(p.bulk.under) * time.Second / slowestBytes }
 
 // widen is how long a read may take that was sent to some replicas only, before the
 // others are asked.
@@ -89,6 +73,9 @@ func (p *patience) backOff(k *call, chance Edge) Time {
 func (p *patience) answered(now Time, k *call) {
 	if k.agreed != never && !k.repeated && !k.widened {
 		p.result.sample(now - k.agreed)
+	}
+	if !k.repeated {
+		p.bulk.answered(len(k.operation.Body), now-k.sent)
 	}
 	p.of(k).answered(now, k.sent, k.repeated, k.widened)
 }

@@ -21,6 +21,9 @@ const (
 	// pbft.StartReplica. A faulty primary can keep each request waiting for this long without
 	// losing its view. It gains little by driving a client's back-off up if that goes no further.
 	viewTimeout = 400 * time.Millisecond
+	// firstLong is the same for long operations. They wait for each other, and to send one again
+	// costs as much as to execute it.
+	firstLong = 2 * viewTimeout
 	// maxTimeout bounds the timeout, whatever the samples.
 	maxTimeout = 2 * time.Second
 )
@@ -33,7 +36,8 @@ const (
 // be no samples, and everything would be sent twice for ever, which keeps a busy group busy. So
 // the timeout doubles each time it expires, and returns to the estimate with the next sample.
 type roundTrip struct {
-	least               Time // of the timeout
+	first, least        Time // of the timeout: before the first sample, and ever
+	most                Time // to which it doubles
 	smoothed, variation Time // SRTT and RTTVAR; 0 before the first sample
 	expiries            int  // since the last sample
 }
@@ -55,7 +59,7 @@ func (t *roundTrip) answered() { t.expiries = 0 }
 // estimate is the timeout that the samples call for.
 func (t *roundTrip) estimate() Time {
 	if t.smoothed == 0 {
-		return max(firstTimeout, t.least)
+		return max(t.first, t.least)
 	}
 	return min(max(t.expected(), t.least), maxTimeout)
 }
@@ -72,8 +76,8 @@ func (t *roundTrip) expected() Time {
 func (t *roundTrip) expire() { t.expiries = min(t.expiries+1, 8) }
 
 // timeout is the estimate, doubled for each time it has expired since the last sample: up
-// to viewTimeout, or the estimate if that is longer.
+// to most, or the estimate if that is longer.
 func (t *roundTrip) timeout() Time {
 	d := t.estimate()
-	return max(d, min(d<<t.expiries, viewTimeout))
+	return max(d, min(d<<t.expiries, t.most))
 }

@@ -2,7 +2,8 @@
 
 package client
 
-// A stream is the client's calls of one kind, ordered ones or reads. The group serves the
+// A stream is the client's calls of one kind: ordered ones, ordered ones with long operations, or
+// reads. The group serves the
 // calls of a stream about in the order in which they were sent. That tells a call that is
 // lost, or whose primary has stopped, from one whose turn is yet to come.
 //
@@ -19,8 +20,9 @@ type stream struct {
 	unfair Time // for so long a call may be overtaken by later ones without being late
 }
 
-func (s *stream) init(unfair Time) {
-	s.trip.least, s.since, s.newest, s.timed, s.unfair = minRepeat, never, never, never, unfair
+func (s *stream) init(unfair, first, most Time) {
+	s.trip = roundTrip{first: first, least: minRepeat, most: most}
+	s.since, s.newest, s.timed, s.unfair = never, never, never, unfair
 }
 
 // answered learns from a call that has its result. Repeated: a replica was sent it more

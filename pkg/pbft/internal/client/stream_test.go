@@ -250,7 +250,7 @@ func TestDeadReplicaAmongTheProvers(t *testing.T) {
 // A timeout follows the answers and how much they differ, doubles when it expires, and
 // returns with the next sample.
 func TestRoundTrip(t *testing.T) {
-	trip := roundTrip{least: minRepeat}
+	trip := roundTrip{first: firstTimeout, least: minRepeat, most: viewTimeout}
 	if got := trip.timeout(); got != firstTimeout {
 		t.Errorf("before the first sample: got %v, want %v", got, firstTimeout)
 	}
@@ -291,7 +291,7 @@ func TestRoundTrip(t *testing.T) {
 // answer does, but all that was sent was answered: it is no sample, and ends the doubling.
 func TestWidenedReadsEndTheDoubling(t *testing.T) {
 	var s stream
-	s.init(viewTimeout)
+	s.init(viewTimeout, firstTimeout, viewTimeout)
 	s.answered(10*ms, 0, false, false)
 	trip, calm := s.trip, s.trip.timeout()
 	for range 3 {
