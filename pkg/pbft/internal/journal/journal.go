@@ -380,13 +380,8 @@ func (j *Journal) turn() error {
 	if j.oldest == 0 {
 		j.oldest = s.number
 	}
-	header := make([]byte, blockSize)
-	copy(header, magic[:])
-	binary.LittleEndian.PutUint64(header[8:], s.number)
-	copy(header[16:], j.group[:])
-	binary.LittleEndian.PutUint32(header[48:], crc32.Checksum(header[:48], castagnoli))
-	if _, err := s.file.WriteAt(header, 0); err != nil {
-		return fmt.Errorf("write %s: %w", s.name, err)
+	if err := j.writeHeader(s); err != nil {
+		return err
 	}
 	j.touch(s)
 	j.mu.Lock()
@@ -395,6 +390,18 @@ func (j *Journal) turn() error {
 	j.mu.Unlock()
 	j.demand.turned(inUse, int(j.files.Load()))
 	return j.restate()
+}
+
+func (j *Journal) writeHeader(s *segment) error {
+	header := make([]byte, blockSize)
+	copy(header, magic[:])
+	binary.LittleEndian.PutUint64(header[8:], s.number)
+	copy(header[16:], j.group[:])
+	binary.LittleEndian.PutUint32(header[48:], crc32.Checksum(header[:48], castagnoli))
+	if _, err := s.file.WriteAt(header, 0); err != nil {
+		return fmt.Errorf("write %s: %w", s.name, err)
+	}
+	return nil
 }
 
 // step is how much higher the number of a segment is than the last: nobody can guess it. Records

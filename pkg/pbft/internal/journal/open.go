@@ -344,10 +344,16 @@ func (j *Journal) replay(b *block, oldest bool, replay func(message.SeqNum, []by
 // The block before it may name an older segment. The segments from that one on are as if they had
 // just been released: they become free when the next flush has made another block durable.
 //
-// The blocks of the tail are written again. If the sync after which they were to be durable failed,
-// the kernel has them and takes them for written, so that no sync would bring them to the disk.
+// The blocks of the tail are written again, and the headers of segments that they begin. If the
+// sync after which they were to be durable failed, the kernel has them and takes them for written,
+// so that no sync would bring them to the disk.
 func (j *Journal) adopt(needed, named []*segment, tail []block) error {
 	for _, b := range tail {
+		if b.at == blockSize {
+			if err := j.writeHeader(b.segment); err != nil {
+				return err
+			}
+		}
 		if _, err := b.segment.file.WriteAt(b.raw, b.at); err != nil {
 			return fmt.Errorf("write %s: %w", b.segment.name, err)
 		}
