@@ -172,8 +172,8 @@ func (x *execution) noEffect(n message.SeqNum, i int, r *message.Request, enroll
 
 // undo notes that a request which was executed here had no effect.
 func (x *execution) undo(r *message.Request) {
-	if done := x.queue.lastDone(r.Key()); done.t == r.Timestamp {
-		*done = place{}
+	if l := x.queue.find(r.Client); l != nil {
+		l.undo(r)
 	}
 }
 

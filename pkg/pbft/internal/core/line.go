@@ -86,6 +86,20 @@ func (l *line) goes(r *message.Request, n int) int {
 	return n
 }
 
+// undo notes that a request which was executed had no effect and may come again: it is not done,
+// and that it was proposed in this view does not count. No copy of it waits.
+func (l *line) undo(r *message.Request) {
+	if int(r.Slot) >= len(l.done) {
+		return
+	}
+	if done := &l.done[r.Slot]; done.t == r.Timestamp {
+		*done = place{}
+	}
+	if last := &l.proposed[r.Slot]; *last == r.Timestamp {
+		*last = 0
+	}
+}
+
 // append adds to one of the line's queues. It drops the entries that are no longer to be proposed
 // when they are most of it.
 func (l *line) append(fifo []*message.Request, r *message.Request) []*message.Request {

@@ -258,12 +258,12 @@ func (q *queue) complete(r *message.Request) (note *place) {
 	return note
 }
 
-// lastDone is the last request that the slot executed here. It may be changed.
-func (q *queue) lastDone(k message.RequestKey) *place {
+// lastDone is the last request that the slot executed here.
+func (q *queue) lastDone(k message.RequestKey) place {
 	if l := q.find(k.Client); l != nil && int(k.Slot) < q.slots {
-		return &l.done[k.Slot]
+		return l.done[k.Slot]
 	}
-	return &place{}
+	return place{}
 }
 
 // drop drops the requests that were executed in batches that we never saw, and calls f

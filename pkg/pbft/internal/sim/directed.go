@@ -27,6 +27,8 @@ func directed() []*Schedule {
 		enrolledAfterItsBatch("enrolled after its tentative batch", 0, true),
 		enrolledAfterItsBatch("enrolled after its batch, and then another view", 1, true),
 		enrolledAfterItsBatch("enrolled after its batch, and in doubt", 2, true),
+		chosenAndNotEnrolled("chosen, and its client was not enrolled", false),
+		chosenAndNotEnrolled("chosen and tentative, and its client was not enrolled", true),
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
 		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
 		earlyViews(), withheld(), lostFence(), lostPrimary(),
@@ -690,6 +692,38 @@ func enrolledAfterItsBatch(name string, views message.View, tentative bool) *Sch
 	}
 	s.reach("the request is in two batches, and nobody's timer ran out", func(w *world) bool {
 		return w.core(1).LastExecuted() == 4 && w.clients[1].slots[0].done == 1 && w.view(1) == views
+	})
+	return s
+}
+
+// chosenAndNotEnrolled: two requests of a client are proposed behind the operation that revokes it.
+// The second of these batches commits in the next view only, where it has no effect. The client is
+// enrolled again and sends both requests again. They must be proposed in that view.
+func chosenAndNotEnrolled(name string, tentative bool) *Schedule {
+	s := scene(name, 400)
+	s.shape.window, s.shape.tentative, s.shape.slots = 4, tentative, 2
+	s.add(func(w *world) {
+		w.clients = append(w.clients, newClient(w, guest), newAdministrator(w))
+	}, "there is an administrator, and client %d", guest)
+	s.loses(func(w *world, _, to int, _ message.Message) bool {
+		return to == w.n+guest && w.now < 40*tick
+	}, "client %d hears nothing before 40", guest)
+	s.loses(func(_ *world, _, _ int, m message.Message) bool {
+		c, ok := m.(*message.Commit)
+		return ok && c.View == 0 && c.Seq == 3
+	}, "COMMITs of the third batch are lost in view 0")
+	s.hush()
+	key := clientKey(guest)
+	s.calls(2, 5, append([]byte{executor.AdminRevoke}, key...), false)
+	s.calls(1, 5, append([]byte{opWrite}, make([]byte, 11)...), false)
+	s.add(func(w *world) {
+		w.at(5*tick+1, func() { w.clients[1].slots[1].issue(append([]byte{opWrite}, make([]byte, 11)...), false) })
+	}, "and then for %q, in its other slot", opWrite)
+	s.calls(2, 30, append([]byte{executor.AdminEnrol}, key...), false)
+	s.handsOver(0, 14)
+	s.reach("both requests are in two batches each, and nobody's timer ran out", func(w *world) bool {
+		c := w.clients[1]
+		return w.core(1).LastExecuted() == 6 && c.slots[0].done == 1 && c.slots[1].done == 1 && w.view(1) == 1
 	})
 	return s
 }

@@ -176,7 +176,9 @@ func (s *Schedule) calls(c, t int, op []byte, readOnly bool) {
 func (s *Schedule) hush() {
 	s.add(func(w *world) {
 		for _, c := range w.clients {
-			c.slots[0].quota = 0
+			for _, k := range c.slots {
+				k.quota = 0
+			}
 			c.idle = true
 		}
 	}, "no client calls for anything else")
