@@ -123,6 +123,7 @@ var mutants = []mutant{
 	{"what a NEW-VIEW chose and was executed here is not proposed again", core + "voting.go", "if s.seq > x.log.lastExec {", "{"},
 	{"a request that was executed waits again", core + "queue.go", "if r.Timestamp <= l.done[r.Slot].t {", "if false {"},
 	{"a request that had no effect passes for done", core + "execute.go", "	default:\n		x.undo(r)\n", "	default:\n"},
+	{"what FORWARDs make authentic waits though a fetched state has it", core + "waiting.go", "	w.forwards.dropUnproven(executed)\n", ""},
 	{"a request that had no effect passes for proposed", core + "line.go", "*last == r.Timestamp {", "false {"},
 	{"a request that had no effect passes for done once its batch commits", core + "execute.go", "return a.denied", "return nil"},
 	{"what only an intruder's batches held passes for done", core + "queue.go", "if p.t > 0 && !executed(", "if false && !executed("},

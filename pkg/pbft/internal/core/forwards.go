@@ -4,6 +4,7 @@ package core
 
 import (
 	"maps"
+	"slices"
 
 	"bfs/pkg/pbft/internal/message"
 )
@@ -151,6 +152,14 @@ func (x *forwards) prove() {
 		}
 		clear(u[len(kept):])
 		x.unproven[i] = kept
+	}
+}
+
+// dropUnproven drops the requests that are not authentic here and were executed in batches that we
+// never saw: FORWARDs that come now would make them wait, for ever.
+func (x *forwards) dropUnproven(executed func(*message.Request) bool) {
+	for i := range x.unproven {
+		x.unproven[i] = slices.DeleteFunc(x.unproven[i], executed)
 	}
 }
 

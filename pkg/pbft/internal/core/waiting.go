@@ -227,6 +227,7 @@ func (w *waiting) suspect(r *message.Request) {
 // would leave the view alone.
 func (w *waiting) drop(executed func(r *message.Request) bool) {
 	w.queue.drop(executed, w.forwards.forget)
+	w.forwards.dropUnproven(executed)
 }
 
 // tickQueue begins a tick of the queue: a client wants something while one of its requests waits

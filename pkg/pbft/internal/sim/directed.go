@@ -29,6 +29,7 @@ func directed() []*Schedule {
 		enrolledAfterItsBatch("enrolled after its batch, and in doubt", 2, true),
 		chosenAndNotEnrolled("chosen, and its client was not enrolled", false),
 		chosenAndNotEnrolled("chosen and tentative, and its client was not enrolled", true),
+		provenAfterFetching(),
 		timestampOfAnEarlierLife(), latestUnknown(), overtaken(),
 		decidedAhead(), preparedAhead(), forgedView(), forgedFirstView(), forgedWay(), lowEstimate(),
 		earlyViews(), withheld(), lostFence(), lostPrimary(),
@@ -724,6 +725,54 @@ func chosenAndNotEnrolled(name string, tentative bool) *Schedule {
 	s.reach("both requests are in two batches each, and nobody's timer ran out", func(w *world) bool {
 		c := w.clients[1]
 		return w.core(1).LastExecuted() == 6 && c.slots[0].done == 1 && c.slots[1].done == 1 && w.view(1) == 1
+	})
+	return s
+}
+
+// provenAfterFetching: 3 hears of a request from the faulty 0 only, as one that is not authentic
+// there, and 2 says that it waits for it. 3 fetches a state in which the request was executed. Then
+// 0 says that it waits, too, which makes the request authentic. But 3 must not wait for it.
+func provenAfterFetching() *Schedule {
+	s := scene("proven after fetching", 200)
+	s.shape.period, s.shape.log = 4, 8
+	s.add(func(w *world) { w.clients = append(w.clients, newClient(w, guest)) }, "there is client %d", guest)
+	var late *message.Request
+	s.loses(func(w *world, from, to int, m message.Message) bool {
+		switch m.(type) {
+		case *message.Request:
+			return to == 0 && w.now < 30*tick || to == 3 && from != 0
+		case *message.Forward:
+			return from == 1 && to == 3
+		}
+		return to == 3 && orders(m)
+	}, "0 hears of no request before 30; 3 of none but from 0, of no FORWARD of 1, and of nothing that is agreed on")
+	s.says(0, func(l *liarMemory, r *replica, to int, m message.Message) []message.Message {
+		if to != 3 {
+			return one(m)
+		}
+		if _, ok := m.(*message.Forward); ok {
+			return nil
+		}
+		k := r.w.clients[1].slots[0]
+		switch {
+		case late == nil && k.call != nil:
+			x := *k.call.q
+			x.Auth.Tags = make([]byte, len(x.Auth.Tags))
+			late = &x
+			return []message.Message{m, late}
+		case late != nil && r.w.core(3).LastExecuted() >= 4:
+			return []message.Message{m, &message.Forward{Client: late.Client, Slot: late.Slot,
+				Timestamp: late.Timestamp, Digest: late.Digest()}}
+		}
+		return one(m)
+	}, "passes a request on to 3 with a bad MAC, and says that it waits for it when 3 has fetched")
+	s.hush()
+	s.calls(1, 5, append([]byte{opWrite}, make([]byte, 11)...), false)
+	for t := 50; t < 110; t += 6 {
+		s.calls(0, t, append([]byte{opWrite}, make([]byte, 11)...), false)
+	}
+	s.reach("3 has fetched, and the others have no reason to leave", func(w *world) bool {
+		return late != nil && w.core(3).LastExecuted() >= 4 && w.clients[1].slots[0].done == 1 && w.view(1) == 0
 	})
 	return s
 }
