@@ -68,7 +68,7 @@ func (x *execution) executeNext() {
 		}
 		x.finish(s)
 		for _, r := range denied {
-			x.undo(r)
+			x.undo(r, s.seq)
 		}
 	}
 }
@@ -166,14 +166,14 @@ func (x *execution) noEffect(n message.SeqNum, i int, r *message.Request, enroll
 	case ahead: // it is noted as done when the batch has committed
 		x.ahead.denied = append(x.ahead.denied, r)
 	default:
-		x.undo(r)
+		x.undo(r, n)
 	}
 }
 
-// undo notes that a request which was executed here had no effect.
-func (x *execution) undo(r *message.Request) {
+// undo notes that a request had no effect in batch n, which was executed here.
+func (x *execution) undo(r *message.Request, n message.SeqNum) {
 	if l := x.queue.find(r.Client); l != nil {
-		l.undo(r)
+		l.undo(r, n)
 	}
 }
 

@@ -86,13 +86,18 @@ func (l *line) goes(r *message.Request, n int) int {
 	return n
 }
 
-// undo notes that a request which was executed had no effect and may come again: it is not done,
-// and that it was proposed in this view does not count. No copy of it waits.
-func (l *line) undo(r *message.Request) {
+// undo notes that a request which was executed in batch n had no effect and may come again: it is
+// not done, unless a later batch had it again, and that it was proposed in this view does not
+// count. No copy of it waits.
+func (l *line) undo(r *message.Request, n message.SeqNum) {
 	if int(r.Slot) >= len(l.done) {
 		return
 	}
-	if done := &l.done[r.Slot]; done.t == r.Timestamp {
+	done := &l.done[r.Slot]
+	switch {
+	case done.t > r.Timestamp || done.t == r.Timestamp && done.n > n:
+		return
+	case done.t == r.Timestamp:
 		*done = place{}
 	}
 	if last := &l.proposed[r.Slot]; *last == r.Timestamp {

@@ -246,7 +246,7 @@ func (q *queue) complete(r *message.Request) (note *place) {
 		return nil
 	}
 	l := q.line(r.Client)
-	if note = &l.done[r.Slot]; note.t >= r.Timestamp {
+	if note = &l.done[r.Slot]; note.t > r.Timestamp {
 		note = nil
 	}
 	if p := l.pending[r.Slot]; p != nil && p.Timestamp <= r.Timestamp {

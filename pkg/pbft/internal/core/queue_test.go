@@ -112,3 +112,20 @@ func TestDoneWaitsNoMore(t *testing.T) {
 	q.drop(group, func(*message.Request) {})
 	comes(8, accepted)
 }
+
+// A replica that was behind executes several batches at once, and then hears what was in vain. A
+// request that had no effect in the first of them is done if a later one had it again.
+func TestDoneInALaterBatch(t *testing.T) {
+	var q queue
+	q.init(1, 1<<20)
+	r := &message.Request{Client: 7, Timestamp: 5}
+	q.executed(r, 1, 0)
+	q.executed(r, 3, 0)
+	q.find(7).undo(r, 1)
+	if got := q.lastDone(r.Key()); got.n != 3 {
+		t.Errorf("done in batch %d, want 3", got.n)
+	}
+	if q.find(7).undo(r, 3); q.add(r, 1) != accepted {
+		t.Error("it had no effect in the last one, and does not wait when it comes again")
+	}
+}
