@@ -182,7 +182,12 @@ func (j *Journal) Flush() (Position, error) {
 	j.pending, j.ends = j.spare[:0], nil
 	released := len(j.released)
 	if j.oldest = 0; len(j.segments) > 0 {
-		j.oldest = j.segments[0].number
+		oldest := j.segments[0]
+		for released > 0 && oldest.end == blockSize { // Cut began it, and it has no block
+			released--
+			oldest = j.released[released]
+		}
+		j.oldest = oldest.number
 	}
 	j.mu.Unlock()
 	written, err := 0, j.failed
