@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -262,6 +263,7 @@ func TestVerifyDirectory(t *testing.T) {
 	if _, err := c.verify(c.dirs[2]); err == nil {
 		t.Error("a replica that runs was looked at")
 	}
+	stable := c.replicas[2].Status().Stable
 	c.stop(2)
 	for what, x := range map[string]struct {
 		lie  func(t *testing.T, dir string)
@@ -284,6 +286,12 @@ func TestVerifyDirectory(t *testing.T) {
 		}
 		if got := strings.Join(r.Problems, "\n"); (got == "") != (x.want == "") || !strings.Contains(got, x.want) {
 			t.Errorf("%s: got %q, want %q", what, got, x.want)
+		}
+		switch far := []pbft.SeqNum{r.Image.Seq, r.Committed, r.Voted, r.Fence}; {
+		case what == "nothing" && (r.Committed < stable || !slices.IsSorted(far)):
+			t.Errorf("image, state, votes and fence %v, want them to rise, and the state from %d on", far, stable)
+		case what == "the journal is gone" && (r.Committed != r.Image.Seq || r.Voted != r.Image.Seq):
+			t.Errorf("without a journal: image, state, votes and fence %v", far)
 		}
 		if treeDigest(t, dir) != before {
 			t.Errorf("%s: looking has changed the files", what)

@@ -153,28 +153,56 @@ func (cfg *ReplicaConfig) loadImage(tree Tree, x *executor.Executor) (at Certifi
 // runDecided runs the batches after one that are known to have committed, up to batch to
 // if that is not 0, and returns the last.
 func runDecided(x *executor.Executor, after, to SeqNum, records []message.Message) SeqNum {
-	bodies := map[Digest]*message.Batch{message.NullDigest: {}}
-	decided := map[SeqNum]Digest{}
-	for _, r := range records {
-		switch r := r.(type) {
-		case *message.PrePrepare:
-			bodies[r.Digest] = &r.Batch
-		case *message.BatchBody:
-			bodies[r.Digest] = &r.Batch
-		case *message.Decided:
-			decided[r.Seq] = r.Digest
-		}
+	d := decidedIn(records)
+	last := d.last(after)
+	if to > 0 {
+		last = min(last, max(after, to))
 	}
-	for n := after + 1; to == 0 || n <= to; n++ {
-		d, known := decided[n]
-		b := bodies[d]
-		if !known || b == nil {
-			return n - 1
-		}
+	for n := after + 1; n <= last; n++ {
+		b := d.batch(n)
 		x.Begin(n)
 		for _, q := range b.Requests {
 			x.Execute(q, b.Choice)
 		}
 	}
-	return max(after, to)
+	return last
+}
+
+// decided holds the batches that are known to have committed, according to a journal.
+type decided struct {
+	digests map[SeqNum]Digest
+	bodies  map[Digest]*message.Batch // of these batches and others
+}
+
+// decidedIn finds them among the records of a journal.
+func decidedIn(records []message.Message) decided {
+	d := decided{map[SeqNum]Digest{}, map[Digest]*message.Batch{message.NullDigest: {}}}
+	for _, r := range records {
+		switch r := r.(type) {
+		case *message.PrePrepare:
+			d.bodies[r.Digest] = &r.Batch
+		case *message.BatchBody:
+			d.bodies[r.Digest] = &r.Batch
+		case *message.Decided:
+			d.digests[r.Seq] = r.Digest
+		}
+	}
+	return d
+}
+
+// batch returns batch n, or nil.
+func (d *decided) batch(n SeqNum) *message.Batch {
+	digest, known := d.digests[n]
+	if !known {
+		return nil
+	}
+	return d.bodies[digest]
+}
+
+// last is the last batch of the unbroken row after one.
+func (d *decided) last(after SeqNum) SeqNum {
+	for d.batch(after+1) != nil {
+		after++
+	}
+	return after
 }

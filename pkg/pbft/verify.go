@@ -12,17 +12,21 @@ import (
 	"bfs/pkg/internal/disk"
 	"bfs/pkg/pbft/internal/fence"
 	"bfs/pkg/pbft/internal/image"
+	"bfs/pkg/pbft/internal/message"
 	"bfs/pkg/pbft/internal/store"
 )
 
 // A DirectoryReport says what is in a replica's directory.
 type DirectoryReport struct {
-	Fence    SeqNum // no promise was for a higher number
-	Records  uint64 // in the journal
-	Image    Certified
-	Pages    int      // in the image, not zeros
-	Problems []string // what is wrong, and where
-	Notes    []string // what is missing, and is no problem
+	Fence     SeqNum // no promise was for a higher number
+	Records   uint64 // in the journal
+	View      View   // the highest that the replica has reached
+	Voted     SeqNum // the highest batch that the journal holds a vote for, or that the image has passed
+	Committed SeqNum // the image and the journal have the state after this batch
+	Image     Certified
+	Pages     int      // in the image, not zeros
+	Problems  []string // what is wrong, and where
+	Notes     []string // what is missing, and is no problem
 }
 
 // VerifyDirectory reads what a replica that is not running has in its directory, and changes
@@ -45,8 +49,14 @@ func VerifyDirectory(cfg ReplicaConfig) (*DirectoryReport, error) {
 		}
 		return r, nil
 	}
-	r.checkJournal(&cfg, position)
-	return r, r.checkImage(&cfg, tree)
+	records := r.checkJournal(&cfg, position)
+	if err := r.checkImage(&cfg, tree); err != nil {
+		return r, err
+	}
+	r.Voted = max(r.Voted, r.Image.Seq)
+	batches := decidedIn(records)
+	r.Committed = batches.last(r.Image.Seq)
+	return r, nil
 }
 
 func (r *DirectoryReport) problem(format string, args ...any) {
@@ -76,7 +86,7 @@ func (r *DirectoryReport) checkFence(cfg *ReplicaConfig) (position uint64) {
 		r.Notes = append(r.Notes, "the fence was lost, and the recovery that makes it anew is not over")
 		return 0
 	}
-	r.Fence = f.Last()
+	r.Fence, r.View = f.Last(), f.View()
 	if f.Position() == store.NoJournal {
 		r.Notes = append(r.Notes, "the journal lost something in an earlier life, and the replica "+
 			"was still silent when it stopped")
@@ -85,17 +95,39 @@ func (r *DirectoryReport) checkFence(cfg *ReplicaConfig) (position uint64) {
 	return f.Position()
 }
 
-func (r *DirectoryReport) checkJournal(cfg *ReplicaConfig, position uint64) {
+func (r *DirectoryReport) checkJournal(cfg *ReplicaConfig, position uint64) []message.Message {
 	o := cfg.storeOptions()
 	o.Disk = disk.ReadOnly(o.Disk)
-	records, err := store.Count(o)
+	records, all, err := store.Read(o)
 	r.Records = records
+	for _, m := range all {
+		r.note(m)
+	}
 	switch {
 	case err != nil:
 		r.problem("the journal in %s: %v", filepath.Join(cfg.Directory, journalDirectory), err)
 	case records < position:
 		r.problem("the journal in %s has %d records, and had %d once: an old copy was put back, or the disk "+
 			"has lost what it should keep", filepath.Join(cfg.Directory, journalDirectory), records, position)
+	}
+	return all
+}
+
+// note takes the view and the vote from a message of a record.
+func (r *DirectoryReport) note(m message.Message) {
+	switch m := m.(type) {
+	case *message.PrePrepare:
+		r.View, r.Voted = max(r.View, m.View), max(r.Voted, m.Seq)
+	case *message.Commit:
+		r.View, r.Voted = max(r.View, m.View), max(r.Voted, m.Seq)
+	case *message.Decided:
+		r.Voted = max(r.Voted, m.Seq)
+	case *message.ViewChange:
+		r.View = max(r.View, m.View)
+	case *message.NewView:
+		r.View, r.Voted = max(r.View, m.View), max(r.Voted, m.Checkpoint.Seq+SeqNum(len(m.Chosen)))
+	case *message.Status:
+		r.View = max(r.View, m.View)
 	}
 }
 

@@ -4,14 +4,8 @@ package store
 
 import "bfs/pkg/pbft/internal/message"
 
-// Count reads and decodes a whole journal. It returns how many records the journal has had, and
-// what is wrong with it.
-func Count(o Options) (records uint64, err error) {
-	records, _, err = Read(o)
-	return records, err
-}
-
-// Read returns the messages of a journal's records too. It is not opened for writing:
+// Read reads and decodes a whole journal. It returns how many records the journal has had, the
+// messages of those that it still has, and what is wrong with it. It is not opened for writing:
 // o.Disk may be one that drops what is written.
 func Read(o Options) (records uint64, all []message.Message, err error) {
 	s, all, err := open[struct{}](o)
