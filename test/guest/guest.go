@@ -252,17 +252,38 @@ func (g *Guest) cpu() int {
 	return g.opts.CPU
 }
 
-// watch kills the guest when its time is up.
+// watch kills the guest when its time is up, or when it has written its exit code and does not
+// switch off: the kernel's network driver may wait for ever when it is told to close.
 func (g *Guest) watch(ctx context.Context) {
 	ctx, cancel := patience.Context(ctx, g.opts.Timeout)
 	defer cancel()
-	select {
-	case <-g.killed: // Wait is done with it
-	case <-ctx.Done():
-		g.tail.note("guest: killed: %v", ctx.Err())
-		g.Kill()
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	var ended time.Time
+	for {
+		select {
+		case <-g.killed: // Wait is done with it
+			return
+		case <-ctx.Done():
+			g.tail.note("guest: killed: %v", ctx.Err())
+			g.Kill()
+			return
+		case now := <-look.C:
+			if _, err := os.Stat(filepath.Join(g.io(), "rc")); err != nil {
+				continue
+			}
+			if ended.IsZero() {
+				ended = now
+			} else if now.Sub(ended) > patience.For(switchOffIn) {
+				g.Kill()
+				return
+			}
+		}
 	}
 }
+
+// switchOffIn is how long a guest may take to switch off after its work, on a quiet machine.
+const switchOffIn = 20 * time.Second
 
 // Kill ends the guest at once, as a power cut would.
 func (g *Guest) Kill() { _ = syscall.Kill(-g.kernel.Process.Pid, syscall.SIGKILL) }
