@@ -66,6 +66,7 @@ soak: ## CUTS power cuts of four guest kernels under load (default 200), as many
 	go run ./test/power -rounds $(CUTS)
 	go run ./test/power -rounds $(CUTS) -processes
 	go run ./test/power -rounds 50 -disks
+	go run ./test/power -rounds 10 -replay
 	go run ./test/recoveries -rounds $(ROUNDS)
 
 soak-attack: build ## attacks on seven replicas for SOAK (default 1h), and faults of one replica beside them

@@ -45,15 +45,17 @@ type gang struct {
 	err error
 }
 
-// newGang makes the workers' directories and sets the workers to work.
-func newGang(ctx context.Context, fsys files, name string, n int, seed uint64, cuts func() int64) (*gang, error) {
+// newGang makes the workers' directories and sets the workers to work. The first bulk of them write
+// much.
+func newGang(ctx context.Context, fsys files, name string, n, bulk int, seed uint64,
+	cuts func() int64) (*gang, error) {
 	g := &gang{}
 	for i := range n {
 		w, err := newWorker(fsys, name, i, seed, &g.done, cuts)
 		if err != nil {
 			return nil, err
 		}
-		w.still = g.still.RLocker()
+		w.still, w.bulk = g.still.RLocker(), i < bulk
 		g.workers = append(g.workers, w)
 	}
 	ctx, g.quit = context.WithCancel(ctx)
@@ -143,7 +145,12 @@ func (s *soak) newDirect(ctx context.Context) (*directCrew, error) {
 		fsys, err = bfs.Mount(ctx, client, "/export", nfs3.Credentials{})
 	}
 	if err == nil {
-		c.gang, err = newGang(working, direct{fsys.WithContext(working)}, "direct", directWorkers, s.seed, s.cuts.Load)
+		bulk := 1
+		if s.replays {
+			bulk = directWorkers / 2
+		}
+		c.gang, err = newGang(working, direct{fsys.WithContext(working)}, "direct", directWorkers, bulk, s.seed,
+			s.cuts.Load)
 	}
 	if err != nil {
 		c.cancel()
@@ -382,7 +389,7 @@ func work(args []string) error {
 	}
 	defer line.Close()
 	var cuts atomic.Int64
-	gang, err := newGang(context.Background(), mounted{args[1]}, "mounted", mountedWorkers, seed, cuts.Load)
+	gang, err := newGang(context.Background(), mounted{args[1]}, "mounted", mountedWorkers, 1, seed, cuts.Load)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ const (
 type hosts struct {
 	group     *cluster.Group
 	mapped    bool   // there is a device between file system and disk, so that the disk can break
+	records   bool   // three hosts run, and a device records the writes of the first one's disk
 	program   string // this one
 	all       []*host
 	forwarded []byte // what the machine's own setting was
@@ -48,7 +49,7 @@ func (h *hosts) make(ctx context.Context) (err error) {
 	if err := available(); err != nil {
 		return err
 	}
-	if h.mapped {
+	if h.mapped || h.records {
 		if err := deviceMapper(); err != nil {
 			return err
 		}
@@ -87,6 +88,11 @@ func (h *hosts) make(ctx context.Context) (err error) {
 		}
 		err = makeDisk(ctx, x.disk, filepath.Join(bundles, fmt.Sprintf("host%d", i)))
 	}
+	if h.records {
+		last := len(h.all) - 1
+		h.all[last].close()
+		h.all = h.all[:last]
+	}
 	return err
 }
 
@@ -120,6 +126,11 @@ func (h *hosts) on(ctx context.Context, kind int64) error {
 		how = "lazy"
 	}
 	for _, x := range h.all {
+		if h.records && x == h.all[0] {
+			if err := h.record(ctx, x); err != nil {
+				return err
+			}
+		}
 		if err := h.start(ctx, x, how, ""); err != nil {
 			return err
 		}
@@ -133,30 +144,38 @@ func (h *hosts) start(ctx context.Context, x *host, how, bad string) (err error)
 		Bare: []string{h.program, how, h.group.Binary("bfsd")}, Wire: x.wire, OwnLoopback: true,
 		Disks: []string{x.disk}, MemoryMB: hostMemory, SpreadCPU: true, Output: x.log, Timeout: 24 * time.Hour,
 	}
-	if h.mapped {
-		o.Bare = append(o.Bare, bad)
+	switch {
+	case h.mapped:
+		o.Bare = append(o.Bare, breakVerb, bad)
 		o.Modules = deviceModules
+	case h.records && x == h.all[0]:
+		o.Bare = append(append(o.Bare, recordVerb), h.admins()...)
+		o.Modules = recordModules
+		o.Disks = append(o.Disks, x.writes())
 	}
 	fmt.Fprintf(x.log, "-- power on, %s %s\n", how, bad)
 	x.running, err = guest.Start(context.WithoutCancel(ctx), o)
 	return err
 }
 
-// inside is the work of this program as the first process of a host's kernel.
+// Verbs tell the first process of a host's kernel what to put between file system and disk.
+const (
+	breakVerb  = "break"  // and with which bad blocks
+	recordVerb = "record" // and where the replicas' administrations are
+)
+
+// inside is the work of this program as the first process of a kernel.
 func inside() (code int) {
 	args, err := guest.Settle()
-	device := "/dev/ubda"
-	if err == nil && len(args) > 2 {
-		device, err = mapped(args[2])
+	if err == nil && args[0] == examineVerb {
+		if err := examine(args[1]); err != nil {
+			fmt.Println("power:", err)
+			return 1
+		}
+		return 0
 	}
 	if err == nil {
-		err = mountHost(device, args[0] == "lazy")
-	}
-	if err == nil && len(args) > 2 {
-		var l net.Listener
-		if l, err = net.Listen("tcp", fmt.Sprintf(":%d", orderPort)); err == nil {
-			go takeOrders(l)
-		}
+		err = settleHost(args)
 	}
 	if err != nil {
 		fmt.Println("power:", err)
@@ -165,6 +184,37 @@ func inside() (code int) {
 	code = guest.Perform(args[1], "run", "--config", hostDirectory+"/replica.toml")
 	fmt.Println(hasEnded, "with", code)
 	return code
+}
+
+// settleHost mounts the host's disk. The arguments are eager or lazy, the program to run, and a
+// verb with its own.
+func settleHost(args []string) (err error) {
+	device, verb := "/dev/ubda", ""
+	if len(args) > 2 {
+		verb = args[2]
+	}
+	switch verb {
+	case breakVerb:
+		device, err = mapped(args[3])
+	case recordVerb:
+		device, err = recording()
+	}
+	if err == nil {
+		err = mountHost(device, args[0] == "lazy")
+	}
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case breakVerb:
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf(":%d", orderPort)); err == nil {
+			go takeOrders(l)
+		}
+	case recordVerb:
+		go notePromises(args[3], args[4:])
+	}
+	return err
 }
 
 const hostDirectory = "/mnt/host"
@@ -232,10 +282,14 @@ func (h *hosts) logs() (all string) {
 func (h *hosts) close() {
 	h.off()
 	for _, x := range h.all {
-		x.log.Close()
-		x.wire.Remove()
+		x.close()
 	}
 	if h.forwarded != nil {
 		_ = os.WriteFile(forwardFile, h.forwarded, 0)
 	}
+}
+
+func (x *host) close() {
+	x.log.Close()
+	x.wire.Remove()
 }

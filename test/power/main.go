@@ -6,6 +6,7 @@
 //	go run ./test/power -rounds 200                  cut the power of four guest kernels; needs root
 //	go run ./test/power -rounds 200 -processes       kill four processes of this machine
 //	go run ./test/power -rounds 50 -disks            break the disk of one guest kernel; needs root
+//	go run ./test/power -rounds 10 -replay           look at one disk as it was after each flush; needs root
 //
 // A process that is killed leaves the kernel's page cache behind, and so loses nothing
 // that it wrote. Hence each replica runs under a kernel of its own (package guest), with
@@ -21,6 +22,9 @@
 //
 // With -disks one disk in each round refuses writes, loses them, cannot be read or fills
 // (disks.go). The others serve, and the host comes back.
+//
+// With -replay the writes and flushes of one disk are recorded. Then the disk is looked at as
+// it was at each moment at which its power could have been cut (replay.go).
 package main
 
 import (
@@ -56,10 +60,17 @@ func main() {
 	flag.BoolVar(&x.disks, "disks", false,
 		"break one disk below its file system in each round, instead of cutting the power; needs dmsetup")
 	flag.StringVar(&x.only, "only", "", "the one way in which disks break: "+strings.Join(diskKinds, ", "))
+	flag.BoolVar(&x.replays, "replay", false,
+		"record the writes of one disk, and look at it as it was after each flush; needs dmsetup")
+	flag.IntVar(&x.points, "points", 200, "with -replay: look after as many flushes in each round; 0: after all")
 	flag.StringVar(&x.dir, "dir", "", "a new directory for disks and logs, which stay there; empty: one "+
 		"under build, kept after a failure")
 	flag.Parse()
-	x.guests = !*processes
+	x.guests, x.life = !*processes, lifeAtMost
+	if x.replays && (*processes || x.disks) {
+		fmt.Fprintln(os.Stderr, "power: -replay needs guest kernels, and disks that do not break")
+		os.Exit(2)
+	}
 	if x.disks && *processes || x.only != "" && (!x.disks || !slices.Contains(diskKinds, x.only)) {
 		fmt.Fprintf(os.Stderr, "power: -disks needs guest kernels, and -only needs -disks and one of %s\n",
 			strings.Join(diskKinds, ", "))
@@ -79,7 +90,8 @@ func main() {
 		defer stop()
 		if err := x.inDirectory(ctx); err != nil {
 			fmt.Fprintf(os.Stderr, "power: %v\nagain: go run ./test/power -rounds %d -processes=%t -disks=%t "+
-				"-only=%s -mount=%t -seed %d\n", err, x.rounds, *processes, x.disks, x.only, x.mounted, x.seed)
+				"-only=%s -replay=%t -points %d -mount=%t -seed %d\n", err, x.rounds, *processes, x.disks, x.only,
+				x.replays, x.points, x.mounted, x.seed)
 			return 1
 		}
 		return 0

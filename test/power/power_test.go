@@ -196,7 +196,7 @@ func TestJudgeOfRefusals(t *testing.T) {
 // A crew fails when one of its workers fails.
 func TestFailureOfAWorker(t *testing.T) {
 	root := t.TempDir()
-	g, err := newGang(t.Context(), here{mounted{root}}, "worker", 2, 7, func() int64 { return 0 })
+	g, err := newGang(t.Context(), here{mounted{root}}, "worker", 2, 1, 7, func() int64 { return 0 })
 	must(t, err)
 	must(t, os.Rename(filepath.Join(root, "worker1"), filepath.Join(root, "elsewhere")))
 	patience.Until(t, "the crew has failed", func() bool { return g.failure() != nil })
@@ -231,7 +231,7 @@ func (h hanging) ReadDir(name string) ([]fs.DirEntry, error) {
 func TestCallThatHangsFailsTheCheck(t *testing.T) {
 	working, cancel := context.WithCancel(t.Context())
 	h := hanging{here{mounted{t.TempDir()}}, working, make(chan struct{}, 2)}
-	g, err := newGang(working, h, "worker", 2, 7, func() int64 { return 0 })
+	g, err := newGang(working, h, "worker", 2, 1, 7, func() int64 { return 0 })
 	must(t, err)
 	<-h.hung
 	over, end := context.WithCancel(t.Context())

@@ -38,11 +38,14 @@ type soak struct {
 	rounds  int
 	seed    uint64
 	dir     string
-	guests  bool      // replicas run under kernels of their own
-	mounted bool      // there are workers on a mount
-	disks   bool      // one disk breaks in each round, instead of the power being cut
-	only    string    // how it breaks; "": as chance has it
-	until   time.Time // when to end early; zero: never
+	guests  bool          // replicas run under kernels of their own
+	mounted bool          // there are workers on a mount
+	disks   bool          // one disk breaks in each round, instead of the power being cut
+	replays bool          // the writes of one disk are recorded, and looked at one after the other
+	points  int           // bounds the points at which a replay stops in a round; 0: every flush
+	life    time.Duration // a recording goes on until the image has followed the journal, but no longer
+	only    string        // how it breaks; "": as chance has it
+	until   time.Time     // when to end early; zero: never
 	say     func(format string, args ...any)
 
 	group  *cluster.Group // for relays and commands
@@ -52,6 +55,8 @@ type soak struct {
 	cuts   atomic.Int64
 	serves time.Duration // from the last return of the power to the first acknowledged operations
 	done   totals
+
+	promised standing // with replays: in the rounds that are over
 }
 
 // A room is the environment in which replicas run. Only off is called while another method runs.
@@ -81,9 +86,13 @@ type totals struct {
 	acked               map[string]int64
 	wrong               tally
 	slowest             time.Duration // until all were served again
+	examined            examined      // with replays
 }
 
 func (t totals) String() string {
+	if t.examined.Looked > 0 {
+		return fmt.Sprintf("%v; operations acknowledged %v; %v", t.examined, t.acked, t.wrong)
+	}
 	return fmt.Sprintf("%d cuts, of these %d while replicas started; operations acknowledged %v; "+
 		"%v; served again within %.1f s", t.cuts, t.early, t.acked, t.wrong, t.slowest.Seconds())
 }
@@ -124,7 +133,7 @@ func (s *soak) begin(ctx context.Context) (err error) {
 		return err
 	}
 	if s.guests {
-		s.room = &hosts{group: s.group, mapped: s.disks}
+		s.room = &hosts{group: s.group, mapped: s.disks, records: s.replays}
 	} else {
 		s.room = &processes{group: s.group}
 	}
@@ -166,8 +175,11 @@ func (s *soak) goOn(ctx context.Context) error {
 			return nil
 		}
 		next := s.round
-		if s.disks {
+		switch {
+		case s.disks:
 			next = s.breakDisk
+		case s.replays:
+			next = s.replay
 		}
 		if err := next(ctx); err != nil {
 			return err

@@ -26,7 +26,7 @@ func (s *soak) whole(ctx context.Context) error {
 	defer look.Stop()
 	for {
 		reached, missing := s.survey(ctx)
-		if missing == "" && reached == replicas {
+		if missing == "" && reached == len(s.room.admins()) {
 			return nil
 		}
 		select {

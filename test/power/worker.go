@@ -54,7 +54,7 @@ type worker struct {
 	dir    string
 	files  files
 	chance *rand.Rand
-	bulk   bool // writes its whole ledger again and again, and nothing else
+	bulk   bool // writes its whole ledger again and again, so that the image on a replica's disk follows the journal
 	ledger file // open since the first round: its handle must stay good
 	serial int
 	acked  *atomic.Int64
@@ -76,7 +76,6 @@ func newWorker(files files, dir string, number int, seed uint64, acked *atomic.I
 	w := &worker{
 		dir: fmt.Sprintf("%s%d", dir, number), files: files, chance: rand.New(rand.NewPCG(seed, uint64(number+1))),
 		acked: acked, cuts: cuts, names: make(map[string]*content), ever: make(map[string]bool),
-		bulk: number == 0, // the image on a replica's disk follows the journal only after a mebibyte
 	}
 	err := files.Mkdir(w.dir, 0o755)
 	if err == nil {
