@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,12 +11,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"bfs/pkg/fsmerkle"
 	"bfs/pkg/nfsstate"
 	"bfs/pkg/pbft"
+	"bfs/test/patience"
 )
 
 // An examination goes over the points at which the power could have been cut while a disk was
@@ -307,7 +310,7 @@ func (x *examination) look(more []piece) (now standing, err error) {
 		return now, err
 	}
 	now, err = x.lookAt("/dev/dm-0", more)
-	if remove := dmsetup("remove", "--noudevsync", "--noudevrules", "look"); err == nil {
+	if remove := dmsetup("remove", "--retry", "--noudevsync", "--noudevrules", "look"); err == nil {
 		err = remove
 	}
 	return now, err
@@ -321,7 +324,7 @@ func (x *examination) lookAt(device string, more []piece) (now standing, err err
 		return now, fmt.Errorf("mount %s: %w", device, err)
 	}
 	report, err := x.verify()
-	if err := errors.Join(err, unix.Unmount(hostDirectory, 0)); err != nil {
+	if err := errors.Join(err, unmount(hostDirectory)); err != nil {
 		return now, err
 	}
 	if len(report.Problems) > 0 {
@@ -335,6 +338,21 @@ func (x *examination) lookAt(device string, more []piece) (now standing, err err
 		return now, fmt.Errorf("the directory holds less than it did before:%s", short)
 	}
 	return now, nil
+}
+
+// unmount tries again while a process that is being started has a copy of a file that was open here.
+func unmount(directory string) error {
+	ctx, cancel := patience.Context(context.Background(), settleIn)
+	defer cancel()
+	again := time.NewTicker(lookEvery)
+	defer again.Stop()
+	for {
+		err := unix.Unmount(directory, 0)
+		if !errors.Is(err, unix.EBUSY) || ctx.Err() != nil {
+			return err
+		}
+		<-again.C
+	}
 }
 
 func (x *examination) add(device string, more []piece) error {

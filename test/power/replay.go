@@ -86,24 +86,11 @@ func recording() (device string, err error) {
 func (s *soak) replay(ctx context.Context) error {
 	h := s.room.(*hosts)
 	x := h.all[0]
-	other := h.all[1+s.chance.IntN(len(h.all)-1)]
-	began, image := time.Now(), x.image(ctx)
-	work := func(c crew) int { return c.size()*leastRecorded + s.chance.IntN(c.size()*furtherRecorded) }
-	err := s.await(ctx, s.goals(work))
-	if err == nil {
-		err = h.again(ctx, other, "")
-	}
-	if err == nil {
-		err = s.await(ctx, s.goals(work))
-	}
-	for err == nil && x.image(ctx) == image && time.Since(began) < s.life {
-		err = s.await(ctx, s.goals(func(c crew) int { return c.size() }))
-	}
-	if err != nil {
+	if err := s.beRecorded(ctx, h, x); err != nil {
 		return err
 	}
 	s.cut()
-	began = time.Now()
+	began := time.Now()
 	job := task{Log: x.writes(), Seed: s.chance.Uint64(), Points: s.points, Promised: s.promised}
 	result, err := h.examine(ctx, x, job)
 	if err != nil {
@@ -124,6 +111,28 @@ func (s *soak) replay(ctx context.Context) error {
 	s.done.examined.add(result)
 	s.say("round %d: %v, in %.0f s; it held %+v", s.done.rounds, result, took.Seconds(), result.Held)
 	return nil
+}
+
+// beRecorded lets the workers work until the recorded disk has seen enough.
+func (s *soak) beRecorded(ctx context.Context, h *hosts, x *host) error {
+	began, image := time.Now(), x.image(ctx)
+	work := func(c crew) int { return c.size()*leastRecorded + s.chance.IntN(c.size()*furtherRecorded) }
+	if err := s.await(ctx, s.goals(work)); err != nil {
+		return err
+	}
+	if err := h.again(ctx, h.all[1+s.chance.IntN(len(h.all)-1)], ""); err != nil {
+		return err
+	}
+	if err := s.await(ctx, s.goals(work)); err != nil {
+		return err
+	}
+	for x.image(ctx) == image && time.Since(began) < s.life {
+		if err := s.await(ctx, s.goals(func(c crew) int { return c.size() })); err != nil {
+			return err
+		}
+	}
+	// The image's promise shows at the flushes that come after it has followed.
+	return s.await(ctx, s.goals(func(c crew) int { return c.size() * leastAcked }))
 }
 
 // image returns the checkpoint of the replica's image, 0 if it does not tell.
