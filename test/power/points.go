@@ -340,7 +340,7 @@ func (x *examination) lookAt(device string, more []piece) (now standing, err err
 	return now, nil
 }
 
-// unmount tries again while a process that is being started has a copy of a file that was open here.
+// unmount tries again while a process that is being started has a copy of a file of this one.
 func unmount(directory string) error {
 	ctx, cancel := patience.Context(context.Background(), settleIn)
 	defer cancel()
