@@ -23,6 +23,8 @@ func (d directoryFS) Open(name string) (File, error) {
 	return wrapped(os.OpenFile(d.path(name), os.O_RDWR, 0))
 }
 
+func (d directoryFS) openToRead(name string) (File, error) { return wrapped(os.Open(d.path(name))) }
+
 func wrapped(f *os.File, err error) (File, error) {
 	if err != nil {
 		return nil, err

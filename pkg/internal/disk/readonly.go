@@ -5,8 +5,15 @@ package disk
 import "io/fs"
 
 // ReadOnly returns an FS that shows what f has, and drops whatever would change it: a
-// program that reads its files back, and mends them on the way, can look at them without.
+// program that reads its files back, and mends them on the way, can look at them without. The files
+// of a directory of this host are not opened for writing either, so they may be on a file system
+// that is mounted read-only.
 func ReadOnly(f FS) FS { return readOnly{f} }
+
+// A reader can open files that nobody may write to.
+type reader interface {
+	openToRead(name string) (File, error)
+}
 
 type readOnly struct{ FS }
 
@@ -15,7 +22,11 @@ func (readOnly) Create(name string) (File, error) {
 }
 
 func (r readOnly) Open(name string) (File, error) {
-	f, err := r.FS.Open(name)
+	open := r.FS.Open
+	if x, ok := r.FS.(reader); ok {
+		open = x.openToRead
+	}
+	f, err := open(name)
 	if err != nil {
 		return nil, err
 	}
