@@ -83,6 +83,7 @@ func TestAfterATotalLoss(t *testing.T) {
 	w.refuses(1, "a replica runs in it", "verify", home)
 	w.group.Replicas[2].Terminate()
 	w.run("verify", home)
+	w.run("verify", filepath.Join(home, "state"))
 	overwriteFile(t, filepath.Join(home, "state", "disk", "pages"), 4096+17)
 	w.refuses(exitDamaged, "is not as it was written", "verify", home)
 	w.refuses(1, "remembers of an earlier life",

@@ -160,12 +160,12 @@ func (o *verifyOptions) directory(c *cobra.Command, path string) error {
 func (o *verifyOptions) replicaAt(path string) (cfg pbft.ReplicaConfig, g *config.Group, err error) {
 	cfg.Directory = path
 	file := o.group
-	if _, err := os.Stat(filepath.Join(path, bundle.ReplicaFile)); err == nil {
-		r, err := config.LoadReplica(filepath.Join(path, bundle.ReplicaFile))
-		if err != nil {
-			return cfg, nil, err
-		}
-		cfg.Directory, cfg.Self, g = r.Directory, r.Self, r.Group
+	r, err := bundleOf(path)
+	if err != nil {
+		return cfg, nil, err
+	}
+	if r != nil {
+		cfg.Directory, cfg.Self, cfg.Keeper, g = r.Directory, r.Self, r.Keeper, r.Group
 		if file == "" {
 			return cfg, g, nil
 		}
@@ -175,4 +175,25 @@ func (o *verifyOptions) replicaAt(path string) (cfg pbft.ReplicaConfig, g *confi
 	}
 	g, err = config.LoadGroup(file)
 	return cfg, g, err
+}
+
+// bundleOf is the configuration of the replica whose bundle or state directory a path is; nil if
+// that is not known.
+func bundleOf(path string) (*config.Replica, error) {
+	file := filepath.Join(path, bundle.ReplicaFile)
+	if _, err := os.Stat(file); err == nil {
+		return config.LoadReplica(file)
+	}
+	r, err := config.LoadReplica(filepath.Join(path, "..", bundle.ReplicaFile))
+	if err != nil {
+		return nil, nil // it is somebody else's matter
+	}
+	state, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if named, err := os.Stat(r.Directory); err != nil || !os.SameFile(state, named) {
+		return nil, nil
+	}
+	return r, nil
 }

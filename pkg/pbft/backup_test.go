@@ -274,6 +274,7 @@ func TestVerifyDirectory(t *testing.T) {
 		"a page is overwritten":   {func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, "disk", "pages"), 5, 1) }, "is not as it was written"},
 		"the table's head":        {func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, "disk", "table"), 30, 1) }, "the image in"},
 		"the fence is gone":       {func(t *testing.T, dir string) { remove(t, dir, "fence") }, "does not know how far it may have voted"},
+		"the counter is gone":     {func(t *testing.T, dir string) { remove(t, dir, "signature.counter") }, "what it may have signed"},
 		"everything else is gone": {func(t *testing.T, dir string) { _ = os.RemoveAll(filepath.Join(dir, "disk")) }, "the journal and the image are gone"},
 	} {
 		dir := t.TempDir()
@@ -287,6 +288,9 @@ func TestVerifyDirectory(t *testing.T) {
 		if got := strings.Join(r.Problems, "\n"); (got == "") != (x.want == "") || !strings.Contains(got, x.want) {
 			t.Errorf("%s: got %q, want %q", what, got, x.want)
 		}
+		if r, err := c.verifyKept(dir, "socket"); err != nil || what == "the counter is gone" && len(r.Problems) > 0 {
+			t.Errorf("%s, and there is a keeper, which has a counter: got %v, %q", what, err, r.Problems)
+		}
 		switch far := []pbft.SeqNum{r.Image.Seq, r.Committed, r.Voted, r.Fence}; {
 		case what == "nothing" && (r.Committed < stable || !slices.IsSorted(far)):
 			t.Errorf("image, state, votes and fence %v, want them to rise, and the state from %d on", far, stable)
@@ -299,8 +303,13 @@ func TestVerifyDirectory(t *testing.T) {
 	}
 }
 
-func (c *cluster) verify(dir string) (*pbft.DirectoryReport, error) {
-	return pbft.VerifyDirectory(pbft.ReplicaConfig{Group: c.g, Self: 2, Directory: dir, Service: c.service(2)})
+func (c *cluster) verify(dir string) (*pbft.DirectoryReport, error) { return c.verifyKept(dir, "") }
+
+// verifyKept verifies the directory of a replica that has a keeper at a socket.
+func (c *cluster) verifyKept(dir, socket string) (*pbft.DirectoryReport, error) {
+	return pbft.VerifyDirectory(pbft.ReplicaConfig{
+		Group: c.g, Self: 2, Directory: dir, Keeper: socket, Service: c.service(2),
+	})
 }
 
 // treeDigest is over the names and contents of all files in a directory.

@@ -65,17 +65,25 @@ func (r *DirectoryReport) problem(format string, args ...any) {
 
 // checkFence looks at the two small files, and returns how far the journal must reach.
 func (r *DirectoryReport) checkFence(cfg *ReplicaConfig) (position uint64) {
-	if !cfg.holds(fenceFile) || !cfg.holds(counterFile) {
-		if cfg.holds(freshFile) {
-			r.Notes = append(r.Notes, "the replica has never run")
-		} else {
-			r.problem("%s or %s is missing: the replica does not know how far it may have "+
-				"voted; see bfsd replica replace", cfg.path(fenceFile), counterFile)
-		}
+	counted := cfg.Keeper != "" || cfg.holds(counterFile) // a keeper looks after the counter itself
+	switch {
+	case cfg.holds(fenceFile) && counted:
+	case cfg.holds(freshFile):
+		r.Notes = append(r.Notes, "the replica has never run")
+		return 0
+	case counted || !cfg.holds(fenceFile):
+		r.problem("%s is missing: the replica does not know how far it may have voted; see bfsd replica replace",
+			cfg.path(fenceFile))
+		return 0
+	default:
+		r.problem("%s is missing: the replica does not know what it may have signed; see bfsd replica replace. "+
+			"If it has a keeper, name the directory with its replica.toml", cfg.path(counterFile))
 		return 0
 	}
-	if b, err := os.ReadFile(cfg.path(counterFile)); err != nil || len(b) != 8 {
-		r.problem("%s: got %d bytes (%v), want 8", cfg.path(counterFile), len(b), err)
+	if cfg.Keeper == "" {
+		if b, err := os.ReadFile(cfg.path(counterFile)); err != nil || len(b) != 8 {
+			r.problem("%s: got %d bytes (%v), want 8", cfg.path(counterFile), len(b), err)
+		}
 	}
 	f, err := fence.Open(cfg.path(fenceFile), cfg.Group.Digest())
 	if err != nil {
