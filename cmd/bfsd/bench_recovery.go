@@ -66,6 +66,7 @@ of the calm phase.`,
 	}
 	f := c.Flags()
 	f.IntVar(&m.N, "n", 4, "replicas: 4 to 32")
+	f.IntVar(&m.Dead, "dead", 0, "replicas that are killed before and stay away, if the others can do without them")
 	f.Var(&state, "state", "bytes of file data before the first recovery")
 	f.IntVar(&m.Clients, "clients", 2, "clients, each with a key and connections of its own")
 	f.IntVar(&m.Rounds, "rounds", 3, "times that a backup and the primary recover")

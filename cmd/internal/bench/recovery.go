@@ -20,6 +20,7 @@ import (
 type Recovery struct {
 	Program    string // bfsd
 	N          int
+	Dead       int   // replicas, the last ones, that are killed before and stay away
 	State      int64 // bytes of file data
 	Clients    int
 	Rounds     int
@@ -69,6 +70,9 @@ func (m Recovery) Check() error {
 	switch {
 	case checkN(m.N) != nil:
 		return checkN(m.N)
+	case m.Dead < 0 || m.Dead > 0 && m.N-m.Dead-1 < pbft.GroupSize(m.N).Quorum():
+		return fmt.Errorf("--dead: got %d, want at most %d: of %d replicas one recovers, and %d must serve",
+			m.Dead, max(0, m.N-1-pbft.GroupSize(m.N).Quorum()), m.N, pbft.GroupSize(m.N).Quorum())
 	case m.State < 1<<20:
 		return fmt.Errorf("--state: got %d bytes, want 1MiB or more", m.State)
 	case m.Clients < 1:
@@ -109,6 +113,9 @@ func (m Recovery) Run(ctx context.Context, each func(Recovered) error) error {
 	defer x.close()
 	if err := x.startClients(ctx); err != nil {
 		return err
+	}
+	for _, p := range g.replicas[m.N-m.Dead:] {
+		p.Kill()
 	}
 	for range m.Rounds {
 		for _, role := range []string{backup, primary} {
@@ -227,12 +234,13 @@ func (x *recoveries) measure(ctx context.Context, role string) (r Recovered, err
 	return r, err
 }
 
-// choose waits until all replicas take part, and names the one to recover: the primary, or the
-// backup that would be primary last.
+// choose waits until all replicas that live take part, and names the one to recover: the primary,
+// or the backup of them that would be primary last.
 func (x *recoveries) choose(ctx context.Context, role string) (int, error) {
-	at, err := x.group.whole(ctx)
+	at, err := x.group.whole(ctx, x.Dead)
 	if role == backup {
-		at = (at + x.N - 1) % x.N
+		for at = (at + x.N - 1) % x.N; at >= x.N-x.Dead; at-- {
+		}
 	}
 	return at, err
 }

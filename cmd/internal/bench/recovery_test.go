@@ -13,8 +13,13 @@ func TestRecoveryCheck(t *testing.T) {
 	if err := good.Check(); err != nil {
 		t.Fatal(err)
 	}
+	if six := (Recovery{N: 6, Dead: 1, State: 1 << 20, Clients: 1, Rounds: 1, Phase: time.Second,
+		Durability: "disk"}); six.Check() != nil {
+		t.Errorf("six replicas, of which one is dead: %v", six.Check())
+	}
 	for flag, change := range map[string]func(*Recovery){
 		"--n":          func(m *Recovery) { m.N = 3 },
+		"--dead":       func(m *Recovery) { m.Dead = 1 },
 		"--state":      func(m *Recovery) { m.State = 4096 },
 		"--clients":    func(m *Recovery) { m.Clients = 0 },
 		"--rounds":     func(m *Recovery) { m.Rounds = 0 },

@@ -34,11 +34,12 @@ func (g *fileGroup) start(i int, more ...string) (err error) {
 	return err
 }
 
-// whole waits until all replicas take part, and names the primary.
-func (g *fileGroup) whole(ctx context.Context) (primary int, err error) {
+// whole waits until all replicas but the dead ones, which are the last, take part, and names the
+// primary.
+func (g *fileGroup) whole(ctx context.Context, dead int) (primary int, err error) {
 	for {
 		report := status.Ask(ctx, g.group)
-		if s := report.Replicas[0].Status; s != nil && report.Agreeing == report.Members {
+		if s := report.Replicas[0].Status; s != nil && report.Agreeing == report.Members-dead {
 			return int(s.Primary), nil
 		}
 		if err := pause(ctx, lookEvery*10); err != nil {

@@ -174,7 +174,7 @@ func (x *soaking) rounds(ctx context.Context, each func(Turn) error) error {
 func (x *soaking) turn(ctx context.Context, a *attackers, f fault) (t Turn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, x.Phase+recoverWithin)
 	defer cancel()
-	primary, err := x.group.whole(ctx)
+	primary, err := x.group.whole(ctx, 0)
 	if err != nil {
 		return t, err
 	}
