@@ -135,6 +135,7 @@ var mutants = []mutant{
 	{"a client writes as much at a time as it may, however long that takes", rule + "bulk.go", "case took > enough:\n		b.limit = max(b.limit-step, bulkLength)", "case took > enough:"},
 	{"long operations are sent again as soon as short ones", rule + "patience.go", "case p.bulk.of(len(k.operation.Body)) > 0:", "case false:"},
 	{"each late operation halves the room for long ones", rule + "bulk.go", "sent >= b.halved", "true"},
+	{"a request that is not authentic outlives the enrolment of its client", core + "forwards.go", "	x.dropUnproven(func(r *message.Request) bool { return !enrolled(r.Client) })\n", ""},
 	{"the primary's PREPARE counts", core + "voting.go", "if p.From == p.View.Primary(x.cfg.Replicas) && !x.cfg.Durable {", "if false {"},
 	{"a COMMIT before it has prepared", core + "voting.go", "newly := !s.isPrepared && s.prepared(x.quorum(), x.cfg.Durable)", "newly := !s.isPrepared && s.prepares.matching(s.proposal.Digest) >= x.f"},
 

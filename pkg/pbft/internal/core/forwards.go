@@ -155,11 +155,11 @@ func (x *forwards) prove() {
 	}
 }
 
-// dropUnproven drops the requests that are not authentic here and were executed in batches that we
-// never saw: FORWARDs that come now would make them wait, for ever.
-func (x *forwards) dropUnproven(executed func(*message.Request) bool) {
+// dropUnproven drops requests that are not authentic here: those that were executed in batches that
+// we never saw, or whose client is no longer enrolled. FORWARDs that come now would make them wait.
+func (x *forwards) dropUnproven(which func(*message.Request) bool) {
 	for i := range x.unproven {
-		x.unproven[i] = slices.DeleteFunc(x.unproven[i], executed)
+		x.unproven[i] = slices.DeleteFunc(x.unproven[i], which)
 	}
 }
 
@@ -178,6 +178,7 @@ func (x *forwards) retain(has func(message.ClientID) bool) {
 		return recovers || has(id)
 	}
 	x.queue.retain(enrolled)
+	x.dropUnproven(func(r *message.Request) bool { return !enrolled(r.Client) })
 	for _, m := range x.of {
 		maps.DeleteFunc(m, func(k message.RequestKey, _ forward) bool { return !enrolled(k.Client) })
 	}

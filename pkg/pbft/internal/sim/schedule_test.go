@@ -180,6 +180,8 @@ var remembered = []memorable{
 	{"a request whose client was not enrolled when its batch was executed, and is now", 1796064959317151664, []int{6, 7}, true, true},
 	{"the judge takes a NEW-VIEW for that of a recovering replica, which passes it on", 1796064959317164355,
 		[]int{3, 5, 7, 10, 11}, true, true},
+	{"the judge wants a primary that recovers to begin a view above its bound", 1796074087691325604, []int{7, 8, 9}, true, true},
+	{"a request that is not authentic outlives the enrolment of its client", 1796074350961500164, []int{2, 3, 7}, true, true},
 	{"a replica has recovered, and its journal is not trusted", 1796040071420314647, []int{1, 2, 3, 5, 7, 11}, true, true},
 }
 

@@ -470,7 +470,8 @@ func (v *vows) cures(i int) {
 
 // calm judges from time to time, when all faults have ended, whether a view begins whose
 // primary is correct: the VIEW-CHANGEs of the correct replicas suffice, whatever the
-// others claim (R-VC-22).
+// others claim (R-VC-22). A primary that recovers may not begin a view with batches above its bound
+// (R-PR-16); the next one does.
 func (v *vows) calm() {
 	w := v.j.w
 	if w.lost {
@@ -491,11 +492,12 @@ func (v *vows) calm() {
 	}
 	i := view.Primary(w.n)
 	p := w.sites[i].copies[0].core
-	remembers := p.SilentUntil() == 0 && p.Leaving() != nil // also a VIEW-CHANGE of an earlier life
+	phase, _, _ := p.Recovery()
+	may := p.SilentUntil() == 0 && p.Leaving() != nil && phase != core.Checking // Leaving: also of an earlier life
 	switch {
 	case view != v.pending:
 		v.pending, v.since = view, w.now
-	case !w.sites[i].liar() && !w.sites[i].away && remembers && w.now > v.since+beginning*tick:
+	case !w.sites[i].liar() && !w.sites[i].away && may && w.now > v.since+beginning*tick:
 		w.fail("all correct replicas wait for view %d since tick %d, and %d, its primary, is correct",
 			view, v.since/tick, i)
 	}
