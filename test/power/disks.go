@@ -172,6 +172,10 @@ func (x *host) order(ctx context.Context, word string) error {
 
 // breakDisk breaks the disk of one host while clients work, judges, and repairs the host.
 func (s *soak) breakDisk(ctx context.Context) error {
+	// The group may serve before the last replica has started, which ends if its disk is full then.
+	if err := s.whole(ctx); err != nil {
+		return err
+	}
 	h := s.room.(*hosts)
 	x := h.all[s.chance.IntN(len(h.all))]
 	kind := s.only
@@ -283,20 +287,28 @@ func (s *soak) drawBlocks(ctx context.Context, x *host) (bad []string, err error
 	if out, err := replay.CombinedOutput(); err != nil && replay.ProcessState.ExitCode() != 1 {
 		return nil, fmt.Errorf("e2fsck (Debian package e2fsprogs): %w: %s", err, out)
 	}
-	var all []string
-	names := []string{"pages", "table", "journal-000", "journal-001", "journal-002"}
-	if s.chance.IntN(2) == 0 {
-		names = names[:1+s.chance.IntN(2)] // only the image
+	image, journal := []string{"pages", "table"}, []string{"journal-000", "journal-001", "journal-002"}
+	of := func(names []string) (all []string, err error) {
+		for _, name := range names {
+			out, err := exec.CommandContext(ctx, "debugfs", "-R", "blocks /state/disk/"+name, x.disk).Output()
+			if err != nil {
+				return nil, fmt.Errorf("debugfs (Debian package e2fsprogs): %w", err)
+			}
+			blocks := strings.Fields(string(out))
+			if len(blocks) > 0 {
+				all = append(all, blocks[s.chance.IntN(min(len(blocks), 512))])
+			}
+		}
+		return all, nil
 	}
-	for _, name := range names {
-		out, err := exec.CommandContext(ctx, "debugfs", "-R", "blocks /state/disk/"+name, x.disk).Output()
-		if err != nil {
-			return nil, fmt.Errorf("debugfs (Debian package e2fsprogs): %w", err)
-		}
-		blocks := strings.Fields(string(out))
-		if len(blocks) > 0 {
-			all = append(all, blocks[s.chance.IntN(min(len(blocks), 512))])
-		}
+	all, err := of(image[:1+s.chance.IntN(2)])
+	if err == nil && (len(all) == 0 || s.chance.IntN(2) == 0) { // there may be no image yet
+		var more []string
+		more, err = of(journal)
+		all = append(all, more...)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("%s has no journal", x.disk)
