@@ -634,15 +634,27 @@ func takenBackAndRepeated() *Schedule {
 	return s
 }
 
+// administers adds the guest, as client 1, and the administrator, as client 2.
+func (s *Schedule) administers() {
+	s.add(func(w *world) {
+		w.clients = append(w.clients, newClient(w, guest), newAdministrator(w))
+	}, "there is an administrator, and client %d", guest)
+}
+
+// guestHearsFrom loses all that is sent to the guest before a tick.
+func (s *Schedule) guestHearsFrom(t int64) {
+	s.loses(func(w *world, _, to int, _ message.Message) bool {
+		return to == w.n+guest && w.now < t*tick
+	}, "client %d hears nothing before %d", guest, t)
+}
+
 // enrolledBeforeFetching: a client is revoked before checkpoint 4 and enrolled again after it,
 // at 3 too, which then falls behind and fetches the state of a later checkpoint. Meanwhile the
 // pages of 3 are those of checkpoint 4, and it must not tell the client that it is not enrolled.
 func enrolledBeforeFetching() *Schedule {
 	s := scene("enrolled before fetching", 160)
 	s.shape.period, s.shape.log = 4, 8
-	s.add(func(w *world) {
-		w.clients = append(w.clients, newClient(w, guest), newAdministrator(w))
-	}, "there is an administrator, and client %d", guest)
+	s.administers()
 	s.hush()
 	key := clientKey(guest)
 	s.calls(2, 5, append([]byte{executor.AdminRevoke}, key...), false)
@@ -672,12 +684,8 @@ func enrolledBeforeFetching() *Schedule {
 func enrolledAfterItsBatch(name string, views message.View, tentative bool) *Schedule {
 	s := scene(name, 400)
 	s.shape.window, s.shape.tentative = 4, tentative
-	s.add(func(w *world) {
-		w.clients = append(w.clients, newClient(w, guest), newAdministrator(w))
-	}, "there is an administrator, and client %d", guest)
-	s.loses(func(w *world, _, to int, _ message.Message) bool {
-		return to == w.n+guest && w.now < 40*tick
-	}, "client %d hears nothing before 40", guest)
+	s.administers()
+	s.guestHearsFrom(40)
 	s.hush()
 	key := clientKey(guest)
 	s.calls(2, 5, append([]byte{executor.AdminRevoke}, key...), false)
@@ -703,12 +711,8 @@ func enrolledAfterItsBatch(name string, views message.View, tentative bool) *Sch
 func chosenAndNotEnrolled(name string, tentative bool) *Schedule {
 	s := scene(name, 400)
 	s.shape.window, s.shape.tentative, s.shape.slots = 4, tentative, 2
-	s.add(func(w *world) {
-		w.clients = append(w.clients, newClient(w, guest), newAdministrator(w))
-	}, "there is an administrator, and client %d", guest)
-	s.loses(func(w *world, _, to int, _ message.Message) bool {
-		return to == w.n+guest && w.now < 40*tick
-	}, "client %d hears nothing before 40", guest)
+	s.administers()
+	s.guestHearsFrom(40)
 	s.loses(func(_ *world, _, _ int, m message.Message) bool {
 		c, ok := m.(*message.Commit)
 		return ok && c.View == 0 && c.Seq == 3
@@ -782,9 +786,7 @@ func provenAfterFetching() *Schedule {
 // enrolled. The word of f+1 replicas must not be believed in this.
 func notEnrolledYet() *Schedule {
 	s := scene("not enrolled yet", 100)
-	s.add(func(w *world) {
-		w.clients = append(w.clients, newClient(w, guest), newAdministrator(w))
-	}, "there is an administrator, and client %d", guest)
+	s.administers()
 	s.hush()
 	key := clientKey(guest)
 	s.calls(2, 5, append([]byte{executor.AdminRevoke}, key...), false)

@@ -147,13 +147,20 @@ func (w *world) recovers(i int, rest int64) (begun bool) {
 	return true
 }
 
+// above reports whether batch n is above what a replica may speak of that recovers: H_M+K, until a
+// checkpoint at or above H_M is stable there (R-PR-16).
+func (w *world) above(r *replica, n message.SeqNum) bool {
+	bound := w.sites[r.id].bound
+	return n > bound+w.shape.period && max(r.core.Stable().Seq, r.fetched) < bound
+}
+
 // bounded judges that a recovering replica promises nothing before it knows H_M, and sends nothing
-// about a number above H_M+K before a checkpoint at or above H_M is stable there (R-PR-16).
+// about a number above what it may speak of.
 func (v *vows) bounded(r *replica, m message.Message) {
 	if _, promises := promised(r, m); promises && r.estimates() {
 		v.j.w.fail("replica %d recovers, and sends %s before it knows its bound", r.id, describe(m))
 	}
-	s, n := v.j.w.sites[r.id], message.SeqNum(0)
+	var n message.SeqNum
 	switch m := m.(type) {
 	case *message.PrePrepare:
 		n = m.Seq
@@ -172,7 +179,7 @@ func (v *vows) bounded(r *replica, m message.Message) {
 			n = m.Q[len(m.Q)-1].Seq
 		}
 	}
-	if s.bound > 0 && n > s.bound+v.j.w.shape.period && max(r.core.Stable().Seq, r.fetched) < s.bound {
-		v.j.w.fail("replica %d recovers, and sends %s above its bound, n%d", r.id, describe(m), s.bound)
+	if v.j.w.above(r, n) {
+		v.j.w.fail("replica %d recovers, and sends %s above its bound, n%d", r.id, describe(m), v.j.w.sites[r.id].bound)
 	}
 }

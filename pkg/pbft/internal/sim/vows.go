@@ -468,10 +468,20 @@ func (v *vows) cures(i int) {
 	}
 }
 
+// bounds reports whether a primary recovers, and may not say how the view begins that all wait for,
+// because something has prepared above its bound (R-PR-16). The next primary says it.
+func (w *world) bounds(primary *replica) bool {
+	for _, r := range w.correct() {
+		if m := r.core.Leaving(); m != nil && len(m.P) > 0 && w.above(primary, m.P[len(m.P)-1].Seq) {
+			return true
+		}
+	}
+	return false
+}
+
 // calm judges from time to time, when all faults have ended, whether a view begins whose
 // primary is correct: the VIEW-CHANGEs of the correct replicas suffice, whatever the
-// others claim (R-VC-22). A primary that recovers may not begin a view with batches above its bound
-// (R-PR-16); the next one does.
+// others claim (R-VC-22).
 func (v *vows) calm() {
 	w := v.j.w
 	if w.lost {
@@ -491,13 +501,12 @@ func (v *vows) calm() {
 		view = x
 	}
 	i := view.Primary(w.n)
-	p := w.sites[i].copies[0].core
-	phase, _, _ := p.Recovery()
-	may := p.SilentUntil() == 0 && p.Leaving() != nil && phase != core.Checking // Leaving: also of an earlier life
+	p := w.sites[i].copies[0]
+	remembers := p.core.SilentUntil() == 0 && p.core.Leaving() != nil // also a VIEW-CHANGE of an earlier life
 	switch {
 	case view != v.pending:
 		v.pending, v.since = view, w.now
-	case !w.sites[i].liar() && !w.sites[i].away && may && w.now > v.since+beginning*tick:
+	case !w.sites[i].liar() && !w.sites[i].away && remembers && !w.bounds(p) && w.now > v.since+beginning*tick:
 		w.fail("all correct replicas wait for view %d since tick %d, and %d, its primary, is correct",
 			view, v.since/tick, i)
 	}
