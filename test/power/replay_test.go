@@ -15,9 +15,9 @@ import (
 	"bfs/pkg/pbft"
 )
 
-// What one disk was at some of the points at which its power could have been cut. A recording in
-// which the replica's own writes are zeros shows that a loss is found. For more: go run
-// ./test/power -replay.
+// A replica's disk is looked at as it was at some of the points at which its power could have
+// been cut. A recording in which the replica's own writes are zeros shows that a loss is found.
+// For more: go run ./test/power -replay.
 func TestReplay(t *testing.T) {
 	if os.Getenv("BFS_KERNEL") == "" {
 		t.Skip("NOT RUN: set BFS_KERNEL=1 (make kernel-test) to run replicas under guest kernels and record a disk")

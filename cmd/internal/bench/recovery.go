@@ -67,12 +67,13 @@ const (
 
 // Check tells what cannot be measured.
 func (m Recovery) Check() error {
+	quorum := pbft.GroupSize(m.N).Quorum()
 	switch {
 	case checkN(m.N) != nil:
 		return checkN(m.N)
-	case m.Dead < 0 || m.Dead > 0 && m.N-m.Dead-1 < pbft.GroupSize(m.N).Quorum():
-		return fmt.Errorf("--dead: got %d, want at most %d: of %d replicas one recovers, and %d must serve",
-			m.Dead, max(0, m.N-1-pbft.GroupSize(m.N).Quorum()), m.N, pbft.GroupSize(m.N).Quorum())
+	case m.Dead < 0 || m.Dead > m.N-1-quorum:
+		return fmt.Errorf("--dead: got %d, want 0 to %d: of %d replicas one recovers, and %d must serve",
+			m.Dead, m.N-1-quorum, m.N, quorum)
 	case m.State < 1<<20:
 		return fmt.Errorf("--state: got %d bytes, want 1MiB or more", m.State)
 	case m.Clients < 1:
@@ -239,8 +240,7 @@ func (x *recoveries) measure(ctx context.Context, role string) (r Recovered, err
 func (x *recoveries) choose(ctx context.Context, role string) (int, error) {
 	at, err := x.group.whole(ctx, x.Dead)
 	if role == backup {
-		for at = (at + x.N - 1) % x.N; at >= x.N-x.Dead; at-- {
-		}
+		at = min((at+x.N-1)%x.N, x.N-x.Dead-1)
 	}
 	return at, err
 }

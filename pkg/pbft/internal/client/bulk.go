@@ -82,7 +82,7 @@ func (b *bulk) answered(n int, took Time) {
 }
 
 // late notes that an operation of n bytes, sent for the first time at some time, is sent again.
-// What was under way before the limit was halved last says nothing about the limit.
+// Operations that were under way when the limit was halved say nothing about the new limit.
 func (b *bulk) late(now, sent Time, n int) {
 	if b.of(n) > 0 && sent >= b.halved {
 		b.limit, b.halved = max(b.limit/2, bulkLength), now

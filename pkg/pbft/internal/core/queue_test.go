@@ -90,8 +90,8 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// What was executed does not wait again, whatever copy of it comes. But a fetched state decides
-// what was executed: an intruder may have had batches executed that the group never had.
+// A request that was executed does not wait again, whatever copy of it comes. But a fetched state
+// decides what was executed: an intruder may have had batches executed that the group never had.
 func TestDoneWaitsNoMore(t *testing.T) {
 	var q queue
 	q.init(1, 1<<20)
