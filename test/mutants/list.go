@@ -21,6 +21,7 @@ var unit = map[string]string{
 	"an operation that was altered keeps the digests of its blocks":           "./pkg/pbft/internal/message",
 	"a NEW-VIEW that one replica tells of is believed":                        "./pkg/pbft/internal/core",
 	"backups leave nobody's view for a replica that waits alone":              "./pkg/pbft/internal/core",
+	"a restart runs as many batches as an intruder has written":               "./pkg/pbft/internal/core",
 	"batches run again by a restart are not checked at the stable checkpoint": "./pkg/pbft/internal/core",
 	"an operation that is set anew keeps the digests of its blocks":           "./pkg/pbft/internal/message",
 	"what is hashed of a long operation is its blocks only":                   "./pkg/pbft/internal/message",
@@ -458,6 +459,7 @@ var mutants = []mutant{
 	{"a replica that recovers names others for what an intruder left it", core + "disputes.go", "	if x.phase != NotRecovering {\n		return\n	}\n", ""},
 	{"a replica sends the VIEW-CHANGE that it forgot beside the one it made anew", core + "status.go", "v.From != r.cfg.Self && !has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			r.send(to, vc)", "!has(v.From) && vc != nil && x.digests[v.From] == v.Digest {\n			r.send(to, vc)"},
 	{"a recovering replica passes the others' checkpoint", core + "transfer.go", "return (own == nil || !own.due) && x", "return own == nil && x.tick < 0 && x"},
+	{"a restart runs as many batches as an intruder has written", core + "parts.go", "min(x.log.high, max(x.log.lastExec, x.stable.Seq)+2*x.cfg.LogSize)", "x.log.high"},
 	{"batches run again by a restart are not checked at the stable checkpoint", core + "parts.go", "			x.execution.freeze(n)\n", ""},
 
 	// A slow primary.

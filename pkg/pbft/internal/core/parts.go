@@ -183,10 +183,12 @@ func (x *parts) restoreLog(m *memory) {
 }
 
 // runDecided has the state brought from where it is to where the batches end that are known to have
-// committed. No correct replica executes any above its window, and an intruder may have written a
-// great many.
+// committed. No correct replica executes any above its window, which is at most L above a stable
+// checkpoint, or 2L if a view began there (see moveTo). An intruder may have written a great many
+// batches, and a VIEW-CHANGE for a window above them: the state keeps a checkpoint for each K.
 func (x *parts) runDecided(m *memory) {
-	for n := x.log.lastExec + 1; n <= x.log.high; n++ {
+	last := min(x.log.high, max(x.log.lastExec, x.stable.Seq)+2*x.cfg.LogSize)
+	for n := x.log.lastExec + 1; n <= last; n++ {
 		d, known := m.decided[n]
 		b := m.bodies[d]
 		if !known || b == nil {

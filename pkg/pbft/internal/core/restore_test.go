@@ -51,3 +51,25 @@ func TestRestoredStateIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// A restart runs no batch more than 2L above what is stable, whatever window the VIEW-CHANGE of an
+// intruder names: the state keeps a checkpoint for each K of them.
+func TestRestoredStateIsBounded(t *testing.T) {
+	cfg := newAttacked(1, 0).cfg
+	cfg.Durable = true
+	most := 2 * cfg.LogSize
+	records := []message.Message{&message.ViewChange{View: 1, Low: 2 * most, From: cfg.Self}}
+	for n := message.SeqNum(1); n <= 3*most; n++ {
+		p := proposal(n, "a")
+		records = append(records, p, &message.Decided{Seq: n, Digest: p.Digest})
+	}
+	last := message.SeqNum(0)
+	for _, e := range Restore(cfg, message.CheckpointID{}, records).Effects() {
+		if e.Verb == Execute {
+			last = e.Seq
+		}
+	}
+	if last != most {
+		t.Errorf("the last batch that runs again is %d, want %d", last, most)
+	}
+}

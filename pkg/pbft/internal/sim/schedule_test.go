@@ -182,6 +182,7 @@ var remembered = []memorable{
 		[]int{3, 5, 7, 10, 11}, true, true},
 	{"the judge wants a primary that recovers to begin a view above its bound", 1796074087691325604, []int{7, 8, 9}, true, true},
 	{"a request that is not authentic outlives the enrolment of its client", 1796074350961500164, []int{2, 3, 7}, true, true},
+	{"a restart runs as many batches as an intruder has written", 1796076502532501162, nil, true, true},
 	{"a replica has recovered, and its journal is not trusted", 1796040071420314647, []int{1, 2, 3, 5, 7, 11}, true, true},
 }
 
