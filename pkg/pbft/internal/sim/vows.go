@@ -34,7 +34,8 @@ type vows struct {
 
 	changes map[message.Digest]*message.ViewChange // VIEW-CHANGEs that their senders sent
 	pending message.View                           // in calm: the view that all correct replicas wait for
-	since   int64                                  // since when
+	first   int64                                  // since when
+	since   int64                                  // the same, or when its primary last fetched the state
 
 	faults map[message.Digest]string // of batches proposed: why no correct replica should accept them
 	oaths  []oath                    // by replica
@@ -505,7 +506,9 @@ func (v *vows) calm() {
 	remembers := p.core.SilentUntil() == 0 && p.core.Leaving() != nil // also a VIEW-CHANGE of an earlier life
 	switch {
 	case view != v.pending:
-		v.pending, v.since = view, w.now
+		v.pending, v.since, v.first = view, w.now, w.now
+	case (p.core.Transferring() || p.installing) && w.now <= v.first+beginning*tick:
+		v.since = w.now // it fetches the state first, and a liar may leave it waiting for that
 	case !w.sites[i].liar() && !w.sites[i].away && remembers && !w.bounds(p) && w.now > v.since+beginning*tick:
 		w.fail("all correct replicas wait for view %d since tick %d, and %d, its primary, is correct",
 			view, v.since/tick, i)
