@@ -340,9 +340,9 @@ func (c *Client) send(e *client.Effect) error {
 		}
 	}
 	x.due.Store(uint64(q.Timestamp))
-	c.wires.request(e.To, q, e.Apart)
+	c.wires.request(e.To, e.Brief, q, e.Apart)
 	if e.Shown != 0 {
-		c.wires.request(e.Shown, q, true)
+		c.wires.request(e.Shown, e.Brief, q, true)
 	}
 	return nil
 }

@@ -75,14 +75,20 @@ func (w *clientWires) Proves(i ReplicaID, p *message.Proof, result []byte) bool 
 func (w *clientWires) Chance(n int64) int64 { return rand.Int64N(n) }
 
 // request authenticates a request and queues it for a set of replicas, as far as there is
-// a way to them. It says whether it goes to every replica.
-func (w *clientWires) request(to uint32, q *message.Request, apart bool) {
+// a way to them, without its operation for those in brief. It says whether it goes to every
+// replica.
+func (w *clientWires) request(to, brief uint32, q *message.Request, apart bool) {
 	q.Apart = apart
 	w.authenticate(q)
 	for _, other := range w.liar.Ask(q) {
 		w.queue(to, other)
 	}
-	w.queue(to, q)
+	if whole := to &^ brief; whole != 0 {
+		w.queue(whole, q)
+	}
+	if to &= brief; to != 0 {
+		w.queue(to, q.Stub())
+	}
 }
 
 // queue queues a request that has its authenticator.

@@ -330,6 +330,13 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 	} else if seen && (in.forgets(a) || in.repeat(conn, s, q, a)) {
 		return
 	}
+	if q.IsStub() && (r.core == nil || !r.core.Fill(q)) {
+		if a := (executor.Answer{Outcome: message.Missing}); conn != nil && !r.replies.mute {
+			st := in.ground()
+			r.replies.answerOn(conn, s, q, &a, &st)
+		}
+		return
+	}
 	if r.core == nil {
 		in.serveAlone(q)
 		return

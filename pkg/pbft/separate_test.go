@@ -89,3 +89,80 @@ func TestOperationForThePrimaryAlone(t *testing.T) {
 	}
 	c.works(client)
 }
+
+// A request that comes without its operation is answered if it was executed, waits if its client
+// has sent the operation before, and else the replica says that the operation is missing.
+func TestRequestWithoutItsOperation(t *testing.T) {
+	c := startCluster(t, smallLimits())
+	r := asClient(t, c, c.enrolled(c.client(c.admin), ""))
+	r.ready(c)
+	r.known(c)
+	says := func(i int, q *message.Request, want message.Outcome) {
+		t.Helper()
+		eventually(t, "the replica answers", func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			m := r.last[i]
+			return m != nil && m.Answers[0].Timestamp == q.Timestamp && m.Answers[0].Outcome == want
+		})
+	}
+	long := func(at int) *message.Request {
+		return r.request(&message.Request{Timestamp: message.Timestamp(1<<40 + at), Replier: message.AnyReplier,
+			Op: fmt.Appendf(nil, "i%0*d", message.ShortOperation, at)})
+	}
+	q := long(0)
+	for i := range c.replicas {
+		r.ask(i, q.Stub())
+		says(i, q, message.Missing)
+	}
+	r.ask(0, q)
+	for i := range c.replicas {
+		says(i, q, message.Executed)
+		r.ask(i, q.Stub())
+		says(i, q, message.Executed)
+	}
+
+	q = long(1)
+	q.Apart = true
+	r.request(q)
+	for _, i := range []int{1, 2, 3} {
+		r.ask(i, q)
+	}
+	q.Apart = false
+	r.request(q)
+	for _, i := range []int{1, 2, 3} { // they pass the operation on
+		r.ask(i, q.Stub())
+	}
+	for i := range c.replicas {
+		says(i, q, message.Executed)
+	}
+}
+
+// A long operation that all replicas were sent is executed once they can agree, though the client
+// sends the request again without it meanwhile.
+func TestLongOperationIsSentAgain(t *testing.T) {
+	c := newCluster(t, pbft.DefaultLimits(), pbft.TransportPlain, pbft.DurabilityReplicated).withWires()
+	for i := range c.replicas {
+		c.start(i)
+	}
+	client := c.client(c.enrolled(c.client(c.admin), ""))
+	before := invoke(t, client, "r", false)
+	for _, i := range []int{1, 2} { // the client reaches them, and they reach no replica
+		c.isolate(i, true)
+	}
+	done := make(chan error, 1)
+	call := pbft.Call{Body: []byte("i" + strings.Repeat("x", 40<<10)), Done: func(_ []byte, err error) { done <- err }}
+	if err := client.Start(call); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is sent again", func() bool { return client.Status().Retries >= 2 })
+	for _, i := range []int{1, 2} {
+		c.isolate(i, false)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := invoke(t, client, "r", false); got != before+1 {
+		t.Errorf("the counter is %d, want %d", got, before+1)
+	}
+}

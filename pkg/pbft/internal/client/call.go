@@ -28,6 +28,9 @@ type call struct {
 	resumed   bool            // an earlier life of the client sent the request
 	keep      bool            // the result of an earlier try was not kept
 	stale     bool            // a MAC of the request is under a key that its replica has replaced
+	apart     bool            // every replica was sent the operation, for the primary to name it by its digest
+	had       uint32          // bit i: replica i was sent the operation
+	brief     uint32          // bit i: since then, replica i was sent the request without it
 }
 
 // begin makes k the call of an operation. The memory of the one before it is used again.
@@ -44,6 +47,19 @@ func (k *call) prepare(id message.ClientID, t message.Timestamp, readOnly bool) 
 	}
 	k.request.SetOperation(k.operation.Body, k.operation.Digest)
 	k.tries, k.repeated, k.widened, k.agreed, k.parted, k.stale = 0, false, false, never, false, false
+	k.apart, k.had, k.brief = false, 0, 0
+}
+
+// shorten is the set of those of some replicas that are sent the request without its operation
+// because they were sent that before, and notes it. Most often they have it and wait for the group:
+// to send it again would cost them as much as to execute it.
+func (k *call) shorten(to uint32, again bool) uint32 {
+	q := &k.request
+	if !again || q.ReadOnly || q.Client.Signs() || q.Length() <= message.ShortOperation {
+		return 0
+	}
+	k.brief |= k.had & to
+	return k.had & to
 }
 
 // forget releases the operation and the result, and keeps the memory of the tally and the

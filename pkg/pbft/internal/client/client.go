@@ -44,9 +44,10 @@ type Verb uint8
 // The kinds of effect.
 const (
 	// Send: authenticate the request of the call in Slot, and send it to the replicas in
-	// To. If New, the timestamp was never sent before. A caller that writes timestamps down
-	// does so first, and calls Fail if it cannot. The request's Apart is as the effect
-	// says, and true in the copies for those in Shown.
+	// To, without its operation to those that are in Brief, too. If New, the timestamp was
+	// never sent before. A caller that writes timestamps down does so first, and calls Fail
+	// if it cannot. The request's Apart is as the effect says, and true in the copies for
+	// those in Shown.
 	Send Verb = iota + 1
 	// Done: the call in Slot is over, with Result or Err. The caller calls Free when it
 	// has noted the result, and not before: the group keeps only a slot's last result.
@@ -63,6 +64,7 @@ type Effect struct {
 	New    bool
 	Apart  bool   // the request says that every replica is sent it
 	Shown  uint32 // bit i: replica i is sent a copy that says so, after the others
+	Brief  uint32 // bit i: replica i was sent the operation before
 	Nonce  uint64
 	Result []byte
 	Err    error
@@ -222,14 +224,29 @@ func (c *Client) send(now Time, k *call, again, first bool) {
 		to = a.everybody()
 	}
 	k.asked, k.repeated, k.stale = to, k.repeated || again, false
+	brief := k.shorten(to, again)
+	k.had, k.apart = k.had|to, k.apart || apart
 	if first && q.ReadOnly && to != a.everybody() {
 		k.due = now + c.patience.widen()
 	}
-	shown := uint32(0)
-	if to == 1<<a.primary() && a.shows(now, k) {
+	shown, primary := uint32(0), uint32(1<<a.primary())
+	switch {
+	case to == primary && a.shows(now, k):
 		shown = a.everybody() &^ to
+	case again && k.apart && k.tries <= 1 && brief&primary != 0:
+		shown, to = primary, to&^primary // it may go on naming the operation by its digest
 	}
-	c.do(Effect{Verb: Send, Slot: q.Slot, To: to, New: first, Apart: apart, Shown: shown})
+	c.do(Effect{Verb: Send, Slot: q.Slot, To: to, New: first, Apart: apart, Shown: shown, Brief: brief})
+}
+
+// missing sends a replica the whole request that was sent to it without its operation: it has
+// restarted, or had no room when the operation came. It may say so once for each time.
+func (c *Client) missing(k *call, i message.ReplicaID) {
+	if k.brief&(1<<i) == 0 {
+		return
+	}
+	k.brief &^= 1 << i
+	c.do(Effect{Verb: Send, Slot: k.request.Slot, To: 1 << i})
 }
 
 // Request is the present request of a slot's call, for the caller to authenticate, encode and send.
@@ -286,7 +303,11 @@ func (c *Client) Reply(now Time, m *message.Reply) {
 	c.audience.heard(m.From)
 	for i := range m.Answers {
 		a := &m.Answers[i]
-		if k := c.waiting(a); k != nil {
+		switch k := c.waiting(a); {
+		case k == nil:
+		case a.Outcome == message.Missing:
+			c.missing(k, m.From)
+		default:
 			k.tally.Add(m, a, k.request.Replier, k.tries, c.proves)
 			c.decide(now, k)
 		}
@@ -468,6 +489,7 @@ func (c *Client) fallBack(now Time, k *call) {
 func (c *Client) Disconnected(now Time, i message.ReplicaID) {
 	for s := range c.slots {
 		k := &c.slots[s].call
+		k.had &^= 1 << i
 		switch {
 		case c.slots[s].phase != calling || k.asked&(1<<i) == 0 || k.tally.Has(i):
 		case k.agreed != never:

@@ -49,7 +49,9 @@ func (c *Client) rekey(now Time, i message.ReplicaID) {
 		}
 		c.owed, x.call.stale = min(c.owed, now+c.patience.rekeyed()), true
 		if lead && !x.call.request.ReadOnly {
-			c.do(Effect{Verb: Send, Slot: x.call.request.Slot, To: 1 << i})
+			k := &x.call
+			brief := k.shorten(1<<i, true)
+			c.do(Effect{Verb: Send, Slot: k.request.Slot, To: 1 << i, Apart: k.apart && brief != 0, Brief: brief})
 		}
 	}
 }

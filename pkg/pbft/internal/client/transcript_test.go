@@ -24,8 +24,8 @@ var rewrite = flag.Bool("rewrite", false, "write the transcripts anew from what 
 //
 //	group [n=4] [slots=2] [separate=N] [unborn]   begins; unborn: it does not know where its timestamps begin
 //	at 30ms                        the time is this, and the clock ticks
-//	start OP [read]                an operation, in a free slot
-//	resume SLOT T OP               a request of an earlier life
+//	start OP [read] [long]         an operation, in a free slot
+//	resume SLOT T OP [long]        a request of an earlier life
 //	reply FROM t=T KEY=VALUE...    v, n: view and number; tentative; r: the result; long; full, proved: what there is
 //	                               of a long one; outcome; version; read; last: of a superseded request
 //	key FROM, latest FROM T, rival FROM, down FROM, up FROM
@@ -98,6 +98,14 @@ func words(args []string) map[string]string {
 	return all
 }
 
+// body is an operation, with zeros behind it if it is to be long.
+func body(op string, x map[string]string) []byte {
+	if _, long := x["long"]; long {
+		return append([]byte(op), make([]byte, message.ShortOperation)...)
+	}
+	return []byte(op)
+}
+
 func number(s string) uint64 {
 	n, _ := strconv.ParseUint(s, 10, 64)
 	return n
@@ -117,13 +125,15 @@ func (p *play) command(t *testing.T, args []string) {
 		p.c.Tick(d)
 	case "start":
 		_, read := x["read"]
-		if !p.c.Room(len(args[1])) {
+		body := body(args[1], x)
+		if !p.c.Room(len(body)) {
 			p.say("no room for %s", args[1])
 			return
 		}
-		p.c.Start(p.now, Operation{Body: []byte(args[1]), ReadOnly: read})
+		p.c.Start(p.now, Operation{Body: body, Digest: message.OperationDigest(body), ReadOnly: read})
 	case "resume":
-		op := Operation{Body: []byte(args[3])}
+		body := body(args[3], x)
+		op := Operation{Body: body, Digest: message.OperationDigest(body)}
 		s, t := message.Slot(number(args[1])), message.Timestamp(number(args[2]))
 		if err := p.c.Resume(p.now, s, t, op); err != nil {
 			p.say("%v", err)
@@ -167,7 +177,7 @@ func (p *play) group(x map[string]string) {
 
 var outcomes = map[string]message.Outcome{
 	"lost": message.Lost, "not-kept": message.NotKept, "superseded": message.Superseded,
-	"not-read-only": message.NotReadOnly, "not-enrolled": message.NotEnrolled,
+	"not-read-only": message.NotReadOnly, "not-enrolled": message.NotEnrolled, "missing": message.Missing,
 }
 
 func (p *play) reply(from message.ReplicaID, x map[string]string) {
@@ -220,9 +230,10 @@ func (p *play) perform() {
 
 func (p *play) request(e *Effect) string {
 	q := p.c.Request(e.Slot)
-	text := fmt.Sprintf("t%d %s", q.Timestamp, q.Op)
+	op := strings.TrimRight(string(q.Op), "\x00")
+	text := fmt.Sprintf("t%d %s", q.Timestamp, op)
 	if q.Timestamp > skip {
-		text = fmt.Sprintf("t%d+skip %s", q.Timestamp-skip, q.Op)
+		text = fmt.Sprintf("t%d+skip %s", q.Timestamp-skip, op)
 	}
 	switch {
 	case e.New:
@@ -236,8 +247,14 @@ func (p *play) request(e *Effect) string {
 	if q.Keep {
 		text += ", to be kept"
 	}
-	if q.Apart {
+	if e.Apart {
 		text += ", apart"
+	}
+	if e.Shown != 0 {
+		text += ", apart to " + names(e.Shown)
+	}
+	if e.Brief != 0 {
+		text += ", its digest alone to " + names(e.Brief)
 	}
 	if q.Replier == message.AnyReplier {
 		return text + "; all return the result"

@@ -328,6 +328,16 @@ func (c *Core) Frozen(n message.SeqNum, root message.Digest) {
 	c.followUp()
 }
 
+// Fill gives a request that came without its operation the one that is here, if its client has sent
+// that before. If it reports false the request is refused, and the client is to send it whole.
+func (c *Core) Fill(r *message.Request) bool {
+	if c.proposing.queue.fill(r) {
+		return true
+	}
+	c.refuse(r, OperationMissing)
+	return false
+}
+
 // NoEffect answers Execute for batch n: its i-th request, r, had no effect, because the state has
 // the slot's answer to it, or to a later one, or because its client is not enrolled.
 func (c *Core) NoEffect(n message.SeqNum, i int, r *message.Request, enrolled bool) {

@@ -78,6 +78,17 @@ func (x *forwards) count(r *message.Request) (n int) {
 	return n
 }
 
+// isHeld reports whether a quorum holds a long request, as its members say, and so its operation.
+func (x *forwards) isHeld(r *message.Request) bool {
+	return r.Length() > message.ShortOperation && x.count(r) >= x.quorum()
+}
+
+// holds reports whether replica i says that it holds this very request.
+func (x *forwards) holds(i message.ReplicaID, r *message.Request) bool {
+	f, ok := x.of[i][r.Key()]
+	return ok && f.t == r.Timestamp && f.digest == r.Digest()
+}
+
 // trust lets a pending request that a quorum holds be proposed, even if it is in doubt. The word of
 // f+1 replaces the client's MAC.
 func (x *forwards) trust(r *message.Request) {

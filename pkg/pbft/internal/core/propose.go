@@ -25,6 +25,9 @@ type proposing struct {
 // has already answered requests that were executed before.
 func (p *proposing) onRequest(r *message.Request) {
 	switch {
+	case r.IsStub() && !p.queue.fill(r):
+		p.refuse(r, OperationMissing)
+		return
 	case !r.Authentic:
 		p.forwards.keepUnproven(r)
 		return
@@ -47,13 +50,17 @@ func (p *proposing) onRequest(r *message.Request) {
 		return
 	}
 	p.cost(r)
+	passed := r
+	if p.queue.line(r.Client).hasLaidBy(r) {
+		passed = r.Stub() // its client has sent the primary the operation, too
+	}
 	if why := p.queue.add(r, p.tick); why != accepted {
 		p.refuse(r, why)
 		return
 	}
 	p.forwards.trust(r)
 	if p.active && !p.isPrimary() {
-		p.send(p.primary(), r)
+		p.send(p.primary(), passed)
 	}
 	p.voting.retryLacking(r)
 }
@@ -175,7 +182,7 @@ func (p *proposing) spellOut(m *message.FetchBatch) {
 			continue
 		}
 		for _, r := range made.Batch.Requests {
-			if r.Apart {
+			if r.Length() > message.ShortOperation {
 				p.queue.spellOut(r.Client, p.tick)
 			}
 		}

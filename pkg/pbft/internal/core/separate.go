@@ -35,6 +35,15 @@ func (q *queue) layBy(r *message.Request) Refusal {
 	return accepted
 }
 
+// hasLaidBy reports whether a request's operation is here because its client sent it to everyone.
+func (l *line) hasLaidBy(r *message.Request) bool {
+	if int(r.Slot) >= len(l.laidBy) {
+		return false
+	}
+	a := l.laidBy[r.Slot]
+	return a != nil && sameWish(a, r)
+}
+
 // passed reports whether a stub's client has sent us something later than the stub's request. A
 // client's messages come in order, as its nonces rise, so that request will not come from it.
 func (q *queue) passed(r *message.Request) bool {
@@ -67,11 +76,12 @@ func (q *queue) fillBatch(b *message.Batch) bool {
 	return all
 }
 
-// abridged is a batch as the primary proposes it in a tick.
-func (q *queue) abridged(b message.Batch, tick int) message.Batch {
+// abridged is a batch as the primary proposes it in a tick. It names the operations by their
+// digests that their clients sent to everyone, or that a quorum holds because they have waited.
+func (q *queue) abridged(b message.Batch, tick int, held func(*message.Request) bool) message.Batch {
 	requests := make([]*message.Request, len(b.Requests))
 	for i, r := range b.Requests {
-		if requests[i] = r; r.Apart && q.line(r.Client).inFull.over(tick) {
+		if requests[i] = r; (r.Apart || held(r)) && q.line(r.Client).inFull.over(tick) {
 			requests[i] = r.Stub()
 		}
 	}

@@ -266,6 +266,9 @@ func (p *play) request(t *testing.T, a arguments) {
 	for i, c := range p.cores {
 		if to == "" && c.isPrimary() || strings.Contains(to, strconv.Itoa(i)) {
 			own := p.arrive(i, &r)
+			if a.named["brief"] != "" {
+				own = own.Stub()
+			}
 			c.Step(own)
 		}
 	}
@@ -548,6 +551,9 @@ func stubs(m *message.PrePrepare) (s string) {
 func describe(m message.Message) string {
 	switch m := m.(type) {
 	case *message.Request:
+		if m.IsStub() {
+			return fmt.Sprintf("REQUEST c%d.%d t%d without its operation", m.Client, m.Slot, m.Timestamp)
+		}
 		return fmt.Sprintf("REQUEST c%d.%d t%d", m.Client, m.Slot, m.Timestamp)
 	case *message.ReplyStable:
 		return fmt.Sprintf("REPLY-STABLE c n%d, p n%d", m.Taken, m.Prepared)

@@ -43,7 +43,7 @@ func (x *voting) assign(batch message.Batch) {
 		said.Commits = x.riding.take()
 	}
 	if x.cfg.Separate {
-		said.Batch = x.queue.abridged(batch, x.tick)
+		said.Batch = x.queue.abridged(batch, x.tick, x.forwards.isHeld)
 	}
 	x.multicast(&said)
 	x.advance(s)

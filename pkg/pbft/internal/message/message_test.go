@@ -83,7 +83,11 @@ func vectors() (all []vector) {
 	p.Digest = batch.Digest()
 	add("a PRE-PREPARE of a read-only REQUEST", encode(p))
 	long := &Request{Client: 7, Replier: AnyReplier, Op: make([]byte, ShortOperation+1)}
-	add("a REQUEST without its operation", encode(long.Stub()))
+	add("a REQUEST without its operation, as it should be", encode(long.Stub()))
+	read, admin := *long, *long
+	read.ReadOnly, admin.Client, admin.Signature = true, Administrator, make([]byte, SignatureSize)
+	add("a read without its operation", encode(read.Stub()))
+	add("the administrator's REQUEST without its operation", encode(admin.Stub()))
 	batch = Batch{Requests: []*Request{long.Stub()}}
 	body := PrePrepare{Batch: batch, Digest: batch.Digest()}
 	add("a BATCH without an operation", encode(&BatchBody{PrePrepare: body}))

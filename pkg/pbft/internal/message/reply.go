@@ -22,6 +22,8 @@ const (
 	NotReadOnly
 	// NotEnrolled: the client is not in the group's state, or was revoked.
 	NotEnrolled
+	// Missing: the request came without its operation, which is not here. It is to be sent whole.
+	Missing
 	outcomes
 )
 

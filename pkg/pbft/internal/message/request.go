@@ -167,7 +167,7 @@ func (m *Request) operation() Digest {
 
 // A stub is a request without its operation, which is long, so that its digest stands for it in all
 // that is MAC'd and hashed. Proposals hold stubs of what clients have sent to every replica [TOCS
-// §6.1; R-OPT-BR-1].
+// §6.1; R-OPT-BR-1], and a client that sends a request again sends a stub of it.
 
 // IsStub reports whether the operation is not here.
 func (m *Request) IsStub() bool { return m.absent > 0 }
@@ -220,12 +220,12 @@ func (m *Request) Digest() Digest {
 func (m *Request) Altered() { m.Cost, m.hash, m.blocks = 0, Digest{}, nil }
 
 func (m *Request) decode(r *reader, lim *Limits) {
-	if m.read(r, lim); m.IsStub() {
-		r.fail("its operation is not there")
+	if m.read(r, lim); m.IsStub() && (m.ReadOnly || m.Client.Signs()) {
+		r.fail("a read or a signed request, and its operation is not there")
 	}
 }
 
-// read decodes a request that may be a stub.
+// read decodes a request that stands in another message.
 func (m *Request) read(r *reader, lim *Limits) {
 	m.Client, m.Slot, m.Timestamp = ClientID(r.u64()), Slot(r.u16()), Timestamp(r.u64())
 	flags := r.u8()

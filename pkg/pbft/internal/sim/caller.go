@@ -268,18 +268,23 @@ func (c *caller) transmit(e *client.Effect) {
 		w.judge.requested(c, k.q)
 		c.rises(e.Slot, k.q.Timestamp)
 	}
-	c.say(k.q, e.To, e.Apart)
+	c.say(k.q, e.To, e.Brief, e.Apart)
 	if e.Shown != 0 {
-		c.say(k.q, e.Shown, true)
+		c.say(k.q, e.Shown, e.Brief, true)
 	}
 }
 
-// say sends a request to a set of replicas, which says whether it goes to every one.
-func (c *caller) say(q *message.Request, to uint32, apart bool) {
+// say sends a request to a set of replicas, without its operation to those in brief. It says
+// whether it goes to every one.
+func (c *caller) say(q *message.Request, to, brief uint32, apart bool) {
 	q.Apart = apart
 	c.w.seal(q, c.w.everyone)
 	for i := range c.w.n {
-		if to&(1<<i) != 0 {
+		switch bit := uint32(1 << i); {
+		case to&bit == 0:
+		case brief&bit != 0:
+			c.send(i, q.Stub())
+		default:
 			c.send(i, q)
 		}
 	}

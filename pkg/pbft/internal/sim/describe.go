@@ -13,7 +13,11 @@ import (
 func describe(m message.Message) string {
 	switch m := m.(type) {
 	case *message.Request:
-		return fmt.Sprintf("REQUEST %v.%d t%d %v", m.Client, m.Slot, m.Timestamp, m.Digest())
+		stub := ""
+		if m.IsStub() {
+			stub = " without its operation"
+		}
+		return fmt.Sprintf("REQUEST %v.%d t%d %v%s", m.Client, m.Slot, m.Timestamp, m.Digest(), stub)
 	case *message.Reply:
 		a := m.Answers[0] // here there is one in each
 		return fmt.Sprintf("REPLY v%d n%d tentative %v slot %d t%d outcome %d, %d bytes %.16x",

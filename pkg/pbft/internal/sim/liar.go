@@ -524,7 +524,7 @@ func falseReply(l *liarMemory, r *replica, _ int, m message.Message) []message.M
 	x, a := *p, p.Answers[0]
 	switch l.rng.IntN(3) {
 	case 0:
-		a.Outcome = message.Outcome(l.rng.IntN(6))
+		a.Outcome = message.Outcome(l.rng.IntN(7))
 	case 1:
 		x.View += message.View(l.rng.IntN(9))
 	}

@@ -59,6 +59,8 @@ const (
 	markRefreshedOne                      // a replica refreshed the key of a recovering one
 	markRobbed                            // a replica lost its fence
 	markOldKey                            // a message was refused that was sealed before a refresh
+	markFilled                            // a request came again without its operation, which was here
+	markMissing                           // or was not
 	marksCount
 )
 
@@ -75,7 +77,7 @@ var markNames = [marksCount]string{
 	"away beside f faulty",
 	"disk full", "room again", "image without room", "all disks full",
 	"keys refreshed", "keys refreshed at work", "keys refreshed between views", "key of one refreshed",
-	"fence lost", "message under an old key",
+	"fence lost", "message under an old key", "sent again without its operation", "operation missing",
 }
 
 // least is how often 500 schedules must reach a mark, if more often than once.

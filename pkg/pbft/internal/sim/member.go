@@ -357,6 +357,14 @@ func (r *replica) request(q *message.Request) {
 			return
 		}
 	}
+	if q.IsStub() {
+		if !r.core.Fill(q) {
+			a := executor.Answer{Outcome: message.Missing}
+			r.answerUnless(r.mute || int(q.PassedBy) != r.id, q, a, r.ground())
+			return
+		}
+		r.w.marks.hit(markFilled)
+	}
 	r.core.Step(q)
 }
 
@@ -438,8 +446,12 @@ func (r *replica) answerUnless(mute bool, q *message.Request, x executor.Answer,
 // reply sends a REPLY that was made from the state after batch at.
 func (r *replica) reply(c *caller, m *message.Reply, at message.SeqNum, tentative bool) {
 	w := r.w
-	w.judge.vows.afterLoss(r, m)
-	w.judge.vows.replies(r, c, m, at, tentative)
+	if m.Answers[0].Outcome == message.Missing {
+		w.marks.hit(markMissing)
+	} else {
+		w.judge.vows.afterLoss(r, m)
+		w.judge.vows.replies(r, c, m, at, tentative)
+	}
 	for _, edited := range w.sites[r.id].tell(r, c.principal(), m) {
 		if w.network.loses(r.id, c.principal(), edited) {
 			continue
