@@ -25,6 +25,10 @@ type Soak struct {
 type Soaked struct {
 	Rounds  int      `json:"whole_rounds"` // each attack had a turn
 	Growths []Growth `json:"growths"`      // nil: they were too few to judge
+	// The honest operations a second of a turn, the median of the first half and of the last. A
+	// group that serves ever less shows here.
+	First float64 `json:"ops_per_s_first_half"`
+	Last  float64 `json:"ops_per_s_last_half"`
 }
 
 // list returns the attacks, or tells what a soak cannot do.
@@ -71,6 +75,7 @@ type soaking struct {
 	honest    *honest
 	victims   int           // chosen so far that were not the primary
 	took      time.Duration // until the last whole round was over
+	rates     []float64     // of the turns
 
 	mu      sync.Mutex
 	here    []*procs.Child // by replica; nil: a fault has it
@@ -156,6 +161,7 @@ func (x *soaking) rounds(ctx context.Context, each func(Turn) error) error {
 				return fmt.Errorf("round %d, %s, a replica %s: %w", round+1, a.name, f.name, err)
 			}
 			t.Round = round + 1
+			x.rates = append(x.rates, t.Rate)
 			if err := each(t); err != nil {
 				return err
 			}
