@@ -675,6 +675,39 @@ func TestSuspicionGrows(t *testing.T) {
 	offend(at+suspicion<<(suspicionDouble+1), suspicion) // long ago
 }
 
+// A client is suspected for a proposal that stood for a request's time, and not for what was just
+// under way when the view ended: replicas are restarted, recover and hand over.
+func TestSuspicionNeedsTime(t *testing.T) {
+	for _, x := range []struct {
+		name     string
+		stands   int
+		to       string // who has the request
+		suspects bool
+	}{
+		{"the view ends at once", 0, "0", false},
+		{"just before the time is over", 19, "0", false},
+		{"nobody else can authenticate it", 20, "0", true},
+		{"its client has sent it to all", 20, "0123", false},
+	} {
+		p := &play{}
+		p.command(t, "group n=4")
+		p.command(t, "cut 0->1 0->2 0->3") // nothing prepares
+		p.command(t, "request client=9 op=x to="+x.to)
+		p.command(t, "deliver")
+		for range x.stands {
+			p.command(t, "tick")
+			p.command(t, "deliver")
+		}
+		c := p.cores[0]
+		if c.view == 0 {
+			p.command(t, "leave at=0 v=1")
+		}
+		if got := !c.queue.line(9).suspect.over(c.tick); got != x.suspects {
+			t.Errorf("%s: the client is suspected: %v, want %v", x.name, got, x.suspects)
+		}
+	}
+}
+
 // leaving is the VIEW-CHANGE of a replica at which nothing has happened.
 func leaving(from message.ReplicaID, v message.View) *message.ViewChange {
 	return &message.ViewChange{View: v, Checkpoints: []message.CheckpointID{{}}, From: from}

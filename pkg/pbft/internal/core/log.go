@@ -282,6 +282,7 @@ type slot struct {
 	batch    *message.Batch      // what committed: the proposal's, or one that f+1 replicas say was decided
 	decision message.Digest      // of batch
 	size     int                 // bytes of the operations of the proposal, held or accepted
+	since    int                 // tick at which the proposal came first
 
 	prepares, commits votes
 	decided           votes           // DECIDEDs; they hold in every view
@@ -301,6 +302,13 @@ func (s *slot) reset(n message.SeqNum) {
 	commits.clear()
 	decided.clear()
 	*s = slot{seq: n, prepares: prepares, commits: commits, decided: decided}
+}
+
+// begins notes that a proposal comes, held or accepted.
+func (s *slot) begins(tick int) {
+	if s.proposal == nil && s.held == nil {
+		s.since = tick
+	}
 }
 
 // isProposed reports whether something is known here that is to be ordered in the slot.

@@ -77,7 +77,10 @@ func (x *views) sayViewChange() {
 }
 
 // suspectStallers suspects the clients whose requests could not be authenticated here or elsewhere:
-// a proposal that did not prepare has them, and too few replicas have said that they hold them.
+// a proposal that did not prepare has them, and too few replicas have said that they hold them. A
+// view may end for another reason, and an honest client has requests under way then. So the
+// proposal must have stood for as long as a request waits before a view ends: by then an honest
+// client has sent its requests to all.
 func (x *views) suspectStallers() {
 	for n := x.log.low + 1; n <= x.log.high; n++ {
 		s := x.log.slot(n)
@@ -85,7 +88,7 @@ func (x *views) suspectStallers() {
 		if x.isPrimary() {
 			p = s.proposal
 		}
-		if p == nil || s.isPrepared {
+		if p == nil || s.isPrepared || x.tick-s.since < x.cfg.Ticks.Timeout {
 			continue
 		}
 		for _, r := range p.Batch.Requests {

@@ -53,6 +53,7 @@ func (x *voting) assign(batch message.Batch) {
 // execute it (R-NRM-0).
 func (x *voting) adopt(s *slot, p *message.PrePrepare) {
 	invariant(p.Batch.Complete(), "a proposal accepted without its operations")
+	s.begins(x.tick)
 	x.log.hold(s, p, x.cfg.LogBytes)
 	s.proposal, s.held = p, nil
 	s.resent(x.tick, x.cfg.Ticks.Resend)
@@ -80,6 +81,7 @@ func (x *voting) onPrePrepare(p *message.PrePrepare) {
 	if s.held != nil {
 		p.Batch.Fill(&s.held.Batch)
 	}
+	s.begins(x.tick)
 	x.log.hold(s, p, x.cfg.LogBytes) // a later copy may carry a client's newer MACs
 	if why := x.fit(s); why != accepted {
 		if why == OperationMissing {
