@@ -20,7 +20,7 @@ type forwards struct {
 
 	// of[i] is what replica i says: one request for each slot of each client at most, as
 	// many as a correct replica can hold.
-	of []map[message.RequestKey]forward
+	of []map[message.RequestKey]word
 	// unproven[i] are requests that replica i passed on and that are not authentic here,
 	// the latest few.
 	unproven [][]*message.Request
@@ -31,24 +31,46 @@ type forward struct {
 	digest message.Digest
 }
 
+// A word is a forward, and the tick at which it was last said.
+type word struct {
+	forward
+	at int
+}
+
 // MaxUnproven bounds the requests kept of one replica that are not authentic here.
 const MaxUnproven = 8
 
+const (
+	tellTicks  = 10  // ticks before a FORWARD is repeated
+	tellCostly = 200 // the same, for a costly request: it may well wait for its turn
+)
+
+// tellInterval is the number of ticks before a FORWARD for a request is repeated.
+func tellInterval(r *message.Request) int {
+	if costly(r) {
+		return tellCostly
+	}
+	return tellTicks
+}
+
 func (x *forwards) init(b *base, l *messageLog, q *queue) {
 	n := b.cfg.Replicas
-	*x = forwards{b, l, q, make([]map[message.RequestKey]forward, n), make([][]*message.Request, n)}
+	*x = forwards{b, l, q, make([]map[message.RequestKey]word, n), make([][]*message.Request, n)}
 	for i := range x.of {
-		x.of[i] = map[message.RequestKey]forward{}
+		x.of[i] = map[message.RequestKey]word{}
 	}
 }
 
 func (x *forwards) note(i message.ReplicaID, k message.RequestKey, f forward) bool {
 	m := x.of[i]
 	old, known := m[k]
+	if known && old.forward == f {
+		m[k] = word{f, x.tick}
+	}
 	if known && old.t >= f.t || !known && len(m) >= x.cfg.Clients*x.cfg.Slots {
 		return false
 	}
-	m[k] = f
+	m[k] = word{f, x.tick}
 	if r := x.queue.pendingRequest(k); r != nil {
 		x.trust(r)
 	}
@@ -58,7 +80,7 @@ func (x *forwards) note(i message.ReplicaID, k message.RequestKey, f forward) bo
 // vouches counts the replicas that say so of a slot's request.
 func (x *forwards) vouches(k message.RequestKey, f forward) (n int) {
 	for _, m := range x.of {
-		if said, ok := m[k]; ok && said == f {
+		if said, ok := m[k]; ok && said.forward == f {
 			n++
 		}
 	}
@@ -83,10 +105,11 @@ func (x *forwards) isHeld(r *message.Request) bool {
 	return r.Length() > message.ShortOperation && x.count(r) >= x.quorum()
 }
 
-// holds reports whether replica i says that it holds this very request.
+// holds reports whether replica i says that it holds this very request, and has said so of late: a
+// replica that restarts forgets what it held, and one that had no room left has dropped it.
 func (x *forwards) holds(i message.ReplicaID, r *message.Request) bool {
 	f, ok := x.of[i][r.Key()]
-	return ok && f.t == r.Timestamp && f.digest == r.Digest()
+	return ok && f.t == r.Timestamp && f.digest == r.Digest() && x.tick-f.at <= 2*tellInterval(r)
 }
 
 // trust lets a pending request that a quorum holds be proposed, even if it is in doubt. The word of
@@ -191,7 +214,7 @@ func (x *forwards) retain(has func(message.ClientID) bool) {
 	x.queue.retain(enrolled)
 	x.dropUnproven(func(r *message.Request) bool { return !enrolled(r.Client) })
 	for _, m := range x.of {
-		maps.DeleteFunc(m, func(k message.RequestKey, _ forward) bool { return !enrolled(k.Client) })
+		maps.DeleteFunc(m, func(k message.RequestKey, _ word) bool { return !enrolled(k.Client) })
 	}
 }
 
@@ -203,12 +226,14 @@ func (x *forwards) expire() {
 // forgetWords forgets these replicas' FORWARDs for requests that fewer than f+1 vouch for, ours too
 // if it is one of them, because it relies on a client's old key.
 func (x *forwards) forgetWords(these replicas) {
-	whole := make([]map[message.RequestKey]forward, len(x.of))
+	whole := make([]map[message.RequestKey]word, len(x.of))
 	for i, m := range x.of {
 		whole[i] = m
 		if these.has(message.ReplicaID(i)) {
 			whole[i] = maps.Clone(m)
-			maps.DeleteFunc(whole[i], func(k message.RequestKey, f forward) bool { return x.vouches(k, f) < x.weak() })
+			maps.DeleteFunc(whole[i], func(k message.RequestKey, said word) bool {
+				return x.vouches(k, said.forward) < x.weak()
+			})
 		}
 	}
 	x.of = whole

@@ -329,6 +329,9 @@ func (p *play) inject(t *testing.T, a arguments) {
 	case "FORWARD":
 		q := message.Request{Client: message.ClientID(a.int(t, "client", 9)),
 			Timestamp: message.Timestamp(a.int(t, "t", 1)), Op: []byte(a.named["op"])}
+		if size := a.int(t, "size", 0); size > 0 {
+			q.Op = make([]byte, size)
+		}
 		m = &message.Forward{Client: q.Client, Timestamp: q.Timestamp, Digest: q.Digest(), From: from}
 	case "DATA":
 		m = &message.Data{Seq: n, Tag: uint32(a.int(t, "tag", 0)), From: from}

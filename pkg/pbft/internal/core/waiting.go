@@ -35,8 +35,6 @@ type waiting struct {
 
 const (
 	maxDoubling = 6         // of the view-change timer (R-HD-8)
-	tellTicks   = 10        // ticks before a FORWARD is repeated
-	tellCostly  = 200       // the same, for a costly request: it may well wait for its turn
 	tellBudget  = 64        // FORWARDs that a tick sends
 	passBytes   = 128 << 10 // of operations that a tick passes on again, if it is not one longer operation
 	aloneTicks  = 500       // a replica waits so long in a later view before we follow
@@ -132,7 +130,7 @@ func (w *waiting) oldest(isCostly bool) (oldest *message.Request) {
 }
 
 // tell multicasts a FORWARD for each request that waits too long, and passes the request on to
-// the primary again, unless that says that it holds it. A replica between views does so too: the
+// the primary again, unless that says so as well. A replica between views does so too: the
 // replicas that it left behind need to know that it waits as they do. The primary does so when it
 // is asked. The next primary, between views, does not wait to be asked, or the two would wait for
 // each other. A tick tells of a bounded number, and the next tick goes on with the next client.
@@ -164,12 +162,10 @@ func (w *waiting) tell() {
 
 // tellOf tells of one request, if it is time to.
 func (w *waiting) tellOf(l *line, r *message.Request) bool {
-	last, interval := l.forwardedAt[r.Slot], tellTicks
-	if costly(r) {
-		interval = tellCostly
-	}
+	last := l.forwardedAt[r.Slot]
 	switch {
-	case l.expired[r.Slot], w.tick-l.arrived[r.Slot] < w.cfg.Ticks.Forward, last > 0 && w.tick-last < interval:
+	case l.expired[r.Slot], w.tick-l.arrived[r.Slot] < w.cfg.Ticks.Forward,
+		last > 0 && w.tick-last < tellInterval(r):
 		return false
 	case w.active && w.isPrimary() && w.forwards.count(r) == 0:
 		return false
