@@ -24,6 +24,8 @@ type proposing struct {
 // client sends to backups only when the primary did not serve it [TOCS §4.2; R-REQ-3]. The caller
 // has already answered requests that were executed before.
 func (p *proposing) onRequest(r *message.Request) {
+	// What is laid by and comes again waits: its client may take us for the primary.
+	laidBy := p.queue.find(r.Client).hasLaidBy(r)
 	switch {
 	case r.IsStub() && !p.queue.fill(r):
 		p.refuse(r, OperationMissing)
@@ -45,13 +47,13 @@ func (p *proposing) onRequest(r *message.Request) {
 		p.queue.reads(r, p.tick)
 		p.do(Effect{Verb: Query, Request: r})
 		return
-	case r.Apart && r.PassedBy == p.cfg.Self && !p.isPrimary():
+	case r.Apart && r.PassedBy == p.cfg.Self && !p.isPrimary() && !laidBy:
 		p.layBy(r)
 		return
 	}
 	p.cost(r)
 	passed := r
-	if p.queue.line(r.Client).hasLaidBy(r) {
+	if laidBy {
 		passed = r.Stub() // its client has sent the primary the operation, too
 	}
 	if why := p.queue.add(r, p.tick); why != accepted {

@@ -36,8 +36,9 @@ func (q *queue) layBy(r *message.Request) Refusal {
 }
 
 // hasLaidBy reports whether a request's operation is here because its client sent it to everyone.
+// There may be no line.
 func (l *line) hasLaidBy(r *message.Request) bool {
-	if int(r.Slot) >= len(l.laidBy) {
+	if l == nil || int(r.Slot) >= len(l.laidBy) {
 		return false
 	}
 	a := l.laidBy[r.Slot]
