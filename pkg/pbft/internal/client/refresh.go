@@ -51,6 +51,7 @@ func (c *Client) rekey(now Time, i message.ReplicaID) {
 		if lead && !x.call.request.ReadOnly {
 			k := &x.call
 			brief := k.shorten(1<<i, true)
+			k.had |= 1 << i
 			c.do(Effect{Verb: Send, Slot: k.request.Slot, To: 1 << i, Apart: k.apart && brief != 0, Brief: brief})
 		}
 	}
