@@ -36,6 +36,7 @@ var unit = map[string]string{
 	"an operation that a quorum holds is proposed whole":                      "./pkg/pbft/internal/core",
 	"a missing operation is not asked for":                                    "./pkg/pbft",
 	"a restart runs as many batches as an intruder has written":               "./pkg/pbft/internal/core",
+	"a restart takes checkpoints below the stable one":                        "./pkg/pbft/internal/core",
 	"batches run again by a restart are not checked at the stable checkpoint": "./pkg/pbft/internal/core",
 	"an operation that is set anew keeps the digests of its blocks":           "./pkg/pbft/internal/message",
 	"what is hashed of a long operation is its blocks only":                   "./pkg/pbft/internal/message",
@@ -488,6 +489,7 @@ var mutants = []mutant{
 	{"a request is passed on that the primary holds", core + "waiting.go", " && !w.forwards.holds(w.primary(), r)", ""},
 	{"an operation that a quorum holds is proposed whole", core + "separate.go", "(r.Apart || held(r))", "(r.Apart || held(r) && false)"},
 	{"a missing operation is not asked for", "pkg/pbft/inbound.go", "conn != nil && !r.replies.mute {\n			st := in.ground()\n			r.replies.answerOn(conn, s, q, &a, &st)\n		}\n		return\n	}\n	if r.core == nil", "false {\n			st := in.ground()\n			r.replies.answerOn(conn, s, q, &a, &st)\n		}\n		return\n	}\n	if r.core == nil"},
+	{"a restart takes checkpoints below the stable one", core + "parts.go", "		if n > x.stable.Seq {\n", "		if n != x.stable.Seq {\n"},
 	{"batches run again by a restart are not checked at the stable checkpoint", core + "parts.go", "			x.execution.freeze(n)\n", ""},
 
 	// A slow primary.

@@ -185,7 +185,8 @@ func (x *parts) restoreLog(m *memory) {
 // runDecided has the state brought from where it is to where the batches end that are known to have
 // committed. No correct replica executes any above its window, which is at most L above a stable
 // checkpoint, or 2L if a view began there (see moveTo). An intruder may have written a great many
-// batches, and a VIEW-CHANGE for a window above them: the state keeps a checkpoint for each K.
+// batches, and a VIEW-CHANGE for a window above them, or a stable checkpoint: the state would keep
+// a checkpoint for each K.
 func (x *parts) runDecided(m *memory) {
 	last := min(x.log.high, max(x.log.lastExec, x.stable.Seq)+2*x.cfg.LogSize)
 	for n := x.log.lastExec + 1; n <= last; n++ {
@@ -198,10 +199,15 @@ func (x *parts) runDecided(m *memory) {
 		for i, r := range b.Requests {
 			x.queue.executed(r, n, i) // who waits for it needs our word that it is done
 		}
-		x.execution.ran(n, b)
-		if n == x.stable.Seq && x.checkpoints.taken < n {
-			// The group took one here. Our records are of other batches, which an
-			// intruder has left: the root tells whether the state is another, too.
+		if n > x.stable.Seq {
+			x.execution.ran(n, b)
+			continue
+		}
+		x.log.lastExec = n
+		if n == x.stable.Seq {
+			// Nobody needs a checkpoint below it. The group took one here. If our records are of
+			// other batches, which an intruder has left, the root tells whether the state is
+			// another, too.
 			x.execution.freeze(n)
 		}
 	}

@@ -52,24 +52,37 @@ func TestRestoredStateIsChecked(t *testing.T) {
 	}
 }
 
-// A restart runs no batch more than 2L above what is stable, whatever window the VIEW-CHANGE of an
-// intruder names: the state keeps a checkpoint for each K of them.
+// A restart runs no batch more than 2L above what is stable, and takes no checkpoint below that,
+// whatever window or stable checkpoint an intruder names: the state keeps a checkpoint for each K.
 func TestRestoredStateIsBounded(t *testing.T) {
 	cfg := newAttacked(1, 0).cfg
 	cfg.Durable = true
 	most := 2 * cfg.LogSize
-	records := []message.Message{&message.ViewChange{View: 1, Low: 2 * most, From: cfg.Self}}
-	for n := message.SeqNum(1); n <= 3*most; n++ {
-		p := proposal(n, "a")
-		records = append(records, p, &message.Decided{Seq: n, Digest: p.Digest})
-	}
-	last := message.SeqNum(0)
-	for _, e := range Restore(cfg, message.CheckpointID{}, records).Effects() {
-		if e.Verb == Execute {
-			last = e.Seq
+	for _, x := range []struct {
+		what   message.Message
+		stable message.SeqNum
+	}{
+		{&message.ViewChange{View: 1, Low: 2 * most, From: cfg.Self}, 0},
+		{&message.Checkpoint{Seq: 2 * most, Digest: message.Digest{1}, Stable: true, From: cfg.Self}, 2 * most},
+	} {
+		records := []message.Message{x.what}
+		for n := message.SeqNum(1); n <= 4*most; n++ {
+			p := proposal(n, "a")
+			records = append(records, p, &message.Decided{Seq: n, Digest: p.Digest})
 		}
-	}
-	if last != most {
-		t.Errorf("the last batch that runs again is %d, want %d", last, most)
+		last := message.SeqNum(0)
+		for _, e := range Restore(cfg, message.CheckpointID{}, records).Effects() {
+			switch e.Verb {
+			case Execute:
+				last = e.Seq
+			case Freeze:
+				if e.Seq < x.stable {
+					t.Errorf("%v: a checkpoint is taken at %d, below the stable one", x.what.Type(), e.Seq)
+				}
+			}
+		}
+		if last == 0 || last > x.stable+most {
+			t.Errorf("%v: the last batch that runs again is %d, want %d at most", x.what.Type(), last, x.stable+most)
+		}
 	}
 }
