@@ -369,6 +369,13 @@ func TestFloods(t *testing.T) {
 		}
 		return refusals(c.replicas[0], "asked again too often") > 0
 	})
+	long := greedy.request(&message.Request{Timestamp: 1<<40 + 1, Op: make([]byte, message.ShortOperation+1)})
+	eventually(t, "a flood of requests without their operations is cut", func() bool {
+		for range 100 {
+			greedy.ask(1, long.Stub())
+		}
+		return refusals(c.replicas[1], "asked again too often") > 0
+	})
 	wrong := *q
 	wrong.Auth.Tags = make([]byte, len(q.Auth.Tags))
 	eventually(t, "requests that do not open are refused", func() bool {

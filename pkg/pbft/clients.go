@@ -39,10 +39,11 @@ type clientEnd struct {
 }
 
 // A client may bring so many requests in a second for each of its slots that are of no use: those
-// that are answered from what is kept, and those that do not open. It asks again when nothing has
-// come for as long as answers take, 25 ms at least, or when keys have changed. A flood of them
-// costs a replica as much as one of new requests, which would have to be ordered. Beyond that its
-// connection is not read for a while. (A variable for tests on slow machines.)
+// that are answered from what is kept, those that do not open, and those that come without their
+// operation, which is not here. It asks again when nothing has come for as long as answers take,
+// 25 ms at least, or when keys have changed. A flood of them costs a replica as much as one of new
+// requests, which would have to be ordered. Beyond that its connection is not read for a while. (A
+// variable for tests on slow machines.)
 var idlePerSlot = 8 // a second
 
 const idleRest = 20 * time.Millisecond

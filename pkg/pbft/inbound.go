@@ -324,17 +324,13 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 	} else if i, recovers := q.Client.Recoverer(); recovers && in.answerRecovery(i, q) {
 		return
 	} else if a, seen := in.seen(q); seen && conn != nil && !r.clients.mayBring(q.Client, r.group.Limits.Slots) {
-		r.end.Edge.Repeated.Add(1)
-		conn.Hush(idleRest)
+		in.tooOften(conn)
 		return
 	} else if seen && (in.forgets(a) || in.repeat(conn, s, q, a)) {
 		return
 	}
 	if q.IsStub() && (r.core == nil || !r.core.Fill(q)) {
-		if a := (executor.Answer{Outcome: message.Missing}); conn != nil && !r.replies.mute {
-			st := in.ground()
-			r.replies.answerOn(conn, s, q, &a, &st)
-		}
+		in.lacks(conn, s, q)
 		return
 	}
 	if r.core == nil {
@@ -345,6 +341,25 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 		return
 	}
 	r.core.Step(q)
+}
+
+// lacks tells a client that the operation is not here which its request came without.
+func (in inbound) lacks(conn *transport.Conn, s *auth.Session, q *message.Request) {
+	switch r := in.r; {
+	case conn == nil || r.replies.mute:
+	case !r.clients.mayBring(q.Client, r.group.Limits.Slots):
+		in.tooOften(conn)
+	default:
+		a, st := executor.Answer{Outcome: message.Missing}, in.ground()
+		r.replies.answerOn(conn, s, q, &a, &st)
+	}
+}
+
+// tooOften does not read a client's connection for a while, because too many of its requests were
+// of no use.
+func (in inbound) tooOften(conn *transport.Conn) {
+	in.r.end.Edge.Repeated.Add(1)
+	conn.Hush(idleRest)
 }
 
 // held gives the core a request that an offender has held back.

@@ -35,6 +35,7 @@ var unit = map[string]string{
 	"a primary holds a request only when it says so for the first time":       "./pkg/pbft/internal/core",
 	"an operation that a quorum holds is proposed whole":                      "./pkg/pbft/internal/core",
 	"a missing operation is not asked for":                                    "./pkg/pbft",
+	"a client has as many operations found missing as it likes":               "./pkg/pbft",
 	"a restart runs as many batches as an intruder has written":               "./pkg/pbft/internal/core",
 	"a restart takes checkpoints below the stable one":                        "./pkg/pbft/internal/core",
 	"batches run again by a restart are not checked at the stable checkpoint": "./pkg/pbft/internal/core",
@@ -488,7 +489,8 @@ var mutants = []mutant{
 	{"a backup that its client takes for the primary does not wait", core + "propose.go", " && !p.isPrimary() && !laidBy:", " && !p.isPrimary():"},
 	{"a request is passed on that the primary holds", core + "waiting.go", " && !w.forwards.holds(w.primary(), r)", ""},
 	{"an operation that a quorum holds is proposed whole", core + "separate.go", "(r.Apart || held(r))", "(r.Apart || held(r) && false)"},
-	{"a missing operation is not asked for", "pkg/pbft/inbound.go", "conn != nil && !r.replies.mute {\n			st := in.ground()\n			r.replies.answerOn(conn, s, q, &a, &st)\n		}\n		return\n	}\n	if r.core == nil", "false {\n			st := in.ground()\n			r.replies.answerOn(conn, s, q, &a, &st)\n		}\n		return\n	}\n	if r.core == nil"},
+	{"a missing operation is not asked for", "pkg/pbft/inbound.go", "		in.lacks(conn, s, q)\n", ""},
+	{"a client has as many operations found missing as it likes", "pkg/pbft/inbound.go", "	case !r.clients.mayBring(q.Client, r.group.Limits.Slots):\n		in.tooOften(conn)\n", ""},
 	{"a restart takes checkpoints below the stable one", core + "parts.go", "		if n > x.stable.Seq {\n", "		if n != x.stable.Seq {\n"},
 	{"batches run again by a restart are not checked at the stable checkpoint", core + "parts.go", "			x.execution.freeze(n)\n", ""},
 
