@@ -169,7 +169,7 @@ func (w *waiting) tellOf(l *line, r *message.Request) bool {
 		return false
 	case w.active && w.isPrimary() && w.forwards.count(r) == 0:
 		return false
-	case last > 0 && !w.isPrimary() && w.allowed > 0 && !w.forwards.holds(w.primary(), r):
+	case last > 0 && !w.isPrimary() && w.mayPass(r) && !w.forwards.holds(w.primary(), r):
 		w.allowed -= len(r.Op) // below 0 it takes some ticks until the next
 		w.send(w.primary(), r)
 	}
@@ -178,6 +178,12 @@ func (w *waiting) tellOf(l *line, r *message.Request) bool {
 	w.multicast(&message.Forward{Client: r.Client, Slot: r.Slot, Timestamp: r.Timestamp,
 		Digest: r.Digest(), From: w.cfg.Self})
 	return true
+}
+
+// mayPass reports whether a request may be passed on again. One that the timer runs for may in any
+// case: other requests must not keep from the primary what it would be left for.
+func (w *waiting) mayPass(r *message.Request) bool {
+	return w.allowed > 0 || r == w.request || r == w.costly
 }
 
 // passOn gives the new primary the requests that came to us while the view began, or while we were
