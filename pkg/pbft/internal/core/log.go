@@ -383,9 +383,14 @@ func (v *votes) add(i message.ReplicaID, d message.Digest) bool {
 	if v.has(i) {
 		return false
 	}
+	v.replace(i, d)
+	return true
+}
+
+// replace records replica i's vote, in place of an earlier one.
+func (v *votes) replace(i message.ReplicaID, d message.Digest) {
 	v.have |= 1 << i
 	v.digests[i] = d
-	return true
 }
 
 func (v *votes) count() int { return bits.OnesCount32(v.have) }

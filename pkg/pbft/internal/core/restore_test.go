@@ -86,3 +86,26 @@ func TestRestoredStateIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// A replica whose state came to a checkpoint by an intruder's batches, and was fetched, holds the
+// fetched root. Otherwise it fetched the same state again and again.
+func TestFetchedRootReplacesOwn(t *testing.T) {
+	c := newAttacked(1, 0)
+	n, theirs := c.cfg.CheckpointPeriod, message.Digest{1}
+	k := c.checkpoints.at(n)
+	k.votes.add(c.cfg.Self, message.Digest{2})
+	for _, i := range []message.ReplicaID{0, 2, 3} {
+		k.votes.add(i, theirs)
+	}
+	c.log.lastExec = n
+	c.checkpoints.installed(message.CheckpointID{Seq: n, Digest: theirs})
+	c.stability.claimFetched()
+	for _, e := range c.Effects() {
+		if e.Verb == Fetch || e.Verb == Stop {
+			t.Errorf("it fetches the state again, or stops: %s", e.Reason)
+		}
+	}
+	if k := c.stable; k.Seq != n || k.Digest != theirs {
+		t.Errorf("stable is %d with root %v, want %d with the fetched one, %v", k.Seq, k.Digest, n, theirs)
+	}
+}

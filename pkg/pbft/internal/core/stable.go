@@ -177,8 +177,9 @@ func (x *stability) collectFetched() {
 	}
 }
 
-// claimFetched votes for the checkpoint we fetched, which is not known to be stable yet:
-// we hold it now (R-GC-2).
+// claimFetched votes for the checkpoint we fetched, which is not known to be stable yet: we hold it
+// now (R-GC-2). Our state may have come to this number before by what an intruder had left, with
+// another root.
 func (x *stability) claimFetched() {
 	k := x.checkpoints.fetched
 	if k.Seq > x.log.high {
@@ -190,7 +191,7 @@ func (x *stability) claimFetched() {
 	if x.log.contains(k.Seq) {
 		slot := x.checkpoints.at(k.Seq)
 		slot.ours = true
-		slot.votes.add(x.cfg.Self, k.Digest)
+		slot.votes.replace(x.cfg.Self, k.Digest)
 		x.stabilise(slot)
 	}
 }
