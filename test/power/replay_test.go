@@ -37,7 +37,11 @@ func TestReplay(t *testing.T) {
 		t.Errorf("the last recording: %v", err)
 	}
 	clearBlocks(t, x.writes())
-	if _, err := h.examine(t.Context(), x, job); err == nil || !strings.Contains(err.Error(), "holds less than") {
+	_, err := h.examine(t.Context(), x, job)
+	found := func(as string) bool { return err != nil && strings.Contains(err.Error(), as) }
+	// Where the replica had been stopped in order its fence says so, and the rest passes for no
+	// torn tail.
+	if !found("holds less than") && !found("the journal is corrupt") {
 		t.Errorf("what the replica wrote is gone, and the examination says %v", err)
 	}
 }
