@@ -44,7 +44,8 @@ until the time is over. Beside each of them one replica has a fault for half the
 is stopped with SIGTERM, recovers, stands still (the primary), or offends. Nothing else happens until
 it takes part again. The honest client reads what it wrote. A row has the honest operations a second
 and the longest time in which none ended, and the most memory (MiB), open files and goroutines of a
-replica. A soak fails if
+replica. In the end it prints the median of these rates in the first half and in the last: a group
+that serves ever less shows there. A soak fails if
 
   the honest client gets an error or a wrong answer, or is served nothing for --stall
   a replica ends by itself, or does not take part again

@@ -343,7 +343,7 @@ func (in inbound) request(conn *transport.Conn, s *auth.Session, q *message.Requ
 	r.core.Step(q)
 }
 
-// lacks tells a client that the operation is not here which its request came without.
+// lacks tells a client that the operation of its request is missing here.
 func (in inbound) lacks(conn *transport.Conn, s *auth.Session, q *message.Request) {
 	switch r := in.r; {
 	case conn == nil || r.replies.mute:

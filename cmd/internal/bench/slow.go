@@ -263,15 +263,19 @@ func (t *traces) report(ops []tracedOp, c *counts) *SlowReport {
 
 // median is that of a step.
 func median(all []passage, step int) time.Duration {
-	if len(all) == 0 {
-		return 0
-	}
 	d := make([]time.Duration, len(all))
 	for i := range all {
 		d[i] = all[i].took[step]
 	}
-	slices.Sort(d)
-	return d[len(d)/2]
+	return middle(d)
+}
+
+// middle is the median of figures, 0 of none.
+func middle[T cmp.Ordered](figures []T) (m T) {
+	if len(figures) == 0 {
+		return m
+	}
+	return slices.Sorted(slices.Values(figures))[len(figures)/2]
 }
 
 // usual is what each step takes in other operations.

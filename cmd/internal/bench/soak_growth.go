@@ -44,14 +44,6 @@ func grew(figures []float64) (by, noise float64) {
 	return by, max(noise, highest/16)
 }
 
-// middle is the median of figures, 0 of none.
-func middle(figures []float64) float64 {
-	if len(figures) == 0 {
-		return 0
-	}
-	return slices.Sorted(slices.Values(figures))[len(figures)/2]
-}
-
 // soaked is the result, after the turns.
 func (x *soaking) soaked() (r Soaked) {
 	if x.group == nil {

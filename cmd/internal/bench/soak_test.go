@@ -161,3 +161,17 @@ func TestTrouble(t *testing.T) {
 		}
 	}
 }
+
+// The summary tells the rates of both halves, so that a group that serves ever less is seen.
+func TestSoakTellsRates(t *testing.T) {
+	x := &soaking{group: &fileGroup{}, rates: []float64{900, 1000, 1100, 20, 30, 40}}
+	r := x.soaked()
+	if r.First != 1000 || r.Last != 30 {
+		t.Errorf("got %.0f and %.0f operations a second, want 1000 and 30", r.First, r.Last)
+	}
+	var out bytes.Buffer
+	if err := WriteSoaked(&out, r); err != nil || !strings.Contains(out.String(), "1000 honest") ||
+		!strings.Contains(out.String(), "30 in the last") {
+		t.Errorf("%v: got %q", err, out.String())
+	}
+}

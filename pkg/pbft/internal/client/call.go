@@ -50,9 +50,9 @@ func (k *call) prepare(id message.ClientID, t message.Timestamp, readOnly bool) 
 	k.apart, k.had, k.brief = false, 0, 0
 }
 
-// shorten is the set of those of some replicas that are sent the request without its operation
-// because they were sent that before, and notes it. Most often they have it and wait for the group:
-// to send it again would cost them as much as to execute it.
+// shorten returns those of the replicas in to that are sent the request without its operation,
+// because they were sent the operation before, and notes them. Most often they have it and wait for
+// the group: to take it in again would cost them as much as to execute it.
 func (k *call) shorten(to uint32, again bool) uint32 {
 	q := &k.request
 	if !again || q.ReadOnly || q.Client.Signs() || q.Length() <= message.ShortOperation {

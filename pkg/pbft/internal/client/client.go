@@ -44,10 +44,10 @@ type Verb uint8
 // The kinds of effect.
 const (
 	// Send: authenticate the request of the call in Slot, and send it to the replicas in
-	// To, without its operation to those that are in Brief, too. If New, the timestamp was
-	// never sent before. A caller that writes timestamps down does so first, and calls Fail
-	// if it cannot. The request's Apart is as the effect says, and true in the copies for
-	// those in Shown.
+	// To. The copies for replicas in Brief go without the operation. If New, the timestamp
+	// was never sent before. A caller that writes timestamps down does so first, and calls
+	// Fail if it cannot. The request's Apart is as the effect says, and true in the copies
+	// for those in Shown.
 	Send Verb = iota + 1
 	// Done: the call in Slot is over, with Result or Err. The caller calls Free when it
 	// has noted the result, and not before: the group keeps only a slot's last result.

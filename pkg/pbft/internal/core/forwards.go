@@ -31,6 +31,9 @@ type forward struct {
 	digest message.Digest
 }
 
+// names reports whether a FORWARD is for this very request.
+func (f forward) names(r *message.Request) bool { return f.t == r.Timestamp && f.digest == r.Digest() }
+
 // A word is a forward, and the tick at which it was last said.
 type word struct {
 	forward
@@ -93,14 +96,14 @@ func (x *forwards) count(r *message.Request) (n int) {
 		if len(m) == 0 { // a lookup would copy a zero value, and most replicas forward nothing
 			continue
 		}
-		if f, ok := m[r.Key()]; ok && f.t == r.Timestamp && f.digest == r.Digest() {
+		if f, ok := m[r.Key()]; ok && f.names(r) {
 			n++
 		}
 	}
 	return n
 }
 
-// isHeld reports whether a quorum holds a long request, as its members say, and so its operation.
+// isHeld reports whether a quorum says that it holds a long request, and with it the operation.
 func (x *forwards) isHeld(r *message.Request) bool {
 	return r.Length() > message.ShortOperation && x.count(r) >= x.quorum()
 }
@@ -109,7 +112,7 @@ func (x *forwards) isHeld(r *message.Request) bool {
 // replica that restarts forgets what it held, and one that had no room left has dropped it.
 func (x *forwards) holds(i message.ReplicaID, r *message.Request) bool {
 	f, ok := x.of[i][r.Key()]
-	return ok && f.t == r.Timestamp && f.digest == r.Digest() && x.tick-f.at <= 2*tellInterval(r)
+	return ok && f.names(r) && x.tick-f.at <= 2*tellInterval(r)
 }
 
 // trust lets a pending request that a quorum holds be proposed, even if it is in doubt. The word of

@@ -24,7 +24,7 @@ type proposing struct {
 // client sends to backups only when the primary did not serve it [TOCS §4.2; R-REQ-3]. The caller
 // has already answered requests that were executed before.
 func (p *proposing) onRequest(r *message.Request) {
-	// What is laid by and comes again waits: its client may take us for the primary.
+	// A request that is laid by and comes again waits: its client may take us for the primary.
 	laidBy := p.queue.find(r.Client).hasLaidBy(r)
 	switch {
 	case r.IsStub() && !p.queue.fill(r):

@@ -36,7 +36,7 @@ func (q *queue) layBy(r *message.Request) Refusal {
 }
 
 // hasLaidBy reports whether a request's operation is here because its client sent it to everyone.
-// There may be no line.
+// l is nil if the client has no line.
 func (l *line) hasLaidBy(r *message.Request) bool {
 	if l == nil || int(r.Slot) >= len(l.laidBy) {
 		return false

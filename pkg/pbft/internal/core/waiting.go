@@ -130,12 +130,13 @@ func (w *waiting) oldest(isCostly bool) (oldest *message.Request) {
 }
 
 // tell multicasts a FORWARD for each request that waits too long, and passes the request on to
-// the primary again, unless that says so as well. A replica between views does so too: the
-// replicas that it left behind need to know that it waits as they do. The primary does so when it
-// is asked. The next primary, between views, does not wait to be asked, or the two would wait for
-// each other. A tick tells of a bounded number, and the next tick goes on with the next client.
-// So clients with many waiting requests do not keep us from telling of others', and requests that
-// only we can authenticate do not fill our way to the primary for ever.
+// the primary again, unless the primary has said of late that it holds it. A replica between
+// views does so too: the replicas that it left behind need to know that it waits as they do. The
+// primary does so when it is asked. The next primary, between views, does not wait to be asked,
+// or the two would wait for each other. A tick tells of a bounded number, and the next tick goes
+// on with the next client. So clients with many waiting requests do not keep us from telling of
+// others', and requests that only we can authenticate do not fill our way to the primary for
+// ever.
 func (w *waiting) tell() {
 	if w.queue.total == 0 {
 		return
